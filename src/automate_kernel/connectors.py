@@ -1,0 +1,295 @@
+"""
+Connectors: the actions and triggers of an external service.
+
+::
+
+    class Slack(Connector):
+        key = "slack"
+        display_name = "Slack"
+
+        @action(idempotent=True)
+        async def post_message(self, channel: str, text: str) -> dict[str, str]:
+            token = await self.ctx.secrets.aget(self.config["token_secret"])
+            ...
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NoReturn, TypeVar, overload
+
+from .base import Plugin
+from .context import ConnectorContext, NoSecrets, PluginContext
+from .errors import AutomateError, ErrorCodes, PluginError
+from .operations import (
+    OperationSpec,
+    find_operation,
+    index_operations,
+    mark_operation,
+    marked_operations,
+)
+from .plugins.kinds import CONNECTOR
+from .plugins.registry import Policy, Registry
+from .schemas import Schema, check_model, compile_schema, invalid_input, is_model
+
+__all__ = [
+    "ActionSpec",
+    "Connector",
+    "ConnectorContext",
+    "ConnectorRegistry",
+    "TriggerSpec",
+    "action",
+]
+
+logger = logging.getLogger(__name__)
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class ActionSpec(OperationSpec):
+    """What one action of a connector takes and gives."""
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerSpec:
+    """
+    One kind of webhook that a service sends.
+
+    *signature* is a scheme of `automate_kernel.webhooks`; without one the connector's own
+    `Connector.verify_webhook` decides. *delivery_id_header* names the header that is the same when
+    the service sends a delivery again. *event_name* is what workflows call the event; the default
+    is ``connector.trigger``.
+    """
+
+    name: str
+    verification_method: str = "hmac"
+    payload_schema: Schema = field(default=None, hash=False)
+    description: str = ""
+    signature: Any | None = field(default=None, hash=False)
+    delivery_id_header: str | None = None
+    event_name: str | None = None
+
+    def check_payload(self, payload: Any) -> None:
+        """Raise ``INVALID_ARGUMENT`` if *payload* is not what `payload_schema` says."""
+        what = f"payload of {self.name!r}"
+        if is_model(self.payload_schema):
+            _, problems = check_model(self.payload_schema, payload)  # type: ignore[arg-type]
+        elif isinstance(self.payload_schema, Mapping):
+            problems = compile_schema(self.payload_schema, what)(payload)
+        else:
+            return
+        if problems:
+            raise invalid_input(what, problems)
+
+
+@overload
+def action(name: F, /) -> F: ...
+
+
+@overload
+def action(
+    name: str | None = None,
+    /,
+    *,
+    idempotent: bool = False,
+    title: str = "",
+    description: str | None = None,
+    input_schema: Schema = None,
+    output_schema: Schema = None,
+) -> Callable[[F], F]: ...
+
+
+def action(name: Any = None, /, **options: Any) -> Any:
+    """
+    Make a method of a connector one of its actions.
+
+    ``@action``, ``@action("name")`` and ``@action(idempotent=True)`` all work. How the method
+    takes its input says `operation_from_function`.
+    """
+    return mark_operation(name, options)
+
+
+class Connector(Plugin):
+    """
+    Base of all connectors.
+
+    A subclass sets `key` and `display_name`, and marks methods with `action`, or overrides
+    `actions` and `execute_action`. One that receives webhooks lists them in `triggers`.
+    """
+
+    noun: ClassVar[str] = "connector"
+
+    def __init__(
+        self, config: dict[str, Any] | None = None, *, ctx: ConnectorContext | None = None
+    ) -> None:
+        self.config = config if config is not None else {}
+        self.ctx = ctx if ctx is not None else self.default_context()
+
+    @classmethod
+    def actions(cls) -> list[ActionSpec]:
+        """What the connector can do: by default, its methods marked with `action`."""
+        return marked_operations(cls, ActionSpec)
+
+    @classmethod
+    def triggers(cls) -> list[TriggerSpec]:
+        """The webhooks that the connector takes: by default none."""
+        return []
+
+    @classmethod
+    def find_action(cls, name: str) -> ActionSpec:
+        """The action called *name*. ``INVALID_ARGUMENT`` if there is none, with what there is."""
+        # Kept per class, not inherited: a subclass has actions of its own.
+        if "_action_index" not in cls.__dict__:
+            cls._action_index = index_operations(cls.actions(), cls._title())
+        return find_operation(cls._action_index, name, noun="action", owner=cls._title())
+
+    @classmethod
+    def find_trigger(cls, name: str) -> TriggerSpec:
+        """The trigger called *name*. ``NOT_FOUND`` if there is none, with what there is."""
+        triggers = cls.triggers()
+        for spec in triggers:
+            if spec.name == name:
+                return spec
+        known = ", ".join(sorted(spec.name for spec in triggers)) or "none"
+        raise AutomateError(
+            ErrorCodes.NOT_FOUND, f"{cls._title()} has no trigger {name!r}", hint=f"it has: {known}"
+        )
+
+    _action_index: ClassVar[Mapping[str, ActionSpec]]
+
+    def execute_action(self, action: str, input_data: dict[str, Any]) -> Any:
+        """
+        Do what *action* says. Override it, as ``def`` or ``async def``, or mark methods.
+
+        The kernel calls `call_action`, which checks the input first.
+        """
+        return self.find_action(action).call(input_data, self)
+
+    def call_action(self, action: str, input_data: Mapping[str, Any]) -> Any:
+        """
+        The action's output as a JSON value, or an awaitable of it if the action is async.
+
+        Raises nothing but `AutomateError`: for input that is not valid before the call, and as
+        `normalize_error` words it afterwards.
+        """
+        spec = self.find_action(action)
+        value = spec.validate(input_data)
+        # The default would only look up and check again.
+        plain = type(self).execute_action is Connector.execute_action
+        given = value if plain else dict(input_data)
+        return self._perform(spec, lambda: self.execute_action(action, given))
+
+    def verify_webhook(self, headers: dict[str, str], raw_body: bytes) -> bool:
+        """
+        Whether the request proves that the service sent it. By default nothing does.
+
+        Only ``True`` itself counts. Callers ask `accepts_webhook`, which sees to that.
+        """
+        return False
+
+    def accepts_webhook(self, trigger: str, headers: Any, raw_body: bytes) -> bool:
+        """
+        Whether a request for *trigger* may be believed.
+
+        The trigger's signature scheme decides, or `verify_webhook` where it has none. Anything but
+        ``True`` is a no: a stub that returns None, a coroutine, an exception.
+        """
+        signature = self.find_trigger(trigger).signature
+        try:
+            if signature is not None:
+                ctx = getattr(self, "ctx", None)
+                secrets = ctx.secrets if isinstance(ctx, PluginContext) else NoSecrets()
+                verdict = signature.verify(headers, raw_body, secrets)
+            else:
+                verdict = self.verify_webhook(headers, raw_body)
+        except Exception:
+            logger.exception("%s failed to verify a webhook, which is refused", self._title())
+            return False
+        if inspect.iscoroutine(verdict):
+            verdict.close()
+            logger.error("%s: verify_webhook must not be async; refused", self._title())
+            return False
+        return verdict is True
+
+    def parse_webhook(self, trigger: str, headers: Any, raw_body: bytes) -> Any:
+        """
+        What the request says, as a JSON value. By default the body is JSON.
+
+        Called only for a request that was accepted. Raises ``INVALID_ARGUMENT`` for a body that
+        can't be read, or that is not what the trigger's payload schema says.
+        """
+        spec = self.find_trigger(trigger)
+        try:
+            payload = json.loads(raw_body.decode("utf-8"), parse_constant=_no_constant)
+        except (ValueError, RecursionError):
+            raise AutomateError(
+                ErrorCodes.INVALID_ARGUMENT,
+                f"{self._title()}: the body of a {trigger!r} webhook is not JSON",
+                hint="override parse_webhook for a service that sends something else",
+            ) from None
+        spec.check_payload(payload)
+        return payload
+
+    def delivery_id(self, trigger: str, headers: Any, raw_body: bytes) -> str | None:
+        """
+        What is the same when the service sends a delivery again, or None if nothing is.
+
+        By default the header that the `TriggerSpec` names. Override it where the body says.
+        """
+        wanted = self.find_trigger(trigger).delivery_id_header
+        if not wanted:
+            return None
+        pairs = headers.items() if isinstance(headers, Mapping) else headers
+        for name, value in pairs:
+            if str(name).lower() == wanted.lower() and value:
+                return str(value)
+        return None
+
+    @classmethod
+    def default_context(cls) -> ConnectorContext:
+        """The context for use without a kernel: no secrets, no settings."""
+        return ConnectorContext(key=cls.key)
+
+
+def _no_constant(name: str) -> NoReturn:
+    # NaN and Infinity are not JSON, and no database stores them as such.
+    raise ValueError(name)
+
+
+class ConnectorRegistry(Registry[type[Connector]]):
+    """
+    The connectors that the host has: registered, listed in its settings, installed, or built in.
+
+    Nothing is imported before a connector is asked for.
+    """
+
+    def __init__(
+        self,
+        settings: Iterable[str] | Mapping[str, str] = (),
+        *,
+        discover: bool = True,
+        policy: Policy | None = None,
+    ) -> None:
+        super().__init__(CONNECTOR, settings, discover=discover, policy=policy)
+
+    def create(
+        self, key: str, config: Mapping[str, Any] | None = None, ctx: ConnectorContext | None = None
+    ) -> Connector:
+        """An instance of the connector *key*, with its config checked."""
+        instance = self.get(key).create(config, ctx or ConnectorContext(key=key))
+        if not isinstance(instance, Connector):
+            raise PluginError(f"connector {key!r} made something that is no connector")
+        return instance
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The names for people, by key. Loads every connector; broken ones are left out."""
+        return {key: cls.display_name or key for key, cls in self.load_all().items()}
+
+    def specs(self) -> dict[str, list[ActionSpec]]:
+        """All actions, by connector key. Loads every connector; broken ones are left out."""
+        return {key: cls.actions() for key, cls in self.load_all().items()}

@@ -1,0 +1,124 @@
+"""What a plugin is given: its context, and the call that it is serving."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Protocol, runtime_checkable
+
+from .errors import SecretNotFoundError
+
+__all__ = [
+    "Call",
+    "ConnectorContext",
+    "NoSecrets",
+    "PluginContext",
+    "ProviderContext",
+    "SecretReader",
+    "calling",
+    "current_call",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """
+    One call of an action or a capability, as the code that serves it sees it.
+
+    *operation* is the full name (``slack.post_message``). *idempotency_key* is the same for every
+    attempt of a step, so a service that takes such keys does the work once: pass it on.
+    """
+
+    operation: str
+    tenant_id: str | None = None
+    execution_id: str | None = None
+    step_id: str | None = None
+    attempt: int = 1
+    idempotency_key: str | None = None
+
+
+_current: ContextVar[Call | None] = ContextVar("automate_current_call", default=None)
+
+
+def current_call() -> Call | None:
+    """The call being served here, or None outside of one. Each thread and task has its own."""
+    return _current.get()
+
+
+@contextmanager
+def calling(call: Call) -> Iterator[Call]:
+    """Make *call* the current one for the block. The kernel does this around each call."""
+    token = _current.set(call)
+    try:
+        yield call
+    finally:
+        _current.reset(token)
+
+
+@runtime_checkable
+class SecretReader(Protocol):
+    """Gives the values of secrets by their keys, and raises `SecretError` if it can't."""
+
+    def get(self, key: str) -> str:
+        """The value of the secret *key*."""
+
+    async def aget(self, key: str) -> str:
+        """The value of the secret *key*, without blocking the event loop."""
+
+
+class NoSecrets:
+    """A `SecretReader` that has none: what a plugin gets that is used without a kernel."""
+
+    def get(self, key: str) -> str:
+        """Raise `SecretNotFoundError`."""
+        raise SecretNotFoundError(
+            key, hint="this plugin was given no secrets; pass ctx=… with a reader of them"
+        )
+
+    async def aget(self, key: str) -> str:
+        """Raise `SecretNotFoundError`."""
+        return self.get(key)
+
+
+_NO_SECRETS = NoSecrets()
+_NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
+
+
+def _as_it_is(text: str) -> str:
+    return text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginContext:
+    """
+    What the host lends to one plugin instance.
+
+    *settings* are the host's own, read-only. *redact* takes the secrets out of a text that is to
+    leave the plugin. `PluginContext(key="x")` is enough for a test.
+    """
+
+    key: str
+    # Never in the repr: a reader may hold values, and settings are the host's.
+    secrets: SecretReader = field(default=_NO_SECRETS, repr=False)
+    logger: logging.Logger = field(default=None, repr=False)  # type: ignore[assignment]
+    settings: Mapping[str, Any] = field(default=_NO_SETTINGS, repr=False)
+    tenant_id: str | None = None
+    redact: Callable[[str], str] = field(default=_as_it_is, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.logger is None:
+            object.__setattr__(self, "logger", logging.getLogger(f"automate.plugins.{self.key}"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderContext(PluginContext):
+    """The context of a provider."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectorContext(PluginContext):
+    """The context of a connector."""

@@ -1,0 +1,210 @@
+"""
+Every error that the kernel raises, under one root.
+
+::
+
+    AutomateError                  code, message, hint, retryable
+    ├── ConfigError                settings or a plugin's config are wrong
+    ├── PluginError                a plugin is missing, broken or ambiguous
+    ├── SecretError
+    │   ├── SecretNotFoundError    no backend has the key
+    │   ├── SecretDeniedError      a backend refused the key
+    │   └── SecretUnavailableError a backend could not be reached
+    ├── TemplateError              a template does not parse or render
+    ├── WorkflowError              a workflow definition is wrong
+    ├── WebhookRejectedError       a webhook did not prove where it came from
+    ├── PayloadError               a payload can't be stored as JSON
+    ├── StorageError               the database refused or is missing something
+    └── LeaseLostError             another worker owns the item now
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any
+
+__all__ = [
+    "AutomateError",
+    "ConfigError",
+    "ErrorCodes",
+    "LeaseLostError",
+    "PayloadError",
+    "PluginError",
+    "SecretDeniedError",
+    "SecretError",
+    "SecretNotFoundError",
+    "SecretUnavailableError",
+    "StorageError",
+    "TemplateError",
+    "WebhookRejectedError",
+    "WorkflowError",
+]
+
+
+class ErrorCodes(str, Enum):
+    """
+    What kind of failure it was, in the words of gRPC's status codes.
+
+    A code decides whether trying again can help (`retryable`), so a connector that maps its
+    service's failures to codes gets sensible retries without more.
+    """
+
+    INTERNAL = "INTERNAL"
+    INVALID_ARGUMENT = "INVALID_ARGUMENT"
+    NOT_FOUND = "NOT_FOUND"
+    ALREADY_EXISTS = "ALREADY_EXISTS"
+    PERMISSION_DENIED = "PERMISSION_DENIED"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+    FAILED_PRECONDITION = "FAILED_PRECONDITION"
+    RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
+    UNAVAILABLE = "UNAVAILABLE"
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    ABORTED = "ABORTED"
+    CANCELLED = "CANCELLED"
+    UNIMPLEMENTED = "UNIMPLEMENTED"
+    DATA_LOSS = "DATA_LOSS"
+
+    # The same text on every Python: 3.10's str() of a str-enum member is "ErrorCodes.INTERNAL".
+    __str__ = str.__str__
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same call may succeed later, with nothing changed."""
+        return self in _RETRYABLE
+
+
+_RETRYABLE = frozenset(
+    {
+        ErrorCodes.INTERNAL,
+        ErrorCodes.RESOURCE_EXHAUSTED,
+        ErrorCodes.UNAVAILABLE,
+        ErrorCodes.DEADLINE_EXCEEDED,
+        ErrorCodes.ABORTED,
+    }
+)
+
+
+class AutomateError(Exception):
+    """
+    A failure with a code for programs, a message for people and, where one is known, a remedy.
+
+    *retryable* overrides what the code says. *retry_after* is the delay in seconds that the
+    other side asked for. None of these may hold a secret's value.
+    """
+
+    default_code = ErrorCodes.INTERNAL
+
+    def __init__(
+        self,
+        code: ErrorCodes | str | None = None,
+        message: str = "",
+        *,
+        hint: str | None = None,
+        retryable: bool | None = None,
+        retry_after: float | None = None,
+        details: dict[str, Any] | None = None,
+    ) -> None:
+        self.code = ErrorCodes(code) if code is not None else self.default_code
+        self.message = message or (type(self).__doc__ or "").strip().split("\n")[0]
+        self.hint = hint
+        self.retryable = self.code.retryable if retryable is None else retryable
+        self.retry_after = retry_after
+        self.details = details or {}
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Subclasses take other arguments; rebuilding from __dict__ pickles all of them.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(cls: type[AutomateError], args: tuple[Any, ...], state: dict[str, Any]) -> AutomateError:
+    error = cls.__new__(cls, *args)
+    Exception.__init__(error, *args)
+    error.__dict__.update(state)
+    return error
+
+
+class _Worded(AutomateError):
+    """An error whose code is fixed by its class, so that its message comes first."""
+
+    def __init__(self, message: str = "", **options: Any) -> None:
+        super().__init__(options.pop("code", None), message, **options)
+
+
+class ConfigError(_Worded):
+    """The configuration is wrong."""
+
+    default_code = ErrorCodes.INVALID_ARGUMENT
+
+
+class PluginError(_Worded):
+    """A plugin is missing, broken or ambiguous."""
+
+    default_code = ErrorCodes.FAILED_PRECONDITION
+
+
+class SecretError(_Worded):
+    """A secret could not be resolved."""
+
+    default_code = ErrorCodes.FAILED_PRECONDITION
+
+
+class SecretNotFoundError(SecretError):
+    """No secrets backend has this key."""
+
+    default_code = ErrorCodes.NOT_FOUND
+
+    def __init__(self, key: str = "", message: str = "", **options: Any) -> None:
+        self.key = key
+        super().__init__(message or f"secret {key!r} was not found", **options)
+
+
+class SecretDeniedError(SecretError):
+    """A secrets backend refused to give out this key."""
+
+    default_code = ErrorCodes.PERMISSION_DENIED
+
+
+class SecretUnavailableError(SecretError):
+    """A secrets backend could not be reached."""
+
+    default_code = ErrorCodes.UNAVAILABLE
+
+
+class TemplateError(_Worded):
+    """A template does not parse or render."""
+
+    default_code = ErrorCodes.INVALID_ARGUMENT
+
+
+class WorkflowError(_Worded):
+    """A workflow definition is wrong."""
+
+    default_code = ErrorCodes.INVALID_ARGUMENT
+
+
+class WebhookRejectedError(_Worded):
+    """The webhook was refused."""
+
+    default_code = ErrorCodes.UNAUTHENTICATED
+
+
+class PayloadError(_Worded):
+    """The payload can't be stored as JSON."""
+
+    default_code = ErrorCodes.INVALID_ARGUMENT
+
+
+class StorageError(_Worded):
+    """The database refused or is missing something."""
+
+    default_code = ErrorCodes.UNAVAILABLE
+
+
+class LeaseLostError(_Worded):
+    """The lease ran out or was taken over: another worker owns this item now."""
+
+    default_code = ErrorCodes.ABORTED

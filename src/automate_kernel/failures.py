@@ -1,0 +1,133 @@
+"""Turn any exception of a plugin into an `AutomateError` with the code that fits."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from .errors import AutomateError, ErrorCodes
+
+__all__ = ["code_of_status", "normalize", "normalizing"]
+
+MAX_TEXT = 500
+
+_STATUS = {
+    400: ErrorCodes.INVALID_ARGUMENT,
+    401: ErrorCodes.UNAUTHENTICATED,
+    403: ErrorCodes.PERMISSION_DENIED,
+    404: ErrorCodes.NOT_FOUND,
+    408: ErrorCodes.DEADLINE_EXCEEDED,
+    409: ErrorCodes.ABORTED,
+    410: ErrorCodes.NOT_FOUND,
+    412: ErrorCodes.FAILED_PRECONDITION,
+    422: ErrorCodes.INVALID_ARGUMENT,
+    429: ErrorCodes.RESOURCE_EXHAUSTED,
+    500: ErrorCodes.INTERNAL,
+    501: ErrorCodes.UNIMPLEMENTED,
+    504: ErrorCodes.DEADLINE_EXCEEDED,
+}
+
+# Clients such as httpx and requests don't derive their errors from the built-in ones.
+_TIMEOUTS = {"TimeoutException", "Timeout", "APITimeoutError"}
+_CONNECTIONS = {"ConnectError", "NetworkError", "ProtocolError", "APIConnectionError"}
+
+
+class _Normalizer(Protocol):
+    def normalize_error(self, exc: Exception) -> Exception: ...
+
+
+@contextmanager
+def normalizing(plugin: _Normalizer) -> Iterator[None]:
+    """Let nothing but `AutomateError` out of the block, as *plugin* words it."""
+    try:
+        yield
+    except Exception as error:
+        normal = _ask(plugin, error)
+        if normal is error:
+            raise
+        raise normal from error
+
+
+def _ask(plugin: _Normalizer, error: Exception) -> AutomateError:
+    try:
+        answer: Any = plugin.normalize_error(error)
+    except Exception as failure:  # it may raise what it should have returned
+        answer = failure
+    if isinstance(answer, AutomateError):
+        return answer
+    return normalize(answer if isinstance(answer, Exception) else error)
+
+
+def normalize(
+    error: Exception, *, what: str = "", redact: Callable[[str], str] = str
+) -> AutomateError:
+    """
+    *error* itself if it is an `AutomateError`, else one whose code says whether to try again.
+
+    The code comes from the type, or from the HTTP status that the error carries. *what* names who
+    failed; *redact* takes the secrets out of the text.
+    """
+    if isinstance(error, AutomateError):
+        return error
+    response = getattr(error, "response", None)
+    text = _text(error, redact)
+    kind = type(error).__name__
+    return AutomateError(
+        _code(error, response),
+        (f"{what}: " if what else "") + (f"{kind}: {text}" if text else kind),
+        retry_after=_retry_after(response),
+    )
+
+
+def code_of_status(status: int) -> ErrorCodes:
+    """The code for an HTTP status of 400 or more."""
+    fallback = ErrorCodes.UNAVAILABLE if status >= 500 else ErrorCodes.FAILED_PRECONDITION
+    return _STATUS.get(status, fallback)
+
+
+def _code(error: Exception, response: Any) -> ErrorCodes:
+    for holder in (response, error):
+        status = getattr(holder, "status_code", None)
+        if isinstance(status, int) and 400 <= status <= 599:
+            return code_of_status(status)
+    names = {base.__name__ for base in type(error).__mro__}
+    # Before Python 3.11 asyncio's and futures' timeouts are classes of their own.
+    timeouts = (TimeoutError, asyncio.TimeoutError, concurrent.futures.TimeoutError)
+    if isinstance(error, timeouts) or names & _TIMEOUTS:
+        return ErrorCodes.DEADLINE_EXCEEDED
+    # gaierror: the name of the host did not resolve, which passes more often than not.
+    if isinstance(error, ConnectionError) or names & {*_CONNECTIONS, "gaierror"}:
+        return ErrorCodes.UNAVAILABLE
+    if isinstance(error, NotImplementedError):
+        return ErrorCodes.UNIMPLEMENTED
+    return ErrorCodes.INTERNAL
+
+
+def _text(error: Exception, redact: Callable[[str], str]) -> str:
+    pydantic = sys.modules.get("pydantic")
+    if pydantic is not None and isinstance(error, pydantic.ValidationError):
+        # Its own text quotes the values.
+        entries = error.errors(include_input=False, include_url=False, include_context=False)
+        text = "; ".join(
+            f"{'.'.join(map(str, entry['loc']))}: {entry['type']}" for entry in entries
+        )
+    else:
+        try:
+            text = str(error)
+        except Exception:
+            text = ""
+    text = redact(text)  # before it is cut: half a secret is not recognised
+    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
+
+
+def _retry_after(response: Any) -> float | None:
+    headers = getattr(response, "headers", None)
+    if not isinstance(headers, Mapping):
+        return None
+    value = str(headers.get("Retry-After") or headers.get("retry-after") or "")
+    # The other form, a date, depends on two clocks that agree.
+    return float(value) if value.isascii() and value.isdigit() and len(value) < 8 else None

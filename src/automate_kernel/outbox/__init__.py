@@ -1,0 +1,26 @@
+"""Reliable work in the host's own database: enqueue, claim, finish, recover."""
+
+from .item import ItemStatus, NewItem, OutboxItem
+from .reaper import OutboxReaper
+from .retry import Backoff
+from .rows_store import (
+    OptimisticClaimOutboxStore,
+    RowsOutboxStore,
+    SkipLockedClaimOutboxStore,
+)
+from .store import Outcome, OutboxStats, OutboxStore, ReapResult
+
+__all__ = [
+    "Backoff",
+    "ItemStatus",
+    "NewItem",
+    "OptimisticClaimOutboxStore",
+    "Outcome",
+    "OutboxItem",
+    "OutboxReaper",
+    "OutboxStats",
+    "OutboxStore",
+    "ReapResult",
+    "RowsOutboxStore",
+    "SkipLockedClaimOutboxStore",
+]

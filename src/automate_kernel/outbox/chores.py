@@ -1,0 +1,83 @@
+"""What a worker does beside the work: recovery, schedules, cleaning up."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ..errors import LeaseLostError
+
+__all__ = ["Chore", "Chores", "keep_trying"]
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Chore:
+    """Something to do every so often. An error is logged and the chore runs again next time."""
+
+    name: str
+    seconds: float
+    run: Callable[[], Any]
+
+
+class Chores:
+    """Runs chores in turn, each when its time has come."""
+
+    def __init__(self, chores: Sequence[Chore], stopping: threading.Event) -> None:
+        self._chores = chores
+        self._stopping = stopping
+
+    def run(self) -> None:
+        """Work until the worker stops."""
+        # Workers that were started together must not all reap at the same moment.
+        due = {chore.name: time.monotonic() + chore.seconds * random.random() for chore in self._chores}
+        while due and not self._stopping.wait(max(0.0, min(due.values()) - time.monotonic())):
+            for chore in self._chores:
+                if due[chore.name] <= time.monotonic():
+                    self._run(chore)
+                    due[chore.name] = time.monotonic() + chore.seconds
+
+    def _run(self, chore: Chore) -> None:
+        try:
+            chore.run()
+        except Exception:
+            logger.exception("chore %r failed; it runs again in %gs", chore.name, chore.seconds)
+
+
+def keep_trying(work: Callable[[], T], stopping: threading.Event | None, what: str) -> T | None:
+    """
+    Call *work* until it succeeds, backing off with jitter up to half a minute.
+
+    Returns None if *stopping* was set while it failed, or after five failures if there is no such
+    event. A database that is down makes a worker wait, and never lose what it has finished.
+    """
+    from tenacity import Retrying, retry_if_not_exception_type, stop_after_attempt
+    from tenacity import stop_when_event_set, wait_random_exponential
+
+    def tell(state: Any) -> None:
+        error = state.outcome.exception()
+        log = logger.warning if state.attempt_number < 5 else logger.error
+        log("%s failed (try %d), trying again: %s", what, state.attempt_number, error)
+
+    try:
+        return work()  # the way it nearly always goes needs no machinery
+    except LeaseLostError:
+        raise
+    except Exception as error:
+        logger.warning("%s failed, trying again: %s", what, error)
+    retrying = Retrying(
+        wait=wait_random_exponential(multiplier=0.1, max=30),
+        stop=stop_when_event_set(stopping) if stopping else stop_after_attempt(5),
+        retry=retry_if_not_exception_type((LeaseLostError, KeyboardInterrupt, SystemExit)),
+        sleep=stopping.wait if stopping else time.sleep,
+        before_sleep=tell,
+        retry_error_callback=lambda state: None,
+    )
+    return retrying(work)

@@ -1,0 +1,242 @@
+"""
+What an outbox item is, and which state leads to which.
+
+::
+
+    PENDING ─claim─▶ RUNNING ─success─▶ COMPLETED
+                      │  ▲ └─failure, attempts spent─▶ FAILED ─requeue─▶ PENDING
+               retry  ▼  │ claim, once due
+                     RETRY             PENDING or RETRY ─cancel─▶ CANCELLED ─requeue─▶ PENDING
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Any
+
+from ..errors import PayloadError
+from ..storage.rows import Now, Row
+from ..storage.sql import JsonText
+from ..storage.tables import OUTBOX, TABLES
+
+__all__ = [
+    "DEFAULT_MAX_ATTEMPTS",
+    "FINISHED",
+    "WAITING",
+    "ItemStatus",
+    "NewItem",
+    "OutboxItem",
+    "new_id",
+]
+
+DEFAULT_MAX_ATTEMPTS = 5
+MAX_PAYLOAD_BYTES = 1_000_000
+SECONDS_PER_PRIORITY = 3600
+# A priority moves the claim order by an hour per point, and a timestamp has to bear it.
+MAX_PRIORITY = 32_767
+
+
+class ItemStatus(str, Enum):
+    """Where an item stands."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    RETRY = "RETRY"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    __str__ = str.__str__
+
+
+WAITING = (ItemStatus.PENDING.value, ItemStatus.RETRY.value)
+FINISHED = (ItemStatus.COMPLETED.value, ItemStatus.FAILED.value, ItemStatus.CANCELLED.value)
+
+
+@dataclass(slots=True)
+class OutboxItem:
+    """
+    One unit of work, as it stood when it was read.
+
+    `attempt_count` counts the attempts begun, the current one included. `waiting_for` says what a
+    waiting item waits for: ``worker``, ``time``, ``key`` (its ordering key) or ``resume``.
+    """
+
+    id: str
+    kind: str
+    payload: Any
+    headers: dict[str, Any]
+    status: ItemStatus
+    waiting_for: str | None
+    priority: int
+    attempt_count: int
+    max_attempts: int
+    next_attempt_at: datetime
+    sort_at: datetime
+    lease_owner: str | None
+    lease_token: str | None
+    lease_expires_at: datetime | None
+    idempotency_key: str | None
+    tenant_id: str | None
+    ordering_key: str | None
+    last_error_code: str | None
+    last_error: str | None
+    created_at: datetime
+    updated_at: datetime
+    completed_at: datetime | None
+
+    @classmethod
+    def from_row(cls, row: Row) -> OutboxItem:
+        """The item that a row of the outbox table holds."""
+        item = cls(**row)
+        item.status = ItemStatus(item.status)
+        return item
+
+    def __repr__(self) -> str:
+        # Without payload and error text: a repr ends in logs.
+        return f"<OutboxItem {self.id} {self.kind} {self.status.value} attempt {self.attempt_count}>"
+
+
+@dataclass(slots=True)
+class NewItem:
+    """
+    What is to be enqueued.
+
+    *delay* (seconds, or a timedelta) counts on the database's clock; *run_at* is an instant.
+    A higher *priority* goes first; a point is worth an hour of waiting, so that nothing starves.
+    Of items with one *ordering_key* only one runs at a time, in the order of enqueueing. A second
+    item with the same *idempotency_key* is not added.
+    """
+
+    kind: str
+    payload: Any = None
+    delay: float | timedelta = 0.0
+    run_at: datetime | None = None
+    priority: int = 0
+    max_attempts: int = DEFAULT_MAX_ATTEMPTS
+    idempotency_key: str | None = None
+    tenant_id: str | None = None
+    ordering_key: str | None = None
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    id: str = ""
+
+    def to_row(self) -> Row:
+        """The new row of the outbox table; raises `PayloadError` for what can't be stored."""
+        self._check()
+        due, sort = self._times()
+        later = self.run_at is not None or due.offset > 0
+        return {
+            "id": self.id or new_id(),
+            "kind": self.kind,
+            "payload": encode_json(self.payload, "payload"),
+            "headers": encode_json(dict(self.headers), "headers"),
+            "status": ItemStatus.PENDING.value,
+            "waiting_for": "time" if later else "worker",
+            "priority": self.priority,
+            "attempt_count": 0,
+            "max_attempts": self.max_attempts,
+            "next_attempt_at": self.run_at or due,
+            "sort_at": sort,
+            "idempotency_key": self.idempotency_key,
+            "tenant_id": self.tenant_id,
+            "ordering_key": self.ordering_key,
+            "created_at": Now(),
+            "updated_at": Now(),
+        }
+
+    def _times(self) -> tuple[Now, Now | datetime]:
+        due = Now(seconds(self.delay))
+        ahead = self.priority * SECONDS_PER_PRIORITY
+        if self.run_at is not None:
+            return due, self.run_at - timedelta(seconds=ahead)
+        return due, Now(due.offset - ahead)
+
+    def _check(self) -> None:
+        if not self.kind:
+            raise PayloadError("an item needs a kind", hint="name what handles it")
+        for name in ("kind", "idempotency_key", "tenant_id", "ordering_key"):
+            check_text(getattr(self, name), name)
+        if self.run_at is not None and self.run_at.tzinfo is None:
+            raise PayloadError("run_at has no time zone", hint="pass an aware datetime")
+        if abs(self.priority) > MAX_PRIORITY:
+            raise PayloadError(f"priority {self.priority} is beyond ±{MAX_PRIORITY}")
+        if self.max_attempts < 1:
+            raise PayloadError("max_attempts must be at least 1")
+
+
+def seconds(delay: float | timedelta) -> float:
+    """A delay in seconds."""
+    return delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
+
+
+def new_id() -> str:
+    """
+    A new UUID of version 7 (RFC 9562): it sorts by its time of making, to the millisecond.
+
+    Ids made in one process within a millisecond are in order too.
+    """
+    global _last
+    now = time.time_ns()
+    # RFC 9562, method 3: sub-millisecond time in the 12 bits of rand_a, and never backwards.
+    stamp = max((now // 1_000_000 << 12) | (now % 1_000_000 * 4096 // 1_000_000), _last + 1)
+    _last = stamp
+    value = (stamp >> 12) << 80 | 0x7 << 76 | (stamp & 0xFFF) << 64
+    value |= 0b10 << 62 | int.from_bytes(os.urandom(8), "big") >> 2
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+_last = 0
+
+# What PostgreSQL can't hold in text or jsonb, though Python can: NUL, and half a surrogate pair.
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_UNSTORABLE_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+
+def encode_json(value: Any, name: str, limit: int = MAX_PAYLOAD_BYTES) -> JsonText:
+    """*value* as JSON that every database here can store; raises `PayloadError` naming *name*."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except ValueError as error:
+        # json's own text may show the value, so only the known reasons are passed on.
+        reason = "circular reference" if "ircular" in str(error) else "NaN or infinity"
+        raise PayloadError(f"the {name} can't be stored: {reason}") from None
+    except (TypeError, RecursionError) as error:
+        raise PayloadError(
+            f"the {name} can't be stored as JSON: {error}",
+            hint="pass dicts, lists, strings, numbers, booleans and None",
+        ) from None
+    if _UNSTORABLE.search(text) or _UNSTORABLE_ESCAPE.search(text):
+        raise PayloadError(
+            f"the {name} can't be stored: it holds a NUL character or half a surrogate pair",
+            hint="remove or encode it, as base64 say",
+        )
+    if len(text) > limit or len(text.encode()) > limit:
+        raise PayloadError(
+            f"the {name} is too long: over {limit:,} bytes of JSON",
+            hint="store the data elsewhere and pass a reference",
+        )
+    return JsonText(text)
+
+
+def check_text(value: str | None, column: str) -> None:
+    """Raise `PayloadError` if *value* doesn't fit the outbox's text column."""
+    if value is None:
+        return
+    length = TABLES[OUTBOX].column(column).length
+    if len(value) > length:
+        raise PayloadError(f"{column} is too long: {len(value)} characters of at most {length}")
+    if _UNSTORABLE.search(value):
+        raise PayloadError(f"{column} holds a NUL character or half a surrogate pair")
+
+
+def storable(text: str, limit: int = 10_000) -> str:
+    """*text* with what can't be stored replaced, so that a finishing write never fails on it."""
+    return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)[:limit]

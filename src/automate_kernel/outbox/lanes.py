@@ -1,0 +1,79 @@
+"""
+Strictly one item at a time per ordering key, in the order of enqueueing.
+
+A *lane* is a row that exists while an item with its ordering key runs; the primary key makes it
+exclusive. An item that is claimed while its lane is taken, or before its turn, goes back to wait
+(``waiting_for = "key"``), out of the index that is claimed from, so each one costs that detour once.
+Whoever leaves a lane wakes the next in line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ..storage.rows import Row, Rows, Where
+from ..storage.tables import LANE, OUTBOX
+
+__all__ = ["enter", "leave", "mend"]
+
+
+def enter(rows: Rows, claimed: Sequence[Row], token: str) -> set[str]:
+    """Take the lanes of *claimed* rows; returns the ids that did not get theirs."""
+    first: dict[str, Row] = {}
+    for row in sorted(claimed, key=lambda row: str(row["id"])):
+        first.setdefault(row["ordering_key"], row)
+    # In the order of their keys, so that two workers never wait for each other in a circle.
+    wanted = [
+        {"ordering_key": key, "item_id": first[key]["id"], "lease_token": token}
+        for key in sorted(first)
+        if not _overtaken(rows, key, first[key]["id"])
+    ]
+    rows.insert(LANE, wanted)
+    lanes = rows.select(LANE, [Where("ordering_key", "in", [lane["ordering_key"] for lane in wanted])])
+    entered = {lane["item_id"] for lane in lanes if lane["lease_token"] == token}
+    return {row["id"] for row in claimed} - entered
+
+
+def _overtaken(rows: Rows, key: str, item_id: str) -> bool:
+    """Whether an item with a smaller id waits; if so it is woken, being next in line."""
+    head = _head(rows, key)
+    if head is None or head > item_id:
+        return False
+    wake(rows, key)
+    return True
+
+
+def _head(rows: Rows, key: str) -> str | None:
+    where = [Where("ordering_key", "eq", key), Where("waiting_for", "ne", None)]
+    found = rows.select(OUTBOX, where, order_by=("id",), limit=1, columns=("id",))
+    return found[0]["id"] if found else None
+
+
+def leave(rows: Rows, finished: Iterable[tuple[str, str]]) -> None:
+    """Free the lanes of (ordering key, item id) pairs and wake the next in each."""
+    pairs = sorted(finished)
+    for key in dict.fromkeys(key for key, _ in pairs):
+        wake(rows, key)
+    # Last, not first: another worker that now finds the lane taken puts its item to wait and
+    # commits, and the waking above waits for that row; the other way round they would deadlock.
+    rows.delete(LANE, [Where("item_id", "in", [item_id for _, item_id in pairs])])
+
+
+def wake(rows: Rows, key: str) -> None:
+    """Let the next item of *key* be claimed."""
+    head = _head(rows, key)
+    if head is not None:
+        # "worker" too, although that changes nothing: it may be on its way to "key" in another
+        # transaction, and matching it makes this one wait for the outcome.
+        where = [Where("id", "eq", head), Where("waiting_for", "in", ["key", "worker"])]
+        rows.update(OUTBOX, where, {"waiting_for": "worker"})
+
+
+def mend(rows: Rows) -> None:
+    """Wake keys that nobody will wake: those with waiting items and no lane."""
+    waiting = rows.count(OUTBOX, ("ordering_key",), [Where("waiting_for", "eq", "key")])
+    keys = sorted(row["ordering_key"] for row in waiting)
+    busy = {lane["ordering_key"] for lane in rows.select(LANE, [Where("ordering_key", "in", keys)])}
+    for key in keys:
+        if key not in busy:
+            wake(rows, key)

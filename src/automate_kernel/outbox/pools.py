@@ -1,0 +1,207 @@
+"""Where handlers run: in the claiming loop, on threads, or on an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+from .handlers import Handler
+from .item import OutboxItem
+from .store import Outcome
+
+__all__ = ["InlinePool", "LoopPool", "Pool", "Task", "ThreadPool"]
+
+# No more is claimed ahead than the slots are likely to start within this time, so that a long
+# item never sits on a lease here while another worker is free.
+_AHEAD_SECONDS = 0.25
+_AHEAD_MOST = 200
+
+
+class Task:
+    """An item that this worker holds: waiting for a slot, or running."""
+
+    __slots__ = ("cancel", "item", "lost", "started_at")
+
+    def __init__(self, item: OutboxItem) -> None:
+        self.item = item
+        self.started_at: float | None = None
+        self.lost = False
+        self.cancel: Callable[[], Any] | None = None
+
+
+Run = Callable[[Task], Outcome | None]
+Done = Callable[[Task, Outcome | None], None]
+
+
+class Pool(Protocol):
+    """A place to run handlers of some kinds."""
+
+    kinds: Sequence[str]
+
+    def free(self) -> int:
+        """How many more items it can take."""
+
+    def start(self, tasks: Sequence[Task]) -> None:
+        """Run these as soon as can be."""
+
+    def stop(self) -> None:
+        """Take no more; called when nothing is held any longer, or to abandon what is."""
+
+
+class InlinePool:
+    """Runs handlers one after another in the thread that calls `start`."""
+
+    def __init__(self, kinds: Sequence[str], batch: int, run: Run, done: Done) -> None:
+        self.kinds = kinds
+        self._batch, self._run, self._done = batch, run, done
+
+    def free(self) -> int:
+        """A batch: the last one is finished when `start` returns."""
+        return self._batch
+
+    def start(self, tasks: Sequence[Task]) -> None:
+        """Run all of them now."""
+        for task in tasks:
+            self._done(task, None if task.lost else self._run(task))
+
+    def stop(self) -> None:
+        """Do nothing."""
+
+
+class ThreadPool:
+    """Runs handlers on threads, with a short queue in front."""
+
+    def __init__(self, kinds: Sequence[str], slots: int, run: Run, done: Done) -> None:
+        self.kinds = kinds
+        self._slots, self._run, self._done = slots, run, done
+        # Not concurrent.futures: a Future per item costs more than a short handler.
+        self._queue: SimpleQueue[Task | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._held = 0
+        self._lock = threading.Lock()
+        self._mean_seconds = 1.0
+
+    def free(self) -> int:
+        """Free slots, and what they will take in the next moment."""
+        ahead = min(_AHEAD_MOST, int(self._slots * _AHEAD_SECONDS / self._mean_seconds))
+        return max(0, self._slots + ahead - self._held)
+
+    def start(self, tasks: Sequence[Task]) -> None:
+        """Queue them for the next free threads."""
+        with self._lock:
+            self._held += len(tasks)
+            missing = min(self._slots, self._held) - len(self._threads)
+        for _ in range(missing):
+            name = f"automate-slot-{len(self._threads)}"
+            thread = threading.Thread(target=self._serve, name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        for task in tasks:
+            self._queue.put(task)
+
+    def _serve(self) -> None:
+        while (task := self._queue.get()) is not None:
+            started_at = time.monotonic()
+            outcome = None if task.lost else self._run(task)
+            took = max(time.monotonic() - started_at, 1e-6)
+            with self._lock:
+                self._held -= 1
+                self._mean_seconds += (took - self._mean_seconds) * 0.05
+            self._done(task, outcome)
+
+    def stop(self) -> None:
+        """End the threads once they are through with what they run."""
+        for _ in self._threads:
+            self._queue.put(None)
+
+
+class LoopPool:
+    """Runs ``async def`` handlers on one event loop in a thread of its own."""
+
+    def __init__(
+        self,
+        kinds: Sequence[str],
+        slots: int,
+        run: Callable[[Task], Any],
+        done: Done,
+    ) -> None:
+        self.kinds = kinds
+        self._slots, self._run, self._done = slots, run, done
+        self._held = 0
+        self._lock = threading.Lock()
+        self._loop = asyncio.new_event_loop()
+        self._running: set[asyncio.Task[None]] = set()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="automate-loop", daemon=True
+        )
+        self._thread.start()
+
+    def free(self) -> int:
+        """How many more may be in flight."""
+        return self._slots - self._held
+
+    def start(self, tasks: Sequence[Task]) -> None:
+        """Hand them to the loop, all with one wake-up."""
+        with self._lock:
+            self._held += len(tasks)
+        self._loop.call_soon_threadsafe(self._begin, tasks)
+
+    def _begin(self, tasks: Sequence[Task]) -> None:
+        for task in tasks:
+            running = self._loop.create_task(self._serve(task))
+            task.cancel = lambda running=running: self._loop.call_soon_threadsafe(running.cancel)
+            self._running.add(running)
+            running.add_done_callback(self._running.discard)
+
+    async def _serve(self, task: Task) -> None:
+        outcome = None
+        try:
+            if not task.lost:
+                outcome = await self._run(task)
+        finally:
+            with self._lock:
+                self._held -= 1
+            self._done(task, outcome)
+
+    def stop(self) -> None:
+        """Cancel what runs and end the loop."""
+        if self._loop.is_running():
+            asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop).result(10)
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(10)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+    async def _cancel_all(self) -> None:
+        for running in list(self._running):
+            running.cancel()
+        if self._running:
+            await asyncio.wait(list(self._running), timeout=5)
+
+
+def pools_for(
+    handlers: Sequence[Handler],
+    *,
+    slots: int,
+    async_slots: int,
+    batch: int,
+    run: Run,
+    arun: Callable[[Task], Any],
+    done: Done,
+) -> list[Pool]:
+    """The pools that these handlers need."""
+    inline = [one.kind for one in handlers if one.inline]
+    loop = [one.kind for one in handlers if one.asynchronous]
+    threads = [one.kind for one in handlers if not one.inline and not one.asynchronous]
+    pools: list[Pool] = []
+    if inline:
+        pools.append(InlinePool(inline, batch, run, done))
+    if threads:
+        pools.append(ThreadPool(threads, slots, run, done))
+    if loop:
+        pools.append(LoopPool(loop, async_slots, arun, done))
+    return pools

@@ -1,0 +1,270 @@
+"""The outbox as its users see it: enqueue, claim, finish, recover, look and steer."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from ..errors import AutomateError, ErrorCodes, LeaseLostError
+from ..storage.rows import Wakeup
+from .item import ItemStatus, NewItem, OutboxItem
+
+__all__ = ["Outcome", "OutboxStats", "OutboxStore", "ReapResult"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """
+    What became of a claimed item.
+
+    *status* is COMPLETED, FAILED, RETRY (FAILED if its attempts are spent) or PENDING (back to
+    waiting, and the attempt counts as not begun). *next_attempt* is a delay in seconds or an
+    instant. *token* is the claim's; left out, the store uses the one that it remembers.
+    """
+
+    item_id: str
+    status: ItemStatus = ItemStatus.COMPLETED
+    next_attempt: float | datetime = 0.0
+    error_code: str | None = None
+    error: str | None = None
+    token: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxStats:
+    """How many items of each kind are in each state, and how late the oldest due one is."""
+
+    counts: dict[str, dict[str, int]]
+    oldest_due_seconds: float | None
+    paused: tuple[str, ...] = ()
+
+    def total(self, status: ItemStatus | str) -> int:
+        """The number of items in *status*, of all kinds."""
+        return sum(of_kind.get(str(status), 0) for of_kind in self.counts.values())
+
+
+@dataclass(slots=True)
+class ReapResult:
+    """Which items a reaping put back to wait, and which it gave up."""
+
+    retried: list[OutboxItem] = field(default_factory=list)
+    failed: list[OutboxItem] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.retried) + len(self.failed)
+
+
+class OutboxStore(ABC):
+    """
+    Work that was accepted and is not finished yet.
+
+    An item that is claimed belongs to its worker until the lease ends. Each claim has a token of
+    its own, and every finishing call is checked against it, so a worker that lost its lease can't
+    finish the item: it gets `LeaseLostError`. The store remembers the tokens of what it claimed,
+    so a caller that claims and finishes through one store needs to know none of them.
+
+    Subclass this for a store that is not a SQL database; for one that is, see
+    `automate_kernel.storage.Storage`. `automate_kernel.testing.OutboxStoreContract` is the test.
+    """
+
+    lease_seconds: float = 300.0
+
+    # -- entering ----------------------------------------------------------------------------
+
+    @abstractmethod
+    def enqueue_many(self, items: Iterable[NewItem], *, transaction: Any = None) -> list[str]:
+        """
+        Accept *items*, all or none, and return their ids in order.
+
+        They exist exactly if *transaction* commits (without one, when this returns). For an item
+        whose idempotency key is taken, the id is that of the item which has it.
+        """
+
+    def enqueue(
+        self,
+        kind: str,
+        payload: Any = None,
+        *,
+        transaction: Any = None,
+        delay: float | timedelta = 0.0,
+        run_at: datetime | None = None,
+        priority: int = 0,
+        **options: Any,
+    ) -> str:
+        """
+        Accept one item and return its id; see `enqueue_many`, and `NewItem` for the options.
+
+        Raises `PayloadError` for a payload that can't be stored, in the caller's transaction.
+        """
+        item = NewItem(
+            kind, payload, delay=delay, run_at=run_at, priority=priority, **options
+        )
+        return self.enqueue_many([item], transaction=transaction)[0]
+
+    async def aenqueue(
+        self, kind: str, payload: Any = None, *, transaction: Any = None, **options: Any
+    ) -> str:
+        """`enqueue` for asynchronous code; *transaction* may be an asynchronous one."""
+        return (await self.aenqueue_many([NewItem(kind, payload, **options)], transaction))[0]
+
+    async def aenqueue_many(self, items: Iterable[NewItem], transaction: Any = None) -> list[str]:
+        """`enqueue_many` for asynchronous code."""
+        return await asyncio.to_thread(self.enqueue_many, items, transaction=transaction)
+
+    # -- working -----------------------------------------------------------------------------
+
+    @abstractmethod
+    def claim_batch(
+        self, worker_id: str, limit: int = 10, *, kinds: Sequence[str] | None = None
+    ) -> list[OutboxItem]:
+        """
+        Lease up to *limit* due items to *worker_id*, the most urgent first.
+
+        Other workers may be faster, so fewer can come back. Each one spends an attempt.
+        """
+
+    @abstractmethod
+    def acknowledge(
+        self, worker_id: str, outcomes: Sequence[Outcome], *, transaction: Any = None
+    ) -> set[str]:
+        """
+        Record what became of claimed items, in one transaction.
+
+        Returns the ids whose lease was lost: nothing was recorded for those. Saying the same
+        outcome twice is no error, for a caller who never heard that the first one committed.
+        """
+
+    @abstractmethod
+    def extend(self, item_ids: Sequence[str], worker_id: str) -> set[str]:
+        """Renew leases for another `lease_seconds`; returns the ids whose lease is lost."""
+
+    @abstractmethod
+    def reap(self, limit: int = 500, *, grace_seconds: float = 0.0) -> ReapResult:
+        """Put items whose lease ended over *grace_seconds* ago back, or fail them if spent."""
+
+    def mark_success(
+        self, item_id: str, worker_id: str, *, token: str | None = None, transaction: Any = None
+    ) -> None:
+        """
+        Finish an item; in *transaction*, together with what its handler wrote there.
+
+        Raises `LeaseLostError`, after which the caller's transaction must be rolled back.
+        """
+        self._finish(worker_id, Outcome(str(item_id), token=token), transaction)
+
+    def mark_retry(
+        self,
+        item_id: str,
+        worker_id: str,
+        next_attempt: datetime | timedelta | float,
+        error_code: str = "RETRY",
+        error: str = "",
+        *,
+        token: str | None = None,
+        transaction: Any = None,
+    ) -> None:
+        """
+        Put an item back until *next_attempt*, or fail it if its attempts are spent.
+
+        A delay counts on the database's clock, a datetime is taken as it is. Raises
+        `LeaseLostError`.
+        """
+        if isinstance(next_attempt, timedelta):
+            next_attempt = next_attempt.total_seconds()
+        outcome = Outcome(
+            str(item_id), ItemStatus.RETRY, next_attempt, str(error_code), error, token
+        )
+        self._finish(worker_id, outcome, transaction)
+
+    def mark_failed(
+        self,
+        item_id: str,
+        worker_id: str,
+        error_code: str = "FAILED",
+        error: str = "",
+        *,
+        token: str | None = None,
+        transaction: Any = None,
+    ) -> None:
+        """Give an item up for good. Raises `LeaseLostError`."""
+        outcome = Outcome(str(item_id), ItemStatus.FAILED, 0.0, str(error_code), error, token)
+        self._finish(worker_id, outcome, transaction)
+
+    def snooze(self, item_id: str, worker_id: str, delay: float, *, transaction: Any = None) -> None:
+        """Put an item back for *delay* seconds without spending its attempt."""
+        self._finish(worker_id, Outcome(str(item_id), ItemStatus.PENDING, delay), transaction)
+
+    def release(self, item_ids: Sequence[str], worker_id: str) -> int:
+        """Hand leases back at once, as a graceful stop does; no attempt is spent."""
+        outcomes = [Outcome(str(item_id), ItemStatus.PENDING) for item_id in item_ids]
+        return len(outcomes) - len(self.acknowledge(worker_id, outcomes))
+
+    def _finish(self, worker_id: str, outcome: Outcome, transaction: Any) -> None:
+        if self.acknowledge(worker_id, [outcome], transaction=transaction):
+            raise LeaseLostError(
+                f"the lease of item {outcome.item_id} is no longer held by {worker_id!r}",
+                hint="another worker has it, or will; drop this result",
+            )
+
+    def transaction(self) -> AbstractContextManager[Any]:
+        """A transaction of the host's database that a transactional handler may write in."""
+        raise AutomateError(
+            ErrorCodes.UNIMPLEMENTED, f"{type(self).__name__} has no transactions to share"
+        )
+
+    def forget(self, item_ids: Iterable[str]) -> None:
+        """Drop what is remembered of claims that were finished in a caller's transaction."""
+
+    def next_due_seconds(self) -> float | None:
+        """Seconds until the next waiting item is due (0 or less: now); None if none waits."""
+        return None
+
+    def wakeup(self) -> Wakeup | None:
+        """Something that waits for new items, or None where polling is all there is."""
+        return None
+
+    # -- looking and steering ----------------------------------------------------------------
+
+    @abstractmethod
+    def get(self, item_id: str) -> OutboxItem | None:
+        """The item with this id, or None."""
+
+    @abstractmethod
+    def find(
+        self,
+        *,
+        status: ItemStatus | str | None = None,
+        kind: str | None = None,
+        tenant_id: str | None = None,
+        limit: int = 50,
+    ) -> list[OutboxItem]:
+        """Items that match, the newest first."""
+
+    @abstractmethod
+    def stats(self) -> OutboxStats:
+        """Counts and lateness, for a dashboard."""
+
+    @abstractmethod
+    def cancel(self, item_ids: Sequence[str]) -> int:
+        """Cancel items that wait; those that run or are finished stay. Returns how many."""
+
+    @abstractmethod
+    def requeue(self, item_ids: Sequence[str]) -> int:
+        """Make failed or cancelled items wait again, with all their attempts. Returns how many."""
+
+    @abstractmethod
+    def purge(self, *, older_than_seconds: float, limit: int = 1000) -> int:
+        """Delete up to *limit* items that finished that long ago. Returns how many."""
+
+    @abstractmethod
+    def pause(self, kind: str, reason: str = "") -> None:
+        """Stop claiming items of *kind*, on every worker, until `resume`."""
+
+    @abstractmethod
+    def resume(self, kind: str) -> None:
+        """Claim items of *kind* again."""

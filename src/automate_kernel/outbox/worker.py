@@ -1,0 +1,340 @@
+"""
+A worker process: claims items, runs their handlers, records what became of them.
+
+::
+
+    fetcher ──claim──▶ pools (threads, event loop, inline) ──outcomes──▶ acknowledger ──commit──▶
+       ▲ wakes on NOTIFY, free slots, due times                 commits whatever has gathered
+    heartbeat: renews leases, cancels what was lost        chores: the reaper, schedules, purging
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from .chores import Chore, Chores, keep_trying
+from .handlers import Handler, aexecute, execute
+from .item import ItemStatus, new_id
+from .pools import Pool, Task, pools_for
+from .store import Outcome, OutboxStore
+
+__all__ = ["Worker", "WorkerStats", "default_worker_id"]
+
+logger = logging.getLogger(__name__)
+
+_GROUP = 500
+_SHORTEST_POLL = 0.02
+
+
+def default_worker_id() -> str:
+    """A name that tells host and process, and that no other worker has."""
+    return f"{socket.gethostname()}-{os.getpid()}-{new_id()[-6:]}"[:200]
+
+
+@dataclass(slots=True)
+class WorkerStats:
+    """What a worker has done since it started."""
+
+    completed: int = 0
+    retried: int = 0
+    failed: int = 0
+    lost: int = 0
+
+    @property
+    def total(self) -> int:
+        """All outcomes."""
+        return self.completed + self.retried + self.failed + self.lost
+
+
+def describe_error(error: BaseException) -> str:
+    """An error's type and text."""
+    return f"{type(error).__name__}: {error}"
+
+
+@dataclass
+class Worker:
+    """
+    Runs `handlers` on items from *store* until it is told to stop.
+
+    *slots* handlers run at once on threads and *async_slots* on the event loop; *batch* bounds one
+    claim. Without NOTIFY it looks for work at least every *poll_seconds*. *heartbeat_seconds*
+    (a third of the lease by default) is how often leases are renewed. *chores* run beside the
+    work. After `stop` it finishes what runs, for at most *grace_seconds*, then hands it back.
+    *describe* turns an error into the text that is stored and logged.
+    """
+
+    store: OutboxStore
+    handlers: Iterable[Handler]
+    worker_id: str = field(default_factory=default_worker_id)
+    slots: int = 10
+    async_slots: int = 1000
+    batch: int = 100
+    poll_seconds: float = 1.0
+    heartbeat_seconds: float | None = None
+    grace_seconds: float = 30.0
+    chores: Sequence[Chore] = ()
+    describe: Callable[[BaseException], str] = describe_error
+
+    def __post_init__(self) -> None:
+        self.stats = WorkerStats()
+        self._by_kind = {handler.kind: handler for handler in self.handlers}
+        self._held: dict[str, Task] = {}
+        self._lock = threading.Lock()
+        self._outcomes: SimpleQueue[tuple[Task, Outcome | None] | None] = SimpleQueue()
+        self._stopping = threading.Event()
+        self._abandoning = threading.Event()
+        self._finished = threading.Event()
+        self._freed = threading.Event()
+        self._wakeup = None
+        self._pools: list[Pool] = []
+
+    # -- life ----------------------------------------------------------------------------------
+
+    def run(self) -> WorkerStats:
+        """Work until `stop`; returns what was done. Blocks the calling thread."""
+        self._pools = pools_for(
+            list(self._by_kind.values()),
+            slots=self.slots,
+            async_slots=self.async_slots,
+            batch=self.batch,
+            run=self._execute,
+            arun=self._aexecute,
+            done=self._done,
+        )
+        self._wakeup = self.store.wakeup()
+        threads = [
+            threading.Thread(target=target, name=f"automate-{name}", daemon=True)
+            for name, target in (
+                ("acknowledger", self._acknowledge),
+                ("heartbeat", self._heartbeat),
+                ("chores", Chores(self.chores, self._stopping).run),
+            )
+        ]
+        logger.info("worker %s started: %s", self.worker_id, ", ".join(self._by_kind))
+        for thread in threads:
+            thread.start()
+        try:
+            self._fetch()
+            self._drain()
+        finally:
+            self._close(threads)
+        logger.info("worker %s stopped: %s", self.worker_id, self.stats)
+        return self.stats
+
+    def stop(self, *, abandon: bool = False) -> None:
+        """
+        Claim nothing more, and let `run` return when what runs is finished.
+
+        With *abandon*, hand back the leases of what runs and return at once. Safe to call from a
+        signal handler or any thread, any number of times.
+        """
+        self._stopping.set()
+        if abandon:
+            self._abandoning.set()
+        self._freed.set()
+        if self._wakeup is not None:
+            self._wakeup.wake()
+
+    def _close(self, threads: list[threading.Thread]) -> None:
+        self._stopping.set()
+        for pool in self._pools:
+            pool.stop()
+        self._outcomes.put(None)
+        threads[0].join(self.grace_seconds)
+        self._finished.set()
+        for thread in threads[1:]:
+            thread.join(5)
+        if self._wakeup is not None:
+            self._wakeup.close()
+
+    @property
+    def in_flight(self) -> int:
+        """How many items this worker holds."""
+        return len(self._held)
+
+    # -- claiming ------------------------------------------------------------------------------
+
+    def _fetch(self) -> None:
+        idle = _SHORTEST_POLL
+        while not self._stopping.is_set():
+            self._freed.clear()
+            claimed = keep_trying(self._claim, self._stopping, "claiming") or 0
+            if claimed:
+                idle = _SHORTEST_POLL
+            elif any(pool.free() for pool in self._pools):
+                self._wait_for_work(idle)
+                idle = min(self.poll_seconds, idle * 2)
+            else:
+                self._freed.wait(self.poll_seconds)
+
+    def _claim(self) -> int:
+        total = 0
+        for pool in self._pools:
+            limit = min(self.batch, pool.free())
+            if limit < 1 or self._stopping.is_set():
+                continue
+            items = self.store.claim_batch(self.worker_id, limit, kinds=pool.kinds)
+            tasks = [Task(item) for item in items]
+            with self._lock:
+                self._held.update((task.item.id, task) for task in tasks)
+            pool.start(tasks)
+            total += len(tasks)
+        return total
+
+    def _wait_for_work(self, idle: float) -> None:
+        due = keep_trying(self.store.next_due_seconds, self._stopping, "looking ahead")
+        # A due item that was not claimed is another worker's, or of a kind that runs elsewhere.
+        timeout = min(idle, due) if due is not None and due > 0 else idle
+        if self._stopping.is_set():
+            return
+        if self._wakeup is not None:
+            # With notices there is no hurry to poll; a due time is still kept.
+            self._wakeup.wait(self.poll_seconds if due is None or due <= 0 else min(due, self.poll_seconds))
+        else:
+            self._stopping.wait(timeout)
+
+    # -- running -------------------------------------------------------------------------------
+
+    def _execute(self, task: Task) -> Outcome | None:
+        if self._stopping.is_set():
+            # Claimed ahead and not begun: another worker can have it at once.
+            return Outcome(task.item.id, ItemStatus.PENDING, token=task.item.lease_token)
+        task.started_at = time.monotonic()
+        handler = self._by_kind[task.item.kind]
+        return execute(self.store, self.worker_id, handler, task.item, self.describe)
+
+    async def _aexecute(self, task: Task) -> Outcome | None:
+        task.started_at = time.monotonic()
+        return await aexecute(self._by_kind[task.item.kind], task.item, self.describe)
+
+    def _done(self, task: Task, outcome: Outcome | None) -> None:
+        self._outcomes.put((task, outcome))
+
+    def _drain(self) -> None:
+        """Wait until nothing is held, or time is up, or `stop(abandon=True)`; then hand back."""
+        deadline = time.monotonic() + self.grace_seconds
+        while self._held and not self._abandoning.is_set() and time.monotonic() < deadline:
+            self._freed.wait(0.1)
+            self._freed.clear()
+        with self._lock:
+            left = list(self._held)
+        if left:
+            logger.warning("handing back %d items that are not finished", len(left))
+            keep_trying(lambda: self.store.release(left, self.worker_id), None, "handing back")
+
+    # -- finishing -----------------------------------------------------------------------------
+
+    def _acknowledge(self) -> None:
+        while (entry := self._outcomes.get()) is not None:
+            group, last = self._gather(entry)
+            self._commit(group)
+            if last:
+                break
+
+    def _gather(self, first: Any) -> tuple[list[tuple[Task, Outcome | None]], bool]:
+        group = [first]
+        try:
+            while len(group) < _GROUP:
+                entry = self._outcomes.get_nowait()
+                if entry is None:
+                    return group, True
+                group.append(entry)
+        except Empty:
+            pass
+        return group, False
+
+    def _commit(self, group: list[tuple[Task, Outcome | None]]) -> None:
+        outcomes = [outcome for _, outcome in group if outcome is not None]
+        # While this commits, the next outcomes gather: the slower the disk, the larger the groups.
+        lost = keep_trying(
+            lambda: self.store.acknowledge(self.worker_id, outcomes), self._abandoning, "finishing"
+        )
+        with self._lock:
+            for task, _ in group:
+                self._held.pop(task.item.id, None)
+        self._freed.set()
+        self._count(outcomes, lost or set())
+
+    def _count(self, outcomes: list[Outcome], lost: set[str]) -> None:
+        stats = self.stats
+        stats.lost += len(lost)
+        for outcome in outcomes:
+            if outcome.item_id in lost:
+                logger.warning("lease of item %s lost: its result is dropped", outcome.item_id)
+            elif outcome.status is ItemStatus.COMPLETED:
+                stats.completed += 1
+            elif outcome.status is ItemStatus.FAILED:
+                stats.failed += 1
+            elif outcome.status is ItemStatus.RETRY:
+                stats.retried += 1
+
+    # -- leases --------------------------------------------------------------------------------
+
+    def _heartbeat(self) -> None:
+        every = self.heartbeat_seconds or self.store.lease_seconds / 3
+        while not self._finished.wait(every):
+            with self._lock:
+                held = list(self._held)
+            if not held:
+                continue
+            lost = keep_trying(
+                lambda held=held: self.store.extend(held, self.worker_id), self._finished, "renewing"
+            )
+            for item_id in lost or ():
+                self._lose(item_id)
+
+    def _lose(self, item_id: str) -> None:
+        with self._lock:
+            task = self._held.get(item_id)
+        if task is not None and not task.lost:
+            logger.warning("lease of item %s lost while it ran", item_id)
+            task.lost = True
+            if task.cancel is not None:
+                task.cancel()
+
+
+def run_inline(
+    store: OutboxStore,
+    handlers: Iterable[Handler],
+    *,
+    worker_id: str | None = None,
+    patience: float = 0.0,
+    describe: Callable[[BaseException], str] = describe_error,
+    sleep: Callable[[float], None] = time.sleep,
+) -> WorkerStats:
+    """
+    Run what is due, and what follows from it, in the calling thread; for tests and scripts.
+
+    Returns when nothing is due within *patience* seconds. Leases are not renewed meanwhile.
+    """
+    import asyncio
+
+    worker = Worker(store, handlers, worker_id or default_worker_id(), describe=describe)
+    kinds = list(worker._by_kind)
+    while True:
+        items = store.claim_batch(worker.worker_id, worker.batch, kinds=kinds)
+        for item in items:
+            handler = worker._by_kind[item.kind]
+            if handler.asynchronous:
+                outcome = asyncio.run(aexecute(handler, item, describe))
+            else:
+                outcome = execute(store, worker.worker_id, handler, item, describe)
+            outcomes = [outcome] if outcome else []
+            worker._count(outcomes, store.acknowledge(worker.worker_id, outcomes))
+        if items:
+            continue
+        due = store.next_due_seconds()
+        if due is None or due <= 0 or due > patience:
+            return worker.stats
+        sleep(due)
+        patience -= due
+
+

@@ -1,0 +1,41 @@
+"""Secrets: the backends that hold them, the handles that stand for them, and what hides them."""
+
+from __future__ import annotations
+
+from automate_kernel.errors import (
+    SecretDeniedError,
+    SecretError,
+    SecretNotFoundError,
+    SecretUnavailableError,
+)
+from automate_kernel.secrets.backend import SecretsBackend
+from automate_kernel.secrets.builtin import (
+    EnvSecretsBackend,
+    FileSecretsBackend,
+    MemorySecretsBackend,
+)
+from automate_kernel.secrets.handles import Sealed, SecretRef, areveal, masked, reveal
+from automate_kernel.secrets.log_filter import RedactingFilter
+from automate_kernel.secrets.redaction import Redactor
+from automate_kernel.secrets.resolver import SecretReport, SecretResolver, SecretStatus
+
+__all__ = [
+    "EnvSecretsBackend",
+    "FileSecretsBackend",
+    "MemorySecretsBackend",
+    "RedactingFilter",
+    "Redactor",
+    "Sealed",
+    "SecretDeniedError",
+    "SecretError",
+    "SecretNotFoundError",
+    "SecretRef",
+    "SecretReport",
+    "SecretResolver",
+    "SecretStatus",
+    "SecretUnavailableError",
+    "SecretsBackend",
+    "areveal",
+    "masked",
+    "reveal",
+]

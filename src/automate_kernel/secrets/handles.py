@@ -1,0 +1,174 @@
+"""What stands for a secret's value until the moment of the call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn, Protocol
+
+from automate_kernel.errors import SecretError
+
+__all__ = ["Sealed", "SecretRef", "areveal", "check_key", "masked", "reveal", "secret_keys"]
+
+_MAX_KEY_LENGTH = 512
+
+
+class _Reader(Protocol):
+    def get(self, key: str, /) -> str: ...
+
+    async def aget(self, key: str, /) -> str: ...
+
+
+class _Opaque:
+    """Neither iterable nor serialisable, and the same under every way of printing it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def __format__(self, spec: str) -> str:
+        # A width or precision is for the value, which is not here.
+        return str(self)
+
+    def __copy__(self) -> _Opaque:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Opaque:
+        return self
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a reference to a secret can't be serialised: store its key")
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} can't be changed")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} can't be changed")
+
+
+class SecretRef(_Opaque):
+    """
+    A reference to the secret *key*; it holds no value.
+
+    It comes from ``$secret:KEY`` or ``{{ secrets.KEY }}`` in a workflow, or from code. `reveal`
+    puts the value in its place.
+    """
+
+    __slots__ = ("key",)
+
+    key: str
+
+    def __init__(self, key: str) -> None:
+        object.__setattr__(self, "key", check_key(key))
+
+    def __str__(self) -> str:
+        return f"[secret {self.key}]"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SecretRef) and other.key == self.key
+
+    def __hash__(self) -> int:
+        return hash((SecretRef, self.key))
+
+
+class Sealed(_Opaque):
+    """Text with secrets in it, such as ``Bearer $secret:TOKEN``, before their values are known."""
+
+    __slots__ = ("_parts",)
+
+    _parts: tuple[str | SecretRef, ...]
+
+    def __init__(self, *parts: str | SecretRef | Sealed) -> None:
+        flat: list[str | SecretRef] = []
+        for part in parts:
+            flat.extend(part._parts if isinstance(part, Sealed) else (part,))
+        object.__setattr__(self, "_parts", tuple(flat))
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """The keys of the secrets in it."""
+        return frozenset(part.key for part in self._parts if isinstance(part, SecretRef))
+
+    def unseal(self, values: Mapping[str, str]) -> str:
+        """The text with the secrets' *values* in it."""
+        return "".join(part if isinstance(part, str) else values[part.key] for part in self._parts)
+
+    def __str__(self) -> str:
+        return "".join(map(str, self._parts))
+
+    @property
+    def size(self) -> int:
+        """How many characters are known, with one for each secret."""
+        return sum(len(part) if isinstance(part, str) else 1 for part in self._parts)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sealed) and other._parts == self._parts
+
+    def __hash__(self) -> int:
+        return hash((Sealed, self._parts))
+
+
+def check_key(key: object) -> str:
+    """*key* itself, if it can be a secret's name; else `SecretError`."""
+    if not isinstance(key, str):
+        raise SecretError(f"a secret's key is text, not {type(key).__name__}")
+    if not key or len(key) > _MAX_KEY_LENGTH or not key.isprintable():
+        problem = f"1 to {_MAX_KEY_LENGTH} printable characters"
+        raise SecretError(f"a secret's key has {problem}", code="INVALID_ARGUMENT")
+    return key
+
+
+def secret_keys(tree: Any) -> frozenset[str]:
+    """The keys of all secrets that *tree* refers to."""
+    return frozenset(_keys(tree))
+
+
+def _keys(tree: Any) -> Iterator[str]:
+    if isinstance(tree, SecretRef):
+        yield tree.key
+    elif isinstance(tree, Sealed):
+        yield from tree.keys
+    elif isinstance(tree, Mapping):
+        for value in tree.values():
+            yield from _keys(value)
+    elif isinstance(tree, (list, tuple)):
+        for value in tree:
+            yield from _keys(value)
+
+
+def reveal(tree: Any, resolver: _Reader) -> Any:
+    """
+    A copy of *tree* with every secret's value in place.
+
+    For the last moment before a call: nothing may store, log or signal the result. Each secret
+    is looked up once.
+    """
+    return _filled(tree, {key: resolver.get(key) for key in sorted(secret_keys(tree))})
+
+
+async def areveal(tree: Any, resolver: _Reader) -> Any:
+    """The same as `reveal`, without blocking the event loop."""
+    return _filled(tree, {key: await resolver.aget(key) for key in sorted(secret_keys(tree))})
+
+
+def _filled(tree: Any, values: Mapping[str, str]) -> Any:
+    if isinstance(tree, SecretRef):
+        return values[tree.key]
+    if isinstance(tree, Sealed):
+        return tree.unseal(values)
+    if isinstance(tree, Mapping):
+        return {key: _filled(value, values) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [_filled(value, values) for value in tree]
+    return tree
+
+
+def masked(tree: Any) -> Any:
+    """A copy of *tree* that can be shown and stored: each secret as ``[secret KEY]``."""
+    if isinstance(tree, _Opaque):
+        return str(tree)
+    if isinstance(tree, Mapping):
+        return {key: masked(value) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [masked(value) for value in tree]
+    return tree

@@ -1,0 +1,231 @@
+"""Resolve secrets from the host's backends, in order."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from automate_kernel.errors import (
+    SecretDeniedError,
+    SecretError,
+    SecretNotFoundError,
+    SecretUnavailableError,
+)
+from automate_kernel.secrets.backend import SecretsBackend
+from automate_kernel.secrets.handles import check_key
+from automate_kernel.secrets.redaction import Redactor
+
+__all__ = ["SecretReport", "SecretResolver", "SecretStatus"]
+
+_MAX_LENGTH = 65_536
+
+# What a `session` has looked up, by resolver and key. A context variable, so that a session
+# belongs to one thread or one task, and follows an action into the thread that runs it.
+_session: ContextVar[dict[tuple[int, str], str] | None] = ContextVar("session", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class SecretStatus:
+    """What `SecretResolver.check` found out about one key, without its value."""
+
+    key: str
+    ok: bool
+    backend: str = ""
+    """The backend that has it."""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SecretReport:
+    """What `SecretResolver.check` found out."""
+
+    statuses: tuple[SecretStatus, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every key can be resolved."""
+        return not self.problems
+
+    @property
+    def problems(self) -> tuple[SecretStatus, ...]:
+        """The keys that can't be resolved, each with the reason."""
+        return tuple(status for status in self.statuses if not status.ok)
+
+
+class SecretResolver:
+    """
+    Gets secrets by key from *backends*, which are asked in order.
+
+    Only "not found" leads to the next backend. One that refuses or fails ends the look-up with
+    an error: falling through would quietly use an old value from further down. Every value
+    enters the *redactor* before it is returned.
+
+    Values are kept for *ttl_seconds*, by default not at all: a rotated secret counts at once.
+    Within ``with resolver.session():`` each key is looked up only once.
+    """
+
+    def __init__(
+        self,
+        backends: SecretsBackend | Iterable[SecretsBackend] | Mapping[str, SecretsBackend] = (),
+        redactor: Redactor | None = None,
+        *,
+        ttl_seconds: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.redactor = redactor if redactor is not None else Redactor()
+        self._backends = _named(backends)
+        self._ttl = ttl_seconds
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._kept: dict[str, tuple[float, str]] = {}
+
+    def __repr__(self) -> str:
+        return f"<SecretResolver of {', '.join(name for name, _ in self._backends) or 'nothing'}>"
+
+    def get(self, key: str) -> str:
+        """The secret's value, from the first backend that has it."""
+        known = self._known(check_key(key))
+        if known is not None:
+            return known
+        for name, backend in self._backends:
+            try:
+                value: object = backend.get_secret(key)
+            except SecretNotFoundError:
+                continue
+            except Exception as error:
+                problem = self._problem(key, name, error)
+            else:
+                return self._accepted(key, name, value)
+            # Not while the backend's error is being handled: it may hold the value.
+            raise problem
+        raise self._missing(key)
+
+    async def aget(self, key: str) -> str:
+        """The same as `get`, without blocking the event loop."""
+        known = self._known(check_key(key))
+        if known is not None:
+            return known
+        for name, backend in self._backends:
+            try:
+                value: object = await backend.aget_secret(key)
+            except SecretNotFoundError:
+                continue
+            except Exception as error:
+                problem = self._problem(key, name, error)
+            else:
+                return self._accepted(key, name, value)
+            raise problem
+        raise self._missing(key)
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[SecretResolver]:
+        """Look each key up only once within the block, in this thread or task."""
+        if _session.get() is not None:
+            yield self
+            return
+        token = _session.set({})
+        try:
+            yield self
+        finally:
+            _session.reset(token)
+
+    def check(self, keys: Iterable[str]) -> SecretReport:
+        """
+        Try to resolve each of *keys*, past every cache, and report what works.
+
+        The only sure test is to read the secret, so this reads it, and forgets it.
+        """
+        return SecretReport(tuple(self._status(key) for key in sorted(set(keys))))
+
+    def forget(self) -> None:
+        """Drop what *ttl_seconds* kept, after secrets have been rotated."""
+        with self._lock:
+            self._kept.clear()
+
+    def close(self) -> None:
+        """Close the backends."""
+        for _, backend in self._backends:
+            backend.close()
+
+    def _status(self, key: str) -> SecretStatus:
+        for name, backend in self._backends:
+            single = SecretResolver({name: backend}, self.redactor)
+            token = _session.set(None)
+            try:
+                single.get(key)
+            except SecretNotFoundError:
+                continue
+            except SecretError as error:
+                return SecretStatus(key, ok=False, backend=name, problem=str(error))
+            finally:
+                _session.reset(token)
+            return SecretStatus(key, ok=True, backend=name)
+        return SecretStatus(key, ok=False, problem=str(self._missing(key)))
+
+    def _known(self, key: str) -> str | None:
+        session = _session.get()
+        if session is not None and (id(self), key) in session:
+            return session[id(self), key]
+        if self._ttl <= 0:
+            return None
+        with self._lock:
+            kept = self._kept.get(key)
+        return kept[1] if kept is not None and self._clock() < kept[0] else None
+
+    def _accepted(self, key: str, backend: str, value: object) -> str:
+        if not isinstance(value, str):
+            found = "None" if value is None else f"a {type(value).__name__}"
+            hint = "a backend returns text, or raises SecretNotFoundError(key)"
+            raise SecretError(f"backend {backend} gave {found} for secret {key!r}", hint=hint)
+        if not value:
+            raise SecretError(f"secret {key!r} is empty in backend {backend}")
+        if len(value) > _MAX_LENGTH:
+            message = f"secret {key!r} in backend {backend} is longer than {_MAX_LENGTH} characters"
+            raise SecretError(message, hint="keep documents elsewhere, and their key here")
+        self.redactor.add(value)
+        session = _session.get()
+        if session is not None:
+            session[id(self), key] = value
+        if self._ttl > 0:
+            with self._lock:
+                self._kept[key] = (self._clock() + self._ttl, value)
+        return value
+
+    def _problem(self, key: str, backend: str, error: Exception) -> SecretError:
+        if isinstance(error, SecretError):
+            # A backend's own words, but what else it has handed out may be in them.
+            known = (SecretDeniedError, SecretUnavailableError, SecretError)
+            kind = next(kind for kind in known if isinstance(error, kind))
+            return kind(self.redactor.redact(error.message), **self._remedy(error))
+        if isinstance(error, PermissionError):
+            return SecretDeniedError(f"backend {backend} refused to read secret {key!r}")
+        # The text of a stranger's error may show the request, with a token, or the response.
+        message = f"backend {backend} failed on secret {key!r}: {type(error).__name__}"
+        hint = "a missing key is reported by SecretNotFoundError(key)"
+        return SecretUnavailableError(message, hint=hint if isinstance(error, KeyError) else None)
+
+    def _remedy(self, error: SecretError) -> dict[str, object]:
+        hint = error.hint and self.redactor.redact(error.hint)
+        return {"hint": hint, "code": error.code, "retryable": error.retryable}
+
+    def _missing(self, key: str) -> SecretNotFoundError:
+        if not self._backends:
+            return SecretNotFoundError(key, hint="no secrets backend is configured")
+        names = ", ".join(name for name, _ in self._backends)
+        remedies = [remedy for _, backend in self._backends if (remedy := backend.remedy(key))]
+        message = f"secret {key!r} was not found in {names}"
+        return SecretNotFoundError(key, message, hint=", or ".join(remedies) or None)
+
+
+def _named(
+    backends: SecretsBackend | Iterable[SecretsBackend] | Mapping[str, SecretsBackend],
+) -> tuple[tuple[str, SecretsBackend], ...]:
+    if isinstance(backends, SecretsBackend):
+        backends = (backends,)
+    if isinstance(backends, Mapping):
+        return tuple(backends.items())
+    return tuple((backend.name or type(backend).__name__, backend) for backend in backends)

@@ -1,0 +1,103 @@
+"""
+The seven signals, and how they are sent.
+
+They are blinker signals, sent by the worker after the change that they announce is committed.
+A receiver gets the kernel as *sender* and keyword arguments:
+
+========================  ==========================================================
+`event_received`          ``event`` (`automate_kernel.workflows.Event`)
+`workflow_started`        ``execution`` (`automate_kernel.workflows.Execution`)
+`workflow_completed`      ``execution``
+`workflow_failed`         ``execution``, ``error``
+`step_started`            ``execution``, ``step`` (`automate_kernel.workflows.StepRun`)
+`step_completed`          ``execution``, ``step``
+`step_failed`             ``execution``, ``step``, ``error``
+========================  ==========================================================
+
+``error`` is an `AutomateError` whose text has been redacted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from typing import Any
+
+from blinker import Namespace, NamedSignal
+
+__all__ = [
+    "ALL_SIGNALS",
+    "emit",
+    "event_received",
+    "step_completed",
+    "step_failed",
+    "step_started",
+    "workflow_completed",
+    "workflow_failed",
+    "workflow_started",
+]
+
+logger = logging.getLogger(__name__)
+_namespace = Namespace()
+
+event_received = _namespace.signal("event_received")
+workflow_started = _namespace.signal("workflow_started")
+workflow_completed = _namespace.signal("workflow_completed")
+workflow_failed = _namespace.signal("workflow_failed")
+step_started = _namespace.signal("step_started")
+step_completed = _namespace.signal("step_completed")
+step_failed = _namespace.signal("step_failed")
+
+ALL_SIGNALS: tuple[NamedSignal, ...] = (
+    event_received,
+    workflow_started,
+    workflow_completed,
+    workflow_failed,
+    step_started,
+    step_completed,
+    step_failed,
+)
+
+
+def emit(signal: NamedSignal, sender: Any, **arguments: Any) -> list[Exception]:
+    """
+    Call every receiver of *signal*, and return the errors of those that failed.
+
+    blinker's own ``send`` stops at the first receiver that raises and refuses async ones. Here a
+    failing receiver is logged and the next one is called, because what the signal announces has
+    happened already. An async receiver is run to its end (in the running loop if there is one,
+    as a task).
+    """
+    if not signal.receivers:
+        return []
+    errors: list[Exception] = []
+    for receiver in signal.receivers_for(sender):
+        try:
+            result = receiver(sender, **arguments)
+            if inspect.isawaitable(result):
+                _finish(result, signal)
+        except Exception as error:
+            logger.exception("receiver %r of signal %s failed", receiver, signal.name)
+            errors.append(error)
+    return errors
+
+
+def _finish(awaitable: Any, signal: NamedSignal) -> None:
+    async def run() -> None:
+        try:
+            await awaitable
+        except Exception:
+            logger.exception("async receiver of signal %s failed", signal.name)
+
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(run())
+    else:
+        task = loop.create_task(run())
+        _running.add(task)  # the loop itself keeps only a weak reference
+        task.add_done_callback(_running.discard)
+
+
+_running: set[asyncio.Task[None]] = set()

@@ -1,0 +1,91 @@
+"""PostgreSQL's LISTEN as a `Wakeup`, on any psycopg 3 connection that a host can open."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["ListenWakeup"]
+
+logger = logging.getLogger(__name__)
+
+
+class ListenWakeup:
+    """
+    Waits for notices on *channel*; after a lost connection it polls until it has a new one.
+
+    *connect* gives a psycopg connection in autocommit mode that is ours to close. A notice that
+    is missed (a reconnect, a pooler in transaction mode) only costs the time to the next poll.
+    """
+
+    def __init__(self, connect: Callable[[], Any], channel: str) -> None:
+        self._connect = connect
+        self._channel = channel
+        self._connection: Any = None
+        # select() waits on both: the server's socket, and a pipe that `wake` writes to.
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        os.set_blocking(self._writer, False)
+
+    def wait(self, timeout: float) -> bool:
+        """Block until a notice, `wake` or *timeout* seconds."""
+        try:
+            connection = self._open()
+            watched = [self._reader, connection.fileno()]
+        except Exception as error:
+            self._drop(error)
+            watched = [self._reader]
+        ready, _, _ = select.select(watched, [], [], timeout)
+        if self._reader in ready:
+            self._drain_pipe()
+        if len(ready) > (self._reader in ready):
+            self._read_notices()
+        return bool(ready)
+
+    def _open(self) -> Any:
+        if self._connection is None:
+            connection = self._connect()
+            connection.execute(f'LISTEN "{self._channel}"')
+            self._connection = connection
+        return self._connection
+
+    def _read_notices(self) -> None:
+        try:
+            for _ in self._connection.notifies(timeout=0):
+                pass
+        except Exception as error:
+            self._drop(error)
+
+    def _drop(self, error: Exception) -> None:
+        logger.warning("LISTEN failed, polling until it works again: %s", type(error).__name__)
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.close()
+            except Exception:
+                logger.debug("closing a broken connection failed", exc_info=True)
+
+    def _drain_pipe(self) -> None:
+        try:
+            while os.read(self._reader, 1024):
+                pass
+        except BlockingIOError:
+            pass
+
+    def wake(self) -> None:
+        """End a wait that is going on, from another thread or a signal handler."""
+        try:
+            os.write(self._writer, b"w")
+        except BlockingIOError:
+            pass  # the pipe is full of unread wake-ups already
+
+    def close(self) -> None:
+        """Close the connection and the pipe."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        os.close(self._reader)
+        os.close(self._writer)

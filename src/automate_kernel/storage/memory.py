@@ -1,0 +1,251 @@
+"""
+`Rows` in memory, for tests, scripts and the first hour with the library.
+
+Nothing outlives the process. One lock is held for a whole transaction, so this is as correct as a
+database and as slow as one writer; an undo log makes a rollback.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from .rows import Clock, Now, Plus, Row, Wakeup, Where
+from .sql import JsonText, _decode_json, utc_now
+from .tables import TABLES
+
+__all__ = ["MemoryStorage"]
+
+T = TypeVar("T")
+
+_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
+    "lt": lambda left, right: left < right,
+    "le": lambda left, right: left <= right,
+    "gt": lambda left, right: left > right,
+    "ge": lambda left, right: left >= right,
+    "in": lambda left, right: left in right,
+}
+
+
+class MemoryStorage:
+    """
+    A database that is a few dictionaries.
+
+    A host that wants several steps in one transaction opens `begin` itself and passes the rows it
+    gets as *transaction*.
+    """
+
+    supports_skip_locked = False
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or utc_now
+        self._tables: dict[str, dict[Any, Row]] = {name: {} for name in TABLES}
+        self._lock = threading.RLock()
+        self._bell = threading.Condition()
+        self._rings = 0
+
+    def __repr__(self) -> str:
+        return f"<MemoryStorage of {sum(map(len, self._tables.values()))} rows>"
+
+    @contextmanager
+    def _own(self) -> Iterator[_MemoryRows]:
+        with self._lock:
+            rows = _MemoryRows(self._tables, self._clock)
+            try:
+                yield rows
+            except BaseException:
+                rows.undo()
+                raise
+        if rows.rang:
+            self._ring()
+
+    @contextmanager
+    def begin(self, transaction: Any = None) -> Iterator[_MemoryRows]:
+        """Rows in the transaction given, or in one of their own."""
+        if transaction is not None:
+            yield transaction
+        else:
+            with self._own() as rows:
+                yield rows
+
+    async def abegin(self, transaction: Any, work: Callable[[Any], T]) -> T:
+        """Run *work* with Rows; nothing here waits, so there is nothing to await."""
+        with self.begin(transaction) as rows:
+            return work(rows)
+
+    def _ring(self) -> None:
+        with self._bell:
+            self._rings += 1
+            self._bell.notify_all()
+
+    def wakeup(self, channel: str) -> Wakeup | None:
+        """Wakes when a transaction that enqueued something commits."""
+        return _Bell(self)
+
+    def create_tables(self) -> None:
+        """Do nothing: they are here from the start."""
+
+    def describe(self) -> str:
+        """Say that nothing outlives the process."""
+        return "memory (lost when the process ends)"
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class _Bell:
+    def __init__(self, storage: MemoryStorage) -> None:
+        self._storage = storage
+        self._heard = storage._rings
+
+    def wait(self, timeout: float) -> bool:
+        with self._storage._bell:
+            rang = self._storage._bell.wait_for(
+                lambda: self._storage._rings != self._heard, timeout
+            )
+            self._heard = self._storage._rings
+            return rang
+
+    def wake(self) -> None:
+        self._storage._ring()
+
+    def close(self) -> None:
+        pass
+
+
+class _MemoryRows:
+    """One transaction on the dictionaries."""
+
+    def __init__(self, tables: dict[str, dict[Any, Row]], clock: Clock) -> None:
+        self._tables = tables
+        self._clock = clock
+        self._undo: list[tuple[dict[Any, Row], Any, Row | None]] = []
+        self.native = self
+        self.rang = False
+
+    def undo(self) -> None:
+        for table, key, before in reversed(self._undo):
+            if before is None:
+                table.pop(key, None)
+            else:
+                table[key] = before
+        self._undo.clear()
+
+    def insert(self, table: str, rows: Sequence[Mapping[str, Any]], *, notify: str = "") -> int:
+        spec, stored, added = TABLES[table], self._tables[table], 0
+        for row in rows:
+            new = {column.name: self._value(row.get(column.name)) for column in spec.columns}
+            if new[spec.key] in stored or self._clashes(table, new):
+                continue
+            self._put(table, new)
+            added += 1
+        self.rang = self.rang or bool(notify and added)
+        return added
+
+    def _clashes(self, table: str, new: Row) -> bool:
+        for columns in TABLES[table].unique:
+            values = [new[column] for column in columns]
+            if None in values:  # as in SQL, a null equals nothing
+                continue
+            if any([row[c] for c in columns] == values for row in self._tables[table].values()):
+                return True
+        return False
+
+    def _put(self, table: str, row: Row) -> None:
+        stored, key = self._tables[table], row[TABLES[table].key]
+        self._undo.append((stored, key, stored.get(key)))
+        stored[key] = row
+
+    def _value(self, value: Any) -> Any:
+        if isinstance(value, Now):
+            return self._clock() + timedelta(seconds=value.offset)
+        if isinstance(value, JsonText):
+            return _decode_json(str(value))
+        return copy.deepcopy(value)
+
+    def _matches(self, row: Row, where: Sequence[Where]) -> bool:
+        return all(self._holds(row[one.column], one) for one in where)
+
+    def _holds(self, left: Any, where: Where) -> bool:
+        right = self._value(where.value)
+        if where.operator == "eq":
+            return bool(left == right)
+        if where.operator == "ne":
+            return bool(left != right) and (right is None or left is not None)
+        return left is not None and _COMPARE[where.operator](left, right)
+
+    def _find(
+        self, table: str, where: Sequence[Where], order_by: Sequence[str], limit: int | None
+    ) -> list[Row]:
+        found = [row for row in self._tables[table].values() if self._matches(row, where)]
+        for name in reversed(order_by):
+            found.sort(key=lambda row: row[name.lstrip("-")], reverse=name[0] == "-")
+        return found[:limit]
+
+    def select(
+        self,
+        table: str,
+        where: Sequence[Where] = (),
+        *,
+        order_by: Sequence[str] = (),
+        limit: int | None = None,
+        lock: bool = False,
+        skip_locked: bool = False,
+        columns: Sequence[str] = (),
+    ) -> list[Row]:
+        found = self._find(table, where, order_by, limit)
+        return [
+            {name: copy.deepcopy(row[name]) for name in (columns or row)} for row in found
+        ]
+
+    def take(
+        self,
+        table: str,
+        where: Sequence[Where],
+        *,
+        order_by: Sequence[str],
+        limit: int,
+        changes: Mapping[str, Any],
+        skip_locked: bool = True,
+    ) -> list[Row]:
+        found = self._find(table, where, order_by, limit)
+        return [copy.deepcopy(self._change(table, row, changes)) for row in found]
+
+    def _change(self, table: str, row: Row, changes: Mapping[str, Any]) -> Row:
+        new = dict(row)
+        for name, value in changes.items():
+            new[name] = (
+                row[name] + value.amount if isinstance(value, Plus) else self._value(value)
+            )
+        self._put(table, new)
+        return new
+
+    def update(self, table: str, where: Sequence[Where], changes: Mapping[str, Any]) -> int:
+        found = self._find(table, where, (), None)
+        for row in found:
+            self._change(table, row, changes)
+        return len(found)
+
+    def delete(self, table: str, where: Sequence[Where]) -> int:
+        stored, key = self._tables[table], TABLES[table].key
+        found = self._find(table, where, (), None)
+        for row in found:
+            self._undo.append((stored, row[key], row))
+            del stored[row[key]]
+        return len(found)
+
+    def now(self) -> datetime:
+        return self._clock()
+
+    def count(self, table: str, by: Sequence[str] = (), where: Sequence[Where] = ()) -> list[Row]:
+        counts: dict[tuple[Any, ...], int] = {} if by else {(): 0}
+        for row in self._find(table, where, (), None):
+            group = tuple(row[name] for name in by)
+            counts[group] = counts.get(group, 0) + 1
+        return [dict(zip((*by, "n"), (*group, n))) for group, n in counts.items()]
+
+

@@ -1,0 +1,225 @@
+"""
+Our tables, as data.
+
+Adapters build their own from these (SQLAlchemy's ``MetaData``, Django's models), the memory rows
+read their keys from them, and one test compares all of them with this page.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+__all__ = [
+    "DEFINITION",
+    "DELIVERY",
+    "EXECUTION",
+    "LANE",
+    "OUTBOX",
+    "PAUSE",
+    "STEP",
+    "TABLES",
+    "Column",
+    "Index",
+    "Table",
+]
+
+Type = Literal["id", "text", "longtext", "json", "int", "time"]
+
+OUTBOX = "automate_outbox"
+LANE = "automate_outbox_lane"
+PAUSE = "automate_outbox_pause"
+DEFINITION = "automate_definition"
+EXECUTION = "automate_execution"
+STEP = "automate_step"
+DELIVERY = "automate_webhook_delivery"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """
+    A column: ``id`` is a UUID, ``text`` has a *length*, ``longtext`` none, ``time`` is in UTC.
+    """
+
+    name: str
+    type: Type
+    length: int = 0
+    null: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """
+    An index, on some rows only where the database can.
+
+    *where* holds columns and their values, all of which must match; a value of None means: where
+    the column is not null. A database without partial indexes has the whole one.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    where: tuple[tuple[str, str | None], ...] = ()
+    unique: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table: its first column is the primary key."""
+
+    name: str
+    columns: tuple[Column, ...]
+    indexes: tuple[Index, ...] = field(default=())
+
+    @property
+    def key(self) -> str:
+        """The primary key's column."""
+        return self.columns[0].name
+
+    @property
+    def unique(self) -> tuple[tuple[str, ...], ...]:
+        """What must be unique beside the primary key."""
+        return tuple(index.columns for index in self.indexes if index.unique)
+
+    def column(self, name: str) -> Column:
+        """The column called *name*; raises KeyError."""
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise KeyError(f"{self.name} has no column {name!r}")
+
+
+_KEY, _NAME, _CODE, _LONG_KEY = 64, 200, 64, 255
+
+TABLES: dict[str, Table] = {
+    table.name: table
+    for table in (
+        Table(
+            OUTBOX,
+            (
+                Column("id", "id"),
+                Column("kind", "text", _NAME),
+                Column("payload", "json"),
+                Column("headers", "json"),
+                Column("status", "text", 16),
+                # What a waiting item waits for: "worker" (ready to be claimed), "time" (not due),
+                # "key" (its ordering key is busy), "resume" (its kind is paused); else null.
+                # Only ready items stand in the index that is claimed from.
+                Column("waiting_for", "text", 8, null=True),
+                Column("priority", "int"),
+                Column("attempt_count", "int"),
+                Column("max_attempts", "int"),
+                Column("next_attempt_at", "time"),
+                # The claim order: the due time, moved ahead by an hour per priority point. Priority
+                # wins among items of about the same age, and age wins in the end.
+                Column("sort_at", "time"),
+                Column("lease_owner", "text", _NAME, null=True),
+                Column("lease_token", "id", null=True),
+                Column("lease_expires_at", "time", null=True),
+                Column("idempotency_key", "text", _LONG_KEY, null=True),
+                Column("tenant_id", "text", _NAME, null=True),
+                Column("ordering_key", "text", _NAME, null=True),
+                Column("last_error_code", "text", _CODE, null=True),
+                Column("last_error", "longtext", null=True),
+                Column("created_at", "time"),
+                Column("updated_at", "time"),
+                Column("completed_at", "time", null=True),
+            ),
+            (
+                Index("automate_outbox_ready", ("sort_at", "id"), (("waiting_for", "worker"),)),
+                Index("automate_outbox_later", ("next_attempt_at",), (("waiting_for", "time"),)),
+                Index("automate_outbox_lease", ("lease_expires_at",), (("lease_expires_at", None),)),
+                Index(
+                    "automate_outbox_ordering",
+                    ("ordering_key", "id"),
+                    (("ordering_key", None), ("waiting_for", None)),
+                ),
+                Index("automate_outbox_idempotency", ("idempotency_key",), unique=True),
+                Index("automate_outbox_finished", ("completed_at",), (("completed_at", None),)),
+            ),
+        ),
+        Table(
+            LANE,
+            (
+                Column("ordering_key", "text", _NAME),
+                Column("item_id", "id"),
+                Column("lease_token", "id"),
+            ),
+            (Index("automate_outbox_lane_item", ("item_id",)),),
+        ),
+        Table(
+            PAUSE,
+            (
+                Column("kind", "text", _NAME),
+                Column("reason", "longtext", null=True),
+                Column("created_at", "time"),
+            ),
+        ),
+        Table(
+            DEFINITION,
+            (
+                Column("id", "text", _KEY),
+                Column("name", "text", _NAME),
+                Column("body", "json"),
+                Column("created_at", "time"),
+            ),
+        ),
+        Table(
+            EXECUTION,
+            (
+                Column("id", "id"),
+                Column("workflow", "text", _NAME),
+                Column("definition_id", "text", _KEY),
+                Column("status", "text", 16),
+                Column("event", "json"),
+                Column("tenant_id", "text", _NAME, null=True),
+                Column("item_id", "id"),
+                Column("error_code", "text", _CODE, null=True),
+                Column("error", "longtext", null=True),
+                Column("created_at", "time"),
+                Column("updated_at", "time"),
+                Column("completed_at", "time", null=True),
+            ),
+            (
+                Index("automate_execution_recent", ("created_at",)),
+                Index("automate_execution_workflow", ("workflow", "created_at")),
+                Index("automate_execution_status", ("status", "created_at")),
+            ),
+        ),
+        Table(
+            STEP,
+            (
+                Column("id", "id"),
+                Column("execution_id", "id"),
+                Column("step_id", "text", _NAME),
+                # Which element of `for_each` it is; -1 for a step without.
+                Column("position", "int"),
+                Column("status", "text", 16),
+                Column("attempts", "int"),
+                Column("output", "json", null=True),
+                Column("error_code", "text", _CODE, null=True),
+                Column("error", "longtext", null=True),
+                Column("started_at", "time", null=True),
+                Column("next_attempt_at", "time", null=True),
+                Column("completed_at", "time", null=True),
+            ),
+            (
+                Index(
+                    "automate_step_once", ("execution_id", "step_id", "position"), unique=True
+                ),
+            ),
+        ),
+        Table(
+            DELIVERY,
+            (
+                # SHA-256 over connector, trigger and the delivery's own id: unique, so that a
+                # replayed webhook is told from a new one by the database itself.
+                Column("id", "text", _KEY),
+                Column("connector", "text", _NAME),
+                Column("trigger_name", "text", _NAME),
+                Column("item_id", "id"),
+                Column("received_at", "time"),
+            ),
+            (Index("automate_webhook_delivery_received", ("received_at",)),),
+        ),
+    )
+}

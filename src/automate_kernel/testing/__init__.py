@@ -1,0 +1,1 @@
+"""Contract suites and a clock to hold still, for authors of plugins and adapters."""

@@ -1,0 +1,361 @@
+"""
+The model of a workflow: what starts it, its steps, and what happens when one fails.
+
+YAML, JSON and Python build these same objects (`automate_kernel.workflows.loader` reads the
+first two, with a line for each problem). They are frozen: a workflow that runs can't change.
+
+**Order.** A step without ``needs`` starts when the step before it in the list has ended, even if
+that one was skipped. ``needs: [a, b]`` waits for those steps instead, and ``needs: []`` for none.
+
+**Skipping.** A step whose ``if`` is false is SKIPPED. Steps that name it in ``needs`` are skipped
+with it, unless they have an ``if`` of their own: that one then decides alone, and may look at
+``steps.a.status``. The output of a skipped step is null.
+
+**Failing.** ``timeout`` bounds each attempt. A failed attempt is tried again as ``retry`` says.
+Only when no attempt is left does ``on_failure`` of the step apply: ``fail`` (the default) starts
+nothing more and fails the workflow; ``continue`` leaves the step FAILED with null as its output,
+and goes on as if it had completed.
+
+**Recovery.** When the workflow fails, the steps under its own ``on_failure`` run; they see
+``error`` beside the usual names. The workflow ends FAILED whatever they do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random as _random
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from automate_kernel.errors import ErrorCodes, WorkflowError
+from automate_kernel.workflows.duration import Duration, format_duration
+from automate_kernel.workflows.execution import (
+    Event,
+    Execution,
+    ExecutionStatus,
+    StepRun,
+    StepStatus,
+)
+from automate_kernel.workflows.structure import (
+    effective_needs,
+    step_problems,
+    suggest,
+    topological_order,
+)
+from automate_kernel.workflows.triggers import (
+    EventTrigger,
+    ManualTrigger,
+    ScheduleTrigger,
+    Trigger,
+    WebhookTrigger,
+)
+from automate_kernel.workflows.values import (
+    Condition,
+    Identifier,
+    JsonTree,
+    OperationName,
+    PlainText,
+    StepInput,
+)
+
+__all__ = [
+    "Event",
+    "EventTrigger",
+    "Execution",
+    "ExecutionStatus",
+    "ManualTrigger",
+    "RetryPolicy",
+    "ScheduleTrigger",
+    "Step",
+    "StepRun",
+    "StepStatus",
+    "Trigger",
+    "WebhookTrigger",
+    "Workflow",
+    "workflow_json_schema",
+]
+
+
+class _Model(BaseModel):
+    # Errors don't show the input: a definition may hold what should have been a secret.
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        populate_by_name=True,
+        hide_input_in_errors=True,
+    )
+
+
+def _listed(value: Any) -> Any:
+    """A single value as a list of one, which is how definitions may write it."""
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+_Codes = Annotated[
+    Sequence[Annotated[ErrorCodes, Field(strict=False)]], Field(min_length=1), AfterValidator(tuple)
+]
+
+
+class RetryPolicy(_Model):
+    """
+    How often a step is tried, and how long to wait in between.
+
+    The wait before attempt *n* + 1 is *delay* (``fixed``), *n* times it (``linear``) or twice the
+    one before (``exponential``), at most *max_delay*. With *jitter* it is a random part of
+    that, so that many executions that failed together don't come back together.
+    """
+
+    attempts: int = Field(default=3, ge=1, le=1000)
+    """How often in all, the first time included."""
+    backoff: Literal["fixed", "linear", "exponential"] = "exponential"
+    delay: Duration = 1.0
+    max_delay: Duration = 300.0
+    jitter: bool = True
+    on: _Codes | None = None
+    """Only these failures are tried again; None leaves it to the failure itself."""
+
+    @model_validator(mode="after")
+    def _delay_fits(self) -> RetryPolicy:
+        if self.delay > self.max_delay:
+            raise PydanticCustomError(
+                "retry",
+                "delay ({delay}) is longer than max_delay ({max_delay})",
+                {
+                    "delay": format_duration(self.delay),
+                    "max_delay": format_duration(self.max_delay),
+                    "hint": f"set max_delay: {format_duration(self.delay)}, or more",
+                },
+            )
+        return self
+
+    def delay_for(self, attempt: int, *, random: Callable[[], float] = _random.random) -> float:
+        """Seconds to wait after attempt number *attempt* (the first is 1) has failed."""
+        factor: int = 1
+        if self.backoff == "linear":
+            factor = attempt
+        elif self.backoff == "exponential":
+            factor = 2 ** min(attempt - 1, 64)  # past any max_delay, and far from overflowing
+        delay = min(self.delay * factor, self.max_delay)
+        return delay * random() if self.jitter else delay
+
+    def allows(self, error_code: ErrorCodes | str | None, *, retryable: bool | None = None) -> bool:
+        """
+        Whether a failure with *error_code* is tried again, if an attempt is left.
+
+        *retryable* is what the error itself says, and counts where `on` names no codes. A code
+        that is not one of ours counts as INTERNAL.
+        """
+        try:
+            code = ErrorCodes(error_code or ErrorCodes.INTERNAL)
+        except ValueError:
+            code = ErrorCodes.INTERNAL
+        if self.on is not None:
+            return code in self.on
+        return code.retryable if retryable is None else retryable
+
+
+class Step(_Model):
+    """One call of an action, once or for each element of a list."""
+
+    id: Identifier
+    """What other steps call it: ``steps.<id>.output``."""
+    action: OperationName
+    """``connector.action``, ``provider.capability``, or an action of the host."""
+    name: PlainText | None = None
+    """What people call it."""
+    input: StepInput = Field(default_factory=dict)
+    """The action's fields; any text in it may be a template."""
+    needs: Annotated[Sequence[str], AfterValidator(tuple)] | None = None
+    """The steps to wait for; None means the one before, an empty list none."""
+    if_: Condition | None = Field(default=None, validation_alias="if", serialization_alias="if")
+    """Whether to run at all, decided when its turn comes."""
+    for_each: JsonTree = None
+    """A list, or a template that gives one: the action is called per ``item`` (at ``index``), and
+    ``steps.<id>.output`` is the list of outputs, in the same order."""
+    concurrency: int = Field(default=1, ge=1, le=1000)
+    """How many elements of ``for_each`` may run at once."""
+    retry: RetryPolicy = RetryPolicy(attempts=1)
+    """Without it there is one attempt."""
+    timeout: Annotated[Duration, Field(gt=0)] | None = None
+    """Seconds that one attempt may take; None leaves it to the worker."""
+    on_failure: Literal["fail", "continue"] = "fail"
+    """What the workflow does once no attempt is left."""
+
+    @model_validator(mode="after")
+    def _for_each_fits(self) -> Step:
+        if self.for_each is None and "concurrency" in self.model_fields_set:
+            raise PydanticCustomError(
+                "step",
+                "concurrency means nothing without for_each",
+                {"hint": "add for_each, or take concurrency out"},
+            )
+        if not (self.for_each is None or isinstance(self.for_each, list) or _templated(self)):
+            raise PydanticCustomError(
+                "step",
+                "for_each is neither a list nor a template that gives one",
+                {"hint": 'for example for_each: "{{ event.payload.lines }}"'},
+            )
+        return self
+
+    @property
+    def skipped_with_needs(self) -> bool:
+        """Whether it is skipped when one of its needs was: they are explicit, and it has no if."""
+        return self.needs is not None and self.if_ is None
+
+
+def _templated(step: Step) -> bool:
+    return isinstance(step.for_each, str) and "{{" in step.for_each
+
+
+if TYPE_CHECKING:
+    _Triggers = Trigger | Sequence[Trigger]
+else:
+    # To a type checker one trigger will do; validation always sees a list, because the errors of
+    # a union would be told once per branch.
+    _Triggers = Annotated[
+        Sequence[Trigger],
+        BeforeValidator(_listed),
+        Field(min_length=1),
+        AfterValidator(tuple),
+    ]
+
+
+class Workflow(_Model):
+    """A workflow: its triggers, its steps, and what to do when it fails."""
+
+    name: PlainText
+    title: PlainText | None = None
+    description: str | None = None
+    version: int | None = Field(default=None, ge=1)
+    """The author's own count. Executions are pinned to `hash`, whatever this says."""
+    trigger: _Triggers
+    """What starts it: one trigger, or a list of which any one does."""
+    steps: Annotated[Sequence[Step], Field(min_length=1), AfterValidator(tuple)]
+    on_failure: Annotated[Sequence[Step], AfterValidator(tuple)] = ()
+    """Steps that run when the workflow has failed."""
+    output: JsonTree = None
+    """A template for what the execution gives back."""
+    timeout: Annotated[Duration, Field(gt=0)] | None = None
+    """Seconds that an execution may take in all, waits included."""
+    env: Annotated[Sequence[str], AfterValidator(tuple)] = ()
+    """The environment variables that its templates read; the host must allow them as well."""
+
+    _by_id: dict[str, Step] = PrivateAttr(default_factory=dict)
+    _needs: dict[str, tuple[str, ...]] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _steps_fit(self) -> Workflow:
+        problems = step_problems(
+            [(("steps", n), step.id, step.needs) for n, step in enumerate(self.steps)],
+            [(("on_failure", n), step.id, step.needs) for n, step in enumerate(self.on_failure)],
+        )
+        if problems:
+            raise ValidationError.from_exception_data(
+                type(self).__name__,
+                [
+                    InitErrorDetails(
+                        type=PydanticCustomError(
+                            "steps", "{problem}", {"problem": each.message, "hint": each.hint}
+                        ),
+                        loc=each.path,
+                        input=None,
+                    )
+                    for each in problems
+                ],
+                hide_input=True,
+            )
+        self._by_id.update({step.id: step for step in (*self.steps, *self.on_failure)})
+        for group in (self.steps, self.on_failure):
+            self._needs.update(effective_needs([(step.id, step.needs) for step in group]))
+        return self
+
+    @property
+    def triggers(self) -> tuple[Trigger, ...]:
+        """All that start it, also if there is one only."""
+        return tuple(_listed(self.trigger))
+
+    def triggers_for(self, event: Event) -> tuple[Trigger, ...]:
+        """
+        The triggers that *event* pulls, before their ``if`` is looked at.
+
+        A manual or scheduled event is for the one workflow that it names.
+        """
+        return tuple(each for each in self.triggers if each.matches(event, self.name))
+
+    def step(self, step_id: str) -> Step:
+        """The step called *step_id*, one under on_failure too; raises `WorkflowError`."""
+        try:
+            return self._by_id[step_id]
+        except KeyError:
+            raise WorkflowError(
+                f"workflow {self.name!r} has no step {step_id!r}",
+                hint=suggest(step_id, self._by_id)
+                or f"it has {', '.join(map(repr, self._by_id))}",
+            ) from None
+
+    def needs_of(self, step_id: str) -> tuple[str, ...]:
+        """What the step waits for, with the step before it filled in where it names no needs."""
+        return self._needs[self.step(step_id).id]
+
+    def graph(self) -> dict[str, tuple[str, ...]]:
+        """Every step's id (without those under on_failure) and the ids that it waits for."""
+        return {step.id: self._needs[step.id] for step in self.steps}
+
+    def order(self) -> tuple[str, ...]:
+        """The ids of the steps, each after all that it needs, otherwise as they are listed."""
+        return topological_order(self.graph())
+
+    def recovery_order(self) -> tuple[str, ...]:
+        """As `order`, of the steps under on_failure."""
+        return topological_order({step.id: self._needs[step.id] for step in self.on_failure})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The definition as a JSON object, without what is as by default."""
+        data = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        if len(data["trigger"]) == 1:
+            data["trigger"] = data["trigger"][0]
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Workflow:
+        """
+        The workflow that `to_dict` wrote.
+
+        For definitions that were checked already. `automate_kernel.workflows.loader` tells people
+        what is wrong with one that was not.
+        """
+        return cls.model_validate(dict(data))
+
+    def hash(self) -> str:
+        """SHA-256 (hex) of what the workflow says, however it was written down."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        text = json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False, allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def workflow_json_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a definition, for editors and other languages."""
+    schema = Workflow.model_json_schema(by_alias=True)
+    one_or_many = schema["properties"]["trigger"]
+    title = one_or_many.pop("title", "Trigger")
+    one = one_or_many["items"]
+    schema["properties"]["trigger"] = {"title": title, "anyOf": [one, one_or_many]}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

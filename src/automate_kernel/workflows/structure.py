@@ -1,0 +1,195 @@
+"""
+The shape of a workflow's steps: their order, and what is wrong with it.
+
+Works on ids and needs alone, so that it can judge a definition whose other fields are wrong.
+"""
+
+from __future__ import annotations
+
+import difflib
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+__all__ = [
+    "Path",
+    "Problem",
+    "ancestors",
+    "effective_needs",
+    "find_cycle",
+    "step_problems",
+    "suggest",
+    "topological_order",
+]
+
+Path = tuple[str | int, ...]
+"""Where a value stands in a definition: ``("steps", 0, "retry", "delay")``."""
+
+Needs = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong in a definition: where, what, and what to do about it."""
+
+    path: Path
+    message: str
+    hint: str | None = None
+
+
+def suggest(word: str, known: Iterable[str]) -> str | None:
+    """``did you mean 'x'?`` for the nearest of *known*, or None if none is near."""
+    by_lower = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return f"did you mean {by_lower[near[0]]!r}?" if near else None
+
+
+def effective_needs(steps: Sequence[tuple[str, Sequence[str] | None]]) -> dict[str, tuple[str, ...]]:
+    """What each step waits for: its own needs, or the step before it if it names none."""
+    before: tuple[str, ...] = ()
+    needs: dict[str, tuple[str, ...]] = {}
+    for step_id, own in steps:
+        needs[step_id] = before if own is None else tuple(dict.fromkeys(own))
+        before = (step_id,)
+    return needs
+
+
+def topological_order(needs: Needs) -> tuple[str, ...]:
+    """
+    The keys of *needs*, each after all that it needs, otherwise in the order given.
+
+    Steps of a cycle, and those behind one, are left out: `find_cycle` names it.
+    """
+    place = {step_id: position for position, step_id in enumerate(needs)}
+    waiting = {step_id: len(set(own)) for step_id, own in needs.items()}
+    followers: dict[str, list[str]] = {step_id: [] for step_id in needs}
+    for step_id, own in needs.items():
+        for need in set(own):
+            followers[need].append(step_id)
+    ready = [place[step_id] for step_id, count in waiting.items() if not count]
+    ids = list(needs)
+    order: list[str] = []
+    while ready:
+        step_id = ids[heapq.heappop(ready)]
+        order.append(step_id)
+        for follower in followers[step_id]:
+            waiting[follower] -= 1
+            if not waiting[follower]:
+                heapq.heappush(ready, place[follower])
+    return tuple(order)
+
+
+def find_cycle(needs: Needs) -> tuple[str, ...]:
+    """
+    A shortest cycle's ids, each needing the next and the last the first; empty if there is none.
+    """
+    placed = set(topological_order(needs))
+    left = {step_id: [n for n in own if n not in placed] for step_id, own in needs.items()}
+    cycles = (_cycle_through(start, left) for start in needs if start not in placed)
+    return min((cycle for cycle in cycles if cycle), key=len, default=())
+
+
+def _cycle_through(start: str, needs: Needs) -> tuple[str, ...]:
+    came_from: dict[str, str] = {}
+    level = [start]
+    while level:
+        following: list[str] = []
+        for step_id in level:
+            for need in needs[step_id]:
+                if need == start:
+                    return _walk_back(step_id, start, came_from)
+                if need not in came_from:
+                    came_from[need] = step_id
+                    following.append(need)
+        level = following
+    return ()
+
+
+def _walk_back(last: str, start: str, came_from: Mapping[str, str]) -> tuple[str, ...]:
+    cycle = [last]
+    while cycle[-1] != start:
+        cycle.append(came_from[cycle[-1]])
+    return tuple(reversed(cycle))
+
+
+def ancestors(needs: Needs) -> dict[str, frozenset[str]]:
+    """Everything that has finished, for sure, before each step starts."""
+    found: dict[str, frozenset[str]] = {}
+    for step_id in topological_order(needs):
+        found[step_id] = frozenset(needs[step_id]).union(*(found[n] for n in needs[step_id]))
+    return found
+
+
+def step_problems(
+    steps: Sequence[tuple[Path, str, Sequence[str] | None]],
+    recovery: Sequence[tuple[Path, str, Sequence[str] | None]] = (),
+) -> list[Problem]:
+    """
+    What is wrong with the ids and needs of *steps*, and of the *recovery* steps under on_failure.
+
+    Each step is given as its path, its id and its own needs (None where it names none).
+    """
+    problems = _repeated([*steps, *recovery])
+    for group, others in ((steps, recovery), (recovery, steps)):
+        problems += _wrong_needs(group, {step_id for _, step_id, _ in others})
+    return problems
+
+
+def _repeated(steps: Iterable[tuple[Path, str, Sequence[str] | None]]) -> list[Problem]:
+    first: dict[str, Path] = {}
+    problems = []
+    for path, step_id, _ in steps:
+        if step_id in first:
+            place = _show(first[step_id])
+            message = f"the id {step_id!r} is taken by {place}"
+            problems.append(Problem((*path, "id"), message, "give each step an id of its own"))
+        first.setdefault(step_id, path)
+    return problems
+
+
+def _wrong_needs(
+    group: Sequence[tuple[Path, str, Sequence[str] | None]], others: set[str]
+) -> list[Problem]:
+    known = [step_id for _, step_id, _ in group]
+    problems = []
+    for path, step_id, own in group:
+        for position, need in enumerate(own or ()):
+            if need == step_id:
+                message, hint = "a step can't need itself", f"take {need!r} out"
+            elif need in known:
+                continue
+            elif need in others:
+                message = f"{need!r} belongs to the other list of steps"
+                hint = "steps under on_failure run after all others, and need only each other"
+            else:
+                message = f"there is no step {need!r}"
+                hint = suggest(need, known) or f"the steps are {', '.join(map(repr, known))}"
+            problems.append(Problem((*path, "needs", position), message, hint))
+    if not problems and len(set(known)) == len(known):
+        problems = _cycle_problem(group)
+    return problems
+
+
+def _cycle_problem(group: Sequence[tuple[Path, str, Sequence[str] | None]]) -> list[Problem]:
+    needs = effective_needs([(step_id, own) for _, step_id, own in group])
+    cycle = find_cycle(needs)
+    if not cycle:
+        return []
+    # Blame a step that says what it needs: one that only follows the step before is innocent.
+    spoken = {step_id: path for path, step_id, own in group if own is not None}
+    blamed = next(step_id for step_id in needs if step_id in cycle and step_id in spoken)
+    start = cycle.index(blamed)
+    ring = " → ".join([*cycle[start:], *cycle[:start], blamed])
+    implicit = [step_id for step_id in cycle if step_id not in spoken]
+    hint = "take one of these needs out"
+    if implicit:
+        hint += f"; {implicit[0]!r} needs the step before it, unless it says 'needs: []'"
+    message = f"the steps need each other in a circle: {ring}"
+    return [Problem((*spoken[blamed], "needs"), message, hint)]
+
+
+def _show(path: Path) -> str:
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text

@@ -1,0 +1,35 @@
+"""The claim stores and the reaper under the names that the specification gives them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from automate_kernel import outbox
+from sqlalchemy import Engine
+
+from .storage import SqlAlchemyStorage
+
+__all__ = ["OptimisticClaimOutboxStore", "OutboxReaper", "SkipLockedClaimOutboxStore"]
+
+
+class SkipLockedClaimOutboxStore(outbox.SkipLockedClaimOutboxStore):
+    """An outbox that claims with ``FOR UPDATE SKIP LOCKED``; options as its base class has them."""
+
+    def __init__(self, engine: Engine, *, lease_seconds: float = 300, **options: Any) -> None:
+        super().__init__(SqlAlchemyStorage(engine), lease_seconds=lease_seconds, **options)
+
+
+class OptimisticClaimOutboxStore(outbox.OptimisticClaimOutboxStore):
+    """An outbox that claims without row locks; options as its base class has them."""
+
+    def __init__(self, engine: Engine, *, lease_seconds: float = 300, **options: Any) -> None:
+        super().__init__(SqlAlchemyStorage(engine), lease_seconds=lease_seconds, **options)
+
+
+class OutboxReaper(outbox.OutboxReaper):
+    """Recovers items whose worker died, in the outbox of *engine*."""
+
+    def __init__(self, engine: Engine, *, stale_threshold_seconds: float = 600) -> None:
+        super().__init__(
+            SkipLockedClaimOutboxStore(engine), stale_threshold_seconds=stale_threshold_seconds
+        )

@@ -1,0 +1,141 @@
+"""The kernel's `Storage` and `Rows` on a SQLAlchemy engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from automate_kernel.errors import StorageError
+from automate_kernel.storage import DIALECTS, Clock, SqlRows, Wakeup
+from automate_kernel.storage.listen import ListenWakeup
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session, scoped_session
+
+from .tables import metadata
+
+__all__ = ["SqlAlchemyRows", "SqlAlchemyStorage"]
+
+T = TypeVar("T")
+_STYLES = {"qmark": "?", "numeric_dollar": "$"}
+
+
+class SqlAlchemyRows(SqlRows):
+    """`Rows` on one SQLAlchemy connection, below its expression language."""
+
+    def __init__(self, connection: Connection, clock: Clock | None = None) -> None:
+        dialect = connection.dialect
+        known = DIALECTS.get("mysql" if dialect.name == "mariadb" else dialect.name)
+        if known is None:
+            raise StorageError(
+                f"the database {dialect.name!r} is not supported",
+                hint="use PostgreSQL, SQLite, MariaDB or MySQL",
+            )
+        super().__init__(known, _STYLES.get(dialect.paramstyle, "%s"), clock)
+        self.native = connection
+
+    def run(self, sql: str, parameters: Sequence[Any], *, fetch: bool) -> Any:
+        """Run one statement through the driver's own cursor."""
+        result = self.native.exec_driver_sql(sql, tuple(parameters))
+        return result.fetchall() if fetch else result.rowcount
+
+
+class SqlAlchemyStorage:
+    """
+    The kernel's tables in the database of a SQLAlchemy engine.
+
+    *transaction*, wherever the kernel takes one, is a ``Session``, ``scoped_session`` or
+    ``Connection``; with ``aemit`` an ``AsyncSession`` or ``AsyncConnection``. Listening for
+    new items on PostgreSQL holds one connection of the engine's pool per worker; *listen* turns
+    it off (behind a pooler in transaction mode, say), and workers then poll.
+    """
+
+    def __init__(self, engine: Engine, *, clock: Clock | None = None, listen: bool = True) -> None:
+        self.engine = engine
+        self._clock = clock
+        self._listen = listen
+        self.supports_skip_locked = engine.dialect.name != "sqlite"
+
+    def __repr__(self) -> str:
+        return f"SqlAlchemyStorage({self.describe()})"
+
+    @contextmanager
+    def begin(self, transaction: Any = None) -> Iterator[SqlAlchemyRows]:
+        """Rows in *transaction*, or in one of their own."""
+        if transaction is not None:
+            yield self._rows(transaction)
+            return
+        try:
+            with self.engine.begin() as connection:
+                rows = self._rows(connection)
+                if rows.dialect.first:
+                    connection.exec_driver_sql(rows.dialect.first)
+                yield rows
+        except DBAPIError as error:
+            raise storage_error(error, self.describe()) from error
+
+    def _rows(self, transaction: Any) -> SqlAlchemyRows:
+        if isinstance(transaction, (Session, scoped_session)):
+            transaction = transaction.connection()
+        if not isinstance(transaction, Connection):
+            raise StorageError(
+                f"a {type(transaction).__name__} is no SQLAlchemy transaction",
+                hint="pass a Session or Connection; with aemit(), an AsyncSession",
+            )
+        return SqlAlchemyRows(transaction, self._clock)
+
+    async def abegin(self, transaction: Any, work: Callable[[SqlAlchemyRows], T]) -> T:
+        """Run *work* in an ``AsyncSession`` or ``AsyncConnection``, or in a thread of its own."""
+        if transaction is not None and hasattr(transaction, "run_sync"):
+            result: T = await transaction.run_sync(lambda sync: work(self._rows(sync)))
+            return result
+        return await asyncio.to_thread(self._work, transaction, work)
+
+    def _work(self, transaction: Any, work: Callable[[SqlAlchemyRows], T]) -> T:
+        with self.begin(transaction) as rows:
+            return work(rows)
+
+    def wakeup(self, channel: str) -> Wakeup | None:
+        """LISTEN on PostgreSQL with psycopg; None elsewhere."""
+        if self._listen and self.engine.dialect.driver == "psycopg":
+            return ListenWakeup(self._listening_connection, channel)
+        return None
+
+    def _listening_connection(self) -> Any:
+        # Detached: the pool forgets it, so our settings on it reach no other user of the pool.
+        connection = self.engine.raw_connection()
+        connection.detach()
+        driver = connection.driver_connection
+        driver.rollback()
+        driver.autocommit = True
+        return driver
+
+    def create_tables(self) -> None:
+        """Create the tables that are missing."""
+        try:
+            metadata.create_all(self.engine)
+        except DBAPIError as error:
+            raise storage_error(error, self.describe()) from error
+
+    def describe(self) -> str:
+        """The engine's URL without its password."""
+        return self.engine.url.render_as_string(hide_password=True)
+
+    def close(self) -> None:
+        """Do nothing: the engine is the host's."""
+
+
+def storage_error(error: DBAPIError, place: str) -> StorageError:
+    """What the driver said, in one line, with the remedy where it is known."""
+    text = str(error.orig).strip().split("\n")[0] if error.orig else "the database failed"
+    hint = None
+    lowered = text.lower()
+    if "no such table" in lowered or "does not exist" in lowered and "relation" in lowered:
+        hint = "create our tables: storage.create_tables(), or metadata in your Alembic migrations"
+    elif "readonly" in lowered or "read-only" in lowered:
+        hint = "the database can't be written: check the file's and its folder's permissions"
+    elif "unable to open" in lowered:
+        hint = "check that the folder exists and may be written"
+    return StorageError(f"{place}: {text}", hint=hint, retryable=error.connection_invalidated)

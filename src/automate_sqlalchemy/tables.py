@@ -1,0 +1,58 @@
+"""Our tables as SQLAlchemy's, for `create_all` and for Alembic's autogenerate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from automate_kernel.storage import TABLES, Column, Index, Table
+from sqlalchemy.dialects import mysql, postgresql
+
+__all__ = ["metadata"]
+
+metadata = sa.MetaData()
+"""All tables of automate-kernel. Give it to Alembic beside your own: ``[Base.metadata, metadata]``."""
+
+_LONG_TEXT = sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
+
+
+def _type(column: Column) -> sa.types.TypeEngine[Any]:
+    if column.type == "id":
+        return sa.CHAR(32).with_variant(postgresql.UUID(as_uuid=False), "postgresql")
+    if column.type == "text":
+        return sa.String(column.length)
+    if column.type == "json":
+        return sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+    if column.type == "time":
+        return sa.DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+    return sa.Integer() if column.type == "int" else _LONG_TEXT
+
+
+def _index(index: Index, table: sa.Table) -> sa.Index:
+    columns = [table.c[name] for name in index.columns]
+    if not index.where:
+        return sa.Index(index.name, *columns, unique=index.unique)
+    condition = sa.and_(
+        *(
+            table.c[name] == value if value is not None else table.c[name].is_not(None)
+            for name, value in index.where
+        )
+    )
+    return sa.Index(index.name, *columns, postgresql_where=condition, sqlite_where=condition)
+
+
+def _table(spec: Table) -> sa.Table:
+    columns = (
+        sa.Column(
+            column.name, _type(column), primary_key=column.name == spec.key, nullable=column.null
+        )
+        for column in spec.columns
+    )
+    table = sa.Table(spec.name, metadata, *columns)
+    for index in spec.indexes:
+        _index(index, table)
+    return table
+
+
+for _spec in TABLES.values():
+    _table(_spec)
