@@ -1,1 +1,5 @@
-"""x"""
+"""automate-kernel in a Django project: its database, settings, signals and ``manage.py``."""
+
+from .kernel import aemit, emit, get_kernel
+
+__all__ = ["aemit", "emit", "get_kernel"]

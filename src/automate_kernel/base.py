@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from .context import PluginContext
 from .errors import ConfigError
@@ -23,7 +23,9 @@ from .schemas import (
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-__all__ = ["Plugin"]
+__all__ = ["Plugin", "create"]
+
+P = TypeVar("P", bound="Plugin")
 
 
 class Plugin:
@@ -43,7 +45,7 @@ class Plugin:
     automate_requires: ClassVar[str] = ""
     """The versions of automate-kernel that the plugin works with, such as ``>=0.1,<2``."""
 
-    noun: ClassVar[str] = "plugin"
+    _noun: ClassVar[str] = "plugin"
 
     config: Mapping[str, Any]
     ctx: Any
@@ -80,29 +82,6 @@ class Plugin:
         except ValidationError as error:
             problems = validation_problems(error, data)
         raise cls._wrong_config(problems)
-
-    @classmethod
-    def create(cls, config: Mapping[str, Any] | None = None, ctx: PluginContext | None = None) -> Any:
-        """An instance with *config* checked, and completed with its defaults."""
-        parsed = cls.parse_config(config)
-        complete = parsed if isinstance(parsed, dict) else parsed.model_dump(by_alias=True)
-        if ctx is None:
-            ctx = cls.default_context()
-        try:
-            return cls(complete, ctx=ctx)  # type: ignore[call-arg]
-        except ConfigError:
-            raise
-        except Exception as error:
-            # Its text may quote the config; whoever logs the cause redacts it.
-            raise ConfigError(
-                f"{cls._title()} could not be created: {type(error).__name__}",
-                hint="see the cause; its config may name something that does not exist",
-            ) from error
-
-    @classmethod
-    def default_context(cls) -> PluginContext:
-        """The context for use without a kernel: no secrets, no settings."""
-        return PluginContext(key=cls.key)
 
     def normalize_error(self, exc: Exception) -> Exception:
         """
@@ -146,7 +125,7 @@ class Plugin:
 
     @classmethod
     def _title(cls) -> str:
-        return f"{cls.noun} {cls.key!r}"
+        return f"{cls._noun} {cls.key!r}"
 
     @classmethod
     def _wrong_config(cls, problems: list[Problem]) -> ConfigError:
@@ -154,3 +133,23 @@ class Plugin:
             f"the config of {cls._title()} is not valid: " + "; ".join(map(str, problems)),
             details={"problems": [{"field": p.field, "message": p.message} for p in problems]},
         )
+
+
+def create(cls: type[P], config: Mapping[str, Any] | None, ctx: PluginContext) -> P:
+    """
+    An instance of *cls* with *config* checked, and completed with its defaults.
+
+    Not a method of `Plugin`: an action may well be called ``create``.
+    """
+    parsed = cls.parse_config(config)
+    complete = parsed if isinstance(parsed, dict) else parsed.model_dump(by_alias=True)
+    try:
+        return cls(complete, ctx=ctx)  # type: ignore[call-arg]
+    except ConfigError:
+        raise
+    except Exception as error:
+        # Its text may quote the config; whoever logs the cause redacts it.
+        raise ConfigError(
+            f"{cls._noun} {ctx.key!r} could not be created: {type(error).__name__}",
+            hint="see the cause; its config may name something that does not exist",
+        ) from error

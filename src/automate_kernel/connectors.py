@@ -22,9 +22,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NoReturn, TypeVar, overload
 
-from .base import Plugin
+from .base import Plugin, create
 from .context import ConnectorContext, NoSecrets, PluginContext
-from .errors import AutomateError, ErrorCodes, PluginError
+from .errors import AutomateError, ErrorCodes
 from .operations import (
     OperationSpec,
     find_operation,
@@ -121,13 +121,13 @@ class Connector(Plugin):
     `actions` and `execute_action`. One that receives webhooks lists them in `triggers`.
     """
 
-    noun: ClassVar[str] = "connector"
+    _noun: ClassVar[str] = "connector"
 
     def __init__(
         self, config: dict[str, Any] | None = None, *, ctx: ConnectorContext | None = None
     ) -> None:
         self.config = config if config is not None else {}
-        self.ctx = ctx if ctx is not None else self.default_context()
+        self.ctx = ctx if ctx is not None else ConnectorContext(key=self.key)
 
     @classmethod
     def actions(cls) -> list[ActionSpec]:
@@ -141,7 +141,7 @@ class Connector(Plugin):
 
     @classmethod
     def find_action(cls, name: str) -> ActionSpec:
-        """The action called *name*. ``INVALID_ARGUMENT`` if there is none, with what there is."""
+        """The action called *name*, or ``INVALID_ARGUMENT`` that says what there is."""
         # Kept per class, not inherited: a subclass has actions of its own.
         if "_action_index" not in cls.__dict__:
             cls._action_index = index_operations(cls.actions(), cls._title())
@@ -149,7 +149,7 @@ class Connector(Plugin):
 
     @classmethod
     def find_trigger(cls, name: str) -> TriggerSpec:
-        """The trigger called *name*. ``NOT_FOUND`` if there is none, with what there is."""
+        """The trigger called *name*, or ``NOT_FOUND`` that says what there is."""
         triggers = cls.triggers()
         for spec in triggers:
             if spec.name == name:
@@ -163,7 +163,7 @@ class Connector(Plugin):
 
     def execute_action(self, action: str, input_data: dict[str, Any]) -> Any:
         """
-        Do what *action* says. Override it, as ``def`` or ``async def``, or mark methods.
+        Do what *action* says. Mark methods, or override it (``def``, ``async def``).
 
         The kernel calls `call_action`, which checks the input first.
         """
@@ -249,11 +249,6 @@ class Connector(Plugin):
                 return str(value)
         return None
 
-    @classmethod
-    def default_context(cls) -> ConnectorContext:
-        """The context for use without a kernel: no secrets, no settings."""
-        return ConnectorContext(key=cls.key)
-
 
 def _no_constant(name: str) -> NoReturn:
     # NaN and Infinity are not JSON, and no database stores them as such.
@@ -280,10 +275,7 @@ class ConnectorRegistry(Registry[type[Connector]]):
         self, key: str, config: Mapping[str, Any] | None = None, ctx: ConnectorContext | None = None
     ) -> Connector:
         """An instance of the connector *key*, with its config checked."""
-        instance = self.get(key).create(config, ctx or ConnectorContext(key=key))
-        if not isinstance(instance, Connector):
-            raise PluginError(f"connector {key!r} made something that is no connector")
-        return instance
+        return create(self.get(key), config, ctx or ConnectorContext(key=key))
 
     @property
     def names(self) -> dict[str, str]:

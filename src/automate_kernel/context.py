@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 from .errors import SecretNotFoundError
@@ -85,7 +84,6 @@ class NoSecrets:
 
 
 _NO_SECRETS = NoSecrets()
-_NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 
 
 def _as_it_is(text: str) -> str:
@@ -105,7 +103,7 @@ class PluginContext:
     # Never in the repr: a reader may hold values, and settings are the host's.
     secrets: SecretReader = field(default=_NO_SECRETS, repr=False)
     logger: logging.Logger = field(default=None, repr=False)  # type: ignore[assignment]
-    settings: Mapping[str, Any] = field(default=_NO_SETTINGS, repr=False)
+    settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
     tenant_id: str | None = None
     redact: Callable[[str], str] = field(default=_as_it_is, repr=False)
 

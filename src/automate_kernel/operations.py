@@ -216,13 +216,11 @@ def operation_from_function(
     parameters, one a field. A parameter annotated `Call` gets the call. The description defaults
     to the docstring's first paragraph.
     """
-    binding = bind(
-        function, method=method, input_schema=input_schema, output_schema=output_schema
-    )
+    binding = bind(function, method=method, input_schema=input_schema, output_schema=output_schema)
     if description is None:
         description = (inspect.getdoc(function) or "").split("\n\n")[0].replace("\n", " ")
     return spec(
-        name or getattr(function, "__name__", ""),
+        name or str(getattr(function, "__name__", "")),
         input_schema=binding.input_schema,
         output_schema=binding.output_schema,
         idempotent=idempotent,

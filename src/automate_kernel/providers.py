@@ -18,9 +18,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar, overload
 
-from .base import Plugin
-from .context import PluginContext, ProviderContext
-from .errors import AutomateError, ErrorCodes
+from .base import Plugin, create
+from .context import ProviderContext
 from .operations import (
     OperationSpec,
     find_operation,
@@ -77,7 +76,7 @@ class BaseProvider(Plugin):
     `capabilities` and `execute_capability`.
     """
 
-    noun: ClassVar[str] = "provider"
+    _noun: ClassVar[str] = "provider"
 
     def __init__(self, config: dict[str, Any], *, ctx: ProviderContext) -> None:
         self.config = config
@@ -90,19 +89,17 @@ class BaseProvider(Plugin):
 
     @classmethod
     def find_capability(cls, name: str) -> CapabilitySpec:
-        """The capability called *name*. ``INVALID_ARGUMENT`` if there is none, with what there is."""
+        """The capability called *name*, or ``INVALID_ARGUMENT`` that says what there is."""
         # Kept per class, not inherited: a subclass has capabilities of its own.
         if "_capability_index" not in cls.__dict__:
             cls._capability_index = index_operations(cls.capabilities(), cls._title())
-        return find_operation(
-            cls._capability_index, name, noun="capability", owner=cls._title()
-        )
+        return find_operation(cls._capability_index, name, noun="capability", owner=cls._title())
 
     _capability_index: ClassVar[Mapping[str, CapabilitySpec]]
 
     def execute_capability(self, name: str, input_data: dict[str, Any]) -> Any:
         """
-        Do what the capability *name* says. Override it, as ``def`` or ``async def``, or mark methods.
+        Do what the capability *name* says. Mark methods, or override it (``def``, ``async def``).
 
         The kernel calls `call_capability`, which checks the input first.
         """
@@ -121,11 +118,6 @@ class BaseProvider(Plugin):
         plain = type(self).execute_capability is BaseProvider.execute_capability
         given = value if plain else dict(input_data)
         return self._perform(spec, lambda: self.execute_capability(name, given))
-
-    @classmethod
-    def default_context(cls) -> PluginContext:
-        """The context for use without a kernel: no secrets, no settings."""
-        return ProviderContext(key=cls.key)
 
 
 class ProviderRegistry(Registry[type[BaseProvider]]):
@@ -148,10 +140,7 @@ class ProviderRegistry(Registry[type[BaseProvider]]):
         self, key: str, config: Mapping[str, Any] | None = None, ctx: ProviderContext | None = None
     ) -> BaseProvider:
         """An instance of the provider *key*, with its config checked."""
-        instance = self.get(key).create(config, ctx or ProviderContext(key=key))
-        if not isinstance(instance, BaseProvider):
-            raise AutomateError(ErrorCodes.INTERNAL, f"provider {key!r} made something else")
-        return instance
+        return create(self.get(key), config, ctx or ProviderContext(key=key))
 
     @property
     def names(self) -> dict[str, str]:

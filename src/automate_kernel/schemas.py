@@ -157,8 +157,8 @@ def compile_schema(schema: Mapping[str, Any], what: str) -> Check:
     ``items``, ``enum`` and ``const``, and warns once of a schema that says more.
     """
     try:
-        import jsonschema
-        from jsonschema_specifications import REGISTRY
+        import jsonschema  # type: ignore[import-untyped]
+        from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]
     except ImportError:
         more = _keywords(schema) - _CHECKED - _ANNOTATIONS
         if more:
@@ -191,7 +191,9 @@ def _from_jsonschema(validator: Any, data: Any, what: str) -> list[Problem]:
     problems = [
         Problem(_dotted(error.absolute_path), message)
         for error in errors
-        for message in _wording(error.validator, error.validator_value, error.instance, error.schema)
+        for message in _wording(
+            error.validator, error.validator_value, error.instance, error.schema
+        )
     ]
     # One error per missing field, each worded with all of them.
     return list(dict.fromkeys(problems))
@@ -213,8 +215,10 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
     "boolean": lambda v: isinstance(v, bool),
     "null": lambda v: v is None,
     "number": lambda v: isinstance(v, (int, float)) and not isinstance(v, bool),
-    "integer": lambda v: not isinstance(v, bool)
-    and (isinstance(v, int) or (isinstance(v, float) and v.is_integer())),
+    "integer": lambda v: (
+        not isinstance(v, bool)
+        and (isinstance(v, int) or (isinstance(v, float) and v.is_integer()))
+    ),
 }
 
 

@@ -106,8 +106,8 @@ class SqlAlchemyStorage:
     def _listening_connection(self) -> Any:
         # Detached: the pool forgets it, so our settings on it reach no other user of the pool.
         connection = self.engine.raw_connection()
+        driver: Any = connection.driver_connection
         connection.detach()
-        driver = connection.driver_connection
         driver.rollback()
         driver.autocommit = True
         return driver

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,7 @@ from .item import ItemStatus, OutboxItem
 from .retry import Backoff
 from .store import Outcome, OutboxStore
 
-__all__ = ["Handler", "Snooze", "aexecute", "execute"]
+__all__ = ["Acknowledged", "Handler", "Snooze", "aexecute", "draining", "execute"]
 
 logger = logging.getLogger(__name__)
 Describe = Callable[[BaseException], str]
@@ -24,6 +25,19 @@ class Snooze:
     """Returned by a handler: call me again in *seconds*, and don't count this attempt."""
 
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """Returned by a handler that has recorded the item's outcome itself, in its own transaction."""
+
+
+_draining: ContextVar[Callable[[], bool]] = ContextVar("automate_draining", default=lambda: False)
+
+
+def draining() -> bool:
+    """Whether the worker that runs this handler is stopping, so that long work should pause."""
+    return _draining.get()()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +81,10 @@ def execute(
     """
     try:
         if not handler.transactional:
-            return _outcome(item, handler.function(item))
+            return _outcome(store, item, handler.function(item))
         with store.transaction() as transaction:
-            outcome = _outcome(item, handler.function(item, transaction))
-            if store.acknowledge(worker_id, [outcome], transaction=transaction):
+            outcome = _outcome(store, item, handler.function(item, transaction))
+            if outcome and store.acknowledge(worker_id, [outcome], transaction=transaction):
                 raise LeaseLostError(f"the lease of item {item.id} was lost")
         store.forget([item.id])
     except BaseException as error:
@@ -78,15 +92,20 @@ def execute(
     return None
 
 
-async def aexecute(handler: Handler, item: OutboxItem, describe: Describe) -> Outcome | None:
+async def aexecute(
+    store: OutboxStore, handler: Handler, item: OutboxItem, describe: Describe
+) -> Outcome | None:
     """`execute` for an ``async def`` handler. Cancellation passes through."""
     try:
-        return _outcome(item, await handler.function(item))
+        return _outcome(store, item, await handler.function(item))
     except Exception as error:
         return _failed(handler, item, error, describe)
 
 
-def _outcome(item: OutboxItem, result: Any) -> Outcome:
+def _outcome(store: OutboxStore, item: OutboxItem, result: Any) -> Outcome | None:
+    if isinstance(result, Acknowledged):
+        store.forget([item.id])
+        return None
     if isinstance(result, Snooze):
         return Outcome(item.id, ItemStatus.PENDING, result.seconds, token=item.lease_token)
     return Outcome(item.id, token=item.lease_token)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from ..errors import StorageError
+from ..errors import LeaseLostError, StorageError
 from ..storage.rows import Now, Plus, Row, Rows, Storage, Wakeup, Where
 from ..storage.tables import OUTBOX, PAUSE
 from . import lanes
@@ -222,6 +222,17 @@ class RowsOutboxStore(Control, OutboxStore):
                     lost |= set(ids) - {row["id"] for row in still}
         return lost
 
+    def renew(
+        self, item_id: str, worker_id: str, *, token: str | None = None, transaction: Any = None
+    ) -> None:
+        """Renew one lease inside a transaction; see `OutboxStore.renew`."""
+        lease = self._lease(item_id, worker_id)
+        token = token or (lease.token if lease else None)
+        with self.storage.begin(transaction) as rows:
+            changes = {"lease_expires_at": Now(self.lease_seconds)}
+            if token is None or not rows.update(OUTBOX, _fence([item_id], token), changes):
+                raise LeaseLostError(f"the lease of item {item_id} is lost")
+
     def _lease(self, item_id: str, worker_id: str) -> _Lease | None:
         lease = self._leases.get(item_id)
         return lease if lease is not None and lease.worker_id == worker_id else None
@@ -232,6 +243,8 @@ class RowsOutboxStore(Control, OutboxStore):
         self, worker_id: str, outcomes: Sequence[Outcome], *, transaction: Any = None
     ) -> set[str]:
         """Record outcomes in one transaction; see `OutboxStore.acknowledge`."""
+        if not outcomes:
+            return set()
         with self.storage.begin(transaction) as rows:
             lost = self._settle(rows, worker_id, outcomes)
         if transaction is None:

@@ -147,6 +147,19 @@ class OutboxStore(ABC):
     def reap(self, limit: int = 500, *, grace_seconds: float = 0.0) -> ReapResult:
         """Put items whose lease ended over *grace_seconds* ago back, or fail them if spent."""
 
+    def renew(
+        self, item_id: str, worker_id: str, *, token: str | None = None, transaction: Any = None
+    ) -> None:
+        """
+        Renew one lease, in *transaction* together with what else is written there.
+
+        Raises `LeaseLostError`, after which the transaction must be rolled back: so whatever is
+        saved beside this call is saved only by the one that holds the item.
+        """
+        raise AutomateError(
+            ErrorCodes.UNIMPLEMENTED, f"{type(self).__name__} can't renew inside a transaction"
+        )
+
     def mark_success(
         self, item_id: str, worker_id: str, *, token: str | None = None, transaction: Any = None
     ) -> None:

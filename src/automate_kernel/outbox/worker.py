@@ -21,7 +21,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from .chores import Chore, Chores, keep_trying
-from .handlers import Handler, aexecute, execute
+from .handlers import Handler, _draining, aexecute, execute
 from .item import ItemStatus, new_id
 from .pools import Pool, Task, pools_for
 from .store import Outcome, OutboxStore
@@ -209,11 +209,13 @@ class Worker:
             return Outcome(task.item.id, ItemStatus.PENDING, token=task.item.lease_token)
         task.started_at = time.monotonic()
         handler = self._by_kind[task.item.kind]
+        _draining.set(self._stopping.is_set)
         return execute(self.store, self.worker_id, handler, task.item, self.describe)
 
     async def _aexecute(self, task: Task) -> Outcome | None:
         task.started_at = time.monotonic()
-        return await aexecute(self._by_kind[task.item.kind], task.item, self.describe)
+        handler = self._by_kind[task.item.kind]
+        return await aexecute(self.store, handler, task.item, self.describe)
 
     def _done(self, task: Task, outcome: Outcome | None) -> None:
         self._outcomes.put((task, outcome))
@@ -261,6 +263,8 @@ class Worker:
             for task, _ in group:
                 self._held.pop(task.item.id, None)
         self._freed.set()
+        # No outcome: the handler recorded it itself, or its lease was lost.
+        self.stats.completed += sum(outcome is None and not task.lost for task, outcome in group)
         self._count(outcomes, lost or set())
 
     def _count(self, outcomes: list[Outcome], lost: set[str]) -> None:
@@ -324,10 +328,11 @@ def run_inline(
         for item in items:
             handler = worker._by_kind[item.kind]
             if handler.asynchronous:
-                outcome = asyncio.run(aexecute(handler, item, describe))
+                outcome = asyncio.run(aexecute(store, handler, item, describe))
             else:
                 outcome = execute(store, worker.worker_id, handler, item, describe)
             outcomes = [outcome] if outcome else []
+            worker.stats.completed += not outcomes
             worker._count(outcomes, store.acknowledge(worker.worker_id, outcomes))
         if items:
             continue

@@ -74,38 +74,39 @@ class SecretRef(_Opaque):
 class Sealed(_Opaque):
     """Text with secrets in it, such as ``Bearer $secret:TOKEN``, before their values are known."""
 
-    __slots__ = ("_parts",)
+    __slots__ = ("parts",)
 
-    _parts: tuple[str | SecretRef, ...]
+    parts: tuple[str | SecretRef, ...]
+    """Text as it is, and what stands for secrets."""
 
     def __init__(self, *parts: str | SecretRef | Sealed) -> None:
         flat: list[str | SecretRef] = []
         for part in parts:
-            flat.extend(part._parts if isinstance(part, Sealed) else (part,))
-        object.__setattr__(self, "_parts", tuple(flat))
+            flat.extend(part.parts if isinstance(part, Sealed) else (part,))
+        object.__setattr__(self, "parts", tuple(flat))
 
     @property
     def keys(self) -> frozenset[str]:
         """The keys of the secrets in it."""
-        return frozenset(part.key for part in self._parts if isinstance(part, SecretRef))
+        return frozenset(part.key for part in self.parts if isinstance(part, SecretRef))
 
     def unseal(self, values: Mapping[str, str]) -> str:
         """The text with the secrets' *values* in it."""
-        return "".join(part if isinstance(part, str) else values[part.key] for part in self._parts)
+        return "".join(part if isinstance(part, str) else values[part.key] for part in self.parts)
 
     def __str__(self) -> str:
-        return "".join(map(str, self._parts))
+        return "".join(map(str, self.parts))
 
     @property
     def size(self) -> int:
         """How many characters are known, with one for each secret."""
-        return sum(len(part) if isinstance(part, str) else 1 for part in self._parts)
+        return sum(len(part) if isinstance(part, str) else 1 for part in self.parts)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sealed) and other._parts == self._parts
+        return isinstance(other, Sealed) and other.parts == self.parts
 
     def __hash__(self) -> int:
-        return hash((Sealed, self._parts))
+        return hash((Sealed, self.parts))
 
 
 def check_key(key: object) -> str:

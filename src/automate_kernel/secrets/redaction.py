@@ -20,7 +20,7 @@ __all__ = ["Redactor"]
 
 _PART = 12
 _PROBE = 6
-# A part of 12 holds a whole probe at one of any 7 positions in a row: looking at each 7th finds all.
+# A part of 12 holds 7 probes, so looking at every 7th place of a text misses no part.
 _STRIDE = _PART - _PROBE + 1
 _SHORTEST_ANYWHERE = 4
 _MARKS = ("[secret]", "[redacted]", "[hidden]", "***", "___", "")
@@ -164,9 +164,8 @@ class Redactor:
         for probe in range(0, len(text) - _PROBE + 1, _STRIDE):
             if text[probe : probe + _PROBE] not in probes:
                 continue
-            for start in range(max(done, probe - _STRIDE + 1), probe + 1):
-                if text[start : start + _PART] in parts:
-                    spans.append((start, start + _PART))
+            starts = range(max(done, probe - _STRIDE + 1), probe + 1)
+            spans += [(i, i + _PART) for i in starts if text[i : i + _PART] in parts]
             done = probe + 1
         return spans
 

@@ -17,6 +17,7 @@ __all__ = [
     "LANE",
     "OUTBOX",
     "PAUSE",
+    "SCHEDULE",
     "STEP",
     "TABLES",
     "Column",
@@ -33,6 +34,7 @@ DEFINITION = "automate_definition"
 EXECUTION = "automate_execution"
 STEP = "automate_step"
 DELIVERY = "automate_webhook_delivery"
+SCHEDULE = "automate_schedule"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +173,7 @@ TABLES: dict[str, Table] = {
                 Column("definition_id", "text", _KEY),
                 Column("status", "text", 16),
                 Column("event", "json"),
+                Column("output", "json", null=True),
                 Column("tenant_id", "text", _NAME, null=True),
                 Column("item_id", "id"),
                 Column("error_code", "text", _CODE, null=True),
@@ -220,6 +223,14 @@ TABLES: dict[str, Table] = {
                 Column("received_at", "time"),
             ),
             (Index("automate_webhook_delivery_received", ("received_at",)),),
+        ),
+        Table(
+            SCHEDULE,
+            (
+                # The workflow's name and which of its triggers it is.
+                Column("id", "text", _LONG_KEY),
+                Column("last_fired_at", "time"),
+            ),
         ),
     )
 }

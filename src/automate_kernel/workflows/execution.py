@@ -153,6 +153,7 @@ class Execution:
     status: ExecutionStatus = ExecutionStatus.PENDING
     tenant_id: str | None = None
     item_id: str | None = None
+    output: Any = None
     error_code: str | None = None
     error: str | None = None
     created_at: datetime | None = None

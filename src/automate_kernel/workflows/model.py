@@ -24,16 +24,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random as _random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
     ValidationError,
@@ -41,8 +38,8 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from automate_kernel.errors import ErrorCodes, WorkflowError
-from automate_kernel.workflows.duration import Duration, format_duration
+from automate_kernel.errors import WorkflowError
+from automate_kernel.workflows.duration import Duration
 from automate_kernel.workflows.execution import (
     Event,
     Execution,
@@ -50,6 +47,7 @@ from automate_kernel.workflows.execution import (
     StepRun,
     StepStatus,
 )
+from automate_kernel.workflows.retry_policy import RetryPolicy
 from automate_kernel.workflows.structure import (
     effective_needs,
     step_problems,
@@ -68,6 +66,7 @@ from automate_kernel.workflows.values import (
     Identifier,
     JsonTree,
     OperationName,
+    Part,
     PlainText,
     StepInput,
 )
@@ -90,86 +89,12 @@ __all__ = [
 ]
 
 
-class _Model(BaseModel):
-    # Errors don't show the input: a definition may hold what should have been a secret.
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        populate_by_name=True,
-        hide_input_in_errors=True,
-    )
-
-
 def _listed(value: Any) -> Any:
     """A single value as a list of one, which is how definitions may write it."""
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-_Codes = Annotated[
-    Sequence[Annotated[ErrorCodes, Field(strict=False)]], Field(min_length=1), AfterValidator(tuple)
-]
-
-
-class RetryPolicy(_Model):
-    """
-    How often a step is tried, and how long to wait in between.
-
-    The wait before attempt *n* + 1 is *delay* (``fixed``), *n* times it (``linear``) or twice the
-    one before (``exponential``), at most *max_delay*. With *jitter* it is a random part of
-    that, so that many executions that failed together don't come back together.
-    """
-
-    attempts: int = Field(default=3, ge=1, le=1000)
-    """How often in all, the first time included."""
-    backoff: Literal["fixed", "linear", "exponential"] = "exponential"
-    delay: Duration = 1.0
-    max_delay: Duration = 300.0
-    jitter: bool = True
-    on: _Codes | None = None
-    """Only these failures are tried again; None leaves it to the failure itself."""
-
-    @model_validator(mode="after")
-    def _delay_fits(self) -> RetryPolicy:
-        if self.delay > self.max_delay:
-            raise PydanticCustomError(
-                "retry",
-                "delay ({delay}) is longer than max_delay ({max_delay})",
-                {
-                    "delay": format_duration(self.delay),
-                    "max_delay": format_duration(self.max_delay),
-                    "hint": f"set max_delay: {format_duration(self.delay)}, or more",
-                },
-            )
-        return self
-
-    def delay_for(self, attempt: int, *, random: Callable[[], float] = _random.random) -> float:
-        """Seconds to wait after attempt number *attempt* (the first is 1) has failed."""
-        factor: int = 1
-        if self.backoff == "linear":
-            factor = attempt
-        elif self.backoff == "exponential":
-            factor = 2 ** min(attempt - 1, 64)  # past any max_delay, and far from overflowing
-        delay = min(self.delay * factor, self.max_delay)
-        return delay * random() if self.jitter else delay
-
-    def allows(self, error_code: ErrorCodes | str | None, *, retryable: bool | None = None) -> bool:
-        """
-        Whether a failure with *error_code* is tried again, if an attempt is left.
-
-        *retryable* is what the error itself says, and counts where `on` names no codes. A code
-        that is not one of ours counts as INTERNAL.
-        """
-        try:
-            code = ErrorCodes(error_code or ErrorCodes.INTERNAL)
-        except ValueError:
-            code = ErrorCodes.INTERNAL
-        if self.on is not None:
-            return code in self.on
-        return code.retryable if retryable is None else retryable
-
-
-class Step(_Model):
+class Step(Part):
     """One call of an action, once or for each element of a list."""
 
     id: Identifier
@@ -235,7 +160,7 @@ else:
     ]
 
 
-class Workflow(_Model):
+class Workflow(Part):
     """A workflow: its triggers, its steps, and what to do when it fails."""
 
     name: PlainText
@@ -270,7 +195,9 @@ class Workflow(_Model):
                 [
                     InitErrorDetails(
                         type=PydanticCustomError(
-                            "steps", "{problem}", {"problem": each.message, "hint": each.hint}
+                            "steps",
+                            "{problem}",
+                            {"problem": each.message, "hint": each.hint, "see": each.see},
                         ),
                         loc=each.path,
                         input=None,
@@ -304,8 +231,7 @@ class Workflow(_Model):
         except KeyError:
             raise WorkflowError(
                 f"workflow {self.name!r} has no step {step_id!r}",
-                hint=suggest(step_id, self._by_id)
-                or f"it has {', '.join(map(repr, self._by_id))}",
+                hint=suggest(step_id, self._by_id) or f"it has {', '.join(map(repr, self._by_id))}",
             ) from None
 
     def needs_of(self, step_id: str) -> tuple[str, ...]:
@@ -353,9 +279,6 @@ class Workflow(_Model):
 
 def workflow_json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of a definition, for editors and other languages."""
-    schema = Workflow.model_json_schema(by_alias=True)
-    one_or_many = schema["properties"]["trigger"]
-    title = one_or_many.pop("title", "Trigger")
-    one = one_or_many["items"]
-    schema["properties"]["trigger"] = {"title": title, "anyOf": [one, one_or_many]}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    from automate_kernel.workflows.json_schema import published
+
+    return published(Workflow)

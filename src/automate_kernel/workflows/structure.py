@@ -30,11 +30,18 @@ Needs = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong in a definition: where, what, and what to do about it."""
+    """
+    One thing that is wrong in a definition: where, what, and what to do about it.
+
+    *line* is for what has no place in the value, as a key's second time; *see* is another place
+    that has to do with it.
+    """
 
     path: Path
     message: str
     hint: str | None = None
+    line: int | None = None
+    see: Path | None = None
 
 
 def suggest(word: str, known: Iterable[str]) -> str | None:
@@ -44,7 +51,9 @@ def suggest(word: str, known: Iterable[str]) -> str | None:
     return f"did you mean {by_lower[near[0]]!r}?" if near else None
 
 
-def effective_needs(steps: Sequence[tuple[str, Sequence[str] | None]]) -> dict[str, tuple[str, ...]]:
+def effective_needs(
+    steps: Sequence[tuple[str, Sequence[str] | None]],
+) -> dict[str, tuple[str, ...]]:
     """What each step waits for: its own needs, or the step before it if it names none."""
     before: tuple[str, ...] = ()
     needs: dict[str, tuple[str, ...]] = {}
@@ -140,9 +149,8 @@ def _repeated(steps: Iterable[tuple[Path, str, Sequence[str] | None]]) -> list[P
     problems = []
     for path, step_id, _ in steps:
         if step_id in first:
-            place = _show(first[step_id])
-            message = f"the id {step_id!r} is taken by {place}"
-            problems.append(Problem((*path, "id"), message, "give each step an id of its own"))
+            message, hint = f"another step is called {step_id!r}", "give each an id of its own"
+            problems.append(Problem((*path, "id"), message, hint, see=first[step_id]))
         first.setdefault(step_id, path)
     return problems
 
@@ -163,7 +171,9 @@ def _wrong_needs(
                 hint = "steps under on_failure run after all others, and need only each other"
             else:
                 message = f"there is no step {need!r}"
-                hint = suggest(need, known) or f"the steps are {', '.join(map(repr, known))}"
+                hint = (
+                    suggest(need, known) or f"there is {', '.join(map(repr, dict.fromkeys(known)))}"
+                )
             problems.append(Problem((*path, "needs", position), message, hint))
     if not problems and len(set(known)) == len(known):
         problems = _cycle_problem(group)
@@ -186,10 +196,3 @@ def _cycle_problem(group: Sequence[tuple[Path, str, Sequence[str] | None]]) -> l
         hint += f"; {implicit[0]!r} needs the step before it, unless it says 'needs: []'"
     message = f"the steps need each other in a circle: {ring}"
     return [Problem((*spoken[blamed], "needs"), message, hint)]
-
-
-def _show(path: Path) -> str:
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     model_serializer,
@@ -18,7 +17,7 @@ from pydantic_core import PydanticCustomError
 
 from automate_kernel.workflows.duration import Duration
 from automate_kernel.workflows.execution import Event
-from automate_kernel.workflows.values import Condition, JsonTree, PlainText
+from automate_kernel.workflows.values import Condition, JsonTree, Part, PlainText
 
 __all__ = [
     "EventTrigger",
@@ -30,15 +29,7 @@ __all__ = [
 ]
 
 
-class _Trigger(BaseModel):
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        populate_by_name=True,
-        hide_input_in_errors=True,
-    )
-
+class _Trigger(Part):
     if_: Condition | None = Field(default=None, validation_alias="if", serialization_alias="if")
     """Starts the workflow only if this holds for the event."""
 

@@ -6,7 +6,14 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 from automate_kernel.workflows.structure import Path, Problem
@@ -16,12 +23,27 @@ __all__ = [
     "Identifier",
     "JsonTree",
     "OperationName",
+    "Part",
     "PlainText",
     "StepInput",
     "json_problem",
 ]
 
 _DEEPEST = 50
+
+
+class Part(BaseModel):
+    """A part of a definition: frozen, and strict about its fields and their types."""
+
+    # Errors don't show the input: a definition may hold what should have been a secret.
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        populate_by_name=True,
+        hide_input_in_errors=True,
+    )
+
 
 Identifier = Annotated[
     str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_-]*$", min_length=1, max_length=100)
@@ -48,6 +70,8 @@ def json_problem(value: Any, path: Path = ()) -> Problem | None:
         return _text_problem(value, path)
     if isinstance(value, float) and not math.isfinite(value):
         return Problem(path, "is not a number that JSON has", "use null, or text")
+    if isinstance(value, int) and value.bit_length() > 1023:
+        return Problem(path, "is larger than the numbers that JSON readers take", "make it text")
     if value is None or isinstance(value, (bool, int, float)):
         return None
     if isinstance(value, Mapping):
@@ -65,7 +89,9 @@ def _text_problem(value: str, path: Path) -> Problem | None:
         try:
             value.encode()
         except UnicodeEncodeError:
-            return Problem(path, "holds half a surrogate pair, which can't be stored", "take it out")
+            return Problem(
+                path, "holds half a surrogate pair, which can't be stored", "take it out"
+            )
     return None
 
 
@@ -92,7 +118,9 @@ def _check_json(value: Any) -> Any:
     problem = json_problem(value)
     if problem:
         raise PydanticCustomError(
-            "json", "{message}", {"message": problem.message, "hint": problem.hint, "at": problem.path}
+            "json",
+            "it {message}",
+            {"message": problem.message, "hint": problem.hint, "at": problem.path},
         )
     return _copied(value)
 

@@ -1,0 +1,141 @@
+"""System checks: what is wrong with the settings, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from automate_kernel.errors import AutomateError
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.db import connections
+from django.db.utils import ConnectionDoesNotExist
+
+from . import conf
+
+__all__ = ["check_database", "check_settings"]
+
+_PATHS = ("AUTOMATE_PROVIDERS", "AUTOMATE_CONNECTORS", "AUTOMATE_HOOKS")
+
+
+@register("automate")
+def check_settings(**_: Any) -> list[CheckMessage]:
+    """Names that nobody reads, and paths that lead nowhere."""
+    return [*_unknown(), *_types(), *_paths(), *_workflows(), *_store()]
+
+
+def _unknown() -> Iterator[CheckMessage]:
+    for name, near in conf.unknown():
+        hint = f"Did you mean {near}?" if near else "Its documentation is in automate_django.conf."
+        yield Warning(f"{name} is no setting of automate_django.", hint=hint, id="automate.W001")
+
+
+def _types() -> Iterator[CheckMessage]:
+    for name, keys in conf.KEYS.items():
+        read = conf.options if keys or name == "AUTOMATE_CONFIG" else conf.listed
+        try:
+            read(name)
+        except AutomateError as error:
+            yield _error(error, "automate.E002")
+
+
+def _paths() -> Iterator[CheckMessage]:
+    for name in _PATHS:
+        for path in _listed(name):
+            try:
+                conf.load(path, name)
+            except AutomateError as error:
+                yield _error(error, "automate.E003")
+    for entry in _listed("AUTOMATE_SECRETS"):
+        path = entry.get("BACKEND") if isinstance(entry, dict) else entry
+        try:
+            conf.load(path, "AUTOMATE_SECRETS")
+        except AutomateError as error:
+            yield _error(error, "automate.E003")
+
+
+def _listed(name: str) -> list[Any]:
+    try:
+        return conf.listed(name)
+    except AutomateError:
+        return []  # told by `_types`
+
+
+def _store() -> Iterator[CheckMessage]:
+    outbox = conf.setting("AUTOMATE_OUTBOX", {})
+    name = outbox.get("STORE") if isinstance(outbox, dict) else None
+    if name is None:
+        return
+    from .kernel import STORES
+
+    if name in STORES:
+        return
+    try:
+        conf.load(name, "AUTOMATE_OUTBOX['STORE']")
+    except AutomateError as error:
+        hint = f"Use {', '.join(map(repr, STORES))}, or the dotted path of an OutboxStore."
+        yield Error(f"{error.message}.", hint=hint, id="automate.E004")
+
+
+@register(Tags.database)
+def check_database(databases: Any = None, **_: Any) -> list[CheckMessage]:
+    """Whether the database that holds the outbox can do what workers need."""
+    return [*_time_zones(), *_alias()]
+
+
+def _workflows() -> Iterator[CheckMessage]:
+    from automate_kernel.workflows.loader import load_workflows
+
+    try:
+        for entry in conf.workflows():
+            if isinstance(entry, Path):
+                load_workflows(entry)
+    except AutomateError as error:
+        yield _error(error, "automate.E005")
+
+
+def _time_zones() -> Iterator[CheckMessage]:
+    if not settings.USE_TZ:
+        yield Error(
+            "USE_TZ is off, and due times are instants.",
+            hint="Set USE_TZ = True.",
+            id="automate.E001",
+        )
+
+
+def _alias() -> Iterator[CheckMessage]:
+    from .storage import DjangoStorage
+
+    storage = DjangoStorage(conf.setting("AUTOMATE_OUTBOX", {}).get("USING"))
+    try:
+        connection = storage.connection
+    except ConnectionDoesNotExist:
+        yield Error(
+            f"AUTOMATE_OUTBOX['USING'] names the database {storage.alias!r}, which is not there.",
+            hint=f"DATABASES has: {', '.join(connections)}.",
+            id="automate.E006",
+        )
+        return
+    if connection.vendor == "sqlite":
+        yield from _sqlite(connection)
+
+
+def _sqlite(connection: Any) -> Iterator[CheckMessage]:
+    worker, outbox = conf.setting("AUTOMATE_WORKER", {}), conf.setting("AUTOMATE_OUTBOX", {})
+    if worker.get("PROCESSES", 1) > 1:
+        yield Warning(
+            "Several worker processes share an SQLite database, which one of them can write.",
+            hint="Use one process with more SLOTS, or PostgreSQL.",
+            id="automate.W002",
+        )
+    if outbox.get("STORE") == "skip_locked":
+        yield Warning(
+            "SQLite has no SKIP LOCKED: the store claims as 'optimistic' does.",
+            hint="Set AUTOMATE_OUTBOX['STORE'] to 'optimistic', or leave it out.",
+            id="automate.W003",
+        )
+
+
+def _error(error: AutomateError, id: str) -> CheckMessage:
+    return Error(f"{error.message}.", hint=error.hint and f"{error.hint}.", id=id)

@@ -1,0 +1,183 @@
+"""
+The settings, all of them optional.
+
+``AUTOMATE_PROVIDERS``, ``AUTOMATE_CONNECTORS``
+    Lists of classes, as dotted paths: ``["myapp.providers.MyCustomProvider"]``. Installed plugins
+    are found without being listed.
+``AUTOMATE_HOOKS``
+    A list of dotted paths of modules or objects with hook functions.
+``AUTOMATE_SECRETS``
+    The secrets backends, asked in order. Each is a dotted path, an instance, or
+    ``{"BACKEND": path, "OPTIONS": {…}}``, whose options go to the class. Left out, environment
+    variables ``AUTOMATE_SECRET_…`` are read.
+``AUTOMATE_WORKFLOWS``
+    A list of workflows: files and folders (``BASE_DIR / "workflows"``), or dotted paths of
+    workflows and of modules that hold some.
+``AUTOMATE_CONFIG``
+    The config of plugins by key: ``{"slack": {"token": "$secret:SLACK_TOKEN"}}``.
+``AUTOMATE_ENV_ALLOW``
+    The environment variables that templates may read as ``$env:NAME``. None by default.
+``AUTOMATE_OUTBOX``
+    ``USING``: the database's alias (left out, the database router says). ``STORE``:
+    ``"skip_locked"``, ``"optimistic"`` or the dotted path of an ``OutboxStore`` (left out, what
+    suits the database). ``LEASE_SECONDS``: 300. ``LISTEN``: False where LISTEN doesn't work on
+    PostgreSQL, behind a pooler in transaction mode.
+``AUTOMATE_WORKER``
+    What ``manage.py automate_worker`` starts with: ``PROCESSES``: 1. ``SLOTS``: calls at once in a
+    process, 10. ``GRACE_SECONDS``: for how long a stopping worker waits for what runs, 30.
+``AUTOMATE_PLUGINS``
+    ``DISCOVER``: False for only what is listed here. ``DISABLED``: plugins that must not run.
+    ``WINNERS``: which of several plugins gets a key that all of them claim. ``STRICT``: True for a
+    broken plugin to be an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from pkgutil import resolve_name
+from types import ModuleType
+from typing import Any
+
+from automate_kernel.errors import ConfigError
+from django.conf import settings
+
+__all__ = ["KEYS", "listed", "load", "option", "options", "secrets_backends", "setting", "unknown", "workflows"]
+
+KEYS: Mapping[str, tuple[str, ...]] = {
+    "AUTOMATE_PROVIDERS": (),
+    "AUTOMATE_CONNECTORS": (),
+    "AUTOMATE_HOOKS": (),
+    "AUTOMATE_SECRETS": (),
+    "AUTOMATE_WORKFLOWS": (),
+    "AUTOMATE_CONFIG": (),
+    "AUTOMATE_ENV_ALLOW": (),
+    "AUTOMATE_OUTBOX": ("USING", "STORE", "LEASE_SECONDS", "LISTEN"),
+    "AUTOMATE_WORKER": ("PROCESSES", "SLOTS", "GRACE_SECONDS"),
+    "AUTOMATE_PLUGINS": ("DISCOVER", "DISABLED", "WINNERS", "STRICT"),
+}
+"""Every setting, and the keys that it may have if it is a dictionary of our keys."""
+
+_PREFIX = "AUTOMATE_"
+
+
+def setting(name: str, default: Any = None) -> Any:
+    """The setting *name*, or *default* if it is missing or None."""
+    value = getattr(settings, name, None)
+    return default if value is None else value
+
+
+def options(name: str) -> Mapping[str, Any]:
+    """The dictionary setting *name*, empty if it is missing."""
+    value = setting(name, {})
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{name} must be a dictionary, not a {type(value).__name__}")
+    return value
+
+
+def option(name: str, key: str, default: Any = None) -> Any:
+    """The value of *key* in the dictionary setting *name*."""
+    value = options(name).get(key)
+    return default if value is None else value
+
+
+def listed(name: str) -> list[Any]:
+    """The list setting *name*, empty if it is missing."""
+    value = setting(name, ())
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ConfigError(
+            f"{name} must be a list, not a {type(value).__name__}",
+            hint=f"write [{value!r}]" if isinstance(value, str) else None,
+        )
+    return list(value)
+
+
+def unknown() -> list[tuple[str, str]]:
+    """Each setting or key that nobody reads, and the name that may be meant (or nothing)."""
+    found = [
+        (name, _near(name, KEYS)) for name in dir(settings) if _is_ours(name) and name not in KEYS
+    ]
+    for name, keys in KEYS.items():
+        value = setting(name, {}) if keys else {}
+        for key in value if isinstance(value, Mapping) else ():
+            if key not in keys:
+                found.append((f"{name}[{key!r}]", _near(str(key).upper(), keys)))
+    return found
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith(_PREFIX) and not name.startswith("AUTOMATE_SECRET_")
+
+
+def _near(name: str, names: Iterable[str]) -> str:
+    return next(iter(get_close_matches(name, list(names), n=1)), "")
+
+
+def load(path: Any, name: str) -> Any:
+    """
+    What *path* (``package.module.Name``, or with a colon) stands for; anything but text as it is.
+
+    Raises `ConfigError` that names the setting *name*.
+    """
+    if not isinstance(path, str):
+        return path
+    try:
+        return resolve_name(path)
+    except Exception as error:
+        raise ConfigError(
+            f"{name}: {path!r} can't be imported: {type(error).__name__}: {error}",
+            hint="give the dotted path of a module and of a name in it",
+        ) from error
+
+
+def secrets_backends() -> list[Any]:
+    """The backends of ``AUTOMATE_SECRETS``, made."""
+    return [_secrets_backend(entry) for entry in listed("AUTOMATE_SECRETS")]
+
+
+def _secrets_backend(entry: Any) -> Any:
+    arguments: Mapping[str, Any] = {}
+    if isinstance(entry, Mapping):
+        if set(entry) - {"BACKEND", "OPTIONS"} or "BACKEND" not in entry:
+            raise ConfigError(
+                "AUTOMATE_SECRETS: an entry has other keys than BACKEND and OPTIONS",
+                hint="write {'BACKEND': 'myapp.secrets.VaultBackend', 'OPTIONS': {…}}",
+            )
+        entry, arguments = entry["BACKEND"], entry.get("OPTIONS") or {}
+    backend = load(entry, "AUTOMATE_SECRETS")
+    if not isinstance(backend, type):
+        return backend
+    try:
+        return backend(**arguments)
+    except TypeError:
+        # Its text may hold the options, and those may hold a token.
+        raise ConfigError(
+            f"AUTOMATE_SECRETS: {backend.__qualname__} can't be made with these options",
+            hint=f"it was given: {', '.join(arguments) or 'none'}",
+        ) from None
+
+
+def workflows() -> list[Any]:
+    """The entries of ``AUTOMATE_WORKFLOWS``: files and folders as paths, the others loaded."""
+    found: list[Any] = []
+    for entry in listed("AUTOMATE_WORKFLOWS"):
+        if not isinstance(entry, str):
+            found.append(entry)
+        elif "/" in entry or "\\" in entry or entry.endswith((".yaml", ".yml", ".json", ".py")):
+            found.append(Path(entry))
+        else:
+            found += _workflows_in(load(entry, "AUTOMATE_WORKFLOWS"), entry)
+    return found
+
+
+def _workflows_in(loaded: Any, path: str) -> list[Any]:
+    if not isinstance(loaded, ModuleType):
+        return list(loaded) if isinstance(loaded, (list, tuple)) else [loaded]
+    held = [getattr(loaded, "workflow", None), *getattr(loaded, "workflows", ())]
+    if not any(held):
+        raise ConfigError(
+            f"AUTOMATE_WORKFLOWS: module {path!r} holds no workflow",
+            hint="name one in it, or call it `workflow`, or a list of them `workflows`",
+        )
+    return [each for each in held if each is not None]

@@ -1,0 +1,44 @@
+"""Looking after the database connections of a worker's threads, as a request does for its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from automate_kernel.plugins import hookimpl
+from django.db import connections
+
+__all__ = ["FreshConnections", "freshen"]
+
+# Servers, proxies and firewalls cut idle connections; none that is common does so within a minute.
+_IDLE_SECONDS = 60.0
+_thread = threading.local()
+
+
+def freshen() -> None:
+    """
+    Close this thread's connections that are broken or may have been cut while they were idle.
+
+    ``CONN_MAX_AGE`` of 0 means "to the end of the request" and a worker has none, so it does not
+    count here: a connection per call would cost more than most calls.
+    """
+    now = time.monotonic()
+    idle = now - getattr(_thread, "used_at", now)
+    _thread.used_at = now
+    for connection in connections.all(initialized_only=True):
+        if connection.in_atomic_block:
+            continue
+        if connection.errors_occurred or connection.settings_dict["CONN_MAX_AGE"]:
+            connection.close_if_unusable_or_obsolete()
+        elif idle > _IDLE_SECONDS:
+            connection.close()
+
+
+class FreshConnections:
+    """The hook that does so around every call of an action or a capability."""
+
+    @hookimpl
+    def automate_before_call(self, call: Any) -> None:
+        """Begin with connections that work."""
+        freshen()

@@ -1,0 +1,218 @@
+"""
+The kernel's tables as Django models: to look at with the ORM, in the admin and in reports.
+
+Write through the kernel (`automate_django.emit`, the outbox stores), which keeps columns that
+depend on each other right.
+"""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+
+__all__ = [
+    "OutboxItem",
+    "OutboxLane",
+    "OutboxPause",
+    "WebhookDelivery",
+    "WorkflowDefinition",
+    "WorkflowExecution",
+    "WorkflowStep",
+]
+
+
+class OutboxItem(models.Model):
+    """One unit of work."""
+
+    id = models.UUIDField(primary_key=True)
+    kind = models.CharField(max_length=200)
+    payload = models.JSONField()
+    headers = models.JSONField()
+    status = models.CharField(max_length=16)
+    waiting_for = models.CharField(max_length=8, null=True)
+    priority = models.IntegerField()
+    attempt_count = models.IntegerField()
+    max_attempts = models.IntegerField()
+    next_attempt_at = models.DateTimeField()
+    sort_at = models.DateTimeField()
+    lease_owner = models.CharField(max_length=200, null=True)
+    lease_token = models.UUIDField(null=True)
+    lease_expires_at = models.DateTimeField(null=True)
+    idempotency_key = models.CharField(max_length=255, null=True)
+    tenant_id = models.CharField(max_length=200, null=True)
+    ordering_key = models.CharField(max_length=200, null=True)
+    last_error_code = models.CharField(max_length=64, null=True)
+    last_error = models.TextField(null=True)
+    created_at = models.DateTimeField()
+    updated_at = models.DateTimeField()
+    completed_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "automate_outbox"
+        verbose_name = "outbox item"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["idempotency_key"], name="automate_outbox_idempotency"
+            ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["sort_at", "id"],
+                name="automate_outbox_ready",
+                condition=Q(waiting_for="worker"),
+            ),
+            models.Index(
+                fields=["next_attempt_at"],
+                name="automate_outbox_later",
+                condition=Q(waiting_for="time"),
+            ),
+            models.Index(
+                fields=["lease_expires_at"],
+                name="automate_outbox_lease",
+                condition=Q(lease_expires_at__isnull=False),
+            ),
+            models.Index(
+                fields=["ordering_key", "id"],
+                name="automate_outbox_ordering",
+                condition=Q(ordering_key__isnull=False, waiting_for__isnull=False),
+            ),
+            models.Index(
+                fields=["completed_at"],
+                name="automate_outbox_finished",
+                condition=Q(completed_at__isnull=False),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        # Without payload and error text: what names an object ends in logs and pages.
+        return f"{self.kind} {self.id}"
+
+
+class OutboxLane(models.Model):
+    """The item that runs for an ordering key."""
+
+    ordering_key = models.CharField(max_length=200, primary_key=True)
+    item_id = models.UUIDField()
+    lease_token = models.UUIDField()
+
+    class Meta:
+        db_table = "automate_outbox_lane"
+        indexes = [models.Index(fields=["item_id"], name="automate_outbox_lane_item")]
+
+    def __str__(self) -> str:
+        return self.ordering_key
+
+
+class OutboxPause(models.Model):
+    """A kind whose items are not claimed for now."""
+
+    kind = models.CharField(max_length=200, primary_key=True)
+    reason = models.TextField(null=True)
+    created_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "automate_outbox_pause"
+
+    def __str__(self) -> str:
+        return self.kind
+
+
+class WorkflowDefinition(models.Model):
+    """A workflow as it was when an execution of it began."""
+
+    id = models.CharField(max_length=64, primary_key=True)
+    name = models.CharField(max_length=200)
+    body = models.JSONField()
+    created_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "automate_definition"
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.id[:12]}"
+
+
+class WorkflowExecution(models.Model):
+    """One run of a workflow for one event."""
+
+    id = models.UUIDField(primary_key=True)
+    workflow = models.CharField(max_length=200)
+    definition = models.ForeignKey(
+        WorkflowDefinition,
+        models.DO_NOTHING,
+        related_name="executions",
+        db_constraint=False,
+        db_index=False,
+    )
+    status = models.CharField(max_length=16)
+    event = models.JSONField()
+    tenant_id = models.CharField(max_length=200, null=True)
+    item_id = models.UUIDField()
+    error_code = models.CharField(max_length=64, null=True)
+    error = models.TextField(null=True)
+    created_at = models.DateTimeField()
+    updated_at = models.DateTimeField()
+    completed_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "automate_execution"
+        indexes = [
+            models.Index(fields=["created_at"], name="automate_execution_recent"),
+            models.Index(fields=["workflow", "created_at"], name="automate_execution_workflow"),
+            models.Index(fields=["status", "created_at"], name="automate_execution_status"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.workflow} {self.id}"
+
+
+class WorkflowStep(models.Model):
+    """One step of an execution; with ``for_each``, one element of it."""
+
+    id = models.UUIDField(primary_key=True)
+    execution = models.ForeignKey(
+        WorkflowExecution,
+        models.DO_NOTHING,
+        related_name="steps",
+        db_constraint=False,
+        db_index=False,
+    )
+    step_id = models.CharField(max_length=200)
+    position = models.IntegerField()
+    status = models.CharField(max_length=16)
+    attempts = models.IntegerField()
+    output = models.JSONField(null=True)
+    error_code = models.CharField(max_length=64, null=True)
+    error = models.TextField(null=True)
+    started_at = models.DateTimeField(null=True)
+    next_attempt_at = models.DateTimeField(null=True)
+    completed_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "automate_step"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["execution", "step_id", "position"], name="automate_step_once"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.step_id if self.position < 0 else f"{self.step_id}[{self.position}]"
+
+
+class WebhookDelivery(models.Model):
+    """A webhook delivery that was accepted, so that its repetition is known."""
+
+    id = models.CharField(max_length=64, primary_key=True)
+    connector = models.CharField(max_length=200)
+    trigger_name = models.CharField(max_length=200)
+    item_id = models.UUIDField()
+    received_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "automate_webhook_delivery"
+        verbose_name_plural = "webhook deliveries"
+        indexes = [models.Index(fields=["received_at"], name="automate_delivery_received")]
+
+    def __str__(self) -> str:
+        return f"{self.connector}.{self.trigger_name} {self.id[:12]}"

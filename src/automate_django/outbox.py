@@ -1,0 +1,90 @@
+"""
+The claim stores and the reaper under the names that the specification gives them.
+
+::
+
+    store = SkipLockedClaimOutboxStore(lease_seconds=300)
+    for item in store.claim_batch("worker-1", limit=10):
+        process(item)
+        store.mark_success(item.id, "worker-1")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from automate_kernel import outbox
+from automate_kernel.outbox import Outcome, OutboxStore
+from django.db import transaction as django_transaction
+
+from .storage import DjangoStorage, is_open
+
+if TYPE_CHECKING:
+    _Base = outbox.RowsOutboxStore
+else:
+    _Base = object
+
+__all__ = ["OptimisticClaimOutboxStore", "OutboxReaper", "SkipLockedClaimOutboxStore"]
+
+
+class _InDjango(_Base):
+    storage: DjangoStorage
+
+    def __init__(
+        self,
+        storage: DjangoStorage | None = None,
+        *,
+        using: str | None = None,
+        lease_seconds: float = 300,
+        **options: Any,
+    ) -> None:
+        storage = storage or DjangoStorage(using)
+        super().__init__(storage, lease_seconds=lease_seconds, **options)
+
+    def acknowledge(
+        self, worker_id: str, outcomes: Sequence[Outcome], *, transaction: Any = None
+    ) -> set[str]:
+        """Record outcomes, in the open ``atomic()`` block if there is one."""
+        connection = self.storage.connection
+        if transaction is None and is_open(connection):
+            # Its leases are forgotten with the commit: after a rollback they are still held.
+            lost = super().acknowledge(worker_id, outcomes, transaction=connection)
+            if connection.in_atomic_block:
+                django_transaction.on_commit(
+                    lambda: self.forget([outcome.item_id for outcome in outcomes]),
+                    using=connection.alias,
+                )
+            return lost
+        return super().acknowledge(worker_id, outcomes, transaction=transaction)
+
+
+class SkipLockedClaimOutboxStore(_InDjango, outbox.SkipLockedClaimOutboxStore):
+    """
+    An outbox that claims with ``FOR UPDATE SKIP LOCKED``.
+
+    *using* is the database's alias; the other options are those of its base class. What is done
+    inside an ``atomic()`` block belongs to that block.
+    """
+
+
+class OptimisticClaimOutboxStore(_InDjango, outbox.OptimisticClaimOutboxStore):
+    """An outbox that claims without row locks, for any database; options as its sibling's."""
+
+
+class OutboxReaper(outbox.OutboxReaper):
+    """
+    Recovers items whose worker died.
+
+    Without *store* it works for the project's own outbox, and an execution whose item is given up
+    fails with it. A worker reaps by itself; this is for a project that runs its own loop.
+    """
+
+    def __init__(
+        self, store: OutboxStore | None = None, *, stale_threshold_seconds: float = 600
+    ) -> None:
+        if store is None:
+            from .kernel import get_kernel
+
+            store = get_kernel().outbox
+        super().__init__(store, stale_threshold_seconds=stale_threshold_seconds)

@@ -1,0 +1,112 @@
+"""
+The kernel's seven signals as Django's, for ``@receiver``, ``dispatch_uid`` and ``send_robust``.
+
+*sender* is the kernel's class; the keyword arguments are listed in `automate_kernel.signals`.
+A receiver that raises is logged by Django (``django.dispatch``) and changes no outcome. Where an
+``atomic()`` block is open, receivers run once it commits; inside a ``TestCase`` they do in
+``captureOnCommitCallbacks(execute=True)``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from inspect import iscoroutinefunction
+from typing import Any
+
+import django
+from automate_kernel import signals as kernel_signals
+from automate_kernel.errors import ConfigError
+from django.db import transaction
+from django.dispatch import Signal
+
+__all__ = [
+    "event_received",
+    "step_completed",
+    "step_failed",
+    "step_started",
+    "workflow_completed",
+    "workflow_failed",
+    "workflow_started",
+]
+
+_AWAITS = django.VERSION >= (5, 0)
+
+
+class KernelSignal(Signal):
+    """A signal that refuses the receivers which this version of Django would never run."""
+
+    def connect(self, receiver: Callable[..., Any], *args: Any, **options: Any) -> None:
+        """Connect *receiver*, as `django.dispatch.Signal.connect` does."""
+        call = getattr(receiver, "__call__", None)  # noqa: B004  (a callable object's own method)
+        if not _AWAITS and (iscoroutinefunction(receiver) or iscoroutinefunction(call)):
+            raise ConfigError(
+                f"receiver {receiver!r} is an async def",
+                hint="Django 4.2 never runs those: use a plain function, or Django 5.0",
+            )
+        super().connect(receiver, *args, **options)
+
+
+event_received = KernelSignal()
+workflow_started = KernelSignal()
+workflow_completed = KernelSignal()
+workflow_failed = KernelSignal()
+step_started = KernelSignal()
+step_completed = KernelSignal()
+step_failed = KernelSignal()
+
+
+def connect_forwarders() -> None:
+    """Make each of the kernel's signals send its Django counterpart. Doing it twice does no harm."""
+    for name in __all__:
+        # blinker would drop a local function: it holds receivers weakly unless told otherwise.
+        getattr(kernel_signals, name).connect(_FORWARDERS[name], weak=False)
+
+
+def _forwarder(signal: Signal) -> Callable[..., Any]:
+    def forward(sender: Any, **arguments: Any) -> Any:
+        return _forward(signal, sender, arguments)
+
+    return forward
+
+
+_FORWARDERS = {name: _forwarder(globals()[name]) for name in __all__}
+
+
+def _forward(signal: Signal, kernel: Any, arguments: dict[str, Any]) -> Any:
+    if not signal.receivers:
+        return None
+    sender = type(kernel)
+    if _in_loop():
+        # Given back to the kernel, which awaits it: plain receivers then run on a thread.
+        return _asend(signal, sender, arguments)
+    connection = _connection(kernel)
+    if connection is not None and connection.in_atomic_block:
+        transaction.on_commit(
+            lambda: signal.send_robust(sender, **arguments), using=connection.alias, robust=True
+        )
+    else:
+        signal.send_robust(sender, **arguments)
+    return None
+
+
+def _in_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+async def _asend(signal: Signal, sender: Any, arguments: dict[str, Any]) -> None:
+    if _AWAITS:
+        await signal.asend_robust(sender, **arguments)
+    else:
+        from asgiref.sync import sync_to_async
+
+        await sync_to_async(signal.send_robust)(sender, **arguments)
+
+
+def _connection(kernel: Any) -> Any:
+    """The connection to the database of *kernel*, if that is one of Django's."""
+    return getattr(getattr(kernel, "storage", None), "connection", None)

@@ -1,0 +1,196 @@
+"""The kernel's `Storage` and `Rows` on a Django database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from automate_kernel.errors import ConfigError, StorageError
+from automate_kernel.storage import DIALECTS, Clock, SqlRows, Wakeup
+from automate_kernel.storage.listen import ListenWakeup
+from django.conf import settings
+from django.db import Error, InterfaceError, OperationalError, connections, router, transaction
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+__all__ = ["DjangoRows", "DjangoStorage", "is_open"]
+
+T = TypeVar("T")
+
+
+class DjangoRows(SqlRows):
+    """`Rows` on one Django connection, below the ORM."""
+
+    def __init__(self, connection: BaseDatabaseWrapper, clock: Clock | None = None) -> None:
+        dialect = DIALECTS.get(connection.vendor)
+        if dialect is None:
+            raise ConfigError(
+                f"the database {connection.alias!r} is of the unsupported kind {connection.vendor!r}",
+                hint="use PostgreSQL, SQLite, MariaDB or MySQL",
+            )
+        super().__init__(dialect, "%s", clock)
+        self.native = connection
+
+    def run(self, sql: str, parameters: Sequence[Any], *, fetch: bool) -> Any:
+        """Run one statement through a cursor of the host's connection."""
+        try:
+            with self.native.cursor() as cursor:
+                cursor.execute(sql, parameters)
+                return cursor.fetchall() if fetch else cursor.rowcount
+        except Error as error:
+            raise storage_error(error, self.native.alias) from error
+
+
+class DjangoStorage:
+    """
+    The kernel's tables in a Django database.
+
+    Inside an ``atomic()`` block of the host everything joins that block, and is committed or
+    rolled back with it; a *transaction* need not be given. *using* is the database's alias; left
+    out, the database router says where outbox items are written. *listen* turns LISTEN on
+    PostgreSQL off (behind a pooler in transaction mode, say), and workers then poll.
+    """
+
+    def __init__(
+        self, using: str | None = None, *, clock: Clock | None = None, listen: bool = True
+    ) -> None:
+        self._using = using
+        self._clock = clock
+        self._listen = listen
+
+    def __repr__(self) -> str:
+        return f"DjangoStorage(using={self.alias!r})"
+
+    @property
+    def alias(self) -> str:
+        """The alias of the database that holds our tables."""
+        if self._using is None:
+            from .models import OutboxItem
+
+            self._using = router.db_for_write(OutboxItem)
+        return self._using
+
+    @property
+    def connection(self) -> BaseDatabaseWrapper:
+        """This thread's connection to it."""
+        return connections[self.alias]
+
+    @property
+    def supports_skip_locked(self) -> bool:
+        """Whether the database knows ``SKIP LOCKED``."""
+        return self.connection.vendor != "sqlite"
+
+    @contextmanager
+    def begin(self, transaction: Any = None) -> Iterator[DjangoRows]:
+        """
+        Rows in the open ``atomic()`` block, or in a transaction of their own.
+
+        *transaction* may name the connection whose block is meant, which must then be open.
+        """
+        connection = self.connection if transaction is None else transaction
+        if not hasattr(connection, "in_atomic_block"):
+            raise StorageError(
+                f"a {type(transaction).__name__} is no Django transaction",
+                hint="leave it out: the open transaction.atomic() block is meant",
+            )
+        if is_open(connection):
+            yield self._rows(connection)
+        elif transaction is None:
+            with self._own(connection) as rows:
+                yield rows
+        else:
+            raise StorageError(
+                f"no transaction is open on the database {connection.alias!r}",
+                hint="open transaction.atomic(), or leave *transaction* out",
+            )
+
+    @contextmanager
+    def _own(self, connection: BaseDatabaseWrapper) -> Iterator[DjangoRows]:
+        if connection.errors_occurred:
+            # A worker's thread outlives a restart of the server: nobody else looks after it.
+            connection.close_if_unusable_or_obsolete()
+        of_host: Error | None = None
+        try:
+            with transaction.atomic(using=connection.alias):
+                rows = self._rows(connection)
+                if rows.dialect.first:
+                    rows.run(rows.dialect.first, (), fetch=False)
+                try:
+                    yield rows
+                except Error as error:
+                    of_host = error
+                    raise
+        except Error as error:
+            # What a handler's own query raised is the handler's to see as it is.
+            if error is of_host:
+                raise
+            raise storage_error(error, connection.alias) from error
+
+    def _rows(self, connection: BaseDatabaseWrapper) -> DjangoRows:
+        if connection.vendor == "postgresql" and not settings.USE_TZ:
+            # Django would then read our instants as local times, and twice a year wrong ones.
+            raise ConfigError("automate_django needs time zones", hint="set USE_TZ = True")
+        return DjangoRows(connection, self._clock)
+
+    async def abegin(self, transaction: Any, work: Callable[[DjangoRows], T]) -> T:
+        """Run *work* in Django's synchronous thread, and in the ``atomic()`` block open there."""
+        from asgiref.sync import sync_to_async
+
+        return await sync_to_async(self._work, thread_sensitive=True)(transaction, work)
+
+    def _work(self, transaction: Any, work: Callable[[DjangoRows], T]) -> T:
+        with self.begin(transaction) as rows:
+            return work(rows)
+
+    def wakeup(self, channel: str) -> Wakeup | None:
+        """LISTEN on PostgreSQL with psycopg 3; None elsewhere."""
+        if not self._listen or self.connection.vendor != "postgresql":
+            return None
+        from django.db.backends.postgresql.psycopg_any import is_psycopg3
+
+        return ListenWakeup(self._listening_connection, channel) if is_psycopg3 else None
+
+    def _listening_connection(self) -> Any:
+        # A copy of Django's own, past its pool: LISTEN holds on to one connection for good.
+        copy = self.connection.copy()
+        copy.settings_dict["OPTIONS"].pop("pool", None)
+        copy.settings_dict["AUTOCOMMIT"] = True
+        copy.connect()
+        return copy.connection
+
+    def create_tables(self) -> None:
+        """Run our migrations."""
+        from django.core.management import call_command
+
+        call_command(
+            "migrate", "automate_django", database=self.alias, verbosity=0, interactive=False
+        )
+
+    def describe(self) -> str:
+        """The database's alias, kind and name."""
+        connection = self.connection
+        return f"{self.alias} ({connection.display_name} {connection.settings_dict['NAME']})"
+
+    def close(self) -> None:
+        """Do nothing: the connections are Django's."""
+
+
+def is_open(connection: BaseDatabaseWrapper) -> bool:
+    """Whether the host has a transaction open: an ``atomic()`` block, or autocommit turned off."""
+    return connection.in_atomic_block or not connection.get_autocommit()
+
+
+def storage_error(error: Error, alias: str) -> StorageError:
+    """What the driver said, in one line, with the remedy where it is known."""
+    text = (str(error).strip() or type(error).__name__).split("\n")[0]
+    hint, lowered = None, text.lower()
+    retryable = isinstance(error, (OperationalError, InterfaceError))
+    if "no such table" in lowered or "relation" in lowered and "does not exist" in lowered:
+        hint, retryable = f"run: manage.py migrate automate_django --database {alias}", False
+    elif "readonly" in lowered or "read-only" in lowered:
+        hint = "the database can't be written: check the file's and its folder's permissions"
+    elif "is locked" in lowered:
+        hint = "give SQLite's OPTIONS a longer timeout and transaction_mode IMMEDIATE (Django 5.1)"
+    return StorageError(f"database {alias!r}: {text}", hint=hint, retryable=retryable)

@@ -1,0 +1,258 @@
+"""Calls actions and capabilities by name: config, secrets, hooks, time limits, errors."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import inspect
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from .base import Plugin, create
+from .connectors import Connector
+from .context import Call, ConnectorContext, ProviderContext, calling
+from .errors import AutomateError, ErrorCodes
+from .failures import normalize
+from .operations import OperationSpec
+from .plugins import Plugins
+from .portal import Portal
+from .providers import BaseProvider
+from .secrets import Redactor, SecretResolver
+from .templates import areveal, masked, reveal
+
+__all__ = ["Invoker"]
+
+logger = logging.getLogger(__name__)
+Work = Callable[[Any], Any]
+
+
+class Invoker:
+    """
+    Finds operations by name and calls them.
+
+    *config* holds the configuration of connectors and providers by key; text in it may be
+    ``$secret:KEY``. Instances are made once and shared by all threads.
+    """
+
+    def __init__(
+        self,
+        plugins: Plugins,
+        secrets: SecretResolver,
+        *,
+        config: Mapping[str, Mapping[str, Any]],
+        settings: Mapping[str, Any],
+        compile_config: Callable[[Any], Any],
+    ) -> None:
+        self._plugins = plugins
+        self._secrets = secrets
+        self._redactor: Redactor = secrets.redactor
+        self._config = config
+        self._settings = settings
+        self._compile_config = compile_config
+        self._functions: dict[str, OperationSpec] = {}
+        self._instances: dict[tuple[str, str], Plugin] = {}
+        self._lock = threading.RLock()
+        self.portal = Portal()
+
+    # -- finding -----------------------------------------------------------------------------
+
+    def add(self, spec: OperationSpec) -> None:
+        """Add a function of the host as an operation."""
+        if spec.name in self._functions:
+            raise AutomateError(
+                ErrorCodes.ALREADY_EXISTS, f"there is an action {spec.name!r} already"
+            )
+        self._functions[spec.name] = spec
+
+    def instance(self, kind: str, key: str) -> Any:
+        """The connector or provider *key*, created with its config at the first use."""
+        with self._lock:
+            found = self._instances.get((kind, key))
+            if found is None:
+                found = self._instances[kind, key] = self._create(kind, key)
+            return found
+
+    def _create(self, kind: str, key: str) -> Plugin:
+        cls = self._plugins.get(kind, key)
+        context = ProviderContext if kind == "provider" else ConnectorContext
+        ctx = context(
+            key=key,
+            secrets=self._secrets,
+            settings=self._settings,
+            redact=self._redactor.redact,
+        )
+        config = reveal(self._compile_config(dict(self._config.get(key, {}))), self._secrets)
+        instance: Plugin = create(cls, config, ctx)
+        return instance
+
+    def find(self, name: str) -> tuple[OperationSpec, Work]:
+        """
+        An operation's spec, and the function that performs it on revealed input.
+
+        Raises ``NOT_FOUND`` that says what there is.
+        """
+        spec = self._functions.get(name)
+        if spec is not None:
+            function = spec
+            return spec, lambda data: self._call_function(function, data)
+        owner, _, operation = name.partition(".")
+        connectors, providers = self._plugins.connectors.keys(), self._plugins.providers.keys()
+        if operation and owner in connectors:
+            connector: Connector = self.instance("connector", owner)
+            return connector.find_action(operation), lambda data: connector.call_action(
+                operation, data
+            )
+        if operation and owner in providers:
+            provider: BaseProvider = self.instance("provider", owner)
+            return provider.find_capability(operation), lambda data: provider.call_capability(
+                operation, data
+            )
+        self._raise_if_known(owner)
+        known = [*self._functions, *(f"{key}.…" for key in sorted({*connectors, *providers}))]
+        close = get_close_matches(name, known, n=1) or get_close_matches(owner, known, n=1)
+        raise AutomateError(
+            ErrorCodes.NOT_FOUND,
+            f"there is no action {name!r}",
+            hint=(f"did you mean {close[0]!r}? " if close else "")
+            + f"there are: {', '.join(known) or 'none; register one or install a connector'}",
+        )
+
+    def _raise_if_known(self, owner: str) -> None:
+        """Raise what is wrong with the plugin *owner*, if there is one that can't be used."""
+        for kind in ("connector", "provider"):
+            if any(record.key == owner for record in self._plugins.records(kind)):
+                self._plugins.get(kind, owner)
+
+    def _call_function(self, spec: OperationSpec, data: Any) -> Any:
+        result = spec.call(data)
+        if inspect.isawaitable(result):
+            return self._dumped(spec, result)
+        return spec.dump(result)
+
+    async def _dumped(self, spec: OperationSpec, result: Any) -> Any:
+        return spec.dump(await result)
+
+    # -- calling -----------------------------------------------------------------------------
+
+    def invoke(self, name: str, data: Any, *, call: Call, timeout: float | None = None) -> Any:
+        """
+        Call an operation and return its output as JSON, secrets taken out.
+
+        Secrets in *data* are handles, revealed for the call alone. Raises `AutomateError` only.
+        An async operation runs on the portal's loop; *timeout* leaves a plain function running on
+        its thread, whose result is dropped.
+        """
+        return self._guarded(name, data, call, lambda: self._invoke(name, data, call, timeout))
+
+    def _invoke(self, name: str, data: Any, call: Call, timeout: float | None) -> Any:
+        _, perform = self.find(name)
+        work = functools.partial(self._perform, perform, data, call)
+        result = work() if timeout is None else _within(work, timeout)
+        if inspect.isawaitable(result):
+            return self.portal.run(self._await(result, call), timeout)
+        return result
+
+    def _perform(self, perform: Work, data: Any, call: Call) -> Any:
+        with self._secrets.session(), calling(call):
+            return perform(reveal(data, self._secrets))
+
+    async def _await(self, result: Any, call: Call) -> Any:
+        with calling(call):
+            return await result
+
+    async def ainvoke(
+        self, name: str, data: Any, *, call: Call, timeout: float | None = None
+    ) -> Any:
+        """`invoke` for asynchronous code; a plain function runs on a thread."""
+        self._before(call, data)
+        try:
+            work = self._ainvoke(name, data, call)
+            output = self._clean(await asyncio.wait_for(work, timeout))
+        except Exception as error:
+            raise self._failed(name, call, error) from None
+        self._plugins.notify("automate_after_call", call=call, output=output, error=None)
+        return output
+
+    async def _ainvoke(self, name: str, data: Any, call: Call) -> Any:
+        _, perform = await asyncio.to_thread(self.find, name)
+        with calling(call):
+            revealed = await areveal(data, self._secrets)
+            result = await asyncio.to_thread(perform, revealed)
+            return await result if inspect.isawaitable(result) else result
+
+    def _guarded(self, name: str, data: Any, call: Call, work: Callable[[], Any]) -> Any:
+        try:
+            self._before(call, data)
+            output = self._clean(work())
+        except Exception as error:
+            # None: what caused it may hold a secret, and whoever logs this would print it.
+            raise self._failed(name, call, error) from None
+        self._plugins.notify("automate_after_call", call=call, output=output, error=None)
+        return output
+
+    def _before(self, call: Call, data: Any) -> None:
+        self._plugins.hook.automate_before_call(call=call, input=masked(data))
+
+    def _clean(self, output: Any) -> Any:
+        return self._redactor.redact_value(output)
+
+    def _failed(self, name: str, call: Call, error: Exception) -> AutomateError:
+        known = error if isinstance(error, AutomateError) else normalize(
+            error, what=f"action {name!r}", redact=self._redactor.redact
+        )  # fmt: skip
+        clean = AutomateError(
+            known.code,
+            self._redactor.redact(known.message),
+            hint=self._redactor.redact(known.hint) if known.hint else None,
+            retryable=known.retryable,
+            retry_after=known.retry_after,
+        )
+        if not isinstance(error, AutomateError):
+            logger.warning("%s failed: %s", name, self._redactor.redact_exception(error))
+        self._plugins.notify("automate_after_call", call=call, output=None, error=clean)
+        return clean
+
+    def close(self) -> None:
+        """Close every instance and the portal."""
+        with self._lock:
+            instances, self._instances = list(self._instances.values()), {}
+        for instance in instances:
+            try:
+                result = instance.close()
+                if inspect.isawaitable(result):
+                    self.portal.run(_awaited(result), 10)
+            except Exception:
+                logger.exception("closing %r failed", instance)
+        self.portal.close()
+
+
+async def _awaited(result: Any) -> Any:
+    return await result
+
+
+def _within(work: Callable[[], Any], timeout: float) -> Any:
+    """The result of *work*, on a thread of its own that is left alone when time is up."""
+    box: list[Any] = []
+    failure: list[BaseException] = []
+    context = contextvars.copy_context()
+
+    def run() -> None:
+        try:
+            box.append(context.run(work))
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=run, name="automate-timed", daemon=True)
+    thread.start()
+    thread.join(timeout)
+    if failure:
+        raise failure[0]
+    if not box:
+        raise AutomateError(
+            ErrorCodes.DEADLINE_EXCEEDED, f"it took longer than {timeout:g} seconds"
+        )
+    return box[0]

@@ -1,0 +1,481 @@
+"""The composition root: one object that holds a host's plugins, secrets, workflows and storage."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .catalogue import Catalogue
+from .context import Call
+from .errors import AutomateError, ConfigError, ErrorCodes, WebhookRejectedError
+from .invocation import Invoker
+from .operations import operation_from_function
+from .outbox import Backoff, NewItem, OutboxItem, OutboxReaper, OutboxStore, RowsOutboxStore
+from .outbox.chores import Chore
+from .outbox.handlers import Handler
+from .outbox.item import ItemStatus, new_id
+from .outbox.worker import Worker, WorkerStats, run_inline
+from .plugins import Plugins
+from .secrets import EnvSecretsBackend, Redactor, SecretResolver, SecretsBackend
+from .storage import MemoryStorage, Rows, Storage
+from .templates import EnvironmentResolver, FilterRegistry, TemplateContext, TemplateEngine
+from .templates.filters import default_filters
+from .webhooks import ReplayLedger, WebhookReceipt
+from .workflows.execution import Event, EventType, Execution
+from .workflows.model import Workflow
+from .workflows.runner import EVENT, Runner
+from .workflows.state import ADVANCE, ExecutionStore
+from .workflows.ticker import Ticker
+
+__all__ = ["Kernel"]
+
+logger = logging.getLogger(__name__)
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Kernel:
+    """
+    Everything that one host needs, put together.
+
+    *storage* is where events and executions live: `MemoryStorage` by default, else an adapter's
+    (``SqlAlchemyStorage(engine)``, ``DjangoStorage()``). *plugins* are classes or dotted paths;
+    with *discover* the installed ones count too. *config* holds each plugin's configuration by
+    its key, in which text may be ``$secret:KEY``. *secrets* are backends, or a mapping for tests;
+    by default the environment variables ``AUTOMATE_SECRET_…``. *workflows* are objects, files or
+    folders. *env_allow* names the environment variables that templates may read. With *strict*
+    a broken plugin raises. Raises `ConfigError` for what can't work.
+    """
+
+    def __init__(
+        self,
+        storage: Storage | None = None,
+        *,
+        plugins: Iterable[Any] = (),
+        config: Mapping[str, Mapping[str, Any]] | None = None,
+        secrets: SecretsBackend | Iterable[Any] | Mapping[str, str] | None = None,
+        workflows: Iterable[Workflow | str | Path] = (),
+        outbox: OutboxStore | None = None,
+        env_allow: Iterable[str] = (),
+        settings: Mapping[str, Any] | None = None,
+        discover: bool = True,
+        strict: bool = False,
+        disabled: Iterable[str] = (),
+        winners: Mapping[str, str] | None = None,
+        listed: Mapping[str, Any] | None = None,
+        lease_seconds: float = 300.0,
+    ) -> None:
+        self.storage: Storage = storage if storage is not None else MemoryStorage()
+        self.plugins = Plugins(discover, strict, disabled, winners, settings=listed)
+        for plugin in plugins:
+            self.plugins.register(plugin)
+        self.redactor = Redactor()
+        self.secrets = SecretResolver(self._backends(secrets), self.redactor)
+        self.env = EnvironmentResolver(tuple(env_allow))
+        self.filters = FilterRegistry(default_filters)
+        self.templates = TemplateEngine(self.filters)
+        self.outbox: OutboxStore = outbox or RowsOutboxStore(
+            self.storage, lease_seconds=lease_seconds
+        )
+        self._invoker = Invoker(
+            self.plugins,
+            self.secrets,
+            config=config or {},
+            settings=settings or {},
+            compile_config=self._render_config,
+        )
+        self.executions = ExecutionStore(self.storage, self.outbox)
+        self.workflows = Catalogue(self.templates, self._context, self.executions.definition)
+        self._runner = Runner(
+            self.executions,
+            invoke=self._invoker.invoke,
+            programs=self.workflows.program,
+            listening=self.workflows.listening,
+            sender=self,
+        )
+        self._ticker = Ticker(self.storage, lambda: self.workflows, self._fire)
+        self._ledger = ReplayLedger()
+        self._given_up: list[OutboxItem] = []
+        self._handlers: dict[str, Handler] = {}
+        self._add_handler(Handler(EVENT, self._runner.handle_event))
+        self._add_handler(Handler(ADVANCE, self._runner.handle_advance))
+        if isinstance(self.outbox, RowsOutboxStore) and self.outbox.on_failed is None:
+            self.outbox.on_failed = self._item_failed
+        self._add_plugin_filters()
+        for workflow in workflows:
+            self.add_workflow(workflow)
+        self.plugins.hook.automate_configure(kernel=self)
+
+    def __repr__(self) -> str:
+        return f"<Kernel on {self.storage.describe()}, {len(self.workflows)} workflows>"
+
+    def _backends(self, secrets: Any) -> Iterable[SecretsBackend]:
+        from .secrets import MemorySecretsBackend
+
+        if secrets is None:
+            return [EnvSecretsBackend()]
+        if isinstance(secrets, Mapping):
+            return [MemorySecretsBackend(secrets)]
+        given = [secrets] if isinstance(secrets, (str, SecretsBackend)) else list(secrets)
+        return [one if isinstance(one, SecretsBackend) else self._backend(one) for one in given]
+
+    def _backend(self, name: Any) -> SecretsBackend:
+        """A backend from its class, dotted path or plugin key."""
+        if isinstance(name, str) and name not in self.plugins.keys("secrets_backend"):
+            from .plugins.loading import load_target, normal_target
+
+            name = load_target(normal_target(name))
+        cls = self.plugins.get("secrets_backend", name) if isinstance(name, str) else name
+        try:
+            backend: SecretsBackend = cls()
+        except TypeError as error:
+            raise ConfigError(
+                f"the secrets backend {getattr(cls, '__name__', cls)} needs arguments",
+                hint="pass an instance instead of its path",
+            ) from error
+        return backend
+
+    def _render_config(self, config: Any) -> Any:
+        return self.templates.compile(config, "config").render(TemplateContext(env=self.env))
+
+    def _context(self, event: Any, execution: Any, steps: Any, extra: Any) -> TemplateContext:
+        return TemplateContext(event, execution, steps, self.env, extra)
+
+    def _add_plugin_filters(self) -> None:
+        for key in self.plugins.keys("filter"):
+            self.filters.register(key, self.plugins.get("filter", key))
+
+    # -- what the host brings ------------------------------------------------------------------
+
+    def register(self, plugin: Any, kind: str | None = None, *, key: str | None = None) -> None:
+        """Add a plugin: a class or its dotted path; see `Plugins.register`."""
+        self.plugins.register(plugin, kind, key=key)
+
+    def action(self, name: str, *, idempotent: bool = False, **options: Any) -> Callable[[F], F]:
+        """
+        Make a function, ``def`` or ``async def``, an action that steps can call as *name*.
+
+        Its typed parameters, or its one pydantic parameter, are the schema of its input.
+        """
+
+        def decorate(function: F) -> F:
+            self._invoker.add(
+                operation_from_function(function, name=name, idempotent=idempotent, **options)
+            )
+            return function
+
+        return decorate
+
+    def handler(
+        self,
+        kind: str,
+        *,
+        transactional: bool = False,
+        inline: bool = False,
+        backoff: Backoff | None = None,
+    ) -> Callable[[F], F]:
+        """
+        Make a function the handler of outbox items of *kind*.
+
+        It is called with the item; see `automate_kernel.outbox.handlers.Handler` for the options.
+        """
+
+        def decorate(function: F) -> F:
+            self._add_handler(Handler(kind, function, transactional, inline, backoff or Backoff()))
+            return function
+
+        return decorate
+
+    def _add_handler(self, handler: Handler) -> None:
+        if handler.kind in self._handlers:
+            raise AutomateError(
+                ErrorCodes.ALREADY_EXISTS, f"items of kind {handler.kind!r} have a handler already"
+            )
+        self._handlers[handler.kind] = handler
+
+    def filter(self, name: str) -> Callable[[F], F]:
+        """Make a function a template filter of this kernel alone; `register_filter` is for all."""
+
+        def decorate(function: F) -> F:
+            self.filters.register(name, function)
+            return function
+
+        return decorate
+
+    def add_workflow(self, workflow: Workflow | Mapping[str, Any] | str | Path) -> list[Workflow]:
+        """
+        Add a workflow, or those of a file or folder; returns them.
+
+        Its templates are checked at once. Raises `WorkflowError` or `TemplateError`.
+        """
+        return self.workflows.add(workflow)
+
+    # -- entering ------------------------------------------------------------------------------
+
+    def emit(
+        self,
+        name: str,
+        payload: Any = None,
+        *,
+        transaction: Any = None,
+        source: str = "",
+        tenant_id: str | None = None,
+        delay: float | timedelta = 0.0,
+        priority: int = 0,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+    ) -> str:
+        """
+        Accept the event *name* in the host's *transaction*, and return its id.
+
+        It happens exactly if the transaction commits; without one, when this returns. What
+        *transaction* may be is the storage's to say (a SQLAlchemy ``Session``; in Django nothing).
+        A second event with the same *idempotency_key* is the first one. Raises `PayloadError`.
+        """
+        item = self._event_item(
+            name, payload, "event", source, tenant_id,
+            delay=delay, priority=priority, idempotency_key=idempotency_key,
+            headers=headers or {},
+        )  # fmt: skip
+        return self.outbox.enqueue_many([item], transaction=transaction)[0]
+
+    async def aemit(
+        self, name: str, payload: Any = None, *, transaction: Any = None, **options: Any
+    ) -> str:
+        """`emit` for asynchronous code; *transaction* may be an ``AsyncSession``."""
+        source, tenant_id = options.pop("source", ""), options.pop("tenant_id", None)
+        item = self._event_item(name, payload, "event", source, tenant_id, **options)
+        return (await self.outbox.aenqueue_many([item], transaction))[0]
+
+    def _event_item(
+        self,
+        name: str,
+        payload: Any,
+        kind: EventType,
+        source: str,
+        tenant_id: str | None,
+        **options: Any,
+    ) -> NewItem:
+        if not name:
+            raise ConfigError("an event needs a name", hint='for example "order.created"')
+        body = {
+            "name": name,
+            "type": kind,
+            "source": source,
+            "payload": payload,
+            "occurred_at": datetime.now(timezone.utc).isoformat(),
+        }
+        return NewItem(EVENT, body, tenant_id=tenant_id, **options)
+
+    def receive_webhook(
+        self,
+        connector_key: str,
+        trigger: str,
+        headers: Any,
+        raw_body: bytes,
+        *,
+        transaction: Any = None,
+        tenant_id: str | None = None,
+    ) -> WebhookReceipt:
+        """
+        Verify a webhook and accept it as an event named ``connector.trigger``.
+
+        *headers* is a mapping or a sequence of pairs, *raw_body* the bytes as they came. A
+        delivery that was accepted before comes back with ``duplicate`` set and does nothing.
+        Raises `WebhookRejectedError`, the same for every reason (the log has the reason), and
+        `AutomateError` with ``INVALID_ARGUMENT`` for a body that proves its origin but can't be
+        read.
+        """
+        connector, spec = self._connector_for(connector_key, trigger)
+        if not connector.accepts_webhook(trigger, headers, raw_body):
+            logger.warning("webhook %s.%s refused: not proven", connector_key, trigger)
+            raise WebhookRejectedError("the webhook was refused")
+        payload = connector.parse_webhook(trigger, headers, raw_body)
+        delivery_id = connector.delivery_id(trigger, headers, raw_body)
+        name = spec.event_name or f"{connector_key}.{trigger}"
+        item = self._event_item(
+            name, payload, "webhook", connector_key, tenant_id, id=new_id()
+        )
+        row = item.to_row()
+        with self.storage.begin(transaction) as rows:
+            if delivery_id is not None:
+                first = self._ledger.remember(rows, connector_key, trigger, delivery_id, item.id)
+                if not first:
+                    logger.info("webhook %s.%s came again", connector_key, trigger)
+                    return WebhookReceipt(accepted=True, item_id=None, duplicate=True)
+            del row
+            self.outbox.enqueue_many([item], transaction=rows.native)
+        return WebhookReceipt(accepted=True, item_id=item.id, duplicate=False)
+
+    def _connector_for(self, connector_key: str, trigger: str) -> tuple[Any, Any]:
+        try:
+            connector = self._invoker.instance("connector", connector_key)
+            return connector, connector.find_trigger(trigger)
+        except AutomateError as error:
+            logger.warning("webhook %s.%s refused: %s", connector_key, trigger, error)
+            raise WebhookRejectedError("the webhook was refused") from None
+
+    def start(
+        self,
+        workflow: str,
+        payload: Any = None,
+        *,
+        transaction: Any = None,
+        tenant_id: str | None = None,
+        event: Event | None = None,
+    ) -> str:
+        """
+        Begin an execution of *workflow* by its name, whatever its triggers, and return its id.
+
+        *event* is what it sees as ``event``; by default a manual one with *payload*.
+        """
+        definition = self.workflows[workflow]
+        event = event or Event(
+            id=new_id(),
+            name=workflow,
+            payload=payload,
+            type="manual",
+            tenant_id=tenant_id,
+            occurred_at=datetime.now(timezone.utc).isoformat(),
+        )
+        with self.storage.begin(transaction) as rows:
+            return self.executions.start(rows, definition, event)
+
+    def _fire(self, rows: Rows, workflow: Workflow, trigger: Any, moment: datetime) -> None:
+        event = Event(
+            id=new_id(),
+            name=workflow.name,
+            payload=trigger.payload,
+            type="schedule",
+            source="schedule",
+            occurred_at=moment.isoformat(),
+        )
+        self.executions.start(rows, workflow, event)
+
+    # -- calling -------------------------------------------------------------------------------
+
+    def invoke(
+        self,
+        operation: str,
+        input: Any = None,
+        *,
+        timeout: float | None = None,
+        tenant_id: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Any:
+        """
+        Call an action or capability now and return its output.
+
+        Text in *input* may be ``$secret:KEY``; the output is redacted. Raises `AutomateError`.
+        """
+        call = Call(operation, tenant_id, idempotency_key=idempotency_key)
+        return self._invoker.invoke(operation, self._input(input), call=call, timeout=timeout)
+
+    async def ainvoke(
+        self,
+        operation: str,
+        input: Any = None,
+        *,
+        timeout: float | None = None,
+        tenant_id: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Any:
+        """`invoke` for asynchronous code."""
+        call = Call(operation, tenant_id, idempotency_key=idempotency_key)
+        return await self._invoker.ainvoke(
+            operation, self._input(input), call=call, timeout=timeout
+        )
+
+    def _input(self, given: Any) -> Any:
+        return self._render_config({} if given is None else given)
+
+    def connector(self, key: str) -> Any:
+        """The connector *key*, configured."""
+        return self._invoker.instance("connector", key)
+
+    def provider(self, key: str) -> Any:
+        """The provider *key*, configured."""
+        return self._invoker.instance("provider", key)
+
+    # -- working -------------------------------------------------------------------------------
+
+    def worker(self, *, retention_seconds: float | None = None, **options: Any) -> Worker:
+        """
+        A worker for this kernel's items; see `Worker` for the options.
+
+        With *retention_seconds*, items that finished longer ago are deleted.
+        """
+        lease = self.outbox.lease_seconds
+        reaper = OutboxReaper(self.outbox, stale_threshold_seconds=lease)
+        chores = [
+            Chore("reaper", min(60.0, max(0.5, lease / 4)), reaper.reap_stale_items),
+            Chore("schedules", 1.0, self._ticker.tick),
+            Chore("failures", 1.0, self._tell_given_up),
+        ]
+        if retention_seconds is not None:
+            kept = retention_seconds
+            chores.append(
+                Chore("purge", 60.0, lambda: self.outbox.purge(older_than_seconds=kept))
+            )
+        options.setdefault("describe", self.redactor.redact_exception)
+        chores += options.pop("chores", ())
+        return Worker(self.outbox, list(self._handlers.values()), chores=chores, **options)
+
+    def run_until_idle(self, *, patience: float = 0.0) -> WorkerStats:
+        """
+        Run what is due, and what follows from it, in this thread; for tests and scripts.
+
+        Waits for what is due within *patience* seconds, retries for example.
+        """
+        self._ticker.tick()
+        stats = run_inline(
+            self.outbox,
+            list(self._handlers.values()),
+            patience=patience,
+            describe=self.redactor.redact_exception,
+        )
+        self._tell_given_up()
+        return stats
+
+    def run(self, workflow: str, payload: Any = None, *, patience: float = 3600.0) -> Execution:
+        """Start *workflow*, run until it has ended, and return the execution."""
+        execution_id = self.start(workflow, payload)
+        self.run_until_idle(patience=patience)
+        execution = self.executions.get(execution_id)
+        if execution is None:
+            raise AutomateError(ErrorCodes.DATA_LOSS, f"execution {execution_id} is gone")
+        return execution
+
+    def _item_failed(self, rows: Rows, item: OutboxItem) -> None:
+        self.executions.give_up(rows, item)
+        self._given_up.append(item)
+
+    def _tell_given_up(self) -> None:
+        """Tell hooks and signals of items that were given up, once that is committed."""
+        given_up, self._given_up = self._given_up, []
+        for item in given_up:
+            found = self.outbox.get(item.id)
+            if found is None or found.status is not ItemStatus.FAILED:
+                continue  # the transaction was rolled back
+            error = AutomateError(ErrorCodes.ABORTED, item.last_error or "given up")
+            self.plugins.notify("automate_item_failed", item=item, error=error)
+            if item.kind == ADVANCE:
+                execution = self.executions.get(item.payload["execution_id"])
+                if execution is not None:
+                    self._runner.tell_failed(execution)
+
+    def close(self) -> None:
+        """Close plugins, threads and what the storage opened."""
+        self._runner.close()
+        self._invoker.close()
+        self.storage.close()
+
+    def __enter__(self) -> Kernel:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+

@@ -1,0 +1,172 @@
+"""
+Hooks: points at which any number of plugins, and the host, may join in.
+
+Keyed plugins live in registries; pluggy is for what has many receivers. A hook plugin is a module
+or an object with functions marked `hookimpl`::
+
+    @hookimpl
+    def automate_before_call(call, input):
+        if call.operation == "slack.post_message" and quiet_hours():
+            raise AutomateError(ErrorCodes.UNAVAILABLE, "quiet hours", retry_after=3600)
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from ..errors import PluginError
+
+if TYPE_CHECKING:
+    from pluggy import PluginManager
+
+    from ..context import Call
+    from ..errors import AutomateError
+    from ..outbox.item import OutboxItem
+    from .registry import Registry
+
+__all__ = ["HookSpecs", "Hooks", "hookimpl"]
+
+PROJECT = "automate"
+logger = logging.getLogger(__name__)
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@overload
+def hookimpl(function: F) -> F: ...
+
+
+@overload
+def hookimpl(
+    function: None = None, *, tryfirst: bool = False, trylast: bool = False, wrapper: bool = False
+) -> Callable[[F], F]: ...
+
+
+def hookimpl(function: Any = None, **options: bool) -> Any:
+    """Mark a function as the implementation of the hook that it is named after."""
+    # A function, so that importing this module does not import pluggy.
+    from pluggy import HookimplMarker
+
+    mark: Any = HookimplMarker(PROJECT)
+    return mark(function, **options)
+
+
+class HookSpecs:
+    """The hooks, and when they are called. An implementation takes the arguments that it needs."""
+
+    def automate_configure(self, kernel: Any) -> None:
+        """A kernel was set up and runs nothing yet: register plugins, connect to signals."""
+
+    def automate_before_call(self, call: Call, input: Any) -> None:
+        """
+        An action or a capability is about to be called.
+
+        *input* is redacted: secrets are still references. Raising an `AutomateError` refuses the
+        call, and its code decides whether the step is tried again.
+        """
+
+    def automate_after_call(self, call: Call, output: Any, error: AutomateError | None) -> None:
+        """An action or a capability was called. What a receiver raises is logged."""
+
+    def automate_item_failed(self, item: OutboxItem, error: AutomateError) -> None:
+        """An outbox item failed for good. What a receiver raises is logged."""
+
+
+class Hooks:
+    """The receivers of the hooks: the plugins in *registry*, loaded at first use."""
+
+    def __init__(self, registry: Registry[Any]) -> None:
+        self._registry = registry
+        # Re-entrant: a hook plugin that calls hooks as it is imported gets the manager so far.
+        self._lock = threading.RLock()
+        self._manager: PluginManager | None = None
+        self._ready = False
+
+    @property
+    def manager(self) -> PluginManager:
+        """The pluggy manager, with every hook plugin that works."""
+        manager = self._manager
+        if manager is not None and self._ready:
+            return manager
+        with self._lock:
+            if self._manager is None:
+                self._manager = manager = _new_manager()
+                # One by one: pluggy's own loader imports all and dies with the first bad one.
+                for key, plugin in self._registry.load_all().items():
+                    self._admit(manager, key, plugin)
+                self._ready = True
+            return self._manager
+
+    def add(self, plugin: Any, key: str) -> None:
+        """Let *plugin* receive hooks from now on."""
+        with self._lock:
+            if self._manager is not None:
+                self._admit(self._manager, key, plugin)
+
+    def notify(self, name: str, **arguments: Any) -> list[Exception]:
+        """
+        Call every receiver of the hook *name*, and return the errors of those that failed.
+
+        A failing receiver is logged and the next one is called, because what the hook tells of
+        has happened already. Wrappers are not used here.
+        """
+        errors: list[Exception] = []
+        for receiver in reversed(getattr(self.manager.hook, name).get_hookimpls()):
+            if receiver.wrapper or receiver.hookwrapper:
+                continue
+            try:
+                receiver.function(*(arguments[argument] for argument in receiver.argnames))
+            except Exception as error:
+                logger.exception("hook plugin %r failed in %s", receiver.plugin_name, name)
+                errors.append(error)
+        return errors
+
+    def _admit(self, manager: PluginManager, key: str, plugin: Any) -> None:
+        if manager.has_plugin(key):
+            manager.unregister(name=key)
+        try:
+            receiver = plugin() if isinstance(plugin, type) else plugin
+            manager.register(receiver, name=key)
+            try:
+                _require_known_hooks(manager, receiver)
+            except PluginError:
+                manager.unregister(name=key)
+                raise
+        except Exception as error:
+            problem = self._registry.mark_broken(key, error)
+            if self._registry.policy.strict:
+                raise problem from error
+
+
+def _new_manager() -> PluginManager:
+    from pluggy import HookspecMarker, PluginManager
+
+    marker = HookspecMarker(PROJECT)
+    for name, function in vars(HookSpecs).items():
+        if name.startswith(f"{PROJECT}_"):
+            marker(function)
+    manager = PluginManager(PROJECT)
+    manager.add_hookspecs(HookSpecs)
+    return manager
+
+
+def _require_known_hooks(manager: PluginManager, receiver: Any) -> None:
+    """pluggy takes an implementation of a hook that nobody calls, such as a misspelt one."""
+    known = [name for name in vars(HookSpecs) if name.startswith(f"{PROJECT}_")]
+    callers = manager.get_hookcallers(receiver) or []
+    for caller in callers:
+        if caller.name not in known:
+            close = get_close_matches(caller.name, known, n=1)
+            raise PluginError(
+                f"there is no hook {caller.name!r}",
+                hint=f"did you mean {close[0]!r}?"
+                if close
+                else "the hooks are: " + ", ".join(known),
+            )
+    if not callers:
+        raise PluginError(
+            "it implements no hook", hint="mark its functions with automate_kernel.hookimpl"
+        )

@@ -1,0 +1,125 @@
+"""Import what a target names, and explain it when that fails."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+from ..errors import PluginError
+
+__all__ = [
+    "StillImportingError",
+    "load_target",
+    "module_of",
+    "normal_target",
+    "remedy_for",
+    "target_of",
+    "told",
+]
+
+
+class StillImportingError(PluginError):
+    """A plugin was asked for while its module is being imported."""
+
+
+def normal_target(target: str, *, announced: bool = False) -> str:
+    """
+    *target* as ``module:Name``. Settings may write ``module.Name``.
+
+    In an entry point (*announced*) what has no colon is a module; an ``[extra]`` is dropped.
+    """
+    target = target.partition("[")[0].replace(" ", "")
+    if ":" not in target and "." in target and not announced:
+        module, _, name = target.rpartition(".")
+        return f"{module}:{name}"
+    return target
+
+
+def target_of(thing: Any) -> str:
+    """The target that names *thing*, a class, a function or a module."""
+    if isinstance(thing, ModuleType):
+        return thing.__name__
+    named = thing if hasattr(thing, "__qualname__") else type(thing)
+    module = getattr(named, "__module__", None) or "builtins"
+    return f"{module}:{named.__qualname__}"
+
+
+def load_target(target: str) -> Any:
+    """
+    What *target* (``module:Name``, or a module) names, imported now.
+
+    No lock of ours is held meanwhile. The import system has its own, finds deadlocks between
+    them, and gives every thread the same module.
+    """
+    module_name, _, path = target.partition(":")
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        raise PluginError(f"{target!r} is no target", hint="write it as package.module:Name")
+    module = import_module(module_name)
+    found: Any = module
+    for name in path.split(".") if path else ():
+        found = _part(found, name, module)
+    return found
+
+
+def _part(owner: Any, name: str, module: ModuleType) -> Any:
+    if hasattr(owner, name):
+        return getattr(owner, name)
+    if is_being_imported(module):
+        raise StillImportingError(
+            f"{name!r} of {module.__name__!r} was asked for while that is being imported",
+            hint="ask for plugins inside functions, not at the top level of a module",
+        )
+    if owner is module and hasattr(module, "__path__"):
+        submodule = f"{module.__name__}.{name}"
+        if name.isidentifier() and find_spec(submodule) is not None:
+            return import_module(submodule)
+    close = get_close_matches(name, dir(owner), n=1)
+    meant = f"; did you mean {close[0]!r}?" if close else ""
+    raise AttributeError(f"{module.__name__!r} has no {name!r}{meant}")
+
+
+def is_being_imported(module: ModuleType) -> bool:
+    """Whether some thread is still running the module's top level."""
+    return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
+
+
+def remedy_for(error: BaseException, *, kind: str, key: str, origin: str) -> str:
+    """What the host can do about a plugin that did not load."""
+    off = f"or switch it off with disabled=['{kind}:{key}']"
+    if isinstance(error, ModuleNotFoundError):
+        return f"install what provides the module {error.name!r}, or reinstall {origin}, {off}"
+    if isinstance(error, ImportError):
+        return f"its parts don't fit together: upgrade or reinstall {origin}, {off}"
+    if isinstance(error, SystemExit):
+        return f"it ends the process when imported; report that to the author of {origin}, {off}"
+    if isinstance(error, AttributeError):
+        return f"correct the target, or upgrade {origin}, {off}"
+    if isinstance(error, PluginError) and error.hint:
+        return f"{error.hint}, {off}"
+    return f"see the traceback; report it to the author of {origin}, {off}"
+
+
+def told(error: BaseException) -> tuple[str, str]:
+    """The error in a line, and its traceback from the plugin's own code on."""
+    text = getattr(error, "message", None) or str(error)
+    kind = type(error).__name__
+    frames = error.__traceback__
+    while frames is not None and _is_ours(frames.tb_frame.f_code.co_filename):
+        frames = frames.tb_next
+    lines = traceback.format_exception(type(error), error, frames or error.__traceback__)
+    return (f"{kind}: {text}" if text else kind), "".join(lines)
+
+
+def _is_ours(filename: str) -> bool:
+    importing = sys.modules["importlib"].__file__ or ""
+    return filename in (__file__, importing) or filename.startswith("<frozen importlib")
+
+
+def module_of(target: str) -> ModuleType:
+    """The module of a *target* that was loaded."""
+    return sys.modules[target.partition(":")[0]]

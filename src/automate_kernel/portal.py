@@ -1,0 +1,74 @@
+"""Runs coroutines for code that has no event loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import Any, TypeVar
+
+from .errors import AutomateError, ErrorCodes
+
+__all__ = ["Portal"]
+
+T = TypeVar("T")
+
+
+class Portal:
+    """
+    One event loop in a thread of its own, started at the first use.
+
+    One loop for all, so that a connector's connection pool, which belongs to a loop, is shared.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def run(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+        """
+        The result of *coroutine*; blocks the calling thread, for at most *timeout* seconds.
+
+        Raises ``DEADLINE_EXCEEDED``, and the coroutine is cancelled. Called from the portal's own
+        loop it would wait for itself for ever, so that is refused.
+        """
+        loop = self._running_loop()
+        if threading.current_thread() is self._thread:
+            coroutine.close()
+            raise AutomateError(
+                ErrorCodes.FAILED_PRECONDITION,
+                "invoke() was called from an async action",
+                hint="await kernel.ainvoke(...) there",
+            )
+        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        try:
+            return future.result(timeout)
+        except (FutureTimeoutError, TimeoutError):
+            if not future.done():
+                future.cancel()
+                raise AutomateError(
+                    ErrorCodes.DEADLINE_EXCEEDED, f"it took longer than {timeout:g} seconds"
+                ) from None
+            raise
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(
+                    target=self._loop.run_forever, name="automate-portal", daemon=True
+                )
+                self._thread.start()
+            return self._loop
+
+    def close(self) -> None:
+        """End the loop and its thread."""
+        with self._lock:
+            loop, self._loop = self._loop, None
+        if loop is not None and self._thread is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            self._thread.join(5)
+            if not self._thread.is_alive():
+                loop.close()

@@ -1,0 +1,71 @@
+"""What templates can see."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from automate_kernel.errors import TemplateError
+
+__all__ = ["RESERVED_NAMES", "EnvironmentResolver", "TemplateContext"]
+
+RESERVED_NAMES = frozenset({"env", "event", "execution", "secrets", "steps"})
+"""Names that always mean the same, so that neither a template nor *extra* can take them."""
+
+
+class EnvironmentResolver:
+    """
+    Reads the environment variables in *allow*, for ``$env:NAME`` and ``{{ env.NAME }}``.
+
+    No other variable is readable: an environment is full of credentials, and templates are
+    written by people who shouldn't see them.
+    """
+
+    def __init__(
+        self, allow: Collection[str] = (), *, environ: Mapping[str, str] | None = None
+    ) -> None:
+        if isinstance(allow, str):
+            allow = (allow,)
+        self.allow = frozenset(allow)
+        self._environ = os.environ if environ is None else environ
+
+    def get(self, name: str) -> str | None:
+        """The variable's value, or None if it is not set. Raises `TemplateError` if not allowed."""
+        if name not in self.allow:
+            hint = f"add {name!r} to env_allow if workflows may read it"
+            raise TemplateError(f"environment variable {name!r} is not allowed", hint=hint)
+        return self._environ.get(name)
+
+    def __repr__(self) -> str:
+        return f"EnvironmentResolver(allow={sorted(self.allow)})"
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateContext:
+    """
+    The names that a template can use.
+
+    ``event``, ``execution`` and ``steps`` hold JSON; ``secrets`` is always there, as references
+    only. *extra* adds names, such as ``item`` and ``index`` in a for-each.
+    """
+
+    event: Mapping[str, Any] = field(default_factory=dict)
+    execution: Mapping[str, Any] = field(default_factory=dict)
+    steps: Mapping[str, Any] = field(default_factory=dict)
+    env: EnvironmentResolver | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if taken := sorted(RESERVED_NAMES & self.extra.keys()):
+            raise TemplateError(f"extra names can't be {', '.join(taken)}: templates have these")
+
+    def variables(self) -> dict[str, Any]:
+        """The JSON that templates see, by name."""
+        return {
+            **self.extra,
+            "event": self.event,
+            "execution": self.execution,
+            "steps": self.steps,
+        }

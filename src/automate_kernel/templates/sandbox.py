@@ -1,0 +1,264 @@
+"""
+Jinja's immutable sandbox, with bounds on what a template can use.
+
+Imported at the first compilation, not before: Jinja takes its time. Values come from JSON, so
+attributes mean keys, and the only methods are those that `members` lists.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jinja2 import StrictUndefined, Template, TemplateSyntaxError, nodes
+from jinja2.compiler import CodeGenerator, Frame
+from jinja2.parser import Parser
+from jinja2.runtime import Context, Undefined
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.tests import TESTS
+from jinja2.utils import missing
+
+from automate_kernel.errors import TemplateError
+from automate_kernel.secrets.handles import SecretRef
+from automate_kernel.templates.builtin import JINJA_TESTS
+from automate_kernel.templates.context import EnvironmentResolver, TemplateContext
+from automate_kernel.templates.filters import FilterRegistry
+from automate_kernel.templates.limits import Budget, Limits
+from automate_kernel.templates.members import BINARY, LOOP_METHODS, Method, member
+from automate_kernel.templates.running import RenderContext, RunningFilters
+from automate_kernel.templates.syntax import Checker
+
+__all__ = ["EnvironmentView", "Sandbox", "SecretsView"]
+
+
+class SecretsView:
+    """What ``secrets`` is in a template: gives references."""
+
+    __slots__ = ()
+
+
+_SECRETS = SecretsView()
+
+
+class EnvironmentView:
+    """What ``env`` is in a template: asks the resolver."""
+
+    __slots__ = ("resolver",)
+
+    def __init__(self, resolver: EnvironmentResolver | None) -> None:
+        self.resolver = resolver if resolver is not None else EnvironmentResolver()
+
+
+class Missing(StrictUndefined):
+    """What stands for a value that isn't there; using it says what is missing."""
+
+    __slots__ = ()
+
+    @property
+    def _undefined_message(self) -> str:
+        name, obj = self._undefined_name, self._undefined_obj
+        if self._undefined_hint:
+            return self._undefined_hint
+        if obj is missing:
+            return f"{name!r} is not defined"
+        if not isinstance(obj, Mapping):
+            return f"a {type(obj).__name__} has no {name!r}"
+        near = difflib.get_close_matches(name or "", filter(_is_text, obj), 1)
+        return f"there is no {name!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+class _Generator(CodeGenerator):
+    """Makes code that yields values as they are, where Jinja's yields text."""
+
+    def _output_child_to_const(
+        self,
+        node: nodes.Expr,
+        frame: Frame,
+        finalize: CodeGenerator._FinalizeInfo,  # noqa: ARG002
+    ) -> str:
+        if not isinstance(node, nodes.TemplateData):
+            # A constant is computed when the template is rendered, under its budget.
+            raise nodes.Impossible
+        return str(node.as_const(frame.eval_ctx))
+
+    def _output_child_pre(self, *_: Any) -> None:
+        pass
+
+    def _output_child_post(self, *_: Any) -> None:
+        pass
+
+    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802 - Jinja's name
+        self.write("context.concat((")
+        for operand in node.nodes:
+            self.visit(operand, frame)
+            self.write(", ")
+        self.write("))")
+
+    def visit_Getitem(self, node: nodes.Getitem, frame: Frame) -> None:  # noqa: N802
+        # A literal key is the author's text like an attribute, so messages may name it.
+        if isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str):
+            name = node.arg.value
+            self.visit_Getattr(nodes.Getattr(node.node, name, "load", lineno=node.lineno), frame)
+        elif isinstance(node.arg, nodes.Slice):
+            self._made(super().visit_Getitem, node, frame)
+        else:
+            super().visit_Getitem(node, frame)
+
+    def visit_List(self, node: nodes.List, frame: Frame) -> None:  # noqa: N802
+        self._made(super().visit_List, node, frame)
+
+    def visit_Dict(self, node: nodes.Dict, frame: Frame) -> None:  # noqa: N802
+        self._made(super().visit_Dict, node, frame)
+
+    def visit_Tuple(self, node: nodes.Tuple, frame: Frame) -> None:  # noqa: N802
+        if node.ctx == "load":
+            self._made(super().visit_Tuple, node, frame)
+        else:
+            super().visit_Tuple(node, frame)
+
+    def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:  # noqa: N802
+        self._timed(super().visit_Compare, node, frame)
+
+    def visit_Test(self, node: nodes.Test, frame: Frame) -> None:  # noqa: N802
+        self._timed(super().visit_Test, node, frame)
+
+    def _made(self, visit: Callable[[Any, Frame], None], node: nodes.Expr, frame: Frame) -> None:
+        self.write("context.made(")
+        visit(node, frame)
+        self.write(")")
+
+    def _timed(self, visit: Callable[[Any, Frame], None], node: nodes.Expr, frame: Frame) -> None:
+        self.write("(context.tick() and ")
+        visit(node, frame)
+        self.write(")")
+
+
+class Prepared:
+    """A checked tree, and what it reads."""
+
+    __slots__ = ("_environment", "_tree", "secrets", "variables", "whole")
+
+    def __init__(self, environment: Sandbox, tree: nodes.Template, checker: Checker) -> None:
+        self._environment = environment
+        self._tree = tree
+        self.secrets = checker.secrets
+        self.variables = checker.variables
+        self.whole = _is_whole(tree)
+        """Whether it is a single expression, so that its value keeps its type."""
+
+    def compiled(self) -> Template:
+        """Jinja's template."""
+        return self._environment.from_string(self._tree)
+
+
+def _is_whole(tree: nodes.Template) -> bool:
+    if len(tree.body) != 1 or not isinstance(tree.body[0], nodes.Output):
+        return False
+    parts = tree.body[0].nodes
+    last = parts[-1] if len(parts) > 1 else None
+    if isinstance(last, nodes.TemplateData) and last.data == "\n":
+        del parts[-1]  # the end of a block of YAML
+    return len(parts) == 1 and not isinstance(parts[0], nodes.TemplateData)
+
+
+class Sandbox(ImmutableSandboxedEnvironment):
+    """The environment that all templates of an engine are compiled and run in."""
+
+    code_generator_class = _Generator
+    context_class = RenderContext
+    intercepted_binops = frozenset({"+", "*", "%", "**"})
+
+    def __init__(self, filters: FilterRegistry, limits: Limits) -> None:
+        # Optimising would compute constants, `"x" * 10**9` too, at compilation.
+        super().__init__(undefined=Missing, optimized=False, keep_trailing_newline=True)
+        self.limits = limits
+        self._registry = filters
+        self.globals = {}
+        self.filters = RunningFilters(filters)
+        self.tests = {name: TESTS[name] for name in JINJA_TESTS}
+
+    def expression(self, source: str) -> nodes.Template:
+        """The tree of a bare expression."""
+        parser = Parser(self, source, state="variable")
+        tree = parser.parse_expression()
+        if not parser.stream.eos:
+            raise TemplateSyntaxError(
+                "there is more after the expression", parser.stream.current.lineno
+            )
+        return nodes.Template([nodes.Output([tree], lineno=1)], lineno=1)
+
+    def prepared(self, tree: nodes.Template, *, secrets: bool = True) -> Prepared:
+        """The checked *tree*; *secrets* says whether it may read any."""
+        checker = Checker(self.limits.depth, self._registry)
+        checker.check(tree, secrets=secrets)
+        return Prepared(self, tree, checker)
+
+    def variables(self, context: TemplateContext) -> dict[str, Any]:
+        """What the templates of one rendering see."""
+        return {
+            "range": range,
+            **context.variables(),
+            "secrets": _SECRETS,
+            "env": EnvironmentView(context.env),
+        }
+
+    def scope(self, variables: dict[str, Any], budget: Budget) -> RenderContext:
+        """The context in which one template runs."""
+        scope = RenderContext(self, variables, None, {})
+        scope.budget = budget
+        return scope
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """The key *attribute* of a mapping, or a method or field that templates may use."""
+        if isinstance(obj, Mapping):
+            # Keys first: `event.payload.items` is what the payload calls so.
+            try:
+                return obj[attribute]
+            except (KeyError, TypeError):
+                pass
+        elif isinstance(obj, SecretsView):
+            return SecretRef(attribute)
+        elif isinstance(obj, EnvironmentView):
+            value = obj.resolver.get(attribute)
+            hint = f"environment variable {attribute!r} is not set"
+            return self.undefined(hint, name=attribute) if value is None else value
+        elif isinstance(obj, Undefined):
+            return getattr(obj, attribute)
+        found = member(obj, attribute)
+        return self.undefined(obj=obj, name=attribute) if found is None else found
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """The item *argument*, never an attribute."""
+        if isinstance(obj, (SecretsView, EnvironmentView)):
+            return self.getattr(obj, argument)
+        try:
+            return obj[argument]
+        except (TypeError, LookupError):
+            # The key was computed, so naming it might show a value.
+            return self.undefined(hint=f"a {type(obj).__name__} has no such item")
+
+    def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """What a method gives; nothing else can be called."""
+        kwargs.pop("_loop_vars", None)
+        kwargs.pop("_block_vars", None)
+        budget: Budget = context.budget  # type: ignore[attr-defined]
+        budget.spend()
+        if isinstance(obj, Method):
+            return obj(budget, *args, **kwargs)
+        if obj is range:
+            return budget.turns(range(*args, **kwargs))
+        if getattr(obj, "__func__", None) in LOOP_METHODS:
+            return obj(*args)
+        if isinstance(obj, Undefined):
+            return obj()
+        raise TemplateError(f"a {type(obj).__name__} can't be called")
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """The result of an operator that can make much of little, if it is within bounds."""
+        budget: Budget = context.budget  # type: ignore[attr-defined]
+        return BINARY[operator](budget, left, right)

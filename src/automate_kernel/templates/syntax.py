@@ -1,0 +1,267 @@
+"""
+Check and prepare the syntax tree of a template, before it is compiled.
+
+What is not on the list of allowed syntax is refused. Secrets and environment variables are read
+by literal name only, so that what a workflow can reach is known without running it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, TypeVar
+
+from jinja2 import nodes
+
+from automate_kernel.errors import SecretError, TemplateError
+from automate_kernel.secrets.handles import check_key
+from automate_kernel.templates.builtin import JINJA_TESTS
+from automate_kernel.templates.context import RESERVED_NAMES
+from automate_kernel.templates.marks import EnvMark, SecretMark, has_mark, split
+
+if TYPE_CHECKING:
+    from automate_kernel.templates.filters import FilterRegistry
+
+__all__ = ["COUNTED", "Checker"]
+
+T = TypeVar("T")
+
+COUNTED = "__counted"
+"""The filter that each loop's iterable is sent through; no author can write its name."""
+
+_ALLOWED: tuple[type[nodes.Node], ...] = (
+    nodes.Template,
+    nodes.Output,
+    nodes.TemplateData,
+    nodes.For,
+    nodes.If,
+    nodes.Assign,
+    nodes.With,
+    nodes.Name,
+    nodes.Const,
+    nodes.Tuple,
+    nodes.List,
+    nodes.Dict,
+    nodes.Pair,
+    nodes.Keyword,
+    nodes.CondExpr,
+    nodes.Filter,
+    nodes.Test,
+    nodes.Call,
+    nodes.Getitem,
+    nodes.Getattr,
+    nodes.Slice,
+    nodes.Concat,
+    nodes.Compare,
+    nodes.Operand,
+    nodes.BinExpr,
+    nodes.UnaryExpr,
+)
+_STATEMENTS = {
+    "AssignBlock": "{% set %} with a block",
+    "CallBlock": "{% call %}",
+    "EvalContextModifier": "{% autoescape %}",
+    "FilterBlock": "{% filter %}",
+    "FromImport": "{% from %}",
+    "ScopedEvalContextModifier": "{% autoescape %}",
+}
+_STORABLE = "a name that always means the same"
+_SECRET_RULE = "a secret can only be a whole value or a part of text, and no filter can see it"  # noqa: S105
+
+
+class Checker:
+    """
+    Checks trees, and collects the literal names that they read.
+
+    *secrets* and *variables* are added to.
+    """
+
+    def __init__(self, depth: int, filters: FilterRegistry) -> None:
+        self.secrets: set[str] = set()
+        self.variables: set[str] = set()
+        self._depth = depth
+        self._filters = filters
+
+    def check(self, node: nodes.Node, *, secrets: bool = True) -> None:
+        """Check *node* and all below. *secrets* says whether it may be one itself."""
+        self._check_depth(node)
+        self._visit(node, secrets=secrets)
+
+    def _check_depth(self, root: nodes.Node) -> None:
+        # Without recursion: this is what makes recursion over the tree safe.
+        level: list[nodes.Node] = [root]
+        for _ in range(self._depth + 2):
+            level = [child for node in level for child in node.iter_child_nodes()]
+            if not level:
+                return
+        line = level[0].lineno
+        raise _error(
+            line, f"it is nested more than {self._depth} deep", hint="Limits.depth bounds it"
+        )
+
+    def _visit(self, node: nodes.Node, *, secrets: bool) -> None:
+        if not isinstance(node, _ALLOWED):
+            name = type(node).__name__
+            syntax = _STATEMENTS.get(name) or f"{{% {name.lower()} %}}"
+            raise _error(node.lineno, f"{syntax} is not available in workflow templates")
+        visitor = getattr(self, f"_visit_{type(node).__name__.lower()}", None)
+        if visitor is not None:
+            visitor(node, secrets=secrets)
+        else:
+            self._visit_children(node, secrets=False)
+
+    def _visit_children(self, node: nodes.Node, *, secrets: bool) -> None:
+        for child in node.iter_child_nodes():
+            self._visit(child, secrets=secrets)
+
+    # The value of each of these may be a secret if the whole may be.
+    def _passing(self, node: nodes.Node, *, secrets: bool) -> None:
+        self._visit_children(node, secrets=secrets)
+
+    _visit_list = _visit_tuple = _visit_dict = _visit_concat = _passing
+
+    def _visit_pair(self, node: nodes.Pair, *, secrets: bool) -> None:
+        self._visit(node.key, secrets=False)
+        self._visit(node.value, secrets=secrets)
+
+    def _visit_condexpr(self, node: nodes.CondExpr, *, secrets: bool) -> None:
+        self._visit(node.test, secrets=False)
+        self._visit(node.expr1, secrets=secrets)
+        if node.expr2 is not None:
+            self._visit(node.expr2, secrets=secrets)
+
+    def _visit_output(self, node: nodes.Output, *, secrets: bool) -> None:
+        node.nodes = [part for child in node.nodes for part in self._parts(child)]
+        self._visit_children(node, secrets=secrets)
+
+    # The statements whose blocks make text.
+    def _visit_template(self, node: nodes.Template, *, secrets: bool) -> None:
+        self._visit_children(node, secrets=secrets)
+
+    def _visit_if(self, node: nodes.If, *, secrets: bool) -> None:
+        self._visit(node.test, secrets=False)
+        for child in (*node.body, *node.elif_, *node.else_):
+            self._visit(child, secrets=secrets)
+
+    def _visit_for(self, node: nodes.For, *, secrets: bool) -> None:
+        if node.recursive:
+            raise _error(node.lineno, "recursive loops are not available in workflow templates")
+        self._visit(node.target, secrets=False)
+        self._visit(node.iter, secrets=False)
+        if node.test is not None:
+            self._visit(node.test, secrets=False)
+        for child in (*node.body, *node.else_):
+            self._visit(child, secrets=secrets)
+        node.iter = nodes.Filter(node.iter, COUNTED, [], [], None, None, lineno=node.lineno)
+
+    def _visit_with(self, node: nodes.With, *, secrets: bool) -> None:
+        for expression in (*node.targets, *node.values):
+            self._visit(expression, secrets=False)
+        for child in node.body:
+            self._visit(child, secrets=secrets)
+
+    def _parts(self, node: nodes.Expr) -> list[nodes.Expr]:
+        if not isinstance(node, nodes.TemplateData):
+            return [node]
+        line = node.lineno
+        parts: list[nodes.Expr] = []
+        for piece in _located(line, lambda: split(node.data)):
+            if isinstance(piece, str):
+                parts.append(nodes.TemplateData(piece, lineno=line))
+            else:
+                root, name = _root_and_name(piece)
+                load = nodes.Name(root, "load", lineno=line)
+                parts.append(nodes.Getattr(load, name, "load", lineno=line))
+        return parts
+
+    def _visit_getattr(self, node: nodes.Getattr, *, secrets: bool) -> None:
+        if not self._literal(node.node, node.attr, node.lineno, secrets=secrets):
+            self._visit(node.node, secrets=False)
+
+    def _visit_getitem(self, node: nodes.Getitem, *, secrets: bool) -> None:
+        name = node.arg.value if isinstance(node.arg, nodes.Const) else None
+        if not self._literal(node.node, name, node.lineno, secrets=secrets):
+            self._visit_children(node, secrets=False)
+
+    def _literal(self, root: nodes.Node, name: object, line: int, *, secrets: bool) -> bool:
+        kind = root.name if isinstance(root, nodes.Name) else ""
+        if kind not in {"secrets", "env"} or not isinstance(name, str):
+            return False
+        if kind == "env":
+            self.variables.add(name)
+        elif secrets:
+            self.secrets.add(_located(line, lambda: check_key(name)))
+        else:
+            raise _error(line, _SECRET_RULE)
+        return True
+
+    def _visit_name(self, node: nodes.Name, *, secrets: bool) -> None:  # noqa: ARG002
+        name = node.name
+        if node.ctx != "load":
+            if name in RESERVED_NAMES or name == "range":
+                raise _error(node.lineno, f"{name!r} can't be assigned: it is {_STORABLE}")
+        elif name in {"secrets", "env"}:
+            example = "secrets.KEY" if name == "secrets" else "env.NAME"
+            message = f"{name!r} is read by literal name only, as in {example}"
+            raise _error(node.lineno, message)
+        if name.startswith("__") or name == "self":
+            raise _error(node.lineno, f"{name!r} is not available in workflow templates")
+
+    def _visit_const(self, node: nodes.Const, *, secrets: bool) -> None:  # noqa: ARG002
+        if isinstance(node.value, str) and has_mark(node.value):
+            hint = "write secrets.KEY or env.NAME, joined to text by ~"
+            message = "$secret: and $env: have no meaning inside an expression"
+            raise _error(node.lineno, message, hint=hint)
+
+    def _visit_sub(self, node: nodes.Sub, *, secrets: bool) -> None:  # noqa: ARG002
+        left = node.left
+        if isinstance(left, nodes.Getattr) and isinstance(left.node, nodes.Name):
+            right: nodes.Node = node.right
+            while isinstance(right, (nodes.Getattr, nodes.Getitem)):
+                right = right.node
+            if left.node.name == "steps" and isinstance(right, nodes.Name):
+                hint = f"for the step of that name write steps['{left.attr}-{right.name}']"
+                message = f"steps.{left.attr}-{right.name} is a subtraction"
+                raise _error(node.lineno, message, hint=hint)
+        self._visit_children(node, secrets=False)
+
+    def _visit_filter(self, node: nodes.Filter, *, secrets: bool) -> None:  # noqa: ARG002
+        self._check_filter(node.name, node.lineno)
+        if node.name == "map" and node.args:
+            applied = node.args[0]
+            if not isinstance(applied, nodes.Const) or not isinstance(applied.value, str):
+                raise _error(node.lineno, "map takes the name of a filter, as literal text")
+            self._check_filter(applied.value, node.lineno)
+        self._visit_children(node, secrets=False)
+
+    def _check_filter(self, name: str, line: int) -> None:
+        if name not in self._filters:
+            hint = _nearest(name, self._filters.names())
+            remedy = f"did you mean {hint!r}?" if hint else "add it with register_filter"
+            raise _error(line, f"there is no filter {name!r}", hint=remedy)
+
+    def _visit_test(self, node: nodes.Test, *, secrets: bool) -> None:  # noqa: ARG002
+        if node.name not in JINJA_TESTS:
+            hint = _nearest(node.name, JINJA_TESTS)
+            remedy = f"did you mean {hint!r}?" if hint else None
+            raise _error(node.lineno, f"there is no test {node.name!r}", hint=remedy)
+        self._visit_children(node, secrets=False)
+
+
+def _root_and_name(mark: SecretMark | EnvMark) -> tuple[str, str]:
+    return ("secrets", mark.key) if isinstance(mark, SecretMark) else ("env", mark.name)
+
+
+def _nearest(name: str, known: Collection[str]) -> str:
+    return next(iter(difflib.get_close_matches(name, known, 1)), "")
+
+
+def _located(line: int, work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except (TemplateError, SecretError) as error:
+        raise _error(line, error.message, hint=error.hint) from None
+
+
+def _error(line: int, message: str, *, hint: str | None = None) -> TemplateError:
+    return TemplateError(message, hint=hint, details={"line": line})

@@ -1,0 +1,132 @@
+"""
+What every connector must do, as tests that its author inherits.
+
+::
+
+    class TestSlack(ConnectorContract):
+        @pytest.fixture
+        def connector(self):
+            return Slack({"token_secret": "SLACK"}, ctx=ConnectorContext(key="slack"))
+
+        example_inputs = {"post_message": {"channel": "C1", "text": "hello"}}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, ClassVar
+
+import pytest
+
+from ..connectors import ActionSpec, Connector, TriggerSpec
+from ..errors import AutomateError, ErrorCodes
+from ..plugins.kinds import CONNECTOR
+from ..schemas import is_model
+from .plugin_contract import PluginContract, finished, require_json_schema, require_unique
+
+__all__ = ["ConnectorContract"]
+
+_GARBAGE: list[tuple[Any, bytes]] = [
+    ({}, b""),
+    ({}, b"\xff\xfe\x00"),
+    ({"X-Signature": "sha256=" + "0" * 64}, b"{}"),
+    ({"x-signature": "é" * 10, "x-timestamp": "not a number"}, b'{"a": 1}'),
+    ({"Authorization": "Bearer x", "X-Hub-Signature-256": ""}, b"[" * 1000),
+    ({"Stripe-Signature": "t=1,v1=", "X-Slack-Signature": "v0=\x00"}, b"null"),
+]
+
+
+class ConnectorContract(PluginContract):
+    """
+    Subclass it and give it a fixture ``connector``.
+
+    *example_inputs* has an input for each action that may be called in a test (against a double of
+    the service); the others are only looked at. Set *supports_webhooks* to False for a connector
+    without triggers.
+    """
+
+    kind = CONNECTOR
+    supports_webhooks: ClassVar[bool] = True
+    example_inputs: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    @pytest.fixture
+    def connector(self) -> Connector:
+        """The connector under test."""
+        raise NotImplementedError("override the fixture `connector`")
+
+    @pytest.fixture
+    def plugin(self, connector: Connector) -> Connector:
+        """The connector, for the tests that providers have too."""
+        return connector
+
+    def test_actions_have_unique_names_and_valid_schemas(self, connector: Connector) -> None:
+        """Each action has its own name, and schemas that are JSON Schema."""
+        specs = connector.actions()
+        assert all(isinstance(spec, ActionSpec) for spec in specs)
+        require_unique([spec.name for spec in specs])
+        for spec in specs:
+            require_json_schema(spec.json_schema())
+            if (output := spec.output_json_schema()) is not None:
+                require_json_schema(output)
+
+    def test_triggers_have_unique_names_and_valid_schemas(self, connector: Connector) -> None:
+        """Each trigger has its own name, and a payload schema that is JSON Schema."""
+        specs = connector.triggers()
+        assert all(isinstance(spec, TriggerSpec) for spec in specs)
+        require_unique([spec.name for spec in specs])
+        for spec in specs:
+            schema = spec.payload_schema
+            if isinstance(schema, Mapping):
+                require_json_schema(dict(schema))
+            else:
+                assert schema is None or is_model(schema)
+
+    def test_an_unknown_action_is_an_invalid_argument(self, connector: Connector) -> None:
+        """An action that does not exist is refused, and not tried again."""
+        with pytest.raises(AutomateError) as caught:
+            finished(connector.execute_action("no_such_action", {}))
+        assert caught.value.code is ErrorCodes.INVALID_ARGUMENT
+        assert not caught.value.retryable
+
+    def test_input_that_is_no_object_is_refused(self, connector: Connector) -> None:
+        """No action is called with something that is not an object."""
+        for spec in connector.actions():
+            with pytest.raises(AutomateError) as caught:
+                connector.call_action(spec.name, ["no", "object"])  # type: ignore[arg-type]
+            assert caught.value.code is ErrorCodes.INVALID_ARGUMENT
+
+    def test_examples_give_json(self, connector: Connector) -> None:
+        """The action's output for each example input is a JSON value."""
+        for name, example in self.example_inputs.items():
+            self.require_json(finished(connector.call_action(name, example)))
+
+    def test_garbage_is_no_webhook(self, connector: Connector) -> None:
+        """Unsigned and malformed requests are refused for every trigger, without an exception."""
+        for headers, body in _GARBAGE:
+            # A stub that returns None rejects, so only True itself would be wrong.
+            assert connector.verify_webhook(headers, body) is not True
+            for spec in self._triggers(connector):
+                assert connector.accepts_webhook(spec.name, headers, body) is False
+
+    def test_a_webhook_that_can_not_be_read_is_an_automate_error(
+        self, connector: Connector
+    ) -> None:
+        """A body that can't be read raises nothing but an `AutomateError`."""
+        for spec in self._triggers(connector):
+            for headers, body in _GARBAGE:
+                with suppress(AutomateError):
+                    self.require_json(connector.parse_webhook(spec.name, headers, body))
+
+    def test_a_delivery_id_is_text_or_nothing(self, connector: Connector) -> None:
+        """The id of a delivery is text, or None where the request has none."""
+        for spec in self._triggers(connector):
+            for headers, body in _GARBAGE:
+                found = connector.delivery_id(spec.name, headers, body)
+                assert found is None or (isinstance(found, str) and found)
+
+    def _triggers(self, connector: Connector) -> list[TriggerSpec]:
+        specs = connector.triggers()
+        if not self.supports_webhooks:
+            assert not specs, "it has triggers: leave supports_webhooks at True"
+        return specs

@@ -1,0 +1,237 @@
+"""Promises 1 and 10: an item exists exactly if the transaction committed, and nothing is silent."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from ...errors import PayloadError
+from ...outbox import ItemStatus, NewItem, OutboxStore
+from .hooks import StoreHooks
+
+__all__ = ["EnteringContract", "RefusalContract"]
+
+PAYLOADS: dict[str, Any] = {
+    "null": None,
+    "true": True,
+    "zero": 0,
+    "big integer": 2**70,
+    "negative fraction": -0.125,
+    "empty text": "",
+    "empty object": {},
+    "empty list": [],
+    "unicode": "žluťoučký 🐎 \u202e \u0001",
+    "markup": "%s ? $1 :name {0} \"quoted\" 'quoted' \\ \n\t",
+    "an escaped NUL": "\\u0000",
+    "nested": {"lines": [{"sku": "A", "price": 9.5}, None, [True, {"": "empty key"}]]},
+    "NUL-like key": {"\\u0000": 1},
+    "deep": {"a": [[[[[[[[[[[[[[[[[[[["twenty levels down"]]]]]]]]]]]]]]]]]]]]},
+}
+
+
+def _circular() -> Any:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+def _deep() -> Any:
+    value: list[Any] = []
+    for _ in range(100_000):
+        value = [value]
+    return value
+
+
+UNSTORABLE: dict[str, Any] = {
+    "NaN": {"total": float("nan")},
+    "infinity": [float("-inf")],
+    "NUL": "a\x00b",
+    "NUL in a key": {"a\x00": 1},
+    "NUL after a backslash": "\\\x00",
+    "lone surrogate": {"text": "\ud83d"},
+    "lone surrogate in a key": {"\udc00": 1},
+    "over-long": "x" * 1_100_000,
+    "over-long once encoded": "\u20ac" * 400_000,
+    "circular": _circular(),
+    "too deep": _deep(),
+    "a set": {1, 2},
+    "bytes": b"bytes",
+    "an object": {"when": object()},
+    "a date": [datetime(2026, 1, 1, tzinfo=timezone.utc)],
+}
+
+BAD_OPTIONS: dict[str, dict[str, Any]] = {
+    "no kind": {"kind": ""},
+    "long kind": {"kind": "k" * 201},
+    "NUL in the kind": {"kind": "a\x00"},
+    "long idempotency key": {"idempotency_key": "k" * 256},
+    "surrogate in the idempotency key": {"idempotency_key": "\ud800"},
+    "long ordering key": {"ordering_key": "k" * 201},
+    "NUL in the tenant": {"tenant_id": "\x00"},
+    "headers that are no JSON": {"headers": {"trace": b"00"}},
+    "no time zone": {"run_at": datetime(2026, 1, 1)},  # noqa: DTZ001
+    "the end of time": {"run_at": datetime.max.replace(tzinfo=timezone.utc), "priority": -9},
+    "the beginning of time": {"run_at": datetime.min.replace(tzinfo=timezone.utc), "priority": 9},
+    "delay NaN": {"delay": float("nan")},
+    "endless delay": {"delay": float("inf")},
+    "delay of ages": {"delay": 1e15},
+    "huge priority": {"priority": 1_000_000},
+    "no attempts": {"max_attempts": 0},
+    "too many attempts": {"max_attempts": 2**31},
+}
+
+
+class EnteringContract(StoreHooks):
+    """How items enter."""
+
+    def test_new_item_is_kept_as_given(self, store: OutboxStore) -> None:
+        """All that was given comes back, and the item waits with no attempt spent."""
+        item_id = store.enqueue(
+            "mail.send",
+            {"to": "a@example.org"},
+            priority=3,
+            max_attempts=7,
+            idempotency_key="order-1",
+            tenant_id="acme",
+            ordering_key="customer-1",
+            headers={"traceparent": "00-ab-cd-01"},
+        )
+        item = self.see(store, item_id)
+        assert (item.id, item.kind, item.payload) == (item_id, "mail.send", {"to": "a@example.org"})
+        assert (item.priority, item.max_attempts, item.attempt_count) == (3, 7, 0)
+        assert (item.idempotency_key, item.tenant_id) == ("order-1", "acme")
+        assert (item.ordering_key, item.headers) == ("customer-1", {"traceparent": "00-ab-cd-01"})
+        assert item.status is ItemStatus.PENDING
+        assert item.lease_owner is item.lease_token is item.lease_expires_at is None
+        assert item.last_error is item.completed_at is None
+        assert item.created_at.utcoffset() == timedelta(0)
+
+    @pytest.mark.parametrize("name", PAYLOADS)
+    def test_any_json_comes_back_equal(self, store: OutboxStore, name: str) -> None:
+        """A payload is what it was, to whoever reads and to whoever claims it."""
+        item_id = store.enqueue("k", PAYLOADS[name])
+        assert self.see(store, item_id).payload == PAYLOADS[name]
+        assert self.claim_one(store).payload == PAYLOADS[name]
+
+    def test_many_come_back_in_order(self, store: OutboxStore) -> None:
+        """The ids of many items are in the order of the items."""
+        ids = store.enqueue_many(NewItem("k", number) for number in range(250))
+        assert len(set(ids)) == 250
+        assert [self.see(store, item_id).payload for item_id in ids[::50]] == list(range(0, 250, 50))
+
+    def test_none_is_no_error(self, store: OutboxStore) -> None:
+        """Enqueueing nothing does nothing."""
+        assert store.enqueue_many([]) == []
+
+    def test_commit_makes_the_item_exist(self, store: OutboxStore) -> None:
+        """An item that is enqueued in the host's transaction is there after its commit."""
+        self.need("transactions")
+        with self.transaction(store) as transaction:
+            item_id = store.enqueue("k", 1, transaction=transaction)
+        assert self.see(store, item_id).payload == 1
+
+    def test_rollback_leaves_no_item(self, store: OutboxStore) -> None:
+        """An item that is enqueued in a transaction which rolls back never existed."""
+        self.need("transactions")
+        with pytest.raises(ZeroDivisionError), self.transaction(store) as transaction:
+            item_id = store.enqueue("k", 1, transaction=transaction, idempotency_key="key")
+            raise ZeroDivisionError
+        assert store.get(item_id) is None
+        assert store.claim_batch("worker") == []
+        assert store.enqueue("k", 2, idempotency_key="key") != item_id
+
+    def test_taken_idempotency_key_gives_the_first_item(self, store: OutboxStore) -> None:
+        """The second item with a key is not added, and its caller gets the first one's id."""
+        first = store.enqueue("k", "first", idempotency_key="key")
+        assert store.enqueue("k", "second", idempotency_key="key") == first
+        assert [item.payload for item in store.find()] == ["first"]
+
+    def test_taken_idempotency_key_leaves_the_transaction_usable(self, store: OutboxStore) -> None:
+        """A duplicate is no error of the host's transaction, which goes on."""
+        self.need("transactions")
+        first = store.enqueue("k", "first", idempotency_key="key")
+        with self.transaction(store) as transaction:
+            again = store.enqueue("k", "second", idempotency_key="key", transaction=transaction)
+            other = store.enqueue("k", "other", transaction=transaction)
+        assert again == first
+        assert {item.id for item in store.find()} == {first, other}
+
+    def test_idempotency_key_within_one_batch(self, store: OutboxStore) -> None:
+        """Of items with one key in one batch the first is added."""
+        new = [NewItem("k", n, idempotency_key=key) for n, key in enumerate(["a", None, "a", "b"])]
+        first, plain, again, other = store.enqueue_many(new)
+        assert (again, len({first, plain, other})) == (first, 3)
+        assert sorted(item.payload for item in store.find()) == [0, 1, 3]
+
+    def test_idempotency_keys_are_compared_exactly(self, store: OutboxStore) -> None:
+        """Case and accents tell keys apart."""
+        keys = ["key", "KEY", "kéy"]
+        ids = [store.enqueue("k", key, idempotency_key=key) for key in keys]
+        assert [self.see(store, item_id).payload for item_id in ids] == keys
+
+    def test_idempotency_key_outlives_the_work(self, store: OutboxStore) -> None:
+        """A key stays taken while its item runs, and when it is finished or cancelled."""
+        first = store.enqueue("k", idempotency_key="key")
+        assert store.cancel([first]) == 1
+        assert store.enqueue("k", idempotency_key="key") == first
+        done = store.enqueue("k", idempotency_key="done")
+        self.claim_one(store)
+        assert store.enqueue("k", idempotency_key="done") == done
+        store.mark_success(done, "worker")
+        assert store.enqueue("k", idempotency_key="done") == done
+        assert store.claim_batch("worker") == []
+
+    def test_asynchronous_enqueue(self, store: OutboxStore) -> None:
+        """`aenqueue` and `aenqueue_many` do what their synchronous twins do."""
+
+        async def enqueue() -> list[str]:
+            first = await store.aenqueue("k", 1, idempotency_key="key")
+            return [first, *await store.aenqueue_many([NewItem("k", 2, idempotency_key="key")])]
+
+        first, again = asyncio.run(enqueue())
+        assert (first, self.see(store, first).payload) == (again, 1)
+
+
+class RefusalContract(StoreHooks):
+    """What is refused at the door."""
+
+    @pytest.mark.parametrize("name", UNSTORABLE)
+    def test_unstorable_payload_is_refused(self, store: OutboxStore, name: str) -> None:
+        """What can't be stored raises `PayloadError`, whose text doesn't repeat the payload."""
+        with pytest.raises(PayloadError) as caught:
+            store.enqueue("k", UNSTORABLE[name])
+        assert len(str(caught.value)) < 500
+        assert store.find() == []
+
+    @pytest.mark.parametrize("name", UNSTORABLE)
+    def test_refusal_leaves_the_transaction_usable(self, store: OutboxStore, name: str) -> None:
+        """The caller's transaction goes on, and holds what else was written in it."""
+        self.need("transactions")
+        with self.transaction(store) as transaction:
+            before = store.enqueue("k", "before", transaction=transaction)
+            with pytest.raises(PayloadError):
+                store.enqueue("k", UNSTORABLE[name], transaction=transaction)
+            after = store.enqueue("k", "after", transaction=transaction)
+        assert {item.id for item in store.find()} == {before, after}
+
+    @pytest.mark.parametrize("name", BAD_OPTIONS)
+    def test_bad_option_is_refused(self, store: OutboxStore, name: str) -> None:
+        """An option that can't be stored raises `PayloadError`; the transaction goes on."""
+        options = {"kind": "k", **BAD_OPTIONS[name]}
+        with pytest.raises(PayloadError):
+            store.enqueue(**options)
+        if self.supports_transactions:
+            with self.transaction(store) as transaction:
+                with pytest.raises(PayloadError):
+                    store.enqueue(**options, transaction=transaction)
+                store.enqueue("k", "good", transaction=transaction)
+            assert [item.payload for item in store.find()] == ["good"]
+
+    def test_one_bad_item_refuses_the_batch(self, store: OutboxStore) -> None:
+        """A batch is accepted as a whole or not at all."""
+        with pytest.raises(PayloadError):
+            store.enqueue_many([NewItem("k", 1), NewItem("k", float("nan")), NewItem("k", 2)])
+        assert store.find() == []

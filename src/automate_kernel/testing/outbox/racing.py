@@ -1,0 +1,127 @@
+"""What holds when several workers want the same items at the same time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from ...outbox import ItemStatus, NewItem, Outcome, OutboxItem, OutboxStore
+from .hooks import StoreHooks
+
+__all__ = ["RacingContract"]
+
+WORKERS = 4
+PATIENCE_SECONDS = 30.0
+
+
+class RacingContract(StoreHooks):
+    """Four threads at once."""
+
+    def stores(self, store: OutboxStore) -> list[OutboxStore]:
+        """A store for each thread: of two processes if there can be two."""
+        try:
+            other = self.another(store)
+        except pytest.skip.Exception:
+            other = store
+        return [store, other] * (WORKERS // 2)
+
+    def race(self, store: OutboxStore, run: Callable[[OutboxStore, str], None]) -> None:
+        """Run *run* in all threads at once; what one of them raises is raised here."""
+        start = threading.Barrier(WORKERS)
+
+        def work(mine: OutboxStore, worker_id: str) -> None:
+            start.wait(PATIENCE_SECONDS)
+            run(mine, worker_id)
+
+        with ThreadPoolExecutor(WORKERS) as pool:
+            threads = [
+                pool.submit(work, mine, f"worker-{number}")
+                for number, mine in enumerate(self.stores(store))
+            ]
+        for thread in threads:
+            thread.result()
+
+    def drain(
+        self, store: OutboxStore, total: int, handle: Callable[[OutboxItem], None], limit: int
+    ) -> None:
+        """Claim and finish with all threads until *total* items are done."""
+        done = Counter[str]()
+
+        def run(mine: OutboxStore, worker_id: str) -> None:
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while done.total() < total:
+                assert time.monotonic() < deadline, f"only {done.total()} of {total} got done"
+                items = mine.claim_batch(worker_id, limit)
+                for item in items:
+                    handle(item)
+                outcomes = [Outcome(item.id, token=item.lease_token) for item in items]
+                assert mine.acknowledge(worker_id, outcomes) == set()
+                done.update({worker_id: len(items)})
+
+        self.race(store, run)
+
+    def test_no_item_is_claimed_twice(self, store: OutboxStore) -> None:
+        """Each item goes to one worker, and all of them are done."""
+        ids = store.enqueue_many(NewItem("k") for _ in range(60))
+        seen: list[str] = []
+        self.drain(store, 60, lambda item: seen.append(item.id), limit=5)
+        assert sorted(seen) == sorted(ids)
+        assert len(store.find(status=ItemStatus.COMPLETED, limit=100)) == 60
+
+    def test_order_holds_under_competition(self, store: OutboxStore) -> None:
+        """Items of one key run one at a time and in order, though four workers want them."""
+        self.need("ordering_keys")
+        keys = [f"key-{number % 5}" for number in range(50)]
+        ids = store.enqueue_many(
+            NewItem("k", number, ordering_key=key) for number, key in enumerate(keys)
+        )
+        running: Counter[str] = Counter()
+        order: dict[str, list[str]] = {}
+
+        def handle(item: OutboxItem) -> None:
+            key = str(item.ordering_key)
+            running[key] += 1
+            assert running[key] == 1, f"two items of {key} at once"
+            order.setdefault(key, []).append(item.id)
+            time.sleep(0)  # let the other threads have their chance
+            running[key] -= 1
+
+        self.drain(store, 50, handle, limit=4)
+        assert order == {f"key-{number}": ids[number::5] for number in range(5)}
+
+    def test_one_idempotency_key_gives_one_item(self, store: OutboxStore) -> None:
+        """Callers who enqueue the same thing at once all get the id of the one item."""
+        ids: list[tuple[int, str]] = []
+
+        def run(mine: OutboxStore, worker_id: str) -> None:
+            for number in range(10):
+                item_id = mine.enqueue("k", worker_id, idempotency_key=f"key-{number}")
+                ids.append((number, item_id))
+
+        self.race(store, run)
+        assert len(ids) == WORKERS * 10
+        assert len(set(ids)) == 10
+        assert {item.id for item in store.find()} == {item_id for _, item_id in ids}
+
+    def test_claims_and_cancellations_agree(self, store: OutboxStore) -> None:
+        """An item is either claimed or cancelled, never both."""
+        ids = store.enqueue_many(NewItem("k") for _ in range(40))
+        claimed: list[str] = []
+        cancelled: list[int] = []
+
+        def run(mine: OutboxStore, worker_id: str) -> None:
+            if worker_id in ("worker-0", "worker-1"):
+                cancelled.extend(mine.cancel([item_id]) for item_id in ids[::-1])
+            else:
+                for _ in range(15):
+                    claimed.extend(self.claim_ids(mine, worker_id, 3))
+
+        self.race(store, run)
+        found = Counter(self.statuses(store, ids))
+        assert found[ItemStatus.RUNNING] == len(claimed) == len(set(claimed))
+        assert found[ItemStatus.CANCELLED] == sum(cancelled) == 40 - len(claimed)

@@ -1,0 +1,115 @@
+"""What `ProviderContract` and `ConnectorContract` have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import pytest
+
+from ..base import Plugin
+from ..errors import AutomateError
+from ..plugins.kinds import Kind
+from ..schemas import is_model
+
+__all__ = ["PluginContract", "finished", "require_json_schema", "require_unique"]
+
+_SHORTEST_SECRET = 4
+
+
+def finished(result: Any) -> Any:
+    """*result*, or what it gives once awaited."""
+    if not inspect.isawaitable(result):
+        return result
+
+    async def wait() -> Any:
+        return await result
+
+    return asyncio.run(wait())
+
+
+def require_unique(names: list[str]) -> None:
+    """Fail for the names that are there twice."""
+    assert not [name for name, count in Counter(names).items() if count > 1]
+
+
+def require_json_schema(schema: Any) -> None:
+    """Fail if *schema* is no JSON Schema; thorough if the extra ``jsonschema`` is installed."""
+    assert isinstance(schema, Mapping)
+    json.dumps(schema)
+    try:
+        import jsonschema  # type: ignore[import-untyped]
+    except ImportError:
+        return
+    jsonschema.validators.validator_for(
+        schema, default=jsonschema.Draft202012Validator
+    ).check_schema(schema)
+
+
+class PluginContract:
+    """The tests that providers and connectors share. Subclass one of their contracts instead."""
+
+    kind: ClassVar[Kind]
+
+    @pytest.fixture
+    def plugin(self) -> Plugin:
+        """The plugin under test."""
+        raise NotImplementedError
+
+    def test_it_has_a_key_and_a_name(self, plugin: Plugin) -> None:
+        """The key can be written in a workflow, and there is a name for people."""
+        assert isinstance(plugin.key, str)
+        assert self.kind.takes_key(plugin.key), "lower-case letters, digits, _ and -"
+        assert isinstance(plugin.display_name, str)
+        assert plugin.display_name.strip()
+
+    def test_its_config_has_a_schema(self, plugin: Plugin) -> None:
+        """The configuration is described by a pydantic model, or by a JSON Schema."""
+        schema: Any = plugin.config_schema()
+        assert is_model(schema) or isinstance(schema, Mapping)
+        require_json_schema(plugin.config_json_schema())
+
+    def test_its_repr_shows_no_config(self, plugin: Plugin) -> None:
+        """Nothing that the configuration says is in the repr, since it may be a secret."""
+        shown = repr(plugin) + str(plugin)
+        for value in _texts(getattr(plugin, "config", None)):
+            assert value in (plugin.key, plugin.display_name) or value not in shown
+
+    @pytest.mark.parametrize(
+        "error", [ValueError("x"), TimeoutError(), ConnectionError("refused"), KeyError("k")]
+    )
+    def test_it_normalizes_any_error(self, plugin: Plugin, error: Exception) -> None:
+        """Any exception becomes one to report; it is returned, and not raised."""
+        assert isinstance(plugin.normalize_error(error), Exception)
+
+    def test_it_leaves_automate_errors_their_code(self, plugin: Plugin) -> None:
+        """An error that has a code already keeps it, or becomes another that has one."""
+        normal = plugin.normalize_error(AutomateError("NOT_FOUND", "gone"))
+        assert isinstance(normal, AutomateError)
+
+    def test_it_can_be_closed_twice(self, plugin: Plugin) -> None:
+        """Closing again does no harm."""
+        finished(plugin.close())
+        finished(plugin.close())
+
+    def require_json(self, value: Any) -> None:
+        """Fail if *value* is no JSON value."""
+        json.dumps(value, allow_nan=False)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if hasattr(value, "model_dump"):
+        value = value.model_dump()
+    if hasattr(value, "get_secret_value"):
+        value = value.get_secret_value()
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, str) and len(value) >= _SHORTEST_SECRET:
+        yield value
+    elif isinstance(value, (list, tuple, set)):
+        for inner in value:
+            yield from _texts(inner)

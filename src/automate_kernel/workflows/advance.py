@@ -1,0 +1,317 @@
+"""
+What an execution does next, decided without doing any of it.
+
+`advance` is a generator: it yields a `Turn` (what to save, then what to call) and is sent the
+outcomes of calls as they come in, until a turn is the last. It reads no clock and touches no
+database, so the same decisions drive the threads of a worker, an event loop and a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import AutomateError, ErrorCodes
+from .execution import Execution, ExecutionStatus, StepRun, StepStatus
+from .model import Step
+from .program import Program
+
+__all__ = ["CallOutcome", "StepCall", "Turn", "advance"]
+
+
+@dataclass(frozen=True, slots=True)
+class StepCall:
+    """One call to make: the step, its run, and its input, in which secrets are handles."""
+
+    step: Step
+    run: StepRun
+    input: Any
+
+
+@dataclass(frozen=True, slots=True)
+class CallOutcome:
+    """What a call gave: an output, or an error whose text is redacted."""
+
+    call: StepCall
+    output: Any = None
+    error: AutomateError | None = None
+
+
+@dataclass(slots=True)
+class Turn:
+    """
+    Save *saves* (and the execution, if *end* or *failed*), then make *calls*.
+
+    With *wait* or *end* it is the last: nothing is in flight. *delays* gives, for runs in *saves*
+    that are to be retried, the seconds until then. While calls are in flight, *next_retry* is when
+    to come back even if none of them has ended.
+    """
+
+    saves: list[StepRun] = field(default_factory=list)
+    calls: list[StepCall] = field(default_factory=list)
+    delays: dict[tuple[str, int], float] = field(default_factory=dict)
+    next_retry: float | None = None
+    wait: float | None = None
+    end: ExecutionStatus | None = None
+    output: Any = None
+    failed: AutomateError | None = None
+
+    @property
+    def last(self) -> bool:
+        """Whether nothing follows in this wake-up."""
+        return self.end is not None or self.wait is not None
+
+
+def advance(
+    program: Program, execution: Execution, *, waits: dict[tuple[str, int], float], expired: bool
+) -> Generator[Turn, tuple[Sequence[CallOutcome], float], None]:
+    """
+    Bring *execution* as far as it goes now. Sent: outcomes, and the seconds since the last turn.
+
+    *waits* holds, for the runs that wait for a retry, the seconds that are left. *expired* says
+    that the workflow's own timeout has passed. The execution is changed along the way, so that
+    it always shows what the turns yielded so far have saved.
+    """
+    flow = _Flow(program, execution, waits)
+    if expired and execution.error_code is None:
+        flow.fail(AutomateError(ErrorCodes.DEADLINE_EXCEEDED, "the workflow took too long"))
+    turn = flow.next_turn()
+    while not turn.last:
+        outcomes, elapsed = yield turn
+        flow.pass_time(elapsed)
+        for outcome in outcomes:
+            flow.settle(outcome)
+        turn = flow.next_turn()
+    yield turn
+
+
+class _Flow:
+    """The state of one `advance`: the turn being put together, and what is in flight."""
+
+    def __init__(
+        self, program: Program, execution: Execution, waits: dict[tuple[str, int], float]
+    ) -> None:
+        self._program = program
+        self._workflow = program.workflow
+        self._execution = execution
+        self._waits = dict(waits)
+        self._in_flight: set[tuple[str, int]] = set()
+        self._turn = Turn()
+        # A step may have thousands of elements: looking their runs up must not search a list.
+        self._runs = {(run.step_id, run.position): run for run in execution.steps}
+        self._elements: dict[str, list[Any]] = {}
+
+    def pass_time(self, elapsed: float) -> None:
+        """Bring the retries nearer."""
+        for key in self._waits:
+            self._waits[key] -= elapsed
+
+    # -- outcomes ----------------------------------------------------------------------------
+
+    def settle(self, outcome: CallOutcome) -> None:
+        """Take in what a call gave."""
+        step, run = outcome.call.step, outcome.call.run
+        self._in_flight.discard((run.step_id, run.position))
+        if outcome.error is None:
+            self._end_run(run, StepStatus.COMPLETED, output=outcome.output)
+        elif self._retries(step, run, outcome.error):
+            self._retry(step, run, outcome.error)
+        else:
+            self._end_run(run, StepStatus.FAILED, error=outcome.error)
+            if run.position < 0:
+                self._step_failed(step, outcome.error)
+
+    def _retries(self, step: Step, run: StepRun, error: AutomateError) -> bool:
+        if run.attempts >= step.retry.attempts or self._failing_elsewhere(step):
+            return False
+        return step.retry.allows(error.code, retryable=error.retryable)
+
+    def _failing_elsewhere(self, step: Step) -> bool:
+        """Whether the workflow has failed by now, so that this step's retry would be for nothing."""
+        return self._execution.error_code is not None and step in self._workflow.steps
+
+    def _retry(self, step: Step, run: StepRun, error: AutomateError) -> None:
+        delay = step.retry.delay_for(run.attempts)
+        if error.retry_after is not None:
+            delay = max(delay, error.retry_after)
+        run.status = StepStatus.RETRY
+        run.error_code, run.error = str(error.code), error.message
+        self._waits[run.step_id, run.position] = delay
+        self._turn.delays[run.step_id, run.position] = delay
+        self._save(run)
+
+    def _end_run(
+        self,
+        run: StepRun,
+        status: StepStatus,
+        *,
+        output: Any = None,
+        error: AutomateError | None = None,
+    ) -> None:
+        run.status, run.output = status, output
+        run.error_code = str(error.code) if error else None
+        run.error = error.message if error else None
+        self._save(run)
+
+    def _step_failed(self, step: Step, error: AutomateError) -> None:
+        # A recovery step that fails changes nothing: the workflow has failed anyway.
+        if step.on_failure == "fail" and step in self._workflow.steps:
+            self.fail(
+                AutomateError(error.code, f"step {step.id!r} failed: {error.message}")
+            )
+
+    def fail(self, error: AutomateError) -> None:
+        """Let the workflow fail: nothing new begins but its recovery steps."""
+        if self._execution.error_code is None:
+            self._execution.error_code, self._execution.error = str(error.code), error.message
+            self._turn.failed = error
+
+    def _save(self, run: StepRun) -> None:
+        key = (run.step_id, run.position)
+        if key not in self._runs:
+            self._runs[key] = run
+            self._execution.steps.append(run)
+        if not any(saved is run for saved in self._turn.saves):
+            self._turn.saves.append(run)
+
+    # -- the next turn -----------------------------------------------------------------------
+
+    def next_turn(self) -> Turn:
+        """Start what can start, and hand out the turn that has come together."""
+        recovering = self._execution.error_code is not None
+        if recovering:
+            self._cancel_rest()
+        steps = self._workflow.on_failure if recovering else self._workflow.steps
+        if not (recovering and self._in_flight):
+            self._start_ready(steps)
+        if not recovering and self._execution.error_code is not None:
+            return self.next_turn()  # a template failed just now
+        turn, self._turn = self._turn, Turn()
+        pending = [self._waits.get(key, 0.0) for key in self._retrying(steps)]
+        if turn.calls or self._in_flight:
+            turn.next_retry = max(0.0, min(pending)) if pending else None
+            return turn
+        if pending:
+            turn.wait = max(0.0, min(pending))
+        else:
+            self._finish(turn)
+        return turn
+
+    def _retrying(self, steps: Sequence[Step]) -> list[tuple[str, int]]:
+        wanted = {step.id for step in steps}
+        return [
+            (run.step_id, run.position)
+            for run in self._execution.steps
+            if run.status is StepStatus.RETRY and run.step_id in wanted
+        ]
+
+    def _finish(self, turn: Turn) -> None:
+        if self._execution.error_code is not None:
+            turn.end = ExecutionStatus.FAILED
+            return
+        try:
+            turn.output = self._program.output(self._execution)
+            turn.end = ExecutionStatus.COMPLETED
+        except AutomateError as error:
+            self._execution.error_code, self._execution.error = str(error.code), error.message
+            turn.failed, turn.end = error, ExecutionStatus.FAILED
+
+    def _cancel_rest(self) -> None:
+        for run in self._execution.steps:
+            waiting = run.status in (StepStatus.RETRY, StepStatus.PENDING)
+            if waiting and self._workflow.step(run.step_id) in self._workflow.steps:
+                self._end_run(run, StepStatus.CANCELLED)
+
+    # -- starting ----------------------------------------------------------------------------
+
+    def _start_ready(self, steps: Sequence[Step]) -> None:
+        started = True
+        while started and not self._turn.failed:
+            # Ending a step without a call (skipped, nothing to go over) may make others ready.
+            started = False
+            for step in steps:
+                if not self._ended(step.id) and self._is_ready(step):
+                    started = self._start(step) or started
+                if self._turn.failed:
+                    return
+
+    def _is_ready(self, step: Step) -> bool:
+        return all(self._ended(need) for need in self._workflow.needs_of(step.id))
+
+    def _ended(self, step_id: str) -> bool:
+        run = self._runs.get((step_id, -1))
+        return run is not None and run.status.finished
+
+    def _start(self, step: Step) -> bool:
+        """Begin what can begin of *step*; True if it ended at once."""
+        try:
+            if self._begins(step) and self._skips(step):
+                self._end_run(self._run(step, -1), StepStatus.SKIPPED)
+                return True
+            if step.for_each is not None:
+                return self._start_elements(step)
+            self._call(step, self._run(step, -1), {})
+        except AutomateError as error:
+            self._end_run(self._run(step, -1), StepStatus.FAILED, error=error)
+            self._step_failed(step, error)
+            return True
+        return False
+
+    def _begins(self, step: Step) -> bool:
+        return (step.id, -1) not in self._runs and (step.id, 0) not in self._runs
+
+    def _skips(self, step: Step) -> bool:
+        needs = (self._runs.get((need, -1)) for need in self._workflow.needs_of(step.id))
+        skipped = any(run is not None and run.status is StepStatus.SKIPPED for run in needs)
+        if skipped and step.skipped_with_needs:
+            return True
+        return not self._program.condition(step, self._execution)
+
+    def _start_elements(self, step: Step) -> bool:
+        if step.id not in self._elements:
+            self._elements[step.id] = self._program.elements(step, self._execution)
+        elements = self._elements[step.id]
+        runs = [self._run(step, position) for position in range(len(elements))]
+        running = sum((step.id, run.position) in self._in_flight for run in runs)
+        failed = next((run for run in runs if run.status is StepStatus.FAILED), None)
+        for run, element in zip(runs, elements):
+            if failed or running >= step.concurrency:
+                break
+            if not run.status.finished and (step.id, run.position) not in self._in_flight:
+                extra = {"item": element, "index": run.position}
+                running += self._call(step, run, extra)
+        if running:
+            return False
+        if failed:
+            error = AutomateError(
+                ErrorCodes(failed.error_code or ErrorCodes.INTERNAL),
+                f"element {failed.position}: {failed.error}",
+            )
+            self._end_run(self._run(step, -1), StepStatus.FAILED, error=error)
+            self._step_failed(step, error)
+            return True
+        if all(run.status is StepStatus.COMPLETED for run in runs):
+            self._end_run(self._run(step, -1), StepStatus.COMPLETED)
+            return True
+        return False
+
+    def _run(self, step: Step, position: int) -> StepRun:
+        found = self._runs.get((step.id, position))
+        if found is not None:
+            return found
+        return StepRun(execution_id=self._execution.id, step_id=step.id, position=position)
+
+    def _call(self, step: Step, run: StepRun, extra: dict[str, Any]) -> bool:
+        key = (run.step_id, run.position)
+        if key in self._in_flight:
+            return False
+        if run.status is StepStatus.RETRY and self._waits.get(key, 0.0) > 0:
+            return False
+        given = self._program.input(step, self._execution, extra)
+        # Saved before the call is made, so that an attempt which kills its worker counts too.
+        run.status, run.attempts = StepStatus.RUNNING, run.attempts + 1
+        self._in_flight.add(key)
+        self._save(run)
+        self._turn.calls.append(StepCall(step, run, given))
+        return True

@@ -1,0 +1,246 @@
+"""Runs executions: the handler of their wake-up items, and of the events that start them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any, Protocol
+
+from .. import signals
+from ..context import Call
+from ..errors import AutomateError, ErrorCodes, LeaseLostError
+from ..outbox import ItemStatus, Outcome, OutboxItem, OutboxStore
+from ..outbox.handlers import Acknowledged, draining
+from ..outbox.item import encode_json
+from .advance import CallOutcome, StepCall, Turn, advance
+from .execution import Event, Execution, ExecutionStatus, StepStatus
+from .program import Program
+from .state import ExecutionEndedError, ExecutionStore, Loaded
+
+__all__ = ["EVENT", "Invoke", "Runner"]
+
+EVENT = "automate.event"
+"""The kind of the outbox item that is an event."""
+
+# Threads for the steps of one execution that run beside each other.
+_PARALLEL = 64
+
+
+class Invoke(Protocol):
+    """Makes one call: its output as JSON without secrets. Raises nothing but `AutomateError`."""
+
+    def __call__(
+        self, operation: str, data: Any, *, call: Call, timeout: float | None = None
+    ) -> Any:
+        """Call *operation* with *data*, in which secrets are handles."""
+
+
+class Runner:
+    """
+    The handlers of events and executions.
+
+    *programs* gives the compiled workflow of a definition's id, *listening* those that an event
+    may start, *sender* is who the signals come from.
+    """
+
+    def __init__(
+        self,
+        store: ExecutionStore,
+        *,
+        invoke: Invoke,
+        programs: Callable[[str], Program],
+        listening: Callable[[Event], Iterable[Program]],
+        sender: Any = None,
+    ) -> None:
+        self.store = store
+        self._outbox: OutboxStore = store.outbox
+        self._invoke = invoke
+        self._programs = programs
+        self._listening = listening
+        self._sender = sender
+        self._executor: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+
+    # -- events ------------------------------------------------------------------------------
+
+    def handle_event(self, item: OutboxItem) -> Acknowledged:
+        """Begin an execution of each workflow that the event starts; all, once, or none."""
+        event = Event.from_json({**item.payload, "id": item.id, "tenant_id": item.tenant_id})
+        starting = [program.workflow for program in self._listening(event)]
+        with self.store.holding(item) as rows:
+            for workflow in starting:
+                self.store.start(rows, workflow, event, priority=item.priority)
+            self._finish(item, Outcome(item.id, token=item.lease_token), rows)
+        signals.emit(signals.event_received, self._sender, event=event)
+        return Acknowledged()
+
+    def _finish(self, item: OutboxItem, outcome: Outcome, rows: Any) -> None:
+        owner = item.lease_owner or ""
+        if self._outbox.acknowledge(owner, [outcome], transaction=rows.native):
+            raise LeaseLostError(f"the lease of item {item.id} is lost")
+
+    # -- executions --------------------------------------------------------------------------
+
+    def handle_advance(self, item: OutboxItem) -> Acknowledged | None:
+        """Bring an execution as far as it goes now."""
+        loaded = self.store.load(item.payload["execution_id"])
+        if loaded is None or loaded.execution.status.finished:
+            return None
+        program = self._programs(loaded.execution.definition_id)
+        try:
+            _Drive(self, item, loaded, program).run()
+        except ExecutionEndedError:
+            return None
+        return Acknowledged()
+
+    def perform(self, execution: Execution, call: StepCall) -> CallOutcome:
+        """Make one call; what goes wrong is part of the outcome."""
+        run, step = call.run, call.step
+        about = Call(
+            step.action,
+            execution.tenant_id,
+            execution.id,
+            run.step_id,
+            run.attempts,
+            # Of the step, not of the attempt: a service that saw the first one must know the second.
+            f"{execution.id}:{run.step_id}:{run.position}",
+        )
+        try:
+            output = self._invoke(step.action, call.input, call=about, timeout=step.timeout)
+            encode_json(output, f"output of step {step.id!r}")
+        except AutomateError as error:
+            return CallOutcome(call, error=error)
+        return CallOutcome(call, output)
+
+    def executor(self) -> ThreadPoolExecutor:
+        """Threads for parallel steps, made when they are first needed."""
+        with self._lock:
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(_PARALLEL, "automate-step")
+            return self._executor
+
+    def close(self) -> None:
+        """End the threads."""
+        with self._lock:
+            if self._executor is not None:
+                self._executor.shutdown(wait=False, cancel_futures=True)
+                self._executor = None
+
+    def tell(self, execution: Execution, turn: Turn, *, began: bool) -> None:
+        """Send the signals of a turn that has been saved."""
+        send, sender = signals.emit, self._sender
+        if began:
+            send(signals.workflow_started, sender, execution=execution)
+        for run in turn.saves:
+            if run.status is StepStatus.COMPLETED:
+                send(signals.step_completed, sender, execution=execution, step=run)
+            elif run.status is StepStatus.FAILED:
+                error = _error(run.error_code, run.error)
+                send(signals.step_failed, sender, execution=execution, step=run, error=error)
+            elif run.status is StepStatus.RUNNING:
+                send(signals.step_started, sender, execution=execution, step=run)
+        if turn.end is ExecutionStatus.COMPLETED:
+            send(signals.workflow_completed, sender, execution=execution)
+        elif turn.end is ExecutionStatus.FAILED:
+            self.tell_failed(execution)
+
+    def tell_failed(self, execution: Execution) -> None:
+        """Send `workflow_failed`."""
+        error = _error(execution.error_code, execution.error)
+        signals.emit(signals.workflow_failed, self._sender, execution=execution, error=error)
+
+
+class _Drive:
+    """One wake-up of one execution: the loop between `advance`, the calls and the database."""
+
+    def __init__(
+        self, runner: Runner, item: OutboxItem, loaded: Loaded, program: Program
+    ) -> None:
+        self._runner = runner
+        self._item = item
+        self._execution = loaded.execution
+        timeout = program.workflow.timeout
+        self._left = None if timeout is None else timeout - loaded.age_seconds
+        self._flow = advance(
+            program,
+            loaded.execution,
+            waits=loaded.waits,
+            expired=self._left is not None and self._left <= 0,
+        )
+        self._stored = {(run.step_id, run.position) for run in loaded.execution.steps}
+        self._in_flight: set[Future[CallOutcome]] = set()
+
+    def run(self) -> None:
+        """Take turns until the execution ends or has to wait."""
+        turn = next(self._flow)
+        while True:
+            if draining() and turn.calls and not self._in_flight:
+                self._pause(turn)
+            self._save(turn)
+            if turn.last:
+                return
+            started = time.monotonic()
+            outcomes = self._make(turn)
+            turn = self._flow.send((outcomes, time.monotonic() - started))
+
+    def _pause(self, turn: Turn) -> None:
+        """Stop here, before the calls are made: another worker takes the execution on."""
+        for call in turn.calls:
+            call.run.attempts -= 1
+            call.run.status = StepStatus.PENDING
+        turn.saves = [run for run in turn.saves if run.status is not StepStatus.PENDING]
+        turn.calls, turn.wait = [], 0.0
+
+    def _make(self, turn: Turn) -> Sequence[CallOutcome]:
+        """Make the turn's calls; returns what has ended since, at least one unless a retry is due."""
+        perform, execution = self._runner.perform, self._execution
+        if len(turn.calls) == 1 and not self._in_flight and turn.next_retry is None:
+            return [perform(execution, turn.calls[0])]
+        submit = self._runner.executor().submit
+        self._in_flight |= {submit(perform, execution, call) for call in turn.calls}
+        done, self._in_flight = wait(self._in_flight, turn.next_retry, FIRST_COMPLETED)
+        return [future.result() for future in done]
+
+    def _save(self, turn: Turn) -> None:
+        if not (turn.saves or turn.failed or turn.last):
+            return
+        execution, store = self._execution, self._runner.store
+        began = execution.status is ExecutionStatus.PENDING
+        _check_output(execution, turn)
+        with store.holding(self._item) as rows:
+            store.save(rows, execution, turn.saves, turn.delays, self._stored)
+            if turn.failed is not None and turn.end is None:
+                store.change(rows, execution, ExecutionStatus.RUNNING)
+            if turn.end is not None:
+                store.change(rows, execution, turn.end, turn.output)
+            if turn.last:
+                self._runner._finish(self._item, self._item_outcome(turn), rows)
+        self._stored |= {(run.step_id, run.position) for run in turn.saves}
+        self._runner.tell(execution, turn, began=began)
+
+    def _item_outcome(self, turn: Turn) -> Outcome:
+        item = self._item
+        if turn.wait is None:
+            return Outcome(item.id, token=item.lease_token)
+        delay = turn.wait if self._left is None else min(turn.wait, max(0.0, self._left))
+        return Outcome(item.id, ItemStatus.PENDING, delay, token=item.lease_token)
+
+
+def _check_output(execution: Execution, turn: Turn) -> None:
+    """Let an execution whose output can't be stored fail, rather than its last transaction."""
+    try:
+        encode_json(turn.output, "output of the workflow")
+    except AutomateError as error:
+        execution.error_code, execution.error = str(error.code), error.message
+        turn.end, turn.output = ExecutionStatus.FAILED, None
+
+
+def _error(code: str | None, message: str | None) -> AutomateError:
+    try:
+        return AutomateError(ErrorCodes(code or ErrorCodes.INTERNAL), message or "")
+    except ValueError:
+        return AutomateError(ErrorCodes.INTERNAL, message or "")
+
+

@@ -1,0 +1,318 @@
+"""Executions in the host's database: begun once, saved step by step, ended once."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import AutomateError, ErrorCodes
+from ..outbox import NewItem, OutboxItem, OutboxStore
+from ..outbox.item import encode_json, new_id, storable
+from ..storage.rows import Now, Row, Rows, Storage, Where
+from ..storage.tables import DEFINITION, EXECUTION, STEP
+from .execution import Event, Execution, ExecutionStatus, StepRun, StepStatus
+from .model import Workflow
+
+__all__ = ["ADVANCE", "ExecutionEndedError", "ExecutionStore", "Loaded"]
+
+ADVANCE = "automate.advance"
+"""The kind of the outbox item that is an execution's wake-up."""
+
+_LIVE = (ExecutionStatus.PENDING.value, ExecutionStatus.RUNNING.value)
+_NAMESPACE = uuid.UUID("6ba7b812-9dad-11d1-80b4-00c04fd430c8")
+# How often the worker of one execution may die before it is given up.
+_MAX_CRASHES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """
+    An execution with its steps, the seconds that its retries still wait, and its age in seconds.
+    """
+
+    execution: Execution
+    waits: dict[tuple[str, int], float]
+    age_seconds: float
+
+
+class ExecutionEndedError(AutomateError):
+    """The execution was cancelled while it ran."""
+
+    default_code = ErrorCodes.CANCELLED
+
+
+class ExecutionStore:
+    """
+    The state of executions.
+
+    There is no lease here: the execution's outbox item has one, and every save renews it in the
+    same transaction, so that only the worker which holds the item can save.
+    """
+
+    def __init__(self, storage: Storage, outbox: OutboxStore) -> None:
+        self.storage = storage
+        self.outbox = outbox
+
+    # -- beginning ---------------------------------------------------------------------------
+
+    def start(self, rows: Rows, workflow: Workflow, event: Event, *, priority: int = 0) -> str:
+        """
+        Begin an execution of *workflow* for *event*, in the transaction of *rows*.
+
+        The same event starts the same workflow only once; the id says which they were.
+        """
+        execution_id = str(uuid.uuid5(_NAMESPACE, f"{event.id}\n{workflow.name}"))
+        definition, item_id = workflow.hash(), new_id()
+        body = encode_json(workflow.to_dict(), "workflow")
+        rows.insert(
+            DEFINITION,
+            [{"id": definition, "name": workflow.name, "body": body, "created_at": Now()}],
+        )
+        begun = rows.insert(
+            EXECUTION,
+            [
+                {
+                    "id": execution_id,
+                    "workflow": workflow.name,
+                    "definition_id": definition,
+                    "status": ExecutionStatus.PENDING.value,
+                    "event": encode_json(event.to_json(), "event"),
+                    "tenant_id": event.tenant_id,
+                    "item_id": item_id,
+                    "created_at": Now(),
+                    "updated_at": Now(),
+                }
+            ],
+        )
+        if begun:
+            self._wake(rows, execution_id, item_id, event.tenant_id, priority)
+        return execution_id
+
+    def _wake(
+        self, rows: Rows, execution_id: str, item_id: str, tenant_id: str | None, priority: int = 0
+    ) -> None:
+        item = NewItem(
+            ADVANCE,
+            {"execution_id": execution_id},
+            id=item_id,
+            tenant_id=tenant_id,
+            priority=priority,
+            max_attempts=_MAX_CRASHES,
+        )
+        self.outbox.enqueue_many([item], transaction=rows.native)
+
+    # -- working -----------------------------------------------------------------------------
+
+    def load(self, execution_id: str) -> Loaded | None:
+        """An execution as it was saved last, or None."""
+        with self.storage.begin() as rows:
+            found = rows.select(EXECUTION, [Where("id", "eq", execution_id)])
+            if not found:
+                return None
+            runs = self._runs(rows, [execution_id]).get(execution_id, [])
+            now = rows.now()
+        waits = {
+            (run.step_id, run.position): (run.next_attempt_at - now).total_seconds()
+            for run in runs
+            if run.status is StepStatus.RETRY and run.next_attempt_at is not None
+        }
+        age = (now - found[0]["created_at"]).total_seconds()
+        return Loaded(Execution.from_row(found[0], runs), waits, age)
+
+    def definition(self, definition_id: str) -> Workflow:
+        """The definition that an execution is pinned to."""
+        with self.storage.begin() as rows:
+            found = rows.select(DEFINITION, [Where("id", "eq", definition_id)])
+        if not found:
+            raise AutomateError(
+                ErrorCodes.DATA_LOSS, f"workflow definition {definition_id[:12]} is missing"
+            )
+        return Workflow.from_dict(found[0]["body"])
+
+    @contextmanager
+    def holding(self, item: OutboxItem) -> Iterator[Rows]:
+        """
+        A transaction that commits only if *item* is still ours, and renews its lease.
+
+        Raises `LeaseLostError`, and nothing is saved.
+        """
+        with self.storage.begin() as rows:
+            self.outbox.renew(
+                item.id,
+                item.lease_owner or "",
+                token=item.lease_token,
+                transaction=rows.native,
+            )
+            yield rows
+
+    def save(
+        self,
+        rows: Rows,
+        execution: Execution,
+        runs: Sequence[StepRun],
+        delays: dict[tuple[str, int], float],
+        stored: set[tuple[str, int]],
+    ) -> None:
+        """
+        Write *runs*; *stored* holds the keys of those that have a row already.
+
+        Raises `ExecutionEndedError` if the execution was cancelled meanwhile.
+        """
+        live = [Where("id", "eq", execution.id), Where("status", "in", _LIVE)]
+        changes = {"status": ExecutionStatus.RUNNING.value, "updated_at": Now()}
+        if not rows.update(EXECUTION, live, changes):
+            raise ExecutionEndedError(message=f"execution {execution.id} has ended")
+        execution.status = ExecutionStatus.RUNNING
+        new = []
+        for run in runs:
+            row = _step_row(run, delays.get((run.step_id, run.position)))
+            if (run.step_id, run.position) in stored:
+                rows.update(STEP, _unfinished(run), row)
+            else:
+                new.append(_new_step_row(run, row))
+        if new:
+            rows.insert(STEP, new)
+
+    def change(
+        self, rows: Rows, execution: Execution, status: ExecutionStatus, output: Any = None
+    ) -> bool:
+        """Set the status of an execution that has not ended; False if it had."""
+        changes: dict[str, Any] = {
+            "status": status.value,
+            "error_code": execution.error_code,
+            "error": storable(execution.error) if execution.error else None,
+            "updated_at": Now(),
+        }
+        if status.finished:
+            changes["completed_at"] = Now()
+            changes["output"] = encode_json(output, "output of the workflow")
+        where = [Where("id", "eq", execution.id), Where("status", "in", _LIVE)]
+        changed = bool(rows.update(EXECUTION, where, changes))
+        if changed:
+            execution.status = status
+            execution.output = output
+        return changed
+
+    # -- looking and steering ----------------------------------------------------------------
+
+    def get(self, execution_id: str) -> Execution | None:
+        """The execution with this id and its steps, or None."""
+        loaded = self.load(execution_id)
+        return loaded.execution if loaded else None
+
+    def find(
+        self,
+        *,
+        status: ExecutionStatus | str | None = None,
+        workflow: str | None = None,
+        tenant_id: str | None = None,
+        limit: int = 50,
+    ) -> list[Execution]:
+        """Executions that match, with their steps, the newest first."""
+        wanted = {"status": status and str(status), "workflow": workflow, "tenant_id": tenant_id}
+        where = [Where(name, "eq", value) for name, value in wanted.items() if value is not None]
+        with self.storage.begin() as rows:
+            found = rows.select(EXECUTION, where, order_by=("-created_at", "-id"), limit=limit)
+            runs = self._runs(rows, [row["id"] for row in found])
+        return [Execution.from_row(row, runs.get(row["id"], ())) for row in found]
+
+    def _runs(self, rows: Rows, execution_ids: Sequence[str]) -> dict[str, list[StepRun]]:
+        where = [Where("execution_id", "in", list(execution_ids))]
+        runs: dict[str, list[StepRun]] = {}
+        # Ids are made in the order in which runs begin.
+        for row in rows.select(STEP, where, order_by=("id",)):
+            runs.setdefault(row["execution_id"], []).append(StepRun.from_row(row))
+        return runs
+
+    def cancel(self, execution_id: str) -> bool:
+        """
+        End an execution as CANCELLED; False if it had ended.
+
+        A step that runs is not interrupted, but nothing follows it.
+        """
+        with self.storage.begin() as rows:
+            found = rows.select(EXECUTION, [Where("id", "eq", execution_id)], lock=True)
+            if not found:
+                return False
+            execution = Execution.from_row(found[0])
+            cancelled = self.change(rows, execution, ExecutionStatus.CANCELLED)
+        if cancelled:
+            self.outbox.cancel([found[0]["item_id"]])
+        return cancelled
+
+    def resume(self, execution_id: str) -> bool:
+        """Run a failed execution again from the steps that failed; False if it had not failed."""
+        failed = Where("status", "eq", ExecutionStatus.FAILED.value)
+        item_id = new_id()
+        again = [StepStatus.FAILED.value, StepStatus.CANCELLED.value, StepStatus.RUNNING.value]
+        with self.storage.begin() as rows:
+            changes = {
+                "status": ExecutionStatus.PENDING.value,
+                "error_code": None,
+                "error": None,
+                "completed_at": None,
+                "item_id": item_id,
+                "updated_at": Now(),
+            }
+            if not rows.update(EXECUTION, [Where("id", "eq", execution_id), failed], changes):
+                return False
+            row = rows.select(EXECUTION, [Where("id", "eq", execution_id)])[0]
+            steps = Where("execution_id", "eq", execution_id)
+            rows.delete(STEP, [steps, Where("status", "in", again)])
+            definition = rows.select(DEFINITION, [Where("id", "eq", row["definition_id"])])[0]
+            recovery = [step["id"] for step in definition["body"].get("on_failure", ())]
+            rows.delete(STEP, [steps, Where("step_id", "in", recovery)])
+            self._wake(rows, execution_id, item_id, row["tenant_id"])
+        return True
+
+    def give_up(self, rows: Rows, item: OutboxItem) -> None:
+        """Fail the execution whose wake-up item was given up, in the same transaction."""
+        if item.kind != ADVANCE:
+            return
+        found = rows.select(EXECUTION, [Where("id", "eq", item.payload["execution_id"])])
+        for row in found:
+            execution = Execution.from_row(row)
+            execution.error_code = str(item.last_error_code or ErrorCodes.ABORTED)
+            execution.error = f"given up after {item.attempt_count} attempts: {item.last_error}"
+            self.change(rows, execution, ExecutionStatus.FAILED)
+
+
+def _unfinished(run: StepRun) -> list[Where]:
+    live = [status.value for status in StepStatus if not status.finished]
+    return [
+        Where("execution_id", "eq", run.execution_id),
+        Where("step_id", "eq", run.step_id),
+        Where("position", "eq", run.position),
+        Where("status", "in", live),
+    ]
+
+
+def _step_row(run: StepRun, delay: float | None) -> Row:
+    row: Row = {
+        "status": run.status.value,
+        "attempts": run.attempts,
+        "output": encode_json(run.output, f"output of step {run.step_id!r}"),
+        "error_code": run.error_code,
+        "error": storable(run.error) if run.error else None,
+        "next_attempt_at": Now(delay) if delay is not None else None,
+    }
+    if run.status is StepStatus.RUNNING and run.attempts <= 1:
+        row["started_at"] = Now()
+    if run.status.finished:
+        row["completed_at"] = Now()
+    return row
+
+
+def _new_step_row(run: StepRun, row: Row) -> Row:
+    return {
+        "id": new_id(),
+        "execution_id": run.execution_id,
+        "step_id": run.step_id,
+        "position": run.position,
+        "started_at": None,
+        "completed_at": None,
+        **row,
+    }

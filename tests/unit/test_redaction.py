@@ -1,0 +1,288 @@
+"""Secrets are taken out of text, whatever software has done to the text."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import logging
+import threading
+import urllib.parse
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.secrets import RedactingFilter, Redactor, SecretRef
+
+VALUE = "p/s+w?rd=&\"'ö€😀\\ \nline-two"
+
+ENCODINGS = {
+    "plain": lambda v: v,
+    "json": json.dumps,
+    "json-unicode": lambda v: json.dumps(v, ensure_ascii=False),
+    "json-in-json": lambda v: json.dumps(json.dumps(v)),
+    "repr": repr,
+    "ascii": ascii,
+    "bytes-repr": lambda v: repr(v.encode()),
+    "quote": urllib.parse.quote,
+    "quote-all": lambda v: urllib.parse.quote(v, safe=""),
+    "quote-plus": urllib.parse.quote_plus,
+    "quote-lower": lambda v: urllib.parse.quote(v, safe="").replace("%2F", "%2f"),
+    "quote-twice": lambda v: urllib.parse.quote(urllib.parse.quote(v)),
+    "form": lambda v: urllib.parse.urlencode({"password": v}),
+    "html": html.escape,
+    "hex": lambda v: v.encode().hex(),
+    "HEX": lambda v: v.encode().hex().upper(),
+    "base64": lambda v: base64.b64encode(v.encode()).decode(),
+    "base64-url": lambda v: base64.urlsafe_b64encode(v.encode()).decode(),
+    "basic-auth-0": lambda v: base64.b64encode(b"usr:--" + v.encode()).decode(),
+    "basic-auth-1": lambda v: base64.b64encode(b"user:--" + v.encode() + b"x").decode(),
+    "basic-auth-2": lambda v: base64.b64encode(b"userx:--" + v.encode() + b"xy").decode(),
+}
+
+secrets = st.text(min_size=12, max_size=60).filter(lambda v: len(v.strip()) >= 12)
+noise = st.text(max_size=20)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_every_encoding_is_found(encoding):
+    """Most of the encoded text is gone, and none of it can be decoded to the value."""
+    encoded = ENCODINGS[encoding](VALUE)
+    redacted = Redactor([VALUE]).redact(f"before {encoded} after")
+    assert "[secret]" in redacted
+    assert redacted.startswith("before ")
+    assert redacted.endswith(" after")
+    left = redacted.removeprefix("before ").removesuffix(" after")
+    longest = max(map(len, left.split("[secret]")))
+    assert longest < 12
+
+
+@given(secrets, noise, noise, st.sampled_from(sorted(ENCODINGS)))
+def test_no_encoding_of_a_value_is_left(value, before, after, encoding):
+    """For any secret and any text around it."""
+    try:
+        encoded = ENCODINGS[encoding](value)
+    except UnicodeEncodeError:
+        assume(False)
+    redacted = Redactor([value]).redact(before + encoded + after)
+    assert value not in redacted
+    assert encoded not in redacted
+
+
+@given(st.text(min_size=12, max_size=80), st.data(), noise, noise)
+def test_no_part_of_twelve_characters_is_left(value, data, before, after):
+    """A value that was cut off or wrapped is still found."""
+    assume(value.strip())
+    start = data.draw(st.integers(0, len(value) - 12))
+    end = data.draw(st.integers(start + 12, len(value)))
+    redacted = Redactor([value]).redact(before + value[start:end] + after)
+    parts = {value[i : i + 12] for i in range(len(value) - 11)}
+    assert not any(part in redacted for part in parts)
+
+
+@given(st.lists(st.text(min_size=4, max_size=15), min_size=1, max_size=5), st.data())
+def test_short_and_overlapping_values_are_not_left(values, data):
+    """Several secrets, in any arrangement, even ones that look like the mark."""
+    pieces = st.one_of(st.sampled_from(values), st.sampled_from(["[", "secret", "]", " ", "x"]))
+    text = "".join(data.draw(st.lists(pieces, max_size=8)))
+    redacted = Redactor(values).redact(text)
+    assert not any(value in redacted for value in values if value.strip())
+
+
+@pytest.mark.parametrize("value", ["[secret]", "secret", "ecre", "redacted", "t]xx", "***", "sec"])
+def test_the_mark_gives_nothing_away(value):
+    """A secret that is part of the mark changes the mark."""
+    redactor = Redactor([value, "other-secret"])
+    assert value not in redactor.redact(f"a {value} b other-secret")
+
+
+def test_text_without_secrets_is_the_same_object():
+    """The usual case costs nothing more than the search."""
+    text = "nothing to see here"
+    assert Redactor([VALUE]).redact(text) is text
+
+
+def test_touching_secrets_leave_one_mark():
+    """The number of marks says nothing about the number of parts."""
+    assert Redactor(["aaaa-bbbb-cccc-dddd"]).redact("aaaa-bbbb-cccc-dddd" * 3) == "[secret]"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("pin 123", "pin [secret]"),
+        ("pin=123;", "pin=[secret];"),
+        ("order 1234", "order 1234"),
+        ("a123", "a123"),
+        ("total 0.123", "total 0.[secret]"),
+    ],
+)
+def test_very_short_values_go_only_where_they_stand_alone(text, expected):
+    """Else a secret of three digits would empty every log line of numbers."""
+    assert Redactor(["123"]).redact(text) == expected
+
+
+@pytest.mark.parametrize("value", ["", " ", "\n\t"])
+def test_blank_values_are_ignored(value):
+    """They would take out everything."""
+    redactor = Redactor()
+    redactor.add(value)
+    assert redactor.redact("a b\n\tc") == "a b\n\tc"
+
+
+def test_json_is_redacted_in_keys_and_values_at_any_depth():
+    """Beyond what recursion could reach."""
+    tree: object = {"token": VALUE}
+    for _ in range(5000):
+        tree = {"next": [tree]}
+    node = Redactor([VALUE]).redact_value(tree)
+    for _ in range(5000):
+        node = node["next"][0]
+    assert node == {"token": "[secret]"}
+    assert Redactor([VALUE]).redact_value({VALUE: 1, f"{VALUE}x": 2}) == {
+        "[secret]": 1,
+        "[secret]x": 2,
+    }
+
+
+def test_keys_that_become_the_same_are_all_kept():
+    """Nothing is lost by redaction but the secrets."""
+    redactor = Redactor(["first-long-secret", "second-long-secret"])
+    assert redactor.redact_value({"first-long-secret": 1, "second-long-secret": 2}) == {
+        "[secret]": 1,
+        "[secret]#2": 2,
+    }
+
+
+def test_other_types_are_kept_or_redacted():
+    """Numbers that spell a secret go; the rest of JSON stays as it is."""
+    redactor = Redactor(["12345678", VALUE])
+    given_value = [1, 2.5, True, None, 12345678, VALUE.encode(), (VALUE,), SecretRef("K")]
+    assert redactor.redact_value(given_value) == [
+        1,
+        2.5,
+        True,
+        None,
+        "[secret]",
+        "[secret]",
+        ["[secret]"],
+        "[secret K]",
+    ]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(json_values)
+def test_json_without_secrets_comes_back_equal(value):
+    """In a copy of its own, with the order of keys."""
+    copy = Redactor([VALUE]).redact_value(value)
+    assert copy == value
+    assert json.dumps(copy) == json.dumps(value)
+
+
+def test_exceptions_become_text():
+    """With class and message, and without the value, whatever the exception does."""
+    redactor = Redactor([VALUE])
+    assert redactor.redact_exception(ValueError(f"bad {VALUE}")) == "ValueError: bad [secret]"
+    assert redactor.redact_exception(KeyError(VALUE)).startswith("KeyError: ")
+    assert VALUE not in redactor.redact_exception(KeyError(VALUE))
+    assert redactor.redact_exception(RuntimeError()) == "RuntimeError"
+    assert (
+        redactor.redact_exception(AutomateError(ErrorCodes.INTERNAL, VALUE, hint=VALUE))
+        == "AutomateError: [secret] ([secret])"
+    )
+
+    class Unprintable(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError(VALUE)
+
+    assert VALUE not in redactor.redact_exception(Unprintable())
+
+
+def test_threads_may_add_and_redact_at_once():
+    """A value is out of every text from the moment that add() has returned."""
+    redactor = Redactor()
+    leaks: list[str] = []
+
+    def work(number: int) -> None:
+        for turn in range(30):
+            value = f"secret-number-{number:04}-{turn:04}-value"
+            redactor.add(value)
+            if value in redactor.redact(f"x {value} y"):
+                leaks.append(value)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert leaks == []
+
+
+# --- logging ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def logged():
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logging.Formatter("%(message)s %(extra_field)s", defaults={"extra_field": ""}))
+    handler.addFilter(RedactingFilter(Redactor([VALUE])))
+    logger = logging.getLogger("automate_kernel.test_redaction")
+    logger.propagate = False
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(handler)
+    yield logger, stream
+    logger.removeHandler(handler)
+
+
+def test_log_messages_arguments_and_extra_are_redacted(logged):
+    """Wherever in the record the value is."""
+    logger, stream = logged
+    logger.info("token %s in %r", VALUE, {"a": VALUE}, extra={"extra_field": {"b": [VALUE]}})
+    text = stream.getvalue()
+    assert "line-two" not in text
+    assert text.count("[secret]") == 3
+
+
+def test_log_tracebacks_are_redacted(logged):
+    """The error's text and its chain."""
+    logger, stream = logged
+    try:
+        try:
+            raise ValueError(VALUE)
+        except ValueError as error:
+            raise RuntimeError(f"wrapped {VALUE}") from error
+    except RuntimeError:
+        logger.exception("failed", stack_info=True)
+    text = stream.getvalue()
+    assert "RuntimeError: wrapped [secret]" in text
+    assert "line-two" not in text
+
+
+def test_log_record_keeps_no_exception():
+    """A later handler, such as an error tracker, can't read the frames' locals."""
+    try:
+        raise ValueError(VALUE)
+    except ValueError as error:
+        info = (type(error), error, error.__traceback__)
+    record = logging.LogRecord("x", logging.ERROR, __file__, 1, "failed", None, info)
+    assert RedactingFilter(Redactor([VALUE])).filter(record) is True
+    assert record.exc_info is None
+    assert "[secret]" in str(record.exc_text)
+
+
+def test_log_call_with_wrong_arguments_is_kept(logged):
+    """The filter neither raises nor drops the record."""
+    logger, stream = logged
+    logger.info("%d items", VALUE)
+    assert "line-two" not in stream.getvalue()
+    assert "%d items" in stream.getvalue()
