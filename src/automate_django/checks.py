@@ -8,7 +8,7 @@ from typing import Any
 
 from automate_kernel.errors import AutomateError
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.checks import CheckMessage, Error, Warning, register
 from django.db import connections
 from django.db.utils import ConnectionDoesNotExist
 
@@ -49,6 +49,8 @@ def _paths() -> Iterator[CheckMessage]:
                 yield _error(error, "automate.E003")
     for entry in _listed("AUTOMATE_SECRETS"):
         path = entry.get("BACKEND") if isinstance(entry, dict) else entry
+        if conf.is_plugin_key(path):
+            continue
         try:
             conf.load(path, "AUTOMATE_SECRETS")
         except AutomateError as error:
@@ -78,9 +80,9 @@ def _store() -> Iterator[CheckMessage]:
         yield Error(f"{error.message}.", hint=hint, id="automate.E004")
 
 
-@register(Tags.database)
-def check_database(databases: Any = None, **_: Any) -> list[CheckMessage]:
-    """Whether the database that holds the outbox can do what workers need."""
+@register("automate")
+def check_database(**_: Any) -> list[CheckMessage]:
+    """Whether the database that holds the outbox suits it; nothing is asked of the database."""
     return [*_time_zones(), *_alias()]
 
 

@@ -5,10 +5,11 @@ The settings, all of them optional.
     Lists of classes, as dotted paths: ``["myapp.providers.MyCustomProvider"]``. Installed plugins
     are found without being listed.
 ``AUTOMATE_HOOKS``
-    A list of dotted paths of modules or objects with hook functions.
+    A list of dotted paths of modules or objects with hook functions. In ``automate_configure``
+    a project adds its own actions and handlers to the kernel.
 ``AUTOMATE_SECRETS``
-    The secrets backends, asked in order. Each is a dotted path, an instance, or
-    ``{"BACKEND": path, "OPTIONS": {…}}``, whose options go to the class. Left out, environment
+    The secrets backends, asked in order. Each is a dotted path, the key of an installed plugin, an
+    instance, or ``{"BACKEND": path, "OPTIONS": {…}}``, whose options go to the class. Left out, environment
     variables ``AUTOMATE_SECRET_…`` are read.
 ``AUTOMATE_WORKFLOWS``
     A list of workflows: files and folders (``BASE_DIR / "workflows"``), or dotted paths of
@@ -43,7 +44,18 @@ from typing import Any
 from automate_kernel.errors import ConfigError
 from django.conf import settings
 
-__all__ = ["KEYS", "listed", "load", "option", "options", "secrets_backends", "setting", "unknown", "workflows"]
+__all__ = [
+    "KEYS",
+    "is_plugin_key",
+    "listed",
+    "load",
+    "option",
+    "options",
+    "secrets_backends",
+    "setting",
+    "unknown",
+    "workflows",
+]
 
 KEYS: Mapping[str, tuple[str, ...]] = {
     "AUTOMATE_PROVIDERS": (),
@@ -131,9 +143,16 @@ def load(path: Any, name: str) -> Any:
         ) from error
 
 
-def secrets_backends() -> list[Any]:
-    """The backends of ``AUTOMATE_SECRETS``, made."""
+def secrets_backends() -> list[Any] | None:
+    """The backends of ``AUTOMATE_SECRETS``, made; None if it is missing."""
+    if setting("AUTOMATE_SECRETS") is None:
+        return None
     return [_secrets_backend(entry) for entry in listed("AUTOMATE_SECRETS")]
+
+
+def is_plugin_key(entry: Any) -> bool:
+    """Whether *entry* is the key of an installed plugin, and no path."""
+    return isinstance(entry, str) and not {".", ":"} & set(entry)
 
 
 def _secrets_backend(entry: Any) -> Any:
@@ -145,6 +164,8 @@ def _secrets_backend(entry: Any) -> Any:
                 hint="write {'BACKEND': 'myapp.secrets.VaultBackend', 'OPTIONS': {…}}",
             )
         entry, arguments = entry["BACKEND"], entry.get("OPTIONS") or {}
+    if is_plugin_key(entry) and not arguments:
+        return entry
     backend = load(entry, "AUTOMATE_SECRETS")
     if not isinstance(backend, type):
         return backend

@@ -6,6 +6,7 @@ import threading
 import time
 from typing import Any
 
+from asgiref.sync import SyncToAsync
 from automate_kernel.plugins import hookimpl
 from django.db import connections
 
@@ -27,7 +28,7 @@ def freshen() -> None:
     idle = now - getattr(_thread, "used_at", now)
     _thread.used_at = now
     for connection in connections.all(initialized_only=True):
-        if connection.in_atomic_block:
+        if connection.connection is None or connection.in_atomic_block:
             continue
         if connection.errors_occurred or connection.settings_dict["CONN_MAX_AGE"]:
             connection.close_if_unusable_or_obsolete()
@@ -36,9 +37,15 @@ def freshen() -> None:
 
 
 class FreshConnections:
-    """The hook that does so around every call of an action or a capability."""
+    """The hook that does so around every call that a worker makes."""
 
     @hookimpl
     def automate_before_call(self, call: Any) -> None:
         """Begin with connections that work."""
         freshen()
+
+    @hookimpl
+    def automate_after_call(self, error: Any) -> None:
+        """After a failure look after the thread in which asynchronous code uses the database."""
+        if error is not None:
+            SyncToAsync.single_thread_executor.submit(freshen)

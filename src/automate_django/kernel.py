@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 __all__ = ["aemit", "emit", "get_kernel"]
 
+_LISTED = {
+    "provider": "AUTOMATE_PROVIDERS",
+    "connector": "AUTOMATE_CONNECTORS",
+    "hook": "AUTOMATE_HOOKS",
+}
 _lock = threading.RLock()
 _kernel: Kernel | None = None
 
@@ -40,33 +45,46 @@ def forget_kernel(setting: str = "AUTOMATE_", **_: Any) -> None:
     global _kernel
     if setting.startswith("AUTOMATE_") or setting == "DATABASES":
         with _lock:
-            _kernel = None
+            former, _kernel = _kernel, None
+        if former is not None:
+            former.close()
 
 
 def build_kernel() -> Kernel:
-    """A kernel made from the settings, of which each call gives a new one."""
+    """Another kernel made from the settings."""
     from automate_kernel.kernel import Kernel
 
-    store = outbox_store()
-    plugins = conf.options("AUTOMATE_PLUGINS")
-    kernel = Kernel(
-        store.storage,
-        outbox=store,
+    storage = DjangoStorage(
+        conf.option("AUTOMATE_OUTBOX", "USING"),
+        listen=bool(conf.option("AUTOMATE_OUTBOX", "LISTEN", True)),
     )
-    return kernel
+    plugins = conf.options("AUTOMATE_PLUGINS")
+    return Kernel(
+        storage,
+        outbox=outbox_store(storage),
+        listed={kind: conf.listed(name) for kind, name in _LISTED.items()},
+        config=conf.options("AUTOMATE_CONFIG"),
+        secrets=conf.secrets_backends(),
+        workflows=conf.workflows(),
+        env_allow=conf.listed("AUTOMATE_ENV_ALLOW"),
+        discover=plugins.get("DISCOVER", True),
+        disabled=plugins.get("DISABLED", ()),
+        winners=plugins.get("WINNERS"),
+        strict=plugins.get("STRICT", False),
+    )
 
 
-def outbox_store() -> OutboxStore:
+def outbox_store(storage: DjangoStorage) -> OutboxStore:
     """The outbox that ``AUTOMATE_OUTBOX`` describes."""
-    listen = bool(conf.option("AUTOMATE_OUTBOX", "LISTEN", True))
-    storage = DjangoStorage(conf.option("AUTOMATE_OUTBOX", "USING"), listen=listen)
     name = conf.option("AUTOMATE_OUTBOX", "STORE")
     if name is None:
         # Where one writer holds the whole file there are no rows to skip.
         name = "skip_locked" if storage.supports_skip_locked else "optimistic"
     store = conf.load(STORES.get(name, name), "AUTOMATE_OUTBOX['STORE']")
     lease_seconds = conf.option("AUTOMATE_OUTBOX", "LEASE_SECONDS", 300)
-    made: OutboxStore = store(storage, lease_seconds=lease_seconds) if isinstance(store, type) else store
+    if not isinstance(store, type):
+        raise ConfigError("AUTOMATE_OUTBOX['STORE'] is no class", hint="name an OutboxStore")
+    made: OutboxStore = store(storage, lease_seconds=lease_seconds)
     return made
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "WebhookDelivery",
     "WorkflowDefinition",
     "WorkflowExecution",
+    "WorkflowSchedule",
     "WorkflowStep",
 ]
 
@@ -49,7 +50,6 @@ class OutboxItem(models.Model):
 
     class Meta:
         db_table = "automate_outbox"
-        verbose_name = "outbox item"
         constraints = [
             models.UniqueConstraint(
                 fields=["idempotency_key"], name="automate_outbox_idempotency"
@@ -146,6 +146,7 @@ class WorkflowExecution(models.Model):
     )
     status = models.CharField(max_length=16)
     event = models.JSONField()
+    output = models.JSONField(null=True)
     tenant_id = models.CharField(max_length=200, null=True)
     item_id = models.UUIDField()
     error_code = models.CharField(max_length=64, null=True)
@@ -216,3 +217,16 @@ class WebhookDelivery(models.Model):
 
     def __str__(self) -> str:
         return f"{self.connector}.{self.trigger_name} {self.id[:12]}"
+
+
+class WorkflowSchedule(models.Model):
+    """When a workflow's schedule fired last."""
+
+    id = models.CharField(max_length=255, primary_key=True)
+    last_fired_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "automate_schedule"
+
+    def __str__(self) -> str:
+        return self.id

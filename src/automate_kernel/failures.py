@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,9 +29,13 @@ _STATUS = {
     504: ErrorCodes.DEADLINE_EXCEEDED,
 }
 
-# Clients such as httpx and requests don't derive their errors from the built-in ones.
-_TIMEOUTS = {"TimeoutException", "Timeout", "APITimeoutError"}
-_CONNECTIONS = {"ConnectError", "NetworkError", "ProtocolError", "APIConnectionError"}
+# By name: clients such as httpx and requests don't derive their errors from the built-in ones, and
+# before Python 3.11 asyncio's and futures' TimeoutError are classes of their own.
+_TIMEOUTS = {"TimeoutError", "TimeoutException", "Timeout", "APITimeoutError"}
+# gaierror: the name of the host did not resolve, which passes more often than not.
+_CONNECTIONS = {"ConnectionError", "ConnectError", "NetworkError", "ProtocolError", "gaierror"} | {
+    "APIConnectionError"
+}
 
 
 class _Normalizer(Protocol):
@@ -95,12 +97,9 @@ def _code(error: Exception, response: Any) -> ErrorCodes:
         if isinstance(status, int) and 400 <= status <= 599:
             return code_of_status(status)
     names = {base.__name__ for base in type(error).__mro__}
-    # Before Python 3.11 asyncio's and futures' timeouts are classes of their own.
-    timeouts = (TimeoutError, asyncio.TimeoutError, concurrent.futures.TimeoutError)
-    if isinstance(error, timeouts) or names & _TIMEOUTS:
+    if names & _TIMEOUTS:
         return ErrorCodes.DEADLINE_EXCEEDED
-    # gaierror: the name of the host did not resolve, which passes more often than not.
-    if isinstance(error, ConnectionError) or names & {*_CONNECTIONS, "gaierror"}:
+    if names & _CONNECTIONS:
         return ErrorCodes.UNAVAILABLE
     if isinstance(error, NotImplementedError):
         return ErrorCodes.UNIMPLEMENTED

@@ -96,7 +96,7 @@ class Kernel:
             sender=self,
         )
         self._ticker = Ticker(self.storage, lambda: self.workflows, self._fire)
-        self._ledger = ReplayLedger()
+        self._ledger = ReplayLedger(self.storage)
         self._given_up: list[OutboxItem] = []
         self._handlers: dict[str, Handler] = {}
         self._add_handler(Handler(EVENT, self._runner.handle_event))
@@ -295,19 +295,18 @@ class Kernel:
         payload = connector.parse_webhook(trigger, headers, raw_body)
         delivery_id = connector.delivery_id(trigger, headers, raw_body)
         name = spec.event_name or f"{connector_key}.{trigger}"
-        item = self._event_item(
-            name, payload, "webhook", connector_key, tenant_id, id=new_id()
-        )
-        row = item.to_row()
+        item = self._event_item(name, payload, "webhook", connector_key, tenant_id, id=new_id())
+        delivery = (connector_key, trigger, delivery_id or "")
         with self.storage.begin(transaction) as rows:
-            if delivery_id is not None:
-                first = self._ledger.remember(rows, connector_key, trigger, delivery_id, item.id)
-                if not first:
-                    logger.info("webhook %s.%s came again", connector_key, trigger)
-                    return WebhookReceipt(accepted=True, item_id=None, duplicate=True)
-            del row
-            self.outbox.enqueue_many([item], transaction=rows.native)
-        return WebhookReceipt(accepted=True, item_id=item.id, duplicate=False)
+            # In one transaction: a delivery that is remembered is also enqueued.
+            if delivery_id is None or self._ledger.remember(
+                rows, *delivery, item.id, tenant_id=tenant_id
+            ):
+                self.outbox.enqueue_many([item], transaction=rows.native)
+                return WebhookReceipt(accepted=True, item_id=item.id)
+            first = self._ledger.item_of(rows, *delivery, tenant_id=tenant_id)
+        logger.info("webhook %s.%s came again", connector_key, trigger)
+        return WebhookReceipt(accepted=True, item_id=first, duplicate=True)
 
     def _connector_for(self, connector_key: str, trigger: str) -> tuple[Any, Any]:
         try:

@@ -155,6 +155,8 @@ class Mark:
 
 
 _MARK = "__automate_operation__"
+# What the kernel itself calls on a plugin.
+_TAKEN = {"check", "close", "config_schema", "normalize_error", "parse_config"}
 
 
 def mark_operation(name: Any, options: Mapping[str, Any]) -> Any:
@@ -185,6 +187,11 @@ def marked_operations(owner: type, spec: type[S]) -> list[S]:
         for attribute, value in vars(base).items():
             mark = getattr(value, _MARK, None)
             if isinstance(mark, Mark):
+                if attribute in _TAKEN:
+                    raise PluginError(
+                        f"{owner.__name__}.{attribute}() is what the kernel calls for its own ends",
+                        hint=f"rename the method, and mark it with the name {mark.name!r}",
+                    )
                 marks[attribute] = mark
     return [
         _from_method(getattr(owner, attribute), mark, spec)
@@ -194,7 +201,9 @@ def marked_operations(owner: type, spec: type[S]) -> list[S]:
 
 
 def _from_method(method: Callable[..., Any], mark: Mark, spec: type[S]) -> S:
-    return operation_from_function(method, name=mark.name, spec=spec, method=True, **mark.options)
+    given = {"name": mark.name, **mark.options}
+    schemas = {key: given.pop(key, None) for key in ("input_schema", "output_schema")}
+    return _described(spec, bind(method, method=True, **schemas), **given)
 
 
 def operation_from_function(
@@ -206,9 +215,7 @@ def operation_from_function(
     description: str | None = None,
     input_schema: Schema = None,
     output_schema: Schema = None,
-    spec: type[S] = OperationSpec,  # type: ignore[assignment]
-    method: bool = False,
-) -> S:
+) -> OperationSpec:
     """
     The spec of a function, ``def`` or ``async def``; its `OperationSpec.call` calls the function.
 
@@ -216,7 +223,26 @@ def operation_from_function(
     parameters, one a field. A parameter annotated `Call` gets the call. The description defaults
     to the docstring's first paragraph.
     """
-    binding = bind(function, method=method, input_schema=input_schema, output_schema=output_schema)
+    return _described(
+        OperationSpec,
+        bind(function, input_schema=input_schema, output_schema=output_schema),
+        name=name,
+        idempotent=idempotent,
+        title=title,
+        description=description,
+    )
+
+
+def _described(
+    spec: type[S],
+    binding: Binding,
+    *,
+    name: str | None,
+    idempotent: bool = False,
+    title: str = "",
+    description: str | None = None,
+) -> S:
+    function = binding.function
     if description is None:
         description = (inspect.getdoc(function) or "").split("\n\n")[0].replace("\n", " ")
     return spec(

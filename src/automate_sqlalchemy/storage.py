@@ -138,4 +138,17 @@ def storage_error(error: DBAPIError, place: str) -> StorageError:
         hint = "the database can't be written: check the file's and its folder's permissions"
     elif "unable to open" in lowered:
         hint = "check that the folder exists and may be written"
-    return StorageError(f"{place}: {text}", hint=hint, retryable=error.connection_invalidated)
+    retryable = error.connection_invalidated or _collided(error.orig)
+    return StorageError(f"{place}: {text}", hint=hint, retryable=retryable)
+
+
+# A deadlock, a serialization failure or a lock that was waited for too long: the transaction is
+# undone, and the same work may succeed at once.
+_COLLISIONS = ("40P01", "40001", "55P03", 1213, 1205, 1020, "SQLITE_BUSY", "SQLITE_BUSY_SNAPSHOT")
+
+
+def _collided(error: BaseException | None) -> bool:
+    codes = {getattr(error, name, None) for name in ("sqlstate", "pgcode", "sqlite_errorname")}
+    return not codes.isdisjoint(_COLLISIONS) or (
+        bool(error and error.args) and error.args[0] in _COLLISIONS
+    )

@@ -20,7 +20,9 @@ def _type(column: Column) -> sa.types.TypeEngine[Any]:
     if column.type == "id":
         return sa.CHAR(32).with_variant(postgresql.UUID(as_uuid=False), "postgresql")
     if column.type == "text":
-        return sa.String(column.length)
+        # Elsewhere texts are compared exactly; their default here ignores case and accents.
+        exact = mysql.VARCHAR(column.length, charset="utf8mb4", collation="utf8mb4_bin")
+        return sa.String(column.length).with_variant(exact, "mysql", "mariadb")
     if column.type == "json":
         return sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
     if column.type == "time":
@@ -38,7 +40,13 @@ def _index(index: Index, table: sa.Table) -> sa.Index:
             for name, value in index.where
         )
     )
-    return sa.Index(index.name, *columns, postgresql_where=condition, sqlite_where=condition)
+    return sa.Index(
+        index.name,
+        *columns,
+        unique=index.unique,
+        postgresql_where=condition,
+        sqlite_where=condition,
+    )
 
 
 def _table(spec: Table) -> sa.Table:

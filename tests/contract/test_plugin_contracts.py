@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from pydantic import BaseModel
@@ -36,7 +36,7 @@ class Greeter(BaseProvider):
 
 
 class TestProvider(ProviderContract):
-    example_inputs = {"greet": {"name": "Ada"}, "later": {"name": "Ada"}}
+    example_inputs: ClassVar = {"greet": {"name": "Ada"}, "later": {"name": "Ada"}}
 
     @pytest.fixture
     def provider(self) -> BaseProvider:
@@ -70,7 +70,7 @@ class Chat(Connector):
 
 
 class TestConnector(ConnectorContract):
-    example_inputs = {"post": {"channel": "C1", "text": "hello"}}
+    example_inputs: ClassVar = {"post": {"channel": "C1", "text": "hello"}}
 
     @pytest.fixture
     def connector(self) -> Connector:

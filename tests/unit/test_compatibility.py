@@ -69,7 +69,7 @@ def test_a_distributions_requirement_is_read(requires: list[str], specifier: str
 
 
 def test_our_own_version_is_known() -> None:
-    """Installed, the package knows its version, and fits itself."""
+    """The package knows its version, and fits itself."""
     version = kernel_version()
     assert version is not None
     assert satisfies(version, f"=={version}")

@@ -19,7 +19,7 @@ from automate_kernel.connectors import (
     TriggerSpec,
     action,
 )
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.errors import AutomateError, ErrorCodes, PluginError
 
 
 class SlackConnector(Connector):
@@ -141,6 +141,20 @@ def test_marked_methods_are_actions() -> None:
     assert isinstance(registry.create("hooked"), Hooked)
 
 
+def test_an_action_can_not_take_the_place_of_the_lifecycle() -> None:
+    """A method `close` is called at shutdown, so an action of that name needs another method."""
+
+    class Door(Connector):
+        key = "door"
+
+        @action
+        def close(self, door: str) -> str:  # type: ignore[override]
+            return door
+
+    with pytest.raises(PluginError, match="mark it with the name 'close'"):
+        Door.actions()
+
+
 def test_an_unknown_action_is_refused_with_what_there_is() -> None:
     """INVALID_ARGUMENT, with a suggestion, and no second try."""
     with pytest.raises(AutomateError, match="did you mean 'create'") as caught:
@@ -240,10 +254,12 @@ def test_a_body_that_is_not_json_is_refused(body: bytes) -> None:
 @given(st.binary(max_size=60))
 def test_no_body_crashes_the_parser(body: bytes) -> None:
     """Any bytes are a JSON value or INVALID_ARGUMENT."""
+    codes = []
     try:
         SlackConnector().parse_webhook("message_created", {}, body)
     except AutomateError as error:
-        assert error.code is ErrorCodes.INVALID_ARGUMENT
+        codes.append(error.code)
+    assert set(codes) <= {ErrorCodes.INVALID_ARGUMENT}
 
 
 @pytest.mark.parametrize(

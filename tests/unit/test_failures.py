@@ -54,7 +54,8 @@ def test_the_errors_of_httpx_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "seconds"), [("30", 30.0), ("-1", None), ("²", None), ("soon", None), ("9" * 400, None)]
+    ("value", "seconds"),
+    [("30", 30.0), ("-1", None), ("²", None), ("soon", None), ("9" * 400, None)],
 )
 def test_the_service_says_when_to_try_again(value: str, seconds: float | None) -> None:
     """A Retry-After in seconds is kept; anything else is not guessed at."""
@@ -74,7 +75,7 @@ def test_the_text_is_redacted_before_it_is_cut() -> None:
     error = normalize(
         ValueError("x" * 495 + secret), redact=lambda text: text.replace(secret, "[secret]")
     )
-    assert "hunter" not in str(error)
+    assert "hunt" not in str(error)
     assert len(str(error)) < 520
 
 
@@ -97,7 +98,8 @@ class Plugin:
     def normalize_error(self, exc: Exception) -> Exception:
         if isinstance(self.answer, type):
             raise self.answer("worse")
-        return self.answer if self.answer != "same" else exc  # type: ignore[no-any-return]
+        answer: Exception = exc if self.answer == "same" else self.answer
+        return answer
 
 
 @pytest.mark.parametrize(
@@ -121,11 +123,11 @@ def test_nothing_but_automate_errors_get_out(answer: Any, code: ErrorCodes, text
 def test_an_error_that_can_not_be_shown_is_still_one() -> None:
     """A broken __str__ does not hide the failure."""
 
-    class Odd(Exception):
+    class OddError(Exception):
         def __str__(self) -> str:
             raise RuntimeError
 
-    assert str(normalize(Odd())) == "Odd"
+    assert str(normalize(OddError())) == "OddError"
 
 
 def test_an_automate_error_is_left_alone() -> None:

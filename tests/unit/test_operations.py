@@ -230,11 +230,14 @@ def test_an_unchecked_keyword_is_told(
     ]
 
 
-def test_a_schema_fetches_nothing_from_the_network() -> None:
+def test_a_schema_fetches_nothing_from_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """A `$ref` to a URL is an error of the plugin, and not a request."""
+    requests: list[object] = []
+    monkeypatch.setattr("urllib.request.urlopen", requests.append)
     spec = OperationSpec("post", {"properties": {"n": {"$ref": "http://127.0.0.1:1/schema"}}})
     with pytest.raises(PluginError, match=r"reference to 'http://127\.0\.0\.1:1/schema'"):
         spec.validate({"n": 1})
+    assert not requests
 
 
 def test_a_schema_that_is_none_is_the_plugins_fault() -> None:
@@ -370,9 +373,7 @@ class TestFunctions:
             (lambda *args: args, "by position"),
         ],
     )
-    def test_a_signature_that_says_too_little_is_refused(
-        self, function: Any, problem: str
-    ) -> None:
+    def test_a_signature_that_says_too_little_is_refused(self, function: Any, problem: str) -> None:
         """A parameter without a type would take anything, so its author is told."""
         with pytest.raises(PluginError, match=problem):
             operation_from_function(function, name="f")

@@ -92,7 +92,7 @@ def test_short_and_overlapping_values_are_not_left(values, data):
     assert not any(value in redacted for value in values if value.strip())
 
 
-@pytest.mark.parametrize("value", ["[secret]", "secret", "ecre", "redacted", "t]xx", "***", "sec"])
+@pytest.mark.parametrize("value", ["[secret]", "secret", "ecre", "redacted", "t]xx", "***"])
 def test_the_mark_gives_nothing_away(value):
     """A secret that is part of the mark changes the mark."""
     redactor = Redactor([value, "other-secret"])
@@ -234,7 +234,9 @@ def test_threads_may_add_and_redact_at_once():
 def logged():
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(logging.Formatter("%(message)s %(extra_field)s", defaults={"extra_field": ""}))
+    handler.setFormatter(
+        logging.Formatter("%(message)s %(extra_field)s", defaults={"extra_field": ""})
+    )
     handler.addFilter(RedactingFilter(Redactor([VALUE])))
     logger = logging.getLogger("automate_kernel.test_redaction")
     logger.propagate = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from ..storage.rows import Now, Row, Rows, Storage, Where
 from ..storage.tables import OUTBOX, PAUSE
@@ -23,8 +24,12 @@ class Control:
 
     def get(self, item_id: str) -> OutboxItem | None:
         """The item with this id, or None."""
+        try:
+            item_id = str(UUID(item_id))
+        except ValueError:
+            return None
         with self.storage.begin() as rows:
-            found = rows.select(OUTBOX, [Where("id", "eq", str(item_id))])
+            found = rows.select(OUTBOX, [Where("id", "eq", item_id)])
         return OutboxItem.from_row(found[0]) if found else None
 
     def find(
@@ -56,7 +61,9 @@ class Control:
         """Cancel items that wait. Returns how many there were."""
         ids, cancelled = [str(item_id) for item_id in item_ids], 0
         with self.storage.begin() as rows:
-            for row in rows.select(OUTBOX, [Where("id", "in", sorted(ids))], lock=True):
+            # Waiting ones alone: a lock on a running item would hold up who finishes it.
+            waiting = [Where("id", "in", sorted(ids)), Where("status", "in", WAITING)]
+            for row in rows.select(OUTBOX, waiting, order_by=("id",), lock=True):
                 where = [Where("id", "eq", row["id"]), Where("status", "in", WAITING)]
                 changes: dict[str, Any] = {
                     "status": ItemStatus.CANCELLED.value,
@@ -99,16 +106,18 @@ class Control:
 
     def purge(self, *, older_than_seconds: float, limit: int = 1000) -> int:
         """Delete items that finished that long ago, the oldest first. Returns how many."""
-        over = Where("completed_at", "le", Now(-older_than_seconds))
+        over = [
+            Where("status", "in", FINISHED),
+            Where("completed_at", "le", Now(-older_than_seconds)),
+        ]
         with self.storage.begin() as rows:
+            # Ids are in order of time, so what finished long ago is found first in their index.
             found = rows.select(
-                OUTBOX, [over], order_by=("completed_at",), limit=limit, lock=True,
-                skip_locked=True, columns=("id",),
+                OUTBOX, over, order_by=("id",), limit=limit, lock=True, skip_locked=True,
+                columns=("id",),
             )  # fmt: skip
             ids = sorted(row["id"] for row in found)
-            return rows.delete(
-                OUTBOX, [Where("id", "in", ids), Where("status", "in", FINISHED), over]
-            )
+            return rows.delete(OUTBOX, [Where("id", "in", ids), *over])
 
     def pause(self, kind: str, reason: str = "") -> None:
         """Stop claiming items of *kind* until `resume`."""

@@ -41,6 +41,10 @@ MAX_PAYLOAD_BYTES = 1_000_000
 SECONDS_PER_PRIORITY = 3600
 # A priority moves the claim order by an hour per point, and a timestamp has to bear it.
 MAX_PRIORITY = 32_767
+MAX_ATTEMPTS = 2_147_483_647
+MAX_DELAY_SECONDS = 100 * 365.25 * 86_400
+# What every database's timestamps can hold, and some years less for the priority.
+MIN_YEAR, MAX_YEAR = 1100, 9900
 
 
 class ItemStatus(str, Enum):
@@ -165,10 +169,14 @@ class NewItem:
             check_text(getattr(self, name), name)
         if self.run_at is not None and self.run_at.tzinfo is None:
             raise PayloadError("run_at has no time zone", hint="pass an aware datetime")
+        if self.run_at is not None and not MIN_YEAR <= self.run_at.year <= MAX_YEAR:
+            raise PayloadError(f"run_at is not in the years {MIN_YEAR} to {MAX_YEAR}")
+        if not abs(seconds(self.delay)) <= MAX_DELAY_SECONDS:  # so that NaN is refused too
+            raise PayloadError(f"the delay {self.delay} is beyond a hundred years")
         if abs(self.priority) > MAX_PRIORITY:
             raise PayloadError(f"priority {self.priority} is beyond ±{MAX_PRIORITY}")
-        if self.max_attempts < 1:
-            raise PayloadError("max_attempts must be at least 1")
+        if not 1 <= self.max_attempts <= MAX_ATTEMPTS:
+            raise PayloadError(f"max_attempts must be from 1 to {MAX_ATTEMPTS}")
 
 
 def seconds(delay: float | timedelta) -> float:

@@ -39,7 +39,11 @@ def _overtaken(rows: Rows, key: str, item_id: str) -> bool:
     head = _head(rows, key)
     if head is None or head > item_id:
         return False
-    wake(rows, key)
+    # Without waiting: two workers that each claimed the head of the other's key would wait in a
+    # circle. Whoever holds the head's row now finishes, cancels or wakes it, and so sees to it.
+    asleep = [Where("id", "eq", head), Where("waiting_for", "eq", "key")]
+    if rows.select(OUTBOX, asleep, lock=True, skip_locked=True, columns=("id",)):
+        rows.update(OUTBOX, asleep, {"waiting_for": "worker"})
     return True
 
 
@@ -71,7 +75,9 @@ def wake(rows: Rows, key: str) -> None:
 
 def mend(rows: Rows) -> None:
     """Wake keys that nobody will wake: those with waiting items and no lane."""
-    waiting = rows.count(OUTBOX, ("ordering_key",), [Where("waiting_for", "eq", "key")])
+    # Both conditions, so that the index of waiting items with a key serves.
+    asleep = [Where("waiting_for", "eq", "key"), Where("ordering_key", "ne", None)]
+    waiting = rows.count(OUTBOX, ("ordering_key",), asleep)
     keys = sorted(row["ordering_key"] for row in waiting)
     busy = {lane["ordering_key"] for lane in rows.select(LANE, [Where("ordering_key", "in", keys)])}
     for key in keys:

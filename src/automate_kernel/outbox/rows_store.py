@@ -60,7 +60,8 @@ class RowsOutboxStore(Control, OutboxStore):
 
     *backoff* delays items whose worker died. *on_failed* is called with the rows and the item, in
     the same transaction, when an item is given up. *control_seconds* is for how long a worker may
-    not notice that a kind was paused elsewhere.
+    not notice that a kind was paused elsewhere; while it is busy, what has become due is looked for
+    twenty times in that.
     """
 
     skip_locked = True
@@ -84,6 +85,8 @@ class RowsOutboxStore(Control, OutboxStore):
         self._leases: dict[str, _Lease] = {}
         self._paused: frozenset[str] = frozenset()
         self._paused_until = 0.0
+        self._busy = False
+        self._promote_at = 0.0
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} in {self.storage.describe()}>"
@@ -107,11 +110,16 @@ class RowsOutboxStore(Control, OutboxStore):
         added = rows.insert(OUTBOX, new, notify=CHANNEL)
         if added == len(new):
             return [row["id"] for row in new]
-        keys = [row["idempotency_key"] for row in new if row["idempotency_key"] is not None]
-        where = [Where("idempotency_key", "in", keys)]
-        taken = rows.select(OUTBOX, where, columns=("id", "idempotency_key"))
-        by_key = {row["idempotency_key"]: row["id"] for row in taken}
-        return [by_key.get(row["idempotency_key"], row["id"]) for row in new]
+        keys = {row["idempotency_key"] for row in new} - {None}
+        by_key = _holders(rows, sorted(keys))
+        # A snapshot that the host's transaction took earlier may not show the winner of a race; a
+        # read that locks does.
+        by_key |= _holders(rows, sorted(keys - set(by_key)), lock=True)
+        ids = [by_key.get(row["idempotency_key"], row["id"]) for row in new]
+        found = rows.select(OUTBOX, [Where("id", "in", sorted(set(ids)))], columns=("id",))
+        if missing := set(ids) - {row["id"] for row in found} - set(by_key.values()):
+            raise StorageError(f"the database did not store {len(missing)} of {len(new)} items")
+        return ids
 
     # -- working -----------------------------------------------------------------------------
 
@@ -123,7 +131,8 @@ class RowsOutboxStore(Control, OutboxStore):
             return []
         token, claimed = new_id(), []
         with self.storage.begin() as rows:
-            self._promote(rows)
+            if self._promotes():
+                self._promote(rows)
             paused = self._paused_kinds(rows)
             # What can't run yet is put aside and more is taken, a bounded number of times.
             for _ in range(10):
@@ -131,9 +140,18 @@ class RowsOutboxStore(Control, OutboxStore):
                 claimed += self._admit(rows, taken, token, paused)
                 if len(claimed) >= limit or not taken:
                     break
+        self._busy = len(claimed) == limit
         for row in claimed:
             self._leases[row["id"]] = _Lease.of(row, worker_id, token)
         return [OutboxItem.from_row(row) for row in claimed]
+
+    def _promotes(self) -> bool:
+        # While every batch is full, an item that has become due can wait for a few claims.
+        now = time.monotonic()
+        if self._busy and now < self._promote_at:
+            return False
+        self._promote_at = now + self._control_seconds / 20
+        return True
 
     def _promote(self, rows: Rows) -> None:
         rows.take(
@@ -180,6 +198,11 @@ class RowsOutboxStore(Control, OutboxStore):
         self, rows: Rows, taken: list[Row], token: str, paused: frozenset[str]
     ) -> list[Row]:
         """Those of *taken* that may run now; the others go back to wait for their reason."""
+        if suspects := sorted({row["kind"] for row in taken} & paused):
+            # What is remembered may be old, and nobody would wake what is parked after a resume:
+            # locked, the pause can't end before the parked items can be seen.
+            found = rows.select(PAUSE, [Where("kind", "in", suspects)], order_by=("kind",), lock=True)
+            paused = frozenset(row["kind"] for row in found)
         parked = {row["id"] for row in taken if row["kind"] in paused}
         self._put_back(rows, [row for row in taken if row["id"] in parked], "resume")
         keyed = [row for row in taken if row["ordering_key"] and row["id"] not in parked]
@@ -248,7 +271,13 @@ class RowsOutboxStore(Control, OutboxStore):
         with self.storage.begin(transaction) as rows:
             lost = self._settle(rows, worker_id, outcomes)
         if transaction is None:
-            self.forget(outcome.item_id for outcome in outcomes)
+            # Its own claims alone: a late outcome must not make the store forget who holds it now.
+            self.forget(
+                outcome.item_id
+                for outcome in outcomes
+                if (lease := self._lease(outcome.item_id, worker_id))
+                and outcome.token in (None, lease.token)
+            )
         return lost
 
     def forget(self, item_ids: Iterable[str]) -> None:
@@ -354,7 +383,8 @@ class RowsOutboxStore(Control, OutboxStore):
             )  # fmt: skip
             for row in stale:
                 self._reap_one(rows, row, over, result)
-            keyed = [(row["ordering_key"], row["id"]) for row in stale if row["ordering_key"]]
+            reaped = [*result.retried, *result.failed]
+            keyed = [(item.ordering_key, item.id) for item in reaped if item.ordering_key]
             if keyed:
                 lanes.leave(rows, keyed)
             lanes.mend(rows)
@@ -395,6 +425,13 @@ class OptimisticClaimOutboxStore(RowsOutboxStore):
     """Claims without row locks: of two workers that want an item, the second finds it gone."""
 
     skip_locked = False
+
+
+def _holders(rows: Rows, keys: list[str], *, lock: bool = False) -> dict[str, str]:
+    """Which item has each of these idempotency keys."""
+    where = [Where("idempotency_key", "in", keys)]
+    found = rows.select(OUTBOX, where, lock=lock, columns=("id", "idempotency_key"))
+    return {row["idempotency_key"]: row["id"] for row in found}
 
 
 def _fence(ids: Sequence[str], token: str) -> list[Where]:

@@ -76,7 +76,7 @@ class Worker:
     worker_id: str = field(default_factory=default_worker_id)
     slots: int = 10
     async_slots: int = 1000
-    batch: int = 100
+    batch: int = 200
     poll_seconds: float = 1.0
     heartbeat_seconds: float | None = None
     grace_seconds: float = 30.0

@@ -110,7 +110,8 @@ def settle(claims: Sequence[Claim], policy: Policy) -> None:
     for claim in live:
         if claim.source != level:
             claim.replaced_by = level.label
-    _decide([claim for claim in rivals if claim.usable] or rivals, rivals, policy)
+    fitting = [claim for claim in rivals if claim.state is not PluginState.INCOMPATIBLE]
+    _decide(fitting or rivals, rivals, policy)
 
 
 def _reset(claim: Claim) -> None:
@@ -142,16 +143,17 @@ def _decide(contenders: Sequence[Claim], rivals: Sequence[Claim], policy: Policy
                 claim.replaced_by = contenders[0].origin
         return
     names = ", ".join(sorted(f"{claim.origin} ({claim.target})" for claim in contenders))
+    problem = f"more than one {kind} claims the key {key!r}: {names}"
+    logger.error("%s; none of them is used", problem)
     for claim in contenders:
         if not claim.usable:
-            continue
+            continue  # its own failure says more
         claim.state = PluginState.CONFLICT
-        claim.error = f"more than one {kind} claims the key {key!r}: {names}"
+        claim.error = problem
         claim.remedy = (
             f"name the one to use with winners={{'{kind.name}:{key}': {claim.target!r}}},"
             " or uninstall the others"
         )
-    logger.error("%s; none of them is used", contenders[0].error)
 
 
 def incompatibility(specifier: str) -> PluginError | None:

@@ -7,8 +7,8 @@ Reads the part of PEP 440 and 508 that says so (``>=0.1,<2``), so that no packag
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable
-from functools import lru_cache
 
 from .states import normal_name
 
@@ -22,15 +22,10 @@ _CLAUSE = re.compile(
 _VERSION = re.compile(r"v?(\d+(?:\.\d+)*)(.*)")
 
 
-@lru_cache(maxsize=1)
 def kernel_version() -> str | None:
-    """The version of this package, or None if it runs without being installed."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(KERNEL)
-    except PackageNotFoundError:
-        return None
+    """The version of this package."""
+    version = getattr(sys.modules.get("automate_kernel"), "__version__", None)
+    return version if isinstance(version, str) else None
 
 
 def requirement_on_kernel(requires: Iterable[str]) -> str:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ErrorCodes, PluginError
 from .hooks import Hooks
+from .inspection import key_of
 from .kinds import KINDS, Kind, kind_of_class
-from .loading import load_target, normal_target
+from .loading import load_target, normal_target, told
 from .registry import Registry
 from .states import PluginRecord, Policy, normal_name
 
@@ -88,13 +89,14 @@ class Plugins:
         says it.
         """
         if kind is None:
-            thing = load_target(normal_target(plugin)) if isinstance(plugin, str) else plugin
-            plugin, kind = thing, kind_of_class(thing).name
+            plugin = _imported(plugin) if isinstance(plugin, str) else plugin
+            kind = kind_of_class(plugin).name
         registry = self.registry(kind)
         registry.register(plugin, key=key, replace=replace)
         if kind == "hook" and not isinstance(plugin, str):
-            name = key or registry._key_of(plugin)
-            self._hooks.add(plugin, name)
+            name = key or key_of(registry.kind, plugin)
+            if name in registry:  # unless it is switched off
+                self._hooks.add(plugin, name)
 
     def get(self, kind: str, key: str) -> Any:
         """The plugin *key* of *kind*, imported now if it was not yet. See `Registry.get`."""
@@ -151,6 +153,18 @@ def _registry(kind: Kind, settings: Listed, discover: bool, policy: Policy) -> R
     # By name, since providers and connectors are built on this package.
     made: Registry[Any] = load_target(kind.registry)(settings, discover=discover, policy=policy)
     return made
+
+
+def _imported(path: str) -> Any:
+    try:
+        return load_target(normal_target(path))
+    except (KeyboardInterrupt, PluginError):
+        raise
+    except BaseException as error:  # SystemExit too: a plugin must not end its host
+        raise PluginError(
+            f"{path!r} can't be registered: {told(error)[0]}",
+            hint="correct the path, or say the kind= to have it imported at first use",
+        ) from error
 
 
 def _kind(name: str) -> Kind:

@@ -45,8 +45,9 @@ def target_of(thing: Any) -> str:
     if isinstance(thing, ModuleType):
         return thing.__name__
     named = thing if hasattr(thing, "__qualname__") else type(thing)
+    which = "" if named is thing else f" object at {id(thing):#x}"  # two of a class are two plugins
     module = getattr(named, "__module__", None) or "builtins"
-    return f"{module}:{named.__qualname__}"
+    return f"{module}:{named.__qualname__}{which}"
 
 
 def load_target(target: str) -> Any:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from ..errors import ErrorCodes, PluginError
-from .claims import Claim, incompatibility, refusal, settle
+from .claims import Claim, refusal, settle
 from .discovery import scan
+from .inspection import key_of, require_fit, require_key
 from .kinds import KINDS, Kind
 from .loading import (
     StillImportingError,
@@ -59,6 +59,7 @@ class Registry(Generic[T]):
         self._claims: dict[str, list[Claim]] = {}
         self._nameless: dict[str, Source] = {}
         self._loaded: dict[str, T] = {}
+        self._keys: tuple[str, ...] | None = None
         self._to_scan = discover
         if isinstance(settings, Mapping):
             for key, path in settings.items():
@@ -93,9 +94,9 @@ class Registry(Generic[T]):
             claim = Claim(
                 self.kind, "", target_of(plugin), level, thing=plugin, state=PluginState.LOADED
             )
-            self._inspect(claim, plugin)
-            claim.key = key or self._key_of(plugin)
-        self._require_key(claim.key)
+            require_fit(self.kind, plugin, claim.target)
+            claim.key = key or key_of(self.kind, plugin)
+        require_key(self.kind, claim.key)
         with self._lock:
             self._refuse_second(claim, replace)
             self._add(claim)
@@ -117,7 +118,14 @@ class Registry(Generic[T]):
 
     def keys(self) -> list[str]:
         """The keys that can be used, sorted. A plugin that was not loaded yet may still fail."""
-        return sorted({record.key for record in self.records() if record.usable})
+        self._prepare()
+        with self._lock:
+            if self._keys is None:  # asked for at every call of an operation
+                claims = self._every_claim()
+                self._keys = tuple(
+                    sorted({c.key for c in claims if c.usable and not c.replaced_by})
+                )
+            return list(self._keys)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.keys())
@@ -179,9 +187,9 @@ class Registry(Generic[T]):
             thing = load_target(claim.target)
             if is_being_imported(module_of(claim.target)):
                 return
-            self._inspect(claim, thing)
-            key = self._key_of(thing)
-            self._require_key(key)
+            require_fit(self.kind, thing, claim.target)
+            key = key_of(self.kind, thing)
+            require_key(self.kind, key)
             claim.key, claim.thing, claim.state = key, thing, PluginState.LOADED
         except (KeyboardInterrupt, StillImportingError) as error:
             if isinstance(error, KeyboardInterrupt):
@@ -205,7 +213,11 @@ class Registry(Generic[T]):
         claims[:] = [c for c in claims if (c.source, c.target.replace(":", ".")) != same]
         claims.append(claim)
         settle(claims, self.policy)
-        self._loaded.pop(claim.key, None)
+        self._forget(claim.key)
+
+    def _forget(self, key: str) -> None:
+        self._loaded.pop(key, None)
+        self._keys = None
 
     def _refuse_second(self, claim: Claim, replace: bool) -> None:
         claims = self._claims.get(claim.key, [])
@@ -239,7 +251,7 @@ class Registry(Generic[T]):
             raise refusal(claim)
         try:
             thing = claim.thing if claim.thing is not None else load_target(claim.target)
-            self._inspect(claim, thing)
+            require_fit(self.kind, thing, claim.target)
         except (KeyboardInterrupt, StillImportingError):
             raise
         except BaseException as error:  # SystemExit too: a plugin must not end its host
@@ -274,7 +286,7 @@ class Registry(Generic[T]):
             claim.remedy = remedy_for(
                 error, kind=self.kind.name, key=claim.key, origin=claim.origin
             )
-            self._loaded.pop(claim.key, None)
+            self._forget(claim.key)
         logger.error(
             "%s %r from %s is %s and is not used: %s",
             self.kind,
@@ -289,42 +301,6 @@ class Registry(Generic[T]):
     def _state_for(error: BaseException) -> PluginState:
         incompatible = getattr(error, "incompatible", False)
         return PluginState.INCOMPATIBLE if incompatible else PluginState.BROKEN
-
-    def _inspect(self, claim: Claim, thing: Any) -> None:
-        """Raise if *thing* is not what a plugin of this kind must be."""
-        base = self.kind.base_class()
-        if base is not None and not (isinstance(thing, type) and issubclass(thing, base)):
-            what = thing.__qualname__ if isinstance(thing, type) else type(thing).__name__
-            raise PluginError(
-                f"{claim.target} is no subclass of {base.__name__}: it is {what}",
-                hint=f"derive the class from {base.__module__}.{base.__name__}; register classes",
-            )
-        if self.kind.name == "filter" and not callable(thing):
-            raise PluginError(f"{claim.target} can't be called", hint="a filter is a function")
-        needs = getattr(thing, "automate_requires", "")
-        if needs and (problem := incompatibility(str(needs))):
-            raise problem
-
-    def _key_of(self, thing: Any) -> str:
-        key = getattr(thing, "key", None)
-        if isinstance(key, str) and key:
-            return key
-        name = str(getattr(thing, "__name__", type(thing).__name__))
-        if self.kind.base is None:
-            return name
-        if self.kind.registry is not None:
-            raise PluginError(
-                f"class {name} has no key", hint=f'give it one: key = "{name.lower()}"'
-            )
-        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-
-    def _require_key(self, key: str) -> None:
-        if not self.kind.takes_key(key):
-            raise PluginError(
-                f"{key!r} is no key for a {self.kind}",
-                code=ErrorCodes.INVALID_ARGUMENT,
-                hint="use lower-case letters, digits, _ and -, with a letter first",
-            )
 
     def _unknown(self, key: str) -> PluginError:
         known = self.keys()

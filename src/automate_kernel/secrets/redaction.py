@@ -33,7 +33,8 @@ class Redactor:
     What goes, leaving ``[secret]``:
 
     * a value, in plain or encoded form (see `encoded_forms`), and any part of one of these that
-      has 12 characters or more: truncated and wrapped text doesn't save a value;
+      has 12 characters or more: truncated and wrapped text doesn't save a value. So a secret that
+      begins like other text (``postgresql://``) takes that beginning out of other text too;
     * of a value under four characters, only where it stands alone, with no letter or digit
       beside it: else the secret ``7`` would take out the digit everywhere. Such a value is
       too short to be hidden well, and too short to be a secret.

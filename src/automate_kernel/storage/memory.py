@@ -11,7 +11,7 @@ import copy
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any, TypeVar
 
 from .rows import Clock, Now, Plus, Row, Wakeup, Where
@@ -165,6 +165,8 @@ class _MemoryRows:
             return self._clock() + timedelta(seconds=value.offset)
         if isinstance(value, JsonText):
             return _decode_json(str(value))
+        if isinstance(value, datetime):
+            return value.astimezone(timezone.utc)
         return copy.deepcopy(value)
 
     def _matches(self, row: Row, where: Sequence[Where]) -> bool:

@@ -48,7 +48,7 @@ class Dialect:
     now_plus: str = ""
     casts: Mapping[str, str] = field(default_factory=dict)
     first: str = ""
-    """A statement that begins a transaction of our own by taking the write lock."""
+    """The statement that a transaction of our own begins with."""
 
 
 _POSTGRESQL_CASTS = {"id": "uuid", "json": "jsonb", "time": "timestamptz", "int": "integer"}
@@ -78,6 +78,9 @@ DIALECTS: dict[str, Dialect] = {
         # Lengths and JSON are checked before a row gets here, so IGNORE hides duplicates alone.
         insert="INSERT IGNORE INTO",
         conflict="",
+        # The default, REPEATABLE READ, locks gaps (so that claims and enqueueing deadlock), and on
+        # MariaDB it refuses a row that another has changed since the transaction's first read.
+        first="SET TRANSACTION ISOLATION LEVEL READ COMMITTED",
         now="UTC_TIMESTAMP(6)",
         now_plus="UTC_TIMESTAMP(6) + INTERVAL {} * 1000000 MICROSECOND",
     ),
@@ -372,7 +375,8 @@ def _decode_id(value: Any) -> str:
 def _decode_time(value: Any) -> datetime:
     if isinstance(value, str):
         value = datetime.fromisoformat(value)
-    return value if value.tzinfo else value.replace(tzinfo=timezone.utc)
+    # Drivers give the zone of the database session, or none where the column has none.
+    return value.astimezone(timezone.utc) if value.tzinfo else value.replace(tzinfo=timezone.utc)
 
 
 def _decode_json(value: Any) -> Any:

@@ -135,8 +135,15 @@ TABLES: dict[str, Table] = {
                     ("ordering_key", "id"),
                     (("ordering_key", None), ("waiting_for", None)),
                 ),
-                Index("automate_outbox_idempotency", ("idempotency_key",), unique=True),
-                Index("automate_outbox_finished", ("completed_at",), (("completed_at", None),)),
+                Index(
+                    "automate_outbox_idempotency",
+                    ("idempotency_key",),
+                    (("idempotency_key", None),),
+                    unique=True,
+                ),
+                # Finished rows stand in no index but the key: keeping them costs nothing. The
+                # failed ones, which people look for, are few.
+                Index("automate_outbox_failed", ("id",), (("status", "FAILED"),)),
             ),
         ),
         Table(

@@ -19,6 +19,7 @@ from automate_kernel.secrets.handles import Sealed
 __all__ = ["Budget", "Counted", "Limits"]
 
 _CLOCK_EVERY = 64
+_LARGE = 10_000
 _ALL_VALUES = 8  # what all values of a rendering may have together, in the size of the largest
 
 
@@ -108,7 +109,10 @@ class Budget:
 
         A list that holds one other list many times is small in memory and huge when printed.
         """
-        self.allow(self.size(value))
+        size = self.size(value)
+        self.allow(size)
+        if size > _LARGE:
+            self.look_at_clock()
         return value
 
     def size(self, value: Any) -> int:
@@ -127,27 +131,26 @@ class Budget:
 
 
 def _weight(tree: Any, limit: int) -> int:
-    weight = 0
+    weight = 1
     pending: list[Any] = [tree]
     while pending and weight <= limit:
         value = pending.pop()
-        weight += 1
-        if isinstance(value, str):
-            weight += len(value)
-        elif isinstance(value, Mapping):
-            pending.extend(value.values())
-            weight += sum(map(len, filter(_is_text, value)))
-        elif isinstance(value, (list, tuple)):
-            if len(value) > limit:
-                return limit + 1
-            pending.extend(value)
-        elif isinstance(value, Sealed):
-            weight += value.size
+        if isinstance(value, Mapping):
+            weight += sum(len(key) for key in value if isinstance(key, str))
+            value = value.values()
+        weight += len(value)
+        if weight > limit:
+            break
+        for item in value:
+            if type(item) is str:
+                weight += len(item)
+            elif isinstance(item, (list, tuple, Mapping)):
+                pending.append(item)
+            elif isinstance(item, Sealed):
+                weight += item.size
+            elif isinstance(item, (str, bytes)):
+                weight += len(item)
     return weight
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
 
 
 class Counted:

@@ -233,12 +233,16 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return self.undefined(obj=obj, name=attribute) if found is None else found
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """The item *argument*, never an attribute."""
+        """The item *argument*, or a field of an object that a filter made."""
         if isinstance(obj, (SecretsView, EnvironmentView)):
             return self.getattr(obj, argument)
         try:
             return obj[argument]
         except (TypeError, LookupError):
+            if isinstance(argument, str) and not isinstance(obj, (Mapping, str, list)):
+                found = member(obj, argument)
+                if found is not None:
+                    return found
             # The key was computed, so naming it might show a value.
             return self.undefined(hint=f"a {type(obj).__name__} has no such item")
 

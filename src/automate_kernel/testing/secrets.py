@@ -77,7 +77,17 @@ class SecretsBackendContract:
 
     @pytest.mark.parametrize(
         "key",
-        ["../known", "/etc/passwd", "known/../known", "a" * 500, "ключ", "a b", "a\nb", "%2e%2e", "."],
+        [
+            "../known",
+            "/etc/passwd",
+            "known/../known",
+            "a" * 500,
+            "ключ",
+            "a b",
+            "a\nb",
+            "%2e%2e",
+            ".",
+        ],
     )
     def test_odd_key_is_not_found(self, backend: SecretsBackend, key: str) -> None:
         """A key from a workflow can't reach around the backend's own place."""

@@ -32,6 +32,7 @@ _WORDS = (
 )
 _WORD_UNITS = {word: unit for unit, words in _WORDS for word in [unit, *words.split()]}
 _LOOSE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)", re.ASCII)
+_ALL_LOOSE = re.compile(rf"(?:{_LOOSE.pattern}(?:\s|,|and)*)+", re.ASCII)
 
 
 def parse_duration(value: str | float) -> float:
@@ -75,7 +76,7 @@ def _suggest(text: str) -> str:
     text = text.strip().lower()
     if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text, re.ASCII):
         return f"add its unit, as in '{text}s', or write the number of seconds without quotes"
-    parts = _LOOSE.findall(text[:64])
+    parts = _LOOSE.findall(text) if _ALL_LOOSE.fullmatch(text[:64]) else []
     units = [_WORD_UNITS.get(word) for _, word in parts]
     meant = "".join(f"{number}{unit}" for (number, _), unit in zip(parts, units))
     if parts and None not in units and _TEXT.fullmatch(meant):

@@ -19,12 +19,12 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from automate_kernel.errors import AutomateError, WorkflowError
-from automate_kernel.workflows.model import Workflow
-from automate_kernel.workflows.problems import Finding, find, invalid, problems_of, show_path
-from automate_kernel.workflows.references import reference_problems, template_texts
-from automate_kernel.workflows.source import Document, dump_yaml, read_json, read_yaml
-from automate_kernel.workflows.structure import Path, Problem, step_problems, suggest
+from ..errors import AutomateError, WorkflowError
+from .model import Workflow
+from .problems import Finding, find, invalid, problems_of, show_path
+from .references import reference_problems, template_texts
+from .source import Document, dump_yaml, read_json, read_yaml
+from .structure import Path, Problem, step_problems, suggest
 
 __all__ = ["Check", "Format", "dumps", "load_workflow", "load_workflows", "loads"]
 
@@ -135,7 +135,7 @@ def _load_file(path: FilePath, check: Check | None) -> list[Workflow]:
         raise WorkflowError(f"{path} is a folder", hint="use load_workflows to read all in it")
     suffix = path.suffix.lower()
     if suffix == ".py":
-        from automate_kernel.workflows.python_source import workflows_in
+        from .python_source import workflows_in
 
         workflows = workflows_in(path)
         documents = [Document(workflow.to_dict()) for workflow in workflows]

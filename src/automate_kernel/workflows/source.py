@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from automate_kernel.errors import ConfigError
-from automate_kernel.workflows.structure import Path, Problem
+from ..errors import ConfigError
+from .structure import Path, Problem
 
 if TYPE_CHECKING:
     import yaml

@@ -15,9 +15,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from automate_kernel.workflows.duration import Duration
-from automate_kernel.workflows.execution import Event
-from automate_kernel.workflows.values import Condition, JsonTree, Part, PlainText
+from .duration import Duration
+from .execution import Event
+from .values import Condition, JsonTree, Part, PlainText
 
 __all__ = [
     "EventTrigger",
@@ -86,7 +86,7 @@ def _check_timezone(name: str) -> str:
     try:
         ZoneInfo(name)
     except Exception:  # noqa: BLE001 - what it raises depends on the name, the system and the Python version
-        from automate_kernel.workflows.structure import suggest
+        from .structure import suggest
 
         hint = suggest(name, available_timezones()) or "use a name like 'UTC' or 'Europe/Berlin'"
         raise PydanticCustomError(
@@ -96,7 +96,7 @@ def _check_timezone(name: str) -> str:
 
 
 def _check_cron(text: str) -> str:
-    from automate_kernel.workflows.schedule import cron_problem
+    from .schedule import cron_problem
 
     problem = cron_problem(text)
     if problem:

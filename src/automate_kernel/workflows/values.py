@@ -16,7 +16,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from automate_kernel.workflows.structure import Path, Problem
+from .structure import Path, Problem
 
 __all__ = [
     "Condition",

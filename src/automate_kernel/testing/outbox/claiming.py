@@ -69,7 +69,10 @@ class ClaimingContract(StoreHooks):
     def test_delay(self, store: OutboxStore, clock: FakeClock) -> None:
         """A delayed item is claimed once it is due, and not before."""
         self.need("clock")
-        seconds, delta = store.enqueue("k", delay=60), store.enqueue("k", delay=timedelta(minutes=2))
+        seconds, delta = (
+            store.enqueue("k", delay=60),
+            store.enqueue("k", delay=timedelta(minutes=2)),
+        )
         assert self.claim_ids(store) == []
         clock.advance(59.5)
         assert self.claim_ids(store) == []

@@ -105,8 +105,8 @@ class EnteringContract(StoreHooks):
         assert (item.idempotency_key, item.tenant_id) == ("order-1", "acme")
         assert (item.ordering_key, item.headers) == ("customer-1", {"traceparent": "00-ab-cd-01"})
         assert item.status is ItemStatus.PENDING
-        assert item.lease_owner is item.lease_token is item.lease_expires_at is None
-        assert item.last_error is item.completed_at is None
+        assert (item.lease_owner, item.lease_token, item.lease_expires_at) == (None, None, None)
+        assert (item.last_error, item.completed_at) == (None, None)
         assert item.created_at.utcoffset() == timedelta(0)
 
     @pytest.mark.parametrize("name", PAYLOADS)
@@ -120,7 +120,9 @@ class EnteringContract(StoreHooks):
         """The ids of many items are in the order of the items."""
         ids = store.enqueue_many(NewItem("k", number) for number in range(250))
         assert len(set(ids)) == 250
-        assert [self.see(store, item_id).payload for item_id in ids[::50]] == list(range(0, 250, 50))
+        assert [self.see(store, item_id).payload for item_id in ids[::50]] == list(
+            range(0, 250, 50)
+        )
 
     def test_none_is_no_error(self, store: OutboxStore) -> None:
         """Enqueueing nothing does nothing."""

@@ -56,7 +56,7 @@ class FinishingContract(StoreHooks):
             store.mark_retry(item_id, "worker", delay, "UNAVAILABLE", "try later")
             item = self.see(store, item_id)
             assert (item.status, item.last_error_code) == (ItemStatus.RETRY, "UNAVAILABLE")
-            assert item.lease_owner is item.lease_expires_at is item.completed_at is None
+            assert (item.lease_owner, item.lease_expires_at, item.completed_at) == (None, None, None)
             clock.advance(29)
             assert store.claim_batch("worker") == []
             clock.advance(1)

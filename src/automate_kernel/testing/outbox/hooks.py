@@ -24,6 +24,8 @@ class StoreHooks:
     """Whether the store reads the fixture `clock`, so that leases can end without waiting."""
     supports_transactions = True
     """Whether items can be enqueued and finished in the host's transaction."""
+    supports_waiting = True
+    """Whether competing calls wait for each other. If not, one of them may fail and be retryable."""
     supports_ordering_keys = True
     supports_ageing = True
     """Whether an old item goes before a new one of higher priority in the end."""
@@ -59,7 +61,9 @@ class StoreHooks:
         (item,) = store.claim_batch(worker_id)
         return item
 
-    def claim_ids(self, store: OutboxStore, worker_id: str = "worker", limit: int = 10) -> list[str]:
+    def claim_ids(
+        self, store: OutboxStore, worker_id: str = "worker", limit: int = 10
+    ) -> list[str]:
         """The ids of what is claimed, in order."""
         return [item.id for item in store.claim_batch(worker_id, limit)]
 

@@ -45,7 +45,7 @@ class OrderingContract(StoreHooks):
 
     def test_long_line_does_not_hide_what_is_due(self, store: OutboxStore) -> None:
         """Behind a busy key's items, what is due is claimed at once."""
-        ids = self.in_line(store, 20)
+        ids = self.in_line(store, 15)
         plain = store.enqueue("k")
         assert self.claim_ids(store, limit=3) == [ids[0], plain]
 

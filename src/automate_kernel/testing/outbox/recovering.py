@@ -55,7 +55,7 @@ class RecoveringContract(StoreHooks):
         assert ([item.id for item in result.retried], result.failed) == ([item_id], [])
         item = self.see(store, item_id)
         assert (item.status, item.attempt_count, item.priority) == (ItemStatus.RETRY, 1, 4)
-        assert item.lease_owner is item.lease_token is item.lease_expires_at is None
+        assert (item.lease_owner, item.lease_token, item.lease_expires_at) == (None, None, None)
         assert item.last_error_code
         clock.advance(LONG_SECONDS)
         assert self.claim_one(store, "worker-2").attempt_count == 2

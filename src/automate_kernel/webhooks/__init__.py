@@ -1,0 +1,33 @@
+"""
+Webhooks: proof of where a request came from, and what was accepted before.
+
+A scheme goes into a trigger (``TriggerSpec("push", signature=GitHubSignature())``) and names the
+secrets to verify with. The same scheme signs, for tests and for webhooks of one's own.
+"""
+
+from __future__ import annotations
+
+from automate_kernel.webhooks.headers import HeadersLike, WebhookHeaders
+from automate_kernel.webhooks.ledger import ReplayLedger, WebhookReceipt
+from automate_kernel.webhooks.scheme import SecretNames, SignatureScheme
+from automate_kernel.webhooks.services import (
+    GitHubSignature,
+    HmacSignature,
+    SlackSignature,
+    StandardWebhooksSignature,
+    StripeSignature,
+)
+
+__all__ = [
+    "GitHubSignature",
+    "HeadersLike",
+    "HmacSignature",
+    "ReplayLedger",
+    "SecretNames",
+    "SignatureScheme",
+    "SlackSignature",
+    "StandardWebhooksSignature",
+    "StripeSignature",
+    "WebhookHeaders",
+    "WebhookReceipt",
+]

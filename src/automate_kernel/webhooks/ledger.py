@@ -1,0 +1,111 @@
+"""Which webhook deliveries were accepted before."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from automate_kernel.errors import ConfigError
+from automate_kernel.storage.rows import Now, Rows, Storage, Where
+from automate_kernel.storage.tables import DELIVERY
+
+__all__ = ["ReplayLedger", "WebhookReceipt"]
+
+_DAY = 86_400.0
+_MIN_AGE_SECONDS = 3_600.0
+_BATCH = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookReceipt:
+    """
+    What became of a received webhook.
+
+    A *duplicate* was accepted before: *item_id* is then the item that the first one became. To the
+    sender both are a success, or it would go on sending.
+    """
+
+    accepted: bool
+    item_id: str | None = None
+    duplicate: bool = False
+
+
+class ReplayLedger:
+    """
+    Remembers deliveries, so that one that is sent again starts nothing.
+
+    A unique key in the database decides, in the transaction that enqueues the item: of two
+    deliveries at once, one gets in. Ask it only after the signature was verified, or a stranger
+    could use up the ids of deliveries to come.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def remember(
+        self,
+        rows: Rows,
+        connector: str,
+        trigger: str,
+        delivery_id: str,
+        item_id: str,
+        *,
+        tenant_id: str | None = None,
+    ) -> bool:
+        """Note that *delivery_id* becomes the item *item_id*; False if it was seen before."""
+        row = {
+            "id": _key(connector, trigger, delivery_id, tenant_id),
+            "connector": connector,
+            "trigger_name": trigger,
+            "item_id": item_id,
+            "received_at": Now(),
+        }
+        return rows.insert(DELIVERY, [row]) == 1
+
+    def item_of(
+        self,
+        rows: Rows,
+        connector: str,
+        trigger: str,
+        delivery_id: str,
+        *,
+        tenant_id: str | None = None,
+    ) -> str | None:
+        """The id of the item that *delivery_id* became, or None if it was never seen."""
+        key = _key(connector, trigger, delivery_id, tenant_id)
+        found = rows.select(DELIVERY, [Where("id", "eq", key)], columns=["item_id"], limit=1)
+        return str(found[0]["item_id"]) if found else None
+
+    def forget(self, older_than_seconds: float = 30 * _DAY) -> int:
+        """
+        Remove deliveries that are older, and return how many there were.
+
+        Services send again for days: GitHub three, Stripe three, others more.
+        """
+        if older_than_seconds < _MIN_AGE_SECONDS:
+            raise ConfigError(
+                f"deliveries can't be forgotten after {older_than_seconds:g} s",
+                hint="a signature may still be valid then; keep them for an hour at least",
+            )
+        total = 0
+        while removed := self._forget_batch(older_than_seconds):
+            total += removed
+        return total
+
+    def _forget_batch(self, older_than_seconds: float) -> int:
+        # A transaction for each batch: none holds many locks, or holds them for long.
+        old = [Where("received_at", "lt", Now(-older_than_seconds))]
+        with self._storage.begin() as rows:
+            found = rows.select(
+                DELIVERY, old, order_by=["received_at"], limit=_BATCH, columns=["id"]
+            )
+            if not found:
+                return 0
+            return rows.delete(DELIVERY, [Where("id", "in", [row["id"] for row in found])])
+
+
+def _key(connector: str, trigger: str, delivery_id: str, tenant_id: str | None) -> str:
+    # JSON keeps the parts apart, and takes any text that a header may hold.
+    parts = json.dumps([tenant_id, connector, trigger, delivery_id])
+    return hashlib.sha256(parts.encode("ascii")).hexdigest()

@@ -1,0 +1,218 @@
+"""
+Every outbox store keeps the promises of the contract.
+
+A framework's own: subclass `OutboxStoreContract`, give the fixture ``store`` and a second store on
+the same data. In Django, say::
+
+    @pytest.mark.django_db(transaction=True)
+    class TestDjangoOutbox(OutboxStoreContract):
+        @pytest.fixture
+        def store(self, clock):
+            return self.open(clock)
+
+        def open(self, clock):
+            self.clock_in_use = clock
+            storage = DjangoStorage(clock=clock)
+            return SkipLockedClaimOutboxStore(storage, lease_seconds=30)
+
+        def another(self, store):
+            return self.open(self.clock_in_use)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from automate_kernel.errors import PayloadError
+from automate_kernel.outbox import (
+    NewItem,
+    OptimisticClaimOutboxStore,
+    RowsOutboxStore,
+    SkipLockedClaimOutboxStore,
+)
+from automate_kernel.storage import MemoryStorage, Storage
+from automate_kernel.testing.clock import FakeClock
+from automate_kernel.testing.outbox import OutboxStoreContract
+from automate_sqlalchemy import SqlAlchemyStorage
+from sqlalchemy.orm import Session
+
+LEASE_SECONDS = 30.0
+
+
+class RowsContract(OutboxStoreContract):
+    """A store over `Rows`, and how a second one is opened."""
+
+    store_class: type[RowsOutboxStore] = SkipLockedClaimOutboxStore
+
+    def open(self, storage: Storage) -> RowsOutboxStore:
+        return self.store_class(storage, lease_seconds=LEASE_SECONDS)
+
+    def another(self, store: RowsOutboxStore) -> RowsOutboxStore:
+        return self.open(store.storage)
+
+
+class SqlAlchemyContract(RowsContract):
+    """The host's transaction is a ``Session``."""
+
+    @contextmanager
+    def transaction(self, store: RowsOutboxStore) -> Iterator[Session]:
+        assert isinstance(store.storage, SqlAlchemyStorage)
+        with Session(store.storage.engine) as session, session.begin():
+            yield session
+
+
+class TestMemory(RowsContract):
+    @pytest.fixture
+    def store(self, clock: FakeClock) -> RowsOutboxStore:
+        return self.open(MemoryStorage(clock))
+
+
+class TestSqlite(SqlAlchemyContract):
+    @pytest.fixture
+    def store(self, sqlite_engine: sa.Engine, clock: FakeClock) -> RowsOutboxStore:
+        return self.open(SqlAlchemyStorage(sqlite_engine, clock=clock))
+
+
+class TestSqliteOptimistic(TestSqlite):
+    store_class = OptimisticClaimOutboxStore
+
+
+class TestPostgresql(SqlAlchemyContract):
+    @pytest.fixture
+    def store(self, postgresql_engine: sa.Engine, clock: FakeClock) -> RowsOutboxStore:
+        return self.open(SqlAlchemyStorage(postgresql_engine, clock=clock))
+
+
+class TestPostgresqlOptimistic(TestPostgresql):
+    supports_waiting = False
+    store_class = OptimisticClaimOutboxStore
+
+
+class TestPostgresqlByItsOwnClock(SqlAlchemyContract):
+    supports_clock = False
+
+    @pytest.fixture
+    def store(self, postgresql_engine: sa.Engine) -> RowsOutboxStore:
+        return self.open(SqlAlchemyStorage(postgresql_engine))
+
+
+class TestMariadb(SqlAlchemyContract):
+    @pytest.fixture
+    def store(self, mariadb_engine: sa.Engine, clock: FakeClock) -> RowsOutboxStore:
+        return self.open(SqlAlchemyStorage(mariadb_engine, clock=clock))
+
+
+class TestMariadbOptimistic(TestMariadb):
+    supports_waiting = False
+    store_class = OptimisticClaimOutboxStore
+
+
+class TestMariadbByItsOwnClock(SqlAlchemyContract):
+    supports_clock = False
+
+    @pytest.fixture
+    def store(self, mariadb_engine: sa.Engine) -> RowsOutboxStore:
+        return self.open(SqlAlchemyStorage(mariadb_engine))
+
+
+class AsyncEnqueueing:
+    """Enqueueing in the transaction of an ``AsyncSession`` or ``AsyncConnection``."""
+
+    @pytest.fixture
+    def engine(self) -> sa.Engine:
+        raise NotImplementedError
+
+    def async_url(self, engine: sa.Engine) -> sa.URL:
+        raise NotImplementedError
+
+    def store(self, engine: sa.Engine) -> RowsOutboxStore:
+        return SkipLockedClaimOutboxStore(SqlAlchemyStorage(engine))
+
+    @asynccontextmanager
+    async def transaction(self, engine: sa.Engine, kind: str) -> AsyncIterator[Any]:
+        from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+
+        host = create_async_engine(self.async_url(engine))
+        try:
+            if kind == "session":
+                async with AsyncSession(host) as session, session.begin():
+                    yield session
+            else:
+                async with host.begin() as connection:
+                    yield connection
+        finally:
+            await host.dispose()
+
+    @pytest.mark.parametrize("kind", ["session", "connection"])
+    def test_commit(self, engine: sa.Engine, kind: str) -> None:
+        """The items are there after the asynchronous transaction's commit."""
+        store = self.store(engine)
+
+        async def host() -> list[str]:
+            async with self.transaction(engine, kind) as transaction:
+                one = await store.aenqueue("k", {"n": 1}, transaction=transaction, priority=1)
+                new = [NewItem("k", {"n": 2}), NewItem("k", {"n": 3})]
+                return [one, *await store.aenqueue_many(new, transaction)]
+
+        ids = asyncio.run(host())
+        assert [item.id for item in store.claim_batch("worker")] == ids
+
+    @pytest.mark.parametrize("kind", ["session", "connection"])
+    def test_rollback(self, engine: sa.Engine, kind: str) -> None:
+        """A duplicate and a refusal leave the transaction usable, and its rollback leaves nothing."""
+        store = self.store(engine)
+        first = store.enqueue("k", "first", idempotency_key="key")
+
+        async def host() -> None:
+            async with self.transaction(engine, kind) as transaction:
+                await store.aenqueue("k", 1, transaction=transaction)
+                again = await store.aenqueue("k", transaction=transaction, idempotency_key="key")
+                assert again == first
+                with pytest.raises(PayloadError):
+                    await store.aenqueue("k", float("nan"), transaction=transaction)
+                await store.aenqueue("k", 2, transaction=transaction)
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            asyncio.run(host())
+        assert [item.id for item in store.find()] == [first]
+
+
+class TestAsyncSqlite(AsyncEnqueueing):
+    @pytest.fixture
+    def engine(self, sqlite_engine: sa.Engine) -> sa.Engine:
+        return sqlite_engine
+
+    def async_url(self, engine: sa.Engine) -> sa.URL:
+        return engine.url.set(drivername="sqlite+aiosqlite")
+
+
+class TestAsyncPostgresql(AsyncEnqueueing):
+    @pytest.fixture
+    def engine(self, postgresql_engine: sa.Engine) -> sa.Engine:
+        return postgresql_engine
+
+    def async_url(self, engine: sa.Engine) -> sa.URL:
+        return engine.url  # the same driver does both
+
+
+def test_engine_stores_are_the_same_stores(tmp_path: Path) -> None:
+    """The stores that take an engine are the kernel's, with its options."""
+    import automate_sqlalchemy
+
+    engine = sa.create_engine(f"sqlite:///{tmp_path / 'automate.sqlite3'}")
+    automate_sqlalchemy.metadata.create_all(engine)
+    store = automate_sqlalchemy.SkipLockedClaimOutboxStore(engine, lease_seconds=7)
+    assert isinstance(store, SkipLockedClaimOutboxStore)
+    item_id = store.enqueue("k")
+    other = automate_sqlalchemy.OptimisticClaimOutboxStore(engine)
+    assert isinstance(other, OptimisticClaimOutboxStore)
+    assert [item.id for item in other.claim_batch("worker")] == [item_id]
+    assert automate_sqlalchemy.OutboxReaper(engine).reap_stale_items() == 0
+    engine.dispose()

@@ -1,0 +1,36 @@
+"""Configures Django for a test run: once in a process, whichever test comes first."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from pathlib import Path
+
+import django
+from django.conf import settings
+from django.db import connections
+
+from . import settings as project
+
+
+def configure() -> None:
+    """Make this process one of the project, with an SQLite file of its own."""
+    if settings.configured:
+        return
+    directory = tempfile.mkdtemp(prefix="shopsite-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    values = {name: getattr(project, name) for name in dir(project) if name.isupper()}
+    default = {**project.DATABASES["default"], "NAME": str(Path(directory) / "shop.sqlite3")}
+    values["DATABASES"] = {"default": default}
+    values["DATABASE_ROUTERS"] = ["shopsite.routing.TestedDatabase"]
+    settings.configure(**values)
+    django.setup()
+
+
+def add_database(alias: str, url: str) -> None:
+    """Give this process another database."""
+    known = {name: dict(connections.settings[name]) for name in connections}
+    known[alias] = project.postgresql(url)
+    filled = connections.configure_settings(known)
+    connections.settings[alias] = filled[alias]

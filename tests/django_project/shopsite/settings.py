@@ -1,0 +1,56 @@
+"""
+A small shop with an outbox.
+
+The environment says where its databases are: ``SHOP_SQLITE``, a file, and ``SHOP_POSTGRESQL``, a
+URL. With the latter it is there that the outbox lives.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+
+def postgresql(url: str) -> dict[str, Any]:
+    """The entry of ``DATABASES`` for a URL, which may name a Unix socket as ``?host=``."""
+    parts = urlsplit(url)
+    query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": parts.path.lstrip("/"),
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": query.get("host", parts.hostname or ""),
+        "PORT": str(query.get("port", parts.port or "")),
+    }
+
+
+SECRET_KEY = "for tests"
+USE_TZ = True
+INSTALLED_APPS = ["automate_django", "shop"]
+DATABASES: dict[str, dict[str, Any]] = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": os.environ.get("SHOP_SQLITE", ":memory:"),
+        "OPTIONS": {"timeout": 20},
+    }
+}
+if url := os.environ.get("SHOP_POSTGRESQL"):
+    DATABASES["default"] = postgresql(url)
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+AUTOMATE_HOOKS = ["shop.automation"]
+AUTOMATE_CONNECTORS = ["shop.automation.ChatConnector"]
+AUTOMATE_CONFIG = {"chat": {"token": "$secret:CHAT_TOKEN"}}
+AUTOMATE_SECRETS = [
+    {
+        "BACKEND": "automate_kernel.secrets.MemorySecretsBackend",
+        "OPTIONS": {"secrets": {"CHAT_TOKEN": "tok-51d0"}},
+    }
+]
+AUTOMATE_WORKFLOWS = [BASE_DIR / "workflows"]
+AUTOMATE_PLUGINS = {"DISCOVER": False}

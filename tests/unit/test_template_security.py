@@ -1,0 +1,450 @@
+"""Templates from people who shouldn't be trusted: nothing gets out, nothing runs away."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+import tracemalloc
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from automate_kernel.errors import TemplateError
+from automate_kernel.secrets import Sealed, SecretRef
+from automate_kernel.templates import (
+    EnvironmentResolver,
+    FilterRegistry,
+    Limits,
+    TemplateContext,
+    TemplateEngine,
+)
+
+registry = FilterRegistry()
+engine = TemplateEngine(registry)
+
+
+class Host:
+    """What a careless filter might hand to a template."""
+
+    field = "visible"
+    _private = "hidden"
+
+    def delete(self) -> str:
+        return "deleted"
+
+
+@registry.register("host")
+def host(value: Any) -> Host:
+    return Host()
+
+
+@registry.register("show")
+def show(value: Any, *args: Any, **kwargs: Any) -> str:
+    return f"{value}{args}{kwargs}"
+
+
+CONTEXT = TemplateContext(
+    event={"payload": {"text": "x" * 1000, "list": list(range(1000)), "name": "K"}},
+    steps={"one": {"output": [{"a": 1}]}},
+    env=EnvironmentResolver(["REGION"], environ={"REGION": "eu", "DATABASE_URL": "hunter2"}),
+    extra={"item": SecretRef("K"), "sealed": Sealed("x", SecretRef("K"))},
+)
+
+
+def fails(text: Any, context: TemplateContext = CONTEXT, own: TemplateEngine = engine) -> str:
+    with pytest.raises(TemplateError) as caught:
+        own.compile(text).render(context)
+    assert caught.value.__context__ is None
+    return str(caught.value)
+
+
+# --- getting out -------------------------------------------------------------------------------
+
+ESCAPES = [
+    "{{ ''.__class__ }}",
+    "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "{{ ''['__class__'] }}",
+    "{{ event['__class__'] }}",
+    "{{ event.__init__.__globals__ }}",
+    "{{ (event.payload.text.upper).__func__ }}",
+    "{{ event.get.__self__ }}",
+    "{{ event.get.function }}",
+    "{{ event.get.owner }}",
+    "{{ range.__init__ }}",
+    "{{ range }}",
+    "{{ self }}",
+    "{{ self.__init__ }}",
+    "{{ self._TemplateReference__context }}",
+    "{{ lipsum.__globals__ }}",
+    "{{ cycler }}",
+    "{{ joiner }}",
+    "{{ namespace() }}",
+    "{{ dict }}",
+    "{{ context }}",
+    "{{ environment }}",
+    "{{ l_0_event }}",
+    "{{ __builtins__ }}",
+    "{{ caller() }}",
+    "{{ loop }}",
+    "{% for x in [1] %}{{ loop }}{{ loop._iterable }}{% endfor %}",
+    "{% for x in [1] %}{{ loop.__init__.__globals__ }}{% endfor %}",
+    "{% for x in [1] %}{{ loop([1]) }}{% endfor %}",
+    "{{ '' | attr('__class__') }}",
+    "{{ ['x'] | map('attr', '__class__') | list }}",
+    "{{ ['x'] | map(attribute='__class__') | list }}",
+    "{{ ['x'] | map(attribute='__class__.__mro__') | list }}",
+    "{{ [['x']] | map(attribute='0.__class__') | list }}",
+    "{{ ['x', 'y'] | sort(attribute='__class__') }}",
+    "{{ ['x'] | groupby('__class__') }}",
+    "{{ ['x'] | sum(attribute='__class__') }}",
+    "{{ ['x'] | join(attribute='__class__') }}",
+    "{{ ['x'] | selectattr('__class__') | list }}",
+    "{{ ['x'] | map('__counted') | list }}",
+    "{{ 'x' | __counted }}",
+    "{{ '{0.__class__}'.format(1) }}",
+    "{{ '{0.__class__}'.format_map({}) }}",
+    "{{ '%s' | format(event.get) | length }}{{ event.get.__name__ }}",
+    "{{ (1 | host)._private }}",
+    "{{ (1 | host).delete() }}",
+    "{{ (1 | host)['delete']() }}",
+    "{{ (1 | host).delete }}",
+    "{{ (1 | host).__class__ }}",
+    "{{ [1 | host] | map(attribute='_private') | list }}",
+    "{{ event.clear() }}",
+    "{{ event.payload.list.append(1) }}",
+    "{{ event.payload.list.sort() }}",
+    "{{ event.update({}) }}",
+    "{{ event.pop('payload') }}",
+    "{{ event.payload.list | safe }}",
+    "{% import 'os' as os %}{{ os }}",
+    "{% from 'x' import y %}",
+    "{% extends 'x' %}",
+    "{% block x %}{% endblock %}",
+    "{% include '/etc/passwd' %}",
+    "{% autoescape true %}{% endautoescape %}",
+    "{% filter upper %}x{% endfilter %}",
+    "{% call event() %}{% endcall %}",
+    "{% do event.clear() %}",
+    "{% set event.x = 1 %}",
+    "{% set ns = namespace(a=1) %}",
+    "{% set range = 1 %}",
+    "{% for secrets in [1] %}{% endfor %}",
+    "{% with env = 1 %}{% endwith %}",
+    "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}",
+]
+
+
+@pytest.mark.parametrize("text", ESCAPES)
+def test_the_sandbox_holds(text):
+    """No way to Python's objects, the engine, the host's methods, or to change the event."""
+    fails(text)
+
+
+def test_fields_of_what_a_filter_gives_are_readable():
+    """But nothing that is code."""
+    assert engine.compile("{{ (1 | host).field }}").render(CONTEXT) == "visible"
+
+
+# --- secrets -----------------------------------------------------------------------------------
+
+SECRET_MISUSES = [
+    "{{ secrets }}",
+    "{{ secrets | list }}",
+    "{{ secrets[event.payload.name] }}",
+    "{{ secrets['K' ~ '1'] }}",
+    "{{ secrets.get('K') }}",
+    "{{ secrets.K.x }}",
+    "{{ secrets.K[0] }}",
+    "{{ secrets.K() }}",
+    "{{ secrets.K | upper }}",
+    "{{ secrets.K | length }}",
+    "{{ secrets.K | show }}",
+    "{{ 1 | show(secrets.K) }}",
+    "{{ 1 | show(x=secrets.K) }}",
+    "{{ 1 | show([secrets.K]) }}",
+    "{{ secrets.K | default('x') }}",
+    "{{ secrets.K == 'x' }}",
+    "{{ secrets.K < 'x' }}",
+    "{{ 'x' in secrets.K }}",
+    "{{ secrets.K and 1 }}",
+    "{{ not secrets.K }}",
+    "{{ secrets.K is defined }}",
+    "{{ secrets.K + 'x' }}",
+    "{{ secrets.K * 2 }}",
+    "{{ 'x' if secrets.K else 'y' }}",
+    "{{ {secrets.K: 1} }}",
+    "{{ [secrets.K][0] | string }}",
+    "{{ [secrets.K] | join }}",
+    "{{ event[secrets.K] }}",
+    "{% set x = secrets.K %}{{ x }}",
+    "{% with x = secrets.K %}{{ x }}{% endwith %}",
+    "{% for c in secrets.K %}{{ c }}{% endfor %}",
+    "{% if secrets.K %}x{% endif %}",
+    "{% set secrets = event %}",
+    "{{ '$secret:K' }}",
+    "{{ '$secret:K' ~ '' }}",
+    "{{ env }}",
+    "{{ env | list }}",
+    "{{ env['DATA' ~ 'BASE_URL'] }}",
+    "{{ env.DATABASE_URL }}",
+    "{{ env.get('REGION') }}",
+    "{{ env.resolver }}",
+    "$env:DATABASE_URL",
+]
+
+
+@pytest.mark.parametrize("text", SECRET_MISUSES)
+def test_secrets_can_only_be_passed_on(text):
+    """Whatever else a template tries with one is refused, without its value."""
+    assert "hunter2" not in fails(text)
+
+
+HANDLE_MISUSES = [
+    "{{ item | upper }}",
+    "{{ item | string }}",
+    "{{ [item] | join }}",
+    "{{ [item] | json }}",
+    "{{ [item] | map('upper') | list }}",
+    "{{ item.key }}",
+    "{{ item['key'] }}",
+    "{{ sealed.parts }}",
+    "{{ sealed[0] }}",
+    "{{ item.unseal({}) }}",
+    "{{ item + 'x' }}",
+    "{{ item * 2 }}",
+    "{{ 'x' | replace('x', item) }}",
+    "{{ '%s' | format(item) }}",
+    "{% for c in item %}{% endfor %}",
+    "{% for c in sealed %}{% endfor %}",
+    "{{ item | length }}",
+    "{{ {item: 1} }}",
+    "{{ [item] | map(attribute='key') | list }}",
+]
+
+
+@pytest.mark.parametrize("text", HANDLE_MISUSES)
+def test_references_in_the_context_can_only_be_passed_on(text):
+    """An item of a for-each may be one; it stays opaque."""
+    fails(text)
+
+
+def test_references_in_the_context_are_passed_on():
+    """Whole, in text, and within JSON."""
+    result = engine.compile(["{{ item }}", "a {{ item }}", "{{ [sealed] }}"]).render(CONTEXT)
+    assert result == [SecretRef("K"), Sealed("a ", SecretRef("K")), [Sealed("x", SecretRef("K"))]]
+
+
+@given(st.text(alphabet="${}secrt:envK% |'", max_size=40))
+def test_what_comes_from_an_event_is_never_a_reference(value):
+    """Double templating: rendered text is not read again."""
+    context = TemplateContext(event={"v": f"$secret:K {value}"})
+    for text in ("{{ event.v }}", "x {{ event.v }}", "{{ event.v ~ '' }}"):
+        result = engine.compile(text).render(context)
+        assert type(result) is str
+        assert f"$secret:K {value}" in result
+
+
+# --- running away ------------------------------------------------------------------------------
+
+SMALL = Limits(output=100_000, steps=10_000, seconds=0.3)
+BIG = "{% set b = event.payload.text * 90 %}"  # 90,000 characters, which is allowed
+ATTACKS = {
+    # text that grows
+    "repeat": "{{ 'x' * 10**9 }}",
+    "repeat-reversed": "{{ 10**9 * 'x' }}",
+    "repeat-list": "{{ [0] * 10**9 }}",
+    "repeat-tuple": "{{ (0,) * 10**9 }}",
+    "repeat-twice": "{{ ('x' * 10**5) * 10**5 }}",
+    "double": "{% set a = 'x' * 1000 %}" + "{% set a = a ~ a %}" * 40 + "{{ a }}",
+    "double-plus": "{% set a = 'x' * 1000 %}" + "{% set a = a + a %}" * 40 + "{{ a }}",
+    "double-list": "{% set a = [1] * 1000 %}" + "{% set a = a + a %}" * 40 + "{{ a }}",
+    "output-loop": BIG + "{% for i in range(9999) %}{{ b }}{% endfor %}",
+    "output-many": BIG + "{{ b }}" * 500,
+    "concat-many": BIG + "{{ b" + " ~ b" * 500 + " }}",
+    "format-width": "{{ '%999999999d' | format(1) }}",
+    "format-precision": "{{ '%.999999999f' | format(1) }}",
+    "format-star": "{{ '%*d' | format(999999999, 1) }}",
+    "format-key": "{{ '%(a)999999999d' | format({'a': 1}) }}",
+    "format-operator": "{{ '%999999999d' % 1 }}",
+    "format-many": BIG + "{{ '" + "%s" * 500 + "' | format(" + "b," * 500 + ") }}",
+    "format-method": "{{ '{:999999999}'.format(1) }}",
+    "center": "{{ 'x' | center(10**9) }}",
+    "center-method": "{{ 'x'.center(10**9) }}",
+    "ljust-method": "{{ 'x'.ljust(10**9) }}",
+    "zfill-method": "{{ 'x'.zfill(10**9) }}",
+    "expandtabs-method": "{{ '\t'.expandtabs(10**9) }}",
+    "translate-method": BIG + "{{ b.translate({120: b}) }}",
+    "indent": "{{ 'x\ny' | indent(10**9) }}",
+    "indent-lines": "{{ ('x\n' * 10000) | indent(200) }}",
+    "indent-text": BIG + "{{ ('x\n' * 10000) | indent(b) }}",
+    "replace": BIG + "{{ b | replace('x', b) }}",
+    "replace-empty": BIG + "{{ b | replace('', b) }}",
+    "replace-method": BIG + "{{ b.replace('x', b) }}",
+    "join-separator": BIG + "{{ range(9999) | join(b) }}",
+    "join-method": BIG + "{{ b.join(['a', 'b'] * 10000) }}",
+    "join-items": BIG + "{{ [b] | join }}{{ ([b, b, b]) | join }}",
+    "wordwrap": BIG + "{{ b | wordwrap(1, wrapstring=b) }}",
+    "urlize": "{{ ('http://a.b ' * 9000) | urlize(rel='x' * 1000) }}",
+    "xmlattr": BIG + "{{ {'a': b, 'c': b} | xmlattr }}",
+    "json-indent": "{{ [1] | json(indent=10**9) }}",
+    "batch": "{{ [1] | batch(10**9, 0) | list }}",
+    "slice": "{{ [1] | slice(10**9) | list }}",
+    "urlencode": "{{ ('ö' * 90000) | urlencode }}",
+    "strftime": "{{ 0 | format_datetime('%c' * 100000) }}",
+    "encode": "{{ ('x' * 90000) | b64encode | b64encode | b64encode }}",
+    # trees that are small in memory and huge when printed
+    "laughs": "{% set a = ['ha'] * 10 %}" + "{% set a = [a] * 10 %}" * 12 + "{{ a }}",
+    "laughs-literal": "{% set a = ['ha'] %}" + "{% set a = [a, a, a, a] %}" * 25 + "{{ a }}",
+    "laughs-dict": "{% set a = 'ha' %}" + "{% set a = {'x': a, 'y': a} %}" * 40 + "{{ a }}",
+    "laughs-tuple": "{% set a = 'ha' %}" + "{% set a = (a, a, a) %}" * 25 + "{{ a }}",
+    "laughs-json": "{% set a = 'ha' %}" + "{% set a = [a, a] %}" * 40 + "{{ a | json }}",
+    "laughs-upper": "{% set a = 'ha' %}" + "{% set a = [a, a] %}" * 40 + "{{ a | upper }}",
+    "laughs-equal": "{% set a = 'ha' %}" + "{% set a = [a, a] %}" * 40 + "{{ a == [a, a] }}",
+    "laughs-combine": "{% set a = {'x': 1} %}"
+    + "{% set a = a | combine({'x': a, 'y': a}) %}" * 40
+    + "{{ a }}",
+    "laughs-map": BIG + "{{ range(9999) | map(attribute='x', default=b) | list }}",
+    "laughs-from-json": "{{ ('[' * 900 ~ '[1]' ~ ']' * 900) | from_json | json(indent=8) }}"
+    "{{ ('[' * 100000) | from_json }}",
+    # numbers
+    "power": "{{ 2 ** 999999999 }}",
+    "power-tower": "{{ 9 ** 9 ** 9 ** 9 ** 9 }}",
+    "power-negative": "{{ 2 ** -(10 ** 9) * 2 ** 5000 }}",
+    "squares": "{% set a = 10 ** 1000 %}" + "{% set a = a * a %}" * 40 + "{{ a }}",
+    "sum-big": "{{ [10 ** 1200] * 1000 | sum * 10 ** 100 }}",
+    "round-big": "{{ 1.5 | round(10**9, 'ceil') }}",
+    "literal": "{{ " + "9" * 60000 + " }}",
+    "int-filter": "{{ ('9' * 90000) | int ** 2 }}{{ 2 ** 9999 }}",
+    # loops
+    "range": "{{ range(10**10) | list }}",
+    "range-sum": "{{ range(10**10) | sum }}",
+    "loop-range": "{% for i in range(10**10) %}{% endfor %}",
+    "loop-nested": "{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}",
+    "loop-empty": "{% for i in range(9999) if false %}{% endfor %}" * 3,
+    "loop-string": BIG + "{% for c in b %}{% endfor %}",
+    "loop-slow": BIG + "{% for i in range(9999) %}{% if b == b ~ '' %}{% endif %}{% endfor %}",
+    "loop-filter": "{% for i in range(9999) %}{% set x = range(9999) | list %}{% endfor %}",
+    "loop-length": "{% for i in range(9999) %}{{ loop.length }}{{ loop.last }}{% endfor %}" * 2,
+    "select": "{{ range(9999) | select('in', range(9000) | list) | list | length }}" * 2,
+    "select-none": BIG + "{{ range(9999) | list | select('in', [b] * 1) | list }}" * 20,
+    "reject": "{% set l = range(9000) | list %}{{ range(9999) | reject('in', l) | list }}",
+    "map-chain": "{{ range(9999)" + " | map('string')" * 20 + " | list }}",
+    "sort-loop": "{% set l = range(5000) | list %}" + "{% set x = l | sort %}" * 300,
+    "sum-lists": "{{ ([[0] * 100] * 5000) | sum(start=[]) }}",
+    "slice-line": BIG + "{% set x = b[1:] %}" * 500,
+    "many-values": BIG + "".join(f"{{% set v{i} = b ~ {i} %}}" for i in range(500)),
+    # the compiler
+    "nested-parens": "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
+    "nested-lists": "{{ " + "[" * 300 + "]" * 300 + " }}",
+    "nested-not": "{{ " + "not " * 5000 + "1 }}",
+    "nested-minus": "{{ " + "-" * 5000 + "1 }}",
+    "nested-if": "{% if 1 %}" * 300 + "{% endif %}" * 300,
+    "nested-for": "{% for i in [1] %}" * 50 + "x" + "{% endfor %}" * 50,
+    "nested-else": "{{ " + "1 if 0 else " * 2000 + "1 }}",
+    "long-chain": "{{ 1" + " + 1" * 10000 + " }}",
+    "long-attributes": "{{ event" + ".a" * 10000 + " }}",
+    "long-filters": "{{ 1" + " | string" * 5000 + " }}",
+    "source": "x" * 100_000 + "{{ 1 }}",
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attacks_on_memory_and_time_end_in_an_error(name):
+    """Each ends soon, having used little, and the error says what to do."""
+    tracemalloc.start()
+    began = time.thread_time()
+    try:
+        fails(ATTACKS[name], own=TemplateEngine(registry, limits=SMALL))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert time.thread_time() - began < 3  # tracing slows it down some five times
+    assert peak < 40_000_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ event.payload.list == event.payload.list }}",
+        "{{ 3 in event.payload.list }}",
+        "{{ 3 is in event.payload.list }}",
+        "{{ event.payload.text | replace('y', 'z') ~ event.payload.list | length }}",
+    ],
+)
+def test_work_without_loops_looks_at_the_clock(text):
+    """A thousand comparisons of large values in a row are no loop, but take their time."""
+    texts = [text.replace("payload.", "payload.big.")] * 100
+    big = {"text": "x" * 2000, "list": list(range(2000))}
+    context = TemplateContext(event={"payload": {"big": big}})
+    assert "seconds" in fails(texts, context, TemplateEngine(limits=Limits(seconds=0.0)))
+
+
+@pytest.mark.parametrize("tree", [{"a": "{{ '" + "x" * 400_000 + "' }}"}, ["{{ b }}"] * 20])
+def test_the_limit_holds_for_the_tree_as_a_whole(tree):
+    """Many texts of one step, each within the limits, are counted together."""
+    own = TemplateEngine(limits=Limits(source=500_000, output=300_000))
+    fails(tree, TemplateContext(extra={"b": "x" * 100_000}), own)
+
+
+def test_deep_trees_are_refused():
+    """Of the author's, or of a value."""
+    tree: Any = "x"
+    for _ in range(sys.getrecursionlimit() * 2):
+        tree = [tree]
+    with pytest.raises(TemplateError, match="nested too deeply"):
+        engine.compile(tree)
+    assert "nested too deeply" in fails("{{ item }}", TemplateContext(extra={"item": tree}))
+
+
+def test_a_rendering_within_the_limits_is_not_disturbed():
+    """Large, but reasonable."""
+    text = "{% for i in range(5000) %}{{ i }},{% endfor %}"
+    assert len(engine.compile(text).render(CONTEXT)) == 23_890
+    lines = [{"n": n, "text": "x" * 50} for n in range(5000)]
+    context = TemplateContext(event={"payload": {"lines": lines}})
+    total = engine.compile("{{ event.payload.lines | map(attribute='n') | sum }}").render(context)
+    assert total == 12_497_500
+    assert engine.compile("{{ event.payload.lines }}").render(context) == lines
+
+
+def test_a_budget_is_for_one_rendering():
+    """What one used up, the next has again, in all threads."""
+    own = TemplateEngine(limits=Limits(steps=150))
+    template = own.compile("{% for i in range(100) %}x{% endfor %}")
+    results: list[str] = []
+    threads = [
+        threading.Thread(target=lambda: results.append(template.render(CONTEXT))) for _ in range(5)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == ["x" * 100] * 5
+
+
+# --- anything ----------------------------------------------------------------------------------
+
+FRAGMENTS = st.sampled_from(
+    [
+        "{{", "}}", "{%", "%}", "{#", "#}", "event", "secrets", "env", "steps", ".", "|", "(", ")",
+        "[", "]", "{", "}", ",", ":", "'", '"', "1", "K", "if", "for", "in", "else", "endif",
+        "endfor", "set", "=", "~", "+", "*", "**", "-", "not", "is", "upper", "map", "join", "x",
+        "range", "loop", "self", "__class__", "$secret:", "$env:", "$", " ", "\n", "item", "raw",
+    ]
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(FRAGMENTS, max_size=14).map(" ".join) | st.lists(FRAGMENTS, max_size=14).map("".join)
+)
+def test_any_text_gives_a_result_or_a_template_error(text):
+    """No other error gets out, whatever is written."""
+    own = TemplateEngine(limits=Limits(output=10_000, steps=1000))
+    try:
+        own.compile({"a": text}).render(CONTEXT)
+    except TemplateError as error:
+        assert error.__context__ is None  # noqa: PT017 - either outcome is fine
