@@ -60,7 +60,7 @@ def our_tables(url: str, **options: object) -> Iterator[sa.Engine]:
         engine.dispose()
 
 
-def emptied(engine: sa.Engine) -> sa.Engine:
+def _emptied(engine: sa.Engine) -> sa.Engine:
     """*engine*, with nothing in our tables."""
     from automate_sqlalchemy import metadata
 
@@ -68,6 +68,12 @@ def emptied(engine: sa.Engine) -> sa.Engine:
         for table in metadata.tables.values():
             connection.execute(table.delete())
     return engine
+
+
+@pytest.fixture
+def emptied() -> Callable[[sa.Engine], sa.Engine]:
+    """A function that empties our tables and gives the engine back."""
+    return _emptied
 
 
 # -- SQLite --------------------------------------------------------------------------------------
@@ -165,7 +171,7 @@ def _postgresql_tables(postgresql_server: str) -> Iterator[sa.Engine]:
 @pytest.fixture
 def postgresql_engine(_postgresql_tables: sa.Engine) -> sa.Engine:
     """An engine on PostgreSQL with our tables, which are empty."""
-    return emptied(_postgresql_tables)
+    return _emptied(_postgresql_tables)
 
 
 # -- MariaDB -------------------------------------------------------------------------------------
@@ -260,4 +266,4 @@ def _mariadb_tables(mariadb_server: str) -> Iterator[sa.Engine]:
 @pytest.fixture
 def mariadb_engine(_mariadb_tables: sa.Engine) -> sa.Engine:
     """An engine on MariaDB with our tables, which are empty."""
-    return emptied(_mariadb_tables)
+    return _emptied(_mariadb_tables)

@@ -7,6 +7,8 @@ depend on each other right.
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db import models
 from django.db.models import Q
 
@@ -20,6 +22,32 @@ __all__ = [
     "WorkflowSchedule",
     "WorkflowStep",
 ]
+
+
+class UniqueIfSet(models.UniqueConstraint):
+    """
+    Unique over the rows that have a value.
+
+    Every unique constraint is; this one also leaves the other rows out of its index, where the
+    database has partial indexes. Django itself would make no index at all elsewhere.
+    """
+
+    def constraint_sql(self, model: Any, schema_editor: Any) -> Any:
+        """The SQL in CREATE TABLE."""
+        return self._on(schema_editor).constraint_sql(model, schema_editor)
+
+    def create_sql(self, model: Any, schema_editor: Any) -> Any:
+        """The SQL that adds it."""
+        return self._on(schema_editor).create_sql(model, schema_editor)
+
+    def remove_sql(self, model: Any, schema_editor: Any) -> Any:
+        """The SQL that drops it."""
+        return self._on(schema_editor).remove_sql(model, schema_editor)
+
+    def _on(self, schema_editor: Any) -> models.UniqueConstraint:
+        partial = schema_editor.connection.features.supports_partial_indexes
+        condition = Q(**{f"{name}__isnull": False for name in self.fields}) if partial else None
+        return models.UniqueConstraint(fields=self.fields, name=self.name, condition=condition)
 
 
 class OutboxItem(models.Model):
@@ -51,9 +79,7 @@ class OutboxItem(models.Model):
     class Meta:
         db_table = "automate_outbox"
         constraints = [
-            models.UniqueConstraint(
-                fields=["idempotency_key"], name="automate_outbox_idempotency"
-            ),
+            UniqueIfSet(fields=["idempotency_key"], name="automate_outbox_idempotency"),
         ]
         indexes = [
             models.Index(
@@ -77,9 +103,7 @@ class OutboxItem(models.Model):
                 condition=Q(ordering_key__isnull=False, waiting_for__isnull=False),
             ),
             models.Index(
-                fields=["completed_at"],
-                name="automate_outbox_finished",
-                condition=Q(completed_at__isnull=False),
+                fields=["id"], name="automate_outbox_failed", condition=Q(status="FAILED")
             ),
         ]
 

@@ -3,34 +3,42 @@ Write an automation capability once, and run it durably in any Python app.
 
 `Kernel` puts a host's plugins, workflows, secrets and storage together. Plugin authors start at
 `Connector`, `BaseProvider` or `SecretsBackend`.
+
+Names are loaded at their first use, so a plugin that needs `Connector` doesn't pay for workflows.
 """
 
-from .connectors import ActionSpec, Connector, TriggerSpec, action
-from .context import Call, ConnectorContext, ProviderContext, current_call
-from .errors import (
-    AutomateError,
-    ConfigError,
-    ErrorCodes,
-    LeaseLostError,
-    PayloadError,
-    PluginError,
-    SecretDeniedError,
-    SecretError,
-    SecretNotFoundError,
-    SecretUnavailableError,
-    StorageError,
-    TemplateError,
-    WebhookRejectedError,
-    WorkflowError,
-)
-from .kernel import Kernel
-from .outbox import OutboxItem, OutboxReaper, OutboxStore
-from .plugins import hookimpl
-from .providers import BaseProvider, CapabilitySpec, ProviderRegistry, capability
-from .secrets import SecretsBackend
-from .storage import MemoryStorage
-from .templates import register_filter
-from .workflows import Event, Execution, Step, StepRun, Workflow
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .connectors import ActionSpec, Connector, TriggerSpec, action
+    from .context import Call, ConnectorContext, ProviderContext, current_call
+    from .errors import (
+        AutomateError,
+        ConfigError,
+        ErrorCodes,
+        LeaseLostError,
+        PayloadError,
+        PluginError,
+        SecretDeniedError,
+        SecretError,
+        SecretNotFoundError,
+        SecretUnavailableError,
+        StorageError,
+        TemplateError,
+        WebhookRejectedError,
+        WorkflowError,
+    )
+    from .kernel import Kernel
+    from .outbox import OutboxItem, OutboxReaper, OutboxStore
+    from .plugins import hookimpl
+    from .providers import BaseProvider, CapabilitySpec, ProviderRegistry, capability
+    from .secrets import SecretsBackend
+    from .storage import MemoryStorage
+    from .templates import register_filter
+    from .workflows import Event, Execution, Step, StepRun, Workflow
 
 __all__ = [
     "ActionSpec",
@@ -75,3 +83,70 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "connectors": (
+        "ActionSpec",
+        "Connector",
+        "TriggerSpec",
+        "action",
+    ),
+    "context": (
+        "Call",
+        "ConnectorContext",
+        "ProviderContext",
+        "current_call",
+    ),
+    "errors": (
+        "AutomateError",
+        "ConfigError",
+        "ErrorCodes",
+        "LeaseLostError",
+        "PayloadError",
+        "PluginError",
+        "SecretDeniedError",
+        "SecretError",
+        "SecretNotFoundError",
+        "SecretUnavailableError",
+        "StorageError",
+        "TemplateError",
+        "WebhookRejectedError",
+        "WorkflowError",
+    ),
+    "kernel": ("Kernel",),
+    "outbox": (
+        "OutboxItem",
+        "OutboxReaper",
+        "OutboxStore",
+    ),
+    "plugins": ("hookimpl",),
+    "providers": (
+        "BaseProvider",
+        "CapabilitySpec",
+        "ProviderRegistry",
+        "capability",
+    ),
+    "secrets": ("SecretsBackend",),
+    "storage": ("MemoryStorage",),
+    "templates": ("register_filter",),
+    "workflows": (
+        "Event",
+        "Execution",
+        "Step",
+        "StepRun",
+        "Workflow",
+    ),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    module = _HOME.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f".{module}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

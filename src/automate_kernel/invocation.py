@@ -70,14 +70,18 @@ class Invoker:
 
     def instance(self, kind: str, key: str) -> Any:
         """The connector or provider *key*, created with its config at the first use."""
+        found = self._instances.get((kind, key))
+        if found is not None:
+            return found
+        # Imported before the lock is taken: it may import what waits for the lock.
+        cls = self._plugins.get(kind, key)
         with self._lock:
             found = self._instances.get((kind, key))
             if found is None:
-                found = self._instances[kind, key] = self._create(kind, key)
+                found = self._instances[kind, key] = self._create(cls, kind, key)
             return found
 
-    def _create(self, kind: str, key: str) -> Plugin:
-        cls = self._plugins.get(kind, key)
+    def _create(self, cls: Any, kind: str, key: str) -> Plugin:
         context = ProviderContext if kind == "provider" else ConnectorContext
         ctx = context(
             key=key,

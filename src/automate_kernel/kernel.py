@@ -144,8 +144,9 @@ class Kernel:
         return TemplateContext(event, execution, steps, self.env, extra)
 
     def _add_plugin_filters(self) -> None:
-        for key in self.plugins.keys("filter"):
-            self.filters.register(key, self.plugins.get("filter", key))
+        # A broken one is logged and left out, unless the host is strict.
+        for key, function in self.plugins.filters.load_all().items():
+            self.filters.register(key, function, replace=True)
 
     # -- what the host brings ------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ TEXTS = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12),
     st.sampled_from(
         ["no", "On", "null", "~", "0123", "1e3", "0x1f", "12:30", "2024-01-01", "<<", "=", ".5",
-         "1_000", "+1", "'", '"', "{{ event.payload }}", "a: b", "- a", "# a", "\t", " a ", "a\n"]
+         "1_000", "+1", "'", '"', "\x85", "a\r\nb", "\u2028", "\ufeff", "{{ event.payload }}", "a: b", "- a", "# a", "\t", " a ", "a\n"]
     ),
 )  # fmt: skip
 JSON = st.recursive(

@@ -96,6 +96,10 @@ class TestDuration:
             parse_duration(text)
         assert remedy in str(caught.value)
 
+    def test_a_computed_number_means_the_millisecond_beside_it(self) -> None:
+        """What floating-point arithmetic adds is not held against the author."""
+        assert parse_duration(0.1 + 0.2) == 0.3
+
     @pytest.mark.parametrize(
         "value", [True, None, [], -1, float("nan"), float("inf"), 10**400, "0.1ms", 0.0001, "600w"]
     )

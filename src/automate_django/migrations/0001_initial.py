@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
-import django.db.models.deletion
+from typing import Any
+
+import automate_django.models
 from django.db import migrations, models
+import django.db.models.deletion
+
+
+def compare_exactly(apps: Any, schema_editor: Any) -> None:
+    """Have MySQL and MariaDB tell ``a`` from ``A`` and ``ä``, as every other database does."""
+    if schema_editor.connection.vendor == "mysql":
+        for model in apps.get_app_config("automate_django").get_models():
+            schema_editor.execute(
+                f"ALTER TABLE `{model._meta.db_table}`"
+                " CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+            )
 
 
 class Migration(migrations.Migration):
@@ -188,16 +201,16 @@ class Migration(migrations.Migration):
                         name="automate_outbox_ordering",
                     ),
                     models.Index(
-                        condition=models.Q(("completed_at__isnull", False)),
-                        fields=["completed_at"],
-                        name="automate_outbox_finished",
+                        condition=models.Q(("status", "FAILED")),
+                        fields=["id"],
+                        name="automate_outbox_failed",
                     ),
                 ],
             },
         ),
         migrations.AddConstraint(
             model_name="outboxitem",
-            constraint=models.UniqueConstraint(
+            constraint=automate_django.models.UniqueIfSet(
                 fields=("idempotency_key",), name="automate_outbox_idempotency"
             ),
         ),
@@ -221,4 +234,5 @@ class Migration(migrations.Migration):
             model_name="workflowexecution",
             index=models.Index(fields=["status", "created_at"], name="automate_execution_status"),
         ),
+        migrations.RunPython(compare_exactly, migrations.RunPython.noop),
     ]

@@ -1,9 +1,10 @@
 """
-Durations as people write them: ``250ms``, ``30s``, ``5m``, ``1h30m``, ``1d``, or a number of seconds.
+Durations as people write them: ``250ms``, ``30s``, ``5m``, ``1h30m``, or a number of seconds.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from decimal import Decimal
 from typing import Annotated, Any
@@ -19,6 +20,7 @@ _TEXT = re.compile(
     "".join(rf"(?:(?P<{unit}>[0-9]+(?:\.[0-9]+)?){unit})?" for unit in _UNITS), re.ASCII
 )
 _LONGEST = 3660 * _UNITS["d"]
+_HAIR = Decimal("0.001")
 _REMEDY = "write it like 250ms, 30s, 5m, 1h30m or 1d, or as a number of seconds"
 
 # What people write instead, for the suggestion in the error.
@@ -56,11 +58,13 @@ def parse_duration(value: str | float) -> float:
 
 
 def _from_number(value: float) -> Decimal:
-    seconds = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
-    if not seconds.is_finite():
+    if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("a duration must be a finite number")
     # Arithmetic would round to 28 digits; what is too large for us is cut off before that.
-    return min(max(seconds, Decimal(-1)), Decimal(_LONGEST)) * 1000
+    milliseconds = min(max(Decimal(value), Decimal(-1)), Decimal(_LONGEST)) * 1000
+    whole = milliseconds.to_integral_value()
+    # 0.1 + 0.2 is a hair beside 0.3, and means it.
+    return whole if abs(milliseconds - whole) < _HAIR else milliseconds
 
 
 def _from_text(text: str) -> Decimal:
@@ -78,7 +82,7 @@ def _suggest(text: str) -> str:
         return f"add its unit, as in '{text}s', or write the number of seconds without quotes"
     parts = _LOOSE.findall(text) if _ALL_LOOSE.fullmatch(text[:64]) else []
     units = [_WORD_UNITS.get(word) for _, word in parts]
-    meant = "".join(f"{number}{unit}" for (number, _), unit in zip(parts, units))
+    meant = "".join(f"{number}{unit}" for (number, _), unit in zip(parts, units, strict=True))
     if parts and None not in units and _TEXT.fullmatch(meant):
         return f"did you mean '{meant}'?"
     return _REMEDY

@@ -31,7 +31,7 @@ _ICONS = {
     StepStatus.RETRY: "↻",
     StepStatus.COMPLETED: "✓",
     StepStatus.FAILED: "✗",
-    StepStatus.SKIPPED: "–",
+    StepStatus.SKIPPED: "»",
     StepStatus.CANCELLED: "■",
 }
 
@@ -192,6 +192,6 @@ def _mermaid_steps(
 
 def _quoted(text: str) -> str:
     escaped = "".join(
-        c if c.isalnum() or c in " .,:_-/·✓✗○▶↻–■≤…()\n" else f"#{ord(c)};" for c in text
+        c if c.isalnum() or c in " .,:_-/·✓✗○▶↻»■≤…()\n" else f"#{ord(c)};" for c in text
     )
     return '"' + escaped.replace("\n", "<br/>") + '"'

@@ -98,7 +98,7 @@ def _sort_by(layer: list[Spot], neighbours: Sequence[list[Spot]]) -> None:
     """Reorder *layer* by the middle of each spot's neighbours; one without any keeps its place."""
     keys = {
         id(spot): sum(each.x for each in near) / len(near) if near else spot.x
-        for spot, near in zip(layer, neighbours)
+        for spot, near in zip(layer, neighbours, strict=True)
     }
     layer.sort(key=lambda spot: keys[id(spot)])
     for position, spot in enumerate(layer):
@@ -122,14 +122,14 @@ def _place(layer: list[Spot], wanted: Sequence[float | None], gap: float) -> Non
             offset += (layer[position - 1].width + spot.width) / 2 + gap
         offsets.append(offset)
     pools: list[list[float]] = []  # each the sum and the number of what its members want
-    for spot, want, start in zip(layer, wanted, offsets):
+    for spot, want, start in zip(layer, wanted, offsets, strict=True):
         pools.append([(spot.x if want is None else want) - start, 1.0])
         while len(pools) > 1 and pools[-2][0] / pools[-2][1] > pools[-1][0] / pools[-1][1]:
             total, count = pools.pop()
             pools[-1][0] += total
             pools[-1][1] += count
     means = [total / count for total, count in pools for _ in range(int(count))]
-    for spot, mean, start in zip(layer, means, offsets):
+    for spot, mean, start in zip(layer, means, offsets, strict=True):
         spot.x = mean + start
 
 

@@ -18,7 +18,8 @@ _PER_LETTER = 7.6  # a little more than the widest usual sans-serif font takes a
 
 _STYLE = """
 #{id} {{ font: 13px system-ui, sans-serif; --ink: #1f2937; --soft: #6b7280; --line: #9ca3af;
-  --paper: #ffffff; --box: #f9fafb; --ok: #15803d; --bad: #b91c1c; --busy: #1d4ed8; --wait: #b45309; }}
+  --paper: #ffffff; --box: #f9fafb;
+  --ok: #15803d; --bad: #b91c1c; --busy: #1d4ed8; --wait: #b45309; }}
 @media (prefers-color-scheme: dark) {{
   #{id} {{ --ink: #f3f4f6; --soft: #9ca3af; --line: #6b7280; --paper: #111827; --box: #1f2937;
     --ok: #4ade80; --bad: #f87171; --busy: #60a5fa; --wait: #fbbf24; }}
@@ -50,7 +51,7 @@ def draw_svg(
             top += 18
         widths = {key: max(120.0, _PER_LETTER * max(map(len, labels[key])) + 28) for key in labels}
         layout = lay_out(needs, widths, gap=_GAP, thin=8)
-        body.append(_group(layout, needs, labels, statuses, top))
+        body.append(_group(layout, labels, statuses, top))
         widest = max(widest, layout.width)
         top += len(layout.layers) * (_BOX + _BETWEEN) - _BETWEEN + _MARGIN
     heading = max(_PER_LETTER * 1.3 * len(title), _PER_LETTER * len(subtitle))
@@ -91,7 +92,6 @@ def _description(subtitle: str, groups: Sequence[Group], statuses: Mapping[str, 
 
 def _group(
     layout: Layout,
-    needs: Mapping[str, Sequence[str]],
     labels: Mapping[str, Sequence[str]],
     statuses: Mapping[str, str],
     top: float,

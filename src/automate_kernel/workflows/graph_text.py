@@ -39,7 +39,7 @@ def draw_text(needs: Mapping[str, Sequence[str]], labels: Mapping[str, Sequence[
     layout = lay_out(needs, {key: float(value) for key, value in odd.items()}, gap=2, thin=1)
     canvas = _Canvas()
     y = 0
-    for layer, following in zip(layout.layers, [*layout.layers[1:], []]):
+    for layer, following in zip(layout.layers, [*layout.layers[1:], []], strict=True):
         height = 2 + max(len(labels[spot.step_id]) for spot in layer if not spot.passage)
         for spot in layer:
             if spot.passage:
@@ -57,7 +57,7 @@ def _column(spot: Spot) -> int:
 
 
 def _connect(canvas: _Canvas, layer: Sequence[Spot], y: int) -> int:
-    """Draw the lines from *layer* to the one below, from row *y*; returns how many rows they took."""
+    """Draw the lines from *layer* to the one below, from row *y*; returns how many rows."""
     tracks = _tracks([spot for spot in layer if spot.below])
     height = max(tracks.values(), default=-1) + 3
     for spot in layer:
@@ -70,7 +70,7 @@ def _connect(canvas: _Canvas, layer: Sequence[Spot], y: int) -> int:
         for column in columns:
             canvas.line(spot.step_id, (column, row), (column, y + height - 1))
             canvas.joints.add((column, row))
-        for each, column in zip(spot.below, columns):
+        for each, column in zip(spot.below, columns, strict=True):
             if not each.passage:
                 canvas.arrows.add((column, y + height - 2))
     return height - 1

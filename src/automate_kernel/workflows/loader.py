@@ -80,13 +80,17 @@ def load_workflows(source: str | FilePath, *, check: Check | None = None) -> lis
 
 
 def loads(
-    text: str, format: Format = "yaml", *, source: str = "<string>", check: Check | None = None
+    text: str,
+    format: Format = "yaml",  # noqa: A002
+    *,
+    source: str = "<string>",
+    check: Check | None = None,
 ) -> Workflow:
     """The one workflow in a YAML or JSON text; *source* is what errors call it."""
     return _one(_build(_read(text, format), source, check), source)
 
 
-def dumps(workflow: Workflow, format: Format = "yaml") -> str:
+def dumps(workflow: Workflow, format: Format = "yaml") -> str:  # noqa: A002
     """*workflow* as text that `loads` reads back, equal and with the same hash."""
     if format == "json":
         return json.dumps(workflow.to_dict(), indent=2, ensure_ascii=False) + "\n"
@@ -154,12 +158,12 @@ def _load_file(path: FilePath, check: Check | None) -> list[Workflow]:
     return _build(_read(text, _FORMATS[suffix]), str(path), check)
 
 
-def _read(text: str, format: Format) -> list[Document]:
-    if format == "json":
+def _read(text: str, form: Format) -> list[Document]:
+    if form == "json":
         return [read_json(text)]
-    if format == "yaml":
+    if form == "yaml":
         return read_yaml(text)
-    raise WorkflowError(f"there is no format {format!r}", hint="the formats are yaml and json")
+    raise WorkflowError(f"there is no format {form!r}", hint="the formats are yaml and json")
 
 
 # Values ----------------------------------------------------------------------------------------

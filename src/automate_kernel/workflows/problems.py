@@ -8,7 +8,7 @@ words that have to be among a few.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,12 +96,25 @@ def problems_of(error: ValidationError, value: Any) -> list[Problem]:
     return list(dict.fromkeys(problems))
 
 
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One of pydantic's errors: where, with what figures, about which value of what definition."""
+
+    path: Path
+    context: Mapping[str, Any]
+    value: Any
+    definition: Any
+
+
+_Words = tuple[str, str | None]
+
+
 def _problem(error: dict[str, Any], definition: Any) -> Problem:
     path = _real_path(error["loc"], definition)
     context = error.get("ctx", {})
     kind: str = error["type"]
     if kind in _WORDING:
-        message, hint = _WORDING[kind](path, context, _at(definition, path), definition)
+        message, hint = _WORDING[kind](_Case(path, context, _at(definition, path), definition))
     elif kind.endswith("_type") or kind in ("is_instance_of", "sequence_str"):
         message, hint = _wrong_type(path, kind, _at(definition, path))
     else:
@@ -111,7 +124,7 @@ def _problem(error: dict[str, Any], definition: Any) -> Problem:
 
 
 def _real_path(location: Path, definition: Any) -> Path:
-    """pydantic's *location* without what stands in its schema only."""
+    """The *location* that pydantic gives, without what stands in its schema only."""
     if location[:1] != ("trigger",) or len(location) < 2:
         return location
     many = isinstance(definition, Mapping) and isinstance(definition.get("trigger"), (list, tuple))
@@ -188,11 +201,11 @@ _ELSEWHERE = {
 }
 
 
-def _unknown_field(path: Path, context: Any, value: Any, definition: Any) -> tuple[str, str | None]:
-    model = _model_at(path[:-1], definition)
+def _unknown_field(case: _Case) -> _Words:
+    model = _model_at(case.path[:-1], case.definition)
     if model is None:
         return "is not a field here", "take it out"
-    known, key = _fields(model), str(path[-1])
+    known, key = _fields(model), str(case.path[-1])
     meant = _ELSEWHERE.get(key)
     hint = f"here it is called {meant!r}" if meant in known else suggest(key, known)
     return "there is no such field", hint or f"the fields are {', '.join(known)}"
@@ -209,22 +222,22 @@ _EXAMPLES = {
 }
 
 
-def _missing(path: Path, context: Any, value: Any, definition: Any) -> tuple[str, str | None]:
-    example = _EXAMPLES.get(str(path[-1]))
+def _missing(case: _Case) -> _Words:
+    example = _EXAMPLES.get(str(case.path[-1]))
     return "is missing", f"add it: {example}" if example else "add it"
 
 
-def _choice(path: Path, context: Any, value: Any, definition: Any) -> tuple[str, str | None]:
-    expected = str(context["expected"]).replace("'", "").replace(" or ", ", ")
-    hint = suggest(value, expected.split(", ")) if isinstance(value, str) else None
+def _choice(case: _Case) -> _Words:
+    expected = str(case.context["expected"]).replace("'", "").replace(" or ", ", ")
+    hint = suggest(case.value, expected.split(", ")) if isinstance(case.value, str) else None
     return f"must be one of {expected}", hint
 
 
-def _trigger_type(path: Path, context: Any, value: Any, definition: Any) -> tuple[str, str | None]:
+def _trigger_type(case: _Case) -> _Words:
     types = list(trigger_types())
-    tag = context.get("tag")
+    tag = case.context.get("tag")
     if tag is None:
-        keys = value if isinstance(value, Mapping) else {}
+        keys = case.value if isinstance(case.value, Mapping) else {}
         guess = next((name for name, key in _TELLS.items() if key in keys), None)
         return "its type is missing", f"add type: {guess or ', or '.join(types)}"
     message = f"there is no trigger type {str(tag)[:40]!r}"
@@ -234,8 +247,8 @@ def _trigger_type(path: Path, context: Any, value: Any, definition: Any) -> tupl
 _TELLS = {"event": "event", "webhook": "connector", "schedule": "cron"}
 
 
-def _pattern(path: Path, context: Any, value: Any, definition: Any) -> tuple[str, str | None]:
-    if path[-1] == "action":
+def _pattern(case: _Case) -> _Words:
+    if case.path[-1] == "action":
         return (
             "is no name of an action",
             "write connector.action, for example http.post: letters, digits, _ and - between dots",
@@ -243,25 +256,27 @@ def _pattern(path: Path, context: Any, value: Any, definition: Any) -> tuple[str
     return "must start with a letter or _, and hold letters, digits, _ and - only", None
 
 
-def _bound(words: str, key: str) -> Any:
-    def wording(path: Path, context: Any, value: Any, definition: Any) -> tuple[str, str | None]:
-        bound = context[key]
+def _bound(words: str, key: str) -> Callable[[_Case], _Words]:
+    def wording(case: _Case) -> _Words:
+        bound = case.context[key]
         number = int(bound) if float(bound).is_integer() else bound
-        unit = " s" if path[-1] in ("timeout", "every", "delay", "max_delay") else ""
+        unit = " s" if case.path[-1] in ("timeout", "every", "delay", "max_delay") else ""
         return f"must be {words} {number}{unit}", None
 
     return wording
 
 
-def _empty(path: Path, context: Any, value: Any, definition: Any) -> tuple[str, str | None]:
-    return "must not be empty", "fill it in" if path[-1] != "on" else "take it out, or name codes"
+def _empty(case: _Case) -> _Words:
+    return "must not be empty", "fill it in" if case.path[
+        -1
+    ] != "on" else "take it out, or name codes"
 
 
-def _long(path: Path, context: Any, value: Any, definition: Any) -> tuple[str, str | None]:
-    return f"must not be longer than {context['max_length']} characters", None
+def _long(case: _Case) -> _Words:
+    return f"must not be longer than {case.context['max_length']} characters", None
 
 
-_WORDING: dict[str, Any] = {
+_WORDING: dict[str, Callable[[_Case], _Words]] = {
     "extra_forbidden": _unknown_field,
     "missing": _missing,
     "literal_error": _choice,
@@ -296,7 +311,7 @@ _WANTED = {
 }
 
 
-def _wrong_type(path: Path, kind: str, value: Any) -> tuple[str, str | None]:
+def _wrong_type(path: Path, kind: str, value: Any) -> _Words:
     wanted = _WANTED.get(kind, "a list")
     got = next((name for types, name in _KINDS if isinstance(value, types)), "nothing")
     hint = None
@@ -306,7 +321,7 @@ def _wrong_type(path: Path, kind: str, value: Any) -> tuple[str, str | None]:
         hint = "write each step as '- id: …'"
     elif path[:1] in (("steps",), ("on_failure",)) and len(path) == 2:
         hint = "a step has an id and an action"
-    elif path[-1:] == ("trigger",) or path[:1] == ("trigger",) and wanted == "a mapping":
+    elif path[:1] == ("trigger",) and (len(path) == 1 or wanted == "a mapping"):
         hint = f"for example {_EXAMPLES['trigger']}"
     elif wanted == "a list":
         hint = "put it in brackets: [a, b]"

@@ -120,7 +120,7 @@ def _parse(text: str, *, bare: bool) -> Any:
     import jinja2
 
     try:
-        return jinja2.Environment().parse(text)  # parsed only, never rendered
+        return jinja2.Environment().parse(text)  # noqa: S701 - parsed, never rendered
     except jinja2.TemplateError:
         return None  # the engine's check tells what is wrong
     except RecursionError:

@@ -29,6 +29,7 @@ _NULL = re.compile(r"~|null|Null|NULL|")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 _INT = re.compile(r"-?(?:0|[1-9][0-9]*)", re.ASCII)
 _FLOAT = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?", re.ASCII)
+_BREAKS = re.compile("[\r\x85\u2028\u2029\ufeff]")  # PyYAML writes some of them as plain line ends
 _QUOTE = 'put quotes around a template: "{{ … }}"'
 
 
@@ -80,9 +81,14 @@ def _yaml() -> tuple[type[yaml.SafeLoader], type[yaml.SafeDumper]]:
     class Dumper(yaml.SafeDumper):
         """Quotes what either reading, ours or YAML 1.1's, would not take as text."""
 
-        def ignore_aliases(self, data: Any) -> bool:
+        def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
             return True
 
+    def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+        style = '"' if _BREAKS.search(value) else None
+        return dumper.represent_scalar(_TAG + "str", value, style=style)
+
+    Dumper.add_representer(str, text)
     for name, pattern in (("null", _NULL), ("bool", _BOOL), ("int", _INT), ("float", _FLOAT)):
         whole = re.compile(rf"^(?:{pattern.pattern})$", re.ASCII)
         for target in (Loader, Dumper):
@@ -113,7 +119,7 @@ def read_yaml(text: str) -> list[Document]:
             documents.append(_NodeReader().read_document(loader.get_node()))
     except RecursionError:
         documents.append(_failed("is nested too deeply", "flatten it"))
-    except _TooManyValues:
+    except _TooManyValuesError:
         documents.append(
             _failed("its aliases repeat too much", "write out what it needs, without anchors")
         )
@@ -144,7 +150,7 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str) -> Document:
     return _failed(f"is not YAML: {error.problem or 'it can not be read'}", hint, number)
 
 
-class _TooManyValues(Exception):
+class _TooManyValuesError(Exception):
     """Aliases have multiplied the document."""
 
 
@@ -164,7 +170,7 @@ class _NodeReader:
     def _read(self, node: Any, path: Path) -> Any:
         self._count += 1
         if self._count > _MOST_VALUES:
-            raise _TooManyValues
+            raise _TooManyValuesError
         if id(node) in self._open:
             self._add(path, "an alias can't stand inside what it repeats", "take it out", node)
             return None
@@ -272,25 +278,25 @@ def _json_places(text: str) -> Iterator[tuple[Path, int, bool]]:
     yield (), text[: len(text) - len(text.lstrip())].count("\n") + 1, False
     for match in _TOKEN.finditer(text):
         line += text.count("\n", position, match.start())
-        position, token = match.start(), match.group()
-        if token in "{[":
+        position, mark = match.start(), match.group()
+        if mark in "{[":
             if stack and isinstance(stack[-1], int):
                 yield tuple(stack), line, False
-            stack.append("" if token == "{" else 0)
+            stack.append("" if mark == "{" else 0)
             seen.append(set())
-            key_next = token == "{"
-        elif token in "}]":
+            key_next = mark == "{"
+        elif mark in "}]":
             stack.pop()
             seen.pop()
             key_next = False
-        elif token == ",":
+        elif mark == ",":
             if isinstance(stack[-1], int):
                 stack[-1] += 1
             key_next = isinstance(stack[-1], str)
         elif key_next:
-            stack[-1] = key = json.loads(token)
+            stack[-1] = key = json.loads(mark)
             yield tuple(stack), line, key in seen[-1]
             seen[-1].add(key)
             key_next = False
-        elif token != ":" and stack and isinstance(stack[-1], int):
+        elif mark != ":" and stack and isinstance(stack[-1], int):
             yield tuple(stack), line, False

@@ -46,7 +46,7 @@ class EventTrigger(_Trigger):
     event: PlainText
     """The event's name; ``*``, ``?`` and ``[…]`` match as in file names."""
 
-    def matches(self, event: Event, workflow: str) -> bool:
+    def matches(self, event: Event, workflow: str) -> bool:  # noqa: ARG002
         """Whether *event* is one of these. `if_` is not looked at."""
         return event.type == "event" and fnmatchcase(event.name, self.event)
 
@@ -60,7 +60,7 @@ class WebhookTrigger(_Trigger):
     trigger: PlainText
     """The connector's trigger, or a pattern: ``push``, ``pull_request.*``."""
 
-    def matches(self, event: Event, workflow: str) -> bool:
+    def matches(self, event: Event, workflow: str) -> bool:  # noqa: ARG002
         """Whether *event* is one of these. `if_` is not looked at."""
         prefix = f"{self.connector}."
         return (
@@ -85,7 +85,7 @@ def _check_timezone(name: str) -> str:
 
     try:
         ZoneInfo(name)
-    except Exception:  # noqa: BLE001 - what it raises depends on the name, the system and the Python version
+    except Exception:  # what it raises depends on the name, the system and the Python version
         from .structure import suggest
 
         hint = suggest(name, available_timezones()) or "use a name like 'UTC' or 'Europe/Berlin'"

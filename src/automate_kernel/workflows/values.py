@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 _DEEPEST = 50
+_LARGEST_BITS = 1023  # what a double holds
 
 
 class Part(BaseModel):
@@ -68,17 +69,21 @@ def json_problem(value: Any, path: Path = ()) -> Problem | None:
         return Problem(path, f"is nested more than {_DEEPEST} deep", "flatten it")
     if isinstance(value, str):
         return _text_problem(value, path)
-    if isinstance(value, float) and not math.isfinite(value):
-        return Problem(path, "is not a number that JSON has", "use null, or text")
-    if isinstance(value, int) and value.bit_length() > 1023:
-        return Problem(path, "is larger than the numbers that JSON readers take", "make it text")
-    if value is None or isinstance(value, (bool, int, float)):
-        return None
     if isinstance(value, Mapping):
         return _mapping_problem(value, path)
     if isinstance(value, (list, tuple)):
         problems = (json_problem(item, (*path, index)) for index, item in enumerate(value))
         return next(filter(None, problems), None)
+    return _plain_problem(value, path)
+
+
+def _plain_problem(value: Any, path: Path) -> Problem | None:
+    if isinstance(value, float) and not math.isfinite(value):
+        return Problem(path, "is not a number that JSON has", "use null, or text")
+    if isinstance(value, int) and value.bit_length() > _LARGEST_BITS:
+        return Problem(path, "is larger than the numbers that JSON readers take", "make it text")
+    if value is None or isinstance(value, (bool, int, float)):
+        return None
     return Problem(path, f"is a {type(value).__name__}, which JSON has not", "turn it into text")
 
 

@@ -56,6 +56,12 @@ def columns_named(model: Any, names: Any) -> tuple[str, ...]:
     return tuple(model._meta.get_field(name).column for name in names)
 
 
+def rows_of(constraint: UniqueConstraint) -> frozenset[tuple[str, Any]]:
+    """Which rows a unique constraint is about."""
+    partial = isinstance(constraint, models.UniqueIfSet)
+    return frozenset((name, None) for name in constraint.fields if partial)
+
+
 def indexes_of(model: Any) -> set[tuple[Any, ...]]:
     """Columns, uniqueness and condition of each index."""
     meta = model._meta
@@ -63,7 +69,7 @@ def indexes_of(model: Any) -> set[tuple[Any, ...]]:
         (columns_named(model, index.fields), False, condition_of(index)) for index in meta.indexes
     }
     unique = {
-        (columns_named(model, each.fields), True, frozenset())
+        (columns_named(model, each.fields), True, rows_of(each))
         for each in meta.constraints
         if isinstance(each, UniqueConstraint)
     }

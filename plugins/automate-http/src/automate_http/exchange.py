@@ -1,0 +1,127 @@
+"""Send a request and read the answer, within bounds."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import anyio
+import httpx
+from automate_kernel.errors import AutomateError, ErrorCodes
+
+from .body import read_body
+from .guard import origin
+from .redirects import REDIRECTS, next_request
+
+__all__ = ["Bounds", "Reply", "exchange"]
+
+_CONNECT_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How long an exchange may take in all, how long the answer may be, how many redirects."""
+
+    timeout_seconds: float
+    max_bytes: int
+    max_redirects: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer that was read to its end. *method* and *url* are those of the last request."""
+
+    method: str
+    url: httpx.URL
+    status: int
+    headers: httpx.Headers
+    content: bytes
+
+
+async def exchange(
+    transport: httpx.AsyncBaseTransport, request: httpx.Request, bounds: Bounds
+) -> Reply:
+    """
+    The answer to *request*, after redirects, whatever its status.
+
+    The transport is used directly, as httpx's client writes each URL, with the tokens in it, to
+    the log. Raises `AutomateError` only.
+    """
+    connect = min(_CONNECT_SECONDS, bounds.timeout_seconds)
+    request.extensions = {**request.extensions, "timeout": {"connect": connect}}
+    try:
+        with anyio.fail_after(bounds.timeout_seconds):
+            return await _follow(transport, request, bounds)
+    except TimeoutError:
+        raise AutomateError(
+            ErrorCodes.DEADLINE_EXCEEDED,
+            f"{request.method} {origin(request.url)} took longer than "
+            f"{bounds.timeout_seconds:g} seconds",
+        ) from None
+
+
+async def _follow(
+    transport: httpx.AsyncBaseTransport, request: httpx.Request, bounds: Bounds
+) -> Reply:
+    for left in range(bounds.max_redirects, -1, -1):
+        with _worded(request):
+            response = await transport.handle_async_request(request)
+        try:
+            # With 0 the redirect itself was asked for.
+            following = next_request(request, response) if bounds.max_redirects else None
+            if following is None:
+                return await _read(request, response, bounds.max_bytes)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await response.aclose()
+        if left:
+            request = following
+    raise AutomateError(
+        ErrorCodes.FAILED_PRECONDITION,
+        f"{origin(request.url)} redirected more than {bounds.max_redirects} times",
+        hint="see follow_redirects, and max_redirects in the connector's config",
+    )
+
+
+async def _read(request: httpx.Request, response: httpx.Response, max_bytes: int) -> Reply:
+    with _worded(request):
+        # A redirect's body is for people whose browser doesn't follow.
+        redirect = response.status_code in REDIRECTS and request.method != "HEAD"
+        content = await read_body(response, max_bytes) if not redirect else b""
+    return Reply(request.method, request.url, response.status_code, response.headers, content)
+
+
+@contextmanager
+def _worded(request: httpx.Request) -> Iterator[None]:
+    """Raise what httpx raises as an `AutomateError` that shows no more than the origin."""
+    try:
+        yield
+    except httpx.TransportError as error:
+        code, problem, retryable = _meaning(error)
+        raise AutomateError(
+            code, f"{request.method} {origin(request.url)}: {problem}", retryable=retryable
+        ) from None
+
+
+def _meaning(error: httpx.TransportError) -> tuple[ErrorCodes, str, bool | None]:
+    if isinstance(error, httpx.TimeoutException):
+        return ErrorCodes.DEADLINE_EXCEEDED, "it took too long to connect", None
+    if _is_caused_by(error, ssl.SSLCertVerificationError):
+        return ErrorCodes.FAILED_PRECONDITION, "its certificate can't be verified", None
+    if isinstance(error, httpx.ConnectError):
+        return ErrorCodes.UNAVAILABLE, "it can't be reached", None
+    if isinstance(error, (httpx.LocalProtocolError, httpx.UnsupportedProtocol)):
+        return ErrorCodes.INVALID_ARGUMENT, "the request is not valid HTTP", None
+    if isinstance(error, httpx.RemoteProtocolError):
+        return ErrorCodes.UNAVAILABLE, "it ended the connection, or does not speak HTTP", None
+    return ErrorCodes.UNAVAILABLE, "the connection was lost", None
+
+
+def _is_caused_by(error: BaseException | None, cause: type[BaseException]) -> bool:
+    while error is not None:
+        if isinstance(error, cause):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,437 @@
+"""The outbox does what a model of it in a few dictionaries says, whatever happens in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+import sqlalchemy as sa
+from automate_kernel.errors import LeaseLostError
+from automate_kernel.outbox import (
+    Backoff,
+    ItemStatus,
+    OptimisticClaimOutboxStore,
+    Outcome,
+    RowsOutboxStore,
+    SkipLockedClaimOutboxStore,
+)
+from automate_kernel.storage import MemoryStorage, Storage
+from automate_kernel.storage.tables import LANE
+from automate_kernel.testing.clock import FakeClock
+from automate_sqlalchemy import SqlAlchemyStorage
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+PENDING, RUNNING, RETRY = ItemStatus.PENDING, ItemStatus.RUNNING, ItemStatus.RETRY
+COMPLETED, FAILED, CANCELLED = ItemStatus.COMPLETED, ItemStatus.FAILED, ItemStatus.CANCELLED
+WAITING, FINISHED = (PENDING, RETRY), (COMPLETED, FAILED, CANCELLED)
+
+LEASE_SECONDS = 30.0
+# Every process uses the same name, which therefore proves nothing.
+WORKER = "worker"
+KINDS, KEYS = ("mail", "chat"), ("one", "two")
+
+some_item = st.integers(0, 40)
+some_store = st.integers(0, 1)
+delays = st.sampled_from([0, 5, 60])
+
+
+@dataclass
+class Expected:
+    """What the model knows of an item."""
+
+    id: str
+    kind: str
+    key: str | None
+    priority: int
+    max_attempts: int
+    due_at: datetime
+    idempotency_key: str | None
+    status: ItemStatus = PENDING
+    attempts: int = 0
+    token: str | None = None
+    lease_expires_at: datetime | None = None
+    completed_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        self.wait(PENDING, self.due_at)
+
+    @property
+    def turn(self) -> tuple[datetime, str]:
+        return self.due_at - timedelta(hours=self.priority), self.id
+
+    def wait(self, status: ItemStatus, due_at: datetime) -> None:
+        self.status, self.due_at = status, due_at
+        self.token = self.lease_expires_at = self.completed_at = None
+
+    def finish(self, status: ItemStatus, now: datetime) -> None:
+        self.status, self.lease_expires_at, self.completed_at = status, None, now
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim that was made once; its process may have lost it long ago."""
+
+    item_id: str
+    token: str
+    attempts: int
+    max_attempts: int
+
+
+class OutboxMachine(RuleBasedStateMachine):
+    """Two processes that share an outbox, and die."""
+
+    def __init__(self, open_storage: Callable[[FakeClock], Storage], *, optimistic: bool) -> None:
+        super().__init__()
+        self.clock = FakeClock()
+        self.storage = open_storage(self.clock)
+        self.store_class = OptimisticClaimOutboxStore if optimistic else SkipLockedClaimOutboxStore
+        self.stores = [self.open_store(), self.open_store()]
+        self.memories: list[dict[str, Claim]] = [{}, {}]
+        self.claims: list[Claim] = []
+        self.items: dict[str, Expected] = {}
+        self.paused: set[str] = set()
+
+    def open_store(self) -> RowsOutboxStore:
+        return self.store_class(
+            self.storage,
+            lease_seconds=LEASE_SECONDS,
+            backoff=Backoff(base_seconds=0),
+            control_seconds=0,
+        )
+
+    # -- the model ---------------------------------------------------------------------------
+
+    def pick(self, number: int) -> Expected:
+        return list(self.items.values())[number % len(self.items)]
+
+    def after(self, seconds: float) -> datetime:
+        return self.clock() + timedelta(seconds=seconds)
+
+    def may_run(self, item: Expected) -> bool:
+        if item.status not in WAITING or item.due_at > self.clock() or item.kind in self.paused:
+            return False
+        line = [other for other in self.items.values() if other.key == item.key is not None]
+        return not any(
+            other.status is RUNNING or (other.status in WAITING and other.id < item.id)
+            for other in line
+        )
+
+    def settle(self, claim: Claim, status: ItemStatus, delay: float) -> bool:
+        """Do to the model what the outcome does; False if the claim is lost."""
+        item = self.items.get(claim.item_id)
+        if status is RETRY and claim.attempts >= claim.max_attempts:
+            status = FAILED
+        if item is None or item.token != claim.token:
+            return False
+        if item.status is not RUNNING:
+            return item.status is status
+        if status in FINISHED:
+            item.finish(status, self.clock())
+        elif status is RETRY:
+            item.wait(RETRY, self.after(delay))
+        else:
+            item.attempts -= 1
+            item.wait(RETRY if item.attempts else PENDING, self.after(delay))
+        return True
+
+    # -- entering ----------------------------------------------------------------------------
+
+    @rule(
+        kind=st.sampled_from(KINDS),
+        key=st.sampled_from([None, *KEYS]),
+        priority=st.sampled_from([0, 0, 2]),
+        delay=delays,
+        max_attempts=st.integers(1, 3),
+        idempotency_key=st.sampled_from([None, None, "a", "b"]),
+        commits=st.sampled_from([True, True, True, False]),
+        which=some_store,
+    )
+    def enqueue(
+        self,
+        kind: str,
+        key: str | None,
+        priority: int,
+        delay: float,
+        max_attempts: int,
+        idempotency_key: str | None,
+        commits: bool,
+        which: int,
+    ) -> None:
+        store = self.stores[which]
+        options: dict[str, Any] = {
+            "priority": priority,
+            "delay": delay,
+            "max_attempts": max_attempts,
+            "ordering_key": key,
+            "idempotency_key": idempotency_key,
+        }
+        holders = (i.id for i in self.items.values() if i.idempotency_key == idempotency_key)
+        holder = next(holders, None) if idempotency_key else None
+        try:
+            with store.transaction() as transaction:
+                item_id = store.enqueue(kind, [kind], transaction=transaction, **options)
+                if not commits:
+                    raise ZeroDivisionError
+        except ZeroDivisionError:
+            assert holder or store.get(item_id) is None
+            return
+        if holder:
+            assert item_id == holder
+            return
+        assert item_id not in self.items
+        due_at = self.after(delay)
+        self.items[item_id] = Expected(
+            item_id, kind, key, priority, max_attempts, due_at, idempotency_key
+        )
+
+    # -- working -----------------------------------------------------------------------------
+
+    @rule(which=some_store, limit=st.sampled_from([1, 2, 100]), kinds=st.sampled_from([None, *KINDS]))
+    def claim(self, which: int, limit: int, kinds: str | None) -> None:
+        wanted = [kinds] if kinds else KINDS
+        able = [i for i in self.items.values() if i.kind in wanted and self.may_run(i)]
+        got = self.stores[which].claim_batch(WORKER, limit, kinds=kinds and [kinds])
+        assert len(got) <= limit
+        ids = [item.id for item in got]
+        assert len(set(ids)) == len(ids)
+        assert set(ids) <= {item.id for item in able}
+        if limit == 100:
+            assert set(ids) == {item.id for item in able}, "something due was left behind"
+        plain = sorted((item for item in able if item.key is None), key=lambda item: item.turn)
+        got_plain = [item.id for item in got if item.ordering_key is None]
+        assert got_plain == [item.id for item in plain][: len(got_plain)], "not the most urgent"
+        for item in got:
+            assert item.lease_token
+            assert item.lease_token not in {claim.token for claim in self.claims}
+            expected = self.items[item.id]
+            expected.status, expected.token = RUNNING, item.lease_token
+            expected.attempts += 1
+            expected.lease_expires_at = self.after(LEASE_SECONDS)
+            claim = Claim(item.id, item.lease_token, expected.attempts, expected.max_attempts)
+            self.memories[which][item.id] = claim
+        self.claims += [self.memories[which][item.id] for item in got]
+
+    @precondition(lambda self: self.claims)
+    @rule(
+        number=some_item,
+        which=some_store,
+        status=st.sampled_from([COMPLETED, COMPLETED, FAILED, RETRY, PENDING]),
+        delay=delays,
+        commits=st.sampled_from([True, True, False]),
+    )
+    def finish_by_token(
+        self, number: int, which: int, status: ItemStatus, delay: float, commits: bool
+    ) -> None:
+        """With the token of any claim ever made, through any process."""
+        claim = self.claims[-1 - number % len(self.claims)]
+        store, memory = self.stores[which], self.memories[which]
+        outcome = Outcome(claim.item_id, status, delay, "CODE", "text", claim.token)
+        if not commits:
+            with pytest.raises(ZeroDivisionError), store.transaction() as transaction:
+                store.acknowledge(WORKER, [outcome], transaction=transaction)
+                raise ZeroDivisionError
+            return
+        kept = self.settle(claim, status, delay)
+        assert store.acknowledge(WORKER, [outcome]) == (set() if kept else {claim.item_id})
+        if memory.get(claim.item_id) == claim:
+            del memory[claim.item_id]
+
+    @precondition(lambda self: self.claims)
+    @rule(
+        number=some_item,
+        which=some_store,
+        status=st.sampled_from([COMPLETED, FAILED, RETRY, PENDING]),
+        delay=delays,
+    )
+    def finish_by_name(self, number: int, which: int, status: ItemStatus, delay: float) -> None:
+        """With what the process remembers, which may be nothing or out of date."""
+        item_id = self.claims[-1 - number % len(self.claims)].item_id
+        store, claim = self.stores[which], self.memories[which].pop(item_id, None)
+        kept = claim is not None and self.settle(claim, status, delay)
+        try:
+            if status is COMPLETED:
+                store.mark_success(item_id, WORKER)
+            elif status is FAILED:
+                store.mark_failed(item_id, WORKER, "CODE", "text")
+            elif status is RETRY:
+                store.mark_retry(item_id, WORKER, delay, "CODE", "text")
+            else:
+                store.snooze(item_id, WORKER, delay)
+        except LeaseLostError:
+            assert not kept
+        else:
+            assert kept
+
+    @precondition(lambda self: self.claims)
+    @rule(which=some_store, numbers=st.lists(some_item, min_size=1, max_size=4))
+    def heartbeat(self, which: int, numbers: list[int]) -> None:
+        ids = {self.claims[-1 - number % len(self.claims)].item_id for number in numbers}
+        lost = set()
+        for item_id in ids:
+            claim, item = self.memories[which].get(item_id), self.items.get(item_id)
+            if claim and item and item.token == claim.token and item.status is RUNNING:
+                item.lease_expires_at = self.after(LEASE_SECONDS)
+            else:
+                lost.add(item_id)
+        assert self.stores[which].extend(sorted(ids), WORKER) == lost
+
+    @rule(which=some_store)
+    def stop_gracefully(self, which: int) -> None:
+        """Everything that the process holds is handed back, and a new one starts."""
+        memory = self.memories[which]
+        kept = sum(self.settle(claim, PENDING, 0) for claim in memory.values())
+        assert self.stores[which].release(list(memory), WORKER) == kept
+        self.crash(which)
+
+    @rule(which=some_store)
+    def crash(self, which: int) -> None:
+        """The process is gone with all that it knew, and a new one starts under its name."""
+        self.stores[which], self.memories[which] = self.open_store(), {}
+
+    # -- time, and recovering ----------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from([1, 10, LEASE_SECONDS + 1, 4000]))
+    def wait(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @rule(which=some_store)
+    def reap(self, which: int) -> None:
+        retried, failed = set(), set()
+        for item in self.items.values():
+            if item.status is RUNNING and item.lease_expires_at < self.clock():
+                if item.attempts >= item.max_attempts:
+                    item.token = None
+                    item.finish(FAILED, self.clock())
+                    failed.add(item.id)
+                else:
+                    item.wait(RETRY, self.clock())
+                    retried.add(item.id)
+        result = self.stores[which].reap()
+        assert {item.id for item in result.retried} == retried
+        assert {item.id for item in result.failed} == failed
+
+    # -- steering ----------------------------------------------------------------------------
+
+    @precondition(lambda self: self.items)
+    @rule(number=some_item, which=some_store)
+    def cancel(self, number: int, which: int) -> None:
+        item = self.pick(number)
+        waits = item.status in WAITING
+        assert self.stores[which].cancel([item.id]) == waits
+        if waits:
+            item.finish(CANCELLED, self.clock())
+
+    @precondition(lambda self: self.items)
+    @rule(numbers=st.lists(some_item, min_size=1, max_size=3), which=some_store)
+    def requeue(self, numbers: list[int], which: int) -> None:
+        chosen = {item.id: item for item in map(self.pick, numbers)}
+        again = [item for item in chosen.values() if item.status in (FAILED, CANCELLED)]
+        assert self.stores[which].requeue(list(chosen)) == len(again)
+        for item in again:
+            item.attempts = 0
+            item.wait(PENDING, self.clock())
+
+    @rule(kind=st.sampled_from(KINDS), which=some_store)
+    def pause(self, kind: str, which: int) -> None:
+        self.stores[which].pause(kind, "because")
+        self.paused.add(kind)
+
+    @rule(kind=st.sampled_from(KINDS), which=some_store)
+    def resume(self, kind: str, which: int) -> None:
+        self.stores[which].resume(kind)
+        self.paused.discard(kind)
+
+    @rule(which=some_store, seconds=st.sampled_from([0, 100]))
+    def purge(self, which: int, seconds: float) -> None:
+        limit = self.after(-seconds)
+        old = [i for i in self.items.values() if i.completed_at and i.completed_at <= limit]
+        assert self.stores[which].purge(older_than_seconds=seconds) == len(old)
+        for item in old:
+            del self.items[item.id]
+
+    # -- what always holds -------------------------------------------------------------------
+
+    @invariant()
+    def items_are_as_expected(self) -> None:
+        found = {item.id: item for item in self.stores[0].find(limit=1000)}
+        assert set(found) == set(self.items)
+        for item_id, item in found.items():
+            expected = self.items[item_id]
+            assert item.status is expected.status
+            assert item.attempt_count == expected.attempts <= item.max_attempts
+            assert item.lease_token == expected.token
+            assert item.lease_expires_at == expected.lease_expires_at
+            assert item.completed_at == expected.completed_at
+            assert (item.waiting_for is not None) == (item.status in WAITING)
+            if item.status in WAITING:
+                assert item.next_attempt_at == expected.due_at
+                assert item.lease_owner is None
+
+    @invariant()
+    def a_key_has_one_runner(self) -> None:
+        with self.storage.begin() as rows:
+            lanes = {lane["ordering_key"]: lane["item_id"] for lane in rows.select(LANE)}
+        running = [(i.key, i.id) for i in self.items.values() if i.key and i.status is RUNNING]
+        assert len({key for key, _ in running}) == len(running)
+        assert lanes == dict(running)
+
+    @invariant()
+    def counts_agree(self) -> None:
+        stats = self.stores[1].stats()
+        for status in ItemStatus:
+            assert stats.total(status) == sum(i.status is status for i in self.items.values())
+        assert set(stats.paused) == self.paused
+
+
+def run(
+    open_storage: Callable[[FakeClock], Storage], examples: int, *, optimistic: bool = False
+) -> None:
+    run_state_machine_as_test(
+        lambda: OutboxMachine(open_storage, optimistic=optimistic),
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def test_memory() -> None:
+    """In memory."""
+    run(MemoryStorage, 120)
+
+
+@pytest.mark.parametrize("optimistic", [False, True])
+def test_sqlite(
+    sqlite_engine: sa.Engine, emptied: Callable[[sa.Engine], sa.Engine], optimistic: bool
+) -> None:
+    """On SQLite, with both ways to claim."""
+    run(
+        lambda clock: SqlAlchemyStorage(emptied(sqlite_engine), clock=clock),
+        25,
+        optimistic=optimistic,
+    )
+
+
+def test_postgresql(
+    postgresql_engine: sa.Engine, emptied: Callable[[sa.Engine], sa.Engine]
+) -> None:
+    """On PostgreSQL."""
+    run(lambda clock: SqlAlchemyStorage(emptied(postgresql_engine), clock=clock), 30)
+
+
+def test_mariadb(mariadb_engine: sa.Engine, emptied: Callable[[sa.Engine], sa.Engine]) -> None:
+    """On MariaDB."""
+    run(lambda clock: SqlAlchemyStorage(emptied(mariadb_engine), clock=clock), 30)

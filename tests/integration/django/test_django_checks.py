@@ -1,0 +1,89 @@
+"""What ``manage.py check`` says about wrong settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from automate_django import conf, get_kernel
+from automate_django.checks import check_database, check_settings
+from automate_kernel.errors import ConfigError
+from django.core.checks import run_checks
+from django.test import override_settings
+
+
+def test_a_right_project_has_nothing_to_hear(sqlite: str) -> None:
+    """The test project passes every check of Django's, too."""
+    assert run_checks() == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "id", "words"),
+    [
+        ({"AUTOMATE_PROVIDER": []}, "automate.W001", "Did you mean AUTOMATE_PROVIDERS?"),
+        ({"AUTOMATE_OUTBOX": {"LEASE_SECOND": 3}}, "automate.W001", "Did you mean LEASE_SECONDS?"),
+        ({"AUTOMATE_OUTBOX": {"lease_seconds": 3}}, "automate.W001", "Did you mean LEASE_SECONDS?"),
+        ({"AUTOMATE_PROVIDERS": "shop.x"}, "automate.E002", "write ['shop.x']"),
+        ({"AUTOMATE_CONFIG": []}, "automate.E002", "must be a dictionary"),
+        ({"AUTOMATE_PROVIDERS": ["shop.nothing.X"]}, "automate.E003", "No module named"),
+        ({"AUTOMATE_CONNECTORS": ["shop.automation.X"]}, "automate.E003", "has no attribute"),
+        ({"AUTOMATE_SECRETS": [{"BACKEND": "shop.Vault"}]}, "automate.E003", "shop.Vault"),
+        ({"AUTOMATE_OUTBOX": {"STORE": "skiplocked"}}, "automate.E004", "'optimistic'"),
+        ({"AUTOMATE_WORKFLOWS": ["no/such.yaml"]}, "automate.E005", "there is no file"),
+        ({"AUTOMATE_WORKFLOWS": ["shop.models"]}, "automate.E005", "holds no workflow"),
+        ({"AUTOMATE_OUTBOX": {"USING": "replica"}}, "automate.E006", "DATABASES has: default"),
+        ({"USE_TZ": False}, "automate.E001", "USE_TZ = True"),
+        ({"AUTOMATE_WORKER": {"PROCESSES": 2}}, "automate.W002", "PostgreSQL"),
+        ({"AUTOMATE_OUTBOX": {"STORE": "skip_locked"}}, "automate.W003", "leave it out"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_remedy(
+    sqlite: str, settings: dict[str, Any], id: str, words: str
+) -> None:
+    """One message, which names the setting's mistake and what to do."""
+    with override_settings(**settings):
+        found = [*check_settings(), *check_database()]
+    assert [message.id for message in found] == [id]
+    assert words in f"{found[0].msg} {found[0].hint}"
+
+
+def test_a_wrong_workflow_is_told_with_its_line(sqlite: str, tmp_path: Path) -> None:
+    """The loader's own words, at ``manage.py check`` and not at the first event."""
+    file = tmp_path / "broken.yaml"
+    file.write_text("name: x\ntrigger: {type: event, event: a}\nsteps:\n  - id: a\n    actoin: b.c\n")
+    with override_settings(AUTOMATE_WORKFLOWS=[tmp_path]):
+        (message,) = check_settings()
+    assert message.id == "automate.E005"
+    assert "broken.yaml:5" in message.msg
+
+
+def test_a_backends_options_are_not_shown(sqlite: str) -> None:
+    """They may hold a token."""
+    entry = {
+        "BACKEND": "automate_kernel.secrets.FileSecretsBackend",
+        "OPTIONS": {"token": "s3cr3t-t0k3n"},
+    }
+    with (
+        override_settings(AUTOMATE_SECRETS=[entry]),
+        pytest.raises(ConfigError, match="token") as caught,
+    ):
+        conf.secrets_backends()
+    assert "s3cr3t" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_settings_make_the_kernel(sqlite: str) -> None:
+    """Changed settings, as ``override_settings`` changes them, give another kernel."""
+    kernel = get_kernel()
+    assert kernel is get_kernel()
+    assert type(kernel.outbox).__name__ == "OptimisticClaimOutboxStore"
+    with override_settings(AUTOMATE_OUTBOX={"STORE": "skip_locked", "LEASE_SECONDS": 7}):
+        other = get_kernel()
+        assert other is not kernel
+        assert type(other.outbox).__name__ == "SkipLockedClaimOutboxStore"
+        assert other.outbox.lease_seconds == 7
+    with override_settings(AUTOMATE_WORKFLOWS=["shop.workflows.restock"]):
+        assert [workflow.name for workflow in get_kernel().workflows] == ["restock"]
+    with override_settings(AUTOMATE_WORKFLOWS=["shop.workflows"]):
+        assert [workflow.name for workflow in get_kernel().workflows] == ["restock"]

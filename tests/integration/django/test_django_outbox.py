@@ -1,0 +1,115 @@
+"""The specification's sample of the outbox, and the reaper's part in the project."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from automate_django import emit, get_kernel
+from automate_django.models import OutboxItem, WorkflowExecution
+from automate_django.outbox import OptimisticClaimOutboxStore, OutboxReaper, SkipLockedClaimOutboxStore
+from django.core.management import call_command
+from django.db.models import F
+
+
+class TransientError(Exception):
+    pass
+
+
+class PermanentError(Exception):
+    pass
+
+
+def process(item: Any) -> None:
+    """Do what the item's payload says."""
+    if item.payload == "transient":
+        raise TransientError
+    if item.payload == "permanent":
+        raise PermanentError
+
+
+def statuses() -> dict[Any, str]:
+    """Each item's status by its payload."""
+    return dict(OutboxItem.objects.values_list("payload", "status"))
+
+
+def age(seconds: float) -> None:
+    """Let time pass for every lease."""
+    OutboxItem.objects.update(lease_expires_at=F("lease_expires_at") - timedelta(seconds=seconds))
+
+
+def test_the_specifications_sample(alias: str) -> None:
+    """Verbatim, but for the import paths."""
+    SkipLockedClaimOutboxStore().enqueue("work", "good")
+    SkipLockedClaimOutboxStore().enqueue("work", "transient")
+    SkipLockedClaimOutboxStore().enqueue("work", "permanent")
+    next_attempt = datetime.now(timezone.utc) + timedelta(minutes=5)
+
+    # Claim items for processing
+    store = SkipLockedClaimOutboxStore(lease_seconds=300)
+    items = store.claim_batch("worker-1", limit=10)
+
+    for item in items:
+        try:
+            process(item)
+            store.mark_success(item.id, "worker-1")
+        except TransientError:
+            store.mark_retry(item.id, "worker-1", next_attempt, "TRANSIENT")
+        except PermanentError:
+            store.mark_failed(item.id, "worker-1", "PERMANENT")
+
+    # Recover stuck items (run periodically)
+    reaper = OutboxReaper(stale_threshold_seconds=600)
+    reaped_count = reaper.reap_stale_items()
+
+    assert reaped_count == 0
+    assert statuses() == {"good": "COMPLETED", "transient": "RETRY", "permanent": "FAILED"}
+    retry = OutboxItem.objects.get(status="RETRY")
+    assert retry.next_attempt_at == next_attempt
+    assert retry.last_error_code == "TRANSIENT"
+
+
+def test_stuck_items_are_recovered(alias: str) -> None:
+    """The reaper counts from the last renewal, and never rescues what is held still."""
+    store = OptimisticClaimOutboxStore(lease_seconds=300)
+    item_id = store.enqueue("work", "stuck")
+    store.claim_batch("worker-1")
+    age(500)  # 200 seconds over the lease, 500 since it was renewed
+    assert OutboxReaper(stale_threshold_seconds=600).reap_stale_items() == 0
+    age(200)
+    assert OutboxReaper(stale_threshold_seconds=600).reap_stale_items() == 1
+    assert OutboxItem.objects.get(id=item_id).status == "RETRY"
+
+
+def test_an_execution_fails_with_its_item(
+    sqlite: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``automate_reap`` gives up an execution whose worker died for the last time."""
+    emit("order.created", {"lines": [], "channel_id": "C1"})
+    event = get_kernel().outbox.claim_batch("worker-1")[0]
+    handler = get_kernel()._handlers["automate.event"]
+    handler.function(event)
+    OutboxItem.objects.filter(kind="automate.advance").update(max_attempts=1)
+    get_kernel().outbox.claim_batch("worker-1")
+    age(700)
+    call_command("automate_reap")
+    assert capsys.readouterr().out == "reaped 1 items\n"
+    execution = WorkflowExecution.objects.get()
+    assert (execution.workflow, execution.status) == ("order-notify", "FAILED")
+
+
+def test_the_orm_reads_what_the_store_wrote(alias: str) -> None:
+    """Values keep their meaning on the way through the model."""
+    store = SkipLockedClaimOutboxStore()
+    run_at = datetime(2030, 1, 2, 3, 4, 5, 678, tzinfo=timezone.utc)
+    payload = {"a": [1, 2.5, None, True, "ü"], "b": {"c": "$secret:X"}}
+    item_id = store.enqueue("work", payload, run_at=run_at, headers={"traceparent": "00-1"})
+    row = OutboxItem.objects.get(id=item_id)
+    assert row.payload == payload
+    assert row.headers == {"traceparent": "00-1"}
+    assert row.next_attempt_at == run_at
+    assert OutboxItem.objects.filter(payload__b__c="$secret:X", next_attempt_at__gt=run_at).count() == 0
+    assert OutboxItem.objects.filter(payload__b__c="$secret:X", next_attempt_at=run_at).count() == 1
+    assert store.get(str(row.pk)) is not None
+    assert store.get(row.pk) is not None  # type: ignore[arg-type]  (a UUID does as well)
