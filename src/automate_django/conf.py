@@ -36,8 +36,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from pkgutil import resolve_name
 from types import ModuleType
 from typing import Any
 
@@ -135,12 +136,22 @@ def load(path: Any, name: str) -> Any:
     if not isinstance(path, str):
         return path
     try:
-        return resolve_name(path)
+        return _imported(path.replace(":", "."))
     except Exception as error:
         raise ConfigError(
             f"{name}: {path!r} can't be imported: {type(error).__name__}: {error}",
             hint="give the dotted path of a module and of a name in it",
         ) from error
+
+
+def _imported(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    if not module:
+        return import_module(path)
+    holder = import_module(module)
+    if not hasattr(holder, name) and hasattr(holder, "__path__") and find_spec(path):
+        return import_module(path)
+    return getattr(holder, name)
 
 
 def secrets_backends() -> list[Any] | None:

@@ -157,7 +157,7 @@ def compile_schema(schema: Mapping[str, Any], what: str) -> Check:
     ``items``, ``enum`` and ``const``, and warns once of a schema that says more.
     """
     try:
-        import jsonschema  # type: ignore[import-untyped]
+        import jsonschema
         from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]
     except ImportError:
         more = _keywords(schema) - _CHECKED - _ANNOTATIONS

@@ -149,6 +149,5 @@ _COLLISIONS = ("40P01", "40001", "55P03", 1213, 1205, 1020, "SQLITE_BUSY", "SQLI
 
 def _collided(error: BaseException | None) -> bool:
     codes = {getattr(error, name, None) for name in ("sqlstate", "pgcode", "sqlite_errorname")}
-    return not codes.isdisjoint(_COLLISIONS) or (
-        bool(error and error.args) and error.args[0] in _COLLISIONS
-    )
+    arguments = error.args if error is not None else ()
+    return not codes.isdisjoint(_COLLISIONS) or bool(arguments and arguments[0] in _COLLISIONS)

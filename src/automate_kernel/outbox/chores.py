@@ -72,11 +72,12 @@ def keep_trying(work: Callable[[], T], stopping: threading.Event | None, what: s
         raise
     except Exception as error:
         logger.warning("%s failed, trying again: %s", what, error)
+    pause: Callable[[float], Any] = stopping.wait if stopping else time.sleep
     retrying = Retrying(
         wait=wait_random_exponential(multiplier=0.1, max=30),
         stop=stop_when_event_set(stopping) if stopping else stop_after_attempt(5),
         retry=retry_if_not_exception_type((LeaseLostError, KeyboardInterrupt, SystemExit)),
-        sleep=stopping.wait if stopping else time.sleep,
+        sleep=pause,
         before_sleep=tell,
         retry_error_callback=lambda state: None,
     )

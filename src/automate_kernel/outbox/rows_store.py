@@ -110,12 +110,12 @@ class RowsOutboxStore(Control, OutboxStore):
         added = rows.insert(OUTBOX, new, notify=CHANNEL)
         if added == len(new):
             return [row["id"] for row in new]
-        keys = {row["idempotency_key"] for row in new} - {None}
+        keys: set[str] = {row["idempotency_key"] for row in new if row["idempotency_key"]}
         by_key = _holders(rows, sorted(keys))
         # A snapshot that the host's transaction took earlier may not show the winner of a race; a
         # read that locks does.
         by_key |= _holders(rows, sorted(keys - set(by_key)), lock=True)
-        ids = [by_key.get(row["idempotency_key"], row["id"]) for row in new]
+        ids: list[str] = [by_key.get(row["idempotency_key"], row["id"]) for row in new]
         found = rows.select(OUTBOX, [Where("id", "in", sorted(set(ids)))], columns=("id",))
         if missing := set(ids) - {row["id"] for row in found} - set(by_key.values()):
             raise StorageError(f"the database did not store {len(missing)} of {len(new)} items")
@@ -129,7 +129,8 @@ class RowsOutboxStore(Control, OutboxStore):
         """Lease due items to *worker_id*; see `OutboxStore.claim_batch`."""
         if limit < 1:
             return []
-        token, claimed = new_id(), []
+        token = new_id()
+        claimed: list[Row] = []
         with self.storage.begin() as rows:
             if self._promotes():
                 self._promote(rows)

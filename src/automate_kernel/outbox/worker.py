@@ -17,9 +17,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from ..storage.rows import Wakeup
 from .chores import Chore, Chores, keep_trying
 from .handlers import Handler, _draining, aexecute, execute
 from .item import ItemStatus, new_id
@@ -93,7 +95,7 @@ class Worker:
         self._abandoning = threading.Event()
         self._finished = threading.Event()
         self._freed = threading.Event()
-        self._wakeup = None
+        self._wakeup: Wakeup | None = None
         self._pools: list[Pool] = []
 
     # -- life ----------------------------------------------------------------------------------
@@ -289,9 +291,8 @@ class Worker:
                 held = list(self._held)
             if not held:
                 continue
-            lost = keep_trying(
-                lambda held=held: self.store.extend(held, self.worker_id), self._finished, "renewing"
-            )
+            extend = partial(self.store.extend, held, self.worker_id)
+            lost = keep_trying(extend, self._finished, "renewing")
             for item_id in lost or ():
                 self._lose(item_id)
 

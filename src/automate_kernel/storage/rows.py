@@ -133,8 +133,9 @@ class Wakeup(Protocol):
 class Storage(Protocol):
     """A host's database: opens transactions, or joins the host's."""
 
-    supports_skip_locked: bool
-    """Whether ``skip_locked`` has an effect here. False where one writer holds the whole file."""
+    @property
+    def supports_skip_locked(self) -> bool:
+        """Whether ``skip_locked`` has an effect; False where one writer holds the whole file."""
 
     def begin(self, transaction: Any = None) -> AbstractContextManager[Rows]:
         """

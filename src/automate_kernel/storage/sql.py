@@ -373,10 +373,9 @@ def _decode_id(value: Any) -> str:
 
 
 def _decode_time(value: Any) -> datetime:
-    if isinstance(value, str):
-        value = datetime.fromisoformat(value)
+    moment: datetime = datetime.fromisoformat(value) if isinstance(value, str) else value
     # Drivers give the zone of the database session, or none where the column has none.
-    return value.astimezone(timezone.utc) if value.tzinfo else value.replace(tzinfo=timezone.utc)
+    return moment.astimezone(timezone.utc) if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
 
 
 def _decode_json(value: Any) -> Any:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Union
+from typing import Any
 
 __all__ = ["HeadersLike", "WebhookHeaders"]
 
-HeadersLike = Union[Mapping[str, Any], Iterable[tuple[Any, Any]]]
+HeadersLike = Mapping[str, Any] | Iterable[tuple[Any, Any]]
 """A mapping, or pairs of name and value; as text or, as in ASGI, as bytes."""
 
 

@@ -8,7 +8,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Union
 
 from automate_kernel.context import SecretReader
 from automate_kernel.errors import ConfigError, SecretError, SecretNotFoundError
@@ -25,7 +24,7 @@ __all__ = [
     "read_header",
 ]
 
-SecretNames = Union[str, SecretRef, Sequence[Union[str, SecretRef]]]
+SecretNames = str | SecretRef | Sequence[str | SecretRef]
 """A secret's key (``KEY``, ``$secret:KEY`` or a `SecretRef`), or several while one is rotated."""
 
 MAX_SIGNATURES = 16

@@ -108,7 +108,7 @@ class GitHubSignature(HmacSignature):
     GitHub signs no time. Deliveries are told apart by ``X-GitHub-Delivery``.
     """
 
-    secret: SecretNames = "$secret:GITHUB_WEBHOOK_SECRET"
+    secret: SecretNames = "$secret:GITHUB_WEBHOOK_SECRET"  # noqa: S105 - its key
     header: str = field(default="X-Hub-Signature-256", kw_only=True)
     prefix: str = field(default="sha256=", kw_only=True)
 
@@ -117,7 +117,7 @@ class GitHubSignature(HmacSignature):
 class SlackSignature(HmacSignature):
     """Slack's ``X-Slack-Signature``, version v0."""
 
-    secret: SecretNames = "$secret:SLACK_SIGNING_SECRET"
+    secret: SecretNames = "$secret:SLACK_SIGNING_SECRET"  # noqa: S105 - its key
     header: str = field(default="X-Slack-Signature", kw_only=True)
     prefix: str = field(default="v0=", kw_only=True)
     timestamp_header: str | None = field(default="X-Slack-Request-Timestamp", kw_only=True)
@@ -128,7 +128,7 @@ class SlackSignature(HmacSignature):
 class StripeSignature(SignatureScheme):
     """Stripe's ``Stripe-Signature``: a time and one signature for each secret in use."""
 
-    secret: SecretNames = "$secret:STRIPE_WEBHOOK_SECRET"
+    secret: SecretNames = "$secret:STRIPE_WEBHOOK_SECRET"  # noqa: S105 - its key
     header: str = field(default="Stripe-Signature", kw_only=True)
 
     def _read(self, headers: WebhookHeaders, body: bytes) -> Claim | None:
@@ -169,7 +169,7 @@ class StandardWebhooksSignature(SignatureScheme):
     are those that Svix's customers send. The ``webhook-id`` is signed, and is the delivery's id.
     """
 
-    secret: SecretNames = "$secret:WEBHOOK_SECRET"
+    secret: SecretNames = "$secret:WEBHOOK_SECRET"  # noqa: S105 - its key
     prefix: str = field(default="webhook", kw_only=True)
 
     def _read(self, headers: WebhookHeaders, body: bytes) -> Claim | None:

@@ -227,7 +227,14 @@ def _raw_steps(value: Mapping[str, Any], group: str) -> list[tuple[Path, str, li
 def _checked(workflow: Workflow, check: Check) -> Iterator[Problem]:
     definition = workflow.to_dict()
     for path, text in template_texts(workflow):
-        try:
-            check(text, show_path(path, definition))
-        except AutomateError as error:
+        error = _refusal(check, text, show_path(path, definition))
+        if error is not None:
             yield Problem(path, error.message, error.hint)
+
+
+def _refusal(check: Check, text: str, field: str) -> AutomateError | None:
+    try:
+        check(text, field)
+    except AutomateError as error:
+        return error
+    return None

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -134,12 +136,11 @@ def _real_path(location: Path, definition: Any) -> Path:
 
 
 def _at(value: Any, path: Path) -> Any:
-    for part in path:
-        try:
-            value = value[part]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return value
+    """What stands at *path* in *value*, or None."""
+    try:
+        return reduce(getitem, path, value)
+    except (KeyError, IndexError, TypeError):
+        return None
 
 
 def _model_at(path: Path, definition: Any) -> type[BaseModel] | None:
@@ -267,9 +268,8 @@ def _bound(words: str, key: str) -> Callable[[_Case], _Words]:
 
 
 def _empty(case: _Case) -> _Words:
-    return "must not be empty", "fill it in" if case.path[
-        -1
-    ] != "on" else "take it out, or name codes"
+    remedy = "take it out, or name codes" if case.path[-1] == "on" else "fill it in"
+    return "must not be empty", remedy
 
 
 def _long(case: _Case) -> _Words:

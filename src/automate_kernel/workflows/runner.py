@@ -32,9 +32,9 @@ class Invoke(Protocol):
     """Makes one call: its output as JSON without secrets. Raises nothing but `AutomateError`."""
 
     def __call__(
-        self, operation: str, data: Any, *, call: Call, timeout: float | None = None
+        self, name: str, data: Any, *, call: Call, timeout: float | None = None
     ) -> Any:
-        """Call *operation* with *data*, in which secrets are handles."""
+        """Call the operation *name* with *data*, in which secrets are handles."""
 
 
 class Runner:

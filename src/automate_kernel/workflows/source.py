@@ -189,8 +189,9 @@ class _NodeReader:
         self._check_tag(node, path, "seq")
         values = []
         for index, item in enumerate(node.value):
-            self.document.lines[(*path, index)] = item.start_mark.line + 1
-            values.append(self._read(item, (*path, index)))
+            place = (*path, index)
+            self.document.lines[place] = item.start_mark.line + 1
+            values.append(self._read(item, place))
         return values
 
     def _mapping(self, node: Any, path: Path) -> Any:
@@ -207,13 +208,14 @@ class _NodeReader:
             if key == "<<" and not key_node.style:
                 self._add(path, "merge keys (<<) are not supported", "write it out", key_node)
                 continue
+            place = (*path, key)
             if key in values:
-                first = self.document.lines[(*path, key)]
+                first = self.document.lines[place]
                 hint = f"it is on line {first} already: keep one of them"
-                self._add((*path, key), "is given twice", hint, key_node)
+                self._add(place, "is given twice", hint, key_node)
                 continue
-            self.document.lines[(*path, key)] = key_node.start_mark.line + 1
-            values[key] = self._read(value_node, (*path, key))
+            self.document.lines[place] = key_node.start_mark.line + 1
+            values[key] = self._read(value_node, place)
         return values
 
     def _check_tag(self, node: Any, path: Path, *expected: str) -> None:

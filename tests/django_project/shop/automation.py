@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from automate_kernel.connectors import Connector, action
+from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.plugins import hookimpl
 
-from .models import Message
+from .models import Message, Order
 
 
 class ChatConnector(Connector):
@@ -30,3 +32,16 @@ def automate_configure(kernel: Any) -> None:
     @kernel.action("orders.total")
     def total(lines: list[dict[str, Any]]) -> dict[str, Any]:
         return {"total": sum(line["price"] * line["quantity"] for line in lines)}
+
+    @kernel.handler("shop.die")
+    def die(item: Any) -> None:
+        """Take the worker's process along, at the first attempt."""
+        if item.attempt_count == 1:
+            os._exit(9)
+
+    @kernel.handler("shop.order", transactional=True)
+    def order(item: Any, connection: Any) -> None:
+        """Write in the transaction that finishes the item; fail after that if told to."""
+        Order.objects.using(connection.alias).create(number=item.payload["number"], total=1)
+        if item.payload.get("fail"):
+            raise AutomateError(ErrorCodes.INVALID_ARGUMENT, "told to")

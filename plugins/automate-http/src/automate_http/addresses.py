@@ -10,15 +10,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Union
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 
 from automate_kernel.errors import ConfigError
 
 __all__ = ["AddressPolicy", "normal_host"]
 
-Address = Union[IPv4Address, IPv6Address]
-_HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+_HOST = re.compile(
+    r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*"
+)
 
 # What `allow_private_networks: true` opens.
 _PRIVATE = [
@@ -81,15 +90,15 @@ class AddressPolicy:
     """
 
     private: bool = False
-    networks: tuple[object, ...] = ()
+    networks: tuple[Network, ...] = ()
     hosts: frozenset[str] = field(default_factory=frozenset)
 
     @classmethod
-    def parse(cls, allowed: bool | Iterable[str]) -> AddressPolicy:  # noqa: FBT001
+    def parse(cls, allowed: bool | Iterable[str]) -> AddressPolicy:
         """The policy that ``allow_private_networks`` asks for. Raises `ConfigError`."""
         if isinstance(allowed, bool):
             return cls(private=allowed)
-        networks: list[object] = []
+        networks: list[Network] = []
         hosts: list[str] = []
         for entry in allowed:
             try:
@@ -101,10 +110,14 @@ class AddressPolicy:
     def refusal(self, host: str, text: str) -> str | None:
         """What kind of address *text*, to which *host* resolved, is, if it can't be reached."""
         try:
-            address = _unwrap(ip_address(text.partition("%")[0]))
+            address = ip_address(text.partition("%")[0])
         except ValueError:
             return "unreadable"
-        if any(address in network for network in self.networks):  # type: ignore[operator]
+        kinds = (self._refusal(host, each) for each in _destinations(address))
+        return next((kind for kind in kinds if kind), None)
+
+    def _refusal(self, host: str, address: Address) -> str | None:
+        if any(address in network for network in self.networks):
             return None
         if kind := _find(_SPECIAL, address):
             return kind
@@ -130,17 +143,17 @@ def _parsed_host(entry: str) -> str:
     return host
 
 
-def _unwrap(address: Address) -> Address:
-    """The IPv4 address that traffic to the IPv6 *address* may end at, if there is one."""
+def _destinations(address: Address) -> list[Address]:
+    """Where traffic to *address* may end: at an IPv4 address that is part of it, for one."""
     if not isinstance(address, IPv6Address):
-        return address
-    last = int(address) & 0xFFFF_FFFF
+        return [address]
+    last = IPv4Address(int(address) & 0xFFFF_FFFF)
     if any(address in network for network in _EMBEDDING):
-        return IPv4Address(last)
+        return [last]
     if (int(address) >> 32) & 0xFFFF_FFFF in _ISATAP:
-        return IPv4Address(last)
-    return address
+        return [address, last]
+    return [address]
 
 
-def _find(table: Iterable[tuple[object, str]], address: Address) -> str | None:
-    return next((kind for network, kind in table if address in network), None)  # type: ignore[operator]
+def _find(table: Iterable[tuple[Network, str]], address: Address) -> str | None:
+    return next((kind for network, kind in table if address in network), None)

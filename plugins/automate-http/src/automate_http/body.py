@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 
 import httpx
+
 from automate_kernel.errors import AutomateError, ErrorCodes
 
 __all__ = ["ACCEPT_ENCODING", "read_body"]
@@ -12,6 +13,7 @@ __all__ = ["ACCEPT_ENCODING", "read_body"]
 ACCEPT_ENCODING = "gzip, deflate"
 _WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 _RAW_DEFLATE = -15
+_GZIP_START = b"\x1f"
 
 
 async def read_body(response: httpx.Response, max_bytes: int) -> bytes:
@@ -51,7 +53,9 @@ class _Decoder:
         content = bytearray()
         while data:
             if self._zlib.eof:
-                # gzip may have several members; after deflate there is nothing.
+                if self._window != _WINDOWS["gzip"] or data[:1] != _GZIP_START:
+                    break  # padding
+                # gzip may have several members.
                 self._zlib = zlib.decompressobj(self._window)
             # One more than is allowed shows that there is more.
             part = self._unpack(data, self._max_bytes - self._unpacked + 1)

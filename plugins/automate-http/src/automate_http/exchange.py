@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import anyio
 import httpx
+
 from automate_kernel.errors import AutomateError, ErrorCodes
 
 from .body import read_body
@@ -74,7 +75,7 @@ async def _follow(
             if following is None:
                 return await _read(request, response, bounds.max_bytes)
         finally:
-            with anyio.CancelScope(shield=True):
+            with anyio.CancelScope(shield=True), suppress(httpx.TransportError):
                 await response.aclose()
         if left:
             request = following

@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 import httpcore
 import httpx
+
 from automate_kernel.errors import AutomateError, ErrorCodes
 
 from .addresses import AddressPolicy, normal_host
@@ -55,17 +56,12 @@ class Guard:
         host = url.raw_host.decode("ascii", "replace")
         if not _HOST.fullmatch(host) or not (url.port is None or 0 < url.port < 65536):
             raise _bad_url("its host or port can't be read")
-        if self.hosts is not None and not self._is_listed(normal_host(host)):
+        if self.hosts is not None and not _is_listed(normal_host(host), self.hosts):
             raise AutomateError(
                 ErrorCodes.PERMISSION_DENIED,
                 f"host {host!r} is not one of those that may be requested",
                 hint="add it to allowed_hosts in the connector's config",
             )
-
-    def _is_listed(self, host: str) -> bool:
-        assert self.hosts is not None
-        parents = (host.split(".", n)[-1] for n in range(1, host.count(".") + 1))
-        return host in self.hosts or any(f"*.{parent}" in self.hosts for parent in parents)
 
     async def addresses(self, host: str, port: int) -> list[str]:
         """
@@ -118,7 +114,7 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         except UnicodeError as error:  # a label that is too long, for one
             raise httpcore.ConnectError(f"{host} is no host name") from error
         each = None if timeout is None else timeout / len(addresses)
-        problem: Exception | None = None
+        problem: Exception = httpcore.ConnectError(f"{host} has no address")
         for address in addresses:
             try:
                 return await self._network.connect_tcp(
@@ -126,7 +122,6 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
                 )
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 problem = error
-        assert problem is not None
         raise problem
 
     async def connect_unix_socket(self, path: str, *_: Any, **__: Any) -> Any:
@@ -136,6 +131,11 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
     async def sleep(self, seconds: float) -> None:
         """Wait."""
         await self._network.sleep(seconds)
+
+
+def _is_listed(host: str, listed: frozenset[str]) -> bool:
+    parents = (host.split(".", n)[-1] for n in range(1, host.count(".") + 1))
+    return host in listed or any(f"*.{parent}" in listed for parent in parents)
 
 
 def origin(url: httpx.URL) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import httpx
+
 from automate_kernel.errors import AutomateError, ErrorCodes
 
 from .guard import origin
@@ -26,7 +27,7 @@ def next_request(request: httpx.Request, response: httpx.Response) -> httpx.Requ
     if response.status_code not in REDIRECTS or "location" not in response.headers:
         return None
     target = _target(request, response)
-    same_origin = origin(_with_port(target)) == origin(_with_port(request.url))
+    same_origin = origin(target) == origin(request.url)
     if request.url.scheme == "https" and target.scheme != "https":
         raise _refused(request, "to a URL without encryption")
     if response.status_code == 303 and request.method not in _SAFE:
@@ -61,11 +62,6 @@ def _request(
             kept.append((name, value))
     content = before.content if body else None
     return httpx.Request(method, url, headers=kept, content=content, extensions=before.extensions)
-
-
-def _with_port(url: httpx.URL) -> httpx.URL:
-    # httpx leaves the port out where it is the scheme's own.
-    return url.copy_with(host=url.host.lower().removesuffix("."))
 
 
 def _refused(request: httpx.Request, how: str) -> AutomateError:

@@ -52,7 +52,8 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         """
         # Here too, as a connection of before may be used again without `connect_tcp`.
         self.guard.check_url(request.url)
-        assert isinstance(request.stream, httpx.AsyncByteStream)
+        if not isinstance(request.stream, httpx.AsyncByteStream):
+            raise TypeError("the request's body is for httpx's synchronous client")
         url = request.url
         with _httpx_errors():
             response = await self._pool.handle_async_request(

@@ -1,0 +1,92 @@
+"""The configuration of the connector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+from automate_kernel.errors import AutomateError
+
+from .addresses import AddressPolicy
+from .headers import check_headers
+from .urls import parse_base_url
+
+__all__ = ["HttpConfig"]
+
+_MIB = 1024 * 1024
+
+
+def _checked_by(check: Callable[[Any], object]) -> AfterValidator:
+    """Makes pydantic report what *check* raises, with the field's name."""
+
+    def validate(value: Any) -> Any:
+        _report(check, value)
+        return value
+
+    return AfterValidator(validate)
+
+
+def _report(check: Callable[[Any], object], value: Any) -> None:
+    try:
+        if value is not None:
+            check(value)
+    except AutomateError as error:
+        raise ValueError(str(error)) from None
+
+
+def _check_values(headers: dict[str, SecretStr]) -> None:
+    check_headers({name: value.get_secret_value() for name, value in headers.items()})
+
+
+class HttpConfig(BaseModel):
+    """What may be requested, and how much of it. Actions can ask for less, and not for more."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base_url: Annotated[str | None, _checked_by(parse_base_url)] = Field(
+        default=None,
+        description="What a relative URL is below. Needed for `headers`.",
+    )
+    headers: Annotated[dict[str, SecretStr], _checked_by(_check_values)] = Field(
+        default_factory=dict,
+        description="Sent with each request to the origin of `base_url`, and to no other.",
+    )
+    allowed_hosts: list[str] | None = Field(
+        default=None,
+        description="If given, only these hosts are requested: names, or `*.example.com`.",
+    )
+    allow_private_networks: Annotated[bool | list[str], _checked_by(AddressPolicy.parse)] = Field(
+        default=False,
+        description="Addresses that are not public: all private ones (true), or networks, "
+        "addresses and host names. Link-local ones, where clouds keep credentials, only by name "
+        "of their network.",
+    )
+    timeout_seconds: float = Field(
+        default=30.0, gt=0, le=3600, description="How long a request may take in all."
+    )
+    max_response_bytes: int = Field(
+        default=5 * _MIB, ge=0, le=512 * _MIB, description="How long a body may be, unpacked."
+    )
+    max_redirects: int = Field(default=5, ge=0, le=20)
+    idempotency_header: Annotated[str | None, _checked_by(lambda v: check_headers({v: ""}))] = (
+        Field(
+            default="Idempotency-Key",
+            description="The header that tells a step's second attempt from a new request, or null.",
+        )
+    )
+    ca_file: str | None = Field(
+        default=None,
+        description="A file of authorities to trust in place of the public ones, in PEM.",
+    )
+    user_agent: Annotated[str, _checked_by(lambda v: check_headers({"User-Agent": v}))] = Field(
+        default="automate-http/0.1", min_length=1
+    )
+
+    @model_validator(mode="after")
+    def _headers_have_an_origin(self) -> HttpConfig:
+        if self.headers and self.base_url is None:
+            # Else a template that makes a URL from an event could send them anywhere.
+            raise ValueError("headers are sent to the origin of base_url only, so set base_url")
+        return self

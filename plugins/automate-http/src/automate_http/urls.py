@@ -1,0 +1,74 @@
+"""The URL of a request, from what the workflow says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from urllib.parse import unquote
+
+import httpx
+
+from automate_kernel.errors import AutomateError, ErrorCodes
+
+__all__ = ["Query", "full_url", "parse_base_url"]
+
+Scalar = str | int | float | bool
+Query = Mapping[str, Scalar | Sequence[Scalar]]
+
+_MAX_LENGTH = 16_384
+
+
+def parse_base_url(text: str) -> httpx.URL:
+    """The base URL that *text* is. Raises `AutomateError`."""
+    url = _parse(text)
+    if not url.is_absolute_url or url.query or url.fragment:
+        raise _wrong("a base_url has a scheme and a host, and no query", "https://api.example.com")
+    return url
+
+
+def full_url(text: str, query: Query, base: httpx.URL | None) -> httpx.URL:
+    """
+    The URL that *text* says, below *base* if it is relative, with *query* added to its own.
+
+    A relative one stays below *base*: ``..`` is refused, or a value from an event could lead to
+    other parts of a service.
+    """
+    url = _parse(text)
+    if not url.scheme:
+        url = _below(url, base)
+    if query:
+        url = url.copy_merge_params({name: _texts(value) for name, value in query.items()})
+    return url.copy_with(fragment=None)
+
+
+def _parse(text: str) -> httpx.URL:
+    if len(text) > _MAX_LENGTH:
+        raise _wrong(f"it is longer than {_MAX_LENGTH} characters")
+    try:
+        return httpx.URL(text)
+    except (httpx.InvalidURL, ValueError):
+        # Its own text quotes the URL, which may hold a token.
+        raise _wrong("it is not a URL") from None
+
+
+def _below(url: httpx.URL, base: httpx.URL | None) -> httpx.URL:
+    if base is None:
+        raise _wrong("it has no scheme and host", "give all of it, or set base_url in the config")
+    if url.host:
+        raise _wrong("it has a host and no scheme", "put https: before it")
+    path, _, query = url.raw_path.partition(b"?")
+    if any(unquote(part) in (".", "..") for part in path.decode("ascii").split("/")):
+        raise _wrong("it leaves its base_url with '..'")
+    joined = base.raw_path.rstrip(b"/") + b"/" + path.lstrip(b"/") if path.strip(b"/") else b""
+    joined = joined or base.raw_path
+    return base.copy_with(raw_path=joined + (b"?" + query if query else b""))
+
+
+def _texts(value: Scalar | Sequence[Scalar]) -> list[str]:
+    values = [value] if isinstance(value, (str, int, float)) else list(value)
+    return [str(each).lower() if isinstance(each, bool) else str(each) for each in values]
+
+
+def _wrong(problem: str, hint: str | None = None) -> AutomateError:
+    return AutomateError(
+        ErrorCodes.INVALID_ARGUMENT, f"the URL can't be requested: {problem}", hint=hint
+    )

@@ -1,0 +1,151 @@
+"""A real project's ``manage.py``: migrate, emit, work, stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from automate_django import emit, get_kernel
+from automate_django.connections import freshen
+from automate_django.models import OutboxItem, WorkflowExecution
+from django.core.management import CommandError, call_command
+from django.db import connections
+from shop.models import Message, Order
+
+PROJECT = Path(__file__).parents[2] / "django_project"
+SOURCE = Path(__file__).parents[3] / "src"
+ORDER = {"lines": [{"price": 3, "quantity": 4}], "channel_id": "C1"}
+PATIENCE_SECONDS = 40.0
+
+
+@pytest.fixture
+def environment(alias: str, request: pytest.FixtureRequest) -> dict[str, str]:
+    """What tells another process which database this test is about."""
+    path = os.pathsep.join([str(SOURCE), os.environ.get("PYTHONPATH", "")])
+    found = {**os.environ, "PYTHONPATH": path, "DJANGO_SETTINGS_MODULE": "shopsite.settings"}
+    if alias == "postgresql":
+        found["SHOP_POSTGRESQL"] = request.getfixturevalue("postgresql_database_url")
+    else:
+        found["SHOP_SQLITE"] = str(connections[alias].settings_dict["NAME"])
+    return found
+
+
+@pytest.fixture
+def start(environment: dict[str, str]) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start ``manage.py``; whatever is still running at the end is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "manage.py", *arguments],
+            cwd=PROJECT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        if process.stdout:
+            process.stdout.close()
+
+
+def until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Wait for *condition*, as long as *process* lives."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            pytest.fail(f"it did not happen; the worker said:\n{process.communicate()[0]}")
+        time.sleep(0.05)
+
+
+def completed() -> int:
+    """How many executions are through."""
+    return WorkflowExecution.objects.filter(status="COMPLETED").count()
+
+
+def test_a_worker_runs_an_order_through_and_stops(
+    alias: str, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """What was emitted before and while it runs is done once; SIGTERM ends it with 0."""
+    emit("order.created", ORDER)
+    worker = start("automate_worker", "--concurrency", "4")
+    until(lambda: completed() == 1, worker)
+    emit("order.created", ORDER, tenant_id="acme")
+    until(lambda: completed() == 2, worker)
+    worker.send_signal(signal.SIGTERM)
+    output, _ = worker.communicate(timeout=PATIENCE_SECONDS)
+    assert worker.returncode == 0, output
+    assert "workflows: order-notify" in output
+    assert list(Message.objects.values_list("channel", "text")) == [("C1", "Order total: 12")] * 2
+    assert not OutboxItem.objects.exclude(status="COMPLETED").exists()
+    assert "tok-51d0" not in output
+
+
+def test_several_processes_share_the_work(
+    alias: str, environment: dict[str, str], start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """One that dies is replaced, what it held is done by another, and SIGTERM ends them all."""
+    environment["SHOP_LEASE_SECONDS"] = "2"
+    get_kernel().outbox.enqueue("shop.die")
+    for _ in range(20):
+        emit("order.created", ORDER)
+    worker = start("automate_worker", "--processes", "2")
+    until(lambda: not OutboxItem.objects.exclude(status="COMPLETED").exists(), worker)
+    worker.send_signal(signal.SIGTERM)
+    output, _ = worker.communicate(timeout=PATIENCE_SECONDS)
+    assert worker.returncode == 0, output
+    assert "started again" in output
+    assert completed() == WorkflowExecution.objects.count() == 20
+    assert OutboxItem.objects.get(kind="shop.die").attempt_count == 2
+
+
+def test_until_idle_returns(alias: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """For cron, tests and the first try: run what is due, and return."""
+    emit("order.created", ORDER)
+    call_command("automate_worker", "--until-idle")
+    assert "completed=" in capsys.readouterr().out
+    assert completed() == 1
+
+
+def test_a_transactional_handler_is_all_or_nothing(alias: str) -> None:
+    """What it wrote and that it is finished commit together."""
+    outbox = get_kernel().outbox
+    good = outbox.enqueue("shop.order", {"number": "good"})
+    bad = outbox.enqueue("shop.order", {"number": "bad", "fail": True})
+    get_kernel().run_until_idle()
+    assert list(Order.objects.values_list("number", flat=True)) == ["good"]
+    assert OutboxItem.objects.get(id=good).status == "COMPLETED"
+    assert OutboxItem.objects.get(id=bad).status == "FAILED"
+
+
+def test_wrong_numbers_are_refused(sqlite: str) -> None:
+    """Before anything is started."""
+    with pytest.raises(CommandError, match="at least 1"):
+        call_command("automate_worker", "--processes", "0")
+
+
+def test_broken_connections_are_replaced_between_calls(postgresql: str) -> None:
+    """A handler's own connection is looked after; one that works is kept."""
+    connection = connections[postgresql]
+    connection.ensure_connection()
+    kept = connection.connection
+    freshen()
+    assert connection.connection is kept
+    kept.close()
+    with pytest.raises(Exception, match="closed"):
+        Order.objects.count()
+    freshen()
+    assert Order.objects.count() == 0
