@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from automate_kernel.errors import AutomateError
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.checks import CheckMessage, Error, register
+from django.core.checks import Warning as CheckWarning
 from django.db import connections
 from django.utils.connection import ConnectionDoesNotExist
+
+from automate_kernel.errors import AutomateError
 
 from . import conf
 
@@ -28,7 +30,9 @@ def check_settings(**_: Any) -> list[CheckMessage]:
 def _unknown() -> Iterator[CheckMessage]:
     for name, near in conf.unknown():
         hint = f"Did you mean {near}?" if near else "Its documentation is in automate_django.conf."
-        yield Warning(f"{name} is no setting of automate_django.", hint=hint, id="automate.W001")
+        yield CheckWarning(
+            f"{name} is no setting of automate_django.", hint=hint, id="automate.W001"
+        )
 
 
 def _types() -> Iterator[CheckMessage]:
@@ -126,13 +130,13 @@ def _alias() -> Iterator[CheckMessage]:
 def _sqlite(connection: Any) -> Iterator[CheckMessage]:
     worker, outbox = conf.setting("AUTOMATE_WORKER", {}), conf.setting("AUTOMATE_OUTBOX", {})
     if worker.get("PROCESSES", 1) > 1:
-        yield Warning(
+        yield CheckWarning(
             "Several worker processes share an SQLite database, which one of them can write.",
             hint="Use one process with more SLOTS, or PostgreSQL.",
             id="automate.W002",
         )
     if outbox.get("STORE") == "skip_locked":
-        yield Warning(
+        yield CheckWarning(
             "SQLite has no SKIP LOCKED: the store claims as 'optimistic' does.",
             hint="Set AUTOMATE_OUTBOX['STORE'] to 'optimistic', or leave it out.",
             id="automate.W003",

@@ -8,9 +8,9 @@ The settings, all of them optional.
     A list of dotted paths of modules or objects with hook functions. In ``automate_configure``
     a project adds its own actions and handlers to the kernel.
 ``AUTOMATE_SECRETS``
-    The secrets backends, asked in order. Each is a dotted path, the key of an installed plugin, an
-    instance, or ``{"BACKEND": path, "OPTIONS": {…}}``, whose options go to the class. Left out, environment
-    variables ``AUTOMATE_SECRET_…`` are read.
+    The secrets backends, asked in order. Each is a dotted path, the key of an installed plugin,
+    an instance, or ``{"BACKEND": path, "OPTIONS": {…}}``, whose options go to the class. Left
+    out, environment variables ``AUTOMATE_SECRET_…`` are read.
 ``AUTOMATE_WORKFLOWS``
     A list of workflows: files and folders (``BASE_DIR / "workflows"``), or dotted paths of
     workflows and of modules that hold some.
@@ -42,8 +42,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from automate_kernel.errors import ConfigError
 from django.conf import settings
+
+from automate_kernel.errors import ConfigError
 
 __all__ = [
     "KEYS",
@@ -113,9 +114,10 @@ def unknown() -> list[tuple[str, str]]:
     ]
     for name, keys in KEYS.items():
         value = setting(name, {}) if keys else {}
-        for key in value if isinstance(value, Mapping) else ():
-            if key not in keys:
-                found.append((f"{name}[{key!r}]", _near(str(key).upper(), keys)))
+        given = value if isinstance(value, Mapping) else ()
+        found += [
+            (f"{name}[{key!r}]", _near(str(key).upper(), keys)) for key in given if key not in keys
+        ]
     return found
 
 

@@ -7,8 +7,9 @@ import time
 from typing import Any
 
 from asgiref.sync import SyncToAsync
-from automate_kernel.plugins import hookimpl
 from django.db import connections
+
+from automate_kernel.plugins import hookimpl
 
 __all__ = ["FreshConnections", "freshen"]
 

@@ -32,7 +32,7 @@ STORES = {
 
 def get_kernel() -> Kernel:
     """The one kernel of this process; raises `ConfigError` if the settings are wrong."""
-    global _kernel
+    global _kernel  # noqa: PLW0603  (one for the process)
     if _kernel is None:
         with _lock:
             if _kernel is None:

@@ -5,6 +5,8 @@ Write through the kernel (`automate_django.emit`, the outbox stores), which keep
 depend on each other right.
 """
 
+# ruff: noqa: D106, DJ001, RUF012  (a Meta speaks for itself; null is what the kernel's tables hold)
+
 from __future__ import annotations
 
 from typing import Any

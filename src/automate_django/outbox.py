@@ -14,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from automate_kernel import outbox
-from automate_kernel.outbox import Outcome, OutboxStore
 from django.db import transaction as django_transaction
+
+from automate_kernel import outbox
+from automate_kernel.outbox import OutboxStore, Outcome
 
 from .storage import DjangoStorage, is_open
 

@@ -15,10 +15,11 @@ from inspect import iscoroutinefunction
 from typing import Any
 
 import django
-from automate_kernel import signals as kernel_signals
-from automate_kernel.errors import ConfigError
 from django.db import transaction
 from django.dispatch import Signal
+
+from automate_kernel import signals as kernel_signals
+from automate_kernel.errors import ConfigError
 
 __all__ = [
     "event_received",
@@ -57,7 +58,7 @@ step_failed = KernelSignal()
 
 
 def connect_forwarders() -> None:
-    """Make each of the kernel's signals send its Django counterpart. Doing it twice does no harm."""
+    """Make each of the kernel's signals send its Django counterpart; twice does no harm."""
     for name in __all__:
         # blinker would drop a local function: it holds receivers weakly unless told otherwise.
         getattr(kernel_signals, name).connect(_FORWARDERS[name], weak=False)

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from django.conf import settings
+from django.db import Error, InterfaceError, OperationalError, connections, router, transaction
+
 from automate_kernel.errors import ConfigError, StorageError
 from automate_kernel.storage import DIALECTS, Clock, SqlRows, Wakeup
 from automate_kernel.storage.listen import ListenWakeup
-from django.conf import settings
-from django.db import Error, InterfaceError, OperationalError, connections, router, transaction
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -27,7 +28,7 @@ class DjangoRows(SqlRows):
         dialect = DIALECTS.get(connection.vendor)
         if dialect is None:
             raise ConfigError(
-                f"the database {connection.alias!r} is of the unsupported kind {connection.vendor!r}",
+                f"database {connection.alias!r}: {connection.vendor} is not supported",
                 hint="use PostgreSQL, SQLite, MariaDB or MySQL",
             )
         super().__init__(dialect, "%s", clock)
@@ -74,7 +75,7 @@ class DjangoStorage:
 
     @property
     def connection(self) -> BaseDatabaseWrapper:
-        """This thread's connection to it."""
+        """The connection of this thread to it."""
         return connections[self.alias]
 
     @property
@@ -187,7 +188,7 @@ def storage_error(error: Error, alias: str) -> StorageError:
     text = (str(error).strip() or type(error).__name__).split("\n")[0]
     hint, lowered = None, text.lower()
     retryable = isinstance(error, (OperationalError, InterfaceError))
-    if "no such table" in lowered or "relation" in lowered and "does not exist" in lowered:
+    if "no such table" in lowered or ("relation" in lowered and "does not exist" in lowered):
         hint, retryable = f"run: manage.py migrate automate_django --database {alias}", False
     elif "readonly" in lowered or "read-only" in lowered:
         hint = "the database can't be written: check the file's and its folder's permissions"

@@ -184,6 +184,13 @@ def seconds(delay: float | timedelta) -> float:
     return delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
 
 
+def bounded_seconds(delay: float) -> float:
+    """*delay*, as far as a database can add it to the time: a failure's own wish may be absurd."""
+    if not delay > 0:  # so that NaN is none either
+        return 0.0
+    return min(delay, MAX_DELAY_SECONDS)
+
+
 def new_id() -> str:
     """
     A new UUID of version 7 (RFC 9562): it sorts by its time of making, to the millisecond.

@@ -138,8 +138,9 @@ class RowsOutboxStore(Control, OutboxStore):
             # What can't run yet is put aside and more is taken, a bounded number of times.
             for _ in range(10):
                 taken = self._take(rows, worker_id, token, limit - len(claimed), kinds)
-                claimed += self._admit(rows, taken, token, paused)
-                if len(claimed) >= limit or not taken:
+                admitted = self._admit(rows, taken, token, paused)
+                claimed += admitted
+                if len(admitted) == len(taken) or len(claimed) >= limit:
                     break
         self._busy = len(claimed) == limit
         for row in claimed:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import AutomateError, ErrorCodes
+from ..outbox.item import bounded_seconds, encode_json
 from .execution import Execution, ExecutionStatus, StepRun, StepStatus
 from .model import Step
 from .program import Program
@@ -64,18 +65,20 @@ class Turn:
 
 
 def advance(
-    program: Program, execution: Execution, *, waits: dict[tuple[str, int], float], expired: bool
+    program: Program,
+    execution: Execution,
+    *,
+    waits: dict[tuple[str, int], float],
+    left: float | None = None,
 ) -> Generator[Turn, tuple[Sequence[CallOutcome], float], None]:
     """
     Bring *execution* as far as it goes now. Sent: outcomes, and the seconds since the last turn.
 
-    *waits* holds, for the runs that wait for a retry, the seconds that are left. *expired* says
-    that the workflow's own timeout has passed. The execution is changed along the way, so that
-    it always shows what the turns yielded so far have saved.
+    *waits* holds, for the runs that wait for a retry, the seconds that are left; *left* are those
+    of the workflow's own timeout. The execution is changed along the way, so that it always shows
+    what the turns yielded so far have saved.
     """
-    flow = _Flow(program, execution, waits)
-    if expired and execution.error_code is None:
-        flow.fail(AutomateError(ErrorCodes.DEADLINE_EXCEEDED, "the workflow took too long"))
+    flow = _Flow(program, execution, waits, left)
     turn = flow.next_turn()
     while not turn.last:
         outcomes, elapsed = yield turn
@@ -90,22 +93,30 @@ class _Flow:
     """The state of one `advance`: the turn being put together, and what is in flight."""
 
     def __init__(
-        self, program: Program, execution: Execution, waits: dict[tuple[str, int], float]
+        self,
+        program: Program,
+        execution: Execution,
+        waits: dict[tuple[str, int], float],
+        left: float | None,
     ) -> None:
         self._program = program
         self._workflow = program.workflow
         self._execution = execution
         self._waits = dict(waits)
+        self._left = left
         self._in_flight: set[tuple[str, int]] = set()
         self._turn = Turn()
         # A step may have thousands of elements: looking their runs up must not search a list.
         self._runs = {(run.step_id, run.position): run for run in execution.steps}
         self._elements: dict[str, list[Any]] = {}
+        self._output: Any = None
 
     def pass_time(self, elapsed: float) -> None:
-        """Bring the retries nearer."""
+        """Bring the retries nearer, and the end of the workflow's time."""
         for key in self._waits:
             self._waits[key] -= elapsed
+        if self._left is not None:
+            self._left -= elapsed
 
     # -- outcomes ----------------------------------------------------------------------------
 
@@ -125,6 +136,8 @@ class _Flow:
     def _retries(self, step: Step, run: StepRun, error: AutomateError) -> bool:
         if run.attempts >= step.retry.attempts or self._failing_elsewhere(step):
             return False
+        if self._ended(step.id):  # another element has failed the step meanwhile
+            return False
         return step.retry.allows(error.code, retryable=error.retryable)
 
     def _failing_elsewhere(self, step: Step) -> bool:
@@ -134,7 +147,7 @@ class _Flow:
     def _retry(self, step: Step, run: StepRun, error: AutomateError) -> None:
         delay = step.retry.delay_for(run.attempts)
         if error.retry_after is not None:
-            delay = max(delay, error.retry_after)
+            delay = max(delay, bounded_seconds(error.retry_after))
         run.status = StepStatus.RETRY
         run.error_code, run.error = str(error.code), error.message
         self._waits[run.step_id, run.position] = delay
@@ -179,24 +192,47 @@ class _Flow:
 
     def next_turn(self) -> Turn:
         """Start what can start, and hand out the turn that has come together."""
+        self._check_time()
         recovering = self._execution.error_code is not None
         if recovering:
-            self._cancel_rest()
+            self._cancel_rest(self._workflow.steps)
         steps = self._workflow.on_failure if recovering else self._workflow.steps
         if not (recovering and self._in_flight):
             self._start_ready(steps)
-        if not recovering and self._execution.error_code is not None:
-            return self.next_turn()  # a template failed just now
-        turn, self._turn = self._turn, Turn()
         pending = [self._waits.get(key, 0.0) for key in self._retrying(steps)]
+        idle = not (self._turn.calls or self._in_flight or pending)
+        if idle and not recovering and self._execution.error_code is None:
+            self._give_output()
+        if not recovering and self._execution.error_code is not None:
+            return self.next_turn()  # a template or the output failed just now
+        turn, self._turn = self._turn, Turn()
+        wait = max(0.0, min(pending)) if pending else None
+        if wait is not None and self._left is not None and not recovering:
+            wait = min(wait, max(0.0, self._left))
         if turn.calls or self._in_flight:
-            turn.next_retry = max(0.0, min(pending)) if pending else None
-            return turn
-        if pending:
-            turn.wait = max(0.0, min(pending))
+            turn.next_retry = wait
+        elif wait is not None:
+            turn.wait = wait
         else:
-            self._finish(turn)
+            turn.output = self._output
+            failed = self._execution.error_code is not None
+            turn.end = ExecutionStatus.FAILED if failed else ExecutionStatus.COMPLETED
         return turn
+
+    def _check_time(self) -> None:
+        over = self._left is not None and self._left <= 0 and self._execution.error_code is None
+        # What has done everything by now is not failed for having taken long over it.
+        if over and not all(self._ended(step.id) for step in self._workflow.steps):
+            self.fail(AutomateError(ErrorCodes.DEADLINE_EXCEEDED, "the workflow took too long"))
+
+    def _give_output(self) -> None:
+        try:
+            output = self._program.output(self._execution)
+            encode_json(output, "output of the workflow")
+        except AutomateError as error:
+            self.fail(error)
+        else:
+            self._output = output
 
     def _retrying(self, steps: Sequence[Step]) -> list[tuple[str, int]]:
         wanted = {step.id for step in steps}
@@ -206,35 +242,26 @@ class _Flow:
             if run.status is StepStatus.RETRY and run.step_id in wanted
         ]
 
-    def _finish(self, turn: Turn) -> None:
-        if self._execution.error_code is not None:
-            turn.end = ExecutionStatus.FAILED
-            return
-        try:
-            turn.output = self._program.output(self._execution)
-            turn.end = ExecutionStatus.COMPLETED
-        except AutomateError as error:
-            self._execution.error_code, self._execution.error = str(error.code), error.message
-            turn.failed, turn.end = error, ExecutionStatus.FAILED
-
-    def _cancel_rest(self) -> None:
+    def _cancel_rest(self, steps: Sequence[Step]) -> None:
+        """End what *steps* have begun and will not go on with, after a crash of a worker too."""
+        ids = {step.id for step in steps}
         for run in self._execution.steps:
-            waiting = run.status in (StepStatus.RETRY, StepStatus.PENDING)
-            if waiting and self._workflow.step(run.step_id) in self._workflow.steps:
+            running = (run.step_id, run.position) in self._in_flight
+            if run.step_id in ids and not run.status.finished and not running:
                 self._end_run(run, StepStatus.CANCELLED)
 
     # -- starting ----------------------------------------------------------------------------
 
     def _start_ready(self, steps: Sequence[Step]) -> None:
-        started = True
-        while started and not self._turn.failed:
+        error_code, started = self._execution.error_code, True
+        while started:
             # Ending a step without a call (skipped, nothing to go over) may make others ready.
             started = False
             for step in steps:
                 if not self._ended(step.id) and self._is_ready(step):
                     started = self._start(step) or started
-                if self._turn.failed:
-                    return
+                if self._execution.error_code != error_code:
+                    return  # the workflow failed just now
 
     def _is_ready(self, step: Step) -> bool:
         return all(self._ended(need) for need in self._workflow.needs_of(step.id))
@@ -279,22 +306,30 @@ class _Flow:
             if failed or running >= step.concurrency:
                 break
             if not run.status.finished and (step.id, run.position) not in self._in_flight:
-                extra = {"item": element, "index": run.position}
-                running += self._call(step, run, extra)
+                try:
+                    running += self._call(step, run, {"item": element, "index": run.position})
+                except AutomateError as error:
+                    self._end_run(run, StepStatus.FAILED, error=error)
+                    failed = run
         if running:
             return False
         if failed:
-            error = AutomateError(
-                ErrorCodes(failed.error_code or ErrorCodes.INTERNAL),
-                f"element {failed.position}: {failed.error}",
-            )
-            self._end_run(self._run(step, -1), StepStatus.FAILED, error=error)
-            self._step_failed(step, error)
+            self._element_failed(step, failed)
             return True
         if all(run.status is StepStatus.COMPLETED for run in runs):
             self._end_run(self._run(step, -1), StepStatus.COMPLETED)
             return True
         return False
+
+    def _element_failed(self, step: Step, failed: StepRun) -> None:
+        error = AutomateError(
+            ErrorCodes(failed.error_code or ErrorCodes.INTERNAL),
+            f"element {failed.position}: {failed.error}",
+        )
+        # Those that wait for their retry will not have it.
+        self._cancel_rest([step])
+        self._end_run(self._run(step, -1), StepStatus.FAILED, error=error)
+        self._step_failed(step, error)
 
     def _run(self, step: Step, position: int) -> StepRun:
         found = self._runs.get((step.id, position))

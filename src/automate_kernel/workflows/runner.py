@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 from .. import signals
 from ..context import Call
-from ..errors import AutomateError, ErrorCodes, LeaseLostError
+from ..errors import AutomateError, ErrorCodes, LeaseLostError, StorageError
 from ..outbox import ItemStatus, Outcome, OutboxItem, OutboxStore
+from ..outbox.chores import keep_trying
 from ..outbox.handlers import Acknowledged, draining
 from ..outbox.item import encode_json
 from .advance import CallOutcome, StepCall, Turn, advance
@@ -88,6 +89,8 @@ class Runner:
         loaded = self.store.load(item.payload["execution_id"])
         if loaded is None or loaded.execution.status.finished:
             return None
+        if loaded.execution.item_id != item.id:
+            return None  # resumed since, and so another item's to drive
         program = self._programs(loaded.execution.definition_id)
         try:
             _Drive(self, item, loaded, program).run()
@@ -95,7 +98,9 @@ class Runner:
             return None
         return Acknowledged()
 
-    def perform(self, execution: Execution, call: StepCall) -> CallOutcome:
+    def perform(
+        self, execution: Execution, call: StepCall, timeout: float | None = None
+    ) -> CallOutcome:
         """Make one call; what goes wrong is part of the outcome."""
         run, step = call.run, call.step
         about = Call(
@@ -108,7 +113,7 @@ class Runner:
             f"{execution.id}:{run.step_id}:{run.position}",
         )
         try:
-            output = self._invoke(step.action, call.input, call=about, timeout=step.timeout)
+            output = self._invoke(step.action, call.input, call=about, timeout=timeout)
             encode_json(output, f"output of step {step.id!r}")
         except AutomateError as error:
             return CallOutcome(call, error=error)
@@ -161,54 +166,90 @@ class _Drive:
         self._runner = runner
         self._item = item
         self._execution = loaded.execution
-        timeout = program.workflow.timeout
-        self._left = None if timeout is None else timeout - loaded.age_seconds
-        self._flow = advance(
-            program,
-            loaded.execution,
-            waits=loaded.waits,
-            expired=self._left is not None and self._left <= 0,
-        )
+        self._workflow = program.workflow
+        self._ends_at: float | None = None
+        left = None
+        if program.workflow.timeout is not None:
+            # Since its wake-up was enqueued: an execution that is resumed has all its time again.
+            age_seconds = (loaded.now - item.created_at).total_seconds()
+            left = program.workflow.timeout - age_seconds
+            self._ends_at = time.monotonic() + left
+        self._flow = advance(program, loaded.execution, waits=loaded.waits, left=left)
         self._stored = {(run.step_id, run.position) for run in loaded.execution.steps}
         self._in_flight: set[Future[CallOutcome]] = set()
+        self._pausing = False
 
     def run(self) -> None:
         """Take turns until the execution ends or has to wait."""
         turn = next(self._flow)
-        while True:
-            if draining() and turn.calls and not self._in_flight:
-                self._pause(turn)
-            self._save(turn)
-            if turn.last:
-                return
-            started = time.monotonic()
-            outcomes = self._make(turn)
-            turn = self._flow.send((outcomes, time.monotonic() - started))
+        since = time.monotonic()
+        try:
+            while True:
+                if draining():
+                    self._pause(turn)
+                self._keep_saving(turn)
+                if turn.last:
+                    return
+                outcomes = self._make(turn)
+                now = time.monotonic()
+                turn = self._flow.send((outcomes, now - since))
+                since = now
+        finally:
+            for future in self._in_flight:
+                future.cancel()  # one that has not begun is for whoever holds the execution now
 
     def _pause(self, turn: Turn) -> None:
-        """Stop here, before the calls are made: another worker takes the execution on."""
+        """Begin no more calls, and stop once none runs: another worker takes the execution on."""
         for call in turn.calls:
             call.run.attempts -= 1
             call.run.status = StepStatus.PENDING
+            self._pausing = True
         turn.saves = [run for run in turn.saves if run.status is not StepStatus.PENDING]
-        turn.calls, turn.wait = [], 0.0
+        turn.calls = []
+        if self._pausing and not self._in_flight and not turn.last:
+            turn.wait = 0.0
 
     def _make(self, turn: Turn) -> Sequence[CallOutcome]:
         """Make the turn's calls; returns what has ended since, at least one unless a retry is due."""
         perform, execution = self._runner.perform, self._execution
         if len(turn.calls) == 1 and not self._in_flight and turn.next_retry is None:
-            return [perform(execution, turn.calls[0])]
+            return [perform(execution, turn.calls[0], self._timeout(turn.calls[0]))]
         submit = self._runner.executor().submit
-        self._in_flight |= {submit(perform, execution, call) for call in turn.calls}
+        self._in_flight |= {
+            submit(perform, execution, call, self._timeout(call)) for call in turn.calls
+        }
         done, self._in_flight = wait(self._in_flight, turn.next_retry, FIRST_COMPLETED)
         return [future.result() for future in done]
+
+    def _timeout(self, call: StepCall) -> float | None:
+        """The step's own, or what is left of the workflow's if that is less."""
+        timeout = call.step.timeout
+        if self._ends_at is None or call.step in self._workflow.on_failure:
+            return timeout
+        left = max(0.001, self._ends_at - time.monotonic())
+        return left if timeout is None else min(timeout, left)
+
+    def _keep_saving(self, turn: Turn) -> None:
+        # What a call gave is worth more than one try: without it, the call is made again.
+        ended = _Ended()
+
+        def save() -> None:
+            try:
+                self._save(turn)
+            except StorageError:
+                raise
+            except Exception as error:
+                ended.error = error
+
+        keep_trying(save, None, "saving an execution", only=StorageError)
+        if ended.error is not None:
+            raise ended.error
 
     def _save(self, turn: Turn) -> None:
         if not (turn.saves or turn.failed or turn.last):
             return
         execution, store = self._execution, self._runner.store
         began = execution.status is ExecutionStatus.PENDING
-        _check_output(execution, turn)
         with store.holding(self._item) as rows:
             store.save(rows, execution, turn.saves, turn.delays, self._stored)
             if turn.failed is not None and turn.end is None:
@@ -224,17 +265,7 @@ class _Drive:
         item = self._item
         if turn.wait is None:
             return Outcome(item.id, token=item.lease_token)
-        delay = turn.wait if self._left is None else min(turn.wait, max(0.0, self._left))
-        return Outcome(item.id, ItemStatus.PENDING, delay, token=item.lease_token)
-
-
-def _check_output(execution: Execution, turn: Turn) -> None:
-    """Let an execution whose output can't be stored fail, rather than its last transaction."""
-    try:
-        encode_json(turn.output, "output of the workflow")
-    except AutomateError as error:
-        execution.error_code, execution.error = str(error.code), error.message
-        turn.end, turn.output = ExecutionStatus.FAILED, None
+        return Outcome(item.id, ItemStatus.PENDING, turn.wait, token=item.lease_token)
 
 
 def _error(code: str | None, message: str | None) -> AutomateError:

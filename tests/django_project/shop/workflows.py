@@ -8,6 +8,8 @@ restock = workflow = Workflow.model_validate(
     {
         "name": "restock",
         "trigger": {"type": "manual"},
-        "steps": [{"id": "say", "action": "chat.post_message", "input": {"channel": "C", "text": "T"}}],
+        "steps": [
+            {"id": "say", "action": "chat.post_message", "input": {"channel": "C", "text": "T"}}
+        ],
     }
 )

@@ -51,7 +51,9 @@ def test_what_is_wrong_is_told_with_its_remedy(
 def test_a_wrong_workflow_is_told_with_its_line(sqlite: str, tmp_path: Path) -> None:
     """The loader's own words, at ``manage.py check`` and not at the first event."""
     file = tmp_path / "broken.yaml"
-    file.write_text("name: x\ntrigger: {type: event, event: a}\nsteps:\n  - id: a\n    actoin: b.c\n")
+    file.write_text(
+        "name: x\ntrigger: {type: event, event: a}\nsteps:\n  - id: a\n    actoin: b.c\n"
+    )
     with override_settings(AUTOMATE_WORKFLOWS=[tmp_path]):
         (message,) = check_settings()
     assert message.id == "automate.E005"

@@ -110,7 +110,11 @@ def columns_in(inspector: Any, table: str) -> set[tuple[str, str, bool]]:
 def indexes_in(inspector: Any, table: str) -> set[tuple[Any, ...]]:
     """What PostgreSQL says of a table's indexes, but for their names."""
     return {
-        (tuple(index["column_names"]), index["unique"], index["dialect_options"].get("postgresql_where"))
+        (
+            tuple(index["column_names"]),
+            index["unique"],
+            index["dialect_options"].get("postgresql_where"),
+        )
         for index in inspector.get_indexes(table)
         if not index["name"].endswith("_like")  # Django's own, for LIKE on a text key
     }

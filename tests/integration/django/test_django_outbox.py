@@ -8,7 +8,11 @@ from typing import Any
 import pytest
 from automate_django import emit, get_kernel
 from automate_django.models import OutboxItem, WorkflowExecution
-from automate_django.outbox import OptimisticClaimOutboxStore, OutboxReaper, SkipLockedClaimOutboxStore
+from automate_django.outbox import (
+    OptimisticClaimOutboxStore,
+    OutboxReaper,
+    SkipLockedClaimOutboxStore,
+)
 from django.core.management import call_command
 from django.db.models import F
 
@@ -82,9 +86,7 @@ def test_stuck_items_are_recovered(alias: str) -> None:
     assert OutboxItem.objects.get(id=item_id).status == "RETRY"
 
 
-def test_an_execution_fails_with_its_item(
-    sqlite: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_execution_fails_with_its_item(sqlite: str, capsys: pytest.CaptureFixture[str]) -> None:
     """``automate_reap`` gives up an execution whose worker died for the last time."""
     emit("order.created", {"lines": [], "channel_id": "C1"})
     event = get_kernel().outbox.claim_batch("worker-1")[0]
@@ -109,6 +111,9 @@ def test_the_orm_reads_what_the_store_wrote(alias: str) -> None:
     assert row.payload == payload
     assert row.headers == {"traceparent": "00-1"}
     assert row.next_attempt_at == run_at
-    assert OutboxItem.objects.filter(payload__b__c="$secret:X", next_attempt_at__gt=run_at).count() == 0
+    assert (
+        OutboxItem.objects.filter(payload__b__c="$secret:X", next_attempt_at__gt=run_at).count()
+        == 0
+    )
     assert OutboxItem.objects.filter(payload__b__c="$secret:X", next_attempt_at=run_at).count() == 1
     assert store.get(str(row.pk)) is not None

@@ -95,9 +95,7 @@ def test_dispatch_uid_keeps_a_receiver_single(sqlite: str) -> None:
     assert sent == [Kernel]
 
 
-def test_a_failing_receiver_changes_nothing(
-    sqlite: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_failing_receiver_changes_nothing(sqlite: str, caplog: pytest.LogCaptureFixture) -> None:
     """It is logged, the next one is called, and the execution is as it was."""
 
     @receiver(workflow_completed)
@@ -126,9 +124,7 @@ def test_in_a_block_receivers_wait_for_the_commit(alias: str) -> None:
         pass
 
     def announce(execution: str) -> None:
-        kernel_signals.emit(
-            kernel_signals.workflow_completed, get_kernel(), execution=execution
-        )
+        kernel_signals.emit(kernel_signals.workflow_completed, get_kernel(), execution=execution)
 
     with pytest.raises(Undo), transaction.atomic(using=alias):
         announce("phantom")

@@ -57,9 +57,7 @@ def test_an_item_is_rolled_back_with_the_order(
     assert not Order.objects.exists()
 
 
-def test_an_inner_block_is_rolled_back_alone(
-    alias: str, store: SkipLockedClaimOutboxStore
-) -> None:
+def test_an_inner_block_is_rolled_back_alone(alias: str, store: SkipLockedClaimOutboxStore) -> None:
     """An item belongs to the innermost block that it was enqueued in."""
     with transaction.atomic(using=alias):
         kept = store.enqueue("mail")
@@ -169,9 +167,7 @@ def test_what_the_handler_raises_is_not_ours(alias: str) -> None:
     [(object(), "leave it out"), (connection, "no transaction is open")],
     ids=["nonsense", "closed"],
 )
-def test_what_is_no_transaction_is_refused(
-    sqlite: str, transaction_: Any, words: str
-) -> None:
+def test_what_is_no_transaction_is_refused(sqlite: str, transaction_: Any, words: str) -> None:
     """An item that would commit by itself, or nowhere, is an error."""
     with pytest.raises(StorageError, match=words):
         SkipLockedClaimOutboxStore().enqueue("mail", transaction=transaction_)

@@ -14,6 +14,7 @@ ACCEPT_ENCODING = "gzip, deflate"
 _WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 _RAW_DEFLATE = -15
 _GZIP_START = b"\x1f"
+_DEFLATED, _HEADER_LENGTH = 8, 2
 
 
 async def read_body(response: httpx.Response, max_bytes: int) -> bytes:
@@ -41,46 +42,50 @@ async def read_body(response: httpx.Response, max_bytes: int) -> bytes:
 class _Decoder:
     """Unpacks a stream, and stops as soon as it gets too long."""
 
-    def __init__(self, window: int, max_bytes: int) -> None:
-        self._window = window
+    def __init__(self, encoding: str, max_bytes: int) -> None:
+        self._window = _WINDOWS[encoding]
         self._max_bytes = max_bytes
         self._unpacked = 0
-        self._started = False
-        self._zlib = zlib.decompressobj(window)
+        self._start = b""
+        self._zlib: zlib._Decompress | None = None
 
     def feed(self, data: bytes) -> bytes:
         """What *data* unpacks to."""
-        content = bytearray()
-        while data:
-            if self._zlib.eof:
-                if self._window != _WINDOWS["gzip"] or data[:1] != _GZIP_START:
-                    break  # padding
-                # gzip may have several members.
-                self._zlib = zlib.decompressobj(self._window)
-            # One more than is allowed shows that there is more.
-            part = self._unpack(data, self._max_bytes - self._unpacked + 1)
-            self._unpacked += len(part)
-            _check_size(self._unpacked, self._max_bytes)
-            content += part
-            data = self._zlib.unconsumed_tail or self._zlib.unused_data
-        return bytes(content)
+        if self._zlib is None:
+            data = self._start = self._start + data
+            if len(data) < _HEADER_LENGTH:
+                return b""
+            self._zlib = zlib.decompressobj(self._choose_window(data))
+        return self._unpack(self._zlib, data)
 
     def finish(self) -> None:
         """Raise if the stream is cut off."""
-        if not self._zlib.eof:
+        if self._zlib is None or not self._zlib.eof:
             raise _unreadable("its body ends too early", retryable=True)
 
-    def _unpack(self, data: bytes, limit: int) -> bytes:
-        started, self._started = self._started, True
-        try:
-            return self._zlib.decompress(data, limit)
-        except zlib.error:
-            if started or self._window != _WINDOWS["deflate"]:
-                raise _unreadable("its body can't be unpacked") from None
+    def _choose_window(self, data: bytes) -> int:
         # Some servers send deflate without the header that the standard asks for.
-        self._window = _RAW_DEFLATE
-        self._zlib = zlib.decompressobj(_RAW_DEFLATE)
-        return self._unpack(data, limit)
+        headed = data[0] & 15 == _DEFLATED and int.from_bytes(data[:2], "big") % 31 == 0
+        return self._window if headed or self._window != _WINDOWS["deflate"] else _RAW_DEFLATE
+
+    def _unpack(self, unpacker: zlib._Decompress, data: bytes) -> bytes:
+        content = bytearray()
+        while data:
+            if unpacker.eof:
+                if self._window != _WINDOWS["gzip"] or data[:1] != _GZIP_START:
+                    break  # padding
+                # gzip may have several members.
+                unpacker = self._zlib = zlib.decompressobj(self._window)
+            try:
+                # One more than is allowed shows that there is more.
+                part = unpacker.decompress(data, self._max_bytes - self._unpacked + 1)
+            except zlib.error:
+                raise _unreadable("its body can't be unpacked") from None
+            self._unpacked += len(part)
+            _check_size(self._unpacked, self._max_bytes)
+            content += part
+            data = unpacker.unconsumed_tail or unpacker.unused_data
+        return bytes(content)
 
 
 def _decoder(encoding: str, max_bytes: int) -> _Decoder | None:
@@ -90,7 +95,7 @@ def _decoder(encoding: str, max_bytes: int) -> _Decoder | None:
     if encoding not in _WINDOWS:
         # Two in a row are asked for by nobody, and make a bomb of a bomb.
         raise _unreadable("it is compressed in a way that was not asked for")
-    return _Decoder(_WINDOWS[encoding], max_bytes)
+    return _Decoder(encoding, max_bytes)
 
 
 def _check_size(size: int, max_bytes: int) -> None:

@@ -73,7 +73,7 @@ class HttpConfig(BaseModel):
     idempotency_header: Annotated[str | None, _checked_by(lambda v: check_headers({v: ""}))] = (
         Field(
             default="Idempotency-Key",
-            description="The header that tells a step's second attempt from a new request, or null.",
+            description="The header that tells another attempt of a step from a new request.",
         )
     )
     ca_file: str | None = Field(

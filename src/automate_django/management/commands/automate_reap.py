@@ -5,10 +5,10 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
-from automate_kernel.errors import AutomateError
 from django.core.management.base import BaseCommand, CommandError
 
-from ...outbox import OutboxReaper
+from automate_django.outbox import OutboxReaper
+from automate_kernel.errors import AutomateError
 
 __all__ = ["Command"]
 

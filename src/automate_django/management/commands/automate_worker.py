@@ -5,13 +5,13 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
-from automate_kernel.errors import AutomateError
 from django.core.management.base import BaseCommand, CommandError
 
-from ... import conf
-from ...connections import FreshConnections
-from ...kernel import get_kernel
-from ..processes import Processes, handling_signals
+from automate_django import conf
+from automate_django.connections import FreshConnections
+from automate_django.kernel import get_kernel
+from automate_django.management.processes import Processes, handling_signals
+from automate_kernel.errors import AutomateError
 
 __all__ = ["Command"]
 

@@ -1,0 +1,327 @@
+"""
+Runs every code block of one documentation page, in order: `python docs_runner.py PAGE.md`.
+
+What a block means is said by the first word after its fence:
+
+=========== ===================================================================================
+``python``  runs; all of a page share one namespace
+``output``  what the block before it printed: each line, in order; ``…`` stands for anything
+``console`` each line after ``$`` runs, and the lines below it are expected, as in ``output``;
+            ``^C`` interrupts a command that runs on
+``yaml``    is loaded as a workflow; ``yaml steps`` and ``yaml trigger`` as a part of one
+``json``    parses
+``toml``    parses; entry points must be of groups that exist, an ``automate.toml`` must load
+``ini``     parses
+``jinja``   is a tree of templates that compiles
+``text``    is a drawing, or words: it must not be code
+=========== ===================================================================================
+
+``file=NAME`` after the language writes the block to that file instead of running it. A comment
+``<!-- hidden … -->`` is Python that readers don't see: what a page needs beforehand, and checks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from configparser import ConfigParser
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+_PATIENCE_SECONDS = 90.0
+_BLOCK = re.compile(
+    r"^<!-- hidden\n(?P<hidden>.*?)^-->$"
+    r"|^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<code>.*?)^ *```$",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+@dataclass
+class Block:
+    """One block of a page, and the line of the page on which its code begins."""
+
+    language: str
+    words: list[str]
+    code: str
+    line: int
+
+    @property
+    def file(self) -> str | None:
+        """The file that it is to be written to."""
+        return next((w.partition("=")[2] for w in self.words if w.startswith("file=")), None)
+
+
+def blocks(text: str) -> Iterator[Block]:
+    """The blocks of a page, in order."""
+    for match in _BLOCK.finditer(text):
+        hidden = match["hidden"] is not None
+        name = "hidden" if hidden else "code"
+        line = text.count("\n", 0, match.start(name)) + 1
+        words = ["hidden"] if hidden else match["info"].split()
+        indent = match["indent"] or ""
+        code = re.sub(f"^{indent}", "", match[name], flags=re.MULTILINE)
+        yield Block(words[0] if words else "", words[1:], code, line)
+
+
+class DocumentationError(AssertionError):
+    """A block does not do what the page says."""
+
+
+@dataclass
+class Page:
+    """The state of a page that is being run."""
+
+    path: Path
+    names: dict[str, Any] = field(default_factory=lambda: {"__name__": "__main__"})
+    printed: str = ""
+
+    def run(self) -> None:
+        """Run all blocks."""
+        for block in blocks(self.path.read_text(encoding="utf-8")):
+            try:
+                self.run_block(block)
+            except DocumentationError as error:
+                raise DocumentationError(f"{self.path}:{block.line}: {error}") from None
+
+    def run_block(self, block: Block) -> None:
+        """Run, check or write one block."""
+        run = RUNNERS.get(block.language)
+        if run is None:
+            raise DocumentationError(f"nobody knows how to check {block.language!r} blocks")
+        if block.file is not None:
+            file = Path(block.file)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(block.code, encoding="utf-8")
+        run(self, block)
+
+    # -- python ------------------------------------------------------------------------------
+
+    def python(self, block: Block) -> None:
+        # The empty lines make tracebacks name the page's own lines.
+        code = compile("\n" * (block.line - 1) + block.code, str(self.path), "exec")
+        if block.file is not None:
+            return
+        out = io.StringIO()
+        try:
+            with contextlib.redirect_stdout(out):
+                exec(code, self.names)
+        finally:
+            self.printed = out.getvalue()
+            sys.stdout.write(self.printed)
+
+    def output(self, block: Block) -> None:
+        expect(block.code.splitlines(), self.printed)
+
+    # -- definitions -------------------------------------------------------------------------
+
+    def yaml(self, block: Block) -> None:
+        import yaml
+        from automate_kernel.workflows.loader import load_workflow, loads
+
+        if block.file is not None and "workflow" not in block.words and block.file.startswith("."):
+            yaml.safe_load(block.code)  # of another program, a CI service say
+        elif "steps" in block.words:
+            steps = yaml.safe_load(block.code)
+            load_workflow({"name": "part", "trigger": {"type": "manual"}, **_wrapped(steps)})
+        elif "trigger" in block.words:
+            step = {"id": "one", "action": "some.thing"}
+            load_workflow({"name": "part", "steps": [step], **yaml.safe_load(block.code)})
+        else:
+            loads(block.code, source=f"{self.path.name}:{block.line}")
+
+    def json(self, block: Block) -> None:
+        json.loads(block.code)
+
+    def jinja(self, block: Block) -> None:
+        from automate_kernel.templates import TemplateEngine
+
+        text = re.sub(r"\{#.*?#\}", "", block.code, flags=re.DOTALL)
+        TemplateEngine(filters=_any_filter()).compile(json.loads(text))
+
+    def toml(self, block: Block) -> None:
+        tables = _toml(block.code)
+        points = tables.get("project", {}).get("entry-points", {})
+        from automate_kernel.plugins.kinds import kind_of_group
+
+        for group, targets in points.items():
+            if group.partition(".")[0] in ("automate", "django_automate"):
+                if kind_of_group(group) is None:
+                    raise DocumentationError(f"there is no entry-point group {group!r}")
+                if any(re.fullmatch(r"[\w.]+:\w+|[\w.]+", t) is None for t in targets.values()):
+                    raise DocumentationError(f"a target in {group!r} is not module:Name")
+        for extra in re.findall(r"automate-kernel\[([\w,-]+)\]", block.code):
+            _require_extras(extra)
+
+    def ini(self, block: Block) -> None:
+        ConfigParser(interpolation=None, strict=False).read_string(block.code)
+
+    def text(self, block: Block) -> None:
+        if re.search(r"^(import|from|def|class|async def|- id:|\[project)\b", block.code, re.M):
+            raise DocumentationError("this is code: say in which language")
+
+    # -- commands ----------------------------------------------------------------------------
+
+    def console(self, block: Block) -> None:
+        lines = block.code.splitlines()
+        if not lines or not lines[0].startswith("$ "):
+            raise DocumentationError("a console block begins with '$ '")
+        commands: list[tuple[str, list[str]]] = []
+        for line in lines:
+            if line.startswith("$ "):
+                commands.append((line[2:], []))
+            else:
+                commands[-1][1].append(line)
+        for command, expected in commands:
+            self.printed = self.command(command, expected)
+
+    def command(self, command: str, expected: list[str]) -> str:
+        ready = _runnable(command)
+        if ready is None:
+            return ""
+        if "^C" in expected:
+            return _interrupted(ready, expected)
+        done = subprocess.run(
+            ready, shell=True, executable="/bin/bash", env=environment(), text=True,
+            capture_output=True, timeout=_PATIENCE_SECONDS, check=False,
+        )  # fmt: skip
+        printed = done.stdout + done.stderr
+        wanted = next((int(l.split()[-1]) for l in expected if l.startswith("exit status ")), 0)
+        if done.returncode != wanted:
+            raise DocumentationError(f"{command!r} ended with {done.returncode}:\n{printed}")
+        expect([line for line in expected if not line.startswith("exit status ")], printed)
+        return printed
+
+
+def _wrapped(steps: Any) -> dict[str, Any]:
+    return {"steps": steps} if isinstance(steps, list) else steps
+
+
+def _any_filter() -> Any:
+    from automate_kernel.templates import FilterRegistry
+
+    return FilterRegistry(find=lambda name: lambda value, *arguments: value)
+
+
+def _toml(text: str) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    found: dict[str, Any] = tomllib.loads(text)
+    return found
+
+
+def _require_extras(text: str) -> None:
+    known = _toml((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    if missing := [extra for extra in text.split(",") if extra not in known]:
+        raise DocumentationError(f"automate-kernel has no extra {missing[0]!r}")
+
+
+def _runnable(command: str) -> str | None:
+    """The command to run here for one that a page shows; None if it was checked otherwise."""
+    command = command.removeprefix("pip install uv && ").removeprefix("uv run ")
+    words = shlex.split(command, comments=True)
+    if words[:2] in (["pip", "install"], ["uv", "add"], ["uv", "sync"]):
+        for extra in re.findall(r"\[([\w,-]+)\]", command):
+            _require_extras(extra)
+        return None
+    if words in (["pytest"], ["pytest", "-q"]) and not list(Path().glob("test_*.py")):
+        return "pytest --version"  # the whole suite: whoever reads this is in it
+    if words[0] in ("uvx", "git", "systemctl", "ruff", "mypy", "lint-imports"):
+        return None
+    if words[0] in ("automate", "python", "pytest", "alembic", "curl", "kill", "cat", "ls"):
+        return command
+    raise DocumentationError(f"nobody knows how to check the command {words[0]!r}")
+
+
+def environment() -> dict[str, str]:
+    """What commands see: our programs first, nothing of the machine's own settings."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("AUTOMATE_", "PYTEST"))}
+    kept |= {k: v for k, v in os.environ.items() if k.startswith("AUTOMATE_SECRET_")}
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    plain = {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "100", "PYTHONUNBUFFERED": "1"}
+    return {**kept, **plain, "PATH": path, "PYTHONPATH": os.getcwd()}
+
+
+def _interrupted(command: str, expected: list[str]) -> str:
+    """What *command* printed, which is interrupted once it has said what stands before ``^C``."""
+    at = expected.index("^C")
+    process = subprocess.Popen(
+        shlex.split(command, comments=True), env=environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    lines: list[str] = []
+    assert process.stdout is not None
+    reader = threading.Thread(target=lambda: lines.extend(process.stdout), daemon=True)
+    reader.start()
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    try:
+        while not _holds(expected[:at], "".join(lines)):
+            if process.poll() is not None or time.monotonic() > deadline:
+                expect(expected[:at], "".join(lines))
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        code = process.wait(30)
+    finally:
+        process.kill()
+        reader.join(5)
+    printed = "".join(lines)
+    if code not in (0, 130):
+        raise DocumentationError(f"{command!r} ended with {code} after ^C:\n{printed}")
+    expect(expected[at + 1 :], printed)
+    return printed
+
+
+def _holds(expected: list[str], printed: str) -> bool:
+    try:
+        expect(expected, printed)
+    except DocumentationError:
+        return False
+    return True
+
+
+def expect(expected: list[str], printed: str) -> None:
+    """Raise unless the fragments of *expected* stand in *printed*, in order."""
+    text, position = _squeezed(printed), 0
+    for line in expected:
+        for fragment in re.split("…|\\.\\.\\.", line):
+            wanted = _squeezed(fragment).strip()
+            found = text.find(wanted, position)
+            if found < 0:
+                raise DocumentationError(f"{wanted!r} is not in what was printed:\n{printed}")
+            position = found + len(wanted)
+
+
+def _squeezed(text: str) -> str:
+    return re.sub(r"\s+", " ", text)
+
+
+RUNNERS: dict[str, Callable[[Page, Block], None]] = {
+    "hidden": Page.python,
+    "python": Page.python,
+    "output": Page.output,
+    "console": Page.console,
+    "yaml": Page.yaml,
+    "json": Page.json,
+    "jinja": Page.jinja,
+    "toml": Page.toml,
+    "ini": Page.ini,
+    "text": Page.text,
+}
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, os.getcwd())
+    Page(Path(sys.argv[1])).run()

@@ -1,0 +1,81 @@
+"""What each package gives away, and that giving it away stays cheap."""
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+
+import automate_kernel
+import pytest
+
+PACKAGES = [
+    "automate_kernel",
+    "automate_kernel.outbox",
+    "automate_kernel.plugins",
+    "automate_kernel.secrets",
+    "automate_kernel.storage",
+    "automate_kernel.templates",
+    "automate_kernel.webhooks",
+    "automate_kernel.workflows",
+    "automate_sqlalchemy",
+]
+HEAVY = [
+    "django", "httpx", "jinja2", "jsonschema", "pluggy", "psycopg", "rich", "sqlalchemy",
+    "tenacity", "typer", "uvicorn", "yaml",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_every_exported_name_is_there_once_and_in_order(name):
+    """`from package import name` works for all of ``__all__``, which is sorted for readers."""
+    package = importlib.import_module(name)
+    assert len(set(package.__all__)) == len(package.__all__)
+    for exported in package.__all__:
+        assert getattr(package, exported) is not None
+    assert set(package.__all__) <= set(dir(package))
+
+
+def test_a_wrong_name_is_an_attribute_error():
+    """A misspelt import fails as it does for any module."""
+    with pytest.raises(AttributeError, match="Kernal"):
+        automate_kernel.Kernal  # noqa: B018
+
+
+def _loaded(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(found.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["import automate_kernel", "from automate_kernel import Kernel, Connector, BaseProvider"],
+)
+def test_importing_loads_no_framework_and_nothing_heavy(statement):
+    """A script that imports the kernel pays for no database, web, terminal or template library."""
+    assert _loaded(statement).isdisjoint(HEAVY)
+
+
+def test_a_plugin_module_is_imported_without_pydantic():
+    """A plugin author's module that needs `Connector` alone stays light."""
+    loaded = _loaded("from automate_kernel import Connector, TriggerSpec, action")
+    assert loaded.isdisjoint({*HEAVY, "pydantic", "automate_kernel.kernel"})
+
+
+def test_every_module_can_be_imported_alone():
+    """No module needs another to have been imported first."""
+    names = [
+        module.name
+        for module in pkgutil.walk_packages(automate_kernel.__path__, "automate_kernel.")
+        if not module.name.endswith("__main__")
+    ]
+    code = f"""
+import importlib, sys
+base = set(sys.modules)
+for name in {names!r}:
+    for loaded in set(sys.modules) - base:
+        if loaded.startswith("automate_"):
+            del sys.modules[loaded]
+    importlib.import_module(name)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
