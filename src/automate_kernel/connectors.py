@@ -24,7 +24,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar, overload
 
 from .base import Plugin, create
 from .context import ConnectorContext, NoSecrets, PluginContext
-from .errors import AutomateError, ErrorCodes
+from .errors import AutomateError, ErrorCodes, SecretUnavailableError
 from .operations import (
     OperationSpec,
     find_operation,
@@ -196,7 +196,8 @@ class Connector(Plugin):
         Whether a request for *trigger* may be believed.
 
         The trigger's signature scheme decides, or `verify_webhook` where it has none. Anything but
-        ``True`` is a no: a stub that returns None, a coroutine, an exception.
+        ``True`` is a no: a stub that returns None, a coroutine, an exception. Raises only
+        `SecretUnavailableError`: whether to believe it can't be told now.
         """
         signature = self.find_trigger(trigger).signature
         try:
@@ -206,6 +207,9 @@ class Connector(Plugin):
                 verdict = signature.verify(headers, raw_body, secrets)
             else:
                 verdict = self.verify_webhook(headers, raw_body)
+        except SecretUnavailableError:
+            # Not the sender's fault: refused for good, a webhook that nobody sends again is lost.
+            raise
         except Exception:
             logger.exception("%s failed to verify a webhook, which is refused", self._title())
             return False

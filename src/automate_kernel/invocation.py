@@ -172,8 +172,8 @@ class Invoker:
         self, name: str, data: Any, *, call: Call, timeout: float | None = None
     ) -> Any:
         """`invoke` for asynchronous code; a plain function runs on a thread."""
-        self._before(call, data)
         try:
+            self._before(call, data)
             work = self._ainvoke(name, data, call)
             output = self._clean(await asyncio.wait_for(work, timeout))
         except Exception as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -16,8 +18,9 @@ from .operations import operation_from_function
 from .outbox import Backoff, NewItem, OutboxItem, OutboxReaper, OutboxStore, RowsOutboxStore
 from .outbox.chores import Chore
 from .outbox.handlers import Handler
+from .outbox.inline import run_inline
 from .outbox.item import ItemStatus, new_id
-from .outbox.worker import Worker, WorkerStats, run_inline
+from .outbox.worker import Worker, WorkerStats
 from .plugins import Plugins
 from .secrets import EnvSecretsBackend, Redactor, SecretResolver, SecretsBackend
 from .storage import MemoryStorage, Rows, Storage
@@ -34,6 +37,7 @@ __all__ = ["Kernel"]
 
 logger = logging.getLogger(__name__)
 F = TypeVar("F", bound=Callable[..., Any])
+_COMMIT_SECONDS = 60.0
 
 
 class Kernel:
@@ -97,7 +101,8 @@ class Kernel:
         )
         self._ticker = Ticker(self.storage, lambda: self.workflows, self._fire)
         self._ledger = ReplayLedger(self.storage)
-        self._given_up: list[OutboxItem] = []
+        # What was given up, and until when to wait for its transaction to be committed.
+        self._given_up: deque[tuple[OutboxItem, float]] = deque()
         self._handlers: dict[str, Handler] = {}
         self._add_handler(Handler(EVENT, self._runner.handle_event))
         self._add_handler(Handler(ADVANCE, self._runner.handle_advance))
@@ -287,7 +292,7 @@ class Kernel:
         delivery that was accepted before comes back with ``duplicate`` set and does nothing.
         Raises `WebhookRejectedError`, the same for every reason (the log has the reason), and
         `AutomateError` with ``INVALID_ARGUMENT`` for a body that proves its origin but can't be
-        read.
+        read, and `SecretUnavailableError` if the secret to verify with can't be read now.
         """
         connector, spec = self._connector_for(connector_key, trigger)
         if not connector.accepts_webhook(trigger, headers, raw_body):
@@ -450,15 +455,18 @@ class Kernel:
 
     def _item_failed(self, rows: Rows, item: OutboxItem) -> None:
         self.executions.give_up(rows, item)
-        self._given_up.append(item)
+        self._given_up.append((item, time.monotonic() + _COMMIT_SECONDS))
 
     def _tell_given_up(self) -> None:
         """Tell hooks and signals of items that were given up, once that is committed."""
-        given_up, self._given_up = self._given_up, []
-        for item in given_up:
+        for _ in range(len(self._given_up)):
+            item, until = self._given_up.popleft()
             found = self.outbox.get(item.id)
             if found is None or found.status is not ItemStatus.FAILED:
-                continue  # the transaction was rolled back
+                # Not committed yet, or rolled back.
+                if found is not None and time.monotonic() < until:
+                    self._given_up.append((item, until))
+                continue
             error = AutomateError(ErrorCodes.ABORTED, item.last_error or "given up")
             self.plugins.notify("automate_item_failed", item=item, error=error)
             if item.kind == ADVANCE:

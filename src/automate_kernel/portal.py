@@ -42,9 +42,9 @@ class Portal:
                 "invoke() was called from an async action",
                 hint="await kernel.ainvoke(...) there",
             )
-        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        future = asyncio.run_coroutine_threadsafe(_contained(coroutine), loop)
         try:
-            return future.result(timeout)
+            result, error = future.result(timeout)
         except (FutureTimeoutError, TimeoutError):
             if not future.done():
                 future.cancel()
@@ -52,6 +52,9 @@ class Portal:
                     ErrorCodes.DEADLINE_EXCEEDED, f"it took longer than {timeout:g} seconds"
                 ) from None
             raise
+        if error is not None:
+            raise error
+        return result
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
@@ -68,7 +71,22 @@ class Portal:
         with self._lock:
             loop, self._loop = self._loop, None
         if loop is not None and self._thread is not None:
+            loop.call_soon_threadsafe(_cancel_all, loop)
             loop.call_soon_threadsafe(loop.stop)
             self._thread.join(5)
             if not self._thread.is_alive():
                 loop.close()
+
+
+async def _contained(coroutine: Coroutine[Any, Any, T]) -> tuple[Any, BaseException | None]:
+    """The coroutine's result, or what would end the loop, and with it the work of all others."""
+    try:
+        return await coroutine, None
+    except (SystemExit, KeyboardInterrupt) as error:
+        return None, error
+
+
+def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
+    # So that no thread waits for a result which will not come.
+    for task in asyncio.all_tasks(loop):
+        task.cancel()

@@ -38,8 +38,11 @@ class SqlAlchemyRows(SqlRows):
 
     def run(self, sql: str, parameters: Sequence[Any], *, fetch: bool) -> Any:
         """Run one statement through the driver's own cursor."""
-        result = self.native.exec_driver_sql(sql, tuple(parameters))
-        return result.fetchall() if fetch else result.rowcount
+        try:
+            result = self.native.exec_driver_sql(sql, tuple(parameters))
+            return result.fetchall() if fetch else result.rowcount
+        except DBAPIError as error:
+            raise storage_error(error, _place(self.native.engine)) from error
 
 
 class SqlAlchemyStorage:
@@ -67,12 +70,23 @@ class SqlAlchemyStorage:
         if transaction is not None:
             yield self._rows(transaction)
             return
-        try:
-            with self.engine.begin() as connection:
-                rows = self._rows(connection)
+        # Only our own statements are translated: what a handler does to the connection, and the
+        # errors that it expects from it, stay SQLAlchemy's.
+        with self._translating():
+            connection = self.engine.connect()
+        with connection:
+            rows = self._rows(connection)
+            with connection.begin() as own:
                 if rows.dialect.first:
-                    connection.exec_driver_sql(rows.dialect.first)
+                    rows.run(rows.dialect.first, (), fetch=False)
                 yield rows
+                with self._translating():
+                    own.commit()
+
+    @contextmanager
+    def _translating(self) -> Iterator[None]:
+        try:
+            yield
         except DBAPIError as error:
             raise storage_error(error, self.describe()) from error
 
@@ -114,17 +128,19 @@ class SqlAlchemyStorage:
 
     def create_tables(self) -> None:
         """Create the tables that are missing."""
-        try:
+        with self._translating():
             metadata.create_all(self.engine)
-        except DBAPIError as error:
-            raise storage_error(error, self.describe()) from error
 
     def describe(self) -> str:
         """The engine's URL without its password."""
-        return self.engine.url.render_as_string(hide_password=True)
+        return _place(self.engine)
 
     def close(self) -> None:
         """Do nothing: the engine is the host's."""
+
+
+def _place(engine: Engine) -> str:
+    return engine.url.render_as_string(hide_password=True)
 
 
 def storage_error(error: DBAPIError, place: str) -> StorageError:
@@ -138,16 +154,4 @@ def storage_error(error: DBAPIError, place: str) -> StorageError:
         hint = "the database can't be written: check the file's and its folder's permissions"
     elif "unable to open" in lowered:
         hint = "check that the folder exists and may be written"
-    retryable = error.connection_invalidated or _collided(error.orig)
-    return StorageError(f"{place}: {text}", hint=hint, retryable=retryable)
-
-
-# A deadlock, a serialization failure or a lock that was waited for too long: the transaction is
-# undone, and the same work may succeed at once.
-_COLLISIONS = ("40P01", "40001", "55P03", 1213, 1205, 1020, "SQLITE_BUSY", "SQLITE_BUSY_SNAPSHOT")
-
-
-def _collided(error: BaseException | None) -> bool:
-    codes = {getattr(error, name, None) for name in ("sqlstate", "pgcode", "sqlite_errorname")}
-    arguments = error.args if error is not None else ()
-    return not codes.isdisjoint(_COLLISIONS) or bool(arguments and arguments[0] in _COLLISIONS)
+    return StorageError(f"{place}: {text}", hint=hint)

@@ -33,6 +33,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
 from configparser import ConfigParser
 from dataclasses import dataclass, field
@@ -84,7 +85,7 @@ class Page:
     """The state of a page that is being run."""
 
     path: Path
-    names: dict[str, Any] = field(default_factory=lambda: {"__name__": "__main__"})
+    names: dict[str, Any] = field(default_factory=lambda: _module("docs_page"))
     printed: str = ""
 
     def run(self) -> None:
@@ -110,7 +111,7 @@ class Page:
 
     def python(self, block: Block) -> None:
         # The empty lines make tracebacks name the page's own lines.
-        code = compile("\n" * (block.line - 1) + block.code, str(self.path), "exec")
+        code = compile("\n" * (block.line - 1) + block.code, str(self.path), "exec", dont_inherit=True)
         if block.file is not None:
             return
         out = io.StringIO()
@@ -202,6 +203,12 @@ class Page:
             raise DocumentationError(f"{command!r} ended with {done.returncode}:\n{printed}")
         expect([line for line in expected if not line.startswith("exit status ")], printed)
         return printed
+
+
+def _module(name: str) -> dict[str, Any]:
+    """The names of a module that is known to `sys.modules`, as annotations are looked up there."""
+    module = sys.modules[name] = types.ModuleType(name)
+    return vars(module)
 
 
 def _wrapped(steps: Any) -> dict[str, Any]:

@@ -407,14 +407,15 @@ class OutboxMachine(RuleBasedStateMachine):
         for kind in KINDS:
             self.resume(kind, 0)
         self.wait(4000)
-        while any(item.status not in FINISHED for item in self.items.values()):
+        for _ in range(len(self.items) + 1):
             running = [item for item in self.items.values() if item.status is RUNNING]
             for item in running:
-                claim = next(claim for claim in self.claims if claim.token == item.token)
+                claim = next(c for c in self.claims if (c.item_id, c.token) == (item.id, item.token))
                 outcome = Outcome(item.id, token=claim.token)
                 assert self.stores[0].acknowledge(WORKER, [outcome]) == set()
                 assert self.settle(claim, COMPLETED, 0)
             self.claim(0, 100, None)
+        assert all(item.status in FINISHED for item in self.items.values())
 
 
 def run(

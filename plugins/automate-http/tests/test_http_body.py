@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import httpx
 import pytest
@@ -20,7 +20,7 @@ def raw_deflate(data: bytes) -> bytes:
     return packer.compress(data) + packer.flush()
 
 
-PACKERS = {
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "identity": lambda data: data,
     "gzip": gzip.compress,
     "X-GZIP": gzip.compress,
@@ -30,7 +30,7 @@ PACKERS = {
 }
 
 
-def read(packed: bytes, encoding: str, max_bytes: int, size: int = 7, **headers: str) -> bytes:
+def read(packed: bytes, encoding: str, max_bytes: int, size: int = 7, length: str = "") -> bytes:
     """What is read of *packed*, which comes in pieces of *size* bytes."""
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -39,7 +39,7 @@ def read(packed: bytes, encoding: str, max_bytes: int, size: int = 7, **headers:
 
     response = httpx.Response(
         200,
-        headers={"content-encoding": encoding, **headers},
+        headers={"content-encoding": encoding, "content-length": length},
         content=pieces(),
         request=httpx.Request("GET", "http://a.example/"),
     )
@@ -122,4 +122,4 @@ def test_nonsense_raises_only_our_own_error(data: bytes, encoding: str) -> None:
 def test_a_declared_length_is_believed_when_it_is_too_much() -> None:
     """There is no need to read it first."""
     with pytest.raises(AutomateError, match="longer than"):
-        read(b"", "identity", 100, **{"content-length": "101"})
+        read(b"", "identity", 100, length="101")

@@ -16,6 +16,7 @@ import httpx
 import pytest
 from automate_http import AddressPolicy, Guard, GuardedTransport, HttpConnector
 from automate_http.guard import GuardedBackend, resolve
+from automate_http.transport import default_ssl_context
 from automate_kernel.errors import AutomateError
 
 Run = Callable[..., Any]
@@ -258,6 +259,7 @@ def test_the_environment_adds_no_authorities(
 ) -> None:
     """SSL_CERT_FILE is for others."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    default_ssl_context.cache_clear()
     with pytest.raises(AutomateError, match="certificate"):
         run(
             connect(allow_private_networks=True),

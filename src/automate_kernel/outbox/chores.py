@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ..errors import LeaseLostError
+from ..errors import LeaseLostError, StorageError
 
-__all__ = ["Chore", "Chores", "keep_trying"]
+__all__ = ["Chore", "Chores", "keep_trying", "try_for"]
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -61,11 +61,6 @@ def keep_trying(work: Callable[[], T], stopping: threading.Event | None, what: s
     from tenacity import Retrying, retry_if_not_exception_type, stop_after_attempt
     from tenacity import stop_when_event_set, wait_random_exponential
 
-    def tell(state: Any) -> None:
-        error = state.outcome.exception()
-        log = logger.warning if state.attempt_number < 5 else logger.error
-        log("%s failed (try %d), trying again: %s", what, state.attempt_number, error)
-
     try:
         return work()  # the way it nearly always goes needs no machinery
     except LeaseLostError:
@@ -78,7 +73,37 @@ def keep_trying(work: Callable[[], T], stopping: threading.Event | None, what: s
         stop=stop_when_event_set(stopping) if stopping else stop_after_attempt(5),
         retry=retry_if_not_exception_type((LeaseLostError, KeyboardInterrupt, SystemExit)),
         sleep=pause,
-        before_sleep=tell,
+        before_sleep=_teller(what),
         retry_error_callback=lambda state: None,
     )
     return retrying(work)
+
+
+def try_for(
+    seconds: float, work: Callable[[], T], what: str, *, until: Callable[[], bool]
+) -> T:
+    """Call *work* until its database has no failure, *until* is true or *seconds* have passed."""
+    from tenacity import Retrying, retry_if_exception_type, stop_after_delay, stop_any
+    from tenacity import wait_random_exponential
+
+    try:
+        return work()
+    except StorageError as error:
+        logger.warning("%s failed, trying again: %s", what, error)
+    retrying = Retrying(
+        wait=wait_random_exponential(multiplier=0.1, max=10),
+        stop=stop_any(stop_after_delay(seconds), lambda state: until()),  # type: ignore[arg-type]
+        retry=retry_if_exception_type(StorageError),
+        before_sleep=_teller(what),
+        reraise=True,
+    )
+    return retrying(work)
+
+
+def _teller(what: str) -> Callable[[Any], None]:
+    def tell(state: Any) -> None:
+        error = state.outcome.exception()
+        log = logger.warning if state.attempt_number < 5 else logger.error
+        log("%s failed (try %d), trying again: %s", what, state.attempt_number, error)
+
+    return tell

@@ -25,7 +25,7 @@ class Control:
     def get(self, item_id: str) -> OutboxItem | None:
         """The item with this id, or None."""
         try:
-            item_id = str(UUID(item_id))
+            item_id = str(UUID(str(item_id)))
         except ValueError:
             return None
         with self.storage.begin() as rows:

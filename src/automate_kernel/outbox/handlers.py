@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
+import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import AutomateError, ConfigError, LeaseLostError
-from .item import ItemStatus, OutboxItem
+from ..errors import AutomateError, ConfigError, LeaseLostError, StorageError
+from .item import ItemStatus, OutboxItem, bounded_seconds
 from .retry import Backoff
 from .store import Outcome, OutboxStore
 
-__all__ = ["Acknowledged", "Handler", "Snooze", "aexecute", "draining", "execute"]
+__all__ = [
+    "Acknowledged",
+    "Handler",
+    "Result",
+    "Snooze",
+    "aexecute",
+    "draining",
+    "execute",
+    "failed",
+]
 
 logger = logging.getLogger(__name__)
 Describe = Callable[[BaseException], str]
@@ -31,6 +42,9 @@ class Snooze:
 class Acknowledged:
     """Returned by a handler that has recorded the item's outcome itself, in its own transaction."""
 
+
+Result = Outcome | Acknowledged | None
+"""What a handler's run came to; None if its lease was lost, so that nothing may be recorded."""
 
 _draining: ContextVar[Callable[[], bool]] = ContextVar("automate_draining", default=lambda: False)
 
@@ -75,59 +89,73 @@ class Handler:
 
 def execute(
     store: OutboxStore, worker_id: str, handler: Handler, item: OutboxItem, describe: Describe
-) -> Outcome | None:
-    """
-    Run a handler, and return what to record; None if that is done already or the lease is lost.
-    """
+) -> Result:
+    """Run a handler, and return what to record."""
     try:
         if not handler.transactional:
             return _outcome(store, item, handler.function(item))
         with store.transaction() as transaction:
             outcome = _outcome(store, item, handler.function(item, transaction))
-            if outcome and store.acknowledge(worker_id, [outcome], transaction=transaction):
+            if isinstance(outcome, Outcome) and store.acknowledge(
+                worker_id, [outcome], transaction=transaction
+            ):
                 raise LeaseLostError(f"the lease of item {item.id} was lost")
-        store.forget([item.id])
+        return _outcome(store, item, Acknowledged())
     except BaseException as error:
-        return _failed(handler, item, error, describe)
-    return None
+        main = threading.current_thread() is threading.main_thread()
+        if isinstance(error, KeyboardInterrupt) and main:
+            raise  # Ctrl-C is meant for the program, not for the item that happened to run
+        return failed(handler, item, error, describe)
 
 
 async def aexecute(
     store: OutboxStore, handler: Handler, item: OutboxItem, describe: Describe
-) -> Outcome | None:
+) -> Result:
     """`execute` for an ``async def`` handler. Cancellation passes through."""
     try:
         return _outcome(store, item, await handler.function(item))
-    except Exception as error:
-        return _failed(handler, item, error, describe)
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:  # SystemExit too: it would end the loop, and all work on it
+        return failed(handler, item, error, describe)
 
 
-def _outcome(store: OutboxStore, item: OutboxItem, result: Any) -> Outcome | None:
+def _outcome(store: OutboxStore, item: OutboxItem, result: Any) -> Outcome | Acknowledged:
     if isinstance(result, Acknowledged):
-        store.forget([item.id])
-        return None
+        store.forget([item.id], token=item.lease_token)
+        return result
     if isinstance(result, Snooze):
         return Outcome(item.id, ItemStatus.PENDING, result.seconds, token=item.lease_token)
     return Outcome(item.id, token=item.lease_token)
 
 
-def _failed(
+def failed(
     handler: Handler, item: OutboxItem, error: BaseException, describe: Describe
 ) -> Outcome | None:
+    """What to record for an item whose handler ended with *error*; None if its lease is lost."""
     if isinstance(error, LeaseLostError):
         logger.warning("%s: lease lost, its result is dropped", item)
         return None
     code, retryable, delay = "ERROR", True, None
     if isinstance(error, AutomateError):
-        code, retryable, delay = str(error.code), error.retryable, error.retry_after
+        # A database that failed says nothing about the item, whatever its own work could hope for.
+        retryable = error.retryable or isinstance(error, StorageError)
+        code, delay = str(error.code), error.retry_after
     if delay is None:
         delay = handler.backoff.delay(item.attempt_count)
-    text = describe(error)
+    text = _described(error, describe)
     last = not retryable or item.attempt_count >= item.max_attempts
     logger.log(
         logging.ERROR if last else logging.WARNING,
         "item %s (%s) failed at attempt %d of %d: %s",
         item.id, item.kind, item.attempt_count, item.max_attempts, text,
     )  # fmt: skip
-    status = ItemStatus.RETRY if retryable else ItemStatus.FAILED
-    return Outcome(item.id, status, delay, code, text, item.lease_token)
+    status = ItemStatus.FAILED if last else ItemStatus.RETRY
+    return Outcome(item.id, status, bounded_seconds(delay), code, text, item.lease_token)
+
+
+def _described(error: BaseException, describe: Describe) -> str:
+    try:
+        return describe(error)
+    except Exception:  # its own __str__ may be what fails
+        return type(error).__name__

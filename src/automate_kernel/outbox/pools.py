@@ -3,38 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from queue import SimpleQueue
 from typing import Any, Protocol
 
-from .handlers import Handler
+from .handlers import Handler, Result
 from .item import OutboxItem
-from .store import Outcome
 
 __all__ = ["InlinePool", "LoopPool", "Pool", "Task", "ThreadPool"]
+
+logger = logging.getLogger(__name__)
 
 # No more is claimed ahead than the slots are likely to start within this time, so that a long
 # item never sits on a lease here while another worker is free.
 _AHEAD_SECONDS = 0.25
 _AHEAD_MOST = 200
+# How long handlers on the event loop may take over their cancellation.
+_STOP_SECONDS = 10.0
 
 
 class Task:
     """An item that this worker holds: waiting for a slot, or running."""
 
-    __slots__ = ("cancel", "item", "lost", "started_at")
+    __slots__ = ("cancel", "ended", "item", "lost", "started_at")
 
     def __init__(self, item: OutboxItem) -> None:
         self.item = item
         self.started_at: float | None = None
         self.lost = False
+        """Whether its lease is gone, so that it must not begin, and what it gives is dropped."""
+        self.ended = False
         self.cancel: Callable[[], Any] | None = None
 
 
-Run = Callable[[Task], Outcome | None]
-Done = Callable[[Task, Outcome | None], None]
+Run = Callable[[Task], Result]
+Done = Callable[[Task, Result], None]
 
 
 class Pool(Protocol):
@@ -95,13 +102,14 @@ class ThreadPool:
         with self._lock:
             self._held += len(tasks)
             missing = min(self._slots, self._held) - len(self._threads)
+        # First, so that the threads there are take them even if no more can be started.
+        for task in tasks:
+            self._queue.put(task)
         for _ in range(missing):
             name = f"automate-slot-{len(self._threads)}"
             thread = threading.Thread(target=self._serve, name=name, daemon=True)
-            self._threads.append(thread)
             thread.start()
-        for task in tasks:
-            self._queue.put(task)
+            self._threads.append(thread)
 
     def _serve(self) -> None:
         while (task := self._queue.get()) is not None:
@@ -162,6 +170,8 @@ class LoopPool:
         try:
             if not task.lost:
                 outcome = await self._run(task)
+        except asyncio.CancelledError:
+            pass  # what there is to say of it has been said to its lease
         finally:
             with self._lock:
                 self._held -= 1
@@ -169,10 +179,13 @@ class LoopPool:
 
     def stop(self) -> None:
         """Cancel what runs and end the loop."""
-        if self._loop.is_running():
-            asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop).result(10)
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(10)
+        cancelling = asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop)
+        try:
+            cancelling.result(_STOP_SECONDS)
+        except FutureTimeoutError:
+            logger.warning("an async handler blocks the event loop, which is left behind")
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_STOP_SECONDS if cancelling.done() else 0)
         if not self._thread.is_alive():
             self._loop.close()
 
@@ -180,7 +193,7 @@ class LoopPool:
         for running in list(self._running):
             running.cancel()
         if self._running:
-            await asyncio.wait(list(self._running), timeout=5)
+            await asyncio.wait(list(self._running), timeout=_STOP_SECONDS / 2)
 
 
 def pools_for(

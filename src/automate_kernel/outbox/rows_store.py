@@ -14,7 +14,15 @@ from ..storage.rows import Now, Plus, Row, Rows, Storage, Wakeup, Where
 from ..storage.tables import OUTBOX, PAUSE
 from . import lanes
 from .control import Control, next_due
-from .item import SECONDS_PER_PRIORITY, ItemStatus, NewItem, OutboxItem, new_id, storable
+from .item import (
+    SECONDS_PER_PRIORITY,
+    ItemStatus,
+    NewItem,
+    OutboxItem,
+    bounded_seconds,
+    new_id,
+    storable,
+)
 from .retry import Backoff
 from .store import Outcome, OutboxStore, ReapResult
 
@@ -282,10 +290,12 @@ class RowsOutboxStore(Control, OutboxStore):
             )
         return lost
 
-    def forget(self, item_ids: Iterable[str]) -> None:
+    def forget(self, item_ids: Iterable[str], *, token: str | None = None) -> None:
         """Drop what is remembered of claims that are over."""
         for item_id in item_ids:
-            self._leases.pop(item_id, None)
+            lease = self._leases.get(item_id)
+            if lease is not None and token in (None, lease.token):
+                self._leases.pop(item_id, None)
 
     def _settle(self, rows: Rows, worker_id: str, outcomes: Sequence[Outcome]) -> set[str]:
         lost: set[str] = set()
@@ -455,6 +465,9 @@ def _by_token(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:
 def _due(next_attempt: float | datetime, priority: int) -> dict[str, Any]:
     """The changes that make an item wait until then."""
     ahead = priority * SECONDS_PER_PRIORITY
+    if not isinstance(next_attempt, datetime):
+        # One absurd delay must not fail the transaction that finishes many items.
+        next_attempt = bounded_seconds(next_attempt)
     if isinstance(next_attempt, datetime):
         return {
             "waiting_for": "time",

@@ -230,8 +230,12 @@ class OutboxStore(ABC):
             ErrorCodes.UNIMPLEMENTED, f"{type(self).__name__} has no transactions to share"
         )
 
-    def forget(self, item_ids: Iterable[str]) -> None:
-        """Drop what is remembered of claims that were finished in a caller's transaction."""
+    def forget(self, item_ids: Iterable[str], *, token: str | None = None) -> None:
+        """
+        Drop what is remembered of claims that were finished in a caller's transaction.
+
+        With *token*, only of the claim that has it: the item may have been claimed again.
+        """
 
     def next_due_seconds(self) -> float | None:
         """Seconds until the next waiting item is due (0 or less: now); None if none waits."""

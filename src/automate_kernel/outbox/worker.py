@@ -10,6 +10,7 @@ A worker process: claims items, runs their handlers, records what became of them
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
@@ -19,11 +20,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any
 
 from ..storage.rows import Wakeup
 from .chores import Chore, Chores, keep_trying
-from .handlers import Handler, _draining, aexecute, execute
+from .flag import Flag
+from .handlers import Acknowledged, Handler, Result, _draining, aexecute, execute, failed
 from .item import ItemStatus, new_id
 from .pools import Pool, Task, pools_for
 from .store import Outcome, OutboxStore
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 _GROUP = 500
 _SHORTEST_POLL = 0.02
+_Ended = tuple[Task, Result]
 
 
 def default_worker_id() -> str:
@@ -49,6 +51,15 @@ class WorkerStats:
     retried: int = 0
     failed: int = 0
     lost: int = 0
+
+    def count(self, outcome: Outcome) -> None:
+        """Add an outcome that was recorded."""
+        if outcome.status is ItemStatus.COMPLETED:
+            self.completed += 1
+        elif outcome.status is ItemStatus.FAILED:
+            self.failed += 1
+        elif outcome.status is ItemStatus.RETRY:
+            self.retried += 1
 
     @property
     def total(self) -> int:
@@ -90,11 +101,12 @@ class Worker:
         self._by_kind = {handler.kind: handler for handler in self.handlers}
         self._held: dict[str, Task] = {}
         self._lock = threading.Lock()
-        self._outcomes: SimpleQueue[tuple[Task, Outcome | None] | None] = SimpleQueue()
-        self._stopping = threading.Event()
-        self._abandoning = threading.Event()
-        self._finished = threading.Event()
-        self._freed = threading.Event()
+        self._outcomes: SimpleQueue[_Ended | None] = SimpleQueue()
+        self._stopping = Flag()
+        self._abandoning = Flag()
+        self._finished = Flag()
+        self._freed = Flag()
+        self._full = False
         self._wakeup: Wakeup | None = None
         self._pools: list[Pool] = []
 
@@ -125,9 +137,13 @@ class Worker:
             thread.start()
         try:
             self._fetch()
-            self._drain()
         finally:
-            self._close(threads)
+            # After an error or a KeyboardInterrupt too: nothing may be left leased.
+            self._stopping.set()
+            try:
+                self._drain()
+            finally:
+                self._close(threads)
         logger.info("worker %s stopped: %s", self.worker_id, self.stats)
         return self.stats
 
@@ -141,12 +157,17 @@ class Worker:
         self._stopping.set()
         if abandon:
             self._abandoning.set()
+        self._wake()
+
+    def _wake(self) -> None:
         self._freed.set()
-        if self._wakeup is not None:
-            self._wakeup.wake()
+        wakeup = self._wakeup
+        if wakeup is not None:
+            wakeup.wake()
 
     def _close(self, threads: list[threading.Thread]) -> None:
-        self._stopping.set()
+        # What could not be recorded by now is tried once more, and then left to the reaper.
+        self._abandoning.set()
         for pool in self._pools:
             pool.stop()
         self._outcomes.put(None)
@@ -154,8 +175,9 @@ class Worker:
         self._finished.set()
         for thread in threads[1:]:
             thread.join(5)
-        if self._wakeup is not None:
-            self._wakeup.close()
+        wakeup, self._wakeup = self._wakeup, None
+        if wakeup is not None:
+            wakeup.close()
 
     @property
     def in_flight(self) -> int:
@@ -178,9 +200,10 @@ class Worker:
                 self._freed.wait(self.poll_seconds)
 
     def _claim(self) -> int:
-        total = 0
+        total, self._full = 0, False
         for pool in self._pools:
             limit = min(self.batch, pool.free())
+            self._full = self._full or limit < 1
             if limit < 1 or self._stopping.is_set():
                 continue
             items = self.store.claim_batch(self.worker_id, limit, kinds=pool.kinds)
@@ -194,33 +217,52 @@ class Worker:
     def _wait_for_work(self, idle: float) -> None:
         due = keep_trying(self.store.next_due_seconds, self._stopping, "looking ahead")
         # A due item that was not claimed is another worker's, or of a kind that runs elsewhere.
-        timeout = min(idle, due) if due is not None and due > 0 else idle
-        if self._stopping.is_set():
+        # With notices there is no hurry to poll; a due time is still kept.
+        timeout = idle if self._wakeup is None else self.poll_seconds
+        if due is not None and due > 0:
+            timeout = min(timeout, due)
+        # While one of several pools is full, there may be work for it as soon as it has room.
+        if self._stopping.is_set() or (self._full and self._freed.is_set()):
             return
         if self._wakeup is not None:
-            # With notices there is no hurry to poll; a due time is still kept.
-            self._wakeup.wait(self.poll_seconds if due is None or due <= 0 else min(due, self.poll_seconds))
+            self._wakeup.wait(timeout)
         else:
-            self._stopping.wait(timeout)
+            (self._freed if self._full else self._stopping).wait(timeout)
 
     # -- running -------------------------------------------------------------------------------
 
-    def _execute(self, task: Task) -> Outcome | None:
+    def _begin(self, task: Task) -> Handler | None:
         if self._stopping.is_set():
-            # Claimed ahead and not begun: another worker can have it at once.
-            return Outcome(task.item.id, ItemStatus.PENDING, token=task.item.lease_token)
+            return None
         task.started_at = time.monotonic()
-        handler = self._by_kind[task.item.kind]
         _draining.set(self._stopping.is_set)
+        return self._by_kind[task.item.kind]
+
+    def _unbegun(self, task: Task) -> Outcome:
+        """What gives an item back that was claimed ahead: another worker can have it at once."""
+        return Outcome(task.item.id, ItemStatus.PENDING, token=task.item.lease_token)
+
+    def _execute(self, task: Task) -> Result:
+        handler = self._begin(task)
+        if handler is None:
+            return self._unbegun(task)
         return execute(self.store, self.worker_id, handler, task.item, self.describe)
 
-    async def _aexecute(self, task: Task) -> Outcome | None:
-        task.started_at = time.monotonic()
-        handler = self._by_kind[task.item.kind]
-        return await aexecute(self.store, handler, task.item, self.describe)
+    async def _aexecute(self, task: Task) -> Result:
+        handler = self._begin(task)
+        if handler is None:
+            return self._unbegun(task)
+        try:
+            return await aexecute(self.store, handler, task.item, self.describe)
+        except asyncio.CancelledError as error:
+            if task.lost:
+                raise
+            # Not by us, but by something that the handler awaited.
+            return failed(handler, task.item, error, self.describe)
 
-    def _done(self, task: Task, outcome: Outcome | None) -> None:
-        self._outcomes.put((task, outcome))
+    def _done(self, task: Task, result: Result) -> None:
+        task.ended = True
+        self._outcomes.put((task, result))
 
     def _drain(self) -> None:
         """Wait until nothing is held, or time is up, or `stop(abandon=True)`; then hand back."""
@@ -229,10 +271,12 @@ class Worker:
             self._freed.wait(0.1)
             self._freed.clear()
         with self._lock:
-            left = list(self._held)
+            left = {key: task for key, task in self._held.items() if not task.ended}
         if left:
             logger.warning("handing back %d items that are not finished", len(left))
-            keep_trying(lambda: self.store.release(left, self.worker_id), None, "handing back")
+            keep_trying(lambda: self.store.release(list(left), self.worker_id), None, "handing back")
+        for task in left.values():
+            task.lost = True
 
     # -- finishing -----------------------------------------------------------------------------
 
@@ -243,7 +287,7 @@ class Worker:
             if last:
                 break
 
-    def _gather(self, first: Any) -> tuple[list[tuple[Task, Outcome | None]], bool]:
+    def _gather(self, first: _Ended) -> tuple[list[_Ended], bool]:
         group = [first]
         try:
             while len(group) < _GROUP:
@@ -255,32 +299,38 @@ class Worker:
             pass
         return group, False
 
-    def _commit(self, group: list[tuple[Task, Outcome | None]]) -> None:
-        outcomes = [outcome for _, outcome in group if outcome is not None]
+    def _commit(self, group: list[_Ended]) -> None:
+        outcomes = [result for _, result in group if isinstance(result, Outcome)]
         # While this commits, the next outcomes gather: the slower the disk, the larger the groups.
         lost = keep_trying(
             lambda: self.store.acknowledge(self.worker_id, outcomes), self._abandoning, "finishing"
         )
+        if lost is None:
+            logger.error("%d results could not be recorded; they run again", len(outcomes))
+            lost = {outcome.item_id for outcome in outcomes}
         with self._lock:
             for task, _ in group:
-                self._held.pop(task.item.id, None)
-        self._freed.set()
-        # No outcome: the handler recorded it itself, or its lease was lost.
-        self.stats.completed += sum(outcome is None and not task.lost for task, outcome in group)
-        self._count(outcomes, lost or set())
+                # An item that put itself back to wait may be held again already, by a new task.
+                if self._held.get(task.item.id) is task:
+                    del self._held[task.item.id]
+        for task, result in group:
+            self._count(task, result, lost)
+        if self._full:
+            self._wake()
+        else:
+            self._freed.set()
 
-    def _count(self, outcomes: list[Outcome], lost: set[str]) -> None:
-        stats = self.stats
-        stats.lost += len(lost)
-        for outcome in outcomes:
-            if outcome.item_id in lost:
-                logger.warning("lease of item %s lost: its result is dropped", outcome.item_id)
-            elif outcome.status is ItemStatus.COMPLETED:
-                stats.completed += 1
-            elif outcome.status is ItemStatus.FAILED:
-                stats.failed += 1
-            elif outcome.status is ItemStatus.RETRY:
-                stats.retried += 1
+    def _count(self, task: Task, result: Result, lost: set[str]) -> None:
+        if isinstance(result, Acknowledged):
+            self.stats.completed += 1
+        elif result is None:
+            self.stats.lost += 1
+            self.store.forget([task.item.id], token=task.item.lease_token)
+        elif result.item_id in lost:
+            self.stats.lost += 1
+            logger.warning("lease of item %s lost: its result is dropped", result.item_id)
+        else:
+            self.stats.count(result)
 
     # -- leases --------------------------------------------------------------------------------
 
@@ -299,48 +349,9 @@ class Worker:
     def _lose(self, item_id: str) -> None:
         with self._lock:
             task = self._held.get(item_id)
-        if task is not None and not task.lost:
+        # One that has ended may have finished its item between the two looks at it.
+        if task is not None and not task.lost and not task.ended:
             logger.warning("lease of item %s lost while it ran", item_id)
             task.lost = True
             if task.cancel is not None:
                 task.cancel()
-
-
-def run_inline(
-    store: OutboxStore,
-    handlers: Iterable[Handler],
-    *,
-    worker_id: str | None = None,
-    patience: float = 0.0,
-    describe: Callable[[BaseException], str] = describe_error,
-    sleep: Callable[[float], None] = time.sleep,
-) -> WorkerStats:
-    """
-    Run what is due, and what follows from it, in the calling thread; for tests and scripts.
-
-    Returns when nothing is due within *patience* seconds. Leases are not renewed meanwhile.
-    """
-    import asyncio
-
-    worker = Worker(store, handlers, worker_id or default_worker_id(), describe=describe)
-    kinds = list(worker._by_kind)
-    while True:
-        items = store.claim_batch(worker.worker_id, worker.batch, kinds=kinds)
-        for item in items:
-            handler = worker._by_kind[item.kind]
-            if handler.asynchronous:
-                outcome = asyncio.run(aexecute(store, handler, item, describe))
-            else:
-                outcome = execute(store, worker.worker_id, handler, item, describe)
-            outcomes = [outcome] if outcome else []
-            worker.stats.completed += not outcomes
-            worker._count(outcomes, store.acknowledge(worker.worker_id, outcomes))
-        if items:
-            continue
-        due = store.next_due_seconds()
-        if due is None or due <= 0 or due > patience:
-            return worker.stats
-        sleep(due)
-        patience -= due
-
-

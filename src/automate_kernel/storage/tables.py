@@ -229,7 +229,7 @@ TABLES: dict[str, Table] = {
                 Column("item_id", "id"),
                 Column("received_at", "time"),
             ),
-            (Index("automate_webhook_delivery_received", ("received_at",)),),
+            (Index("automate_delivery_received", ("received_at",)),),
         ),
         Table(
             SCHEDULE,

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 from .. import signals
 from ..context import Call
-from ..errors import AutomateError, ErrorCodes, LeaseLostError, StorageError
+from ..errors import AutomateError, ErrorCodes, LeaseLostError
 from ..outbox import ItemStatus, Outcome, OutboxItem, OutboxStore
-from ..outbox.chores import keep_trying
+from ..outbox.chores import try_for
 from ..outbox.handlers import Acknowledged, draining
 from ..outbox.item import encode_json
 from .advance import CallOutcome, StepCall, Turn, advance
@@ -187,7 +187,7 @@ class _Drive:
             while True:
                 if draining():
                     self._pause(turn)
-                self._keep_saving(turn)
+                self._save(turn)
                 if turn.last:
                     return
                 outcomes = self._make(turn)
@@ -229,27 +229,18 @@ class _Drive:
         left = max(0.001, self._ends_at - time.monotonic())
         return left if timeout is None else min(timeout, left)
 
-    def _keep_saving(self, turn: Turn) -> None:
-        # What a call gave is worth more than one try: without it, the call is made again.
-        ended = _Ended()
-
-        def save() -> None:
-            try:
-                self._save(turn)
-            except StorageError:
-                raise
-            except Exception as error:
-                ended.error = error
-
-        keep_trying(save, None, "saving an execution", only=StorageError)
-        if ended.error is not None:
-            raise ended.error
-
     def _save(self, turn: Turn) -> None:
         if not (turn.saves or turn.failed or turn.last):
             return
+        began = self._execution.status is ExecutionStatus.PENDING
+        # What a call gave is worth more than one try: lost, it would be made again.
+        patience = self._runner._outbox.lease_seconds / 2
+        try_for(patience, lambda: self._write(turn), "saving an execution", until=draining)
+        self._stored |= {(run.step_id, run.position) for run in turn.saves}
+        self._runner.tell(self._execution, turn, began=began)
+
+    def _write(self, turn: Turn) -> None:
         execution, store = self._execution, self._runner.store
-        began = execution.status is ExecutionStatus.PENDING
         with store.holding(self._item) as rows:
             store.save(rows, execution, turn.saves, turn.delays, self._stored)
             if turn.failed is not None and turn.end is None:
@@ -258,8 +249,6 @@ class _Drive:
                 store.change(rows, execution, turn.end, turn.output)
             if turn.last:
                 self._runner._finish(self._item, self._item_outcome(turn), rows)
-        self._stored |= {(run.step_id, run.position) for run in turn.saves}
-        self._runner.tell(execution, turn, began=began)
 
     def _item_outcome(self, turn: Turn) -> Outcome:
         item = self._item

@@ -6,11 +6,12 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from ..errors import AutomateError, ErrorCodes
 from ..outbox import NewItem, OutboxItem, OutboxStore
-from ..outbox.item import encode_json, new_id, storable
+from ..outbox.item import MAX_PAYLOAD_BYTES, bounded_seconds, encode_json, new_id, storable
 from ..storage.rows import Now, Row, Rows, Storage, Where
 from ..storage.tables import DEFINITION, EXECUTION, STEP
 from .execution import Event, Execution, ExecutionStatus, StepRun, StepStatus
@@ -30,12 +31,12 @@ _MAX_CRASHES = 10
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """
-    An execution with its steps, the seconds that its retries still wait, and its age in seconds.
+    An execution with its steps, the seconds that its retries still wait, and when that was.
     """
 
     execution: Execution
     waits: dict[tuple[str, int], float]
-    age_seconds: float
+    now: datetime
 
 
 class ExecutionEndedError(AutomateError):
@@ -79,7 +80,8 @@ class ExecutionStore:
                     "workflow": workflow.name,
                     "definition_id": definition,
                     "status": ExecutionStatus.PENDING.value,
-                    "event": encode_json(event.to_json(), "event"),
+                    # Accepted already, at whose limit its id may be one thing too much.
+                    "event": encode_json(event.to_json(), "event", 2 * MAX_PAYLOAD_BYTES),
                     "tenant_id": event.tenant_id,
                     "item_id": item_id,
                     "created_at": Now(),
@@ -119,8 +121,7 @@ class ExecutionStore:
             for run in runs
             if run.status is StepStatus.RETRY and run.next_attempt_at is not None
         }
-        age = (now - found[0]["created_at"]).total_seconds()
-        return Loaded(Execution.from_row(found[0], runs), waits, age)
+        return Loaded(Execution.from_row(found[0], runs), waits, now)
 
     def definition(self, definition_id: str) -> Workflow:
         """The definition that an execution is pinned to."""
@@ -272,7 +273,9 @@ class ExecutionStore:
         """Fail the execution whose wake-up item was given up, in the same transaction."""
         if item.kind != ADVANCE:
             return
-        found = rows.select(EXECUTION, [Where("id", "eq", item.payload["execution_id"])])
+        # Of this item alone: the execution may have been resumed with another.
+        its = [Where("id", "eq", item.payload["execution_id"]), Where("item_id", "eq", item.id)]
+        found = rows.select(EXECUTION, its)
         for row in found:
             execution = Execution.from_row(row)
             execution.error_code = str(item.last_error_code or ErrorCodes.ABORTED)
@@ -297,7 +300,7 @@ def _step_row(run: StepRun, delay: float | None) -> Row:
         "output": encode_json(run.output, f"output of step {run.step_id!r}"),
         "error_code": run.error_code,
         "error": storable(run.error) if run.error else None,
-        "next_attempt_at": Now(delay) if delay is not None else None,
+        "next_attempt_at": Now(bounded_seconds(delay)) if delay is not None else None,
     }
     if run.status is StepStatus.RUNNING and run.attempts <= 1:
         row["started_at"] = Now()

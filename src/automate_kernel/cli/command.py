@@ -1,0 +1,144 @@
+"""How a function becomes a command: common options, examples, and errors that help."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from .failures import reporting
+from .output import Output
+from .session import Session
+
+__all__ = ["Context", "command", "group", "log_to_stderr"]
+
+_PANEL = "Options of every command"
+
+_ConfigFile = Annotated[
+    str | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="Settings; by default the nearest automate.toml or pyproject.toml.",
+        rich_help_panel=_PANEL,
+    ),
+]
+_Database = Annotated[
+    str | None,
+    typer.Option(
+        "--database", metavar="URL", help="The database, as SQLAlchemy writes it.",
+        rich_help_panel=_PANEL,
+    ),
+]  # fmt: skip
+_Debug = Annotated[
+    bool,
+    typer.Option("--debug", help="Show tracebacks and debug logs.", rich_help_panel=_PANEL),
+]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=_PANEL)]
+
+
+class Context:
+    """What a command is called with: its session, and where it prints."""
+
+    def __init__(self, session: Session, out: Output, *, debug: bool = False) -> None:
+        self.session = session
+        self.out = out
+        self.debug = debug
+
+    def redact(self, text: str) -> str:
+        """*text* without the secrets that were read so far."""
+        for kernel in self.session._kernels:
+            text = kernel.redactor.redact(text)
+        return text
+
+
+def group(name: str, text: str) -> typer.Typer:
+    """A command that has commands of its own."""
+    return typer.Typer(
+        name=name, help=text, no_args_is_help=True, rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+    )  # fmt: skip
+
+
+def command(
+    app: typer.Typer, name: str, *, examples: Sequence[str] = (), data: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """
+    Make a function the command *name* of *app*. It is called with a `Context` first.
+
+    Its docstring is the help and *examples* stand below. With *data* it has ``--json``.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        wrapped = _wrapped(function, data=data)
+        lines = "\n\n".join(["[bold]Examples[/bold]", *(f"  {each}" for each in examples)])
+        app.command(name, help=_help(function), epilog=lines if examples else None)(wrapped)
+        return function
+
+    return decorate
+
+
+def _help(function: Callable[..., None]) -> str:
+    return inspect.getdoc(function) or ""
+
+
+def _wrapped(function: Callable[..., None], *, data: bool) -> Callable[..., None]:
+    def run(
+        config: str | None, database: str | None, *, debug: bool, json: bool = False, **given: Any
+    ) -> None:
+        flags = {"database": database} if database else {}
+        context = Context(Session(config, flags), Output(json=json), debug=debug)
+        with reporting(debug=debug, redact=context.redact):
+            log_to_stderr("debug" if debug else "error")
+            try:
+                _warn_of_strays(context)
+                function(context, **given)
+            finally:
+                context.session.close()
+
+    own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+    extra: list[tuple[str, Any, Any]] = [
+        ("config", _ConfigFile, None),
+        ("database", _Database, None),
+        ("debug", _Debug, False),
+    ]
+    if data:
+        extra.append(("json", _Json, False))
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [
+        *(parameter.replace(kind=keyword) for parameter in own),
+        *(
+            inspect.Parameter(name, keyword, default=default, annotation=annotation)
+            for name, annotation, default in extra
+        ),
+    ]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    run.__name__, run.__module__ = function.__name__, function.__module__
+    return run
+
+
+def _warn_of_strays(context: Context) -> None:
+    for name, near in context.session.settings.strays:
+        if near is not None:
+            context.out.note(f"warning: {name} is no setting of ours (did you mean {near}?)")
+
+
+def log_to_stderr(level: str, filters: Sequence[logging.Filter] = ()) -> None:
+    """Let everything of *level* and above be printed to standard error, through *filters*."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S")
+    )
+    for each in filters:
+        handler.addFilter(each)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    # Their own talk is of no use here, below what is wrong.
+    for name in ("httpx", "httpcore", "sqlalchemy", "uvicorn.access", "asyncio"):
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))

@@ -1,0 +1,150 @@
+"""Open the database that a URL names, set up as the kernel needs it."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import AutomateError, ConfigError, ErrorCodes, StorageError
+from ..storage.tables import TABLES
+
+if TYPE_CHECKING:
+    from automate_sqlalchemy import SqlAlchemyStorage
+    from sqlalchemy import URL, Engine
+
+__all__ = ["BUSY_SECONDS", "hide_password", "missing_tables", "open_storage"]
+
+BUSY_SECONDS = 30.0
+_DRIVERS = {
+    "psycopg": "automate-kernel[postgresql]",
+    "psycopg2": "automate-kernel[postgresql], and write postgresql+psycopg://",
+    "pymysql": "pymysql",
+    "MySQLdb": "pymysql, and write mysql+pymysql://",
+}
+
+
+def open_storage(
+    text: str, *, folder: Path, listen: bool = True, create: bool | None = None
+) -> SqlAlchemyStorage:
+    """
+    The storage at the URL *text*; a relative SQLite file is below *folder*.
+
+    The tables are made if *create* says so; left to itself, for SQLite files only. Raises
+    `ConfigError` for a URL that can't be right and `StorageError` for a database that can't be
+    used.
+    """
+    try:
+        import sqlalchemy
+    except ImportError:
+        raise _not_installed("SQLAlchemy", "automate-kernel[cli]") from None
+    from automate_sqlalchemy import SqlAlchemyStorage
+
+    url = _url(text, folder)
+    is_sqlite = url.get_backend_name() == "sqlite"
+    options: dict[str, Any] = {"connect_args": {"timeout": BUSY_SECONDS}} if is_sqlite else {}
+    try:
+        engine = sqlalchemy.create_engine(url, pool_pre_ping=not is_sqlite, **options)
+    except ImportError as error:
+        name = error.name or "?"
+        raise _not_installed(f"the database driver {name}", _DRIVERS.get(name, name)) from None
+    if engine.dialect.is_async:
+        raise ConfigError(
+            f"the database URL names the asynchronous driver {engine.dialect.driver!r}",
+            hint="name a synchronous one, for example postgresql+psycopg:// or sqlite://",
+        )
+    if is_sqlite:
+        _set_up_sqlite(engine)
+    storage = SqlAlchemyStorage(engine, listen=listen)
+    if create or (create is None and is_sqlite and missing_tables(storage)):
+        storage.create_tables()
+    return storage
+
+
+def _not_installed(what: str, package: str) -> AutomateError:
+    return AutomateError(
+        ErrorCodes.FAILED_PRECONDITION, f"{what} is not installed", hint=f"pip install {package}"
+    )
+
+
+def _url(text: str, folder: Path) -> URL:
+    from importlib.util import find_spec
+
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+    try:
+        url = make_url(text)
+        if url.drivername in ("postgresql", "postgres") and find_spec("psycopg2") is None:
+            url = url.set(drivername="postgresql+psycopg")
+        url.get_dialect()
+    except ImportError:
+        return url  # the engine will say so
+    except NoSuchModuleError:
+        raise ConfigError(
+            f"no kind of database is called {url.drivername!r}",
+            hint="use sqlite:///, postgresql+psycopg:// or mysql+pymysql://",
+        ) from None
+    except (ArgumentError, ValueError):
+        # The text is not shown: a password may stand in it.
+        raise ConfigError(
+            "the database is not given as a URL",
+            hint="for example sqlite:///automate.sqlite3 or postgresql://user@host/name",
+        ) from None
+    return _placed(url, folder) if url.get_backend_name() == "sqlite" else url
+
+
+def _placed(url: URL, folder: Path) -> URL:
+    database = url.database
+    if database in (None, "", ":memory:") or "mode=memory" in str(database):
+        raise ConfigError(
+            "an SQLite database in memory ends with this command",
+            hint="give it a file: sqlite:///automate.sqlite3",
+        )
+    if database.startswith("file:") or Path(database).is_absolute():
+        return url
+    return url.set(database=str(folder / database))
+
+
+def _set_up_sqlite(engine: Engine) -> None:
+    from sqlalchemy import event
+
+    @event.listens_for(engine, "connect")
+    def set_up(connection: sqlite3.Connection, record: object) -> None:
+        try:
+            # Readers don't wait for the writer.
+            connection.execute("PRAGMA journal_mode = WAL")
+            # A step's result must outlive a power cut, or the step would run twice.
+            connection.execute("PRAGMA synchronous = FULL")
+        except sqlite3.OperationalError:
+            pass  # a database that can't be written says so better when it is
+        except sqlite3.DatabaseError as error:
+            raise StorageError(
+                f"{engine.url.database}: {error}",
+                code=ErrorCodes.FAILED_PRECONDITION,
+                hint="name another file, or move this one away",
+            ) from error
+
+
+def missing_tables(storage: Any) -> list[str]:
+    """Which of our tables the database doesn't have."""
+    from sqlalchemy import inspect
+    from sqlalchemy.exc import DBAPIError
+
+    from automate_sqlalchemy.storage import storage_error
+
+    try:
+        found = set(inspect(storage.engine).get_table_names())
+    except DBAPIError as error:
+        raise storage_error(error, storage.describe()) from error
+    return [name for name in TABLES if name not in found]
+
+
+def hide_password(text: str) -> str:
+    """A database URL without its password."""
+    try:
+        from sqlalchemy import make_url
+
+        return make_url(text).render_as_string(hide_password=True)
+    except Exception:
+        return "(not a URL)"

@@ -1,0 +1,66 @@
+"""What the user is told when something goes wrong, and the exit code that says it to a script."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import typer
+
+from ..errors import AutomateError, ConfigError, PluginError, TemplateError, WorkflowError
+
+__all__ = ["FAILED", "USAGE", "WorkFailedError", "reporting"]
+
+FAILED = 1
+USAGE = 2
+_INTERRUPTED = 130
+_USERS_MISTAKES = (ConfigError, WorkflowError, TemplateError, PluginError)
+
+
+class WorkFailedError(AutomateError):
+    """The command ran, and what it was asked to do failed."""
+
+
+@contextmanager
+def reporting(*, debug: bool, redact: Callable[[str], str] = str) -> Iterator[None]:
+    """Turn exceptions of the block into a line on standard error and an exit code."""
+    try:
+        yield
+    except AutomateError as error:
+        if debug:
+            traceback.print_exc()
+        _tell(error, redact)
+        raise typer.Exit(USAGE if isinstance(error, _USERS_MISTAKES) else FAILED) from None
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise typer.Exit(_INTERRUPTED) from None
+    except BrokenPipeError:
+        # Whoever read our output has enough. Python would complain once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(FAILED) from None
+    except Exception as error:
+        if type(error).__module__.startswith(("typer", "click")):
+            raise  # its own way to end
+        if debug:
+            traceback.print_exc()
+        text = redact(f"{type(error).__name__}: {error}").split("\n")[0]
+        print(f"error: this should not happen: {text}", file=sys.stderr)
+        if not debug:
+            print(
+                "hint: run the same command with --debug, and report the traceback together with "
+                "what automate --version says",
+                file=sys.stderr,
+            )
+        raise typer.Exit(FAILED) from None
+
+
+def _tell(error: AutomateError, redact: Callable[[str], str]) -> None:
+    print(f"error: {redact(error.message)}", file=sys.stderr)
+    hint = error.hint
+    if hint is not None and hint.startswith("create our tables"):
+        hint = "run automate db create, or add the tables to your Alembic migrations"
+    if hint:
+        print(f"hint: {redact(hint)}", file=sys.stderr)

@@ -1,0 +1,193 @@
+"""Several worker processes under one that watches over them."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+__all__ = ["Supervisor", "handling_signals"]
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_PAUSE = 30.0
+# One that ran for this long was well: the next time it dies, it starts again without much delay.
+_WELL_SECONDS = 60.0
+_KILL = 3
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One of the processes, and how often in a row it has died young."""
+
+    process: Any = None
+    started_at: float = 0.0
+    crashes: int = 0
+    due_at: float = field(default=0.0)
+
+
+class Supervisor:
+    """
+    Runs ``target(**options)`` in *count* processes, and each again that dies.
+
+    *target* and *options* are pickled, and *prepare* is called before *target* (``django.setup``,
+    say). A process that ends with 0 has done its work. One that dies is started again after
+    *again_seconds*, and after twice as long each time that it dies soon after.
+
+    The processes end when this one is gone, however it ended.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        target: Callable[..., None],
+        options: Mapping[str, Any] | None = None,
+        *,
+        prepare: Callable[[], Any] | None = None,
+        again_seconds: float = 1.0,
+        name: str = "automate-worker",
+    ) -> None:
+        # Spawned: a fork would copy open connections and locks that other threads hold.
+        self._context = multiprocessing.get_context("spawn")
+        self._arguments = (target, dict(options or {}), prepare)
+        self._again_seconds = again_seconds
+        self._name = name
+        self._slots = [_Slot() for _ in range(count)]
+        self._lock = threading.RLock()
+        self._stops = 0
+        self._woken: Connection
+        self._wake: Connection
+        self._woken, self._wake = multiprocessing.Pipe(duplex=False)
+
+    @property
+    def pids(self) -> list[int]:
+        """The ids of the processes that are alive."""
+        with self._lock:
+            running = [slot.process for slot in self._slots if slot.process is not None]
+            return [process.pid for process in running if process.is_alive()]
+
+    def start(self) -> None:
+        """Start the processes, unless `stop` was called. `run` does it too."""
+        with self._lock:
+            for slot in self._slots:
+                if slot.process is None and not self._stops:
+                    self._begin(slot)
+
+    def run(self) -> int:
+        """Wait until all have ended for good, and return how many ended with an error."""
+        self.start()
+        failed = 0
+        while self._slots:
+            sentinels = [slot.process.sentinel for slot in self._slots if slot.process is not None]
+            if self._woken in wait([*sentinels, self._woken], self._pause()):
+                self._woken.recv_bytes()
+            failed += self._look_after()
+        return failed
+
+    def stop(self) -> None:
+        """
+        Have the processes finish what they do; the second time at once; the third time kills.
+
+        Safe to call from any thread. From a signal handler use `handling_signals`.
+        """
+        with self._lock:
+            self._stops += 1
+            for slot in self._slots:
+                if slot.process is not None and slot.process.is_alive():
+                    slot.process.kill() if self._stops >= _KILL else slot.process.terminate()
+            self._wake.send_bytes(b"stop")
+
+    def _begin(self, slot: _Slot) -> None:
+        slot.process = self._context.Process(target=_child, args=self._arguments, name=self._name)
+        slot.process.start()
+        slot.started_at = time.monotonic()
+
+    def _pause(self) -> float | None:
+        due = [slot.due_at for slot in self._slots if slot.process is None]
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def _look_after(self) -> int:
+        """Note who has ended, start who is due; returns how many ended for good with an error."""
+        failed = 0
+        with self._lock:
+            for slot in list(self._slots):
+                if slot.process is not None and not slot.process.is_alive():
+                    slot.process.join()
+                    failed += self._ended(slot)
+                elif slot.process is None and self._stops:
+                    self._slots.remove(slot)
+                elif slot.process is None and slot.due_at <= time.monotonic():
+                    self._begin(slot)
+        return failed
+
+    def _ended(self, slot: _Slot) -> bool:
+        process, slot.process = slot.process, None
+        if process.exitcode == 0 or self._stops:
+            self._slots.remove(slot)
+            # Ended by our own signal before it could handle it, it held nothing yet.
+            return process.exitcode not in (0, -signal.SIGTERM)
+        if time.monotonic() - slot.started_at > _WELL_SECONDS:
+            slot.crashes = 0
+        delay = min(_LONGEST_PAUSE, self._again_seconds * 2**slot.crashes)
+        slot.crashes += 1
+        slot.due_at = time.monotonic() + delay
+        logger.error(
+            "worker process %s ended with %s and is started again in %gs",
+            process.pid, _reason(process.exitcode), delay,
+        )  # fmt: skip
+        return False
+
+
+def _reason(exitcode: int) -> str:
+    if exitcode >= 0:
+        return f"exit code {exitcode}"
+    try:
+        return signal.Signals(-exitcode).name
+    except ValueError:
+        return f"signal {-exitcode}"
+
+
+@contextmanager
+def handling_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """While the block runs, SIGTERM and SIGINT call *stop*; one that is ignored stays ignored."""
+
+    def handle(number: int, frame: Any) -> None:
+        # On a thread: the interrupted code may hold the very lock that *stop* needs.
+        threading.Thread(target=stop, daemon=True).start()
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _child(
+    target: Callable[..., None], options: dict[str, Any], prepare: Callable[[], Any] | None
+) -> None:
+    # The terminal sends Ctrl-C to all of us, and the parent passes it on: once is enough.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if prepare is not None:
+        prepare()
+    target(**options)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
