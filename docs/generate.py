@@ -517,7 +517,7 @@ def commands() -> list[tuple[str, Any]]:
     sys.path.insert(0, str(SOURCE))
     import click
     import typer
-    from automate_kernel.cli import app
+    from automate_kernel.cli.app import app
 
     def walk(command: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield path, command
@@ -543,7 +543,27 @@ def cli() -> str:
             parts.append(f"```text\n{' '.join([path, '[OPTIONS]', *usage])}\n```")
         if rows := [row for p in command.params if (row := _option(p))]:
             parts.append("\n".join(rows))
+    parts += ["## Settings", SETTINGS_INTRODUCTION, _settings()]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+SETTINGS_INTRODUCTION = """\
+Each setting can stand in an `automate.toml` in the current folder or one above (`worker.slots` is
+`slots` in the table `[worker]`), and most also in an environment variable. An option of the command
+wins over the variable, and the variable over the file. `automate config` shows what counts and why."""
+
+
+def _settings() -> str:
+    from automate_kernel.cli.settings import SETTINGS
+
+    rows = ["| setting | variable | default | meaning |", "| --- | --- | --- | --- |"]
+    for setting in SETTINGS.values():
+        variable = f"`{setting.variable}`" if setting.variable else ""
+        default = "" if setting.default in (None, [], {}) else f"`{setting.default}`"
+        words = f" One of {', '.join(setting.words)}." if setting.words else ""
+        text = (setting.help + words).replace("|", "\\|")
+        rows.append(f"| `{setting.name}` | {variable} | {default} | {text} |")
+    return "\n".join(rows)
 
 
 def _takes_context(parameter: Any) -> bool:

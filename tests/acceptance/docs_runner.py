@@ -90,7 +90,9 @@ class Page:
 
     def run(self) -> None:
         """Run all blocks."""
-        for block in blocks(self.path.read_text(encoding="utf-8")):
+        # For hidden blocks, which compare what a page says in words with the code.
+        self.names["page_text"] = text = self.path.read_text(encoding="utf-8")
+        for block in blocks(text):
             try:
                 self.run_block(block)
             except DocumentationError as error:
@@ -128,17 +130,15 @@ class Page:
     # -- definitions -------------------------------------------------------------------------
 
     def yaml(self, block: Block) -> None:
-        import yaml
         from automate_kernel.workflows.loader import load_workflow, loads
+        from automate_kernel.workflows.source import read_yaml
 
-        if block.file is not None and "workflow" not in block.words and block.file.startswith("."):
-            yaml.safe_load(block.code)  # of another program, a CI service say
-        elif "steps" in block.words:
-            steps = yaml.safe_load(block.code)
-            load_workflow({"name": "part", "trigger": {"type": "manual"}, **_wrapped(steps)})
+        if "steps" in block.words:
+            steps = read_yaml(block.code)[0].value
+            load_workflow({"name": "part", "trigger": {"type": "manual"}, "steps": steps})
         elif "trigger" in block.words:
             step = {"id": "one", "action": "some.thing"}
-            load_workflow({"name": "part", "steps": [step], **yaml.safe_load(block.code)})
+            load_workflow({"name": "part", "steps": [step], **read_yaml(block.code)[0].value})
         else:
             loads(block.code, source=f"{self.path.name}:{block.line}")
 
@@ -153,6 +153,10 @@ class Page:
 
     def toml(self, block: Block) -> None:
         tables = _toml(block.code)
+        if block.file == "automate.toml":
+            from automate_kernel.cli.sources import load_settings
+
+            load_settings(block.file)
         points = tables.get("project", {}).get("entry-points", {})
         from automate_kernel.plugins.kinds import kind_of_group
 
@@ -209,10 +213,6 @@ def _module(name: str) -> dict[str, Any]:
     """The names of a module that is known to `sys.modules`, as annotations are looked up there."""
     module = sys.modules[name] = types.ModuleType(name)
     return vars(module)
-
-
-def _wrapped(steps: Any) -> dict[str, Any]:
-    return {"steps": steps} if isinstance(steps, list) else steps
 
 
 def _any_filter() -> Any:

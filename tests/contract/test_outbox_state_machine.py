@@ -14,6 +14,7 @@ from automate_kernel.errors import LeaseLostError
 from automate_kernel.outbox import (
     Backoff,
     ItemStatus,
+    NewItem,
     OptimisticClaimOutboxStore,
     Outcome,
     RowsOutboxStore,
@@ -26,6 +27,7 @@ from automate_sqlalchemy import SqlAlchemyStorage
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
+    initialize,
     invariant,
     precondition,
     rule,
@@ -44,6 +46,16 @@ KINDS = ("mail", "chat")
 some_item = st.integers(0, 40)
 some_store = st.integers(0, 1)
 delays = st.sampled_from([0, 5, 60])
+new_items = st.fixed_dictionaries(
+    {
+        "kind": st.sampled_from(KINDS),
+        "ordering_key": st.sampled_from([None, "one", "one", "two"]),
+        "priority": st.sampled_from([0, 0, 2]),
+        "delay": delays,
+        "max_attempts": st.integers(1, 3),
+        "idempotency_key": st.sampled_from([None, None, "a", "b"]),
+    }
+)
 
 
 @dataclass
@@ -147,57 +159,50 @@ class OutboxMachine(RuleBasedStateMachine):
 
     # -- entering ----------------------------------------------------------------------------
 
+    @initialize(new=st.lists(new_items, min_size=2, max_size=8))
+    def begin(self, new: list[dict[str, Any]]) -> None:
+        self.enqueue(new, commits=True, which=0)
+
     @rule(
-        kind=st.sampled_from(KINDS),
-        key=st.sampled_from([None, "one", "one", "two"]),
-        priority=st.sampled_from([0, 0, 2]),
-        delay=delays,
-        max_attempts=st.integers(1, 3),
-        idempotency_key=st.sampled_from([None, None, "a", "b"]),
+        new=st.lists(new_items, min_size=1, max_size=4),
         commits=st.sampled_from([True, True, True, False]),
         which=some_store,
     )
-    def enqueue(
-        self,
-        kind: str,
-        key: str | None,
-        priority: int,
-        delay: float,
-        max_attempts: int,
-        idempotency_key: str | None,
-        commits: bool,
-        which: int,
-    ) -> None:
+    def enqueue(self, new: list[dict[str, Any]], commits: bool, which: int) -> None:
         store = self.stores[which]
-        options: dict[str, Any] = {
-            "priority": priority,
-            "delay": delay,
-            "max_attempts": max_attempts,
-            "ordering_key": key,
-            "idempotency_key": idempotency_key,
-        }
-        holders = (i.id for i in self.items.values() if i.idempotency_key == idempotency_key)
-        holder = next(holders, None) if idempotency_key else None
+        ids: list[str] = []
         try:
             with store.transaction() as transaction:
-                item_id = store.enqueue(kind, [kind], transaction=transaction, **options)
+                ids += store.enqueue_many(
+                    (NewItem(payload="text", **one) for one in new), transaction=transaction
+                )
                 if not commits:
                     raise ZeroDivisionError
         except ZeroDivisionError:
-            assert holder or store.get(item_id) is None
+            assert all(item_id in self.items or store.get(item_id) is None for item_id in ids)
             return
-        if holder:
-            assert item_id == holder
-            return
-        assert item_id not in self.items
-        due_at = self.after(delay)
-        self.items[item_id] = Expected(
-            item_id, kind, key, priority, max_attempts, due_at, idempotency_key
-        )
+        for one, item_id in zip(new, ids, strict=True):
+            key = one["idempotency_key"]
+            holders = [i.id for i in self.items.values() if key and i.idempotency_key == key]
+            if holders:
+                assert [item_id] == holders
+                continue
+            assert item_id not in self.items
+            self.items[item_id] = Expected(
+                item_id,
+                one["kind"],
+                one["ordering_key"],
+                one["priority"],
+                one["max_attempts"],
+                self.after(one["delay"]),
+                key,
+            )
 
     # -- working -----------------------------------------------------------------------------
 
-    @rule(which=some_store, limit=st.sampled_from([1, 2, 100]), kinds=st.sampled_from([None, *KINDS]))
+    @rule(
+        which=some_store, limit=st.sampled_from([1, 2, 100]), kinds=st.sampled_from([None, *KINDS])
+    )
     def claim(self, which: int, limit: int, kinds: str | None) -> None:
         wanted = [kinds] if kinds else KINDS
         able = [i for i in self.items.values() if i.kind in wanted and self.may_run(i)]
@@ -246,6 +251,8 @@ class OutboxMachine(RuleBasedStateMachine):
         assert store.acknowledge(WORKER, [outcome]) == (set() if kept else {claim.item_id})
         if memory.get(claim.item_id) == claim:
             del memory[claim.item_id]
+        # Whatever came of it, the process still knows what it really holds.
+        self.heartbeat(which, [number])
 
     @precondition(lambda self: self.claims)
     @rule(
@@ -334,7 +341,9 @@ class OutboxMachine(RuleBasedStateMachine):
     @rule(number=some_item, which=some_store)
     def cancel(self, number: int, which: int) -> None:
         waiting = [item for item in self.items.values() if item.status in WAITING]
-        item = waiting[number % len(waiting)] if waiting and number % 4 else self.pick(number)
+        item = (
+            waiting[number % min(2, len(waiting))] if waiting and number % 4 else self.pick(number)
+        )
         waits = item.status in WAITING
         assert self.stores[which].cancel([item.id]) == waits
         if waits:
@@ -401,7 +410,6 @@ class OutboxMachine(RuleBasedStateMachine):
             assert stats.total(status) == sum(i.status is status for i in self.items.values())
         assert set(stats.paused) == self.paused
 
-
     def teardown(self) -> None:
         """In the end everything that was accepted can be worked off: nothing is stranded."""
         for kind in KINDS:
@@ -410,7 +418,9 @@ class OutboxMachine(RuleBasedStateMachine):
         for _ in range(len(self.items) + 1):
             running = [item for item in self.items.values() if item.status is RUNNING]
             for item in running:
-                claim = next(c for c in self.claims if (c.item_id, c.token) == (item.id, item.token))
+                claim = next(
+                    c for c in self.claims if (c.item_id, c.token) == (item.id, item.token)
+                )
                 outcome = Outcome(item.id, token=claim.token)
                 assert self.stores[0].acknowledge(WORKER, [outcome]) == set()
                 assert self.settle(claim, COMPLETED, 0)
@@ -434,7 +444,7 @@ def run(
 
 def test_memory() -> None:
     """In memory."""
-    run(MemoryStorage, 120)
+    run(MemoryStorage, 250)
 
 
 @pytest.mark.parametrize("optimistic", [False, True])
@@ -453,7 +463,7 @@ def test_postgresql(
     postgresql_engine: sa.Engine, emptied: Callable[[sa.Engine], sa.Engine]
 ) -> None:
     """On PostgreSQL."""
-    run(lambda clock: SqlAlchemyStorage(emptied(postgresql_engine), clock=clock), 30)
+    run(lambda clock: SqlAlchemyStorage(emptied(postgresql_engine), clock=clock), 40)
 
 
 def test_mariadb(mariadb_engine: sa.Engine, emptied: Callable[[sa.Engine], sa.Engine]) -> None:

@@ -75,15 +75,22 @@ def command(
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         wrapped = _wrapped(function, data=data)
-        lines = "\n\n".join(["[bold]Examples[/bold]", *(f"  {each}" for each in examples)])
-        app.command(name, help=_help(function), epilog=lines if examples else None)(wrapped)
+        lines = ["[bold]Examples[/bold]", *(f"  {_escaped(each)}" for each in examples)]
+        epilog = "\n".join(lines) if examples else None
+        app.command(name, help=_help(function), epilog=epilog)(wrapped)
         return function
 
     return decorate
 
 
 def _help(function: Callable[..., None]) -> str:
-    return inspect.getdoc(function) or ""
+    # Lines are wrapped for the terminal's width, not for ours.
+    paragraphs = (inspect.getdoc(function) or "").split("\n\n")
+    return "\n\n".join(_escaped(" ".join(each.split())) for each in paragraphs)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", "\\[")
 
 
 def _wrapped(function: Callable[..., None], *, data: bool) -> Callable[..., None]:

@@ -45,6 +45,11 @@ class Session:
         """The settings. Raises `ConfigError`."""
         return load_settings(self.file, self.flags)
 
+    def set_flag(self, name: str, value: Any) -> None:
+        """Let *value* be the setting *name*; to be called before a kernel is made."""
+        self.flags[name] = value
+        self.__dict__.pop("settings", None)
+
     @cached_property
     def app(self) -> Any:
         """What the setting ``app`` names, imported now; None without one."""

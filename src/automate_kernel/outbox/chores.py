@@ -37,7 +37,9 @@ class Chores:
     def run(self) -> None:
         """Work until the worker stops."""
         # Workers that were started together must not all reap at the same moment.
-        due = {chore.name: time.monotonic() + chore.seconds * random.random() for chore in self._chores}
+        due = {
+            chore.name: time.monotonic() + chore.seconds * random.random() for chore in self._chores
+        }
         while due and not self._stopping.wait(max(0.0, min(due.values()) - time.monotonic())):
             for chore in self._chores:
                 if due[chore.name] <= time.monotonic():
@@ -79,9 +81,7 @@ def keep_trying(work: Callable[[], T], stopping: threading.Event | None, what: s
     return retrying(work)
 
 
-def try_for(
-    seconds: float, work: Callable[[], T], what: str, *, until: Callable[[], bool]
-) -> T:
+def try_for(seconds: float, work: Callable[[], T], what: str, *, until: Callable[[], bool]) -> T:
     """Call *work* until its database has no failure, *until* is true or *seconds* have passed."""
     from tenacity import Retrying, retry_if_exception_type, stop_after_delay, stop_any
     from tenacity import wait_random_exponential

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable
 
 from .handlers import Acknowledged, Describe, Handler, Result, aexecute, execute, failed
 from .item import OutboxItem
+from .stats import WorkerStats
 from .store import OutboxStore
-from .worker import WorkerStats, default_worker_id, describe_error
+from .worker import default_worker_id, describe_error
 
 __all__ = ["run_inline"]
 

@@ -105,7 +105,9 @@ class OutboxItem:
 
     def __repr__(self) -> str:
         # Without payload and error text: a repr ends in logs.
-        return f"<OutboxItem {self.id} {self.kind} {self.status.value} attempt {self.attempt_count}>"
+        return (
+            f"<OutboxItem {self.id} {self.kind} {self.status.value} attempt {self.attempt_count}>"
+        )
 
 
 @dataclass(slots=True)

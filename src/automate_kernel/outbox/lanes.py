@@ -29,7 +29,9 @@ def enter(rows: Rows, claimed: Sequence[Row], token: str) -> set[str]:
         if not _overtaken(rows, key, first[key]["id"])
     ]
     rows.insert(LANE, wanted)
-    lanes = rows.select(LANE, [Where("ordering_key", "in", [lane["ordering_key"] for lane in wanted])])
+    lanes = rows.select(
+        LANE, [Where("ordering_key", "in", [lane["ordering_key"] for lane in wanted])]
+    )
     entered = {lane["item_id"] for lane in lanes if lane["lease_token"] == token}
     return {row["id"] for row in claimed} - entered
 

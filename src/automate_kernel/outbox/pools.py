@@ -7,7 +7,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from queue import SimpleQueue
 from typing import Any, Protocol
 
@@ -179,21 +178,19 @@ class LoopPool:
 
     def stop(self) -> None:
         """Cancel what runs and end the loop."""
-        cancelling = asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop)
-        try:
-            cancelling.result(_STOP_SECONDS)
-        except FutureTimeoutError:
+        self._loop.call_soon_threadsafe(lambda: self._loop.create_task(self._end()))
+        self._thread.join(_STOP_SECONDS)
+        if self._thread.is_alive():
             logger.warning("an async handler blocks the event loop, which is left behind")
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(_STOP_SECONDS if cancelling.done() else 0)
-        if not self._thread.is_alive():
+        else:
             self._loop.close()
 
-    async def _cancel_all(self) -> None:
+    async def _end(self) -> None:
         for running in list(self._running):
             running.cancel()
         if self._running:
             await asyncio.wait(list(self._running), timeout=_STOP_SECONDS / 2)
+        self._loop.stop()
 
 
 def pools_for(

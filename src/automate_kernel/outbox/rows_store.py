@@ -204,14 +204,14 @@ class RowsOutboxStore(Control, OutboxStore):
             skip_locked=self.skip_locked,
         )
 
-    def _admit(
-        self, rows: Rows, taken: list[Row], token: str, paused: frozenset[str]
-    ) -> list[Row]:
+    def _admit(self, rows: Rows, taken: list[Row], token: str, paused: frozenset[str]) -> list[Row]:
         """Those of *taken* that may run now; the others go back to wait for their reason."""
         if suspects := sorted({row["kind"] for row in taken} & paused):
             # What is remembered may be old, and nobody would wake what is parked after a resume:
             # locked, the pause can't end before the parked items can be seen.
-            found = rows.select(PAUSE, [Where("kind", "in", suspects)], order_by=("kind",), lock=True)
+            found = rows.select(
+                PAUSE, [Where("kind", "in", suspects)], order_by=("kind",), lock=True
+            )
             paused = frozenset(row["kind"] for row in found)
         parked = {row["id"] for row in taken if row["kind"] in paused}
         self._put_back(rows, [row for row in taken if row["id"] in parked], "resume")
@@ -250,7 +250,9 @@ class RowsOutboxStore(Control, OutboxStore):
         with self.storage.begin() as rows:
             for token, ids in _by_token(held.items()):
                 where = _fence(ids, token)
-                if rows.update(OUTBOX, where, {"lease_expires_at": Now(self.lease_seconds)}) < len(ids):
+                if rows.update(OUTBOX, where, {"lease_expires_at": Now(self.lease_seconds)}) < len(
+                    ids
+                ):
                     still = rows.select(OUTBOX, where, columns=("id",))
                     lost |= set(ids) - {row["id"] for row in still}
         return lost

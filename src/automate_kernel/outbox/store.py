@@ -101,9 +101,7 @@ class OutboxStore(ABC):
 
         Raises `PayloadError` for a payload that can't be stored, in the caller's transaction.
         """
-        item = NewItem(
-            kind, payload, delay=delay, run_at=run_at, priority=priority, **options
-        )
+        item = NewItem(kind, payload, delay=delay, run_at=run_at, priority=priority, **options)
         return self.enqueue_many([item], transaction=transaction)[0]
 
     async def aenqueue(
@@ -208,7 +206,9 @@ class OutboxStore(ABC):
         outcome = Outcome(str(item_id), ItemStatus.FAILED, 0.0, str(error_code), error, token)
         self._finish(worker_id, outcome, transaction)
 
-    def snooze(self, item_id: str, worker_id: str, delay: float, *, transaction: Any = None) -> None:
+    def snooze(
+        self, item_id: str, worker_id: str, delay: float, *, transaction: Any = None
+    ) -> None:
         """Put an item back for *delay* seconds without spending its attempt."""
         self._finish(worker_id, Outcome(str(item_id), ItemStatus.PENDING, delay), transaction)
 

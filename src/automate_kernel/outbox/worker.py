@@ -27,6 +27,7 @@ from .flag import Flag
 from .handlers import Acknowledged, Handler, Result, _draining, aexecute, execute, failed
 from .item import ItemStatus, new_id
 from .pools import Pool, Task, pools_for
+from .stats import WorkerStats
 from .store import Outcome, OutboxStore
 
 __all__ = ["Worker", "WorkerStats", "default_worker_id"]
@@ -41,30 +42,6 @@ _Ended = tuple[Task, Result]
 def default_worker_id() -> str:
     """A name that tells host and process, and that no other worker has."""
     return f"{socket.gethostname()}-{os.getpid()}-{new_id()[-6:]}"[:200]
-
-
-@dataclass(slots=True)
-class WorkerStats:
-    """What a worker has done since it started."""
-
-    completed: int = 0
-    retried: int = 0
-    failed: int = 0
-    lost: int = 0
-
-    def count(self, outcome: Outcome) -> None:
-        """Add an outcome that was recorded."""
-        if outcome.status is ItemStatus.COMPLETED:
-            self.completed += 1
-        elif outcome.status is ItemStatus.FAILED:
-            self.failed += 1
-        elif outcome.status is ItemStatus.RETRY:
-            self.retried += 1
-
-    @property
-    def total(self) -> int:
-        """All outcomes."""
-        return self.completed + self.retried + self.failed + self.lost
 
 
 def describe_error(error: BaseException) -> str:
@@ -137,8 +114,10 @@ class Worker:
             thread.start()
         try:
             self._fetch()
+        except BaseException:
+            self._abandoning.set()  # after a KeyboardInterrupt too nothing may be left leased
+            raise
         finally:
-            # After an error or a KeyboardInterrupt too: nothing may be left leased.
             self._stopping.set()
             try:
                 self._drain()
@@ -274,7 +253,9 @@ class Worker:
             left = {key: task for key, task in self._held.items() if not task.ended}
         if left:
             logger.warning("handing back %d items that are not finished", len(left))
-            keep_trying(lambda: self.store.release(list(left), self.worker_id), None, "handing back")
+            keep_trying(
+                lambda: self.store.release(list(left), self.worker_id), None, "handing back"
+            )
         for task in left.values():
             task.lost = True
 

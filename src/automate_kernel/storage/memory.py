@@ -200,9 +200,7 @@ class _MemoryRows:
         columns: Sequence[str] = (),
     ) -> list[Row]:
         found = self._find(table, where, order_by, limit)
-        return [
-            {name: copy.deepcopy(row[name]) for name in (columns or row)} for row in found
-        ]
+        return [{name: copy.deepcopy(row[name]) for name in (columns or row)} for row in found]
 
     def take(
         self,
@@ -220,9 +218,7 @@ class _MemoryRows:
     def _change(self, table: str, row: Row, changes: Mapping[str, Any]) -> Row:
         new = dict(row)
         for name, value in changes.items():
-            new[name] = (
-                row[name] + value.amount if isinstance(value, Plus) else self._value(value)
-            )
+            new[name] = row[name] + value.amount if isinstance(value, Plus) else self._value(value)
         self._put(table, new)
         return new
 
@@ -249,5 +245,3 @@ class _MemoryRows:
             group = tuple(row[name] for name in by)
             counts[group] = counts.get(group, 0) + 1
         return [dict(zip((*by, "n"), (*group, n))) for group, n in counts.items()]
-
-

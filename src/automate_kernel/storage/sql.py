@@ -247,7 +247,9 @@ class SqlRows:
         sql = f"SELECT {', '.join([*map(self._read_one, columns), 'count(*)'])}"
         sql += f" FROM {self._name(table)}" + statement.where(spec, where)
         sql += f" GROUP BY {self._list(by)}" if by else ""
-        return _decode([*columns, Column("n", "int")], self.run(sql, statement.parameters, fetch=True))
+        return _decode(
+            [*columns, Column("n", "int")], self.run(sql, statement.parameters, fetch=True)
+        )
 
     # -- parts of statements -----------------------------------------------------------------
 
@@ -391,7 +393,9 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
 
 def _decode(columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> list[Row]:
     names = [column.name for column in columns]
-    decoders = [(column.name, _DECODERS[column.type]) for column in columns if column.type in _DECODERS]
+    decoders = [
+        (column.name, _DECODERS[column.type]) for column in columns if column.type in _DECODERS
+    ]
     decoded = []
     for values in rows:
         row = dict(zip(names, values))

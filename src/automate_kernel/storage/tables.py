@@ -129,7 +129,9 @@ TABLES: dict[str, Table] = {
             (
                 Index("automate_outbox_ready", ("sort_at", "id"), (("waiting_for", "worker"),)),
                 Index("automate_outbox_later", ("next_attempt_at",), (("waiting_for", "time"),)),
-                Index("automate_outbox_lease", ("lease_expires_at",), (("lease_expires_at", None),)),
+                Index(
+                    "automate_outbox_lease", ("lease_expires_at",), (("lease_expires_at", None),)
+                ),
                 Index(
                     "automate_outbox_ordering",
                     ("ordering_key", "id"),
@@ -212,11 +214,7 @@ TABLES: dict[str, Table] = {
                 Column("next_attempt_at", "time", null=True),
                 Column("completed_at", "time", null=True),
             ),
-            (
-                Index(
-                    "automate_step_once", ("execution_id", "step_id", "position"), unique=True
-                ),
-            ),
+            (Index("automate_step_once", ("execution_id", "step_id", "position"), unique=True),),
         ),
         Table(
             DELIVERY,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +22,8 @@ from .program import Program
 from .state import ExecutionEndedError, ExecutionStore, Loaded
 
 __all__ = ["EVENT", "Invoke", "Runner"]
+
+logger = logging.getLogger(__name__)
 
 EVENT = "automate.event"
 """The kind of the outbox item that is an event."""
@@ -43,7 +46,7 @@ class Runner:
     The handlers of events and executions.
 
     *programs* gives the compiled workflow of a definition's id, *listening* those that an event
-    may start, *sender* is who the signals come from.
+    starts if their condition holds, *sender* is who the signals come from.
     """
 
     def __init__(
@@ -67,13 +70,24 @@ class Runner:
     # -- events ------------------------------------------------------------------------------
 
     def handle_event(self, item: OutboxItem) -> Acknowledged:
-        """Begin an execution of each workflow that the event starts; all, once, or none."""
+        """
+        Begin an execution of each workflow that the event starts; all, once, or none.
+
+        A workflow whose condition can't be rendered holds up no other, but the item is FAILED: put
+        back to wait once the workflow is mended, it starts what it has not started.
+        """
         event = Event.from_json({**item.payload, "id": item.id, "tenant_id": item.tenant_id})
-        starting = [program.workflow for program in self._listening(event)]
+        starting, outcome = [], Outcome(item.id, token=item.lease_token)
+        for program in self._listening(event):
+            try:
+                if program.starts_on(event):
+                    starting.append(program.workflow)
+            except AutomateError as error:
+                outcome = _refused(item, program.workflow.name, error)
         with self.store.holding(item) as rows:
             for workflow in starting:
                 self.store.start(rows, workflow, event, priority=item.priority)
-            self._finish(item, Outcome(item.id, token=item.lease_token), rows)
+            self._finish(item, outcome, rows)
         signals.emit(signals.event_received, self._sender, event=event)
         return Acknowledged()
 
@@ -255,6 +269,12 @@ class _Drive:
         if turn.wait is None:
             return Outcome(item.id, token=item.lease_token)
         return Outcome(item.id, ItemStatus.PENDING, turn.wait, token=item.lease_token)
+
+
+def _refused(item: OutboxItem, workflow: str, error: AutomateError) -> Outcome:
+    text = f"the condition that starts workflow {workflow!r}: {error.message}"
+    logger.error("event %s: %s", item.id, text)
+    return Outcome(item.id, ItemStatus.FAILED, 0.0, str(error.code), text, item.lease_token)
 
 
 def _error(code: str | None, message: str | None) -> AutomateError:

@@ -6,8 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from ...outbox import ItemStatus, NewItem, OutboxStore
-from ..clock import FakeClock
+from automate_kernel.outbox import ItemStatus, NewItem, OutboxStore
+from automate_kernel.testing.clock import FakeClock
+
 from .hooks import StoreHooks
 
 __all__ = ["ClaimingContract"]
@@ -17,7 +18,7 @@ class ClaimingContract(StoreHooks):
     """How items are claimed."""
 
     def test_claim_leases_the_item(self, store: OutboxStore, clock: FakeClock) -> None:
-        """A claimed item runs, has spent an attempt, and belongs to its worker until the lease ends."""
+        """A claimed item runs, has spent an attempt, and is its worker's until the lease ends."""
         item_id = store.enqueue("k")
         item = self.claim_one(store, "worker-1")
         assert (item.id, item.status, item.attempt_count) == (item_id, ItemStatus.RUNNING, 1)

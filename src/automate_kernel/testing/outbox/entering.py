@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from ...errors import PayloadError
-from ...outbox import ItemStatus, NewItem, OutboxStore
+from automate_kernel.errors import PayloadError
+from automate_kernel.outbox import ItemStatus, NewItem, OutboxStore
+
 from .hooks import StoreHooks
 
 __all__ = ["EnteringContract", "RefusalContract"]
@@ -72,7 +73,7 @@ BAD_OPTIONS: dict[str, dict[str, Any]] = {
     "long ordering key": {"ordering_key": "k" * 201},
     "NUL in the tenant": {"tenant_id": "\x00"},
     "headers that are no JSON": {"headers": {"trace": b"00"}},
-    "no time zone": {"run_at": datetime(2026, 1, 1)},  # noqa: DTZ001
+    "no time zone": {"run_at": datetime(2026, 1, 1)},  # noqa: DTZ001 - the very thing
     "the end of time": {"run_at": datetime.max.replace(tzinfo=timezone.utc), "priority": -9},
     "the beginning of time": {"run_at": datetime.min.replace(tzinfo=timezone.utc), "priority": 9},
     "delay NaN": {"delay": float("nan")},

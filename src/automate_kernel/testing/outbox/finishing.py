@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 
-from ...errors import LeaseLostError
-from ...outbox import ItemStatus, NewItem, Outcome, OutboxStore
-from ..clock import FakeClock
+from automate_kernel.errors import LeaseLostError
+from automate_kernel.outbox import ItemStatus, NewItem, OutboxStore, Outcome
+from automate_kernel.testing.clock import FakeClock
+
 from .hooks import StoreHooks
 
 __all__ = ["FencingContract", "FinishingContract"]
@@ -56,7 +58,11 @@ class FinishingContract(StoreHooks):
             store.mark_retry(item_id, "worker", delay, "UNAVAILABLE", "try later")
             item = self.see(store, item_id)
             assert (item.status, item.last_error_code) == (ItemStatus.RETRY, "UNAVAILABLE")
-            assert (item.lease_owner, item.lease_expires_at, item.completed_at) == (None, None, None)
+            assert (item.lease_owner, item.lease_expires_at, item.completed_at) == (
+                None,
+                None,
+                None,
+            )
             clock.advance(29)
             assert store.claim_batch("worker") == []
             clock.advance(1)
@@ -212,12 +218,13 @@ class FencingContract(StoreHooks):
         self.claim_one(store, "worker-1")
         self.expire(store, clock)
         self.claim_one(new_process, "worker-1")
-        for late in (
+        calls: tuple[Callable[[], None], ...] = (
             lambda: store.mark_success(item_id, "worker-1"),
             lambda: store.mark_retry(item_id, "worker-1", 0),
             lambda: store.mark_failed(item_id, "worker-1"),
             lambda: store.snooze(item_id, "worker-1", 0),
-        ):
+        )
+        for late in calls:
             with pytest.raises(LeaseLostError):
                 late()
         assert store.extend([item_id], "worker-1") == {item_id}
@@ -261,12 +268,13 @@ class FencingContract(StoreHooks):
         tokens = {item.id: item.lease_token for item in store.claim_batch("worker")}
         store.mark_success(done, "worker", token=tokens[done])
         store.mark_failed(failed, "worker", "INTERNAL", "broke", token=tokens[failed])
-        for late in (
+        calls: tuple[Callable[[], None], ...] = (
             lambda: store.mark_failed(done, "worker", token=tokens[done]),
             lambda: store.mark_retry(done, "worker", 0, token=tokens[done]),
             lambda: store.mark_success(failed, "worker", token=tokens[failed]),
             lambda: store.mark_retry(failed, "worker", 0, token=tokens[failed]),
-        ):
+        )
+        for late in calls:
             with pytest.raises(LeaseLostError):
                 late()
         assert store.extend([done, failed], "worker") == {done, failed}

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ...outbox import ItemStatus, OutboxItem, OutboxStore
-from ..clock import FakeClock
+from automate_kernel.outbox import ItemStatus, OutboxItem, OutboxStore
+from automate_kernel.testing.clock import FakeClock
 
 __all__ = ["StoreHooks"]
 
@@ -25,7 +25,7 @@ class StoreHooks:
     supports_transactions = True
     """Whether items can be enqueued and finished in the host's transaction."""
     supports_waiting = True
-    """Whether competing calls wait for each other. If not, one of them may fail and be retryable."""
+    """Whether competing calls wait for each other; if not, one may fail and be retryable."""
     supports_ordering_keys = True
     supports_ageing = True
     """Whether an old item goes before a new one of higher priority in the end."""

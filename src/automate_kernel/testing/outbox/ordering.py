@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ...outbox import NewItem, OutboxStore
-from ..clock import FakeClock
+from automate_kernel.outbox import NewItem, OutboxStore
+from automate_kernel.testing.clock import FakeClock
+
 from .hooks import StoreHooks
 
 __all__ = ["OrderingContract"]

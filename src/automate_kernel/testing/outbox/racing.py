@@ -7,12 +7,13 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
-from ...outbox import ItemStatus, NewItem, Outcome, OutboxItem, OutboxStore
-from ...errors import StorageError
+from automate_kernel.errors import StorageError
+from automate_kernel.outbox import ItemStatus, NewItem, OutboxItem, OutboxStore, Outcome
+
 from .hooks import StoreHooks
 
 __all__ = ["RacingContract"]
@@ -33,15 +34,15 @@ class RacingContract(StoreHooks):
             other = store
         return [store, other] * (WORKERS // 2)
 
-    def insist(self, call: Callable[[], T]) -> T:
+    def insist(self, call: Callable[..., T], *arguments: Any) -> T:
         """Call as a worker does: again, if it collided with another."""
         for _ in range(0 if self.supports_waiting else 20):
             try:
-                return call()
+                return call(*arguments)
             except StorageError as error:
                 if not error.retryable:
                     raise
-        return call()
+        return call(*arguments)
 
     def race(self, store: OutboxStore, run: Callable[[OutboxStore, str], None]) -> None:
         """Run *run* in all threads at once; what one of them raises is raised here."""
@@ -65,7 +66,7 @@ class RacingContract(StoreHooks):
         total: int,
         limit: int,
         begin: Callable[[OutboxItem], None],
-        end: Callable[[OutboxItem], None] = lambda item: None,
+        end: Callable[[OutboxItem], Any] = id,
     ) -> None:
         """Claim and finish with all threads until *total* items are done."""
         done: list[str] = []
@@ -74,13 +75,13 @@ class RacingContract(StoreHooks):
             deadline = time.monotonic() + PATIENCE_SECONDS
             while len(done) < total:
                 assert time.monotonic() < deadline, f"only {len(done)} of {total} got done"
-                items = self.insist(lambda: mine.claim_batch(worker_id, limit))
+                items = self.insist(mine.claim_batch, worker_id, limit)
                 for item in items:
                     begin(item)
                 for item in items:
                     end(item)
                 outcomes = [Outcome(item.id, token=item.lease_token) for item in items]
-                assert self.insist(lambda: mine.acknowledge(worker_id, outcomes)) == set()
+                assert self.insist(mine.acknowledge, worker_id, outcomes) == set()
                 done.extend(item.id for item in items)
 
         self.race(store, run)
@@ -134,11 +135,10 @@ class RacingContract(StoreHooks):
 
         def run(mine: OutboxStore, worker_id: str) -> None:
             if worker_id in ("worker-0", "worker-1"):
-                for item_id in ids[::-1]:
-                    cancelled.append(self.insist(lambda: mine.cancel([item_id])))  # noqa: B023
+                cancelled.extend(self.insist(mine.cancel, [item_id]) for item_id in ids[::-1])
             else:
                 for _ in range(15):
-                    claimed.extend(self.insist(lambda: self.claim_ids(mine, worker_id, 3)))
+                    claimed.extend(self.insist(self.claim_ids, mine, worker_id, 3))
 
         self.race(store, run)
         found = Counter(self.statuses(store, ids))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from ...errors import LeaseLostError
-from ...outbox import ItemStatus, NewItem, OutboxReaper, OutboxStore
-from ..clock import FakeClock
+from automate_kernel.errors import LeaseLostError
+from automate_kernel.outbox import ItemStatus, NewItem, OutboxReaper, OutboxStore
+from automate_kernel.testing.clock import FakeClock
+
 from .hooks import LONG_SECONDS, StoreHooks
 
 __all__ = ["RecoveringContract"]
@@ -115,7 +116,7 @@ class RecoveringContract(StoreHooks):
         clock.advance(store.lease_seconds + 1)
         bites = [[item.id for item in store.reap(2).retried] for _ in range(4)]
         assert [len(bite) for bite in bites] == [2, 2, 1, 0]
-        assert sorted(sum(bites, [])) == sorted(ids)
+        assert sorted(item_id for bite in bites for item_id in bite) == sorted(ids)
 
     def test_grace(self, store: OutboxStore, clock: FakeClock) -> None:
         """*grace_seconds* after the lease's end pass before an item is recovered."""

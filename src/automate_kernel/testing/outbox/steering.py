@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from ...errors import LeaseLostError
-from ...outbox import ItemStatus, NewItem, OutboxStore
-from ..clock import FakeClock
+from automate_kernel.errors import LeaseLostError
+from automate_kernel.outbox import ItemStatus, NewItem, OutboxStore
+from automate_kernel.testing.clock import FakeClock
+
 from .finishing import UNKNOWN_ID
 from .hooks import StoreHooks
 
@@ -19,7 +20,8 @@ class SteeringContract(StoreHooks):
     def one_of_each(self, store: OutboxStore) -> dict[str, str]:
         """An item in every state: PENDING, RUNNING, RETRY, COMPLETED, FAILED, CANCELLED."""
         names = ("RUNNING", "RETRY", "COMPLETED", "FAILED")
-        ids = dict(zip(names, store.enqueue_many(NewItem("k", name) for name in names)))
+        new = [NewItem("k", name) for name in names]
+        ids = dict(zip(names, store.enqueue_many(new), strict=True))
         store.claim_batch("worker")
         store.mark_retry(ids["RETRY"], "worker", 3600)
         store.mark_success(ids["COMPLETED"], "worker")

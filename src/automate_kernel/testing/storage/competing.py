@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from ...storage import Plus, Storage, Where
-from ...storage.tables import LANE, STEP
+from automate_kernel.storage import Plus, Storage, Where
+from automate_kernel.storage.tables import LANE, STEP
+
 from .hooks import StorageHooks, new_id, positions, step
 
 __all__ = ["CompetingContract"]

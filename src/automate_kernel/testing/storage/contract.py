@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ...storage import Storage
-from ...storage.tables import DELIVERY, STEP
+from automate_kernel.storage import Storage
+from automate_kernel.storage.tables import DELIVERY, STEP
+
 from .competing import PATIENCE_SECONDS, CompetingContract
 from .hooks import StorageHooks, positions, step
 from .reading import ClockContract, ReadingContract

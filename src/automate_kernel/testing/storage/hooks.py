@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from ...storage import Row, Storage
-from ...storage.tables import STEP
-from ..clock import FakeClock
+from automate_kernel.storage import Row, Storage
+from automate_kernel.storage.tables import STEP
+from automate_kernel.testing.clock import FakeClock
 
 __all__ = ["T0", "StorageHooks", "new_id", "positions", "step"]
 

@@ -6,10 +6,11 @@ from datetime import timedelta, timezone
 
 import pytest
 
-from ...storage import Now, Plus, Storage, Where
-from ...storage import sql as sql_module
-from ...storage.tables import PAUSE, STEP
-from ..clock import FakeClock
+from automate_kernel.storage import Now, Plus, Storage, Where
+from automate_kernel.storage import sql as sql_module
+from automate_kernel.storage.tables import PAUSE, STEP
+from automate_kernel.testing.clock import FakeClock
+
 from .hooks import T0, StorageHooks, new_id, positions, step
 
 __all__ = ["ClockContract", "ReadingContract"]
@@ -61,7 +62,7 @@ class ReadingContract(StorageHooks):
         """A condition means the same to select, count, update and delete."""
         two = {"error_code": "B", "started_at": T0}
         four = {"error_code": "D", "started_at": T0 + timedelta(microseconds=1)}
-        self.add(storage, *(step(n, **{"error_code": None}) for n in (1, 3)))
+        self.add(storage, *(step(n, error_code=None) for n in (1, 3)))
         self.add(storage, step(2, **two), step(4, **four))
         with storage.begin() as rows:
             assert positions(rows.select(STEP, [where], order_by=("id",))) == expected

@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
-from ...storage import Now, Plus, Rows, Storage, Where
-from ...storage.tables import PAUSE, STEP
+from automate_kernel.storage import Now, Plus, Rows, Storage, Where
+from automate_kernel.storage.tables import PAUSE, STEP
+
 from .hooks import T0, StorageHooks, new_id, positions, step
 
 __all__ = ["WritingContract"]
@@ -103,7 +104,7 @@ class WritingContract(StorageHooks):
             with storage.begin(transaction) as rows:
                 rows.insert(STEP, [step(2)])
             with storage.begin(transaction) as rows:
-                # Where a savepoint guards a duplicate, releasing it may commit all that came before.
+                # A savepoint against duplicates may, once released, commit all that came before.
                 assert rows.insert(STEP, [step(1), step(3)]) == 1
                 rows.select(STEP, lock=True)
                 rows.take(STEP, [], order_by=("id",), limit=1, changes={"status": "RUNNING"})

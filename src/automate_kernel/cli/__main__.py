@@ -1,0 +1,8 @@
+"""``python -m automate_kernel.cli``."""
+
+from __future__ import annotations
+
+from .entry import main
+
+if __name__ == "__main__":
+    main()

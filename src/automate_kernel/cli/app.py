@@ -1,0 +1,44 @@
+"""The commands of ``automate``, put together."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .commands import config, db, demo, doctor, emit, executions, outbox, outbox_items
+from .commands import plugins, run, secrets, worker, workflow
+from .version import version_line
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="automate",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    epilog="Begin with [bold]automate demo[/bold]. Each command has examples in its --help.\n\n"
+    "Exit codes: 0 done, 1 the work failed, 2 wrong usage or configuration.",
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(version_line())
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Run automations durably, from your own database: workflows, webhooks, workers."""
+
+
+for _subject in (
+    demo, run, worker, emit, workflow, executions, outbox, plugins, secrets, doctor, config, db,
+):  # fmt: skip
+    _subject.add_to(app)

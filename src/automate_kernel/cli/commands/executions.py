@@ -1,0 +1,145 @@
+"""``automate executions``: look at executions, cancel and resume them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ...errors import AutomateError, ErrorCodes
+from ..command import Context, command, group
+from ..failures import WorkFailedError
+
+if TYPE_CHECKING:
+    from ...workflows.execution import Execution
+
+__all__ = ["add_to"]
+
+_Id = Annotated[str, typer.Argument(help="The execution's id.", metavar="ID")]
+_Ids = Annotated[list[str], typer.Argument(help="The executions' ids.", metavar="ID…")]
+_Limit = Annotated[int, typer.Option("--limit", "-n", help="How many.", min=1, max=10_000)]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    own = group("executions", "Look at executions of workflows, cancel and resume them.")
+    command(
+        own,
+        "ls",
+        data=True,
+        examples=(
+            "automate executions ls",
+            "automate executions ls --status FAILED --workflow order-notify",
+            "automate executions ls --json | jq -r '.[].id'",
+        ),
+    )(ls)
+    command(
+        own,
+        "show",
+        data=True,
+        examples=("automate executions show 0193f0c2-…", "automate executions show ID --json"),
+    )(show)
+    command(own, "cancel", data=True, examples=("automate executions cancel ID",))(cancel)
+    command(own, "resume", data=True, examples=("automate executions resume ID",))(resume)
+    app.add_typer(own)
+
+
+def ls(
+    context: Context,
+    status: Annotated[
+        str | None, typer.Option(help="PENDING, RUNNING, COMPLETED, FAILED or CANCELLED.")
+    ] = None,
+    workflow: Annotated[str | None, typer.Option(help="The workflow's name.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="The tenant.")] = None,
+    limit: _Limit = 20,
+) -> None:
+    """List executions, the newest first."""
+    from ...workflows.execution import ExecutionStatus
+    from ..inputs import one_of
+    from ..views import execution_data, show_executions
+
+    wanted = one_of(status, ExecutionStatus, "--status")
+    found = context.session.plain.executions.find(
+        status=wanted, workflow=workflow, tenant_id=tenant, limit=limit
+    )
+    context.out.data([execution_data(each) for each in found])
+    show_executions(context.out, found)
+
+
+def show(context: Context, execution_id: _Id) -> None:
+    """Show an execution: its event, its steps with their attempts, and its picture."""
+    from ...workflows.graph import to_text
+    from ..output import as_json, seconds, time_of
+    from ..views import execution_data, show_steps, statuses_of
+
+    out, kernel = context.out, context.session.plain
+    execution = _get(context, execution_id)
+    out.data(execution_data(execution))
+    if out.json:
+        return
+    error = f"{execution.error_code}: {execution.error}" if execution.error else None
+    out.fields(
+        (
+            ("id", execution.id),
+            ("workflow", execution.name),
+            ("status", execution.status.value),
+            ("started", time_of(execution.created_at)),
+            ("took", seconds(execution.duration_seconds)),
+            ("error", error),
+            ("event", f"{execution.event.name} ({execution.event.type}, {execution.event.id})"),
+            ("payload", as_json(execution.event.payload)),
+            ("output", None if execution.output is None else as_json(execution.output)),
+        )
+    )
+    out.line()
+    definition = kernel.executions.definition(execution.definition_id)
+    out.line(to_text(definition, statuses_of(execution)))
+    show_steps(out, execution.steps)
+
+
+def _get(context: Context, execution_id: str) -> Execution:
+    from uuid import UUID
+
+    try:
+        found = context.session.plain.executions.get(str(UUID(execution_id)))
+    except ValueError:
+        found = None
+    if found is None:
+        raise AutomateError(
+            ErrorCodes.NOT_FOUND,
+            f"there is no execution {execution_id!r}",
+            hint="automate executions ls lists them",
+        )
+    return found
+
+
+def cancel(context: Context, execution_ids: _Ids) -> None:
+    """
+    End executions as CANCELLED.
+
+    A step that runs is not interrupted, but nothing follows it.
+    """
+    _each(context, execution_ids, "cancel", "cancelled")
+
+
+def resume(context: Context, execution_ids: _Ids) -> None:
+    """Run failed executions again, from the steps that failed. A worker does it."""
+    _each(context, execution_ids, "resume", "resumed")
+
+
+def _each(context: Context, execution_ids: list[str], what: str, done: str) -> None:
+    out, store = context.out, context.session.plain.executions
+    results: dict[str, bool] = {}
+    for each in execution_ids:
+        execution = _get(context, each)
+        results[execution.id] = getattr(store, what)(execution.id)
+        if results[execution.id]:
+            out.line(f"{execution.id} {done}")
+        else:
+            out.note(f"{execution.id} is {execution.status.value}: not {done}")
+    out.data({key: done if changed else "unchanged" for key, changed in results.items()})
+    if not all(results.values()):
+        only = "failed ones" if what == "resume" else "ones that have not ended"
+        raise WorkFailedError(
+            ErrorCodes.FAILED_PRECONDITION, f"not all were {done}", hint=f"only {only} can be"
+        )

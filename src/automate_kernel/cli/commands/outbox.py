@@ -1,0 +1,118 @@
+"""``automate outbox``: look at the outbox, pause, clean and repair it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ..command import Context, command, group
+from ..inputs import confirm, duration
+from ..output import seconds
+from . import outbox_items
+
+__all__ = ["add_to"]
+
+_Kind = Annotated[str, typer.Argument(help="The kind of item: automate.event.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    own = group("outbox", "Look at the outbox, requeue, cancel, pause and clean.")
+    command(own, "stats", data=True, examples=("automate outbox stats",))(stats)
+    outbox_items.add_to_group(own)
+    command(
+        own,
+        "purge",
+        data=True,
+        examples=("automate outbox purge --older-than 30d --yes",),
+    )(purge)
+    command(
+        own,
+        "pause",
+        data=True,
+        examples=('automate outbox pause mail.send --reason "the mail server is down"',),
+    )(pause)
+    command(own, "resume", data=True, examples=("automate outbox resume mail.send",))(resume)
+    command(
+        own,
+        "reap",
+        data=True,
+        examples=("automate outbox reap", "automate outbox reap --stale-seconds 600"),
+    )(reap)
+    app.add_typer(own)
+
+
+def stats(context: Context) -> None:
+    """Count the items of each kind by state, and tell how late the oldest due one is."""
+    found = context.session.plain.outbox.stats()
+    context.out.data(
+        {
+            "counts": found.counts,
+            "oldest_due_seconds": found.oldest_due_seconds,
+            "paused": list(found.paused),
+        }
+    )
+    states = ("PENDING", "RETRY", "RUNNING", "COMPLETED", "FAILED", "CANCELLED")
+    context.out.table(
+        ("KIND", *states),
+        [(kind, *(of.get(state, 0) for state in states)) for kind, of in found.counts.items()],
+        empty="the outbox is empty",
+    )
+    late = found.oldest_due_seconds
+    context.out.line(f"oldest due item: {'none' if late is None else seconds(late) + ' late'}")
+    if found.paused:
+        context.out.line(f"paused: {', '.join(found.paused)}", "yellow")
+
+
+def purge(
+    context: Context,
+    older_than: Annotated[
+        str, typer.Option(help="Since when they must be finished: 30d, 12h.", metavar="DURATION")
+    ],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+) -> None:
+    """Delete items that finished long ago. Executions and their steps stay."""
+    age = duration(older_than, "--older-than")
+    confirm(f"Delete every item that finished more than {older_than} ago?", yes=yes)
+    outbox, total = context.session.plain.outbox, 0
+    with context.out.working("deleting"):
+        while deleted := outbox.purge(older_than_seconds=age):
+            total += deleted
+    context.out.data({"purged": total})
+    context.out.line(f"{total} items deleted")
+
+
+def pause(
+    context: Context,
+    kind: _Kind,
+    reason: Annotated[str, typer.Option(help="Why, for whoever wonders.")] = "",
+) -> None:
+    """Stop all workers from claiming items of a kind, until resume."""
+    context.session.plain.outbox.pause(kind, reason)
+    context.out.data({"kind": kind, "paused": True})
+    context.out.line(f"{kind} is paused; automate outbox resume {kind} lets it go on")
+
+
+def resume(context: Context, kind: _Kind) -> None:
+    """Let workers claim items of a kind again."""
+    context.session.plain.outbox.resume(kind)
+    context.out.data({"kind": kind, "paused": False})
+    context.out.line(f"{kind} is no longer paused")
+
+
+def reap(
+    context: Context,
+    stale_seconds: Annotated[
+        float | None,
+        typer.Option(help="Since the lease was last renewed; never less than the lease.", min=0),
+    ] = None,
+) -> None:
+    """Recover items whose worker died. Workers do it themselves, if any is running."""
+    from ...outbox import OutboxReaper
+
+    kernel = context.session.plain
+    stale = kernel.outbox.lease_seconds if stale_seconds is None else stale_seconds
+    reaped = OutboxReaper(kernel.outbox, stale_threshold_seconds=stale).reap_stale_items()
+    context.out.data({"reaped": reaped})
+    context.out.line(f"{reaped} items recovered")

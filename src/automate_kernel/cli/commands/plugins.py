@@ -1,0 +1,159 @@
+"""``automate plugins``: what is installed and registered, and whether it works."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ...errors import AutomateError, ConfigError, ErrorCodes
+from ..command import Context, command, group
+
+if TYPE_CHECKING:
+    from ...plugins import PluginRecord
+
+__all__ = ["add_to"]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    own = group("plugins", "Look at connectors, providers and other plugins.")
+    command(
+        own,
+        "ls",
+        data=True,
+        examples=("automate plugins ls", "automate plugins ls --load   # import all, to see"),
+    )(ls)
+    command(
+        own,
+        "show",
+        data=True,
+        examples=("automate plugins show http", "automate plugins show connector:http --json"),
+    )(show)
+    app.add_typer(own)
+
+
+def _plugins(context: Context) -> Any:
+    from ...storage import MemoryStorage
+
+    return context.session.build(MemoryStorage(), workflows=False).plugins
+
+
+def ls(
+    context: Context,
+    load: Annotated[bool, typer.Option("--load", help="Import each, to see whether it works.")] = False,
+    kind: Annotated[str | None, typer.Option(help="Only this kind: connector, provider, …")] = None,
+) -> None:
+    """List plugins, where each comes from, and its state. Exits with 1 if a loaded one is broken."""
+    plugins, out = _plugins(context), context.out
+    if load:
+        plugins.load_all()
+    records = plugins.records(kind)
+    out.data([_data(record) for record in records])
+    out.table(
+        ("KIND", "KEY", "STATE", "FROM", "TARGET"),
+        [
+            (each.kind, each.key, each.state.value, each.source, each.target)
+            for each in records
+        ],
+        empty="no plugins",
+    )
+    unusable = [each for each in records if not each.usable and each.remedy]
+    for record in unusable:
+        out.line(f"{record.kind} {record.key}: {record.error or record.state.value}", "red")
+        out.line(f"  {record.remedy}")
+    if load and any(each.state.value == "BROKEN" for each in records):
+        raise typer.Exit(1)
+
+
+def _data(record: PluginRecord) -> dict[str, Any]:
+    names = ("kind", "key", "target", "source", "state", "replaced_by", "error", "remedy")
+    return {**{name: getattr(record, name) for name in names}, "usable": record.usable}
+
+
+def show(
+    context: Context,
+    key: Annotated[str, typer.Argument(help="The plugin's key, or kind:key.")],
+) -> None:
+    """Show a plugin: its state, its config, and its actions or capabilities with their input."""
+    plugins, out = _plugins(context), context.out
+    kind, _, name = key.rpartition(":")
+    records = [
+        each for each in plugins.records(kind or None) if each.key == name and not each.replaced_by
+    ]
+    if not records:
+        raise _unknown(plugins, name)
+    if len(records) > 1:
+        kinds = ", ".join(f"{each.kind}:{name}" for each in records)
+        raise ConfigError(f"there are several plugins {name!r}", hint=f"say which: {kinds}")
+    try:
+        plugin = plugins.get(records[0].kind, name)
+    except AutomateError as error:
+        plugin, problem = None, error
+    else:
+        problem = None
+    record = next(each for each in plugins.records(records[0].kind) if each.key == name)
+    details = _details(plugin)
+    out.data({**_data(record), **details})
+    out.fields((field, str(value)) for field, value in _data(record).items() if value is not None)
+    _tell(context, details)
+    if problem is not None:
+        if context.debug and record.traceback:
+            out.note(record.traceback)
+        raise problem
+
+
+def _unknown(plugins: Any, name: str) -> AutomateError:
+    from ..settings import meant
+
+    near = meant(name, [record.key for record in plugins.records()])
+    return AutomateError(
+        ErrorCodes.NOT_FOUND,
+        f"there is no plugin {name!r}",
+        hint=f"did you mean {near}?" if near else "automate plugins ls lists them",
+    )
+
+
+def _details(plugin: Any) -> dict[str, Any]:
+    details: dict[str, Any] = {}
+    if hasattr(plugin, "config_schema"):
+        schema = plugin.config_schema()
+        details["config"] = schema.model_json_schema() if schema is not None else {}
+    for what in ("actions", "capabilities"):
+        if hasattr(plugin, what):
+            details[what] = [
+                {
+                    "name": spec.name,
+                    "idempotent": spec.idempotent,
+                    "description": spec.description,
+                    "input": spec.json_schema(),
+                }
+                for spec in getattr(plugin, what)()
+            ]
+    if hasattr(plugin, "triggers"):
+        details["triggers"] = [
+            {
+                "name": spec.name,
+                "description": spec.description,
+                "secrets": list(getattr(spec.signature, "keys", ())),
+            }
+            for spec in plugin.triggers()
+        ]
+    return details
+
+
+def _tell(context: Context, details: dict[str, Any]) -> None:
+    out = context.out
+    for name, field in details.get("config", {}).get("properties", {}).items():
+        out.line(f"config  {name}: {field.get('description', field.get('title', ''))}")
+    for what in ("actions", "capabilities"):
+        for spec in details.get(what, ()):
+            fields = spec["input"]
+            required = fields.get("required", ())
+            names = [name if name in required else f"[{name}]" for name in fields.get("properties", ())]
+            out.line(f"{what[:-1] if what == 'actions' else 'capability'}  {spec['name']}({', '.join(names)})")
+            if spec["description"]:
+                out.line(f"        {spec['description'].splitlines()[0]}")
+    for spec in details.get("triggers", ()):
+        needs = f"  needs {', '.join(spec['secrets'])}" if spec["secrets"] else ""
+        out.line(f"trigger  {spec['name']}{needs}")

@@ -1,0 +1,60 @@
+"""``automate secrets``: whether every secret that is needed can be read."""
+
+from __future__ import annotations
+
+import typer
+
+from ..command import Context, command, group
+
+__all__ = ["add_to"]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    own = group("secrets", "Find out whether secrets can be read. Values are never shown.")
+    command(
+        own,
+        "check",
+        data=True,
+        examples=("automate secrets check", "automate secrets check --json"),
+    )(check)
+    app.add_typer(own)
+
+
+def check(context: Context) -> None:
+    """
+    Read each secret that workflows, plugins' config and webhooks name, and tell which work.
+
+    Values are read and dropped, never shown. Exits with 1 if any can't be read.
+    """
+    from ...storage import MemoryStorage
+    from ..checks import secret_uses
+
+    session, out = context.session, context.out
+    kernel = session.build(MemoryStorage())
+    settings = session.settings
+    uses = secret_uses(kernel, settings["config"], settings["serve.events_token"])
+    report = kernel.secrets.check(uses)
+    rows = [
+        {
+            "key": status.key,
+            "ok": status.ok,
+            "backend": status.backend or None,
+            "problem": status.problem or None,
+            "used_by": uses[status.key],
+        }
+        for status in report.statuses
+    ]
+    out.data({"ok": report.ok, "secrets": rows})
+    out.table(
+        ("KEY", "STATE", "BACKEND", "USED BY"),
+        [
+            (each["key"], "ok" if each["ok"] else "missing", each["backend"], "; ".join(uses[each["key"]]))
+            for each in rows
+        ],
+        empty="no workflow, config or webhook names a secret",
+    )
+    for status in report.problems:
+        out.line(f"{status.key}: {status.problem}", "red")
+    if not report.ok:
+        raise typer.Exit(1)

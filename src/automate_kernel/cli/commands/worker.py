@@ -1,0 +1,177 @@
+"""``automate worker`` and ``automate serve``: what runs until it is stopped."""
+
+from __future__ import annotations
+
+import socket
+from typing import Annotated, Any
+
+import typer
+
+from ...errors import ConfigError
+from ..command import Context, command, log_to_stderr
+from ..failures import WorkFailedError
+
+__all__ = ["add_to"]
+
+_Host = Annotated[str | None, typer.Option(help="The address to listen on.")]
+_Port = Annotated[int | None, typer.Option(help="The port; 0 takes a free one.", max=65535)]
+_Processes = Annotated[int | None, typer.Option(help="Worker processes.", min=0)]
+_Slots = Annotated[int | None, typer.Option(help="Calls at once in a process.", min=1)]
+_Grace = Annotated[
+    float | None, typer.Option(help="How long a stop waits for what runs.", min=0)
+]
+_Lease = Annotated[
+    float | None,
+    typer.Option(help="After how long another worker takes over from a dead one.", min=0.5),
+]
+_UntilIdle = Annotated[
+    bool, typer.Option("--until-idle", help="Run what is due, and what follows; then stop.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add both commands."""
+    command(
+        app,
+        "worker",
+        examples=(
+            "automate worker",
+            "automate worker --processes 4 --slots 20",
+            "automate worker --until-idle   # in a cron job, or a test",
+        ),
+    )(worker)
+    command(
+        app,
+        "serve",
+        examples=(
+            "automate serve",
+            "automate serve --host 0.0.0.0 --port 9000 --processes 2",
+            "automate serve --processes 0   # only receive; workers run elsewhere",
+            "AUTOMATE_SERVE_EVENTS_TOKEN=… automate serve",
+        ),
+    )(serve)
+
+
+def worker(
+    context: Context,
+    processes: _Processes = None,
+    slots: _Slots = None,
+    grace_seconds: _Grace = None,
+    lease_seconds: _Lease = None,
+    until_idle: _UntilIdle = False,
+) -> None:
+    """
+    Run workflows and other outbox items until it is stopped.
+
+    SIGTERM or Ctrl-C lets it finish what runs; a second one hands back what runs and stops at
+    once. With several processes, one that dies is started again.
+    """
+    _set(context, "worker.processes", processes)
+    _set(context, "worker.slots", slots)
+    _set(context, "worker.grace_seconds", grace_seconds)
+    _set(context, "worker.lease_seconds", lease_seconds)
+    settings = context.session.settings
+    number, level = settings["worker.processes"], _level(context)
+    if number < 1:
+        raise ConfigError("--processes must be at least 1")
+    from ..working import require_shared, work_here
+
+    kernel = context.session.kernel
+    require_shared(kernel)
+    _say(context, kernel)
+    if until_idle:
+        log_to_stderr(level)
+        stats = kernel.run_until_idle()
+        context.out.line(
+            f"{stats.completed} completed, {stats.retried} to retry, {stats.failed} failed"
+        )
+    elif number == 1:
+        work_here(context.session, level)
+    else:
+        _supervise(context, number, level)
+
+
+def _set(context: Context, name: str, value: Any) -> None:
+    """Let a flag win over the settings, here and in the processes that are made of them."""
+    if value is not None:
+        context.session.set_flag(name, value)
+
+
+def _level(context: Context) -> str:
+    return "debug" if context.debug else str(context.session.settings["log_level"])
+
+
+def _say(context: Context, kernel: Any) -> None:
+    names = ", ".join(sorted(workflow.name for workflow in kernel.workflows)) or "none"
+    context.out.line(f"{kernel.storage.describe()}; workflows: {names}")
+
+
+def _supervise(context: Context, number: int, level: str) -> None:
+    from ...outbox.supervisor import Supervisor, handling_signals
+    from ..working import work
+
+    log_to_stderr(level)
+    options = {"session": context.session.arguments(), "level": level}
+    supervisor = Supervisor(number, work, options)
+    with handling_signals(supervisor.stop):
+        failed = supervisor.run()
+    if failed:
+        raise WorkFailedError(message=f"{failed} of the worker processes ended with an error")
+
+
+def serve(
+    context: Context,
+    host: _Host = None,
+    port: _Port = None,
+    processes: _Processes = None,
+    slots: _Slots = None,
+    grace_seconds: _Grace = None,
+    lease_seconds: _Lease = None,
+) -> None:
+    """
+    Receive webhooks over HTTP, and run workers beside it.
+
+    POST /webhooks/CONNECTOR/TRIGGER takes a signed webhook, POST /events an event from whoever
+    sends serve.events_token as a bearer token (without one nobody can), GET /healthz and /readyz
+    tell how it is. Put a proxy that speaks TLS in front. It stops as worker does.
+    """
+    for name, value in (
+        ("serve.host", host),
+        ("serve.port", port),
+        ("serve.processes", processes),
+        ("worker.slots", slots),
+        ("worker.grace_seconds", grace_seconds),
+        ("worker.lease_seconds", lease_seconds),
+    ):
+        _set(context, name, value)
+    from ...secrets import RedactingFilter
+    from ..serving import Receiver
+    from ..working import require_shared
+
+    kernel, settings = context.session.kernel, context.session.settings
+    require_shared(kernel)
+    level = _level(context)
+    listening = _bind(settings["serve.host"], settings["serve.port"])
+    log_to_stderr(level, [RedactingFilter(kernel.redactor)])
+    receiver = Receiver(context.session, level)
+    _say(context, kernel)
+    address, bound = listening.getsockname()[:2]
+    shown = f"[{address}]" if ":" in address else address
+    context.out.line(f"listening on http://{shown}:{bound}")
+    if failed := receiver.run(listening):
+        raise WorkFailedError(message=f"{failed} of the worker processes ended with an error")
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+    except OSError as error:
+        raise ConfigError(
+            f"can't listen on {host}:{port}: {error.strerror or error}",
+            hint="choose another --port, or 0 for a free one",
+        ) from None
+    listening.set_inheritable(False)
+    return listening

@@ -1,0 +1,166 @@
+"""``automate workflow``: check and show definitions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ...errors import AutomateError, ConfigError
+from ..command import Context, command, group
+
+if TYPE_CHECKING:
+    from ...kernel import Kernel
+
+__all__ = ["add_to"]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    own = group("workflow", "Check and show workflows.")
+    command(
+        own,
+        "validate",
+        data=True,
+        examples=(
+            "automate workflow validate",
+            "automate workflow validate workflows/ extra/report.yaml",
+            "automate workflow validate --syntax workflows/   # without looking for the actions",
+        ),
+    )(validate)
+    command(
+        own,
+        "show",
+        data=True,
+        examples=(
+            "automate workflow show order-notify",
+            "automate workflow show workflows/order-notify.yaml --mermaid",
+            "automate workflow show order-notify --svg > order-notify.svg",
+        ),
+    )(show)
+    command(own, "ls", data=True, examples=("automate workflow ls",))(ls)
+    command(
+        own, "schema", examples=("automate workflow schema > workflow.schema.json",)
+    )(schema)
+    app.add_typer(own)
+
+
+def validate(
+    context: Context,
+    paths: Annotated[
+        list[str] | None, typer.Argument(help="Files and folders; by default the configured ones.")
+    ] = None,
+    syntax: Annotated[
+        bool, typer.Option("--syntax", help="Only what stands in the files themselves.")
+    ] = False,
+) -> None:
+    """
+    Check workflows: fields, templates, and that their actions and webhooks exist.
+
+    Tells every problem, with its file and line where there is one. Exits with 2 if there are any.
+    """
+    session, out = context.session, context.out
+    from ...storage import MemoryStorage
+
+    kernel = session.build(MemoryStorage(), workflows=False)
+    given = [Path(path) for path in paths or ()] or session.workflow_paths()
+    if not given and not len(kernel.workflows):
+        raise ConfigError(
+            "there are no workflows to check",
+            hint="name files or folders, or set workflows in automate.toml",
+        )
+    results = [result for path in given for result in _results(kernel, path, syntax=syntax)]
+    out.data({"ok": not any(each["problems"] for each in results), "workflows": results})
+    for each in results:
+        name = each["workflow"] or each["source"]
+        if not each["problems"]:
+            out.line(f"✓ {name}", "green")
+            continue
+        out.line(f"✗ {name}", "red")
+        for problem in each["problems"]:
+            out.line(f"  {problem}")
+    if any(each["problems"] for each in results):
+        raise typer.Exit(2)
+
+
+def _results(kernel: Kernel, path: Path, *, syntax: bool) -> list[dict[str, Any]]:
+    from ..checks import workflow_problems
+
+    try:
+        found = kernel.add_workflow(path)
+    except AutomateError as error:
+        lines = [line.strip() for line in str(error).split("\n")]
+        return [{"source": str(path), "workflow": None, "problems": lines[1:] or lines}]
+    return [
+        {
+            "source": str(path),
+            "workflow": each.name,
+            "problems": [] if syntax else workflow_problems(kernel, each),
+        }
+        for each in found
+    ]
+
+
+def show(
+    context: Context,
+    workflow: Annotated[str, typer.Argument(help="A workflow's file, or its name.")],
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="As a Mermaid diagram.")] = False,
+    svg: Annotated[bool, typer.Option("--svg", help="As an SVG picture.")] = False,
+    execution: Annotated[
+        str | None, typer.Option(help="Show how far this execution is.", metavar="ID")
+    ] = None,
+) -> None:
+    """Draw a workflow: its steps, what waits for what, and what starts it."""
+    from ...storage import MemoryStorage
+    from ...workflows.graph import to_mermaid, to_svg, to_text
+    from ..views import statuses_of
+    from .executions import _get
+    from .run import find_workflow, is_path
+
+    if mermaid and svg:
+        raise ConfigError("--mermaid and --svg are two pictures: take one")
+    kernel = context.session.build(MemoryStorage(), workflows=not is_path(workflow))
+    found = find_workflow(kernel, workflow)
+    statuses = statuses_of(_get(context, execution)) if execution else None
+    context.out.data(found.to_dict())
+    if context.out.json:
+        return
+    if mermaid or svg:
+        print((to_mermaid if mermaid else to_svg)(found, statuses).rstrip("\n"))
+        return
+    if found.description:
+        context.out.line(f"{found.description}\n")
+    width = context.out.console.width if context.out.terminal else 100
+    context.out.line(to_text(found, statuses, width=width).rstrip("\n"))
+
+
+def ls(context: Context) -> None:
+    """List the workflows that are configured."""
+    from ...storage import MemoryStorage
+    from ...workflows.graph import describe_trigger
+
+    kernel = context.session.build(MemoryStorage())
+    found = sorted(kernel.workflows, key=lambda each: each.name)
+    context.out.data([each.to_dict() for each in found])
+    context.out.table(
+        ("NAME", "STARTS ON", "STEPS", "DESCRIPTION"),
+        [
+            (
+                each.name,
+                ", ".join(map(describe_trigger, each.triggers)),
+                len(each.steps),
+                each.description or each.title or "",
+            )
+            for each in found
+        ],
+        empty="no workflows; set workflows in automate.toml, or make the folder workflows",
+    )
+
+
+def schema(context: Context) -> None:
+    """Print the JSON Schema of workflows, for editors."""
+    from ...workflows import workflow_json_schema
+    from ..output import as_json
+
+    print(as_json(workflow_json_schema()))

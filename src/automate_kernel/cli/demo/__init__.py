@@ -1,0 +1,1 @@
+"""The demonstration: a small project, and what tells its story."""

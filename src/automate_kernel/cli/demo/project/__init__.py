@@ -1,0 +1,1 @@
+"""The project that the demonstration runs, as a user would write it."""

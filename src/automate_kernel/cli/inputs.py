@@ -1,0 +1,87 @@
+"""What commands are given: JSON from text, files and standard input, durations, confirmations."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Any, NoReturn
+
+import typer
+
+from ..errors import AutomateError, ConfigError
+from .settings import meant
+
+__all__ = ["confirm", "duration", "one_of", "read_json", "read_text"]
+
+
+def read_text(source: str) -> str:
+    """The text of a file, or of standard input if *source* is ``-``."""
+    try:
+        if source == "-":
+            return sys.stdin.read()
+        return Path(source).read_text("utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(f"there is no file {source!r}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{_called(source)} is not UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{source} can't be read: {error.strerror}") from None
+
+
+def read_json(source: str | None, option: str | None = None) -> Any:
+    """The JSON in a file or standard input, or, for an *option*, in the text itself."""
+    text = str(source) if option else read_text(str(source))
+    where = option or _called(str(source))
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            f"{where} is not JSON: line {error.lineno}, column {error.colno}: {error.msg}",
+            hint="put text in double quotes: '\"text\"'" if option else None,
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{where} is not JSON: {error}") from None
+
+
+def _called(source: str) -> str:
+    return "standard input" if source == "-" else source
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def duration(text: str, option: str) -> float:
+    """The seconds in ``7d``, ``90s`` or a number."""
+    from ..workflows.duration import parse_duration
+
+    try:
+        return float(parse_duration(text))
+    except (AutomateError, ValueError, TypeError) as error:
+        raise ConfigError(f"{option}: {error}") from None
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Go on if *yes*, or if the user says so; raises `ConfigError` where nobody can be asked."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise ConfigError(f"{question} Nobody is there to ask", hint="add --yes")
+    if not typer.confirm(question):
+        raise typer.Exit(1)
+
+
+def one_of(text: str | None, known: type[Enum], option: str) -> str | None:
+    """*text* in capitals, if it is a value of *known*; raises `ConfigError`."""
+    if text is None:
+        return None
+    values = [str(each.value) for each in known]
+    if text.upper() not in values:
+        near = meant(text.upper(), values)
+        raise ConfigError(
+            f"{option}: there is no {text[:40]!r}",
+            hint=f"did you mean {near}?" if near else f"it is one of {', '.join(values)}",
+        )
+    return text.upper()

@@ -1,0 +1,143 @@
+"""Executions, steps and items as data, and as what a person wants to see of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from ..outbox import OutboxItem
+from ..workflows.execution import Execution, StepRun
+from .output import Output, ago, seconds
+
+__all__ = [
+    "brief",
+    "execution_data",
+    "item_data",
+    "show_executions",
+    "show_items",
+    "show_steps",
+    "statuses_of",
+    "step_data",
+    "took",
+]
+
+
+def execution_data(execution: Execution) -> dict[str, Any]:
+    """An execution with its steps, ready for JSON."""
+    return {
+        "id": execution.id,
+        "workflow": execution.name,
+        "status": execution.status.value,
+        "definition_id": execution.definition_id,
+        "event": execution.event.to_json(),
+        "output": execution.output,
+        "error_code": execution.error_code,
+        "error": execution.error,
+        "tenant_id": execution.tenant_id,
+        "item_id": execution.item_id,
+        "created_at": execution.created_at,
+        "updated_at": execution.updated_at,
+        "completed_at": execution.completed_at,
+        "duration_seconds": execution.duration_seconds,
+        "steps": [step_data(run) for run in execution.steps],
+    }
+
+
+def step_data(run: StepRun) -> dict[str, Any]:
+    """A step's run, ready for JSON."""
+    data = asdict(run)
+    data.pop("execution_id")
+    return {**data, "status": run.status.value, "duration_seconds": took(run)}
+
+
+def item_data(item: OutboxItem, *, whole: bool = False) -> dict[str, Any]:
+    """An item, ready for JSON; its payload and headers only if *whole*."""
+    data = asdict(item)
+    data.pop("lease_token")  # whoever has it can finish the item
+    data.pop("sort_at")
+    if not whole:
+        data.pop("payload")
+        data.pop("headers")
+    return {**data, "status": item.status.value}
+
+
+def took(run: StepRun) -> float | None:
+    """Seconds from the first attempt's start to the step's end, waits included."""
+    if run.started_at is None or run.completed_at is None:
+        return None
+    return (run.completed_at - run.started_at).total_seconds()
+
+
+def brief(value: Any, length: int = 60) -> str:
+    """A value in one line, cut to *length*."""
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def show_steps(out: Output, runs: Iterable[StepRun], *, length: int = 60) -> None:
+    """A table of steps."""
+    rows = []
+    for run in runs:
+        name = run.step_id if run.position < 0 else f"{run.step_id}[{run.position}]"
+        done = run.status.value == "COMPLETED"
+        told = run.output if done else f"{run.error_code}: {run.error}" if run.error else None
+        rows.append((name, run.status.value, run.attempts, seconds(took(run)), brief(told, length)))
+    out.table(("STEP", "STATUS", "ATTEMPTS", "TOOK", "OUTPUT"), rows, empty="no step has begun")
+
+
+def show_executions(out: Output, executions: Iterable[Execution]) -> None:
+    """A table of executions."""
+    out.table(
+        ("ID", "WORKFLOW", "STATUS", "STARTED", "TOOK", "ERROR"),
+        [
+            (
+                each.id,
+                each.name,
+                each.status.value,
+                ago(each.created_at),
+                seconds(each.duration_seconds),
+                brief(each.error, 50),
+            )
+            for each in executions
+        ],
+        empty="no executions",
+    )
+
+
+def show_items(out: Output, items: Iterable[OutboxItem]) -> None:
+    """A table of outbox items."""
+    out.table(
+        ("ID", "KIND", "STATUS", "ATTEMPTS", "DUE", "WORKER", "ERROR"),
+        [
+            (
+                each.id,
+                each.kind,
+                each.status.value,
+                f"{each.attempt_count}/{each.max_attempts}",
+                _due(each.next_attempt_at) if each.waiting_for else "-",
+                each.lease_owner,
+                brief(each.last_error, 50),
+            )
+            for each in items
+        ],
+        empty="no items",
+    )
+
+
+def _due(moment: datetime) -> str:
+    return moment.astimezone().strftime("%m-%d %H:%M:%S")
+
+
+def statuses_of(execution: Execution) -> Mapping[str, str]:
+    """The status of each step, for a picture; of a step with ``for_each``, that of the whole."""
+    found: dict[str, str] = {}
+    for run in execution.steps:
+        if run.position < 0 or run.step_id not in found:
+            found[run.step_id] = run.status.value if run.position < 0 else "RUNNING"
+    return found

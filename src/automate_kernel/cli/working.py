@@ -1,0 +1,72 @@
+"""Run a worker in this process until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import AutomateError, ConfigError
+from ..kernel import Kernel
+from ..outbox.supervisor import handling_signals
+from ..secrets import RedactingFilter
+from ..storage import MemoryStorage
+from .command import log_to_stderr
+from .session import Session
+
+__all__ = ["require_shared", "work", "work_here", "worker_options"]
+
+_OPTIONS = (
+    "slots", "async_slots", "batch", "poll_seconds", "grace_seconds", "retention_seconds",
+)  # fmt: skip
+
+
+def worker_options(session: Session) -> dict[str, Any]:
+    """The options for `Kernel.worker` in the settings."""
+    section = session.settings.section("worker")
+    return {name: section[name] for name in _OPTIONS}
+
+
+def require_shared(kernel: Kernel) -> None:
+    """Raise `ConfigError` for a kernel whose storage other processes can't see."""
+    if isinstance(kernel.storage, MemoryStorage):
+        raise ConfigError(
+            "app is a kernel that keeps everything in this process's memory",
+            hint="give it a storage, or let app be a function that is called with the kernel",
+        )
+
+
+def work(session: Mapping[str, Any], level: str) -> None:
+    """What a worker process does: see `Supervisor`. *session* is `Session.arguments`."""
+    own = Session(**session)
+    try:
+        log_to_stderr(level)
+        work_here(own, level)
+    except AutomateError as error:
+        logging.getLogger(__name__).error("the worker can't run: %s", error)
+        sys.exit(1)
+    finally:
+        own.close()
+
+
+def work_here(session: Session, level: str) -> None:
+    """Run one worker; the first SIGTERM or SIGINT drains it, the second hands back what runs."""
+    kernel = session.kernel
+    log_to_stderr(level, [RedactingFilter(kernel.redactor)])
+    worker = kernel.worker(**worker_options(session))
+    stops = iter((False,))
+    abandoned = []
+
+    def stop() -> None:
+        if next(stops, True):
+            abandoned.append(True)
+        worker.stop(abandon=bool(abandoned))
+
+    with handling_signals(stop):
+        worker.run()
+    if abandoned or worker.in_flight:
+        # What still runs was handed back. Its threads would keep this process from ending.
+        logging.shutdown()
+        os._exit(0)

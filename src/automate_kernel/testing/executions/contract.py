@@ -1,0 +1,23 @@
+"""All groups of the contract in one class."""
+
+from __future__ import annotations
+
+from .ending import EndingContract, ResumingContract
+from .saving import BeginningContract, SavingContract
+
+__all__ = ["ExecutionStoreContract"]
+
+
+class ExecutionStoreContract(
+    BeginningContract, SavingContract, EndingContract, ResumingContract
+):
+    """
+    What `ExecutionStore` must do on every storage, as tests.
+
+    ::
+
+        class TestMine(ExecutionStoreContract):
+            @pytest.fixture
+            def storage(self, clock):
+                return MyStorage(clock=clock)
+    """
