@@ -515,13 +515,12 @@ def filters() -> str:
 def commands() -> list[tuple[str, Any]]:
     """Every command of `automate` that is not hidden: its full name, and click's object."""
     sys.path.insert(0, str(SOURCE))
-    import click
     import typer
     from automate_kernel.cli.app import app
 
     def walk(command: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield path, command
-        if isinstance(command, click.Group) or hasattr(command, "commands"):
+        if hasattr(command, "commands"):
             for name, inner in command.commands.items():
                 if not inner.hidden:
                     yield from walk(inner, f"{path} {name}")
@@ -534,11 +533,7 @@ def cli() -> str:
     parts = [NOTE, "# The command `automate`"]
     for path, command in commands():
         parts += [f"## `{path}`" if " " in path else "", _help(command)]
-        usage = [
-            p.make_metavar(command.context_class(command)) if _takes_context(p) else p.make_metavar()
-            for p in command.params
-            if p.param_type_name == "argument"
-        ]
+        usage = [_metavar(p) for p in command.params if p.param_type_name == "argument"]
         if not hasattr(command, "commands"):
             parts.append(f"```text\n{' '.join([path, '[OPTIONS]', *usage])}\n```")
         if rows := [row for p in command.params if (row := _option(p))]:
@@ -566,10 +561,11 @@ def _settings() -> str:
     return "\n".join(rows)
 
 
-def _takes_context(parameter: Any) -> bool:
-    import inspect
-
-    return bool(inspect.signature(parameter.make_metavar).parameters)
+def _metavar(argument: Any) -> str:
+    if (argument.metavar or "").startswith("["):
+        return str(argument.metavar)
+    name = (argument.metavar or argument.name).upper() + ("..." if argument.nargs == -1 else "")
+    return name if argument.required else f"[{name}]"
 
 
 def _help(command: Any) -> str:

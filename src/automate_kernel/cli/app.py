@@ -6,8 +6,20 @@ from typing import Annotated
 
 import typer
 
-from .commands import config, db, demo, doctor, emit, executions, outbox, outbox_items
-from .commands import plugins, run, secrets, worker, workflow
+from .commands import (
+    config,
+    db,
+    demo,
+    doctor,
+    emit,
+    executions,
+    outbox,
+    plugins,
+    run,
+    secrets,
+    worker,
+    workflow,
+)
 from .version import version_line
 
 __all__ = ["app"]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..errors import AutomateError
+from automate_kernel.errors import AutomateError
 
 if TYPE_CHECKING:
-    from ..kernel import Kernel
-    from ..workflows.model import Step, Workflow
+    from automate_kernel.kernel import Kernel
+    from automate_kernel.workflows.model import Step, Workflow
 
-__all__ = ["secret_uses", "workflow_problems"]
+__all__ = ["secret_uses", "variables_of", "workflow_problems"]
 
 
 def workflow_problems(kernel: Kernel, workflow: Workflow) -> list[str]:
@@ -61,7 +61,7 @@ def _step_problems(kernel: Kernel, place: str, step: Step) -> Iterator[str]:
 def _trigger_problems(kernel: Kernel, workflow: Workflow) -> Iterator[str]:
     from fnmatch import fnmatchcase
 
-    from ..workflows.model import WebhookTrigger
+    from automate_kernel.workflows.model import WebhookTrigger
 
     for trigger in workflow.triggers:
         if not isinstance(trigger, WebhookTrigger):
@@ -76,20 +76,20 @@ def _trigger_problems(kernel: Kernel, workflow: Workflow) -> Iterator[str]:
             yield f"trigger: {trigger.connector} has no trigger {trigger.trigger!r} (it has: {has})"
 
 
-def _env_problems(kernel: Kernel, workflow: Workflow) -> Iterator[str]:
-    import os
-
+def variables_of(kernel: Kernel, workflow: Workflow) -> list[str]:
+    """The environment variables that a workflow reads."""
     used = set(workflow.env)
     for _, step in _steps(workflow):
         used |= kernel.templates.compile(step.input).env_keys
-    for name in sorted(used):
+    return sorted(used)
+
+
+def _env_problems(kernel: Kernel, workflow: Workflow) -> Iterator[str]:
+    for name in variables_of(kernel, workflow):
         try:
             kernel.env.get(name)
         except AutomateError as error:
             yield f"env: {error}"
-        else:
-            if name not in os.environ:
-                yield f"env: the environment variable {name!r} is not set"
 
 
 def secret_uses(
@@ -118,7 +118,7 @@ def secret_uses(
 def _webhook_keys(kernel: Kernel, workflow: Workflow) -> tuple[list[str], str]:
     from fnmatch import fnmatchcase
 
-    from ..workflows.model import WebhookTrigger
+    from automate_kernel.workflows.model import WebhookTrigger
 
     keys: list[str] = []
     for trigger in workflow.triggers:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import inspect
-import logging
-import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from .failures import reporting
+from .logs import log_to_stderr
 from .output import Output
 from .session import Session
 
-__all__ = ["Context", "command", "group", "log_to_stderr"]
+__all__ = ["Context", "command", "group"]
 
 _PANEL = "Options of every command"
 
@@ -133,19 +132,3 @@ def _warn_of_strays(context: Context) -> None:
     for name, near in context.session.settings.strays:
         if near is not None:
             context.out.note(f"warning: {name} is no setting of ours (did you mean {near}?)")
-
-
-def log_to_stderr(level: str, filters: Sequence[logging.Filter] = ()) -> None:
-    """Let everything of *level* and above be printed to standard error, through *filters*."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S")
-    )
-    for each in filters:
-        handler.addFilter(each)
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(level.upper())
-    # Their own talk is of no use here, below what is wrong.
-    for name in ("httpx", "httpcore", "sqlalchemy", "uvicorn.access", "asyncio"):
-        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))

@@ -6,12 +6,13 @@ import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import AutomateError, ConfigError, ErrorCodes, StorageError
-from ..storage.tables import TABLES
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, StorageError
+from automate_kernel.storage.tables import TABLES
 
 if TYPE_CHECKING:
-    from automate_sqlalchemy import SqlAlchemyStorage
     from sqlalchemy import URL, Engine
+
+    from automate_sqlalchemy import SqlAlchemyStorage
 
 __all__ = ["BUSY_SECONDS", "hide_password", "missing_tables", "open_storage"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -9,14 +10,15 @@ from datetime import datetime, timezone
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import AutomateError
-from ..storage import MemoryStorage
-from .checks import secret_uses, workflow_problems
+from automate_kernel.errors import AutomateError
+from automate_kernel.storage import MemoryStorage
+
+from .checks import secret_uses, variables_of, workflow_problems
 from .command import Context
 from .version import version_line
 
 if TYPE_CHECKING:
-    from ..kernel import Kernel
+    from automate_kernel.kernel import Kernel
 
 __all__ = ["CHECKS", "Finding"]
 
@@ -118,6 +120,11 @@ def _workflows(context: Context) -> list[Finding]:
         found += [
             Finding("workflows", "fail", f"{workflow.name}: {problem}", None)
             for problem in workflow_problems(kernel, workflow)
+        ]
+        found += [
+            Finding("workflows", "warn", f"{workflow.name} reads {name}, which is not set", None)
+            for name in variables_of(kernel, workflow)
+            if name not in os.environ
         ]
     if not found and not len(kernel.workflows):
         remedy = "set workflows in automate.toml, or make the folder workflows"

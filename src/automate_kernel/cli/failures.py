@@ -10,7 +10,13 @@ from contextlib import contextmanager
 
 import typer
 
-from ..errors import AutomateError, ConfigError, PluginError, TemplateError, WorkflowError
+from automate_kernel.errors import (
+    AutomateError,
+    ConfigError,
+    PluginError,
+    TemplateError,
+    WorkflowError,
+)
 
 __all__ = ["FAILED", "USAGE", "WorkFailedError", "reporting"]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from ..errors import AutomateError, ConfigError, PluginError
+from automate_kernel.errors import AutomateError, ConfigError, PluginError
 
 if TYPE_CHECKING:
-    from ..kernel import Kernel
+    from automate_kernel.kernel import Kernel
 
 __all__ = ["find_on", "host_of", "load_app", "set_up"]
 
@@ -30,7 +30,7 @@ def load_app(target: str) -> Any:
     """
     What the setting ``app`` names: a module, or something in one. Raises `ConfigError`.
     """
-    from ..plugins.loading import load_target, told
+    from automate_kernel.plugins.loading import load_target, told
 
     try:
         return load_target(target)
@@ -59,7 +59,7 @@ def _broken(target: str, text: str) -> ConfigError:
 
 def host_of(app: Any) -> Kernel | None:
     """The kernel that *app* brings along: itself, its ``kernel``, or what it makes; or None."""
-    from ..kernel import Kernel
+    from automate_kernel.kernel import Kernel
 
     if isinstance(app, ModuleType):
         app = getattr(app, "kernel", None)

@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 
 import typer
 
-from ..errors import AutomateError, ConfigError
+from automate_kernel.errors import AutomateError, ConfigError
+
 from .settings import meant
 
 __all__ = ["confirm", "duration", "one_of", "read_json", "read_text"]
@@ -55,7 +56,7 @@ def _no_constant(name: str) -> NoReturn:
 
 def duration(text: str, option: str) -> float:
     """The seconds in ``7d``, ``90s`` or a number."""
-    from ..workflows.duration import parse_duration
+    from automate_kernel.workflows.duration import parse_duration
 
     try:
         return float(parse_duration(text))

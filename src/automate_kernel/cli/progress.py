@@ -6,8 +6,9 @@ import threading
 import time
 from typing import Any
 
-from .. import signals
-from ..workflows.execution import Execution, StepRun
+from automate_kernel import signals
+from automate_kernel.workflows.execution import Execution, StepRun
+
 from .output import Output, seconds
 
 __all__ = ["Progress"]

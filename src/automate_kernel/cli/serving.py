@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ..asgi import WebhookApp, webhook_app
-from ..errors import AutomateError, ErrorCodes
-from ..outbox.supervisor import Supervisor, handling_signals
+from automate_kernel.asgi import WebhookApp, webhook_app
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.outbox.supervisor import Supervisor, handling_signals
+
 from .working import work
 
 if TYPE_CHECKING:

@@ -8,16 +8,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError
+from automate_kernel.errors import ConfigError
+
 from .database import open_storage
 from .host import find_on, host_of, load_app, set_up
 from .settings import Settings
 from .sources import load_settings
 
 if TYPE_CHECKING:
-    from ..kernel import Kernel
-    from ..secrets import SecretsBackend
-    from ..storage import Storage
+    from automate_kernel.kernel import Kernel
+    from automate_kernel.secrets import SecretsBackend
+    from automate_kernel.storage import Storage
 
 __all__ = ["Session"]
 
@@ -90,7 +91,7 @@ class Session:
         if own is not None:
             return self._hosted(own, workflows=workflows)
         settings = self.settings
-        from ..kernel import Kernel
+        from automate_kernel.kernel import Kernel
 
         kernel = Kernel(
             storage or self.storage,
@@ -132,7 +133,7 @@ class Session:
         """
         if self.app is not None and (own := host_of(self.app)) is not None:
             return own
-        from ..kernel import Kernel
+        from automate_kernel.kernel import Kernel
 
         lease = self.settings["worker.lease_seconds"]
         kernel = Kernel(self.storage, secrets={}, discover=False, lease_seconds=lease)
@@ -164,8 +165,8 @@ class Session:
 
 
 def _backend(given: Any, folder: Path) -> SecretsBackend | str:
-    from ..plugins.loading import load_target, normal_target
-    from ..secrets import EnvSecretsBackend, FileSecretsBackend
+    from automate_kernel.plugins.loading import load_target, normal_target
+    from automate_kernel.secrets import EnvSecretsBackend, FileSecretsBackend
 
     if isinstance(given, str):
         given = {"backend": given}

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError
+from automate_kernel.errors import ConfigError
+
 from .settings import SETTINGS, Setting, Settings, Value, meant, problem_with
 
 if sys.version_info >= (3, 11):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 
-from .. import __version__
+from automate_kernel import __version__
 
 __all__ = ["version_line"]
 

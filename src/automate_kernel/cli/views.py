@@ -8,8 +8,9 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from ..outbox import OutboxItem
-from ..workflows.execution import Execution, StepRun
+from automate_kernel.outbox import OutboxItem
+from automate_kernel.workflows.execution import Execution, StepRun
+
 from .output import Output, ago, seconds
 
 __all__ = [

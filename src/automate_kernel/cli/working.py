@@ -8,12 +8,13 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import AutomateError, ConfigError
-from ..kernel import Kernel
-from ..outbox.supervisor import handling_signals
-from ..secrets import RedactingFilter
-from ..storage import MemoryStorage
-from .command import log_to_stderr
+from automate_kernel.errors import AutomateError, ConfigError
+from automate_kernel.kernel import Kernel
+from automate_kernel.outbox.supervisor import handling_signals
+from automate_kernel.secrets import RedactingFilter
+from automate_kernel.storage import MemoryStorage
+
+from .logs import log_to_stderr
 from .session import Session
 
 __all__ = ["require_shared", "work", "work_here", "worker_options"]

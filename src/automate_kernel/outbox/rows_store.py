@@ -123,7 +123,7 @@ class RowsOutboxStore(Control, OutboxStore):
         # A snapshot that the host's transaction took earlier may not show the winner of a race; a
         # read that locks does.
         by_key |= _holders(rows, sorted(keys - set(by_key)), lock=True)
-        ids: list[str] = [by_key.get(row["idempotency_key"], row["id"]) for row in new]
+        ids = [str(by_key.get(row["idempotency_key"]) or row["id"]) for row in new]
         found = rows.select(OUTBOX, [Where("id", "in", sorted(set(ids)))], columns=("id",))
         if missing := set(ids) - {row["id"] for row in found} - set(by_key.values()):
             raise StorageError(f"the database did not store {len(missing)} of {len(new)} items")

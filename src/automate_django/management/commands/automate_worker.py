@@ -5,13 +5,14 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
+import django
 from django.core.management.base import BaseCommand, CommandError
 
 from automate_django import conf
 from automate_django.connections import FreshConnections
 from automate_django.kernel import get_kernel
-from automate_django.management.processes import Processes, handling_signals
 from automate_kernel.errors import AutomateError
+from automate_kernel.outbox.supervisor import Supervisor, handling_signals
 
 __all__ = ["Command"]
 
@@ -73,7 +74,11 @@ class Command(BaseCommand):
         self.stdout.flush()
         if options["processes"] == 1:
             work(**run)
-        elif failed := Processes(options["processes"], work, run).run():
+            return
+        supervisor = Supervisor(options["processes"], work, run, prepare=django.setup)
+        with handling_signals(supervisor.stop):
+            failed = supervisor.run()
+        if failed:
             raise CommandError(f"{failed} of the worker processes failed")
 
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ..command import Context, command
+from automate_kernel.cli.command import Context, command
 
 if TYPE_CHECKING:
-    from ..settings import Setting
+    from automate_kernel.cli.settings import Setting
 
 __all__ = ["add_to", "shown"]
 
@@ -65,7 +65,7 @@ def shown(setting: Setting, value: Any) -> Any:
     if value is None:
         return None
     if setting.name == "database":
-        from ..database import hide_password
+        from automate_kernel.cli.database import hide_password
 
         return hide_password(value)
     if setting.hidden:

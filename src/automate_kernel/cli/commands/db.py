@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from ..command import Context, command, group
+from automate_kernel.cli.command import Context, command, group
 
 __all__ = ["add_to"]
 
@@ -28,7 +28,7 @@ def create(context: Context) -> None:
     Where you have migrations of your own, let them do it: automate_sqlalchemy.metadata is for
     Alembic, and Django brings its own. For SQLite files this happens by itself.
     """
-    from ..database import missing_tables
+    from automate_kernel.cli.database import missing_tables
 
     storage = context.session.open_storage(create=False)
     try:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..command import Context, command
+from automate_kernel.cli.command import Context, command
 
 __all__ = ["add_to"]
 
@@ -33,7 +33,7 @@ def demo(
     Everything is real and on this machine: the receiver, signed requests, two worker processes,
     SQLite, a service that fails. It needs no network and takes some ten seconds.
     """
-    from ..demo.story import tell
+    from automate_kernel.cli.demo.story import tell
 
     if not tell(context.out, keep=keep):
         raise typer.Exit(1)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ...errors import AutomateError
-from ..command import Context, command
+from automate_kernel.cli.command import Context, command
+from automate_kernel.errors import AutomateError
 
 if TYPE_CHECKING:
-    from ..diagnosis import Finding
+    from automate_kernel.cli.diagnosis import Finding
 
 __all__ = ["add_to"]
 
@@ -29,7 +29,7 @@ def doctor(context: Context) -> None:
 
     Each finding comes with its remedy. Exits with 1 if something is broken.
     """
-    from .. import diagnosis
+    from automate_kernel.cli import diagnosis
 
     findings: list[Finding] = []
     for name, check in diagnosis.CHECKS:
@@ -50,7 +50,7 @@ def doctor(context: Context) -> None:
 def _carefully(
     name: str, check: Callable[[Context], list[Finding]], context: Context
 ) -> list[Finding]:
-    from ..diagnosis import Finding
+    from automate_kernel.cli.diagnosis import Finding
 
     try:
         return check(context)

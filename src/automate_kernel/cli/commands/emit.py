@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from ...errors import ConfigError
-from ..command import Context, command
-from ..inputs import read_json
-from ..working import require_shared
+from automate_kernel.cli.command import Context, command
+from automate_kernel.cli.inputs import read_json
+from automate_kernel.cli.working import require_shared
+from automate_kernel.errors import ConfigError
 
 __all__ = ["add_to"]
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...errors import AutomateError, ErrorCodes
-from ..command import Context, command, group
-from ..failures import WorkFailedError
+from automate_kernel.cli.command import Context, command, group
+from automate_kernel.cli.failures import WorkFailedError
+from automate_kernel.errors import AutomateError, ErrorCodes
 
 if TYPE_CHECKING:
-    from ...workflows.execution import Execution
+    from automate_kernel.workflows.execution import Execution
 
 __all__ = ["add_to"]
 
@@ -54,9 +54,9 @@ def ls(
     limit: _Limit = 20,
 ) -> None:
     """List executions, the newest first."""
-    from ...workflows.execution import ExecutionStatus
-    from ..inputs import one_of
-    from ..views import execution_data, show_executions
+    from automate_kernel.cli.inputs import one_of
+    from automate_kernel.cli.views import execution_data, show_executions
+    from automate_kernel.workflows.execution import ExecutionStatus
 
     wanted = one_of(status, ExecutionStatus, "--status")
     found = context.session.plain.executions.find(
@@ -68,9 +68,9 @@ def ls(
 
 def show(context: Context, execution_id: _Id) -> None:
     """Show an execution: its event, its steps with their attempts, and its picture."""
-    from ...workflows.graph import to_text
-    from ..output import as_json, seconds, time_of
-    from ..views import execution_data, show_steps, statuses_of
+    from automate_kernel.cli.output import as_json, seconds, time_of
+    from automate_kernel.cli.views import execution_data, show_steps, statuses_of
+    from automate_kernel.workflows.graph import to_text
 
     out, kernel = context.out, context.session.plain
     execution = _get(context, execution_id)

@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from ..command import Context, command, group
-from ..inputs import confirm, duration
-from ..output import seconds
+from automate_kernel.cli.command import Context, command, group
+from automate_kernel.cli.inputs import confirm, duration
+from automate_kernel.cli.output import seconds
+
 from . import outbox_items
 
 __all__ = ["add_to"]
@@ -109,7 +110,7 @@ def reap(
     ] = None,
 ) -> None:
     """Recover items whose worker died. Workers do it themselves, if any is running."""
-    from ...outbox import OutboxReaper
+    from automate_kernel.outbox import OutboxReaper
 
     kernel = context.session.plain
     stale = kernel.outbox.lease_seconds if stale_seconds is None else stale_seconds

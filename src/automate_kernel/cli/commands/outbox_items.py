@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...errors import AutomateError, ConfigError, ErrorCodes
-from ..command import Context, command
-from ..failures import WorkFailedError
-from ..inputs import confirm
+from automate_kernel.cli.command import Context, command
+from automate_kernel.cli.failures import WorkFailedError
+from automate_kernel.cli.inputs import confirm
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 
 if TYPE_CHECKING:
-    from ...outbox import OutboxItem, OutboxStore
+    from automate_kernel.outbox import OutboxItem, OutboxStore
 
 __all__ = ["add_to_group"]
 
@@ -71,7 +71,7 @@ def ls(
     limit: Annotated[int, typer.Option("--limit", "-n", help="How many.", min=1)] = 20,
 ) -> None:
     """List items, the newest first."""
-    from ..views import item_data, show_items
+    from automate_kernel.cli.views import item_data, show_items
 
     found = context.session.plain.outbox.find(
         status=_status(status), kind=kind, tenant_id=tenant, limit=limit
@@ -81,8 +81,8 @@ def ls(
 
 
 def _status(given: str | None) -> str | None:
-    from ...outbox.item import ItemStatus
-    from ..inputs import one_of
+    from automate_kernel.cli.inputs import one_of
+    from automate_kernel.outbox.item import ItemStatus
 
     return one_of(given, ItemStatus, "--status")
 
@@ -92,8 +92,8 @@ def show(
     item_id: Annotated[str, typer.Argument(help="The item's id.", metavar="ID")],
 ) -> None:
     """Show an item with its payload and its last error."""
-    from ..output import as_json
-    from ..views import item_data
+    from automate_kernel.cli.output import as_json
+    from automate_kernel.cli.views import item_data
 
     item = _found(context.session.plain.outbox, item_id)
     data = item_data(item, whole=True)

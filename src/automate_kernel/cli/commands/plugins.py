@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...errors import AutomateError, ConfigError, ErrorCodes
-from ..command import Context, command, group
+from automate_kernel.cli.command import Context, command, group
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 
 if TYPE_CHECKING:
-    from ...plugins import PluginRecord
+    from automate_kernel.plugins import PluginRecord
 
 __all__ = ["add_to"]
 
@@ -34,7 +34,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def _plugins(context: Context) -> Any:
-    from ...storage import MemoryStorage
+    from automate_kernel.storage import MemoryStorage
 
     return context.session.build(MemoryStorage(), workflows=False).plugins
 
@@ -104,7 +104,7 @@ def show(
 
 
 def _unknown(plugins: Any, name: str) -> AutomateError:
-    from ..settings import meant
+    from automate_kernel.cli.settings import meant
 
     near = meant(name, [record.key for record in plugins.records()])
     return AutomateError(

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...errors import AutomateError, ConfigError, ErrorCodes
-from ..command import Context, command
-from ..failures import WorkFailedError
-from ..inputs import read_json
+from automate_kernel.cli.command import Context, command
+from automate_kernel.cli.failures import WorkFailedError
+from automate_kernel.cli.inputs import read_json
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 
 if TYPE_CHECKING:
-    from ...kernel import Kernel
-    from ...workflows.execution import Event, Execution
-    from ...workflows.model import Workflow
+    from automate_kernel.kernel import Kernel
+    from automate_kernel.workflows.execution import Event, Execution
+    from automate_kernel.workflows.model import Workflow
 
 __all__ = ["add_to", "find_workflow", "is_path"]
 
@@ -82,7 +82,7 @@ def run(
 
 
 def _prepared(context: Context, workflow: str, *, store: bool) -> tuple[Kernel, Workflow]:
-    from ...storage import MemoryStorage
+    from automate_kernel.storage import MemoryStorage
 
     session = context.session
     from_file = is_path(workflow)
@@ -111,9 +111,9 @@ def find_workflow(kernel: Kernel, workflow: str) -> Workflow:
 
 def event_for(workflow: Workflow, payload: Any, name: str | None) -> Event:
     """An event with *payload* as the workflow's first trigger expects it."""
-    from ...outbox.item import new_id
-    from ...workflows.execution import Event, EventType
-    from ...workflows.model import EventTrigger, WebhookTrigger
+    from automate_kernel.outbox.item import new_id
+    from automate_kernel.workflows.execution import Event, EventType
+    from automate_kernel.workflows.model import EventTrigger, WebhookTrigger
 
     kind: EventType = "manual"
     source, usual = "cli", workflow.name
@@ -141,7 +141,7 @@ def event_for(workflow: Workflow, payload: Any, name: str | None) -> Event:
 def _execute(
     context: Context, kernel: Kernel, workflow: Workflow, event: Event, timeout: float | None
 ) -> Execution:
-    from ..progress import Progress
+    from automate_kernel.cli.progress import Progress
 
     with Progress(kernel, context.out) as progress:
         progress.execution_id = kernel.start(workflow.name, event=event)
@@ -177,8 +177,8 @@ def _awaited(kernel: Kernel, progress: Any, timeout: float | None) -> Execution:
 
 
 def _show(context: Context, execution: Execution) -> None:
-    from ..output import as_json, seconds
-    from ..views import execution_data, show_steps
+    from automate_kernel.cli.output import as_json, seconds
+    from automate_kernel.cli.views import execution_data, show_steps
 
     out = context.out
     out.data(execution_data(execution))

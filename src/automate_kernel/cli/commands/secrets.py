@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from ..command import Context, command, group
+from automate_kernel.cli.command import Context, command, group
 
 __all__ = ["add_to"]
 
@@ -27,8 +27,8 @@ def check(context: Context) -> None:
 
     Values are read and dropped, never shown. Exits with 1 if any can't be read.
     """
-    from ...storage import MemoryStorage
-    from ..checks import secret_uses
+    from automate_kernel.cli.checks import secret_uses
+    from automate_kernel.storage import MemoryStorage
 
     session, out = context.session, context.out
     kernel = session.build(MemoryStorage())

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from ...errors import ConfigError
-from ..command import Context, command, log_to_stderr
-from ..failures import WorkFailedError
+from automate_kernel.cli.command import Context, command
+from automate_kernel.cli.failures import WorkFailedError
+from automate_kernel.cli.logs import log_to_stderr
+from automate_kernel.errors import ConfigError
 
 __all__ = ["add_to"]
 
@@ -74,7 +75,7 @@ def worker(
     number, level = settings["worker.processes"], _level(context)
     if number < 1:
         raise ConfigError("--processes must be at least 1")
-    from ..working import require_shared, work_here
+    from automate_kernel.cli.working import require_shared, work_here
 
     kernel = context.session.kernel
     require_shared(kernel)
@@ -107,8 +108,8 @@ def _say(context: Context, kernel: Any) -> None:
 
 
 def _supervise(context: Context, number: int, level: str) -> None:
-    from ...outbox.supervisor import Supervisor, handling_signals
-    from ..working import work
+    from automate_kernel.cli.working import work
+    from automate_kernel.outbox.supervisor import Supervisor, handling_signals
 
     log_to_stderr(level)
     options = {"session": context.session.arguments(), "level": level}
@@ -144,9 +145,9 @@ def serve(
         ("worker.lease_seconds", lease_seconds),
     ):
         _set(context, name, value)
-    from ...secrets import RedactingFilter
-    from ..serving import Receiver
-    from ..working import require_shared
+    from automate_kernel.cli.serving import Receiver
+    from automate_kernel.cli.working import require_shared
+    from automate_kernel.secrets import RedactingFilter
 
     kernel, settings = context.session.kernel, context.session.settings
     require_shared(kernel)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...errors import AutomateError, ConfigError
-from ..command import Context, command, group
+from automate_kernel.cli.command import Context, command, group
+from automate_kernel.errors import AutomateError, ConfigError
 
 if TYPE_CHECKING:
-    from ...kernel import Kernel
+    from automate_kernel.kernel import Kernel
 
 __all__ = ["add_to"]
 
@@ -61,7 +61,7 @@ def validate(
     Tells every problem, with its file and line where there is one. Exits with 2 if there are any.
     """
     session, out = context.session, context.out
-    from ...storage import MemoryStorage
+    from automate_kernel.storage import MemoryStorage
 
     kernel = session.build(MemoryStorage(), workflows=False)
     given = [Path(path) for path in paths or ()] or session.workflow_paths()
@@ -85,7 +85,7 @@ def validate(
 
 
 def _results(kernel: Kernel, path: Path, *, syntax: bool) -> list[dict[str, Any]]:
-    from ..checks import workflow_problems
+    from automate_kernel.cli.checks import workflow_problems
 
     try:
         found = kernel.add_workflow(path)
@@ -112,9 +112,10 @@ def show(
     ] = None,
 ) -> None:
     """Draw a workflow: its steps, what waits for what, and what starts it."""
-    from ...storage import MemoryStorage
-    from ...workflows.graph import to_mermaid, to_svg, to_text
-    from ..views import statuses_of
+    from automate_kernel.cli.views import statuses_of
+    from automate_kernel.storage import MemoryStorage
+    from automate_kernel.workflows.graph import to_mermaid, to_svg, to_text
+
     from .executions import _get
     from .run import find_workflow, is_path
 
@@ -137,8 +138,8 @@ def show(
 
 def ls(context: Context) -> None:
     """List the workflows that are configured."""
-    from ...storage import MemoryStorage
-    from ...workflows.graph import describe_trigger
+    from automate_kernel.storage import MemoryStorage
+    from automate_kernel.workflows.graph import describe_trigger
 
     kernel = context.session.build(MemoryStorage())
     found = sorted(kernel.workflows, key=lambda each: each.name)
@@ -160,7 +161,7 @@ def ls(context: Context) -> None:
 
 def schema(context: Context) -> None:
     """Print the JSON Schema of workflows, for editors."""
-    from ...workflows import workflow_json_schema
-    from ..output import as_json
+    from automate_kernel.cli.output import as_json
+    from automate_kernel.workflows import workflow_json_schema
 
     print(as_json(workflow_json_schema()))

@@ -19,9 +19,9 @@ from typing import IO, Any, TypeVar
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
-from ...errors import AutomateError, ErrorCodes
-from ...kernel import Kernel
-from ..database import open_storage
+from automate_kernel.cli.database import open_storage
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.kernel import Kernel
 
 __all__ = ["Stage"]
 

@@ -9,14 +9,15 @@ from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from typing import Any
 
-from ...errors import ConfigError
-from ...kernel import Kernel
-from ...outbox import OutboxItem
-from ...storage.tables import DELIVERY
-from ...webhooks import GitHubSignature, StripeSignature
-from ...workflows.execution import Execution, StepRun
-from ..output import Output, seconds
-from ..views import execution_data, item_data, show_steps
+from automate_kernel.cli.output import Output, seconds
+from automate_kernel.cli.views import execution_data, item_data, show_steps
+from automate_kernel.errors import ConfigError
+from automate_kernel.kernel import Kernel
+from automate_kernel.outbox import OutboxItem
+from automate_kernel.storage.tables import DELIVERY
+from automate_kernel.webhooks import GitHubSignature, StripeSignature
+from automate_kernel.workflows.execution import Execution, StepRun
+
 from .services import FAILURES, Services
 from .stage import Stage
 
@@ -127,7 +128,7 @@ def _kill(out: Output, stage: Stage, kernel: Kernel, facts: _Facts) -> None:
     facts.killed_pid = stage.pid_of(facts.first_worker)
     os.kill(facts.killed_pid, signal.SIGKILL)
     killed_at = time.monotonic()
-    out.line(f"   process {facts.killed_pid} held the execution; it is gone now")
+    out.line(f"   process {facts.killed_pid} held the execution; it is gone, and replaced")
 
     def taken() -> OutboxItem | None:
         found = _running(kernel, _SLOW)
@@ -204,7 +205,7 @@ def _report(out: Output, stage: Stage, kernel: Kernel, facts: _Facts, *, keep: b
         took = seconds(each.duration_seconds)
         out.line()
         out.line(f"{each.name}  {each.status.value} in {took}  {each.id}", "bold")
-        show_steps(out, map(_without_headers, each.steps), length=72)
+        show_steps(out, map(_without_headers, each.steps), length=100)
     attempts = {item.kind: 0 for item in items}
     for item in items:
         attempts[item.kind] += item.attempt_count
@@ -216,11 +217,10 @@ def _report(out: Output, stage: Stage, kernel: Kernel, facts: _Facts, *, keep: b
 
 
 def _without_headers(run: StepRun) -> StepRun:
-    """Of an HTTP response only the status and the body: the headers would fill the line."""
-    if not (isinstance(run.output, dict) and "headers" in run.output):
-        return run
-    output = {"status": run.output["status"], "json": run.output["json"]}
-    return replace(run, output=output)
+    """Of an HTTP response only the body: the headers would fill the line."""
+    if isinstance(run.output, dict) and "headers" in run.output:
+        return replace(run, output=run.output["json"])
+    return run
 
 
 def _checks(
