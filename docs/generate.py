@@ -580,6 +580,8 @@ def _option(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
         return f"- `{parameter.name.upper()}`" + (f": {text}" if text else "")
     shown = ", ".join(f"`{name}`" for name in [*parameter.opts, *parameter.secondary_opts])
+    if parameter.metavar:
+        shown += f" `{parameter.metavar}`"
     if parameter.envvar:
         variables = parameter.envvar if isinstance(parameter.envvar, str) else ", ".join(parameter.envvar)
         text += f" (environment: `{variables}`)"

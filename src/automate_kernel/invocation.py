@@ -21,7 +21,7 @@ from .operations import OperationSpec
 from .plugins import Plugins
 from .portal import Portal
 from .providers import BaseProvider
-from .secrets import Redactor, SecretResolver
+from .secrets import RedactingFilter, Redactor, SecretResolver
 from .templates import areveal, masked, reveal
 
 __all__ = ["Invoker"]
@@ -55,6 +55,8 @@ class Invoker:
         self._compile_config = compile_config
         self._functions: dict[str, OperationSpec] = {}
         self._instances: dict[tuple[str, str], Plugin] = {}
+        self._log_filter = RedactingFilter(self._redactor)
+        self._loggers: list[logging.Logger] = []
         self._lock = threading.RLock()
         self.portal = Portal()
 
@@ -83,9 +85,13 @@ class Invoker:
 
     def _create(self, cls: Any, kind: str, key: str) -> Plugin:
         context = ProviderContext if kind == "provider" else ConnectorContext
+        plugin_logger = logging.getLogger(f"automate.plugins.{key}")
+        plugin_logger.addFilter(self._log_filter)
+        self._loggers.append(plugin_logger)
         ctx = context(
             key=key,
             secrets=self._secrets,
+            logger=plugin_logger,
             settings=self._settings,
             redact=self._redactor.redact,
         )
@@ -254,6 +260,8 @@ class Invoker:
             except Exception:
                 logger.exception("closing %r failed", instance)
         self.portal.close()
+        for each in self._loggers:
+            each.removeFilter(self._log_filter)
 
 
 async def _awaited(result: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from .command import ConfigFile, Database, Debug
 from .commands import (
     config,
     db,
@@ -42,12 +43,17 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    ctx: typer.Context,
+    config: ConfigFile = None,
+    database: Database = None,
+    debug: Debug = False,
     version: Annotated[
         bool,
         typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
     ] = False,
 ) -> None:
     """Run automations durably, from your own database: workflows, webhooks, workers."""
+    ctx.obj = {"config": config, "database": database, "debug": debug}
 
 
 for _subject in (

@@ -67,7 +67,8 @@ def _trigger_problems(kernel: Kernel, workflow: Workflow) -> Iterator[str]:
         if not isinstance(trigger, WebhookTrigger):
             continue
         try:
-            known = [each.name for each in kernel.plugins.connectors.get(trigger.connector).triggers()]
+            connector = kernel.plugins.connectors.get(trigger.connector)
+            known = [each.name for each in connector.triggers()]
         except AutomateError as error:
             yield f"trigger: {error}"
             continue

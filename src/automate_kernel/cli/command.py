@@ -13,11 +13,11 @@ from .logs import log_to_stderr
 from .output import Output
 from .session import Session
 
-__all__ = ["Context", "command", "group"]
+__all__ = ["ConfigFile", "Context", "Database", "Debug", "command", "group"]
 
 _PANEL = "Options of every command"
 
-_ConfigFile = Annotated[
+ConfigFile = Annotated[
     str | None,
     typer.Option(
         "--config",
@@ -26,14 +26,14 @@ _ConfigFile = Annotated[
         rich_help_panel=_PANEL,
     ),
 ]
-_Database = Annotated[
+Database = Annotated[
     str | None,
     typer.Option(
         "--database", metavar="URL", help="The database, as SQLAlchemy writes it.",
         rich_help_panel=_PANEL,
     ),
 ]  # fmt: skip
-_Debug = Annotated[
+Debug = Annotated[
     bool,
     typer.Option("--debug", help="Show tracebacks and debug logs.", rich_help_panel=_PANEL),
 ]
@@ -94,10 +94,21 @@ def _escaped(text: str) -> str:
 
 def _wrapped(function: Callable[..., None], *, data: bool) -> Callable[..., None]:
     def run(
-        config: str | None, database: str | None, *, debug: bool, json: bool = False, **given: Any
+        ctx: typer.Context,
+        config: str | None,
+        database: str | None,
+        *,
+        debug: bool,
+        json: bool = False,
+        **given: Any,
     ) -> None:
-        flags = {"database": database} if database else {}
-        context = Context(Session(config, flags), Output(json=json), debug=debug)
+        before: dict[str, Any] = ctx.obj or {}  # the options in front of the command
+        database = database or before.get("database")
+        debug = debug or bool(before.get("debug"))
+        session = Session(
+            config or before.get("config"), {"database": database} if database else {}
+        )
+        context = Context(session, Output(json=json), debug=debug)
         with reporting(debug=debug, redact=context.redact):
             log_to_stderr("debug" if debug else "error")
             try:
@@ -108,14 +119,15 @@ def _wrapped(function: Callable[..., None], *, data: bool) -> Callable[..., None
 
     own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
     extra: list[tuple[str, Any, Any]] = [
-        ("config", _ConfigFile, None),
-        ("database", _Database, None),
-        ("debug", _Debug, False),
+        ("config", ConfigFile, None),
+        ("database", Database, None),
+        ("debug", Debug, False),
     ]
     if data:
         extra.append(("json", _Json, False))
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [
+        inspect.Parameter("ctx", keyword, annotation=typer.Context),
         *(parameter.replace(kind=keyword) for parameter in own),
         *(
             inspect.Parameter(name, keyword, default=default, annotation=annotation)

@@ -14,6 +14,7 @@ from automate_kernel.errors import (
     AutomateError,
     ConfigError,
     PluginError,
+    StorageError,
     TemplateError,
     WorkflowError,
 )
@@ -68,5 +69,7 @@ def _tell(error: AutomateError, redact: Callable[[str], str]) -> None:
     hint = error.hint
     if hint is not None and hint.startswith("create our tables"):
         hint = "run automate db create, or add the tables to your Alembic migrations"
+    if hint is None and isinstance(error, StorageError):
+        hint = "is the server running, and is the database in automate config the right one?"
     if hint:
         print(f"hint: {redact(hint)}", file=sys.stderr)

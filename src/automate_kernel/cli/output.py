@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["STYLES", "Output", "ago", "as_json", "seconds", "time_of"]
+__all__ = ["STYLES", "Output", "ago", "as_json", "counted", "seconds", "time_of"]
 
 STYLES = {
     "COMPLETED": "green",
@@ -53,7 +53,7 @@ class Output:
 
     @property
     def console(self) -> Console:
-        """rich's console on standard output."""
+        """The console on standard output."""
         if self._console is None:
             from rich.console import Console
 
@@ -166,6 +166,11 @@ def seconds(value: float | None) -> str:
     if value < 120:
         return f"{value:.2f} s"
     return f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"
+
+
+def counted(number: int, noun: str = "item") -> str:
+    """``1 item``, ``2 items``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def ago(moment: datetime | None) -> str:

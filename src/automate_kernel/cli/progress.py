@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from automate_kernel import signals
 from automate_kernel.workflows.execution import Execution, StepRun
 
 from .output import Output, seconds
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Progress"]
 
@@ -34,7 +37,7 @@ class Progress:
             (signals.workflow_failed, self._over),
         )
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         for signal, receiver in self._receivers:
             signal.connect(receiver, sender=self._kernel)
         return self

@@ -61,7 +61,8 @@ class Session:
     @cached_property
     def storage(self) -> Storage:
         """The database, opened; the tables of a SQLite file are made."""
-        return self.open_storage()
+        storage: Storage = self.open_storage()
+        return storage
 
     def open_storage(self, *, create: bool | None = None) -> Any:
         """The database of the settings; see `automate_kernel.cli.database.open_storage`."""

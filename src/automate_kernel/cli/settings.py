@@ -12,7 +12,7 @@ __all__ = ["SETTINGS", "Setting", "Settings", "Value", "meant", "problem_with"]
 
 Kind = Literal["text", "int", "float", "bool", "list", "table"]
 
-_TYPES: dict[Kind, tuple[type | tuple[type, ...], str]] = {
+_TYPES: dict[Kind, tuple[Any, str]] = {
     "text": (str, "text in quotes"),
     "int": (int, "a whole number"),
     "float": ((int, float), "a number"),
@@ -157,8 +157,7 @@ def problem_with(setting: Setting, value: Any) -> str | None:
     """What is wrong with *value*, without showing it; None if nothing is."""
     types, words = _TYPES[setting.kind]
     # In Python true is a number too.
-    if not isinstance(value, types) or (setting.kind in ("int", "float") and value in (True, False)
-                                        and isinstance(value, bool)):  # fmt: skip
+    if not isinstance(value, types) or (isinstance(value, bool) and setting.kind != "bool"):
         return f"must be {words}"
     if setting.least is not None and value < setting.least:
         return f"must be at least {setting.least:g}"

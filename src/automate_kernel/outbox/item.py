@@ -41,6 +41,7 @@ MAX_PAYLOAD_BYTES = 1_000_000
 SECONDS_PER_PRIORITY = 3600
 # A priority moves the claim order by an hour per point, and a timestamp has to bear it.
 MAX_PRIORITY = 32_767
+MAX_DEPTH = 100
 MAX_ATTEMPTS = 2_147_483_647
 MAX_DELAY_SECONDS = 100 * 365.25 * 86_400
 # What every database's timestamps can hold, and some years less for the priority.
@@ -230,6 +231,12 @@ def encode_json(value: Any, name: str, limit: int = MAX_PAYLOAD_BYTES) -> JsonTe
             f"the {name} can't be stored as JSON: {error}",
             hint="pass dicts, lists, strings, numbers, booleans and None",
         ) from None
+    # What can be written at the bottom of one stack must be readable at the bottom of any other.
+    if text.count("[") + text.count("{") > MAX_DEPTH and _too_deep(value):
+        raise PayloadError(
+            f"the {name} is nested deeper than {MAX_DEPTH} levels",
+            hint="flatten it, or pass it as a string of JSON",
+        )
     if _UNSTORABLE.search(text) or _UNSTORABLE_ESCAPE.search(text):
         raise PayloadError(
             f"the {name} can't be stored: it holds a NUL character or half a surrogate pair",
@@ -241,6 +248,20 @@ def encode_json(value: Any, name: str, limit: int = MAX_PAYLOAD_BYTES) -> JsonTe
             hint="store the data elsewhere and pass a reference",
         )
     return JsonText(text)
+
+
+def _too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, (dict, list, tuple))
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def check_text(value: str | None, column: str) -> None:

@@ -126,7 +126,10 @@ class RowsOutboxStore(Control, OutboxStore):
         ids = [str(by_key.get(row["idempotency_key"]) or row["id"]) for row in new]
         found = rows.select(OUTBOX, [Where("id", "in", sorted(set(ids)))], columns=("id",))
         if missing := set(ids) - {row["id"] for row in found} - set(by_key.values()):
-            raise StorageError(f"the database did not store {len(missing)} of {len(new)} items")
+            raise StorageError(
+                f"the database did not store {len(missing)} of {len(new)} items",
+                hint="MariaDB refuses JSON that is nested deeper than 31 levels",
+            )
         return ids
 
     # -- working -----------------------------------------------------------------------------

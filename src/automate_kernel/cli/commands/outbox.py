@@ -8,7 +8,7 @@ import typer
 
 from automate_kernel.cli.command import Context, command, group
 from automate_kernel.cli.inputs import confirm, duration
-from automate_kernel.cli.output import seconds
+from automate_kernel.cli.output import counted, seconds
 
 from . import outbox_items
 
@@ -81,7 +81,7 @@ def purge(
         while deleted := outbox.purge(older_than_seconds=age):
             total += deleted
     context.out.data({"purged": total})
-    context.out.line(f"{total} items deleted")
+    context.out.line(f"{counted(total)} deleted")
 
 
 def pause(
@@ -116,4 +116,4 @@ def reap(
     stale = kernel.outbox.lease_seconds if stale_seconds is None else stale_seconds
     reaped = OutboxReaper(kernel.outbox, stale_threshold_seconds=stale).reap_stale_items()
     context.out.data({"reaped": reaped})
-    context.out.line(f"{reaped} items recovered")
+    context.out.line(f"{counted(reaped)} recovered")

@@ -10,6 +10,7 @@ import typer
 from automate_kernel.cli.command import Context, command
 from automate_kernel.cli.failures import WorkFailedError
 from automate_kernel.cli.inputs import confirm
+from automate_kernel.cli.output import counted
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 
 if TYPE_CHECKING:
@@ -226,19 +227,19 @@ def _change(
     batches = chosen.batches(context.session.plain.outbox)
     total = sum(map(len, batches))
     if not chosen.ids and total:
-        confirm(f"{verb} {total} items?", yes=yes)
+        confirm(f"{verb} {counted(total)}?", yes=yes)
     changed = seen = 0
-    with out.working(f"{verb.lower()}: {total} items") as status:
+    with out.working(f"{verb.lower()}: {counted(total)}") as status:
         for batch in batches:
             changed += change(batch)
             seen += len(batch)
             if status is not None:
                 status.update(f"{verb.lower()}: {seen} of {total} items")
     out.data({done: changed, "unchanged": total - changed})
-    out.line(f"{changed} items {done}")
+    out.line(f"{counted(changed)} {done}")
     if chosen.ids and changed < total:
         raise WorkFailedError(
             ErrorCodes.FAILED_PRECONDITION,
-            f"{total - changed} items could not be {done}",
+            f"{counted(total - changed)} could not be {done}",
             hint="they are in another state: automate outbox show tells which",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -41,10 +42,16 @@ def _plugins(context: Context) -> Any:
 
 def ls(
     context: Context,
-    load: Annotated[bool, typer.Option("--load", help="Import each, to see whether it works.")] = False,
+    load: Annotated[
+        bool, typer.Option("--load", help="Import each, to see whether it works.")
+    ] = False,
     kind: Annotated[str | None, typer.Option(help="Only this kind: connector, provider, …")] = None,
 ) -> None:
-    """List plugins, where each comes from, and its state. Exits with 1 if a loaded one is broken."""
+    """
+    List plugins, where each comes from, and its state.
+
+    With --load it exits with 1 if one is broken.
+    """
     plugins, out = _plugins(context), context.out
     if load:
         plugins.load_all()
@@ -86,12 +93,11 @@ def show(
     if len(records) > 1:
         kinds = ", ".join(f"{each.kind}:{name}" for each in records)
         raise ConfigError(f"there are several plugins {name!r}", hint=f"say which: {kinds}")
+    plugin, problem = None, None
     try:
         plugin = plugins.get(records[0].kind, name)
     except AutomateError as error:
-        plugin, problem = None, error
-    else:
-        problem = None
+        problem = error
     record = next(each for each in plugins.records(records[0].kind) if each.key == name)
     details = _details(plugin)
     out.data({**_data(record), **details})
@@ -146,14 +152,19 @@ def _tell(context: Context, details: dict[str, Any]) -> None:
     out = context.out
     for name, field in details.get("config", {}).get("properties", {}).items():
         out.line(f"config  {name}: {field.get('description', field.get('title', ''))}")
-    for what in ("actions", "capabilities"):
+    for what, word in (("actions", "action"), ("capabilities", "capability")):
         for spec in details.get(what, ()):
-            fields = spec["input"]
-            required = fields.get("required", ())
-            names = [name if name in required else f"[{name}]" for name in fields.get("properties", ())]
-            out.line(f"{what[:-1] if what == 'actions' else 'capability'}  {spec['name']}({', '.join(names)})")
+            out.line(f"{word}  {spec['name']}({', '.join(_fields(spec['input']))})")
             if spec["description"]:
                 out.line(f"        {spec['description'].splitlines()[0]}")
     for spec in details.get("triggers", ()):
         needs = f"  needs {', '.join(spec['secrets'])}" if spec["secrets"] else ""
         out.line(f"trigger  {spec['name']}{needs}")
+
+
+def _fields(schema: Mapping[str, Any]) -> list[str]:
+    """The fields of an input; those that may be left out are in brackets."""
+    required = schema.get("required", ())
+    return [
+        name if name in required else f"[{name}]" for name in schema.get("properties", ())
+    ]

@@ -97,9 +97,12 @@ def is_path(workflow: str) -> bool:
 
 
 def find_workflow(kernel: Kernel, workflow: str) -> Workflow:
-    """The workflow in a file, or with that name. Raises `WorkflowError` or ``NOT_FOUND``."""
+    """The workflow in a file, or with that name. Raises `WorkflowError` or `ConfigError`."""
     if not is_path(workflow):
-        return kernel.workflows[workflow]
+        try:
+            return kernel.workflows[workflow]
+        except AutomateError as error:
+            raise ConfigError(error.message, hint=error.hint) from None
     found = kernel.add_workflow(workflow)
     if len(found) != 1:
         names = ", ".join(each.name for each in found) or "none"

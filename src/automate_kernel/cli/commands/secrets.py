@@ -49,8 +49,8 @@ def check(context: Context) -> None:
     out.table(
         ("KEY", "STATE", "BACKEND", "USED BY"),
         [
-            (each["key"], "ok" if each["ok"] else "missing", each["backend"], "; ".join(uses[each["key"]]))
-            for each in rows
+            (s.key, "ok" if s.ok else "missing", s.backend or None, "; ".join(uses[s.key]))
+            for s in report.statuses
         ],
         empty="no workflow, config or webhook names a secret",
     )

@@ -15,13 +15,16 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
 from automate_kernel.cli.database import open_storage
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.kernel import Kernel
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Stage"]
 
@@ -53,7 +56,7 @@ class Stage:
         ignored = shutil.ignore_patterns("__init__.py", "__pycache__")
         shutil.copytree(_PROJECT, self.folder, dirs_exist_ok=True, ignore=ignored)
 
-    def __enter__(self) -> Stage:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
@@ -75,7 +78,7 @@ class Stage:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("AUTOMATE_")}
         environment |= {f"AUTOMATE_SECRET_{key}": value for key, value in self.secrets.items()}
         environment["SERVICES_URL"] = services_url
-        self._serving = subprocess.Popen(  # noqa: S603 - our own program
+        self._serving = subprocess.Popen(
             [sys.executable, "-m", "automate_kernel.cli", "serve", "--port", "0"],
             cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=self._log, text=True,
         )  # fmt: skip

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -158,7 +159,7 @@ def _running(kernel: Kernel, step_id: str) -> OutboxItem | None:
 
 def _finish(out: Output, stage: Stage, kernel: Kernel, facts: _Facts) -> None:
     for workflow in (_ORDER, _PUSH):
-        stage.until(f"{workflow} to end", lambda workflow=workflow: _ended(kernel, workflow))
+        stage.until(f"{workflow} to end", partial(_ended, kernel, workflow))
     stopping = time.monotonic()
     facts.exit_code = stage.stop()
     facts.times["stop"] = time.monotonic() - stopping

@@ -39,9 +39,9 @@ def _circular() -> Any:
     return value
 
 
-def _deep() -> Any:
+def _deep(levels: int) -> Any:
     value: list[Any] = []
-    for _ in range(100_000):
+    for _ in range(levels):
         value = [value]
     return value
 
@@ -57,7 +57,8 @@ UNSTORABLE: dict[str, Any] = {
     "over-long": "x" * 1_100_000,
     "over-long once encoded": "\u20ac" * 400_000,
     "circular": _circular(),
-    "too deep": _deep(),
+    "too deep to write": _deep(100_000),
+    "too deep to read": _deep(900),
     "a set": {1, 2},
     "bytes": b"bytes",
     "an object": {"when": object()},

@@ -46,7 +46,7 @@ class Shop(Connector):
 
 
 def money(cents: int, currency: str) -> str:
-    """``{{ 4990 | money('eur') }}`` is ``49.90 EUR``."""
+    """An amount for people: 4990 cents are ``49.90 EUR``."""
     return f"{cents / 100:,.2f} {currency.upper()}"
 
 
@@ -65,7 +65,7 @@ def invoice(order: str, cents: int, call: Call) -> dict[str, Any]:
 
 
 def automate_configure(kernel: Kernel) -> None:
-    """Called with the kernel, once for each process."""
+    """Give the kernel what is above; each process calls it once."""
     kernel.register(GitHub)
     kernel.register(Shop)
     kernel.filter("money")(money)
