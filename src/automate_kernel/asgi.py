@@ -43,7 +43,15 @@ Send = Callable[[Message], Awaitable[None]]
 
 _READ_SECONDS = 30.0
 _READY_SECONDS = 5.0
-_EVENT_FIELDS = ("name", "payload", "source", "tenant_id", "delay", "priority", "idempotency_key")
+_EVENT_FIELDS: dict[str, tuple[type, ...]] = {
+    "name": (str,),
+    "payload": (object,),
+    "source": (str,),
+    "tenant_id": (str,),
+    "delay": (int, float),
+    "priority": (int,),
+    "idempotency_key": (str,),
+}
 
 
 @dataclass(eq=False)
@@ -218,13 +226,14 @@ def _event_in(body: bytes) -> dict[str, Any]:
         raise _Answer(400, {"error": "the body is not JSON"}) from None
     if not isinstance(event, dict) or not isinstance(event.get("name"), str) or not event["name"]:
         raise _Answer(400, {"error": 'the body must be an object with a "name"'})
-    unknown = sorted(event.keys() - set(_EVENT_FIELDS))
-    if unknown:
-        known = ", ".join(_EVENT_FIELDS)
-        raise _Answer(400, {"error": f"unknown field {unknown[0][:40]!r}; there are {known}"})
-    for field in ("source", "tenant_id", "idempotency_key"):
-        if not isinstance(event.get(field, ""), str):
-            raise _Answer(400, {"error": f"{field} must be text"})
+    for field, value in event.items():
+        types = _EVENT_FIELDS.get(field)
+        if types is None:
+            known = ", ".join(_EVENT_FIELDS)
+            raise _Answer(400, {"error": f"unknown field {field[:40]!r}; there are {known}"})
+        if not isinstance(value, types) or (isinstance(value, bool) and object not in types):
+            wanted = "text" if str in types else "a number"
+            raise _Answer(400, {"error": f"{field} must be {wanted}"})
     return event
 
 

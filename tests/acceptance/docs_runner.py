@@ -113,7 +113,9 @@ class Page:
 
     def python(self, block: Block) -> None:
         # The empty lines make tracebacks name the page's own lines.
-        code = compile("\n" * (block.line - 1) + block.code, str(self.path), "exec", dont_inherit=True)
+        code = compile(
+            "\n" * (block.line - 1) + block.code, str(self.path), "exec", dont_inherit=True
+        )
         if block.file is not None:
             return
         out = io.StringIO()
@@ -135,7 +137,8 @@ class Page:
 
         if "steps" in block.words:
             steps = read_yaml(block.code)[0].value
-            load_workflow({"name": "part", "trigger": {"type": "manual"}, "steps": steps})
+            part = steps if isinstance(steps, dict) else {"steps": steps}
+            load_workflow({"name": "part", "trigger": {"type": "manual"}, **part})
         elif "trigger" in block.words:
             step = {"id": "one", "action": "some.thing"}
             load_workflow({"name": "part", "steps": [step], **read_yaml(block.code)[0].value})
@@ -247,7 +250,11 @@ def _runnable(command: str) -> str | None:
     if words in (["pytest"], ["pytest", "-q"]) and not list(Path().glob("test_*.py")):
         return "pytest --version"  # the whole suite: whoever reads this is in it
     script = next((word for word in words if word.endswith(".py")), "")
-    if words[0] in ("--group", "python") and (ROOT / script).is_file() and not Path(script).exists():
+    if (
+        words[0] in ("--group", "python")
+        and (ROOT / script).is_file()
+        and not Path(script).exists()
+    ):
         return None  # of the repository: its own tests run it
     if words[0] in ("uvx", "git", "systemctl", "ruff", "mypy", "lint-imports"):
         return None

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
+import inspect
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -37,12 +41,18 @@ generate = _load("docs_generate", ROOT / "docs" / "generate.py")
 @pytest.mark.parametrize("name", NAMES)
 def test_code_blocks_run(name: str, tmp_path: Path) -> None:
     """Every code block of the page runs, and prints what the page says."""
-    done = subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, HERE / "docs_runner.py", ROOT / name],
         cwd=tmp_path, env=runner.environment() | {"PYTHONPATH": ""}, text=True,
-        capture_output=True, timeout=280, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    try:
+        printed, _ = process.communicate(timeout=280)
+    finally:
+        # Whatever a page that failed has started and not stopped.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, printed[-8000:]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -88,13 +98,121 @@ def test_generated_pages_are_up_to_date(path: str) -> None:
     assert generate.page(path) == (ROOT / "docs" / path).read_text(), "run docs/generate.py"
 
 
+def _page(name: str) -> str:
+    return (ROOT / "docs" / "reference" / name).read_text()
+
+
+def test_every_setting_is_in_the_reference() -> None:
+    """The kernel's arguments, Django's settings with their keys, and nothing that is not there."""
+    from automate_kernel import Kernel
+
+    page = _page("settings.md")
+    arguments = [name for name in inspect.signature(Kernel).parameters]
+    assert not [name for name in arguments if f"| `{name}` |" not in page]
+    KEYS = _django("automate_django.conf").KEYS
+    wanted = {name for name, keys in KEYS.items() if not keys}
+    wanted |= {f'{name}["{key}"]' for name, keys in KEYS.items() for key in keys}
+    assert set(re.findall(r"`(AUTOMATE_[A-Z_]+(?:\[\"[A-Z_]+\"\])?)`", page)) == wanted
+
+
+def test_every_field_of_a_workflow_is_in_the_reference() -> None:
+    """Each field is in the table of its part."""
+    from automate_kernel.workflows import RetryPolicy, Step, Workflow
+    from automate_kernel.workflows.triggers import trigger_types
+
+    page = _page("workflow-file.md")
+    for model, title in ((Workflow, "Workflow"), (Step, "Step"), (RetryPolicy, "Retry")):
+        part = page.partition(f"## {title}\n")[2].partition("\n## ")[0]
+        for name, field in model.model_fields.items():
+            assert f"`{field.validation_alias or name}`" in part, f"{title}.{name}"
+    for kind, model in trigger_types().items():
+        row = re.search(rf"^\| `{kind}` \|.*$", page, re.MULTILINE)
+        for name, field in model.model_fields.items():
+            assert name == "type" or f"`{field.validation_alias or name}`" in row[0], name
+
+
+def test_every_signal_hook_and_limit_is_in_the_reference() -> None:
+    """Signals with their arguments, hooks with theirs, and the templates' limits."""
+    from dataclasses import fields
+
+    from automate_kernel.plugins import HookSpecs
+    from automate_kernel.signals import ALL_SIGNALS
+    from automate_kernel.templates import Limits
+
+    page = _page("signals.md")
+    assert not [signal.name for signal in ALL_SIGNALS if f"| `{signal.name}` |" not in page]
+    for name, function in vars(HookSpecs).items():
+        if name.startswith("automate_"):
+            arguments = ", ".join(list(inspect.signature(function).parameters)[1:])
+            assert f"`{name}({arguments})`" in page
+    limits = _page("templates.md")
+    for limit in fields(Limits):
+        default = f"{limit.default:,}"
+        assert f"| `{limit.name}` | {default} |" in limits, limit.name
+
+
+def test_every_command_and_option_is_in_the_reference() -> None:
+    """What `automate --help` knows, at any depth, is on the page of the command line."""
+    page = _page("cli.md")
+    parts = re.split(r"^## `", page, flags=re.MULTILINE)[1:]
+    sections = {part.partition("`")[0]: part for part in parts}
+    found = generate.commands()
+    assert len(found) > 20
+    for path, command in found[1:]:
+        assert path in sections, path
+        for parameter in command.params:
+            if parameter.param_type_name == "option" and not parameter.hidden:
+                for name in parameter.opts:
+                    assert name == "--help" or f"`{name}`" in sections[path], f"{path} {name}"
+    assert set(sections) <= {path for path, _ in found}
+
+
+def test_named_tests_exist() -> None:
+    """A page that names a test as proof names one that is there."""
+    sources = [*ROOT.joinpath("tests").rglob("test_*.py"), *ROOT.joinpath("src").rglob("*.py")]
+    defined = {name for file in sources for name in re.findall(r"def (test_\w+)", file.read_text())}
+    defined |= {file.name for file in sources} | {file.stem for file in sources}
+    for page in ROOT.joinpath("docs", "explanation").glob("*.md"):
+        named = set(re.findall(r"`(test_\w+(?:\.py)?)`", page.read_text()))
+        assert not named - defined, page.name
+
+
+def test_the_specifications_names_are_where_the_map_says() -> None:
+    """Each name of the map can be imported from each place that stands beside it."""
+    table = _page("specification.md").partition("| entry-point")[0]
+    checked = 0
+    for row in re.findall(r"^\| `.*\|$", table, re.MULTILINE):
+        left, right = (re.findall(r"`([\w.]+)`", cell) for cell in row.strip("| ").split(" | "))
+        names = {name.rpartition(".")[2] for name in left} - {"signals"}
+        for place in right:
+            load = _django if place.startswith("automate_django") else importlib.import_module
+            head, _, tail = place.rpartition(".")
+            is_name = tail[0].isupper() or tail in names
+            module = load(head if is_name else place)
+            wanted = {tail} if is_name else names
+            checked += len(wanted)
+            # Two modules may share the names of a row between them.
+            assert wanted & set(dir(module)) or not wanted, f"{place}: {wanted}"
+    assert checked > 15
+
+
+def _django(module: str):
+    """A module of the Django adapter, in a process that is one of a project."""
+    sys.path.insert(0, str(ROOT / "tests" / "django_project"))
+    from shopsite.configured import configure
+
+    configure()
+    return importlib.import_module(module)
+
+
 def _public_modules() -> list[str]:
     folders = ("automate_kernel", "automate_sqlalchemy", "automate_django")
     packages = {
         ".".join(file.parent.relative_to(ROOT / "src").parts)
         for folder in folders
         for file in ROOT.joinpath("src", folder).rglob("__init__.py")
-        if "migrations" not in file.parts and "management" not in file.parts
+        # Migrations and commands are no API.
+        if not {"migrations", "management", "cli"} & set(file.parts)
     }
     return sorted(packages)
 
@@ -102,12 +220,8 @@ def _public_modules() -> list[str]:
 @pytest.mark.parametrize("module", _public_modules())
 def test_every_public_name_is_in_the_reference(module: str) -> None:
     """What a package lists in `__all__` has a heading in docs/reference."""
-    if module.startswith("automate_django"):
-        sys.path.insert(0, str(ROOT / "tests" / "django_project"))
-        from shopsite.configured import configure
-
-        configure()
-    names = set(getattr(importlib.import_module(module), "__all__", ()))
+    load = _django if module.startswith("automate_django") else importlib.import_module
+    names = set(getattr(load(module), "__all__", ()))
     told: set[str] = set()
     for page in ROOT.joinpath("docs", "reference").rglob("*.md"):
         told |= set(re.findall(r"^#+ .*?`([\w.]+)`", page.read_text(), re.MULTILINE))
@@ -130,6 +244,6 @@ def _prose(page: Path) -> str:
 def _anchors(page: Path) -> set[str]:
     text = re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.S | re.M)
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
-
-
+    return {
+        re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings
+    }

@@ -50,9 +50,7 @@ class Context:
 
     def redact(self, text: str) -> str:
         """*text* without the secrets that were read so far."""
-        for kernel in self.session._kernels:
-            text = kernel.redactor.redact(text)
-        return text
+        return self.session.redact(text)
 
 
 def group(name: str, text: str) -> typer.Typer:
@@ -110,7 +108,7 @@ def _wrapped(function: Callable[..., None], *, data: bool) -> Callable[..., None
         )
         context = Context(session, Output(json=json), debug=debug)
         with reporting(debug=debug, redact=context.redact):
-            log_to_stderr("debug" if debug else "error")
+            log_to_stderr("debug" if debug else "error", brief=not debug)
             try:
                 _warn_of_strays(context)
                 function(context, **given)

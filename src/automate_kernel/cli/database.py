@@ -113,10 +113,10 @@ def _set_up_sqlite(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
     def set_up(connection: sqlite3.Connection, record: object) -> None:
         try:
-            # Readers don't wait for the writer.
-            connection.execute("PRAGMA journal_mode = WAL")
             # A step's result must outlive a power cut, or the step would run twice.
             connection.execute("PRAGMA synchronous = FULL")
+            # Readers don't wait for the writer.
+            connection.execute("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError:
             pass  # a database that can't be written says so better when it is
         except sqlite3.DatabaseError as error:

@@ -15,6 +15,7 @@ from automate_kernel.storage import MemoryStorage
 
 from .checks import secret_uses, variables_of, workflow_problems
 from .command import Context
+from .output import counted
 from .version import version_line
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def _workers(context: Context) -> list[Finding]:
     found = []
     if stale:
         owners = ", ".join(sorted({str(each.lease_owner) for each in stale}))
-        text = f"{len(stale)} items are held by workers that stopped renewing: {owners}"
+        text = f"{counted(len(stale))} held by workers that stopped renewing: {owners}"
         remedy = "start a worker, which recovers them, or run automate outbox reap"
         found.append(Finding("workers", "warn", text, remedy))
     stats = outbox.stats()
@@ -168,8 +169,10 @@ def _workers(context: Context) -> list[Finding]:
         found.append(Finding("workers", "warn", f"{kind} is paused", remedy))
     if failed := stats.total("FAILED"):
         remedy = "automate outbox ls --status FAILED"
-        found.append(Finding("workers", "warn", f"{failed} items have failed", remedy))
-    return found or [Finding("workers", "ok", f"{len(running)} items run, none is stale or late")]
+        found.append(Finding("workers", "warn", f"{counted(failed)} failed for good", remedy))
+    return found or [
+        Finding("workers", "ok", f"{counted(len(running))} running, none stale or late")
+    ]
 
 
 CHECKS: tuple[tuple[str, Callable[[Context], list[Finding]]], ...] = (

@@ -59,7 +59,8 @@ def duration(text: str, option: str) -> float:
     from automate_kernel.workflows.duration import parse_duration
 
     try:
-        return float(parse_duration(text))
+        number = text.replace(".", "", 1).isdecimal()  # on a command line a number has no quotes
+        return float(parse_duration(float(text) if number else text))
     except (AutomateError, ValueError, TypeError) as error:
         raise ConfigError(f"{option}: {error}") from None
 

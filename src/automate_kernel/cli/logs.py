@@ -5,20 +5,46 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, TextIO
 
 __all__ = ["log_to_stderr"]
 
 
-def log_to_stderr(level: str, filters: Sequence[logging.Filter] = ()) -> None:
-    """Let everything of *level* and above be printed to standard error, through *filters*."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S")
-    )
+if TYPE_CHECKING:
+    _Stream = logging.StreamHandler[TextIO]
+else:
+    _Stream = logging.StreamHandler  # takes no parameters before Python 3.11
+
+
+class _Handler(_Stream):
+    """The handler that is replaced when the level or the filters change."""
+
+
+class _Brief(logging.Formatter):
+    """Only the message: for commands that end at once, whose user can ask for --debug."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{record.levelname.lower()}: {record.getMessage()}"
+
+
+_FULL = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S")
+
+
+def log_to_stderr(
+    level: str, filters: Sequence[logging.Filter] = (), *, brief: bool = False
+) -> None:
+    """
+    Let everything of *level* and above be printed to standard error, through *filters*.
+
+    When *brief*, without time and traceback.
+    """
+    handler = _Handler(sys.stderr)
+    handler.setFormatter(_Brief() if brief else _FULL)
     for each in filters:
         handler.addFilter(each)
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    # Only our own from before: a host's code may have added others.
+    root.handlers[:] = [*(each for each in root.handlers if type(each) is not _Handler), handler]
     root.setLevel(level.upper())
     # Their own talk is of no use here, below what is wrong.
     for name in ("httpx", "httpcore", "sqlalchemy", "uvicorn", "asyncio"):

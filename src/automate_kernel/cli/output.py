@@ -70,7 +70,7 @@ class Output:
         if self.json:
             return
         if self.terminal and style:
-            self.console.print(text, style=style, markup=False)
+            self.console.print(text, style=style, markup=False, soft_wrap=True)
         else:
             print(text, flush=True)
 

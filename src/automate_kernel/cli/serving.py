@@ -93,7 +93,6 @@ def _server(app: WebhookApp, grace_seconds: float) -> uvicorn.Server:
         ws="none",
         lifespan="on",
         timeout_graceful_shutdown=max(1, int(grace_seconds)),
-        backlog=2048,
     )
     return Server(config)
 

@@ -25,6 +25,13 @@ __all__ = ["Session"]
 logger = logging.getLogger(__name__)
 
 
+# What a kernel that `app` brings along has decided already.
+_KERNELS_OWN = (
+    "database", "plugins", "secrets", "config", "env_allow", "discover", "strict", "disabled",
+    "winners", "worker.lease_seconds", "worker.listen",
+)  # fmt: skip
+
+
 class Session:
     """
     The settings of *file* and *flags*, and what is made of them at the first use.
@@ -114,7 +121,7 @@ class Session:
         return kernel
 
     def _hosted(self, kernel: Kernel, *, workflows: bool) -> Kernel:
-        for name in ("database", "plugins", "secrets", "config"):
+        for name in _KERNELS_OWN:
             if self.settings.given(name):
                 raise ConfigError(
                     f"{name} is set, and app is a kernel that has its own",
@@ -132,7 +139,13 @@ class Session:
 
         So a broken plugin or workflow keeps nobody from looking.
         """
-        if self.app is not None and (own := host_of(self.app)) is not None:
+        try:
+            own = host_of(self.app) if self.app is not None else None
+        except ConfigError:
+            if not self.settings.given("database"):
+                raise
+            own = None  # broken code of the host's is no reason not to look
+        if own is not None:
             return own
         from automate_kernel.kernel import Kernel
 
@@ -155,6 +168,12 @@ class Session:
 
     def _backends(self) -> list[SecretsBackend | str]:
         return [_backend(given, self.settings.folder) for given in self.settings["secrets"]]
+
+    def redact(self, text: str) -> str:
+        """*text* without the secrets that were read so far."""
+        for kernel in self._kernels:
+            text = kernel.redactor.redact(text)
+        return text
 
     def close(self) -> None:
         """Close what was opened."""

@@ -219,6 +219,7 @@ def _parts(dotted: str) -> _Path:
 _VARIABLES = {
     setting.variable: setting for setting in SETTINGS.values() if setting.variable is not None
 }
+_PREFIX = "AUTOMATE_"
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
@@ -251,8 +252,10 @@ def _parsed(variable: str, setting: Setting, text: str) -> Any:
 
 
 def _strays(environ: Mapping[str, str]) -> Iterator[tuple[str, str | None]]:
-    known = [*_VARIABLES, CONFIG_VARIABLE]
+    known = [name.removeprefix(_PREFIX) for name in (*_VARIABLES, CONFIG_VARIABLE)]
     for name in sorted(environ):
-        ours = name.startswith("AUTOMATE_") and not name.startswith("AUTOMATE_SECRET_")
-        if ours and name not in known:
-            yield name, meant(name, known)
+        own = name.removeprefix(_PREFIX)
+        if own == name or own.startswith("SECRET_") or own in known:
+            continue
+        near = meant(own, known)
+        yield name, near and _PREFIX + near

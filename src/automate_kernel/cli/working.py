@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from automate_kernel.errors import AutomateError, ConfigError
+from automate_kernel.errors import AutomateError, ConfigError, StorageError
 from automate_kernel.kernel import Kernel
 from automate_kernel.outbox.supervisor import handling_signals
 from automate_kernel.secrets import RedactingFilter
@@ -17,7 +17,7 @@ from automate_kernel.storage import MemoryStorage
 from .logs import log_to_stderr
 from .session import Session
 
-__all__ = ["require_shared", "work", "work_here", "worker_options"]
+__all__ = ["require_shared", "require_tables", "work", "work_here", "worker_options"]
 
 _OPTIONS = (
     "slots", "async_slots", "batch", "poll_seconds", "grace_seconds", "retention_seconds",
@@ -36,6 +36,17 @@ def require_shared(kernel: Kernel) -> None:
         raise ConfigError(
             "app is a kernel that keeps everything in this process's memory",
             hint="give it a storage, or let app be a function that is called with the kernel",
+        )
+
+
+def require_tables(kernel: Kernel) -> None:
+    """Raise `StorageError` if tables are missing, rather than try and try again."""
+    from .database import missing_tables
+
+    if hasattr(kernel.storage, "engine") and (missing := missing_tables(kernel.storage)):
+        raise StorageError(
+            f"{kernel.storage.describe()}: {len(missing)} tables are missing",
+            hint="run automate db create, or add the tables to your Alembic migrations",
         )
 
 

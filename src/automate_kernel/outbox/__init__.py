@@ -8,18 +8,18 @@ from .rows_store import (
     RowsOutboxStore,
     SkipLockedClaimOutboxStore,
 )
-from .store import Outcome, OutboxStats, OutboxStore, ReapResult
+from .store import OutboxStats, OutboxStore, Outcome, ReapResult
 
 __all__ = [
     "Backoff",
     "ItemStatus",
     "NewItem",
     "OptimisticClaimOutboxStore",
-    "Outcome",
     "OutboxItem",
     "OutboxReaper",
     "OutboxStats",
     "OutboxStore",
+    "Outcome",
     "ReapResult",
     "RowsOutboxStore",
     "SkipLockedClaimOutboxStore",

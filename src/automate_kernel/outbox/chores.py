@@ -60,8 +60,13 @@ def keep_trying(work: Callable[[], T], stopping: threading.Event | None, what: s
     Returns None if *stopping* was set while it failed, or after five failures if there is no such
     event. A database that is down makes a worker wait, and never lose what it has finished.
     """
-    from tenacity import Retrying, retry_if_not_exception_type, stop_after_attempt
-    from tenacity import stop_when_event_set, wait_random_exponential
+    from tenacity import (
+        Retrying,
+        retry_if_not_exception_type,
+        stop_after_attempt,
+        stop_when_event_set,
+        wait_random_exponential,
+    )
 
     try:
         return work()  # the way it nearly always goes needs no machinery
@@ -83,8 +88,13 @@ def keep_trying(work: Callable[[], T], stopping: threading.Event | None, what: s
 
 def try_for(seconds: float, work: Callable[[], T], what: str, *, until: Callable[[], bool]) -> T:
     """Call *work* until its database has no failure, *until* is true or *seconds* have passed."""
-    from tenacity import Retrying, retry_if_exception_type, stop_after_delay, stop_any
-    from tenacity import wait_random_exponential
+    from tenacity import (
+        Retrying,
+        retry_if_exception_type,
+        stop_after_delay,
+        stop_any,
+        wait_random_exponential,
+    )
 
     try:
         return work()

@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import AutomateError, ConfigError, LeaseLostError, StorageError
 from .item import ItemStatus, OutboxItem, bounded_seconds
 from .retry import Backoff
-from .store import Outcome, OutboxStore
+from .store import OutboxStore, Outcome
 
 __all__ = [
     "Acknowledged",

@@ -24,7 +24,7 @@ from .item import (
     storable,
 )
 from .retry import Backoff
-from .store import Outcome, OutboxStore, ReapResult
+from .store import OutboxStore, Outcome, ReapResult
 
 __all__ = [
     "CHANNEL",

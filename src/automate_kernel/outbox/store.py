@@ -14,7 +14,7 @@ from ..errors import AutomateError, ErrorCodes, LeaseLostError
 from ..storage.rows import Wakeup
 from .item import ItemStatus, NewItem, OutboxItem
 
-__all__ = ["Outcome", "OutboxStats", "OutboxStore", "ReapResult"]
+__all__ = ["OutboxStats", "OutboxStore", "Outcome", "ReapResult"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from .handlers import Acknowledged, Handler, Result, _draining, aexecute, execut
 from .item import ItemStatus, new_id
 from .pools import Pool, Task, pools_for
 from .stats import WorkerStats
-from .store import Outcome, OutboxStore
+from .store import OutboxStore, Outcome
 
 __all__ = ["Worker", "WorkerStats", "default_worker_id"]
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from .. import signals
 from ..context import Call
 from ..errors import AutomateError, ErrorCodes, LeaseLostError
-from ..outbox import ItemStatus, Outcome, OutboxItem, OutboxStore
+from ..outbox import ItemStatus, OutboxItem, OutboxStore, Outcome
 from ..outbox.chores import try_for
 from ..outbox.handlers import Acknowledged, draining
 from ..outbox.item import encode_json

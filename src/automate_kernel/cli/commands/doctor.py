@@ -18,9 +18,9 @@ __all__ = ["add_to"]
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    command(
-        app, "doctor", data=True, examples=("automate doctor", "automate doctor --json")
-    )(doctor)
+    command(app, "doctor", data=True, examples=("automate doctor", "automate doctor --json"))(
+        doctor
+    )
 
 
 def doctor(context: Context) -> None:

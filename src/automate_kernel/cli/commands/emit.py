@@ -8,7 +8,6 @@ import typer
 
 from automate_kernel.cli.command import Context, command
 from automate_kernel.cli.inputs import read_json
-from automate_kernel.cli.working import require_shared
 from automate_kernel.errors import ConfigError
 
 __all__ = ["add_to"]
@@ -21,7 +20,7 @@ def add_to(app: typer.Typer) -> None:
         "emit",
         data=True,
         examples=(
-            "automate emit order.created --payload '{\"id\": 7, \"total\": 120}'",
+            'automate emit order.created --payload \'{"id": 7, "total": 120}\'',
             "automate emit order.created --file order.json --idempotency-key order-7",
             "jq .order dump.json | automate emit order.created -",
         ),
@@ -48,6 +47,8 @@ def emit(
 
     Prints the event's id.
     """
+    from automate_kernel.cli.working import require_shared
+
     given = _payload(source, payload, file)
     kernel = context.session.plain
     require_shared(kernel)

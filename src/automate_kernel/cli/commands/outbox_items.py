@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -190,10 +190,29 @@ class _Chosen:
             f"an item of kind {_WAKE_UP} belongs to an execution", hint=f"use automate {instead}"
         )
 
-    def batches(self, outbox: OutboxStore) -> list[list[str]]:
-        """The ids, in batches that one transaction can bear."""
-        ids = self._named(outbox) if self.ids else self._matching(outbox)
-        return [ids[start : start + _BATCH] for start in range(0, len(ids), _BATCH)]
+    def number(self, outbox: OutboxStore) -> int | None:
+        """How many there are, or None where only going through them tells."""
+        if self.ids:
+            return len(self.ids)
+        if self.tenant is not None:
+            return None
+        counts = outbox.stats().counts
+        return sum(
+            of_kind.get(state, 0)
+            for kind, of_kind in counts.items()
+            for state in self.states
+            if kind == self.kind or (self.kind is None and kind != _WAKE_UP)
+        )
+
+    def batches(self, outbox: OutboxStore) -> Iterator[list[str]]:
+        """The ids, as many at a time as one transaction can bear; what is changed comes no more."""
+        if self.ids:
+            yield self._named(outbox)
+            return
+        kinds = [self.kind] if self.kind else [k for k in outbox.stats().counts if k != _WAKE_UP]
+        for kind in kinds:
+            for state in self.states:
+                yield from self._matching(outbox, kind, state)
 
     def _named(self, outbox: OutboxStore) -> list[str]:
         found = [_found(outbox, item_id) for item_id in self.ids]
@@ -201,18 +220,15 @@ class _Chosen:
             raise self._wake_up(self._instead)
         return [item.id for item in found]
 
-    def _matching(self, outbox: OutboxStore) -> list[str]:
-        counts = outbox.stats().counts
-        kinds = [self.kind] if self.kind else [kind for kind in counts if kind != _WAKE_UP]
-        return [
-            item.id
-            for kind in kinds
-            for state in self.states
-            if (number := counts.get(kind, {}).get(state, 0))
-            for item in outbox.find(
-                status=state, kind=kind, tenant_id=self.tenant, limit=number + _BATCH
-            )
-        ]
+    def _matching(self, outbox: OutboxStore, kind: str, state: str) -> Iterator[list[str]]:
+        seen: set[str] = set()
+        while True:
+            found = outbox.find(status=state, kind=kind, tenant_id=self.tenant, limit=_BATCH)
+            ids = [item.id for item in found if item.id not in seen]
+            if not ids:
+                return
+            seen.update(ids)
+            yield ids
 
 
 def _change(
@@ -224,22 +240,23 @@ def _change(
     yes: bool,
 ) -> None:
     out, (verb, done) = context.out, words
-    batches = chosen.batches(context.session.plain.outbox)
-    total = sum(map(len, batches))
-    if not chosen.ids and total:
-        confirm(f"{verb} {counted(total)}?", yes=yes)
+    outbox = context.session.plain.outbox
+    number = chosen.number(outbox)
+    what = "all that match" if number is None else counted(number)
+    if not chosen.ids and number != 0:
+        confirm(f"{verb} {what}?", yes=yes)
     changed = seen = 0
-    with out.working(f"{verb.lower()}: {counted(total)}") as status:
-        for batch in batches:
+    with out.working(f"{verb.lower()}: {what}") as status:
+        for batch in chosen.batches(outbox):
             changed += change(batch)
             seen += len(batch)
             if status is not None:
-                status.update(f"{verb.lower()}: {seen} of {total} items")
-    out.data({done: changed, "unchanged": total - changed})
+                status.update(f"{verb.lower()}: {seen} of {what}")
+    out.data({done: changed, "unchanged": seen - changed})
     out.line(f"{counted(changed)} {done}")
-    if chosen.ids and changed < total:
+    if chosen.ids and changed < seen:
         raise WorkFailedError(
             ErrorCodes.FAILED_PRECONDITION,
-            f"{counted(total - changed)} could not be {done}",
+            f"{counted(seen - changed)} could not be {done}",
             hint="they are in another state: automate outbox show tells which",
         )

@@ -59,10 +59,7 @@ def ls(
     out.data([_data(record) for record in records])
     out.table(
         ("KIND", "KEY", "STATE", "FROM", "TARGET"),
-        [
-            (each.kind, each.key, each.state.value, each.source, each.target)
-            for each in records
-        ],
+        [(each.kind, each.key, each.state.value, each.source, each.target) for each in records],
         empty="no plugins",
     )
     unusable = [each for each in records if not each.usable and each.remedy]
@@ -165,6 +162,4 @@ def _tell(context: Context, details: dict[str, Any]) -> None:
 def _fields(schema: Mapping[str, Any]) -> list[str]:
     """The fields of an input; those that may be left out are in brackets."""
     required = schema.get("required", ())
-    return [
-        name if name in required else f"[{name}]" for name in schema.get("properties", ())
-    ]
+    return [name if name in required else f"[{name}]" for name in schema.get("properties", ())]

@@ -87,6 +87,11 @@ def _prepared(context: Context, workflow: str, *, store: bool) -> tuple[Kernel, 
     session = context.session
     from_file = is_path(workflow)
     kernel = session.build(None if store else MemoryStorage(), workflows=not from_file)
+    if not store and not isinstance(kernel.storage, MemoryStorage):
+        raise ConfigError(
+            f"app is a kernel that keeps what it does in {kernel.storage.describe()}",
+            hint="add --store if that is meant, or let app be a function of the kernel",
+        )
     return kernel, find_workflow(kernel, workflow)
 
 

@@ -14,13 +14,13 @@ from automate_kernel.errors import ConfigError
 
 __all__ = ["add_to"]
 
+_BACKLOG = 2048
+
 _Host = Annotated[str | None, typer.Option(help="The address to listen on.")]
 _Port = Annotated[int | None, typer.Option(help="The port; 0 takes a free one.", max=65535)]
 _Processes = Annotated[int | None, typer.Option(help="Worker processes.", min=0)]
 _Slots = Annotated[int | None, typer.Option(help="Calls at once in a process.", min=1)]
-_Grace = Annotated[
-    float | None, typer.Option(help="How long a stop waits for what runs.", min=0)
-]
+_Grace = Annotated[float | None, typer.Option(help="How long a stop waits for what runs.", min=0)]
 _Lease = Annotated[
     float | None,
     typer.Option(help="After how long another worker takes over from a dead one.", min=0.5),
@@ -75,10 +75,11 @@ def worker(
     number, level = settings["worker.processes"], _level(context)
     if number < 1:
         raise ConfigError("--processes must be at least 1")
-    from automate_kernel.cli.working import require_shared, work_here
+    from automate_kernel.cli.working import require_shared, require_tables, work_here
 
     kernel = context.session.kernel
     require_shared(kernel)
+    require_tables(kernel)
     _say(context, kernel)
     if until_idle:
         log_to_stderr(level)
@@ -146,11 +147,12 @@ def serve(
     ):
         _set(context, name, value)
     from automate_kernel.cli.serving import Receiver
-    from automate_kernel.cli.working import require_shared
+    from automate_kernel.cli.working import require_shared, require_tables
     from automate_kernel.secrets import RedactingFilter
 
     kernel, settings = context.session.kernel, context.session.settings
     require_shared(kernel)
+    require_tables(kernel)
     level = _level(context)
     listening = _bind(settings["serve.host"], settings["serve.port"])
     log_to_stderr(level, [RedactingFilter(kernel.redactor)])
@@ -169,6 +171,8 @@ def _bind(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, socket.SOCK_STREAM)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
+        # From here on whoever connects is kept waiting rather than refused.
+        listening.listen(_BACKLOG)
     except OSError as error:
         raise ConfigError(
             f"can't listen on {host}:{port}: {error.strerror or error}",

@@ -40,9 +40,7 @@ def add_to(app: typer.Typer) -> None:
         ),
     )(show)
     command(own, "ls", data=True, examples=("automate workflow ls",))(ls)
-    command(
-        own, "schema", examples=("automate workflow schema > workflow.schema.json",)
-    )(schema)
+    command(own, "schema", examples=("automate workflow schema > workflow.schema.json",))(schema)
     app.add_typer(own)
 
 

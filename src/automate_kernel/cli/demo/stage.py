@@ -31,7 +31,7 @@ __all__ = ["Stage"]
 T = TypeVar("T")
 _PROJECT = Path(__file__).parent / "project"
 _DEADLINE = 30.0
-_POLL = 0.02
+_POLL = 0.05
 
 
 class Stage:

@@ -1,0 +1,146 @@
+"""The pages of the modules."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from .markdown import NOTE, class_of, function_of, prose
+from .source import all_of, find, path_of, tree
+
+__all__ = ["API", "api", "names"]
+
+API: dict[str, tuple[str, tuple[str, ...]]] = {
+    "kernel": ("Kernel", ("automate_kernel.kernel", "automate_kernel.catalogue")),
+    "errors": ("Errors", ("automate_kernel.errors", "automate_kernel.failures")),
+    "connectors": ("Connectors", ("automate_kernel.connectors", "automate_kernel.base")),
+    "providers": ("Providers", ("automate_kernel.providers",)),
+    "operations": (
+        "Operations and calls",
+        ("automate_kernel.context", "automate_kernel.operations"),
+    ),
+    "signals": ("Signals", ("automate_kernel.signals",)),
+    "outbox": (
+        "Outbox",
+        (
+            "automate_kernel.outbox",
+            "automate_kernel.outbox.handlers",
+            "automate_kernel.outbox.worker",
+            "automate_kernel.outbox.chores",
+        ),
+    ),
+    "workflows": (
+        "Workflows",
+        (
+            "automate_kernel.workflows",
+            "automate_kernel.workflows.duration",
+            "automate_kernel.workflows.schedule",
+            "automate_kernel.workflows.graph",
+        ),
+    ),
+    "templates": ("Templates", ("automate_kernel.templates",)),
+    "secrets": ("Secrets", ("automate_kernel.secrets",)),
+    "webhooks": ("Webhooks", ("automate_kernel.webhooks",)),
+    "plugins": ("Plugins", ("automate_kernel.plugins",)),
+    "storage": ("Storage", ("automate_kernel.storage", "automate_kernel.storage.listen")),
+    "testing": (
+        "Testing",
+        (
+            "automate_kernel.testing",
+            "automate_kernel.testing.clock",
+            "automate_kernel.testing.connectors",
+            "automate_kernel.testing.providers",
+            "automate_kernel.testing.secrets",
+            "automate_kernel.testing.outbox",
+            "automate_kernel.testing.storage",
+            "automate_kernel.testing.executions",
+        ),
+    ),
+    "asgi": ("ASGI", ("automate_kernel.asgi",)),
+    "sqlalchemy": ("SQLAlchemy", ("automate_sqlalchemy",)),
+    "django": (
+        "Django",
+        (
+            "automate_django",
+            "automate_django.outbox",
+            "automate_django.signals",
+            "automate_django.storage",
+            "automate_django.models",
+        ),
+    ),
+}
+
+
+def _thing(module: str, name: str, level: int) -> Iterator[str]:
+    found = find(module, name)
+    if found is None:
+        yield f"{'#' * level} `{name}`"
+        return
+    _, body, index = found
+    node = body[index]
+    if isinstance(node, ast.ClassDef):
+        yield from class_of(node, level)
+    elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        yield from function_of(node, name, level, method=False)
+    else:
+        yield f"{'#' * level} `{name}`"
+        below = body[index + 1] if index + 1 < len(body) else None
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            yield prose(str(below.value.value))
+        value = getattr(node, "value", None)
+        told = ast.unparse(value) if value is not None else ""
+        if told and len(told) <= 200 and not told.startswith("{"):
+            yield f"```text\n{name} = {told}\n```"
+
+
+def api(title: str, modules: tuple[str, ...]) -> str:
+    """The page of some modules."""
+    parts = [NOTE, f"# {title}"]
+    for module in modules:
+        if path_of(module) is None:
+            continue
+        parts.append(f"## `{module}`")
+        parts.append(prose(ast.get_docstring(tree(module), clean=False)))
+        for name in all_of(module):
+            parts += _thing(module, name, 3)
+    return "\n\n".join(part for part in parts if part).rstrip() + "\n"
+
+
+def names() -> str:
+    """The page of what `automate_kernel` itself exports."""
+    parts = [
+        NOTE,
+        "# Names of `automate_kernel`",
+        "What `from automate_kernel import …` gives. Each name is loaded at its first use.",
+    ]
+    for name in all_of("automate_kernel"):
+        found = find("automate_kernel", name)
+        parts.append(f"## `{name}`")
+        if found is None:
+            continue
+        home, body, index = found
+        docstring = _docstring_of(body, index)
+        summary = prose(docstring).split("\n\n")[0]
+        page = _page_of(home, name)
+        parts.append(f"{summary} See [{name}]({page}#{name.lower()}).".strip())
+    return "\n\n".join(parts) + "\n"
+
+
+def _docstring_of(body: list[ast.stmt], index: int) -> str | None:
+    node = body[index]
+    if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+        return ast.get_docstring(node, clean=False)
+    below = body[index + 1] if index + 1 < len(body) else None
+    if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+        return str(below.value.value)
+    return None
+
+
+def _page_of(home: str, name: str) -> str:
+    for page, (_, modules) in API.items():
+        if any(home == module and name in all_of(module) for module in modules):
+            return f"{page}.md"
+    for page, (_, modules) in API.items():
+        if any(name in all_of(module) for module in modules if path_of(module)):
+            return f"{page}.md"
+    raise LookupError(f"{name} is on no page")

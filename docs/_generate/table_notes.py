@@ -1,0 +1,108 @@
+"""What the tables and columns mean."""
+
+from __future__ import annotations
+
+__all__ = ["COLUMN_NOTES", "TABLES_INTRODUCTION", "TABLE_NOTES"]
+
+TABLES_INTRODUCTION = """\
+The same tables whichever adapter made them: `automate_sqlalchemy.metadata`, Django's migrations and
+the memory storage are all built from `automate_kernel.storage.tables`, and a test compares them.
+
+Types: `id` is a UUID (`uuid` on PostgreSQL, 32 hex digits elsewhere), `json` is `jsonb` on
+PostgreSQL, `time` is in UTC with microseconds. Where a database has no partial indexes, it has the
+whole index."""
+
+TABLE_NOTES = {
+    "automate_outbox": """\
+One unit of work each: an event, an execution's wake-up, or an item of the host's own.
+
+```text
+PENDING ─claim─▶ RUNNING ─success─▶ COMPLETED
+                  │  ▲ └─failure, attempts spent─▶ FAILED ─requeue─▶ PENDING
+           retry  ▼  │ claim, once due
+                 RETRY             PENDING or RETRY ─cancel─▶ CANCELLED ─requeue─▶ PENDING
+```""",
+    "automate_outbox_lane": "A row exists while an item with its `ordering_key` runs.",
+    "automate_outbox_pause": "The kinds that are paused.",
+    "automate_definition": "Every workflow definition that an execution was started with.",
+    "automate_execution": """\
+One run of a workflow for one event.
+
+```text
+PENDING ─▶ RUNNING ─┬▶ COMPLETED
+                    ├▶ FAILED ─resume─▶ PENDING
+                    └▶ CANCELLED
+```""",
+    "automate_step": """\
+One row per step of an execution, and one more per element of `for_each`.
+
+```text
+PENDING ─▶ RUNNING ─┬▶ COMPLETED
+  │   ▲      │      ├▶ FAILED
+  │   └ RETRY ◀     └▶ CANCELLED
+  └▶ SKIPPED
+```""",
+    "automate_webhook_delivery": "The webhook deliveries that were accepted, to tell repetitions.",
+    "automate_schedule": "When each schedule fired last.",
+}
+
+COLUMN_NOTES = {
+    ("*", "created_at"): "when the row was made, on the database's clock",
+    ("*", "updated_at"): "when it was changed last",
+    ("*", "completed_at"): "when it reached a final state",
+    ("*", "tenant_id"): "whose it is",
+    ("*", "error_code"): "an [error code](errors.md)",
+    ("*", "error"): "the error's text, redacted",
+    ("*", "output"): "what it gave, redacted",
+    ("automate_outbox", "id"): "UUIDv7, made by the client",
+    ("automate_outbox", "kind"): "which handler it is for",
+    ("automate_outbox", "payload"): "the handler's data, at most 1,000,000 bytes of JSON",
+    ("automate_outbox", "headers"): "the host's own, such as a trace context",
+    ("automate_outbox", "status"): "see the drawing",
+    ("automate_outbox", "waiting_for"): "what a waiting item waits for: `worker` (ready to be "
+    "claimed), `time` (not due), `key` (its ordering key is busy), `resume` (its kind is paused); "
+    "else null",
+    ("automate_outbox", "priority"): "higher goes first; a point is worth an hour of waiting",
+    ("automate_outbox", "attempt_count"): "attempts begun, counted at the claim",
+    ("automate_outbox", "max_attempts"): "after so many it is FAILED",
+    ("automate_outbox", "next_attempt_at"): "when it is due",
+    ("automate_outbox", "sort_at"): "the claim order: the due time, an hour earlier per point of "
+    "priority",
+    ("automate_outbox", "lease_owner"): "the worker that has it",
+    ("automate_outbox", "lease_token"): "the claim's fence; it stays on the finished row",
+    ("automate_outbox", "lease_expires_at"): "until when the worker has it",
+    ("automate_outbox", "idempotency_key"): "unique: a second item with it is not added",
+    ("automate_outbox", "ordering_key"): "of its items one runs at a time, in order",
+    ("automate_outbox", "last_error_code"): "of the last failed attempt",
+    ("automate_outbox", "last_error"): "its text, redacted",
+    ("automate_outbox_lane", "ordering_key"): "the key that is busy",
+    ("automate_outbox_lane", "item_id"): "the item that runs",
+    ("automate_outbox_lane", "lease_token"): "of its claim",
+    ("automate_outbox_pause", "kind"): "items of this kind are not claimed",
+    ("automate_outbox_pause", "reason"): "for people",
+    ("automate_definition", "id"): "SHA-256 of what the definition says",
+    ("automate_definition", "name"): "the workflow's name",
+    ("automate_definition", "body"): "the definition as JSON",
+    ("automate_execution", "id"): "made from the event's id and the workflow's name, so that an "
+    "event starts a workflow once",
+    ("automate_execution", "workflow"): "its name",
+    ("automate_execution", "definition_id"): "the definition that it is pinned to",
+    ("automate_execution", "status"): "see the drawing",
+    ("automate_execution", "event"): "the event that started it",
+    ("automate_execution", "item_id"): "the outbox item that is its wake-up",
+    ("automate_step", "id"): "UUIDv7",
+    ("automate_step", "execution_id"): "the execution",
+    ("automate_step", "step_id"): "the step's id in the workflow",
+    ("automate_step", "position"): "which element of `for_each`; -1 for the step itself",
+    ("automate_step", "status"): "see the drawing",
+    ("automate_step", "attempts"): "calls begun",
+    ("automate_step", "started_at"): "when its first attempt began",
+    ("automate_step", "next_attempt_at"): "when a retry is due",
+    ("automate_webhook_delivery", "id"): "SHA-256 over tenant, connector, trigger and delivery id",
+    ("automate_webhook_delivery", "connector"): "the connector's key",
+    ("automate_webhook_delivery", "trigger_name"): "the trigger",
+    ("automate_webhook_delivery", "item_id"): "the outbox item that it became",
+    ("automate_webhook_delivery", "received_at"): "when it was accepted",
+    ("automate_schedule", "id"): "the workflow's name and which of its triggers it is",
+    ("automate_schedule", "last_fired_at"): "the schedule's time that was fired last",
+}

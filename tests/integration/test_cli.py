@@ -1,0 +1,473 @@
+"""The command line, command by command, on a project with a SQLite file."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from typer.testing import CliRunner
+
+from automate_kernel.cli.app import app
+
+WORKFLOW = """\
+name: order-notify
+description: Adds up an order.
+trigger: {type: event, event: order.created, if: "{{ event.payload.total > 100 }}"}
+steps:
+  - id: total
+    action: cliapp_shop.total
+    input: {lines: "{{ event.payload.lines }}"}
+  - id: send
+    action: cliapp_shop.send
+    input: {text: "{{ steps.total.output }} EUR", token: "$secret:CHAT_TOKEN"}
+    retry: {attempts: 3, delay: 10ms}
+output: {sum: "{{ steps.total.output }}"}
+"""
+CODE = """\
+from pathlib import Path
+
+def total(lines: list[int]) -> int:
+    return sum(lines)
+
+def send(text: str, token: str) -> str:
+    tries = Path(__file__).with_name("tries")
+    count = int(tries.read_text()) if tries.exists() else 0
+    tries.write_text(str(count + 1))
+    if count < 2:
+        raise ConnectionError(f"no answer to {token}")
+    return text
+"""
+EVENT = '{"total": 120, "lines": [100, 20]}'
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A folder with settings, a workflow and code, and a function that runs ``automate`` in it."""
+    (tmp_path / "automate.toml").write_text('app = "cliapp_shop"\n[worker]\npoll_seconds = 0.05\n')
+    (tmp_path / "cliapp_shop.py").write_text(CODE)
+    (tmp_path / "workflows").mkdir()
+    (tmp_path / "workflows" / "order.yaml").write_text(WORKFLOW)
+    for name in [each for each in os.environ if each.startswith("AUTOMATE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AUTOMATE_SECRET_CHAT_TOKEN", "hunter2-hunter2")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, code: int = 0, input: str | None = None):
+        result = CliRunner().invoke(app, list(arguments), input=input, prog_name="automate")
+        if result.exit_code != code:
+            pytest.fail(f"exit code {result.exit_code}\n{result.output}\n{result.exception!r}")
+        assert "Traceback" not in result.output
+        assert "hunter2" not in result.output
+        return result
+
+    def data(*arguments: str, **options):
+        return json.loads(run(*arguments, "--json", **options).stdout)
+
+    yield SimpleNamespace(run=run, data=data, folder=tmp_path)
+    for name in [each for each in sys.modules if each.startswith("cliapp_")]:
+        del sys.modules[name]
+
+
+# -- run ---------------------------------------------------------------------------------------------
+
+
+def test_run_puts_an_event_through_a_workflow_and_shows_its_steps(project) -> None:
+    """Retries included; the error that is shown has no secret in it."""
+    out = project.run("run", "workflows/order.yaml", "--event", "-", input=EVENT).stdout
+    assert "↻ send  attempt 2 after UNAVAILABLE: " in out
+    assert "✓ total" in out
+    assert "order-notify COMPLETED" in out
+    assert not (project.folder / "automate.sqlite3").exists()
+
+
+def test_run_gives_the_execution_as_json(project) -> None:
+    """For scripts: the output, each step's attempts, and nothing else on standard output."""
+    (project.folder / "event.json").write_text(EVENT)
+    execution = project.data("run", "order-notify", "--event", "event.json")
+    assert execution["status"] == "COMPLETED"
+    assert execution["output"] == {"sum": 120}
+    assert {s["step_id"]: s["attempts"] for s in execution["steps"]} == {"total": 1, "send": 3}
+
+
+def test_run_with_store_leaves_the_execution_in_the_database(project) -> None:
+    """Afterwards executions ls, show and the picture tell of it."""
+    stored = project.data("run", "order-notify", "--event", "-", "--store", input=EVENT)
+    listed = project.data("executions", "ls", "--status", "completed")
+    assert [each["id"] for each in listed] == [stored["id"]]
+    shown = project.run("executions", "show", stored["id"]).stdout
+    assert "│ ✓ send" in shown or "✓ send" in shown
+    assert '"total": 120' in shown
+    assert project.data("executions", "show", stored["id"])["output"] == {"sum": 120}
+
+
+def test_run_writes_to_no_database_of_an_app_unless_it_may(project) -> None:
+    """A kernel that the app brings along has its own, which --store is needed for."""
+    (project.folder / "cliapp_shop.py").write_text(
+        "import sqlalchemy\nfrom automate_kernel import Kernel\n"
+        "from automate_sqlalchemy import SqlAlchemyStorage\n"
+        "engine = sqlalchemy.create_engine('sqlite:///own.sqlite3')\n"
+        "storage = SqlAlchemyStorage(engine)\nstorage.create_tables()\n"
+        "kernel = Kernel(storage, workflows=['w.yaml'], discover=False)\n"
+        "kernel.action('a.b')(lambda: 1)\n"
+    )
+    (project.folder / "w.yaml").write_text(
+        "name: w\ntrigger: {type: manual}\nsteps: [{id: a, action: a.b}]\n"
+    )
+    assert "add --store" in project.run("run", "w", code=2).stderr
+    assert project.data("run", "w", "--store")["status"] == "COMPLETED"
+    assert len(project.data("executions", "ls")) == 1
+
+
+def test_run_of_a_workflow_that_fails_exits_with_1(project) -> None:
+    """The step, the code and the message are told."""
+    (project.folder / "fails.yaml").write_text(
+        "name: fails\ntrigger: {type: manual}\nsteps:\n"
+        "  - {id: a, action: cliapp_shop.total, input: {lines: 3}}\n"
+    )
+    out = project.run("run", "fails.yaml", code=1).stdout
+    assert "✗ a" in out
+    assert "INVALID_ARGUMENT" in out
+
+
+def test_run_tells_when_the_event_would_not_start_the_workflow(project) -> None:
+    """The trigger's condition counts, unless it is forced."""
+    event = '{"total": 1, "lines": [1]}'
+    result = project.run("run", "order-notify", "--event", "-", input=event, code=1)
+    assert "doesn't start 'order-notify'" in result.stderr
+    project.run("run", "order-notify", "--event", "-", "--force", input=event)
+
+
+# -- emit and work -----------------------------------------------------------------------------------
+
+
+def test_an_emitted_event_waits_until_a_worker_runs_it(project) -> None:
+    """The id that emit prints is the item's, and the same key is the same event."""
+    first = project.run("emit", "order.created", "--payload", EVENT, "--idempotency-key", "7")
+    again = project.run("emit", "order.created", "-", "--idempotency-key", "7", input=EVENT)
+    assert first.stdout == again.stdout
+    [item] = project.data("outbox", "ls")
+    assert (item["id"], item["status"]) == (first.stdout.strip(), "PENDING")
+    assert "lease_token" not in item
+    assert project.data("outbox", "show", item["id"])["payload"]["name"] == "order.created"
+    assert "completed" in project.run("worker", "--until-idle").stdout
+    assert project.data("outbox", "show", item["id"])["status"] == "COMPLETED"
+    assert [each["workflow"] for each in project.data("executions", "ls")] == ["order-notify"]
+
+
+def test_items_are_cancelled_and_requeued_by_id_and_by_filter(project) -> None:
+    """Many at once only after a yes, and of one kind if that is asked for."""
+    ids = [project.run("emit", "x.y").stdout.strip() for _ in range(3)]
+    assert project.data("outbox", "cancel", ids[0]) == {"cancelled": 1, "unchanged": 0}
+    assert "3 items" not in project.run("outbox", "cancel", "--all", code=2).stdout
+    assert project.data("outbox", "cancel", "--all", "--kind", "other", "--yes")["cancelled"] == 0
+    assert project.data("outbox", "cancel", "--all", "--yes")["cancelled"] == 2
+    assert project.data("outbox", "requeue", "--all", "--status", "cancelled", "-y")["requeued"] == 3
+    assert project.data("outbox", "stats")["counts"]["automate.event"] == {"PENDING": 3}
+    result = project.run("outbox", "requeue", ids[0], code=1)
+    assert "1 item could not be requeued" in result.stderr
+
+
+def test_filters_reach_every_item_in_batches(project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are, and of one tenant if that is asked for."""
+    monkeypatch.setattr("automate_kernel.cli.commands.outbox_items._BATCH", 2)
+    for tenant in ("a", "a", "a", "a", "a", "b"):
+        project.run("emit", "x.y", "--tenant", tenant)
+    assert project.data("outbox", "cancel", "--all", "--tenant", "a", "-y")["cancelled"] == 5
+    assert project.data("outbox", "stats")["counts"]["automate.event"] == {
+        "CANCELLED": 5, "PENDING": 1,
+    }  # fmt: skip
+
+
+def test_an_executions_own_item_is_left_to_the_executions_commands(project) -> None:
+    """Cancelling it would leave the execution waiting for ever."""
+    project.run("emit", "order.created", "--payload", EVENT)
+    project.run("worker", "--until-idle")
+    [item] = project.data("outbox", "ls", "--kind", "automate.advance")
+    result = project.run("outbox", "requeue", item["id"], code=2)
+    assert "use automate executions resume" in result.stderr
+
+
+def test_kinds_are_paused_and_resumed_and_old_items_purged(project) -> None:
+    """What is paused shows in stats; purge asks for how old."""
+    project.run("outbox", "pause", "mail.send", "--reason", "down")
+    assert project.data("outbox", "stats")["paused"] == ["mail.send"]
+    assert "paused: mail.send" in project.run("outbox", "stats").stdout
+    project.run("outbox", "resume", "mail.send")
+    assert project.data("outbox", "stats")["paused"] == []
+    assert project.data("outbox", "reap") == {"reaped": 0}
+    project.run("emit", "x.y")
+    project.run("outbox", "cancel", "--all", "-y")
+    assert project.data("outbox", "purge", "--older-than", "1h", "-y") == {"purged": 0}
+    assert project.data("outbox", "purge", "--older-than", "0", "-y") == {"purged": 1}
+    assert "not a duration" in project.run("outbox", "purge", "--older-than", "x", "-y", code=2).stderr
+
+
+def test_executions_are_cancelled_and_resumed(project) -> None:
+    """A failed one runs again from where it failed; one that ended can't be cancelled."""
+    flow = project.folder / "workflows" / "order.yaml"
+    flow.write_text(WORKFLOW.replace("attempts: 3", "attempts: 1"))
+    failed = project.data("run", "order-notify", "--event", "-", "--store", input=EVENT, code=1)
+    project.run("executions", "resume", failed["id"])
+    project.run("worker", "--until-idle")
+    assert project.data("executions", "show", failed["id"])["status"] == "FAILED"  # the second try
+    assert project.data("executions", "resume", failed["id"]) == {failed["id"]: "resumed"}
+    project.run("worker", "--until-idle")
+    assert project.data("executions", "show", failed["id"])["status"] == "COMPLETED"
+    assert "is COMPLETED" in project.run("executions", "cancel", failed["id"], code=1).stderr
+
+
+# -- looking -----------------------------------------------------------------------------------------
+
+
+def test_workflows_are_validated_with_their_actions(project) -> None:
+    """What the model can't know: actions, their fields, webhooks, variables."""
+    assert project.data("workflow", "validate")["ok"] is True
+    (project.folder / "workflows" / "wrong.yaml").write_text(
+        "name: wrong\ntrigger: {type: webhook, connector: http, trigger: push}\nsteps:\n"
+        "  - {id: a, action: cliapp_shop.totel}\n"
+        "  - {id: b, action: cliapp_shop.total, input: {lins: []}}\n"
+        "  - {id: c, action: http.pst}\n"
+        "  - {id: d, action: cliapp_shop.send, input: {text: $env:HOME, token: x}}\n"
+    )
+    out = project.run("workflow", "validate", "workflows/wrong.yaml", code=2).stdout
+    for told in (
+        "trigger: http has no trigger 'push'",
+        "steps.a.action: there is no action 'cliapp_shop.totel' (did you mean 'cliapp_shop.total'?",
+        "steps.b.input.lins: cliapp_shop.total has no such field (it has: lines)",
+        "steps.b.input: cliapp_shop.total needs the field 'lines'",
+        "steps.c.action:",
+        "env:",
+    ):
+        assert told in out
+    assert project.data("workflow", "validate", "--syntax", "workflows/wrong.yaml")["ok"] is True
+
+
+def test_a_malformed_workflow_is_told_with_its_line(project) -> None:
+    """All its problems, whichever command reads it."""
+    broken = project.folder / "broken.yaml"
+    broken.write_text("name: x\ntrigger: {type: manual}\nsteps:\n  - {id: a, action: b.c, retrys: 2}\n")
+    for arguments in (("workflow", "validate", "broken.yaml"), ("run", "broken.yaml")):
+        result = project.run(*arguments, code=2)
+        assert "broken.yaml:4: steps.a.retrys: there is no such field" in result.output
+    broken.write_text("name: [x\n")
+    assert "broken.yaml:2" in project.run("run", "broken.yaml", code=2).stderr
+
+
+def test_a_workflow_is_drawn_as_text_mermaid_and_svg(project) -> None:
+    """From its name or its file."""
+    assert "│ send" in project.run("workflow", "show", "order-notify").stdout
+    assert project.run("workflow", "show", "order-notify", "--mermaid").stdout.startswith("flowchart")
+    assert project.run("workflow", "show", "workflows/order.yaml", "--svg").stdout.startswith("<svg")
+    assert project.data("workflow", "show", "order-notify")["name"] == "order-notify"
+    assert [each["name"] for each in project.data("workflow", "ls")] == ["order-notify"]
+    schema = json.loads(project.run("workflow", "schema").stdout)
+    assert schema["$schema"].startswith("https://json-schema.org/")
+
+
+def test_plugins_are_listed_and_shown(project) -> None:
+    """With their actions and what those take."""
+    listed = project.data("plugins", "ls")
+    assert [(each["kind"], each["key"]) for each in listed] == [("connector", "http")]
+    shown = project.run("plugins", "show", "http").stdout
+    assert "action  post(url, " in shown
+    assert "allow_private_networks" in shown
+    assert "did you mean http?" in project.run("plugins", "show", "htpp", code=1).stderr
+
+
+def test_secrets_check_names_what_is_missing_and_shows_no_value(
+    project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the exit code that a deployment looks at."""
+    [secret] = project.data("secrets", "check")["secrets"]
+    assert (secret["key"], secret["ok"], secret["backend"]) == ("CHAT_TOKEN", True, "env")
+    monkeypatch.delenv("AUTOMATE_SECRET_CHAT_TOKEN")
+    out = project.run("secrets", "check", code=1).stdout
+    assert "set the environment variable AUTOMATE_SECRET_CHAT_TOKEN" in out
+
+
+def test_doctor_finds_nothing_and_then_finds_it_all(project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each check fails by itself, and the others are still made."""
+    report = project.data("doctor")
+    assert report["ok"] is True
+    assert {each["state"] for each in report["findings"]} == {"ok"}
+    monkeypatch.delenv("AUTOMATE_SECRET_CHAT_TOKEN")
+    monkeypatch.setenv("AUTOMATE_DATABSE", "x")
+    flow = project.folder / "workflows" / "order.yaml"
+    flow.write_text(WORKFLOW.replace("cliapp_shop.total", "cliapp_shop.nope"))
+    result = project.run("doctor", "--database", "sqlite:////nowhere/x.db", code=1)
+    for told in ("unable to open", "cliapp_shop.nope", "CHAT_TOKEN", "AUTOMATE_DATABSE"):
+        assert told in result.stdout
+
+
+def test_doctor_notices_stale_leases_and_late_items(project) -> None:
+    """A worker that died, and nobody there to take over."""
+    from datetime import datetime, timedelta, timezone
+
+    from automate_kernel.cli.database import open_storage
+    from automate_kernel.outbox import RowsOutboxStore
+
+    storage = open_storage("sqlite:///automate.sqlite3", folder=project.folder)
+    storage._clock = lambda: datetime.now(timezone.utc) - timedelta(hours=1)
+    outbox = RowsOutboxStore(storage, lease_seconds=5)
+    outbox.enqueue_many([])
+    for kind in ("a.b", "c.d"):
+        outbox.enqueue(kind)
+    outbox.claim_batch("worker-that-died", kinds=["a.b"])
+    storage.engine.dispose()
+    out = project.run("doctor").stdout
+    assert "1 item held by workers that stopped renewing: worker-that-died" in out
+    assert "the oldest due item has waited for" in out
+    assert project.data("outbox", "reap") == {"reaped": 1}
+
+
+def test_config_shows_each_value_and_where_it_came_from(project) -> None:
+    """Flags, variables, the file with its line, defaults."""
+    shown = project.data("config", "--database", "postgresql://u:hunter2@h/d")["settings"]
+    assert shown["database"]["value"] == "postgresql://u:***@h/d"
+    assert shown["database"]["source"] == "--database"
+    assert shown["app"]["source"] == "automate.toml:1"
+    assert shown["worker.slots"] == {
+        "value": 10, "source": "default", "variable": "AUTOMATE_WORKER_SLOTS",
+        "help": "Calls at once in a process.",
+    }  # fmt: skip
+
+
+def test_every_command_has_help_with_examples() -> None:
+    """One that lacks them would be the one that somebody needs."""
+    import typer
+
+    def check(command, path: list[str]) -> None:
+        for name, inner in getattr(command, "commands", {}).items():
+            check(inner, [*path, name])
+        if not hasattr(command, "commands"):
+            assert command.help, path
+            assert f"automate {' '.join(path)}" in (command.epilog or ""), path
+
+    check(typer.main.get_command(app), [])
+
+
+# -- mistakes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "code", "told"),
+    [
+        ("automate.sqlite3", 2, "not given as a URL"),
+        ("postgresql://u:hunter2@127.0.0.1:1/d", 1, "Connection refused"),
+        ("sqlite:////nowhere/x.db", 1, "check that the folder exists"),
+        ("sqlite:///cliapp_shop.py", 1, "not a database"),
+    ],
+)
+def test_a_wrong_database_is_one_line_and_a_remedy(project, url: str, code: int, told: str) -> None:
+    """Whatever the driver raised, and with no password in it."""
+    result = project.run("outbox", "ls", "--database", url, code=code)
+    assert told in result.stderr
+    assert "hint: " in result.stderr
+    assert len(result.stderr.strip().split("\n")) == 2
+
+
+def test_a_database_that_cannot_be_written_is_told_so(project) -> None:
+    """Instead of a locked or missing table."""
+    project.run("emit", "x.y")
+    url = f"sqlite:///file:{project.folder}/automate.sqlite3?mode=ro&uri=true"
+    result = project.run("emit", "x.y", "--database", url, code=1)
+    assert "readonly" in result.stderr
+    assert "permissions" in result.stderr
+
+
+def test_an_app_that_raises_at_import_does_not_end_in_a_traceback(project) -> None:
+    """Unless that is asked for."""
+    (project.folder / "cliapp_shop.py").write_text("raise RuntimeError('at import')\n")
+    result = project.run("run", "order-notify", code=2)
+    assert result.stderr.startswith("error: app: cliapp_shop can't be imported: RuntimeError")
+    project.run("outbox", "ls", code=2)
+    project.run("outbox", "ls", "--database", "sqlite:///automate.sqlite3")
+    debugged = CliRunner().invoke(app, ["run", "order-notify", "--debug"])
+    assert "Traceback" in debugged.output
+
+
+def test_a_plugin_that_raises_at_import_is_shown_as_broken(
+    project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commands that don't need it work."""
+    from automate_kernel.plugins import discovery
+
+    (project.folder / "cliapp_broken.py").write_text("raise SystemExit('no licence')\n")
+    found = discovery.Found(
+        "connector", "bad", "cliapp_broken:Bad", "automate.connectors", "automate-bad", "1"
+    )
+    monkeypatch.setattr("automate_kernel.plugins.registry.scan", lambda: (found,))
+    assert project.data("plugins", "ls")[0]["state"] == "DISCOVERED"
+    out = project.run("plugins", "ls", "--load", code=1)
+    assert "no licence" in out.stdout
+    assert "no licence" in project.run("plugins", "show", "bad", code=2).stderr
+    assert project.data("run", "order-notify", "--event", "-", input=EVENT)["status"] == "COMPLETED"
+    assert "BROKEN" in project.run("doctor", code=1).stdout
+
+
+def test_wrong_settings_are_told_by_every_command(project) -> None:
+    """With file, line and what was meant."""
+    with (project.folder / "automate.toml").open("a") as file:
+        file.write("slot = 3\n")
+    for arguments in (("config",), ("worker",), ("outbox", "ls"), ("run", "x")):
+        result = project.run(*arguments, code=2)
+        assert "automate.toml:4: worker.slot: there is no such setting" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("emit", "x", "--payload", "{"), "--payload is not JSON: line 1"),
+        (("emit", "x", "--payload", "NaN"), "NaN is no JSON number"),
+        (("emit", "x", "--file", "nope.json"), "there is no file 'nope.json'"),
+        (("emit", "x", "-", "--payload", "1"), "give the payload once"),
+        (("run", "nope"), "there is no workflow 'nope'"),
+        (("run", "nope.yaml"), "there is no file 'nope.yaml'"),
+        (("executions", "ls", "--status", "done"), "--status: there is no 'done'"),
+        (("outbox", "cancel"), "name the items, or say --all"),
+        (("worker", "--processes", "0"), "--processes must be at least 1"),
+        (("serve", "--host", "256.0.0.1"), "can't listen on 256.0.0.1"),
+        (("workflow", "show", "order-notify", "--svg", "--mermaid"), "take one"),
+    ],
+)
+def test_wrong_usage_exits_with_2_and_says_why(project, arguments: tuple[str, ...], told: str) -> None:
+    """The code that tells a script that trying again is no use."""
+    assert told in project.run(*arguments, code=2).stderr
+
+
+def test_what_is_not_there_exits_with_1(project) -> None:
+    """With the command that lists what there is."""
+    for subject in ("executions", "outbox"):
+        assert f"automate {subject} ls" in project.run(subject, "show", "7", code=1).stderr
+
+
+def test_a_bug_of_ours_says_how_to_report_it(project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line, no traceback, and no secret."""
+    from automate_kernel.cli.session import Session
+
+    def broken(self: Session) -> None:
+        raise KeyError("oh")
+
+    monkeypatch.setattr(Session, "plain", property(broken))
+    result = project.run("outbox", "ls", code=1)
+    assert "this should not happen: KeyError: 'oh'" in result.stderr
+    assert "--debug" in result.stderr
+
+
+def test_another_databases_tables_are_made_by_db_create(
+    project, postgresql_url: str
+) -> None:
+    """Not by themselves, as migrations may be meant to; the way is told."""
+    result = project.run("emit", "x.y", "--database", postgresql_url, code=1)
+    assert "run automate db create" in result.stderr
+    assert "run automate db create" in project.run("worker", "--database", postgresql_url, code=1).stderr
+    assert "tables are missing" in project.run("doctor", "--database", postgresql_url, code=1).stdout
+    assert len(project.data("db", "create", "--database", postgresql_url)["created"]) == 8
+    assert project.data("db", "create", "--database", postgresql_url)["created"] == []
+    project.run("emit", "x.y", "--database", postgresql_url)
+    assert project.data("doctor", "--database", postgresql_url)["ok"] is True

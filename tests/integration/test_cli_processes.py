@@ -1,0 +1,311 @@
+"""What only real processes show: workers that are stopped and killed, the receiver, the demo."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from automate_kernel.cli.database import open_storage
+from automate_kernel.kernel import Kernel
+
+DEADLINE = 60.0
+CODE = """\
+import time
+from pathlib import Path
+from automate_kernel import Connector, TriggerSpec
+from automate_kernel.webhooks import GitHubSignature
+
+class GitHub(Connector):
+    key = "github"
+
+    @classmethod
+    def triggers(cls):
+        return [TriggerSpec("push", signature=GitHubSignature("HOOK"))]
+
+def automate_configure(kernel):
+    kernel.register(GitHub)
+
+    @kernel.action("slow.down")
+    def slow(gate: str) -> str:
+        deadline = time.monotonic() + 60
+        while not Path(gate).exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return "done"
+"""
+WORKFLOW = """\
+name: slow
+trigger:
+  - {type: event, event: go}
+  - {type: webhook, connector: github, trigger: push}
+steps:
+  - id: wait
+    action: slow.down
+    input: {gate: "{{ event.payload.gate }}"}
+"""
+
+
+class Project:
+    """A project in a folder, and its database."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.gate = folder, folder / "gate"
+        (folder / "automate.toml").write_text(
+            'app = "automation"\n[worker]\npoll_seconds = 0.05\nlease_seconds = 2\n'
+        )
+        (folder / "automation.py").write_text(CODE)
+        (folder / "workflows").mkdir()
+        (folder / "workflows" / "slow.yaml").write_text(WORKFLOW)
+        self.kernel = Kernel(
+            open_storage("sqlite:///automate.sqlite3", folder=folder), secrets={}, discover=False
+        )
+
+    def emit(self) -> None:
+        self.kernel.emit("go", {"gate": str(self.gate)})
+
+    def status(self) -> str | None:
+        found = self.kernel.executions.find()
+        return found[0].status.value if found else None
+
+    def holder(self) -> str | None:
+        """The worker that runs the step now."""
+        found = self.kernel.executions.find()
+        if not found or not found[0].steps or found[0].steps[0].status.value != "RUNNING":
+            return None
+        return self.kernel.outbox.get(found[0].item_id).lease_owner
+
+    @contextlib.contextmanager
+    def running(self, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("AUTOMATE_")}
+        environment |= {"AUTOMATE_SECRET_HOOK": "hook-secret", **variables}
+        with (self.folder / "log").open("w") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "automate_kernel.cli", *arguments],
+                cwd=self.folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=log,
+            )  # fmt: skip
+            try:
+                yield process
+            finally:
+                if process.poll() is None:
+                    process.kill()
+                process.wait()
+                process.stdout.close()
+
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    project = Project(tmp_path)
+    yield project
+    project.kernel.storage.engine.dispose()
+
+
+def until(found: Callable[[], object], what: str, project: Project | None = None):
+    deadline = time.monotonic() + DEADLINE
+    while not (result := found()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited in vain for {what}\n{project.log() if project else ''}")
+        time.sleep(0.02)
+    return result
+
+
+def pid_of(worker_id: str) -> int:
+    return int(worker_id.rsplit("-", 2)[1])
+
+
+def workers(project: Project) -> set[str]:
+    return set(re.findall(r"worker (\S+) started", project.log()))
+
+
+def test_a_killed_worker_is_replaced_and_its_execution_finished(project: Project) -> None:
+    """SIGKILL in the middle of a step: another process takes over, and the first is restarted."""
+    project.emit()
+    with project.running("worker", "--processes", "2") as process:
+        first = until(project.holder, "the step to run", project)
+        os.kill(pid_of(first), signal.SIGKILL)
+        second = until(lambda: (h := project.holder()) and h != first and h, "a takeover", project)
+        assert pid_of(second) != pid_of(first)
+        until(lambda: len(workers(project)) == 3, "a new worker", project)
+        project.gate.touch()
+        until(lambda: project.status() == "COMPLETED", "the execution to end", project)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(DEADLINE) == 0
+    assert "ended with SIGKILL and is started again" in project.log()
+    assert project.kernel.executions.find()[0].steps[0].attempts == 2
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_sigterm_drains_and_a_second_one_hands_leases_back(
+    project: Project, processes: str
+) -> None:
+    """The first lets the step end; the second stops at once, and no attempt of the item is spent."""
+    project.emit()
+    with project.running("worker", "--processes", processes) as process:
+        until(project.holder, "the step to run", project)
+        until(lambda: len(workers(project)) == int(processes), "all workers", project)
+        process.send_signal(signal.SIGTERM)
+        item_id = project.kernel.executions.find()[0].item_id
+        started = time.monotonic()
+        while time.monotonic() - started < 0.5:
+            assert process.poll() is None  # it waits for the step
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(DEADLINE) == 0
+    item = project.kernel.outbox.get(item_id)
+    assert (item.status.value, item.lease_owner, item.attempt_count) == ("PENDING", None, 0)
+    project.gate.touch()
+    with project.running("worker", "--processes", processes) as process:
+        until(lambda: project.status() == "COMPLETED", "the execution to end", project)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(DEADLINE) == 0
+
+
+def test_sigterm_lets_a_running_step_finish(project: Project) -> None:
+    """A deployment loses nothing, and repeats nothing."""
+    project.emit()
+    with project.running("worker") as process:
+        until(project.holder, "the step to run", project)
+        process.send_signal(signal.SIGTERM)
+        project.gate.touch()
+        assert process.wait(DEADLINE) == 0
+    [execution] = project.kernel.executions.find()
+    assert [(s.status.value, s.attempts) for s in execution.steps] == [("COMPLETED", 1)]
+
+
+def test_workers_end_when_what_started_them_is_killed(project: Project) -> None:
+    """Nobody is left who would work on, unseen."""
+    with project.running("worker", "--processes", "2") as process:
+        until(lambda: len(workers(project)) == 2, "the workers", project)
+        pids = [pid_of(each) for each in workers(project)]
+        process.kill()
+        for pid in pids:
+            until(lambda pid=pid: not alive(pid), f"process {pid} to end", project)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with contextlib.suppress(OSError):
+        # Without a parent that waits for it, an ended process stays as a zombie.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return True
+
+
+def request(url: str, body: bytes | None = None, **headers: str) -> tuple[int, object]:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(urllib.request.Request(url, body, headers), timeout=DEADLINE) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+def test_serve_receives_and_works_and_stops(project: Project) -> None:
+    """Webhooks and events over HTTP, run by the workers beside; SIGTERM ends all of it."""
+    from automate_kernel.webhooks import GitHubSignature
+
+    project.gate.touch()
+    variables = {"AUTOMATE_SERVE_EVENTS_TOKEN": "$secret:EVENTS", "AUTOMATE_SECRET_EVENTS": "t0ken"}
+    with project.running("serve", "--port", "0", **variables) as process:
+        lines = iter(process.stdout.readline, "")
+        url = next(line for line in lines if line.startswith("listening on ")).split()[-1]
+        body = json.dumps({"gate": str(project.gate)}).encode()
+        signed = GitHubSignature("HOOK").sign(body, "hook-secret")
+        assert request(f"{url}/readyz")[0] == 200
+        assert request(f"{url}/webhooks/github/push", body, **signed)[0] == 202
+        assert request(f"{url}/webhooks/github/push", body + b" ", **signed)[0] == 401
+        event = json.dumps({"name": "go", "payload": {"gate": str(project.gate)}}).encode()
+        assert request(f"{url}/events", event)[0] == 401
+        assert request(f"{url}/events", event, Authorization="Bearer t0ken")[0] == 202
+
+        def done() -> bool:
+            return [e.status.value for e in project.kernel.executions.find()] == ["COMPLETED"] * 2
+
+        until(done, "both executions to end", project)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(DEADLINE) == 0
+    assert "t0ken" not in project.log()
+
+
+def test_serve_does_not_start_without_the_token_that_it_is_to_ask_for(project: Project) -> None:
+    """It fails closed, with the remedy."""
+    with project.running("serve", AUTOMATE_SERVE_EVENTS_TOKEN="$secret:EVENTS") as process:
+        assert process.wait(DEADLINE) == 1
+    assert "AUTOMATE_SECRET_EVENTS" in project.log()
+
+
+def test_run_reads_standard_input_and_survives_a_closed_pipe(project: Project) -> None:
+    """As part of a pipeline of the shell."""
+    project.gate.touch()
+    command = (
+        f'echo \'{{"gate": "{project.gate}"}}\' | '
+        f"{sys.executable} -m automate_kernel.cli run slow --event - --json | head -1"
+    )
+    done = subprocess.run(
+        command, shell=True, cwd=project.folder, text=True, capture_output=True, timeout=DEADLINE,
+        env={**os.environ, "AUTOMATE_SECRET_HOOK": "x"},
+    )  # fmt: skip
+    assert done.stdout == "{\n"
+    assert done.stderr == ""
+
+
+def test_the_command_line_starts_without_what_it_does_not_need() -> None:
+    """Help and version load no database library, no server and no workflow engine."""
+    code = (
+        "import sys; from automate_kernel.cli.app import app\n"
+        "slow = {'sqlalchemy', 'uvicorn', 'jinja2', 'httpx', 'yaml', 'automate_kernel.kernel'}\n"
+        "print(sorted(slow & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_the_demo_does_what_it_says(tmp_path: Path) -> None:
+    """Everything that it tells is true of its database, and it leaves nothing behind."""
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "AUTOMATE_DATABASE": "sqlite:///no"}
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "automate_kernel.cli", "demo", "--json"],
+        text=True, capture_output=True, timeout=120, env=environment, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["ok"] is True, told["checks"]
+    assert [each["status"] for each in told["responses"]] == [202, 202, 401, 200]
+    order = next(e for e in told["executions"] if e["workflow"] == "order-fulfilment")
+    attempts = {step["step_id"]: step["attempts"] for step in order["steps"]}
+    assert attempts == {"total": 1, "reserve": 3, "invoice": 2, "notify": 1}
+    assert told["killed"]["worker"] != told["killed"]["taken_over_by"]
+    assert time.monotonic() - started < 60
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_demo_that_is_kept_is_a_project_to_go_on_with(tmp_path: Path) -> None:
+    """Its text says what happened, and the command that it ends with works."""
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "NO_COLOR": "1"}
+    run = lambda *a, **o: subprocess.run(  # noqa: E731
+        [sys.executable, "-m", "automate_kernel.cli", *a],
+        text=True, capture_output=True, timeout=120, env=environment, check=True, **o,
+    )  # fmt: skip
+    out = run("demo", "--keep").stdout
+    assert "\x1b" not in out
+    for told in ("401  the order, its price changed", "took it over after", "✓ no secret is in"):
+        assert told in out
+    folder, execution_id = re.search(r"cd (\S+) && automate executions show (\S+)", out).groups()
+    assert "order-fulfilment" in run("executions", "show", execution_id, cwd=folder).stdout

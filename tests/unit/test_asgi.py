@@ -1,0 +1,222 @@
+"""Webhooks and events over HTTP: what is let in, and what the others are told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import httpx
+import pytest
+
+from automate_kernel import Connector, Kernel, TriggerSpec
+from automate_kernel.asgi import webhook_app
+from automate_kernel.errors import StorageError
+from automate_kernel.webhooks import GitHubSignature
+
+SECRET, TOKEN = "a-webhook-secret", "an-events-token"
+BODY = json.dumps({"ref": "refs/heads/main"}).encode()
+
+
+class GitHub(Connector):
+    key = "github"
+
+    @classmethod
+    def triggers(cls) -> list[TriggerSpec]:
+        return [
+            TriggerSpec(
+                "push", signature=GitHubSignature("HOOK"), delivery_id_header="X-GitHub-Delivery"
+            )
+        ]
+
+
+@pytest.fixture
+def kernel():
+    with Kernel(plugins=[GitHub], secrets={"HOOK": SECRET}, discover=False) as kernel:
+        yield kernel
+
+
+def call(app, method: str, path: str, **options) -> httpx.Response:
+    async def send() -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.request(method, path, **options)
+
+    return asyncio.run(send())
+
+
+def push(app, body: bytes = BODY, path: str = "/webhooks/github/push", **changed) -> httpx.Response:
+    headers = {"X-GitHub-Delivery": "d-1", **GitHubSignature("HOOK").sign(body, SECRET), **changed}
+    return call(app, "POST", path, content=body, headers=headers)
+
+
+def test_a_signed_webhook_becomes_an_event(kernel: Kernel) -> None:
+    """The sender gets the event's id, and the outbox has it."""
+    response = push(webhook_app(kernel))
+    assert response.status_code == 202
+    assert response.json()["duplicate"] is False
+    item = kernel.outbox.get(response.json()["id"])
+    assert item.payload["name"] == "github.push"
+    assert item.payload["payload"] == {"ref": "refs/heads/main"}
+
+
+def test_a_repeated_delivery_is_a_success_that_does_nothing(kernel: Kernel) -> None:
+    """Its sender stops sending, and gets the first one's id."""
+    app = webhook_app(kernel)
+    first, second = push(app), push(app)
+    assert second.status_code == 200
+    assert second.json() == {"id": first.json()["id"], "duplicate": True}
+    assert len(kernel.outbox.find()) == 1
+
+
+def test_all_refusals_are_the_same_bytes(kernel: Kernel) -> None:
+    """Nobody learns which connectors, triggers and secrets there are."""
+    app = webhook_app(kernel)
+    responses = [
+        push(app, **{"X-Hub-Signature-256": "sha256=" + "0" * 64}),
+        push(app, path="/webhooks/github/nope"),
+        push(app, path="/webhooks/nope/push"),
+        call(app, "POST", "/webhooks/github/push"),
+    ]
+    assert {(each.status_code, each.content, str(each.headers)) for each in responses} == {
+        (401, responses[0].content, str(responses[0].headers))
+    }
+    assert kernel.outbox.find() == []
+
+
+def test_a_proven_body_that_is_not_json_is_told_so(kernel: Kernel) -> None:
+    """The sender is known, so it may know what is wrong."""
+    response = push(webhook_app(kernel), b"ref=main")
+    assert response.status_code == 400
+    assert "not JSON" in response.json()["error"]
+
+
+def test_a_body_beyond_the_limit_is_not_read(kernel: Kernel) -> None:
+    """Neither one that says how long it is, nor one that doesn't."""
+    app = webhook_app(kernel, max_body_bytes=10)
+    assert push(app).status_code == 413
+    read = []
+
+    async def endless():
+        for _ in range(1000):
+            read.append(1)
+            yield b"x" * 5
+
+    async def send() -> int:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://test"
+        ) as client:
+            return (await client.post("/webhooks/github/push", content=endless())).status_code
+
+    assert asyncio.run(send()) == 413
+    assert len(read) < 10
+
+
+def emit(app, body, token: str | None = TOKEN, **headers) -> httpx.Response:
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    return call(app, "POST", "/events", content=json.dumps(body), headers=headers)
+
+
+def test_events_need_the_token_and_without_one_configured_nobody_sends(kernel: Kernel) -> None:
+    """It fails closed: an empty token is none."""
+    event = {"name": "order.created", "payload": {"id": 7}}
+    for app in (webhook_app(kernel), webhook_app(kernel, events_token="")):
+        assert emit(app, event).status_code == 403
+        assert emit(app, event, token="").status_code == 403
+    app = webhook_app(kernel, events_token=TOKEN)
+    for token in (None, "wrong", TOKEN[:-1], "ü"):
+        headers = {"Authorization": f"Bearer {token}".encode()} if token == "ü" else {}
+        response = emit(app, event, token=None if token == "ü" else token, **headers)
+        assert response.status_code == 401
+        assert response.headers["www-authenticate"] == "Bearer"
+    assert kernel.outbox.find() == []
+    accepted = emit(app, event)
+    assert accepted.status_code == 202
+    assert kernel.outbox.get(accepted.json()["id"]).payload["payload"] == {"id": 7}
+
+
+def test_an_idempotency_key_makes_a_second_event_the_first_one(kernel: Kernel) -> None:
+    """A client that never heard the answer can ask again."""
+    app = webhook_app(kernel, events_token=TOKEN)
+    first = emit(app, {"name": "a"}, **{"Idempotency-Key": "k"})
+    second = emit(app, {"name": "a", "idempotency_key": "k"})
+    assert first.json() == second.json()
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["x", [], {}, {"name": ""}, {"name": 3}, {"name": "a", "extra": 1}, {"name": "a", "source": 3},
+     {"name": "a", "payload": float("nan")}, {"name": "a", "delay": "soon"},
+     {"name": "a", "priority": 10**9}, {"name": "a", "payload": "\x00"}],
+)  # fmt: skip
+def test_an_event_that_cannot_be_stored_is_refused(kernel: Kernel, body) -> None:
+    """With a 400 that says why; nothing of it is kept."""
+    response = emit(webhook_app(kernel, events_token=TOKEN), body)
+    assert response.status_code == 400
+    assert response.json()["error"]
+    assert kernel.outbox.find() == []
+
+
+def test_health_and_readiness(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alive without its database, and ready only with it, until it winds down."""
+    app = webhook_app(kernel)
+    assert call(app, "GET", "/readyz").status_code == 200
+    app.stopping = True
+    assert call(app, "GET", "/readyz").status_code == 503
+    app.stopping = False
+
+    def broken(transaction=None):
+        raise StorageError("postgresql://u:***@h/d: down")
+
+    monkeypatch.setattr(kernel.storage, "begin", broken)
+    response = call(app, "GET", "/readyz")
+    assert (response.status_code, "postgresql" in response.text) == (503, False)
+    assert call(app, "GET", "/healthz").status_code == 200
+    assert call(app, "HEAD", "/healthz").content == b""
+
+
+def test_while_the_database_is_down_senders_are_asked_to_come_again(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A webhook is not lost: 503 with Retry-After makes the service send it once more."""
+
+    def broken(transaction=None):
+        raise StorageError("down")
+
+    monkeypatch.setattr(kernel.storage, "begin", broken)
+    response = push(webhook_app(kernel))
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "5"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/webhooks/github/push", 405),
+        ("GET", "/events", 405),
+        ("POST", "/healthz", 405),
+        ("GET", "/", 404),
+        ("POST", "/webhooks/github", 404),
+        ("POST", "/webhooks/github/push/more", 404),
+    ],
+)
+def test_other_requests_find_nothing(kernel: Kernel, method: str, path: str, status: int) -> None:
+    """A wrong method is told apart from a wrong path."""
+    assert call(webhook_app(kernel), method, path).status_code == status
+
+
+@pytest.mark.parametrize("prefix", ["", "/hooks"])
+def test_it_can_be_mounted_in_a_fastapi_application(kernel: Kernel, prefix: str) -> None:
+    """Under any path, beside the host's own routes."""
+    from fastapi import FastAPI
+
+    host = FastAPI()
+
+    @host.get("/own")
+    def own() -> str:
+        return "mine"
+
+    host.mount(prefix, webhook_app(kernel))
+    assert call(host, "GET", "/own").json() == "mine"
+    assert push(host, path=f"{prefix}/webhooks/github/push").status_code == 202
+    assert call(host, "GET", f"{prefix}/healthz").status_code == 200

@@ -1,0 +1,497 @@
+"""Executions under a worker: pauses, parallel steps, lost leases, a database that fails."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+from automate_kernel import signals
+from automate_kernel.errors import AutomateError, ErrorCodes, StorageError
+from automate_kernel.kernel import Kernel
+from automate_kernel.outbox import ItemStatus, RowsOutboxStore
+from automate_kernel.outbox.handlers import _draining
+from automate_kernel.storage import MemoryStorage
+from automate_kernel.testing.clock import FakeClock
+from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
+
+PATIENCE = 20.0
+LEASE = 10.0
+
+
+class Gate(threading.Event):
+    def pass_(self) -> None:
+        assert self.wait(PATIENCE), "it did not happen"
+
+
+class Failing:
+    """A storage that fails when it is told to, before or after it has committed."""
+
+    def __init__(self, storage: MemoryStorage) -> None:
+        self._storage = storage
+        self.failures = 0
+        self.after_commit = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+    @contextmanager
+    def begin(self, transaction: Any = None) -> Iterator[Any]:
+        fails = transaction is None and self.failures > 0
+        if fails:
+            self.failures -= 1
+        if fails and not self.after_commit:
+            raise StorageError("the database is down", retryable=False)
+        with self._storage.begin(transaction) as rows:
+            yield rows
+        if fails:
+            raise StorageError("the reply was lost", retryable=False)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def storage(clock: FakeClock) -> Failing:
+    return Failing(MemoryStorage(clock))
+
+
+@pytest.fixture
+def kernel(storage: Failing) -> Iterator[Kernel]:
+    with Kernel(storage, discover=False, secrets={}, lease_seconds=LEASE) as kernel:
+        yield kernel
+
+
+def define(kernel: Kernel, *steps: dict[str, Any], **options: Any) -> None:
+    kernel.add_workflow({"name": "w", "trigger": {"type": "manual"}, "steps": steps, **options})
+
+
+def step(step_id: str, **options: Any) -> dict[str, Any]:
+    return {"id": step_id, "action": options.pop("action", "do.it"), **options}
+
+
+def see(kernel: Kernel, execution_id: str) -> Execution:
+    execution = kernel.executions.get(execution_id)
+    assert execution is not None
+    return execution
+
+
+def start_worker(kernel: Kernel, **options: Any) -> tuple[Any, threading.Thread]:
+    worker = kernel.worker(poll_seconds=0.05, **options)
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+    return worker, thread
+
+
+def joined(thread: threading.Thread) -> None:
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+def wake_item(kernel: Kernel, execution_id: str) -> Any:
+    item = kernel.outbox.get(see(kernel, execution_id).item_id or "")
+    assert item is not None
+    return item
+
+
+# -- pausing ---------------------------------------------------------------------------------------
+
+
+def test_a_stop_pauses_an_execution_between_two_steps(kernel: Kernel) -> None:
+    """The step that runs is finished and saved; the next one is another worker's, and free."""
+    begun, go = Gate(), Gate()
+    calls = []
+
+    @kernel.action("do.it")
+    def do(n: int) -> int:
+        calls.append(n)
+        if n == 1:
+            begun.set()
+            go.pass_()
+        return n
+
+    define(kernel, *[step(f"s{n}", input={"n": n}) for n in (1, 2, 3)])
+    execution_id = kernel.start("w")
+    worker, thread = start_worker(kernel)
+    begun.pass_()
+    worker.stop()
+    go.set()
+    joined(thread)
+    execution = see(kernel, execution_id)
+    assert calls == [1]
+    assert execution.status is ExecutionStatus.RUNNING
+    assert [(run.step_id, run.status) for run in execution.steps] == [("s1", StepStatus.COMPLETED)]
+    item = wake_item(kernel, execution_id)
+    assert (item.status, item.attempt_count) == (ItemStatus.PENDING, 0)
+    kernel.run_until_idle()
+    assert calls == [1, 2, 3]
+    assert {run.attempts for run in see(kernel, execution_id).steps} == {1}
+
+
+def test_a_stop_pauses_parallel_work_too(kernel: Kernel) -> None:
+    """Of a long for_each, what is in flight is finished, and nothing more of it begins."""
+    go = Gate()
+    calls: list[int] = []
+    both = threading.Barrier(3)
+
+    @kernel.action("do.it")
+    def do(n: int) -> int:
+        calls.append(n)
+        if n < 2:
+            both.wait(PATIENCE)
+            go.pass_()
+        return n
+
+    elements = list(range(50))
+    define(kernel, step("a", for_each=elements, concurrency=2, input={"n": "{{ item }}"}))
+    execution_id = kernel.start("w")
+    worker, thread = start_worker(kernel)
+    both.wait(PATIENCE)
+    worker.stop()
+    go.set()
+    joined(thread)
+    assert sorted(calls) == [0, 1]
+    saved = {run.position: run.status for run in see(kernel, execution_id).steps}
+    assert saved == {0: StepStatus.COMPLETED, 1: StepStatus.COMPLETED}
+    kernel.run_until_idle()
+    assert Counter(calls) == Counter(elements)
+    assert see(kernel, execution_id).status is ExecutionStatus.COMPLETED
+
+
+def test_a_paused_retry_keeps_its_attempts(kernel: Kernel, clock: FakeClock) -> None:
+    """A retry that was due when the worker stopped is made later, and was not counted."""
+    calls = []
+
+    @kernel.action("do.it")
+    def do() -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise AutomateError(ErrorCodes.UNAVAILABLE, "try later")
+
+    retry = {"attempts": 2, "delay": 5, "jitter": False}
+    define(kernel, step("a", retry=retry))
+    execution_id = kernel.start("w")
+    kernel.run_until_idle()
+    clock.advance(5)
+    (item,) = kernel.outbox.claim_batch("w")
+    token = _draining.set(lambda: True)
+    try:
+        kernel._runner.handle_advance(item)
+    finally:
+        _draining.reset(token)
+    (run,) = see(kernel, execution_id).steps
+    assert (run.status, run.attempts, len(calls)) == (StepStatus.RETRY, 1, 1)
+    kernel.run_until_idle()
+    (run,) = see(kernel, execution_id).steps
+    assert (run.status, run.attempts) == (StepStatus.COMPLETED, 2)
+
+
+# -- parallel steps --------------------------------------------------------------------------------
+
+
+def test_steps_without_needs_run_beside_each_other(kernel: Kernel) -> None:
+    """Two steps that wait for each other both end."""
+    together = threading.Barrier(2)
+
+    @kernel.action("do.it")
+    def do() -> None:
+        together.wait(PATIENCE)
+
+    define(kernel, step("a"), step("b", needs=[]))
+    assert kernel.run("w").status is ExecutionStatus.COMPLETED
+
+
+def test_a_short_retry_beside_a_long_step(kernel: Kernel) -> None:
+    """A retry is made when it is due, while another step still runs."""
+    retried = Gate()
+    attempts = []
+
+    @kernel.action("flaky.do")
+    def flaky() -> None:
+        attempts.append(1)
+        if len(attempts) == 1:
+            raise AutomateError(ErrorCodes.UNAVAILABLE, "try later")
+        retried.set()
+
+    @kernel.action("do.it")
+    def do() -> None:
+        retried.pass_()
+
+    retry = {"attempts": 2, "delay": 0.01, "jitter": False}
+    define(kernel, step("a", action="flaky.do", retry=retry), step("b", needs=[]))
+    assert kernel.run("w").status is ExecutionStatus.COMPLETED
+
+
+# -- time ------------------------------------------------------------------------------------------
+
+
+def test_a_step_that_takes_too_long(kernel: Kernel) -> None:
+    """Each attempt is bounded by the step's timeout, and may be tried again."""
+    go = Gate()
+    calls = []
+
+    @kernel.action("do.it")
+    async def do() -> str:
+        import asyncio
+
+        calls.append(1)
+        if len(calls) == 1:
+            await asyncio.Event().wait()
+        return "done"
+
+    define(kernel, step("a", timeout=0.02, retry={"attempts": 2, "delay": 0}), output="{{ steps.a.output }}")
+    assert kernel.run("w").output == "done"
+    go.set()
+
+
+def test_a_workflow_that_takes_too_long(kernel: Kernel) -> None:
+    """A call without a timeout of its own is bounded by what the workflow has left."""
+    go, undone = Gate(), []
+
+    @kernel.action("do.it")
+    def do() -> None:
+        go.wait(PATIENCE)
+
+    @kernel.action("undo.it")
+    def undo(code: str) -> None:
+        undone.append(code)
+
+    recovery = step("undo", action="undo.it", input={"code": "{{ error.code }}"})
+    define(kernel, step("a"), step("b"), timeout=0.05, on_failure=[recovery])
+    execution = kernel.run("w")
+    go.set()
+    assert (execution.status, execution.error_code) == (ExecutionStatus.FAILED, "DEADLINE_EXCEEDED")
+    assert undone == ["DEADLINE_EXCEEDED"]
+
+
+def test_a_resumed_execution_has_its_time_again(kernel: Kernel, clock: FakeClock) -> None:
+    """The workflow's timeout counts from when it was resumed, not from its first day."""
+    broken = [True]
+
+    @kernel.action("do.it")
+    def do() -> None:
+        if broken[0]:
+            raise AutomateError(ErrorCodes.NOT_FOUND, "not yet")
+
+    define(kernel, step("a"), step("b"), timeout=60)
+    execution = kernel.run("w")
+    assert execution.status is ExecutionStatus.FAILED
+    clock.advance(3600)
+    broken[0] = False
+    assert kernel.executions.resume(execution.id)
+    kernel.run_until_idle()
+    assert see(kernel, execution.id).status is ExecutionStatus.COMPLETED
+
+
+# -- leases and steering -----------------------------------------------------------------------------
+
+
+def test_who_lost_the_execution_calls_nothing_more(
+    kernel: Kernel, storage: Failing, clock: FakeClock
+) -> None:
+    """A worker that was too slow saves nothing, and begins no further step."""
+    calls: list[str] = []
+
+    @kernel.action("do.it")
+    def do(name: str) -> str:
+        calls.append(name)
+        if len(calls) == 1:
+            other = RowsOutboxStore(storage, lease_seconds=LEASE)
+            clock.advance(LEASE + 1)
+            other.reap()
+            clock.advance(86_400)
+            (taken,) = other.claim_batch("another")
+            kernel.held = taken  # type: ignore[attr-defined]
+        return name
+
+    define(kernel, step("a", input={"name": "a"}), step("b", input={"name": "b"}))
+    execution_id = kernel.start("w")
+    stats = kernel.run_until_idle()
+    assert (calls, stats.lost, stats.completed) == (["a"], 1, 0)
+    (run,) = see(kernel, execution_id).steps
+    assert (run.status, run.output) == (StepStatus.RUNNING, None)
+    kernel.outbox.release([], "another")
+    clock.advance(LEASE + 1)
+    kernel.outbox.reap()
+    clock.advance(86_400)
+    kernel.run_until_idle()
+    assert calls == ["a", "a", "b"]
+
+
+def test_a_cancelled_execution_goes_no_further(kernel: Kernel) -> None:
+    """A step that runs is not interrupted, but nothing follows it, and its item is done."""
+    calls = []
+
+    @kernel.action("do.it")
+    def do(execution_id: str) -> None:
+        calls.append(1)
+        assert kernel.executions.cancel(execution_id)
+
+    given = {"execution_id": "{{ execution.id }}"}
+    define(kernel, step("a", input=given), step("b", input=given))
+    execution = kernel.run("w")
+    assert (execution.status, len(calls)) == (ExecutionStatus.CANCELLED, 1)
+    assert wake_item(kernel, execution.id).status is ItemStatus.COMPLETED
+
+
+def test_an_item_of_before_the_resume_drives_nothing(kernel: Kernel) -> None:
+    """An old wake-up that is put back to wait leaves the execution to its new one."""
+    calls = []
+
+    @kernel.action("do.it")
+    def do() -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise AutomateError(ErrorCodes.NOT_FOUND, "not yet")
+
+    define(kernel, step("a"))
+    execution_id = kernel.start("w")
+    (item,) = kernel.outbox.claim_batch("w")
+    kernel.outbox.mark_failed(item.id, "w", "BAD")
+    kernel.executions.resume(execution_id)
+    new = wake_item(kernel, execution_id)
+    kernel.outbox.cancel([new.id])
+    kernel.outbox.requeue([item.id])
+    kernel.run_until_idle()
+    assert calls == []
+    kernel.outbox.requeue([new.id])
+    kernel.run_until_idle()
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("style", ["plain", "async", "parallel"])
+def test_a_step_that_exits_fails_in_the_end(
+    kernel: Kernel, clock: FakeClock, style: str
+) -> None:
+    """SystemExit in an action ends neither the worker nor the other steps, and is given up."""
+    attempts = []
+
+    @kernel.action("exit.plain")
+    def leave() -> None:
+        attempts.append(1)
+        raise SystemExit(3)
+
+    @kernel.action("exit.async")
+    async def aleave() -> None:
+        attempts.append(1)
+        raise SystemExit(3)
+
+    @kernel.action("do.it")
+    async def do() -> str:
+        return "fine"
+
+    action = "exit.async" if style == "async" else "exit.plain"
+    define(kernel, step("a", action=action), *[step("b", needs=[])][: style == "parallel"])
+    execution_id = kernel.start("w")
+    for _ in range(12):
+        kernel.run_until_idle()
+        clock.advance(86_400)
+    execution = see(kernel, execution_id)
+    assert execution.status is ExecutionStatus.FAILED
+    assert "SystemExit" in (execution.error or "")
+    assert len(attempts) == 10
+    assert kernel.invoke("do.it") == "fine"
+
+
+# -- a database that fails ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("after_commit", [False, True])
+def test_a_result_outlives_a_failing_database(
+    kernel: Kernel, storage: Failing, after_commit: bool
+) -> None:
+    """What a call gave is saved once the database is back, and the call is not made again."""
+    calls: list[str] = []
+
+    @kernel.action("do.it")
+    def do(name: str) -> str:
+        calls.append(name)
+        storage.failures, storage.after_commit = 2, after_commit
+        return name
+
+    define(kernel, *[step(name, input={"name": name}) for name in "abc"], output="{{ steps.b.output }}")
+    execution = kernel.run("w", patience=0)
+    assert calls == ["a", "b", "c"]
+    assert (execution.status, execution.output) == (ExecutionStatus.COMPLETED, "b")
+
+
+def test_a_database_that_is_down_at_the_wrong_moments(
+    kernel: Kernel, storage: Failing, clock: FakeClock
+) -> None:
+    """Wherever one transaction fails, the execution ends, and no saved step runs again."""
+    calls: list[str] = []
+    saved: list[str] = []
+
+    @kernel.action("do.it")
+    def do(name: str) -> str:
+        assert name not in saved
+        calls.append(name)
+        return name
+
+    def note(sender: Any, step: Any, **_: Any) -> None:
+        saved.append(step.step_id)
+
+    define(kernel, *[step(name, input={"name": name}) for name in "abc"])
+    begin = storage.begin
+    with signals.step_completed.connected_to(note, sender=kernel):
+        for moment in range(14):
+            calls.clear()
+            saved.clear()
+            execution_id = kernel.start("w")
+            count = [0]
+
+            def failing_once(
+                transaction: Any = None, count: list[int] = count, moment: int = moment
+            ) -> Any:
+                count[0] += transaction is None
+                storage.failures = int(transaction is None and count[0] == moment)
+                return begin(transaction)
+
+            storage.begin = failing_once  # type: ignore[method-assign]
+            for _ in range(5):
+                # The claim or the acknowledgement itself: a worker would try again.
+                with suppress(StorageError):
+                    kernel.run_until_idle()
+                clock.advance(LEASE + 1)
+                with suppress(StorageError):
+                    kernel.outbox.reap()
+                clock.advance(86_400)
+            storage.begin = begin  # type: ignore[method-assign]
+            assert see(kernel, execution_id).status is ExecutionStatus.COMPLETED, moment
+            assert set(calls) == set("abc")
+
+
+def test_many_executions_share_the_worker(kernel: Kernel) -> None:
+    """A hundred executions under one worker all end, each step once."""
+    calls: Counter[tuple[str, int]] = Counter()
+    lock, done = threading.Lock(), Gate()
+
+    @kernel.action("do.it")
+    def do(execution_id: str, n: int) -> int:
+        with lock:
+            calls[execution_id, n] += 1
+        return n
+
+    def note(sender: Any, **_: Any) -> None:
+        ended.append(1)
+        if len(ended) == 100:
+            done.set()
+
+    ended: list[int] = []
+    given = {"execution_id": "{{ execution.id }}", "n": "{{ index }}"}
+    define(kernel, step("a", for_each=[1, 2, 3], concurrency=3, input=given))
+    ids = [kernel.start("w") for _ in range(100)]
+    with signals.workflow_completed.connected_to(note, sender=kernel):
+        worker, thread = start_worker(kernel)
+        done.pass_()
+        worker.stop()
+        joined(thread)
+    assert calls == Counter({(one, n): 1 for one in ids for n in range(3)})
+    assert worker.stats.completed == worker.stats.total == 100
+
+

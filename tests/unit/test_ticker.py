@@ -1,0 +1,145 @@
+"""Schedules fire once each, however many kernels look at them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from automate_kernel.kernel import Kernel
+from automate_kernel.storage import MemoryStorage, Rows, Where
+from automate_kernel.storage.tables import SCHEDULE
+from automate_kernel.testing.clock import FakeClock
+from automate_kernel.workflows.execution import ExecutionStatus
+from automate_sqlalchemy import SqlAlchemyStorage
+
+Open = Callable[..., Kernel]
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+def open_kernel(request: pytest.FixtureRequest, clock: FakeClock) -> Iterator[Open]:
+    """Opens kernels on the same data, each as a process of its own has it."""
+    if request.param == "memory":
+        storage: Any = MemoryStorage(clock)
+    else:
+        engine: sa.Engine = request.getfixturevalue(f"{request.param}_engine")
+        storage = SqlAlchemyStorage(engine, clock=clock)
+    opened: list[Kernel] = []
+
+    def open_kernel(**trigger: Any) -> Kernel:
+        kernel = Kernel(storage, discover=False, secrets={})
+        opened.append(kernel)
+        kernel.action("do.it")(lambda: None)
+        kernel.add_workflow(
+            {"name": "w", "trigger": {"type": "schedule", **trigger},
+             "steps": [{"id": "a", "action": "do.it"}]}
+        )  # fmt: skip
+        return kernel
+
+    yield open_kernel
+    for kernel in opened:
+        kernel.close()
+
+
+def fired(kernel: Kernel) -> list[str]:
+    return sorted(one.event.occurred_at or "" for one in kernel.executions.find())
+
+
+def test_it_fires_when_it_is_due(open_kernel: Open, clock: FakeClock) -> None:
+    """A schedule that is seen for the first time waits for its next time, and then fires."""
+    kernel = open_kernel(every="10m", payload={"n": 1})
+    assert [kernel._ticker.tick() for _ in range(2)] == [0, 0]
+    clock.advance(599)
+    assert kernel._ticker.tick() == 0
+    clock.advance(1)
+    assert [kernel._ticker.tick() for _ in range(2)] == [1, 0]
+    kernel.run_until_idle()
+    (execution,) = kernel.executions.find()
+    assert execution.status is ExecutionStatus.COMPLETED
+    event = execution.event
+    assert (event.type, event.name, event.payload) == ("schedule", "w", {"n": 1})
+    assert event.occurred_at == "2026-01-01T00:10:00+00:00"
+
+
+def test_two_kernels_fire_it_once(open_kernel: Open, clock: FakeClock) -> None:
+    """Of all that see it due, one fires it."""
+    kernels = [open_kernel(every="10m") for _ in range(2)]
+    for kernel in kernels:
+        kernel._ticker.tick()
+    for _ in range(5):
+        clock.advance(600)
+        assert sum(kernel._ticker.tick() for kernel in kernels) == 1
+        kernels.reverse()
+    assert len(fired(kernels[0])) == 5
+
+
+def test_kernels_that_look_at_the_same_moment(open_kernel: Open, clock: FakeClock) -> None:
+    """Four that tick at once fire each time once between them."""
+    kernels = [open_kernel(every="10m") for _ in range(4)]
+    kernels[0]._ticker.tick()
+    for _ in range(3):
+        clock.advance(600)
+        together, counts = threading.Barrier(4), []
+
+        def tick(
+            kernel: Kernel, together: threading.Barrier = together, counts: list[int] = counts
+        ) -> None:
+            together.wait(20)
+            counts.append(kernel._ticker.tick())
+
+        threads = [threading.Thread(target=tick, args=(kernel,)) for kernel in kernels]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert (len(counts), sum(counts)) == (4, 1)
+    assert len(fired(kernels[0])) == 3
+
+
+@pytest.mark.parametrize(("catch_up", "count"), [(False, 1), (True, 6)])
+def test_after_a_long_silence(
+    open_kernel: Open, clock: FakeClock, catch_up: bool, count: int
+) -> None:
+    """Fires that nobody made are made up for only if the schedule says so, and then all."""
+    kernel = open_kernel(every="10m", catch_up=catch_up)
+    kernel._ticker.tick()
+    clock.advance(3600)
+    assert kernel._ticker.tick() == count
+    assert kernel._ticker.tick() == 0
+    assert len(set(fired(kernel))) == count
+    clock.advance(600)
+    assert kernel._ticker.tick() == 1
+
+
+def test_a_fire_that_fails_is_made_later(
+    open_kernel: Open, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The schedule moves on in the transaction that starts the execution, or not at all."""
+    kernel = open_kernel(every="10m")
+    kernel._ticker.tick()
+    clock.advance(600)
+
+    def fail(rows: Rows, *_: Any) -> None:
+        assert rows.select(SCHEDULE, [Where("last_fired_at", "eq", clock())])
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kernel._ticker, "_fire", fail)
+        with pytest.raises(ZeroDivisionError):
+            kernel._ticker.tick()
+    assert kernel._ticker.tick() == 1
+
+
+def test_a_kernel_without_schedules_asks_nothing() -> None:
+    """The ticker touches no database if no workflow has a schedule."""
+    kernel = Kernel(discover=False, secrets={})
+    kernel.storage = None  # type: ignore[assignment]
+    kernel._ticker._storage = None  # type: ignore[assignment]
+    assert kernel._ticker.tick() == 0
