@@ -11,6 +11,7 @@ from django.db import Error, InterfaceError, OperationalError, connections, rout
 
 from automate_kernel.errors import ConfigError, StorageError
 from automate_kernel.storage import DIALECTS, Clock, SqlRows, Wakeup
+from automate_kernel.storage.failures import storage_error
 from automate_kernel.storage.listen import ListenWakeup
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class DjangoRows(SqlRows):
                 cursor.execute(sql, parameters)
                 return cursor.fetchall() if fetch else cursor.rowcount
         except Error as error:
-            raise storage_error(error, self.native.alias) from error
+            raise _translated(error, self.native.alias) from error
 
 
 class DjangoStorage:
@@ -127,7 +128,7 @@ class DjangoStorage:
             # What a handler's own query raised is the handler's to see as it is.
             if error is of_host:
                 raise
-            raise storage_error(error, connection.alias) from error
+            raise _translated(error, connection.alias) from error
 
     def _rows(self, connection: BaseDatabaseWrapper) -> DjangoRows:
         if connection.vendor == "postgresql" and not settings.USE_TZ:
@@ -183,15 +184,10 @@ def is_open(connection: BaseDatabaseWrapper) -> bool:
     return connection.in_atomic_block or not connection.get_autocommit()
 
 
-def storage_error(error: Error, alias: str) -> StorageError:
-    """What the driver said, in one line, with the remedy where it is known."""
-    text = (str(error).strip() or type(error).__name__).split("\n")[0]
-    hint, lowered = None, text.lower()
-    retryable = isinstance(error, (OperationalError, InterfaceError))
-    if "no such table" in lowered or ("relation" in lowered and "does not exist" in lowered):
-        hint, retryable = f"run: manage.py migrate automate_django --database {alias}", False
-    elif "readonly" in lowered or "read-only" in lowered:
-        hint = "the database can't be written: check the file's and its folder's permissions"
-    elif "is locked" in lowered:
-        hint = "give SQLite's OPTIONS a longer timeout and transaction_mode IMMEDIATE (Django 5.1)"
-    return StorageError(f"database {alias!r}: {text}", hint=hint, retryable=retryable)
+def _translated(error: Error, alias: str) -> StorageError:
+    return storage_error(
+        error,
+        f"database {alias!r}",
+        migrate=f"run: manage.py migrate automate_django --database {alias}",
+        retryable=isinstance(error, (OperationalError, InterfaceError)),
+    )

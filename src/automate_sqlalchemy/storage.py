@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 from automate_kernel.errors import StorageError
 from automate_kernel.storage import DIALECTS, Clock, SqlRows, Wakeup
+from automate_kernel.storage.failures import storage_error
 from automate_kernel.storage.listen import ListenWakeup
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session, scoped_session
 
 from .tables import metadata
@@ -19,6 +20,7 @@ from .tables import metadata
 __all__ = ["SqlAlchemyRows", "SqlAlchemyStorage"]
 
 T = TypeVar("T")
+_MIGRATE = "create our tables: storage.create_tables(), or metadata in your Alembic migrations"
 _STYLES = {"qmark": "?", "numeric_dollar": "$"}
 
 
@@ -42,7 +44,7 @@ class SqlAlchemyRows(SqlRows):
             result = self.native.exec_driver_sql(sql, tuple(parameters))
             return result.fetchall() if fetch else result.rowcount
         except DBAPIError as error:
-            raise storage_error(error, _place(self.native.engine)) from error
+            raise translated(error, _place(self.native.engine)) from error
 
 
 class SqlAlchemyStorage:
@@ -88,7 +90,7 @@ class SqlAlchemyStorage:
         try:
             yield
         except DBAPIError as error:
-            raise storage_error(error, self.describe()) from error
+            raise translated(error, self.describe()) from error
 
     def _rows(self, transaction: Any) -> SqlAlchemyRows:
         if isinstance(transaction, (Session, scoped_session)):
@@ -143,15 +145,7 @@ def _place(engine: Engine) -> str:
     return engine.url.render_as_string(hide_password=True)
 
 
-def storage_error(error: DBAPIError, place: str) -> StorageError:
-    """What the driver said, in one line, with the remedy where it is known."""
-    text = str(error.orig).strip().split("\n")[0] if error.orig else "the database failed"
-    hint = None
-    lowered = text.lower()
-    if "no such table" in lowered or "does not exist" in lowered and "relation" in lowered:
-        hint = "create our tables: storage.create_tables(), or metadata in your Alembic migrations"
-    elif "readonly" in lowered or "read-only" in lowered:
-        hint = "the database can't be written: check the file's and its folder's permissions"
-    elif "unable to open" in lowered:
-        hint = "check that the folder exists and may be written"
-    return StorageError(f"{place}: {text}", hint=hint)
+def translated(error: DBAPIError, place: str) -> StorageError:
+    """SQLAlchemy's *error* as ours; *place* is the database without a password."""
+    retryable = error.connection_invalidated or isinstance(error, (OperationalError, InterfaceError))
+    return storage_error(error.orig, place, migrate=_MIGRATE, retryable=retryable)

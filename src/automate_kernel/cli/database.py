@@ -132,12 +132,12 @@ def missing_tables(storage: Any) -> list[str]:
     from sqlalchemy import inspect
     from sqlalchemy.exc import DBAPIError
 
-    from automate_sqlalchemy.storage import storage_error
+    from automate_sqlalchemy.storage import translated
 
     try:
         found = set(inspect(storage.engine).get_table_names())
     except DBAPIError as error:
-        raise storage_error(error, storage.describe()) from error
+        raise translated(error, storage.describe()) from error
     return [name for name in TABLES if name not in found]
 
 

@@ -41,7 +41,7 @@ class Control:
         limit: int = 50,
     ) -> list[OutboxItem]:
         """Items that match, the newest first."""
-        wanted = {"status": status and str(status), "kind": kind, "tenant_id": tenant_id}
+        wanted = {"status": status and ItemStatus(status).value, "kind": kind, "tenant_id": tenant_id}
         where = [Where(name, "eq", value) for name, value in wanted.items() if value is not None]
         with self.storage.begin() as rows:
             found = rows.select(OUTBOX, where, order_by=("-id",), limit=limit)

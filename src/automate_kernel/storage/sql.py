@@ -339,9 +339,12 @@ class _Statement:
             return f"{name} {self._in(column, where.value)}"
         if where.value is None:
             return f"{name} IS {'NOT ' if where.operator == 'ne' else ''}NULL"
-        return f"{name} {_OPERATORS[where.operator]} {self.value(column, where.value)}"
+        value = _literal(where.value) if column.fixed else self.value(column, where.value)
+        return f"{name} {_OPERATORS[where.operator]} {value}"
 
     def _in(self, column: Column, values: Sequence[Any]) -> str:
+        if column.fixed:
+            return "IN (" + ", ".join(map(_literal, values)) + ")"
         if self._dialect.arrays:
             encoded = [encode(self._dialect, column, value) for value in values]
             return f"= ANY({self.bind(encoded)}::{self._dialect.casts.get(column.type, 'text')}[])"
@@ -349,6 +352,13 @@ class _Statement:
 
 
 _TIME = Column("now", "time")
+
+
+def _literal(word: str) -> str:
+    """One of our own words as SQL text."""
+    if not word.isidentifier() or not word.isascii():
+        raise ValueError(f"not one of our words: {word!r}")
+    return f"'{word}'"
 
 
 def encode(dialect: Dialect, column: Column, value: Any) -> Any:

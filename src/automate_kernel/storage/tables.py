@@ -41,12 +41,17 @@ SCHEDULE = "automate_schedule"
 class Column:
     """
     A column: ``id`` is a UUID, ``text`` has a *length*, ``longtext`` none, ``time`` is in UTC.
+
+    The values of a *fixed* column are a few words of ours. They are written into the text of a
+    statement, because no database can match a bound parameter with a partial index's condition
+    when it makes a plan to keep.
     """
 
     name: str
     type: Type
     length: int = 0
     null: bool = False
+    fixed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +107,11 @@ TABLES: dict[str, Table] = {
                 Column("kind", "text", _NAME),
                 Column("payload", "json"),
                 Column("headers", "json"),
-                Column("status", "text", 16),
+                Column("status", "text", 16, fixed=True),
                 # What a waiting item waits for: "worker" (ready to be claimed), "time" (not due),
                 # "key" (its ordering key is busy), "resume" (its kind is paused); else null.
                 # Only ready items stand in the index that is claimed from.
-                Column("waiting_for", "text", 8, null=True),
+                Column("waiting_for", "text", 8, null=True, fixed=True),
                 Column("priority", "int"),
                 Column("attempt_count", "int"),
                 Column("max_attempts", "int"),
