@@ -36,6 +36,7 @@ from .workflows.ticker import Ticker
 __all__ = ["Kernel"]
 
 logger = logging.getLogger(__name__)
+_REMEMBERED_SECONDS = 30 * 86_400.0
 F = TypeVar("F", bound=Callable[..., Any])
 _COMMIT_SECONDS = 60.0
 
@@ -414,7 +415,7 @@ class Kernel:
         """
         A worker for this kernel's items; see `Worker` for the options.
 
-        With *retention_seconds*, items that finished longer ago are deleted.
+        With *retention_seconds*, what finished longer ago is deleted; see `purge`.
         """
         lease = self.outbox.lease_seconds
         reaper = OutboxReaper(self.outbox, stale_threshold_seconds=lease)
@@ -425,9 +426,7 @@ class Kernel:
         ]
         if retention_seconds is not None:
             kept = retention_seconds
-            chores.append(
-                Chore("purge", 60.0, lambda: self.outbox.purge(older_than_seconds=kept))
-            )
+            chores.append(Chore("purge", 60.0, lambda: self.purge(older_than_seconds=kept)))
         options.setdefault("describe", self.redactor.redact_exception)
         chores += options.pop("chores", ())
         return Worker(self.outbox, list(self._handlers.values()), chores=chores, **options)
@@ -478,10 +477,25 @@ class Kernel:
                 if execution is not None:
                     self._runner.tell_failed(execution)
 
+    def purge(self, *, older_than_seconds: float, batch: int = 1000) -> int:
+        """
+        Delete items and executions that finished that long ago; returns how many there were.
+
+        *batch* rows go in a transaction, so that nothing waits for it. Webhook deliveries are
+        remembered for 30 days at least, because services send them again.
+        """
+        age, total = older_than_seconds, 0
+        for purge in (self.outbox.purge, self.executions.purge):
+            while purged := purge(older_than_seconds=age, limit=batch):
+                total += purged
+        self._ledger.forget(max(age, _REMEMBERED_SECONDS))
+        return total
+
     def close(self) -> None:
-        """Close plugins, threads and what the storage opened."""
+        """Close plugins, secrets backends, threads and what the storage opened."""
         self._runner.close()
         self._invoker.close()
+        self.secrets.close()
         self.storage.close()
 
     def __enter__(self) -> Kernel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from automate_kernel import outbox
+from automate_kernel.workflows import ExecutionStore
 from sqlalchemy import Engine
 
 from .storage import SqlAlchemyStorage
@@ -30,6 +31,7 @@ class OutboxReaper(outbox.OutboxReaper):
     """Recovers items whose worker died, in the outbox of *engine*."""
 
     def __init__(self, engine: Engine, *, stale_threshold_seconds: float = 600) -> None:
-        super().__init__(
-            SkipLockedClaimOutboxStore(engine), stale_threshold_seconds=stale_threshold_seconds
-        )
+        store = SkipLockedClaimOutboxStore(engine)
+        # An execution whose wake-up is given up fails with it, though no kernel is at hand.
+        store.on_failed = ExecutionStore(store.storage, store).give_up
+        super().__init__(store, stale_threshold_seconds=stale_threshold_seconds)

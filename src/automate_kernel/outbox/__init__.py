@@ -1,5 +1,7 @@
 """Reliable work in the host's own database: enqueue, claim, finish, recover."""
 
+from .chores import Chore
+from .handlers import Handler, Snooze
 from .item import ItemStatus, NewItem, OutboxItem
 from .reaper import OutboxReaper
 from .retry import Backoff
@@ -9,9 +11,12 @@ from .rows_store import (
     SkipLockedClaimOutboxStore,
 )
 from .store import OutboxStats, OutboxStore, Outcome, ReapResult
+from .worker import Worker, WorkerStats
 
 __all__ = [
     "Backoff",
+    "Chore",
+    "Handler",
     "ItemStatus",
     "NewItem",
     "OptimisticClaimOutboxStore",
@@ -23,4 +28,7 @@ __all__ = [
     "ReapResult",
     "RowsOutboxStore",
     "SkipLockedClaimOutboxStore",
+    "Snooze",
+    "Worker",
+    "WorkerStats",
 ]

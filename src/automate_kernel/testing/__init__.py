@@ -4,7 +4,7 @@ Contract suites for authors of plugins and adapters, and a clock that stands sti
 Subclass a contract in a test module, give it the fixtures that its docstring names, and pytest
 runs all its tests against your implementation::
 
-    from automate_kernel.testing.secrets import SecretsBackendContract
+    from automate_kernel.testing import SecretsBackendContract
 
     class TestVault(SecretsBackendContract):
         @pytest.fixture
@@ -14,6 +14,49 @@ runs all its tests against your implementation::
 They need pytest, which is why importing `automate_kernel` does not import them.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 import pytest
 
+# Before a contract is imported: a failing test then shows the values that it compared.
 pytest.register_assert_rewrite(__name__)
+
+if TYPE_CHECKING:
+    from automate_kernel.testing.clock import FakeClock
+    from automate_kernel.testing.connectors import ConnectorContract
+    from automate_kernel.testing.executions import ExecutionStoreContract
+    from automate_kernel.testing.outbox import OutboxStoreContract
+    from automate_kernel.testing.providers import ProviderContract
+    from automate_kernel.testing.secrets import SecretsBackendContract
+    from automate_kernel.testing.storage import StorageContract
+
+__all__ = [
+    "ConnectorContract",
+    "ExecutionStoreContract",
+    "FakeClock",
+    "OutboxStoreContract",
+    "ProviderContract",
+    "SecretsBackendContract",
+    "StorageContract",
+]
+
+_HOME = {
+    "ConnectorContract": "connectors",
+    "ExecutionStoreContract": "executions",
+    "FakeClock": "clock",
+    "OutboxStoreContract": "outbox",
+    "ProviderContract": "providers",
+    "SecretsBackendContract": "secrets",
+    "StorageContract": "storage",
+}
+
+
+def __getattr__(name: str) -> Any:
+    module = _HOME.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
+    return value

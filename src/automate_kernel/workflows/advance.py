@@ -141,7 +141,7 @@ class _Flow:
         return step.retry.allows(error.code, retryable=error.retryable)
 
     def _failing_elsewhere(self, step: Step) -> bool:
-        """Whether the workflow has failed by now, so that this step's retry would be for nothing."""
+        """Whether the workflow has failed by now, so that a retry would be for nothing."""
         return self._execution.error_code is not None and step in self._workflow.steps
 
     def _retry(self, step: Step, run: StepRun, error: AutomateError) -> None:

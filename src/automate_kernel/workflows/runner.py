@@ -123,7 +123,7 @@ class Runner:
             execution.id,
             run.step_id,
             run.attempts,
-            # Of the step, not of the attempt: a service that saw the first one must know the second.
+            # Of the step, not the attempt: a service that saw the first must know the second.
             f"{execution.id}:{run.step_id}:{run.position}",
         )
         try:
@@ -224,7 +224,7 @@ class _Drive:
             turn.wait = 0.0
 
     def _make(self, turn: Turn) -> Sequence[CallOutcome]:
-        """Make the turn's calls; returns what has ended since, at least one unless a retry is due."""
+        """Make the turn's calls; returns what has ended since: some, unless a retry is due."""
         perform, execution = self._runner.perform, self._execution
         if len(turn.calls) == 1 and not self._in_flight and turn.next_retry is None:
             return [perform(execution, turn.calls[0], self._timeout(turn.calls[0]))]

@@ -269,6 +269,22 @@ class ExecutionStore:
             self._wake(rows, execution_id, item_id, row["tenant_id"])
         return True
 
+    def purge(self, *, older_than_seconds: float, limit: int = 1000) -> int:
+        """Delete up to *limit* executions that ended that long ago, with their steps."""
+        ended = [status.value for status in ExecutionStatus if status.finished]
+        over = [
+            Where("status", "in", ended),
+            Where("completed_at", "le", Now(-older_than_seconds)),
+        ]
+        with self.storage.begin() as rows:
+            found = rows.select(
+                EXECUTION, over, order_by=("created_at",), limit=limit, lock=True,
+                skip_locked=True, columns=("id",),
+            )  # fmt: skip
+            ids = sorted(row["id"] for row in found)
+            rows.delete(STEP, [Where("execution_id", "in", ids)])
+            return rows.delete(EXECUTION, [Where("id", "in", ids)])
+
     def give_up(self, rows: Rows, item: OutboxItem) -> None:
         """Fail the execution whose wake-up item was given up, in the same transaction."""
         if item.kind != ADVANCE:

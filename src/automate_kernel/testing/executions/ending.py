@@ -116,9 +116,13 @@ class ResumingContract(ExecutionHooks):
         execution_id = self.begin(store, workflow)
         item = self.claim(store)
         statuses = {
-            "count": StepStatus.COMPLETED, "rest": StepStatus.SKIPPED, "tell": StepStatus.FAILED,
-            "later": StepStatus.CANCELLED, "crashed": StepStatus.RUNNING, "undo": StepStatus.COMPLETED,
-        }  # fmt: skip
+            "count": StepStatus.COMPLETED,
+            "rest": StepStatus.SKIPPED,
+            "tell": StepStatus.FAILED,
+            "later": StepStatus.CANCELLED,
+            "crashed": StepStatus.RUNNING,
+            "undo": StepStatus.COMPLETED,
+        }
         runs = [self.run(execution_id, name, status=status) for name, status in statuses.items()]
         self.save(store, item, runs)
         assert not store.resume(execution_id)
@@ -152,7 +156,7 @@ class ResumingContract(ExecutionHooks):
         assert self.end(store, second, ExecutionStatus.COMPLETED)
 
     def test_find(self, store: ExecutionStore, workflow: Workflow, clock: FakeClock) -> None:
-        """Executions are found by status, workflow and tenant, the newest first, with their steps."""
+        """Executions are found by status, workflow and tenant, the newest first."""
         other = Workflow.from_dict({**WORKFLOW, "name": "other"})
         first = self.begin(store, workflow, tenant_id="t1")
         clock.advance(1)

@@ -96,7 +96,11 @@ class ExecutionHooks:
         return execution
 
     def end(
-        self, store: ExecutionStore, item: OutboxItem, status: ExecutionStatus, output: object = None
+        self,
+        store: ExecutionStore,
+        item: OutboxItem,
+        status: ExecutionStatus,
+        output: object = None,
     ) -> bool:
         """End the execution of *item*, and the item, in one transaction."""
         execution = self.see(store, item.payload["execution_id"])

@@ -158,7 +158,8 @@ class SavingContract(ExecutionHooks):
         item = self.claim(store)
         self.save(store, item, [self.run(execution_id, "count", output="first")])
         for status in (StepStatus.FAILED, StepStatus.COMPLETED, StepStatus.RUNNING):
-            self.save(store, item, [self.run(execution_id, "count", status=status, output="second")])
+            again = self.run(execution_id, "count", status=status, output="second")
+            self.save(store, item, [again])
         execution = self.see(store, execution_id)
         with store.holding(item) as rows:  # by one who doesn't know that there is a row
             store.save(rows, execution, [self.run(execution_id, "count")], {}, set())

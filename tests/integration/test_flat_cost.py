@@ -1,0 +1,83 @@
+"""Claiming costs the same whatever else is in the table: read off the plans, not off a clock."""
+
+import json
+import re
+
+import pytest
+import sqlalchemy as sa
+from automate_kernel.outbox import NewItem
+from automate_sqlalchemy import OptimisticClaimOutboxStore, SkipLockedClaimOutboxStore
+
+EXTRA = 20_000
+READY = 50
+DAY = 86_400
+
+
+def _fill(engine, store):
+    """A few ready items behind many that are finished and many that are due tomorrow."""
+    store.enqueue_many(NewItem("noop", n) for n in range(EXTRA))
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE automate_outbox SET status = 'COMPLETED', waiting_for = NULL,"
+            " completed_at = created_at"
+        )
+    store.enqueue_many(NewItem("noop", n, delay=DAY, priority=n % 100) for n in range(EXTRA))
+    store.enqueue_many(NewItem("noop", n) for n in range(READY))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("ANALYZE")
+
+
+def _statements(engine, work):
+    """What *work* sends, with its parameters."""
+    sent = []
+
+    def note(connection, cursor, statement, parameters, context, executemany):
+        sent.append((statement, parameters))
+
+    sa.event.listen(engine, "before_cursor_execute", note)
+    try:
+        work()
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", note)
+    return [one for one in sent if "automate_outbox" in one[0] and "pause" not in one[0]]
+
+
+def _nodes(plan):
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from _nodes(child)
+
+
+def test_postgresql_reads_only_what_it_claims(postgresql_engine):
+    """A claim touches about as many rows as it takes, and looks at no other through an index."""
+    store = SkipLockedClaimOutboxStore(postgresql_engine)
+    store.storage.create_tables()
+    _fill(postgresql_engine, store)
+    claims = _statements(postgresql_engine, lambda: store.claim_batch("w", 10, kinds=["noop"]))
+    assert len(claims) == 2  # what has become due, and the claim
+    for statement, parameters in claims:
+        with postgresql_engine.begin() as connection:
+            explained = connection.exec_driver_sql(
+                "EXPLAIN (ANALYZE, FORMAT JSON) " + statement, parameters
+            ).scalar()
+        document = explained if isinstance(explained, list) else json.loads(explained)
+        for node in _nodes(document[0]["Plan"]):
+            assert node["Node Type"] != "Seq Scan", document
+            assert node.get("Actual Rows", 0) + node.get("Rows Removed by Filter", 0) <= READY
+
+
+@pytest.mark.parametrize("kinds", [None, ["noop"]])
+def test_sqlite_claims_through_the_index_of_ready_items(sqlite_engine, kinds):
+    """The partial indexes serve, although SQLite can't match a parameter with their condition."""
+    store = OptimisticClaimOutboxStore(sqlite_engine)
+    store.storage.create_tables()
+    _fill(sqlite_engine, store)
+    claims = _statements(sqlite_engine, lambda: store.claim_batch("w", 10, kinds=kinds))
+    used = set()
+    for statement, parameters in claims:
+        with sqlite_engine.connect() as connection:
+            plan = connection.exec_driver_sql("EXPLAIN QUERY PLAN " + statement, parameters)
+            steps = [row[3] for row in plan]
+        assert not any(re.match(r"SCAN automate_outbox($| )(?!.*INDEX)", step) for step in steps)
+        used |= {name for step in steps for name in re.findall(r"INDEX (automate_\w+)", step)}
+    assert used == {"automate_outbox_ready", "automate_outbox_later"}
