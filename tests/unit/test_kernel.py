@@ -451,7 +451,7 @@ class Hub(Connector):
         signature = GitHubSignature(secret="HUB")
         return [
             TriggerSpec("push", signature=signature, delivery_id_header="X-Delivery"),
-            TriggerSpec("ping", signature=signature),
+            TriggerSpec("ping", signature=signature, event_name="hub-was-here"),
         ]
 
 
@@ -490,6 +490,16 @@ def test_a_webhook_becomes_an_event(hub: Kernel) -> None:
     assert (execution.event.name, execution.event.source) == ("hub.push", "hub")
     assert execution.tenant_id == "t1"
     assert hub.refs == ["main"]  # type: ignore[attr-defined]
+
+
+def test_a_webhook_with_a_name_of_its_own(hub: Kernel) -> None:
+    """Where the connector names the event, workflows listen for it as for any event."""
+    trigger = {"type": "event", "event": "hub-was-here"}
+    hub.add_workflow({**WEBHOOK, "name": "on-ping", "trigger": trigger})
+    hub.receive_webhook("hub", "ping", signed(BODY), BODY)
+    hub.run_until_idle()
+    (execution,) = hub.executions.find()
+    assert (execution.name, execution.event.name) == ("on-ping", "hub-was-here")
 
 
 def test_the_same_delivery_starts_nothing_again(hub: Kernel) -> None:

@@ -48,7 +48,9 @@ class EventTrigger(_Trigger):
 
     def matches(self, event: Event, workflow: str) -> bool:  # noqa: ARG002
         """Whether *event* is one of these. `if_` is not looked at."""
-        return event.type == "event" and fnmatchcase(event.name, self.event)
+        # A connector may give its webhooks names that workflows know them by.
+        named = event.type == "webhook" and not event.name.startswith(f"{event.source}.")
+        return (event.type == "event" or named) and fnmatchcase(event.name, self.event)
 
 
 class WebhookTrigger(_Trigger):
