@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 import pwd
 import shutil
@@ -267,3 +268,21 @@ def _mariadb_tables(mariadb_server: str) -> Iterator[sa.Engine]:
 def mariadb_engine(_mariadb_tables: sa.Engine) -> sa.Engine:
     """An engine on MariaDB with our tables, which are empty."""
     return _emptied(_mariadb_tables)
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """What a test does to the logging of the process ends with it: the command sets it up anew."""
+    root = logging.getLogger()
+    level = root.level
+    levels = {
+        name: logger.level
+        for name, logger in root.manager.loggerDict.items()
+        if isinstance(logger, logging.Logger)
+    }
+    yield
+    # pytest's own handlers come and go by themselves.
+    root.handlers[:] = [one for one in root.handlers if "cli.logs" not in type(one).__module__]
+    root.setLevel(level)
+    for name, before in levels.items():
+        logging.getLogger(name).setLevel(before)

@@ -13,7 +13,7 @@ from automate_kernel import signals
 from automate_kernel.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.kernel import Kernel
 from automate_kernel.outbox import ItemStatus, RowsOutboxStore
-from automate_kernel.outbox.handlers import _draining
+from automate_kernel.outbox.handlers import drained_by
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
@@ -179,16 +179,25 @@ def test_a_paused_retry_keeps_its_attempts(kernel: Kernel, clock: FakeClock) -> 
     kernel.run_until_idle()
     clock.advance(5)
     (item,) = kernel.outbox.claim_batch("w")
-    token = _draining.set(lambda: True)
-    try:
+    with drained_by(lambda: True):
         kernel._runner.handle_advance(item)
-    finally:
-        _draining.reset(token)
     (run,) = see(kernel, execution_id).steps
     assert (run.status, run.attempts, len(calls)) == (StepStatus.RETRY, 1, 1)
     kernel.run_until_idle()
     (run,) = see(kernel, execution_id).steps
     assert (run.status, run.attempts) == (StepStatus.COMPLETED, 2)
+
+
+def test_run_until_idle_inside_a_worker_that_stops(kernel: Kernel) -> None:
+    """A stop is for the worker's own executions: what a handler runs itself is run to its end."""
+
+    @kernel.action("do.it")
+    def do() -> str:
+        return "done"
+
+    define(kernel, step("a"))
+    with drained_by(lambda: True):
+        assert kernel.run("w").status is ExecutionStatus.COMPLETED
 
 
 # -- parallel steps --------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ EXAMPLES = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE
 def test_the_example_prints_what_the_readme_says(capsys: pytest.CaptureFixture[str]) -> None:
     """Word for word."""
     exec(compile(EXAMPLES[0], "README.md", "exec"), {"__name__": "readme"})
-    (expected,) = re.findall(r"^```text\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    (expected,) = re.findall(r"^```output\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
     assert capsys.readouterr().out == expected
 
 

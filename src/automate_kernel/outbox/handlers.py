@@ -6,7 +6,8 @@ import asyncio
 import inspect
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,7 @@ __all__ = [
     "Result",
     "Snooze",
     "aexecute",
+    "drained_by",
     "draining",
     "execute",
     "failed",
@@ -52,6 +54,16 @@ _draining: ContextVar[Callable[[], bool]] = ContextVar("automate_draining", defa
 def draining() -> bool:
     """Whether the worker that runs this handler is stopping, so that long work should pause."""
     return _draining.get()()
+
+
+@contextmanager
+def drained_by(stopping: Callable[[], bool]) -> Iterator[None]:
+    """Let `draining` ask *stopping* while the block runs, and nobody after it."""
+    token = _draining.set(stopping)
+    try:
+        yield
+    finally:
+        _draining.reset(token)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 
-from .handlers import Acknowledged, Describe, Handler, Result, aexecute, execute, failed
+from .handlers import Acknowledged, Describe, Handler, Result, aexecute, drained_by, execute, failed
 from .item import OutboxItem
 from .stats import WorkerStats
 from .store import OutboxStore
@@ -51,10 +51,12 @@ def run_inline(
 def _run(
     store: OutboxStore, worker_id: str, handler: Handler, item: OutboxItem, describe: Describe
 ) -> Result:
-    if not handler.asynchronous:
-        return execute(store, worker_id, handler, item, describe)
     try:
-        return asyncio.run(aexecute(store, handler, item, describe))
+        # Nobody stops this, even if a worker that is being stopped runs the code around it.
+        with drained_by(lambda: False):
+            if not handler.asynchronous:
+                return execute(store, worker_id, handler, item, describe)
+            return asyncio.run(aexecute(store, handler, item, describe))
     except asyncio.CancelledError as error:
         return failed(handler, item, error, describe)
 

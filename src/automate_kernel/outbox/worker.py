@@ -24,7 +24,7 @@ from queue import Empty, SimpleQueue
 from ..storage.rows import Wakeup
 from .chores import Chore, Chores, keep_trying
 from .flag import Flag
-from .handlers import Acknowledged, Handler, Result, _draining, aexecute, execute, failed
+from .handlers import Acknowledged, Handler, Result, aexecute, drained_by, execute, failed
 from .item import ItemStatus, new_id
 from .pools import Pool, Task, pools_for
 from .stats import WorkerStats
@@ -214,7 +214,6 @@ class Worker:
         if self._stopping.is_set():
             return None
         task.started_at = time.monotonic()
-        _draining.set(self._stopping.is_set)
         return self._by_kind[task.item.kind]
 
     def _unbegun(self, task: Task) -> Outcome:
@@ -225,14 +224,16 @@ class Worker:
         handler = self._begin(task)
         if handler is None:
             return self._unbegun(task)
-        return execute(self.store, self.worker_id, handler, task.item, self.describe)
+        with drained_by(self._stopping.is_set):
+            return execute(self.store, self.worker_id, handler, task.item, self.describe)
 
     async def _aexecute(self, task: Task) -> Result:
         handler = self._begin(task)
         if handler is None:
             return self._unbegun(task)
         try:
-            return await aexecute(self.store, handler, task.item, self.describe)
+            with drained_by(self._stopping.is_set):
+                return await aexecute(self.store, handler, task.item, self.describe)
         except asyncio.CancelledError as error:
             if task.lost:
                 raise

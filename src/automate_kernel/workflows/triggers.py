@@ -49,7 +49,8 @@ class EventTrigger(_Trigger):
     def matches(self, event: Event, workflow: str) -> bool:  # noqa: ARG002
         """Whether *event* is one of these. `if_` is not looked at."""
         # A connector may give its webhooks names that workflows know them by.
-        named = event.type == "webhook" and not event.name.startswith(f"{event.source}.")
+        named = bool(event.source) and not event.name.startswith(f"{event.source}.")
+        named = named and event.type == "webhook"
         return (event.type == "event" or named) and fnmatchcase(event.name, self.event)
 
 
