@@ -89,6 +89,7 @@ class Counter:
 def work_ours(url: str, counter: Counter) -> None:
     """automate-kernel through SQLAlchemy and psycopg, the handler in the claiming loop."""
     import sqlalchemy
+
     from automate_kernel import Kernel
     from automate_sqlalchemy import SqlAlchemyStorage
 
@@ -174,6 +175,7 @@ def work_pgqueuer(url: str, counter: Counter) -> None:
 def fill_ours(url: str, items: int) -> None:
     """Enqueue through the public interface."""
     import sqlalchemy
+
     from automate_kernel.outbox import NewItem
     from automate_sqlalchemy import SkipLockedClaimOutboxStore
 
@@ -313,9 +315,7 @@ def _measure(
 def _report(
     figures: dict[str, list[tuple[float, float]]], repetitions: int, items: int, out: Path
 ) -> None:
-    medians = {
-        name: statistics.median(rate for rate, _ in runs) for name, runs in figures.items()
-    }
+    medians = {name: statistics.median(rate for rate, _ in runs) for name, runs in figures.items()}
     table = {}
     print(f"\n{'':12} {'items/s':>9} {'range':>17} {'CPU µs':>7}  of limit  of pgqueuer")
     for name, runs in figures.items():

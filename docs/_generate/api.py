@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from .markdown import NOTE, class_of, function_of, prose
-from .source import all_of, find, path_of, tree
+from _generate.markdown import NOTE, class_of, function_of, prose
+from _generate.source import all_of, find, path_of, tree
 
 __all__ = ["API", "api", "names"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from .markdown import NOTE, prose
+from _generate.markdown import NOTE, prose
 
 __all__ = ["cli", "commands"]
 

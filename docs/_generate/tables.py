@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from .markdown import NOTE, prose
-from .table_notes import COLUMN_NOTES, TABLE_NOTES, TABLES_INTRODUCTION
+from _generate.markdown import NOTE, prose
+from _generate.table_notes import COLUMN_NOTES, TABLE_NOTES, TABLES_INTRODUCTION
 
 __all__ = ["filters", "tables"]
 

@@ -1,5 +1,5 @@
 """automate-kernel in a Django project: its database, settings, signals and ``manage.py``."""
 
-from .kernel import aemit, emit, get_kernel
+from automate_django.kernel import aemit, emit, get_kernel
 
 __all__ = ["aemit", "emit", "get_kernel"]

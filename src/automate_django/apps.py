@@ -17,9 +17,9 @@ class AutomateConfig(AppConfig):
 
     def ready(self) -> None:
         """Pass the kernel's signals on to Django's, and have the settings checked."""
-        from . import checks  # noqa: F401  (registers them)
-        from .kernel import forget_kernel
-        from .signals import connect_forwarders
+        from automate_django import checks  # noqa: F401  (registers them)
+        from automate_django.kernel import forget_kernel
+        from automate_django.signals import connect_forwarders
 
         connect_forwarders()
         setting_changed.connect(forget_kernel, dispatch_uid="automate_django.kernel")

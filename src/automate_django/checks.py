@@ -12,9 +12,8 @@ from django.core.checks import Warning as CheckWarning
 from django.db import connections
 from django.utils.connection import ConnectionDoesNotExist
 
+from automate_django import conf
 from automate_kernel.errors import AutomateError
-
-from . import conf
 
 __all__ = ["check_database", "check_settings"]
 
@@ -73,7 +72,7 @@ def _store() -> Iterator[CheckMessage]:
     name = outbox.get("STORE") if isinstance(outbox, dict) else None
     if name is None:
         return
-    from .kernel import STORES
+    from automate_django.kernel import STORES
 
     if name in STORES:
         return
@@ -111,7 +110,7 @@ def _time_zones() -> Iterator[CheckMessage]:
 
 
 def _alias() -> Iterator[CheckMessage]:
-    from .storage import DjangoStorage
+    from automate_django.storage import DjangoStorage
 
     storage = DjangoStorage(conf.setting("AUTOMATE_OUTBOX", {}).get("USING"))
     try:

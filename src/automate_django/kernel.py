@@ -5,10 +5,9 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+from automate_django import conf
+from automate_django.storage import DjangoStorage
 from automate_kernel.errors import ConfigError
-
-from . import conf
-from .storage import DjangoStorage
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel

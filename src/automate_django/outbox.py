@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import transaction as django_transaction
 
+from automate_django.storage import DjangoStorage, is_open
 from automate_kernel import outbox
 from automate_kernel.outbox import OutboxStore, Outcome
-
-from .storage import DjangoStorage, is_open
 
 if TYPE_CHECKING:
     _Base = outbox.RowsOutboxStore
@@ -85,7 +84,7 @@ class OutboxReaper(outbox.OutboxReaper):
         self, store: OutboxStore | None = None, *, stale_threshold_seconds: float = 600
     ) -> None:
         if store is None:
-            from .kernel import get_kernel
+            from automate_django.kernel import get_kernel
 
             store = get_kernel().outbox
         super().__init__(store, stale_threshold_seconds=stale_threshold_seconds)

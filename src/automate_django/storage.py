@@ -69,7 +69,7 @@ class DjangoStorage:
     def alias(self) -> str:
         """The alias of the database that holds our tables."""
         if self._using is None:
-            from .models import OutboxItem
+            from automate_django.models import OutboxItem
 
             self._using = router.db_for_write(OutboxItem)
         return self._using

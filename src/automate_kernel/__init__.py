@@ -13,9 +13,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .connectors import ActionSpec, Connector, TriggerSpec, action
-    from .context import Call, ConnectorContext, ProviderContext, current_call
-    from .errors import (
+    from automate_kernel.connectors import ActionSpec, Connector, TriggerSpec, action
+    from automate_kernel.context import Call, ConnectorContext, ProviderContext, current_call
+    from automate_kernel.errors import (
         AutomateError,
         ConfigError,
         ErrorCodes,
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
         WebhookRejectedError,
         WorkflowError,
     )
-    from .kernel import Kernel
-    from .outbox import OutboxItem, OutboxReaper, OutboxStore
-    from .plugins import hookimpl
-    from .providers import BaseProvider, CapabilitySpec, ProviderRegistry, capability
-    from .secrets import SecretsBackend
-    from .storage import MemoryStorage
-    from .templates import register_filter
-    from .workflows import Event, Execution, Step, StepRun, Workflow
+    from automate_kernel.kernel import Kernel
+    from automate_kernel.outbox import OutboxItem, OutboxReaper, OutboxStore
+    from automate_kernel.plugins import hookimpl
+    from automate_kernel.providers import BaseProvider, CapabilitySpec, ProviderRegistry, capability
+    from automate_kernel.secrets import SecretsBackend
+    from automate_kernel.storage import MemoryStorage
+    from automate_kernel.templates import register_filter
+    from automate_kernel.workflows import Event, Execution, Step, StepRun, Workflow
 
 __all__ = [
     "ActionSpec",

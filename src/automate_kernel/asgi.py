@@ -24,13 +24,13 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .errors import AutomateError, ErrorCodes, PayloadError, WebhookRejectedError
-from .storage.rows import Rows
-from .storage.tables import PAUSE
-from .webhooks import WebhookHeaders
+from automate_kernel.errors import AutomateError, ErrorCodes, PayloadError, WebhookRejectedError
+from automate_kernel.storage.rows import Rows
+from automate_kernel.storage.tables import PAUSE
+from automate_kernel.webhooks import WebhookHeaders
 
 if TYPE_CHECKING:
-    from .kernel import Kernel
+    from automate_kernel.kernel import Kernel
 
 __all__ = ["WebhookApp", "webhook_app"]
 

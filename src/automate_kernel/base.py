@@ -6,11 +6,11 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from .context import PluginContext
-from .errors import ConfigError
-from .failures import normalize, normalizing
-from .operations import OperationSpec
-from .schemas import (
+from automate_kernel.context import PluginContext
+from automate_kernel.errors import ConfigError
+from automate_kernel.failures import normalize, normalizing
+from automate_kernel.operations import OperationSpec
+from automate_kernel.schemas import (
     Problem,
     Schema,
     compile_schema,

@@ -9,10 +9,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from .errors import AutomateError, ErrorCodes, WorkflowError
-from .workflows.execution import Event
-from .workflows.model import Workflow
-from .workflows.program import Program, Templates
+from automate_kernel.errors import AutomateError, ErrorCodes, WorkflowError
+from automate_kernel.workflows.execution import Event
+from automate_kernel.workflows.model import Workflow
+from automate_kernel.workflows.program import Program, Templates
 
 __all__ = ["Catalogue"]
 
@@ -75,7 +75,7 @@ class Catalogue:
     def _read(self, workflow: Workflow | Mapping[str, Any] | str | Path) -> Iterable[Workflow]:
         if isinstance(workflow, Workflow):
             return [workflow]
-        from .workflows.loader import load_workflow, load_workflows
+        from automate_kernel.workflows.loader import load_workflow, load_workflows
 
         if isinstance(workflow, Mapping):
             return [load_workflow(workflow, check=self.check)]

@@ -22,19 +22,19 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NoReturn, TypeVar, overload
 
-from .base import Plugin, create
-from .context import ConnectorContext, NoSecrets, PluginContext
-from .errors import AutomateError, ErrorCodes, SecretUnavailableError
-from .operations import (
+from automate_kernel.base import Plugin, create
+from automate_kernel.context import ConnectorContext, NoSecrets, PluginContext
+from automate_kernel.errors import AutomateError, ErrorCodes, SecretUnavailableError
+from automate_kernel.operations import (
     OperationSpec,
     find_operation,
     index_operations,
     mark_operation,
     marked_operations,
 )
-from .plugins.kinds import CONNECTOR
-from .plugins.registry import Policy, Registry
-from .schemas import Schema, check_model, compile_schema, invalid_input, is_model
+from automate_kernel.plugins.kinds import CONNECTOR
+from automate_kernel.plugins.registry import Policy, Registry
+from automate_kernel.schemas import Schema, check_model, compile_schema, invalid_input, is_model
 
 __all__ = [
     "ActionSpec",

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from .errors import SecretNotFoundError
+from automate_kernel.errors import SecretNotFoundError
 
 __all__ = [
     "Call",

@@ -120,33 +120,35 @@ class AutomateError(Exception):
         return _rebuild, (type(self), self.args, self.__dict__)
 
 
-def _rebuild(cls: type[AutomateError], args: tuple[Any, ...], state: dict[str, Any]) -> AutomateError:
+def _rebuild(
+    cls: type[AutomateError], args: tuple[Any, ...], state: dict[str, Any]
+) -> AutomateError:
     error = cls.__new__(cls, *args)
     Exception.__init__(error, *args)
     error.__dict__.update(state)
     return error
 
 
-class _Worded(AutomateError):
+class _WordedError(AutomateError):
     """An error whose code is fixed by its class, so that its message comes first."""
 
     def __init__(self, message: str = "", **options: Any) -> None:
         super().__init__(options.pop("code", None), message, **options)
 
 
-class ConfigError(_Worded):
+class ConfigError(_WordedError):
     """The configuration is wrong."""
 
     default_code = ErrorCodes.INVALID_ARGUMENT
 
 
-class PluginError(_Worded):
+class PluginError(_WordedError):
     """A plugin is missing, broken or ambiguous."""
 
     default_code = ErrorCodes.FAILED_PRECONDITION
 
 
-class SecretError(_Worded):
+class SecretError(_WordedError):
     """A secret could not be resolved."""
 
     default_code = ErrorCodes.FAILED_PRECONDITION
@@ -174,37 +176,37 @@ class SecretUnavailableError(SecretError):
     default_code = ErrorCodes.UNAVAILABLE
 
 
-class TemplateError(_Worded):
+class TemplateError(_WordedError):
     """A template does not parse or render."""
 
     default_code = ErrorCodes.INVALID_ARGUMENT
 
 
-class WorkflowError(_Worded):
+class WorkflowError(_WordedError):
     """A workflow definition is wrong."""
 
     default_code = ErrorCodes.INVALID_ARGUMENT
 
 
-class WebhookRejectedError(_Worded):
+class WebhookRejectedError(_WordedError):
     """The webhook was refused."""
 
     default_code = ErrorCodes.UNAUTHENTICATED
 
 
-class PayloadError(_Worded):
+class PayloadError(_WordedError):
     """The payload can't be stored as JSON."""
 
     default_code = ErrorCodes.INVALID_ARGUMENT
 
 
-class StorageError(_Worded):
+class StorageError(_WordedError):
     """The database refused or is missing something."""
 
     default_code = ErrorCodes.UNAVAILABLE
 
 
-class LeaseLostError(_Worded):
+class LeaseLostError(_WordedError):
     """The lease ran out or was taken over: another worker owns this item now."""
 
     default_code = ErrorCodes.ABORTED

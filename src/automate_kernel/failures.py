@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from .errors import AutomateError, ErrorCodes
+from automate_kernel.errors import AutomateError, ErrorCodes
 
 __all__ = ["code_of_status", "normalize", "normalizing"]
 

@@ -12,17 +12,17 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from .base import Plugin, create
-from .connectors import Connector
-from .context import Call, ConnectorContext, ProviderContext, calling
-from .errors import AutomateError, ErrorCodes
-from .failures import normalize
-from .operations import OperationSpec
-from .plugins import Plugins
-from .portal import Portal
-from .providers import BaseProvider
-from .secrets import RedactingFilter, Redactor, SecretResolver
-from .templates import areveal, masked, reveal
+from automate_kernel.base import Plugin, create
+from automate_kernel.connectors import Connector
+from automate_kernel.context import Call, ConnectorContext, ProviderContext, calling
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.failures import normalize
+from automate_kernel.operations import OperationSpec
+from automate_kernel.plugins import Plugins
+from automate_kernel.portal import Portal
+from automate_kernel.providers import BaseProvider
+from automate_kernel.secrets import RedactingFilter, Redactor, SecretResolver
+from automate_kernel.templates import areveal, masked, reveal
 
 __all__ = ["Invoker"]
 
@@ -109,9 +109,10 @@ class Invoker:
         if found is not None:
             return found
         owner, _, operation = name.partition(".")
-        if operation and owner in self._plugins.connectors.keys():
+        connectors, providers = self._plugins.keys("connector"), self._plugins.keys("provider")
+        if operation and owner in connectors:
             return self._plugins.connectors.get(owner).find_action(operation)
-        if operation and owner in self._plugins.providers.keys():
+        if operation and owner in providers:
             return self._plugins.providers.get(owner).find_capability(operation)
         raise self._unknown(name)
 

@@ -10,28 +10,40 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .catalogue import Catalogue
-from .context import Call
-from .errors import AutomateError, ConfigError, ErrorCodes, WebhookRejectedError
-from .invocation import Invoker
-from .operations import OperationSpec, operation_from_function
-from .outbox import Backoff, NewItem, OutboxItem, OutboxReaper, OutboxStore, RowsOutboxStore
-from .outbox.chores import Chore
-from .outbox.handlers import Handler
-from .outbox.inline import run_inline
-from .outbox.item import ItemStatus, new_id
-from .outbox.worker import Worker, WorkerStats
-from .plugins import Plugins
-from .secrets import EnvSecretsBackend, Redactor, SecretResolver, SecretsBackend
-from .storage import MemoryStorage, Rows, Storage
-from .templates import EnvironmentResolver, FilterRegistry, TemplateContext, TemplateEngine
-from .templates.filters import default_filters
-from .webhooks import ReplayLedger, WebhookReceipt
-from .workflows.execution import Event, EventType, Execution
-from .workflows.model import Workflow
-from .workflows.runner import EVENT, Runner
-from .workflows.state import ADVANCE, ExecutionStore
-from .workflows.ticker import Ticker
+from automate_kernel.catalogue import Catalogue
+from automate_kernel.context import Call
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, WebhookRejectedError
+from automate_kernel.invocation import Invoker
+from automate_kernel.operations import OperationSpec, operation_from_function
+from automate_kernel.outbox import (
+    Backoff,
+    NewItem,
+    OutboxItem,
+    OutboxReaper,
+    OutboxStore,
+    RowsOutboxStore,
+)
+from automate_kernel.outbox.chores import Chore
+from automate_kernel.outbox.handlers import Handler
+from automate_kernel.outbox.inline import run_inline
+from automate_kernel.outbox.item import ItemStatus, new_id
+from automate_kernel.outbox.worker import Worker, WorkerStats
+from automate_kernel.plugins import Plugins
+from automate_kernel.secrets import EnvSecretsBackend, Redactor, SecretResolver, SecretsBackend
+from automate_kernel.storage import MemoryStorage, Rows, Storage
+from automate_kernel.templates import (
+    EnvironmentResolver,
+    FilterRegistry,
+    TemplateContext,
+    TemplateEngine,
+)
+from automate_kernel.templates.filters import default_filters
+from automate_kernel.webhooks import ReplayLedger, WebhookReceipt
+from automate_kernel.workflows.execution import Event, EventType, Execution
+from automate_kernel.workflows.model import Workflow
+from automate_kernel.workflows.runner import EVENT, Runner
+from automate_kernel.workflows.state import ADVANCE, ExecutionStore
+from automate_kernel.workflows.ticker import Ticker
 
 __all__ = ["Kernel"]
 
@@ -118,7 +130,7 @@ class Kernel:
         return f"<Kernel on {self.storage.describe()}, {len(self.workflows)} workflows>"
 
     def _backends(self, secrets: Any) -> Iterable[SecretsBackend]:
-        from .secrets import MemorySecretsBackend
+        from automate_kernel.secrets import MemorySecretsBackend
 
         if secrets is None:
             return [EnvSecretsBackend()]
@@ -130,7 +142,7 @@ class Kernel:
     def _backend(self, name: Any) -> SecretsBackend:
         """A backend from its class, dotted path or plugin key."""
         if isinstance(name, str) and name not in self.plugins.keys("secrets_backend"):
-            from .plugins.loading import load_target, normal_target
+            from automate_kernel.plugins.loading import load_target, normal_target
 
             name = load_target(normal_target(name))
         cls = self.plugins.get("secrets_backend", name) if isinstance(name, str) else name
@@ -498,10 +510,8 @@ class Kernel:
         self.secrets.close()
         self.storage.close()
 
-    def __enter__(self) -> Kernel:
+    def __enter__(self) -> Kernel:  # noqa: PYI034  (Self is new in Python 3.11)
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
-from .context import Call, current_call
-from .errors import AutomateError, ErrorCodes, PayloadError, PluginError
-from .schemas import (
+from automate_kernel.context import Call, current_call
+from automate_kernel.errors import AutomateError, ErrorCodes, PayloadError, PluginError
+from automate_kernel.schemas import (
     Check,
     Problem,
     Schema,
@@ -26,7 +26,7 @@ from .schemas import (
     is_model,
     json_schema_of,
 )
-from .signatures import Binding, bind
+from automate_kernel.signatures import Binding, bind
 
 __all__ = [
     "OperationSpec",
@@ -139,8 +139,7 @@ class OperationSpec:
         if self._check is None:
             check = compile_schema(self.input_schema, self._what())  # type: ignore[arg-type]
             object.__setattr__(self, "_check", check)
-        assert self._check is not None
-        return self._check
+        return self._check  # type: ignore[return-value]
 
     def _what(self) -> str:
         return f"input of {self.name!r}"

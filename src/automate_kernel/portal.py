@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, TypeVar, cast
 
-from .errors import AutomateError, ErrorCodes
+from automate_kernel.errors import AutomateError, ErrorCodes
 
 __all__ = ["Portal"]
 
@@ -55,7 +55,7 @@ class Portal:
             raise
         if error is not None:
             raise error
-        return cast(T, result)
+        return cast("T", result)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:

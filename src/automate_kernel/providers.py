@@ -18,18 +18,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar, overload
 
-from .base import Plugin, create
-from .context import ProviderContext
-from .operations import (
+from automate_kernel.base import Plugin, create
+from automate_kernel.context import ProviderContext
+from automate_kernel.operations import (
     OperationSpec,
     find_operation,
     index_operations,
     mark_operation,
     marked_operations,
 )
-from .plugins.kinds import PROVIDER
-from .plugins.registry import Policy, Registry
-from .schemas import Schema
+from automate_kernel.plugins.kinds import PROVIDER
+from automate_kernel.plugins.registry import Policy, Registry
+from automate_kernel.schemas import Schema
 
 __all__ = ["BaseProvider", "CapabilitySpec", "ProviderContext", "ProviderRegistry", "capability"]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
-from .errors import AutomateError, ErrorCodes, PluginError
+from automate_kernel.errors import AutomateError, ErrorCodes, PluginError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
@@ -117,7 +117,7 @@ def validation_problems(error: ValidationError, data: Any) -> list[Problem]:
 
 @lru_cache(maxsize=1)
 def _valueless_errors() -> frozenset[str]:
-    """pydantic's own kinds of error, less those whose message quotes the input or an author."""
+    """Pydantic's own kinds of error, less those whose message quotes the input or an author."""
     from typing import get_args
 
     from pydantic_core.core_schema import ErrorType

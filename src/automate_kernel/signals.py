@@ -24,7 +24,7 @@ import inspect
 import logging
 from typing import Any
 
-from blinker import Namespace, NamedSignal
+from blinker import NamedSignal, Namespace
 
 __all__ = [
     "ALL_SIGNALS",

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
-from .context import Call
-from .errors import PluginError
-from .schemas import Schema, is_model
+from automate_kernel.context import Call
+from automate_kernel.errors import PluginError
+from automate_kernel.schemas import Schema, is_model
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

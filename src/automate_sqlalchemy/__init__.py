@@ -1,8 +1,12 @@
 """automate-kernel on SQLAlchemy: the host's engine, session and migrations."""
 
-from .outbox import OptimisticClaimOutboxStore, OutboxReaper, SkipLockedClaimOutboxStore
-from .storage import SqlAlchemyRows, SqlAlchemyStorage
-from .tables import metadata
+from automate_sqlalchemy.outbox import (
+    OptimisticClaimOutboxStore,
+    OutboxReaper,
+    SkipLockedClaimOutboxStore,
+)
+from automate_sqlalchemy.storage import SqlAlchemyRows, SqlAlchemyStorage
+from automate_sqlalchemy.tables import metadata
 
 __all__ = [
     "OptimisticClaimOutboxStore",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from automate_kernel import outbox
-from automate_kernel.workflows import ExecutionStore
 from sqlalchemy import Engine
 
-from .storage import SqlAlchemyStorage
+from automate_kernel import outbox
+from automate_kernel.workflows import ExecutionStore
+from automate_sqlalchemy.storage import SqlAlchemyStorage
 
 __all__ = ["OptimisticClaimOutboxStore", "OutboxReaper", "SkipLockedClaimOutboxStore"]
 

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from automate_kernel.errors import StorageError
-from automate_kernel.storage import DIALECTS, Clock, SqlRows, Wakeup
-from automate_kernel.storage.failures import storage_error
-from automate_kernel.storage.listen import ListenWakeup
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session, scoped_session
 
-from .tables import metadata
+from automate_kernel.errors import StorageError
+from automate_kernel.storage import DIALECTS, Clock, SqlRows, Wakeup
+from automate_kernel.storage.failures import storage_error
+from automate_kernel.storage.listen import ListenWakeup
+from automate_sqlalchemy.tables import metadata
 
 __all__ = ["SqlAlchemyRows", "SqlAlchemyStorage"]
 
@@ -147,5 +147,7 @@ def _place(engine: Engine) -> str:
 
 def translated(error: DBAPIError, place: str) -> StorageError:
     """SQLAlchemy's *error* as ours; *place* is the database without a password."""
-    retryable = error.connection_invalidated or isinstance(error, (OperationalError, InterfaceError))
+    retryable = error.connection_invalidated or isinstance(
+        error, (OperationalError, InterfaceError)
+    )
     return storage_error(error.orig, place, migrate=_MIGRATE, retryable=retryable)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import sqlalchemy as sa
-from automate_kernel.storage import TABLES, Column, Index, Table
 from sqlalchemy.dialects import mysql, postgresql
+
+from automate_kernel.storage import TABLES, Column, Index, Table
 
 __all__ = ["metadata"]
 
 metadata = sa.MetaData()
-"""All tables of automate-kernel. Give it to Alembic beside your own: ``[Base.metadata, metadata]``."""
+"""All our tables. Give them to Alembic beside your own: ``[Base.metadata, metadata]``."""
 
 _LONG_TEXT = sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
 

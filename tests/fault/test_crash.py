@@ -233,9 +233,7 @@ def check_executions(scene: Scene, executions: list[str]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["job", "effect", "execution"])
-def test_a_worker_that_wakes_after_its_lease(
-    open_scene: Callable[..., Scene], kind: str
-) -> None:
+def test_a_worker_that_wakes_after_its_lease(open_scene: Callable[..., Scene], kind: str) -> None:
     """A process that was stopped, and that others took for dead, can't finish what it held."""
     scene = open_scene(0.5)
     kernel, outbox = scene.kernel, scene.kernel.outbox

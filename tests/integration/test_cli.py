@@ -166,7 +166,9 @@ def test_items_are_cancelled_and_requeued_by_id_and_by_filter(project) -> None:
     assert "3 items" not in project.run("outbox", "cancel", "--all", code=2).stdout
     assert project.data("outbox", "cancel", "--all", "--kind", "other", "--yes")["cancelled"] == 0
     assert project.data("outbox", "cancel", "--all", "--yes")["cancelled"] == 2
-    assert project.data("outbox", "requeue", "--all", "--status", "cancelled", "-y")["requeued"] == 3
+    assert (
+        project.data("outbox", "requeue", "--all", "--status", "cancelled", "-y")["requeued"] == 3
+    )
     assert project.data("outbox", "stats")["counts"]["automate.event"] == {"PENDING": 3}
     result = project.run("outbox", "requeue", ids[0], code=1)
     assert "1 item could not be requeued" in result.stderr
@@ -204,7 +206,9 @@ def test_kinds_are_paused_and_resumed_and_old_items_purged(project) -> None:
     project.run("outbox", "cancel", "--all", "-y")
     assert project.data("outbox", "purge", "--older-than", "1h", "-y") == {"purged": 0}
     assert project.data("outbox", "purge", "--older-than", "0", "-y") == {"purged": 1}
-    assert "not a duration" in project.run("outbox", "purge", "--older-than", "x", "-y", code=2).stderr
+    assert (
+        "not a duration" in project.run("outbox", "purge", "--older-than", "x", "-y", code=2).stderr
+    )
 
 
 def test_executions_are_cancelled_and_resumed(project) -> None:
@@ -250,7 +254,9 @@ def test_workflows_are_validated_with_their_actions(project) -> None:
 def test_a_malformed_workflow_is_told_with_its_line(project) -> None:
     """All its problems, whichever command reads it."""
     broken = project.folder / "broken.yaml"
-    broken.write_text("name: x\ntrigger: {type: manual}\nsteps:\n  - {id: a, action: b.c, retrys: 2}\n")
+    broken.write_text(
+        "name: x\ntrigger: {type: manual}\nsteps:\n  - {id: a, action: b.c, retrys: 2}\n"
+    )
     for arguments in (("workflow", "validate", "broken.yaml"), ("run", "broken.yaml")):
         result = project.run(*arguments, code=2)
         assert "broken.yaml:4: steps.a.retrys: there is no such field" in result.output
@@ -261,8 +267,12 @@ def test_a_malformed_workflow_is_told_with_its_line(project) -> None:
 def test_a_workflow_is_drawn_as_text_mermaid_and_svg(project) -> None:
     """From its name or its file."""
     assert "│ send" in project.run("workflow", "show", "order-notify").stdout
-    assert project.run("workflow", "show", "order-notify", "--mermaid").stdout.startswith("flowchart")
-    assert project.run("workflow", "show", "workflows/order.yaml", "--svg").stdout.startswith("<svg")
+    assert project.run("workflow", "show", "order-notify", "--mermaid").stdout.startswith(
+        "flowchart"
+    )
+    assert project.run("workflow", "show", "workflows/order.yaml", "--svg").stdout.startswith(
+        "<svg"
+    )
     assert project.data("workflow", "show", "order-notify")["name"] == "order-notify"
     assert [each["name"] for each in project.data("workflow", "ls")] == ["order-notify"]
     schema = json.loads(project.run("workflow", "schema").stdout)
@@ -290,7 +300,9 @@ def test_secrets_check_names_what_is_missing_and_shows_no_value(
     assert "set the environment variable AUTOMATE_SECRET_CHAT_TOKEN" in out
 
 
-def test_doctor_finds_nothing_and_then_finds_it_all(project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_finds_nothing_and_then_finds_it_all(
+    project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each check fails by itself, and the others are still made."""
     report = project.data("doctor")
     assert report["ok"] is True
@@ -435,7 +447,9 @@ def test_wrong_settings_are_told_by_every_command(project) -> None:
         (("workflow", "show", "order-notify", "--svg", "--mermaid"), "take one"),
     ],
 )
-def test_wrong_usage_exits_with_2_and_says_why(project, arguments: tuple[str, ...], told: str) -> None:
+def test_wrong_usage_exits_with_2_and_says_why(
+    project, arguments: tuple[str, ...], told: str
+) -> None:
     """The code that tells a script that trying again is no use."""
     assert told in project.run(*arguments, code=2).stderr
 
@@ -459,14 +473,17 @@ def test_a_bug_of_ours_says_how_to_report_it(project, monkeypatch: pytest.Monkey
     assert "--debug" in result.stderr
 
 
-def test_another_databases_tables_are_made_by_db_create(
-    project, postgresql_url: str
-) -> None:
+def test_another_databases_tables_are_made_by_db_create(project, postgresql_url: str) -> None:
     """Not by themselves, as migrations may be meant to; the way is told."""
     result = project.run("emit", "x.y", "--database", postgresql_url, code=1)
     assert "run automate db create" in result.stderr
-    assert "run automate db create" in project.run("worker", "--database", postgresql_url, code=1).stderr
-    assert "tables are missing" in project.run("doctor", "--database", postgresql_url, code=1).stdout
+    assert (
+        "run automate db create"
+        in project.run("worker", "--database", postgresql_url, code=1).stderr
+    )
+    assert (
+        "tables are missing" in project.run("doctor", "--database", postgresql_url, code=1).stdout
+    )
     assert len(project.data("db", "create", "--database", postgresql_url)["created"]) == 8
     assert project.data("db", "create", "--database", postgresql_url)["created"] == []
     project.run("emit", "x.y", "--database", postgresql_url)

@@ -302,7 +302,11 @@ def test_continue_goes_on_with_null() -> None:
     world = World(
         workflow(
             step("a", on_failure="continue"),
-            step("b", needs=["a"], input={"was": "{{ steps.a.output }}", "why": "{{ steps.a.error }}"}),
+            step(
+                "b",
+                needs=["a"],
+                input={"was": "{{ steps.a.output }}", "why": "{{ steps.a.error }}"},
+            ),
         )
     )
     world.finish("a", fails())
@@ -329,7 +333,10 @@ def test_retries_wait_and_end() -> None:
 
 def test_a_permanent_failure_is_not_tried_again() -> None:
     """A code that can't pass spends no attempts, and neither does an error that says so."""
-    for error in (fails(ErrorCodes.INVALID_ARGUMENT), fails(ErrorCodes.UNAVAILABLE, retryable=False)):
+    for error in (
+        fails(ErrorCodes.INVALID_ARGUMENT),
+        fails(ErrorCodes.UNAVAILABLE, retryable=False),
+    ):
         world = World(workflow(step("a", retry={"attempts": 5})))
         assert world.finish("a", error).end is ExecutionStatus.FAILED
 
@@ -358,9 +365,7 @@ def test_retry_after_is_honoured() -> None:
 def test_a_retry_beside_other_work_is_made_when_it_is_due() -> None:
     """While another call runs, the turn says when to come back for the retry."""
     world = World(
-        workflow(
-            step("a", retry={"attempts": 2, "delay": 5, "jitter": False}), step("b", needs=[])
-        )
+        workflow(step("a", retry={"attempts": 2, "delay": 5, "jitter": False}), step("b", needs=[]))
     )
     turn = world.finish("a", fails(ErrorCodes.UNAVAILABLE))
     assert (turn.next_retry, turn.last, world.in_flight) == (5.0, False, ["b"])
@@ -556,7 +561,11 @@ def test_for_each_fails_with_its_first_failed_element() -> None:
     world.finish("a", fails(), 1)
     assert world.in_flight == ["a[0]"]
     world.finish("a", "kept", 0)
-    assert (world.status("a"), world.status("a", 0), world.status("a", 2)) == (FAILED, COMPLETED, None)
+    assert (world.status("a"), world.status("a", 0), world.status("a", 2)) == (
+        FAILED,
+        COMPLETED,
+        None,
+    )
     assert world.row.error == "step 'a' failed: element 1: it broke"
 
 
@@ -608,7 +617,9 @@ def test_for_each_retries_each_element_on_its_own() -> None:
 
 def test_for_each_is_skipped_as_a_whole() -> None:
     """An if on a step with for_each decides once, for all elements."""
-    world = World(workflow(each(**{"if": "{{ false }}"}), output="{{ steps.a.output }}"), payload=[1])
+    world = World(
+        workflow(each(**{"if": "{{ false }}"}), output="{{ steps.a.output }}"), payload=[1]
+    )
     assert (world.status("a"), world.row.output) == (SKIPPED, None)
 
 
@@ -695,11 +706,11 @@ RESULT = st.sampled_from([None, ErrorCodes.UNAVAILABLE, ErrorCodes.NOT_FOUND])
 
 
 @st.composite
-def random_step(
-    draw: st.DrawFn, before: list[str], step_id: str, racing: bool
-) -> dict[str, Any]:
+def random_step(draw: st.DrawFn, before: list[str], step_id: str, racing: bool) -> dict[str, Any]:
     options: dict[str, Any] = {}
-    needs = draw(st.none() | st.lists(st.sampled_from(before), unique=True) if before else st.none())
+    needs = draw(
+        st.none() | st.lists(st.sampled_from(before), unique=True) if before else st.none()
+    )
     if needs is not None:
         options["needs"] = needs
     known = needs if needs is not None else before[-1:]

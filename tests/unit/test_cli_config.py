@@ -38,14 +38,16 @@ def load(folder: Path, environ=None, **flags):
 
 def test_flags_win_over_the_environment_which_wins_over_the_file(tmp_path: Path) -> None:
     """The one that is nearest to the call counts, and each value tells where it came from."""
-    write(tmp_path, '[worker]\nslots = 1\nbatch = 2\npoll_seconds = 3\n')
+    write(tmp_path, "[worker]\nslots = 1\nbatch = 2\npoll_seconds = 3\n")
     settings = load_settings(
         None,
         {"worker.slots": 9},
         environ={"AUTOMATE_WORKER_SLOTS": "8", "AUTOMATE_WORKER_BATCH": "7"},
         folder=tmp_path,
     )
-    values = {n: settings.values[f"worker.{n}"] for n in ("slots", "batch", "poll_seconds", "listen")}
+    values = {
+        n: settings.values[f"worker.{n}"] for n in ("slots", "batch", "poll_seconds", "listen")
+    }
     assert {name: value.value for name, value in values.items()} == {
         "slots": 9, "batch": 7, "poll_seconds": 3, "listen": True,
     }  # fmt: skip
@@ -67,7 +69,11 @@ def test_the_nearest_file_counts_and_its_folder_is_the_base(tmp_path: Path) -> N
 
 def test_a_pyproject_counts_only_with_our_table(tmp_path: Path) -> None:
     """Settings may stand in [tool.automate]; a pyproject without it is somebody else's."""
-    write(tmp_path, '[tool.automate]\napp = "shop"\n[tool.automate.serve]\nport = 1\n', "pyproject.toml")
+    write(
+        tmp_path,
+        '[tool.automate]\napp = "shop"\n[tool.automate.serve]\nport = 1\n',
+        "pyproject.toml",
+    )
     below = tmp_path / "below"
     below.mkdir()
     write(below, '[project]\nname = "other"\n', "pyproject.toml")
@@ -90,7 +96,10 @@ def test_every_wrong_setting_is_told_with_its_line_and_what_was_meant(tmp_path: 
     assert "automate.toml:1: databse: there is no such setting (did you mean database?)" in told
     assert "automate.toml:2: slots: there is no such setting (did you mean worker.slots?)" in told
     assert "automate.toml:3: workflows: must be a list in brackets" in told
-    assert "automate.toml:6: worker.slot: there is no such setting (did you mean worker.slots?)" in told
+    assert (
+        "automate.toml:6: worker.slot: there is no such setting (did you mean worker.slots?)"
+        in told
+    )
     assert "automate.toml:7: worker.processes: must be a whole number" in told
     assert "automate.toml:8: worker.lease_seconds: must be at least 0.5" in told
     assert "automate.toml:9: srve: there is no such setting (did you mean serve?)" in told
@@ -171,7 +180,9 @@ _values = st.sampled_from(
     st.lists(
         st.tuples(
             st.lists(_names, min_size=1, max_size=2),
-            st.lists(st.tuples(_names, _values, st.booleans()), max_size=4, unique_by=lambda e: e[0]),
+            st.lists(
+                st.tuples(_names, _values, st.booleans()), max_size=4, unique_by=lambda e: e[0]
+            ),
         ),
         max_size=4,
         unique_by=lambda each: tuple(each[0]),
@@ -211,7 +222,11 @@ def test_lines_of_keys_are_right_whatever_stands_between_them(tables) -> None:
         ("config", {"x": {"token": "$secret:T"}}, {"x": {"token": "$secret:T"}}),
         ("config", {"x": {"token": "$secret:T hunter2"}}, {"x": {"token": "(hidden)"}}),
         ("config", {"x": {"at": "https://u:hunter2@h"}}, {"x": {"at": "(hidden)"}}),
-        ("secrets", [{"backend": "v", "token": "hunter2"}], [{"backend": "v", "token": "(hidden)"}]),
+        (
+            "secrets",
+            [{"backend": "v", "token": "hunter2"}],
+            [{"backend": "v", "token": "(hidden)"}],
+        ),
     ],
 )
 def test_config_shows_no_password_and_no_token(name: str, value: object, expected: object) -> None:
@@ -332,7 +347,9 @@ def test_an_app_that_does_not_import_is_told_in_a_line(
 
 def test_a_database_beside_a_kernel_that_has_one_is_refused(tmp_path: Path, module) -> None:
     """Which of the two was meant is for nobody to guess."""
-    name = module("cliapp_own", "from automate_kernel import Kernel\nkernel = Kernel(discover=False)\n")
+    name = module(
+        "cliapp_own", "from automate_kernel import Kernel\nkernel = Kernel(discover=False)\n"
+    )
     path = write(tmp_path, f'app = "{name}"\n')
     with pytest.raises(ConfigError, match="database is set, and app is a kernel"):
         Session(str(path), {"database": "sqlite:///x"}).build()

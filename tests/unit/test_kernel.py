@@ -607,9 +607,7 @@ def leaking_steps() -> list[dict[str, Any]]:
     ]
 
 
-def test_a_secret_is_nowhere_to_be_found(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_secret_is_nowhere_to_be_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Not in rows, in the database's file, in logs, in signals or in errors, whatever fails."""
     from automate_sqlalchemy import metadata
 

@@ -253,7 +253,11 @@ def test_a_step_that_takes_too_long(kernel: Kernel) -> None:
             await asyncio.Event().wait()
         return "done"
 
-    define(kernel, step("a", timeout=0.02, retry={"attempts": 2, "delay": 0}), output="{{ steps.a.output }}")
+    define(
+        kernel,
+        step("a", timeout=0.02, retry={"attempts": 2, "delay": 0}),
+        output="{{ steps.a.output }}",
+    )
     assert kernel.run("w").output == "done"
     go.set()
 
@@ -374,9 +378,7 @@ def test_an_item_of_before_the_resume_drives_nothing(kernel: Kernel) -> None:
 
 
 @pytest.mark.parametrize("style", ["plain", "async", "parallel"])
-def test_a_step_that_exits_fails_in_the_end(
-    kernel: Kernel, clock: FakeClock, style: str
-) -> None:
+def test_a_step_that_exits_fails_in_the_end(kernel: Kernel, clock: FakeClock, style: str) -> None:
     """SystemExit in an action ends neither the worker nor the other steps, and is given up."""
     attempts = []
 
@@ -423,7 +425,9 @@ def test_a_result_outlives_a_failing_database(
         storage.failures, storage.after_commit = 2, after_commit
         return name
 
-    define(kernel, *[step(name, input={"name": name}) for name in "abc"], output="{{ steps.b.output }}")
+    define(
+        kernel, *[step(name, input={"name": name}) for name in "abc"], output="{{ steps.b.output }}"
+    )
     execution = kernel.run("w", patience=0)
     assert calls == ["a", "b", "c"]
     assert (execution.status, execution.output) == (ExecutionStatus.COMPLETED, "b")
@@ -502,5 +506,3 @@ def test_many_executions_share_the_worker(kernel: Kernel) -> None:
         joined(thread)
     assert calls == Counter({(one, n): 1 for one in ids for n in range(3)})
     assert worker.stats.completed == worker.stats.total == 100
-
-

@@ -51,9 +51,7 @@ class Listening(ExitStack):
 
 
 def run(kernel: Kernel, *numbers: int, **options: Any) -> None:
-    steps = [
-        {"id": f"s{at}", "action": "do.it", "input": {"n": n}} for at, n in enumerate(numbers)
-    ]
+    steps = [{"id": f"s{at}", "action": "do.it", "input": {"n": n}} for at, n in enumerate(numbers)]
     trigger = {"type": "event", "event": "go"}
     kernel.add_workflow({"name": "w", "trigger": trigger, "steps": steps, **options})
     kernel.emit("go")

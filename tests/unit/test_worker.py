@@ -108,7 +108,9 @@ def ended(store: RowsOutboxStore, ids: Sequence[str]) -> bool:
     return all(item(store, one).status is ItemStatus.COMPLETED for one in ids)
 
 
-def work_off(store: RowsOutboxStore, ids: Sequence[str], *handlers: Handler, **options: Any) -> Worker:
+def work_off(
+    store: RowsOutboxStore, ids: Sequence[str], *handlers: Handler, **options: Any
+) -> Worker:
     """Run a worker until these items are COMPLETED."""
     run = running(store, *handlers, **options)
     until(lambda: ended(store, ids))
@@ -131,7 +133,11 @@ def test_plain_async_and_inline_handlers(store: RowsOutboxStore) -> None:
         await asyncio.sleep(0)
         note(one)
 
-    handlers = [Handler("plain", note), Handler("async", anote), Handler("inline", note, inline=True)]
+    handlers = [
+        Handler("plain", note),
+        Handler("async", anote),
+        Handler("inline", note, inline=True),
+    ]
     ids = [store.enqueue(kind) for kind in where for _ in range(30)]
     worker = work_off(store, ids, *handlers)
     assert sorted(calls) == sorted(ids)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .entry import main
+from automate_kernel.cli.entry import main
 
 __all__ = ["main"]

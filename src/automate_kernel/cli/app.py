@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from .command import ConfigFile, Database, Debug
-from .commands import (
+from automate_kernel.cli.command import ConfigFile, Database, Debug
+from automate_kernel.cli.commands import (
     config,
     db,
     demo,
@@ -21,7 +21,7 @@ from .commands import (
     worker,
     workflow,
 )
-from .version import version_line
+from automate_kernel.cli.version import version_line
 
 __all__ = ["app"]
 

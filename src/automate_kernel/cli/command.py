@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from .failures import reporting
-from .logs import log_to_stderr
-from .output import Output
-from .session import Session
+from automate_kernel.cli.failures import reporting
+from automate_kernel.cli.logs import log_to_stderr
+from automate_kernel.cli.output import Output
+from automate_kernel.cli.session import Session
 
 __all__ = ["ConfigFile", "Context", "Database", "Debug", "command", "group"]
 

@@ -10,13 +10,12 @@ from datetime import datetime, timezone
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
+from automate_kernel.cli.checks import secret_uses, variables_of, workflow_problems
+from automate_kernel.cli.command import Context
+from automate_kernel.cli.output import counted
+from automate_kernel.cli.version import version_line
 from automate_kernel.errors import AutomateError
 from automate_kernel.storage import MemoryStorage
-
-from .checks import secret_uses, variables_of, workflow_problems
-from .command import Context
-from .output import counted
-from .version import version_line
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
@@ -57,7 +56,7 @@ def _settings(context: Context) -> list[Finding]:
 
 
 def _database(context: Context) -> list[Finding]:
-    from .database import missing_tables
+    from automate_kernel.cli.database import missing_tables
 
     storage = context.session.plain.storage
     place = storage.describe()

@@ -11,12 +11,12 @@ def main() -> None:
     """Run the command line, and exit with what it says."""
     if sys.argv[1:] == ["--version"]:
         # Asked for by scripts, at every start: it needs nothing else.
-        from .version import version_line
+        from automate_kernel.cli.version import version_line
 
         print(version_line())
         return
     try:
-        from .app import app
+        from automate_kernel.cli.app import app
     except ModuleNotFoundError as error:
         if error.name not in ("typer", "rich", "tomli", "yaml", "sqlalchemy"):
             raise

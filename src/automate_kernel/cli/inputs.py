@@ -10,9 +10,8 @@ from typing import Any, NoReturn
 
 import typer
 
+from automate_kernel.cli.settings import meant
 from automate_kernel.errors import AutomateError, ConfigError
-
-from .settings import meant
 
 __all__ = ["confirm", "duration", "one_of", "read_json", "read_text"]
 

@@ -7,9 +7,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from automate_kernel import signals
+from automate_kernel.cli.output import Output, seconds
 from automate_kernel.workflows.execution import Execution, StepRun
-
-from .output import Output, seconds
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -9,15 +9,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from automate_kernel.asgi import WebhookApp, webhook_app
+from automate_kernel.cli.working import work
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox.supervisor import Supervisor, handling_signals
-
-from .working import work
 
 if TYPE_CHECKING:
     import uvicorn
 
-    from .session import Session
+    from automate_kernel.cli.session import Session
 
 __all__ = ["Receiver"]
 

@@ -8,12 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from automate_kernel.cli.database import open_storage
+from automate_kernel.cli.host import find_on, host_of, load_app, set_up
+from automate_kernel.cli.settings import Settings
+from automate_kernel.cli.sources import load_settings
 from automate_kernel.errors import ConfigError
-
-from .database import open_storage
-from .host import find_on, host_of, load_app, set_up
-from .settings import Settings
-from .sources import load_settings
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel

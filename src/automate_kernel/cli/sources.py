@@ -9,9 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from automate_kernel.cli.settings import SETTINGS, Setting, Settings, Value, meant, problem_with
 from automate_kernel.errors import ConfigError
-
-from .settings import SETTINGS, Setting, Settings, Value, meant, problem_with
 
 if sys.version_info >= (3, 11):
     import tomllib

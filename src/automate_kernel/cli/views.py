@@ -8,10 +8,9 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+from automate_kernel.cli.output import Output, ago, seconds
 from automate_kernel.outbox import OutboxItem
 from automate_kernel.workflows.execution import Execution, StepRun
-
-from .output import Output, ago, seconds
 
 __all__ = [
     "brief",

@@ -8,14 +8,13 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from automate_kernel.cli.logs import log_to_stderr
+from automate_kernel.cli.session import Session
 from automate_kernel.errors import AutomateError, ConfigError, StorageError
 from automate_kernel.kernel import Kernel
 from automate_kernel.outbox.supervisor import handling_signals
 from automate_kernel.secrets import RedactingFilter
 from automate_kernel.storage import MemoryStorage
-
-from .logs import log_to_stderr
-from .session import Session
 
 __all__ = ["require_shared", "require_tables", "work", "work_here", "worker_options"]
 
@@ -41,7 +40,7 @@ def require_shared(kernel: Kernel) -> None:
 
 def require_tables(kernel: Kernel) -> None:
     """Raise `StorageError` if tables are missing, rather than try and try again."""
-    from .database import missing_tables
+    from automate_kernel.cli.database import missing_tables
 
     if hasattr(kernel.storage, "engine") and (missing := missing_tables(kernel.storage)):
         raise StorageError(

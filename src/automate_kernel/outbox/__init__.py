@@ -1,17 +1,17 @@
 """Reliable work in the host's own database: enqueue, claim, finish, recover."""
 
-from .chores import Chore
-from .handlers import Handler, Snooze
-from .item import ItemStatus, NewItem, OutboxItem
-from .reaper import OutboxReaper
-from .retry import Backoff
-from .rows_store import (
+from automate_kernel.outbox.chores import Chore
+from automate_kernel.outbox.handlers import Handler, Snooze
+from automate_kernel.outbox.item import ItemStatus, NewItem, OutboxItem
+from automate_kernel.outbox.reaper import OutboxReaper
+from automate_kernel.outbox.retry import Backoff
+from automate_kernel.outbox.rows_store import (
     OptimisticClaimOutboxStore,
     RowsOutboxStore,
     SkipLockedClaimOutboxStore,
 )
-from .store import OutboxStats, OutboxStore, Outcome, ReapResult
-from .worker import Worker, WorkerStats
+from automate_kernel.outbox.store import OutboxStats, OutboxStore, Outcome, ReapResult
+from automate_kernel.outbox.worker import Worker, WorkerStats
 
 __all__ = [
     "Backoff",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ..errors import LeaseLostError, StorageError
+from automate_kernel.errors import LeaseLostError, StorageError
 
 __all__ = ["Chore", "Chores", "keep_trying", "try_for"]
 

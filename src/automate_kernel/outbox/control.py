@@ -7,11 +7,18 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from ..storage.rows import Now, Row, Rows, Storage, Where
-from ..storage.tables import OUTBOX, PAUSE
-from . import lanes
-from .item import FINISHED, SECONDS_PER_PRIORITY, WAITING, ItemStatus, OutboxItem, storable
-from .store import OutboxStats
+from automate_kernel.outbox import lanes
+from automate_kernel.outbox.item import (
+    FINISHED,
+    SECONDS_PER_PRIORITY,
+    WAITING,
+    ItemStatus,
+    OutboxItem,
+    storable,
+)
+from automate_kernel.outbox.store import OutboxStats
+from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
+from automate_kernel.storage.tables import OUTBOX, PAUSE
 
 __all__ = ["Control"]
 
@@ -41,7 +48,11 @@ class Control:
         limit: int = 50,
     ) -> list[OutboxItem]:
         """Items that match, the newest first."""
-        wanted = {"status": status and ItemStatus(status).value, "kind": kind, "tenant_id": tenant_id}
+        wanted = {
+            "status": status and ItemStatus(status).value,
+            "kind": kind,
+            "tenant_id": tenant_id,
+        }
         where = [Where(name, "eq", value) for name, value in wanted.items() if value is not None]
         with self.storage.begin() as rows:
             found = rows.select(OUTBOX, where, order_by=("-id",), limit=limit)

@@ -12,10 +12,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import AutomateError, ConfigError, LeaseLostError, StorageError
-from .item import ItemStatus, OutboxItem, bounded_seconds
-from .retry import Backoff
-from .store import OutboxStore, Outcome
+from automate_kernel.errors import AutomateError, ConfigError, LeaseLostError, StorageError
+from automate_kernel.outbox.item import ItemStatus, OutboxItem, bounded_seconds
+from automate_kernel.outbox.retry import Backoff
+from automate_kernel.outbox.store import OutboxStore, Outcome
 
 __all__ = [
     "Acknowledged",

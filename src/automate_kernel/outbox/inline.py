@@ -6,11 +6,20 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 
-from .handlers import Acknowledged, Describe, Handler, Result, aexecute, drained_by, execute, failed
-from .item import OutboxItem
-from .stats import WorkerStats
-from .store import OutboxStore
-from .worker import default_worker_id, describe_error
+from automate_kernel.outbox.handlers import (
+    Acknowledged,
+    Describe,
+    Handler,
+    Result,
+    aexecute,
+    drained_by,
+    execute,
+    failed,
+)
+from automate_kernel.outbox.item import OutboxItem
+from automate_kernel.outbox.stats import WorkerStats
+from automate_kernel.outbox.store import OutboxStore
+from automate_kernel.outbox.worker import default_worker_id, describe_error
 
 __all__ = ["run_inline"]
 

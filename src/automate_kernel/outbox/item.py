@@ -21,10 +21,10 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 
-from ..errors import PayloadError
-from ..storage.rows import Now, Row
-from ..storage.sql import JsonText
-from ..storage.tables import OUTBOX, TABLES
+from automate_kernel.errors import PayloadError
+from automate_kernel.storage.rows import Now, Row
+from automate_kernel.storage.sql import JsonText
+from automate_kernel.storage.tables import OUTBOX, TABLES
 
 __all__ = [
     "DEFAULT_MAX_ATTEMPTS",
@@ -200,7 +200,7 @@ def new_id() -> str:
 
     Ids made in one process within a millisecond are in order too.
     """
-    global _last
+    global _last  # noqa: PLW0603  (ids of one process are in order)
     now = time.time_ns()
     # RFC 9562, method 3: sub-millisecond time in the 12 bits of rand_a, and never backwards.
     stamp = max((now // 1_000_000 << 12) | (now % 1_000_000 * 4096 // 1_000_000), _last + 1)

@@ -3,16 +3,16 @@ Strictly one item at a time per ordering key, in the order of enqueueing.
 
 A *lane* is a row that exists while an item with its ordering key runs; the primary key makes it
 exclusive. An item that is claimed while its lane is taken, or before its turn, goes back to wait
-(``waiting_for = "key"``), out of the index that is claimed from, so each one costs that detour once.
-Whoever leaves a lane wakes the next in line.
+(``waiting_for = "key"``), out of the index that is claimed from, so each one costs that detour
+once. Whoever leaves a lane wakes the next in line.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ..storage.rows import Row, Rows, Where
-from ..storage.tables import LANE, OUTBOX
+from automate_kernel.storage.rows import Row, Rows, Where
+from automate_kernel.storage.tables import LANE, OUTBOX
 
 __all__ = ["enter", "leave", "mend"]
 

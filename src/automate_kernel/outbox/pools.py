@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any, Protocol
 
-from .handlers import Handler, Result
-from .item import OutboxItem
+from automate_kernel.outbox.handlers import Handler, Result
+from automate_kernel.outbox.item import OutboxItem
 
 __all__ = ["InlinePool", "LoopPool", "Pool", "Task", "ThreadPool"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .store import OutboxStore
+from automate_kernel.outbox.store import OutboxStore
 
 __all__ = ["OutboxReaper"]
 

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from ..errors import LeaseLostError, StorageError
-from ..storage.rows import Now, Plus, Row, Rows, Storage, Wakeup, Where
-from ..storage.tables import OUTBOX, PAUSE
-from . import lanes
-from .control import Control, next_due
-from .item import (
+from automate_kernel.errors import LeaseLostError, StorageError
+from automate_kernel.outbox import lanes
+from automate_kernel.outbox.control import Control, next_due
+from automate_kernel.outbox.item import (
     SECONDS_PER_PRIORITY,
     ItemStatus,
     NewItem,
@@ -23,8 +21,10 @@ from .item import (
     new_id,
     storable,
 )
-from .retry import Backoff
-from .store import OutboxStore, Outcome, ReapResult
+from automate_kernel.outbox.retry import Backoff
+from automate_kernel.outbox.store import OutboxStore, Outcome, ReapResult
+from automate_kernel.storage.rows import Now, Plus, Row, Rows, Storage, Wakeup, Where
+from automate_kernel.storage.tables import OUTBOX, PAUSE
 
 __all__ = [
     "CHANNEL",

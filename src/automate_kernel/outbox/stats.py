@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .item import ItemStatus
-from .store import Outcome
+from automate_kernel.outbox.item import ItemStatus
+from automate_kernel.outbox.store import Outcome
 
 __all__ = ["WorkerStats"]
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from ..errors import AutomateError, ErrorCodes, LeaseLostError
-from ..storage.rows import Wakeup
-from .item import ItemStatus, NewItem, OutboxItem
+from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError
+from automate_kernel.outbox.item import ItemStatus, NewItem, OutboxItem
+from automate_kernel.storage.rows import Wakeup
 
 __all__ = ["OutboxStats", "OutboxStore", "Outcome", "ReapResult"]
 
@@ -230,7 +230,9 @@ class OutboxStore(ABC):
             ErrorCodes.UNIMPLEMENTED, f"{type(self).__name__} has no transactions to share"
         )
 
-    def forget(self, item_ids: Iterable[str], *, token: str | None = None) -> None:
+    def forget(  # noqa: B027  (a store that remembers nothing has nothing to forget)
+        self, item_ids: Iterable[str], *, token: str | None = None
+    ) -> None:
         """
         Drop what is remembered of claims that were finished in a caller's transaction.
 

@@ -21,14 +21,22 @@ from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
 
-from ..storage.rows import Wakeup
-from .chores import Chore, Chores, keep_trying
-from .flag import Flag
-from .handlers import Acknowledged, Handler, Result, aexecute, drained_by, execute, failed
-from .item import ItemStatus, new_id
-from .pools import Pool, Task, pools_for
-from .stats import WorkerStats
-from .store import OutboxStore, Outcome
+from automate_kernel.outbox.chores import Chore, Chores, keep_trying
+from automate_kernel.outbox.flag import Flag
+from automate_kernel.outbox.handlers import (
+    Acknowledged,
+    Handler,
+    Result,
+    aexecute,
+    drained_by,
+    execute,
+    failed,
+)
+from automate_kernel.outbox.item import ItemStatus, new_id
+from automate_kernel.outbox.pools import Pool, Task, pools_for
+from automate_kernel.outbox.stats import WorkerStats
+from automate_kernel.outbox.store import OutboxStore, Outcome
+from automate_kernel.storage.rows import Wakeup
 
 __all__ = ["Worker", "WorkerStats", "default_worker_id"]
 

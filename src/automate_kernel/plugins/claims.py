@@ -7,11 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import PluginError
-from .compatibility import KERNEL, kernel_version, requirement_on_kernel, satisfies
-from .discovery import Found
-from .kinds import Kind
-from .states import PluginRecord, PluginState, Policy, Source, normal_name
+from automate_kernel.errors import PluginError
+from automate_kernel.plugins.compatibility import (
+    KERNEL,
+    kernel_version,
+    requirement_on_kernel,
+    satisfies,
+)
+from automate_kernel.plugins.discovery import Found
+from automate_kernel.plugins.kinds import Kind
+from automate_kernel.plugins.states import PluginRecord, PluginState, Policy, Source, normal_name
 
 __all__ = ["Claim", "incompatibility", "refusal", "settle"]
 

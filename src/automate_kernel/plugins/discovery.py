@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .kinds import KINDS, kind_of_group
-from .loading import normal_target
+from automate_kernel.plugins.kinds import KINDS, kind_of_group
+from automate_kernel.plugins.loading import normal_target
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution, EntryPoint
@@ -78,7 +78,8 @@ def _found(entries: Iterable[EntryPoint]) -> list[Found]:
     found: list[Found] = []
     for entry in entries:
         kind = kind_of_group(entry.group)
-        assert kind is not None
+        if kind is None:
+            continue
         name, version, requires = _described(entry.dist)
         target = normal_target(entry.value, announced=True)
         found.append(Found(kind.name, entry.name, target, entry.group, name, version, requires))

@@ -6,17 +6,17 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ErrorCodes, PluginError
-from .hooks import Hooks
-from .inspection import key_of
-from .kinds import KINDS, Kind, kind_of_class
-from .loading import load_target, normal_target, told
-from .registry import Registry
-from .states import PluginRecord, Policy, normal_name
+from automate_kernel.errors import ErrorCodes, PluginError
+from automate_kernel.plugins.hooks import Hooks
+from automate_kernel.plugins.inspection import key_of
+from automate_kernel.plugins.kinds import KINDS, Kind, kind_of_class
+from automate_kernel.plugins.loading import load_target, normal_target, told
+from automate_kernel.plugins.registry import Registry
+from automate_kernel.plugins.states import PluginRecord, Policy, normal_name
 
 if TYPE_CHECKING:
-    from ..connectors import ConnectorRegistry
-    from ..providers import ProviderRegistry
+    from automate_kernel.connectors import ConnectorRegistry
+    from automate_kernel.providers import ProviderRegistry
 
 __all__ = ["Plugins"]
 
@@ -136,7 +136,7 @@ class Plugins:
 
     @property
     def hook(self) -> Any:
-        """pluggy's relay: ``plugins.hook.automate_configure(kernel=…)`` calls every receiver."""
+        """Pluggy's relay: ``plugins.hook.automate_configure(kernel=…)`` calls every receiver."""
         return self._hooks.manager.hook
 
     def notify(self, name: str, **arguments: Any) -> list[Exception]:

@@ -18,15 +18,15 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from ..errors import PluginError
+from automate_kernel.errors import PluginError
 
 if TYPE_CHECKING:
     from pluggy import PluginManager
 
-    from ..context import Call
-    from ..errors import AutomateError
-    from ..outbox.item import OutboxItem
-    from .registry import Registry
+    from automate_kernel.context import Call
+    from automate_kernel.errors import AutomateError
+    from automate_kernel.outbox.item import OutboxItem
+    from automate_kernel.plugins.registry import Registry
 
 __all__ = ["HookSpecs", "Hooks", "hookimpl"]
 
@@ -154,7 +154,7 @@ def _new_manager() -> PluginManager:
 
 
 def _require_known_hooks(manager: PluginManager, receiver: Any) -> None:
-    """pluggy takes an implementation of a hook that nobody calls, such as a misspelt one."""
+    """Pluggy takes an implementation of a hook that nobody calls, such as a misspelt one."""
     known = [name for name in vars(HookSpecs) if name.startswith(f"{PROJECT}_")]
     callers = manager.get_hookcallers(receiver) or []
     for caller in callers:

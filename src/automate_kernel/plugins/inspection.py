@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ..errors import ErrorCodes, PluginError
-from .claims import incompatibility
-from .kinds import Kind
+from automate_kernel.errors import ErrorCodes, PluginError
+from automate_kernel.plugins.claims import incompatibility
+from automate_kernel.plugins.kinds import Kind
 
 __all__ = ["key_of", "require_fit", "require_key"]
 

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import PluginError
+from automate_kernel.errors import PluginError
 
 __all__ = [
     "CONNECTOR",
@@ -48,7 +48,7 @@ class Kind:
         """The base class, imported now; None if a plugin of this kind need not be a class."""
         if self.base is None:
             return None
-        from .loading import load_target
+        from automate_kernel.plugins.loading import load_target
 
         loaded: type = load_target(self.base)
         return loaded

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-from ..errors import PluginError
+from automate_kernel.errors import PluginError
 
 __all__ = [
     "StillImportingError",

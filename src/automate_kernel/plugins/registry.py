@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Generic, TypeVar
 
-from ..errors import ErrorCodes, PluginError
-from .claims import Claim, refusal, settle
-from .discovery import scan
-from .inspection import key_of, require_fit, require_key
-from .kinds import KINDS, Kind
-from .loading import (
+from automate_kernel.errors import ErrorCodes, PluginError
+from automate_kernel.plugins.claims import Claim, refusal, settle
+from automate_kernel.plugins.discovery import scan
+from automate_kernel.plugins.inspection import key_of, require_fit, require_key
+from automate_kernel.plugins.kinds import KINDS, Kind
+from automate_kernel.plugins.loading import (
     StillImportingError,
     is_being_imported,
     load_target,
@@ -23,7 +23,7 @@ from .loading import (
     target_of,
     told,
 )
-from .states import PluginRecord, PluginState, Policy, Source
+from automate_kernel.plugins.states import PluginRecord, PluginState, Policy, Source
 
 __all__ = ["Policy", "Registry"]
 

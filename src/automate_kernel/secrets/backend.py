@@ -37,7 +37,7 @@ class SecretsBackend(ABC):
         """The same as `get_secret`, which runs in a thread unless a backend overrides this."""
         return await asyncio.to_thread(self.get_secret, key)
 
-    def remedy(self, key: str) -> str:  # noqa: ARG002 - what to override with
+    def remedy(self, key: str) -> str:
         """What someone should do to add *key* here: a hint for an error message, or nothing."""
         return ""
 

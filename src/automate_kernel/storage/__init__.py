@@ -1,9 +1,9 @@
 """The seam between the kernel and a host's database. Plugin authors need nothing from here."""
 
-from .memory import MemoryStorage
-from .rows import Clock, Now, Plus, Row, Rows, Storage, Wakeup, Where
-from .sql import DIALECTS, Dialect, SqlRows
-from .tables import TABLES, Column, Index, Table
+from automate_kernel.storage.memory import MemoryStorage
+from automate_kernel.storage.rows import Clock, Now, Plus, Row, Rows, Storage, Wakeup, Where
+from automate_kernel.storage.sql import DIALECTS, Dialect, SqlRows
+from automate_kernel.storage.tables import TABLES, Column, Index, Table
 
 __all__ = [
     "DIALECTS",

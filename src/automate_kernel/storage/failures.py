@@ -17,8 +17,10 @@ def storage_error(
     """
     text = (str(error or "").strip() or type(error).__name__).split("\n")[0]
     hint, lowered = None, text.lower()
-    if "no such table" in lowered or ("doesn't exist" in lowered and "table" in lowered) or (
-        "relation" in lowered and "does not exist" in lowered
+    if (
+        "no such table" in lowered
+        or ("doesn't exist" in lowered and "table" in lowered)
+        or ("relation" in lowered and "does not exist" in lowered)
     ):
         hint = migrate
     elif "readonly" in lowered or "read-only" in lowered:

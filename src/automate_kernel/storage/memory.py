@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from typing import Any, TypeVar
 
-from .rows import Clock, Now, Plus, Row, Wakeup, Where
-from .sql import JsonText, _decode_json, utc_now
-from .tables import TABLES
+from automate_kernel.storage.rows import Clock, Now, Plus, Row, Wakeup, Where
+from automate_kernel.storage.sql import JsonText, _decode_json, utc_now
+from automate_kernel.storage.tables import TABLES
 
 __all__ = ["MemoryStorage"]
 
@@ -244,4 +244,4 @@ class _MemoryRows:
         for row in self._find(table, where, (), None):
             group = tuple(row[name] for name in by)
             counts[group] = counts.get(group, 0) + 1
-        return [dict(zip((*by, "n"), (*group, n))) for group, n in counts.items()]
+        return [dict(zip((*by, "n"), (*group, n), strict=True)) for group, n in counts.items()]

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from .rows import Clock, Now, Plus, Row, Where
-from .tables import TABLES, Column, Table
+from automate_kernel.storage.rows import Clock, Now, Plus, Row, Where
+from automate_kernel.storage.tables import TABLES, Column, Table
 
 __all__ = ["DIALECTS", "Dialect", "JsonText", "SqlRows", "utc_now"]
 
@@ -26,6 +26,8 @@ _MAX_PARAMETERS = 30_000
 
 class JsonText(str):
     """JSON that is encoded already, so that it isn't encoded twice."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -408,7 +410,7 @@ def _decode(columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> list[Ro
     ]
     decoded = []
     for values in rows:
-        row = dict(zip(names, values))
+        row = dict(zip(names, values, strict=True))
         for name, decoder in decoders:
             if row[name] is not None:
                 row[name] = decoder(row[name])

@@ -243,7 +243,7 @@ def replace(budget: Budget, value: Any, old: str, new: str, count: int | None = 
     return text.replace(old, new, limit)
 
 
-def indent(budget: Budget, value: str, width: int = 4, first: bool = False) -> str:  # noqa: FBT001, FBT002 - Jinja's signature
+def indent(budget: Budget, value: str, width: int = 4, first: bool = False) -> str:
     """*value* with *width* spaces before each line but the first, empty lines excepted."""
     if not 0 <= width <= _MAX_WIDTH:
         raise TemplateError(f"a width is from 0 to {_MAX_WIDTH}")

@@ -104,7 +104,7 @@ class TemplateEngine:
             raise TemplateError(f"{path or 'template'}: it is nested too deeply") from None
         return compiler.finished(Template, root)
 
-    def condition(self, text: str | bool | None, path: str = "") -> Condition:  # noqa: FBT001
+    def condition(self, text: str | bool | None, path: str = "") -> Condition:
         """
         A condition from an expression, bare or in ``{{ }}``.
 

@@ -29,6 +29,7 @@ class Method:
         self.owner = owner
 
     def __call__(self, budget: Budget, *args: Any, **kwargs: Any) -> Any:
+        """What the method gives, within *budget*."""
         if self.function in _BOUNDED_METHODS:
             return self.function(budget, self.owner, *args, **kwargs)
         return budget.weigh(self.function(self.owner, *args, **kwargs))
@@ -124,7 +125,7 @@ def _power(budget: Budget, left: Any, right: Any) -> Any:
     return left**right
 
 
-def _modulo(budget: Budget, left: Any, right: Any) -> Any:  # noqa: ARG001 - as the others
+def _modulo(budget: Budget, left: Any, right: Any) -> Any:
     if isinstance(left, (str, bytes)):
         raise TemplateError("% doesn't format text", hint='write "..." | format(...)')
     return left % right

@@ -46,7 +46,7 @@ class Constant:
 
     value: Any
 
-    def render(self, rendering: Rendering) -> Any:  # noqa: ARG002 - a Part
+    def render(self, rendering: Rendering) -> Any:
         """The value."""
         return self.value
 
@@ -157,6 +157,6 @@ class Expression(Program):
 
     __slots__ = ()
 
-    def value(self, pieces: Iterator[Any], scope: RenderContext) -> Any:  # noqa: ARG002
+    def value(self, pieces: Iterator[Any], scope: RenderContext) -> Any:
         """The one piece that there is."""
         return next(pieces)

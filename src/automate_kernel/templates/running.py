@@ -81,6 +81,7 @@ class RunningFilters(dict[str, Any]):
         self._registry = registry
 
     def get(self, name: str, default: Any = None) -> Any:
+        """The filter called *name*, or *default*."""
         try:
             return self[name]
         except KeyError:

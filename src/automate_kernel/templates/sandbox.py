@@ -79,7 +79,7 @@ class _Generator(CodeGenerator):
         self,
         node: nodes.Expr,
         frame: Frame,
-        finalize: CodeGenerator._FinalizeInfo,  # noqa: ARG002
+        finalize: CodeGenerator._FinalizeInfo,
     ) -> str:
         if not isinstance(node, nodes.TemplateData):
             # A constant is computed when the template is rendered, under its budget.

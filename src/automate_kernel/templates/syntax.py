@@ -195,7 +195,7 @@ class Checker:
             raise _error(line, _SECRET_RULE)
         return True
 
-    def _visit_name(self, node: nodes.Name, *, secrets: bool) -> None:  # noqa: ARG002
+    def _visit_name(self, node: nodes.Name, *, secrets: bool) -> None:
         name = node.name
         if node.ctx != "load":
             if name in RESERVED_NAMES or name == "range":
@@ -207,13 +207,13 @@ class Checker:
         if name.startswith("__") or name == "self":
             raise _error(node.lineno, f"{name!r} is not available in workflow templates")
 
-    def _visit_const(self, node: nodes.Const, *, secrets: bool) -> None:  # noqa: ARG002
+    def _visit_const(self, node: nodes.Const, *, secrets: bool) -> None:
         if isinstance(node.value, str) and has_mark(node.value):
             hint = "write secrets.KEY or env.NAME, joined to text by ~"
             message = "$secret: and $env: have no meaning inside an expression"
             raise _error(node.lineno, message, hint=hint)
 
-    def _visit_sub(self, node: nodes.Sub, *, secrets: bool) -> None:  # noqa: ARG002
+    def _visit_sub(self, node: nodes.Sub, *, secrets: bool) -> None:
         left = node.left
         if isinstance(left, nodes.Getattr) and isinstance(left.node, nodes.Name):
             right: nodes.Node = node.right
@@ -225,7 +225,7 @@ class Checker:
                 raise _error(node.lineno, message, hint=hint)
         self._visit_children(node, secrets=False)
 
-    def _visit_filter(self, node: nodes.Filter, *, secrets: bool) -> None:  # noqa: ARG002
+    def _visit_filter(self, node: nodes.Filter, *, secrets: bool) -> None:
         self._check_filter(node.name, node.lineno)
         if node.name == "map" and node.args:
             applied = node.args[0]
@@ -240,7 +240,7 @@ class Checker:
             remedy = f"did you mean {hint!r}?" if hint else "add it with register_filter"
             raise _error(line, f"there is no filter {name!r}", hint=remedy)
 
-    def _visit_test(self, node: nodes.Test, *, secrets: bool) -> None:  # noqa: ARG002
+    def _visit_test(self, node: nodes.Test, *, secrets: bool) -> None:
         if node.name not in JINJA_TESTS:
             hint = _nearest(node.name, JINJA_TESTS)
             remedy = f"did you mean {hint!r}?" if hint else None

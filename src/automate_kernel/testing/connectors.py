@@ -19,11 +19,16 @@ from typing import Any, ClassVar
 
 import pytest
 
-from ..connectors import ActionSpec, Connector, TriggerSpec
-from ..errors import AutomateError, ErrorCodes
-from ..plugins.kinds import CONNECTOR
-from ..schemas import is_model
-from .plugin_contract import PluginContract, finished, require_json_schema, require_unique
+from automate_kernel.connectors import ActionSpec, Connector, TriggerSpec
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.plugins.kinds import CONNECTOR
+from automate_kernel.schemas import is_model
+from automate_kernel.testing.plugin_contract import (
+    PluginContract,
+    finished,
+    require_json_schema,
+    require_unique,
+)
 
 __all__ = ["ConnectorContract"]
 

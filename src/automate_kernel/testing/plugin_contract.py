@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 
 import pytest
 
-from ..base import Plugin
-from ..errors import AutomateError
-from ..plugins.kinds import Kind
-from ..schemas import is_model
+from automate_kernel.base import Plugin
+from automate_kernel.errors import AutomateError
+from automate_kernel.plugins.kinds import Kind
+from automate_kernel.schemas import is_model
 
 __all__ = ["PluginContract", "finished", "require_json_schema", "require_unique"]
 
@@ -42,7 +42,7 @@ def require_json_schema(schema: Any) -> None:
     assert isinstance(schema, Mapping)
     json.dumps(schema)
     try:
-        import jsonschema  # type: ignore[import-untyped]
+        import jsonschema
     except ImportError:
         return
     jsonschema.validators.validator_for(

@@ -18,10 +18,15 @@ from typing import Any, ClassVar
 
 import pytest
 
-from ..errors import AutomateError, ErrorCodes
-from ..plugins.kinds import PROVIDER
-from ..providers import BaseProvider, CapabilitySpec
-from .plugin_contract import PluginContract, finished, require_json_schema, require_unique
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.plugins.kinds import PROVIDER
+from automate_kernel.providers import BaseProvider, CapabilitySpec
+from automate_kernel.testing.plugin_contract import (
+    PluginContract,
+    finished,
+    require_json_schema,
+    require_unique,
+)
 
 __all__ = ["ProviderContract"]
 

@@ -1,8 +1,14 @@
 """Workflows: definitions, executions, and what moves them on."""
 
-from .execution import Event, Execution, ExecutionStatus, StepRun, StepStatus
-from .loader import dumps, load_workflow, load_workflows, loads
-from .model import (
+from automate_kernel.workflows.execution import (
+    Event,
+    Execution,
+    ExecutionStatus,
+    StepRun,
+    StepStatus,
+)
+from automate_kernel.workflows.loader import dumps, load_workflow, load_workflows, loads
+from automate_kernel.workflows.model import (
     EventTrigger,
     ManualTrigger,
     RetryPolicy,
@@ -12,7 +18,7 @@ from .model import (
     Workflow,
     workflow_json_schema,
 )
-from .state import ExecutionStore
+from automate_kernel.workflows.state import ExecutionStore
 
 __all__ = [
     "Event",

@@ -12,11 +12,11 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import AutomateError, ErrorCodes
-from ..outbox.item import bounded_seconds, encode_json
-from .execution import Execution, ExecutionStatus, StepRun, StepStatus
-from .model import Step
-from .program import Program
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.outbox.item import bounded_seconds, encode_json
+from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepRun, StepStatus
+from automate_kernel.workflows.model import Step
+from automate_kernel.workflows.program import Program
 
 __all__ = ["CallOutcome", "StepCall", "Turn", "advance"]
 
@@ -170,9 +170,7 @@ class _Flow:
     def _step_failed(self, step: Step, error: AutomateError) -> None:
         # A recovery step that fails changes nothing: the workflow has failed anyway.
         if step.on_failure == "fail" and step in self._workflow.steps:
-            self.fail(
-                AutomateError(error.code, f"step {step.id!r} failed: {error.message}")
-            )
+            self.fail(AutomateError(error.code, f"step {step.id!r} failed: {error.message}"))
 
     def fail(self, error: AutomateError) -> None:
         """Let the workflow fail: nothing new begins but its recovery steps."""
@@ -302,7 +300,7 @@ class _Flow:
         runs = [self._run(step, position) for position in range(len(elements))]
         running = sum((step.id, run.position) in self._in_flight for run in runs)
         failed = next((run for run in runs if run.status is StepStatus.FAILED), None)
-        for run, element in zip(runs, elements):
+        for run, element in zip(runs, elements, strict=True):
             if failed or running >= step.concurrency:
                 break
             if not run.status.finished and (step.id, run.position) not in self._in_flight:

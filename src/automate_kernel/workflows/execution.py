@@ -23,7 +23,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, Literal, get_args
 
-from ..errors import PayloadError
+from automate_kernel.errors import PayloadError
 
 __all__ = ["Event", "EventType", "Execution", "ExecutionStatus", "StepRun", "StepStatus"]
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from .duration import format_duration
-from .execution import StepStatus
-from .graph_svg import draw_svg
-from .graph_text import draw_text
-from .model import (
+from automate_kernel.workflows.duration import format_duration
+from automate_kernel.workflows.execution import StepStatus
+from automate_kernel.workflows.graph_svg import draw_svg
+from automate_kernel.workflows.graph_text import draw_text
+from automate_kernel.workflows.model import (
     EventTrigger,
     ScheduleTrigger,
     Step,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .structure import topological_order
+from automate_kernel.workflows.structure import topological_order
 
 __all__ = ["Layout", "Spot", "lay_out"]
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import escape
 
-from .graph_layout import Layout, Spot, lay_out
+from automate_kernel.workflows.graph_layout import Layout, Spot, lay_out
 
 __all__ = ["Group", "draw_svg"]
 

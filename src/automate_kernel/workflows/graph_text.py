@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import or_
 
-from .graph_layout import Spot, lay_out
-from .structure import topological_order
+from automate_kernel.workflows.graph_layout import Spot, lay_out
+from automate_kernel.workflows.structure import topological_order
 
 __all__ = ["draw_text"]
 

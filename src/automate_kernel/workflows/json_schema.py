@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from .retry_policy import RetryPolicy
-from .triggers import trigger_types
-from .values import Part
+from automate_kernel.workflows.retry_policy import RetryPolicy
+from automate_kernel.workflows.triggers import trigger_types
+from automate_kernel.workflows.values import Part
 
 __all__ = ["published"]
 
@@ -40,7 +40,7 @@ def published(workflow: type[BaseModel]) -> dict[str, Any]:
 
 
 def _models(workflow: type[BaseModel]) -> Iterator[type[BaseModel]]:
-    from .model import Step
+    from automate_kernel.workflows.model import Step
 
     yield from (workflow, Step, RetryPolicy)
     yield from trigger_types().values()

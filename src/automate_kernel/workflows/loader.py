@@ -19,12 +19,12 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from ..errors import AutomateError, WorkflowError
-from .model import Workflow
-from .problems import Finding, find, invalid, problems_of, show_path
-from .references import reference_problems, template_texts
-from .source import Document, dump_yaml, read_json, read_yaml
-from .structure import Path, Problem, step_problems, suggest
+from automate_kernel.errors import AutomateError, WorkflowError
+from automate_kernel.workflows.model import Workflow
+from automate_kernel.workflows.problems import Finding, find, invalid, problems_of, show_path
+from automate_kernel.workflows.references import reference_problems, template_texts
+from automate_kernel.workflows.source import Document, dump_yaml, read_json, read_yaml
+from automate_kernel.workflows.structure import Path, Problem, step_problems, suggest
 
 __all__ = ["Check", "Format", "dumps", "load_workflow", "load_workflows", "loads"]
 
@@ -81,7 +81,7 @@ def load_workflows(source: str | FilePath, *, check: Check | None = None) -> lis
 
 def loads(
     text: str,
-    format: Format = "yaml",  # noqa: A002
+    format: Format = "yaml",
     *,
     source: str = "<string>",
     check: Check | None = None,
@@ -90,7 +90,7 @@ def loads(
     return _one(_build(_read(text, format), source, check), source)
 
 
-def dumps(workflow: Workflow, format: Format = "yaml") -> str:  # noqa: A002
+def dumps(workflow: Workflow, format: Format = "yaml") -> str:
     """*workflow* as text that `loads` reads back, equal and with the same hash."""
     if format == "json":
         return json.dumps(workflow.to_dict(), indent=2, ensure_ascii=False) + "\n"
@@ -139,7 +139,7 @@ def _load_file(path: FilePath, check: Check | None) -> list[Workflow]:
         raise WorkflowError(f"{path} is a folder", hint="use load_workflows to read all in it")
     suffix = path.suffix.lower()
     if suffix == ".py":
-        from .python_source import workflows_in
+        from automate_kernel.workflows.python_source import workflows_in
 
         workflows = workflows_in(path)
         documents = [Document(workflow.to_dict()) for workflow in workflows]

@@ -38,30 +38,30 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from ..errors import WorkflowError
-from .duration import Duration
-from .execution import (
+from automate_kernel.errors import WorkflowError
+from automate_kernel.workflows.duration import Duration
+from automate_kernel.workflows.execution import (
     Event,
     Execution,
     ExecutionStatus,
     StepRun,
     StepStatus,
 )
-from .retry_policy import RetryPolicy
-from .structure import (
+from automate_kernel.workflows.retry_policy import RetryPolicy
+from automate_kernel.workflows.structure import (
     effective_needs,
     step_problems,
     suggest,
     topological_order,
 )
-from .triggers import (
+from automate_kernel.workflows.triggers import (
     EventTrigger,
     ManualTrigger,
     ScheduleTrigger,
     Trigger,
     WebhookTrigger,
 )
-from .values import (
+from automate_kernel.workflows.values import (
     Condition,
     Identifier,
     JsonTree,
@@ -279,6 +279,6 @@ class Workflow(Part):
 
 def workflow_json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of a definition, for editors and other languages."""
-    from .json_schema import published
+    from automate_kernel.workflows.json_schema import published
 
     return published(Workflow)

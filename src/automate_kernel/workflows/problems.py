@@ -16,11 +16,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ..errors import WorkflowError
-from .model import RetryPolicy, Step, Workflow
-from .source import Document
-from .structure import Path, Problem, suggest
-from .triggers import trigger_types
+from automate_kernel.errors import WorkflowError
+from automate_kernel.workflows.model import RetryPolicy, Step, Workflow
+from automate_kernel.workflows.source import Document
+from automate_kernel.workflows.structure import Path, Problem, suggest
+from automate_kernel.workflows.triggers import trigger_types
 
 __all__ = ["Finding", "find", "invalid", "problems_of", "show_path"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from ..errors import TemplateError
-from .execution import Execution, StepRun, StepStatus
-from .model import Step, Workflow
+from automate_kernel.errors import TemplateError
+from automate_kernel.workflows.execution import Execution, StepRun, StepStatus
+from automate_kernel.workflows.model import Step, Workflow
 
 __all__ = ["Program", "Templates"]
 
@@ -55,7 +55,7 @@ class Program:
         """Whether *event* pulls a trigger of this workflow whose condition holds."""
         matching = self.workflow.triggers_for(event)
         context = self._context(event.to_json(), {}, {}, {})
-        for trigger, condition in zip(self.workflow.triggers, self._triggers):
+        for trigger, condition in zip(self.workflow.triggers, self._triggers, strict=True):
             if trigger in matching and (condition is None or condition.test(context)):
                 return True
         return False

@@ -11,9 +11,9 @@ from types import ModuleType
 
 from pydantic import ValidationError
 
-from ..errors import WorkflowError
-from .model import Workflow
-from .problems import Finding, invalid, problems_of, show_path
+from automate_kernel.errors import WorkflowError
+from automate_kernel.workflows.model import Workflow
+from automate_kernel.workflows.problems import Finding, invalid, problems_of, show_path
 
 __all__ = ["workflows_in"]
 

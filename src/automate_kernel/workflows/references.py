@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from .model import Step, Workflow
-from .structure import Path, Problem, ancestors, suggest
+from automate_kernel.workflows.model import Step, Workflow
+from automate_kernel.workflows.structure import Path, Problem, ancestors, suggest
 
 __all__ = ["reference_problems", "template_texts", "texts_of"]
 

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from ..errors import ErrorCodes
-from .duration import Duration, format_duration
-from .values import Part
+from automate_kernel.errors import ErrorCodes
+from automate_kernel.workflows.duration import Duration, format_duration
+from automate_kernel.workflows.values import Part
 
 __all__ = ["RetryPolicy"]
 

@@ -9,17 +9,17 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Protocol
 
-from .. import signals
-from ..context import Call
-from ..errors import AutomateError, ErrorCodes, LeaseLostError
-from ..outbox import ItemStatus, OutboxItem, OutboxStore, Outcome
-from ..outbox.chores import try_for
-from ..outbox.handlers import Acknowledged, draining
-from ..outbox.item import encode_json
-from .advance import CallOutcome, StepCall, Turn, advance
-from .execution import Event, Execution, ExecutionStatus, StepStatus
-from .program import Program
-from .state import ExecutionEndedError, ExecutionStore, Loaded
+from automate_kernel import signals
+from automate_kernel.context import Call
+from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError
+from automate_kernel.outbox import ItemStatus, OutboxItem, OutboxStore, Outcome
+from automate_kernel.outbox.chores import try_for
+from automate_kernel.outbox.handlers import Acknowledged, draining
+from automate_kernel.outbox.item import encode_json
+from automate_kernel.workflows.advance import CallOutcome, StepCall, Turn, advance
+from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepStatus
+from automate_kernel.workflows.program import Program
+from automate_kernel.workflows.state import ExecutionEndedError, ExecutionStore, Loaded
 
 __all__ = ["EVENT", "Invoke", "Runner"]
 
@@ -35,9 +35,7 @@ _PARALLEL = 64
 class Invoke(Protocol):
     """Makes one call: its output as JSON without secrets. Raises nothing but `AutomateError`."""
 
-    def __call__(
-        self, name: str, data: Any, *, call: Call, timeout: float | None = None
-    ) -> Any:
+    def __call__(self, name: str, data: Any, *, call: Call, timeout: float | None = None) -> Any:
         """Call the operation *name* with *data*, in which secrets are handles."""
 
 
@@ -174,9 +172,7 @@ class Runner:
 class _Drive:
     """One wake-up of one execution: the loop between `advance`, the calls and the database."""
 
-    def __init__(
-        self, runner: Runner, item: OutboxItem, loaded: Loaded, program: Program
-    ) -> None:
+    def __init__(self, runner: Runner, item: OutboxItem, loaded: Loaded, program: Program) -> None:
         self._runner = runner
         self._item = item
         self._execution = loaded.execution
@@ -282,5 +278,3 @@ def _error(code: str | None, message: str | None) -> AutomateError:
         return AutomateError(ErrorCodes(code or ErrorCodes.INTERNAL), message or "")
     except ValueError:
         return AutomateError(ErrorCodes.INTERNAL, message or "")
-
-

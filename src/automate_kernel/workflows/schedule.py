@@ -13,12 +13,12 @@ from datetime import datetime, timedelta, timezone
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigError, WorkflowError
+from automate_kernel.errors import ConfigError, WorkflowError
 
 if TYPE_CHECKING:
     from cronsim import CronSim
 
-    from .triggers import ScheduleTrigger
+    from automate_kernel.workflows.triggers import ScheduleTrigger
 
 __all__ = ["cron_problem", "due", "next_fire", "upcoming"]
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError
-from .structure import Path, Problem
+from automate_kernel.errors import ConfigError
+from automate_kernel.workflows.structure import Path, Problem
 
 if TYPE_CHECKING:
     import yaml
@@ -81,7 +81,7 @@ def _yaml() -> tuple[type[yaml.SafeLoader], type[yaml.SafeDumper]]:
     class Dumper(yaml.SafeDumper):
         """Quotes what either reading, ours or YAML 1.1's, would not take as text."""
 
-        def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+        def ignore_aliases(self, data: Any) -> bool:
             return True
 
     def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:

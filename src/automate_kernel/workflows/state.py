@@ -9,13 +9,25 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from ..errors import AutomateError, ErrorCodes
-from ..outbox import NewItem, OutboxItem, OutboxStore
-from ..outbox.item import MAX_PAYLOAD_BYTES, bounded_seconds, encode_json, new_id, storable
-from ..storage.rows import Now, Row, Rows, Storage, Where
-from ..storage.tables import DEFINITION, EXECUTION, STEP
-from .execution import Event, Execution, ExecutionStatus, StepRun, StepStatus
-from .model import Workflow
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.outbox import NewItem, OutboxItem, OutboxStore
+from automate_kernel.outbox.item import (
+    MAX_PAYLOAD_BYTES,
+    bounded_seconds,
+    encode_json,
+    new_id,
+    storable,
+)
+from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
+from automate_kernel.storage.tables import DEFINITION, EXECUTION, STEP
+from automate_kernel.workflows.execution import (
+    Event,
+    Execution,
+    ExecutionStatus,
+    StepRun,
+    StepStatus,
+)
+from automate_kernel.workflows.model import Workflow
 
 __all__ = ["ADVANCE", "ExecutionEndedError", "ExecutionStore", "Loaded"]
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
-from ..storage.rows import Now, Rows, Storage, Where
-from ..storage.tables import SCHEDULE
-from .model import Workflow
-from .schedule import due
-from .triggers import ScheduleTrigger
+from automate_kernel.storage.rows import Now, Rows, Storage, Where
+from automate_kernel.storage.tables import SCHEDULE
+from automate_kernel.workflows.model import Workflow
+from automate_kernel.workflows.schedule import due
+from automate_kernel.workflows.triggers import ScheduleTrigger
 
 __all__ = ["Ticker"]
 
@@ -42,9 +42,7 @@ class Ticker:
             found = rows.select(SCHEDULE, [Where("id", "in", sorted(schedules))])
         known = {row["id"]: row["last_fired_at"] for row in found}
         self._begin(sorted(schedules.keys() - known.keys()))
-        return sum(
-            self._fire_due(key, *schedules[key], last, now) for key, last in known.items()
-        )
+        return sum(self._fire_due(key, *schedules[key], last, now) for key, last in known.items())
 
     def _schedules(self) -> Iterator[tuple[str, tuple[Workflow, ScheduleTrigger]]]:
         for workflow in self._workflows():

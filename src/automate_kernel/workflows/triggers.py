@@ -15,9 +15,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from .duration import Duration
-from .execution import Event
-from .values import Condition, JsonTree, Part, PlainText
+from automate_kernel.workflows.duration import Duration
+from automate_kernel.workflows.execution import Event
+from automate_kernel.workflows.values import Condition, JsonTree, Part, PlainText
 
 __all__ = [
     "EventTrigger",
@@ -46,7 +46,7 @@ class EventTrigger(_Trigger):
     event: PlainText
     """The event's name; ``*``, ``?`` and ``[…]`` match as in file names."""
 
-    def matches(self, event: Event, workflow: str) -> bool:  # noqa: ARG002
+    def matches(self, event: Event, workflow: str) -> bool:
         """Whether *event* is one of these. `if_` is not looked at."""
         # A connector may give its webhooks names that workflows know them by.
         named = bool(event.source) and not event.name.startswith(f"{event.source}.")
@@ -63,7 +63,7 @@ class WebhookTrigger(_Trigger):
     trigger: PlainText
     """The connector's trigger, or a pattern: ``push``, ``pull_request.*``."""
 
-    def matches(self, event: Event, workflow: str) -> bool:  # noqa: ARG002
+    def matches(self, event: Event, workflow: str) -> bool:
         """Whether *event* is one of these. `if_` is not looked at."""
         prefix = f"{self.connector}."
         return (
@@ -89,7 +89,7 @@ def _check_timezone(name: str) -> str:
     try:
         ZoneInfo(name)
     except Exception:  # what it raises depends on the name, the system and the Python version
-        from .structure import suggest
+        from automate_kernel.workflows.structure import suggest
 
         hint = suggest(name, available_timezones()) or "use a name like 'UTC' or 'Europe/Berlin'"
         raise PydanticCustomError(
@@ -99,7 +99,7 @@ def _check_timezone(name: str) -> str:
 
 
 def _check_cron(text: str) -> str:
-    from .schedule import cron_problem
+    from automate_kernel.workflows.schedule import cron_problem
 
     problem = cron_problem(text)
     if problem:

@@ -16,7 +16,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from .structure import Path, Problem
+from automate_kernel.workflows.structure import Path, Problem
 
 __all__ = [
     "Condition",

@@ -7,11 +7,11 @@ Workflows use `HttpConnector`. Plugins that talk HTTP themselves can have the gu
 
 from __future__ import annotations
 
-from .addresses import AddressPolicy
-from .config import HttpConfig
-from .connector import HttpConnector
-from .guard import Guard
-from .messages import (
+from automate_http.addresses import AddressPolicy
+from automate_http.config import HttpConfig
+from automate_http.connector import HttpConnector
+from automate_http.guard import Guard
+from automate_http.messages import (
     GetInput,
     HttpResponse,
     PostInput,
@@ -19,7 +19,7 @@ from .messages import (
     WebhookInput,
     WebhookResult,
 )
-from .transport import GuardedTransport
+from automate_http.transport import GuardedTransport
 
 __all__ = [
     "AddressPolicy",

@@ -7,11 +7,10 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from automate_http.addresses import AddressPolicy
+from automate_http.headers import check_headers
+from automate_http.urls import parse_base_url
 from automate_kernel.errors import AutomateError
-
-from .addresses import AddressPolicy
-from .headers import check_headers
-from .urls import parse_base_url
 
 __all__ = ["HttpConfig"]
 

@@ -12,19 +12,15 @@ from weakref import WeakKeyDictionary
 
 import httpx
 
-from automate_kernel import Connector, ConnectorContext, action, current_call
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, SecretError
-from automate_kernel.webhooks import StandardWebhooksSignature
-
-from .addresses import AddressPolicy, normal_host
-from .body import ACCEPT_ENCODING
-from .config import HttpConfig
-from .content import encode_body, encode_json, response_of
-from .exchange import Bounds, Reply, exchange
-from .failures import failure_of
-from .guard import Guard, Resolver, origin, resolve
-from .headers import check_headers, key_as_header
-from .messages import (
+from automate_http.addresses import AddressPolicy, normal_host
+from automate_http.body import ACCEPT_ENCODING
+from automate_http.config import HttpConfig
+from automate_http.content import encode_body, encode_json, response_of
+from automate_http.exchange import Bounds, Reply, exchange
+from automate_http.failures import failure_of
+from automate_http.guard import Guard, Resolver, origin, resolve
+from automate_http.headers import check_headers, key_as_header
+from automate_http.messages import (
     GetInput,
     HttpResponse,
     PostInput,
@@ -32,9 +28,12 @@ from .messages import (
     WebhookInput,
     WebhookResult,
 )
-from .redirects import REDIRECTS
-from .transport import GuardedTransport, default_ssl_context
-from .urls import full_url, parse_base_url
+from automate_http.redirects import REDIRECTS
+from automate_http.transport import GuardedTransport, default_ssl_context
+from automate_http.urls import full_url, parse_base_url
+from automate_kernel import Connector, ConnectorContext, action, current_call
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, SecretError
+from automate_kernel.webhooks import StandardWebhooksSignature
 
 __all__ = ["HttpConnector"]
 

@@ -8,10 +8,9 @@ import re
 from typing import Any, NoReturn
 from urllib.parse import urlencode
 
+from automate_http.exchange import Reply
+from automate_http.messages import HttpResponse, PostInput
 from automate_kernel.errors import AutomateError, ErrorCodes
-
-from .exchange import Reply
-from .messages import HttpResponse, PostInput
 
 __all__ = ["encode_body", "encode_json", "response_of"]
 

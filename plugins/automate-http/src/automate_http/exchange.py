@@ -10,11 +10,10 @@ from dataclasses import dataclass
 import anyio
 import httpx
 
+from automate_http.body import read_body
+from automate_http.guard import origin
+from automate_http.redirects import REDIRECTS, next_request
 from automate_kernel.errors import AutomateError, ErrorCodes
-
-from .body import read_body
-from .guard import origin
-from .redirects import REDIRECTS, next_request
 
 __all__ = ["Bounds", "Reply", "exchange"]
 

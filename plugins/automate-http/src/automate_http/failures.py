@@ -6,11 +6,10 @@ from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
+from automate_http.exchange import Reply
+from automate_http.guard import origin
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.failures import code_of_status
-
-from .exchange import Reply
-from .guard import origin
 
 __all__ = ["failure_of", "retry_after"]
 

@@ -13,9 +13,8 @@ import anyio
 import httpcore
 import httpx
 
+from automate_http.addresses import AddressPolicy, normal_host
 from automate_kernel.errors import AutomateError, ErrorCodes
-
-from .addresses import AddressPolicy, normal_host
 
 __all__ = ["Guard", "GuardedBackend", "Resolver", "origin", "resolve"]
 

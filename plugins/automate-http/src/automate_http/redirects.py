@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import httpx
 
+from automate_http.guard import origin
 from automate_kernel.errors import AutomateError, ErrorCodes
-
-from .guard import origin
 
 __all__ = ["next_request"]
 

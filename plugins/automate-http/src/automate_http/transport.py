@@ -10,7 +10,7 @@ from functools import lru_cache
 import httpcore
 import httpx
 
-from .guard import Guard, GuardedBackend
+from automate_http.guard import Guard, GuardedBackend
 
 __all__ = ["GuardedTransport"]
 

@@ -7,10 +7,9 @@ from typing import Annotated
 import typer
 
 from automate_kernel.cli.command import Context, command, group
+from automate_kernel.cli.commands import outbox_items
 from automate_kernel.cli.inputs import confirm, duration
 from automate_kernel.cli.output import counted, seconds
-
-from . import outbox_items
 
 __all__ = ["add_to"]
 

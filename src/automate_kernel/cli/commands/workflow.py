@@ -110,12 +110,11 @@ def show(
     ] = None,
 ) -> None:
     """Draw a workflow: its steps, what waits for what, and what starts it."""
+    from automate_kernel.cli.commands.executions import _get
+    from automate_kernel.cli.commands.run import find_workflow, is_path
     from automate_kernel.cli.views import statuses_of
     from automate_kernel.storage import MemoryStorage
     from automate_kernel.workflows.graph import to_mermaid, to_svg, to_text
-
-    from .executions import _get
-    from .run import find_workflow, is_path
 
     if mermaid and svg:
         raise ConfigError("--mermaid and --svg are two pictures: take one")

@@ -10,6 +10,8 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
+from automate_kernel.cli.demo.services import FAILURES, Services
+from automate_kernel.cli.demo.stage import Stage
 from automate_kernel.cli.output import Output, seconds
 from automate_kernel.cli.views import execution_data, item_data, show_steps
 from automate_kernel.errors import ConfigError
@@ -18,9 +20,6 @@ from automate_kernel.outbox import OutboxItem
 from automate_kernel.storage.tables import DELIVERY
 from automate_kernel.webhooks import GitHubSignature, StripeSignature
 from automate_kernel.workflows.execution import Execution, StepRun
-
-from .services import FAILURES, Services
-from .stage import Stage
 
 __all__ = ["tell"]
 

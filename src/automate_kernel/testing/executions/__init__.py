@@ -1,5 +1,5 @@
 """What every place that keeps executions must do, as tests."""
 
-from .contract import ExecutionStoreContract
+from automate_kernel.testing.executions.contract import ExecutionStoreContract
 
 __all__ = ["ExecutionStoreContract"]

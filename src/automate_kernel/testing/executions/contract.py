@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from .ending import EndingContract, ResumingContract
-from .saving import BeginningContract, SavingContract
+from automate_kernel.testing.executions.ending import EndingContract, ResumingContract
+from automate_kernel.testing.executions.saving import BeginningContract, SavingContract
 
 __all__ = ["ExecutionStoreContract"]
 
 
-class ExecutionStoreContract(
-    BeginningContract, SavingContract, EndingContract, ResumingContract
-):
+class ExecutionStoreContract(BeginningContract, SavingContract, EndingContract, ResumingContract):
     """
     What `ExecutionStore` must do on every storage, as tests.
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from ...outbox import ItemStatus
-from ...workflows.execution import ExecutionStatus, StepStatus
-from ...workflows.model import Workflow
-from ...workflows.state import ExecutionEndedError, ExecutionStore
-from ..clock import FakeClock
-from .hooks import LEASE_SECONDS, UNKNOWN_ID, WORKFLOW, ExecutionHooks
+from automate_kernel.outbox import ItemStatus
+from automate_kernel.testing.clock import FakeClock
+from automate_kernel.testing.executions.hooks import (
+    LEASE_SECONDS,
+    UNKNOWN_ID,
+    WORKFLOW,
+    ExecutionHooks,
+)
+from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
+from automate_kernel.workflows.model import Workflow
+from automate_kernel.workflows.state import ExecutionEndedError, ExecutionStore
 
 __all__ = ["EndingContract", "ResumingContract"]
 

@@ -6,12 +6,18 @@ from collections.abc import Sequence
 
 import pytest
 
-from ...outbox import OutboxItem, RowsOutboxStore
-from ...storage import Storage
-from ...workflows.execution import Event, Execution, ExecutionStatus, StepRun, StepStatus
-from ...workflows.model import Workflow
-from ...workflows.state import ExecutionStore
-from ..clock import FakeClock
+from automate_kernel.outbox import OutboxItem, RowsOutboxStore
+from automate_kernel.storage import Storage
+from automate_kernel.testing.clock import FakeClock
+from automate_kernel.workflows.execution import (
+    Event,
+    Execution,
+    ExecutionStatus,
+    StepRun,
+    StepStatus,
+)
+from automate_kernel.workflows.model import Workflow
+from automate_kernel.workflows.state import ExecutionStore
 
 __all__ = ["LEASE_SECONDS", "UNKNOWN_ID", "WORKFLOW", "ExecutionHooks"]
 

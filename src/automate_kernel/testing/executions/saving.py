@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from ...errors import LeaseLostError, PayloadError
-from ...workflows.execution import ExecutionStatus, StepStatus
-from ...workflows.model import Workflow
-from ...workflows.state import ADVANCE, ExecutionStore
-from ..clock import FakeClock
-from .hooks import LEASE_SECONDS, UNKNOWN_ID, WORKFLOW, ExecutionHooks
+from automate_kernel.errors import LeaseLostError, PayloadError
+from automate_kernel.testing.clock import FakeClock
+from automate_kernel.testing.executions.hooks import (
+    LEASE_SECONDS,
+    UNKNOWN_ID,
+    WORKFLOW,
+    ExecutionHooks,
+)
+from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
+from automate_kernel.workflows.model import Workflow
+from automate_kernel.workflows.state import ADVANCE, ExecutionStore
 
 __all__ = ["BeginningContract", "SavingContract"]
 

@@ -1,5 +1,5 @@
 """The test of an `OutboxStore`: subclass `OutboxStoreContract` in your own tests."""
 
-from .contract import OutboxStoreContract
+from automate_kernel.testing.outbox.contract import OutboxStoreContract
 
 __all__ = ["OutboxStoreContract"]

@@ -8,8 +8,7 @@ import pytest
 
 from automate_kernel.outbox import ItemStatus, NewItem, OutboxStore
 from automate_kernel.testing.clock import FakeClock
-
-from .hooks import StoreHooks
+from automate_kernel.testing.outbox.hooks import StoreHooks
 
 __all__ = ["ClaimingContract"]
 

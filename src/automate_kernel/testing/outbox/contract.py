@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from .claiming import ClaimingContract
-from .entering import EnteringContract, RefusalContract
-from .finishing import FencingContract, FinishingContract
-from .ordering import OrderingContract
-from .racing import RacingContract
-from .recovering import RecoveringContract
-from .steering import SteeringContract
+from automate_kernel.testing.outbox.claiming import ClaimingContract
+from automate_kernel.testing.outbox.entering import EnteringContract, RefusalContract
+from automate_kernel.testing.outbox.finishing import FencingContract, FinishingContract
+from automate_kernel.testing.outbox.ordering import OrderingContract
+from automate_kernel.testing.outbox.racing import RacingContract
+from automate_kernel.testing.outbox.recovering import RecoveringContract
+from automate_kernel.testing.outbox.steering import SteeringContract
 
 __all__ = ["OutboxStoreContract"]
 

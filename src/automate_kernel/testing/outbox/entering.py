@@ -10,8 +10,7 @@ import pytest
 
 from automate_kernel.errors import PayloadError
 from automate_kernel.outbox import ItemStatus, NewItem, OutboxStore
-
-from .hooks import StoreHooks
+from automate_kernel.testing.outbox.hooks import StoreHooks
 
 __all__ = ["EnteringContract", "RefusalContract"]
 

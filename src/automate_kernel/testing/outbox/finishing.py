@@ -10,8 +10,7 @@ import pytest
 from automate_kernel.errors import LeaseLostError
 from automate_kernel.outbox import ItemStatus, NewItem, OutboxStore, Outcome
 from automate_kernel.testing.clock import FakeClock
-
-from .hooks import StoreHooks
+from automate_kernel.testing.outbox.hooks import StoreHooks
 
 __all__ = ["FencingContract", "FinishingContract"]
 

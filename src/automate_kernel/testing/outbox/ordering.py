@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from automate_kernel.outbox import NewItem, OutboxStore
 from automate_kernel.testing.clock import FakeClock
-
-from .hooks import StoreHooks
+from automate_kernel.testing.outbox.hooks import StoreHooks
 
 __all__ = ["OrderingContract"]
 

@@ -13,8 +13,7 @@ import pytest
 
 from automate_kernel.errors import StorageError
 from automate_kernel.outbox import ItemStatus, NewItem, OutboxItem, OutboxStore, Outcome
-
-from .hooks import StoreHooks
+from automate_kernel.testing.outbox.hooks import StoreHooks
 
 __all__ = ["RacingContract"]
 

@@ -7,8 +7,7 @@ import pytest
 from automate_kernel.errors import LeaseLostError
 from automate_kernel.outbox import ItemStatus, NewItem, OutboxReaper, OutboxStore
 from automate_kernel.testing.clock import FakeClock
-
-from .hooks import LONG_SECONDS, StoreHooks
+from automate_kernel.testing.outbox.hooks import LONG_SECONDS, StoreHooks
 
 __all__ = ["RecoveringContract"]
 

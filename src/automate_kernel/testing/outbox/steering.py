@@ -7,9 +7,8 @@ import pytest
 from automate_kernel.errors import LeaseLostError
 from automate_kernel.outbox import ItemStatus, NewItem, OutboxStore
 from automate_kernel.testing.clock import FakeClock
-
-from .finishing import UNKNOWN_ID
-from .hooks import StoreHooks
+from automate_kernel.testing.outbox.finishing import UNKNOWN_ID
+from automate_kernel.testing.outbox.hooks import StoreHooks
 
 __all__ = ["SteeringContract"]
 

@@ -11,8 +11,7 @@ import pytest
 
 from automate_kernel.storage import Plus, Storage, Where
 from automate_kernel.storage.tables import LANE, STEP
-
-from .hooks import StorageHooks, new_id, positions, step
+from automate_kernel.testing.storage.hooks import StorageHooks, new_id, positions, step
 
 __all__ = ["CompetingContract"]
 

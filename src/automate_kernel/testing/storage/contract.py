@@ -6,11 +6,10 @@ import pytest
 
 from automate_kernel.storage import Storage
 from automate_kernel.storage.tables import DELIVERY, STEP
-
-from .competing import PATIENCE_SECONDS, CompetingContract
-from .hooks import StorageHooks, positions, step
-from .reading import ClockContract, ReadingContract
-from .writing import WritingContract
+from automate_kernel.testing.storage.competing import PATIENCE_SECONDS, CompetingContract
+from automate_kernel.testing.storage.hooks import StorageHooks, positions, step
+from automate_kernel.testing.storage.reading import ClockContract, ReadingContract
+from automate_kernel.testing.storage.writing import WritingContract
 
 __all__ = ["StorageContract"]
 

@@ -10,8 +10,7 @@ from automate_kernel.storage import Now, Plus, Storage, Where
 from automate_kernel.storage import sql as sql_module
 from automate_kernel.storage.tables import PAUSE, STEP
 from automate_kernel.testing.clock import FakeClock
-
-from .hooks import T0, StorageHooks, new_id, positions, step
+from automate_kernel.testing.storage.hooks import T0, StorageHooks, new_id, positions, step
 
 __all__ = ["ClockContract", "ReadingContract"]
 

@@ -8,8 +8,7 @@ import pytest
 
 from automate_kernel.storage import Now, Plus, Rows, Storage, Where
 from automate_kernel.storage.tables import PAUSE, STEP
-
-from .hooks import T0, StorageHooks, new_id, positions, step
+from automate_kernel.testing.storage.hooks import T0, StorageHooks, new_id, positions, step
 
 __all__ = ["WritingContract"]
 
