@@ -1,0 +1,68 @@
+"""Taking items back from workers that are gone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from automate_kernel.outbox import lanes
+from automate_kernel.outbox.finishing import Finishing, due_changes
+from automate_kernel.outbox.item import ItemStatus, OutboxItem
+from automate_kernel.outbox.leases import FREE, fence
+from automate_kernel.outbox.retry import Backoff
+from automate_kernel.outbox.store import ReapResult
+from automate_kernel.storage.rows import Now, Row, Rows, Where
+from automate_kernel.storage.tables import OUTBOX
+
+__all__ = ["Recovering"]
+
+
+class Recovering(Finishing):
+    """The part of `RowsOutboxStore` that the reaper uses."""
+
+    backoff: Backoff
+
+    def reap(self, limit: int = 500, *, grace_seconds: float = 0.0) -> ReapResult:
+        """Recover items whose worker is gone; see `OutboxStore.reap`."""
+        result = ReapResult()
+        over = Where("lease_expires_at", "lt", Now(-grace_seconds))
+        with self.storage.begin() as rows:
+            stale = rows.select(
+                OUTBOX, [over], order_by=("lease_expires_at",), limit=limit, lock=True,
+                skip_locked=True,
+            )  # fmt: skip
+            for row in stale:
+                self._reap_one(rows, row, over, result)
+            reaped = [*result.retried, *result.failed]
+            keyed = [(item.ordering_key, item.id) for item in reaped if item.ordering_key]
+            if keyed:
+                lanes.leave(rows, keyed)
+            lanes.mend(rows)
+        return result
+
+    def _reap_one(self, rows: Rows, row: Row, over: Where, result: ReapResult) -> None:
+        spent = row["attempt_count"] >= row["max_attempts"]
+        changes: dict[str, Any] = {
+            "last_error_code": "LEASE_EXPIRED",
+            "last_error": f"worker {row['lease_owner']} did not finish in time, or died",
+            "updated_at": Now(),
+        }
+        if spent:
+            changes |= {"status": ItemStatus.FAILED.value, "completed_at": Now()}
+            # The token goes: what comes late from the lost worker must not pass for a repeat.
+            changes |= FREE
+        else:
+            delay = self.backoff.delay(row["attempt_count"])
+            changes |= {
+                "status": ItemStatus.RETRY.value,
+                **FREE,
+                **due_changes(delay, row["priority"]),
+            }
+        # Decided from the row alone, and again when it is written: without row locks its holder
+        # may have renewed or finished it in between.
+        where = [*fence([row["id"]], row["lease_token"]), over]
+        if not rows.update(OUTBOX, where, changes):
+            return
+        item = OutboxItem.from_row(rows.select(OUTBOX, [Where("id", "eq", row["id"])])[0])
+        (result.failed if spent else result.retried).append(item)
+        if spent and self.on_failed is not None:
+            self.on_failed(rows, item)
