@@ -148,8 +148,9 @@ def create(cls: type[P], config: Mapping[str, Any] | None, ctx: PluginContext) -
     except ConfigError:
         raise
     except Exception as error:
-        # Its text may quote the config; whoever logs the cause redacts it.
+        # Not in the message, and no cause for a traceback to show: it may quote the config.
+        ctx.logger.error("%s", ctx.redact(f"{type(error).__name__}: {error}"))
         raise ConfigError(
             f"{cls._noun} {ctx.key!r} could not be created: {type(error).__name__}",
-            hint="see the cause; its config may name something that does not exist",
-        ) from error
+            hint="the log says more; its config may name something that does not exist",
+        ) from None

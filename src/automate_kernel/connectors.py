@@ -210,8 +210,15 @@ class Connector(Plugin):
         except SecretUnavailableError:
             # Not the sender's fault: refused for good, a webhook that nobody sends again is lost.
             raise
-        except Exception:
-            logger.exception("%s failed to verify a webhook, which is refused", self._title())
+        except Exception as error:
+            # Without its traceback, in which the error may quote the secret.
+            ctx = getattr(self, "ctx", None)
+            redact = ctx.redact if isinstance(ctx, PluginContext) else str
+            logger.error(
+                "%s failed to verify a webhook, which is refused: %s",
+                self._title(),
+                redact(f"{type(error).__name__}: {error}"),
+            )
             return False
         if inspect.iscoroutine(verdict):
             verdict.close()

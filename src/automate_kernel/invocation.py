@@ -205,7 +205,9 @@ class Invoker:
             self._before(call, data)
             work = self._ainvoke(name, data, call)
             output = self._clean(await asyncio.wait_for(work, timeout))
-        except Exception as error:
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
             raise self._failed(name, call, error) from None
         self._plugins.notify("automate_after_call", call=call, output=output, error=None)
         return output
@@ -221,7 +223,10 @@ class Invoker:
         try:
             self._before(call, data)
             output = self._clean(work())
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            # SystemExit too: an action must not end its worker, whatever it calls.
             # None: what caused it may hold a secret, and whoever logs this would print it.
             raise self._failed(name, call, error) from None
         self._plugins.notify("automate_after_call", call=call, output=output, error=None)
@@ -233,21 +238,29 @@ class Invoker:
     def _clean(self, output: Any) -> Any:
         return self._redactor.redact_value(output)
 
-    def _failed(self, name: str, call: Call, error: Exception) -> AutomateError:
-        known = error if isinstance(error, AutomateError) else normalize(
-            error, what=f"action {name!r}", redact=self._redactor.redact
-        )  # fmt: skip
-        clean = AutomateError(
+    def _failed(self, name: str, call: Call, error: BaseException) -> AutomateError:
+        clean = self.clean_error(error, f"action {name!r}")
+        if not isinstance(error, AutomateError):
+            logger.warning("%s failed: %s", name, self._redactor.redact_exception(error))
+        self._plugins.notify("automate_after_call", call=call, output=None, error=clean)
+        return clean
+
+    def clean_error(self, error: BaseException, what: str) -> AutomateError:
+        """*error* as an `AutomateError` whose texts are redacted."""
+        if isinstance(error, AutomateError):
+            known = error
+        elif isinstance(error, Exception):
+            known = normalize(error, what=what, redact=self._redactor.redact)
+        else:
+            text = f"{what} raised {type(error).__name__}: {error}"
+            known = AutomateError(ErrorCodes.INTERNAL, text)
+        return AutomateError(
             known.code,
             self._redactor.redact(known.message),
             hint=self._redactor.redact(known.hint) if known.hint else None,
             retryable=known.retryable,
             retry_after=known.retry_after,
         )
-        if not isinstance(error, AutomateError):
-            logger.warning("%s failed: %s", name, self._redactor.redact_exception(error))
-        self._plugins.notify("automate_after_call", call=call, output=None, error=clean)
-        return clean
 
     def close(self) -> None:
         """Close every instance and the portal."""

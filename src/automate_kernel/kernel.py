@@ -12,7 +12,13 @@ from typing import Any, TypeVar
 
 from automate_kernel.catalogue import Catalogue
 from automate_kernel.context import Call
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, WebhookRejectedError
+from automate_kernel.errors import (
+    AutomateError,
+    ConfigError,
+    ErrorCodes,
+    SecretUnavailableError,
+    WebhookRejectedError,
+)
 from automate_kernel.invocation import Invoker
 from automate_kernel.operations import OperationSpec, operation_from_function
 from automate_kernel.outbox import (
@@ -84,7 +90,13 @@ class Kernel:
         listed: Mapping[str, Any] | None = None,
         lease_seconds: float = 300.0,
     ) -> None:
-        self.storage: Storage = storage if storage is not None else MemoryStorage()
+        theirs: Storage | None = getattr(outbox, "storage", None)
+        if storage is not None and theirs is not None and theirs is not storage:
+            raise ConfigError(
+                "the outbox is in another storage than the one that was given",
+                hint="pass the outbox alone, or Kernel(outbox.storage, outbox=outbox)",
+            )
+        self.storage: Storage = storage or theirs or MemoryStorage()
         self.plugins = Plugins(discover, strict, disabled, winners, settings=listed)
         for plugin in plugins:
             self.plugins.register(plugin)
@@ -121,6 +133,8 @@ class Kernel:
         self._add_handler(Handler(ADVANCE, self._runner.handle_advance))
         if isinstance(self.outbox, RowsOutboxStore) and self.outbox.on_failed is None:
             self.outbox.on_failed = self._item_failed
+        if isinstance(self.outbox, RowsOutboxStore) and self.outbox.on_cancelled is None:
+            self.outbox.on_cancelled = self.executions.cancel_with
         self._add_plugin_filters()
         for workflow in workflows:
             self.add_workflow(workflow)
@@ -311,8 +325,7 @@ class Kernel:
         if not connector.accepts_webhook(trigger, headers, raw_body):
             logger.warning("webhook %s.%s refused: not proven", connector_key, trigger)
             raise WebhookRejectedError("the webhook was refused")
-        payload = connector.parse_webhook(trigger, headers, raw_body)
-        delivery_id = connector.delivery_id(trigger, headers, raw_body)
+        payload, delivery_id = self._read_webhook(connector, trigger, headers, raw_body)
         name = spec.event_name or f"{connector_key}.{trigger}"
         item = self._event_item(name, payload, "webhook", connector_key, tenant_id, id=new_id())
         delivery = (connector_key, trigger, delivery_id or "")
@@ -327,10 +340,22 @@ class Kernel:
         logger.info("webhook %s.%s came again", connector_key, trigger)
         return WebhookReceipt(accepted=True, item_id=first, duplicate=True)
 
+    def _read_webhook(
+        self, connector: Any, trigger: str, headers: Any, raw_body: bytes
+    ) -> tuple[Any, str | None]:
+        try:
+            payload = connector.parse_webhook(trigger, headers, raw_body)
+            return payload, connector.delivery_id(trigger, headers, raw_body)
+        except Exception as error:
+            # None: what the connector raised may quote its secret, and this is shown and logged.
+            raise self._invoker.clean_error(error, f"webhook {trigger!r}") from None
+
     def _connector_for(self, connector_key: str, trigger: str) -> tuple[Any, Any]:
         try:
             connector = self._invoker.instance("connector", connector_key)
             return connector, connector.find_trigger(trigger)
+        except SecretUnavailableError:
+            raise  # not the sender's fault: it should come again
         except AutomateError as error:
             logger.warning("webhook %s.%s refused: %s", connector_key, trigger, error)
             raise WebhookRejectedError("the webhook was refused") from None
@@ -441,7 +466,16 @@ class Kernel:
             chores.append(Chore("purge", 60.0, lambda: self.purge(older_than_seconds=kept)))
         options.setdefault("describe", self.redactor.redact_exception)
         chores += options.pop("chores", ())
-        return Worker(self.outbox, list(self._handlers.values()), chores=chores, **options)
+        return Worker(self.outbox, self._working_handlers(), chores=chores, **options)
+
+    def _working_handlers(self) -> list[Handler]:
+        # Events are left to whoever knows workflows: taken by a process that has none of them,
+        # they would be done with, and start nothing.
+        return [
+            handler
+            for kind, handler in self._handlers.items()
+            if kind != EVENT or len(self.workflows)
+        ]
 
     def run_until_idle(self, *, patience: float = 0.0) -> WorkerStats:
         """
@@ -452,7 +486,7 @@ class Kernel:
         self._ticker.tick()
         stats = run_inline(
             self.outbox,
-            list(self._handlers.values()),
+            self._working_handlers(),
             patience=patience,
             describe=self.redactor.redact_exception,
         )

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session, scoped_session
 
-from automate_kernel.errors import StorageError
+from automate_kernel.errors import ConfigError, StorageError
 from automate_kernel.storage import DIALECTS, Clock, SqlRows, Wakeup
 from automate_kernel.storage.failures import storage_error
 from automate_kernel.storage.listen import ListenWakeup
@@ -44,7 +44,7 @@ class SqlAlchemyRows(SqlRows):
             result = self.native.exec_driver_sql(sql, tuple(parameters))
             return result.fetchall() if fetch else result.rowcount
         except DBAPIError as error:
-            raise translated(error, _place(self.native.engine)) from error
+            raise translated(error, shown(self.native.engine.url)) from error
 
 
 class SqlAlchemyStorage:
@@ -58,6 +58,13 @@ class SqlAlchemyStorage:
     """
 
     def __init__(self, engine: Engine, *, clock: Clock | None = None, listen: bool = True) -> None:
+        if engine.get_execution_options().get("isolation_level") == "AUTOCOMMIT" or (
+            getattr(engine.dialect, "_on_connect_isolation_level", None) == "AUTOCOMMIT"
+        ):
+            raise ConfigError(
+                "the engine commits each statement by itself (isolation_level AUTOCOMMIT)",
+                hint="give an engine with transactions: nothing is atomic without them",
+            )
         self.engine = engine
         self._clock = clock
         self._listen = listen
@@ -135,14 +142,19 @@ class SqlAlchemyStorage:
 
     def describe(self) -> str:
         """The engine's URL without its password."""
-        return _place(self.engine)
+        return shown(self.engine.url)
 
     def close(self) -> None:
         """Do nothing: the engine is the host's."""
 
 
-def _place(engine: Engine) -> str:
-    return engine.url.render_as_string(hide_password=True)
+def shown(url: URL) -> str:
+    """*url* for people: no password, in its place or among its options."""
+    query = {
+        name: "***" if "password" in name or "passfile" in name else value
+        for name, value in url.query.items()
+    }
+    return url.set(query=query).render_as_string(hide_password=True)
 
 
 def translated(error: DBAPIError, place: str) -> StorageError:

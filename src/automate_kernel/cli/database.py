@@ -146,6 +146,8 @@ def hide_password(text: str) -> str:
     try:
         from sqlalchemy import make_url
 
-        return make_url(text).render_as_string(hide_password=True)
+        from automate_sqlalchemy.storage import shown
+
+        return shown(make_url(text))
     except Exception:
         return "(not a URL)"

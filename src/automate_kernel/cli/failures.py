@@ -38,7 +38,7 @@ def reporting(*, debug: bool, redact: Callable[[str], str] = str) -> Iterator[No
         yield
     except AutomateError as error:
         if debug:
-            traceback.print_exc()
+            print(redact(traceback.format_exc()), file=sys.stderr)
         _tell(error, redact)
         raise typer.Exit(USAGE if isinstance(error, _USERS_MISTAKES) else FAILED) from None
     except KeyboardInterrupt:
@@ -52,7 +52,7 @@ def reporting(*, debug: bool, redact: Callable[[str], str] = str) -> Iterator[No
         if type(error).__module__.startswith(("typer", "click")):
             raise  # its own way to end
         if debug:
-            traceback.print_exc()
+            print(redact(traceback.format_exc()), file=sys.stderr)
         text = redact(f"{type(error).__name__}: {error}").split("\n")[0]
         print(f"error: this should not happen: {text}", file=sys.stderr)
         if not debug:

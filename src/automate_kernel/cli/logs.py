@@ -7,10 +7,12 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
-__all__ = ["log_to_stderr"]
+__all__ = ["log_to_stderr", "redact_logs"]
 
 
 if TYPE_CHECKING:
+    from automate_kernel.kernel import Kernel
+
     _Stream = logging.StreamHandler[TextIO]
 else:
     _Stream = logging.StreamHandler  # takes no parameters before Python 3.11
@@ -40,12 +42,23 @@ def log_to_stderr(
     """
     handler = _Handler(sys.stderr)
     handler.setFormatter(_Brief() if brief else _FULL)
-    for each in filters:
-        handler.addFilter(each)
     root = logging.getLogger()
+    # What hides secrets stays in place, whatever the level is changed to.
+    kept = [one for each in root.handlers if type(each) is _Handler for one in each.filters]
+    for each in (*kept, *filters):
+        handler.addFilter(each)
     # Only our own from before: a host's code may have added others.
     root.handlers[:] = [*(each for each in root.handlers if type(each) is not _Handler), handler]
     root.setLevel(level.upper())
     # Their own talk is of no use here, below what is wrong.
     for name in ("httpx", "httpcore", "sqlalchemy", "uvicorn", "asyncio"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+def redact_logs(kernel: Kernel) -> None:
+    """Take the kernel's secrets out of everything that is logged from now on."""
+    from automate_kernel.secrets import RedactingFilter
+
+    for handler in logging.getLogger().handlers:
+        if type(handler) is _Handler:
+            handler.addFilter(RedactingFilter(kernel.redactor))

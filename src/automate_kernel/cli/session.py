@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from automate_kernel.cli.database import open_storage
 from automate_kernel.cli.host import find_on, host_of, load_app, set_up
+from automate_kernel.cli.logs import redact_logs
 from automate_kernel.cli.settings import Settings
 from automate_kernel.cli.sources import load_settings
 from automate_kernel.errors import ConfigError
@@ -113,6 +114,7 @@ class Session:
             lease_seconds=settings["worker.lease_seconds"],
         )
         self._kernels.append(kernel)
+        redact_logs(kernel)
         if self.app is not None:
             set_up(kernel, self.app)
         if workflows:
@@ -151,6 +153,7 @@ class Session:
         lease = self.settings["worker.lease_seconds"]
         kernel = Kernel(self.storage, secrets={}, discover=False, lease_seconds=lease)
         self._kernels.append(kernel)
+        redact_logs(kernel)
         return kernel
 
     def workflow_paths(self) -> list[Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -22,11 +22,14 @@ from automate_kernel.storage.tables import OUTBOX, PAUSE
 
 __all__ = ["Control"]
 
+_CANCELLED: dict[str, Any] = {"status": ItemStatus.CANCELLED.value, "waiting_for": None}
+
 
 class Control:
     """The half of `OutboxStore` that operators use."""
 
     storage: Storage
+    on_cancelled: Callable[[Rows, OutboxItem], None] | None
     _paused_until: float
 
     def get(self, item_id: str) -> OutboxItem | None:
@@ -76,13 +79,12 @@ class Control:
             waiting = [Where("id", "in", sorted(ids)), Where("status", "in", WAITING)]
             for row in rows.select(OUTBOX, waiting, order_by=("id",), lock=True):
                 where = [Where("id", "eq", row["id"]), Where("status", "in", WAITING)]
-                changes: dict[str, Any] = {
-                    "status": ItemStatus.CANCELLED.value,
-                    "waiting_for": None,
-                    "completed_at": Now(),
-                    "updated_at": Now(),
-                }
-                cancelled += rows.update(OUTBOX, where, changes)
+                changes = {**_CANCELLED, "completed_at": Now(), "updated_at": Now()}
+                if not rows.update(OUTBOX, where, changes):
+                    continue
+                cancelled += 1
+                if self.on_cancelled is not None:
+                    self.on_cancelled(rows, OutboxItem.from_row({**row, **_CANCELLED}))
                 if row["ordering_key"]:
                     lanes.wake(rows, row["ordering_key"])
         return cancelled

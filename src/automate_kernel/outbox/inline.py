@@ -39,16 +39,27 @@ def run_inline(
     """
     Run what is due, and what follows from it, in the calling thread; for tests and scripts.
 
-    Returns when nothing is due within *patience* seconds. Leases are not renewed meanwhile.
+    Returns when nothing is due within *patience* seconds. A lease is renewed before its item runs,
+    and not while it does.
     """
     by_kind = {handler.kind: handler for handler in handlers}
     worker_id, stats = worker_id or default_worker_id(), WorkerStats()
+    store.reap()  # what a process that died before this one held
     while True:
-        items = store.claim_batch(worker_id, _BATCH, kinds=list(by_kind))
-        for item in items:
-            result = _run(store, worker_id, by_kind[item.kind], item, describe)
-            _record(store, worker_id, result, stats)
-        if items:
+        waiting = store.claim_batch(worker_id, _BATCH, kinds=list(by_kind))
+        if waiting:
+            try:
+                while waiting:
+                    item = waiting.pop(0)
+                    # The ones before it may have taken longer than its lease.
+                    if store.extend([item.id], worker_id):
+                        stats.lost += 1
+                        continue
+                    result = _run(store, worker_id, by_kind[item.kind], item, describe)
+                    _record(store, worker_id, result, stats)
+            finally:
+                if waiting:
+                    store.release([item.id for item in waiting], worker_id)
             continue
         due = store.next_due_seconds()
         if due is None or due <= 0 or due > patience:

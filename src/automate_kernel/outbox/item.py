@@ -102,6 +102,10 @@ class OutboxItem:
         """The item that a row of the outbox table holds."""
         item = cls(**row)
         item.status = ItemStatus(item.status)
+        if item.tenant_id is not None:
+            prefix = len(_scoped("", item.tenant_id) or "")
+            item.idempotency_key = item.idempotency_key and item.idempotency_key[prefix:]
+            item.ordering_key = item.ordering_key and item.ordering_key[prefix:]
         return item
 
     def __repr__(self) -> str:
@@ -151,9 +155,9 @@ class NewItem:
             "max_attempts": self.max_attempts,
             "next_attempt_at": self.run_at or due,
             "sort_at": sort,
-            "idempotency_key": self.idempotency_key,
+            "idempotency_key": _scoped(self.idempotency_key, self.tenant_id),
             "tenant_id": self.tenant_id,
-            "ordering_key": self.ordering_key,
+            "ordering_key": _scoped(self.ordering_key, self.tenant_id),
             "created_at": Now(),
             "updated_at": Now(),
         }
@@ -168,8 +172,10 @@ class NewItem:
     def _check(self) -> None:
         if not self.kind:
             raise PayloadError("an item needs a kind", hint="name what handles it")
-        for name in ("kind", "idempotency_key", "tenant_id", "ordering_key"):
+        for name in ("kind", "tenant_id"):
             check_text(getattr(self, name), name)
+        for name in ("idempotency_key", "ordering_key"):
+            check_text(_scoped(getattr(self, name), self.tenant_id), name)
         if self.run_at is not None and self.run_at.tzinfo is None:
             raise PayloadError("run_at has no time zone", hint="pass an aware datetime")
         if self.run_at is not None and not MIN_YEAR <= self.run_at.year <= MAX_YEAR:
@@ -192,6 +198,17 @@ def bounded_seconds(delay: float) -> float:
     if not delay > 0:  # so that NaN is none either
         return 0.0
     return min(delay, MAX_DELAY_SECONDS)
+
+
+def _scoped(key: str | None, tenant_id: str | None) -> str | None:
+    """
+    A key as it is stored: one tenant's never meets another's.
+
+    The length in front keeps the parts apart whatever characters they hold.
+    """
+    if key is None or tenant_id is None:
+        return key
+    return f"{len(tenant_id)}:{tenant_id}:{key}"
 
 
 def new_id() -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from automate_kernel.errors import StorageError
 from automate_kernel.outbox import lanes
-from automate_kernel.outbox.control import Control
+from automate_kernel.outbox.control import Control, next_due
 from automate_kernel.outbox.item import (
     ItemStatus,
     NewItem,
@@ -39,10 +39,10 @@ class RowsOutboxStore(Control, Recovering, OutboxStore):
     """
     The outbox in a host's database.
 
-    *backoff* delays items whose worker died. *on_failed* is called with the rows and the item, in
-    the same transaction, when an item is given up. *control_seconds* is for how long a worker may
-    not notice that a kind was paused elsewhere; while it is busy, what has become due is looked for
-    twenty times in that.
+    *backoff* delays items whose worker died. *on_failed* and *on_cancelled* are called with the
+    rows and the item, in the same transaction, when an item is given up or cancelled.
+    *control_seconds* is for how long a worker may not notice that a kind was paused elsewhere;
+    while it is busy, what has become due is looked for twenty times in that.
     """
 
     skip_locked = True
@@ -54,6 +54,7 @@ class RowsOutboxStore(Control, Recovering, OutboxStore):
         lease_seconds: float = 300.0,
         backoff: Backoff | None = None,
         on_failed: Callable[[Rows, OutboxItem], None] | None = None,
+        on_cancelled: Callable[[Rows, OutboxItem], None] | None = None,
         control_seconds: float = 1.0,
     ) -> None:
         if lease_seconds <= 0:
@@ -62,6 +63,7 @@ class RowsOutboxStore(Control, Recovering, OutboxStore):
         self.lease_seconds = lease_seconds
         self.backoff = backoff or Backoff()
         self.on_failed = on_failed
+        self.on_cancelled = on_cancelled
         self._control_seconds = control_seconds
         self._leases: dict[str, Lease] = {}
         self._paused: frozenset[str] = frozenset()

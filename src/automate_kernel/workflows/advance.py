@@ -149,7 +149,7 @@ class _Flow:
         if error.retry_after is not None:
             delay = max(delay, bounded_seconds(error.retry_after))
         run.status = StepStatus.RETRY
-        run.error_code, run.error = str(error.code), error.message
+        run.error_code, run.error = str(error.code), str(error)
         self._waits[run.step_id, run.position] = delay
         self._turn.delays[run.step_id, run.position] = delay
         self._save(run)
@@ -164,18 +164,18 @@ class _Flow:
     ) -> None:
         run.status, run.output = status, output
         run.error_code = str(error.code) if error else None
-        run.error = error.message if error else None
+        run.error = str(error) if error else None
         self._save(run)
 
     def _step_failed(self, step: Step, error: AutomateError) -> None:
         # A recovery step that fails changes nothing: the workflow has failed anyway.
         if step.on_failure == "fail" and step in self._workflow.steps:
-            self.fail(AutomateError(error.code, f"step {step.id!r} failed: {error.message}"))
+            self.fail(AutomateError(error.code, f"step {step.id!r} failed: {error}"))
 
     def fail(self, error: AutomateError) -> None:
         """Let the workflow fail: nothing new begins but its recovery steps."""
         if self._execution.error_code is None:
-            self._execution.error_code, self._execution.error = str(error.code), error.message
+            self._execution.error_code, self._execution.error = str(error.code), str(error)
             self._turn.failed = error
 
     def _save(self, run: StepRun) -> None:

@@ -256,6 +256,14 @@ class ExecutionStore:
             self.outbox.cancel([found[0]["item_id"]])
         return cancelled
 
+    def cancel_with(self, rows: Rows, item: OutboxItem) -> None:
+        """Cancel the execution whose wake-up item was cancelled, in the same transaction."""
+        if item.kind != ADVANCE:
+            return
+        where = [Where("id", "eq", item.payload["execution_id"]), Where("item_id", "eq", item.id)]
+        for row in rows.select(EXECUTION, where):
+            self.change(rows, Execution.from_row(row), ExecutionStatus.CANCELLED)
+
     def resume(self, execution_id: str) -> bool:
         """Run a failed execution again from the steps that failed; False if it had not failed."""
         failed = Where("status", "eq", ExecutionStatus.FAILED.value)

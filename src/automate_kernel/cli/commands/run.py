@@ -86,7 +86,7 @@ def _prepared(context: Context, workflow: str, *, store: bool) -> tuple[Kernel, 
 
     session = context.session
     from_file = is_path(workflow)
-    kernel = session.build(None if store else MemoryStorage(), workflows=not from_file)
+    kernel = session.build(None if store else MemoryStorage(), workflows=store or not from_file)
     if not store and not isinstance(kernel.storage, MemoryStorage):
         raise ConfigError(
             f"app is a kernel that keeps what it does in {kernel.storage.describe()}",
