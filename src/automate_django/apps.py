@@ -18,6 +18,7 @@ class AutomateConfig(AppConfig):
     def ready(self) -> None:
         """Pass the kernel's signals on to Django's, and have the settings checked."""
         from automate_django import checks  # noqa: F401  (registers them)
+        from automate_django.api import checks as api_checks  # noqa: F401
         from automate_django.kernel import forget_kernel
         from automate_django.signals import connect_forwarders
 

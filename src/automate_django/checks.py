@@ -23,7 +23,15 @@ _PATHS = ("AUTOMATE_PROVIDERS", "AUTOMATE_CONNECTORS", "AUTOMATE_HOOKS")
 @register("automate")
 def check_settings(**_: Any) -> list[CheckMessage]:
     """Names that nobody reads, and paths that lead nowhere."""
-    return [*_unknown(), *_types(), *_paths(), *_workflows(), *_store()]
+    return [
+        *_unknown(),
+        *_types(),
+        *_paths(),
+        *_overrides(),
+        *_worker(),
+        *_workflows(),
+        *_store(),
+    ]
 
 
 def _unknown() -> Iterator[CheckMessage]:
@@ -50,6 +58,14 @@ def _paths() -> Iterator[CheckMessage]:
                 conf.load(path, name)
             except AutomateError as error:
                 yield _error(error, "automate.E003")
+    for key in ("SITE", "TENANT"):
+        admin = conf.setting("AUTOMATE_ADMIN", {})
+        try:
+            conf.load(
+                admin.get(key) if isinstance(admin, dict) else None, f"AUTOMATE_ADMIN[{key!r}]"
+            )
+        except AutomateError as error:
+            yield _error(error, "automate.E003")
     for entry in _listed("AUTOMATE_SECRETS"):
         path = entry.get("BACKEND") if isinstance(entry, dict) else entry
         if conf.is_plugin_key(path):
@@ -65,6 +81,33 @@ def _listed(name: str) -> list[Any]:
         return conf.listed(name)
     except AutomateError:
         return []  # told by `_types`
+
+
+def _overrides() -> Iterator[CheckMessage]:
+    given = conf.setting("AUTOMATE_OVERRIDES", {})
+    for name in given if isinstance(given, dict) else ():
+        if name not in conf.OVERRIDABLE:
+            continue  # told by `_unknown`
+        try:
+            conf.replaced(name, conf.load(conf.OVERRIDABLE[name], "AUTOMATE_OVERRIDES"))
+        except AutomateError as error:
+            yield _error(error, "automate.E007")
+
+
+def _worker() -> Iterator[CheckMessage]:
+    given = conf.setting("AUTOMATE_WORKER", {})
+    for key, value in given.items() if isinstance(given, dict) else ():
+        whole = key in ("PROCESSES", "SLOTS")
+        types = int if whole else (int, float)
+        least = 1 if whole else 0
+        if key not in conf.KEYS["AUTOMATE_WORKER"] or value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, types) or value < least:
+            yield Error(
+                f"AUTOMATE_WORKER[{key!r}] must be a{' whole' * whole} number, {least} or more.",
+                hint="Leave it out for the default.",
+                id="automate.E008",
+            )
 
 
 def _store() -> Iterator[CheckMessage]:
@@ -128,7 +171,7 @@ def _alias() -> Iterator[CheckMessage]:
 
 def _sqlite(connection: Any) -> Iterator[CheckMessage]:
     worker, outbox = conf.setting("AUTOMATE_WORKER", {}), conf.setting("AUTOMATE_OUTBOX", {})
-    if worker.get("PROCESSES", 1) > 1:
+    if worker.get("PROCESSES") not in (None, 0, 1):
         yield CheckWarning(
             "Several worker processes share an SQLite database, which one of them can write.",
             hint="Use one process with more SLOTS, or PostgreSQL.",

@@ -26,10 +26,30 @@ The settings, all of them optional.
 ``AUTOMATE_WORKER``
     What ``manage.py automate_worker`` starts with: ``PROCESSES``: 1. ``SLOTS``: calls at once in a
     process, 10. ``GRACE_SECONDS``: for how long a stopping worker waits for what runs, 30.
+    ``RETENTION_SECONDS``: for how long items, executions and results of tasks are kept once they
+    have ended (left out, for ever).
+``AUTOMATE_ADMIN``
+    ``PAGES``: False for no operator pages. ``SITE``: the dotted path of the ``AdminSite`` that gets
+    them (left out, the default one). ``TENANT``: the dotted path of a function that is given a
+    request and returns its tenant. ``TENANT_PATHS``: how models lead to their tenant, where the
+    admin classes can't tell: ``{"auth.User": "membership__tenant_id"}``.
+``AUTOMATE_API``
+    What views of `automate_django.api` have unless they say otherwise: ``AUTHENTICATION``,
+    ``PERMISSIONS``, ``THROTTLES`` (lists of paths), ``PAGINATION``, ``PAGE_SIZE``,
+    ``MAX_PAGE_SIZE``, ``CORS_…``, ``RATE_LIMIT_…``, ``TRUSTED_PROXIES``, ``TENANT``,
+    ``IDEMPOTENCY_HOURS``, ``PROBLEM_TYPES``. See `automate_django.api.options`.
 ``AUTOMATE_PLUGINS``
     ``DISCOVER``: False for only what is listed here. ``DISABLED``: plugins that must not run.
     ``WINNERS``: which of several plugins gets a key that all of them claim. ``STRICT``: True for a
     broken plugin to be an error.
+``AUTOMATE_OVERRIDES``
+    The project's own classes in place of ours, as dotted paths by name: ``kernel``, a
+    `automate_kernel.Kernel`. ``storage``, an `automate_django.storage.DjangoStorage`.
+    ``outbox_store``, an `automate_kernel.outbox.OutboxStore`, whatever ``AUTOMATE_OUTBOX`` says of
+    one. ``workflow_source``, an `automate_django.definitions.DatabaseWorkflows`.
+    ``token_authentication``, an `automate_django.api.tokens.ApiTokenAuthentication`.
+    ``tenant_resolver``, a function that is given a request and returns its tenant, for the admin
+    and the API alike. All but the last are subclasses, and made with the same arguments.
 """
 
 from __future__ import annotations
@@ -40,7 +60,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from django.conf import settings
 
@@ -48,16 +68,28 @@ from automate_kernel.errors import ConfigError
 
 __all__ = [
     "KEYS",
+    "OVERRIDABLE",
     "is_plugin_key",
     "listed",
     "load",
     "option",
     "options",
+    "replaced",
     "secrets_backends",
     "setting",
     "unknown",
     "workflows",
 ]
+
+OVERRIDABLE: Mapping[str, str] = {
+    "kernel": "automate_kernel.kernel.Kernel",
+    "storage": "automate_django.storage.DjangoStorage",
+    "outbox_store": "automate_kernel.outbox.OutboxStore",
+    "workflow_source": "automate_django.definitions.DatabaseWorkflows",
+    "token_authentication": "automate_django.api.tokens.ApiTokenAuthentication",
+    "tenant_resolver": "automate_django.tenants.tenant_for_request",
+}
+"""What ``AUTOMATE_OVERRIDES`` may replace: classes by their subclasses, a function by another."""
 
 KEYS: Mapping[str, tuple[str, ...]] = {
     "AUTOMATE_PROVIDERS": (),
@@ -67,13 +99,40 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "AUTOMATE_WORKFLOWS": (),
     "AUTOMATE_CONFIG": (),
     "AUTOMATE_ENV_ALLOW": (),
-    "AUTOMATE_OUTBOX": ("USING", "STORE", "LEASE_SECONDS", "LISTEN"),
-    "AUTOMATE_WORKER": ("PROCESSES", "SLOTS", "GRACE_SECONDS"),
+    "AUTOMATE_OUTBOX": (
+        "USING", "STORE", "LEASE_SECONDS", "LISTEN", "RETENTION_SECONDS",
+        "FAILED_RETENTION_SECONDS",
+    ),
+    "AUTOMATE_WORKER": ("PROCESSES", "SLOTS", "GRACE_SECONDS", "RETENTION_SECONDS"),
+    "AUTOMATE_ADMIN": ("PAGES", "SITE", "TENANT", "TENANT_PATHS"),
+    "AUTOMATE_API": (
+        "AUTHENTICATION",
+        "PERMISSIONS",
+        "THROTTLES",
+        "PAGINATION",
+        "PAGE_SIZE",
+        "MAX_PAGE_SIZE",
+        "CORS_ALLOWED_ORIGINS",
+        "CORS_ALLOWED_METHODS",
+        "CORS_ALLOWED_HEADERS",
+        "CORS_EXPOSED_HEADERS",
+        "CORS_ALLOW_CREDENTIALS",
+        "CORS_MAX_AGE",
+        "RATE_LIMIT_PER_MINUTE",
+        "RATE_LIMIT_CACHE",
+        "RATE_LIMIT_FAIL_OPEN",
+        "TRUSTED_PROXIES",
+        "TENANT",
+        "IDEMPOTENCY_HOURS",
+        "PROBLEM_TYPES",
+    ),
     "AUTOMATE_PLUGINS": ("DISCOVER", "DISABLED", "WINNERS", "STRICT"),
+    "AUTOMATE_OVERRIDES": tuple(OVERRIDABLE),
 }
 """Every setting, and the keys that it may have if it is a dictionary of our keys."""
 
 _PREFIX = "AUTOMATE_"
+T = TypeVar("T")
 
 
 def setting(name: str, default: Any = None) -> Any:
@@ -96,6 +155,24 @@ def option(name: str, key: str, default: Any = None) -> Any:
     return default if value is None else value
 
 
+def replaced(name: str, ours: T) -> T:
+    """What ``AUTOMATE_OVERRIDES`` has in place of *ours*; raises `ConfigError` if that is wrong."""
+    path = option("AUTOMATE_OVERRIDES", name)
+    if path is None:
+        return ours
+    setting_name = f"AUTOMATE_OVERRIDES[{name!r}]"
+    found = load(path, setting_name)
+    if isinstance(ours, type):
+        if not (isinstance(found, type) and issubclass(found, ours)):
+            raise ConfigError(
+                f"{setting_name}: {path!r} is no subclass of {ours.__qualname__}",
+                hint=f"derive it from {ours.__module__}.{ours.__qualname__}",
+            )
+    elif not callable(found):
+        raise ConfigError(f"{setting_name}: {path!r} can't be called", hint="name a function")
+    return cast("T", found)
+
+
 def listed(name: str) -> list[Any]:
     """The list setting *name*, empty if it is missing."""
     value = setting(name, ())
@@ -116,7 +193,9 @@ def unknown() -> list[tuple[str, str]]:
         value = setting(name, {}) if keys else {}
         given = value if isinstance(value, Mapping) else ()
         found += [
-            (f"{name}[{key!r}]", _near(str(key).upper(), keys)) for key in given if key not in keys
+            (f"{name}[{key!r}]", _near(str(key), keys) or _near(str(key).upper(), keys))
+            for key in given
+            if key not in keys
         ]
     return found
 

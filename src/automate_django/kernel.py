@@ -5,6 +5,9 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
 from automate_django import conf
 from automate_django.storage import DjangoStorage
 from automate_kernel.errors import ConfigError
@@ -42,7 +45,7 @@ def get_kernel() -> Kernel:
 def forget_kernel(setting: str = "AUTOMATE_", **_: Any) -> None:
     """Have the next `get_kernel` build a new one; ``override_settings`` leads here."""
     global _kernel
-    if setting.startswith("AUTOMATE_") or setting == "DATABASES":
+    if setting.startswith("AUTOMATE_") or setting in ("DATABASES", "TASKS"):
         with _lock:
             former, _kernel = _kernel, None
         if former is not None:
@@ -51,26 +54,39 @@ def forget_kernel(setting: str = "AUTOMATE_", **_: Any) -> None:
 
 def build_kernel() -> Kernel:
     """Another kernel made from the settings."""
+    from automate_django.definitions import DatabaseWorkflows
     from automate_kernel.kernel import Kernel
 
-    storage = DjangoStorage(
+    storage = conf.replaced("storage", DjangoStorage)(
         conf.option("AUTOMATE_OUTBOX", "USING"),
         listen=bool(conf.option("AUTOMATE_OUTBOX", "LISTEN", True)),
     )
     plugins = conf.options("AUTOMATE_PLUGINS")
-    return Kernel(
+    kernel = conf.replaced("kernel", Kernel)(
         storage,
         outbox=outbox_store(storage),
         listed={kind: conf.listed(name) for kind, name in _LISTED.items()},
         config=conf.options("AUTOMATE_CONFIG"),
         secrets=conf.secrets_backends(),
         workflows=conf.workflows(),
+        workflow_source=conf.replaced("workflow_source", DatabaseWorkflows)(storage),
         env_allow=conf.listed("AUTOMATE_ENV_ALLOW"),
         discover=plugins.get("DISCOVER", True),
         disabled=plugins.get("DISABLED", ()),
         winners=plugins.get("WINNERS"),
         strict=plugins.get("STRICT", False),
     )
+    if getattr(settings, "TASKS", None):
+        _add_tasks(kernel)
+    return kernel
+
+
+def _add_tasks(kernel: Kernel) -> None:
+    try:
+        from automate_django.tasks.running import add_tasks
+    except ImproperlyConfigured:
+        return  # below Django 6.0 without django-tasks: TASKS is somebody else's setting
+    add_tasks(kernel)
 
 
 def outbox_store(storage: DjangoStorage) -> OutboxStore:
@@ -80,10 +96,16 @@ def outbox_store(storage: DjangoStorage) -> OutboxStore:
         # Where one writer holds the whole file there are no rows to skip.
         name = "skip_locked" if storage.supports_skip_locked else "optimistic"
     store = conf.load(STORES.get(name, name), "AUTOMATE_OUTBOX['STORE']")
+    if conf.option("AUTOMATE_OVERRIDES", "outbox_store") is not None:
+        from automate_kernel.outbox import OutboxStore
+
+        store = conf.replaced("outbox_store", OutboxStore)
     lease_seconds = conf.option("AUTOMATE_OUTBOX", "LEASE_SECONDS", 300)
     if not isinstance(store, type):
         raise ConfigError("AUTOMATE_OUTBOX['STORE'] is no class", hint="name an OutboxStore")
     made: OutboxStore = store(storage, lease_seconds=lease_seconds)
+    made.retention_seconds = conf.option("AUTOMATE_OUTBOX", "RETENTION_SECONDS")
+    made.failed_retention_seconds = conf.option("AUTOMATE_OUTBOX", "FAILED_RETENTION_SECONDS")
     return made
 
 

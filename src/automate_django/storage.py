@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,13 +11,14 @@ from django.db import Error, InterfaceError, OperationalError, connections, rout
 
 from automate_kernel.errors import ConfigError, StorageError
 from automate_kernel.storage import DIALECTS, Clock, SqlRows, Wakeup
+from automate_kernel.storage.bulk import copy_through
 from automate_kernel.storage.failures import storage_error
 from automate_kernel.storage.listen import ListenWakeup
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-__all__ = ["DjangoRows", "DjangoStorage", "is_open"]
+__all__ = ["DjangoRows", "DjangoStorage", "is_open", "translated"]
 
 T = TypeVar("T")
 
@@ -42,7 +43,15 @@ class DjangoRows(SqlRows):
                 cursor.execute(sql, parameters)
                 return cursor.fetchall() if fetch else cursor.rowcount
         except Error as error:
-            raise _translated(error, self.native.alias) from error
+            raise translated(error, self.native.alias) from error
+
+    def copy(self, sql: str, lines: Iterable[str]) -> int | None:
+        """Run COPY through psycopg's own connection; None with another driver."""
+        try:
+            with self.native.wrap_database_errors:
+                return copy_through(self.native.connection, sql, lines)
+        except Error as error:
+            raise translated(error, self.native.alias) from error
 
 
 class DjangoStorage:
@@ -128,7 +137,7 @@ class DjangoStorage:
             # What a handler's own query raised is the handler's to see as it is.
             if error is of_host:
                 raise
-            raise _translated(error, connection.alias) from error
+            raise translated(error, connection.alias) from error
 
     def _rows(self, connection: BaseDatabaseWrapper) -> DjangoRows:
         if connection.vendor == "postgresql" and not settings.USE_TZ:
@@ -184,7 +193,8 @@ def is_open(connection: BaseDatabaseWrapper) -> bool:
     return connection.in_atomic_block or not connection.get_autocommit()
 
 
-def _translated(error: Error, alias: str) -> StorageError:
+def translated(error: Error, alias: str) -> StorageError:
+    """The kernel's error for one of Django's, with a remedy."""
     return storage_error(
         error,
         f"database {alias!r}",

@@ -24,10 +24,10 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from automate_kernel.errors import AutomateError, ErrorCodes, PayloadError, WebhookRejectedError
 from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.tables import PAUSE
 from automate_kernel.webhooks import WebhookHeaders
+from automate_kernel.webhooks.answers import REFUSED, HttpAnswer, answer_webhook, failure_answer
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
@@ -63,10 +63,6 @@ class _Answer(Exception):  # noqa: N818 - an answer, and how it gets out of a ca
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
-# The same bytes for every reason, so that nobody learns which connectors and secrets there are.
-_REFUSED = {"error": "the request was refused"}
-
-
 class WebhookApp:
     """The application that `webhook_app` makes."""
 
@@ -97,7 +93,7 @@ class WebhookApp:
         except _Answer as given:
             answer = given
         except Exception as error:
-            answer = _failed(error, _path(scope))
+            answer = _told(failure_answer(error, _path(scope)))
         await _reply(answer, send, head=scope["method"] == "HEAD")
 
     async def _answer(self, scope: Scope, receive: Receive) -> _Answer:
@@ -121,14 +117,10 @@ class WebhookApp:
     ) -> _Answer:
         headers = WebhookHeaders(scope["headers"])
         body = await self._body(headers, receive)
-        try:
-            receipt = await asyncio.to_thread(
-                self.kernel.receive_webhook, connector, trigger, headers, body
-            )
-        except WebhookRejectedError:
-            raise _Answer(401, _REFUSED) from None
-        status = 200 if receipt.duplicate else 202
-        return _Answer(status, {"id": receipt.item_id, "duplicate": receipt.duplicate})
+        accept = self.kernel.receive_webhook
+        return _told(
+            await asyncio.to_thread(answer_webhook, accept, connector, trigger, headers, body)
+        )
 
     async def _event(self, scope: Scope, receive: Receive) -> _Answer:
         headers = WebhookHeaders(scope["headers"])
@@ -150,7 +142,7 @@ class WebhookApp:
         scheme, _, given = headers.get("authorization", "").partition(" ")
         right = hmac.compare_digest(given.strip().encode("latin-1", "replace"), self._token)
         if not (right and scheme.lower() == "bearer"):
-            raise _Answer(401, _REFUSED, ((b"www-authenticate", b"Bearer"),))
+            raise _Answer(401, REFUSED, ((b"www-authenticate", b"Bearer"),))
 
     async def _body(self, headers: WebhookHeaders, receive: Receive) -> bytes:
         length = headers.get("content-length", "")
@@ -237,17 +229,9 @@ def _event_in(body: bytes) -> dict[str, Any]:
     return event
 
 
-def _failed(error: Exception, path: str) -> _Answer:
-    code = error.code if isinstance(error, AutomateError) else None
-    if isinstance(error, PayloadError) or code is ErrorCodes.INVALID_ARGUMENT:
-        logger.info("%s: %s", path, error)
-        return _Answer(400, {"error": str(error)})
-    if isinstance(error, AutomateError) and error.retryable:
-        logger.error("%s: %s", path, error)
-        # The sender keeps it and sends it again.
-        return _Answer(503, {"error": "try again later"}, ((b"retry-after", b"5"),))
-    logger.error("%s failed", path, exc_info=error)
-    return _Answer(500, {"error": "it failed; the log says why"})
+def _told(answer: HttpAnswer) -> _Answer:
+    headers = tuple((k.lower().encode(), v.encode()) for k, v in answer.headers.items())
+    return _Answer(answer.status, answer.body, headers)
 
 
 async def _reply(answer: _Answer, send: Send, *, head: bool) -> None:

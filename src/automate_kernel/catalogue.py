@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +16,40 @@ from automate_kernel.errors import AutomateError, ErrorCodes, WorkflowError
 from automate_kernel.workflows.execution import Event
 from automate_kernel.workflows.model import Workflow
 from automate_kernel.workflows.program import Program, Templates
+from automate_kernel.workflows.supply import Entry, Startable, Supply, WorkflowSource
 
-__all__ = ["Catalogue"]
+__all__ = ["EVERYBODY", "Catalogue", "Everybody"]
 
+logger = logging.getLogger(__name__)
 _KEPT = 500
+
+
+class Everybody(Enum):
+    """In the place of a tenant's id: the workflows of all tenants."""
+
+    EVERYBODY = "everybody"
+
+
+EVERYBODY = Everybody.EVERYBODY
 
 
 class Catalogue:
     """
     Workflows by name. An execution that began with another version gets that one, from *stored*.
+
+    Beside those that are added there are those of *source*, which is asked at most every
+    *check_seconds* whether they have changed. Some of them may be one tenant's own: these are
+    found with that tenant's id alone.
     """
 
     def __init__(
-        self, templates: Templates, context: Any, stored: Callable[[str], Workflow]
+        self,
+        templates: Templates,
+        context: Any,
+        stored: Callable[[str], Workflow],
+        source: WorkflowSource | None = None,
+        *,
+        check_seconds: float = 1.0,
     ) -> None:
         self._templates = templates
         self._context = context
@@ -33,27 +57,121 @@ class Catalogue:
         self._current: dict[str, Program] = {}
         self._programs: OrderedDict[str, Program] = OrderedDict()
         self._lock = threading.Lock()
+        self._source = source
+        self._check_seconds = check_seconds
+        self._supply = Supply()
+        self._supplied = False
+        self._check_at = 0.0
+        self._checking = threading.Lock()
 
     def __iter__(self) -> Iterator[Workflow]:
-        return iter([program.workflow for program in list(self._current.values())])
+        return iter([entry.workflow for entry in self.entries(tenant_id=None)])
 
     def __len__(self) -> int:
-        return len(self._current)
+        return len(self.entries(tenant_id=None))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._current
+        return isinstance(name, str) and self._find(name, None) is not None
 
     def __getitem__(self, name: str) -> Workflow:
-        """The workflow called *name*; raises ``NOT_FOUND``."""
-        if name not in self._current:
-            close = get_close_matches(name, self._current, n=1)
-            known = ", ".join(sorted(self._current)) or "none"
+        """The workflow called *name* that is everybody's; raises ``NOT_FOUND``."""
+        return self.get(name)
+
+    def get(self, name: str, tenant_id: str | None = None) -> Workflow:
+        """
+        The workflow called *name*, one of the tenant's own too; raises ``NOT_FOUND``.
+
+        Raises what is wrong with it, if it can't run.
+        """
+        entry = self._find(name, tenant_id)
+        if entry is None:
+            names = sorted(one.workflow.name for one in self.entries(tenant_id=tenant_id))
+            close = get_close_matches(name, names, n=1)
             raise AutomateError(
                 ErrorCodes.NOT_FOUND,
                 f"there is no workflow {name!r}",
-                hint=(f"did you mean {close[0]!r}? " if close else "") + f"there are: {known}",
+                hint=(f"did you mean {close[0]!r}? " if close else "")
+                + f"there are: {', '.join(names) or 'none'}",
             )
-        return self._current[name].workflow
+        if entry.error is not None:
+            raise entry.error
+        return entry.workflow
+
+    def entries(self, *, tenant_id: str | Everybody | None = EVERYBODY) -> list[Entry]:
+        """
+        The workflows with where they come from: all, or those that a tenant may see.
+
+        None as the tenant means those that belong to none.
+        """
+        supply = self._fresh()
+        own = [Entry(program) for program in list(self._current.values())]
+        found = [*own, *supply.entries.values()]
+        if isinstance(tenant_id, Everybody):
+            return found
+        return [entry for entry in found if entry.visible_to(tenant_id)]
+
+    def problems(self) -> dict[tuple[str | None, str], AutomateError]:
+        """What is wrong with workflows of the source, by tenant and name."""
+        return dict(self._fresh().problems)
+
+    def added(self) -> list[Workflow]:
+        """Those of files and code, which no source can take the name of."""
+        return [program.workflow for program in list(self._current.values())]
+
+    @property
+    def changing(self) -> bool:
+        """Whether workflows may come that are not here yet."""
+        return self._source is not None
+
+    def look_again(self) -> None:
+        """Ask the source at the next use, for a host that knows that it has changed."""
+        self._check_at = 0.0
+
+    def _find(self, name: str, tenant_id: str | None) -> Entry | None:
+        if name in self._current:
+            return Entry(self._current[name])
+        entries = self._fresh().entries
+        return entries.get((tenant_id, name)) or entries.get((None, name))
+
+    def _fresh(self) -> Supply:
+        """What the source has, as of a second ago at most."""
+        if self._source is None or time.monotonic() < self._check_at:
+            return self._supply
+        # One thread asks; the others go on with what is known, if anything is.
+        if not self._checking.acquire(blocking=not self._supplied):
+            return self._supply
+        try:
+            if time.monotonic() >= self._check_at:
+                self._ask(self._source)
+        finally:
+            self._checking.release()
+        return self._supply
+
+    def _ask(self, source: WorkflowSource) -> None:
+        started = time.monotonic()
+        if not self._supplied or source.stamp() != self._supply.stamp:
+            supply = Supply.read(source, self._compiled, self._current.__contains__)
+            for key, error in supply.problems.items():
+                if str(self._supply.problems.get(key)) != str(error):
+                    logger.error("workflow %r can't run: %s", key[1], error)
+            self._supply, self._supplied = supply, True
+        self._check_at = started + self._check_seconds
+
+    def _compiled(self, workflow: Workflow) -> Program:
+        """The compiled form of *workflow*, made once."""
+        digest = workflow.hash()
+        with self._lock:
+            found = self._programs.get(digest)
+        if found is None:
+            found = Program(workflow, self._templates, self._context)
+            self._keep(digest, found)
+        return found
+
+    def _keep(self, definition_id: str, program: Program) -> None:
+        with self._lock:
+            self._programs[definition_id] = program
+            while len(self._programs) > _KEPT:
+                self._programs.popitem(last=False)
 
     def add(self, workflow: Workflow | Mapping[str, Any] | str | Path) -> list[Workflow]:
         """Add a workflow, a definition, or those of a file or folder; returns them."""
@@ -70,6 +188,8 @@ class Catalogue:
             for program in programs:
                 self._current[program.workflow.name] = program
                 self._programs[program.workflow.hash()] = program
+            self._supplied = False  # its names may be among the source's
+        self.look_again()
         return added
 
     def _read(self, workflow: Workflow | Mapping[str, Any] | str | Path) -> Iterable[Workflow]:
@@ -88,10 +208,12 @@ class Catalogue:
         else:
             self._templates.compile(text, field)
 
-    def listening(self, event: Event) -> list[Program]:
+    def listening(self, event: Event) -> list[Startable]:
         """The current workflows that *event* starts if their condition holds."""
-        current = list(self._current.values())
-        return [program for program in current if program.workflow.triggers_for(event)]
+        supplied = self._fresh().entries.values()
+        programs: list[Startable] = list(self._current.values())
+        programs += [one.program for one in supplied if one.visible_to(event.tenant_id)]
+        return [program for program in programs if program.workflow.triggers_for(event)]
 
     def program(self, definition_id: str) -> Program:
         """The compiled workflow of a stored definition."""
@@ -101,8 +223,5 @@ class Catalogue:
                 self._programs.move_to_end(definition_id)
                 return found
         program = Program(self._stored(definition_id), self._templates, self._context)
-        with self._lock:
-            self._programs[definition_id] = program
-            while len(self._programs) > _KEPT:
-                self._programs.popitem(last=False)
+        self._keep(definition_id, program)
         return program

@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from automate_kernel.errors import SecretNotFoundError
+
+if TYPE_CHECKING:
+    from automate_kernel.outbox.item import OutboxItem
 
 __all__ = [
     "Call",
@@ -20,6 +23,8 @@ __all__ = [
     "SecretReader",
     "calling",
     "current_call",
+    "current_item",
+    "handled_item",
 ]
 
 
@@ -46,6 +51,15 @@ _current: ContextVar[Call | None] = ContextVar("automate_current_call", default=
 def current_call() -> Call | None:
     """The call being served here, or None outside of one. Each thread and task has its own."""
     return _current.get()
+
+
+handled_item: ContextVar[OutboxItem | None] = ContextVar("automate_handled_item", default=None)
+"""The item that is being handled; set and reset without more ado, since it is for each item."""
+
+
+def current_item() -> OutboxItem | None:
+    """The outbox item being handled here, or None outside of one, as `current_call`."""
+    return handled_item.get()
 
 
 @contextmanager

@@ -89,7 +89,8 @@ class AutomateError(Exception):
     A failure with a code for programs, a message for people and, where one is known, a remedy.
 
     *retryable* overrides what the code says. *retry_after* is the delay in seconds that the
-    other side asked for. None of these may hold a secret's value.
+    other side asked for. `trace` is where a step's error was raised: files and lines. None of
+    these may hold a secret's value.
     """
 
     default_code = ErrorCodes.INTERNAL
@@ -110,6 +111,7 @@ class AutomateError(Exception):
         self.retryable = self.code.retryable if retryable is None else retryable
         self.retry_after = retry_after
         self.details = details or {}
+        self.trace: str | None = None
         super().__init__(self.message)
 
     def __str__(self) -> str:

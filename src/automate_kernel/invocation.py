@@ -16,7 +16,7 @@ from automate_kernel.base import Plugin, create
 from automate_kernel.connectors import Connector
 from automate_kernel.context import Call, ConnectorContext, ProviderContext, calling
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.failures import normalize
+from automate_kernel.failures import normalize, trace_of
 from automate_kernel.operations import OperationSpec
 from automate_kernel.plugins import Plugins
 from automate_kernel.portal import Portal
@@ -205,7 +205,11 @@ class Invoker:
             self._before(call, data)
             work = self._ainvoke(name, data, call)
             output = self._clean(await asyncio.wait_for(work, timeout))
-        except (asyncio.CancelledError, KeyboardInterrupt):
+        except asyncio.CancelledError:
+            cancelled = AutomateError(ErrorCodes.CANCELLED, "the call was cancelled")
+            self._plugins.notify("automate_after_call", call=call, output=None, error=cancelled)
+            raise
+        except KeyboardInterrupt:
             raise
         except BaseException as error:
             raise self._failed(name, call, error) from None
@@ -220,6 +224,10 @@ class Invoker:
             return await result if inspect.isawaitable(result) else result
 
     def _guarded(self, name: str, data: Any, call: Call, work: Callable[[], Any]) -> Any:
+        with calling(call):
+            return self._made(name, data, call, work)
+
+    def _made(self, name: str, data: Any, call: Call, work: Callable[[], Any]) -> Any:
         try:
             self._before(call, data)
             output = self._clean(work())
@@ -254,13 +262,15 @@ class Invoker:
         else:
             text = f"{what} raised {type(error).__name__}: {error}"
             known = AutomateError(ErrorCodes.INTERNAL, text)
-        return AutomateError(
+        clean = AutomateError(
             known.code,
             self._redactor.redact(known.message),
             hint=self._redactor.redact(known.hint) if known.hint else None,
             retryable=known.retryable,
             retry_after=known.retry_after,
         )
+        clean.trace = trace_of(error, self._redactor.redact)
+        return clean
 
     def close(self) -> None:
         """Close every instance and the portal."""

@@ -5,8 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,12 +27,14 @@ from automate_kernel.invocation import Invoker
 from automate_kernel.operations import OperationSpec, operation_from_function
 from automate_kernel.outbox import (
     Backoff,
+    Limit,
     NewItem,
     OutboxItem,
     OutboxReaper,
     OutboxStore,
     RowsOutboxStore,
 )
+from automate_kernel.outbox.activity import ActivityLog
 from automate_kernel.outbox.chores import Chore
 from automate_kernel.outbox.handlers import Handler
 from automate_kernel.outbox.inline import run_inline
@@ -45,11 +51,12 @@ from automate_kernel.templates import (
 )
 from automate_kernel.templates.filters import default_filters
 from automate_kernel.webhooks import ReplayLedger, WebhookReceipt
-from automate_kernel.workflows.execution import Event, EventType, Execution
+from automate_kernel.workflows.execution import Event, EventType, Execution, ExecutionStatus
 from automate_kernel.workflows.model import Workflow
 from automate_kernel.workflows.runner import EVENT, Runner
 from automate_kernel.workflows.state import ADVANCE, ExecutionStore
-from automate_kernel.workflows.ticker import Ticker
+from automate_kernel.workflows.supply import WorkflowSource
+from automate_kernel.workflows.ticker import Scheduled, Ticker
 
 __all__ = ["Kernel"]
 
@@ -57,6 +64,7 @@ logger = logging.getLogger(__name__)
 _REMEMBERED_SECONDS = 30 * 86_400.0
 F = TypeVar("F", bound=Callable[..., Any])
 _COMMIT_SECONDS = 60.0
+_SWEEP_SECONDS = 5.0
 
 
 class Kernel:
@@ -68,8 +76,10 @@ class Kernel:
     with *discover* the installed ones count too. *config* holds each plugin's configuration by
     its key, in which text may be ``$secret:KEY``. *secrets* are backends, or a mapping for tests;
     by default the environment variables ``AUTOMATE_SECRET_…``. *workflows* are objects, files or
-    folders. *env_allow* names the environment variables that templates may read. With *strict*
-    a broken plugin raises. Raises `ConfigError` for what can't work.
+    folders; *workflow_source* supplies those that change while the kernel runs. *env_allow* names
+    the environment variables that templates may read. With *strict* a broken plugin raises.
+    *lease_seconds*, *retention_seconds* and *failed_retention_seconds* are those of an outbox that
+    isn't given; see `RowsOutboxStore`. Raises `ConfigError` for what can't work.
     """
 
     def __init__(
@@ -80,6 +90,7 @@ class Kernel:
         config: Mapping[str, Mapping[str, Any]] | None = None,
         secrets: SecretsBackend | Iterable[Any] | Mapping[str, str] | None = None,
         workflows: Iterable[Workflow | str | Path] = (),
+        workflow_source: WorkflowSource | None = None,
         outbox: OutboxStore | None = None,
         env_allow: Iterable[str] = (),
         settings: Mapping[str, Any] | None = None,
@@ -89,6 +100,8 @@ class Kernel:
         winners: Mapping[str, str] | None = None,
         listed: Mapping[str, Any] | None = None,
         lease_seconds: float = 300.0,
+        retention_seconds: float | None = None,
+        failed_retention_seconds: float | None = None,
     ) -> None:
         theirs: Storage | None = getattr(outbox, "storage", None)
         if storage is not None and theirs is not None and theirs is not storage:
@@ -106,7 +119,10 @@ class Kernel:
         self.filters = FilterRegistry(default_filters)
         self.templates = TemplateEngine(self.filters)
         self.outbox: OutboxStore = outbox or RowsOutboxStore(
-            self.storage, lease_seconds=lease_seconds
+            self.storage,
+            lease_seconds=lease_seconds,
+            retention_seconds=retention_seconds,
+            failed_retention_seconds=failed_retention_seconds,
         )
         self._invoker = Invoker(
             self.plugins,
@@ -116,15 +132,20 @@ class Kernel:
             compile_config=self._render_config,
         )
         self.executions = ExecutionStore(self.storage, self.outbox)
-        self.workflows = Catalogue(self.templates, self._context, self.executions.definition)
+        self.purges: list[Callable[..., int]] = [self.outbox.purge, self.executions.purge]
+        """What `purge` calls, with ``older_than_seconds`` and ``limit``; a host may add to it."""
+        self.workflows = Catalogue(
+            self.templates, self._context, self.executions.definition, workflow_source
+        )
         self._runner = Runner(
             self.executions,
             invoke=self._invoker.invoke,
+            around=lambda execution: self.plugins.around("automate_executing", execution=execution),
             programs=self.workflows.program,
             listening=self.workflows.listening,
             sender=self,
         )
-        self._ticker = Ticker(self.storage, lambda: self.workflows, self._fire)
+        self._ticker = Ticker(self.storage, self._scheduled, self._fire)
         self._ledger = ReplayLedger(self.storage)
         # What was given up, and until when to wait for its transaction to be committed.
         self._given_up: deque[tuple[OutboxItem, float]] = deque()
@@ -135,13 +156,17 @@ class Kernel:
             self.outbox.on_failed = self._item_failed
         if isinstance(self.outbox, RowsOutboxStore) and self.outbox.on_cancelled is None:
             self.outbox.on_cancelled = self.executions.cancel_with
+        if isinstance(self.outbox, RowsOutboxStore) and self.outbox.on_requeued is None:
+            self.outbox.on_requeued = self.executions.resume_with
+        if self.outbox.before_enqueue is None:
+            self.outbox.before_enqueue = self._before_enqueue
         self._add_plugin_filters()
         for workflow in workflows:
             self.add_workflow(workflow)
         self.plugins.hook.automate_configure(kernel=self)
 
     def __repr__(self) -> str:
-        return f"<Kernel on {self.storage.describe()}, {len(self.workflows)} workflows>"
+        return f"<Kernel on {self.storage.describe()}, {len(self.workflows.added())} workflows>"
 
     def _backends(self, secrets: Any) -> Iterable[SecretsBackend]:
         from automate_kernel.secrets import MemorySecretsBackend
@@ -208,18 +233,32 @@ class Kernel:
         transactional: bool = False,
         inline: bool = False,
         backoff: Backoff | None = None,
+        concurrency: int | None = None,
+        rate: int | None = None,
+        per_seconds: float = 1.0,
     ) -> Callable[[F], F]:
         """
         Make a function the handler of outbox items of *kind*.
 
         It is called with the item; see `automate_kernel.outbox.handlers.Handler` for the options.
+        At most *concurrency* of them run at once and *rate* start per *per_seconds*, over all
+        workers, unless an operator sets another limit; see `OutboxStore.limit`.
         """
+        limited = concurrency is not None or rate is not None
+        limit = Limit(kind, concurrency, rate, per_seconds) if limited else None
 
         def decorate(function: F) -> F:
-            self._add_handler(Handler(kind, function, transactional, inline, backoff or Backoff()))
+            self._add_handler(
+                Handler(kind, function, transactional, inline, backoff or Backoff(), limit)
+            )
             return function
 
         return decorate
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of outbox items that have a handler."""
+        return sorted(self._handlers)
 
     def _add_handler(self, handler: Handler) -> None:
         if handler.kind in self._handlers:
@@ -372,27 +411,59 @@ class Kernel:
         """
         Begin an execution of *workflow* by its name, whatever its triggers, and return its id.
 
-        *event* is what it sees as ``event``; by default a manual one with *payload*.
+        *event* is what it sees as ``event``; by default a manual one with *payload*. With a
+        *tenant_id* the workflow may be one of the tenant's own, and the event is the tenant's:
+        raises ``INVALID_ARGUMENT`` if it is another's.
         """
-        definition = self.workflows[workflow]
         event = event or Event(
             id=new_id(),
             name=workflow,
             payload=payload,
             type="manual",
-            tenant_id=tenant_id,
             occurred_at=datetime.now(timezone.utc).isoformat(),
         )
+        if tenant_id is not None and event.tenant_id is None:
+            event = replace(event, tenant_id=tenant_id)
+        elif tenant_id not in (None, event.tenant_id):
+            raise AutomateError(
+                ErrorCodes.INVALID_ARGUMENT, "the event belongs to another tenant than was given"
+            )
+        definition = self.workflows.get(workflow, event.tenant_id)
         with self.storage.begin(transaction) as rows:
             return self.executions.start(rows, definition, event)
 
-    def _fire(self, rows: Rows, workflow: Workflow, trigger: Any, moment: datetime) -> None:
+    def start_again(self, execution_id: str, *, transaction: Any = None) -> str:
+        """
+        Begin another execution of the same workflow, as it is now, for what the first one saw.
+
+        Returns the new one's id. Raises ``NOT_FOUND`` if the execution or its workflow is gone.
+        """
+        first = self.executions.get(execution_id)
+        if first is None:
+            raise AutomateError(ErrorCodes.NOT_FOUND, f"there is no execution {execution_id}")
+        again = replace(first.event, id=new_id())
+        return self.start(first.name, event=again, transaction=transaction)
+
+    def _scheduled(self) -> Iterable[Scheduled]:
+        for entry in self.workflows.entries():
+            if entry.error is None:
+                yield entry.workflow, entry.tenant_id
+
+    def _fire(
+        self,
+        rows: Rows,
+        workflow: Workflow,
+        tenant_id: str | None,
+        trigger: Any,
+        moment: datetime,
+    ) -> None:
         event = Event(
             id=new_id(),
             name=workflow.name,
             payload=trigger.payload,
             type="schedule",
             source="schedule",
+            tenant_id=tenant_id,
             occurred_at=moment.isoformat(),
         )
         self.executions.start(rows, workflow, event)
@@ -448,34 +519,70 @@ class Kernel:
 
     # -- working -------------------------------------------------------------------------------
 
-    def worker(self, *, retention_seconds: float | None = None, **options: Any) -> Worker:
+    def worker(
+        self,
+        *,
+        retention_seconds: float | None = None,
+        failed_retention_seconds: float | None = None,
+        kinds: Iterable[str] = (),
+        **options: Any,
+    ) -> Worker:
         """
         A worker for this kernel's items; see `Worker` for the options.
 
-        With *retention_seconds*, what finished longer ago is deleted; see `purge`.
+        What has been kept for its time is deleted; see `sweep` for both times. *kinds* are those
+        that it works on, ``mail.*`` too; by default all that have a handler. Raises `ConfigError`
+        for one that has none.
         """
         lease = self.outbox.lease_seconds
-        reaper = OutboxReaper(self.outbox, stale_threshold_seconds=lease)
+        activity = options.setdefault("activity", ActivityLog())
+        reaper = OutboxReaper(
+            self.outbox, stale_threshold_seconds=lease, on_reaped=activity.reaped
+        )
         chores = [
             Chore("reaper", min(60.0, max(0.5, lease / 4)), reaper.reap_stale_items),
             Chore("schedules", 1.0, self._ticker.tick),
             Chore("failures", 1.0, self._tell_given_up),
+            Chore("reports", 3600.0, self.outbox.purge_reports),
         ]
-        if retention_seconds is not None:
-            kept = retention_seconds
-            chores.append(Chore("purge", 60.0, lambda: self.purge(older_than_seconds=kept)))
+        kept = self._kept(retention_seconds, failed_retention_seconds)
+        if kept != (None, None):
+            chores.append(Chore("purge", 60.0, partial(self._sweep, *kept)))
         options.setdefault("describe", self.redactor.redact_exception)
         chores += options.pop("chores", ())
-        return Worker(self.outbox, self._working_handlers(), chores=chores, **options)
+        handlers = self._chosen(kinds, self._working_handlers())
+        return Worker(self.outbox, handlers, chores=chores, **options)
+
+    def _chosen(self, kinds: Iterable[str], handlers: list[Handler]) -> list[Handler]:
+        patterns = list(kinds)
+        for pattern in patterns:
+            if not any(fnmatchcase(kind, pattern) for kind in self._handlers):
+                raise ConfigError(
+                    f"no handler is there for items of kind {pattern!r}",
+                    hint=f"there are: {', '.join(sorted(self._handlers))}",
+                )
+        if not patterns:
+            return handlers
+        return [one for one in handlers if any(fnmatchcase(one.kind, each) for each in patterns)]
 
     def _working_handlers(self) -> list[Handler]:
         # Events are left to whoever knows workflows: taken by a process that has none of them,
         # they would be done with, and start nothing.
-        return [
+        handlers = [
             handler
             for kind, handler in self._handlers.items()
-            if kind != EVENT or len(self.workflows)
+            if kind != EVENT or self.workflows.changing or self.workflows.added()
         ]
+        if self.plugins.receives("automate_handling"):
+            handlers = [replace(handler, around=self._around) for handler in handlers]
+        return handlers
+
+    def _before_enqueue(self, items: Sequence[NewItem]) -> None:
+        if self.plugins.receives("automate_before_enqueue"):
+            self.plugins.notify("automate_before_enqueue", items=items)
+
+    def _around(self, item: OutboxItem) -> AbstractContextManager[None]:
+        return self.plugins.around("automate_handling", item=item)
 
     def run_until_idle(self, *, patience: float = 0.0) -> WorkerStats:
         """
@@ -523,6 +630,46 @@ class Kernel:
                 if execution is not None:
                     self._runner.tell_failed(execution)
 
+    def sweep(
+        self,
+        *,
+        retention_seconds: float | None = None,
+        failed_retention_seconds: float | None = None,
+    ) -> int:
+        """
+        Delete items and executions that have been kept for their time; returns how many.
+
+        What was COMPLETED *retention_seconds* ago goes, and what FAILED or was CANCELLED
+        *failed_retention_seconds* ago, by default the outbox's own times: None is for ever. It
+        takes some seconds at most, and the next time goes on there. A worker does so every minute.
+        """
+        return self._sweep(*self._kept(retention_seconds, failed_retention_seconds))
+
+    def _kept(
+        self, seconds: float | None, failed_seconds: float | None
+    ) -> tuple[float | None, float | None]:
+        own = self.outbox
+        return (
+            own.retention_seconds if seconds is None else seconds,
+            own.failed_retention_seconds if failed_seconds is None else failed_seconds,
+        )
+
+    def _sweep(self, kept: float | None, failed_kept: float | None) -> int:
+        swept = self.outbox.sweep(retention_seconds=kept, failed_retention_seconds=failed_kept)
+        until = time.monotonic() + _SWEEP_SECONDS
+        for age, statuses in (
+            (kept, [ExecutionStatus.COMPLETED]),
+            (failed_kept, [ExecutionStatus.FAILED, ExecutionStatus.CANCELLED]),
+        ):
+            while age is not None and time.monotonic() < until:
+                purged = self.executions.purge(older_than_seconds=age, statuses=statuses)
+                swept += purged
+                if not purged:
+                    break
+        if kept is not None:
+            self._ledger.forget(max(kept, _REMEMBERED_SECONDS))
+        return swept
+
     def purge(self, *, older_than_seconds: float, batch: int = 1000) -> int:
         """
         Delete items and executions that finished that long ago; returns how many there were.
@@ -531,7 +678,7 @@ class Kernel:
         remembered for 30 days at least, because services send them again.
         """
         age, total = older_than_seconds, 0
-        for purge in (self.outbox.purge, self.executions.purge):
+        for purge in self.purges:
             while purged := purge(older_than_seconds=age, limit=batch):
                 total += purged
         self._ledger.forget(max(age, _REMEMBERED_SECONDS))

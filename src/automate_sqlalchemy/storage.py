@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, scoped_session
 
 from automate_kernel.errors import ConfigError, StorageError
 from automate_kernel.storage import DIALECTS, Clock, SqlRows, Wakeup
+from automate_kernel.storage.bulk import copy_through
 from automate_kernel.storage.failures import storage_error
 from automate_kernel.storage.listen import ListenWakeup
 from automate_sqlalchemy.tables import metadata
@@ -45,6 +46,15 @@ class SqlAlchemyRows(SqlRows):
             return result.fetchall() if fetch else result.rowcount
         except DBAPIError as error:
             raise translated(error, shown(self.native.engine.url)) from error
+
+    def copy(self, sql: str, lines: Iterable[str]) -> int | None:
+        """Run COPY through psycopg's cursor; None with another driver."""
+        try:
+            return copy_through(self.native.connection.driver_connection, sql, lines)
+        except self.native.dialect.loaded_dbapi.Error as error:
+            raise storage_error(
+                error, shown(self.native.engine.url), migrate=_MIGRATE, retryable=False
+            ) from error
 
 
 class SqlAlchemyStorage:

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql
 
 from automate_kernel.storage import TABLES, Column, Index, Table
+from automate_kernel.storage.tables import NULL
 
 __all__ = ["metadata"]
 
@@ -35,12 +36,7 @@ def _index(index: Index, table: sa.Table) -> sa.Index:
     columns = [table.c[name] for name in index.columns]
     if not index.where:
         return sa.Index(index.name, *columns, unique=index.unique)
-    condition = sa.and_(
-        *(
-            table.c[name] == value if value is not None else table.c[name].is_not(None)
-            for name, value in index.where
-        )
-    )
+    condition = sa.and_(*(_condition(table.c[name], value) for name, value in index.where))
     return sa.Index(
         index.name,
         *columns,
@@ -48,6 +44,12 @@ def _index(index: Index, table: sa.Table) -> sa.Index:
         postgresql_where=condition,
         sqlite_where=condition,
     )
+
+
+def _condition(column: sa.Column[Any], value: str | None) -> sa.ColumnElement[bool]:
+    if value == NULL:
+        return column.is_(None)
+    return column.is_not(None) if value is None else column == value
 
 
 def _table(spec: Table) -> sa.Table:

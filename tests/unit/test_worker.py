@@ -205,7 +205,7 @@ def test_finished_work_is_committed_in_groups(store: RowsOutboxStore) -> None:
     begun.pass_()
     more = [store.enqueue("k") for _ in range(6)]
     until(lambda: len(calls) == 7)
-    until(lambda: run.worker._outcomes.qsize() == 6)
+    until(lambda: run.worker._acknowledger.waiting == 6)
     first.set()
     until(lambda: ended(store, [one, *more]))
     run.stopped()
@@ -348,17 +348,29 @@ def test_inline_run_survives_the_same(store: RowsOutboxStore, asynchronous: bool
 
 
 def test_ctrl_c_is_not_the_items_failure(store: RowsOutboxStore) -> None:
-    """KeyboardInterrupt in a handler on the main thread ends the run, and hands the item back."""
+    """KeyboardInterrupt on the main thread ends the run, and hands back what is not finished."""
+    begun, go = Gate(), Gate()
 
-    def interrupted(one: OutboxItem) -> None:
-        raise KeyboardInterrupt
+    def handle(one: OutboxItem) -> None:
+        begun.set()
+        go.pass_()
 
+    claim = store.claim_batch
+
+    def interrupted(*args: Any, **options: Any) -> list[OutboxItem]:
+        if store.get(item_id).attempt_count:
+            begun.pass_()
+            raise KeyboardInterrupt
+        return claim(*args, **options)
+
+    store.claim_batch = interrupted  # type: ignore[method-assign]
     item_id = store.enqueue("k")
-    worker = Worker(store, [Handler("k", interrupted, inline=True)])
+    worker = Worker(store, [Handler("k", handle)], poll_seconds=0.01)
     with pytest.raises(KeyboardInterrupt):
         worker.run()
     found = item(store, item_id)
     assert (found.status, found.attempt_count) == (ItemStatus.PENDING, 0)
+    go.set()
 
 
 def test_a_failing_chore_runs_again(store: RowsOutboxStore) -> None:
@@ -551,7 +563,7 @@ def test_what_was_claimed_ahead_is_handed_back(store: RowsOutboxStore) -> None:
     for item_id in ids[10:]:
         found = item(store, item_id)
         assert (found.status, found.attempt_count) == (ItemStatus.PENDING, 0)
-        assert (found.lease_owner, found.lease_token) == (None, None)
+        assert (found.lease_owner, found.lease_expires_at) == (None, None)
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
@@ -681,7 +693,7 @@ def test_a_database_that_fails_for_a_while_loses_nothing(clock: FakeClock) -> No
     storage.is_down = True
     go.set()
     storage.failed.pass_()
-    until(lambda: all(task.ended for task in run.worker._held.values()))
+    until(lambda: all(task.ended for task in run.worker._held.tasks.values()))
     storage.is_down = False
     until(lambda: ended(store, ids))
     ids += [store.enqueue("k")]
@@ -725,7 +737,7 @@ def test_a_stop_while_the_database_is_down(
     begun.pass_()
     storage.is_down = True
     go.set()
-    until(lambda: run.worker._outcomes.empty())
+    until(lambda: run.worker._acknowledger.waiting == 0)
     worker = run.stopped()
     assert worker.stats.completed == 0
     assert "could not be recorded" in caplog.text

@@ -1,9 +1,16 @@
 """The models: the kernel's tables, and what only the Django host has."""
 
+from automate_django.models.api import ApiToken, IdempotencyRecord
+from automate_django.models.audit import AuditEntry, StagedImport
+from automate_django.models.definitions import WorkflowDocument, WorkflowStamp, WorkflowVersion
 from automate_django.models.kernel import (
+    OutboxActivity,
     OutboxItem,
     OutboxLane,
+    OutboxLimit,
     OutboxPause,
+    OutboxSlot,
+    OutboxWorker,
     UniqueIfSet,
     WebhookDelivery,
     WorkflowDefinition,
@@ -11,15 +18,28 @@ from automate_django.models.kernel import (
     WorkflowSchedule,
     WorkflowStep,
 )
+from automate_django.models.tasks import TaskResult
 
 __all__ = [
+    "ApiToken",
+    "AuditEntry",
+    "IdempotencyRecord",
+    "OutboxActivity",
     "OutboxItem",
     "OutboxLane",
+    "OutboxLimit",
     "OutboxPause",
+    "OutboxSlot",
+    "OutboxWorker",
+    "StagedImport",
+    "TaskResult",
     "WebhookDelivery",
     "WorkflowDefinition",
+    "WorkflowDocument",
     "WorkflowExecution",
     "WorkflowSchedule",
+    "WorkflowStamp",
     "WorkflowStep",
+    "WorkflowVersion",
     "UniqueIfSet",
 ]

@@ -15,9 +15,13 @@ from django.db import models
 from django.db.models import Q
 
 __all__ = [
+    "OutboxActivity",
     "OutboxItem",
     "OutboxLane",
+    "OutboxLimit",
     "OutboxPause",
+    "OutboxSlot",
+    "OutboxWorker",
     "WebhookDelivery",
     "WorkflowDefinition",
     "WorkflowExecution",
@@ -77,17 +81,27 @@ class OutboxItem(models.Model):
     created_at = models.DateTimeField()
     updated_at = models.DateTimeField()
     completed_at = models.DateTimeField(null=True)
+    concurrency_key = models.CharField(max_length=200, null=True)
+    concurrency_limit = models.IntegerField(null=True)
 
     class Meta:
         db_table = "automate_outbox"
+        permissions = [
+            ("operate_outbox", "Can see and steer the outbox of all tenants"),
+        ]
         constraints = [
             UniqueIfSet(fields=["idempotency_key"], name="automate_outbox_idempotency"),
         ]
         indexes = [
             models.Index(
-                fields=["sort_at", "id"],
+                fields=["kind", "sort_at", "id"],
                 name="automate_outbox_ready",
-                condition=Q(waiting_for="worker"),
+                condition=Q(waiting_for="worker", tenant_id__isnull=True),
+            ),
+            models.Index(
+                fields=["kind", "tenant_id", "sort_at", "id"],
+                name="automate_outbox_shared",
+                condition=Q(waiting_for="worker", tenant_id__isnull=False),
             ),
             models.Index(
                 fields=["next_attempt_at"],
@@ -106,6 +120,14 @@ class OutboxItem(models.Model):
             ),
             models.Index(
                 fields=["id"], name="automate_outbox_failed", condition=Q(status="FAILED")
+            ),
+            models.Index(
+                fields=["concurrency_key", "kind", "id"],
+                name="automate_outbox_concurrency",
+                condition=Q(concurrency_key__isnull=False, waiting_for="key"),
+            ),
+            models.Index(
+                fields=["id"], name="automate_outbox_cancel", condition=Q(waiting_for="cancel")
             ),
         ]
 
@@ -127,6 +149,44 @@ class OutboxLane(models.Model):
 
     def __str__(self) -> str:
         return self.ordering_key
+
+
+class OutboxSlot(models.Model):
+    """A place that an item has taken among those of its concurrency key."""
+
+    id = models.CharField(max_length=255, primary_key=True)
+    concurrency_key = models.CharField(max_length=200)
+    item_id = models.UUIDField()
+    lease_token = models.UUIDField()
+
+    class Meta:
+        db_table = "automate_outbox_slot"
+        indexes = [
+            models.Index(fields=["concurrency_key"], name="automate_outbox_slot_key"),
+            models.Index(fields=["item_id"], name="automate_outbox_slot_item"),
+        ]
+
+    def __str__(self) -> str:
+        return self.id
+
+
+class OutboxLimit(models.Model):
+    """How many items of a kind may run at once, and how many may start in a time."""
+
+    kind = models.CharField(max_length=200, primary_key=True)
+    concurrency = models.IntegerField(null=True)
+    rate = models.IntegerField(null=True)
+    per_milliseconds = models.IntegerField()
+    burst = models.IntegerField(null=True)
+    declared = models.IntegerField()
+    full_at = models.DateTimeField()
+    updated_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "automate_outbox_limit"
+
+    def __str__(self) -> str:
+        return self.kind
 
 
 class OutboxPause(models.Model):
@@ -187,6 +247,11 @@ class WorkflowExecution(models.Model):
             models.Index(fields=["created_at"], name="automate_execution_recent"),
             models.Index(fields=["workflow", "created_at"], name="automate_execution_workflow"),
             models.Index(fields=["status", "created_at"], name="automate_execution_status"),
+            models.Index(
+                fields=["tenant_id", "created_at"],
+                name="automate_execution_tenant",
+                condition=Q(tenant_id__isnull=False),
+            ),
         ]
 
     def __str__(self) -> str:
@@ -211,6 +276,7 @@ class WorkflowStep(models.Model):
     output = models.JSONField(null=True)
     error_code = models.CharField(max_length=64, null=True)
     error = models.TextField(null=True)
+    trace = models.TextField(null=True)
     started_at = models.DateTimeField(null=True)
     next_attempt_at = models.DateTimeField(null=True)
     completed_at = models.DateTimeField(null=True)
@@ -256,3 +322,46 @@ class WorkflowSchedule(models.Model):
 
     def __str__(self) -> str:
         return self.id
+
+
+class OutboxWorker(models.Model):
+    """A worker, as it last told of itself."""
+
+    id = models.CharField(max_length=200, primary_key=True)
+    host = models.CharField(max_length=200)
+    pid = models.IntegerField()
+    started_at = models.DateTimeField()
+    seen_at = models.DateTimeField()
+    kinds = models.JSONField()
+    slots = models.IntegerField()
+    in_flight = models.IntegerField()
+    stopping = models.IntegerField()
+
+    class Meta:
+        db_table = "automate_worker"
+
+    def __str__(self) -> str:
+        return self.id
+
+
+class OutboxActivity(models.Model):
+    """What one worker did to items of one kind in one minute."""
+
+    id = models.UUIDField(primary_key=True)
+    at = models.DateTimeField()
+    worker_id = models.CharField(max_length=200)
+    kind = models.CharField(max_length=200)
+    completed = models.IntegerField()
+    retried = models.IntegerField()
+    failed = models.IntegerField()
+    lost = models.IntegerField()
+    run_times = models.JSONField()
+    wait_times = models.JSONField()
+
+    class Meta:
+        db_table = "automate_activity"
+        verbose_name_plural = "outbox activity"
+        indexes = [models.Index(fields=["at"], name="automate_activity_at")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.at:%Y-%m-%d %H:%M}"

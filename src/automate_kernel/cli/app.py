@@ -18,6 +18,7 @@ from automate_kernel.cli.commands import (
     plugins,
     run,
     secrets,
+    top,
     worker,
     workflow,
 )
@@ -57,6 +58,7 @@ def _root(
 
 
 for _subject in (
-    demo, run, worker, emit, workflow, executions, outbox, plugins, secrets, doctor, config, db,
+    demo, run, worker, emit, workflow, executions, outbox, top, plugins, secrets, doctor, config,
+    db,
 ):  # fmt: skip
     _subject.add_to(app)

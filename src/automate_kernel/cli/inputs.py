@@ -8,8 +8,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, NoReturn
 
-import typer
-
 from automate_kernel.cli.settings import meant
 from automate_kernel.errors import AutomateError, ConfigError
 
@@ -70,6 +68,8 @@ def confirm(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise ConfigError(f"{question} Nobody is there to ask", hint="add --yes")
+    import typer
+
     if not typer.confirm(question):
         raise typer.Exit(1)
 

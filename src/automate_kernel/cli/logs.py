@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
-__all__ = ["log_to_stderr", "redact_logs"]
+from automate_kernel.telemetry.logs import ContextFilter, JsonFormatter
 
+__all__ = ["log_to_stderr", "redact_logs"]
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
@@ -33,20 +34,28 @@ _FULL = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%d %
 
 
 def log_to_stderr(
-    level: str, filters: Sequence[logging.Filter] = (), *, brief: bool = False
+    level: str,
+    filters: Sequence[logging.Filter] = (),
+    *,
+    brief: bool = False,
+    format: str = "text",
 ) -> None:
     """
     Let everything of *level* and above be printed to standard error, through *filters*.
 
-    When *brief*, without time and traceback.
+    When *brief*, without time and traceback; with *format* ``json``, a document a line.
     """
     handler = _Handler(sys.stderr)
     handler.setFormatter(_Brief() if brief else _FULL)
+    if format == "json":
+        handler.setFormatter(JsonFormatter())
+        handler.addFilter(ContextFilter())
     root = logging.getLogger()
     # What hides secrets stays in place, whatever the level is changed to.
     kept = [one for each in root.handlers if type(each) is _Handler for one in each.filters]
     for each in (*kept, *filters):
-        handler.addFilter(each)
+        if not isinstance(each, ContextFilter):
+            handler.addFilter(each)
     # Only our own from before: a host's code may have added others.
     root.handlers[:] = [*(each for each in root.handlers if type(each) is not _Handler), handler]
     root.setLevel(level.upper())

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["STYLES", "Output", "ago", "as_json", "counted", "seconds", "time_of"]
+__all__ = ["STYLES", "Output", "ago", "aligned", "as_json", "counted", "seconds", "time_of"]
 
 STYLES = {
     "COMPLETED": "green",
@@ -65,6 +65,11 @@ class Output:
         if self.json:
             print(as_json(value))
 
+    def record(self, value: Any) -> None:
+        """Print *value* as JSON in a line of its own, if JSON was asked for."""
+        if self.json:
+            print(json.dumps(value, ensure_ascii=False, default=_plain), flush=True)
+
     def line(self, text: str = "", style: str | None = None) -> None:
         """Print a line, unless JSON was asked for."""
         if self.json:
@@ -90,7 +95,8 @@ class Output:
         elif self.terminal:
             self._boxed(columns, cells)
         else:
-            _aligned(columns, cells)
+            for line in aligned(columns, cells):
+                self.line(line)
 
     def _boxed(self, columns: Sequence[str], rows: list[list[str]]) -> None:
         from rich import box
@@ -131,12 +137,14 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _aligned(columns: Sequence[str], rows: list[list[str]]) -> None:
-    flat = [[cell.replace("\n", " ") for cell in row] for row in [list(columns), *rows]]
+def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a plain table."""
+    flat = [[cell.replace("\n", " ") for cell in row] for row in [columns, *rows]]
     widths = [max(len(row[index]) for row in flat) for index in range(len(columns))]
-    for row in flat:
-        text = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
-        print(text.rstrip())
+    return [
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in flat
+    ]
 
 
 def as_json(value: Any) -> str:

@@ -112,6 +112,8 @@ class Session:
             disabled=settings["disabled"],
             winners=settings["winners"],
             lease_seconds=settings["worker.lease_seconds"],
+            retention_seconds=settings["worker.retention_seconds"],
+            failed_retention_seconds=settings["worker.failed_retention_seconds"],
         )
         self._kernels.append(kernel)
         redact_logs(kernel)

@@ -87,8 +87,32 @@ SETTINGS: dict[str, Setting] = {
         _number("worker.poll_seconds", "float", 1.0, "How often to look for work.", 0.01),
         _number("worker.lease_seconds", "float", 300.0, "How long a claim holds.", 0.5),
         _number("worker.grace_seconds", "float", 30.0, "How long a stop waits for what runs."),
-        _number("worker.retention_seconds", "float", None, "When finished items are deleted."),
+        _number(
+            "worker.retention_seconds", "float", None,
+            "For how long what is COMPLETED is kept; 0 deletes it at once.",
+        ),
+        _number(
+            "worker.failed_retention_seconds", "float", None,
+            "For how long what FAILED or was CANCELLED is kept.",
+        ),
         Setting("worker.listen", "bool", True, "Whether to use LISTEN on PostgreSQL."),
+        Setting(
+            "worker.health_port",
+            "int",
+            None,
+            "Where a worker answers /healthz and /readyz.",
+            least=0,
+            most=65535,
+        ),
+        Setting(
+            "worker.metrics_port",
+            "int",
+            None,
+            "Where worker and serve answer /metrics.",
+            least=0,
+            most=65535,
+        ),
+        Setting("worker.probe_host", "text", "127.0.0.1", "The address of these two ports."),
         Setting("serve.host", "text", "127.0.0.1", "The address to listen on."),
         Setting("serve.port", "int", 8080, "The port; 0 takes a free one.", least=0, most=65535),
         _number("serve.processes", "int", 1, "Worker processes beside the receiver; 0 for none."),
@@ -106,6 +130,13 @@ SETTINGS: dict[str, Setting] = {
             "info",
             "What worker and serve log.",
             words=("debug", "info", "warning", "error"),
+        ),
+        Setting(
+            "log_format",
+            "text",
+            "text",
+            "How worker and serve log: text, or json with ids, a document a line.",
+            words=("text", "json"),
         ),
     )
 }

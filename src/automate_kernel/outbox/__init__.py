@@ -1,9 +1,12 @@
 """Reliable work in the host's own database: enqueue, claim, finish, recover."""
 
 from automate_kernel.outbox.chores import Chore
-from automate_kernel.outbox.handlers import Handler, Snooze
+from automate_kernel.outbox.handlers import Handler, Snooze, cancelling, draining
+from automate_kernel.outbox.histogram import percentile
 from automate_kernel.outbox.item import ItemStatus, NewItem, OutboxItem
+from automate_kernel.outbox.limits import Limit
 from automate_kernel.outbox.reaper import OutboxReaper
+from automate_kernel.outbox.reports import Activity, WorkerInfo
 from automate_kernel.outbox.retry import Backoff
 from automate_kernel.outbox.rows_store import (
     OptimisticClaimOutboxStore,
@@ -14,10 +17,12 @@ from automate_kernel.outbox.store import OutboxStats, OutboxStore, Outcome, Reap
 from automate_kernel.outbox.worker import Worker, WorkerStats
 
 __all__ = [
+    "Activity",
     "Backoff",
     "Chore",
     "Handler",
     "ItemStatus",
+    "Limit",
     "NewItem",
     "OptimisticClaimOutboxStore",
     "OutboxItem",
@@ -30,5 +35,9 @@ __all__ = [
     "SkipLockedClaimOutboxStore",
     "Snooze",
     "Worker",
+    "WorkerInfo",
     "WorkerStats",
+    "cancelling",
+    "draining",
+    "percentile",
 ]

@@ -20,11 +20,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Chore:
-    """Something to do every so often. An error is logged and the chore runs again next time."""
+    """
+    Something to do every so often. An error is logged and the chore runs again next time.
+
+    With *at_once* it is first done when the worker starts, else at some time after.
+    """
 
     name: str
     seconds: float
     run: Callable[[], Any]
+    at_once: bool = False
 
 
 class Chores:
@@ -37,8 +42,10 @@ class Chores:
     def run(self) -> None:
         """Work until the worker stops."""
         # Workers that were started together must not all reap at the same moment.
+        now = time.monotonic()
         due = {
-            chore.name: time.monotonic() + chore.seconds * random.random() for chore in self._chores
+            chore.name: now if chore.at_once else now + chore.seconds * random.random()
+            for chore in self._chores
         }
         while due and not self._stopping.wait(max(0.0, min(due.values()) - time.monotonic())):
             for chore in self._chores:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from automate_kernel.outbox import lanes
+from automate_kernel.outbox import lanes, slots
 from automate_kernel.outbox.item import (
     SECONDS_PER_PRIORITY,
     ItemStatus,
@@ -14,7 +14,7 @@ from automate_kernel.outbox.item import (
     bounded_seconds,
     storable,
 )
-from automate_kernel.outbox.leases import FREE, Lease, Leases, by_token, fence
+from automate_kernel.outbox.leases import Lease, Leases, by_token, fence
 from automate_kernel.outbox.store import Outcome
 from automate_kernel.storage.rows import Now, Plus, Rows, Where
 from automate_kernel.storage.tables import OUTBOX
@@ -26,6 +26,8 @@ class Finishing(Leases):
     """The part of `RowsOutboxStore` that finishes items."""
 
     on_failed: Callable[[Rows, OutboxItem], None] | None
+    on_cancelled: Callable[[Rows, OutboxItem], None] | None
+    retention_seconds: float | None
 
     def acknowledge(
         self, worker_id: str, outcomes: Sequence[Outcome], *, transaction: Any = None
@@ -36,38 +38,63 @@ class Finishing(Leases):
         with self.storage.begin(transaction) as rows:
             lost = self._settle(rows, worker_id, outcomes)
         if transaction is None:
-            # Its own claims alone: a late outcome must not make the store forget who holds it now.
-            self.forget(
-                outcome.item_id
-                for outcome in outcomes
-                if (lease := self._lease(outcome.item_id, worker_id))
-                and outcome.token in (None, lease.token)
-            )
+            leases = self._leases
+            for outcome in outcomes:
+                lease = leases.get(outcome.item_id)
+                # Its own claims alone: a late outcome must not make the store forget who holds it
+                # now.
+                if (
+                    lease is not None
+                    and lease.worker_id == worker_id
+                    and outcome.token in (None, lease.token)
+                ):
+                    leases.pop(outcome.item_id, None)
         return lost
 
     def _settle(self, rows: Rows, worker_id: str, outcomes: Sequence[Outcome]) -> set[str]:
         lost: set[str] = set()
         done: list[tuple[str, str]] = []
         left: list[tuple[str, str]] = []
+        slotted: list[tuple[str, str]] = []
+        completed = ItemStatus.COMPLETED
         for outcome in outcomes:
             lease = self._lease_for(rows, worker_id, outcome)
             if lease is None:
                 lost.add(outcome.item_id)
-            elif outcome.status is ItemStatus.COMPLETED:
+                continue
+            if outcome.status is completed:
                 done.append((outcome.item_id, lease.token))
             elif not self._settle_one(rows, lease, outcome):
                 lost.add(outcome.item_id)
-            if lease is not None and lease.ordering_key is not None:
+            if lease.ordering_key is not None:
                 left.append((lease.ordering_key, outcome.item_id))
+            elif lease.concurrency_key is not None:
+                slotted.append((lease.concurrency_key, outcome.item_id))
         lost |= self._complete(rows, done)
-        left = [pair for pair in left if pair[1] not in lost]
-        if left:
-            lanes.leave(rows, left)
+        self._leave(rows, left, slotted, lost)
         return lost
 
+    def _leave(
+        self,
+        rows: Rows,
+        left: list[tuple[str, str]],
+        slotted: list[tuple[str, str]],
+        lost: Collection[str] = (),
+    ) -> None:
+        """Free lanes and slots, of (key, item id) pairs, but not those of *lost* items."""
+        # Lanes first: who waits for a slot holds items that the next in a lane may be among.
+        if left := [pair for pair in left if pair[1] not in lost]:
+            lanes.leave(rows, left)
+        if slotted := [pair for pair in slotted if pair[1] not in lost]:
+            slots.leave(rows, slotted)
+
     def _lease_for(self, rows: Rows, worker_id: str, outcome: Outcome) -> Lease | None:
-        lease = self._lease(outcome.item_id, worker_id)
-        if lease is not None and outcome.token in (None, lease.token):
+        lease = self._leases.get(outcome.item_id)
+        if (
+            lease is not None
+            and lease.worker_id == worker_id
+            and outcome.token in (None, lease.token)
+        ):
             return lease
         if outcome.token is None:
             return None
@@ -78,8 +105,12 @@ class Finishing(Leases):
     def _complete(self, rows: Rows, done: list[tuple[str, str]]) -> set[str]:
         lost: set[str] = set()
         for token, ids in by_token(done):
+            if self.retention_seconds == 0:
+                lost.update(set(ids).difference(rows.remove(OUTBOX, fence(ids, token))))
+                continue
             changes = {
                 "status": ItemStatus.COMPLETED.value,
+                "waiting_for": None,  # it may have been asked to stop
                 "lease_expires_at": None,
                 "completed_at": Now(),
                 "updated_at": Now(),
@@ -89,46 +120,89 @@ class Finishing(Leases):
         return lost
 
     def _not_finished(
-        self, rows: Rows, ids: Sequence[str], token: str, status: ItemStatus
+        self, rows: Rows, ids: Sequence[str], token: str, *statuses: ItemStatus
     ) -> set[str]:
-        # The token stays on the finished row: it tells a repeated call (its reply was lost) from
-        # one by a worker whose lease was taken over.
+        # The token stays on the row until the next claim: it tells a repeated call (its reply was
+        # lost) from one by a worker whose lease was taken over.
         where = [
             Where("id", "in", ids),
             Where("lease_token", "eq", token),
-            Where("status", "eq", status.value),
+            Where("status", "in", [status.value for status in statuses]),
         ]
         return set(ids) - {row["id"] for row in rows.select(OUTBOX, where, columns=("id",))}
 
     def _settle_one(self, rows: Rows, lease: Lease, outcome: Outcome) -> bool:
-        status = outcome.status
-        if status is ItemStatus.RETRY and lease.attempt_count >= lease.max_attempts:
-            status = ItemStatus.FAILED
-        changes: dict[str, Any] = {"status": status.value, "updated_at": Now()}
-        if outcome.error_code is not None:
-            changes["last_error_code"] = storable(outcome.error_code, 64)
-            changes["last_error"] = storable(outcome.error or "")
+        fenced, again = fence([outcome.item_id], lease.token), outcome.status in _WAITS_AGAIN
+        status = _next_status(lease, outcome)
+        # One that is asked to stop does not wait again, nor does it fail for want of attempts.
+        held = [*fenced, Where("waiting_for", "eq", None)] if again else fenced
+        if not rows.update(OUTBOX, held, _changes(lease, outcome, status)):
+            if not again or not rows.update(OUTBOX, fenced, _ended(outcome, ItemStatus.CANCELLED)):
+                recorded = [status]
+                if again:
+                    waits = _WAITS_AGAIN if status in _WAITS_AGAIN else (status,)
+                    recorded = [*waits, ItemStatus.CANCELLED]
+                return not self._not_finished(rows, [outcome.item_id], lease.token, *recorded)
+            status = ItemStatus.CANCELLED
         if status is ItemStatus.FAILED:
-            changes |= {"lease_expires_at": None, "completed_at": Now()}
-        else:
-            changes |= {**FREE, **due_changes(outcome.next_attempt, lease.priority)}
-        if status is ItemStatus.PENDING:
-            changes["attempt_count"] = Plus(-1)
-            changes["status"] = (
-                ItemStatus.PENDING if lease.attempt_count <= 1 else ItemStatus.RETRY
-            ).value
-        if rows.update(OUTBOX, fence([outcome.item_id], lease.token), changes) == 0:
-            return status is ItemStatus.FAILED and not self._not_finished(
-                rows, [outcome.item_id], lease.token, status
-            )
-        if status is ItemStatus.FAILED:
-            self._tell_failed(rows, outcome.item_id)
+            self._tell(rows, outcome.item_id, self.on_failed)
+        elif status is ItemStatus.CANCELLED:
+            self._tell(rows, outcome.item_id, self.on_cancelled)
         return True
 
-    def _tell_failed(self, rows: Rows, item_id: str) -> None:
-        if self.on_failed is not None:
+    def _tell(
+        self, rows: Rows, item_id: str, whom: Callable[[Rows, OutboxItem], None] | None
+    ) -> None:
+        if whom is not None:
             row = rows.select(OUTBOX, [Where("id", "eq", item_id)])[0]
-            self.on_failed(rows, OutboxItem.from_row(row))
+            whom(rows, OutboxItem.from_row(row))
+
+
+_WAITS_AGAIN = (ItemStatus.RETRY, ItemStatus.PENDING)
+
+
+def _next_status(lease: Lease, outcome: Outcome) -> ItemStatus:
+    if outcome.status is ItemStatus.RETRY and lease.attempt_count >= lease.max_attempts:
+        return ItemStatus.FAILED
+    if outcome.status is ItemStatus.PENDING and lease.attempt_count > 1:
+        return ItemStatus.RETRY
+    return outcome.status
+
+
+def _changes(lease: Lease, outcome: Outcome, status: ItemStatus) -> dict[str, Any]:
+    if status not in _WAITS_AGAIN:
+        return _ended(outcome, status)
+    changes: dict[str, Any] = {
+        "status": status.value,
+        **_error(outcome),
+        "updated_at": Now(),
+        "lease_owner": None,
+        "lease_expires_at": None,
+        **due_changes(outcome.next_attempt, lease.priority),
+    }
+    if outcome.status is ItemStatus.PENDING:
+        changes["attempt_count"] = Plus(-1)
+    return changes
+
+
+def _ended(outcome: Outcome, status: ItemStatus) -> dict[str, Any]:
+    return {
+        "status": status.value,
+        "waiting_for": None,
+        **_error(outcome),
+        "lease_expires_at": None,
+        "completed_at": Now(),
+        "updated_at": Now(),
+    }
+
+
+def _error(outcome: Outcome) -> dict[str, str]:
+    if outcome.error_code is None:
+        return {}
+    return {
+        "last_error_code": storable(outcome.error_code, 64),
+        "last_error": storable(outcome.error or ""),
+    }
 
 
 def due_changes(next_attempt: float | datetime, priority: int) -> dict[str, Any]:

@@ -6,14 +6,16 @@ import asyncio
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+from automate_kernel.context import handled_item
 from automate_kernel.errors import AutomateError, ConfigError, LeaseLostError, StorageError
 from automate_kernel.outbox.item import ItemStatus, OutboxItem, bounded_seconds
+from automate_kernel.outbox.limits import Limit
 from automate_kernel.outbox.retry import Backoff
 from automate_kernel.outbox.store import OutboxStore, Outcome
 
@@ -23,6 +25,8 @@ __all__ = [
     "Result",
     "Snooze",
     "aexecute",
+    "cancelling",
+    "declare_limits",
     "drained_by",
     "draining",
     "execute",
@@ -42,24 +46,52 @@ class Snooze:
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """Returned by a handler that has recorded the item's outcome itself, in its own transaction."""
+    """
+    Returned by a handler that has recorded the item's outcome itself, in its own transaction.
+
+    *outcome* is what it recorded; None for success.
+    """
+
+    outcome: Outcome | None = None
 
 
 Result = Outcome | Acknowledged | None
 """What a handler's run came to; None if its lease was lost, so that nothing may be recorded."""
 
-_draining: ContextVar[Callable[[], bool]] = ContextVar("automate_draining", default=lambda: False)
+
+def _never() -> bool:
+    return False
+
+
+_Asked = Callable[[], bool]
+_draining: ContextVar[tuple[_Asked, _Asked]] = ContextVar(
+    "automate_draining", default=(_never, _never)
+)
 
 
 def draining() -> bool:
-    """Whether the worker that runs this handler is stopping, so that long work should pause."""
-    return _draining.get()()
+    """
+    Whether this handler should pause at the next good moment, and return `Snooze`.
+
+    The worker that runs it is stopping, or its item is `cancelling`.
+    """
+    return any(asked() for asked in _draining.get())
+
+
+def cancelling() -> bool:
+    """
+    Whether somebody has cancelled the item that this handler works on.
+
+    Nothing stops a ``def`` handler by force; one that runs for long looks here, and returns
+    `Snooze` or raises. An ``async def`` handler is cancelled by its worker.
+    """
+    return _draining.get()[1]()
 
 
 @contextmanager
-def drained_by(stopping: Callable[[], bool]) -> Iterator[None]:
-    """Let `draining` ask *stopping* while the block runs, and nobody after it."""
-    token = _draining.set(stopping)
+def drained_by(stopping: _Asked, cancelled: _Asked = _never) -> Iterator[None]:
+    """Let `draining` and `cancelling` ask these while the block runs, and nobody after it."""
+    token = _draining.set((stopping, cancelled))
     try:
         yield
     finally:
@@ -71,10 +103,12 @@ class Handler:
     """
     A function for the items of one kind, and how to run it.
 
-    A ``def`` runs on a thread, or with *inline* in the loop that claims (for work of well under a
-    millisecond that never blocks); an ``async def`` runs on the worker's event loop. With
+    A ``def`` runs on a thread, or with *inline* one after another on a single thread (for work of
+    well under a millisecond that never blocks); an ``async def`` runs on the worker's event loop. With
     *transactional* it is called with the item and a transaction of the host's database, which
-    commits together with the item's completion.
+    commits together with the item's completion. *limit* is set when a worker starts, unless an
+    operator has set another. What *around* makes of an item is entered before the function is
+    called, and left after.
     """
 
     kind: str
@@ -82,6 +116,8 @@ class Handler:
     transactional: bool = False
     inline: bool = False
     backoff: Backoff = field(default_factory=Backoff)
+    limit: Limit | None = None
+    around: Callable[[OutboxItem], AbstractContextManager[Any]] | None = None
 
     def __post_init__(self) -> None:
         if self.asynchronous and (self.transactional or self.inline):
@@ -98,16 +134,38 @@ class Handler:
             getattr(function, "__call__", None)  # noqa: B004  (a callable object's own method)
         )
 
+    def call(self, item: OutboxItem, *transaction: Any) -> Any:
+        """Call the function."""
+        if self.around is None:
+            return self.function(item, *transaction)
+        with self.around(item):
+            return self.function(item, *transaction)
+
+    async def acall(self, item: OutboxItem) -> Any:
+        """Await the function."""
+        if self.around is None:
+            return await self.function(item)
+        with self.around(item):
+            return await self.function(item)
+
+
+def declare_limits(store: OutboxStore, handlers: Iterable[Handler]) -> None:
+    """Set the limits that *handlers* declare."""
+    limits = [handler.limit for handler in handlers if handler.limit is not None]
+    if limits:
+        store.declare_limits(limits)
+
 
 def execute(
     store: OutboxStore, worker_id: str, handler: Handler, item: OutboxItem, describe: Describe
 ) -> Result:
     """Run a handler, and return what to record."""
+    token = handled_item.set(item)
     try:
         if not handler.transactional:
-            return _outcome(store, item, handler.function(item))
+            return _outcome(store, item, handler.call(item))
         with store.transaction() as transaction:
-            outcome = _outcome(store, item, handler.function(item, transaction))
+            outcome = _outcome(store, item, handler.call(item, transaction))
             if isinstance(outcome, Outcome) and store.acknowledge(
                 worker_id, [outcome], transaction=transaction
             ):
@@ -118,18 +176,23 @@ def execute(
         if isinstance(error, KeyboardInterrupt) and main:
             raise  # Ctrl-C is meant for the program, not for the item that happened to run
         return failed(handler, item, error, describe)
+    finally:
+        handled_item.reset(token)
 
 
 async def aexecute(
     store: OutboxStore, handler: Handler, item: OutboxItem, describe: Describe
 ) -> Result:
     """`execute` for an ``async def`` handler. Cancellation passes through."""
+    token = handled_item.set(item)
     try:
-        return _outcome(store, item, await handler.function(item))
+        return _outcome(store, item, await handler.acall(item))
     except asyncio.CancelledError:
         raise
     except BaseException as error:  # SystemExit too: it would end the loop, and all work on it
         return failed(handler, item, error, describe)
+    finally:
+        handled_item.reset(token)
 
 
 def _outcome(store: OutboxStore, item: OutboxItem, result: Any) -> Outcome | Acknowledged:

@@ -12,13 +12,14 @@ from automate_kernel.outbox.handlers import (
     Handler,
     Result,
     aexecute,
+    declare_limits,
     drained_by,
     execute,
     failed,
 )
 from automate_kernel.outbox.item import OutboxItem
 from automate_kernel.outbox.stats import WorkerStats
-from automate_kernel.outbox.store import OutboxStore
+from automate_kernel.outbox.store import OutboxStore, Outcome
 from automate_kernel.outbox.worker import default_worker_id, describe_error
 
 __all__ = ["run_inline"]
@@ -44,7 +45,9 @@ def run_inline(
     """
     by_kind = {handler.kind: handler for handler in handlers}
     worker_id, stats = worker_id or default_worker_id(), WorkerStats()
+    declare_limits(store, by_kind.values())
     store.reap()  # what a process that died before this one held
+    overdue = False
     while True:
         waiting = store.claim_batch(worker_id, _BATCH, kinds=list(by_kind))
         if waiting:
@@ -60,12 +63,17 @@ def run_inline(
             finally:
                 if waiting:
                     store.release([item.id for item in waiting], worker_id)
+            overdue = False
             continue
         due = store.next_due_seconds()
-        if due is None or due <= 0 or due > patience:
+        # What became due since the claim is for the next one. If it is due after that too, it is
+        # for somebody else.
+        if due is None or due > patience or (due <= 0 and overdue):
             return stats
-        sleep(due)
-        patience -= due
+        overdue = due <= 0
+        if due > 0:
+            sleep(due)
+            patience -= due
 
 
 def _run(
@@ -83,7 +91,7 @@ def _run(
 
 def _record(store: OutboxStore, worker_id: str, result: Result, stats: WorkerStats) -> None:
     if isinstance(result, Acknowledged):
-        stats.completed += 1
+        stats.count(result.outcome or Outcome(""))
     elif result is None or store.acknowledge(worker_id, [result]):
         stats.lost += 1
     else:

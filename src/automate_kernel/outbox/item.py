@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import time
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from typing import Any
 
 from automate_kernel.errors import PayloadError
 from automate_kernel.storage.rows import Now, Row
-from automate_kernel.storage.sql import JsonText
+from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.tables import OUTBOX, TABLES
 
 __all__ = [
@@ -43,9 +44,14 @@ SECONDS_PER_PRIORITY = 3600
 MAX_PRIORITY = 32_767
 MAX_DEPTH = 100
 MAX_ATTEMPTS = 2_147_483_647
+MAX_CONCURRENCY = 10_000
 MAX_DELAY_SECONDS = 100 * 365.25 * 86_400
 # What every database's timestamps can hold, and some years less for the priority.
 MIN_YEAR, MAX_YEAR = 1100, 9900
+
+
+_NOW = Now()
+_NO_HEADERS = JsonText("{}")
 
 
 class ItemStatus(str, Enum):
@@ -71,7 +77,8 @@ class OutboxItem:
     One unit of work, as it stood when it was read.
 
     `attempt_count` counts the attempts begun, the current one included. `waiting_for` says what a
-    waiting item waits for: ``worker``, ``time``, ``key`` (its ordering key) or ``resume``.
+    waiting item waits for: ``worker``, ``time``, ``key`` (its ordering or concurrency key) or
+    ``resume``; on a running one ``cancel`` says that it is asked to stop.
     """
 
     id: str
@@ -96,17 +103,33 @@ class OutboxItem:
     created_at: datetime
     updated_at: datetime
     completed_at: datetime | None
+    concurrency_key: str | None = None
+    concurrency_limit: int | None = None
 
     @classmethod
     def from_row(cls, row: Row) -> OutboxItem:
         """The item that a row of the outbox table holds."""
         item = cls(**row)
         item.status = ItemStatus(item.status)
-        if item.tenant_id is not None:
-            prefix = len(_scoped("", item.tenant_id) or "")
-            item.idempotency_key = item.idempotency_key and item.idempotency_key[prefix:]
-            item.ordering_key = item.ordering_key and item.ordering_key[prefix:]
-        return item
+        return item._unscoped()
+
+    @classmethod
+    def claimed(cls, row: Row, worker_id: str, token: str) -> OutboxItem:
+        """The item of a row as a claim reads it, with what the claim has written."""
+        item = cls(
+            status=ItemStatus.RUNNING, waiting_for=None, lease_owner=worker_id,
+            lease_token=token, completed_at=None, **row,
+        )  # fmt: skip
+        return item if item.tenant_id is None else item._unscoped()
+
+    def _unscoped(self) -> OutboxItem:
+        """Itself, with its keys as they were given."""
+        if self.tenant_id is not None:
+            prefix = len(_scoped("", self.tenant_id) or "")
+            self.idempotency_key = self.idempotency_key and self.idempotency_key[prefix:]
+            self.ordering_key = self.ordering_key and self.ordering_key[prefix:]
+            self.concurrency_key = self.concurrency_key and self.concurrency_key[prefix:]
+        return self
 
     def __repr__(self) -> str:
         # Without payload and error text: a repr ends in logs.
@@ -122,8 +145,9 @@ class NewItem:
 
     *delay* (seconds, or a timedelta) counts on the database's clock; *run_at* is an instant.
     A higher *priority* goes first; a point is worth an hour of waiting, so that nothing starves.
-    Of items with one *ordering_key* only one runs at a time, in the order of enqueueing. A second
-    item with the same *idempotency_key* is not added.
+    Of items with one *ordering_key* only one runs at a time, in the order of enqueueing. Of those
+    with one *concurrency_key*, whatever their kinds, at most *concurrency_limit* run at once. A
+    second item with the same *idempotency_key* is not added.
     """
 
     kind: str
@@ -137,17 +161,19 @@ class NewItem:
     ordering_key: str | None = None
     headers: Mapping[str, Any] = field(default_factory=dict)
     id: str = ""
+    concurrency_key: str | None = None
+    concurrency_limit: int | None = None
 
     def to_row(self) -> Row:
         """The new row of the outbox table; raises `PayloadError` for what can't be stored."""
         self._check()
         due, sort = self._times()
         later = self.run_at is not None or due.offset > 0
-        return {
+        row = {
             "id": self.id or new_id(),
             "kind": self.kind,
             "payload": encode_json(self.payload, "payload"),
-            "headers": encode_json(dict(self.headers), "headers"),
+            "headers": encode_json(dict(self.headers), "headers") if self.headers else _NO_HEADERS,
             "status": ItemStatus.PENDING.value,
             "waiting_for": "time" if later else "worker",
             "priority": self.priority,
@@ -161,8 +187,15 @@ class NewItem:
             "created_at": Now(),
             "updated_at": Now(),
         }
+        if self.concurrency_key is not None:
+            # Not written for the others, which are nearly all of them.
+            row["concurrency_key"] = _scoped(self.concurrency_key, self.tenant_id)
+            row["concurrency_limit"] = self.concurrency_limit
+        return row
 
     def _times(self) -> tuple[Now, Now | datetime]:
+        if not self.delay and not self.priority and self.run_at is None:
+            return _NOW, _NOW
         due = Now(seconds(self.delay))
         ahead = self.priority * SECONDS_PER_PRIORITY
         if self.run_at is not None:
@@ -174,18 +207,36 @@ class NewItem:
             raise PayloadError("an item needs a kind", hint="name what handles it")
         for name in ("kind", "tenant_id"):
             check_text(getattr(self, name), name)
-        for name in ("idempotency_key", "ordering_key"):
+        for name in ("idempotency_key", "ordering_key", "concurrency_key"):
             check_text(_scoped(getattr(self, name), self.tenant_id), name)
-        if self.run_at is not None and self.run_at.tzinfo is None:
-            raise PayloadError("run_at has no time zone", hint="pass an aware datetime")
-        if self.run_at is not None and not MIN_YEAR <= self.run_at.year <= MAX_YEAR:
-            raise PayloadError(f"run_at is not in the years {MIN_YEAR} to {MAX_YEAR}")
-        if not abs(seconds(self.delay)) <= MAX_DELAY_SECONDS:  # so that NaN is refused too
+        if self.run_at is not None:
+            _check_instant(self.run_at)
+        if self.delay and not abs(seconds(self.delay)) <= MAX_DELAY_SECONDS:  # so that NaN is refused too
             raise PayloadError(f"the delay {self.delay} is beyond a hundred years")
         if abs(self.priority) > MAX_PRIORITY:
             raise PayloadError(f"priority {self.priority} is beyond ±{MAX_PRIORITY}")
+        self._check_concurrency()
         if not 1 <= self.max_attempts <= MAX_ATTEMPTS:
             raise PayloadError(f"max_attempts must be from 1 to {MAX_ATTEMPTS}")
+
+    def _check_concurrency(self) -> None:
+        key, limit = self.concurrency_key, self.concurrency_limit
+        if (key is None) != (limit is None):
+            raise PayloadError("concurrency_key and concurrency_limit go together")
+        if limit is not None and not 1 <= limit <= MAX_CONCURRENCY:
+            raise PayloadError(f"concurrency_limit must be from 1 to {MAX_CONCURRENCY}")
+        if key is not None and self.ordering_key is not None:
+            raise PayloadError(
+                "an item has an ordering_key or a concurrency_key, not both",
+                hint="an ordering_key lets one run at a time already",
+            )
+
+
+def _check_instant(run_at: datetime) -> None:
+    if run_at.tzinfo is None:
+        raise PayloadError("run_at has no time zone", hint="pass an aware datetime")
+    if not MIN_YEAR <= run_at.year <= MAX_YEAR:
+        raise PayloadError(f"run_at is not in the years {MIN_YEAR} to {MAX_YEAR}")
 
 
 def seconds(delay: float | timedelta) -> float:
@@ -223,12 +274,17 @@ def new_id() -> str:
     stamp = max((now // 1_000_000 << 12) | (now % 1_000_000 * 4096 // 1_000_000), _last + 1)
     _last = stamp
     value = (stamp >> 12) << 80 | 0x7 << 76 | (stamp & 0xFFF) << 64
-    value |= 0b10 << 62 | int.from_bytes(os.urandom(8), "big") >> 2
+    value |= 0b10 << 62 | _random.getrandbits(62)
     text = f"{value:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 _last = 0
+# Of our own, so that nobody's `random.seed` makes two processes count alike; and new in a child,
+# which would go on with its parent's numbers. An id need not be hard to guess.
+_random = random.Random()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_random.seed)
 
 # What PostgreSQL can't hold in text or jsonb, though Python can: NUL, and half a surrogate pair.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -238,7 +294,7 @@ _UNSTORABLE_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 def encode_json(value: Any, name: str, limit: int = MAX_PAYLOAD_BYTES) -> JsonText:
     """*value* as JSON that every database here can store; raises `PayloadError` naming *name*."""
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = _encode(value)
     except ValueError as error:
         # json's own text may show the value, so only the known reasons are passed on.
         reason = "circular reference" if "ircular" in str(error) else "NaN or infinity"
@@ -249,22 +305,34 @@ def encode_json(value: Any, name: str, limit: int = MAX_PAYLOAD_BYTES) -> JsonTe
             hint="pass dicts, lists, strings, numbers, booleans and None",
         ) from None
     # What can be written at the bottom of one stack must be readable at the bottom of any other.
-    if text.count("[") + text.count("{") > MAX_DEPTH and _too_deep(value):
+    length = len(text)
+    # Cheap tests first, each of which clears nearly every payload of what a costly one looks for.
+    if length > 2 * MAX_DEPTH and _brackets(text) > MAX_DEPTH and _too_deep(value):
         raise PayloadError(
             f"the {name} is nested deeper than {MAX_DEPTH} levels",
             hint="flatten it, or pass it as a string of JSON",
         )
-    if _UNSTORABLE.search(text) or _UNSTORABLE_ESCAPE.search(text):
+    ascii_only = text.isascii()
+    if (not ascii_only and _UNSTORABLE.search(text)) or (
+        "\\u0000" in text and _UNSTORABLE_ESCAPE.search(text)
+    ):
         raise PayloadError(
             f"the {name} can't be stored: it holds a NUL character or half a surrogate pair",
             hint="remove or encode it, as base64 say",
         )
-    if len(text) > limit or len(text.encode()) > limit:
+    if length > limit or (not ascii_only and len(text.encode()) > limit):
         raise PayloadError(
             f"the {name} is too long: over {limit:,} bytes of JSON",
             hint="store the data elsewhere and pass a reference",
         )
     return JsonText(text)
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+def _brackets(text: str) -> int:
+    return text.count("[") + text.count("{")
 
 
 def _too_deep(value: Any) -> bool:
@@ -281,13 +349,18 @@ def _too_deep(value: Any) -> bool:
     return True
 
 
+_LENGTHS = {column.name: column.length for column in TABLES[OUTBOX].columns if column.length}
+
+
 def check_text(value: str | None, column: str) -> None:
     """Raise `PayloadError` if *value* doesn't fit the outbox's text column."""
     if value is None:
         return
-    length = TABLES[OUTBOX].column(column).length
+    length = _LENGTHS[column]
     if len(value) > length:
         raise PayloadError(f"{column} is too long: {len(value)} characters of at most {length}")
+    if value.isascii() and "\x00" not in value:
+        return
     if _UNSTORABLE.search(value):
         raise PayloadError(f"{column} holds a NUL character or half a surrogate pair")
 

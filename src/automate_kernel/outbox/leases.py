@@ -27,6 +27,7 @@ class Lease:
     priority: int
     attempt_count: int
     max_attempts: int
+    concurrency_key: str | None = None
 
     @classmethod
     def of(cls, row: Row, worker_id: str, token: str) -> Lease:
@@ -38,6 +39,7 @@ class Lease:
             row["priority"],
             row["attempt_count"],
             row["max_attempts"],
+            row["concurrency_key"],
         )
 
 

@@ -1,4 +1,4 @@
-"""Where handlers run: in the claiming loop, on threads, or on an event loop."""
+"""Where handlers run: on threads, on an event loop, or one after another on one thread."""
 
 from __future__ import annotations
 
@@ -28,18 +28,23 @@ _STOP_SECONDS = 10.0
 class Task:
     """An item that this worker holds: waiting for a slot, or running."""
 
-    __slots__ = ("cancel", "ended", "item", "lost", "started_at")
+    __slots__ = ("asked", "cancel", "claimed_at", "ended", "ended_at", "item", "lost", "started_at")
 
-    def __init__(self, item: OutboxItem) -> None:
+    def __init__(self, item: OutboxItem, claimed_at: float = 0.0) -> None:
         self.item = item
+        self.claimed_at = claimed_at
         self.started_at: float | None = None
+        self.ended_at: float | None = None
         self.lost = False
         """Whether its lease is gone, so that it must not begin, and what it gives is dropped."""
+        self.asked = False
+        """Whether it is asked to stop, since it was cancelled while it ran."""
         self.ended = False
         self.cancel: Callable[[], Any] | None = None
 
 
 Run = Callable[[Task], Result]
+RunAll = Callable[[Sequence[Task]], None]
 Done = Callable[[Task, Result], None]
 
 
@@ -59,23 +64,57 @@ class Pool(Protocol):
 
 
 class InlinePool:
-    """Runs handlers one after another in the thread that calls `start`."""
+    """
+    Runs handlers one after another on one thread, a batch at a time.
 
-    def __init__(self, kinds: Sequence[str], batch: int, run: Run, done: Done) -> None:
+    While a batch runs, the next is claimed, so that neither waits for the other.
+    """
+
+    def __init__(
+        self, kinds: Sequence[str], batch: int, run_all: RunAll, room: Callable[[], None]
+    ) -> None:
         self.kinds = kinds
-        self._batch, self._run, self._done = batch, run, done
+        self._batch, self._run_all, self._room = batch, run_all, room
+        self._queue: SimpleQueue[Sequence[Task] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._batches = 0
+        self._lock = threading.Lock()
+        self._mean_seconds = _AHEAD_SECONDS / 10  # so that the first claims are small
 
     def free(self) -> int:
-        """A batch: the last one is finished when `start` returns."""
-        return self._batch
+        """A batch while at most one is at hand; what is sure to run soon, if handlers are slow."""
+        soon = int(_AHEAD_SECONDS / self._mean_seconds)
+        if self._batches >= (2 if soon >= self._batch else 1):
+            return 0
+        return min(self._batch, max(1, soon))
 
     def start(self, tasks: Sequence[Task]) -> None:
-        """Run all of them now."""
-        for task in tasks:
-            self._done(task, None if task.lost else self._run(task))
+        """Queue them as one batch."""
+        if not tasks:
+            return
+        with self._lock:
+            self._batches += 1
+        self._queue.put(tasks)
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._serve, name="automate-inline", daemon=True
+            )
+            self._thread.start()
+
+    def _serve(self) -> None:
+        while (tasks := self._queue.get()) is not None:
+            started_at = time.monotonic()
+            self._run_all(tasks)
+            took = max(time.monotonic() - started_at, 1e-6) / len(tasks)
+            self._mean_seconds += (took - self._mean_seconds) * 0.5
+            with self._lock:
+                self._batches -= 1
+            self._room()
 
     def stop(self) -> None:
-        """Do nothing."""
+        """End the thread once it is through with what it runs."""
+        if self._thread is not None:
+            self._queue.put(None)
 
 
 class ThreadPool:
@@ -201,7 +240,9 @@ def pools_for(
     batch: int,
     run: Run,
     arun: Callable[[Task], Any],
+    run_all: RunAll,
     done: Done,
+    room: Callable[[], None],
 ) -> list[Pool]:
     """The pools that these handlers need."""
     inline = [one.kind for one in handlers if one.inline]
@@ -209,7 +250,7 @@ def pools_for(
     threads = [one.kind for one in handlers if not one.inline and not one.asynchronous]
     pools: list[Pool] = []
     if inline:
-        pools.append(InlinePool(inline, batch, run, done))
+        pools.append(InlinePool(inline, batch, run_all, room))
     if threads:
         pools.append(ThreadPool(threads, slots, run, done))
     if loop:

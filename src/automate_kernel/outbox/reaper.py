@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from automate_kernel.outbox.store import OutboxStore
+from collections.abc import Callable
+from typing import Any
+
+from automate_kernel.outbox.store import OutboxStore, ReapResult
 
 __all__ = ["OutboxReaper"]
 
@@ -12,19 +15,29 @@ class OutboxReaper:
     Puts items whose lease ended back to wait, or fails them if their attempts are spent.
 
     *stale_threshold_seconds* counts from the last renewal of the lease. It can wait longer than
-    the lease but never rescues an item whose lease still runs.
+    the lease but never rescues an item whose lease still runs. *on_reaped* is told of each batch
+    that was recovered.
     """
 
-    def __init__(self, store: OutboxStore, *, stale_threshold_seconds: float = 600) -> None:
+    def __init__(
+        self,
+        store: OutboxStore,
+        *,
+        stale_threshold_seconds: float = 600,
+        on_reaped: Callable[[ReapResult], Any] | None = None,
+    ) -> None:
         self.store = store
         self.stale_threshold_seconds = stale_threshold_seconds
+        self.on_reaped = on_reaped
 
     def reap_stale_items(self, batch: int = 500) -> int:
         """Recover all stale items, *batch* in a transaction; returns how many there were."""
         grace = max(0.0, self.stale_threshold_seconds - self.store.lease_seconds)
         total = 0
-        while reaped := len(self.store.reap(batch, grace_seconds=grace)):
+        while reaped := len(result := self.store.reap(batch, grace_seconds=grace)):
             total += reaped
+            if self.on_reaped is not None:
+                self.on_reaped(result)
             if reaped < batch:
                 break
         return total

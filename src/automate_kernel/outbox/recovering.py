@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from automate_kernel.outbox import lanes
+from automate_kernel.outbox import lanes, slots
 from automate_kernel.outbox.finishing import Finishing, due_changes
 from automate_kernel.outbox.item import ItemStatus, OutboxItem
 from automate_kernel.outbox.leases import FREE, fence
@@ -30,39 +30,42 @@ class Recovering(Finishing):
                 OUTBOX, [over], order_by=("lease_expires_at",), limit=limit, lock=True,
                 skip_locked=True,
             )  # fmt: skip
-            for row in stale:
-                self._reap_one(rows, row, over, result)
-            reaped = [*result.retried, *result.failed]
-            keyed = [(item.ordering_key, item.id) for item in reaped if item.ordering_key]
-            if keyed:
-                lanes.leave(rows, keyed)
+            # The keys as they are stored: those of items lack their tenant's part.
+            reaped = [row for row in stale if self._reap_one(rows, row, over, result)]
+            self._leave(
+                rows,
+                [(row["ordering_key"], row["id"]) for row in reaped if row["ordering_key"]],
+                [(row["concurrency_key"], row["id"]) for row in reaped if row["concurrency_key"]],
+            )
             lanes.mend(rows)
+            slots.mend(rows)
         return result
 
-    def _reap_one(self, rows: Rows, row: Row, over: Where, result: ReapResult) -> None:
-        spent = row["attempt_count"] >= row["max_attempts"]
+    def _reap_one(self, rows: Rows, row: Row, over: Where, result: ReapResult) -> bool:
+        ended, whom = None, None
+        if row["waiting_for"] == "cancel":
+            ended, whom = ItemStatus.CANCELLED, self.on_cancelled
+        elif row["attempt_count"] >= row["max_attempts"]:
+            ended, whom = ItemStatus.FAILED, self.on_failed
+        # The token goes: what comes late from the lost worker must not pass for a repeat.
         changes: dict[str, Any] = {
             "last_error_code": "LEASE_EXPIRED",
             "last_error": f"worker {row['lease_owner']} did not finish in time, or died",
             "updated_at": Now(),
+            **FREE,
         }
-        if spent:
-            changes |= {"status": ItemStatus.FAILED.value, "completed_at": Now()}
-            # The token goes: what comes late from the lost worker must not pass for a repeat.
-            changes |= FREE
+        if ended is not None:
+            changes |= {"status": ended.value, "completed_at": Now(), "waiting_for": None}
         else:
             delay = self.backoff.delay(row["attempt_count"])
-            changes |= {
-                "status": ItemStatus.RETRY.value,
-                **FREE,
-                **due_changes(delay, row["priority"]),
-            }
+            changes |= {"status": ItemStatus.RETRY.value, **due_changes(delay, row["priority"])}
         # Decided from the row alone, and again when it is written: without row locks its holder
         # may have renewed or finished it in between.
         where = [*fence([row["id"]], row["lease_token"]), over]
         if not rows.update(OUTBOX, where, changes):
-            return
+            return False
         item = OutboxItem.from_row(rows.select(OUTBOX, [Where("id", "eq", row["id"])])[0])
-        (result.failed if spent else result.retried).append(item)
-        if spent and self.on_failed is not None:
-            self.on_failed(rows, item)
+        result.add(item)
+        if whom is not None:
+            whom(rows, item)
+        return True

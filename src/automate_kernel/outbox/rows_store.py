@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from automate_kernel.errors import StorageError
-from automate_kernel.outbox import lanes
+from automate_kernel.outbox import lanes, slots
 from automate_kernel.outbox.control import Control, next_due
 from automate_kernel.outbox.item import (
     ItemStatus,
@@ -17,8 +18,13 @@ from automate_kernel.outbox.item import (
     new_id,
 )
 from automate_kernel.outbox.leases import FREE, Lease
+from automate_kernel.outbox.limits import Limiting
 from automate_kernel.outbox.recovering import Recovering
+from automate_kernel.outbox.registry import Registry
+from automate_kernel.outbox.retention import Retaining
 from automate_kernel.outbox.retry import Backoff
+from automate_kernel.outbox.sharing import Sharing
+from automate_kernel.outbox.steering import Steering
 from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.storage.rows import Now, Plus, Row, Rows, Storage, Wakeup, Where
 from automate_kernel.storage.tables import OUTBOX, PAUSE
@@ -31,17 +37,27 @@ __all__ = [
 ]
 
 CHANNEL = "automate_outbox"
+# What a claim reads; the rest of an item is what the claim itself has written.
+CLAIMED = (
+    "id", "kind", "payload", "headers", "priority", "attempt_count", "max_attempts",
+    "next_attempt_at", "sort_at", "lease_expires_at", "idempotency_key", "tenant_id",
+    "ordering_key", "concurrency_key", "concurrency_limit", "last_error_code", "last_error",
+    "created_at", "updated_at",
+)  # fmt: skip
 # How many items that have become due one claim moves to the ready ones.
 _PROMOTE = 1000
 
 
-class RowsOutboxStore(Control, Recovering, OutboxStore):
+class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Registry, OutboxStore):
     """
     The outbox in a host's database.
 
     *backoff* delays items whose worker died. *on_failed* and *on_cancelled* are called with the
-    rows and the item, in the same transaction, when an item is given up or cancelled.
-    *control_seconds* is for how long a worker may not notice that a kind was paused elsewhere;
+    rows and the item, in the same transaction, when an item is given up or cancelled, and
+    *on_requeued* when it is to wait again; if that returns False, the item stays as it is.
+    What is COMPLETED is deleted *retention_seconds* later: 0 is at once, in the statement that
+    would record it, and None never. What is FAILED or CANCELLED goes after
+    *failed_retention_seconds*, by default never. *control_seconds* is for how long a worker may not notice that a kind was paused elsewhere;
     while it is busy, what has become due is looked for twenty times in that.
     """
 
@@ -55,7 +71,10 @@ class RowsOutboxStore(Control, Recovering, OutboxStore):
         backoff: Backoff | None = None,
         on_failed: Callable[[Rows, OutboxItem], None] | None = None,
         on_cancelled: Callable[[Rows, OutboxItem], None] | None = None,
+        on_requeued: Callable[[Rows, OutboxItem], bool] | None = None,
         control_seconds: float = 1.0,
+        retention_seconds: float | None = None,
+        failed_retention_seconds: float | None = None,
     ) -> None:
         if lease_seconds <= 0:
             raise StorageError("lease_seconds must be above 0")
@@ -64,11 +83,15 @@ class RowsOutboxStore(Control, Recovering, OutboxStore):
         self.backoff = backoff or Backoff()
         self.on_failed = on_failed
         self.on_cancelled = on_cancelled
+        self.on_requeued = on_requeued
+        self.retention_seconds = retention_seconds
+        self.failed_retention_seconds = failed_retention_seconds
+        self._walked: dict[tuple[str, ...], str | None] = {}
         self._control_seconds = control_seconds
         self._leases: dict[str, Lease] = {}
         self._paused: frozenset[str] = frozenset()
         self._paused_until = 0.0
-        self._busy = False
+        self._sharing = Sharing(control_seconds / 20)
         self._promote_at = 0.0
 
     def __repr__(self) -> str:
@@ -79,17 +102,19 @@ class RowsOutboxStore(Control, Recovering, OutboxStore):
     def enqueue_many(self, items: Iterable[NewItem], *, transaction: Any = None) -> list[str]:
         """Accept items in the host's transaction; see `OutboxStore.enqueue_many`."""
         # Before a transaction is opened: what can't be stored must not leave a lock behind.
-        new = [item.to_row() for item in items]
+        new = [item.to_row() for item in self.entering(items)]
         with self.storage.begin(transaction) as rows:
             return self.add(rows, new)
 
     async def aenqueue_many(self, items: Iterable[NewItem], transaction: Any = None) -> list[str]:
         """`enqueue_many` in an asynchronous host transaction."""
-        new = [item.to_row() for item in items]
+        new = [item.to_row() for item in self.entering(items)]
         return await self.storage.abegin(transaction, lambda rows: self.add(rows, new))
 
     def add(self, rows: Rows, new: list[Row]) -> list[str]:
         """Insert rows made by `NewItem.to_row`, and return the ids, of the first with a key."""
+        if any("concurrency_key" in row for row in new):
+            new = [{"concurrency_key": None, "concurrency_limit": None, **row} for row in new]
         added = rows.insert(OUTBOX, new, notify=CHANNEL)
         if added == len(new):
             return [row["id"] for row in new]
@@ -116,27 +141,44 @@ class RowsOutboxStore(Control, Recovering, OutboxStore):
         if limit < 1:
             return []
         token = new_id()
-        claimed: list[Row] = []
         with self.storage.begin() as rows:
             if self._promotes():
                 self._promote(rows)
-            paused = self._paused_kinds(rows)
-            # What can't run yet is put aside and more is taken, a bounded number of times.
-            for _ in range(10):
-                taken = self._take(rows, worker_id, token, limit - len(claimed), kinds)
-                admitted = self._admit(rows, taken, token, paused)
-                claimed += admitted
-                if len(admitted) == len(taken) or len(claimed) >= limit:
-                    break
-        self._busy = len(claimed) == limit
+            gather = partial(self._gather, rows, worker_id, token, self._paused_kinds(rows))
+            limited = self._limited_kinds(rows, kinds)
+            claimed = (
+                self._claim_apart(rows, limited, kinds, limit, gather)
+                if limited
+                else gather(kinds, limit, self._sharing)
+            )
         for row in claimed:
             self._leases[row["id"]] = Lease.of(row, worker_id, token)
-        return [OutboxItem.from_row(row) for row in claimed]
+        return [OutboxItem.claimed(row, worker_id, token) for row in claimed]
+
+    def _gather(
+        self,
+        rows: Rows,
+        worker_id: str,
+        token: str,
+        paused: frozenset[str],
+        kinds: Sequence[str] | None,
+        limit: int,
+        sharing: Sharing,
+    ) -> list[Row]:
+        claimed: list[Row] = []
+        # What can't run yet is put aside and more is taken, a bounded number of times.
+        for _ in range(10):
+            taken = self._take(rows, worker_id, token, limit - len(claimed), kinds, sharing)
+            admitted = self._admit(rows, taken, token, paused)
+            claimed += admitted
+            if len(admitted) == len(taken) or len(claimed) >= limit:
+                break
+        return claimed
 
     def _promotes(self) -> bool:
-        # While every batch is full, an item that has become due can wait for a few claims.
+        # While there is a backlog, an item that has become due can wait for a few claims.
         now = time.monotonic()
-        if self._busy and now < self._promote_at:
+        if self._sharing.backlog and now < self._promote_at:
             return False
         self._promote_at = now + self._control_seconds / 20
         return True
@@ -159,16 +201,18 @@ class RowsOutboxStore(Control, Recovering, OutboxStore):
         return self._paused
 
     def _take(
-        self, rows: Rows, worker_id: str, token: str, limit: int, kinds: Sequence[str] | None
+        self,
+        rows: Rows,
+        worker_id: str,
+        token: str,
+        limit: int,
+        kinds: Sequence[str] | None,
+        sharing: Sharing,
     ) -> list[Row]:
-        where = [Where("waiting_for", "eq", "worker")]
-        if kinds is not None:
-            where.append(Where("kind", "in", list(kinds)))
-        return rows.take(
-            OUTBOX,
-            where,
-            order_by=("sort_at", "id"),
-            limit=limit,
+        return sharing.take(
+            rows,
+            kinds,
+            limit,
             changes={
                 "status": ItemStatus.RUNNING.value,
                 "waiting_for": None,
@@ -180,6 +224,7 @@ class RowsOutboxStore(Control, Recovering, OutboxStore):
                 "updated_at": Now(),
             },
             skip_locked=self.skip_locked,
+            columns=CLAIMED,
         )
 
     def _admit(self, rows: Rows, taken: list[Row], token: str, paused: frozenset[str]) -> list[Row]:
@@ -193,9 +238,13 @@ class RowsOutboxStore(Control, Recovering, OutboxStore):
             paused = frozenset(row["kind"] for row in found)
         parked = {row["id"] for row in taken if row["kind"] in paused}
         self._put_back(rows, [row for row in taken if row["id"] in parked], "resume")
+        for key in sorted({r["concurrency_key"] or "" for r in taken if r["id"] in parked} - {""}):
+            slots.wake(rows, key)  # in the place of one that can't use its turn
         keyed = [row for row in taken if row["ordering_key"] and row["id"] not in parked]
         held = lanes.enter(rows, keyed, token) if keyed else set()
-        self._put_back(rows, [row for row in keyed if row["id"] in held], "key")
+        slotted = [row for row in taken if row["concurrency_key"] and row["id"] not in parked]
+        held |= slots.enter(rows, slotted, token) if slotted else set()
+        self._put_back(rows, [row for row in taken if row["id"] in held], "key")
         return [row for row in taken if row["id"] not in parked and row["id"] not in held]
 
     def _put_back(self, rows: Rows, taken: list[Row], waiting_for: str) -> None:
@@ -215,7 +264,7 @@ class RowsOutboxStore(Control, Recovering, OutboxStore):
     def next_due_seconds(self) -> float | None:
         """Seconds until the next waiting item is due; see `OutboxStore.next_due_seconds`."""
         with self.storage.begin() as rows:
-            return next_due(rows)
+            return self._due_by_limits(next_due(rows))
 
     def wakeup(self) -> Wakeup | None:
         """What the storage has to wait with."""

@@ -18,6 +18,7 @@ class WorkerStats:
     retried: int = 0
     failed: int = 0
     lost: int = 0
+    cancelled: int = 0
 
     def count(self, outcome: Outcome) -> None:
         """Add an outcome that was recorded."""
@@ -27,8 +28,10 @@ class WorkerStats:
             self.failed += 1
         elif outcome.status is ItemStatus.RETRY:
             self.retried += 1
+        elif outcome.status is ItemStatus.CANCELLED:
+            self.cancelled += 1
 
     @property
     def total(self) -> int:
         """All outcomes."""
-        return self.completed + self.retried + self.failed + self.lost
+        return self.completed + self.retried + self.failed + self.lost + self.cancelled

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError
-from automate_kernel.outbox.item import ItemStatus, NewItem, OutboxItem
+from automate_kernel.outbox.commands import OperatorCommands
+from automate_kernel.outbox.item import FINISHED, ItemStatus, NewItem, OutboxItem
+from automate_kernel.outbox.reports import Activity, WorkerInfo
 from automate_kernel.storage.rows import Wakeup
+
+if TYPE_CHECKING:
+    from automate_kernel.outbox.activity import ActivityLog
 
 __all__ = ["OutboxStats", "OutboxStore", "Outcome", "ReapResult"]
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: one is made for every item, and freezing triples what that costs.
+@dataclass(slots=True)
 class Outcome:
     """
     What became of a claimed item.
 
-    *status* is COMPLETED, FAILED, RETRY (FAILED if its attempts are spent) or PENDING (back to
-    waiting, and the attempt counts as not begun). *next_attempt* is a delay in seconds or an
-    instant. *token* is the claim's; left out, the store uses the one that it remembers.
+    *status* is COMPLETED, FAILED, CANCELLED, RETRY (FAILED if its attempts are spent) or PENDING
+    (back to waiting, and the attempt counts as not begun). One that was asked to stop is CANCELLED
+    where it would wait again. *next_attempt* is a delay in seconds or an instant. *token* is the
+    claim's; left out, the store uses the one that it remembers.
     """
 
     item_id: str
@@ -50,16 +57,22 @@ class OutboxStats:
 
 @dataclass(slots=True)
 class ReapResult:
-    """Which items a reaping put back to wait, and which it gave up."""
+    """Which items a reaping put back to wait, gave up, or cancelled since they were asked to stop."""
 
     retried: list[OutboxItem] = field(default_factory=list)
     failed: list[OutboxItem] = field(default_factory=list)
+    cancelled: list[OutboxItem] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(self.retried) + len(self.failed)
+        return len(self.retried) + len(self.failed) + len(self.cancelled)
+
+    def add(self, item: OutboxItem) -> None:
+        """Put a recovered item on the list of its status."""
+        lists = {ItemStatus.FAILED: self.failed, ItemStatus.CANCELLED: self.cancelled}
+        lists.get(item.status, self.retried).append(item)
 
 
-class OutboxStore(ABC):
+class OutboxStore(OperatorCommands):
     """
     Work that was accepted and is not finished yet.
 
@@ -73,8 +86,21 @@ class OutboxStore(ABC):
     """
 
     lease_seconds: float = 300.0
+    retention_seconds: float | None = None
+    """For how long a COMPLETED item is kept: 0 is not at all, None is for ever."""
+    failed_retention_seconds: float | None = None
+    """For how long a FAILED or CANCELLED item is kept; None is for ever."""
+    before_enqueue: Callable[[Sequence[NewItem]], Any] | None = None
+    """Called with items that are about to be accepted, whose headers it may add to."""
 
     # -- entering ----------------------------------------------------------------------------
+
+    def entering(self, items: Iterable[NewItem]) -> list[NewItem]:
+        """The *items*, after `before_enqueue` had its say. An `enqueue_many` begins with it."""
+        entering = list(items)
+        if self.before_enqueue is not None:
+            self.before_enqueue(entering)
+        return entering
 
     @abstractmethod
     def enqueue_many(self, items: Iterable[NewItem], *, transaction: Any = None) -> list[str]:
@@ -134,7 +160,9 @@ class OutboxStore(ABC):
         Record what became of claimed items, in one transaction.
 
         Returns the ids whose lease was lost: nothing was recorded for those. Saying the same
-        outcome twice is no error, for a caller who never heard that the first one committed.
+        outcome twice is no error, for a caller who never heard that the first one committed. Only
+        where finished items are deleted at once, a repeated success is told as lost: nothing is
+        left to tell it from that of a worker whose item another has done since.
         """
 
     @abstractmethod
@@ -230,7 +258,7 @@ class OutboxStore(ABC):
             ErrorCodes.UNIMPLEMENTED, f"{type(self).__name__} has no transactions to share"
         )
 
-    def forget(  # noqa: B027  (a store that remembers nothing has nothing to forget)
+    def forget(
         self, item_ids: Iterable[str], *, token: str | None = None
     ) -> None:
         """
@@ -261,24 +289,76 @@ class OutboxStore(ABC):
         kind: str | None = None,
         tenant_id: str | None = None,
         limit: int = 50,
+        before_id: str | None = None,
     ) -> list[OutboxItem]:
-        """Items that match, the newest first."""
+        """Items that match, the newest first; with *before_id* only those older than that one."""
 
     @abstractmethod
     def stats(self) -> OutboxStats:
         """Counts and lateness, for a dashboard."""
 
+    def now(self) -> datetime:
+        """The time by the clock that due times, leases and reports are on."""
+        return datetime.now(timezone.utc)
+
+    def running(self, *, limit: int = 50) -> list[OutboxItem]:
+        """
+        Items under lease, the one that was claimed first at the front.
+
+        `OutboxItem.lease_owner` is the worker that has it, `OutboxItem.updated_at` the time of the
+        claim.
+        """
+        return self.find(status=ItemStatus.RUNNING, limit=limit)
+
+    def workers(self) -> list[WorkerInfo]:
+        """The workers that told of themselves, lost ones too; none where a store can't know."""
+        return []
+
+    def activity(self, *, seconds: float = 3600.0) -> list[Activity]:
+        """What was done in the last *seconds*, per minute and kind, the oldest first."""
+        return []
+
+    def report(self, worker: WorkerInfo, activity: ActivityLog) -> None:
+        """
+        Let `workers` and `activity` know of *worker*. It calls this every few seconds.
+
+        A store that has a place for it writes `ActivityLog.unsaved`, and calls `ActivityLog.saved`
+        once that is safe.
+        """
+
+    def leave(self, worker_id: str) -> None:
+        """Take a worker that has ended off the list of `workers`."""
+
+    def purge_reports(self, *, older_than_seconds: float = 7 * 86_400.0) -> int:
+        """Forget `activity` that old, and `workers` that are lost for a day. Returns how many."""
+        return 0
+
     @abstractmethod
     def cancel(self, item_ids: Sequence[str]) -> int:
-        """Cancel items that wait; those that run or are finished stay. Returns how many."""
+        """
+        Cancel items that wait, and ask those that run to stop; what is finished stays.
+
+        Returns how many were cancelled or asked. One that was asked becomes CANCELLED once its
+        handler has stopped or its worker is gone; if it succeeds first, its success stands.
+        """
 
     @abstractmethod
     def requeue(self, item_ids: Sequence[str]) -> int:
         """Make failed or cancelled items wait again, with all their attempts. Returns how many."""
 
     @abstractmethod
-    def purge(self, *, older_than_seconds: float, limit: int = 1000) -> int:
-        """Delete up to *limit* items that finished that long ago. Returns how many."""
+    def purge(
+        self,
+        *,
+        older_than_seconds: float,
+        limit: int = 1000,
+        statuses: Sequence[ItemStatus | str] = FINISHED,
+    ) -> int:
+        """
+        Delete up to *limit* items that finished that long ago. Returns how many.
+
+        Only those that are in one of *statuses*, which are COMPLETED, FAILED or CANCELLED.
+        """
 
     @abstractmethod
     def pause(self, kind: str, reason: str = "") -> None:

@@ -12,9 +12,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Supervisor", "handling_signals"]
+if TYPE_CHECKING:
+    from automate_kernel.outbox.worker import Worker
+
+__all__ = ["Supervisor", "handling_signals", "run_until_stopped"]
 
 logger = logging.getLogger(__name__)
 
@@ -173,6 +176,25 @@ def handling_signals(stop: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def run_until_stopped(worker: Worker) -> bool:
+    """
+    Run *worker* here; the first SIGTERM or SIGINT drains it, the second hands back what runs.
+
+    Returns whether something was left running, whose threads may keep the process from ending.
+    """
+    stops = iter((False,))
+    abandoned = []
+
+    def stop() -> None:
+        if next(stops, True):
+            abandoned.append(True)
+        worker.stop(abandon=bool(abandoned))
+
+    with handling_signals(stop):
+        worker.run()
+    return bool(abandoned) or worker.in_flight > 0
 
 
 def _child(

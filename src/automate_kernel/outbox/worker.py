@@ -19,32 +19,36 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from queue import Empty, SimpleQueue
 
+from automate_kernel.outbox.acknowledging import Acknowledger, Ended, Held
+from automate_kernel.outbox.activity import ActivityLog
+from automate_kernel.outbox.cancelling import cancellations
 from automate_kernel.outbox.chores import Chore, Chores, keep_trying
 from automate_kernel.outbox.flag import Flag
 from automate_kernel.outbox.handlers import (
-    Acknowledged,
     Handler,
     Result,
     aexecute,
+    declare_limits,
     drained_by,
     execute,
     failed,
 )
 from automate_kernel.outbox.item import ItemStatus, new_id
 from automate_kernel.outbox.pools import Pool, Task, pools_for
+from automate_kernel.outbox.reporting import Reporter
 from automate_kernel.outbox.stats import WorkerStats
 from automate_kernel.outbox.store import OutboxStore, Outcome
+from automate_kernel.outbox.vitals import Vitals
 from automate_kernel.storage.rows import Wakeup
 
 __all__ = ["Worker", "WorkerStats", "default_worker_id"]
 
 logger = logging.getLogger(__name__)
 
-_GROUP = 500
 _SHORTEST_POLL = 0.02
-_Ended = tuple[Task, Result]
+# Results of inline handlers are handed on in lists, but none later than this.
+_INLINE_SECONDS = 0.02
 
 
 def default_worker_id() -> str:
@@ -66,7 +70,8 @@ class Worker:
     claim. Without NOTIFY it looks for work at least every *poll_seconds*. *heartbeat_seconds*
     (a third of the lease by default) is how often leases are renewed. *chores* run beside the
     work. After `stop` it finishes what runs, for at most *grace_seconds*, then hands it back.
-    *describe* turns an error into the text that is stored and logged.
+    *describe* turns an error into the text that is stored and logged. Every *report_seconds* it
+    tells the store of itself, and what `activity` has gathered.
     """
 
     store: OutboxStore
@@ -80,13 +85,14 @@ class Worker:
     grace_seconds: float = 30.0
     chores: Sequence[Chore] = ()
     describe: Callable[[BaseException], str] = describe_error
+    report_seconds: float = 5.0
+    activity: ActivityLog = field(default_factory=ActivityLog)
 
     def __post_init__(self) -> None:
-        self.stats = WorkerStats()
+        self.vitals = Vitals()
+        self._reporter = Reporter(self)
         self._by_kind = {handler.kind: handler for handler in self.handlers}
-        self._held: dict[str, Task] = {}
-        self._lock = threading.Lock()
-        self._outcomes: SimpleQueue[_Ended | None] = SimpleQueue()
+        self._held = Held()
         self._stopping = Flag()
         self._abandoning = Flag()
         self._finished = Flag()
@@ -94,6 +100,20 @@ class Worker:
         self._full = False
         self._wakeup: Wakeup | None = None
         self._pools: list[Pool] = []
+        self._acknowledger = Acknowledger(
+            self.store,
+            self.worker_id,
+            self._held,
+            self.activity,
+            vitals=self.vitals,
+            abandoning=self._abandoning,
+            freed=self._on_freed,
+        )
+
+    @property
+    def stats(self) -> WorkerStats:
+        """What was done so far."""
+        return self._acknowledger.stats
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -106,17 +126,23 @@ class Worker:
             batch=self.batch,
             run=self._execute,
             arun=self._aexecute,
+            run_all=self._execute_all,
             done=self._done,
+            room=self._on_freed,
         )
         self._wakeup = self.store.wakeup()
+        asked = partial(self.store.stop_requests, self.worker_id)
+        regular = [self._heartbeat(), self._reporter.chore, cancellations(self._held.tasks, asked)]
         threads = [
             threading.Thread(target=target, name=f"automate-{name}", daemon=True)
             for name, target in (
-                ("acknowledger", self._acknowledge),
-                ("heartbeat", self._heartbeat),
+                ("acknowledger", self._acknowledger.run),
+                ("heartbeat", Chores(regular, self._finished).run),
                 ("chores", Chores(self.chores, self._stopping).run),
             )
         ]
+        declared = partial(declare_limits, self.store, self._by_kind.values())
+        keep_trying(declared, self._stopping, "declaring limits")
         logger.info("worker %s started: %s", self.worker_id, ", ".join(self._by_kind))
         for thread in threads:
             thread.start()
@@ -126,6 +152,7 @@ class Worker:
             self._abandoning.set()  # after a KeyboardInterrupt too nothing may be left leased
             raise
         finally:
+            self.vitals.stopping = True
             self._stopping.set()
             try:
                 self._drain()
@@ -141,6 +168,7 @@ class Worker:
         With *abandon*, hand back the leases of what runs and return at once. Safe to call from a
         signal handler or any thread, any number of times.
         """
+        self.vitals.stopping = True
         self._stopping.set()
         if abandon:
             self._abandoning.set()
@@ -157,11 +185,12 @@ class Worker:
         self._abandoning.set()
         for pool in self._pools:
             pool.stop()
-        self._outcomes.put(None)
+        self._acknowledger.stop()
         threads[0].join(self.grace_seconds)
         self._finished.set()
         for thread in threads[1:]:
             thread.join(5)
+        self._reporter.end()
         wakeup, self._wakeup = self._wakeup, None
         if wakeup is not None:
             wakeup.close()
@@ -188,17 +217,19 @@ class Worker:
 
     def _claim(self) -> int:
         total, self._full = 0, False
+        self.vitals.claiming()
         for pool in self._pools:
             limit = min(self.batch, pool.free())
             self._full = self._full or limit < 1
             if limit < 1 or self._stopping.is_set():
                 continue
             items = self.store.claim_batch(self.worker_id, limit, kinds=pool.kinds)
-            tasks = [Task(item) for item in items]
-            with self._lock:
-                self._held.update((task.item.id, task) for task in tasks)
+            now = time.monotonic()
+            tasks = [Task(item, now) for item in items]
+            self._held.add(tasks)
             pool.start(tasks)
             total += len(tasks)
+        self.vitals.claimed()
         return total
 
     def _wait_for_work(self, idle: float) -> None:
@@ -219,7 +250,7 @@ class Worker:
     # -- running -------------------------------------------------------------------------------
 
     def _begin(self, task: Task) -> Handler | None:
-        if self._stopping.is_set():
+        if self._stopping.is_set() or task.asked:
             return None
         task.started_at = time.monotonic()
         return self._by_kind[task.item.kind]
@@ -232,7 +263,7 @@ class Worker:
         handler = self._begin(task)
         if handler is None:
             return self._unbegun(task)
-        with drained_by(self._stopping.is_set):
+        with drained_by(self._stopping.is_set, lambda: task.asked):
             return execute(self.store, self.worker_id, handler, task.item, self.describe)
 
     async def _aexecute(self, task: Task) -> Result:
@@ -240,17 +271,47 @@ class Worker:
         if handler is None:
             return self._unbegun(task)
         try:
-            with drained_by(self._stopping.is_set):
+            with drained_by(self._stopping.is_set, lambda: task.asked):
                 return await aexecute(self.store, handler, task.item, self.describe)
         except asyncio.CancelledError as error:
-            if task.lost:
+            if task.lost or task.asked:
                 raise
             # Not by us, but by something that the handler awaited.
             return failed(handler, task.item, error, self.describe)
 
+    def _execute_all(self, tasks: Sequence[Task]) -> None:
+        """Run inline handlers one after another."""
+        ended: list[Ended] = []
+        current: Task | None = None
+        handed_on = now = time.monotonic()
+        with drained_by(self._stopping.is_set, lambda: current is not None and current.asked):
+            for task in tasks:
+                current, task.started_at, result = task, now, None
+                if not task.lost:
+                    if self._stopping.is_set() or task.asked:
+                        task.started_at, result = None, self._unbegun(task)
+                    else:
+                        handler = self._by_kind[task.item.kind]
+                        result = execute(
+                            self.store, self.worker_id, handler, task.item, self.describe
+                        )
+                now = task.ended_at = time.monotonic()
+                ended.append((task, result))
+                if now - handed_on > _INLINE_SECONDS:
+                    self._acknowledger.put(ended)
+                    ended, handed_on = [], now
+        if ended:
+            self._acknowledger.put(ended)
+
     def _done(self, task: Task, result: Result) -> None:
-        task.ended = True
-        self._outcomes.put((task, result))
+        task.ended_at = time.monotonic()
+        self._acknowledger.put([(task, result)])
+
+    def _on_freed(self) -> None:
+        if self._full:
+            self._wake()
+        else:
+            self._freed.set()
 
     def _drain(self) -> None:
         """Wait until nothing is held, or time is up, or `stop(abandon=True)`; then hand back."""
@@ -258,8 +319,7 @@ class Worker:
         while self._held and not self._abandoning.is_set() and time.monotonic() < deadline:
             self._freed.wait(0.1)
             self._freed.clear()
-        with self._lock:
-            left = {key: task for key, task in self._held.items() if not task.ended}
+        left = self._held.unfinished()
         if left:
             logger.warning("handing back %d items that are not finished", len(left))
             keep_trying(
@@ -268,77 +328,25 @@ class Worker:
         for task in left.values():
             task.lost = True
 
-    # -- finishing -----------------------------------------------------------------------------
-
-    def _acknowledge(self) -> None:
-        while (entry := self._outcomes.get()) is not None:
-            group, last = self._gather(entry)
-            self._commit(group)
-            if last:
-                break
-
-    def _gather(self, first: _Ended) -> tuple[list[_Ended], bool]:
-        group = [first]
-        try:
-            while len(group) < _GROUP:
-                entry = self._outcomes.get_nowait()
-                if entry is None:
-                    return group, True
-                group.append(entry)
-        except Empty:
-            pass
-        return group, False
-
-    def _commit(self, group: list[_Ended]) -> None:
-        outcomes = [result for _, result in group if isinstance(result, Outcome)]
-        # While this commits, the next outcomes gather: the slower the disk, the larger the groups.
-        lost = keep_trying(
-            lambda: self.store.acknowledge(self.worker_id, outcomes), self._abandoning, "finishing"
-        )
-        if lost is None:
-            logger.error("%d results could not be recorded; they run again", len(outcomes))
-            lost = {outcome.item_id for outcome in outcomes}
-        with self._lock:
-            for task, _ in group:
-                # An item that put itself back to wait may be held again already, by a new task.
-                if self._held.get(task.item.id) is task:
-                    del self._held[task.item.id]
-        for task, result in group:
-            self._count(task, result, lost)
-        if self._full:
-            self._wake()
-        else:
-            self._freed.set()
-
-    def _count(self, task: Task, result: Result, lost: set[str]) -> None:
-        if isinstance(result, Acknowledged):
-            self.stats.completed += 1
-        elif result is None:
-            self.stats.lost += 1
-            self.store.forget([task.item.id], token=task.item.lease_token)
-        elif result.item_id in lost:
-            self.stats.lost += 1
-            logger.warning("lease of item %s lost: its result is dropped", result.item_id)
-        else:
-            self.stats.count(result)
-
     # -- leases --------------------------------------------------------------------------------
 
-    def _heartbeat(self) -> None:
+    def _heartbeat(self) -> Chore:
         every = self.heartbeat_seconds or self.store.lease_seconds / 3
-        while not self._finished.wait(every):
-            with self._lock:
-                held = list(self._held)
-            if not held:
-                continue
-            extend = partial(self.store.extend, held, self.worker_id)
-            lost = keep_trying(extend, self._finished, "renewing")
-            for item_id in lost or ():
+        return Chore("heartbeat", every, self._renew)
+
+    def _renew(self) -> None:
+        held = self._held.ids()
+        if held:
+            extend = partial(self._extend, held)
+            for item_id in keep_trying(extend, self._finished, "renewing") or ():
                 self._lose(item_id)
 
+    def _extend(self, held: Sequence[str]) -> set[str]:
+        self.vitals.move("heartbeat")
+        return self.store.extend(held, self.worker_id)
+
     def _lose(self, item_id: str) -> None:
-        with self._lock:
-            task = self._held.get(item_id)
+        task = self._held.get(item_id)
         # One that has ended may have finished its item between the two looks at it.
         if task is not None and not task.lost and not task.ended:
             logger.warning("lease of item %s lost while it ran", item_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -142,6 +143,14 @@ class Plugins:
     def notify(self, name: str, **arguments: Any) -> list[Exception]:
         """Call the receivers of a hook that can't change anything any more. See `Hooks.notify`."""
         return self._hooks.notify(name, **arguments)
+
+    def receives(self, name: str) -> bool:
+        """Whether anybody receives the hook *name*."""
+        return self._hooks.receives(name)
+
+    def around(self, name: str, **arguments: Any) -> AbstractContextManager[None]:
+        """Enter what the receivers of a hook return, while the block runs. See `Hooks.around`."""
+        return self._hooks.around(name, **arguments)
 
     def __repr__(self) -> str:
         return f"<Plugins{' strict' if self.policy.strict else ''}>"

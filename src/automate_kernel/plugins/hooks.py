@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 
     from automate_kernel.context import Call
     from automate_kernel.errors import AutomateError
-    from automate_kernel.outbox.item import OutboxItem
+    from automate_kernel.outbox.item import NewItem, OutboxItem
     from automate_kernel.plugins.registry import Registry
+    from automate_kernel.workflows.execution import Execution
 
 __all__ = ["HookSpecs", "Hooks", "hookimpl"]
 
@@ -71,6 +73,28 @@ class HookSpecs:
     def automate_after_call(self, call: Call, output: Any, error: AutomateError | None) -> None:
         """An action or a capability was called. What a receiver raises is logged."""
 
+    def automate_before_enqueue(self, items: Sequence[NewItem]) -> None:
+        """
+        Items are about to be accepted: add to their headers, nothing else.
+
+        What a receiver raises is logged.
+        """
+
+    def automate_handling(self, item: OutboxItem) -> AbstractContextManager[Any] | None:
+        """
+        An item is about to be handled.
+
+        What is returned is entered before, on the thread or task of the handler, and left after,
+        with the exception if there was one. What a receiver raises is logged.
+        """
+
+    def automate_executing(self, execution: Execution) -> AbstractContextManager[Any] | None:
+        """
+        An execution is about to go on, after its start, a wait or a crash: as `automate_handling`.
+
+        It is of the item that is handled.
+        """
+
     def automate_item_failed(self, item: OutboxItem, error: AutomateError) -> None:
         """An outbox item failed for good. What a receiver raises is logged."""
 
@@ -113,16 +137,44 @@ class Hooks:
         A failing receiver is logged and the next one is called, because what the hook tells of
         has happened already. Wrappers are not used here.
         """
+        return self._call(name, arguments)[1]
+
+    def receives(self, name: str) -> bool:
+        """Whether anybody receives the hook *name*."""
+        return bool(getattr(self.manager.hook, name).get_hookimpls())
+
+    @contextmanager
+    def around(self, name: str, **arguments: Any) -> Iterator[None]:
+        """Enter what the receivers of the hook *name* return, while the block runs."""
+        entered: list[AbstractContextManager[Any]] = []
+        for manager in self._call(name, arguments)[0]:
+            try:
+                manager.__enter__()
+                entered.append(manager)
+            except Exception:
+                logger.exception("a hook plugin failed in %s", name)
+        try:
+            yield
+        except BaseException as error:
+            _leave(entered, name, (type(error), error, error.__traceback__))
+            raise
+        else:
+            _leave(entered, name, (None, None, None))
+
+    def _call(self, name: str, arguments: dict[str, Any]) -> tuple[list[Any], list[Exception]]:
+        results: list[Any] = []
         errors: list[Exception] = []
         for receiver in reversed(getattr(self.manager.hook, name).get_hookimpls()):
             if receiver.wrapper or receiver.hookwrapper:
                 continue
             try:
-                receiver.function(*(arguments[argument] for argument in receiver.argnames))
+                found = receiver.function(*(arguments[each] for each in receiver.argnames))
+                if found is not None:
+                    results.append(found)
             except Exception as error:
                 logger.exception("hook plugin %r failed in %s", receiver.plugin_name, name)
                 errors.append(error)
-        return errors
+        return results, errors
 
     def _admit(self, manager: PluginManager, key: str, plugin: Any) -> None:
         if manager.has_plugin(key):
@@ -139,6 +191,16 @@ class Hooks:
             problem = self._registry.mark_broken(key, error)
             if self._registry.policy.strict:
                 raise problem from error
+
+
+def _leave(entered: list[AbstractContextManager[Any]], name: str, error: tuple[Any, ...]) -> None:
+    """Leave all, the last entered first. None of them can hide the error, or fail the work."""
+    for manager in reversed(entered):
+        try:
+            manager.__exit__(*error)
+        except Exception as its_own:
+            if its_own is not error[1]:
+                logger.exception("a hook plugin failed in %s", name)
 
 
 def _new_manager() -> PluginManager:

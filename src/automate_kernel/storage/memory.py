@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from typing import Any, TypeVar
 
-from automate_kernel.storage.rows import Clock, Now, Plus, Row, Wakeup, Where
-from automate_kernel.storage.sql import JsonText, _decode_json, utc_now
+from automate_kernel.storage.codec import JsonText, decode_json
+from automate_kernel.storage.dialects import utc_now
+from automate_kernel.storage.rows import Clock, Now, Part, Plus, Row, Wakeup, Where
 from automate_kernel.storage.tables import TABLES
 
 __all__ = ["MemoryStorage"]
@@ -164,7 +165,7 @@ class _MemoryRows:
         if isinstance(value, Now):
             return self._clock() + timedelta(seconds=value.offset)
         if isinstance(value, JsonText):
-            return _decode_json(str(value))
+            return decode_json(str(value))
         if isinstance(value, datetime):
             return value.astimezone(timezone.utc)
         return copy.deepcopy(value)
@@ -184,9 +185,7 @@ class _MemoryRows:
         self, table: str, where: Sequence[Where], order_by: Sequence[str], limit: int | None
     ) -> list[Row]:
         found = [row for row in self._tables[table].values() if self._matches(row, where)]
-        for name in reversed(order_by):
-            found.sort(key=lambda row: row[name.lstrip("-")], reverse=name[0] == "-")
-        return found[:limit]
+        return _in_order(found, order_by)[:limit]
 
     def select(
         self,
@@ -211,9 +210,15 @@ class _MemoryRows:
         limit: int,
         changes: Mapping[str, Any],
         skip_locked: bool = True,
+        columns: Sequence[str] = (),
+        parts: Sequence[Part] = (),
     ) -> list[Row]:
-        found = self._find(table, where, order_by, limit)
-        return [copy.deepcopy(self._change(table, row, changes)) for row in found]
+        found: list[Row] = []
+        for part in parts or (Part((), limit),):
+            most = min(part.limit, limit - len(found))
+            found += self._find(table, [*where, *part.where], order_by, most)
+        taken = _in_order([self._change(table, row, changes) for row in found], order_by)
+        return [{name: copy.deepcopy(row[name]) for name in (columns or row)} for row in taken]
 
     def _change(self, table: str, row: Row, changes: Mapping[str, Any]) -> Row:
         new = dict(row)
@@ -229,15 +234,22 @@ class _MemoryRows:
         return len(found)
 
     def delete(self, table: str, where: Sequence[Where]) -> int:
+        return len(self.remove(table, where))
+
+    def remove(self, table: str, where: Sequence[Where]) -> list[Any]:
         stored, key = self._tables[table], TABLES[table].key
         found = self._find(table, where, (), None)
         for row in found:
             self._undo.append((stored, row[key], row))
             del stored[row[key]]
-        return len(found)
+        return [row[key] for row in found]
 
     def now(self) -> datetime:
         return self._clock()
+
+    def distinct(self, table: str, column: str, where: Sequence[Where] = ()) -> list[Any]:
+        found = self._find(table, [*where, Where(column, "ne", None)], (), None)
+        return sorted({row[column] for row in found})
 
     def count(self, table: str, by: Sequence[str] = (), where: Sequence[Where] = ()) -> list[Row]:
         counts: dict[tuple[Any, ...], int] = {} if by else {(): 0}
@@ -245,3 +257,10 @@ class _MemoryRows:
             group = tuple(row[name] for name in by)
             counts[group] = counts.get(group, 0) + 1
         return [dict(zip((*by, "n"), (*group, n), strict=True)) for group, n in counts.items()]
+
+
+def _in_order(rows: list[Row], order_by: Sequence[str]) -> list[Row]:
+    # Sorting by the last column first keeps the order of the earlier ones.
+    for name in reversed(order_by):
+        rows.sort(key=lambda row: row[name.lstrip("-")], reverse=name[0] == "-")
+    return rows

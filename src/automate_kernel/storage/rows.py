@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol, TypeVar
 
-__all__ = ["Clock", "Now", "Operator", "Plus", "Row", "Rows", "Storage", "Wakeup", "Where"]
+__all__ = ["Clock", "Now", "Operator", "Part", "Plus", "Row", "Rows", "Storage", "Wakeup", "Where"]
 
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -53,6 +53,14 @@ class Now:
     """
 
     offset: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some of the rows that `Rows.take` may take: further conditions, and at most how many."""
+
+    where: Sequence[Where]
+    limit: int
 
 
 class Rows(Protocol):
@@ -96,12 +104,16 @@ class Rows(Protocol):
         limit: int,
         changes: Mapping[str, Any],
         skip_locked: bool = True,
+        columns: Sequence[str] = (),
+        parts: Sequence[Part] = (),
     ) -> list[Row]:
         """
         Change up to *limit* rows, the first in order, and return them as changed, in order.
 
         Of two transactions that take at once each row goes to one. With *skip_locked* neither
-        waits for the other; without, fewer rows may come back than there are.
+        waits for the other; without, fewer rows may come back than there are. With *parts* the
+        rows are the first in order of each part, one part after the other until *limit*. What
+        *order_by* names must be among *columns*.
         """
 
     def update(self, table: str, where: Sequence[Where], changes: Mapping[str, Any]) -> int:
@@ -110,11 +122,23 @@ class Rows(Protocol):
     def delete(self, table: str, where: Sequence[Where]) -> int:
         """Remove all rows that match, and return how many did."""
 
+    def remove(self, table: str, where: Sequence[Where]) -> list[Any]:
+        """Remove all rows that match, and return their keys."""
+
     def now(self) -> datetime:
         """The database's clock."""
 
     def count(self, table: str, by: Sequence[str] = (), where: Sequence[Where] = ()) -> list[Row]:
         """Count matching rows per value of the columns *by*: rows of those columns and ``n``."""
+
+
+    def distinct(self, table: str, column: str, where: Sequence[Where] = ()) -> list[Any]:
+        """
+        The values of *column* (nulls left out) among matching rows, each once, in order.
+
+        Costs a look into the index for each value, and nothing for each row, if there is an index
+        that the conditions and *column* lead.
+        """
 
 
 class Wakeup(Protocol):

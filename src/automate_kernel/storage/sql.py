@@ -8,90 +8,26 @@ one format whichever framework carries them, so two hosts can share a database.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
-from automate_kernel.storage.rows import Clock, Now, Plus, Row, Where
+from automate_kernel.storage.bulk import copied_lines, copy_statement, insert_arrays
+from automate_kernel.storage.codec import decode, decode_time
+from automate_kernel.storage.dialects import Dialect, utc_now
+from automate_kernel.storage.rows import Clock, Now, Part, Row, Where
+from automate_kernel.storage.statement import Statement, matches_nothing
 from automate_kernel.storage.tables import TABLES, Column, Table
 
-__all__ = ["DIALECTS", "Dialect", "JsonText", "SqlRows", "utc_now"]
+__all__ = ["SqlRows"]
 
-_OPERATORS = {"eq": "=", "ne": "<>", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 # Bind parameters in one INSERT: SQLite's limit is 32,766 and PostgreSQL's 65,535.
 _MAX_PARAMETERS = 30_000
-
-
-class JsonText(str):
-    """JSON that is encoded already, so that it isn't encoded twice."""
-
-    __slots__ = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """What one database does in its own way."""
-
-    name: str
-    quote: str = '"'
-    arrays: bool = False
-    """``= ANY(array)``: one statement text, and so one plan, for every number of values."""
-    returning: bool = True
-    """``UPDATE … RETURNING``."""
-    skip_locked: bool = False
-    row_locks: bool = True
-    notifies: bool = False
-    conflict: str = " ON CONFLICT DO NOTHING"
-    insert: str = "INSERT INTO"
-    now: str = ""
-    """The server's clock; empty where there is none and the process's own must serve."""
-    now_plus: str = ""
-    casts: Mapping[str, str] = field(default_factory=dict)
-    first: str = ""
-    """The statement that a transaction of our own begins with."""
-
-
-_POSTGRESQL_CASTS = {"id": "uuid", "json": "jsonb", "time": "timestamptz", "int": "integer"}
-
-DIALECTS: dict[str, Dialect] = {
-    "postgresql": Dialect(
-        "postgresql",
-        arrays=True,
-        skip_locked=True,
-        notifies=True,
-        now="statement_timestamp()",
-        now_plus="statement_timestamp() + {} * interval '1 second'",
-        casts=_POSTGRESQL_CASTS,
-    ),
-    "sqlite": Dialect(
-        "sqlite",
-        row_locks=False,
-        # A deferred transaction that reads first and writes later fails at once with "database is
-        # locked" when another has written in between; one that writes first waits its turn.
-        first="UPDATE automate_outbox_pause SET kind = kind WHERE 0",
-    ),
-    "mysql": Dialect(
-        "mysql",
-        quote="`",
-        returning=False,
-        skip_locked=True,
-        # Lengths and JSON are checked before a row gets here, so IGNORE hides duplicates alone.
-        insert="INSERT IGNORE INTO",
-        conflict="",
-        # The default, REPEATABLE READ, locks gaps (so that claims and enqueueing deadlock), and on
-        # MariaDB it refuses a row that another has changed since the transaction's first read.
-        first="SET TRANSACTION ISOLATION LEVEL READ COMMITTED",
-        now="UTC_TIMESTAMP(6)",
-        now_plus="UTC_TIMESTAMP(6) + INTERVAL {} * 1000000 MICROSECOND",
-    ),
-}
-
-
-def utc_now() -> datetime:
-    """The process's own clock."""
-    return datetime.now(timezone.utc)
+# Rows in one INSERT from arrays, so that no statement gets much beyond some megabytes.
+_MOST_AT_ONCE = 5_000
+# From here on COPY, which needs two more statements, is quicker than INSERT.
+_WORTH_COPYING = 50
 
 
 class SqlRows:
@@ -112,12 +48,26 @@ class SqlRows:
         """Run one statement: its rows as sequences if *fetch*, else the count of rows hit."""
         raise NotImplementedError
 
+    def copy(self, sql: str, lines: Iterable[str]) -> int | None:
+        """Run COPY … FROM STDIN with *lines*: how many rows; None if the driver has no COPY."""
+        return None
+
+    def _statement(self) -> Statement:
+        return Statement(self.dialect, self._style, self._clock)
+
+    # -- writing -----------------------------------------------------------------------------
+
     def insert(self, table: str, rows: Sequence[Mapping[str, Any]], *, notify: str = "") -> int:
         """Add rows; see `Rows.insert`."""
         if not rows:
             return 0
         spec, names = TABLES[table], list(rows[0])
-        chunk = max(1, _MAX_PARAMETERS // len(names))
+        arrays = self.dialect.arrays and len(rows) > 1
+        if arrays and len(rows) >= _WORTH_COPYING:
+            copied = self._copy(spec, names, rows, notify)
+            if copied is not None:
+                return copied
+        chunk = _MOST_AT_ONCE if arrays else max(1, _MAX_PARAMETERS // len(names))
         return sum(
             self._insert(spec, names, rows[start : start + chunk], notify)
             for start in range(0, len(rows), chunk)
@@ -126,21 +76,78 @@ class SqlRows:
     def _insert(
         self, table: Table, names: list[str], rows: Sequence[Mapping[str, Any]], notify: str
     ) -> int:
-        statement = _Statement(self)
+        statement = self._statement()
         columns = [table.column(name) for name in names]
-        values = ", ".join(
-            "(" + ", ".join(statement.value(column, row[column.name]) for column in columns) + ")"
-            for row in rows
-        )
+        values = insert_arrays(statement, columns, rows) if self.dialect.arrays else None
+        if values is None:
+            values = "VALUES " + ", ".join(
+                "("
+                + ", ".join(statement.value(column, row[column.name]) for column in columns)
+                + ")"
+                for row in rows
+            )
         sql = (
-            f"{self.dialect.insert} {self._name(table.name)} ({self._list(names)})"
-            f" VALUES {values}{self.dialect.conflict}"
+            f"{self.dialect.insert} {statement.name(table.name)} ({statement.names(names)})"
+            f" {values}{self.dialect.conflict}"
         )
-        if notify and self.dialect.notifies:
-            # In the statement itself it costs no round trip, and PostgreSQL folds equal notices.
-            sql += f" RETURNING pg_notify({statement.bind(notify)}, '')::text"
-            return len(self.run(sql, statement.parameters, fetch=True))
+        if not notify or not self.dialect.notifies:
+            return int(self.run(sql, statement.parameters, fetch=False))
+        # In the statement itself it costs no round trip.
+        sql = (
+            f"WITH added AS ({sql} RETURNING 1)"
+            f" SELECT count(*)::integer, pg_notify({statement.bind(notify)}, '')::text FROM added"
+        )
+        return int(self.run(sql, statement.parameters, fetch=True)[0][0])
+
+    def _copy(
+        self, table: Table, names: list[str], rows: Sequence[Mapping[str, Any]], notify: str
+    ) -> int | None:
+        # COPY fails on a key that exists, where an insert is to skip it.
+        if any(row[name] is not None for each in table.unique for name in each for row in rows):
+            return None
+        columns = [table.column(name) for name in names]
+        lines = copied_lines(columns, rows, self.now)
+        count = self.copy(copy_statement(self._statement(), table, columns), lines)
+        if count and notify and self.dialect.notifies:
+            statement = self._statement()
+            sql = f"SELECT pg_notify({statement.bind(notify)}, '')::text"
+            self.run(sql, statement.parameters, fetch=True)
+        return count
+
+    def update(self, table: str, where: Sequence[Where], changes: Mapping[str, Any]) -> int:
+        """Change all rows that match; see `Rows.update`."""
+        if matches_nothing(where):
+            return 0
+        spec, statement = TABLES[table], self._statement()
+        sql = f"UPDATE {statement.name(table)} SET {statement.changes(spec, changes)}"
+        sql += statement.where(spec, where)
         return int(self.run(sql, statement.parameters, fetch=False))
+
+    def delete(self, table: str, where: Sequence[Where]) -> int:
+        """Remove all rows that match; see `Rows.delete`."""
+        if matches_nothing(where):
+            return 0
+        statement = self._statement()
+        sql = f"DELETE FROM {statement.name(table)}" + statement.where(TABLES[table], where)
+        return int(self.run(sql, statement.parameters, fetch=False))
+
+    def remove(self, table: str, where: Sequence[Where]) -> list[Any]:
+        """Remove all rows that match and return their keys; see `Rows.remove`."""
+        if matches_nothing(where):
+            return []
+        key = TABLES[table].key
+        if not self.dialect.returning:
+            found = self.select(table, where, order_by=(key,), lock=True, columns=(key,))
+            keys = [row[key] for row in found]
+            self.delete(table, [Where(key, "in", keys), *where])
+            return keys
+        columns, statement = _columns(TABLES[table], (key,)), self._statement()
+        sql = f"DELETE FROM {statement.name(table)}" + statement.where(TABLES[table], where)
+        sql += f" RETURNING {self._read(statement, columns)}"
+        removed = decode(columns, self.run(sql, statement.parameters, fetch=True))
+        return [row[key] for row in removed]
+
+    # -- reading -----------------------------------------------------------------------------
 
     def select(
         self,
@@ -154,16 +161,67 @@ class SqlRows:
         columns: Sequence[str] = (),
     ) -> list[Row]:
         """Read rows; see `Rows.select`."""
-        if _nothing(where):
+        if matches_nothing(where):
             return []
-        spec, statement = TABLES[table], _Statement(self)
+        spec, statement = TABLES[table], self._statement()
         wanted = _columns(spec, columns)
         sql = (
-            f"SELECT {self._read(wanted)} FROM {self._name(table)}"
+            f"SELECT {self._read(statement, wanted)} FROM {statement.name(table)}"
             + statement.where(spec, where)
-            + self._tail(order_by, limit, statement, lock=lock, skip_locked=skip_locked)
+            + statement.tail(order_by, limit, lock=lock, skip_locked=skip_locked)
         )
-        return _decode(wanted, self.run(sql, statement.parameters, fetch=True))
+        return decode(wanted, self.run(sql, statement.parameters, fetch=True))
+
+    def now(self) -> datetime:
+        """The database's clock."""
+        if self._clock is not None or not self.dialect.now:
+            return (self._clock or utc_now)()
+        return decode_time(self.run(f"SELECT {self.dialect.now}", (), fetch=True)[0][0])
+
+    def count(self, table: str, by: Sequence[str] = (), where: Sequence[Where] = ()) -> list[Row]:
+        """Count matching rows per value of *by*; see `Rows.count`."""
+        if matches_nothing(where):
+            return []
+        spec, statement = TABLES[table], self._statement()
+        columns = [spec.column(name) for name in by]
+        read = f"{self._read(statement, columns)}, count(*)" if by else "count(*)"
+        sql = f"SELECT {read} FROM {statement.name(table)}" + statement.where(spec, where)
+        sql += f" GROUP BY {statement.names(by)}" if by else ""
+        counted = self.run(sql, statement.parameters, fetch=True)
+        return decode([*columns, Column("n", "int")], counted)
+
+    def distinct(self, table: str, column: str, where: Sequence[Where] = ()) -> list[Any]:
+        """The values of *column*, each once; see `Rows.distinct`."""
+        if matches_nothing(where):
+            return []
+        if not self.dialect.arrays:
+            return self._distinct_in_steps(table, column, where)
+        # PostgreSQL's planner has no skip scan for DISTINCT: this makes one, out of index look-ups.
+        spec, statement = TABLES[table], self._statement()
+        name, source = statement.name(column), statement.name(table)
+        tail = f" ORDER BY {name} LIMIT 1"
+        first = f"SELECT {name} FROM {source}" + statement.where(
+            spec, [*where, Where(column, "ne", None)]
+        )
+        after = f"SELECT {name} FROM {source}" + statement.where(spec, where)
+        sql = (
+            f"WITH RECURSIVE found(value) AS (({first}{tail}) UNION ALL SELECT ({after}"
+            f" AND {name} > found.value{tail}) FROM found WHERE found.value IS NOT NULL)"
+            " SELECT value FROM found WHERE value IS NOT NULL"
+        )
+        return [row[0] for row in self.run(sql, statement.parameters, fetch=True)]
+
+    def _distinct_in_steps(self, table: str, column: str, where: Sequence[Where]) -> list[Any]:
+        values: list[Any] = []
+        beyond = Where(column, "ne", None)
+        while found := self.select(
+            table, [*where, beyond], order_by=(column,), limit=1, columns=(column,)
+        ):
+            values.append(found[0][column])
+            beyond = Where(column, "gt", values[-1])
+        return values
+
+    # -- taking ------------------------------------------------------------------------------
 
     def take(
         self,
@@ -174,30 +232,59 @@ class SqlRows:
         limit: int,
         changes: Mapping[str, Any],
         skip_locked: bool = True,
+        columns: Sequence[str] = (),
+        parts: Sequence[Part] = (),
     ) -> list[Row]:
         """Change the first rows in order and return them; see `Rows.take`."""
-        if _nothing(where):
+        if matches_nothing(where):
             return []
+        parts = parts or (Part((), limit),)
         if not self.dialect.returning:
-            return self._take_in_steps(table, where, order_by, limit, changes, skip_locked)
-        spec, statement = TABLES[table], _Statement(self)
-        key, skip = self._name(spec.key), skip_locked and self.dialect.skip_locked
+            return self._take_in_steps(
+                table, where, order_by, limit, changes, skip_locked, columns, parts
+            )
+        spec, statement = TABLES[table], self._statement()
+        key, skip = statement.name(spec.key), skip_locked and self.dialect.skip_locked
         sets = statement.changes(spec, changes)
-        inner = (
-            f"SELECT {key} FROM {self._name(table)}"
-            + statement.where(spec, where)
-            + self._tail(order_by, limit, statement, lock=skip, skip_locked=skip)
-        )
-        # As an array PostgreSQL runs the inner query once, before it looks for the rows.
-        chosen = f"= ANY(ARRAY({inner}))" if self.dialect.arrays else f"IN ({inner})"
+        chosen = self._chosen(statement, spec, where, order_by, limit, skip, parts)
         # Without locks another may have changed a row since the inner query saw it: check again.
         again = "" if skip else statement.where(spec, where, " AND ")
+        wanted = _columns(spec, columns)
         sql = (
-            f"UPDATE {self._name(table)} SET {sets} WHERE {key} {chosen}{again}"
-            f" RETURNING {self._read(spec.columns)}"
+            f"UPDATE {statement.name(table)} SET {sets} WHERE {key} {chosen}{again}"
+            f" RETURNING {self._read(statement, wanted)}"
         )
-        rows = _decode(spec.columns, self.run(sql, statement.parameters, fetch=True))
-        return _sorted(rows, order_by)
+        taken = self.run(sql, statement.parameters, fetch=True)
+        return decode(wanted, _sorted(taken, wanted, order_by))
+
+    def _chosen(
+        self,
+        statement: Statement,
+        table: Table,
+        where: Sequence[Where],
+        order_by: Sequence[str],
+        limit: int,
+        skip: bool,
+        parts: Sequence[Part],
+    ) -> str:
+        """The condition that a row's key is among those to take."""
+        key = statement.name(table.key)
+        queries = [
+            f"SELECT {key} FROM {statement.name(table.name)}"
+            + statement.where(table, [*where, *part.where])
+            + statement.tail(order_by, min(limit, part.limit), lock=skip, skip_locked=skip)
+            for part in parts
+        ]
+        inner = queries[0]
+        if len(queries) > 1:
+            # Each in parentheses of its own, as locks and LIMIT need; in the order of the parts.
+            inner = " UNION ALL ".join(
+                f"SELECT {key} FROM ({query}) part_{number}"
+                for number, query in enumerate(queries)
+            )
+            inner += f" LIMIT {statement.bind(limit)}"
+        # As an array PostgreSQL runs the inner query once, before it looks for the rows.
+        return f"= ANY(ARRAY({inner}))" if self.dialect.arrays else f"IN ({inner})"
 
     def _take_in_steps(
         self,
@@ -207,228 +294,44 @@ class SqlRows:
         limit: int,
         changes: Mapping[str, Any],
         skip_locked: bool,
+        columns: Sequence[str],
+        parts: Sequence[Part],
     ) -> list[Row]:
         key = TABLES[table].key
-        found = self.select(
-            table, where, order_by=order_by, limit=limit, lock=True, skip_locked=skip_locked,
-            columns=(key,),
-        )  # fmt: skip
-        chosen = [Where(key, "in", [row[key] for row in found])]
+        keys: list[Any] = []
+        for part in parts:
+            if limit > len(keys):
+                found = self.select(
+                    table, [*where, *part.where], order_by=order_by,
+                    limit=min(part.limit, limit - len(keys)),
+                    lock=True, skip_locked=skip_locked, columns=(key,),
+                )  # fmt: skip
+                keys += [row[key] for row in found]
+        chosen = [Where(key, "in", keys)]
         self.update(table, chosen, changes)
-        return self.select(table, chosen, order_by=order_by)
+        return self.select(table, chosen, order_by=order_by, columns=columns)
 
-    def update(self, table: str, where: Sequence[Where], changes: Mapping[str, Any]) -> int:
-        """Change all rows that match; see `Rows.update`."""
-        if _nothing(where):
-            return 0
-        spec, statement = TABLES[table], _Statement(self)
-        sql = f"UPDATE {self._name(table)} SET {statement.changes(spec, changes)}"
-        sql += statement.where(spec, where)
-        return int(self.run(sql, statement.parameters, fetch=False))
-
-    def delete(self, table: str, where: Sequence[Where]) -> int:
-        """Remove all rows that match; see `Rows.delete`."""
-        if _nothing(where):
-            return 0
-        statement = _Statement(self)
-        sql = f"DELETE FROM {self._name(table)}" + statement.where(TABLES[table], where)
-        return int(self.run(sql, statement.parameters, fetch=False))
-
-    def now(self) -> datetime:
-        """The database's clock."""
-        if self._clock is not None or not self.dialect.now:
-            return (self._clock or utc_now)()
-        return _decode_time(self.run(f"SELECT {self.dialect.now}", (), fetch=True)[0][0])
-
-    def count(self, table: str, by: Sequence[str] = (), where: Sequence[Where] = ()) -> list[Row]:
-        """Count matching rows per value of *by*; see `Rows.count`."""
-        if _nothing(where):
-            return []
-        spec, statement = TABLES[table], _Statement(self)
-        columns = [spec.column(name) for name in by]
-        sql = f"SELECT {', '.join([*map(self._read_one, columns), 'count(*)'])}"
-        sql += f" FROM {self._name(table)}" + statement.where(spec, where)
-        sql += f" GROUP BY {self._list(by)}" if by else ""
-        return _decode(
-            [*columns, Column("n", "int")], self.run(sql, statement.parameters, fetch=True)
-        )
-
-    # -- parts of statements -----------------------------------------------------------------
-
-    def _name(self, name: str) -> str:
-        return f"{self.dialect.quote}{name}{self.dialect.quote}"
-
-    def _list(self, names: Sequence[str]) -> str:
-        return ", ".join(map(self._name, names))
-
-    def _read(self, columns: Sequence[Column]) -> str:
-        return ", ".join(map(self._read_one, columns))
-
-    def _read_one(self, column: Column) -> str:
-        name = self._name(column.name)
+    def _read(self, statement: Statement, columns: Sequence[Column]) -> str:
         # Drivers and frameworks disagree on what these become in Python; text is text everywhere.
-        as_text = self.dialect.arrays and column.type in ("id", "json")
-        return f"{name}::text" if as_text else name
-
-    def _tail(
-        self,
-        order_by: Sequence[str],
-        limit: int | None,
-        statement: _Statement,
-        *,
-        lock: bool,
-        skip_locked: bool,
-    ) -> str:
-        parts = []
-        if order_by:
-            parts.append("ORDER BY " + ", ".join(
-                f"{self._name(name.lstrip('-'))}{' DESC' if name[0] == '-' else ''}"
-                for name in order_by
-            ))  # fmt: skip
-        if limit is not None:
-            parts.append(f"LIMIT {statement.bind(limit)}")
-        if lock and self.dialect.row_locks:
-            parts.append("FOR UPDATE SKIP LOCKED" if skip_locked else "FOR UPDATE")
-        return "".join(f" {part}" for part in parts)
-
-
-class _Statement:
-    """The parameters of one statement, collected while its text is written."""
-
-    def __init__(self, rows: SqlRows) -> None:
-        self._rows = rows
-        self._dialect = rows.dialect
-        self.parameters: list[Any] = []
-
-    def bind(self, value: Any) -> str:
-        self.parameters.append(value)
-        style = self._rows._style
-        return f"${len(self.parameters)}" if style == "$" else style
-
-    def value(self, column: Column, value: Any) -> str:
-        if isinstance(value, Now):
-            return self._now(value)
-        marker = self.bind(encode(self._dialect, column, value))
-        cast = self._dialect.casts.get(column.type)
-        return f"{marker}::{cast}" if cast else marker
-
-    def _now(self, now: Now) -> str:
-        clock = self._rows._clock
-        if clock is None and self._dialect.now:
-            if not now.offset:
-                return self._dialect.now
-            return self._dialect.now_plus.format(self.bind(now.offset))
-        instant = (clock or utc_now)() + timedelta(seconds=now.offset)
-        return self.value(_TIME, instant)
-
-    def changes(self, table: Table, changes: Mapping[str, Any]) -> str:
-        name = self._rows._name
         return ", ".join(
-            f"{name(column)} = {name(column)} + {self.bind(value.amount)}"
-            if isinstance(value, Plus)
-            else f"{name(column)} = {self.value(table.column(column), value)}"
-            for column, value in changes.items()
+            f"{statement.name(column.name)}::text"
+            if self.dialect.arrays and column.type in ("id", "json")
+            else statement.name(column.name)
+            for column in columns
         )
-
-    def where(self, table: Table, where: Sequence[Where], before: str = " WHERE ") -> str:
-        if not where:
-            return ""
-        return before + " AND ".join(self._condition(table, one) for one in where)
-
-    def _condition(self, table: Table, where: Where) -> str:
-        name, column = self._rows._name(where.column), table.column(where.column)
-        if where.operator == "in":
-            return f"{name} {self._in(column, where.value)}"
-        if where.value is None:
-            return f"{name} IS {'NOT ' if where.operator == 'ne' else ''}NULL"
-        value = _literal(where.value) if column.fixed else self.value(column, where.value)
-        return f"{name} {_OPERATORS[where.operator]} {value}"
-
-    def _in(self, column: Column, values: Sequence[Any]) -> str:
-        if column.fixed:
-            return "IN (" + ", ".join(map(_literal, values)) + ")"
-        if self._dialect.arrays:
-            encoded = [encode(self._dialect, column, value) for value in values]
-            return f"= ANY({self.bind(encoded)}::{self._dialect.casts.get(column.type, 'text')}[])"
-        return "IN (" + ", ".join(self.value(column, value) for value in values) + ")"
-
-
-_TIME = Column("now", "time")
-
-
-def _literal(word: str) -> str:
-    """One of our own words as SQL text."""
-    if not word.isidentifier() or not word.isascii():
-        raise ValueError(f"not one of our words: {word!r}")
-    return f"'{word}'"
-
-
-def encode(dialect: Dialect, column: Column, value: Any) -> Any:
-    """What is handed to the driver for *value*."""
-    if value is None and not (column.type == "json" and not column.null):
-        return None
-    if column.type == "json":
-        if isinstance(value, JsonText):
-            return str(value)
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    if column.type == "id" and not dialect.arrays:
-        return str(value).replace("-", "")
-    if column.type == "time" and not dialect.arrays:
-        naive = value.astimezone(timezone.utc).replace(tzinfo=None)
-        return naive if dialect.name == "mysql" else naive.isoformat(" ", "microseconds")
-    return value
-
-
-def _decode_id(value: Any) -> str:
-    text = str(value)
-    if len(text) == 32:
-        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
-    return text
-
-
-def _decode_time(value: Any) -> datetime:
-    moment: datetime = datetime.fromisoformat(value) if isinstance(value, str) else value
-    # Drivers give the zone of the database session, or none where the column has none.
-    return moment.astimezone(timezone.utc) if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-
-
-def _decode_json(value: Any) -> Any:
-    return json.loads(value) if isinstance(value, (str, bytes)) else value
-
-
-_DECODERS: dict[str, Callable[[Any], Any]] = {
-    "id": _decode_id,
-    "time": _decode_time,
-    "json": _decode_json,
-}
-
-
-def _decode(columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> list[Row]:
-    names = [column.name for column in columns]
-    decoders = [
-        (column.name, _DECODERS[column.type]) for column in columns if column.type in _DECODERS
-    ]
-    decoded = []
-    for values in rows:
-        row = dict(zip(names, values, strict=True))
-        for name, decoder in decoders:
-            if row[name] is not None:
-                row[name] = decoder(row[name])
-        decoded.append(row)
-    return decoded
 
 
 def _columns(table: Table, names: Sequence[str]) -> Sequence[Column]:
     return [table.column(name) for name in names] if names else table.columns
 
 
-def _nothing(where: Sequence[Where]) -> bool:
-    """Whether an empty IN list makes the statement match no row."""
-    return any(one.operator == "in" and not one.value for one in where)
-
-
-def _sorted(rows: list[Row], order_by: Sequence[str]) -> list[Row]:
-    # RETURNING promises no order. Sorting by the last column first keeps the earlier ones' order.
+def _sorted(
+    rows: Sequence[Sequence[Any]], columns: Sequence[Column], order_by: Sequence[str]
+) -> Sequence[Sequence[Any]]:
+    """*rows* in order, since RETURNING promises none."""
+    places = [column.name for column in columns]
+    # Sorting by the last column first keeps the order of the earlier ones.
     for name in reversed(order_by):
-        rows.sort(key=lambda row: row[name.lstrip("-")], reverse=name[0] == "-")
+        place = places.index(name.lstrip("-"))
+        rows = sorted(rows, key=itemgetter(place), reverse=name[0] == "-")
     return rows

@@ -11,15 +11,20 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 __all__ = [
+    "ACTIVITY",
     "DEFINITION",
     "DELIVERY",
     "EXECUTION",
     "LANE",
+    "LIMIT",
+    "NULL",
     "OUTBOX",
     "PAUSE",
     "SCHEDULE",
+    "SLOT",
     "STEP",
     "TABLES",
+    "WORKER",
     "Column",
     "Index",
     "Table",
@@ -29,12 +34,20 @@ Type = Literal["id", "text", "longtext", "json", "int", "time"]
 
 OUTBOX = "automate_outbox"
 LANE = "automate_outbox_lane"
+SLOT = "automate_outbox_slot"
 PAUSE = "automate_outbox_pause"
+LIMIT = "automate_outbox_limit"
 DEFINITION = "automate_definition"
 EXECUTION = "automate_execution"
 STEP = "automate_step"
 DELIVERY = "automate_webhook_delivery"
 SCHEDULE = "automate_schedule"
+WORKER = "automate_worker"
+ACTIVITY = "automate_activity"
+
+
+NULL = "null"
+"""In the condition of an index: where the column is null."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +73,7 @@ class Index:
     An index, on some rows only where the database can.
 
     *where* holds columns and their values, all of which must match; a value of None means: where
-    the column is not null. A database without partial indexes has the whole one.
+    the column is not null, and `NULL`: where it is. A database without partial indexes has the whole one.
     """
 
     name: str
@@ -109,7 +122,8 @@ TABLES: dict[str, Table] = {
                 Column("headers", "json"),
                 Column("status", "text", 16, fixed=True),
                 # What a waiting item waits for: "worker" (ready to be claimed), "time" (not due),
-                # "key" (its ordering key is busy), "resume" (its kind is paused); else null.
+                # "key" (its ordering or concurrency key is busy), "resume" (its kind is paused).
+                # On a running item "cancel" asks it to stop. Else null.
                 # Only ready items stand in the index that is claimed from.
                 Column("waiting_for", "text", 8, null=True, fixed=True),
                 Column("priority", "int"),
@@ -130,9 +144,22 @@ TABLES: dict[str, Table] = {
                 Column("created_at", "time"),
                 Column("updated_at", "time"),
                 Column("completed_at", "time", null=True),
+                Column("concurrency_key", "text", _NAME, null=True),
+                Column("concurrency_limit", "int", null=True),
             ),
             (
-                Index("automate_outbox_ready", ("sort_at", "id"), (("waiting_for", "worker"),)),
+                # Ready items by kind, and by tenant those that have one: in one of the two, so that
+                # each kind and tenant has a queue of its own and none waits for another's.
+                Index(
+                    "automate_outbox_ready",
+                    ("kind", "sort_at", "id"),
+                    (("waiting_for", "worker"), ("tenant_id", NULL)),
+                ),
+                Index(
+                    "automate_outbox_shared",
+                    ("kind", "tenant_id", "sort_at", "id"),
+                    (("waiting_for", "worker"), ("tenant_id", None)),
+                ),
                 Index("automate_outbox_later", ("next_attempt_at",), (("waiting_for", "time"),)),
                 Index(
                     "automate_outbox_lease", ("lease_expires_at",), (("lease_expires_at", None),)
@@ -151,6 +178,12 @@ TABLES: dict[str, Table] = {
                 # Finished rows stand in no index but the key: keeping them costs nothing. The
                 # failed ones, which people look for, are few.
                 Index("automate_outbox_failed", ("id",), (("status", "FAILED"),)),
+                Index(
+                    "automate_outbox_concurrency",
+                    ("concurrency_key", "kind", "id"),
+                    (("concurrency_key", None), ("waiting_for", "key")),
+                ),
+                Index("automate_outbox_cancel", ("id",), (("waiting_for", "cancel"),)),
             ),
         ),
         Table(
@@ -163,11 +196,41 @@ TABLES: dict[str, Table] = {
             (Index("automate_outbox_lane_item", ("item_id",)),),
         ),
         Table(
+            SLOT,
+            (
+                # Its number and the key: unique, so that no two items ever have the same one.
+                Column("id", "text", _LONG_KEY),
+                Column("concurrency_key", "text", _NAME),
+                Column("item_id", "id"),
+                Column("lease_token", "id"),
+            ),
+            (
+                Index("automate_outbox_slot_key", ("concurrency_key",)),
+                Index("automate_outbox_slot_item", ("item_id",)),
+            ),
+        ),
+        Table(
             PAUSE,
             (
                 Column("kind", "text", _NAME),
                 Column("reason", "longtext", null=True),
                 Column("created_at", "time"),
+            ),
+        ),
+        Table(
+            LIMIT,
+            (
+                Column("kind", "text", _NAME),
+                Column("concurrency", "int", null=True),
+                Column("rate", "int", null=True),
+                Column("per_milliseconds", "int"),
+                Column("burst", "int", null=True),
+                # Whether it comes from the code (1) or from an operator (0), who has the last word.
+                Column("declared", "int"),
+                # When the bucket of starts that may be made at once would be full again: the one
+                # number that a token bucket needs.
+                Column("full_at", "time"),
+                Column("updated_at", "time"),
             ),
         ),
         Table(
@@ -200,6 +263,11 @@ TABLES: dict[str, Table] = {
                 Index("automate_execution_recent", ("created_at",)),
                 Index("automate_execution_workflow", ("workflow", "created_at")),
                 Index("automate_execution_status", ("status", "created_at")),
+                Index(
+                    "automate_execution_tenant",
+                    ("tenant_id", "created_at"),
+                    (("tenant_id", None),),
+                ),
             ),
         ),
         Table(
@@ -215,6 +283,8 @@ TABLES: dict[str, Table] = {
                 Column("output", "json", null=True),
                 Column("error_code", "text", _CODE, null=True),
                 Column("error", "longtext", null=True),
+                # Where the last error was raised: files and lines, no values.
+                Column("trace", "longtext", null=True),
                 Column("started_at", "time", null=True),
                 Column("next_attempt_at", "time", null=True),
                 Column("completed_at", "time", null=True),
@@ -241,6 +311,38 @@ TABLES: dict[str, Table] = {
                 Column("id", "text", _LONG_KEY),
                 Column("last_fired_at", "time"),
             ),
+        ),
+        Table(
+            WORKER,
+            (
+                Column("id", "text", _NAME),
+                Column("host", "text", _NAME),
+                Column("pid", "int"),
+                Column("started_at", "time"),
+                Column("seen_at", "time"),
+                Column("kinds", "json"),
+                Column("slots", "int"),
+                Column("in_flight", "int"),
+                Column("stopping", "int"),
+            ),
+        ),
+        Table(
+            ACTIVITY,
+            (
+                # One row per minute, worker and kind: its worker alone writes it, so that no two
+                # ever wait for each other.
+                Column("id", "id"),
+                Column("at", "time"),
+                Column("worker_id", "text", _NAME),
+                Column("kind", "text", _NAME),
+                Column("completed", "int"),
+                Column("retried", "int"),
+                Column("failed", "int"),
+                Column("lost", "int"),
+                Column("run_times", "json"),
+                Column("wait_times", "json"),
+            ),
+            (Index("automate_activity_at", ("at",)),),
         ),
     )
 }

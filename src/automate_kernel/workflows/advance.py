@@ -9,7 +9,6 @@ database, so the same decisions drive the threads of a worker, an event loop and
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
@@ -17,51 +16,10 @@ from automate_kernel.outbox.item import bounded_seconds, encode_json
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepRun, StepStatus
 from automate_kernel.workflows.model import Step
 from automate_kernel.workflows.program import Program
+from automate_kernel.workflows.turn import CallOutcome, StepCall, Turn
+from automate_kernel.workflows.waiting import Elements, Key, Waits
 
 __all__ = ["CallOutcome", "StepCall", "Turn", "advance"]
-
-
-@dataclass(frozen=True, slots=True)
-class StepCall:
-    """One call to make: the step, its run, and its input, in which secrets are handles."""
-
-    step: Step
-    run: StepRun
-    input: Any
-
-
-@dataclass(frozen=True, slots=True)
-class CallOutcome:
-    """What a call gave: an output, or an error whose text is redacted."""
-
-    call: StepCall
-    output: Any = None
-    error: AutomateError | None = None
-
-
-@dataclass(slots=True)
-class Turn:
-    """
-    Save *saves* (and the execution, if *end* or *failed*), then make *calls*.
-
-    With *wait* or *end* it is the last: nothing is in flight. *delays* gives, for runs in *saves*
-    that are to be retried, the seconds until then. While calls are in flight, *next_retry* is when
-    to come back even if none of them has ended.
-    """
-
-    saves: list[StepRun] = field(default_factory=list)
-    calls: list[StepCall] = field(default_factory=list)
-    delays: dict[tuple[str, int], float] = field(default_factory=dict)
-    next_retry: float | None = None
-    wait: float | None = None
-    end: ExecutionStatus | None = None
-    output: Any = None
-    failed: AutomateError | None = None
-
-    @property
-    def last(self) -> bool:
-        """Whether nothing follows in this wake-up."""
-        return self.end is not None or self.wait is not None
 
 
 def advance(
@@ -102,19 +60,22 @@ class _Flow:
         self._program = program
         self._workflow = program.workflow
         self._execution = execution
-        self._waits = dict(waits)
-        self._left = left
-        self._in_flight: set[tuple[str, int]] = set()
-        self._turn = Turn()
-        # A step may have thousands of elements: looking their runs up must not search a list.
+        # A step may have thousands of elements: nothing here may search all of them in a turn.
         self._runs = {(run.step_id, run.position): run for run in execution.steps}
-        self._elements: dict[str, list[Any]] = {}
+        retrying = (key for key, run in self._runs.items() if run.status is StepStatus.RETRY)
+        self._waits = Waits({key: waits.get(key, 0.0) for key in retrying})
+        self._left = left
+        self._in_flight: set[Key] = set()
+        self._turn = Turn()
+        self._saved: set[Key] = set()  # in this turn
+        self._seen = program.seen(execution, self._runs)
+        self._elements: dict[str, Elements] = {}
+        self._rest_is_cancelled = False
         self._output: Any = None
 
     def pass_time(self, elapsed: float) -> None:
         """Bring the retries nearer, and the end of the workflow's time."""
-        for key in self._waits:
-            self._waits[key] -= elapsed
+        self._waits.pass_time(elapsed)
         if self._left is not None:
             self._left -= elapsed
 
@@ -124,13 +85,20 @@ class _Flow:
         """Take in what a call gave."""
         step, run = outcome.call.step, outcome.call.run
         self._in_flight.discard((run.step_id, run.position))
+        elements = self._elements[step.id] if run.position >= 0 else None
+        if elements is not None:
+            elements.running -= 1
         if outcome.error is None:
             self._end_run(run, StepStatus.COMPLETED, output=outcome.output)
+            if elements is not None:
+                elements.unfinished -= 1
         elif self._retries(step, run, outcome.error):
             self._retry(step, run, outcome.error)
         else:
             self._end_run(run, StepStatus.FAILED, error=outcome.error)
-            if run.position < 0:
+            if elements is not None:
+                elements.note_failed(run)
+            else:
                 self._step_failed(step, outcome.error)
 
     def _retries(self, step: Step, run: StepRun, error: AutomateError) -> bool:
@@ -149,8 +117,8 @@ class _Flow:
         if error.retry_after is not None:
             delay = max(delay, bounded_seconds(error.retry_after))
         run.status = StepStatus.RETRY
-        run.error_code, run.error = str(error.code), str(error)
-        self._waits[run.step_id, run.position] = delay
+        run.error_code, run.error, run.trace = str(error.code), str(error), error.trace
+        self._waits.add((run.step_id, run.position), delay)
         self._turn.delays[run.step_id, run.position] = delay
         self._save(run)
 
@@ -165,6 +133,8 @@ class _Flow:
         run.status, run.output = status, output
         run.error_code = str(error.code) if error else None
         run.error = str(error) if error else None
+        run.trace = error.trace if error else None
+        self._waits.drop((run.step_id, run.position))
         self._save(run)
 
     def _step_failed(self, step: Step, error: AutomateError) -> None:
@@ -183,7 +153,8 @@ class _Flow:
         if key not in self._runs:
             self._runs[key] = run
             self._execution.steps.append(run)
-        if not any(saved is run for saved in self._turn.saves):
+        if key not in self._saved:
+            self._saved.add(key)
             self._turn.saves.append(run)
 
     # -- the next turn -----------------------------------------------------------------------
@@ -192,30 +163,41 @@ class _Flow:
         """Start what can start, and hand out the turn that has come together."""
         self._check_time()
         recovering = self._execution.error_code is not None
-        if recovering:
+        if recovering and not self._rest_is_cancelled:
             self._cancel_rest(self._workflow.steps)
+            self._rest_is_cancelled = True
+        self._put_back_due()
         steps = self._workflow.on_failure if recovering else self._workflow.steps
         if not (recovering and self._in_flight):
             self._start_ready(steps)
-        pending = [self._waits.get(key, 0.0) for key in self._retrying(steps)]
-        idle = not (self._turn.calls or self._in_flight or pending)
+        idle = not (self._turn.calls or self._in_flight or self._waits)
         if idle and not recovering and self._execution.error_code is None:
             self._give_output()
         if not recovering and self._execution.error_code is not None:
             return self.next_turn()  # a template or the output failed just now
         turn, self._turn = self._turn, Turn()
-        wait = max(0.0, min(pending)) if pending else None
-        if wait is not None and self._left is not None and not recovering:
-            wait = min(wait, max(0.0, self._left))
+        self._saved.clear()
+        wait = self._waits.until_next()
         if turn.calls or self._in_flight:
-            turn.next_retry = wait
-        elif wait is not None:
-            turn.wait = wait
+            turn.next_retry = self._bounded(wait, recovering=recovering)
+        elif self._waits:
+            turn.wait = self._bounded(wait or 0.0, recovering=recovering)
         else:
             turn.output = self._output
             failed = self._execution.error_code is not None
             turn.end = ExecutionStatus.FAILED if failed else ExecutionStatus.COMPLETED
         return turn
+
+    def _bounded(self, wait: float | None, *, recovering: bool) -> float | None:
+        """*wait*, cut where the workflow's time ends."""
+        if wait is None or self._left is None or recovering:
+            return wait
+        return min(wait, max(0.0, self._left))
+
+    def _put_back_due(self) -> None:
+        for step_id, position in self._waits.take_due():
+            if position >= 0 and step_id in self._elements:
+                self._elements[step_id].put_back(position)
 
     def _check_time(self) -> None:
         over = self._left is not None and self._left <= 0 and self._execution.error_code is None
@@ -225,20 +207,12 @@ class _Flow:
 
     def _give_output(self) -> None:
         try:
-            output = self._program.output(self._execution)
+            output = self._program.output(self._seen)
             encode_json(output, "output of the workflow")
         except AutomateError as error:
             self.fail(error)
         else:
             self._output = output
-
-    def _retrying(self, steps: Sequence[Step]) -> list[tuple[str, int]]:
-        wanted = {step.id for step in steps}
-        return [
-            (run.step_id, run.position)
-            for run in self._execution.steps
-            if run.status is StepStatus.RETRY and run.step_id in wanted
-        ]
 
     def _cancel_rest(self, steps: Sequence[Step]) -> None:
         """End what *steps* have begun and will not go on with, after a crash of a worker too."""
@@ -291,30 +265,28 @@ class _Flow:
         skipped = any(run is not None and run.status is StepStatus.SKIPPED for run in needs)
         if skipped and step.skipped_with_needs:
             return True
-        return not self._program.condition(step, self._execution)
+        return not self._program.condition(step, self._seen)
 
     def _start_elements(self, step: Step) -> bool:
-        if step.id not in self._elements:
-            self._elements[step.id] = self._program.elements(step, self._execution)
-        elements = self._elements[step.id]
-        runs = [self._run(step, position) for position in range(len(elements))]
-        running = sum((step.id, run.position) in self._in_flight for run in runs)
-        failed = next((run for run in runs if run.status is StepStatus.FAILED), None)
-        for run, element in zip(runs, elements, strict=True):
-            if failed or running >= step.concurrency:
-                break
-            if not run.status.finished and (step.id, run.position) not in self._in_flight:
-                try:
-                    running += self._call(step, run, {"item": element, "index": run.position})
-                except AutomateError as error:
-                    self._end_run(run, StepStatus.FAILED, error=error)
-                    failed = run
-        if running:
+        elements = self._elements.get(step.id)
+        if elements is None:
+            values = self._program.elements(step, self._seen)
+            elements = Elements.of(step.id, values, self._runs, self._waits)
+            self._elements[step.id] = elements
+        while (position := elements.take(step.concurrency)) is not None:
+            run = self._run(step, position)
+            given = {"item": elements.values[position], "index": position}
+            try:
+                elements.running += self._call(step, run, given)
+            except AutomateError as error:
+                self._end_run(run, StepStatus.FAILED, error=error)
+                elements.note_failed(run)
+        if elements.running:
             return False
-        if failed:
-            self._element_failed(step, failed)
+        if elements.failed is not None:
+            self._element_failed(step, elements.failed)
             return True
-        if all(run.status is StepStatus.COMPLETED for run in runs):
+        if not elements.unfinished:
             self._end_run(self._run(step, -1), StepStatus.COMPLETED)
             return True
         return False
@@ -339,12 +311,13 @@ class _Flow:
         key = (run.step_id, run.position)
         if key in self._in_flight:
             return False
-        if run.status is StepStatus.RETRY and self._waits.get(key, 0.0) > 0:
+        if self._waits.holds(key):
             return False
-        given = self._program.input(step, self._execution, extra)
+        given = self._program.input(step, self._seen, extra)
         # Saved before the call is made, so that an attempt which kills its worker counts too.
         run.status, run.attempts = StepStatus.RUNNING, run.attempts + 1
         self._in_flight.add(key)
+        self._waits.drop(key)
         self._save(run)
         self._turn.calls.append(StepCall(step, run, given))
         return True

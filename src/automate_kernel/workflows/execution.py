@@ -126,6 +126,7 @@ class StepRun:
     output: Any = None
     error_code: str | None = None
     error: str | None = None
+    trace: str | None = None
     started_at: datetime | None = None
     next_attempt_at: datetime | None = None
     completed_at: datetime | None = None

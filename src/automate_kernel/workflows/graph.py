@@ -113,12 +113,13 @@ def _as_list(
 # SVG -------------------------------------------------------------------------------------------
 
 
-def to_svg(workflow: Workflow, statuses: Statuses | None = None) -> str:
+def to_svg(workflow: Workflow, statuses: Statuses | None = None, *, styled: bool = True) -> str:
     """
     A picture that stands on its own, in a page or as a file.
 
     It has a title and a text for screen readers, follows the reader's light or dark scheme, and
-    holds no script and no link.
+    holds no script and no link. Not *styled* it holds no style either, for a page whose policy
+    forbids that: the page's own style sheet says how ``svg.automate-graph`` looks.
     """
     states = _checked(statuses)
     groups = []
@@ -131,6 +132,7 @@ def to_svg(workflow: Workflow, statuses: Statuses | None = None) -> str:
         _started_by(workflow),
         groups,
         {step_id: status.value for step_id, status in states.items()},
+        styled=styled,
     )
 
 

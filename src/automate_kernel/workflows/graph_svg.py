@@ -41,7 +41,12 @@ _STYLE = """
 
 
 def draw_svg(
-    title: str, subtitle: str, groups: Sequence[Group], statuses: Mapping[str, str]
+    title: str,
+    subtitle: str,
+    groups: Sequence[Group],
+    statuses: Mapping[str, str],
+    *,
+    styled: bool = True,
 ) -> str:
     """The picture of *groups* of steps, one below the other, under a heading."""
     top, widest, body = float(_HEADER + _MARGIN), 0.0, []
@@ -59,7 +64,7 @@ def draw_svg(
     # An id of its own keeps the style of one picture from another on the same page.
     own = "wf-" + hashlib.sha256("\n".join([title, *body]).encode()).hexdigest()[:10]
     opening = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" id="{own}" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" id="{own}" class="automate-graph" role="img" '
         f'aria-labelledby="{own}-t {own}-d" viewBox="0 0 {width:.0f} {height:.0f}" '
         f'width="{width:.0f}" height="{height:.0f}">'
     )
@@ -68,7 +73,7 @@ def draw_svg(
             opening,
             f'<title id="{own}-t">{escape(title)}</title>',
             f'<desc id="{own}-d">{escape(_description(subtitle, groups, statuses))}</desc>',
-            f"<style>{_STYLE.format(id=own)}</style>",
+            *([f"<style>{_STYLE.format(id=own)}</style>"] if styled else []),
             '<rect class="paper" width="100%" height="100%"/>',
             _text(_MARGIN, _MARGIN + 16, title, "head"),
             _text(_MARGIN, _MARGIN + 38, subtitle, "soft"),

@@ -246,6 +246,24 @@ class Workflow(Part):
         """The ids of the steps, each after all that it needs, otherwise as they are listed."""
         return topological_order(self.graph())
 
+    def followers(self, step_id: str) -> tuple[str, ...]:
+        """
+        The step called *step_id*, and all that wait for it or for one that does, in order.
+
+        Raises `WorkflowError` if it is none of the steps, or one under on_failure.
+        """
+        if step_id not in {step.id for step in self.steps}:
+            known = [step.id for step in self.steps]
+            raise WorkflowError(
+                f"workflow {self.name!r} has no step {step_id!r} to go on from",
+                hint=suggest(step_id, known) or f"it has {', '.join(map(repr, known))}",
+            )
+        found = {step_id}
+        for each in self.order():
+            if found.intersection(self._needs[each]):
+                found.add(each)
+        return tuple(each for each in self.order() if each in found)
+
     def recovery_order(self) -> tuple[str, ...]:
         """As `order`, of the steps under on_failure."""
         return topological_order({step.id: self._needs[step.id] for step in self.on_failure})

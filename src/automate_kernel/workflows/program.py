@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from automate_kernel.errors import TemplateError
 from automate_kernel.workflows.execution import Execution, StepRun, StepStatus
 from automate_kernel.workflows.model import Step, Workflow
 
-__all__ = ["Program", "Templates"]
+if TYPE_CHECKING:
+    from automate_kernel.workflows.waiting import Key
+
+__all__ = ["Program", "Seen", "Templates"]
 
 
 class Templates(Protocol):
@@ -60,14 +63,20 @@ class Program:
                 return True
         return False
 
-    def condition(self, step: Step, execution: Execution) -> bool:
+    def seen(self, execution: Execution, runs: Mapping[Key, StepRun] | None = None) -> Seen:
+        """*execution* as the templates of this workflow see it; *runs* are its steps by key."""
+        if runs is None:
+            runs = {(run.step_id, run.position): run for run in execution.steps}
+        return Seen(self.workflow, execution, runs)
+
+    def condition(self, step: Step, seen: Seen) -> bool:
         """Whether the step's ``if`` holds now."""
         condition = self._conditions.get(step.id)
-        return condition is None or bool(condition.test(self._seen(execution)))
+        return condition is None or bool(condition.test(self._names(seen)))
 
-    def elements(self, step: Step, execution: Execution) -> list[Any]:
+    def elements(self, step: Step, seen: Seen) -> list[Any]:
         """What the step's ``for_each`` goes over; raises `TemplateError` if it is no list."""
-        value = self._lists[step.id].render(self._seen(execution))
+        value = self._lists[step.id].render(self._names(seen))
         if not isinstance(value, list):
             raise TemplateError(
                 f"steps.{step.id}.for_each gave a {type(value).__name__}, not a list",
@@ -75,20 +84,16 @@ class Program:
             )
         return value
 
-    def input(self, step: Step, execution: Execution, extra: Mapping[str, Any]) -> Any:
+    def input(self, step: Step, seen: Seen, extra: Mapping[str, Any]) -> Any:
         """The input of one call; secrets in it are still handles."""
-        return self._inputs[step.id].render(self._seen(execution, extra))
+        return self._inputs[step.id].render(self._names(seen, extra))
 
-    def output(self, execution: Execution) -> Any:
+    def output(self, seen: Seen) -> Any:
         """What the execution gives back."""
-        return self._output.render(self._seen(execution))
+        return self._output.render(self._names(seen))
 
-    def _seen(self, execution: Execution, extra: Mapping[str, Any] | None = None) -> Any:
-        steps = {
-            step.id: seen
-            for step in (*self.workflow.steps, *self.workflow.on_failure)
-            if (seen := _seen_step(step, execution)) is not None
-        }
+    def _names(self, seen: Seen, extra: Mapping[str, Any] | None = None) -> Any:
+        execution = seen.execution
         names = dict(extra or {})
         if execution.error_code is not None:
             names["error"] = {"code": execution.error_code, "message": execution.error}
@@ -98,19 +103,38 @@ class Program:
             "tenant_id": execution.tenant_id,
             "created_at": execution.created_at and execution.created_at.isoformat(),
         }
-        return self._context(execution.event.to_json(), about, steps, names)
+        return self._context(execution.event.to_json(), about, seen.steps(), names)
 
 
-def _seen_step(step: Step, execution: Execution) -> dict[str, Any] | None:
-    """How templates see a step: nothing at all before it has ended."""
-    run = execution.step(step.id)
-    if run is None or not run.status.finished:
-        return None
-    output = run.output
-    if step.for_each is not None and run.status is StepStatus.COMPLETED:
-        output = [one.output for one in _elements(step, execution)]
-    return {"output": output, "status": run.status.value, "error": run.error}
+class Seen:
+    """
+    An execution as templates see it.
 
+    What has ended stays as it is, so it is put together once, however many elements look at it.
+    """
 
-def _elements(step: Step, execution: Execution) -> list[StepRun]:
-    return [run for run in execution.runs_of(step.id) if run.position >= 0]
+    def __init__(
+        self, workflow: Workflow, execution: Execution, runs: Mapping[Key, StepRun]
+    ) -> None:
+        self.execution = execution
+        self._steps = (*workflow.steps, *workflow.on_failure)
+        self._runs = runs
+        self._ended: dict[str, dict[str, Any]] = {}
+
+    def steps(self) -> dict[str, Any]:
+        """The steps that have ended: one that has not is nothing at all yet."""
+        if len(self._ended) < len(self._steps):
+            for step in self._steps:
+                run = self._runs.get((step.id, -1))
+                if run is not None and run.status.finished and step.id not in self._ended:
+                    self._ended[step.id] = self._step(step, run)
+        # In the workflow's order, whichever ended first: a crash must change nothing.
+        return {step.id: self._ended[step.id] for step in self._steps if step.id in self._ended}
+
+    def _step(self, step: Step, run: StepRun) -> dict[str, Any]:
+        output = run.output
+        if step.for_each is not None and run.status is StepStatus.COMPLETED:
+            output = []
+            while (one := self._runs.get((step.id, len(output)))) is not None:
+                output.append(one.output)
+        return {"output": output, "status": run.status.value, "error": run.error}

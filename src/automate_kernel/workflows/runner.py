@@ -7,6 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import copy_context
+from datetime import timedelta
 from typing import Any, Protocol
 
 from automate_kernel import signals
@@ -20,6 +23,7 @@ from automate_kernel.workflows.advance import CallOutcome, StepCall, Turn, advan
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepStatus
 from automate_kernel.workflows.program import Program
 from automate_kernel.workflows.state import ExecutionEndedError, ExecutionStore, Loaded
+from automate_kernel.workflows.supply import Startable
 
 __all__ = ["EVENT", "Invoke", "Runner"]
 
@@ -44,7 +48,8 @@ class Runner:
     The handlers of events and executions.
 
     *programs* gives the compiled workflow of a definition's id, *listening* those that an event
-    starts if their condition holds, *sender* is who the signals come from.
+    starts if their condition holds, *sender* is who the signals come from. What *around* gives is
+    entered while an execution is driven.
     """
 
     def __init__(
@@ -53,8 +58,9 @@ class Runner:
         *,
         invoke: Invoke,
         programs: Callable[[str], Program],
-        listening: Callable[[Event], Iterable[Program]],
+        listening: Callable[[Event], Iterable[Startable]],
         sender: Any = None,
+        around: Callable[[Execution], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         self.store = store
         self._outbox: OutboxStore = store.outbox
@@ -62,6 +68,7 @@ class Runner:
         self._programs = programs
         self._listening = listening
         self._sender = sender
+        self._around = around
         self._executor: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
 
@@ -105,7 +112,8 @@ class Runner:
             return None  # resumed since, and so another item's to drive
         program = self._programs(loaded.execution.definition_id)
         try:
-            _Drive(self, item, loaded, program).run()
+            with self._around(loaded.execution):
+                _Drive(self, item, loaded, program).run()
         except ExecutionEndedError:
             return None
         return Acknowledged()
@@ -177,6 +185,7 @@ class _Drive:
         self._item = item
         self._execution = loaded.execution
         self._workflow = program.workflow
+        self._loaded_at, self._since = loaded.now, time.monotonic()
         self._ends_at: float | None = None
         left = None
         if program.workflow.timeout is not None:
@@ -226,7 +235,9 @@ class _Drive:
             return [perform(execution, turn.calls[0], self._timeout(turn.calls[0]))]
         submit = self._runner.executor().submit
         self._in_flight |= {
-            submit(perform, execution, call, self._timeout(call)) for call in turn.calls
+            # In a copy of the context each, for logs and traces.
+            submit(copy_context().run, perform, execution, call, self._timeout(call))
+            for call in turn.calls
         }
         done, self._in_flight = wait(self._in_flight, turn.next_retry, FIRST_COMPLETED)
         return [future.result() for future in done]
@@ -247,7 +258,20 @@ class _Drive:
         patience = self._runner._outbox.lease_seconds / 2
         try_for(patience, lambda: self._write(turn), "saving an execution", until=draining)
         self._stored |= {(run.step_id, run.position) for run in turn.saves}
+        self._date(turn)
         self._runner.tell(self._execution, turn, began=began)
+
+    def _date(self, turn: Turn) -> None:
+        """Tell receivers of signals when it was: about what the database wrote, unasked."""
+        now = self._loaded_at + timedelta(seconds=time.monotonic() - self._since)
+        for run in turn.saves:
+            if run.started_at is None and run.status is StepStatus.RUNNING:
+                run.started_at = now
+            if run.status.finished:
+                run.completed_at = now
+        self._execution.updated_at = now
+        if turn.end is not None:
+            self._execution.completed_at = now
 
     def _write(self, turn: Turn) -> None:
         execution, store = self._execution, self._runner.store

@@ -13,12 +13,11 @@ from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import NewItem, OutboxItem, OutboxStore
 from automate_kernel.outbox.item import (
     MAX_PAYLOAD_BYTES,
-    bounded_seconds,
     encode_json,
     new_id,
     storable,
 )
-from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
+from automate_kernel.storage.rows import Now, Rows, Storage, Where
 from automate_kernel.storage.tables import DEFINITION, EXECUTION, STEP
 from automate_kernel.workflows.execution import (
     Event,
@@ -28,6 +27,13 @@ from automate_kernel.workflows.execution import (
     StepStatus,
 )
 from automate_kernel.workflows.model import Workflow
+from automate_kernel.workflows.step_rows import (
+    forget_steps,
+    new_step_row,
+    step_row,
+    steps_to_repeat,
+    unfinished,
+)
 
 __all__ = ["ADVANCE", "ExecutionEndedError", "ExecutionStore", "Loaded"]
 
@@ -174,18 +180,23 @@ class ExecutionStore:
 
         Raises `ExecutionEndedError` if the execution was cancelled meanwhile.
         """
-        live = [Where("id", "eq", execution.id), Where("status", "in", _LIVE)]
+        live = [
+            Where("id", "eq", execution.id),
+            Where("status", "in", _LIVE),
+            # It may have been cancelled and resumed, and then it is another item's to drive.
+            Where("item_id", "eq", execution.item_id),
+        ]
         changes = {"status": ExecutionStatus.RUNNING.value, "updated_at": Now()}
         if not rows.update(EXECUTION, live, changes):
             raise ExecutionEndedError(message=f"execution {execution.id} has ended")
         execution.status = ExecutionStatus.RUNNING
         new = []
         for run in runs:
-            row = _step_row(run, delays.get((run.step_id, run.position)))
+            row = step_row(run, delays.get((run.step_id, run.position)))
             if (run.step_id, run.position) in stored:
-                rows.update(STEP, _unfinished(run), row)
+                rows.update(STEP, unfinished(run), row)
             else:
-                new.append(_new_step_row(run, row))
+                new.append(new_step_row(run, row))
         if new:
             rows.insert(STEP, new)
 
@@ -244,7 +255,8 @@ class ExecutionStore:
         """
         End an execution as CANCELLED; False if it had ended.
 
-        A step that runs is not interrupted, but nothing follows it.
+        A step that runs is not interrupted, but nothing follows it: the worker that has the
+        execution is asked to stop.
         """
         with self.storage.begin() as rows:
             found = rows.select(EXECUTION, [Where("id", "eq", execution_id)], lock=True)
@@ -264,37 +276,91 @@ class ExecutionStore:
         for row in rows.select(EXECUTION, where):
             self.change(rows, Execution.from_row(row), ExecutionStatus.CANCELLED)
 
-    def resume(self, execution_id: str) -> bool:
-        """Run a failed execution again from the steps that failed; False if it had not failed."""
-        failed = Where("status", "eq", ExecutionStatus.FAILED.value)
+    def resume(self, execution_id: str, *, step_id: str | None = None) -> bool:
+        """
+        Run a failed execution again from the steps that failed; False if it had not failed.
+
+        With *step_id* it is any execution that has ended, whatever its end, and that step and all
+        that follow from it are done again, though they were done. Raises `WorkflowError` if there
+        is no such step.
+        """
         item_id = new_id()
-        again = [StepStatus.FAILED.value, StepStatus.CANCELLED.value, StepStatus.RUNNING.value]
         with self.storage.begin() as rows:
-            changes = {
-                "status": ExecutionStatus.PENDING.value,
-                "error_code": None,
-                "error": None,
-                "completed_at": None,
-                "item_id": item_id,
-                "updated_at": Now(),
-            }
-            if not rows.update(EXECUTION, [Where("id", "eq", execution_id), failed], changes):
+            found = rows.select(EXECUTION, [Where("id", "eq", execution_id)])
+            if not found:
                 return False
-            row = rows.select(EXECUTION, [Where("id", "eq", execution_id)])[0]
-            steps = Where("execution_id", "eq", execution_id)
-            rows.delete(STEP, [steps, Where("status", "in", again)])
-            definition = rows.select(DEFINITION, [Where("id", "eq", row["definition_id"])])[0]
-            recovery = [step["id"] for step in definition["body"].get("on_failure", ())]
-            rows.delete(STEP, [steps, Where("step_id", "in", recovery)])
-            self._wake(rows, execution_id, item_id, row["tenant_id"])
+            stored = rows.select(DEFINITION, [Where("id", "eq", found[0]["definition_id"])])[0]
+            again = steps_to_repeat(Workflow.from_dict(stored["body"]), step_id)
+            if not self._reopen(rows, execution_id, item_id, any_end=step_id is not None):
+                return False
+            forget_steps(rows, execution_id, again)
+            self._wake(rows, execution_id, item_id, found[0]["tenant_id"])
         return True
 
-    def purge(self, *, older_than_seconds: float, limit: int = 1000) -> int:
-        """Delete up to *limit* executions that ended that long ago, with their steps."""
-        ended = [status.value for status in ExecutionStatus if status.finished]
-        over = [
+    def resume_with(self, rows: Rows, item: OutboxItem) -> bool:
+        """
+        Resume the execution whose wake-up item is put back to wait, in the same transaction.
+
+        False if the item drives no execution any more: that was resumed with another, ended well,
+        or is gone.
+        """
+        if item.kind != ADVANCE:
+            return True
+        ended = [ExecutionStatus.FAILED.value, ExecutionStatus.CANCELLED.value]
+        execution_id = item.payload["execution_id"]
+        its = [
+            Where("id", "eq", execution_id),
+            Where("item_id", "eq", item.id),
             Where("status", "in", ended),
-            Where("completed_at", "le", Now(-older_than_seconds)),
+        ]
+        found = rows.select(EXECUTION, its, lock=True)
+        if not found:
+            return False
+        stored = rows.select(DEFINITION, [Where("id", "eq", found[0]["definition_id"])])[0]
+        again = steps_to_repeat(Workflow.from_dict(stored["body"]), None)
+        self._reopen(rows, execution_id, item.id, any_end=True)
+        forget_steps(rows, execution_id, again)
+        return True
+
+    def _reopen(self, rows: Rows, execution_id: str, item_id: str, *, any_end: bool) -> bool:
+        ended = [status.value for status in ExecutionStatus if status.finished]
+        resumable = ended if any_end else [ExecutionStatus.FAILED.value]
+        changes = {
+            "status": ExecutionStatus.PENDING.value,
+            "output": None,
+            "error_code": None,
+            "error": None,
+            "completed_at": None,
+            "item_id": item_id,
+            "updated_at": Now(),
+        }
+        where = [Where("id", "eq", execution_id), Where("status", "in", resumable)]
+        return bool(rows.update(EXECUTION, where, changes))
+
+    def purge(
+        self,
+        *,
+        older_than_seconds: float,
+        limit: int = 1000,
+        statuses: Sequence[ExecutionStatus | str] = (),
+    ) -> int:
+        """
+        Delete up to *limit* executions that ended that long ago, with their steps.
+
+        Only those that are in one of *statuses*, by default however they ended.
+        """
+        purged = 0
+        for status in statuses or [status for status in ExecutionStatus if status.finished]:
+            if purged < limit:
+                purged += self._purge(str(status), older_than_seconds, limit - purged)
+        return purged
+
+    def _purge(self, status: str, age: float, limit: int) -> int:
+        over = [
+            Where("status", "eq", status),
+            # It follows from the other, and ends the walk along the index.
+            Where("created_at", "le", Now(-age)),
+            Where("completed_at", "le", Now(-age)),
         ]
         with self.storage.begin() as rows:
             found = rows.select(
@@ -317,41 +383,3 @@ class ExecutionStore:
             execution.error_code = str(item.last_error_code or ErrorCodes.ABORTED)
             execution.error = f"given up after {item.attempt_count} attempts: {item.last_error}"
             self.change(rows, execution, ExecutionStatus.FAILED)
-
-
-def _unfinished(run: StepRun) -> list[Where]:
-    live = [status.value for status in StepStatus if not status.finished]
-    return [
-        Where("execution_id", "eq", run.execution_id),
-        Where("step_id", "eq", run.step_id),
-        Where("position", "eq", run.position),
-        Where("status", "in", live),
-    ]
-
-
-def _step_row(run: StepRun, delay: float | None) -> Row:
-    row: Row = {
-        "status": run.status.value,
-        "attempts": run.attempts,
-        "output": encode_json(run.output, f"output of step {run.step_id!r}"),
-        "error_code": run.error_code,
-        "error": storable(run.error) if run.error else None,
-        "next_attempt_at": Now(bounded_seconds(delay)) if delay is not None else None,
-    }
-    if run.status is StepStatus.RUNNING and run.attempts <= 1:
-        row["started_at"] = Now()
-    if run.status.finished:
-        row["completed_at"] = Now()
-    return row
-
-
-def _new_step_row(run: StepRun, row: Row) -> Row:
-    return {
-        "id": new_id(),
-        "execution_id": run.execution_id,
-        "step_id": run.step_id,
-        "position": run.position,
-        "started_at": None,
-        "completed_at": None,
-        **row,
-    }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any
@@ -12,10 +14,36 @@ from automate_kernel.workflows.model import Workflow
 from automate_kernel.workflows.schedule import due
 from automate_kernel.workflows.triggers import ScheduleTrigger
 
-__all__ = ["Ticker"]
+__all__ = ["Scheduled", "Ticker", "forget_schedules", "schedules_of"]
 
-# Called in the transaction that moves the schedule on: the workflow, its trigger, the fire's time.
-Fire = Callable[[Rows, Workflow, ScheduleTrigger, datetime], Any]
+Scheduled = tuple[Workflow, str | None]
+"""A workflow, and whose it is."""
+
+# Called in the transaction that moves the schedule on: the workflow, whose it is, its trigger, and
+# the fire's time.
+Fire = Callable[[Rows, Workflow, str | None, ScheduleTrigger, datetime], Any]
+
+
+def schedules_of(workflow: Workflow, tenant_id: str | None) -> dict[str, ScheduleTrigger]:
+    """
+    The schedules of a workflow by the key under which it is remembered when they fired.
+
+    A schedule that is changed is another one: it begins to count anew, and does not fire for what
+    its new times would have been in the past.
+    """
+    found = {}
+    for position, trigger in enumerate(workflow.triggers):
+        if isinstance(trigger, ScheduleTrigger):
+            times = [trigger.cron, trigger.every, trigger.timezone]
+            about = json.dumps([workflow.name, tenant_id, *times])
+            digest = hashlib.sha256(about.encode()).hexdigest()[:32]
+            found[f"{workflow.name}#{position}#{digest}"] = trigger
+    return found
+
+
+def forget_schedules(rows: Rows, workflow: Workflow, tenant_id: str | None) -> None:
+    """Have the workflow's schedules begin to count anew, once it is switched on again."""
+    rows.delete(SCHEDULE, [Where("id", "in", list(schedules_of(workflow, tenant_id)))])
 
 
 class Ticker:
@@ -26,10 +54,10 @@ class Ticker:
     """
 
     def __init__(
-        self, storage: Storage, workflows: Callable[[], Iterable[Workflow]], fire: Fire
+        self, storage: Storage, workflows: Callable[[], Iterable[Scheduled]], fire: Fire
     ) -> None:
         self._storage = storage
-        self._workflows = workflows
+        self._scheduled = workflows
         self._fire = fire
 
     def tick(self) -> int:
@@ -44,11 +72,10 @@ class Ticker:
         self._begin(sorted(schedules.keys() - known.keys()))
         return sum(self._fire_due(key, *schedules[key], last, now) for key, last in known.items())
 
-    def _schedules(self) -> Iterator[tuple[str, tuple[Workflow, ScheduleTrigger]]]:
-        for workflow in self._workflows():
-            for position, trigger in enumerate(workflow.triggers):
-                if isinstance(trigger, ScheduleTrigger):
-                    yield f"{workflow.name}#{position}", (workflow, trigger)
+    def _schedules(self) -> Iterator[tuple[str, tuple[Scheduled, ScheduleTrigger]]]:
+        for workflow, tenant_id in self._scheduled():
+            for key, trigger in schedules_of(workflow, tenant_id).items():
+                yield key, ((workflow, tenant_id), trigger)
 
     def _begin(self, keys: list[str]) -> None:
         if keys:
@@ -56,7 +83,12 @@ class Ticker:
                 rows.insert(SCHEDULE, [{"id": key, "last_fired_at": Now()} for key in keys])
 
     def _fire_due(
-        self, key: str, workflow: Workflow, trigger: ScheduleTrigger, last: datetime, now: datetime
+        self,
+        key: str,
+        scheduled: Scheduled,
+        trigger: ScheduleTrigger,
+        last: datetime,
+        now: datetime,
     ) -> int:
         fired = 0
         for moment in due(trigger, last, now):
@@ -65,7 +97,7 @@ class Ticker:
                 where = [Where("id", "eq", key), Where("last_fired_at", "eq", last)]
                 if not rows.update(SCHEDULE, where, {"last_fired_at": moment}):
                     return fired
-                self._fire(rows, workflow, trigger, moment)
+                self._fire(rows, *scheduled, trigger, moment)
             last = moment
             fired += 1
         return fired

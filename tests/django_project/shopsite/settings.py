@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import django
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 
@@ -92,3 +94,17 @@ AUTOMATE_SECRETS = [
 AUTOMATE_WORKFLOWS = [BASE_DIR / "workflows"]
 AUTOMATE_OUTBOX = {"LEASE_SECONDS": float(os.environ.get("SHOP_LEASE_SECONDS", "300"))}
 AUTOMATE_PLUGINS = {"DISCOVER": False}
+
+TASKS = {
+    "default": {
+        "BACKEND": "automate_django.tasks.OutboxBackend",
+        "QUEUES": ["default", "queue_1"],
+    },
+    "any": {
+        "BACKEND": "automate_django.tasks.OutboxBackend",
+        "QUEUES": [],
+        "OPTIONS": {"RETRY_ERRORS": True, "MAX_ATTEMPTS": 3, "BASE_SECONDS": 0},
+    },
+}
+if django.VERSION < (6, 0):
+    INSTALLED_APPS.append("django_tasks")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -11,6 +14,8 @@ from uuid import uuid4
 import pytest
 
 PROJECT = Path(__file__).parents[2] / "django_project"
+SOURCE = Path(__file__).parents[3] / "src"
+PATIENCE_SECONDS = 40.0
 sys.path.insert(0, str(PROJECT))
 
 from shopsite.configured import add_database, configure  # noqa: E402
@@ -95,3 +100,60 @@ def _empty(alias: str) -> None:
     with connections[alias].cursor() as cursor:
         for model in models:
             cursor.execute(f"DELETE FROM {model._meta.db_table}")
+
+
+@pytest.fixture
+def environment(request: pytest.FixtureRequest) -> dict[str, str]:
+    """What tells another process which database the test has chosen, by a fixture before this."""
+    alias = TestedDatabase.alias
+    path = os.pathsep.join([str(SOURCE), os.environ.get("PYTHONPATH", "")])
+    found = {**os.environ, "PYTHONPATH": path, "DJANGO_SETTINGS_MODULE": "shopsite.settings"}
+    if alias == "postgresql":
+        found["SHOP_POSTGRESQL"] = request.getfixturevalue("postgresql_database_url")
+    else:
+        found["SHOP_SQLITE"] = str(connections[alias].settings_dict["NAME"])
+    return found
+
+
+@pytest.fixture
+def start(environment: dict[str, str]) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start ``manage.py``; whatever is still running at the end is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, cwd: Path = PROJECT) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "manage.py", *arguments],
+            cwd=cwd,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        if process.stdout:
+            process.stdout.close()
+
+
+@pytest.fixture
+def until() -> Callable[..., None]:
+    """Wait for a condition, as long as a process lives."""
+    return _until
+
+
+def _until(
+    condition: Callable[[], bool],
+    process: subprocess.Popen[str],
+    patience: float = PATIENCE_SECONDS,
+) -> None:
+    deadline = time.monotonic() + patience
+    while not condition():
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            pytest.fail(f"it did not happen; the worker said:\n{process.communicate()[0]}")
+        time.sleep(0.05)

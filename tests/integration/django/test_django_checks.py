@@ -7,10 +7,16 @@ from typing import Any
 
 import pytest
 from automate_django import conf, get_kernel
+from automate_django.api.options import classes
+from automate_django.api.tokens import ApiTokenAuthentication
 from automate_django.checks import check_database, check_settings
+from automate_django.outbox import OptimisticClaimOutboxStore
+from automate_django.storage import DjangoStorage
+from automate_django.tenants import tenant_for_request
 from automate_kernel.errors import ConfigError
+from automate_kernel.kernel import Kernel
 from django.core.checks import run_checks
-from django.test import override_settings
+from django.test import RequestFactory, override_settings
 
 
 def test_a_right_project_has_nothing_to_hear(sqlite: str) -> None:
@@ -34,6 +40,19 @@ def test_a_right_project_has_nothing_to_hear(sqlite: str) -> None:
         ({"AUTOMATE_WORKFLOWS": ["shop.models"]}, "automate.E005", "holds no workflow"),
         ({"AUTOMATE_OUTBOX": {"USING": "replica"}}, "automate.E006", "DATABASES has: default"),
         ({"USE_TZ": False}, "automate.E001", "USE_TZ = True"),
+        ({"AUTOMATE_ADMIN": {"SITE": "shop.admin.site"}}, "automate.E003", "shop.admin.site"),
+        ({"AUTOMATE_ADMIN": {"PAGE": False}}, "automate.W001", "Did you mean PAGES?"),
+        ({"AUTOMATE_OVERRIDES": {"kernl": "x"}}, "automate.W001", "Did you mean kernel?"),
+        ({"AUTOMATE_OVERRIDES": {"kernel": "shop.Kernel"}}, "automate.E007", "shop.Kernel"),
+        ({"AUTOMATE_OVERRIDES": {"kernel": "shop.models.Order"}}, "automate.E007", "no subclass"),
+        (
+            {"AUTOMATE_OVERRIDES": {"tenant_resolver": "shop.views.x"}},
+            "automate.E007",
+            "shop.views",
+        ),
+        ({"AUTOMATE_OVERRIDES": []}, "automate.E002", "must be a dictionary"),
+        ({"AUTOMATE_WORKER": {"SLOTS": "4"}}, "automate.E008", "whole number, 1 or more"),
+        ({"AUTOMATE_WORKER": {"GRACE_SECONDS": -1}}, "automate.E008", "number, 0 or more"),
         ({"AUTOMATE_WORKER": {"PROCESSES": 2}}, "automate.W002", "PostgreSQL"),
         ({"AUTOMATE_OUTBOX": {"STORE": "skip_locked"}}, "automate.W003", "leave it out"),
     ],
@@ -89,3 +108,44 @@ def test_settings_make_the_kernel(sqlite: str) -> None:
         assert [workflow.name for workflow in get_kernel().workflows] == ["restock"]
     with override_settings(AUTOMATE_WORKFLOWS=["shop.workflows"]):
         assert [workflow.name for workflow in get_kernel().workflows] == ["restock"]
+
+
+class OwnKernel(Kernel):
+    """A project's own."""
+
+
+class OwnStorage(DjangoStorage):
+    """A project's own."""
+
+
+class OwnStore(OptimisticClaimOutboxStore):
+    """A project's own."""
+
+
+class OwnAuthentication(ApiTokenAuthentication):
+    """A project's own."""
+
+
+def own_tenant(request: Any) -> str:
+    """The tenant of every request."""
+    return "acme"
+
+
+def test_the_project_replaces_classes(sqlite: str) -> None:
+    """Each by name; the check says nothing, and they are what is used."""
+    here = __name__
+    overrides = {
+        "kernel": f"{here}.OwnKernel",
+        "storage": f"{here}.OwnStorage",
+        "outbox_store": f"{here}.OwnStore",
+        "token_authentication": f"{here}.OwnAuthentication",
+        "tenant_resolver": f"{here}.own_tenant",
+    }
+    with override_settings(AUTOMATE_OVERRIDES=overrides):
+        assert [*check_settings(), *check_database()] == []
+        kernel = get_kernel()
+        found = [type(kernel), type(kernel.storage), type(kernel.outbox)]
+        assert classes("AUTHENTICATION")[0] is OwnAuthentication
+        assert tenant_for_request(RequestFactory().get("/")) == "acme"
+    assert found == [OwnKernel, OwnStorage, OwnStore]
+    assert type(get_kernel()) is Kernel

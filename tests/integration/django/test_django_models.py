@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from automate_django import models
+from automate_kernel.storage.tables import NULL
 from automate_kernel.storage import TABLES, Table
 from automate_sqlalchemy import metadata
 from django.apps import apps
@@ -42,11 +43,14 @@ def columns_of(model: Any) -> set[tuple[Any, ...]]:
     return found
 
 
+_NULLNESS = {False: None, True: NULL}
+
+
 def condition_of(index: Index) -> frozenset[tuple[str, Any]]:
     """A partial index's condition as the kernel writes it."""
     pairs = index.condition.children if index.condition else ()
     return frozenset(
-        (name.removesuffix("__isnull"), None if name.endswith("__isnull") else value)
+        (name.removesuffix("__isnull"), _NULLNESS[value] if name.endswith("__isnull") else value)
         for name, value in pairs
     )
 

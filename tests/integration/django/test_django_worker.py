@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from automate_django import emit, get_kernel
@@ -18,57 +14,8 @@ from django.core.management import CommandError, call_command
 from django.db import connections
 from shop.models import Message, Order
 
-PROJECT = Path(__file__).parents[2] / "django_project"
-SOURCE = Path(__file__).parents[3] / "src"
 ORDER = {"lines": [{"price": 3, "quantity": 4}], "channel_id": "C1"}
 PATIENCE_SECONDS = 40.0
-
-
-@pytest.fixture
-def environment(alias: str, request: pytest.FixtureRequest) -> dict[str, str]:
-    """What tells another process which database this test is about."""
-    path = os.pathsep.join([str(SOURCE), os.environ.get("PYTHONPATH", "")])
-    found = {**os.environ, "PYTHONPATH": path, "DJANGO_SETTINGS_MODULE": "shopsite.settings"}
-    if alias == "postgresql":
-        found["SHOP_POSTGRESQL"] = request.getfixturevalue("postgresql_database_url")
-    else:
-        found["SHOP_SQLITE"] = str(connections[alias].settings_dict["NAME"])
-    return found
-
-
-@pytest.fixture
-def start(environment: dict[str, str]) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start ``manage.py``; whatever is still running at the end is killed."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(*arguments: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "manage.py", *arguments],
-            cwd=PROJECT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-        if process.stdout:
-            process.stdout.close()
-
-
-def until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """Wait for *condition*, as long as *process* lives."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
-            pytest.fail(f"it did not happen; the worker said:\n{process.communicate()[0]}")
-        time.sleep(0.05)
 
 
 def completed() -> int:
@@ -77,7 +24,7 @@ def completed() -> int:
 
 
 def test_a_worker_runs_an_order_through_and_stops(
-    alias: str, start: Callable[..., subprocess.Popen[str]]
+    alias: str, start: Callable[..., subprocess.Popen[str]], until: Callable[..., None]
 ) -> None:
     """What was emitted before and while it runs is done once; SIGTERM ends it with 0."""
     emit("order.created", ORDER)
@@ -95,7 +42,10 @@ def test_a_worker_runs_an_order_through_and_stops(
 
 
 def test_several_processes_share_the_work(
-    alias: str, environment: dict[str, str], start: Callable[..., subprocess.Popen[str]]
+    alias: str,
+    environment: dict[str, str],
+    start: Callable[..., subprocess.Popen[str]],
+    until: Callable[..., None],
 ) -> None:
     """One that dies is replaced, what it held is done by another, and SIGTERM ends them all."""
     environment["SHOP_LEASE_SECONDS"] = "2"

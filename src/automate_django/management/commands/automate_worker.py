@@ -1,7 +1,9 @@
-"""``manage.py automate_worker``: run workflows and other outbox items."""
+"""``manage.py automate_worker``: run workflows, tasks and other outbox items."""
 
 from __future__ import annotations
 
+import logging
+import os
 from argparse import ArgumentParser
 from typing import Any
 
@@ -11,8 +13,10 @@ from django.core.management.base import BaseCommand, CommandError
 from automate_django import conf
 from automate_django.connections import FreshConnections
 from automate_django.kernel import get_kernel
-from automate_kernel.errors import AutomateError
-from automate_kernel.outbox.supervisor import Supervisor, handling_signals
+from automate_kernel.errors import AutomateError, ConfigError
+from automate_kernel.kernel import Kernel
+from automate_kernel.outbox.supervisor import Supervisor, handling_signals, run_until_stopped
+from automate_kernel.outbox.worker import Worker
 
 __all__ = ["Command"]
 
@@ -21,7 +25,7 @@ class Command(BaseCommand):
     """Runs a worker until it is told to stop."""
 
     help = (
-        "Run workflows and other outbox items. SIGTERM or Ctrl-C stops it when what runs is "
+        "Run workflows, tasks and other outbox items. SIGTERM or Ctrl-C stops it when what runs is "
         "finished; a second one hands back what runs and stops at once."
     )
 
@@ -48,46 +52,103 @@ class Command(BaseCommand):
             help="how long a stopping worker waits for what runs (default: %(default)s)",
         )
         parser.add_argument(
+            "--retention-seconds",
+            type=float,
+            default=worker.get("RETENTION_SECONDS"),
+            help="delete what ended that long ago (default: keep it)",
+        )
+        parser.add_argument(
+            "--kinds",
+            action="append",
+            default=[],
+            metavar="KIND,…",
+            help="work on these kinds of items only: mail.send, or mail.*",
+        )
+        parser.add_argument(
+            "--queue",
+            action="append",
+            default=[],
+            metavar="NAME,…",
+            help="work on these queues of Django's tasks only, and on --kinds if there are any",
+        )
+        parser.add_argument(
             "--until-idle",
             "--once",
             action="store_true",
             help="run what is due and what follows from it, then stop",
+        )
+        parser.add_argument(
+            "--reload", action="store_true", help="start again when code changes: for development"
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run one worker here, or several in processes of their own."""
         if options["processes"] < 1 or options["slots"] < 1:
             raise CommandError("--processes and --slots must be at least 1")
+        if options["reload"] and (options["processes"] > 1 or options["until_idle"]):
+            raise CommandError("--reload goes with one process that runs until it is stopped")
         try:
             kernel = get_kernel()
-            if options["until_idle"]:
+            kinds = [*_parts(options["kinds"]), *_kinds_of(_parts(options["queue"]))]
+            kernel.worker(kinds=kinds)  # told here, and not by each process
+            if not options["until_idle"]:
+                self._work(kernel, kinds, options)
+            elif kinds:
+                raise ConfigError("--until-idle works on all kinds", hint="leave out --kinds")
+            else:
                 self.stdout.write(str(kernel.run_until_idle()))
-                return
-            self._work(kernel, options)
         except AutomateError as error:
             raise CommandError(str(error)) from error
 
-    def _work(self, kernel: Any, options: dict[str, Any]) -> None:
-        run = {"slots": options["slots"], "grace_seconds": options["grace_seconds"]}
-        names = ", ".join(sorted(workflow.name for workflow in kernel.workflows)) or "none"
-        self.stdout.write(f"{kernel.storage.describe()}; workflows: {names}")
+    def _work(self, kernel: Kernel, kinds: list[str], options: dict[str, Any]) -> None:
+        names = ("slots", "grace_seconds", "retention_seconds")
+        run = {"kinds": kinds, **{name: options[name] for name in names}}
+        shown = ", ".join(sorted(workflow.name for workflow in kernel.workflows)) or "none"
+        self.stdout.write(f"{kernel.storage.describe()}; workflows: {shown}")
         self.stdout.flush()
-        if options["processes"] == 1:
+        if options["reload"]:
+            from automate_django.management.reloading import work_with_reloader
+
+            work_with_reloader(lambda: worker_of(get_kernel(), run))
+        elif options["processes"] == 1:
             work(**run)
-            return
-        supervisor = Supervisor(options["processes"], work, run, prepare=django.setup)
-        with handling_signals(supervisor.stop):
-            failed = supervisor.run()
-        if failed:
-            raise CommandError(f"{failed} of the worker processes failed")
+        else:
+            supervisor = Supervisor(options["processes"], work, run, prepare=django.setup)
+            with handling_signals(supervisor.stop):
+                failed = supervisor.run()
+            if failed:
+                raise CommandError(f"{failed} of the worker processes failed")
+
+
+def _parts(given: list[str]) -> list[str]:
+    return [part for text in given for part in text.split(",") if part]
+
+
+def _kinds_of(queues: list[str]) -> list[str]:
+    """The kinds of the items of Django's tasks in *queues*."""
+    if not queues:
+        return []
+    from django.core.exceptions import ImproperlyConfigured
+
+    try:
+        from automate_django.tasks.running import kinds_of
+    except ImproperlyConfigured as error:
+        raise ConfigError(f"--queue: {error}") from error
+    return kinds_of(queues)
+
+
+def worker_of(kernel: Kernel, options: dict[str, Any]) -> Worker:
+    """A worker, whose threads' database connections are looked after."""
+    kernel.register(FreshConnections(), "hook", key="automate_django")
+    return kernel.worker(**options)
 
 
 def work(**options: Any) -> None:
     """Run one worker in this process until SIGTERM or SIGINT."""
     kernel = get_kernel()
-    kernel.register(FreshConnections(), "hook", key="automate_django")
-    worker = kernel.worker(**options)
-    stops = iter((False,))
-    with handling_signals(lambda: worker.stop(abandon=next(stops, True))):
-        worker.run()
+    left = run_until_stopped(worker_of(kernel, options))
     kernel.close()
+    if left:
+        # What still runs was handed back. Its threads would keep this process from ending.
+        logging.shutdown()
+        os._exit(0)

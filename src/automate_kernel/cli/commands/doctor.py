@@ -11,7 +11,7 @@ from automate_kernel.cli.command import Context, command
 from automate_kernel.errors import AutomateError
 
 if TYPE_CHECKING:
-    from automate_kernel.cli.diagnosis import Finding
+    from automate_kernel.diagnosis import Finding
 
 __all__ = ["add_to"]
 
@@ -50,7 +50,7 @@ def doctor(context: Context) -> None:
 def _carefully(
     name: str, check: Callable[[Context], list[Finding]], context: Context
 ) -> list[Finding]:
-    from automate_kernel.cli.diagnosis import Finding
+    from automate_kernel.diagnosis import Finding
 
     try:
         return check(context)

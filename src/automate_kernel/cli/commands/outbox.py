@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from automate_kernel.cli.command import Context, command, group
-from automate_kernel.cli.commands import outbox_items
+from automate_kernel.cli.commands import outbox_items, outbox_stats
 from automate_kernel.cli.inputs import confirm, duration
-from automate_kernel.cli.output import counted, seconds
+from automate_kernel.cli.output import counted
 
 __all__ = ["add_to"]
 
@@ -19,7 +19,7 @@ _Kind = Annotated[str, typer.Argument(help="The kind of item: automate.event.")]
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     own = group("outbox", "Look at the outbox, requeue, cancel, pause and clean.")
-    command(own, "stats", data=True, examples=("automate outbox stats",))(stats)
+    outbox_stats.add_to_group(own)
     outbox_items.add_to_group(own)
     command(
         own,
@@ -41,28 +41,6 @@ def add_to(app: typer.Typer) -> None:
         examples=("automate outbox reap", "automate outbox reap --stale-seconds 600"),
     )(reap)
     app.add_typer(own)
-
-
-def stats(context: Context) -> None:
-    """Count the items of each kind by state, and tell how late the oldest due one is."""
-    found = context.session.plain.outbox.stats()
-    context.out.data(
-        {
-            "counts": found.counts,
-            "oldest_due_seconds": found.oldest_due_seconds,
-            "paused": list(found.paused),
-        }
-    )
-    states = ("PENDING", "RETRY", "RUNNING", "COMPLETED", "FAILED", "CANCELLED")
-    context.out.table(
-        ("KIND", *states),
-        [(kind, *(of.get(state, 0) for state in states)) for kind, of in found.counts.items()],
-        empty="the outbox is empty",
-    )
-    late = found.oldest_due_seconds
-    context.out.line(f"oldest due item: {'none' if late is None else seconds(late) + ' late'}")
-    if found.paused:
-        context.out.line(f"paused: {', '.join(found.paused)}", "yellow")
 
 
 def purge(

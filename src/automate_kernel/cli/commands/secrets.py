@@ -27,7 +27,7 @@ def check(context: Context) -> None:
 
     Values are read and dropped, never shown. Exits with 1 if any can't be read.
     """
-    from automate_kernel.cli.checks import secret_uses
+    from automate_kernel.checks import secret_uses
     from automate_kernel.storage import MemoryStorage
 
     session, out = context.session, context.out

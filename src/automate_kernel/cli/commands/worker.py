@@ -28,6 +28,14 @@ _Lease = Annotated[
 _UntilIdle = Annotated[
     bool, typer.Option("--until-idle", help="Run what is due, and what follows; then stop.")
 ]
+_HealthPort = Annotated[
+    int | None, typer.Option(help="Where to answer /healthz and /readyz.", min=0, max=65535)
+]
+_MetricsPort = Annotated[
+    int | None, typer.Option(help="Where to answer /metrics.", min=0, max=65535)
+]
+_ProbeHost = Annotated[str | None, typer.Option(help="The address of these ports: 127.0.0.1.")]
+_LogFormat = Annotated[str | None, typer.Option(help="text, or json: a document a line.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -39,6 +47,7 @@ def add_to(app: typer.Typer) -> None:
             "automate worker",
             "automate worker --processes 4 --slots 20",
             "automate worker --until-idle   # in a cron job, or a test",
+            "automate worker --log-format json --health-port 8081 --metrics-port 9100",
         ),
     )(worker)
     command(
@@ -60,17 +69,28 @@ def worker(
     grace_seconds: _Grace = None,
     lease_seconds: _Lease = None,
     until_idle: _UntilIdle = False,
+    health_port: _HealthPort = None,
+    metrics_port: _MetricsPort = None,
+    probe_host: _ProbeHost = None,
+    log_format: _LogFormat = None,
 ) -> None:
     """
     Run workflows and other outbox items until it is stopped.
 
     SIGTERM or Ctrl-C lets it finish what runs; a second one hands back what runs and stops at
     once. With several processes, one that dies is started again.
+
+    GET /healthz and /readyz on the health port tell an orchestrator how it is, /metrics on the
+    metrics port tells Prometheus of the outbox; both may be one port.
     """
     _set(context, "worker.processes", processes)
     _set(context, "worker.slots", slots)
     _set(context, "worker.grace_seconds", grace_seconds)
     _set(context, "worker.lease_seconds", lease_seconds)
+    _set(context, "worker.health_port", health_port)
+    _set(context, "worker.metrics_port", metrics_port)
+    _set(context, "worker.probe_host", probe_host)
+    _set(context, "log_format", log_format)
     settings = context.session.settings
     number, level = settings["worker.processes"], _level(context)
     if number < 1:
@@ -82,7 +102,7 @@ def worker(
     require_tables(kernel)
     _say(context, kernel)
     if until_idle:
-        log_to_stderr(level)
+        log_to_stderr(level, format=settings["log_format"])
         stats = kernel.run_until_idle()
         context.out.line(
             f"{stats.completed} completed, {stats.retried} to retry, {stats.failed} failed"
@@ -109,14 +129,22 @@ def _say(context: Context, kernel: Any) -> None:
 
 
 def _supervise(context: Context, number: int, level: str) -> None:
-    from automate_kernel.cli.working import work
+    from automate_kernel.cli.working import probes, work
     from automate_kernel.outbox.supervisor import Supervisor, handling_signals
+    from automate_kernel.telemetry.health import Board
 
-    log_to_stderr(level)
-    options = {"session": context.session.arguments(), "level": level}
+    log_to_stderr(level, format=context.session.settings["log_format"])
+    board = Board(lambda: supervisor.pids)
+    options = {"session": context.session.arguments(), "level": level, "board": board.writer}
     supervisor = Supervisor(number, work, options)
-    with handling_signals(supervisor.stop):
+
+    def stop() -> None:
+        board.stopping = True
+        supervisor.stop()
+
+    with probes(context.session, board), handling_signals(stop):
         failed = supervisor.run()
+    board.close()
     if failed:
         raise WorkFailedError(message=f"{failed} of the worker processes ended with an error")
 
@@ -129,6 +157,8 @@ def serve(
     slots: _Slots = None,
     grace_seconds: _Grace = None,
     lease_seconds: _Lease = None,
+    metrics_port: _MetricsPort = None,
+    log_format: _LogFormat = None,
 ) -> None:
     """
     Receive webhooks over HTTP, and run workers beside it.
@@ -144,10 +174,12 @@ def serve(
         ("worker.slots", slots),
         ("worker.grace_seconds", grace_seconds),
         ("worker.lease_seconds", lease_seconds),
+        ("worker.metrics_port", metrics_port),
+        ("log_format", log_format),
     ):
         _set(context, name, value)
     from automate_kernel.cli.serving import Receiver
-    from automate_kernel.cli.working import require_shared, require_tables
+    from automate_kernel.cli.working import probes, require_shared, require_tables
     from automate_kernel.secrets import RedactingFilter
 
     kernel, settings = context.session.kernel, context.session.settings
@@ -155,13 +187,15 @@ def serve(
     require_tables(kernel)
     level = _level(context)
     listening = _bind(settings["serve.host"], settings["serve.port"])
-    log_to_stderr(level, [RedactingFilter(kernel.redactor)])
+    log_to_stderr(level, [RedactingFilter(kernel.redactor)], format=settings["log_format"])
     receiver = Receiver(context.session, level)
     _say(context, kernel)
     address, bound = listening.getsockname()[:2]
     shown = f"[{address}]" if ":" in address else address
     context.out.line(f"listening on http://{shown}:{bound}")
-    if failed := receiver.run(listening):
+    with probes(context.session, None):
+        failed = receiver.run(listening)
+    if failed:
         raise WorkFailedError(message=f"{failed} of the worker processes ended with an error")
 
 

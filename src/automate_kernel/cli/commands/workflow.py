@@ -83,7 +83,7 @@ def validate(
 
 
 def _results(kernel: Kernel, path: Path, *, syntax: bool) -> list[dict[str, Any]]:
-    from automate_kernel.cli.checks import workflow_problems
+    from automate_kernel.checks import workflow_problems
 
     try:
         found = kernel.add_workflow(path)

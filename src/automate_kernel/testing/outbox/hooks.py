@@ -27,6 +27,14 @@ class StoreHooks:
     supports_waiting = True
     """Whether competing calls wait for each other; if not, one may fail and be retryable."""
     supports_ordering_keys = True
+    supports_reports = True
+    """Whether the store keeps what workers tell of themselves."""
+    supports_concurrency_keys = True
+    supports_control = True
+    """Whether items can be changed by filter, rescheduled and discarded, and told to stop."""
+    supports_limits = True
+    supports_retention = True
+    """Whether it deletes by itself what has been kept for its time."""
     supports_ageing = True
     """Whether an old item goes before a new one of higher priority in the end."""
 
@@ -39,6 +47,14 @@ class StoreHooks:
     def store(self, clock: FakeClock) -> OutboxStore:
         """An empty store."""
         raise NotImplementedError(f"{type(self).__name__} needs a fixture 'store'")
+
+    def kept(
+        self, store: OutboxStore, seconds: float | None, failed_seconds: float | None = None
+    ) -> OutboxStore:
+        """*store*, or another on the same data, that keeps finished items for so long."""
+        store.retention_seconds = seconds
+        store.failed_retention_seconds = failed_seconds
+        return store
 
     def another(self, store: OutboxStore) -> OutboxStore:
         """A second store on the same data, as another process would have it."""

@@ -7,7 +7,7 @@ from datetime import timedelta, timezone
 import pytest
 
 from automate_kernel.storage import Now, Plus, Storage, Where
-from automate_kernel.storage import sql as sql_module
+from automate_kernel.storage import sql, statement
 from automate_kernel.storage.tables import PAUSE, STEP
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.testing.storage.hooks import T0, StorageHooks, new_id, positions, step
@@ -122,7 +122,8 @@ class ClockContract(StorageHooks):
         """A worker whose clock is wrong writes and compares the right times."""
         if not self.supports_server_clock:
             pytest.skip("the database has no clock")
-        monkeypatch.setattr(sql_module, "utc_now", lambda: T0 - timedelta(days=36_500))
+        for module in (sql, statement):
+            monkeypatch.setattr(module, "utc_now", lambda: T0 - timedelta(days=36_500))
         with storage.begin() as rows:
             rows.insert(STEP, [step(1, started_at=Now(5))])
             (row,) = rows.select(STEP, [Where("started_at", "gt", Now(-60))])

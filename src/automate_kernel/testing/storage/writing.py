@@ -37,6 +37,17 @@ class WritingContract(StorageHooks):
             assert rows.insert(PAUSE, new) == 3
             assert len(rows.select(PAUSE, [Where("kind", "in", ["KEY"])])) == 1
 
+    def test_removed_rows_are_told(self, storage: Storage) -> None:
+        """Rows that are removed come back by their keys, and the others stay."""
+        self.add(storage, *(step(number) for number in range(1, 5)))
+        with storage.begin() as rows:
+            ids = [row["id"] for row in rows.select(STEP, order_by=("position",))]
+            gone = rows.remove(STEP, [Where("position", "le", 2)])
+            assert sorted(gone) == sorted(ids[:2])
+            assert rows.remove(STEP, [Where("position", "le", 2)]) == []
+            assert rows.remove(STEP, [Where("position", "in", [])]) == []
+        assert [row["id"] for row in self.all(storage)] == ids[2:]
+
     def test_many_rows_at_once(self, storage: Storage) -> None:
         """More rows than a statement has room for parameters."""
         with storage.begin() as rows:

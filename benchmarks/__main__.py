@@ -1,0 +1,90 @@
+"""The command: `python -m benchmarks [million | report]`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks import __doc__ as about
+from benchmarks.bench import QUICK, Sizes
+from benchmarks.contenders import NAMES
+from benchmarks.measures import MEASURES
+from benchmarks.million import million
+from benchmarks.report import publish, tables
+from benchmarks.results import Results
+from benchmarks.run import Plan, run
+
+_RESULTS = Path(__file__).with_name("results.json")
+# What was not all of it does not take the place of what was.
+_PART = Path(".benchmarks") / "last.json"
+_QUICK_CONTENDERS = ("ours", "ours-django", "limit", "limit-sqlite", "pgqueuer", "huey")
+_QUICK_SECONDS = 140.0
+
+
+def _listed(allowed: tuple[str, ...]) -> Callable[[str], list[str]]:
+    def parse(text: str) -> list[str]:
+        names = [name.strip() for name in text.split(",")]
+        if unknown := [name for name in names if name not in allowed]:
+            raise argparse.ArgumentTypeError(
+                f"{', '.join(unknown)}: not among {', '.join(allowed)}"
+            )
+        return names
+
+    return parse
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "benchmarks", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("what", nargs="?", choices=("measure", "million", "report"), default="measure")
+    add("--quick", action="store_true", help="less of everything, under three minutes")
+    add("--only", type=_listed(tuple(MEASURES)), metavar="MEASURES", help=", ".join(MEASURES))
+    add("--contenders", type=_listed(NAMES), metavar="NAMES", help=", ".join(NAMES))
+    add("--repetitions", type=int, help="5, or 2 with --quick")
+    add("--items", type=int, help="no run takes more items than this")
+    add("--out", type=Path, help="where results go; by default results.json, if it is everything")
+    add("--compare", type=Path, default=_RESULTS, help="results of an earlier run")
+    add("--server", help="the URL of a PostgreSQL that runs already, instead of a new one")
+    return parser
+
+
+def main() -> None:
+    """Do what the command line says."""
+    options = _parser().parse_args()
+    if options.what == "million":
+        print(million(items=options.items or 1_000_000, server=options.server))
+        return
+    if options.what == "report":
+        publish(Results.load(options.out or _RESULTS))
+        return
+    former = Results.load(options.compare) if options.compare.exists() else None
+    part = options.quick or options.only or options.contenders or options.items
+    results = run(_plan(options))
+    results.save(options.out or (_PART if part else _RESULTS))
+    print(f"\n{tables(results)}")
+    if former is not None:
+        print(f"Compared with {former.created}: now, then, ratio")
+        print("\n".join(results.compared(former)))
+    if not part:
+        publish(results)
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    sizes = replace(QUICK if options.quick else Sizes(), most=options.items)
+    return Plan(
+        measures=options.only or tuple(MEASURES),
+        contenders=options.contenders or (_QUICK_CONTENDERS if options.quick else NAMES),
+        repetitions=options.repetitions or (2 if options.quick else 5),
+        sizes=sizes,
+        budget_seconds=_QUICK_SECONDS if options.quick else None,
+        quiet_seconds=0.0 if options.quick or options.items else 60.0,
+        server=options.server,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""What both of our hosts have in common: only the storage and the transaction differ."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from benchmarks import counter
+from benchmarks.contender import BATCH, WAIT_SECONDS, Contender, Filling, Purpose, payload
+
+if TYPE_CHECKING:
+    from automate_kernel import Kernel
+    from automate_kernel.outbox import NewItem
+
+__all__ = ["Ours"]
+
+_DAY = 86_400
+_PRIORITIES = 10
+_THREE_STEPS = {
+    "name": "three",
+    "trigger": {"type": "manual"},
+    "steps": [{"id": f"step{number}", "action": "bench.noop"} for number in range(3)],
+}
+
+
+class Ours(Contender):
+    """automate-kernel by its public interface, with its default settings."""
+
+    peer = False
+    databases = ("postgresql", "sqlite")
+    variants: ClassVar[tuple[str, ...]] = ("threads", "async")
+    offers = frozenset(
+        {
+            "drain-1", "drain-2", "enqueue", "bulk", "pick-up", "finished", "future", "wait",
+            "memory", "import", "workflows-each", "workflows", "sqlite-enqueue", "sqlite-drain",
+        }
+    )  # fmt: skip
+    pace: ClassVar = {"drain": 20_000, "sqlite": 20_000}
+    unfinished: ClassVar = {
+        # Both by an index: finished rows may be a million.
+        "postgresql": "SELECT EXISTS (SELECT FROM automate_outbox WHERE waiting_for = 'worker')"
+        " OR EXISTS (SELECT FROM automate_outbox WHERE lease_expires_at IS NOT NULL)",
+        "sqlite": "SELECT EXISTS (SELECT 1 FROM automate_outbox WHERE waiting_for = 'worker')"
+        " OR EXISTS (SELECT 1 FROM automate_outbox WHERE lease_expires_at IS NOT NULL)",
+        "workflows": "SELECT EXISTS (SELECT FROM automate_execution WHERE completed_at IS NULL)",
+    }
+    _kernel: Kernel | None = None
+
+    def storage(self) -> Any:
+        """The host's storage."""
+        raise NotImplementedError
+
+    def transaction(self) -> AbstractContextManager[Any]:
+        """A transaction of the host."""
+        raise NotImplementedError
+
+    def execute(self, sql: str) -> list[Any]:
+        """Run a statement that is not measured, and commit it."""
+        raise NotImplementedError
+
+    def kernel(self) -> Kernel:
+        """The host's kernel."""
+        if self._kernel is None:
+            from automate_kernel import Kernel
+
+            self._kernel = Kernel(self.storage())
+            self._kernel.action("bench.noop")(_step)
+            self._kernel.add_workflow(_THREE_STEPS)
+        return self._kernel
+
+    def set_up(self) -> None:
+        self.kernel().storage.create_tables()
+
+    def open(self) -> None:
+        self.kernel()
+
+    def reset(self) -> None:
+        for table in ("automate_step", "automate_execution", "automate_outbox"):
+            # SQLite's DELETE without a condition is as quick.
+            verb = "TRUNCATE" if self.database.kind == "postgresql" else "DELETE FROM"
+            self.execute(f"{verb} {table}")
+
+    def enqueue_each(self, count: int) -> None:
+        outbox = self.kernel().outbox
+        for number in range(count):
+            with self.transaction() as transaction:
+                outbox.enqueue("noop", payload(number), transaction=transaction)
+
+    def enqueue_bulk(self, count: int) -> None:
+        outbox = self.kernel().outbox
+        for start in range(0, count, BATCH):
+            outbox.enqueue_many(_new_items(range(start, min(start + BATCH, count))))
+
+    def worker(self, purpose: Purpose) -> Callable[[], object]:
+        kernel = self.kernel()
+        options: dict[str, Any] = {}
+        if purpose == "wait":
+            kernel.handler("noop")(_wait)
+            options = {"async_slots": 5000}
+        elif self.variant == "async":
+            kernel.handler("noop")(_anoop)
+        else:
+            kernel.handler("noop", inline=self.variant != "threads")(_noop)
+        worker = kernel.worker(**options)
+        signal.signal(signal.SIGTERM, lambda *_: worker.stop())
+        return worker.run
+
+    def fill(self, filling: Filling, rows: int) -> None:
+        # Rows made by the library, multiplied: so they are right whatever columns there are.
+        outbox = self.kernel().outbox
+        if filling == "finished":
+            outbox.enqueue("noop", payload(0))
+            item = outbox.claim_batch("filler", 1)[0]
+            outbox.mark_success(item.id, "filler")
+            templates = 1
+        else:
+            for priority in range(_PRIORITIES):
+                outbox.enqueue("noop", payload(0), delay=_DAY, priority=priority)
+            templates = _PRIORITIES
+        names = [
+            name
+            for (name,) in self.execute(
+                "SELECT column_name FROM information_schema.columns"
+                " WHERE table_name = 'automate_outbox' AND is_generated = 'NEVER'"
+            )
+        ]
+        values = {
+            "id": "gen_random_uuid()",
+            "next_attempt_at": "next_attempt_at + number * interval '1 ms'",
+            "sort_at": "sort_at + number * interval '1 ms'",
+        }
+        chosen = ", ".join(values.get(name, name) for name in names)
+        self.execute(
+            f"INSERT INTO automate_outbox ({', '.join(names)}) SELECT {chosen}"
+            f" FROM automate_outbox, generate_series(1, {rows // templates}) number"
+        )
+
+    def run_workflows(self, count: int) -> None:
+        kernel = self.kernel()
+        for number in range(count):
+            kernel.run("three", payload(number))
+
+    def start_workflows(self, count: int) -> None:
+        for start in range(0, count, BATCH):
+            with self.transaction() as transaction:
+                for number in range(start, min(start + BATCH, count)):
+                    self.kernel().start("three", payload(number), transaction=transaction)
+
+    def purge(self, seconds: float) -> int:
+        """Delete what finished that long ago."""
+        return self.kernel().purge(older_than_seconds=seconds)
+
+
+def _new_items(numbers: range) -> Iterator[NewItem]:
+    from automate_kernel.outbox import NewItem
+
+    return (NewItem("noop", payload(number)) for number in numbers)
+
+
+def _noop(item: Any) -> None:
+    counter.tick()
+
+
+async def _anoop(item: Any) -> None:
+    counter.tick()
+
+
+async def _wait(item: Any) -> None:
+    counter.begin()
+    await asyncio.sleep(WAIT_SECONDS)
+    counter.tick()
+
+
+def _step() -> None:
+    counter.tick()

@@ -1,0 +1,98 @@
+"""Counts in shared memory: what handlers did, seen by the harness without asking anybody."""
+
+from __future__ import annotations
+
+import mmap
+import threading
+import time
+from pathlib import Path
+
+__all__ = ["SLOTS", "Counter", "begin", "tick", "use"]
+
+SLOTS = 8
+_COUNT, _FIRST, _LAST, _BEGUN, _READY = range(5)
+_CELLS = 5
+_GO = SLOTS * _CELLS
+
+
+class Counter:
+    """The cells of all workers, and the gate that they start at."""
+
+    def __init__(self, path: str | Path, *, create: bool = False) -> None:
+        self.path = str(path)
+        if create:
+            Path(path).write_bytes(bytes(8 * (_GO + 1)))
+        self._file = open(path, "r+b")  # noqa: SIM115  (lives as long as the process)
+        self.cells = memoryview(mmap.mmap(self._file.fileno(), 0)).cast("Q")
+
+    def reset(self) -> None:
+        """Start from nothing, with the gate shut."""
+        for cell in range(len(self.cells)):
+            self.cells[cell] = 0
+
+    def _all(self, which: int) -> list[int]:
+        return [self.cells[slot * _CELLS + which] for slot in range(SLOTS)]
+
+    @property
+    def count(self) -> int:
+        """How many handlers have ended."""
+        return sum(self._all(_COUNT))
+
+    @property
+    def begun(self) -> int:
+        """How many handlers have begun; only those that wait say so."""
+        return sum(self._all(_BEGUN))
+
+    @property
+    def first(self) -> int:
+        """When the first handler was called, by the machine's monotonic clock; 0: not yet."""
+        return min((at for at in self._all(_FIRST) if at), default=0)
+
+    @property
+    def last(self) -> int:
+        """When the last handler was called."""
+        return max(self._all(_LAST))
+
+    @property
+    def ready(self) -> int:
+        """How many workers stand at the gate."""
+        return sum(self._all(_READY))
+
+    def open_gate(self) -> None:
+        """Let the workers go."""
+        self.cells[_GO] = 1
+
+
+_lock = threading.Lock()
+_all_cells = memoryview(bytearray(8 * (_GO + 1))).cast("Q")
+_cells = _all_cells[:_CELLS]
+
+
+def use(path: str, slot: int) -> None:
+    """Have `tick` and `begin` of this process count in *slot* of the file at *path*."""
+    global _all_cells, _cells  # noqa: PLW0603  (one worker per process)
+    _all_cells = Counter(path).cells
+    _cells = _all_cells[slot * _CELLS : (slot + 1) * _CELLS]
+
+
+def tick() -> None:
+    """Count one handled item: all that a handler does."""
+    now = time.monotonic_ns()
+    with _lock:
+        if not _cells[_FIRST]:
+            _cells[_FIRST] = now
+        _cells[_LAST] = now
+        _cells[_COUNT] += 1
+
+
+def begin() -> None:
+    """Count a handler that begins and will wait."""
+    with _lock:
+        _cells[_BEGUN] += 1
+
+
+def wait_for_gate() -> None:
+    """Say that this worker is prepared, and wait until all may begin."""
+    _cells[_READY] = 1
+    while not _all_cells[_GO]:
+        time.sleep(0.0005)

@@ -1,0 +1,207 @@
+"""Remembers every change that is made in an admin, in the transaction of the change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from django.contrib.admin.utils import NestedObjects, flatten_fieldsets
+from django.db import router
+from django.http import HttpRequest
+from django.utils.html import format_html_join
+from django.utils.translation import gettext_lazy as _
+
+from automate_django.admin.bases import trail
+from automate_django.admin.bases.basics import Basics
+from automate_django.admin.bases.root import Root
+from automate_django.admin.bases.secrecy import HIDDEN, is_secret
+
+__all__ = ["Audit", "AuditMixin", "AuditableModelAdmin"]
+
+_RECENT = 10
+
+
+class Audit(Root):
+    """Writes an entry for what is added, changed and deleted by forms, inlines and lists."""
+
+    # -- saving --------------------------------------------------------------------------------
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """Save *obj*, and what changed by that."""
+        with self.atomic():
+            before = trail.stored(obj) if change else {}
+            super().save_model(request, obj, form, change)
+            self._remember(request, obj, before, change)
+
+    def _remember(self, request: HttpRequest, obj: Any, before: Any, change: bool) -> None:
+        changes = self.audit_changes(type(obj), before, trail.stored(obj))
+        if changes or not change:
+            action = "update" if change else "create"
+            self.audit(request, action, obj, changes=changes)
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        """Save the many-to-many fields and inlines, and what changed by that."""
+        with self.atomic():
+            before = _many_to_many(form)
+            super().save_related(request, form, formsets, change)
+            after = _many_to_many(form)
+            changes = {
+                name: self._pair(form, name, before[name], after[name])
+                for name in before
+                if before[name] != after[name] and self._is_audited(name)
+            }
+            if changes:
+                self.audit(request, "update", form.instance, changes=changes)
+
+    def _pair(self, form: Any, name: str, old: Any, new: Any) -> list[Any]:
+        field = form.instance._meta.get_field(name)
+        return [HIDDEN, HIDDEN] if is_secret(field, self.not_secret_fields) else [old, new]
+
+    def _is_audited(self, name: str) -> bool:
+        only = self.audit_fields
+        return name not in self.audit_exclude and (only is None or name in only)
+
+    def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
+        """Save the rows of an inline, and what changed by that."""
+        with self.atomic():
+            rows = [each.instance for each in formset.initial_forms if each.has_changed()]
+            before = {each.pk: trail.stored(each) for each in rows if each.pk is not None}
+            gone = self._deletions(request, formset)
+            super().save_formset(request, form, formset, change)
+            self.audit_write([*gone, *self._inline_entries(request, formset, before)])
+
+    def _inline_entries(
+        self, request: HttpRequest, formset: Any, before: dict[Any, Any]
+    ) -> Iterator[Any]:
+        for obj in getattr(formset, "new_objects", ()):
+            changes = self.audit_changes(type(obj), {}, trail.stored(obj))
+            yield self.audit_entry(request, "create", obj, changes=changes)
+        for obj, _names in getattr(formset, "changed_objects", ()):
+            changes = self.audit_changes(type(obj), before.get(obj.pk, {}), trail.stored(obj))
+            if changes:
+                yield self.audit_entry(request, "update", obj, changes=changes)
+
+    def _deletions(self, request: HttpRequest, formset: Any) -> list[Any]:
+        rows = [each.instance for each in getattr(formset, "deleted_forms", ())]
+        return list(self._deleted(request, [row for row in rows if row.pk is not None]))
+
+    # -- deleting ------------------------------------------------------------------------------
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        """Delete *obj*, and remember it and what went along."""
+        if self.soft_deletes:
+            super().delete_model(request, obj)
+            return
+        with self.atomic():
+            entries = list(self._deleted(request, [obj]))
+            super().delete_model(request, obj)
+            self.audit_write(entries)
+
+    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
+        """Delete the rows of *queryset*, and remember them and what went along."""
+        if self.soft_deletes:
+            super().delete_queryset(request, queryset)
+            return
+        with self.atomic():
+            entries = list(self._deleted(request, list(queryset)))
+            super().delete_queryset(request, queryset)
+            self.audit_write(entries)
+
+    def _deleted(self, request: HttpRequest, objs: list[Any]) -> Iterator[Any]:
+        """The entries for *objs*, and for what the database takes along."""
+        if not self.audit_log_changes:
+            return
+        for obj in objs:
+            changes = self.audit_changes(type(obj), trail.stored(obj), {})
+            yield self.audit_entry(request, "delete", obj, changes=changes)
+        if not objs:
+            return
+        collector = NestedObjects(using=router.db_for_write(type(objs[0])))
+        collector.collect(objs)
+        own = {(type(obj), obj.pk) for obj in objs}
+        along: Mapping[Any, Any] = collector.model_objs
+        for model, instances in along.items():
+            for each in instances:
+                if (model, each.pk) not in own and not model._meta.auto_created:
+                    details = {"along_with": objs[0]._meta.label_lower}
+                    yield self.audit_entry(request, "delete", each, details=details)
+
+
+def _many_to_many(form: Any) -> dict[str, list[Any]]:
+    obj = form.instance
+    if obj.pk is None:
+        return {}
+    names = {field.name for field in obj._meta.many_to_many} & set(form.fields)
+    return {
+        name: sorted(
+            (trail.plain(pk) for pk in getattr(obj, name).values_list("pk", flat=True)), key=str
+        )
+        for name in sorted(names)
+    }
+
+
+class AuditTrail(Audit):
+    """Shows on an object's page who did what to it."""
+
+    show_audit_fields = True
+
+    def _shows_trail(self, obj: Any) -> bool:
+        return self.show_audit_fields and obj is not None and self.audit_log_model is None
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        """The read-only fields, and the trail."""
+        readonly = super().get_readonly_fields(request, obj)
+        return [*readonly, "audit_trail"] if self._shows_trail(obj) else readonly
+
+    def get_fieldsets(self, request: Any, obj: Any = None) -> Any:
+        """The form's parts, and the trail below them."""
+        fieldsets = list(super().get_fieldsets(request, obj))
+        if not self._shows_trail(obj):
+            return fieldsets
+        names = flatten_fieldsets(fieldsets)
+        if "audit_trail" in names and self.fieldsets is None and self.fields is None:
+            fieldsets = [
+                (name, {**part, "fields": [f for f in part["fields"] if f != "audit_trail"]})
+                for name, part in fieldsets
+            ]
+            names = []
+        if "audit_trail" not in names:
+            fieldsets.append(
+                (_("Audit trail"), {"fields": ["audit_trail"], "classes": ["collapse"]})
+            )
+        return fieldsets
+
+    def audit_trail(self, obj: Any) -> str:
+        """The latest entries about *obj*: when, who and which fields; no values."""
+        lines = (
+            (f"{each.created_at:%Y-%m-%d %H:%M}", each.actor or "-", each.action, _fields(each))
+            for each in self._recent(obj)
+        )
+        return format_html_join("", "<div>{} {} {} {}</div>", lines) or "-"
+
+    audit_trail.short_description = _("audit trail")  # type: ignore[attr-defined]
+
+    def _recent(self, obj: Any) -> Iterable[Any]:
+        from automate_django.models import AuditEntry
+
+        rows = AuditEntry.objects.filter(model=obj._meta.label_lower, object_id=str(obj.pk))
+        found: Iterable[Any] = rows.order_by("-id")[:_RECENT]
+        return found
+
+
+def _fields(entry: Any) -> str:
+    return ", ".join(entry.changes)
+
+
+class AuditMixin(Audit):
+    """
+    Adds an audit trail to an admin.
+
+    ``audit_log_changes`` turns it off. ``audit_log_model`` is another model than `AuditEntry`, or
+    its label. ``audit_fields`` and ``audit_exclude`` say which fields are remembered; secrets
+    never are, only that they changed.
+    """
+
+
+class AuditableModelAdmin(AuditTrail, Basics):
+    """An admin with an audit trail, which its pages show unless ``show_audit_fields`` is off."""

@@ -1,0 +1,161 @@
+"""The base of all admins: timestamps, links and colours, and nothing hidden to be found out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.contrib.admin.utils import flatten_fieldsets, quote
+from django.core.exceptions import FieldDoesNotExist
+from django.db.models.constants import LOOKUP_SEP
+from django.http import HttpRequest
+from django.urls import NoReverseMatch, reverse
+from django.utils.html import format_html
+from django.utils.text import Truncator
+
+from automate_django.admin.bases.root import Root
+from automate_django.admin.bases.secrecy import is_secret
+
+__all__ = ["BaseModelAdmin", "Basics"]
+
+# What may stand in an SVG attribute: a name, or a hexadecimal colour.
+_COLOUR = re.compile(r"#[0-9a-fA-F]{3,8}|[a-zA-Z]{3,30}")
+
+
+class Basics(Root):
+    """Timestamps, small things for columns, and which fields a URL may ask about."""
+
+    list_per_page = 25
+    save_on_top = True
+    # Counting all rows costs as much as reading them, and the page has a count already.
+    show_full_result_count = False
+
+    show_timestamps = True
+    timestamp_readonly = True
+    timestamp_fields: Sequence[str] = ("created_at", "updated_at")
+
+    # -- timestamps ----------------------------------------------------------------------------
+
+    def _timestamps(self) -> list[str]:
+        names = {field.name for field in self.opts.get_fields()}
+        return [name for name in self.timestamp_fields if name in names]
+
+    def get_list_display(self, request: HttpRequest) -> list[Any]:
+        """The columns, and with ``show_timestamps`` those of the model's timestamps."""
+        display = super().get_list_display(request)
+        if self.show_timestamps:
+            display += [name for name in self._timestamps() if name not in display]
+        return display
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        """The read-only fields, and with ``timestamp_readonly`` the model's timestamps."""
+        readonly = super().get_readonly_fields(request, obj)
+        if self.timestamp_readonly:
+            readonly += [
+                name
+                for name in self._timestamps()
+                if name not in readonly
+                and (self.show_timestamps or self.opts.get_field(name).editable)
+            ]
+        return readonly
+
+    # -- columns -------------------------------------------------------------------------------
+
+    def link_to_object(self, obj: Any, label: Any = None) -> str:
+        """A link to *obj*'s page in this admin, or only *label* where it has none."""
+        if obj is None:
+            return str(self.get_empty_value_display())
+        text = str(obj) if label is None else label
+        name = f"admin:{obj._meta.app_label}_{obj._meta.model_name}_change"
+        try:
+            url = reverse(name, args=(quote(obj.pk),), current_app=self.admin_site.name)
+        except NoReverseMatch:
+            return format_html("{}", text)
+        return format_html('<a href="{}">{}</a>', url, text)
+
+    def colored_status(self, value: Any, colors: Mapping[Any, str] | None = None) -> str:
+        """
+        *value* after a dot in the colour that *colors* has for it.
+
+        The words tell the same as the colour. The dot is an SVG and needs no inline style, so it
+        is there under a strict Content-Security-Policy too.
+        """
+        color = (colors or {}).get(value, "")
+        if not _COLOUR.fullmatch(color):
+            return format_html("{}", value)
+        return format_html(
+            '<svg width="10" height="10" aria-hidden="true">'
+            '<circle cx="5" cy="5" r="4" fill="{}"/></svg> {}',
+            color,
+            value,
+        )
+
+    def truncated_field(self, value: Any, max_length: int = 50) -> str:
+        """*value* cut to *max_length* characters, all of it in a tooltip."""
+        text = "" if value is None else str(value)
+        if len(text) <= max_length:
+            return format_html("{}", text)
+        return format_html('<span title="{}">{}</span>', text, Truncator(text).chars(max_length))
+
+    # -- what a URL may ask about --------------------------------------------------------------
+
+    def lookup_allowed(self, lookup: str, value: Any, request: Any = None) -> bool:
+        """
+        Whether the list may be filtered by ``?lookup=value``.
+
+        Beyond what Django refuses: by secrets, and by fields that this admin doesn't show. Else
+        ``?api_key__startswith=a`` tells a hidden value letter by letter.
+        """
+        arguments = (lookup, value) if request is None else (lookup, value, request)
+        if not super().lookup_allowed(*arguments):
+            return False
+        name = lookup.split(LOOKUP_SEP, maxsplit=1)[0]
+        if name in ("pk", self.opts.pk.name):
+            return True
+        try:
+            field: Any = self.opts.get_field(name)
+        except FieldDoesNotExist:
+            return True  # an annotation or a filter's own parameter
+        if is_secret(field, self.not_secret_fields):
+            return False
+        return field.name in self._shown_fields(request) or self._is_related_lookup(lookup)
+
+    def _is_related_lookup(self, lookup: str) -> bool:
+        """Whether a foreign key's ``limit_choices_to`` has *lookup*, for the pop-up of a raw id."""
+        limits = (
+            limit() if callable(limit) else limit for limit in self.model._meta.related_fkey_lookups
+        )
+        return any(lookup in limit for limit in limits if isinstance(limit, Mapping))
+
+    def _shown_fields(self, request: HttpRequest | None) -> set[str]:
+        """The names of the model's fields that are seen in the list, its filters or the form."""
+        if request is None:
+            listed = [*self.list_display, *self.list_filter]
+            fieldsets: Any = self.fieldsets or [(None, {"fields": self.fields or ()})]
+        else:
+            listed = [*self.get_list_display(request), *self.get_list_filter(request)]
+            fieldsets = self.get_fieldsets(request)
+        shown = {each[0] if isinstance(each, (list, tuple)) else each for each in listed}
+        shown |= {self.date_hierarchy, *flatten_fieldsets(fieldsets)}
+        return {str(each).split(LOOKUP_SEP)[0] for each in shown if isinstance(each, str)}
+
+    def to_field_allowed(self, request: HttpRequest, to_field: str) -> bool:
+        """Whether rows may be chosen and linked by *to_field*; never by a secret."""
+        try:
+            field = self.opts.get_field(to_field)
+        except FieldDoesNotExist:
+            return False
+        if is_secret(field, self.not_secret_fields):
+            return False
+        return super().to_field_allowed(request, to_field)
+
+
+class BaseModelAdmin(Basics):
+    """
+    A `ModelAdmin` with sensible defaults.
+
+    ``list_per_page`` (25), ``save_on_top`` (True), ``show_timestamps`` (columns and read-only
+    fields for the model's ``timestamp_fields``), ``timestamp_readonly``. For columns:
+    `link_to_object`, `colored_status`, `truncated_field`.
+    """

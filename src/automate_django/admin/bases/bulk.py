@@ -1,0 +1,211 @@
+"""Actions that set a field of many rows at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin import helpers
+from django.core.exceptions import FieldDoesNotExist, PermissionDenied
+from django.db import models
+from django.http import HttpRequest
+from django.template.response import TemplateResponse
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from automate_django.admin.bases import trail
+from automate_django.admin.bases.root import Root
+
+__all__ = ["BulkActions", "BulkActionsMixin"]
+
+_FLAGS = ("is_active", "is_enabled", "enabled", "active")
+_BATCH = 500
+
+
+class BulkActions(Root):
+    """Enables, disables and updates the chosen rows that the user may change."""
+
+    bulk_update_fields: Sequence[str] = ("status",)
+    bulk_enable_field: str | None = None
+
+    # -- what is offered -----------------------------------------------------------------------
+
+    def _bulk_field(self, name: str) -> Any:
+        try:
+            return self.opts.get_field(name)
+        except FieldDoesNotExist:
+            return None
+
+    def _bulk_flag(self) -> Any:
+        names = [self.bulk_enable_field] if self.bulk_enable_field else _FLAGS
+        found = (self._bulk_field(name) for name in names if name)
+        return next((each for each in found if isinstance(each, models.BooleanField)), None)
+
+    def _updatable(self, request: HttpRequest) -> list[Any]:
+        """The fields of ``bulk_update_fields`` that the user may change in a form."""
+        refused = {*self.get_readonly_fields(request), *(self.get_exclude(request) or ())}
+        found = (self._bulk_field(name) for name in self.bulk_update_fields if name not in refused)
+        return [each for each in found if each is not None and each.editable]
+
+    def offered_actions(self, request: HttpRequest) -> list[str]:
+        """Those for which the model has a field."""
+        offered, flag = super().offered_actions(request), self._bulk_flag()
+        if flag is not None and flag.name not in self.get_readonly_fields(request):
+            offered += ["bulk_enable", "bulk_disable"]
+        if self._updatable(request):
+            offered += ["bulk_update_status"]
+        return offered
+
+    # -- actions -------------------------------------------------------------------------------
+
+    @admin.action(
+        permissions=["change"], description=gettext_lazy("Enable selected %(verbose_name_plural)s")
+    )
+    def bulk_enable(self, request: HttpRequest, queryset: Any) -> None:
+        """Set the flag of the chosen rows."""
+        self.bulk_update(request, queryset, {self._bulk_flag().name: True})
+
+    @admin.action(
+        permissions=["change"], description=gettext_lazy("Disable selected %(verbose_name_plural)s")
+    )
+    def bulk_disable(self, request: HttpRequest, queryset: Any) -> None:
+        """Clear the flag of the chosen rows."""
+        self.bulk_update(request, queryset, {self._bulk_flag().name: False})
+
+    @admin.action(
+        permissions=["change"], description=gettext_lazy("Update selected %(verbose_name_plural)s")
+    )
+    def bulk_update_status(self, request: HttpRequest, queryset: Any) -> Any:
+        """Ask for new values of ``bulk_update_fields``, and set them in the chosen rows."""
+        form = self._bulk_form(request)
+        if "bulk_update" in request.POST and form.is_valid():
+            values = {
+                name: value
+                for name, value in form.cleaned_data.items()
+                if name in form.changed_data or request.POST.get(name)
+            }
+            if values:
+                self.bulk_update(request, queryset, values)
+                return None
+            form.add_error(None, _("Choose a new value."))
+        return self._bulk_ask(request, queryset, form)
+
+    def _bulk_form(self, request: HttpRequest) -> Any:
+        fields = {}
+        for each in self._updatable(request):
+            field = self.formfield_for_dbfield(each, request=request)
+            if field is not None:
+                field.required, field.initial = False, None
+                if isinstance(field, forms.TypedChoiceField):
+                    given = [choice for choice in field.choices if choice[0] not in ("", None)]
+                    field.choices = [("", "---------"), *given]
+                    field.empty_value = None
+                fields[each.name] = field
+        data = request.POST if "bulk_update" in request.POST else None
+        return type("BulkUpdateForm", (forms.Form,), fields)(data, prefix="bulk")
+
+    def _bulk_ask(self, request: HttpRequest, queryset: Any, form: Any) -> TemplateResponse:
+        context = {
+            **self.admin_site.each_context(request),
+            "title": _("Update %(name)s") % {"name": self.opts.verbose_name_plural},
+            "opts": self.opts,
+            "form": form,
+            "media": self.media + form.media,
+            "count": queryset.count(),
+            "action": request.POST.get("action", "bulk_update_status"),
+            "select_across": request.POST.get("select_across", "0"),
+            "selected": request.POST.getlist(helpers.ACTION_CHECKBOX_NAME),
+            "action_checkbox_name": helpers.ACTION_CHECKBOX_NAME,
+        }
+        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
+        return TemplateResponse(request, "admin/automate_django/bases/bulk_update.html", context)
+
+    # -- doing it ------------------------------------------------------------------------------
+
+    def bulk_update(
+        self, request: HttpRequest, queryset: Any, values: Mapping[str, Any]
+    ) -> tuple[int, int]:
+        """
+        Set *values* in those rows of *queryset* that the user may change; how many, and not.
+
+        It is one ``UPDATE`` for each batch of rows: no ``save()``, no signals. Timestamps with
+        ``auto_now`` are set, and the trail says what each row had before.
+        """
+        if not self.has_change_permission(request):
+            raise PermissionDenied
+        refused = changed = 0
+        with self.atomic():
+            for part in _batches(queryset):
+                allowed = [row for row in part if self._may_bulk_set(request, row, values)]
+                refused += len(part) - len(allowed)
+                changed += self._bulk_set(request, allowed, values)
+        self._bulk_report(request, changed, refused)
+        return changed, refused
+
+    def _may_bulk_set(self, request: HttpRequest, obj: Any, values: Mapping[str, Any]) -> bool:
+        readonly = self.get_readonly_fields(request, obj)
+        return self.has_change_permission(request, obj) and not set(readonly) & set(values)
+
+    def _bulk_set(self, request: HttpRequest, rows: list[Any], values: Mapping[str, Any]) -> int:
+        keys = [row.pk for row in rows]
+        found = self.model._base_manager.filter(pk__in=keys)
+        before = trail.stored_many(found)
+        stamps = {
+            each.name: timezone.now()
+            if isinstance(each, models.DateTimeField)
+            else timezone.localdate()
+            for each in self.opts.concrete_fields
+            if getattr(each, "auto_now", False) and not isinstance(each, models.TimeField)
+        }
+        found.update(**values, **stamps)
+        after = trail.stored_many(found)
+        differing = [
+            row
+            for row in rows
+            if any(before[row.pk][name] != after[row.pk][name] for name in values)
+        ]
+        self.audit_write(
+            self.audit_entry(
+                request,
+                "bulk_update",
+                row,
+                changes=self.audit_changes(
+                    self.model,
+                    {**before[row.pk], **dict.fromkeys(stamps)},
+                    {**after[row.pk], **dict.fromkeys(stamps)},
+                ),
+            )
+            for row in differing
+        )
+        return len(differing)
+
+    def _bulk_report(self, request: HttpRequest, changed: int, refused: int) -> None:
+        text = ngettext("%d row changed.", "%d rows changed.", changed) % changed
+        self.message_user(request, text, messages.SUCCESS if changed else messages.WARNING)
+        if refused:
+            text = ngettext(
+                "%d row was left as it is: you may not change that in it.",
+                "%d rows were left as they are: you may not change that in them.",
+                refused,
+            )
+            self.message_user(request, text % refused, messages.WARNING)
+
+
+def _batches(queryset: Any) -> Iterator[list[Any]]:
+    """The rows of *queryset*, whose keys are read first: an update may move rows out of it."""
+    keys = list(queryset.values_list("pk", flat=True))
+    for start in range(0, len(keys), _BATCH):
+        yield list(queryset.filter(pk__in=keys[start : start + _BATCH]))
+
+
+class BulkActionsMixin(BulkActions):
+    """
+    Adds bulk actions to an admin.
+
+    `bulk_enable` and `bulk_disable` set the model's flag (``bulk_enable_field``, else
+    ``is_active`` or the like). `bulk_update_status` asks for new values of the fields in
+    ``bulk_update_fields``. Each row is asked for permission, and read-only fields stay.
+    """

@@ -1,0 +1,311 @@
+"""Imports in two steps: see what a file would do, then do exactly that."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import update_wrapper
+from typing import Any
+from uuid import UUID
+
+from django import forms
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.db import DatabaseError
+from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.views.decorators.csrf import csrf_protect
+from django.views.decorators.http import require_http_methods, require_POST
+
+from automate_django.admin.bases import trail
+from automate_django.admin.bases.basics import Basics
+from automate_django.admin.bases.export import Export
+from automate_django.admin.bases.import_apply import apply, rehearse
+from automate_django.admin.bases.import_plan import Plan, RowPlan, make_plan
+from automate_django.admin.bases.import_source import SourceError, read
+from automate_django.admin.bases.root import Root
+
+__all__ = ["Import", "ImportExportBaseAdmin"]
+
+_KEPT = timedelta(hours=1)
+_SHOWN = 50
+_SHOWN_PROBLEMS = 200
+
+
+class Import(Root):
+    """Adds and changes rows from an uploaded file."""
+
+    import_formats: Sequence[str] = ("csv",)
+    import_fields: Sequence[str] | None = None
+    import_exclude: Sequence[str] = ()
+    import_key: Sequence[str] = ()
+    import_max_rows = 50_000
+    import_max_bytes = 20 * 1024 * 1024
+    import_via_save = False
+
+    change_list_template = "admin/automate_django/bases/change_list.html"
+
+    # -- who, and what -------------------------------------------------------------------------
+
+    def has_import_permission(self, request: HttpRequest) -> bool:
+        """
+        Whether files may be imported: by those who may add or change rows.
+
+        If the model declares a permission ``import_MODEL``, by those of them who hold it. Each
+        row is asked for besides.
+        """
+        may = self.has_add_permission(request) or self.has_change_permission(request)
+        return may and self.holds_own(request, "import")
+
+    def get_import_fields(self, request: HttpRequest) -> list[str]:
+        """
+        The fields that a file may set: those that the user may set in the form.
+
+        ``import_fields`` may name others; no read-only or excluded field is ever set.
+        """
+        refused = {*self.get_readonly_fields(request), *(self.get_exclude(request) or ())}
+        refused |= {*self.import_exclude}
+        names = self.import_fields
+        if names is None:
+            names = list(self.get_form(request).base_fields)
+        fields = {each.name: each for each in self.opts.concrete_fields}
+        return [
+            name
+            for name in names
+            if name in fields and name not in refused and not fields[name].primary_key
+        ]
+
+    def get_import_key(self, request: HttpRequest) -> Sequence[str]:
+        """The columns that tell which row is meant where the file has no primary key."""
+        return self.import_key
+
+    # -- pages ---------------------------------------------------------------------------------
+
+    def _page_name(self, page: str) -> str:
+        return f"{self.opts.app_label}_{self.opts.model_name}_{page}"
+
+    def get_urls(self) -> list[Any]:
+        """The two pages, before Django's own."""
+        upload = csrf_protect(require_http_methods(["GET", "HEAD", "POST"])(self.import_view))
+        confirm = csrf_protect(require_POST(self.import_confirm_view))
+        pages = [
+            path("import/", self._wrapped(upload), name=self._page_name("import")),
+            path(
+                "import/<uuid:staged_id>/",
+                self._wrapped(confirm),
+                name=self._page_name("import_do"),
+            ),
+        ]
+        return [*pages, *super().get_urls()]
+
+    def _wrapped(self, view: Any) -> Any:
+        return update_wrapper(self.admin_site.admin_view(view), view)
+
+    def _page_url(self, page: str, *arguments: Any) -> str:
+        return reverse(
+            f"admin:{self._page_name(page)}", args=arguments, current_app=self.admin_site.name
+        )
+
+    def changelist_view(self, request: Any, extra_context: Any = None) -> Any:
+        """Django's list, with a link to the import."""
+        context = {"automate_import_url": ""}
+        if self.import_formats and self.has_import_permission(request):
+            context["automate_import_url"] = self._page_url("import")
+        return super().changelist_view(request, {**context, **(extra_context or {})})
+
+    def import_view(self, request: HttpRequest) -> HttpResponseBase:
+        """Takes a file and shows what it would do; saves nothing."""
+        if not self.has_import_permission(request):
+            raise PermissionDenied
+        form = self._import_form(request)
+        if request.method != "POST" or not form.is_valid():
+            return self._import_page(request, form=form)
+        upload, ending = form.cleaned_data["file"], form.cleaned_data["format"]
+        content = upload.read()
+        try:
+            plan = self._import_plan(request, content, ending)
+        except SourceError as error:
+            form.add_error("file", str(error))
+            return self._import_page(request, form=form)
+        if plan.problems or not plan.rows:
+            return self._import_page(request, form=form, plan=plan)
+        staged = self._stage(request, content, ending, upload.name)
+        return self._import_page(request, plan=plan, staged=staged, filename=upload.name)
+
+    def import_confirm_view(self, request: HttpRequest, staged_id: UUID) -> HttpResponseBase:
+        """Imports the file that was shown before, from where it was kept."""
+        if not self.has_import_permission(request):
+            raise PermissionDenied
+        back = HttpResponseRedirect(self._page_url("changelist"))
+        with self.atomic():
+            staged = self._staged(request, staged_id)
+            if staged is None:
+                text = _("That upload is not there any more. Upload the file again.")
+                self.message_user(request, text, messages.ERROR)
+                return HttpResponseRedirect(self._page_url("import"))
+            if "cancel" in request.POST:
+                staged.delete()
+                return back
+            content = zlib.decompress(staged.content)
+            plan = self._import_plan(request, content, staged.format, lock=True)
+            if not plan.problems:
+                digest = hashlib.sha256(content).hexdigest()
+                details = {"file": staged.filename, "sha256": digest, "format": staged.format}
+                staged.delete()
+                try:
+                    with self.atomic():
+                        apply(self, request, plan, details)
+                except DatabaseError:
+                    text = _("The database refused the import. Nothing was saved.")
+                    self.message_user(request, text, messages.ERROR)
+                    return back
+        if plan.problems:
+            # Something changed since the preview.
+            return self._import_page(
+                request, form=self._import_form(request, bound=False), plan=plan
+            )
+        text = _(
+            "Imported: %(created)d rows added, %(updated)d changed, %(unchanged)d as they were."
+        )
+        counts = {"created": len(plan.created), "updated": len(plan.updated)}
+        self.message_user(request, text % {**counts, "unchanged": plan.unchanged}, messages.SUCCESS)
+        return back
+
+    # -- steps ---------------------------------------------------------------------------------
+
+    def _import_form(self, request: HttpRequest, *, bound: bool = True) -> Any:
+        if bound and request.method == "POST":
+            return ImportForm(request.POST, request.FILES, admin=self)
+        return ImportForm(admin=self)
+
+    def _import_plan(
+        self, request: HttpRequest, content: bytes, format: str, *, lock: bool = False
+    ) -> Plan:
+        known = [self.opts.pk.name, *self.get_import_fields(request)]
+        source = read(content, format, max_rows=self.import_max_rows, known=known)
+        plan = make_plan(self, request, source)
+        if not plan.problems and not lock:
+            rehearse(self, plan)
+        return plan
+
+    def _owner(self, request: HttpRequest) -> str:
+        """Whose upload it is: for this user, this admin and this tenant only."""
+        user: Any = request.user
+        tenant = self.get_audit_tenant(request)
+        parts = (user.pk, self.admin_site.name, self.opts.label_lower, tenant)
+        return hashlib.sha256(repr(tuple(map(str, parts))).encode()).hexdigest()
+
+    def _stage(self, request: HttpRequest, content: bytes, format: str, filename: str) -> Any:
+        from automate_django.models import StagedImport
+
+        owner = self._owner(request)
+        StagedImport.objects.filter(created_at__lt=timezone.now() - _KEPT).delete()
+        StagedImport.objects.filter(owner=owner).delete()
+        return StagedImport.objects.create(
+            owner=owner,
+            filename=filename[:200],
+            format=format,
+            content=zlib.compress(content, 1),
+        )
+
+    def _staged(self, request: HttpRequest, staged_id: UUID) -> Any:
+        from automate_django.models import StagedImport
+
+        fresh = timezone.now() - _KEPT
+        rows = StagedImport.objects.filter(owner=self._owner(request), created_at__gte=fresh)
+        # Two clicks on the button import once: the second one waits here, and finds nothing.
+        return rows.select_for_update().filter(pk=staged_id).first()
+
+    # -- showing -------------------------------------------------------------------------------
+
+    def _import_page(
+        self,
+        request: HttpRequest,
+        *,
+        form: Any = None,
+        plan: Plan | None = None,
+        staged: Any = None,
+        filename: str = "",
+    ) -> TemplateResponse:
+        problems = plan.problems if plan else []
+        context = {
+            **self.admin_site.each_context(request),
+            "title": _("Import %(name)s") % {"name": self.opts.verbose_name_plural},
+            "opts": self.opts,
+            "form": form,
+            "media": self.media,
+            "plan": plan,
+            "problems": problems[:_SHOWN_PROBLEMS],
+            "more_problems": max(0, len(problems) - _SHOWN_PROBLEMS),
+            "rows": [self._shown(row) for row in plan.rows[:_SHOWN]] if plan else [],
+            "more_rows": max(0, len(plan.rows) - _SHOWN) if plan else 0,
+            "filename": filename,
+            "columns": [self.opts.pk.name, *self.get_import_fields(request)],
+            "confirm_url": self._page_url("import_do", staged.pk) if staged else "",
+            "changelist_url": self._page_url("changelist"),
+        }
+        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
+        return TemplateResponse(request, "admin/automate_django/bases/import.html", context)
+
+    def _shown(self, row: RowPlan) -> dict[str, Any]:
+        allowed = self.not_secret_fields
+        changes = trail.compare(self.model, row.before, row.after, allowed=allowed)
+        hidden = {*(self.get_exclude_shown())}
+        pairs = [(n, *pair) for n, pair in changes.items() if n not in hidden]
+        return {"line": row.line, "adds": row.adds, "obj": row.obj, "changes": pairs}
+
+    def get_exclude_shown(self) -> Sequence[str]:
+        """Fields that a preview needs not show: what Django fills in by itself."""
+        return [
+            each.name
+            for each in self.opts.concrete_fields
+            if getattr(each, "auto_now", False) or getattr(each, "auto_now_add", False)
+        ]
+
+
+class ImportForm(forms.Form):
+    """Asks for the file."""
+
+    file = forms.FileField(label=_("File"))
+    format = forms.ChoiceField(label=_("Format"), required=False)
+
+    def __init__(self, *arguments: Any, admin: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.admin = admin
+        choices = [(each, each.upper()) for each in admin.import_formats]
+        self.fields["format"].choices = [("", _("As the file's name says")), *choices]  # type: ignore[attr-defined]
+
+    def clean_file(self) -> Any:
+        """The file, unless it is too large."""
+        upload = self.cleaned_data["file"]
+        if upload.size > self.admin.import_max_bytes:
+            limit = self.admin.import_max_bytes
+            raise forms.ValidationError(_("The file is larger than %d bytes.") % limit)
+        return upload
+
+    def clean(self) -> dict[str, Any]:
+        """The data, with the format that was chosen or that the name says."""
+        data: dict[str, Any] = super().clean() or {}
+        upload = data.get("file")
+        if upload is not None and not data.get("format"):
+            ending = upload.name.rpartition(".")[2].lower()
+            formats = list(self.admin.import_formats)
+            data["format"] = ending if ending in formats else formats[0]
+        return data
+
+
+class ImportExportBaseAdmin(Import, Export, Basics):
+    """
+    An admin with import and export.
+
+    ``import_formats`` (CSV; JSON too) and ``export_formats`` (CSV, JSON). An import sets what the
+    form lets the user set. Rows are told by their primary key, or by the columns in
+    ``import_key``. Before anything is saved a page shows what will be. ``import_max_rows`` and
+    ``import_max_bytes`` bound it. Rows are written in bulk, without ``save()`` and signals,
+    unless ``import_via_save`` is True.
+    """

@@ -1,0 +1,134 @@
+"""Which rows of which model belong to the tenant of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from django.apps import apps
+from django.conf import settings
+from django.core.exceptions import FieldDoesNotExist
+from django.db.models.constants import LOOKUP_SEP
+
+from automate_django.tenants import tenant_key
+
+__all__ = ["Scope", "field_named", "path_to_tenant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """
+    What a request may see.
+
+    Either *everything*, or the rows of *tenant*; with neither, nothing at all. *name* is what the
+    tenant's field is called, and *paths* says how models lead to it, by label.
+    """
+
+    name: str = "tenant_id"
+    tenant: Any = None
+    everything: bool = False
+    user_id: Any = None
+    tenant_model: Any = None
+    paths: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def nothing(self) -> bool:
+        """Whether no row may be seen."""
+        return not self.everything and self.tenant is None
+
+    def path(self, model: Any) -> str | None:
+        """The lookup that leads from *model* to the tenant; None if it belongs to nobody."""
+        given = self.paths.get(model._meta.label_lower)
+        return given or path_to_tenant(model, self.name, self.tenant_model)
+
+    def filter(self, queryset: Any, path: str | None = None) -> Any:
+        """*queryset* without the rows of other tenants; unchanged if its rows are nobody's."""
+        if self.everything:
+            return queryset
+        path = path or self.path(queryset.model)
+        if path is None:
+            if queryset.model._meta.label_lower == settings.AUTH_USER_MODEL.lower():
+                # Who works for whom is not known, and names of others must not show.
+                return queryset.filter(pk=self.user_id)
+            return queryset
+        if self.nothing:
+            return queryset.none()
+        return queryset.filter(**{path: tenant_key(self.tenant)})
+
+    def owns(self, obj: Any, path: str | None = None) -> bool:
+        """Whether *obj*, as it is in memory, belongs to the tenant, or to nobody."""
+        if self.everything:
+            return True
+        path = path or self.path(type(obj))
+        if path is None:
+            return True
+        if self.nothing:
+            return False
+        if LOOKUP_SEP in path:
+            rows = type(obj)._base_manager.using(obj._state.db).filter(pk=obj.pk)
+            return bool(self.filter(rows, path).exists())
+        found: Any = obj._meta.pk if path == "pk" else obj._meta.get_field(path)
+        key = tenant_key(self.tenant)
+        return str(getattr(obj, found.attname)) == str(key)
+
+    def assign(self, obj: Any, path: str | None = None) -> None:
+        """Make *obj* the tenant's, where the model has a field for that."""
+        path = path or self.path(type(obj))
+        if self.everything or self.nothing or path is None or LOOKUP_SEP in path:
+            return
+        found = field_named(type(obj), path)
+        if found is not None and not found.primary_key:
+            setattr(obj, found.attname, tenant_key(self.tenant))
+
+
+def field_named(model: Any, name: str) -> Any:
+    """The concrete field *name* (``tenant``, ``tenant_id``) of *model*, if it has one."""
+    bare = name.removesuffix("_id")
+    for each in dict.fromkeys((name, bare, f"{bare}_id")):
+        try:
+            found = model._meta.get_field(each)
+        except FieldDoesNotExist:
+            continue
+        if found.concrete and not found.many_to_many:
+            return found
+    return None
+
+
+@lru_cache(maxsize=1024)
+def path_to_tenant(model: Any, name: str, tenant_model: Any) -> str | None:
+    """
+    The lookup by which a row of *model* belongs to a tenant.
+
+    The tenant itself; a field called *name*; a foreign key to the tenant's model; a required
+    foreign key to a model that has such a field. The user's model leads nowhere by itself: who
+    wrote a row is not whose it is.
+    """
+    if model is tenant_model:
+        return "pk"
+    direct = _direct(model, name, tenant_model)
+    if direct is not None or _is_user(model):
+        return direct
+    for each in model._meta.concrete_fields:
+        target = each.remote_field.model if each.remote_field else None
+        if target is None or each.null or _is_user(target):
+            continue
+        further = _direct(target, name, tenant_model)
+        if further is not None:
+            return f"{each.name}{LOOKUP_SEP}{further}"
+    return None
+
+
+def _direct(model: Any, name: str, tenant_model: Any) -> str | None:
+    found = field_named(model, name)
+    if found is not None:
+        return str(found.name)
+    for each in model._meta.concrete_fields:
+        if tenant_model is not None and each.remote_field and each.related_model is tenant_model:
+            return str(each.name)
+    return None
+
+
+def _is_user(model: Any) -> bool:
+    return model is apps.get_model(settings.AUTH_USER_MODEL)

@@ -1,0 +1,340 @@
+"""Rows that are marked as deleted, and can come back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from django.contrib import admin, messages
+from django.contrib.admin.utils import flatten_fieldsets, get_deleted_objects
+from django.core.checks import CheckMessage, Info
+from django.core.checks import Error as CheckError
+from django.core.checks import Warning as CheckWarning
+from django.core.exceptions import FieldDoesNotExist, PermissionDenied
+from django.db import IntegrityError, models
+from django.db.models import Q
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from automate_django.admin.bases import trail
+from automate_django.admin.bases.basics import Basics
+from automate_django.admin.bases.deleted_filter import PARAMETER, DeletedFilter
+from automate_django.admin.bases.root import Root
+
+__all__ = ["SoftDelete", "SoftDeleteAdmin"]
+
+_FIELDS = ("is_deleted", "deleted", "deleted_at")
+
+
+class SoftDelete(Root):
+    """Marks rows instead of deleting them, hides them, and restores them."""
+
+    soft_deletes = True
+    soft_delete_fields: Sequence[str] | None = None
+    soft_delete_cascade: Sequence[str] = ()
+    show_deleted_toggle = True
+    show_deleted_by_default = False
+
+    # -- which rows ------------------------------------------------------------------------------
+
+    def deleted_fields(self, model: Any = None) -> list[Any]:
+        """The fields that say that a row is deleted: a flag, a time, or both."""
+        model = model or self.model
+        names = self.soft_delete_fields if model is self.model else None
+        found = []
+        for name in names or _FIELDS:
+            try:
+                found.append(model._meta.get_field(name))
+            except FieldDoesNotExist:
+                if names is not None:
+                    raise
+        return found
+
+    def deleted_q(self, model: Any = None) -> Q:
+        """The condition of a deleted row."""
+        field = self.deleted_fields(model)[0]
+        if isinstance(field, models.BooleanField):
+            return Q(**{field.name: True})
+        return Q(**{f"{field.name}__isnull": False})
+
+    def is_deleted(self, obj: Any) -> bool:
+        """Whether *obj* is deleted."""
+        return bool(getattr(obj, self.deleted_fields(type(obj))[0].attname))
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        """The rows, without deleted ones unless the list was asked for them."""
+        queryset = super().get_queryset(request)
+        return queryset if self._shows_deleted(request) else queryset.exclude(self.deleted_q())
+
+    def _shows_deleted(self, request: HttpRequest) -> bool:
+        if self in request.__dict__.get("_automate_with_deleted", ()):
+            return True
+        default = "all" if self.show_deleted_by_default else "no"
+        asked = request.GET.get(PARAMETER) if self.show_deleted_toggle else None
+        return (asked or default) in ("all", "only")
+
+    @contextmanager
+    def with_deleted(self, request: HttpRequest) -> Iterator[None]:
+        """Inside, `get_queryset` has deleted rows too."""
+        held = request.__dict__.setdefault("_automate_with_deleted", [])
+        held.append(self)
+        try:
+            yield
+        finally:
+            held.remove(self)
+
+    def get_object(self, request: Any, object_id: Any, from_field: Any = None) -> Any:
+        """The row of a page; a deleted one can be looked at."""
+        with self.with_deleted(request):
+            return super().get_object(request, object_id, from_field)
+
+    def get_list_filter(self, request: HttpRequest) -> list[Any]:
+        """The filters, and the toggle."""
+        filters = super().get_list_filter(request)
+        return [*filters, DeletedFilter] if self.show_deleted_toggle else filters
+
+    def get_list_display(self, request: HttpRequest) -> list[Any]:
+        """The columns; with deleted rows in the list, one that tells them."""
+        display = super().get_list_display(request)
+        name = self.deleted_fields()[0].name
+        return [*display, name] if self._shows_deleted(request) and name not in display else display
+
+    def _declared(self, obj: Any = None) -> set[Any]:
+        return set(flatten_fieldsets(self.fieldsets or [(None, {"fields": self.fields or ()})]))
+
+    def get_exclude(self, request: HttpRequest, obj: Any = None) -> Any:
+        """The excluded fields: a row is deleted by deleting it, not in a form."""
+        excluded, declared = super().get_exclude(request, obj), self._declared()
+        marks = [each.name for each in self.deleted_fields() if each.name not in declared]
+        return [*(excluded or ()), *marks]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        """The read-only fields, and the marks where the host shows them."""
+        readonly, declared = super().get_readonly_fields(request, obj), self._declared()
+        marks = [each.name for each in self.deleted_fields() if each.name in declared]
+        return [*readonly, *(name for name in marks if name not in readonly)]
+
+    # -- permissions ---------------------------------------------------------------------------
+
+    def allows(self, request: HttpRequest, name: str, obj: Any = None) -> bool:
+        """A deleted row is looked at, and not changed."""
+        if not super().allows(request, name, obj):
+            return False
+        return obj is None or name == "view" or not self.is_deleted(obj)
+
+    def has_restore_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Whether deleted rows may be restored: by those who may delete them."""
+        return self.permits(request, "delete", obj) and self.holds_own(request, "restore")
+
+    def has_hard_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """
+        Whether rows may be deleted for good.
+
+        By superusers, and by holders of the model's permission ``hard_delete_MODEL``.
+        """
+        user: Any = request.user
+        permission = f"{self.opts.app_label}.hard_delete_{self.opts.model_name}"
+        return self.permits(request, "delete", obj) and bool(user.has_perm(permission))
+
+    # -- deleting ------------------------------------------------------------------------------
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        """Mark *obj* as deleted."""
+        self._mark(request, [obj])
+
+    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
+        """Mark the rows of *queryset* as deleted."""
+        self._mark(request, list(queryset))
+
+    def _mark(self, request: HttpRequest, objs: list[Any]) -> None:
+        now, entries = timezone.now(), list[Any]()
+        with self.atomic():
+            for obj in objs:
+                rows = (obj, *list(self._children(request, obj)))
+                entries += [self._mark_row(request, "soft_delete", row, now) for row in rows]
+            self.audit_write(entries)
+
+    def _mark_row(self, request: HttpRequest, action: str, obj: Any, at: Any) -> Any:
+        """Mark *obj* as deleted at *at*, or with None as not deleted; gives the trail's entry."""
+        fields, before = self.deleted_fields(type(obj)), trail.stored(obj)
+        for field in fields:
+            value = at is not None if isinstance(field, models.BooleanField) else at
+            setattr(obj, field.attname, value)
+        obj.save(update_fields=[field.name for field in fields])
+        changes = self.audit_changes(type(obj), before, trail.stored(obj))
+        return self.audit_entry(request, action, obj, changes=changes)
+
+    def _children(self, request: HttpRequest, obj: Any, went_at: Any = None) -> Iterator[Any]:
+        """
+        The rows that go along with *obj*, by ``soft_delete_cascade``.
+
+        With *went_at* those that went along with it then, which come back with it.
+        """
+        for name in self.soft_delete_cascade:
+            relation: Any = self.opts.get_field(name)
+            model = relation.related_model
+            manager = getattr(obj, relation.get_accessor_name())
+            rows = self.own_rows(request, manager.all())
+            if went_at is None:
+                yield from rows.exclude(self.deleted_q(model))
+            elif (stamp := self._stamp(model)) is not None:
+                yield from rows.filter(**{stamp.name: went_at})
+
+    def _stamp(self, model: Any) -> Any:
+        fields = self.deleted_fields(model)
+        return next((each for each in fields if isinstance(each, models.DateTimeField)), None)
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """What will be marked: the rows and those of ``soft_delete_cascade``; the rest stays."""
+        refused = (
+            set()
+            if all(self.has_delete_permission(request, obj) for obj in objs)
+            else {str(self.opts.verbose_name)}
+        )
+        listed: list[Any] = []
+        counts = {self.opts.verbose_name_plural: len(objs)}
+        for obj in objs:
+            listed.append(self.link_to(obj))
+            children = list(self._children(request, obj))
+            if children:
+                listed.append([self.link_to(child) for child in children])
+            for child in children:
+                plural = child._meta.verbose_name_plural
+                counts[plural] = counts.get(plural, 0) + 1
+        return listed, counts, refused, []
+
+    def link_to(self, obj: Any) -> str:
+        """How *obj* is named on the page that asks whether to delete it."""
+        return f"{obj._meta.verbose_name}: {obj}"
+
+    # -- actions -------------------------------------------------------------------------------
+
+    def offered_actions(self, request: HttpRequest) -> list[str]:
+        """Restoring and deleting for good, where deleted rows are in the list."""
+        offered = super().offered_actions(request)
+        if not self._shows_deleted(request):
+            return offered
+        return [*offered, "restore_selected", "hard_delete_selected"]
+
+    @admin.action(
+        permissions=["restore"],
+        description=gettext_lazy("Restore selected %(verbose_name_plural)s"),
+    )
+    def restore_selected(self, request: HttpRequest, queryset: Any) -> None:
+        """Bring back the chosen rows that are deleted, and what went along with them."""
+        restored, refused = 0, []
+        for obj in queryset.filter(self.deleted_q()):
+            if not self.has_restore_permission(request, obj):
+                raise PermissionDenied
+            try:
+                with self.atomic():
+                    self._restore(request, obj)
+            except IntegrityError:
+                refused.append(str(obj))
+                continue
+            restored += 1
+        self._tell_count(
+            request, ngettext("%d row restored.", "%d rows restored.", restored), restored
+        )
+        if refused:
+            text = _("Not restored, because another row has the same unique value: %s")
+            self.message_user(request, text % ", ".join(refused[:20]), messages.ERROR)
+
+    def _restore(self, request: HttpRequest, obj: Any) -> None:
+        stamp = self._stamp(type(obj))
+        at = getattr(obj, stamp.attname) if stamp else None
+        children = list(self._children(request, obj, went_at=at)) if at else []
+        self.audit_write(
+            [self._mark_row(request, "restore", each, None) for each in (obj, *children)]
+        )
+
+    @admin.action(
+        permissions=["hard_delete"],
+        description=gettext_lazy("Delete selected %(verbose_name_plural)s for good"),
+    )
+    def hard_delete_selected(self, request: HttpRequest, queryset: Any) -> None:
+        """Really delete the chosen rows that were deleted before."""
+        deleted = 0
+        with self.atomic():
+            for obj in queryset.filter(self.deleted_q()):
+                if not self.has_hard_delete_permission(request, obj):
+                    raise PermissionDenied
+                refused = self._gone_with(request, obj)
+                if refused:
+                    self.message_user(request, refused, messages.ERROR)
+                    continue
+                self.audit(request, "delete", obj)
+                models.Model.delete(obj)
+                deleted += 1
+        self._tell_count(request, ngettext("%d row deleted.", "%d rows deleted.", deleted), deleted)
+
+    def _gone_with(self, request: HttpRequest, obj: Any) -> str:
+        """Why *obj* can't be deleted for good, if it can't."""
+        refused = self.deletion_refusals(request, [obj])
+        if not refused:
+            *_listed, missing, protected = get_deleted_objects([obj], request, self.admin_site)
+            # Deleted rows are not to be changed, so this one itself is always among the missing.
+            refused = {*missing, *(["protected rows"] if protected else [])}
+            refused -= {self.opts.verbose_name}
+        names = ", ".join(sorted(map(str, refused)))
+        text = _("%(row)s stays, because of what would go along with it: %(names)s")
+        return text % {"row": obj, "names": names} if refused else ""
+
+    def _tell_count(self, request: HttpRequest, text: str, count: int) -> None:
+        level = messages.SUCCESS if count else messages.WARNING
+        self.message_user(request, text % count, level)
+
+    # -- checks --------------------------------------------------------------------------------
+
+    def check(self, **kwargs: Any) -> list[CheckMessage]:
+        """Django's checks, and the traps of marking rows as deleted."""
+        found = super().check(**kwargs)
+        try:
+            fields = self.deleted_fields()
+        except FieldDoesNotExist as error:
+            fields = []
+            hint = str(error)
+        else:
+            hint = "Add `is_deleted` or `deleted_at`, or name yours in soft_delete_fields."
+        if not fields:
+            text = f"{self.opts.object_name} has no field that marks a row as deleted."
+            return [*found, CheckError(text, hint=hint, obj=type(self), id="automate.E102")]
+        return [*found, *self._check_manager(), *self._check_unique()]
+
+    def _check_manager(self) -> Iterator[CheckMessage]:
+        where = self.model._default_manager.get_queryset().query.where
+        if where.children:
+            yield CheckWarning(
+                f"The default manager of {self.opts.object_name} leaves out rows, so the admin "
+                "can't show or restore them, and forms don't see what they clash with.",
+                hint="Set Meta.default_manager_name to a manager that has all rows.",
+                obj=type(self),
+                id="automate.W102",
+            )
+
+    def _check_unique(self) -> Iterator[CheckMessage]:
+        names = [each.name for each in self.opts.concrete_fields if each.unique]
+        names = [name for name in names if name != self.opts.pk.name]
+        names += [", ".join(each) for each in self.opts.unique_together]
+        if names:
+            yield Info(
+                f"A deleted {self.opts.object_name} keeps its unique values: {'; '.join(names)}.",
+                hint="Use a UniqueConstraint with condition=Q(is_deleted=False) to free them.",
+                obj=type(self),
+                id="automate.I102",
+            )
+
+
+class SoftDeleteAdmin(SoftDelete, Basics):
+    """
+    An admin that marks rows as deleted, hides them and restores them.
+
+    The model has ``is_deleted`` (a flag) or ``deleted_at`` (a time) or both; other names stand in
+    ``soft_delete_fields``. ``show_deleted_toggle`` offers to list deleted rows,
+    ``show_deleted_by_default`` does so unasked. Marking a row leaves alone what refers to it, but
+    for the relations in ``soft_delete_cascade``. `restore_selected` brings rows back; deleting
+    for good needs `has_hard_delete_permission`.
+    """

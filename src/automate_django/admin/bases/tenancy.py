@@ -1,0 +1,276 @@
+"""The admin of one tenant's rows: every way into the others' is closed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.admin.utils import NestedObjects
+from django.core.checks import CheckMessage
+from django.core.checks import Error as CheckError
+from django.core.exceptions import FieldDoesNotExist, PermissionDenied, ValidationError
+from django.db import router
+from django.db.models.constants import LOOKUP_SEP
+from django.http import HttpRequest
+from django.utils.translation import gettext as _
+
+from automate_django import conf
+from automate_django.admin.bases.basics import Basics
+from automate_django.admin.bases.list_editable import Editable
+from automate_django.admin.bases.root import Root
+from automate_django.admin.bases.scope import Scope, field_named
+from automate_django.admin.bases.scoped_fields import ScopedFields, ScopedInline
+from automate_django.admin.bases.scoped_filters import scoped_filter
+from automate_django.admin.bases.scoped_forms import scoped_form, scoped_formset
+from automate_django.admin.bases.view_on_site import guard
+from automate_django.tenants import tenant_for_request, tenant_key
+
+__all__ = ["TenantScope", "TenantScopedAdmin"]
+
+
+class TenantScope(ScopedFields, Root):
+    """Narrows every view of an admin to the rows of the request's tenant."""
+
+    tenant_field = "tenant_id"
+    tenant_paths: Mapping[str, str] = {}
+    show_tenant_column = True
+    superusers_see_all = True
+
+    def __init__(self, model: Any, admin_site: Any) -> None:
+        super().__init__(model, admin_site)
+        self._inlines: dict[Any, Any] = {}
+        guard(admin_site)
+
+    # -- whose -----------------------------------------------------------------------------------
+
+    def get_tenant_for_request(self, request: HttpRequest) -> Any:
+        """
+        The tenant, or its key, whose rows *request* may see; None for none at all.
+
+        Override it to say. By default `automate_django.tenants.tenant_for_request` looks.
+        """
+        name = self.tenant_field.rpartition(LOOKUP_SEP)[2]
+        return tenant_for_request(request, "tenant_id" if name in ("pk", "id") else name)
+
+    def scope(self, request: HttpRequest) -> Scope:
+        """What *request* may see; superusers everything, unless ``superusers_see_all`` is off."""
+        held: dict[Any, Scope] = request.__dict__.setdefault("_automate_scopes", {})
+        if self not in held:
+            held[self] = self._scope(request)
+        return held[self]
+
+    def _scope(self, request: HttpRequest) -> Scope:
+        user: Any = request.user
+        everything = self.superusers_see_all and user.is_active and user.is_superuser
+        name = self.tenant_field.rpartition(LOOKUP_SEP)[2]
+        paths = {**conf.options("AUTOMATE_ADMIN").get("TENANT_PATHS", {}), **self.tenant_paths}
+        return Scope(
+            name="tenant_id" if name in ("pk", "id") else name,
+            tenant=None if everything else tenant_key(self.get_tenant_for_request(request)),
+            everything=everything,
+            user_id=user.pk,
+            tenant_model=self._tenant_model(),
+            paths={label.lower(): path for label, path in paths.items()},
+        )
+
+    def _tenant_model(self) -> Any:
+        """The model of tenants, if rows point to one."""
+        if self.tenant_field in ("pk", "id"):
+            return self.model
+        model: Any = self.model
+        for part in self.tenant_field.split(LOOKUP_SEP):
+            try:
+                field = model._meta.get_field(part)
+            except FieldDoesNotExist:
+                return None
+            model = field.related_model or model
+        return field.related_model
+
+    def tenant_path(self, request: HttpRequest) -> str:
+        """``tenant_field``."""
+        return self.tenant_field
+
+    def get_audit_tenant(self, request: HttpRequest, obj: Any = None) -> Any:
+        """The tenant of *obj*, or of *request*."""
+        if obj is not None and type(obj) is self.model and LOOKUP_SEP not in self.tenant_field:
+            found = self.opts.pk if self.tenant_field == "pk" else None
+            found = found or field_named(self.model, self.tenant_field)
+            if found is not None:
+                return getattr(obj, found.attname)
+        return self.scope(request).tenant or super().get_audit_tenant(request, obj)
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        """The tenant's rows: for the list, its actions, single pages, autocomplete, exports."""
+        return self.scope(request).filter(super().get_queryset(request), self.tenant_field)
+
+    def get_list_display(self, request: HttpRequest) -> list[Any]:
+        """The columns; for those who see several tenants, the tenant's too."""
+        display = super().get_list_display(request)
+        if self.show_tenant_column and self.scope(request).everything:
+            column = self._tenant_column()
+            display += [column] if column not in display else []
+        return display
+
+    def _tenant_column(self) -> str:
+        found = (
+            None if LOOKUP_SEP in self.tenant_field else field_named(self.model, self.tenant_field)
+        )
+        return "tenant_of_row" if found is None else found.name
+
+    @admin.display(description="tenant")
+    def tenant_of_row(self, obj: Any) -> Any:
+        """The tenant of *obj*, where it is reached by way of other rows."""
+        value = obj
+        for part in self.tenant_field.split(LOOKUP_SEP):
+            value = getattr(value, part, None)
+        return value
+
+    def get_list_filter(self, request: HttpRequest) -> list[Any]:
+        """The filters, whose choices come from the tenant's rows."""
+        filters = super().get_list_filter(request)
+        if self.scope(request).everything:
+            return filters
+        return [scoped_filter(item, self) for item in filters]
+
+    # -- permissions ---------------------------------------------------------------------------
+
+    def allows(self, request: HttpRequest, name: str, obj: Any = None) -> bool:
+        """Only the tenant's rows, and whoever has no tenant adds none."""
+        if not super().allows(request, name, obj):
+            return False
+        if name == "add":
+            return not self.scope(request).nothing
+        return obj is None or self.scope(request).owns(obj, self.tenant_field)
+
+    # -- writing -------------------------------------------------------------------------------
+
+    def get_form(self, request: Any, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        """The form, narrowed also where the host's own form class declares its fields."""
+        form = super().get_form(request, obj, change=change, **kwargs)
+        return scoped_form(form, self.scope(request), self.tenant_field)
+
+    def get_changelist_formset(self, request: HttpRequest, **kwargs: Any) -> Any:
+        """The formset of ``list_editable``, for the tenant's rows."""
+        formset = super().get_changelist_formset(request, **kwargs)
+        return scoped_formset(formset, self.scope(request), self.tenant_field)
+
+    def get_inlines(self, request: HttpRequest, obj: Any) -> Any:
+        """The inlines, each narrowed to the tenant, Django's own classes too."""
+        return self.scoped_inlines(super().get_inlines(request, obj))
+
+    def scoped_inlines(self, inlines: Sequence[Any]) -> list[Any]:
+        """A subclass of each of *inlines* that is narrowed to the tenant."""
+        for cls in inlines:
+            if cls not in self._inlines:
+                bases = (cls,) if issubclass(cls, ScopedInline) else (ScopedInline, cls)
+                self._inlines[cls] = type(cls.__name__, bases, {"tenant_admin": self})
+        return [self._inlines[cls] for cls in inlines]
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """Save *obj* as the tenant's, or not at all."""
+        self.claim(request, obj)
+        super().save_model(request, obj, form, change)
+
+    def claim(self, request: HttpRequest, obj: Any) -> None:
+        """Make *obj* the tenant's before it is saved; `PermissionDenied` if it is another's."""
+        scope = self.scope(request)
+        if scope.everything:
+            return
+        if not obj._state.adding and not self.get_queryset(request).filter(pk=obj.pk).exists():
+            raise PermissionDenied
+        scope.assign(obj, self.tenant_field)
+        if LOOKUP_SEP in self.tenant_field and not self._reached(request, obj):
+            raise PermissionDenied
+
+    def prepare_new(self, request: HttpRequest, obj: Any) -> None:
+        """Make *obj* the tenant's."""
+        super().prepare_new(request, obj)
+        scope = self.scope(request)
+        scope.assign(obj, self.tenant_field)
+        if scope.everything or LOOKUP_SEP not in self.tenant_field:
+            return
+        if not self._reached(request, obj):
+            first = self.tenant_field.partition(LOOKUP_SEP)[0]
+            raise ValidationError({first: _("there is no such row to choose")})
+
+    def _reached(self, request: HttpRequest, obj: Any) -> bool:
+        """Whether the row by way of which *obj* has its tenant is the tenant's."""
+        first, __, rest = self.tenant_field.partition(LOOKUP_SEP)
+        parent = getattr(obj, first, None)
+        return parent is not None and self.scope(request).owns(parent, rest)
+
+    # -- deleting ------------------------------------------------------------------------------
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """
+        What goes along with *objs*. If that includes others' rows, nothing may be deleted.
+
+        Then nothing is listed either: the list has their names in it.
+        """
+        refused = self.deletion_refusals(request, objs)
+        return ([], {}, refused, []) if refused else super().get_deleted_objects(objs, request)
+
+    def own_rows(self, request: HttpRequest, queryset: Any) -> Any:
+        """Those rows of *queryset* that are the tenant's."""
+        path = self.tenant_field if queryset.model is self.model else None
+        return self.scope(request).filter(super().own_rows(request, queryset), path)
+
+    def deletion_refusals(self, request: HttpRequest, objs: Any) -> set[str]:
+        """That others' rows would go along, if they would."""
+        found = super().deletion_refusals(request, objs)
+        if not self.scope(request).everything and self._touches_others(objs, request):
+            found = {*found, _("rows of other tenants")}
+        return found
+
+    def _touches_others(self, objs: Any, request: HttpRequest) -> bool:
+        scope, objs = self.scope(request), list(objs)
+        collector = NestedObjects(using=router.db_for_write(self.model))
+        collector.collect(objs)
+        found: dict[Any, set[Any]] = {}
+        for model, instances in collector.model_objs.items():
+            found.setdefault(model, set()).update(each.pk for each in instances)
+        for each in collector.protected:
+            found.setdefault(type(each), set()).add(each.pk)
+        return any(not _covers(scope, model, keys, self) for model, keys in found.items())
+
+    # -- checks --------------------------------------------------------------------------------
+
+    def check(self, **kwargs: Any) -> list[CheckMessage]:
+        """Django's checks, and that ``tenant_field`` leads somewhere."""
+        found = super().check(**kwargs)
+        model: Any = self.model
+        try:
+            for part in self.tenant_field.split(LOOKUP_SEP):
+                field = model._meta.pk if part == "pk" else model._meta.get_field(part)
+                model = field.related_model or model
+        except FieldDoesNotExist:
+            message = f"{model.__name__} has no field of the tenant_field {self.tenant_field!r}."
+            hint = "Set tenant_field to the field, or to a lookup like 'project__tenant_id'."
+            found.append(CheckError(message, hint=hint, obj=type(self), id="automate.E101"))
+        return found
+
+
+def _covers(scope: Scope, model: Any, keys: set[Any], admin: TenantScope) -> bool:
+    """Whether all rows *keys* of *model* are the tenant's."""
+    path = admin.tenant_field if model is admin.model else scope.path(model)
+    if path is None:
+        return True
+    wanted, batch = list(keys), 500
+    return all(
+        scope.filter(model._base_manager.filter(pk__in=part), path).count() == len(part)
+        for part in (wanted[start : start + batch] for start in range(0, len(wanted), batch))
+    )
+
+
+class TenantScopedAdmin(TenantScope, Editable, Basics):
+    """
+    An admin in which a user sees and changes the rows of one tenant.
+
+    ``tenant_field`` names the field, or the lookup, that says whose a row is.
+    `get_tenant_for_request` says whose rows a request may see; a user without a tenant sees
+    nothing. Superusers see all tenants, with a column for it (``show_tenant_column``), and choose
+    the tenant of new rows; ``superusers_see_all = False`` treats them as everybody.
+    """

@@ -1,0 +1,151 @@
+"""Writes the audit trail: what to remember of a change, without its secrets."""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import math
+import uuid
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from django.apps import apps
+from django.db import models
+from django.http import HttpRequest
+
+from automate_django.admin.bases.secrecy import HIDDEN, is_secret, without_secrets
+
+__all__ = ["Changes", "compare", "entry_of", "plain", "stored", "stored_many", "write"]
+
+Changes = dict[str, list[Any]]
+"""Per field what it was and what it is."""
+
+_LONGEST = 1000
+_BATCH = 500
+
+
+def stored(obj: Any) -> dict[str, Any]:
+    """What the database holds of *obj* now: column values by field name; nothing if it is new."""
+    if obj.pk is None:
+        return {}
+    rows = type(obj)._base_manager.using(obj._state.db).filter(pk=obj.pk)
+    return _by_name(type(obj), rows.values_list(*_columns(type(obj))).first())
+
+
+def stored_many(queryset: Any) -> dict[Any, dict[str, Any]]:
+    """`stored` for all rows of *queryset*, by primary key."""
+    model = queryset.model
+    place = _columns(model).index(model._meta.pk.attname)
+    rows = queryset.order_by().values_list(*_columns(model))
+    return {row[place]: _by_name(model, row) for row in rows}
+
+
+def _columns(model: Any) -> list[str]:
+    return [field.attname for field in model._meta.concrete_fields]
+
+
+def _by_name(model: Any, row: Any) -> dict[str, Any]:
+    if row is None:
+        return {}
+    return {f.name: value for f, value in zip(model._meta.concrete_fields, row, strict=True)}
+
+
+def compare(
+    model: Any,
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    *,
+    only: Collection[str] | None = None,
+    exclude: Collection[str] = (),
+    allowed: Collection[str] = (),
+) -> Changes:
+    """
+    What differs between *before* and *after*, which map field names to values.
+
+    Of a secret is told that it changed, not what it was or is.
+    """
+    changes: Changes = {}
+    for field in model._meta.concrete_fields:
+        name = field.name
+        if name in exclude or (only is not None and name not in only):
+            continue
+        old, new = before.get(name), after.get(name)
+        if old == new:
+            continue
+        if is_secret(field, allowed):
+            changes[name] = [None if old is None else HIDDEN, None if new is None else HIDDEN]
+        else:
+            changes[name] = [plain(old), plain(new)]
+    return changes
+
+
+def plain(value: Any) -> Any:
+    """*value* as JSON holds it: short, and with secrets inside of it hidden."""
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return f"[{len(value)} bytes]"
+    if isinstance(value, (dt.date, dt.time)):
+        return value.isoformat()
+    if isinstance(value, (Mapping, list, tuple)):
+        return _json(without_secrets(value))
+    if isinstance(value, (decimal.Decimal, uuid.UUID, dt.timedelta)):
+        return str(value)
+    return _short(str(value))
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {_short(str(key)): _json(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_json(each) for each in value]
+    return plain(value)
+
+
+def _short(text: str) -> str:
+    # PostgreSQL refuses NUL and lone surrogates in JSON, and an entry must never fail for them.
+    text = text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def entry_of(
+    request: HttpRequest,
+    action: str,
+    model: Any,
+    obj: Any = None,
+    *,
+    tenant: Any = None,
+    changes: Changes | None = None,
+    details: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The values of an entry: *action* on *obj*, a row of *model*, by the user of *request*."""
+    user: Any = request.user
+    return {
+        "actor_id": None if user.pk is None else str(user.pk)[:64],
+        "actor": user.get_username()[:150],
+        "tenant_id": None if tenant is None else str(tenant)[:200],
+        "action": action,
+        "model": model._meta.label_lower,
+        "object_id": None if obj is None or obj.pk is None else str(obj.pk)[:255],
+        "object_repr": "" if obj is None else _short(str(obj))[:200],
+        "changes": changes or {},
+        "details": dict(details or {}),
+    }
+
+
+def write(entries: Iterable[Mapping[str, Any]], model: Any = None) -> None:
+    """
+    Save *entries* in the caller's transaction, as rows of *model* or `AuditEntry`.
+
+    Another model gets the values of those fields that it has.
+    """
+    if model is None:
+        model = "automate_django.AuditEntry"
+    if isinstance(model, str):
+        model = apps.get_model(model)
+    known = {field.attname for field in model._meta.concrete_fields}
+    made = [model(**{k: v for k, v in each.items() if k in known}) for each in entries]
+    manager: models.Manager[Any] = model._base_manager
+    manager.bulk_create(made, batch_size=_BATCH)

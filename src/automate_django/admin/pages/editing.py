@@ -1,0 +1,134 @@
+"""The editor of a workflow: check, tell every problem with its line, save as a new version."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+
+from automate_django import definitions
+from automate_django.admin.pages.access import reach_of
+from automate_django.admin.pages.workflow_forms import STARTER, DocumentForm
+from automate_django.admin.pages.workflow_text import Problem, clean, explained
+from automate_django.kernel import get_kernel
+from automate_django.models import WorkflowDocument, WorkflowVersion
+from automate_kernel.errors import AutomateError, WorkflowError
+from automate_kernel.workflows.graph import to_svg
+from automate_kernel.workflows.model import Workflow
+
+if TYPE_CHECKING:
+    from automate_django.admin.pages.workflows import WorkflowDocumentAdmin
+
+__all__ = ["Editing"]
+
+
+class Editing:
+    """One request to the editor of *document*, or of a new workflow if that is None."""
+
+    def __init__(
+        self, pages: WorkflowDocumentAdmin, request: HttpRequest, document: WorkflowDocument | None
+    ) -> None:
+        self._pages = pages
+        self._request = request
+        self._document = document
+        self._reach = reach_of(request)
+
+    def answer(self) -> HttpResponse:
+        """The editor, or where a saved workflow is shown."""
+        if self._request.method != "POST":
+            return self._page(DocumentForm(initial=self._initial()))
+        form = DocumentForm(self._request.POST)
+        if not form.is_valid():
+            return self._page(form, status=422)
+        try:
+            if "check" in self._request.POST:
+                return self._checked(form)
+            with get_kernel().storage.begin():
+                return self._saved(form)
+        except WorkflowError as error:
+            problems = explained(definitions.told(error), form.cleaned_data["source"])
+            for problem in problems:
+                form.add_error("source", problem.text)
+            return self._page(form, problems, status=422)
+        except AutomateError as error:
+            form.add_error(None, f"{clean(str(error))}.")
+            return self._page(form, status=409)
+
+    def _initial(self) -> dict[str, Any]:
+        document = self._document
+        if document is None:
+            return {"source": STARTER, "format": "yaml"}
+        versions = WorkflowVersion.objects.using(document._state.db)
+        version = versions.get(document=document, number=document.version)
+        return {
+            "source": clean(version.source),
+            "format": version.format,
+            "based_on": version.number,
+        }
+
+    def _checked(self, form: DocumentForm) -> HttpResponse:
+        data = form.cleaned_data
+        workflow = definitions.checked(data["source"], data["format"], get_kernel())
+        return self._page(
+            form, workflow=workflow, advice=definitions.advice(workflow, get_kernel())
+        )
+
+    def _saved(self, form: DocumentForm) -> HttpResponse:
+        data = form.cleaned_data
+        about = {
+            "format": data["format"],
+            "author": self._request.user.get_username(),
+            "comment": data["comment"],
+        }
+        if self._document is None:
+            # A tenant's staff make workflows of the tenant, whatever they post.
+            tenant_id = (data["tenant_id"] or None) if self._reach.everyone else self._reach.tenant
+            document = definitions.create(data["source"], tenant_id=tenant_id, **about)
+            self._pages.record(self._request, "create", document, version=1)
+            messages.success(self._request, f"{document.name} is saved, and on.")
+        else:
+            document = self._document
+            version = definitions.save(document, data["source"], based_on=data["based_on"], **about)
+            if version is None:
+                messages.warning(self._request, "Nothing was changed.")
+            else:
+                self._pages.record(self._request, "change", document, version=version.number)
+                messages.success(
+                    self._request,
+                    f"Version {version.number} is saved. New executions run it; those that run "
+                    "keep theirs.",
+                )
+        return HttpResponseRedirect(self._pages.url("automate_workflow", document.pk))
+
+    def _page(
+        self,
+        form: DocumentForm,
+        problems: list[Problem] | None = None,
+        *,
+        status: int = 200,
+        workflow: Workflow | None = None,
+        advice: list[str] | None = None,
+    ) -> HttpResponse:
+        document, pages = self._document, self._pages
+        crumbs = [{"label": "Workflows", "url": pages.url("automate_workflows")}]
+        if document is not None:
+            crumbs.append(
+                {"label": document.name, "url": pages.url("automate_workflow", document.pk)}
+            )
+        return pages.page(
+            self._request,
+            "edit.html",
+            "New workflow" if document is None else f"Edit {document.name}",
+            status=status,
+            form=form,
+            problems=problems or [],
+            document=document,
+            choose_tenant=document is None and self._reach.everyone,
+            reach=self._reach,
+            checked=workflow,
+            advice=advice or [],
+            graph=to_svg(workflow, styled=False) if workflow else "",
+            back=crumbs[-1]["url"],
+            crumbs=crumbs,
+        )

@@ -1,0 +1,127 @@
+"""The kinds of items: how many there are, and pausing, resuming and limiting them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponseBadRequest, HttpResponseRedirect
+from django.http.response import HttpResponseBase
+from django.template.response import TemplateResponse
+from django.urls import URLPattern
+
+from automate_django.admin.pages.access import Reach, require_operator
+from automate_django.admin.pages.base import Section
+from automate_django.admin.pages.figures import counts, forget
+from automate_django.admin.pages.records import record
+from automate_django.kernel import get_kernel
+from automate_django.models import OutboxPause
+from automate_kernel.errors import AutomateError, ErrorCodes
+
+__all__ = ["Kinds"]
+
+
+class Kinds(Section):
+    """A kind is claimed by every tenant's workers, so this page is for operators."""
+
+    current = "kinds"
+
+    def urls(self) -> list[URLPattern]:
+        """The page, and what its buttons post to."""
+        return [
+            self.owner.get("kinds/", self.view, "automate_kinds"),
+            self.owner.post("kinds/steer/", self.steer_view, "automate_kinds_steer"),
+        ]
+
+    def view(self, request: HttpRequest) -> TemplateResponse:
+        """The page."""
+        require_operator(request)
+        found = counts(Reach(everyone=True), now=request.GET.get("count") == "now")
+        alias = getattr(get_kernel().storage, "alias", "default")
+        paused = {row.kind: row for row in OutboxPause.objects.using(alias).all()}
+        limits = {limit.kind: limit for limit in get_kernel().outbox.limits()}
+        by_kind = {} if found is None else found.by_kind
+        names = sorted({*by_kind, *paused, *limits})
+        return self.page(
+            request,
+            "kinds.html",
+            "Kinds",
+            counts=found,
+            kinds=[
+                {
+                    "kind": name,
+                    "of": by_kind.get(name, {}),
+                    "waiting": by_kind.get(name, {}).get("PENDING", 0)
+                    + by_kind.get(name, {}).get("RETRY", 0),
+                    "paused": paused.get(name),
+                    "limit": limits.get(name),
+                }
+                for name in names
+            ],
+            chosen=request.GET.get("kind", "")[:200],
+            steer_url=self.url("automate_kinds_steer"),
+            outbox_url=self.url("automate_django_outboxitem_changelist"),
+        )
+
+    def steer_view(self, request: HttpRequest) -> HttpResponseBase:
+        """Pause, resume, limit or free a kind."""
+        require_operator(request)
+        kind = request.POST.get("kind", "").replace("\x00", "").strip()
+        what = request.POST.get("what", "")
+        if not kind or len(kind) > 200:
+            messages.error(request, "Say which kind is meant.")
+            return HttpResponseRedirect(self.url("automate_kinds"))
+        try:
+            said = self._steer(request, what, kind)
+        except ValueError:
+            return HttpResponseBadRequest("There is no such order.")
+        except AutomateError as error:
+            messages.error(request, f"{error.message}.")
+            return HttpResponseRedirect(self.url("automate_kinds"))
+        forget()
+        messages.success(request, said)
+        return HttpResponseRedirect(self.url("automate_kinds"))
+
+    def _steer(self, request: HttpRequest, what: str, kind: str) -> str:
+        outbox = get_kernel().outbox
+        match what:
+            case "pause":
+                reason = request.POST.get("reason", "").strip()[:500]
+                outbox.pause(kind, reason)
+                record(request, "pause", kind, reason=reason)
+                return f"Paused {kind}: no worker takes items of it until it is resumed."
+            case "resume":
+                outbox.resume(kind)
+                record(request, "resume", kind)
+                return f"Resumed {kind}."
+            case "limit":
+                given = _limit(request)
+                outbox.limit(kind, **given)
+                record(request, "limit", kind, **given)
+                return f"Limited {kind}."
+            case "unlimit":
+                outbox.unlimit(kind)
+                record(request, "unlimit", kind)
+                return f"Removed the limit of {kind}."
+        raise ValueError(what)
+
+
+def _limit(request: HttpRequest) -> dict[str, Any]:
+    concurrency, rate = _whole(request, "concurrency"), _whole(request, "rate")
+    try:
+        per_seconds = float(request.POST.get("per_seconds") or 1)
+    except ValueError:
+        raise _no_number() from None
+    return {"concurrency": concurrency, "rate": rate, "per_seconds": per_seconds}
+
+
+def _whole(request: HttpRequest, name: str) -> int | None:
+    text = request.POST.get(name, "").strip()
+    try:
+        return int(text) if text else None
+    except ValueError:
+        raise _no_number() from None
+
+
+def _no_number() -> AutomateError:
+    return AutomateError(ErrorCodes.INVALID_ARGUMENT, "a limit is a number")

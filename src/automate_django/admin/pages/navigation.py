@@ -1,0 +1,69 @@
+"""The tabs that stand above every operator page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from django.contrib.admin import AdminSite
+from django.http import HttpRequest
+from django.urls import NoReverseMatch, reverse
+
+from automate_django.admin.pages.access import OPERATE
+
+__all__ = ["Tab", "home_url", "page_url", "tabs"]
+
+_VIEW = "automate_django.view_"
+
+# What a page is called in `current`, its label, its URL's name, and the permissions that it needs.
+_PAGES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
+    ("dashboard", "Dashboard", "automate_dashboard", (OPERATE,)),
+    ("outbox", "Outbox", "automate_django_outboxitem_changelist", (f"{_VIEW}outboxitem",)),
+    ("kinds", "Kinds", "automate_kinds", (OPERATE,)),
+    ("workers", "Workers", "automate_workers", (OPERATE,)),
+    (
+        "executions",
+        "Executions",
+        "automate_django_workflowexecution_changelist",
+        (f"{_VIEW}workflowexecution",),
+    ),
+    ("workflows", "Workflows", "automate_workflows", (f"{_VIEW}workflowdocument",)),
+    ("plugins", "Plugins", "automate_plugins", (OPERATE,)),
+    ("tokens", "API tokens", "automate_django_apitoken_changelist", (f"{_VIEW}apitoken",)),
+    ("audit", "Audit", "automate_django_auditentry_changelist", (f"{_VIEW}auditentry",)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tab:
+    """One tab: where it leads, and whether it is the page that is shown."""
+
+    label: str
+    url: str
+    current: bool
+
+
+def page_url(site: AdminSite, name: str, *args: object) -> str:
+    """The URL of a page of *site* by its name; raises `NoReverseMatch`."""
+    return reverse(f"admin:{name}", args=args, current_app=site.name)
+
+
+def tabs(request: HttpRequest, site: AdminSite, current: str = "") -> list[Tab]:
+    """The pages of *site* that the user may see, in order."""
+    return list(_tabs(request, site, current))
+
+
+def _tabs(request: HttpRequest, site: AdminSite, current: str) -> Iterator[Tab]:
+    for name, label, url_name, permissions in _PAGES:
+        if not request.user.has_perms(permissions):
+            continue
+        try:
+            url = page_url(site, url_name)
+        except NoReverseMatch:
+            continue  # not registered on this site
+        yield Tab(label, url, name == current)
+
+
+def home_url(request: HttpRequest, site: AdminSite) -> str:
+    """Where "Automation" in the breadcrumbs leads: the first page that the user may see."""
+    return next((tab.url for tab in _tabs(request, site, "")), "")

@@ -1,0 +1,193 @@
+"""The outbox page: what waits, runs and failed, and what to do about it."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern
+
+from automate_django.admin.pages.access import reach_of
+from automate_django.admin.pages.base import PageAdmin
+from automate_django.admin.pages.dashboard import Dashboard
+from automate_django.admin.pages.figures import FAILED_COUNTED, counts
+from automate_django.admin.pages.kinds import Kinds
+from automate_django.admin.pages.ordering import Ordering, allowed_orders
+from automate_django.admin.pages.orders import items
+from automate_django.admin.pages.plugins import PluginsPage
+from automate_django.admin.pages.shown import shown_json, shown_text
+from automate_django.admin.pages.slices import SLICES, read_page
+from automate_django.admin.pages.timeline import timeline
+from automate_django.admin.pages.wanted import Wanted
+from automate_django.admin.pages.workers import Workers
+from automate_django.models import OutboxItem
+
+__all__ = ["OutboxItemAdmin", "register"]
+
+_NOT_LISTED = ("payload", "headers")
+
+
+class OutboxItemAdmin(PageAdmin):
+    """The outbox, and the pages about what works on it."""
+
+    current = "outbox"
+
+    def pages(self) -> list[URLPattern]:
+        """The pages below the outbox's own address."""
+        sections = (Dashboard(self), Ordering(self), Kinds(self), Workers(self), PluginsPage(self))
+        return [
+            self.get("figures/", self.figures_view, "automate_outbox_figures"),
+            *(url for section in sections for url in section.urls()),
+        ]
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        """The items that the user may see; Django's own history page asks for them here."""
+        return items(reach_of(request))
+
+    def require_view(self, request: HttpRequest) -> None:
+        """Raise `PermissionDenied` unless the user may look at items."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+
+    # -- the list ------------------------------------------------------------------------------
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
+        """One slice of the outbox, a page at a time."""
+        self.require_view(request)
+        reach = reach_of(request)
+        wanted = Wanted.read(request.GET, reach)
+        if (item_id := _item_id(request.GET.get("id", ""))) is not None:
+            return HttpResponseRedirect(self.url("automate_django_outboxitem_change", item_id))
+        try:
+            found = read_page(
+                items(reach).defer(*_NOT_LISTED),
+                wanted.slice,
+                wanted.within(reach),
+                after=request.GET.get("after", ""),
+            )
+        except ValueError as error:
+            raise Http404(str(error)) from None
+        orders = allowed_orders(request, wanted.slice.actions)
+        for row in found.rows:
+            row.shown_error = shown_text(row.last_error, 300)
+        return self.page(
+            request,
+            "outbox.html",
+            "Outbox",
+            wanted=wanted,
+            found=found,
+            slices=self._slices(wanted),
+            orders=orders,
+            # A count would have to look at every row; what no index holds is not done in bulk.
+            all_at_once=wanted.slice.indexed and wanted.slice.name != "running",
+            reach=reach,
+            next_url=f"?{urlencode({**wanted.fields, 'after': found.following})}",
+            first_page="after" not in request.GET,
+            **self._figures(request, now=request.GET.get("count") == "now"),
+        )
+
+    def _slices(self, wanted: Wanted) -> list[dict[str, Any]]:
+        kept = {name: text for name, text in wanted.fields.items() if name != "slice"}
+        return [
+            {
+                "slice": one,
+                "current": one.name == wanted.slice.name,
+                "url": f"?{urlencode({'slice': one.name, **kept})}",
+            }
+            for one in SLICES.values()
+        ]
+
+    def figures_view(self, request: HttpRequest) -> TemplateResponse:
+        """The counts alone, for the script that keeps them up to date."""
+        self.require_view(request)
+        return self.fragment(request, "_figures.html", **self._figures(request, now=True))
+
+    def _figures(self, request: HttpRequest, *, now: bool) -> dict[str, Any]:
+        found = counts(reach_of(request), now=now)
+        base = self.url("automate_django_outboxitem_changelist")
+        groups = [] if found is None else found.groups
+        return {
+            "counts": found,
+            "outbox_url": base,
+            "figures_url": self.url("automate_outbox_figures"),
+            "failed_counted": FAILED_COUNTED,
+            "groups": [
+                (
+                    group,
+                    f"{base}?"
+                    + urlencode({"slice": "failed", "kind": group.kind, "code": group.code or "-"}),
+                )
+                for group in groups
+            ],
+            "kinds": [] if found is None else list(found.by_kind),
+        }
+
+    # -- one item ------------------------------------------------------------------------------
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: Any = None,
+    ) -> Any:
+        """One item: what it is, what became of it, and what can be done with it."""
+        self.require_view(request)
+        if request.method != "GET" or object_id is None:
+            raise PermissionDenied
+        item_id = _item_id(object_id)
+        item = item_id and items(reach_of(request)).filter(pk=item_id).first()
+        if not item:
+            raise Http404("There is no such item, or it is not yours.")
+        return self.page(
+            request,
+            "item.html",
+            f"{item.kind} {str(item.pk)[:8]}",
+            item=item,
+            error=shown_text(item.last_error),
+            payload=shown_json(item.payload),
+            headers=shown_json(item.headers) if item.headers else "",
+            timeline=timeline(item),
+            orders=allowed_orders(request, _possible(item)),
+            execution_url=self._execution_url(request, item),
+            crumbs=[{"label": "Outbox", "url": self.url("automate_django_outboxitem_changelist")}],
+            delays=Ordering.DELAYS,
+        )
+
+    def _execution_url(self, request: HttpRequest, item: OutboxItem) -> str:
+        found = item.payload.get("execution_id") if isinstance(item.payload, dict) else None
+        execution_id = _item_id(str(found or ""))
+        if execution_id is None or not request.user.has_perm(
+            "automate_django.view_workflowexecution"
+        ):
+            return ""
+        return self.url("automate_django_workflowexecution_change", execution_id)
+
+
+def _item_id(text: str) -> UUID | None:
+    try:
+        return UUID(text.strip())
+    except ValueError:
+        return None
+
+
+def _possible(item: OutboxItem) -> tuple[str, ...]:
+    match item.status:
+        case "FAILED" | "CANCELLED":
+            return ("retry", "discard")
+        case "COMPLETED":
+            return ("discard",)
+        case "RUNNING":
+            return ("cancel",)
+    return ("reschedule", "cancel")
+
+
+def register(site: admin.AdminSite) -> None:
+    """Put the outbox and the pages about it on *site*."""
+    if not site.is_registered(OutboxItem):
+        site.register(OutboxItem, OutboxItemAdmin)

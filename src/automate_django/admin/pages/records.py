@@ -1,0 +1,33 @@
+"""The audit trail of what operators order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.http import HttpRequest
+
+from automate_django.admin.bases import trail
+from automate_django.admin.pages.access import reach_of
+from automate_django.models import OutboxItem
+
+__all__ = ["record"]
+
+
+def record(
+    request: HttpRequest, action: str, about: str, rows: Sequence[Any] = (), **details: Any
+) -> None:
+    """
+    Write down that the user of *request* did *action*: to each of *rows*, or to what *about* says.
+    """
+    if rows:
+        entries = [
+            trail.entry_of(request, action, OutboxItem, row, tenant=row.tenant_id, details=details)
+            for row in rows
+        ]
+    else:
+        entry = trail.entry_of(
+            request, action, OutboxItem, tenant=reach_of(request).tenant, details=details
+        )
+        entries = [{**entry, "object_repr": about[:200]}]
+    trail.write(entries)

@@ -1,0 +1,156 @@
+"""API tokens: made here and shown once, listed, and revoked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin import AdminSite
+from django.core.exceptions import ValidationError
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.template.response import TemplateResponse
+
+from automate_django.admin.pages.access import OPERATE, reach_of
+from automate_django.admin.pages.base import PageAdmin
+from automate_django.models import ApiToken
+from automate_django.scopes import SCOPES
+
+__all__ = ["ApiTokenAdmin", "register"]
+
+_TEXT = "_automate_token_text"
+
+
+class TokenForm(forms.ModelForm):  # type: ignore[type-arg]
+    """What is asked for a new token."""
+
+    scopes = forms.MultipleChoiceField(
+        choices=[("*", "*: everything"), *((n, f"{n}: {told}") for n, told in SCOPES.items())],
+        widget=forms.CheckboxSelectMultiple,
+        required=False,
+        help_text="What it may do.",
+    )
+    more_scopes = forms.CharField(
+        required=False, help_text="Scopes of the project's own views, with spaces between them."
+    )
+
+    class Meta:
+        model = ApiToken
+        fields = ("name", "tenant_id", "all_tenants", "user_id", "expires_at")
+
+    def clean(self) -> dict[str, Any]:
+        """Put the scopes together; a token has a tenant or all of them, and not both."""
+        given: dict[str, Any] = super().clean() or {}
+        given["scopes"] = sorted({*given.get("scopes", ()), *given.get("more_scopes", "").split()})
+        if not given["scopes"]:
+            raise ValidationError({"scopes": "Without a scope it could do nothing."})
+        if given.get("tenant_id") and given.get("all_tenants"):
+            raise ValidationError({"all_tenants": "It has a tenant."})
+        return given
+
+
+class ApiTokenAdmin(PageAdmin):
+    """
+    Tokens: an operator's see those of all, anybody else the own ones.
+
+    Who is no operator makes tokens for the own user and tenant alone, which can't do more than
+    that user may. Only a superuser makes one for another user.
+    """
+
+    current = "tokens"
+    form = TokenForm
+    list_display = ("name", "shown", "whose", "scopes", "last_used_at", "expires_at", "state")
+    list_filter = ("revoked_at",)
+    search_fields = ("name", "prefix")
+    ordering = ("-pk",)
+    actions: Any = ("revoke_selected",)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """As Django's permission says."""
+        return bool(request.user.has_perm("automate_django.add_apitoken"))  # type: ignore[union-attr]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ApiToken]:
+        """All for an operator; else those of the user."""
+        found: QuerySet[ApiToken] = super().get_queryset(request)
+        return found if _operates(request) else found.filter(user_id=str(request.user.pk))
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """What may be chosen for a new token, and what is told of another."""
+        if obj is not None:
+            return (
+                "name", "shown", "whose", "scopes", "created_at", "last_used_at", "expires_at",
+                "revoked_at",
+            )  # fmt: skip
+        fields = ["name", "scopes", "more_scopes", "expires_at"]
+        if _operates(request):
+            fields += ["tenant_id", "all_tenants"]
+        if _is_superuser(request):
+            fields.append("user_id")
+        return fields
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """A token that was given out stays as it is; it can be revoked."""
+        return self.get_fields(request, obj) if obj is not None else ()
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """Make the token; its text lives as long as this request."""
+        if change:
+            return
+        obj.scopes = form.cleaned_data["scopes"]
+        if not _operates(request):
+            reach = reach_of(request)
+            obj.tenant_id, obj.all_tenants = reach.tenant, False
+            obj.user_id = str(request.user.pk)
+        elif not _is_superuser(request):
+            obj.user_id = None
+        setattr(request, _TEXT, obj.make_text())
+        super().save_model(request, obj, form, change)
+
+    def response_add(self, request: HttpRequest, obj: Any, post_url_continue: Any = None) -> Any:
+        """Show the token, on a page that nobody keeps: not by a message, which would be stored."""
+        page: TemplateResponse = self.page(
+            request, "token_created.html", "The token", token=obj, text=getattr(request, _TEXT)
+        )
+        page["Cache-Control"] = "no-store"
+        return page
+
+    @admin.display(description="token", ordering="prefix")
+    def shown(self, obj: ApiToken) -> str:
+        """Its beginning."""
+        return obj.shown
+
+    @admin.display(description="works for")
+    def whose(self, obj: ApiToken) -> str:
+        """Its tenant, and its user."""
+        tenant = "all tenants" if obj.all_tenants else f"tenant {obj.tenant_id or 'none'}"
+        return tenant if obj.user_id is None else f"{tenant}, as user {obj.user_id}"
+
+    @admin.display(description="state")
+    def state(self, obj: ApiToken) -> str:
+        """Whether it opens anything."""
+        if obj.revoked_at is not None:
+            return "revoked"
+        return "usable" if obj.usable else "expired"
+
+    @admin.action(description="Revoke selected tokens", permissions=["change"])
+    def revoke_selected(self, request: HttpRequest, queryset: QuerySet[ApiToken]) -> None:
+        """End them, from the next request on."""
+        ended = [token for token in queryset if token.revoke()]
+        for token in ended:
+            self.log_change(request, token, "Revoked.")
+        self.message_user(request, f"{len(ended)} tokens were revoked.", messages.SUCCESS)
+
+
+def _operates(request: HttpRequest) -> bool:
+    return bool(request.user.has_perm(OPERATE))  # type: ignore[union-attr]
+
+
+def _is_superuser(request: HttpRequest) -> bool:
+    return bool(getattr(request.user, "is_superuser", False))
+
+
+def register(site: AdminSite) -> None:
+    """Put the tokens on *site*."""
+    if not site.is_registered(ApiToken):
+        site.register(ApiToken, ApiTokenAdmin)

@@ -1,0 +1,294 @@
+"""
+The timeline of an execution: a track for each step, with a bar from its start to its end.
+
+Tracks are drawn on the server; the polling script moves the same bars by the same figures. Bars
+that stand above each other in time are steps that ran beside each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Count, Max, Min, Q
+from django.utils import timezone
+
+from automate_django.admin.pages.shown import shown_text
+from automate_django.models import WorkflowExecution, WorkflowStep
+from automate_django.templatetags.automate_pages import duration, tone
+from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
+from automate_kernel.workflows.model import Step, Workflow
+
+__all__ = ["SCALE", "Timeline", "Track", "draw", "latest_statuses"]
+
+SCALE = 1000
+"""How many units wide the drawing is."""
+
+_THINNEST = 4
+_ELEMENTS = 20
+"""How many elements of one ``for_each`` have a track of their own."""
+
+_LIVE = [status.value for status in StepStatus if not status.finished]
+_ORDER = {"FAILED": 0, "RUNNING": 1, "RETRY": 2, "CANCELLED": 3}
+_WITHOUT_OUTPUT = (
+    "id", "step_id", "position", "status", "attempts", "error_code", "error", "started_at",
+    "next_attempt_at", "completed_at",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """
+    One line of the timeline. *key* names it, *x* and *width* are its bar (none if it has no width).
+    """
+
+    key: str
+    step_id: str
+    position: int
+    label: str
+    action: str
+    status: str
+    tone: str
+    attempts: str
+    took: str
+    after: str
+    note: str
+    url: str
+    x: int = 0
+    width: int = 0
+    depth: int = 0
+    recovery: bool = False
+
+    def data(self) -> dict[str, Any]:
+        """What the polling script needs of it."""
+        return asdict(self)
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is anything to look at."""
+        return self.status != "WAITING"
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """The tracks of an execution, and how long it took until now."""
+
+    tracks: list[Track]
+    took: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Summary:
+    """What a group-by tells of all runs of one step, however many there are."""
+
+    statuses: Mapping[str, int]
+    begun: datetime | None
+    ended: datetime | None
+
+    @property
+    def total(self) -> int:
+        return sum(self.statuses.values())
+
+    @property
+    def live(self) -> bool:
+        return any(self.statuses.get(status) for status in _LIVE)
+
+
+def draw(
+    execution: WorkflowExecution,
+    workflow: Workflow | None,
+    url: Callable[[WorkflowExecution, str, int], str],
+) -> Timeline:
+    """
+    The timeline of *execution*, whose definition is *workflow* (None: it can't be read).
+
+    *url* gives the page of a step. Costs a few queries, however many elements a step has.
+    """
+    return _Drawing(execution, workflow, url).timeline()
+
+
+class _Drawing:
+    def __init__(
+        self,
+        execution: WorkflowExecution,
+        workflow: Workflow | None,
+        url: Callable[[WorkflowExecution, str, int], str],
+    ) -> None:
+        self._execution = execution
+        self._workflow = workflow
+        self._url = url
+        self._rows = WorkflowStep.objects.using(execution._state.db).filter(execution=execution)
+        self._start = execution.created_at
+        finished = ExecutionStatus(execution.status).finished
+        end = execution.completed_at if finished else None
+        self._end = max(end or timezone.now(), self._start)
+        self._seconds = (self._end - self._start).total_seconds()
+        self._open = not finished
+
+    def timeline(self) -> Timeline:
+        summaries = self._summaries()
+        runs = {row.step_id: row for row in self._rows.filter(position=-1).only(*_WITHOUT_OUTPUT)}
+        tracks: list[Track] = []
+        known = set()
+        groups: list[tuple[bool, Sequence[Step]]] = []
+        if self._workflow is not None:
+            groups = [(False, self._workflow.steps), (True, self._workflow.on_failure)]
+        for recovery, steps in groups:
+            for step in steps:
+                known.add(step.id)
+                summary = summaries.get(step.id)
+                if summary is None and (recovery or not self._open):
+                    continue  # it did not come to that
+                tracks += self._of_step(step, runs.get(step.id), summary, recovery=recovery)
+        for step_id in summaries.keys() - known:
+            tracks += self._of_step(None, runs.get(step_id), summaries[step_id], name=step_id)
+        return Timeline(tracks, duration(self._seconds), self._seconds)
+
+    def _summaries(self) -> dict[str, _Summary]:
+        found: dict[str, list[dict[str, Any]]] = {}
+        grouped = self._rows.order_by().values("step_id", "status")
+        for row in grouped.annotate(
+            # The line of the whole for_each is one more, at -1; it counts if it stands alone.
+            elements=Count("id", filter=Q(position__gte=0)),
+            begun=Min("started_at"),
+            ended=Max("completed_at"),
+        ):
+            found.setdefault(row["step_id"], []).append(row)
+        return {
+            step_id: _Summary(
+                {row["status"]: row["elements"] for row in rows if row["elements"]},
+                min((row["begun"] for row in rows if row["begun"]), default=None),
+                max((row["ended"] for row in rows if row["ended"]), default=None),
+            )
+            for step_id, rows in found.items()
+        }
+
+    def _of_step(
+        self,
+        step: Step | None,
+        run: WorkflowStep | None,
+        summary: _Summary | None,
+        *,
+        recovery: bool = False,
+        name: str = "",
+    ) -> Iterator[Track]:
+        step_id = step.id if step is not None else name
+        about: dict[str, Any] = {
+            "step_id": step_id,
+            "action": step.action if step is not None else "",
+            "recovery": recovery,
+        }
+        label = (step.name if step is not None else None) or step_id
+        if summary is not None and summary.total:
+            yield self._whole(label, about, run, summary)
+            yield from self._elements(about, summary)
+        elif run is not None:
+            yield self._single(label, about, run)
+        else:
+            yield Track(
+                key=step_id, position=-1, label=label, status="WAITING", tone="", attempts="",
+                took="", after="", note="", url="", **about,
+            )  # fmt: skip
+
+    def _whole(
+        self, label: str, about: dict[str, Any], run: WorkflowStep | None, summary: _Summary
+    ) -> Track:
+        """A step with ``for_each``, from its first element to its last."""
+        done, total = summary.statuses.get("COMPLETED", 0), summary.total
+        status = run.status if run is not None else "RUNNING"
+        ended = run.completed_at if run is not None else None
+        note = f"{done:,} of {total:,} begun elements done"
+        if failed := summary.statuses.get("FAILED", 0):
+            note += f", {failed:,} failed"
+        return self._track(
+            label, about, -1, status, summary.begun, ended or None, note=note,
+            live=run is None, linked=run is not None,
+        )  # fmt: skip
+
+    def _elements(self, about: dict[str, Any], summary: _Summary) -> Iterator[Track]:
+        """The most telling elements of a ``for_each``: those that failed or run before others."""
+        its = self._rows.filter(step_id=about["step_id"], position__gte=0).only(*_WITHOUT_OUTPUT)
+        rows = list(its.filter(~Q(status="COMPLETED")).order_by("position")[:_ELEMENTS])
+        if len(rows) < _ELEMENTS:
+            done = its.filter(status="COMPLETED").order_by("position")
+            rows += done[: _ELEMENTS - len(rows)]
+        rows.sort(key=lambda row: (_ORDER.get(row.status, 9), row.position))
+        for row in rows:
+            yield self._single(f"[{row.position}]", about, row, depth=1)
+        if summary.total > len(rows):
+            yield Track(
+                key=f"{about['step_id']}…", position=-1, label="…", status="", tone="",
+                attempts="", took="", after="", url="", depth=1,
+                note=f"and {summary.total - len(rows):,} more", **about,
+            )  # fmt: skip
+
+    def _single(
+        self, label: str, about: dict[str, Any], run: WorkflowStep, *, depth: int = 0
+    ) -> Track:
+        note = shown_text(run.error, 300).text if run.error else ""
+        if run.error_code and not note.startswith(run.error_code):
+            note = f"{run.error_code}: {note}"
+        if run.status == "RETRY" and run.next_attempt_at is not None:
+            wait = (run.next_attempt_at - timezone.now()).total_seconds()
+            note = f"next attempt in {duration(max(0.0, wait))}; {note}"
+        return self._track(
+            label, about, run.position, run.status, run.started_at, run.completed_at, note=note,
+            attempts=str(run.attempts) if run.attempts else "", live=run.status in _LIVE,
+            depth=depth,
+        )  # fmt: skip
+
+    def _track(
+        self,
+        label: str,
+        about: dict[str, Any],
+        position: int,
+        status: str,
+        begun: datetime | None,
+        ended: datetime | None,
+        *,
+        live: bool,
+        note: str = "",
+        attempts: str = "",
+        depth: int = 0,
+        linked: bool = True,
+    ) -> Track:
+        until = ended or (self._end if live else None)
+        x, width = self._bar(begun, until)
+        took = (until - begun).total_seconds() if begun and until else None
+        step_id = about["step_id"]
+        return Track(
+            key=step_id if position < 0 else f"{step_id}[{position}]",
+            position=position,
+            label=label,
+            status=status,
+            tone=tone(status),
+            attempts=attempts,
+            took=duration(max(0.0, took)) if took is not None else "",
+            after=f"began after {duration(max(0.0, (begun - self._start).total_seconds()))}"
+            if begun
+            else "",
+            note=note,
+            url=self._url(self._execution, step_id, position) if linked else "",
+            x=x,
+            width=width,
+            depth=depth,
+            **about,
+        )
+
+    def _bar(self, begun: datetime | None, until: datetime | None) -> tuple[int, int]:
+        if begun is None or until is None:
+            return 0, 0
+        whole = max(self._seconds, 1e-6)
+        first = (begun - self._start).total_seconds() / whole * SCALE
+        last = (until - self._start).total_seconds() / whole * SCALE
+        x = round(min(max(first, 0), SCALE - _THINNEST))
+        return x, max(_THINNEST, round(min(last, SCALE)) - x)
+
+
+def latest_statuses(tracks: Iterable[Track]) -> dict[str, str]:
+    """The status of each step that has begun, as the picture of the graph wants it."""
+    known = {status.value for status in StepStatus}
+    return {one.step_id: one.status for one in tracks if one.position < 0 and one.status in known}

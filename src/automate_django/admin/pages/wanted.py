@@ -1,0 +1,88 @@
+"""Which items an operator asks for: a slice and the filters on it, read from a request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from django.db.models import Q
+
+from automate_django.admin.pages.access import Reach
+from automate_django.admin.pages.slices import SLICES, Slice
+
+__all__ = ["Wanted"]
+
+_NO_CODE = "-"
+"""How a filter says: no error code at all. A code is a word, so it means nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A slice, and what its items must have; empty text is no condition."""
+
+    slice: Slice
+    kind: str = ""
+    code: str = ""
+    tenant: str = ""
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any], reach: Reach) -> Wanted:
+        """What the parameters of a request ask for; a name that is not ours counts as left out."""
+
+        def text(name: str) -> str:
+            # No text in a database holds a NUL, and PostgreSQL raises for one.
+            return str(data.get(name) or "").replace("\x00", "").strip()[:255]
+
+        chosen = SLICES.get(text("slice")) or SLICES["failed"]
+        tenant = text("tenant") if reach.everyone else ""
+        return cls(chosen, text("kind"), text("code"), tenant)
+
+    @property
+    def filters(self) -> Q | None:
+        """The conditions beside the slice's own, or None if there are none."""
+        q = Q()
+        if self.kind:
+            q &= Q(kind=self.kind)
+        if self.code == _NO_CODE:
+            q &= Q(last_error_code__isnull=True) | Q(last_error_code="")
+        elif self.code:
+            q &= Q(last_error_code=self.code)
+        if self.tenant:
+            q &= Q(tenant_id=self.tenant)
+        return q or None
+
+    def within(self, reach: Reach) -> Q | None:
+        """`filters`, and those of what a user may see."""
+        if reach.everyone:
+            return self.filters
+        own = Q(tenant_id=reach.tenant) if reach.tenant is not None else Q(pk__in=())
+        return own & self.filters if self.filters else own
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """What a form or an address says to ask for the same."""
+        given = {"kind": self.kind, "code": self.code, "tenant": self.tenant}
+        return {"slice": self.slice.name, **{name: text for name, text in given.items() if text}}
+
+    @property
+    def query(self) -> str:
+        """`fields`, as the query of an address."""
+        return urlencode(self.fields)
+
+    @property
+    def words(self) -> str:
+        """What is asked for, in words: ``failed items of slack.post with TIMEOUT``."""
+        said = f"{self.slice.label.lower()} items"
+        if self.slice.name == "all":
+            said = "items"
+        if self.kind:
+            said += f" of {self.kind}"
+        if self.code == _NO_CODE:
+            said += " without an error code"
+        elif self.code:
+            said += f" with {self.code}"
+        if self.tenant:
+            said += f" of tenant {self.tenant}"
+        return said

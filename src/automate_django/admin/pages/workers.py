@@ -1,0 +1,87 @@
+"""The workers, what each of them runs now, and how long its leases last."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest
+from django.template.response import TemplateResponse
+from django.urls import URLPattern
+
+from automate_django.admin.pages.access import require_operator
+from automate_django.admin.pages.base import Section
+from automate_django.admin.pages.ordering import allowed_orders
+from automate_django.kernel import get_kernel
+from automate_kernel.outbox import OutboxItem
+
+__all__ = ["Workers"]
+
+MOST_RUNNING = 200
+
+
+class Workers(Section):
+    """Workers that tell of themselves, lost ones too."""
+
+    current = "workers"
+
+    def urls(self) -> list[URLPattern]:
+        """The page, and the part of it that is refreshed."""
+        get = self.owner.get
+        return [
+            get("workers/", self.view, "automate_workers"),
+            get("workers/list/", self.list_view, "automate_workers_list"),
+        ]
+
+    def view(self, request: HttpRequest) -> TemplateResponse:
+        """The page."""
+        require_operator(request)
+        return self.page(
+            request,
+            "workers.html",
+            "Workers",
+            list_url=self.url("automate_workers_list"),
+            **self._found(request),
+        )
+
+    def list_view(self, request: HttpRequest) -> TemplateResponse:
+        """The workers alone, for the script that keeps them up to date."""
+        require_operator(request)
+        return self.owner.fragment(request, "_workers.html", **self._found(request))
+
+    def _found(self, request: HttpRequest) -> dict[str, Any]:
+        outbox = get_kernel().outbox
+        now, workers = outbox.now(), outbox.workers()
+        running = outbox.running(limit=MOST_RUNNING)
+        by_owner: dict[str, list[dict[str, Any]]] = {}
+        for item in running:
+            by_owner.setdefault(item.lease_owner or "", []).append(_running(item, now))
+        known = {worker.id for worker in workers}
+        return {
+            "workers": [
+                {
+                    "worker": worker,
+                    "state": "LOST" if worker.lost else "STOPPING" if worker.stopping else "ALIVE",
+                    "running": by_owner.get(worker.id, []),
+                }
+                for worker in sorted(workers, key=lambda one: (one.lost, one.host, one.pid))
+            ],
+            # A worker of an older version, or one that ended without handing its leases back.
+            "strays": [(owner, of) for owner, of in by_owner.items() if owner not in known],
+            "cut": len(running) == MOST_RUNNING,
+            "most": MOST_RUNNING,
+            "can_cancel": bool(allowed_orders(request, ["cancel"])),
+            "slots": sum(worker.slots for worker in workers if not worker.lost),
+            "in_flight": sum(worker.in_flight for worker in workers if not worker.lost),
+            "alive": sum(not worker.lost for worker in workers),
+            "lost": sum(worker.lost for worker in workers),
+        }
+
+
+def _running(item: OutboxItem, now: Any) -> dict[str, Any]:
+    expires = item.lease_expires_at
+    return {
+        "item": item,
+        "for": (now - item.updated_at).total_seconds(),
+        "left": None if expires is None else (expires - now).total_seconds(),
+        "asked": item.waiting_for == "cancel",
+    }

@@ -1,0 +1,334 @@
+"""The workflows: what there is, what each does, its versions, and how to change and start it."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlencode
+
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.core.paginator import Paginator
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import URLPattern
+from django.utils.decorators import method_decorator
+from django.views.decorators.csrf import csrf_protect
+
+from automate_django import definitions
+from automate_django.admin.bases import trail
+from automate_django.admin.pages.access import Reach, reach_of
+from automate_django.admin.pages.base import PageAdmin
+from automate_django.admin.pages.editing import Editing
+from automate_django.admin.pages.shown import shown_text
+from automate_django.admin.pages.workflow_forms import RunForm
+from automate_django.admin.pages.workflow_rows import (
+    Listed,
+    current_workflow,
+    documents,
+    fill,
+    listed,
+    runs_of,
+)
+from automate_django.admin.pages.workflow_text import clean, differences
+from automate_django.kernel import get_kernel
+from automate_django.models import WorkflowDocument, WorkflowVersion
+from automate_kernel.errors import AutomateError
+from automate_kernel.workflows.graph import to_svg, to_text
+from automate_kernel.workflows.loader import dumps
+
+__all__ = ["WorkflowDocumentAdmin", "register"]
+
+_LIST = "automate_workflows"
+_RUN = "automate_django.add_workflowexecution"
+_VERSIONS_SHOWN = 50
+
+
+class WorkflowDocumentAdmin(PageAdmin):
+    """
+    All workflows: those of files, which are looked at here, and those that are edited here.
+
+    Looking takes ``view_workflowdocument``, editing ``change_`` and ``add_workflowdocument``,
+    starting one ``add_workflowexecution``. A user with a tenant reaches the tenant's own alone.
+    """
+
+    current = "workflows"
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Whether the user may make a workflow: for the own tenant, or for all."""
+        may: bool = request.user.has_perm("automate_django.add_workflowdocument")  # type: ignore[union-attr]
+        return may and not reach_of(request).nothing
+
+    def pages(self) -> list[URLPattern]:
+        """The pages below the workflows' own address."""
+        one, version = "<int:pk>/", "<int:pk>/versions/<int:number>/"
+        return [
+            self.get("", self.changelist_view, _LIST),
+            self.get("files/<path:name>/", self.file_view, "automate_workflow_file"),
+            self.post("run/<path:name>/", self.run_file_view, "automate_workflow_run_file"),
+            self.get(one, self.document_view, "automate_workflow"),
+            self.post(f"{one}run/", self.run_view, "automate_workflow_run"),
+            self.post(f"{one}switch/", self.switch_view, "automate_workflow_switch"),
+            self.get(version, self.version_view, "automate_workflow_version"),
+            self.post(f"{version}restore/", self.restore_view, "automate_workflow_restore"),
+        ]
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        """The workflows of the database that the user may see."""
+        return documents(reach_of(request))
+
+    def require_view(self, request: HttpRequest) -> None:
+        """Raise `PermissionDenied` unless the user may look at workflows."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+
+    def find(self, request: HttpRequest, pk: Any) -> WorkflowDocument:
+        """The workflow with this key; raises ``Http404`` if there is none, or it is another's."""
+        self.require_view(request)
+        try:
+            found: WorkflowDocument | None = self.get_queryset(request).filter(pk=pk).first()
+        except (TypeError, ValueError):
+            found = None
+        if found is None:
+            raise Http404("There is no such workflow, or it is not yours.")
+        return found
+
+    def record(
+        self, request: HttpRequest, action: str, document: WorkflowDocument | None, **details: Any
+    ) -> None:
+        """Write down what was done."""
+        tenant = reach_of(request).tenant if document is None else document.tenant_id
+        entry = trail.entry_of(
+            request, action, WorkflowDocument, document, tenant=tenant, details=details
+        )
+        trail.write([entry])
+
+    # -- looking -------------------------------------------------------------------------------
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
+        """All workflows by name, with how their last executions went."""
+        self.require_view(request)
+        reach = reach_of(request)
+        search = request.GET.get("q", "").replace("\x00", "").strip()[:200]
+        page = Paginator(listed(reach, search), 50).get_page(request.GET.get("page"))
+        fill(page.object_list, reach)
+        for row in page.object_list:
+            row.url = self._url_of(row)
+        return self.page(
+            request,
+            "workflows.html",
+            "Workflows",
+            found=page,
+            search=search,
+            reach=reach,
+            may_add=self.has_add_permission(request),
+            search_query=urlencode({"q": search}) if search else "",
+        )
+
+    def _url_of(self, row: Listed) -> str:
+        if row.document is not None:
+            return self.url("automate_workflow", row.document.pk)
+        return self.url("automate_workflow_file", row.name)
+
+    def file_view(self, request: HttpRequest, name: str) -> HttpResponse:
+        """A workflow of a file: operators see it, and can't change it here."""
+        row = self._of_file(request, name)
+        return self._show(request, row, run_url=self.url("automate_workflow_run_file", name))
+
+    def _of_file(self, request: HttpRequest, name: str) -> Listed:
+        self.require_view(request)
+        if reach_of(request).everyone:
+            for workflow in get_kernel().workflows.added():
+                if workflow.name == name:
+                    return Listed(name, workflow=workflow)
+        raise Http404("There is no such workflow, or it is not yours.")
+
+    def document_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """A workflow of the database, with its versions."""
+        document = self.find(request, pk)
+        row = Listed(document.name, document, current_workflow(document))
+        problem = get_kernel().workflows.problems().get((document.tenant_id, document.name))
+        row.problem = clean(str(problem)) if problem and document.enabled else ""
+        versions = WorkflowVersion.objects.using(document._state.db).filter(document=document)
+        return self._show(
+            request,
+            row,
+            run_url=self.url("automate_workflow_run", pk) if document.enabled else "",
+            versions=versions.defer("source", "definition").order_by("-number")[:_VERSIONS_SHOWN],
+            current=versions.defer("definition").get(number=document.version),
+            may_change=self.has_change_permission(request, document),
+        )
+
+    def _show(
+        self,
+        request: HttpRequest,
+        row: Listed,
+        *,
+        run_url: str,
+        run_form: RunForm | None = None,
+        status: int = 200,
+        **context: Any,
+    ) -> HttpResponse:
+        kernel, reach = get_kernel(), reach_of(request)
+        workflow = row.workflow
+        current = context.get("current")
+        source = current.source if current else (dumps(workflow, "json") if workflow else "")
+        return self.page(
+            request,
+            "workflow.html",
+            row.name,
+            status=status,
+            row=row,
+            workflow=workflow,
+            graph=to_svg(workflow, styled=False) if workflow else "",
+            graph_text=to_text(workflow) if workflow else "",
+            advice=definitions.advice(workflow, kernel) if workflow and not row.problem else [],
+            source=shown_text(source),
+            runs=runs_of(reach, row.name, row.tenant_id),
+            reach=reach,
+            run_url=run_url if self._may_run(request, row) and workflow else "",
+            run_form=run_form or RunForm(),
+            crumbs=[{"label": "Workflows", "url": self.url(_LIST)}],
+            **context,
+        )
+
+    # -- starting ------------------------------------------------------------------------------
+
+    def _may_run(self, request: HttpRequest, row: Listed) -> bool:
+        may: bool = request.user.has_perm(_RUN)  # type: ignore[union-attr]
+        return may and not row.problem
+
+    def run_file_view(self, request: HttpRequest, name: str) -> HttpResponse:
+        """Start a workflow of a file."""
+        return self._run(
+            request, self._of_file(request, name), self.url("automate_workflow_run_file", name)
+        )
+
+    def run_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Start a workflow of the database."""
+        document = self.find(request, pk)
+        row = Listed(document.name, document, current_workflow(document))
+        return self._run(request, row, self.url("automate_workflow_run", pk))
+
+    def _run(self, request: HttpRequest, row: Listed, run_url: str) -> HttpResponse:
+        if not self._may_run(request, row):
+            raise PermissionDenied
+        form = RunForm(request.POST)
+        if not form.is_valid():
+            return self._show(request, row, run_url=run_url, run_form=form, status=422)
+        tenant_id = self._tenant_of_run(reach_of(request), row, form)
+        try:
+            # What is done and that it is written down are one transaction, here and below.
+            with get_kernel().storage.begin():
+                payload = form.cleaned_data["payload"]
+                begun = get_kernel().start(row.name, payload, tenant_id=tenant_id)
+                self.record(request, "run", row.document, workflow=row.name, begun=begun)
+        except AutomateError as error:
+            messages.error(request, f"{clean(str(error))}.")
+            return HttpResponseRedirect(self._url_of(row))
+        return HttpResponseRedirect(self.url("automate_django_workflowexecution_change", begun))
+
+    def _tenant_of_run(self, reach: Reach, row: Listed, form: RunForm) -> str | None:
+        """Whose execution it becomes: the workflow's tenant's, else whose an operator says."""
+        if row.tenant_id is not None or not reach.everyone:
+            return row.tenant_id if row.tenant_id is not None else reach.tenant
+        return form.cleaned_data["tenant_id"] or None
+
+    # -- changing ------------------------------------------------------------------------------
+
+    @method_decorator(csrf_protect)
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: Any = None,
+    ) -> Any:
+        """The editor, for a new workflow or for one that there is."""
+        document = None if object_id is None else self.find(request, object_id)
+        allowed = (
+            self.has_add_permission(request)
+            if document is None
+            else self.has_change_permission(request, document)
+        )
+        if not allowed:
+            raise PermissionDenied
+        return Editing(self, request, document).answer()
+
+    def switch_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Turn a workflow on or off."""
+        document = self._changeable(request, pk)
+        enabled = request.POST.get("enabled") == "yes"
+        with get_kernel().storage.begin():
+            switched = definitions.switch(document, enabled=enabled)
+            if switched:
+                self.record(request, "enable" if enabled else "disable", document)
+        if switched:
+            what = "on: the next event starts it" if enabled else "off: nothing starts it"
+            messages.success(request, f"It is {what}. What runs goes on.")
+        return HttpResponseRedirect(self.url("automate_workflow", pk))
+
+    def _changeable(self, request: HttpRequest, pk: int) -> WorkflowDocument:
+        document = self.find(request, pk)
+        if not self.has_change_permission(request, document):
+            raise PermissionDenied
+        return document
+
+    def version_view(self, request: HttpRequest, pk: int, number: int) -> HttpResponse:
+        """One version: its text, and what it changed."""
+        document = self.find(request, pk)
+        versions = WorkflowVersion.objects.using(document._state.db).filter(document=document)
+        version = versions.filter(number=number).first()
+        if version is None:
+            raise Http404("There is no such version.")
+        before = versions.filter(number=number - 1).first()
+        current = versions.get(number=document.version)
+        return self.page(
+            request,
+            "version.html",
+            f"Version {number}",
+            document=document,
+            version=version,
+            source=shown_text(version.source),
+            before=before,
+            changed=differences(before.source, version.source) if before else [],
+            since=differences(version.source, current.source) if version != current else [],
+            is_current=version == current,
+            may_restore=version != current and self.has_change_permission(request, document),
+            restore_url=self.url("automate_workflow_restore", pk, number),
+            crumbs=[
+                {"label": "Workflows", "url": self.url(_LIST)},
+                {"label": document.name, "url": self.url("automate_workflow", pk)},
+            ],
+        )
+
+    def restore_view(self, request: HttpRequest, pk: int, number: int) -> HttpResponse:
+        """Have what a version says count again, as a new version."""
+        document = self._changeable(request, pk)
+        try:
+            with get_kernel().storage.begin():
+                version = self._restored(request, document, number)
+        except AutomateError as error:
+            messages.error(request, f"It stays as it is: {clean(str(error))}.")
+            return HttpResponseRedirect(self.url("automate_workflow_version", pk, number))
+        if version is None:
+            messages.warning(request, f"It says what version {number} said already.")
+        else:
+            messages.success(
+                request, f"Version {version.number} says what version {number} said, and counts."
+            )
+        return HttpResponseRedirect(self.url("automate_workflow", pk))
+
+    def _restored(
+        self, request: HttpRequest, document: WorkflowDocument, number: int
+    ) -> WorkflowVersion | None:
+        author = request.user.get_username()
+        comment = f"Back to version {number}"
+        version = definitions.restore(document, number, author=author, comment=comment)
+        if version is not None:
+            self.record(request, "restore", document, version=version.number, restored=number)
+        return version
+
+
+def register(site: admin.AdminSite) -> None:
+    """Put the workflows on *site*."""
+    if not site.is_registered(WorkflowDocument):
+        site.register(WorkflowDocument, WorkflowDocumentAdmin)

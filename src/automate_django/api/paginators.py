@@ -1,0 +1,87 @@
+"""Pages by cursor and by offset, which lose and repeat no row and are bounded in size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db.models import QuerySet
+from rest_framework import pagination
+from rest_framework.exceptions import NotFound
+
+from automate_django.api.options import option
+
+__all__ = ["CursorPagination", "OffsetPagination"]
+
+_MAX_OFFSET = 10_000
+
+
+class CursorPagination(pagination.CursorPagination):
+    """
+    Pages that go on from the last row, however many came before it, and whatever was added.
+
+    The newest first: by primary key, which for ids of UUID version 7 and for counters is the order
+    of making. A view's *cursor_ordering* (``("-created_at",)``) says otherwise; the primary key is
+    added, so that rows which are equal in it have an order too. The client may say *page_size*.
+    """
+
+    ordering: Any = ("-pk",)
+    page_size_query_param = "page_size"
+
+    def paginate_queryset(self, queryset: Any, request: Any, view: Any = None) -> Any:
+        """The rows of the page; a cursor that nobody gave out is an unknown page."""
+        self.page_size, self.max_page_size = _sizes(view)
+        try:
+            return super().paginate_queryset(queryset, request, view)
+        except (ValueError, TypeError, OverflowError, ValidationError):
+            raise NotFound(self.invalid_cursor_message) from None
+
+    def get_ordering(self, request: Any, queryset: Any, view: Any) -> Any:
+        """What to order by: what an `OrderingFilter` says, else the view, down to the key."""
+        for backend in getattr(view, "filter_backends", ()):
+            if hasattr(backend, "get_ordering"):
+                found = backend().get_ordering(request, queryset, view)
+                if found:
+                    return tuple(_down_to_key(list(found), queryset))
+        own = getattr(view, "cursor_ordering", None) or self.ordering
+        return tuple(_down_to_key([own] if isinstance(own, str) else list(own), queryset))
+
+
+class OffsetPagination(pagination.LimitOffsetPagination):
+    """
+    Pages by ``limit`` and ``offset``, for lists that are looked through by page number.
+
+    An offset over 10,000 is an unknown page: the database would read and drop as many rows.
+    """
+
+    def paginate_queryset(self, queryset: Any, request: Any, view: Any = None) -> Any:
+        """The rows of the page."""
+        self.default_limit, self.max_limit = _sizes(view)
+        if self.get_offset(request) > _MAX_OFFSET:
+            raise NotFound("There is no such page. Use filters, or a list with cursors.")
+        if isinstance(queryset, QuerySet):
+            queryset = queryset.order_by(*_down_to_key(_ordering_of(queryset), queryset))
+        return super().paginate_queryset(queryset, request, view)
+
+
+def _sizes(view: Any) -> tuple[int, int]:
+    size = getattr(view, "page_size", None) or option("PAGE_SIZE")
+    most = getattr(view, "max_page_size", None) or option("MAX_PAGE_SIZE")
+    return min(size, most), most
+
+
+def _ordering_of(queryset: QuerySet[Any]) -> list[Any]:
+    query = queryset.query
+    if query.order_by:
+        return list(query.order_by)
+    return list(queryset.model._meta.ordering) if query.default_ordering else []
+
+
+def _down_to_key(ordering: Sequence[Any], queryset: Any) -> list[Any]:
+    key = queryset.model._meta.pk.name
+    named = {str(each).lstrip("-") for each in ordering}
+    if named & {"pk", key, "?"}:
+        return list(ordering)
+    backwards = str(ordering[0]).startswith("-") if ordering else False
+    return [*ordering, "-pk" if backwards else "pk"]

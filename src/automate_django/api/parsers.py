@@ -1,0 +1,38 @@
+"""Bodies of requests, of bounded size."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import IO, Any
+
+from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
+from rest_framework.exceptions import ParseError
+from rest_framework.parsers import JSONParser
+
+__all__ = ["BoundedJSONParser"]
+
+
+class BoundedJSONParser(JSONParser):
+    """
+    JSON of at most ``DATA_UPLOAD_MAX_MEMORY_SIZE`` bytes.
+
+    REST framework's own reads whatever comes, since it reads past Django's check.
+    """
+
+    def parse(
+        self,
+        stream: IO[Any],
+        media_type: str | None = None,
+        parser_context: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """The parsed body; raises `RequestDataTooBig`, and `ParseError` for what is no JSON."""
+        limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+        body = stream.read() if limit is None else stream.read(limit + 1)
+        if limit is not None and len(body) > limit:
+            raise RequestDataTooBig
+        try:
+            return super().parse(io.BytesIO(body), media_type, parser_context)
+        except RecursionError:
+            raise ParseError("JSON parse error - nested too deep") from None

@@ -1,0 +1,226 @@
+"""
+Errors as problem details, RFC 9457: ``application/problem+json``.
+
+::
+
+    {"type": "about:blank", "title": "Bad Request", "status": 400, "code": "INVALID_ARGUMENT",
+     "detail": "The request is not valid.",
+     "errors": [{"pointer": "#/lines/0/price", "detail": "A valid number is required.",
+                 "code": "invalid"}]}
+
+For all views of a project: ``REST_FRAMEWORK = {"EXCEPTION_HANDLER":
+"automate_django.api.problem_exception_handler"}``. Our own base classes need no setting.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
+from django.core.signals import got_request_exception
+from django.http import Http404
+from rest_framework import exceptions
+from rest_framework.response import Response
+from rest_framework.views import set_rollback
+
+from automate_django import kernel as project
+from automate_django.api.options import option
+from automate_kernel.errors import (
+    AutomateError,
+    ConfigError,
+    ErrorCodes,
+    PluginError,
+    SecretError,
+    StorageError,
+)
+
+__all__ = ["STATUS_OF_CODE", "ParameterError", "Problem", "problem_exception_handler"]
+
+logger = logging.getLogger(__name__)
+CONTENT_TYPE = "application/problem+json"
+
+STATUS_OF_CODE: Mapping[ErrorCodes, int] = {
+    ErrorCodes.INVALID_ARGUMENT: 400,
+    ErrorCodes.UNAUTHENTICATED: 401,
+    ErrorCodes.PERMISSION_DENIED: 403,
+    ErrorCodes.NOT_FOUND: 404,
+    ErrorCodes.ALREADY_EXISTS: 409,
+    ErrorCodes.FAILED_PRECONDITION: 409,
+    ErrorCodes.ABORTED: 409,
+    ErrorCodes.CANCELLED: 409,
+    ErrorCodes.RESOURCE_EXHAUSTED: 429,
+    ErrorCodes.INTERNAL: 500,
+    ErrorCodes.DATA_LOSS: 500,
+    ErrorCodes.UNIMPLEMENTED: 501,
+    ErrorCodes.UNAVAILABLE: 503,
+    ErrorCodes.DEADLINE_EXCEEDED: 504,
+}
+_CODE_OF_STATUS = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    405: "METHOD_NOT_ALLOWED",
+    406: "NOT_ACCEPTABLE",
+    409: "ABORTED",
+    413: "PAYLOAD_TOO_LARGE",
+    415: "UNSUPPORTED_MEDIA_TYPE",
+    422: "UNPROCESSABLE",
+    429: "RESOURCE_EXHAUSTED",
+    503: "UNAVAILABLE",
+}
+# What these say is about the server's own set-up, whatever their code is called.
+_OUR_FAULT = (ConfigError, SecretError, PluginError, StorageError)
+_FAILED = "It failed. The log of the service says why."
+_WHOLE = "non_field_errors"
+
+
+class ParameterError(exceptions.ValidationError):
+    """What is wrong is in the query, not in the body: errors name a ``parameter``."""
+
+
+class Problem(exceptions.APIException):
+    """An error with a status and a *code* of its own, and headers that go with it."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.status_code = status
+        self.problem_code = code
+        self.headers = dict(headers or {})
+        super().__init__(detail, code)
+
+
+class ProblemResponse(Response):
+    """A response that says what it is, if it is JSON; a page in the browsable API stays one."""
+
+    @property
+    def rendered_content(self) -> Any:
+        """The body, once its renderer is known."""
+        if getattr(self, "accepted_media_type", "").partition(";")[0] == "application/json":
+            self.content_type = CONTENT_TYPE
+        return super().rendered_content
+
+
+def problem_exception_handler(exc: Exception, context: Mapping[str, Any]) -> Response | None:
+    """
+    The response for *exc*.
+
+    What is not meant for the client (a bug, a setting, the database) goes to the log and to
+    `got_request_exception`, and the answer says nothing of it. With ``DEBUG`` an unknown exception
+    gives Django's own page.
+    """
+    error = _known(exc)
+    if error is None:
+        if settings.DEBUG:
+            return None
+        _report(exc, context)
+        error = Problem(500, _FAILED, code="INTERNAL")
+    elif error.status_code >= 500 and error is not exc:
+        _report(exc, context)
+    set_rollback()
+    return ProblemResponse(_body(error), status=error.status_code, headers=_headers(error))
+
+
+def _known(exc: Exception) -> exceptions.APIException | None:
+    if isinstance(exc, exceptions.APIException):
+        return exc
+    if isinstance(exc, AutomateError):
+        return _of_kernel(exc)
+    if isinstance(exc, Http404):
+        return exceptions.NotFound()
+    if isinstance(exc, PermissionDenied):
+        return exceptions.PermissionDenied()
+    if isinstance(exc, RequestDataTooBig):
+        return Problem(413, "The body is too long.")
+    if isinstance(exc, SuspiciousOperation):
+        return Problem(400, "The request is not valid.")
+    return None
+
+
+def _of_kernel(error: AutomateError) -> Problem:
+    status, detail, code = STATUS_OF_CODE[error.code], error.message, error.code.value
+    if isinstance(error, _OUR_FAULT):
+        status = 503 if error.retryable else 500
+    if status == 503:
+        detail, code = "Try again later.", "UNAVAILABLE"
+    elif status >= 500:
+        detail = _FAILED
+        code = code if status in (501, 504) else "INTERNAL"
+    retry_after = {"Retry-After": str(math.ceil(error.retry_after or 5))}
+    return Problem(status, detail, code=code, headers=retry_after if status in (429, 503) else {})
+
+
+def _report(exc: Exception, context: Mapping[str, Any]) -> None:
+    request = context.get("request")
+    path = getattr(request, "path", "?")
+    if isinstance(exc, AutomateError):
+        # Its text is made for logs, and holds no secret.
+        logger.error("%s: %s", path, _clean(str(exc)))
+        return
+    logger.error("%s failed", path, exc_info=exc)
+    got_request_exception.send(sender=None, request=getattr(request, "_request", request))
+
+
+def _headers(error: exceptions.APIException) -> dict[str, str]:
+    headers: dict[str, str] = dict(getattr(error, "headers", {}))
+    if getattr(error, "auth_header", None):
+        headers["WWW-Authenticate"] = error.auth_header  # type: ignore[attr-defined]
+    if getattr(error, "wait", None):
+        headers["Retry-After"] = str(math.ceil(error.wait))  # type: ignore[attr-defined]
+    return headers
+
+
+def _body(error: exceptions.APIException) -> dict[str, Any]:
+    status = error.status_code
+    code = getattr(error, "problem_code", None) or _CODE_OF_STATUS.get(status, "INTERNAL")
+    body: dict[str, Any] = {
+        "type": f"{types}{code}" if (types := option("PROBLEM_TYPES")) else "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+    }
+    detail = error.detail
+    if isinstance(detail, (list, dict)):
+        body["detail"] = "The request is not valid."
+        where = "parameter" if isinstance(error, ParameterError) else "pointer"
+        body["errors"] = list(_errors(detail, (), where))
+    else:
+        body["detail"] = _clean(str(detail))
+    return body
+
+
+def _errors(detail: Any, path: tuple[str, ...], where: str) -> Iterator[dict[str, str]]:
+    if isinstance(detail, Mapping):
+        for name, inner in detail.items():
+            yield from _errors(inner, path if name == _WHOLE else (*path, str(name)), where)
+    elif isinstance(detail, (list, tuple)):
+        # Of a list field each element may have its own errors; of any other, all are its own.
+        nested = any(isinstance(inner, (Mapping, list)) for inner in detail)
+        for index, inner in enumerate(detail):
+            yield from _errors(inner, (*path, str(index)) if nested else path, where)
+    else:
+        at = ".".join(path) if where == "parameter" else "#" + "".join(map(_token, path))
+        code = str(getattr(detail, "code", "invalid"))
+        yield {where: _clean(at), "detail": _clean(str(detail)), "code": code}
+
+
+def _token(name: str) -> str:
+    """One step of a JSON pointer (RFC 6901)."""
+    return "/" + name.replace("~", "~0").replace("/", "~1")
+
+
+def _clean(text: str) -> str:
+    """*text* without the secrets that this process knows; it knows none before its first kernel."""
+    kernel = project._kernel
+    return text if kernel is None else kernel.redactor.redact(text)

@@ -1,0 +1,113 @@
+"""Authentication by ``Authorization: Bearer``, with our own tokens."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
+from django.db import DatabaseError, transaction
+from django.db.models import Q
+from django.utils import timezone
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.request import Request
+
+from automate_django.models import ApiToken
+
+__all__ = ["ApiTokenAuthentication", "ServiceUser"]
+
+logger = logging.getLogger(__name__)
+_USE_NOTED_EVERY = timedelta(minutes=1)
+
+
+class ServiceUser:
+    """Who asks with a token that is no user's: authenticated, and with no permission of its own."""
+
+    is_authenticated = True
+    is_anonymous = False
+    is_active = True
+    is_staff = False
+    is_superuser = False
+    pk = id = None
+
+    def __init__(self, token: ApiToken) -> None:
+        self.token = token
+        self.username = token.name
+        self.tenant_id = token.tenant_id
+
+    def get_username(self) -> str:
+        """The token's name."""
+        return self.username
+
+    def has_perm(self, perm: str, obj: object = None) -> bool:
+        """It has none: what it may do are its token's scopes."""
+        return False
+
+    def has_perms(self, perms: Any, obj: object = None) -> bool:
+        """It has none."""
+        return not perms
+
+    def has_module_perms(self, app_label: str) -> bool:
+        """It has none."""
+        return False
+
+    def __str__(self) -> str:
+        return self.username
+
+
+class ApiTokenAuthentication(BaseAuthentication):
+    """
+    Finds out whose request it is by its bearer token.
+
+    `request.auth` is the `ApiToken`, `request.user` its user, or a `ServiceUser`. A token that is
+    wrong, revoked, expired or whose user is gone or inactive gets one and the same 401.
+    """
+
+    keyword = "Bearer"
+
+    def authenticate(self, request: Request) -> tuple[Any, ApiToken] | None:
+        """The user and the token; None if the request has none."""
+        scheme, _, text = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
+        if scheme.lower() != self.keyword.lower():
+            return None
+        token = ApiToken.objects.matching(text.strip())
+        user = None if token is None or not token.usable else _user_of(token)
+        if token is None or user is None:
+            if token is not None:
+                logger.info("API token %s was refused: it or its user has ended", token.shown)
+            raise AuthenticationFailed("The token is not valid.")
+        _note_use(token)
+        return user, token
+
+    def authenticate_header(self, request: Request) -> str:
+        """What a 401 asks for."""
+        return f'{self.keyword} realm="api"'
+
+
+def _user_of(token: ApiToken) -> Any:
+    if token.user_id is None:
+        return ServiceUser(token)
+    model = get_user_model()
+    try:
+        user = model._default_manager.get(pk=token.user_id)
+    except (model.DoesNotExist, ValidationError, ValueError):
+        return None
+    return user if user.is_active else None
+
+
+def _note_use(token: ApiToken) -> None:
+    now = timezone.now()
+    over = now - _USE_NOTED_EVERY
+    if token.last_used_at is not None and token.last_used_at > over:
+        return
+    mine = ApiToken.objects.filter(Q(last_used_at=None) | Q(last_used_at__lte=over), pk=token.pk)
+    try:
+        # A savepoint: in a host's transaction a failure must not take its work along.
+        with transaction.atomic(using=mine.db):
+            mine.update(last_used_at=now)
+    except DatabaseError:
+        # A read-only or locked database is no reason to turn anybody away.
+        logger.warning("the use of API token %s could not be noted", token.shown, exc_info=True)

@@ -1,0 +1,36 @@
+"""``POST /events``: what happened elsewhere, and workflows may start on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import transaction
+from rest_framework.exceptions import PermissionDenied
+from rest_framework.response import Response
+
+from automate_django.api.schema import described
+from automate_django.api.v1.resource import Resource
+from automate_django.api.v1.serializers import AcceptedSerializer, EventSerializer
+
+__all__ = ["EventViewSet"]
+
+
+class EventViewSet(Resource):
+    """Events come in here. They exist once the answer is 202, and once for one Idempotency-Key."""
+
+    required_scopes = {"create": "events:write"}  # noqa: RUF012
+    model_permissions = {"create": "add_outboxitem"}  # noqa: RUF012
+    serializer_class = EventSerializer
+
+    @described(request=EventSerializer, responses={202: AcceptedSerializer})
+    def create(self, request: Any) -> Response:
+        """Accept an event."""
+        given = self.read(EventSerializer)
+        if "priority" in given and not self.principal.operator:
+            # Whose items go first is among tenants, and so none of theirs to say.
+            raise PermissionDenied("Only an operator can give a priority.")
+        given["tenant_id"] = self.tenant_for(given.pop("tenant_id", None))
+        name, payload = given.pop("name"), given.pop("payload")
+        with transaction.atomic(using=self.alias):
+            item_id = self.kernel.emit(name, payload, **given)
+        return Response({"id": item_id}, status=202)

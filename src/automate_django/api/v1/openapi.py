@@ -1,0 +1,34 @@
+"""``/schema``: the REST API as OpenAPI 3, where drf-spectacular is installed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.views import SpectacularAPIView
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.response import Response
+
+from automate_django.api.options import Configured
+from automate_kernel import __version__
+
+__all__ = ["SchemaView"]
+
+
+class SchemaView(SpectacularAPIView):
+    """The schema of this API alone, whatever else the project has."""
+
+    schema = None  # it is not among what it describes
+    authentication_classes: Any = Configured("AUTHENTICATION", load=True)
+    permission_classes = [IsAuthenticated]  # noqa: RUF012
+    urlconf = "automate_django.api.urls"
+    custom_settings = {  # noqa: RUF012
+        "TITLE": "Automation",
+        "DESCRIPTION": "Workflows, executions, events, the outbox and plugins.",
+        "VERSION": __version__,
+        "SCHEMA_PATH_PREFIX": "",
+    }
+
+    def _get_schema_response(self, request: Any) -> Response:
+        response: Response = super()._get_schema_response(request)  # type: ignore[no-untyped-call]
+        response.data["servers"] = [{"url": request.path.rpartition("/")[0] or "/"}]
+        return response

@@ -1,0 +1,49 @@
+"""``/plugins``: what is installed, and whether it works."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework.exceptions import PermissionDenied
+from rest_framework.response import Response
+
+from automate_django.api.schema import described
+from automate_django.api.v1.resource import Resource, shown
+from automate_django.api.v1.serializers import PluginSerializer
+from automate_kernel.plugins.states import PluginRecord
+
+__all__ = ["PluginViewSet"]
+
+
+class PluginViewSet(Resource):
+    """Plugins and their states, for operators: they are nobody's in particular."""
+
+    required_scopes = {"list": "plugins:read"}  # noqa: RUF012
+    model_permissions = {"list": "view_outboxitem"}  # noqa: RUF012
+    serializer_class = PluginSerializer
+    pagination_class = None
+
+    def initial(self, request: Any, *args: Any, **kwargs: Any) -> None:
+        """Turn away who is no operator."""
+        super().initial(request, *args, **kwargs)
+        if not self.principal.operator:
+            raise PermissionDenied("This is for operators.")
+
+    @described(responses=PluginSerializer(many=True))
+    def list(self, request: Any) -> Response:
+        """List the plugins, the unusable ones too, with what to do about those."""
+        records = self.kernel.plugins.records()
+        return Response(PluginSerializer([_told(each) for each in records], many=True).data)
+
+
+def _told(record: PluginRecord) -> dict[str, Any]:
+    return {
+        "kind": record.kind,
+        "key": record.key,
+        "source": record.source,
+        "version": record.version,
+        "state": record.state.value,
+        "usable": record.usable,
+        "error": shown(record.error),
+        "remedy": shown(record.remedy),
+    }

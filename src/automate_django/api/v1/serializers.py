@@ -1,0 +1,306 @@
+"""What goes in and out of the REST API."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timezone
+from typing import Any
+
+from rest_framework import serializers
+
+from automate_kernel.outbox.item import ItemStatus
+from automate_kernel.workflows.execution import ExecutionStatus
+
+__all__ = [
+    "AcceptedSerializer",
+    "BulkSerializer",
+    "ChangedSerializer",
+    "EventSerializer",
+    "ExecutionDetailSerializer",
+    "ExecutionQuerySerializer",
+    "ExecutionSerializer",
+    "ItemDetailSerializer",
+    "ItemQuerySerializer",
+    "ItemSerializer",
+    "PluginSerializer",
+    "RescheduleSerializer",
+    "ResumeSerializer",
+    "StartSerializer",
+    "StatsSerializer",
+    "WorkflowDetailSerializer",
+    "WorkflowSerializer",
+]
+
+_MAX_DELAY = 100 * 365 * 86_400
+_ITEM_STATUSES = tuple(status.value for status in ItemStatus)
+_EXECUTION_STATUSES = tuple(status.value for status in ExecutionStatus)
+
+
+class Strict(serializers.Serializer[Any]):
+    """Input in which a name that nobody reads is an error: likely it is misspelt."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        """The valid values."""
+        if isinstance(data, dict):
+            unknown = [str(name) for name in data if name not in self.fields]
+            if unknown:
+                raise serializers.ValidationError(
+                    {name[:40]: ["There is no such field."] for name in unknown}, code="unknown"
+                )
+        return super().to_internal_value(data)
+
+
+class Instant(serializers.DateTimeField):
+    """A time, told in UTC whatever the project's own zone."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(default_timezone=timezone.utc, **options)
+
+
+class Word(serializers.CharField):
+    """
+    One of a few words.
+
+    No ChoiceField: its enum would have to be named among those of the project's own fields that
+    are called the same.
+    """
+
+    default_error_messages = {  # noqa: RUF012
+        "unknown": "This is none of: {words}."
+    }
+
+    def __init__(self, words: Sequence[str], **options: Any) -> None:
+        self.words = words
+        super().__init__(help_text=f"One of {', '.join(words)}.", **options)
+
+    def to_internal_value(self, data: Any) -> str:
+        """The word."""
+        value: str = super().to_internal_value(data)
+        if value not in self.words:
+            self.fail("unknown", words=", ".join(self.words))
+        return value
+
+
+class PayloadField(serializers.JSONField):
+    """Any JSON; the kernel refuses what can't be stored."""
+
+
+# -- in ----------------------------------------------------------------------------------------
+
+
+class StartSerializer(Strict):
+    """What an execution is begun with."""
+
+    payload = PayloadField(required=False, default=None, allow_null=True)
+    tenant_id = serializers.CharField(required=False, max_length=200, help_text="For operators.")
+
+
+class EventSerializer(Strict):
+    """An event."""
+
+    name = serializers.CharField(max_length=200)
+    payload = PayloadField(required=False, default=None, allow_null=True)
+    source = serializers.CharField(  # type: ignore[assignment]  # a name of ours
+        required=False, default="", allow_blank=True, max_length=200
+    )
+    delay = serializers.FloatField(
+        required=False, default=0.0, min_value=0, max_value=_MAX_DELAY, help_text="In seconds."
+    )
+    idempotency_key = serializers.CharField(
+        required=False, max_length=255, help_text="A second event with it is the first one."
+    )
+    priority = serializers.IntegerField(
+        required=False, min_value=-1000, max_value=1000, help_text="For operators."
+    )
+    tenant_id = serializers.CharField(required=False, max_length=200, help_text="For operators.")
+
+
+class ResumeSerializer(Strict):
+    """Where to go on."""
+
+    step = serializers.CharField(
+        required=False,
+        max_length=200,
+        help_text="Do this step and all that follow again, whatever the end was.",
+    )
+
+
+class RescheduleSerializer(Strict):
+    """When an item is to be due."""
+
+    delay = serializers.FloatField(required=False, min_value=0, max_value=_MAX_DELAY)
+    run_at = Instant(required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Ask for one of them."""
+        if len(attrs) != 1:
+            raise serializers.ValidationError("Say either delay or run_at.")
+        return attrs
+
+
+class _ItemFilter(Strict):
+    status = Word(_ITEM_STATUSES, required=False)
+    kind = serializers.CharField(required=False, max_length=200)
+    tenant_id = serializers.CharField(required=False, max_length=200, help_text="For operators.")
+    error_code = serializers.CharField(required=False, max_length=64)
+    created_after = Instant(required=False)
+    created_before = Instant(required=False)
+
+
+class ItemQuerySerializer(_ItemFilter):
+    """Which items to list."""
+
+
+class BulkSerializer(_ItemFilter):
+    """Which items to change: by ids, or by what they have in common."""
+
+    action = Word(("requeue", "cancel", "discard"))
+    ids = serializers.ListField(
+        child=serializers.UUIDField(), required=False, allow_empty=False, max_length=1000
+    )
+    limit = serializers.IntegerField(required=False, min_value=1, max_value=100_000)
+    per_second = serializers.FloatField(
+        required=False, min_value=0.01, max_value=10_000, help_text="For requeue."
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Ask for ids or a filter."""
+        if "ids" in attrs and len(attrs) > 2:
+            raise serializers.ValidationError("Say either ids or a filter.")
+        if attrs["action"] != "requeue" and "per_second" in attrs:
+            raise serializers.ValidationError({"per_second": "This is for requeue alone."})
+        return attrs
+
+
+class ExecutionQuerySerializer(Strict):
+    """Which executions to list."""
+
+    status = Word(_EXECUTION_STATUSES, required=False)
+    workflow = serializers.CharField(required=False, max_length=200)
+    tenant_id = serializers.CharField(required=False, max_length=200, help_text="For operators.")
+    created_after = Instant(required=False)
+    created_before = Instant(required=False)
+
+
+# -- out ---------------------------------------------------------------------------------------
+
+
+class AcceptedSerializer(serializers.Serializer[Any]):
+    """What was begun."""
+
+    id = serializers.CharField()
+
+
+class ChangedSerializer(serializers.Serializer[Any]):
+    """How many were changed."""
+
+    changed = serializers.IntegerField()
+
+
+class WorkflowSerializer(serializers.Serializer[Any]):
+    """A workflow."""
+
+    name = serializers.CharField()
+    title = serializers.CharField(allow_null=True)
+    description = serializers.CharField(allow_null=True)
+    tenant_id = serializers.CharField(allow_null=True)
+    problem = serializers.CharField(allow_null=True, help_text="Why it can't run.")
+
+
+class WorkflowDetailSerializer(WorkflowSerializer):
+    """A workflow with its definition."""
+
+    definition = serializers.DictField()
+
+
+class ExecutionSerializer(serializers.Serializer[Any]):
+    """An execution."""
+
+    id = serializers.UUIDField()
+    workflow = serializers.CharField()
+    status = Word(_EXECUTION_STATUSES)
+    tenant_id = serializers.CharField(allow_null=True)
+    event = serializers.CharField(help_text="The event's name.")
+    error_code = serializers.CharField(allow_null=True)
+    error = serializers.CharField(allow_null=True)
+    created_at = Instant()
+    updated_at = Instant()
+    completed_at = Instant(allow_null=True)
+
+
+class StepSerializer(serializers.Serializer[Any]):
+    """A run of a step."""
+
+    id = serializers.CharField()
+    position = serializers.IntegerField(help_text="Which element of for_each; else -1.")
+    action = serializers.CharField(allow_null=True)
+    status = serializers.CharField()
+    attempts = serializers.IntegerField()
+    input = serializers.JSONField(help_text="As the workflow has it, with its templates.")
+    output = serializers.JSONField()
+    error_code = serializers.CharField(allow_null=True)
+    error = serializers.CharField(allow_null=True)
+    started_at = Instant(allow_null=True)
+    next_attempt_at = Instant(allow_null=True)
+    completed_at = Instant(allow_null=True)
+
+
+class ExecutionDetailSerializer(ExecutionSerializer):
+    """An execution with its event, its output and its steps."""
+
+    payload = serializers.JSONField(help_text="The event's.")
+    output = serializers.JSONField()
+    definition_id = serializers.CharField()
+    item_id = serializers.UUIDField()
+    steps = StepSerializer(many=True)
+
+
+class ItemSerializer(serializers.Serializer[Any]):
+    """An outbox item, without what it carries."""
+
+    id = serializers.UUIDField()
+    kind = serializers.CharField()
+    status = Word(_ITEM_STATUSES)
+    priority = serializers.IntegerField()
+    attempt_count = serializers.IntegerField()
+    max_attempts = serializers.IntegerField()
+    next_attempt_at = Instant()
+    lease_owner = serializers.CharField(allow_null=True)
+    lease_expires_at = Instant(allow_null=True)
+    tenant_id = serializers.CharField(allow_null=True)
+    error_code = serializers.CharField(allow_null=True)
+    error = serializers.CharField(allow_null=True)
+    created_at = Instant()
+    updated_at = Instant()
+    completed_at = Instant(allow_null=True)
+
+
+class ItemDetailSerializer(ItemSerializer):
+    """An outbox item with its payload, in which secrets are hidden."""
+
+    payload = serializers.JSONField()
+    headers = serializers.DictField()
+
+
+class StatsSerializer(serializers.Serializer[Any]):
+    """How the outbox stands."""
+
+    counts = serializers.DictField(
+        child=serializers.DictField(child=serializers.IntegerField()),
+        help_text="By kind, then by status.",
+    )
+    oldest_due_seconds = serializers.FloatField(allow_null=True)
+    paused = serializers.ListField(child=serializers.CharField())
+
+
+class PluginSerializer(serializers.Serializer[Any]):
+    """A plugin."""
+
+    kind = serializers.CharField()
+    key = serializers.CharField()
+    source = serializers.CharField()  # type: ignore[assignment]
+    version = serializers.CharField(allow_null=True)
+    state = serializers.CharField()
+    usable = serializers.BooleanField()
+    error = serializers.CharField(allow_null=True)
+    remedy = serializers.CharField(allow_null=True)

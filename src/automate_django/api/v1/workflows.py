@@ -1,0 +1,82 @@
+"""``/workflows``: what there is to start, and starting it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import transaction
+from django.http import Http404
+from rest_framework.decorators import action
+from rest_framework.response import Response
+
+from automate_django.api.schema import described
+from automate_django.api.v1.resource import Resource, shown
+from automate_django.api.v1.serializers import (
+    AcceptedSerializer,
+    StartSerializer,
+    WorkflowDetailSerializer,
+    WorkflowSerializer,
+)
+from automate_kernel.catalogue import EVERYBODY
+from automate_kernel.workflows.supply import Entry
+
+__all__ = ["WorkflowViewSet"]
+
+
+class WorkflowViewSet(Resource):
+    """Workflows of files and of the database, by name; a tenant sees its own and everybody's."""
+
+    required_scopes = {  # noqa: RUF012
+        "list": "workflows:read",
+        "retrieve": "workflows:read",
+        "start": "workflows:start",
+    }
+    model_permissions = {  # noqa: RUF012
+        "list": "view_workflowdefinition",
+        "retrieve": "view_workflowdefinition",
+        "start": "add_workflowexecution",
+    }
+    serializer_class = WorkflowSerializer
+    lookup_field = "name"
+    pagination_class = None
+
+    def _entries(self) -> list[Entry]:
+        principal = self.principal
+        seen = EVERYBODY if principal.operator else principal.tenant_id
+        return self.kernel.workflows.entries(tenant_id=seen)
+
+    @described(responses=WorkflowSerializer(many=True))
+    def list(self, request: Any) -> Response:
+        """List the workflows, by name."""
+        entries = sorted(self._entries(), key=lambda entry: entry.workflow.name)
+        return Response(WorkflowSerializer([_brief(each) for each in entries], many=True).data)
+
+    @described(responses=WorkflowDetailSerializer)
+    def retrieve(self, request: Any, name: str) -> Response:
+        """Read one workflow, with its definition."""
+        for entry in self._entries():
+            if entry.workflow.name == name:
+                whole = {**_brief(entry), "definition": shown(entry.workflow.to_dict())}
+                return Response(WorkflowDetailSerializer(whole).data)
+        raise Http404
+
+    @described(request=StartSerializer, responses={202: AcceptedSerializer})
+    @action(detail=True, methods=["post"])
+    def start(self, request: Any, name: str) -> Response:
+        """Begin an execution, whatever the workflow's triggers."""
+        given = self.read(StartSerializer)
+        tenant = self.tenant_for(given.get("tenant_id"))
+        with transaction.atomic(using=self.alias):
+            execution_id = self.kernel.start(name, given["payload"], tenant_id=tenant)
+        return self.accepted(execution_id)
+
+
+def _brief(entry: Entry) -> dict[str, Any]:
+    workflow = entry.workflow
+    return {
+        "name": workflow.name,
+        "title": workflow.title,
+        "description": workflow.description,
+        "tenant_id": entry.tenant_id,
+        "problem": None if entry.error is None else shown(entry.error.message),
+    }

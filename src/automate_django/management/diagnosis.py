@@ -1,0 +1,107 @@
+"""What ``manage.py automate_doctor`` looks at."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+
+from django.core.checks import WARNING, CheckMessage, run_checks
+from django.db import DatabaseError, connections
+from django.db.migrations.executor import MigrationExecutor
+
+from automate_django import conf
+from automate_django.kernel import get_kernel
+from automate_kernel.checks import secret_uses
+from automate_kernel.diagnosis import (
+    Finding,
+    clock_finding,
+    plugin_findings,
+    secret_findings,
+    worker_findings,
+    workflow_findings,
+)
+
+__all__ = ["CHECKS"]
+
+_TOLD = ("automate-kernel", "Django", "djangorestframework", "django-tasks", "psycopg")
+
+
+def _versions() -> list[Finding]:
+    told = [f"Python {platform.python_version()}"]
+    for name in _TOLD:
+        try:
+            told.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return [Finding("versions", "ok", ", ".join(told))]
+
+
+def _settings() -> list[Finding]:
+    found = [
+        Finding(
+            "settings",
+            "fail" if message.level > WARNING else "warn",
+            f"{message.msg} ({message.id})",
+            message.hint,
+        )
+        for message in run_checks()
+        if _is_ours(message)
+    ]
+    return found or [Finding("settings", "ok", "nothing to say")]
+
+
+def _is_ours(message: CheckMessage) -> bool:
+    return str(message.id).startswith("automate.") and message.level >= WARNING
+
+
+def _database() -> list[Finding]:
+    storage = get_kernel().storage
+    alias: str = storage.alias  # type: ignore[attr-defined]
+    place = storage.describe()
+    try:
+        missing = list(_unapplied(alias))
+    except DatabaseError as error:
+        text = f"{place} can't be reached: {type(error).__name__}"
+        return [Finding("database", "fail", text, f"correct DATABASES[{alias!r}], or start it")]
+    if missing:
+        remedy = f"run manage.py migrate automate_django --database {alias}"
+        return [Finding("database", "fail", f"{place}: not applied: {', '.join(missing)}", remedy)]
+    found = Finding("database", "ok", f"{place}: reachable, all migrations are applied")
+    return [found, clock_finding(storage)]
+
+
+def _unapplied(alias: str) -> Iterator[str]:
+    executor = MigrationExecutor(connections[alias])
+    ours = [node for node in executor.loader.graph.leaf_nodes() if node[0] == "automate_django"]
+    for migration, _ in executor.migration_plan(ours):
+        yield f"{migration.app_label}.{migration.name}"
+
+
+def _plugins() -> list[Finding]:
+    return plugin_findings(get_kernel().plugins)
+
+
+def _workflows() -> list[Finding]:
+    return workflow_findings(get_kernel())
+
+
+def _secrets() -> list[Finding]:
+    kernel = get_kernel()
+    return secret_findings(kernel, secret_uses(kernel, conf.options("AUTOMATE_CONFIG")))
+
+
+def _workers() -> list[Finding]:
+    kernel = get_kernel()
+    return worker_findings(kernel.outbox, command="manage.py automate_outbox", kinds=kernel.kinds)
+
+
+CHECKS: tuple[tuple[str, Callable[[], list[Finding]]], ...] = (
+    ("versions", _versions),
+    ("settings", _settings),
+    ("database", _database),
+    ("plugins", _plugins),
+    ("workflows", _workflows),
+    ("secrets", _secrets),
+    ("workers", _workers),
+)

@@ -1,0 +1,161 @@
+"""What only the API has in the database: tokens, and the answers to requests with a key."""
+
+# ruff: noqa: D106, DJ001, RUF012  (a Meta speaks for itself; null says that there is none)
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from django.db import models
+from django.utils import timezone
+
+__all__ = ["ApiToken", "IdempotencyRecord"]
+
+_MARK = "atk"
+_PREFIX_BYTES = 6
+_SECRET_BYTES = 32
+# What an unknown prefix is compared with, so that it takes as long as a known one.
+_NOBODYS = hashlib.sha256(b"nobody's").hexdigest()
+
+
+class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
+    """Tokens, and how one is made and found."""
+
+    def issue(
+        self,
+        name: str,
+        *,
+        user: Any = None,
+        tenant_id: str | None = None,
+        scopes: Iterable[str] = (),
+        all_tenants: bool = False,
+        expires_at: datetime | None = None,
+    ) -> tuple[ApiToken, str]:
+        """Make a token; returns it and its text, which is not stored and can't be had again."""
+        token = self.model(
+            name=name,
+            user_id=None if user is None else str(user.pk),
+            tenant_id=tenant_id or None,
+            all_tenants=all_tenants,
+            scopes=sorted(set(scopes)),
+            expires_at=expires_at,
+        )
+        text = token.make_text()
+        token.save(using=self._db)
+        return token, text
+
+    def matching(self, text: str) -> ApiToken | None:
+        """
+        The token that *text* is, whatever its state; None if there is none.
+
+        The prefix finds the row, and is no secret. What is secret is compared in constant time.
+        """
+        mark, _, rest = text.partition("_")
+        prefix, _, _ = rest.partition("_")
+        known = mark == _MARK and prefix.isascii() and prefix.isalnum()
+        token = self.filter(prefix=prefix).first() if known else None
+        same = hmac.compare_digest(_digest(text), _NOBODYS if token is None else token.digest)
+        return token if same else None
+
+
+class ApiToken(models.Model):
+    """
+    A bearer token of the API: for a user, or for a service that is nobody's.
+
+    Only its SHA-256 is stored. The text holds 256 random bits, so there is no dictionary to try
+    and nothing for a slow hash to slow down; it would only make each request dear.
+    """
+
+    name = models.CharField(max_length=200, help_text="What it is for.")
+    prefix = models.CharField(max_length=32, unique=True, editable=False)
+    digest = models.CharField(max_length=64, editable=False)
+    # Not a foreign key: a project may have no `django.contrib.auth`, or its users elsewhere.
+    user_id = models.CharField(max_length=200, null=True, blank=True, db_index=True)
+    tenant_id = models.CharField(max_length=200, null=True, blank=True)
+    all_tenants = models.BooleanField(default=False)
+    scopes = models.JSONField(default=list, blank=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, editable=False)
+    revoked_at = models.DateTimeField(null=True, editable=False)
+
+    objects = ApiTokenQuerySet.as_manager()
+
+    class Meta:
+        db_table = "automate_api_token"
+        verbose_name = "API token"
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.shown})"
+
+    def make_text(self) -> str:
+        """A new text for it, of which only the digest will be saved."""
+        self.prefix = secrets.token_hex(_PREFIX_BYTES)
+        text = f"{_MARK}_{self.prefix}_{secrets.token_urlsafe(_SECRET_BYTES)}"
+        self.digest = _digest(text)
+        return text
+
+    @property
+    def shown(self) -> str:
+        """What may be shown of it: enough to tell it from others."""
+        return f"{_MARK}_{self.prefix}_…"
+
+    @property
+    def usable(self) -> bool:
+        """Whether it opens anything now: neither revoked nor expired."""
+        return self.revoked_at is None and (
+            self.expires_at is None or self.expires_at > timezone.now()
+        )
+
+    def allows(self, scope: str) -> bool:
+        """Whether it has *scope*, by name, as ``outbox:*`` or as ``*``."""
+        area, _, _ = scope.partition(":")
+        return bool({scope, f"{area}:*", "*"}.intersection(self.scopes))
+
+    def revoke(self) -> bool:
+        """End it, from the next request on; False if it had been revoked."""
+        self.revoked_at = timezone.now()
+        ended = type(self).objects.filter(pk=self.pk, revoked_at=None)
+        return bool(ended.update(revoked_at=self.revoked_at))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class IdempotencyRecord(models.Model):
+    """
+    A request that came with an ``Idempotency-Key``, and what was answered.
+
+    *owner* is a digest of who asked: the tenant, and the token or user. *lock* is the token of the
+    request that is being answered; without one it has been.
+    """
+
+    owner = models.CharField(max_length=64)
+    key = models.CharField(max_length=255)
+    fingerprint = models.CharField(max_length=64)
+    lock = models.CharField(max_length=32, null=True)
+    locked_until = models.DateTimeField(null=True)
+    status_code = models.PositiveSmallIntegerField(null=True)
+    headers = models.JSONField(default=dict)
+    body = models.JSONField(null=True)
+    created_at = models.DateTimeField(default=timezone.now)
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "automate_api_idempotency"
+        verbose_name = "answer to an idempotent request"
+        verbose_name_plural = "answers to idempotent requests"
+        constraints = [
+            models.UniqueConstraint(fields=["owner", "key"], name="automate_api_idempotency_once"),
+        ]
+        indexes = [models.Index(fields=["expires_at"], name="automate_api_idempotency_old")]
+
+    def __str__(self) -> str:
+        # Not the key: whoever reads it could ask for the answer again.
+        return f"request of {self.created_at:%Y-%m-%d %H:%M:%S}"

@@ -1,0 +1,154 @@
+"""The backend: tasks are outbox items, in the caller's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from django.apps import apps
+from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
+from django.utils import timezone
+
+from automate_django.tasks.retrying import OPTIONS, Retry, retry_of
+from automate_django.tasks.versions import (
+    BaseTaskBackend,
+    Task,
+    TaskResult,
+    TaskResultDoesNotExist,
+    TaskResultStatus,
+    task_enqueued,
+)
+
+if TYPE_CHECKING:
+    from automate_kernel.outbox import NewItem
+
+__all__ = ["KIND", "OutboxBackend", "kind_of"]
+
+KIND = "django.task"
+"""The kind of outbox items that are tasks; those of a declared queue have its name behind it."""
+_LONGEST_QUEUE = 150
+
+
+def kind_of(queue_name: str, queues: set[str]) -> str:
+    """
+    The kind of the items of a queue, so that each one can be paused, limited and chosen.
+
+    A backend without ``QUEUES`` takes any name, so no worker could know all kinds: it has one.
+    """
+    return f"{KIND}.{queue_name}" if queues else KIND
+
+
+class OutboxBackend(BaseTaskBackend):
+    """
+    Runs tasks on the workers that ``manage.py automate_worker`` starts.
+
+    A task exists exactly if the open ``atomic()`` block commits. One whose worker died is begun
+    again elsewhere. ``OPTIONS`` may hold ``MAX_ATTEMPTS`` (5: how often a task is begun in all),
+    ``RETRY_ERRORS`` (False: a task that raises has failed), ``BASE_SECONDS`` and
+    ``MAXIMUM_SECONDS`` of the backoff; `automate_django.tasks.retry` says it for one task.
+    """
+
+    supports_defer = True
+    supports_async_task = True
+    supports_get_result = True
+    supports_priority = True
+
+    def __init__(self, alias: str, params: Mapping[str, Any]) -> None:
+        super().__init__(alias, dict(params))
+        self._retry: Retry | None = None
+
+    @property
+    def retry(self) -> Retry:
+        """What is done with the tasks that have no `automate_django.tasks.retry`."""
+        if self._retry is None:
+            self._retry = Retry.from_options(self.options)
+        return self._retry
+
+    def enqueue(self, task: Task, args: Sequence[Any], kwargs: Mapping[str, Any]) -> TaskResult:
+        """
+        Accept a task, in the open ``atomic()`` block if there is one.
+
+        Raises TypeError for arguments that are no JSON, and `PayloadError` for what no database
+        can store.
+        """
+        from automate_django.kernel import get_kernel
+        from automate_kernel.outbox.item import new_id
+
+        self.validate_task(task)
+        result = TaskResult(
+            task=task,
+            id=new_id(),
+            status=TaskResultStatus.READY,
+            enqueued_at=timezone.now(),
+            started_at=None,
+            finished_at=None,
+            last_attempted_at=None,
+            args=list(args),
+            kwargs=dict(kwargs),
+            backend=self.alias,
+            errors=[],
+            worker_ids=[],
+        )
+        get_kernel().outbox.enqueue_many([self._item(result)])
+        task_enqueued.send(type(self), task_result=result)
+        return result
+
+    def _item(self, result: TaskResult) -> NewItem:
+        from automate_kernel.outbox import NewItem
+
+        task = result.task
+        return NewItem(
+            kind_of(task.queue_name, self.queues),
+            {
+                "task": task.module_path,
+                "args": result.args,
+                "kwargs": result.kwargs,
+                "backend": self.alias,
+                "queue_name": task.queue_name,
+                "run_after": task.run_after and task.run_after.isoformat(),
+                "enqueued_at": result.enqueued_at and result.enqueued_at.isoformat(),
+            },
+            id=result.id,
+            priority=int(task.priority),
+            run_at=task.run_after,
+            max_attempts=retry_of(task.func, self.retry).max_attempts,
+        )
+
+    def get_result(self, result_id: str) -> TaskResult:
+        """What became of a task; raises TaskResultDoesNotExist, for an id that is none too."""
+        from automate_django.tasks.results import read_result
+
+        found = read_result(result_id)
+        if found is None:
+            raise TaskResultDoesNotExist(result_id)
+        return found
+
+    def check(self, **_: Any) -> list[checks.CheckMessage]:
+        """What is wrong with this backend's settings."""
+        return [
+            checks.Error(f"TASKS[{self.alias!r}]: {text}.", hint=hint, id=name)
+            for name, text, hint in self._problems()
+        ]
+
+    def _problems(self) -> list[tuple[str, str, str]]:
+        found = []
+        if not apps.is_installed("automate_django"):
+            hint = "Add 'automate_django' to INSTALLED_APPS."
+            found.append(("automate.E030", "its backend's app is not installed", hint))
+        for key in self.options:
+            if key not in OPTIONS:
+                near = get_close_matches(str(key).upper(), OPTIONS, n=1)
+                hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(OPTIONS)}."
+                found.append(("automate.E031", f"{key!r} is no option of OutboxBackend", hint))
+        try:
+            Retry.from_options(self.options)
+        except ImproperlyConfigured as error:
+            found.append(("automate.E032", str(error), "Correct its OPTIONS."))
+        long = sorted(name for name in self.queues if len(name) > _LONGEST_QUEUE)
+        found += [
+            ("automate.E033", f"the queue's name {name[:20]}… is too long", "Shorten it.")
+            for name in long
+        ]
+        return found

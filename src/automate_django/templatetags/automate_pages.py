@@ -1,0 +1,116 @@
+"""How the operator pages write durations, ages, statuses and long text."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from django import template
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+NOTHING = "\N{EN DASH}"
+"""Stands where there is no value."""
+
+register = template.Library()
+
+_TONES = {
+    "COMPLETED": "ok",
+    "LOADED": "ok",
+    "ALIVE": "ok",
+    "FAILED": "bad",
+    "BROKEN": "bad",
+    "LOST": "bad",
+    "CONFLICT": "bad",
+    "INCOMPATIBLE": "bad",
+    "RETRY": "warn",
+    "PAUSED": "warn",
+    "STOPPING": "warn",
+    "RUNNING": "run",
+}
+_UNITS = ((86_400.0, "d", 3_600.0, "h"), (3_600.0, "h", 60.0, "min"), (60.0, "min", 1.0, "s"))
+
+
+@register.filter
+def tone(status: Any) -> str:
+    """The tone of a status, for ``data-tone``: ok, bad, warn, run or nothing."""
+    return _TONES.get(str(status).upper(), "")
+
+
+@register.filter
+def badge(status: Any) -> SafeString:
+    """A status as a coloured word; the colour says nothing that the word doesn't."""
+    text = str(status)
+    return format_html('<span class="automate-badge" data-tone="{}">{}</span>', tone(text), text)
+
+
+@register.filter
+def duration(seconds: Any) -> str:
+    """Seconds for people: ``340 ms``, ``12.4 s``, ``3 min 20 s``, ``2 d 4 h``."""
+    try:
+        value = float(seconds)
+    except (TypeError, ValueError):
+        return NOTHING
+    if value < 0:
+        return f"-{duration(-value)}"
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
+    if value < 60:
+        return f"{value:.3g} s"
+    for size, unit, smaller_size, smaller in _UNITS:
+        if value >= size:
+            whole, rest = divmod(value, size)
+            part = int(rest // smaller_size)
+            return f"{whole:,.0f} {unit} {part} {smaller}" if part else f"{whole:,.0f} {unit}"
+    return f"{value:.0f} s"  # NaN
+
+
+@register.filter
+def ago(moment: datetime | None) -> SafeString | str:
+    """How long ago or ahead *moment* is, with the instant itself as the title."""
+    if moment is None:
+        return NOTHING
+    passed = round((timezone.now() - moment).total_seconds())
+    text = f"{duration(passed)} ago" if passed > 0 else f"in {duration(-passed)}"
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>',
+        moment.isoformat(),
+        timezone.localtime(moment).strftime("%Y-%m-%d %H:%M:%S %Z"),
+        text if passed else "now",
+    )
+
+
+@register.filter
+def shorten(text: Any, length: int = 160) -> str:
+    """The beginning of *text*, on one line."""
+    line = " ".join(str("" if text is None else text).split())
+    return line if len(line) <= length else f"{line[: length - 1].rstrip()}…"
+
+
+@register.filter
+def number(value: Any) -> str:
+    """A number with its thousands apart: ``39,800``."""
+    return f"{value or 0:,}"
+
+
+@register.filter
+def plain(value: Any) -> str:
+    """A number as HTML attributes want it, whatever the language of the page."""
+    return f"{float(value or 0):g}" if isinstance(value, float) else str(value or 0)
+
+
+@register.filter
+def compact(value: Any) -> str:
+    """A number in few characters: ``39.8k``."""
+    from automate_django.admin.pages.charts import compact as written
+
+    return written(float(value or 0))
+
+
+@register.filter
+def short_id(value: Any) -> SafeString:
+    """The two ends of an id that tell it apart from its neighbours; the whole as the title."""
+    text = str(value)
+    shown = f"{text[:8]}…{text[-6:]}" if len(text) == 36 else text
+    return format_html('<code class="automate-quiet automate-id" title="{}">{}</code>', text, shown)

@@ -1,0 +1,182 @@
+"""What can be told of a kernel's health, for whatever command line asks."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Literal
+
+from automate_kernel.checks import variables_of, workflow_problems
+
+if TYPE_CHECKING:
+    from automate_kernel.kernel import Kernel
+    from automate_kernel.outbox import OutboxStore
+    from automate_kernel.plugins import Plugins
+    from automate_kernel.storage import Storage
+
+__all__ = [
+    "Finding",
+    "clock_finding",
+    "plugin_findings",
+    "secret_findings",
+    "worker_findings",
+    "workflow_findings",
+]
+
+State = Literal["ok", "warn", "fail"]
+_SKEW_SECONDS = 5.0
+_LATE_SECONDS = 300.0
+_LOOKED_AT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found, and what to do about it."""
+
+    check: str
+    state: State
+    text: str
+    remedy: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The finding as a JSON object."""
+        return asdict(self)
+
+
+def clock_finding(storage: Storage) -> Finding:
+    """How far the database's clock is off this machine's; raises `StorageError`."""
+    with storage.begin() as rows:  # writes, where that is how a transaction begins
+        before, now, after = time.time(), rows.now(), time.time()
+    skew = now.timestamp() - (before + after) / 2
+    off = max(0.0, abs(skew) - (after - before) / 2)
+    if off > _SKEW_SECONDS:
+        remedy = "set both clocks by NTP; signed webhooks are refused at 300 s"
+        return Finding("clock", "warn", f"the database's clock is {skew:+.1f} s off ours", remedy)
+    return Finding("clock", "ok", f"within {_SKEW_SECONDS:g} s of the database's")
+
+
+def plugin_findings(plugins: Plugins) -> list[Finding]:
+    """The plugins that don't load, all of which are imported for it."""
+    records = plugins.load_all()
+    found = [
+        Finding(
+            "plugins",
+            "warn" if each.state.value == "DISABLED" else "fail",
+            f"{each.kind} {each.key} is {each.state.value}: {each.error or each.target}",
+            each.remedy,
+        )
+        for each in records
+        if not each.usable and each.remedy
+    ]
+    remedy = "correct disabled or winners"
+    found += [
+        Finding("plugins", "warn", f"there is no plugin {name!r} to disable or prefer", remedy)
+        for name in plugins.unmatched()
+    ]
+    return found or [Finding("plugins", "ok", f"{len(records)} load")]
+
+
+def workflow_findings(kernel: Kernel, *, none: str | None = None) -> list[Finding]:
+    """What would go wrong with the kernel's workflows; *none* is the remedy if there are none."""
+    found = []
+    for workflow in kernel.workflows:
+        found += [
+            Finding("workflows", "fail", f"{workflow.name}: {problem}", None)
+            for problem in workflow_problems(kernel, workflow)
+        ]
+        found += [
+            Finding("workflows", "warn", f"{workflow.name} reads {name}, which is not set", None)
+            for name in variables_of(kernel, workflow)
+            if name not in os.environ
+        ]
+    if found:
+        return found
+    if not len(kernel.workflows):
+        return [Finding("workflows", "warn" if none else "ok", "there are none", none)]
+    return [Finding("workflows", "ok", f"{len(kernel.workflows)} are valid")]
+
+
+def secret_findings(kernel: Kernel, uses: Mapping[str, Sequence[str]]) -> list[Finding]:
+    """The secrets that can't be read, of those in *uses*: keys, and the places that need them."""
+    report = kernel.secrets.check(uses)
+    found = [
+        Finding("secrets", "fail", each.problem, f"{each.key} is used by {uses[each.key][0]}")
+        for each in report.problems
+    ]
+    return found or [Finding("secrets", "ok", f"all {len(uses)} that are used can be read")]
+
+
+def worker_findings(
+    outbox: OutboxStore, *, command: str, kinds: Collection[str] | None = None
+) -> list[Finding]:
+    """
+    What is late, stale, paused or failed, and what nobody works on.
+
+    *command* is the command line's own, for remedies: ``automate outbox``. *kinds* are those that
+    workers have handlers for, if that is known.
+    """
+    found = [
+        *_stale(outbox, command),
+        *_lost(outbox),
+        *_waiting(outbox, command),
+        *_unhandled(outbox, kinds),
+    ]
+    running = len(outbox.running(limit=_LOOKED_AT))
+    alive = sum(not worker.lost for worker in outbox.workers())
+    text = f"{_items(running)} running, none stale or late; {_counted(alive, 'worker')} seen"
+    return found or [Finding("workers", "ok", text)]
+
+
+def _stale(outbox: OutboxStore, command: str) -> Iterator[Finding]:
+    now = datetime.now(timezone.utc)
+    stale = [
+        each
+        for each in outbox.running(limit=_LOOKED_AT)
+        if each.lease_expires_at is not None and each.lease_expires_at < now
+    ]
+    if stale:
+        owners = ", ".join(sorted({str(each.lease_owner) for each in stale}))
+        text = f"{_items(len(stale))} held by workers that stopped renewing: {owners}"
+        remedy = f"start a worker, which recovers them, or run {command} reap"
+        yield Finding("workers", "warn", text, remedy)
+
+
+def _lost(outbox: OutboxStore) -> Iterator[Finding]:
+    lost = [worker.id for worker in outbox.workers() if worker.lost]
+    if lost:
+        text = f"{_counted(len(lost), 'worker')} not heard of for a minute: {', '.join(lost)}"
+        yield Finding("workers", "warn", text, "look for them: killed, or cut off the database")
+
+
+def _waiting(outbox: OutboxStore, command: str) -> Iterator[Finding]:
+    stats = outbox.stats()
+    late = stats.oldest_due_seconds
+    if late is not None and late > _LATE_SECONDS:
+        text = f"the oldest due item has waited for {late:.0f} s"
+        yield Finding("workers", "warn", text, "start a worker, or more of them")
+    for kind in stats.paused:
+        yield Finding("workers", "warn", f"{kind} is paused", f"{command} resume {kind}")
+    if failed := stats.total("FAILED"):
+        remedy = f"{command} ls --status FAILED"
+        yield Finding("workers", "warn", f"{_items(failed)} failed for good", remedy)
+
+
+def _unhandled(outbox: OutboxStore, kinds: Collection[str] | None) -> Iterator[Finding]:
+    if kinds is None:
+        return
+    for kind, states in outbox.stats().counts.items():
+        waiting = states.get("PENDING", 0) + states.get("RETRY", 0)
+        if waiting and kind not in kinds:
+            text = f"{_items(waiting)} of kind {kind}, which has no handler here"
+            yield Finding("workers", "warn", text, "add the handler, or cancel them")
+
+
+def _items(number: int) -> str:
+    return _counted(number, "item")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

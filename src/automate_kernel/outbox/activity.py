@@ -1,0 +1,178 @@
+"""What workers have done, minute by minute: how it is gathered, and how it is read."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from automate_kernel.outbox.handlers import Acknowledged, Result
+from automate_kernel.outbox.histogram import bucket_of
+from automate_kernel.outbox.item import ItemStatus, new_id
+from automate_kernel.outbox.pools import Task
+from automate_kernel.outbox.reports import Activity
+from automate_kernel.outbox.store import ReapResult
+
+__all__ = ["ActivityLog", "ActivityRow", "Times", "total_by_kind"]
+
+# So many of a group are timed, and stand for the others: to time each would cost a worker that
+# finishes thousands a second more than finishing them does.
+_TIMED = 32
+_COMPLETED, _RETRY, _FAILED = ItemStatus.COMPLETED, ItemStatus.RETRY, ItemStatus.FAILED
+
+
+@dataclass(slots=True)
+class Times:
+    """How long something took: the sum, and a histogram (`automate_kernel.outbox.histogram`)."""
+
+    seconds: float = 0.0
+    buckets: dict[int, int] = field(default_factory=dict)
+
+    def add(self, seconds: float, count: int = 1) -> None:
+        """Count *count* durations of that many *seconds*."""
+        bucket = bucket_of(seconds)
+        self.buckets[bucket] = self.buckets.get(bucket, 0) + count
+        self.seconds += seconds * count
+
+    def merge(self, other: Times) -> None:
+        """Add what *other* holds."""
+        self.seconds += other.seconds
+        for bucket, count in other.buckets.items():
+            self.buckets[bucket] = self.buckets.get(bucket, 0) + count
+
+    def to_json(self) -> dict[str, Any]:
+        """What is stored."""
+        return {
+            "seconds": round(self.seconds, 6),
+            "buckets": {str(bucket): self.buckets[bucket] for bucket in sorted(self.buckets)},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Times:
+        """What was stored."""
+        buckets = {int(bucket): count for bucket, count in data["buckets"].items()}
+        return cls(float(data["seconds"]), buckets)
+
+
+@dataclass(slots=True)
+class ActivityRow:
+    """What one worker did to items of one kind in one minute; *id* is its row's."""
+
+    kind: str
+    at: datetime | None = None
+    id: str = field(default_factory=new_id)
+    completed: int = 0
+    retried: int = 0
+    failed: int = 0
+    lost: int = 0
+    run: Times = field(default_factory=Times)
+    wait: Times = field(default_factory=Times)
+
+    def merge(self, other: ActivityRow) -> None:
+        """Add what *other* counted."""
+        self.completed += other.completed
+        self.retried += other.retried
+        self.failed += other.failed
+        self.lost += other.lost
+        self.run.merge(other.run)
+        self.wait.merge(other.wait)
+
+
+class ActivityLog:
+    """
+    Gathers in memory what a worker does, until it is written down.
+
+    `add` is called once for each group of outcomes, from the worker's hot path. Counts are exact.
+    Of a large group only some are timed, and stand for the rest.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._gathered: dict[str, ActivityRow] = {}
+        self._unsaved: dict[tuple[datetime, str], ActivityRow] = {}
+        self._minute: dict[str, ActivityRow] = {}
+        self._offset = 0
+
+    def add(self, group: Sequence[tuple[Task, Result]], lost: Collection[str]) -> None:
+        """Count the outcomes of *group*, but for those whose lease was *lost*."""
+        stride = len(group) // _TIMED + 1
+        self._offset = (self._offset + 1) % stride
+        with self._lock:
+            rows = self._gathered
+            for task, result in group:
+                kind = task.item.kind
+                row = rows.get(kind)
+                if row is None:
+                    row = rows[kind] = ActivityRow(kind)
+                if type(result) is Acknowledged:
+                    status = result.outcome.status if result.outcome else _COMPLETED
+                elif result is None or (lost and result.item_id in lost):  # type: ignore[union-attr]
+                    continue  # whoever took it over counts it
+                else:
+                    status = result.status  # type: ignore[union-attr]
+                if status is _COMPLETED:
+                    row.completed += 1
+                elif status is _RETRY:
+                    row.retried += 1
+                elif status is _FAILED:
+                    row.failed += 1
+            for task, _ in group[self._offset :: stride]:
+                self._time(rows[task.item.kind], task, stride)
+
+    def _time(self, row: ActivityRow, task: Task, count: int) -> None:
+        if task.started_at is None or task.ended_at is None:
+            return  # handed back without having begun
+        row.run.add(task.ended_at - task.started_at, count)
+        item = task.item
+        # Until the claim on the database's clock, and from there on our own.
+        waited = (item.updated_at - item.next_attempt_at).total_seconds()
+        row.wait.add(waited + task.started_at - task.claimed_at, count)
+
+    def reaped(self, result: ReapResult) -> None:
+        """Count items that were taken back from workers that are gone."""
+        with self._lock:
+            for item in result.retried:
+                self._row(item.kind).lost += 1
+            for item in result.failed:
+                row = self._row(item.kind)
+                row.lost += 1
+                row.failed += 1
+
+    def _row(self, kind: str) -> ActivityRow:
+        return self._gathered.setdefault(kind, ActivityRow(kind))
+
+    def unsaved(self, minute: datetime) -> list[ActivityRow]:
+        """
+        The rows to write, after what was gathered since the last call is added to *minute*'s.
+
+        Each holds all of its minute, so that writing it twice does no harm.
+        """
+        with self._lock:
+            gathered, self._gathered = self._gathered, {}
+        for kind, new in gathered.items():
+            row = self._minute.get(kind)
+            if row is None or row.at != minute:
+                row = self._minute[kind] = ActivityRow(kind, minute)
+            row.merge(new)
+            self._unsaved[minute, kind] = row
+        return list(self._unsaved.values())
+
+    def saved(self) -> None:
+        """What `unsaved` gave is written: forget it."""
+        self._unsaved.clear()
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to write."""
+        return not self._gathered and not self._unsaved
+
+
+def total_by_kind(activity: Iterable[Activity]) -> dict[str, Activity]:
+    """One `Activity` per kind that sums up all its minutes, sorted by kind; *at* is the latest."""
+    totals: dict[str, Activity] = {}
+    for one in activity:
+        total = totals.get(one.kind)
+        totals[one.kind] = one if total is None else total + one
+    return dict(sorted(totals.items()))

@@ -1,0 +1,173 @@
+"""How the outbox does right now: rates, latencies, what is in flight and what fails."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from automate_kernel.outbox.activity import total_by_kind
+from automate_kernel.outbox.reports import Activity, WorkerInfo
+from automate_kernel.outbox.store import OutboxStats, OutboxStore
+
+__all__ = ["CountedSeldom", "Increments", "KindOverview", "Observer", "Overview"]
+
+_RATE_SECONDS = 30.0
+# Workers report every few seconds: what is seen in less than some of these is no rate.
+_SHORTEST_SECONDS = 20.0
+# Further back than a report can be late, so that none is missed between two looks.
+_REPORT_SECONDS = 180.0
+# Counting a large table takes its time; no more than a tenth of the time is spent on it.
+_COUNT_SHARE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class KindOverview:
+    """
+    One kind of item.
+
+    *waiting*, *running* and *failed* are numbers of items in the outbox; *recent* is what was done
+    in the last *seconds*.
+    """
+
+    kind: str
+    waiting: int
+    running: int
+    failed: int
+    recent: Activity
+    seconds: float
+    paused: bool = False
+
+    @property
+    def rate(self) -> float:
+        """Items that were finished, in a second."""
+        return self.recent.completed / self.seconds
+
+    def per_minute(self, count: int) -> float:
+        """*count*, being of the last *seconds*, in a minute."""
+        return count * 60.0 / self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """The outbox and its workers at one moment."""
+
+    at: datetime
+    kinds: list[KindOverview]
+    workers: list[WorkerInfo]
+    oldest_due_seconds: float | None
+    paused: tuple[str, ...] = ()
+
+    @property
+    def alive(self) -> list[WorkerInfo]:
+        """The workers that are not lost."""
+        return [worker for worker in self.workers if not worker.lost]
+
+    @property
+    def rate(self) -> float:
+        """Items of all kinds that were finished, in a second."""
+        return sum(kind.rate for kind in self.kinds)
+
+
+@dataclass
+class Increments:
+    """What is added to the activity of *outbox* between two looks at it."""
+
+    outbox: OutboxStore
+    clock: Callable[[], float] = time.monotonic
+    latest: list[Activity] = field(default_factory=list)
+    """The activity of the last minutes, as it stood at the last look."""
+    _looked_at: float | None = None
+
+    def look(self) -> list[Activity]:
+        """What was done since the last look; at the first one nothing."""
+        at = self.clock()
+        since = 0.0 if self._looked_at is None else at - self._looked_at
+        found = self.outbox.activity(seconds=since + _REPORT_SECONDS)
+        before = {(one.at, one.kind): one for one in self.latest}
+        first, self._looked_at, self.latest = self._looked_at is None, at, found
+        if first:
+            return []
+        new = [one - before.get((one.at, one.kind), Activity(one.at, one.kind)) for one in found]
+        return [one for one in new if one.total or one.lost or one.run_buckets]
+
+
+@dataclass
+class CountedSeldom:
+    """`OutboxStore.stats`, and less often than it is asked for where counting takes long."""
+
+    outbox: OutboxStore
+    clock: Callable[[], float] = time.monotonic
+    _stats: OutboxStats | None = None
+    _again_at: float = 0.0
+
+    def look(self) -> OutboxStats:
+        """The counts, as they were a little ago at most."""
+        begun = self.clock()
+        if self._stats is None or begun >= self._again_at:
+            self._stats = self.outbox.stats()
+            ended = self.clock()
+            self._again_at = ended + (ended - begun) / _COUNT_SHARE
+        return self._stats
+
+
+class Observer:
+    """
+    Looks at *outbox* again and again.
+
+    The first looks tell of the last minute or two; once it has looked on for a while they tell of
+    the last half minute.
+    """
+
+    def __init__(self, outbox: OutboxStore, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.outbox = outbox
+        self._clock = clock
+        self._increments = Increments(outbox, clock)
+        self._counts = CountedSeldom(outbox, clock)
+        self._steps: deque[tuple[float, list[Activity]]] = deque()
+
+    def look(self) -> Overview:
+        """How it is now."""
+        now = self.outbox.now()
+        seconds, recent = self._recent(now)
+        stats = self._counts.look()
+        kinds = [
+            KindOverview(
+                kind,
+                waiting=of.get("PENDING", 0) + of.get("RETRY", 0),
+                running=of.get("RUNNING", 0),
+                failed=of.get("FAILED", 0),
+                recent=recent.get(kind) or Activity(now, kind),
+                seconds=seconds,
+                paused=kind in stats.paused,
+            )
+            for kind, of in _with_all(stats.counts, recent).items()
+        ]
+        return Overview(now, kinds, self.outbox.workers(), stats.oldest_due_seconds, stats.paused)
+
+    def _recent(self, now: datetime) -> tuple[float, dict[str, Activity]]:
+        """What was done in how many seconds before *now*."""
+        seconds = self._step(self._increments.look())
+        if seconds < _SHORTEST_SECONDS:
+            begin = (now - timedelta(seconds=60)).replace(second=0, microsecond=0)
+            latest = [one for one in self._increments.latest if one.at >= begin]
+            return (now - begin).total_seconds(), total_by_kind(latest)
+        # The oldest step only says when what the others tell of begins.
+        gathered = [one for _, step in list(self._steps)[1:] for one in step]
+        return seconds, total_by_kind(gathered)
+
+    def _step(self, new: list[Activity]) -> float:
+        at = self._clock()
+        self._steps.append((at, new))
+        while len(self._steps) > 2 and self._steps[1][0] <= at - _RATE_SECONDS:
+            self._steps.popleft()
+        return at - self._steps[0][0]
+
+
+def _with_all(
+    counts: Mapping[str, Mapping[str, int]], recent: Mapping[str, Activity]
+) -> dict[str, Mapping[str, int]]:
+    """The counts of every kind that is stored, or was of late."""
+    return {kind: counts.get(kind, {}) for kind in sorted({*counts, *recent})}

@@ -1,0 +1,129 @@
+"""Workers that have told of themselves, and what they have done, over `Rows`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from automate_kernel.outbox.activity import ActivityLog, ActivityRow, Times
+from automate_kernel.outbox.item import OutboxItem, storable
+from automate_kernel.outbox.reports import Activity, WorkerInfo
+from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
+from automate_kernel.storage.tables import ACTIVITY, OUTBOX, WORKER
+
+__all__ = ["Registry"]
+
+# Several times as long as workers go without telling.
+_LOST_SECONDS = 60.0
+_WORKER_SECONDS = 86_400.0
+
+
+class Registry:
+    """The part of `RowsOutboxStore` in which workers tell of themselves."""
+
+    storage: Storage
+
+    def report(self, worker: WorkerInfo, activity: ActivityLog) -> None:
+        """Write down that *worker* lives, and what it did; see `OutboxStore.report`."""
+        with self.storage.begin() as rows:
+            self._write_worker(rows, worker)
+            minute = rows.now().replace(second=0, microsecond=0)
+            for row in activity.unsaved(minute):
+                _write_activity(rows, worker.id, row)
+        activity.saved()
+
+    def _write_worker(self, rows: Rows, worker: WorkerInfo) -> None:
+        changes: dict[str, Any] = {
+            "seen_at": Now(),
+            "in_flight": worker.in_flight,
+            "stopping": int(worker.stopping),
+        }
+        if rows.update(WORKER, [Where("id", "eq", worker.id)], changes):
+            return
+        about = {
+            "id": worker.id,
+            "host": storable(worker.host, 200),
+            "pid": worker.pid,
+            "started_at": worker.started_at or Now(),
+            "kinds": list(worker.kinds),
+            "slots": worker.slots,
+        }
+        rows.insert(WORKER, [{**about, **changes}])
+
+    def leave(self, worker_id: str) -> None:
+        """Take a worker that has ended off the list."""
+        with self.storage.begin() as rows:
+            rows.delete(WORKER, [Where("id", "eq", worker_id)])
+
+    def now(self) -> datetime:
+        """The database's clock."""
+        with self.storage.begin() as rows:
+            return rows.now()
+
+    def workers(self) -> list[WorkerInfo]:
+        """The workers there are; see `OutboxStore.workers`."""
+        with self.storage.begin() as rows:
+            found = rows.select(WORKER, order_by=("started_at", "id"))
+            now = rows.now()
+        return [_worker(row, now) for row in found]
+
+    def activity(self, *, seconds: float = 3600.0) -> list[Activity]:
+        """What was done of late; see `OutboxStore.activity`."""
+        # The minute that has begun by then counts whole.
+        with self.storage.begin() as rows:
+            since = (rows.now() - timedelta(seconds=seconds)).replace(second=0, microsecond=0)
+            found = rows.select(ACTIVITY, [Where("at", "ge", since)], order_by=("at", "kind"))
+        totals: dict[tuple[datetime, str], Activity] = {}
+        for row in found:
+            key = row["at"], row["kind"]
+            one = _activity(row)
+            totals[key] = totals[key] + one if key in totals else one
+        return list(totals.values())
+
+    def running(self, *, limit: int = 50) -> list[OutboxItem]:
+        """Items under lease; see `OutboxStore.running`."""
+        where = [Where("lease_expires_at", "ne", None)]
+        with self.storage.begin() as rows:
+            found = rows.select(OUTBOX, where, order_by=("updated_at", "id"), limit=limit)
+        return [OutboxItem.from_row(row) for row in found]
+
+    def purge_reports(self, *, older_than_seconds: float = 7 * 86_400.0) -> int:
+        """Forget old activity and workers that are long gone; see `OutboxStore.purge_reports`."""
+        gone = max(_LOST_SECONDS, min(older_than_seconds, _WORKER_SECONDS))
+        with self.storage.begin() as rows:
+            purged = rows.delete(ACTIVITY, [Where("at", "lt", Now(-older_than_seconds))])
+            return purged + rows.delete(WORKER, [Where("seen_at", "lt", Now(-gone))])
+
+
+def _write_activity(rows: Rows, worker_id: str, row: ActivityRow) -> None:
+    changes: dict[str, Any] = {
+        "completed": row.completed,
+        "retried": row.retried,
+        "failed": row.failed,
+        "lost": row.lost,
+        "run_times": row.run.to_json(),
+        "wait_times": row.wait.to_json(),
+    }
+    # Nobody else writes this row, so there is no race between the two.
+    if not rows.update(ACTIVITY, [Where("id", "eq", row.id)], changes):
+        about = {"id": row.id, "at": row.at, "worker_id": worker_id, "kind": row.kind}
+        rows.insert(ACTIVITY, [{**about, **changes}])
+
+
+def _worker(row: Row, now: datetime) -> WorkerInfo:
+    age = (now - row["seen_at"]).total_seconds()
+    about = {**row, "kinds": tuple(row["kinds"]), "stopping": bool(row["stopping"])}
+    return WorkerInfo(**about, lost=age > _LOST_SECONDS)
+
+
+def _activity(row: Row) -> Activity:
+    run, wait = Times.from_json(row["run_times"]), Times.from_json(row["wait_times"])
+    counts: Sequence[str] = ("at", "kind", "completed", "retried", "failed", "lost")
+    return Activity(
+        **{name: row[name] for name in counts},
+        run_seconds=run.seconds,
+        wait_seconds=wait.seconds,
+        run_buckets=run.buckets,
+        wait_buckets=wait.buckets,
+    )

@@ -1,0 +1,141 @@
+"""
+Who gets how much of a claim: kinds share it equally, and within a kind its tenants do.
+
+A *group* is the ready items of one kind and tenant. Within a group items go by priority and age;
+no group waits for another's backlog, however long that is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from automate_kernel.storage.rows import Part, Row, Rows, Where
+from automate_kernel.storage.tables import OUTBOX
+
+__all__ = ["Group", "Sharing", "ready_groups", "ready_kinds"]
+
+Group = tuple[str, "str | None"]
+"""A kind and a tenant; None for the items of no tenant."""
+
+# Groups in one statement. With more they take turns.
+_MOST_AT_ONCE = 64
+
+_READY = Where("waiting_for", "eq", "worker")
+_NOBODY = Where("tenant_id", "eq", None)
+_SOMEBODY = Where("tenant_id", "ne", None)
+
+
+def ready_kinds(rows: Rows, kinds: Sequence[str] | None = None) -> list[str]:
+    """The kinds, among *kinds* if given, that have an item ready to be claimed."""
+    among = [] if kinds is None else [Where("kind", "in", list(kinds))]
+    # Two questions, since the items of tenants and of nobody stand in an index each.
+    found = {
+        kind
+        for whose in (_NOBODY, _SOMEBODY)
+        for kind in rows.distinct(OUTBOX, "kind", [_READY, whose, *among])
+    }
+    return sorted(found)
+
+
+def ready_groups(rows: Rows, kinds: Sequence[str] | None = None) -> list[Group]:
+    """The groups that may have items ready, of *kinds* if given."""
+    known = ready_kinds(rows) if kinds is None else sorted(kinds)
+    groups: list[Group] = [(kind, None) for kind in known]
+    # Most hosts have no tenants, and one look tells.
+    if rows.select(OUTBOX, [_READY, _SOMEBODY], limit=1, columns=("id",)):
+        for kind in known:
+            its = [_READY, _SOMEBODY, Where("kind", "eq", kind)]
+            groups += [(kind, tenant) for tenant in rows.distinct(OUTBOX, "tenant_id", its)]
+    return groups
+
+
+class Sharing:
+    """
+    Shares claims among groups, and remembers which of them had more than they got.
+
+    While there is such a backlog the groups are looked up at most every *refresh_seconds*.
+    """
+
+    def __init__(self, refresh_seconds: float) -> None:
+        self._refresh_seconds = refresh_seconds
+        self._known: dict[tuple[str, ...] | None, tuple[float, list[Group]]] = {}
+        self._hungry: set[Group] = set()
+        self._turn = 0
+
+    @property
+    def backlog(self) -> bool:
+        """Whether some group had more than it got of the last claim."""
+        return bool(self._hungry)
+
+    def take(self, rows: Rows, kinds: Sequence[str] | None, limit: int, **claim: Any) -> list[Row]:
+        """Take up to *limit* ready rows; *claim* is what else `Rows.take` needs."""
+        groups = self._groups(rows, kinds)
+        self._turn += 1
+        turn = self._turn % max(1, len(groups))
+        groups = [*groups[turn:], *groups[:turn]]
+        taken: list[Row] = []
+        for start in range(0, len(groups), _MOST_AT_ONCE):
+            some = groups[start : start + _MOST_AT_ONCE]
+            while some and len(taken) < limit:
+                taken += self._round(rows, some, limit - len(taken), claim)
+                # Who had its fill leaves what it did not use to the others.
+                some = [group for group in some if group in self._hungry]
+            if len(taken) >= limit:
+                self._turn += start
+                break
+        # One group's are in order already.
+        return taken if len(groups) == 1 else sorted(taken, key=_in_order)
+
+    def _round(
+        self, rows: Rows, groups: Sequence[Group], limit: int, claim: dict[str, Any]
+    ) -> list[Row]:
+        shares = self.shares(groups, limit)
+        parts = [Part(_its(group), share) for group, share in shares.items()]
+        taken = rows.take(
+            OUTBOX, [_READY], limit=limit, order_by=("sort_at", "id"), parts=parts, **claim
+        )
+        self._note(shares, taken, cut=len(taken) >= limit)
+        return taken
+
+    def shares(self, groups: Sequence[Group], limit: int) -> dict[Group, int]:
+        """
+        How much each of *groups* may take of *limit*, in the order in which they take it.
+
+        First those that had no backlog the last time, which are not likely to use an equal share.
+        Altogether it may be more than *limit*, and what is beyond it the last ones don't get.
+        """
+        hungry = [group for group in groups if group in self._hungry]
+        others = [group for group in groups if group not in self._hungry]
+        shares = dict.fromkeys(others, _share(limit, len(groups)))
+        return {**shares, **dict.fromkeys(hungry, _share(limit, len(hungry)))}
+
+    def _groups(self, rows: Rows, kinds: Sequence[str] | None) -> list[Group]:
+        key, now = None if kinds is None else tuple(kinds), time.monotonic()
+        until, groups = self._known.get(key, (0.0, []))
+        # Without a backlog a claim takes all there is, so it must know of all.
+        if not self._hungry or now >= until:
+            groups = ready_groups(rows, kinds)
+            self._known = {**self._known, key: (now + self._refresh_seconds, groups)}
+        return groups
+
+    def _note(self, shares: dict[Group, int], taken: Sequence[Row], *, cut: bool) -> None:
+        got = Counter((row["kind"], row["tenant_id"]) for row in taken)
+        if not cut:  # else nobody knows what the last ones would have taken
+            self._hungry.difference_update(shares)
+        self._hungry.update(group for group, share in shares.items() if got[group] >= share)
+
+
+def _in_order(row: Row) -> tuple[Any, str]:
+    return row["sort_at"], row["id"]
+
+
+def _share(limit: int, groups: int) -> int:
+    return -(-limit // max(1, groups))
+
+
+def _its(group: Group) -> list[Where]:
+    kind, tenant = group
+    return [Where("kind", "eq", kind), Where("tenant_id", "eq", tenant)]

@@ -1,0 +1,73 @@
+"""What each database does in its own way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+__all__ = ["DIALECTS", "Dialect", "utc_now"]
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What one database does in its own way."""
+
+    name: str
+    quote: str = '"'
+    arrays: bool = False
+    """``= ANY(array)``: one statement text, and so one plan, for every number of values."""
+    returning: bool = True
+    """``UPDATE … RETURNING``."""
+    skip_locked: bool = False
+    row_locks: bool = True
+    notifies: bool = False
+    conflict: str = " ON CONFLICT DO NOTHING"
+    insert: str = "INSERT INTO"
+    now: str = ""
+    """The server's clock; empty where there is none and the process's own must serve."""
+    now_plus: str = ""
+    casts: Mapping[str, str] = field(default_factory=dict)
+    first: str = ""
+    """The statement that a transaction of our own begins with."""
+
+
+_POSTGRESQL_CASTS = {"id": "uuid", "json": "jsonb", "time": "timestamptz", "int": "integer"}
+
+DIALECTS: dict[str, Dialect] = {
+    "postgresql": Dialect(
+        "postgresql",
+        arrays=True,
+        skip_locked=True,
+        notifies=True,
+        now="statement_timestamp()",
+        now_plus="statement_timestamp() + {} * interval '1 second'",
+        casts=_POSTGRESQL_CASTS,
+    ),
+    "sqlite": Dialect(
+        "sqlite",
+        row_locks=False,
+        # A deferred transaction that reads first and writes later fails at once with "database is
+        # locked" when another has written in between; one that writes first waits its turn.
+        first="UPDATE automate_outbox_pause SET kind = kind WHERE 0",
+    ),
+    "mysql": Dialect(
+        "mysql",
+        quote="`",
+        returning=False,
+        skip_locked=True,
+        # Lengths and JSON are checked before a row gets here, so IGNORE hides duplicates alone.
+        insert="INSERT IGNORE INTO",
+        conflict="",
+        # The default, REPEATABLE READ, locks gaps (so that claims and enqueueing deadlock), and on
+        # MariaDB it refuses a row that another has changed since the transaction's first read.
+        first="SET TRANSACTION ISOLATION LEVEL READ COMMITTED",
+        now="UTC_TIMESTAMP(6)",
+        now_plus="UTC_TIMESTAMP(6) + INTERVAL {} * 1000000 MICROSECOND",
+    ),
+}
+
+
+def utc_now() -> datetime:
+    """The process's own clock."""
+    return datetime.now(timezone.utc)

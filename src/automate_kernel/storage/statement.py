@@ -1,0 +1,129 @@
+"""One SQL statement in the making: its text's parts, and the parameters that they bind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from automate_kernel.storage.codec import encode
+from automate_kernel.storage.dialects import Dialect, utc_now
+from automate_kernel.storage.rows import Clock, Now, Plus, Where
+from automate_kernel.storage.tables import Column, Table
+
+__all__ = ["Statement", "matches_nothing"]
+
+_OPERATORS = {"eq": "=", "ne": "<>", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+_TIME = Column("now", "time")
+
+
+class Statement:
+    """
+    The parameters of one statement, collected while its text is written.
+
+    *style* is the driver's way to mark parameters: ``%s``, ``?`` or ``$`` (numbered).
+    """
+
+    def __init__(self, dialect: Dialect, style: str, clock: Clock | None) -> None:
+        self._dialect = dialect
+        self._style = style
+        self._clock = clock
+        self.parameters: list[Any] = []
+
+    def name(self, name: str) -> str:
+        """A name of ours, quoted."""
+        return f"{self._dialect.quote}{name}{self._dialect.quote}"
+
+    def names(self, names: Sequence[str]) -> str:
+        """Names of ours, quoted, with commas between."""
+        return ", ".join(map(self.name, names))
+
+    def bind(self, value: Any) -> str:
+        """The marker of a new parameter."""
+        self.parameters.append(value)
+        return f"${len(self.parameters)}" if self._style == "$" else self._style
+
+    def value(self, column: Column, value: Any) -> str:
+        """*value* as the column holds it."""
+        if isinstance(value, Now):
+            return self.now(value.offset)
+        return self.cast(column, self.bind(encode(self._dialect, column, value)))
+
+    def cast(self, column: Column, text: str) -> str:
+        """An expression as a value of the column's type."""
+        cast = self._dialect.casts.get(column.type)
+        return f"{text}::{cast}" if cast else text
+
+    def now(self, offset: float) -> str:
+        """The database's clock, *offset* seconds from now."""
+        if self._clock is None and self._dialect.now:
+            if not offset:
+                return self._dialect.now
+            return self._dialect.now_plus.format(self.bind(offset))
+        instant = (self._clock or utc_now)() + timedelta(seconds=offset)
+        return self.value(_TIME, instant)
+
+    def changes(self, table: Table, changes: Mapping[str, Any]) -> str:
+        """What stands after SET."""
+        return ", ".join(
+            f"{self.name(column)} = {self.name(column)} + {self.bind(value.amount)}"
+            if isinstance(value, Plus)
+            else f"{self.name(column)} = {self.value(table.column(column), value)}"
+            for column, value in changes.items()
+        )
+
+    def where(self, table: Table, where: Sequence[Where], before: str = " WHERE ") -> str:
+        """The conditions, all of which must hold."""
+        if not where:
+            return ""
+        return before + " AND ".join(self._condition(table, one) for one in where)
+
+    def _condition(self, table: Table, where: Where) -> str:
+        name, column = self.name(where.column), table.column(where.column)
+        if where.operator == "in":
+            return f"{name} {self._in(column, where.value)}"
+        if where.value is None:
+            return f"{name} IS {'NOT ' if where.operator == 'ne' else ''}NULL"
+        value = literal(where.value) if column.fixed else self.value(column, where.value)
+        return f"{name} {_OPERATORS[where.operator]} {value}"
+
+    def _in(self, column: Column, values: Sequence[Any]) -> str:
+        if column.fixed:
+            return "IN (" + ", ".join(map(literal, values)) + ")"
+        if self._dialect.arrays:
+            encoded = [encode(self._dialect, column, value) for value in values]
+            return f"= ANY({self.bind(encoded)}::{self._dialect.casts.get(column.type, 'text')}[])"
+        return "IN (" + ", ".join(self.value(column, value) for value in values) + ")"
+
+    def tail(
+        self,
+        order_by: Sequence[str],
+        limit: int | None,
+        *,
+        lock: bool = False,
+        skip_locked: bool = False,
+    ) -> str:
+        """Order, limit and row locks."""
+        parts = []
+        if order_by:
+            parts.append("ORDER BY " + ", ".join(
+                f"{self.name(name.lstrip('-'))}{' DESC' if name[0] == '-' else ''}"
+                for name in order_by
+            ))  # fmt: skip
+        if limit is not None:
+            parts.append(f"LIMIT {self.bind(limit)}")
+        if lock and self._dialect.row_locks:
+            parts.append("FOR UPDATE SKIP LOCKED" if skip_locked else "FOR UPDATE")
+        return "".join(f" {part}" for part in parts)
+
+
+def matches_nothing(where: Sequence[Where]) -> bool:
+    """Whether an empty IN list makes the statement match no row."""
+    return any(one.operator == "in" and not one.value for one in where)
+
+
+def literal(word: str) -> str:
+    """One of our own words as SQL text."""
+    if not word.isidentifier() or not word.isascii():
+        raise ValueError(f"not one of our words: {word!r}")
+    return f"'{word}'"

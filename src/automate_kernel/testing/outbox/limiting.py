@@ -1,0 +1,354 @@
+"""Limits per kind, and per concurrency key."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from automate_kernel.errors import AutomateError, ErrorCodes, PayloadError
+from automate_kernel.outbox import ItemStatus, Limit, NewItem, OutboxStore, Outcome
+from automate_kernel.testing.clock import FakeClock
+from automate_kernel.testing.outbox.hooks import StoreHooks
+
+__all__ = ["ConcurrencyKeyContract", "LimitContract"]
+
+
+class LimitContract(StoreHooks):
+    """How many of a kind run at once, and how many start in a time."""
+
+    def many(self, store: OutboxStore, count: int = 10, kind: str = "k") -> list[str]:
+        """Items of one kind."""
+        self.need("limits")
+        return store.enqueue_many(NewItem(kind) for _ in range(count))
+
+    def test_limits_are_seen_and_lifted(self, store: OutboxStore) -> None:
+        """What is set can be looked at, replaced and lifted, from any process."""
+        self.need("limits")
+        other = self.another(store)
+        store.limit("mail", concurrency=5, rate=100, per_seconds=60, burst=10)
+        store.limit("chat", rate=1)
+        assert other.limits() == [Limit("chat", rate=1), Limit("mail", 5, 100, 60.0, 10)]
+        other.limit("mail", concurrency=2)
+        assert store.limits()[1] == Limit("mail", 2)
+        assert store.unlimit("mail")
+        assert not store.unlimit("mail")
+        assert [limit.kind for limit in store.limits()] == ["chat"]
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {},
+            {"concurrency": 0},
+            {"rate": -1},
+            {"rate": 1, "per_seconds": 0},
+            {"rate": 1, "burst": 0},
+            {"concurrency": 1, "burst": 1},
+        ],
+    )
+    def test_no_such_limit(self, store: OutboxStore, wrong: dict[str, float]) -> None:
+        """What makes no sense is refused, and changes nothing."""
+        self.need("limits")
+        with pytest.raises(AutomateError) as caught:
+            store.limit("k", **wrong)  # type: ignore[arg-type]
+        assert caught.value.code == ErrorCodes.INVALID_ARGUMENT
+        assert store.limits() == []
+
+    def test_operator_goes_before_the_code(self, store: OutboxStore) -> None:
+        """A declared limit holds until an operator sets one, which no worker's start undoes."""
+        self.need("limits")
+        store.declare_limits([Limit("k", concurrency=3)])
+        assert store.limits() == [Limit("k", concurrency=3, declared=True)]
+        store.declare_limits([Limit("k", concurrency=4)])
+        assert store.limits() == [Limit("k", concurrency=4, declared=True)]
+        store.limit("k", concurrency=1)
+        store.declare_limits([Limit("k", concurrency=5)])
+        assert store.limits() == [Limit("k", concurrency=1)]
+
+    def test_so_many_at_once(self, store: OutboxStore) -> None:
+        """No more of the kind run than the limit says, and what ends makes room."""
+        ids = self.many(store)
+        store.limit("k", concurrency=3)
+        assert self.claim_ids(store) == ids[:3]
+        assert self.claim_ids(store, "worker-2") == []
+        store.mark_success(ids[0], "worker")
+        store.mark_failed(ids[1], "worker")
+        assert self.claim_ids(store, "worker-2") == ids[3:5]
+        assert store.release([ids[2]], "worker") == 1
+        (again,) = self.claim_ids(store)
+        store.cancel([again])
+        assert self.claim_ids(store) == []
+        store.acknowledge("worker", [Outcome(again, ItemStatus.CANCELLED)])
+        assert len(self.claim_ids(store)) == 1
+
+    def test_workers_of_two_processes_share_it(self, store: OutboxStore) -> None:
+        """The limit is over all of them, the order is kept, and small claims are fine."""
+        ids = self.many(store)
+        store.limit("k", concurrency=4)
+        stores = [store, self.another(store)]
+        claimed = [self.claim_ids(stores[turn % 2], limit=1) for turn in range(6)]
+        assert claimed == [[ids[0]], [ids[1]], [ids[2]], [ids[3]], [], []]
+
+    def test_dead_workers_make_room(self, store: OutboxStore, clock: FakeClock) -> None:
+        """What is recovered runs no more."""
+        self.need("clock")
+        self.many(store)
+        store.limit("k", concurrency=3)
+        assert len(self.claim_ids(store)) == 3
+        assert self.claim_ids(store) == []
+        self.expire(store, clock)
+        assert len(self.claim_ids(store)) == 3
+
+    def test_what_runs_already_counts(self, store: OutboxStore) -> None:
+        """A new limit takes nothing back; it holds once enough has ended."""
+        ids = self.many(store)
+        assert len(self.claim_ids(store, limit=5)) == 5
+        store.limit("k", concurrency=2)
+        for item_id in ids[:3]:
+            store.mark_success(item_id, "worker")
+            assert self.claim_ids(store) == []
+        store.mark_success(ids[3], "worker")
+        assert self.claim_ids(store) == [ids[5]]
+
+    def test_lifting_lets_all_go(self, store: OutboxStore) -> None:
+        """Without its limit the kind is as any other."""
+        ids = self.many(store)
+        store.limit("k", concurrency=1)
+        assert self.claim_ids(store) == ids[:1]
+        store.unlimit("k")
+        assert self.claim_ids(store) == ids[1:]
+
+    def test_rate(self, store: OutboxStore, clock: FakeClock) -> None:
+        """After the first burst so many start per time, whether they have ended or not."""
+        self.need("clock")
+        ids = self.many(store, 20)
+        store.limit("k", rate=4, per_seconds=2)
+        assert self.claim_ids(store, limit=20) == ids[:4]
+        assert self.claim_ids(store, limit=20) == []
+        store.mark_success(ids[0], "worker")
+        clock.advance(0.499)
+        assert self.claim_ids(store, limit=20) == []
+        clock.advance(0.001)
+        assert self.claim_ids(store, limit=20) == ids[4:5]
+        clock.advance(1)
+        assert self.claim_ids(store, limit=1) == ids[5:6]
+        assert self.claim_ids(store, limit=20) == ids[6:7]
+        clock.advance(3600)
+        assert self.claim_ids(store, limit=20) == ids[7:11]
+
+    def test_a_burst_of_one_spaces_the_starts(self, store: OutboxStore, clock: FakeClock) -> None:
+        """With a burst of 1 a lull saves nothing up."""
+        self.need("clock")
+        ids = self.many(store)
+        store.limit("k", rate=10, burst=1)
+        started = []
+        for _ in range(5):
+            started += self.claim_ids(store)
+            clock.advance(0.1)
+        assert started == ids[:5]
+        clock.advance(60)
+        assert self.claim_ids(store) == ids[5:6]
+
+    def test_retries_count_as_starts(self, store: OutboxStore, clock: FakeClock) -> None:
+        """An attempt is a start."""
+        self.need("clock")
+        (first, second) = self.many(store, 2)
+        store.limit("k", rate=1, per_seconds=10)
+        assert self.claim_ids(store) == [first]
+        store.mark_retry(first, "worker", 0)
+        assert self.claim_ids(store) == []
+        clock.advance(10)
+        assert self.claim_ids(store) == [first]
+        store.mark_success(first, "worker")
+        clock.advance(10)
+        assert self.claim_ids(store) == [second]
+
+    def test_how_long_a_worker_may_sleep(self, store: OutboxStore, clock: FakeClock) -> None:
+        """A worker that found no start free learns when there will be one."""
+        self.need("clock")
+        self.many(store)
+        store.limit("k", rate=1, per_seconds=30)
+        assert len(self.claim_ids(store)) == 1
+        assert self.claim_ids(store) == []
+        due = store.next_due_seconds()
+        assert due is not None
+        assert 29 < due <= 30
+
+    def test_clock_that_was_wrong(self, store: OutboxStore, clock: FakeClock) -> None:
+        """A clock that jumps back stops a kind for no longer than its own time."""
+        self.need("clock")
+        ids = self.many(store)
+        store.limit("k", rate=2, per_seconds=10)
+        clock.advance(timedelta(days=300))
+        assert self.claim_ids(store) == ids[:2]
+        clock.advance(timedelta(days=-300))
+        assert self.claim_ids(store) == []
+        clock.advance(5)
+        assert self.claim_ids(store) == ids[2:3]
+
+    def test_full_kind_stands_in_nobodys_way(self, store: OutboxStore) -> None:
+        """What waits behind a limit holds up no other kind, and each gets its share of a claim."""
+        ids = self.many(store, 50)
+        store.limit("k", concurrency=1)
+        assert self.claim_ids(store, limit=5) == ids[:1]
+        others = [store.enqueue("other") for _ in range(3)]
+        assert self.claim_ids(store, limit=5) == others
+        store.limit("third", concurrency=40)
+        thirds, others = self.many(store, 20, "third"), self.many(store, 20, "other")
+        claimed = self.claim_ids(store, limit=10)
+        assert (len(set(claimed) & set(thirds)), len(set(claimed) & set(others))) == (5, 5)
+        claimed = [store.claim_batch("worker", 1)[0].kind for _ in range(4)]
+        assert sorted(claimed) == ["other", "other", "third", "third"]
+
+    def test_only_some_kinds_are_asked_for(self, store: OutboxStore) -> None:
+        """Who claims other kinds is not concerned."""
+        self.many(store)
+        store.limit("k", concurrency=1)
+        other = store.enqueue("other")
+        assert [item.id for item in store.claim_batch("worker", kinds=["other"])] == [other]
+        assert len(store.claim_batch("worker", kinds=["k"])) == 1
+        assert store.claim_batch("worker", kinds=["k", "other"]) == []
+
+    def test_paused_and_limited(self, store: OutboxStore) -> None:
+        """A paused kind spends none of its starts."""
+        ids = self.many(store, 3)
+        store.limit("k", rate=1, per_seconds=3600)
+        store.pause("k")
+        assert self.claim_ids(store) == []
+        store.resume("k")
+        assert self.claim_ids(store) == ids[:1]
+
+    def test_limited_kind_with_ordering_keys(self, store: OutboxStore) -> None:
+        """Items that wait for their key take no room."""
+        self.need("limits", "ordering_keys")
+        store.limit("k", concurrency=2)
+        keys = ["a", "a", "a", "b", "c"]
+        ids = store.enqueue_many(NewItem("k", ordering_key=key) for key in keys)
+        assert self.claim_ids(store) == [ids[0], ids[3]]
+        store.mark_success(ids[0], "worker")
+        assert len(self.claim_ids(store)) == 1
+
+
+class ConcurrencyKeyContract(StoreHooks):
+    """How many items of a key run at once, whatever their kinds."""
+
+    def keyed(self, store: OutboxStore, count: int, limit: int = 2, kind: str = "k") -> list[str]:
+        """Items of one key."""
+        self.need("concurrency_keys")
+        return store.enqueue_many(
+            NewItem(kind, concurrency_key="key", concurrency_limit=limit) for _ in range(count)
+        )
+
+    def test_so_many_at_once(self, store: OutboxStore) -> None:
+        """No more than the limit run, over all kinds and workers; what ends makes room."""
+        first, other = self.keyed(store, 2), self.keyed(store, 2, kind="other")
+        plain = store.enqueue("k")
+        assert self.claim_ids(store) == [*first, plain]
+        assert self.claim_ids(self.another(store)) == []
+        item = self.see(store, other[0])
+        assert (item.waiting_for, item.attempt_count) == ("key", 0)
+        assert (item.concurrency_key, item.concurrency_limit) == ("key", 2)
+        store.mark_success(first[0], "worker")
+        assert self.claim_ids(self.another(store)) == other[:1]
+        store.mark_failed(first[1], "worker")
+        assert self.claim_ids(store) == other[1:]
+
+    @pytest.mark.parametrize("how", ["retry", "release", "cancel", "stop", "die"])
+    def test_every_way_out_makes_room(
+        self, store: OutboxStore, clock: FakeClock, how: str
+    ) -> None:
+        """However an item stops running, the next one runs."""
+        self.need("clock", "control")
+        first, second = self.keyed(store, 2, limit=1)
+        assert self.claim_ids(store) == [first]
+        assert self.claim_ids(store) == []
+        if how == "retry":
+            store.mark_retry(first, "worker", 3600)
+        elif how == "release":
+            store.release([first], "worker")
+            store.reschedule([first], delay=3600)
+        elif how == "cancel":
+            store.release([first], "worker")
+            store.cancel([first])
+        elif how == "stop":
+            store.cancel([first])
+            store.acknowledge("worker", [Outcome(first, ItemStatus.CANCELLED)])
+        else:
+            clock.advance(store.lease_seconds + 1)
+            store.reap()
+            store.cancel([first])
+        assert self.claim_ids(store) == [second]
+
+    def test_others_overtake_one_that_waits(self, store: OutboxStore, clock: FakeClock) -> None:
+        """Unlike an ordering key: an item that is not due yet holds up no other."""
+        self.need("concurrency_keys", "clock")
+        store.enqueue("k", concurrency_key="key", concurrency_limit=1, delay=3600)
+        (other,) = self.keyed(store, 1, limit=1)
+        assert self.claim_ids(store) == [other]
+
+    def test_paused_item_gives_its_turn_away(self, store: OutboxStore) -> None:
+        """One that was woken and is of a paused kind lets another run."""
+        (first,) = self.keyed(store, 1, limit=1)
+        (paused,) = self.keyed(store, 1, limit=1, kind="paused")
+        (third,) = self.keyed(store, 1, limit=1)
+        assert self.claim_ids(store) == [first]
+        assert self.claim_ids(store) == []
+        store.pause("paused")
+        store.mark_success(first, "worker")
+        assert self.claim_ids(store) == [third]
+        store.resume("paused")
+        store.mark_success(third, "worker")
+        assert self.claim_ids(store) == [paused]
+
+    def test_a_kind_that_nobody_works_on(self, store: OutboxStore) -> None:
+        """Items of a kind without workers keep no other kind from running."""
+        (first,) = self.keyed(store, 1, limit=1)
+        self.keyed(store, 1, limit=1, kind="nobody's")
+        (third,) = self.keyed(store, 1, limit=1)
+        assert self.claim_ids(store) == [first]
+        assert self.claim_ids(store) == []
+        store.mark_success(first, "worker")
+        assert [item.id for item in store.claim_batch("worker", kinds=["k"])] == [third]
+
+    def test_limits_that_differ(self, store: OutboxStore) -> None:
+        """Each item counts all that run, against its own limit."""
+        wide, narrow = self.keyed(store, 3, limit=3), self.keyed(store, 1, limit=1)
+        assert self.claim_ids(store) == wide
+        store.mark_success(wide[0], "worker")
+        assert self.claim_ids(store) == []
+        store.mark_success(wide[1], "worker")
+        assert self.claim_ids(store) == []
+        store.mark_success(wide[2], "worker")
+        assert self.claim_ids(store) == narrow
+
+    def test_long_line_does_not_hide_what_is_due(self, store: OutboxStore) -> None:
+        """Behind a full key's items, what is due is claimed at once."""
+        ids = self.keyed(store, 15)
+        plain = store.enqueue("k")
+        assert self.claim_ids(store, limit=3) == [*ids[:2], plain]
+
+    def test_tenants_have_keys_of_their_own(self, store: OutboxStore) -> None:
+        """The same key of two tenants is two keys."""
+        self.need("concurrency_keys")
+        ids = store.enqueue_many(
+            NewItem("k", tenant_id=tenant, concurrency_key="key", concurrency_limit=1)
+            for tenant in ("t1", "t2", "t1")
+        )
+        assert self.claim_ids(store) == ids[:2]
+        assert [self.see(store, item_id).concurrency_key for item_id in ids] == ["key"] * 3
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"concurrency_key": "key"},
+            {"concurrency_limit": 1},
+            {"concurrency_key": "key", "concurrency_limit": 0},
+            {"concurrency_key": "key", "concurrency_limit": 2, "ordering_key": "key"},
+            {"concurrency_key": "x" * 201, "concurrency_limit": 2},
+        ],
+    )
+    def test_no_such_key(self, store: OutboxStore, wrong: dict[str, object]) -> None:
+        """What makes no sense is refused when it is enqueued."""
+        self.need("concurrency_keys")
+        with pytest.raises(PayloadError):
+            store.enqueue("k", **wrong)  # type: ignore[arg-type]

@@ -1,0 +1,66 @@
+"""What a sender is told, whichever server took its request."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from automate_kernel.errors import AutomateError, ErrorCodes, PayloadError, WebhookRejectedError
+from automate_kernel.webhooks.headers import HeadersLike
+from automate_kernel.webhooks.ledger import WebhookReceipt
+
+__all__ = ["REFUSED", "HttpAnswer", "answer_webhook", "failure_answer"]
+
+logger = logging.getLogger(__name__)
+
+# The same bytes for every reason, so that nobody learns which connectors and secrets there are.
+REFUSED = {"error": "the request was refused"}
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """A status, a JSON body and headers."""
+
+    status: int
+    body: Mapping[str, Any]
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def answer_webhook(
+    receive: Callable[..., WebhookReceipt],
+    connector: str,
+    trigger: str,
+    headers: HeadersLike,
+    body: bytes,
+    **options: Any,
+) -> HttpAnswer:
+    """
+    Have a webhook received (by `Kernel.receive_webhook`), and say what its sender is told.
+
+    202 if it was accepted, 200 if it had been before, and one and the same 401 for every proof
+    that fails.
+    """
+    try:
+        receipt = receive(connector, trigger, headers, body, **options)
+    except WebhookRejectedError:
+        return HttpAnswer(401, REFUSED)
+    except Exception as error:
+        return failure_answer(error, f"webhook {connector}/{trigger}")
+    told = {"id": receipt.item_id, "duplicate": receipt.duplicate}
+    return HttpAnswer(200 if receipt.duplicate else 202, told)
+
+
+def failure_answer(error: Exception, what: str) -> HttpAnswer:
+    """What to tell of *error*: whose fault it is, and whether to come again. The rest is logged."""
+    code = error.code if isinstance(error, AutomateError) else None
+    if isinstance(error, PayloadError) or code is ErrorCodes.INVALID_ARGUMENT:
+        logger.info("%s: %s", what, error)
+        return HttpAnswer(400, {"error": str(error)})
+    if isinstance(error, AutomateError) and error.retryable:
+        logger.error("%s: %s", what, error)
+        # The sender keeps it and sends it again.
+        return HttpAnswer(503, {"error": "try again later"}, {"Retry-After": "5"})
+    logger.error("%s failed", what, exc_info=error)
+    return HttpAnswer(500, {"error": "it failed; the log says why"})

@@ -1,0 +1,341 @@
+"""Imports: seen before they are saved, whole or not at all, and never another tenant's row."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from automate_django.admin.bases.import_source import SourceError, read
+from automate_django.models import AuditEntry, StagedImport
+from backoffice.models import Category, Product, Project
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import connections
+from django.test.utils import CaptureQueriesContext
+from shopsite.routing import TestedDatabase
+
+from .conftest import World, page, url
+
+IMPORT = url("product", "import")
+
+
+def upload(client: Any, content: Any, name: str = "products.csv", **more: Any) -> str:
+    """What the first page answers to a file."""
+    raw = content if isinstance(content, bytes) else content.encode()
+    return page(client.post(IMPORT, {"file": SimpleUploadedFile(name, raw), **more}))
+
+
+def confirm(client: Any, text: str, **data: Any) -> Any:
+    """Press the button of the preview *text*."""
+    (address,) = re.findall(rf'action="({IMPORT}[^"]+)"', text)
+    return client.post(address, data or {"confirm": "Import"})
+
+
+def problems(text: str) -> list[tuple[str, ...]]:
+    """Line, column and reason of each row of the table of problems."""
+    (table,) = re.findall(r'id="import-problems".*?</table>', text, re.DOTALL)
+    return re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td></tr>", table)
+
+
+def run(client: Any, content: Any, name: str = "products.csv") -> None:
+    """Both steps."""
+    assert confirm(client, upload(client, content, name)).status_code == 302
+
+
+def product(world: World, **values: Any) -> Product:
+    defaults = {"tenant_id": world.ours.tenant.pk, "sku": "A", "name": "Old"}
+    return Product.objects.create(**{**defaults, **values})
+
+
+def test_preview_saves_nothing_and_the_confirmation_does(world_anywhere: World) -> None:
+    world = world_anywhere
+    client = world.staff("product")
+    old = product(world, sku="A", name="Old", webhook_secret="hush")
+    text = upload(client, "sku,name,price\nA,New,2.50\nB,Other,3\n")
+    assert "adds 1 rows and changes 1" in text
+    assert "<del>Old</del> New" in text
+    assert Product.objects.get() == old and Product.objects.get().name == "Old"
+    assert not AuditEntry.objects.exists()
+    assert confirm(client, text).status_code == 302
+    found = {each.sku: each for each in Product.objects.all()}
+    assert (found["A"].pk, found["A"].name, str(found["A"].price)) == (old.pk, "New", "2.50")
+    assert found["A"].webhook_secret == "hush" and found["A"].updated_at > old.updated_at
+    assert found["B"].tenant_id == world.ours.tenant.pk and found["B"].active
+    assert not StagedImport.objects.exists()
+
+
+def test_import_is_remembered_row_by_row(world: World) -> None:
+    client = world.staff("product")
+    product(world)
+    run(client, "sku,name,webhook_secret\nA,New,s3cret\nB,Other,\n")
+    summary, *rows = AuditEntry.objects.order_by("id")
+    assert summary.action == "import"
+    assert (summary.details["created"], summary.details["updated"]) == (1, 1)
+    assert {each.action for each in rows} == {"create", "update"}
+    (change,) = [each for each in rows if each.action == "update"]
+    assert change.changes["name"] == ["Old", "New"]
+    assert change.changes["webhook_secret"] == ["[hidden]", "[hidden]"]
+    assert "s3cret" not in json.dumps([each.changes for each in AuditEntry.objects.all()])
+
+
+def test_every_bad_row_is_told_and_nothing_is_saved(world: World) -> None:
+    client = world.staff("product")
+    product(world, sku="A")
+    text = upload(
+        client,
+        "sku,name,price,active,available_from,category\n"
+        "A,Fine,1,yes,,\n"
+        "B,,1,yes,,\n"
+        "C,Name,much,perhaps,,\n"
+        "D,Name,1,no,tomorrow,\n"
+        f"E,Name,1,no,,{world.theirs.category.pk}\n"
+        "F,forbidden,1,no,,\n"
+        "A,Again,1,no,,\n"
+        "G,Name,123456789.12,no,,\n"
+        "H,too few\n",
+    )
+    found = [(int(line), column) for line, column, _text in problems(text)]
+    assert found == [
+        (3, "name"), (4, "price"), (4, "active"), (5, "available_from"), (6, "category"),
+        (7, "name"), (8, "sku"), (9, "price"), (10, ""),
+    ]  # fmt: skip
+    reasons = " ".join(reason for *_where, reason in problems(text))
+    assert "This name is not sold." in reasons
+    assert "the same row as in line 2" in reasons
+    assert "2 cells, and 6 columns" in reasons
+    assert Product.objects.get().name == "Old"
+    assert "action=" not in text.split("import-problems")[1].split("enctype")[0]
+
+
+def test_anothers_row_is_neither_written_nor_told_of(world: World) -> None:
+    client = world.staff("product")
+    theirs = product(world, tenant_id=world.theirs.tenant.pk, sku="T", name="theirs")
+    by_key = problems(upload(client, f"id,sku,name\n{theirs.pk},T,stolen\n"))
+    never = problems(upload(client, "id,sku,name\n99999,T,stolen\n"))
+    assert by_key == never == [("2", "id", "there is no such row")]
+    run(client, "sku,name\nT,mine\n")
+    assert Product.objects.get(pk=theirs.pk).name == "theirs"
+    assert Product.objects.get(name="mine").tenant_id == world.ours.tenant.pk
+
+
+def test_tenant_in_the_file_is_ignored(world: World) -> None:
+    client, mine = world.staff("product"), product(world)
+    theirs = world.theirs.tenant.pk
+    text = upload(client, f"id,tenant_id,name\n{mine.pk},{theirs},New\n,{theirs},x\n")
+    assert "not imported: tenant_id" in text
+    assert ("3", "sku") in [each[:2] for each in problems(text)]
+    run(client, f"id,tenant_id,sku,name\n{mine.pk},{theirs},A,New\n,{theirs},B,More\n")
+    assert set(Product.objects.values_list("tenant_id", flat=True)) == {world.ours.tenant.pk}
+
+
+def test_superuser_gives_the_tenant_in_the_file(world: World) -> None:
+    client, theirs = world.root(), world.theirs.tenant.pk
+    run(client, f"tenant_id,sku,name\n{theirs},T,New\n")
+    assert Product.objects.get().tenant_id == theirs
+
+
+def test_second_step_trusts_nobody(world: World) -> None:
+    """A preview belongs to who made it, for an hour, once."""
+    client, colleague = world.staff("product"), world.staff("product")
+    text = upload(client, "sku,name\nA,New\n")
+    assert confirm(colleague, text).status_code == 302
+    assert not Product.objects.exists() and StagedImport.objects.exists()
+    confirm(client, text, confirm="Import", file="sku,name\nZ,Forged\n")
+    confirm(client, text)
+    assert [each.sku for each in Product.objects.all()] == ["A"]
+
+
+def test_old_upload_is_forgotten(world: World) -> None:
+    from datetime import timedelta
+
+    client = world.staff("product")
+    text = upload(client, "sku,name\nA,New\n")
+    staged = StagedImport.objects.get()
+    StagedImport.objects.update(created_at=staged.created_at - timedelta(hours=2))
+    confirm(client, text)
+    assert not Product.objects.exists()
+
+
+def test_cancel_forgets_the_upload(world: World) -> None:
+    client = world.staff("product")
+    confirm(client, upload(client, "sku,name\nA,New\n"), cancel="Cancel")
+    assert not StagedImport.objects.exists() and not Product.objects.exists()
+
+
+def test_what_changed_since_the_preview_is_checked_again(world: World) -> None:
+    client = world.staff("product")
+    mine = product(world)
+    text = upload(client, f"id,name\n{mine.pk},New\n")
+    Product.objects.filter(pk=mine.pk).update(tenant_id=world.theirs.tenant.pk)
+    answer = page(confirm(client, text))
+    assert problems(answer) == [("2", "id", "there is no such row")]
+    assert Product.objects.get(pk=mine.pk).name == "Old"
+
+
+@pytest.mark.parametrize(
+    ("permissions", "line"),
+    [(["view_product", "add_product"], "2"), (["view_product", "change_product"], "3")],
+)
+def test_each_row_needs_the_permission(world: World, permissions: list[str], line: str) -> None:
+    """Who may only add changes nothing, and who may only change adds nothing."""
+    product(world, sku="A")
+    client = world.client(world.user(*permissions, tenant=world.ours.tenant))
+    text = upload(client, "sku,name\nA,New\nB,Other\n") if len(line) else ""
+    assert [each[0] for each in problems(text)] == [line]
+
+
+def test_viewers_do_not_import(world: World) -> None:
+    client = world.client(world.user("view_product", tenant=world.ours.tenant))
+    assert client.get(IMPORT).status_code == 403
+    assert "/import/" not in page(client.get(url("product")))
+    assert "/import/" in page(world.staff("product").get(url("product")))
+    staged = url("product", "import", "00000000-0000-0000-0000-000000000000")
+    assert client.post(staged).status_code == 403
+
+
+def test_export_can_be_imported_again(world: World) -> None:
+    client = world.staff("product")
+    product(world, sku="A", name="=cmd|' /C calc'!A0", category=world.ours.category)
+    product(world, sku="B", name="Bäcker; \"x\"", price="-0.50")
+    chosen = {"action": "export_as_csv", "_selected_action": [1], "select_across": 1, "index": 0}
+    content = b"".join(client.post(url("product"), chosen))
+    assert "The file changes nothing." in upload(client, content)
+    run(client, content.replace("Bäcker".encode(), "Konditor".encode()))
+    assert Product.objects.get(sku="B").name == "Konditor; \"x\""
+
+
+def test_json_is_imported_too(world: World) -> None:
+    client = world.staff("product")
+    rows = [{"sku": "A", "name": "New", "price": 2.5, "active": False, "category": None}]
+    run(client, json.dumps(rows), "products.json")
+    found = Product.objects.get()
+    assert (str(found.price), found.active) == ("2.50", False)
+
+
+def test_relations_are_found_by_their_own_names(world: World) -> None:
+    Category.objects.filter(pk=world.ours.category.pk).update(slug="ours")
+    Category.objects.filter(pk=world.theirs.category.pk).update(slug="theirs")
+    client = world.staff("product")
+    run(client, "sku,name,category__slug\nA,New,ours\n")
+    assert Product.objects.get().category == world.ours.category
+    text = upload(client, "sku,name,category__slug\nB,New,theirs\n")
+    assert problems(text) == [("2", "category__slug", "there is no such row to choose")]
+
+
+def test_unique_values_are_checked_over_all_rows(world: World) -> None:
+    """Also where the key is not what is unique: told at the row, not by a crash."""
+    client = world.staff("product")
+    one, two = product(world, sku="A"), product(world, sku="B")
+    text = upload(client, f"id,sku\n{one.pk},B\n{two.pk},B\n")
+    assert problems(text) == [("2", "tenant_id, sku", "another row has this value already")]
+    text = upload(client, f"id,sku\n{one.pk},C\n{two.pk},C\n")
+    assert problems(text) == [("3", "tenant_id, sku", "the same value as in line 2")]
+
+
+def test_rows_that_the_database_refuses_are_told(world: World) -> None:
+    """What only the database knows (a trigger, a condition) is found before the confirmation."""
+    client = world.staff("product")
+    with connections[TestedDatabase.alias].cursor() as cursor:
+        cursor.execute(
+            "CREATE TRIGGER no_evil BEFORE INSERT ON backoffice_product WHEN NEW.name = 'evil' "
+            "BEGIN SELECT RAISE(ABORT, 'no'); END"
+        )
+    try:
+        rows = "".join(f"S{n},{'evil' if n == 5 else 'good'}\n" for n in range(9))
+        text = upload(client, f"sku,name\n{rows}")
+    finally:
+        with connections[TestedDatabase.alias].cursor() as cursor:
+            cursor.execute("DROP TRIGGER no_evil")
+    assert [each[0] for each in problems(text)] == ["7"]
+    assert not Product.objects.exists()
+
+
+def test_read_only_of_a_single_row_counts(world: World) -> None:
+    """As in the specification's sample: a locked row's fields are read-only."""
+    from backoffice.admin import ProjectAdmin, site
+    from automate_django.admin import ImportExportBaseAdmin
+    from automate_django.admin.bases.import_plan import make_plan
+    from django.test import RequestFactory
+
+    class Importing(ImportExportBaseAdmin, ProjectAdmin):
+        pass
+
+    Project.objects.filter(pk=world.ours.project.pk).update(is_locked=True)
+    request = RequestFactory().get("/")
+    request.user = world.user("change_project", "view_project", tenant=world.ours.tenant)
+    made = Importing(Project, site)
+    for column, count in (("status", 1), ("name", 0)):
+        value = "closed" if column == "status" else "x"
+        content = f"id,{column}\n{world.ours.project.pk},{value}\n".encode()
+        plan = make_plan(made, request, read(content, "csv", max_rows=10))
+        assert len(plan.problems) == count
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (b"\xef\xbb\xbfsku,name\nA,B\xc3\xa4cker\n", "mark of Excel"),
+        ("sku;name\nA;Bäcker\n".encode(), "semicolons"),
+        ("sku\tname\r\nA\tBäcker\r\n".encode(), "tabs"),
+        ("sku,name\nA,Bäcker\n".encode("utf-16"), "UTF-16"),
+        ("sku;name\nA;Bäcker\n".encode("cp1252"), "Windows"),
+        (b'sku,name\n\n"A","B\xc3\xa4cker"\n,\n', "quotes and empty lines"),
+    ],
+)
+def test_files_as_they_come_are_read(content: bytes, name: str) -> None:
+    source = read(content, "csv", max_rows=10, known=["sku", "name"])
+    assert [row for _line, row in source.rows] == [{"sku": "A", "name": "Bäcker"}]
+    assert bool(source.notes) == (name == "Windows")
+
+
+@pytest.mark.parametrize(
+    ("content", "format"),
+    [
+        (b"", "csv"),
+        (b"a,a\n1,2\n", "csv"),
+        (b"a\n1\n2\n3\n4\n", "csv"),
+        (b"a\n\0\n", "csv"),
+        (b'a\n"' + b"x" * 200_000, "csv"),
+        (b"{}", "json"),
+        (b"[1", "json"),
+        (b"[{}, {}, {}, {}]", "json"),
+        (b'[{"a": NaN}]', "json"),
+        (b"[" * 100_000, "json"),
+        (b"\xff\xfe\x00\xd8", "csv"),
+    ],
+)
+def test_files_that_cannot_be_read_are_refused(content: bytes, format: str) -> None:
+    with pytest.raises(SourceError):
+        read(content, format, max_rows=3)
+
+
+def test_bounds_and_unknown_columns_are_told_at_the_form(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from backoffice.admin import ProductAdmin
+
+    client = world.staff("product")
+    assert "There is no field: colour" in upload(client, "sku,colour\nA,red\n")
+    assert "key's column is missing: sku" in upload(client, "name\nA\n")
+    monkeypatch.setattr(ProductAdmin, "import_max_rows", 2)
+    assert "more than 2 rows" in upload(client, "sku,name\n" + "A,B\n" * 3)
+    monkeypatch.setattr(ProductAdmin, "import_max_bytes", 10)
+    assert "larger than 10 bytes" in upload(client, "sku,name\nA,New\n")
+    assert not StagedImport.objects.exists()
+
+
+def test_statements_do_not_grow_with_the_rows(world: World) -> None:
+    """Thousands of rows take few statements: this is what keeps a large import short."""
+    client = world.staff("product")
+
+    def statements(count: int, name: str) -> int:
+        rows = "".join(f"S{n},{name},{world.ours.category.pk}\n" for n in range(count))
+        text = upload(client, f"sku,name,category\n{rows}")
+        with CaptureQueriesContext(connections[TestedDatabase.alias]) as queries:
+            assert confirm(client, text).status_code == 302
+        assert Product.objects.filter(name=name).count() == count
+        return len(queries)
+
+    few = statements(10, "few")
+    assert statements(400, "many") <= few + 30

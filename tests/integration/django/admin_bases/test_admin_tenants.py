@@ -1,0 +1,385 @@
+"""Attacks on the wall between tenants, through the real admin. Each test names what would be lost."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from backoffice.models import Account, Category, Project, Task
+from django.contrib.auth.models import User
+from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import ImproperlyConfigured
+
+from .conftest import World, errors, form_of, page, url
+
+EVERYTHING = ["project", "category", "label", "task", "account", "tenant"]
+
+
+def names_of_others(text: str) -> list[str]:
+    """Whatever of the other tenant is in *text*."""
+    return [line.strip() for line in text.splitlines() if "their" in line]
+
+
+def change(world: World, client: Any, data: dict[str, Any] | None = None, **more: Any) -> Any:
+    """Post our project's page with *more* in it."""
+    address = url("project", world.ours.project.pk, "change")
+    sent = form_of(page(client.get(address))) if data is None else data
+    return client.post(address, {**sent, **more})
+
+
+# -- reading -------------------------------------------------------------------------------------
+
+
+def test_list_shows_own_rows_only(world_anywhere: World) -> None:
+    text = page(world_anywhere.staff(*EVERYTHING).get(url("project")))
+    assert "our project" in text
+    assert not names_of_others(text)
+
+
+@pytest.mark.parametrize("view", ["change", "history", "delete"])
+def test_pages_of_others_rows_are_not_there(world: World, view: str) -> None:
+    client = world.staff(*EVERYTHING)
+    theirs, ours = world.theirs.project, world.ours.project
+    assert page(client.get(url("project", ours.pk, view)))
+    response = client.get(url("project", theirs.pk, view), follow=True)
+    assert "their" not in page(response)
+    assert response.redirect_chain
+
+
+def test_saving_or_deleting_anothers_row_does_nothing(world: World) -> None:
+    client = world.staff(*EVERYTHING)
+    theirs = world.theirs.project
+    data = form_of(page(client.get(url("project", world.ours.project.pk, "change"))))
+    client.post(url("project", theirs.pk, "change"), {**data, "name": "taken"})
+    client.post(url("project", theirs.pk, "delete"), {"post": "yes"})
+    assert Project.objects.get(pk=theirs.pk).name == "their project"
+
+
+def test_staff_without_a_tenant_see_and_add_nothing(world: World) -> None:
+    client = world.client(world.user("view_project", "add_project", "change_project"))
+    text = page(client.get(url("project")))
+    assert "0 projects" in text
+    assert "our project" not in text and not names_of_others(text)
+    assert client.get(url("project", "add")).status_code == 403
+    assert client.get(url("project", world.ours.project.pk, "change")).status_code == 302
+
+
+def test_superusers_see_all_tenants_in_a_column(world: World) -> None:
+    text = page(world.root().get(url("project")))
+    assert "our project" in text and "their project" in text
+    assert "their tenant" in text and "column-tenant" in text
+
+
+def test_names_of_others_are_not_in_selects_inlines_and_labels(world: World) -> None:
+    world.user(tenant=world.theirs.tenant)
+    User.objects.filter(employment__tenant=world.theirs.tenant).update(username="their user")
+    client = world.staff(*EVERYTHING)
+    for address in (url("project", "add"), url("project", world.ours.project.pk, "change")):
+        text = page(client.get(address))
+        assert "our category" in text and "our label" in text
+        assert not names_of_others(text)
+
+
+def test_names_of_others_are_not_in_the_sidebar(world: World) -> None:
+    User.objects.create(username="their owner")
+    Project.objects.filter(pk=world.theirs.project.pk).update(
+        owner=User.objects.get(username="their owner")
+    )
+    text = page(world.staff(*EVERYTHING).get(url("project")))
+    assert "By category" in text and "our category" in text
+    assert not names_of_others(text)
+
+
+def test_autocomplete_finds_own_rows_only(world: World) -> None:
+    query = {"app_label": "backoffice", "model_name": "task", "field_name": "category", "term": ""}
+    answer = world.staff(*EVERYTHING).get("/backoffice/autocomplete/", query)
+    assert [each["text"] for each in json.loads(answer.content)["results"]] == ["our category"]
+
+
+def test_raw_id_box_does_not_name_anothers_row(world: World) -> None:
+    client, theirs = world.staff(*EVERYTHING), world.theirs.project
+    text = page(change(world, client, parent=str(theirs.pk)))
+    assert errors(text) and not names_of_others(text)
+    assert "their" not in page(client.get(url("project", "add"), {"parent": theirs.pk}))
+
+
+def test_delete_page_does_not_name_others_rows_nor_delete_them(world: World) -> None:
+    ours, theirs = world.ours.project, world.theirs.project
+    Project.objects.filter(pk=theirs.pk).update(parent=ours)
+    client = world.staff(*EVERYTHING)
+    text = page(client.get(url("project", ours.pk, "delete")))
+    assert "Cannot delete" in text
+    assert not names_of_others(text.replace("rows of other tenants", ""))
+    assert client.post(url("project", ours.pk, "delete"), {"post": "yes"}).status_code == 403
+    selected = {"action": "delete_selected", "_selected_action": [ours.pk], "post": "yes"}
+    assert client.post(url("project"), selected).status_code == 403
+    assert Project.objects.count() == 2
+
+
+def test_deleting_own_rows_works(world: World) -> None:
+    client = world.staff(*EVERYTHING)
+    text = page(client.get(url("project", world.ours.project.pk, "delete")))
+    assert "our task" in text
+    client.post(url("project", world.ours.project.pk, "delete"), {"post": "yes"})
+    assert list(Project.objects.all()) == [world.theirs.project]
+
+
+def test_view_on_site_leads_to_own_rows_only(world: World) -> None:
+    client = world.staff(*EVERYTHING)
+    for model, side in (("project", "ours"), ("project", "theirs"), ("task", "theirs")):
+        obj = getattr(getattr(world, side), model)
+        kind = ContentType.objects.get_for_model(obj)
+        response = client.get(f"/backoffice/r/{kind.pk}/{obj.pk}/")
+        assert response.status_code == (302 if side == "ours" else 404)
+    assert page(world.client(world.user(tenant=world.ours.tenant)).get(
+        f"/backoffice/r/{ContentType.objects.get_for_model(Project).pk}/{world.ours.project.pk}/"
+    ), 404)
+
+
+# -- asking in the address -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "api_key__startswith=key-of-o",  # a secret of an own row
+        "margin__gt=1",  # a field that the form hides
+        "tenant__name__startswith=o",
+        "parent__api_key__startswith=k",
+        "category__tenant__name__contains=t",
+        "owner__password__startswith=p",
+        "project__api_key__startswith=k",  # the reverse relation
+    ],
+)
+def test_hidden_values_cannot_be_asked_for_letter_by_letter(world: World, query: str) -> None:
+    client = world.staff(*EVERYTHING)
+    assert client.get(f"{url('project')}?{query}").status_code == 400
+
+
+def test_lookups_of_shown_fields_work(world: World) -> None:
+    client = world.staff(*EVERYTHING)
+    category = world.ours.category.pk
+    for query in (f"category__id__exact={category}", "name__startswith=our", "status=open"):
+        assert "our project" in page(client.get(f"{url('project')}?{query}"))
+    theirs = f"category__id__exact={world.theirs.category.pk}"
+    assert "0 projects" in page(client.get(f"{url('project')}?{theirs}"))
+
+
+def test_rows_are_not_addressed_by_a_secret(world: World) -> None:
+    client = world.staff(*EVERYTHING)
+    assert client.get(f"{url('project')}?_to_field=api_key").status_code == 400
+    address = url("project", "key-of-our", "change")
+    assert client.get(f"{address}?_to_field=api_key").status_code == 400
+
+
+def test_secret_is_not_searched_even_if_listed(world: World) -> None:
+    assert "0 projects" in page(world.staff(*EVERYTHING).get(url("project"), {"q": "key-of-our"}))
+
+
+# -- writing ---------------------------------------------------------------------------------------
+
+
+def test_new_rows_belong_to_the_users_tenant_whatever_is_posted(world_anywhere: World) -> None:
+    world = world_anywhere
+    client = world.staff(*EVERYTHING)
+    data = form_of(page(client.get(url("project", "add"))))
+    theirs = world.theirs.tenant.pk
+    response = client.post(
+        url("project", "add"), {**data, "name": "new", "tenant": theirs, "tenant_id": theirs}
+    )
+    assert response.status_code == 302, errors(page(response))
+    assert Project.objects.get(name="new").tenant == world.ours.tenant
+
+
+def test_no_row_moves_to_another_tenant(world: World) -> None:
+    client, theirs = world.staff(*EVERYTHING), world.theirs.tenant.pk
+    assert change(world, client, tenant=theirs, tenant_id=theirs, name="x").status_code == 302
+    project = Project.objects.get(pk=world.ours.project.pk)
+    assert (project.name, project.tenant) == ("x", world.ours.tenant)
+
+
+@pytest.mark.parametrize(
+    ("name", "of"),
+    [("category", "category"), ("parent", "project"), ("labels", "label"), ("owner", "user")],
+)
+def test_others_rows_cannot_be_chosen(world: World, name: str, of: str) -> None:
+    stranger = world.user(tenant=world.theirs.tenant)
+    chosen = stranger if of == "user" else getattr(world.theirs, of)
+    client = world.staff(*EVERYTHING)
+    text = page(change(world, client, **{name: chosen.pk}))
+    assert any("valid choice" in each for each in errors(text))
+    project = Project.objects.get(pk=world.ours.project.pk)
+    assert project.category == world.ours.category
+    assert project.parent is None and project.owner is None
+    assert list(project.labels.all()) == [world.ours.label]
+
+
+def test_others_rows_cannot_be_chosen_in_autocomplete_fields(world: World) -> None:
+    client, task = world.staff(*EVERYTHING), world.ours.task
+    sent = {"project": world.ours.project.pk, "title": "x", "category": world.theirs.category.pk}
+    text = page(client.post(url("task", task.pk, "change"), sent))
+    assert errors(text) and not names_of_others(text)
+    sent = {"project": world.theirs.project.pk, "title": "x", "category": ""}
+    assert errors(page(client.post(url("task", "add"), sent)))
+    assert Task.objects.count() == 2
+
+
+def test_rows_reached_by_another_row_are_scoped_too(world: World) -> None:
+    client = world.staff(*EVERYTHING)
+    text = page(client.get(url("task")))
+    assert "our task" in text and not names_of_others(text)
+    sent = {"project": world.ours.project.pk, "title": "another", "category": ""}
+    assert client.post(url("task", "add"), sent).status_code == 302
+    assert Task.objects.get(title="another").project == world.ours.project
+
+
+def test_inline_does_not_take_ids_of_others_rows(world: World) -> None:
+    client = world.staff(*EVERYTHING)
+    stolen = {"task_set-0-id": world.theirs.task.pk, "task_set-0-title": "stolen"}
+    response = change(world, client, **stolen)
+    assert response.status_code == 200
+    assert Task.objects.get(pk=world.theirs.task.pk).title == "their task"
+    gone = {**stolen, "task_set-0-DELETE": "on"}
+    change(world, client, **gone)
+    assert Task.objects.filter(pk=world.theirs.task.pk).exists()
+
+
+def test_inline_does_not_choose_others_rows(world: World) -> None:
+    client = world.staff(*EVERYTHING)
+    text = page(change(world, client, **{"task_set-0-category": world.theirs.category.pk}))
+    assert errors(text) and not names_of_others(text)
+
+
+def test_list_editable_takes_own_rows_only(world: World) -> None:
+    client = world.staff(*EVERYTHING)
+    data = form_of(page(client.get(url("project"))))
+    theirs = {"form-0-id": world.theirs.project.pk, "form-0-status": "closed", "_save": "Save"}
+    client.post(url("project"), {**data, **theirs})
+    assert not Project.objects.filter(status="closed").exists()
+    assert Project.objects.count() == 2
+    chosen = {"form-0-category": world.theirs.category.pk, "_save": "Save"}
+    text = page(client.post(url("project"), {**data, **chosen}))
+    assert errors(text) and not names_of_others(text)
+    own = {"form-0-status": "closed", "_save": "Save"}
+    assert client.post(url("project"), {**data, **own}).status_code == 302
+    assert Project.objects.get(status="closed") == world.ours.project
+
+
+def test_adding_with_anothers_key_does_not_overwrite_its_row(world: World) -> None:
+    Account.objects.create(code="A-1", tenant=world.theirs.tenant, title="theirs")
+    client = world.staff(*EVERYTHING)
+    text = page(client.post(url("account", "add"), {"code": "A-1", "title": "ours"}))
+    assert errors(text)
+    assert Account.objects.get(code="A-1").tenant == world.theirs.tenant
+
+
+def test_unique_per_tenant_is_an_error_at_the_form(world: World) -> None:
+    Project.objects.create(tenant=world.ours.tenant, name="taken")
+    text = page(change(world, world.staff(*EVERYTHING), name="taken"))
+    assert any("already exists" in each for each in errors(text))
+    # And nobody is told what others' projects are called.
+    assert change(world, world.staff(*EVERYTHING), name="their project").status_code == 302
+
+
+def test_bulk_action_on_ids_of_others_does_nothing(world: World) -> None:
+    client = world.staff(*EVERYTHING)
+    keys = [world.ours.project.pk, world.theirs.project.pk]
+    client.post(url("project"), {"action": "bulk_disable", "_selected_action": keys, "index": 0})
+    assert Project.objects.get(is_active=False) == world.ours.project
+    everything = {"action": "bulk_disable", "_selected_action": keys[:1], "select_across": 1}
+    client.post(url("project"), {**everything, "index": 0})
+    assert Project.objects.get(is_active=True) == world.theirs.project
+
+
+def test_tenants_themselves_are_scoped(world: World) -> None:
+    text = page(world.staff(*EVERYTHING).get(url("tenant")))
+    assert "our tenant" in text and not names_of_others(text)
+
+
+def test_own_form_class_is_narrowed(world: World) -> None:
+    """A form that declares its fields and reads all rows doesn't open the wall again."""
+    from backoffice.admin import Scoped, site
+    from django import forms
+    from django.test import RequestFactory
+
+    class Form(forms.ModelForm):
+        category = forms.ModelChoiceField(Category.objects.all(), required=False)
+
+        class Meta:
+            model = Task
+            fields = ["title"]
+
+    class OwnAdmin(Scoped):
+        form = Form
+        tenant_field = "project__tenant"
+
+    request = RequestFactory().get("/")
+    request.user = world.user("add_task", tenant=world.ours.tenant)
+    form = OwnAdmin(Task, site).get_form(request)()
+    assert list(form.fields["category"].queryset) == [world.ours.category]
+
+
+def test_hosts_own_queryset_narrows_further(world: World) -> None:
+    """The specification's override of ``get_queryset`` works on top of the tenant's rows."""
+    from backoffice.admin import Scoped, site
+    from django.test import RequestFactory
+
+    class OwnAdmin(Scoped):
+        def get_queryset(self, request):
+            qs = super().get_queryset(request)
+            if not request.user.is_superuser:
+                qs = qs.filter(owner=request.user)
+            return qs
+
+    request = RequestFactory().get("/")
+    request.user = world.user(tenant=world.ours.tenant)
+    mine = Project.objects.create(tenant=world.ours.tenant, owner=request.user, name="mine")
+    Project.objects.create(tenant=world.theirs.tenant, owner=request.user, name="foreign")
+    assert list(OwnAdmin(Project, site).get_queryset(request)) == [mine]
+
+
+def test_tenant_field_that_is_not_there_is_told(world: World) -> None:
+    from backoffice.admin import Scoped, site
+
+    class Wrong(Scoped):
+        tenant_field = "organisation_id"
+
+    assert [each.id for each in Wrong(Project, site).check()] == ["automate.E101"]
+
+
+# -- whose request ---------------------------------------------------------------------------------
+
+
+class Holder:
+    """Something with attributes."""
+
+    def __init__(self, **values: Any) -> None:
+        self.__dict__.update(values)
+
+
+@pytest.mark.parametrize(
+    ("user", "request_", "found"),
+    [
+        ({"tenant_id": 1}, {}, 1),
+        ({}, {"tenant_id": 2}, 2),
+        ({"tenant": 3}, {}, 3),
+        ({"tenant_id": 1}, {"tenant_id": "1"}, 1),
+        ({"tenant_id": 1}, {"tenant_id": 2}, None),
+        ({"tenant_id": None}, {"tenant_id": ""}, None),
+        ({"tenant_id": 0}, {}, 0),
+    ],
+)
+def test_whose_request_it_is(user: Any, request_: Any, found: Any, sqlite: str) -> None:
+    """A header that says another tenant than the user's makes it nobody's request."""
+    from automate_django.tenants import tenant_for_request
+
+    assert tenant_for_request(Holder(user=Holder(**user), **request_)) == found
+
+
+def test_one_function_may_say_whose_request_it_is(sqlite: str) -> None:
+    from automate_django.tenants import tenant_for_request
+    from django.test import override_settings
+
+    with override_settings(AUTOMATE_ADMIN={"TENANT": lambda request: request.path}):
+        assert tenant_for_request(Holder(user=Holder(tenant_id=1), path="/x")) == "/x"

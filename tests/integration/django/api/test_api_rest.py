@@ -1,0 +1,431 @@
+"""The REST API of the automation: what it does, for whom, and what it hides."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pytest
+from automate_django import emit, get_kernel
+from automate_django.models import OutboxItem, WorkflowExecution
+from django.contrib.auth.models import Permission, User
+from django.test import override_settings
+from rest_framework.test import APIClient
+
+API = "/api/automate"
+LINES = [{"price": 20, "quantity": 3}]
+
+
+@pytest.fixture
+def acme(empty: None, token: Any) -> Any:
+    """A service of the tenant acme that may do everything."""
+    return token("*", tenant_id="acme")
+
+
+@pytest.fixture
+def operator(empty: None, token: Any) -> Any:
+    """A service that sees all tenants."""
+    return token("*", all_tenants=True)
+
+
+def user_client(*permissions: str, tenant: str | None = None, **options: Any) -> APIClient:
+    """A logged-in user with permissions; *tenant* is what the project says of it."""
+    user = User.objects.create(username=tenant or f"u{uuid.uuid4().hex[:6]}", **options)
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    client = APIClient(raise_request_exception=False)
+    client.force_login(user)
+    return client
+
+
+def tenant_by_name(request: Any) -> str | None:
+    """The tenant of a test's user: its name, if it has one."""
+    name = request.user.get_username()
+    return None if name.startswith("u") else name
+
+
+BY_NAME = override_settings(AUTOMATE_API={"TENANT": tenant_by_name})
+
+
+def ran(tenant: str = "acme", **payload: Any) -> str:
+    """The id of an execution that has run."""
+    emit(
+        "order.created",
+        {"lines": LINES, "channel_id": "C1", **payload},
+        tenant_id=tenant,
+    )
+    get_kernel().run_until_idle()
+    found = WorkflowExecution.objects.filter(tenant_id=tenant).order_by("-created_at").first()
+    assert found is not None
+    return str(found.pk)
+
+
+def failed_item(tenant: str = "acme", kind: str = "mail") -> str:
+    """An item that was given up."""
+    outbox = get_kernel().outbox
+    item_id = outbox.enqueue(
+        kind, {"to": "a@example.com", "password": "hunter2"}, tenant_id=tenant, priority=9
+    )
+    # A claim may leave some to other workers, and find them at the next.
+    claimed = outbox.claim_batch("w", 10, kinds=[kind]) or outbox.claim_batch("w", kinds=[kind])
+    assert [item.id for item in claimed] == [item_id]
+    outbox.mark_failed(item_id, "w", "PERMANENT", "smtp said no")
+    return item_id
+
+
+# -- workflows ------------------------------------------------------------------------------------
+
+
+def test_workflows_are_listed_and_read(acme: APIClient) -> None:
+    """With their definitions."""
+    (found,) = acme.get(f"{API}/workflows").json()
+    assert (found["name"], found["problem"]) == ("order-notify", None)
+    whole = acme.get(f"{API}/workflows/order-notify").json()
+    assert [step["id"] for step in whole["definition"]["steps"]] == ["calculate", "notify"]
+    assert acme.get(f"{API}/workflows/none").status_code == 404
+
+
+def test_starting_a_workflow(acme: APIClient) -> None:
+    """202, where to look, and the execution is the tenant's."""
+    given = {"payload": {"lines": LINES, "channel_id": "C1"}}
+    response = acme.post(f"{API}/workflows/order-notify/start", given, format="json")
+    assert response.status_code == 202
+    assert response["Location"] == f"{API}/executions/{response.json()['id']}"
+    get_kernel().run_until_idle()
+    execution = acme.get(response["Location"]).json()
+    assert (execution["status"], execution["tenant_id"]) == ("COMPLETED", "acme")
+    assert acme.post(f"{API}/workflows/none/start", {}, format="json").status_code == 404
+
+
+# -- executions -----------------------------------------------------------------------------------
+
+
+def test_an_execution_with_its_steps(acme: APIClient) -> None:
+    """Input as the workflow has it, output as it came; a secret's name but never its value."""
+    body = acme.get(f"{API}/executions/{ran(card={'api_key': 'sk-1'})}").json()
+    assert (body["workflow"], body["event"]) == ("order-notify", "order.created")
+    assert body["payload"]["card"] == {"api_key": "[hidden]"}
+    calculate, notify = body["steps"]
+    assert calculate["output"] == {"total": 60}
+    assert (notify["action"], notify["status"]) == ("chat.post_message", "COMPLETED")
+    assert "{{" in notify["input"]["text"]
+    assert "tok-51d0" not in str(body)
+
+
+def test_executions_are_filtered(acme: APIClient) -> None:
+    """By status, workflow and time; a misspelt filter is an error, not everything."""
+    execution_id = ran()
+
+    def found(query: str) -> list[str]:
+        response = acme.get(f"{API}/executions?{query}")
+        return [row["id"] for row in response.json()["results"]]
+
+    assert found("status=COMPLETED&workflow=order-notify") == [execution_id]
+    assert found("status=FAILED") == []
+    assert found("created_after=2999-01-01T00:00:00Z") == []
+    for wrong in ("status=GONE", "stauts=FAILED", "created_after=x"):
+        response = acme.get(f"{API}/executions?{wrong}")
+        assert response.status_code == 400
+        assert response.json()["errors"][0]["parameter"] == wrong.partition("=")[0]
+
+
+def test_cancel_resume_and_retry(acme: APIClient) -> None:
+    """What can't be done is a 409 that says why."""
+    execution_id = ran()
+    path = f"{API}/executions/{execution_id}"
+    for what, why in (("cancel", "It has ended already."), ("resume", "It has not failed.")):
+        response = acme.post(f"{path}/{what}", {}, format="json")
+        assert (response.status_code, response.json()["detail"]) == (409, why)
+    again = acme.post(f"{path}/retry", {}, format="json")
+    assert again.status_code == 202
+    assert again.json()["id"] != execution_id
+    started = again["Location"]
+    assert acme.post(f"{started}/cancel", {}, format="json").json()["status"] == "CANCELLED"
+    WorkflowExecution.objects.filter(pk=execution_id).update(status="FAILED")
+    assert acme.post(f"{path}/resume", {}, format="json").json()["status"] == "PENDING"
+    get_kernel().run_until_idle()
+    response = acme.post(f"{path}/resume", {"step": "notify"}, format="json")
+    assert response.json()["status"] == "PENDING"
+    get_kernel().run_until_idle()
+    unknown = acme.post(f"{path}/resume", {"step": "none"}, format="json")
+    assert unknown.status_code == 400
+
+
+# -- events ---------------------------------------------------------------------------------------
+
+
+def test_an_event(acme: APIClient) -> None:
+    """It is the tenant's, whatever else it says."""
+    given = {"name": "order.created", "payload": {"lines": LINES, "channel_id": "C"}, "source": "x"}
+    response = acme.post(f"{API}/events", given, format="json")
+    assert response.status_code == 202
+    item = OutboxItem.objects.get(pk=response.json()["id"])
+    assert (item.tenant_id, item.payload["source"]) == ("acme", "x")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "pointer"),
+    [
+        ({"payload": {}}, "#/name"),
+        ({"name": ""}, "#/name"),
+        ({"name": "x", "delay": -1}, "#/delay"),
+        ({"name": "x", "dealy": 1}, "#/dealy"),
+        ([], "#"),
+    ],
+)
+def test_an_event_that_is_none(acme: APIClient, wrong: Any, pointer: str) -> None:
+    """400, with where."""
+    response = acme.post(f"{API}/events", wrong, format="json")
+    assert response.status_code == 400
+    assert response.json()["errors"][0]["pointer"] == pointer
+    assert not OutboxItem.objects.exists()
+
+
+def test_what_cant_be_stored(acme: APIClient) -> None:
+    """NUL, NaN, too deep, too long: refused with a reason, never a crash."""
+    for body in (
+        b'{"name": "x", "payload": "a\\u0000"}',
+        b'{"name": "x", "payload": NaN}',
+        b'{"name": "x", "payload": ' + b"[" * 500 + b"]" * 500 + b"}",
+        b'{"name": "x", "payload": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"name": "x", "payload": "' + b"a" * 1_100_000 + b'"}',
+    ):
+        response = acme.post(f"{API}/events", body, content_type="application/json")
+        assert response.status_code == 400, (body[:40], response.content[:200])
+    with override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=100):
+        given = {"name": "x", "payload": "a" * 200}
+        assert acme.post(f"{API}/events", given, format="json").status_code == 413
+
+
+def test_events_are_idempotent(acme: APIClient) -> None:
+    """By header, and by the event's own key."""
+    given = {"name": "order.created", "payload": {}, "idempotency_key": "o-1"}
+    answers = [
+        acme.post(f"{API}/events", given, format="json", HTTP_IDEMPOTENCY_KEY=key)
+        for key in ("a", "a", "b")
+    ]
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert OutboxItem.objects.count() == 1
+
+
+# -- the outbox -----------------------------------------------------------------------------------
+
+
+def test_items_are_listed_without_what_they_carry(acme: APIClient) -> None:
+    """No payload, no headers, no token of a lease."""
+    item_id = failed_item()
+    (row,) = acme.get(f"{API}/outbox?status=FAILED&kind=mail&error_code=PERMANENT").json()[
+        "results"
+    ]
+    assert (row["id"], row["error"]) == (item_id, "smtp said no")
+    assert not {"payload", "headers", "lease_token"} & set(row)
+
+
+def test_an_items_payload_hides_secrets(acme: APIClient) -> None:
+    """What stands under a secret's name is not shown."""
+    body = acme.get(f"{API}/outbox/{failed_item()}").json()
+    assert body["payload"] == {"to": "a@example.com", "password": "[hidden]"}
+    assert "lease_token" not in body
+
+
+def test_steering_one_item(acme: APIClient) -> None:
+    """Requeue, reschedule, cancel, discard; each a 409 where it can't be."""
+    item_id = failed_item()
+    path = f"{API}/outbox/{item_id}"
+
+    def do(what: str, given: Any = None) -> Any:
+        return acme.post(f"{path}/{what}", given or {}, format="json")
+
+    assert do("cancel").status_code == 409
+    assert do("requeue").json()["status"] == "PENDING"
+    assert do("requeue").status_code == 409
+    later = do("reschedule", {"run_at": "2999-01-01T00:00:00Z"}).json()
+    assert later["next_attempt_at"].startswith("2999-01-01")
+    assert do("reschedule", {"run_at": "2999-01-01T00:00:00Z", "delay": 1}).status_code == 400
+    assert do("discard").status_code == 409
+    assert do("cancel").json()["status"] == "CANCELLED"
+    assert do("discard").status_code == 204
+    assert acme.get(path).status_code == 404
+
+
+def test_steering_many(acme: APIClient) -> None:
+    """By filter and by ids; without either it is an error."""
+    ids = [failed_item() for _ in range(3)] + [failed_item(kind="sms")]
+
+    def bulk(**given: Any) -> Any:
+        return acme.post(f"{API}/outbox/bulk", given, format="json")
+
+    assert bulk(action="requeue", kind="mail", limit=2).json() == {"changed": 2}
+    assert bulk(action="discard", ids=[ids[3], str(uuid.uuid4())]).json() == {"changed": 1}
+    assert bulk(action="cancel", kind="mail").json() == {"changed": 2}
+    assert bulk(action="cancel", ids=ids, kind="mail").status_code == 400
+    assert bulk(action="explode").status_code == 400
+
+
+def test_stats(acme: APIClient, operator: APIClient) -> None:
+    """A tenant counts its own items, an operator all."""
+    failed_item()
+    failed_item("rival")
+    get_kernel().outbox.enqueue("mail", {}, tenant_id="acme")
+    mine = acme.get(f"{API}/outbox/stats").json()
+    assert mine["counts"] == {"mail": {"FAILED": 1, "PENDING": 1}}
+    assert mine["oldest_due_seconds"] >= 0
+    assert operator.get(f"{API}/outbox/stats").json()["counts"]["mail"]["FAILED"] == 2
+
+
+# -- tenants --------------------------------------------------------------------------------------
+
+
+def test_another_tenants_rows_are_not_there(acme: APIClient, token: Any) -> None:
+    """404 for each path that names one, and nothing in a list."""
+    execution, item = ran(), failed_item()
+    rival = token("*", tenant_id="rival")
+    for path in (f"executions/{execution}", f"outbox/{item}"):
+        assert acme.get(f"{API}/{path}").status_code == 200
+        assert rival.get(f"{API}/{path}").status_code == 404
+    for path in (
+        f"executions/{execution}/cancel", f"executions/{execution}/resume",
+        f"executions/{execution}/retry", f"outbox/{item}/requeue", f"outbox/{item}/cancel",
+        f"outbox/{item}/discard",
+    ):  # fmt: skip
+        assert rival.post(f"{API}/{path}", {}, format="json").status_code == 404, path
+    late = {"delay": 9}
+    assert rival.post(f"{API}/outbox/{item}/reschedule", late, format="json").status_code == 404
+    for path in ("executions", "outbox"):
+        assert rival.get(f"{API}/{path}").json()["results"] == []
+    assert rival.get(f"{API}/outbox/stats").json()["counts"] == {}
+    before = list(OutboxItem.objects.order_by("pk").values("pk", "status"))
+    for given in (
+        {"action": "requeue", "ids": [item]},
+        {"action": "requeue", "status": "FAILED"},
+        {"action": "discard"},
+    ):
+        response = rival.post(f"{API}/outbox/bulk", given, format="json")
+        assert response.json() == {"changed": 0}
+    assert list(OutboxItem.objects.order_by("pk").values("pk", "status")) == before
+
+
+@pytest.mark.parametrize(
+    ("path", "given"),
+    [
+        ("events", {"name": "x", "tenant_id": "rival"}),
+        ("workflows/order-notify/start", {"tenant_id": "rival"}),
+        ("outbox/bulk", {"action": "requeue", "status": "FAILED", "tenant_id": "rival"}),
+        ("events", {"name": "x", "priority": 1000}),
+    ],
+)
+def test_naming_another_tenant_is_refused(acme: APIClient, path: str, given: Any) -> None:
+    """403; nor can one put the own items before others'."""
+    failed_item("rival")
+    assert acme.post(f"{API}/{path}", given, format="json").status_code == 403
+    assert acme.get(f"{API}/executions?tenant_id=rival").status_code == 403
+    assert OutboxItem.objects.count() == 1
+
+
+def test_an_operator_works_for_all(operator: APIClient) -> None:
+    """It sees every row, and names the tenant of what it makes."""
+    execution = ran("rival")
+    assert operator.get(f"{API}/executions/{execution}").status_code == 200
+    assert len(operator.get(f"{API}/executions?tenant_id=rival").json()["results"]) == 1
+    given = {"name": "x", "tenant_id": "acme", "priority": 5}
+    item = OutboxItem.objects.get(
+        pk=operator.post(f"{API}/events", given, format="json").json()["id"]
+    )
+    assert (item.tenant_id, item.priority) == ("acme", 5)
+
+
+PATHS = ("workflows", "executions", "outbox", "outbox/stats", "plugins")
+
+
+def test_who_is_nobody(empty: None) -> None:
+    """401 everywhere."""
+    for path in (*PATHS, "schema"):
+        assert APIClient().get(f"{API}/{path}").status_code == 401
+    assert APIClient().post(f"{API}/events", {"name": "x"}, format="json").status_code == 401
+
+
+def test_a_token_of_no_tenant_sees_nothing(token: Any, empty: None) -> None:
+    """Neither a tenant nor all of them was given to it: 403."""
+    client = token("*")
+    for path in PATHS:
+        assert client.get(f"{API}/{path}").status_code == 403, path
+
+
+@pytest.mark.parametrize(
+    ("scope", "allowed"),
+    [
+        ("outbox:read", {"outbox", "outbox/stats"}),
+        ("executions:read", {"executions"}),
+        ("workflows:*", {"workflows"}),
+        ("plugins:read", {"plugins"}),
+        ("events:write", set()),
+    ],
+)
+def test_each_scope_opens_its_part(empty: None, token: Any, scope: str, allowed: set[str]) -> None:
+    """And no other."""
+    client = token(scope, all_tenants=True)
+    found = {path for path in PATHS if client.get(f"{API}/{path}").status_code == 200}
+    assert found == allowed
+    posted = client.post(f"{API}/outbox/bulk", {"action": "discard"}, format="json")
+    assert posted.status_code == 403
+
+
+def test_plugins_are_for_operators(acme: APIClient, operator: APIClient) -> None:
+    """States, and never a traceback."""
+    assert acme.get(f"{API}/plugins").status_code == 403
+    found = {row["key"]: row for row in operator.get(f"{API}/plugins").json()}
+    assert found["chat"]["usable"] is True
+    assert "traceback" not in found["chat"]
+
+
+def test_a_user_needs_permissions(empty: None) -> None:
+    """In a session Django's permissions say what may be done, the tenant to what."""
+    with BY_NAME:
+        item = failed_item()
+        client = user_client("view_outboxitem", tenant="acme")
+        assert client.get(f"{API}/outbox/{item}").status_code == 200
+        assert client.get(f"{API}/executions").status_code == 403
+        assert client.post(f"{API}/outbox/{item}/requeue").status_code == 403
+        changer = user_client("change_outboxitem", tenant="acme2")
+        assert changer.post(f"{API}/outbox/{item}/requeue").status_code == 404
+        bulk = {"action": "discard", "status": "FAILED"}
+        assert changer.post(f"{API}/outbox/bulk", bulk, format="json").status_code == 403
+
+
+def test_staff_with_the_permission_are_operators(empty: None) -> None:
+    """``operate_outbox`` and the staff flag: one of them alone is not enough."""
+    with BY_NAME:
+        failed_item()
+        permissions = ("view_outboxitem", "operate_outbox")
+        assert len(
+            user_client(*permissions, is_staff=True).get(f"{API}/outbox").json()["results"]
+        ) == 1  # fmt: skip
+        assert user_client(*permissions).get(f"{API}/outbox").status_code == 403
+        only_staff = user_client("view_outboxitem", is_staff=True)
+        assert only_staff.get(f"{API}/outbox").status_code == 403
+
+
+def test_a_users_token_can_do_no_more_than_the_user(empty: None, token: Any) -> None:
+    """Scopes and permissions, both; and all tenants only if the user is an operator."""
+    user = User.objects.create(username="u1")
+    client = token("*", user=user, tenant_id="acme")
+    assert client.get(f"{API}/outbox").status_code == 403
+    user.user_permissions.set(Permission.objects.filter(codename="view_outboxitem"))
+    assert client.get(f"{API}/outbox").status_code == 200
+    assert (
+        token("events:write", user=user, tenant_id="acme").get(f"{API}/outbox").status_code == 403
+    )
+    assert token("*", user=user, all_tenants=True).get(f"{API}/outbox").status_code == 403
+
+
+def test_ids_that_are_none(acme: APIClient) -> None:
+    """404, as for one that is not there."""
+    for row_id in ("x", "0", str(uuid.uuid4()), "%00"):
+        for path in ("executions", "outbox"):
+            assert acme.get(f"{API}/{path}/{row_id}").status_code == 404
+
+
+def test_the_limit_of_the_api(acme: APIClient) -> None:
+    """600 a minute by default; a setting changes it."""
+    assert acme.get(f"{API}/workflows")["RateLimit-Limit"] == "600"
+    with override_settings(AUTOMATE_API={"RATE_LIMIT_PER_MINUTE": 1}):
+        assert acme.get(f"{API}/workflows").status_code == 429

@@ -1,0 +1,271 @@
+"""Tenants are never crossed: every way that was found to cross them, one test each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from rest_framework.test import APIClient
+from service.models import Country, Note, Organization, Project, Tag, Task
+
+PROJECTS = "/service/projects/"
+
+
+def names(response: Any) -> list[str]:
+    """The names in a page of results."""
+    return sorted(row["name"] for row in response.json()["results"])
+
+
+# -- reading -----------------------------------------------------------------------------------
+
+
+def test_a_list_has_the_tenants_rows_alone(world: Any) -> None:
+    """Each user sees what belongs to the own organization."""
+    assert names(world.client().get(PROJECTS)) == ["ours"]
+    assert names(world.client(world.roman).get(PROJECTS)) == ["theirs-9a3f"]
+
+
+@pytest.mark.parametrize("method", ["get", "put", "patch", "delete"])
+def test_another_tenants_row_is_not_there(world: Any, method: str) -> None:
+    """404, as for a row that never was: not 403, which would say that it exists."""
+    path = f"{PROJECTS}{world.theirs.pk}/"
+    response = getattr(world.client(), method)(path, {"name": "mine"}, format="json")
+    assert response.status_code == 404
+    missing = getattr(world.client(), method)(f"{PROJECTS}0/", {"name": "mine"}, format="json")
+    assert missing.json() == response.json()
+    assert Project.objects.get(pk=world.theirs.pk).name == "theirs-9a3f"
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_a_user_without_a_tenant_gets_403(world: Any, method: str) -> None:
+    """Never everything, and not an empty list that hides what is wrong."""
+    response = getattr(world.client(world.nobody), method)(PROJECTS, {"name": "x"}, format="json")
+    assert (response.status_code, response.json()["detail"]) == (403, "You belong to no tenant.")
+    assert Project.objects.count() == 2
+
+
+def test_a_superuser_without_a_tenant_gets_403_too(world: Any) -> None:
+    """Power over all tenants is not membership of one."""
+    world.nobody.is_superuser = world.nobody.is_staff = True
+    world.nobody.save()
+    assert world.client(world.nobody).get(PROJECTS).status_code == 403
+
+
+def test_who_is_nobody_is_asked_who_they_are(world: Any) -> None:
+    """401, with what to send."""
+    response = APIClient().get(PROJECTS)
+    assert response.status_code == 401
+    assert response["WWW-Authenticate"].startswith("Bearer")
+
+
+def test_a_tenant_that_is_no_value_of_the_field_sees_nothing(world: Any, token: Any) -> None:
+    """A token for "acme" where organizations have numbers: 403, no crash, no rows."""
+    assert token(tenant_id="acme").get(PROJECTS).status_code == 403
+
+
+def test_a_view_with_its_own_queryset_is_filtered_too(world: Any) -> None:
+    """`get_queryset` that forgets to call super() gives away nothing."""
+    assert names(world.client().get("/service/own-projects/")) == ["ours"]
+    assert world.client().get(f"/service/own-projects/{world.theirs.pk}/").status_code == 404
+
+
+def test_an_object_that_a_view_found_by_itself_is_checked(world: Any) -> None:
+    """`check_object_permissions` asks whose it is."""
+    assert world.client().get(f"{PROJECTS}{world.ours.pk}/by_hand/").status_code == 200
+    assert world.client().get(f"{PROJECTS}{world.theirs.pk}/by_hand/").status_code == 404
+
+
+def test_mixins_behind_the_base_work(world: Any) -> None:
+    """Behind the base class the tenant is filtered as before it."""
+    Note.objects.create(tenant_id=str(world.acme.pk), text="ours")
+    Note.objects.create(tenant_id=str(world.rival.pk), text="theirs")
+    response = world.client().get("/service/notes/")
+    assert [row["text"] for row in response.json()["results"]] == ["ours"]
+
+
+def test_rows_that_belong_through_another_row(world: Any) -> None:
+    """``tenant_field = "project__organization_id"`` follows the way."""
+    mine = Task.objects.create(project=world.ours, title="a")
+    other = Task.objects.create(project=world.theirs, title="b")
+    orphan = Task.objects.create(project=None, title="c")
+    found = world.client().get("/service/tasks/").json()["results"]
+    assert [row["title"] for row in found] == ["a"]
+    for task, status in ((mine, 200), (other, 404), (orphan, 404)):
+        assert world.client().get(f"/service/tasks/{task.pk}/").status_code == status
+
+
+# -- writing -----------------------------------------------------------------------------------
+
+
+def test_what_is_created_gets_the_tenant(world: Any) -> None:
+    """Without a word about it."""
+    response = world.client().post(PROJECTS, {"name": "new"}, format="json")
+    assert response.status_code == 201
+    assert response.json()["organization"] == world.acme.pk
+    assert Project.objects.get(name="new").organization == world.acme
+
+
+def test_a_tenant_that_is_sent_is_refused(world: Any) -> None:
+    """Mass assignment: the serializer has all fields, and this one can't be set."""
+    given = {"name": "new", "organization": world.rival.pk}
+    response = world.client().post(PROJECTS, given, format="json")
+    assert response.status_code == 400
+    assert response.json()["errors"][0]["pointer"] == "#/organization"
+    assert not Project.objects.filter(name="new").exists()
+
+
+def test_a_tenant_that_is_sent_in_a_form_is_refused(world: Any) -> None:
+    """Form data is another type than JSON, and no way round."""
+    given = {"name": "new", "organization": world.rival.pk}
+    assert world.client().post(PROJECTS, given, format="multipart").status_code == 400
+
+
+@pytest.mark.parametrize("method", ["put", "patch"])
+def test_a_row_cant_be_moved(world: Any, method: str) -> None:
+    """Not to another tenant, by any method."""
+    path, given = f"{PROJECTS}{world.ours.pk}/", {"name": "x", "organization": world.rival.pk}
+    assert getattr(world.client(), method)(path, given, format="json").status_code == 400
+    world.ours.refresh_from_db()
+    assert world.ours.organization == world.acme
+
+
+def test_what_was_read_can_be_sent_back(world: Any) -> None:
+    """The own tenant in the body is no attempt at anything."""
+    client, path = world.client(), f"{PROJECTS}{world.ours.pk}/"
+    row = client.get(path).json()
+    assert row["organization"] == world.acme.pk
+    response = client.put(path, {**row, "name": "renamed"}, format="json")
+    assert (response.status_code, response.json()["name"]) == (200, "renamed")
+
+
+def test_a_view_cant_pass_on_another_tenant(world: Any) -> None:
+    """`perform_create` that hands over what was sent: the tenant is stamped after it."""
+    given = {"name": "new", "organization": world.acme.pk}
+    response = world.client().post("/service/own-projects/", given, format="json")
+    assert response.status_code == 201, response.content
+    created = Project.objects.get(name="new")
+    assert (created.organization, created.rank) == (world.acme, 7)
+
+
+def test_uniqueness_is_checked_within_the_tenant(world: Any) -> None:
+    """The same name twice is an error at the field, in another tenant it is free."""
+    response = world.client().post(PROJECTS, {"name": "ours"}, format="json")
+    assert (response.status_code, response.json()["errors"][0]["code"]) == (400, "unique")
+    response = world.client().post(PROJECTS, {"name": "theirs-9a3f"}, format="json")
+    assert response.status_code == 201
+
+
+@pytest.mark.parametrize("field", ["parent", "owner", "tags"])
+def test_a_foreign_row_cant_be_named(world: Any, field: str) -> None:
+    """A key of another tenant's row is as good as one that there is not."""
+    foreign = {"parent": world.theirs.pk, "owner": world.roman.pk, "tags": [world.their_tag.pk]}
+    missing = {"parent": 999_999, "owner": 999_999, "tags": [999_999]}
+    answers = [
+        world.client().post(PROJECTS, {"name": "new", field: given[field]}, format="json")
+        for given in (foreign, missing)
+    ]
+    assert [answer.status_code for answer in answers] == [400, 400]
+    told = [answer.json()["errors"][0] for answer in answers]
+    assert told[0]["pointer"].startswith(f"#/{field}")
+    assert told[0]["code"] == told[1]["code"] == "does_not_exist"
+    own = {"parent": world.ours.pk, "owner": world.alice.pk, "tags": [world.our_tag.pk]}
+    response = world.client().post(PROJECTS, {"name": "new", field: own[field]}, format="json")
+    assert response.status_code == 201, response.content
+
+
+def test_what_is_everybodys_can_be_named(world: Any) -> None:
+    """``tenant_related = {"country": None}`` says so."""
+    country = Country.objects.create(name="Peru")
+    given = {"name": "new", "country": country.pk}
+    assert world.client().post(PROJECTS, given, format="json").status_code == 201
+
+
+def test_a_related_model_that_is_nobodys_must_be_declared(
+    world: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rows whose owner is unknown are not offered: the developer is told what to write."""
+    given = {"name": "new", "owner": world.roman.pk}
+    response = world.client().post("/service/undeclared/", given, format="json")
+    assert response.status_code == 500
+    assert "tenant_related = {'owner': 'path__to__tenant_id' or None}" in caplog.text
+    assert "tenant_related" not in response.content.decode()
+
+
+def test_the_browsable_form_shows_no_foreign_names(world: Any) -> None:
+    """Selects of the HTML form: projects, users and tags of the tenant alone."""
+    page = world.client().get(PROJECTS, HTTP_ACCEPT="text/html").content.decode()
+    assert "our-tag" in page
+    assert "<select" in page
+    assert "9a3f" not in page
+    assert "roman" not in page
+    assert 'name="organization"' not in page
+    assert "Rival" not in page
+
+
+def test_a_nested_serializer_is_limited_too(world: Any) -> None:
+    """A related field two levels down names rows of the tenant alone; the top is stamped."""
+    path = "/service/nested/"
+    given: dict[str, Any] = {"name": "new", "tasks": [{"title": "a", "depends_on": "theirs-9a3f"}]}
+    response = world.client().post(path, given, format="json")
+    assert response.status_code == 400
+    assert response.json()["errors"][0]["pointer"] == "#/tasks/0/depends_on"
+    given["tasks"][0]["depends_on"] = "ours"
+    response = world.client().post(path, given, format="json")
+    assert response.status_code == 201, response.content
+
+
+def test_a_row_can_be_attached_to_an_own_row_alone(world: Any) -> None:
+    """Where rows belong through another one, that one must be the tenant's, and be given."""
+    client, path = world.client(), "/service/tasks/"
+    for given, status in (
+        ({"title": "a", "project": world.theirs.pk}, 400),
+        ({"title": "a"}, 400),
+        ({"title": "a", "project": None}, 400),
+        ({"title": "a", "project": world.ours.pk}, 201),
+    ):
+        assert client.post(path, given, format="json").status_code == status, given
+    task = Task.objects.get()
+    for project in (world.theirs.pk, None):
+        response = client.patch(f"{path}{task.pk}/", {"project": project}, format="json")
+        assert response.status_code == 400
+    assert client.patch(f"{path}{task.pk}/", {"title": "b"}, format="json").status_code == 200
+    task.refresh_from_db()
+    assert (task.project, task.title) == (world.ours, "b")
+
+
+def test_a_foreign_key_as_tenant_field(world: Any) -> None:
+    """``tenant_field = "organization"`` works as ``"organization_id"`` does."""
+    client, path = world.client(), "/service/tags/"
+    assert names(client.get(path)) == ["our-tag"]
+    assert client.post(path, {"name": "new"}, format="json").status_code == 201
+    assert Tag.objects.get(name="new").organization == world.acme
+    assert client.get(f"{path}{world.our_tag.pk}/").status_code == 200
+    given = {"name": "x", "organization": world.rival.pk}
+    assert client.post(path, given, format="json").status_code == 400
+
+
+def test_plain_tenant_ids(world: Any) -> None:
+    """A text field is stamped, kept and refused like a foreign key."""
+    client, path = world.client(), "/service/notes/"
+    assert client.post(path, {"text": "a"}, format="json").json()["tenant_id"] == str(world.acme.pk)
+    other = {"text": "a", "tenant_id": str(world.rival.pk)}
+    assert client.post(path, other, format="json").status_code == 400
+    own = {"text": "a", "tenant_id": str(world.acme.pk)}
+    assert client.post(path, own, format="json").status_code == 201
+
+
+def test_a_token_works_for_its_tenant(world: Any, token: Any) -> None:
+    """The token's tenant counts, whoever its user is."""
+    client = token("api:*", tenant_id=str(world.rival.pk), user=world.alice)
+    assert names(client.get(PROJECTS)) == ["theirs-9a3f"]
+    response = client.post(PROJECTS, {"name": "new"}, format="json")
+    assert response.json()["organization"] == world.rival.pk
+    assert token("api:*", user=world.alice).get(PROJECTS).json()["results"][0]["name"] == "ours"
+    assert token("api:*").get(PROJECTS).status_code == 403
+
+
+def test_the_tenants_own_model(world: Any) -> None:
+    """A serializer of the tenant's field by itself offers one organization."""
+    page = world.client().get("/service/tags/", HTTP_ACCEPT="text/html").content.decode()
+    assert "Rival" not in page
+    assert Organization.objects.count() == 2

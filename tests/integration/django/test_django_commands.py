@@ -1,0 +1,286 @@
+"""The commands of ``manage.py`` for operators: emit, outbox, doctor."""
+
+from __future__ import annotations
+
+import io
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from automate_django import emit, get_kernel
+from automate_django.models import OutboxItem, TaskResult, WorkflowExecution
+from django.core.management import CommandError, call_command
+from django.test import override_settings
+from django.utils import timezone
+from shop import tasks as test_tasks
+
+ORDER = {"lines": [{"price": 3, "quantity": 4}], "channel_id": "C1"}
+Item = OutboxItem.objects
+
+
+def run(*arguments: str) -> str:
+    """What a command prints."""
+    out = io.StringIO()
+    call_command(*arguments, stdout=out)
+    return out.getvalue()
+
+
+def run_json(*arguments: str) -> Any:
+    """What a command prints as JSON."""
+    return json.loads(run(*arguments, "--json"))
+
+
+# -- emit ----------------------------------------------------------------------------------------
+
+
+def test_emit_from_everywhere(alias: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the argument, a file and standard input; the id is printed, and the event happens."""
+    file = tmp_path / "order.json"
+    file.write_text(json.dumps(ORDER))
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(ORDER)))
+    ids = [
+        run("automate_emit", "order.created", json.dumps(ORDER)).strip(),
+        run("automate_emit", "order.created", f"@{file}").strip(),
+        run("automate_emit", "order.created", "-").strip(),
+        run_json("automate_emit", "order.created", json.dumps(ORDER), "--tenant", "acme")["id"],
+    ]
+    assert [str(pk) for pk in Item.order_by("id").values_list("pk", flat=True)] == ids
+    get_kernel().run_until_idle()
+    assert WorkflowExecution.objects.filter(status="COMPLETED").count() == 4
+    assert Item.get(pk=ids[3]).tenant_id == "acme"
+
+
+def test_emit_later_and_once(alias: str) -> None:
+    """A second event with the same key is the first one; a delay is a delay."""
+    given = ("automate_emit", "order.created", "{}", "--idempotency-key", "o-1", "--delay", "2h")
+    assert run(*given) == run(*given)
+    assert timedelta(hours=1.9) < Item.get().next_attempt_at - timezone.now() < timedelta(hours=2.1)
+
+
+@pytest.mark.parametrize("payload", ["{", "@no/such/file", "NaN"])
+def test_emit_refuses_what_is_no_json(sqlite: str, payload: str) -> None:
+    """With a clear error, and nothing is emitted."""
+    with pytest.raises(CommandError, match="is not JSON|there is no file"):
+        run("automate_emit", "order.created", payload)
+    assert not Item.exists()
+
+
+# -- outbox --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def failed(alias: str) -> list[str]:
+    """Three items that failed."""
+    outbox = get_kernel().outbox
+    ids = [
+        outbox.enqueue("shop.order", {"number": n, "fail": True}, tenant_id=tenant)
+        for n, tenant in (("1", "acme"), ("2", "acme"), ("3", "globex"))
+    ]
+    get_kernel().run_until_idle()
+    assert set(Item.values_list("status", flat=True)) == {"FAILED"}
+    return ids
+
+
+def test_stats(failed: list[str]) -> None:
+    """For people and for programs."""
+    assert "shop.order" in run("automate_outbox", "stats")
+    found = run_json("automate_outbox", "stats")
+    assert found["counts"] == {"shop.order": {"FAILED": 3}}
+
+
+def test_list_and_show(failed: list[str]) -> None:
+    """By status, kind and tenant; one with its payload and its error."""
+    listed = run_json("automate_outbox", "list", "--status", "failed", "--tenant", "acme")
+    assert {each["id"] for each in listed} == set(failed[:2])
+    assert "payload" not in listed[0]
+    assert "no items" in run("automate_outbox", "ls", "--kind", "other")
+    shown = run_json("automate_outbox", "show", failed[0])
+    assert shown["payload"] == {"number": "1", "fail": True}
+    assert "told to" in shown["last_error"]
+    assert "lease_token" not in shown
+    assert "told to" in run("automate_outbox", "show", failed[0])
+    with pytest.raises(CommandError, match="there is no item"):
+        run("automate_outbox", "show", "123")
+    with pytest.raises(CommandError, match="did you mean FAILED"):
+        run("automate_outbox", "list", "--status", "FAILD")
+
+
+def test_requeue(failed: list[str]) -> None:
+    """One, or all that match; what was named and can't be is an error."""
+    assert run("automate_outbox", "requeue", failed[0]) == "1 item requeued\n"
+    with pytest.raises(CommandError, match="could not be requeued"):
+        run("automate_outbox", "requeue", failed[0])
+    found = run_json("automate_outbox", "requeue", "--all", "--tenant", "acme", "--yes")
+    assert found == {"requeued": 1}
+    assert set(Item.filter(status="PENDING").values_list("tenant_id", flat=True)) == {"acme"}
+    assert Item.get(pk=failed[2]).status == "FAILED"
+
+
+def test_many_are_not_changed_unasked(failed: list[str], monkeypatch: Any) -> None:
+    """Without --yes a person is asked, and where nobody is it is refused."""
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    with pytest.raises(CommandError, match="add --yes"):
+        run("automate_outbox", "requeue", "--all")
+    with pytest.raises(CommandError, match="name the items, or say --all"):
+        run("automate_outbox", "requeue")
+    with pytest.raises(CommandError, match="name the items, or say --all"):
+        run("automate_outbox", "discard", failed[0], "--all", "--yes")
+    assert Item.filter(status="FAILED").count() == 3
+
+
+def test_cancel_reschedule_discard(alias: str) -> None:
+    """What waits is moved or cancelled, and deleted after that."""
+    outbox = get_kernel().outbox
+    first, second = (outbox.enqueue("shop.order", {"number": n}, delay=60) for n in "12")
+    run("automate_outbox", "reschedule", first, "--delay", "3h")
+    assert Item.get(pk=first).next_attempt_at - timezone.now() > timedelta(hours=2)
+    assert run("automate_outbox", "cancel", second) == "1 item cancelled\n"
+    found = run_json("automate_outbox", "cancel", "--all", "--kind", "shop.order", "--yes")
+    assert found == {"cancelled": 1}
+    assert set(Item.values_list("status", flat=True)) == {"CANCELLED"}
+    run("automate_outbox", "discard", first)
+    run("automate_outbox", "discard", "--all", "--status", "CANCELLED", "--yes")
+    assert not Item.exists()
+
+
+def test_what_wakes_executions_is_left_alone(alias: str) -> None:
+    """An execution is cancelled as a whole; its item is no item to work on."""
+    get_kernel().start("order-notify", ORDER)
+    (item,) = Item.filter(kind="automate.advance")
+    for given in (("cancel", str(item.pk)), ("cancel", "--all", "--kind", item.kind, "--yes")):
+        with pytest.raises(CommandError, match="belongs to an execution"):
+            run("automate_outbox", *given)
+    run("automate_outbox", "cancel", "--all", "--yes")
+    item.refresh_from_db()
+    assert item.status == "PENDING"
+
+
+def test_pause_resume_and_limit(alias: str) -> None:
+    """On every worker, until it is taken back."""
+    test_tasks.noop_task.enqueue()
+    kind = "django.task.default"
+    run("automate_outbox", "pause", kind, "--reason", "the mail server is down")
+    get_kernel().run_until_idle()
+    assert Item.get().status == "PENDING"
+    assert run_json("automate_outbox", "stats")["paused"] == [kind]
+    run("automate_outbox", "resume", kind)
+    run("automate_outbox", "limit", kind, "--concurrency", "2", "--rate", "100/1m")
+    (limit,) = run_json("automate_outbox", "limits")
+    assert (limit["kind"], limit["concurrency"], limit["rate"]) == (kind, 2, 100)
+    assert limit["per_seconds"] == 60
+    assert kind in run("automate_outbox", "limits")
+    get_kernel().run_until_idle()
+    assert Item.get().status == "COMPLETED"
+    run("automate_outbox", "unlimit", kind)
+    assert run_json("automate_outbox", "limits") == []
+    with pytest.raises(CommandError, match="nothing is limited"):
+        run("automate_outbox", "limit", kind)
+    with pytest.raises(CommandError, match="is no rate"):
+        run("automate_outbox", "limit", kind, "--rate", "fast")
+
+
+def test_purge(alias: str) -> None:
+    """What finished long ago goes, with the results of tasks; what did not stays."""
+    test_tasks.calculate_meaning_of_life.enqueue()
+    get_kernel().run_until_idle()
+    emit("order.created", ORDER)
+    assert run_json("automate_outbox", "purge", "--older-than", "1h", "--yes") == {"purged": 0}
+    old = timezone.now() - timedelta(days=3)
+    Item.filter(status="COMPLETED").update(completed_at=old)
+    TaskResult.objects.update(updated_at=old)
+    assert run_json("automate_outbox", "purge", "--older-than", "2d", "--yes") == {"purged": 2}
+    assert not TaskResult.objects.exists()
+    assert Item.get().status == "PENDING"
+
+
+def test_workers_and_reap(alias: str) -> None:
+    """Both are asked without one running."""
+    assert run_json("automate_outbox", "workers") == []
+    assert "no worker was seen" in run("automate_outbox", "workers")
+    assert run_json("automate_outbox", "reap") == {"reaped": 0}
+
+
+# -- doctor --------------------------------------------------------------------------------------
+
+
+def doctor() -> tuple[bool, dict[str, list[dict[str, Any]]]]:
+    """Whether all is well, and the findings by check."""
+    out = io.StringIO()
+    try:
+        call_command("automate_doctor", "--json", stdout=out)
+    except CommandError:
+        pass
+    told = json.loads(out.getvalue())
+    found: dict[str, list[dict[str, Any]]] = {}
+    for finding in told["findings"]:
+        found.setdefault(finding["check"], []).append(finding)
+    return told["ok"], found
+
+
+def test_a_well_project(alias: str) -> None:
+    """Every check is told, and none complains."""
+    ok, found = doctor()
+    assert ok, found
+    assert set(found) == {
+        "versions", "settings", "database", "clock", "plugins", "workflows", "secrets", "workers",
+    }  # fmt: skip
+    assert {each["state"] for findings in found.values() for each in findings} == {"ok"}
+    assert "Django" in found["versions"][0]["text"]
+    assert "CHECK" in run("automate_doctor")
+
+
+@pytest.mark.parametrize(
+    ("settings", "check", "words"),
+    [
+        ({"AUTOMATE_OUTBOX": {"STORE": "skiplocked"}}, "settings", "'skiplocked'"),
+        ({"AUTOMATE_SECRETS": []}, "secrets", "CHAT_TOKEN"),
+        ({"AUTOMATE_CONNECTORS": []}, "workflows", "chat"),
+        ({"AUTOMATE_PROVIDERS": ["shop.models.Nothing"]}, "plugins", "Nothing"),
+        ({"AUTOMATE_WORKFLOWS": ["no/such.yaml"]}, "workflows", "no/such.yaml"),
+    ],
+)
+def test_what_is_broken(sqlite: str, settings: dict[str, Any], check: str, words: str) -> None:
+    """Is a failure of its check, the exit code tells, and the other checks are still told."""
+    with override_settings(**settings):
+        ok, found = doctor()
+        with pytest.raises(CommandError, match="are failures"):
+            run("automate_doctor")
+    assert not ok
+    assert [each for each in found[check] if each["state"] == "fail" and words in each["text"]]
+    assert found["versions"][0]["state"] == "ok"
+
+
+def test_migrations_that_are_missing(sqlite: str) -> None:
+    """Are named, with the command that applies them."""
+    call_command("migrate", "automate_django", "0001", verbosity=0)
+    try:
+        ok, found = doctor()
+    finally:
+        call_command("migrate", "automate_django", verbosity=0)
+    assert not ok
+    assert "automate_django.0006_tasks" in found["database"][0]["text"]
+    assert "migrate automate_django" in found["database"][0]["remedy"]
+
+
+def test_what_nobody_works_on(alias: str) -> None:
+    """Items without a handler, paused kinds and failures are warnings."""
+    outbox = get_kernel().outbox
+    outbox.enqueue("of.another.program")
+    outbox.pause("mail.send")
+    outbox.enqueue("shop.order", {"number": "1", "fail": True})
+    get_kernel().run_until_idle()
+    ok, found = doctor()
+    assert ok
+    texts = " | ".join(each["text"] for each in found["workers"])
+    assert "of.another.program, which has no handler" in texts
+    assert "mail.send is paused" in texts
+    assert "1 item failed for good" in texts
+
+
+def test_no_secret_is_told(sqlite: str) -> None:
+    """Though the doctor reads them all."""
+    out = io.StringIO()
+    call_command("automate_doctor", stdout=out)
+    assert "tok-51d0" not in out.getvalue()

@@ -1,0 +1,83 @@
+"""The benchmark runs, on a few items: nobody wants to find out on the day of the figures."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _benchmarks(server, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments, "--server", server],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def run(postgresql_server, tmp_path):
+    """A function that measures with what stands on the command line, and returns what it wrote."""
+    out = tmp_path / "results.json"
+
+    def measure(*arguments):
+        nothing = str(tmp_path / "no-earlier-run.json")
+        printed = _benchmarks(
+            postgresql_server, "--repetitions", "1", "--items", "300",
+            "--out", str(out), "--compare", nothing, *arguments,
+        )  # fmt: skip
+        return json.loads(out.read_text()), printed
+
+    return measure
+
+
+def test_ours_are_measured_beside_the_limit(run):
+    """Each contender gets a figure for each measure, and the table says what was reached."""
+    results, printed = run("--contenders", "ours,ours-django,limit", "--only", "drain-1,enqueue")
+    assert not [sample for sample in results["samples"] if "failed" in sample]
+    drains = results["summary"]["drain-1"]
+    assert set(drains) == {"ours", "ours/threads", "ours/async", "ours-django", "limit"}
+    for figures in drains.values():
+        assert figures["per_second"]["median"] > 0
+        assert figures["client_cpu_us"]["median"] > 0
+        assert figures["items"]["median"] == 300
+    assert set(results["summary"]["enqueue"]) == {"ours", "ours-django", "limit"}
+    assert "| drain, 1 worker, of the limit | ≥ 0.70 × |" in printed
+
+
+def test_rows_that_are_finished_or_due_later_are_left_alone(run):
+    """They are put in by SQL, a million of them, as the library would have written them."""
+    results, _ = run(
+        "--contenders", "ours", "--only", "finished,future,pick-up", "--items", "40"
+    )  # fmt: skip
+    assert not [sample for sample in results["samples"] if "failed" in sample]
+    for measure in ("finished", "future"):
+        figures = results["summary"][measure]["ours"]
+        assert figures["items"]["median"] == figures["rows"]["median"] == 40
+    assert results["summary"]["pick-up"]["ours"]["p50_ms"]["median"] > 0
+
+
+def test_a_contender_that_cannot_be_installed_is_named(run, monkeypatch, tmp_path):
+    """A peer that is missing says why, and the others are measured."""
+    monkeypatch.setenv("AUTOMATE_BENCH_CACHE", str(tmp_path))
+    monkeypatch.setenv("PATH", "/nowhere")
+    results, printed = run("--contenders", "limit,huey", "--only", "enqueue")
+    assert results["contenders"]["huey"]["missing"] == "uv is not installed"
+    assert "Missing: huey: uv is not installed." in printed
+    assert results["summary"]["enqueue"]["limit"]["per_second"]["median"] > 0
+
+
+def test_the_long_run_counts_every_item(postgresql_server):
+    """Enqueued, worked off and purged at the same time, nothing is left or done twice."""
+    printed = _benchmarks(postgresql_server, "million", "--items", "2000")
+    assert printed.startswith("2,000 of 2,000 items handled in ")
+    assert " 0 left unfinished" in printed
