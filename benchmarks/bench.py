@@ -164,9 +164,9 @@ class Bench:
         finished. If *patience* ends before, the rate is that of what was done by then.
         """
         seat, expected = self.seat(entrant, place), items * ticks
-        query = entrant.contender.unfinished[unfinished or seat.database.kind]
-        # Asked once before: connecting and planning are no part of the time.
-        self.databases.ask(seat.database, query)
+        what = unfinished or seat.database.kind
+        # Asked once before: connecting is no part of the time.
+        self.databases.ask(seat.database, self._claimed(entrant, what))
         with workers(seat, count, purpose) as pids:
             self.noise.start()
             self.counter.open_gate()
@@ -178,11 +178,15 @@ class Bench:
                 time.sleep(0.002)
             complete = self.counter.count >= expected
             if complete:
-                self.wait_for_commit(entrant, seat.database, unfinished)
+                self.wait_for_commit(entrant, seat.database, what)
             ended = time.monotonic_ns()
             done, client_after, server_after = self._used(pids)
+            query = entrant.contender.unfinished[what]
+            left = complete and self.databases.ask(seat.database, query)
         if not done or (complete and done != expected):
             raise FailedError(f"{done:,} of {expected:,} were handled: {seat.complaint()}")
+        if left:
+            raise FailedError("all was handled, but not all is finished")
         counted, measured = done / ticks, max(1, done - before) / ticks
         return Drained(
             int(counted),
@@ -197,11 +201,15 @@ class Bench:
         done = self.counter.count
         return done, client, tree_cpu_seconds(self._postmaster) if self._postmaster else 0.0
 
+    @staticmethod
+    def _claimed(entrant: Entrant, what: str) -> str:
+        return entrant.contender.claimed.get(what) or entrant.contender.unfinished[what]
+
     def wait_for_commit(
-        self, entrant: Entrant, database: Database, unfinished: str | None = None
+        self, entrant: Entrant, database: Database, what: str | None = None
     ) -> None:
-        """Wait until the database shows that all that was due is finished."""
-        query = entrant.contender.unfinished[unfinished or database.kind]
+        """Wait until the results of all that was handled are in the database."""
+        query = self._claimed(entrant, what or database.kind)
         deadline = time.monotonic() + _LAST_COMMIT_SECONDS
         while self.databases.ask(database, query):
             if time.monotonic() > deadline:

@@ -74,10 +74,13 @@ class Contender(Protocol):
     pace: ClassVar[Mapping[str, float]] = {}
     """About how many items a second it manages, per measure, so that each run takes as long."""
     unfinished: ClassVar[Mapping[str, str]]
+    """Per database, and for workflows: a query that says whether due work is not finished."""
+    claimed: ClassVar[Mapping[str, str]] = {}
     """
-    Per database, and for workflows: a cheap query that says whether due work is not finished.
+    The same, when all was handed to handlers and only their results can be missing.
 
-    Cheap, because it is asked while the clock runs.
+    For contenders where that is found by an index: it is asked while the clock runs, beside a
+    million other rows.
     """
 
     database: Database

@@ -65,10 +65,10 @@ class PostgresqlLimit(Contender):
     imports = "import psycopg"
     pace: ClassVar = {"drain": 20_000}
     unfinished: ClassVar = {
-        # One by one: for both together PostgreSQL would use neither partial index.
-        "postgresql": "SELECT EXISTS (SELECT FROM outbox WHERE status = 0"
-        " AND available_at <= now()) OR EXISTS (SELECT FROM outbox WHERE status = 1)"
+        "postgresql": "SELECT EXISTS (SELECT FROM outbox WHERE status IN (0, 1)"
+        " AND available_at <= now())"
     }
+    claimed: ClassVar = {"postgresql": "SELECT EXISTS (SELECT FROM outbox WHERE status = 1)"}
     _connection: Any = None
 
     def open(self) -> None:

@@ -19,6 +19,11 @@ __all__ = ["Ours"]
 
 _DAY = 86_400
 _PRIORITIES = 10
+_CLAIMED = "SELECT EXISTS (SELECT 1 FROM automate_outbox WHERE lease_expires_at IS NOT NULL)"
+_UNFINISHED = (
+    "SELECT EXISTS (SELECT 1 FROM automate_outbox"
+    " WHERE waiting_for = 'worker' OR lease_expires_at IS NOT NULL)"
+)
 _THREE_STEPS = {
     "name": "three",
     "trigger": {"type": "manual"},
@@ -40,13 +45,11 @@ class Ours(Contender):
     )  # fmt: skip
     pace: ClassVar = {"drain": 20_000, "sqlite": 20_000}
     unfinished: ClassVar = {
-        # Both by an index: finished rows may be a million.
-        "postgresql": "SELECT EXISTS (SELECT FROM automate_outbox WHERE waiting_for = 'worker')"
-        " OR EXISTS (SELECT FROM automate_outbox WHERE lease_expires_at IS NOT NULL)",
-        "sqlite": "SELECT EXISTS (SELECT 1 FROM automate_outbox WHERE waiting_for = 'worker')"
-        " OR EXISTS (SELECT 1 FROM automate_outbox WHERE lease_expires_at IS NOT NULL)",
+        "postgresql": _UNFINISHED,
+        "sqlite": _UNFINISHED,
         "workflows": "SELECT EXISTS (SELECT FROM automate_execution WHERE completed_at IS NULL)",
     }
+    claimed: ClassVar = {"postgresql": _CLAIMED, "sqlite": _CLAIMED}
     _kernel: Kernel | None = None
 
     def storage(self) -> Any:

@@ -39,6 +39,9 @@ class PgQueuer(Contender):
     unfinished: ClassVar = {
         "postgresql": "SELECT EXISTS (SELECT FROM pgqueuer WHERE execute_after < now())"
     }
+    claimed: ClassVar = {
+        "postgresql": "SELECT EXISTS (SELECT FROM pgqueuer WHERE status = 'picked')"
+    }
     _loop: asyncio.AbstractEventLoop
     _queries: Any
 

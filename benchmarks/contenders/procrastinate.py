@@ -35,6 +35,9 @@ class Procrastinate(Contender):
         "postgresql": "SELECT EXISTS (SELECT FROM procrastinate_jobs"
         " WHERE status IN ('todo', 'doing') AND scheduled_at IS NULL)"
     }
+    claimed: ClassVar = {
+        "postgresql": "SELECT EXISTS (SELECT FROM procrastinate_jobs WHERE status = 'doing')"
+    }
     _app: Any
     _task: Any
 

@@ -57,6 +57,18 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
     "asgi": ("ASGI", ("automate_kernel.asgi",)),
+    "telemetry": (
+        "Telemetry",
+        (
+            "automate_kernel.telemetry.logs",
+            "automate_kernel.telemetry.prometheus",
+            "automate_kernel.telemetry.asgi",
+            "automate_kernel.telemetry.health",
+            "automate_kernel.telemetry.serving",
+            "automate_kernel.telemetry.opentelemetry",
+            "automate_kernel.outbox.overview",
+        ),
+    ),
     "sqlalchemy": ("SQLAlchemy", ("automate_sqlalchemy",)),
     "django": (
         "Django",
@@ -67,6 +79,10 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
             "automate_django.storage",
             "automate_django.models",
         ),
+    ),
+    "django-api": (
+        "Django API",
+        ("automate_django.api", "automate_django.webhooks"),
     ),
 }
 

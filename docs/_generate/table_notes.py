@@ -44,6 +44,10 @@ PENDING ─▶ RUNNING ─┬▶ COMPLETED
 ```""",
     "automate_webhook_delivery": "The webhook deliveries that were accepted, to tell repetitions.",
     "automate_schedule": "When each schedule fired last.",
+    "automate_worker": "The workers that run, as they last told of themselves; see "
+    "[Observe it](../howto/observe.md).",
+    "automate_activity": "What each worker did to items of each kind, minute by minute. It alone "
+    "writes its rows.",
 }
 
 COLUMN_NOTES = {
@@ -105,4 +109,24 @@ COLUMN_NOTES = {
     ("automate_webhook_delivery", "received_at"): "when it was accepted",
     ("automate_schedule", "id"): "the workflow's name and which of its triggers it is",
     ("automate_schedule", "last_fired_at"): "the schedule's time that was fired last",
+    ("automate_worker", "id"): "the worker's name, as in `lease_owner`",
+    ("automate_worker", "host"): "the machine",
+    ("automate_worker", "pid"): "the process",
+    ("automate_worker", "started_at"): "when it was first heard of",
+    ("automate_worker", "seen_at"): "when it was last heard of",
+    ("automate_worker", "kinds"): "what it has handlers for",
+    ("automate_worker", "slots"): "how many handlers it can run at once",
+    ("automate_worker", "in_flight"): "how many items it holds",
+    ("automate_worker", "stopping"): "1 if it claims nothing more",
+    ("automate_activity", "id"): "UUIDv7",
+    ("automate_activity", "at"): "the minute, on the database's clock",
+    ("automate_activity", "worker_id"): "the worker",
+    ("automate_activity", "kind"): "the kind of item",
+    ("automate_activity", "completed"): "items finished",
+    ("automate_activity", "retried"): "attempts that failed and are to be repeated",
+    ("automate_activity", "failed"): "items given up",
+    ("automate_activity", "lost"): "leases of others that ended, and were taken back by this one",
+    ("automate_activity", "run_times"): "how long handlers ran: the sum in seconds, and how many "
+    "in each bucket, of which *i* ends at 10^(*i*/10) s",
+    ("automate_activity", "wait_times"): "how long items were due before they were begun, likewise",
 }

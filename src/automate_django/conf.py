@@ -22,7 +22,9 @@ The settings, all of them optional.
     ``USING``: the database's alias (left out, the database router says). ``STORE``:
     ``"skip_locked"``, ``"optimistic"`` or the dotted path of an ``OutboxStore`` (left out, what
     suits the database). ``LEASE_SECONDS``: 300. ``LISTEN``: False where LISTEN doesn't work on
-    PostgreSQL, behind a pooler in transaction mode.
+    PostgreSQL, behind a pooler in transaction mode. ``RETENTION_SECONDS``: for how long what is
+    COMPLETED is kept, 0 for not at all; ``FAILED_RETENTION_SECONDS``: what FAILED or was CANCELLED
+    (left out, for ever).
 ``AUTOMATE_WORKER``
     What ``manage.py automate_worker`` starts with: ``PROCESSES``: 1. ``SLOTS``: calls at once in a
     process, 10. ``GRACE_SECONDS``: for how long a stopping worker waits for what runs, 30.

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from inspect import iscoroutinefunction
 from typing import Any
 
 import django
+from asgiref.sync import iscoroutinefunction
 from django.db import transaction
 from django.dispatch import Signal
 
@@ -35,15 +35,20 @@ _AWAITS = django.VERSION >= (5, 0)
 
 
 class KernelSignal(Signal):
-    """A signal that refuses the receivers which this version of Django would never run."""
+    """A signal that refuses receivers which Django, or this version of it, would never run."""
 
     def connect(self, receiver: Callable[..., Any], *args: Any, **options: Any) -> None:
         """Connect *receiver*, as `django.dispatch.Signal.connect` does."""
-        call = getattr(receiver, "__call__", None)  # noqa: B004  (a callable object's own method)
-        if not _AWAITS and (iscoroutinefunction(receiver) or iscoroutinefunction(call)):
+        if iscoroutinefunction(receiver) and not _AWAITS:
             raise ConfigError(
                 f"receiver {receiver!r} is an async def",
                 hint="Django 4.2 never runs those: use a plain function, or Django 5.0",
+            )
+        call = getattr(receiver, "__call__", None)  # noqa: B004  (a callable object's own method)
+        if iscoroutinefunction(call) and not iscoroutinefunction(receiver):
+            raise ConfigError(
+                f"the __call__ of receiver {receiver!r} is an async def",
+                hint="Django calls it and awaits nothing: connect an async def itself",
             )
         super().connect(receiver, *args, **options)
 

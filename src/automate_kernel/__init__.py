@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from automate_kernel.connectors import ActionSpec, Connector, TriggerSpec, action
-    from automate_kernel.context import Call, ConnectorContext, ProviderContext, current_call
+    from automate_kernel.context import (
+        Call,
+        ConnectorContext,
+        ProviderContext,
+        current_call,
+        current_item,
+    )
     from automate_kernel.errors import (
         AutomateError,
         ConfigError,
@@ -78,6 +84,7 @@ __all__ = [
     "action",
     "capability",
     "current_call",
+    "current_item",
     "hookimpl",
     "register_filter",
 ]
@@ -96,6 +103,7 @@ _HOMES = {
         "ConnectorContext",
         "ProviderContext",
         "current_call",
+        "current_item",
     ),
     "errors": (
         "AutomateError",

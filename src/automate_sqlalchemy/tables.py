@@ -59,7 +59,8 @@ def _table(spec: Table) -> sa.Table:
         )
         for column in spec.columns
     )
-    table = sa.Table(spec.name, metadata, *columns)
+    options = {"postgresql_with": dict(spec.storage)} if spec.storage else {}
+    table = sa.Table(spec.name, metadata, *columns, **options)
     for index in spec.indexes:
         _index(index, table)
     return table

@@ -103,6 +103,9 @@ class TestPostgresqlByItsOwnClock(SqlAlchemyContract):
 
 
 class TestMariadb(SqlAlchemyContract):
+    # InnoDB takes two that insert a key which was just deleted for a deadlock.
+    supports_waiting_for_slots = False
+
     @pytest.fixture
     def store(self, mariadb_engine: sa.Engine, clock: FakeClock) -> RowsOutboxStore:
         return self.open(SqlAlchemyStorage(mariadb_engine, clock=clock))
@@ -115,6 +118,7 @@ class TestMariadbOptimistic(TestMariadb):
 
 class TestMariadbByItsOwnClock(SqlAlchemyContract):
     supports_clock = False
+    supports_waiting_for_slots = False
 
     @pytest.fixture
     def store(self, mariadb_engine: sa.Engine) -> RowsOutboxStore:

@@ -14,6 +14,7 @@ back. One that was only slow finds its lock taken over, and is rolled back too.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import secrets
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from django.db import router, transaction
+from django.db import DatabaseError, router, transaction
 from django.utils import timezone
 from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
@@ -73,11 +74,16 @@ class IdempotentRequest:
                 if response.status_code < 500:
                     self._mine(lock, lock=None, locked_until=None, **_kept(response))
         except BaseException:
-            self._records.filter(lock=lock).delete()
+            self._let_go(lock)
             raise
         if response.status_code >= 500:
-            self._records.filter(lock=lock).delete()
+            self._let_go(lock)
         return response
+
+    def _let_go(self, lock: str) -> None:
+        # If the database is gone, so is the transaction, and the lock ends by itself.
+        with contextlib.suppress(DatabaseError):
+            self._records.filter(lock=lock).delete()
 
     @property
     def _records(self) -> Any:

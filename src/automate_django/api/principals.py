@@ -34,11 +34,12 @@ def tenant_of(request: Any, field: str = "tenant_id") -> Any:
     The key of the tenant that *request* works for, or None.
 
     That of its token; else what the function ``AUTOMATE_API["TENANT"]`` says; else what
-    `automate_django.tenants.tenant_for_request` finds under *field* on its user.
+    `automate_django.tenants.tenant_for_request` finds under *field* on its user. A service's token
+    has its own or none: no host name or header of the request can lend it one.
     """
     token = getattr(request, "auth", None)
-    if isinstance(token, ApiToken) and token.tenant_id:
-        return token.tenant_id
+    if isinstance(token, ApiToken) and (token.tenant_id or token.user_id is None):
+        return token.tenant_id or None
     path = option("TENANT")
     if path is None:
         found = tenant_for_request(request, field)

@@ -17,6 +17,15 @@ def compare_exactly(apps: Any, schema_editor: Any) -> None:
             )
 
 
+def set_storage(apps: Any, schema_editor: Any) -> None:
+    """Set PostgreSQL's storage parameters of the outbox."""
+    if schema_editor.connection.vendor == "postgresql":
+        schema_editor.execute(
+            "ALTER TABLE automate_outbox SET (fillfactor = 70,"
+            " autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.05)"
+        )
+
+
 NEW = ("OutboxWorker", "OutboxActivity", "OutboxLimit", "OutboxSlot")
 
 
@@ -138,5 +147,6 @@ class Migration(migrations.Migration):
                 condition=models.Q(tenant_id__isnull=False, waiting_for="worker"),
             ),
         ),
+        migrations.RunPython(set_storage, migrations.RunPython.noop),
         migrations.RunPython(compare_exactly, migrations.RunPython.noop),
     ]

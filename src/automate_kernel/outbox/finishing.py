@@ -82,11 +82,11 @@ class Finishing(Leases):
         lost: Collection[str] = (),
     ) -> None:
         """Free lanes and slots, of (key, item id) pairs, but not those of *lost* items."""
-        # Lanes first: who waits for a slot holds items that the next in a lane may be among.
-        if left := [pair for pair in left if pair[1] not in lost]:
-            lanes.leave(rows, left)
+        # Slots first: a claim may hold them while it waits for a lane that is being left.
         if slotted := [pair for pair in slotted if pair[1] not in lost]:
             slots.leave(rows, slotted)
+        if left := [pair for pair in left if pair[1] not in lost]:
+            lanes.leave(rows, left)
 
     def _lease_for(self, rows: Rows, worker_id: str, outcome: Outcome) -> Lease | None:
         lease = self._leases.get(outcome.item_id)
@@ -205,8 +205,10 @@ def _error(outcome: Outcome) -> dict[str, str]:
     }
 
 
-def due_changes(next_attempt: float | datetime, priority: int) -> dict[str, Any]:
-    """The changes that make an item wait until then."""
+def due_changes(next_attempt: float | datetime | None, priority: int) -> dict[str, Any]:
+    """The changes that make an item wait until then; at its old place in the line if None."""
+    if next_attempt is None:
+        return {"waiting_for": "worker"}
     ahead = priority * SECONDS_PER_PRIORITY
     if not isinstance(next_attempt, datetime):
         # One absurd delay must not fail the transaction that finishes many items.

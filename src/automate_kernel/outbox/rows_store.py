@@ -24,6 +24,7 @@ from automate_kernel.outbox.registry import Registry
 from automate_kernel.outbox.retention import Retaining
 from automate_kernel.outbox.retry import Backoff
 from automate_kernel.outbox.sharing import Sharing
+from automate_kernel.outbox.slots import Entrance
 from automate_kernel.outbox.steering import Steering
 from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.storage.rows import Now, Plus, Row, Rows, Storage, Wakeup, Where
@@ -46,6 +47,7 @@ CLAIMED = (
 )  # fmt: skip
 # How many items that have become due one claim moves to the ready ones.
 _PROMOTE = 1000
+_TRIES = 3
 
 
 class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Registry, OutboxStore):
@@ -102,20 +104,24 @@ class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Regist
     def enqueue_many(self, items: Iterable[NewItem], *, transaction: Any = None) -> list[str]:
         """Accept items in the host's transaction; see `OutboxStore.enqueue_many`."""
         # Before a transaction is opened: what can't be stored must not leave a lock behind.
-        new = [item.to_row() for item in self.entering(items)]
+        new, fresh = _new_rows(self.entering(items))
         with self.storage.begin(transaction) as rows:
-            return self.add(rows, new)
+            return self.add(rows, new, fresh=fresh)
 
     async def aenqueue_many(self, items: Iterable[NewItem], transaction: Any = None) -> list[str]:
         """`enqueue_many` in an asynchronous host transaction."""
-        new = [item.to_row() for item in self.entering(items)]
-        return await self.storage.abegin(transaction, lambda rows: self.add(rows, new))
+        new, fresh = _new_rows(self.entering(items))
+        return await self.storage.abegin(transaction, lambda rows: self.add(rows, new, fresh=fresh))
 
-    def add(self, rows: Rows, new: list[Row]) -> list[str]:
-        """Insert rows made by `NewItem.to_row`, and return the ids, of the first with a key."""
+    def add(self, rows: Rows, new: list[Row], *, fresh: bool = False) -> list[str]:
+        """
+        Insert rows made by `NewItem.to_row`, and return the ids, of the first with a key.
+
+        *fresh* ones have ids that were made just now, and no idempotency key.
+        """
         if any("concurrency_key" in row for row in new):
             new = [{"concurrency_key": None, "concurrency_limit": None, **row} for row in new]
-        added = rows.insert(OUTBOX, new, notify=CHANNEL)
+        added = rows.insert(OUTBOX, new, notify=CHANNEL, fresh=fresh)
         if added == len(new):
             return [row["id"] for row in new]
         keys: set[str] = {row["idempotency_key"] for row in new if row["idempotency_key"]}
@@ -141,25 +147,39 @@ class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Regist
         if limit < 1:
             return []
         token = new_id()
-        with self.storage.begin() as rows:
-            if self._promotes():
-                self._promote(rows)
-            gather = partial(self._gather, rows, worker_id, token, self._paused_kinds(rows))
-            limited = self._limited_kinds(rows, kinds)
-            claimed = (
-                self._claim_apart(rows, limited, kinds, limit, gather)
-                if limited
-                else gather(kinds, limit, self._sharing)
-            )
+        claimed: list[Row] = []
+        # Again only if all there was had to do with slots that others were changing.
+        for _ in range(_TRIES):
+            entrance = Entrance(token)
+            with self.storage.begin() as rows:
+                claimed = self._claim(rows, worker_id, entrance, limit, kinds)
+            if claimed or not entrance.busy:
+                break
         for row in claimed:
             self._leases[row["id"]] = Lease.of(row, worker_id, token)
         return [OutboxItem.claimed(row, worker_id, token) for row in claimed]
+
+    def _claim(
+        self,
+        rows: Rows,
+        worker_id: str,
+        entrance: Entrance,
+        limit: int,
+        kinds: Sequence[str] | None,
+    ) -> list[Row]:
+        if self._promotes():
+            self._promote(rows)
+        gather = partial(self._gather, rows, worker_id, entrance, self._paused_kinds(rows))
+        limited = self._limited_kinds(rows, kinds)
+        if limited:
+            return self._claim_apart(rows, limited, kinds, limit, gather)
+        return gather(kinds, limit, self._sharing)
 
     def _gather(
         self,
         rows: Rows,
         worker_id: str,
-        token: str,
+        entrance: Entrance,
         paused: frozenset[str],
         kinds: Sequence[str] | None,
         limit: int,
@@ -168,10 +188,11 @@ class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Regist
         claimed: list[Row] = []
         # What can't run yet is put aside and more is taken, a bounded number of times.
         for _ in range(10):
-            taken = self._take(rows, worker_id, token, limit - len(claimed), kinds, sharing)
-            admitted = self._admit(rows, taken, token, paused)
+            left = limit - len(claimed)
+            taken = self._take(rows, worker_id, entrance.token, left, kinds, sharing)
+            admitted = self._admit(rows, taken, entrance, paused)
             claimed += admitted
-            if len(admitted) == len(taken) or len(claimed) >= limit:
+            if len(admitted) == len(taken) or len(claimed) >= limit or entrance.busy:
                 break
         return claimed
 
@@ -227,7 +248,9 @@ class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Regist
             columns=CLAIMED,
         )
 
-    def _admit(self, rows: Rows, taken: list[Row], token: str, paused: frozenset[str]) -> list[Row]:
+    def _admit(
+        self, rows: Rows, taken: list[Row], entrance: Entrance, paused: frozenset[str]
+    ) -> list[Row]:
         """Those of *taken* that may run now; the others go back to wait for their reason."""
         if suspects := sorted({row["kind"] for row in taken} & paused):
             # What is remembered may be old, and nobody would wake what is parked after a resume:
@@ -241,11 +264,14 @@ class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Regist
         for key in sorted({r["concurrency_key"] or "" for r in taken if r["id"] in parked} - {""}):
             slots.wake(rows, key)  # in the place of one that can't use its turn
         keyed = [row for row in taken if row["ordering_key"] and row["id"] not in parked]
-        held = lanes.enter(rows, keyed, token) if keyed else set()
+        held = lanes.enter(rows, keyed, entrance.token) if keyed else set()
         slotted = [row for row in taken if row["concurrency_key"] and row["id"] not in parked]
-        held |= slots.enter(rows, slotted, token) if slotted else set()
+        full, ready = entrance.enter(rows, slotted) if slotted else (set(), set())
+        held |= full
         self._put_back(rows, [row for row in taken if row["id"] in held], "key")
-        return [row for row in taken if row["id"] not in parked and row["id"] not in held]
+        self._put_back(rows, [row for row in taken if row["id"] in ready], "worker")
+        away = parked | held | ready
+        return [row for row in taken if row["id"] not in away]
 
     def _put_back(self, rows: Rows, taken: list[Row], waiting_for: str) -> None:
         for status, group in (
@@ -281,6 +307,13 @@ class OptimisticClaimOutboxStore(RowsOutboxStore):
     """Claims without row locks: of two workers that want an item, the second finds it gone."""
 
     skip_locked = False
+
+
+def _new_rows(items: Iterable[NewItem]) -> tuple[list[Row], bool]:
+    """The rows of *items*, and whether none of them can be there already."""
+    items = list(items)
+    fresh = not any(item.id or item.idempotency_key for item in items)
+    return [item.to_row() for item in items], fresh
 
 
 def _holders(rows: Rows, keys: list[str], *, lock: bool = False) -> dict[str, str]:

@@ -1,79 +1,116 @@
 """
 At most so many items at once per concurrency key, whatever their kinds.
 
-A *slot* is a row that exists while an item with the key runs: the number of the slot and the key
-are its primary key, so that no two items ever have the same one. Who finds all slots taken goes
-back to wait (``waiting_for = "key"``), and whoever leaves a slot wakes one that waits.
+A *slot* is a row that exists while an item with the key runs: its number and the key are the
+primary key, so that no two items ever have the same one. Who finds all of them taken goes back to
+wait (``waiting_for = "key"``), and whoever leaves a slot wakes one that waits.
 
-Who looks for a slot locks those that are taken. So it knows them to be taken when it puts an item
-to wait, and who leaves one of them meanwhile waits for its end, and then finds that item and wakes
-it: none is put to wait for a slot that was just left.
+Before a claim puts an item to wait it locks the slots that are in its way, without waiting for
+locks itself. Who leaves one of them then waits for the claim's end, and so finds the item and wakes
+it: none is put to wait for a slot that was just left. Where a lock can't be had, a slot is being
+left this moment, and the item stays ready.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Sequence
 
 from automate_kernel.storage.rows import Row, Rows, Where
 from automate_kernel.storage.tables import OUTBOX, SLOT
 
-__all__ = ["enter", "leave", "mend", "wake"]
+__all__ = ["Entrance", "leave", "mend", "wake"]
 
 _MENDED = 1000
 
 
-def enter(rows: Rows, claimed: Sequence[Row], token: str) -> set[str]:
-    """Take slots for *claimed* rows, in the order of their ids; returns the ids without one."""
-    held: set[str] = set()
-    left = sorted(claimed, key=lambda row: str(row["id"]))
-    while left:
-        wanted = _free(rows, left, token, held)
-        rows.insert(SLOT, wanted)
-        # Another may have been faster; with its slot counted as well, this ends.
-        ids = [slot["item_id"] for slot in wanted]
-        mine = rows.select(
-            SLOT, [Where("item_id", "in", ids), Where("lease_token", "eq", token)],
-            columns=("item_id",),
-        )  # fmt: skip
-        entered = {slot["item_id"] for slot in mine}
-        left = [row for row in left if row["id"] not in entered and row["id"] not in held]
-    return held
+class Entrance:
+    """
+    Where the items of one claim get their slots.
+
+    `busy` tells whether some item was left ready because others were changing its key's slots: it
+    is worth another claim.
+    """
+
+    def __init__(self, token: str) -> None:
+        self.busy = False
+        self.token = token
+        self._open = True
+
+    def enter(self, rows: Rows, claimed: Sequence[Row]) -> tuple[set[str], set[str]]:
+        """
+        Take slots for *claimed* rows, in the order of their ids.
+
+        Returns the ids that must wait for their key, and those that are to stay ready.
+        """
+        in_turn = sorted(claimed, key=lambda row: str(row["id"]))
+        free, full = _sorted_out(rows, in_turn)
+        ready = self._take(rows, free)
+        must_wait = _locked(rows, full)
+        ready |= {row["id"] for row in full} - must_wait
+        self.busy = self.busy or bool(ready)
+        return must_wait, ready
+
+    def _take(self, rows: Rows, wanted: list[Row]) -> set[str]:
+        """Insert slots; returns the ids of the items that did not get theirs."""
+        ids = {slot["item_id"] for slot in wanted}
+        # Once in a transaction, in order, so that two claims never wait for each other in a circle.
+        if not wanted or not self._open:
+            return ids
+        self._open = False
+        rows.insert(SLOT, [{**slot, "lease_token": self.token} for slot in wanted])
+        mine = [Where("item_id", "in", sorted(ids)), Where("lease_token", "eq", self.token)]
+        return ids - {slot["item_id"] for slot in rows.select(SLOT, mine, columns=("item_id",))}
 
 
-def _free(rows: Rows, claimed: Sequence[Row], token: str, held: set[str]) -> list[Row]:
-    """A free slot for each of *claimed* for which there is one; the others' ids go to *held*."""
-    keys = sorted({row["concurrency_key"] for row in claimed})
-    # In order, as in `leave`, so that the two never wait for each other in a circle.
-    found = rows.select(
-        SLOT, [Where("concurrency_key", "in", keys)], order_by=("id",), lock=True,
-        columns=("id", "concurrency_key"),
-    )  # fmt: skip
-    taken: dict[str, set[int]] = {key: set() for key in keys}
-    for slot in found:
-        taken[slot["concurrency_key"]].add(int(slot["id"].partition(":")[0]))
-    wanted = []
+def _sorted_out(rows: Rows, claimed: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """A free slot for each row for which there is one, and the other rows."""
+    taken = _numbers(rows, sorted({row["concurrency_key"] for row in claimed}))
+    wanted, full = [], []
     for row in claimed:
-        key, numbers = row["concurrency_key"], taken[row["concurrency_key"]]
-        if len(numbers) >= row["concurrency_limit"]:
-            held.add(row["id"])
+        key, limit = row["concurrency_key"], row["concurrency_limit"]
+        numbers = taken.setdefault(key, set())
+        if len(numbers) >= limit:
+            full.append(row)
             continue
-        number = next(n for n in range(len(numbers) + 1) if n not in numbers)
+        # Any that is free: others who look at the same time are likely to take another.
+        number = random.choice([n for n in range(limit) if n not in numbers])
         numbers.add(number)
-        wanted.append(
-            {
-                "id": f"{number}:{key}",
-                "concurrency_key": key,
-                "item_id": row["id"],
-                "lease_token": token,
-            }
-        )
-    return sorted(wanted, key=lambda slot: slot["id"])
+        wanted.append({"id": f"{number}:{key}", "concurrency_key": key, "item_id": row["id"]})
+    return sorted(wanted, key=lambda slot: str(slot["id"])), full
+
+
+def _numbers(rows: Rows, keys: Sequence[str], *, lock: bool = False) -> dict[str, set[int]]:
+    """Which slots of these keys are taken, or with *lock* those of them that nobody leaves."""
+    found = rows.select(
+        SLOT, [Where("concurrency_key", "in", keys)], order_by=("id",), lock=lock,
+        skip_locked=lock, columns=("id", "concurrency_key"),
+    )  # fmt: skip
+    taken: dict[str, set[int]] = {}
+    for slot in found:
+        number = int(slot["id"].partition(":")[0])
+        taken.setdefault(slot["concurrency_key"], set()).add(number)
+    return taken
+
+
+def _locked(rows: Rows, full: Sequence[Row]) -> set[str]:
+    """The ids of those rows whose key is full, and stays so until this transaction ends."""
+    taken = _numbers(rows, sorted({row["concurrency_key"] for row in full}), lock=True)
+    return {
+        row["id"]
+        for row in full
+        if len(taken.get(row["concurrency_key"], ())) >= row["concurrency_limit"]
+    }
 
 
 def leave(rows: Rows, finished: Iterable[tuple[str, str]]) -> None:
     """Free the slots of (concurrency key, item id) pairs and wake who waits for them."""
     pairs = sorted(finished)
-    mine = [Where("item_id", "in", [item_id for _, item_id in pairs])]
+    held = rows.select(
+        SLOT, [Where("item_id", "in", [item_id for _, item_id in pairs])], columns=("id",)
+    )
+    # By their keys and in order, so that two who leave never wait for each other in a circle.
+    mine = [Where("id", "in", sorted(slot["id"] for slot in held))]
     rows.select(SLOT, mine, order_by=("id",), lock=True, columns=("id",))
     rows.delete(SLOT, mine)
     for key in dict.fromkeys(key for key, _ in pairs):
@@ -102,24 +139,26 @@ def wake(rows: Rows, key: str) -> None:
 
 def mend(rows: Rows) -> None:
     """Free slots of items that are gone, and wake keys that nobody will wake."""
+    _free_orphans(rows)
+    asleep = [Where("concurrency_key", "ne", None), Where("waiting_for", "eq", "key")]
+    limits: dict[str, int] = {}
+    for row in rows.count(OUTBOX, ("concurrency_key", "concurrency_limit"), asleep):
+        key = row["concurrency_key"]
+        limits[key] = max(limits.get(key, 0), row["concurrency_limit"])
+    taken = _numbers(rows, sorted(limits))
+    for key, limit in sorted(limits.items()):
+        if len(taken.get(key, ())) < limit:
+            wake(rows, key)
+
+
+def _free_orphans(rows: Rows) -> None:
     slots = rows.select(SLOT, [], order_by=("id",), limit=_MENDED)
-    running = rows.select(
+    found = rows.select(
         OUTBOX, [Where("id", "in", [slot["item_id"] for slot in slots])],
         columns=("id", "lease_token", "lease_expires_at"),
     )  # fmt: skip
-    tokens = {row["id"]: row["lease_token"] for row in running if row["lease_expires_at"]}
+    holders = {row["id"]: row["lease_token"] for row in found if row["lease_expires_at"]}
     for slot in slots:
-        if tokens.get(slot["item_id"]) != slot["lease_token"]:
+        if holders.get(slot["item_id"]) != slot["lease_token"]:
             its = [Where("id", "eq", slot["id"]), Where("lease_token", "eq", slot["lease_token"])]
             rows.delete(SLOT, its)
-    asleep = [Where("concurrency_key", "ne", None), Where("waiting_for", "eq", "key")]
-    waiting = rows.count(OUTBOX, ("concurrency_key", "concurrency_limit"), asleep)
-    keys = sorted({row["concurrency_key"] for row in waiting})
-    count = {
-        row["concurrency_key"]: row["n"]
-        for row in rows.count(SLOT, ("concurrency_key",), [Where("concurrency_key", "in", keys)])
-    }
-    for key in keys:
-        limits = [row["concurrency_limit"] for row in waiting if row["concurrency_key"] == key]
-        if count.get(key, 0) < max(limits):
-            wake(rows, key)

@@ -30,13 +30,13 @@ class Outcome:
 
     *status* is COMPLETED, FAILED, CANCELLED, RETRY (FAILED if its attempts are spent) or PENDING
     (back to waiting, and the attempt counts as not begun). One that was asked to stop is CANCELLED
-    where it would wait again. *next_attempt* is a delay in seconds or an instant. *token* is the
-    claim's; left out, the store uses the one that it remembers.
+    where it would wait again. *next_attempt* is a delay in seconds, an instant, or None for one that
+    has not begun: it keeps its place in the line. *token* is the claim's; left out, the store uses the one that it remembers.
     """
 
     item_id: str
     status: ItemStatus = ItemStatus.COMPLETED
-    next_attempt: float | datetime = 0.0
+    next_attempt: float | datetime | None = 0.0
     error_code: str | None = None
     error: str | None = None
     token: str | None = None
@@ -241,8 +241,12 @@ class OutboxStore(OperatorCommands):
         self._finish(worker_id, Outcome(str(item_id), ItemStatus.PENDING, delay), transaction)
 
     def release(self, item_ids: Sequence[str], worker_id: str) -> int:
-        """Hand leases back at once, as a graceful stop does; no attempt is spent."""
-        outcomes = [Outcome(str(item_id), ItemStatus.PENDING) for item_id in item_ids]
+        """
+        Hand leases back at once, as a graceful stop does.
+
+        No attempt is spent, and the items keep their place in the line.
+        """
+        outcomes = [Outcome(str(item_id), ItemStatus.PENDING, None) for item_id in item_ids]
         return len(outcomes) - len(self.acknowledge(worker_id, outcomes))
 
     def _finish(self, worker_id: str, outcome: Outcome, transaction: Any) -> None:

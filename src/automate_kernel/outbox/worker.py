@@ -257,7 +257,7 @@ class Worker:
 
     def _unbegun(self, task: Task) -> Outcome:
         """What gives an item back that was claimed ahead: another worker can have it at once."""
-        return Outcome(task.item.id, ItemStatus.PENDING, token=task.item.lease_token)
+        return Outcome(task.item.id, ItemStatus.PENDING, None, token=task.item.lease_token)
 
     def _execute(self, task: Task) -> Result:
         handler = self._begin(task)

@@ -79,10 +79,11 @@ def copy_through(connection: Any, sql: str, lines: Iterable[str]) -> int | None:
     cursor = connection.cursor() if hasattr(connection, "__enter__") else None
     if not hasattr(cursor, "copy"):
         return None
-    with cursor, cursor.copy(sql) as copy:
-        for line in lines:
-            copy.write(line)
-    return int(cursor.rowcount)
+    with cursor:
+        with cursor.copy(sql) as copy:
+            for line in lines:
+                copy.write(line)
+        return int(cursor.rowcount)
 
 
 def _cells(column: Column, values: list[Any], now: datetime | None) -> Iterable[str]:

@@ -136,7 +136,14 @@ class _MemoryRows:
                 table[key] = before
         self._undo.clear()
 
-    def insert(self, table: str, rows: Sequence[Mapping[str, Any]], *, notify: str = "") -> int:
+    def insert(
+        self,
+        table: str,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        notify: str = "",
+        fresh: bool = False,
+    ) -> int:
         spec, stored, added = TABLES[table], self._tables[table], 0
         for row in rows:
             new = {column.name: self._value(row.get(column.name)) for column in spec.columns}

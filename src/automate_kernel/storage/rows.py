@@ -74,9 +74,19 @@ class Rows(Protocol):
     native: Any
     """The host's own handle on this transaction, for a handler that writes in it."""
 
-    def insert(self, table: str, rows: Sequence[Mapping[str, Any]], *, notify: str = "") -> int:
+    def insert(
+        self,
+        table: str,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        notify: str = "",
+        fresh: bool = False,
+    ) -> int:
         """
         Add *rows*; one whose key exists already is skipped. Returns how many were added.
+
+        All have the same columns. *fresh* ones are known to have no key that exists, which lets
+        many go in by a quicker way; if one exists all the same, that is an error.
 
         With *notify*, listeners on that channel wake once the transaction commits, where the
         database can do that; elsewhere nothing happens and they find out by polling.

@@ -57,13 +57,21 @@ class SqlRows:
 
     # -- writing -----------------------------------------------------------------------------
 
-    def insert(self, table: str, rows: Sequence[Mapping[str, Any]], *, notify: str = "") -> int:
+    def insert(
+        self,
+        table: str,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        notify: str = "",
+        fresh: bool = False,
+    ) -> int:
         """Add rows; see `Rows.insert`."""
         if not rows:
             return 0
         spec, names = TABLES[table], list(rows[0])
         arrays = self.dialect.arrays and len(rows) > 1
-        if arrays and len(rows) >= _WORTH_COPYING:
+        # COPY fails on a key that exists, where an insert is to skip it.
+        if arrays and fresh and len(rows) >= _WORTH_COPYING:
             copied = self._copy(spec, names, rows, notify)
             if copied is not None:
                 return copied
@@ -102,9 +110,6 @@ class SqlRows:
     def _copy(
         self, table: Table, names: list[str], rows: Sequence[Mapping[str, Any]], notify: str
     ) -> int | None:
-        # COPY fails on a key that exists, where an insert is to skip it.
-        if any(row[name] is not None for each in table.unique for name in each for row in rows):
-            return None
         columns = [table.column(name) for name in names]
         lines = copied_lines(columns, rows, self.now)
         count = self.copy(copy_statement(self._statement(), table, columns), lines)
@@ -204,9 +209,10 @@ class SqlRows:
             spec, [*where, Where(column, "ne", None)]
         )
         after = f"SELECT {name} FROM {source}" + statement.where(spec, where)
+        after += f" {'AND' if where else 'WHERE'} {name} > found.value"
         sql = (
             f"WITH RECURSIVE found(value) AS (({first}{tail}) UNION ALL SELECT ({after}"
-            f" AND {name} > found.value{tail}) FROM found WHERE found.value IS NOT NULL)"
+            f"{tail}) FROM found WHERE found.value IS NOT NULL)"
             " SELECT value FROM found WHERE value IS NOT NULL"
         )
         return [row[0] for row in self.run(sql, statement.parameters, fetch=True)]

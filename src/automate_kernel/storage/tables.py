@@ -84,11 +84,12 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table: its first column is the primary key."""
+    """A table: its first column is the primary key, and *storage* are PostgreSQL's parameters."""
 
     name: str
     columns: tuple[Column, ...]
     indexes: tuple[Index, ...] = field(default=())
+    storage: tuple[tuple[str, float], ...] = ()
 
     @property
     def key(self) -> str:
@@ -153,12 +154,12 @@ TABLES: dict[str, Table] = {
                 Index(
                     "automate_outbox_ready",
                     ("kind", "sort_at", "id"),
-                    (("waiting_for", "worker"), ("tenant_id", NULL)),
+                    (("tenant_id", NULL), ("waiting_for", "worker")),
                 ),
                 Index(
                     "automate_outbox_shared",
                     ("kind", "tenant_id", "sort_at", "id"),
-                    (("waiting_for", "worker"), ("tenant_id", None)),
+                    (("tenant_id", None), ("waiting_for", "worker")),
                 ),
                 Index("automate_outbox_later", ("next_attempt_at",), (("waiting_for", "time"),)),
                 Index(
@@ -184,6 +185,14 @@ TABLES: dict[str, Table] = {
                     (("concurrency_key", None), ("waiting_for", "key")),
                 ),
                 Index("automate_outbox_cancel", ("id",), (("waiting_for", "cancel"),)),
+            ),
+            (
+                # Room for the version that the claim writes, so that it stays on its page.
+                ("fillfactor", 70),
+                # Every item leaves two dead versions. The usual fifth of the table would be a lot
+                # of them where finished items are kept.
+                ("autovacuum_vacuum_scale_factor", 0.02),
+                ("autovacuum_analyze_scale_factor", 0.05),
             ),
         ),
         Table(

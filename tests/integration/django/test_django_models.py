@@ -140,6 +140,10 @@ def test_migrations_make_what_sqlalchemy_makes(
             ours = sa.inspect(connection)
             assert columns_in(migrated, table) == columns_in(ours, table)
             assert indexes_in(migrated, table) == indexes_in(ours, table)
+        options = connection.exec_driver_sql(
+            "SELECT DISTINCT reloptions FROM pg_class WHERE relname = 'automate_outbox'"
+        )
+        assert len(options.all()) == 1  # in both schemas
         connection.rollback()
     engine.dispose()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import django
@@ -14,7 +15,8 @@ from automate_django.signals import step_failed, workflow_completed
 from automate_kernel import signals as kernel_signals
 from automate_kernel.errors import ConfigError
 from automate_kernel.kernel import Kernel
-from django.db import transaction
+from asgiref.sync import sync_to_async
+from django.db import connections, transaction
 from django.dispatch import receiver
 
 ORDER = {"lines": [{"price": 3, "quantity": 4}], "channel_id": "C1"}
@@ -156,18 +158,127 @@ def test_in_a_running_loop_receivers_may_use_the_database(sqlite: str) -> None:
     assert sent == ["written"]
 
 
+def test_receivers_see_what_is_committed(alias: str) -> None:
+    """The execution is as the signal says, for whoever looks with another connection too."""
+    from automate_django.models import WorkflowExecution
+
+    def look(sender: Any, execution: Any, **kwargs: Any) -> None:
+        assert not connections[alias].in_atomic_block
+        other = connections[alias].copy()
+        try:
+            with other.cursor() as cursor:
+                table = WorkflowExecution._meta.db_table
+                cursor.execute(f"SELECT status FROM {table}")
+                sent.extend(cursor.fetchall())
+        finally:
+            other.close()
+
+    workflow_completed.connect(look)
+    emit("order.created", ORDER)
+    get_kernel().run_until_idle()
+    assert sent == [("COMPLETED",)]
+
+
+def test_a_receivers_database_error_poisons_nothing(alias: str) -> None:
+    """One that breaks a constraint has its own transaction to lose, and the next one works."""
+    from shop.models import Message, Order
+
+    def breaks(sender: Any, **kwargs: Any) -> None:
+        Order.objects.create(number="1", total=1)
+        Order.objects.create(number="1", total=1)
+
+    def works(sender: Any, **kwargs: Any) -> None:
+        Message.objects.create(channel="C1", text="told")
+
+    for receiver in (breaks, works):
+        workflow_completed.connect(receiver)
+    emit("order.created", ORDER)
+    with transaction.atomic(using=alias):
+        kernel_signals.emit(kernel_signals.workflow_completed, get_kernel(), execution=None)
+        Message.objects.create(channel="C1", text="ours")
+    get_kernel().run_until_idle()
+    assert sorted(
+        Message.objects.filter(text__in=["ours", "told"]).values_list("text", flat=True)
+    ) == [
+        "ours",
+        "told",
+        "told",
+    ]
+    assert get_kernel().executions.find()[0].status == "COMPLETED"
+
+
+def test_a_receiver_for_another_sender_hears_nothing(sqlite: str) -> None:
+    """The sender is the kernel's class."""
+
+    class Other(Kernel):
+        pass
+
+    workflow_completed.connect(note_sender, sender=Other)
+    workflow_completed.connect(note_sender, sender=Kernel, dispatch_uid="second")
+    emit("order.created", ORDER)
+    get_kernel().run_until_idle()
+    assert sent == [Kernel]
+
+
+def note_sender(sender: Any, **kwargs: Any) -> None:
+    """A plain receiver."""
+    sent.append(sender)
+
+
 async def asynchronous(sender: Any, **kwargs: Any) -> None:
     """An async receiver."""
     sent.append(sender)
 
 
-def test_an_async_receiver_runs_or_is_refused(sqlite: str) -> None:
-    """Django 4.2 would connect it and never run it."""
-    if django.VERSION < (5, 0):
+async def asynchronous_and_broken(sender: Any, **kwargs: Any) -> None:
+    """An async receiver that raises."""
+    raise RuntimeError("broken async receiver")
+
+
+class Asynchronous:
+    """Receivers that are async in other ways."""
+
+    async def method(self, sender: Any, **kwargs: Any) -> None:
+        sent.append(sender)
+
+    async def __call__(self, sender: Any, **kwargs: Any) -> None:
+        sent.append(sender)
+
+
+@pytest.mark.parametrize(
+    "receiver",
+    [
+        asynchronous,
+        partial(asynchronous),
+        Asynchronous().method,
+        sync_to_async(note_sender),
+        Asynchronous(),
+    ],
+    ids=["function", "partial", "method", "marked", "callable"],
+)
+def test_an_async_receiver_runs_or_is_refused(sqlite: str, receiver: Any) -> None:
+    """Django 4.2 would connect it and never run it, and no Django awaits what an object gives."""
+    if django.VERSION < (5, 0) or type(receiver) is Asynchronous:
         with pytest.raises(ConfigError, match="async def"):
-            workflow_completed.connect(asynchronous)
+            workflow_completed.connect(receiver)
+        assert not workflow_completed.receivers
         return
-    workflow_completed.connect(asynchronous)
+    workflow_completed.connect(receiver, weak=False)
     emit("order.created", ORDER)
     get_kernel().run_until_idle()
     assert sent == [Kernel]
+
+
+@pytest.mark.skipif(django.VERSION < (5, 0), reason="Django 4.2 has no async receivers")
+def test_a_failing_async_receiver_changes_nothing(
+    sqlite: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Beside plain and async ones, which hear of it all the same."""
+    for receiver in (asynchronous_and_broken, asynchronous, note_sender):
+        workflow_completed.connect(receiver)
+    emit("order.created", ORDER)
+    with caplog.at_level(logging.ERROR, "django.dispatch"):
+        get_kernel().run_until_idle()
+    assert sent == [Kernel, Kernel]
+    assert "broken async receiver" in caplog.text
+    assert get_kernel().executions.find()[0].status == "COMPLETED"

@@ -96,11 +96,12 @@ class BulkActions(Root):
     def _bulk_form(self, request: HttpRequest) -> Any:
         fields = {}
         for each in self._updatable(request):
-            field = self.formfield_for_dbfield(each, request=request)
+            field: Any = self.formfield_for_dbfield(each, request=request)
             if field is not None:
                 field.required, field.initial = False, None
                 if isinstance(field, forms.TypedChoiceField):
-                    given = [choice for choice in field.choices if choice[0] not in ("", None)]
+                    choices: Any = field.choices
+                    given = [choice for choice in choices if choice[0] not in ("", None)]
                     field.choices = [("", "---------"), *given]
                     field.empty_value = None
                 fields[each.name] = field
@@ -120,7 +121,7 @@ class BulkActions(Root):
             "selected": request.POST.getlist(helpers.ACTION_CHECKBOX_NAME),
             "action_checkbox_name": helpers.ACTION_CHECKBOX_NAME,
         }
-        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
+        request.current_app = self.admin_site.name
         return TemplateResponse(request, "admin/automate_django/bases/bulk_update.html", context)
 
     # -- doing it ------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ _BATCH = 500
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a file: the *field* that it fills, for a relation by the field *by* over there."""
+    """A column of a file: the *field* that it fills; of a relation, by the field *by* there."""
 
     name: str
     field: Any
@@ -30,7 +30,7 @@ class Column:
 
 
 def column_of(model: Any, name: str) -> Column | None:
-    """What the column *name* is: ``price``, ``category`` (or ``category_id``), ``category__slug``."""
+    """What the column *name* is: ``price``, ``category_id``, ``category__slug``."""
     first, __, further = name.partition("__")
     try:
         field = model._meta.pk if first == "pk" else model._meta.get_field(first)

@@ -249,7 +249,7 @@ class Import(Root):
             "confirm_url": self._page_url("import_do", staged.pk) if staged else "",
             "changelist_url": self._page_url("changelist"),
         }
-        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
+        request.current_app = self.admin_site.name
         return TemplateResponse(request, "admin/automate_django/bases/import.html", context)
 
     def _shown(self, row: RowPlan) -> dict[str, Any]:

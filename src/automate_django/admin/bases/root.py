@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
@@ -120,7 +121,11 @@ class Root(ModelAdmin):
         """What the host and the site offer, and what the bases do, as far as it is permitted."""
         # Django asks with a location from 6.1 on, and only then is it an argument.
         place = () if action_location is None else (action_location,)
-        actions = dict(super().get_actions(request, *place))
+        theirs = super().get_actions
+        if place and "action_location" not in signature(theirs).parameters:
+            actions = dict(theirs(request))  # a host's base that is older than that
+        else:
+            actions = dict(theirs(request, *place))
         if self.actions is None or IS_POPUP_VAR in request.GET:
             return actions
         mine = [self.get_action(name, *place) for name in self.offered_actions(request)]

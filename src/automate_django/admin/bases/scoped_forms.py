@@ -25,7 +25,7 @@ def narrow(field: Any, scope: Scope) -> None:
         # Django writes the name of the row with that id beside the box, whosever row it is.
         if not isinstance(widget, _ScopedLabel):
             widget.__class__ = _with_scoped_label(type(widget))
-        widget.scope = scope
+        field.widget.scope = scope
 
 
 class _ScopedLabel(ForeignKeyRawIdWidget):
@@ -34,7 +34,7 @@ class _ScopedLabel(ForeignKeyRawIdWidget):
     scope: Scope
 
     def label_and_url_for_value(self, value: Any) -> tuple[str, str]:
-        key = self.rel.get_related_field().name  # type: ignore[union-attr]
+        key = self.rel.get_related_field().name
         rows = self.rel.model._default_manager.using(self.db)
         try:
             seen = self.scope.filter(rows.filter(**{key: value})).exists()

@@ -42,7 +42,9 @@ class Search(Root):
 
     def get_search_fields(self, request: HttpRequest) -> list[str]:
         """``search_fields``, and the advanced ones with their lookups."""
-        return [*super().get_search_fields(request), *self._lookups().values()]
+        unfit = request.__dict__.get("_automate_unfit_lookups", ())
+        lookups = [each for each in self._lookups().values() if each not in unfit]
+        return [*super().get_search_fields(request), *lookups]
 
     def get_search_results(
         self, request: HttpRequest, queryset: Any, search_term: str
@@ -55,11 +57,12 @@ class Search(Root):
                 words.append(word)
                 continue
             queryset = _filtered(queryset, lookups[name], _unquoted(wanted))
-        try:
-            return super().get_search_results(request, queryset, " ".join(words))
-        except (ValueError, ValidationError):
-            # Words that a number's or a date's field can't be: nothing is like that.
-            return queryset.none(), False
+        unfit = {
+            each for each in lookups.values() if not all(_fits(queryset, each, w) for w in words)
+        }
+        # Words that a number or a date can't be are looked for in the other fields.
+        request.__dict__["_automate_unfit_lookups"] = unfit
+        return super().get_search_results(request, queryset, " ".join(words))
 
 
 def _filtered(queryset: Any, lookup: str, value: str) -> Any:
@@ -67,6 +70,15 @@ def _filtered(queryset: Any, lookup: str, value: str) -> Any:
         return queryset.filter(**{lookup: value})
     except (ValueError, ValidationError):
         return queryset.none()
+
+
+def _fits(queryset: Any, lookup: str, word: str) -> bool:
+    """Whether the field of *lookup* can be asked for *word*; the database isn't."""
+    try:
+        queryset.filter(**{lookup: _unquoted(word)})
+    except (ValueError, ValidationError):
+        return False
+    return True
 
 
 def _unquoted(text: str) -> str:

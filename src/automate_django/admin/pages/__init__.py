@@ -13,8 +13,6 @@ Each module here has a ``register(site)`` of its own.
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,12 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-_MODULES = ("outbox", "executions", "workflows", "tokens", "audit")
-
 
 def register(site: AdminSite) -> None:
     """Put the operator pages on *site*; a model that is registered there already stays as it is."""
-    for name in _MODULES:
-        path = f"{__name__}.{name}"
-        if find_spec(path) is not None:
-            import_module(path).register(site)
+    from automate_django.admin.pages import audit, executions, outbox, tokens, workflows
+
+    for module in (outbox, executions, workflows, tokens, audit):
+        module.register(site)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from django.core.exceptions import PermissionDenied
-from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 
 from automate_django.tenants import tenant_for_request, tenant_key
@@ -15,8 +14,6 @@ __all__ = ["OPERATE", "Reach", "reach_of", "require_operator"]
 
 OPERATE = "automate_django.operate_outbox"
 """The permission for what concerns all tenants: kinds, workers, plugins, and everybody's items."""
-
-M = TypeVar("M", bound=Model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +33,7 @@ class Reach:
         """Whether the user sees no row."""
         return not self.everyone and self.tenant is None
 
-    def filter(self, queryset: QuerySet[M], field: str = "tenant_id") -> QuerySet[M]:
+    def filter(self, queryset: Any, field: str = "tenant_id") -> Any:
         """*queryset* without the rows of others."""
         if self.everyone:
             return queryset

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import update_wrapper
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponseBase
@@ -22,12 +22,12 @@ FRAGMENT_HEADER = "X-Automate-Fragment"
 View = Callable[..., HttpResponseBase]
 
 
-class Tabbed(admin.ModelAdmin):
+class Tabbed(admin.ModelAdmin):  # type: ignore[type-arg]
     """Django's own list and form, with the tabs of the operator pages above them."""
 
     current = ""
-    change_list_template: Any = "admin/automate_django/change_list.html"
-    change_form_template: Any = "admin/automate_django/change_form.html"
+    change_list_template: ClassVar[Any] = "admin/automate_django/change_list.html"
+    change_form_template: ClassVar[Any] = "admin/automate_django/change_form.html"
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
         """Django's own list, below the tabs."""
@@ -85,7 +85,7 @@ class PageAdmin(Tabbed):
         self, request: HttpRequest, template: str, title: str, *, status: int = 200, **context: Any
     ) -> TemplateResponse:
         """A page made of ``templates/admin/automate_django/TEMPLATE``."""
-        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
+        request.current_app = self.admin_site.name
         return TemplateResponse(
             request,
             f"admin/automate_django/{template}",
@@ -97,7 +97,7 @@ class PageAdmin(Tabbed):
         self, request: HttpRequest, template: str, *, stop: bool = False, **context: Any
     ) -> TemplateResponse:
         """A part of a page, for the polling script; with *stop* it asks no more."""
-        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
+        request.current_app = self.admin_site.name
         headers = {FRAGMENT_HEADER: "stop" if stop else "more"}
         return TemplateResponse(
             request, f"admin/automate_django/{template}", context, headers=headers

@@ -40,7 +40,7 @@ class Editing:
             return self._page(DocumentForm(initial=self._initial()))
         form = DocumentForm(self._request.POST)
         if not form.is_valid():
-            return self._page(form, status=422)
+            return self._page(form)
         try:
             if "check" in self._request.POST:
                 return self._checked(form)
@@ -50,10 +50,10 @@ class Editing:
             problems = explained(definitions.told(error), form.cleaned_data["source"])
             for problem in problems:
                 form.add_error("source", problem.text)
-            return self._page(form, problems, status=422)
+            return self._page(form, problems)
         except AutomateError as error:
             form.add_error(None, f"{clean(str(error))}.")
-            return self._page(form, status=409)
+            return self._page(form)
 
     def _initial(self) -> dict[str, Any]:
         document = self._document
@@ -86,7 +86,7 @@ class Editing:
             tenant_id = (data["tenant_id"] or None) if self._reach.everyone else self._reach.tenant
             document = definitions.create(data["source"], tenant_id=tenant_id, **about)
             self._pages.record(self._request, "create", document, version=1)
-            messages.success(self._request, f"{document.name} is saved, and on.")
+            messages.success(self._request, f"Workflow {document.name} is saved, and on.")
         else:
             document = self._document
             version = definitions.save(document, data["source"], based_on=data["based_on"], **about)
@@ -106,7 +106,6 @@ class Editing:
         form: DocumentForm,
         problems: list[Problem] | None = None,
         *,
-        status: int = 200,
         workflow: Workflow | None = None,
         advice: list[str] | None = None,
     ) -> HttpResponse:
@@ -120,7 +119,6 @@ class Editing:
             self._request,
             "edit.html",
             "New workflow" if document is None else f"Edit {document.name}",
-            status=status,
             form=form,
             problems=problems or [],
             document=document,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from django.contrib.admin import AdminSite
 from django.http import HttpRequest
@@ -13,24 +14,29 @@ from automate_django.admin.pages.access import OPERATE
 
 __all__ = ["Tab", "home_url", "page_url", "tabs"]
 
-_VIEW = "automate_django.view_"
 
-# What a page is called in `current`, its label, its URL's name, and the permissions that it needs.
+def _looking(model: str) -> tuple[str, ...]:
+    """What lets a user look at a model's pages, as in Django's own."""
+    return (f"automate_django.view_{model}", f"automate_django.change_{model}")
+
+
+# What a page is called in `current`, its label, its URL's name, and permissions of which one is
+# enough.
 _PAGES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("dashboard", "Dashboard", "automate_dashboard", (OPERATE,)),
-    ("outbox", "Outbox", "automate_django_outboxitem_changelist", (f"{_VIEW}outboxitem",)),
+    ("outbox", "Outbox", "automate_django_outboxitem_changelist", _looking("outboxitem")),
     ("kinds", "Kinds", "automate_kinds", (OPERATE,)),
     ("workers", "Workers", "automate_workers", (OPERATE,)),
     (
         "executions",
         "Executions",
         "automate_django_workflowexecution_changelist",
-        (f"{_VIEW}workflowexecution",),
+        _looking("workflowexecution"),
     ),
-    ("workflows", "Workflows", "automate_workflows", (f"{_VIEW}workflowdocument",)),
+    ("workflows", "Workflows", "automate_workflows", _looking("workflowdocument")),
     ("plugins", "Plugins", "automate_plugins", (OPERATE,)),
-    ("tokens", "API tokens", "automate_django_apitoken_changelist", (f"{_VIEW}apitoken",)),
-    ("audit", "Audit", "automate_django_auditentry_changelist", (f"{_VIEW}auditentry",)),
+    ("tokens", "API tokens", "automate_django_apitoken_changelist", _looking("apitoken")),
+    ("audit", "Audit", "automate_django_auditentry_changelist", _looking("auditentry")),
 )
 
 
@@ -54,8 +60,9 @@ def tabs(request: HttpRequest, site: AdminSite, current: str = "") -> list[Tab]:
 
 
 def _tabs(request: HttpRequest, site: AdminSite, current: str) -> Iterator[Tab]:
+    user: Any = request.user
     for name, label, url_name, permissions in _PAGES:
-        if not request.user.has_perms(permissions):
+        if not any(map(user.has_perm, permissions)):
             continue
         try:
             url = page_url(site, url_name)

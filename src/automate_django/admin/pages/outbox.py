@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -161,10 +161,8 @@ class OutboxItemAdmin(PageAdmin):
 
     def _execution_url(self, request: HttpRequest, item: OutboxItem) -> str:
         found = item.payload.get("execution_id") if isinstance(item.payload, dict) else None
-        execution_id = _item_id(str(found or ""))
-        if execution_id is None or not request.user.has_perm(
-            "automate_django.view_workflowexecution"
-        ):
+        execution_id, user = _item_id(str(found or "")), cast("Any", request.user)
+        if execution_id is None or not user.has_perm("automate_django.view_workflowexecution"):
             return ""
         return self.url("automate_django_workflowexecution_change", execution_id)
 

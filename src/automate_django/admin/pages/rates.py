@@ -105,7 +105,7 @@ def charts(spread_out: Sequence[tuple[datetime, Activity | None]], span: Span) -
 def _share(one: Activity | None, *names: str) -> float | None:
     if one is None or not one.total:
         return None
-    return 100.0 * sum(getattr(one, name) for name in names) / one.total
+    return float(100.0 * sum(getattr(one, name) for name in names) / one.total)
 
 
 def _percent(value: float) -> str:

@@ -50,7 +50,7 @@ class Word(Expression):
         super().__init__(output_field=CharField())
         self.text = text
 
-    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, Sequence[Any]]:
+    def as_sql(self, compiler: Any, connection: Any) -> Any:
         """The word in quotes, and no parameters."""
         return f"'{self.text}'", ()
 
@@ -81,7 +81,7 @@ class Beyond(Expression):
         """Take the resolved columns and values."""
         self.sources = list(exprs)
 
-    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, Sequence[Any]]:
+    def as_sql(self, compiler: Any, connection: Any) -> Any:
         """The comparison of the two rows."""
         compiled = [compiler.compile(one) for one in self.sources]
         half = len(self.columns)

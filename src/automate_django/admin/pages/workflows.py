@@ -153,7 +153,7 @@ class WorkflowDocumentAdmin(PageAdmin):
             row,
             run_url=self.url("automate_workflow_run", pk) if document.enabled else "",
             versions=versions.defer("source", "definition").order_by("-number")[:_VERSIONS_SHOWN],
-            current=versions.defer("definition").get(number=document.version),
+            latest=versions.defer("definition").get(number=document.version),
             may_change=self.has_change_permission(request, document),
         )
 
@@ -164,18 +164,16 @@ class WorkflowDocumentAdmin(PageAdmin):
         *,
         run_url: str,
         run_form: RunForm | None = None,
-        status: int = 200,
         **context: Any,
     ) -> HttpResponse:
         kernel, reach = get_kernel(), reach_of(request)
         workflow = row.workflow
-        current = context.get("current")
-        source = current.source if current else (dumps(workflow, "json") if workflow else "")
+        latest = context.get("latest")
+        source = latest.source if latest else (dumps(workflow, "json") if workflow else "")
         return self.page(
             request,
             "workflow.html",
             row.name,
-            status=status,
             row=row,
             workflow=workflow,
             graph=to_svg(workflow, styled=False) if workflow else "",
@@ -213,7 +211,7 @@ class WorkflowDocumentAdmin(PageAdmin):
             raise PermissionDenied
         form = RunForm(request.POST)
         if not form.is_valid():
-            return self._show(request, row, run_url=run_url, run_form=form, status=422)
+            return self._show(request, row, run_url=run_url, run_form=form)
         tenant_id = self._tenant_of_run(reach_of(request), row, form)
         try:
             # What is done and that it is written down are one transaction, here and below.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rest_framework.exceptions import AuthenticationFailed, Throttled
+from rest_framework.exceptions import APIException, Throttled
 
 from automate_django.api.addresses import client_address
 from automate_django.api.bases.placed import Placed
@@ -31,7 +31,7 @@ class RateLimit(Placed):
         """Count the request, once it is known whose it is and before anything is looked up."""
         try:
             super().perform_authentication(request)
-        except AuthenticationFailed:
+        except APIException:
             # Guessing is limited too, by where it comes from.
             self._limit(request, self._address_key(request))
             raise

@@ -34,6 +34,7 @@ _LOOKUPS = {
     "created_after": "created_at__gte",
     "created_before": "created_at__lt",
 }
+_MOST_AT_ONCE = 10_000
 _CHANGES = ("requeue", "cancel", "discard", "reschedule", "bulk")
 
 
@@ -142,6 +143,8 @@ class OutboxViewSet(Resource):
             changed = getattr(self.kernel.outbox, what)(self._own(ids))
         else:
             given["tenant_id"] = self.tenant_for(given.pop("tenant_id", None))
+            # A request must end before its client gives up; who wants more asks again.
+            given.setdefault("limit", _MOST_AT_ONCE)
             changed = getattr(self.kernel.outbox, f"{what}_matching")(**given)
         return Response(ChangedSerializer({"changed": changed}).data)
 

@@ -158,7 +158,9 @@ class BulkSerializer(_ItemFilter):
     ids = serializers.ListField(
         child=serializers.UUIDField(), required=False, allow_empty=False, max_length=1000
     )
-    limit = serializers.IntegerField(required=False, min_value=1, max_value=100_000)
+    limit = serializers.IntegerField(
+        required=False, min_value=1, max_value=100_000, help_text="10,000 if a filter has none."
+    )
     per_second = serializers.FloatField(
         required=False, min_value=0.01, max_value=10_000, help_text="For requeue."
     )

@@ -53,6 +53,7 @@
     if (track.url) {
       part("label").setAttribute("href", track.url);
     }
+    set(part("tip"), track.after);
     const bar = part("bar");
     bar.dataset.tone = track.tone;
     bar.setAttribute("x", String(track.x));
@@ -76,6 +77,7 @@
     set(field("status"), state.status);
     field("status").dataset.tone = tones[state.status] || "";
     set(field("took"), state.took);
+    set(field("axis"), state.took);
     drawAll(state.tracks);
     showPart("error", state.error);
     showPart("output", state.output);

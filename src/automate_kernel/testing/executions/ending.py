@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from automate_kernel.errors import WorkflowError
 from automate_kernel.outbox import ItemStatus
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.testing.executions.hooks import (
@@ -144,6 +145,40 @@ class ResumingContract(ExecutionHooks):
         again = self.claim(store)
         assert again.id == execution.item_id != item.id
         assert not store.resume(execution_id)
+
+    def test_resume_from_a_step(self, store: ExecutionStore, workflow: Workflow) -> None:
+        """A step that is done, and what follows from it, can be done again after any end."""
+        execution_id = self.begin(store, workflow)
+        item = self.claim(store)
+        runs = [self.run(execution_id, name) for name in ("count", "tell")]
+        self.save(store, item, runs)
+        self.end(store, item, ExecutionStatus.COMPLETED)
+        assert not store.resume(execution_id)
+        with pytest.raises(WorkflowError):
+            store.resume(execution_id, step_id="undo")
+        assert self.see(store, execution_id).status is ExecutionStatus.COMPLETED
+        assert store.resume(execution_id, step_id="tell")
+        execution = self.see(store, execution_id)
+        assert (execution.status, execution.output) == (ExecutionStatus.PENDING, None)
+        assert [run.step_id for run in execution.steps] == ["count"]
+        assert not store.resume(execution_id, step_id="count")
+
+    def test_a_worker_of_before_saves_nothing(
+        self, store: ExecutionStore, workflow: Workflow
+    ) -> None:
+        """What was cancelled and resumed is another item's to drive, though the first still runs."""
+        execution_id = self.begin(store, workflow)
+        item = self.claim(store)
+        running = self.see(store, execution_id)
+        with store.storage.begin() as rows:
+            assert store.change(rows, running, ExecutionStatus.CANCELLED)
+        assert store.resume(execution_id, step_id="count")
+        before = store.load(execution_id)
+        assert before is not None
+        before.execution.item_id = item.id
+        with store.holding(item) as rows, pytest.raises(ExecutionEndedError):
+            store.save(rows, before.execution, [self.run(execution_id, "count")], {}, set())
+        assert self.see(store, execution_id).steps == []
 
     def test_an_item_of_before_fails_nothing(
         self, store: ExecutionStore, workflow: Workflow

@@ -12,6 +12,7 @@ from automate_kernel.testing.outbox.racing import RacingContract
 from automate_kernel.testing.outbox.recovering import RecoveringContract
 from automate_kernel.testing.outbox.reporting import ReportingContract
 from automate_kernel.testing.outbox.retaining import RetentionContract
+from automate_kernel.testing.outbox.sharing import SharingContract
 from automate_kernel.testing.outbox.steering import SteeringContract
 
 __all__ = ["OutboxStoreContract"]
@@ -25,6 +26,7 @@ class OutboxStoreContract(
     FencingContract,
     RecoveringContract,
     OrderingContract,
+    SharingContract,
     SteeringContract,
     BulkContract,
     StoppingContract,

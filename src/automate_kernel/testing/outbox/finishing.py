@@ -129,6 +129,14 @@ class FinishingContract(StoreHooks):
         assert (item.status, item.attempt_count) == (ItemStatus.RETRY, 1)
         assert item.last_error == "down"
 
+    def test_release_keeps_the_place(self, store: OutboxStore) -> None:
+        """What was handed back goes before what was enqueued after it."""
+        first, second = (store.enqueue("k") for _ in range(2))
+        assert self.claim_ids(store, limit=1) == [first]
+        third = store.enqueue("k")
+        assert store.release([first], "worker") == 1
+        assert self.claim_ids(store) == [first, second, third]
+
     def test_outcomes_in_a_group(self, store: OutboxStore) -> None:
         """Different outcomes of many items are recorded together."""
         ids = store.enqueue_many(NewItem("k") for _ in range(5))

@@ -30,11 +30,15 @@ class StoreHooks:
     supports_reports = True
     """Whether the store keeps what workers tell of themselves."""
     supports_concurrency_keys = True
+    supports_waiting_for_slots = True
+    """Whether calls that compete for a concurrency key wait, as `supports_waiting` says of all."""
     supports_control = True
     """Whether items can be changed by filter, rescheduled and discarded, and told to stop."""
     supports_limits = True
     supports_retention = True
     """Whether it deletes by itself what has been kept for its time."""
+    supports_sharing = True
+    """Whether kinds and tenants share what is claimed."""
     supports_ageing = True
     """Whether an old item goes before a new one of higher priority in the end."""
 

@@ -13,6 +13,7 @@ import pytest
 
 from automate_kernel.errors import StorageError
 from automate_kernel.outbox import ItemStatus, NewItem, OutboxItem, OutboxStore, Outcome
+from automate_kernel.testing.clock import FakeClock
 from automate_kernel.testing.outbox.hooks import StoreHooks
 
 __all__ = ["RacingContract"]
@@ -20,6 +21,37 @@ __all__ = ["RacingContract"]
 T = TypeVar("T")
 WORKERS = 4
 PATIENCE_SECONDS = 30.0
+
+
+class _Crowd:
+    """Counts what runs at once, per concurrency key, and waits until that is as much as may."""
+
+    def __init__(self, total: int, most: int) -> None:
+        self.peaks: Counter[str] = Counter()
+        self._left, self._most = total, most
+        self._running: Counter[str] = Counter()
+        self._changed = threading.Condition()
+
+    def begin(self, item: OutboxItem) -> None:
+        """Count an item that runs."""
+        key = item.concurrency_key or ""
+        with self._changed:
+            self._running[key] += 1
+            assert self._running[key] <= self._most, f"too many at once of {key!r}"
+            self.peaks[key] = max(self.peaks[key], self._running[key])
+            self._changed.notify_all()
+            if not key:
+                self._changed.wait_for(self._may_go, PATIENCE_SECONDS)
+
+    def _may_go(self) -> bool:
+        return self.peaks[""] >= self._most or self._left < self._most
+
+    def end(self, item: OutboxItem) -> None:
+        """Count it out."""
+        with self._changed:
+            self._running[item.concurrency_key or ""] -= 1
+            self._left -= 1
+            self._changed.notify_all()
 
 
 class RacingContract(StoreHooks):
@@ -35,7 +67,8 @@ class RacingContract(StoreHooks):
 
     def insist(self, call: Callable[..., T], *arguments: Any) -> T:
         """Call as a worker does: again, if it collided with another."""
-        for _ in range(0 if self.supports_waiting else 20):
+        waits = self.supports_waiting and self.supports_waiting_for_slots
+        for _ in range(0 if waits else 20):
             try:
                 return call(*arguments)
             except StorageError as error:
@@ -111,6 +144,47 @@ class RacingContract(StoreHooks):
 
         self.drain(store, 50, 4, begin, lambda item: running.remove(str(item.ordering_key)))
         assert order == {f"key-{number}": ids[number::5] for number in range(5)}
+
+    def test_limit_is_reached_and_never_exceeded(self, store: OutboxStore) -> None:
+        """Of a limited kind as many run at once as may, and never one more."""
+        self.need("limits")
+        total, most = 40, 3
+        store.enqueue_many(NewItem("k") for _ in range(total))
+        store.limit("k", concurrency=most)
+        crowd = _Crowd(total, most)
+        self.drain(store, total, 1, crowd.begin, crowd.end)
+        assert crowd.peaks == {"": most}
+
+    def test_concurrency_key_is_reached_and_never_exceeded(self, store: OutboxStore) -> None:
+        """Of each concurrency key as many run at once as may, and none is left to wait."""
+        self.need("concurrency_keys")
+        total, most = 60, 2
+        store.enqueue_many(
+            NewItem(f"kind-{n % 2}", concurrency_key=f"key-{n % 3}", concurrency_limit=most)
+            for n in range(total)
+        )
+        crowd = _Crowd(total, most)
+        self.drain(store, total, 3, crowd.begin, crowd.end)
+        assert set(crowd.peaks) == {"key-0", "key-1", "key-2"}
+        assert max(crowd.peaks.values()) == most
+
+    def test_rate_holds_under_competition(self, store: OutboxStore, clock: FakeClock) -> None:
+        """However many ask at once, no more start than the rate allows, and no fewer."""
+        self.need("limits", "clock")
+        store.enqueue_many(NewItem("k") for _ in range(60))
+        store.limit("k", rate=7, per_seconds=10)
+        for _ in range(4):
+            claimed: list[str] = []
+
+            def run(mine: OutboxStore, worker_id: str, claimed: list[str] = claimed) -> None:
+                for _ in range(6):
+                    claimed.extend(self.insist(self.claim_ids, mine, worker_id, 2))
+
+            self.race(store, run)
+            # Who found the limit locked by another left it to that one.
+            claimed += self.claim_ids(store, limit=20)
+            assert len(claimed) == len(set(claimed)) == 7
+            clock.advance(10)
 
     def test_one_idempotency_key_gives_one_item(self, store: OutboxStore) -> None:
         """Callers who enqueue the same thing at once all get the id of the one item."""

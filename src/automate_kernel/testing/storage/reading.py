@@ -98,6 +98,20 @@ class ReadingContract(StorageHooks):
             assert rows.count(PAUSE) == [{"n": 0}]
 
 
+    def test_distinct_values(self, storage: Storage) -> None:
+        """Each value once, in order, and no nulls."""
+        codes = ["B", None, "a", "B", "C", None, "a"]
+        self.add(storage, *(step(n, error_code=code) for n, code in enumerate(codes, 1)))
+        with storage.begin() as rows:
+            found = rows.distinct(STEP, "error_code")
+            assert sorted(found) == ["B", "C", "a"]
+            assert len(found) == 3
+            later = [Where("position", "gt", 3), Where("error_code", "in", ["a", "C"])]
+            assert sorted(rows.distinct(STEP, "error_code", later)) == ["C", "a"]
+            assert rows.distinct(STEP, "error_code", [Where("position", "in", [])]) == []
+            assert rows.distinct(PAUSE, "kind") == []
+
+
 class ClockContract(StorageHooks):
     """Whose time it is."""
 

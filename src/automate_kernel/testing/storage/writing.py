@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 
-from automate_kernel.storage import Now, Plus, Rows, Storage, Where
+from automate_kernel.storage import Now, Part, Plus, Rows, Storage, Where
 from automate_kernel.storage.tables import PAUSE, STEP
 from automate_kernel.testing.storage.hooks import T0, StorageHooks, new_id, positions, step
 
@@ -85,6 +86,51 @@ class WritingContract(StorageHooks):
             assert rows.select(STEP, [Where("id", "eq", new_id(0))]) == [taken[3]]
         left = [row for row in self.all(storage) if row["status"] == "PENDING"]
         assert positions(left) == [2, 4]
+
+    def test_take_in_parts(self, storage: Storage) -> None:
+        """Each part gives at most what it may, one after the other until there is enough."""
+        self.add(storage, *(step(n, attempts=n // 4) for n in range(12)))
+        parts = [
+            Part([Where("attempts", "eq", 2)], 3),
+            Part([Where("attempts", "eq", 7)], 3),
+            Part([Where("attempts", "eq", 0), Where("position", "ne", 0)], 3),
+            Part([Where("attempts", "eq", 1)], 3),
+        ]
+        wanted = {"order_by": ("position",), "changes": {"status": "RUNNING"}, "parts": parts}
+        waiting = [Where("status", "eq", "PENDING")]
+        with storage.begin() as rows:
+            taken = rows.take(STEP, waiting, limit=7, columns=("position", "status"), **wanted)
+            assert positions(taken) == [1, 2, 3, 4, 8, 9, 10]
+            assert set(taken[0]) == {"position", "status"}
+            assert positions(rows.take(STEP, waiting, limit=20, **wanted)) == [5, 6, 7, 11]
+        left = [row for row in self.all(storage) if row["status"] == "PENDING"]
+        assert positions(left) == [0]
+
+    @pytest.mark.parametrize("fresh", [False, True], ids=["insert", "fresh"])
+    @pytest.mark.parametrize("count", [2, 120])
+    def test_many_values_come_back(self, storage: Storage, count: int, fresh: bool) -> None:
+        """Whatever many rows hold arrives, by whichever way the database takes them quickest."""
+        texts = ["", "a\tb\nc\r\\d\\N\\.", 'say "hi", {x}', "ž 🐎 \x01", "NULL", "\\N", "%s ? $1"]
+        new = [
+            step(
+                n,
+                error=None if n % 8 == 7 else texts[n % 8 % len(texts)],
+                output={"text": texts[n % len(texts)], "n": [n, None, 0.5]},
+                started_at=Now(n) if n % 2 else T0,
+                completed_at=Now(),
+                attempts=n,
+            )
+            for n in range(count)
+        ]
+        with storage.begin() as rows:
+            assert rows.insert(STEP, new, fresh=fresh) == count
+            now = rows.now()
+        for n, row in enumerate(self.all(storage)):
+            assert (row["attempts"], row["output"]) == (n, new[n]["output"])
+            assert row["error"] == new[n]["error"]
+            due = now + timedelta(seconds=n) if n % 2 else T0
+            assert abs((row["started_at"] - due).total_seconds()) < 30
+            assert abs((row["completed_at"] - now).total_seconds()) < 30
 
     def test_own_transaction_rolls_back(self, storage: Storage) -> None:
         """Whatever ends the block early undoes all of it."""

@@ -88,6 +88,21 @@ def test_a_failure_takes_its_work_along(world: Any) -> None:
     assert not IdempotencyRecord.objects.exists()
 
 
+def test_with_atomic_requests(world: Any) -> None:
+    """Inside the request's own transaction it is the same."""
+    settings = connections["default"].settings_dict
+    settings["ATOMIC_REQUESTS"] = True
+    try:
+        client = world.client()
+        assert post(client, "break").status_code == 500
+        assert (Note.objects.count(), IdempotencyRecord.objects.count()) == (0, 0)
+        assert post(client).status_code == 201
+        assert post(client)["Idempotency-Replayed"] == "true"
+    finally:
+        settings["ATOMIC_REQUESTS"] = False
+    assert Note.objects.count() == 1
+
+
 def test_while_it_is_answered_others_wait(world: Any, token: Any) -> None:
     """409, and when to come again."""
     client = token("*", tenant_id=str(world.acme.pk))

@@ -131,6 +131,13 @@ def test_guessing_tokens_is_limited() -> None:
     assert found == [401] * 5 + [429]
 
 
+def test_a_refused_session_is_limited(world: Any) -> None:
+    """A request without its CSRF token counts for where it came from."""
+    client = APIClient(enforce_csrf_checks=True)
+    client.force_login(world.alice)
+    assert [client.post(LIMITED).status_code for _ in range(6)] == [403] * 5 + [429]
+
+
 class Failing:
     """A cache that is down."""
 

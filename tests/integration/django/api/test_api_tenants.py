@@ -264,6 +264,42 @@ def test_a_token_works_for_its_tenant(world: Any, token: Any) -> None:
     assert token("api:*").get(PROJECTS).status_code == 403
 
 
+def test_a_tenant_in_the_request_lends_a_token_none(world: Any, token: Any) -> None:
+    """What a middleware reads off a host name makes no service a member."""
+    from automate_django.api import tenant_of
+    from automate_django.api.tokens import ServiceUser
+    from django.test import RequestFactory, override_settings
+
+    request = RequestFactory().get("/")
+    request.tenant_id = str(world.rival.pk)
+    request.auth = token("*").token
+    request.user = ServiceUser(request.auth)
+    with override_settings(AUTOMATE_API={}):
+        assert tenant_of(request) is None
+    request.auth = token("*", tenant_id="acme").token
+    assert tenant_of(request) == "acme"
+
+
+def test_many_rows_at_once(world: Any) -> None:
+    """A list of rows is stamped and checked row by row."""
+    path = "/service/projects/many/"
+    given = [{"name": "a"}, {"name": "b", "organization": world.acme.pk}]
+    assert world.client().post(path, given, format="json").status_code == 201
+    assert Project.objects.filter(organization=world.acme).count() == 3
+    for wrong in ({"organization": world.rival.pk}, {"parent": world.theirs.pk}):
+        given = [{"name": "c"}, {"name": "d", **wrong}]
+        assert world.client().post(path, given, format="json").status_code == 400
+    assert not Project.objects.filter(name__in="cd").exists()
+
+
+def test_what_an_options_request_tells(world: Any) -> None:
+    """The description of the fields offers no rows of others, and nothing without a tenant."""
+    text = world.client().options(PROJECTS).content.decode()
+    assert '"organization":{"type":"field","required":false,"read_only":true' in text
+    assert "9a3f" not in text
+    assert world.client(world.nobody).options(PROJECTS).status_code == 403
+
+
 def test_the_tenants_own_model(world: Any) -> None:
     """A serializer of the tenant's field by itself offers one organization."""
     page = world.client().get("/service/tags/", HTTP_ACCEPT="text/html").content.decode()

@@ -11,7 +11,7 @@ import pytest
 from automate_django.models import ApiToken
 from django.contrib.auth.models import Permission, User
 from django.core.management import CommandError, call_command
-from django.db import connection
+from django.db import connections
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from rest_framework.test import APIClient
@@ -134,6 +134,7 @@ def test_a_view_that_asks_for_no_scope_asks_for_apis(world: Any, token: Any) -> 
 def test_use_is_noted_once_a_minute(token: Any) -> None:
     """One write in a minute, however many requests."""
     client = token("*")
+    connection = connections[ApiToken.objects.db]
     with CaptureQueriesContext(connection) as first:
         client.get(SCOPED)
     with CaptureQueriesContext(connection) as second:
@@ -288,6 +289,16 @@ def test_others_tokens_are_not_listed_nor_revoked(staff: Any) -> None:
     states = dict(ApiToken.objects.values_list("name", "revoked_at"))
     assert states["own"] is not None
     assert states["of-another-9a3f"] is None
+
+
+def test_a_digest_cant_be_guessed_by_filters(staff: Any) -> None:
+    """``?digest__startswith=`` is no oracle."""
+    client = staff("view_apitoken", "operate_outbox")
+    token, _ = ApiToken.objects.issue("x-9a3f", scopes=["*"])
+    for guess in (token.digest[:4], "zzzz"):
+        response = client.get(f"{LIST}?digest__startswith={guess}")
+        assert (response.status_code, b"9a3f" in response.content) in ((302, False), (400, False))
+    assert b"9a3f" in client.get(f"{LIST}?name__startswith=x").content
 
 
 def test_viewing_is_not_revoking(staff: Any) -> None:

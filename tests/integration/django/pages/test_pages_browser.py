@@ -36,6 +36,13 @@ def count(kernel: Any, kind: str, status: str) -> int:
     return int(kernel.outbox.stats().counts.get(kind, {}).get(status, 0))
 
 
+def test_who_signs_in_comes_to_the_page_that_was_asked_for(busy, operator):
+    one = operator(form=True)
+
+    assert one.page.url.endswith(BASE)
+    assert "120 × TIMEOUT" in one.page.locator(".automate-groups").inner_text()
+
+
 def test_from_the_group_of_failures_to_all_of_them_retried(kernel, busy, operator):
     one = operator()
     page = one.open(BASE)

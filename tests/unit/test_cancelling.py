@@ -1,0 +1,294 @@
+"""What is cancelled while it runs stops soon, and says so."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from automate_kernel import Kernel
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.outbox import (
+    ItemStatus,
+    NewItem,
+    OutboxItem,
+    RowsOutboxStore,
+    Snooze,
+    Worker,
+    cancelling,
+    draining,
+)
+from automate_kernel.outbox.handlers import Handler
+from automate_kernel.storage import MemoryStorage
+from automate_kernel.workflows.execution import ExecutionStatus
+
+PATIENCE = 20.0
+
+
+class Gate(threading.Event):
+    """An event that fails the test instead of waiting for ever."""
+
+    def pass_(self) -> None:
+        assert self.wait(PATIENCE), "it did not happen"
+
+
+def until(condition: Callable[[], bool]) -> None:
+    tick = threading.Event()
+    for _ in range(int(PATIENCE * 100)):
+        if condition():
+            return
+        tick.wait(0.01)
+    raise AssertionError("it did not happen")
+
+
+@pytest.fixture
+def store() -> RowsOutboxStore:
+    return RowsOutboxStore(MemoryStorage())
+
+
+@contextmanager
+def working(worker: Worker) -> Iterator[Worker]:
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+def status(store: RowsOutboxStore, item_id: str) -> ItemStatus:
+    found = store.get(item_id)
+    assert found is not None
+    return found.status
+
+
+def test_an_async_handler_is_cancelled(store: RowsOutboxStore) -> None:
+    """It gets the CancelledError where it waits, and its cleaning up is waited for."""
+    begun, cleaned = Gate(), Gate()
+
+    async def handle(item: OutboxItem) -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await asyncio.sleep(0)
+            cleaned.set()
+
+    item_id = store.enqueue("k", ordering_key="key")
+    following = store.enqueue("k", ordering_key="key", priority=-1)
+    with working(Worker(store, [Handler("k", handle)], poll_seconds=0.05)) as worker:
+        begun.pass_()
+        begun.clear()
+        assert store.cancel([item_id]) == 1
+        until(lambda: status(store, item_id) is ItemStatus.CANCELLED)
+        assert cleaned.is_set()
+        begun.pass_()
+        assert status(store, following) is ItemStatus.RUNNING
+        store.cancel([following])
+        until(lambda: worker.stats.cancelled == 2)
+    assert (worker.stats.lost, worker.stats.failed, worker.stats.completed) == (0, 0, 0)
+
+
+def test_an_async_handler_that_won_t_be_cancelled(store: RowsOutboxStore) -> None:
+    """One that swallows the cancellation and succeeds has succeeded."""
+    begun = Gate()
+
+    async def handle(item: OutboxItem) -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            assert cancelling()
+
+    item_id = store.enqueue("k")
+    with working(Worker(store, [Handler("k", handle)], poll_seconds=0.05)):
+        begun.pass_()
+        store.cancel([item_id])
+        until(lambda: status(store, item_id) is ItemStatus.COMPLETED)
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [
+        (lambda: Snooze(60), ItemStatus.CANCELLED),
+        (lambda: None, ItemStatus.COMPLETED),
+        (lambda: (_ for _ in ()).throw(ValueError("stopped")).__next__(), ItemStatus.CANCELLED),
+    ],
+    ids=["pauses", "succeeds", "raises"],
+)
+def test_a_plain_handler_looks_by_itself(
+    store: RowsOutboxStore, ends: Callable[[], Any], expected: ItemStatus
+) -> None:
+    """Nothing stops a thread; it sees that it should stop, and how it ends decides."""
+    begun, saw = Gate(), []
+
+    def handle(item: OutboxItem) -> Any:
+        begun.set()
+        until(draining)
+        saw.append(cancelling())
+        return ends()
+
+    item_id = store.enqueue("k", max_attempts=1)
+    with working(Worker(store, [Handler("k", handle)], poll_seconds=0.05)):
+        begun.pass_()
+        store.cancel([item_id])
+        until(lambda: status(store, item_id) is expected)
+    assert saw == [True]
+
+
+def test_only_the_cancelled_item_stops(store: RowsOutboxStore) -> None:
+    """Another item of the same worker runs on."""
+    begun, go = [Gate(), Gate()], Gate()
+    saw: list[bool] = []
+
+    def handle(item: OutboxItem) -> None:
+        begun[item.payload].set()
+        if item.payload:
+            until(cancelling)
+        else:
+            go.pass_()
+            saw.append(draining())
+
+    other, cancelled = store.enqueue_many([NewItem("k", 0), NewItem("k", 1)])
+    with working(Worker(store, [Handler("k", handle)], poll_seconds=0.05)):
+        for gate in begun:
+            gate.pass_()
+        store.cancel([cancelled])
+        until(lambda: status(store, cancelled) is ItemStatus.COMPLETED)
+        go.set()
+        until(lambda: status(store, other) is ItemStatus.COMPLETED)
+    assert saw == [False]
+
+
+def test_an_item_that_has_not_begun_never_does(store: RowsOutboxStore) -> None:
+    """What was claimed ahead of its slot is dropped from the line."""
+    go, calls = Gate(), []
+
+    def handle(item: OutboxItem) -> None:
+        calls.append(item.id)
+        go.pass_()
+
+    ids = store.enqueue_many(NewItem("k") for _ in range(3))
+    worker = Worker(store, [Handler("k", handle)], slots=2, poll_seconds=0.05)
+    with working(worker):
+        until(lambda: len(calls) == 2)
+        if worker.in_flight == 2:  # it claims ahead only of handlers that are short
+            store.cancel([ids[2]])
+        else:
+            assert store.cancel([ids[2]]) == 1
+        until(lambda: not store.stop_requests(worker.worker_id) or go.is_set())
+        go.set()
+        until(lambda: status(store, ids[2]) is ItemStatus.CANCELLED)
+    assert ids[2] not in calls
+
+
+# -- executions ------------------------------------------------------------------------------------
+
+
+def kernel_with(*actions: tuple[str, Callable[..., Any]]) -> Kernel:
+    kernel = Kernel(discover=False)
+    for name, function in actions:
+        kernel.action(name)(function)
+    steps = [
+        {"id": f"s{number}", "action": name, "needs": [f"s{number - 1}"] if number else []}
+        for number, (name, _) in enumerate(actions)
+    ]
+    kernel.add_workflow({"name": "w", "trigger": {"type": "manual"}, "steps": steps})
+    return kernel
+
+
+@pytest.mark.parametrize("by", ["execution", "item"])
+def test_a_running_execution_stops_after_its_step(by: str) -> None:
+    """The step that runs ends as it will, the next doesn't begin, and both end as CANCELLED."""
+    begun, go, calls = Gate(), Gate(), []
+
+    def first() -> None:
+        begun.set()
+        go.pass_()
+        calls.append("first")
+
+    with kernel_with(("a.first", first), ("a.second", lambda: calls.append("second"))) as kernel:
+        execution_id = kernel.start("w")
+        execution = kernel.executions.get(execution_id)
+        assert execution is not None
+        item_id = str(execution.item_id)
+        with working(kernel.worker(poll_seconds=0.05)):
+            begun.pass_()
+            if by == "execution":
+                assert kernel.executions.cancel(execution_id)
+            else:
+                assert kernel.outbox.cancel([item_id]) == 1
+            # Not before its worker has heard of it, or the step would end first.
+            until(lambda: any(one.waiting_for == "cancel" for one in kernel.outbox.find()))
+            threading.Event().wait(1.5)
+            go.set()
+            until(lambda: kernel.executions.get(execution_id).status.finished)  # type: ignore[union-attr]
+            until(lambda: not kernel.outbox.find(status="RUNNING"))
+        ended = kernel.executions.get(execution_id)
+        assert ended is not None
+        assert ended.status is ExecutionStatus.CANCELLED
+        assert calls == ["first"]
+
+
+def test_requeueing_a_failed_wake_up_resumes_its_execution() -> None:
+    """The execution goes on from the step that failed, and its wake-up does not end for nothing."""
+    calls: list[str] = []
+
+    def second() -> str:
+        calls.append("second")
+        if len(calls) == 2:
+            raise AutomateError(ErrorCodes.INVALID_ARGUMENT, "not yet")
+        return "done"
+
+    with kernel_with(("a.first", lambda: calls.append("first")), ("a.second", second)) as kernel:
+        execution = kernel.run("w")
+        assert execution.status is ExecutionStatus.FAILED
+        assert kernel.outbox.requeue([str(execution.item_id)]) == 0, "its wake-up went well"
+        # As if its worker had died of it too often.
+        resumed = kernel.executions.resume(execution.id)
+        assert resumed
+        waiting = kernel.executions.get(execution.id)
+        assert waiting is not None
+        (item,) = kernel.outbox.claim_batch("worker", kinds=["automate.advance"])
+        kernel.outbox.mark_failed(item.id, "worker", "LEASE_EXPIRED", "its workers died")
+        assert kernel.executions.get(execution.id).status is ExecutionStatus.FAILED  # type: ignore[union-attr]
+        assert kernel.outbox.requeue([item.id]) == 1
+        kernel.run_until_idle()
+        ended = kernel.executions.get(execution.id)
+        assert ended is not None
+        assert (ended.status, ended.item_id) == (ExecutionStatus.COMPLETED, item.id)
+        assert calls == ["first", "second", "second"]
+
+
+def test_requeueing_the_wake_up_of_before_does_nothing() -> None:
+    """An execution that was resumed with another item is that item's to drive."""
+    with kernel_with(("a.first", lambda: None)) as kernel:
+        execution_id = kernel.start("w")
+        (item,) = kernel.outbox.claim_batch("worker", kinds=["automate.advance"])
+        kernel.outbox.mark_failed(item.id, "worker", "LEASE_EXPIRED", "its workers died")
+        assert kernel.executions.resume(execution_id)
+        assert kernel.outbox.requeue([item.id]) == 0
+        assert kernel.outbox.requeue_matching(status="FAILED") == 0
+        kernel.run_until_idle()
+        ended = kernel.executions.get(execution_id)
+        assert ended is not None
+        assert ended.status is ExecutionStatus.COMPLETED
+
+
+def test_requeueing_a_cancelled_wake_up_resumes_too() -> None:
+    """Cancelled with its item, the execution comes back with it."""
+    calls: list[str] = []
+    with kernel_with(("a.first", lambda: calls.append("first"))) as kernel:
+        execution_id = kernel.start("w")
+        (item,) = kernel.outbox.find(kind="automate.advance")
+        assert kernel.outbox.cancel([item.id]) == 1
+        assert kernel.executions.get(execution_id).status is ExecutionStatus.CANCELLED  # type: ignore[union-attr]
+        assert kernel.outbox.requeue_matching(status="CANCELLED") == 1
+        kernel.run_until_idle()
+        assert kernel.executions.get(execution_id).status is ExecutionStatus.COMPLETED  # type: ignore[union-attr]
+        assert calls == ["first"]

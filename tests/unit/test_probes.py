@@ -1,0 +1,275 @@
+"""Whether a worker is alive and ready, and how an orchestrator is told."""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from automate_kernel import ConfigError, Kernel, StorageError
+from automate_kernel.outbox import Worker
+from automate_kernel.outbox.vitals import Vitals
+from automate_kernel.telemetry import serving
+from automate_kernel.telemetry.health import Board, WorkerProbe, keep_telling
+from automate_kernel.telemetry.serving import Probes
+
+PATIENCE = 10
+
+
+class Time:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def kernel() -> Kernel:
+    return Kernel(discover=False)
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+def until(condition: Any) -> None:
+    tick = threading.Event()
+    for _ in range(PATIENCE * 200):
+        if condition():
+            return
+        tick.wait(0.005)
+    raise AssertionError("it did not happen")
+
+
+@contextmanager
+def working(kernel: Kernel, **options: Any) -> Iterator[Worker]:
+    worker = kernel.worker(poll_seconds=0.02, **options)
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+    try:
+        until(lambda: worker.vitals.began)
+        yield worker
+    finally:
+        worker.stop(abandon=True)
+        thread.join(PATIENCE)
+
+
+def get(url: str) -> tuple[int, Any]:
+    try:
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+# -- signs of life -----------------------------------------------------------------------------------
+
+
+def test_a_thread_that_does_not_move_is_stuck(time: Time) -> None:
+    """After a minute; one that rests may do so for ever."""
+    vitals = Vitals(time)
+    vitals.claiming()
+    vitals.claimed()
+    vitals.move("acknowledger")
+    vitals.rest("acknowledger")
+    time.now += 59
+    vitals.move("heartbeat")
+    assert vitals.stuck() == []
+    time.now += 2
+    assert vitals.stuck() == ["fetcher"]
+    vitals.claiming()
+    assert vitals.stuck() == []
+
+
+def test_a_worker_that_waits_for_its_database_is_alive_and_not_ready(time: Time) -> None:
+    """Tries that fail are moves; that none succeeds shows in readiness."""
+    vitals = Vitals(time)
+    vitals.claiming()
+    vitals.claimed()
+    for _ in range(20):
+        time.now += 25
+        vitals.claiming()
+    assert vitals.stuck() == []
+    assert vitals.failing()
+    vitals.claimed()
+    assert not vitals.failing()
+
+
+def test_a_running_worker_is_alive_and_ready(kernel: Kernel) -> None:
+    """And when it stops, it is alive still, and no longer ready."""
+    with working(kernel) as worker:
+        probe = WorkerProbe(kernel, worker)
+        assert probe.live() == []
+        assert probe.ready() == []
+        worker.stop()
+        assert probe.live() == []
+        assert probe.ready() == ["it is stopping"]
+
+
+def test_a_worker_that_has_not_begun_is_not_ready(kernel: Kernel) -> None:
+    """It has claimed nothing yet, and is not to be killed for it."""
+    probe = WorkerProbe(kernel, kernel.worker())
+    assert (probe.live(), probe.ready()) == ([], ["it has not begun"])
+
+
+def test_a_fetcher_that_hangs_is_noticed(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though every other thread goes on, and answers."""
+    hang = threading.Event()
+    time = Time()
+    with working(kernel, report_seconds=0.02) as worker:
+        claim = kernel.outbox.claim_batch
+        entered = threading.Event()
+
+        def stuck(*arguments: Any, **options: Any) -> Any:
+            entered.set()
+            hang.wait(PATIENCE)
+            return claim(*arguments, **options)
+
+        monkeypatch.setattr(kernel.outbox, "claim_batch", stuck)
+        monkeypatch.setattr(worker.vitals, "_clock", time)
+        kernel.outbox.enqueue("wakes.it")
+        assert entered.wait(PATIENCE)
+        time.now += 10_000_000
+        probe = WorkerProbe(kernel, worker)
+        until(lambda: probe.live() == ["the fetcher is stuck"])
+        assert "the fetcher is stuck" in probe.ready()
+        hang.set()
+        until(lambda: probe.live() == [])
+
+
+def test_a_database_that_is_down_is_no_reason_to_start_anew(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker goes on trying; the answer does not show what the database said."""
+    with working(kernel) as worker:
+
+        def down(*arguments: Any, **options: Any) -> Any:
+            raise StorageError("can't connect to db.internal")
+
+        monkeypatch.setattr(kernel.outbox, "next_due_seconds", down)
+        probe = WorkerProbe(kernel, worker)
+        assert probe.live() == []
+        assert probe.ready() == ["the database can't be used"]
+
+
+# -- over HTTP ---------------------------------------------------------------------------------------
+
+
+def test_pages(kernel: Kernel) -> None:
+    """Health, readiness and metrics, each on its own port, and nothing else."""
+    kernel.outbox.enqueue("k")
+    with (
+        working(kernel) as worker,
+        Probes(kernel, WorkerProbe(kernel, worker), health_port=0, metrics_port=0) as probes,
+    ):
+        health, metrics = probes.urls
+        assert get(f"{health}/healthz") == (200, '{"status": "ok"}')
+        assert get(f"{health}/readyz?verbose") == (200, '{"status": "ready"}')
+        status, page = get(f"{metrics}/metrics")
+        assert status == 200
+        assert 'automate_outbox_items{kind="k",status="PENDING"} 1' in page
+        assert get(f"{health}/metrics")[0] == get(f"{metrics}/healthz")[0] == 404
+        assert get(f"{health}/")[0] == 404
+        worker.stop()
+        status, page = get(f"{health}/readyz")
+        assert (status, json.loads(page)["problems"]) == (503, ["it is stopping"])
+        assert get(f"{health}/healthz")[0] == 200
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(f"{health}/healthz", timeout=PATIENCE)
+
+
+def test_one_port_for_all(kernel: Kernel) -> None:
+    """Where both ports are the same, all pages are there."""
+    with Probes(kernel, WorkerProbe(kernel, kernel.worker()), health_port=0) as first:
+        port = int(first.urls[0].rpartition(":")[2])
+    probe = WorkerProbe(kernel, kernel.worker())
+    with Probes(kernel, probe, health_port=port, metrics_port=port) as probes:
+        (url,) = probes.urls
+        assert [get(f"{url}/{each}")[0] for each in ("healthz", "readyz", "metrics")] == [
+            200, 503, 200,
+        ]  # fmt: skip
+
+
+def test_a_database_that_does_not_answer_holds_up_no_liveness(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readiness and metrics give up after a while; liveness asks nobody."""
+    hang = threading.Event()
+    monkeypatch.setattr(serving, "_ANSWER_SECONDS", 0.1)
+    with working(kernel) as worker:
+        monkeypatch.setattr(kernel.outbox, "next_due_seconds", lambda: hang.wait(PATIENCE))
+        probe = WorkerProbe(kernel, worker)
+        with Probes(kernel, probe, health_port=0, metrics_port=0) as probes:
+            health, metrics = probes.urls
+            for _ in range(3):
+                assert json.loads(get(f"{health}/readyz")[1])["problems"] == ["no answer"]
+            assert get(f"{metrics}/metrics") == (503, "")
+            assert get(f"{health}/healthz")[0] == 200
+            hang.set()
+            until(lambda: get(f"{metrics}/metrics")[0] == 200)
+
+
+def test_a_port_that_is_taken_is_told_of(kernel: Kernel) -> None:
+    """By a sentence, and what was opened before is closed."""
+    with Probes(kernel, metrics_port=0) as probes:
+        port = int(probes.urls[0].rpartition(":")[2])
+        with (
+            pytest.raises(ConfigError, match=f"127.0.0.1:{port}"),
+            Probes(kernel, metrics_port=port),
+        ):
+            pass
+
+
+# -- several processes -------------------------------------------------------------------------------
+
+
+def test_the_board_tells_of_processes(time: Time) -> None:
+    """Alive while each tells so; ready while one of them works."""
+    pids = [1, 2]
+    board = Board(lambda: pids, clock=time)
+    try:
+        assert board.live() == []
+        assert board.ready() == ["no process has begun"]
+        board.hear(1, [], [])
+        board.hear(2, [], ["claims fail"])
+        assert (board.live(), board.ready()) == ([], [])
+        board.hear(2, ["the fetcher is stuck"], ["the fetcher is stuck"])
+        assert board.live() == ["process 2: the fetcher is stuck"]
+        pids[1] = 3  # started again
+        board.hear(1, [], ["the database can't be used"])
+        assert board.live() == []
+        assert board.ready() == ["the database can't be used"]
+        time.now += 61
+        board.hear(1, [], [])
+        assert board.live() == ["process 3 is silent"]
+        board.stopping = True
+        assert board.ready() == ["it is stopping"]
+    finally:
+        board.close()
+
+
+def test_a_process_tells_through_the_pipe(kernel: Kernel) -> None:
+    """What it tells arrives, with its id."""
+    import os
+
+    board, ended = Board(lambda: [os.getpid()]), threading.Event()
+    try:
+        with working(kernel) as worker:
+            arguments = (board.writer, WorkerProbe(kernel, worker), ended)
+            thread = threading.Thread(target=keep_telling, args=arguments, daemon=True)
+            thread.start()
+            until(lambda: board.ready() == [])
+            ended.set()
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+    finally:
+        board.close()
