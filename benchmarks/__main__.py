@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +57,8 @@ def _parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Do what the command line says."""
     options = _parser().parse_args()
+    # However it ends, the server that it started ends with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if options.what == "million":
         print(million(items=options.items or 1_000_000, server=options.server))
         return
@@ -63,7 +67,9 @@ def main() -> None:
         return
     former = Results.load(options.compare) if options.compare.exists() else None
     part = options.quick or options.only or options.contenders or options.items
-    results = run(_plan(options))
+    # Half a run does not take the place of a whole one either.
+    while_running = options.out or _PART
+    results = run(_plan(options), lambda results: results.save(while_running))
     results.save(options.out or (_PART if part else _RESULTS))
     print(f"\n{tables(results)}")
     if former is not None:

@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -26,6 +26,11 @@ __all__ = ["Plan", "run"]
 
 _MOST_FAILURES = 2
 Say = Callable[[str], None]
+Keep = Callable[[Results], None]
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,12 @@ class Plan:
         return [each for name, each in MEASURES.items() if name in {*self.measures, *needed}]
 
 
-def run(plan: Plan, say: Say = print) -> Results:
-    """Run everything in *plan*; raises nothing for a contender that fails."""
+def run(plan: Plan, keep: Keep, say: Say = _print) -> Results:
+    """
+    Run everything in *plan*; raises nothing for a contender that fails.
+
+    *keep* gets what there is after each sample, so that a run that is interrupted is not lost.
+    """
     with tempfile.TemporaryDirectory(prefix="automate-benchmark-") as name:
         folder = Path(name)
         databases = Databases(folder, plan.server)
@@ -65,7 +74,9 @@ def run(plan: Plan, say: Say = print) -> Results:
                 describe(folder),
             )
             entrants = _entrants(plan, results, say)
-            _measure(plan, bench, entrants, results, say)
+            for sample in _samples(plan, bench, entrants, say):
+                results.samples.append(sample)
+                keep(results)
         finally:
             bench.close()
             databases.close()
@@ -92,7 +103,7 @@ def _entrants(plan: Plan, results: Results, say: Say) -> list[Entrant]:
     return entrants
 
 
-def _measure(plan: Plan, bench: Bench, entrants: list[Entrant], results: Results, say: Say) -> None:
+def _samples(plan: Plan, bench: Bench, entrants: list[Entrant], say: Say) -> Iterator[Sample]:
     began, failures = time.monotonic(), Counter[tuple[str, str]]()
     bench.noise.grant(plan.quiet_seconds)
     for repetition in range(plan.repetitions):
@@ -105,7 +116,7 @@ def _measure(plan: Plan, bench: Bench, entrants: list[Entrant], results: Results
                 if (late and repetition) or failures[key] >= _MOST_FAILURES:
                     continue
                 sample = _sample(measure, bench, entrant, plan.sizes, repetition)
-                results.samples.append(sample)
+                yield sample
                 say(_told(measure, sample, plan.repetitions))
                 failures[key] += bool(sample.failed)
                 if not sample.values.get("complete", 1.0):
@@ -134,6 +145,10 @@ def _sample(
         values = measure.run(bench, entrant, sizes)
     except FailedError as error:
         return Sample(measure.name, entrant.name, repetition, failed=str(error))
+    except Exception as error:
+        # The others are still worth measuring.
+        reason = f"{type(error).__name__}: {error}"
+        return Sample(measure.name, entrant.name, repetition, failed=reason)
     return Sample(measure.name, entrant.name, repetition, values, bench.noise.share())
 
 

@@ -78,6 +78,7 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
             "automate_django.signals",
             "automate_django.storage",
             "automate_django.models",
+            "automate_django.tasks",
         ),
     ),
     "django-api": (

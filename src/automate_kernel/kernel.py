@@ -37,8 +37,9 @@ from automate_kernel.outbox import (
 from automate_kernel.outbox.activity import ActivityLog
 from automate_kernel.outbox.chores import Chore
 from automate_kernel.outbox.handlers import Handler
+from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.inline import run_inline
-from automate_kernel.outbox.item import ItemStatus, new_id
+from automate_kernel.outbox.item import ItemStatus
 from automate_kernel.outbox.worker import Worker, WorkerStats
 from automate_kernel.plugins import Plugins
 from automate_kernel.secrets import EnvSecretsBackend, Redactor, SecretResolver, SecretsBackend

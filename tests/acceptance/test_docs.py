@@ -112,7 +112,7 @@ def test_every_setting_is_in_the_reference() -> None:
     KEYS = _django("automate_django.conf").KEYS
     wanted = {name for name, keys in KEYS.items() if not keys}
     wanted |= {f'{name}["{key}"]' for name, keys in KEYS.items() for key in keys}
-    assert set(re.findall(r"`(AUTOMATE_[A-Z_]+(?:\[\"[A-Z_]+\"\])?)`", page)) == wanted
+    assert set(re.findall(r"`(AUTOMATE_[A-Z_]+(?:\[\"[A-Za-z_]+\"\])?)`", page)) == wanted
 
 
 def test_every_field_of_a_workflow_is_in_the_reference() -> None:

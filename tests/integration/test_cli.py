@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from automate_kernel.cli.app import app
+from automate_kernel.storage import TABLES
 
 WORKFLOW = """\
 name: order-notify
@@ -484,7 +485,7 @@ def test_another_databases_tables_are_made_by_db_create(project, postgresql_url:
     assert (
         "tables are missing" in project.run("doctor", "--database", postgresql_url, code=1).stdout
     )
-    assert len(project.data("db", "create", "--database", postgresql_url)["created"]) == 8
+    assert len(project.data("db", "create", "--database", postgresql_url)["created"]) == len(TABLES)
     assert project.data("db", "create", "--database", postgresql_url)["created"] == []
     project.run("emit", "x.y", "--database", postgresql_url)
     assert project.data("doctor", "--database", postgresql_url)["ok"] is True

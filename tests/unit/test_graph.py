@@ -142,6 +142,14 @@ def test_svg_is_well_formed_and_speaks(workflow: Workflow) -> None:
     assert len(arrows) == sum(len(workflow.needs_of(step.id)) for step in workflow.steps)
 
 
+def test_svg_without_style_for_a_strict_policy() -> None:
+    """Nothing in it needs 'unsafe-inline': a style sheet of the page says how it looks."""
+    drawn = to_svg(DIAMOND, {"fetch": "FAILED"}, styled=False)
+    assert "style" not in drawn
+    assert 'class="automate-graph"' in drawn
+    assert '<g class="FAILED">' in drawn
+
+
 def test_svg_stands_alone() -> None:
     """No script, no link, both colour schemes, and texts can't break out."""
     nasty = Workflow.model_validate(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.core.exceptions import ValidationError
+from django.db import DataError
 from django.db.models import QuerySet
 from rest_framework import pagination
 from rest_framework.exceptions import NotFound
@@ -34,7 +35,7 @@ class CursorPagination(pagination.CursorPagination):
         self.page_size, self.max_page_size = _sizes(view)
         try:
             return super().paginate_queryset(queryset, request, view)
-        except (ValueError, TypeError, OverflowError, ValidationError):
+        except (ValueError, TypeError, OverflowError, ValidationError, DataError):
             raise NotFound(self.invalid_cursor_message) from None
 
     def get_ordering(self, request: Any, queryset: Any, view: Any) -> Any:

@@ -71,4 +71,5 @@ def principal_of(request: Any) -> Principal:
 
 
 def _operates(user: Any) -> bool:
-    return bool(user.is_active and user.is_staff and user.has_perm(OPERATE))
+    staff = getattr(user, "is_active", False) and getattr(user, "is_staff", False)
+    return bool(staff and user.has_perm(OPERATE))

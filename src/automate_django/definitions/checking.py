@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from automate_kernel.errors import ConfigError, PayloadError, WorkflowError
-from automate_kernel.outbox.item import encode_json
+from automate_kernel.outbox.payloads import encode_json
 from automate_kernel.workflows.loader import loads
 from automate_kernel.workflows.source import LARGEST, read_json, read_yaml
 

@@ -74,7 +74,7 @@ class OutboxBackend(BaseTaskBackend):
         can store.
         """
         from automate_django.kernel import get_kernel
-        from automate_kernel.outbox.item import new_id
+        from automate_kernel.outbox.ids import new_id
 
         self.validate_task(task)
         result = TaskResult(

@@ -38,7 +38,7 @@ from automate_kernel.errors import ConfigError, LeaseLostError
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome
 from automate_kernel.outbox.chores import try_for
 from automate_kernel.outbox.handlers import Acknowledged, Handler, draining, failed
-from automate_kernel.outbox.item import encode_json, storable
+from automate_kernel.outbox.payloads import encode_json, storable
 from automate_kernel.outbox.retry import Backoff
 from automate_kernel.plugins import hookimpl
 from automate_kernel.secrets import RedactingFilter

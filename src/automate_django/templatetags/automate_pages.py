@@ -114,3 +114,10 @@ def short_id(value: Any) -> SafeString:
     text = str(value)
     shown = f"{text[:8]}…{text[-6:]}" if len(text) == 36 else text
     return format_html('<code class="automate-quiet automate-id" title="{}">{}</code>', text, shown)
+
+
+@register.simple_tag(takes_context=True)
+def nonce(context: Any) -> SafeString | str:
+    """The attribute for a policy with nonces, where Django's own context processor gives one."""
+    value = context.get("csp_nonce")
+    return "" if value is None else format_html(' nonce="{}"', value)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -15,15 +13,11 @@ from automate_kernel.cli.logs import log_to_stderr
 from automate_kernel.cli.session import Session
 from automate_kernel.errors import AutomateError, ConfigError, StorageError
 from automate_kernel.kernel import Kernel
-from automate_kernel.outbox.supervisor import run_until_stopped
 from automate_kernel.secrets import RedactingFilter
 from automate_kernel.storage import MemoryStorage
-from automate_kernel.telemetry.health import Probe, WorkerProbe, keep_telling
-from automate_kernel.telemetry.serving import Probes
+from automate_kernel.telemetry.running import Ports, run_observed
 
-__all__ = ["probes", "require_shared", "require_tables", "work", "work_here", "worker_options"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["ports_of", "require_shared", "require_tables", "work", "work_here", "worker_options"]
 
 _OPTIONS = (
     "slots", "async_slots", "batch", "poll_seconds", "grace_seconds", "retention_seconds",
@@ -83,36 +77,17 @@ def work_here(session: Session, level: str, board: Connection | None = None) -> 
     kernel = session.kernel
     log_to_stderr(level, [RedactingFilter(kernel.redactor)], format=session.settings["log_format"])
     worker = kernel.worker(**worker_options(session))
-    probe = WorkerProbe(kernel, worker)
-    with probes(session, probe) if board is None else _telling(board, probe):
-        left_running = run_until_stopped(worker)
-    if left_running:
+    if run_observed(kernel, worker, ports_of(session), board=board):
         # What still runs was handed back. Its threads would keep this process from ending.
         logging.shutdown()
         os._exit(0)
 
 
-@contextmanager
-def probes(session: Session, probe: Probe | None) -> Iterator[None]:
-    """Answer for *probe*, and for the outbox, on the ports that the settings name, if any."""
+def ports_of(session: Session) -> Ports:
+    """Where the settings say to answer."""
     settings = session.settings
-    ports = {name: settings[f"worker.{name}"] for name in ("health_port", "metrics_port")}
-    if not any(port is not None for port in ports.values()):
-        yield
-        return
-    with Probes(session.kernel, probe, host=settings["worker.probe_host"], **ports) as serving:
-        for url in serving.urls:
-            logger.info("probes and metrics on %s", url)
-        yield
-
-
-@contextmanager
-def _telling(board: Connection, probe: Probe) -> Iterator[None]:
-    ended = threading.Event()
-    threading.Thread(
-        target=keep_telling, args=(board, probe, ended), name="automate-telling", daemon=True
-    ).start()
-    try:
-        yield
-    finally:
-        ended.set()
+    return Ports(
+        settings["worker.health_port"],
+        settings["worker.metrics_port"],
+        settings["worker.probe_host"],
+    )

@@ -9,7 +9,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 
 from automate_kernel.outbox.activity import ActivityLog
-from automate_kernel.outbox.cancelling import as_asked
+from automate_kernel.outbox.stopping import as_asked
 from automate_kernel.outbox.chores import keep_trying
 from automate_kernel.outbox.handlers import Acknowledged, Result
 from automate_kernel.outbox.item import ItemStatus

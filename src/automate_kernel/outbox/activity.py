@@ -10,7 +10,8 @@ from typing import Any
 
 from automate_kernel.outbox.handlers import Acknowledged, Result
 from automate_kernel.outbox.histogram import bucket_of
-from automate_kernel.outbox.item import ItemStatus, new_id
+from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.item import ItemStatus
 from automate_kernel.outbox.pools import Task
 from automate_kernel.outbox.reports import Activity
 from automate_kernel.outbox.store import ReapResult

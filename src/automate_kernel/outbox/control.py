@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from automate_kernel.outbox.item import ItemStatus, OutboxItem, storable
+from automate_kernel.outbox.item import ItemStatus, OutboxItem
+from automate_kernel.outbox.payloads import storable
 from automate_kernel.outbox.sharing import Group, ready_groups
 from automate_kernel.outbox.store import OutboxStats
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
@@ -108,6 +109,4 @@ def _first(rows: Rows, group: Group) -> list[Row]:
         Where("tenant_id", "eq", tenant),
     ]
     order = ("sort_at", "id")
-    return rows.select(
-        OUTBOX, its, order_by=order, limit=1, columns=("next_attempt_at", *order)
-    )
+    return rows.select(OUTBOX, its, order_by=order, limit=1, columns=("next_attempt_at", *order))

@@ -12,9 +12,9 @@ from automate_kernel.outbox.item import (
     ItemStatus,
     OutboxItem,
     bounded_seconds,
-    storable,
 )
 from automate_kernel.outbox.leases import Lease, Leases, by_token, fence
+from automate_kernel.outbox.payloads import storable
 from automate_kernel.outbox.store import Outcome
 from automate_kernel.storage.rows import Now, Plus, Rows, Where
 from automate_kernel.storage.tables import OUTBOX

@@ -11,11 +11,6 @@ What an outbox item is, and which state leads to which.
 
 from __future__ import annotations
 
-import json
-import os
-import random
-import re
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -23,9 +18,10 @@ from enum import Enum
 from typing import Any
 
 from automate_kernel.errors import PayloadError
-from automate_kernel.storage.rows import Now, Row
+from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.payloads import check_text, encode_json
 from automate_kernel.storage.codec import JsonText
-from automate_kernel.storage.tables import OUTBOX, TABLES
+from automate_kernel.storage.rows import Now, Row
 
 __all__ = [
     "DEFAULT_MAX_ATTEMPTS",
@@ -38,11 +34,9 @@ __all__ = [
 ]
 
 DEFAULT_MAX_ATTEMPTS = 5
-MAX_PAYLOAD_BYTES = 1_000_000
 SECONDS_PER_PRIORITY = 3600
 # A priority moves the claim order by an hour per point, and a timestamp has to bear it.
 MAX_PRIORITY = 32_767
-MAX_DEPTH = 100
 MAX_ATTEMPTS = 2_147_483_647
 MAX_CONCURRENCY = 10_000
 MAX_DELAY_SECONDS = 100 * 365.25 * 86_400
@@ -211,7 +205,9 @@ class NewItem:
             check_text(_scoped(getattr(self, name), self.tenant_id), name)
         if self.run_at is not None:
             _check_instant(self.run_at)
-        if self.delay and not abs(seconds(self.delay)) <= MAX_DELAY_SECONDS:  # so that NaN is refused too
+        if (
+            self.delay and not abs(seconds(self.delay)) <= MAX_DELAY_SECONDS
+        ):  # so that NaN is refused too
             raise PayloadError(f"the delay {self.delay} is beyond a hundred years")
         if abs(self.priority) > MAX_PRIORITY:
             raise PayloadError(f"priority {self.priority} is beyond ±{MAX_PRIORITY}")
@@ -260,111 +256,3 @@ def _scoped(key: str | None, tenant_id: str | None) -> str | None:
     if key is None or tenant_id is None:
         return key
     return f"{len(tenant_id)}:{tenant_id}:{key}"
-
-
-def new_id() -> str:
-    """
-    A new UUID of version 7 (RFC 9562): it sorts by its time of making, to the millisecond.
-
-    Ids made in one process within a millisecond are in order too.
-    """
-    global _last  # noqa: PLW0603  (ids of one process are in order)
-    now = time.time_ns()
-    # RFC 9562, method 3: sub-millisecond time in the 12 bits of rand_a, and never backwards.
-    stamp = max((now // 1_000_000 << 12) | (now % 1_000_000 * 4096 // 1_000_000), _last + 1)
-    _last = stamp
-    value = (stamp >> 12) << 80 | 0x7 << 76 | (stamp & 0xFFF) << 64
-    value |= 0b10 << 62 | _random.getrandbits(62)
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
-
-
-_last = 0
-# Of our own, so that nobody's `random.seed` makes two processes count alike; and new in a child,
-# which would go on with its parent's numbers. An id need not be hard to guess.
-_random = random.Random()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_random.seed)
-
-# What PostgreSQL can't hold in text or jsonb, though Python can: NUL, and half a surrogate pair.
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-_UNSTORABLE_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
-
-
-def encode_json(value: Any, name: str, limit: int = MAX_PAYLOAD_BYTES) -> JsonText:
-    """*value* as JSON that every database here can store; raises `PayloadError` naming *name*."""
-    try:
-        text = _encode(value)
-    except ValueError as error:
-        # json's own text may show the value, so only the known reasons are passed on.
-        reason = "circular reference" if "ircular" in str(error) else "NaN or infinity"
-        raise PayloadError(f"the {name} can't be stored: {reason}") from None
-    except (TypeError, RecursionError) as error:
-        raise PayloadError(
-            f"the {name} can't be stored as JSON: {error}",
-            hint="pass dicts, lists, strings, numbers, booleans and None",
-        ) from None
-    # What can be written at the bottom of one stack must be readable at the bottom of any other.
-    length = len(text)
-    # Cheap tests first, each of which clears nearly every payload of what a costly one looks for.
-    if length > 2 * MAX_DEPTH and _brackets(text) > MAX_DEPTH and _too_deep(value):
-        raise PayloadError(
-            f"the {name} is nested deeper than {MAX_DEPTH} levels",
-            hint="flatten it, or pass it as a string of JSON",
-        )
-    ascii_only = text.isascii()
-    if (not ascii_only and _UNSTORABLE.search(text)) or (
-        "\\u0000" in text and _UNSTORABLE_ESCAPE.search(text)
-    ):
-        raise PayloadError(
-            f"the {name} can't be stored: it holds a NUL character or half a surrogate pair",
-            hint="remove or encode it, as base64 say",
-        )
-    if length > limit or (not ascii_only and len(text.encode()) > limit):
-        raise PayloadError(
-            f"the {name} is too long: over {limit:,} bytes of JSON",
-            hint="store the data elsewhere and pass a reference",
-        )
-    return JsonText(text)
-
-
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
-
-
-def _brackets(text: str) -> int:
-    return text.count("[") + text.count("{")
-
-
-def _too_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(MAX_DEPTH + 1):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, (dict, list, tuple))
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-        if not level:
-            return False
-    return True
-
-
-_LENGTHS = {column.name: column.length for column in TABLES[OUTBOX].columns if column.length}
-
-
-def check_text(value: str | None, column: str) -> None:
-    """Raise `PayloadError` if *value* doesn't fit the outbox's text column."""
-    if value is None:
-        return
-    length = _LENGTHS[column]
-    if len(value) > length:
-        raise PayloadError(f"{column} is too long: {len(value)} characters of at most {length}")
-    if value.isascii() and "\x00" not in value:
-        return
-    if _UNSTORABLE.search(value):
-        raise PayloadError(f"{column} holds a NUL character or half a surrogate pair")
-
-
-def storable(text: str, limit: int = 10_000) -> str:
-    """*text* with what can't be stored replaced, so that a finishing write never fails on it."""
-    return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)[:limit]

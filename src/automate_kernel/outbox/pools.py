@@ -96,9 +96,7 @@ class InlinePool:
             self._batches += 1
         self._queue.put(tasks)
         if self._thread is None:
-            self._thread = threading.Thread(
-                target=self._serve, name="automate-inline", daemon=True
-            )
+            self._thread = threading.Thread(target=self._serve, name="automate-inline", daemon=True)
             self._thread.start()
 
     def _serve(self) -> None:

@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from automate_kernel.outbox.activity import ActivityLog, ActivityRow, Times
-from automate_kernel.outbox.item import OutboxItem, storable
+from automate_kernel.outbox.item import OutboxItem
+from automate_kernel.outbox.payloads import storable
 from automate_kernel.outbox.reports import Activity, WorkerInfo
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import ACTIVITY, OUTBOX, WORKER

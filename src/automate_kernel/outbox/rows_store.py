@@ -11,12 +11,8 @@ from typing import Any
 from automate_kernel.errors import StorageError
 from automate_kernel.outbox import lanes, slots
 from automate_kernel.outbox.control import Control, next_due
-from automate_kernel.outbox.item import (
-    ItemStatus,
-    NewItem,
-    OutboxItem,
-    new_id,
-)
+from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.item import ItemStatus, NewItem, OutboxItem
 from automate_kernel.outbox.leases import FREE, Lease
 from automate_kernel.outbox.limits import Limiting
 from automate_kernel.outbox.recovering import Recovering

@@ -116,8 +116,8 @@ class Sharing:
     def _groups(self, rows: Rows, kinds: Sequence[str] | None) -> list[Group]:
         key, now = None if kinds is None else tuple(kinds), time.monotonic()
         until, groups = self._known.get(key, (0.0, []))
-        # Without a backlog a claim takes all there is, so it must know of all; and few are looked up
-        # in no time.
+        # Without a backlog a claim takes all there is, so it must know of all; and few are looked
+        # up in no time.
         if not self._hungry or len(groups) <= _MOST_AT_ONCE or now >= until:
             groups = ready_groups(rows, kinds)
             self._known = {**self._known, key: (now + self._refresh_seconds, groups)}

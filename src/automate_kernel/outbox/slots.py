@@ -22,6 +22,8 @@ from automate_kernel.storage.tables import OUTBOX, SLOT
 __all__ = ["Entrance", "leave", "mend", "wake"]
 
 _MENDED = 1000
+# Who leave slots of one key at the same time each wake another item.
+_LEAVERS = 10
 
 
 class Entrance:
@@ -124,17 +126,21 @@ def wake(rows: Rows, key: str) -> None:
     One that then finds no slot goes back to wait.
     """
     asleep = [Where("concurrency_key", "eq", key), Where("waiting_for", "eq", "key")]
-    woken: list[str] = []
     for kind in rows.distinct(OUTBOX, "kind", asleep):
-        # Who holds the row of one that waits cancels it, or wakes it too.
-        woken += [
-            row["id"]
-            for row in rows.select(
-                OUTBOX, [*asleep, Where("kind", "eq", kind)], order_by=("id",), limit=1,
-                lock=True, skip_locked=True, columns=("id",),
-            )
-        ]  # fmt: skip
-    rows.update(OUTBOX, [Where("id", "in", sorted(woken)), *asleep], {"waiting_for": "worker"})
+        found = rows.select(
+            OUTBOX, [*asleep, Where("kind", "eq", kind)], order_by=("id",), limit=_LEAVERS,
+            columns=("id",),
+        )  # fmt: skip
+        any(_woken(rows, row["id"]) for row in found)
+
+
+def _woken(rows: Rows, item_id: str) -> bool:
+    # By its key alone, so that no other row is locked on the way. Who holds it cancels it, or
+    # wakes it too, and then it is another's turn.
+    its = [Where("id", "eq", item_id), Where("waiting_for", "eq", "key")]
+    if not rows.select(OUTBOX, its, lock=True, skip_locked=True, columns=("id",)):
+        return False
+    return bool(rows.update(OUTBOX, its, {"waiting_for": "worker"}))
 
 
 def mend(rows: Rows) -> None:

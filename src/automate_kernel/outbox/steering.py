@@ -153,9 +153,7 @@ class Steering:
             start = rows.now()
         return self._each(where, limit, progress, _Spread(self._requeue, start, per_second))
 
-    def _requeue(
-        self, ids: list[str], due: datetime | float = 0.0, *, ready: bool = False
-    ) -> int:
+    def _requeue(self, ids: list[str], due: datetime | float = 0.0, *, ready: bool = False) -> int:
         able = [Where("id", "in", ids), Where("status", "in", _AGAIN)]
         with self.storage.begin() as rows:
             found = rows.select(OUTBOX, able, order_by=("id",), lock=True)
@@ -183,7 +181,9 @@ class Steering:
         """Change due times; see `OutboxStore.reschedule`."""
         if run_at is not None and run_at.tzinfo is None:
             raise AutomateError(
-                ErrorCodes.INVALID_ARGUMENT, "run_at has no time zone", hint="pass an aware datetime"
+                ErrorCodes.INVALID_ARGUMENT,
+                "run_at has no time zone",
+                hint="pass an aware datetime",
             )
         due = delay if run_at is None else run_at
         return sum(self._reschedule(batch, due) for batch in batches_of(item_ids_of(item_ids)))
@@ -223,9 +223,7 @@ class Steering:
 class _Spread:
     """Requeues batches so that *per_second* items a second become due, counted over all of them."""
 
-    def __init__(
-        self, requeue: Callable[..., int], start: datetime, per_second: float
-    ) -> None:
+    def __init__(self, requeue: Callable[..., int], start: datetime, per_second: float) -> None:
         self._requeue, self._start, self._per_second = requeue, start, per_second
         self._slice = max(1, round(per_second / _SLICES_PER_SECOND))
         self._count = 0

@@ -30,8 +30,9 @@ class Outcome:
 
     *status* is COMPLETED, FAILED, CANCELLED, RETRY (FAILED if its attempts are spent) or PENDING
     (back to waiting, and the attempt counts as not begun). One that was asked to stop is CANCELLED
-    where it would wait again. *next_attempt* is a delay in seconds, an instant, or None for one that
-    has not begun: it keeps its place in the line. *token* is the claim's; left out, the store uses the one that it remembers.
+    where it would wait again. *next_attempt* is a delay in seconds, an instant, or None for one
+    that has not begun: it keeps its place in the line. *token* is the claim's; left out, the store
+    uses the one that it remembers.
     """
 
     item_id: str
@@ -262,9 +263,7 @@ class OutboxStore(OperatorCommands):
             ErrorCodes.UNIMPLEMENTED, f"{type(self).__name__} has no transactions to share"
         )
 
-    def forget(
-        self, item_ids: Iterable[str], *, token: str | None = None
-    ) -> None:
+    def forget(self, item_ids: Iterable[str], *, token: str | None = None) -> None:
         """
         Drop what is remembered of claims that were finished in a caller's transaction.
 

@@ -22,7 +22,7 @@ from functools import partial
 
 from automate_kernel.outbox.acknowledging import Acknowledger, Ended, Held
 from automate_kernel.outbox.activity import ActivityLog
-from automate_kernel.outbox.cancelling import cancellations
+from automate_kernel.outbox.stopping import cancellations
 from automate_kernel.outbox.chores import Chore, Chores, keep_trying
 from automate_kernel.outbox.flag import Flag
 from automate_kernel.outbox.handlers import (
@@ -34,7 +34,8 @@ from automate_kernel.outbox.handlers import (
     execute,
     failed,
 )
-from automate_kernel.outbox.item import ItemStatus, new_id
+from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.item import ItemStatus
 from automate_kernel.outbox.pools import Pool, Task, pools_for
 from automate_kernel.outbox.reporting import Reporter
 from automate_kernel.outbox.stats import WorkerStats

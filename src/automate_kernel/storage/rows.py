@@ -141,7 +141,6 @@ class Rows(Protocol):
     def count(self, table: str, by: Sequence[str] = (), where: Sequence[Where] = ()) -> list[Row]:
         """Count matching rows per value of the columns *by*: rows of those columns and ``n``."""
 
-
     def distinct(self, table: str, column: str, where: Sequence[Where] = ()) -> list[Any]:
         """
         The values of *column* (nulls left out) among matching rows, each once, in order.

@@ -16,7 +16,7 @@ from typing import Any
 from automate_kernel.storage.bulk import copied_lines, copy_statement, insert_arrays
 from automate_kernel.storage.codec import decode, decode_time
 from automate_kernel.storage.dialects import Dialect, utc_now
-from automate_kernel.storage.rows import Clock, Now, Part, Row, Where
+from automate_kernel.storage.rows import Clock, Part, Row, Where
 from automate_kernel.storage.statement import Statement, matches_nothing
 from automate_kernel.storage.tables import TABLES, Column, Table
 
@@ -285,8 +285,7 @@ class SqlRows:
         if len(queries) > 1:
             # Each in parentheses of its own, as locks and LIMIT need; in the order of the parts.
             inner = " UNION ALL ".join(
-                f"SELECT {key} FROM ({query}) part_{number}"
-                for number, query in enumerate(queries)
+                f"SELECT {key} FROM ({query}) part_{number}" for number, query in enumerate(queries)
             )
             inner += f" LIMIT {statement.bind(limit)}"
         # As an array PostgreSQL runs the inner query once, before it looks for the rows.

@@ -73,7 +73,8 @@ class Index:
     An index, on some rows only where the database can.
 
     *where* holds columns and their values, all of which must match; a value of None means: where
-    the column is not null, and `NULL`: where it is. A database without partial indexes has the whole one.
+    the column is not null, and `NULL`: where it is. A database without partial indexes has the
+    whole one.
     """
 
     name: str

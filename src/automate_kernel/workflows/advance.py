@@ -12,7 +12,8 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.outbox.item import bounded_seconds, encode_json
+from automate_kernel.outbox.item import bounded_seconds
+from automate_kernel.outbox.payloads import encode_json
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepRun, StepStatus
 from automate_kernel.workflows.model import Step
 from automate_kernel.workflows.program import Program

@@ -18,7 +18,7 @@ from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError
 from automate_kernel.outbox import ItemStatus, OutboxItem, OutboxStore, Outcome
 from automate_kernel.outbox.chores import try_for
 from automate_kernel.outbox.handlers import Acknowledged, draining
-from automate_kernel.outbox.item import encode_json
+from automate_kernel.outbox.payloads import encode_json
 from automate_kernel.workflows.advance import CallOutcome, StepCall, Turn, advance
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepStatus
 from automate_kernel.workflows.program import Program

@@ -11,12 +11,8 @@ from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import NewItem, OutboxItem, OutboxStore
-from automate_kernel.outbox.item import (
-    MAX_PAYLOAD_BYTES,
-    encode_json,
-    new_id,
-    storable,
-)
+from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.payloads import MAX_PAYLOAD_BYTES, encode_json, storable
 from automate_kernel.storage.rows import Now, Rows, Storage, Where
 from automate_kernel.storage.tables import DEFINITION, EXECUTION, STEP
 from automate_kernel.workflows.execution import (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from automate_kernel.outbox.item import bounded_seconds, encode_json, new_id, storable
+from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.item import bounded_seconds
+from automate_kernel.outbox.payloads import encode_json, storable
 from automate_kernel.storage.rows import Now, Row, Rows, Where
 from automate_kernel.storage.tables import STEP
 from automate_kernel.workflows.execution import StepRun, StepStatus

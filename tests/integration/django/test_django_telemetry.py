@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import socket
+import urllib.request
 from typing import Any
 
 import pytest
@@ -74,6 +76,28 @@ def test_a_worker_process_is_listed_and_counted(alias: str, start: Any) -> None:
     row = OutboxActivity.objects.get(kind="automate.event")
     assert (row.worker_id, row.completed) == (worker.id, 1)
     assert 'automate_outbox_completed_total{kind="automate.event"} 1' in exporter.render()
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_worker_answers_probes(sqlite: str, start: Any, processes: str) -> None:
+    """One process or several: health and metrics on one port."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    start(
+        "automate_worker", "--processes", processes, "--health-port", port, "--metrics-port", port
+    )
+    url = f"http://127.0.0.1:{port}"
+    _until(lambda: _get(f"{url}/readyz") == '{"status": "ready"}')
+    assert _get(f"{url}/healthz") == '{"status": "ok"}'
+    _until(lambda: f'{{state="running"}} {processes}' in (_get(f"{url}/metrics") or ""))
+
+
+def _get(url: str) -> str | None:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return str(answer.read().decode())
+    except OSError:
+        return None
 
 
 def _until(condition: Any) -> None:

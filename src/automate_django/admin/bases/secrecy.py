@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import Any
 
 from django.db import models
 
-__all__ = ["HIDDEN", "is_secret", "is_secret_name", "without_secrets"]
+__all__ = ["HIDDEN", "is_secret", "is_secret_name", "secret_names", "without_secrets"]
 
 HIDDEN = "[hidden]"
 """Stands where a secret's value would."""
@@ -58,6 +59,13 @@ def is_secret(field: Any, allowed: Collection[str] = ()) -> bool:
     if isinstance(field, _NUMERIC):
         return bool(_words(field.name) & _NUMBERS)
     return is_secret_name(field.name)
+
+
+@lru_cache(maxsize=512)
+def secret_names(model: Any, allowed: tuple[str, ...] = ()) -> frozenset[str]:
+    """The names of *model*'s columns that hold secrets."""
+    fields = model._meta.concrete_fields
+    return frozenset(field.name for field in fields if is_secret(field, allowed))
 
 
 def without_secrets(value: Any) -> Any:

@@ -13,7 +13,7 @@ from django.apps import apps
 from django.db import models
 from django.http import HttpRequest
 
-from automate_django.admin.bases.secrecy import HIDDEN, is_secret, without_secrets
+from automate_django.admin.bases.secrecy import HIDDEN, secret_names, without_secrets
 
 __all__ = ["Changes", "compare", "entry_of", "plain", "stored", "stored_many", "write"]
 
@@ -65,6 +65,7 @@ def compare(
     Of a secret is told that it changed, not what it was or is.
     """
     changes: Changes = {}
+    secrets = secret_names(model, tuple(allowed))
     for field in model._meta.concrete_fields:
         name = field.name
         if name in exclude or (only is not None and name not in only):
@@ -72,7 +73,7 @@ def compare(
         old, new = before.get(name), after.get(name)
         if old == new:
             continue
-        if is_secret(field, allowed):
+        if name in secrets:
             changes[name] = [None if old is None else HIDDEN, None if new is None else HIDDEN]
         else:
             changes[name] = [plain(old), plain(new)]

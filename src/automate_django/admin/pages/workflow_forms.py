@@ -9,7 +9,7 @@ from django import forms
 
 from automate_django.definitions.checking import FORMATS
 from automate_kernel.errors import PayloadError
-from automate_kernel.outbox.item import encode_json
+from automate_kernel.outbox.payloads import encode_json
 from automate_kernel.workflows.source import LARGEST
 
 __all__ = ["DocumentForm", "RunForm"]

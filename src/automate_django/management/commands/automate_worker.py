@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from argparse import ArgumentParser
+from multiprocessing.connection import Connection
 from typing import Any
 
 import django
@@ -13,10 +14,11 @@ from django.core.management.base import BaseCommand, CommandError
 from automate_django import conf
 from automate_django.connections import FreshConnections
 from automate_django.kernel import get_kernel
+from automate_django.management.ports import add_port_arguments, ports_of
 from automate_kernel.errors import AutomateError, ConfigError
 from automate_kernel.kernel import Kernel
-from automate_kernel.outbox.supervisor import Supervisor, handling_signals, run_until_stopped
 from automate_kernel.outbox.worker import Worker
+from automate_kernel.telemetry.running import Ports, run_observed, supervise_observed
 
 __all__ = ["Command"]
 
@@ -71,6 +73,7 @@ class Command(BaseCommand):
             metavar="NAME,…",
             help="work on these queues of Django's tasks only, and on --kinds if there are any",
         )
+        add_port_arguments(parser)
         parser.add_argument(
             "--until-idle",
             "--once",
@@ -87,6 +90,8 @@ class Command(BaseCommand):
             raise CommandError("--processes and --slots must be at least 1")
         if options["reload"] and (options["processes"] > 1 or options["until_idle"]):
             raise CommandError("--reload goes with one process that runs until it is stopped")
+        if options["reload"] and ports_of(options):
+            raise CommandError("--reload answers no probes: leave out the ports")
         try:
             kernel = get_kernel()
             kinds = [*_parts(options["kinds"]), *_kinds_of(_parts(options["queue"]))]
@@ -101,7 +106,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
 
     def _work(self, kernel: Kernel, kinds: list[str], options: dict[str, Any]) -> None:
-        names = ("slots", "grace_seconds", "retention_seconds")
+        ports, names = ports_of(options), ("slots", "grace_seconds", "retention_seconds")
         run = {"kinds": kinds, **{name: options[name] for name in names}}
         shown = ", ".join(sorted(workflow.name for workflow in kernel.workflows)) or "none"
         self.stdout.write(f"{kernel.storage.describe()}; workflows: {shown}")
@@ -111,11 +116,11 @@ class Command(BaseCommand):
 
             work_with_reloader(lambda: worker_of(get_kernel(), run))
         elif options["processes"] == 1:
-            work(**run)
+            work(ports, **run)
         else:
-            supervisor = Supervisor(options["processes"], work, run, prepare=django.setup)
-            with handling_signals(supervisor.stop):
-                failed = supervisor.run()
+            failed = supervise_observed(
+                kernel, options["processes"], work, run, ports, prepare=django.setup
+            )
             if failed:
                 raise CommandError(f"{failed} of the worker processes failed")
 
@@ -143,10 +148,10 @@ def worker_of(kernel: Kernel, options: dict[str, Any]) -> Worker:
     return kernel.worker(**options)
 
 
-def work(**options: Any) -> None:
+def work(ports: Ports = Ports(), *, board: Connection | None = None, **options: Any) -> None:
     """Run one worker in this process until SIGTERM or SIGINT."""
     kernel = get_kernel()
-    left = run_until_stopped(worker_of(kernel, options))
+    left = run_observed(kernel, worker_of(kernel, options), ports, board=board)
     kernel.close()
     if left:
         # What still runs was handed back. Its threads would keep this process from ending.

@@ -119,7 +119,7 @@ def find_workflow(kernel: Kernel, workflow: str) -> Workflow:
 
 def event_for(workflow: Workflow, payload: Any, name: str | None) -> Event:
     """An event with *payload* as the workflow's first trigger expects it."""
-    from automate_kernel.outbox.item import new_id
+    from automate_kernel.outbox.ids import new_id
     from automate_kernel.workflows.execution import Event, EventType
     from automate_kernel.workflows.model import EventTrigger, WebhookTrigger
 

@@ -129,22 +129,13 @@ def _say(context: Context, kernel: Any) -> None:
 
 
 def _supervise(context: Context, number: int, level: str) -> None:
-    from automate_kernel.cli.working import probes, work
-    from automate_kernel.outbox.supervisor import Supervisor, handling_signals
-    from automate_kernel.telemetry.health import Board
+    from automate_kernel.cli.working import ports_of, work
+    from automate_kernel.telemetry.running import supervise_observed
 
-    log_to_stderr(level, format=context.session.settings["log_format"])
-    board = Board(lambda: supervisor.pids)
-    options = {"session": context.session.arguments(), "level": level, "board": board.writer}
-    supervisor = Supervisor(number, work, options)
-
-    def stop() -> None:
-        board.stopping = True
-        supervisor.stop()
-
-    with probes(context.session, board), handling_signals(stop):
-        failed = supervisor.run()
-    board.close()
+    session = context.session
+    log_to_stderr(level, format=session.settings["log_format"])
+    options = {"session": session.arguments(), "level": level}
+    failed = supervise_observed(session.kernel, number, work, options, ports_of(session))
     if failed:
         raise WorkFailedError(message=f"{failed} of the worker processes ended with an error")
 
@@ -179,8 +170,9 @@ def serve(
     ):
         _set(context, name, value)
     from automate_kernel.cli.serving import Receiver
-    from automate_kernel.cli.working import probes, require_shared, require_tables
+    from automate_kernel.cli.working import ports_of, require_shared, require_tables
     from automate_kernel.secrets import RedactingFilter
+    from automate_kernel.telemetry.running import answering
 
     kernel, settings = context.session.kernel, context.session.settings
     require_shared(kernel)
@@ -193,7 +185,7 @@ def serve(
     address, bound = listening.getsockname()[:2]
     shown = f"[{address}]" if ":" in address else address
     context.out.line(f"listening on http://{shown}:{bound}")
-    with probes(context.session, None):
+    with answering(kernel, None, ports_of(context.session)):
         failed = receiver.run(listening)
     if failed:
         raise WorkFailedError(message=f"{failed} of the worker processes ended with an error")

@@ -117,6 +117,15 @@ def test_delete_page_does_not_name_others_rows_nor_delete_them(world: World) -> 
     assert Project.objects.count() == 2
 
 
+def test_deleting_does_not_take_others_rows_along_unseen(world: World) -> None:
+    """Rows without an admin of their own count too; Django would just delete them."""
+    world.theirs.project.labels.add(world.ours.label)
+    client, address = world.staff(*EVERYTHING), url("label", world.ours.label.pk, "delete")
+    assert "rows of other tenants" in page(client.get(address))
+    assert client.post(address, {"post": "yes"}).status_code == 403
+    assert world.ours.label in world.theirs.project.labels.all()
+
+
 def test_deleting_own_rows_works(world: World) -> None:
     client = world.staff(*EVERYTHING)
     text = page(client.get(url("project", world.ours.project.pk, "delete")))
@@ -318,6 +327,26 @@ def test_own_form_class_is_narrowed(world: World) -> None:
     request.user = world.user("add_task", tenant=world.ours.tenant)
     form = OwnAdmin(Task, site).get_form(request)()
     assert list(form.fields["category"].queryset) == [world.ours.category]
+
+
+def test_saving_claims_rows_whatever_form_they_come_from(world: World) -> None:
+    """A host that builds its forms itself saves for the user's tenant all the same."""
+    from backoffice.admin import site
+    from django.core.exceptions import PermissionDenied
+    from django.test import RequestFactory
+
+    request = RequestFactory().post("/")
+    request.user = world.user("change_project", tenant=world.ours.tenant)
+    made = site._registry[Project]
+    with pytest.raises(PermissionDenied):
+        made.save_model(request, world.theirs.project, None, change=True)
+    world.ours.project.tenant = world.theirs.tenant
+    made.save_model(request, world.ours.project, None, change=True)
+    made.save_model(request, Project(tenant=world.theirs.tenant, name="x"), None, change=False)
+    assert Project.objects.filter(tenant=world.ours.tenant).count() == 2
+    task = Task(project=world.theirs.project, title="x")
+    with pytest.raises(PermissionDenied):
+        site._registry[Task].save_model(request, task, None, change=False)
 
 
 def test_hosts_own_queryset_narrows_further(world: World) -> None:

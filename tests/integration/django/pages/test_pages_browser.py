@@ -63,7 +63,7 @@ def test_a_large_order_shows_how_far_it_is_and_ends_by_itself(kernel, busy, oper
     from automate_django.admin.pages import orders
 
     monkeypatch.setattr(orders, "SECONDS", 0.0)
-    monkeypatch.setattr(orders, "BATCH", 20)
+    monkeypatch.setattr(orders, "BATCH", 40)
     one = operator()
     seen: list[str] = []
     one.page.on("framenavigated", lambda frame: seen.append(frame.title()))
