@@ -81,6 +81,7 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
             "automate_django.tasks",
         ),
     ),
+    "django-admin": ("Django admin", ("automate_django.admin", "automate_django.tenants")),
     "django-api": (
         "Django API",
         ("automate_django.api", "automate_django.webhooks"),

@@ -28,8 +28,6 @@ The settings, all of them optional.
 ``AUTOMATE_WORKER``
     What ``manage.py automate_worker`` starts with: ``PROCESSES``: 1. ``SLOTS``: calls at once in a
     process, 10. ``GRACE_SECONDS``: for how long a stopping worker waits for what runs, 30.
-    ``RETENTION_SECONDS``: for how long items, executions and results of tasks are kept once they
-    have ended (left out, for ever).
 ``AUTOMATE_ADMIN``
     ``PAGES``: False for no operator pages. ``SITE``: the dotted path of the ``AdminSite`` that gets
     them (left out, the default one). ``TENANT``: the dotted path of a function that is given a
@@ -102,10 +100,14 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "AUTOMATE_CONFIG": (),
     "AUTOMATE_ENV_ALLOW": (),
     "AUTOMATE_OUTBOX": (
-        "USING", "STORE", "LEASE_SECONDS", "LISTEN", "RETENTION_SECONDS",
+        "USING",
+        "STORE",
+        "LEASE_SECONDS",
+        "LISTEN",
+        "RETENTION_SECONDS",
         "FAILED_RETENTION_SECONDS",
     ),
-    "AUTOMATE_WORKER": ("PROCESSES", "SLOTS", "GRACE_SECONDS", "RETENTION_SECONDS"),
+    "AUTOMATE_WORKER": ("PROCESSES", "SLOTS", "GRACE_SECONDS"),
     "AUTOMATE_ADMIN": ("PAGES", "SITE", "TENANT", "TENANT_PATHS"),
     "AUTOMATE_API": (
         "AUTHENTICATION",

@@ -133,8 +133,8 @@ class Kernel:
             compile_config=self._render_config,
         )
         self.executions = ExecutionStore(self.storage, self.outbox)
-        self.purges: list[Callable[..., int]] = [self.outbox.purge, self.executions.purge]
-        """What `purge` calls, with ``older_than_seconds`` and ``limit``; a host may add to it."""
+        self.purges: list[Callable[..., int]] = []
+        """What a host deletes of its own: called with ``older_than_seconds`` and ``limit``."""
         self.workflows = Catalogue(
             self.templates, self._context, self.executions.definition, workflow_source
         )
@@ -667,6 +667,12 @@ class Kernel:
                 swept += purged
                 if not purged:
                     break
+        ages = [age for age in (kept, failed_kept) if age is not None]
+        for purge in self.purges if ages else ():
+            while time.monotonic() < until and (
+                purged := purge(older_than_seconds=min(ages), limit=1000)
+            ):
+                swept += purged
         if kept is not None:
             self._ledger.forget(max(kept, _REMEMBERED_SECONDS))
         return swept
@@ -679,7 +685,7 @@ class Kernel:
         remembered for 30 days at least, because services send them again.
         """
         age, total = older_than_seconds, 0
-        for purge in self.purges:
+        for purge in (self.outbox.purge, self.executions.purge, *self.purges):
             while purged := purge(older_than_seconds=age, limit=batch):
                 total += purged
         self._ledger.forget(max(age, _REMEMBERED_SECONDS))

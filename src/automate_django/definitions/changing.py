@@ -186,7 +186,10 @@ def _require_free(
 
 def _locked(document: WorkflowDocument, alias: str) -> WorkflowDocument:
     """*document* as it is now; the stamp's row keeps others from changing it."""
-    return type(document).objects.using(alias).get(pk=document.pk)
+    from automate_django.models import WorkflowDocument
+
+    found: WorkflowDocument = WorkflowDocument.objects.using(alias).get(pk=document.pk)
+    return found
 
 
 def _version(document: WorkflowDocument, number: int) -> WorkflowVersion:

@@ -36,15 +36,16 @@ class Told:
         return f"{said} ({self.hint})" if self.hint else said
 
 
-def checked(text: str, format: Format, kernel: Kernel) -> Workflow:
+def checked(text: str, format: str, kernel: Kernel) -> Workflow:
     """The workflow that *text* says; raises `WorkflowError` with everything that is wrong."""
-    if format not in FORMATS:
+    known = next((each for each in FORMATS if each == format), None)
+    if known is None:
         raise WorkflowError(f"the format must be one of {', '.join(FORMATS)}")
     leaks = list(_secrets(text, kernel))
     if leaks:
         raise refused(*leaks)
     try:
-        workflow = loads(text, format, source="", check=kernel.workflows.check)
+        workflow = loads(text, known, source="", check=kernel.workflows.check)
         encode_json([text, workflow.to_dict()], "the workflow", 8 * LARGEST)
     except (ConfigError, PayloadError) as error:  # PyYAML is not installed, or NUL is in a text
         raise WorkflowError(error.message, hint=error.hint) from None

@@ -38,7 +38,8 @@ class DatabaseWorkflows:
 
         with self._asking() as alias:
             stamps = WorkflowStamp.objects.using(alias).filter(pk=1)
-            return stamps.values_list("token", flat=True).first()
+            found: str | None = stamps.values_list("token", flat=True).first()
+            return found
 
     def load(self) -> list[SuppliedWorkflow]:
         """The current versions of those that are switched on, by name."""

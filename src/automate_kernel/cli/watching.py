@@ -59,10 +59,12 @@ class Watch(Generic[T]):
 
         found = self.look()
         # Not refreshed on a thread of its own: only what was just looked up is worth drawing.
-        with Live(
+        live = Live(
             self.picture(found), console=self.out.console, screen=self.screen, auto_refresh=False
-        ) as live:
-            live.refresh()
+        )
+        try:
+            # Not a with: Ctrl-C in the middle of the start must give the screen back as well.
+            live.start(refresh=True)
             while True:
                 shown = self.picture(found)
 
@@ -71,6 +73,8 @@ class Watch(Generic[T]):
 
                 found = self._again(every, sleep, tell)
                 live.update(self.picture(found), refresh=True)
+        finally:
+            live.stop()
 
     def _again(self, every: float, sleep: Callable[[float], Any], tell: Callable[[str], None]) -> T:
         while True:

@@ -131,16 +131,19 @@ def wake(rows: Rows, key: str) -> None:
             OUTBOX, [*asleep, Where("kind", "eq", kind)], order_by=("id",), limit=_LEAVERS,
             columns=("id",),
         )  # fmt: skip
-        any(_woken(rows, row["id"]) for row in found)
+        free = (row["id"] for row in found if _is_free(rows, row["id"]))
+        # If none is, who holds the first is about to let go: InnoDB frees the locks of a transaction
+        # one by one.
+        chosen = next(free, found[0]["id"] if found else None)
+        its = [Where("id", "eq", chosen), Where("waiting_for", "eq", "key")]
+        rows.update(OUTBOX, its, {"waiting_for": "worker"})
 
 
-def _woken(rows: Rows, item_id: str) -> bool:
+def _is_free(rows: Rows, item_id: str) -> bool:
     # By its key alone, so that no other row is locked on the way. Who holds it cancels it, or
     # wakes it too, and then it is another's turn.
     its = [Where("id", "eq", item_id), Where("waiting_for", "eq", "key")]
-    if not rows.select(OUTBOX, its, lock=True, skip_locked=True, columns=("id",)):
-        return False
-    return bool(rows.update(OUTBOX, its, {"waiting_for": "worker"}))
+    return bool(rows.select(OUTBOX, its, lock=True, skip_locked=True, columns=("id",)))
 
 
 def mend(rows: Rows) -> None:

@@ -14,6 +14,8 @@ from django.core.management import CommandError, call_command
 from django.db import connections
 from shop.models import Message, Order
 
+pytestmark = pytest.mark.slow
+
 ORDER = {"lines": [{"price": 3, "quantity": 4}], "channel_id": "C1"}
 PATIENCE_SECONDS = 40.0
 

@@ -17,6 +17,8 @@ from automate_django.tasks.versions import task_backends
 from django.core.management import CommandError, call_command
 from shop import tasks as test_tasks
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).parents[2] / "django_project"
 Start = Callable[..., subprocess.Popen[str]]
 

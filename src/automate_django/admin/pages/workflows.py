@@ -109,14 +109,16 @@ class WorkflowDocumentAdmin(PageAdmin):
         reach = reach_of(request)
         search = request.GET.get("q", "").replace("\x00", "").strip()[:200]
         page = Paginator(listed(reach, search), 50).get_page(request.GET.get("page"))
-        fill(page.object_list, reach)
-        for row in page.object_list:
+        rows = list(page.object_list)
+        fill(rows, reach)
+        for row in rows:
             row.url = self._url_of(row)
         return self.page(
             request,
             "workflows.html",
             "Workflows",
             found=page,
+            rows=rows,
             search=search,
             reach=reach,
             may_add=self.has_add_permission(request),

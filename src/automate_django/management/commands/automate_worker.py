@@ -22,6 +22,8 @@ from automate_kernel.telemetry.running import Ports, run_observed, supervise_obs
 
 __all__ = ["Command"]
 
+_NOWHERE = Ports()
+
 
 class Command(BaseCommand):
     """Runs a worker until it is told to stop."""
@@ -52,12 +54,6 @@ class Command(BaseCommand):
             type=float,
             default=worker.get("GRACE_SECONDS", 30.0),
             help="how long a stopping worker waits for what runs (default: %(default)s)",
-        )
-        parser.add_argument(
-            "--retention-seconds",
-            type=float,
-            default=worker.get("RETENTION_SECONDS"),
-            help="delete what ended that long ago (default: keep it)",
         )
         parser.add_argument(
             "--kinds",
@@ -106,7 +102,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
 
     def _work(self, kernel: Kernel, kinds: list[str], options: dict[str, Any]) -> None:
-        ports, names = ports_of(options), ("slots", "grace_seconds", "retention_seconds")
+        ports, names = ports_of(options), ("slots", "grace_seconds")
         run = {"kinds": kinds, **{name: options[name] for name in names}}
         shown = ", ".join(sorted(workflow.name for workflow in kernel.workflows)) or "none"
         self.stdout.write(f"{kernel.storage.describe()}; workflows: {shown}")
@@ -148,7 +144,7 @@ def worker_of(kernel: Kernel, options: dict[str, Any]) -> Worker:
     return kernel.worker(**options)
 
 
-def work(ports: Ports = Ports(), *, board: Connection | None = None, **options: Any) -> None:
+def work(ports: Ports = _NOWHERE, *, board: Connection | None = None, **options: Any) -> None:
     """Run one worker in this process until SIGTERM or SIGINT."""
     kernel = get_kernel()
     left = run_observed(kernel, worker_of(kernel, options), ports, board=board)

@@ -166,7 +166,7 @@ class ResumingContract(ExecutionHooks):
     def test_a_worker_of_before_saves_nothing(
         self, store: ExecutionStore, workflow: Workflow
     ) -> None:
-        """What was cancelled and resumed is another item's to drive, though the first still runs."""
+        """What was cancelled and resumed is another item's, though the first one still runs."""
         execution_id = self.begin(store, workflow)
         item = self.claim(store)
         running = self.see(store, execution_id)

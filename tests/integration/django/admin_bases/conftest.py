@@ -10,7 +10,17 @@ from html import unescape
 from typing import Any
 
 import pytest
-from backoffice.models import Account, Category, Document, Label, Page, Product, Project, Task, Tenant
+from backoffice.models import (
+    Account,
+    Category,
+    Document,
+    Label,
+    Page,
+    Product,
+    Project,
+    Task,
+    Tenant,
+)
 from backoffice.models import Employment
 from django.contrib.auth.models import Permission, User
 from django.db import connections
@@ -93,7 +103,11 @@ def world_anywhere(alias: str) -> Iterator[World]:
 
 def _world() -> World:
     with connections[TestedDatabase.alias].cursor() as cursor:
-        for table in ("auth_user_user_permissions", "django_admin_log", "backoffice_project_labels"):
+        for table in (
+            "auth_user_user_permissions",
+            "django_admin_log",
+            "backoffice_project_labels",
+        ):
             cursor.execute(f"DELETE FROM {table}")
     for model in MODELS:
         model._base_manager.all().delete()
@@ -131,7 +145,9 @@ def form_of(text: str) -> dict[str, Any]:
         if kind in ("checkbox", "radio") and " checked" not in tag:
             continue
         data[name] = attributes.get("value", "on" if kind == "checkbox" else "")
-    for name, content in re.findall(r'<textarea\b[^>]*name="([^"]+)"[^>]*>(.*?)</textarea>', text, re.DOTALL):
+    for name, content in re.findall(
+        r'<textarea\b[^>]*name="([^"]+)"[^>]*>(.*?)</textarea>', text, re.DOTALL
+    ):
         data[name] = content.strip()
     for tag, name, options in re.findall(
         r'(<select\b[^>]*name="([^"]+)"[^>]*>)(.*?)</select>', text, re.DOTALL

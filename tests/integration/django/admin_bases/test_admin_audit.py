@@ -192,7 +192,10 @@ def test_nobody_edits_the_trail_and_each_tenant_sees_its_own(world: World) -> No
     with override_settings(AUTOMATE_ADMIN={"TENANT": names_tenant}):
         client = world.client(
             world.user(
-                "view_auditentry", "change_auditentry", "add_auditentry", "delete_auditentry",
+                "view_auditentry",
+                "change_auditentry",
+                "add_auditentry",
+                "delete_auditentry",
                 tenant=world.ours.tenant,
             )  # fmt: skip
         )

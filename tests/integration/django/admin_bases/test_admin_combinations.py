@@ -95,7 +95,7 @@ def test_specifications_overrides_work_word_for_word(world: World) -> None:
         # Override list display
         def get_list_display(self, request):
             display = super().get_list_display(request)
-            return ['custom_field'] + display
+            return ["custom_field"] + display
 
         # Override queryset
         def get_queryset(self, request):
@@ -108,7 +108,7 @@ def test_specifications_overrides_work_word_for_word(world: World) -> None:
         def get_readonly_fields(self, request, obj=None):
             readonly = super().get_readonly_fields(request, obj)
             if obj and obj.is_deleted:
-                readonly = readonly + ['name', 'config']
+                readonly = readonly + ["name", "config"]
             return readonly
 
     request = RequestFactory().get("/")

@@ -141,9 +141,12 @@ def test_view_on_site_leads_to_own_rows_only(world: World) -> None:
         kind = ContentType.objects.get_for_model(obj)
         response = client.get(f"/backoffice/r/{kind.pk}/{obj.pk}/")
         assert response.status_code == (302 if side == "ours" else 404)
-    assert page(world.client(world.user(tenant=world.ours.tenant)).get(
-        f"/backoffice/r/{ContentType.objects.get_for_model(Project).pk}/{world.ours.project.pk}/"
-    ), 404)
+    assert page(
+        world.client(world.user(tenant=world.ours.tenant)).get(
+            f"/backoffice/r/{ContentType.objects.get_for_model(Project).pk}/{world.ours.project.pk}/"
+        ),
+        404,
+    )
 
 
 # -- asking in the address -------------------------------------------------------------------------

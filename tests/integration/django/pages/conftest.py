@@ -47,9 +47,7 @@ def staff(database: str) -> Callable[..., Any]:
     return _staff
 
 
-def _staff(
-    *permissions: str, superuser: bool = False, name: str = "", **options: Any
-) -> Any:
+def _staff(*permissions: str, superuser: bool = False, name: str = "", **options: Any) -> Any:
     from django.contrib.auth.models import Permission, User
     from django.test import Client
 
@@ -112,7 +110,11 @@ def alive(kernel: Any) -> Callable[..., None]:
     """Writes down a worker and what it did, as a worker does itself."""
 
     def alive(
-        worker: str = "web-1:4711:a3", *, minutes: int = 0, seen_seconds_ago: float = 0, **about: Any
+        worker: str = "web-1:4711:a3",
+        *,
+        minutes: int = 0,
+        seen_seconds_ago: float = 0,
+        **about: Any,
     ) -> None:
         from automate_django.models import OutboxActivity, OutboxWorker
 

@@ -10,7 +10,14 @@ from django.test import override_settings
 from django.urls import reverse
 
 BASE = "/admin/automate_django/outboxitem/"
-OPERATOR_PAGES = ("dashboard/", "dashboard/figures/", "kinds/", "workers/", "workers/list/", "plugins/")
+OPERATOR_PAGES = (
+    "dashboard/",
+    "dashboard/figures/",
+    "kinds/",
+    "workers/",
+    "workers/list/",
+    "plugins/",
+)
 POSTS = ("order/", "orders/", "kinds/steer/", "plugins/load/")
 
 
@@ -98,7 +105,9 @@ def test_djangos_own_forms_change_nothing(root, fail, kernel):
     assert root.post(f"{BASE}{item_id}/change/", {"status": "COMPLETED"}).status_code == 403
     assert root.post(f"{BASE}{item_id}/delete/", {"post": "yes"}).status_code == 403
     assert root.post(f"{BASE}add/", {"kind": "x"}).status_code == 403
-    assert root.post(BASE, {"action": "delete_selected", "_selected_action": item_id}).status_code in {
+    assert root.post(
+        BASE, {"action": "delete_selected", "_selected_action": item_id}
+    ).status_code in {
         200,
         405,
     }

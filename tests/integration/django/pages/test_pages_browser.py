@@ -28,7 +28,9 @@ def busy(kernel: Any, fail: Any, alive: Any) -> dict[str, list[str]]:
     kernel.outbox.claim_batch("web-1:4711:a3", 1)
     return {
         "timeouts": fail("slack.post", 120),
-        "refused": fail("mail.send", 3, code="UNAVAILABLE", payload={"x": "<script>alert(1)</script>"}),
+        "refused": fail(
+            "mail.send", 3, code="UNAVAILABLE", payload={"x": "<script>alert(1)</script>"}
+        ),
     }
 
 
@@ -99,7 +101,9 @@ def test_one_item_is_read_and_retried(kernel, busy, operator):
     one = operator()
     page = one.open(f"{BASE}?slice=failed&kind=mail.send")
     page.locator(".automate tbody th a").first.click()
-    assert "<script>alert(1)</script>" in page.locator("section:has-text('Payload') pre").inner_text()
+    assert (
+        "<script>alert(1)</script>" in page.locator("section:has-text('Payload') pre").inner_text()
+    )
     page.click("button:has-text('Retry')")
     page.wait_for_selector("text=1 item put back to wait.")
 
@@ -203,7 +207,9 @@ def test_everything_can_be_reached_with_the_keyboard(kernel, busy, operator):
     for _ in range(60):
         page.keyboard.press("Tab")
         names.add(
-            page.evaluate("(document.activeElement.innerText || document.activeElement.name || '').trim()")
+            page.evaluate(
+                "(document.activeElement.innerText || document.activeElement.name || '').trim()"
+            )
         )
     assert {"Outbox", "Filter", "Retry selected", "kind"} <= names
     assert re.search("Retry all", " ".join(names))

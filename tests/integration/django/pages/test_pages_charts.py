@@ -32,7 +32,9 @@ def drawn(chart):
 
 
 @pytest.mark.parametrize("draw", [bars, lines])
-@pytest.mark.parametrize("labels, values", [([], []), (["03:00"], [None]), (["a", "b"], [None, None])])
+@pytest.mark.parametrize(
+    "labels, values", [([], []), (["03:00"], [None]), (["a", "b"], [None, None])]
+)
 def test_no_figures_are_an_empty_chart(draw, labels, values):
     chart = draw("T", labels, [Series("s", values)])
 
@@ -122,7 +124,9 @@ def test_an_axis_ends_at_a_round_number(values, top):
 
 def at(minutes_ago: int, **counts: int) -> Activity:
     moment = NOW.replace(second=0) - timedelta(minutes=minutes_ago)
-    return Activity(moment, counts.pop("kind", "k"), **counts, run_buckets={-10: 4}, wait_buckets={})
+    return Activity(
+        moment, counts.pop("kind", "k"), **counts, run_buckets={-10: 4}, wait_buckets={}
+    )
 
 
 def test_minutes_without_work_are_gaps_and_kinds_add_up():

@@ -80,9 +80,7 @@ def test_an_unknown_order_for_a_kind_is_refused(root):
 # -- workers ---------------------------------------------------------------------------------------
 
 
-def test_workers_are_listed_with_what_they_run_and_lost_ones_are_marked(
-    alias, kernel, root, alive
-):
+def test_workers_are_listed_with_what_they_run_and_lost_ones_are_marked(alias, kernel, root, alive):
     alive("web-1:1:a", in_flight=1)
     alive("web-2:2:b", seen_seconds_ago=600)
     kernel.outbox.enqueue("mail.send", tenant_id="acme")
@@ -137,7 +135,7 @@ def test_the_dashboard_tells_of_what_was_done(alias, kernel, root, alive, fail):
 
     for span in ("1h", "6h", "24h", "nonsense"):
         html = html_of(root, f"dashboard/?span={span}")
-        assert html.count("<svg class=\"automate-chart\"") == 4
+        assert html.count('<svg class="automate-chart"') == 4
         assert "slack.post" in html
     assert "<strong>3</strong>" in html
     fragment = root.get(f"{BASE}dashboard/figures/?span=1h")
@@ -217,9 +215,7 @@ def test_the_pages_in_between_hold_none_of_it_either(kernel, root, fail, monkeyp
         assert markup.wrong == []
 
 
-def test_a_page_that_shows_counts_of_a_large_table_waits_for_none(
-    kernel, root, fail, monkeypatch
-):
+def test_a_page_that_shows_counts_of_a_large_table_waits_for_none(kernel, root, fail, monkeypatch):
     from automate_django.admin.pages import figures
 
     fail(n=2)

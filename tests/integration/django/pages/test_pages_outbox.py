@@ -170,7 +170,9 @@ INDEXES = {
 
 @pytest.mark.parametrize("name", [*INDEXES, "all", "held", "done"])
 @pytest.mark.parametrize("query", ["", "&kind=rare.kind&code=TIMEOUT"])
-def test_a_list_counts_nothing_and_reads_along_an_index(alias, kernel, root, fail, name, query, monkeypatch):
+def test_a_list_counts_nothing_and_reads_along_an_index(
+    alias, kernel, root, fail, name, query, monkeypatch
+):
     from automate_django.admin.pages import figures
 
     monkeypatch.setattr(figures, "CHEAP_ROWS", -1)  # as in a large table
@@ -267,7 +269,11 @@ def test_secrets_are_not_shown(kernel, root, fail):
     assert "tok-51d0" in str(value)
     (item_id,) = fail(
         error="401: bad token tok-51d0",
-        payload={"echo": "Bearer tok-51d0", "api_key": "sk-live-9", "deep": [{"password": "hunter2"}]},
+        payload={
+            "echo": "Bearer tok-51d0",
+            "api_key": "sk-live-9",
+            "deep": [{"password": "hunter2"}],
+        },
     )
 
     for path in ("", f"{item_id}/change/"):

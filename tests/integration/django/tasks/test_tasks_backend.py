@@ -572,6 +572,19 @@ def test_results_go_with_their_items(alias: str) -> None:
         task_backends["default"].get_result(finished.id)
 
 
+def test_workers_sweep_results_too(alias: str) -> None:
+    """What ``RETENTION_SECONDS`` says of items holds for the results of tasks."""
+    with override_settings(AUTOMATE_OUTBOX={"RETENTION_SECONDS": 3600}):
+        kept = done(test_tasks.calculate_meaning_of_life)
+        old = done(test_tasks.calculate_meaning_of_life)
+        failed = done(test_tasks.failing_task_value_error)
+        long_ago = timezone.now() - timedelta(hours=2)
+        OutboxItem.objects.filter(pk__in=[old.id, failed.id]).update(completed_at=long_ago)
+        Record.objects.filter(pk__in=[old.id, failed.id]).update(updated_at=long_ago)
+        get_kernel().sweep()
+    assert {str(pk) for pk in Record.objects.values_list("pk", flat=True)} == {kept.id, failed.id}
+
+
 def test_importing_it_is_cheap() -> None:
     """`@task` makes the backend before models are there; Celery imports every ``tasks``."""
     code = (

@@ -17,6 +17,8 @@ from automate_django.tasks import TaskLostError
 from automate_django.tasks.versions import TaskResultStatus, task_backends, task_finished
 from shop import tasks as test_tasks
 
+pytestmark = pytest.mark.slow
+
 Start = Callable[..., subprocess.Popen[str]]
 
 
