@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["HIDDEN", "is_secret_name", "without_secrets"]
+__all__ = ["HIDDEN", "is_secret_name", "without_secrets", "words_of"]
 
 HIDDEN = "[hidden]"
 """Stands where a secret's value would."""
@@ -27,9 +27,14 @@ _WITH = {
 _SPLIT = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])")
 
 
+def words_of(name: str) -> set[str]:
+    """The words that *name* is made of, however they are joined, in lower case."""
+    return {word.lower() for word in _SPLIT.split(name) if word}
+
+
 def is_secret_name(name: str) -> bool:
     """Whether *name* (``api_key``, ``apiKey``, ``stripe_token``) is what secrets are called."""
-    words = {word.lower() for word in _SPLIT.split(name) if word}
+    words = words_of(name)
     return bool(words & _STRONG) or bool(words & _WEAK and words & _WITH and len(words) > 1)
 
 

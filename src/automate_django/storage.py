@@ -94,7 +94,7 @@ class DjangoStorage:
         return self.connection.vendor != "sqlite"
 
     @contextmanager
-    def begin(self, transaction: Any = None) -> Iterator[DjangoRows]:
+    def begin(self, transaction: Any = None, *, atomic: bool = True) -> Iterator[DjangoRows]:
         """
         Rows in the open ``atomic()`` block, or in a transaction of their own.
 
@@ -108,6 +108,9 @@ class DjangoStorage:
             )
         if is_open(connection):
             yield self._rows(connection)
+        elif transaction is None and not atomic and connection.vendor != "mysql":
+            self._mend(connection)
+            yield self._rows(connection)
         elif transaction is None:
             with self._own(connection) as rows:
                 yield rows
@@ -119,9 +122,7 @@ class DjangoStorage:
 
     @contextmanager
     def _own(self, connection: BaseDatabaseWrapper) -> Iterator[DjangoRows]:
-        if connection.errors_occurred:
-            # A worker's thread outlives a restart of the server: nobody else looks after it.
-            connection.close_if_unusable_or_obsolete()
+        self._mend(connection)
         of_host: Error | None = None
         try:
             with transaction.atomic(using=connection.alias):
@@ -138,6 +139,11 @@ class DjangoStorage:
             if error is of_host:
                 raise
             raise translated(error, connection.alias) from error
+
+    def _mend(self, connection: BaseDatabaseWrapper) -> None:
+        if connection.errors_occurred:
+            # A worker's thread outlives a restart of the server: nobody else looks after it.
+            connection.close_if_unusable_or_obsolete()
 
     def _rows(self, connection: BaseDatabaseWrapper) -> DjangoRows:
         if connection.vendor == "postgresql" and not settings.USE_TZ:

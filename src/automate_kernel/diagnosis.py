@@ -81,8 +81,12 @@ def plugin_findings(plugins: Plugins) -> list[Finding]:
 
 def workflow_findings(kernel: Kernel, *, none: str | None = None) -> list[Finding]:
     """What would go wrong with the kernel's workflows; *none* is the remedy if there are none."""
-    found = []
-    for workflow in kernel.workflows:
+    entries = kernel.workflows.entries()
+    found = [
+        Finding("workflows", "fail", f"{name}: {error}", None)
+        for (_, name), error in sorted(kernel.workflows.problems().items(), key=str)
+    ]
+    for workflow in [entry.workflow for entry in entries if entry.error is None]:
         found += [
             Finding("workflows", "fail", f"{workflow.name}: {problem}", None)
             for problem in workflow_problems(kernel, workflow)
@@ -94,9 +98,9 @@ def workflow_findings(kernel: Kernel, *, none: str | None = None) -> list[Findin
         ]
     if found:
         return found
-    if not len(kernel.workflows):
+    if not entries:
         return [Finding("workflows", "warn" if none else "ok", "there are none", none)]
-    return [Finding("workflows", "ok", f"{len(kernel.workflows)} are valid")]
+    return [Finding("workflows", "ok", f"{len(entries)} are valid")]
 
 
 def secret_findings(kernel: Kernel, uses: Mapping[str, Sequence[str]]) -> list[Finding]:

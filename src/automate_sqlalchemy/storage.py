@@ -79,15 +79,28 @@ class SqlAlchemyStorage:
         self._clock = clock
         self._listen = listen
         self.supports_skip_locked = engine.dialect.name != "sqlite"
+        # MySQL takes items in several statements, and wants another isolation for each of ours.
+        commits_alone = engine.dialect.name in ("postgresql", "sqlite")
+        self._alone = (
+            engine.execution_options(isolation_level="AUTOCOMMIT") if commits_alone else None
+        )
 
     def __repr__(self) -> str:
         return f"SqlAlchemyStorage({self.describe()})"
 
     @contextmanager
-    def begin(self, transaction: Any = None) -> Iterator[SqlAlchemyRows]:
-        """Rows in *transaction*, or in one of their own."""
+    def begin(
+        self, transaction: Any = None, *, atomic: bool = True
+    ) -> Iterator[SqlAlchemyRows]:
+        """Rows in *transaction*, or in one of their own; see `automate_kernel.storage.Storage`."""
         if transaction is not None:
             yield self._rows(transaction)
+            return
+        if not atomic and self._alone is not None:
+            with self._translating():
+                connection = self._alone.connect()
+            with connection:
+                yield self._rows(connection)
             return
         # Only our own statements are translated: what a handler does to the connection, and the
         # errors that it expects from it, stay SQLAlchemy's.

@@ -59,10 +59,14 @@ def _table(spec: Table) -> sa.Table:
         )
         for column in spec.columns
     )
-    options = {"postgresql_with": dict(spec.storage)} if spec.storage else {}
-    table = sa.Table(spec.name, metadata, *columns, **options)
+    table = sa.Table(spec.name, metadata, *columns)
     for index in spec.indexes:
         _index(index, table)
+    if spec.storage:
+        settings = ", ".join(f"{name} = {value}" for name, value in spec.storage)
+        # Not as an option of the table, which SQLAlchemy knows from 2.1 on.
+        alter = sa.DDL(f"ALTER TABLE %(fullname)s SET ({settings})")  # type: ignore[no-untyped-call]
+        sa.event.listen(table, "after_create", alter.execute_if(dialect="postgresql"))
     return table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,7 +22,7 @@ from automate_kernel.outbox import (
     SkipLockedClaimOutboxStore,
 )
 from automate_kernel.storage import MemoryStorage, Storage
-from automate_kernel.storage.tables import LANE
+from automate_kernel.storage.tables import LANE, SLOT
 from automate_kernel.testing.clock import FakeClock
 from automate_sqlalchemy import SqlAlchemyStorage
 from hypothesis import HealthCheck, settings
@@ -56,6 +57,9 @@ new_items = st.fixed_dictionaries(
         "idempotency_key": st.sampled_from([None, None, "a", "b"]),
     }
 )
+# Beside these an item may have a concurrency key, but not with an ordering key.
+concurrency_keys = st.sampled_from([None, None, "few", "few", "one"])
+CONCURRENCY = {"few": 2, "one": 1}
 
 
 @dataclass
@@ -74,6 +78,8 @@ class Expected:
     token: str | None = None
     lease_expires_at: datetime | None = None
     completed_at: datetime | None = None
+    concurrency_key: str | None = None
+    asked: bool = False
 
     def __post_init__(self) -> None:
         self.wait(PENDING, self.due_at)
@@ -84,10 +90,16 @@ class Expected:
 
     def wait(self, status: ItemStatus, due_at: datetime) -> None:
         self.status, self.due_at = status, due_at
-        self.token = self.lease_expires_at = self.completed_at = None
+        self.lease_expires_at = self.completed_at = None
+
+    def wait_anew(self, status: ItemStatus, due_at: datetime) -> None:
+        """As one that nobody can say any more to have put back."""
+        self.wait(status, due_at)
+        self.token = None
 
     def finish(self, status: ItemStatus, now: datetime) -> None:
         self.status, self.lease_expires_at, self.completed_at = status, None, now
+        self.asked = False
 
 
 @dataclass(frozen=True)
@@ -113,6 +125,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.claims: list[Claim] = []
         self.items: dict[str, Expected] = {}
         self.paused: set[str] = set()
+        self.limits: dict[str, int] = {}
 
     def open_store(self) -> RowsOutboxStore:
         return self.store_class(
@@ -139,22 +152,34 @@ class OutboxMachine(RuleBasedStateMachine):
             for other in line
         )
 
-    def settle(self, claim: Claim, status: ItemStatus, delay: float) -> bool:
+    def running(self, **having: object) -> int:
+        return sum(
+            item.status is RUNNING and all(getattr(item, k) == v for k, v in having.items())
+            for item in self.items.values()
+        )
+
+    def settle(self, claim: Claim, status: ItemStatus, delay: float | None) -> bool:
         """Do to the model what the outcome does; False if the claim is lost."""
         item = self.items.get(claim.item_id)
+        again = status in WAITING
         if status is RETRY and claim.attempts >= claim.max_attempts:
             status = FAILED
         if item is None or item.token != claim.token:
             return False
         if item.status is not RUNNING:
-            return item.status is status
+            if again and item.status is CANCELLED:
+                return True
+            return item.status in WAITING if status in WAITING else item.status is status
+        if again and item.asked:
+            status = CANCELLED
+        due_at = item.due_at if delay is None else self.after(delay)
         if status in FINISHED:
             item.finish(status, self.clock())
         elif status is RETRY:
-            item.wait(RETRY, self.after(delay))
+            item.wait(RETRY, due_at)
         else:
             item.attempts -= 1
-            item.wait(RETRY if item.attempts else PENDING, self.after(delay))
+            item.wait(RETRY if item.attempts else PENDING, due_at)
         return True
 
     # -- entering ----------------------------------------------------------------------------
@@ -162,6 +187,11 @@ class OutboxMachine(RuleBasedStateMachine):
     @initialize(new=st.lists(new_items, min_size=2, max_size=8))
     def begin(self, new: list[dict[str, Any]]) -> None:
         self.enqueue(new, commits=True, which=0)
+
+    @rule(new=st.lists(new_items, min_size=1, max_size=4), key=concurrency_keys, which=some_store)
+    def enqueue_keyed(self, new: list[dict[str, Any]], key: str | None, which: int) -> None:
+        limited = {"concurrency_key": key, "concurrency_limit": key and CONCURRENCY[key]}
+        self.enqueue([{**one, "ordering_key": None, **limited} for one in new], True, which)
 
     @rule(
         new=st.lists(new_items, min_size=1, max_size=4),
@@ -196,6 +226,7 @@ class OutboxMachine(RuleBasedStateMachine):
                 one["max_attempts"],
                 self.after(one["delay"]),
                 key,
+                concurrency_key=one.get("concurrency_key"),
             )
 
     # -- working -----------------------------------------------------------------------------
@@ -206,15 +237,23 @@ class OutboxMachine(RuleBasedStateMachine):
     def claim(self, which: int, limit: int, kinds: str | None) -> None:
         wanted = [kinds] if kinds else KINDS
         able = [i for i in self.items.values() if i.kind in wanted and self.may_run(i)]
+        room = {kind: most - self.running(kind=kind) for kind, most in self.limits.items()}
         got = self.stores[which].claim_batch(WORKER, limit, kinds=kinds and [kinds])
         assert len(got) <= limit
+        for kind, most in room.items():
+            assert sum(item.kind == kind for item in got) <= max(0, most)
         ids = [item.id for item in got]
         assert len(set(ids)) == len(ids)
         assert set(ids) <= {item.id for item in able}
         if limit == 100:
-            assert set(ids) == {item.id for item in able}, "something due was left behind"
+            self.nothing_is_left_behind(set(ids), able, room)
+        got_keyed = Counter(item.concurrency_key for item in got if item.concurrency_key)
+        for key, count in got_keyed.items():
+            assert count + self.running(concurrency_key=key) <= CONCURRENCY[key]
+        able = [item for item in able if not item.concurrency_key and item.kind not in room]
+        got_free = [item for item in got if not item.concurrency_key and item.kind not in room]
         plain = sorted((item for item in able if item.key is None), key=lambda item: item.turn)
-        got_plain = [item.id for item in got if item.ordering_key is None]
+        got_plain = [item.id for item in got_free if item.ordering_key is None]
         assert got_plain == [item.id for item in plain][: len(got_plain)], "not the most urgent"
         for item in got:
             assert item.lease_token
@@ -227,11 +266,31 @@ class OutboxMachine(RuleBasedStateMachine):
             self.memories[which][item.id] = claim
         self.claims += [self.memories[which][item.id] for item in got]
 
+    def nothing_is_left_behind(
+        self, ids: set[str], able: list[Expected], room: dict[str, int]
+    ) -> None:
+        """What was not claimed, though there was no bound, had no room in its kind or key."""
+        full_kinds = {
+            kind
+            for kind, most in room.items()
+            if sum(self.items[item_id].kind == kind for item_id in ids) >= most
+        }
+        full_keys = {
+            key
+            for key, most in CONCURRENCY.items()
+            if self.running(concurrency_key=key)
+            + sum(self.items[item_id].concurrency_key == key for item_id in ids)
+            >= most
+        }
+        for item in able:
+            if item.kind not in full_kinds and item.concurrency_key not in full_keys:
+                assert item.id in ids, "something due was left behind"
+
     @precondition(lambda self: self.claims)
     @rule(
         number=some_item,
         which=some_store,
-        status=st.sampled_from([COMPLETED, COMPLETED, FAILED, RETRY, PENDING]),
+        status=st.sampled_from([COMPLETED, COMPLETED, FAILED, RETRY, PENDING, CANCELLED]),
         delay=delays,
         commits=st.sampled_from([True, True, False]),
     )
@@ -297,7 +356,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def stop_gracefully(self, which: int) -> None:
         """Everything that the process holds is handed back, and a new one starts."""
         memory = self.memories[which]
-        kept = sum(self.settle(claim, PENDING, 0) for claim in memory.values())
+        kept = sum(self.settle(claim, PENDING, None) for claim in memory.values())
         assert self.stores[which].release(list(memory), WORKER) == kept
         self.crash(which)
 
@@ -314,19 +373,24 @@ class OutboxMachine(RuleBasedStateMachine):
 
     @rule(which=some_store)
     def reap(self, which: int) -> None:
-        retried, failed = set(), set()
+        retried, failed, cancelled = set(), set(), set()
         for item in self.items.values():
             if item.status is RUNNING and item.lease_expires_at < self.clock():
-                if item.attempts >= item.max_attempts:
+                if item.asked:
+                    item.token = None
+                    item.finish(CANCELLED, self.clock())
+                    cancelled.add(item.id)
+                elif item.attempts >= item.max_attempts:
                     item.token = None
                     item.finish(FAILED, self.clock())
                     failed.add(item.id)
                 else:
-                    item.wait(RETRY, self.clock())
+                    item.wait_anew(RETRY, self.clock())
                     retried.add(item.id)
         result = self.stores[which].reap()
         assert {item.id for item in result.retried} == retried
         assert {item.id for item in result.failed} == failed
+        assert {item.id for item in result.cancelled} == cancelled
 
     @rule(which=some_store, heir=some_store)
     def take_over(self, which: int, heir: int) -> None:
@@ -344,10 +408,30 @@ class OutboxMachine(RuleBasedStateMachine):
         item = (
             waiting[number % min(2, len(waiting))] if waiting and number % 4 else self.pick(number)
         )
-        waits = item.status in WAITING
-        assert self.stores[which].cancel([item.id]) == waits
+        waits, runs = item.status in WAITING, item.status is RUNNING and not item.asked
+        assert self.stores[which].cancel([item.id]) == (waits or runs)
         if waits:
             item.finish(CANCELLED, self.clock())
+        item.asked = item.asked or runs
+        asked = {item.id: item.token for item in self.items.values() if item.asked}
+        assert self.stores[1 - which].stop_requests(WORKER) == asked
+
+    @precondition(lambda self: self.items)
+    @rule(number=some_item, which=some_store, delay=delays)
+    def reschedule(self, number: int, which: int, delay: float) -> None:
+        item = self.pick(number)
+        waits = item.status in WAITING
+        assert self.stores[which].reschedule([item.id], delay=delay) == waits
+        if waits:
+            item.due_at = self.after(delay)
+
+    @rule(kind=st.sampled_from(KINDS), most=st.sampled_from([1, 2, None]), which=some_store)
+    def limit(self, kind: str, most: int | None, which: int) -> None:
+        if most is None:
+            assert self.stores[which].unlimit(kind) == (self.limits.pop(kind, None) is not None)
+        else:
+            self.stores[which].limit(kind, concurrency=most)
+            self.limits[kind] = most
 
     @precondition(lambda self: self.items)
     @rule(numbers=st.lists(some_item, min_size=1, max_size=3), which=some_store)
@@ -357,7 +441,7 @@ class OutboxMachine(RuleBasedStateMachine):
         assert self.stores[which].requeue(list(chosen)) == len(again)
         for item in again:
             item.attempts = 0
-            item.wait(PENDING, self.clock())
+            item.wait_anew(PENDING, self.clock())
 
     @rule(kind=st.sampled_from(KINDS), which=some_store)
     def pause(self, kind: str, which: int) -> None:
@@ -390,7 +474,10 @@ class OutboxMachine(RuleBasedStateMachine):
             assert item.lease_token == expected.token
             assert item.lease_expires_at == expected.lease_expires_at
             assert item.completed_at == expected.completed_at
-            assert (item.waiting_for is not None) == (item.status in WAITING)
+            if item.status is RUNNING:
+                assert item.waiting_for == ("cancel" if expected.asked else None)
+            else:
+                assert (item.waiting_for is not None) == (item.status in WAITING)
             if item.status in WAITING:
                 assert item.next_attempt_at == expected.due_at
                 assert item.lease_owner is None
@@ -404,6 +491,15 @@ class OutboxMachine(RuleBasedStateMachine):
         assert lanes == dict(running)
 
     @invariant()
+    def slots_are_those_of_running_items(self) -> None:
+        with self.storage.begin() as rows:
+            slots = [(slot["concurrency_key"], slot["item_id"]) for slot in rows.select(SLOT)]
+        running = [i for i in self.items.values() if i.concurrency_key and i.status is RUNNING]
+        assert sorted(slots) == sorted((i.concurrency_key, i.id) for i in running)
+        for key, most in CONCURRENCY.items():
+            assert self.running(concurrency_key=key) <= most
+
+    @invariant()
     def counts_agree(self) -> None:
         stats = self.stores[1].stats()
         for status in ItemStatus:
@@ -414,6 +510,7 @@ class OutboxMachine(RuleBasedStateMachine):
         """In the end everything that was accepted can be worked off: nothing is stranded."""
         for kind in KINDS:
             self.resume(kind, 0)
+            self.limit(kind, None, 0)
         self.wait(4000)
         for _ in range(len(self.items) + 1):
             running = [item for item in self.items.values() if item.status is RUNNING]

@@ -1,139 +1,180 @@
 """
-A worker process that the fault tests kill: ``python worker_process.py URL LEDGER LEASE_SECONDS``.
+The processes that the fault tests harm: ``python worker_process.py`` forks one for each order.
 
-It says ``ready``, works once it is told to, and tells its statistics when it was stopped. Every
-side effect is a line in the ledger, written in one piece, which outlives the process.
+What they need is imported once, before the first fork, so that one begins within milliseconds.
+Every side effect is a line in a ledger, written in one piece, which outlives the process.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
 import random
 import signal
-import sqlite3
+import socket
 import sys
+import threading
 import time
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+import traceback
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, NoReturn
 
+import psycopg  # noqa: F401  (imported before the forks, for them to be quick)
 import sqlalchemy as sa
-from automate_kernel import signals
-from automate_kernel.context import current_call
 from automate_kernel.kernel import Kernel
-from automate_kernel.outbox import Backoff, RowsOutboxStore
-from automate_kernel.workflows.execution import StepStatus
-from automate_sqlalchemy import SqlAlchemyStorage
+from fault_kernel import Ledger, open_kernel
+from fault_scripts import SCRIPTS
 
-WORKFLOW = {
-    "name": "crash",
-    "trigger": {"type": "manual"},
-    "steps": [
-        {"id": "first", "action": "work.do", "input": {"value": "{{ event.payload.n }}"}},
-        {
-            "id": "each",
-            "action": "work.do",
-            "for_each": [1, 2, 3, 4],
-            "concurrency": 2,
-            "input": {"value": "{{ item }}"},
-        },
-        {"id": "beside", "action": "work.do", "needs": ["first"], "input": {"value": 7}},
-        {
-            "id": "last",
-            "action": "work.do",
-            "needs": ["each", "beside"],
-            "input": {"value": "{{ steps.first.output }}"},
-        },
-    ],
-    "output": ["{{ steps.last.output }}", "{{ steps.each.output }}"],
-}
+_NEW_NETWORK, _NEW_NAMES = 0x40000000, 0x04000000
 
 
-class Ledger:
-    """Lines that are there once `write` has returned, in the order in which they were written."""
+@dataclass
+class Order:
+    """What a process is to do, and what is wrong with it."""
 
-    def __init__(self, file: str | Path) -> None:
-        self._file = Path(file)
-        self._descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-
-    def write(self, *words: Any) -> None:
-        os.write(self._descriptor, (" ".join(map(str, words)) + "\n").encode())
-
-    def lines(self) -> list[list[str]]:
-        return [line.split() for line in self._file.read_text().splitlines()]
-
-
-def open_engine(url: str) -> sa.Engine:
-    engine = sa.create_engine(url)
-    if engine.dialect.name == "sqlite":
-
-        @sa.event.listens_for(engine, "connect")
-        def patient(connection: sqlite3.Connection, _: object) -> None:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute("PRAGMA busy_timeout = 20000")
-
-    return engine
+    url: str
+    ledger: str
+    output: str
+    lease_seconds: float = 1.0
+    most_seconds: float = 0.06
+    slots: int = 4
+    worker_id: str = ""
+    script: str = ""
+    """One of `SCRIPTS`; by default it works until SIGTERM, and tells its statistics."""
+    arguments: list[Any] = field(default_factory=list)
+    die_at: int = 0
+    """The moment, counted from 1, at which it kills itself; see `count_moments`."""
+    clock_seconds: float = 0.0
+    """By how much its clock is wrong."""
+    machine: str = ""
+    """The name of the machine that it seems to run on, which has no network."""
+    seed: int = 0
 
 
-def open_kernel(url: str, ledger: Ledger, lease_seconds: float) -> Kernel:
-    """The kernel of the fault tests, whose actions and handlers write down what they do."""
-    storage = SqlAlchemyStorage(open_engine(url))
-    # What a dead worker held comes back soon, for the test to be quick.
-    outbox = RowsOutboxStore(storage, lease_seconds=lease_seconds, backoff=Backoff(0.05, 0.2))
-    kernel = Kernel(storage, outbox=outbox, discover=False, secrets={})
-    kernel.add_workflow(WORKFLOW)
+def count_moments(engine: sa.Engine, die_at: int) -> list[int]:
+    """
+    Kill this process at moment number *die_at*; returns the count so far, in a list.
 
-    @kernel.action("work.do")
-    def work(value: int) -> int:
-        call = current_call()
-        assert call is not None
-        key = call.idempotency_key
-        ledger.write("call", key, call.attempt)
-        execution = kernel.executions.get(call.execution_id or "")
-        position = int((key or "").rpartition(":")[2])
-        run = execution and execution.step(call.step_id or "", position)
-        if run is not None and run.status is StepStatus.COMPLETED:
-            ledger.write("again", key)
-        _take_time(ledger)
-        return value * 10
+    The moments are those before and after each statement and each commit.
+    """
+    count, lock = [0], threading.Lock()
 
-    @kernel.handler("job")
-    def job(item: Any) -> None:
-        ledger.write("job", item.id, item.attempt_count)
-        _take_time(ledger)
+    def moment(*_: Any) -> None:
+        with lock:
+            count[0] += 1
+            if count[0] == die_at:
+                os.kill(os.getpid(), signal.SIGKILL)
 
-    @kernel.handler("effect", transactional=True)
-    def effect(item: Any, transaction: sa.Connection) -> None:
-        transaction.exec_driver_sql(f"INSERT INTO effects VALUES ('{item.id}')")
-        _take_time(ledger, 0.002)
+    sa.event.listen(engine, "before_cursor_execute", moment)
+    sa.event.listen(engine, "after_cursor_execute", moment)
+    commit = engine.dialect.do_commit
 
-    def note(sender: Any, execution: Any, step: Any) -> None:
-        ledger.write("saved", f"{execution.id}:{step.step_id}:{step.position}")
+    def committing(connection: Any) -> None:
+        moment()
+        commit(connection)
+        moment()
 
-    signals.step_completed.connect(note, sender=kernel, weak=False)
-    return kernel
+    engine.dialect.do_commit = committing  # type: ignore[method-assign]
+    return count
 
 
-def _take_time(ledger: Ledger, most: float = 0.06) -> None:
-    time.sleep(random.random() * most)
-    hold = ledger._file.with_suffix(".hold")
-    if hold.exists():
-        ledger.write("holding")
-        while hold.exists():
-            time.sleep(0.005)
+def shift_clock(seconds: float) -> None:
+    """Let this process believe that it is *seconds* later; only monotonic time stays right."""
+    real_time, real_ns, shift = time.time, time.time_ns, timedelta(seconds=seconds)
+
+    class Kind(type):
+        def __instancecheck__(cls, one: object) -> bool:
+            return isinstance(one, datetime)
+
+    class Shifted(datetime, metaclass=Kind):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) + shift
+
+        @classmethod
+        def utcnow(cls) -> Any:
+            return datetime.utcnow() + shift
+
+    time.time = lambda: real_time() + seconds
+    time.time_ns = lambda: real_ns() + int(seconds * 1e9)
+    for name, module in list(sys.modules.items()):
+        if name.startswith("automate_") and getattr(module, "datetime", None) is datetime:
+            module.datetime = Shifted  # type: ignore[attr-defined]
 
 
-def main(url: str, file: str, lease_seconds: str) -> None:
-    kernel = open_kernel(url, Ledger(file), float(lease_seconds))
-    worker = kernel.worker(slots=4, poll_seconds=0.1)
-    signal.signal(signal.SIGTERM, lambda *_: worker.stop())
-    print("ready", flush=True)
-    sys.stdin.readline()
-    stats = worker.run()
-    print(json.dumps(asdict(stats)), flush=True)
+def move_to(machine: str) -> None:
+    """Leave for namespaces of one's own: another host name, and no network at all."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_NEW_NETWORK | _NEW_NAMES):
+        raise OSError(ctypes.get_errno(), "unshare is not permitted")
+    socket.sethostname(machine)
+
+
+def run(order: Order) -> None:
+    """Carry *order* out in this process."""
+    random.seed(order.seed or os.getpid())  # else all forks would roll the same dice
+    if order.machine:
+        move_to(order.machine)
+    if order.clock_seconds:
+        shift_clock(order.clock_seconds)
+    ledger = Ledger(order.ledger)
+    kernel = open_kernel(order.url, ledger, order.lease_seconds, order.most_seconds)
+    moments = count_moments(kernel.storage.engine, order.die_at)
+    if order.script:
+        SCRIPTS[order.script].act(kernel, ledger, *order.arguments)
+        print(moments[0], flush=True)
+    else:
+        _work(kernel, order)
+
+
+def _work(kernel: Kernel, order: Order) -> None:
+    options = {"worker_id": order.worker_id} if order.worker_id else {}
+    worker = kernel.worker(slots=order.slots, poll_seconds=0.1, report_seconds=0.5, **options)
+    # On a thread: the interrupted code may hold the very lock that `stop` needs.
+    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=worker.stop).start())
+    print(json.dumps(asdict(worker.run())), flush=True)
+
+
+def _child(order: Order) -> NoReturn:
+    code = 1
+    try:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        output = os.open(order.output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(output, 1)
+        os.dup2(os.open(order.output + ".errors", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+        run(order)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # without the cleaning up that belongs to the parent
+
+
+def serve() -> None:
+    """Fork for each order on the standard input; tell how a process ended to who asks for it."""
+    children: set[int] = set()
+    for line in sys.stdin:
+        asked: dict[str, Any] = json.loads(line)
+        answer: int | None
+        if "pid" in asked:
+            pid, status = os.waitpid(asked["pid"], os.WNOHANG)
+            answer = os.waitstatus_to_exitcode(status) if pid else None
+            children.discard(pid)
+        else:
+            answer = os.fork()
+            if not answer:
+                _child(Order(**asked))
+            children.add(answer)
+        print(json.dumps(answer), flush=True)
+    for pid in children:  # the tests are gone
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    serve()

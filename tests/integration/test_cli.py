@@ -69,7 +69,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def data(*arguments: str, **options):
         return json.loads(run(*arguments, "--json", **options).stdout)
 
-    yield SimpleNamespace(run=run, data=data, folder=tmp_path)
+    def store():
+        from automate_kernel.cli.database import open_storage
+        from automate_kernel.outbox import RowsOutboxStore
+
+        return RowsOutboxStore(open_storage("sqlite:///automate.sqlite3", folder=tmp_path))
+
+    yield SimpleNamespace(run=run, data=data, store=store, folder=tmp_path)
     for name in [each for each in sys.modules if each.startswith("cliapp_")]:
         del sys.modules[name]
 
@@ -177,13 +183,70 @@ def test_items_are_cancelled_and_requeued_by_id_and_by_filter(project) -> None:
 
 def test_filters_reach_every_item_in_batches(project, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many there are, and of one tenant if that is asked for."""
-    monkeypatch.setattr("automate_kernel.cli.commands.outbox_items._BATCH", 2)
+    monkeypatch.setattr("automate_kernel.outbox.matching.BATCH", 2)
     for tenant in ("a", "a", "a", "a", "a", "b"):
         project.run("emit", "x.y", "--tenant", tenant)
     assert project.data("outbox", "cancel", "--all", "--tenant", "a", "-y")["cancelled"] == 5
     assert project.data("outbox", "stats")["counts"]["automate.event"] == {
         "CANCELLED": 5, "PENDING": 1,
     }  # fmt: skip
+
+
+def test_failed_items_come_back_at_a_rate_and_go_for_good(project) -> None:
+    """What failed is requeued by filter, put off, and discarded."""
+    ids = [project.run("emit", "x.y", "--idempotency-key", str(n)).stdout.strip() for n in range(3)]
+    store = project.store()
+    for item in store.claim_batch("worker"):
+        store.mark_failed(item.id, "worker", "DOWN", "the service is down")
+    again = ("outbox", "requeue", "--failed", "-y")
+    assert project.data(*again, "--error-code", "OTHER")["requeued"] == 0
+    assert project.data(*again, "--newer-than", "1h", "--limit", "2", "--rate", "0.1") == {
+        "requeued": 2, "unchanged": 0,
+    }  # fmt: skip
+    due = [store.get(item_id).next_attempt_at for item_id in ids[:2]]
+    assert (due[1] - due[0]).total_seconds() == 10
+    assert project.data("outbox", "reschedule", ids[0], "--delay", "2h")["rescheduled"] == 1
+    assert store.get(ids[0]).waiting_for == "time"
+    assert "--rate goes with" in project.run("outbox", "requeue", ids[2], "--rate", "1", code=2).stderr
+    assert project.data("outbox", "discard", ids[2])["discarded"] == 1
+    project.run("outbox", "cancel", *ids[:2])
+    assert project.data("outbox", "discard", "--all", "--older-than", "1h", "-y")["discarded"] == 0
+    assert project.data("outbox", "discard", "--all", "-y")["discarded"] == 2
+    assert project.data("outbox", "ls") == []
+
+
+def test_more_than_a_handful_are_changed_only_after_a_yes(project) -> None:
+    """Ids too, if they are many."""
+    ids = [project.run("emit", "x.y").stdout.strip() for _ in range(11)]
+    assert "add --yes" in project.run("outbox", "cancel", *ids, code=2).stderr
+    assert project.data("outbox", "cancel", *ids, "--yes")["cancelled"] == 11
+
+
+def test_a_running_item_is_asked_to_stop(project) -> None:
+    """Cancel names those that run only where that is said."""
+    item_id = project.run("emit", "x.y").stdout.strip()
+    store = project.store()
+    store.claim_batch("worker")
+    assert project.data("outbox", "cancel", "--all", "-y")["cancelled"] == 0
+    assert project.data("outbox", "cancel", "--all", "--status", "running", "-y")["cancelled"] == 1
+    assert store.stop_requests("worker").keys() == {item_id}
+
+
+def test_kinds_are_limited(project) -> None:
+    """Limits are set, listed and lifted."""
+    project.run("outbox", "limit", "mail.send", "--concurrency", "5")
+    project.run("outbox", "limit", "crm.update", "--rate", "100/1m", "--burst", "10")
+    assert project.data("outbox", "limits") == [
+        {"kind": "crm.update", "concurrency": None, "rate": 100, "per_seconds": 60.0, "burst": 10,
+         "declared": False},
+        {"kind": "mail.send", "concurrency": 5, "rate": None, "per_seconds": 1.0, "burst": None,
+         "declared": False},
+    ]  # fmt: skip
+    assert "100 in 60 s" in project.run("outbox", "limits").stdout
+    assert project.data("outbox", "unlimit", "mail.send") == {"kind": "mail.send", "lifted": True}
+    assert project.data("outbox", "unlimit", "mail.send")["lifted"] is False
+    assert "100/1m" in project.run("outbox", "limit", "x", "--rate", "fast", code=2).stderr
+    assert project.run("outbox", "limit", "x", code=1).stderr
 
 
 def test_an_executions_own_item_is_left_to_the_executions_commands(project) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from automate_kernel import Kernel
+from automate_kernel.diagnosis import workflow_findings
 from automate_kernel.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.outbox import ItemStatus
 from automate_kernel.storage import MemoryStorage, Where
@@ -311,3 +312,15 @@ def test_start_again(kernel: Kernel, shelf: Shelf) -> None:
     with pytest.raises(AutomateError) as caught:
         kernel.start_again("01890000-0000-7000-8000-000000000000")
     assert caught.value.code is ErrorCodes.NOT_FOUND
+
+
+def test_the_doctor_tells_of_broken_ones(kernel: Kernel, shelf: Shelf) -> None:
+    """Each with what is wrong, those of tenants too; the others are counted when all is well."""
+    shelf.put("v", definition("fine"), "a")
+    assert [one.text for one in workflow_findings(kernel)] == ["1 are valid"]
+    shelf.put("w", definition("{{ event.payload | nosuchfilter }}"), "a")
+    shelf.put("u", {"steps": 1})
+    kernel.workflows.look_again()
+    findings = workflow_findings(kernel)
+    assert [one.state for one in findings] == ["fail", "fail"]
+    assert "nosuchfilter" in f"{findings[0]}{findings[1]}"

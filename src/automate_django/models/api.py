@@ -46,7 +46,7 @@ class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
             expires_at=expires_at,
         )
         text = token.make_text()
-        token.save(using=self._db)
+        token.save(using=self._db)  # type: ignore[attr-defined]
         return token, text
 
     def matching(self, text: str) -> ApiToken | None:

@@ -66,7 +66,10 @@ class OutboxBackend(BaseTaskBackend):
             self._retry = Retry.from_options(self.options)
         return self._retry
 
-    def enqueue(self, task: Task, args: Sequence[Any], kwargs: Mapping[str, Any]) -> TaskResult:
+    # Generic in what no caller can tell.
+    def enqueue(  # type: ignore[override]
+        self, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> TaskResult[..., Any]:
         """
         Accept a task, in the open ``atomic()`` block if there is one.
 
@@ -77,10 +80,10 @@ class OutboxBackend(BaseTaskBackend):
         from automate_kernel.outbox.ids import new_id
 
         self.validate_task(task)
-        result = TaskResult(
+        result: TaskResult[..., Any] = TaskResult(
             task=task,
             id=new_id(),
-            status=TaskResultStatus.READY,
+            status=TaskResultStatus("READY"),
             enqueued_at=timezone.now(),
             started_at=None,
             finished_at=None,
@@ -95,7 +98,7 @@ class OutboxBackend(BaseTaskBackend):
         task_enqueued.send(type(self), task_result=result)
         return result
 
-    def _item(self, result: TaskResult) -> NewItem:
+    def _item(self, result: TaskResult[..., Any]) -> NewItem:
         from automate_kernel.outbox import NewItem
 
         task = result.task
@@ -116,7 +119,7 @@ class OutboxBackend(BaseTaskBackend):
             max_attempts=retry_of(task.func, self.retry).max_attempts,
         )
 
-    def get_result(self, result_id: str) -> TaskResult:
+    def get_result(self, result_id: str) -> TaskResult[..., Any]:
         """What became of a task; raises TaskResultDoesNotExist, for an id that is none too."""
         from automate_django.tasks.results import read_result
 

@@ -32,12 +32,12 @@ __all__ = [
 LOST = "lost"
 """What stands for the id of a worker that died, or was cut off, before it could leave its own."""
 _STATUS = {
-    ItemStatus.PENDING: TaskResultStatus.READY,
-    ItemStatus.RETRY: TaskResultStatus.READY,
-    ItemStatus.RUNNING: TaskResultStatus.RUNNING,
-    ItemStatus.COMPLETED: TaskResultStatus.SUCCESSFUL,
-    ItemStatus.FAILED: TaskResultStatus.FAILED,
-    ItemStatus.CANCELLED: TaskResultStatus.FAILED,
+    ItemStatus.PENDING: TaskResultStatus("READY"),
+    ItemStatus.RETRY: TaskResultStatus("READY"),
+    ItemStatus.RUNNING: TaskResultStatus("RUNNING"),
+    ItemStatus.COMPLETED: TaskResultStatus("SUCCESSFUL"),
+    ItemStatus.FAILED: TaskResultStatus("FAILED"),
+    ItemStatus.CANCELLED: TaskResultStatus("FAILED"),
 }
 
 
@@ -64,7 +64,7 @@ def is_task(kind: str) -> bool:
     return kind == KIND or kind.startswith(f"{KIND}.")
 
 
-def task_of(payload: Mapping[str, Any], priority: int) -> Task:
+def task_of(payload: Mapping[str, Any], priority: int) -> Task[..., Any]:
     """The task that an item names; raises ImportError, or SuspiciousOperation if it is none."""
     task = import_string(payload["task"])
     if not isinstance(task, Task):
@@ -97,13 +97,15 @@ def attempts_of(item: OutboxItem, row: models.TaskResult | None) -> Attempts:
     )
 
 
-def result_of(item: OutboxItem, row: models.TaskResult | None, task: Task) -> TaskResult:
+def result_of(
+    item: OutboxItem, row: models.TaskResult | None, task: Task[..., Any]
+) -> TaskResult[..., Any]:
     """The result of the *task* that *item* is."""
     payload, attempts = item.payload, attempts_of(item, row)
     status = _STATUS[ItemStatus(item.status)]
     errors = [*attempts.errors, *_unrecorded(item, row)]
     enqueued_at = payload.get("enqueued_at")
-    result = TaskResult(
+    result: TaskResult[..., Any] = TaskResult(
         task=task,
         id=str(item.id),
         status=status,
@@ -117,7 +119,7 @@ def result_of(item: OutboxItem, row: models.TaskResult | None, task: Task) -> Ta
         errors=[TaskError(**error) for error in errors],
         worker_ids=attempts.worker_ids,
     )
-    if row is not None and status == TaskResultStatus.SUCCESSFUL:
+    if row is not None and status == TaskResultStatus("SUCCESSFUL"):
         object.__setattr__(result, "_return_value", row.return_value)
     return result
 
@@ -144,7 +146,7 @@ def _error(cls: type[Exception], text: str) -> dict[str, str]:
     return {"exception_class_path": path, "traceback": f"{path}: {text}\n"}
 
 
-def read_result(result_id: str) -> TaskResult | None:
+def read_result(result_id: str) -> TaskResult[..., Any] | None:
     """The result with this id, or None."""
     from automate_django.kernel import get_kernel
     from automate_django.models import TaskResult as Record

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -12,6 +13,7 @@ from traceback import format_exception
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connections, transaction
 from django.db.models import Exists, OuterRef
 from django.dispatch import Signal
 from django.utils import timezone
@@ -129,18 +131,22 @@ class TaskRunner:
                 raise
             outcome = self._fail(item, record, error, retry_of(task.func, _retry(task)))
             if outcome.status is ItemStatus.FAILED:
-                _finish(result, record, TaskResultStatus.FAILED)
+                _finish(result, record, TaskResultStatus("FAILED"))
             freshen()
             return Acknowledged(outcome)
         self._save(item, record, Outcome(item.id, token=item.lease_token))
-        _finish(result, record, TaskResultStatus.SUCCESSFUL)
+        _finish(result, record, TaskResultStatus("SUCCESSFUL"))
         return Acknowledged()
 
-    def _call(self, result: TaskResult) -> Any:
+    def _call(self, result: TaskResult[..., Any]) -> Any:
         """Call the task's function; returns JSON, without the secrets that the kernel knows."""
-        context = [TaskContext(task_result=result)] if result.task.takes_context else []
-        value = normalize_json(result.task.call(*context, *result.args, **result.kwargs))
-        encode_json(value, "return value")
+        context: list[Any] = [TaskContext(task_result=result)] if result.task.takes_context else []
+        # Inside a block (of a TestCase, which runs tasks inline) a database error in the task must
+        # not take along what is to be recorded of it.
+        inside = connections[self._alias].in_atomic_block
+        with transaction.atomic(using=self._alias) if inside else nullcontext():
+            value = normalize_json(result.task.call(*context, *result.args, **result.kwargs))
+            encode_json(value, "return value")
         return self._kernel.redactor.redact_value(value)
 
     def _fail(
@@ -204,12 +210,12 @@ def _upsert(record: Record, connection: Any) -> None:
     )
 
 
-def _retry(task: Task) -> Retry:
+def _retry(task: Task[..., Any]) -> Retry:
     backend = task.get_backend()
     return backend.retry if isinstance(backend, OutboxBackend) else Retry()
 
 
-def _finish(result: TaskResult, record: Record, status: TaskResultStatus) -> None:
+def _finish(result: TaskResult[..., Any], record: Record, status: TaskResultStatus) -> None:
     """Bring *result* up to *record*, and tell that the task has finished."""
     _change(
         result,
@@ -221,12 +227,12 @@ def _finish(result: TaskResult, record: Record, status: TaskResultStatus) -> Non
     _send(task_finished, result)
 
 
-def _change(result: TaskResult, **values: Any) -> None:
+def _change(result: TaskResult[..., Any], **values: Any) -> None:
     for name, value in values.items():
         object.__setattr__(result, name, value)  # frozen for its users
 
 
-def _send(signal: Signal, result: TaskResult) -> None:
+def _send(signal: Signal, result: TaskResult[..., Any]) -> None:
     # Robustly: the task neither fails nor runs again because somebody could not hear of it.
     signal.send_robust(type(result.task.get_backend()), task_result=result)
 
@@ -257,5 +263,6 @@ def forget_results(kernel: Kernel, *, older_than_seconds: float, limit: int) -> 
     old = Record.objects.using(alias).filter(updated_at__lte=before)
     gone = old.filter(~Exists(Item.objects.filter(pk=OuterRef("pk"))))
     ids = list(gone.order_by("updated_at").values_list("pk", flat=True)[:limit])
+    deleted: int
     deleted, _ = Record.objects.using(alias).filter(pk__in=ids).delete()
     return deleted

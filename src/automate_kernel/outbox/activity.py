@@ -50,11 +50,13 @@ class Times:
             "buckets": {str(bucket): self.buckets[bucket] for bucket in sorted(self.buckets)},
         }
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Times:
-        """What was stored."""
-        buckets = {int(bucket): count for bucket, count in data["buckets"].items()}
-        return cls(float(data["seconds"]), buckets)
+    def merge_json(self, data: Mapping[str, Any]) -> None:
+        """Add what was stored."""
+        self.seconds += data["seconds"]
+        buckets = self.buckets
+        for text, count in data["buckets"].items():
+            bucket = int(text)
+            buckets[bucket] = buckets.get(bucket, 0) + count
 
 
 @dataclass(slots=True)

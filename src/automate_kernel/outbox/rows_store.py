@@ -13,7 +13,7 @@ from automate_kernel.outbox import lanes, slots
 from automate_kernel.outbox.control import Control, next_due
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import ItemStatus, NewItem, OutboxItem
-from automate_kernel.outbox.leases import FREE, Lease
+from automate_kernel.outbox.leases import FREE, Lease, fence
 from automate_kernel.outbox.limits import Limiting
 from automate_kernel.outbox.recovering import Recovering
 from automate_kernel.outbox.registry import Registry
@@ -43,6 +43,8 @@ CLAIMED = (
 )  # fmt: skip
 # How many items that have become due one claim moves to the ready ones.
 _PROMOTE = 1000
+# For how long after one with a key was seen claims expect more of them.
+_KEYED_SECONDS = 60.0
 _TRIES = 3
 
 
@@ -91,6 +93,7 @@ class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Regist
         self._paused_until = 0.0
         self._sharing = Sharing(control_seconds / 20)
         self._promote_at = 0.0
+        self._keyed_until = 0.0
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} in {self.storage.describe()}>"
@@ -101,7 +104,7 @@ class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Regist
         """Accept items in the host's transaction; see `OutboxStore.enqueue_many`."""
         # Before a transaction is opened: what can't be stored must not leave a lock behind.
         new, fresh = _new_rows(self.entering(items))
-        with self.storage.begin(transaction) as rows:
+        with self.storage.begin(transaction, atomic=len(new) > 1 or not fresh) as rows:
             return self.add(rows, new, fresh=fresh)
 
     async def aenqueue_many(self, items: Iterable[NewItem], transaction: Any = None) -> list[str]:
@@ -147,8 +150,7 @@ class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Regist
         # Again only if all there was had to do with slots that others were changing.
         for _ in range(_TRIES):
             entrance = Entrance(token)
-            with self.storage.begin() as rows:
-                claimed = self._claim(rows, worker_id, entrance, limit, kinds)
+            claimed = self._claim(worker_id, entrance, limit, kinds)
             if claimed or not entrance.busy:
                 break
         for row in claimed:
@@ -156,6 +158,26 @@ class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Regist
         return [OutboxItem.claimed(row, worker_id, token) for row in claimed]
 
     def _claim(
+        self, worker_id: str, entrance: Entrance, limit: int, kinds: Sequence[str] | None
+    ) -> list[Row]:
+        with self.storage.begin(atomic=False) as rows:
+            paused = self._paused_kinds(rows)
+            limited = self._limited_kinds(rows, kinds)
+            if not limited and time.monotonic() >= self._keyed_until:
+                # Nearly always one statement, which needs no transaction around it.
+                taken = self._take_ready(rows, worker_id, entrance, limit, kinds)
+                claimed, again = self._admit_plain(taken, entrance, paused)
+                if claimed or not again:
+                    return claimed
+        with self.storage.begin() as rows:
+            gather = partial(self._gather, rows, worker_id, entrance, paused)
+            if self._promotes_first() or not self._sharing.backlog:
+                self._promote(rows)
+            if limited:
+                return self._claim_apart(rows, limited, kinds, limit, gather)
+            return gather(kinds, limit, self._sharing)
+
+    def _take_ready(
         self,
         rows: Rows,
         worker_id: str,
@@ -163,13 +185,30 @@ class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Regist
         limit: int,
         kinds: Sequence[str] | None,
     ) -> list[Row]:
-        if self._promotes():
+        take = partial(self._take, rows, worker_id, entrance.token, limit, kinds, self._sharing)
+        if self._promotes_first():
             self._promote(rows)
-        gather = partial(self._gather, rows, worker_id, entrance, self._paused_kinds(rows))
-        limited = self._limited_kinds(rows, kinds)
-        if limited:
-            return self._claim_apart(rows, limited, kinds, limit, gather)
-        return gather(kinds, limit, self._sharing)
+            return take()
+        # What is ready goes first. What has become due is looked for where nothing is.
+        return take() or (take() if self._promote(rows) else [])
+
+    def _admit_plain(
+        self, taken: list[Row], entrance: Entrance, paused: frozenset[str]
+    ) -> tuple[list[Row], bool]:
+        """Those of *taken* that may run, and whether to claim again, in one transaction."""
+        keyed = [row for row in taken if row["ordering_key"] or row["concurrency_key"]]
+        stopped = bool(paused) and any(row["kind"] in paused for row in taken)
+        if not keyed and not stopped:
+            return taken, False
+        with self.storage.begin() as rows:
+            # Who leaves a lane must see its next item: so that is claimed, and let in or put to
+            # wait, in one transaction, from the first time that a key is seen.
+            self._put_back(rows, keyed, entrance, "worker")
+            plain = [row for row in taken if row not in keyed]
+            admitted = self._admit(rows, plain, entrance, paused)
+        if keyed:
+            self._keyed_until = time.monotonic() + _KEYED_SECONDS
+        return admitted, True
 
     def _gather(
         self,
@@ -192,23 +231,26 @@ class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Regist
                 break
         return claimed
 
-    def _promotes(self) -> bool:
-        # While there is a backlog, an item that has become due can wait for a few claims.
+    def _promotes_first(self) -> bool:
+        # While there is a backlog, an item that has become due waits for a few claims at most.
         now = time.monotonic()
-        if self._sharing.backlog and now < self._promote_at:
+        if not self._sharing.backlog or now < self._promote_at:
             return False
         self._promote_at = now + self._control_seconds / 20
         return True
 
-    def _promote(self, rows: Rows) -> None:
-        rows.take(
+    def _promote(self, rows: Rows) -> int:
+        """Make ready what has become due; returns how many items."""
+        promoted = rows.take(
             OUTBOX,
             [Where("waiting_for", "eq", "time"), Where("next_attempt_at", "le", Now())],
             order_by=("next_attempt_at",),
             limit=_PROMOTE,
             changes={"waiting_for": "worker"},
             skip_locked=self.skip_locked,
+            columns=("next_attempt_at",),
         )
+        return len(promoted)
 
     def _paused_kinds(self, rows: Rows) -> frozenset[str]:
         now = time.monotonic()
@@ -256,26 +298,31 @@ class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Regist
             )
             paused = frozenset(row["kind"] for row in found)
         parked = {row["id"] for row in taken if row["kind"] in paused}
-        self._put_back(rows, [row for row in taken if row["id"] in parked], "resume")
+        self._put_back(rows, [row for row in taken if row["id"] in parked], entrance, "resume")
         for key in sorted({r["concurrency_key"] or "" for r in taken if r["id"] in parked} - {""}):
             slots.wake(rows, key)  # in the place of one that can't use its turn
+        if any(row["ordering_key"] or row["concurrency_key"] for row in taken):
+            self._keyed_until = time.monotonic() + _KEYED_SECONDS
         keyed = [row for row in taken if row["ordering_key"] and row["id"] not in parked]
         held = lanes.enter(rows, keyed, entrance.token) if keyed else set()
         slotted = [row for row in taken if row["concurrency_key"] and row["id"] not in parked]
         full, ready = entrance.enter(rows, slotted) if slotted else (set(), set())
         held |= full
-        self._put_back(rows, [row for row in taken if row["id"] in held], "key")
-        self._put_back(rows, [row for row in taken if row["id"] in ready], "worker")
+        self._put_back(rows, [row for row in taken if row["id"] in held], entrance, "key")
+        self._put_back(rows, [row for row in taken if row["id"] in ready], entrance, "worker")
         away = parked | held | ready
         return [row for row in taken if row["id"] not in away]
 
-    def _put_back(self, rows: Rows, taken: list[Row], waiting_for: str) -> None:
+    def _put_back(
+        self, rows: Rows, taken: list[Row], entrance: Entrance, waiting_for: str
+    ) -> None:
         for status, group in (
             (ItemStatus.PENDING, [row["id"] for row in taken if row["attempt_count"] <= 1]),
             (ItemStatus.RETRY, [row["id"] for row in taken if row["attempt_count"] > 1]),
         ):
             changes = {"status": status.value, "waiting_for": waiting_for, **FREE}
-            rows.update(OUTBOX, [Where("id", "in", group)], {**changes, "attempt_count": Plus(-1)})
+            its = fence(group, entrance.token)
+            rows.update(OUTBOX, its, {**changes, "attempt_count": Plus(-1)})
 
     @contextmanager
     def transaction(self) -> Iterator[Any]:
@@ -285,7 +332,7 @@ class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Regist
 
     def next_due_seconds(self) -> float | None:
         """Seconds until the next waiting item is due; see `OutboxStore.next_due_seconds`."""
-        with self.storage.begin() as rows:
+        with self.storage.begin(atomic=False) as rows:
             return self._due_by_limits(next_due(rows))
 
     def wakeup(self) -> Wakeup | None:

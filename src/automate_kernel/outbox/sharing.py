@@ -44,9 +44,14 @@ def ready_groups(rows: Rows, kinds: Sequence[str] | None = None) -> list[Group]:
     """The groups that may have items ready, of *kinds* if given."""
     known = ready_kinds(rows) if kinds is None else sorted(kinds)
     groups: list[Group] = [(kind, None) for kind in known]
+    return groups + _of_tenants(rows, known)
+
+
+def _of_tenants(rows: Rows, kinds: Sequence[str]) -> list[Group]:
+    groups: list[Group] = []
     # Most hosts have no tenants, and one look tells.
     if rows.select(OUTBOX, [_READY, _SOMEBODY], limit=1, columns=("id",)):
-        for kind in known:
+        for kind in kinds:
             its = [_READY, _SOMEBODY, Where("kind", "eq", kind)]
             groups += [(kind, tenant) for tenant in rows.distinct(OUTBOX, "tenant_id", its)]
     return groups
@@ -64,6 +69,7 @@ class Sharing:
         self._refresh_seconds = refresh_seconds
         self._known: dict[tuple[str, ...] | None, tuple[float, list[Group]]] = {}
         self._hungry: set[Group] = set()
+        self._tenants = False
         self._turn = 0
 
     @property
@@ -73,7 +79,20 @@ class Sharing:
 
     def take(self, rows: Rows, kinds: Sequence[str] | None, limit: int, **claim: Any) -> list[Row]:
         """Take up to *limit* ready rows; *claim* is what else `Rows.take` needs."""
-        groups = self._groups(rows, kinds)
+        if kinds is None or self._hungry or self._tenants:
+            groups = self._groups(rows, kinds)
+            self._tenants = any(tenant is not None for _, tenant in groups)
+            return self._take(rows, groups, limit, claim)
+        taken = self._take(rows, [(kind, None) for kind in kinds], limit, claim)
+        if taken:
+            return taken  # who finds something asks again, and finds what tenants have too
+        of_tenants = _of_tenants(rows, kinds)
+        self._tenants = bool(of_tenants)
+        return self._take(rows, of_tenants, limit, claim)
+
+    def _take(
+        self, rows: Rows, groups: list[Group], limit: int, claim: dict[str, Any]
+    ) -> list[Row]:
         self._turn += 1
         turn = self._turn % max(1, len(groups))
         groups = [*groups[turn:], *groups[:turn]]

@@ -65,7 +65,7 @@ class MemoryStorage:
             self._ring()
 
     @contextmanager
-    def begin(self, transaction: Any = None) -> Iterator[_MemoryRows]:
+    def begin(self, transaction: Any = None, *, atomic: bool = True) -> Iterator[_MemoryRows]:
         """Rows in the transaction given, or in one of their own."""
         if transaction is not None:
             yield transaction

@@ -170,13 +170,17 @@ class Storage(Protocol):
     def supports_skip_locked(self) -> bool:
         """Whether ``skip_locked`` has an effect; False where one writer holds the whole file."""
 
-    def begin(self, transaction: Any = None) -> AbstractContextManager[Rows]:
+    def begin(
+        self, transaction: Any = None, *, atomic: bool = True
+    ) -> AbstractContextManager[Rows]:
         """
         Rows in the host's *transaction*, or else in one of our own.
 
         What *transaction* may be is the adapter's to say (a SQLAlchemy ``Session`` or
         ``Connection``; in Django nothing, since the open ``atomic()`` block is meant). The host's
-        is never committed or rolled back here; our own commits unless the block raises.
+        is never committed or rolled back here; our own commits unless the block raises. Without
+        *atomic* the statements of the block need not stand or fall together, and each may commit
+        by itself, which saves the round trips of BEGIN and COMMIT.
         """
 
     async def abegin(self, transaction: Any, work: Callable[[Rows], T]) -> T:

@@ -12,7 +12,7 @@ from automate_django import get_kernel
 from automate_django.tasks import retry
 from automate_kernel.errors import AutomateError, ErrorCodes
 
-from .models import Message
+from .models import Message, Order
 
 if django.VERSION >= (6, 0):
     from django.tasks import TaskContext, task
@@ -57,6 +57,12 @@ async def say_async(text: str) -> int:
 def say(text: str) -> int:
     """Write with the ORM."""
     return Message.objects.create(channel="task", text=text).pk
+
+
+@task()
+def order_again(number: str) -> None:
+    """Break a constraint, if there is such an order."""
+    Order.objects.create(number=number, total=1)
 
 
 @task()

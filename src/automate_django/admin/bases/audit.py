@@ -111,11 +111,13 @@ class Audit(Root):
         """The entries for *objs*, and for what the database takes along."""
         if not self.audit_log_changes:
             return
-        for obj in objs:
-            changes = self.audit_changes(type(obj), trail.stored(obj), {})
-            yield self.audit_entry(request, "delete", obj, changes=changes)
         if not objs:
             return
+        model = type(objs[0])
+        before = trail.stored_many(model._base_manager.filter(pk__in=[obj.pk for obj in objs]))
+        for obj in objs:
+            changes = self.audit_changes(model, before.get(obj.pk, {}), {})
+            yield self.audit_entry(request, "delete", obj, changes=changes)
         collector = NestedObjects(using=router.db_for_write(type(objs[0])))
         collector.collect(objs)
         own = {(type(obj), obj.pk) for obj in objs}

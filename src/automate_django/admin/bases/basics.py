@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from django.contrib.admin.utils import flatten_fieldsets, quote
@@ -21,6 +22,10 @@ __all__ = ["BaseModelAdmin", "Basics"]
 
 # What may stand in an SVG attribute: a name, or a hexadecimal colour.
 _COLOUR = re.compile(r"#[0-9a-fA-F]{3,8}|[a-zA-Z]{3,30}")
+
+
+# Django 4.2 asks `lookup_allowed` without saying for which request.
+_listing: ContextVar[HttpRequest | None] = ContextVar("automate_listing", default=None)
 
 
 class Basics(Root):
@@ -100,6 +105,14 @@ class Basics(Root):
 
     # -- what a URL may ask about --------------------------------------------------------------
 
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
+        """Django's list."""
+        token = _listing.set(request)
+        try:
+            return super().changelist_view(request, extra_context)
+        finally:
+            _listing.reset(token)
+
     def lookup_allowed(self, lookup: str, value: Any, request: Any = None) -> bool:
         """
         Whether the list may be filtered by ``?lookup=value``.
@@ -108,6 +121,7 @@ class Basics(Root):
         ``?api_key__startswith=a`` tells a hidden value letter by letter.
         """
         arguments = (lookup, value) if request is None else (lookup, value, request)
+        request = request or _listing.get()
         if not super().lookup_allowed(*arguments):
             return False
         name = lookup.split(LOOKUP_SEP, maxsplit=1)[0]

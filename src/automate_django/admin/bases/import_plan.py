@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db import models
+from django.db import connections, models
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
 
@@ -72,13 +72,26 @@ class Plan:
         return [row for row in self.rows if not row.adds]
 
 
-def make_plan(admin: Any, request: HttpRequest, source: Source) -> Plan:
-    """What importing *source* by *admin* would do, as the user of *request* may do it."""
-    return _Planner(admin, request, source).plan()
+def make_plan(admin: Any, request: HttpRequest, source: Source, *, lock: bool = False) -> Plan:
+    """
+    What importing *source* by *admin* would do, as the user of *request* may do it.
+
+    With *lock* nobody else changes the rows until the open transaction ends.
+    """
+    return _Planner(admin, request, source, lock=lock).plan()
+
+
+def _locked(rows: Any) -> Any:
+    features = connections[rows.db].features
+    # Rows that are joined need no lock, and PostgreSQL locks no outer join.
+    return rows.select_for_update(of=("self",) if features.has_select_for_update_of else ())
 
 
 class _Planner:
-    def __init__(self, admin: Any, request: HttpRequest, source: Source) -> None:
+    def __init__(
+        self, admin: Any, request: HttpRequest, source: Source, *, lock: bool = False
+    ) -> None:
+        self.lock = lock
         self.admin, self.request, self.source = admin, request, source
         self.model: Any = admin.model
         self.result = Plan(notes=list(source.notes))
@@ -200,7 +213,9 @@ class _Planner:
         columns = [column_of(self.model, name) for name in self.key]
         attnames = [column.field.attname for column in columns if column is not None]
         wanted = {self._key_value(self.key[0], v) for _l, v in cells if v and self._key_of(v)}
-        rows = self.admin.get_queryset(self.request).order_by().defer(None)
+        rows = self.admin.get_import_queryset(self.request).order_by().defer(None)
+        if self.lock:
+            rows = _locked(rows)
         found: dict[Any, Any] = {}
         for part in chunks(sorted(wanted, key=str)):
             for obj in rows.filter(**{f"{attnames[0]}__in": part}):

@@ -13,6 +13,8 @@ from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from automate_django.admin.bases.secrecy import is_secret
+
 __all__ = ["Column", "chunks", "column_of", "converted", "key_text", "resolve"]
 
 _TRUE = {"true", "t", "yes", "y", "1", "on"}
@@ -44,7 +46,9 @@ def column_of(model: Any, name: str) -> Column | None:
         by = field.target_field if not further else field.related_model._meta.get_field(further)
     except FieldDoesNotExist:
         return None
-    return Column(name, field, by) if by.concrete and not by.remote_field else None
+    # Not by a secret: "there is such a row" would tell it.
+    usable = by.concrete and not by.remote_field and not is_secret(by)
+    return Column(name, field, by) if usable else None
 
 
 def converted(column: Column, raw: Any) -> Any:
@@ -98,12 +102,14 @@ def resolve(column: Column, rows: models.QuerySet[Any], values: Iterable[Any]) -
     target = column.field.target_field.attname
     wanted = sorted({value for value in values if value not in (None, "")}, key=str)
     found: dict[str, Any] = {}
+    several = set()
     for part in chunks(wanted):
         matching = rows.filter(**{f"{column.by.attname}__in": part})
-        found.update(
-            (key_text(by), key) for by, key in matching.values_list(column.by.attname, target)
-        )
-    return found
+        for by, key in matching.values_list(column.by.attname, target):
+            if found.setdefault(key_text(by), key) != key:
+                several.add(key_text(by))
+    # What names several rows names none of them.
+    return {by: key for by, key in found.items() if by not in several}
 
 
 def chunks(values: Sequence[Any], size: int = _BATCH) -> Iterator[Sequence[Any]]:

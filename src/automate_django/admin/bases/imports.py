@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from functools import update_wrapper
 from typing import Any
@@ -19,7 +19,6 @@ from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.http import require_http_methods, require_POST
 
 from automate_django.admin.bases import trail
@@ -91,8 +90,8 @@ class Import(Root):
 
     def get_urls(self) -> list[Any]:
         """The two pages, before Django's own."""
-        upload = csrf_protect(require_http_methods(["GET", "HEAD", "POST"])(self.import_view))
-        confirm = csrf_protect(require_POST(self.import_confirm_view))
+        upload = require_http_methods(["GET", "HEAD", "POST"])(self.import_view)
+        confirm = require_POST(self.import_confirm_view)
         pages = [
             path("import/", self._wrapped(upload), name=self._page_name("import")),
             path(
@@ -170,7 +169,7 @@ class Import(Root):
                 request, form=self._import_form(request, bound=False), plan=plan
             )
         text = _(
-            "Imported: %(created)d rows added, %(updated)d changed, %(unchanged)d as they were."
+            "Imported. Rows added: %(created)d, changed: %(updated)d, as before: %(unchanged)d."
         )
         counts = {"created": len(plan.created), "updated": len(plan.updated)}
         self.message_user(request, text % {**counts, "unchanged": plan.unchanged}, messages.SUCCESS)
@@ -188,7 +187,7 @@ class Import(Root):
     ) -> Plan:
         known = [self.opts.pk.name, *self.get_import_fields(request)]
         source = read(content, format, max_rows=self.import_max_rows, known=known)
-        plan = make_plan(self, request, source)
+        plan = make_plan(self, request, source, lock=lock)
         if not plan.problems and not lock:
             rehearse(self, plan)
         return plan
@@ -233,6 +232,7 @@ class Import(Root):
         filename: str = "",
     ) -> TemplateResponse:
         problems = plan.problems if plan else []
+        names = self.get_import_fields(request)
         context = {
             **self.admin_site.each_context(request),
             "title": _("Import %(name)s") % {"name": self.opts.verbose_name_plural},
@@ -242,30 +242,22 @@ class Import(Root):
             "plan": plan,
             "problems": problems[:_SHOWN_PROBLEMS],
             "more_problems": max(0, len(problems) - _SHOWN_PROBLEMS),
-            "rows": [self._shown(row) for row in plan.rows[:_SHOWN]] if plan else [],
+            "rows": [self._shown(row, names) for row in plan.rows[:_SHOWN]] if plan else [],
             "more_rows": max(0, len(plan.rows) - _SHOWN) if plan else 0,
             "filename": filename,
-            "columns": [self.opts.pk.name, *self.get_import_fields(request)],
+            "columns": [self.opts.pk.name, *names],
             "confirm_url": self._page_url("import_do", staged.pk) if staged else "",
             "changelist_url": self._page_url("changelist"),
         }
         request.current_app = self.admin_site.name
         return TemplateResponse(request, "admin/automate_django/bases/import.html", context)
 
-    def _shown(self, row: RowPlan) -> dict[str, Any]:
+    def _shown(self, row: RowPlan, names: Collection[str]) -> dict[str, Any]:
+        """What the preview says of *row*: of what the user may set, what will be set."""
         allowed = self.not_secret_fields
-        changes = trail.compare(self.model, row.before, row.after, allowed=allowed)
-        hidden = {*(self.get_exclude_shown())}
-        pairs = [(n, *pair) for n, pair in changes.items() if n not in hidden]
+        changes = trail.compare(self.model, row.before, row.after, only=names, allowed=allowed)
+        pairs = [(name, *pair) for name, pair in changes.items()]
         return {"line": row.line, "adds": row.adds, "obj": row.obj, "changes": pairs}
-
-    def get_exclude_shown(self) -> Sequence[str]:
-        """Fields that a preview needs not show: what Django fills in by itself."""
-        return [
-            each.name
-            for each in self.opts.concrete_fields
-            if getattr(each, "auto_now", False) or getattr(each, "auto_now_add", False)
-        ]
 
 
 class ImportForm(forms.Form):

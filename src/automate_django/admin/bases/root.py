@@ -92,6 +92,10 @@ class Root(ModelAdmin):
         """Those rows of *queryset*, of any model, that are no other tenant's."""
         return queryset
 
+    def get_import_queryset(self, request: HttpRequest) -> Any:
+        """The rows that a file may change."""
+        return self.get_queryset(request)
+
     def prepare_new(self, request: HttpRequest, obj: Any) -> None:
         """Complete *obj*, a new row that no form made; `ValidationError` if it can't be added."""
 

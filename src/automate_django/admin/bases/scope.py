@@ -9,7 +9,7 @@ from typing import Any
 
 from django.apps import apps
 from django.conf import settings
-from django.core.exceptions import FieldDoesNotExist
+from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db.models.constants import LOOKUP_SEP
 
 from automate_django.tenants import tenant_key
@@ -66,12 +66,16 @@ class Scope:
             return True
         if self.nothing:
             return False
-        if LOOKUP_SEP in path:
+        *relations, last = path.split(LOOKUP_SEP)
+        if relations and not _in_memory(obj, relations):
             rows = type(obj)._base_manager.using(obj._state.db).filter(pk=obj.pk)
             return bool(self.filter(rows, path).exists())
-        found: Any = obj._meta.pk if path == "pk" else obj._meta.get_field(path)
-        key = tenant_key(self.tenant)
-        return str(getattr(obj, found.attname)) == str(key)
+        for relation in relations:
+            obj = getattr(obj, relation)
+        if obj is None:
+            return False
+        found: Any = obj._meta.pk if last == "pk" else obj._meta.get_field(last)
+        return _same(found, getattr(obj, found.attname), tenant_key(self.tenant))
 
     def assign(self, obj: Any, path: str | None = None) -> None:
         """Make *obj* the tenant's, where the model has a field for that."""
@@ -81,6 +85,27 @@ class Scope:
         found = field_named(type(obj), path)
         if found is not None and not found.primary_key:
             setattr(obj, found.attname, tenant_key(self.tenant))
+
+
+def _in_memory(obj: Any, relations: list[str]) -> bool:
+    """Whether all of *relations* from *obj* are there already, by ``select_related``."""
+    for relation in relations:
+        found = obj._meta.get_field(relation)
+        if not getattr(found, "many_to_one", False) or not found.is_cached(obj):
+            return False
+        obj = getattr(obj, relation)
+        if obj is None:
+            return relation == relations[-1]
+    return True
+
+
+def _same(found: Any, one: Any, other: Any) -> bool:
+    """Whether two keys for the field *found* are one: a UUID may be written in several ways."""
+    target = found.target_field if found.remote_field else found
+    try:
+        return bool(one is not None and target.to_python(one) == target.to_python(other))
+    except ValidationError:
+        return False
 
 
 def field_named(model: Any, name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from django.contrib.admin.widgets import ForeignKeyRawIdWidget
+from django.contrib.admin.widgets import ForeignKeyRawIdWidget, ManyToManyRawIdWidget
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.utils.translation import gettext as _
 
@@ -21,7 +21,7 @@ def narrow(field: Any, scope: Scope) -> None:
         return
     field.queryset = scope.filter(queryset)
     widget = field.widget
-    if isinstance(widget, ForeignKeyRawIdWidget):
+    if isinstance(widget, ForeignKeyRawIdWidget) and not isinstance(widget, ManyToManyRawIdWidget):
         # Django writes the name of the row with that id beside the box, whosever row it is.
         if not isinstance(widget, _ScopedLabel):
             widget.__class__ = _with_scoped_label(type(widget))

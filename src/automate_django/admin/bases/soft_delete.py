@@ -8,9 +8,7 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import flatten_fieldsets, get_deleted_objects
-from django.core.checks import CheckMessage, Info
-from django.core.checks import Error as CheckError
-from django.core.checks import Warning as CheckWarning
+from django.core.checks import CheckMessage
 from django.core.exceptions import FieldDoesNotExist, PermissionDenied
 from django.db import IntegrityError, models
 from django.db.models import Q
@@ -23,6 +21,7 @@ from automate_django.admin.bases import trail
 from automate_django.admin.bases.basics import Basics
 from automate_django.admin.bases.deleted_filter import PARAMETER, DeletedFilter
 from automate_django.admin.bases.root import Root
+from automate_django.admin.bases.soft_delete_checks import soft_delete_checks
 
 __all__ = ["SoftDelete", "SoftDeleteAdmin"]
 
@@ -167,17 +166,20 @@ class SoftDelete(Root):
         changes = self.audit_changes(type(obj), before, trail.stored(obj))
         return self.audit_entry(request, action, obj, changes=changes)
 
+    def cascade_relations(self) -> dict[str, Any]:
+        """The relations that ``soft_delete_cascade`` may name, by the names of their accessors."""
+        return {str(each.get_accessor_name()): each for each in self.opts.related_objects}
+
     def _children(self, request: HttpRequest, obj: Any, went_at: Any = None) -> Iterator[Any]:
         """
         The rows that go along with *obj*, by ``soft_delete_cascade``.
 
         With *went_at* those that went along with it then, which come back with it.
         """
+        relations = self.cascade_relations()
         for name in self.soft_delete_cascade:
-            relation: Any = self.opts.get_field(name)
-            model = relation.related_model
-            manager = getattr(obj, relation.get_accessor_name())
-            rows = self.own_rows(request, manager.all())
+            model, field = relations[name].related_model, relations[name].field
+            rows = self.own_rows(request, model._default_manager.filter(**{field.name: obj}))
             if went_at is None:
                 yield from rows.exclude(self.deleted_q(model))
             elif (stamp := self._stamp(model)) is not None:
@@ -287,45 +289,9 @@ class SoftDelete(Root):
         level = messages.SUCCESS if count else messages.WARNING
         self.message_user(request, text % count, level)
 
-    # -- checks --------------------------------------------------------------------------------
-
     def check(self, **kwargs: Any) -> list[CheckMessage]:
         """Django's checks, and the traps of marking rows as deleted."""
-        found = super().check(**kwargs)
-        try:
-            fields = self.deleted_fields()
-        except FieldDoesNotExist as error:
-            fields = []
-            hint = str(error)
-        else:
-            hint = "Add `is_deleted` or `deleted_at`, or name yours in soft_delete_fields."
-        if not fields:
-            text = f"{self.opts.object_name} has no field that marks a row as deleted."
-            return [*found, CheckError(text, hint=hint, obj=type(self), id="automate.E102")]
-        return [*found, *self._check_manager(), *self._check_unique()]
-
-    def _check_manager(self) -> Iterator[CheckMessage]:
-        where = self.model._default_manager.get_queryset().query.where
-        if where.children:
-            yield CheckWarning(
-                f"The default manager of {self.opts.object_name} leaves out rows, so the admin "
-                "can't show or restore them, and forms don't see what they clash with.",
-                hint="Set Meta.default_manager_name to a manager that has all rows.",
-                obj=type(self),
-                id="automate.W102",
-            )
-
-    def _check_unique(self) -> Iterator[CheckMessage]:
-        names = [each.name for each in self.opts.concrete_fields if each.unique]
-        names = [name for name in names if name != self.opts.pk.name]
-        names += [", ".join(each) for each in self.opts.unique_together]
-        if names:
-            yield Info(
-                f"A deleted {self.opts.object_name} keeps its unique values: {'; '.join(names)}.",
-                hint="Use a UniqueConstraint with condition=Q(is_deleted=False) to free them.",
-                obj=type(self),
-                id="automate.I102",
-            )
+        return [*super().check(**kwargs), *soft_delete_checks(self)]
 
 
 class SoftDeleteAdmin(SoftDelete, Basics):

@@ -185,6 +185,11 @@ class TenantScope(ScopedFields, Root):
         if LOOKUP_SEP in self.tenant_field and not self._reached(request, obj):
             raise PermissionDenied
 
+    def get_import_queryset(self, request: HttpRequest) -> Any:
+        """The rows that a file may change, with what says whose they are."""
+        rows, (*way, _last) = super().get_import_queryset(request), self.tenant_field.split("__")
+        return rows.select_related(LOOKUP_SEP.join(way)) if way else rows
+
     def prepare_new(self, request: HttpRequest, obj: Any) -> None:
         """Make *obj* the tenant's."""
         super().prepare_new(request, obj)

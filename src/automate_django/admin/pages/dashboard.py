@@ -11,7 +11,15 @@ from django.urls import URLPattern
 from automate_django.admin.pages.access import Reach, require_operator
 from automate_django.admin.pages.base import Section
 from automate_django.admin.pages.figures import counts
-from automate_django.admin.pages.rates import SPANS, Span, charts, recent, spread
+from automate_django.admin.pages.rates import (
+    RECENT_SECONDS,
+    SPANS,
+    Span,
+    charts,
+    history,
+    recent,
+    spread,
+)
 from automate_django.kernel import get_kernel
 from automate_kernel.outbox import Activity, ItemStatus
 
@@ -41,7 +49,7 @@ class Dashboard(Section):
             "Dashboard",
             spans=SPANS.values(),
             figures_url=f"{self.url('automate_dashboard_figures')}?span={span.name}",
-            **self._figures(span, now=False),
+            **self._figures(span, now=request.GET.get("count") == "now"),
         )
 
     def figures_view(self, request: HttpRequest) -> TemplateResponse:
@@ -53,14 +61,17 @@ class Dashboard(Section):
 
     def _figures(self, span: Span, *, now: bool) -> dict[str, Any]:
         outbox = get_kernel().outbox
-        moment, activity = outbox.now(), outbox.activity(seconds=span.seconds)
-        rate, failing = recent(activity, moment)
+        moment = outbox.now()
+        activity = history(span, moment, now=now)
+        rate, failing = recent(outbox.activity(seconds=RECENT_SECONDS), moment)
         workers = outbox.workers()
         found = counts(Reach(everyone=True), now=now)
         return {
             "span": span,
-            "charts": charts(spread(activity, span, moment), span),
-            "kinds": _by_kind(activity),
+            "charts": None if activity is None else charts(spread(activity, span, moment), span),
+            "kinds": _by_kind(activity or []),
+            "unread": activity is None or found is None,
+            "every": max(span.every, 0 if found is None else found.every),
             "counts": found,
             "failed": None if found is None else found.statuses[str(ItemStatus.FAILED)],
             "rate": rate,

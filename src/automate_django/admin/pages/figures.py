@@ -170,10 +170,10 @@ def _alias() -> str:
     return str(getattr(get_kernel().storage, "alias", "default"))
 
 
-def row_estimate() -> int:
-    """About how many items the table holds, without counting them."""
+def row_estimate(model: Any = OutboxItem) -> int:
+    """About how many rows the table of *model* holds, without counting them."""
     connection = connections[_alias()]
-    table = OutboxItem._meta.db_table
+    table = model._meta.db_table
     with connection.cursor() as cursor:
         match connection.vendor:
             case "postgresql":

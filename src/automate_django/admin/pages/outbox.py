@@ -84,7 +84,7 @@ class OutboxItemAdmin(PageAdmin):
             slices=self._slices(wanted),
             orders=orders,
             # A count would have to look at every row; what no index holds is not done in bulk.
-            all_at_once=wanted.slice.indexed and wanted.slice.name != "running",
+            all_at_once=wanted.slice.indexed,
             reach=reach,
             next_url=f"?{urlencode({**wanted.fields, 'after': found.following})}",
             first_page="after" not in request.GET,

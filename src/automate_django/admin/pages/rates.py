@@ -3,37 +3,84 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from hashlib import sha256
 
+from django.core.cache import cache
 from django.utils import timezone
 
 from automate_django.admin.pages.charts import Chart, Series, bars, lines
+from automate_django.admin.pages.figures import CHEAP_ROWS, row_estimate
+from automate_django.kernel import get_kernel
+from automate_django.models import OutboxActivity
 from automate_django.templatetags.automate_pages import duration
 from automate_kernel.outbox import Activity
 
-__all__ = ["SPANS", "Span", "charts", "recent", "spread"]
+__all__ = ["RECENT_SECONDS", "SPANS", "Span", "charts", "history", "recent", "spread"]
+
+# Workers write down what they did within seconds. What is older than this is complete.
+_LATE = timedelta(minutes=5)
+_RECENT_MINUTES = 5
+RECENT_SECONDS = 60 * (_RECENT_MINUTES + 1)
+"""How far back `recent` looks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """How far back a dashboard looks, and in what steps."""
+    """How far back a dashboard looks, in what steps, and after how many ms it looks again."""
 
     name: str
     label: str
     seconds: int
     step: int
     each: str
+    every: int
 
 
 SPANS: dict[str, Span] = {
     span.name: span
     for span in (
-        Span("1h", "Last hour", 3_600, 60, "minute"),
-        Span("6h", "Last 6 hours", 21_600, 300, "5 minutes"),
-        Span("24h", "Last 24 hours", 86_400, 3_600, "hour"),
+        Span("1h", "Last hour", 3_600, 60, "minute", 5_000),
+        Span("6h", "Last 6 hours", 21_600, 300, "5 minutes", 15_000),
+        Span("24h", "Last 24 hours", 86_400, 3_600, "hour", 30_000),
     )
 }
+
+
+def history(span: Span, moment: datetime, *, now: bool = True) -> list[Activity] | None:
+    """
+    What was done in *span* up to *moment*, per step and kind, the oldest first.
+
+    Steps that are over are read once and kept in the cache. Without *now*, None if they were not
+    read yet and there are so many rows that it would take long.
+    """
+    outbox, where = get_kernel().outbox, get_kernel().storage.describe()
+    key = f"automate-pages-activity-{span.name}-{sha256(where.encode()).hexdigest()[:32]}"
+    begin = _floor(moment - timedelta(seconds=span.seconds), span.step)
+    kept: tuple[datetime, list[Activity]] | None = cache.get(key)
+    if kept is None and not now and row_estimate(OutboxActivity) > CHEAP_ROWS:
+        return None
+    since, known = kept or (begin, [])
+    since = max(since, begin)
+    # A minute more, because it has grown later meanwhile.
+    new = outbox.activity(seconds=(moment - since).total_seconds() + 60)
+    rows = _merged([*known, *(one for one in new if one.at >= since)], span.step)
+    rows = [one for one in rows if one.at >= begin]
+    complete = _floor(moment - _LATE, span.step)
+    over = [one for one in rows if one.at < complete]
+    cache.set(key, (complete, over), span.seconds)
+    return rows
+
+
+def _merged(activity: Iterable[Activity], step: int) -> list[Activity]:
+    totals: dict[tuple[datetime, str], Activity] = {}
+    for one in activity:
+        at = _floor(one.at, step)
+        known = totals.get((at, one.kind))
+        total = one if known is None else known + one
+        totals[at, one.kind] = replace(total, at=at)
+    return [totals[each] for each in sorted(totals)]
 
 
 def spread(
@@ -113,7 +160,7 @@ def _percent(value: float) -> str:
 
 
 def recent(
-    activity: Iterable[Activity], now: datetime, *, minutes: int = 5
+    activity: Iterable[Activity], now: datetime, *, minutes: int = _RECENT_MINUTES
 ) -> tuple[float, float | None]:
     """Attempts per minute, and the share of failing ones, over the last *minutes* that are over."""
     end = _floor(now, 60)

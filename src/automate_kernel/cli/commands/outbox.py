@@ -7,7 +7,12 @@ from typing import Annotated
 import typer
 
 from automate_kernel.cli.command import Context, command, group
-from automate_kernel.cli.commands import outbox_items, outbox_stats
+from automate_kernel.cli.commands import (
+    outbox_changes,
+    outbox_items,
+    outbox_limits,
+    outbox_stats,
+)
 from automate_kernel.cli.inputs import confirm, duration
 from automate_kernel.cli.output import counted
 
@@ -18,9 +23,11 @@ _Kind = Annotated[str, typer.Argument(help="The kind of item: automate.event.")]
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    own = group("outbox", "Look at the outbox, requeue, cancel, pause and clean.")
+    own = group("outbox", "Look at the outbox, and steer it: requeue, cancel, limit, pause, clean.")
     outbox_stats.add_to_group(own)
     outbox_items.add_to_group(own)
+    outbox_changes.add_to_group(own)
+    outbox_limits.add_to_group(own)
     command(
         own,
         "purge",

@@ -149,3 +149,27 @@ def test_a_hundred_thousand_rows_stream_with_flat_memory(world: World) -> None:
         tracemalloc.stop()
     assert count > 400 and lines > 99_000
     assert peak < 4_000_000 < size
+
+
+def test_export_streams_under_asgi_too(world: World) -> None:
+    """An asynchronous server gets parts one by one, not a list of all of them."""
+    import asyncio
+
+    from django.test import AsyncClient
+
+    tenant = world.ours.tenant.pk
+    Product.objects.bulk_create(
+        [Product(tenant_id=tenant, sku=f"S{n}", name="x") for n in range(1000)], batch_size=500
+    )
+    client = AsyncClient()
+    client.force_login(world.user("view_product", tenant=world.ours.tenant))
+    data = {"action": "export_as_json", "_selected_action": [1], "select_across": 1, "index": 0}
+
+    async def read() -> list[bytes]:
+        response = await client.post(url("product"), data)
+        assert response.is_async
+        return [part async for part in response]
+
+    parts = asyncio.run(read())
+    assert len(parts) > 3
+    assert len(json.loads(b"".join(parts))) == 1000

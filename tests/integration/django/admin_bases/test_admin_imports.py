@@ -53,7 +53,8 @@ def test_preview_saves_nothing_and_the_confirmation_does(world_anywhere: World) 
     client = world.staff("product")
     old = product(world, sku="A", name="Old", webhook_secret="hush")
     text = upload(client, "sku,name,price\nA,New,2.50\nB,Other,3\n")
-    assert "adds 1 rows and changes 1" in text
+    assert "rows to add: 1, to change: 1" in text
+    assert "tenant_id" not in text
     assert "<del>Old</del> New" in text
     assert Product.objects.get() == old and Product.objects.get().name == "Old"
     assert not AuditEntry.objects.exists()
@@ -221,6 +222,44 @@ def test_relations_are_found_by_their_own_names(world: World) -> None:
     assert Product.objects.get().category == world.ours.category
     text = upload(client, "sku,name,category__slug\nB,New,theirs\n")
     assert problems(text) == [("2", "category__slug", "there is no such row to choose")]
+
+
+def test_relations_are_not_found_by_secrets_or_by_names_of_several(world: World) -> None:
+    client = world.staff("product")
+    Category.objects.create(tenant=world.ours.tenant, name="our category")
+    text = upload(client, "sku,name,category__name\nA,New,our category\n")
+    assert problems(text) == [("2", "category__name", "there is no such row to choose")]
+    from automate_django.admin.bases.import_values import column_of
+
+    assert column_of(Project, "owner__username") and not column_of(Project, "owner__password")
+    assert not column_of(Project, "parent__api_key")
+
+
+def test_rows_reached_by_another_row_are_imported_for_the_tenant(world: World) -> None:
+    from automate_django.admin import ImportExportBaseAdmin
+    from automate_django.admin.bases.import_plan import make_plan
+    from backoffice.admin import TaskAdmin, site
+    from backoffice.models import Task
+    from django.test import RequestFactory
+
+    class Importing(ImportExportBaseAdmin, TaskAdmin):
+        pass
+
+    request = RequestFactory().get("/")
+    request.user = world.user("add_task", "change_task", tenant=world.ours.tenant)
+    ours, theirs = world.ours, world.theirs
+    content = (
+        f"id,project,title\n{ours.task.pk},{ours.project.pk},x\n,{ours.project.pk},new\n"
+        f"{theirs.task.pk},{ours.project.pk},stolen\n,{theirs.project.pk},planted\n,,none\n"
+        f"{ours.task.pk + 1000},{ours.project.pk},x\n"
+    )
+    made = Importing(Task, site)
+    source = read(content.encode(), "csv", max_rows=10)
+    with CaptureQueriesContext(connections[TestedDatabase.alias]) as queries:
+        plan = make_plan(made, request, source)
+    assert [row.line for row in plan.rows] == [2, 3]
+    assert sorted(problem.line for problem in plan.problems) == [4, 5, 6, 7]
+    assert len(queries) < 12
 
 
 def test_unique_values_are_checked_over_all_rows(world: World) -> None:

@@ -131,3 +131,9 @@ def test_traps_are_told(world: World) -> None:
     (told,) = Unmarked(Project, site).check()
     assert told.id == "automate.I102" and "tenant, name" in told.msg
     assert not SoftDeleteAdmin(Document, site).check()
+
+    class Cascading(SoftDeleteAdmin):
+        soft_delete_cascade = ["pages", "chapters"]
+
+    (told,) = Cascading(Document, site).check()
+    assert told.id == "automate.E103" and "pages" in told.hint

@@ -137,6 +137,7 @@ def alive(kernel: Any) -> Callable[..., None]:
         minute = now.replace(second=0, microsecond=0)
         rows = []
         for i in range(minutes):
+            swing = 6 + (i * 5 % 7) + (9 if i < 12 else 0)
             for n, kind in enumerate(("slack.post", "orders.total", "mail.send")):
                 busy = 40 + 25 * ((i * 7 + n * 11) % 13) / (n + 1)
                 bad = busy * (0.4 if kind == "slack.post" and i < 12 else 0.02)
@@ -150,8 +151,14 @@ def alive(kernel: Any) -> Callable[..., None]:
                         retried=int(bad),
                         failed=int(bad / 3),
                         lost=0,
-                        run_times={"seconds": busy * 0.2, "buckets": {"-12": int(busy), "3": 4}},
-                        wait_times={"seconds": busy * 0.02, "buckets": {"-20": int(busy), "-8": 3}},
+                        run_times={
+                            "seconds": busy * 0.2,
+                            "buckets": {str(-20 + swing // 2): int(busy), str(swing // 2 - 6): 9},
+                        },
+                        wait_times={
+                            "seconds": busy * 0.02,
+                            "buckets": {str(-26 + swing // 3): int(busy), str(swing // 2 - 20): 7},
+                        },
                     )
                 )
         OutboxActivity.objects.bulk_create(rows)

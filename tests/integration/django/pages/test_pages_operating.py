@@ -144,6 +144,40 @@ def test_the_dashboard_tells_of_what_was_done(alias, kernel, root, alive, fail):
     assert "<html" not in fragment.content.decode()
 
 
+def test_what_was_gathered_is_not_read_again_and_nothing_is_counted_twice(
+    alias, kernel, root, alive, monkeypatch
+):
+    from automate_django.admin.pages import rates
+
+    alive(minutes=90)
+    span, now = rates.SPANS["6h"], kernel.outbox.now()
+    asked: list[float] = []
+    read = kernel.outbox.activity
+    monkeypatch.setattr(
+        kernel.outbox, "activity", lambda *, seconds: asked.append(seconds) or read(seconds=seconds)
+    )
+    first, second = rates.history(span, now), rates.history(span, now)
+
+    assert first == second
+    assert sum(one.total for one in first) == sum(one.total for one in read(seconds=21_600))
+    assert asked[0] == pytest.approx(21_600, abs=300)
+    assert asked[1] < 900
+
+
+def test_a_long_history_is_gathered_by_the_script_and_not_by_the_page(
+    kernel, root, alive, monkeypatch
+):
+    from automate_django.admin.pages import rates
+
+    alive(minutes=10)
+    monkeypatch.setattr(rates, "CHEAP_ROWS", -1)
+    page = html_of(root, "dashboard/?span=24h")
+    assert "data-now" in page
+    assert "automate-chart" not in page
+    assert html_of(root, "dashboard/figures/?span=24h").count("automate-chart") == 4
+    assert html_of(root, "dashboard/?span=24h").count("automate-chart") == 4
+
+
 def test_an_empty_dashboard_says_that_no_worker_runs(kernel, root):
     html = html_of(root, "dashboard/")
 

@@ -30,11 +30,11 @@ from automate_django.tasks.versions import (
 )
 from automate_kernel.errors import PayloadError
 from django.core.exceptions import ImproperlyConfigured, SuspiciousOperation
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.test import override_settings
 from django.utils import timezone
 from shop import tasks as test_tasks
-from shop.models import Message
+from shop.models import Message, Order
 
 READY, RUNNING = TaskResultStatus.READY, TaskResultStatus.RUNNING
 FAILED, SUCCESSFUL = TaskResultStatus.FAILED, TaskResultStatus.SUCCESSFUL
@@ -554,6 +554,23 @@ def test_a_task_that_is_not_there_yet_waits(sqlite: str) -> None:
     id = enqueue_raw("shop.tasks.of_tomorrow")
     work()
     assert OutboxItem.objects.get(id=id).status == "RETRY"
+
+
+def test_inside_a_test_case(alias: str) -> None:
+    """Tasks run in a block that is rolled back, one with a database error too; nothing stays."""
+    Order.objects.create(number="1", total=1)
+    with transaction.atomic(using=alias):
+        good, bad = test_tasks.say.enqueue("hello"), test_tasks.order_again.enqueue("1")
+        work()
+        good.refresh()
+        bad.refresh()
+        assert (good.status, bad.status) == (SUCCESSFUL, FAILED)
+        assert bad.errors[0].exception_class is IntegrityError
+        assert Message.objects.get().text == "hello"
+        transaction.set_rollback(True, using=alias)
+    assert not OutboxItem.objects.exists()
+    assert not Record.objects.exists()
+    assert not Message.objects.exists()
 
 
 def test_results_go_with_their_items(alias: str) -> None:

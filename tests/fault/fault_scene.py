@@ -1,0 +1,279 @@
+"""A database, a ledger, the processes on them, and what must hold when all is over."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import fault_kernel
+import sqlalchemy as sa
+from automate_kernel.outbox import ItemStatus
+from automate_kernel.outbox.item import FINISHED
+from automate_kernel.storage.tables import LANE, OUTBOX, SLOT
+from automate_sqlalchemy import metadata
+from worker_process import Order
+
+__all__ = ["FULL", "Forks", "Process", "Scene", "until"]
+
+FULL = os.environ.get("AUTOMATE_FAULTS") == "full"
+"""Whether the long sizes of the tests are wanted."""
+
+_FOLDER = Path(__file__).parent
+_SOURCE = _FOLDER.parents[1] / "src"
+PATIENCE_SECONDS = 60.0
+_numbers = itertools.count(1)
+
+# The database's own account of what happened to each item, kept by a trigger in the very
+# transactions that changed them.
+_HISTORY = """CREATE TABLE history (
+    id {serial}, item VARCHAR(40), before VARCHAR(16), after VARCHAR(16),
+    token VARCHAR(40), attempts INTEGER, attempts_before INTEGER)"""
+_NOTE = (
+    "INSERT INTO history (item, before, after, token, attempts, attempts_before) VALUES"
+    " (OLD.id, OLD.status, NEW.status, NEW.lease_token, NEW.attempt_count, OLD.attempt_count);"
+)
+_TRIGGER = {
+    "sqlite": [
+        f"CREATE TRIGGER keep_history AFTER UPDATE OF status, lease_token ON {OUTBOX}"
+        " WHEN OLD.status <> NEW.status OR OLD.lease_token IS NOT NEW.lease_token"
+        f" BEGIN {_NOTE} END"
+    ],
+    "postgresql": [
+        "CREATE OR REPLACE FUNCTION keep_history() RETURNS trigger LANGUAGE plpgsql AS"
+        f" $$ BEGIN {_NOTE} RETURN NULL; END $$",
+        f"CREATE OR REPLACE TRIGGER keep_history AFTER UPDATE ON {OUTBOX} FOR EACH ROW WHEN"
+        " (OLD.status <> NEW.status OR OLD.lease_token IS DISTINCT FROM NEW.lease_token)"
+        " EXECUTE FUNCTION keep_history()",
+    ],
+}
+
+
+def plain(item_id: Any) -> str:
+    """An id as both databases can write it."""
+    return str(item_id).replace("-", "")
+
+
+def until(condition: Callable[[], Any]) -> None:
+    """Wait for *condition*, which looks at what the processes did."""
+    deadline, tick = time.monotonic() + PATIENCE_SECONDS, threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        tick.wait(0.02)
+
+
+class Forks:
+    """The process that forks all the others, so that none has to import anything."""
+
+    def __init__(self) -> None:
+        path = os.pathsep.join([str(_SOURCE), str(_FOLDER), os.environ.get("PYTHONPATH", "")])
+        self._process = subprocess.Popen(
+            [sys.executable, str(_FOLDER / "worker_process.py")],
+            env={**os.environ, "PYTHONPATH": path},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def ask(self, **question: Any) -> Any:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(PATIENCE_SECONDS)
+
+
+class Process:
+    """A process that is under way."""
+
+    def __init__(self, forks: Forks, order: Order) -> None:
+        self._forks, self._order = forks, order
+        self.pid: int = forks.ask(**asdict(order))
+        self.code: int | None = None
+
+    @property
+    def alive(self) -> bool:
+        if self.code is None:
+            self.code = self._forks.ask(pid=self.pid)
+        return self.code is None
+
+    def send(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        if self.alive:
+            self.send(signal.SIGKILL)
+            self.ended()
+
+    def ended(self) -> int:
+        """How it ended: its exit code, or minus the number of a signal."""
+        until(lambda: not self.alive)
+        assert self.code is not None
+        return self.code
+
+    def said(self) -> str:
+        return Path(self._order.output).read_text()
+
+    def complained(self) -> str:
+        return Path(self._order.output + ".errors").read_text()
+
+    def stopped(self) -> dict[str, int]:
+        """What it says of itself after a graceful stop, which must succeed."""
+        self.send(signal.SIGTERM)
+        assert self.ended() == 0, self.complained()
+        stats: dict[str, int] = json.loads(self.said().splitlines()[-1])
+        return stats
+
+
+class Scene:
+    """A database, a ledger, and the processes on them."""
+
+    def __init__(self, url: str, folder: Path, forks: Forks, lease_seconds: float = 1.0) -> None:
+        self.url, self.lease_seconds = url, lease_seconds
+        self._folder, self._forks = folder, forks
+        self.ledger = fault_kernel.Ledger(folder / f"ledger-{next(_numbers)}")
+        self.kernel = fault_kernel.open_kernel(url, self.ledger, lease_seconds, 0.0)
+        self.outbox = self.kernel.outbox
+        self.engine = self.kernel.storage.engine
+        self.postgresql = self.engine.dialect.name == "postgresql"
+        self.processes: list[Process] = []
+        self.requeued: set[str] = set()
+        """Items that were finished and put back, by command."""
+        metadata.create_all(self.engine)
+        with self.engine.begin() as connection:
+            for table in metadata.sorted_tables:
+                connection.execute(table.delete())
+            self._add_tables(connection)
+
+    def _add_tables(self, connection: sa.Connection) -> None:
+        run = connection.exec_driver_sql
+        for name in ("history", "effects", "orders"):
+            run(f"DROP TABLE IF EXISTS {name}")
+        serial = "SERIAL" if self.postgresql else "INTEGER PRIMARY KEY AUTOINCREMENT"
+        run(_HISTORY.format(serial=serial))
+        run("CREATE TABLE effects (item VARCHAR(40), token VARCHAR(40))")
+        run("CREATE TABLE orders (id INTEGER PRIMARY KEY)")
+        if not self.postgresql:
+            run("DROP TRIGGER IF EXISTS keep_history")
+        for statement in _TRIGGER[self.engine.dialect.name]:
+            run(statement)
+
+    def start(self, **order: Any) -> Process:
+        """A worker, or what *order* says."""
+        output = str(self._folder / f"output-{next(_numbers)}")
+        order = {"url": self.url, "lease_seconds": self.lease_seconds, **order}
+        process = Process(
+            self._forks, Order(ledger=str(self.ledger.file), output=output, **order)
+        )
+        self.processes.append(process)
+        return process
+
+    def kill(self, process: Process) -> None:
+        """By SIGKILL; it is noted when."""
+        self.processes.remove(process)
+        process.kill()
+        self.ledger.write("killed", process.pid, time.monotonic())
+
+    def stop_all(self) -> list[dict[str, int]]:
+        """Stop the workers that are left, as a host would; what they say of themselves."""
+        told = [process.stopped() for process in self.processes]
+        self.processes.clear()
+        return told
+
+    def close(self) -> None:
+        for process in self.processes:
+            if process.alive:
+                process.send(signal.SIGCONT)
+                process.kill()
+        self.kernel.close()
+        self.engine.dispose()
+
+    def words(self, first: str) -> list[list[str]]:
+        return self.ledger.words(first)
+
+    def rows(self, sql: str) -> list[Any]:
+        with self.engine.connect() as connection:
+            return list(connection.exec_driver_sql(sql).all())
+
+    def unfinished(self) -> int:
+        counts: Counter[str] = Counter()
+        for of_kind in self.outbox.stats().counts.values():
+            counts.update(of_kind)
+        return counts.total() - sum(counts[status] for status in FINISHED)
+
+    # -- what must hold ------------------------------------------------------------------------
+
+    def check(self, accepted: Iterable[str], *, failed: Collection[str] = ()) -> None:
+        """
+        Every accepted item is COMPLETED, or FAILED if it may be, by its last holder alone.
+
+        What transactional handlers wrote is there once, and nothing is left behind by anybody.
+        """
+        columns = "id, kind, status, attempt_count, max_attempts, lease_token, lease_expires_at"
+        items = {plain(row.id): row for row in self.rows(f"SELECT {columns} FROM {OUTBOX}")}
+        given_up = set(map(plain, failed))
+        for item_id in accepted:
+            assert plain(item_id) in items, f"{item_id} was accepted and is gone"
+        for item_id, row in items.items():
+            if item_id in given_up:
+                assert row.status == "FAILED", row
+                assert row.attempt_count == row.max_attempts, row
+            else:
+                assert row.status in ("COMPLETED", "CANCELLED"), row
+        self._check_effects(items)
+        self._check_history(items)
+        self.check_idle()
+
+    def check_idle(self) -> None:
+        """Nothing is leased, and no lane or slot is taken."""
+        for table in (LANE, SLOT):
+            assert self.rows(f"SELECT * FROM {table}") == []
+        held = f"SELECT id, status FROM {OUTBOX} WHERE lease_expires_at IS NOT NULL"
+        assert self.rows(held) == []
+
+    def _check_effects(self, items: dict[str, Any]) -> None:
+        done = {
+            item_id: plain(row.lease_token)
+            for item_id, row in items.items()
+            if row.kind == "effect" and row.status == "COMPLETED"
+        }
+        written = self.rows("SELECT item, token FROM effects")
+        assert Counter(plain(row.item) for row in written) == Counter(dict.fromkeys(done, 1))
+        assert {plain(row.item): plain(row.token) for row in written} == done
+
+    def _check_history(self, items: dict[str, Any]) -> None:
+        requeued, holders = set(map(plain, self.requeued)), {}
+        tokens: defaultdict[str, set[str]] = defaultdict(set)
+        for step in self.rows("SELECT * FROM history ORDER BY id"):
+            item = plain(step.item)
+            if step.before in FINISHED:
+                assert item in requeued, f"finished, and changed: {step}"
+            elif step.after == ItemStatus.RUNNING.value:
+                assert step.before != ItemStatus.RUNNING.value, f"claimed while it ran: {step}"
+                assert step.token not in tokens[item], f"an old token: {step}"
+                assert step.attempts == step.attempts_before + 1
+                tokens[item].add(step.token)
+                holders[item] = step.token
+            elif step.after == ItemStatus.COMPLETED.value:
+                assert step.token == holders.get(item), f"finished by another: {step}"
+        # What a holder was told is recorded must be so, and only the last holder is told that.
+        for item, token, status in self.words("recorded"):
+            row = items.get(plain(item))
+            if status in FINISHED and row is not None and plain(item) not in requeued:
+                assert plain(token) == plain(row.lease_token), f"{item}: a lost holder was believed"
+                assert status == row.status

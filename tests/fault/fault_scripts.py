@@ -1,0 +1,145 @@
+"""Short pieces of work that a process dies in, each with what must be there before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from automate_kernel.kernel import Kernel
+from automate_kernel.outbox import ItemStatus, NewItem, Outcome
+from automate_kernel.storage.rows import Now, Where
+from automate_kernel.storage.tables import OUTBOX
+from fault_kernel import Ledger
+
+__all__ = ["SCRIPTS", "Script", "pass_leases", "recover"]
+
+_PATIENCE_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Script:
+    """*prepare* gives what `act` is called with, beside a kernel and the ledger."""
+
+    prepare: Callable[[Kernel, int], list[Any]]
+    act: Callable[..., None]
+
+
+def pass_leases(kernel: Kernel) -> None:
+    """Let every lease be over, as if its time had passed."""
+    with kernel.storage.begin() as rows:
+        held = [Where("lease_expires_at", "ne", None)]
+        rows.update(OUTBOX, held, {"lease_expires_at": Now(-1)})
+
+
+def recover(kernel: Kernel) -> None:
+    """What clean workers do after a death: take back what was held, and finish everything."""
+    pass_leases(kernel)
+    kernel.outbox.reap()
+    kernel.run_until_idle(patience=_PATIENCE_SECONDS)
+
+
+def _nothing(kernel: Kernel, number: int) -> list[Any]:
+    return [number]
+
+
+def _enqueue(kernel: Kernel, ledger: Ledger, number: int) -> None:
+    """A host's transaction; who calls it again does no harm."""
+    outbox = kernel.outbox
+    with kernel.storage.engine.begin() as transaction:
+        transaction.exec_driver_sql(f"INSERT INTO orders VALUES ({number})")
+        ids = [
+            outbox.enqueue("job", idempotency_key=f"order-{number}", transaction=transaction),
+            outbox.enqueue("effect", transaction=transaction),
+        ]
+        many = [NewItem("job", {"seconds": 0}) for _ in range(60)]
+        ids += outbox.enqueue_many(many, transaction=transaction)
+    ledger.write("accepted", number, *ids)
+
+
+def _waiting(kernel: Kernel, number: int) -> list[Any]:
+    outbox = kernel.outbox
+    for kind in ("job", "effect"):
+        outbox.enqueue(kind)
+        outbox.enqueue(kind, ordering_key=f"lane-{number}")
+        outbox.enqueue(kind, ordering_key=f"lane-{number}")
+        for _ in range(2):
+            outbox.enqueue(kind, concurrency_key=f"slot-{number}", concurrency_limit=1)
+    return []
+
+
+def _work(kernel: Kernel, ledger: Ledger) -> None:
+    kernel.run_until_idle(patience=_PATIENCE_SECONDS)
+
+
+def _failing(kernel: Kernel, number: int) -> list[Any]:
+    kernel.outbox.enqueue("flaky", 1)
+    kernel.outbox.enqueue("flaky", 1, ordering_key=f"lane-{number}")
+    kernel.outbox.enqueue("flaky", ordering_key=f"lane-{number}")
+    kernel.outbox.enqueue("flaky", 1, max_attempts=1)
+    return []
+
+
+def _hold(kernel: Kernel, ledger: Ledger) -> None:
+    """What a worker does around its handlers: renewing, giving back, finishing in groups."""
+    outbox = kernel.outbox
+    items = outbox.claim_batch("dying", 20)
+    outbox.extend([item.id for item in items], "dying")
+    outbox.release([items.pop().id], "dying")
+    retry = Outcome(items[0].id, ItemStatus.RETRY, 0.01, "ERROR", "", items[0].lease_token)
+    outbox.acknowledge(
+        "dying",
+        [retry, *(Outcome(item.id, token=item.lease_token) for item in items[1:] if _plain(item))],
+    )
+
+
+def _plain(item: Any) -> bool:
+    return bool(item.kind == "job")
+
+
+def _held(kernel: Kernel, number: int) -> list[Any]:
+    _waiting(kernel, number)
+    kernel.outbox.enqueue("job", max_attempts=1)
+    kernel.outbox.claim_batch("dead", 20)
+    pass_leases(kernel)
+    return []
+
+
+def _reap(kernel: Kernel, ledger: Ledger) -> None:
+    kernel.outbox.reap()
+
+
+def _started(kernel: Kernel, number: int) -> list[Any]:
+    return [kernel.start("crash", {"n": number})]
+
+
+def _advance(kernel: Kernel, ledger: Ledger, execution_id: str) -> None:
+    kernel.run_until_idle(patience=_PATIENCE_SECONDS)
+
+
+def _steered(kernel: Kernel, number: int) -> list[Any]:
+    _waiting(kernel, number)
+    running = kernel.outbox.claim_batch("dead", 2)
+    waiting = kernel.outbox.find(status=ItemStatus.PENDING.value, limit=100)
+    return [[item.id for item in running], [item.id for item in waiting]]
+
+
+def _steer(kernel: Kernel, ledger: Ledger, running: list[str], waiting: list[str]) -> None:
+    outbox = kernel.outbox
+    outbox.pause("job")
+    outbox.claim_batch("dying", 3)
+    outbox.resume("job")
+    outbox.cancel([*running, *waiting[::2]])
+    outbox.requeue(waiting[:1])
+    outbox.reschedule(waiting[1:2], delay=0.01)
+
+
+SCRIPTS = {
+    "enqueue": Script(_nothing, _enqueue),
+    "work": Script(_waiting, _work),
+    "retry": Script(_failing, _work),
+    "hold": Script(_waiting, _hold),
+    "reap": Script(_held, _reap),
+    "workflow": Script(_started, _advance),
+    "steer": Script(_steered, _steer),
+}

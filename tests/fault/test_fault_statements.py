@@ -1,0 +1,94 @@
+"""A process is killed before and after each statement and each commit: clean ones finish its work."""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Callable
+
+import pytest
+from automate_kernel.outbox import ItemStatus
+from automate_kernel.workflows.execution import ExecutionStatus
+from fault_scene import FULL, Scene, until
+from fault_scripts import SCRIPTS, recover
+
+SEED = 20261125
+# Every moment in the long run; in the quick one every so many, from a place that the seed chooses.
+STRIDE = 1 if FULL else 5
+# Long, so that no time but the one that we let pass counts.
+LEASE_SECONDS = 600.0
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_killed_at_every_statement(open_scene: Callable[..., Scene], name: str) -> None:
+    """Whatever a process had just said to the database, or was about to say, nothing is lost."""
+    scene, script = open_scene(LEASE_SECONDS), SCRIPTS[name]
+    die_at = random.Random(f"{SEED}{name}").randint(1, STRIDE)
+    deaths = 0
+    while True:
+        arguments = script.prepare(scene.kernel, die_at)
+        if name == "steer":
+            scene.requeued.add(arguments[1][0])
+        process = scene.start(
+            script=name, arguments=arguments, die_at=die_at, lease_seconds=LEASE_SECONDS,
+            most_seconds=0.0, seed=SEED,
+        )  # fmt: skip
+        code = process.ended()
+        scene.processes.remove(process)
+        assert code in (0, -signal.SIGKILL), process.complained()
+        recover(scene.kernel)
+        check(scene, name, die_at)
+        if code == 0:
+            break
+        deaths += 1
+        die_at += STRIDE
+    assert deaths > 1, "it was done too soon: the test shows nothing"
+
+
+def check(scene: Scene, name: str, number: int) -> None:
+    waiting = scene.outbox.find(status=ItemStatus.PENDING.value, limit=10)
+    assert waiting == [], "cleaned up and not finished"
+    accepted: list[str] = []
+    if name == "enqueue":
+        accepted = check_orders(scene, number)
+    failed = [item.id for item in scene.outbox.find(status=ItemStatus.FAILED.value, limit=1000)]
+    if name in ("enqueue", "work", "workflow", "hold"):
+        assert failed == []
+    scene.check(accepted, failed=failed)
+    if name == "workflow":
+        for execution in scene.kernel.executions.find(limit=500):
+            assert execution.status is ExecutionStatus.COMPLETED, execution.error
+        assert scene.words("again") == []
+
+
+def check_orders(scene: Scene, number: int) -> list[str]:
+    """The host's rows are there exactly if the items are."""
+    items = "SELECT idempotency_key FROM automate_outbox WHERE idempotency_key IS NOT NULL"
+    orders = sorted(f"order-{row.id}" for row in scene.rows("SELECT id FROM orders"))
+    assert sorted(row.idempotency_key for row in scene.rows(items)) == orders
+    total = scene.rows("SELECT count(*) AS n FROM automate_outbox")[0].n
+    assert total == 62 * len(orders)
+    accepted = scene.words("accepted")
+    assert {f"order-{words[0]}" for words in accepted} <= set(orders)
+    return [item_id for words in accepted for item_id in words[1:]]
+
+
+def test_a_worker_killed_at_its_nth_statement(open_scene: Callable[..., Scene]) -> None:
+    """A whole worker too, with its threads: heartbeat, reaper, reports and all."""
+    scene, choose = open_scene(1.0), random.Random(SEED)
+    accepted: list[str] = []
+    moments = range(1, 200, 3) if FULL else sorted(choose.sample(range(1, 120), 8))
+    died = 0
+    for die_at in moments:
+        for n in range(4):
+            accepted.append(scene.outbox.enqueue("job", ordering_key=f"key-{n % 3}"))
+            accepted.append(scene.outbox.enqueue("effect", max_attempts=50))
+        process = scene.start(die_at=die_at, most_seconds=0.02, seed=SEED)
+        until(lambda process=process: not process.alive or scene.unfinished() == 0)
+        died += not process.alive
+        scene.kill(process)
+    scene.start()
+    until(lambda: scene.unfinished() == 0)
+    scene.stop_all()
+    assert died > len(moments) // 3, "hardly any died: the test shows little"
+    scene.check(accepted)
