@@ -537,9 +537,7 @@ class Kernel:
         """
         lease = self.outbox.lease_seconds
         activity = options.setdefault("activity", ActivityLog())
-        reaper = OutboxReaper(
-            self.outbox, stale_threshold_seconds=lease, on_reaped=activity.reaped
-        )
+        reaper = OutboxReaper(self.outbox, stale_threshold_seconds=lease, on_reaped=activity.reaped)
         chores = [
             Chore("reaper", min(60.0, max(0.5, lease / 4)), reaper.reap_stale_items),
             Chore("schedules", 1.0, self._ticker.tick),

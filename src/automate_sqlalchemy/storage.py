@@ -89,9 +89,7 @@ class SqlAlchemyStorage:
         return f"SqlAlchemyStorage({self.describe()})"
 
     @contextmanager
-    def begin(
-        self, transaction: Any = None, *, atomic: bool = True
-    ) -> Iterator[SqlAlchemyRows]:
+    def begin(self, transaction: Any = None, *, atomic: bool = True) -> Iterator[SqlAlchemyRows]:
         """Rows in *transaction*, or in one of their own; see `automate_kernel.storage.Storage`."""
         if transaction is not None:
             yield self._rows(transaction)

@@ -177,9 +177,7 @@ class Scene:
         """A worker, or what *order* says."""
         output = str(self._folder / f"output-{next(_numbers)}")
         order = {"url": self.url, "lease_seconds": self.lease_seconds, **order}
-        process = Process(
-            self._forks, Order(ledger=str(self.ledger.file), output=output, **order)
-        )
+        process = Process(self._forks, Order(ledger=str(self.ledger.file), output=output, **order))
         self.processes.append(process)
         return process
 

@@ -207,7 +207,9 @@ def test_failed_items_come_back_at_a_rate_and_go_for_good(project) -> None:
     assert (due[1] - due[0]).total_seconds() == 10
     assert project.data("outbox", "reschedule", ids[0], "--delay", "2h")["rescheduled"] == 1
     assert store.get(ids[0]).waiting_for == "time"
-    assert "--rate goes with" in project.run("outbox", "requeue", ids[2], "--rate", "1", code=2).stderr
+    assert (
+        "--rate goes with" in project.run("outbox", "requeue", ids[2], "--rate", "1", code=2).stderr
+    )
     assert project.data("outbox", "discard", ids[2])["discarded"] == 1
     project.run("outbox", "cancel", *ids[:2])
     assert project.data("outbox", "discard", "--all", "--older-than", "1h", "-y")["discarded"] == 0

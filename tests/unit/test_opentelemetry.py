@@ -30,7 +30,12 @@ WORKFLOW = {
     "trigger": {"type": "event", "event": "user.new"},
     "steps": [
         {"id": "look", "action": "users.look", "input": {"name": "{{ event.payload.name }}"}},
-        {"id": "left", "action": "users.greet", "input": {"token": "$secret:TOKEN"}, "needs": ["look"]},
+        {
+            "id": "left",
+            "action": "users.greet",
+            "input": {"token": "$secret:TOKEN"},
+            "needs": ["look"],
+        },
         {"id": "right", "action": "users.greet", "input": {"token": "x"}, "needs": ["look"]},
     ],
 }
@@ -118,7 +123,10 @@ def test_an_event_leads_to_spans_in_the_trace_that_emitted_it(traced: Traced) ->
     assert {parent_of(span) for span in calls} == {above}
     execution = traced.named("execute greet")
     assert execution.attributes["automate.execution.status"] == "COMPLETED"
-    assert calls[0].attributes["automate.execution.id"] == execution.attributes["automate.execution.id"]
+    assert (
+        calls[0].attributes["automate.execution.id"]
+        == execution.attributes["automate.execution.id"]
+    )
 
 
 def test_kinds_and_attributes_follow_the_conventions(traced: Traced) -> None:

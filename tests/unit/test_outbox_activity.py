@@ -72,7 +72,9 @@ def test_percentile_of_nothing_and_of_one() -> None:
 def test_activities_add_up_and_can_be_taken_apart() -> None:
     """Adding what came since gives what is now."""
     one = Activity(EPOCH, "k", 3, 1, 0, 2, 1.5, 9.0, {0: 3}, {10: 4})
-    later = Activity(EPOCH + timedelta(minutes=1), "k", 5, 2, 1, 2, 2.5, 10.0, {0: 4, 3: 2}, {10: 9})
+    later = Activity(
+        EPOCH + timedelta(minutes=1), "k", 5, 2, 1, 2, 2.5, 10.0, {0: 4, 3: 2}, {10: 9}
+    )
     assert one + (later - one) == later
     assert (later - later).run_buckets == {}
     assert total_by_kind([later, one, Activity(EPOCH, "a", 1)])["k"].completed == 8
@@ -182,7 +184,9 @@ def test_what_a_worker_did_last_is_not_lost() -> None:
 def test_a_worker_works_though_it_cant_report(caplog: pytest.LogCaptureFixture) -> None:
     """It says so once, not every few seconds."""
     run_some(FailingStore(MemoryStorage()), lambda worker: threading.Event().wait(0.2))
-    told = [r for r in caplog.records if r.levelname == "WARNING" and "could not report" in r.message]
+    told = [
+        r for r in caplog.records if r.levelname == "WARNING" and "could not report" in r.message
+    ]
     assert len(told) == 1
 
 

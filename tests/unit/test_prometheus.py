@@ -113,6 +113,7 @@ def test_histograms_are_cumulative(kernel: Kernel) -> None:
 
 def test_workers(kernel: Kernel, clock: FakeClock) -> None:
     """How many there are in each state, and what they hold."""
+
     def report(name: str, **about: Any) -> None:
         info = WorkerInfo(name, "host", 7, None, None, ("k",), 10, 4, **about)
         kernel.outbox.report(info, ActivityLog())

@@ -33,6 +33,7 @@ __all__ = [
     "OutboxWorker",
     "StagedImport",
     "TaskResult",
+    "UniqueIfSet",
     "WebhookDelivery",
     "WorkflowDefinition",
     "WorkflowDocument",
@@ -41,5 +42,4 @@ __all__ = [
     "WorkflowStamp",
     "WorkflowStep",
     "WorkflowVersion",
-    "UniqueIfSet",
 ]

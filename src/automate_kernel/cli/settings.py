@@ -88,11 +88,15 @@ SETTINGS: dict[str, Setting] = {
         _number("worker.lease_seconds", "float", 300.0, "How long a claim holds.", 0.5),
         _number("worker.grace_seconds", "float", 30.0, "How long a stop waits for what runs."),
         _number(
-            "worker.retention_seconds", "float", None,
+            "worker.retention_seconds",
+            "float",
+            None,
             "For how long what is COMPLETED is kept; 0 deletes it at once.",
         ),
         _number(
-            "worker.failed_retention_seconds", "float", None,
+            "worker.failed_retention_seconds",
+            "float",
+            None,
             "For how long what FAILED or was CANCELLED is kept.",
         ),
         Setting("worker.listen", "bool", True, "Whether to use LISTEN on PostgreSQL."),

@@ -9,12 +9,12 @@ from functools import partial
 from queue import Empty, SimpleQueue
 
 from automate_kernel.outbox.activity import ActivityLog
-from automate_kernel.outbox.stopping import as_asked
 from automate_kernel.outbox.chores import keep_trying
 from automate_kernel.outbox.handlers import Acknowledged, Result
 from automate_kernel.outbox.item import ItemStatus
 from automate_kernel.outbox.pools import Task
 from automate_kernel.outbox.stats import WorkerStats
+from automate_kernel.outbox.stopping import as_asked
 from automate_kernel.outbox.store import OutboxStore, Outcome
 from automate_kernel.outbox.vitals import Vitals
 

@@ -313,9 +313,7 @@ class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Regist
         away = parked | held | ready
         return [row for row in taken if row["id"] not in away]
 
-    def _put_back(
-        self, rows: Rows, taken: list[Row], entrance: Entrance, waiting_for: str
-    ) -> None:
+    def _put_back(self, rows: Rows, taken: list[Row], entrance: Entrance, waiting_for: str) -> None:
         for status, group in (
             (ItemStatus.PENDING, [row["id"] for row in taken if row["attempt_count"] <= 1]),
             (ItemStatus.RETRY, [row["id"] for row in taken if row["attempt_count"] > 1]),

@@ -22,7 +22,6 @@ from functools import partial
 
 from automate_kernel.outbox.acknowledging import Acknowledger, Ended, Held
 from automate_kernel.outbox.activity import ActivityLog
-from automate_kernel.outbox.stopping import cancellations
 from automate_kernel.outbox.chores import Chore, Chores, keep_trying
 from automate_kernel.outbox.flag import Flag
 from automate_kernel.outbox.handlers import (
@@ -39,6 +38,7 @@ from automate_kernel.outbox.item import ItemStatus
 from automate_kernel.outbox.pools import Pool, Task, pools_for
 from automate_kernel.outbox.reporting import Reporter
 from automate_kernel.outbox.stats import WorkerStats
+from automate_kernel.outbox.stopping import cancellations
 from automate_kernel.outbox.store import OutboxStore, Outcome
 from automate_kernel.outbox.vitals import Vitals
 from automate_kernel.storage.rows import Wakeup

@@ -52,9 +52,7 @@ class PlainTaskInline(admin.StackedInline):
 
 
 @admin.register(Project, site=site)
-class ProjectAdmin(
-    ExportMixin, BulkActionsMixin, AuditMixin, SearchMixin, FilterMixin, Scoped
-):
+class ProjectAdmin(ExportMixin, BulkActionsMixin, AuditMixin, SearchMixin, FilterMixin, Scoped):
     list_display = ["name", "status", "category"]
     list_editable = ["status", "category"]
     list_filter = ["category", "category__name", "owner"]

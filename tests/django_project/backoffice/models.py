@@ -22,9 +22,7 @@ class Tenant(models.Model):
 class Employment(models.Model):
     """For which tenant a user works."""
 
-    user = models.OneToOneField(
-        settings.AUTH_USER_MODEL, models.CASCADE, related_name="employment"
-    )
+    user = models.OneToOneField(settings.AUTH_USER_MODEL, models.CASCADE, related_name="employment")
     tenant = models.ForeignKey(Tenant, models.CASCADE)
 
 

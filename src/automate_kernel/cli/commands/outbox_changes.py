@@ -292,9 +292,7 @@ def _change(
     _tell(context, changed, done, len(chosen.ids) if chosen.ids else None)
 
 
-def _matching(
-    chosen: _Chosen, many: Callable[..., int], tell: Callable[[int, int], None]
-) -> int:
+def _matching(chosen: _Chosen, many: Callable[..., int], tell: Callable[[int, int], None]) -> int:
     changed, wanted = 0, chosen.filter()
     for kind in chosen.kinds():
         left = None if chosen.limit is None else chosen.limit - changed

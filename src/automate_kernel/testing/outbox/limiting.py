@@ -254,9 +254,7 @@ class ConcurrencyKeyContract(StoreHooks):
         assert self.claim_ids(store) == other[1:]
 
     @pytest.mark.parametrize("how", ["retry", "release", "cancel", "stop", "die"])
-    def test_every_way_out_makes_room(
-        self, store: OutboxStore, clock: FakeClock, how: str
-    ) -> None:
+    def test_every_way_out_makes_room(self, store: OutboxStore, clock: FakeClock, how: str) -> None:
         """However an item stops running, the next one runs."""
         self.need("clock", "control")
         first, second = self.keyed(store, 2, limit=1)

@@ -70,9 +70,7 @@ class SharingContract(StoreHooks):
     def test_more_groups_than_one_statement_takes(self, store: OutboxStore) -> None:
         """With hundreds of tenants each gets its turn, and nothing is claimed twice."""
         self.flood(store, 150, tenant_id="t000")
-        store.enqueue_many(
-            NewItem("flood", tenant_id=f"t{number:03}") for number in range(1, 150)
-        )
+        store.enqueue_many(NewItem("flood", tenant_id=f"t{number:03}") for number in range(1, 150))
         claimed: list[OutboxItem] = []
         while batch := store.claim_batch("worker", 25):
             claimed += batch

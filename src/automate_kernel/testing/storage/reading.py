@@ -96,7 +96,6 @@ class ReadingContract(StorageHooks):
             assert rows.count(STEP) == [{"n": 5}]
             assert rows.count(PAUSE) == [{"n": 0}]
 
-
     def test_distinct_values(self, storage: Storage) -> None:
         """Each value once, in order, and no nulls."""
         codes = ["B", None, "a", "B", "C", None, "a"]
