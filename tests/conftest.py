@@ -25,6 +25,11 @@ pytest.register_assert_rewrite("automate_kernel.testing")
 _numbers = itertools.count(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--full`` runs the fault tests at full length."""
+    parser.addoption("--full", action="store_true", help="run tests/fault at full length")
+
+
 def unavailable(reason: str) -> NoReturn:
     """Skip, but not where nobody would notice."""
     if os.environ.get("CI"):

@@ -102,6 +102,14 @@ def _worker() -> Iterator[CheckMessage]:
         least = 1 if whole else 0
         if key not in conf.KEYS["AUTOMATE_WORKER"] or value is None:
             continue
+        if key == "LOG_FORMAT":
+            if value not in ("json", "text"):
+                yield Error(
+                    f"AUTOMATE_WORKER[{key!r}] must be 'json' or 'text'.",
+                    hint="Leave it out for what LOGGING says.",
+                    id="automate.E008",
+                )
+            continue
         if isinstance(value, bool) or not isinstance(value, types) or value < least:
             yield Error(
                 f"AUTOMATE_WORKER[{key!r}] must be a{' whole' * whole} number, {least} or more.",

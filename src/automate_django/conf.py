@@ -28,6 +28,7 @@ The settings, all of them optional.
 ``AUTOMATE_WORKER``
     What ``manage.py automate_worker`` starts with: ``PROCESSES``: 1. ``SLOTS``: calls at once in a
     process, 10. ``GRACE_SECONDS``: for how long a stopping worker waits for what runs, 30.
+    ``LOG_FORMAT``: ``"json"`` or ``"text"`` (left out, Django's ``LOGGING`` says).
 ``AUTOMATE_ADMIN``
     ``PAGES``: False for no operator pages. ``SITE``: the dotted path of the ``AdminSite`` that gets
     them (left out, the default one). ``TENANT``: the dotted path of a function that is given a
@@ -107,7 +108,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
         "RETENTION_SECONDS",
         "FAILED_RETENTION_SECONDS",
     ),
-    "AUTOMATE_WORKER": ("PROCESSES", "SLOTS", "GRACE_SECONDS"),
+    "AUTOMATE_WORKER": ("PROCESSES", "SLOTS", "GRACE_SECONDS", "LOG_FORMAT"),
     "AUTOMATE_ADMIN": ("PAGES", "SITE", "TENANT", "TENANT_PATHS"),
     "AUTOMATE_API": (
         "AUTHENTICATION",

@@ -9,7 +9,10 @@ from django.http import HttpRequest
 
 from automate_django import conf
 
-__all__ = ["tenant_for_request", "tenant_key"]
+__all__ = ["OPERATE", "tenant_for_request", "tenant_key"]
+
+OPERATE = "automate_django.operate_outbox"
+"""The permission for what concerns all tenants: kinds, workers, plugins, and everybody's rows."""
 
 
 def tenant_for_request(request: HttpRequest, field: str = "tenant_id") -> Any:

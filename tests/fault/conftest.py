@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-pytest.register_assert_rewrite("fault_scene")
+pytest.register_assert_rewrite("fault_scene", "fault_invariants")
 sys.path.append(str(Path(__file__).parent))
 
 if TYPE_CHECKING:
     from fault_scene import Forks, Scene
+
+
+@pytest.fixture(scope="session")
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether the long sizes of the tests are wanted."""
+    return bool(request.config.getoption("--full"))
 
 
 @pytest.fixture(scope="session")

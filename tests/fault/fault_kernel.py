@@ -59,6 +59,9 @@ class Ledger:
     def words(self, first: str) -> list[list[str]]:
         return [line[1:] for line in self.lines() if line[0] == first]
 
+    def empty(self) -> None:
+        os.truncate(self.file, 0)
+
     def switch(self, name: str) -> Path:
         """A file that is a switch for all processes: on while it exists."""
         return self.file.with_suffix(f".{name}")

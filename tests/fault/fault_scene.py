@@ -10,32 +10,29 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import fault_kernel
 import sqlalchemy as sa
-from automate_kernel.outbox import ItemStatus
 from automate_kernel.outbox.item import FINISHED
-from automate_kernel.storage.tables import LANE, OUTBOX, SLOT
+from automate_kernel.storage.tables import OUTBOX, STEP
 from automate_sqlalchemy import metadata
+from fault_invariants import Invariants
 from worker_process import Order
 
-__all__ = ["FULL", "Forks", "Process", "Scene", "until"]
-
-FULL = os.environ.get("AUTOMATE_FAULTS") == "full"
-"""Whether the long sizes of the tests are wanted."""
+__all__ = ["Forks", "Process", "Scene", "until"]
 
 _FOLDER = Path(__file__).parent
 _SOURCE = _FOLDER.parents[1] / "src"
 PATIENCE_SECONDS = 60.0
 _numbers = itertools.count(1)
 
-# The database's own account of what happened to each item, kept by a trigger in the very
-# transactions that changed them.
+# The database's own account of what happened to each item, kept by triggers in the very
+# transactions that changed them; and of each step that was saved a second time.
 _HISTORY = """CREATE TABLE history (
     id {serial}, item VARCHAR(40), before VARCHAR(16), after VARCHAR(16),
     token VARCHAR(40), attempts INTEGER, attempts_before INTEGER)"""
@@ -43,11 +40,14 @@ _NOTE = (
     "INSERT INTO history (item, before, after, token, attempts, attempts_before) VALUES"
     " (OLD.id, OLD.status, NEW.status, NEW.lease_token, NEW.attempt_count, OLD.attempt_count);"
 )
-_TRIGGER = {
+_NOTE_STEP = "INSERT INTO saved_again VALUES (OLD.id);"
+_TRIGGERS = {
     "sqlite": [
         f"CREATE TRIGGER keep_history AFTER UPDATE OF status, lease_token ON {OUTBOX}"
         " WHEN OLD.status <> NEW.status OR OLD.lease_token IS NOT NEW.lease_token"
-        f" BEGIN {_NOTE} END"
+        f" BEGIN {_NOTE} END",
+        f"CREATE TRIGGER keep_steps AFTER UPDATE ON {STEP}"
+        f" WHEN OLD.status = 'COMPLETED' BEGIN {_NOTE_STEP} END",
     ],
     "postgresql": [
         "CREATE OR REPLACE FUNCTION keep_history() RETURNS trigger LANGUAGE plpgsql AS"
@@ -55,13 +55,12 @@ _TRIGGER = {
         f"CREATE OR REPLACE TRIGGER keep_history AFTER UPDATE ON {OUTBOX} FOR EACH ROW WHEN"
         " (OLD.status <> NEW.status OR OLD.lease_token IS DISTINCT FROM NEW.lease_token)"
         " EXECUTE FUNCTION keep_history()",
+        "CREATE OR REPLACE FUNCTION keep_steps() RETURNS trigger LANGUAGE plpgsql AS"
+        f" $$ BEGIN {_NOTE_STEP} RETURN NULL; END $$",
+        f"CREATE OR REPLACE TRIGGER keep_steps AFTER UPDATE ON {STEP} FOR EACH ROW WHEN"
+        " (OLD.status = 'COMPLETED') EXECUTE FUNCTION keep_steps()",
     ],
 }
-
-
-def plain(item_id: Any) -> str:
-    """An id as both databases can write it."""
-    return str(item_id).replace("-", "")
 
 
 def until(condition: Callable[[], Any]) -> None:
@@ -140,7 +139,7 @@ class Process:
         return stats
 
 
-class Scene:
+class Scene(Invariants):
     """A database, a ledger, and the processes on them."""
 
     def __init__(self, url: str, folder: Path, forks: Forks, lease_seconds: float = 1.0) -> None:
@@ -156,22 +155,32 @@ class Scene:
         """Items that were finished and put back, by command."""
         metadata.create_all(self.engine)
         with self.engine.begin() as connection:
-            for table in metadata.sorted_tables:
-                connection.execute(table.delete())
-            self._add_tables(connection)
+            self._add_tables(connection.exec_driver_sql)
+        self.empty()
 
-    def _add_tables(self, connection: sa.Connection) -> None:
-        run = connection.exec_driver_sql
-        for name in ("history", "effects", "orders"):
+    def _add_tables(self, run: Callable[[str], Any]) -> None:
+        for name in ("history", "saved_again", "effects", "orders"):
             run(f"DROP TABLE IF EXISTS {name}")
         serial = "SERIAL" if self.postgresql else "INTEGER PRIMARY KEY AUTOINCREMENT"
         run(_HISTORY.format(serial=serial))
+        run("CREATE TABLE saved_again (step VARCHAR(40))")
         run("CREATE TABLE effects (item VARCHAR(40), token VARCHAR(40))")
         run("CREATE TABLE orders (id INTEGER PRIMARY KEY)")
         if not self.postgresql:
             run("DROP TRIGGER IF EXISTS keep_history")
-        for statement in _TRIGGER[self.engine.dialect.name]:
+            run("DROP TRIGGER IF EXISTS keep_steps")
+        for statement in _TRIGGERS[self.engine.dialect.name]:
             run(statement)
+
+    def empty(self) -> None:
+        """Forget all that happened so far."""
+        with self.engine.begin() as connection:
+            for table in metadata.sorted_tables:
+                connection.execute(table.delete())
+            for name in ("history", "saved_again", "effects", "orders"):
+                connection.exec_driver_sql(f"DELETE FROM {name}")
+        self.ledger.empty()
+        self.requeued.clear()
 
     def start(self, **order: Any) -> Process:
         """A worker, or what *order* says."""
@@ -213,65 +222,3 @@ class Scene:
         for of_kind in self.outbox.stats().counts.values():
             counts.update(of_kind)
         return counts.total() - sum(counts[status] for status in FINISHED)
-
-    # -- what must hold ------------------------------------------------------------------------
-
-    def check(self, accepted: Iterable[str], *, failed: Collection[str] = ()) -> None:
-        """
-        Every accepted item is COMPLETED, or FAILED if it may be, by its last holder alone.
-
-        What transactional handlers wrote is there once, and nothing is left behind by anybody.
-        """
-        columns = "id, kind, status, attempt_count, max_attempts, lease_token, lease_expires_at"
-        items = {plain(row.id): row for row in self.rows(f"SELECT {columns} FROM {OUTBOX}")}
-        given_up = set(map(plain, failed))
-        for item_id in accepted:
-            assert plain(item_id) in items, f"{item_id} was accepted and is gone"
-        for item_id, row in items.items():
-            if item_id in given_up:
-                assert row.status == "FAILED", row
-                assert row.attempt_count == row.max_attempts, row
-            else:
-                assert row.status in ("COMPLETED", "CANCELLED"), row
-        self._check_effects(items)
-        self._check_history(items)
-        self.check_idle()
-
-    def check_idle(self) -> None:
-        """Nothing is leased, and no lane or slot is taken."""
-        for table in (LANE, SLOT):
-            assert self.rows(f"SELECT * FROM {table}") == []
-        held = f"SELECT id, status FROM {OUTBOX} WHERE lease_expires_at IS NOT NULL"
-        assert self.rows(held) == []
-
-    def _check_effects(self, items: dict[str, Any]) -> None:
-        done = {
-            item_id: plain(row.lease_token)
-            for item_id, row in items.items()
-            if row.kind == "effect" and row.status == "COMPLETED"
-        }
-        written = self.rows("SELECT item, token FROM effects")
-        assert Counter(plain(row.item) for row in written) == Counter(dict.fromkeys(done, 1))
-        assert {plain(row.item): plain(row.token) for row in written} == done
-
-    def _check_history(self, items: dict[str, Any]) -> None:
-        requeued, holders = set(map(plain, self.requeued)), {}
-        tokens: defaultdict[str, set[str]] = defaultdict(set)
-        for step in self.rows("SELECT * FROM history ORDER BY id"):
-            item = plain(step.item)
-            if step.before in FINISHED:
-                assert item in requeued, f"finished, and changed: {step}"
-            elif step.after == ItemStatus.RUNNING.value:
-                assert step.before != ItemStatus.RUNNING.value, f"claimed while it ran: {step}"
-                assert step.token not in tokens[item], f"an old token: {step}"
-                assert step.attempts == step.attempts_before + 1
-                tokens[item].add(step.token)
-                holders[item] = step.token
-            elif step.after == ItemStatus.COMPLETED.value:
-                assert step.token == holders.get(item), f"finished by another: {step}"
-        # What a holder was told is recorded must be so, and only the last holder is told that.
-        for item, token, status in self.words("recorded"):
-            row = items.get(plain(item))
-            if status in FINISHED and row is not None and plain(item) not in requeued:
-                assert plain(token) == plain(row.lease_token), f"{item}: a lost holder was believed"
-                assert status == row.status

@@ -12,7 +12,7 @@ from automate_kernel.storage.rows import Now, Where
 from automate_kernel.storage.tables import OUTBOX
 from fault_kernel import Ledger
 
-__all__ = ["SCRIPTS", "Script", "pass_leases", "recover"]
+__all__ = ["SCRIPTS", "Script", "pass_delays", "pass_leases", "recover"]
 
 _PATIENCE_SECONDS = 5.0
 
@@ -32,11 +32,23 @@ def pass_leases(kernel: Kernel) -> None:
         rows.update(OUTBOX, held, {"lease_expires_at": Now(-1)})
 
 
+def pass_delays(kernel: Kernel) -> int:
+    """Let everything that waits for its time be due; returns how many items that were."""
+    with kernel.storage.begin() as rows:
+        later = [Where("waiting_for", "eq", "time")]
+        return rows.update(OUTBOX, later, {"next_attempt_at": Now(-1)})
+
+
 def recover(kernel: Kernel) -> None:
     """What clean workers do after a death: take back what was held, and finish everything."""
+    for kind in kernel.outbox.stats().paused:
+        kernel.outbox.resume(kind)
+    # First what is free, while the dead one's leases still run: it must not overtake them.
+    kernel.run_until_idle()
     pass_leases(kernel)
     kernel.outbox.reap()
-    kernel.run_until_idle(patience=_PATIENCE_SECONDS)
+    while pass_delays(kernel):
+        kernel.run_until_idle()
 
 
 def _nothing(kernel: Kernel, number: int) -> list[Any]:

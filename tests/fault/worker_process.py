@@ -9,26 +9,30 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import random
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 import traceback
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, NoReturn
 
-import psycopg  # noqa: F401  (imported before the forks, for them to be quick)
 import sqlalchemy as sa
 from automate_kernel.kernel import Kernel
+from automate_sqlalchemy import metadata
 from fault_kernel import Ledger, open_kernel
 from fault_scripts import SCRIPTS
 
-_NEW_NETWORK, _NEW_NAMES = 0x40000000, 0x04000000
+_NETWORK, _NAMES = 0x40000000, 0x04000000
+_NAMESPACES = Path("/run/netns")
 
 
 @dataclass
@@ -50,7 +54,7 @@ class Order:
     clock_seconds: float = 0.0
     """By how much its clock is wrong."""
     machine: str = ""
-    """The name of the machine that it seems to run on, which has no network."""
+    """The name of the machine that it seems to run on: that of a network namespace."""
     seed: int = 0
 
 
@@ -106,10 +110,11 @@ def shift_clock(seconds: float) -> None:
 
 
 def move_to(machine: str) -> None:
-    """Leave for namespaces of one's own: another host name, and no network at all."""
+    """Leave for a network and a host name of one's own."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(_NEW_NETWORK | _NEW_NAMES):
-        raise OSError(ctypes.get_errno(), "unshare is not permitted")
+    network = os.open(_NAMESPACES / machine, os.O_RDONLY)
+    if libc.setns(network, _NETWORK) or libc.unshare(_NAMES):
+        raise OSError(ctypes.get_errno(), "a namespace can't be entered")
     socket.sethostname(machine)
 
 
@@ -155,8 +160,24 @@ def _child(order: Order) -> NoReturn:
         os._exit(code)  # without the cleaning up that belongs to the parent
 
 
+def warm_up() -> None:
+    """Import what is imported at first use too, before the forks, for them to be quick."""
+    sa.create_engine("postgresql+psycopg://")
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"sqlite:///{folder}/warm"
+        kernel = open_kernel(url, Ledger(f"{folder}/ledger"), 60.0, 0.0)
+        metadata.create_all(kernel.storage.engine)
+        kernel.run("crash", {"n": 1})
+        kernel.worker().stop()
+        kernel.close()
+        kernel.storage.engine.dispose()
+    gc.collect()
+    gc.freeze()
+
+
 def serve() -> None:
     """Fork for each order on the standard input; tell how a process ended to who asks for it."""
+    warm_up()
     children: set[int] = set()
     for line in sys.stdin:
         asked: dict[str, Any] = json.loads(line)

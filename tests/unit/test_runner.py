@@ -39,13 +39,13 @@ class Failing:
         return getattr(self._storage, name)
 
     @contextmanager
-    def begin(self, transaction: Any = None) -> Iterator[Any]:
+    def begin(self, transaction: Any = None, *, atomic: bool = True) -> Iterator[Any]:
         fails = transaction is None and self.failures > 0
         if fails:
             self.failures -= 1
         if fails and not self.after_commit:
             raise StorageError("the database is down", retryable=False)
-        with self._storage.begin(transaction) as rows:
+        with self._storage.begin(transaction, atomic=atomic) as rows:
             yield rows
         if fails:
             raise StorageError("the reply was lost", retryable=False)

@@ -48,11 +48,11 @@ class Down:
         return getattr(self._storage, name)
 
     @contextlib.contextmanager
-    def begin(self, transaction: Any = None) -> Iterator[Any]:
+    def begin(self, transaction: Any = None, *, atomic: bool = True) -> Iterator[Any]:
         if self.is_down:
             self.failed.set()
             raise StorageError("the database is down", retryable=False)
-        with self._storage.begin(transaction) as rows:
+        with self._storage.begin(transaction, atomic=atomic) as rows:
             yield rows
 
 

@@ -8,12 +8,9 @@ from typing import Any
 from automate_django import conf
 from automate_django.api.options import SETTING, option
 from automate_django.models import ApiToken
-from automate_django.tenants import tenant_for_request, tenant_key
+from automate_django.tenants import OPERATE, tenant_for_request, tenant_key
 
-__all__ = ["OPERATE", "Principal", "principal_of", "tenant_of"]
-
-OPERATE = "automate_django.operate_outbox"
-"""The permission for what concerns all tenants, here as in the admin."""
+__all__ = ["Principal", "principal_of", "tenant_of"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -234,5 +234,5 @@ class Migration(migrations.Migration):
             model_name="workflowexecution",
             index=models.Index(fields=["status", "created_at"], name="automate_execution_status"),
         ),
-        migrations.RunPython(compare_exactly, migrations.RunPython.noop),
+        migrations.RunPython(compare_exactly, migrations.RunPython.noop, atomic=False),
     ]

@@ -148,5 +148,5 @@ class Migration(migrations.Migration):
             ),
         ),
         migrations.RunPython(set_storage, migrations.RunPython.noop),
-        migrations.RunPython(compare_exactly, migrations.RunPython.noop),
+        migrations.RunPython(compare_exactly, migrations.RunPython.noop, atomic=False),
     ]

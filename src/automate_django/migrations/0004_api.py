@@ -80,5 +80,5 @@ class Migration(migrations.Migration):
                 fields=("owner", "key"), name="automate_api_idempotency_once"
             ),
         ),
-        migrations.RunPython(compare_exactly, migrations.RunPython.noop),
+        migrations.RunPython(compare_exactly, migrations.RunPython.noop, atomic=False),
     ]

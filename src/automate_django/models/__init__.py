@@ -3,7 +3,7 @@
 from automate_django.models.api import ApiToken, IdempotencyRecord
 from automate_django.models.audit import AuditEntry, StagedImport
 from automate_django.models.definitions import WorkflowDocument, WorkflowStamp, WorkflowVersion
-from automate_django.models.kernel import (
+from automate_django.models.outbox import (
     OutboxActivity,
     OutboxItem,
     OutboxLane,
@@ -13,12 +13,14 @@ from automate_django.models.kernel import (
     OutboxWorker,
     UniqueIfSet,
     WebhookDelivery,
+)
+from automate_django.models.tasks import TaskResult
+from automate_django.models.workflows import (
     WorkflowDefinition,
     WorkflowExecution,
     WorkflowSchedule,
     WorkflowStep,
 )
-from automate_django.models.tasks import TaskResult
 
 __all__ = [
     "ApiToken",

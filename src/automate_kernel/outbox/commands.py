@@ -155,8 +155,12 @@ class OperatorCommands(ABC):  # noqa: B024  (a store need not offer any of it)
         """The limits that there are, by kind."""
         return []
 
-    def declare_limits(self, limits: Iterable[Limit]) -> None:
-        """Set limits, as `limit` does, but not where an operator has set one."""
+    def declare_limits(self, limits: Iterable[Limit], *, kinds: Iterable[str] = ()) -> None:
+        """
+        Set limits, as `limit` does, but not where an operator has set one.
+
+        A limit that was declared before for one of *kinds*, and is not among these, is lifted.
+        """
         for limit in limits:
             raise self._unable(f"limit {limit.kind!r}")
 

@@ -151,10 +151,9 @@ class Handler:
 
 
 def declare_limits(store: OutboxStore, handlers: Iterable[Handler]) -> None:
-    """Set the limits that *handlers* declare."""
-    limits = [handler.limit for handler in handlers if handler.limit is not None]
-    if limits:
-        store.declare_limits(limits)
+    """Set the limits that *handlers* declare, and lift those that they no longer do."""
+    by_kind = {handler.kind: handler.limit for handler in handlers}
+    store.declare_limits([one for one in by_kind.values() if one is not None], kinds=by_kind)
 
 
 def execute(

@@ -24,6 +24,10 @@ from automate_kernel.storage.tables import LIMIT, OUTBOX
 __all__ = ["Limit", "Limiting"]
 
 _MOST = 2_147_483_647
+# A limit that another worker holds is free again within so long.
+_BUSY_SECONDS = 0.02
+# A kind of which enough runs may have room again at any time: whoever ends one looks at once.
+_FULL_SECONDS = 0.5
 _Take = Callable[[Sequence[str], int, Sharing], list[Row]]
 """Claims up to so many of some kinds."""
 
@@ -123,7 +127,9 @@ class Limiting:
     _sharing: Sharing
     _known_limits: Mapping[str, Limit] = MappingProxyType({})
     _limits_until: float = 0.0
-    _token_at: float | None = None
+    # When limited kinds may start again that could not at the last claim, by the monotonic clock.
+    _free_at: Mapping[str, float] = MappingProxyType({})
+    _sharing_of: Mapping[str, Sharing] = MappingProxyType({})
     _turns: int = 0
 
     def limit(
@@ -139,10 +145,15 @@ class Limiting:
         self._set(Limit(kind, concurrency, rate, per_seconds, burst), [])
         self._limits_until = 0.0
 
-    def declare_limits(self, limits: Iterable[Limit]) -> None:
+    def declare_limits(self, limits: Iterable[Limit], *, kinds: Iterable[str] = ()) -> None:
         """Set limits that the code declares; see `OutboxStore.declare_limits`."""
+        declared = Where("declared", "eq", 1)
+        gone = set(kinds)
         for limit in limits:
-            self._set(replace(limit, declared=True), [Where("declared", "eq", 1)])
+            self._set(replace(limit, declared=True), [declared])
+            gone.discard(limit.kind)
+        with self.storage.begin() as rows:
+            rows.delete(LIMIT, [Where("kind", "in", sorted(gone)), declared])
         self._limits_until = 0.0
 
     def _set(self, limit: Limit, only: Sequence[Where]) -> None:
@@ -172,6 +183,18 @@ class Limiting:
         if now >= self._limits_until:
             self._known_limits = {row["kind"]: Limit.of(row) for row in rows.select(LIMIT)}
             self._limits_until = now + self._control_seconds
+            # Of its own, since a backlog behind a limit says nothing of the other kinds; and kept,
+            # since tenants take turns at the few places that there are.
+            self._sharing_of = {
+                kind: self._sharing_of.get(kind) or Sharing(self._control_seconds / 20)
+                for kind in self._known_limits
+            }
+        if self._free_at:
+            self._free_at = {
+                kind: at
+                for kind, at in self._free_at.items()
+                if kinds is not None and kind not in kinds
+            }
         return [kind for kind in self._known_limits if kinds is None or kind in kinds]
 
     def _claim_apart(
@@ -187,16 +210,20 @@ class Limiting:
 
         They take turns at being first, and none gets more than its share while others wait.
         """
-        if kinds is None:
-            kinds = ready_kinds(rows)
-        others = [kind for kind in kinds if kind not in limited]
-        rooms: list[_Room | None] = [*self._rooms(rows, limited), *([None] if others else [])]
+        ready = ready_kinds(rows, None if kinds is None else list(kinds))
+        others = [kind for kind in (ready if kinds is None else kinds) if kind not in limited]
+        rooms = self._rooms(rows, [kind for kind in limited if kind in ready])
+        # What each counts for: as many kinds as it stands for.
+        parts: list[tuple[_Room | None, int]] = [(room, 1) for room in rooms]
+        if waiting := len(set(ready).difference(limited)):
+            parts.append((None, waiting))
         self._turns += 1
-        turn = self._turns % max(1, len(rooms))
+        turn = self._turns % max(1, len(parts))
         claimed: list[Row] = []
-        more = False
-        for number, room in enumerate([*rooms[turn:], *rooms[:turn]]):
-            share = math.ceil((limit - len(claimed)) / (len(rooms) - number))
+        more, weight = False, sum(kinds_of for _, kinds_of in parts)
+        for room, kinds_of in [*parts[turn:], *parts[:turn]]:
+            share = math.ceil((limit - len(claimed)) * kinds_of / weight)
+            weight -= kinds_of
             if room is None:
                 taken = take(others, share, self._sharing) if share else []
                 more = len(taken) == share
@@ -209,8 +236,7 @@ class Limiting:
 
     def _start(self, rows: Rows, room: _Room, count: int, take: _Take) -> list[Row]:
         kind = room.limit.kind
-        # A backlog that is kept back by its limit says nothing of the other kinds.
-        taken = take([kind], count, Sharing(0.0)) if count else []
+        taken = take([kind], count, self._sharing_of[kind]) if count else []
         if taken:
             # Without a rate too: where the database compares snapshots, it must see a change.
             rows.update(LIMIT, [Where("kind", "eq", kind)], room.started(len(taken)))
@@ -219,21 +245,23 @@ class Limiting:
 
     def _wait_for_token(self, room: _Room) -> None:
         if room.limit.rate is not None and (wait := room.wait()) > 0:
-            at = time.monotonic() + wait
-            self._token_at = at if self._token_at is None else min(at, self._token_at)
+            self._wait_for(room.limit.kind, wait)
 
-    def _rooms(self, rows: Rows, limited: Sequence[str]) -> list[_Room]:
+    def _wait_for(self, kind: str, seconds: float) -> None:
+        self._free_at = {**self._free_at, kind: time.monotonic() + seconds}
+
+    def _rooms(self, rows: Rows, ready: Sequence[str]) -> list[_Room]:
         """
-        The limited kinds of which something is ready and may start, their limits locked.
+        Those of the limited kinds *ready* of which something may start, their limits locked.
 
         A limit that is locked already is left out: another worker claims that kind right now.
         """
-        self._token_at = None
-        ready = ready_kinds(rows, limited)
         found = rows.select(
             LIMIT, [Where("kind", "in", ready)], order_by=("kind",), lock=True,
             skip_locked=self.skip_locked,
         )  # fmt: skip
+        for kind in set(ready).difference(row["kind"] for row in found):
+            self._wait_for(kind, _BUSY_SECONDS)
         if not found:
             return []
         running = self._running(rows, [row["kind"] for row in found if row["concurrency"]])
@@ -241,6 +269,8 @@ class Limiting:
         rooms = [_room(row, running.get(row["kind"], 0), now) for row in found]
         for row, room in zip(found, rooms, strict=True):
             self._wait_for_token(room)
+            if room.free <= 0:
+                self._free_at = {row["kind"]: time.monotonic() + _FULL_SECONDS, **self._free_at}
             if room.limit.rate is not None and row["full_at"] > room.full_at:
                 # Owed more than can be: by a clock that was wrong, or under another rate.
                 rows.update(LIMIT, [Where("kind", "eq", row["kind"])], room.started(0))
@@ -253,9 +283,9 @@ class Limiting:
 
     def _due_by_limits(self, due: float | None) -> float | None:
         """*due*, or the seconds until a start is free if that is all that due items wait for."""
-        if due is None or due > 0 or self._token_at is None:
+        if due is None or due > 0 or not self._free_at:
             return due
-        return max(0.001, self._token_at - time.monotonic())
+        return max(0.001, min(self._free_at.values()) - time.monotonic())
 
 
 def _room(row: Row, running: int, now: datetime) -> _Room:

@@ -71,17 +71,17 @@ def matching_rows(
     storage: Storage, where: Sequence[Where], limit: int | None
 ) -> Iterator[list[Row]]:
     """
-    Up to *limit* matching items as rows of id, kind and status, `BATCH` at a time, the oldest first.
+    Up to *limit* matching items as rows of id, kind and status, the oldest first.
 
-    Each batch is read in a transaction of its own. What is enqueued meanwhile is not among them,
-    so that this ends however fast new ones come.
+    They come `BATCH` at a time, each batch read in a transaction of its own. What is enqueued
+    meanwhile is not among them, so that this ends however fast new ones come.
     """
-    left, after = limit, None
+    left = limit
+    beyond: list[Where] = []
     with storage.begin() as rows:
         where = [*where, Where("created_at", "le", rows.now())]
     while left is None or left > 0:
         size = BATCH if left is None else min(BATCH, left)
-        beyond = [] if after is None else [Where("id", "gt", after)]
         with storage.begin() as rows:
             found = rows.select(
                 OUTBOX, [*where, *beyond], order_by=("id",), limit=size, columns=_COLUMNS
@@ -89,7 +89,7 @@ def matching_rows(
         if not found:
             return
         yield found
-        after = found[-1]["id"]
+        beyond = [Where("id", "gt", found[-1]["id"])]
         left = None if left is None else left - len(found)
 
 

@@ -41,6 +41,7 @@ CLAIMED = (
     "ordering_key", "concurrency_key", "concurrency_limit", "last_error_code", "last_error",
     "created_at", "updated_at",
 )  # fmt: skip
+KEYLESS = (Where("ordering_key", "eq", None), Where("concurrency_key", "eq", None))
 # How many items that have become due one claim moves to the ready ones.
 _PROMOTE = 1000
 # For how long after one with a key was seen claims expect more of them.
@@ -57,8 +58,9 @@ class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Regist
     *on_requeued* when it is to wait again; if that returns False, the item stays as it is.
     What is COMPLETED is deleted *retention_seconds* later: 0 is at once, in the statement that
     would record it, and None never. What is FAILED or CANCELLED goes after
-    *failed_retention_seconds*, by default never. *control_seconds* is for how long a worker may not notice that a kind was paused elsewhere;
-    while it is busy, what has become due is looked for twenty times in that.
+    *failed_retention_seconds*, by default never. *control_seconds* is for how long a worker may not
+    notice that a kind was paused elsewhere; while it is busy, what has become due and the first
+    items with a key are looked for twenty times in that.
     """
 
     skip_locked = True
@@ -92,7 +94,8 @@ class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Regist
         self._paused: frozenset[str] = frozenset()
         self._paused_until = 0.0
         self._sharing = Sharing(control_seconds / 20)
-        self._promote_at = 0.0
+        self._all_next = True
+        self._all_at = 0.0
         self._keyed_until = 0.0
 
     def __repr__(self) -> str:
@@ -119,6 +122,7 @@ class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Regist
         *fresh* ones have ids that were made just now, and no idempotency key.
         """
         if any("concurrency_key" in row for row in new):
+            self._expect_keys()
             new = [{"concurrency_key": None, "concurrency_limit": None, **row} for row in new]
         added = rows.insert(OUTBOX, new, notify=CHANNEL, fresh=fresh)
         if added == len(new):
@@ -163,52 +167,28 @@ class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Regist
         with self.storage.begin(atomic=False) as rows:
             paused = self._paused_kinds(rows)
             limited = self._limited_kinds(rows, kinds)
-            if not limited and time.monotonic() >= self._keyed_until:
-                # Nearly always one statement, which needs no transaction around it.
-                taken = self._take_ready(rows, worker_id, entrance, limit, kinds)
-                claimed, again = self._admit_plain(taken, entrance, paused)
-                if claimed or not again:
-                    return claimed
+            if not (paused or limited or self._looks_at_all()):
+                # Nearly always: one statement, which needs no transaction around it.
+                plain = self._take(
+                    rows, worker_id, entrance.token, limit, kinds, self._sharing, only=KEYLESS
+                )
+                if plain:
+                    self._all_next = time.monotonic() >= self._all_at
+                    return plain
         with self.storage.begin() as rows:
+            self._all_next = False
+            self._all_at = time.monotonic() + self._control_seconds / 20
             gather = partial(self._gather, rows, worker_id, entrance, paused)
-            if self._promotes_first() or not self._sharing.backlog:
-                self._promote(rows)
+            self._promote(rows)
             if limited:
                 return self._claim_apart(rows, limited, kinds, limit, gather)
             return gather(kinds, limit, self._sharing)
 
-    def _take_ready(
-        self,
-        rows: Rows,
-        worker_id: str,
-        entrance: Entrance,
-        limit: int,
-        kinds: Sequence[str] | None,
-    ) -> list[Row]:
-        take = partial(self._take, rows, worker_id, entrance.token, limit, kinds, self._sharing)
-        if self._promotes_first():
-            self._promote(rows)
-            return take()
-        # What is ready goes first. What has become due is looked for where nothing is.
-        return take() or (take() if self._promote(rows) else [])
-
-    def _admit_plain(
-        self, taken: list[Row], entrance: Entrance, paused: frozenset[str]
-    ) -> tuple[list[Row], bool]:
-        """Those of *taken* that may run, and whether to claim again, in one transaction."""
-        keyed = [row for row in taken if row["ordering_key"] or row["concurrency_key"]]
-        stopped = bool(paused) and any(row["kind"] in paused for row in taken)
-        if not keyed and not stopped:
-            return taken, False
-        with self.storage.begin() as rows:
-            # Who leaves a lane must see its next item: so that is claimed, and let in or put to
-            # wait, in one transaction, from the first time that a key is seen.
-            self._put_back(rows, keyed, entrance, "worker")
-            plain = [row for row in taken if row not in keyed]
-            admitted = self._admit(rows, plain, entrance, paused)
-        if keyed:
-            self._keyed_until = time.monotonic() + _KEYED_SECONDS
-        return admitted, True
+    def _looks_at_all(self) -> bool:
+        # Who leaves a lane or a slot must see who wants it: an item with a key is claimed, and let
+        # in or put to wait, in one transaction. So is what has to be made ready first. Where there
+        # seem to be no keys, such a claim follows when there is nothing else, and once in a while.
+        return self._all_next or not self._control_seconds or time.monotonic() < self._keyed_until
 
     def _gather(
         self,
@@ -230,14 +210,6 @@ class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Regist
             if len(admitted) == len(taken) or len(claimed) >= limit or entrance.busy:
                 break
         return claimed
-
-    def _promotes_first(self) -> bool:
-        # While there is a backlog, an item that has become due waits for a few claims at most.
-        now = time.monotonic()
-        if not self._sharing.backlog or now < self._promote_at:
-            return False
-        self._promote_at = now + self._control_seconds / 20
-        return True
 
     def _promote(self, rows: Rows) -> int:
         """Make ready what has become due; returns how many items."""
@@ -267,11 +239,14 @@ class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Regist
         limit: int,
         kinds: Sequence[str] | None,
         sharing: Sharing,
+        *,
+        only: Sequence[Where] = (),
     ) -> list[Row]:
         return sharing.take(
             rows,
             kinds,
             limit,
+            only=only,
             changes={
                 "status": ItemStatus.RUNNING.value,
                 "waiting_for": None,
@@ -302,7 +277,7 @@ class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Regist
         for key in sorted({r["concurrency_key"] or "" for r in taken if r["id"] in parked} - {""}):
             slots.wake(rows, key)  # in the place of one that can't use its turn
         if any(row["ordering_key"] or row["concurrency_key"] for row in taken):
-            self._keyed_until = time.monotonic() + _KEYED_SECONDS
+            self._expect_keys()
         keyed = [row for row in taken if row["ordering_key"] and row["id"] not in parked]
         held = lanes.enter(rows, keyed, entrance.token) if keyed else set()
         slotted = [row for row in taken if row["concurrency_key"] and row["id"] not in parked]
@@ -312,6 +287,9 @@ class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Regist
         self._put_back(rows, [row for row in taken if row["id"] in ready], entrance, "worker")
         away = parked | held | ready
         return [row for row in taken if row["id"] not in away]
+
+    def _expect_keys(self) -> None:
+        self._keyed_until = time.monotonic() + _KEYED_SECONDS
 
     def _put_back(self, rows: Rows, taken: list[Row], entrance: Entrance, waiting_for: str) -> None:
         for status, group in (

@@ -77,8 +77,21 @@ class Sharing:
         """Whether some group had more than it got of the last claim."""
         return bool(self._hungry)
 
-    def take(self, rows: Rows, kinds: Sequence[str] | None, limit: int, **claim: Any) -> list[Row]:
-        """Take up to *limit* ready rows; *claim* is what else `Rows.take` needs."""
+    def take(
+        self,
+        rows: Rows,
+        kinds: Sequence[str] | None,
+        limit: int,
+        *,
+        only: Sequence[Where] = (),
+        **claim: Any,
+    ) -> list[Row]:
+        """
+        Take up to *limit* ready rows, *only* those that match.
+
+        *claim* is what else `Rows.take` needs.
+        """
+        claim["where"] = [_READY, *only]
         if kinds is None or self._hungry or self._tenants:
             groups = self._groups(rows, kinds)
             self._tenants = any(tenant is not None for _, tenant in groups)
@@ -114,9 +127,7 @@ class Sharing:
     ) -> list[Row]:
         shares = self.shares(groups, limit)
         parts = [Part(_its(group), share) for group, share in shares.items()]
-        taken = rows.take(
-            OUTBOX, [_READY], limit=limit, order_by=("sort_at", "id"), parts=parts, **claim
-        )
+        taken = rows.take(OUTBOX, limit=limit, order_by=("sort_at", "id"), parts=parts, **claim)
         self._note(shares, taken, cut=len(taken) >= limit)
         return taken
 

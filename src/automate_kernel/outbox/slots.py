@@ -132,8 +132,8 @@ def wake(rows: Rows, key: str) -> None:
             columns=("id",),
         )  # fmt: skip
         free = (row["id"] for row in found if _is_free(rows, row["id"]))
-        # If none is, who holds the first is about to let go: InnoDB frees the locks of a transaction
-        # one by one.
+        # If none is, who holds the first is about to let go: InnoDB frees a transaction's locks one
+        # by one.
         chosen = next(free, found[0]["id"] if found else None)
         its = [Where("id", "eq", chosen), Where("waiting_for", "eq", "key")]
         rows.update(OUTBOX, its, {"waiting_for": "worker"})

@@ -6,13 +6,14 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError
 from automate_kernel.outbox.commands import OperatorCommands
 from automate_kernel.outbox.item import FINISHED, ItemStatus, NewItem, OutboxItem
+from automate_kernel.outbox.outcomes import Outcome, ReapResult
 from automate_kernel.outbox.reports import Activity, WorkerInfo
 from automate_kernel.storage.rows import Wakeup
 
@@ -20,27 +21,6 @@ if TYPE_CHECKING:
     from automate_kernel.outbox.activity import ActivityLog
 
 __all__ = ["OutboxStats", "OutboxStore", "Outcome", "ReapResult"]
-
-
-# Not frozen: one is made for every item, and freezing triples what that costs.
-@dataclass(slots=True)
-class Outcome:
-    """
-    What became of a claimed item.
-
-    *status* is COMPLETED, FAILED, CANCELLED, RETRY (FAILED if its attempts are spent) or PENDING
-    (back to waiting, and the attempt counts as not begun). One that was asked to stop is CANCELLED
-    where it would wait again. *next_attempt* is a delay in seconds, an instant, or None for one
-    that has not begun: it keeps its place in the line. *token* is the claim's; left out, the store
-    uses the one that it remembers.
-    """
-
-    item_id: str
-    status: ItemStatus = ItemStatus.COMPLETED
-    next_attempt: float | datetime | None = 0.0
-    error_code: str | None = None
-    error: str | None = None
-    token: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,23 +34,6 @@ class OutboxStats:
     def total(self, status: ItemStatus | str) -> int:
         """The number of items in *status*, of all kinds."""
         return sum(of_kind.get(str(status), 0) for of_kind in self.counts.values())
-
-
-@dataclass(slots=True)
-class ReapResult:
-    """Which items a reaping put back to wait, gave up, or cancelled since they were asked to stop."""
-
-    retried: list[OutboxItem] = field(default_factory=list)
-    failed: list[OutboxItem] = field(default_factory=list)
-    cancelled: list[OutboxItem] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.retried) + len(self.failed) + len(self.cancelled)
-
-    def add(self, item: OutboxItem) -> None:
-        """Put a recovered item on the list of its status."""
-        lists = {ItemStatus.FAILED: self.failed, ItemStatus.CANCELLED: self.cancelled}
-        lists.get(item.status, self.retried).append(item)
 
 
 class OutboxStore(OperatorCommands):

@@ -33,6 +33,7 @@ from automate_kernel.outbox.handlers import (
     execute,
     failed,
 )
+from automate_kernel.outbox.heartbeat import Heartbeat
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import ItemStatus
 from automate_kernel.outbox.pools import Pool, Task, pools_for
@@ -48,6 +49,7 @@ __all__ = ["Worker", "WorkerStats", "default_worker_id"]
 logger = logging.getLogger(__name__)
 
 _SHORTEST_POLL = 0.02
+_SOON = 1.0
 # Results of inline handlers are handed on in lists, but none later than this.
 _INLINE_SECONDS = 0.02
 
@@ -98,7 +100,7 @@ class Worker:
         self._abandoning = Flag()
         self._finished = Flag()
         self._freed = Flag()
-        self._full = False
+        self._full = self._keyed = self._kept_back = False
         self._wakeup: Wakeup | None = None
         self._pools: list[Pool] = []
         self._acknowledger = Acknowledger(
@@ -133,7 +135,10 @@ class Worker:
         )
         self._wakeup = self.store.wakeup()
         asked = partial(self.store.stop_requests, self.worker_id)
-        regular = [self._heartbeat(), self._reporter.chore, cancellations(self._held.tasks, asked)]
+        stops = cancellations(self._held.tasks, asked)
+        beat = Heartbeat(self.store, self.worker_id, self._held, self.vitals, self._finished).beat
+        every = self.heartbeat_seconds or self.store.lease_seconds / 3
+        regular = [Chore("heartbeat", every, beat), self._reporter.chore, stops]
         threads = [
             threading.Thread(target=target, name=f"automate-{name}", daemon=True)
             for name, target in (
@@ -207,6 +212,9 @@ class Worker:
         idle = _SHORTEST_POLL
         while not self._stopping.is_set():
             self._freed.clear()
+            # Whether something may end, from here on, that lets another one of its key begin.
+            self._keyed = self._keyed and len(self._held) > 0
+            self._kept_back = self._keyed
             claimed = keep_trying(self._claim, self._stopping, "claiming") or 0
             if claimed:
                 idle = _SHORTEST_POLL
@@ -228,6 +236,9 @@ class Worker:
             now = time.monotonic()
             tasks = [Task(item, now) for item in items]
             self._held.add(tasks)
+            self._keyed = self._keyed or any(
+                item.ordering_key or item.concurrency_key for item in items
+            )
             pool.start(tasks)
             total += len(tasks)
         self.vitals.claimed()
@@ -240,13 +251,19 @@ class Worker:
         timeout = idle if self._wakeup is None else self.poll_seconds
         if due is not None and due > 0:
             timeout = min(timeout, due)
-        # While one of several pools is full, there may be work for it as soon as it has room.
-        if self._stopping.is_set() or (self._full and self._freed.is_set()):
+        # Ready and not claimed, it may be that a limit keeps it back until something ends.
+        self._kept_back = self._keyed or (due is not None and due < _SOON)
+        if self._stopping.is_set() or (self._looks_when_freed and self._freed.is_set()):
             return
         if self._wakeup is not None:
             self._wakeup.wait(timeout)
         else:
-            (self._freed if self._full else self._stopping).wait(timeout)
+            (self._freed if self._looks_when_freed else self._stopping).wait(timeout)
+
+    @property
+    def _looks_when_freed(self) -> bool:
+        # While one of several pools is full, there may be work for it as soon as it has room.
+        return self._full or self._kept_back
 
     # -- running -------------------------------------------------------------------------------
 
@@ -287,7 +304,8 @@ class Worker:
         handed_on = now = time.monotonic()
         with drained_by(self._stopping.is_set, lambda: current is not None and current.asked):
             for task in tasks:
-                current, task.started_at, result = task, now, None
+                current, task.started_at = task, now
+                result: Result = None
                 if not task.lost:
                     if self._stopping.is_set() or task.asked:
                         task.started_at, result = None, self._unbegun(task)
@@ -309,7 +327,7 @@ class Worker:
         self._acknowledger.put([(task, result)])
 
     def _on_freed(self) -> None:
-        if self._full:
+        if self._looks_when_freed:
             self._wake()
         else:
             self._freed.set()
@@ -328,29 +346,3 @@ class Worker:
             )
         for task in left.values():
             task.lost = True
-
-    # -- leases --------------------------------------------------------------------------------
-
-    def _heartbeat(self) -> Chore:
-        every = self.heartbeat_seconds or self.store.lease_seconds / 3
-        return Chore("heartbeat", every, self._renew)
-
-    def _renew(self) -> None:
-        held = self._held.ids()
-        if held:
-            extend = partial(self._extend, held)
-            for item_id in keep_trying(extend, self._finished, "renewing") or ():
-                self._lose(item_id)
-
-    def _extend(self, held: Sequence[str]) -> set[str]:
-        self.vitals.move("heartbeat")
-        return self.store.extend(held, self.worker_id)
-
-    def _lose(self, item_id: str) -> None:
-        task = self._held.get(item_id)
-        # One that has ended may have finished its item between the two looks at it.
-        if task is not None and not task.lost and not task.ended:
-            logger.warning("lease of item %s lost while it ran", item_id)
-            task.lost = True
-            if task.cancel is not None:
-                task.cancel()

@@ -76,7 +76,7 @@ def _lines(
 
 def copy_through(connection: Any, sql: str, lines: Iterable[str]) -> int | None:
     """Run COPY on psycopg 3's own connection: how many rows. None with any other driver."""
-    cursor = connection.cursor() if hasattr(connection, "__enter__") else None
+    cursor: Any = connection.cursor() if hasattr(connection, "__enter__") else None
     if not hasattr(cursor, "copy"):
         return None
     with cursor:

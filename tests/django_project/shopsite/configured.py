@@ -31,6 +31,7 @@ def configure() -> None:
 def add_database(alias: str, url: str) -> None:
     """Give this process another database."""
     known = {name: dict(connections.settings[name]) for name in connections}
-    known[alias] = project.postgresql(url)
+    entry = project.mariadb if url.startswith("mysql") else project.postgresql
+    known[alias] = entry(url)
     filled = connections.configure_settings(known)
     connections.settings[alias] = filled[alias]

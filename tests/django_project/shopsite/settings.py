@@ -31,6 +31,19 @@ def postgresql(url: str) -> dict[str, Any]:
     }
 
 
+def mariadb(url: str) -> dict[str, Any]:
+    """The entry of ``DATABASES`` for a URL."""
+    parts = urlsplit(url)
+    return {
+        "ENGINE": "django.db.backends.mysql",
+        "NAME": parts.path.lstrip("/"),
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": parts.hostname or "",
+        "PORT": str(parts.port or ""),
+    }
+
+
 SECRET_KEY = "for tests"
 USE_TZ = True
 INSTALLED_APPS = [

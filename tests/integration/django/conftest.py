@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
@@ -64,6 +65,26 @@ def postgresql_alias(postgresql_database_url: str) -> Iterator[str]:
     connections["postgresql"].close()
 
 
+@pytest.fixture(scope="session")
+def mariadb_alias(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A MariaDB database, migrated, through PyMySQL in place of mysqlclient."""
+    pymysql = pytest.importorskip("pymysql", reason="MariaDB: the package pymysql is missing")
+    url = request.getfixturevalue("mariadb_server")
+    pymysql.install_as_MySQLdb()
+    parts, name = urlsplit(url), f"shop_{uuid4().hex[:12]}"
+    server = pymysql.connect(
+        host=parts.hostname, port=parts.port or 3306, user=parts.username,
+        password=parts.password or "", autocommit=True,
+    )  # fmt: skip
+    with server, server.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+        add_database("mariadb", parts._replace(path=f"/{name}", query="").geturl())
+        call_command("migrate", database="mariadb", verbosity=0)
+        yield "mariadb"
+        connections["mariadb"].close()
+        cursor.execute(f"DROP DATABASE {name}")
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def alias(request: pytest.FixtureRequest) -> Iterator[str]:
     """The alias of a database, in turn, which the project's models then use; empty at the start."""
@@ -81,6 +102,12 @@ def sqlite(sqlite_alias: str) -> Iterator[str]:
 def postgresql(postgresql_alias: str) -> Iterator[str]:
     """`alias` for a test that needs PostgreSQL."""
     yield from _using(postgresql_alias)
+
+
+@pytest.fixture
+def mariadb(mariadb_alias: str) -> Iterator[str]:
+    """`alias` for a test about MariaDB."""
+    yield from _using(mariadb_alias)
 
 
 def _using(alias: str) -> Iterator[str]:

@@ -53,6 +53,7 @@ def test_a_right_project_has_nothing_to_hear(sqlite: str) -> None:
         ({"AUTOMATE_OVERRIDES": []}, "automate.E002", "must be a dictionary"),
         ({"AUTOMATE_WORKER": {"SLOTS": "4"}}, "automate.E008", "whole number, 1 or more"),
         ({"AUTOMATE_WORKER": {"GRACE_SECONDS": -1}}, "automate.E008", "number, 0 or more"),
+        ({"AUTOMATE_WORKER": {"LOG_FORMAT": "xml"}}, "automate.E008", "'json' or 'text'"),
         ({"AUTOMATE_WORKER": {"PROCESSES": 2}}, "automate.W002", "PostgreSQL"),
         ({"AUTOMATE_OUTBOX": {"STORE": "skip_locked"}}, "automate.W003", "leave it out"),
     ],

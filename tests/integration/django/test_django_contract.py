@@ -39,6 +39,12 @@ class TestStorageOnPostgresql(DjangoStorageContract):
         return DjangoStorage(postgresql)
 
 
+class TestStorageOnMariadb(DjangoStorageContract):
+    @pytest.fixture
+    def storage(self, mariadb: str) -> DjangoStorage:
+        return DjangoStorage(mariadb)
+
+
 class DjangoOutboxContract(OutboxStoreContract):
     store_class: type[RowsOutboxStore] = SkipLockedClaimOutboxStore
 
@@ -68,6 +74,12 @@ class TestOutboxOnPostgresql(DjangoOutboxContract):
     @pytest.fixture
     def store(self, postgresql: str, clock: FakeClock) -> RowsOutboxStore:
         return self.open(DjangoStorage(postgresql, clock=clock))
+
+
+class TestOutboxOnMariadb(DjangoOutboxContract):
+    @pytest.fixture
+    def store(self, mariadb: str, clock: FakeClock) -> RowsOutboxStore:
+        return self.open(DjangoStorage(mariadb, clock=clock))
 
 
 class TestOutboxOnPostgresqlByItsOwnClock(DjangoOutboxContract):

@@ -14,7 +14,8 @@ from django.utils.translation import gettext_lazy as _
 from automate_django.admin.bases import trail
 from automate_django.admin.bases.basics import Basics
 from automate_django.admin.bases.root import Root
-from automate_django.admin.bases.secrecy import HIDDEN, is_secret
+from automate_django.admin.bases.secrecy import is_secret
+from automate_django.secrecy import HIDDEN
 
 __all__ = ["Audit", "AuditMixin", "AuditableModelAdmin"]
 

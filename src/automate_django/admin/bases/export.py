@@ -16,7 +16,8 @@ from django.utils.translation import gettext_lazy
 
 from automate_django.admin.bases.cells import CONTENT_TYPES, csv_lines, json_lines
 from automate_django.admin.bases.root import Root
-from automate_django.admin.bases.secrecy import is_secret, without_secrets
+from automate_django.admin.bases.secrecy import is_secret
+from automate_django.secrecy import without_secrets
 
 __all__ = ["Export", "ExportMixin"]
 

@@ -13,7 +13,8 @@ from django.apps import apps
 from django.db import models
 from django.http import HttpRequest
 
-from automate_django.admin.bases.secrecy import HIDDEN, secret_names, without_secrets
+from automate_django.admin.bases.secrecy import secret_names
+from automate_django.secrecy import HIDDEN, without_secrets
 
 __all__ = ["Changes", "compare", "entry_of", "plain", "stored", "stored_many", "write"]
 

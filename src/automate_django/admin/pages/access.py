@@ -8,12 +8,9 @@ from typing import Any
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 
-from automate_django.tenants import tenant_for_request, tenant_key
+from automate_django.tenants import OPERATE, tenant_for_request, tenant_key
 
-__all__ = ["OPERATE", "Reach", "reach_of", "require_operator"]
-
-OPERATE = "automate_django.operate_outbox"
-"""The permission for what concerns all tenants: kinds, workers, plugins, and everybody's items."""
+__all__ = ["Reach", "reach_of", "require_operator"]
 
 
 @dataclass(frozen=True, slots=True)

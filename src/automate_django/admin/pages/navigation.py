@@ -10,7 +10,7 @@ from django.contrib.admin import AdminSite
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 
-from automate_django.admin.pages.access import OPERATE
+from automate_django.tenants import OPERATE
 
 __all__ = ["Tab", "home_url", "page_url", "tabs"]
 

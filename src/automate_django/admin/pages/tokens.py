@@ -12,10 +12,11 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
 
-from automate_django.admin.pages.access import OPERATE, reach_of
+from automate_django.admin.pages.access import reach_of
 from automate_django.admin.pages.base import PageAdmin
 from automate_django.models import ApiToken
 from automate_django.scopes import SCOPES
+from automate_django.tenants import OPERATE
 
 __all__ = ["ApiTokenAdmin", "register"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from argparse import ArgumentParser
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -14,6 +15,7 @@ from django.core.management.base import BaseCommand, CommandError
 from automate_django import conf
 from automate_django.connections import FreshConnections
 from automate_django.kernel import get_kernel
+from automate_django.management.logs import add_log_arguments, log_as, log_options
 from automate_django.management.ports import add_port_arguments, ports_of
 from automate_kernel.errors import AutomateError, ConfigError
 from automate_kernel.kernel import Kernel
@@ -70,6 +72,7 @@ class Command(BaseCommand):
             help="work on these queues of Django's tasks only, and on --kinds if there are any",
         )
         add_port_arguments(parser)
+        add_log_arguments(parser, worker.get("LOG_FORMAT"))
         parser.add_argument(
             "--until-idle",
             "--once",
@@ -90,6 +93,7 @@ class Command(BaseCommand):
             raise CommandError("--reload answers no probes: leave out the ports")
         try:
             kernel = get_kernel()
+            log_as(kernel, **log_options(options))
             kinds = [*_parts(options["kinds"]), *_kinds_of(_parts(options["queue"]))]
             kernel.worker(kinds=kinds)  # told here, and not by each process
             if not options["until_idle"]:
@@ -114,6 +118,7 @@ class Command(BaseCommand):
         elif options["processes"] == 1:
             work(ports, **run)
         else:
+            run["logs"] = log_options(options)
             failed = supervise_observed(
                 kernel, options["processes"], work, run, ports, prepare=django.setup
             )
@@ -144,9 +149,16 @@ def worker_of(kernel: Kernel, options: dict[str, Any]) -> Worker:
     return kernel.worker(**options)
 
 
-def work(ports: Ports = _NOWHERE, *, board: Connection | None = None, **options: Any) -> None:
-    """Run one worker in this process until SIGTERM or SIGINT."""
+def work(
+    ports: Ports = _NOWHERE,
+    *,
+    board: Connection | None = None,
+    logs: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> None:
+    """Run one worker in this process until SIGTERM or SIGINT; *logs* are for `log_as`."""
     kernel = get_kernel()
+    log_as(kernel, **logs or {})
     left = run_observed(kernel, worker_of(kernel, options), ports, board=board)
     kernel.close()
     if left:

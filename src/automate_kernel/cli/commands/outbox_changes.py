@@ -93,7 +93,7 @@ def requeue(
     newer_than: _Newer = None,
     limit: _Most = None,
     rate: Annotated[
-        float | None, typer.Option(help="So many become due in a second.", min=0.001)
+        float | None, typer.Option(help="So many of a kind become due in a second.", min=0.001)
     ] = None,
     yes: _Yes = False,
 ) -> None:
@@ -285,10 +285,7 @@ def _change(
             if shown is not None:
                 shown.update(f"{verb.lower()}: {before + count} of {what}")
 
-        if chosen.ids:
-            changed = some(chosen.ids)
-        else:
-            changed = _matching(chosen, many, tell)
+        changed = some(chosen.ids) if chosen.ids else _matching(chosen, many, tell)
     _tell(context, changed, done, len(chosen.ids) if chosen.ids else None)
 
 

@@ -6,13 +6,14 @@ from automate_kernel.testing.outbox.claiming import ClaimingContract
 from automate_kernel.testing.outbox.controlling import BulkContract, StoppingContract
 from automate_kernel.testing.outbox.entering import EnteringContract, RefusalContract
 from automate_kernel.testing.outbox.finishing import FencingContract, FinishingContract
-from automate_kernel.testing.outbox.limiting import ConcurrencyKeyContract, LimitContract
+from automate_kernel.testing.outbox.limiting import LimitContract
 from automate_kernel.testing.outbox.ordering import OrderingContract
 from automate_kernel.testing.outbox.racing import RacingContract
 from automate_kernel.testing.outbox.recovering import RecoveringContract
 from automate_kernel.testing.outbox.reporting import ReportingContract
 from automate_kernel.testing.outbox.retaining import RetentionContract
 from automate_kernel.testing.outbox.sharing import SharingContract
+from automate_kernel.testing.outbox.slotting import ConcurrencyKeyContract
 from automate_kernel.testing.outbox.steering import SteeringContract
 
 __all__ = ["OutboxStoreContract"]

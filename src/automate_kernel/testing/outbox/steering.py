@@ -75,7 +75,7 @@ class SteeringContract(StoreHooks):
     def test_cancel(self, store: OutboxStore) -> None:
         """What waits is cancelled, what is finished stays; what runs is its worker's to stop."""
         ids = self.one_of_each(store)
-        assert store.cancel([id for name, id in ids.items() if name != "RUNNING"]) == 2
+        assert store.cancel([ids[name] for name in ids if name != "RUNNING"]) == 2
         assert {name: str(self.see(store, item_id).status) for name, item_id in ids.items()} == {
             **{name: name for name in ids},
             "PENDING": "CANCELLED",

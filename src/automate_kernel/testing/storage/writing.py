@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -96,7 +97,11 @@ class WritingContract(StorageHooks):
             Part([Where("attempts", "eq", 0), Where("position", "ne", 0)], 3),
             Part([Where("attempts", "eq", 1)], 3),
         ]
-        wanted = {"order_by": ("position",), "changes": {"status": "RUNNING"}, "parts": parts}
+        wanted: dict[str, Any] = {
+            "order_by": ("position",),
+            "changes": {"status": "RUNNING"},
+            "parts": parts,
+        }
         waiting = [Where("status", "eq", "PENDING")]
         with storage.begin() as rows:
             taken = rows.take(STEP, waiting, limit=7, columns=("position", "status"), **wanted)

@@ -1,5 +1,5 @@
 """
-The kernel's tables as Django models: to look at with the ORM, in the admin and in reports.
+The kernel's outbox as Django models: to look at with the ORM, in the admin and in reports.
 
 Write through the kernel (`automate_django.emit`, the outbox stores), which keeps columns that
 depend on each other right.
@@ -22,11 +22,8 @@ __all__ = [
     "OutboxPause",
     "OutboxSlot",
     "OutboxWorker",
+    "UniqueIfSet",
     "WebhookDelivery",
-    "WorkflowDefinition",
-    "WorkflowExecution",
-    "WorkflowSchedule",
-    "WorkflowStep",
 ]
 
 
@@ -203,127 +200,6 @@ class OutboxPause(models.Model):
         return self.kind
 
 
-class WorkflowDefinition(models.Model):
-    """A workflow as it was when an execution of it began."""
-
-    id = models.CharField(max_length=64, primary_key=True)
-    name = models.CharField(max_length=200)
-    body = models.JSONField()
-    created_at = models.DateTimeField()
-
-    class Meta:
-        db_table = "automate_definition"
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.id[:12]}"
-
-
-class WorkflowExecution(models.Model):
-    """One run of a workflow for one event."""
-
-    id = models.UUIDField(primary_key=True)
-    workflow = models.CharField(max_length=200)
-    definition = models.ForeignKey(
-        WorkflowDefinition,
-        models.DO_NOTHING,
-        related_name="executions",
-        db_constraint=False,
-        db_index=False,
-    )
-    status = models.CharField(max_length=16)
-    event = models.JSONField()
-    output = models.JSONField(null=True)
-    tenant_id = models.CharField(max_length=200, null=True)
-    item_id = models.UUIDField()
-    error_code = models.CharField(max_length=64, null=True)
-    error = models.TextField(null=True)
-    created_at = models.DateTimeField()
-    updated_at = models.DateTimeField()
-    completed_at = models.DateTimeField(null=True)
-
-    class Meta:
-        db_table = "automate_execution"
-        indexes = [
-            models.Index(fields=["created_at"], name="automate_execution_recent"),
-            models.Index(fields=["workflow", "created_at"], name="automate_execution_workflow"),
-            models.Index(fields=["status", "created_at"], name="automate_execution_status"),
-            models.Index(
-                fields=["tenant_id", "created_at"],
-                name="automate_execution_tenant",
-                condition=Q(tenant_id__isnull=False),
-            ),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.workflow} {self.id}"
-
-
-class WorkflowStep(models.Model):
-    """One step of an execution; with ``for_each``, one element of it."""
-
-    id = models.UUIDField(primary_key=True)
-    execution = models.ForeignKey(
-        WorkflowExecution,
-        models.DO_NOTHING,
-        related_name="steps",
-        db_constraint=False,
-        db_index=False,
-    )
-    step_id = models.CharField(max_length=200)
-    position = models.IntegerField()
-    status = models.CharField(max_length=16)
-    attempts = models.IntegerField()
-    output = models.JSONField(null=True)
-    error_code = models.CharField(max_length=64, null=True)
-    error = models.TextField(null=True)
-    trace = models.TextField(null=True)
-    started_at = models.DateTimeField(null=True)
-    next_attempt_at = models.DateTimeField(null=True)
-    completed_at = models.DateTimeField(null=True)
-
-    class Meta:
-        db_table = "automate_step"
-        constraints = [
-            models.UniqueConstraint(
-                fields=["execution", "step_id", "position"], name="automate_step_once"
-            ),
-        ]
-
-    def __str__(self) -> str:
-        return self.step_id if self.position < 0 else f"{self.step_id}[{self.position}]"
-
-
-class WebhookDelivery(models.Model):
-    """A webhook delivery that was accepted, so that its repetition is known."""
-
-    id = models.CharField(max_length=64, primary_key=True)
-    connector = models.CharField(max_length=200)
-    trigger_name = models.CharField(max_length=200)
-    item_id = models.UUIDField()
-    received_at = models.DateTimeField()
-
-    class Meta:
-        db_table = "automate_webhook_delivery"
-        verbose_name_plural = "webhook deliveries"
-        indexes = [models.Index(fields=["received_at"], name="automate_delivery_received")]
-
-    def __str__(self) -> str:
-        return f"{self.connector}.{self.trigger_name} {self.id[:12]}"
-
-
-class WorkflowSchedule(models.Model):
-    """When a workflow's schedule fired last."""
-
-    id = models.CharField(max_length=255, primary_key=True)
-    last_fired_at = models.DateTimeField()
-
-    class Meta:
-        db_table = "automate_schedule"
-
-    def __str__(self) -> str:
-        return self.id
-
-
 class OutboxWorker(models.Model):
     """A worker, as it last told of itself."""
 
@@ -365,3 +241,21 @@ class OutboxActivity(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.at:%Y-%m-%d %H:%M}"
+
+
+class WebhookDelivery(models.Model):
+    """A webhook delivery that was accepted, so that its repetition is known."""
+
+    id = models.CharField(max_length=64, primary_key=True)
+    connector = models.CharField(max_length=200)
+    trigger_name = models.CharField(max_length=200)
+    item_id = models.UUIDField()
+    received_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "automate_webhook_delivery"
+        verbose_name_plural = "webhook deliveries"
+        indexes = [models.Index(fields=["received_at"], name="automate_delivery_received")]
+
+    def __str__(self) -> str:
+        return f"{self.connector}.{self.trigger_name} {self.id[:12]}"

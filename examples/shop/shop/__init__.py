@@ -1,0 +1,1 @@
+"""The shop: two stores, which never see each other's rows."""
