@@ -23,7 +23,11 @@ PENDING ─claim─▶ RUNNING ─success─▶ COMPLETED
                  RETRY             PENDING or RETRY ─cancel─▶ CANCELLED ─requeue─▶ PENDING
 ```""",
     "automate_outbox_lane": "A row exists while an item with its `ordering_key` runs.",
+    "automate_outbox_slot": "A row exists while an item with its `concurrency_key` runs: the "
+    "key has as many slots as may run at once.",
     "automate_outbox_pause": "The kinds that are paused.",
+    "automate_outbox_limit": "The kinds of which only so many run at once, or start in a time; see "
+    "[Steer the outbox](../howto/steer-the-outbox.md).",
     "automate_definition": "Every workflow definition that an execution was started with.",
     "automate_execution": """\
 One run of a workflow for one event.
@@ -64,8 +68,8 @@ COLUMN_NOTES = {
     ("automate_outbox", "headers"): "the host's own, such as a trace context",
     ("automate_outbox", "status"): "see the drawing",
     ("automate_outbox", "waiting_for"): "what a waiting item waits for: `worker` (ready to be "
-    "claimed), `time` (not due), `key` (its ordering key is busy), `resume` (its kind is paused); "
-    "else null",
+    "claimed), `time` (not due), `key` (its ordering or concurrency key is busy), `resume` (its "
+    "kind is paused); `cancel` on a running one that is asked to stop; else null",
     ("automate_outbox", "priority"): "higher goes first; a point is worth an hour of waiting",
     ("automate_outbox", "attempt_count"): "attempts begun, counted at the claim",
     ("automate_outbox", "max_attempts"): "after so many it is FAILED",
@@ -77,11 +81,24 @@ COLUMN_NOTES = {
     ("automate_outbox", "lease_expires_at"): "until when the worker has it",
     ("automate_outbox", "idempotency_key"): "unique: a second item with it is not added",
     ("automate_outbox", "ordering_key"): "of its items one runs at a time, in order",
+    ("automate_outbox", "concurrency_key"): "of its items so many run at once",
+    ("automate_outbox", "concurrency_limit"): "how many",
     ("automate_outbox", "last_error_code"): "of the last failed attempt",
     ("automate_outbox", "last_error"): "its text, redacted",
     ("automate_outbox_lane", "ordering_key"): "the key that is busy",
     ("automate_outbox_lane", "item_id"): "the item that runs",
     ("automate_outbox_lane", "lease_token"): "of its claim",
+    ("automate_outbox_slot", "id"): "the slot's number and the key",
+    ("automate_outbox_slot", "concurrency_key"): "the key",
+    ("automate_outbox_slot", "item_id"): "the item that runs",
+    ("automate_outbox_slot", "lease_token"): "of its claim",
+    ("automate_outbox_limit", "kind"): "the kind that is limited",
+    ("automate_outbox_limit", "concurrency"): "how many run at once",
+    ("automate_outbox_limit", "rate"): "how many start in the time",
+    ("automate_outbox_limit", "per_milliseconds"): "that time",
+    ("automate_outbox_limit", "burst"): "starts at once after a lull; null: as many as `rate`",
+    ("automate_outbox_limit", "declared"): "1 if a handler declares it, 0 if it is an operator's",
+    ("automate_outbox_limit", "full_at"): "when the starts so far are made up for",
     ("automate_outbox_pause", "kind"): "items of this kind are not claimed",
     ("automate_outbox_pause", "reason"): "for people",
     ("automate_definition", "id"): "SHA-256 of what the definition says",
@@ -101,6 +118,7 @@ COLUMN_NOTES = {
     ("automate_step", "status"): "see the drawing",
     ("automate_step", "attempts"): "calls begun",
     ("automate_step", "started_at"): "when its first attempt began",
+    ("automate_step", "trace"): "where its error was raised: files and lines, no values",
     ("automate_step", "next_attempt_at"): "when a retry is due",
     ("automate_webhook_delivery", "id"): "SHA-256 over tenant, connector, trigger and delivery id",
     ("automate_webhook_delivery", "connector"): "the connector's key",

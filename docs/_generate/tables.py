@@ -12,7 +12,7 @@ __all__ = ["filters", "tables"]
 
 def tables() -> str:
     """The page of our tables, with every column and index."""
-    from automate_kernel.storage.tables import TABLES
+    from automate_kernel.storage.tables import NULL, TABLES
 
     parts = [NOTE, "# Tables", TABLES_INTRODUCTION]
     for table in TABLES.values():
@@ -30,7 +30,9 @@ def tables() -> str:
         parts.append("\n".join(rows))
         for index in table.indexes:
             condition = " and ".join(
-                f"`{name}` is not null" if value is None else f"`{name}` = `{value}`"
+                f"`{name}` is {'not null' if value is None else 'null'}"
+                if value in (None, NULL)
+                else f"`{name}` = `{value}`"
                 for name, value in index.where
             )
             unique = "Unique index" if index.unique else "Index"

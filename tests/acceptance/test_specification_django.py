@@ -7,10 +7,12 @@ in, above each one.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -35,9 +37,11 @@ from automate_django.signals import (  # noqa: E402
     workflow_failed,
     workflow_started,
 )
+from automate_kernel import BaseProvider  # noqa: E402
 from backoffice.models import Project, Tenant  # noqa: E402
 from django.contrib import admin  # noqa: E402
 from django.contrib.auth import get_user_model  # noqa: E402
+from django.core.checks import run_checks  # noqa: E402
 from django.core.management import call_command  # noqa: E402
 from django.dispatch import receiver  # noqa: E402
 from django.test import Client, override_settings  # noqa: E402
@@ -70,6 +74,33 @@ def users() -> dict[str, Any]:
         "ann": create("ann", is_staff=True),
         "bob": create("bob"),
     }
+
+
+# -- settings ------------------------------------------------------------------------------------
+
+
+class MyCustomProvider(BaseProvider):
+    """Left open by the sample."""
+
+    key = "my_custom_provider"
+
+
+def test_the_settings_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The provider is there under its own key, and ``manage.py check`` has nothing to say."""
+    for name in ("myapp", "myapp.providers"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    sys.modules["myapp.providers"].MyCustomProvider = MyCustomProvider
+
+    # fmt: off
+    # settings.py
+    AUTOMATE_PROVIDERS = [
+        'myapp.providers.MyCustomProvider',
+    ]
+    # fmt: on
+
+    with override_settings(AUTOMATE_PROVIDERS=AUTOMATE_PROVIDERS):
+        assert isinstance(get_kernel().provider("my_custom_provider"), MyCustomProvider)
+        assert run_checks(tags=["automate"]) == []
 
 
 # -- admin ---------------------------------------------------------------------------------------
@@ -416,3 +447,82 @@ def test_all_seven_signals_are_there() -> None:
     finally:
         for signal, hear in receivers:
             signal.disconnect(hear)
+
+
+# -- word for word -------------------------------------------------------------------------------
+
+
+def test_samples_are_unchanged() -> None:
+    """What stands above reads as the specification prints it, but for its indents and blank lines."""
+    for holder, sample in SAMPLES.items():
+        source = " ".join(inspect.getsource(holder).split())
+        assert " ".join(sample.split()) in source, holder.__name__
+
+
+SAMPLES = {
+    test_the_settings_sample: """
+# settings.py
+AUTOMATE_PROVIDERS = [
+'myapp.providers.MyCustomProvider',
+]
+""",
+    MyModelAdmin: """
+@admin.register(MyModel)
+class MyModelAdmin(BaseModelAdmin):
+# Override list display
+def get_list_display(self, request):
+display = super().get_list_display(request)
+return ['custom_field'] + display
+# Override queryset
+def get_queryset(self, request):
+qs = super().get_queryset(request)
+if not request.user.is_superuser:
+qs = qs.filter(owner=request.user)
+return qs
+# Override readonly fields
+def get_readonly_fields(self, request, obj=None):
+readonly = super().get_readonly_fields(request, obj)
+if obj and obj.is_locked:
+readonly = readonly + ['name', 'config']
+return readonly
+""",
+    MyViewSet: """
+class MyViewSet(TenantFilterMixin, BaseViewSet):
+tenant_field = 'organization_id'
+def get_permissions(self):
+\"\"\"Dynamic permissions based on action.\"\"\"
+if self.action == 'destroy':
+return [IsAdminUser()]
+return super().get_permissions()
+def get_throttles(self):
+\"\"\"Custom throttling.\"\"\"
+if self.action == 'create':
+return [CreateThrottle()]
+return super().get_throttles()
+""",
+    test_the_outbox_sample: """
+# Claim items for processing
+store = SkipLockedClaimOutboxStore(lease_seconds=300)
+items = store.claim_batch("worker-1", limit=10)
+for item in items:
+try:
+process(item)
+store.mark_success(item.id, "worker-1")
+except TransientError:
+store.mark_retry(item.id, "worker-1", next_attempt, "TRANSIENT")
+except PermanentError:
+store.mark_failed(item.id, "worker-1", "PERMANENT")
+# Recover stuck items (run periodically)
+reaper = OutboxReaper(stale_threshold_seconds=600)
+reaped_count = reaper.reap_stale_items()
+""",
+    test_the_signals_sample: """
+# Connect handler
+@receiver(workflow_completed)
+def on_workflow_complete(sender, execution, **kwargs):
+send_notification(execution.owner, f"Workflow {execution.name} completed")
+@receiver(step_failed)
+def on_step_failure(sender, step, error, **kwargs):
+log_to_sentry(error, extra={'step_id': step.id})
+""",
+}

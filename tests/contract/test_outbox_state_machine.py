@@ -245,9 +245,11 @@ class OutboxMachine(RuleBasedStateMachine):
         wanted = [kinds] if kinds else KINDS
         able = [i for i in self.items.values() if i.kind in wanted and self.may_run(i)]
         room = {kind: most - self.running(kind=kind) for kind, most in self.limits.items()}
-        got = self.stores[which].claim_batch(WORKER, limit, kinds=kinds and [kinds])
-        if self.swift and got and limit == 100:
-            got += self.stores[which].claim_batch(WORKER, limit, kinds=kinds and [kinds])
+        first = got = self.stores[which].claim_batch(WORKER, limit, kinds=kinds and [kinds])
+        more = first if limit == 100 else []
+        while more:  # as a worker does that has room
+            more = self.stores[which].claim_batch(WORKER, limit, kinds=kinds and [kinds])
+            got = got + more
         assert len(got) <= limit
         for kind, most in room.items():
             assert sum(item.kind == kind for item in got) <= max(0, most)
@@ -260,11 +262,10 @@ class OutboxMachine(RuleBasedStateMachine):
         for key, count in got_keyed.items():
             assert count + self.running(concurrency_key=key) <= CONCURRENCY[key]
         able = [item for item in able if not item.concurrency_key and item.kind not in room]
-        got_free = [item for item in got if not item.concurrency_key and item.kind not in room]
-        # A swift claim has not looked yet at what became due a moment ago.
-        for kind in (
-            () if self.swift else wanted
-        ):  # which share what is claimed, each in its own order
+        got_free = [item for item in first if not item.concurrency_key and item.kind not in room]
+        # Kinds share a claim, each in its own order. A swift one has not looked yet at what became
+        # due a moment ago.
+        for kind in () if self.swift else wanted:
             plain = [item for item in able if item.key is None and item.kind == kind]
             plain.sort(key=lambda item: item.turn)
             got_plain = [i.id for i in got_free if i.ordering_key is None and i.kind == kind]
@@ -297,9 +298,6 @@ class OutboxMachine(RuleBasedStateMachine):
             >= most
         }
         for item in able:
-            # Slots are taken once in a claim; who gets something asks again for the others.
-            if ids and item.concurrency_key:
-                continue
             if item.kind not in full_kinds and item.concurrency_key not in full_keys:
                 assert item.id in ids, "something due was left behind"
 

@@ -167,6 +167,36 @@ class AsyncEnqueueing:
         ids = asyncio.run(host())
         assert [item.id for item in store.claim_batch("worker")] == ids
 
+    @pytest.mark.parametrize("count", [2, 120])
+    def test_many_at_once(self, engine: sa.Engine, count: int) -> None:
+        """Few and many items go in, whatever way the driver has for them."""
+        store = self.store(engine)
+        new = [NewItem("k", {"n": n}, delay=n % 2, tenant_id=f"t{n % 3}") for n in range(count)]
+
+        async def host() -> list[str]:
+            async with self.transaction(engine, "session") as transaction:
+                return await store.aenqueue_many(new, transaction)
+
+        ids = asyncio.run(host())
+        found = {item.id: item.payload for item in store.find(limit=count)}
+        assert [found[item_id] for item_id in ids] == [item.payload for item in new]
+
+    def test_through_the_session_inside(self, engine: sa.Engine) -> None:
+        """Plain code that `run_sync` calls, or that has ``sync_session``, enqueues as ever."""
+        store = self.store(engine)
+
+        async def host() -> list[str]:
+            async with self.transaction(engine, "session") as session:
+                first = await session.run_sync(lambda sync: store.enqueue("k", transaction=sync))
+                inside = session.sync_session
+                second = await session.run_sync(
+                    lambda _: store.enqueue("k", transaction=inside, idempotency_key="key")
+                )
+                return [first, second]
+
+        ids = asyncio.run(host())
+        assert [item.id for item in store.claim_batch("worker")] == ids
+
     @pytest.mark.parametrize("kind", ["session", "connection"])
     def test_rollback(self, engine: sa.Engine, kind: str) -> None:
         """A duplicate and a refusal leave the transaction usable, and its rollback leaves nothing."""
@@ -204,6 +234,11 @@ class TestAsyncPostgresql(AsyncEnqueueing):
 
     def async_url(self, engine: sa.Engine) -> sa.URL:
         return engine.url  # the same driver does both
+
+
+class TestAsyncpg(TestAsyncPostgresql):
+    def async_url(self, engine: sa.Engine) -> sa.URL:
+        return engine.url.set(drivername="postgresql+asyncpg")
 
 
 def test_engine_stores_are_the_same_stores(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,12 +15,26 @@ sys.path.append(str(Path(__file__).parent))
 
 if TYPE_CHECKING:
     from fault_scene import Forks, Scene
+    from fault_server import Server
 
 
 @pytest.fixture(scope="session")
 def full(request: pytest.FixtureRequest) -> bool:
     """Whether the long sizes of the tests are wanted."""
     return bool(request.config.getoption("--full"))
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """A PostgreSQL server of our own, which may be restarted, and which forgets no commit."""
+    try:
+        from fault_server import Server
+    except ImportError as error:
+        reason = f"PostgreSQL: {error.name} is not installed"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    server = Server()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

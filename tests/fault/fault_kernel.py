@@ -19,6 +19,8 @@ from automate_kernel.outbox import Backoff, Outcome, RowsOutboxStore
 from automate_kernel.workflows.execution import StepStatus
 from automate_sqlalchemy import SqlAlchemyStorage
 
+NARROW = 3
+"""How many items of the kind "narrow" may run at once."""
 WORKFLOW = {
     "name": "crash",
     "trigger": {"type": "manual"},
@@ -149,6 +151,10 @@ def _add_handlers(kernel: Kernel, ledger: Ledger, most_seconds: float) -> None:
 
     @kernel.handler("other")
     def other(item: Any) -> None:
+        job(item)
+
+    @kernel.handler("narrow", concurrency=NARROW)
+    def narrow(item: Any) -> None:
         job(item)
 
     @kernel.handler("effect", transactional=True)

@@ -217,6 +217,27 @@ class Scene(Invariants):
         with self.engine.connect() as connection:
             return list(connection.exec_driver_sql(sql).all())
 
+    def run(self, sql: str) -> None:
+        with self.engine.begin() as connection:
+            connection.exec_driver_sql(sql)
+
+    def stops_free_of_locks(self, process: Process, item_id: str) -> bool:
+        """Stop *process*; if it is in the middle of a transaction on the item, let it go on."""
+        process.send(signal.SIGSTOP)
+        try:
+            with self.engine.connect() as connection:
+                if self.postgresql:
+                    its = f"SELECT id FROM {OUTBOX} WHERE id = '{item_id}' FOR UPDATE NOWAIT"
+                else:
+                    connection.exec_driver_sql("PRAGMA busy_timeout = 100")
+                    its = "BEGIN IMMEDIATE"
+                connection.exec_driver_sql(its)
+                connection.invalidate()
+        except sa.exc.OperationalError:
+            process.send(signal.SIGCONT)
+            return False
+        return True
+
     def unfinished(self) -> int:
         counts: Counter[str] = Counter()
         for of_kind in self.outbox.stats().counts.values():

@@ -117,6 +117,17 @@ def _held(kernel: Kernel, number: int) -> list[Any]:
     return []
 
 
+def _in_line(kernel: Kernel, number: int) -> list[Any]:
+    return [[kernel.outbox.enqueue("job", ordering_key=f"lane-{number}") for _ in range(4)]]
+
+
+def _in_turn(kernel: Kernel, ledger: Ledger, ids: list[str]) -> None:
+    """Claims of one item, while more of its line are ready: none may overtake what this one held."""
+    for _ in ids[:2]:
+        for item in kernel.outbox.claim_batch("dying", 1):
+            kernel.outbox.mark_success(item.id, "dying")
+
+
 def _reap(kernel: Kernel, ledger: Ledger) -> None:
     kernel.outbox.reap()
 
@@ -151,6 +162,7 @@ SCRIPTS = {
     "work": Script(_waiting, _work),
     "retry": Script(_failing, _work),
     "hold": Script(_waiting, _hold),
+    "line": Script(_in_line, _in_turn),
     "reap": Script(_held, _reap),
     "workflow": Script(_started, _advance),
     "steer": Script(_steered, _steer),

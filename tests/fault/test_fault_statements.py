@@ -59,7 +59,7 @@ def check(scene: Scene, name: str) -> None:
     assert waiting == [], "cleaned up and not finished"
     accepted = check_orders(scene) if name == "enqueue" else []
     failed = [item.id for item in scene.outbox.find(status=ItemStatus.FAILED, limit=1000)]
-    if name in ("enqueue", "work", "workflow", "hold"):
+    if name in ("enqueue", "work", "workflow", "hold", "line"):
         assert failed == []
     scene.check(accepted, failed=failed)
     if name == "workflow":

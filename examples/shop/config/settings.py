@@ -75,8 +75,16 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 
 # A file for each mail. In a project of yours, a mail server.
-EMAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"
-EMAIL_FILE_PATH = BASE_DIR / "mail"
+if django.VERSION >= (6, 1):
+    MAILERS = {
+        "default": {
+            "BACKEND": "django.core.mail.backends.filebased.EmailBackend",
+            "OPTIONS": {"file_path": BASE_DIR / "mail"},
+        }
+    }
+else:
+    EMAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"
+    EMAIL_FILE_PATH = BASE_DIR / "mail"
 DEFAULT_FROM_EMAIL = "shop@example.com"
 
 # The signal receivers in shop/receivers.py tell what the worker does.

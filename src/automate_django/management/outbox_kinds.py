@@ -63,7 +63,13 @@ def limit(outbox: OutboxStore, out: CommandOutput, options: Options) -> None:
     if options["concurrency"] is None and rate is None:
         raise ConfigError("nothing is limited", hint="add --concurrency 5 or --rate 100/1m")
     number, per_seconds = _rate(rate)
-    outbox.limit(kind, concurrency=options["concurrency"], rate=number, per_seconds=per_seconds)
+    outbox.limit(
+        kind,
+        concurrency=options["concurrency"],
+        rate=number,
+        per_seconds=per_seconds,
+        burst=options["burst"],
+    )
     out.data({"kind": kind, "concurrency": options["concurrency"], "rate": rate})
     out.line(f"{kind} is limited; manage.py automate_outbox unlimit {kind} takes that back")
 
@@ -94,17 +100,21 @@ def limits(outbox: OutboxStore, out: CommandOutput, options: Options) -> None:
                 "concurrency": each.concurrency,
                 "rate": each.rate,
                 "per_seconds": each.per_seconds,
+                "burst": each.burst,
+                "declared": each.declared,
             }
             for each in found
         ]
     )
     out.table(
-        ("KIND", "AT ONCE", "RATE"),
+        ("KIND", "AT ONCE", "RATE", "BURST", "SET BY"),
         [
             (
                 each.kind,
                 each.concurrency,
                 each.rate and f"{each.rate} in {seconds(each.per_seconds)}",
+                each.burst or each.rate,
+                "the code" if each.declared else "an operator",
             )
             for each in found
         ],
@@ -167,6 +177,7 @@ def _limit(parser: ArgumentParser) -> None:
     _kind(parser)
     parser.add_argument("--concurrency", type=int, help="how many may run at once")
     parser.add_argument("--rate", help="how many may begin: 5 (in a second), 100/1m")
+    parser.add_argument("--burst", type=int, help="how many may begin at once after a lull")
 
 
 def _purge(parser: ArgumentParser) -> None:

@@ -41,12 +41,16 @@ def _overtaken(rows: Rows, key: str, item_id: str) -> bool:
     head = _head(rows, key)
     if head is None or head > item_id:
         return False
-    # Without waiting: two workers that each claimed the head of the other's key would wait in a
-    # circle. Whoever holds the head's row now finishes, cancels or wakes it, and so sees to it.
-    asleep = [Where("id", "eq", head), Where("waiting_for", "eq", "key")]
+    # Two workers that each claimed the head of the other's key would wait in a circle.
+    _wake_if_free(rows, head)
+    return True
+
+
+def _wake_if_free(rows: Rows, item_id: str) -> None:
+    # Whoever holds its row now finishes, cancels or wakes it, and so sees to it.
+    asleep = [Where("id", "eq", item_id), Where("waiting_for", "eq", "key")]
     if rows.select(OUTBOX, asleep, lock=True, skip_locked=True, columns=("id",)):
         rows.update(OUTBOX, asleep, {"waiting_for": "worker"})
-    return True
 
 
 def _head(rows: Rows, key: str) -> str | None:
@@ -83,5 +87,7 @@ def mend(rows: Rows) -> None:
     keys = sorted(row["ordering_key"] for row in waiting)
     busy = {lane["ordering_key"] for lane in rows.select(LANE, [Where("ordering_key", "in", keys)])}
     for key in keys:
-        if key not in busy:
-            wake(rows, key)
+        head = None if key in busy else _head(rows, key)
+        # Without waiting: a worker that froze in a transaction must not stop all recovery.
+        if head is not None:
+            _wake_if_free(rows, head)

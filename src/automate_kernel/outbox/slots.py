@@ -119,11 +119,11 @@ def leave(rows: Rows, finished: Iterable[tuple[str, str]]) -> None:
         wake(rows, key)
 
 
-def wake(rows: Rows, key: str) -> None:
+def wake(rows: Rows, key: str, *, wait: bool = True) -> None:
     """
     Let the next item of *key* be claimed: of each kind, since nobody may be there for the first.
 
-    One that then finds no slot goes back to wait.
+    One that then finds no slot goes back to wait. Without *wait* those that are locked are left.
     """
     asleep = [Where("concurrency_key", "eq", key), Where("waiting_for", "eq", "key")]
     for kind in rows.distinct(OUTBOX, "kind", asleep):
@@ -134,7 +134,7 @@ def wake(rows: Rows, key: str) -> None:
         free = (row["id"] for row in found if _is_free(rows, row["id"]))
         # If none is, who holds the first is about to let go: InnoDB frees a transaction's locks one
         # by one.
-        chosen = next(free, found[0]["id"] if found else None)
+        chosen = next(free, found[0]["id"] if found and wait else None)
         its = [Where("id", "eq", chosen), Where("waiting_for", "eq", "key")]
         rows.update(OUTBOX, its, {"waiting_for": "worker"})
 
@@ -157,7 +157,8 @@ def mend(rows: Rows) -> None:
     taken = _numbers(rows, sorted(limits))
     for key, limit in sorted(limits.items()):
         if len(taken.get(key, ())) < limit:
-            wake(rows, key)
+            # A worker that froze in a transaction must not stop all recovery.
+            wake(rows, key, wait=False)
 
 
 def _free_orphans(rows: Rows) -> None:

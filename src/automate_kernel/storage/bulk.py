@@ -45,7 +45,8 @@ def insert_arrays(
             selected.append(statement.cast(column, f"given.a{len(arrays)}"))
     names = ", ".join(f"a{number + 1}" for number in range(len(arrays)))
     # Bound here and not above: markers count from left to right.
-    given = ", ".join(f"{statement.bind(array)}::text[]" for array in arrays)
+    # By way of text: asyncpg sends nothing but a list for an array.
+    given = ", ".join(f"{statement.bind(array)}::text::text[]" for array in arrays)
     return f"SELECT {', '.join(selected)} FROM unnest({given}) AS given({names})"
 
 

@@ -72,6 +72,7 @@ class ProjectAdmin(ExportMixin, BulkActionsMixin, AuditMixin, SearchMixin, Filte
 
 @admin.register(Category, site=site)
 class CategoryAdmin(Scoped):
+    ordering = ["name"]
     search_fields = ["name"]
 
 

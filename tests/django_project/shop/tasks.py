@@ -48,6 +48,14 @@ def give_back(value: Any) -> Any:
 
 
 @task()
+def spoil(values: list[int], options: dict[str, Any]) -> Any:
+    """Change its arguments."""
+    values.append(3)
+    options["more"] = True
+    return [values, options]
+
+
+@task()
 async def say_async(text: str) -> int:
     """Write with the asynchronous ORM."""
     return (await Message.objects.acreate(channel="async", text=text)).pk
@@ -84,6 +92,16 @@ def failing_task_keyboard_interrupt() -> None:
 
 
 @task()
+def fails_with_its_own_exception() -> None:
+    """Fail with a class that has no place in a module."""
+
+    class OwnError(Exception):
+        pass
+
+    raise OwnError("of its own")
+
+
+@task()
 def complex_exception() -> None:
     """Fail with an exception in an exception."""
     raise ValueError(ValueError("This task failed"))
@@ -103,6 +121,12 @@ def not_a_number() -> float:
 
 @task(takes_context=True)
 def get_task_id(context: TaskContext) -> str:
+    """Say who it is."""
+    return context.task_result.id
+
+
+@task(takes_context=True)
+async def get_task_id_async(context: TaskContext) -> str:
     """Say who it is."""
     return context.task_result.id
 

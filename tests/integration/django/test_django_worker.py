@@ -92,6 +92,7 @@ def test_wrong_numbers_are_refused(sqlite: str) -> None:
 def test_broken_connections_are_replaced_between_calls(postgresql: str) -> None:
     """A handler's own connection is looked after; one that works is kept."""
     connection = connections[postgresql]
+    freshen()  # what was idle through the tests before this one is closed here
     connection.ensure_connection()
     kept = connection.connection
     freshen()

@@ -54,5 +54,5 @@ def reach_of(request: HttpRequest) -> Reach:
 
 def require_operator(request: HttpRequest) -> None:
     """Raise `PermissionDenied` unless the user may do what concerns all tenants."""
-    if not request.user.has_perm(OPERATE):  # type: ignore[union-attr]
+    if not request.user.has_perm(OPERATE):
         raise PermissionDenied

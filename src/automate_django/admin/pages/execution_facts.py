@@ -84,7 +84,7 @@ def origin_of(request: HttpRequest, pages: PageAdmin, execution: WorkflowExecuti
     short = execution.definition_id[:12]
     if version is None or version.document.tenant_id not in (None, execution.tenant_id):
         return Origin(f"definition {short}")
-    may = request.user.has_perm("automate_django.view_workflowdocument")  # type: ignore[union-attr]
+    may = request.user.has_perm("automate_django.view_workflowdocument")
     url = pages.url("automate_workflow_version", version.document_id, version.number)
     return Origin(f"version {version.number} ({short})", url if may else "")
 

@@ -164,7 +164,7 @@ class WorkflowExecutionAdmin(PageAdmin):
     def _item_url(self, request: HttpRequest, execution: WorkflowExecution) -> str:
         """The execution's wake-up in the outbox, if it is still there and the user may see it."""
         items = OutboxItem.objects.using(execution._state.db).filter(pk=execution.item_id)
-        may = request.user.has_perm("automate_django.view_outboxitem")  # type: ignore[union-attr]
+        may = request.user.has_perm("automate_django.view_outboxitem")
         if not may or not items.exists():
             return ""
         return self.url("automate_django_outboxitem_change", execution.item_id)

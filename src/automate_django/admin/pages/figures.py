@@ -23,7 +23,7 @@ from automate_django.kernel import get_kernel
 from automate_django.models import OutboxItem
 from automate_kernel.outbox import ItemStatus
 
-__all__ = ["FAILED_COUNTED", "Counts", "Group", "counts", "failed_groups", "forget", "row_estimate"]
+__all__ = ["FAILED_COUNTED", "Counts", "Group", "counts", "failed_groups", "forget"]
 
 CHEAP_ROWS = 50_000
 """A table with fewer rows is counted whenever somebody asks."""
@@ -82,7 +82,7 @@ def counts(reach: Reach, *, now: bool) -> Counts | None:
     """
     if reach.nothing:
         return Counts({}, None, [], False, timezone.now(), 0.0)
-    if row_estimate() <= CHEAP_ROWS:
+    if _row_estimate() <= CHEAP_ROWS:
         return _take(reach)
     key = _key(reach)
     kept: Counts | None = cache.get(key)
@@ -170,10 +170,10 @@ def _alias() -> str:
     return str(getattr(get_kernel().storage, "alias", "default"))
 
 
-def row_estimate(model: Any = OutboxItem) -> int:
-    """About how many rows the table of *model* holds, without counting them."""
+def _row_estimate() -> int:
+    """About how many items there are, without counting them."""
     connection = connections[_alias()]
-    table = model._meta.db_table
+    table = OutboxItem._meta.db_table
     with connection.cursor() as cursor:
         match connection.vendor:
             case "postgresql":

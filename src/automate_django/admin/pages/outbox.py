@@ -12,7 +12,7 @@ from django.http import Http404, HttpRequest, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern
 
-from automate_django.admin.pages.access import reach_of
+from automate_django.admin.pages.access import Reach, reach_of
 from automate_django.admin.pages.base import PageAdmin
 from automate_django.admin.pages.dashboard import Dashboard
 from automate_django.admin.pages.figures import FAILED_COUNTED, counts
@@ -67,7 +67,9 @@ class OutboxItemAdmin(PageAdmin):
             found = read_page(
                 items(reach).defer(*_NOT_LISTED),
                 wanted.slice,
-                wanted.within(reach),
+                wanted.filters,
+                # No index leads to the items of a tenant.
+                among=None if reach.everyone or reach.nothing else items(Reach(everyone=True)),
                 after=request.GET.get("after", ""),
             )
         except ValueError as error:

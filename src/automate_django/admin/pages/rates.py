@@ -11,7 +11,6 @@ from django.core.cache import cache
 from django.utils import timezone
 
 from automate_django.admin.pages.charts import Chart, Series, bars, lines
-from automate_django.admin.pages.figures import CHEAP_ROWS, row_estimate
 from automate_django.kernel import get_kernel
 from automate_django.models import OutboxActivity
 from automate_django.templatetags.automate_pages import duration
@@ -24,6 +23,8 @@ _LATE = timedelta(minutes=5)
 _RECENT_MINUTES = 5
 RECENT_SECONDS = 60 * (_RECENT_MINUTES + 1)
 """How far back `recent` looks."""
+CHEAP_ROWS = 5_000
+"""So many rows of activity are read whenever somebody asks: it takes a fifth of a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def history(span: Span, moment: datetime, *, now: bool = True) -> list[Activity]
     key = f"automate-pages-activity-{span.name}-{sha256(where.encode()).hexdigest()[:32]}"
     begin = _floor(moment - timedelta(seconds=span.seconds), span.step)
     kept: tuple[datetime, list[Activity]] | None = cache.get(key)
-    if kept is None and not now and row_estimate(OutboxActivity) > CHEAP_ROWS:
+    if kept is None and not now and _is_long(begin):
         return None
     since, known = kept or (begin, [])
     since = max(since, begin)
@@ -71,6 +72,12 @@ def history(span: Span, moment: datetime, *, now: bool = True) -> list[Activity]
     over = [one for one in rows if one.at < complete]
     cache.set(key, (complete, over), span.seconds)
     return rows
+
+
+def _is_long(begin: datetime) -> bool:
+    alias = getattr(get_kernel().storage, "alias", "default")
+    rows = OutboxActivity.objects.using(alias).filter(at__gte=begin)
+    return rows[: CHEAP_ROWS + 1].count() > CHEAP_ROWS
 
 
 def _merged(activity: Iterable[Activity], step: int) -> list[Activity]:

@@ -33,6 +33,8 @@ __all__ = ["SLICES", "Page", "Part", "Slice", "Word", "read_page"]
 
 LOOKED = 20_000
 """Through how many rows one request looks for those that a filter wants."""
+LOOKED_FOR_ONE = 100_000
+"""The same for a tenant, who has no other way to its rows."""
 
 _SALT = "automate_django.pages.cursor"
 
@@ -93,10 +95,15 @@ class Beyond(Expression):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The rows that one index holds, and its *order*: columns that all ascend or all descend."""
+    """
+    The rows that one index holds, and its *order*: columns that all ascend or all descend.
+
+    *tenants* says that all of its rows have a tenant, or that none has.
+    """
 
     condition: Q
     order: tuple[str, ...] = ("-id",)
+    tenants: bool | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -162,8 +169,12 @@ SLICES: dict[str, Slice] = {
             "due",
             "Due",
             (
-                Part(_READY & Q(tenant_id__isnull=True), ("kind", "sort_at", "id")),
-                Part(_READY & Q(tenant_id__isnull=False), ("kind", "tenant_id", "sort_at", "id")),
+                Part(_READY & Q(tenant_id__isnull=True), ("kind", "sort_at", "id"), False),
+                Part(
+                    _READY & Q(tenant_id__isnull=False),
+                    ("kind", "tenant_id", "sort_at", "id"),
+                    tenants=True,
+                ),
             ),
             actions=("cancel", "reschedule"),
             hint="Ready for a worker. Each kind in the order in which they will be taken.",
@@ -228,21 +239,30 @@ def read_page(
     of: Slice,
     filters: Q | None,
     *,
+    among: QuerySet[Any] | None = None,
     after: str = "",
     size: int = 50,
-    looked: int = LOOKED,
+    looked: int | None = None,
 ) -> Page:
     """
     A page of *of* with the rows that *filters* wants (None: all of them), after a cursor.
+
+    If *queryset* has the rows of one tenant, *among* has everybody's: it is these that are passed
+    over on the way, where no index leads to a tenant's. A cursor then tells an id of another's.
 
     Raises `ValueError` for a cursor that this project never made.
     """
     first, place = _read(after, of) if after else (0, None)
     rows: list[tuple[int, Any]] = []
-    bound = looked if filters is not None or not of.indexed else 0
+    if looked is None:
+        looked = LOOKED if among is None else LOOKED_FOR_ONE
+    bound = looked if filters is not None or among is not None or not of.indexed else 0
     for number in range(first, len(of.parts)):
         part = of.parts[number]
-        wanted, end = _stretch(queryset, part, of.indexed, place, bound)
+        if among is not None and part.tenants is False:
+            continue
+        passed = queryset if among is None or part.tenants else among
+        wanted, end = _stretch(queryset, passed, part, of.indexed, place, bound)
         if filters is not None:
             wanted = wanted.filter(filters)
         rows += [(number, row) for row in wanted[: size + 1 - len(rows)]]
@@ -256,22 +276,30 @@ def read_page(
 
 
 def _stretch(
-    queryset: QuerySet[Any], part: Part, indexed: bool, place: Sequence[Any] | None, bound: int
+    queryset: QuerySet[Any],
+    among: QuerySet[Any],
+    part: Part,
+    indexed: bool,
+    place: Sequence[Any] | None,
+    bound: int,
 ) -> tuple[QuerySet[Any], Any]:
     """
-    The rows of *part* from *place* on, and the last one of them if there are more than *bound*.
+    The rows of *part* from *place* on, and the last one that is passed over if there are more.
 
-    Rows are passed over in the order of an index: the part's own, if it has one.
+    Up to *bound* of *among* are, in the order of an index: the part's own, if it has one.
     """
-    ordered = queryset.order_by(*part.order)
-    if place is not None:
-        ordered = ordered.filter(part.beyond(place))
-    wanted = ordered.filter(part.condition)
+    wanted = _from(queryset, part, place).filter(part.condition)
     if not bound:
         return wanted, None
-    passed = (wanted if indexed else ordered).only(*part.columns)
+    passed = _from(among, part, place)
+    passed = (passed.filter(part.condition) if indexed else passed).only(*part.columns)
     end = next(iter(passed[bound - 1 : bound]), None)
     return (wanted if end is None else wanted.filter(part.up_to(part.place(end)))), end
+
+
+def _from(queryset: QuerySet[Any], part: Part, place: Sequence[Any] | None) -> QuerySet[Any]:
+    ordered = queryset.order_by(*part.order)
+    return ordered if place is None else ordered.filter(part.beyond(place))
 
 
 def _field(name: str) -> Field[Any, Any]:

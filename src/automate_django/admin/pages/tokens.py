@@ -69,7 +69,7 @@ class ApiTokenAdmin(PageAdmin):
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """As Django's permission says."""
-        return bool(request.user.has_perm("automate_django.add_apitoken"))  # type: ignore[union-attr]
+        return bool(request.user.has_perm("automate_django.add_apitoken"))
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ApiToken]:
         """All for an operator; else those of the user."""
@@ -149,7 +149,7 @@ class ApiTokenAdmin(PageAdmin):
 
 
 def _operates(request: HttpRequest) -> bool:
-    return bool(request.user.has_perm(OPERATE))  # type: ignore[union-attr]
+    return bool(request.user.has_perm(OPERATE))
 
 
 def _is_superuser(request: HttpRequest) -> bool:

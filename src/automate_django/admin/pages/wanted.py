@@ -53,13 +53,6 @@ class Wanted:
             q &= Q(tenant_id=self.tenant)
         return q or None
 
-    def within(self, reach: Reach) -> Q | None:
-        """`filters`, and those of what a user may see."""
-        if reach.everyone:
-            return self.filters
-        own = Q(tenant_id=reach.tenant) if reach.tenant is not None else Q(pk__in=())
-        return own & self.filters if self.filters else own
-
     @property
     def fields(self) -> dict[str, str]:
         """What a form or an address says to ask for the same."""

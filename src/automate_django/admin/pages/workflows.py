@@ -54,7 +54,7 @@ class WorkflowDocumentAdmin(PageAdmin):
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Whether the user may make a workflow: for the own tenant, or for all."""
-        may: bool = request.user.has_perm("automate_django.add_workflowdocument")  # type: ignore[union-attr]
+        may: bool = request.user.has_perm("automate_django.add_workflowdocument")
         return may and not reach_of(request).nothing
 
     def pages(self) -> list[URLPattern]:
@@ -193,7 +193,7 @@ class WorkflowDocumentAdmin(PageAdmin):
     # -- starting ------------------------------------------------------------------------------
 
     def _may_run(self, request: HttpRequest, row: Listed) -> bool:
-        may: bool = request.user.has_perm(_RUN)  # type: ignore[union-attr]
+        may: bool = request.user.has_perm(_RUN)
         return may and not row.problem
 
     def run_file_view(self, request: HttpRequest, name: str) -> HttpResponse:

@@ -25,14 +25,21 @@ class Command(AutomateCommand):
             "payload", nargs="?", help="as JSON; @FILE for a file with it, - for standard input"
         )
         parser.add_argument("--tenant", help="the tenant that it belongs to")
-        parser.add_argument("--delay", default="0", help="before it counts: 90, 5m, 2h")
         parser.add_argument(
-            "--priority", type=int, default=0, help="a point is worth an hour of waiting"
+            "--delay", default="0", help="before it counts: 90, 5m, 2h (default: none)"
+        )
+        parser.add_argument(
+            "--priority",
+            type=int,
+            default=0,
+            help="a point is worth an hour of waiting (default: 0)",
         )
         parser.add_argument(
             "--idempotency-key", help="a second event with the same key is the first one"
         )
-        parser.add_argument("--source", default="manage.py", help="who says so")
+        parser.add_argument(
+            "--source", default="manage.py", help="who says so (default: %(default)s)"
+        )
 
     def perform(self, kernel: Kernel, out: CommandOutput, options: dict[str, Any]) -> None:
         """Emit it."""

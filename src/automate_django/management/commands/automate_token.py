@@ -26,8 +26,12 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add the three commands."""
-        commands = parser.add_subparsers(dest="command", required=True)
-        create = commands.add_parser("create", help="make a token and print it, once")
+        commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+        def command(name: str, text: str) -> ArgumentParser:
+            return commands.add_parser(name, help=text, description=text)
+
+        create = command("create", "Make a token and print it, once.")
         create.add_argument("name", help="what it is for")
         create.add_argument("--user", help="whose it is, by user name; else it is a service's")
         whose = create.add_mutually_exclusive_group()
@@ -43,9 +47,9 @@ class Command(BaseCommand):
             help="what it may do: events:write, outbox:*, *; may be repeated",
         )
         create.add_argument("--expires", metavar="TIME", help="for how long it holds: 90d, 12h")
-        listing = commands.add_parser("list", help="list tokens")
-        listing.add_argument("--json", action="store_true", help="as JSON")
-        revoke = commands.add_parser("revoke", help="end tokens at once")
+        listing = command("list", "List tokens.")
+        listing.add_argument("--json", action="store_true", help="print JSON")
+        revoke = command("revoke", "End tokens at once.")
         revoke.add_argument("prefix", nargs="+", help="what list shows: atk_1a2b3c4d5e6f")
 
     def handle(self, *args: Any, **options: Any) -> None:

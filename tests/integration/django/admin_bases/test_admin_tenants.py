@@ -176,7 +176,7 @@ def test_lookups_of_shown_fields_work(world: World) -> None:
         f"category__id__exact={category}",
         "name__startswith=our",
         "is_active__exact=1",
-        "created_at__gte=2020-01-01",
+        "created_at__gte=2020-01-01%2000:00:00Z",
         "category__name=our%20category",
     ):
         assert "our project" in page(client.get(f"{url('project')}?{query}"))

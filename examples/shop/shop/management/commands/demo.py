@@ -46,9 +46,9 @@ class Command(BaseCommand):
         running: list[subprocess.Popen[bytes]] = []
         try:
             running.append(_start("runserver", "--noreload", f"127.0.0.1:{port}"))
-            running.append(_start("automate_worker"))
             _wait_for_answer(port, running)
             self._tell(port)
+            running.append(_start("automate_worker"))
             _wait_for_end(running)
         except KeyboardInterrupt:
             self.stdout.write("Stopping …")

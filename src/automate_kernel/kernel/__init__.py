@@ -1,0 +1,58 @@
+"""The composition root: one object that holds a host's plugins, secrets, workflows and storage."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from automate_kernel.kernel.calling import Calling
+from automate_kernel.kernel.working import Working
+from automate_kernel.outbox import OutboxItem, RowsOutboxStore
+from automate_kernel.outbox.handlers import Handler
+from automate_kernel.webhooks import ReplayLedger
+from automate_kernel.workflows.runner import EVENT
+from automate_kernel.workflows.state import ADVANCE
+from automate_kernel.workflows.ticker import Ticker
+
+__all__ = ["Kernel"]
+
+
+class Kernel(Working, Calling):
+    """
+    Everything that one host needs, put together.
+
+    *storage* is where events and executions live: `MemoryStorage` by default, else an adapter's
+    (``SqlAlchemyStorage(engine)``, ``DjangoStorage()``). *plugins* are classes or dotted paths;
+    with *discover* the installed ones count too. *config* holds each plugin's configuration by
+    its key, in which text may be ``$secret:KEY``. *secrets* are backends, or a mapping for tests;
+    by default the environment variables ``AUTOMATE_SECRET_…``. *workflows* are objects, files or
+    folders; *workflow_source* supplies those that change while the kernel runs. *env_allow* names
+    the environment variables that templates may read. With *strict* a broken plugin raises.
+    *lease_seconds*, *retention_seconds* and *failed_retention_seconds* are those of an outbox that
+    isn't given; see `RowsOutboxStore`. Raises `ConfigError` for what can't work.
+    """
+
+    def _wire(self) -> None:
+        self._ticker = Ticker(self.storage, self._scheduled, self._fire)
+        self._ledger = ReplayLedger(self.storage)
+        # What was given up, and until when to wait for its transaction to be committed.
+        self._given_up: deque[tuple[OutboxItem, float]] = deque()
+        self._handlers: dict[str, Handler] = {}
+        self._add_handler(Handler(EVENT, self._runner.handle_event))
+        self._add_handler(Handler(ADVANCE, self._runner.handle_advance))
+        if isinstance(self.outbox, RowsOutboxStore) and self.outbox.on_failed is None:
+            self.outbox.on_failed = self._item_failed
+        if isinstance(self.outbox, RowsOutboxStore) and self.outbox.on_cancelled is None:
+            self.outbox.on_cancelled = self.executions.cancel_with
+        if isinstance(self.outbox, RowsOutboxStore) and self.outbox.on_requeued is None:
+            self.outbox.on_requeued = self.executions.resume_with
+        if self.outbox.before_enqueue is None:
+            self.outbox.before_enqueue = self._before_enqueue
+
+    def __repr__(self) -> str:
+        return f"<Kernel on {self.storage.describe()}, {len(self.workflows.added())} workflows>"
+
+    def __enter__(self) -> Kernel:  # noqa: PYI034  (Self is new in Python 3.11)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()

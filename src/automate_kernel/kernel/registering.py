@@ -1,0 +1,101 @@
+"""What a host brings: plugins, actions, handlers, filters and workflows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.kernel.assembly import Assembly
+from automate_kernel.operations import operation_from_function
+from automate_kernel.outbox import Backoff, Limit
+from automate_kernel.outbox.handlers import Handler
+from automate_kernel.workflows.model import Workflow
+
+__all__ = ["Registering"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Registering(Assembly):
+    """The part of `Kernel` that takes in what a host brings."""
+
+    _handlers: dict[str, Handler]
+
+    def register(self, plugin: Any, kind: str | None = None, *, key: str | None = None) -> None:
+        """Add a plugin: a class or its dotted path; see `Plugins.register`."""
+        self.plugins.register(plugin, kind, key=key)
+
+    def action(self, name: str, *, idempotent: bool = False, **options: Any) -> Callable[[F], F]:
+        """
+        Make a function, ``def`` or ``async def``, an action that steps can call as *name*.
+
+        Its typed parameters, or its one pydantic parameter, are the schema of its input.
+        """
+
+        def decorate(function: F) -> F:
+            self._invoker.add(
+                operation_from_function(function, name=name, idempotent=idempotent, **options)
+            )
+            return function
+
+        return decorate
+
+    def handler(
+        self,
+        kind: str,
+        *,
+        transactional: bool = False,
+        inline: bool = False,
+        backoff: Backoff | None = None,
+        concurrency: int | None = None,
+        rate: int | None = None,
+        per_seconds: float = 1.0,
+    ) -> Callable[[F], F]:
+        """
+        Make a function the handler of outbox items of *kind*.
+
+        It is called with the item; see `automate_kernel.outbox.handlers.Handler` for the options.
+        At most *concurrency* of them run at once and *rate* start per *per_seconds*, over all
+        workers, unless an operator sets another limit; see `OutboxStore.limit`.
+        """
+        limited = concurrency is not None or rate is not None
+        limit = Limit(kind, concurrency, rate, per_seconds) if limited else None
+
+        def decorate(function: F) -> F:
+            self._add_handler(
+                Handler(kind, function, transactional, inline, backoff or Backoff(), limit)
+            )
+            return function
+
+        return decorate
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of outbox items that have a handler."""
+        return sorted(self._handlers)
+
+    def _add_handler(self, handler: Handler) -> None:
+        if handler.kind in self._handlers:
+            raise AutomateError(
+                ErrorCodes.ALREADY_EXISTS, f"items of kind {handler.kind!r} have a handler already"
+            )
+        self._handlers[handler.kind] = handler
+
+    def filter(self, name: str) -> Callable[[F], F]:
+        """Make a function a template filter of this kernel alone; `register_filter` is for all."""
+
+        def decorate(function: F) -> F:
+            self.filters.register(name, function)
+            return function
+
+        return decorate
+
+    def add_workflow(self, workflow: Workflow | Mapping[str, Any] | str | Path) -> list[Workflow]:
+        """
+        Add a workflow, or those of a file or folder; returns them.
+
+        Its templates are checked at once. Raises `WorkflowError` or `TemplateError`.
+        """
+        return self.workflows.add(workflow)

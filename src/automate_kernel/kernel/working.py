@@ -1,0 +1,149 @@
+"""Workers, and what they tell."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import Any
+
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.kernel.entering import Entering
+from automate_kernel.kernel.keeping import Keeping
+from automate_kernel.kernel.registering import Registering
+from automate_kernel.outbox import NewItem, OutboxItem, OutboxReaper
+from automate_kernel.outbox.activity import ActivityLog
+from automate_kernel.outbox.chores import Chore
+from automate_kernel.outbox.handlers import Handler
+from automate_kernel.outbox.inline import run_inline
+from automate_kernel.outbox.item import ItemStatus
+from automate_kernel.outbox.worker import Worker, WorkerStats
+from automate_kernel.storage import Rows
+from automate_kernel.workflows.execution import Execution
+from automate_kernel.workflows.runner import EVENT
+from automate_kernel.workflows.state import ADVANCE
+from automate_kernel.workflows.ticker import Ticker
+
+__all__ = ["Working"]
+
+_COMMIT_SECONDS = 60.0
+
+
+class Working(Registering, Entering, Keeping):
+    """The part of `Kernel` that runs what is due."""
+
+    _ticker: Ticker
+    _given_up: deque[tuple[OutboxItem, float]]
+
+    def worker(
+        self,
+        *,
+        retention_seconds: float | None = None,
+        failed_retention_seconds: float | None = None,
+        kinds: Iterable[str] = (),
+        **options: Any,
+    ) -> Worker:
+        """
+        A worker for this kernel's items; see `Worker` for the options.
+
+        What has been kept for its time is deleted; see `sweep` for both times. *kinds* are those
+        that it works on, ``mail.*`` too; by default all that have a handler. Raises `ConfigError`
+        for one that has none.
+        """
+        lease = self.outbox.lease_seconds
+        activity = options.setdefault("activity", ActivityLog())
+        reaper = OutboxReaper(self.outbox, stale_threshold_seconds=lease, on_reaped=activity.reaped)
+        chores = [
+            Chore("reaper", min(60.0, max(0.5, lease / 4)), reaper.reap_stale_items),
+            Chore("schedules", 1.0, self._ticker.tick),
+            Chore("failures", 1.0, self._tell_given_up),
+            Chore("reports", 3600.0, self.outbox.purge_reports),
+        ]
+        kept = self._kept(retention_seconds, failed_retention_seconds)
+        if kept != (None, None):
+            chores.append(Chore("purge", 60.0, partial(self._sweep, *kept)))
+        options.setdefault("describe", self.redactor.redact_exception)
+        chores += options.pop("chores", ())
+        handlers = self._chosen(kinds, self._working_handlers())
+        return Worker(self.outbox, handlers, chores=chores, **options)
+
+    def _chosen(self, kinds: Iterable[str], handlers: list[Handler]) -> list[Handler]:
+        patterns = list(kinds)
+        for pattern in patterns:
+            if not any(fnmatchcase(kind, pattern) for kind in self._handlers):
+                raise ConfigError(
+                    f"no handler is there for items of kind {pattern!r}",
+                    hint=f"there are: {', '.join(sorted(self._handlers))}",
+                )
+        if not patterns:
+            return handlers
+        return [one for one in handlers if any(fnmatchcase(one.kind, each) for each in patterns)]
+
+    def _working_handlers(self) -> list[Handler]:
+        # Events are left to whoever knows workflows: taken by a process that has none of them,
+        # they would be done with, and start nothing.
+        handlers = [
+            handler
+            for kind, handler in self._handlers.items()
+            if kind != EVENT or self.workflows.changing or self.workflows.added()
+        ]
+        if self.plugins.receives("automate_handling"):
+            handlers = [replace(handler, around=self._around) for handler in handlers]
+        return handlers
+
+    def _before_enqueue(self, items: Sequence[NewItem]) -> None:
+        if self.plugins.receives("automate_before_enqueue"):
+            self.plugins.notify("automate_before_enqueue", items=items)
+
+    def _around(self, item: OutboxItem) -> AbstractContextManager[None]:
+        return self.plugins.around("automate_handling", item=item)
+
+    def run_until_idle(self, *, patience: float = 0.0) -> WorkerStats:
+        """
+        Run what is due, and what follows from it, in this thread; for tests and scripts.
+
+        Waits for what is due within *patience* seconds, retries for example.
+        """
+        self._ticker.tick()
+        stats = run_inline(
+            self.outbox,
+            self._working_handlers(),
+            patience=patience,
+            describe=self.redactor.redact_exception,
+        )
+        self._tell_given_up()
+        return stats
+
+    def run(self, workflow: str, payload: Any = None, *, patience: float = 3600.0) -> Execution:
+        """Start *workflow*, run until it has ended, and return the execution."""
+        execution_id = self.start(workflow, payload)
+        self.run_until_idle(patience=patience)
+        execution = self.executions.get(execution_id)
+        if execution is None:
+            raise AutomateError(ErrorCodes.DATA_LOSS, f"execution {execution_id} is gone")
+        return execution
+
+    def _item_failed(self, rows: Rows, item: OutboxItem) -> None:
+        self.executions.give_up(rows, item)
+        self._given_up.append((item, time.monotonic() + _COMMIT_SECONDS))
+
+    def _tell_given_up(self) -> None:
+        """Tell hooks and signals of items that were given up, once that is committed."""
+        for _ in range(len(self._given_up)):
+            item, until = self._given_up.popleft()
+            found = self.outbox.get(item.id)
+            if found is None or found.status is not ItemStatus.FAILED:
+                # Not committed yet, or rolled back.
+                if found is not None and time.monotonic() < until:
+                    self._given_up.append((item, until))
+                continue
+            error = AutomateError(ErrorCodes.ABORTED, item.last_error or "given up")
+            self.plugins.notify("automate_item_failed", item=item, error=error)
+            if item.kind == ADVANCE:
+                execution = self.executions.get(item.payload["execution_id"])
+                if execution is not None:
+                    self._runner.tell_failed(execution)

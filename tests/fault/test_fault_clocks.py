@@ -1,0 +1,87 @@
+"""Workers whose clocks are wrong, and reapers that come at the same time."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+
+import fault_kernel
+from automate_kernel.outbox import ItemStatus, NewItem, RowsOutboxStore
+from fault_scene import Scene, until
+from fault_scripts import pass_leases, recover
+
+DELAY_SECONDS = 2.0
+
+
+def test_worker_clocks_that_are_minutes_off(
+    open_postgresql: Callable[..., Scene], full: bool
+) -> None:
+    """
+    The database's clock alone decides what is due and whose lease has ended.
+
+    Work of living workers is never taken away, though it takes longer than the lease, and nothing
+    begins before its time.
+    """
+    scene = open_postgresql(1.0)
+    accepted = [scene.outbox.enqueue("job", {"seconds": 0.01}) for _ in range(40)]
+    accepted += [scene.outbox.enqueue("job", {"seconds": 2.0}) for _ in range(6)]
+    late = [scene.outbox.enqueue("job", {"seconds": 0}, delay=DELAY_SECONDS) for _ in range(10)]
+    begin = scene.rows("SELECT extract(epoch FROM clock_timestamp()) AS now")[0].now
+    offsets = [-3600.0, -240.0, 240.0, 3600.0] if full else [-240.0, 240.0]
+    for seconds in offsets:
+        scene.start(clock_seconds=seconds)
+    until(lambda: scene.unfinished() == 0)
+    told = scene.stop_all()
+    assert sum(one["completed"] for one in told) == len(accepted) + len(late)
+    assert all(one["completed"] for one in told), "one did nothing: the test shows little"
+    scene.check([*accepted, *late])
+    assert set(Counter(words[0] for words in scene.words("job")).values()) == {1}
+    early = (
+        "SELECT id FROM automate_outbox WHERE completed_at < next_attempt_at"
+        f" OR abs(extract(epoch FROM completed_at) - {begin}) > 120"
+    )
+    assert scene.rows(early) == []
+
+
+def test_reapers_at_the_same_time(open_scene: Callable[..., Scene], full: bool) -> None:
+    """Each item is recovered by one of them, and what is given up is told once."""
+    scene = open_scene(600.0)
+    count = 2000 if full else 200
+    new = [NewItem("job", {"seconds": 0}, max_attempts=1 + n % 2) for n in range(count)]
+    new += [NewItem("job", {"seconds": 0}, ordering_key=f"key-{n}") for n in range(20)]
+    ids = scene.outbox.enqueue_many(new)
+    while scene.outbox.claim_batch("dead", 100):
+        pass
+    pass_leases(scene.kernel)
+    kernels = [fault_kernel.open_kernel(scene.url, scene.ledger, 600.0, 0.0) for _ in range(4)]
+    start = threading.Barrier(len(kernels))
+    reaped: list[str] = []
+    told: list[str] = []
+
+    def reap(outbox: RowsOutboxStore) -> None:
+        outbox.on_failed = lambda rows, item: told.append(item.id)
+        start.wait()
+        # Again and again: with many at once, whoever comes second finds some left.
+        for _ in range(20):
+            result = outbox.reap(25)
+            reaped.extend(item.id for item in (*result.retried, *result.failed))
+
+    threads = [threading.Thread(target=reap, args=(kernel.outbox,)) for kernel in kernels]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    while result := scene.outbox.reap(25):
+        reaped.extend(item.id for item in (*result.retried, *result.failed))
+    for kernel in kernels:
+        kernel.close()
+        kernel.storage.engine.dispose()
+    assert sorted(reaped) == sorted(ids)
+    failed = [item.id for item in scene.outbox.find(status=ItemStatus.FAILED, limit=count)]
+    assert len(failed) == count // 2
+    assert sorted(told) == sorted(set(told))
+    assert set(told) <= set(failed)
+    recover(scene.kernel)
+    scene.check(ids, failed=failed)
+    assert scene.outbox.get(ids[1]).attempt_count == 2

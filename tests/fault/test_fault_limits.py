@@ -1,0 +1,46 @@
+"""Limits hold exactly while several workers are killed and started again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from fault_invariants import most_at_once
+from fault_kernel import NARROW
+from fault_scene import Scene, until
+
+SEED = 20261125
+WORKERS = 4
+
+
+def test_limits_hold_under_kills(open_scene: Callable[..., Scene], full: bool) -> None:
+    """
+    At most so many of a kind, of a concurrency key and of an ordering key run at once.
+
+    Handlers note their begin and end, and a machine has one clock: so it is seen by what really ran,
+    in whichever process. The limits are used up too, so dead workers leave no place taken.
+    """
+    scene, choose = open_scene(1.5), random.Random(SEED)
+    count, kills = (400, 25) if full else (40, 5)
+    several = {"concurrency_key": "slot", "concurrency_limit": 2}
+    options = {"narrow": {}, "slot": several, "lane": {"ordering_key": "lane"}}
+    kinds = {"narrow": "narrow", "slot": "job", "lane": "job"}
+    ids: dict[str, list[str]] = {name: [] for name in kinds}
+    for _ in range(count):
+        for name, kind in kinds.items():
+            one = scene.outbox.enqueue(kind, max_attempts=50, **options[name])
+            ids[name].append(one)
+    for _ in range(WORKERS):
+        scene.start(most_seconds=0.05)
+    total = scene.unfinished()
+    for left in sorted((choose.uniform(0.2, 0.97) for _ in range(kills)), reverse=True):
+        until(lambda left=left: scene.unfinished() <= total * left)
+        scene.kill(scene.processes[choose.randrange(WORKERS)])
+        scene.start(most_seconds=0.05)
+    until(lambda: scene.unfinished() == 0)
+    scene.stop_all()
+    scene.check([one for name in ids for one in ids[name]])
+    lines = scene.ledger.lines()
+    assert most_at_once(lines, ids["narrow"], "narrow") == NARROW
+    assert most_at_once(lines, ids["slot"]) == 2
+    assert most_at_once(lines, ids["lane"]) == 1

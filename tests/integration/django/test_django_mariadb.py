@@ -1,0 +1,53 @@
+"""A project on MariaDB: migrations, an event in the host's transaction, tasks, purging."""
+
+from __future__ import annotations
+
+import pytest
+from automate_django import emit, get_kernel
+from automate_django.models import OutboxItem, WorkflowExecution
+from automate_django.models import TaskResult as Record
+from automate_django.tasks.versions import TaskResultStatus
+from django.db import transaction
+from shop import tasks as test_tasks
+from shop.models import Message, Order
+
+ORDER = {"lines": [{"price": 3, "quantity": 4}], "channel_id": "C1"}
+
+
+def test_an_event_commits_with_the_hosts_rows(mariadb: str) -> None:
+    """Or is rolled back with them; its workflow runs through."""
+    with transaction.atomic(using=mariadb):
+        Order.objects.create(number="1", total=12)
+        emit("order.created", ORDER)
+    with pytest.raises(RuntimeError), transaction.atomic(using=mariadb):
+        Order.objects.create(number="2", total=12)
+        emit("order.created", ORDER)
+        raise RuntimeError
+    assert Order.objects.count() == OutboxItem.objects.count() == 1
+    get_kernel().run_until_idle()
+    execution = WorkflowExecution.objects.get()
+    assert (execution.status, execution.steps.count()) == ("COMPLETED", 2)
+    assert Message.objects.get().text == "Order total: 12"
+
+
+def test_names_that_differ_in_case_alone_differ(mariadb: str) -> None:
+    """As on every other database, also in what a later migration added."""
+    outbox = get_kernel().outbox
+    first = outbox.enqueue("job", idempotency_key="a")
+    assert outbox.enqueue("job", idempotency_key="A") != first
+    outbox.pause("JOB")
+    outbox.limit("JOB", concurrency=1)
+    assert [item.id for item in outbox.claim_batch("w", limit=1, kinds=["job"])] == [first]
+
+
+def test_tasks_with_retries_and_results(mariadb: str) -> None:
+    """What they return and what they raise is kept, until it is purged."""
+    good, bad = test_tasks.third_time.enqueue(), test_tasks.failing_task_value_error.enqueue()
+    get_kernel().run_until_idle()
+    good.refresh()
+    bad.refresh()
+    assert (good.status, good.return_value, good.attempts) == (TaskResultStatus.SUCCESSFUL, 3, 3)
+    assert (bad.status, bad.errors[0].exception_class) == (TaskResultStatus.FAILED, ValueError)
+    assert get_kernel().purge(older_than_seconds=-5) >= 2
+    assert not OutboxItem.objects.exists()
+    assert not Record.objects.exists()

@@ -1,0 +1,289 @@
+"""The example in ``examples/shop``: its one command, as a newcomer runs it, in a copy of its own."""
+
+from __future__ import annotations
+
+import hmac
+import http.cookiejar
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "shop"
+SOURCE = Path(__file__).parents[3] / "src"
+PATIENCE_SECONDS = 60.0
+SECRET = "secret-for-the-example-only"
+pytestmark = pytest.mark.slow
+
+
+class Shop:
+    """A copy of the example and the process of ``manage.py demo`` in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+        self.environment.pop("DJANGO_SETTINGS_MODULE", None)
+        self.printed = ""
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it tells that it runs."""
+        self.printed = ""
+        self.process = subprocess.Popen(
+            [sys.executable, "manage.py", "demo"],
+            cwd=self.folder, env=self.environment, text=True, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        threading.Thread(target=self._read, args=[self.process], daemon=True).start()
+        self.until(lambda: "Ctrl-C stops" in self.printed)
+        self.site = re.search(r"Shop +(\S+)/\n", self.printed)[1]
+        self.tokens = dict(re.findall(r"token of (\w+): (\S+)", self.printed))
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        for line in process.stdout:
+            self.printed += line
+        process.stdout.close()
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not condition():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"it did not happen; the demo said:\n{self.printed}")
+            time.sleep(0.1)
+
+    def stop(self) -> int:
+        """Stop it as Ctrl-C does; returns how it ended."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(PATIENCE_SECONDS)
+
+    def pay(self, store: str, order: int) -> str:
+        """What the command says that plays the payment provider."""
+        command = re.search(r"(\S+ manage.py pay) north 4 (--port \d+)", self.printed)
+        return subprocess.check_output(
+            [*command[1].split(), store, str(order), *command[2].split()],
+            cwd=self.folder, env=self.environment, text=True, timeout=PATIENCE_SECONDS,
+        )  # fmt: skip
+
+    def webhook(self, store: str, order: int, secret: str | None) -> int:
+        """How a payment is answered that is signed with *secret*."""
+        body = json.dumps({"merchant": store, "order": order}).encode()
+        headers = {"X-Payments-Delivery": f"{store}-{order}"}
+        if secret is not None:
+            digest = hmac.new(secret.encode(), body, "sha256").hexdigest()
+            headers["X-Payments-Signature"] = f"sha256={digest}"
+        request = urllib.request.Request(f"{self.site}/webhooks/payments/received", body, headers)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                return response.status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    def api(
+        self, path: str, body: Any = None, *, store: str = "north", **headers: str
+    ) -> tuple[int, Any]:
+        """What a program with the token of *store* is answered."""
+        headers = {"Authorization": f"Bearer {self.tokens[store]}", **headers}
+        data = None
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            data = json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.site}/api/{path}", data, headers)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                return response.status, json.load(response)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    def order(self, number: int) -> Any:
+        return self.api(f"orders/{number}")[1]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    """The running example, stopped at the end however that may be."""
+    folder = tmp_path_factory.mktemp("example") / "shop"
+    shutil.copytree(
+        EXAMPLE, folder, ignore=shutil.ignore_patterns("*.sqlite3*", "mail", "__pycache__")
+    )
+    with (folder / "config" / "settings.py").open("a") as settings:
+        settings.write("\nSHOP_REMIND_AFTER_SECONDS = 1\n")  # else the tests would take that long
+    shop = Shop(folder)
+    yield shop
+    if shop.process.poll() is None:
+        shop.stop()
+
+
+class Browser:
+    """A browser of somebody who has signed in."""
+
+    def __init__(self, shop: Shop, user: str) -> None:
+        self.site, self.cookies = shop.site, http.cookiejar.CookieJar()
+        self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(self.cookies))
+        self.get("/admin/login/")
+        self.post("/admin/login/", username=user, password="demo", next="/admin/")
+
+    def get(self, path: str) -> str:
+        with self._opener.open(self.site + path, timeout=30) as response:
+            return response.read().decode()
+
+    def post(self, path: str, **values: Any) -> str:
+        token = next(cookie.value for cookie in self.cookies if cookie.name == "csrftoken")
+        data = urllib.parse.urlencode({"csrfmiddlewaretoken": token, **values}, doseq=True)
+        request = urllib.request.Request(
+            self.site + path, data.encode(), {"Referer": self.site + path}
+        )
+        with self._opener.open(request, timeout=30) as response:
+            return response.read().decode()
+
+
+NEW = {"customer": 1, "card": "card_flaky", "lines": [{"product": "TEA", "quantity": 2}]}
+
+
+def test_an_order_becomes_an_invoice(shop: Shop) -> None:
+    """An order by the API, twice with one key, is one order; its charge is retried, its invoice sent."""
+    key = {"Idempotency-Key": "k-1"}
+    status, order = shop.api("orders", NEW, **key)
+    assert (status, order["status"], order["total"]) == (201, "placed", "9.00")
+    assert shop.api("orders", NEW, **key) == (201, order)
+
+    shop.until(lambda: shop.order(order["id"])["status"] == "sent")
+    assert "2 x Black tea, 4.50 EUR each" in shop.order(order["id"])["invoice"]["text"]
+    attempts = {step["id"]: step["attempts"] for step in _execution_of(shop, order)["steps"]}
+    assert (attempts["reserve"], attempts["charge"]) == (1, 3)
+    shop.until(lambda: f"Your invoice {order['number']}" in _mails(shop))
+    assert _mails(shop).count(f"Your invoice {order['number']}") == 1
+
+
+def _execution_of(shop: Shop, order: Any) -> Any:
+    executions = shop.api("automate/executions?workflow=order-placed")[1]["results"]
+    whole = (shop.api(f"automate/executions/{one['id']}")[1] for one in executions)
+    return next(one for one in whole if one["payload"] == {"order": order["id"]})
+
+
+def _mails(shop: Shop) -> str:
+    return "".join(file.read_text() for file in (shop.folder / "mail").glob("*"))
+
+
+def test_each_branch_comes_to_its_end(shop: Shop) -> None:
+    """The orders of the demo data: paid, declined, out of stock, and reminded of the money."""
+    shop.until(lambda: shop.order(1)["status"] == "sent")
+    shop.until(lambda: shop.order(3)["status"] == "failed")
+    shop.until(lambda: shop.api("orders/5", store="south")[1]["status"] == "backorder")
+    shop.until(lambda: shop.order(2)["status"] == "sent")
+    shop.until(lambda: "Reminder of order north-4" in _mails(shop))
+    assert shop.order(4)["status"] == "reserved"
+    assert shop.api("products/SAFFRON", store="south")[1]["stock"] == 2
+    failed = shop.api("automate/executions?status=FAILED")[1]["results"]
+    assert [one["error"] for one in failed] == ["step 'charge' failed: the card was declined"]
+
+
+def test_the_webhook_counts_if_it_is_signed(shop: Shop) -> None:
+    """Unsigned it is refused; signed for another store it finds no order; signed it pays, once."""
+    shop.until(lambda: shop.order(4)["status"] == "reserved")
+    assert shop.webhook("north", 4, None) == 401
+    assert shop.webhook("north", 4, "another secret") == 401
+    assert shop.webhook("south", 4, SECRET) == 202
+    shop.until(lambda: "store south has no order 4" in shop.printed)
+    assert shop.order(4)["status"] == "reserved"
+
+    assert shop.pay("north", 4).startswith("202")
+    shop.until(lambda: shop.order(4)["status"] == "sent")
+    assert shop.webhook("north", 4, SECRET) == 202
+    assert shop.webhook("north", 4, SECRET) == 200
+    assert "Total: 22.50 EUR" in shop.order(4)["invoice"]["text"]
+
+
+def test_a_program_stays_in_its_store(shop: Shop) -> None:
+    """The token of one store reads, names and starts nothing of the other."""
+    assert shop.api("orders/1", store="south")[0] == 404
+    assert shop.api("products/TEA", store="south")[0] == 404
+    status, problem = shop.api("orders", NEW, store="south")
+    assert status == 400
+    assert {error["pointer"] for error in problem["errors"]} == {"#/customer", "#/lines/0/product"}
+    event = {"name": "order.paid", "payload": {"order": 3}}
+    assert shop.api("automate/events", event, store="south")[0] == 202
+    shop.until(lambda: "store south has no order 3" in shop.printed)
+    assert shop.order(3)["invoice"] is None
+    executions = shop.api("automate/executions", store="south")[1]["results"]
+    assert {one["tenant_id"] for one in executions} == {"south"}
+
+
+def test_people_stay_in_their_store(shop: Shop) -> None:
+    """In the admin and by the session in the API: the own rows alone, and what the role allows."""
+    nora, sofia, nils = (Browser(shop, name) for name in ("nora", "sofia", "nils"))
+    for path, ours, theirs in (
+        ("order/", "north-1", "south-5"),
+        ("product/", "Black tea", "Saffron"),
+        ("customer/", "Ada Aalto", "Cora Cruz"),
+        ("invoice/", "north-1", "south-"),
+    ):
+        page = nora.get(f"/admin/shop/{path}")
+        assert ours in page
+        assert theirs not in page
+        assert ours not in sofia.get(f"/admin/shop/{path}")
+    # Django's admin leads back to its index, as for a row that never was.
+    assert "doesn’t exist" in sofia.get("/admin/shop/order/1/change/")
+    assert "north-1" not in sofia.get("/api/orders")
+    assert "Add product" in nora.get("/admin/shop/product/")
+    assert "Add product" not in nils.get("/admin/shop/product/")
+    executions = sofia.get("/admin/automate_django/workflowexecution/")
+    assert "order-placed" in executions
+    assert "north" not in executions
+    assert "Attempts per minute" in Browser(shop, "olga").get(
+        "/admin/automate_django/outboxitem/dashboard/"
+    )
+
+
+def test_the_admin_remembers(shop: Shop) -> None:
+    """A product that is deleted is gone for the API, in the trail, and can be brought back."""
+    nora = Browser(shop, "nora")
+    nora.post("/admin/shop/product/2/delete/", post="yes")
+    assert shop.api("products/POT")[0] == 404
+    assert "Tea pot" in nora.get("/admin/automate_django/auditentry/")
+    chosen = {"action": "restore_selected", "_selected_action": ["2"], "index": "0"}
+    nora.post("/admin/shop/product/?deleted=only", **chosen)
+    assert shop.api("products/POT")[0] == 200
+
+
+def test_the_admin_enqueues_a_task(shop: Shop) -> None:
+    """The action on customers sends a mail from the worker."""
+    chosen = {"action": "mail_statement", "_selected_action": ["1"], "index": "0"}
+    page = Browser(shop, "nils").post("/admin/shop/customer/", **chosen)
+    assert "1 mails are on their way" in page
+    shop.until(lambda: "Subject: Your orders" in _mails(shop))
+
+
+def test_the_schema_is_there(shop: Shop) -> None:
+    """OpenAPI, for the shop's own views as for those of the automation."""
+    with urllib.request.urlopen(f"{shop.site}/api/schema", timeout=60) as response:
+        schema = response.read().decode()
+    assert "/api/orders:" in schema
+    assert "/api/automate/executions:" in schema
+    assert "apiToken" in schema
+
+
+def test_it_stops_and_starts_again(shop: Shop) -> None:
+    """Ctrl-C ends all of its processes; the next start finds everything as it was."""
+    before = shop.order(1)
+    site = shop.site
+    assert shop.stop() == 0
+    assert shop.printed.endswith("Stopping …\nStopped.\n")
+    assert "Traceback" not in shop.printed
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(f"{site}/", timeout=5)
+    shop.start()
+    assert shop.order(1) == before
+    assert shop.api("orders/7")[0] == 404  # the demo data are there once

@@ -1,0 +1,116 @@
+"""Deleting what is finished and claiming what waits never wait for each other, on PostgreSQL."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from automate_kernel.outbox import NewItem, Outcome, SkipLockedClaimOutboxStore
+from automate_sqlalchemy import SqlAlchemyStorage
+
+PATIENCE_SECONDS = 60.0
+# A statement that waits for a row this long fails: far longer than it takes to get any lock.
+LOCK_TIMEOUT = "-c lock_timeout=250ms"
+
+
+@pytest.fixture
+def impatient(postgresql_engine: sa.Engine) -> Iterator[sa.Engine]:
+    """An engine on the same database whose statements fail where they have to wait for a lock."""
+    engine = sa.create_engine(postgresql_engine.url, connect_args={"options": LOCK_TIMEOUT})
+    yield engine
+    engine.dispose()
+
+
+def store_on(engine: sa.Engine) -> SkipLockedClaimOutboxStore:
+    return SkipLockedClaimOutboxStore(SqlAlchemyStorage(engine))
+
+
+def finished(store: SkipLockedClaimOutboxStore, count: int) -> None:
+    """So many items that are COMPLETED, beside what waits."""
+    store.enqueue_many(NewItem("done") for _ in range(count))
+    while items := store.claim_batch("worker", 1000, kinds=["done"]):
+        store.acknowledge("worker", [Outcome(item.id) for item in items])
+
+
+def test_a_claim_does_not_wait_for_a_purge(
+    postgresql_engine: sa.Engine, impatient: sa.Engine
+) -> None:
+    """While a purge has deleted and not committed, items are claimed, finished and enqueued."""
+    purging = sa.create_engine(postgresql_engine.url)
+    finished(store_on(postgresql_engine), 300)
+    ids = store_on(postgresql_engine).enqueue_many(NewItem("k") for _ in range(20))
+    worked: list[list[str]] = []
+
+    @sa.event.listens_for(purging, "commit")
+    def work_meanwhile(_: Any) -> None:
+        if worked:
+            return
+        store = store_on(impatient)
+        worked.append([item.id for item in store.claim_batch("worker", 15)])
+        assert store.acknowledge("worker", [Outcome(i) for i in worked[0][:5]]) == set()
+        assert store.extend(worked[0][5:], "worker") == set()
+        store.enqueue("k")
+        store.reap()
+
+    assert store_on(purging).purge(older_than_seconds=0, limit=200) == 200
+    assert worked == [ids[:15]]
+    purging.dispose()
+
+
+def test_a_purge_does_not_wait_for_a_claim(
+    postgresql_engine: sa.Engine, impatient: sa.Engine
+) -> None:
+    """What others hold is passed over, and deleted the next time round."""
+    store = store_on(postgresql_engine)
+    finished(store, 50)
+    held = store.find(status="COMPLETED", limit=3)
+    with postgresql_engine.begin() as connection:
+        # As by whoever finishes, cancels or requeues them, and has not committed.
+        connection.execute(
+            sa.text("SELECT id FROM automate_outbox WHERE id = ANY(:ids) FOR UPDATE"),
+            {"ids": [item.id for item in held]},
+        )
+        assert store_on(impatient).purge(older_than_seconds=0) == 47
+    assert {item.id for item in store.find()} == {item.id for item in held}
+    assert store_on(impatient).purge(older_than_seconds=0) == 3
+
+
+def test_claiming_goes_on_while_thousands_are_purged(
+    postgresql_engine: sa.Engine, impatient: sa.Engine
+) -> None:
+    """A claimer and a sweeper at work at once: each item is claimed once, none is deleted early."""
+    finished(store_on(postgresql_engine), 6000)
+    ids = store_on(postgresql_engine).enqueue_many(NewItem("k", n) for n in range(2000))
+    claimed: list[str] = []
+    failures: list[BaseException] = []
+    begun = threading.Event()
+
+    def claim() -> None:
+        store = store_on(impatient)
+        try:
+            while items := store.claim_batch("worker", 50):
+                claimed.extend(item.id for item in items)
+                assert store.acknowledge("worker", [Outcome(item.id) for item in items]) == set()
+                begun.set()
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            begun.set()
+
+    claimer = threading.Thread(target=claim)
+    claimer.start()
+    assert begun.wait(PATIENCE_SECONDS)
+    sweeper, swept, beside = store_on(impatient), 0, 0
+    while len(claimed) < len(ids) and not failures:
+        swept += (deleted := sweeper.purge(older_than_seconds=0, limit=100))
+        beside += deleted > 0
+    claimer.join(PATIENCE_SECONDS)
+    assert failures == []
+    assert sorted(claimed) == sorted(ids)
+    assert beside > 1, "they were at work at the same time"
+    while deleted := sweeper.purge(older_than_seconds=0):
+        swept += deleted
+    assert swept == 6000 + len(ids)
