@@ -89,15 +89,44 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
+def _whole(node: ast.ClassDef, home: str) -> ast.ClassDef:
+    """A class of a package *home* with all that its parts, in modules of that package, bring."""
+    parts, others = _parts(node, home, home)
+    known = {member.name: member for part in reversed(parts) for member in _members(part)}
+    body = [*node.body, *(known[name] for name in known if name not in _names(node))]
+    return ast.ClassDef(node.name, others, [], body, node.decorator_list)
+
+
+def _parts(node: ast.ClassDef, module: str, home: str) -> tuple[list[ast.ClassDef], list[ast.expr]]:
+    parts: list[ast.ClassDef] = []
+    others: list[ast.expr] = []
+    for base in node.bases:
+        found = find(module, base.id) if isinstance(base, ast.Name) else None
+        part = found and found[1][found[2]]
+        if found and found[0].startswith(f"{home}.") and isinstance(part, ast.ClassDef):
+            parts += [part, *_parts(part, found[0], home)[0]]
+        else:
+            others.append(base)
+    return parts, others
+
+
+def _members(node: ast.ClassDef) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return [n for n in node.body if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
+
+
+def _names(node: ast.ClassDef) -> set[str]:
+    return {member.name for member in _members(node)}
+
+
 def _thing(module: str, name: str, level: int) -> Iterator[str]:
     found = find(module, name)
     if found is None:
         yield f"{'#' * level} `{name}`"
         return
-    _, body, index = found
+    home, body, index = found
     node = body[index]
     if isinstance(node, ast.ClassDef):
-        yield from class_of(node, level)
+        yield from class_of(_whole(node, home), level)
     elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
         yield from function_of(node, name, level, method=False)
     else:

@@ -125,7 +125,7 @@ def _in_turn(kernel: Kernel, ledger: Ledger, ids: list[str]) -> None:
     """Claims of one item, while more of its line are ready: none may overtake what this one held."""
     for _ in ids[:2]:
         for item in kernel.outbox.claim_batch("dying", 1):
-            kernel.outbox.mark_success(item.id, "dying")
+            kernel.outbox.acknowledge("dying", [Outcome(item.id, token=item.lease_token)])
 
 
 def _reap(kernel: Kernel, ledger: Ledger) -> None:

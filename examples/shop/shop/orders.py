@@ -50,29 +50,32 @@ def place(customer: Customer, lines: Sequence[NewLine], card_reference: str = ""
     return order
 
 
-def _advance(order: Order, before: str, after: str) -> bool:
+def _advance(order: Order, after: str, *before: str) -> bool:
     """
-    Move *order* on; False if that was done before.
+    Move *order* on to *after*; False if it isn't at *before*: that was done already.
 
     One UPDATE, first in its transaction: who comes second waits for it, and then changes nothing.
     """
-    return bool(Order.objects.filter(pk=order.pk, status=before).update(status=after))
+    return bool(Order.objects.filter(pk=order.pk, status__in=before).update(status=after))
 
 
 def reserve(order: Order) -> bool:
     """Take what is ordered from the stock; False, and a backorder, if there is not enough."""
     try:
         with transaction.atomic():
-            if _advance(order, Status.PLACED, Status.RESERVED):
+            if _advance(order, Status.RESERVED, Status.PLACED, Status.BACKORDER):
                 _take_from_stock(order)
     except OutOfStockError:
-        _advance(order, Status.PLACED, Status.BACKORDER)
+        _advance(order, Status.BACKORDER, Status.PLACED)
     order.refresh_from_db()
+    if order.status == Status.FAILED:
+        raise AutomateError(ErrorCodes.FAILED_PRECONDITION, f"order {order} has failed before")
     return order.status != Status.BACKORDER
 
 
 def _take_from_stock(order: Order) -> None:
-    for line in order.lines.all():
+    # In one order of all workers, or two of them could wait for each other.
+    for line in order.lines.order_by("product"):
         enough = Product.objects.filter(pk=line.product_id, stock__gte=line.quantity)
         if not enough.update(stock=F("stock") - line.quantity):
             raise OutOfStockError(line.product)  # takes back what was done to the lines before
@@ -81,8 +84,8 @@ def _take_from_stock(order: Order) -> None:
 def release(order: Order) -> None:
     """Give back what was reserved, and leave the order as failed."""
     with transaction.atomic():
-        if _advance(order, Status.RESERVED, Status.FAILED):
-            for line in order.lines.all():
+        if _advance(order, Status.FAILED, Status.RESERVED):
+            for line in order.lines.order_by("product"):
                 Product.objects.filter(pk=line.product_id).update(stock=F("stock") + line.quantity)
 
 
@@ -100,7 +103,7 @@ def expect_payment(order: Order) -> None:
 def pay(order: Order) -> None:
     """Note that the money is there, and start what follows from it."""
     with transaction.atomic():
-        if _advance(order, Status.RESERVED, Status.PAID):
+        if _advance(order, Status.PAID, Status.RESERVED):
             emit("order.paid", {"order": order.pk}, tenant_id=order.store_id)
             return
     order.refresh_from_db()
@@ -120,4 +123,4 @@ def write_invoice(order: Order, text: str) -> Invoice:
 
 def send(order: Order) -> None:
     """Note that the parcel left."""
-    _advance(order, Status.PAID, Status.SENT)
+    _advance(order, Status.SENT, Status.PAID)

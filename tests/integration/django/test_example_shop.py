@@ -167,9 +167,10 @@ def test_an_order_becomes_an_invoice(shop: Shop) -> None:
     assert _mails(shop).count(f"Your invoice {order['number']}") == 1
 
 
-def _execution_of(shop: Shop, order: Any) -> Any:
-    executions = shop.api("automate/executions?workflow=order-placed")[1]["results"]
-    whole = (shop.api(f"automate/executions/{one['id']}")[1] for one in executions)
+def _execution_of(shop: Shop, order: Any, store: str = "north") -> Any:
+    path = "automate/executions"
+    found = shop.api(f"{path}?workflow=order-placed", store=store)[1]["results"]
+    whole = (shop.api(f"{path}/{one['id']}", store=store)[1] for one in found)
     return next(one for one in whole if one["payload"] == {"order": order["id"]})
 
 
@@ -188,6 +189,19 @@ def test_each_branch_comes_to_its_end(shop: Shop) -> None:
     assert shop.api("products/SAFFRON", store="south")[1]["stock"] == 2
     failed = shop.api("automate/executions?status=FAILED")[1]["results"]
     assert [one["error"] for one in failed] == ["step 'charge' failed: the card was declined"]
+
+
+def test_a_backorder_goes_on_once_there_is_stock(shop: Shop) -> None:
+    """Its execution is started again, in the admin, after the stock was raised there."""
+    order = shop.api("orders/5", store="south")[1]
+    assert order["status"] == "backorder"
+    sofia = Browser(shop, "sofia")
+    saffron = {"sku": "SAFFRON", "name": "Saffron", "price": "89.00", "stock": "10"}
+    sofia.post("/admin/shop/product/4/change/", **saffron)
+    execution = _execution_of(shop, order, store="south")["id"]
+    sofia.post(f"/admin/automate_django/workflowexecution/{execution}/order/", order="again")
+    shop.until(lambda: shop.api("orders/5", store="south")[1]["status"] == "sent")
+    assert shop.api("products/SAFFRON", store="south")[1]["stock"] == 7
 
 
 def test_the_webhook_counts_if_it_is_signed(shop: Shop) -> None:
