@@ -458,11 +458,15 @@ def test_a_database_that_is_down_at_the_wrong_moments(
             count = [0]
 
             def failing_once(
-                transaction: Any = None, count: list[int] = count, moment: int = moment
+                transaction: Any = None,
+                *,
+                atomic: bool = True,
+                count: list[int] = count,
+                moment: int = moment,
             ) -> Any:
                 count[0] += transaction is None
                 storage.failures = int(transaction is None and count[0] == moment)
-                return begin(transaction)
+                return begin(transaction, atomic=atomic)
 
             storage.begin = failing_once  # type: ignore[method-assign]
             for _ in range(5):

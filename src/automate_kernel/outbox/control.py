@@ -26,7 +26,7 @@ class Control:
             item_id = str(UUID(str(item_id)))
         except ValueError:
             return None
-        with self.storage.begin() as rows:
+        with self.storage.begin(atomic=False) as rows:
             found = rows.select(OUTBOX, [Where("id", "eq", item_id)])
         return OutboxItem.from_row(found[0]) if found else None
 
@@ -48,14 +48,14 @@ class Control:
         where = [Where(name, "eq", value) for name, value in wanted.items() if value is not None]
         if before_id is not None:
             where.append(Where("id", "lt", before_id))
-        with self.storage.begin() as rows:
+        with self.storage.begin(atomic=False) as rows:
             found = rows.select(OUTBOX, where, order_by=("-id",), limit=limit)
         return [OutboxItem.from_row(row) for row in found]
 
     def stats(self) -> OutboxStats:
         """Counts per kind and state, the age of the oldest due item, and the paused kinds."""
         counts: dict[str, dict[str, int]] = {}
-        with self.storage.begin() as rows:
+        with self.storage.begin(atomic=False) as rows:
             for row in rows.count(OUTBOX, ("kind", "status")):
                 counts.setdefault(row["kind"], {})[row["status"]] = row["n"]
             paused = tuple(sorted(row["kind"] for row in rows.select(PAUSE)))

@@ -35,7 +35,8 @@ class Finishing(Leases):
         """Record outcomes in one transaction; see `OutboxStore.acknowledge`."""
         if not outcomes:
             return set()
-        with self.storage.begin(transaction) as rows:
+        atomic = transaction is not None or not self._is_one_statement(outcomes)
+        with self.storage.begin(transaction, atomic=atomic) as rows:
             lost = self._settle(rows, worker_id, outcomes)
         if transaction is None:
             leases = self._leases
@@ -50,6 +51,19 @@ class Finishing(Leases):
                 ):
                     leases.pop(outcome.item_id, None)
         return lost
+
+    def _is_one_statement(self, outcomes: Sequence[Outcome]) -> bool:
+        """Whether all that is to be recorded is that items of one claim, without keys, are done."""
+        token, leases, completed = outcomes[0].token, self._leases, ItemStatus.COMPLETED
+        return token is not None and all(
+            outcome.status is completed
+            and outcome.token == token
+            and (lease := leases.get(outcome.item_id)) is not None
+            and lease.token == token
+            and lease.ordering_key is None
+            and lease.concurrency_key is None
+            for outcome in outcomes
+        )
 
     def _settle(self, rows: Rows, worker_id: str, outcomes: Sequence[Outcome]) -> set[str]:
         lost: set[str] = set()

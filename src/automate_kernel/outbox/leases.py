@@ -54,7 +54,7 @@ class Leases:
         """Renew leases; see `OutboxStore.extend`."""
         held = {i: lease.token for i in item_ids if (lease := self._lease(i, worker_id))}
         lost = set(item_ids) - set(held)
-        with self.storage.begin() as rows:
+        with self.storage.begin(atomic=False) as rows:
             for token, ids in by_token(held.items()):
                 where = fence(ids, token)
                 if rows.update(OUTBOX, where, {"lease_expires_at": Now(self.lease_seconds)}) < len(

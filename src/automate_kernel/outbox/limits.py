@@ -165,14 +165,14 @@ class Limiting:
 
     def unlimit(self, kind: str) -> bool:
         """Lift the limit of a kind; see `OutboxStore.unlimit`."""
-        with self.storage.begin() as rows:
+        with self.storage.begin(atomic=False) as rows:
             lifted = bool(rows.delete(LIMIT, [Where("kind", "eq", kind)]))
         self._limits_until = 0.0
         return lifted
 
     def limits(self) -> list[Limit]:
         """All limits; see `OutboxStore.limits`."""
-        with self.storage.begin() as rows:
+        with self.storage.begin(atomic=False) as rows:
             return [Limit.of(row) for row in rows.select(LIMIT, order_by=("kind",))]
 
     # -- claiming ------------------------------------------------------------------------------

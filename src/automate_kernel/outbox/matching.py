@@ -78,11 +78,11 @@ def matching_rows(
     """
     left = limit
     beyond: list[Where] = []
-    with storage.begin() as rows:
+    with storage.begin(atomic=False) as rows:
         where = [*where, Where("created_at", "le", rows.now())]
     while left is None or left > 0:
         size = BATCH if left is None else min(BATCH, left)
-        with storage.begin() as rows:
+        with storage.begin(atomic=False) as rows:
             found = rows.select(
                 OUTBOX, [*where, *beyond], order_by=("id",), limit=size, columns=_COLUMNS
             )

@@ -56,17 +56,17 @@ class Registry:
 
     def leave(self, worker_id: str) -> None:
         """Take a worker that has ended off the list."""
-        with self.storage.begin() as rows:
+        with self.storage.begin(atomic=False) as rows:
             rows.delete(WORKER, [Where("id", "eq", worker_id)])
 
     def now(self) -> datetime:
         """The database's clock."""
-        with self.storage.begin() as rows:
+        with self.storage.begin(atomic=False) as rows:
             return rows.now()
 
     def workers(self) -> list[WorkerInfo]:
         """The workers there are; see `OutboxStore.workers`."""
-        with self.storage.begin() as rows:
+        with self.storage.begin(atomic=False) as rows:
             found = rows.select(WORKER, order_by=("started_at", "id"))
             now = rows.now()
         return [_worker(row, now) for row in found]
@@ -74,7 +74,7 @@ class Registry:
     def activity(self, *, seconds: float = 3600.0) -> list[Activity]:
         """What was done of late; see `OutboxStore.activity`."""
         # The minute that has begun by then counts whole.
-        with self.storage.begin() as rows:
+        with self.storage.begin(atomic=False) as rows:
             since = (rows.now() - timedelta(seconds=seconds)).replace(second=0, microsecond=0)
             found = rows.select(
                 ACTIVITY, [Where("at", "ge", since)], order_by=("at", "kind"), columns=_READ
@@ -87,7 +87,7 @@ class Registry:
     def running(self, *, limit: int = 50) -> list[OutboxItem]:
         """Items under lease; see `OutboxStore.running`."""
         where = [Where("lease_expires_at", "ne", None)]
-        with self.storage.begin() as rows:
+        with self.storage.begin(atomic=False) as rows:
             found = rows.select(OUTBOX, where, order_by=("updated_at", "id"), limit=limit)
         return [OutboxItem.from_row(row) for row in found]
 

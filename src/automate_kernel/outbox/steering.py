@@ -125,7 +125,7 @@ class Steering:
             Where("lease_expires_at", "ne", None),
             Where("lease_owner", "eq", worker_id),
         ]
-        with self.storage.begin() as rows:
+        with self.storage.begin(atomic=False) as rows:
             found = rows.select(OUTBOX, asked, columns=("id", "lease_token"))
         return {row["id"]: row["lease_token"] for row in found}
 
@@ -149,7 +149,7 @@ class Steering:
             return self._each(where, limit, progress, self._requeue)
         if not per_second > 0:
             raise AutomateError(ErrorCodes.INVALID_ARGUMENT, "per_second must be above 0")
-        with self.storage.begin() as rows:
+        with self.storage.begin(atomic=False) as rows:
             start = rows.now()
         return self._each(where, limit, progress, _Spread(self._requeue, start, per_second))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
+from operator import attrgetter
 from typing import Any
 
 from automate_kernel.storage.dialects import Dialect
@@ -92,6 +93,8 @@ def decode(columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> list[Row
 
 
 def _decode_ids(values: Sequence[Any]) -> Sequence[Any]:
+    if set(map(type, values)) == {str} and set(map(len, values)) == {36}:
+        return values
     return [None if value is None else _decode_id(value) for value in values]
 
 
@@ -102,9 +105,16 @@ def _decode_id(value: Any) -> str:
     return text
 
 
+_zone_of = attrgetter("tzinfo")
+
+
 def _decode_times(values: Sequence[Any]) -> Sequence[Any]:
-    if all(getattr(value, "tzinfo", None) is timezone.utc for value in values):
-        return values
+    if set(map(type, values)) == {datetime}:
+        zones = set(map(_zone_of, values))
+        if zones == {timezone.utc}:
+            return values
+        if None not in zones:
+            return [value.astimezone(timezone.utc) for value in values]
     return [None if value is None else decode_time(value) for value in values]
 
 
@@ -123,7 +133,7 @@ def decode_json(value: Any) -> Any:
 def _decode_jsons(values: Sequence[Any]) -> Sequence[Any]:
     # Every text is JSON, so all together are one list of it: one call in place of hundreds. But a
     # null of the column is no text, and some drivers give values.
-    if all(type(value) is str for value in values):
+    if set(map(type, values)) == {str}:
         decoded: list[Any] = json.loads("[" + ",".join(values) + "]")
         return decoded
     return [decode_json(value) for value in values]

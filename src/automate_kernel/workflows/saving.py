@@ -122,7 +122,7 @@ class ExecutionRows:
 
     def load(self, execution_id: str) -> Loaded | None:
         """An execution as it was saved last, or None."""
-        with self.storage.begin() as rows:
+        with self.storage.begin(atomic=False) as rows:
             found = rows.select(EXECUTION, [Where("id", "eq", execution_id)])
             if not found:
                 return None
@@ -137,7 +137,7 @@ class ExecutionRows:
 
     def definition(self, definition_id: str) -> Workflow:
         """The definition that an execution is pinned to."""
-        with self.storage.begin() as rows:
+        with self.storage.begin(atomic=False) as rows:
             found = rows.select(DEFINITION, [Where("id", "eq", definition_id)])
         if not found:
             raise AutomateError(

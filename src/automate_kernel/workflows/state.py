@@ -44,7 +44,7 @@ class ExecutionStore(ExecutionRows):
         """Executions that match, with their steps, the newest first."""
         wanted = {"status": status and str(status), "workflow": workflow, "tenant_id": tenant_id}
         where = [Where(name, "eq", value) for name, value in wanted.items() if value is not None]
-        with self.storage.begin() as rows:
+        with self.storage.begin(atomic=False) as rows:
             found = rows.select(EXECUTION, where, order_by=("-created_at", "-id"), limit=limit)
             runs = self._runs(rows, [row["id"] for row in found])
         return [Execution.from_row(row, runs.get(row["id"], ())) for row in found]

@@ -65,7 +65,7 @@ class Ticker:
         schedules = dict(self._schedules())
         if not schedules:
             return 0
-        with self._storage.begin() as rows:
+        with self._storage.begin(atomic=False) as rows:
             now = rows.now()
             found = rows.select(SCHEDULE, [Where("id", "in", sorted(schedules))])
         known = {row["id"]: row["last_fired_at"] for row in found}

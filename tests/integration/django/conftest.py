@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -184,3 +185,40 @@ def _until(
             process.kill()
             pytest.fail(f"it did not happen; the worker said:\n{process.communicate()[0]}")
         time.sleep(0.05)
+
+
+class Markup(HTMLParser):
+    """Collects what ``default-src 'self'`` would refuse, and what a reader would miss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wrong: list[str] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag == "style" or (tag == "script" and "src" not in given):
+            self.wrong.append(f"inline <{tag}>")
+        for name, value in attrs:
+            if name == "style" or name.startswith("on"):
+                self.wrong.append(f"<{tag} {name}>")
+            if name in {"src", "href", "action"} and (value or "").startswith(
+                ("http:", "https:", "//", "javascript:", "data:")
+            ):
+                self.wrong.append(f"<{tag} {name}={value}>")
+        if tag == "img" and "alt" not in given:
+            self.wrong.append("<img> without alt")
+        if "id" in given:
+            self.ids.append(str(given["id"]))
+
+
+@pytest.fixture
+def markup_of() -> Callable[[str], Markup]:
+    """Reads a page, for what is wrong with its markup."""
+
+    def markup_of(html: str) -> Markup:
+        found = Markup()
+        found.feed(html)
+        return found
+
+    return markup_of

@@ -77,6 +77,9 @@ class TestOutboxOnPostgresql(DjangoOutboxContract):
 
 
 class TestOutboxOnMariadb(DjangoOutboxContract):
+    # InnoDB takes two that insert a key which was just deleted for a deadlock.
+    supports_waiting_for_slots = False
+
     @pytest.fixture
     def store(self, mariadb: str, clock: FakeClock) -> RowsOutboxStore:
         return self.open(DjangoStorage(mariadb, clock=clock))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 from typing import Any
 
 import pytest
+from automate_kernel.outbox import NewItem
 from django.test import override_settings
 from django.urls import reverse
 
@@ -136,6 +138,37 @@ def test_a_tenant_sees_and_counts_its_own_items_alone(acme, fail):
     assert "secret.kind" not in figures
     assert acme.get(f"{BASE}{mine[0]}/change/").status_code == 200
     assert mine[0] in acme.get(BASE).content.decode()
+
+
+def test_a_tenants_items_are_looked_for_among_everybodys(alias, acme, fail, kernel, monkeypatch):
+    """No index leads to them: a page looks through so many, and never shows the others."""
+    from automate_django.admin.pages import slices
+
+    monkeypatch.setattr(slices, "LOOKED_FOR_ONE", 5)
+    (mine,) = fail(tenant_id="acme")
+    fail("secret.kind", 12, tenant_id="globex")
+    query, pages = "", 0
+    while True:
+        html = acme.get(BASE + query).content.decode()
+        assert "secret.kind" not in html
+        assert "globex" not in html
+        if mine in html:
+            break
+        assert "None among these 5." in html
+        query, pages = unescape(re.search(r'href="([?][^"]+)" rel="next"', html)[1]), pages + 1
+    assert pages == 2
+
+
+def test_a_tenants_due_items_are_listed_at_once(alias, acme, kernel, monkeypatch):
+    from automate_django.admin.pages import slices
+
+    monkeypatch.setattr(slices, "LOOKED_FOR_ONE", 2)
+    mine = kernel.outbox.enqueue("slack.post", tenant_id="acme")
+    for tenant_id in (None, "globex"):
+        kernel.outbox.enqueue_many([NewItem("a.kind", tenant_id=tenant_id) for _ in range(6)])
+    html = acme.get(f"{BASE}?slice=due").content.decode()
+    assert str(mine) in html
+    assert "a.kind" not in html
 
 
 def test_a_tenant_cannot_open_the_item_of_another(acme, fail):

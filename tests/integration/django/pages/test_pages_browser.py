@@ -183,6 +183,46 @@ def test_a_viewer_has_nothing_to_press(kernel, busy, operator, staff):
         assert page.locator(".automate form[method=post] button").count() == 0
 
 
+def test_without_script_everything_is_done_by_buttons(kernel, busy, operator, monkeypatch):
+    from automate_django.admin.pages import orders
+
+    monkeypatch.setattr(orders, "SECONDS", 0.0)
+    monkeypatch.setattr(orders, "BATCH", 80)
+    one = operator(java_script_enabled=False)
+    page = one.open(f"{BASE}dashboard/")
+    assert page.locator("svg.automate-chart").count() == 4
+    assert "123" in page.locator("li:has-text('Failed')").first.inner_text()
+    page = one.open(BASE)
+    page.fill("input[name=kind]", "slack.post")
+    page.click("button:has-text('Filter')")
+    page.click("text=Retry all…")
+    page.click("button:has-text('Retry 120 items')")
+    assert "80 of 120" in page.locator("section").inner_text()
+    page.click("button:has-text('Continue')")
+    assert "120 items put back to wait." in page.locator(".messagelist").inner_text()
+    page = one.open(f"{BASE}?slice=failed&kind=mail.send")
+    page.locator("input[name=id][type=checkbox]").first.check()
+    page.click("button:has-text('Discard selected')")
+    page.click("button:has-text('Discard 1 item')")
+    page.wait_for_selector("text=1 item deleted.")
+
+    assert count(kernel, "slack.post", "PENDING") == 120
+    assert count(kernel, "mail.send", "FAILED") == 2
+
+
+def test_the_focus_is_seen_whole(kernel, busy, operator):
+    """What scrolls sideways would cut off an outline that stands out of it."""
+    one = operator()
+    page = one.open(BASE)
+    page.locator(".automate-nav a", has_text="Workers").focus()
+    page.keyboard.press("Tab")
+    outline = page.evaluate(
+        "(({outlineStyle, outlineWidth, outlineOffset}) =>"
+        " [outlineStyle, outlineWidth, outlineOffset])(getComputedStyle(document.activeElement))"
+    )
+    assert outline == ["solid", "2px", "-2px"]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_from_what_is_behind_it(kernel, busy, operator, scheme):
     one = operator(color_scheme=scheme)
