@@ -93,6 +93,7 @@ def test_poison_items_end_as_failed(
     jobs = [scene.outbox.enqueue("job", {"seconds": 0.001}) for _ in range(100)]
     deaths = 0
     while scene.unfinished():
+        assert deaths <= 3 * len(poison), "it kills for ever"
         process = scene.start()
         until(lambda process=process: not process.alive or scene.unfinished() == 0)
         if not process.alive:

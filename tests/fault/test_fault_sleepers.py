@@ -135,3 +135,36 @@ def test_a_transaction_that_stays_open_stops_no_recovery(
     assert reaped == ids[-1:]
     recover(scene.kernel)
     scene.check(ids)
+
+
+def test_nobody_enters_a_lane_before_who_comes_back(open_postgresql: Callable[..., Scene]) -> None:
+    """
+    An item that goes back to wait keeps its place, at whichever moment it does.
+
+    Here in the middle of the claim of the next one, between any two of its statements.
+    """
+    scene = open_postgresql(600.0)
+    statements = 0
+    for moment in range(1, 40):
+        first, second = (scene.outbox.enqueue("job", ordering_key="lane") for _ in range(2))
+        [held] = scene.outbox.claim_batch("slow", 1)
+        assert held.id == first
+        other = fault_kernel.open_kernel(scene.url, scene.ledger, 600.0, 0.0)
+        statements = 0
+
+        def come_back(*_: object, moment: int = moment, first: str = first) -> None:
+            nonlocal statements
+            statements += 1
+            if statements == moment:
+                scene.outbox.mark_retry(first, "slow", 60.0)
+
+        sa.event.listen(other.storage.engine, "before_cursor_execute", come_back)
+        claimed = [item.id for item in other.outbox.claim_batch("quick", 1)]
+        other.close()
+        other.storage.engine.dispose()
+        assert claimed == [], f"{second} overtook {first}"
+        if statements < moment:
+            break
+        recover(scene.kernel)
+        scene.check([first, second])
+    assert 3 < statements < 39

@@ -20,9 +20,7 @@ LEASE_SECONDS = 600.0
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_killed_at_every_statement(
-    open_scene: Callable[..., Scene], name: str, full: bool
-) -> None:
+def test_killed_at_every_statement(open_scene: Callable[..., Scene], name: str, full: bool) -> None:
     """Whatever a process had just said to the database, or was about to say, nothing is lost."""
     scene = open_scene(LEASE_SECONDS)
     alive = run_script(scene, name, 0)
@@ -79,9 +77,7 @@ def check_orders(scene: Scene) -> list[str]:
     return [item_id for words in accepted for item_id in words[1:]]
 
 
-def test_a_worker_killed_at_its_nth_statement(
-    open_scene: Callable[..., Scene], full: bool
-) -> None:
+def test_a_worker_killed_at_its_nth_statement(open_scene: Callable[..., Scene], full: bool) -> None:
     """A whole worker too, with its threads: heartbeat, reaper, reports and all."""
     scene, choose = open_scene(0.5), random.Random(SEED)
     accepted: list[str] = []

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
+from automate_kernel.cli.definitions import Argument, Command, Context, Group, Option, paragraphs
 from automate_kernel.cli.failures import reporting
 from automate_kernel.cli.logs import log_to_stderr
 from automate_kernel.cli.output import Output
 from automate_kernel.cli.session import Session
 
-__all__ = ["ConfigFile", "Context", "Database", "Debug", "command", "group"]
+__all__ = ["ConfigFile", "Context", "Database", "Debug", "add", "command", "group"]
 
 _PANEL = "Options of every command"
 
@@ -40,19 +41,6 @@ Debug = Annotated[
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=_PANEL)]
 
 
-class Context:
-    """What a command is called with: its session, and where it prints."""
-
-    def __init__(self, session: Session, out: Output, *, debug: bool = False) -> None:
-        self.session = session
-        self.out = out
-        self.debug = debug
-
-    def redact(self, text: str) -> str:
-        """*text* without the secrets that were read so far."""
-        return self.session.redact(text)
-
-
 def group(name: str, text: str) -> typer.Typer:
     """A command that has commands of its own."""
     return typer.Typer(
@@ -61,8 +49,27 @@ def group(name: str, text: str) -> typer.Typer:
     )  # fmt: skip
 
 
+def add(app: typer.Typer, definition: Command | Group) -> None:
+    """Make what is defined a command of *app*."""
+    if isinstance(definition, Group):
+        own = group(definition.name, definition.help)
+        for each in definition.commands:
+            add(own, each)
+        app.add_typer(own)
+        return
+    function, examples, data = definition.function, definition.examples, definition.data
+    command(app, definition.name, examples=examples, data=data)(function)
+    for name in definition.also:
+        command(app, name, examples=examples, data=data, hidden=True)(function)
+
+
 def command(
-    app: typer.Typer, name: str, *, examples: Sequence[str] = (), data: bool = False
+    app: typer.Typer,
+    name: str,
+    *,
+    examples: Sequence[str] = (),
+    data: bool = False,
+    hidden: bool = False,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """
     Make a function the command *name* of *app*. It is called with a `Context` first.
@@ -74,16 +81,14 @@ def command(
         wrapped = _wrapped(function, data=data)
         lines = ["[bold]Examples[/bold]", *(f"  {_escaped(each)}" for each in examples)]
         epilog = "\n".join(lines) if examples else None
-        app.command(name, help=_help(function), epilog=epilog)(wrapped)
+        app.command(name, help=_help(function), epilog=epilog, hidden=hidden)(wrapped)
         return function
 
     return decorate
 
 
 def _help(function: Callable[..., None]) -> str:
-    # Lines are wrapped for the terminal's width, not for ours.
-    paragraphs = (inspect.getdoc(function) or "").split("\n\n")
-    return "\n\n".join(_escaped(" ".join(each.split())) for each in paragraphs)
+    return "\n\n".join(map(_escaped, paragraphs(function)))
 
 
 def _escaped(text: str) -> str:
@@ -126,7 +131,7 @@ def _wrapped(function: Callable[..., None], *, data: bool) -> Callable[..., None
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [
         inspect.Parameter("ctx", keyword, annotation=typer.Context),
-        *(parameter.replace(kind=keyword) for parameter in own),
+        *(each.replace(kind=keyword, annotation=_typers(each.annotation)) for each in own),
         *(
             inspect.Parameter(name, keyword, default=default, annotation=annotation)
             for name, annotation, default in extra
@@ -136,6 +141,18 @@ def _wrapped(function: Callable[..., None], *, data: bool) -> Callable[..., None
     run.__annotations__ = {each.name: each.annotation for each in parameters}
     run.__name__, run.__module__ = function.__name__, function.__module__
     return run
+
+
+def _typers(annotation: Any) -> Any:
+    """What typer makes of an annotation with an `Option` or `Argument` of ours."""
+    how = get_args(annotation)[1] if get_origin(annotation) is Annotated else None
+    if isinstance(how, Option):
+        made = typer.Option(*how.names, help=how.help, metavar=how.metavar, min=how.min)
+    elif isinstance(how, Argument):
+        made = typer.Argument(help=how.help, metavar=how.metavar, min=how.min)
+    else:
+        return annotation
+    return Annotated[get_args(annotation)[0], made]
 
 
 def _warn_of_strays(context: Context) -> None:

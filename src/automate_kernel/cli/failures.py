@@ -8,8 +8,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import typer
-
 from automate_kernel.errors import (
     AutomateError,
     ConfigError,
@@ -19,7 +17,7 @@ from automate_kernel.errors import (
     WorkflowError,
 )
 
-__all__ = ["FAILED", "USAGE", "WorkFailedError", "reporting"]
+__all__ = ["FAILED", "USAGE", "WorkFailedError", "exit_code", "reporting"]
 
 FAILED = 1
 USAGE = 2
@@ -31,16 +29,23 @@ class WorkFailedError(AutomateError):
     """The command ran, and what it was asked to do failed."""
 
 
+def exit_code(error: AutomateError) -> int:
+    """What a command exits with after *error*."""
+    return USAGE if isinstance(error, _USERS_MISTAKES) else FAILED
+
+
 @contextmanager
 def reporting(*, debug: bool, redact: Callable[[str], str] = str) -> Iterator[None]:
     """Turn exceptions of the block into a line on standard error and an exit code."""
+    import typer
+
     try:
         yield
     except AutomateError as error:
         if debug:
             print(redact(traceback.format_exc()), file=sys.stderr)
         _tell(error, redact)
-        raise typer.Exit(USAGE if isinstance(error, _USERS_MISTAKES) else FAILED) from None
+        raise typer.Exit(exit_code(error)) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise typer.Exit(_INTERRUPTED) from None

@@ -8,8 +8,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, NoReturn
 
+from automate_kernel.cli.failures import WorkFailedError
 from automate_kernel.cli.settings import meant
-from automate_kernel.errors import AutomateError, ConfigError
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 
 __all__ = ["confirm", "duration", "one_of", "read_json", "read_text"]
 
@@ -63,15 +64,15 @@ def duration(text: str, option: str) -> float:
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Go on if *yes*, or if the user says so; raises `ConfigError` where nobody can be asked."""
+    """Go on if *yes*, or if the user says so, else raise `WorkFailedError`, or `ConfigError` without one."""
     if yes:
         return
     if not sys.stdin.isatty():
         raise ConfigError(f"{question} Nobody is there to ask", hint="add --yes")
-    import typer
-
-    if not typer.confirm(question):
-        raise typer.Exit(1)
+    # Not among the answers: they may be read by a program.
+    print(f"{question} [y/N]: ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise WorkFailedError(ErrorCodes.CANCELLED, "nothing was changed")
 
 
 def one_of(text: str | None, known: type[Enum], option: str) -> str | None:

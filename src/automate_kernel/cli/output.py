@@ -63,12 +63,12 @@ class Output:
     def data(self, value: Any) -> None:
         """Print *value* as JSON, if that was asked for."""
         if self.json:
-            print(as_json(value))
+            self.write(as_json(value))
 
     def record(self, value: Any) -> None:
         """Print *value* as JSON in a line of its own, if JSON was asked for."""
         if self.json:
-            print(json.dumps(value, ensure_ascii=False, default=_plain), flush=True)
+            self.write(json.dumps(value, ensure_ascii=False, default=_plain))
 
     def line(self, text: str = "", style: str | None = None) -> None:
         """Print a line, unless JSON was asked for."""
@@ -77,7 +77,11 @@ class Output:
         if self.terminal and style:
             self.console.print(text, style=style, markup=False, soft_wrap=True)
         else:
-            print(text, flush=True)
+            self.write(text)
+
+    def write(self, text: str) -> None:
+        """Print a line to standard output, whatever it is."""
+        print(text, flush=True)
 
     def note(self, text: str) -> None:
         """Print a line to standard error: it is no part of the answer."""

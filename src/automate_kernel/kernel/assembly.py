@@ -96,9 +96,10 @@ class Assembly:
         )
         self._wire()
         self._add_plugin_filters()
+        # First, since the templates of a file may use a filter that is made here.
+        self.plugins.hook.automate_configure(kernel=self)
         for workflow in workflows:
             self.workflows.add(workflow)
-        self.plugins.hook.automate_configure(kernel=self)
 
     def _wire(self) -> None:
         """Connect the parts with what the kernel does; before plugins and workflows come in."""

@@ -26,14 +26,18 @@ def enter(rows: Rows, claimed: Sequence[Row], token: str) -> set[str]:
     wanted = [
         {"ordering_key": key, "item_id": first[key]["id"], "lease_token": token}
         for key in sorted(first)
-        if not _overtaken(rows, key, first[key]["id"])
     ]
     rows.insert(LANE, wanted)
-    lanes = rows.select(
-        LANE, [Where("ordering_key", "in", [lane["ordering_key"] for lane in wanted])]
-    )
-    entered = {lane["item_id"] for lane in lanes if lane["lease_token"] == token}
-    return {row["id"] for row in claimed} - entered
+    mine = [
+        Where("item_id", "in", sorted(lane["item_id"] for lane in wanted)),
+        Where("lease_token", "eq", token),
+    ]
+    entered = {lane["ordering_key"]: lane["item_id"] for lane in rows.select(LANE, mine)}
+    # Only now: whoever left a lane a moment ago may have put its item back to wait, before ours.
+    late = {key for key, item_id in entered.items() if _overtaken(rows, key, item_id)}
+    if late:
+        rows.delete(LANE, [Where("ordering_key", "in", sorted(late)), *mine])
+    return {row["id"] for row in claimed} - {i for key, i in entered.items() if key not in late}
 
 
 def _overtaken(rows: Rows, key: str, item_id: str) -> bool:

@@ -236,7 +236,7 @@ class Limiting:
 
     def _start(self, rows: Rows, room: _Room, count: int, take: _Take) -> list[Row]:
         kind = room.limit.kind
-        taken = take([kind], count, self._sharing_of[kind]) if count else []
+        taken = take([kind], count, self._sharing_of.get(kind, self._sharing)) if count else []
         if taken:
             # Without a rate too: where the database compares snapshots, it must see a change.
             rows.update(LIMIT, [Where("kind", "eq", kind)], room.started(len(taken)))

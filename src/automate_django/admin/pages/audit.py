@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.admin.filters import DateFieldListFilter
@@ -94,7 +94,7 @@ class AuditEntryAdmin(Tabbed, Export, TenantScopedAdmin):
     ordering = ("-created_at", "-id")  # as the indexes are
     paginator = _Latest
     # To tell how many entries each choice of a filter has is to count them all.
-    show_facets = admin.ShowFacets.NEVER if hasattr(admin, "ShowFacets") else None
+    show_facets: ClassVar[Any] = admin.ShowFacets.NEVER if hasattr(admin, "ShowFacets") else None
     show_timestamps = False
     fields = ("created_at", "actor", "action", "model", "object_id", "object_repr", "shown_changes")
     readonly_fields = fields

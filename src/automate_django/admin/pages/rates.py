@@ -77,7 +77,7 @@ def history(span: Span, moment: datetime, *, now: bool = True) -> list[Activity]
 def _is_long(begin: datetime) -> bool:
     alias = getattr(get_kernel().storage, "alias", "default")
     rows = OutboxActivity.objects.using(alias).filter(at__gte=begin)
-    return rows[: CHEAP_ROWS + 1].count() > CHEAP_ROWS
+    return bool(rows[: CHEAP_ROWS + 1].count() > CHEAP_ROWS)
 
 
 def _merged(activity: Iterable[Activity], step: int) -> list[Activity]:

@@ -298,7 +298,7 @@ def _stretch(
 
 
 def _from(queryset: QuerySet[Any], part: Part, place: Sequence[Any] | None) -> QuerySet[Any]:
-    ordered = queryset.order_by(*part.order)
+    ordered: QuerySet[Any] = queryset.order_by(*part.order)
     return ordered if place is None else ordered.filter(part.beyond(place))
 
 
