@@ -81,7 +81,15 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
             "automate_django.tasks",
         ),
     ),
-    "django-admin": ("Django admin", ("automate_django.admin", "automate_django.tenants")),
+    "django-admin": (
+        "Django admin",
+        (
+            "automate_django.admin",
+            "automate_django.admin.pages",
+            "automate_django.definitions",
+            "automate_django.tenants",
+        ),
+    ),
     "django-api": (
         "Django API",
         ("automate_django.api", "automate_django.webhooks"),

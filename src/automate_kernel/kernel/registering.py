@@ -52,16 +52,18 @@ class Registering(Assembly):
         concurrency: int | None = None,
         rate: int | None = None,
         per_seconds: float = 1.0,
+        burst: int | None = None,
     ) -> Callable[[F], F]:
         """
         Make a function the handler of outbox items of *kind*.
 
         It is called with the item; see `automate_kernel.outbox.handlers.Handler` for the options.
-        At most *concurrency* of them run at once and *rate* start per *per_seconds*, over all
-        workers, unless an operator sets another limit; see `OutboxStore.limit`.
+        At most *concurrency* of them run at once and *rate* start per *per_seconds*, *burst* at
+        once after a lull, over all workers, unless an operator sets another limit; see
+        `OutboxStore.limit`.
         """
         limited = concurrency is not None or rate is not None
-        limit = Limit(kind, concurrency, rate, per_seconds) if limited else None
+        limit = Limit(kind, concurrency, rate, per_seconds, burst) if limited else None
 
         def decorate(function: F) -> F:
             self._add_handler(

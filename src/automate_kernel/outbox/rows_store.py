@@ -94,8 +94,9 @@ class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Regist
         self._paused: frozenset[str] = frozenset()
         self._paused_until = 0.0
         self._sharing = Sharing(control_seconds / 20)
-        self._all_next = True
-        self._all_at = 0.0
+        # Per choice of kinds, since a worker has several pools: whether the next claim looks at
+        # all, and from when on one that finds something makes the next do so.
+        self._looks: dict[tuple[str, ...] | None, tuple[bool, float]] = {}
         self._keyed_until = 0.0
 
     def __repr__(self) -> str:
@@ -164,31 +165,32 @@ class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Regist
     def _claim(
         self, worker_id: str, entrance: Entrance, limit: int, kinds: Sequence[str] | None
     ) -> list[Row]:
+        key = None if kinds is None else tuple(kinds)
+        looks_at_all, until = self._looks.get(key, (True, 0.0))
         with self.storage.begin(atomic=False) as rows:
             paused = self._paused_kinds(rows)
             limited = self._limited_kinds(rows, kinds)
-            if not (paused or limited or self._looks_at_all()):
+            if not (paused or limited or looks_at_all or self._expects_keys()):
                 # Nearly always: one statement, which needs no transaction around it.
                 plain = self._take(
                     rows, worker_id, entrance.token, limit, kinds, self._sharing, only=KEYLESS
                 )
                 if plain:
-                    self._all_next = time.monotonic() >= self._all_at
+                    self._looks[key] = time.monotonic() >= until, until
                     return plain
+        # Who leaves a lane or a slot must see who wants it: an item with a key is claimed, and let
+        # in or put to wait, in one transaction. So is what has to be made ready first. Where there
+        # seem to be no keys, such a claim follows when there is nothing else, and once in a while.
+        self._looks[key] = False, time.monotonic() + self._control_seconds / 20
         with self.storage.begin() as rows:
-            self._all_next = False
-            self._all_at = time.monotonic() + self._control_seconds / 20
             gather = partial(self._gather, rows, worker_id, entrance, paused)
             self._promote(rows)
             if limited:
                 return self._claim_apart(rows, limited, kinds, limit, gather)
             return gather(kinds, limit, self._sharing)
 
-    def _looks_at_all(self) -> bool:
-        # Who leaves a lane or a slot must see who wants it: an item with a key is claimed, and let
-        # in or put to wait, in one transaction. So is what has to be made ready first. Where there
-        # seem to be no keys, such a claim follows when there is nothing else, and once in a while.
-        return self._all_next or not self._control_seconds or time.monotonic() < self._keyed_until
+    def _expects_keys(self) -> bool:
+        return not self._control_seconds or time.monotonic() < self._keyed_until
 
     def _gather(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import django
 import pytest
 from automate_django.admin.pages import audit
 from automate_django.models import AuditEntry
@@ -53,7 +54,9 @@ def test_nothing_counts_or_sorts_the_whole_trail(
     alias: str, root: Any, trail: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audit.AuditEntryAdmin, "list_per_page", 1)
-    for query in ("", "?action=export", "?q=mia", "?_facets=True", "?model=shop.order&p=1"):
+    # Django 4.2 has no facets, and takes their name for a filter that there is not.
+    facets = ["?_facets=True"] if django.VERSION >= (5, 0) else []
+    for query in ("", "?action=export", "?q=mia", *facets, "?model=shop.order&p=1"):
         with CaptureQueriesContext(connections[alias]) as captured:
             assert root.get(BASE + query).status_code == 200
         for one in captured:
