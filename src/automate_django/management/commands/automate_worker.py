@@ -104,6 +104,8 @@ class Command(BaseCommand):
                 self.stdout.write(str(kernel.run_until_idle()))
         except AutomateError as error:
             raise CommandError(str(error)) from error
+        except KeyboardInterrupt:
+            return  # before the worker listens to signals itself, so nothing was begun
 
     def _work(self, kernel: Kernel, kinds: list[str], options: dict[str, Any]) -> None:
         ports, names = ports_of(options), ("slots", "grace_seconds")

@@ -202,13 +202,14 @@ def live(database: str) -> Iterator[str]:
     thread.join(10)
 
 
-@pytest.fixture(scope="session")
+# Playwright runs a loop in this thread for as long as it is there, and other tests have their own.
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """Headless Chromium."""
     playwright = pytest.importorskip("playwright.sync_api")
     if not CHROMIUM.exists():
         pytest.skip("there is no Chromium here")
-    # Playwright runs a loop in this thread, and Django would refuse to touch the database in it.
+    # Django would refuse to touch the database in that loop.
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
     logging.getLogger("django.server").setLevel(logging.CRITICAL)
     with playwright.sync_playwright() as started:
@@ -217,6 +218,7 @@ def chromium() -> Iterator[Any]:
         )
         yield browser
         browser.close()
+    del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
 
 
 class Operator:
