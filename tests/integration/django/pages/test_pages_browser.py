@@ -252,7 +252,7 @@ def test_everything_can_be_reached_with_the_keyboard(kernel, busy, operator):
     one = operator()
     page = one.open(f"{BASE}?slice=failed&kind=mail.send")
     names = set()
-    for _ in range(60):
+    for _ in range(200):
         page.keyboard.press("Tab")
         names.add(
             page.evaluate(
