@@ -76,7 +76,8 @@ def _option(parameter: Any) -> str:
         return ""
     text = " ".join((getattr(parameter, "help", None) or "").split())
     if parameter.param_type_name == "argument":
-        return f"- `{parameter.name.upper()}`" + (f": {text}" if text else "")
+        name = (parameter.metavar or parameter.name).strip("[]…").upper()
+        return f"- `{name}`" + (f": {text}" if text else "")
     shown = ", ".join(f"`{name}`" for name in [*parameter.opts, *parameter.secondary_opts])
     if parameter.metavar:
         shown += f" `{parameter.metavar}`"

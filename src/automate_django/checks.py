@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, register
+from django.core.checks import ERROR, CheckMessage, Error, register
 from django.core.checks import Warning as CheckWarning
 from django.db import connections
 from django.utils.connection import ConnectionDoesNotExist
@@ -22,8 +22,8 @@ _PATHS = ("AUTOMATE_PROVIDERS", "AUTOMATE_CONNECTORS", "AUTOMATE_HOOKS")
 
 @register("automate")
 def check_settings(**_: Any) -> list[CheckMessage]:
-    """Names that nobody reads, and paths that lead nowhere."""
-    return [
+    """Names that nobody reads, paths that lead nowhere, and workflows that don't load."""
+    found = [
         *_unknown(),
         *_types(),
         *_paths(),
@@ -32,6 +32,8 @@ def check_settings(**_: Any) -> list[CheckMessage]:
         *_workflows(),
         *_store(),
     ]
+    # What is wrong above would be told a second time.
+    return found if any(each.level >= ERROR for each in found) else [*found, *_kernel()]
 
 
 def _unknown() -> Iterator[CheckMessage]:
@@ -151,6 +153,48 @@ def _workflows() -> Iterator[CheckMessage]:
         yield _error(error, "automate.E005")
 
 
+def _kernel() -> Iterator[CheckMessage]:
+    """What the kernel says when it is made: of templates and their filters, say."""
+    from automate_django.kernel import get_kernel
+
+    try:
+        if _knows_its_database():
+            get_kernel()
+    except AutomateError as error:
+        yield from _broken_workflows() or [_error(error, "automate.E010")]
+    except Exception as error:
+        # A hook of the project's, say, that reads a table which migrate is about to make.
+        yield CheckWarning(
+            f"The kernel can't be made: {type(error).__name__}.",
+            hint="Call automate_django.get_kernel() in manage.py shell for the traceback.",
+            id="automate.W004",
+        )
+
+
+def _knows_its_database() -> bool:
+    from automate_django.storage import DjangoStorage
+
+    alias = DjangoStorage(conf.setting("AUTOMATE_OUTBOX", {}).get("USING")).alias
+    return alias in connections  # else `check_database` tells
+
+
+def _broken_workflows() -> list[CheckMessage]:
+    from automate_django.kernel import build_kernel
+
+    found: list[CheckMessage] = []
+    try:
+        kernel = build_kernel(workflows=())
+    except AutomateError:
+        return found
+    for entry in conf.workflows():
+        try:
+            kernel.add_workflow(entry)
+        except AutomateError as error:
+            found.append(_error(error, "automate.E005"))
+    kernel.close()
+    return found
+
+
 def _time_zones() -> Iterator[CheckMessage]:
     if not settings.USE_TZ:
         yield Error(
@@ -175,6 +219,8 @@ def _alias() -> Iterator[CheckMessage]:
         return
     if connection.vendor == "sqlite":
         yield from _sqlite(connection)
+    if connection.vendor == "mysql":
+        yield from _mysql(connection)
 
 
 def _sqlite(connection: Any) -> Iterator[CheckMessage]:
@@ -190,6 +236,16 @@ def _sqlite(connection: Any) -> Iterator[CheckMessage]:
             "SQLite has no SKIP LOCKED: the store claims as 'optimistic' does.",
             hint="Set AUTOMATE_OUTBOX['STORE'] to 'optimistic', or leave it out.",
             id="automate.W003",
+        )
+
+
+def _mysql(connection: Any) -> Iterator[CheckMessage]:
+    # Before 5.2 Django's own default: it has no emoji, and a row is stored with "?" in their place.
+    if connection.get_connection_params().get("charset") != "utf8mb4":
+        yield Error(
+            f"The connection {connection.alias!r} can't tell all characters: they become '?'.",
+            hint=f"Set DATABASES[{connection.alias!r}]['OPTIONS']['charset'] to 'utf8mb4'.",
+            id="automate.E009",
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -52,8 +53,8 @@ def forget_kernel(setting: str = "AUTOMATE_", **_: Any) -> None:
             former.close()
 
 
-def build_kernel() -> Kernel:
-    """Another kernel made from the settings."""
+def build_kernel(workflows: Iterable[Any] | None = None) -> Kernel:
+    """Another kernel made from the settings, with *workflows* instead of theirs."""
     from automate_django.definitions import DatabaseWorkflows
     from automate_kernel.kernel import Kernel
 
@@ -68,7 +69,7 @@ def build_kernel() -> Kernel:
         listed={kind: conf.listed(name) for kind, name in _LISTED.items()},
         config=conf.options("AUTOMATE_CONFIG"),
         secrets=conf.secrets_backends(),
-        workflows=conf.workflows(),
+        workflows=conf.workflows() if workflows is None else workflows,
         workflow_source=conf.replaced("workflow_source", DatabaseWorkflows)(storage),
         env_allow=conf.listed("AUTOMATE_ENV_ALLOW"),
         discover=plugins.get("DISCOVER", True),

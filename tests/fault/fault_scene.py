@@ -19,7 +19,7 @@ from typing import Any
 import fault_kernel
 import sqlalchemy as sa
 from automate_kernel.outbox.item import FINISHED
-from automate_kernel.storage.tables import OUTBOX, STEP
+from automate_kernel.storage.tables import LANE, OUTBOX, STEP
 from automate_sqlalchemy import metadata
 from fault_invariants import Invariants
 from worker_process import Order
@@ -237,6 +237,26 @@ class Scene(Invariants):
             process.send(signal.SIGCONT)
             return False
         return True
+
+    def drain(self) -> None:
+        """Wait until all is finished; if it never is, say what is left, and what the workers do."""
+        try:
+            until(lambda: self.unfinished() == 0)
+        except AssertionError as error:
+            columns = "id, kind, status, waiting_for, attempt_count, next_attempt_at, lease_owner"
+            left = self.rows(
+                f"SELECT {columns}, ordering_key FROM {OUTBOX}"
+                f" WHERE status IN ('PENDING', 'RETRY', 'RUNNING') ORDER BY id LIMIT 20"
+            )
+            told = [str(row) for row in (*left, *self.rows(f"SELECT * FROM {LANE}"))]
+            for process in self.processes:
+                if process.alive:
+                    process.send(signal.SIGUSR1)  # it writes down where its threads are
+                    threading.Event().wait(0.5)
+                told.append(
+                    f"process {process.pid}, {process.code}: {process.complained()[-6000:]}"
+                )
+            raise AssertionError("\n".join(["not all was finished:", *told])) from error
 
     def unfinished(self) -> int:
         counts: Counter[str] = Counter()

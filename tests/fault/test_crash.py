@@ -43,7 +43,7 @@ def test_kills_at_random_moments(open_scene: Callable[..., Scene], full: bool) -
         killed_while_working += scene.unfinished() > 0
         scene.kill(scene.processes[choose.randrange(2)])
         scene.start()
-    until(lambda: scene.unfinished() == 0)
+    scene.drain()
     stats = scene.stop_all()
 
     assert killed_while_working >= 3, "the work was done too soon: the test shows little"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import fault_kernel
 from automate_kernel.outbox import ItemStatus, NewItem, RowsOutboxStore
-from fault_scene import Scene, until
+from fault_scene import Scene
 from fault_scripts import pass_leases, recover
 
 DELAY_SECONDS = 2.0
@@ -31,7 +31,7 @@ def test_worker_clocks_that_are_minutes_off(
     offsets = [-3600.0, -240.0, 240.0, 3600.0] if full else [-240.0, 240.0]
     for seconds in offsets:
         scene.start(clock_seconds=seconds)
-    until(lambda: scene.unfinished() == 0)
+    scene.drain()
     told = scene.stop_all()
     assert sum(one["completed"] for one in told) == len(accepted) + len(late)
     assert all(one["completed"] for one in told), "one did nothing: the test shows little"

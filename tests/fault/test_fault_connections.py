@@ -43,7 +43,7 @@ def test_connections_that_the_server_ends(
             "SELECT count(pg_terminate_backend(pid)) AS n FROM pg_stat_activity"
             " WHERE application_name = 'worker' AND datname = current_database()"
         )[0].n
-    until(lambda: scene.unfinished() == 0)
+    scene.drain()
     assert all(worker.alive for worker in workers)
     told = scene.stop_all()
     assert ended > 8, "hardly any connection was there to be ended: the test shows little"
@@ -103,7 +103,7 @@ def test_an_acknowledgement_whose_reply_is_lost(
     proxy.cut_after([b'"completed_at" = ', b"COMMIT"])
     accepted = [scene.outbox.enqueue("job") for _ in range(20)]
     scene.start(url=proxy.url)
-    until(lambda: scene.unfinished() == 0)
+    scene.drain()
     [told] = scene.stop_all()
     assert proxy.was_cut.is_set()
     assert (told["completed"], told["lost"], told["retried"]) == (20, 0, 0)
@@ -117,7 +117,7 @@ def test_a_claim_whose_reply_is_lost(open_postgresql: Callable[..., Scene], prox
     proxy.cut_after([b"'RUNNING'"])
     accepted = [scene.outbox.enqueue("job", ordering_key=f"key-{n % 2}") for n in range(6)]
     scene.start(url=proxy.url)
-    until(lambda: scene.unfinished() == 0)
+    scene.drain()
     scene.stop_all()
     assert proxy.was_cut.is_set()
     scene.check(accepted)
@@ -131,7 +131,7 @@ def test_an_effect_whose_commit_has_no_reply(
     proxy.cut_after([b"INSERT INTO effects", b"COMMIT"])
     accepted = [scene.outbox.enqueue("effect") for _ in range(5)]
     scene.start(url=proxy.url)
-    until(lambda: scene.unfinished() == 0)
+    scene.drain()
     scene.stop_all()
     assert proxy.was_cut.is_set()
     scene.check(accepted)

@@ -6,11 +6,12 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from statistics import median
 from typing import Any
 
 import sqlalchemy as sa
 from automate_kernel.outbox import ItemStatus, NewItem, Outcome
-from fault_scene import Scene, until
+from fault_scene import Scene
 
 
 def test_a_crowd_that_fails_at_once(open_scene: Callable[..., Scene], full: bool) -> None:
@@ -27,7 +28,7 @@ def test_a_crowd_that_fails_at_once(open_scene: Callable[..., Scene], full: bool
     others = [scene.outbox.enqueue("job", {"seconds": 0}) for _ in range(50)]
     for _ in range(2):
         scene.start()
-    until(lambda: scene.unfinished() == 0)
+    scene.drain()
     lines = [line for line in scene.ledger.lines() if line[0] in ("job", "flaky")]
     last = max(number for number, line in enumerate(lines) if line[0] == "job")
     assert last < len(lines) / 2, "the failing ones held the others up"
@@ -37,7 +38,7 @@ def test_a_crowd_that_fails_at_once(open_scene: Callable[..., Scene], full: bool
     broken.unlink()
     scene.requeued.update(crowd)
     assert scene.outbox.requeue_matching(kind="flaky") == count
-    until(lambda: scene.unfinished() == 0)
+    scene.drain()
     told = scene.stop_all()
     assert sum(one["completed"] for one in told) == count + len(others)
     assert sum(one["failed"] for one in told) == count
@@ -63,7 +64,7 @@ def test_a_backlog_starves_nobody(open_scene: Callable[..., Scene], full: bool) 
     others = [scene.outbox.enqueue("other", nothing) for _ in range(20)]
     tenants = [scene.outbox.enqueue("job", nothing, tenant_id="small") for _ in range(20)]
     scene.start()
-    until(lambda: scene.unfinished() == 0)
+    scene.drain()
     scene.stop_all()
     scene.check([*backlog, fresh, aged, *others, *tenants])
     order = [line[1] for line in scene.ledger.lines() if line[0] in ("job", "other")]
@@ -87,7 +88,9 @@ def test_a_claim_under_an_old_snapshot(open_postgresql: Callable[..., Scene], fu
         during = churn(scene, rounds)
         assert old.exec_driver_sql("SELECT count(*) FROM automate_outbox").scalar() == seen
         scene.check([])
-        assert max(during) <= max(before), "claims need more statements"
+        assert median(during) <= median(before), "claims need more statements"
+        # Pauses and limits are looked up once a second, at whichever claim.
+        assert max(during) <= max(before) + 2, "some claims need more statements"
         blocks = blocks_of_a_claim(scene)
     died = rounds * 250
     # An index entry of a row that is dead for all but the old snapshot is looked at once a version.

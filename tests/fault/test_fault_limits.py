@@ -37,7 +37,7 @@ def test_limits_hold_under_kills(open_scene: Callable[..., Scene], full: bool) -
         until(lambda left=left: scene.unfinished() <= total * left)
         scene.kill(scene.processes[choose.randrange(WORKERS)])
         scene.start(most_seconds=0.05)
-    until(lambda: scene.unfinished() == 0)
+    scene.drain()
     scene.stop_all()
     scene.check([one for name in ids for one in ids[name]])
     lines = scene.ledger.lines()

@@ -95,7 +95,7 @@ def test_workers_that_sleep_in_turn(open_postgresql: Callable[..., Scene], full:
         while recovered == before and time.monotonic() < until_at and scene.unfinished():
             recovered += len(scene.outbox.reap())
         sleeper.send(signal.SIGCONT)
-    until(lambda: scene.unfinished() == 0)
+    scene.drain()
     told = scene.stop_all()
     assert recovered, "none held anything when it was stopped: the test shows nothing"
     assert sum(one["lost"] for one in told) > 0

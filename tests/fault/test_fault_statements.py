@@ -92,7 +92,7 @@ def test_a_worker_killed_at_its_nth_statement(open_scene: Callable[..., Scene], 
         died += not process.alive
         scene.kill(process)
     scene.start()
-    until(lambda: scene.unfinished() == 0)
+    scene.drain()
     scene.stop_all()
     assert died > len(moments) // 3, "hardly any died: the test shows little"
     scene.check(accepted)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import gc
 import json
 import os
@@ -150,6 +151,7 @@ def _child(order: Order) -> NoReturn:
         output = os.open(order.output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(output, 1)
         os.dup2(os.open(order.output + ".errors", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+        faulthandler.register(signal.SIGUSR1)
         run(order)
         code = 0
     except BaseException:

@@ -11,8 +11,9 @@ from django.db import DatabaseError, connections
 from django.db.migrations.executor import MigrationExecutor
 
 from automate_django import conf
-from automate_django.kernel import get_kernel
 from automate_kernel.checks import secret_uses
+from automate_kernel.cli.definitions import Command, Context
+from automate_kernel.cli.findings import diagnose
 from automate_kernel.diagnosis import (
     Finding,
     clock_finding,
@@ -22,12 +23,12 @@ from automate_kernel.diagnosis import (
     workflow_findings,
 )
 
-__all__ = ["CHECKS"]
+__all__ = ["CHECKS", "DOCTOR"]
 
 _TOLD = ("automate-kernel", "Django", "djangorestframework", "django-tasks", "psycopg")
 
 
-def _versions() -> list[Finding]:
+def _versions(context: Context) -> list[Finding]:
     told = [f"Python {platform.python_version()}"]
     for name in _TOLD:
         try:
@@ -37,7 +38,7 @@ def _versions() -> list[Finding]:
     return [Finding("versions", "ok", ", ".join(told))]
 
 
-def _settings() -> list[Finding]:
+def _settings(context: Context) -> list[Finding]:
     found = [
         Finding(
             "settings",
@@ -55,8 +56,8 @@ def _is_ours(message: CheckMessage) -> bool:
     return str(message.id).startswith("automate.") and message.level >= WARNING
 
 
-def _database() -> list[Finding]:
-    storage = get_kernel().storage
+def _database(context: Context) -> list[Finding]:
+    storage = context.session.kernel.storage
     alias: str = storage.alias  # type: ignore[attr-defined]
     place = storage.describe()
     try:
@@ -78,25 +79,25 @@ def _unapplied(alias: str) -> Iterator[str]:
         yield f"{migration.app_label}.{migration.name}"
 
 
-def _plugins() -> list[Finding]:
-    return plugin_findings(get_kernel().plugins)
+def _plugins(context: Context) -> list[Finding]:
+    return plugin_findings(context.session.kernel.plugins)
 
 
-def _workflows() -> list[Finding]:
-    return workflow_findings(get_kernel())
+def _workflows(context: Context) -> list[Finding]:
+    return workflow_findings(context.session.kernel)
 
 
-def _secrets() -> list[Finding]:
-    kernel = get_kernel()
+def _secrets(context: Context) -> list[Finding]:
+    kernel = context.session.kernel
     return secret_findings(kernel, secret_uses(kernel, conf.options("AUTOMATE_CONFIG")))
 
 
-def _workers() -> list[Finding]:
-    kernel = get_kernel()
-    return worker_findings(kernel.outbox, command="manage.py automate_outbox", kinds=kernel.kinds)
+def _workers(context: Context) -> list[Finding]:
+    kernel = context.session.kernel
+    return worker_findings(kernel.outbox, command=context.named("outbox"), kinds=kernel.kinds)
 
 
-CHECKS: tuple[tuple[str, Callable[[], list[Finding]]], ...] = (
+CHECKS: tuple[tuple[str, Callable[[Context], list[Finding]]], ...] = (
     ("versions", _versions),
     ("settings", _settings),
     ("database", _database),
@@ -105,3 +106,15 @@ CHECKS: tuple[tuple[str, Callable[[], list[Finding]]], ...] = (
     ("secrets", _secrets),
     ("workers", _workers),
 )
+
+
+def doctor(context: Context) -> None:
+    """
+    Check settings, versions, database, migrations, plugins, workflows, secrets and workers.
+
+    Each finding comes with its remedy. Exits with 1 if something is broken.
+    """
+    diagnose(context, CHECKS)
+
+
+DOCTOR = Command("doctor", doctor, ("automate doctor", "automate doctor --json"), data=True)

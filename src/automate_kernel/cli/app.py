@@ -6,15 +6,11 @@ from typing import Annotated
 
 import typer
 
-from automate_kernel.cli.command import ConfigFile, Database, Debug
+from automate_kernel.cli.command import ConfigFile, Database, Debug, add
 from automate_kernel.cli.commands import (
     config,
     db,
     demo,
-    doctor,
-    emit,
-    executions,
-    outbox,
     plugins,
     run,
     secrets,
@@ -22,6 +18,11 @@ from automate_kernel.cli.commands import (
     worker,
     workflow,
 )
+from automate_kernel.cli.commands.doctor import DOCTOR
+from automate_kernel.cli.commands.emit import EMIT
+from automate_kernel.cli.commands.executions import EXECUTIONS
+from automate_kernel.cli.commands.outbox import OUTBOX
+from automate_kernel.cli.definitions import Command, Group
 from automate_kernel.cli.version import version_line
 
 __all__ = ["app"]
@@ -58,7 +59,10 @@ def _root(
 
 
 for _subject in (
-    demo, run, worker, emit, workflow, executions, outbox, top, plugins, secrets, doctor, config,
+    demo, run, worker, EMIT, workflow, EXECUTIONS, OUTBOX, top, plugins, secrets, DOCTOR, config,
     db,
 ):  # fmt: skip
-    _subject.add_to(app)
+    if isinstance(_subject, (Command, Group)):
+        add(app, _subject)
+    else:
+        _subject.add_to(app)

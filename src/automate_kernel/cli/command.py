@@ -8,7 +8,8 @@ from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
-from automate_kernel.cli.definitions import Argument, Command, Context, Group, Option, paragraphs
+from automate_kernel.cli import definitions
+from automate_kernel.cli.definitions import Argument, Command, Group, Option, paragraphs
 from automate_kernel.cli.failures import reporting
 from automate_kernel.cli.logs import log_to_stderr
 from automate_kernel.cli.output import Output
@@ -39,6 +40,12 @@ Debug = Annotated[
     typer.Option("--debug", help="Show tracebacks and debug logs.", rich_help_panel=_PANEL),
 ]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=_PANEL)]
+
+
+class Context(definitions.Context):
+    """What a command of ``automate`` is called with, which may need settings, too."""
+
+    session: Session
 
 
 def group(name: str, text: str) -> typer.Typer:
@@ -146,10 +153,13 @@ def _wrapped(function: Callable[..., None], *, data: bool) -> Callable[..., None
 def _typers(annotation: Any) -> Any:
     """What typer makes of an annotation with an `Option` or `Argument` of ours."""
     how = get_args(annotation)[1] if get_origin(annotation) is Annotated else None
+    told: dict[str, Any] = {
+        name: getattr(how, name, None) for name in ("help", "metavar", "min", "max")
+    }
     if isinstance(how, Option):
-        made = typer.Option(*how.names, help=how.help, metavar=how.metavar, min=how.min)
+        made = typer.Option(*how.names, **told)
     elif isinstance(how, Argument):
-        made = typer.Argument(help=how.help, metavar=how.metavar, min=how.min)
+        made = typer.Argument(**told)
     else:
         return annotation
     return Annotated[get_args(annotation)[0], made]

@@ -6,13 +6,37 @@ import inspect
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, Union, get_args, get_origin
 
 if TYPE_CHECKING:
     from automate_kernel.cli.output import Output
-    from automate_kernel.cli.session import Session
+    from automate_kernel.kernel import Kernel
 
-__all__ = ["Argument", "Command", "Context", "Group", "Option", "Parameter", "paragraphs"]
+__all__ = [
+    "Argument",
+    "Command",
+    "Context",
+    "Group",
+    "KernelSession",
+    "Option",
+    "Parameter",
+    "paragraphs",
+]
+
+
+class KernelSession(Protocol):
+    """What a command works with."""
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel with everything."""
+
+    @property
+    def plain(self) -> Kernel:
+        """A kernel to look at and steer what is stored, though a plugin may be broken."""
+
+    def redact(self, text: str) -> str:
+        """*text* without the secrets that were read so far."""
 
 
 class Context:
@@ -24,7 +48,7 @@ class Context:
 
     def __init__(
         self,
-        session: Session,
+        session: KernelSession,
         out: Output,
         *,
         debug: bool = False,
@@ -54,9 +78,14 @@ class Option:
     """
 
     def __init__(
-        self, *names: str, help: str, metavar: str | None = None, min: float | None = None
+        self,
+        *names: str,
+        help: str,
+        metavar: str | None = None,
+        min: float | None = None,
+        max: float | None = None,
     ) -> None:
-        self.names, self.help, self.metavar, self.min = names, help, metavar, min
+        self.names, self.help, self.metavar, self.min, self.max = names, help, metavar, min, max
 
 
 @dataclass(frozen=True)
@@ -66,6 +95,7 @@ class Argument:
     help: str
     metavar: str | None = None
     min: float | None = None
+    max: float | None = None
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def _secrets(context: Context) -> list[Finding]:
 
 
 def _workers(context: Context) -> list[Finding]:
-    return worker_findings(context.session.plain.outbox, command="automate outbox")
+    return worker_findings(context.session.plain.outbox, command=context.named("outbox"))
 
 
 CHECKS: tuple[tuple[str, Callable[[Context], list[Finding]]], ...] = (

@@ -14,7 +14,7 @@ from automate_kernel.errors import AutomateError, ConfigError, PluginError
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
 
-__all__ = ["find_on", "host_of", "load_app", "set_up"]
+__all__ = ["find_on", "host_of", "load_app", "require_shared", "set_up"]
 
 CONFIGURE = "automate_configure"
 
@@ -120,3 +120,14 @@ def _functions(module: ModuleType) -> Iterator[tuple[str, Any]]:
         own = inspect.isfunction(value) and value.__module__ == module.__name__
         if own and (name in public if public is not None else not name.startswith("_")):
             yield name, value
+
+
+def require_shared(kernel: Kernel) -> None:
+    """Raise `ConfigError` for a kernel whose storage other processes can't see."""
+    from automate_kernel.storage import MemoryStorage
+
+    if isinstance(kernel.storage, MemoryStorage):
+        raise ConfigError(
+            "app is a kernel that keeps everything in this process's memory",
+            hint="give it a storage, or let app be a function that is called with the kernel",
+        )

@@ -64,7 +64,11 @@ def duration(text: str, option: str) -> float:
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Go on if *yes*, or if the user says so, else raise `WorkFailedError`, or `ConfigError` without one."""
+    """
+    Go on if *yes*, or if the user says so.
+
+    Raises `WorkFailedError` if they don't, and `ConfigError` where nobody can be asked.
+    """
     if yes:
         return
     if not sys.stdin.isatty():

@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from automate_kernel.outbox import WorkerInfo
     from automate_kernel.outbox.overview import KindOverview, Overview
 
-__all__ = ["as_data", "drawn", "in_a_line", "picture", "show"]
+__all__ = [
+    "as_data",
+    "drawn",
+    "in_a_line",
+    "picture",
+    "show",
+    "show_workers",
+    "worker_data",
+]
 
 _KINDS = (
     "KIND", "RATE", "RUN P50", "RUN P95", "WAIT P50", "WAIT P95", "RUNNING", "WAITING", "FAILED",
@@ -34,7 +42,7 @@ def as_data(found: Overview) -> dict[str, Any]:
         "oldest_due_seconds": found.oldest_due_seconds,
         "paused": list(found.paused),
         "kinds": [_kind_data(kind) for kind in found.kinds],
-        "workers": [asdict(worker) for worker in found.workers],
+        "workers": [worker_data(worker) for worker in found.workers],
     }
 
 
@@ -81,8 +89,22 @@ def show(out: Output, found: Overview, where: str) -> None:
     out.line(_headline(found, where))
     out.table(_KINDS, [_kind_row(kind) for kind in found.kinds], empty="the outbox is empty")
     out.line()
-    rows = [_worker_row(worker, found.at) for worker in found.workers]
+    show_workers(out, found.workers, found.at)
+
+
+def show_workers(out: Output, workers: Sequence[WorkerInfo], now: datetime) -> None:
+    """A table of workers."""
+    rows = [_worker_row(worker, now) for worker in workers]
     out.table(_WORKERS, rows, empty="no worker is running")
+
+
+def worker_data(worker: WorkerInfo) -> dict[str, Any]:
+    """A worker, ready for JSON."""
+    return {**asdict(worker), "state": _state(worker)}
+
+
+def _state(worker: WorkerInfo) -> str:
+    return "lost" if worker.lost else "stopping" if worker.stopping else "ok"
 
 
 def picture(found: Overview, where: str, width: int = _WIDE) -> RenderableType:
@@ -138,7 +160,6 @@ def _kind_row(kind: KindOverview) -> tuple[str, ...]:
 
 
 def _worker_row(worker: WorkerInfo, now: datetime) -> tuple[str, ...]:
-    state = "lost" if worker.lost else "stopping" if worker.stopping else "ok"
     return (
         worker.id,
         worker.host,
@@ -147,7 +168,7 @@ def _worker_row(worker: WorkerInfo, now: datetime) -> tuple[str, ...]:
         str(worker.in_flight),
         str(worker.slots),
         f"{_since(worker.seen_at, now)} ago",
-        state,
+        _state(worker),
     )
 
 

@@ -12,7 +12,6 @@ from automate_kernel.cli.database import open_storage
 from automate_kernel.cli.host import find_on, host_of, load_app, set_up
 from automate_kernel.cli.logs import redact_logs
 from automate_kernel.cli.settings import Settings
-from automate_kernel.cli.sources import load_settings
 from automate_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,6 +50,8 @@ class Session:
     @cached_property
     def settings(self) -> Settings:
         """The settings. Raises `ConfigError`."""
+        from automate_kernel.cli.sources import load_settings
+
         return load_settings(self.file, self.flags)
 
     def set_flag(self, name: str, value: Any) -> None:

@@ -11,13 +11,12 @@ from typing import Any
 
 from automate_kernel.cli.logs import log_to_stderr
 from automate_kernel.cli.session import Session
-from automate_kernel.errors import AutomateError, ConfigError, StorageError
+from automate_kernel.errors import AutomateError, StorageError
 from automate_kernel.kernel import Kernel
 from automate_kernel.secrets import RedactingFilter
-from automate_kernel.storage import MemoryStorage
 from automate_kernel.telemetry.running import Ports, run_observed
 
-__all__ = ["ports_of", "require_shared", "require_tables", "work", "work_here", "worker_options"]
+__all__ = ["ports_of", "require_tables", "work", "work_here", "worker_options"]
 
 _OPTIONS = (
     "slots", "async_slots", "batch", "poll_seconds", "grace_seconds", "retention_seconds",
@@ -29,15 +28,6 @@ def worker_options(session: Session) -> dict[str, Any]:
     """The options for `Kernel.worker` in the settings."""
     section = session.settings.section("worker")
     return {name: section[name] for name in _OPTIONS}
-
-
-def require_shared(kernel: Kernel) -> None:
-    """Raise `ConfigError` for a kernel whose storage other processes can't see."""
-    if isinstance(kernel.storage, MemoryStorage):
-        raise ConfigError(
-            "app is a kernel that keeps everything in this process's memory",
-            hint="give it a storage, or let app be a function that is called with the kernel",
-        )
 
 
 def require_tables(kernel: Kernel) -> None:

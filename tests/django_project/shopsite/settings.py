@@ -41,6 +41,7 @@ def mariadb(url: str) -> dict[str, Any]:
         "PASSWORD": unquote(parts.password or ""),
         "HOST": parts.hostname or "",
         "PORT": str(parts.port or ""),
+        "OPTIONS": {"charset": "utf8mb4"},  # Django's own default from 5.2 on
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,15 @@ from automate_django import conf, get_kernel
 from automate_django.api.options import classes
 from automate_django.api.tokens import ApiTokenAuthentication
 from automate_django.checks import check_database, check_settings
+from automate_django.kernel import forget_kernel
 from automate_django.outbox import OptimisticClaimOutboxStore
 from automate_django.storage import DjangoStorage
 from automate_django.tenants import tenant_for_request
-from automate_kernel.errors import ConfigError
+from automate_kernel import hookimpl
+from automate_kernel.errors import AutomateError, ConfigError
 from automate_kernel.kernel import Kernel
-from django.core.checks import run_checks
+from django.core.checks import WARNING, run_checks
+from django.db import OperationalError, connections
 from django.test import RequestFactory, override_settings
 
 
@@ -78,6 +83,65 @@ def test_a_wrong_workflow_is_told_with_its_line(sqlite: str, tmp_path: Path) -> 
         (message,) = check_settings()
     assert message.id == "automate.E005"
     assert "broken.yaml:5" in message.msg
+
+
+BROKEN = """\
+name: {name}
+trigger: {{type: event, event: a}}
+steps:
+  - id: a
+    action: chat.post
+    input: {{channel: C1, text: "{text}"}}
+"""
+
+
+def test_wrong_templates_are_told_too(sqlite: str, tmp_path: Path) -> None:
+    """All that would keep the kernel from starting, of every entry, with file and line."""
+    for name, text in (("syntax", "{{ event. }}"), ("filter", "{{ event.payload | nope }}")):
+        (tmp_path / f"{name}.yaml").write_text(BROKEN.format(name=name, text=text))
+    entries = [tmp_path / "syntax.yaml", tmp_path / "filter.yaml"]
+    with override_settings(AUTOMATE_WORKFLOWS=entries):
+        with pytest.raises(AutomateError):
+            get_kernel()
+        with refused_queries():
+            found = check_settings()
+    assert [message.id for message in found] == ["automate.E005", "automate.E005"]
+    assert "syntax.yaml:6" in found[0].msg
+    assert "filter.yaml:6" in found[1].msg and "nope" in found[1].msg
+
+
+def test_checking_asks_nothing_of_the_database(sqlite: str) -> None:
+    """It may not be there yet: checks run before ``migrate``."""
+    forget_kernel()
+    with refused_queries():
+        assert check_settings() == []
+
+
+def test_the_projects_own_code_may_need_tables(sqlite: str) -> None:
+    """A hook that fails when the kernel is made is a warning: ``migrate`` must go on."""
+    with override_settings(AUTOMATE_HOOKS=[HastyHook()]):
+        (message,) = check_settings()
+    assert (message.id, message.level) == ("automate.W004", WARNING)
+
+
+class HastyHook:
+    """Reads tables before there are any."""
+
+    @hookimpl
+    def automate_configure(self, kernel: Kernel) -> None:
+        """Ask for what is not there."""
+        raise OperationalError("no such table")
+
+
+@contextmanager
+def refused_queries() -> Iterator[None]:
+    """No query reaches the database."""
+
+    def refuse(execute: Any, sql: str, *rest: Any) -> None:
+        raise AssertionError(f"asked: {sql}")
+
+    with connections["default"].execute_wrapper(refuse):
+        yield
 
 
 def test_a_backends_options_are_not_shown(sqlite: str) -> None:

@@ -1,4 +1,4 @@
-"""The commands of ``manage.py`` for operators: emit, outbox, doctor."""
+"""The commands of ``manage.py`` for operators: emit, outbox, executions, reap, doctor."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_requeue(failed: list[str]) -> None:
     with pytest.raises(CommandError, match="could not be requeued"):
         run("automate_outbox", "requeue", failed[0])
     found = run_json("automate_outbox", "requeue", "--all", "--tenant", "acme", "--yes")
-    assert found == {"requeued": 1}
+    assert found == {"requeued": 1, "unchanged": 0}
     assert set(Item.filter(status="PENDING").values_list("tenant_id", flat=True)) == {"acme"}
     assert Item.get(pk=failed[2]).status == "FAILED"
 
@@ -138,7 +138,7 @@ def test_cancel_reschedule_discard(alias: str) -> None:
     assert Item.get(pk=first).next_attempt_at - timezone.now() > timedelta(hours=2)
     assert run("automate_outbox", "cancel", second) == "1 item cancelled\n"
     found = run_json("automate_outbox", "cancel", "--all", "--kind", "shop.order", "--yes")
-    assert found == {"cancelled": 1}
+    assert found == {"cancelled": 1, "unchanged": 0}
     assert set(Item.values_list("status", flat=True)) == {"CANCELLED"}
     run("automate_outbox", "discard", first)
     run("automate_outbox", "discard", "--all", "--status", "CANCELLED", "--yes")
@@ -198,8 +198,26 @@ def test_purge(alias: str) -> None:
 def test_workers_and_reap(alias: str) -> None:
     """Both are asked without one running."""
     assert run_json("automate_outbox", "workers") == []
-    assert "no worker was seen" in run("automate_outbox", "workers")
+    assert "no worker is running" in run("automate_outbox", "workers")
     assert run_json("automate_outbox", "reap") == {"reaped": 0}
+
+
+# -- executions ----------------------------------------------------------------------------------
+
+
+def test_executions(alias: str) -> None:
+    """They are listed, shown with their steps, cancelled and resumed."""
+    execution_id = get_kernel().start("order-notify", ORDER)
+    (listed,) = run_json("automate_executions", "list", "--workflow", "order-notify")
+    assert (listed["id"], listed["status"]) == (execution_id, "PENDING")
+    assert run("automate_executions", "cancel", execution_id) == f"{execution_id} cancelled\n"
+    with pytest.raises(CommandError, match="not all were cancelled"):
+        run("automate_executions", "cancel", execution_id)
+    assert "CANCELLED" in run("automate_executions", "show", execution_id)
+    with pytest.raises(CommandError, match="manage.py automate_executions ls"):
+        run("automate_executions", "show", "7")
+    with pytest.raises(CommandError, match="less than 1"):
+        run("automate_executions", "ls", "--limit", "0")
 
 
 # -- doctor --------------------------------------------------------------------------------------

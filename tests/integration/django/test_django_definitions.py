@@ -138,6 +138,7 @@ def test_a_change_that_is_rolled_back_never_was(alias: str) -> None:
     assert document.versions.count() == 1
 
 
+@pytest.mark.slow
 def test_another_process_learns_of_it(
     alias: str, start: Callable[..., Any], until: Callable[..., None]
 ) -> None:

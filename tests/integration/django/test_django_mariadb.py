@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import pytest
 from automate_django import emit, get_kernel
+from automate_django.checks import check_database
 from automate_django.models import OutboxItem, WorkflowExecution
 from automate_django.models import TaskResult as Record
 from automate_django.tasks.versions import TaskResultStatus
-from django.db import transaction
+from django.db import connections, transaction
 from shop import tasks as test_tasks
 from shop.models import Message, Order
 
@@ -38,6 +41,18 @@ def test_names_that_differ_in_case_alone_differ(mariadb: str) -> None:
     outbox.pause("JOB")
     outbox.limit("JOB", concurrency=1)
     assert [item.id for item in outbox.claim_batch("w", limit=1, kinds=["job"])] == [first]
+
+
+def test_a_charset_that_loses_characters_is_told(mariadb: str) -> None:
+    """By ``manage.py check``, with what to set; payloads keep theirs with the right one."""
+    assert check_database() == []
+    options = connections[mariadb].settings_dict["OPTIONS"]
+    with patch.dict(options, {"charset": "utf8"}):
+        (message,) = check_database()
+    assert message.id == "automate.E009"
+    assert "utf8mb4" in message.hint
+    item_id = get_kernel().outbox.enqueue("job", {"text": "\U0001f40e"})
+    assert OutboxItem.objects.get(pk=item_id).payload == {"text": "\U0001f40e"}
 
 
 def test_tasks_with_retries_and_results(mariadb: str) -> None:

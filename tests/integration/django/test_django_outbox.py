@@ -96,7 +96,7 @@ def test_an_execution_fails_with_its_item(sqlite: str, capsys: pytest.CaptureFix
     get_kernel().outbox.claim_batch("worker-1")
     age(700)
     call_command("automate_reap")
-    assert capsys.readouterr().out == "reaped 1 items\n"
+    assert capsys.readouterr().out == "1 item recovered\n"
     execution = WorkflowExecution.objects.get()
     assert (execution.workflow, execution.status) == ("order-notify", "FAILED")
 

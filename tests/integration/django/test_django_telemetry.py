@@ -58,6 +58,7 @@ def test_logs_of_a_handler_tell_its_item(alias: str) -> None:
     assert [line["item_id"] for line in lines if line["message"] == "at work"] == [item_id]
 
 
+@pytest.mark.slow
 def test_a_worker_process_is_listed_and_counted(alias: str, start: Any) -> None:
     """``manage.py automate_worker`` shows in the tables, and in the metrics."""
     kernel = get_kernel()
@@ -78,6 +79,7 @@ def test_a_worker_process_is_listed_and_counted(alias: str, start: Any) -> None:
     assert 'automate_outbox_completed_total{kind="automate.event"} 1' in exporter.render()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_a_worker_answers_probes(sqlite: str, start: Any, processes: str) -> None:
     """One process or several: health and metrics on one port."""

@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from automate_kernel.cli.command import Context
+from automate_kernel.cli.definitions import Command
 
-import typer
-
-from automate_kernel.cli.command import Context, command
-from automate_kernel.errors import AutomateError
-
-if TYPE_CHECKING:
-    from automate_kernel.diagnosis import Finding
-
-__all__ = ["add_to"]
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command."""
-    command(app, "doctor", data=True, examples=("automate doctor", "automate doctor --json"))(
-        doctor
-    )
+__all__ = ["DOCTOR"]
 
 
 def doctor(context: Context) -> None:
@@ -29,31 +14,10 @@ def doctor(context: Context) -> None:
 
     Each finding comes with its remedy. Exits with 1 if something is broken.
     """
-    from automate_kernel.cli import diagnosis
+    from automate_kernel.cli.diagnosis import CHECKS
+    from automate_kernel.cli.findings import diagnose
 
-    findings: list[Finding] = []
-    for name, check in diagnosis.CHECKS:
-        findings += _carefully(name, check, context)
-    out = context.out
-    broken = any(each.state == "fail" for each in findings)
-    out.data({"ok": not broken, "findings": [each.to_json() for each in findings]})
-    out.table(
-        ("CHECK", "STATE", "FOUND"), [(each.check, each.state, each.text) for each in findings]
-    )
-    for each in findings:
-        if each.remedy and each.state != "ok":
-            out.line(f"{each.check}: {each.remedy}", "yellow")
-    if broken:
-        raise typer.Exit(1)
+    diagnose(context, CHECKS)
 
 
-def _carefully(
-    name: str, check: Callable[[Context], list[Finding]], context: Context
-) -> list[Finding]:
-    from automate_kernel.diagnosis import Finding
-
-    try:
-        return check(context)
-    except AutomateError as error:
-        text = context.redact(error.message)
-        return [Finding(name, "fail", text, error.hint and context.redact(error.hint))]
+DOCTOR = Command("doctor", doctor, ("automate doctor", "automate doctor --json"), data=True)

@@ -4,59 +4,49 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
-
-from automate_kernel.cli.command import Context, command
-from automate_kernel.cli.inputs import read_json
+from automate_kernel.cli.definitions import Argument, Command, Context, Option
+from automate_kernel.cli.inputs import duration, read_json
 from automate_kernel.errors import ConfigError
 
-__all__ = ["add_to"]
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command."""
-    command(
-        app,
-        "emit",
-        data=True,
-        examples=(
-            'automate emit order.created --payload \'{"id": 7, "total": 120}\'',
-            "automate emit order.created --file order.json --idempotency-key order-7",
-            "jq .order dump.json | automate emit order.created -",
-        ),
-    )(emit)
+__all__ = ["EMIT"]
 
 
 def emit(
     context: Context,
-    name: Annotated[str, typer.Argument(help="What happened: order.created.")],
-    source: Annotated[
-        str | None, typer.Argument(metavar="[-]", help="A dash reads the payload from stdin.")
+    name: Annotated[str, Argument(help="What happened: order.created.")],
+    given: Annotated[
+        str | None,
+        Argument(
+            metavar="[PAYLOAD]", help="The payload as JSON; @FILE for a file with it, - for stdin."
+        ),
     ] = None,
-    payload: Annotated[str | None, typer.Option(help="The payload as JSON.")] = None,
-    file: Annotated[str | None, typer.Option(help="A file with it as JSON; - for stdin.")] = None,
-    delay: Annotated[float, typer.Option(help="Seconds to wait before it counts.", min=0)] = 0.0,
-    priority: Annotated[int, typer.Option(help="A point is worth an hour of waiting.")] = 0,
+    payload: Annotated[str | None, Option(help="The payload as JSON.")] = None,
+    file: Annotated[str | None, Option(help="A file with it as JSON; - for stdin.")] = None,
+    delay: Annotated[
+        str, Option(help="How long to wait before it counts: 90, 5m, 2h.", metavar="DURATION")
+    ] = "0",
+    priority: Annotated[int, Option(help="A point is worth an hour of waiting.")] = 0,
     idempotency_key: Annotated[
-        str | None, typer.Option(help="A second event with the same key is the first one.")
+        str | None, Option(help="A second event with the same key is the first one.")
     ] = None,
-    tenant: Annotated[str | None, typer.Option(help="The tenant that it belongs to.")] = None,
+    tenant: Annotated[str | None, Option(help="The tenant that it belongs to.")] = None,
+    source: Annotated[str | None, Option(help="Who says so.")] = None,
 ) -> None:
     """
     Accept an event: workers start the workflows that wait for it.
 
     Prints the event's id.
     """
-    from automate_kernel.cli.working import require_shared
+    from automate_kernel.cli.host import require_shared
 
-    given = _payload(source, payload, file)
+    content = _payload(given, payload, file)
     kernel = context.session.plain
     require_shared(kernel)
     event_id = kernel.emit(
         name,
-        given,
-        source="cli",
-        delay=delay,
+        content,
+        source=source or context.source,
+        delay=duration(delay, "--delay"),
         priority=priority,
         idempotency_key=idempotency_key,
         tenant_id=tenant,
@@ -65,15 +55,27 @@ def emit(
     context.out.line(event_id)
 
 
-def _payload(source: str | None, payload: str | None, file: str | None) -> Any:
-    if source not in (None, "-"):
-        raise ConfigError(
-            f"what is {str(source)[:40]!r} for?",
-            hint="give the payload with --payload or --file, or - to read it from stdin",
-        )
-    given = [each for each in (payload, file, source) if each is not None]
-    if len(given) > 1:
-        raise ConfigError("give the payload once: with --payload, --file or -")
+def _payload(given: Any, payload: Any, file: str | None) -> Any:
+    if sum(each is not None for each in (given, payload, file)) > 1:
+        raise ConfigError("give the payload once: as PAYLOAD, with --payload or with --file")
+    if file is not None:
+        return read_json(file)
     if payload is not None:
-        return read_json(payload, "--payload")
-    return read_json(file or source) if given else None
+        return read_json(payload, "--payload") if isinstance(payload, str) else payload
+    if not isinstance(given, str):
+        return given  # nothing, or what a program gave
+    if given == "-":
+        return read_json("-")
+    return read_json(given[1:]) if given.startswith("@") else read_json(given, "PAYLOAD")
+
+
+EMIT = Command(
+    "emit",
+    emit,
+    examples=(
+        'automate emit order.created \'{"id": 7, "total": 120}\'',
+        "automate emit order.created @order.json --idempotency-key order-7",
+        "jq .order dump.json | automate emit order.created -",
+    ),
+    data=True,
+)

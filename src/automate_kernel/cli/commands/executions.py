@@ -4,53 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from automate_kernel.cli.command import Context, command, group
+from automate_kernel.cli.definitions import Argument, Context, Group, Option
 from automate_kernel.cli.failures import WorkFailedError
 from automate_kernel.errors import AutomateError, ErrorCodes
 
 if TYPE_CHECKING:
     from automate_kernel.workflows.execution import Execution
 
-__all__ = ["add_to"]
+__all__ = ["EXECUTIONS"]
 
-_Id = Annotated[str, typer.Argument(help="The execution's id.", metavar="ID")]
-_Ids = Annotated[list[str], typer.Argument(help="The executions' ids.", metavar="ID…")]
-_Limit = Annotated[int, typer.Option("--limit", "-n", help="How many.", min=1, max=10_000)]
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
-    own = group("executions", "Look at executions of workflows, cancel and resume them.")
-    command(
-        own,
-        "ls",
-        data=True,
-        examples=(
-            "automate executions ls",
-            "automate executions ls --status FAILED --workflow order-notify",
-            "automate executions ls --json | jq -r '.[].id'",
-        ),
-    )(ls)
-    command(
-        own,
-        "show",
-        data=True,
-        examples=("automate executions show 0193f0c2-…", "automate executions show ID --json"),
-    )(show)
-    command(own, "cancel", data=True, examples=("automate executions cancel ID",))(cancel)
-    command(own, "resume", data=True, examples=("automate executions resume ID",))(resume)
-    app.add_typer(own)
+_Id = Annotated[str, Argument(help="The execution's id.", metavar="ID")]
+_Ids = Annotated[list[str], Argument(help="The executions' ids.", metavar="ID…")]
+_Limit = Annotated[int, Option("--limit", "-n", help="How many.", min=1, max=10_000)]
 
 
 def ls(
     context: Context,
     status: Annotated[
-        str | None, typer.Option(help="PENDING, RUNNING, COMPLETED, FAILED or CANCELLED.")
+        str | None, Option(help="PENDING, RUNNING, COMPLETED, FAILED or CANCELLED.")
     ] = None,
-    workflow: Annotated[str | None, typer.Option(help="The workflow's name.")] = None,
-    tenant: Annotated[str | None, typer.Option(help="The tenant.")] = None,
+    workflow: Annotated[str | None, Option(help="The workflow's name.")] = None,
+    tenant: Annotated[str | None, Option(help="The tenant.")] = None,
     limit: _Limit = 20,
 ) -> None:
     """List executions, the newest first."""
@@ -108,7 +82,7 @@ def _get(context: Context, execution_id: str) -> Execution:
         raise AutomateError(
             ErrorCodes.NOT_FOUND,
             f"there is no execution {execution_id!r}",
-            hint="automate executions ls lists them",
+            hint=f"{context.named('executions ls')} lists them",
         )
     return found
 
@@ -143,3 +117,21 @@ def _each(context: Context, execution_ids: list[str], what: str, done: str) -> N
         raise WorkFailedError(
             ErrorCodes.FAILED_PRECONDITION, f"not all were {done}", hint=f"only {only} can be"
         )
+
+
+EXECUTIONS = Group("executions", "Look at executions of workflows, cancel and resume them.")
+EXECUTIONS.command(
+    "ls",
+    also=("list",),
+    examples=(
+        "automate executions ls",
+        "automate executions ls --status FAILED --workflow order-notify",
+        "automate executions ls --json | jq -r '.[].id'",
+    ),
+)(ls)
+EXECUTIONS.command(
+    "show",
+    examples=("automate executions show 0193f0c2-…", "automate executions show ID --json"),
+)(show)
+EXECUTIONS.command("cancel", examples=("automate executions cancel ID",))(cancel)
+EXECUTIONS.command("resume", examples=("automate executions resume ID",))(resume)

@@ -8,10 +8,8 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from automate_kernel.cli.command import Context, command
 from automate_kernel.cli.commands.outbox_items import found_item, status_of
+from automate_kernel.cli.definitions import Argument, Context, Group, Option
 from automate_kernel.cli.failures import WorkFailedError
 from automate_kernel.cli.inputs import confirm, duration
 from automate_kernel.cli.output import counted
@@ -25,57 +23,45 @@ __all__ = ["add_to_group"]
 _HANDFUL = 10
 _WAKE_UP = "automate.advance"
 
-_Ids = Annotated[list[str] | None, typer.Argument(help="The items' ids.", metavar="[ID]…")]
-_All = Annotated[bool, typer.Option("--all", help="All items that the options match.")]
-_Kind = Annotated[str | None, typer.Option(help="Only items of this kind.")]
-_Tenant = Annotated[str | None, typer.Option(help="Only items of this tenant.")]
-_Status = Annotated[str | None, typer.Option(help="Only items in this state.")]
-_Error = Annotated[str | None, typer.Option("--error-code", help="Only with this last error.")]
-_Older = Annotated[
-    str | None, typer.Option(help="Only enqueued longer ago: 2h.", metavar="DURATION")
-]
-_Newer = Annotated[
-    str | None, typer.Option(help="Only enqueued since then: 30m.", metavar="DURATION")
-]
-_Most = Annotated[int | None, typer.Option("--limit", "-n", help="At most so many.", min=1)]
-_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
+_Ids = Annotated[list[str] | None, Argument(help="The items' ids.", metavar="[ID]…")]
+_All = Annotated[bool, Option("--all", help="All items that the options match.")]
+_Kind = Annotated[str | None, Option(help="Only items of this kind.")]
+_Tenant = Annotated[str | None, Option(help="Only items of this tenant.")]
+_Status = Annotated[str | None, Option(help="Only items in this state.")]
+_Error = Annotated[str | None, Option("--error-code", help="Only with this last error.")]
+_Older = Annotated[str | None, Option(help="Only enqueued longer ago: 2h.", metavar="DURATION")]
+_Newer = Annotated[str | None, Option(help="Only enqueued since then: 30m.", metavar="DURATION")]
+_Most = Annotated[int | None, Option("--limit", "-n", help="At most so many.", min=1)]
+_Yes = Annotated[bool, Option("--yes", "-y", help="Don't ask.")]
 
 
-def add_to_group(own: typer.Typer) -> None:
+def add_to_group(own: Group) -> None:
     """Add the commands."""
-    command(
-        own,
+    own.command(
         "requeue",
-        data=True,
         examples=(
             "automate outbox requeue 0193f0c2-… 0193f0c3-…",
             "automate outbox requeue --failed --kind mail.send --rate 50",
             "automate outbox requeue --all --status CANCELLED --yes",
         ),
     )(requeue)
-    command(
-        own,
+    own.command(
         "cancel",
-        data=True,
         examples=(
             "automate outbox cancel 0193f0c2-…",
             "automate outbox cancel --all --kind mail.send --yes",
             "automate outbox cancel --all --status RUNNING --kind report",
         ),
     )(cancel)
-    command(
-        own,
+    own.command(
         "discard",
-        data=True,
         examples=(
             "automate outbox discard 0193f0c2-…",
             "automate outbox discard --all --kind mail.send --older-than 7d --yes",
         ),
     )(discard)
-    command(
-        own,
+    own.command(
         "reschedule",
-        data=True,
         examples=("automate outbox reschedule 0193f0c2-… --delay 2h",),
     )(reschedule)
 
@@ -84,7 +70,7 @@ def requeue(
     context: Context,
     item_ids: _Ids = None,
     every: _All = False,
-    failed: Annotated[bool, typer.Option("--failed", help="All that FAILED.")] = False,
+    failed: Annotated[bool, Option("--failed", help="All that FAILED.")] = False,
     status: _Status = None,
     kind: _Kind = None,
     tenant: _Tenant = None,
@@ -93,7 +79,7 @@ def requeue(
     newer_than: _Newer = None,
     limit: _Most = None,
     rate: Annotated[
-        float | None, typer.Option(help="So many of a kind become due in a second.", min=0.001)
+        float | None, Option(help="So many of a kind become due in a second.", min=0.001)
     ] = None,
     yes: _Yes = False,
 ) -> None:
@@ -180,14 +166,14 @@ def discard(
 
 def reschedule(
     context: Context,
-    item_ids: Annotated[list[str], typer.Argument(help="The items' ids.", metavar="ID…")],
+    item_ids: Annotated[list[str], Argument(help="The items' ids.", metavar="ID…")],
     delay: Annotated[
-        str, typer.Option(help="When they are due, from now: 2h; 0 is at once.", metavar="DURATION")
+        str, Option(help="When they are due, from now: 2h; 0 is at once.", metavar="DURATION")
     ] = "0",
 ) -> None:
     """Change when items that wait are due."""
     outbox, seconds = context.session.plain.outbox, duration(delay, "--delay")
-    ids = [found_item(outbox, item_id).id for item_id in item_ids]
+    ids = [found_item(context, item_id).id for item_id in item_ids]
     _tell(context, outbox.reschedule(ids, delay=seconds), "rescheduled", len(ids))
 
 
@@ -221,7 +207,7 @@ class _Chosen:
     def _wake_up(self) -> ConfigError:
         return ConfigError(
             f"an item of kind {_WAKE_UP} belongs to an execution",
-            hint=f"use automate {self.instead}",
+            hint=f"use {self.context.named(str(self.instead))}",
         )
 
     @property
@@ -229,7 +215,7 @@ class _Chosen:
         return self.context.session.plain.outbox
 
     def _named(self) -> list[str]:
-        found = [found_item(self.outbox, item_id) for item_id in self.item_ids or ()]
+        found = [found_item(self.context, item_id) for item_id in self.item_ids or ()]
         if self.instead and any(item.kind == _WAKE_UP for item in found):
             raise self._wake_up()
         return [item.id for item in found]
@@ -305,5 +291,5 @@ def _tell(context: Context, changed: int, done: str, named: int | None) -> None:
         raise WorkFailedError(
             ErrorCodes.FAILED_PRECONDITION,
             f"{counted(unchanged)} could not be {done}",
-            hint="they are in another state: automate outbox show tells which",
+            hint=f"they are in another state: {context.named('outbox show')} tells which",
         )

@@ -4,35 +4,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from automate_kernel.cli.command import Context, command
+from automate_kernel.cli.definitions import Argument, Context, Group, Option
 from automate_kernel.errors import AutomateError, ErrorCodes
 
 if TYPE_CHECKING:
-    from automate_kernel.outbox import OutboxItem, OutboxStore
+    from automate_kernel.outbox import OutboxItem
 
 __all__ = ["add_to_group", "found_item", "status_of"]
 
-_Kind = Annotated[str | None, typer.Option(help="Only items of this kind.")]
+_Kind = Annotated[str | None, Option(help="Only items of this kind.")]
 _Status = Annotated[
-    str | None, typer.Option(help="PENDING, RUNNING, RETRY, COMPLETED, FAILED or CANCELLED.")
+    str | None, Option(help="PENDING, RUNNING, RETRY, COMPLETED, FAILED or CANCELLED.")
 ]
-_Tenant = Annotated[str | None, typer.Option(help="Only items of this tenant.")]
+_Tenant = Annotated[str | None, Option(help="Only items of this tenant.")]
 
 
-def add_to_group(own: typer.Typer) -> None:
+def add_to_group(own: Group) -> None:
     """Add the commands."""
-    command(
-        own,
+    own.command(
         "ls",
-        data=True,
+        also=("list",),
         examples=(
             "automate outbox ls --status FAILED",
             "automate outbox ls --kind automate.event --limit 100 --json",
         ),
     )(ls)
-    command(own, "show", data=True, examples=("automate outbox show 0193f0c2-…",))(show)
+    own.command("show", examples=("automate outbox show 0193f0c2-…",))(show)
 
 
 def ls(
@@ -40,7 +37,7 @@ def ls(
     status: _Status = None,
     kind: _Kind = None,
     tenant: _Tenant = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", help="How many.", min=1)] = 20,
+    limit: Annotated[int, Option("--limit", "-n", help="How many.", min=1)] = 20,
 ) -> None:
     """List items, the newest first."""
     from automate_kernel.cli.views import item_data, show_items
@@ -62,13 +59,13 @@ def status_of(given: str | None) -> str | None:
 
 def show(
     context: Context,
-    item_id: Annotated[str, typer.Argument(help="The item's id.", metavar="ID")],
+    item_id: Annotated[str, Argument(help="The item's id.", metavar="ID")],
 ) -> None:
     """Show an item with its payload and its last error."""
     from automate_kernel.cli.output import as_json
     from automate_kernel.cli.views import item_data
 
-    item = found_item(context.session.plain.outbox, item_id)
+    item = found_item(context, item_id)
     data = item_data(item, whole=True)
     context.out.data(data)
     data["payload"] = as_json(data["payload"])
@@ -76,13 +73,13 @@ def show(
     context.out.fields(data.items())
 
 
-def found_item(outbox: OutboxStore, item_id: str) -> OutboxItem:
+def found_item(context: Context, item_id: str) -> OutboxItem:
     """The item with this id; raises ``NOT_FOUND``."""
-    item = outbox.get(item_id)
+    item = context.session.plain.outbox.get(item_id)
     if item is None:
         raise AutomateError(
             ErrorCodes.NOT_FOUND,
             f"there is no item {item_id!r}",
-            hint="automate outbox ls lists them",
+            hint=f"{context.named('outbox ls')} lists them",
         )
     return item

@@ -4,44 +4,40 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
-from automate_kernel.cli.command import Context, command
+from automate_kernel.cli.definitions import Argument, Context, Group, Option
 from automate_kernel.cli.inputs import duration
 from automate_kernel.errors import ConfigError
 
 __all__ = ["add_to_group"]
 
-_Kind = Annotated[str, typer.Argument(help="The kind of item: mail.send.")]
+_Kind = Annotated[str, Argument(help="The kind of item: mail.send.")]
 
 
-def add_to_group(own: typer.Typer) -> None:
+def add_to_group(own: Group) -> None:
     """Add the commands."""
-    command(
-        own,
+    own.command(
         "limit",
-        data=True,
         examples=(
             "automate outbox limit mail.send --concurrency 5",
             "automate outbox limit crm.update --rate 100/1m --burst 10",
         ),
     )(limit)
-    command(own, "unlimit", data=True, examples=("automate outbox unlimit mail.send",))(unlimit)
-    command(own, "limits", data=True, examples=("automate outbox limits",))(limits)
+    own.command("unlimit", examples=("automate outbox unlimit mail.send",))(unlimit)
+    own.command("limits", examples=("automate outbox limits",))(limits)
 
 
 def limit(
     context: Context,
     kind: _Kind,
-    concurrency: Annotated[int | None, typer.Option(help="So many at once.", min=1)] = None,
+    concurrency: Annotated[int | None, Option(help="So many at once.", min=1)] = None,
     rate: Annotated[
-        str | None, typer.Option(help="So many starts in a time: 100/1m.", metavar="N/DURATION")
+        str | None, Option(help="So many starts in a time: 100/1m.", metavar="N/DURATION")
     ] = None,
-    burst: Annotated[
-        int | None, typer.Option(help="So many starts at once after a lull.", min=1)
-    ] = None,
+    burst: Annotated[int | None, Option(help="So many starts at once after a lull.", min=1)] = None,
 ) -> None:
     """Limit how many items of a kind run at once, and how many start, over all workers."""
+    if concurrency is None and rate is None:
+        raise ConfigError("nothing is limited", hint="add --concurrency 5 or --rate 100/1m")
     number, per_seconds = _rate(rate)
     context.session.plain.outbox.limit(
         kind, concurrency=concurrency, rate=number, per_seconds=per_seconds, burst=burst
@@ -55,7 +51,7 @@ def limit(
             "burst": burst,
         }
     )
-    context.out.line(f"{kind} is limited; automate outbox unlimit {kind} lifts it")
+    context.out.line(f"{kind} is limited; {context.named('outbox unlimit')} {kind} lifts it")
 
 
 def _rate(text: str | None) -> tuple[int | None, float]:

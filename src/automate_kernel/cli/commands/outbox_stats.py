@@ -5,9 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from automate_kernel.cli.command import Context, command
+from automate_kernel.cli.definitions import Argument, Context, Group, Option
 from automate_kernel.cli.output import seconds
 from automate_kernel.errors import ConfigError
 
@@ -22,30 +20,28 @@ _STATES = ("PENDING", "RETRY", "RUNNING", "COMPLETED", "FAILED", "CANCELLED")
 _EVERY_SECONDS = 2.0
 
 
-def add_to_group(own: typer.Typer) -> None:
-    """Add the command."""
-    command(
-        own,
+def add_to_group(own: Group) -> None:
+    """Add the commands."""
+    own.command(
         "stats",
-        data=True,
         examples=(
             "automate outbox stats",
             "automate outbox stats --watch",
             "automate outbox stats --watch 10 --json   # a document a line",
         ),
     )(stats)
+    own.command("workers", examples=("automate outbox workers",))(workers)
 
 
 def stats(
     context: Context,
-    watch: Annotated[bool, typer.Option("--watch", help="Look again and again.")] = False,
+    watch: Annotated[bool, Option("--watch", help="Look again and again.")] = False,
     every: Annotated[
         float | None,
-        typer.Argument(
+        Argument(
             metavar="[SECONDS]",
             help="With --watch: how often; 2 by default.",
             min=0.1,
-            show_default=False,
         ),
     ] = None,
 ) -> None:
@@ -63,6 +59,16 @@ def stats(
     out.table(("KIND", *_STATES), _rows(found), empty="the outbox is empty")
     for text, style in _below(found):
         out.line(text, style)
+
+
+def workers(context: Context) -> None:
+    """List the workers that tell of themselves: where they run, and how much."""
+    from automate_kernel.cli.overviews import show_workers, worker_data
+
+    outbox = context.session.plain.outbox
+    found = outbox.workers()
+    context.out.data([worker_data(each) for each in found])
+    show_workers(context.out, found, outbox.now())
 
 
 def _data(found: OutboxStats) -> dict[str, Any]:

@@ -95,7 +95,8 @@ def worker(
     number, level = settings["worker.processes"], _level(context)
     if number < 1:
         raise ConfigError("--processes must be at least 1")
-    from automate_kernel.cli.working import require_shared, require_tables, work_here
+    from automate_kernel.cli.host import require_shared
+    from automate_kernel.cli.working import require_tables, work_here
 
     kernel = context.session.kernel
     require_shared(kernel)
@@ -169,8 +170,9 @@ def serve(
         ("log_format", log_format),
     ):
         _set(context, name, value)
+    from automate_kernel.cli.host import require_shared
     from automate_kernel.cli.serving import Receiver
-    from automate_kernel.cli.working import ports_of, require_shared, require_tables
+    from automate_kernel.cli.working import ports_of, require_tables
     from automate_kernel.secrets import RedactingFilter
     from automate_kernel.telemetry.running import answering
 

@@ -130,6 +130,7 @@ def test_methods_can_be_columns(world: World) -> None:
     assert row["project"] == str(world.ours.project.pk)
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_rows_stream_with_flat_memory(world: World) -> None:
     """The file is sent while it is read: no list of all rows, no text of all of it."""
     tenant = world.ours.tenant.pk

@@ -1,0 +1,34 @@
+"""The command line's commands on a kernel that a host has made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from automate_kernel.kernel import Kernel
+
+__all__ = ["HostSession"]
+
+
+class HostSession:
+    """What a command works with: the kernel that *make* gives at the first use."""
+
+    def __init__(self, make: Callable[[], Kernel]) -> None:
+        self._make = make
+
+    @cached_property
+    def kernel(self) -> Kernel:
+        """The host's kernel."""
+        return self._make()
+
+    @property
+    def plain(self) -> Kernel:
+        """The same: a host's kernel is there already."""
+        return self.kernel
+
+    def redact(self, text: str) -> str:
+        """*text* without the secrets that the kernel has read so far."""
+        made: Kernel | None = self.__dict__.get("kernel")
+        return made.redactor.redact(text) if made is not None else text
