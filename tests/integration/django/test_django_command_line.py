@@ -71,6 +71,32 @@ def test_colours_are_for_terminals(failed: list[str], monkeypatch: pytest.Monkey
         assert "\x1b" not in plain and "─" not in plain
 
 
+@pytest.mark.parametrize(("answer", "left"), [("n", 3), ("", 3), ("y", 0)])
+def test_a_person_is_asked(
+    failed: list[str], answer: str, left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How many it is about, beside the command's output; all but a yes changes nothing."""
+    asked, out = io.StringIO(), io.StringIO()
+    monkeypatch.setattr("sys.stdin", Person(f"{answer}\n"))
+    monkeypatch.setattr("sys.stderr", asked)
+    given = ("automate_outbox", "discard", "--all", "--kind", "shop.order", "--json")
+    if left:
+        with pytest.raises(CommandError, match="nothing was changed"):
+            call_command(*given, stdout=out)
+    else:
+        call_command(*given, stdout=out)
+    assert "Discard 3 items? [y/N]" in asked.getvalue() and "Discard" not in out.getvalue()
+    assert Item.count() == left
+
+
+class Person(io.StringIO):
+    """A terminal that somebody types into."""
+
+    def isatty(self) -> bool:
+        """Yes."""
+        return True
+
+
 def test_options_from_code(failed: list[str]) -> None:
     """``call_command`` takes them by name, with values of their own types."""
     out = io.StringIO()
