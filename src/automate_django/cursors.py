@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
 __all__ = ["direct_cursor"]
-
-_classes: list[Any] = []
 
 
 def direct_cursor(connection: BaseDatabaseWrapper) -> Any:
@@ -38,16 +37,15 @@ def _on_psycopg3() -> bool:
     return bool(is_psycopg3)
 
 
+@cache
 def _cursor_class() -> Any:
-    if not _classes:
-        import psycopg
+    import psycopg
 
-        class DirectCursor(psycopg.Cursor[Any]):
-            """Reads and writes values as psycopg does where nobody has changed that."""
+    class DirectCursor(psycopg.Cursor[Any]):
+        """Reads and writes values as psycopg does where nobody has changed that."""
 
-            @property
-            def adapters(self) -> psycopg.adapt.AdaptersMap:
-                return psycopg.adapters
+        @property
+        def adapters(self) -> psycopg.adapt.AdaptersMap:
+            return psycopg.adapters
 
-        _classes.append(DirectCursor)
-    return _classes[0]
+    return DirectCursor

@@ -104,7 +104,8 @@ class DjangoStorage:
         """
         Rows in the open ``atomic()`` block, or in a transaction of their own.
 
-        *transaction* may name the connection whose block is meant, which must then be open.
+        *transaction* may name the connection whose block is meant, which must then be open. Without
+        *atomic*, and outside a block, each statement commits by itself where the database lets it.
         """
         connection = self.connection if transaction is None else transaction
         if not hasattr(connection, "in_atomic_block"):

@@ -697,3 +697,28 @@ def test_a_storage_without_tables_says_so(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="create"):
         kernel.emit("a")
     engine.dispose()
+
+
+def test_a_handler_declares_its_limit() -> None:
+    """All of it, once a worker begins."""
+    kernel = kernel_on()
+    kernel.handler("mail", concurrency=3, rate=5, per_seconds=60, burst=2)(lambda item: None)
+    kernel.run_until_idle()
+    (limit,) = kernel.outbox.limits()
+    assert (limit.kind, limit.concurrency, limit.rate) == ("mail", 3, 5)
+    assert (limit.per_seconds, limit.burst, limit.declared) == (60, 2, True)
+
+
+def test_workflow_files_may_use_the_filters_of_a_plugin(tmp_path: Path) -> None:
+    """The hook that makes them is called before the files are read."""
+
+    class Plugin:
+        @hookimpl
+        def automate_configure(self, kernel: Kernel) -> None:
+            kernel.filter("shout")(str.upper)
+
+    file = tmp_path / "loud.json"
+    step = {"id": "say", "action": "say", "input": {"text": "{{ event.payload | shout }}"}}
+    file.write_text(json.dumps({"name": "loud", "trigger": {"type": "manual"}, "steps": [step]}))
+    kernel = kernel_on(listed={"hook": [Plugin]}, workflows=[file])
+    assert [workflow.name for workflow in kernel.workflows] == ["loud"]

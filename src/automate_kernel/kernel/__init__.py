@@ -39,14 +39,13 @@ class Kernel(Working, Calling):
         self._handlers: dict[str, Handler] = {}
         self._add_handler(Handler(EVENT, self._runner.handle_event))
         self._add_handler(Handler(ADVANCE, self._runner.handle_advance))
-        if isinstance(self.outbox, RowsOutboxStore) and self.outbox.on_failed is None:
-            self.outbox.on_failed = self._item_failed
-        if isinstance(self.outbox, RowsOutboxStore) and self.outbox.on_cancelled is None:
-            self.outbox.on_cancelled = self.executions.cancel_with
-        if isinstance(self.outbox, RowsOutboxStore) and self.outbox.on_requeued is None:
-            self.outbox.on_requeued = self.executions.resume_with
-        if self.outbox.before_enqueue is None:
-            self.outbox.before_enqueue = self._before_enqueue
+        outbox = self.outbox
+        if isinstance(outbox, RowsOutboxStore):
+            # What a host has set stays.
+            outbox.on_failed = outbox.on_failed or self._item_failed
+            outbox.on_cancelled = outbox.on_cancelled or self.executions.cancel_with
+            outbox.on_requeued = outbox.on_requeued or self.executions.resume_with
+        outbox.before_enqueue = outbox.before_enqueue or self._before_enqueue
 
     def __repr__(self) -> str:
         return f"<Kernel on {self.storage.describe()}, {len(self.workflows.added())} workflows>"

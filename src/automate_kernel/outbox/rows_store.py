@@ -13,7 +13,7 @@ from automate_kernel.outbox import lanes, slots
 from automate_kernel.outbox.control import Control, next_due
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import ItemStatus, NewItem, OutboxItem
-from automate_kernel.outbox.leases import FREE, Lease, fence
+from automate_kernel.outbox.leases import FREE, Lease
 from automate_kernel.outbox.limits import Limiting
 from automate_kernel.outbox.recovering import Recovering
 from automate_kernel.outbox.registry import Registry
@@ -123,7 +123,6 @@ class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Regist
         *fresh* ones have ids that were made just now, and no idempotency key.
         """
         if any("concurrency_key" in row for row in new):
-            self._expect_keys()
             new = [{"concurrency_key": None, "concurrency_limit": None, **row} for row in new]
         added = rows.insert(OUTBOX, new, notify=CHANNEL, fresh=fresh)
         if added == len(new):
@@ -167,27 +166,31 @@ class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Regist
     ) -> list[Row]:
         key = None if kinds is None else tuple(kinds)
         looks_at_all, until = self._looks.get(key, (True, 0.0))
-        with self.storage.begin(atomic=False) as rows:
-            paused = self._paused_kinds(rows)
-            limited = self._limited_kinds(rows, kinds)
-            if not (paused or limited or looks_at_all or self._expects_keys()):
-                # Nearly always: one statement, which needs no transaction around it.
-                plain = self._take(
-                    rows, worker_id, entrance.token, limit, kinds, self._sharing, only=KEYLESS
-                )
-                if plain:
-                    self._looks[key] = time.monotonic() >= until, until
-                    return plain
+        if not (looks_at_all or self._expects_keys()):
+            # Nearly always: one statement, which needs no transaction around it.
+            plain = self._claim_plain(worker_id, entrance.token, limit, kinds)
+            if plain:
+                self._looks[key] = time.monotonic() >= until, until
+                return plain
         # Who leaves a lane or a slot must see who wants it: an item with a key is claimed, and let
         # in or put to wait, in one transaction. So is what has to be made ready first. Where there
         # seem to be no keys, such a claim follows when there is nothing else, and once in a while.
         self._looks[key] = False, time.monotonic() + self._control_seconds / 20
         with self.storage.begin() as rows:
-            gather = partial(self._gather, rows, worker_id, entrance, paused)
+            gather = partial(self._gather, rows, worker_id, entrance, self._paused_kinds(rows))
             self._promote(rows)
-            if limited:
+            if limited := self._limited_kinds(rows, kinds):
                 return self._claim_apart(rows, limited, kinds, limit, gather)
             return gather(kinds, limit, self._sharing)
+
+    def _claim_plain(
+        self, worker_id: str, token: str, limit: int, kinds: Sequence[str] | None
+    ) -> list[Row]:
+        """Claim items without keys; none where a kind is paused or limited."""
+        with self.storage.begin(atomic=False) as rows:
+            if self._paused_kinds(rows) or self._limited_kinds(rows, kinds):
+                return []
+            return self._take(rows, worker_id, token, limit, kinds, self._sharing, only=KEYLESS)
 
     def _expects_keys(self) -> bool:
         return not self._control_seconds or time.monotonic() < self._keyed_until
@@ -213,9 +216,9 @@ class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Regist
                 break
         return claimed
 
-    def _promote(self, rows: Rows) -> int:
-        """Make ready what has become due; returns how many items."""
-        promoted = rows.take(
+    def _promote(self, rows: Rows) -> None:
+        """Make ready what has become due."""
+        rows.take(
             OUTBOX,
             [Where("waiting_for", "eq", "time"), Where("next_attempt_at", "le", Now())],
             order_by=("next_attempt_at",),
@@ -224,7 +227,6 @@ class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Regist
             skip_locked=self.skip_locked,
             columns=("next_attempt_at",),
         )
-        return len(promoted)
 
     def _paused_kinds(self, rows: Rows) -> frozenset[str]:
         now = time.monotonic()
@@ -275,32 +277,28 @@ class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Regist
             )
             paused = frozenset(row["kind"] for row in found)
         parked = {row["id"] for row in taken if row["kind"] in paused}
-        self._put_back(rows, [row for row in taken if row["id"] in parked], entrance, "resume")
+        self._put_back(rows, [row for row in taken if row["id"] in parked], "resume")
         for key in sorted({r["concurrency_key"] or "" for r in taken if r["id"] in parked} - {""}):
             slots.wake(rows, key)  # in the place of one that can't use its turn
         if any(row["ordering_key"] or row["concurrency_key"] for row in taken):
-            self._expect_keys()
+            self._keyed_until = time.monotonic() + _KEYED_SECONDS
         keyed = [row for row in taken if row["ordering_key"] and row["id"] not in parked]
         held = lanes.enter(rows, keyed, entrance.token) if keyed else set()
         slotted = [row for row in taken if row["concurrency_key"] and row["id"] not in parked]
         full, ready = entrance.enter(rows, slotted) if slotted else (set(), set())
         held |= full
-        self._put_back(rows, [row for row in taken if row["id"] in held], entrance, "key")
-        self._put_back(rows, [row for row in taken if row["id"] in ready], entrance, "worker")
+        self._put_back(rows, [row for row in taken if row["id"] in held], "key")
+        self._put_back(rows, [row for row in taken if row["id"] in ready], "worker")
         away = parked | held | ready
         return [row for row in taken if row["id"] not in away]
 
-    def _expect_keys(self) -> None:
-        self._keyed_until = time.monotonic() + _KEYED_SECONDS
-
-    def _put_back(self, rows: Rows, taken: list[Row], entrance: Entrance, waiting_for: str) -> None:
+    def _put_back(self, rows: Rows, taken: list[Row], waiting_for: str) -> None:
         for status, group in (
             (ItemStatus.PENDING, [row["id"] for row in taken if row["attempt_count"] <= 1]),
             (ItemStatus.RETRY, [row["id"] for row in taken if row["attempt_count"] > 1]),
         ):
             changes = {"status": status.value, "waiting_for": waiting_for, **FREE}
-            its = fence(group, entrance.token)
-            rows.update(OUTBOX, its, {**changes, "attempt_count": Plus(-1)})
+            rows.update(OUTBOX, [Where("id", "in", group)], {**changes, "attempt_count": Plus(-1)})
 
     @contextmanager
     def transaction(self) -> Iterator[Any]:

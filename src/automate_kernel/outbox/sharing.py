@@ -72,11 +72,6 @@ class Sharing:
         self._tenants = False
         self._turn = 0
 
-    @property
-    def backlog(self) -> bool:
-        """Whether some group had more than it got of the last claim."""
-        return bool(self._hungry)
-
     def take(
         self,
         rows: Rows,

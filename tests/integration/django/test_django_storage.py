@@ -266,6 +266,23 @@ def test_an_enqueue_is_one_statement(alias: str, store: SkipLockedClaimOutboxSto
     assert len(queries) == 1
 
 
+def test_whoever_watches_statements_sees_ours(
+    alias: str, store: SkipLockedClaimOutboxStore
+) -> None:
+    """They go through Django's cursor then, and values are the same."""
+    seen: list[str] = []
+
+    def watch(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        seen.append(sql)
+        return execute(sql, params, many, context)
+
+    item_id = store.enqueue("mail.send", {"to": "a@example.org", "n": 1.5})
+    alone = store.get(item_id)
+    with connections[alias].execute_wrapper(watch):
+        assert store.get(item_id) == alone
+    assert any("automate_outbox" in sql for sql in seen)
+
+
 def test_create_tables_runs_the_migrations(sqlite: str) -> None:
     """A script without ``manage.py`` can make the tables."""
     DjangoStorage().create_tables()
