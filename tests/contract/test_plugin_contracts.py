@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -11,7 +12,10 @@ from pydantic import BaseModel
 from automate_kernel.connectors import ActionSpec, Connector, ConnectorContext, TriggerSpec, action
 from automate_kernel.providers import BaseProvider, ProviderContext, capability
 from automate_kernel.testing.connectors import ConnectorContract
+from automate_kernel.testing.executions import ExecutionStoreContract
+from automate_kernel.testing.outbox import OutboxStoreContract
 from automate_kernel.testing.providers import ProviderContract
+from automate_kernel.testing.storage import StorageContract
 
 
 class GreeterConfig(BaseModel):
@@ -119,3 +123,12 @@ def test_a_careless_connector_fails(check: Callable[[Any], None]) -> None:
     with pytest.raises(BaseException) as caught:  # noqa: PT011  (pytest.fail is no Exception)
         check(Careless({"token": "hunter2"}))
     assert not isinstance(caught.value, KeyboardInterrupt)
+
+
+@pytest.mark.parametrize("contract", [OutboxStoreContract, StorageContract, ExecutionStoreContract])
+def test_no_part_of_a_contract_hides_a_test_of_another(contract: type) -> None:
+    """Two parts with a test of the same name would be one test that runs, and one that doesn't."""
+    names = Counter(
+        name for part in contract.__mro__ for name in vars(part) if name.startswith("test_")
+    )
+    assert names and set(names.values()) == {1}

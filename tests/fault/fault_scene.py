@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from automate_kernel.outbox.item import FINISHED
 from automate_kernel.storage.tables import LANE, OUTBOX, STEP
 from automate_sqlalchemy import metadata
-from fault_invariants import Invariants
+from fault_invariants import Invariants, plain
 from worker_process import Order
 
 __all__ = ["Forks", "Process", "Scene", "until"]
@@ -248,7 +248,23 @@ class Scene(Invariants):
                 f"SELECT {columns}, ordering_key FROM {OUTBOX}"
                 f" WHERE status IN ('PENDING', 'RETRY', 'RUNNING') ORDER BY id LIMIT 20"
             )
-            told = [str(row) for row in (*left, *self.rows(f"SELECT * FROM {LANE}"))]
+            holders = f"SELECT item_id FROM {LANE}"
+            told = [
+                str(row)
+                for row in (
+                    *left,
+                    *self.rows(f"SELECT * FROM {LANE}"),
+                    *self.rows(
+                        f"SELECT {columns}, lease_token FROM {OUTBOX} WHERE id IN ({holders})"
+                    ),
+                    # As text, which is how the history has them.
+                    *(
+                        row
+                        for row in self.rows("SELECT * FROM history ORDER BY id")
+                        if plain(row.item) in {plain(lane.item_id) for lane in self.rows(holders)}
+                    ),
+                )
+            ]
             for process in self.processes:
                 if process.alive:
                     process.send(signal.SIGUSR1)  # it writes down where its threads are

@@ -55,7 +55,8 @@ def test_a_server_that_is_restarted(
     assert all(one["failed"] == 0 for one in told)
     scene.check(accepted)
     for execution_id in executions:
-        assert scene.kernel.executions.get(execution_id).status.value == "COMPLETED"
+        execution = scene.kernel.executions.get(execution_id)
+        assert execution.status.value == "COMPLETED", execution.error
 
 
 def test_workers_on_machines_of_their_own(

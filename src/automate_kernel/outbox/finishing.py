@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -66,40 +66,40 @@ class Finishing(Leases):
         )
 
     def _settle(self, rows: Rows, worker_id: str, outcomes: Sequence[Outcome]) -> set[str]:
-        lost: set[str] = set()
+        # Ids with tokens: a worker may tell of an item twice at once, when it was taken from it
+        # while the database was away, and claimed again. It has lost the first claim alone.
+        lost: set[tuple[str, str | None]] = set()
         done: list[tuple[str, str]] = []
-        left: list[tuple[str, str]] = []
-        slotted: list[tuple[str, str]] = []
+        keyed: list[tuple[str, Lease]] = []
         completed = ItemStatus.COMPLETED
         for outcome in outcomes:
             lease = self._lease_for(rows, worker_id, outcome)
             if lease is None:
-                lost.add(outcome.item_id)
+                lost.add((outcome.item_id, outcome.token))
                 continue
             if outcome.status is completed:
                 done.append((outcome.item_id, lease.token))
             elif not self._settle_one(rows, lease, outcome):
-                lost.add(outcome.item_id)
-            if lease.ordering_key is not None:
-                left.append((lease.ordering_key, outcome.item_id))
-            elif lease.concurrency_key is not None:
-                slotted.append((lease.concurrency_key, outcome.item_id))
+                lost.add((outcome.item_id, lease.token))
+            if lease.ordering_key is not None or lease.concurrency_key is not None:
+                keyed.append((outcome.item_id, lease))
         lost |= self._complete(rows, done)
-        self._leave(rows, left, slotted, lost)
-        return lost
+        kept = [(item_id, lease) for item_id, lease in keyed if (item_id, lease.token) not in lost]
+        self._leave(
+            rows,
+            [(lease.ordering_key, item_id) for item_id, lease in kept if lease.ordering_key],
+            [(lease.concurrency_key, item_id) for item_id, lease in kept if lease.concurrency_key],
+        )
+        return {item_id for item_id, _ in lost}
 
     def _leave(
-        self,
-        rows: Rows,
-        left: list[tuple[str, str]],
-        slotted: list[tuple[str, str]],
-        lost: Collection[str] = (),
+        self, rows: Rows, left: list[tuple[str, str]], slotted: list[tuple[str, str]]
     ) -> None:
-        """Free lanes and slots, of (key, item id) pairs, but not those of *lost* items."""
+        """Free lanes and slots, of (key, item id) pairs."""
         # Slots first: a claim may hold them while it waits for a lane that is being left.
-        if slotted := [pair for pair in slotted if pair[1] not in lost]:
+        if slotted:
             slots.leave(rows, slotted)
-        if left := [pair for pair in left if pair[1] not in lost]:
+        if left:
             lanes.leave(rows, left)
 
     def _lease_for(self, rows: Rows, worker_id: str, outcome: Outcome) -> Lease | None:
@@ -116,11 +116,13 @@ class Finishing(Leases):
         found = rows.select(OUTBOX, where)
         return Lease.of(found[0], worker_id, outcome.token) if found else None
 
-    def _complete(self, rows: Rows, done: list[tuple[str, str]]) -> set[str]:
-        lost: set[str] = set()
+    def _complete(self, rows: Rows, done: list[tuple[str, str]]) -> set[tuple[str, str | None]]:
+        """Complete (item id, token) pairs; returns those that were lost."""
+        lost: set[tuple[str, str | None]] = set()
         for token, ids in by_token(done):
             if self.retention_seconds == 0:
-                lost.update(set(ids).difference(rows.remove(OUTBOX, fence(ids, token))))
+                gone = set(ids).difference(rows.remove(OUTBOX, fence(ids, token)))
+                lost.update((item_id, token) for item_id in gone)
                 continue
             changes = {
                 "status": ItemStatus.COMPLETED.value,
@@ -130,7 +132,8 @@ class Finishing(Leases):
                 "updated_at": Now(),
             }
             if rows.update(OUTBOX, fence(ids, token), changes) < len(ids):
-                lost |= self._not_finished(rows, ids, token, ItemStatus.COMPLETED)
+                missing = self._not_finished(rows, ids, token, ItemStatus.COMPLETED)
+                lost.update((item_id, token) for item_id in missing)
         return lost
 
     def _not_finished(

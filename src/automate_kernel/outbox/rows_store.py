@@ -46,6 +46,9 @@ KEYLESS = (Where("ordering_key", "eq", None), Where("concurrency_key", "eq", Non
 _PROMOTE = 1000
 # For how long after one with a key was seen claims expect more of them.
 _KEYED_SECONDS = 60.0
+# How often a claim takes more in place of what has to wait for its key. A busy worker that has
+# room for one item puts one aside each time.
+_ROUNDS = 30
 _TRIES = 3
 
 
@@ -207,7 +210,7 @@ class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Regist
     ) -> list[Row]:
         claimed: list[Row] = []
         # What can't run yet is put aside and more is taken, a bounded number of times.
-        for _ in range(10):
+        for _ in range(_ROUNDS):
             left = limit - len(claimed)
             taken = self._take(rows, worker_id, entrance.token, left, kinds, sharing)
             admitted = self._admit(rows, taken, entrance, paused)

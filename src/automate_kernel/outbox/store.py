@@ -123,10 +123,11 @@ class OutboxStore(OperatorCommands):
         """
         Record what became of claimed items, in one transaction.
 
-        Returns the ids whose lease was lost: nothing was recorded for those. Saying the same
-        outcome twice is no error, for a caller who never heard that the first one committed. Only
-        where finished items are deleted at once, a repeated success is told as lost: nothing is
-        left to tell it from that of a worker whose item another has done since.
+        Returns the ids whose lease was lost: nothing was recorded for those. (Of outcomes of two
+        claims of one item the older is lost, and tells its id; the other is recorded all the same.)
+        Saying the same outcome twice is no error, for a caller who never heard that the first one
+        committed. Only where finished items are deleted at once, a repeated success is told as
+        lost: nothing is left to tell it from that of a worker whose item another has done since.
         """
 
     @abstractmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from automate_kernel.outbox import NewItem, OutboxStore
+from automate_kernel.outbox import ItemStatus, NewItem, OutboxStore, Outcome
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.testing.outbox.hooks import StoreHooks
 
@@ -48,6 +48,28 @@ class OrderingContract(StoreHooks):
         ids = self.in_line(store, 15)
         plain = store.enqueue("k")
         assert self.claim_ids(store, limit=3) == [ids[0], plain]
+
+    def test_a_late_outcome_beside_the_right_one(
+        self, store: OutboxStore, clock: FakeClock
+    ) -> None:
+        """
+        Told together, the lost claim's changes nothing, and the other lets the next one run.
+
+        So it is where a worker could not tell for so long that its item was taken away, and got it
+        again.
+        """
+        self.need("clock")
+        first, second = self.in_line(store, 2)
+        late = self.claim_one(store)
+        clock.advance(store.lease_seconds + 1)
+        store.reap()
+        clock.advance(3600)
+        right = self.claim_one(store)
+        assert late.id == right.id == first
+        outcomes = [Outcome(first, token=item.lease_token) for item in (late, right)]
+        assert store.acknowledge("worker", outcomes) == {first}
+        assert self.see(store, first).status is ItemStatus.COMPLETED
+        assert self.claim_ids(store) == [second]
 
     def test_waiting_spends_no_attempt(self, store: OutboxStore) -> None:
         """An item that had to wait its turn starts with its first attempt."""

@@ -22,7 +22,7 @@ class ConcurrencyKeyContract(StoreHooks):
             NewItem(kind, concurrency_key="key", concurrency_limit=limit) for _ in range(count)
         )
 
-    def test_so_many_at_once(self, store: OutboxStore) -> None:
+    def test_so_many_of_a_key_at_once(self, store: OutboxStore) -> None:
         """No more than the limit run, over all kinds and workers; what ends makes room."""
         first, other = self.keyed(store, 2), self.keyed(store, 2, kind="other")
         plain = store.enqueue("k")
@@ -35,6 +35,23 @@ class ConcurrencyKeyContract(StoreHooks):
         assert self.claim_ids(self.another(store)) == other[:1]
         store.mark_failed(first[1], "worker")
         assert self.claim_ids(store) == other[1:]
+
+    def test_a_late_outcome_leaves_the_slot_to_the_right_one(
+        self, store: OutboxStore, clock: FakeClock
+    ) -> None:
+        """Told together, the lost claim's changes nothing, and the other makes room."""
+        self.need("clock")
+        (first,) = self.keyed(store, 1, limit=1)
+        late = self.claim_one(store)
+        clock.advance(store.lease_seconds + 1)
+        store.reap()
+        clock.advance(3600)
+        right = self.claim_one(store)
+        outcomes = [Outcome(first, token=item.lease_token) for item in (late, right)]
+        assert store.acknowledge("worker", outcomes) == {first}
+        assert self.see(store, first).status is ItemStatus.COMPLETED
+        (second,) = self.keyed(store, 1, limit=1)
+        assert self.claim_ids(store) == [second]
 
     @pytest.mark.parametrize("how", ["retry", "release", "cancel", "stop", "die"])
     def test_every_way_out_makes_room(self, store: OutboxStore, clock: FakeClock, how: str) -> None:
@@ -102,7 +119,7 @@ class ConcurrencyKeyContract(StoreHooks):
         store.mark_success(wide[2], "worker")
         assert self.claim_ids(store) == narrow
 
-    def test_long_line_does_not_hide_what_is_due(self, store: OutboxStore) -> None:
+    def test_a_full_key_does_not_hide_what_is_due(self, store: OutboxStore) -> None:
         """Behind a full key's items, what is due is claimed at once."""
         ids = self.keyed(store, 15)
         plain = store.enqueue("k")
