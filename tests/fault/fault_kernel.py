@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from automate_kernel import signals
 from automate_kernel.context import current_call
 from automate_kernel.kernel import Kernel
 from automate_kernel.outbox import Backoff, Outcome, RowsOutboxStore
+from automate_kernel.outbox.chores import try_for
 from automate_kernel.workflows.execution import StepStatus
 from automate_sqlalchemy import SqlAlchemyStorage
 
@@ -121,7 +123,9 @@ def _add_steps(kernel: Kernel, ledger: Ledger, most_seconds: float) -> None:
         assert call is not None
         key = call.idempotency_key
         ledger.write("call", key, call.attempt)
-        execution = kernel.executions.get(call.execution_id or "")
+        # For the ledger alone, so that a server that is away is no failure of the step.
+        look = partial(kernel.executions.get, call.execution_id or "")
+        execution = try_for(60.0, look, "looking", until=lambda: False)
         position = int((key or "").rpartition(":")[2])
         run = execution and execution.step(call.step_id or "", position)
         if run is not None and run.status is StepStatus.COMPLETED:
