@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -77,27 +76,45 @@ def test_workers_that_sleep_in_turn(open_postgresql: Callable[..., Scene], full:
     The others go on meanwhile: the server ends a transaction that is left open for too long.
     """
     scene = open_postgresql(0.4)
-    accepted = [scene.outbox.enqueue("job", ordering_key=f"key-{n % 7}") for n in range(70)]
-    slot = {"concurrency_key": "slot", "concurrency_limit": 2}
-    accepted += [scene.outbox.enqueue("job", **slot) for _ in range(10)]
-    accepted += [scene.outbox.enqueue("job", max_attempts=20) for _ in range(800 if full else 80)]
+    accepted: list[str] = []
+    often = {"max_attempts": 100}
     options = {"options": "-c idle_in_transaction_session_timeout=300"}
     url = sa.make_url(scene.url).update_query_dict(options).render_as_string(False)
-    workers = [scene.start(url=url, most_seconds=0.05) for _ in range(2)]
-    until(lambda: scene.words("job"))
-    recovered = 0
+    names = ("first", "second")
+    workers = [scene.start(url=url, most_seconds=0.05, worker_id=name) for name in names]
+
+    def held(name: str) -> int:
+        its = f"status = 'RUNNING' AND lease_owner = '{name}'"
+        [row] = scene.rows(f"SELECT count(*) FROM {OUTBOX} WHERE {its}")
+        return int(row[0])
+
+    def stopped_with_work(number: int) -> bool:
+        workers[number].send(signal.SIGSTOP)
+        if held(names[number]):
+            return True
+        workers[number].send(signal.SIGCONT)
+        return False
+
+    def lost_all(name: str) -> bool:
+        # The other worker takes back what is overdue too.
+        scene.outbox.reap()
+        return not held(name)
+
     for turn in range(20 if full else 4):
-        sleeper = workers[turn % 2]
-        sleeper.send(signal.SIGSTOP)
-        # It may hold nothing at this moment.
-        until_at = time.monotonic() + 4 * scene.lease_seconds
-        before = recovered
-        while recovered == before and time.monotonic() < until_at and scene.unfinished():
-            recovered += len(scene.outbox.reap())
-        sleeper.send(signal.SIGCONT)
+        for n in range(40):
+            accepted += [
+                scene.outbox.enqueue("job", {"seconds": 0.1}, **often),
+                scene.outbox.enqueue("job", ordering_key=f"key-{n % 7}", **often),
+            ]
+            if n % 8 == 0:
+                slot = {"concurrency_key": "slot", "concurrency_limit": 2}
+                accepted.append(scene.outbox.enqueue("job", **slot, **often))
+        number = turn % 2
+        until(lambda number=number: stopped_with_work(number))
+        until(lambda number=number: lost_all(names[number]))
+        workers[number].send(signal.SIGCONT)
     scene.drain()
     told = scene.stop_all()
-    assert recovered, "none held anything when it was stopped: the test shows nothing"
     assert sum(one["lost"] for one in told) > 0
     scene.check(accepted)
 
