@@ -52,6 +52,8 @@ _SHORTEST_POLL = 0.02
 _SOON = 1.0
 # Results of inline handlers are handed on in lists, but none later than this.
 _INLINE_SECONDS = 0.02
+# While one pool has plenty to do, how often those that had nothing are looked at.
+_REST_SECONDS = 0.01
 
 
 def default_worker_id() -> str:
@@ -103,6 +105,7 @@ class Worker:
         self._full = self._keyed = self._kept_back = False
         self._wakeup: Wakeup | None = None
         self._pools: list[Pool] = []
+        self._rests: dict[Pool, float] = {}
         self._acknowledger = Acknowledger(
             self.store,
             self.worker_id,
@@ -227,13 +230,18 @@ class Worker:
     def _claim(self) -> int:
         total, self._full = 0, False
         self.vitals.claiming()
-        for pool in self._pools:
+        # Those that had something the last time go first.
+        for pool in sorted(self._pools, key=self._rests.__contains__):
             limit = min(self.batch, pool.free())
             self._full = self._full or limit < 1
-            if limit < 1 or self._stopping.is_set():
+            if limit < 1 or self._stopping.is_set() or (total and self._rested(pool)):
                 continue
             items = self.store.claim_batch(self.worker_id, limit, kinds=pool.kinds)
             now = time.monotonic()
+            if items:
+                self._rests.pop(pool, None)
+            else:
+                self._rests[pool] = now + _REST_SECONDS
             tasks = [Task(item, now) for item in items]
             self._held.add(tasks)
             self._keyed = self._keyed or any(
@@ -243,6 +251,17 @@ class Worker:
             total += len(tasks)
         self.vitals.claimed()
         return total
+
+    def _rested(self, pool: Pool) -> bool:
+        """Whether *pool* had nothing a moment ago, and has nothing now."""
+        until = self._rests.get(pool)
+        if until is None:
+            return False
+        now = time.monotonic()
+        if now < until:
+            return True
+        self._rests[pool] = now + _REST_SECONDS
+        return not self.store.has_ready(pool.kinds)
 
     def _wait_for_work(self, idle: float) -> None:
         due = keep_trying(self.store.next_due_seconds, self._stopping, "looking ahead")

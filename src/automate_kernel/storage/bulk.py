@@ -42,7 +42,7 @@ def insert_arrays(
         else:
             encoded = [encode(_POSTGRESQL, column, value) for value in values]
             arrays.append(array_text(encoded))
-            selected.append(statement.cast(column, f"given.a{len(arrays)}"))
+            selected.append(statement.cast(column.type, f"given.a{len(arrays)}"))
     names = ", ".join(f"a{number + 1}" for number in range(len(arrays)))
     # Bound here and not above: markers count from left to right.
     # By way of text: asyncpg sends nothing but a list for an array.

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
-from operator import attrgetter
+from functools import lru_cache
 from typing import Any
 
+from automate_kernel.errors import StorageError
 from automate_kernel.storage.dialects import Dialect
 from automate_kernel.storage.rows import Row
 from automate_kernel.storage.tables import Column
+
+_ZONE = re.compile(r"[+-][0-9:]+$")
 
 __all__ = ["JsonText", "array_text", "copy_text", "decode", "decode_json", "decode_time", "encode"]
 
@@ -105,24 +110,43 @@ def _decode_id(value: Any) -> str:
     return text
 
 
-_zone_of = attrgetter("tzinfo")
-
-
 def _decode_times(values: Sequence[Any]) -> Sequence[Any]:
-    if set(map(type, values)) == {datetime}:
-        zones = set(map(_zone_of, values))
-        if zones == {timezone.utc}:
-            return values
-        if None not in zones:
-            return [value.astimezone(timezone.utc) for value in values]
+    if set(map(type, values)) == {str}:
+        return list(map(_instant, values))
     return [None if value is None else decode_time(value) for value in values]
 
 
 def decode_time(value: Any) -> datetime:
     """A moment in UTC."""
-    moment: datetime = datetime.fromisoformat(value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return _instant(value)
     # Drivers give the zone of the database session, or none where the column has none.
+    return value.astimezone(timezone.utc) if value.tzinfo else value.replace(tzinfo=timezone.utc)
+
+
+# What was enqueued together has the same times, and a new item's are the same in three columns.
+@lru_cache(1024)
+def _instant(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(_iso(text))
+    except ValueError:
+        raise StorageError(
+            f"the database writes instants as {text!r}",
+            hint="set its DateStyle to ISO, for this role or database",
+        ) from None
     return moment.astimezone(timezone.utc) if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+
+
+def _iso(text: str) -> str:
+    """*text* as Python's parser takes it."""
+    if sys.version_info >= (3, 11):
+        return text
+    # 3.10 wants three or six digits of a second, and minutes in the zone.
+    head, point, rest = text.partition(".")
+    found = _ZONE.search(rest if point else head[19:])
+    zone = found[0] if found else ""
+    fraction = f".{rest[: len(rest) - len(zone)]:0<6}" if point else ""
+    return f"{head[:19]}{fraction}{zone}:00" if len(zone) == 3 else f"{head[:19]}{fraction}{zone}"
 
 
 def decode_json(value: Any) -> Any:

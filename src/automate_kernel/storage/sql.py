@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
@@ -17,7 +18,7 @@ from automate_kernel.storage.bulk import copied_lines, copy_statement, insert_ar
 from automate_kernel.storage.codec import decode, decode_time
 from automate_kernel.storage.dialects import Dialect, utc_now
 from automate_kernel.storage.rows import Clock, Part, Row, Where
-from automate_kernel.storage.statement import Statement, matches_nothing
+from automate_kernel.storage.statement import Statement, literal, matches_nothing
 from automate_kernel.storage.tables import TABLES, Column, Table
 
 __all__ = ["SqlRows"]
@@ -69,6 +70,7 @@ class SqlRows:
         if not rows:
             return 0
         spec, names = TABLES[table], list(rows[0])
+        notify = notify if self.dialect.notifies else ""
         arrays = self.dialect.arrays and len(rows) > 1
         # COPY fails on a key that exists, where an insert is to skip it.
         if arrays and fresh and len(rows) >= _WORTH_COPYING:
@@ -77,35 +79,37 @@ class SqlRows:
                 return copied
         chunk = _MOST_AT_ONCE if arrays else max(1, _MAX_PARAMETERS // len(names))
         return sum(
-            self._insert(spec, names, rows[start : start + chunk], notify)
+            self._insert(spec, names, rows[start : start + chunk], notify, fresh)
             for start in range(0, len(rows), chunk)
         )
 
     def _insert(
-        self, table: Table, names: list[str], rows: Sequence[Mapping[str, Any]], notify: str
+        self,
+        table: Table,
+        names: list[str],
+        rows: Sequence[Mapping[str, Any]],
+        notify: str,
+        fresh: bool,
     ) -> int:
-        statement = self._statement()
-        columns = [table.column(name) for name in names]
-        values = insert_arrays(statement, columns, rows) if self.dialect.arrays else None
-        if values is None:
-            values = "VALUES " + ", ".join(
-                "("
-                + ", ".join(statement.value(column, row[column.name]) for column in columns)
-                + ")"
-                for row in rows
-            )
+        statement, columns = self._statement(), _only(table.name, tuple(names))
+        body = insert_arrays(statement, columns, rows) if self.dialect.arrays else None
+        if body is None:
+            cells = [statement.row(columns, [row[name] for name in names]) for row in rows]
+            body = f"VALUES ({'), ('.join(cells)})"
+            if notify:
+                # PostgreSQL takes longer to plan one row of VALUES here.
+                one = len(cells) == 1
+                body = f"SELECT {cells[0]} FROM" if one else f"SELECT * FROM ({body}) AS given,"
+        elif notify:
+            body += ","
+        if notify:
+            # In the statement itself it costs no round trip, and no result has to be read for it.
+            body += f" pg_notify({literal(notify)}, '') AS notice"
         sql = (
             f"{self.dialect.insert} {statement.name(table.name)} ({statement.names(names)})"
-            f" {values}{self.dialect.conflict}"
+            f" {body}{'' if fresh else self.dialect.conflict}"
         )
-        if not notify or not self.dialect.notifies:
-            return int(self.run(sql, statement.parameters, fetch=False))
-        # In the statement itself it costs no round trip.
-        sql = (
-            f"WITH added AS ({sql} RETURNING 1)"
-            f" SELECT count(*)::integer, pg_notify({statement.bind(notify)}, '')::text FROM added"
-        )
-        return int(self.run(sql, statement.parameters, fetch=True)[0][0])
+        return int(self.run(sql, statement.parameters, fetch=False))
 
     def _copy(
         self, table: Table, names: list[str], rows: Sequence[Mapping[str, Any]], notify: str
@@ -113,7 +117,7 @@ class SqlRows:
         columns = [table.column(name) for name in names]
         lines = copied_lines(columns, rows, self.now)
         count = self.copy(copy_statement(self._statement(), table, columns), lines)
-        if count and notify and self.dialect.notifies:
+        if count and notify:
             statement = self._statement()
             sql = f"SELECT pg_notify({statement.bind(notify)}, '')::text"
             self.run(sql, statement.parameters, fetch=True)
@@ -260,8 +264,8 @@ class SqlRows:
             f"UPDATE {statement.name(table)} SET {sets} WHERE {key} {chosen}{again}"
             f" RETURNING {self._read(statement, wanted)}"
         )
-        taken = self.run(sql, statement.parameters, fetch=True)
-        return decode(wanted, _sorted(taken, wanted, order_by))
+        taken = decode(wanted, self.run(sql, statement.parameters, fetch=True))
+        return _sorted(taken, order_by)
 
     def _chosen(
         self,
@@ -317,26 +321,28 @@ class SqlRows:
         return self.select(table, chosen, order_by=order_by, columns=columns)
 
     def _read(self, statement: Statement, columns: Sequence[Column]) -> str:
-        # Drivers and frameworks disagree on what these become in Python; text is text everywhere.
+        # Drivers and frameworks disagree on what these become in Python, and spend more on it than
+        # on all else; text is text everywhere.
         return ", ".join(
             f"{statement.name(column.name)}::text"
-            if self.dialect.arrays and column.type in ("id", "json")
+            if self.dialect.arrays and column.type in ("id", "json", "time")
             else statement.name(column.name)
             for column in columns
         )
+
+
+@lru_cache(256)
+def _only(table: str, names: tuple[str, ...]) -> tuple[Column, ...]:
+    return tuple(map(TABLES[table].column, names))
 
 
 def _columns(table: Table, names: Sequence[str]) -> Sequence[Column]:
     return [table.column(name) for name in names] if names else table.columns
 
 
-def _sorted(
-    rows: Sequence[Sequence[Any]], columns: Sequence[Column], order_by: Sequence[str]
-) -> Sequence[Sequence[Any]]:
+def _sorted(rows: list[Row], order_by: Sequence[str]) -> list[Row]:
     """*rows* in order, since RETURNING promises none."""
-    places = [column.name for column in columns]
     # Sorting by the last column first keeps the order of the earlier ones.
     for name in reversed(order_by):
-        place = places.index(name.lstrip("-"))
-        rows = sorted(rows, key=itemgetter(place), reverse=name[0] == "-")
+        rows.sort(key=itemgetter(name.lstrip("-")), reverse=name[0] == "-")
     return rows

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any
 
 from automate_kernel.storage.codec import encode
 from automate_kernel.storage.dialects import Dialect, utc_now
 from automate_kernel.storage.rows import Clock, Now, Plus, Where
-from automate_kernel.storage.tables import Column, Table
+from automate_kernel.storage.schema import Column, Table, Type
 
 __all__ = ["Statement", "matches_nothing"]
 
@@ -47,11 +48,11 @@ class Statement:
         """*value* as the column holds it."""
         if isinstance(value, Now):
             return self.now(value.offset)
-        return self.cast(column, self.bind(encode(self._dialect, column, value)))
+        return self.cast(column.type, self.bind(encode(self._dialect, column, value)))
 
-    def cast(self, column: Column, text: str) -> str:
-        """An expression as a value of the column's type."""
-        cast = self._dialect.casts.get(column.type)
+    def cast(self, type_: Type, text: str) -> str:
+        """An expression as a value of this type."""
+        cast = self._dialect.casts.get(type_)
         return f"{text}::{cast}" if cast else text
 
     def now(self, offset: float) -> str:
@@ -62,6 +63,32 @@ class Statement:
             return self._dialect.now_plus.format(self.bind(offset))
         instant = (self._clock or utc_now)() + timedelta(seconds=offset)
         return self.value(_TIME, instant)
+
+    def row(self, columns: Sequence[Column], values: Sequence[Any]) -> str:
+        """The values of a new row, with commas between."""
+        servers = self._clock is None and bool(self._dialect.now)
+        first, cells = len(self.parameters), []
+        for column, value in zip(columns, values, strict=True):
+            if type(value) is Now:
+                if servers and not value.offset:
+                    cells.append(self._dialect.now)
+                    continue
+                if servers:
+                    cells.append(self._dialect.now_plus)
+                    self.parameters.append(value.offset)
+                    continue
+                value = (self._clock or utc_now)() + timedelta(seconds=value.offset)
+            encoded = encode(self._dialect, column, value)
+            # What is no parameter costs neither the driver nor the database anything.
+            if encoded is None:
+                cells.append(self.cast(column.type, "NULL"))
+            elif column.fixed:
+                cells.append(literal(encoded))
+            else:
+                cells.append(self.cast(column.type, "{}"))
+                self.parameters.append(encoded)
+        # Numbered markers tell where in the statement the row is, the others look alike.
+        return _marked(", ".join(cells), self._style, first if self._style == "$" else 0)
 
     def changes(self, table: Table, changes: Mapping[str, Any]) -> str:
         """What stands after SET."""
@@ -115,6 +142,14 @@ class Statement:
         if lock and self._dialect.row_locks:
             parts.append("FOR UPDATE SKIP LOCKED" if skip_locked else "FOR UPDATE")
         return "".join(f" {part}" for part in parts)
+
+
+@lru_cache(1024)
+def _marked(template: str, style: str, first: int) -> str:
+    """*template* with markers of parameters in place of its braces."""
+    count = template.count("{}")
+    numbers = range(first + 1, first + count + 1)
+    return template.format(*(f"${number}" if style == "$" else style for number in numbers))
 
 
 def matches_nothing(where: Sequence[Where]) -> bool:
