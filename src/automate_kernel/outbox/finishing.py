@@ -35,35 +35,41 @@ class Finishing(Leases):
         """Record outcomes in one transaction; see `OutboxStore.acknowledge`."""
         if not outcomes:
             return set()
-        atomic = transaction is not None or not self._is_one_statement(outcomes)
-        with self.storage.begin(transaction, atomic=atomic) as rows:
+        if transaction is None and (done := self._all_done(worker_id, outcomes)):
+            token, ids = done
+            with self.storage.begin(atomic=False) as rows:
+                lost = self._complete(rows, token, ids)
+            self.forget(ids, token=token)
+            return lost
+        with self.storage.begin(transaction) as rows:
             lost = self._settle(rows, worker_id, outcomes)
         if transaction is None:
-            leases = self._leases
             for outcome in outcomes:
-                lease = leases.get(outcome.item_id)
                 # Its own claims alone: a late outcome must not make the store forget who holds it
                 # now.
-                if (
-                    lease is not None
-                    and lease.worker_id == worker_id
-                    and outcome.token in (None, lease.token)
-                ):
-                    leases.pop(outcome.item_id, None)
+                if (lease := self._lease(outcome.item_id, worker_id)) is not None:
+                    self.forget([outcome.item_id], token=outcome.token or lease.token)
         return lost
 
-    def _is_one_statement(self, outcomes: Sequence[Outcome]) -> bool:
-        """Whether all that is to be recorded is that items of one claim, without keys, are done."""
+    def _all_done(
+        self, worker_id: str, outcomes: Sequence[Outcome]
+    ) -> tuple[str, list[str]] | None:
+        """The claim and the ids, if all there is to record is that its items, without keys, are done."""
         token, leases, completed = outcomes[0].token, self._leases, ItemStatus.COMPLETED
-        return token is not None and all(
-            outcome.status is completed
-            and outcome.token == token
-            and (lease := leases.get(outcome.item_id)) is not None
-            and lease.token == token
-            and lease.ordering_key is None
-            and lease.concurrency_key is None
-            for outcome in outcomes
-        )
+        ids: list[str] = []
+        for outcome in outcomes:
+            lease = leases.get(outcome.item_id)
+            if (
+                lease is None
+                or outcome.status is not completed
+                or not token == outcome.token == lease.token
+                or lease.worker_id != worker_id
+                or lease.keyed
+            ):
+                return None
+            ids.append(outcome.item_id)
+        # Sorted, so that two transactions lock their rows in the same order.
+        return (token, sorted(ids)) if token is not None else None
 
     def _settle(self, rows: Rows, worker_id: str, outcomes: Sequence[Outcome]) -> set[str]:
         # Ids with tokens: a worker may tell of an item twice at once, when it was taken from it
@@ -81,9 +87,10 @@ class Finishing(Leases):
                 done.append((outcome.item_id, lease.token))
             elif not self._settle_one(rows, lease, outcome):
                 lost.add((outcome.item_id, lease.token))
-            if lease.ordering_key is not None or lease.concurrency_key is not None:
+            if lease.keyed:
                 keyed.append((outcome.item_id, lease))
-        lost |= self._complete(rows, done)
+        for token, ids in by_token(done):
+            lost |= {(item_id, token) for item_id in self._complete(rows, token, ids)}
         kept = [(item_id, lease) for item_id, lease in keyed if (item_id, lease.token) not in lost]
         self._leave(
             rows,
@@ -116,25 +123,20 @@ class Finishing(Leases):
         found = rows.select(OUTBOX, where)
         return Lease.of(found[0], worker_id, outcome.token) if found else None
 
-    def _complete(self, rows: Rows, done: list[tuple[str, str]]) -> set[tuple[str, str | None]]:
-        """Complete (item id, token) pairs; returns those that were lost."""
-        lost: set[tuple[str, str | None]] = set()
-        for token, ids in by_token(done):
-            if self.retention_seconds == 0:
-                gone = set(ids).difference(rows.remove(OUTBOX, fence(ids, token)))
-                lost.update((item_id, token) for item_id in gone)
-                continue
-            changes = {
-                "status": ItemStatus.COMPLETED.value,
-                "waiting_for": None,  # it may have been asked to stop
-                "lease_expires_at": None,
-                "completed_at": Now(),
-                "updated_at": Now(),
-            }
-            if rows.update(OUTBOX, fence(ids, token), changes) < len(ids):
-                missing = self._not_finished(rows, ids, token, ItemStatus.COMPLETED)
-                lost.update((item_id, token) for item_id in missing)
-        return lost
+    def _complete(self, rows: Rows, token: str, ids: Sequence[str]) -> set[str]:
+        """Complete items of one claim; returns those that were lost."""
+        if self.retention_seconds == 0:
+            return set(ids).difference(rows.remove(OUTBOX, fence(ids, token)))
+        changes = {
+            "status": ItemStatus.COMPLETED.value,
+            "waiting_for": None,  # it may have been asked to stop
+            "lease_expires_at": None,
+            "completed_at": Now(),
+            "updated_at": Now(),
+        }
+        if rows.update(OUTBOX, fence(ids, token), changes) == len(ids):
+            return set()
+        return self._not_finished(rows, ids, token, ItemStatus.COMPLETED)
 
     def _not_finished(
         self, rows: Rows, ids: Sequence[str], token: str, *statuses: ItemStatus

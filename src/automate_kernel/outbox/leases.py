@@ -29,6 +29,11 @@ class Lease:
     max_attempts: int
     concurrency_key: str | None = None
 
+    @property
+    def keyed(self) -> bool:
+        """Whether the item has a key, which others may wait for."""
+        return self.ordering_key is not None or self.concurrency_key is not None
+
     @classmethod
     def of(cls, row: Row, worker_id: str, token: str) -> Lease:
         """The lease of a claimed row."""

@@ -19,7 +19,7 @@ from automate_kernel.outbox.recovering import Recovering
 from automate_kernel.outbox.registry import Registry
 from automate_kernel.outbox.retention import Retaining
 from automate_kernel.outbox.retry import Backoff
-from automate_kernel.outbox.sharing import Sharing, any_ready
+from automate_kernel.outbox.sharing import Sharing
 from automate_kernel.outbox.slots import Entrance
 from automate_kernel.outbox.steering import Steering
 from automate_kernel.outbox.store import OutboxStore
@@ -308,11 +308,6 @@ class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Regist
         """A transaction of the host's database, as the host's framework knows it."""
         with self.storage.begin() as rows:
             yield rows.native
-
-    def has_ready(self, kinds: Sequence[str]) -> bool:
-        """Whether items of *kinds* are ready; see `OutboxStore.has_ready`."""
-        with self.storage.begin(atomic=False) as rows:
-            return any_ready(rows, kinds)
 
     def next_due_seconds(self) -> float | None:
         """Seconds until the next waiting item is due; see `OutboxStore.next_due_seconds`."""

@@ -15,7 +15,7 @@ from typing import Any
 from automate_kernel.storage.rows import Part, Row, Rows, Where
 from automate_kernel.storage.tables import OUTBOX
 
-__all__ = ["Group", "Sharing", "any_ready", "ready_groups", "ready_kinds"]
+__all__ = ["Group", "Sharing", "ready_groups", "ready_kinds"]
 
 Group = tuple[str, "str | None"]
 """A kind and a tenant; None for the items of no tenant."""
@@ -40,15 +40,6 @@ def ready_kinds(rows: Rows, kinds: Sequence[str] | None = None) -> list[str]:
     return sorted(found)
 
 
-def any_ready(rows: Rows, kinds: Sequence[str]) -> bool:
-    """Whether an item of *kinds* is ready to be claimed."""
-    its = [_READY, Where("kind", "in", list(kinds))]
-    return any(
-        rows.select(OUTBOX, [*its, whose], limit=1, columns=("id",))
-        for whose in (_NOBODY, _SOMEBODY)
-    )
-
-
 def ready_groups(rows: Rows, kinds: Sequence[str] | None = None) -> list[Group]:
     """The groups that may have items ready, of *kinds* if given."""
     known = ready_kinds(rows) if kinds is None else sorted(kinds)
@@ -70,8 +61,8 @@ class Sharing:
     """
     Shares claims among groups, and remembers which of them had more than they got.
 
-    While there is such a backlog, which groups there are is looked up at most every
-    *refresh_seconds*.
+    While there is such a backlog, and there are many groups or no tenants, the groups are looked
+    up at most every *refresh_seconds*.
     """
 
     def __init__(self, refresh_seconds: float) -> None:
@@ -150,8 +141,10 @@ class Sharing:
     def _groups(self, rows: Rows, kinds: Sequence[str] | None) -> list[Group]:
         key, now = None if kinds is None else tuple(kinds), time.monotonic()
         until, groups = self._known.get(key, (0.0, []))
-        # Without a backlog a claim takes all there is, so it must know of all.
-        if not self._hungry or now >= until:
+        # Without a backlog a claim takes all there is, so it must know of all. Few are looked up in
+        # no time; but where nobody has tenants, that is no reason to ask for them at every claim.
+        few = len(groups) <= _MOST_AT_ONCE and (kinds is None or self._tenants)
+        if not self._hungry or few or now >= until:
             groups = ready_groups(rows, kinds)
             self._known = {**self._known, key: (now + self._refresh_seconds, groups)}
         return groups

@@ -238,14 +238,6 @@ class OutboxStore(OperatorCommands):
         """Seconds until the next waiting item is due (0 or less: now); None if none waits."""
         return None
 
-    def has_ready(self, kinds: Sequence[str]) -> bool:
-        """
-        Whether there may be something to claim of *kinds*; less work than a claim that gets none.
-
-        A busy worker asks it for the kinds that had nothing to do the last time.
-        """
-        return True
-
     def wakeup(self) -> Wakeup | None:
         """Something that waits for new items, or None where polling is all there is."""
         return None

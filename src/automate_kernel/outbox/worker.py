@@ -52,8 +52,6 @@ _SHORTEST_POLL = 0.02
 _SOON = 1.0
 # Results of inline handlers are handed on in lists, but none later than this.
 _INLINE_SECONDS = 0.02
-# While one pool has plenty to do, how often those that had nothing are looked at.
-_REST_SECONDS = 0.01
 
 
 def default_worker_id() -> str:
@@ -105,7 +103,7 @@ class Worker:
         self._full = self._keyed = self._kept_back = False
         self._wakeup: Wakeup | None = None
         self._pools: list[Pool] = []
-        self._rests: dict[Pool, float] = {}
+        self._resting: set[Pool] = set()
         self._acknowledger = Acknowledger(
             self.store,
             self.worker_id,
@@ -228,40 +226,47 @@ class Worker:
                 self._freed.wait(self.poll_seconds)
 
     def _claim(self) -> int:
-        total, self._full = 0, False
         self.vitals.claiming()
-        # Those that had something the last time go first.
-        for pool in sorted(self._pools, key=self._rests.__contains__):
-            limit = min(self.batch, pool.free())
-            self._full = self._full or limit < 1
-            if limit < 1 or self._stopping.is_set() or (total and self._rested(pool)):
-                continue
-            items = self.store.claim_batch(self.worker_id, limit, kinds=pool.kinds)
-            now = time.monotonic()
-            if items:
-                self._rests.pop(pool, None)
-            else:
-                self._rests[pool] = now + _REST_SECONDS
-            tasks = [Task(item, now) for item in items]
-            self._held.add(tasks)
-            self._keyed = self._keyed or any(
-                item.ordering_key or item.concurrency_key for item in items
-            )
-            pool.start(tasks)
-            total += len(tasks)
+        room = {pool: min(self.batch, pool.free()) for pool in self._pools}
+        self._full = any(limit < 1 for limit in room.values())
+        # Those that had nothing the last time are looked at together with one that had something.
+        resting = [pool for pool in self._pools if room[pool] > 0 and pool in self._resting]
+        total = 0
+        for pool in self._pools:
+            if room[pool] > 0 and pool not in self._resting:
+                total += self._claim_for([pool, *resting], room[pool])
+                resting = []
+        if resting:
+            total += self._claim_for(resting, min(room[pool] for pool in resting))
         self.vitals.claimed()
         return total
 
-    def _rested(self, pool: Pool) -> bool:
-        """Whether *pool* had nothing a moment ago, and has nothing now."""
-        until = self._rests.get(pool)
-        if until is None:
-            return False
+    def _claim_for(self, pools: Sequence[Pool], limit: int) -> int:
+        """Claim for the first of *pools* what it has room for, and for the others what there is."""
+        if self._stopping.is_set():
+            return 0
+        kinds = [kind for pool in pools for kind in pool.kinds]
+        items = self.store.claim_batch(self.worker_id, limit, kinds=kinds)
         now = time.monotonic()
-        if now < until:
-            return True
-        self._rests[pool] = now + _REST_SECONDS
-        return not self.store.has_ready(pool.kinds)
+        surplus: list[str] = []
+        for pool in pools:
+            its = items
+            if len(pools) > 1:
+                its = [item for item in items if item.kind in pool.kinds]
+            # Who had nothing for a while may be short of room for what has come all at once.
+            fitting = len(its) if pool is pools[0] else max(0, pool.free())
+            surplus += [item.id for item in its[fitting:]]
+            tasks = [Task(item, now) for item in its[:fitting]]
+            self._resting.discard(pool) if its else self._resting.add(pool)
+            self._held.add(tasks)
+            pool.start(tasks)
+        self._keyed = self._keyed or any(
+            item.ordering_key or item.concurrency_key for item in items
+        )
+        if surplus:
+            hand_back = partial(self.store.release, surplus, self.worker_id)
+            keep_trying(hand_back, self._stopping, "handing back")
+        return len(items) - len(surplus)
 
     def _wait_for_work(self, idle: float) -> None:
         due = keep_trying(self.store.next_due_seconds, self._stopping, "looking ahead")

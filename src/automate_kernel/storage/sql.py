@@ -99,7 +99,9 @@ class SqlRows:
             if notify:
                 # PostgreSQL takes longer to plan one row of VALUES here.
                 one = len(cells) == 1
-                body = f"SELECT {cells[0]} FROM" if one else f"SELECT * FROM ({body}) AS given,"
+                body = (
+                    f"SELECT {cells[0]} FROM" if one else f"SELECT given.* FROM ({body}) AS given,"
+                )
         elif notify:
             body += ","
         if notify:

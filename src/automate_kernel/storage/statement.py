@@ -7,7 +7,7 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
-from automate_kernel.storage.codec import encode
+from automate_kernel.storage.codec import array_text, encode
 from automate_kernel.storage.dialects import Dialect, utc_now
 from automate_kernel.storage.rows import Clock, Now, Plus, Where
 from automate_kernel.storage.schema import Column, Table, Type
@@ -118,8 +118,10 @@ class Statement:
         if column.fixed:
             return "IN (" + ", ".join(map(literal, values)) + ")"
         if self._dialect.arrays:
-            encoded = [encode(self._dialect, column, value) for value in values]
-            return f"= ANY({self.bind(encoded)}::{self._dialect.casts.get(column.type, 'text')}[])"
+            # By way of text: one driver sends nothing but a list for an array, others take longer.
+            array = array_text([encode(self._dialect, column, value) for value in values])
+            cast = self._dialect.casts.get(column.type, "text")
+            return f"= ANY({self.bind(array)}::text::{cast}[])"
         return "IN (" + ", ".join(self.value(column, value) for value in values) + ")"
 
     def tail(
