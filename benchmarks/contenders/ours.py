@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchmarks import counter
@@ -98,6 +98,8 @@ class Ours(Contender):
             outbox.enqueue_many(_new_items(range(start, min(start + BATCH, count))))
 
     def worker(self, purpose: Purpose) -> Callable[[], object]:
+        from automate_kernel.outbox import run_until_stopped
+
         kernel = self.kernel()
         options: dict[str, Any] = {}
         if purpose == "wait":
@@ -107,9 +109,8 @@ class Ours(Contender):
             kernel.handler("noop")(_anoop)
         else:
             kernel.handler("noop", inline=self.variant != "threads")(_noop)
-        worker = kernel.worker(**options)
-        signal.signal(signal.SIGTERM, lambda *_: worker.stop())
-        return worker.run
+        # As `automate worker` and `manage.py automate_worker` run it.
+        return partial(run_until_stopped, kernel.worker(**options))
 
     def fill(self, filling: Filling, rows: int) -> None:
         # Rows made by the library, multiplied: so they are right whatever columns there are.

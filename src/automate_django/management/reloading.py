@@ -13,7 +13,7 @@ from typing import Any
 
 from django.utils import autoreload
 
-from automate_kernel.outbox.supervisor import handling_signals
+from automate_kernel.outbox.running import handling_signals
 from automate_kernel.outbox.worker import Worker
 
 __all__ = ["work_with_reloader"]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from automate_kernel.asgi import WebhookApp, webhook_app
 from automate_kernel.cli.working import work
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.outbox.supervisor import Supervisor, handling_signals
+from automate_kernel.outbox.running import handling_signals
+from automate_kernel.outbox.supervisor import Supervisor
 
 if TYPE_CHECKING:
     import uvicorn

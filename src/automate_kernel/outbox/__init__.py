@@ -13,6 +13,7 @@ from automate_kernel.outbox.rows_store import (
     RowsOutboxStore,
     SkipLockedClaimOutboxStore,
 )
+from automate_kernel.outbox.running import run_until_stopped
 from automate_kernel.outbox.store import OutboxStats, OutboxStore, Outcome, ReapResult
 from automate_kernel.outbox.worker import Worker, WorkerStats
 
@@ -40,4 +41,5 @@ __all__ = [
     "cancelling",
     "draining",
     "percentile",
+    "run_until_stopped",
 ]

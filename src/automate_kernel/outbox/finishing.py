@@ -54,7 +54,7 @@ class Finishing(Leases):
     def _all_done(
         self, worker_id: str, outcomes: Sequence[Outcome]
     ) -> tuple[str, list[str]] | None:
-        """The claim and the ids, if all there is to record is that its items, without keys, are done."""
+        """The claim's token and the ids, if nothing is to be recorded but success without keys."""
         token, leases, completed = outcomes[0].token, self._leases, ItemStatus.COMPLETED
         ids: list[str] = []
         for outcome in outcomes:

@@ -8,16 +8,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from automate_kernel.outbox.worker import Worker
-
-__all__ = ["Supervisor", "handling_signals", "run_until_stopped"]
+__all__ = ["Supervisor"]
 
 logger = logging.getLogger(__name__)
 
@@ -156,45 +152,6 @@ def _reason(exitcode: int) -> str:
         return signal.Signals(-exitcode).name
     except ValueError:
         return f"signal {-exitcode}"
-
-
-@contextmanager
-def handling_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """While the block runs, SIGTERM and SIGINT call *stop*; one that is ignored stays ignored."""
-
-    def handle(number: int, frame: Any) -> None:
-        # On a thread: the interrupted code may hold the very lock that *stop* needs.
-        threading.Thread(target=stop, daemon=True).start()
-
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGINT):
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def run_until_stopped(worker: Worker) -> bool:
-    """
-    Run *worker* here; the first SIGTERM or SIGINT drains it, the second hands back what runs.
-
-    Returns whether something was left running, whose threads may keep the process from ending.
-    """
-    stops = iter((False,))
-    abandoned = []
-
-    def stop() -> None:
-        if next(stops, True):
-            abandoned.append(True)
-        worker.stop(abandon=bool(abandoned))
-
-    with handling_signals(stop):
-        worker.run()
-    return bool(abandoned) or worker.in_flight > 0
 
 
 def _child(

@@ -120,8 +120,9 @@ def decode_time(value: Any) -> datetime:
     """A moment in UTC."""
     if isinstance(value, str):
         return _instant(value)
+    moment: datetime = value
     # Drivers give the zone of the database session, or none where the column has none.
-    return value.astimezone(timezone.utc) if value.tzinfo else value.replace(tzinfo=timezone.utc)
+    return moment.astimezone(timezone.utc) if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
 
 
 # What was enqueued together has the same times, and a new item's are the same in three columns.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -61,24 +61,22 @@ class Statement:
             if not offset:
                 return self._dialect.now
             return self._dialect.now_plus.format(self.bind(offset))
-        instant = (self._clock or utc_now)() + timedelta(seconds=offset)
-        return self.value(_TIME, instant)
+        return self.value(_TIME, self._instant(offset))
+
+    def _instant(self, offset: float) -> datetime:
+        return (self._clock or utc_now)() + timedelta(seconds=offset)
 
     def row(self, columns: Sequence[Column], values: Sequence[Any]) -> str:
         """The values of a new row, with commas between."""
         servers = self._clock is None and bool(self._dialect.now)
         first, cells = len(self.parameters), []
         for column, value in zip(columns, values, strict=True):
-            if type(value) is Now:
-                if servers and not value.offset:
-                    cells.append(self._dialect.now)
-                    continue
-                if servers:
-                    cells.append(self._dialect.now_plus)
-                    self.parameters.append(value.offset)
-                    continue
-                value = (self._clock or utc_now)() + timedelta(seconds=value.offset)
-            encoded = encode(self._dialect, column, value)
+            if type(value) is Now and servers:
+                cells.append(self._dialect.now_plus if value.offset else self._dialect.now)
+                self.parameters += [value.offset] if value.offset else []
+                continue
+            given = self._instant(value.offset) if type(value) is Now else value
+            encoded = encode(self._dialect, column, given)
             # What is no parameter costs neither the driver nor the database anything.
             if encoded is None:
                 cells.append(self.cast(column.type, "NULL"))

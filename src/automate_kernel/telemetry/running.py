@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
-from automate_kernel.outbox.supervisor import Supervisor, handling_signals, run_until_stopped
+from automate_kernel.outbox.running import handling_signals, run_until_stopped
+from automate_kernel.outbox.supervisor import Supervisor
 from automate_kernel.telemetry.health import Board, Probe, WorkerProbe, keep_telling
 from automate_kernel.telemetry.serving import Probes
 
