@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -28,7 +29,9 @@ _STYLES = {"qmark": "?", "numeric_dollar": "$"}
 class SqlAlchemyRows(SqlRows):
     """`Rows` on one SQLAlchemy connection, below its expression language."""
 
-    def __init__(self, connection: Connection, clock: Clock | None = None) -> None:
+    def __init__(
+        self, connection: Connection, clock: Clock | None = None, *, alone: bool = False
+    ) -> None:
         dialect = connection.dialect
         known = DIALECTS.get("mysql" if dialect.name == "mariadb" else dialect.name)
         if known is None:
@@ -38,14 +41,33 @@ class SqlAlchemyRows(SqlRows):
             )
         super().__init__(known, _STYLES.get(dialect.paramstyle, "%s"), clock)
         self.native = connection
+        # Whether each statement commits by itself.
+        self._alone = alone
 
     def run(self, sql: str, parameters: Sequence[Any], *, fetch: bool) -> Any:
         """Run one statement through the driver's own cursor."""
         try:
-            result = self.native.exec_driver_sql(sql, tuple(parameters))
-            return result.fetchall() if fetch else result.rowcount
+            if _is_watched(self.native):
+                result = self.native.exec_driver_sql(sql, tuple(parameters))
+                return result.fetchall() if fetch else result.rowcount
+            return self._run(sql, tuple(parameters), fetch)
         except DBAPIError as error:
             raise translated(error, shown(self.native.engine.url)) from error
+
+    def _run(self, sql: str, parameters: tuple[Any, ...], fetch: bool) -> Any:
+        # SQLAlchemy's result takes longer to make than all else that the client does in a claim.
+        connection, cursor = self.native, None
+        if not self._alone and not connection.in_transaction():
+            connection.begin()  # as any statement does that is run through it
+        try:
+            cursor = connection.connection.cursor()
+            cursor.execute(sql, parameters)
+            found = cursor.fetchall() if fetch else cursor.rowcount
+            cursor.close()
+        except connection.dialect.loaded_dbapi.Error as error:
+            # What marks a lost connection, in the pool too, and makes the error SQLAlchemy's.
+            connection._handle_dbapi_exception(error, sql, parameters, cursor, None)
+        return found
 
     def copy(self, sql: str, lines: Iterable[str]) -> int | None:
         """Run COPY through psycopg's cursor; None with another driver."""
@@ -98,7 +120,7 @@ class SqlAlchemyStorage:
             with self._translating():
                 connection = self._alone.connect()
             with connection:
-                yield self._rows(connection)
+                yield SqlAlchemyRows(connection, self._clock, alone=True)
             return
         # Only our own statements are translated: what a handler does to the connection, and the
         # errors that it expects from it, stay SQLAlchemy's.
@@ -167,6 +189,18 @@ class SqlAlchemyStorage:
 
     def close(self) -> None:
         """Do nothing: the engine is the host's."""
+
+
+def _is_watched(connection: Connection) -> bool:
+    """Whether somebody listens to statements or logs them, or the driver has to be awaited."""
+    listeners, dialect = connection.dispatch, connection.dialect
+    return bool(
+        listeners.before_cursor_execute
+        or listeners.after_cursor_execute
+        or dialect.dispatch.do_execute
+        or dialect.is_async
+        or connection.engine.logger.isEnabledFor(logging.INFO)
+    )
 
 
 def shown(url: URL) -> str:

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 # item never sits on a lease here while another worker is free.
 _AHEAD_SECONDS = 0.25
 _AHEAD_MOST = 200
+# What inline handlers can do in less time than it takes to wake their thread.
+_AT_ONCE_SECONDS = 0.0003
 # How long handlers on the event loop may take over their cancellation.
 _STOP_SECONDS = 10.0
 
@@ -89,11 +91,15 @@ class InlinePool:
         return min(self._batch, max(1, soon))
 
     def start(self, tasks: Sequence[Task]) -> None:
-        """Queue them as one batch."""
+        """Queue them as one batch; or run them at once, if that takes less than the queue would."""
         if not tasks:
             return
         with self._lock:
             self._batches += 1
+            alone = self._batches == 1
+        if alone and len(tasks) * self._mean_seconds < _AT_ONCE_SECONDS:
+            self._serve_batch(tasks)
+            return
         self._queue.put(tasks)
         if self._thread is None:
             self._thread = threading.Thread(target=self._serve, name="automate-inline", daemon=True)
@@ -101,13 +107,16 @@ class InlinePool:
 
     def _serve(self) -> None:
         while (tasks := self._queue.get()) is not None:
-            started_at = time.monotonic()
-            self._run_all(tasks)
-            took = max(time.monotonic() - started_at, 1e-6) / len(tasks)
-            self._mean_seconds += (took - self._mean_seconds) * 0.5
-            with self._lock:
-                self._batches -= 1
-            self._room()
+            self._serve_batch(tasks)
+
+    def _serve_batch(self, tasks: Sequence[Task]) -> None:
+        started_at = time.monotonic()
+        self._run_all(tasks)
+        took = max(time.monotonic() - started_at, 1e-6) / len(tasks)
+        self._mean_seconds += (took - self._mean_seconds) * 0.5
+        with self._lock:
+            self._batches -= 1
+        self._room()
 
     def stop(self) -> None:
         """End the thread once it is through with what it runs."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 __all__ = ["ListenWakeup"]
@@ -25,7 +25,7 @@ class ListenWakeup:
         self._connect = connect
         self._channel = channel
         self._connection: Any = None
-        # select() waits on both: the server's socket, and a pipe that `wake` writes to.
+        # It waits on both: the server's socket, and a pipe that `wake` writes to.
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
@@ -38,7 +38,7 @@ class ListenWakeup:
         except Exception as error:
             self._drop(error)
             watched = [self._reader]
-        ready, _, _ = select.select(watched, [], [], timeout)
+        ready = _ready(watched, timeout)
         if self._reader in ready:
             self._drain_pipe()
         if len(ready) > (self._reader in ready):
@@ -54,7 +54,11 @@ class ListenWakeup:
 
     def _read_notices(self) -> None:
         try:
-            for _ in self._connection.notifies(timeout=0):
+            # Below psycopg's own generator, which takes longer than all else between the notice
+            # and the claim.
+            server = self._connection.pgconn
+            server.consume_input()
+            while server.notifies():
                 pass
         except Exception as error:
             self._drop(error)
@@ -89,3 +93,13 @@ class ListenWakeup:
             self._connection = None
         os.close(self._reader)
         os.close(self._writer)
+
+
+def _ready(watched: Sequence[int], timeout: float) -> list[int]:
+    """Those of *watched* that can be read, once there are any."""
+    if not hasattr(select, "poll"):
+        return select.select(watched, [], [], timeout)[0]
+    poll = select.poll()  # unlike select(), it takes descriptors of any number
+    for descriptor in watched:
+        poll.register(descriptor, select.POLLIN)
+    return [descriptor for descriptor, _ in poll.poll(timeout * 1000)]

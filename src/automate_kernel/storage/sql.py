@@ -154,7 +154,7 @@ class SqlRows:
             return keys
         columns, statement = _columns(TABLES[table], (key,)), self._statement()
         sql = f"DELETE FROM {statement.name(table)}" + statement.where(TABLES[table], where)
-        sql += f" RETURNING {self._read(statement, columns)}"
+        sql += f" RETURNING {self._read(columns)}"
         removed = decode(columns, self.run(sql, statement.parameters, fetch=True))
         return [row[key] for row in removed]
 
@@ -177,7 +177,7 @@ class SqlRows:
         spec, statement = TABLES[table], self._statement()
         wanted = _columns(spec, columns)
         sql = (
-            f"SELECT {self._read(statement, wanted)} FROM {statement.name(table)}"
+            f"SELECT {self._read(wanted)} FROM {statement.name(table)}"
             + statement.where(spec, where)
             + statement.tail(order_by, limit, lock=lock, skip_locked=skip_locked)
         )
@@ -195,7 +195,7 @@ class SqlRows:
             return []
         spec, statement = TABLES[table], self._statement()
         columns = [spec.column(name) for name in by]
-        read = f"{self._read(statement, columns)}, count(*)" if by else "count(*)"
+        read = f"{self._read(columns)}, count(*)" if by else "count(*)"
         sql = f"SELECT {read} FROM {statement.name(table)}" + statement.where(spec, where)
         sql += f" GROUP BY {statement.names(by)}" if by else ""
         counted = self.run(sql, statement.parameters, fetch=True)
@@ -264,7 +264,7 @@ class SqlRows:
         wanted = _columns(spec, columns)
         sql = (
             f"UPDATE {statement.name(table)} SET {sets} WHERE {key} {chosen}{again}"
-            f" RETURNING {self._read(statement, wanted)}"
+            f" RETURNING {self._read(wanted)}"
         )
         taken = decode(wanted, self.run(sql, statement.parameters, fetch=True))
         return _sorted(taken, order_by)
@@ -322,15 +322,22 @@ class SqlRows:
         self.update(table, chosen, changes)
         return self.select(table, chosen, order_by=order_by, columns=columns)
 
-    def _read(self, statement: Statement, columns: Sequence[Column]) -> str:
-        # Drivers and frameworks disagree on what these become in Python, and spend more on it than
-        # on all else; text is text everywhere.
-        return ", ".join(
-            f"{statement.name(column.name)}::text"
-            if self.dialect.arrays and column.type in ("id", "json", "time")
-            else statement.name(column.name)
-            for column in columns
+    def _read(self, columns: Sequence[Column]) -> str:
+        return _selected(
+            self.dialect.quote,
+            self.dialect.arrays,
+            tuple([(column.name, column.type) for column in columns]),
         )
+
+
+@lru_cache(256)
+def _selected(quote: str, as_text: bool, columns: tuple[tuple[str, str], ...]) -> str:
+    # Drivers and frameworks disagree on what these become in Python, and spend more on it than on
+    # all else; text is text everywhere.
+    return ", ".join(
+        f"{quote}{name}{quote}" + ("::text" if as_text and type_ in ("id", "json", "time") else "")
+        for name, type_ in columns
+    )
 
 
 @lru_cache(256)
@@ -339,7 +346,7 @@ def _only(table: str, names: tuple[str, ...]) -> tuple[Column, ...]:
 
 
 def _columns(table: Table, names: Sequence[str]) -> Sequence[Column]:
-    return [table.column(name) for name in names] if names else table.columns
+    return _only(table.name, tuple(names)) if names else table.columns
 
 
 def _sorted(rows: list[Row], order_by: Sequence[str]) -> list[Row]:

@@ -116,10 +116,11 @@ class Statement:
         if column.fixed:
             return "IN (" + ", ".join(map(literal, values)) + ")"
         if self._dialect.arrays:
-            # By way of text: one driver sends nothing but a list for an array, others take longer.
-            array = array_text([encode(self._dialect, column, value) for value in values])
-            cast = self._dialect.casts.get(column.type, "text")
-            return f"= ANY({self.bind(array)}::text::{cast}[])"
+            encoded = [encode(self._dialect, column, value) for value in values]
+            # asyncpg sends nothing but a list for an array. The others take long over a list. Not by
+            # a cast from text, as that would be made again for each row that is compared.
+            array = encoded if self._style == "$" else array_text(encoded)
+            return f"= ANY({self.bind(array)}::{self._dialect.casts.get(column.type, 'text')}[])"
         return "IN (" + ", ".join(self.value(column, value) for value in values) + ")"
 
     def tail(
