@@ -101,6 +101,9 @@ class Contender(Protocol):
     def enqueue_each(self, count: int) -> None:
         """Enqueue *count* items, each in a transaction of its own."""
 
+    def enqueue_within(self, count: int) -> None:
+        """The same in transactions of the host's own, which would hold its own writes too."""
+
     def enqueue_bulk(self, count: int) -> None:
         """Enqueue *count* items in the quickest way that is documented."""
 

@@ -27,7 +27,7 @@ class DjangoTasksDb(Contender):
     databases = ("postgresql", "sqlite")
     offers = frozenset(
         {
-            "drain-1", "drain-2", "enqueue", "bulk", "pick-up", "finished", "future",
+            "drain-1", "drain-2", "enqueue", "enqueue-within", "bulk", "pick-up", "finished", "future",
             "memory", "import", "sqlite-enqueue", "sqlite-drain",
         }
     )  # fmt: skip
@@ -72,6 +72,13 @@ class DjangoTasksDb(Contender):
     def enqueue_each(self, count: int) -> None:
         for number in range(count):
             self._task.enqueue(payload(number))
+
+    def enqueue_within(self, count: int) -> None:
+        from django.db import transaction
+
+        for number in range(count):
+            with transaction.atomic():
+                self._task.enqueue(payload(number))
 
     def enqueue_bulk(self, count: int) -> None:
         """Many calls in one transaction: it has nothing for many at once."""

@@ -57,8 +57,8 @@ class PostgresqlLimit(Contender):
     peer = False
     offers = frozenset(
         {
-            "drain-1", "drain-2", "enqueue", "bulk", "pick-up", "finished", "future",
-            "workflows-each",
+            "drain-1", "drain-2", "enqueue", "enqueue-within", "bulk", "pick-up", "finished",
+            "future", "workflows-each",
         }
     )  # fmt: skip
     packages = ("psycopg",)
@@ -89,6 +89,11 @@ class PostgresqlLimit(Contender):
         for number in range(count):
             body = json.dumps(payload(number))
             self._connection.execute(_INSERT_AND_WAKE, (body,), prepare=True)
+
+    def enqueue_within(self, count: int) -> None:
+        for _ in range(count):
+            with self._connection.transaction():
+                self.enqueue_each(1)
 
     def enqueue_bulk(self, count: int) -> None:
         for start in range(0, count, BATCH):

@@ -39,8 +39,9 @@ class Ours(Contender):
     variants: ClassVar[tuple[str, ...]] = ("threads", "async")
     offers = frozenset(
         {
-            "drain-1", "drain-2", "enqueue", "bulk", "pick-up", "finished", "future", "wait",
-            "memory", "import", "workflows-each", "workflows", "sqlite-enqueue", "sqlite-drain",
+            "drain-1", "drain-2", "enqueue", "enqueue-within", "bulk", "pick-up", "finished",
+            "future", "wait", "memory", "import", "workflows-each", "workflows", "sqlite-enqueue",
+            "sqlite-drain",
         }
     )  # fmt: skip
     pace: ClassVar = {"drain": 20_000, "sqlite": 20_000}
@@ -87,6 +88,11 @@ class Ours(Contender):
             self.execute(f"{verb} {table}")
 
     def enqueue_each(self, count: int) -> None:
+        outbox = self.kernel().outbox
+        for number in range(count):
+            outbox.enqueue("noop", payload(number))
+
+    def enqueue_within(self, count: int) -> None:
         outbox = self.kernel().outbox
         for number in range(count):
             with self.transaction() as transaction:

@@ -3,7 +3,7 @@
 from benchmarks.measures.base import Measure
 from benchmarks.measures.costs import IMPORT, MEMORY, PICK_UP, WAIT
 from benchmarks.measures.drains import DRAIN_1, DRAIN_2, FINISHED, FUTURE, SQLITE_DRAIN
-from benchmarks.measures.enqueuing import BULK, ENQUEUE, SQLITE_ENQUEUE
+from benchmarks.measures.enqueuing import BULK, ENQUEUE, SQLITE_ENQUEUE, WITHIN
 from benchmarks.measures.workflows import WORKFLOWS, WORKFLOWS_EACH
 
 __all__ = ["MEASURES", "Measure"]
@@ -11,7 +11,7 @@ __all__ = ["MEASURES", "Measure"]
 MEASURES = {
     measure.name: measure
     for measure in (
-        DRAIN_1, DRAIN_2, ENQUEUE, BULK, PICK_UP, SQLITE_ENQUEUE, SQLITE_DRAIN, WORKFLOWS_EACH,
-        WORKFLOWS, WAIT, MEMORY, IMPORT, FINISHED, FUTURE,
+        DRAIN_1, DRAIN_2, ENQUEUE, WITHIN, BULK, PICK_UP, SQLITE_ENQUEUE, SQLITE_DRAIN,
+        WORKFLOWS_EACH, WORKFLOWS, WAIT, MEMORY, IMPORT, FINISHED, FUTURE,
     )
 }  # fmt: skip

@@ -7,18 +7,26 @@ from functools import partial
 from benchmarks.bench import Bench, Entrant, Sizes
 from benchmarks.measures.base import Measure, Values
 
-__all__ = ["BULK", "ENQUEUE", "SQLITE_ENQUEUE"]
+__all__ = ["BULK", "ENQUEUE", "SQLITE_ENQUEUE", "WITHIN"]
 
 _WARM_UP = 50
 
 
-def _enqueue(bench: Bench, entrant: Entrant, sizes: Sizes, *, place: str, family: str) -> Values:
+def _enqueue(
+    bench: Bench,
+    entrant: Entrant,
+    sizes: Sizes,
+    *,
+    place: str,
+    family: str,
+    call: str = "enqueue_each",
+) -> Values:
     producer = bench.producer(entrant, place)
     items = sizes.items(entrant.contender, family, sizes.enqueue_seconds, 2000)
     producer.call("reset")
-    producer.call("enqueue_each", min(_WARM_UP, items))
+    producer.call(call, min(_WARM_UP, items))
     bench.noise.start()
-    answer = producer.call("enqueue_each", items)
+    answer = producer.call(call, items)
     producer.call("reset")
     return {"per_second": items / answer.seconds, "client_cpu_us": answer.cpu / items * 1e6}
 
@@ -38,14 +46,20 @@ def _bulk(bench: Bench, entrant: Entrant, sizes: Sizes) -> Values:
 
 ENQUEUE = Measure(
     "enqueue",
-    "enqueue, one per transaction",
+    "enqueue, one per commit",
     "items/s",
     partial(_enqueue, place="postgresql", family="enqueue"),
+)
+WITHIN = Measure(
+    "enqueue-within",
+    "enqueue, one per transaction of the host",
+    "items/s",
+    partial(_enqueue, place="postgresql", family="enqueue", call="enqueue_within"),
 )
 BULK = Measure("bulk", "enqueue many at once", "items/s", _bulk)
 SQLITE_ENQUEUE = Measure(
     "sqlite-enqueue",
-    "SQLite: enqueue, one per transaction",
+    "SQLite: enqueue, one per commit",
     "items/s",
     partial(_enqueue, place="sqlite", family="sqlite-enqueue"),
     place="sqlite",

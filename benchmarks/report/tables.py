@@ -15,6 +15,7 @@ _POSTGRESQL = (
     ("client CPU, µs", "drain-1", "client_cpu_us"),
     ("server CPU, µs", "drain-1", "server_cpu_us"),
     ("enqueue", "enqueue", "per_second"),
+    ("in the host's transaction", "enqueue-within", "per_second"),
     ("in bulk", "bulk", "per_second"),
     ("pick-up p50, ms", "pick-up", "p50_ms"),
     ("p99, ms", "pick-up", "p99_ms"),
