@@ -27,8 +27,8 @@ class DjangoTasksDb(Contender):
     databases = ("postgresql", "sqlite")
     offers = frozenset(
         {
-            "drain-1", "drain-2", "enqueue", "enqueue-within", "bulk", "pick-up", "finished", "future",
-            "memory", "import", "sqlite-enqueue", "sqlite-drain",
+            "drain-1", "drain-2", "enqueue", "enqueue-within", "bulk", "pick-up", "finished",
+            "future", "memory", "import", "sqlite-enqueue", "sqlite-drain",
         }
     )  # fmt: skip
     python = "3.12"

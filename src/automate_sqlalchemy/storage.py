@@ -49,15 +49,19 @@ class SqlAlchemyRows(SqlRows):
         try:
             if _is_watched(self.native):
                 result = self.native.exec_driver_sql(sql, tuple(parameters))
-                return result.fetchall() if fetch else result.rowcount
-            return self._run(sql, tuple(parameters), fetch)
+                found = result.fetchall() if fetch else result.rowcount
+            else:
+                found = self._run(sql, tuple(parameters), fetch)
+            if self._alone:
+                self.native.commit()
         except DBAPIError as error:
             raise translated(error, shown(self.native.engine.url)) from error
+        return found
 
     def _run(self, sql: str, parameters: tuple[Any, ...], fetch: bool) -> Any:
         # SQLAlchemy's result takes longer to make than all else that the client does in a claim.
         connection, cursor = self.native, None
-        if not self._alone and not connection.in_transaction():
+        if not connection.in_transaction():
             connection.begin()  # as any statement does that is run through it
         try:
             cursor = connection.connection.cursor()
@@ -102,10 +106,11 @@ class SqlAlchemyStorage:
         self._listen = listen
         self.supports_skip_locked = engine.dialect.name != "sqlite"
         # MySQL takes items in several statements, and wants another isolation for each of ours.
-        commits_alone = engine.dialect.name in ("postgresql", "sqlite")
-        self._alone = (
-            engine.execution_options(isolation_level="AUTOCOMMIT") if commits_alone else None
-        )
+        self._alone = {
+            "postgresql": engine.execution_options(isolation_level="AUTOCOMMIT"),
+            # Here COMMIT is no round trip, and changing the isolation is a statement each time.
+            "sqlite": engine,
+        }.get(engine.dialect.name)
 
     def __repr__(self) -> str:
         return f"SqlAlchemyStorage({self.describe()})"

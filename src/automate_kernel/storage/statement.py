@@ -30,6 +30,9 @@ class Statement:
         self._style = style
         self._clock = clock
         self.parameters: list[Any] = []
+        # One statement has one time, whoever's clock it is.
+        self._now: datetime | None = None
+        self._instants: dict[float, Any] = {}
 
     def name(self, name: str) -> str:
         """A name of ours, quoted."""
@@ -61,22 +64,29 @@ class Statement:
             if not offset:
                 return self._dialect.now
             return self._dialect.now_plus.format(self.bind(offset))
-        return self.value(_TIME, self._instant(offset))
+        return self.cast("time", self.bind(self._encoded_instant(offset)))
 
-    def _instant(self, offset: float) -> datetime:
-        return (self._clock or utc_now)() + timedelta(seconds=offset)
+    def _encoded_instant(self, offset: float) -> Any:
+        if self._now is None:
+            self._now = (self._clock or utc_now)()
+        if offset not in self._instants:
+            instant = self._now + timedelta(seconds=offset)
+            self._instants[offset] = encode(self._dialect, _TIME, instant)
+        return self._instants[offset]
 
     def row(self, columns: Sequence[Column], values: Sequence[Any]) -> str:
         """The values of a new row, with commas between."""
         servers = self._clock is None and bool(self._dialect.now)
         first, cells = len(self.parameters), []
         for column, value in zip(columns, values, strict=True):
-            if type(value) is Now and servers:
+            if type(value) is not Now:
+                encoded = encode(self._dialect, column, value)
+            elif servers:
                 cells.append(self._dialect.now_plus if value.offset else self._dialect.now)
                 self.parameters += [value.offset] if value.offset else []
                 continue
-            given = self._instant(value.offset) if type(value) is Now else value
-            encoded = encode(self._dialect, column, given)
+            else:
+                encoded = self._encoded_instant(value.offset)
             # What is no parameter costs neither the driver nor the database anything.
             if encoded is None:
                 cells.append(self.cast(column.type, "NULL"))
@@ -117,11 +127,14 @@ class Statement:
             return "IN (" + ", ".join(map(literal, values)) + ")"
         if self._dialect.arrays:
             encoded = [encode(self._dialect, column, value) for value in values]
-            # asyncpg sends nothing but a list for an array. The others take long over a list. Not by
-            # a cast from text, as that would be made again for each row that is compared.
+            # asyncpg sends nothing but a list for an array; the others take long over a list. No
+            # cast from text: it would be made again for each row that is compared.
             array = encoded if self._style == "$" else array_text(encoded)
             return f"= ANY({self.bind(array)}::{self._dialect.casts.get(column.type, 'text')}[])"
-        return "IN (" + ", ".join(self.value(column, value) for value in values) + ")"
+        if self._dialect.casts or self._style == "$":
+            return "IN (" + ", ".join(self.value(column, value) for value in values) + ")"
+        self.parameters += [encode(self._dialect, column, value) for value in values]
+        return f"IN ({', '.join([self._style] * len(values))})"
 
     def tail(
         self,
