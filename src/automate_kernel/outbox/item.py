@@ -61,7 +61,8 @@ class ItemStatus(str, Enum):
     __str__ = str.__str__
 
 
-WAITING = (ItemStatus.PENDING.value, ItemStatus.RETRY.value)
+_PENDING = ItemStatus.PENDING.value
+WAITING = (_PENDING, ItemStatus.RETRY.value)
 FINISHED = (ItemStatus.COMPLETED.value, ItemStatus.FAILED.value, ItemStatus.CANCELLED.value)
 
 
@@ -168,7 +169,7 @@ class NewItem:
             "kind": self.kind,
             "payload": encode_json(self.payload, "payload"),
             "headers": encode_json(dict(self.headers), "headers") if self.headers else _NO_HEADERS,
-            "status": ItemStatus.PENDING.value,
+            "status": _PENDING,
             "waiting_for": "time" if later else "worker",
             "priority": self.priority,
             "attempt_count": 0,
@@ -178,8 +179,8 @@ class NewItem:
             "idempotency_key": _scoped(self.idempotency_key, self.tenant_id),
             "tenant_id": self.tenant_id,
             "ordering_key": _scoped(self.ordering_key, self.tenant_id),
-            "created_at": Now(),
-            "updated_at": Now(),
+            "created_at": _NOW,
+            "updated_at": _NOW,
         }
         if self.concurrency_key is not None:
             # Not written for the others, which are nearly all of them.
@@ -199,10 +200,17 @@ class NewItem:
     def _check(self) -> None:
         if not self.kind:
             raise PayloadError("an item needs a kind", hint="name what handles it")
-        for name in ("kind", "tenant_id"):
-            check_text(getattr(self, name), name)
-        for name in ("idempotency_key", "ordering_key", "concurrency_key"):
-            check_text(_scoped(getattr(self, name), self.tenant_id), name)
+        check_text(self.kind, "kind")
+        if self.tenant_id is not None:
+            check_text(self.tenant_id, "tenant_id")
+        # One by one, since nearly all items have none of them, and this is asked of every item.
+        if self.idempotency_key is not None:
+            check_text(_scoped(self.idempotency_key, self.tenant_id), "idempotency_key")
+        if self.ordering_key is not None:
+            check_text(_scoped(self.ordering_key, self.tenant_id), "ordering_key")
+        if self.concurrency_key is not None or self.concurrency_limit is not None:
+            check_text(_scoped(self.concurrency_key, self.tenant_id), "concurrency_key")
+            self._check_concurrency()
         if self.run_at is not None:
             _check_instant(self.run_at)
         if (
@@ -211,7 +219,6 @@ class NewItem:
             raise PayloadError(f"the delay {self.delay} is beyond a hundred years")
         if abs(self.priority) > MAX_PRIORITY:
             raise PayloadError(f"priority {self.priority} is beyond ±{MAX_PRIORITY}")
-        self._check_concurrency()
         if not 1 <= self.max_attempts <= MAX_ATTEMPTS:
             raise PayloadError(f"max_attempts must be from 1 to {MAX_ATTEMPTS}")
 
