@@ -1,8 +1,11 @@
-"""What the SQLAlchemy storage refuses, and what it never shows."""
+"""What the SQLAlchemy storage refuses, what it never shows, and how it runs statements."""
+
+import logging
 
 import pytest
 import sqlalchemy as sa
-from automate_kernel.errors import ConfigError
+from automate_kernel.errors import ConfigError, StorageError
+from automate_kernel.outbox import RowsOutboxStore
 from automate_sqlalchemy import SqlAlchemyStorage
 from automate_sqlalchemy.storage import shown
 
@@ -30,3 +33,86 @@ def test_an_engine_without_transactions_is_refused():
     with pytest.raises(ConfigError, match="AUTOCOMMIT"):
         SqlAlchemyStorage(sa.create_engine("sqlite://", isolation_level="AUTOCOMMIT"))
     SqlAlchemyStorage(plain)
+
+
+@pytest.fixture
+def engine(tmp_path):
+    made = sa.create_engine(f"sqlite:///{tmp_path}/outbox.sqlite3")
+    SqlAlchemyStorage(made).create_tables()
+    yield made
+    made.dispose()
+
+
+@pytest.mark.parametrize("commits", [True, False])
+def test_a_host_that_begins_as_it_goes(engine, commits):
+    """An enqueue begins a connection's transaction, as any statement of the host's would."""
+    outbox = RowsOutboxStore(SqlAlchemyStorage(engine))
+    with engine.connect() as connection:
+        item_id = outbox.enqueue("k", transaction=connection)
+        assert connection.in_transaction()
+        if commits:
+            connection.commit()
+    assert (outbox.get(item_id) is not None) is commits
+
+
+def test_who_watches_statements_sees_ours(engine):
+    """Listeners for tracing, and SQLAlchemy's own log."""
+    outbox = RowsOutboxStore(SqlAlchemyStorage(engine))
+    seen = []
+
+    def note(connection, cursor, statement, parameters, context, many):
+        seen.append(statement)
+
+    sa.event.listen(engine, "after_cursor_execute", note)
+    outbox.enqueue("k")
+    assert outbox.claim_batch("w")
+    assert any(each.startswith("INSERT") for each in seen)
+    assert any(each.startswith("UPDATE") and "RETURNING" in each for each in seen)
+
+
+def test_sqlalchemys_log_shows_our_statements(engine, caplog):
+    """Turned on at any time."""
+    outbox = RowsOutboxStore(SqlAlchemyStorage(engine))
+    with caplog.at_level(logging.INFO, "sqlalchemy.engine"):
+        outbox.enqueue("k")
+    assert "INSERT INTO" in caplog.text
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_statement_that_fails(engine, watched):
+    """It is our error, whoever ran it, and the transaction is as usable as the host's own left it."""
+    outbox = RowsOutboxStore(SqlAlchemyStorage(engine))
+    if watched:
+        sa.event.listen(engine, "before_cursor_execute", lambda *arguments: None)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE automate_outbox")
+    with pytest.raises(StorageError, match="no such table") as caught:
+        outbox.enqueue("k")
+    assert "create" in str(caught.value)
+    assert isinstance(caught.value.__cause__, sa.exc.OperationalError)
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_lost_connection_is_lost_for_the_whole_pool(postgresql_url, watched):
+    """The first error empties the pool, so that the next call works whichever connection it gets."""
+    engine = sa.create_engine(postgresql_url, pool_size=3)
+    storage = SqlAlchemyStorage(engine, listen=False)
+    storage.create_tables()
+    outbox = RowsOutboxStore(storage)
+    if watched:
+        sa.event.listen(engine, "before_cursor_execute", lambda *arguments: None)
+    connections = [engine.connect() for _ in range(3)]
+    pids = [one.exec_driver_sql("SELECT pg_backend_pid()").scalar() for one in connections]
+    for one in connections:
+        one.close()
+    other = sa.create_engine(postgresql_url)
+    with other.begin() as admin:
+        for pid in pids:
+            admin.exec_driver_sql(f"SELECT pg_terminate_backend({pid})")
+    with pytest.raises(StorageError) as caught:
+        outbox.enqueue("k")
+    assert caught.value.retryable
+    for _ in range(3):
+        assert outbox.enqueue("k")
+    engine.dispose()
+    other.dispose()

@@ -13,7 +13,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from automate_kernel.errors import AutomateError, ErrorCodes, StorageError
-from automate_kernel.outbox import Backoff, ItemStatus, OutboxItem, Outcome, RowsOutboxStore
+from automate_kernel.outbox import (
+    Backoff,
+    ItemStatus,
+    NewItem,
+    OutboxItem,
+    Outcome,
+    RowsOutboxStore,
+)
 from automate_kernel.outbox import pools
 from automate_kernel.outbox.chores import Chore
 from automate_kernel.outbox.flag import Flag
@@ -222,6 +229,70 @@ def test_a_full_pool_is_not_kept_waiting_by_an_idle_one(store: RowsOutboxStore) 
     handlers = Handler("k", lambda one: None), Handler("async", never)
     # A poll for each of them would take ten minutes.
     work_off(store, ids, *handlers, slots=1, poll_seconds=30.0)
+
+
+def test_a_busy_pools_claims_find_work_for_an_idle_one(store: RowsOutboxStore) -> None:
+    """Nothing is asked a second time for the others, and what is new there waits for one batch."""
+    claims: list[list[str]] = []
+    claim = store.claim_batch
+    seen: list[str] = []
+
+    def noted(worker_id: str, limit: int = 10, **options: Any) -> list[OutboxItem]:
+        items = claim(worker_id, limit, **options)
+        claims.append([one.kind for one in items])
+        return items
+
+    store.claim_batch = noted  # type: ignore[method-assign]
+    started = Gate()
+
+    def quick(one: OutboxItem) -> None:
+        seen.append(one.kind)
+        if len(seen) == 100:
+            late.append(store.enqueue("late"))
+
+    def slow(one: OutboxItem) -> None:
+        started.set()
+
+    late: list[str] = []
+    ids = store.enqueue_many(NewItem("quick") for _ in range(600))
+    handlers = Handler("quick", quick, inline=True), Handler("late", slow)
+    run = running(store, *handlers, batch=20, poll_seconds=600.0)
+    started.pass_()
+    until(lambda: ended(store, [*ids, *late]))
+    run.stopped()
+    full = [kinds for kinds in claims if kinds]
+    [place] = [number for number, kinds in enumerate(full) if "late" in kinds]
+    # What ran at that moment and what was claimed ahead of it, and then the next claim.
+    assert place <= 100 // 20 + 3
+    # Nothing came of a few when the pools were full, when "late" was done, and at the end.
+    assert len(claims) - len(full) < len(full) / 2
+
+
+def test_more_than_an_idle_pool_has_room_for_is_handed_back(store: RowsOutboxStore) -> None:
+    """A burst for a small pool, found by a large one's claim, does not wait here on leases."""
+    go, held = Gate(), []
+    begun: list[str] = []
+
+    def quick(one: OutboxItem) -> None:
+        if one.payload == "burst":
+            ids.extend(store.enqueue_many(NewItem("slow") for _ in range(60)))
+
+    def slow(one: OutboxItem) -> None:
+        begun.append(one.id)
+        held.append(run.worker.in_flight)
+        go.pass_()
+
+    ids = store.enqueue_many(NewItem("quick", "burst" if n == 50 else "") for n in range(400))
+    handlers = Handler("quick", quick, inline=True), Handler("slow", slow)
+    run = running(store, *handlers, batch=40, slots=2, poll_seconds=600.0)
+    until(lambda: ended(store, ids[:400]) and len(begun) == 2)
+    waiting = [one for one in ids[400:] if item(store, one).status is ItemStatus.PENDING]
+    go.set()
+    until(lambda: ended(store, ids))
+    run.stopped()
+    assert len(waiting) >= 50
+    assert len(begun) == 60
+    assert {item(store, one).attempt_count for one in ids} == {1}
 
 
 def test_a_new_item_wakes_an_idle_worker(store: RowsOutboxStore) -> None:

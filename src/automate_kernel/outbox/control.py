@@ -6,7 +6,7 @@ from uuid import UUID
 
 from automate_kernel.outbox.item import ItemStatus, OutboxItem
 from automate_kernel.outbox.payloads import storable
-from automate_kernel.outbox.sharing import Group, ready_groups
+from automate_kernel.outbox.sharing import Group, any_ready, ready_groups
 from automate_kernel.outbox.store import OutboxStats
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import OUTBOX, PAUSE
@@ -80,7 +80,7 @@ class Control:
 
 def next_due(rows: Rows) -> float | None:
     """Seconds until the next waiting item is due, 0 or less if one is; None if none waits."""
-    if rows.select(OUTBOX, [Where("waiting_for", "eq", "worker")], limit=1, columns=("id",)):
+    if any_ready(rows):
         return 0.0
     later = [Where("waiting_for", "eq", "time")]
     order = ("next_attempt_at",)

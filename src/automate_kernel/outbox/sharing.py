@@ -15,7 +15,7 @@ from typing import Any
 from automate_kernel.storage.rows import Part, Row, Rows, Where
 from automate_kernel.storage.tables import OUTBOX
 
-__all__ = ["Group", "Sharing", "ready_groups", "ready_kinds"]
+__all__ = ["Group", "Sharing", "any_ready", "ready_groups", "ready_kinds"]
 
 Group = tuple[str, "str | None"]
 """A kind and a tenant; None for the items of no tenant."""
@@ -38,6 +38,15 @@ def ready_kinds(rows: Rows, kinds: Sequence[str] | None = None) -> list[str]:
         for kind in rows.distinct(OUTBOX, "kind", [_READY, whose, *among])
     }
     return sorted(found)
+
+
+def any_ready(rows: Rows) -> bool:
+    """Whether there is an item that is ready to be claimed."""
+    # Two questions, since the items of tenants and of nobody stand in an index each.
+    return any(
+        rows.select(OUTBOX, [_READY, whose], limit=1, columns=("id",))
+        for whose in (_NOBODY, _SOMEBODY)
+    )
 
 
 def ready_groups(rows: Rows, kinds: Sequence[str] | None = None) -> list[Group]:

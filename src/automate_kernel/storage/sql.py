@@ -179,7 +179,7 @@ class SqlRows:
         sql = (
             f"SELECT {self._read(wanted)} FROM {statement.name(table)}"
             + statement.where(spec, where)
-            + statement.tail(order_by, limit, lock=lock, skip_locked=skip_locked)
+            + statement.tail(spec, order_by, limit, lock=lock, skip_locked=skip_locked)
         )
         return decode(wanted, self.run(sql, statement.parameters, fetch=True))
 
@@ -284,7 +284,7 @@ class SqlRows:
         queries = [
             f"SELECT {key} FROM {statement.name(table.name)}"
             + statement.where(table, [*where, *part.where])
-            + statement.tail(order_by, min(limit, part.limit), lock=skip, skip_locked=skip)
+            + statement.tail(table, order_by, min(limit, part.limit), lock=skip, skip_locked=skip)
             for part in parts
         ]
         inner = queries[0]

@@ -138,6 +138,7 @@ class Statement:
 
     def tail(
         self,
+        table: Table,
         order_by: Sequence[str],
         limit: int | None,
         *,
@@ -147,8 +148,11 @@ class Statement:
         """Order, limit and row locks."""
         parts = []
         if order_by:
+            # With the table's name, or it would be the column as it is selected: as text, which is
+            # in no index, and in another order where clocks are changed.
             parts.append("ORDER BY " + ", ".join(
-                f"{self.name(name.lstrip('-'))}{' DESC' if name[0] == '-' else ''}"
+                f"{self.name(table.name)}.{self.name(name.lstrip('-'))}"
+                + (" DESC" if name[0] == "-" else "")
                 for name in order_by
             ))  # fmt: skip
         if limit is not None:
