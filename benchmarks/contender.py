@@ -9,14 +9,14 @@ from urllib.parse import quote
 
 __all__ = ["BATCH", "Contender", "Database", "Filling", "Purpose", "payload"]
 
-Purpose = Literal["drain", "pick-up", "wait", "workflows"]
+Purpose = Literal["drain", "pick-up", "wait", "wait-long", "workflows"]
 """What a worker is started for: each contender then uses the settings that suit it best."""
 Filling = Literal["finished", "future"]
 
 BATCH = 1000
 """How many items a producer hands over at once, where the contender takes several."""
-WAIT_SECONDS = 0.05
-"""How long the handler of the purpose "wait" does nothing."""
+WAIT_SECONDS: Mapping[str, float] = {"wait": 0.05, "wait-long": 0.5}
+"""For these purposes, how long the handler does nothing."""
 
 _PAD = "x" * 160
 

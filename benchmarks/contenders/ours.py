@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -40,8 +40,8 @@ class Ours(Contender):
     offers = frozenset(
         {
             "drain-1", "drain-2", "enqueue", "enqueue-within", "bulk", "pick-up", "finished",
-            "future", "wait", "memory", "import", "workflows-each", "workflows", "sqlite-enqueue",
-            "sqlite-drain",
+            "future", "wait", "wait-long", "memory", "import", "workflows-each", "workflows",
+            "sqlite-enqueue", "sqlite-drain",
         }
     )  # fmt: skip
     pace: ClassVar = {"drain": 20_000, "sqlite": 20_000}
@@ -108,8 +108,8 @@ class Ours(Contender):
 
         kernel = self.kernel()
         options: dict[str, Any] = {}
-        if purpose == "wait":
-            kernel.handler("noop")(_wait)
+        if purpose in WAIT_SECONDS:
+            kernel.handler("noop")(_waiting(WAIT_SECONDS[purpose]))
             options = {"async_slots": 5000}
         elif self.variant == "async":
             kernel.handler("noop")(_anoop)
@@ -178,10 +178,13 @@ async def _anoop(item: Any) -> None:
     counter.tick()
 
 
-async def _wait(item: Any) -> None:
-    counter.begin()
-    await asyncio.sleep(WAIT_SECONDS)
-    counter.tick()
+def _waiting(seconds: float) -> Callable[[Any], Awaitable[None]]:
+    async def wait(item: Any) -> None:
+        counter.begin()
+        await asyncio.sleep(seconds)
+        counter.tick()
+
+    return wait
 
 
 def _step() -> None:

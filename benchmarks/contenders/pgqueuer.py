@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ClassVar
 
 from benchmarks import counter
@@ -29,7 +29,7 @@ class PgQueuer(Contender):
     offers = frozenset(
         {
             "drain-1", "drain-2", "enqueue", "bulk", "pick-up", "finished", "future", "wait",
-            "memory", "import",
+            "wait-long", "memory", "import",
         }
     )  # fmt: skip
     packages = ("pgqueuer", "asyncpg", "uvloop")
@@ -88,7 +88,8 @@ class PgQueuer(Contender):
 
         async def work() -> None:
             queuer = Queuer(await self._connect())
-            queuer.entrypoint("noop")(_wait if purpose == "wait" else _noop)
+            waits = purpose in WAIT_SECONDS
+            queuer.entrypoint("noop")(_waiting(WAIT_SECONDS[purpose]) if waits else _noop)
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, queuer.shutdown.set)
             await queuer.run(batch_size=10 if purpose == "pick-up" else 250)
 
@@ -106,10 +107,13 @@ async def _noop(job: Any) -> None:
     counter.tick()
 
 
-async def _wait(job: Any) -> None:
-    counter.begin()
-    await asyncio.sleep(WAIT_SECONDS)
-    counter.tick()
+def _waiting(seconds: float) -> Callable[[Any], Awaitable[None]]:
+    async def wait(item: Any) -> None:
+        counter.begin()
+        await asyncio.sleep(seconds)
+        counter.tick()
+
+    return wait
 
 
 CONTENDER = PgQueuer

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import time
+from functools import partial
 
 from benchmarks.bench import Bench, Entrant, Sizes
-from benchmarks.contender import WAIT_SECONDS
+from benchmarks.contender import WAIT_SECONDS, Purpose
 from benchmarks.machine import resident_mb
 from benchmarks.measures.base import Measure, Values
 from benchmarks.processes import FailedError, workers
 
-__all__ = ["IMPORT", "MEMORY", "PICK_UP", "WAIT"]
+__all__ = ["IMPORT", "MEMORY", "PICK_UP", "WAIT", "WAIT_LONG"]
 
 _SAMPLE_SECONDS = 0.05
 _RESIDENT = """
@@ -72,20 +73,20 @@ def _python(entrant: Entrant, code: str) -> str:
     return done.stdout
 
 
-def _wait(bench: Bench, entrant: Entrant, sizes: Sizes) -> Values:
+def _wait(bench: Bench, entrant: Entrant, sizes: Sizes, *, purpose: Purpose = "wait") -> Values:
     """One worker whose handler waits; its memory is watched from 10 % of the items on."""
     producer, seat = bench.producer(entrant, "postgresql"), bench.seat(entrant, "postgresql")
     items = sizes.bounded(sizes.wait_items)
     producer.call("reset")
     producer.call("enqueue_bulk", items)
     bench.databases.settle(seat.database)
-    with workers(seat, 1, "wait") as (pid,):
+    with workers(seat, 1, purpose) as (pid,):
         bench.noise.start()
         bench.counter.open_gate()
         in_flight, early, late = _watch(bench, pid, items)
         bench.wait_for_commit(entrant, seat.database)
         # The first handler was counted when it ended.
-        seconds = (time.monotonic_ns() - bench.counter.first) / 1e9 + WAIT_SECONDS
+        seconds = (time.monotonic_ns() - bench.counter.first) / 1e9 + WAIT_SECONDS[purpose]
     producer.call("reset")
     return {
         "per_second": items / seconds,
@@ -113,3 +114,9 @@ PICK_UP = Measure("pick-up", "from commit to handler", "ms", _pick_up)
 MEMORY = Measure("memory", "resident memory of an idle worker", "MB", _memory, at_most=3)
 IMPORT = Measure("import", "import time", "ms", _import, at_most=3)
 WAIT = Measure("wait", "asynchronous handler that waits 50 ms", "items/s", _wait)
+WAIT_LONG = Measure(
+    "wait-long",
+    "asynchronous handler that waits 500 ms",
+    "items/s",
+    partial(_wait, purpose="wait-long"),
+)

@@ -33,10 +33,14 @@ _WORKFLOWS = (
     ("waiting, 1 worker", "workflows", "per_second"),
 )
 _WAIT = (
-    ("items/s", "wait", "per_second"),
+    ("50 ms: items/s", "wait", "per_second"),
     ("in flight", "wait", "in_flight"),
     ("worker, MB", "wait", "resident_mb"),
     ("growth from 10 %", "wait", "growth"),
+    ("500 ms: items/s", "wait-long", "per_second"),
+    ("in flight", "wait-long", "in_flight"),
+    ("worker, MB", "wait-long", "resident_mb"),
+    ("growth from 10 %", "wait-long", "growth"),
 )
 
 
@@ -48,7 +52,7 @@ def tables(results: Results) -> str:
         _filled(results),
         _table("SQLite, synchronous=FULL, items a second", results, _SQLITE),
         _table("Durable workflows of 3 steps that do nothing, a second", results, _WORKFLOWS),
-        _table("An `async def` handler that waits 50 ms, 1 worker process", results, _WAIT),
+        _table("An `async def` handler that waits, 1 worker process", results, _WAIT),
         _notes(results),
     ]
     return "\n".join(part for part in parts if part)
