@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -22,6 +22,8 @@ from automate_sqlalchemy.tables import metadata
 __all__ = ["SqlAlchemyRows", "SqlAlchemyStorage"]
 
 T = TypeVar("T")
+Each = Literal["joins", "commits", "is committed"]
+"""Whether a statement is part of a transaction, or makes one that we or the driver must commit."""
 _MIGRATE = "create our tables: storage.create_tables(), or metadata in your Alembic migrations"
 _STYLES = {"qmark": "?", "numeric_dollar": "$"}
 
@@ -30,7 +32,7 @@ class SqlAlchemyRows(SqlRows):
     """`Rows` on one SQLAlchemy connection, below its expression language."""
 
     def __init__(
-        self, connection: Connection, clock: Clock | None = None, *, alone: bool = False
+        self, connection: Connection, clock: Clock | None = None, *, each: Each = "joins"
     ) -> None:
         dialect = connection.dialect
         known = DIALECTS.get("mysql" if dialect.name == "mariadb" else dialect.name)
@@ -41,8 +43,7 @@ class SqlAlchemyRows(SqlRows):
             )
         super().__init__(known, _STYLES.get(dialect.paramstyle, "%s"), clock)
         self.native = connection
-        # Whether each statement commits by itself.
-        self._alone = alone
+        self._each = each
 
     def run(self, sql: str, parameters: Sequence[Any], *, fetch: bool) -> Any:
         """Run one statement through the driver's own cursor."""
@@ -52,7 +53,7 @@ class SqlAlchemyRows(SqlRows):
                 found = result.fetchall() if fetch else result.rowcount
             else:
                 found = self._run(sql, tuple(parameters), fetch)
-            if self._alone:
+            if self._each == "commits":
                 self.native.commit()
         except DBAPIError as error:
             raise translated(error, shown(self.native.engine.url)) from error
@@ -61,7 +62,7 @@ class SqlAlchemyRows(SqlRows):
     def _run(self, sql: str, parameters: tuple[Any, ...], fetch: bool) -> Any:
         # SQLAlchemy's result takes longer to make than all else that the client does in a claim.
         connection, cursor = self.native, None
-        if not connection.in_transaction():
+        if self._each != "is committed" and not connection.in_transaction():
             connection.begin()  # as any statement does that is run through it
         try:
             cursor = connection.connection.cursor()
@@ -105,12 +106,6 @@ class SqlAlchemyStorage:
         self._clock = clock
         self._listen = listen
         self.supports_skip_locked = engine.dialect.name != "sqlite"
-        # MySQL takes items in several statements, and wants another isolation for each of ours.
-        self._alone = {
-            "postgresql": engine.execution_options(isolation_level="AUTOCOMMIT"),
-            # Here COMMIT is no round trip, and changing the isolation is a statement each time.
-            "sqlite": engine,
-        }.get(engine.dialect.name)
 
     def __repr__(self) -> str:
         return f"SqlAlchemyStorage({self.describe()})"
@@ -121,16 +116,15 @@ class SqlAlchemyStorage:
         if transaction is not None:
             yield self._rows(transaction)
             return
-        if not atomic and self._alone is not None:
-            with self._translating():
-                connection = self._alone.connect()
-            with connection:
-                yield SqlAlchemyRows(connection, self._clock, alone=True)
-            return
         # Only our own statements are translated: what a handler does to the connection, and the
         # errors that it expects from it, stay SQLAlchemy's.
         with self._translating():
             connection = self.engine.connect()
+        # MySQL takes items in several statements, and wants another isolation for each of ours.
+        if not atomic and connection.dialect.name in ("postgresql", "sqlite"):
+            with connection, _alone(connection) as each:
+                yield SqlAlchemyRows(connection, self._clock, each=each)
+            return
         with connection:
             rows = self._rows(connection)
             with connection.begin() as own:
@@ -194,6 +188,22 @@ class SqlAlchemyStorage:
 
     def close(self) -> None:
         """Do nothing: the engine is the host's."""
+
+
+@contextmanager
+def _alone(connection: Connection) -> Iterator[Each]:
+    """Let each statement be a transaction; tells who commits it."""
+    driver: Any = connection.connection.driver_connection
+    if connection.dialect.driver != "psycopg":
+        yield "commits"
+        return
+    # Not as an isolation level of SQLAlchemy's: that takes longer than all the rest of it.
+    driver.autocommit = True
+    try:
+        yield "is committed"
+    finally:
+        if not driver.closed:
+            driver.autocommit = False
 
 
 def _is_watched(connection: Connection) -> bool:

@@ -95,13 +95,16 @@ def test_a_connection_that_freezes(
     scene.check_idle()
 
 
+@pytest.mark.parametrize("keyed", [False, True])
 def test_an_acknowledgement_whose_reply_is_lost(
-    open_postgresql: Callable[..., Scene], proxy: Proxy
+    open_postgresql: Callable[..., Scene], proxy: Proxy, keyed: bool
 ) -> None:
     """The worker says it again: that is no late result, and nothing runs a second time."""
     scene = open_postgresql(60.0)
-    proxy.cut_after([b'"completed_at" = ', b"COMMIT"])
-    accepted = [scene.outbox.enqueue("job") for _ in range(20)]
+    # Without keys it is one statement, which commits by itself.
+    proxy.cut_after([b'"completed_at" = ', *([b"COMMIT"] if keyed else [])])
+    keys = [f"key-{n % 5}" if keyed else None for n in range(20)]
+    accepted = [scene.outbox.enqueue("job", ordering_key=key) for key in keys]
     scene.start(url=proxy.url)
     scene.drain()
     [told] = scene.stop_all()
