@@ -69,7 +69,7 @@ class SqlAlchemyRows(SqlRows):
             cursor.execute(sql, parameters)
             found = cursor.fetchall() if fetch else cursor.rowcount
             cursor.close()
-        except connection.dialect.loaded_dbapi.Error as error:
+        except BaseException as error:
             # What marks a lost connection, in the pool too, and makes the error SQLAlchemy's.
             connection._handle_dbapi_exception(error, sql, parameters, cursor, None)
         return found
@@ -194,16 +194,16 @@ class SqlAlchemyStorage:
 def _alone(connection: Connection) -> Iterator[Each]:
     """Let each statement be a transaction; tells who commits it."""
     driver: Any = connection.connection.driver_connection
-    if connection.dialect.driver != "psycopg":
-        yield "commits"
-        return
     # Not as an isolation level of SQLAlchemy's: that takes longer than all the rest of it.
-    driver.autocommit = True
-    try:
-        yield "is committed"
-    finally:
-        if not driver.closed:
-            driver.autocommit = False
+    if connection.dialect.driver == "psycopg":
+        driver.autocommit = True
+        try:
+            yield "is committed"
+        finally:
+            if not driver.closed:
+                driver.autocommit = False
+    else:
+        yield "commits"
 
 
 def _is_watched(connection: Connection) -> bool:

@@ -103,13 +103,12 @@ class Handler:
     """
     A function for the items of one kind, and how to run it.
 
-    A ``def`` runs on a thread, or with *inline* one after another on a single thread (for work of
-    well under a millisecond that never blocks); an ``async def`` runs on the worker's event loop.
-    With
-    *transactional* it is called with the item and a transaction of the host's database, which
-    commits together with the item's completion. *limit* is set when a worker starts, unless an
-    operator has set another. What *around* makes of an item is entered before the function is
-    called, and left after.
+    A ``def`` runs on a thread, or with *inline* one after another and never two at once (for work
+    of well under a millisecond that never blocks): on a thread for all of them, or where their
+    items were claimed. An ``async def`` runs on the worker's event loop. With *transactional* it
+    is called with the item and a transaction of the host's database, which commits together with
+    the item's completion. *limit* is set when a worker starts, unless an operator has set another.
+    What *around* makes of an item is entered before the function is called, and left after.
     """
 
     kind: str

@@ -67,9 +67,9 @@ class Pool(Protocol):
 
 class InlinePool:
     """
-    Runs handlers one after another on one thread, a batch at a time.
+    Runs handlers one after another, a batch at a time, on a thread or at once in `start`.
 
-    While a batch runs, the next is claimed, so that neither waits for the other.
+    While a batch runs on the thread, the next is claimed, so that neither waits for the other.
     """
 
     def __init__(
