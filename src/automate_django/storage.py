@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from django.conf import settings
 from django.db import Error, InterfaceError, OperationalError, connections, router, transaction
 
-from automate_django.cursors import direct_cursor
 from automate_kernel.errors import ConfigError, StorageError
 from automate_kernel.storage import DIALECTS, Clock, SqlRows, Wakeup
 from automate_kernel.storage.bulk import copy_through
@@ -40,11 +39,6 @@ class DjangoRows(SqlRows):
     def run(self, sql: str, parameters: Sequence[Any], *, fetch: bool) -> Any:
         """Run one statement through a cursor of the host's connection."""
         try:
-            cursor = direct_cursor(self.native)
-            if cursor is not None:
-                with self.native.wrap_database_errors, cursor:
-                    cursor.execute(sql, parameters)
-                    return cursor.fetchall() if fetch else cursor.rowcount
             with self.native.cursor() as cursor:
                 cursor.execute(sql, parameters)
                 return cursor.fetchall() if fetch else cursor.rowcount
