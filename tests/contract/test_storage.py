@@ -69,6 +69,30 @@ class TestPostgresql(SqlAlchemyContract):
         return SqlAlchemyStorage(postgresql_engine)
 
 
+class Watched:
+    """Somebody listens to statements, which then go through SQLAlchemy's own execution."""
+
+    @pytest.fixture(autouse=True)
+    def listener(self, storage: SqlAlchemyStorage) -> Iterator[None]:
+        seen: list[str] = []
+
+        def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+            seen.append(statement)
+
+        sa.event.listen(storage.engine, "before_cursor_execute", note)
+        yield
+        sa.event.remove(storage.engine, "before_cursor_execute", note)
+        assert seen
+
+
+class TestWatchedSqlite(Watched, TestSqlite):
+    pass
+
+
+class TestWatchedPostgresql(Watched, TestPostgresql):
+    pass
+
+
 class TestMariadb(SqlAlchemyContract):
     @pytest.fixture
     def storage(self, mariadb_engine: sa.Engine) -> SqlAlchemyStorage:
