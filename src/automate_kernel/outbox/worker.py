@@ -23,6 +23,7 @@ from functools import partial
 from automate_kernel.outbox.acknowledging import Acknowledger, Ended, Held
 from automate_kernel.outbox.activity import ActivityLog
 from automate_kernel.outbox.chores import Chore, Chores, keep_trying
+from automate_kernel.outbox.claiming import Claimer
 from automate_kernel.outbox.flag import Flag
 from automate_kernel.outbox.handlers import (
     Handler,
@@ -100,10 +101,10 @@ class Worker:
         self._abandoning = Flag()
         self._finished = Flag()
         self._freed = Flag()
-        self._full = self._keyed = self._kept_back = False
+        self._kept_back = False
         self._wakeup: Wakeup | None = None
         self._pools: list[Pool] = []
-        self._resting: set[Pool] = set()
+        self._claimer = self._claiming()
         self._acknowledger = Acknowledger(
             self.store,
             self.worker_id,
@@ -134,6 +135,7 @@ class Worker:
             done=self._done,
             room=self._on_freed,
         )
+        self._claimer = self._claiming()
         self._wakeup = self.store.wakeup()
         asked = partial(self.store.stop_requests, self.worker_id)
         stops = cancellations(self._held.tasks, asked)
@@ -209,17 +211,25 @@ class Worker:
 
     # -- claiming ------------------------------------------------------------------------------
 
+    def _claiming(self) -> Claimer:
+        return Claimer(
+            self.store,
+            self.worker_id,
+            self._pools,
+            self._held,
+            batch=self.batch,
+            stopping=self._stopping,
+        )
+
     def _fetch(self) -> None:
         idle = _SHORTEST_POLL
         while not self._stopping.is_set():
             self._freed.clear()
-            # Whether something may end, from here on, that lets another one of its key begin.
-            self._keyed = self._keyed and len(self._held) > 0
-            self._kept_back = self._keyed
+            self._kept_back = self._claimer.keyed and len(self._held) > 0
             claimed = keep_trying(self._claim, self._stopping, "claiming") or 0
             if claimed:
                 idle = _SHORTEST_POLL
-            elif any(pool.free() for pool in self._pools):
+            elif self._claimer.room():
                 self._wait_for_work(idle)
                 idle = min(self.poll_seconds, idle * 2)
             else:
@@ -227,46 +237,9 @@ class Worker:
 
     def _claim(self) -> int:
         self.vitals.claiming()
-        room = {pool: min(self.batch, pool.free()) for pool in self._pools}
-        self._full = any(limit < 1 for limit in room.values())
-        # Those that had nothing the last time are looked at together with one that had something.
-        resting = [pool for pool in self._pools if room[pool] > 0 and pool in self._resting]
-        total = 0
-        for pool in self._pools:
-            if room[pool] > 0 and pool not in self._resting:
-                total += self._claim_for([pool, *resting], room[pool])
-                resting = []
-        if resting:
-            total += self._claim_for(resting, min(room[pool] for pool in resting))
+        claimed = self._claimer.claim()
         self.vitals.claimed()
-        return total
-
-    def _claim_for(self, pools: Sequence[Pool], limit: int) -> int:
-        """Claim for the first of *pools* what it has room for, and for the others what there is."""
-        if self._stopping.is_set():
-            return 0
-        kinds = [kind for pool in pools for kind in pool.kinds]
-        items = self.store.claim_batch(self.worker_id, limit, kinds=kinds)
-        now = time.monotonic()
-        surplus: list[str] = []
-        for pool in pools:
-            its = items
-            if len(pools) > 1:
-                its = [item for item in items if item.kind in pool.kinds]
-            # Who had nothing for a while may be short of room for what has come all at once.
-            fitting = len(its) if pool is pools[0] else max(0, pool.free())
-            surplus += [item.id for item in its[fitting:]]
-            tasks = [Task(item, now) for item in its[:fitting]]
-            self._resting.discard(pool) if its else self._resting.add(pool)
-            self._held.add(tasks)
-            pool.start(tasks)
-        self._keyed = self._keyed or any(
-            item.ordering_key or item.concurrency_key for item in items
-        )
-        if surplus:
-            hand_back = partial(self.store.release, surplus, self.worker_id)
-            keep_trying(hand_back, self._stopping, "handing back")
-        return len(items) - len(surplus)
+        return claimed
 
     def _wait_for_work(self, idle: float) -> None:
         due = keep_trying(self.store.next_due_seconds, self._stopping, "looking ahead")
@@ -276,7 +249,7 @@ class Worker:
         if due is not None and due > 0:
             timeout = min(timeout, due)
         # Ready and not claimed, it may be that a limit keeps it back until something ends.
-        self._kept_back = self._keyed or (due is not None and due < _SOON)
+        self._kept_back = self._claimer.keyed or (due is not None and due < _SOON)
         if self._stopping.is_set() or (self._looks_when_freed and self._freed.is_set()):
             return
         if self._wakeup is not None:
@@ -287,7 +260,7 @@ class Worker:
     @property
     def _looks_when_freed(self) -> bool:
         # While one of several pools is full, there may be work for it as soon as it has room.
-        return self._full or self._kept_back
+        return self._claimer.full or self._kept_back
 
     # -- running -------------------------------------------------------------------------------
 

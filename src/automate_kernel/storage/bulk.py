@@ -1,4 +1,4 @@
-"""Many rows in one statement, as PostgreSQL takes them quickest: from arrays, or through COPY."""
+"""New rows in one statement; on PostgreSQL as it takes them quickest: from arrays, or by COPY."""
 
 from __future__ import annotations
 
@@ -10,17 +10,42 @@ from typing import Any
 from automate_kernel.storage.codec import array_text, copy_text, encode
 from automate_kernel.storage.dialects import DIALECTS
 from automate_kernel.storage.rows import Now
-from automate_kernel.storage.statement import Statement
+from automate_kernel.storage.statement import Statement, literal
 from automate_kernel.storage.tables import Column, Table
 
-__all__ = ["copied_lines", "copy_statement", "copy_through", "insert_arrays"]
+__all__ = ["copied_lines", "copy_statement", "copy_through", "insert_source"]
 
 _POSTGRESQL = DIALECTS["postgresql"]
 # Lines sent at once: the server works on some while the next are written.
 _BLOCK = 250
 
 
-def insert_arrays(
+def insert_source(
+    statement: Statement,
+    columns: Sequence[Column],
+    rows: Sequence[Mapping[str, Any]],
+    notify: str = "",
+    *,
+    arrays: bool = False,
+) -> str:
+    """
+    What stands in an INSERT after the names of *columns*; on PostgreSQL it may *notify* as well.
+
+    In the statement itself a notice costs no round trip, and no result has to be read for it.
+    """
+    notice = f" pg_notify({literal(notify)}, '') AS notice" if notify else ""
+    source = _from_arrays(statement, columns, rows) if arrays else None
+    if source is not None:
+        return f"{source},{notice}" if notice else source
+    cells = [statement.row(columns, [row[column.name] for column in columns]) for row in rows]
+    if notice and len(cells) == 1:
+        # Planned in less time than one row of VALUES.
+        return f"SELECT {cells[0]} FROM{notice}"
+    values = f"VALUES ({'), ('.join(cells)})"
+    return f"SELECT given.* FROM ({values}) AS given,{notice}" if notice else values
+
+
+def _from_arrays(
     statement: Statement, columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]
 ) -> str | None:
     """

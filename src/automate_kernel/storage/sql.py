@@ -14,11 +14,11 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
-from automate_kernel.storage.bulk import copied_lines, copy_statement, insert_arrays
+from automate_kernel.storage.bulk import copied_lines, copy_statement, insert_source
 from automate_kernel.storage.codec import decode, decode_time
 from automate_kernel.storage.dialects import Dialect, utc_now
 from automate_kernel.storage.rows import Clock, Part, Row, Where
-from automate_kernel.storage.statement import Statement, literal, matches_nothing
+from automate_kernel.storage.statement import Statement, matches_nothing
 from automate_kernel.storage.tables import TABLES, Column, Table
 
 __all__ = ["SqlRows"]
@@ -92,24 +92,10 @@ class SqlRows:
         fresh: bool,
     ) -> int:
         statement, columns = self._statement(), _only(table.name, tuple(names))
-        body = insert_arrays(statement, columns, rows) if self.dialect.arrays else None
-        if body is None:
-            cells = [statement.row(columns, [row[name] for name in names]) for row in rows]
-            body = f"VALUES ({'), ('.join(cells)})"
-            if notify:
-                # PostgreSQL takes longer to plan one row of VALUES here.
-                one = len(cells) == 1
-                body = (
-                    f"SELECT {cells[0]} FROM" if one else f"SELECT given.* FROM ({body}) AS given,"
-                )
-        elif notify:
-            body += ","
-        if notify:
-            # In the statement itself it costs no round trip, and no result has to be read for it.
-            body += f" pg_notify({literal(notify)}, '') AS notice"
+        source = insert_source(statement, columns, rows, notify, arrays=self.dialect.arrays)
         sql = (
             f"{self.dialect.insert} {statement.name(table.name)} ({statement.names(names)})"
-            f" {body}{'' if fresh else self.dialect.conflict}"
+            f" {source}{'' if fresh else self.dialect.conflict}"
         )
         return int(self.run(sql, statement.parameters, fetch=False))
 

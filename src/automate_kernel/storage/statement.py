@@ -12,7 +12,7 @@ from automate_kernel.storage.dialects import Dialect, utc_now
 from automate_kernel.storage.rows import Clock, Now, Plus, Where
 from automate_kernel.storage.schema import Column, Table, Type
 
-__all__ = ["Statement", "matches_nothing"]
+__all__ = ["Statement", "literal", "matches_nothing"]
 
 _OPERATORS = {"eq": "=", "ne": "<>", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _TIME = Column("now", "time")
