@@ -5,9 +5,11 @@ from __future__ import annotations
 import mmap
 import threading
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
-__all__ = ["SLOTS", "Counter", "begin", "tick", "use"]
+__all__ = ["SLOTS", "Counter", "begin", "tick", "use", "wait_for_gate", "waiting"]
 
 SLOTS = 8
 _COUNT, _FIRST, _LAST, _BEGUN, _READY = range(5)
@@ -89,6 +91,18 @@ def begin() -> None:
     """Count a handler that begins and will wait."""
     with _lock:
         _cells[_BEGUN] += 1
+
+
+def waiting(seconds: float) -> Callable[[Any], Awaitable[None]]:
+    """A handler that begins, does nothing for *seconds*, and is counted."""
+    import asyncio  # not at the top: it weighs, and most workers are without
+
+    async def wait(item: Any) -> None:
+        begin()
+        await asyncio.sleep(seconds)
+        tick()
+
+    return wait
 
 
 def wait_for_gate() -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -109,7 +108,7 @@ class Ours(Contender):
         kernel = self.kernel()
         options: dict[str, Any] = {}
         if purpose in WAIT_SECONDS:
-            kernel.handler("noop")(_waiting(WAIT_SECONDS[purpose]))
+            kernel.handler("noop")(counter.waiting(WAIT_SECONDS[purpose]))
             options = {"async_slots": 5000}
         elif self.variant == "async":
             kernel.handler("noop")(_anoop)
@@ -176,15 +175,6 @@ def _noop(item: Any) -> None:
 
 async def _anoop(item: Any) -> None:
     counter.tick()
-
-
-def _waiting(seconds: float) -> Callable[[Any], Awaitable[None]]:
-    async def wait(item: Any) -> None:
-        counter.begin()
-        await asyncio.sleep(seconds)
-        counter.tick()
-
-    return wait
 
 
 def _step() -> None:

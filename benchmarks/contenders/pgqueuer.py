@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar
 
 from benchmarks import counter
@@ -89,7 +89,7 @@ class PgQueuer(Contender):
         async def work() -> None:
             queuer = Queuer(await self._connect())
             waits = purpose in WAIT_SECONDS
-            queuer.entrypoint("noop")(_waiting(WAIT_SECONDS[purpose]) if waits else _noop)
+            queuer.entrypoint("noop")(counter.waiting(WAIT_SECONDS[purpose]) if waits else _noop)
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, queuer.shutdown.set)
             await queuer.run(batch_size=10 if purpose == "pick-up" else 250)
 
@@ -105,15 +105,6 @@ def _body(number: int) -> bytes:
 
 async def _noop(job: Any) -> None:
     counter.tick()
-
-
-def _waiting(seconds: float) -> Callable[[Any], Awaitable[None]]:
-    async def wait(item: Any) -> None:
-        counter.begin()
-        await asyncio.sleep(seconds)
-        counter.tick()
-
-    return wait
 
 
 CONTENDER = PgQueuer

@@ -23,13 +23,17 @@ __all__ = ["SqlAlchemyRows", "SqlAlchemyStorage"]
 
 T = TypeVar("T")
 Each = Literal["joins", "commits", "is committed"]
-"""Whether a statement is part of a transaction, or makes one that we or the driver must commit."""
 _MIGRATE = "create our tables: storage.create_tables(), or metadata in your Alembic migrations"
 _STYLES = {"qmark": "?", "numeric_dollar": "$"}
 
 
 class SqlAlchemyRows(SqlRows):
-    """`Rows` on one SQLAlchemy connection, below its expression language."""
+    """
+    `Rows` on one SQLAlchemy connection, below its expression language.
+
+    *each* says whether a statement joins a transaction, or is one by itself that is to be committed
+    here ("commits") or that the driver commits ("is committed").
+    """
 
     def __init__(
         self, connection: Connection, clock: Clock | None = None, *, each: Each = "joins"
@@ -53,8 +57,8 @@ class SqlAlchemyRows(SqlRows):
                 found = result.fetchall() if fetch else result.rowcount
             else:
                 found = self._run(sql, tuple(parameters), fetch)
-            if self._each == "commits":
-                self.native.commit()
+            if self._each != "joins":
+                self.native.commit()  # nothing, where the driver did
         except DBAPIError as error:
             raise translated(error, shown(self.native.engine.url)) from error
         return found

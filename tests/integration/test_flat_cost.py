@@ -72,6 +72,19 @@ ROUTINE = {
 }
 
 
+def test_claims_are_few_statements(postgresql_engine):
+    """Under a backlog one: whether tenants have some is asked only once in a while."""
+    store = SkipLockedClaimOutboxStore(postgresql_engine, control_seconds=600)
+    store.storage.create_tables()
+    _fill(postgresql_engine, store)
+    first, second, third = (
+        [sql for sql, _ in _statements(postgresql_engine, lambda: _claim(store))] for _ in range(3)
+    )
+    assert len(first) == 2  # what has become due, and the claim
+    assert len(second) == 2  # whether tenants have some, and the claim
+    assert len(third) == 1
+
+
 @pytest.mark.parametrize("work", ROUTINE.values(), ids=ROUTINE)
 def test_postgresql_reads_only_what_it_needs(postgresql_engine, work):
     """No statement reads the table, or of an index more than about as many rows as it is about."""

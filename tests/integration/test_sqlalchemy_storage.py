@@ -80,7 +80,7 @@ def test_sqlalchemys_log_shows_our_statements(engine, caplog):
 
 @pytest.mark.parametrize("watched", [True, False])
 def test_a_statement_that_fails(engine, watched):
-    """It is our error, whoever ran it, and the transaction is as usable as the host's own left it."""
+    """It is our error, with a way to mend it and SQLAlchemy's as its cause, whoever ran it."""
     outbox = RowsOutboxStore(SqlAlchemyStorage(engine))
     if watched:
         sa.event.listen(engine, "before_cursor_execute", lambda *arguments: None)

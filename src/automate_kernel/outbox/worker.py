@@ -104,7 +104,6 @@ class Worker:
         self._kept_back = False
         self._wakeup: Wakeup | None = None
         self._pools: list[Pool] = []
-        self._claimer = self._claiming()
         self._acknowledger = Acknowledger(
             self.store,
             self.worker_id,
@@ -135,7 +134,14 @@ class Worker:
             done=self._done,
             room=self._on_freed,
         )
-        self._claimer = self._claiming()
+        self._claimer = Claimer(
+            self.store,
+            self.worker_id,
+            self._pools,
+            self._held,
+            batch=self.batch,
+            stopping=self._stopping,
+        )
         self._wakeup = self.store.wakeup()
         asked = partial(self.store.stop_requests, self.worker_id)
         stops = cancellations(self._held.tasks, asked)
@@ -211,21 +217,11 @@ class Worker:
 
     # -- claiming ------------------------------------------------------------------------------
 
-    def _claiming(self) -> Claimer:
-        return Claimer(
-            self.store,
-            self.worker_id,
-            self._pools,
-            self._held,
-            batch=self.batch,
-            stopping=self._stopping,
-        )
-
     def _fetch(self) -> None:
         idle = _SHORTEST_POLL
         while not self._stopping.is_set():
             self._freed.clear()
-            self._kept_back = self._claimer.keyed and len(self._held) > 0
+            self._kept_back = self._claimer.keyed
             claimed = keep_trying(self._claim, self._stopping, "claiming") or 0
             if claimed:
                 idle = _SHORTEST_POLL

@@ -15,9 +15,9 @@ from automate_kernel.storage.dialects import Dialect
 from automate_kernel.storage.rows import Row
 from automate_kernel.storage.tables import Column
 
-_ZONE = re.compile(r"[+-][0-9:]+$")
-
 __all__ = ["JsonText", "array_text", "copy_text", "decode", "decode_json", "decode_time", "encode"]
+
+_ZONE = re.compile(r"[+-][0-9:]+$")
 
 
 class JsonText(str):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import select
-from collections.abc import Callable, Sequence
+import selectors
+from collections.abc import Callable
 from typing import Any
 
 __all__ = ["ListenWakeup"]
@@ -38,7 +38,10 @@ class ListenWakeup:
         except Exception as error:
             self._drop(error)
             watched = [self._reader]
-        ready = _ready(watched, timeout)
+        with selectors.DefaultSelector() as selector:
+            for descriptor in watched:
+                selector.register(descriptor, selectors.EVENT_READ)
+            ready = [key.fd for key, _ in selector.select(timeout)]
         if self._reader in ready:
             self._drain_pipe()
         if len(ready) > (self._reader in ready):
@@ -93,13 +96,3 @@ class ListenWakeup:
             self._connection = None
         os.close(self._reader)
         os.close(self._writer)
-
-
-def _ready(watched: Sequence[int], timeout: float) -> list[int]:
-    """Those of *watched* that can be read, once there are any."""
-    if not hasattr(select, "poll"):
-        return select.select(watched, [], [], timeout)[0]
-    poll = select.poll()  # unlike select(), it takes descriptors of any number
-    for descriptor in watched:
-        poll.register(descriptor, select.POLLIN)
-    return [descriptor for descriptor, _ in poll.poll(timeout * 1000)]

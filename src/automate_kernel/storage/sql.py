@@ -102,7 +102,7 @@ class SqlRows:
     def _copy(
         self, table: Table, names: list[str], rows: Sequence[Mapping[str, Any]], notify: str
     ) -> int | None:
-        columns = [table.column(name) for name in names]
+        columns = _only(table.name, tuple(names))
         lines = copied_lines(columns, rows, self.now)
         count = self.copy(copy_statement(self._statement(), table, columns), lines)
         if count and notify:

@@ -131,8 +131,6 @@ class Statement:
             # cast from text: it would be made again for each row that is compared.
             array = encoded if self._style == "$" else array_text(encoded)
             return f"= ANY({self.bind(array)}::{self._dialect.casts.get(column.type, 'text')}[])"
-        if self._dialect.casts or self._style == "$":
-            return "IN (" + ", ".join(self.value(column, value) for value in values) + ")"
         self.parameters += [encode(self._dialect, column, value) for value in values]
         return f"IN ({', '.join([self._style] * len(values))})"
 
