@@ -31,12 +31,16 @@ import pytest
 import sqlalchemy as sa
 from automate_kernel.errors import PayloadError
 from automate_kernel.outbox import (
+    ItemStatus,
     NewItem,
     OptimisticClaimOutboxStore,
     RowsOutboxStore,
     SkipLockedClaimOutboxStore,
 )
 from automate_kernel.storage import MemoryStorage, Storage
+from automate_kernel.storage.rows import Now, Where
+from automate_kernel.storage.schema import Table
+from automate_kernel.storage.tables import LANE, OUTBOX, SLOT
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.testing.outbox import OutboxStoreContract
 from automate_sqlalchemy import SqlAlchemyStorage
@@ -55,6 +59,49 @@ class RowsContract(OutboxStoreContract):
 
     def another(self, store: RowsOutboxStore) -> RowsOutboxStore:
         return self.open(store.storage)
+
+    # What no call of the store does, but a restored backup or somebody's own SQL may.
+
+    def finish_behind_its_back(self, store: RowsOutboxStore, item_id: str, *tables: Table) -> None:
+        """End an item as if somebody had updated its row, and deleted its rows in *tables*."""
+        its = [Where("id", "eq", item_id)]
+        with store.storage.begin() as rows:
+            ended = {"status": "COMPLETED", "lease_expires_at": None, "completed_at": Now()}
+            rows.update(OUTBOX, its, ended)
+            for table in tables:
+                rows.delete(table, [Where("item_id", "eq", item_id)])
+
+    @pytest.mark.parametrize("left_behind", [True, False])
+    def test_a_stuck_ordering_key_is_mended(
+        self, store: RowsOutboxStore, left_behind: bool
+    ) -> None:
+        """Recovery lets the next item of a key run that nobody would wake or that nobody holds."""
+        first, second, third = store.enqueue_many(NewItem("k", ordering_key="key") for _ in "123")
+        busy, waiting = store.enqueue_many(NewItem("k", ordering_key="busy") for _ in "12")
+        assert self.claim_ids(store) == [first, busy]
+        assert self.claim_ids(store) == []
+        self.finish_behind_its_back(store, first, *(() if left_behind else (LANE,)))
+        assert self.claim_ids(store) == []
+        store.reap()
+        assert self.claim_ids(store) == [second]
+        assert self.statuses(store, [third, waiting]) == [ItemStatus.PENDING] * 2
+
+    @pytest.mark.parametrize("left_behind", [True, False])
+    def test_a_stuck_concurrency_key_is_mended(
+        self, store: RowsOutboxStore, left_behind: bool
+    ) -> None:
+        """Recovery frees what nobody holds, and wakes those that nobody would wake."""
+        its = {"concurrency_key": "key", "concurrency_limit": 2}
+        first, second, third, fourth = store.enqueue_many(NewItem("k", **its) for _ in "1234")
+        assert self.claim_ids(store) == [first, second]
+        assert self.claim_ids(store) == []
+        self.finish_behind_its_back(store, first, *(() if left_behind else (SLOT,)))
+        assert self.claim_ids(store) == []
+        store.reap()
+        assert self.claim_ids(store) == [third]
+        assert self.claim_ids(store) == []
+        store.mark_success(second, "worker")
+        assert self.claim_ids(store) == [fourth]
 
 
 class SqlAlchemyContract(RowsContract):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from automate_kernel.outbox.leases import free_abandoned
 from automate_kernel.storage.rows import Row, Rows, Where
 from automate_kernel.storage.tables import LANE, OUTBOX
 
@@ -84,7 +85,8 @@ def wake(rows: Rows, key: str) -> None:
 
 
 def mend(rows: Rows) -> None:
-    """Wake keys that nobody will wake: those with waiting items and no lane."""
+    """Free lanes of items that don't run, and wake keys with waiting items and no lane."""
+    free_abandoned(rows, LANE, "ordering_key")
     # Both conditions, so that the index of waiting items with a key serves.
     asleep = [Where("waiting_for", "eq", "key"), Where("ordering_key", "ne", None)]
     waiting = rows.count(OUTBOX, ("ordering_key",), asleep)

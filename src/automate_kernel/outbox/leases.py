@@ -8,13 +8,14 @@ from typing import Any
 
 from automate_kernel.errors import LeaseLostError
 from automate_kernel.outbox.item import ItemStatus
-from automate_kernel.storage.rows import Now, Row, Storage, Where
+from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import OUTBOX
 
-__all__ = ["FREE", "Lease", "Leases", "by_token", "fence"]
+__all__ = ["FREE", "Lease", "Leases", "by_token", "fence", "free_abandoned"]
 
 FREE: Mapping[str, Any] = {"lease_owner": None, "lease_token": None, "lease_expires_at": None}
 """The changes that give a lease back."""
+_MENDED = 1000
 
 
 @dataclass(slots=True)
@@ -108,3 +109,21 @@ def by_token(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:
         groups.setdefault(token, []).append(item_id)
     # Sorted, so that two transactions lock their rows in the same order.
     return [(token, sorted(ids)) for token, ids in groups.items()]
+
+
+def free_abandoned(rows: Rows, table: str, key: str) -> None:
+    """
+    Delete rows of *table* (lanes, slots), whose primary key is *key*, if their claim is over.
+
+    Every way out of a claim deletes them itself; what somebody did to the tables by hand doesn't.
+    """
+    held = rows.select(table, [], order_by=(key,), limit=_MENDED)
+    found = rows.select(
+        OUTBOX, [Where("id", "in", [row["item_id"] for row in held])],
+        columns=("id", "lease_token", "lease_expires_at"),
+    )  # fmt: skip
+    holders = {row["id"]: row["lease_token"] for row in found if row["lease_expires_at"]}
+    for row in held:
+        if holders.get(row["item_id"]) != row["lease_token"]:
+            its = [Where(key, "eq", row[key]), Where("lease_token", "eq", row["lease_token"])]
+            rows.delete(table, its)

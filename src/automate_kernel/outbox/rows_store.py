@@ -281,8 +281,9 @@ class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Regist
             paused = frozenset(row["kind"] for row in found)
         parked = {row["id"] for row in taken if row["kind"] in paused}
         self._put_back(rows, [row for row in taken if row["id"] in parked], "resume")
-        for key in sorted({r["concurrency_key"] or "" for r in taken if r["id"] in parked} - {""}):
-            slots.wake(rows, key)  # in the place of one that can't use its turn
+        # In the place of those that can't use their turn.
+        turns = (r["concurrency_key"] for r in taken if r["id"] in parked and r["concurrency_key"])
+        slots.wake(rows, turns)
         if any(row["ordering_key"] or row["concurrency_key"] for row in taken):
             self._keyed_until = time.monotonic() + _KEYED_SECONDS
         keyed = [row for row in taken if row["ordering_key"] and row["id"] not in parked]

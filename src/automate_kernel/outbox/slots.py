@@ -14,8 +14,11 @@ left this moment, and the item stays ready.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
+from automate_kernel.outbox.leases import free_abandoned
 from automate_kernel.storage.rows import Row, Rows, Where
 from automate_kernel.storage.tables import OUTBOX, SLOT
 
@@ -115,27 +118,33 @@ def leave(rows: Rows, finished: Iterable[tuple[str, str]]) -> None:
     mine = [Where("id", "in", sorted(slot["id"] for slot in held))]
     rows.select(SLOT, mine, order_by=("id",), lock=True, columns=("id",))
     rows.delete(SLOT, mine)
-    for key in dict.fromkeys(key for key, _ in pairs):
-        wake(rows, key)
+    wake(rows, (key for key, _ in pairs))
 
 
-def wake(rows: Rows, key: str, *, wait: bool = True) -> None:
+def wake(rows: Rows, keys: Iterable[str]) -> None:
+    """Let as many waiting items of each key be claimed as it stands in *keys*."""
+    for key, count in sorted(Counter(keys).items()):
+        _wake(rows, key, count)
+
+
+def _wake(rows: Rows, key: str, count: int, *, wait: bool = True) -> None:
     """
-    Let the next item of *key* be claimed: of each kind, since nobody may be there for the first.
+    Let the next *count* items of *key* be claimed: of each kind, since nobody may work on one.
 
-    One that then finds no slot goes back to wait. Without *wait* those that are locked are left.
+    Those that then find no slot go back to wait. Without *wait* those that are locked are left.
     """
     asleep = [Where("concurrency_key", "eq", key), Where("waiting_for", "eq", "key")]
     for kind in rows.distinct(OUTBOX, "kind", asleep):
         found = rows.select(
-            OUTBOX, [*asleep, Where("kind", "eq", kind)], order_by=("id",), limit=_LEAVERS,
-            columns=("id",),
+            OUTBOX, [*asleep, Where("kind", "eq", kind)], order_by=("id",),
+            limit=count + _LEAVERS, columns=("id",),
         )  # fmt: skip
         free = (row["id"] for row in found if _is_free(rows, row["id"]))
-        # If none is, who holds the first is about to let go: InnoDB frees a transaction's locks one
-        # by one.
-        chosen = next(free, found[0]["id"] if found and wait else None)
-        its = [Where("id", "eq", chosen), Where("waiting_for", "eq", "key")]
+        chosen = list(islice(free, count))
+        if not chosen and found and wait:
+            # Who holds the first is about to let go: InnoDB frees a transaction's locks one by one.
+            chosen = [found[0]["id"]]
+        its = [Where("id", "in", chosen), Where("waiting_for", "eq", "key")]
         rows.update(OUTBOX, its, {"waiting_for": "worker"})
 
 
@@ -148,7 +157,7 @@ def _is_free(rows: Rows, item_id: str) -> bool:
 
 def mend(rows: Rows) -> None:
     """Free slots of items that are gone, and wake keys that nobody will wake."""
-    _free_orphans(rows)
+    free_abandoned(rows, SLOT, "id")
     asleep = [Where("concurrency_key", "ne", None), Where("waiting_for", "eq", "key")]
     limits: dict[str, int] = {}
     for row in rows.count(OUTBOX, ("concurrency_key", "concurrency_limit"), asleep):
@@ -156,19 +165,6 @@ def mend(rows: Rows) -> None:
         limits[key] = max(limits.get(key, 0), row["concurrency_limit"])
     taken = _numbers(rows, sorted(limits))
     for key, limit in sorted(limits.items()):
-        if len(taken.get(key, ())) < limit:
+        if (free := limit - len(taken.get(key, ()))) > 0:
             # A worker that froze in a transaction must not stop all recovery.
-            wake(rows, key, wait=False)
-
-
-def _free_orphans(rows: Rows) -> None:
-    slots = rows.select(SLOT, [], order_by=("id",), limit=_MENDED)
-    found = rows.select(
-        OUTBOX, [Where("id", "in", [slot["item_id"] for slot in slots])],
-        columns=("id", "lease_token", "lease_expires_at"),
-    )  # fmt: skip
-    holders = {row["id"]: row["lease_token"] for row in found if row["lease_expires_at"]}
-    for slot in slots:
-        if holders.get(slot["item_id"]) != slot["lease_token"]:
-            its = [Where("id", "eq", slot["id"]), Where("lease_token", "eq", slot["lease_token"])]
-            rows.delete(SLOT, its)
+            _wake(rows, key, min(free, _MENDED), wait=False)

@@ -243,8 +243,7 @@ class _Spread:
 
 def _wake_slots(rows: Rows, gone: Sequence[Row]) -> None:
     """Let others have the turn of items that may have been woken to take a slot, and now won't."""
-    for key in sorted({row["concurrency_key"] for row in gone if row["concurrency_key"]}):
-        slots.wake(rows, key)
+    slots.wake(rows, (row["concurrency_key"] for row in gone if row["concurrency_key"]))
 
 
 def _by_priority(found: Sequence[Row]) -> list[tuple[int, list[str]]]:

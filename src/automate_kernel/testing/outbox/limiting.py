@@ -162,6 +162,47 @@ class LimitContract(StoreHooks):
         clock.advance(60)
         assert self.claim_ids(store) == ids[5:6]
 
+    def test_a_burst_above_the_rate(self, store: OutboxStore, clock: FakeClock) -> None:
+        """After a lull as many start at once as the burst says; then the rate holds again."""
+        self.need("clock")
+        ids = self.many(store, 20)
+        store.limit("k", rate=1, per_seconds=1, burst=5)
+        assert self.claim_ids(store, limit=20) == ids[:5]
+        clock.advance(2)
+        assert self.claim_ids(store, limit=20) == ids[5:7]
+        clock.advance(3600)
+        assert self.claim_ids(store, limit=20) == ids[7:12]
+        clock.advance(1)
+        assert self.claim_ids(store, limit=20) == ids[12:13]
+
+    def test_a_new_rate_owes_no_more_than_its_own_bucket(
+        self, store: OutboxStore, clock: FakeClock
+    ) -> None:
+        """What a slower rate has still to make up for doesn't stop a quicker one that is set."""
+        self.need("clock")
+        ids = self.many(store)
+        store.limit("k", rate=1, per_seconds=3600, burst=3)
+        assert self.claim_ids(store) == ids[:3]
+        store.limit("k", rate=10, per_seconds=1, burst=1)
+        assert self.claim_ids(store) == []
+        clock.advance(0.1)
+        assert self.claim_ids(store) == ids[3:4]
+        clock.advance(0.1)
+        assert self.claim_ids(store) == ids[4:5]
+
+    def test_what_a_limit_leaves_goes_to_the_others(self, store: OutboxStore) -> None:
+        """Room that a limited kind may not use is not lost to the claim."""
+        ids = self.many(store, 20)
+        others = self.many(store, 20, "other")
+        store.limit("k", concurrency=2)
+        claimed = self.claim_ids(store, limit=10)
+        assert len(claimed) == 10
+        assert set(claimed) == {*ids[:2], *others[:8]}
+        for limit in (10, 10):
+            claimed = self.claim_ids(store, limit=limit)
+            assert set(claimed) <= set(others)
+        assert len(self.claim_ids(store)) == 0
+
     def test_retries_count_as_starts(self, store: OutboxStore, clock: FakeClock) -> None:
         """An attempt is a start."""
         self.need("clock")

@@ -181,3 +181,17 @@ class OrderingContract(StoreHooks):
         for item_id in ids[1:3]:
             store.mark_success(item_id, "worker")
         assert sorted(self.claim_ids(store)) == sorted([ids[0], ids[4], ids[5]])
+
+    def test_an_item_cancelled_while_it_ran_leaves_its_key(
+        self, store: OutboxStore, clock: FakeClock
+    ) -> None:
+        """If its worker dies before it could stop, recovery cancels it, and the next one runs."""
+        self.need("clock", "control")
+        first, second, _ = self.in_line(store)
+        assert self.claim_ids(store) == [first]
+        assert self.claim_ids(store) == []
+        store.cancel([first])
+        clock.advance(store.lease_seconds + 1)
+        store.reap()
+        assert self.see(store, first).status is ItemStatus.CANCELLED
+        assert self.claim_ids(store) == [second]

@@ -53,7 +53,7 @@ class ConcurrencyKeyContract(StoreHooks):
         (second,) = self.keyed(store, 1, limit=1)
         assert self.claim_ids(store) == [second]
 
-    @pytest.mark.parametrize("how", ["retry", "release", "cancel", "stop", "die"])
+    @pytest.mark.parametrize("how", ["retry", "release", "cancel", "stop", "die", "die stopping"])
     def test_every_way_out_makes_room(self, store: OutboxStore, clock: FakeClock, how: str) -> None:
         """However an item stops running, the next one runs."""
         self.need("clock", "control")
@@ -71,11 +71,27 @@ class ConcurrencyKeyContract(StoreHooks):
         elif how == "stop":
             store.cancel([first])
             store.acknowledge("worker", [Outcome(first, ItemStatus.CANCELLED)])
+        elif how == "die stopping":
+            store.cancel([first])
+            clock.advance(store.lease_seconds + 1)
+            store.reap()
+            assert self.see(store, first).status is ItemStatus.CANCELLED
         else:
             clock.advance(store.lease_seconds + 1)
             store.reap()
             store.cancel([first])
         assert self.claim_ids(store) == [second]
+
+    def test_ends_of_many_make_room_for_as_many(self, store: OutboxStore) -> None:
+        """Each of several that end together lets one run; what is still taken stays taken."""
+        ids = self.keyed(store, 8, limit=3)
+        assert self.claim_ids(store) == ids[:3]
+        assert self.claim_ids(store) == []
+        outcomes = [Outcome(item_id, token=self.see(store, item_id).lease_token) for item_id in ids]
+        assert store.acknowledge("worker", outcomes[:2]) == set()
+        ran = [*self.claim_ids(store), *self.claim_ids(store)]
+        assert sorted(ran) == ids[3:5]
+        assert self.claim_ids(store) == []
 
     def test_others_overtake_one_that_waits(self, store: OutboxStore, clock: FakeClock) -> None:
         """Unlike an ordering key: an item that is not due yet holds up no other."""
