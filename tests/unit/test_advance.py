@@ -374,6 +374,24 @@ def test_a_retry_beside_other_work_is_made_when_it_is_due() -> None:
     assert world.in_flight == ["b", "a"]
 
 
+def test_the_earliest_of_several_retries_counts() -> None:
+    """An execution comes back for the retry that is due first, after a crash as well."""
+    steps = [
+        step(name, needs=[], retry={"attempts": 2, "delay": delay, "jitter": False})
+        for name, delay in (("a", 30), ("b", 10), ("c", 20))
+    ]
+    world = World(workflow(*steps))
+    for name in ("b", "c"):
+        world.finish(name, fails(ErrorCodes.UNAVAILABLE))
+    assert world.finish("a", fails(ErrorCodes.UNAVAILABLE)).wait == 10.0
+    assert world.later(4).wait == 6.0
+    world.later(6)
+    assert world.in_flight == ["b"]
+    turn = world.crash()
+    assert (turn.next_retry, world.in_flight) == (10.0, ["b"])
+    assert world.finish("b", "done").wait == 10.0
+
+
 def test_a_broken_input_fails_the_step_alone() -> None:
     """An input that can't be rendered is that step's failure, which continue may pass over."""
     broken = {"x": "{{ event.payload.missing.more }}"}

@@ -514,6 +514,19 @@ def test_the_same_delivery_starts_nothing_again(hub: Kernel) -> None:
     assert len(hub.executions.find()) == 2
 
 
+class OtherHub(Hub):
+    key = "other-hub"
+
+
+def test_deliveries_of_two_connectors_have_nothing_in_common(hub: Kernel) -> None:
+    """Two services may have chosen the same id for what has nothing to do with each other."""
+    hub.plugins.register(OtherHub)
+    headers = signed(BODY, **{"X-Delivery": "d1"})
+    receipts = [hub.receive_webhook(key, "push", headers, BODY) for key in ("hub", "other-hub")]
+    assert [receipt.duplicate for receipt in receipts] == [False, False]
+    assert len({receipt.item_id for receipt in receipts}) == 2
+
+
 @pytest.mark.parametrize(
     ("connector", "trigger", "headers"),
     [

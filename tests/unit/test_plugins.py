@@ -373,6 +373,46 @@ def test_an_incompatible_plugin_is_told_apart(
     assert ("future_ping" in sys.modules) == (not requires)
 
 
+@pytest.mark.parametrize(
+    ("requires", "declares"),
+    [(("automate-kernel>=0.0.1,<99",), ""), ((), ">=0.0.1"), ((), "~=0.1"), (("other>=99",), "")],
+)
+def test_a_plugin_for_this_kernel_is_loaded(
+    install: Install, requires: tuple[str, ...], declares: str
+) -> None:
+    """One that states versions to which this kernel belongs is as good as one that states none."""
+    install(
+        "fitting-ping",
+        {"automate.connectors": {"ping": "fitting_ping:Pinger"}},
+        {"fitting_ping": connector("ping") + f"        automate_requires = {declares!r}\n"},
+        requires=requires,
+    )
+    plugins = Plugins()
+    assert plugins.get("connector", "ping").key == "ping"
+    assert record(plugins, "ping").state is PluginState.LOADED
+
+
+def test_a_target_may_be_a_module_of_a_package(install: Install) -> None:
+    """``package:module`` names a submodule that the package itself does not import."""
+    source = """
+        from automate_kernel.plugins.hooks import hookimpl
+
+        @hookimpl
+        def automate_configure(kernel):
+            kernel.seen = True
+    """
+    install(
+        "hooked",
+        {"automate.hooks": {"hooked": "hooked_package:listeners"}},
+        {"hooked_package.__init__": "", "hooked_package.listeners": source},
+    )
+    plugins = Plugins()
+    kernel = type("K", (), {})()
+    plugins.hook.automate_configure(kernel=kernel)
+    assert kernel.seen
+    assert record(plugins, "hooked").state is PluginState.LOADED
+
+
 def test_a_misspelt_key_gets_a_suggestion() -> None:
     """An unknown key is NOT_FOUND, and the error says what was meant and what there is."""
     plugins = Plugins(discover=False)

@@ -282,6 +282,8 @@ def test_statements_work():
         ("{{ 'abc'[::-1] }}", "cba"),
         ("{{ 'x' * 3 ~ [0] * 2 }}", "xxx[0, 0]"),
         ("{{ 2 ** 10 % 1000 + 1 }}", 25),
+        ("{{ 6 * 7 }}", 42),
+        ("{{ 3 * 0.5 * event.payload.lines | length }}", 3.0),
     ],
 )
 def test_expressions(text, value):

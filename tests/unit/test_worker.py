@@ -9,6 +9,8 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -24,12 +26,18 @@ from automate_kernel.outbox import (
     run_until_stopped,
 )
 from automate_kernel.outbox import pools
+from automate_kernel.outbox.acknowledging import Held
 from automate_kernel.outbox.chores import Chore
 from automate_kernel.outbox.flag import Flag
 from automate_kernel.outbox.handlers import Acknowledged, Handler, Snooze, draining
+from automate_kernel.outbox.heartbeat import Heartbeat
 from automate_kernel.outbox.inline import run_inline
+from automate_kernel.outbox.pools import Task
+from automate_kernel.outbox.vitals import Vitals
 from automate_kernel.outbox.worker import Worker
 from automate_kernel.storage import MemoryStorage
+from automate_kernel.storage.rows import Where
+from automate_kernel.storage.tables import OUTBOX
 from automate_kernel.testing.clock import FakeClock
 from automate_sqlalchemy import SqlAlchemyStorage
 
@@ -515,6 +523,46 @@ def test_a_lost_lease_cancels_async_work(
     assert (worker.stats.completed, worker.stats.lost) == (0, 1)
     assert item(store, stolen.id).lease_owner == "another"
     assert "lost while it ran" in caplog.text
+
+
+def test_a_lost_lease_is_told_once(
+    store: RowsOutboxStore, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A handler that goes on after its lease was lost is cancelled once; others keep theirs."""
+    lost, kept = (store.enqueue("k") for _ in "12")
+    tasks = {one.id: Task(one) for one in store.claim_batch("worker")}
+    stopped: list[str] = []
+    for item_id, task in tasks.items():
+        task.cancel = partial(stopped.append, item_id)
+    held = Held()
+    held.add(list(tasks.values()))
+    heartbeat = Heartbeat(store, "worker", held, Vitals(), threading.Event())
+    with store.storage.begin() as rows:
+        rows.update(OUTBOX, [Where("id", "eq", lost)], {"lease_token": "another's"})
+    clock.advance(LEASE / 2)
+    for _ in range(3):
+        heartbeat.beat()
+    assert stopped == [lost]
+    assert [tasks[item_id].lost for item_id in (lost, kept)] == [True, False]
+    assert caplog.text.count("lost while it ran") == 1
+    renewed = item(store, kept).lease_expires_at
+    assert renewed is not None
+    assert renewed == clock() + timedelta(seconds=LEASE)
+
+
+def test_a_lease_that_ended_with_its_item_is_not_lost(
+    store: RowsOutboxStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Between the end of a handler and the next heartbeat its item is finished, and that is all."""
+    (item_id,) = (store.enqueue("k"),)
+    (one,) = store.claim_batch("worker")
+    task, held = Task(one), Held()
+    held.add([task])
+    store.mark_success(item_id, "worker")
+    task.ended = True
+    Heartbeat(store, "worker", held, Vitals(), threading.Event()).beat()
+    assert not task.lost
+    assert "lost" not in caplog.text
 
 
 def test_a_lost_lease_drops_the_result(store: RowsOutboxStore, clock: FakeClock) -> None:

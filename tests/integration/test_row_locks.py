@@ -1,0 +1,106 @@
+"""Workers pass over rows that another transaction holds, and never decide from what it changes."""
+
+from __future__ import annotations
+
+import pytest
+import sqlalchemy as sa
+from automate_kernel.outbox import ItemStatus, NewItem, SkipLockedClaimOutboxStore
+from automate_kernel.storage.rows import Where
+from automate_kernel.storage.tables import OUTBOX
+from automate_kernel.testing.clock import FakeClock
+from automate_sqlalchemy import SqlAlchemyStorage
+
+LEASE = 30.0
+
+
+@pytest.fixture(params=["postgresql_engine", "mariadb_engine"])
+def engine(request: pytest.FixtureRequest) -> sa.Engine:
+    """A database that locks rows."""
+    found: sa.Engine = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def store(engine: sa.Engine, clock: FakeClock) -> SkipLockedClaimOutboxStore:
+    """A store whose statements fail after a second instead of waiting for a lock."""
+    impatient = {"postgresql": "SET lock_timeout = '1s'", "mysql": "SET innodb_lock_wait_timeout=1"}
+
+    @sa.event.listens_for(engine, "connect")
+    def give_up_soon(connection: object, _: object) -> None:
+        with connection.cursor() as cursor:  # type: ignore[attr-defined]
+            cursor.execute(impatient.get(engine.dialect.name, impatient["mysql"]))
+
+    engine.dispose()  # connections from before the listener
+    return SkipLockedClaimOutboxStore(SqlAlchemyStorage(engine, clock=clock), lease_seconds=LEASE)
+
+
+def test_a_claim_passes_over_locked_rows(store: SkipLockedClaimOutboxStore) -> None:
+    """What another claims, cancels or edits this moment is left to it, and nothing waits for it."""
+    ids = store.enqueue_many(NewItem("k") for _ in "123")
+    with store.storage.begin() as rows:
+        rows.select(OUTBOX, [Where("id", "eq", ids[0])], lock=True)
+        assert [item.id for item in store.claim_batch("worker")] == ids[1:]
+    assert [item.id for item in store.claim_batch("worker")] == ids[:1]
+
+
+def test_a_claim_passes_over_items_that_become_due(
+    store: SkipLockedClaimOutboxStore, clock: FakeClock
+) -> None:
+    """The same holds where a delayed item is to be made ready first."""
+    ids = store.enqueue_many(NewItem("k", delay=10) for _ in "12")
+    clock.advance(11)
+    with store.storage.begin() as rows:
+        rows.select(OUTBOX, [Where("id", "eq", ids[0])], lock=True)
+        assert [item.id for item in store.claim_batch("worker")] == ids[1:]
+    assert [item.id for item in store.claim_batch("worker")] == ids[:1]
+
+
+def test_the_reaper_leaves_alone_what_is_being_finished(
+    store: SkipLockedClaimOutboxStore, clock: FakeClock
+) -> None:
+    """A holder that is late and commits its success this moment keeps it; others are recovered."""
+    late, dead = store.enqueue_many(NewItem("k") for _ in "12")
+    assert len(store.claim_batch("worker")) == 2
+    clock.advance(LEASE + 1)
+    with store.transaction() as transaction:
+        store.mark_success(late, "worker", transaction=transaction)
+        assert [item.id for item in store.reap().retried] == [dead]
+    assert len(store.reap()) == 0
+    finished = store.get(late)
+    assert finished is not None
+    assert finished.status is ItemStatus.COMPLETED
+
+
+def test_two_reapers_recover_each_item_once(
+    store: SkipLockedClaimOutboxStore, clock: FakeClock
+) -> None:
+    """While one reaper has not committed, another finds nothing to do with the same items."""
+    store.enqueue_many(NewItem("k") for _ in "12")
+    assert len(store.claim_batch("worker")) == 2
+    clock.advance(LEASE + 1)
+    with store.storage.begin() as rows:
+        rows.select(OUTBOX, [Where("lease_expires_at", "ne", None)], lock=True)
+        assert len(store.reap()) == 0
+    assert len(store.reap()) == 2
+
+
+def test_nobody_is_put_to_wait_for_a_slot_that_is_being_left(
+    store: SkipLockedClaimOutboxStore,
+) -> None:
+    """An item whose key is full only until another transaction commits stays ready."""
+    first, second = store.enqueue_many(
+        NewItem("k", concurrency_key="key", concurrency_limit=1) for _ in "12"
+    )
+    assert [item.id for item in store.claim_batch("worker", 1)] == [first]
+    with store.transaction() as transaction:
+        store.mark_success(first, "worker", transaction=transaction)
+        assert store.claim_batch("worker") == []
+        waiting = store.get(second)
+        assert waiting is not None
+        assert (waiting.waiting_for, waiting.attempt_count) == ("worker", 0)
+    assert [item.id for item in store.claim_batch("worker")] == [second]
