@@ -26,8 +26,18 @@ _numbers = itertools.count(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--full`` runs the fault tests at full length."""
-    parser.addoption("--full", action="store_true", help="run tests/fault at full length")
+    """``--full`` runs the fault tests at full length, and what is marked ``long``."""
+    parser.addoption(
+        "--full", action="store_true", help="run tests/fault at full length, and what is marked long"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what is marked ``long``, and say so, unless it is asked for."""
+    if not config.getoption("--full"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="takes long: --full runs it"))
 
 
 def unavailable(reason: str) -> NoReturn:

@@ -62,6 +62,7 @@ def test_a_plugin_module_is_imported_without_pydantic():
     assert loaded.isdisjoint({*HEAVY, "pydantic", "automate_kernel.kernel"})
 
 
+@pytest.mark.long
 def test_every_module_can_be_imported_alone():
     """No module needs another to have been imported first."""
     names = [
