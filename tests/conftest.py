@@ -17,10 +17,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+import hypothesis
 import pytest
 import sqlalchemy as sa
 
 pytest.register_assert_rewrite("automate_kernel.testing")
+
+# A busy machine is no failure: no example has to be ready within a time.
+hypothesis.settings.register_profile(
+    "project", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("project")
 
 _numbers = itertools.count(1)
 
@@ -30,6 +37,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--full", action="store_true", help="run tests/fault at full length, and what is marked long"
     )
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Run single files in this process, where one can look on; leave folders to all cores."""
+    single = any(".py" in argument for argument in config.invocation_params.args)
+    return 0 if single else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

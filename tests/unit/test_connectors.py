@@ -188,7 +188,9 @@ async def _yes() -> bool:
 
 
 @pytest.mark.parametrize(
-    "verdict", [None, False, 1, "yes", Truthy(), ValueError("x"), _yes], ids=repr
+    "verdict",
+    [None, False, 1, "yes", Truthy(), ValueError("x"), _yes],
+    ids=["None", "False", "1", "yes", "truthy", "raises", "coroutine"],
 )
 @pytest.mark.filterwarnings("error")
 def test_only_true_itself_accepts_a_webhook(verdict: Any) -> None:
