@@ -9,11 +9,16 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import hypothesis
 import pytest
 from automate_http import HttpConnector
 from automate_kernel.context import Call, ConnectorContext, calling
 
 pytest.register_assert_rewrite("automate_kernel.testing")
+
+# A busy machine is no failure: no example has to be ready within a time.
+hypothesis.settings.register_profile("plugin", deadline=None)
+hypothesis.settings.load_profile("plugin")
 
 
 @dataclass
