@@ -174,8 +174,16 @@ _MARK = "__automate_operation__"
 _TAKEN = {"check", "close", "config_schema", "normalize_error", "parse_config"}
 
 
-def mark_operation(name: Any, options: Mapping[str, Any]) -> Any:
-    """The body of `action` and `capability`, used with or without parentheses."""
+_OPTIONS = ("idempotent", "title", "description", "input_schema", "output_schema")
+
+
+def mark_operation(name: Any, options: Mapping[str, Any], noun: str) -> Any:
+    """The body of `action` and `capability` (*noun*), used with or without parentheses."""
+    for option in options:
+        if option not in _OPTIONS:
+            close = get_close_matches(option, _OPTIONS, n=1)
+            meant = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(_OPTIONS)}"
+            raise TypeError(f"{noun}() has no option {option!r}: {meant}")
 
     def mark(function: F, named: str | None = None) -> F:
         if not inspect.isfunction(function):

@@ -230,16 +230,18 @@ def _refuse_commit(connection: Connection, failure: StorageError) -> None:
     PostgreSQL keeps nothing of a transaction in which a statement failed, and says so to nobody who
     commits it: a host that catches our error would believe that its rows are there.
     """
-    if connection not in _lost:
-        for name in ("rollback", "rollback_savepoint"):
-            event.listen(connection, name, _forget)
-        event.listen(connection, "commit", _fail)
+    # Who listens already is not added again.
+    for name in ("rollback", "rollback_savepoint"):
+        event.listen(connection, name, _forget)
+    event.listen(connection, "commit", _fail)
     _lost[connection] = failure
 
 
 def _fail(connection: Connection) -> None:
-    failure = _lost.get(connection)
+    failure = _lost.pop(connection, None)
     if failure is not None:
+        # Its driver's, since SQLAlchemy takes a transaction whose commit fails for ended.
+        connection.dialect.do_rollback(connection.connection)
         raise lost_transaction(failure, "session.begin_nested()") from failure
 
 

@@ -11,7 +11,6 @@ from typing import Any
 from automate_kernel.errors import (
     AutomateError,
     ErrorCodes,
-    PayloadError,
     SecretUnavailableError,
     WebhookRejectedError,
 )
@@ -22,7 +21,12 @@ from automate_kernel.outbox.payloads import check_text, encode_json
 from automate_kernel.storage import Rows
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.webhooks import ReplayLedger, WebhookReceipt
-from automate_kernel.workflows.execution import Event, EventType
+from automate_kernel.workflows.execution import (
+    Event,
+    EventType,
+    check_event_name,
+    check_event_source,
+)
 from automate_kernel.workflows.model import Workflow
 from automate_kernel.workflows.runner import EVENT
 from automate_kernel.workflows.ticker import Scheduled
@@ -30,17 +34,6 @@ from automate_kernel.workflows.ticker import Scheduled
 __all__ = ["Entering"]
 
 logger = logging.getLogger(__name__)
-
-
-def _check_event(name: str, source: str | None) -> None:
-    """The rules for every event, by whatever door it comes."""
-    check_text(name, "the event's name", column="kind", hint='for example "order.created"')
-    if not name.isprintable():
-        raise PayloadError(
-            "the event's name has characters that can't be printed", hint="take them out"
-        )
-    if source is not None and source != "":
-        check_text(source, "the event's source", column="kind")
 
 
 class _NewEvent(NewItem):
@@ -113,7 +106,8 @@ class Entering(Assembly):
         tenant_id: str | None,
         **options: Any,
     ) -> NewItem:
-        _check_event(name, source)
+        check_event_name(name)
+        check_event_source(source)
         options["headers"] = options.get("headers") or {}
         body = {
             "name": name,

@@ -215,6 +215,11 @@ class NewItem:
             self._check_key(self.ordering_key, "ordering_key")
         if self.concurrency_key is not None or self.concurrency_limit is not None:
             self._check_concurrency()
+        if self.headers and not isinstance(self.headers, Mapping):
+            raise PayloadError("headers must be a mapping", hint="for example {'source': 'shop'}")
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
         if self.run_at is not None:
             _check_instant(self.run_at)
         if type(self.delay) is not float or self.delay:
@@ -223,8 +228,6 @@ class NewItem:
             check_number(self.priority, "priority", -MAX_PRIORITY, MAX_PRIORITY)
         if self.max_attempts is not DEFAULT_MAX_ATTEMPTS:
             check_number(self.max_attempts, "max_attempts", 1, MAX_ATTEMPTS)
-        if self.headers and not isinstance(self.headers, Mapping):
-            raise PayloadError("headers must be a mapping", hint="for example {'source': 'shop'}")
 
     def _check_key(self, key: str, what: str) -> None:
         beside = len(_scoped("", self.tenant_id) or "")

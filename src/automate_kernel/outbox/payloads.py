@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from datetime import timedelta
 from typing import Any
 
@@ -60,13 +59,11 @@ def check_text(
 
 def check_number(value: Any, what: str, least: float, most: float, *, whole: bool = True) -> None:
     """Raise `PayloadError` if *value* is no number from *least* to *most*, a *whole* one if so."""
-    if isinstance(value, timedelta) and not whole:
-        value = value.total_seconds()
-    kinds: tuple[type, ...] = (int,) if whole else (int, float)
-    if not isinstance(value, kinds) or isinstance(value, bool):
+    number: Any = value.total_seconds() if isinstance(value, timedelta) and not whole else value
+    if not isinstance(number, int if whole else (int, float)) or isinstance(number, bool):
         raise PayloadError(
             f"{what} must be a {'whole ' if whole else ''}number, not {type(value).__name__}"
         )
     # So that NaN is refused too.
-    if not (least <= value <= most) or math.isnan(value):
+    if not least <= number <= most:
         raise PayloadError(f"{what} must be from {least:,} to {most:,}")

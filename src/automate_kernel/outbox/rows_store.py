@@ -130,12 +130,14 @@ class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Regist
         added = rows.insert(OUTBOX, new, notify=CHANNEL, fresh=fresh)
         if added == len(new):
             return [row["id"] for row in new]
-        keys: set[str] = {row["idempotency_key"] for row in new} - {None}
+        keys: set[str] = {
+            row["idempotency_key"] for row in new if row["idempotency_key"] is not None
+        }
         by_key = _holders(rows, sorted(keys))
         # A snapshot that the host's transaction took earlier may not show the winner of a race; a
         # read that locks does.
         by_key |= _holders(rows, sorted(keys - set(by_key)), lock=True)
-        ids = [by_key.get(row["idempotency_key"], row["id"]) for row in new]
+        ids = [str(by_key.get(row["idempotency_key"], row["id"])) for row in new]
         found = rows.select(OUTBOX, [Where("id", "in", sorted(set(ids)))], columns=("id",))
         if missing := set(ids) - {row["id"] for row in found} - set(by_key.values()):
             raise StorageError(

@@ -57,12 +57,12 @@ def json_text(value: Any) -> JsonText:
 
 
 def _in_full(match: re.Match[str]) -> str:
-    token = match[0]
-    if token[0] == '"':
-        return token
-    if token == "-0.0":
+    found = match[0]
+    if found[0] == '"':
+        return found
+    if found == "-0.0":
         return "-1e-400"
-    number, _, exponent = token.partition("e+")
+    number, _, exponent = found.partition("e+")
     whole, _, fraction = number.partition(".")
     # Python writes an exponent from 1e16 on, and at most 16 digits after the point.
     return f"{whole}{fraction}{'0' * (int(exponent) - len(fraction))}.0"

@@ -146,9 +146,7 @@ class _MemoryRows:
     ) -> int:
         spec, stored, added = TABLES[table], self._tables[table], 0
         for row in rows:
-            new = {
-                column.name: self._kept(column, row.get(column.name)) for column in spec.columns
-            }
+            new = {column.name: self._kept(column, row.get(column.name)) for column in spec.columns}
             if new[spec.key] in stored or self._clashes(table, new):
                 continue
             self._put(table, new)

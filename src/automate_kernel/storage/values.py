@@ -82,17 +82,16 @@ def encode_json(
     Raises `PayloadError` that names *name*, the place in it, the reason and the remedy. What the
     kernel itself has put around the caller's value, *inside* of so many levels, doesn't count.
     """
-    levels = MAX_DEPTH + inside
-    if not is_plain(value, levels, limit):
+    if not is_plain(value, MAX_DEPTH + inside, limit):
         try:
-            value = plain_json(value, levels)
+            value = plain_json(value, inside=inside)
         except UnstorableError as error:
             raise error.problem.error(name, inside) from None
     try:
         text = json_text(value)
     except ValueError:
         # json's own text may show the value.
-        raise _refusal(value, name, levels, inside) from None
+        raise _refusal(value, name, inside) from None
     # Cheap tests first, each of which clears nearly every payload of what a costly one looks for.
     ascii_only = text.isascii()
     if (
@@ -100,7 +99,7 @@ def encode_json(
         or ("\\u0000" in text and _UNSTORABLE_ESCAPE.search(text))
         or (len(text) > 307 and _LONG_NUMBER.search(text))
     ):
-        problem = find_unstorable(value, levels)
+        problem = find_unstorable(value, inside=inside)
         if problem is not None:
             raise problem.error(name, inside)
     if len(text) > limit or (not ascii_only and len(text.encode()) > limit):
@@ -111,11 +110,11 @@ def encode_json(
     return text
 
 
-def _refusal(value: Any, name: str, levels: int, inside: int) -> PayloadError:
-    problem = find_unstorable(value, levels)
+def _refusal(value: Any, name: str, inside: int) -> PayloadError:
+    problem = find_unstorable(value, inside=inside)
     if problem is not None:
         return problem.error(name, inside)
-    return PayloadError(f"the {name} can't be stored as JSON", hint=_PASS)
+    return PayloadError(f"the {name} can't be stored as JSON", hint=_USUAL)
 
 
 def is_plain(value: Any, levels: int = MAX_DEPTH, most: int = MAX_PAYLOAD_BYTES) -> bool:
@@ -151,31 +150,37 @@ def is_plain(value: Any, levels: int = MAX_DEPTH, most: int = MAX_PAYLOAD_BYTES)
     return False
 
 
-def find_unstorable(value: Any, levels: int = MAX_DEPTH) -> Unstorable | None:
+def find_unstorable(value: Any, levels: int = MAX_DEPTH, *, inside: int = 0) -> Unstorable | None:
     """The first thing in *value* that can't be stored, or None."""
     try:
-        plain_json(value, levels)
+        plain_json(value, levels, inside=inside)
     except UnstorableError as error:
         return error.problem
     return None
 
 
 def plain_json(
-    value: Any, levels: int = MAX_DEPTH, *, other: Callable[[Any], Any] | None = None
+    value: Any,
+    levels: int = MAX_DEPTH,
+    *,
+    inside: int = 0,
+    other: Callable[[Any], Any] | None = None,
 ) -> Any:
     """
     *value* in JSON's own types; raises `UnstorableError` for what has none of them.
 
-    *other* is asked first what becomes of a value of another type; `NotImplemented` is nothing.
+    It may have so many *levels*, beside those that the kernel has put around it, *inside* of which
+    it stands. *other* is asked what becomes of a value of another type; `NotImplemented` for none.
     """
-    return _Copy(levels, other).of(value, ())
+    return _Copy(levels, inside, other).of(value, ())
 
 
 class _Copy:
     """A copy of a value in JSON's own types, with a look at every part of it."""
 
-    def __init__(self, levels: int, other: Callable[[Any], Any] | None) -> None:
+    def __init__(self, levels: int, inside: int, other: Callable[[Any], Any] | None) -> None:
         self._levels = levels
+        self._inside_of = inside
         self._other = other
         self._around: set[int] = set()
         # What is shared many times over in few objects would be copied without end.
@@ -190,7 +195,7 @@ class _Copy:
             return value
         if isinstance(value, (str, int, float)):
             return self._scalar(value, path)
-        if isinstance(value, Mapping) or isinstance(value, (list, tuple)):
+        if isinstance(value, (Mapping, list, tuple)):
             return self._inside(value, path)
         written = NotImplemented if self._other is None else self._other(value)
         if written is not NotImplemented:
@@ -208,7 +213,7 @@ class _Copy:
             return self._text(str.__str__(value), path)
         if isinstance(value, float):
             if not math.isfinite(value):
-                problem = "is NaN or infinite, which JSON has not", "use None, or text"
+                problem = "is NaN or infinite, not a number that JSON has", "use null, or text"
                 raise UnstorableError(Unstorable(path, *problem))
             return float.__float__(value)
         if not -_LARGEST < value < _LARGEST:
@@ -218,14 +223,14 @@ class _Copy:
 
     def _inside(self, value: Any, path: tuple[str | int, ...]) -> Any:
         if hasattr(value, "_fields") and isinstance(value, tuple):
-            problem = f"is a {type(value).__name__}, a named tuple", "pass its ._asdict(), or a list"
+            problem = f"is a {type(value).__name__}, a named tuple", "pass its ._asdict()"
             raise UnstorableError(Unstorable(path, *problem))
         if id(value) in self._around or self._left < 0:
             problem = "is a circular reference", "pass the parts once, without what holds them"
             raise UnstorableError(Unstorable(path, *problem))
-        if len(path) >= self._levels:
+        if len(path) >= self._levels + self._inside_of:
             problem = (
-                f"is nested deeper than {MAX_DEPTH} levels",
+                f"is nested deeper than {self._levels} levels",
                 "flatten it, or pass it as a string of JSON",
             )
             raise UnstorableError(Unstorable(path, *problem))
@@ -242,7 +247,7 @@ class _Copy:
     def _key(self, key: object, path: tuple[str | int, ...]) -> str:
         if isinstance(key, str):
             return self._text(str.__str__(key), (*path, key))
-        problem = f"has a key that is a {type(key).__name__}, not text", "make its keys text"
+        problem = f"has a key that is not text but {type(key).__name__}", "make its keys text"
         raise UnstorableError(Unstorable(path, *problem))
 
 
@@ -256,7 +261,7 @@ def text_problem(text: str) -> tuple[str, str] | None:
     return None
 
 
-_PASS = "pass dicts, lists, text, numbers, booleans and None"
+_USUAL = "pass dicts, lists, text, numbers, booleans and None"
 
 
 def _foreign(value: Any) -> tuple[str, str]:
@@ -272,7 +277,7 @@ def _foreign(value: Any) -> tuple[str, str]:
         return message, "pass text: its .isoformat()"
     if isinstance(value, (Decimal, UUID)):
         return message, "pass text: str() of it"
-    return message, _PASS
+    return message, _USUAL
 
 
 def _shown(path: tuple[str | int, ...]) -> str:

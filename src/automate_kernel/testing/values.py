@@ -111,14 +111,14 @@ def each_value(check: Callable[[Any], None], examples: int = 100) -> None:
 
     Skips the test where hypothesis isn't installed.
     """
-    hypothesis = pytest.importorskip("hypothesis", reason="the package hypothesis is missing")
+    hypothesis: Any = pytest.importorskip("hypothesis", reason="the package hypothesis is missing")
 
-    @hypothesis.settings(max_examples=examples, deadline=None, database=None)
-    @hypothesis.given(_values())
+    settings = hypothesis.settings(max_examples=examples, deadline=None, database=None)
+
     def run(value: Any) -> None:
         check(value)
 
-    run()
+    settings(hypothesis.given(_values())(run))()
 
 
 def _values() -> Any:

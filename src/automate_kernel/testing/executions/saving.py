@@ -209,7 +209,8 @@ class SavingContract(ExecutionHooks):
         with pytest.raises(PayloadError) as caught:
             self.begin(store, workflow, payload=REFUSED[name])
         assert caught.value.hint
-        assert store.find() == store.outbox.find() == []
+        assert store.find() == []
+        assert store.outbox.find() == []
 
     def test_every_output_comes_back_or_is_refused(
         self, store: ExecutionStore, workflow: Workflow
