@@ -52,10 +52,11 @@ class Migration(migrations.Migration):
         migrations.SeparateDatabaseAndState(
             state_operations=[
                 migrations.AlterField(
-                    "taskresult",
-                    "return_value",
+                    model,
+                    field,
                     models.JSONField(encoder=automate_django.values.ExactJSONEncoder, null=True),
-                ),
+                )
+                for model, field in (("taskresult", "return_value"), ("idempotencyrecord", "body"))
             ]
         ),
     ]
