@@ -12,7 +12,7 @@ from django.db import Error, InterfaceError, OperationalError, connections, rout
 from automate_kernel.errors import ConfigError, StorageError
 from automate_kernel.storage import DIALECTS, Clock, SqlRows, Wakeup
 from automate_kernel.storage.bulk import copy_through
-from automate_kernel.storage.failures import storage_error
+from automate_kernel.storage.failures import lost_transaction, storage_error
 from automate_kernel.storage.listen import ListenWakeup
 
 if TYPE_CHECKING:
@@ -43,7 +43,13 @@ class DjangoRows(SqlRows):
                 cursor.execute(sql, parameters)
                 return cursor.fetchall() if fetch else cursor.rowcount
         except Error as error:
-            raise translated(error, self.native.alias) from error
+            raise self._failed(error) from error
+
+    def _failed(self, error: Error) -> StorageError:
+        connection, failure = self.native, translated(error, self.native.alias)
+        if connection.vendor == "postgresql" and connection.in_atomic_block:
+            _refuse_commit(connection, failure)
+        return failure
 
     def copy(self, sql: str, lines: Iterable[str]) -> int | None:
         """Run COPY through psycopg's own connection; None with another driver."""
@@ -51,7 +57,7 @@ class DjangoRows(SqlRows):
             with self.native.wrap_database_errors:
                 return copy_through(self.native.connection, sql, lines)
         except Error as error:
-            raise translated(error, self.native.alias) from error
+            raise self._failed(error) from error
 
 
 class DjangoStorage:
@@ -193,6 +199,22 @@ class DjangoStorage:
 
     def close(self) -> None:
         """Do nothing: the connections are Django's."""
+
+
+def _refuse_commit(connection: BaseDatabaseWrapper, failure: StorageError) -> None:
+    """
+    Let the commit of the open block raise, unless what failed is rolled back to a savepoint.
+
+    PostgreSQL keeps nothing of a transaction in which a statement failed, and says so to nobody who
+    commits it: a host that catches our error would believe that its rows are there.
+    """
+
+    def fail() -> None:
+        raise lost_transaction(failure, "an inner transaction.atomic()") from failure
+
+    transaction.on_commit(fail, using=connection.alias)
+    # Before the host's own, which would tell of rows that aren't there.
+    connection.run_on_commit.insert(0, connection.run_on_commit.pop())
 
 
 def is_open(connection: BaseDatabaseWrapper) -> bool:

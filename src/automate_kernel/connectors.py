@@ -110,7 +110,7 @@ def action(name: Any = None, /, **options: Any) -> Any:
     ``@action``, ``@action("name")`` and ``@action(idempotent=True)`` all work. How the method
     takes its input says `operation_from_function`.
     """
-    return mark_operation(name, options)
+    return mark_operation(name, options, "action")
 
 
 class Connector(Plugin):

@@ -10,12 +10,16 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
+from datetime import date, time, timedelta
+from decimal import Decimal
 from difflib import get_close_matches
+from pathlib import PurePath
 from typing import Any, TypeVar
+from uuid import UUID
 
 from automate_kernel.context import Call, current_call
-from automate_kernel.errors import AutomateError, ErrorCodes, PayloadError, PluginError
+from automate_kernel.errors import AutomateError, ErrorCodes, PluginError
 from automate_kernel.schemas import (
     Check,
     Problem,
@@ -27,6 +31,7 @@ from automate_kernel.schemas import (
     json_schema_of,
 )
 from automate_kernel.signatures import Binding, bind
+from automate_kernel.storage.values import UnstorableError, is_plain, plain_json
 
 __all__ = [
     "OperationSpec",
@@ -119,21 +124,18 @@ class OperationSpec:
 
     def dump(self, output: Any) -> Any:
         """
-        *output* as a JSON value: models, dates, UUIDs and the like become what JSON has for them.
+        *output* as a JSON value, in which every value keeps its type.
 
-        Raises `PayloadError` for what JSON has nothing for.
+        Models and dataclasses become what pydantic writes for them; dates, times, UUIDs, decimals
+        and paths become text. Raises `PayloadError` for all else that JSON has not, keys that are
+        no text among them.
         """
-        if output is None or isinstance(output, (str, bool)):
+        if is_plain(output):
             return output
-        import pydantic_core
-
         try:
-            return pydantic_core.to_jsonable_python(output)
-        except (pydantic_core.PydanticSerializationError, ValueError):
-            raise PayloadError(
-                f"the output of {self.name!r} can't be written as JSON",
-                hint="return dicts, lists, text, numbers or a pydantic model",
-            ) from None
+            return plain_json(output, other=_written)
+        except UnstorableError as error:
+            raise error.problem.error(f"output of {self.name!r}") from None
 
     def _checker(self) -> Check:
         if self._check is None:
@@ -143,6 +145,20 @@ class OperationSpec:
 
     def _what(self) -> str:
         return f"input of {self.name!r}"
+
+
+def _written(value: Any) -> Any:
+    """What becomes of a value in an output that is not JSON; `NotImplemented` if nothing does."""
+    known = isinstance(value, (date, time, timedelta, UUID, Decimal, PurePath))
+    model = hasattr(type(value), "__pydantic_serializer__") or is_dataclass(value)
+    if not (known or model) or isinstance(value, type):
+        return NotImplemented
+    import pydantic_core
+
+    try:
+        return pydantic_core.to_jsonable_python(value)
+    except (pydantic_core.PydanticSerializationError, ValueError):
+        return NotImplemented
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +174,16 @@ _MARK = "__automate_operation__"
 _TAKEN = {"check", "close", "config_schema", "normalize_error", "parse_config"}
 
 
-def mark_operation(name: Any, options: Mapping[str, Any]) -> Any:
-    """The body of `action` and `capability`, used with or without parentheses."""
+_OPTIONS = ("idempotent", "title", "description", "input_schema", "output_schema")
+
+
+def mark_operation(name: Any, options: Mapping[str, Any], noun: str) -> Any:
+    """The body of `action` and `capability` (*noun*), used with or without parentheses."""
+    for option in options:
+        if option not in _OPTIONS:
+            close = get_close_matches(option, _OPTIONS, n=1)
+            meant = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(_OPTIONS)}"
+            raise TypeError(f"{noun}() has no option {option!r}: {meant}")
 
     def mark(function: F, named: str | None = None) -> F:
         if not inspect.isfunction(function):

@@ -65,7 +65,7 @@ def capability(name: Any = None, /, **options: Any) -> Any:
     ``@capability``, ``@capability("name")`` and ``@capability(idempotent=True)`` all work. How
     the method takes its input says `operation_from_function`.
     """
-    return mark_operation(name, options)
+    return mark_operation(name, options, "capability")
 
 
 class BaseProvider(Plugin):

@@ -7,15 +7,16 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import URL, Connection, Engine
+from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session, scoped_session
 
 from automate_kernel.errors import ConfigError, StorageError
 from automate_kernel.storage import DIALECTS, Clock, SqlRows, Wakeup
 from automate_kernel.storage.bulk import copy_through
-from automate_kernel.storage.failures import storage_error
+from automate_kernel.storage.failures import lost_transaction, storage_error
 from automate_kernel.storage.listen import ListenWakeup
 from automate_sqlalchemy.tables import metadata
 
@@ -60,8 +61,14 @@ class SqlAlchemyRows(SqlRows):
             if self._each != "joins":
                 self.native.commit()  # nothing, where the driver did
         except DBAPIError as error:
-            raise translated(error, shown(self.native.engine.url)) from error
+            failure = translated(error, shown(self.native.engine.url))
+            self._note(failure)
+            raise failure from error
         return found
+
+    def _note(self, failure: StorageError) -> None:
+        if self._each == "joins" and self.dialect.name == "postgresql":
+            _refuse_commit(self.native, failure)
 
     def _run(self, sql: str, parameters: tuple[Any, ...], fetch: bool) -> Any:
         # SQLAlchemy's result takes longer to make than all else that the client does in a claim.
@@ -83,9 +90,11 @@ class SqlAlchemyRows(SqlRows):
         try:
             return copy_through(self.native.connection.driver_connection, sql, lines)
         except self.native.dialect.loaded_dbapi.Error as error:
-            raise storage_error(
+            failure = storage_error(
                 error, shown(self.native.engine.url), migrate=_MIGRATE, retryable=False
-            ) from error
+            )
+            self._note(failure)
+            raise failure from error
 
 
 class SqlAlchemyStorage:
@@ -208,6 +217,36 @@ def _alone(connection: Connection) -> Iterator[Each]:
                 driver.autocommit = False
     else:
         yield "commits"
+
+
+# The failure that has left nothing of a connection's transaction.
+_lost: WeakKeyDictionary[Connection, StorageError] = WeakKeyDictionary()
+
+
+def _refuse_commit(connection: Connection, failure: StorageError) -> None:
+    """
+    Let the commit of *connection* raise, until it is rolled back, to a savepoint perhaps.
+
+    PostgreSQL keeps nothing of a transaction in which a statement failed, and says so to nobody who
+    commits it: a host that catches our error would believe that its rows are there.
+    """
+    # Who listens already is not added again.
+    for name in ("rollback", "rollback_savepoint"):
+        event.listen(connection, name, _forget)
+    event.listen(connection, "commit", _fail)
+    _lost[connection] = failure
+
+
+def _fail(connection: Connection) -> None:
+    failure = _lost.pop(connection, None)
+    if failure is not None:
+        # Its driver's, since SQLAlchemy takes a transaction whose commit fails for ended.
+        connection.dialect.do_rollback(connection.connection)
+        raise lost_transaction(failure, "session.begin_nested()") from failure
+
+
+def _forget(connection: Connection, *_: object) -> None:
+    _lost.pop(connection, None)
 
 
 def _is_watched(connection: Connection) -> bool:

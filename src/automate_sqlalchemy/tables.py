@@ -13,9 +13,23 @@ from automate_kernel.storage.tables import NULL
 __all__ = ["metadata"]
 
 metadata = sa.MetaData()
-"""All our tables. Give them to Alembic beside your own: ``[Base.metadata, metadata]``."""
+"""
+All our tables. Give them to Alembic beside your own: ``[Base.metadata, metadata]``.
 
-_LONG_TEXT = sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
+What they hold as JSON is text in SQLite, MariaDB and MySQL, also to a query through these tables.
+"""
+
+# Whatever characters the database has by default: error texts and payloads hold any.
+_LONGTEXT = mysql.LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin")
+_LONG_TEXT = sa.Text().with_variant(_LONGTEXT, "mysql", "mariadb")
+# SQLite would make numbers of its own of what its JSON columns hold (1.0 becomes 1), and MariaDB's
+# refuse what is nested deeper than 32 levels: text keeps JSON as it is.
+_JSON = (
+    sa.JSON()
+    .with_variant(postgresql.JSONB(), "postgresql")
+    .with_variant(sa.Text(), "sqlite")
+    .with_variant(_LONGTEXT, "mysql", "mariadb")
+)
 
 
 def _type(column: Column) -> sa.types.TypeEngine[Any]:
@@ -26,7 +40,7 @@ def _type(column: Column) -> sa.types.TypeEngine[Any]:
         exact = mysql.VARCHAR(column.length, charset="utf8mb4", collation="utf8mb4_bin")
         return sa.String(column.length).with_variant(exact, "mysql", "mariadb")
     if column.type == "json":
-        return sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+        return _JSON
     if column.type == "time":
         return sa.DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
     return sa.Integer() if column.type == "int" else _LONG_TEXT

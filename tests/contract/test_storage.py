@@ -36,6 +36,7 @@ from sqlalchemy.orm import Session
 
 class TestMemory(StorageContract):
     supports_server_clock = False
+    supports_refusals = False
 
     @pytest.fixture
     def storage(self) -> MemoryStorage:

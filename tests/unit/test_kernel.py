@@ -159,7 +159,7 @@ def test_aemit_belongs_to_an_async_session(sqlite_engine: sa.Engine, commits: bo
 
 def test_what_is_no_event_is_refused(kernel: Kernel) -> None:
     """A name is needed, and a payload that can be stored."""
-    with pytest.raises(ConfigError):
+    with pytest.raises(PayloadError, match="order.created"):
         kernel.emit("")
     for payload in ({1, 2}, "\x00", {"a": float("inf")}):
         with pytest.raises(PayloadError):

@@ -6,7 +6,7 @@ import asyncio
 import enum
 import json
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from automate_kernel.context import Call, calling
 from automate_kernel.errors import AutomateError, ErrorCodes, PayloadError, PluginError
 from automate_kernel.operations import OperationSpec, operation_from_function
+from automate_kernel.storage.values import is_plain
+from automate_kernel.testing.values import REFUSED
 
 SECRET = "hunter2-hunter2"
 
@@ -388,11 +390,21 @@ class TestFunctions:
 def test_output_becomes_json() -> None:
     """Models, dates, UUIDs and tuples are written as JSON has it."""
     spec = OperationSpec("x")
-    output = spec.dump({"t": Total(amount=1), "id": UUID(int=1), "pair": (1, 2), "c": Colour.RED})
-    assert json.loads(json.dumps(output)) == output
-    assert output["id"] == "00000000-0000-0000-0000-000000000001"
-    with pytest.raises(PayloadError, match="the output of 'x'"):
-        spec.dump({"x": object()})
+    output = spec.dump({"t": Total(amount=1), "id": UUID(int=1), "pair": (1, date(2026, 1, 2))})
+    assert output == {
+        "t": {"amount": 1.0},
+        "id": "00000000-0000-0000-0000-000000000001",
+        "pair": [1, "2026-01-02"],
+    }
+
+
+@pytest.mark.parametrize("name", [name for name in REFUSED if not is_plain(REFUSED[name])])
+def test_output_that_is_no_json_is_refused(name: str) -> None:
+    """What an event could not hold no action can return: no key or set becomes something else."""
+    for output in (REFUSED[name], {"in": [REFUSED[name]]}, {"x": object()}):
+        with pytest.raises(PayloadError, match="the output of 'x'") as caught:
+            OperationSpec("x").dump(output)
+        assert caught.value.hint
 
 
 @given(JSON)

@@ -14,6 +14,8 @@ from typing import Any
 from django.db import models
 from django.utils import timezone
 
+from automate_django.values import ExactJSONEncoder
+
 __all__ = ["ApiToken", "IdempotencyRecord"]
 
 _MARK = "atk"
@@ -143,7 +145,7 @@ class IdempotencyRecord(models.Model):
     locked_until = models.DateTimeField(null=True)
     status_code = models.PositiveSmallIntegerField(null=True)
     headers = models.JSONField(default=dict)
-    body = models.JSONField(null=True)
+    body = models.JSONField(null=True, encoder=ExactJSONEncoder)
     created_at = models.DateTimeField(default=timezone.now)
     expires_at = models.DateTimeField()
 

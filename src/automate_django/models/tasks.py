@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from django.db import models
 
+from automate_django.values import ExactJSONEncoder
+
 __all__ = ["TaskResult"]
 
 
@@ -21,7 +23,7 @@ class TaskResult(models.Model):
     attempt = models.IntegerField()
     worker_ids = models.JSONField()
     errors = models.JSONField()
-    return_value = models.JSONField(null=True)
+    return_value = models.JSONField(null=True, encoder=ExactJSONEncoder)
     started_at = models.DateTimeField()
     last_attempted_at = models.DateTimeField()
     finished_at = models.DateTimeField(null=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -58,13 +58,29 @@ class Retry:
         )
 
 
+@overload
+def retry(function: F, /) -> F: ...
+
+
+@overload
 def retry(
     *,
     max_attempts: int = DEFAULT_MAX_ATTEMPTS,
     base_seconds: float = _USUAL.base_seconds,
     maximum_seconds: float = _USUAL.maximum_seconds,
     give_up_on: type[BaseException] | tuple[type[BaseException], ...] = (),
-) -> Callable[[F], F]:
+) -> Callable[[F], F]: ...
+
+
+def retry(
+    function: Any = None,
+    /,
+    *,
+    max_attempts: int = DEFAULT_MAX_ATTEMPTS,
+    base_seconds: float = _USUAL.base_seconds,
+    maximum_seconds: float = _USUAL.maximum_seconds,
+    give_up_on: type[BaseException] | tuple[type[BaseException], ...] = (),
+) -> Any:
     """
     Have a task tried again that raises, *max_attempts* times in all.
 
@@ -75,6 +91,8 @@ def retry(
         @task
         @retry(max_attempts=8, give_up_on=ValueError)
         def charge(order_id): ...
+
+    ``@retry`` alone has the usual values.
     """
     classes = give_up_on if isinstance(give_up_on, tuple) else (give_up_on,)
     wanted = Retry(
@@ -84,12 +102,12 @@ def retry(
         give_up_on=classes,
     )
 
-    def decorate(function: F) -> F:
+    def decorate(decorated: F) -> F:
         # On the function: what else `@task` takes differs from version to version.
-        setattr(getattr(function, "func", function), _ATTRIBUTE, wanted)
-        return function
+        setattr(getattr(decorated, "func", decorated), _ATTRIBUTE, wanted)
+        return decorated
 
-    return decorate
+    return decorate if function is None else decorate(function)
 
 
 def retry_of(function: Callable[..., Any], default: Retry) -> Retry:

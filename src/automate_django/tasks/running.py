@@ -13,7 +13,7 @@ from traceback import format_exception
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections, transaction
+from django.db import DatabaseError, connections, transaction
 from django.db.models import Exists, OuterRef
 from django.dispatch import Signal
 from django.utils import timezone
@@ -36,7 +36,13 @@ from automate_django.tasks.versions import (
     task_finished,
     task_started,
 )
-from automate_kernel.errors import ConfigError, LeaseLostError
+from automate_kernel.errors import (
+    ConfigError,
+    ErrorCodes,
+    LeaseLostError,
+    PayloadError,
+    StorageError,
+)
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome
 from automate_kernel.outbox.chores import try_for
 from automate_kernel.outbox.handlers import Acknowledged, Handler, draining, failed
@@ -44,6 +50,7 @@ from automate_kernel.outbox.payloads import encode_json, storable
 from automate_kernel.outbox.retry import Backoff
 from automate_kernel.plugins import hookimpl
 from automate_kernel.secrets import RedactingFilter
+from automate_kernel.storage.failures import is_refusal
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
@@ -52,6 +59,7 @@ __all__ = ["TaskHooks", "TaskRunner", "add_tasks", "forget_results", "kinds_of"]
 
 _LONGEST_TRACEBACK = 20_000
 _MOST_ERRORS = 20
+_NEVER = Retry(max_attempts=1)
 _FIELDS = [field.name for field in Record._meta.local_fields if not field.primary_key]
 
 
@@ -125,28 +133,50 @@ class TaskRunner:
         _change(result, started_at=record.started_at, last_attempted_at=record.last_attempted_at)
         _send(task_started, result)
         try:
-            record.return_value = self._call(result)
+            value = self._call(result)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) and _in_main_thread():
                 raise
-            outcome = self._fail(item, record, error, retry_of(task.func, _retry(task)))
-            if outcome.status is ItemStatus.FAILED:
-                _finish(result, record, TaskResultStatus("FAILED"))
-            freshen()
-            return Acknowledged(outcome)
-        self._save(item, record, Outcome(item.id, token=item.lease_token))
+            return self._failed(result, item, record, error, retry_of(task.func, _retry(task)))
+        try:
+            record.return_value = self._stored(value)
+            self._save(item, record, Outcome(item.id, token=item.lease_token))
+        except Exception as error:
+            if not _is_refusal(error):
+                raise
+            # The task has done its work: called again, it would do it again for the same end.
+            record.return_value = None
+            return self._failed(result, item, record, error, _NEVER)
         _finish(result, record, TaskResultStatus("SUCCESSFUL"))
         return Acknowledged()
 
+    def _failed(
+        self,
+        result: TaskResult[..., Any],
+        item: OutboxItem,
+        record: Record,
+        error: BaseException,
+        retry: Retry,
+    ) -> Acknowledged:
+        outcome = self._fail(item, record, error, retry)
+        if outcome.status is ItemStatus.FAILED:
+            _finish(result, record, TaskResultStatus("FAILED"))
+        freshen()
+        return Acknowledged(outcome)
+
     def _call(self, result: TaskResult[..., Any]) -> Any:
-        """Call the task's function; returns JSON, without the secrets that the kernel knows."""
+        """Call the task's function."""
         context: list[Any] = [TaskContext(task_result=result)] if result.task.takes_context else []
         # Inside a block (of a TestCase, which runs tasks inline) a database error in the task must
         # not take along what is to be recorded of it.
         inside = connections[self._alias].in_atomic_block
         with transaction.atomic(using=self._alias) if inside else nullcontext():
-            value = normalize_json(result.task.call(*context, *result.args, **result.kwargs))
-            encode_json(value, "return value")
+            return result.task.call(*context, *result.args, **result.kwargs)
+
+    def _stored(self, value: Any) -> Any:
+        """*value* as JSON, without the secrets that the kernel knows."""
+        value = normalize_json(value)
+        encode_json(value, "return value")
         return self._kernel.redactor.redact_value(value)
 
     def _fail(
@@ -198,6 +228,13 @@ def _record_of(item: OutboxItem, row: Record | None) -> Record:
         started_at=row.started_at if row else now,
         last_attempted_at=now,
     )
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether a return value is what can't be stored, and not the database that fails."""
+    refused = isinstance(error, StorageError) and error.code is ErrorCodes.INVALID_ARGUMENT
+    value = isinstance(error, (PayloadError, TypeError, ValueError))
+    return refused or value or (isinstance(error, DatabaseError) and is_refusal(error))
 
 
 def _upsert(record: Record, connection: Any) -> None:

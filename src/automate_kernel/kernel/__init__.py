@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import deque
 
 from automate_kernel.kernel.calling import Calling
@@ -55,3 +56,15 @@ class Kernel(Working, Calling):
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _named_as_public() -> None:
+    # The parts of the kernel are modules of their own for their readers; what Python says of a
+    # wrong call should name what its writer knows.
+    for base in Kernel.__mro__[1:-1]:
+        for name, method in vars(base).items():
+            if inspect.isfunction(method) and (name == "__init__" or name[0] != "_"):
+                method.__qualname__ = f"Kernel.{name}"
+
+
+_named_as_public()

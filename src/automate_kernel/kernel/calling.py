@@ -7,6 +7,7 @@ from typing import Any
 from automate_kernel.context import Call
 from automate_kernel.kernel.assembly import Assembly
 from automate_kernel.operations import OperationSpec
+from automate_kernel.outbox.payloads import check_text
 
 __all__ = ["Calling"]
 
@@ -28,7 +29,7 @@ class Calling(Assembly):
 
         Text in *input* may be ``$secret:KEY``; the output is redacted. Raises `AutomateError`.
         """
-        call = Call(operation, tenant_id, idempotency_key=idempotency_key)
+        call = _call(operation, tenant_id, idempotency_key)
         return self._invoker.invoke(operation, self._input(input), call=call, timeout=timeout)
 
     async def ainvoke(
@@ -41,7 +42,7 @@ class Calling(Assembly):
         idempotency_key: str | None = None,
     ) -> Any:
         """`invoke` for asynchronous code."""
-        call = Call(operation, tenant_id, idempotency_key=idempotency_key)
+        call = _call(operation, tenant_id, idempotency_key)
         return await self._invoker.ainvoke(
             operation, self._input(input), call=call, timeout=timeout
         )
@@ -60,3 +61,11 @@ class Calling(Assembly):
     def provider(self, key: str) -> Any:
         """The provider *key*, configured."""
         return self._invoker.instance("provider", key)
+
+
+def _call(operation: str, tenant_id: str | None, idempotency_key: str | None) -> Call:
+    if tenant_id is not None:
+        check_text(tenant_id, "tenant_id")
+    if idempotency_key is not None:
+        check_text(idempotency_key, "idempotency_key", hint="pass None for no key")
+    return Call(operation, tenant_id, idempotency_key=idempotency_key)

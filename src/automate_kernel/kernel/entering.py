@@ -10,7 +10,6 @@ from typing import Any
 
 from automate_kernel.errors import (
     AutomateError,
-    ConfigError,
     ErrorCodes,
     SecretUnavailableError,
     WebhookRejectedError,
@@ -18,9 +17,16 @@ from automate_kernel.errors import (
 from automate_kernel.kernel.assembly import Assembly
 from automate_kernel.outbox import NewItem
 from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.payloads import check_text, encode_json
 from automate_kernel.storage import Rows
+from automate_kernel.storage.codec import JsonText
 from automate_kernel.webhooks import ReplayLedger, WebhookReceipt
-from automate_kernel.workflows.execution import Event, EventType
+from automate_kernel.workflows.execution import (
+    Event,
+    EventType,
+    check_event_name,
+    check_event_source,
+)
 from automate_kernel.workflows.model import Workflow
 from automate_kernel.workflows.runner import EVENT
 from automate_kernel.workflows.ticker import Scheduled
@@ -28,6 +34,15 @@ from automate_kernel.workflows.ticker import Scheduled
 __all__ = ["Entering"]
 
 logger = logging.getLogger(__name__)
+
+
+class _NewEvent(NewItem):
+    """An item whose payload is an event around the caller's own payload."""
+
+    __slots__ = ()
+
+    def _encoded(self) -> JsonText:
+        return encode_json(self.payload, "payload", inside=1)
 
 
 class Entering(Assembly):
@@ -53,21 +68,33 @@ class Entering(Assembly):
 
         It happens exactly if the transaction commits; without one, when this returns. What
         *transaction* may be is the storage's to say (a SQLAlchemy ``Session``; in Django nothing).
-        A second event with the same *idempotency_key* is the first one. Raises `PayloadError`.
+        A second event with the same *idempotency_key* is the first one. Raises `PayloadError`,
+        before anything is written, for what can't be stored as it is.
         """
         item = self._event_item(
             name, payload, "event", source, tenant_id,
-            delay=delay, priority=priority, idempotency_key=idempotency_key,
-            headers=headers or {},
+            delay=delay, priority=priority, idempotency_key=idempotency_key, headers=headers,
         )  # fmt: skip
         return self.outbox.enqueue_many([item], transaction=transaction)[0]
 
     async def aemit(
-        self, name: str, payload: Any = None, *, transaction: Any = None, **options: Any
+        self,
+        name: str,
+        payload: Any = None,
+        *,
+        transaction: Any = None,
+        source: str = "",
+        tenant_id: str | None = None,
+        delay: float | timedelta = 0.0,
+        priority: int = 0,
+        idempotency_key: str | None = None,
+        headers: Mapping[str, Any] | None = None,
     ) -> str:
         """`emit` for asynchronous code; *transaction* may be an ``AsyncSession``."""
-        source, tenant_id = options.pop("source", ""), options.pop("tenant_id", None)
-        item = self._event_item(name, payload, "event", source, tenant_id, **options)
+        item = self._event_item(
+            name, payload, "event", source, tenant_id,
+            delay=delay, priority=priority, idempotency_key=idempotency_key, headers=headers,
+        )  # fmt: skip
         return (await self.outbox.aenqueue_many([item], transaction))[0]
 
     def _event_item(
@@ -79,8 +106,9 @@ class Entering(Assembly):
         tenant_id: str | None,
         **options: Any,
     ) -> NewItem:
-        if not name:
-            raise ConfigError("an event needs a name", hint='for example "order.created"')
+        check_event_name(name)
+        check_event_source(source)
+        options["headers"] = options.get("headers") or {}
         body = {
             "name": name,
             "type": kind,
@@ -88,7 +116,7 @@ class Entering(Assembly):
             "payload": payload,
             "occurred_at": datetime.now(timezone.utc).isoformat(),
         }
-        return NewItem(EVENT, body, tenant_id=tenant_id, **options)
+        return _NewEvent(EVENT, body, tenant_id=tenant_id, **options)
 
     def receive_webhook(
         self,
@@ -162,8 +190,10 @@ class Entering(Assembly):
 
         *event* is what it sees as ``event``; by default a manual one with *payload*. With a
         *tenant_id* the workflow may be one of the tenant's own, and the event is the tenant's:
-        raises ``INVALID_ARGUMENT`` if it is another's.
+        raises ``INVALID_ARGUMENT`` if it is another's, and `PayloadError` for what can't be stored.
         """
+        if tenant_id is not None:
+            check_text(tenant_id, "tenant_id")
         event = event or Event(
             id=new_id(),
             name=workflow,

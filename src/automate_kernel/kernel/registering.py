@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.kernel.assembly import Assembly
 from automate_kernel.operations import operation_from_function
 from automate_kernel.outbox import Backoff, Limit
 from automate_kernel.outbox.handlers import Handler
+from automate_kernel.outbox.payloads import check_text
+from automate_kernel.schemas import Schema
 from automate_kernel.workflows.model import Workflow
 
 __all__ = ["Registering"]
@@ -27,20 +29,53 @@ class Registering(Assembly):
         """Add a plugin: a class or its dotted path; see `Plugins.register`."""
         self.plugins.register(plugin, kind, key=key)
 
-    def action(self, name: str, *, idempotent: bool = False, **options: Any) -> Callable[[F], F]:
+    @overload
+    def action(self, name: F) -> F: ...
+    @overload
+    def action(
+        self,
+        name: str | None = None,
+        *,
+        idempotent: bool = False,
+        title: str = "",
+        description: str | None = None,
+        input_schema: Schema = None,
+        output_schema: Schema = None,
+    ) -> Callable[[F], F]: ...
+    def action(
+        self,
+        name: Any = None,
+        *,
+        idempotent: bool = False,
+        title: str = "",
+        description: str | None = None,
+        input_schema: Schema = None,
+        output_schema: Schema = None,
+    ) -> Any:
         """
         Make a function, ``def`` or ``async def``, an action that steps can call as *name*.
 
-        Its typed parameters, or its one pydantic parameter, are the schema of its input.
+        Its typed parameters, or its one pydantic parameter, are the schema of its input. Without a
+        *name*, as in ``@kernel.action`` alone, the action is called as the function is.
         """
+        if not (name is None or isinstance(name, str) or callable(name)):
+            raise TypeError(f"an action's name must be text, not {type(name).__name__}")
 
         def decorate(function: F) -> F:
             self._invoker.add(
-                operation_from_function(function, name=name, idempotent=idempotent, **options)
+                operation_from_function(
+                    function,
+                    name=name if isinstance(name, str) else None,
+                    idempotent=idempotent,
+                    title=title,
+                    description=description,
+                    input_schema=input_schema,
+                    output_schema=output_schema,
+                )
             )
             return function
 
-        return decorate
+        return decorate(name) if callable(name) else decorate
 
     def handler(
         self,
@@ -62,6 +97,12 @@ class Registering(Assembly):
         once after a lull, over all workers, unless an operator sets another limit; see
         `OutboxStore.limit`.
         """
+        if callable(kind):
+            raise ConfigError(
+                "Kernel.handler() was not told which kind of items the function handles",
+                hint=f'write @kernel.handler("{getattr(kind, "__name__", "kind")}")',
+            )
+        check_text(kind, "kind", hint='for example "mail.send"')
         limited = concurrency is not None or rate is not None
         limit = Limit(kind, concurrency, rate, per_seconds, burst) if limited else None
 
@@ -85,14 +126,17 @@ class Registering(Assembly):
             )
         self._handlers[handler.kind] = handler
 
-    def filter(self, name: str) -> Callable[[F], F]:
-        """Make a function a template filter of this kernel alone; `register_filter` is for all."""
+    @overload
+    def filter(self, name: F) -> F: ...
+    @overload
+    def filter(self, name: str | None = None) -> Callable[[F], F]: ...
+    def filter(self, name: Any = None) -> Any:
+        """
+        Make a function a template filter of this kernel alone; `register_filter` is for all.
 
-        def decorate(function: F) -> F:
-            self.filters.register(name, function)
-            return function
-
-        return decorate
+        Without a *name*, as in ``@kernel.filter`` alone, it is called as the function is.
+        """
+        return self.filters.register(name)
 
     def add_workflow(self, workflow: Workflow | Mapping[str, Any] | str | Path) -> list[Workflow]:
         """

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from automate_kernel.errors import LeaseLostError, StorageError
+from automate_kernel.errors import ErrorCodes, LeaseLostError, StorageError
 
 __all__ = ["Chore", "Chores", "keep_trying", "try_for"]
 
@@ -94,10 +94,14 @@ def keep_trying(work: Callable[[], T], stopping: threading.Event | None, what: s
 
 
 def try_for(seconds: float, work: Callable[[], T], what: str, *, until: Callable[[], bool]) -> T:
-    """Call *work* until its database has no failure, *until* is true or *seconds* have passed."""
+    """
+    Call *work* until its database has no failure, *until* is true or *seconds* have passed.
+
+    What the database refuses for its values (``INVALID_ARGUMENT``) is raised at once.
+    """
     from tenacity import (
         Retrying,
-        retry_if_exception_type,
+        retry_if_exception,
         stop_after_delay,
         stop_any,
         wait_random_exponential,
@@ -106,15 +110,21 @@ def try_for(seconds: float, work: Callable[[], T], what: str, *, until: Callable
     try:
         return work()
     except StorageError as error:
+        if not _may_pass(error):
+            raise
         logger.warning("%s failed, trying again: %s", what, error)
     retrying = Retrying(
         wait=wait_random_exponential(multiplier=0.1, max=10),
         stop=stop_any(stop_after_delay(seconds), lambda state: until()),  # type: ignore[arg-type]
-        retry=retry_if_exception_type(StorageError),
+        retry=retry_if_exception(_may_pass),
         before_sleep=_teller(what),
         reraise=True,
     )
     return retrying(work)
+
+
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, StorageError) and error.code is not ErrorCodes.INVALID_ARGUMENT
 
 
 def _teller(what: str) -> Callable[[Any], None]:

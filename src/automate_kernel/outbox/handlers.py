@@ -13,7 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from automate_kernel.context import handled_item
-from automate_kernel.errors import AutomateError, ConfigError, LeaseLostError, StorageError
+from automate_kernel.errors import (
+    AutomateError,
+    ConfigError,
+    ErrorCodes,
+    LeaseLostError,
+    StorageError,
+)
 from automate_kernel.outbox.item import ItemStatus, OutboxItem, bounded_seconds
 from automate_kernel.outbox.limits import Limit
 from automate_kernel.outbox.retry import Backoff
@@ -212,8 +218,10 @@ def failed(
         return None
     code, retryable, delay = "ERROR", True, None
     if isinstance(error, AutomateError):
-        # A database that failed says nothing about the item, whatever its own work could hope for.
-        retryable = error.retryable or isinstance(error, StorageError)
+        # A database that failed says nothing about the item, whatever its own work could hope for;
+        # one that refused a value will refuse it again.
+        refused = error.code is ErrorCodes.INVALID_ARGUMENT
+        retryable = error.retryable or (isinstance(error, StorageError) and not refused)
         code, delay = str(error.code), error.retry_after
     if delay is None:
         delay = handler.backoff.delay(item.attempt_count)

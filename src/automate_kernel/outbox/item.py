@@ -15,11 +15,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
+from functools import lru_cache
 from typing import Any
 
 from automate_kernel.errors import PayloadError
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.payloads import check_text, encode_json
+from automate_kernel.outbox.payloads import check_number, check_text, encode_json
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.rows import Now, Row
 
@@ -167,8 +168,8 @@ class NewItem:
         row = {
             "id": self.id or new_id(),
             "kind": self.kind,
-            "payload": encode_json(self.payload, "payload"),
-            "headers": encode_json(dict(self.headers), "headers") if self.headers else _NO_HEADERS,
+            "payload": self._encoded(),
+            "headers": encode_json(self.headers, "headers") if self.headers else _NO_HEADERS,
             "status": _PENDING,
             "waiting_for": "time" if later else "worker",
             "priority": self.priority,
@@ -188,6 +189,9 @@ class NewItem:
             row["concurrency_limit"] = self.concurrency_limit
         return row
 
+    def _encoded(self) -> JsonText:
+        return encode_json(self.payload, "payload")
+
     def _times(self) -> tuple[Now, Now | datetime]:
         if not self.delay and not self.priority and self.run_at is None:
             return _NOW, _NOW
@@ -198,36 +202,44 @@ class NewItem:
         return due, Now(due.offset - ahead)
 
     def _check(self) -> None:
-        if not self.kind:
-            raise PayloadError("an item needs a kind", hint="name what handles it")
-        check_text(self.kind, "kind")
+        if type(self.kind) is str:
+            _check_kind(self.kind)
+        else:
+            check_text(self.kind, "kind")
         if self.tenant_id is not None:
             check_text(self.tenant_id, "tenant_id")
         # One by one, since nearly all items have none of them, and this is asked of every item.
         if self.idempotency_key is not None:
-            check_text(_scoped(self.idempotency_key, self.tenant_id), "idempotency_key")
+            self._check_key(self.idempotency_key, "idempotency_key")
         if self.ordering_key is not None:
-            check_text(_scoped(self.ordering_key, self.tenant_id), "ordering_key")
+            self._check_key(self.ordering_key, "ordering_key")
         if self.concurrency_key is not None or self.concurrency_limit is not None:
-            check_text(_scoped(self.concurrency_key, self.tenant_id), "concurrency_key")
             self._check_concurrency()
+        if self.headers and not isinstance(self.headers, Mapping):
+            raise PayloadError("headers must be a mapping", hint="for example {'source': 'shop'}")
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
         if self.run_at is not None:
             _check_instant(self.run_at)
-        if (
-            self.delay and not abs(seconds(self.delay)) <= MAX_DELAY_SECONDS
-        ):  # so that NaN is refused too
-            raise PayloadError(f"the delay {self.delay} is beyond a hundred years")
-        if abs(self.priority) > MAX_PRIORITY:
-            raise PayloadError(f"priority {self.priority} is beyond ±{MAX_PRIORITY}")
-        if not 1 <= self.max_attempts <= MAX_ATTEMPTS:
-            raise PayloadError(f"max_attempts must be from 1 to {MAX_ATTEMPTS}")
+        if type(self.delay) is not float or self.delay:
+            check_number(self.delay, "delay", 0, MAX_DELAY_SECONDS, whole=False)
+        if type(self.priority) is not int or self.priority:
+            check_number(self.priority, "priority", -MAX_PRIORITY, MAX_PRIORITY)
+        if self.max_attempts is not DEFAULT_MAX_ATTEMPTS:
+            check_number(self.max_attempts, "max_attempts", 1, MAX_ATTEMPTS)
+
+    def _check_key(self, key: str, what: str) -> None:
+        beside = len(_scoped("", self.tenant_id) or "")
+        check_text(key, what, beside=beside, hint="pass None for no key")
 
     def _check_concurrency(self) -> None:
         key, limit = self.concurrency_key, self.concurrency_limit
         if (key is None) != (limit is None):
             raise PayloadError("concurrency_key and concurrency_limit go together")
-        if limit is not None and not 1 <= limit <= MAX_CONCURRENCY:
-            raise PayloadError(f"concurrency_limit must be from 1 to {MAX_CONCURRENCY}")
+        if key is not None:
+            self._check_key(key, "concurrency_key")
+            check_number(limit, "concurrency_limit", 1, MAX_CONCURRENCY)
         if key is not None and self.ordering_key is not None:
             raise PayloadError(
                 "an item has an ordering_key or a concurrency_key, not both",
@@ -235,7 +247,15 @@ class NewItem:
             )
 
 
+# Kinds are few, and asked about with every item.
+@lru_cache(1024)
+def _check_kind(kind: str) -> None:
+    check_text(kind, "kind", hint="name what handles it")
+
+
 def _check_instant(run_at: datetime) -> None:
+    if not isinstance(run_at, datetime):
+        raise PayloadError(f"run_at must be a datetime, not {type(run_at).__name__}")
     if run_at.tzinfo is None:
         raise PayloadError("run_at has no time zone", hint="pass an aware datetime")
     if not MIN_YEAR <= run_at.year <= MAX_YEAR:

@@ -1,99 +1,69 @@
-"""What can be stored in every database, and what is refused at the door."""
+"""What an outbox item may hold, and what is refused at the door."""
 
 from __future__ import annotations
 
-import json
-import re
+from datetime import timedelta
 from typing import Any
 
 from automate_kernel.errors import PayloadError
-from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.tables import OUTBOX, TABLES
+from automate_kernel.storage.values import (
+    MAX_DEPTH,
+    MAX_PAYLOAD_BYTES,
+    encode_json,
+    storable,
+    text_problem,
+)
 
-__all__ = ["check_text", "encode_json", "storable"]
+__all__ = [
+    "LENGTHS",
+    "MAX_DEPTH",
+    "MAX_PAYLOAD_BYTES",
+    "check_number",
+    "check_text",
+    "encode_json",
+    "storable",
+]
 
-MAX_PAYLOAD_BYTES = 1_000_000
-MAX_DEPTH = 100
-
-# What PostgreSQL can't hold in text or jsonb, though Python can: NUL, and half a surrogate pair.
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-_UNSTORABLE_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+LENGTHS = {column.name: column.length for column in TABLES[OUTBOX].columns if column.length}
+"""How many characters each text of an item may have."""
 
 
-def encode_json(value: Any, name: str, limit: int = MAX_PAYLOAD_BYTES) -> JsonText:
-    """*value* as JSON that every database here can store; raises `PayloadError` naming *name*."""
-    try:
-        text = _encode(value)
-    except ValueError as error:
-        # json's own text may show the value, so only the known reasons are passed on.
-        reason = "circular reference" if "ircular" in str(error) else "NaN or infinity"
-        raise PayloadError(f"the {name} can't be stored: {reason}") from None
-    except (TypeError, RecursionError) as error:
+def check_text(
+    value: Any, what: str, *, column: str = "", beside: int = 0, hint: str | None = None
+) -> None:
+    """
+    Raise `PayloadError` if *value* is no text that the outbox's *column* keeps as it is.
+
+    Empty and blank ones are refused, and those with spaces around: MariaDB takes ``"a"`` and
+    ``"a "`` for the same. *beside* so many characters stand in the column already.
+    """
+    if not isinstance(value, str):
+        raise PayloadError(f"{what} must be text, not {type(value).__name__}", hint=hint)
+    most = LENGTHS[column or what] - beside
+    if len(value) > most:
+        room = " beside the tenant's id" if beside else ""
         raise PayloadError(
-            f"the {name} can't be stored as JSON: {error}",
-            hint="pass dicts, lists, strings, numbers, booleans and None",
-        ) from None
-    # What can be written at the bottom of one stack must be readable at the bottom of any other.
-    length = len(text)
-    # Cheap tests first, each of which clears nearly every payload of what a costly one looks for.
-    if length > 2 * MAX_DEPTH and _brackets(text) > MAX_DEPTH and _too_deep(value):
-        raise PayloadError(
-            f"the {name} is nested deeper than {MAX_DEPTH} levels",
-            hint="flatten it, or pass it as a string of JSON",
+            f"{what} is too long: {len(value)} characters of at most {most}{room}",
+            hint="shorten it, or pass a hash of it",
         )
-    ascii_only = text.isascii()
-    if (not ascii_only and _UNSTORABLE.search(text)) or (
-        "\\u0000" in text and _UNSTORABLE_ESCAPE.search(text)
-    ):
+    if not value or value.isspace():
+        blank = "blank" if value else "empty"
+        raise PayloadError(f"{what} is {blank}", hint=hint or "give it characters, or leave it out")
+    if value[0].isspace() or value[-1].isspace():
+        raise PayloadError(f"{what} has spaces around it", hint="take them out")
+    problem = text_problem(value)
+    if problem:
+        raise PayloadError(f"{what} {problem[0]}", hint=problem[1])
+
+
+def check_number(value: Any, what: str, least: float, most: float, *, whole: bool = True) -> None:
+    """Raise `PayloadError` if *value* is no number from *least* to *most*, a *whole* one if so."""
+    number: Any = value.total_seconds() if isinstance(value, timedelta) and not whole else value
+    if not isinstance(number, int if whole else (int, float)) or isinstance(number, bool):
         raise PayloadError(
-            f"the {name} can't be stored: it holds a NUL character or half a surrogate pair",
-            hint="remove or encode it, as base64 say",
+            f"{what} must be a {'whole ' if whole else ''}number, not {type(value).__name__}"
         )
-    if length > limit or (not ascii_only and len(text.encode()) > limit):
-        raise PayloadError(
-            f"the {name} is too long: over {limit:,} bytes of JSON",
-            hint="store the data elsewhere and pass a reference",
-        )
-    return JsonText(text)
-
-
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
-
-
-def _brackets(text: str) -> int:
-    return text.count("[") + text.count("{")
-
-
-def _too_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(MAX_DEPTH + 1):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, (dict, list, tuple))
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-        if not level:
-            return False
-    return True
-
-
-_LENGTHS = {column.name: column.length for column in TABLES[OUTBOX].columns if column.length}
-
-
-def check_text(value: str | None, column: str) -> None:
-    """Raise `PayloadError` if *value* doesn't fit the outbox's text column."""
-    if value is None:
-        return
-    length = _LENGTHS[column]
-    if len(value) > length:
-        raise PayloadError(f"{column} is too long: {len(value)} characters of at most {length}")
-    if value.isascii() and "\x00" not in value:
-        return
-    if _UNSTORABLE.search(value):
-        raise PayloadError(f"{column} holds a NUL character or half a surrogate pair")
-
-
-def storable(text: str, limit: int = 10_000) -> str:
-    """*text* with what can't be stored replaced, so that a finishing write never fails on it."""
-    return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)[:limit]
+    # So that NaN is refused too.
+    if not least <= number <= most:
+        raise PayloadError(f"{what} must be from {least:,} to {most:,}")

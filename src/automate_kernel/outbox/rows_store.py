@@ -130,17 +130,19 @@ class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Regist
         added = rows.insert(OUTBOX, new, notify=CHANNEL, fresh=fresh)
         if added == len(new):
             return [row["id"] for row in new]
-        keys: set[str] = {row["idempotency_key"] for row in new if row["idempotency_key"]}
+        keys: set[str] = {
+            row["idempotency_key"] for row in new if row["idempotency_key"] is not None
+        }
         by_key = _holders(rows, sorted(keys))
         # A snapshot that the host's transaction took earlier may not show the winner of a race; a
         # read that locks does.
         by_key |= _holders(rows, sorted(keys - set(by_key)), lock=True)
-        ids = [str(by_key.get(row["idempotency_key"]) or row["id"]) for row in new]
+        ids = [str(by_key.get(row["idempotency_key"], row["id"])) for row in new]
         found = rows.select(OUTBOX, [Where("id", "in", sorted(set(ids)))], columns=("id",))
         if missing := set(ids) - {row["id"] for row in found} - set(by_key.values()):
             raise StorageError(
                 f"the database did not store {len(missing)} of {len(new)} items",
-                hint="MariaDB refuses JSON that is nested deeper than 31 levels",
+                hint="look for a trigger or rule of the database's own on automate_outbox",
             )
         return ids
 
@@ -335,7 +337,7 @@ class OptimisticClaimOutboxStore(RowsOutboxStore):
 def _new_rows(items: Iterable[NewItem]) -> tuple[list[Row], bool]:
     """The rows of *items*, and whether none of them can be there already."""
     items = list(items)
-    fresh = not any(item.id or item.idempotency_key for item in items)
+    fresh = all(not item.id and item.idempotency_key is None for item in items)
     return [item.to_row() for item in items], fresh
 
 

@@ -15,7 +15,16 @@ from automate_kernel.storage.dialects import Dialect
 from automate_kernel.storage.rows import Row
 from automate_kernel.storage.tables import Column
 
-__all__ = ["JsonText", "array_text", "copy_text", "decode", "decode_json", "decode_time", "encode"]
+__all__ = [
+    "JsonText",
+    "array_text",
+    "copy_text",
+    "decode",
+    "decode_json",
+    "decode_time",
+    "encode",
+    "json_text",
+]
 
 _ZONE = re.compile(r"[+-][0-9:]+$")
 
@@ -26,6 +35,39 @@ class JsonText(str):
     __slots__ = ()
 
 
+_written = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+# A string, which is left alone, or a number that a database's own type for JSON would change.
+_NUMBERS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|-?\d+(?:\.\d+)?e\+\d+|-0\.0(?!\d)')
+
+
+def json_text(value: Any) -> JsonText:
+    """
+    *value* as JSON, in which every number keeps its value and its type in any database.
+
+    PostgreSQL's jsonb holds decimal numbers: what has no fraction comes back as an integer, and
+    zero has no sign. So a large float is written in full with its fraction, and -0.0 as a number
+    that is too small for every reader but by its sign. Raises `ValueError` for NaN, infinity and
+    what refers to itself, and `TypeError` for what JSON has not.
+    """
+    text = _written(value)
+    # Looking for two characters costs nothing beside encoding; few payloads have such numbers.
+    if "e+" in text or "-0.0" in text:
+        text = _NUMBERS.sub(_in_full, text)
+    return JsonText(text)
+
+
+def _in_full(match: re.Match[str]) -> str:
+    found = match[0]
+    if found[0] == '"':
+        return found
+    if found == "-0.0":
+        return "-1e-400"
+    number, _, exponent = found.partition("e+")
+    whole, _, fraction = number.partition(".")
+    # Python writes an exponent from 1e16 on, and at most 16 digits after the point.
+    return f"{whole}{fraction}{'0' * (int(exponent) - len(fraction))}.0"
+
+
 # -- to the database -----------------------------------------------------------------------------
 
 
@@ -34,9 +76,7 @@ def encode(dialect: Dialect, column: Column, value: Any) -> Any:
     if value is None and not (column.type == "json" and not column.null):
         return None
     if column.type == "json":
-        if isinstance(value, JsonText):
-            return str(value)
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return str(value if isinstance(value, JsonText) else json_text(value))
     if column.type == "id" and not dialect.arrays:
         return str(value).replace("-", "")
     if column.type == "time" and not dialect.arrays:

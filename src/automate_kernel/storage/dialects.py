@@ -23,7 +23,7 @@ class Dialect:
     row_locks: bool = True
     notifies: bool = False
     conflict: str = " ON CONFLICT DO NOTHING"
-    insert: str = "INSERT INTO"
+    """What has an INSERT skip a key that exists, and nothing else; empty where there is no such."""
     now: str = ""
     """The server's clock; empty where there is none and the process's own must serve."""
     now_plus: str = ""
@@ -56,8 +56,8 @@ DIALECTS: dict[str, Dialect] = {
         quote="`",
         returning=False,
         skip_locked=True,
-        # Lengths and JSON are checked before a row gets here, so IGNORE hides duplicates alone.
-        insert="INSERT IGNORE INTO",
+        # IGNORE would hide every other error as well, and ON DUPLICATE KEY UPDATE count what it
+        # skips as added (to a client that asks for found rows, as all frameworks do).
         conflict="",
         # The default, REPEATABLE READ, locks gaps (so that claims and enqueueing deadlock), and on
         # MariaDB it refuses a row that another has changed since the transaction's first read.

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from automate_kernel.errors import StorageError
+from automate_kernel.errors import ErrorCodes, StorageError
 
-__all__ = ["storage_error"]
+__all__ = ["DuplicateKeyError", "is_refusal", "lost_transaction", "storage_error"]
+
+# MySQL's and MariaDB's: out of range, not of the column's characters, too long, no JSON, a check,
+# and longer than max_allowed_packet.
+_REFUSED = frozenset({1153, 1264, 1265, 1292, 1366, 1406, 3140, 3141, 3819, 4025})
+_DUPLICATE = 1062
+
+
+class DuplicateKeyError(StorageError):
+    """A row with this key exists."""
+
+    default_code = ErrorCodes.ALREADY_EXISTS
 
 
 def storage_error(
@@ -14,8 +25,18 @@ def storage_error(
     A `StorageError` with the first line of *error*, and with the remedy where it is known.
 
     *place* names the database without a password, *migrate* says how this host makes our tables.
+    What the database refuses for its value is ``INVALID_ARGUMENT``: it will refuse it again.
     """
     text = (str(error or "").strip() or type(error).__name__).split("\n")[0]
+    if _is_duplicate(error):
+        return DuplicateKeyError(f"{place}: {text}")
+    if is_refusal(error):
+        return StorageError(
+            f"{place} refused a value: {text}",
+            code=ErrorCodes.INVALID_ARGUMENT,
+            hint="compare our tables with the reference: the columns' types, their characters"
+            " (utf8mb4) and their checks",
+        )
     hint, lowered = None, text.lower()
     if (
         "no such table" in lowered
@@ -30,3 +51,44 @@ def storage_error(
     elif "is locked" in lowered:
         hint = "another process holds SQLite's write lock: give the connection a longer timeout"
     return StorageError(f"{place}: {text}", hint=hint, retryable=retryable)
+
+
+def lost_transaction(failure: StorageError, savepoint: str) -> StorageError:
+    """What to raise at the commit of a host's transaction of which *failure* has left nothing."""
+    return StorageError(
+        f"nothing of this transaction was kept, since a statement failed in it: {failure.message}",
+        code=ErrorCodes.ABORTED,
+        hint=f"let the error end the transaction, or catch it around {savepoint}",
+        retryable=failure.retryable,
+    )
+
+
+def is_refusal(error: BaseException | None) -> bool:
+    """Whether a driver's *error* is about a value, so that the same statement fails for ever."""
+    state = _state(error)
+    # Of PostgreSQL's classes: data exceptions, what exceeds its limits, a check that fails.
+    if state[:2] in ("22", "54") or state == "23514" or _number(error) in _REFUSED:
+        return True
+    text = str(error)
+    return text.startswith("CHECK constraint failed") or text == "string or blob too big"
+
+
+def _is_duplicate(error: BaseException | None) -> bool:
+    unique = str(error).startswith("UNIQUE constraint failed")
+    return unique or _state(error) == "23505" or _number(error) == _DUPLICATE
+
+
+def _state(error: BaseException | None) -> str:
+    """PostgreSQL's code of an error, whichever driver or framework tells it."""
+    for one in (error, getattr(error, "__cause__", None)):
+        for name in ("sqlstate", "pgcode"):
+            state = getattr(one, name, None)
+            if isinstance(state, str):
+                return state
+    return ""
+
+
+def _number(error: BaseException | None) -> int | None:
+    """MySQL's number of an error."""
+    first = error.args[0] if error is not None and error.args else None
+    return first if isinstance(first, int) else None

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from typing import Any, TypeVar
 
-from automate_kernel.storage.codec import JsonText, decode_json
+from automate_kernel.storage.codec import JsonText, decode_json, json_text
 from automate_kernel.storage.dialects import utc_now
 from automate_kernel.storage.rows import Clock, Now, Part, Plus, Row, Wakeup, Where
-from automate_kernel.storage.tables import TABLES
+from automate_kernel.storage.tables import TABLES, Column
 
 __all__ = ["MemoryStorage"]
 
@@ -146,7 +146,7 @@ class _MemoryRows:
     ) -> int:
         spec, stored, added = TABLES[table], self._tables[table], 0
         for row in rows:
-            new = {column.name: self._value(row.get(column.name)) for column in spec.columns}
+            new = {column.name: self._kept(column, row.get(column.name)) for column in spec.columns}
             if new[spec.key] in stored or self._clashes(table, new):
                 continue
             self._put(table, new)
@@ -168,11 +168,15 @@ class _MemoryRows:
         self._undo.append((stored, key, stored.get(key)))
         stored[key] = row
 
+    def _kept(self, column: Column, value: Any) -> Any:
+        """*value* as a database would give it back."""
+        if column.type == "json" and value is not None:
+            return decode_json(str(value if isinstance(value, JsonText) else json_text(value)))
+        return self._value(value)
+
     def _value(self, value: Any) -> Any:
         if isinstance(value, Now):
             return self._clock() + timedelta(seconds=value.offset)
-        if isinstance(value, JsonText):
-            return decode_json(str(value))
         if isinstance(value, datetime):
             return value.astimezone(timezone.utc)
         return copy.deepcopy(value)
@@ -230,7 +234,9 @@ class _MemoryRows:
     def _change(self, table: str, row: Row, changes: Mapping[str, Any]) -> Row:
         new = dict(row)
         for name, value in changes.items():
-            new[name] = row[name] + value.amount if isinstance(value, Plus) else self._value(value)
+            added = isinstance(value, Plus)
+            column = TABLES[table].column(name)
+            new[name] = row[name] + value.amount if added else self._kept(column, value)
         self._put(table, new)
         return new
 

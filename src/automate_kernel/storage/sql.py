@@ -17,6 +17,7 @@ from typing import Any
 from automate_kernel.storage.bulk import copied_lines, copy_statement, insert_source
 from automate_kernel.storage.codec import decode, decode_time
 from automate_kernel.storage.dialects import Dialect, utc_now
+from automate_kernel.storage.failures import DuplicateKeyError
 from automate_kernel.storage.rows import Clock, Part, Row, Where
 from automate_kernel.storage.statement import Statement, matches_nothing
 from automate_kernel.storage.tables import TABLES, Column, Table
@@ -78,8 +79,9 @@ class SqlRows:
             if copied is not None:
                 return copied
         chunk = _MOST_AT_ONCE if arrays else max(1, _MAX_PARAMETERS // len(names))
+        add = self._insert if fresh or self.dialect.conflict else self._insert_new
         return sum(
-            self._insert(spec, names, rows[start : start + chunk], notify, fresh)
+            add(spec, names, rows[start : start + chunk], notify, fresh)
             for start in range(0, len(rows), chunk)
         )
 
@@ -94,10 +96,34 @@ class SqlRows:
         statement, columns = self._statement(), _only(table.name, tuple(names))
         source = insert_source(statement, columns, rows, notify, arrays=self.dialect.arrays)
         sql = (
-            f"{self.dialect.insert} {statement.name(table.name)} ({statement.names(names)})"
+            f"INSERT INTO {statement.name(table.name)} ({statement.names(names)})"
             f" {source}{'' if fresh else self.dialect.conflict}"
         )
         return int(self.run(sql, statement.parameters, fetch=False))
+
+    def _insert_new(
+        self,
+        table: Table,
+        names: list[str],
+        rows: Sequence[Mapping[str, Any]],
+        notify: str,
+        fresh: bool,
+    ) -> int:
+        """
+        `_insert` where no statement skips a key that exists.
+
+        There a statement that fails has done nothing, and the transaction goes on.
+        """
+        try:
+            return self._insert(table, names, rows, notify, fresh)
+        except DuplicateKeyError:
+            if len(rows) == 1:
+                return 0
+        # Halves, since mostly one or none of many is there already.
+        middle = len(rows) // 2
+        return self._insert_new(table, names, rows[:middle], notify, fresh) + self._insert_new(
+            table, names, rows[middle:], notify, fresh
+        )
 
     def _copy(
         self, table: Table, names: list[str], rows: Sequence[Mapping[str, Any]], notify: str

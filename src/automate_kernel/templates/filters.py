@@ -69,7 +69,7 @@ class FilterRegistry:
 
     def _add(self, name: str | None, function: Filter, *, replace: bool) -> Filter:
         name = function.__name__ if name is None else name
-        if not _NAME.fullmatch(name):
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ConfigError(f"{name!r} can't be a filter's name", hint="use letters, digits, _")
         if inspect.iscoroutinefunction(function):
             hint = "do the waiting in a step of the workflow"

@@ -7,7 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from automate_kernel.errors import AutomateError, ErrorCodes, PayloadError, WebhookRejectedError
+from automate_kernel.errors import (
+    AutomateError,
+    ErrorCodes,
+    PayloadError,
+    StorageError,
+    WebhookRejectedError,
+)
 from automate_kernel.webhooks.headers import HeadersLike
 from automate_kernel.webhooks.ledger import WebhookReceipt
 
@@ -55,6 +61,10 @@ def answer_webhook(
 def failure_answer(error: Exception, what: str) -> HttpAnswer:
     """What to tell of *error*: whose fault it is, and whether to come again. The rest is logged."""
     code = error.code if isinstance(error, AutomateError) else None
+    if isinstance(error, StorageError) and code is ErrorCodes.INVALID_ARGUMENT:
+        # The same content will be refused again; how our tables are made is nobody's business.
+        logger.error("%s: %s", what, error)
+        return HttpAnswer(400, {"error": "it can't be stored; the log says why"})
     if isinstance(error, PayloadError) or code is ErrorCodes.INVALID_ARGUMENT:
         logger.info("%s: %s", what, error)
         return HttpAnswer(400, {"error": str(error)})

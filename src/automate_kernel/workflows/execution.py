@@ -24,10 +24,34 @@ from enum import Enum
 from typing import Any, Literal, get_args
 
 from automate_kernel.errors import PayloadError
+from automate_kernel.outbox.payloads import check_text
 
-__all__ = ["Event", "EventType", "Execution", "ExecutionStatus", "StepRun", "StepStatus"]
+__all__ = [
+    "Event",
+    "EventType",
+    "Execution",
+    "ExecutionStatus",
+    "StepRun",
+    "StepStatus",
+    "check_event_name",
+    "check_event_source",
+]
 
 EventType = Literal["event", "webhook", "manual", "schedule"]
+
+
+def check_event_name(name: Any) -> None:
+    """Raise `PayloadError` for what can't be an event's name, whichever door it comes by."""
+    what = "the event's name"
+    check_text(name, what, column="kind", hint='for example "order.created"')
+    if not name.isprintable():
+        raise PayloadError(f"{what} has characters that can't be printed", hint="take them out")
+
+
+def check_event_source(source: Any) -> None:
+    """Raise `PayloadError` for what can't be an event's source; it may be none, or empty."""
+    if source is not None and source != "":
+        check_text(source, "the event's source", column="kind")
 
 
 class ExecutionStatus(str, Enum):

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from automate_kernel import signals
 from automate_kernel.context import Call
-from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError
+from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError, StorageError
 from automate_kernel.outbox import ItemStatus, OutboxItem, OutboxStore, Outcome
 from automate_kernel.outbox.chores import try_for
 from automate_kernel.outbox.handlers import Acknowledged, draining
@@ -206,7 +206,7 @@ class _Drive:
             while True:
                 if draining():
                     self._pause(turn)
-                self._save(turn)
+                turn = self._save(turn)
                 if turn.last:
                     return
                 outcomes = self._make(turn)
@@ -250,16 +250,54 @@ class _Drive:
         left = max(0.001, self._ends_at - time.monotonic())
         return left if timeout is None else min(timeout, left)
 
-    def _save(self, turn: Turn) -> None:
+    def _save(self, turn: Turn) -> Turn:
+        """Write a turn; returns what was written, which is less if the database refuses it."""
         if not (turn.saves or turn.failed or turn.last):
-            return
+            return turn
         began = self._execution.status is ExecutionStatus.PENDING
         # What a call gave is worth more than one try: lost, it would be made again.
         patience = self._runner._outbox.lease_seconds / 2
-        try_for(patience, lambda: self._write(turn), "saving an execution", until=draining)
+        try:
+            try_for(patience, lambda: self._write(turn), "saving an execution", until=draining)
+        except StorageError as error:
+            if error.code is not ErrorCodes.INVALID_ARGUMENT:
+                raise
+            turn = self._refused(turn, error)
+            self._write(turn)
         self._stored |= {(run.step_id, run.position) for run in turn.saves}
         self._date(turn)
         self._runner.tell(self._execution, turn, began=began)
+        return turn
+
+    def _refused(self, turn: Turn, error: StorageError) -> Turn:
+        """
+        What is left to write of a turn that the database refuses: its outputs have failed.
+
+        The last turn of this wake-up: the next one goes on from what is written here, and calls no
+        step again whose output can't be kept.
+        """
+        code, text = str(error.code), f"its output can't be stored: {error}"
+        left = Turn(delays=turn.delays, wait=0.0, failed=turn.failed)
+        failing = {step.id for step in self._workflow.steps if step.on_failure == "fail"}
+        blamed = None
+        for run in turn.saves:
+            if run.status is StepStatus.COMPLETED and run.output is not None:
+                run.status, run.output, run.error_code, run.error = (
+                    StepStatus.FAILED, None, code, text,
+                )  # fmt: skip
+                if run.position < 0 and run.step_id in failing:
+                    blamed = blamed or f"step {run.step_id!r} failed: {text}"
+                left.saves.append(run)
+            elif run.status.finished or run.status is StepStatus.RETRY:
+                left.saves.append(run)
+        if not left.saves and turn.end is None:
+            raise error
+        if turn.end is not None and blamed is None:
+            blamed = text
+        if blamed is not None and self._execution.error_code is None:
+            left.failed = AutomateError(error.code, blamed)
+            self._execution.error_code, self._execution.error = code, blamed
+        return left
 
     def _date(self, turn: Turn) -> None:
         """Tell receivers of signals when it was: about what the database wrote, unasked."""

@@ -93,7 +93,9 @@ class ExecutionRows:
                     "definition_id": definition,
                     "status": ExecutionStatus.PENDING.value,
                     # Accepted already, at whose limit its id may be one thing too much.
-                    "event": encode_json(event.to_json(), "event", 2 * MAX_PAYLOAD_BYTES),
+                    "event": encode_json(
+                        event.to_json(), "payload", 2 * MAX_PAYLOAD_BYTES, inside=1
+                    ),
                     "tenant_id": event.tenant_id,
                     "item_id": item_id,
                     "created_at": Now(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -16,7 +15,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from automate_kernel.workflows.structure import Path, Problem
+from automate_kernel.storage.values import find_unstorable
+from automate_kernel.workflows.structure import Problem
 
 __all__ = [
     "Condition",
@@ -30,7 +30,6 @@ __all__ = [
 ]
 
 _DEEPEST = 50
-_LARGEST_BITS = 1023  # what a double holds
 
 
 class Part(BaseModel):
@@ -58,56 +57,15 @@ OperationName = Annotated[
 """What a step calls: ``connector.action``, or an action of the host."""
 
 
-def json_problem(value: Any, path: Path = ()) -> Problem | None:
+def json_problem(value: Any) -> Problem | None:
     """
-    Why *value* can't be stored as JSON, or None if it can.
+    Why *value* can't be part of a definition, or None if it can.
 
-    Refuses what databases and other JSON readers refuse: NaN, NUL, lone surrogates, keys that
-    are not text.
+    The rules are those for all that is stored, but for the depth, since a definition's own levels
+    come in addition.
     """
-    if len(path) > _DEEPEST:
-        return Problem(path, f"is nested more than {_DEEPEST} deep", "flatten it")
-    if isinstance(value, str):
-        return _text_problem(value, path)
-    if isinstance(value, Mapping):
-        return _mapping_problem(value, path)
-    if isinstance(value, (list, tuple)):
-        problems = (json_problem(item, (*path, index)) for index, item in enumerate(value))
-        return next(filter(None, problems), None)
-    return _plain_problem(value, path)
-
-
-def _plain_problem(value: Any, path: Path) -> Problem | None:
-    if isinstance(value, float) and not math.isfinite(value):
-        return Problem(path, "is not a number that JSON has", "use null, or text")
-    if isinstance(value, int) and value.bit_length() > _LARGEST_BITS:
-        return Problem(path, "is larger than the numbers that JSON readers take", "make it text")
-    if value is None or isinstance(value, (bool, int, float)):
-        return None
-    return Problem(path, f"is a {type(value).__name__}, which JSON has not", "turn it into text")
-
-
-def _text_problem(value: str, path: Path) -> Problem | None:
-    if "\0" in value:
-        return Problem(path, "holds a NUL character, which can't be stored", "take it out")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return Problem(
-                path, "holds half a surrogate pair, which can't be stored", "take it out"
-            )
-    return None
-
-
-def _mapping_problem(value: Mapping[Any, Any], path: Path) -> Problem | None:
-    for key, item in value.items():
-        if not isinstance(key, str):
-            return Problem(path, f"has a key that is not text: {key!r}", f"quote it: '{key}'")
-        problem = _text_problem(key, path) or json_problem(item, (*path, key))
-        if problem:
-            return problem
-    return None
+    found = find_unstorable(value, _DEEPEST)
+    return None if found is None else Problem(found.path, found.message, found.hint)
 
 
 def _copied(value: Any) -> Any:

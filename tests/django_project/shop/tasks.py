@@ -119,6 +119,17 @@ def not_a_number() -> float:
     return float("nan")
 
 
+GIVEN: list[Any] = []
+
+
+@task()
+@retry(max_attempts=4, base_seconds=0)
+def given_with_retries() -> Any:
+    """Return the first of `GIVEN`, and note that it was called."""
+    GIVEN.append("called")
+    return GIVEN[0]
+
+
 @task(takes_context=True)
 def get_task_id(context: TaskContext) -> str:
     """Say who it is."""

@@ -292,3 +292,32 @@ def test_create_tables_runs_the_migrations(sqlite: str) -> None:
 
 def _count(rows: Rows) -> int:
     return int(rows.count("automate_outbox")[0]["n"])
+
+
+def test_a_failure_that_the_host_catches_is_told_at_its_commit(postgresql: str) -> None:
+    """PostgreSQL keeps nothing of such a block: its end must not look like a success."""
+    store, told = SkipLockedClaimOutboxStore(), []
+    with connections[postgresql].cursor() as cursor:
+        cursor.execute(
+            "ALTER TABLE automate_outbox ADD CONSTRAINT refuses"
+            " CHECK (payload::text NOT LIKE '%refused%')"
+        )
+    try:
+        with (
+            pytest.raises(StorageError, match="nothing of this transaction was kept"),
+            transaction.atomic(using=postgresql),
+        ):
+            transaction.on_commit(lambda: told.append("committed"), using=postgresql)
+            place(postgresql)
+            with pytest.raises(StorageError, match="refuses"):
+                store.enqueue("k", "refused")
+        assert Order.objects.count() == 0
+        assert told == []
+        with transaction.atomic(using=postgresql):
+            place(postgresql)
+            with pytest.raises(StorageError), transaction.atomic(using=postgresql):
+                store.enqueue("k", "refused")
+        assert Order.objects.count() == 1
+    finally:
+        with connections[postgresql].cursor() as cursor:
+            cursor.execute("ALTER TABLE automate_outbox DROP CONSTRAINT refuses")

@@ -70,6 +70,8 @@ class RunForm(forms.Form):
             raise forms.ValidationError(
                 f"It is not JSON: {error.msg} (line {error.lineno}, column {error.colno})."
             ) from None
+        except ValueError:
+            raise forms.ValidationError("It has a number of too many digits.") from None
         try:
             encode_json(value, "payload")
         except PayloadError as error:

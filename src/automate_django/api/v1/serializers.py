@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timezone
 from typing import Any
 
 from rest_framework import serializers
 
-from automate_kernel.outbox.item import ItemStatus
-from automate_kernel.workflows.execution import ExecutionStatus
+from automate_kernel.errors import PayloadError
+from automate_kernel.outbox.item import MAX_DELAY_SECONDS, MAX_PRIORITY, ItemStatus
+from automate_kernel.outbox.payloads import LENGTHS, check_text
+from automate_kernel.workflows.execution import (
+    ExecutionStatus,
+    check_event_name,
+    check_event_source,
+)
 
 __all__ = [
     "AcceptedSerializer",
@@ -31,7 +37,6 @@ __all__ = [
     "WorkflowSerializer",
 ]
 
-_MAX_DELAY = 100 * 365 * 86_400
 _ITEM_STATUSES = tuple(status.value for status in ItemStatus)
 _EXECUTION_STATUSES = tuple(status.value for status in ExecutionStatus)
 
@@ -88,31 +93,60 @@ class PayloadField(serializers.JSONField):
 # -- in ----------------------------------------------------------------------------------------
 
 
+class KernelText(serializers.CharField):
+    """Text as the kernel takes it: *check* raises `PayloadError`, and nothing is trimmed."""
+
+    def __init__(self, check: Callable[[str], None], **options: Any) -> None:
+        self.check = check
+        super().__init__(trim_whitespace=False, **options)
+
+    def to_internal_value(self, data: Any) -> str:
+        """The text."""
+        value: str = super().to_internal_value(data)
+        try:
+            self.check(value)
+        except PayloadError as error:
+            raise serializers.ValidationError(str(error)) from None
+        return value
+
+
+def _tenant() -> KernelText:
+    return KernelText(
+        lambda value: check_text(value, "tenant_id"),
+        required=False, max_length=LENGTHS["tenant_id"], help_text="For operators.",
+    )  # fmt: skip
+
+
 class StartSerializer(Strict):
     """What an execution is begun with."""
 
     payload = PayloadField(required=False, default=None, allow_null=True)
-    tenant_id = serializers.CharField(required=False, max_length=200, help_text="For operators.")
+    tenant_id = _tenant()
 
 
 class EventSerializer(Strict):
     """An event."""
 
-    name = serializers.CharField(max_length=200)
+    name = KernelText(check_event_name, max_length=LENGTHS["kind"])
     payload = PayloadField(required=False, default=None, allow_null=True)
-    source = serializers.CharField(  # type: ignore[assignment]  # a name of ours
-        required=False, default="", allow_blank=True, max_length=200
-    )
+    source = KernelText(  # type: ignore[assignment]  # a name of ours
+        check_event_source,
+        required=False, default="", allow_blank=True, max_length=LENGTHS["kind"],
+    )  # fmt: skip
     delay = serializers.FloatField(
-        required=False, default=0.0, min_value=0, max_value=_MAX_DELAY, help_text="In seconds."
-    )
-    idempotency_key = serializers.CharField(
-        required=False, max_length=255, help_text="A second event with it is the first one."
-    )
+        required=False, default=0.0, min_value=0, max_value=MAX_DELAY_SECONDS,
+        help_text="In seconds.",
+    )  # fmt: skip
+    idempotency_key = KernelText(
+        lambda value: check_text(value, "idempotency_key"),
+        required=False, max_length=LENGTHS["idempotency_key"],
+        help_text="A second event with it is the first one.",
+    )  # fmt: skip
     priority = serializers.IntegerField(
-        required=False, min_value=-1000, max_value=1000, help_text="For operators."
-    )
-    tenant_id = serializers.CharField(required=False, max_length=200, help_text="For operators.")
+        required=False, min_value=-MAX_PRIORITY, max_value=MAX_PRIORITY,
+        help_text="For operators.",
+    )  # fmt: skip
+    tenant_id = _tenant()
 
 
 class ResumeSerializer(Strict):
@@ -128,7 +162,7 @@ class ResumeSerializer(Strict):
 class RescheduleSerializer(Strict):
     """When an item is to be due."""
 
-    delay = serializers.FloatField(required=False, min_value=0, max_value=_MAX_DELAY)
+    delay = serializers.FloatField(required=False, min_value=0, max_value=MAX_DELAY_SECONDS)
     run_at = Instant(required=False)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def emit(
     event_id = kernel.emit(
         name,
         content,
-        source=source or context.source,
+        source=context.source if source is None else source,
         delay=duration(delay, "--delay"),
         priority=priority,
         idempotency_key=idempotency_key,

@@ -12,6 +12,7 @@ from automate_kernel.testing.executions.hooks import (
     WORKFLOW,
     ExecutionHooks,
 )
+from automate_kernel.testing.values import KEPT, REFUSED, each_value, is_json, same
 from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 from automate_kernel.workflows.model import Workflow
 from automate_kernel.workflows.state import ADVANCE, ExecutionStore
@@ -183,6 +184,55 @@ class SavingContract(ExecutionHooks):
         with pytest.raises(PayloadError, match="workflow"):
             self.end(store, item, ExecutionStatus.COMPLETED, output)
         self.save(store, item, [self.run(execution_id, "count", output="good")])
+
+    @pytest.mark.parametrize("name", KEPT)
+    def test_payloads_and_outputs_are_kept(
+        self, store: ExecutionStore, workflow: Workflow, name: str
+    ) -> None:
+        """Payloads and outputs are what they were, to whoever reads and to whoever goes on."""
+        value = KEPT[name]
+        execution_id = self.begin(store, workflow, payload=value)
+        item = self.claim(store)
+        self.save(store, item, [self.run(execution_id, "count", output=value)])
+        loaded = store.load(execution_id)
+        assert loaded is not None
+        assert same(loaded.execution.event.payload, value)
+        assert same(loaded.execution.steps[0].output, value)
+        assert self.end(store, item, ExecutionStatus.COMPLETED, value)
+        assert same(self.see(store, execution_id).output, value)
+
+    @pytest.mark.parametrize("name", REFUSED)
+    def test_nothing_begins_with_a_payload_that_can_not_be_stored(
+        self, store: ExecutionStore, workflow: Workflow, name: str
+    ) -> None:
+        """The payload is refused before anything is written."""
+        with pytest.raises(PayloadError) as caught:
+            self.begin(store, workflow, payload=REFUSED[name])
+        assert caught.value.hint
+        assert store.find() == []
+        assert store.outbox.find() == []
+
+    def test_every_output_comes_back_or_is_refused(
+        self, store: ExecutionStore, workflow: Workflow
+    ) -> None:
+        """JSON comes back equal and of the same types; all else is refused, and nothing written."""
+        execution_id = self.begin(store, workflow)
+        item = self.claim(store)
+        position = 0
+
+        def check(value: object) -> None:
+            nonlocal position
+            run = self.run(execution_id, "count", position=position, output=value)
+            if is_json(value):
+                position += 1
+                self.save(store, item, [run])
+                assert same(self.see(store, execution_id).steps[-1].output, value)
+                return
+            with pytest.raises(PayloadError, match="count"):
+                self.save(store, item, [run])
+
+        each_value(check)
+        assert len(self.see(store, execution_id).steps) == position
 
     def test_an_error_text_is_never_refused(
         self, store: ExecutionStore, workflow: Workflow

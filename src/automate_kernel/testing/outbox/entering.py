@@ -11,6 +11,7 @@ import pytest
 from automate_kernel.errors import PayloadError
 from automate_kernel.outbox import ItemStatus, NewItem, OutboxStore
 from automate_kernel.testing.outbox.hooks import StoreHooks
+from automate_kernel.testing.values import KEPT, REFUSED, each_value, is_json, same
 
 __all__ = ["EnteringContract", "RefusalContract"]
 
@@ -29,6 +30,7 @@ PAYLOADS: dict[str, Any] = {
     "nested": {"lines": [{"sku": "A", "price": 9.5}, None, [True, {"": "empty key"}]]},
     "NUL-like key": {"\\u0000": 1},
     "deep": {"a": [[[[[[[[[[[[[[[[[[[["twenty levels down"]]]]]]]]]]]]]]]]]]]]},
+    **KEPT,
 }
 
 
@@ -62,10 +64,32 @@ UNSTORABLE: dict[str, Any] = {
     "bytes": b"bytes",
     "an object": {"when": object()},
     "a date": [datetime(2026, 1, 1, tzinfo=timezone.utc)],
+    **REFUSED,
 }
 
 BAD_OPTIONS: dict[str, dict[str, Any]] = {
     "no kind": {"kind": ""},
+    "a blank kind": {"kind": " "},
+    "a kind that is no text": {"kind": 1},
+    "spaces around the kind": {"kind": "mail "},
+    "an empty idempotency key": {"idempotency_key": ""},
+    "a blank idempotency key": {"idempotency_key": " \t"},
+    "spaces around the idempotency key": {"idempotency_key": "key "},
+    "an idempotency key that is no text": {"idempotency_key": 7},
+    "an empty ordering key": {"ordering_key": ""},
+    "a blank concurrency key": {"concurrency_key": " ", "concurrency_limit": 1},
+    "an empty tenant": {"tenant_id": ""},
+    "an idempotency key too long beside the tenant": {
+        "idempotency_key": "k" * 250,
+        "tenant_id": "tenant",
+    },
+    "keys of headers that are no text": {"headers": {1: "a"}},
+    "headers that are no mapping": {"headers": ["a"]},
+    "a negative delay": {"delay": -1},
+    "a delay that is no number": {"delay": "5"},
+    "a priority that is no number": {"priority": "1"},
+    "a priority that is true": {"priority": True},
+    "attempts that are no number": {"max_attempts": 1.5},
     "long kind": {"kind": "k" * 201},
     "NUL in the kind": {"kind": "a\x00"},
     "long idempotency key": {"idempotency_key": "k" * 256},
@@ -114,8 +138,33 @@ class EnteringContract(StoreHooks):
     def test_any_json_comes_back_equal(self, store: OutboxStore, name: str) -> None:
         """A payload is what it was, to whoever reads and to whoever claims it."""
         item_id = store.enqueue("k", PAYLOADS[name])
-        assert self.see(store, item_id).payload == PAYLOADS[name]
-        assert self.claim_one(store).payload == PAYLOADS[name]
+        assert same(self.see(store, item_id).payload, PAYLOADS[name])
+        assert same(self.claim_one(store).payload, PAYLOADS[name])
+
+    def test_every_value_comes_back_or_is_refused(self, store: OutboxStore) -> None:
+        """JSON comes back equal and of the same types; all else is refused, and nothing written."""
+        stored: set[str] = set()
+
+        def check(value: Any) -> None:
+            if is_json(value):
+                stored.add(item_id := store.enqueue("k", value))
+                assert same(self.see(store, item_id).payload, value)
+                return
+            with pytest.raises(PayloadError) as caught:
+                store.enqueue("k", value)
+            assert "payload" in str(caught.value)
+            assert caught.value.hint
+
+        each_value(check)
+        assert {item.id for item in store.find(limit=1000)} == stored
+
+    def test_values_come_back_from_a_batch(self, store: OutboxStore) -> None:
+        """Among many, which may go another way, each value is what it was."""
+        values = [*PAYLOADS.values()] * 3
+        ids = store.enqueue_many(NewItem("k", value) for value in values)
+        found = {item.id: item.payload for item in store.find(limit=1000)}
+        for item_id, value in zip(ids, values, strict=True):
+            assert same(found[item_id], value)
 
     def test_many_come_back_in_order(self, store: OutboxStore) -> None:
         """The ids of many items are in the order of the items."""

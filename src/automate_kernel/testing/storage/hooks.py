@@ -50,6 +50,9 @@ class StorageHooks:
     supports_server_clock = True
     """Whether the database has a clock of its own. SQLite and memory have not."""
 
+    supports_refusals = True
+    """Whether the database refuses what its columns can't hold. Memory holds anything."""
+
     @pytest.fixture
     def storage(self) -> Storage:
         """A storage without an injected clock, whose tables exist and are empty."""

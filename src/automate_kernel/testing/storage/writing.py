@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from automate_kernel.errors import StorageError
 from automate_kernel.storage import Now, Part, Plus, Rows, Storage, Where
 from automate_kernel.storage.tables import PAUSE, STEP
 from automate_kernel.testing.storage.hooks import T0, StorageHooks, new_id, positions, step
+from automate_kernel.testing.values import KEPT, same
 
 __all__ = ["WritingContract"]
 
@@ -30,6 +32,25 @@ class WritingContract(StorageHooks):
             (1, "PENDING"),
             (2, "PENDING"),
         ]
+
+    def test_what_is_no_duplicate_is_an_error(self, storage: Storage) -> None:
+        """A row that the database refuses for another reason is never skipped in silence."""
+        if not self.supports_refusals:
+            pytest.skip("it refuses nothing")
+        for new in ([step(1, status=None)], [step(1), step(2, status=None), step(3)]):
+            with pytest.raises(StorageError), storage.begin() as rows:
+                rows.insert(STEP, new)
+            assert self.all(storage) == []
+
+    def test_values_keep_their_types(self, storage: Storage) -> None:
+        """JSON comes back as it was, however it goes in and whichever row of many holds it."""
+        values = list(KEPT.values())
+        self.add(storage, *(step(n, output=value) for n, value in enumerate(values)))
+        assert all(map(same, [row["output"] for row in self.all(storage)], values))
+        with storage.begin() as rows:
+            for n, value in enumerate(reversed(values)):
+                rows.update(STEP, [Where("position", "eq", n)], {"output": value})
+        assert all(map(same, [row["output"] for row in self.all(storage)], reversed(values)))
 
     def test_keys_are_compared_exactly(self, storage: Storage) -> None:
         """Case and accents tell texts apart."""

@@ -17,6 +17,7 @@ from automate_django import get_kernel
 from automate_django.models import OutboxItem
 from automate_django.models import TaskResult as Record
 from automate_django.tasks import OutboxBackend, retry
+from automate_django.tasks.retrying import Retry, retry_of
 from automate_django.tasks.versions import (
     LOGGER,
     InvalidTask,
@@ -29,8 +30,9 @@ from automate_django.tasks.versions import (
     task_started,
 )
 from automate_kernel.errors import PayloadError
+from automate_kernel.testing.values import KEPT, nested, same
 from django.core.exceptions import ImproperlyConfigured, SuspiciousOperation
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connections, transaction
 from django.test import override_settings
 from django.utils import timezone
 from shop import tasks as test_tasks
@@ -174,6 +176,46 @@ def test_result(alias: str) -> None:
     value = {"a": [1, 2.5, None, True, "ü"], "b": {"c": "d"}}
     assert done(test_tasks.give_back, value).return_value == value
     assert done(test_tasks.give_back, None).return_value is None
+
+
+# An argument stands in a list in an object.
+@pytest.mark.parametrize("name", [name for name in KEPT if not name.startswith("the deepest")])
+def test_arguments_and_results_keep_their_types(alias: str, name: str) -> None:
+    """A number is what it was, whichever database the task and its result were in."""
+    assert same(done(test_tasks.give_back, KEPT[name]).return_value, KEPT[name])
+
+
+def test_a_result_as_deep_as_it_may_be_is_kept_by_mariadb(mariadb: str) -> None:
+    """Whose own JSON type refuses 32 levels."""
+    value = nested(90)
+    assert done(test_tasks.give_back, value).return_value == value
+
+
+@pytest.mark.parametrize("value", [{1, 2}, {1: "a"}, float("nan"), 2**1100])
+def test_a_task_is_not_called_again_for_its_result(alias: str, value: Any) -> None:
+    """It has done its work: a value that can't be stored fails it, whatever its retries."""
+    test_tasks.GIVEN[:] = [value]
+    result = done(test_tasks.given_with_retries)
+    assert test_tasks.GIVEN == [value, "called"]
+    assert (result.status, result.attempts) == (FAILED, 1)
+
+
+def test_a_result_that_the_database_refuses_fails_its_task(sqlite: str) -> None:
+    """For good, and the item with it."""
+    with connections[sqlite].cursor() as cursor:
+        cursor.execute(
+            "CREATE TRIGGER refuses BEFORE INSERT ON automate_task_result"
+            " WHEN NEW.return_value LIKE '%refused%'"
+            " BEGIN SELECT RAISE(ABORT, 'CHECK constraint failed: return_value'); END"
+        )
+        try:
+            test_tasks.GIVEN[:] = ["refused"]
+            result = done(test_tasks.given_with_retries)
+        finally:
+            cursor.execute("DROP TRIGGER refuses")
+    assert test_tasks.GIVEN == ["refused", "called"]
+    assert (result.status, result.attempts) == (FAILED, 1)
+    assert OutboxItem.objects.get().status == "FAILED"
 
 
 def test_a_task_uses_the_database(alias: str) -> None:
@@ -617,3 +659,13 @@ def test_importing_it_is_cheap() -> None:
         env={"PYTHONPATH": source, "PATH": ""},
     )  # fmt: skip
     assert ran.stdout.strip() == "[]"
+
+
+def test_retry_without_parentheses() -> None:
+    """It has the usual values, and the function stays what it was."""
+
+    @retry
+    def charge() -> None: ...
+
+    assert callable(charge)
+    assert retry_of(charge, Retry()).errors

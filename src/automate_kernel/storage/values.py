@@ -1,0 +1,300 @@
+"""
+The one definition of what can be stored as JSON, for every way in and every database.
+
+A value is None, a bool, an int that a double can hold, a finite float, text, or a list or dict of
+such values, whose keys are text. It comes back equal and of the same type. There is one conversion:
+a subclass of one of these types, another mapping and a plain tuple become the plain type (a tuple
+becomes a list). All else is refused before anything is written.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date, time
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+from automate_kernel.errors import PayloadError
+from automate_kernel.storage.codec import JsonText, json_text
+
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_PAYLOAD_BYTES",
+    "Unstorable",
+    "UnstorableError",
+    "encode_json",
+    "find_unstorable",
+    "is_plain",
+    "plain_json",
+    "storable",
+    "text_problem",
+]
+
+MAX_PAYLOAD_BYTES = 1_000_000
+MAX_DEPTH = 100
+"""How many lists and dicts may stand in each other: any Python stack can read that."""
+
+_LARGEST = 2**1023  # from here on other readers of JSON make it infinite
+# A number so long may be larger; the look-behind has a run of digits looked at once. Every 50th
+# character tells of nearly every payload that there is none, for next to nothing.
+_LONG_NUMBER = re.compile(r"(?<!\d)\d{308}")
+_SIX_DIGITS = re.compile(r"\d{6}")
+# What PostgreSQL can't hold in text or jsonb, though Python can: NUL, and half a surrogate pair.
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_UNSTORABLE_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+_SHOWN = 100  # characters of a path
+
+
+@dataclass(frozen=True, slots=True)
+class Unstorable:
+    """What in a value can't be stored: where, why, and what to do about it."""
+
+    path: tuple[str | int, ...]
+    message: str
+    hint: str
+
+    def error(self, name: str, inside: int = 0) -> PayloadError:
+        """The error to raise about the value *name*; the first *inside* parts of the path go."""
+        where = _shown(self.path[inside:])
+        return PayloadError(f"the {name} can't be stored: {where} {self.message}", hint=self.hint)
+
+
+class UnstorableError(Exception):
+    """A value holds what can't be stored: *problem*."""
+
+    def __init__(self, problem: Unstorable) -> None:
+        self.problem = problem
+        super().__init__(problem.message)
+
+
+def encode_json(
+    value: Any, name: str, limit: int = MAX_PAYLOAD_BYTES, *, inside: int = 0
+) -> JsonText:
+    """
+    *value* as JSON that every database here keeps as it is, of at most *limit* bytes.
+
+    Raises `PayloadError` that names *name*, the place in it, the reason and the remedy. What the
+    kernel itself has put around the caller's value, *inside* of so many levels, doesn't count.
+    """
+    if not is_plain(value, MAX_DEPTH + inside, limit):
+        try:
+            value = plain_json(value, inside=inside)
+        except UnstorableError as error:
+            raise error.problem.error(name, inside) from None
+    try:
+        text = json_text(value)
+    except ValueError:
+        # json's own text may show the value.
+        raise _refusal(value, name, inside) from None
+    # Cheap tests first, each of which clears nearly every payload of what a costly one looks for.
+    ascii_only = text.isascii()
+    if (
+        (not ascii_only and _UNSTORABLE.search(text))
+        or ("\\u0000" in text and _UNSTORABLE_ESCAPE.search(text))
+        or (len(text) > 307 and _SIX_DIGITS.search(text[::50]) and _LONG_NUMBER.search(text))
+    ):
+        problem = find_unstorable(value, inside=inside)
+        if problem is not None:
+            raise problem.error(name, inside)
+    if len(text) > limit or (not ascii_only and len(text.encode()) > limit):
+        raise PayloadError(
+            f"the {name} is too long: over {limit:,} bytes of JSON",
+            hint="store the data elsewhere and pass a reference",
+        )
+    return text
+
+
+def _refusal(value: Any, name: str, inside: int) -> PayloadError:
+    problem = find_unstorable(value, inside=inside)
+    if problem is not None:
+        return problem.error(name, inside)
+    return PayloadError(f"the {name} can't be stored as JSON", hint=_USUAL)
+
+
+def is_plain(value: Any, levels: int = MAX_DEPTH, most: int = MAX_PAYLOAD_BYTES) -> bool:
+    """
+    Whether *value* is of JSON's own types at all places, at most *levels* deep.
+
+    Also False for what has over *most* lists and dicts: it is too long, or shares its parts.
+    """
+    try:
+        return type(value) in _SCALARS or _is_plain(value, levels, [most])
+    except TypeError:
+        return False  # a key that is not text
+
+
+_joined = "".join
+
+
+def _is_plain(value: Any, levels: int, left: list[int]) -> bool:
+    # This is done to every payload: what is asked of each part is one look-up.
+    left[0] -= 1
+    if levels <= 0 or left[0] < 0:
+        return False
+    parts = value
+    if type(value) is dict:
+        _joined(value)  # fails for a key that is not text, sooner than a loop finds it
+        parts = value.values()
+    elif type(value) is not list:
+        return False
+    for part in parts:
+        if type(part) not in _SCALARS and not _is_plain(part, levels - 1, left):
+            return False
+    return True
+
+
+def find_unstorable(value: Any, levels: int = MAX_DEPTH, *, inside: int = 0) -> Unstorable | None:
+    """The first thing in *value* that can't be stored, or None."""
+    try:
+        plain_json(value, levels, inside=inside)
+    except UnstorableError as error:
+        return error.problem
+    return None
+
+
+def plain_json(
+    value: Any,
+    levels: int = MAX_DEPTH,
+    *,
+    inside: int = 0,
+    other: Callable[[Any], Any] | None = None,
+) -> Any:
+    """
+    *value* in JSON's own types; raises `UnstorableError` for what has none of them.
+
+    It may have so many *levels*, beside those that the kernel has put around it, *inside* of which
+    it stands. *other* is asked what becomes of a value of another type; `NotImplemented` for none.
+    """
+    return _Copy(levels, inside, other).of(value, ())
+
+
+class _Copy:
+    """A copy of a value in JSON's own types, with a look at every part of it."""
+
+    def __init__(self, levels: int, inside: int, other: Callable[[Any], Any] | None) -> None:
+        self._levels = levels
+        self._inside_of = inside
+        self._other = other
+        self._around: set[int] = set()
+        # What is shared many times over in few objects would be copied without end.
+        self._left = 8 * MAX_PAYLOAD_BYTES
+
+    def of(self, value: Any, path: tuple[str | int, ...]) -> Any:
+        kind = type(value)
+        self._left -= 1
+        if kind is str:
+            return self._text(value, path)
+        if value is None or kind is bool:
+            return value
+        if isinstance(value, (str, int, float)):
+            return self._scalar(value, path)
+        if isinstance(value, (Mapping, list, tuple)):
+            return self._inside(value, path)
+        written = NotImplemented if self._other is None else self._other(value)
+        if written is not NotImplemented:
+            return self.of(written, path)
+        raise UnstorableError(Unstorable(path, *_foreign(value)))
+
+    def _text(self, value: str, path: tuple[str | int, ...]) -> str:
+        problem = text_problem(value)
+        if problem:
+            raise UnstorableError(Unstorable(path, *problem))
+        return value
+
+    def _scalar(self, value: Any, path: tuple[str | int, ...]) -> Any:
+        if isinstance(value, str):
+            return self._text(str.__str__(value), path)
+        if isinstance(value, float):
+            if not math.isfinite(value):
+                problem = "is NaN or infinite, not a number that JSON has", "use null, or text"
+                raise UnstorableError(Unstorable(path, *problem))
+            return float.__float__(value)
+        if not -_LARGEST < value < _LARGEST:
+            problem = "is larger than the numbers that JSON readers take", "make it text"
+            raise UnstorableError(Unstorable(path, *problem))
+        return int.__int__(value)
+
+    def _inside(self, value: Any, path: tuple[str | int, ...]) -> Any:
+        if hasattr(value, "_fields") and isinstance(value, tuple):
+            problem = f"is a {type(value).__name__}, a named tuple", "pass its ._asdict()"
+            raise UnstorableError(Unstorable(path, *problem))
+        if id(value) in self._around or self._left < 0:
+            problem = "is a circular reference", "pass the parts once, without what holds them"
+            raise UnstorableError(Unstorable(path, *problem))
+        if len(path) >= self._levels + self._inside_of:
+            problem = (
+                f"is nested deeper than {self._levels} levels",
+                "flatten it, or pass it as a string of JSON",
+            )
+            raise UnstorableError(Unstorable(path, *problem))
+        self._around.add(id(value))
+        if isinstance(value, Mapping):
+            copy: Any = {
+                self._key(key, path): self.of(part, (*path, key)) for key, part in value.items()
+            }
+        else:
+            copy = [self.of(part, (*path, index)) for index, part in enumerate(value)]
+        self._around.discard(id(value))
+        return copy
+
+    def _key(self, key: object, path: tuple[str | int, ...]) -> str:
+        if isinstance(key, str):
+            return self._text(str.__str__(key), (*path, key))
+        problem = f"has a key that is not text but {type(key).__name__}", "make its keys text"
+        raise UnstorableError(Unstorable(path, *problem))
+
+
+def text_problem(text: str) -> tuple[str, str] | None:
+    """Why *text* can't be stored, and what to do about it; None if it can."""
+    if ("\0" in text) or (not text.isascii() and _UNSTORABLE.search(text)):
+        return (
+            "holds a NUL character or half a surrogate pair",
+            "remove or encode it, as base64 say",
+        )
+    return None
+
+
+_USUAL = "pass dicts, lists, text, numbers, booleans and None"
+
+
+def _foreign(value: Any) -> tuple[str, str]:
+    """Why a value of another type is refused, and what to pass in its place."""
+    message = f"is a {type(value).__name__}, which JSON has not"
+    if isinstance(value, (set, frozenset)):
+        return message, "pass a list, sorted if its order matters"
+    if isinstance(value, Enum):
+        return message, "pass its .value"
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return message, "pass text: decode it, or encode it as base64"
+    if isinstance(value, (date, time)):
+        return message, "pass text: its .isoformat()"
+    if isinstance(value, (Decimal, UUID)):
+        return message, "pass text: str() of it"
+    return message, _USUAL
+
+
+def _shown(path: tuple[str | int, ...]) -> str:
+    """A path as Python would write it: ``order.lines[2]``."""
+    text = ""
+    for part in path:
+        if len(text) > _SHOWN:
+            return f"{text[:_SHOWN]}…"
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif part.isidentifier():
+            text += f".{part}" if text else part
+        else:
+            text += f"[{part[:40]!r}]"
+    return text[: _SHOWN + 1] or "it"
+
+
+def storable(text: str, limit: int = 10_000) -> str:
+    """*text* with what can't be stored replaced, so that a finishing write never fails on it."""
+    return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)[:limit]
