@@ -17,6 +17,7 @@ from automate_kernel.connectors import Connector
 from automate_kernel.context import Call, ConnectorContext, ProviderContext, calling
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.failures import normalize, trace_of
+from automate_kernel.logs import get_logger
 from automate_kernel.operations import OperationSpec
 from automate_kernel.plugins import Plugins
 from automate_kernel.portal import Portal
@@ -26,7 +27,7 @@ from automate_kernel.templates import areveal, masked, reveal
 
 __all__ = ["Invoker"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 Work = Callable[[Any], Any]
 
 
@@ -244,7 +245,7 @@ class Invoker:
         self._plugins.hook.automate_before_call(call=call, input=masked(data))
 
     def _clean(self, output: Any) -> Any:
-        return self._redactor.redact_value(output)
+        return self._redactor.redact_value(output, cut=False)
 
     def _failed(self, name: str, call: Call, error: BaseException) -> AutomateError:
         clean = self.clean_error(error, f"action {name!r}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +12,7 @@ from automate_kernel.cli.host import find_on, host_of, load_app, set_up
 from automate_kernel.cli.logs import redact_logs
 from automate_kernel.cli.settings import Settings
 from automate_kernel.errors import ConfigError
+from automate_kernel.logs import get_logger
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 # What a kernel that `app` brings along has decided already.

@@ -13,6 +13,7 @@ from automate_kernel.cli.logs import log_to_stderr
 from automate_kernel.cli.session import Session
 from automate_kernel.errors import AutomateError, StorageError
 from automate_kernel.kernel import Kernel
+from automate_kernel.logs import get_logger
 from automate_kernel.secrets import RedactingFilter
 from automate_kernel.telemetry.running import Ports, run_observed
 
@@ -52,7 +53,7 @@ def work(session: Mapping[str, Any], level: str, board: Connection | None = None
         log_to_stderr(level, format=own.settings["log_format"])
         work_here(own, level, board)
     except AutomateError as error:
-        logging.getLogger(__name__).error("the worker can't run: %s", error)
+        get_logger(__name__).error("the worker can't run: %s", error)
         sys.exit(1)
     finally:
         own.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -16,6 +15,7 @@ from automate_kernel.errors import (
     WebhookRejectedError,
 )
 from automate_kernel.kernel.assembly import Assembly
+from automate_kernel.logs import get_logger
 from automate_kernel.outbox import NewItem
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.storage import Rows
@@ -27,7 +27,7 @@ from automate_kernel.workflows.ticker import Scheduled
 
 __all__ = ["Entering"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class Entering(Assembly):

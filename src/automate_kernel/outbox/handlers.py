@@ -14,6 +14,7 @@ from typing import Any
 
 from automate_kernel.context import handled_item
 from automate_kernel.errors import AutomateError, ConfigError, LeaseLostError, StorageError
+from automate_kernel.logs import get_logger
 from automate_kernel.outbox.item import ItemStatus, OutboxItem, bounded_seconds
 from automate_kernel.outbox.limits import Limit
 from automate_kernel.outbox.retry import Backoff
@@ -33,7 +34,7 @@ __all__ = [
     "failed",
 ]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 Describe = Callable[[BaseException], str]
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 from automate_kernel.errors import PayloadError
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.tables import OUTBOX, TABLES
 
-__all__ = ["check_text", "encode_json", "storable"]
+__all__ = ["check_text", "encode_json", "redacted_json", "storable"]
 
 MAX_PAYLOAD_BYTES = 1_000_000
 MAX_DEPTH = 100
@@ -55,6 +56,20 @@ def encode_json(value: Any, name: str, limit: int = MAX_PAYLOAD_BYTES) -> JsonTe
             hint="store the data elsewhere and pass a reference",
         )
     return JsonText(text)
+
+
+def redacted_json(
+    value: Any, name: str, redact: Callable[[Any], Any], limit: int = MAX_PAYLOAD_BYTES
+) -> Any:
+    """
+    *value* itself, or a copy if *redact* finds secrets in it.
+
+    It is looked at as it would be stored, so that no type of Python's hides anything. Raises
+    `PayloadError` for what can't be stored.
+    """
+    plain = json.loads(encode_json(value, name, limit))
+    clean = redact(plain)
+    return value if clean == plain else clean
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
 import signal
@@ -15,7 +14,9 @@ from typing import Any
 
 __all__ = ["Supervisor"]
 
-logger = logging.getLogger(__name__)
+from automate_kernel.logs import get_logger
+
+logger = get_logger(__name__)
 
 _LONGEST_PAUSE = 30.0
 # One that ran for this long was well: the next time it dies, it starts again without much delay.
