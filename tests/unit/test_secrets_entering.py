@@ -27,7 +27,7 @@ class Shop(Connector):
     def triggers(cls) -> list[TriggerSpec]:
         return [TriggerSpec("order")]
 
-    def verify_webhook(self, trigger: str, headers: Any, raw_body: bytes) -> bool:
+    def verify_webhook(self, headers: Any, raw_body: bytes) -> bool:
         return True
 
     def parse_webhook(self, trigger: str, headers: Any, raw_body: bytes) -> Any:

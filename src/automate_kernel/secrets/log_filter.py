@@ -21,10 +21,9 @@ _NAMES = (
 # What a log line may hold: enough for any honest value, and little enough to be looked through.
 _DEEPEST, _MOST_VALUES = 100, 10_000
 # Control characters, and what some terminals and viewers take for the end of a line or an order.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-_CONTROL_BUT_LINES = re.compile(
-    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]"
-)
+_OTHERS = "\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069"
+_CONTROL = re.compile(f"[\x00-\x1f{_OTHERS}]")
+_CONTROL_BUT_LINES = re.compile(f"[\x00-\x09\x0b-\x1f{_OTHERS}]")
 
 
 def one_line(text: str) -> str:

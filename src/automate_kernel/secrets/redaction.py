@@ -33,26 +33,19 @@ DEEPEST = 1000
 _MOST_VALUES = 10_000_000
 _CIRCULAR, _TOO_DEEP, _TOO_LARGE = "[circular]", "[nested too deep]", "[too large]"
 
-# Replaced and never changed, so that a reader needs no lock.
-_alive: tuple[weakref.ref[Redactor], ...] = ()
-_alive_lock = threading.RLock()
+
+_alive: dict[int, weakref.ref[Redactor]] = {}
 
 
 def redactors() -> list[Redactor]:
     """Every redactor of this process: what one knows must be in no log, whoever writes it."""
-    return [found for reference in _alive if (found := reference()) is not None]
+    # list() of a dict's values is one step to other threads.
+    return [found for each in list(_alive.values()) if (found := each()) is not None]
 
 
 def _keep(redactor: Redactor) -> None:
-    global _alive
-    with _alive_lock:
-        _alive = (*_alive, weakref.ref(redactor, _drop))
-
-
-def _drop(reference: weakref.ref[Redactor]) -> None:
-    global _alive
-    with _alive_lock:
-        _alive = tuple(each for each in _alive if each is not reference)
+    number = id(redactor)
+    _alive[number] = weakref.ref(redactor, lambda _: _alive.pop(number, None))
 
 
 class Redactor:

@@ -86,6 +86,7 @@ class ExecutionRows:
         """
         execution_id = str(uuid.uuid5(_NAMESPACE, f"{event.id}\n{workflow.name}"))
         definition, item_id = workflow.hash(), new_id()
+        data = self.redacted(event).to_json()
         body = encode_json(workflow.to_dict(), "workflow")
         rows.insert(
             DEFINITION,
@@ -99,9 +100,7 @@ class ExecutionRows:
                     "workflow": workflow.name,
                     "definition_id": definition,
                     "status": ExecutionStatus.PENDING.value,
-                    "event": encode_json(
-                        self.redacted(event).to_json(), "event", _MOST_EVENT_BYTES
-                    ),
+                    "event": encode_json(data, "event", _MOST_EVENT_BYTES),
                     "tenant_id": event.tenant_id,
                     "item_id": item_id,
                     "created_at": Now(),
