@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from automate_kernel.secrets.log_filter import KernelFilter
 
-__all__ = ["get_logger", "get_plugin_logger"]
+__all__ = ["get_logger", "get_plugin_logger", "log_loop_errors", "run_logged"]
 
+T = TypeVar("T")
 _filter = KernelFilter()
 
 
@@ -39,3 +42,30 @@ def _with_children(logger: logging.Logger) -> logging.Logger:
 
     logger.getChild = child  # type: ignore[method-assign]
     return logger
+
+
+def log_loop_errors(loop: asyncio.AbstractEventLoop) -> None:
+    """Let what goes wrong on *loop* unseen be logged by the kernel, not printed by asyncio."""
+    loop.set_exception_handler(_loop_error)
+
+
+def run_logged(coroutine: Coroutine[Any, Any, T]) -> T:
+    """``asyncio.run``, on a loop whose unseen errors are logged as `log_loop_errors` does."""
+
+    async def run() -> T:
+        log_loop_errors(asyncio.get_running_loop())
+        return await coroutine
+
+    return asyncio.run(run())
+
+
+def _loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    about = context.get("task") or context.get("future") or context.get("handle") or loop
+    error = context.get("exception")
+    # The same words as asyncio's own, which people look for.
+    _logger.error(
+        "%s: %r", context.get("message", "error on the event loop"), about, exc_info=error
+    )
+
+
+_logger = get_logger(__name__)

@@ -37,7 +37,7 @@ __all__ = [
     "workflow_started",
 ]
 
-from automate_kernel.logs import get_logger
+from automate_kernel.logs import get_logger, run_logged
 
 logger = get_logger(__name__)
 _namespace = Namespace()
@@ -94,7 +94,7 @@ def _finish(awaitable: Any, signal: NamedSignal) -> None:
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
-        asyncio.run(run())
+        run_logged(run())
     else:
         task = loop.create_task(run())
         _running.add(task)  # the loop itself keeps only a weak reference

@@ -10,7 +10,14 @@ from typing import Any
 from automate_kernel.secrets.names import hide_named, hide_shapes
 from automate_kernel.secrets.redaction import Redactor, redactors
 
-__all__ = ["KernelFilter", "RedactingFilter", "indented", "one_line"]
+__all__ = [
+    "AllRedactingFilter",
+    "KernelFilter",
+    "RedactingFilter",
+    "continued",
+    "one_line",
+    "redact_text",
+]
 
 _formatter = logging.Formatter()
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
@@ -33,14 +40,26 @@ def one_line(text: str) -> str:
     return _CONTROL.sub(_escaped, text)
 
 
-def indented(text: str) -> str:
-    """
-    *text* of several lines, none of which can be taken for a record of its own.
+def redact_text(text: str) -> str:
+    """*text* without what any redactor of this process knows, and without credentials' shapes."""
+    text = hide_shapes(text)
+    for redactor in redactors():
+        text = redactor.redact(text)
+    return text
 
-    Each line is indented, and other control characters are escaped.
+
+def continued(text: str) -> str:
     """
-    text = _CONTROL_BUT_LINES.sub(_escaped, text)
-    return "\n".join(f"  {line}" if line else "" for line in text.split("\n"))
+    *text*, all of whose lines but the first begin with a space: none can pass for a record.
+
+    Other control characters are escaped.
+    """
+    first, *rest = _CONTROL_BUT_LINES.sub(_escaped, text).split("\n")
+    return "\n".join([first, *(line if line[:1] == " " else f"  {line}" for line in rest)])
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in _CONTROL_BUT_LINES.sub(_escaped, text).split("\n"))
 
 
 def _escaped(match: re.Match[str]) -> str:
@@ -94,29 +113,33 @@ class RedactingFilter(logging.Filter):
             return f"<{type(value).__name__} that can't be printed>"
 
 
-class KernelFilter(RedactingFilter):
-    """
-    What the kernel's own loggers have, whatever the host does with its handlers.
-
-    It takes out what any redactor of this process knows, and lets no record look like two.
-    """
+class AllRedactingFilter(RedactingFilter):
+    """A `RedactingFilter` for what any redactor of this process knows."""
 
     def __init__(self) -> None:
         logging.Filter.__init__(self)
         self._redactors = redactors
 
+
+class KernelFilter(AllRedactingFilter):
+    """
+    What the kernel's own loggers have, whatever the host does with its handlers.
+
+    It also lets no record look like two.
+    """
+
     def filter(self, record: logging.LogRecord) -> bool:
         """Redact *record* in place, and escape control characters."""
         super().filter(record)
-        record.msg = one_line(record.msg)
+        record.msg = one_line(record.msg.rstrip())  # a warning ends with a line break
         for name in _NAMES:
             value = record.__dict__.get(name)
             if isinstance(value, str):
                 record.__dict__[name] = one_line(value)
         if record.exc_text:
-            record.exc_text = indented(record.exc_text)
+            record.exc_text = _indented(record.exc_text)
         if record.stack_info:
-            record.stack_info = indented(record.stack_info)
+            record.stack_info = _indented(record.stack_info)
         return True
 
 

@@ -172,6 +172,7 @@ class SecretResolver:
     def _status(self, key: str) -> SecretStatus:
         for name, backend in self._backends:
             single = SecretResolver({name: backend}, self.redactor)
+            single._judged.add(key)  # the report tells of it
             token = _session.set(None)
             try:
                 value = single.get(key)
