@@ -22,6 +22,7 @@ from automate_kernel.plugins import Plugins
 from automate_kernel.portal import Portal
 from automate_kernel.providers import BaseProvider
 from automate_kernel.secrets import Redactor, SecretResolver
+from automate_kernel.secrets.masking import literal_secrets
 from automate_kernel.templates import areveal, masked, reveal
 
 __all__ = ["Invoker"]
@@ -90,9 +91,22 @@ class Invoker:
             settings=self._settings,
             redact=self._redactor.redact,
         )
-        config = reveal(self._compile_config(dict(self._config.get(key, {}))), self._secrets)
+        given = dict(self._config.get(key, {}))
+        self._redact_literals(cls, given)
+        config = reveal(self._compile_config(given), self._secrets)
         instance: Plugin = create(cls, config, ctx)
         return instance
+
+    def _redact_literals(self, cls: Any, config: Mapping[str, Any]) -> None:
+        """Let the redactor know the secrets that stand in *config* as they are."""
+        if not config:
+            return
+        try:
+            schema = cls.config_json_schema()
+        except Exception:  # told when the config is parsed
+            schema = None
+        for text in literal_secrets(config, schema):
+            self._redactor.add(text)
 
     def spec(self, name: str) -> OperationSpec:
         """

@@ -13,6 +13,7 @@ from automate_kernel.cli.logs import redact_logs
 from automate_kernel.cli.settings import Settings
 from automate_kernel.errors import ConfigError
 from automate_kernel.logs import get_logger
+from automate_kernel.secrets.strength import strength_of
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
@@ -117,6 +118,7 @@ class Session:
             failed_retention_seconds=settings["worker.failed_retention_seconds"],
         )
         self._kernels.append(kernel)
+        self._redact_database(kernel)
         redact_logs(kernel)
         if self.app is not None:
             set_up(kernel, self.app)
@@ -156,8 +158,16 @@ class Session:
         lease = self.settings["worker.lease_seconds"]
         kernel = Kernel(self.storage, secrets={}, discover=False, lease_seconds=lease)
         self._kernels.append(kernel)
+        self._redact_database(kernel)
         redact_logs(kernel)
         return kernel
+
+    def _redact_database(self, kernel: Kernel) -> None:
+        """Let the redactor know the database's password: a driver's error may tell it."""
+        url = getattr(getattr(kernel.storage, "engine", None), "url", None)
+        password = getattr(url, "password", None)
+        if password and strength_of(str(password)) == "strong":
+            kernel.redactor.add(str(password))
 
     def workflow_paths(self) -> list[Path]:
         """The files and folders that the settings name, or the folder ``workflows``."""
