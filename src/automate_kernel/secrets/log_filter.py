@@ -16,6 +16,8 @@ __all__ = [
     "RedactingFilter",
     "continued",
     "one_line",
+    "printable",
+    "redact_shown",
     "redact_text",
 ]
 
@@ -46,6 +48,23 @@ def redact_text(text: str) -> str:
     for redactor in redactors():
         text = redactor.redact(text)
     return text
+
+
+def printable(text: str) -> str:
+    """*text* of one or more lines, whose other control characters are escaped."""
+    return text if text.isprintable() else _CONTROL_BUT_LINES.sub(_escaped, text)
+
+
+def redact_shown(value: Any, *, weak: bool = True) -> Any:
+    """
+    A copy of stored JSON as people may see it; unless *weak*, with short and common secrets.
+
+    Without what any redactor of this process knows, and without what stands under a name like
+    ``password``: this process knows only the secrets that it has used itself.
+    """
+    for redactor in redactors():
+        value = redactor.redact_value(value, weak=weak)
+    return hide_named(value)
 
 
 def continued(text: str) -> str:
