@@ -6,10 +6,12 @@ import asyncio
 import gc
 import io
 import logging
+import subprocess
 import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -282,3 +284,36 @@ def test_what_a_worker_process_prints_unasked(log: io.StringIO, capfd: Any) -> N
     assert SECRET not in errors
     assert "ValueError: died [secret]" in errors
     assert redactor.redact(SECRET) == "[secret]"
+
+
+STARTER = f"""
+from automate_kernel import Kernel
+
+def fail():
+    kernel = Kernel(secrets={{"KEY": "{SECRET}"}}, discover=False)
+    raise RuntimeError(f"made with {{kernel.secrets.get('KEY')}}")
+
+if __name__ == "__main__":
+    supervisor = Supervisor(1, fail, again_seconds=60)
+    look = supervisor._look_after
+
+    def once():
+        found = look()
+        supervisor.stop()
+        return found
+
+    supervisor._look_after = once
+    supervisor.run()
+"""
+
+
+def test_a_worker_process_that_cannot_start(tmp_path: Path) -> None:
+    """The standard library would print what it raised."""
+    script = tmp_path / "starter.py"
+    script.write_text(STARTER)
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "RuntimeError: made with [secret]" in done.stderr
+    assert "is started again" in done.stderr
+    assert SECRET not in done.stdout + done.stderr

@@ -13,6 +13,7 @@ from automate_kernel.cli.logs import redact_logs
 from automate_kernel.cli.settings import Settings
 from automate_kernel.errors import ConfigError
 from automate_kernel.logs import get_logger
+from automate_kernel.secrets.log_filter import redact_text
 from automate_kernel.secrets.strength import strength_of
 
 if TYPE_CHECKING:
@@ -185,10 +186,8 @@ class Session:
         return [_backend(given, self.settings.folder) for given in self.settings["secrets"]]
 
     def redact(self, text: str) -> str:
-        """*text* without the secrets that were read so far."""
-        for kernel in self._kernels:
-            text = kernel.redactor.redact(text)
-        return text
+        """*text* without the secrets that were read so far, by a kernel that failed too."""
+        return redact_text(text)
 
     def close(self) -> None:
         """Close what was opened."""

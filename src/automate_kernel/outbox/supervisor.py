@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -161,9 +162,14 @@ def _child(
     # The terminal sends Ctrl-C to all of us, and the parent passes it on: once is enough.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    if prepare is not None:
-        prepare()
-    target(**options)
+    try:
+        if prepare is not None:
+            prepare()
+        target(**options)
+    except Exception:
+        # Else the standard library would print it, with the secrets in it.
+        logger.exception("worker process %d can't go on", os.getpid())
+        sys.exit(1)
 
 
 def _end_with_parent() -> None:
