@@ -19,11 +19,11 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from automate_kernel.logs import get_logger
 from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.tables import PAUSE
 from automate_kernel.webhooks import WebhookHeaders
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["WebhookApp", "webhook_app"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import OrderedDict
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes, WorkflowError
+from automate_kernel.logs import get_logger
 from automate_kernel.workflows.execution import Event
 from automate_kernel.workflows.model import Workflow
 from automate_kernel.workflows.program import Program, Templates
@@ -20,7 +20,7 @@ from automate_kernel.workflows.supply import Entry, Startable, Supply, WorkflowS
 
 __all__ = ["EVERYBODY", "Catalogue", "Everybody"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 _KEPT = 500
 
 

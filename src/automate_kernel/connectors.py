@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NoReturn, TypeVar, overload
@@ -25,6 +24,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar, overload
 from automate_kernel.base import Plugin, create
 from automate_kernel.context import ConnectorContext, NoSecrets, PluginContext
 from automate_kernel.errors import AutomateError, ErrorCodes, SecretUnavailableError
+from automate_kernel.logs import get_logger
 from automate_kernel.operations import (
     OperationSpec,
     find_operation,
@@ -45,7 +45,7 @@ __all__ = [
     "action",
 ]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 F = TypeVar("F", bound=Callable[..., Any])
 
 

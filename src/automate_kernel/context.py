@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from automate_kernel.errors import SecretNotFoundError
+from automate_kernel.logs import get_plugin_logger
 
 if TYPE_CHECKING:
     from automate_kernel.outbox.item import OutboxItem
@@ -123,7 +124,7 @@ class PluginContext:
 
     def __post_init__(self) -> None:
         if self.logger is None:
-            object.__setattr__(self, "logger", logging.getLogger(f"automate.plugins.{self.key}"))
+            object.__setattr__(self, "logger", get_plugin_logger(self.key))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import functools
 import inspect
-import logging
 import threading
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
@@ -17,16 +16,18 @@ from automate_kernel.connectors import Connector
 from automate_kernel.context import Call, ConnectorContext, ProviderContext, calling
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.failures import normalize, trace_of
+from automate_kernel.logs import get_logger, get_plugin_logger
 from automate_kernel.operations import OperationSpec
 from automate_kernel.plugins import Plugins
 from automate_kernel.portal import Portal
 from automate_kernel.providers import BaseProvider
-from automate_kernel.secrets import RedactingFilter, Redactor, SecretResolver
+from automate_kernel.secrets import Redactor, SecretResolver
+from automate_kernel.secrets.masking import literal_secrets
 from automate_kernel.templates import areveal, masked, reveal
 
 __all__ = ["Invoker"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 Work = Callable[[Any], Any]
 
 
@@ -55,8 +56,6 @@ class Invoker:
         self._compile_config = compile_config
         self._functions: dict[str, OperationSpec] = {}
         self._instances: dict[tuple[str, str], Plugin] = {}
-        self._log_filter = RedactingFilter(self._redactor)
-        self._loggers: list[logging.Logger] = []
         self._lock = threading.RLock()
         self.portal = Portal()
 
@@ -85,19 +84,29 @@ class Invoker:
 
     def _create(self, cls: Any, kind: str, key: str) -> Plugin:
         context = ProviderContext if kind == "provider" else ConnectorContext
-        plugin_logger = logging.getLogger(f"automate.plugins.{key}")
-        plugin_logger.addFilter(self._log_filter)
-        self._loggers.append(plugin_logger)
         ctx = context(
             key=key,
             secrets=self._secrets,
-            logger=plugin_logger,
+            logger=get_plugin_logger(key),
             settings=self._settings,
             redact=self._redactor.redact,
         )
-        config = reveal(self._compile_config(dict(self._config.get(key, {}))), self._secrets)
+        given = dict(self._config.get(key, {}))
+        self._redact_literals(cls, given)
+        config = reveal(self._compile_config(given), self._secrets)
         instance: Plugin = create(cls, config, ctx)
         return instance
+
+    def _redact_literals(self, cls: Any, config: Mapping[str, Any]) -> None:
+        """Let the redactor know the secrets that stand in *config* as they are."""
+        if not config:
+            return
+        try:
+            schema = cls.config_json_schema()
+        except Exception:  # told when the config is parsed
+            schema = None
+        for text in literal_secrets(config, schema):
+            self._redactor.add(text)
 
     def spec(self, name: str) -> OperationSpec:
         """
@@ -203,8 +212,11 @@ class Invoker:
         """`invoke` for asynchronous code; a plain function runs on a thread."""
         try:
             self._before(call, data)
-            work = self._ainvoke(name, data, call)
-            output = self._clean(await asyncio.wait_for(work, timeout))
+            work = self._contained(name, data, call)
+            result, failure = await asyncio.wait_for(work, timeout)
+            if failure is not None:
+                raise failure
+            output = self._clean(result)
         except asyncio.CancelledError:
             cancelled = AutomateError(ErrorCodes.CANCELLED, "the call was cancelled")
             self._plugins.notify("automate_after_call", call=call, output=None, error=cancelled)
@@ -215,6 +227,18 @@ class Invoker:
             raise self._failed(name, call, error) from None
         self._plugins.notify("automate_after_call", call=call, output=output, error=None)
         return output
+
+    async def _contained(self, name: str, data: Any, call: Call) -> tuple[Any, Exception | None]:
+        """
+        The result of a call, or what it raised.
+
+        A task with a result has nothing that the loop would print if nobody is there to ask for
+        it: what is cancelled, by a time limit say, may still raise.
+        """
+        try:
+            return await self._ainvoke(name, data, call), None
+        except Exception as error:
+            return None, error
 
     async def _ainvoke(self, name: str, data: Any, call: Call) -> Any:
         _, perform = await asyncio.to_thread(self.find, name)
@@ -244,7 +268,7 @@ class Invoker:
         self._plugins.hook.automate_before_call(call=call, input=masked(data))
 
     def _clean(self, output: Any) -> Any:
-        return self._redactor.redact_value(output)
+        return self._redactor.redact_value(output, cut=False)
 
     def _failed(self, name: str, call: Call, error: BaseException) -> AutomateError:
         clean = self.clean_error(error, f"action {name!r}")
@@ -284,8 +308,6 @@ class Invoker:
             except Exception:
                 logger.exception("closing %r failed", instance)
         self.portal.close()
-        for each in self._loggers:
-            each.removeFilter(self._log_filter)
 
 
 async def _awaited(result: Any) -> Any:

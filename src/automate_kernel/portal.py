@@ -9,6 +9,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, TypeVar, cast
 
 from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.logs import log_loop_errors
 
 __all__ = ["Portal"]
 
@@ -61,6 +62,7 @@ class Portal:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
+                log_loop_errors(self._loop)
                 self._thread = threading.Thread(
                     target=self._loop.run_forever, name="automate-portal", daemon=True
                 )
@@ -81,10 +83,17 @@ class Portal:
 async def _contained(
     coroutine: Coroutine[Any, Any, T],
 ) -> tuple[T | None, BaseException | None]:
-    """The coroutine's result, or what would end the loop, and with it the work of all others."""
+    """
+    The coroutine's result, or what it raised.
+
+    SystemExit would end the loop, and with it the work of all others. And what is raised after a
+    time limit, by a coroutine that was cancelled, nobody asks for: asyncio would print it.
+    """
     try:
         return await coroutine, None
-    except (SystemExit, KeyboardInterrupt) as error:
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
         return None, error
 
 

@@ -6,13 +6,13 @@ Both come from plugin authors. A model is the better authority: it also gives ty
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from automate_kernel.errors import AutomateError, ErrorCodes, PluginError
+from automate_kernel.logs import get_logger
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
@@ -29,7 +29,7 @@ __all__ = [
     "validation_problems",
 ]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 Schema: TypeAlias = Union[Mapping[str, Any], "type[BaseModel]", None]
 """A JSON Schema, a pydantic model, or nothing: any object."""

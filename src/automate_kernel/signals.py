@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from typing import Any
 
 from blinker import NamedSignal, Namespace
@@ -38,7 +37,9 @@ __all__ = [
     "workflow_started",
 ]
 
-logger = logging.getLogger(__name__)
+from automate_kernel.logs import get_logger, run_logged
+
+logger = get_logger(__name__)
 _namespace = Namespace()
 
 event_received = _namespace.signal("event_received")
@@ -93,7 +94,7 @@ def _finish(awaitable: Any, signal: NamedSignal) -> None:
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
-        asyncio.run(run())
+        run_logged(run())
     else:
         task = loop.create_task(run())
         _running.add(task)  # the loop itself keeps only a weak reference

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
@@ -267,7 +268,9 @@ def shown(url: URL) -> str:
         name: "***" if "password" in name or "passfile" in name else value
         for name, value in url.query.items()
     }
-    return url.set(query=query).render_as_string(hide_password=True)
+    text = url.set(query=query).render_as_string(hide_password=True)
+    # Of a password with an @ that isn't escaped, the rest would stand where the host does.
+    return re.sub(r"(://[^:/@\s]*):\S*@", r"\1:***@", text)
 
 
 def translated(error: DBAPIError, place: str) -> StorageError:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, SecretStr
 
 from automate_kernel.cli.commands.config import shown
 from automate_kernel.cli.database import open_storage
@@ -227,11 +228,83 @@ def test_lines_of_keys_are_right_whatever_stands_between_them(tables) -> None:
             [{"backend": "v", "token": "hunter2"}],
             [{"backend": "v", "token": "(hidden)"}],
         ),
+        (
+            "secrets",
+            ["env", {"backend": "v", "directory": "/run", "opener": "s3same"}],
+            ["env", {"backend": "v", "directory": "/run", "opener": "(hidden)"}],
+        ),
+        (
+            "config",
+            {"x": {"hook": "hunter2", "unknown": "h3llo"}},
+            {"x": {"hook": "(hidden)", "unknown": "(hidden)"}},
+        ),
+        ("database", "postgresql://u:hun@ter2@h/d", "postgresql://u:***@h/d"),
+        ("database", "postgresql://u:h/u?n#t@er2@h/d", "postgresql://u:***@h/d"),
     ],
 )
 def test_config_shows_no_password_and_no_token(name: str, value: object, expected: object) -> None:
     """A reference to a secret is shown, since it is none."""
     assert shown(SETTINGS[name], value) == expected
+
+
+class Deep(BaseModel):
+    """A part of a plugin's config."""
+
+    pin: int = 0
+    region: str = ""
+
+
+class Whole(BaseModel):
+    """A plugin's config."""
+
+    signer: SecretStr | None = None
+    extra: dict[str, SecretStr] = {}
+    base_url: str = ""
+    webhook: str = ""
+    header: str = ""
+    region: str = ""
+    note: str | None = None
+    retries: int = 0
+    hosts: list[str] = []
+    deep: list[Deep] = []
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("signer", "hunter2", "(hidden)"),
+        ("signer", "$secret:SIGNER", "$secret:SIGNER"),
+        ("extra", {"Accept": "x", "Auth": "y"}, {"Accept": "(hidden)", "Auth": "(hidden)"}),
+        ("base_url", "https://api.example.com/v1", "https://api.example.com/v1"),
+        ("base_url", "https://u:hunter2@h", "(hidden)"),
+        ("base_url", "https://hooks.example.com/services/T0A1/x8K2mQ9zL4vB7nC3", "(hidden)"),
+        ("webhook", "https://example.com/hunter2", "(hidden)"),
+        ("header", "X-Token: hunter2", "(hidden)"),
+        ("region", "eu-central-1", "eu-central-1"),
+        ("note", "Bearer hunter2345", "(hidden)"),
+        ("note", "sk_live_9d41b7c2e0aa4f", "(hidden)"),
+        ("note", "a plain word", "a plain word"),
+        ("retries", 3, 3),
+        ("hosts", ["a.example", "b.example"], ["a.example", "b.example"]),
+        ("deep", [{"pin": 7431, "region": "eu"}], [{"pin": "(hidden)", "region": "eu"}]),
+        ("mistyped", "hunter2", "(hidden)"),
+        ("mistyped", {"a": [1, True, "hunter2"]}, {"a": [1, True, "(hidden)"]}),
+    ],
+)
+def test_a_plugins_config_is_shown_by_its_model(
+    field: str, value: object, expected: object
+) -> None:
+    """What the model doesn't know is hidden, and so is what it calls secret or looks like one."""
+    schemas = {"x": Whole.model_json_schema()}
+    found = shown(SETTINGS["config"], {"x": {field: value}}, schemas)
+    assert found == {"x": {field: expected}}
+
+
+def test_a_password_that_is_not_escaped_is_refused(tmp_path: Path) -> None:
+    """Else the driver would tell its tail as the name of a host."""
+    with pytest.raises(ConfigError, match="%40") as caught:
+        open_storage("postgresql://u:hun@ter2@h/d", folder=tmp_path)
+    assert "ter2" not in str(caught.value)
 
 
 # -- the database ------------------------------------------------------------------------------------

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.errors import AutomateError, ErrorCodes, PayloadError
 from automate_kernel.secrets import RedactingFilter, Redactor, SecretRef
+from automate_kernel.secrets.strength import strength_of
 
 VALUE = "p/s+w?rd=&\"'ö€😀\\ \nline-two"
 
@@ -83,7 +84,10 @@ def test_no_part_of_twelve_characters_is_left(value, data, before, after):
     assert not any(part in redacted for part in parts)
 
 
-@given(st.lists(st.text(min_size=4, max_size=15), min_size=1, max_size=5), st.data())
+strong = st.text(min_size=4, max_size=15).filter(lambda v: strength_of(v) == "strong")
+
+
+@given(st.lists(strong, min_size=1, max_size=5), st.data())
 def test_short_and_overlapping_values_are_not_left(values, data):
     """Several secrets, in any arrangement, even ones that look like the mark."""
     pieces = st.one_of(st.sampled_from(values), st.sampled_from(["[", "secret", "]", " ", "x"]))
@@ -118,11 +122,51 @@ def test_touching_secrets_leave_one_mark():
         ("order 1234", "order 1234"),
         ("a123", "a123"),
         ("total 0.123", "total 0.[secret]"),
+        ("in 2024", "in [secret]"),
+        ("order 20241", "order 20241"),
+        ("admin@shop", "[secret]@shop"),
+        ("administrators", "administrators"),
     ],
 )
-def test_very_short_values_go_only_where_they_stand_alone(text, expected):
+def test_short_and_common_values_go_only_where_they_stand_alone(text, expected):
     """Else a secret of three digits would empty every log line of numbers."""
-    assert Redactor(["123"]).redact(text) == expected
+    assert Redactor(["123", "2024", "admin"]).redact(text) == expected
+
+
+HONEST = {
+    "ok": True,
+    "true": "true",
+    "year": 2024,
+    "number": 20241,
+    "ratio": 20.24,
+    "none": None,
+    "2024": "order 20241",
+    "admin": ["administrators"],
+}
+
+
+@pytest.mark.parametrize("value", ["true", "ok", "null", "2024", "admin", "0", "24", "yes"])
+def test_a_common_secret_ruins_no_data(value):
+    """Types and names stay, and so do words that only hold it."""
+    redacted = Redactor([value]).redact_value(HONEST)
+    assert redacted == HONEST
+    assert [type(each) for each in redacted.values()] == [type(each) for each in HONEST.values()]
+
+
+@given(st.integers() | st.floats(allow_nan=False), st.lists(strong, max_size=3))
+def test_numbers_stay_numbers(number, values):
+    """Unless one is a secret as a whole."""
+    assume(str(abs(number)) not in values)
+    redacted = Redactor([*values, "2024"]).redact_value([number])[0]
+    assert type(redacted) is type(number)
+    assert redacted == number
+
+
+def test_a_number_that_is_a_secret_as_a_whole_goes():
+    """With or without a sign, as an integer or not; one that holds it stays."""
+    redactor = Redactor(["73519264"])
+    given_value = [73519264, -73519264, 73519264.0, 735192640, 0.73519264]
+    assert redactor.redact_value(given_value) == [*["[secret]"] * 3, 735192640, 0.73519264]
 
 
 @pytest.mark.parametrize("value", ["", " ", "\n\t"])
@@ -134,18 +178,57 @@ def test_blank_values_are_ignored(value):
 
 
 def test_json_is_redacted_in_keys_and_values_at_any_depth():
-    """Beyond what recursion could reach."""
+    """As deep as Python's own JSON could write."""
     tree: object = {"token": VALUE}
-    for _ in range(5000):
+    for _ in range(499):
         tree = {"next": [tree]}
     node = Redactor([VALUE]).redact_value(tree)
-    for _ in range(5000):
+    for _ in range(499):
         node = node["next"][0]
     assert node == {"token": "[secret]"}
     assert Redactor([VALUE]).redact_value({VALUE: 1, f"{VALUE}x": 2}) == {
         "[secret]": 1,
         "[secret]x": 2,
     }
+
+
+def test_a_value_that_holds_itself_ends():
+    """In a log call, or an action's output; what is shared but not circular is kept."""
+    loop: dict[str, object] = {"token": VALUE}
+    loop["self"] = [loop]
+    shared = [VALUE]
+    loop["twice"] = [shared, shared]
+    assert Redactor([VALUE]).redact_value(loop) == {
+        "token": "[secret]",
+        "self": ["[circular]"],
+        "twice": [["[secret]"], ["[secret]"]],
+    }
+    with pytest.raises(PayloadError, match="circular"):
+        Redactor([VALUE]).redact_value(loop, cut=False)
+
+
+def test_what_would_take_for_ever_is_cut_off():
+    """Lists of one list of one list: few objects, and more paths than atoms in the world."""
+    bomb: object = VALUE
+    for _ in range(60):
+        bomb = [bomb] * 10
+    text = json.dumps(Redactor([VALUE]).redact_value(bomb, most=10_000))
+    assert "[too large]" in text
+    assert VALUE not in text
+    deep: object = VALUE
+    for _ in range(100_000):
+        deep = [deep]
+    assert "[nested too deep]" in json.dumps(Redactor([VALUE]).redact_value(deep, deepest=100))
+
+
+def test_a_log_call_with_a_cyclic_extra_ends(logged):
+    """Else the thread would hang, and its memory grow without bound."""
+    logger, stream = logged
+    loop: list[object] = [VALUE]
+    loop.append(loop)
+    logger.info("it is %s", loop, extra={"extra_field": loop})
+    assert "line-two" not in stream.getvalue()
+    assert "[circular]" in stream.getvalue()
 
 
 def test_keys_that_become_the_same_are_all_kept():

@@ -461,3 +461,60 @@ def test_errors_have_codes_for_retries():
     assert {kind: kind("K").code for kind in codes} == codes
     assert SecretUnavailableError("x").retryable
     assert not SecretDeniedError("x").retryable
+
+
+# --- values that can't be hidden ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", ["true", "False", "null", "ok", "1", " yes "])
+def test_a_value_that_stands_in_every_text_is_refused(value):
+    """Taking it out would ruin all data; the error doesn't show it."""
+    resolver = SecretResolver(MemorySecretsBackend({"FLAG": value}))
+    with pytest.raises(SecretError, match="can't be hidden") as caught:
+        resolver.get("FLAG")
+    assert "config" in str(caught.value)
+    assert repr(value) not in str(caught.value)
+    (status,) = resolver.check(["FLAG"]).problems
+    assert "can't be hidden" in status.problem
+
+
+@pytest.mark.parametrize("value", ["2024", "admin", "7a1", "password", "2024-01-01"])
+def test_a_short_or_common_value_is_used_and_warned_of(value, caplog):
+    """Once in the log, and at each check, without the value."""
+    resolver = SecretResolver(MemorySecretsBackend({"PIN": value}))
+    assert resolver.get("PIN") == value
+    resolver.get("PIN")
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 1
+    assert "'PIN' is so short or common" in told[0]
+    report = resolver.check(["PIN"])
+    assert report.ok
+    assert report.warnings[0].key == "PIN"
+    assert value not in told[0] + report.warnings[0].warning
+
+
+def test_a_good_value_is_not_warned_of(caplog):
+    """Among them short passwords of mixed characters."""
+    resolver = SecretResolver(MemorySecretsBackend({"A": "hunter2", "B": "sk_live_9d41b7c2"}))
+    report = resolver.check(["A", "B"])
+    assert (report.ok, report.warnings, caplog.records) == (True, (), [])
+
+
+def test_a_backend_that_fails_to_close_keeps_no_other_open(caplog):
+    """And what it says is logged without the secrets."""
+    closed = []
+
+    class Failing(MemorySecretsBackend):
+        def close(self):
+            raise RuntimeError("sk_live_9d41b7c2 is still in use")
+
+    class Other(MemorySecretsBackend):
+        def close(self):
+            closed.append(True)
+
+    resolver = SecretResolver([Failing({"A": "sk_live_9d41b7c2"}), Other()])
+    resolver.get("A")
+    resolver.close()
+    assert closed == [True]
+    assert "sk_live_9d41b7c2" not in caplog.text
+    assert "[secret] is still in use" in caplog.text

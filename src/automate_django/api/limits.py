@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 import time
 from dataclasses import dataclass
@@ -12,7 +11,9 @@ from django.core.cache import caches
 
 __all__ = ["Allowance", "count_request"]
 
-logger = logging.getLogger(__name__)
+from automate_kernel.logs import get_logger
+
+logger = get_logger(__name__)
 WINDOW_SECONDS = 60
 _TRIES = 3
 

@@ -14,7 +14,6 @@ For all views of a project: ``REST_FRAMEWORK = {"EXCEPTION_HANDLER":
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
@@ -38,10 +37,11 @@ from automate_kernel.errors import (
     SecretError,
     StorageError,
 )
+from automate_kernel.logs import get_logger
 
 __all__ = ["STATUS_OF_CODE", "ParameterError", "Problem", "problem_exception_handler"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 CONTENT_TYPE = "application/problem+json"
 
 STATUS_OF_CODE: Mapping[ErrorCodes, int] = {

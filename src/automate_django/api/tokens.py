@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import timedelta
 from typing import Any
 
@@ -19,7 +18,9 @@ from automate_django.models import ApiToken
 
 __all__ = ["ApiTokenAuthentication", "ServiceUser"]
 
-logger = logging.getLogger(__name__)
+from automate_kernel.logs import get_logger
+
+logger = get_logger(__name__)
 _USE_NOTED_EVERY = timedelta(minutes=1)
 
 

@@ -92,6 +92,11 @@ def _url(text: str, folder: Path) -> URL:
             "the database is not given as a URL",
             hint="for example sqlite:///automate.sqlite3 or postgresql://user@host/name",
         ) from None
+    if "@" in (url.host or ""):
+        raise ConfigError(
+            "the password in the database URL has an @ in it",
+            hint="write %40 for @, and %2F for /, in user and password",
+        )
     return _placed(url, folder) if url.get_backend_name() == "sqlite" else url
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
 
+from automate_kernel.secrets.log_filter import redact_text
+
 __all__ = ["HostSession"]
 
 
@@ -30,5 +32,4 @@ class HostSession:
 
     def redact(self, text: str) -> str:
         """*text* without the secrets that the kernel has read so far."""
-        made: Kernel | None = self.__dict__.get("kernel")
-        return made.redactor.redact(text) if made is not None else text
+        return redact_text(text)

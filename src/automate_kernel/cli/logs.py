@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from automate_kernel.telemetry.logs import ContextFilter, JsonFormatter
+from automate_kernel.secrets.log_filter import AllRedactingFilter, continued
+from automate_kernel.telemetry.logs import ContextFilter, JsonFormatter, TextFormatter
 
 __all__ = ["log_to_stderr", "redact_logs"]
 
@@ -27,10 +28,10 @@ class _Brief(logging.Formatter):
     """Only the message: for commands that end at once, whose user can ask for --debug."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return f"{record.levelname.lower()}: {record.getMessage()}"
+        return continued(f"{record.levelname.lower()}: {record.getMessage()}")
 
 
-_FULL = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S")
+_FULL = TextFormatter("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S")
 
 
 def log_to_stderr(
@@ -54,8 +55,9 @@ def log_to_stderr(
     # What hides secrets stays in place, whatever the level is changed to.
     kept = [one for each in root.handlers if type(each) is _Handler for one in each.filters]
     for each in (*kept, *filters):
-        if not isinstance(each, ContextFilter):
+        if not isinstance(each, (ContextFilter, AllRedactingFilter)):
             handler.addFilter(each)
+    handler.addFilter(AllRedactingFilter())
     # Only our own from before: a host's code may have added others.
     root.handlers[:] = [*(each for each in root.handlers if type(each) is not _Handler), handler]
     root.setLevel(level.upper())

@@ -10,6 +10,8 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from automate_kernel.secrets.log_filter import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -137,8 +139,9 @@ def _text(value: Any) -> str:
     if isinstance(value, datetime):
         return time_of(value)
     if isinstance(value, (dict, list, tuple)):
-        return json.dumps(value, ensure_ascii=False, default=str)
-    return str(value)
+        value = json.dumps(value, ensure_ascii=False, default=str)
+    # What others sent must not move the cursor or change what was printed before.
+    return printable(str(value))
 
 
 def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

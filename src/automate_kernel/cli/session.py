@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +12,9 @@ from automate_kernel.cli.host import find_on, host_of, load_app, set_up
 from automate_kernel.cli.logs import redact_logs
 from automate_kernel.cli.settings import Settings
 from automate_kernel.errors import ConfigError
+from automate_kernel.logs import get_logger
+from automate_kernel.secrets.log_filter import redact_text
+from automate_kernel.secrets.strength import strength_of
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 # What a kernel that `app` brings along has decided already.
@@ -117,6 +119,7 @@ class Session:
             failed_retention_seconds=settings["worker.failed_retention_seconds"],
         )
         self._kernels.append(kernel)
+        self._redact_database(kernel)
         redact_logs(kernel)
         if self.app is not None:
             set_up(kernel, self.app)
@@ -156,8 +159,16 @@ class Session:
         lease = self.settings["worker.lease_seconds"]
         kernel = Kernel(self.storage, secrets={}, discover=False, lease_seconds=lease)
         self._kernels.append(kernel)
+        self._redact_database(kernel)
         redact_logs(kernel)
         return kernel
+
+    def _redact_database(self, kernel: Kernel) -> None:
+        """Let the redactor know the database's password: a driver's error may tell it."""
+        url = getattr(getattr(kernel.storage, "engine", None), "url", None)
+        password = getattr(url, "password", None)
+        if password and strength_of(str(password)) == "strong":
+            kernel.redactor.add(str(password))
 
     def workflow_paths(self) -> list[Path]:
         """The files and folders that the settings name, or the folder ``workflows``."""
@@ -175,10 +186,8 @@ class Session:
         return [_backend(given, self.settings.folder) for given in self.settings["secrets"]]
 
     def redact(self, text: str) -> str:
-        """*text* without the secrets that were read so far."""
-        for kernel in self._kernels:
-            text = kernel.redactor.redact(text)
-        return text
+        """*text* without the secrets that were read so far, by a kernel that failed too."""
+        return redact_text(text)
 
     def close(self) -> None:
         """Close what was opened."""

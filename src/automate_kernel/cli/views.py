@@ -10,6 +10,7 @@ from typing import Any
 
 from automate_kernel.cli.output import Output, ago, seconds
 from automate_kernel.outbox import OutboxItem
+from automate_kernel.secrets.log_filter import redact_shown
 from automate_kernel.workflows.execution import Execution, StepRun
 
 __all__ = [
@@ -32,8 +33,8 @@ def execution_data(execution: Execution) -> dict[str, Any]:
         "workflow": execution.name,
         "status": execution.status.value,
         "definition_id": execution.definition_id,
-        "event": execution.event.to_json(),
-        "output": execution.output,
+        "event": redact_shown(execution.event.to_json()),
+        "output": redact_shown(execution.output),
         "error_code": execution.error_code,
         "error": execution.error,
         "tenant_id": execution.tenant_id,
@@ -50,6 +51,7 @@ def step_data(run: StepRun) -> dict[str, Any]:
     """A step's run, ready for JSON."""
     data = asdict(run)
     data.pop("execution_id")
+    data["output"] = redact_shown(run.output)
     return {**data, "status": run.status.value, "duration_seconds": took(run)}
 
 
@@ -58,9 +60,10 @@ def item_data(item: OutboxItem, *, whole: bool = False) -> dict[str, Any]:
     data = asdict(item)
     data.pop("lease_token")  # whoever has it can finish the item
     data.pop("sort_at")
-    if not whole:
-        data.pop("payload")
-        data.pop("headers")
+    for name in ("payload", "headers"):
+        data[name] = redact_shown(data[name])
+        if not whole:
+            data.pop(name)
     return {**data, "status": item.status.value}
 
 
@@ -86,7 +89,13 @@ def show_steps(out: Output, runs: Iterable[StepRun], *, length: int = 60) -> Non
     for run in runs:
         name = run.step_id if run.position < 0 else f"{run.step_id}[{run.position}]"
         done = run.status.value == "COMPLETED"
-        told = run.output if done else f"{run.error_code}: {run.error}" if run.error else None
+        told = (
+            redact_shown(run.output)
+            if done
+            else f"{run.error_code}: {run.error}"
+            if run.error
+            else None
+        )
         rows.append((name, run.status.value, run.attempts, seconds(took(run)), brief(told, length)))
     out.table(("STEP", "STATUS", "ATTEMPTS", "TOOK", "OUTPUT"), rows, empty="no step has begun")
 

@@ -13,7 +13,9 @@ from automate_kernel.cli.logs import log_to_stderr
 from automate_kernel.cli.session import Session
 from automate_kernel.errors import AutomateError, StorageError
 from automate_kernel.kernel import Kernel
+from automate_kernel.logs import get_logger
 from automate_kernel.secrets import RedactingFilter
+from automate_kernel.telemetry.process import guarded_process
 from automate_kernel.telemetry.running import Ports, run_observed
 
 __all__ = ["ports_of", "require_tables", "work", "work_here", "worker_options"]
@@ -52,7 +54,7 @@ def work(session: Mapping[str, Any], level: str, board: Connection | None = None
         log_to_stderr(level, format=own.settings["log_format"])
         work_here(own, level, board)
     except AutomateError as error:
-        logging.getLogger(__name__).error("the worker can't run: %s", error)
+        get_logger(__name__).error("the worker can't run: %s", error)
         sys.exit(1)
     finally:
         own.close()
@@ -67,10 +69,11 @@ def work_here(session: Session, level: str, board: Connection | None = None) -> 
     kernel = session.kernel
     log_to_stderr(level, [RedactingFilter(kernel.redactor)], format=session.settings["log_format"])
     worker = kernel.worker(**worker_options(session))
-    if run_observed(kernel, worker, ports_of(session), board=board):
-        # What still runs was handed back. Its threads would keep this process from ending.
-        logging.shutdown()
-        os._exit(0)
+    with guarded_process():
+        if run_observed(kernel, worker, ports_of(session), board=board):
+            # What still runs was handed back. Its threads would keep this process from ending.
+            logging.shutdown()
+            os._exit(0)
 
 
 def ports_of(session: Session) -> Ports:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -15,6 +14,7 @@ from automate_kernel.errors import (
     WebhookRejectedError,
 )
 from automate_kernel.kernel.assembly import Assembly
+from automate_kernel.logs import get_logger
 from automate_kernel.outbox import NewItem
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.payloads import check_text, encode_json
@@ -33,7 +33,7 @@ from automate_kernel.workflows.ticker import Scheduled
 
 __all__ = ["Entering"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class _NewEvent(NewItem):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from queue import Empty, SimpleQueue
 
+from automate_kernel.logs import get_logger
 from automate_kernel.outbox.activity import ActivityLog
 from automate_kernel.outbox.chores import keep_trying
 from automate_kernel.outbox.handlers import Acknowledged, Result
@@ -20,7 +20,7 @@ from automate_kernel.outbox.vitals import Vitals
 
 __all__ = ["Acknowledger", "Ended", "Held"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 Ended = tuple[Task, Result]
 """A task, and what its handler's run came to."""

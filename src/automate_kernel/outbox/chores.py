@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 import time
@@ -11,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from automate_kernel.errors import ErrorCodes, LeaseLostError, StorageError
+from automate_kernel.logs import get_logger
 
 __all__ = ["Chore", "Chores", "keep_trying", "try_for"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 T = TypeVar("T")
 
 

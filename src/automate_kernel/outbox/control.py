@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
 from uuid import UUID
 
 from automate_kernel.outbox.item import ItemStatus, OutboxItem
@@ -18,6 +20,7 @@ class Control:
     """The part of `RowsOutboxStore` that looks and pauses."""
 
     storage: Storage
+    redact: Callable[[Any], Any] | None
     _paused_until: float
 
     def get(self, item_id: str) -> OutboxItem | None:
@@ -64,6 +67,8 @@ class Control:
 
     def pause(self, kind: str, reason: str = "") -> None:
         """Stop claiming items of *kind* until `resume`."""
+        if self.redact is not None:
+            reason = self.redact(reason)
         row = {"kind": kind, "reason": storable(reason), "created_at": Now()}
         with self.storage.begin() as rows:
             rows.insert(PAUSE, [row])

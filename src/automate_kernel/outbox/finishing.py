@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -28,6 +29,7 @@ class Finishing(Leases):
     on_failed: Callable[[Rows, OutboxItem], None] | None
     on_cancelled: Callable[[Rows, OutboxItem], None] | None
     retention_seconds: float | None
+    redact: Callable[[Any], Any] | None
 
     def acknowledge(
         self, worker_id: str, outcomes: Sequence[Outcome], *, transaction: Any = None
@@ -85,7 +87,7 @@ class Finishing(Leases):
                 continue
             if outcome.status is completed:
                 done.append((outcome.item_id, lease.token))
-            elif not self._settle_one(rows, lease, outcome):
+            elif not self._settle_one(rows, lease, self._redacted(outcome)):
                 lost.add((outcome.item_id, lease.token))
             if lease.keyed:
                 keyed.append((outcome.item_id, lease))
@@ -149,6 +151,11 @@ class Finishing(Leases):
             Where("status", "in", [status.value for status in statuses]),
         ]
         return set(ids) - {row["id"] for row in rows.select(OUTBOX, where, columns=("id",))}
+
+    def _redacted(self, outcome: Outcome) -> Outcome:
+        if not outcome.error or self.redact is None:
+            return outcome
+        return replace(outcome, error=self.redact(outcome.error))
 
     def _settle_one(self, rows: Rows, lease: Lease, outcome: Outcome) -> bool:
         fenced, again = fence([outcome.item_id], lease.token), outcome.status in _WAITS_AGAIN

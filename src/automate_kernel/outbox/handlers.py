@@ -20,6 +20,7 @@ from automate_kernel.errors import (
     LeaseLostError,
     StorageError,
 )
+from automate_kernel.logs import get_logger
 from automate_kernel.outbox.item import ItemStatus, OutboxItem, bounded_seconds
 from automate_kernel.outbox.limits import Limit
 from automate_kernel.outbox.retry import Backoff
@@ -39,7 +40,7 @@ __all__ = [
     "failed",
 ]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 Describe = Callable[[BaseException], str]
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Sequence
 from functools import partial
 
+from automate_kernel.logs import get_logger
 from automate_kernel.outbox.acknowledging import Held
 from automate_kernel.outbox.chores import keep_trying
 from automate_kernel.outbox.store import OutboxStore
@@ -14,7 +14,7 @@ from automate_kernel.outbox.vitals import Vitals
 
 __all__ = ["Heartbeat"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class Heartbeat:

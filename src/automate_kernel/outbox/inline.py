@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 
+from automate_kernel.logs import run_logged
 from automate_kernel.outbox.handlers import (
     Acknowledged,
     Describe,
@@ -84,7 +85,7 @@ def _run(
         with drained_by(lambda: False):
             if not handler.asynchronous:
                 return execute(store, worker_id, handler, item, describe)
-            return asyncio.run(aexecute(store, handler, item, describe))
+            return run_logged(aexecute(store, handler, item, describe))
     except asyncio.CancelledError as error:
         return failed(handler, item, error, describe)
 

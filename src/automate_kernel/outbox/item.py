@@ -11,8 +11,8 @@ What an outbox item is, and which state leads to which.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum
 from functools import lru_cache
@@ -20,7 +20,7 @@ from typing import Any
 
 from automate_kernel.errors import PayloadError
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.payloads import check_number, check_text, encode_json
+from automate_kernel.outbox.payloads import check_number, check_text, encode_json, redacted_json
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.rows import Now, Row
 
@@ -159,6 +159,14 @@ class NewItem:
     id: str = ""
     concurrency_key: str | None = None
     concurrency_limit: int | None = None
+
+    def redacted(self, redact: Callable[[Any], Any]) -> NewItem:
+        """Itself, or a copy if *redact* finds secrets in its payload or headers."""
+        payload = redacted_json(self.payload, "payload", redact)
+        headers = redacted_json(dict(self.headers), "headers", redact) if self.headers else {}
+        if payload is self.payload and headers == self.headers:
+            return self
+        return replace(self, payload=payload, headers=headers)
 
     def to_row(self) -> Row:
         """The new row of the outbox table; raises `PayloadError` for what can't be stored."""

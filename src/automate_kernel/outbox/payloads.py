@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -22,6 +24,7 @@ __all__ = [
     "check_number",
     "check_text",
     "encode_json",
+    "redacted_json",
     "storable",
 ]
 
@@ -67,3 +70,17 @@ def check_number(value: Any, what: str, least: float, most: float, *, whole: boo
     # So that NaN is refused too.
     if not least <= number <= most:
         raise PayloadError(f"{what} must be from {least:,} to {most:,}")
+
+
+def redacted_json(
+    value: Any, name: str, redact: Callable[[Any], Any], limit: int = MAX_PAYLOAD_BYTES
+) -> Any:
+    """
+    *value* itself, or a copy if *redact* finds secrets in it.
+
+    It is looked at as it would be stored, so that no type of Python's hides anything. Raises
+    `PayloadError` for what can't be stored.
+    """
+    plain = json.loads(encode_json(value, name, limit))
+    clean = redact(plain)
+    return value if clean == plain else clean

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any, Protocol
 
+from automate_kernel.logs import get_logger, log_loop_errors
 from automate_kernel.outbox.handlers import Handler, Result
 from automate_kernel.outbox.item import OutboxItem
 
 __all__ = ["InlinePool", "LoopPool", "Pool", "Task", "ThreadPool"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 # No more is claimed ahead than the slots are likely to start within this time, so that a long
 # item never sits on a lease here while another worker is free.
@@ -187,6 +187,7 @@ class LoopPool:
         self._held = 0
         self._lock = threading.Lock()
         self._loop = asyncio.new_event_loop()
+        log_loop_errors(self._loop)
         self._running: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="automate-loop", daemon=True

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from automate_kernel.logs import get_logger
 from automate_kernel.outbox.chores import Chore
 from automate_kernel.outbox.handlers import Handler
 from automate_kernel.outbox.reports import WorkerInfo
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Reporter", "capacity"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 # An idle worker has little to tell: only that it lives.
 _IDLE_SECONDS = 15.0

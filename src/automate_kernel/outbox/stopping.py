@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from automate_kernel.logs import get_logger
 from automate_kernel.outbox.chores import Chore
 from automate_kernel.outbox.handlers import Result
 from automate_kernel.outbox.item import ItemStatus
@@ -14,7 +14,7 @@ from automate_kernel.outbox.store import Outcome
 
 __all__ = ["as_asked", "cancellations"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _LOOK_SECONDS = 1.0
 

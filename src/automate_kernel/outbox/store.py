@@ -56,14 +56,22 @@ class OutboxStore(OperatorCommands):
     """For how long a FAILED or CANCELLED item is kept; None is for ever."""
     before_enqueue: Callable[[Sequence[NewItem]], Any] | None = None
     """Called with items that are about to be accepted, whose headers it may add to."""
+    redact: Callable[[Any], Any] | None = None
+    """Takes the secrets out of JSON and text that is about to be stored; a kernel sets it."""
 
     # -- entering ----------------------------------------------------------------------------
 
     def entering(self, items: Iterable[NewItem]) -> list[NewItem]:
-        """The *items*, after `before_enqueue` had its say. An `enqueue_many` begins with it."""
+        """
+        The *items* without secrets, after `before_enqueue` had its say.
+
+        An `enqueue_many` begins with it. Raises `PayloadError` for what can't be stored.
+        """
         entering = list(items)
         if self.before_enqueue is not None:
             self.before_enqueue(entering)
+        if self.redact is not None:
+            return [item.redacted(self.redact) for item in entering]
         return entering
 
     @abstractmethod

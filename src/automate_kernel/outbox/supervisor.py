@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +15,9 @@ from typing import Any
 
 __all__ = ["Supervisor"]
 
-logger = logging.getLogger(__name__)
+from automate_kernel.logs import get_logger
+
+logger = get_logger(__name__)
 
 _LONGEST_PAUSE = 30.0
 # One that ran for this long was well: the next time it dies, it starts again without much delay.
@@ -160,9 +162,14 @@ def _child(
     # The terminal sends Ctrl-C to all of us, and the parent passes it on: once is enough.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    if prepare is not None:
-        prepare()
-    target(**options)
+    try:
+        if prepare is not None:
+            prepare()
+        target(**options)
+    except Exception:
+        # Else the standard library would print it, with the secrets in it.
+        logger.exception("worker process %d can't go on", os.getpid())
+        sys.exit(1)
 
 
 def _end_with_parent() -> None:

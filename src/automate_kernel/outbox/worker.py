@@ -11,7 +11,6 @@ A worker process: claims items, runs their handlers, records what became of them
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import socket
 import threading
@@ -20,6 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from automate_kernel.logs import get_logger
 from automate_kernel.outbox.acknowledging import Acknowledger, Ended, Held
 from automate_kernel.outbox.activity import ActivityLog
 from automate_kernel.outbox.chores import Chore, Chores, keep_trying
@@ -47,7 +47,7 @@ from automate_kernel.storage.rows import Wakeup
 
 __all__ = ["Worker", "WorkerStats", "default_worker_id"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _SHORTEST_POLL = 0.02
 _SOON = 1.0

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from automate_kernel.errors import PluginError
+from automate_kernel.logs import get_logger
 from automate_kernel.plugins.compatibility import (
     KERNEL,
     kernel_version,
@@ -20,7 +20,7 @@ from automate_kernel.plugins.states import PluginRecord, PluginState, Policy, So
 
 __all__ = ["Claim", "incompatibility", "refusal", "settle"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 @dataclass(slots=True, eq=False)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from automate_kernel.logs import get_logger
 from automate_kernel.plugins.kinds import KINDS, kind_of_group
 from automate_kernel.plugins.loading import normal_target
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Found", "scan"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

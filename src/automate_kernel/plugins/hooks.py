@@ -12,7 +12,6 @@ or an object with functions marked `hookimpl`::
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -20,6 +19,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from automate_kernel.errors import PluginError
+from automate_kernel.logs import get_logger
 
 if TYPE_CHECKING:
     from pluggy import PluginManager
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["HookSpecs", "Hooks", "hookimpl"]
 
 PROJECT = "automate"
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 F = TypeVar("F", bound=Callable[..., Any])
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Generic, TypeVar
 
 from automate_kernel.errors import ErrorCodes, PluginError
+from automate_kernel.logs import get_logger
 from automate_kernel.plugins.claims import Claim, refusal, settle
 from automate_kernel.plugins.discovery import scan
 from automate_kernel.plugins.inspection import key_of, require_fit, require_key
@@ -27,7 +27,7 @@ from automate_kernel.plugins.states import PluginRecord, PluginState, Policy, So
 
 __all__ = ["Policy", "Registry"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 T = TypeVar("T")
 
 _UNUSABLE = (PluginState.BROKEN, PluginState.CONFLICT, PluginState.INCOMPATIBLE)

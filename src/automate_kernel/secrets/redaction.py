@@ -8,15 +8,18 @@ taken out of every text on its way out.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
+import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from automate_kernel.errors import PayloadError
 from automate_kernel.secrets.encodings import encoded_forms
-from automate_kernel.secrets.handles import Sealed, SecretRef
+from automate_kernel.secrets.strength import strength_of
 
-__all__ = ["Redactor"]
+__all__ = ["DEEPEST", "Redactor", "redactors"]
 
 _PART = 12
 _PROBE = 6
@@ -24,6 +27,25 @@ _PROBE = 6
 _STRIDE = _PART - _PROBE + 1
 _SHORTEST_ANYWHERE = 4
 _MARKS = ("[secret]", "[redacted]", "[hidden]", "***", "___", "")
+
+DEEPEST = 1000
+"""How many levels of a value are looked at: Python's own JSON can't write more."""
+_MOST_VALUES = 10_000_000
+_CIRCULAR, _TOO_DEEP, _TOO_LARGE = "[circular]", "[nested too deep]", "[too large]"
+
+
+_alive: dict[int, weakref.ref[Redactor]] = {}
+
+
+def redactors() -> list[Redactor]:
+    """Every redactor of this process: what one knows must be in no log, whoever writes it."""
+    # list() of a dict's values is one step to other threads.
+    return [found for each in list(_alive.values()) if (found := each()) is not None]
+
+
+def _keep(redactor: Redactor) -> None:
+    number = id(redactor)
+    _alive[number] = weakref.ref(redactor, lambda _: _alive.pop(number, None))
 
 
 class Redactor:
@@ -35,9 +57,9 @@ class Redactor:
     * a value, in plain or encoded form (see `encoded_forms`), and any part of one of these that
       has 12 characters or more: truncated and wrapped text doesn't save a value. So a secret that
       begins like other text (``postgresql://``) takes that beginning out of other text too;
-    * of a value under four characters, only where it stands alone, with no letter or digit
-      beside it: else the secret ``7`` would take out the digit everywhere. Such a value is
-      too short to be hidden well, and too short to be a secret.
+    * of a value that is short or common (``2024``, ``admin``; see `strength_of`), only where it
+      stands alone in text, with no letter or digit beside it: else it would ruin honest data;
+    * of a value that stands in nearly every text (``true``), nothing.
 
     Values are kept in memory, and only there, for as long as the redactor lives. All methods may
     be called from several threads.
@@ -46,102 +68,157 @@ class Redactor:
     def __init__(self, values: Iterable[str] = ()) -> None:
         self._lock = threading.Lock()
         self._values: set[str] = set()
+        self._strong: frozenset[str] = frozenset()
         self._parts: set[str] = set()
         self._probes: set[str] = set()
         # These are replaced and never changed, so that a reader needs no lock.
         self._short: tuple[str, ...] = ()
         self._tokens: tuple[str, ...] = ()
-        self._pattern = re.compile("(?!)")
+        self._pattern = self._alone = re.compile("(?!)")
         self._mark = _MARKS[0]
         for value in values:
             self.add(value)
+        _keep(self)
 
     def __repr__(self) -> str:
         return f"<Redactor of {len(self._values)} values>"
 
     def add(self, value: str) -> None:
-        """Take *value* out of every text from now on. Blank text is no secret, and is ignored."""
+        """
+        Take *value* out of every text from now on.
+
+        Blank text is no secret, and what stands in nearly every text can't be one: both are
+        ignored.
+        """
         if value in self._values or not value.strip():
             return
-        short = len(value) < _SHORTEST_ANYWHERE
-        forms = {value.strip()} if short else encoded_forms(value)
+        strength = strength_of(value)
+        if strength == "none":
+            return
         with self._lock:
-            for form in forms:
-                self._add_form(form, token=form == value.strip())
+            if strength == "weak":
+                self._tokens = tuple({*self._tokens, value.strip()})
+                self._alone = _pattern(rf"(?<!\w){re.escape(each)}(?!\w)" for each in self._tokens)
+            else:
+                for form in encoded_forms(value):
+                    self._add_form(form)
+                self._strong |= {value.strip()}
             self._values.add(value)
             # A mark that holds a secret would give it away, and be redacted without end.
-            self._mark = next(mark for mark in _MARKS if not self._found(mark))
+            self._mark = next(
+                mark
+                for mark in _MARKS
+                if not self._found(mark) and not any(token in mark for token in self._tokens)
+            )
 
-    def _add_form(self, form: str, *, token: bool) -> None:
+    def _add_form(self, form: str) -> None:
         if len(form) >= _PART:
             self._parts.update(form[i : i + _PART] for i in range(len(form) - _PART + 1))
             self._probes.update(form[i : i + _PROBE] for i in range(len(form) - _PROBE + 1))
         elif len(form) >= _SHORTEST_ANYWHERE:
             # Longest first, since an alternation takes the first that fits.
             self._short = tuple(sorted({*self._short, form}, key=len, reverse=True))
-            self._pattern = _pattern(self._short, self._tokens)
-        elif token:
-            self._tokens = tuple({*self._tokens, form})
-            self._pattern = _pattern(self._short, self._tokens)
+            self._pattern = _pattern(map(re.escape, self._short))
 
-    def redact(self, text: str) -> str:
-        """*text* without the secrets."""
-        spans = self._found(text)
+    def redact(self, text: str, *, weak: bool = True) -> str:
+        """*text* without the secrets; unless *weak*, those that are short or common stay."""
+        spans = self._found(text, weak)
         if not spans:
             return text
         for _ in range(3):
             text = _replaced(text, spans, self._mark)
             # What stood around a secret can, with the mark, form another one.
-            spans = self._found(text)
+            spans = self._found(text, weak)
             if not spans:
                 return text
         return self._mark
 
-    def redact_value(self, value: Any) -> Any:
-        """A copy of the JSON *value* without the secrets, in keys too and at any depth."""
+    def redact_value(
+        self,
+        value: Any,
+        *,
+        weak: bool = True,
+        deepest: int = DEEPEST,
+        most: int = _MOST_VALUES,
+        cut: bool = True,
+    ) -> Any:
+        """
+        A copy of the JSON *value* without the secrets, in keys too.
+
+        Numbers, booleans and None stay what they are, unless a number is a secret as a whole. What
+        is below *deepest* levels, beyond *most* values or inside itself is cut off, and a text
+        says so; unless *cut*, that is a `PayloadError`. Unless *weak*, secrets that are short or
+        common stay.
+        """
         if not isinstance(value, (Mapping, list, tuple)):
-            return self._scalar(value)
+            return self._scalar(value, weak)
         root: list[Any] = [None]
-        # A stack of our own, so that no depth is too deep: (where to put it, under what, what).
-        pending: list[tuple[Any, Any, Any]] = [(root, 0, value)]
+        # A stack of our own, for any depth: (where to put it, under what, what, how deep).
+        pending: list[tuple[Any, Any, Any, int]] = [(root, 0, value, 1)]
+        above: set[int] = set()  # the containers that the current one is in
         while pending:
-            target, place, item = pending.pop()
-            if isinstance(item, Mapping):
-                copy: Any = {}
-                for key, inner in item.items():
-                    name = self._free_key(copy, key)
-                    copy[name] = None  # keeps the order
-                    pending.append((copy, name, inner))
-            elif isinstance(item, (list, tuple)):
-                copy = [None] * len(item)
-                pending.extend((copy, index, inner) for index, inner in enumerate(item))
-            else:
-                copy = self._scalar(item)
-            target[place] = copy
+            target, place, item, depth = pending.pop()
+            if target is None:  # all that was in it is done
+                above.discard(item)
+                continue
+            if not isinstance(item, (Mapping, list, tuple)):
+                target[place] = self._scalar(item, weak)
+                continue
+            most -= len(item) + 1
+            reason = _limit(depth > deepest, most < 0, id(item) in above)
+            if reason:
+                if not cut:
+                    raise PayloadError(f"a value can't be redacted: {reason.strip('[]')}")
+                target[place] = reason
+                continue
+            above.add(id(item))
+            pending.append((None, None, id(item), depth))
+            target[place] = self._opened(item, depth + 1, pending)
         return root[0]
+
+    def _opened(self, item: Any, depth: int, pending: list[tuple[Any, Any, Any, int]]) -> Any:
+        """A container like *item*, whose values are *pending*."""
+        if not isinstance(item, Mapping):
+            elements: list[Any] = [None] * len(item)
+            pending.extend((elements, index, inner, depth) for index, inner in enumerate(item))
+            return elements
+        copy: dict[Any, Any] = {}
+        for key, inner in item.items():
+            name = self._free_key(copy, key)
+            copy[name] = None  # keeps the order
+            pending.append((copy, name, inner, depth))
+        return copy
 
     def _free_key(self, taken: Mapping[str, Any], key: Any) -> Any:
         if not isinstance(key, str):
-            return self._scalar(key)
-        name = plain = self.redact(key)
+            key = self._scalar(key, weak=False)
+            if not isinstance(key, str):
+                return key
+        # A name that is also a weak secret stays: whoever reads the data asks for it.
+        name = plain = self.redact(key, weak=False)
         number = 1
         while name in taken:
             number += 1
             name = f"{plain}#{number}"
         return name
 
-    def _scalar(self, value: Any) -> Any:
+    def _scalar(self, value: Any, weak: bool) -> Any:
         if isinstance(value, str):
-            return self.redact(value)
+            return self.redact(value, weak=weak)
         if value is None or isinstance(value, bool):
             return value
+        if isinstance(value, (int, float)):
+            return self._mark if self._is_secret_number(value) else value
         if isinstance(value, bytes):
-            return self.redact(value.decode("utf-8", "backslashreplace"))
-        if isinstance(value, (SecretRef, Sealed)):
-            return self.redact(str(value))
-        text = _safe_str(value)
-        redacted = self.redact(text)
-        return value if redacted == text and isinstance(value, (int, float)) else redacted
+            return self.redact(value.decode("utf-8", "backslashreplace"), weak=weak)
+        return self.redact(_safe_str(value), weak=weak)
+
+    def _is_secret_number(self, value: float) -> bool:
+        if not self._strong:
+            return False
+        with contextlib.suppress(ValueError, OverflowError):  # of a number beyond all bounds
+            return str(abs(int(value) if value == int(value) else value)) in self._strong
+        return False
 
     def redact_exception(self, error: BaseException) -> str:
         """The error's class and message for people, without the secrets."""
@@ -150,12 +227,14 @@ class Redactor:
             f"{type(error).__name__}: {message}" if message else type(error).__name__
         )
 
-    def _found(self, text: str) -> list[tuple[int, int]]:
+    def _found(self, text: str, weak: bool = True) -> list[tuple[int, int]]:
         spans = self._parts_found(text) if self._parts else []
         # `in` is many times quicker than the pattern, and mostly False.
-        if any(form in text for form in (*self._short, *self._tokens)):
+        if any(form in text for form in self._short):
             spans.extend(match.span(1) for match in self._pattern.finditer(text))
-            spans.sort()
+        if weak and any(token in text for token in self._tokens):
+            spans.extend(match.span(1) for match in self._alone.finditer(text))
+        spans.sort()
         return spans
 
     def _parts_found(self, text: str) -> list[tuple[int, int]]:
@@ -171,9 +250,7 @@ class Redactor:
         return spans
 
 
-def _pattern(short: Iterable[str], tokens: Iterable[str]) -> re.Pattern[str]:
-    choices = [re.escape(form) for form in short]
-    choices += [rf"(?<!\w){re.escape(token)}(?!\w)" for token in tokens]
+def _pattern(choices: Iterable[str]) -> re.Pattern[str]:
     # A look-ahead consumes nothing, so that overlapping occurrences are all found.
     return re.compile(f"(?=({'|'.join(choices)}))")
 
@@ -190,6 +267,10 @@ def _replaced(text: str, spans: list[tuple[int, int]], mark: str) -> str:
         position, start, end = end, next_start, next_end
     pieces.append(text[position:])
     return "".join(pieces)
+
+
+def _limit(deep: bool, large: bool, circular: bool) -> str:
+    return _CIRCULAR if circular else _TOO_DEEP if deep else _TOO_LARGE if large else ""
 
 
 def _safe_str(value: object) -> str:

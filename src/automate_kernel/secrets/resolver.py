@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,9 +18,15 @@ from automate_kernel.errors import (
 )
 from automate_kernel.secrets.backend import SecretsBackend
 from automate_kernel.secrets.handles import check_key
+from automate_kernel.secrets.log_filter import KernelFilter
 from automate_kernel.secrets.redaction import Redactor
+from automate_kernel.secrets.strength import strength_of, weakness_of
 
 __all__ = ["SecretReport", "SecretResolver", "SecretStatus"]
+
+# What `automate_kernel.logs.get_logger` makes, which can't be imported here: it needs this package.
+logger = logging.getLogger(__name__)
+logger.addFilter(KernelFilter())
 
 _MAX_LENGTH = 65_536
 
@@ -37,6 +44,8 @@ class SecretStatus:
     backend: str = ""
     """The backend that has it."""
     problem: str = ""
+    warning: str = ""
+    """Why the value, though it can be read, can't be hidden well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +63,11 @@ class SecretReport:
     def problems(self) -> tuple[SecretStatus, ...]:
         """The keys that can't be resolved, each with the reason."""
         return tuple(status for status in self.statuses if not status.ok)
+
+    @property
+    def warnings(self) -> tuple[SecretStatus, ...]:
+        """The keys whose values are too short or common to be hidden well, each with the reason."""
+        return tuple(status for status in self.statuses if status.warning)
 
 
 class SecretResolver:
@@ -82,6 +96,7 @@ class SecretResolver:
         self._clock = clock
         self._lock = threading.Lock()
         self._kept: dict[str, tuple[float, str]] = {}
+        self._judged: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<SecretResolver of {', '.join(name for name, _ in self._backends) or 'nothing'}>"
@@ -148,22 +163,28 @@ class SecretResolver:
 
     def close(self) -> None:
         """Close the backends."""
-        for _, backend in self._backends:
-            backend.close()
+        for name, backend in self._backends:
+            try:
+                backend.close()
+            except Exception:
+                logger.exception("closing the secrets backend %s failed", name)
 
     def _status(self, key: str) -> SecretStatus:
         for name, backend in self._backends:
             single = SecretResolver({name: backend}, self.redactor)
+            single._judged.add(key)  # the report tells of it
             token = _session.set(None)
             try:
-                single.get(key)
+                value = single.get(key)
             except SecretNotFoundError:
                 continue
             except SecretError as error:
                 return SecretStatus(key, ok=False, backend=name, problem=str(error))
             finally:
                 _session.reset(token)
-            return SecretStatus(key, ok=True, backend=name)
+            weakness = weakness_of(value)
+            warning = f"the value of secret {key!r} {weakness}" if weakness else ""
+            return SecretStatus(key, ok=True, backend=name, warning=warning)
         return SecretStatus(key, ok=False, problem=str(self._missing(key)))
 
     def _known(self, key: str) -> str | None:
@@ -186,6 +207,7 @@ class SecretResolver:
         if len(value) > _MAX_LENGTH:
             message = f"secret {key!r} in backend {backend} is longer than {_MAX_LENGTH} characters"
             raise SecretError(message, hint="keep documents elsewhere, and their key here")
+        self._judge(key, value)
         self.redactor.add(value)
         session = _session.get()
         if session is not None:
@@ -194,6 +216,18 @@ class SecretResolver:
             with self._lock:
                 self._kept[key] = (self._clock() + self._ttl, value)
         return value
+
+    def _judge(self, key: str, value: str) -> None:
+        """Refuse a value that can't be hidden, and tell once of one that can't be hidden well."""
+        strength = strength_of(value)
+        if strength == "none":
+            raise SecretError(
+                f"the value of secret {key!r} {weakness_of(value)}",
+                hint="put it in the config as it is, or give the secret a value of its own",
+            )
+        if strength == "weak" and key not in self._judged:
+            self._judged.add(key)
+            logger.warning("the value of secret %r %s", key, weakness_of(value))
 
     def _problem(self, key: str, backend: str, error: Exception) -> SecretError:
         if isinstance(error, SecretError):

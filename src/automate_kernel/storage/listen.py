@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import selectors
 from collections.abc import Callable
@@ -10,7 +9,9 @@ from typing import Any
 
 __all__ = ["ListenWakeup"]
 
-logger = logging.getLogger(__name__)
+from automate_kernel.logs import get_logger
+
+logger = get_logger(__name__)
 
 
 class ListenWakeup:

@@ -8,7 +8,6 @@ does its work now.
 from __future__ import annotations
 
 import json
-import logging
 import multiprocessing
 import os
 import threading
@@ -23,7 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Board", "Probe", "WorkerProbe", "keep_telling"]
 
-logger = logging.getLogger(__name__)
+from automate_kernel.logs import get_logger
+
+logger = get_logger(__name__)
 
 _TELL_SECONDS = 5.0
 _SILENT_SECONDS = 60.0

@@ -24,11 +24,19 @@ from typing import TYPE_CHECKING, Any, TextIO
 from automate_kernel.context import current_call, current_item
 from automate_kernel.errors import ConfigError
 from automate_kernel.secrets import RedactingFilter
+from automate_kernel.secrets.log_filter import continued
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
 
-__all__ = ["FIELDS", "ContextFilter", "JsonFormatter", "configure_logging", "context_fields"]
+__all__ = [
+    "FIELDS",
+    "ContextFilter",
+    "JsonFormatter",
+    "TextFormatter",
+    "configure_logging",
+    "context_fields",
+]
 
 FIELDS = (
     "item_id", "kind", "attempt", "worker_id", "tenant_id", "execution_id", "operation", "step_id",
@@ -101,6 +109,19 @@ class ContextFilter(logging.Filter):
         return True
 
 
+class TextFormatter(logging.Formatter):
+    """
+    Formats a record as text that can't be taken for several records.
+
+    A line break in it, as in a traceback, is followed by spaces, and other control characters are
+    escaped, whoever logged it.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The text."""
+        return continued(super().format(record))
+
+
 class JsonFormatter(logging.Formatter):
     """
     Formats a record as one line of JSON: time, level, logger, message, then what is known.
@@ -158,7 +179,7 @@ def configure_logging(
     if format not in ("json", "text"):
         raise ConfigError(f"there is no log format {format!r}", hint="json or text")
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonFormatter() if format == "json" else logging.Formatter(_TEXT))
+    handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter(_TEXT))
     redacting = [RedactingFilter(kernel.redactor) for kernel in kernels]
     for each in (ContextFilter(), *filters, *redacting):
         handler.addFilter(each)

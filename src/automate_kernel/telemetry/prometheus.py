@@ -7,13 +7,13 @@ where the workers tell of themselves. Scrape one process, or take ``max by (kind
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
+from automate_kernel.logs import get_logger
 from automate_kernel.outbox.histogram import upper_bound
 from automate_kernel.outbox.item import ItemStatus
 from automate_kernel.outbox.overview import CountedSeldom, Increments
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CONTENT_TYPE", "Exporter"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
+from automate_kernel.logs import get_logger
 from automate_kernel.outbox.running import handling_signals, run_until_stopped
 from automate_kernel.outbox.supervisor import Supervisor
 from automate_kernel.telemetry.health import Board, Probe, WorkerProbe, keep_telling
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Ports", "answering", "run_observed", "supervise_observed"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

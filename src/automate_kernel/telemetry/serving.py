@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import http.server
 import json
-import logging
 import socket
 import socketserver
 import sys
@@ -26,6 +25,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from automate_kernel.errors import ConfigError
+from automate_kernel.logs import get_logger
 from automate_kernel.telemetry.prometheus import CONTENT_TYPE, Exporter
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Page", "ProbeServer", "Probes"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 T = TypeVar("T")
 
 _ANSWER_SECONDS = 5.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,12 +13,13 @@ from automate_kernel.errors import (
     StorageError,
     WebhookRejectedError,
 )
+from automate_kernel.logs import get_logger
 from automate_kernel.webhooks.headers import HeadersLike
 from automate_kernel.webhooks.ledger import WebhookReceipt
 
 __all__ = ["REFUSED", "HttpAnswer", "answer_webhook", "failure_answer"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 # The same bytes for every reason, so that nobody learns which connectors and secrets there are.
 REFUSED = {"error": "the request was refused"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +14,7 @@ from typing import Any, Protocol
 from automate_kernel import signals
 from automate_kernel.context import Call
 from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError, StorageError
+from automate_kernel.logs import get_logger
 from automate_kernel.outbox import ItemStatus, OutboxItem, OutboxStore, Outcome
 from automate_kernel.outbox.chores import try_for
 from automate_kernel.outbox.handlers import Acknowledged, draining
@@ -27,7 +27,7 @@ from automate_kernel.workflows.supply import Startable
 
 __all__ = ["EVENT", "Invoke", "Runner"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 EVENT = "automate.event"
 """The kind of the outbox item that is an event."""
@@ -81,7 +81,9 @@ class Runner:
         A workflow whose condition can't be rendered holds up no other, but the item is FAILED: put
         back to wait once the workflow is mended, it starts what it has not started.
         """
-        event = Event.from_json({**item.payload, "id": item.id, "tenant_id": item.tenant_id})
+        about = {**item.payload, "id": item.id, "tenant_id": item.tenant_id}
+        # Once more: whoever accepted it may know fewer secrets than this process.
+        event = self.store.redacted(Event.from_json(about))
         starting, outcome = [], Outcome(item.id, token=item.lease_token)
         for program in self._listening(event):
             try:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import NewItem, OutboxItem, OutboxStore
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.payloads import MAX_PAYLOAD_BYTES, encode_json, storable
+from automate_kernel.outbox.payloads import (
+    MAX_PAYLOAD_BYTES,
+    encode_json,
+    redacted_json,
+    storable,
+)
 from automate_kernel.storage.rows import Now, Rows, Storage, Where
 from automate_kernel.storage.tables import DEFINITION, EXECUTION, STEP
 from automate_kernel.workflows.execution import (
@@ -38,6 +43,8 @@ _LIVE = (ExecutionStatus.PENDING.value, ExecutionStatus.RUNNING.value)
 _NAMESPACE = uuid.UUID("6ba7b812-9dad-11d1-80b4-00c04fd430c8")
 # How often the worker of one execution may die before it is given up.
 _MAX_CRASHES = 10
+# Accepted already, at whose limit its id may be one thing too much.
+_MOST_EVENT_BYTES = 2 * MAX_PAYLOAD_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +86,7 @@ class ExecutionRows:
         """
         execution_id = str(uuid.uuid5(_NAMESPACE, f"{event.id}\n{workflow.name}"))
         definition, item_id = workflow.hash(), new_id()
+        data = self.redacted(event).to_json()
         body = encode_json(workflow.to_dict(), "workflow")
         rows.insert(
             DEFINITION,
@@ -93,9 +101,7 @@ class ExecutionRows:
                     "definition_id": definition,
                     "status": ExecutionStatus.PENDING.value,
                     # Accepted already, at whose limit its id may be one thing too much.
-                    "event": encode_json(
-                        event.to_json(), "payload", 2 * MAX_PAYLOAD_BYTES, inside=1
-                    ),
+                    "event": encode_json(data, "payload", _MOST_EVENT_BYTES, inside=1),
                     "tenant_id": event.tenant_id,
                     "item_id": item_id,
                     "created_at": Now(),
@@ -106,6 +112,14 @@ class ExecutionRows:
         if begun:
             self._wake(rows, execution_id, item_id, event.tenant_id, priority)
         return execution_id
+
+    def redacted(self, event: Event) -> Event:
+        """*event*, or a copy without the secrets that are known here in its payload."""
+        redact = self.outbox.redact
+        if redact is None:
+            return event
+        payload = redacted_json(event.payload, "payload", redact, _MOST_EVENT_BYTES)
+        return event if payload is event.payload else replace(event, payload=payload)
 
     def _wake(
         self, rows: Rows, execution_id: str, item_id: str, tenant_id: str | None, priority: int = 0
@@ -208,6 +222,8 @@ class ExecutionRows:
         }
         if status.finished:
             changes["completed_at"] = Now()
+            if self.outbox.redact is not None:
+                output = redacted_json(output, "output of the workflow", self.outbox.redact)
             changes["output"] = encode_json(output, "output of the workflow")
         where = [Where("id", "eq", execution.id), Where("status", "in", _LIVE)]
         changed = bool(rows.update(EXECUTION, where, changes))

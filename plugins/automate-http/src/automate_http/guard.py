@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -15,10 +14,11 @@ import httpx
 
 from automate_http.addresses import AddressPolicy, normal_host
 from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.logs import get_logger
 
 __all__ = ["Guard", "GuardedBackend", "Resolver", "origin", "resolve"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 """Gives all addresses of a host, as text."""

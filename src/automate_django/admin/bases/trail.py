@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from automate_django.admin.bases.secrecy import secret_names
 from automate_django.secrecy import HIDDEN, without_secrets
+from automate_kernel.secrets.log_filter import redact_shown
 
 __all__ = ["Changes", "compare", "entry_of", "plain", "stored", "stored_many", "write"]
 
@@ -150,6 +151,12 @@ def entry_of(
     }
 
 
+def _redacted(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """*entry* without the secrets that this process knows: a reason may quote one."""
+    told = {name: entry[name] for name in ("changes", "details", "object_repr") if name in entry}
+    return {**entry, **redact_shown(told, weak=False)}
+
+
 def write(entries: Iterable[Mapping[str, Any]], model: Any = None) -> None:
     """
     Save *entries* in the caller's transaction, as rows of *model* or `AuditEntry`.
@@ -165,7 +172,7 @@ def write(entries: Iterable[Mapping[str, Any]], model: Any = None) -> None:
     # By position, which is several times as fast: an import writes an entry for each row.
     made = [
         model(*(row[name] if name in row else default() for name, default in fields))
-        for row in ({**about, **each} for each in entries)
+        for row in ({**about, **_redacted(each)} for each in entries)
     ]
     manager: models.Manager[Any] = model._base_manager
     manager.bulk_create(made, batch_size=_BATCH)

@@ -20,6 +20,7 @@ from automate_django.management.ports import add_port_arguments, ports_of
 from automate_kernel.errors import AutomateError, ConfigError
 from automate_kernel.kernel import Kernel
 from automate_kernel.outbox.worker import Worker
+from automate_kernel.telemetry.process import guarded_process
 from automate_kernel.telemetry.running import Ports, run_observed, supervise_observed
 
 __all__ = ["Command"]
@@ -101,7 +102,9 @@ class Command(BaseCommand):
             elif kinds:
                 raise ConfigError("--until-idle works on all kinds", hint="leave out --kinds")
             else:
-                self.stdout.write(str(kernel.run_until_idle()))
+                with guarded_process():
+                    stats = kernel.run_until_idle()
+                self.stdout.write(str(stats))
         except AutomateError as error:
             raise CommandError(str(error)) from error
         except KeyboardInterrupt:
@@ -116,14 +119,16 @@ class Command(BaseCommand):
         if options["reload"]:
             from automate_django.management.reloading import work_with_reloader
 
-            work_with_reloader(lambda: worker_of(get_kernel(), run))
+            with guarded_process():
+                work_with_reloader(lambda: worker_of(get_kernel(), run))
         elif options["processes"] == 1:
             work(ports, **run)
         else:
             run["logs"] = log_options(options)
-            failed = supervise_observed(
-                kernel, options["processes"], work, run, ports, prepare=django.setup
-            )
+            with guarded_process():
+                failed = supervise_observed(
+                    kernel, options["processes"], work, run, ports, prepare=django.setup
+                )
             if failed:
                 raise CommandError(f"{failed} of the worker processes failed")
 
@@ -161,9 +166,10 @@ def work(
     """Run one worker in this process until SIGTERM or SIGINT; *logs* are for `log_as`."""
     kernel = get_kernel()
     log_as(kernel, **logs or {})
-    left = run_observed(kernel, worker_of(kernel, options), ports, board=board)
-    kernel.close()
-    if left:
-        # What still runs was handed back. Its threads would keep this process from ending.
-        logging.shutdown()
-        os._exit(0)
+    with guarded_process():
+        left = run_observed(kernel, worker_of(kernel, options), ports, board=board)
+        kernel.close()
+        if left:
+            # What still runs was handed back. Its threads would keep this process from ending.
+            logging.shutdown()
+            os._exit(0)

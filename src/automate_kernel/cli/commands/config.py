@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any
+import contextlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from automate_kernel.cli.command import Context, command
+from automate_kernel.secrets.masking import masked_by_schema, reference_or_hidden
 
 if TYPE_CHECKING:
     from automate_kernel.cli.settings import Setting
 
 __all__ = ["add_to", "shown"]
 
-_HIDDEN = "(hidden)"
-_TELLING = re.compile(r"pass|secret|token|key|credential|auth|dsn|url", re.IGNORECASE)
+# What the backends of our own take, none of which is a secret.
+_BACKEND = {"properties": {name: {"type": "string"} for name in ("backend", "directory", "prefix")}}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -24,19 +26,33 @@ def add_to(app: typer.Typer) -> None:
         app,
         "config",
         data=True,
-        examples=("automate config", "automate config --json | jq .settings.database"),
+        examples=(
+            "automate config",
+            "automate config --json | jq .settings.database",
+            "automate config --show-values   # with passwords: mind who looks over your shoulder",
+        ),
     )(config)
 
 
-def config(context: Context) -> None:
+def config(
+    context: Context,
+    show_values: Annotated[
+        bool, typer.Option("--show-values", help="Show passwords and tokens too.")
+    ] = False,
+) -> None:
     """
     Show every setting: its value, where that came from, and the variable that sets it.
 
     The file automate.toml (or the table tool.automate in pyproject.toml) is read first, then the
-    environment, then flags; the later ones win. Passwords and tokens are not shown.
+    environment, then flags; the later ones win. Passwords, tokens and what might be one are hidden:
+    of the configs of plugins, what their models don't know.
     """
     settings, out = context.session.settings, context.out
-    rows = [(setting, shown(setting, value.value), value.source) for setting, value in settings]
+    schemas = {} if show_values else _schemas(context)
+    rows = [
+        (setting, each.value if show_values else shown(setting, each.value, schemas), each.source)
+        for setting, each in settings
+    ]
     out.data(
         {
             "file": settings.file and str(settings.file),
@@ -60,8 +76,15 @@ def config(context: Context) -> None:
         out.note(f"{name} is set and read by nobody{f': do you mean {near}?' if near else ''}")
 
 
-def shown(setting: Setting, value: Any) -> Any:
-    """*value* as it may be seen: without passwords and tokens."""
+def shown(
+    setting: Setting, value: Any, schemas: Mapping[str, Mapping[str, Any]] | None = None
+) -> Any:
+    """
+    *value* as it may be seen: without passwords and tokens.
+
+    *schemas* are the JSON Schemas of the plugins' configs, by key; what none of them knows is
+    hidden.
+    """
     if value is None:
         return None
     if setting.name == "database":
@@ -69,26 +92,38 @@ def shown(setting: Setting, value: Any) -> Any:
 
         return hide_password(value)
     if setting.hidden:
-        return _reference_or_hidden(value)
-    if setting.name in ("config", "secrets"):
-        return _masked(value)
+        return reference_or_hidden(value)
+    if setting.name == "config":
+        known = schemas or {}
+        return {
+            key: masked_by_schema(options, known.get(key), key if _plain(options) else "")
+            for key, options in value.items()
+        }
+    if setting.name == "secrets":
+        return [
+            each if isinstance(each, str) else masked_by_schema(each, _BACKEND) for each in value
+        ]
     return value
 
 
-def _reference_or_hidden(value: Any) -> Any:
-    text = str(value)
-    # Nothing but a reference to a secret is itself no secret.
-    is_reference = re.fullmatch(r"\$(secret|env):\{?[\w./-]+\}?", text) is not None
-    return text if is_reference or not text else _HIDDEN
+def _plain(options: Any) -> bool:
+    return not isinstance(options, dict)
 
 
-def _masked(value: Any, name: str = "") -> Any:
-    if isinstance(value, dict):
-        return {key: _masked(each, key) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_masked(each, name) for each in value]
-    if isinstance(value, str):
-        if "://" in value and "@" in value:
-            return _HIDDEN
-        return _reference_or_hidden(value) if _TELLING.search(name) else value
-    return value
+def _schemas(context: Context) -> dict[str, Mapping[str, Any]]:
+    """The JSON Schemas of the configs of the plugins that are configured, as far as they load."""
+    from automate_kernel.storage import MemoryStorage
+
+    found: dict[str, Mapping[str, Any]] = {}
+    configured = context.session.settings["config"]
+    if not configured:
+        return found
+    # A plugin or app that is broken keeps nobody from looking; its options are hidden.
+    with contextlib.suppress(Exception):
+        plugins = context.session.build(MemoryStorage()).plugins
+        for key in configured:
+            for kind in ("connector", "provider"):
+                if key in plugins.keys(kind):
+                    with contextlib.suppress(Exception):
+                        found[key] = plugins.get(kind, key).config_json_schema()
+    return found

@@ -48,7 +48,8 @@ def show(context: Context, execution_id: _Id) -> None:
 
     out, kernel = context.out, context.session.plain
     execution = _get(context, execution_id)
-    out.data(execution_data(execution))
+    data = execution_data(execution)
+    out.data(data)
     if out.json:
         return
     error = f"{execution.error_code}: {execution.error}" if execution.error else None
@@ -61,8 +62,8 @@ def show(context: Context, execution_id: _Id) -> None:
             ("took", seconds(execution.duration_seconds)),
             ("error", error),
             ("event", f"{execution.event.name} ({execution.event.type}, {execution.event.id})"),
-            ("payload", as_json(execution.event.payload)),
-            ("output", None if execution.output is None else as_json(execution.output)),
+            ("payload", as_json(data["event"]["payload"])),
+            ("output", None if execution.output is None else as_json(data["output"])),
         )
     )
     out.line()

@@ -189,7 +189,8 @@ def _show(context: Context, execution: Execution) -> None:
     from automate_kernel.cli.views import execution_data, show_steps
 
     out = context.out
-    out.data(execution_data(execution))
+    data = execution_data(execution)
+    out.data(data)
     out.line()
     show_steps(out, execution.steps)
     took = seconds(execution.duration_seconds)
@@ -198,4 +199,4 @@ def _show(context: Context, execution: Execution) -> None:
     if execution.error:
         out.line(f"{execution.error_code}: {execution.error}", "red")
     if execution.output is not None:
-        out.line(as_json(execution.output))
+        out.line(as_json(data["output"]))

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from automate_kernel.cli.command import Context, command, group
+
+if TYPE_CHECKING:
+    from automate_kernel.secrets import SecretStatus
 
 __all__ = ["add_to"]
 
@@ -25,7 +30,8 @@ def check(context: Context) -> None:
     """
     Read each secret that workflows, plugins' config and webhooks name, and tell which work.
 
-    Values are read and dropped, never shown. Exits with 1 if any can't be read.
+    Values are read and dropped, never shown. Exits with 1 if any can't be read. Of one that is too
+    short or common to be hidden well a warning tells.
     """
     from automate_kernel.checks import secret_uses
     from automate_kernel.storage import MemoryStorage
@@ -41,6 +47,7 @@ def check(context: Context) -> None:
             "ok": status.ok,
             "backend": status.backend or None,
             "problem": status.problem or None,
+            "warning": status.warning or None,
             "used_by": uses[status.key],
         }
         for status in report.statuses
@@ -48,13 +55,18 @@ def check(context: Context) -> None:
     out.data({"ok": report.ok, "secrets": rows})
     out.table(
         ("KEY", "STATE", "BACKEND", "USED BY"),
-        [
-            (s.key, "ok" if s.ok else "missing", s.backend or None, "; ".join(uses[s.key]))
-            for s in report.statuses
-        ],
+        [(s.key, _state(s), s.backend or None, "; ".join(uses[s.key])) for s in report.statuses],
         empty="no workflow, config or webhook names a secret",
     )
     for status in report.problems:
         out.line(f"{status.key}: {status.problem}", "red")
+    for status in report.warnings:
+        out.line(f"{status.key}: {status.warning}", "yellow")
     if not report.ok:
         raise typer.Exit(1)
+
+
+def _state(status: SecretStatus) -> str:
+    if not status.ok:
+        return "missing"
+    return "warn" if status.warning else "ok"

@@ -97,6 +97,7 @@ def worker(
         raise ConfigError("--processes must be at least 1")
     from automate_kernel.cli.host import require_shared
     from automate_kernel.cli.working import require_tables, work_here
+    from automate_kernel.telemetry.process import guarded_process
 
     kernel = context.session.kernel
     require_shared(kernel)
@@ -104,7 +105,8 @@ def worker(
     _say(context, kernel)
     if until_idle:
         log_to_stderr(level, format=settings["log_format"])
-        stats = kernel.run_until_idle()
+        with guarded_process():
+            stats = kernel.run_until_idle()
         context.out.line(
             f"{stats.completed} completed, {stats.retried} to retry, {stats.failed} failed"
         )
@@ -131,12 +133,14 @@ def _say(context: Context, kernel: Any) -> None:
 
 def _supervise(context: Context, number: int, level: str) -> None:
     from automate_kernel.cli.working import ports_of, work
+    from automate_kernel.telemetry.process import guarded_process
     from automate_kernel.telemetry.running import supervise_observed
 
     session = context.session
     log_to_stderr(level, format=session.settings["log_format"])
     options = {"session": session.arguments(), "level": level}
-    failed = supervise_observed(session.kernel, number, work, options, ports_of(session))
+    with guarded_process():
+        failed = supervise_observed(session.kernel, number, work, options, ports_of(session))
     if failed:
         raise WorkFailedError(message=f"{failed} of the worker processes ended with an error")
 
@@ -174,6 +178,7 @@ def serve(
     from automate_kernel.cli.serving import Receiver
     from automate_kernel.cli.working import ports_of, require_tables
     from automate_kernel.secrets import RedactingFilter
+    from automate_kernel.telemetry.process import guarded_process
     from automate_kernel.telemetry.running import answering
 
     kernel, settings = context.session.kernel, context.session.settings
@@ -187,7 +192,7 @@ def serve(
     address, bound = listening.getsockname()[:2]
     shown = f"[{address}]" if ":" in address else address
     context.out.line(f"listening on http://{shown}:{bound}")
-    with answering(kernel, None, ports_of(context.session)):
+    with guarded_process(), answering(kernel, None, ports_of(context.session)):
         failed = receiver.run(listening)
     if failed:
         raise WorkFailedError(message=f"{failed} of the worker processes ended with an error")

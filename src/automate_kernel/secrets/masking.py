@@ -1,0 +1,150 @@
+"""What of a plugin's config may be seen, and what of it is a secret: by its model, and by looks."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from automate_kernel.secrets.names import hide_shapes, is_secret_name, words_of
+from automate_kernel.secrets.strength import strength_of
+
+__all__ = ["literal_secrets", "looks_secret", "masked_by_schema", "reference_or_hidden"]
+
+_HIDDEN = "(hidden)"
+# Beside the names that secrets have anywhere: in a config, these hold credentials as a rule.
+_TELLING = {
+    "auth", "dsn", "header", "headers", "hook", "hooks", "key", "keys", "pass", "private",
+    "signature", "signing", "webhook", "webhooks",
+}  # fmt: skip
+_REFERENCE = re.compile(r"\$(secret|env):(\{[\w./-]+\}|[\w./-]+)")
+_ISSUED = re.compile(r"(?:sk|pk|rk|whsec|ghp|gho|glpat|xox[a-z]|AKIA|eyJ)[-_A-Za-z0-9]{8,}")
+_SCHEME = re.compile(r"(?:bearer|basic|token)\s+", re.IGNORECASE)
+_WORD = re.compile(r"[A-Za-z0-9_+=-]{16,}")
+_BITS_OF_RANDOM = 3.3
+
+_Schemas = list[Mapping[str, Any]]
+
+
+def reference_or_hidden(value: Any) -> Any:
+    """*value* if it is nothing but a reference to a secret, which is none itself."""
+    text = str(value)
+    return text if not text or _REFERENCE.fullmatch(text) else _HIDDEN
+
+
+def masked_by_schema(value: Any, schema: Mapping[str, Any] | None, name: str = "") -> Any:
+    """
+    *value* as it may be seen, whose JSON Schema is *schema*; without one, texts are hidden.
+
+    A text is shown if the schema knows it and doesn't call it a password, its name doesn't tell
+    of one, and it doesn't look like one.
+    """
+    schema = schema or {}
+    return _masked(value, [schema], name, schema.get("$defs", {}))
+
+
+def literal_secrets(value: Any, schema: Mapping[str, Any] | None) -> Iterator[str]:
+    """
+    The texts in a config that are secrets as they stand there, not by reference.
+
+    Only those that are surely some: what is merely hidden may be honest words.
+    """
+    schema = schema or {}
+    for text in _literals(value, [schema], "", schema.get("$defs", {})):
+        bare = _SCHEME.sub("", text, count=1)
+        yield from {each for each in (text, bare) if strength_of(each) == "strong"}
+
+
+def _masked(value: Any, schemas: _Schemas, name: str, models: Mapping[str, Any]) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    forms = _forms(schemas, models)
+    password = any(map(_is_password, forms))
+    if isinstance(value, Mapping):
+        return {
+            key: _masked(each, forms if password else _within(forms, key), str(key), models)
+            for key, each in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        items = forms if password else _items(forms)
+        return [_masked(each, items, name, models) for each in value]
+    if password or is_secret_name(name) or words_of(name) & _TELLING:
+        return reference_or_hidden(value)
+    if isinstance(value, (int, float)):
+        return value
+    known = any(form.keys() & {"type", "enum", "const"} for form in forms)
+    return value if known and not looks_secret(str(value)) else reference_or_hidden(value)
+
+
+def _literals(
+    value: Any, schemas: _Schemas, name: str, models: Mapping[str, Any], *, named: bool = True
+) -> Iterator[str]:
+    forms = _forms(schemas, models)
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            known = any(key in form.get("properties", ()) for form in forms)
+            yield from _literals(each, _within(forms, key), str(key), models, named=known)
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _literals(each, _items(forms), name, models, named=named)
+    elif isinstance(value, str) and "$secret:" not in value and "{{" not in value:
+        # Of a mapping like that of headers not every value is a secret, though none is shown.
+        password = named and any(map(_is_password, forms))
+        if password or is_secret_name(name) or looks_secret(value):
+            yield value
+
+
+def _is_password(form: Mapping[str, Any]) -> bool:
+    return bool(form.get("writeOnly")) or form.get("format") == "password"
+
+
+def _forms(schemas: _Schemas, models: Mapping[str, Any]) -> _Schemas:
+    """Every plain schema that *schemas* may mean, references followed."""
+    found: _Schemas = []
+    seen: set[str] = set()
+    pending: list[Any] = list(schemas)
+    while pending:
+        schema = pending.pop()
+        if not isinstance(schema, Mapping):
+            continue
+        found.append(schema)
+        for word in ("anyOf", "oneOf", "allOf"):
+            pending += schema.get(word, [])
+        reference = schema.get("$ref")
+        if isinstance(reference, str) and reference not in seen:
+            seen.add(reference)
+            pending.append(models.get(reference.rpartition("/")[2]))
+    return found
+
+
+def _within(forms: _Schemas, key: Any) -> _Schemas:
+    """The schemas of what stands under *key*."""
+    found = []
+    for form in forms:
+        properties = form.get("properties")
+        if isinstance(properties, Mapping) and key in properties:
+            found.append(properties[key])
+        else:
+            found.append(form.get("additionalProperties"))
+    return [each for each in found if isinstance(each, Mapping)]
+
+
+def _items(forms: _Schemas) -> _Schemas:
+    return [form["items"] for form in forms if isinstance(form.get("items"), Mapping)]
+
+
+def looks_secret(text: str) -> bool:
+    """Whether *text* has the shape of a credential, or holds a word as random as one."""
+    if hide_shapes(text) != text or _ISSUED.search(text):
+        return True
+    return any(_is_random(word[0]) for word in _WORD.finditer(text))
+
+
+def _is_random(word: str) -> bool:
+    if not (re.search(r"\d", word) and re.search(r"[A-Za-z]", word)):
+        return False
+    length = len(word)
+    bits = -sum(n / length * math.log2(n / length) for n in Counter(word).values())
+    return bits >= _BITS_OF_RANDOM

@@ -1,0 +1,162 @@
+"""A secret that the kernel knows is in nothing that it accepts, whichever way it comes in."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from automate_kernel import Kernel, signals
+from automate_kernel.connectors import Connector, TriggerSpec
+from automate_kernel.errors import PayloadError
+from automate_kernel.outbox import NewItem
+from automate_kernel.storage.tables import TABLES
+from automate_kernel.workflows import Workflow
+
+SECRET = "sk_live_9d41b7c2e0aa4f"
+
+
+class Shop(Connector):
+    """Proves every delivery, and echoes what it was sent."""
+
+    key = "shop"
+
+    @classmethod
+    def triggers(cls) -> list[TriggerSpec]:
+        return [TriggerSpec("order")]
+
+    def verify_webhook(self, headers: Any, raw_body: bytes) -> bool:
+        return True
+
+    def parse_webhook(self, trigger: str, headers: Any, raw_body: bytes) -> Any:
+        return {"token": SECRET, "body": json.loads(raw_body)}
+
+
+def note(event: str = "order.created") -> Workflow:
+    return Workflow.from_dict(
+        {
+            "name": "note",
+            "trigger": {"type": "event", "event": event},
+            "steps": [{"id": "say", "action": "app.say"}],
+        }
+    )
+
+
+@pytest.fixture
+def kernel():
+    with Kernel(
+        secrets={"KEY": SECRET}, plugins=[Shop], workflows=[note()], discover=False
+    ) as kernel:
+        kernel.action("app.say")(lambda: "said")
+        kernel.secrets.get("KEY")
+        yield kernel
+
+
+def stored(kernel: Kernel) -> str:
+    """Everything in every table."""
+    with kernel.storage.begin() as rows:
+        return json.dumps({name: rows.select(name) for name in TABLES}, default=str)
+
+
+PAYLOAD = {"at": [f"Bearer {SECRET}"], SECRET: 1, "kept": [1, 2.5, True, None, "text"]}
+
+WAYS = {
+    "emit": lambda k: k.emit("order.created", PAYLOAD),
+    "emit headers": lambda k: k.emit("order.created", headers={"auth": SECRET}),
+    "aemit": lambda k: asyncio.run(k.aemit("order.created", PAYLOAD)),
+    "start": lambda k: k.start("note", PAYLOAD),
+    "run": lambda k: k.run("note", PAYLOAD),
+    "enqueue": lambda k: k.outbox.enqueue("mail", PAYLOAD),
+    "aenqueue": lambda k: asyncio.run(k.outbox.aenqueue("mail", PAYLOAD)),
+    "enqueue_many": lambda k: k.outbox.enqueue_many([NewItem("mail", PAYLOAD)]),
+    "enqueue text": lambda k: k.outbox.enqueue("mail", f"the key is {SECRET}"),
+    "webhook": lambda k: k.receive_webhook("shop", "order", {}, json.dumps(PAYLOAD).encode()),
+    "pause": lambda k: k.outbox.pause("mail", f"no {SECRET}"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_no_way_in_stores_a_secret(kernel: Kernel, way: str) -> None:
+    """The mark stands where it stood, and all else is kept."""
+    WAYS[way](kernel)
+    kernel.run_until_idle()
+    text = stored(kernel)
+    assert SECRET not in text
+    assert "[secret]" in text
+
+
+def test_an_execution_and_its_signals_have_no_secret_of_the_event(kernel: Kernel) -> None:
+    """What receivers of `event_received` and `workflow_started` see is what is stored."""
+    seen: list[Any] = []
+
+    def received(sender: Any, event: Any) -> None:
+        seen.append(event.payload)
+
+    def started(sender: Any, execution: Any) -> None:
+        seen.append(execution.event.payload)
+
+    with (
+        signals.event_received.connected_to(received),
+        signals.workflow_started.connected_to(started),
+    ):
+        kernel.emit("order.created", PAYLOAD)
+        kernel.run_until_idle()
+    clean = {"at": ["Bearer [secret]"], "[secret]": 1, "kept": [1, 2.5, True, None, "text"]}
+    assert seen == [clean, clean]
+
+
+def test_a_worker_that_knows_more_than_the_sender_takes_it_out() -> None:
+    """A process that only emits has read no secret; the one that runs the workflow has."""
+    with Kernel(secrets={"KEY": SECRET}, discover=False) as kernel:
+        kernel.action("app.say")(lambda: "said")
+        kernel.add_workflow(note("x"))
+        kernel.emit("x", {"k": SECRET})
+        kernel.secrets.get("KEY")
+        kernel.run_until_idle()
+        (execution,) = kernel.executions.find()
+        assert execution.event.payload == {"k": "[secret]"}
+
+
+def test_two_kernels_on_one_outbox_both_take_theirs_out() -> None:
+    """Whichever was made first."""
+    with Kernel(secrets={"A": "first-secret-01"}, discover=False) as one:
+        two = Kernel(secrets={"B": "second-secret-02"}, outbox=one.outbox, discover=False)
+        one.secrets.get("A"), two.secrets.get("B")
+        item = one.outbox.get(one.outbox.enqueue("x", ["first-secret-01", "second-secret-02"]))
+        assert item is not None
+        assert item.payload == ["[secret]", "[secret]"]
+
+
+def test_the_error_that_an_operator_or_handler_gives_is_redacted(kernel: Kernel) -> None:
+    """`mark_failed` and its like take text from anywhere."""
+    kernel.outbox.enqueue("mail")
+    (item,) = kernel.outbox.claim_batch("me")
+    kernel.outbox.mark_failed(item.id, "me", "FAILED", f"401 for {SECRET}")
+    found = kernel.outbox.get(item.id)
+    assert found is not None
+    assert found.last_error == "401 for [secret]"
+
+
+def test_what_cannot_be_stored_is_refused_the_same_with_and_without_secrets() -> None:
+    """The redactor turns no strange type into text that would then be accepted."""
+    for secrets in ({}, {"KEY": SECRET}):
+        with Kernel(secrets=secrets, discover=False) as kernel:
+            for key in secrets:
+                kernel.secrets.get(key)
+            for payload in ({"s": {SECRET}}, {"o": object()}, {"n": float("nan"), "k": SECRET}):
+                with pytest.raises(PayloadError):
+                    kernel.outbox.enqueue("mail", payload)
+
+
+@pytest.mark.parametrize("value", ["2024", "order", "admin", "42"])
+def test_a_common_value_ruins_nothing_that_comes_in(value: str) -> None:
+    """Not names of events, not numbers, not words."""
+    with Kernel(secrets={"KEY": value}, discover=False) as kernel:
+        kernel.secrets.get("KEY")
+        payload = {"n": 2024, "m": 20241, value: value, "t": f"{value} and more"}
+        item = kernel.outbox.get(kernel.emit("order.created", payload))
+        assert item is not None
+        assert item.payload["payload"] == payload
+        assert item.payload["name"] == "order.created"
