@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from automate_kernel.errors import ErrorCodes, PluginError
-from automate_kernel.plugins.hooks import Hooks
+from automate_kernel.plugins.hooks import Hooks, require_known_hooks
 from automate_kernel.plugins.inspection import key_of
 from automate_kernel.plugins.kinds import KINDS, Kind, kind_of_class
 from automate_kernel.plugins.loading import load_target, normal_target, told
@@ -93,6 +93,8 @@ class Plugins:
             plugin = _imported(plugin) if isinstance(plugin, str) else plugin
             kind = kind_of_class(plugin).name
         registry = self.registry(kind)
+        if kind == "hook" and not isinstance(plugin, str):
+            require_known_hooks(plugin)  # who registers it stands there, and hears of it
         registry.register(plugin, key=key, replace=replace)
         if kind == "hook" and not isinstance(plugin, str):
             name = key or key_of(registry.kind, plugin)
