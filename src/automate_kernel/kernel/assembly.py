@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from automate_kernel.workflows.state import ExecutionStore
 from automate_kernel.workflows.supply import WorkflowSource
 
 __all__ = ["Assembly"]
+
+logger = logging.getLogger(__name__)
 
 
 class Assembly:
@@ -100,6 +103,15 @@ class Assembly:
         self.plugins.hook.automate_configure(kernel=self)
         for workflow in workflows:
             self.workflows.add(workflow)
+        for told in self._invoker.unused_config():
+            # More plugins may come, so it is no error; but a near miss is a slip.
+            if "did you mean" in told:
+                logger.warning("%s", told)
+
+    @property
+    def unused_config(self) -> list[str]:
+        """A line for each key of *config* that no connector and no provider has."""
+        return self._invoker.unused_config()
 
     def _wire(self) -> None:
         """Connect the parts with what the kernel does; before plugins and workflows come in."""

@@ -120,6 +120,20 @@ class Plugins:
             registry.load_all()
         return self.records()
 
+    def without_plugin(self, config: Iterable[str]) -> dict[str, str | None]:
+        """
+        The keys of *config* that no connector and no provider has, each with the nearest one.
+
+        Plugins that can't be used count as there.
+        """
+        records = [*self.records("connector"), *self.records("provider")]
+        known = sorted({record.key for record in records})
+        return {
+            key: next(iter(get_close_matches(key, known, n=1)), None)
+            for key in config
+            if key not in known
+        }
+
     def unmatched(self) -> list[str]:
         """What the host disabled or named a winner and that is not there: a misspelling, likely."""
         records = self.records()
