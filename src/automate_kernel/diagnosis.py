@@ -14,7 +14,6 @@ from automate_kernel.checks import variables_of, workflow_problems
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
     from automate_kernel.outbox import OutboxStore
-    from automate_kernel.plugins import Plugins
     from automate_kernel.storage import Storage
 
 __all__ = [

@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from automate_kernel.context import Call, current_call
-from automate_kernel.errors import AutomateError, ErrorCodes, PayloadError, PluginError
+from automate_kernel.errors import AutomateError, ErrorCodes, PayloadError, PluginError, type_name
 from automate_kernel.schemas import (
     Check,
     Problem,
@@ -71,7 +71,7 @@ class OperationSpec:
             schema = getattr(self, label)
             if schema is not None and not is_model(schema) and not isinstance(schema, Mapping):
                 raise PluginError(
-                    f"{label} of {self.name!r} is a {type(schema).__name__}",
+                    f"{label} of {self.name!r} is {type_name(schema)}",
                     hint="give a pydantic model class or a JSON Schema as a dict",
                 )
 

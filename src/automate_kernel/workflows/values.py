@@ -16,6 +16,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from automate_kernel.errors import type_name
 from automate_kernel.workflows.structure import Path, Problem
 
 __all__ = [
@@ -84,7 +85,7 @@ def _plain_problem(value: Any, path: Path) -> Problem | None:
         return Problem(path, "is larger than the numbers that JSON readers take", "make it text")
     if value is None or isinstance(value, (bool, int, float)):
         return None
-    return Problem(path, f"is a {type(value).__name__}, which JSON has not", "turn it into text")
+    return Problem(path, f"is {type_name(value)}, which JSON has not", "turn it into text")
 
 
 def _text_problem(value: str, path: Path) -> Problem | None:

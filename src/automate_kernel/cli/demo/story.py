@@ -45,9 +45,13 @@ class _Facts:
 def tell(out: Output, *, keep: bool) -> bool:
     """Run the demonstration; returns whether everything was as it should be."""
     if find_spec("automate_http") is None:
-        raise ConfigError("the demonstration needs automate-http", hint="pip install automate-http, or ./plugins/automate-http in a copy of the repository")
+        raise ConfigError(
+            "the demonstration needs automate-http",
+            hint="pip install automate-http (in a copy of the repository: ./plugins/automate-http)",
+        )
     started, facts = time.monotonic(), _Facts()
-    with Stage(keep=keep, note=out.note) as stage, Services(stage.secrets["CHAT_TOKEN"]) as services:
+    staged = Stage(keep=keep, note=out.note)
+    with staged as stage, Services(stage.secrets["CHAT_TOKEN"]) as services:
         _open(out, stage, services)
         facts.times["ready"] = time.monotonic() - started
         kernel = stage.look()
