@@ -90,7 +90,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def lowest(session: nox.Session) -> None:
-    """The oldest versions that the package says it takes: memory and SQLite, units and contracts."""
+    """The oldest versions that the package says it takes: units and contracts, no server."""
     session.install(
         "--resolution=lowest-direct", *LOWEST, "-e",
         ".[cli,openapi,opentelemetry,postgresql,jsonschema]", "-e", "plugins/automate-http",
@@ -98,7 +98,7 @@ def lowest(session: nox.Session) -> None:
     session.run("pytest", *(session.posargs or LOWEST_TESTS))
 
 
-@nox.session
+@nox.session(python=PYTHONS[-1])
 def pages(session: nox.Session) -> None:
     """
     Every page of the documentation as a reader follows it: `-- docs/howto/django.md` for one.
@@ -109,7 +109,9 @@ def pages(session: nox.Session) -> None:
     root, scratch = Path.cwd(), Path(session.create_tmp()).resolve()
     wheels = scratch / "wheels"
     for package in (".", "plugins/automate-http"):
-        session.run("uv", "build", "--quiet", "--wheel", "--out-dir", str(wheels), package, external=True)
+        session.run(
+            "uv", "build", "--quiet", "--wheel", "--out-dir", str(wheels), package, external=True
+        )
     runner = root / "tests" / "acceptance" / "docs_runner.py"
     failed = []
     for page in map(Path, session.posargs or _pages()):
@@ -119,7 +121,10 @@ def pages(session: nox.Session) -> None:
         environment = folder.with_name(folder.name + "-venv")
         python = str(environment / "bin" / "python")
         with session.chdir(folder):
-            session.run("uv", "venv", "--quiet", "--clear", str(environment), external=True)
+            session.run(
+                "uv", "venv", "--quiet", "--clear",
+                f"--python={session.virtualenv.location}", str(environment), external=True,
+            )  # fmt: skip
             for line in _install_lines(page if page.is_absolute() else root / page):
                 session.run(
                     "uv", "pip", "install", "--quiet", f"--python={python}",

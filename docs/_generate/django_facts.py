@@ -122,4 +122,4 @@ def _parsers(parser: ArgumentParser, path: str) -> Iterator[dict[str, Any]]:
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2] / "src")
     _set_up()
-    print(json.dumps({"models": list(_models()), "commands": list(_commands())}))
+    json.dump({"models": list(_models()), "commands": list(_commands())}, sys.stdout)

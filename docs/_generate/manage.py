@@ -11,10 +11,11 @@ from _generate.markdown import NOTE, prose
 __all__ = ["manage"]
 
 INTRODUCTION = """\
-The commands that `automate_django` adds to a project. Beside the options below each has Django's own, such as
-`--settings` and `--traceback`. `automate_outbox`, `automate_executions`, `automate_emit` and `automate_doctor` are
-the commands of [`automate`](cli.md) on the project's kernel, and have its [exit codes](cli.md#exit-codes). How they
-are used is in [Django](../howto/django.md)."""
+The commands that `automate_django` adds to a project. Beside the options below each has Django's
+own, such as `--settings` and `--traceback`. `automate_outbox`, `automate_executions`,
+`automate_emit` and `automate_doctor` are the commands of [`automate`](cli.md) on the project's
+kernel. All have the same [exit codes](cli.md#exit-codes). How they are used is in
+[Django](../howto/django.md)."""
 
 
 def manage() -> str:

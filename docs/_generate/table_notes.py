@@ -5,7 +5,8 @@ from __future__ import annotations
 __all__ = ["COLUMN_NOTES", "DJANGO_TABLES_INTRODUCTION", "TABLES_INTRODUCTION", "TABLE_NOTES"]
 
 DJANGO_TABLES_INTRODUCTION = """\
-What a Django project has beside them, for the admin, the API and Django's tasks. The kernel knows nothing of them."""
+What a Django project has beside them, for the admin, the API and Django's tasks. The kernel knows
+nothing of them."""
 
 TABLES_INTRODUCTION = """\
 The same tables whichever adapter made them: `automate_sqlalchemy.metadata`, Django's migrations and
@@ -142,11 +143,18 @@ COLUMN_NOTES = {
     ("automate_outbox", "lease_owner"): "the worker that has it",
     ("automate_outbox", "lease_token"): "the claim's fence; it stays on the finished row",
     ("automate_outbox", "lease_expires_at"): "until when the worker has it",
-    ("automate_outbox", "idempotency_key"): "unique: a second item with it is not added; the tenant stands in "
-    "front of it",
-    ("automate_outbox", "ordering_key"): "of its items one runs at a time, in order; with the tenant in "
-    "front",
-    ("automate_outbox", "concurrency_key"): "of its items so many run at once; with the tenant in front",
+    (
+        "automate_outbox",
+        "idempotency_key",
+    ): "unique: a second item with it is not added; the tenant stands in front of it",
+    (
+        "automate_outbox",
+        "ordering_key",
+    ): "of its items one runs at a time, in order; with the tenant in front",
+    (
+        "automate_outbox",
+        "concurrency_key",
+    ): "of its items so many run at once; with the tenant in front",
     ("automate_outbox", "concurrency_limit"): "how many",
     ("automate_outbox", "last_error_code"): "of the last failed attempt",
     ("automate_outbox", "last_error"): "its text, redacted",

@@ -212,7 +212,9 @@ def test_every_table_is_in_the_reference() -> None:
     assert set(sections) == set(wanted)
     for table, columns in wanted.items():
         for column in columns:
-            meaning = re.search(rf"^\| `{column}` \|.*\| ([^|]*) \|$", sections[table], re.MULTILINE)
+            meaning = re.search(
+                rf"^\| `{column}` \|.*\| ([^|]*) \|$", sections[table], re.MULTILINE
+            )
             assert meaning and meaning[1].strip(), f"{table}.{column} has no meaning"
 
 
