@@ -143,11 +143,11 @@ def _pages() -> list[str]:
     """The pages that install something; the others are about this repository."""
     found = ["README.md", *map(str, sorted(Path("plugins").glob("*/README.md")))]
     found += map(str, sorted(Path("docs").rglob("*.md")))
-    return [page for page in found if any(_install_lines(Path(page)))]
+    return [page for page in found if _install_lines(Path(page))]
 
 
 def _install_lines(page: Path) -> list[list[str]]:
-    """What `pip install` is told on the page, but for what is of this repository."""
+    """What `pip install` is told on the page, with names for what is in this repository."""
     lines = re.findall(r"^\$ pip install (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
-    told = [shlex.split(line, comments=True) for line in lines]
-    return [words for words in told if not any(word.startswith(".") for word in words)]
+    named = [line.replace("./plugins/", "").replace('".[', '"automate-kernel[') for line in lines]
+    return [shlex.split(line, comments=True) for line in named]

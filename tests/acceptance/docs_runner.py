@@ -330,7 +330,9 @@ def _require_extras(text: str) -> None:
 
 def _runnable(command: str) -> str | None:
     """The command to run here for one that a page shows; None if it was checked otherwise."""
-    command = command.removeprefix("pip install uv && ").removeprefix("uv run ")
+    command = command.removeprefix("python -m pip install uv && ").removeprefix("uv run ")
+    if command.startswith("python3 -m venv "):
+        return None  # we are in one
     words = shlex.split(command, comments=True)
     if words[:2] in (["pip", "install"], ["uv", "add"], ["uv", "sync"]):
         for extra in re.findall(r"(?:automate-kernel|\.)\[([\w,-]+)\]", command):
