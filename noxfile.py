@@ -1,8 +1,11 @@
 """The test matrix: `uvx nox` runs all of it, `uvx nox -s tests-3.12` one Python."""
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
+from pathlib import Path
 
 import nox
 
@@ -34,6 +37,12 @@ STRICT = (
     "ignore::ResourceWarning",
     "ignore::pytest.PytestUnraisableExceptionWarning",
 )
+# What only the tests need, and no user installs.
+LOWEST = (
+    "aiosqlite>=0.20", "greenlet>=3.1", "httpx>=0.28", "hypothesis>=6.120",
+    "opentelemetry-sdk>=1.27", "pytest>=8.3", "pytest-timeout>=2.3",
+)  # fmt: skip
+LOWEST_TESTS = ("tests/unit", "tests/contract", "plugins", "-k", "not postgresql and not mariadb")
 
 
 @nox.session(python=PYTHONS)
@@ -77,3 +86,68 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check")
     session.run("mypy")
     session.run("lint-imports")
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """The oldest versions that the package says it takes: units and contracts, no server."""
+    session.install(
+        "--resolution=lowest-direct", *LOWEST, "-e",
+        ".[cli,openapi,opentelemetry,postgresql,jsonschema]", "-e", "plugins/automate-http",
+    )  # fmt: skip
+    session.run("pytest", *(session.posargs or LOWEST_TESTS))
+
+
+@nox.session(python=PYTHONS[-1])
+def pages(session: nox.Session) -> None:
+    """
+    Every page of the documentation as a reader follows it: `-- docs/howto/django.md` for one.
+
+    In a fresh environment with the page's own install lines and nothing else. The packages are
+    built from here, and take the place of those that the index has, or doesn't have yet.
+    """
+    root, scratch = Path.cwd(), Path(session.create_tmp()).resolve()
+    wheels = scratch / "wheels"
+    for package in (".", "plugins/automate-http"):
+        session.run(
+            "uv", "build", "--quiet", "--wheel", "--out-dir", str(wheels), package, external=True
+        )
+    runner = root / "tests" / "acceptance" / "docs_runner.py"
+    failed = []
+    for page in map(Path, session.posargs or _pages()):
+        folder = scratch / "-".join(page.with_suffix("").parts)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        environment = folder.with_name(folder.name + "-venv")
+        python = str(environment / "bin" / "python")
+        with session.chdir(folder):
+            session.run(
+                "uv", "venv", "--quiet", "--clear",
+                f"--python={session.virtualenv.location}", str(environment), external=True,
+            )  # fmt: skip
+            for line in _install_lines(page if page.is_absolute() else root / page):
+                session.run(
+                    "uv", "pip", "install", "--quiet", f"--python={python}",
+                    f"--find-links={wheels}", *line, external=True,
+                )  # fmt: skip
+            try:
+                session.run(python, str(runner), "--reader", str(root / page), external=True)
+            except nox.command.CommandFailed:
+                failed.append(str(page))
+        shutil.rmtree(environment, ignore_errors=True)
+    if failed:
+        session.error(f"not as a reader is told: {', '.join(failed)}")
+
+
+def _pages() -> list[str]:
+    """The pages that install something; the others are about this repository."""
+    found = ["README.md", *map(str, sorted(Path("plugins").glob("*/README.md")))]
+    found += map(str, sorted(Path("docs").rglob("*.md")))
+    return [page for page in found if _install_lines(Path(page))]
+
+
+def _install_lines(page: Path) -> list[list[str]]:
+    """What `pip install` is told on the page, with names for what is in this repository."""
+    lines = re.findall(r"^\$ pip install (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    named = [line.replace("./plugins/", "").replace('".[', '"automate-kernel[') for line in lines]
+    return [shlex.split(line, comments=True) for line in named]

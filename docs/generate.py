@@ -18,6 +18,7 @@ sys.path[:0] = [str(DOCS), str(DOCS.parent / "src")]
 
 from _generate.api import API, api, names  # noqa: E402
 from _generate.cli import cli, commands  # noqa: E402
+from _generate.manage import manage  # noqa: E402
 from _generate.tables import filters, tables  # noqa: E402
 
 __all__ = ["PAGES", "commands", "page"]
@@ -27,6 +28,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/tables.md": tables,
     "reference/filters.md": filters,
     "reference/cli.md": cli,
+    "reference/manage.md": manage,
     **{
         f"reference/api/{name}.md": partial(api, title, modules)
         for name, (title, modules) in API.items()

@@ -36,6 +36,7 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
             "automate_kernel.workflows.duration",
             "automate_kernel.workflows.schedule",
             "automate_kernel.workflows.graph",
+            "automate_kernel.workflows.state",
         ),
     ),
     "templates": ("Templates", ("automate_kernel.templates",)),

@@ -36,6 +36,7 @@ def cli() -> str:
             parts.append(f"```text\n{' '.join([path, '[OPTIONS]', *usage])}\n```")
         if rows := [row for p in command.params if (row := _option(p))]:
             parts.append("\n".join(rows))
+    parts += ["## Exit codes", EXIT_CODES_INTRODUCTION, _exit_codes()]
     parts += ["## Settings", SETTINGS_INTRODUCTION, _settings()]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -44,6 +45,17 @@ SETTINGS_INTRODUCTION = """\
 Each setting can stand in an `automate.toml` in the current folder or one above (`worker.slots` is
 `slots` in the table `[worker]`), and most also in an environment variable. An option of the command
 wins over the variable, and the variable over the file. `automate config` shows what counts."""
+
+
+EXIT_CODES_INTRODUCTION = """\
+The same for every command of `automate` and every `manage.py automate_…`."""
+
+
+def _exit_codes() -> str:
+    from automate_kernel.cli.failures import EXIT_CODES
+
+    rows = ["| exit code | means |", "| --- | --- |"]
+    return "\n".join([*rows, *(f"| {code} | {text} |" for code, text in EXIT_CODES.items())])
 
 
 def _settings() -> str:
@@ -82,7 +94,10 @@ def _option(parameter: Any) -> str:
     if parameter.metavar:
         shown += f" `{parameter.metavar}`"
     default = parameter.default
-    if type(default) in (int, float, str) and default != "":
+    shown_default = getattr(parameter, "show_default", None)
+    if isinstance(shown_default, str):
+        text += f" Default: `{shown_default}`, or the [setting](#settings) that says so."
+    elif type(default) in (int, float, str) and default != "":
         text += f" Default: `{default}`."
     return f"- {shown}: {text}".rstrip(": ")
 

@@ -103,6 +103,8 @@ def class_of(node: ast.ClassDef, level: int) -> Iterator[str]:
     yield prose(ast.get_docstring(node, clean=False))
     if fields := list(_fields(node)):
         yield "\n".join(fields)
+    if init is not None:
+        yield from _attributes(node.name, init, level + 1)
     for method in methods:
         kinds = _decorators(method)
         if method.name.startswith("_") or kinds & {"overload", "setter", "model_serializer"}:
@@ -116,6 +118,28 @@ def class_of(node: ast.ClassDef, level: int) -> Iterator[str]:
             continue
         static = bool(kinds & {"staticmethod"})
         yield from function_of(method, f"{node.name}.{method.name}", level + 1, method=not static)
+
+
+def _attributes(
+    owner: str, init: ast.FunctionDef | ast.AsyncFunctionDef, level: int
+) -> Iterator[str]:
+    """An entry for each public attribute that the constructor sets and that has a docstring."""
+    for index, item in enumerate(init.body):
+        target = item.target if isinstance(item, ast.AnnAssign) else None
+        if isinstance(item, ast.Assign):
+            target = item.targets[0]
+        if not isinstance(target, ast.Attribute) or target.attr.startswith("_"):
+            continue
+        below = init.body[index + 1] if index + 1 < len(init.body) else None
+        if not (isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)):
+            continue
+        kind = ""
+        if isinstance(item, ast.AnnAssign):
+            kind = ast.unparse(item.annotation)
+        elif isinstance(item, ast.Assign) and isinstance(item.value, ast.Call):
+            kind = ast.unparse(item.value.func)
+        yield f"{'#' * level} `{owner}.{target.attr}`"
+        yield f"*Attribute*, `{kind}`. " + prose(str(below.value.value))
 
 
 def _fields(node: ast.ClassDef) -> Iterator[str]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["COLUMN_NOTES", "TABLES_INTRODUCTION", "TABLE_NOTES"]
+__all__ = ["COLUMN_NOTES", "DJANGO_TABLES_INTRODUCTION", "TABLES_INTRODUCTION", "TABLE_NOTES"]
+
+DJANGO_TABLES_INTRODUCTION = """\
+What a Django project has beside them, for the admin, the API and Django's tasks. The kernel knows
+nothing of them."""
 
 TABLES_INTRODUCTION = """\
 The same tables whichever adapter made them: `automate_sqlalchemy.metadata`, Django's migrations and
@@ -55,6 +59,66 @@ PENDING ─▶ RUNNING ─┬▶ COMPLETED
 }
 
 COLUMN_NOTES = {
+    ("automate_api_token", "id"): "a counter",
+    ("automate_api_token", "name"): "what it is for",
+    ("automate_api_token", "prefix"): "its first characters, to tell tokens apart",
+    ("automate_api_token", "digest"): "SHA-256 of the token, which is not stored",
+    ("automate_api_token", "user_id"): "the user it is bound to; null: a service's",
+    ("automate_api_token", "all_tenants"): "whether it is an operator's, for all tenants",
+    ("automate_api_token", "scopes"): "what it opens",
+    ("automate_api_token", "expires_at"): "until when; null: for ever",
+    ("automate_api_token", "last_used_at"): "when it was used last, to the minute or so",
+    ("automate_api_token", "revoked_at"): "when it was ended",
+    ("automate_api_idempotency", "id"): "a counter",
+    ("automate_api_idempotency", "owner"): "a hash of who asked",
+    ("automate_api_idempotency", "key"): "the request's `Idempotency-Key`",
+    ("automate_api_idempotency", "fingerprint"): "a hash of method, path, query and body",
+    ("automate_api_idempotency", "lock"): "whose request is running",
+    ("automate_api_idempotency", "locked_until"): "until when at most",
+    ("automate_api_idempotency", "status_code"): "of the answer",
+    ("automate_api_idempotency", "headers"): "of the answer",
+    ("automate_api_idempotency", "body"): "the answer, without secrets",
+    ("automate_api_idempotency", "expires_at"): "when the row may be deleted",
+    ("automate_audit", "id"): "a counter",
+    ("automate_audit", "actor_id"): "the user's key",
+    ("automate_audit", "actor"): "the user's name then",
+    ("automate_audit", "action"): "`add`, `change`, `delete`, `export`, …",
+    ("automate_audit", "model"): "the label of the model",
+    ("automate_audit", "object_id"): "the object's key",
+    ("automate_audit", "object_repr"): "what the object was called then",
+    ("automate_audit", "changes"): "by field, what it was and is; of a secret only that it changed",
+    ("automate_audit", "details"): "more about the action, such as the filter and how many",
+    ("automate_import", "id"): "a random UUID",
+    ("automate_import", "owner"): "a hash of the user who uploaded it",
+    ("automate_import", "filename"): "what the file was called",
+    ("automate_import", "format"): "`csv` or `json`",
+    ("automate_import", "content"): "the file; it is deleted after an hour",
+    ("automate_workflow_document", "id"): "a counter",
+    ("automate_workflow_document", "key"): "a hash of tenant and name, so that both are unique",
+    ("automate_workflow_document", "name"): "the workflow's name",
+    ("automate_workflow_document", "enabled"): "whether events start it",
+    ("automate_workflow_document", "version"): "the number of the version that counts",
+    ("automate_workflow_version", "id"): "a counter",
+    ("automate_workflow_version", "document_id"): "the workflow",
+    ("automate_workflow_version", "number"): "counted from 1 within the workflow",
+    ("automate_workflow_version", "format"): "`yaml` or `json`",
+    ("automate_workflow_version", "source"): "the text as it was written",
+    ("automate_workflow_version", "definition"): "what it says, as JSON",
+    ("automate_workflow_version", "digest"): "SHA-256 of what it says, as in `automate_definition`",
+    ("automate_workflow_version", "restored_from"): "the version that it says again",
+    ("automate_workflow_version", "comment"): "the author's",
+    ("automate_workflow_version", "author"): "the user's name",
+    ("automate_workflow_stamp", "id"): "1",
+    ("automate_workflow_stamp", "token"): "changes with every change of a workflow",
+    ("automate_task_result", "id"): "that of the outbox item",
+    ("automate_task_result", "task"): "the path of the function",
+    ("automate_task_result", "attempt"): "attempts begun",
+    ("automate_task_result", "worker_ids"): "who began them",
+    ("automate_task_result", "errors"): "class and redacted traceback of each attempt that raised",
+    ("automate_task_result", "return_value"): "what it returned, as JSON",
+    ("automate_task_result", "started_at"): "when its first attempt began",
+    ("automate_task_result", "last_attempted_at"): "when its last one began",
+    ("automate_task_result", "finished_at"): "when it ended",
     ("*", "created_at"): "when the row was made, on the database's clock",
     ("*", "updated_at"): "when it was changed last",
     ("*", "completed_at"): "when it reached a final state",
@@ -79,9 +143,18 @@ COLUMN_NOTES = {
     ("automate_outbox", "lease_owner"): "the worker that has it",
     ("automate_outbox", "lease_token"): "the claim's fence; it stays on the finished row",
     ("automate_outbox", "lease_expires_at"): "until when the worker has it",
-    ("automate_outbox", "idempotency_key"): "unique: a second item with it is not added",
-    ("automate_outbox", "ordering_key"): "of its items one runs at a time, in order",
-    ("automate_outbox", "concurrency_key"): "of its items so many run at once",
+    (
+        "automate_outbox",
+        "idempotency_key",
+    ): "unique: a second item with it is not added; the tenant stands in front of it",
+    (
+        "automate_outbox",
+        "ordering_key",
+    ): "of its items one runs at a time, in order; with the tenant in front",
+    (
+        "automate_outbox",
+        "concurrency_key",
+    ): "of its items so many run at once; with the tenant in front",
     ("automate_outbox", "concurrency_limit"): "how many",
     ("automate_outbox", "last_error_code"): "of the last failed attempt",
     ("automate_outbox", "last_error"): "its text, redacted",

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
+from _generate.django_facts import told
 from _generate.markdown import NOTE, prose
-from _generate.table_notes import COLUMN_NOTES, TABLE_NOTES, TABLES_INTRODUCTION
+from _generate.table_notes import (
+    COLUMN_NOTES,
+    DJANGO_TABLES_INTRODUCTION,
+    TABLE_NOTES,
+    TABLES_INTRODUCTION,
+)
 
 __all__ = ["filters", "tables"]
 
@@ -39,8 +46,43 @@ def tables() -> str:
             where = f", where {condition}" if condition else ""
             columns = ", ".join(f"`{name}`" for name in index.columns)
             parts.append(f"- {unique} `{index.name}` on {columns}{where}.")
+    parts += ["## Of Django alone", DJANGO_TABLES_INTRODUCTION, *_of_django(set(TABLES))]
     text = "\n\n".join(parts)
     return re.sub(r"(\n- [^\n]*)\n\n(?=- )", r"\1\n", text) + "\n"
+
+
+def _of_django(shared: set[str]) -> Iterator[str]:
+    for model in told()["models"]:
+        table = model["table"]
+        if table in shared:
+            continue
+        yield f"### `{table}`"
+        yield f"{prose(model['doc']).split(chr(10) * 2)[0]} Model: `{model['model']}`."
+        rows = ["| column | type | null | meaning |", "| --- | --- | --- | --- |"]
+        for column in model["columns"]:
+            kind = _TYPES.get(column["type"], column["type"])
+            kind += f"({column['length']})" if column["length"] and kind == "text" else ""
+            note = COLUMN_NOTES.get((table, column["name"])) or COLUMN_NOTES.get(
+                ("*", column["name"]), ""
+            )
+            note = note.removesuffix(", on the database's clock")  # it is Django's here
+            note += " (primary key)" if column["key"] else ""
+            note += f" (of `{column['to']}`)" if column["to"] else ""
+            null = "yes" if column["null"] else "no"
+            rows.append(f"| `{column['name']}` | {kind} | {null} | {note.strip()} |")
+        yield "\n".join(rows)
+        for name, columns, unique in model["indexes"]:
+            what = "Unique index" if unique else "Index"
+            called = f" `{name}`" if name else ""
+            yield f"- {what}{called} on {', '.join(f'`{each}`' for each in columns)}."
+
+
+_TYPES = {
+    "BigAutoField": "counter", "BinaryField": "bytes", "BooleanField": "yes or no",
+    "CharField": "text", "DateTimeField": "time", "ForeignKey": "key", "IntegerField": "int",
+    "JSONField": "json", "PositiveSmallIntegerField": "int", "TextField": "long text",
+    "UUIDField": "id",
+}  # fmt: skip
 
 
 def filters() -> str:

@@ -65,7 +65,7 @@ from typing import Any, TypeVar, cast
 
 from django.conf import settings
 
-from automate_kernel.errors import ConfigError
+from automate_kernel.errors import ConfigError, type_name
 
 __all__ = [
     "KEYS",
@@ -150,7 +150,7 @@ def options(name: str) -> Mapping[str, Any]:
     """The dictionary setting *name*, empty if it is missing."""
     value = setting(name, {})
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{name} must be a dictionary, not a {type(value).__name__}")
+        raise ConfigError(f"{name} must be a dictionary, not {type_name(value)}")
     return value
 
 
@@ -183,7 +183,7 @@ def listed(name: str) -> list[Any]:
     value = setting(name, ())
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise ConfigError(
-            f"{name} must be a list, not a {type(value).__name__}",
+            f"{name} must be a list, not {type_name(value)}",
             hint=f"write [{value!r}]" if isinstance(value, str) else None,
         )
     return list(value)

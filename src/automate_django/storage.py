@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from django.conf import settings
 from django.db import Error, InterfaceError, OperationalError, connections, router, transaction
 
-from automate_kernel.errors import ConfigError, StorageError
+from automate_kernel.errors import ConfigError, StorageError, type_name
 from automate_kernel.storage import DIALECTS, Clock, SqlRows, Wakeup
 from automate_kernel.storage.bulk import copy_through
 from automate_kernel.storage.failures import lost_transaction, storage_error
@@ -110,7 +110,7 @@ class DjangoStorage:
         connection = self.connection if transaction is None else transaction
         if not hasattr(connection, "in_atomic_block"):
             raise StorageError(
-                f"a {type(transaction).__name__} is no Django transaction",
+                f"{type_name(transaction)} is no Django transaction",
                 hint="leave it out: the open transaction.atomic() block is meant",
             )
         if is_open(connection):

@@ -239,7 +239,7 @@ class Connector(Plugin):
         except (ValueError, RecursionError):
             raise AutomateError(
                 ErrorCodes.INVALID_ARGUMENT,
-                f"{self._title()}: the body of a {trigger!r} webhook is not JSON",
+                f"{self._title()}: the body of the webhook {trigger!r} is not JSON",
                 hint="override parse_webhook for a service that sends something else",
             ) from None
         spec.check_payload(payload)

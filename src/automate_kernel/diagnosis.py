@@ -14,7 +14,6 @@ from automate_kernel.checks import variables_of, workflow_problems
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
     from automate_kernel.outbox import OutboxStore
-    from automate_kernel.plugins import Plugins
     from automate_kernel.storage import Storage
 
 __all__ = [
@@ -58,8 +57,9 @@ def clock_finding(storage: Storage) -> Finding:
     return Finding("clock", "ok", f"within {_SKEW_SECONDS:g} s of the database's")
 
 
-def plugin_findings(plugins: Plugins) -> list[Finding]:
-    """The plugins that don't load, all of which are imported for it."""
+def plugin_findings(kernel: Kernel) -> list[Finding]:
+    """The plugins that don't load, all of which are imported for it, and config for none."""
+    plugins = kernel.plugins
     records = plugins.load_all()
     found = [
         Finding(
@@ -76,6 +76,8 @@ def plugin_findings(plugins: Plugins) -> list[Finding]:
         Finding("plugins", "warn", f"there is no plugin {name!r} to disable or prefer", remedy)
         for name in plugins.unmatched()
     ]
+    remedy = "correct the key, or install the plugin"
+    found += [Finding("plugins", "warn", each, remedy) for each in kernel.unused_config]
     return found or [Finding("plugins", "ok", f"{len(records)} load")]
 
 

@@ -212,3 +212,9 @@ class LeaseLostError(_WordedError):
     """The lease ran out or was taken over: another worker owns this item now."""
 
     default_code = ErrorCodes.ABORTED
+
+
+def type_name(value: object) -> str:
+    """The type of *value* with its article, for a message: ``a list``, ``an int``."""
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"

@@ -59,6 +59,14 @@ class Invoker:
         self._lock = threading.RLock()
         self.portal = Portal()
 
+    def unused_config(self) -> list[str]:
+        """Keys of the config that no connector and no provider has, told with the nearest one."""
+        return [
+            f"config has {key!r}, which is no connector and no provider"
+            + (f" (did you mean {near!r}?)" if near else "")
+            for key, near in self._plugins.without_plugin(self._config).items()
+        ]
+
     # -- finding -----------------------------------------------------------------------------
 
     def add(self, spec: OperationSpec) -> None:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from automate_kernel.context import Call, current_call
-from automate_kernel.errors import AutomateError, ErrorCodes, PluginError
+from automate_kernel.errors import AutomateError, ErrorCodes, PluginError, type_name
 from automate_kernel.schemas import (
     Check,
     Problem,
@@ -76,7 +76,7 @@ class OperationSpec:
             schema = getattr(self, label)
             if schema is not None and not is_model(schema) and not isinstance(schema, Mapping):
                 raise PluginError(
-                    f"{label} of {self.name!r} is a {type(schema).__name__}",
+                    f"{label} of {self.name!r} is {type_name(schema)}",
                     hint="give a pydantic model class or a JSON Schema as a dict",
                 )
 

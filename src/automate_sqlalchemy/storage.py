@@ -14,7 +14,7 @@ from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session, scoped_session
 
-from automate_kernel.errors import ConfigError, StorageError
+from automate_kernel.errors import ConfigError, StorageError, type_name
 from automate_kernel.storage import DIALECTS, Clock, SqlRows, Wakeup
 from automate_kernel.storage.bulk import copy_through
 from automate_kernel.storage.failures import lost_transaction, storage_error
@@ -160,7 +160,7 @@ class SqlAlchemyStorage:
             transaction = transaction.connection()
         if not isinstance(transaction, Connection):
             raise StorageError(
-                f"a {type(transaction).__name__} is no SQLAlchemy transaction",
+                f"{type_name(transaction)} is no SQLAlchemy transaction",
                 hint="pass a Session or Connection; with aemit(), an AsyncSession",
             )
         return SqlAlchemyRows(transaction, self._clock)

@@ -1,13 +1,18 @@
 """
 Runs every code block of one documentation page, in order: `python docs_runner.py PAGE.md`.
 
+`--reader` runs what a reader sees and nothing else, in the environment of a reader: hidden blocks are
+left out, and so is our path. It goes on after a block that fails, and prints how many blocks did as the
+page says. `nox -s pages` does this with the page's own install line in a fresh environment.
+
 What a block means is said by the first word after its fence:
 
 =========== ===================================================================================
 ``python``  runs; all of a page share one namespace
 ``output``  what the block before it printed: each line, in order; ``…`` stands for anything
 ``console`` each line after ``$`` runs, and the lines below it are expected, as in ``output``;
-            ``^C`` interrupts a command that runs on
+            ``^C`` interrupts a command that runs on; ``python manage.py shell`` makes the Python
+            blocks that follow a session of that project
 ``yaml``    is loaded as a workflow; ``yaml steps`` and ``yaml trigger`` as a part of one
 ``json``    parses
 ``toml``    parses; entry points must be of groups that exist, an ``automate.toml`` must load
@@ -16,13 +21,16 @@ What a block means is said by the first word after its fence:
 ``text``    is a drawing, or words: it must not be code
 =========== ===================================================================================
 
-``file=NAME`` after the language writes the block to that file instead of running it. A comment
-``<!-- hidden … -->`` is Python that readers don't see: what a page needs beforehand, and checks.
+``file=NAME`` after the language writes the block to that file instead of running it, ``append=NAME``
+adds it to the end of that file. A comment ``<!-- hidden … -->`` is Python that readers don't see. It may
+check what a page says, and nothing more: its names are its own, and it makes no file and sets no variable
+of the environment, so that no visible block can need it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import io
 import json
 import os
@@ -61,7 +69,15 @@ class Block:
     @property
     def file(self) -> str | None:
         """The file that it is to be written to."""
-        return next((w.partition("=")[2] for w in self.words if w.startswith("file=")), None)
+        return self._word("file") or self.appended
+
+    @property
+    def appended(self) -> str | None:
+        """The file that it is to be added to."""
+        return self._word("append")
+
+    def _word(self, name: str) -> str | None:
+        return next((w.partition("=")[2] for w in self.words if w.startswith(f"{name}=")), None)
 
 
 def blocks(text: str) -> Iterator[Block]:
@@ -86,17 +102,42 @@ class Page:
 
     path: Path
     names: dict[str, Any] = field(default_factory=lambda: _module("docs_page"))
+    checks: dict[str, Any] = field(default_factory=dict)
     printed: str = ""
+
+    @property
+    def source(self) -> str:
+        """The page, as it is meant for the Django that is installed."""
+        return _for_this_django(self.path.read_text(encoding="utf-8"))
 
     def run(self) -> None:
         """Run all blocks."""
-        # For hidden blocks, which compare what a page says in words with the code.
-        self.names["page_text"] = text = self.path.read_text(encoding="utf-8")
-        for block in blocks(text):
+        for block in blocks(self.source):
             try:
                 self.run_block(block)
             except DocumentationError as error:
                 raise DocumentationError(f"{self.path}:{block.line}: {error}") from None
+
+    def read(self) -> tuple[int, int]:
+        """Run what a reader sees; how many blocks that do something did what they should, of how many."""
+        good = total = 0
+        steps: list[list[Block]] = []
+        for block in blocks(self.source):
+            if block.language == "output":
+                steps[-1].append(block)  # a block has run if it prints what the page says
+            elif block.language != "hidden":
+                steps.append([block])
+        for step in steps:
+            does_something = step[0].language in ("python", "console") and step[0].file is None
+            total += does_something
+            try:
+                for block in step:
+                    self.run_block(block)
+            except Exception as error:  # noqa: BLE001 - whatever a page's own code raises
+                print(f"{self.path}:{step[0].line}: {type(error).__name__}: {error}")
+                continue
+            good += does_something
+        return good, total
 
     def run_block(self, block: Block) -> None:
         """Run, check or write one block."""
@@ -106,25 +147,42 @@ class Page:
         if block.file is not None:
             file = Path(block.file)
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(block.code, encoding="utf-8")
+            if block.appended and not file.exists():
+                raise DocumentationError(f"there is no {block.file} to add to")
+            with file.open("a" if block.appended else "w", encoding="utf-8") as written:
+                written.write(block.code)
         run(self, block)
 
     # -- python ------------------------------------------------------------------------------
 
     def python(self, block: Block) -> None:
-        # The empty lines make tracebacks name the page's own lines.
-        code = compile(
-            "\n" * (block.line - 1) + block.code, str(self.path), "exec", dont_inherit=True
-        )
+        code = self._compiled(block)
         if block.file is not None:
             return
         out = io.StringIO()
         try:
-            with contextlib.redirect_stdout(out):
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
                 exec(code, self.names)
         finally:
             self.printed = out.getvalue()
             sys.stdout.write(self.printed)
+
+    def hidden(self, block: Block) -> None:
+        given = {"page_text": self.source, "printed": self.printed}
+        names = {**self.checks, **self.names, **given}
+        before, files, variables = dict(names), _files(), dict(os.environ)
+        exec(self._compiled(block), names)
+        self.checks |= {k: v for k, v in names.items() if before.get(k) is not v}
+        if made := _files() - files:
+            raise DocumentationError(f"a hidden block made {sorted(made)}: show what makes it")
+        if variables != dict(os.environ):
+            raise DocumentationError("a hidden block changed the environment: show that")
+
+    def _compiled(self, block: Block) -> types.CodeType:
+        # The empty lines make tracebacks name the page's own lines.
+        return compile(
+            "\n" * (block.line - 1) + block.code, str(self.path), "exec", dont_inherit=True
+        )
 
     def output(self, block: Block) -> None:
         expect(block.code.splitlines(), self.printed)
@@ -195,6 +253,13 @@ class Page:
             self.printed = self.command(command, expected)
 
     def command(self, command: str, expected: list[str]) -> str:
+        if command == "python manage.py shell":
+            _django_session()
+            return ""
+        if command.startswith("export "):
+            name, _, value = command.removeprefix("export ").partition("=")
+            os.environ[name] = value
+            return ""
         ready = _runnable(command)
         if ready is None:
             return ""
@@ -216,6 +281,30 @@ def _module(name: str) -> dict[str, Any]:
     """The names of a module that is known to `sys.modules`, as annotations are looked up there."""
     module = sys.modules[name] = types.ModuleType(name)
     return vars(module)
+
+
+def _files() -> set[str]:
+    """The files below the page's folder, but for those of Python and of the databases."""
+    found = {str(path) for path in Path().rglob("*") if path.is_file()}
+    return {path for path in found if not re.search(r"__pycache__|\.sqlite3", path)}
+
+
+def _for_this_django(text: str) -> str:
+    """What a reader with an older Django writes instead: the page says it on the line."""
+    older = "# below Django 6.0: "
+    if older not in text or importlib.metadata.version("django").split(".") >= ["6"]:
+        return text
+    return re.sub(rf"^.*{older}", "", text, flags=re.MULTILINE)
+
+
+def _django_session() -> None:
+    """Make this process what `manage.py shell` is."""
+    settings = re.search(r"DJANGO_SETTINGS_MODULE\W+([\w.]+)", Path("manage.py").read_text())
+    assert settings is not None
+    os.environ["DJANGO_SETTINGS_MODULE"] = settings[1]
+    import django
+
+    django.setup()
 
 
 def _any_filter() -> Any:
@@ -241,10 +330,12 @@ def _require_extras(text: str) -> None:
 
 def _runnable(command: str) -> str | None:
     """The command to run here for one that a page shows; None if it was checked otherwise."""
-    command = command.removeprefix("pip install uv && ").removeprefix("uv run ")
+    command = command.removeprefix("python -m pip install uv && ").removeprefix("uv run ")
+    if command.startswith("python3 -m venv "):
+        return None  # we are in one
     words = shlex.split(command, comments=True)
     if words[:2] in (["pip", "install"], ["uv", "add"], ["uv", "sync"]):
-        for extra in re.findall(r"\[([\w,-]+)\]", command):
+        for extra in re.findall(r"(?:automate-kernel|\.)\[([\w,-]+)\]", command):
             _require_extras(extra)
         return None
     if words in (["pytest"], ["pytest", "-q"]) and not list(Path().glob("test_*.py")):
@@ -330,7 +421,7 @@ def _squeezed(text: str) -> str:
 
 
 RUNNERS: dict[str, Callable[[Page, Block], None]] = {
-    "hidden": Page.python,
+    "hidden": Page.hidden,
     "python": Page.python,
     "output": Page.output,
     "console": Page.console,
@@ -345,4 +436,11 @@ RUNNERS: dict[str, Callable[[Page, Block], None]] = {
 
 if __name__ == "__main__":
     sys.path.insert(0, os.getcwd())
-    Page(Path(sys.argv[1])).run()
+    page = Page(Path(sys.argv[-1]))
+    if "--reader" in sys.argv:
+        good, total = page.read()
+        print(f"{page.path.name}: {good} of {total} blocks did as a reader is told")
+        sys.stdout.flush()
+        # Not by the usual way out: it would wait for threads that a failed page has left.
+        os._exit(good < total)
+    page.run()

@@ -167,6 +167,67 @@ def test_every_command_and_option_is_in_the_reference() -> None:
     assert set(sections) <= {path for path, _ in found}
 
 
+def test_every_command_of_manage_py_is_in_the_reference() -> None:
+    """Each command that the app adds, with those below it and every option."""
+    import argparse
+
+    load_command = _django("django.core.management").load_command_class
+    base = _django("django.core.management.base").BaseCommand
+    page = _page("manage.md")
+    parts = re.split(r"^## `", page, flags=re.MULTILINE)[1:]
+    sections = {part.partition("`")[0]: part for part in parts}
+    djangos = base().create_parser("manage.py", "any")
+    common = {name for action in djangos._actions for name in action.option_strings}
+
+    def check(parser: argparse.ArgumentParser, path: str) -> int:
+        assert path in sections, path
+        found = 1
+        for action in parser._actions:
+            for name in action.option_strings:
+                assert name in common or f"`{name}`" in sections[path], f"{path} {name}"
+            if isinstance(action, argparse._SubParsersAction):
+                found += sum(check(p, f"{path} {name}") for name, p in action.choices.items())
+        return found
+
+    folder = ROOT / "src" / "automate_django" / "management" / "commands"
+    names = sorted(file.stem for file in folder.glob("automate_*.py"))
+    found = 0
+    for name in names:
+        command = load_command("automate_django", name)
+        found += check(command.create_parser("manage.py", name), f"manage.py {name}")
+    assert len(names) >= 7
+    assert found == len(sections)
+
+
+def test_every_table_is_in_the_reference() -> None:
+    """The kernel's tables and Django's, with every column and what it means."""
+    from automate_kernel.storage.tables import TABLES
+
+    models = list(_django("django.apps").apps.get_app_config("automate_django").get_models())
+    wanted = {table.name: [c.name for c in table.columns] for table in TABLES.values()}
+    wanted |= {m._meta.db_table: [f.column for f in m._meta.concrete_fields] for m in models}
+    assert len(wanted) >= 20
+    parts = re.split(r"^##+ `", _page("tables.md"), flags=re.MULTILINE)[1:]
+    sections = {part.partition("`")[0]: part for part in parts}
+    assert set(sections) == set(wanted)
+    for table, columns in wanted.items():
+        for column in columns:
+            meaning = re.search(
+                rf"^\| `{column}` \|.*\| ([^|]*) \|$", sections[table], re.MULTILINE
+            )
+            assert meaning and meaning[1].strip(), f"{table}.{column} has no meaning"
+
+
+def test_what_a_kernel_has_is_in_the_reference() -> None:
+    """Every public attribute of a kernel has an entry, methods and parts alike."""
+    from automate_kernel import Kernel
+
+    page = (ROOT / "docs" / "reference" / "api" / "kernel.md").read_text()
+    told = set(re.findall(r"^#### `Kernel\.(\w+)`", page, re.MULTILINE))
+    kernel = Kernel(discover=False)
+    assert {name for name in dir(kernel) if not name.startswith("_")} - told == set()
+
+
 def test_named_tests_exist() -> None:
     """A page that names a test as proof names one that is there."""
     sources = [*ROOT.joinpath("tests").rglob("test_*.py"), *ROOT.joinpath("src").rglob("*.py")]

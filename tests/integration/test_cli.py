@@ -505,7 +505,7 @@ def test_wrong_settings_are_told_by_every_command(project) -> None:
         (("emit", "x", "--payload", "NaN"), "NaN is no JSON number"),
         (("emit", "x", "--file", "nope.json"), "there is no file 'nope.json'"),
         (("emit", "x", "-", "--payload", "1"), "give the payload once"),
-        (("run", "nope"), "there is no workflow 'nope'"),
+        (("outbox", "limit", "k", "--rate", "5/0s"), "per_seconds must be"),
         (("run", "nope.yaml"), "there is no file 'nope.yaml'"),
         (("executions", "ls", "--status", "done"), "--status: there is no 'done'"),
         (("outbox", "cancel"), "name the items, or say --all"),
@@ -525,6 +525,22 @@ def test_what_is_not_there_exits_with_1(project) -> None:
     """With the command that lists what there is."""
     for subject in ("executions", "outbox"):
         assert f"automate {subject} ls" in project.run(subject, "show", "7", code=1).stderr
+    for arguments in (("run", "nope"), ("workflow", "show", "nope")):
+        assert "there is no workflow 'nope'" in project.run(*arguments, code=1).stderr
+    assert "automate plugins ls" in project.run("plugins", "show", "nope", code=1).stderr
+
+
+def test_help_tells_the_defaults(project) -> None:
+    """Those of the settings too, where an option is left out."""
+    for command, defaults in (
+        ("worker", ("(1)", "(10)", "(30.0)", "(300.0)", "(127.0.0.1)")),
+        ("serve", ("(127.0.0.1)", "(8080)", "(10)", "(text)")),
+    ):
+        told = project.run(command, "--help").stdout
+        assert [each for each in defaults if f"[default: {each}" not in told] == []
+    assert "5 is 5/1s" in " ".join(
+        project.run("outbox", "limit", "--help").stdout.replace("│", " ").split()
+    )
 
 
 def test_a_bug_of_ours_says_how_to_report_it(project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,3 +136,12 @@ def test_an_automate_error_is_left_alone() -> None:
     with pytest.raises(AutomateError) as caught, normalizing(Plugin("same")):
         raise error
     assert caught.value is error
+
+
+def test_a_types_name_has_its_article() -> None:
+    """Messages say an int and a list."""
+    from automate_kernel.errors import type_name
+
+    assert [type_name(each) for each in (1, [], object(), None, "")] == [
+        "an int", "a list", "an object", "a NoneType", "a str"
+    ]  # fmt: skip

@@ -778,3 +778,50 @@ def test_a_registry_of_ones_own_kind_needs_no_facade() -> None:
     assert "shout" not in registry
     with pytest.raises(PluginError, match="can't be called"):
         registry.register(3, key="three")
+
+
+def test_a_misspelt_hook_is_refused_where_it_is_registered() -> None:
+    """A hook that nobody would ever call is an error of the line that brings it, with a hint."""
+    from automate_kernel import Kernel, hookimpl
+
+    class Misspelt:
+        @hookimpl
+        def automate_befor_call(self, call, input):
+            """Would refuse a call, if it were ever called."""
+
+    class Argument:
+        @hookimpl
+        def automate_before_call(self, cal):
+            """Wants what nobody gives."""
+
+    kernel = Kernel(discover=False)
+    for plugin, hint in (
+        (Misspelt(), "'automate_before_call'"),
+        (Misspelt, "'automate_before_call'"),
+        (Argument(), "'call'"),
+    ):
+        with pytest.raises(PluginError) as caught:
+            kernel.register(plugin, "hook", key="quiet")
+        assert caught.value.hint == f"did you mean {hint}?"
+    kernel.action("f")(lambda: 1)
+    assert kernel.invoke("f") == 1
+
+
+def test_config_of_no_plugin_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """A misspelt key of the config is a warning with a hint, and again where a worker starts."""
+    from automate_kernel import Connector, Kernel
+    from automate_kernel.diagnosis import plugin_findings
+
+    class Slack(Connector):
+        key = "slack"
+        display_name = "Slack"
+
+    config = {"slak": {"token": "t"}, "crm": {}, "slack": {}}
+    kernel = Kernel(plugins=[Slack], config=config, discover=False)
+    slip = "config has 'slak', which is no connector and no provider (did you mean 'slack'?)"
+    assert caplog.messages == [slip]
+    kernel.worker()
+    assert caplog.messages[1:] == [slip, "config has 'crm', which is no connector and no provider"]
+    found = [each.text for each in plugin_findings(kernel) if each.state == "warn"]
+    assert found == caplog.messages[1:]
+    assert "token" not in " ".join(found)

@@ -439,3 +439,18 @@ def test_the_model_is_light_to_import() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_problem_of_a_template_names_its_place_once(tmp_path: Path) -> None:
+    """The place stands in front of the problem, and not in it as well."""
+    text = (
+        "name: w\ntrigger: {type: manual}\nsteps:\n"
+        "  - {id: a, action: f, input: {n: '{{ 1 | nofilter }}'}}\n"
+    )
+    from automate_kernel import Kernel
+
+    (tmp_path / "w.yaml").write_text(text)
+    with pytest.raises(WorkflowError) as caught:
+        Kernel(discover=False, workflows=[tmp_path / "w.yaml"])
+    assert str(caught.value).count("steps.a.input.n") == 1
+    assert "there is no filter 'nofilter'" in str(caught.value)

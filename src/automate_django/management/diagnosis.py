@@ -80,7 +80,7 @@ def _unapplied(alias: str) -> Iterator[str]:
 
 
 def _plugins(context: Context) -> list[Finding]:
-    return plugin_findings(context.session.kernel.plugins)
+    return plugin_findings(context.session.kernel)
 
 
 def _workflows(context: Context) -> list[Finding]:

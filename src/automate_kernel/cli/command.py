@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Annotated, Any, get_args, get_origin
 
 import typer
+from typer.models import OptionInfo
 
 from automate_kernel.cli import definitions
 from automate_kernel.cli.definitions import Argument, Command, Group, Option, paragraphs
@@ -14,6 +16,7 @@ from automate_kernel.cli.failures import reporting
 from automate_kernel.cli.logs import log_to_stderr
 from automate_kernel.cli.output import Output
 from automate_kernel.cli.session import Session
+from automate_kernel.cli.settings import SETTINGS, Setting
 
 __all__ = ["ConfigFile", "Context", "Database", "Debug", "add", "command", "group"]
 
@@ -138,7 +141,7 @@ def _wrapped(function: Callable[..., None], *, data: bool) -> Callable[..., None
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [
         inspect.Parameter("ctx", keyword, annotation=typer.Context),
-        *(each.replace(kind=keyword, annotation=_typers(each.annotation)) for each in own),
+        *(each.replace(kind=keyword, annotation=_typers(each, function.__name__)) for each in own),
         *(
             inspect.Parameter(name, keyword, default=default, annotation=annotation)
             for name, annotation, default in extra
@@ -150,8 +153,9 @@ def _wrapped(function: Callable[..., None], *, data: bool) -> Callable[..., None
     return run
 
 
-def _typers(annotation: Any) -> Any:
-    """What typer makes of an annotation with an `Option` or `Argument` of ours."""
+def _typers(parameter: inspect.Parameter, command: str) -> Any:
+    """What typer makes of a parameter with an `Option` or `Argument` of ours, or with its own."""
+    annotation = parameter.annotation
     how = get_args(annotation)[1] if get_origin(annotation) is Annotated else None
     told: dict[str, Any] = {
         name: getattr(how, name, None) for name in ("help", "metavar", "min", "max")
@@ -160,9 +164,25 @@ def _typers(annotation: Any) -> Any:
         made = typer.Option(*how.names, **told)
     elif isinstance(how, Argument):
         made = typer.Argument(**told)
+    elif isinstance(how, OptionInfo):
+        made = copy(how)
     else:
         return annotation
+    setting = _setting(parameter, command)
+    if setting is not None and isinstance(made, OptionInfo):
+        made.show_default = str(setting.default)
     return Annotated[get_args(annotation)[0], made]
+
+
+def _setting(parameter: inspect.Parameter, command: str) -> Setting | None:
+    """The setting that counts where the option is left out."""
+    if parameter.default is not None:
+        return None
+    for name in (f"{command}.{parameter.name}", f"worker.{parameter.name}", parameter.name):
+        setting = SETTINGS.get(name)
+        if setting is not None:
+            return setting if setting.default is not None else None
+    return None
 
 
 def _warn_of_strays(context: Context) -> None:

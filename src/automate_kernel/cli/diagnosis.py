@@ -62,7 +62,7 @@ def _kernel(context: Context) -> Kernel:
 
 
 def _plugins(context: Context) -> list[Finding]:
-    return plugin_findings(_kernel(context).plugins)
+    return plugin_findings(_kernel(context))
 
 
 def _workflows(context: Context) -> list[Finding]:

@@ -11,17 +11,26 @@ from contextlib import contextmanager
 from automate_kernel.errors import (
     AutomateError,
     ConfigError,
+    ErrorCodes,
     PluginError,
     StorageError,
     TemplateError,
     WorkflowError,
 )
 
-__all__ = ["FAILED", "USAGE", "WorkFailedError", "exit_code", "reporting"]
+__all__ = ["EXIT_CODES", "FAILED", "USAGE", "WorkFailedError", "exit_code", "reporting"]
 
 FAILED = 1
 USAGE = 2
 _INTERRUPTED = 130
+EXIT_CODES = {
+    0: "done",
+    FAILED: "the work failed, a check found a failure, the database can't be used, or an item, "
+    "execution, workflow or plugin that was named is not there",
+    USAGE: "called wrongly, or configured wrongly: an option, a file, a setting, a definition",
+    _INTERRUPTED: "interrupted by Ctrl-C; a worker that drains ends with 0",
+}
+"""What each exit code of every command says, `manage.py`'s too."""
 _USERS_MISTAKES = (ConfigError, WorkflowError, TemplateError, PluginError)
 
 
@@ -30,8 +39,11 @@ class WorkFailedError(AutomateError):
 
 
 def exit_code(error: AutomateError) -> int:
-    """What a command exits with after *error*."""
-    return USAGE if isinstance(error, _USERS_MISTAKES) else FAILED
+    """What a command exits with after *error*; see `EXIT_CODES`."""
+    if isinstance(error, WorkFailedError) or error.code == ErrorCodes.NOT_FOUND:
+        return FAILED
+    mistaken = isinstance(error, _USERS_MISTAKES) or error.code == ErrorCodes.INVALID_ARGUMENT
+    return USAGE if mistaken else FAILED
 
 
 @contextmanager

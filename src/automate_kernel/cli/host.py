@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from automate_kernel.errors import AutomateError, ConfigError, PluginError
+from automate_kernel.errors import AutomateError, ConfigError, PluginError, type_name
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
@@ -67,7 +67,7 @@ def host_of(app: Any) -> Kernel | None:
         app = app()
         if not isinstance(app, Kernel):
             raise ConfigError(
-                f"app: it returned a {type(app).__name__}, not a Kernel",
+                f"app: it returned {type_name(app)}, not a Kernel",
                 hint="return a Kernel, or take one as the argument",
             )
     return app if isinstance(app, Kernel) else None
@@ -97,7 +97,7 @@ def set_up(kernel: Kernel, app: Any) -> None:
         app = configure
     if not callable(app):
         raise ConfigError(
-            f"app: a {type(app).__name__} is neither a Kernel, nor a function, nor a module"
+            f"app: {type_name(app)} is neither a Kernel, nor a function, nor a module"
         )
     app(kernel)
 

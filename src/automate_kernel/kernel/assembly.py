@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from automate_kernel.workflows.state import ExecutionStore
 from automate_kernel.workflows.supply import WorkflowSource
 
 __all__ = ["Assembly"]
+
+logger = logging.getLogger(__name__)
 
 
 class Assembly:
@@ -59,20 +62,28 @@ class Assembly:
                 hint="pass the outbox alone, or Kernel(outbox.storage, outbox=outbox)",
             )
         self.storage: Storage = storage or theirs or MemoryStorage()
+        """Where everything is kept."""
         self.plugins = Plugins(discover, strict, disabled, winners, settings=listed)
+        """The plugins of every kind, those that can't be used too."""
         for plugin in plugins:
             self.plugins.register(plugin)
         self.redactor = Redactor()
+        """Takes the secrets that were resolved out of texts and values."""
         self.secrets = SecretResolver(self._backends(secrets), self.redactor)
+        """Looks secrets up, and checks whether they can be: `SecretResolver.check`."""
         self.env = EnvironmentResolver(tuple(env_allow))
+        """The environment variables that templates may read."""
         self.filters = FilterRegistry(default_filters)
+        """The template filters of this kernel."""
         self.templates = TemplateEngine(self.filters)
+        """Compiles and renders templates."""
         self.outbox: OutboxStore = outbox or RowsOutboxStore(
             self.storage,
             lease_seconds=lease_seconds,
             retention_seconds=retention_seconds,
             failed_retention_seconds=failed_retention_seconds,
         )
+        """The items that wait, run and are done: enqueue, find, pause, limit, cancel, requeue."""
         self._invoker = Invoker(
             self.plugins,
             self.secrets,
@@ -81,11 +92,13 @@ class Assembly:
             compile_config=self._render_config,
         )
         self.executions = ExecutionStore(self.storage, self.outbox)
+        """Runs of workflows: get, find, cancel, resume."""
         self.purges: list[Callable[..., int]] = []
         """What a host deletes of its own: called with ``older_than_seconds`` and ``limit``."""
         self.workflows = Catalogue(
             self.templates, self._context, self.executions.definition, workflow_source
         )
+        """The workflows that this kernel knows, by name."""
         self._runner = Runner(
             self.executions,
             invoke=self._invoker.invoke,
@@ -100,6 +113,15 @@ class Assembly:
         self.plugins.hook.automate_configure(kernel=self)
         for workflow in workflows:
             self.workflows.add(workflow)
+        for told in self._invoker.unused_config():
+            # More plugins may come, so it is no error; but a near miss is a slip.
+            if "did you mean" in told:
+                logger.warning("%s", told)
+
+    @property
+    def unused_config(self) -> list[str]:
+        """A line for each key of *config* that no connector and no provider has."""
+        return self._invoker.unused_config()
 
     def _wire(self) -> None:
         """Connect the parts with what the kernel does; before plugins and workflows come in."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -31,6 +32,7 @@ from automate_kernel.workflows.ticker import Ticker
 __all__ = ["Working"]
 
 _COMMIT_SECONDS = 60.0
+logger = logging.getLogger(__name__)
 
 
 class Working(Registering, Entering, Keeping):
@@ -54,6 +56,8 @@ class Working(Registering, Entering, Keeping):
         that it works on, ``mail.*`` too; by default all that have a handler. Raises `ConfigError`
         for one that has none.
         """
+        for told in self.unused_config:
+            logger.warning("%s", told)
         lease = self.outbox.lease_seconds
         activity = options.setdefault("activity", ActivityLog())
         reaper = OutboxReaper(self.outbox, stale_threshold_seconds=lease, on_reaped=activity.reaped)

@@ -50,7 +50,7 @@ class Claim:
             claim.error, claim.remedy = problem.message, problem.hint
         elif not kind.takes_key(found.key):
             claim.state = PluginState.BROKEN
-            claim.error = f"{found.key!r} is no key for a {kind}"
+            claim.error = f"{found.key!r} is no key for plugins of kind {kind}"
             claim.remedy = f"its author ({claim.origin}) must rename the entry point"
         if claim.state is not PluginState.DISCOVERED:
             logger.error(

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from automate_kernel.errors import ErrorCodes, PluginError
-from automate_kernel.plugins.hooks import Hooks
+from automate_kernel.plugins.hooks import Hooks, require_known_hooks
 from automate_kernel.plugins.inspection import key_of
 from automate_kernel.plugins.kinds import KINDS, Kind, kind_of_class
 from automate_kernel.plugins.loading import load_target, normal_target, told
@@ -93,6 +93,8 @@ class Plugins:
             plugin = _imported(plugin) if isinstance(plugin, str) else plugin
             kind = kind_of_class(plugin).name
         registry = self.registry(kind)
+        if kind == "hook" and not isinstance(plugin, str):
+            require_known_hooks(plugin)  # who registers it stands there, and hears of it
         registry.register(plugin, key=key, replace=replace)
         if kind == "hook" and not isinstance(plugin, str):
             name = key or key_of(registry.kind, plugin)
@@ -117,6 +119,20 @@ class Plugins:
         for registry in self._registries.values():
             registry.load_all()
         return self.records()
+
+    def without_plugin(self, config: Iterable[str]) -> dict[str, str | None]:
+        """
+        The keys of *config* that no connector and no provider has, each with the nearest one.
+
+        Plugins that can't be used count as there.
+        """
+        records = [*self.records("connector"), *self.records("provider")]
+        known = sorted({record.key for record in records})
+        return {
+            key: next(iter(get_close_matches(key, known, n=1)), None)
+            for key in config
+            if key not in known
+        }
 
     def unmatched(self) -> list[str]:
         """What the host disabled or named a winner and that is not there: a misspelling, likely."""

@@ -12,6 +12,7 @@ or an object with functions marked `hookimpl`::
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from automate_kernel.plugins.registry import Registry
     from automate_kernel.workflows.execution import Execution
 
-__all__ = ["HookSpecs", "Hooks", "hookimpl"]
+__all__ = ["HookSpecs", "Hooks", "hookimpl", "require_known_hooks"]
 
 PROJECT = "automate"
 logger = get_logger(__name__)
@@ -181,9 +182,10 @@ class Hooks:
             manager.unregister(name=key)
         try:
             receiver = plugin() if isinstance(plugin, type) else plugin
+            require_known_hooks(receiver)
             manager.register(receiver, name=key)
             try:
-                _require_known_hooks(manager, receiver)
+                _require_hooks(manager, receiver)
             except PluginError:
                 manager.unregister(name=key)
                 raise
@@ -215,20 +217,40 @@ def _new_manager() -> PluginManager:
     return manager
 
 
-def _require_known_hooks(manager: PluginManager, receiver: Any) -> None:
-    """Pluggy takes an implementation of a hook that nobody calls, such as a misspelt one."""
-    known = [name for name in vars(HookSpecs) if name.startswith(f"{PROJECT}_")]
-    callers = manager.get_hookcallers(receiver) or []
-    for caller in callers:
-        if caller.name not in known:
-            close = get_close_matches(caller.name, known, n=1)
-            raise PluginError(
-                f"there is no hook {caller.name!r}",
-                hint=f"did you mean {close[0]!r}?"
-                if close
-                else "the hooks are: " + ", ".join(known),
-            )
-    if not callers:
+def require_known_hooks(plugin: Any) -> None:
+    """
+    Raise `PluginError` for what *plugin* marks as a hook and is none, such as a misspelt one.
+
+    Pluggy takes that, and never calls it. A hook that was to refuse calls would refuse none.
+    """
+    known = {
+        name: list(inspect.signature(function).parameters)[1:]
+        for name, function in vars(HookSpecs).items()
+        if name.startswith(f"{PROJECT}_")
+    }
+    for name in dir(plugin):
+        function = inspect.getattr_static(plugin, name, None)
+        function = getattr(function, "__func__", function)
+        if not inspect.isfunction(function) or not hasattr(function, f"{PROJECT}_impl"):
+            continue
+        if name not in known:
+            raise PluginError(f"there is no hook {name!r}", hint=_near(name, list(known)))
+        given = [each for each in inspect.signature(function).parameters if each != "self"]
+        for argument in given:
+            if argument not in known[name]:
+                raise PluginError(
+                    f"the hook {name!r} has no argument {argument!r}",
+                    hint=_near(argument, known[name]),
+                )
+
+
+def _near(word: str, known: list[str]) -> str:
+    close = get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else "there are: " + ", ".join(known)
+
+
+def _require_hooks(manager: PluginManager, receiver: Any) -> None:
+    if not manager.get_hookcallers(receiver):
         raise PluginError(
             "it implements no hook", hint="mark its functions with automate_kernel.hookimpl"
         )

@@ -46,7 +46,7 @@ def require_key(kind: Kind, key: str) -> None:
     """Raise `PluginError` if *key* is not written as keys of *kind* are."""
     if not kind.takes_key(key):
         raise PluginError(
-            f"{key!r} is no key for a {kind}",
+            f"{key!r} is no key for plugins of kind {kind}",
             code=ErrorCodes.INVALID_ARGUMENT,
             hint="use lower-case letters, digits, _ and -, with a letter first",
         )

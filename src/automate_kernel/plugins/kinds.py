@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from automate_kernel.errors import PluginError
+from automate_kernel.errors import PluginError, type_name
 
 __all__ = [
     "CONNECTOR",
@@ -97,7 +97,7 @@ def kind_of_class(plugin: Any) -> Kind:
     """The kind of a plugin class, by what it derives from."""
     if not isinstance(plugin, type):
         raise PluginError(
-            f"can't tell the kind of a {type(plugin).__name__}",
+            f"can't tell the kind of {type_name(plugin)}",
             hint="register the class, or say kind='filter' or kind='hook'",
         )
     for kind in KINDS.values():

@@ -15,6 +15,7 @@ from automate_kernel.errors import (
     SecretError,
     SecretNotFoundError,
     SecretUnavailableError,
+    type_name,
 )
 from automate_kernel.secrets.backend import SecretsBackend
 from automate_kernel.secrets.handles import check_key
@@ -199,7 +200,7 @@ class SecretResolver:
 
     def _accepted(self, key: str, backend: str, value: object) -> str:
         if not isinstance(value, str):
-            found = "None" if value is None else f"a {type(value).__name__}"
+            found = "None" if value is None else f"{type_name(value)}"
             hint = "a backend returns text, or raises SecretNotFoundError(key)"
             raise SecretError(f"backend {backend} gave {found} for secret {key!r}", hint=hint)
         if not value:

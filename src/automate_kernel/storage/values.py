@@ -19,7 +19,7 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from automate_kernel.errors import PayloadError
+from automate_kernel.errors import PayloadError, type_name
 from automate_kernel.storage.codec import JsonText, json_text
 
 __all__ = [
@@ -223,7 +223,7 @@ class _Copy:
 
     def _inside(self, value: Any, path: tuple[str | int, ...]) -> Any:
         if hasattr(value, "_fields") and isinstance(value, tuple):
-            problem = f"is a {type(value).__name__}, a named tuple", "pass its ._asdict()"
+            problem = f"is {type_name(value)}, a named tuple", "pass its ._asdict()"
             raise UnstorableError(Unstorable(path, *problem))
         if id(value) in self._around or self._left < 0:
             problem = "is a circular reference", "pass the parts once, without what holds them"
@@ -266,7 +266,7 @@ _USUAL = "pass dicts, lists, text, numbers, booleans and None"
 
 def _foreign(value: Any) -> tuple[str, str]:
     """Why a value of another type is refused, and what to pass in its place."""
-    message = f"is a {type(value).__name__}, which JSON has not"
+    message = f"is {type_name(value)}, which JSON has not"
     if isinstance(value, (set, frozenset)):
         return message, "pass a list, sorted if its order matters"
     if isinstance(value, Enum):

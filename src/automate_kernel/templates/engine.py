@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from automate_kernel.errors import TemplateError
+from automate_kernel.errors import TemplateError, type_name
 from automate_kernel.secrets.handles import Sealed, SecretRef, check_key
 from automate_kernel.templates.context import TemplateContext
 from automate_kernel.templates.filters import FilterRegistry, default_filters
@@ -157,7 +157,7 @@ class _Compiler:
         if isinstance(value, (SecretRef, Sealed)):
             self._secrets |= value.keys if isinstance(value, Sealed) else {value.key}
             return Constant(value)
-        raise TemplateError(f"{path or 'template'}: a {type(value).__name__} is not JSON")
+        raise TemplateError(f"{path or 'template'}: {type_name(value)} is not JSON")
 
     def _pair(self, key: Any, value: Any, path: str) -> tuple[str | Program | Marked, Part]:
         if not isinstance(key, str):

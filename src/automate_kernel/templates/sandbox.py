@@ -19,7 +19,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.tests import TESTS
 from jinja2.utils import missing
 
-from automate_kernel.errors import TemplateError
+from automate_kernel.errors import TemplateError, type_name
 from automate_kernel.secrets.handles import SecretRef
 from automate_kernel.templates.builtin import JINJA_TESTS
 from automate_kernel.templates.context import EnvironmentResolver, TemplateContext
@@ -63,7 +63,7 @@ class Missing(StrictUndefined):
         if obj is missing:
             return f"{name!r} is not defined"
         if not isinstance(obj, Mapping):
-            return f"a {type(obj).__name__} has no {name!r}"
+            return f"{type_name(obj)} has no {name!r}"
         near = difflib.get_close_matches(name or "", filter(_is_text, obj), 1)
         return f"there is no {name!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
 
@@ -244,7 +244,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
                 if found is not None:
                     return found
             # The key was computed, so naming it might show a value.
-            return self.undefined(hint=f"a {type(obj).__name__} has no such item")
+            return self.undefined(hint=f"{type_name(obj)} has no such item")
 
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         """What a method gives; nothing else can be called."""
@@ -260,7 +260,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             return obj(*args)
         if isinstance(obj, Undefined):
             return obj()
-        raise TemplateError(f"a {type(obj).__name__} can't be called")
+        raise TemplateError(f"{type_name(obj)} can't be called")
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """The result of an operator that can make much of little, if it is within bounds."""

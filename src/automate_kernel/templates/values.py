@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from automate_kernel.errors import TemplateError
+from automate_kernel.errors import TemplateError, type_name
 from automate_kernel.secrets.handles import Sealed, SecretRef
 from automate_kernel.templates.limits import Budget
 
@@ -74,8 +74,7 @@ def _is_lazy(value: object) -> bool:
 
 
 def _unfit(value: Any) -> TemplateError:
-    name = type(value).__name__
-    if name == "Method":
+    if type(value).__name__ == "Method":
         return TemplateError(f"{value.name!r} is a method", hint=f"write {value.name}()")
     hint = "use | b64encode" if isinstance(value, bytes) else None
-    return TemplateError(f"it gives a {name}, which is not JSON", hint=hint)
+    return TemplateError(f"it gives {type_name(value)}, which is not JSON", hint=hint)

@@ -227,9 +227,11 @@ def _raw_steps(value: Mapping[str, Any], group: str) -> list[tuple[Path, str, li
 def _checked(workflow: Workflow, check: Check) -> Iterator[Problem]:
     definition = workflow.to_dict()
     for path, text in template_texts(workflow):
-        error = _refusal(check, text, show_path(path, definition))
+        shown = show_path(path, definition)
+        error = _refusal(check, text, shown)
         if error is not None:
-            yield Problem(path, error.message, error.hint)
+            # The problem names the place, and the line beside it.
+            yield Problem(path, error.message.removeprefix(f"{shown}: "), error.hint)
 
 
 def _refusal(check: Check, text: str, field: str) -> AutomateError | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from automate_kernel.errors import TemplateError
+from automate_kernel.errors import TemplateError, type_name
 from automate_kernel.workflows.execution import Execution, StepRun, StepStatus
 from automate_kernel.workflows.model import Step, Workflow
 
@@ -79,7 +79,7 @@ class Program:
         value = self._lists[step.id].render(self._names(seen))
         if not isinstance(value, list):
             raise TemplateError(
-                f"steps.{step.id}.for_each gave a {type(value).__name__}, not a list",
+                f"steps.{step.id}.for_each gave {type_name(value)}, not a list",
                 hint="give a list, or a template that results in one",
             )
         return value

@@ -66,7 +66,7 @@ class Wanted:
 
     @property
     def words(self) -> str:
-        """What is asked for, in words: ``failed items of slack.post with TIMEOUT``."""
+        """What is asked for, in words: ``failed items of slack.post with DEADLINE_EXCEEDED``."""
         said = f"{self.slice.label.lower()} items"
         if self.slice.name == "all":
             said = "items"

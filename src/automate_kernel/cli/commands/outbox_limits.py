@@ -31,7 +31,8 @@ def limit(
     kind: _Kind,
     concurrency: Annotated[int | None, Option(help="So many at once.", min=1)] = None,
     rate: Annotated[
-        str | None, Option(help="So many starts in a time: 100/1m.", metavar="N/DURATION")
+        str | None,
+        Option(help="So many starts in a time: 100/1m; 5 is 5/1s.", metavar="N/DURATION"),
     ] = None,
     burst: Annotated[int | None, Option(help="So many starts at once after a lull.", min=1)] = None,
 ) -> None:

@@ -102,12 +102,9 @@ def is_path(workflow: str) -> bool:
 
 
 def find_workflow(kernel: Kernel, workflow: str) -> Workflow:
-    """The workflow in a file, or with that name. Raises `WorkflowError` or `ConfigError`."""
+    """The workflow in a file, or with that name. Raises an `AutomateError` if there is none."""
     if not is_path(workflow):
-        try:
-            return kernel.workflows[workflow]
-        except AutomateError as error:
-            raise ConfigError(error.message, hint=error.hint) from None
+        return kernel.workflows[workflow]
     found = kernel.add_workflow(workflow)
     if len(found) != 1:
         names = ", ".join(each.name for each in found) or "none"

@@ -30,8 +30,11 @@ __all__ = ["Stage"]
 
 T = TypeVar("T")
 _PROJECT = Path(__file__).parent / "project"
-_DEADLINE = 30.0
+_DEADLINE = 300.0
+"""How long anything may take: a busy machine needs minutes for what is done in one second else."""
+_NEWS = 15.0
 _POLL = 0.05
+_LOG_LINES = 15
 
 
 class Stage:
@@ -39,9 +42,11 @@ class Stage:
     A copy of the project in a folder of its own, with secrets made for this run alone.
 
     As a context manager it ends what it started; the folder goes too, unless it is to *keep* it.
+    While it waits for long it says so with *note*.
     """
 
-    def __init__(self, *, keep: bool = False) -> None:
+    def __init__(self, *, keep: bool = False, note: Callable[[str], None] = print) -> None:
+        self._note = note
         self.folder = Path(tempfile.mkdtemp(prefix="automate-demo-"))
         self.secrets = {
             name: secrets.token_urlsafe(24)
@@ -94,11 +99,15 @@ class Stage:
             lines.put("")
 
         threading.Thread(target=read, daemon=True).start()
-        while True:
+
+        def found() -> str | None:
             try:
-                line = lines.get(timeout=_DEADLINE)
+                return lines.get_nowait()
             except queue.Empty:
-                line = ""
+                return None
+
+        while True:
+            line = self.until("the receiver to start", found)
             if not line:
                 raise self._broken("the receiver did not start")
             if line.startswith("listening on "):
@@ -170,21 +179,27 @@ class Stage:
 
     def until(self, what: str, found: Callable[[], T | None]) -> T:
         """What *found* gives, once it isn't None."""
-        deadline = time.monotonic() + _DEADLINE
+        begun = time.monotonic()
+        news = begun + _NEWS
         while (result := found()) is None:
             if self._serving is not None and self._serving.poll() is not None:
                 raise self._broken("the receiver ended")
-            if time.monotonic() > deadline:
-                raise self._broken(f"waited in vain for {what}")
+            now = time.monotonic()
+            if now > begun + _DEADLINE:
+                raise self._broken(f"waited for {_DEADLINE:.0f} s, in vain, for {what}")
+            if now > news:
+                news = now + _NEWS
+                self._note(f"   {now - begun:.0f} s: still waiting for {what}")
             time.sleep(_POLL)
         return result
 
     def _broken(self, text: str) -> AutomateError:
         self._keep = True
         log = self.folder / "serve.log"
-        tail = log.read_text("utf-8", "replace").strip().split("\n")[-1] if log.exists() else ""
+        lines = log.read_text("utf-8", "replace").strip().split("\n") if log.exists() else [""]
+        told = "\n".join(["; its log ends with:", *lines[-_LOG_LINES:]]) if lines[-1] else ""
         return AutomateError(
             ErrorCodes.ABORTED,
-            f"the demonstration failed: {text}" + (f" ({tail[:200]})" if tail else ""),
+            f"the demonstration failed: {text}" + (told or "; its log is empty"),
             hint=f"everything is kept in {self.folder}",
         )

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
+from textwrap import wrap
 from typing import Any
 
 from automate_kernel.cli.demo.services import FAILURES, Services
@@ -25,6 +26,7 @@ __all__ = ["tell"]
 
 _ORDER, _PUSH = "order-fulfilment", "push-news"
 _SLOW = "invoice"
+_WIDTH = 80
 
 
 @dataclass(slots=True)
@@ -43,9 +45,13 @@ class _Facts:
 def tell(out: Output, *, keep: bool) -> bool:
     """Run the demonstration; returns whether everything was as it should be."""
     if find_spec("automate_http") is None:
-        raise ConfigError("the demonstration needs automate-http", hint="pip install automate-http")
+        raise ConfigError(
+            "the demonstration needs automate-http",
+            hint="pip install automate-http (in a copy of the repository: ./plugins/automate-http)",
+        )
     started, facts = time.monotonic(), _Facts()
-    with Stage(keep=keep) as stage, Services(stage.secrets["CHAT_TOKEN"]) as services:
+    staged = Stage(keep=keep, note=out.note)
+    with staged as stage, Services(stage.secrets["CHAT_TOKEN"]) as services:
         _open(out, stage, services)
         facts.times["ready"] = time.monotonic() - started
         kernel = stage.look()
@@ -64,7 +70,8 @@ def tell(out: Output, *, keep: bool) -> bool:
 def _scene(out: Output, number: int, title: str, why: str) -> None:
     out.line()
     out.line(f"{number}. {title}", "bold")
-    out.line(f"   {why}", "dim")
+    for line in wrap(why, _WIDTH - 3):
+        out.line(f"   {line}", "dim")
 
 
 def _open(out: Output, stage: Stage, services: Services) -> None:
@@ -74,7 +81,7 @@ def _open(out: Output, stage: Stage, services: Services) -> None:
     )  # fmt: skip
     stage.serve(services.url)
     out.line(f"   receiver   {stage.url}")
-    out.line(f"   services   {services.url}   (a warehouse and a chat, on this machine)")
+    out.line(f"   services   {services.url}   (a warehouse and a chat)")
     out.line(f"   project    {stage.folder}")
 
 
@@ -106,13 +113,13 @@ def _requests(out: Output, stage: Stage, facts: _Facts) -> None:
             {"what": what, "path": path, "status": status, "body": answer, "as_expected": right}
         )
         told = _told(answer)
-        out.line(f"   {status}  {what:<30} {told}", None if right else "red")
+        out.line(f"   {status}  {what:<28}  {told}", None if right else "red")
 
 
 def _told(answer: dict[str, Any]) -> str:
     if "error" in answer:
         return str(answer["error"])
-    return f"event {answer['id']}" + (" (seen before)" if answer["duplicate"] else "")
+    return f"{'again' if answer['duplicate'] else 'event'} {answer['id']}"
 
 
 # -- scene 3: the crash -------------------------------------------------------------------------
@@ -205,13 +212,14 @@ def _report(out: Output, stage: Stage, kernel: Kernel, facts: _Facts, *, keep: b
         took = seconds(each.duration_seconds)
         out.line()
         out.line(f"{each.name}  {each.status.value} in {took}  {each.id}", "bold")
-        show_steps(out, map(_without_headers, each.steps), length=100)
+        show_steps(out, map(_without_headers, each.steps), length=38)
     attempts = {item.kind: 0 for item in items}
     for item in items:
         attempts[item.kind] += item.attempt_count
     told = ", ".join(f"{kind} {number}" for kind, number in sorted(attempts.items()))
     out.line()
-    out.line(f"outbox: {len(items)} items; attempts: {told}; webhook deliveries: {deliveries}")
+    out.line(f"outbox: {len(items)} items; webhook deliveries: {deliveries}")
+    out.line(f"attempts: {told}")
     _close(out, stage, facts, checks, executions, keep=keep)
     return all(checks.values())
 
@@ -263,9 +271,9 @@ def _close(
     out.line(f"That took {seconds(facts.times['total'])}.")
     if keep:
         order = next(each for each in executions if each.name == _ORDER)
-        out.line(f"Next: cd {stage.folder} && automate executions show {order.id}", "bold")
+        out.line("Next:", "bold")
+        out.line(f"cd {stage.folder}", "bold")
+        out.line(f"automate executions show {order.id}", "bold")
     else:
-        out.line(
-            "Next: automate demo --keep leaves the project for you to change; "
-            "automate --help has the rest.", "bold",
-        )  # fmt: skip
+        out.line("Next: automate demo --keep leaves the project for you to change.", "bold")
+        out.line("automate --help has the rest.", "bold")
