@@ -73,14 +73,19 @@ class Board:
     """
     How the workers in other processes are, as they tell through a pipe.
 
-    *pids* gives the processes that there should be. Each tells every few seconds, from a thread of
-    its own (`keep_telling`): one that is silent for a minute is frozen.
+    *pids* gives the processes that there are. Each tells every few seconds, from a thread of
+    its own (`keep_telling`): one that is silent for a minute is frozen. *troubles* says of those
+    that ought to be there, and are not, how they ended.
     """
 
     def __init__(
-        self, pids: Callable[[], Sequence[int]], *, clock: Callable[[], float] = time.monotonic
+        self,
+        pids: Callable[[], Sequence[int]],
+        *,
+        troubles: Callable[[], Sequence[str]] = tuple,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._pids, self._clock = pids, clock
+        self._pids, self._troubles, self._clock = pids, troubles, clock
         self._reader: Connection
         self.writer: Connection
         """For the processes, which share it: what each writes fits in the pipe at once."""
@@ -125,6 +130,7 @@ class Board:
         if any(each is not None and not each[1] for each in told):
             return problems
         reasons = {reason for each in told if each is not None for reason in each[1]}
+        reasons.update(self._troubles())
         return problems + (sorted(reasons) or ["no process has begun"])
 
     def close(self) -> None:

@@ -161,7 +161,7 @@ def work(
     """Run one worker in this process until SIGTERM or SIGINT; *logs* are for `log_as`."""
     kernel = get_kernel()
     log_as(kernel, **logs or {})
-    left = run_observed(kernel, worker_of(kernel, options), ports, board=board)
+    left = run_observed(kernel, worker_of(kernel, options), board or ports)
     kernel.close()
     if left:
         # What still runs was handed back. Its threads would keep this process from ending.
