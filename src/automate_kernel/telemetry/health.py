@@ -26,6 +26,7 @@ __all__ = ["Board", "Probe", "WorkerProbe", "keep_telling"]
 logger = logging.getLogger(__name__)
 
 _TELL_SECONDS = 5.0
+_UNREADY_TELL_SECONDS = 0.5
 _SILENT_SECONDS = 60.0
 
 
@@ -141,12 +142,17 @@ class Board:
 def keep_telling(
     writer: Connection, probe: Probe, ended: threading.Event, *, every: float = _TELL_SECONDS
 ) -> None:
-    """Tell a `Board` how *probe* finds this process, until *ended* is set."""
+    """
+    Tell a `Board` how *probe* finds this process, until *ended* is set.
+
+    That is *every* so many seconds, and more often while it isn't ready: who waits for it to begin
+    should not wait for a report.
+    """
     while True:
         told = {"pid": os.getpid(), "live": probe.live(), "ready": probe.ready()}
         try:
             writer.send_bytes(json.dumps(told).encode())
         except OSError:
             return  # nobody listens any more
-        if ended.wait(every):
+        if ended.wait(min(every, _UNREADY_TELL_SECONDS) if told["ready"] else every):
             return
