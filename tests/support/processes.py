@@ -42,7 +42,8 @@ def start(command: Sequence[Any], **options: Any) -> subprocess.Popen[Any]:
 def end(process: subprocess.Popen[Any]) -> None:
     """Kill what is left of *process* and of all that it started, and close its pipes."""
     try:
-        # The group is there as long as anyone of it is, though its first may be gone.
+        # The group is there as long as anyone of it is, though its first may be gone; one that
+        # began in our own group leads none.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         process.kill()
