@@ -102,7 +102,10 @@ class Command(BaseCommand):
             kernel = get_kernel()
             log_as(kernel, **log_options(options))
             kinds = [*_parts(options["kinds"]), *_kinds_of(_parts(options["queue"]))]
-            chosen: dict[str, Any] = {"kinds": kinds, "exclude_kinds": _parts(options["exclude_kinds"])}
+            chosen: dict[str, Any] = {
+                "kinds": kinds,
+                "exclude_kinds": _parts(options["exclude_kinds"]),
+            }
             kernel.worker(**chosen)  # told here, and not by each process
             if options["until_idle"]:
                 self.stdout.write(str(kernel.run_until_idle(**chosen)))
