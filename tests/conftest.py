@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hypothesis
+import processes  # and whatever is started from here on hears SIGINT again
 import pytest
 import sqlalchemy as sa
 
@@ -245,7 +246,7 @@ def _mariadbd(mariadbd: str, install: str, folder: Path) -> Iterator[str]:
             env=environment, stdout=output, stderr=output, check=False,
         ).returncode:  # fmt: skip
             unavailable(f"MariaDB can't be set up: {log.read_text()[-500:]}")
-        server = subprocess.Popen(
+        server = processes.start(
             [
                 mariadbd, *common, f"--socket={folder / 's'}", "--bind-address=127.0.0.1",
                 f"--port={port}", "--innodb-flush-log-at-trx-commit=0",
@@ -258,8 +259,8 @@ def _mariadbd(mariadbd: str, install: str, folder: Path) -> Iterator[str]:
             unavailable(f"MariaDB does not start: {log.read_text()[-500:]}")
         yield url
     finally:
-        server.kill()  # its data go too, and an orderly end takes it twenty seconds
-        server.wait(30)
+        # At once: its data go too, and an orderly end takes it twenty seconds.
+        processes.end(server)
 
 
 def _server_user(folder: Path) -> str:

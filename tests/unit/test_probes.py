@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import urllib.error
 import urllib.request
@@ -227,6 +228,30 @@ def test_a_port_that_is_taken_is_told_of(kernel: Kernel) -> None:
             Probes(kernel, metrics_port=port),
         ):
             pass
+
+
+def test_a_client_that_never_ends_its_request_is_cut_off(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it sends something now and then: else each would keep a thread for ever."""
+    monkeypatch.setattr(serving._Handler, "request_seconds", 0.3)
+    with Probes(kernel, metrics_port=0) as probes:
+        port = int(probes.urls[0].rsplit(":", 1)[1])
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
+            connection.sendall(b"GET /metrics HTTP/1.1\r\nX: ")
+            ended, drip = threading.Event(), 0
+            connection.settimeout(0.05)
+            while not ended.is_set() and drip < 20 * PATIENCE:
+                drip += 1
+                try:
+                    connection.sendall(b"x")  # never a whole line
+                    if connection.recv(1) == b"":
+                        ended.set()
+                except TimeoutError:
+                    continue
+                except OSError:
+                    ended.set()
+            assert ended.is_set()
 
 
 # -- several processes -------------------------------------------------------------------------------
