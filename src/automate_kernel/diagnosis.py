@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Literal
 
 from automate_kernel.checks import variables_of, workflow_problems
+from automate_kernel.plugins.discovery import misspelt
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
@@ -76,6 +77,7 @@ def plugin_findings(plugins: Plugins) -> list[Finding]:
         Finding("plugins", "warn", f"there is no plugin {name!r} to disable or prefer", remedy)
         for name in plugins.unmatched()
     ]
+    found += [Finding("plugins", "warn", str(wrong), wrong.remedy) for wrong in misspelt()]
     return found or [Finding("plugins", "ok", f"{len(records)} load")]
 
 

@@ -738,3 +738,29 @@ def test_a_registry_of_ones_own_kind_needs_no_facade() -> None:
     assert "shout" not in registry
     with pytest.raises(PluginError, match="can't be called"):
         registry.register(3, key="three")
+
+
+@pytest.mark.parametrize(
+    ("group", "remedy"),
+    [
+        ("automate.connector", "did you mean 'automate.connectors'?"),
+        ("automate_kernel.providers", "did you mean 'automate.providers'?"),
+        ("automate-connectors", "did you mean 'automate.connectors'?"),
+        ("automate.completely_different", "there are: "),
+    ],
+)
+def test_a_misspelt_group_is_told(
+    install: Install, caplog: pytest.LogCaptureFixture, group: str, remedy: str
+) -> None:
+    """Nobody would read it, and its author would look for the mistake in the code."""
+    install("automate-ping", {group: {"ping": "ping_mod:Pinger"}})
+    [wrong] = [each for each in discovery.misspelt() if each.distribution == "automate-ping"]
+    assert str(wrong) == f"automate-ping announces plugins in {group!r}"
+    assert wrong.remedy.startswith(remedy)
+    assert f"{wrong}, which nobody reads; {wrong.remedy}" in caplog.text
+
+
+def test_groups_of_others_are_none_of_ours(install: Install) -> None:
+    """Those of other tools whose names begin alike, too."""
+    install("other", {"automated.tests": {"a": "b:c"}, "pytest11": {"a": "b:c"}})
+    assert [each for each in discovery.misspelt() if each.distribution == "other"] == []

@@ -383,7 +383,7 @@ def calls(draw: st.DrawFn) -> str:
 
 
 @settings(
-    max_examples=400,
+    max_examples=150,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )

@@ -22,7 +22,7 @@ from typing import Any
 from uuid import UUID
 
 from automate_kernel.errors import TemplateError
-from automate_kernel.templates.costs import FREE, Cost, digits, linear, searched
+from automate_kernel.templates.costs import FREE, Cost, digits, linear, searched, stripping
 from automate_kernel.templates.limits import MAX_DIGITS, Budget, Counted, allow_digits
 from automate_kernel.templates.texts import text_of
 from automate_kernel.templates.values import is_lazy, unfit
@@ -377,7 +377,7 @@ FILTER_PRICES: dict[str, Cost] = {
     "string": linear(20),
     "title": linear(200),
     "to_datetime": linear(50),
-    "trim": linear(60),
+    "trim": stripping,
     "truncate": linear(5),
     "urlencode": linear(400),
     "wordcount": linear(100),

@@ -26,6 +26,7 @@ __all__ = [
     "searched",
     "searching",
     "sorting",
+    "stripping",
 ]
 
 Cost = Callable[..., float]
@@ -114,6 +115,14 @@ def division(left: Any, right: Any) -> float:
     if isinstance(left, int) and isinstance(right, int):
         return 2.0 * (left.bit_length() / 30 + 1) * (right.bit_length() / 30 + 1)
     return 0.0
+
+
+def stripping(budget: Budget, value: Any, chars: Any = None, *_: Any, **__: Any) -> float:
+    """The cost of `texts.stripped`, which goes over the text in Python for many characters."""
+    found = budget.measure(value)
+    many = isinstance(chars, str) and len(chars) > 32
+    more = 60.0 * len(chars) if isinstance(chars, str) else 0.0
+    return (250.0 if many else 10.0) * found.chars + 100.0 * found.nodes + more
 
 
 def digits(budget: Budget, value: Any, *_: Any, **__: Any) -> float:

@@ -21,6 +21,7 @@ from automate_kernel.templates.costs import (
     linear,
     searched,
     searching,
+    stripping,
 )
 from automate_kernel.templates.limits import Budget
 from automate_kernel.templates.values import unfit
@@ -106,14 +107,14 @@ _METHODS: tuple[tuple[type, dict[str, tuple[Callable[..., Any], Cost]]], ...] = 
             **_priced(str, "splitlines", linear(60)),
             "format": (texts.format_fields, linear(200)),
             "join": (builtin.join, FREE),  # it counts the items, then the characters
-            "lstrip": (partial(texts.stripped, right=False), linear(60)),
+            "lstrip": (partial(texts.stripped, right=False), stripping),
             "replace": (builtin.replace, searching(1)),
             "rfind": (texts.rfind, searching(3)),
             "rindex": (texts.rindex, searching(3)),
             "rpartition": (texts.rpartition, searching(5)),
             "rsplit": (texts.rsplit, _splitting(250)),
-            "rstrip": (partial(texts.stripped, left=False), linear(60)),
-            "strip": (texts.stripped, linear(60)),
+            "rstrip": (partial(texts.stripped, left=False), stripping),
+            "strip": (texts.stripped, stripping),
         },
     ),
     (dict, _priced(dict, "items keys values", FREE) | _priced(dict, "get", _hash_key)),
