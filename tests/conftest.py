@@ -36,7 +36,9 @@ _numbers = itertools.count(1)
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--full`` runs the fault tests at full length, and what is marked ``long``."""
     parser.addoption(
-        "--full", action="store_true", help="run tests/fault at full length, and what is marked long"
+        "--full",
+        action="store_true",
+        help="run tests/fault at full length, and what is marked long",
     )
 
 

@@ -11,11 +11,12 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from automate_kernel.errors import AutomateError, ErrorCodes, WorkflowError
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, WorkflowError
 from automate_kernel.logs import get_logger
 from automate_kernel.workflows.execution import Event
 from automate_kernel.workflows.model import Workflow
 from automate_kernel.workflows.program import Program, Templates
+from automate_kernel.workflows.schedule import require_cron
 from automate_kernel.workflows.supply import Entry, Startable, Supply, WorkflowSource
 
 __all__ = ["EVERYBODY", "Catalogue", "Everybody"]
@@ -163,6 +164,7 @@ class Catalogue:
         with self._lock:
             found = self._programs.get(digest)
         if found is None:
+            _require_schedule(workflow)
             found = Program(workflow, self._templates, self._context)
             self._keep(digest, found)
         return found
@@ -176,6 +178,8 @@ class Catalogue:
     def add(self, workflow: Workflow | Mapping[str, Any] | str | Path) -> list[Workflow]:
         """Add a workflow, a definition, or those of a file or folder; returns them."""
         added = list(self._read(workflow))
+        for one in added:
+            _require_schedule(one)
         programs = [Program(one, self._templates, self._context) for one in added]
         for program in programs:
             name = program.workflow.name
@@ -225,3 +229,15 @@ class Catalogue:
         program = Program(self._stored(definition_id), self._templates, self._context)
         self._keep(definition_id, program)
         return program
+
+
+def _require_schedule(workflow: Workflow) -> None:
+    # Here and not in the definition: an execution that was started goes on where cron lines can't
+    # be read, but a workflow that would never fire isn't taken.
+    if any(getattr(trigger, "cron", None) for trigger in workflow.triggers):
+        try:
+            require_cron()
+        except ConfigError as error:
+            raise WorkflowError(
+                f"workflow {workflow.name!r}: {error.message}", hint=error.hint
+            ) from None

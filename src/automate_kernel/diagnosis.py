@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Literal
 
 from automate_kernel.checks import variables_of, workflow_problems
+from automate_kernel.plugins.discovery import misspelt
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
@@ -78,6 +79,7 @@ def plugin_findings(kernel: Kernel) -> list[Finding]:
     ]
     remedy = "correct the key, or install the plugin"
     found += [Finding("plugins", "warn", each, remedy) for each in kernel.unused_config]
+    found += [Finding("plugins", "warn", str(wrong), wrong.remedy) for wrong in misspelt()]
     return found or [Finding("plugins", "ok", f"{len(records)} load")]
 
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import URL, Connection, Engine, event
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session, scoped_session
 
 from automate_kernel.errors import ConfigError, StorageError, type_name
@@ -26,6 +26,10 @@ __all__ = ["SqlAlchemyRows", "SqlAlchemyStorage"]
 T = TypeVar("T")
 Each = Literal["joins", "commits", "is committed"]
 _MIGRATE = "create our tables: storage.create_tables(), or metadata in your Alembic migrations"
+_PLAIN_ENGINE = (
+    "give a plain engine of the same database, create_engine('postgresql+psycopg://...');"
+    " aemit(..., transaction=...) takes your AsyncSession all the same"
+)
 _STYLES = {"qmark": "?", "numeric_dollar": "$"}
 
 
@@ -98,17 +102,59 @@ class SqlAlchemyRows(SqlRows):
             raise failure from error
 
 
+def _engine(given: object) -> Engine:
+    if isinstance(given, Engine):
+        return given
+    if isinstance(given, (URL, str)):
+        given = _url(given)
+        if given.get_dialect().is_async:
+            raise ConfigError(
+                f"{given.drivername} is an asynchronous driver, and the kernel's threads need"
+                " another",
+                hint=_PLAIN_ENGINE,
+            )
+        return create_engine(given)
+    if hasattr(given, "sync_engine"):
+        raise ConfigError("the engine is asynchronous", hint=_PLAIN_ENGINE)
+    raise ConfigError(
+        f"a storage is made of an engine or a URL, not of {type(given).__name__}",
+        hint="SqlAlchemyStorage(create_engine(url))",
+    )
+
+
+def _url(given: URL | str) -> URL:
+    try:
+        url = make_url(given)
+        url.get_dialect()
+    except ArgumentError:
+        # Without the text, which may hold a password.
+        raise ConfigError(
+            "the database's URL can't be read",
+            hint="write postgresql+psycopg://user:password@host/name or sqlite:///file.db",
+        ) from None
+    except ImportError as error:
+        raise ConfigError(
+            f"the database's driver is not installed: {error.name}", hint="install it"
+        ) from None
+    return url
+
+
 class SqlAlchemyStorage:
     """
-    The kernel's tables in the database of a SQLAlchemy engine.
+    The kernel's tables in the database of a SQLAlchemy engine, or of a URL.
 
+    Of a URL an engine is made, which `close` disposes of; an engine that is given stays the host's.
     *transaction*, wherever the kernel takes one, is a ``Session``, ``scoped_session`` or
     ``Connection``; with ``aemit`` an ``AsyncSession`` or ``AsyncConnection``. Listening for
     new items on PostgreSQL holds one connection of the engine's pool per worker; *listen* turns
     it off (behind a pooler in transaction mode, say), and workers then poll.
     """
 
-    def __init__(self, engine: Engine, *, clock: Clock | None = None, listen: bool = True) -> None:
+    def __init__(
+        self, engine: Engine | URL | str, *, clock: Clock | None = None, listen: bool = True
+    ) -> None:
+        self._own = isinstance(engine, (URL, str))
+        engine = _engine(engine)
         if engine.get_execution_options().get("isolation_level") == "AUTOCOMMIT" or (
             getattr(engine.dialect, "_on_connect_isolation_level", None) == "AUTOCOMMIT"
         ):
@@ -201,7 +247,9 @@ class SqlAlchemyStorage:
         return shown(self.engine.url)
 
     def close(self) -> None:
-        """Do nothing: the engine is the host's."""
+        """Dispose of the engine if it was made here, of a URL; another is the host's."""
+        if self._own:
+            self.engine.dispose()
 
 
 @contextmanager

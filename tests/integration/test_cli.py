@@ -489,6 +489,72 @@ def test_a_plugin_that_raises_at_import_is_shown_as_broken(
     assert "BROKEN" in project.run("doctor", code=1).stdout
 
 
+UNUSABLE = """
+from automate_kernel.connectors import Connector, action
+
+class Strict(Connector):
+    key = "strict"
+    display_name = "Strict"
+
+    @classmethod
+    def config_schema(cls):
+        return {
+            "type": "object",
+            "properties": {"url": {"type": "string", "description": "where it is"}},
+            "required": ["url"],
+        }
+
+    @action
+    def ping(self) -> dict[str, str]:
+        return {}
+
+class Dying(Connector):
+    key = "dying"
+    display_name = "Dying"
+
+    def __init__(self, config, *, ctx=None):
+        raise RuntimeError("no licence")
+
+class Unread(Connector):
+    key = "unread"
+    display_name = "Unread"
+
+    def actions(self):
+        raise SystemExit(3)
+"""
+
+
+def test_a_plugin_that_loads_and_can_not_be_used_is_told(
+    project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its config, its constructor, its actions; a schema may be a mapping."""
+    from automate_kernel.plugins import discovery
+
+    (project.folder / "cliapp_unusable.py").write_text(UNUSABLE)
+    found = tuple(
+        discovery.Found(
+            "connector", name.lower(), f"cliapp_unusable:{name}", "automate.connectors", "x", "1"
+        )
+        for name in ("Strict", "Dying", "Unread")
+    )
+    monkeypatch.setattr("automate_kernel.plugins.registry.scan", lambda: found)
+    listed = project.data("plugins", "ls", "--load", code=1)
+    assert {each["key"]: each["state"] for each in listed} == {
+        "dying": "UNUSABLE",
+        "strict": "UNUSABLE",
+        "unread": "UNUSABLE",
+    }
+    out = project.run("plugins", "ls", "--load", code=1).stdout
+    assert "connector strict: the config of connector 'strict' is not valid: " in out
+    assert "connector 'dying' could not be created: RuntimeError" in out
+    assert "connector unread: connector 'unread' raised SystemExit" in out
+    assert "config  url: where it is" in project.run("plugins", "show", "strict").stdout
+    with (project.folder / "automate.toml").open("a") as file:
+        file.write('[config.strict]\nurl = "http://x"\n')
+    listed = project.data("plugins", "ls", "--load", code=1)
+    assert [each["key"] for each in listed if each["state"] == "LOADED"] == ["strict"]
+
+
 def test_wrong_settings_are_told_by_every_command(project) -> None:
     """With file, line and what was meant."""
     with (project.folder / "automate.toml").open("a") as file:

@@ -825,3 +825,29 @@ def test_config_of_no_plugin_is_told(caplog: pytest.LogCaptureFixture) -> None:
     found = [each.text for each in plugin_findings(kernel) if each.state == "warn"]
     assert found == caplog.messages[1:]
     assert "token" not in " ".join(found)
+
+
+@pytest.mark.parametrize(
+    ("group", "remedy"),
+    [
+        ("automate.connector", "did you mean 'automate.connectors'?"),
+        ("automate_kernel.providers", "did you mean 'automate.providers'?"),
+        ("automate-connectors", "did you mean 'automate.connectors'?"),
+        ("automate.completely_different", "there are: "),
+    ],
+)
+def test_a_misspelt_group_is_told(
+    install: Install, caplog: pytest.LogCaptureFixture, group: str, remedy: str
+) -> None:
+    """Nobody would read it, and its author would look for the mistake in the code."""
+    install("automate-ping", {group: {"ping": "ping_mod:Pinger"}})
+    [wrong] = [each for each in discovery.misspelt() if each.distribution == "automate-ping"]
+    assert str(wrong) == f"automate-ping announces plugins in {group!r}"
+    assert wrong.remedy.startswith(remedy)
+    assert f"{wrong}, which nobody reads; {wrong.remedy}" in caplog.text
+
+
+def test_groups_of_others_are_none_of_ours(install: Install) -> None:
+    """Those of other tools whose names begin alike, too."""
+    install("other", {"automated.tests": {"a": "b:c"}, "pytest11": {"a": "b:c"}})
+    assert [each for each in discovery.misspelt() if each.distribution == "other"] == []

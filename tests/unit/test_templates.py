@@ -291,6 +291,54 @@ def test_expressions(text, value):
     assert render(text) == value
 
 
+HONEST = [
+    (
+        "{% macro money(x, unit='EUR') %}{{ '{:,.2f}'.format(x) }} {{ unit }}{% endmacro %}"
+        "{{ money(1234.5) }}, {{ money(2, unit='USD') }}",
+        "1,234.50 EUR, 2.00 USD",
+    ),
+    (
+        "{% macro tree(n) %}{{ n }}{% if n > 1 %}({{ tree(n - 1) }}){% endif %}{% endmacro %}"
+        "{{ tree(3) }}",
+        "3(2(1))",
+    ),
+    ("{% macro all() %}{{ varargs }}{{ kwargs }}{% endmacro %}{{ all(1, a=2) }}", "(1,){'a': 2}"),
+    ("{% macro pass(x) %}<{{ x }}>{% endmacro %}{{ pass(item) }}", "<7>"),
+    (
+        "{% set ns = namespace(n=0) %}{% for line in event.payload.lines %}"
+        "{% set ns.n = ns.n + line.total %}{% endfor %}{{ ns.n }}",
+        "3.5",
+    ),
+    ("{% set ns = namespace() %}{% set ns.a, ns.b = 1, 2 %}{{ ns.a + ns.b }}", "3"),
+    ("{% set text %}a{{ item }}{% endset %}{{ text | upper }}", "A7"),
+    ("{{ '{:,.2f}'.format(steps.calculate.output.total) }}", "1,234.50"),
+    ("{{ '{1}-{0}'.format('a', 'b') }}", "b-a"),
+    ("{{ '{x:>4}|{y!s:<5}|{{}}'.format(x=7, y=none) }}", "   7|None |{}"),
+    ("{{ '{:%d.%m.%Y}'.format('2024-01-02' | to_datetime) }}", "02.01.2024"),
+    ("{{ '{}'.format([1, 'a']) }}", "[1, 'a']"),
+    ("{{ 'a.b.c'.rsplit('.', 1) }}", ["a.b", "c"]),
+    ("{{ 'a.b.c'.rpartition('.') }}", ["a.b", ".", "c"]),
+    ("{{ 1 < 2 <= 2 and not 3 < 2 < (1 / 0) }}", True),
+    ("{{ [1, 2, 3, 4][1:-1] ~ 'abcd'[::2] ~ 'abcd'[1:] }}", "[2, 3]acbcd"),
+    ("{{ {'b': 1, 'a': 2} | dictsort | map('first') | join }}", "ab"),
+    ("{{ ([3, 1, 2] | max) - ([3, 1, 2] | min) }}", 2),
+    ("{{ (['a', 'B'] | max) ~ (['b', 'A'] | min) }}", "BA"),
+    ("x{{ {'a': 1}.items() }}", "x[('a', 1)]"),
+    ("{{ event.payload.lines | map(attribute='total') | json }}", "[2.5, 1]"),
+    ("{{ {1: true} | json }}", '{"1": true}'),
+    ("{{ 2 in ['1', '2'] | map('int') }}", True),
+    ("{{ event.payload.lines | map(attribute='sku') | select('in', ['a']) | list }}", ["a"]),
+    ("{{ 'x y' | trim('x') ~ 7 | upper ~ [1] | lower }}", " y7[1]"),
+    ("{{ {'a': 'b c'} | urlencode }}", "a=b+c"),
+]
+
+
+@pytest.mark.parametrize(("text", "value"), HONEST)
+def test_what_authors_of_jinja_expect(text, value):
+    """Macros, counters in a namespace, blocks in a variable, str.format, chains, slices."""
+    assert render(text) == value
+
+
 # --- mistakes ----------------------------------------------------------------------------------
 
 
@@ -312,9 +360,29 @@ def test_expressions(text, value):
         ("{{ event.type.upper }}", "write upper()"),
         ("x {{ event.type.upper }}", "write upper()"),
         ("{{ event.payload.items() }}", "a list can't be called"),
-        ("{% macro f() %}{% endmacro %}", "{% macro %} is not available"),
         ("{% include 'x' %}", "{% include %} is not available"),
-        ("{% set x %}1{% endset %}", "not available"),
+        ("{% include 'x' %}", "share text by a macro in it, or by a filter"),
+        ("{% call f() %}{% endcall %}", "give the macro the text"),
+        ("{% filter upper %}x{% endfilter %}", "{{ text | upper }}"),
+        ("{% autoescape true %}{% endautoescape %}", "write | e"),
+        ("{% set x | upper %}1{% endset %}", "filter the name afterwards"),
+        ("{% for x in [1] recursive %}{% endfor %}", "a macro that calls itself"),
+        ("{% macro f() %}{% endmacro %}{{ f }}", "write f()"),
+        ("{% for x in [1] %}{{ loop }}{% endfor %}", "write loop.index"),
+        ("{% set ns = namespace(n=1) %}{{ ns }}", "write a name in it"),
+        ("{% set ns = namespace(n=1) %}{{ ns.m }}", "the namespace has no 'm'"),
+        ("{% set x = 1 %}{% set x.y = 2 %}", "only a namespace's names can be set"),
+        ("{{ range }}", "write range(10)"),
+        ("{{ '{:,.2f}' | format(1) }}", "'{:,.2f}'.format(price)"),
+        ("{{ '{x.y}'.format(x=1) }}", "pass the value itself"),
+        ("{{ '{:d}'.format('x') }}", "the format doesn't fit a str"),
+        ("{{ '{} {}'.format('x') }}", "a field without a value"),
+        ("{{ '{'.format('x') }}", "braces of the format don't match"),
+        ("{{ '{:>5}'.format([1]) }}", "a list takes no format"),
+        ("{{ 'a'.rindex('x') }}", "rfind gives -1"),
+        ("{{ execution.__class__ }}", "there is no '__class__'"),
+        ("{{ nope.__class__ }}", "'nope' is not defined"),
+        ("{{ event.nope._undefined_obj }}", "there is no 'nope'"),
         ("{% set event = 1 %}", "can't be assigned"),
         ("{% for env in [] %}{% endfor %}", "can't be assigned"),
         ("{{ '%s' % 1 }}", "format(...)"),

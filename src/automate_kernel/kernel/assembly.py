@@ -55,6 +55,8 @@ class Assembly:
         retention_seconds: float | None = None,
         failed_retention_seconds: float | None = None,
     ) -> None:
+        if storage is not None:
+            _require_storage(storage)
         theirs: Storage | None = getattr(outbox, "storage", None)
         if storage is not None and theirs is not None and theirs is not storage:
             raise ConfigError(
@@ -111,6 +113,8 @@ class Assembly:
         self._add_plugin_filters()
         # First, since the templates of a file may use a filter that is made here.
         self.plugins.hook.automate_configure(kernel=self)
+        if strict:
+            self.plugins.load_all()
         for workflow in workflows:
             self.workflows.add(workflow)
         for told in self._invoker.unused_config():
@@ -170,3 +174,23 @@ class Assembly:
         self._invoker.close()
         self.secrets.close()
         self.storage.close()
+
+
+def _require_storage(storage: object) -> None:
+    if not isinstance(storage, type) and hasattr(storage, "begin") and hasattr(storage, "describe"):
+        return
+    kind = f"the class {storage.__name__}" if isinstance(storage, type) else type(storage).__name__
+    # Not the value, which may be a URL with a password.
+    raise ConfigError(
+        f"a kernel's storage can't be {_an(kind)}",
+        hint=(
+            "pass a storage: SqlAlchemyStorage(engine or URL) of automate_sqlalchemy,"
+            " DjangoStorage() of automate_django, or MemoryStorage()"
+        ),
+    )
+
+
+def _an(kind: str) -> str:
+    if kind.startswith("the "):
+        return kind
+    return f"{'an' if kind[0] in 'AEIOUaeiou' else 'a'} {kind}"

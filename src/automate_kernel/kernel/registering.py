@@ -12,7 +12,7 @@ from automate_kernel.operations import operation_from_function
 from automate_kernel.outbox import Backoff, Limit
 from automate_kernel.outbox.handlers import Handler
 from automate_kernel.outbox.payloads import check_text
-from automate_kernel.schemas import Schema
+from automate_kernel.schemas import Schema, json_schema_of
 from automate_kernel.workflows.model import Workflow
 
 __all__ = ["Registering"]
@@ -28,6 +28,26 @@ class Registering(Assembly):
     def register(self, plugin: Any, kind: str | None = None, *, key: str | None = None) -> None:
         """Add a plugin: a class or its dotted path; see `Plugins.register`."""
         self.plugins.register(plugin, kind, key=key)
+
+    def plugin_problems(self) -> dict[tuple[str, str], AutomateError]:
+        """
+        What keeps connectors and providers from being used, by kind and key.
+
+        Each is imported, made with its config and the secrets in it, and its actions,
+        capabilities and triggers are read; no service is asked. Other plugins are imported; those
+        that can't be are in `Plugins.records`.
+        """
+        found: dict[tuple[str, str], AutomateError] = {}
+        self.plugins.load_all()
+        for kind in ("connector", "provider"):
+            for key in self.plugins.keys(kind):
+                try:
+                    _read_specs(self._invoker.instance(kind, key))
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:  # SystemExit too: a plugin must not end its host
+                    found[kind, key] = self._invoker.clean_error(error, f"{kind} {key!r}")
+        return found
 
     @overload
     def action(self, name: F) -> F: ...
@@ -145,3 +165,11 @@ class Registering(Assembly):
         Its templates are checked at once. Raises `WorkflowError` or `TemplateError`.
         """
         return self.workflows.add(workflow)
+
+
+def _read_specs(plugin: Any) -> None:
+    for what in ("actions", "capabilities"):
+        for spec in getattr(plugin, what, list)():
+            spec.json_schema()
+    for trigger in getattr(plugin, "triggers", list)():
+        json_schema_of(trigger.payload_schema)

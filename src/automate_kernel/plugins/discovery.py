@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from automate_kernel.logs import get_logger
@@ -15,9 +17,10 @@ from automate_kernel.plugins.loading import normal_target
 if TYPE_CHECKING:
     from importlib.metadata import Distribution, EntryPoint
 
-__all__ = ["Found", "scan"]
+__all__ = ["Found", "misspelt", "scan"]
 
 logger = get_logger(__name__)
+_ROOTS = frozenset({"automate", "automates", "automate_kernel", "django_automate"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,20 @@ class Found:
     requires: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Misspelt:
+    """An entry-point group that looks like one of ours and is none, so nobody reads it."""
+
+    group: str
+    distribution: str | None
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.distribution or 'a distribution'} announces plugins in {self.group!r}"
+
+
 _lock = threading.Lock()
+_misspelt: dict[tuple[str, ...], tuple[Misspelt, ...]] = {}
 _scans: dict[tuple[str, ...], tuple[Found, ...]] = {}
 
 
@@ -47,7 +63,35 @@ def scan(*, refresh: bool = False) -> tuple[Found, ...]:
     with _lock:
         if refresh or place not in _scans:
             _scans[place] = tuple(_unique(_found(_entry_points())))
+            _misspelt[place] = tuple(_find_misspelt())
+            for wrong in _misspelt[place]:
+                logger.warning("%s, which nobody reads; %s", wrong, wrong.remedy)
         return _scans[place]
+
+
+def misspelt() -> tuple[Misspelt, ...]:
+    """The entry-point groups of installed distributions that are nearly one of ours."""
+    scan()
+    return _misspelt[tuple(sys.path)]
+
+
+def _find_misspelt() -> Iterator[Misspelt]:
+    from importlib.metadata import entry_points
+
+    ours = [group for kind in KINDS.values() for group in kind.groups]
+    try:
+        groups = entry_points().groups
+    except Exception:  # damaged metadata, of which the scan tells
+        return
+    for group in sorted(groups):
+        root = re.split(r"[.:-]", group, maxsplit=1)[0].replace("-", "_")
+        if group in ours or root not in _ROOTS:
+            continue
+        near = get_close_matches(group, ours, 1, cutoff=0.75)
+        remedy = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(ours)}"
+        for entry in entry_points(group=group):
+            yield Misspelt(group, _described(entry.dist)[0], remedy)
+            break
 
 
 def _entry_points() -> list[EntryPoint]:

@@ -37,7 +37,9 @@ class MemoryStorage:
     A database that is a few dictionaries.
 
     A host that wants several steps in one transaction opens `begin` itself and passes the rows it
-    gets as *transaction*.
+    gets as *transaction*. Anything else that is passed there, such as the session of the app under
+    test, is of another database: what is written here is written at once, and a rollback of the
+    session doesn't take it back. To test that too, give the kernel a storage on the app's database.
     """
 
     supports_skip_locked = False
@@ -67,7 +69,7 @@ class MemoryStorage:
     @contextmanager
     def begin(self, transaction: Any = None, *, atomic: bool = True) -> Iterator[_MemoryRows]:
         """Rows in the transaction given, or in one of their own."""
-        if transaction is not None:
+        if isinstance(transaction, _MemoryRows):
             yield transaction
         else:
             with self._own() as rows:

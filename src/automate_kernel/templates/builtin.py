@@ -13,15 +13,28 @@ import hashlib
 import html
 import json
 import re
+import sys
 import unicodedata
 from collections.abc import Callable, Mapping
-from datetime import datetime, timezone
+from datetime import date, datetime, time, timezone
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from automate_kernel.errors import TemplateError
-from automate_kernel.templates.limits import Budget
+from automate_kernel.templates.costs import FREE, Cost, digits, linear, searched, stripping
+from automate_kernel.templates.limits import MAX_DIGITS, Budget, Counted, allow_digits
+from automate_kernel.templates.texts import text_of
+from automate_kernel.templates.values import is_lazy, unfit
 
-__all__ = ["BOUNDED_FILTERS", "BUILTIN_FILTERS", "JINJA_FILTERS", "JINJA_TESTS"]
+__all__ = [
+    "BOUNDED_FILTERS",
+    "BUILTIN_FILTERS",
+    "FILTER_PRICES",
+    "JINJA_FILTERS",
+    "JINJA_TESTS",
+    "LAZY_FILTERS",
+]
 
 JINJA_FILTERS = frozenset(
     [
@@ -109,37 +122,58 @@ _FORMAT = re.compile(
 )
 
 
+_NUMBERS = (int, float, Decimal)
+_TWO_FORMATS = "write '%.2f' | format(price), or '{:,.2f}'.format(price)"
+
+
 def to_json(budget: Budget, value: Any, indent: int | None = None) -> str:
     """*value* as JSON text."""
-    if indent is not None and not 0 <= indent <= _MAX_JSON_INDENT:
+    if indent is None:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
+    if not 0 <= indent <= _MAX_JSON_INDENT:
         raise TemplateError(f"an indent is from 0 to {_MAX_JSON_INDENT}")
     # In chunks, because the indentation of a deep value can be far larger than the value.
-    encoder = json.JSONEncoder(ensure_ascii=False, indent=indent, allow_nan=False)
+    encoder = json.JSONEncoder(ensure_ascii=False, indent=indent, allow_nan=False, default=_plain)
     chunks: list[str] = []
     size = 0
-    for chunk in encoder.iterencode(_plain(value)):
+    for chunk in encoder.iterencode(value):
         size += len(chunk)
-        budget.allow(size)
+        if size > budget.limits.output:
+            break
         chunks.append(chunk)
+    budget.allow(size)
     return "".join(chunks)
-
-
-def from_json(value: str) -> Any:
-    """The value that JSON text stands for."""
-    return json.loads(value, parse_constant=_no_constant)
-
-
-def _no_constant(name: str) -> Any:
-    raise TemplateError(f"{name} is not JSON")
 
 
 def _plain(value: Any) -> Any:
     # What the sandbox passes around lazily, json can't write.
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)) or hasattr(value, "__next__") or isinstance(value, range):
-        return [_plain(item) for item in value]
-    return value.isoformat() if isinstance(value, datetime) else value
+        return dict(value)
+    if isinstance(value, (datetime, date, time)):
+        return value.isoformat()
+    if isinstance(value, (UUID, Decimal)):
+        return str(value)
+    if is_lazy(value):
+        return list(value)
+    raise unfit(value)
+
+
+def from_json(value: str) -> Any:
+    """The value that JSON text stands for."""
+    limit = getattr(sys, "get_int_max_str_digits", lambda: 0)()
+    # Python reads an integer in the square of its digits, and a host may have lifted its limit.
+    reader = None if 0 < limit <= MAX_DIGITS else _integer
+    return json.loads(value, parse_constant=_no_constant, parse_int=reader)
+
+
+def _integer(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise TemplateError(f"it has a number of over {MAX_DIGITS:,} digits")
+    return int(text)
+
+
+def _no_constant(name: str) -> Any:
+    raise TemplateError(f"{name} is not JSON")
 
 
 def b64encode(value: str | bytes) -> str:
@@ -166,14 +200,22 @@ def _bytes(value: str | bytes) -> bytes:
 def _text(value: Any) -> str:
     if not isinstance(value, (str, int, float)):
         raise TemplateError(f"it needs text, not {type(value).__name__}", hint="use | json first")
+    if isinstance(value, int):
+        allow_digits(value)
     return str(value)
 
 
 def slug(value: str) -> str:
     """*value* for an address: ``Größe & Preis`` gives ``grosse-preis``."""
-    plain = unicodedata.normalize("NFKD", _text(value).casefold())
-    ascii_only = plain.encode("ascii", "ignore").decode("ascii")
-    return re.sub(r"[^a-z0-9]+", "-", ascii_only).strip("-")
+    text = _text(value).casefold()
+    # Letter by letter: in a whole text Python sorts the accents, in the square of their number,
+    # and they are dropped here anyway.
+    plain = {ord(char): _ascii(char) for char in set(text) if char > "\x7f"}
+    return re.sub(r"[^a-z0-9]+", "-", text.translate(plain)).strip("-")
+
+
+def _ascii(char: str) -> str:
+    return unicodedata.normalize("NFKD", char).encode("ascii", "ignore").decode("ascii")
 
 
 def to_datetime(value: str | float | datetime) -> datetime:
@@ -231,7 +273,13 @@ def format_text(budget: Budget, value: str, *args: Any) -> str:
         if match["kind"] == "(":
             raise TemplateError("it takes values by position only")
     budget.allow(len(text) + sum(_MAX_WIDTH + budget.size(arg) for arg in args))
-    return text % args
+    values = tuple(arg if isinstance(arg, _NUMBERS) else text_of(budget, arg) for arg in args)
+    for number in values:
+        if isinstance(number, int):
+            allow_digits(number)
+    if args and "%" not in text:
+        raise TemplateError("there is no % in the format", hint=_TWO_FORMATS)
+    return text % values
 
 
 def replace(budget: Budget, value: Any, old: str, new: str, count: int | None = None) -> str:
@@ -258,7 +306,7 @@ def indent(budget: Budget, value: str, width: int = 4, first: bool = False) -> s
 
 def join(budget: Budget, separator: str, items: Any) -> str:
     """``separator.join(items)``."""
-    texts = [_text(item) for item in items]
+    texts = [_text(item) for item in Counted(items, budget)]
     budget.allow(sum(map(len, texts)) + len(texts) * len(separator))
     return separator.join(texts)
 
@@ -283,3 +331,55 @@ BUILTIN_FILTERS: dict[str, Callable[..., Any]] = {
 }
 BOUNDED_FILTERS = frozenset({format_text, indent, replace, to_json})
 """Those that take the budget as their first argument."""
+
+
+def _searching_text(budget: Budget, value: Any, old: Any = "", *_: Any, **__: Any) -> float:
+    text, part = (len(v) if isinstance(v, str) else 20 for v in (value, old))
+    return 2 * searched(text, part) + 30.0 * text / max(1, part)
+
+
+def _filling(budget: Budget, value: Any, *args: Any, **__: Any) -> float:
+    return linear(100)(budget, value, *args) + 5000.0 * len(args)
+
+
+def _writing(budget: Budget, value: Any, indent: Any = None) -> float:
+    return linear(15, 150 if indent is None else 2500)(budget, value)
+
+
+LAZY_FILTERS = frozenset(
+    {"d", "default", "first", "map", "reject", "rejectattr", "select", "selectattr", "unique"}
+)
+"""Those that get what comes lazily as it comes, and go over one item after the other."""
+
+FILTER_PRICES: dict[str, Cost] = {
+    **dict.fromkeys(LAZY_FILTERS, FREE),
+    # These count each item, and reckon what they do with all of them when they know it.
+    **dict.fromkeys(["dictsort", "groupby", "join", "max", "min", "sort", "sum"], FREE),
+    **dict.fromkeys(["count", "items", "last", "length", "round"], FREE),
+    **dict.fromkeys(["capitalize", "lower", "upper"], linear(25)),
+    **dict.fromkeys(("e", "escape"), linear(25)),
+    **dict.fromkeys(("json", "tojson"), _writing),
+    "abs": linear(1),
+    "b64decode": linear(40),
+    "b64encode": linear(20),
+    "combine": linear(1, 150),
+    "float": linear(20),
+    "format": _filling,
+    "format_datetime": linear(50),
+    "from_json": linear(100),
+    "indent": linear(200),
+    "int": digits,
+    "list": linear(30, 50),
+    "replace": _searching_text,
+    "reverse": linear(5, 10),
+    "sha256": linear(30),
+    "slug": linear(200),
+    "string": linear(20),
+    "title": linear(200),
+    "to_datetime": linear(50),
+    "trim": stripping,
+    "truncate": linear(5),
+    "urlencode": linear(400),
+    "wordcount": linear(100),
+}
+"""What each may cost, before it is called. A filter without a price can't be reached."""

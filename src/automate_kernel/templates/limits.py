@@ -3,22 +3,32 @@ How much a template may use, and the budget that counts it down.
 
 The bounds hold together: no value that a template makes is larger than ``output``, all of them
 have at most eight times that, and whatever goes over one is counted in ``steps`` and cut off by
-``seconds``. So memory and time are bounded without a process of its own for each rendering.
+``seconds``. What one call of C code takes, during which nobody can look at the clock, is reckoned
+from the sizes of its values before it, and refused above ``call_seconds``. So memory and time are
+bounded without a process of its own for each rendering.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from automate_kernel.errors import TemplateError
 from automate_kernel.secrets.handles import Sealed
 
-__all__ = ["Budget", "Counted", "Limits"]
+__all__ = ["MAX_DIGITS", "Budget", "Counted", "Limits", "Measure", "allow_digits", "is_huge"]
 
+MAX_DIGITS = 4300
+"""Of a number that is read or written as text: Python's own default, which a host may lift."""
+_MAX_BITS = 14_300
+_PLAIN_INT = 10**18
 _CLOCK_EVERY = 64
+_COSTLY = 20_000  # nanoseconds: looking at the clock takes some 500
+_MEMORABLE = 32
 _LARGE = 10_000
 _ALL_VALUES = 8  # what all values of a rendering may have together, in the size of the largest
 
@@ -39,20 +49,38 @@ class Limits:
     """Size of an integer that arithmetic gives."""
     seconds: float = 2.0
     """Processor time of one rendering."""
+    call_seconds: float = 0.1
+    """Processor time of one method, filter, test or operator, as reckoned before it runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """How large a value is as a tree. Both are infinite above `Limits.output`."""
+
+    chars: float
+    nodes: float
+
+
+_ONE = Measure(0, 1)
+_SMALL = frozenset({float, bool, type(None)})
+_ENDLESS = Measure(math.inf, math.inf)
 
 
 class Budget:
     """What is left for one rendering."""
 
-    __slots__ = ("_deadline", "_made", "_size", "_steps", "limits")
+    __slots__ = ("_deadline", "_known", "_made", "_size", "_steps", "limits")
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self._steps = limits.steps
         self._size = limits.output
-        self._made = limits.output * _ALL_VALUES
+        self._made: float = limits.output * _ALL_VALUES
         # Not started yet: most renderings end before the clock is first needed.
         self._deadline = 0.0
+        # Measures of large containers. No template can change one, and the entry keeps it alive,
+        # so that its id stays its own.
+        self._known: dict[int, tuple[Any, Measure]] = {}
 
     def spend(self, steps: int = 1) -> None:
         """Count *steps*, and look at the clock now and then."""
@@ -77,6 +105,15 @@ class Budget:
                 f"it takes longer than {limit:g} seconds", hint="Limits.seconds bounds it"
             )
 
+    def charge(self, name: str, nanoseconds: float) -> None:
+        """Refuse the call of *name*, before it runs, if it can take so long; else see the clock."""
+        if nanoseconds <= _COSTLY:
+            return
+        if nanoseconds > self.limits.call_seconds * 1e9:
+            hint = "give it smaller values, or let an action do it; Limits.call_seconds bounds it"
+            raise TemplateError(f"{name} would take too long on values of this size", hint=hint)
+        self.look_at_clock()
+
     def turns(self, numbers: range) -> range:
         """*numbers* themselves, if there are not too many to go over."""
         if len(numbers) > self.limits.steps:
@@ -89,7 +126,7 @@ class Budget:
         if self._size < 0:
             raise self._too_large()
 
-    def allow(self, size: int) -> None:
+    def allow(self, size: float) -> None:
         """Refuse a value of *size*, before it is made, if it is too large or one too many."""
         self._made -= size
         if size > self.limits.output or self._made < 0:
@@ -109,19 +146,71 @@ class Budget:
 
         A list that holds one other list many times is small in memory and huge when printed.
         """
+        if isinstance(value, int):
+            allow_digits(value)
         size = self.size(value)
         self.allow(size)
         if size > _LARGE:
             self.look_at_clock()
         return value
 
-    def size(self, value: Any) -> int:
-        """The size of *value* as a tree, or anything over the output limit."""
+    def size(self, value: Any) -> float:
+        """The size of *value* as a tree; infinite over the output limit."""
         if isinstance(value, (str, bytes)):
             return len(value)
-        if isinstance(value, (list, tuple, Mapping)):
-            return _weight(value, self.limits.output)
-        return 1
+        found = self.measure(value)
+        return found.chars + found.nodes
+
+    def measure(self, value: Any) -> Measure:
+        """The characters and nodes of *value* as a tree."""
+        if isinstance(value, (str, bytes)):
+            return Measure(len(value), 1)
+        if isinstance(value, (KeysView, ValuesView, ItemsView)):
+            # A dict's own views tell what they are of; what others have is a host's.
+            value = getattr(value, "mapping", None)
+        if isinstance(value, range):
+            return Measure(0, 1 + len(value))
+        if not isinstance(value, (list, tuple, Mapping)):
+            return _ONE if type(value) is float else Measure(_chars(value), 1)
+        if len(value) <= _MEMORABLE:
+            return self._measured(value)
+        known = self._known.get(id(value))
+        if known is None:
+            known = (value, self._measured(value))
+            self._known[id(value)] = known
+        return known[1]
+
+    def _measured(self, tree: Any) -> Measure:
+        chars: float = 0
+        nodes: float = 1
+        limit = self.limits.output
+        known = self._known
+        seen: float = 0
+        pending: list[Any] = [tree]
+        while pending:
+            value = pending.pop()
+            if isinstance(value, Mapping):
+                chars += sum(len(key) for key in value if isinstance(key, str))
+                value = value.values()
+            nodes += len(value)
+            if chars + nodes > limit:
+                return _ENDLESS
+            for item in value:
+                if type(item) is str:
+                    chars += len(item)
+                elif type(item) in _SMALL:
+                    continue
+                elif id(item) in known:
+                    chars += known[id(item)][1].chars
+                    nodes += known[id(item)][1].nodes - 1  # itself is counted
+                elif isinstance(item, (list, tuple, Mapping)):
+                    pending.append(item)
+                else:
+                    chars += _chars(item)
+            if nodes - seen > _LARGE:
+                seen = nodes
+                self.look_at_clock()
+        return Measure(chars, nodes) if chars + nodes <= limit else _ENDLESS
 
     def _too_large(self) -> TemplateError:
         limit = self.limits.output
@@ -130,27 +219,30 @@ class Budget:
         )
 
 
-def _weight(tree: Any, limit: int) -> int:
-    weight = 1
-    pending: list[Any] = [tree]
-    while pending and weight <= limit:
-        value = pending.pop()
-        if isinstance(value, Mapping):
-            weight += sum(len(key) for key in value if isinstance(key, str))
-            value = value.values()
-        weight += len(value)
-        if weight > limit:
-            break
-        for item in value:
-            if type(item) is str:
-                weight += len(item)
-            elif isinstance(item, (list, tuple, Mapping)):
-                pending.append(item)
-            elif isinstance(item, Sealed):
-                weight += item.size
-            elif isinstance(item, (str, bytes)):
-                weight += len(item)
-    return weight
+def _chars(value: Any) -> float:
+    if isinstance(value, (str, bytes)):
+        return len(value)
+    if isinstance(value, Sealed):
+        return value.size
+    if isinstance(value, int):
+        if -_PLAIN_INT < value < _PLAIN_INT:
+            return 0
+        return math.inf if is_huge(value) else value.bit_length() / 3
+    if isinstance(value, Decimal):
+        # Written out, or as an integer, 1E+999999 has a million digits.
+        return abs(value.adjusted()) + len(value.as_tuple().digits) if value.is_finite() else 1
+    return 0
+
+
+def allow_digits(number: int) -> None:
+    """Refuse a *number* that can't be written."""
+    if is_huge(number):
+        raise TemplateError(f"it gives a number of over {MAX_DIGITS:,} digits")
+
+
+def is_huge(number: int) -> bool:
+    """Tell if *number* has more digits than may be written: this takes their square."""
+    return number.bit_length() > _MAX_BITS and abs(number) >= 10**MAX_DIGITS
 
 
 class Counted:
@@ -170,6 +262,9 @@ class Counted:
 
     def __len__(self) -> int:
         return len(self._items)
+
+    def __reversed__(self) -> Iterator[Any]:
+        return iter(Counted(reversed(self._items), self._budget))
 
     def __bool__(self) -> bool:
         return True  # a generator has no length, and is not empty for that

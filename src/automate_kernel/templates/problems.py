@@ -55,6 +55,8 @@ def _message(error: Exception) -> tuple[str, str | None]:
         return error.message or "it is not valid", None
     if isinstance(error, UndefinedError):
         return error.message or "a value is missing", "use | default(...) if it may be missing"
+    if str(error) == "cannot assign attribute on non-namespace object":  # Jinja's own words
+        return "only a namespace's names can be set", "{% set ns = namespace(count=0) %}"
     if isinstance(error, FilterError):
         return error.message or "a filter failed", None
     return f"it failed with {type(error).__name__}", None

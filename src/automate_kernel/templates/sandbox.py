@@ -8,25 +8,26 @@ attributes mean keys, and the only methods are those that `members` lists.
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from jinja2 import StrictUndefined, Template, TemplateSyntaxError, nodes
 from jinja2.compiler import CodeGenerator, Frame
 from jinja2.parser import Parser
-from jinja2.runtime import Context, Undefined
+from jinja2.runtime import Context, Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.tests import TESTS
-from jinja2.utils import missing
+from jinja2.utils import Namespace, missing
 
 from automate_kernel.errors import TemplateError, type_name
 from automate_kernel.secrets.handles import SecretRef
-from automate_kernel.templates.builtin import JINJA_TESTS
 from automate_kernel.templates.context import EnvironmentResolver, TemplateContext
+from automate_kernel.templates.costs import compared
 from automate_kernel.templates.filters import FilterRegistry
 from automate_kernel.templates.limits import Budget, Limits
-from automate_kernel.templates.members import BINARY, LOOP_METHODS, Method, member
-from automate_kernel.templates.running import RenderContext, RunningFilters
+from automate_kernel.templates.members import LOOP_METHODS, Method, member
+from automate_kernel.templates.operators import BINARY
+from automate_kernel.templates.running import RenderContext, RunningFilters, RunningTests
 from automate_kernel.templates.syntax import Checker
 
 __all__ = ["EnvironmentView", "Sandbox", "SecretsView"]
@@ -39,6 +40,10 @@ class SecretsView:
 
 
 _SECRETS = SecretsView()
+GLOBALS = {"namespace": Namespace, "range": range}
+"""The functions that templates can call."""
+_KEYS_LOOKED_AT = 200
+_NAME_LENGTH = 64
 
 
 class EnvironmentView:
@@ -64,12 +69,15 @@ class Missing(StrictUndefined):
             return f"{name!r} is not defined"
         if not isinstance(obj, Mapping):
             return f"{type_name(obj)} has no {name!r}"
-        near = difflib.get_close_matches(name or "", filter(_is_text, obj), 1)
+        near = _nearest(name or "", obj)
         return f"there is no {name!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
+def _nearest(name: str, keys: Mapping[Any, Any]) -> list[str]:
+    # Comparing takes the square of their lengths, and whoever sent them chose them.
+    some = itertools.islice(keys, _KEYS_LOOKED_AT)
+    texts = (key for key in some if isinstance(key, str) and len(key) <= _NAME_LENGTH)
+    return difflib.get_close_matches(name[:_NAME_LENGTH], texts, 1)
 
 
 class _Generator(CodeGenerator):
@@ -105,7 +113,11 @@ class _Generator(CodeGenerator):
             name = node.arg.value
             self.visit_Getattr(nodes.Getattr(node.node, name, "load", lineno=node.lineno), frame)
         elif isinstance(node.arg, nodes.Slice):
-            self._made(super().visit_Getitem, node, frame)
+            self._called("slice", node.node, frame)
+            for part in (node.arg.start, node.arg.stop, node.arg.step):
+                self.write(", ")
+                self.visit(part if part is not None else nodes.Const(None), frame)
+            self.write(")")
         else:
             super().visit_Getitem(node, frame)
 
@@ -122,20 +134,47 @@ class _Generator(CodeGenerator):
             super().visit_Tuple(node, frame)
 
     def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:  # noqa: N802
-        self._timed(super().visit_Compare, node, frame)
+        if len(node.ops) == 1:
+            self.write(f"context.compare({node.ops[0].op!r}, ")
+            self.visit(node.expr, frame)
+            self.write(", ")
+            self.visit(node.ops[0].expr, frame)
+            self.write(")")
+            return
+        self._called("compare_chain", node.expr, frame)
+        self.write(", (")
+        for operand in node.ops:
+            self.write(f"({operand.op!r}, lambda: ")
+            self.visit(operand.expr, frame)
+            self.write("), ")
+        self.write("))")
 
-    def visit_Test(self, node: nodes.Test, frame: Frame) -> None:  # noqa: N802
-        self._timed(super().visit_Test, node, frame)
+    def return_buffer_contents(self, frame: Frame, force_unescaped: bool = False) -> None:
+        # A macro's text, which Jinja would join without counting.
+        self.writeline(f"return context.concat({frame.buffer})")
+
+    def visit_AssignBlock(self, node: nodes.AssignBlock, frame: Frame) -> None:  # noqa: N802
+        self.push_assign_tracking()
+        block = frame.inner()
+        block.require_output_check = False
+        block.symbols.analyze_node(node)
+        self.enter_frame(block)
+        self.buffer(block)
+        self.blockvisit(node.body, block)
+        self.newline(node)
+        self.visit(node.target, frame)
+        self.write(f" = context.concat({block.buffer})")
+        self.pop_assign_tracking(frame)
+        self.leave_frame(block)
 
     def _made(self, visit: Callable[[Any, Frame], None], node: nodes.Expr, frame: Frame) -> None:
         self.write("context.made(")
         visit(node, frame)
         self.write(")")
 
-    def _timed(self, visit: Callable[[Any, Frame], None], node: nodes.Expr, frame: Frame) -> None:
-        self.write("(context.tick() and ")
-        visit(node, frame)
-        self.write(")")
+    def _called(self, name: str, first: nodes.Node, frame: Frame) -> None:
+        self.write(f"context.{name}(")
+        self.visit(first, frame)
 
 
 class Prepared:
@@ -171,7 +210,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     code_generator_class = _Generator
     context_class = RenderContext
-    intercepted_binops = frozenset({"+", "*", "%", "**"})
+    intercepted_binops = frozenset(BINARY)
 
     def __init__(self, filters: FilterRegistry, limits: Limits) -> None:
         # Optimising would compute constants, `"x" * 10**9` too, at compilation.
@@ -180,7 +219,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self._registry = filters
         self.globals = {}
         self.filters = RunningFilters(filters)
-        self.tests = {name: TESTS[name] for name in JINJA_TESTS}
+        self.tests = RunningTests()
 
     def expression(self, source: str) -> nodes.Template:
         """The tree of a bare expression."""
@@ -201,7 +240,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def variables(self, context: TemplateContext) -> dict[str, Any]:
         """What the templates of one rendering see."""
         return {
-            "range": range,
+            **GLOBALS,
             **context.variables(),
             "secrets": _SECRETS,
             "env": EnvironmentView(context.env),
@@ -228,14 +267,23 @@ class Sandbox(ImmutableSandboxedEnvironment):
             hint = f"environment variable {attribute!r} is not set"
             return self.undefined(hint, name=attribute) if value is None else value
         elif isinstance(obj, Undefined):
-            return getattr(obj, attribute)
+            # Not getattr, which finds __class__ and the fields of the object itself.
+            str(obj)  # raises, saying what is missing
+        elif isinstance(obj, Namespace):
+            names = object.__getattribute__(obj, "_Namespace__attrs")
+            if attribute in names:
+                return names[attribute]
+            hint = f"the namespace has no {attribute!r}"
+            return self.undefined(hint, name=attribute)
         found = member(obj, attribute)
         return self.undefined(obj=obj, name=attribute) if found is None else found
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         """The item *argument*, or a field of an object that a filter made."""
-        if isinstance(obj, (SecretsView, EnvironmentView)):
+        if isinstance(obj, (SecretsView, EnvironmentView, Namespace)):
             return self.getattr(obj, argument)
+        if isinstance(obj, Undefined):
+            str(obj)  # raises, saying what is missing
         try:
             return obj[argument]
         except (TypeError, LookupError):
@@ -256,13 +304,28 @@ class Sandbox(ImmutableSandboxedEnvironment):
             return obj(budget, *args, **kwargs)
         if obj is range:
             return budget.turns(range(*args, **kwargs))
+        if obj is Namespace:
+            return _namespace(budget, *args, **kwargs)
+        if isinstance(obj, Macro):
+            return obj(*args, **kwargs)
         if getattr(obj, "__func__", None) in LOOP_METHODS:
+            budget.charge("loop.changed()", sum(compared(budget, arg, arg) for arg in args))
             return obj(*args)
         if isinstance(obj, Undefined):
-            return obj()
+            str(obj)  # raises, saying what is missing
         raise TemplateError(f"{type_name(obj)} can't be called")
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """The result of an operator that can make much of little, if it is within bounds."""
         budget: Budget = context.budget  # type: ignore[attr-defined]
         return BINARY[operator](budget, left, right)
+
+
+def _namespace(budget: Budget, *args: Any, **kwargs: Any) -> Namespace:
+    made = Namespace(*args, **kwargs)
+    names = object.__getattribute__(made, "_Namespace__attrs")
+    for name in names:
+        if not isinstance(name, str) or name.startswith("_"):
+            raise TemplateError("a namespace's names are text, and don't begin with _")
+    budget.weigh(names)
+    return made

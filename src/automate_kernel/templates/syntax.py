@@ -36,6 +36,9 @@ _ALLOWED: tuple[type[nodes.Node], ...] = (
     nodes.For,
     nodes.If,
     nodes.Assign,
+    nodes.AssignBlock,
+    nodes.Macro,
+    nodes.NSRef,
     nodes.With,
     nodes.Name,
     nodes.Const,
@@ -57,14 +60,20 @@ _ALLOWED: tuple[type[nodes.Node], ...] = (
     nodes.BinExpr,
     nodes.UnaryExpr,
 )
+_ALONE = "a workflow's text stands alone: share text by a macro in it, or by a filter of your own"
 _STATEMENTS = {
-    "AssignBlock": "{% set %} with a block",
-    "CallBlock": "{% call %}",
-    "EvalContextModifier": "{% autoescape %}",
-    "FilterBlock": "{% filter %}",
-    "FromImport": "{% from %}",
-    "ScopedEvalContextModifier": "{% autoescape %}",
+    "Block": ("{% block %}", _ALONE),
+    "CallBlock": ("{% call %}", "give the macro the text: {% set text %}...{% endset %}"),
+    "EvalContextModifier": ("{% autoescape %}", "write | e where a value goes into HTML"),
+    "Extends": ("{% extends %}", _ALONE),
+    "FilterBlock": ("{% filter %}", "write {% set text %}...{% endset %}{{ text | upper }}"),
+    "FromImport": ("{% from %}", _ALONE),
+    "Import": ("{% import %}", _ALONE),
+    "Include": ("{% include %}", _ALONE),
+    "Scope": ("{% autoescape %}", "write | e where a value goes into HTML"),
+    "ScopedEvalContextModifier": ("{% autoescape %}", "write | e where a value goes into HTML"),
 }
+_GLOBALS = frozenset({"namespace", "range"})
 _STORABLE = "a name that always means the same"
 _SECRET_RULE = "a secret can only be a whole value or a part of text, and no filter can see it"  # noqa: S105
 
@@ -102,8 +111,9 @@ class Checker:
     def _visit(self, node: nodes.Node, *, secrets: bool) -> None:
         if not isinstance(node, _ALLOWED):
             name = type(node).__name__
-            syntax = _STATEMENTS.get(name) or f"{{% {name.lower()} %}}"
-            raise _error(node.lineno, f"{syntax} is not available in workflow templates")
+            syntax, hint = _STATEMENTS.get(name, (f"{{% {name.lower()} %}}", None))
+            message = f"{syntax} is not available in workflow templates"
+            raise _error(node.lineno, message, hint=hint)
         visitor = getattr(self, f"_visit_{type(node).__name__.lower()}", None)
         if visitor is not None:
             visitor(node, secrets=secrets)
@@ -145,7 +155,8 @@ class Checker:
 
     def _visit_for(self, node: nodes.For, *, secrets: bool) -> None:
         if node.recursive:
-            raise _error(node.lineno, "recursive loops are not available in workflow templates")
+            message = "recursive loops are not available in workflow templates"
+            raise _error(node.lineno, message, hint="write a macro that calls itself")
         self._visit(node.target, secrets=False)
         self._visit(node.iter, secrets=False)
         if node.test is not None:
@@ -159,6 +170,23 @@ class Checker:
             self._visit(expression, secrets=False)
         for child in node.body:
             self._visit(child, secrets=secrets)
+
+    # What these hold isn't given where it stands, so the rule for a whole value can't be checked.
+    def _visit_macro(self, node: nodes.Macro, *, secrets: bool) -> None:
+        self._check_stored(node.name, node.lineno)
+        self._visit_children(node, secrets=False)
+
+    def _visit_assignblock(self, node: nodes.AssignBlock, *, secrets: bool) -> None:
+        if node.filter is not None or not isinstance(node.target, nodes.Name):
+            message = "{% set %} with a block takes a name, and nothing more"
+            hint = "filter the name afterwards: {{ text | upper }}"
+            raise _error(node.lineno, message, hint=hint)
+        self._visit_children(node, secrets=False)
+
+    def _visit_nsref(self, node: nodes.NSRef, *, secrets: bool) -> None:
+        self._check_stored(node.name, node.lineno)
+        if node.attr.startswith("_"):
+            raise _error(node.lineno, f"{node.attr!r} can't be set: it begins with _")
 
     def _parts(self, node: nodes.Expr) -> list[nodes.Expr]:
         if not isinstance(node, nodes.TemplateData):
@@ -198,14 +226,19 @@ class Checker:
     def _visit_name(self, node: nodes.Name, *, secrets: bool) -> None:
         name = node.name
         if node.ctx != "load":
-            if name in RESERVED_NAMES or name == "range":
-                raise _error(node.lineno, f"{name!r} can't be assigned: it is {_STORABLE}")
+            self._check_stored(name, node.lineno)
         elif name in {"secrets", "env"}:
             example = "secrets.KEY" if name == "secrets" else "env.NAME"
             message = f"{name!r} is read by literal name only, as in {example}"
             raise _error(node.lineno, message)
         if name.startswith("__") or name == "self":
             raise _error(node.lineno, f"{name!r} is not available in workflow templates")
+
+    def _check_stored(self, name: str, line: int) -> None:
+        if name in RESERVED_NAMES or name in _GLOBALS:
+            raise _error(line, f"{name!r} can't be assigned: it is {_STORABLE}")
+        if name.startswith("__"):
+            raise _error(line, f"{name!r} is not available in workflow templates")
 
     def _visit_const(self, node: nodes.Const, *, secrets: bool) -> None:
         if isinstance(node.value, str) and has_mark(node.value):

@@ -11,9 +11,9 @@ from uuid import UUID
 
 from automate_kernel.errors import TemplateError, type_name
 from automate_kernel.secrets.handles import Sealed, SecretRef
-from automate_kernel.templates.limits import Budget
+from automate_kernel.templates.limits import Budget, allow_digits
 
-__all__ = ["json_copy"]
+__all__ = ["is_lazy", "json_copy", "unfit"]
 
 
 def json_copy(value: Any, budget: Budget) -> Any:
@@ -28,7 +28,10 @@ def json_copy(value: Any, budget: Budget) -> Any:
         budget.emit(len(value) + 1)
         return value
     budget.emit(1)
-    if value is None or kind is bool or kind is int:
+    if value is None or kind is bool:
+        return value
+    if kind is int:
+        allow_digits(value)
         return value
     if isinstance(value, Mapping):
         return {_key(key, budget): json_copy(item, budget) for key, item in value.items()}
@@ -60,21 +63,34 @@ def _other(value: Any, budget: Budget) -> Any:
         return value.isoformat()
     if isinstance(value, (UUID, Decimal)):
         return str(value)
-    if _is_lazy(value):
+    if is_lazy(value):
         return [json_copy(item, budget) for item in value]
     # What Jinja gives for something that is missing can say what.
     fail = getattr(type(value), "_fail_with_undefined_error", None)
-    raise _unfit(value) if fail is None else fail(value)
+    raise unfit(value) if fail is None else fail(value)
 
 
-def _is_lazy(value: object) -> bool:
+def is_lazy(value: object) -> bool:
+    """Tell if *value* gives its items one after the other, and is written as a list."""
     # Not sets, whose order changes from one process to the next.
     views = (range, KeysView, ValuesView, ItemsView)
-    return isinstance(value, views) or (isinstance(value, Iterable) and hasattr(value, "__next__"))
+    if isinstance(value, views):
+        return True
+    # What can be called as well is a loop itself, not its items.
+    lazy = isinstance(value, Iterable) and hasattr(value, "__next__")
+    return lazy and not callable(value)
 
 
-def _unfit(value: Any) -> TemplateError:
-    if type(value).__name__ == "Method":
-        return TemplateError(f"{value.name!r} is a method", hint=f"write {value.name}()")
+def unfit(value: Any) -> TemplateError:
+    """Give the error that says that *value* is neither JSON nor text, and what to write instead."""
+    name = type(value).__name__
+    if name in {"Method", "Macro"}:
+        return TemplateError(f"{value.name!r} is a {name.lower()}", hint=f"write {value.name}()")
+    if name == "LoopContext":
+        return TemplateError("loop is no value", hint="write loop.index, or another of its fields")
+    if name == "Namespace":
+        return TemplateError("a namespace is no value", hint="write a name in it: ns.count")
+    if value is range:
+        return TemplateError("range is a function", hint="write range(10)")
     hint = "use | b64encode" if isinstance(value, bytes) else None
     return TemplateError(f"it gives {type_name(value)}, which is not JSON", hint=hint)

@@ -19,11 +19,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
-# Before a contract is imported: a failing test then shows the values that it compared.
-pytest.register_assert_rewrite(__name__)
-
 if TYPE_CHECKING:
     from automate_kernel.testing.clock import FakeClock
     from automate_kernel.testing.connectors import ConnectorContract
@@ -52,6 +47,20 @@ _HOME = {
     "SecretsBackendContract": "secrets",
     "StorageContract": "storage",
 }
+
+
+try:
+    import pytest
+except ModuleNotFoundError as error:
+    raise ImportError(
+        "the contract suites need pytest: pip install 'automate-kernel[testing]'", name=error.name
+    ) from None
+
+# Before a contract is imported: a failing test then shows the values that it compared. Not this
+# package itself, which is being imported already: pytest would warn of it in each author's run.
+pytest.register_assert_rewrite(
+    *(f"{__name__}.{module}" for module in {*_HOME.values(), "plugin_contract"})
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -125,14 +125,21 @@ def _aware(moment: datetime) -> datetime:
 
 
 def _cron(text: str, after: datetime) -> CronSim:
+    require_cron()
+    from cronsim import CronSim
+
+    return CronSim(text, after)
+
+
+def require_cron() -> None:
+    """Raise `ConfigError` if what reads cron lines is not installed."""
     try:
-        from cronsim import CronSim
+        import cronsim  # noqa: F401
     except ImportError:
         raise ConfigError(
             "cron lines need the package cronsim",
             hint="install it with: pip install 'automate-kernel[schedule]'",
         ) from None
-    return CronSim(text, after)
 
 
 def cron_problem(text: str) -> tuple[str, str] | None:

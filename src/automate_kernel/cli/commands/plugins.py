@@ -9,6 +9,8 @@ import typer
 
 from automate_kernel.cli.command import Context, command, group
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.plugins.discovery import misspelt
+from automate_kernel.schemas import json_schema_of
 
 if TYPE_CHECKING:
     from automate_kernel.plugins import PluginRecord
@@ -34,45 +36,66 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(own)
 
 
-def _plugins(context: Context) -> Any:
+def _kernel(context: Context) -> Any:
     from automate_kernel.storage import MemoryStorage
 
-    return context.session.build(MemoryStorage(), workflows=False).plugins
+    return context.session.build(MemoryStorage(), workflows=False)
 
 
 def ls(
     context: Context,
     load: Annotated[
-        bool, typer.Option("--load", help="Import each, to see whether it works.")
+        bool,
+        typer.Option("--load", help="Import each and make it with its config, to see if it works."),
     ] = False,
     kind: Annotated[str | None, typer.Option(help="Only this kind: connector, provider, …")] = None,
 ) -> None:
     """
     List plugins, where each comes from, and its state.
 
-    With --load it exits with 1 if one is broken.
+    With --load it exits with 1 if one is broken, or can't be made with its config.
     """
-    plugins, out = _plugins(context), context.out
-    if load:
-        plugins.load_all()
-    records = plugins.records(kind)
-    out.data([_data(record) for record in records])
+    kernel, out = _kernel(context), context.out
+    problems = kernel.plugin_problems() if load else {}
+    records = kernel.plugins.records(kind)
+    out.data([_data(record, problems) for record in records])
     out.table(
         ("KIND", "KEY", "STATE", "FROM", "TARGET"),
-        [(each.kind, each.key, each.state.value, each.source, each.target) for each in records],
+        [
+            (each.kind, each.key, _state(each, problems), each.source, each.target)
+            for each in records
+        ],
         empty="no plugins",
     )
     unusable = [each for each in records if not each.usable and each.remedy]
     for record in unusable:
         out.line(f"{record.kind} {record.key}: {record.error or record.state.value}", "red")
         out.line(f"  {record.remedy}")
-    if load and any(each.state.value == "BROKEN" for each in records):
+    for (of, key), problem in sorted(problems.items()):
+        if kind in {None, of}:
+            out.line(f"{of} {key}: {problem.message}", "red")
+            out.line(f"  {problem.hint or f'automate plugins show {of}:{key} shows its config'}")
+    for wrong in misspelt():
+        out.line(f"{wrong}: {wrong.remedy}", "yellow")
+    if any(_state(each, problems) in {"BROKEN", "UNUSABLE"} for each in records if load):
         raise typer.Exit(1)
 
 
-def _data(record: PluginRecord) -> dict[str, Any]:
+def _state(record: PluginRecord, problems: Mapping[tuple[str, str], AutomateError]) -> str:
+    found = not record.replaced_by and (record.kind, record.key) in problems
+    return "UNUSABLE" if found and record.usable else record.state.value
+
+
+def _data(
+    record: PluginRecord, problems: Mapping[tuple[str, str], AutomateError] | None = None
+) -> dict[str, Any]:
     names = ("kind", "key", "target", "source", "state", "replaced_by", "error", "remedy")
-    return {**{name: getattr(record, name) for name in names}, "usable": record.usable}
+    data = {**{name: getattr(record, name) for name in names}, "usable": record.usable}
+    if problems and _state(record, problems) == "UNUSABLE":
+        problem = problems[record.kind, record.key]
+        told = {"error": problem.message, "remedy": problem.hint, "usable": False}
+        data = {**data, "state": "UNUSABLE", **told}
+    return data
 
 
 def show(
@@ -80,7 +103,7 @@ def show(
     key: Annotated[str, typer.Argument(help="The plugin's key, or kind:key.")],
 ) -> None:
     """Show a plugin: its state, its config, and its actions or capabilities with their input."""
-    plugins, out = _plugins(context), context.out
+    plugins, out = _kernel(context).plugins, context.out
     kind, _, name = key.rpartition(":")
     records = [
         each for each in plugins.records(kind or None) if each.key == name and not each.replaced_by
@@ -120,8 +143,7 @@ def _unknown(plugins: Any, name: str) -> AutomateError:
 def _details(plugin: Any) -> dict[str, Any]:
     details: dict[str, Any] = {}
     if hasattr(plugin, "config_schema"):
-        schema = plugin.config_schema()
-        details["config"] = schema.model_json_schema() if schema is not None else {}
+        details["config"] = json_schema_of(plugin.config_schema())
     for what in ("actions", "capabilities"):
         if hasattr(plugin, what):
             details[what] = [
