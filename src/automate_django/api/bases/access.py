@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.http import Http404
 from rest_framework.permissions import AllowAny, IsAdminUser
 
 from automate_django import conf
 from automate_django.api.bases.placed import Placed
 from automate_django.api.options import DEFAULTS, SETTING, Configured
-from automate_django.api.problems import problem_exception_handler
+from automate_django.api.problems import ParameterError, problem_exception_handler
+from automate_django.refusals import has_nul
 
 __all__ = [
     "Access",
@@ -19,6 +21,9 @@ __all__ = [
     "PublicAPIMixin",
     "StaffOnlyMixin",
 ]
+
+
+_NUL = "No text has a NUL character in it."
 
 
 class Access(Placed):
@@ -46,6 +51,15 @@ class Defaults(Access):
     authentication_classes: Any = Configured("AUTHENTICATION", load=True)
     permission_classes: Any = Configured("PERMISSIONS", load=True)
     throttle_classes: Any = Configured("THROTTLES", load=True)
+
+    def initial(self, request: Any, *args: Any, **kwargs: Any) -> None:
+        """Turn away an address with NUL in it, whatever the view would look up by it."""
+        if has_nul([request.path]):
+            raise Http404  # nothing has such a key
+        for name, values in request.query_params.lists():
+            if has_nul([name, *values]):
+                raise ParameterError({name.replace("\0", ""): [_NUL]})
+        super().initial(request, *args, **kwargs)
 
     def get_exception_handler(self) -> Any:
         """What makes the response of an error."""

@@ -11,9 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from django.db import router, transaction
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 from rest_framework.relations import ManyRelatedField, RelatedField
+
+from automate_django.api.bases.tenant_unique import check_unique
 
 __all__ = ["Stamp", "bind_to_tenant"]
 
@@ -56,6 +59,8 @@ def bind_to_tenant(serializer: Any, stamp: Stamp, limit: Callable[[str, Any], An
             # For validators of several fields at once, which look for it among what is valid.
             field.default = stamp.tenant
     if hasattr(serializer, "save"):
+        if stamp.attribute is not None:
+            check_unique(serializer, stamp.attribute, stamp.tenant)
         _stamp_at_save(serializer, stamp)
 
 
@@ -127,7 +132,9 @@ def _stamp_at_save(serializer: Any, stamp: Stamp) -> None:
                 for name in stamp.names:
                     row.pop(name, None)
             values[stamp.attribute] = stamp.tenant
-        return save(**values)
+        # All or nothing: what the database refuses of the last of many leaves none of them.
+        with transaction.atomic(using=_database_of(serializer)):
+            return save(**values)
 
     serializer.save = save_for_tenant
 
@@ -137,3 +144,10 @@ def _check_through(serializer: Any, rows: list[Any], name: str, values: Mapping[
         given = {**row, **values}
         if given.get(name) is None and (name in given or serializer.instance is None):
             raise ValidationError({name: [_NEEDED]})
+
+
+def _database_of(serializer: Any) -> str | None:
+    """The alias of the database that *serializer* writes to, as far as that is known."""
+    meta = getattr(getattr(serializer, "child", serializer), "Meta", None)
+    model = getattr(meta, "model", None)
+    return None if model is None else router.db_for_write(model)
