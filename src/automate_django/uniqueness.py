@@ -61,7 +61,8 @@ def _names_in(condition: Q) -> Iterator[str]:
 
 
 def _names_below(expression: Any) -> Iterator[str]:
-    parts = expression.flatten() if hasattr(expression, "flatten") else (expression,)
+    flatten = getattr(expression, "flatten", None)
+    parts: Any = (expression,) if flatten is None else flatten()
     yield from (part.name for part in parts if isinstance(part, F))
 
 

@@ -69,6 +69,8 @@ def converted(column: Column, raw: Any) -> Any:
     if isinstance(field, models.JSONField):
         return _json(raw)
     value = field.to_python(raw)
+    if column.by is not None or field.primary_key:
+        field.run_validators(value)  # it is looked up, and not all that can be read can be
     if isinstance(value, dt.datetime) and timezone.is_naive(value):
         value = timezone.make_aware(value)
     return value

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db import router
 from django.db.models import Model, UniqueConstraint
-from rest_framework.exceptions import ValidationError
+from rest_framework.exceptions import ErrorDetail, ValidationError
 from rest_framework.settings import api_settings
 from rest_framework.validators import UniqueTogetherValidator, UniqueValidator
 
@@ -126,9 +126,9 @@ class _Check:
         told = [shown[name] for name in sorted(names) if name in shown]
         own = getattr(constraint, "violation_error_message", None)
         text = own if own != constraint.default_violation_error_message else None
-        if len(names) == 1 and told:
-            return {told[0]: [ValidationError(text or UniqueValidator.message, "unique").detail[0]]}
-        if text is None and not told:
-            text = "There is one already."
-        text = text or str(UniqueTogetherValidator.message).format(field_names=", ".join(told))
-        return {api_settings.NON_FIELD_ERRORS_KEY: [ValidationError(text, "unique").detail[0]]}
+        where = told[0] if len(names) == 1 and told else api_settings.NON_FIELD_ERRORS_KEY
+        if text is None and where in told:
+            text = str(UniqueValidator.message)
+        elif text is None and told:
+            text = str(UniqueTogetherValidator.message).format(field_names=", ".join(told))
+        return {where: [ErrorDetail(text or "There is one already.", "unique")]}
