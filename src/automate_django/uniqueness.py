@@ -63,7 +63,7 @@ def _names_in(condition: Q) -> Iterator[str]:
 def _names_below(expression: Any) -> Iterator[str]:
     flatten = getattr(expression, "flatten", None)
     parts: Any = (expression,) if flatten is None else flatten()
-    yield from (part.name for part in parts if isinstance(part, F))
+    yield from (str(vars(part)["name"]) for part in parts if isinstance(part, F))
 
 
 def is_broken(obj: Model, model: Any, constraint: UniqueConstraint, using: str) -> bool:

@@ -23,9 +23,7 @@ from django.utils.translation import gettext_lazy
 from automate_django.refusals import Refusal, has_nul, refusal_of
 
 if TYPE_CHECKING:
-    from django.db.models import Model
-
-    ModelAdmin = admin.ModelAdmin[Model]
+    ModelAdmin = admin.ModelAdmin[Any]
 else:
     ModelAdmin = admin.ModelAdmin
 

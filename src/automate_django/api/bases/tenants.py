@@ -12,6 +12,7 @@ from django.http import Http404
 from rest_framework.exceptions import NotAuthenticated, PermissionDenied
 
 from automate_django.api.bases.placed import Placed
+from automate_django.api.bases.tenant_filters import scoped_backend
 from automate_django.api.bases.tenant_serializers import Stamp, bind_to_tenant
 from automate_django.api.principals import tenant_of
 
@@ -33,6 +34,10 @@ class Tenants(Placed):
         super().initial(request, *args, **kwargs)
         if self.tenant_filtered:
             self.get_tenant_id()
+            # On the instance, so that it is so for those that a subclass names, and in the form
+            # of the browsable API too.
+            given = getattr(self, "filter_backends", ())
+            self.filter_backends = [scoped_backend(each) for each in given]
 
     def get_tenant_id(self) -> Any:
         """The tenant of the request; raises `PermissionDenied` if it has none."""

@@ -206,6 +206,34 @@ def test_export_can_be_imported_again(world: World) -> None:
     assert Product.objects.get(sku="B").name == 'Konditor; "x"'
 
 
+@pytest.mark.parametrize("ending", ["csv", "json"])
+def test_text_is_imported_as_it_stands(world: World, ending: str) -> None:
+    """Blanks at the ends are part of a text, and of nothing else; a blank cell is empty."""
+    client = world.staff("product")
+    kept = product(world, sku=" lead", name="  two  ")
+    chosen = {"action": f"export_as_{ending}", "_selected_action": [1], "select_across": 1}
+    content = b"".join(client.post(url("product"), {**chosen, "index": 0}))
+    assert "The file changes nothing." in upload(client, content, f"p.{ending}")
+    run(client, content.replace(b"  two  ", b" new "), f"p.{ending}")
+    kept.refresh_from_db()
+    assert (kept.sku, kept.name) == (" lead", " new ")
+    run(client, "sku,name,price,active, category \n B , b , 3.5 , yes ,  \n")
+    found = Product.objects.get(sku=" B ")
+    assert (found.name, str(found.price), found.active, found.category) == (
+        " b ", "3.50", True, None,
+    )  # fmt: skip
+    assert problems(upload(client, "sku,name\nC,   \n"))[0][1] == "name"
+
+
+def test_words_of_choices_are_found_despite_blanks(world: World) -> None:
+    """No choice is written with blanks around it, so these are slips."""
+    from automate_django.admin.bases.import_values import column_of, converted
+
+    assert converted(column_of(Project, "status"), " open ") == "open"
+    assert converted(column_of(Project, "name"), " open ") == " open "
+    assert converted(column_of(Category, "slug"), " a-b ") == "a-b"
+
+
 def test_json_is_imported_too(world: World) -> None:
     client = world.staff("product")
     rows = [{"sku": "A", "name": "New", "price": 2.5, "active": False, "category": None}]

@@ -446,3 +446,35 @@ def test_one_function_may_say_whose_request_it_is(sqlite: str) -> None:
 
     with override_settings(AUTOMATE_ADMIN={"TENANT": lambda request: request.path}):
         assert tenant_for_request(Holder(user=Holder(tenant_id=1), path="/x")) == "/x"
+
+
+# -- checks ----------------------------------------------------------------------------------------
+
+
+def test_an_autocomplete_to_a_plain_admin_is_told(world: World) -> None:
+    """Django's autocomplete shows what the *other* admin shows: all tenants' names."""
+    from backoffice.admin import Scoped, TaskInline
+    from django.contrib import admin
+    from django.contrib.auth.admin import UserAdmin
+
+    site = admin.AdminSite(name="other")
+
+    class Plain(admin.ModelAdmin):
+        search_fields = ["name"]
+
+    class Inline(TaskInline):
+        autocomplete_fields = ["category"]
+
+    class Owned(Scoped):
+        autocomplete_fields = ["owner", "category"]
+        inlines = [Inline]
+
+    site.register(User, UserAdmin)
+    site.register(Category, Plain)
+    found = [each for each in Owned(Project, site).check() if each.id == "automate.W103"]
+    assert sorted(each.msg.split()[1] for each in found) == ["'category'", "'category'", "'owner'"]
+    assert all("TenantScopedAdmin" in each.hint for each in found)
+    site.unregister(Category)
+    site.register(Category, type("Kept", (Scoped,), {"search_fields": ["name"]}))
+    found = [each for each in Owned(Project, site).check() if each.id == "automate.W103"]
+    assert [each.msg.split()[1] for each in found] == ["'owner'"]
