@@ -26,6 +26,7 @@ class Tabbed(Guarded):
     """Django's own list and form, with the tabs of the operator pages above them."""
 
     current = ""
+    refuses_nul = False  # the operator pages read their addresses without it
     change_list_template: ClassVar[Any] = "admin/automate_django/change_list.html"
     change_form_template: ClassVar[Any] = "admin/automate_django/change_form.html"
 

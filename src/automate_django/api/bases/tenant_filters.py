@@ -10,7 +10,7 @@ __all__ = ["scoped_backend"]
 
 @lru_cache(maxsize=128)
 def scoped_backend(backend: Any) -> Any:
-    """The filter backend *backend*, if its filters offer rows as one that asks the view for them."""
+    """The filter backend *backend*; one whose filters offer rows, as one that asks the view."""
     if not hasattr(backend, "get_filterset"):
         return backend
     return type(backend.__name__, (_Scoped, backend), {})

@@ -36,8 +36,8 @@ class Tenants(Placed):
             self.get_tenant_id()
             # On the instance, so that it is so for those that a subclass names, and in the form
             # of the browsable API too.
-            given = getattr(self, "filter_backends", ())
-            self.filter_backends = [scoped_backend(each) for each in given]
+            backends = [scoped_backend(each) for each in getattr(self, "filter_backends", ())]
+            vars(self)["filter_backends"] = backends
 
     def get_tenant_id(self) -> Any:
         """The tenant of the request; raises `PermissionDenied` if it has none."""
