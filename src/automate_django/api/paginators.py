@@ -38,6 +38,11 @@ class CursorPagination(pagination.CursorPagination):
         except (ValueError, TypeError, OverflowError, ValidationError, DataError):
             raise NotFound(self.invalid_cursor_message) from None
 
+    def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
+        """The parameters, with the bounds of the page's size."""
+        found = super().get_schema_operation_parameters(view)
+        return [_bounded(each, "page_size", _sizes(view)) for each in found]
+
     def get_ordering(self, request: Any, queryset: Any, view: Any) -> Any:
         """What to order by: what an `OrderingFilter` says, else the view, down to the key."""
         for backend in getattr(view, "filter_backends", ()):
@@ -56,6 +61,11 @@ class OffsetPagination(pagination.LimitOffsetPagination):
     An offset over 10,000 is an unknown page: the database would read and drop as many rows.
     """
 
+    def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
+        """The parameters, with their bounds."""
+        found = super().get_schema_operation_parameters(view)
+        return [_bounded(each, "limit", _sizes(view)) for each in found]
+
     def paginate_queryset(self, queryset: Any, request: Any, view: Any = None) -> Any:
         """The rows of the page."""
         self.default_limit, self.max_limit = _sizes(view)
@@ -64,6 +74,18 @@ class OffsetPagination(pagination.LimitOffsetPagination):
         if isinstance(queryset, QuerySet):
             queryset = queryset.order_by(*_down_to_key(_ordering_of(queryset), queryset))
         return super().paginate_queryset(queryset, request, view)
+
+
+def _bounded(parameter: dict[str, Any], name: str, sizes: tuple[int, int]) -> dict[str, Any]:
+    """The OpenAPI *parameter*; the one called *name* says how many rows there are on a page."""
+    if parameter["name"] == "offset":
+        bounds = {"type": "integer", "minimum": 0, "maximum": _MAX_OFFSET}
+        return {**parameter, "schema": bounds}
+    if parameter["name"] != name:
+        return parameter
+    default, most = sizes
+    bounds = {"type": "integer", "minimum": 1, "maximum": most, "default": default}
+    return {**parameter, "schema": bounds, "description": f"Rows on a page, {most} at the most."}
 
 
 def _sizes(view: Any) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from automate_django import conf
 from automate_django.api.bases.placed import Placed
 from automate_django.api.options import DEFAULTS, SETTING, Configured
 from automate_django.api.problems import ParameterError, problem_exception_handler
+from automate_django.api.schema import HostSchema
 from automate_django.refusals import has_nul
 
 __all__ = [
@@ -51,6 +52,7 @@ class Defaults(Access):
     authentication_classes: Any = Configured("AUTHENTICATION", load=True)
     permission_classes: Any = Configured("PERMISSIONS", load=True)
     throttle_classes: Any = Configured("THROTTLES", load=True)
+    schema: Any = HostSchema()
 
     def initial(self, request: Any, *args: Any, **kwargs: Any) -> None:
         """Turn away an address with NUL in it, whatever the view would look up by it."""

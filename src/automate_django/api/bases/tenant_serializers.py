@@ -18,7 +18,7 @@ from rest_framework.relations import ManyRelatedField, RelatedField
 
 from automate_django.api.bases.tenant_unique import check_unique
 
-__all__ = ["Stamp", "bind_to_tenant"]
+__all__ = ["Stamp", "bind_to_tenant", "describe_tenant"]
 
 _REFUSED = "This is set by the service, and can't be another one."
 _NEEDED = "This is needed: it says whose the row is."
@@ -62,6 +62,14 @@ def bind_to_tenant(serializer: Any, stamp: Stamp, limit: Callable[[str, Any], An
         if stamp.attribute is not None:
             check_unique(serializer, stamp.attribute, stamp.tenant)
         _stamp_at_save(serializer, stamp)
+
+
+def describe_tenant(serializer: Any, path: str) -> None:
+    """Mark in *serializer*, of which a schema is made, what `bind_to_tenant` would: read-only."""
+    names = frozenset({path, path.removesuffix("_id"), f"{path}_id"})
+    for each in _serializers(getattr(serializer, "child", serializer)):
+        for field in _own_fields(each, Stamp(None, names)).values():
+            field.read_only, field.required = True, False
 
 
 def _serializers(serializer: Any) -> Iterator[Any]:

@@ -13,7 +13,7 @@ from rest_framework.exceptions import NotAuthenticated, PermissionDenied
 
 from automate_django.api.bases.placed import Placed
 from automate_django.api.bases.tenant_filters import scoped_backend
-from automate_django.api.bases.tenant_serializers import Stamp, bind_to_tenant
+from automate_django.api.bases.tenant_serializers import Stamp, bind_to_tenant, describe_tenant
 from automate_django.api.principals import tenant_of
 
 __all__ = ["TenantFilterMixin", "Tenants"]
@@ -95,7 +95,9 @@ class Tenants(Placed):
     def get_serializer(self, *args: Any, **kwargs: Any) -> Any:
         """A serializer that reads, names and writes rows of the tenant alone."""
         serializer = super().get_serializer(*args, **kwargs)  # type: ignore[misc]
-        if self.tenant_filtered and not getattr(self, "swagger_fake_view", False):
+        if self.tenant_filtered and getattr(self, "swagger_fake_view", False):
+            describe_tenant(serializer, self.tenant_field)
+        elif self.tenant_filtered:
             bind_to_tenant(serializer, self._stamp(serializer), self.limit_related)
         return serializer
 

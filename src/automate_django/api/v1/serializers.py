@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timezone
+from types import MappingProxyType
 from typing import Any
 
 from rest_framework import serializers
@@ -39,6 +40,9 @@ _EXECUTION_STATUSES = tuple(status.value for status in ExecutionStatus)
 class Strict(serializers.Serializer[Any]):
     """Input in which a name that nobody reads is an error: likely it is misspelt."""
 
+    more_schema: Mapping[str, Any] = MappingProxyType({})
+    """What of `validate` can be said in the schema."""
+
     def to_internal_value(self, data: Any) -> Any:
         """The valid values."""
         if isinstance(data, dict):
@@ -57,12 +61,16 @@ class Instant(serializers.DateTimeField):
         super().__init__(default_timezone=timezone.utc, **options)
 
 
+class Text(serializers.CharField):
+    """Text that goes in."""
+
+
 class Word(serializers.CharField):
     """
     One of a few words.
 
     No ChoiceField: its enum would have to be named among those of the project's own fields that
-    are called the same.
+    are called the same. `automate_django.api.schema` says how they are told.
     """
 
     default_error_messages = {  # noqa: RUF012
@@ -71,7 +79,7 @@ class Word(serializers.CharField):
 
     def __init__(self, words: Sequence[str], **options: Any) -> None:
         self.words = words
-        super().__init__(help_text=f"One of {', '.join(words)}.", **options)
+        super().__init__(**options)
 
     def to_internal_value(self, data: Any) -> str:
         """The word."""
@@ -92,33 +100,33 @@ class StartSerializer(Strict):
     """What an execution is begun with."""
 
     payload = PayloadField(required=False, default=None, allow_null=True)
-    tenant_id = serializers.CharField(required=False, max_length=200, help_text="For operators.")
+    tenant_id = Text(required=False, max_length=200, help_text="For operators.")
 
 
 class EventSerializer(Strict):
     """An event."""
 
-    name = serializers.CharField(max_length=200)
+    name = Text(max_length=200)
     payload = PayloadField(required=False, default=None, allow_null=True)
-    source = serializers.CharField(  # type: ignore[assignment]  # a name of ours
+    source = Text(  # type: ignore[assignment]  # a name of ours
         required=False, default="", allow_blank=True, max_length=200
     )
     delay = serializers.FloatField(
         required=False, default=0.0, min_value=0, max_value=_MAX_DELAY, help_text="In seconds."
     )
-    idempotency_key = serializers.CharField(
+    idempotency_key = Text(
         required=False, max_length=255, help_text="A second event with it is the first one."
     )
     priority = serializers.IntegerField(
         required=False, min_value=-1000, max_value=1000, help_text="For operators."
     )
-    tenant_id = serializers.CharField(required=False, max_length=200, help_text="For operators.")
+    tenant_id = Text(required=False, max_length=200, help_text="For operators.")
 
 
 class ResumeSerializer(Strict):
     """Where to go on."""
 
-    step = serializers.CharField(
+    step = Text(
         required=False,
         max_length=200,
         help_text="Do this step and all that follow again, whatever the end was.",
@@ -130,6 +138,7 @@ class RescheduleSerializer(Strict):
 
     delay = serializers.FloatField(required=False, min_value=0, max_value=_MAX_DELAY)
     run_at = Instant(required=False)
+    more_schema = MappingProxyType({"minProperties": 1, "maxProperties": 1})
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Ask for one of them."""
@@ -140,9 +149,9 @@ class RescheduleSerializer(Strict):
 
 class _ItemFilter(Strict):
     status = Word(_ITEM_STATUSES, required=False)
-    kind = serializers.CharField(required=False, max_length=200)
-    tenant_id = serializers.CharField(required=False, max_length=200, help_text="For operators.")
-    error_code = serializers.CharField(required=False, max_length=64)
+    kind = Text(required=False, max_length=200)
+    tenant_id = Text(required=False, max_length=200, help_text="For operators.")
+    error_code = Text(required=False, max_length=64)
     created_after = Instant(required=False)
     created_before = Instant(required=False)
 
@@ -164,6 +173,19 @@ class BulkSerializer(_ItemFilter):
     per_second = serializers.FloatField(
         required=False, min_value=0.01, max_value=10_000, help_text="For requeue."
     )
+    more_schema = MappingProxyType(
+        {
+            "allOf": [
+                {"anyOf": [{"maxProperties": 2}, {"not": {"required": ["ids"]}}]},
+                {
+                    "anyOf": [
+                        {"properties": {"action": {"enum": ["requeue"]}}},
+                        {"not": {"required": ["per_second"]}},
+                    ]
+                },
+            ]
+        }
+    )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Ask for ids or a filter."""
@@ -178,8 +200,8 @@ class ExecutionQuerySerializer(Strict):
     """Which executions to list."""
 
     status = Word(_EXECUTION_STATUSES, required=False)
-    workflow = serializers.CharField(required=False, max_length=200)
-    tenant_id = serializers.CharField(required=False, max_length=200, help_text="For operators.")
+    workflow = Text(required=False, max_length=200)
+    tenant_id = Text(required=False, max_length=200, help_text="For operators.")
     created_after = Instant(required=False)
     created_before = Instant(required=False)
 
