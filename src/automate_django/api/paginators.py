@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from rest_framework import pagination
 from rest_framework.exceptions import NotFound
 
 from automate_django.api.options import option
+from automate_django.api.problems import ParameterError
 
 __all__ = ["CursorPagination", "OffsetPagination"]
 
@@ -32,6 +34,7 @@ class CursorPagination(pagination.CursorPagination):
 
     def paginate_queryset(self, queryset: Any, request: Any, view: Any = None) -> Any:
         """The rows of the page; a cursor that nobody gave out is an unknown page."""
+        _number(request, "page_size", 1)
         self.page_size, self.max_page_size = _sizes(view)
         try:
             return super().paginate_queryset(queryset, request, view)
@@ -68,6 +71,8 @@ class OffsetPagination(pagination.LimitOffsetPagination):
 
     def paginate_queryset(self, queryset: Any, request: Any, view: Any = None) -> Any:
         """The rows of the page."""
+        _number(request, "limit", 1)
+        _number(request, "offset", 0)
         self.default_limit, self.max_limit = _sizes(view)
         if self.get_offset(request) > _MAX_OFFSET:
             raise NotFound("There is no such page. Use filters, or a list with cursors.")
@@ -84,8 +89,18 @@ def _bounded(parameter: dict[str, Any], name: str, sizes: tuple[int, int]) -> di
     if parameter["name"] != name:
         return parameter
     default, most = sizes
-    bounds = {"type": "integer", "minimum": 1, "maximum": most, "default": default}
-    return {**parameter, "schema": bounds, "description": f"Rows on a page, {most} at the most."}
+    # No maximum: who asks for more is not refused, and gets as many as there may be.
+    bounds = {"type": "integer", "minimum": 1, "default": default}
+    return {**parameter, "schema": bounds, "description": f"Rows on a page; never over {most}."}
+
+
+def _number(request: Any, name: str, least: int) -> None:
+    """Refuse the parameter *name* of *request* if it is no number that it can be."""
+    text = request.query_params.get(name)
+    if text is None:
+        return
+    if not re.fullmatch(r"[0-9]{1,18}", text, re.ASCII) or int(text) < least:
+        raise ParameterError({name: [f"This has to be a whole number from {least} on."]})
 
 
 def _sizes(view: Any) -> tuple[int, int]:

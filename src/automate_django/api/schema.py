@@ -43,9 +43,11 @@ PROBLEM: dict[str, Any] = {
     "required": ["type", "title", "status", "code", "detail"],
 }
 
-# No NUL anywhere, and something that is no blank at either end, since those are cut off.
+# No NUL anywhere, and one character that is no blank: those are cut off at both ends. The class has
+# what Python takes for a blank, which the \\s of other languages has not.
+_BLANK = r"\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _TEXT_OR_NOTHING = r"^[^\x00]*$"
-_TEXT = r"^[^\x00]*[!-~][^\x00]*$"
+_TEXT = rf"^[^\x00]*[^\x00{_BLANK}][^\x00]*$"
 # What `IdempotencyMixin` takes; it may stand in quotation marks.
 _KEY_SCHEMA = {"type": "string", "pattern": "^[!-~]{1,255}$"}
 
@@ -62,9 +64,6 @@ if TYPE_CHECKING or INSTALLED:
 
     class _Problems:
         """What is mixed into a project's schema class for the views of our bases."""
-
-        view: Any
-        method: str
 
         def _get_response_bodies(self, direction: Any = "response") -> dict[str, Any]:
             bodies: dict[str, Any] = super()._get_response_bodies(direction)  # type: ignore[misc]
@@ -88,7 +87,8 @@ if TYPE_CHECKING or INSTALLED:
         def get_override_parameters(self) -> list[Any]:
             """The project's, and the header of a view that carries a POST out once."""
             found = list(super().get_override_parameters())  # type: ignore[misc]
-            if self.method == "POST" and getattr(self.view, "idempotent", False):
+            inspector: Any = self
+            if inspector.method == "POST" and getattr(inspector.view, "idempotent", False):
                 found.append(
                     OpenApiParameter(
                         "Idempotency-Key",

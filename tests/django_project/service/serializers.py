@@ -66,7 +66,9 @@ class NestedProjectSerializer(serializers.ModelSerializer):
 class ArticleSerializer(serializers.ModelSerializer):
     """Nothing of the organization: whose the row is, is nothing to say."""
 
-    tag = serializers.SlugRelatedField("name", queryset=Tag.objects.all(), required=False)
+    tag = serializers.SlugRelatedField(
+        "name", queryset=Tag.objects.all(), required=False, allow_null=True
+    )
 
     class Meta:
         model = Article

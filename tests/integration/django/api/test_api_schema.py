@@ -154,8 +154,10 @@ def test_a_projects_own_views_tell_what_is_enforced(empty: None) -> None:
     (key,) = (each for each in made["parameters"] if each["name"] == "Idempotency-Key")
     assert (key["in"], key["schema"]["pattern"]) == ("header", "^[!-~]{1,255}$")
     assert "Idempotency-Key" not in [each["name"] for each in listed["parameters"]]
-    size = {"type": "integer", "minimum": 1, "maximum": 70, "default": 7}
+    size = {"type": "integer", "minimum": 1, "default": 7}
     assert size in [each["schema"] for each in listed["parameters"]]
+    told = [each for each in listed["parameters"] if each["name"] == "page_size"]
+    assert told[0]["description"] == "Rows on a page; never over 70."
     offset = found["paths"]["/offset"]["get"]["parameters"]
     assert size in [each["schema"] for each in offset]
     assert {"type": "integer", "minimum": 0, "maximum": 10_000} in [e["schema"] for e in offset]
@@ -177,7 +179,7 @@ def test_what_the_automation_enforces_is_in_its_schema(schema: dict[str, Any]) -
         each["name"]: each["schema"] for each in schema["paths"]["/outbox"]["get"]["parameters"]
     }
     assert "PENDING" in parameters["status"]["oneOf"][0]["enum"]
-    assert parameters["page_size"]["maximum"] == 200
+    assert (parameters["page_size"]["minimum"], parameters["page_size"]["default"]) == (1, 50)
     headers = schema["paths"]["/events"]["post"]["parameters"]
     assert [each["name"] for each in headers] == ["Idempotency-Key"]
 
