@@ -117,7 +117,8 @@ if TYPE_CHECKING or INSTALLED:
             found: Any = super().__get__(instance, owner)
             if not isinstance(found, AutoSchema) or isinstance(found, _Problems):
                 return found
-            made = _with_problems(type(found))()
+            cls: Any = type(found)
+            made = _with_problems(cls)()
             made.view = instance
             return made
 

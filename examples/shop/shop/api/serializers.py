@@ -58,7 +58,7 @@ class InvoiceSerializer(serializers.ModelSerializer[Invoice]):
 class OrderSerializer(serializers.ModelSerializer[Order]):
     """An order with its lines, and the invoice once there is one."""
 
-    lines = LineSerializer(many=True, allow_empty=False, max_length=100)
+    lines = LineSerializer(many=True, allow_empty=False, max_length=100)  # type: ignore[call-arg]
     card = serializers.ChoiceField(
         CARDS,
         source="card_reference",
