@@ -25,7 +25,7 @@ from automate_django.admin.bases.scoped_fields import ScopedFields, ScopedInline
 from automate_django.admin.bases.scoped_filters import scoped_filter
 from automate_django.admin.bases.scoped_forms import scoped_form, scoped_formset
 from automate_django.admin.bases.view_on_site import guard
-from automate_django.tenants import tenant_for_request, tenant_key
+from automate_django.tenants import attribute_of, tenant_for_request, tenant_key
 
 __all__ = ["TenantScope", "TenantScopedAdmin"]
 
@@ -51,7 +51,7 @@ class TenantScope(ScopedFields, Root):
 
         Override it to say. By default `automate_django.tenants.tenant_for_request` looks.
         """
-        return tenant_for_request(request, self._tenant_name())
+        return tenant_for_request(request, attribute_of(self.tenant_field))
 
     def scope(self, request: HttpRequest) -> Scope:
         """What *request* may see; superusers everything, unless ``superusers_see_all`` is off."""
@@ -64,18 +64,13 @@ class TenantScope(ScopedFields, Root):
         user: Any = request.user
         everything = self.superusers_see_all and user.is_active and user.is_superuser
         return Scope(
-            name=self._tenant_name(),
+            name=attribute_of(self.tenant_field),
             tenant=None if everything else tenant_key(self.get_tenant_for_request(request)),
             everything=everything,
             user_id=user.pk,
             tenant_model=self._tenant_model(),
             paths=self._paths(),
         )
-
-    def _tenant_name(self) -> str:
-        """What the tenant's field is called, here and in other models."""
-        name = self.tenant_field.rpartition(LOOKUP_SEP)[2]
-        return "tenant_id" if name in ("pk", "id") else name
 
     def _paths(self) -> dict[str, str]:
         """How models lead to the tenant, as far as the project says so."""
@@ -269,7 +264,9 @@ class TenantScope(ScopedFields, Root):
     def _check_autocompletes(self) -> Iterator[CheckMessage]:
         """Tell of each autocomplete that asks an admin which shows all tenants' rows."""
         scope = Scope(
-            name=self._tenant_name(), tenant_model=self._tenant_model(), paths=self._paths()
+            name=attribute_of(self.tenant_field),
+            tenant_model=self._tenant_model(),
+            paths=self._paths(),
         )
         for holder in (self, *(each(self.model, self.admin_site) for each in self.inlines)):
             for name in holder.autocomplete_fields:

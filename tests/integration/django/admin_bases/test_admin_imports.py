@@ -406,3 +406,57 @@ def test_statements_do_not_grow_with_the_rows(world: World) -> None:
 
     few = statements(10, "few")
     assert statements(400, "many") <= few + 30
+
+
+def test_what_a_database_asks_at_the_end_is_asked_in_the_rehearsal(world_anywhere: World) -> None:
+    """Foreign keys are checked when a transaction commits, which a rehearsal never does."""
+    from automate_django.admin.bases.import_apply import rehearse
+    from automate_django.admin.bases.import_plan import Plan, RowPlan
+    from backoffice.admin import site
+
+    def row(line: int, **values: Any) -> RowPlan:
+        fields = {"tenant_id": world_anywhere.ours.tenant.pk, "name": "x", **values}
+        return RowPlan(line, Product(**fields), {}, {"name": "x"})
+
+    good, gone = row(2, sku="A"), row(3, sku="B", category_id=999_999)
+    plan = Plan(rows=[good, gone, row(4, sku="C")])
+    rehearse(site._registry[Product], plan)
+    assert [(each.line, each.column) for each in plan.problems] == [(3, "")]
+    assert "IntegrityError" in plan.problems[0].text
+    assert [each.line for each in plan.rows] == [2, 4]
+    # Nothing is left of it: no row, and no key that a row would have had.
+    assert not Product.objects.exists()
+    assert (good.obj.pk, good.obj._state.adding) == (None, True)
+
+
+def test_rows_that_clash_with_each_other_alone(world_anywhere: World) -> None:
+    """Each is fine by itself: the last of them is told, and what the clash is."""
+    from automate_django.admin.bases.import_apply import rehearse
+    from automate_django.admin.bases.import_plan import Plan, RowPlan
+    from backoffice.admin import site
+
+    tenant = world_anywhere.ours.tenant.pk
+    rows = [
+        RowPlan(line, Product(tenant_id=tenant, sku=sku, name="x"), {}, {"name": "x"})
+        for line, sku in ((2, "A"), (3, "B"), (4, "A"))
+    ]
+    plan = Plan(rows=rows)
+    rehearse(site._registry[Product], plan)
+    assert [(each.line, "clash" in each.text) for each in plan.problems] == [(4, True)]
+    assert [each.line for each in plan.rows] == [2, 3]
+
+
+def test_what_is_counted_and_touched(world_anywhere: World) -> None:
+    """Added and changed rows are counted apart, and a change moves ``updated_at``."""
+    world = world_anywhere
+    old, other = product(world, sku="A"), product(world, sku="B", name="Same")
+    Product.objects.update(updated_at="2020-01-01T00:00Z")
+    run(world.staff("product"), "sku,name\nA,New\nB,Same\nC,Other\n")
+    for each in (old, other):
+        each.refresh_from_db()
+    assert (old.name, old.updated_at.year > 2020) == ("New", True)
+    assert other.updated_at.year == 2020
+    (entry,) = AuditEntry.objects.filter(action="import")
+    assert (entry.details["created"], entry.details["updated"]) == (1, 1)
+    actions = AuditEntry.objects.exclude(action="import").values_list("action", "details__line")
+    assert sorted(actions) == [("create", 4), ("update", 2)]

@@ -77,7 +77,9 @@ def service() -> tuple[Any, list[dict[str, str]]]:
         # Their own actions say nothing of what they take, and Django itself answers where no
         # address fits: for a key with a dot in it.
         extra = {each.__name__: None for each in cls.get_extra_actions()}
-        cls = type(cls.__name__, (cls,), {"filter_backends": [], "lookup_value_regex": "[^/]+", **extra})
+        cls = type(
+            cls.__name__, (cls,), {"filter_backends": [], "lookup_value_regex": "[^/]+", **extra}
+        )
         router.register(f"{name}s", cls, f"{name}s")
     patterns = [path("service/", include(router.urls))]
     patterns.append(path("api/automate/", include("automate_django.api.urls")))
