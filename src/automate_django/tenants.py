@@ -9,7 +9,7 @@ from django.http import HttpRequest
 
 from automate_django import conf
 
-__all__ = ["OPERATE", "tenant_for_request", "tenant_key"]
+__all__ = ["OPERATE", "attribute_of", "tenant_for_request", "tenant_key"]
 
 OPERATE = "automate_django.operate_outbox"
 """The permission for what concerns all tenants: kinds, workers, plugins, and everybody's rows."""
@@ -36,6 +36,17 @@ def tenant_for_request(request: HttpRequest, field: str = "tenant_id") -> Any:
     if own is None or given is None:
         return given if own is None else own
     return own if str(tenant_key(own)) == str(tenant_key(given)) else None
+
+
+def attribute_of(path: str) -> str:
+    """
+    What the tenant is called on a user or a request, where *path* leads from a row to it.
+
+    ``tenant_id`` for a path that ends at a key (``"pk"``, ``"project__tenant__id"``): a user's own
+    key is no tenant's.
+    """
+    name = path.rpartition("__")[2]
+    return "tenant_id" if name in ("pk", "id") else name
 
 
 def tenant_key(tenant: Any) -> Any:

@@ -96,8 +96,19 @@ LOGGING = {
     "loggers": {"shop": {"handlers": ["console"], "level": "INFO"}},
 }
 
-REST_FRAMEWORK = {"DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema"}
-SPECTACULAR_SETTINGS = {"TITLE": "The shop", "VERSION": "1"}
+REST_FRAMEWORK = {
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    # Errors of all views are told in one form, the schema's own among them.
+    "EXCEPTION_HANDLER": "automate_django.api.problem_exception_handler",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "The shop",
+    "VERSION": "1",
+    # What goes in and what comes out are described apart: only then is it told of what goes in
+    # that it can't be empty.
+    "COMPONENT_SPLIT_REQUEST": True,
+    "SERVE_INCLUDE_SCHEMA": False,
+}
 
 # -- automate-kernel -------------------------------------------------------------------------------
 

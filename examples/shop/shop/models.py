@@ -10,7 +10,12 @@ from __future__ import annotations
 from decimal import Decimal
 
 from django.conf import settings
+from django.core.validators import MinValueValidator, RegexValidator
 from django.db import models
+
+# What stands in addresses, /api/products/TEA: without a slash or a dot.
+SKU = RegexValidator(r"^[A-Za-z0-9_-]+$", "Letters, digits, - and _ only.")
+NOT_NEGATIVE = MinValueValidator(Decimal(0))
 
 
 class Store(models.Model):
@@ -38,9 +43,9 @@ class Product(models.Model):
     """Something that is sold, and how much of it there is."""
 
     store = models.ForeignKey(Store, models.CASCADE)
-    sku = models.CharField("SKU", max_length=20)
+    sku = models.CharField("SKU", max_length=20, validators=[SKU])
     name = models.CharField(max_length=100)
-    price = models.DecimalField(max_digits=8, decimal_places=2)
+    price = models.DecimalField(max_digits=8, decimal_places=2, validators=[NOT_NEGATIVE])
     stock = models.PositiveIntegerField(default=0)
     # Orders refer to products, so these are marked, not deleted.
     is_deleted = models.BooleanField(default=False, editable=False)
@@ -89,7 +94,8 @@ class Order(models.Model):
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.PLACED)
     # What a card's number became at the payment provider. Without one the customer sends money.
     card_reference = models.CharField(max_length=50, blank=True)
-    total = models.DecimalField(max_digits=10, decimal_places=2, default=Decimal(0))
+    # As much as fits: the most expensive product, as often as a line and an order may have it.
+    total = models.DecimalField(max_digits=14, decimal_places=2, default=Decimal(0))
     created_at = models.DateTimeField(auto_now_add=True)
 
     def __str__(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from rest_framework import pagination
 from rest_framework.exceptions import NotFound
 
 from automate_django.api.options import option
+from automate_django.api.problems import ParameterError
 
 __all__ = ["CursorPagination", "OffsetPagination"]
 
@@ -32,11 +34,17 @@ class CursorPagination(pagination.CursorPagination):
 
     def paginate_queryset(self, queryset: Any, request: Any, view: Any = None) -> Any:
         """The rows of the page; a cursor that nobody gave out is an unknown page."""
+        _number(request, "page_size", 1)
         self.page_size, self.max_page_size = _sizes(view)
         try:
             return super().paginate_queryset(queryset, request, view)
         except (ValueError, TypeError, OverflowError, ValidationError, DataError):
             raise NotFound(self.invalid_cursor_message) from None
+
+    def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
+        """The parameters, with the bounds of the page's size."""
+        found = super().get_schema_operation_parameters(view)
+        return [_bounded(each, "page_size", _sizes(view)) for each in found]
 
     def get_ordering(self, request: Any, queryset: Any, view: Any) -> Any:
         """What to order by: what an `OrderingFilter` says, else the view, down to the key."""
@@ -56,14 +64,43 @@ class OffsetPagination(pagination.LimitOffsetPagination):
     An offset over 10,000 is an unknown page: the database would read and drop as many rows.
     """
 
+    def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
+        """The parameters, with their bounds."""
+        found = super().get_schema_operation_parameters(view)
+        return [_bounded(each, "limit", _sizes(view)) for each in found]
+
     def paginate_queryset(self, queryset: Any, request: Any, view: Any = None) -> Any:
         """The rows of the page."""
+        _number(request, "limit", 1)
+        _number(request, "offset", 0)
         self.default_limit, self.max_limit = _sizes(view)
         if self.get_offset(request) > _MAX_OFFSET:
             raise NotFound("There is no such page. Use filters, or a list with cursors.")
         if isinstance(queryset, QuerySet):
             queryset = queryset.order_by(*_down_to_key(_ordering_of(queryset), queryset))
         return super().paginate_queryset(queryset, request, view)
+
+
+def _bounded(parameter: dict[str, Any], name: str, sizes: tuple[int, int]) -> dict[str, Any]:
+    """The OpenAPI *parameter*; the one called *name* says how many rows there are on a page."""
+    if parameter["name"] == "offset":
+        bounds = {"type": "integer", "minimum": 0, "maximum": _MAX_OFFSET}
+        return {**parameter, "schema": bounds}
+    if parameter["name"] != name:
+        return parameter
+    default, most = sizes
+    # No maximum: who asks for more is not refused, and gets as many as there may be.
+    bounds = {"type": "integer", "minimum": 1, "default": default}
+    return {**parameter, "schema": bounds, "description": f"Rows on a page; never over {most}."}
+
+
+def _number(request: Any, name: str, least: int) -> None:
+    """Refuse the parameter *name* of *request* if it is no number that it can be."""
+    text = request.query_params.get(name)
+    if text is None:
+        return
+    if not re.fullmatch(r"[0-9]{1,18}", text, re.ASCII) or int(text) < least:
+        raise ParameterError({name: [f"This has to be a whole number from {least} on."]})
 
 
 def _sizes(view: Any) -> tuple[int, int]:

@@ -24,11 +24,13 @@ from django.core.exceptions import PermissionDenied, RequestDataTooBig, Suspicio
 from django.core.signals import got_request_exception
 from django.http import Http404
 from rest_framework import exceptions
+from rest_framework.permissions import SAFE_METHODS
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
 from automate_django import kernel as project
 from automate_django.api.options import option
+from automate_django.refusals import Refusal, refusal_of
 from automate_kernel.errors import (
     AutomateError,
     ConfigError,
@@ -120,7 +122,7 @@ def problem_exception_handler(exc: Exception, context: Mapping[str, Any]) -> Res
     `got_request_exception`, and the answer says nothing of it. With ``DEBUG`` an unknown exception
     gives Django's own page.
     """
-    error = _known(exc)
+    error = _known(exc) or _refused(exc, context)
     if error is None:
         if settings.DEBUG:
             return None
@@ -146,6 +148,27 @@ def _known(exc: Exception) -> exceptions.APIException | None:
     if isinstance(exc, SuspiciousOperation):
         return Problem(400, "The request is not valid.")
     return None
+
+
+_REFUSALS = {
+    Refusal.DUPLICATE: (409, "ALREADY_EXISTS", "Another row has one of these values already."),
+    Refusal.NEEDED: (409, "FAILED_PRECONDITION", "Other rows need this one."),
+    Refusal.GONE: (409, "FAILED_PRECONDITION", "A row that this one refers to is not there."),
+    Refusal.CHECK: (400, "INVALID_ARGUMENT", "The values don't fit together, or one is too large."),
+    Refusal.VALUE: (400, "INVALID_ARGUMENT", "A value can't be stored or looked up."),
+}
+
+
+def _refused(exc: Exception, context: Mapping[str, Any]) -> Problem | None:
+    """What is the client's of what the database says; it names tables and values, we don't."""
+    refusal = refusal_of(exc)
+    method = getattr(context.get("request"), "method", None)
+    if refusal is None or (refusal is not Refusal.VALUE and method in SAFE_METHODS):
+        return None  # who only reads has broken nothing: that is a bug
+    status, code, detail = _REFUSALS[refusal]
+    path = getattr(context.get("request"), "path", "?")
+    logger.warning("%s %r: %s (%s)", method, path, refusal.value, type(exc).__name__)
+    return Problem(status, detail, code=code)
 
 
 def _of_kernel(error: AutomateError) -> Problem:

@@ -120,11 +120,15 @@ class OutboxBackend(BaseTaskBackend):
         )
 
     def get_result(self, result_id: str) -> TaskResult[..., Any]:
-        """What became of a task; raises TaskResultDoesNotExist, for an id that is none too."""
+        """
+        What became of a task that was enqueued with this backend.
+
+        Raises TaskResultDoesNotExist, also for an id that is none, or that is another backend's.
+        """
         from automate_django.tasks.results import read_result
 
         found = read_result(result_id)
-        if found is None:
+        if found is None or found.backend != self.alias:
             raise TaskResultDoesNotExist(result_id)
         return found
 

@@ -97,6 +97,17 @@ class Task(models.Model):
         return f"/tasks/{self.title}/"
 
 
+class Contract(models.Model):
+    """A row for which its project must stay."""
+
+    tenant = models.ForeignKey(Tenant, models.CASCADE)
+    project = models.ForeignKey(Project, models.PROTECT)
+    name = models.CharField(max_length=100)
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class Account(models.Model):
     """A row whose key is typed in."""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from .models import Note, Project, Tag, Task
+from .models import Article, Code, Note, Profile, Project, Tag, Task
 
 
 class ProjectSerializer(serializers.ModelSerializer):
@@ -61,3 +61,27 @@ class NestedProjectSerializer(serializers.ModelSerializer):
         for task in tasks:
             Task.objects.create(project=project, title=task["title"])
         return project
+
+
+class ArticleSerializer(serializers.ModelSerializer):
+    """Nothing of the organization: whose the row is, is nothing to say."""
+
+    tag = serializers.SlugRelatedField(
+        "name", queryset=Tag.objects.all(), required=False, allow_null=True
+    )
+
+    class Meta:
+        model = Article
+        fields = ["id", "code", "title", "shelf", "place", "price", "tag", "extra"]
+
+
+class ProfileSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = Profile
+        fields = ["motto"]
+
+
+class CodeSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = Code
+        fields = ["id"]

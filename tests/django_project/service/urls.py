@@ -17,6 +17,10 @@ for name, viewset in {
     "tags": views.TagViewSet,
     "notes": views.NoteViewSet,
     "offset-notes": views.OffsetNoteViewSet,
+    "articles": views.ArticleViewSet,
+    "profiles": views.ProfileViewSet,
+    "named-tags": views.ArticleTagViewSet,
+    "codes": views.CodeViewSet,
     "once": views.OnceViewSet,
 }.items():
     router.register(name, viewset, name)

@@ -24,10 +24,13 @@ from rest_framework.decorators import action
 from rest_framework.filters import OrderingFilter
 from rest_framework.response import Response
 
-from .models import Note, Project, Tag, Task
+from .models import Article, Code, Note, Profile, Project, Tag, Task
 from .serializers import (
+    ArticleSerializer,
+    CodeSerializer,
     NestedProjectSerializer,
     NoteSerializer,
+    ProfileSerializer,
     ProjectSerializer,
     TagSerializer,
     TaskSerializer,
@@ -101,6 +104,57 @@ class OffsetNoteViewSet(NoteViewSet):
     pagination_style = "offset"
     page_size = 2
     max_page_size = 5
+
+
+class ByCode:
+    """A filter that trusts what it is given."""
+
+    def filter_queryset(self, request: Any, queryset: Any, view: Any) -> Any:
+        given = {k: v for k, v in request.query_params.items() if k in ("code", "place")}
+        return queryset.filter(**given)
+
+
+class ArticleViewSet(TenantFilterMixin, BaseModelViewSet):
+    queryset = Article.objects.all()
+    serializer_class = ArticleSerializer
+    tenant_field = "organization_id"
+    filter_backends = [ByCode]
+
+    @action(detail=False, methods=["post"])
+    def many(self, request: Any) -> Response:
+        """Makes several at once."""
+        serializer = self.get_serializer(data=request.data, many=True)
+        serializer.is_valid(raise_exception=True)
+        serializer.save()
+        return Response(serializer.data, status=201)
+
+    @action(detail=False, methods=["post"])
+    def unseen(self, request: Any) -> Response:
+        """Writes what no validation saw."""
+        Article.objects.create(organization_id=self.get_tenant_id(), **request.data)
+        return Response(status=201)
+
+    @action(detail=False)
+    def careless(self, request: Any) -> Response:
+        """Breaks a constraint by itself: nobody asked for a change."""
+        for _ in range(2):
+            Article.objects.create(organization_id=self.get_tenant_id(), code="x", title="x")
+        return Response()
+
+
+class ProfileViewSet(TenantFilterMixin, BaseModelViewSet):
+    queryset = Profile.objects.all()
+    serializer_class = ProfileSerializer
+    tenant_field = "organization_id"
+
+
+class ArticleTagViewSet(TagViewSet):
+    lookup_field = "name"
+
+
+class CodeViewSet(BaseModelViewSet):
+    queryset = Code.objects.all()
+    serializer_class = CodeSerializer
 
 
 class ErrorSerializer(serializers.Serializer):

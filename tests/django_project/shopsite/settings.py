@@ -7,6 +7,7 @@ URL. With the latter it is there that the outbox lives.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 from typing import Any
@@ -120,5 +121,7 @@ TASKS = {
         "OPTIONS": {"RETRY_ERRORS": True, "MAX_ATTEMPTS": 3, "BASE_SECONDS": 0},
     },
 }
+if importlib.util.find_spec("django_filters"):
+    INSTALLED_APPS.append("django_filters")
 if django.VERSION < (6, 0):
     INSTALLED_APPS.append("django_tasks")

@@ -298,7 +298,14 @@ def test_what_nobody_works_on(alias: str) -> None:
 
 
 def test_no_secret_is_told(sqlite: str) -> None:
-    """Though the doctor reads them all."""
+    """Though the doctor reads them all: it counts them, and names one that is not there."""
     out = io.StringIO()
     call_command("automate_doctor", stdout=out)
+    assert "all 1 that are used can be read" in out.getvalue()
     assert "tok-51d0" not in out.getvalue()
+    ok, found = doctor()
+    assert (ok, found["secrets"][0]["state"]) == (True, "ok")
+    assert "tok-51d0" not in str(found)
+    with override_settings(AUTOMATE_SECRETS=["automate_kernel.secrets.EnvSecretsBackend"]):
+        forget_kernel()
+        assert "CHAT_TOKEN" in str(doctor())

@@ -58,11 +58,15 @@ class InvoiceSerializer(serializers.ModelSerializer[Invoice]):
 class OrderSerializer(serializers.ModelSerializer[Order]):
     """An order with its lines, and the invoice once there is one."""
 
-    lines = LineSerializer(many=True, allow_empty=False)
+    lines = LineSerializer(many=True, allow_empty=False, max_length=100)  # type: ignore[call-arg]
     card = serializers.ChoiceField(
-        CARDS, source="card_reference", required=False, help_text="Left out: a bank transfer."
+        CARDS,
+        source="card_reference",
+        required=False,
+        allow_blank=True,
+        help_text="Left out: a bank transfer.",
     )
-    invoice = InvoiceSerializer(read_only=True)
+    invoice = InvoiceSerializer(read_only=True, allow_null=True)
 
     class Meta:
         """Workflows set the status."""

@@ -34,6 +34,8 @@ class StoreViewSet(TenantFilterMixin, RateLimitMixin, BaseModelViewSet):
     permission_classes = (RolePermissions, HasRequiredScopes)
     rate_limit_key_prefix = "shop"
     rate_limit_per_minute = 600
+    # Also for what has a dot in it the API answers, and not Django's page for unknown addresses.
+    lookup_value_regex = "[^/]+"
 
 
 class ProductViewSet(StoreViewSet):

@@ -55,12 +55,13 @@ def converted(column: Column, raw: Any) -> Any:
     """
     The Python value of the cell *raw*; raises `ValidationError`.
 
-    An empty cell is None, or empty text where the field holds text that is never null.
+    An empty or blank cell is None, or empty text where the field holds text that is never null.
+    Other text is kept as it is, so that an export can be imported again.
     """
     field = column.by or column.field
     if isinstance(raw, (dict, list)) and not isinstance(field, models.JSONField):
         raise ValidationError(_("This has to be a single value."))
-    if isinstance(raw, str) and not isinstance(field, models.JSONField):
+    if isinstance(raw, str) and (not raw.strip() or not _is_verbatim(field, raw)):
         raw = raw.strip()
     if raw is None or raw == "":
         return "" if field.empty_strings_allowed and not column.field.null else None
@@ -69,9 +70,22 @@ def converted(column: Column, raw: Any) -> Any:
     if isinstance(field, models.JSONField):
         return _json(raw)
     value = field.to_python(raw)
+    if column.by is not None or field.primary_key:
+        field.run_validators(value)  # it is looked up, and not all that can be read can be
     if isinstance(value, dt.datetime) and timezone.is_naive(value):
         value = timezone.make_aware(value)
     return value
+
+
+def _is_verbatim(field: Any, raw: str) -> bool:
+    """Whether blanks at the ends of *raw* are part of it: in text that may be anything."""
+    if isinstance(field, models.JSONField):
+        return True
+    if not isinstance(field, (models.CharField, models.TextField)):
+        return False  # a number, a date, an address of a machine
+    if field.choices:
+        return raw in {str(value) for value, _label in field.flatchoices}
+    return not isinstance(field, (models.EmailField, models.URLField, models.SlugField))
 
 
 def _flag(raw: Any) -> bool:

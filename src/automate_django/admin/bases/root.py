@@ -4,28 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from django.contrib import admin
 from django.contrib.admin.options import IS_POPUP_VAR
 from django.core.exceptions import FieldDoesNotExist
 from django.db import router, transaction
 from django.http import HttpRequest
 
 from automate_django.admin.bases import trail
+from automate_django.admin.bases.checked_forms import checked_form
+from automate_django.admin.guarding import Guarded, ModelAdmin
 from automate_django.tenants import tenant_for_request, tenant_key
-
-if TYPE_CHECKING:
-    from django.db.models import Model
-
-    ModelAdmin = admin.ModelAdmin[Model]
-else:
-    ModelAdmin = admin.ModelAdmin
 
 __all__ = ["ModelAdmin", "Root"]
 
 
-class Root(ModelAdmin):
+class Root(Guarded):
     """
     The common part of all bases and mixins.
 
@@ -60,6 +54,16 @@ class Root(ModelAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         """A new list."""
         return list(super().get_readonly_fields(request, obj))
+
+    # -- forms ---------------------------------------------------------------------------------
+
+    def get_form(self, request: Any, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        """Django's form, which also checks what is unique on a condition."""
+        return checked_form(super().get_form(request, obj, change=change, **kwargs))
+
+    def get_changelist_form(self, request: Any, **kwargs: Any) -> Any:
+        """The form of ``list_editable``, which does so too."""
+        return checked_form(super().get_changelist_form(request, **kwargs))
 
     # -- permissions ---------------------------------------------------------------------------
 

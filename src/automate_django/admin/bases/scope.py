@@ -43,13 +43,17 @@ class Scope:
         given = self.paths.get(model._meta.label_lower)
         return given or path_to_tenant(model, self.name, self.tenant_model)
 
+    def tells(self, model: Any) -> bool:
+        """Whether the names of rows of *model* are some tenant's own: users' are, ever."""
+        return self.path(model) is not None or _is_user(model)
+
     def filter(self, queryset: Any, path: str | None = None) -> Any:
         """*queryset* without the rows of other tenants; unchanged if its rows are nobody's."""
         if self.everything:
             return queryset
         path = path or self.path(queryset.model)
         if path is None:
-            if queryset.model._meta.label_lower == settings.AUTH_USER_MODEL.lower():
+            if _is_user(queryset.model):
                 # Who works for whom is not known, and names of others must not show.
                 return queryset.filter(pk=self.user_id)
             return queryset

@@ -9,6 +9,7 @@ from django.contrib.admin.widgets import ForeignKeyRawIdWidget, ManyToManyRawIdW
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.utils.translation import gettext as _
 
+from automate_django.admin.bases.checked_forms import CheckedForm
 from automate_django.admin.bases.scope import Scope, field_named
 
 __all__ = ["narrow", "scoped_form", "scoped_formset"]
@@ -48,15 +49,11 @@ def _with_scoped_label(cls: Any) -> Any:
     return type(cls.__name__, (_ScopedLabel, cls), {})
 
 
-class _ScopedForm:
+class _ScopedForm(CheckedForm):
     """What is mixed into the form classes of a request."""
 
     scope: Scope
     tenant_path: str | None
-    # What the model form that it is mixed into has:
-    instance: Any
-    fields: dict[str, Any]
-    add_error: Any
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -73,7 +70,7 @@ class _ScopedForm:
         return excluded - {found.name} if found is not None else excluded
 
     def _post_clean(self) -> None:
-        super()._post_clean()  # type: ignore[misc]
+        super()._post_clean()
         obj = self.instance
         if not obj._state.adding or obj.pk is None:
             return

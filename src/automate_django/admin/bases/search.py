@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from django.contrib.admin.utils import lookup_spawns_duplicates
 from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.http import HttpRequest
 from django.utils.text import smart_split, unescape_string_literal
@@ -50,19 +51,21 @@ class Search(Root):
         self, request: HttpRequest, queryset: Any, search_term: str
     ) -> tuple[Any, bool]:
         """The rows that have all words; those of ``field:words`` in that field."""
-        lookups, words = self._lookups(), []
+        lookups, words, repeats = self._lookups(), [], False
         for word in smart_split(search_term):
             name, colon, wanted = word.partition(":")
             if not colon or name not in lookups:
                 words.append(word)
                 continue
             queryset = _filtered(queryset, lookups[name], _unquoted(wanted))
+            repeats |= lookup_spawns_duplicates(self.opts, lookups[name])
         unfit = {
             each for each in lookups.values() if not all(_fits(queryset, each, w) for w in words)
         }
         # Words that a number or a date can't be are looked for in the other fields.
         request.__dict__["_automate_unfit_lookups"] = unfit
-        return super().get_search_results(request, queryset, " ".join(words))
+        found, also = super().get_search_results(request, queryset, " ".join(words))
+        return found, repeats or also
 
 
 def _filtered(queryset: Any, lookup: str, value: str) -> Any:

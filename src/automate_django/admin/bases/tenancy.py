@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.utils import NestedObjects
 from django.core.checks import CheckMessage
 from django.core.checks import Error as CheckError
+from django.core.checks import Warning as CheckWarning
 from django.core.exceptions import FieldDoesNotExist, PermissionDenied, ValidationError
 from django.db import router
 from django.db.models.constants import LOOKUP_SEP
@@ -24,7 +25,7 @@ from automate_django.admin.bases.scoped_fields import ScopedFields, ScopedInline
 from automate_django.admin.bases.scoped_filters import scoped_filter
 from automate_django.admin.bases.scoped_forms import scoped_form, scoped_formset
 from automate_django.admin.bases.view_on_site import guard
-from automate_django.tenants import tenant_for_request, tenant_key
+from automate_django.tenants import attribute_of, tenant_for_request, tenant_key
 
 __all__ = ["TenantScope", "TenantScopedAdmin"]
 
@@ -50,8 +51,7 @@ class TenantScope(ScopedFields, Root):
 
         Override it to say. By default `automate_django.tenants.tenant_for_request` looks.
         """
-        name = self.tenant_field.rpartition(LOOKUP_SEP)[2]
-        return tenant_for_request(request, "tenant_id" if name in ("pk", "id") else name)
+        return tenant_for_request(request, attribute_of(self.tenant_field))
 
     def scope(self, request: HttpRequest) -> Scope:
         """What *request* may see; superusers everything, unless ``superusers_see_all`` is off."""
@@ -63,16 +63,19 @@ class TenantScope(ScopedFields, Root):
     def _scope(self, request: HttpRequest) -> Scope:
         user: Any = request.user
         everything = self.superusers_see_all and user.is_active and user.is_superuser
-        name = self.tenant_field.rpartition(LOOKUP_SEP)[2]
-        paths = {**conf.options("AUTOMATE_ADMIN").get("TENANT_PATHS", {}), **self.tenant_paths}
         return Scope(
-            name="tenant_id" if name in ("pk", "id") else name,
+            name=attribute_of(self.tenant_field),
             tenant=None if everything else tenant_key(self.get_tenant_for_request(request)),
             everything=everything,
             user_id=user.pk,
             tenant_model=self._tenant_model(),
-            paths={label.lower(): path for label, path in paths.items()},
+            paths=self._paths(),
         )
+
+    def _paths(self) -> dict[str, str]:
+        """How models lead to the tenant, as far as the project says so."""
+        paths = {**conf.options("AUTOMATE_ADMIN").get("TENANT_PATHS", {}), **self.tenant_paths}
+        return {label.lower(): path for label, path in paths.items()}
 
     def _tenant_model(self) -> Any:
         """The model of tenants, if rows point to one."""
@@ -255,7 +258,30 @@ class TenantScope(ScopedFields, Root):
             message = f"{model.__name__} has no field of the tenant_field {self.tenant_field!r}."
             hint = "Set tenant_field to the field, or to a lookup like 'project__tenant_id'."
             found.append(CheckError(message, hint=hint, obj=type(self), id="automate.E101"))
-        return found
+            return found
+        return [*found, *self._check_autocompletes()]
+
+    def _check_autocompletes(self) -> Iterator[CheckMessage]:
+        """Tell of each autocomplete that asks an admin which shows all tenants' rows."""
+        scope = Scope(
+            name=attribute_of(self.tenant_field),
+            tenant_model=self._tenant_model(),
+            paths=self._paths(),
+        )
+        for holder in (self, *(each(self.model, self.admin_site) for each in self.inlines)):
+            for name in holder.autocomplete_fields:
+                target = holder.model._meta.get_field(name).related_model
+                asked = self.admin_site._registry.get(target)
+                if asked is None or isinstance(asked, TenantScope) or not scope.tells(target):
+                    continue
+                yield CheckWarning(
+                    f"autocomplete_fields: {name!r} shows the names of all tenants'"
+                    f" {target._meta.verbose_name_plural}, since {type(asked).__name__} does.",
+                    hint=f"Make {type(asked).__name__} a TenantScopedAdmin, or leave {name!r} out"
+                    " of autocomplete_fields: then it is a select with the tenant's rows.",
+                    obj=type(holder),
+                    id="automate.W103",
+                )
 
 
 def _covers(scope: Scope, model: Any, keys: set[Any], admin: TenantScope) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from django.contrib.contenttypes.models import ContentType
 from django.contrib.contenttypes.views import shortcut
 from django.core.exceptions import ValidationError
+from django.db import DataError
 from django.http import Http404, HttpRequest, HttpResponseBase
 from django.urls import path
 
@@ -51,8 +52,8 @@ def _may_see(site: Any, request: HttpRequest, content_type_id: str, object_id: s
             continue
         try:
             obj = admin.get_queryset(request).filter(pk=object_id).first()
-        except (ValueError, ValidationError):
-            return False
+        except (ValueError, ValidationError, OverflowError, DataError):
+            return False  # no value of such a key
         if obj is not None and admin.has_view_permission(request, obj):
             return True
     return False

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from functools import update_wrapper
 from typing import Any, ClassVar
 
-from django.contrib import admin
 from django.http import HttpRequest, HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.views.decorators.http import require_POST, require_safe
 
+from automate_django.admin.guarding import Guarded
 from automate_django.admin.pages.navigation import home_url, page_url, tabs
 
 __all__ = ["FRAGMENT_HEADER", "PageAdmin", "Section", "Tabbed"]
@@ -22,10 +22,11 @@ FRAGMENT_HEADER = "X-Automate-Fragment"
 View = Callable[..., HttpResponseBase]
 
 
-class Tabbed(admin.ModelAdmin):  # type: ignore[type-arg]
+class Tabbed(Guarded):
     """Django's own list and form, with the tabs of the operator pages above them."""
 
     current = ""
+    refuses_nul = False  # the operator pages read their addresses without it
     change_list_template: ClassVar[Any] = "admin/automate_django/change_list.html"
     change_form_template: ClassVar[Any] = "admin/automate_django/change_form.html"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.http import Http404
 from rest_framework.parsers import JSONParser
 from rest_framework.permissions import AllowAny, IsAdminUser
 
@@ -11,7 +12,9 @@ from automate_django import conf
 from automate_django.api.bases.placed import Placed
 from automate_django.api.options import DEFAULTS, SETTING, Configured
 from automate_django.api.parsers import BoundedJSONParser
-from automate_django.api.problems import problem_exception_handler
+from automate_django.api.problems import ParameterError, problem_exception_handler
+from automate_django.api.schema import HostSchema
+from automate_django.refusals import has_nul
 
 __all__ = [
     "Access",
@@ -21,6 +24,9 @@ __all__ = [
     "PublicAPIMixin",
     "StaffOnlyMixin",
 ]
+
+
+_NUL = "No text has a NUL character in it."
 
 
 class Access(Placed):
@@ -48,6 +54,16 @@ class Defaults(Access):
     authentication_classes: Any = Configured("AUTHENTICATION", load=True)
     permission_classes: Any = Configured("PERMISSIONS", load=True)
     throttle_classes: Any = Configured("THROTTLES", load=True)
+    schema: Any = HostSchema()
+
+    def initial(self, request: Any, *args: Any, **kwargs: Any) -> None:
+        """Turn away an address with NUL in it, whatever the view would look up by it."""
+        if has_nul([request.path]):
+            raise Http404  # nothing has such a key
+        for name, values in request.query_params.lists():
+            if has_nul([name, *values]):
+                raise ParameterError({name.replace("\0", ""): [_NUL]})
+        super().initial(request, *args, **kwargs)
 
     def get_exception_handler(self) -> Any:
         """What makes the response of an error."""

@@ -11,11 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from django.db import router, transaction
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 from rest_framework.relations import ManyRelatedField, RelatedField
 
-__all__ = ["Stamp", "bind_to_tenant"]
+from automate_django.api.bases.tenant_unique import check_unique
+
+__all__ = ["Stamp", "bind_to_tenant", "describe_tenant"]
 
 _REFUSED = "This is set by the service, and can't be another one."
 _NEEDED = "This is needed: it says whose the row is."
@@ -56,7 +59,17 @@ def bind_to_tenant(serializer: Any, stamp: Stamp, limit: Callable[[str, Any], An
             # For validators of several fields at once, which look for it among what is valid.
             field.default = stamp.tenant
     if hasattr(serializer, "save"):
+        if stamp.attribute is not None:
+            check_unique(serializer, stamp.attribute, stamp.tenant)
         _stamp_at_save(serializer, stamp)
+
+
+def describe_tenant(serializer: Any, path: str) -> None:
+    """Mark in *serializer*, of which a schema is made, what `bind_to_tenant` would: read-only."""
+    names = frozenset({path, path.removesuffix("_id"), f"{path}_id"})
+    for each in _serializers(getattr(serializer, "child", serializer)):
+        for field in _own_fields(each, Stamp(None, names)).values():
+            field.read_only, field.required = True, False
 
 
 def _serializers(serializer: Any) -> Iterator[Any]:
@@ -127,7 +140,9 @@ def _stamp_at_save(serializer: Any, stamp: Stamp) -> None:
                 for name in stamp.names:
                     row.pop(name, None)
             values[stamp.attribute] = stamp.tenant
-        return save(**values)
+        # All or nothing: what the database refuses of the last of many leaves none of them.
+        with transaction.atomic(using=_database_of(serializer)):
+            return save(**values)
 
     serializer.save = save_for_tenant
 
@@ -137,3 +152,10 @@ def _check_through(serializer: Any, rows: list[Any], name: str, values: Mapping[
         given = {**row, **values}
         if given.get(name) is None and (name in given or serializer.instance is None):
             raise ValidationError({name: [_NEEDED]})
+
+
+def _database_of(serializer: Any) -> str | None:
+    """The alias of the database that *serializer* writes to, as far as that is known."""
+    meta = getattr(getattr(serializer, "child", serializer), "Meta", None)
+    model = getattr(meta, "model", None)
+    return None if model is None else router.db_for_write(model)

@@ -10,14 +10,18 @@ from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured, Vali
 from django.db.models import Model
 from django.http import Http404
 from rest_framework.exceptions import NotAuthenticated, PermissionDenied
+from rest_framework.permissions import SAFE_METHODS
 
 from automate_django.api.bases.placed import Placed
-from automate_django.api.bases.tenant_serializers import Stamp, bind_to_tenant
+from automate_django.api.bases.tenant_filters import scoped_backend
+from automate_django.api.bases.tenant_serializers import Stamp, bind_to_tenant, describe_tenant
 from automate_django.api.principals import tenant_of
+from automate_django.tenants import attribute_of
 
 __all__ = ["TenantFilterMixin", "Tenants"]
 
 _NO_TENANT = "You belong to no tenant."
+_NO_NEW = "A tenant can't make another one."
 
 
 class Tenants(Placed):
@@ -33,11 +37,15 @@ class Tenants(Placed):
         super().initial(request, *args, **kwargs)
         if self.tenant_filtered:
             self.get_tenant_id()
+            # On the instance, so that it is so for those that a subclass names, and in the form
+            # of the browsable API too.
+            backends = [scoped_backend(each) for each in getattr(self, "filter_backends", ())]
+            vars(self)["filter_backends"] = backends
 
     def get_tenant_id(self) -> Any:
         """The tenant of the request; raises `PermissionDenied` if it has none."""
         if self._tenant is None:
-            self._tenant = tenant_of(self.request, self.tenant_field.rpartition("__")[2])
+            self._tenant = tenant_of(self.request, attribute_of(self.tenant_field))
         if self._tenant is None:
             if not getattr(self.request.user, "is_authenticated", False):
                 raise NotAuthenticated
@@ -82,7 +90,7 @@ class Tenants(Placed):
         if "__" in lookup:
             its = type(obj)._base_manager.filter(pk=obj.pk)
             return bool(self.filter_by_tenant(its, lookup).exists())
-        attribute = type(obj)._meta.get_field(lookup).attname  # type: ignore[union-attr]
+        attribute = _field(type(obj), lookup).attname
         return str(getattr(obj, attribute)) == str(self.get_tenant_id())
 
     # -- writing -----------------------------------------------------------------------------
@@ -90,7 +98,9 @@ class Tenants(Placed):
     def get_serializer(self, *args: Any, **kwargs: Any) -> Any:
         """A serializer that reads, names and writes rows of the tenant alone."""
         serializer = super().get_serializer(*args, **kwargs)  # type: ignore[misc]
-        if self.tenant_filtered and not getattr(self, "swagger_fake_view", False):
+        if self.tenant_filtered and getattr(self, "swagger_fake_view", False):
+            describe_tenant(serializer, self.tenant_field)
+        elif self.tenant_filtered:
             bind_to_tenant(serializer, self._stamp(serializer), self.limit_related)
         return serializer
 
@@ -124,11 +134,16 @@ class Tenants(Placed):
         model = getattr(meta, "model", None) or self.get_queryset().model
         tenant, (first, _, rest) = self.get_tenant_id(), self.tenant_field.partition("__")
         try:
-            field = model._meta.get_field(first)
+            field = _field(model, first)
         except FieldDoesNotExist:
             return Stamp(tenant)  # rows of another kind, which say in no way whose they are
         if rest:
             return Stamp(tenant, through=first)
+        if field.primary_key:
+            # The tenants themselves: a request changes its own, and makes none.
+            if serializer.instance is None and self.request.method not in SAFE_METHODS:
+                raise PermissionDenied(_NO_NEW)
+            return Stamp(tenant)
         try:
             tenant = field.to_python(tenant)
         except ValidationError:
@@ -139,7 +154,7 @@ class Tenants(Placed):
         """*tenant_field*, if *model* has it; raises `ImproperlyConfigured`."""
         first = self.tenant_field.partition("__")[0]
         try:
-            model._meta.get_field(first)
+            _field(model, first)
         except FieldDoesNotExist:
             raise ImproperlyConfigured(
                 f"{type(self).__name__}: {model.__name__} has no field {first!r};"
@@ -152,7 +167,7 @@ class Tenants(Placed):
         own, steps = self.get_queryset().model, self.tenant_field.split("__")
         for done, name in enumerate(steps, 1):
             try:
-                own = own._meta.get_field(name).related_model
+                own = _field(own, name).related_model
             except FieldDoesNotExist:
                 return None
             if own is None:
@@ -162,11 +177,17 @@ class Tenants(Placed):
         return None
 
 
+def _field(model: Any, name: str) -> Any:
+    """The field *name* of *model*; raises `FieldDoesNotExist`."""
+    return model._meta.pk if name == "pk" else model._meta.get_field(name)
+
+
 class TenantFilterMixin(Tenants):
     """
     Rows of the request's tenant, and nothing of others; without a tenant 403.
 
-    *tenant_field* names the model's field, or the way to it (``"project__tenant_id"``). What is
+    *tenant_field* names the model's field, or the way to it (``"project__tenant_id"``); for the
+    model of tenants itself ``"pk"``. What is
     created gets the tenant, what is sent as tenant is refused, and related fields can name and
     show rows of the tenant alone.
     """

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timezone
+from types import MappingProxyType
 from typing import Any
 
 from rest_framework import serializers
@@ -44,6 +45,9 @@ _EXECUTION_STATUSES = tuple(status.value for status in ExecutionStatus)
 class Strict(serializers.Serializer[Any]):
     """Input in which a name that nobody reads is an error: likely it is misspelt."""
 
+    more_schema: Mapping[str, Any] = MappingProxyType({})
+    """What of `validate` can be said in the schema."""
+
     def to_internal_value(self, data: Any) -> Any:
         """The valid values."""
         if isinstance(data, dict):
@@ -62,12 +66,16 @@ class Instant(serializers.DateTimeField):
         super().__init__(default_timezone=timezone.utc, **options)
 
 
+class Text(serializers.CharField):
+    """Text that goes in."""
+
+
 class Word(serializers.CharField):
     """
     One of a few words.
 
     No ChoiceField: its enum would have to be named among those of the project's own fields that
-    are called the same.
+    are called the same. `automate_django.api.schema` says how they are told.
     """
 
     default_error_messages = {  # noqa: RUF012
@@ -76,7 +84,7 @@ class Word(serializers.CharField):
 
     def __init__(self, words: Sequence[str], **options: Any) -> None:
         self.words = words
-        super().__init__(help_text=f"One of {', '.join(words)}.", **options)
+        super().__init__(**options)
 
     def to_internal_value(self, data: Any) -> str:
         """The word."""
@@ -93,7 +101,7 @@ class PayloadField(serializers.JSONField):
 # -- in ----------------------------------------------------------------------------------------
 
 
-class KernelText(serializers.CharField):
+class KernelText(Text):
     """Text as the kernel takes it: *check* raises `PayloadError`, and nothing is trimmed."""
 
     def __init__(self, check: Callable[[str], None], **options: Any) -> None:
@@ -152,7 +160,7 @@ class EventSerializer(Strict):
 class ResumeSerializer(Strict):
     """Where to go on."""
 
-    step = serializers.CharField(
+    step = Text(
         required=False,
         max_length=200,
         help_text="Do this step and all that follow again, whatever the end was.",
@@ -164,6 +172,7 @@ class RescheduleSerializer(Strict):
 
     delay = serializers.FloatField(required=False, min_value=0, max_value=MAX_DELAY_SECONDS)
     run_at = Instant(required=False)
+    more_schema = MappingProxyType({"minProperties": 1, "maxProperties": 1})
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Ask for one of them."""
@@ -174,9 +183,9 @@ class RescheduleSerializer(Strict):
 
 class _ItemFilter(Strict):
     status = Word(_ITEM_STATUSES, required=False)
-    kind = serializers.CharField(required=False, max_length=200)
-    tenant_id = serializers.CharField(required=False, max_length=200, help_text="For operators.")
-    error_code = serializers.CharField(required=False, max_length=64)
+    kind = Text(required=False, max_length=200)
+    tenant_id = Text(required=False, max_length=200, help_text="For operators.")
+    error_code = Text(required=False, max_length=64)
     created_after = Instant(required=False)
     created_before = Instant(required=False)
 
@@ -198,6 +207,19 @@ class BulkSerializer(_ItemFilter):
     per_second = serializers.FloatField(
         required=False, min_value=0.01, max_value=10_000, help_text="For requeue."
     )
+    more_schema = MappingProxyType(
+        {
+            "allOf": [
+                {"anyOf": [{"maxProperties": 2}, {"not": {"required": ["ids"]}}]},
+                {
+                    "anyOf": [
+                        {"properties": {"action": {"enum": ["requeue"]}}},
+                        {"not": {"required": ["per_second"]}},
+                    ]
+                },
+            ]
+        }
+    )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Ask for ids or a filter."""
@@ -212,8 +234,8 @@ class ExecutionQuerySerializer(Strict):
     """Which executions to list."""
 
     status = Word(_EXECUTION_STATUSES, required=False)
-    workflow = serializers.CharField(required=False, max_length=200)
-    tenant_id = serializers.CharField(required=False, max_length=200, help_text="For operators.")
+    workflow = Text(required=False, max_length=200)
+    tenant_id = Text(required=False, max_length=200, help_text="For operators.")
     created_after = Instant(required=False)
     created_before = Instant(required=False)
 

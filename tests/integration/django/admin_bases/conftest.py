@@ -13,6 +13,7 @@ import pytest
 from backoffice.models import (
     Account,
     Category,
+    Contract,
     Document,
     Label,
     Page,
@@ -27,7 +28,19 @@ from django.db import connections
 from django.test import Client
 from shopsite.routing import TestedDatabase
 
-MODELS = [Task, Project, Label, Account, Product, Page, Document, Category, Employment, Tenant]
+MODELS = [
+    Contract,
+    Task,
+    Project,
+    Label,
+    Account,
+    Product,
+    Page,
+    Document,
+    Category,
+    Employment,
+    Tenant,
+]
 PREFIX = "/backoffice/backoffice"
 _numbers = itertools.count(1)
 

@@ -206,6 +206,34 @@ def test_export_can_be_imported_again(world: World) -> None:
     assert Product.objects.get(sku="B").name == 'Konditor; "x"'
 
 
+@pytest.mark.parametrize("ending", ["csv", "json"])
+def test_text_is_imported_as_it_stands(world: World, ending: str) -> None:
+    """Blanks at the ends are part of a text, and of nothing else; a blank cell is empty."""
+    client = world.staff("product")
+    kept = product(world, sku=" lead", name="  two  ")
+    chosen = {"action": f"export_as_{ending}", "_selected_action": [1], "select_across": 1}
+    content = b"".join(client.post(url("product"), {**chosen, "index": 0}))
+    assert "The file changes nothing." in upload(client, content, f"p.{ending}")
+    run(client, content.replace(b"  two  ", b" new "), f"p.{ending}")
+    kept.refresh_from_db()
+    assert (kept.sku, kept.name) == (" lead", " new ")
+    run(client, "sku,name,price,active, category \n B , b , 3.5 , yes ,  \n")
+    found = Product.objects.get(sku=" B ")
+    assert (found.name, str(found.price), found.active, found.category) == (
+        " b ", "3.50", True, None,
+    )  # fmt: skip
+    assert problems(upload(client, "sku,name\nC,   \n"))[0][1] == "name"
+
+
+def test_words_of_choices_are_found_despite_blanks(world: World) -> None:
+    """No choice is written with blanks around it, so these are slips."""
+    from automate_django.admin.bases.import_values import column_of, converted
+
+    assert converted(column_of(Project, "status"), " open ") == "open"
+    assert converted(column_of(Project, "name"), " open ") == " open "
+    assert converted(column_of(Category, "slug"), " a-b ") == "a-b"
+
+
 def test_json_is_imported_too(world: World) -> None:
     client = world.staff("product")
     rows = [{"sku": "A", "name": "New", "price": 2.5, "active": False, "category": None}]
@@ -378,3 +406,57 @@ def test_statements_do_not_grow_with_the_rows(world: World) -> None:
 
     few = statements(10, "few")
     assert statements(400, "many") <= few + 30
+
+
+def test_what_a_database_asks_at_the_end_is_asked_in_the_rehearsal(world_anywhere: World) -> None:
+    """Foreign keys are checked when a transaction commits, which a rehearsal never does."""
+    from automate_django.admin.bases.import_apply import rehearse
+    from automate_django.admin.bases.import_plan import Plan, RowPlan
+    from backoffice.admin import site
+
+    def row(line: int, **values: Any) -> RowPlan:
+        fields = {"tenant_id": world_anywhere.ours.tenant.pk, "name": "x", **values}
+        return RowPlan(line, Product(**fields), {}, {"name": "x"})
+
+    good, gone = row(2, sku="A"), row(3, sku="B", category_id=999_999)
+    plan = Plan(rows=[good, gone, row(4, sku="C")])
+    rehearse(site._registry[Product], plan)
+    assert [(each.line, each.column) for each in plan.problems] == [(3, "")]
+    assert "IntegrityError" in plan.problems[0].text
+    assert [each.line for each in plan.rows] == [2, 4]
+    # Nothing is left of it: no row, and no key that a row would have had.
+    assert not Product.objects.exists()
+    assert (good.obj.pk, good.obj._state.adding) == (None, True)
+
+
+def test_rows_that_clash_with_each_other_alone(world_anywhere: World) -> None:
+    """Each is fine by itself: the last of them is told, and what the clash is."""
+    from automate_django.admin.bases.import_apply import rehearse
+    from automate_django.admin.bases.import_plan import Plan, RowPlan
+    from backoffice.admin import site
+
+    tenant = world_anywhere.ours.tenant.pk
+    rows = [
+        RowPlan(line, Product(tenant_id=tenant, sku=sku, name="x"), {}, {"name": "x"})
+        for line, sku in ((2, "A"), (3, "B"), (4, "A"))
+    ]
+    plan = Plan(rows=rows)
+    rehearse(site._registry[Product], plan)
+    assert [(each.line, "clash" in each.text) for each in plan.problems] == [(4, True)]
+    assert [each.line for each in plan.rows] == [2, 3]
+
+
+def test_what_is_counted_and_touched(world_anywhere: World) -> None:
+    """Added and changed rows are counted apart, and a change moves ``updated_at``."""
+    world = world_anywhere
+    old, other = product(world, sku="A"), product(world, sku="B", name="Same")
+    Product.objects.update(updated_at="2020-01-01T00:00Z")
+    run(world.staff("product"), "sku,name\nA,New\nB,Same\nC,Other\n")
+    for each in (old, other):
+        each.refresh_from_db()
+    assert (old.name, old.updated_at.year > 2020) == ("New", True)
+    assert other.updated_at.year == 2020
+    (entry,) = AuditEntry.objects.filter(action="import")
+    assert (entry.details["created"], entry.details["updated"]) == (1, 1)
+    actions = AuditEntry.objects.exclude(action="import").values_list("action", "details__line")
+    assert sorted(actions) == [("create", 4), ("update", 2)]

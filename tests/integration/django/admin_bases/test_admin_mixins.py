@@ -206,6 +206,26 @@ def test_tenants_count_beside_permissions_per_object(world: World, per_object: A
 # -- search and filters ----------------------------------------------------------------------------
 
 
+def test_a_row_that_is_found_twice_is_listed_once(world: World) -> None:
+    """A search over what a row has several of, by words and in the field alone."""
+    from backoffice.admin import Scoped, site
+    from automate_django.admin import SearchMixin
+    from backoffice.models import Label
+    from django.contrib.admin.views.main import ChangeList
+    from django.test import RequestFactory
+
+    class Searched(SearchMixin, Scoped):
+        advanced_search_fields = {"labels__name": "icontains"}
+
+    world.ours.project.labels.add(Label.objects.create(tenant=world.ours.tenant, name="our other"))
+    for term in ("labels__name:our", "our", "labels__name:our other", "labels__name:our our"):
+        request = RequestFactory().get("/", {"q": term})
+        request.user = world.user("view_project", tenant=world.ours.tenant)
+        found = Searched(Project, site).get_changelist_instance(request)
+        assert list(found.queryset) == [world.ours.project], term
+        assert isinstance(found, ChangeList)
+
+
 def test_search_by_lookup_and_in_one_field(world: World) -> None:
     Project.objects.create(tenant=world.ours.tenant, name="closed plan", margin=3)
     Project.objects.create(tenant=world.ours.tenant, name="other", status="closed")

@@ -44,8 +44,12 @@ def test_deleting_keeps_the_row_and_hides_it(world: World, document: Document, h
 
 def test_toggle_does_not_show_others_rows(world: World, document: Document) -> None:
     Document.objects.create(tenant=world.theirs.tenant, title="their document", is_deleted=True)
-    text = page(world.staff("document").get(f"{url('document')}?deleted=only"))
-    assert "their" not in text
+    Document.objects.create(tenant=world.ours.tenant, title="our other", is_deleted=True)
+    client = world.staff("document")
+    for shown, ours in (("only", {"our other"}), ("all", {"our other", "our document"})):
+        text = page(client.get(f"{url('document')}?deleted={shown}"))
+        assert {each for each in ("our other", "our document") if each in text} == ours
+        assert "their" not in text
 
 
 def test_deleted_row_is_looked_at_and_not_changed(world: World, document: Document) -> None:

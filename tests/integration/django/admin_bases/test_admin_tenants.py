@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from backoffice.models import Account, Category, Project, Task
+from backoffice.models import Account, Category, Contract, Project, Task, Tenant
 from django.contrib.auth.models import User
 from django.contrib.contenttypes.models import ContentType
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 
 from .conftest import World, errors, form_of, page, url
 
@@ -446,3 +446,266 @@ def test_one_function_may_say_whose_request_it_is(sqlite: str) -> None:
 
     with override_settings(AUTOMATE_ADMIN={"TENANT": lambda request: request.path}):
         assert tenant_for_request(Holder(user=Holder(tenant_id=1), path="/x")) == "/x"
+
+
+# -- what a project has not said -------------------------------------------------------------------
+
+
+def request_of(user: Any) -> Any:
+    from django.test import RequestFactory
+
+    request = RequestFactory().get("/")
+    request.user = user
+    return request
+
+
+def test_without_tenant_paths_a_user_sees_no_other_users(world: World) -> None:
+    """Who works for whom is unknown then: the own name alone is offered, everywhere."""
+    from backoffice.admin import Scoped, site
+
+    class Silent(Scoped):
+        tenant_paths = {}
+
+    colleague, me = (world.user("change_project", tenant=world.ours.tenant) for _ in range(2))
+    stranger = world.user(tenant=world.theirs.tenant)
+    made, request = Silent(Project, site), request_of(me)
+    form = made.get_form(request)
+    assert list(form.base_fields["owner"].queryset) == [me]
+    assert list(form(instance=world.ours.project).fields["owner"].queryset) == [me]
+    field = Project._meta.get_field("owner")
+    assert list(made.get_field_queryset(None, field, request)) == [me]
+    assert list(made.own_rows(request, User.objects.all())) == [me]
+    for other in (colleague, stranger):
+        posted = {"name": "x", "status": "open", "owner": other.pk, "config": "{}"}
+        assert "owner" in form(posted, instance=world.ours.project).errors
+    # One who may see everything sees everybody.
+    root = world.user(is_superuser=True)
+    assert (
+        stranger in Silent(Project, site).get_form(request_of(root)).base_fields["owner"].queryset
+    )
+
+
+def test_a_protecting_row_of_others_is_not_named(world: World) -> None:
+    """Django's page of a deletion lists what stands against it, by name."""
+    ours = Contract.objects.create(
+        tenant=world.ours.tenant, project=world.ours.project, name="our contract"
+    )
+    client, address = world.staff(*EVERYTHING), url("project", world.ours.project.pk, "delete")
+    assert "our contract" in page(client.get(address))
+    ours.delete()
+    Contract.objects.create(
+        tenant=world.theirs.tenant, project=world.ours.project, name="their contract"
+    )
+    text = page(client.get(address))
+    assert "rows of other tenants" in text
+    assert "their contract" not in text
+    assert client.post(address, {"post": "yes"}).status_code == 403
+    assert Project.objects.filter(pk=world.ours.project.pk).exists()
+
+
+def test_a_new_row_below_others_rows_is_refused(world: World) -> None:
+    """What no form made, such as a row of a file: whose it would be decides."""
+    from backoffice.admin import site
+    from django.core.exceptions import ValidationError
+
+    made = site._registry[Task]
+    request = request_of(world.user("add_task", tenant=world.ours.tenant))
+    made.prepare_new(request, Task(project=world.ours.project, title="x"))
+    for task in (Task(project=world.theirs.project, title="x"), Task(title="x")):
+        with pytest.raises(ValidationError) as refused:
+            made.prepare_new(request, task)
+        assert list(refused.value.message_dict) == ["project"]
+    # For one who sees all tenants each row is fine, and for one of none no row is.
+    root = request_of(world.user(is_superuser=True))
+    made.prepare_new(root, Task(project=world.theirs.project, title="x"))
+    nobody = request_of(world.user("add_task"))
+    with pytest.raises(ValidationError):
+        made.prepare_new(nobody, Task(project=world.ours.project, title="x"))
+
+
+def test_a_row_behind_a_missing_one_is_nobodys(world: World) -> None:
+    """Whose it is can't be told, so it is not ours: in memory and in the database alike."""
+    from automate_django.admin.bases.scope import Scope
+
+    scope = Scope(name="tenant", tenant=world.ours.tenant.pk, tenant_model=Tenant)
+    orphan = Project.objects.create(tenant=world.ours.tenant, name="orphan")
+    child = Project.objects.create(
+        tenant=world.ours.tenant, name="child", parent=world.ours.project
+    )
+    stray = Project.objects.create(
+        tenant=world.ours.tenant, name="stray", parent=world.theirs.project
+    )
+    for path, ours in (("parent__tenant", {"child"}), ("parent__category__tenant", {"child"})):
+        loaded = Project.objects.select_related(path.rpartition("__")[0])
+        for rows in (loaded, Project.objects.all()):
+            picked = rows.filter(pk__in=[orphan.pk, child.pk, stray.pk])
+            assert {row.name for row in picked if scope.owns(row, path)} == ours
+        assert {row.name for row in scope.filter(Project.objects.all(), path)} == ours
+    Project.objects.filter(pk=world.ours.project.pk).update(category=None)
+    loaded = Project.objects.select_related("parent__category").get(pk=child.pk)
+    assert not scope.owns(loaded, "parent__category__tenant")
+
+
+def test_what_a_scope_covers(world: World) -> None:
+    """Everything, one tenant's rows, or nothing: a row and a queryset are asked alike."""
+    from automate_django.admin.bases.scope import Scope
+    from django.contrib.auth.models import Group
+
+    group = Group.objects.create(name=f"g{world.ours.tenant.pk}")
+    everything, nothing = Scope(name="tenant", everything=True), Scope(name="tenant")
+    assert everything.owns(world.theirs.project) and not everything.nothing
+    assert everything.filter(Project.objects.all()).count() == 2
+    assert nothing.nothing and not nothing.owns(world.ours.project)
+    assert not nothing.filter(Project.objects.all()).exists()
+    for scope in (everything, nothing, Scope(name="tenant", tenant=world.ours.tenant)):
+        # Rows that are nobody's are everybody's: groups, content types.
+        assert scope.owns(group) and group in scope.filter(Group.objects.all())
+    ours = Scope(name="tenant", tenant=world.ours.tenant, tenant_model=Tenant)
+    assert ours.owns(world.ours.project) and not ours.owns(world.theirs.project)
+    assert not ours.owns(Project(name="of nobody"))
+    assert ours.owns(world.ours.tenant) and not ours.owns(world.theirs.tenant)
+    assert ours.owns(world.ours.task) and not ours.owns(world.theirs.task)
+    # A path that a project names goes before the field that is found.
+    named = Scope(
+        name="tenant", tenant=world.ours.tenant, paths={"backoffice.task": "category__tenant"}
+    )
+    Task.objects.filter(pk=world.ours.task.pk).update(category=world.theirs.category)
+    world.ours.task.refresh_from_db()
+    assert not named.owns(world.ours.task) and ours.owns(world.ours.task)
+
+
+def test_whose_a_new_row_becomes(world: World) -> None:
+    """The tenant's, where a field says so; not by way of another row, nor by its own key."""
+    from automate_django.admin.bases.scope import Scope
+
+    ours, theirs = world.ours.tenant, world.theirs.tenant
+    scope = Scope(name="tenant", tenant=ours, tenant_model=Tenant)
+    project = Project(tenant=theirs)
+    for other in (Scope(name="tenant", everything=True), Scope(name="tenant")):
+        other.assign(project)
+        assert project.tenant_id == theirs.pk
+    scope.assign(project)
+    assert project.tenant_id == ours.pk
+    task = Task(project=world.theirs.project)
+    scope.assign(task)
+    assert task.project == world.theirs.project
+    new = Tenant(name="new")
+    scope.assign(new)
+    assert new.pk is None
+
+
+@pytest.mark.parametrize("field", ["pk", "id"])
+def test_the_tenants_own_admin(world: World, field: str) -> None:
+    """``tenant_field = "pk"``: the own tenant is seen and changed, no other, and none is added."""
+    from backoffice.admin import Scoped, site
+
+    class Own(Scoped):
+        tenant_field = field
+
+    me = world.user("view_tenant", "change_tenant", "delete_tenant", tenant=world.ours.tenant)
+    made, request = Own(Tenant, site), request_of(me)
+    assert list(made.get_queryset(request)) == [world.ours.tenant]
+    assert made.has_change_permission(request, world.ours.tenant)
+    assert not made.has_change_permission(request, world.theirs.tenant)
+    assert not made.has_delete_permission(request, world.theirs.tenant)
+    assert made.get_audit_tenant(request, world.theirs.tenant) == world.theirs.tenant.pk
+    assert made.get_audit_tenant(request) == world.ours.tenant.pk
+    form = made.get_form(request, world.ours.tenant, change=True)
+    changed = form({"name": "renamed"}, instance=world.ours.tenant)
+    assert changed.is_valid(), changed.errors
+    made.save_model(request, changed.instance, changed, change=True)
+    assert {each.name for each in Tenant.objects.all()} == {"renamed", "their tenant"}
+    with pytest.raises(PermissionDenied):
+        made.save_model(request, world.theirs.tenant, None, change=True)
+    assert made.check() == []
+
+
+def test_whose_entries_the_trail_has(world: World) -> None:
+    """The row's tenant if it says so; by way of another row, that of the request."""
+    from backoffice.admin import site
+
+    root = request_of(world.user(is_superuser=True))
+    me = request_of(world.user(tenant=world.ours.tenant))
+    projects, tasks = site._registry[Project], site._registry[Task]
+    assert projects.get_audit_tenant(root, world.theirs.project) == world.theirs.tenant.pk
+    assert projects.get_audit_tenant(me, world.ours.project) == world.ours.tenant.pk
+    assert tasks.get_audit_tenant(me, world.ours.task) == world.ours.tenant.pk
+    assert tasks.get_audit_tenant(root, world.theirs.task) is None
+
+
+def test_the_tenants_column(world: World) -> None:
+    """For those who see several tenants, unless it is switched off, and once."""
+    from backoffice.admin import Scoped, site
+
+    root, me = world.user(is_superuser=True), world.user(tenant=world.ours.tenant)
+
+    class Column(Scoped):
+        list_display = ["name", "tenant"]
+
+    class Hidden(Scoped):
+        show_tenant_column = False
+
+    class Nobody(Scoped):
+        superusers_see_all = False
+
+    tasks = site._registry[Task]
+    assert Column(Project, site).get_list_display(request_of(root)).count("tenant") == 1
+    assert "tenant" in Scoped(Project, site).get_list_display(request_of(root))
+    assert "tenant" not in Scoped(Project, site).get_list_display(request_of(me))
+    assert "tenant" not in Hidden(Project, site).get_list_display(request_of(root))
+    assert "tenant_of_row" in tasks.get_list_display(request_of(root))
+    assert tasks.tenant_of_row(world.theirs.task) == world.theirs.tenant
+    orphan = Task(title="x")
+    assert tasks.tenant_of_row(orphan) is None
+    # A superuser who is treated as everybody has no tenant, and sees nothing.
+    assert not Nobody(Project, site).get_queryset(request_of(root)).exists()
+    root.is_active = False
+    assert not Scoped(Project, site).get_queryset(request_of(root)).exists()
+
+
+def test_many_rows_that_go_along_are_all_asked(world: World) -> None:
+    """More than fit into one query; the foreign one may be the last."""
+    from backoffice.admin import site
+
+    ours = world.ours.project
+    Task.objects.bulk_create(Task(project=ours, title="t") for _ in range(600))
+    made = site._registry[Project]
+    request = request_of(world.user(tenant=world.ours.tenant))
+    assert made.deletion_refusals(request, [ours]) == set()
+    child = Project.objects.create(tenant=world.theirs.tenant, name="last", parent=ours)
+    assert made.deletion_refusals(request, [ours]) == {"rows of other tenants"}
+    child.delete()
+    root = request_of(world.user(is_superuser=True))
+    assert made.deletion_refusals(root, [world.theirs.project]) == set()
+
+
+# -- checks ----------------------------------------------------------------------------------------
+
+
+def test_an_autocomplete_to_a_plain_admin_is_told(world: World) -> None:
+    """Django's autocomplete shows what the *other* admin shows: all tenants' names."""
+    from backoffice.admin import Scoped, TaskInline
+    from django.contrib import admin
+    from django.contrib.auth.admin import UserAdmin
+
+    site = admin.AdminSite(name="other")
+
+    class Plain(admin.ModelAdmin):
+        search_fields = ["name"]
+
+    class Inline(TaskInline):
+        autocomplete_fields = ["category"]
+
+    class Owned(Scoped):
+        autocomplete_fields = ["owner", "category"]
+        inlines = [Inline]
+
+    site.register(User, UserAdmin)
+    site.register(Category, Plain)
+    found = [each for each in Owned(Project, site).check() if each.id == "automate.W103"]
+    assert sorted(each.msg.split()[1] for each in found) == ["'category'", "'category'", "'owner'"]
+    assert all("TenantScopedAdmin" in each.hint for each in found)
+    site.unregister(Category)
+    site.register(Category, type("Kept", (Scoped,), {"search_fields": ["name"]}))
+    found = [each for each in Owned(Project, site).check() if each.id == "automate.W103"]
+    assert [each.msg.split()[1] for each in found] == ["'owner'"]

@@ -61,6 +61,24 @@ def world(empty: None) -> Iterator[World]:
         yield make_world()
 
 
+@pytest.fixture
+def world_anywhere(alias: str) -> Iterator[World]:
+    """Both organizations, on each database."""
+    _clear()
+    with override_settings(AUTOMATE_API=TENANT):
+        yield make_world()
+    _clear()
+
+
+@pytest.fixture
+def world_on_postgresql(postgresql: str) -> Iterator[World]:
+    """Both organizations, on PostgreSQL."""
+    _clear()
+    with override_settings(AUTOMATE_API=TENANT):
+        yield make_world()
+    _clear()
+
+
 def make_world() -> World:
     """Fill the service's tables."""
     acme, rival = (Organization.objects.create(name=name) for name in ("Acme", "Rival"))

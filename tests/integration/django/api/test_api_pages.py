@@ -67,19 +67,31 @@ def test_back_again(client: APIClient) -> None:
 
 @pytest.mark.parametrize("cursor", ["x", "cD14", "cD0xMDAwMDAwMDAwMDAwMDAwMDAwMDAwMA==", "%00"])
 def test_a_cursor_that_nobody_gave_out(client: APIClient, cursor: str) -> None:
-    """404: no crash for what is no number, or too big a one."""
+    """404: no crash for what is no number, or too big a one; 400 for what is no text."""
     response = client.get(f"{NOTES}?cursor={cursor}")
-    assert response.status_code in (200, 404), response.content
+    assert response.status_code in (200, 404) or (cursor, response.status_code) == ("%00", 400), (
+        response.content
+    )
     if response.status_code == 200:
         assert len(response.json()["results"]) <= 7
 
 
-@pytest.mark.parametrize(("asked", "given"), [("500000", 200), ("0", 50), ("-1", 50), ("x", 50)])
-def test_a_page_is_bounded(client: APIClient, world: Any, asked: str, given: int) -> None:
-    """``MAX_PAGE_SIZE`` whoever asks for more; nonsense is the default."""
+def test_a_page_is_bounded(client: APIClient, world: Any) -> None:
+    """``MAX_PAGE_SIZE`` whoever asks for more, and ``PAGE_SIZE`` for who asks for none."""
     tenant = str(world.acme.pk)
     Note.objects.bulk_create(Note(tenant_id=tenant, text="x") for _ in range(210))
-    assert len(client.get(f"{NOTES}?page_size={asked}").json()["results"]) == given
+    assert len(client.get(f"{NOTES}?page_size=500000").json()["results"]) == 200
+    assert len(client.get(NOTES).json()["results"]) == 50
+
+
+@pytest.mark.parametrize("path", [NOTES, OFFSET])
+@pytest.mark.parametrize("asked", ["0", "-1", "x", "", "1.5", "9" * 5000, "\u0661"])
+def test_a_size_that_is_none(client: APIClient, path: str, asked: str) -> None:
+    """400, as for any parameter that is misspelt; and it is told which."""
+    name = "page_size" if path == NOTES else "limit"
+    response = client.get(path, {name: asked})
+    assert (response.status_code, response.json()["errors"][0]["parameter"]) == (400, name)
+    assert client.get(OFFSET, {"offset": "-1"}).status_code == 400
 
 
 def test_offset_pages(client: APIClient) -> None:

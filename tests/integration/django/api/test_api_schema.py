@@ -98,6 +98,142 @@ def test_a_projects_own_views_are_described(empty: None) -> None:
     assert [each["name"] for each in listed["parameters"]] == ["cursor", "page_size"]
 
 
+def test_a_projects_own_views_tell_what_is_enforced(empty: None) -> None:
+    """The tenant is read-only, errors are problems, keys and sizes of pages have their bounds."""
+    from drf_spectacular.generators import SchemaGenerator
+    from drf_spectacular.openapi import AutoSchema
+    from drf_spectacular.utils import extend_schema
+
+    from automate_django.api import BaseModelViewSet, IdempotencyMixin, TenantFilterMixin
+    from django.urls import path
+    from rest_framework import serializers
+    from service.models import Project
+
+    class Own(AutoSchema):
+        def get_tags(self) -> list[str]:
+            return ["own"]
+
+    class NamedProject(serializers.ModelSerializer):
+        words = serializers.ListField(child=serializers.CharField(), allow_empty=False)
+
+        class Meta:
+            model = Project
+            fields = ["name", "organization", "words"]
+
+    with override_settings(REST_FRAMEWORK={"DEFAULT_SCHEMA_CLASS": Own}):
+
+        class Projects(IdempotencyMixin, TenantFilterMixin, BaseModelViewSet):
+            queryset = Project.objects.all()
+            serializer_class = NamedProject
+            tenant_field = "organization_id"
+            max_page_size = 70
+            page_size = 7
+
+            @extend_schema(operation_id="make")
+            def create(self, *args: Any, **kwargs: Any) -> Any:
+                """Described by the project itself."""
+                return super().create(*args, **kwargs)
+
+        class Offset(Projects):
+            pagination_style = "offset"
+
+        patterns = [
+            path("projects", Projects.as_view({"get": "list", "post": "create"})),
+            path("offset", Offset.as_view({"get": "list"})),
+        ]
+        found = SchemaGenerator(patterns=patterns).get_schema(public=True)
+    listed, made = (found["paths"]["/projects"][method] for method in ("get", "post"))
+    for each in (listed, made):
+        assert "application/problem+json" in each["responses"]["default"]["content"]
+        assert each["tags"] == ["own"]  # the project's own schema class is still asked
+    assert made["operationId"] == "make"
+    project = found["components"]["schemas"]["NamedProject"]["properties"]
+    assert project["organization"]["readOnly"] is True
+    assert "readOnly" not in project["name"]
+    assert project["words"]["minItems"] == 1
+    (key,) = (each for each in made["parameters"] if each["name"] == "Idempotency-Key")
+    assert (key["in"], key["schema"]["pattern"]) == ("header", "^[!-~]{1,255}$")
+    assert "Idempotency-Key" not in [each["name"] for each in listed["parameters"]]
+    size = {"type": "integer", "minimum": 1, "default": 7}
+    assert size in [each["schema"] for each in listed["parameters"]]
+    told = [each for each in listed["parameters"] if each["name"] == "page_size"]
+    assert told[0]["description"] == "Rows on a page; never over 70."
+    offset = found["paths"]["/offset"]["get"]["parameters"]
+    assert size in [each["schema"] for each in offset]
+    assert {"type": "integer", "minimum": 0, "maximum": 10_000} in [e["schema"] for e in offset]
+
+
+def test_what_the_automation_enforces_is_in_its_schema(schema: dict[str, Any]) -> None:
+    """Words, lengths, names that nobody reads, one of two: as the serializers ask."""
+    parts = schema["components"]["schemas"]
+    for name in ("Event", "Bulk", "Start", "Resume", "Reschedule"):
+        assert parts[name]["additionalProperties"] is False, name
+    event = parts["Event"]["properties"]
+    assert (event["name"]["minLength"], event["name"]["maxLength"]) == (1, 200)
+    assert event["idempotency_key"]["minLength"] == 1
+    (words,) = parts["Bulk"]["properties"]["action"]["oneOf"]
+    assert words["enum"] == ["requeue", "cancel", "discard"]
+    assert parts["Bulk"]["properties"]["ids"]["minItems"] == 1
+    assert (parts["Reschedule"]["minProperties"], parts["Reschedule"]["maxProperties"]) == (1, 1)
+    parameters = {
+        each["name"]: each["schema"] for each in schema["paths"]["/outbox"]["get"]["parameters"]
+    }
+    assert "PENDING" in parameters["status"]["oneOf"][0]["enum"]
+    assert (parameters["page_size"]["minimum"], parameters["page_size"]["default"]) == (1, 50)
+    headers = schema["paths"]["/events"]["post"]["parameters"]
+    assert [each["name"] for each in headers] == ["Idempotency-Key"]
+
+
+def test_the_schemas_own_errors_are_problems(empty: None, token: Any) -> None:
+    """As JSON, though the view writes YAML; and no parameter of it breaks it."""
+    from rest_framework.test import APIClient
+
+    answer = APIClient().get(SCHEMA, HTTP_ACCEPT="application/vnd.oai.openapi")
+    assert (answer.status_code, answer["Content-Type"]) == (401, "application/problem+json")
+    assert json.loads(answer.content)["code"] == "UNAUTHENTICATED"
+    client = token("*", tenant_id="acme")
+    assert client.get(f"{SCHEMA}?format=nothing").status_code == 404
+    assert client.get(f"{SCHEMA}?lang=%00").status_code == 400
+    assert client.post(SCHEMA, {}).status_code == 405
+    for query in ("version=a%0Ab", "lang=xx", "lang=../../x", "version=1"):
+        answer = client.get(f"{SCHEMA}?{query}")
+        assert answer.status_code == 200, (query, answer.content)
+
+
+def test_values_of_all_tenants_are_no_part_of_a_schema(empty: None) -> None:
+    """django-filter can collect a filter's choices from a table; a schema is public."""
+    pytest.importorskip("django_filters")
+    from django_filters import AllValuesFilter
+    from django_filters.rest_framework import DjangoFilterBackend, FilterSet
+    from drf_spectacular.generators import SchemaGenerator
+
+    from automate_django.api import BaseModelViewSet, TenantFilterMixin
+    from django.urls import path
+    from service.models import Note
+    from service.serializers import NoteSerializer
+
+    class Texts(FilterSet):
+        text = AllValuesFilter()
+
+        class Meta:
+            model = Note
+            fields = ["text"]
+
+    class Notes(TenantFilterMixin, BaseModelViewSet):
+        queryset = Note.objects.all()
+        serializer_class = NoteSerializer
+        filter_backends = [DjangoFilterBackend]
+        filterset_class = Texts
+
+    Note.objects.create(tenant_id="acme", text="secret-9a3f")
+    spectacular = {"DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema"}
+    with override_settings(REST_FRAMEWORK=spectacular):
+        patterns = [path("notes", Notes.as_view({"get": "list"}))]
+        found = SchemaGenerator(patterns=patterns).get_schema(public=True)
+    assert "text" in [each["name"] for each in found["paths"]["/notes"]["get"]["parameters"]]
+    assert "9a3f" not in json.dumps(found, default=str)
+
+
 # -- checks -----------------------------------------------------------------------------------
 
 

@@ -305,3 +305,105 @@ def test_the_tenants_own_model(world: Any) -> None:
     page = world.client().get("/service/tags/", HTTP_ACCEPT="text/html").content.decode()
     assert "Rival" not in page
     assert Organization.objects.count() == 2
+
+
+# -- whose request -----------------------------------------------------------------------------
+
+
+def view_of(model: Any, **names: Any) -> Any:
+    """A view set of *model* with these attributes."""
+    from automate_django.api.v1.base import BaseModelViewSet, TenantFilterMixin
+    from rest_framework import serializers
+
+    meta = type("Meta", (), {"model": model, "fields": "__all__"})
+    serializer = type(f"{model.__name__}Rows", (serializers.ModelSerializer,), {"Meta": meta})
+    base = {"queryset": model.objects.all(), "serializer_class": serializer, **names}
+    mixins = (*base.pop("mixins", ()), TenantFilterMixin, BaseModelViewSet)
+    return type("Rows", mixins, base)
+
+
+def ask(view: Any, method: str, action: str, user: Any, data: Any = None, **kwargs: Any) -> Any:
+    """What *view* answers to *user*; None is nobody."""
+    from rest_framework.test import APIRequestFactory, force_authenticate
+
+    request = getattr(APIRequestFactory(), method)("/", data, format="json")
+    if user is not None:
+        force_authenticate(request, user)
+    return view.as_view({method: action})(request, **kwargs)
+
+
+def test_without_a_tenant_nobody_is_asked_who_they_are(world: Any) -> None:
+    """Even where the view asks nobody: 401, since a token would help; 403 who has none anyway."""
+    from automate_django.api.v1.base import PublicAPIMixin
+
+    view = view_of(Project, tenant_field="organization_id", mixins=[PublicAPIMixin])
+    for method, action in (("get", "list"), ("post", "create")):
+        nobody = ask(view, method, action, None, {"name": "x"} if method == "post" else None)
+        assert (nobody.status_code, nobody["WWW-Authenticate"].split()[0]) == (401, "Bearer")
+        assert ask(view, method, action, world.nobody).status_code == 403
+    assert ask(view, "get", "list", world.alice).status_code == 200
+    assert Project.objects.count() == 2
+
+
+@pytest.mark.parametrize("field", ["pk", "id"])
+def test_the_tenants_themselves(world: Any, field: str) -> None:
+    """A request reads and renames its own tenant, sees no other, and makes none."""
+    view = view_of(Organization, tenant_field=field)
+    listed = ask(view, "get", "list", world.alice)
+    assert [row["name"] for row in listed.data["results"]] == ["Acme"]
+    assert ask(view, "get", "retrieve", world.alice, pk=world.rival.pk).status_code == 404
+    renamed = ask(view, "patch", "partial_update", world.alice, {"name": "New"}, pk=world.acme.pk)
+    assert renamed.status_code == 200
+    stolen = ask(view, "patch", "partial_update", world.alice, {"name": "x"}, pk=world.rival.pk)
+    assert stolen.status_code == 404
+    made = ask(view, "post", "create", world.alice, {"name": "Third"})
+    assert (made.status_code, made.data["detail"]) == (403, "A tenant can't make another one.")
+    assert sorted(Organization.objects.values_list("name", flat=True)) == ["New", "Rival"]
+    made = view()
+    made.request, made.action = Holder(user=world.alice, auth=None, method="GET"), "list"
+    for organization, ours in ((world.acme, True), (world.rival, False)):
+        assert made._is_ours(organization) is ours
+
+
+class Holder:
+    """Something with attributes."""
+
+    def __init__(self, **values: Any) -> None:
+        self.__dict__.update(values)
+
+
+@pytest.mark.parametrize("field", ["pk", "id", "organization__id", "organization__pk"])
+def test_a_users_own_key_is_no_tenants(world: Any, field: str) -> None:
+    """Where no function says whose a request is, ``user.pk`` must not be taken for a tenant."""
+    from django.contrib.auth.models import User
+    from django.test import override_settings
+
+    model = Project if "__" in field else Organization
+    twin = User.objects.create(pk=world.rival.pk + 1000, username="twin")
+    Organization.objects.create(pk=twin.pk, name="twin's")
+    Project.objects.create(organization_id=twin.pk, name="twin's")
+    with override_settings(AUTOMATE_API={}):
+        assert ask(view_of(model, tenant_field=field), "get", "list", twin).status_code == 403
+        twin.tenant_id = world.acme.pk
+        found = ask(view_of(model, tenant_field=field), "get", "list", twin)
+    assert [row["name"] for row in found.data["results"]] in (["ours"], ["Acme"])
+
+
+def test_what_is_ours_by_way_of_a_missing_row(world: Any) -> None:
+    """An object without the row that would say whose it is is nobody's."""
+    view = view_of(Task, tenant_field="project__organization_id")()
+    view.request = Holder(user=world.alice, auth=None, method="GET")
+    for project, ours in ((world.ours, True), (world.theirs, False), (None, False)):
+        assert view._is_ours(Task.objects.create(project=project, title="x")) is ours
+    # Rows of another kind are not what the view is about.
+    assert view._is_ours(world.acme) is True
+
+
+def test_a_field_that_is_not_there_is_told(world: Any) -> None:
+    """The developer reads which, and what to set."""
+    from django.core.exceptions import ImproperlyConfigured
+
+    view = view_of(Country, tenant_field="organization_id")()
+    view.request = Holder(user=world.alice, auth=None, method="GET")
+    with pytest.raises(ImproperlyConfigured, match="Country has no field 'organization_id'"):
+        view.get_queryset()

@@ -170,6 +170,14 @@ def test_other_outbox_items_are_no_results(sqlite: str) -> None:
         task_backends["default"].get_result(event)
 
 
+def test_another_backends_result(alias: str) -> None:
+    """Each backend knows its own tasks alone, as Django's own backends do."""
+    result = test_tasks.noop_task.enqueue()
+    assert task_backends["default"].get_result(result.id) == result
+    with pytest.raises(TaskResultDoesNotExist):
+        task_backends["any"].get_result(result.id)
+
+
 def test_result(alias: str) -> None:
     """What it returns comes back, as JSON knows it."""
     assert done(test_tasks.calculate_meaning_of_life).return_value == 42

@@ -1,0 +1,82 @@
+"""What a database refuses because of the values that a client sent, told apart from bugs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import Enum
+from typing import Any
+
+from django.db import DataError, IntegrityError
+from django.db.models import ProtectedError, RestrictedError
+
+__all__ = ["Refusal", "has_nul", "refusal_of"]
+
+
+class Refusal(Enum):
+    """Why the database refused; each is the request's own fault, or another request's."""
+
+    DUPLICATE = "another row has a value that must be unique"
+    NEEDED = "other rows need this one"
+    GONE = "a row that this one refers to is not there"
+    CHECK = "the values break a rule of the table"
+    VALUE = "a value is none that the database can store or look up"
+
+
+# SQLSTATE of PostgreSQL, error numbers of MariaDB and MySQL, words of SQLite. NOT NULL is missing
+# on purpose: a client that left something out was to be told by a form or a serializer.
+_SQLSTATES = {
+    "23505": Refusal.DUPLICATE,
+    "23P01": Refusal.DUPLICATE,
+    "23503": Refusal.GONE,
+    "23514": Refusal.CHECK,
+}
+_NUMBERS = {
+    1062: Refusal.DUPLICATE,
+    1586: Refusal.DUPLICATE,
+    1216: Refusal.GONE,
+    1217: Refusal.NEEDED,
+    1451: Refusal.NEEDED,
+    1452: Refusal.GONE,
+    3819: Refusal.CHECK,
+    4025: Refusal.CHECK,
+}
+_WORDS = {
+    "UNIQUE constraint failed": Refusal.DUPLICATE,
+    "FOREIGN KEY constraint failed": Refusal.GONE,
+    "CHECK constraint failed": Refusal.CHECK,
+}
+# Of psycopg 2, which is no DataError, and of sqlite3, where Django before 5.0 asks it.
+_VALUES = (
+    (ValueError, "NUL (0x00)"),
+    (OverflowError, "too large to convert to SQLite INTEGER"),
+    (UnicodeEncodeError, "surrogates not allowed"),
+)
+
+
+def refusal_of(error: BaseException) -> Refusal | None:
+    """Why the database refused, if *error* says that it refused what a client sent."""
+    if isinstance(error, (ProtectedError, RestrictedError)):
+        return Refusal.NEEDED
+    if isinstance(error, IntegrityError):
+        return _of_integrity(error)
+    if isinstance(error, DataError):
+        return Refusal.VALUE
+    if any(isinstance(error, kind) and words in str(error) for kind, words in _VALUES):
+        return Refusal.VALUE
+    return None
+
+
+def _of_integrity(error: IntegrityError) -> Refusal | None:
+    cause: Any = error.__cause__
+    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+    if state is not None:
+        return _SQLSTATES.get(str(state))
+    first = error.args[0] if error.args else None
+    if isinstance(first, int):
+        return _NUMBERS.get(first)
+    return next((found for words, found in _WORDS.items() if words in str(first)), None)
+
+
+def has_nul(texts: Iterable[str]) -> bool:
+    """Whether a NUL character is in one of *texts*; PostgreSQL has no text with one in it."""
+    return any("\0" in text for text in texts)
