@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from automate_kernel.outbox.item import ItemStatus, OutboxItem
-from automate_kernel.outbox.payloads import storable
+from automate_kernel.outbox.payloads import check_text, storable
 from automate_kernel.outbox.sharing import Group, any_ready, ready_groups
 from automate_kernel.outbox.store import OutboxStats
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
@@ -64,6 +64,7 @@ class Control:
 
     def pause(self, kind: str, reason: str = "") -> None:
         """Stop claiming items of *kind* until `resume`."""
+        check_text(kind, "kind")
         row = {"kind": kind, "reason": storable(reason), "created_at": Now()}
         with self.storage.begin() as rows:
             rows.insert(PAUSE, [row])
