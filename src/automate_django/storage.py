@@ -12,7 +12,7 @@ from django.db import Error, InterfaceError, OperationalError, connections, rout
 from automate_kernel.errors import ConfigError, StorageError, type_name
 from automate_kernel.storage import DIALECTS, Clock, SqlRows, Wakeup
 from automate_kernel.storage.bulk import copy_through
-from automate_kernel.storage.failures import lost_transaction, storage_error
+from automate_kernel.storage.failures import loses_transaction, lost_transaction, storage_error
 from automate_kernel.storage.listen import ListenWakeup
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class DjangoRows(SqlRows):
 
     def _failed(self, error: Error) -> StorageError:
         connection, failure = self.native, translated(error, self.native.alias)
-        if connection.vendor == "postgresql" and connection.in_atomic_block:
+        if connection.in_atomic_block and loses_transaction(error, connection.vendor):
             _refuse_commit(connection, failure)
         return failure
 
@@ -205,8 +205,7 @@ def _refuse_commit(connection: BaseDatabaseWrapper, failure: StorageError) -> No
     """
     Let the commit of the open block raise, unless what failed is rolled back to a savepoint.
 
-    PostgreSQL keeps nothing of a transaction in which a statement failed, and says so to nobody who
-    commits it: a host that catches our error would believe that its rows are there.
+    See `loses_transaction`: a host that catches our error would believe that its rows are there.
     """
 
     def fail() -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session, scoped_session
 from automate_kernel.errors import ConfigError, StorageError, type_name
 from automate_kernel.storage import DIALECTS, Clock, SqlRows, Wakeup
 from automate_kernel.storage.bulk import copy_through
-from automate_kernel.storage.failures import lost_transaction, storage_error
+from automate_kernel.storage.failures import loses_transaction, lost_transaction, storage_error
 from automate_kernel.storage.listen import ListenWakeup
 from automate_sqlalchemy.tables import metadata
 
@@ -67,12 +67,12 @@ class SqlAlchemyRows(SqlRows):
                 self.native.commit()  # nothing, where the driver did
         except DBAPIError as error:
             failure = translated(error, shown(self.native.engine.url))
-            self._note(failure)
+            self._note(error.orig, failure)
             raise failure from error
         return found
 
-    def _note(self, failure: StorageError) -> None:
-        if self._each == "joins" and self.dialect.name == "postgresql":
+    def _note(self, error: BaseException | None, failure: StorageError) -> None:
+        if self._each == "joins" and loses_transaction(error, self.dialect.name):
             _refuse_commit(self.native, failure)
 
     def _run(self, sql: str, parameters: tuple[Any, ...], fetch: bool) -> Any:
@@ -98,7 +98,7 @@ class SqlAlchemyRows(SqlRows):
             failure = storage_error(
                 error, shown(self.native.engine.url), migrate=_MIGRATE, retryable=False
             )
-            self._note(failure)
+            self._note(error, failure)
             raise failure from error
 
 
@@ -276,8 +276,7 @@ def _refuse_commit(connection: Connection, failure: StorageError) -> None:
     """
     Let the commit of *connection* raise, until it is rolled back, to a savepoint perhaps.
 
-    PostgreSQL keeps nothing of a transaction in which a statement failed, and says so to nobody who
-    commits it: a host that catches our error would believe that its rows are there.
+    See `loses_transaction`: a host that catches our error would believe that its rows are there.
     """
     # Who listens already is not added again.
     for name in ("rollback", "rollback_savepoint"):

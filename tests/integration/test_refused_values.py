@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ from automate_kernel.testing.values import nested
 from automate_kernel.webhooks.answers import failure_answer
 from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 from automate_sqlalchemy import SqlAlchemyStorage
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 REFUSES = """
@@ -285,3 +289,57 @@ def test_a_blank_key_costs_the_host_nothing(postgresql_engine: sa.Engine, shop: 
                 outbox.enqueue("k", transaction=session, idempotency_key="")
         session.commit()
     assert orders(postgresql_engine, shop) == [1]
+
+
+def test_a_deadlock_that_the_host_catches_is_told_at_its_commit(mariadb_engine: sa.Engine) -> None:
+    """MariaDB undoes the whole transaction, and would commit what comes after it alone."""
+    outbox = RowsOutboxStore(SqlAlchemyStorage(mariadb_engine))
+    both, told = threading.Barrier(2, timeout=60), []
+
+    def host(first: str, second: str) -> None:
+        with Session(mariadb_engine) as session:
+            outbox.enqueue("k", first, transaction=session, idempotency_key=first)
+            both.wait()
+            try:
+                outbox.enqueue("k", second, transaction=session, idempotency_key=second)
+            except StorageError as error:
+                assert error.retryable
+                outbox.enqueue("k", "after", transaction=session)
+                with pytest.raises(StorageError, match="nothing of this transaction was kept"):
+                    session.commit()
+                told.append(first)
+            else:
+                session.commit()
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(host, "a", "b"), pool.submit(host, "b", "a")]:
+            done.result(60)
+    assert len(told) == 1
+    assert sorted(item.payload for item in outbox.find()) == ["a", "b"]
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+def test_an_asynchronous_host_is_told_too(
+    postgresql_engine: sa.Engine, shop: sa.Table, driver: str
+) -> None:
+    """At the commit of its ``AsyncSession``, which can be used after it was rolled back."""
+    outbox = RowsOutboxStore(SqlAlchemyStorage(postgresql_engine))
+
+    async def host() -> None:
+        engine = create_async_engine(postgresql_engine.url.set(drivername=f"postgresql+{driver}"))
+        try:
+            async with AsyncSession(engine) as session:
+                await session.execute(shop.insert().values(id=1))
+                with pytest.raises(StorageError, match="refuses") as caught:
+                    await outbox.aenqueue("k", "refused", transaction=session)
+                assert caught.value.code is ErrorCodes.INVALID_ARGUMENT
+                with pytest.raises(StorageError, match="nothing of this transaction was kept"):
+                    await session.commit()
+                await session.rollback()
+                await session.execute(shop.insert().values(id=2))
+                await session.commit()
+        finally:
+            await engine.dispose()
+
+    asyncio.run(host())
+    assert orders(postgresql_engine, shop) == [2]

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from automate_kernel.outbox.item import ItemStatus, OutboxItem
-from automate_kernel.outbox.payloads import storable
+from automate_kernel.outbox.payloads import check_text, storable
 from automate_kernel.outbox.sharing import Group, any_ready, ready_groups
 from automate_kernel.outbox.store import OutboxStats
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
@@ -67,6 +67,7 @@ class Control:
 
     def pause(self, kind: str, reason: str = "") -> None:
         """Stop claiming items of *kind* until `resume`."""
+        check_text(kind, "kind")
         if self.redact is not None:
             reason = self.redact(reason)
         row = {"kind": kind, "reason": storable(reason), "created_at": Now()}

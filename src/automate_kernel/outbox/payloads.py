@@ -69,7 +69,7 @@ def check_number(value: Any, what: str, least: float, most: float, *, whole: boo
         )
     # So that NaN is refused too.
     if not least <= number <= most:
-        raise PayloadError(f"{what} must be from {least:,} to {most:,}")
+        raise PayloadError(f"{what} must be from {least:,.0f} to {most:,.0f}")
 
 
 def redacted_json(

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from automate_kernel.errors import ErrorCodes, StorageError
 
-__all__ = ["DuplicateKeyError", "is_refusal", "lost_transaction", "storage_error"]
+__all__ = [
+    "DuplicateKeyError",
+    "is_refusal",
+    "loses_transaction",
+    "lost_transaction",
+    "storage_error",
+]
 
 # MySQL's and MariaDB's: out of range, not of the column's characters, too long, no JSON, a check,
 # and longer than max_allowed_packet.
 _REFUSED = frozenset({1153, 1264, 1265, 1292, 1366, 1406, 3140, 3141, 3819, 4025})
-_DUPLICATE = 1062
+_DUPLICATE, _DEADLOCK = 1062, 1213
 
 
 class DuplicateKeyError(StorageError):
@@ -51,6 +57,16 @@ def storage_error(
     elif "is locked" in lowered:
         hint = "another process holds SQLite's write lock: give the connection a longer timeout"
     return StorageError(f"{place}: {text}", hint=hint, retryable=retryable)
+
+
+def loses_transaction(error: BaseException | None, vendor: str) -> bool:
+    """
+    Whether a statement's *error* undoes all that its transaction did before, unless a savepoint.
+
+    PostgreSQL's always do; a deadlock on MySQL and MariaDB. Whoever commits afterwards is told of
+    no error, and keeps nothing, or what came later.
+    """
+    return vendor == "postgresql" or (vendor == "mysql" and _number(error) == _DEADLOCK)
 
 
 def lost_transaction(failure: StorageError, savepoint: str) -> StorageError:

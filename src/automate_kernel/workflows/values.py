@@ -15,7 +15,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from automate_kernel.storage.values import find_unstorable
+from automate_kernel.storage.values import find_unstorable, plain_json
 from automate_kernel.workflows.structure import Problem
 
 __all__ = [
@@ -68,15 +68,6 @@ def json_problem(value: Any) -> Problem | None:
     return None if found is None else Problem(found.path, found.message, found.hint)
 
 
-def _copied(value: Any) -> Any:
-    # Lists and mappings of our own: what the author does to theirs later changes nothing here.
-    if isinstance(value, Mapping):
-        return {key: _copied(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_copied(item) for item in value]
-    return value
-
-
 def _check_json(value: Any) -> Any:
     problem = json_problem(value)
     if problem:
@@ -85,7 +76,8 @@ def _check_json(value: Any) -> Any:
             "it {message}",
             {"message": problem.message, "hint": problem.hint, "at": problem.path},
         )
-    return _copied(value)
+    # Lists and mappings of our own: what the author does to theirs later changes nothing here.
+    return plain_json(value, _DEEPEST)
 
 
 def _check_input(value: Any) -> Any:
