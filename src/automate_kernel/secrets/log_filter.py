@@ -55,15 +55,15 @@ def printable(text: str) -> str:
     return text if text.isprintable() else _CONTROL_BUT_LINES.sub(_escaped, text)
 
 
-def redact_shown(value: Any, *, weak: bool = True) -> Any:
+def redact_shown(value: Any) -> Any:
     """
-    A copy of stored JSON as people may see it; unless *weak*, with short and common secrets.
+    A copy of stored JSON as people may see it.
 
     Without what any redactor of this process knows, and without what stands under a name like
     ``password``: this process knows only the secrets that it has used itself.
     """
     for redactor in redactors():
-        value = redactor.redact_value(value, weak=weak)
+        value = redactor.redact_value(value)
     return hide_named(value)
 
 

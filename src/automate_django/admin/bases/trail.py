@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from automate_django.admin.bases.secrecy import secret_names
 from automate_django.secrecy import HIDDEN, without_secrets
-from automate_kernel.secrets.log_filter import redact_shown
+from automate_kernel.secrets.redaction import redactors
 
 __all__ = ["Changes", "compare", "entry_of", "plain", "stored", "stored_many", "write"]
 
@@ -154,7 +154,9 @@ def entry_of(
 def _redacted(entry: Mapping[str, Any]) -> dict[str, Any]:
     """*entry* without the secrets that this process knows: a reason may quote one."""
     told = {name: entry[name] for name in ("changes", "details", "object_repr") if name in entry}
-    return {**entry, **redact_shown(told, weak=False)}
+    for redactor in redactors():
+        told = redactor.redact_value(told, weak=False)
+    return {**entry, **told}
 
 
 def write(entries: Iterable[Mapping[str, Any]], model: Any = None) -> None:
