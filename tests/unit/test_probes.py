@@ -282,6 +282,20 @@ def test_the_board_tells_of_processes(time: Time) -> None:
         board.close()
 
 
+def test_the_board_says_how_those_ended_that_are_not_there(time: Time) -> None:
+    """Why none works, while none works; one that does is enough."""
+    pids, troubles = [], ["a worker process ended with exit code 1"]
+    board = Board(lambda: pids, troubles=lambda: troubles, clock=time)
+    try:
+        assert (board.live(), board.ready()) == ([], troubles)
+        pids.append(7)
+        assert board.ready() == troubles
+        board.hear(7, [], [])
+        assert board.ready() == []
+    finally:
+        board.close()
+
+
 def test_a_process_tells_through_the_pipe(kernel: Kernel) -> None:
     """What it tells arrives, with its id."""
     import os
