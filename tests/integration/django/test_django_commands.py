@@ -307,5 +307,7 @@ def test_no_secret_is_told(sqlite: str) -> None:
     assert (ok, found["secrets"][0]["state"]) == (True, "ok")
     assert "tok-51d0" not in str(found)
     with override_settings(AUTOMATE_SECRETS=["automate_kernel.secrets.EnvSecretsBackend"]):
+        from automate_django.kernel import forget_kernel
+
         forget_kernel()
         assert "CHAT_TOKEN" in str(doctor())

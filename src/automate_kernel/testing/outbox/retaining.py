@@ -88,6 +88,25 @@ class RetentionContract(StoreHooks):
         with pytest.raises(LeaseLostError):
             store.mark_success(lost, "worker-1", token=old[lost])
 
+    def test_deleting_at_once_is_fenced_by_the_row(
+        self, store: OutboxStore, clock: FakeClock
+    ) -> None:
+        """A process that remembers its own claim alone deletes nothing that another one holds."""
+        self.need("clock", "retention")
+        late, holder = self.kept(store, 0), self.kept(self.another(store), 0)
+        ids = {late.enqueue("k"), late.enqueue("k")}
+        old = {item.id: item.lease_token for item in late.claim_batch("worker")}
+        # The late one neither reaps nor claims again: nothing tells it but the row.
+        self.expire(holder, clock)
+        new = {item.id: item.lease_token for item in holder.claim_batch("worker")}
+        assert set(old) == set(new) == ids
+        outcomes = [Outcome(item_id, token=token) for item_id, token in old.items()]
+        assert late.acknowledge("worker", outcomes) == ids
+        assert self.statuses(holder, sorted(ids)) == [ItemStatus.RUNNING] * 2
+        outcomes = [Outcome(item_id, token=token) for item_id, token in new.items()]
+        assert holder.acknowledge("worker", outcomes) == set()
+        assert [holder.get(item_id) for item_id in ids] == [None, None]
+
     def test_deleted_with_the_hosts_transaction(self, store: OutboxStore) -> None:
         """After a rollback it is still there, and its holder's."""
         self.need("retention", "transactions")
