@@ -16,18 +16,20 @@ from automate_kernel.base import Plugin, create
 from automate_kernel.connectors import Connector
 from automate_kernel.context import Call, ConnectorContext, ProviderContext, calling
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.failures import normalize, trace_of
+from automate_kernel.failures import normalize
 from automate_kernel.operations import OperationSpec
 from automate_kernel.plugins import Plugins
 from automate_kernel.portal import Portal
 from automate_kernel.providers import BaseProvider
 from automate_kernel.secrets import RedactingFilter, Redactor, SecretResolver
 from automate_kernel.templates import areveal, masked, reveal
+from automate_kernel.tracebacks import log_error, mark
 
 __all__ = ["Invoker"]
 
 logger = logging.getLogger(__name__)
 Work = Callable[[Any], Any]
+_BUGS = (ErrorCodes.INTERNAL, ErrorCodes.UNIMPLEMENTED)
 
 
 class Invoker:
@@ -248,8 +250,10 @@ class Invoker:
 
     def _failed(self, name: str, call: Call, error: BaseException) -> AutomateError:
         clean = self.clean_error(error, f"action {name!r}")
-        if not isinstance(error, AutomateError):
-            logger.warning("%s failed: %s", name, self._redactor.redact_exception(error))
+        if not isinstance(error, AutomateError) or error.__cause__ is not None:
+            # What is a bug somewhere, as far as its code tells. A service that is away is none.
+            level = logging.ERROR if clean.code in _BUGS else logging.WARNING
+            log_error(logger, level, "%s failed: %s", name, clean.message, trace=clean.trace)
         self._plugins.notify("automate_after_call", call=call, output=None, error=clean)
         return clean
 
@@ -269,7 +273,7 @@ class Invoker:
             retryable=known.retryable,
             retry_after=known.retry_after,
         )
-        clean.trace = trace_of(error, self._redactor.redact)
+        mark(clean, error, self._redactor.redact)
         return clean
 
     def close(self) -> None:

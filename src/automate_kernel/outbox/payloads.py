@@ -10,7 +10,7 @@ from automate_kernel.errors import PayloadError
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.tables import OUTBOX, TABLES
 
-__all__ = ["check_text", "encode_json", "storable"]
+__all__ = ["check_text", "encode_json", "storable", "unstorable"]
 
 MAX_PAYLOAD_BYTES = 1_000_000
 MAX_DEPTH = 100
@@ -92,6 +92,11 @@ def check_text(value: str | None, column: str) -> None:
         return
     if _UNSTORABLE.search(value):
         raise PayloadError(f"{column} holds a NUL character or half a surrogate pair")
+
+
+def unstorable(text: str) -> bool:
+    """Whether *text* holds what not every database can store: NUL, half a surrogate pair."""
+    return _UNSTORABLE.search(text) is not None
 
 
 def storable(text: str, limit: int = 10_000) -> str:

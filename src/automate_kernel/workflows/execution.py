@@ -75,7 +75,8 @@ class Event:
     *name* says what: the event's own name for type ``event``, ``connector.trigger`` for
     ``webhook``, the workflow's name for ``manual`` and ``schedule``. *source* says where from: for
     a webhook it is the connector's key. *occurred_at* is ISO 8601 text, because an event is
-    stored as JSON and shown to templates as it is stored.
+    stored as JSON and shown to templates as it is stored. *labels* are the host's own keys, by
+    which the executions that it starts are found.
     """
 
     id: str
@@ -85,6 +86,7 @@ class Event:
     source: str | None = None
     tenant_id: str | None = None
     occurred_at: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The event as a JSON object: what is stored, and what templates see as ``event``."""
@@ -126,6 +128,7 @@ class StepRun:
     output: Any = None
     error_code: str | None = None
     error: str | None = None
+    error_group: str | None = None
     trace: str | None = None
     started_at: datetime | None = None
     next_attempt_at: datetime | None = None
@@ -157,6 +160,7 @@ class Execution:
     output: Any = None
     error_code: str | None = None
     error: str | None = None
+    error_group: str | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
     completed_at: datetime | None = None
@@ -171,6 +175,11 @@ class Execution:
     def owner(self) -> str | None:
         """Whose execution it is: the tenant."""
         return self.tenant_id
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The keys of the host by which it is found: those of its event."""
+        return self.event.labels
 
     @property
     def duration_seconds(self) -> float | None:

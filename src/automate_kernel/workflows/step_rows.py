@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from automate_kernel.outbox.failed_attempts import new_attempt
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import bounded_seconds
 from automate_kernel.outbox.payloads import encode_json, storable
 from automate_kernel.storage.rows import Now, Row, Rows, Where
 from automate_kernel.storage.tables import STEP
+from automate_kernel.tracebacks import MAX_GROUP
 from automate_kernel.workflows.execution import StepRun, StepStatus
 from automate_kernel.workflows.model import Workflow
 
-__all__ = ["forget_steps", "new_step_row", "step_row", "steps_to_repeat", "unfinished"]
+__all__ = [
+    "failed_attempt",
+    "forget_steps",
+    "new_step_row",
+    "step_row",
+    "steps_to_repeat",
+    "unfinished",
+]
 
+_HAS_FAILED = (StepStatus.RETRY, StepStatus.FAILED)
 _AGAIN = (StepStatus.FAILED, StepStatus.CANCELLED, StepStatus.RUNNING)
 
 
@@ -53,6 +63,7 @@ def step_row(run: StepRun, delay: float | None) -> Row:
         "error_code": run.error_code,
         "error": storable(run.error) if run.error else None,
         "trace": storable(run.trace) if run.trace else None,
+        "error_group": storable(run.error_group, MAX_GROUP) if run.error_group else None,
         "next_attempt_at": Now(bounded_seconds(delay)) if delay is not None else None,
     }
     if run.status is StepStatus.RUNNING and run.attempts <= 1:
@@ -60,6 +71,17 @@ def step_row(run: StepRun, delay: float | None) -> Row:
     if run.status.finished:
         row["completed_at"] = Now()
     return row
+
+
+def failed_attempt(run: StepRun, claim: str) -> Row | None:
+    """The row of the attempt of *run* that has failed just now, if one has."""
+    if run.status not in _HAS_FAILED or run.error_code is None:
+        return None
+    return new_attempt(
+        run.execution_id, claim, attempt=run.attempts, code=run.error_code,
+        group=run.error_group, error=run.error or "", trace=run.trace, step_id=run.step_id,
+        position=run.position,
+    )  # fmt: skip
 
 
 def new_step_row(run: StepRun, row: Row) -> Row:
