@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 
-__all__ = ["code_of_status", "normalize", "normalizing"]
+__all__ = ["code_of_status", "is_bug", "normalize", "normalizing"]
 
 MAX_TEXT = 500
 
@@ -83,6 +83,13 @@ def normalize(
         (f"{what}: " if what else "") + (f"{kind}: {text}" if text else kind),
         retry_after=_retry_after(response),
     )
+
+
+def is_bug(error: BaseException) -> bool:
+    """Whether *error* is likely a mistake in some code, rather than a service that is away."""
+    if not isinstance(error, Exception):
+        return True
+    return normalize(error).code in (ErrorCodes.INTERNAL, ErrorCodes.UNIMPLEMENTED)
 
 
 def code_of_status(status: int) -> ErrorCodes:

@@ -16,7 +16,7 @@ from automate_kernel.base import Plugin, create
 from automate_kernel.connectors import Connector
 from automate_kernel.context import Call, ConnectorContext, ProviderContext, calling
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.failures import normalize
+from automate_kernel.failures import is_bug, normalize
 from automate_kernel.operations import OperationSpec
 from automate_kernel.plugins import Plugins
 from automate_kernel.portal import Portal
@@ -29,7 +29,6 @@ __all__ = ["Invoker"]
 
 logger = logging.getLogger(__name__)
 Work = Callable[[Any], Any]
-_BUGS = (ErrorCodes.INTERNAL, ErrorCodes.UNIMPLEMENTED)
 
 
 class Invoker:
@@ -251,9 +250,10 @@ class Invoker:
     def _failed(self, name: str, call: Call, error: BaseException) -> AutomateError:
         clean = self.clean_error(error, f"action {name!r}")
         if not isinstance(error, AutomateError) or error.__cause__ is not None:
-            # What is a bug somewhere, as far as its code tells. A service that is away is none.
-            level = logging.ERROR if clean.code in _BUGS else logging.WARNING
-            log_error(logger, level, "%s failed: %s", name, clean.message, trace=clean.trace)
+            level, trace = logging.WARNING, None
+            if is_bug(error):
+                level, trace = logging.ERROR, clean.trace
+            log_error(logger, level, "%s failed: %s", name, clean.message, trace=trace)
         self._plugins.notify("automate_after_call", call=call, output=None, error=clean)
         return clean
 

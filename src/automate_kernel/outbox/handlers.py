@@ -14,6 +14,7 @@ from typing import Any
 
 from automate_kernel.context import handled_item
 from automate_kernel.errors import AutomateError, ConfigError, LeaseLostError, StorageError
+from automate_kernel.failures import is_bug
 from automate_kernel.outbox.item import ItemStatus, OutboxItem, bounded_seconds
 from automate_kernel.outbox.limits import Limit
 from automate_kernel.outbox.retry import Backoff
@@ -242,7 +243,8 @@ def failed(
     log_error(
         logger, logging.ERROR if last else logging.WARNING,
         "item %s (%s) failed at attempt %d of %d: %s",
-        item.id, item.kind, item.attempt_count, item.max_attempts, text, trace=trace,
+        item.id, item.kind, item.attempt_count, item.max_attempts, text,
+        trace=trace if last or is_bug(error) else None,
     )  # fmt: skip
     status = ItemStatus.FAILED if last else ItemStatus.RETRY
     return Outcome(

@@ -121,6 +121,7 @@ class _Flow:
         run.status = StepStatus.RETRY
         run.error_code, run.error, run.trace = str(error.code), str(error), error.trace
         run.error_group = group_of(error)
+        self._turn.failures.append(run.failed_attempt())
         self._waits.add((run.step_id, run.position), delay)
         self._turn.delays[run.step_id, run.position] = delay
         self._save(run)
@@ -138,6 +139,8 @@ class _Flow:
         run.error = str(error) if error else None
         run.trace = error.trace if error else None
         run.error_group = group_of(error) if error else None
+        if error:
+            self._turn.failures.append(run.failed_attempt())
         self._waits.drop((run.step_id, run.position))
         self._save(run)
 

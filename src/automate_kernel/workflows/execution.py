@@ -24,6 +24,7 @@ from enum import Enum
 from typing import Any, Literal, get_args
 
 from automate_kernel.errors import PayloadError
+from automate_kernel.outbox.failed_attempts import FailedAttempt
 
 __all__ = ["Event", "EventType", "Execution", "ExecutionStatus", "StepRun", "StepStatus"]
 
@@ -138,6 +139,18 @@ class StepRun:
     def id(self) -> str:
         """The step's id in its workflow."""
         return self.step_id
+
+    def failed_attempt(self) -> FailedAttempt:
+        """The attempt that it has failed at just now."""
+        return FailedAttempt(
+            attempt=self.attempts,
+            error_code=self.error_code or "",
+            error_group=self.error_group or "",
+            error=self.error or "",
+            trace=self.trace,
+            step_id=self.step_id,
+            position=self.position,
+        )
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> StepRun:

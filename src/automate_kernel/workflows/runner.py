@@ -281,7 +281,7 @@ class _Drive:
         with store.holding(self._item) as rows:
             store.save(
                 rows, execution, turn.saves, turn.delays, self._stored,
-                claim=self._item.lease_token or "",
+                failures=turn.failures, claim=self._item.lease_token or "",
             )  # fmt: skip
             if turn.failed is not None and turn.end is None:
                 store.change(rows, execution, ExecutionStatus.RUNNING)

@@ -11,7 +11,11 @@ from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import NewItem, OutboxItem, OutboxStore
-from automate_kernel.outbox.failed_attempts import MOST_OF_EXECUTION, keep_attempts
+from automate_kernel.outbox.failed_attempts import (
+    MOST_OF_EXECUTION,
+    FailedAttempt,
+    keep_attempts,
+)
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.labels import add_labels, label_rows
 from automate_kernel.outbox.payloads import MAX_PAYLOAD_BYTES, encode_json, storable
@@ -27,7 +31,7 @@ from automate_kernel.workflows.execution import (
 )
 from automate_kernel.workflows.model import Workflow
 from automate_kernel.workflows.step_rows import (
-    failed_attempt,
+    attempt_rows,
     new_step_row,
     step_row,
     unfinished,
@@ -175,12 +179,14 @@ class ExecutionRows:
         delays: dict[tuple[str, int], float],
         stored: set[tuple[str, int]],
         *,
+        failures: Sequence[FailedAttempt] = (),
         claim: str = "",
     ) -> None:
         """
         Write *runs*; *stored* holds the keys of those that have a row already.
 
-        *claim* is the token of the claim that they were made in.
+        *failures* are attempts that failed since the last save, and *claim* is the token of the
+        claim that they were made in.
         Raises `ExecutionEndedError` if the execution was cancelled meanwhile.
         """
         live = [
@@ -202,8 +208,7 @@ class ExecutionRows:
                 new.append(new_step_row(run, row))
         if new:
             rows.insert(STEP, new)
-        failed = [failed_attempt(run, claim) for run in runs]
-        keep_attempts(rows, [row for row in failed if row is not None], MOST_OF_EXECUTION)
+        keep_attempts(rows, attempt_rows(failures, execution.id, claim), MOST_OF_EXECUTION)
 
     def change(
         self, rows: Rows, execution: Execution, status: ExecutionStatus, output: Any = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from automate_kernel.outbox.failed_attempts import new_attempt
+from collections.abc import Sequence
+
+from automate_kernel.outbox.failed_attempts import FailedAttempt, new_attempt
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import bounded_seconds
 from automate_kernel.outbox.payloads import encode_json, storable
@@ -13,7 +15,7 @@ from automate_kernel.workflows.execution import StepRun, StepStatus
 from automate_kernel.workflows.model import Workflow
 
 __all__ = [
-    "failed_attempt",
+    "attempt_rows",
     "forget_steps",
     "new_step_row",
     "step_row",
@@ -21,7 +23,6 @@ __all__ = [
     "unfinished",
 ]
 
-_HAS_FAILED = (StepStatus.RETRY, StepStatus.FAILED)
 _AGAIN = (StepStatus.FAILED, StepStatus.CANCELLED, StepStatus.RUNNING)
 
 
@@ -73,15 +74,16 @@ def step_row(run: StepRun, delay: float | None) -> Row:
     return row
 
 
-def failed_attempt(run: StepRun, claim: str) -> Row | None:
-    """The row of the attempt of *run* that has failed just now, if one has."""
-    if run.status not in _HAS_FAILED or run.error_code is None:
-        return None
-    return new_attempt(
-        run.execution_id, claim, attempt=run.attempts, code=run.error_code,
-        group=run.error_group, error=run.error or "", trace=run.trace, step_id=run.step_id,
-        position=run.position,
-    )  # fmt: skip
+def attempt_rows(failures: Sequence[FailedAttempt], execution_id: str, claim: str) -> list[Row]:
+    """The rows of attempts that have failed in the claim with this token."""
+    return [
+        new_attempt(
+            execution_id, claim, attempt=each.attempt, code=each.error_code,
+            group=each.error_group, error=each.error, trace=each.trace, step_id=each.step_id,
+            position=each.position,
+        )
+        for each in failures
+    ]  # fmt: skip
 
 
 def new_step_row(run: StepRun, row: Row) -> Row:

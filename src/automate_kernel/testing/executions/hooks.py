@@ -98,7 +98,9 @@ class ExecutionHooks:
         execution = self.see(store, item.payload["execution_id"])
         stored = {(run.step_id, run.position) for run in execution.steps}
         with store.holding(item) as rows:
-            store.save(rows, execution, runs, delays or {}, stored, claim=item.lease_token or "")
+            failed = [run.failed_attempt() for run in runs if run.error_code is not None]
+            claim = item.lease_token or ""
+            store.save(rows, execution, runs, delays or {}, stored, failures=failed, claim=claim)
         return execution
 
     def end(
