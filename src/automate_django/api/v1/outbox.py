@@ -10,12 +10,15 @@ from django.db.models.functions import Now
 from rest_framework.decorators import action
 from rest_framework.response import Response
 
+from automate_django.api.paginators import BoundedCursorPagination
 from automate_django.api.problems import Problem
 from automate_django.api.schema import described
-from automate_django.api.v1.resource import Resource, shown
+from automate_django.api.v1.resource import Resource, attempt_data, group_data, shown
 from automate_django.api.v1.serializers import (
     BulkSerializer,
     ChangedSerializer,
+    ErrorGroupSerializer,
+    ErrorQuerySerializer,
     ItemDetailSerializer,
     ItemQuerySerializer,
     ItemSerializer,
@@ -23,6 +26,7 @@ from automate_django.api.v1.serializers import (
     StatsSerializer,
 )
 from automate_django.models import OutboxItem
+from automate_kernel.outbox.labels import HEADER as LABELS
 
 __all__ = ["OutboxViewSet"]
 
@@ -31,10 +35,12 @@ _LOOKUPS = {
     "kind": "kind",
     "tenant_id": "tenant_id",
     "error_code": "last_error_code",
+    "error_group": "last_error_group",
     "created_after": "created_at__gte",
     "created_before": "created_at__lt",
 }
 _MOST_AT_ONCE = 10_000
+_LOOKS = ("list", "retrieve", "stats", "errors")
 _CHANGES = ("requeue", "cancel", "discard", "reschedule", "bulk")
 
 
@@ -42,16 +48,18 @@ class OutboxViewSet(Resource):
     """Items of the outbox, the newest first."""
 
     required_scopes = {  # noqa: RUF012
-        **dict.fromkeys(("list", "retrieve", "stats"), "outbox:read"),
+        **dict.fromkeys(_LOOKS, "outbox:read"),
         **dict.fromkeys(_CHANGES, "outbox:write"),
     }
     model_permissions = {  # noqa: RUF012
-        **dict.fromkeys(("list", "retrieve", "stats"), "view_outboxitem"),
+        **dict.fromkeys(_LOOKS, "view_outboxitem"),
         **dict.fromkeys(_CHANGES, "change_outboxitem"),
         "discard": "delete_outboxitem",
     }
     serializer_class = ItemSerializer
     lookup_url_kwarg = "item_id"
+    pagination_class = BoundedCursorPagination
+    _passed_over: Any = None
 
     def get_queryset(self) -> Any:
         """Those that the request may see."""
@@ -61,15 +69,43 @@ class OutboxViewSet(Resource):
     def list(self, request: Any) -> Response:
         """List items, without what they carry."""
         given = self.query(ItemQuerySerializer)
+        found, label = self.get_queryset(), given.pop("label", None)
+        if label is not None:
+            found = found.filter(pk__in=self.labelled(label, "item"))
+        elif given or not self.principal.operator:
+            # No index leads to a kind's items or a tenant's: those of all are passed over.
+            everything = OutboxItem._default_manager.using(self.alias)
+            failed = {"status": "FAILED"} if given.get("status") == "FAILED" else {}
+            self._passed_over = everything.filter(**failed)
         wanted = {_LOOKUPS[name]: value for name, value in given.items()}
-        found = self.get_queryset().filter(**wanted).defer("payload", "headers")
+        found = found.filter(**wanted).defer("payload", "headers")
         return self.page(found, ItemSerializer, _brief)
+
+    def passed_over(self) -> Any:
+        """The rows that the list goes through, where it looks for some among them."""
+        return self._passed_over
+
+    @described(parameters=[ErrorQuerySerializer], responses=ErrorGroupSerializer(many=True))
+    @action(detail=False, pagination_class=None)
+    def errors(self, request: Any) -> Response:
+        """Group the failed items by kind and by where their error came from, largest first."""
+        given = self.query(ErrorQuerySerializer)
+        tenant = self.tenant_for(given.get("tenant_id"))
+        groups = self.kernel.outbox.error_groups(kind=given.get("kind"), tenant_id=tenant)
+        return Response(ErrorGroupSerializer([group_data(one) for one in groups], many=True).data)
 
     @described(responses=ItemDetailSerializer)
     def retrieve(self, request: Any, item_id: str) -> Response:
         """Read one item with its payload, in which secrets are hidden."""
         row = self.row(OutboxItem, item_id)
-        whole = {**_brief(row), "payload": shown(row.payload), "headers": shown(row.headers)}
+        attempts = self.kernel.outbox.failed_attempts(str(row.pk))
+        whole = {
+            **_brief(row),
+            "payload": shown(row.payload),
+            "headers": shown(row.headers),
+            "labels": shown(row.headers.get(LABELS) or {}),
+            "failed_attempts": [attempt_data(each) for each in attempts],
+        }
         return Response(ItemDetailSerializer(whole).data)
 
     @described(responses=StatsSerializer)
@@ -174,6 +210,7 @@ def _brief(row: OutboxItem) -> dict[str, Any]:
     return {
         **{name: getattr(row, name) for name in fields},
         "error_code": row.last_error_code,
+        "error_group": row.last_error_group,
         "error": shown(row.last_error),
     }
 

@@ -15,8 +15,11 @@ __all__ = [
     "AcceptedSerializer",
     "BulkSerializer",
     "ChangedSerializer",
+    "ErrorGroupSerializer",
+    "ErrorQuerySerializer",
     "EventSerializer",
     "ExecutionDetailSerializer",
+    "ExecutionErrorQuerySerializer",
     "ExecutionQuerySerializer",
     "ExecutionSerializer",
     "ItemDetailSerializer",
@@ -93,6 +96,11 @@ class StartSerializer(Strict):
 
     payload = PayloadField(required=False, default=None, allow_null=True)
     tenant_id = serializers.CharField(required=False, max_length=200, help_text="For operators.")
+    labels: Any = serializers.DictField(
+        child=serializers.CharField(max_length=200),
+        required=False,
+        help_text="Keys to find it by, and what it starts.",
+    )
 
 
 class EventSerializer(Strict):
@@ -111,6 +119,11 @@ class EventSerializer(Strict):
     )
     priority = serializers.IntegerField(
         required=False, min_value=-1000, max_value=1000, help_text="For operators."
+    )
+    labels: Any = serializers.DictField(
+        child=serializers.CharField(max_length=200),
+        required=False,
+        help_text="Keys to find it by, and what it starts.",
     )
     tenant_id = serializers.CharField(required=False, max_length=200, help_text="For operators.")
 
@@ -143,12 +156,33 @@ class _ItemFilter(Strict):
     kind = serializers.CharField(required=False, max_length=200)
     tenant_id = serializers.CharField(required=False, max_length=200, help_text="For operators.")
     error_code = serializers.CharField(required=False, max_length=64)
+    error_group = serializers.CharField(
+        required=False, max_length=200, help_text="As errors/ names it."
+    )
     created_after = Instant(required=False)
     created_before = Instant(required=False)
 
 
 class ItemQuerySerializer(_ItemFilter):
     """Which items to list."""
+
+    label: Any = serializers.CharField(
+        required=False, max_length=300, help_text="`order=4711`, or `4711` under any name."
+    )
+
+
+class ErrorQuerySerializer(Strict):
+    """Whose errors to group."""
+
+    kind = serializers.CharField(required=False, max_length=200)
+    tenant_id = serializers.CharField(required=False, max_length=200, help_text="For operators.")
+
+
+class ExecutionErrorQuerySerializer(Strict):
+    """Whose errors to group."""
+
+    workflow = serializers.CharField(required=False, max_length=200)
+    tenant_id = serializers.CharField(required=False, max_length=200, help_text="For operators.")
 
 
 class BulkSerializer(_ItemFilter):
@@ -180,6 +214,12 @@ class ExecutionQuerySerializer(Strict):
     status = Word(_EXECUTION_STATUSES, required=False)
     workflow = serializers.CharField(required=False, max_length=200)
     tenant_id = serializers.CharField(required=False, max_length=200, help_text="For operators.")
+    error_group = serializers.CharField(
+        required=False, max_length=200, help_text="As errors/ names it."
+    )
+    label: Any = serializers.CharField(
+        required=False, max_length=300, help_text="`order=4711`, or `4711` under any name."
+    )
     created_after = Instant(required=False)
     created_before = Instant(required=False)
 
@@ -215,6 +255,33 @@ class WorkflowDetailSerializer(WorkflowSerializer):
     definition = serializers.DictField()
 
 
+class FailedAttemptSerializer(serializers.Serializer[Any]):
+    """One attempt that failed."""
+
+    attempt = serializers.IntegerField(help_text="From 1; 0 is before the step's call.")
+    step = serializers.CharField(allow_null=True, help_text="Of an execution: its step.")
+    position = serializers.IntegerField(help_text="Which element of for_each; else -1.")
+    error_code = serializers.CharField()
+    error_group = serializers.CharField()
+    error = serializers.CharField()
+    trace = serializers.CharField(
+        allow_null=True, help_text="Where it was raised: files, lines and their source, no values."
+    )
+    failed_at = Instant(allow_null=True)
+
+
+class ErrorGroupSerializer(serializers.Serializer[Any]):
+    """What failed in one place."""
+
+    kind = serializers.CharField(help_text="The items' kind, or the workflow.")
+    error_group = serializers.CharField()
+    error_code = serializers.CharField()
+    count = serializers.IntegerField()
+    latest_id = serializers.CharField(help_text="The newest of them.")
+    latest_at = Instant(allow_null=True)
+    error = serializers.CharField(help_text="Of the newest.")
+
+
 class ExecutionSerializer(serializers.Serializer[Any]):
     """An execution."""
 
@@ -223,7 +290,11 @@ class ExecutionSerializer(serializers.Serializer[Any]):
     status = Word(_EXECUTION_STATUSES)
     tenant_id = serializers.CharField(allow_null=True)
     event = serializers.CharField(help_text="The event's name.")
+    labels: Any = serializers.DictField(child=serializers.CharField())
     error_code = serializers.CharField(allow_null=True)
+    error_group = serializers.CharField(
+        allow_null=True, help_text="The error's type and place, the same for all of its kind."
+    )
     error = serializers.CharField(allow_null=True)
     created_at = Instant()
     updated_at = Instant()
@@ -241,7 +312,13 @@ class StepSerializer(serializers.Serializer[Any]):
     input = serializers.JSONField(help_text="As the workflow has it, with its templates.")
     output = serializers.JSONField()
     error_code = serializers.CharField(allow_null=True)
+    error_group = serializers.CharField(
+        allow_null=True, help_text="The error's type and place, the same for all of its kind."
+    )
     error = serializers.CharField(allow_null=True)
+    trace = serializers.CharField(
+        allow_null=True, help_text="Where it was raised: files, lines and their source, no values."
+    )
     started_at = Instant(allow_null=True)
     next_attempt_at = Instant(allow_null=True)
     completed_at = Instant(allow_null=True)
@@ -255,6 +332,7 @@ class ExecutionDetailSerializer(ExecutionSerializer):
     definition_id = serializers.CharField()
     item_id = serializers.UUIDField()
     steps = StepSerializer(many=True)
+    failed_attempts = FailedAttemptSerializer(many=True)
 
 
 class ItemSerializer(serializers.Serializer[Any]):
@@ -271,6 +349,9 @@ class ItemSerializer(serializers.Serializer[Any]):
     lease_expires_at = Instant(allow_null=True)
     tenant_id = serializers.CharField(allow_null=True)
     error_code = serializers.CharField(allow_null=True)
+    error_group = serializers.CharField(
+        allow_null=True, help_text="The error's type and place, the same for all of its kind."
+    )
     error = serializers.CharField(allow_null=True)
     created_at = Instant()
     updated_at = Instant()
@@ -282,6 +363,8 @@ class ItemDetailSerializer(ItemSerializer):
 
     payload = serializers.JSONField()
     headers = serializers.DictField()
+    labels: Any = serializers.DictField(child=serializers.CharField())
+    failed_attempts = FailedAttemptSerializer(many=True)
 
 
 class StatsSerializer(serializers.Serializer[Any]):
