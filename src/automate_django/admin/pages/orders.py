@@ -194,7 +194,7 @@ def proceed(order: Order, reach: Reach, *, clock: Callable[[], float] = time.mon
 
 
 def _matching(wanted: Wanted, reach: Reach) -> Any:
-    found = items(reach).filter(SLICES[wanted.slice.name].condition)
+    found = wanted.among(items(reach), reach).filter(SLICES[wanted.slice.name].condition)
     return found.filter(wanted.filters) if wanted.filters is not None else found
 
 

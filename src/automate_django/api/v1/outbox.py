@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from django.db.models import Count
-from django.db.models.functions import Now
 from rest_framework.decorators import action
 from rest_framework.response import Response
 
@@ -26,6 +24,7 @@ from automate_django.api.v1.serializers import (
     StatsSerializer,
 )
 from automate_django.models import OutboxItem
+from automate_django.tenant_counts import counts_of_tenant
 from automate_kernel.outbox.labels import HEADER as LABELS
 
 __all__ = ["OutboxViewSet"]
@@ -116,6 +115,7 @@ class OutboxViewSet(Resource):
             stats = self.kernel.outbox.stats()
             told = {
                 "counts": stats.counts,
+                "counted_among": None,
                 "oldest_due_seconds": stats.oldest_due_seconds,
                 "paused": stats.paused,
             }
@@ -124,18 +124,13 @@ class OutboxViewSet(Resource):
         return Response(StatsSerializer(told).data)
 
     def _stats_of_tenant(self) -> dict[str, Any]:
-        counts: dict[str, dict[str, int]] = {}
-        own = self.get_queryset()
-        for row in own.values("kind", "status").annotate(n=Count("pk")).order_by("kind"):
-            counts.setdefault(row["kind"], {})[row["status"]] = row["n"]
-        due = own.filter(waiting_for="worker").order_by("next_attempt_at").annotate(now=Now())
-        oldest = due.values("next_attempt_at", "now").first()
-        late = (
-            max(0.0, (oldest["now"] - oldest["next_attempt_at"]).total_seconds())
-            if oldest
-            else None
-        )
-        return {"counts": counts, "oldest_due_seconds": late, "paused": []}
+        own = counts_of_tenant(self.kernel.storage, str(self.principal.tenant_id))
+        return {
+            "counts": own.by_kind,
+            "counted_among": own.looked,
+            "oldest_due_seconds": own.oldest_due_seconds,
+            "paused": [],
+        }
 
     # -- steering ----------------------------------------------------------------------------
 

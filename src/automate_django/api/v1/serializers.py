@@ -374,6 +374,11 @@ class StatsSerializer(serializers.Serializer[Any]):
         child=serializers.DictField(child=serializers.IntegerField()),
         help_text="By kind, then by status.",
     )
+    counted_among = serializers.IntegerField(
+        allow_null=True,
+        help_text="For a tenant in a large outbox: among how many of all items, the newest ones,"
+        " they were counted. FAILED is exact.",
+    )
     oldest_due_seconds = serializers.FloatField(allow_null=True)
     paused = serializers.ListField(child=serializers.CharField())
 
