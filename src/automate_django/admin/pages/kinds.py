@@ -12,7 +12,7 @@ from django.urls import URLPattern
 
 from automate_django.admin.pages.access import Reach, require_operator
 from automate_django.admin.pages.base import Section
-from automate_django.admin.pages.figures import counts
+from automate_django.admin.pages.figures import counts, forget
 from automate_django.admin.pages.records import record
 from automate_django.kernel import get_kernel
 from automate_django.models import OutboxPause
@@ -81,7 +81,7 @@ class Kinds(Section):
         except AutomateError as error:
             messages.error(request, f"{error.message}.")
             return HttpResponseRedirect(self.url("automate_kinds"))
-        # None of this changes how many items there are: the counts stand.
+        forget()
         messages.success(request, said)
         return HttpResponseRedirect(self.url("automate_kinds"))
 
