@@ -222,3 +222,25 @@ CONTRAST = """([text, ground]) => {
   const [a, b] = [shine(text), shine(ground)].sort((x, y) => y - x);
   return (a + 0.05) / (b + 0.05);
 }"""
+
+
+def test_a_picture_is_shown_whole(operator: Any, kernel: Any) -> None:
+    """With what it does on failure, which stands at its end."""
+    names = [f"step{number}" for number in range(7)]
+    kernel.add_workflow(
+        {
+            "name": "tall",
+            "trigger": {"type": "manual"},
+            "steps": [
+                {"id": name, "action": "gate.none", "needs": names[number - 1 : number]}
+                for number, name in enumerate(names)
+            ],
+            "on_failure": [{"id": "tell", "action": "gate.none"}],
+        }
+    )
+    page = operator().open(f"{EXECUTIONS}{kernel.start('tall')}/change/")
+    hidden = "one => [one.scrollHeight - one.clientHeight, one.scrollWidth - one.clientWidth]"
+    assert max(page.locator(".automate-picture").evaluate(hidden)) <= 0
+    box = page.locator(".automate-graph text", has_text="tell").first.bounding_box()
+    graph = page.locator(".automate-graph").bounding_box()
+    assert box["y"] + box["height"] < graph["y"] + graph["height"]
