@@ -26,7 +26,7 @@ from automate_django.admin.pages.execution_facts import (
 from automate_django.admin.pages.execution_filter import Filter
 from automate_django.admin.pages.failures import shown_attempts, shown_labels
 from automate_django.admin.pages.shown import shown_json, shown_text
-from automate_django.admin.pages.slices import read_page
+from automate_django.admin.pages.slices import PATIENCE, read_page
 from automate_django.admin.pages.tracks import SCALE, Track, draw, latest_statuses
 from automate_django.kernel import get_kernel
 from automate_django.models import OutboxItem, WorkflowExecution, WorkflowStep
@@ -100,6 +100,7 @@ class WorkflowExecutionAdmin(PageAdmin):
                 wanted.slice,
                 wanted.rest,
                 after=request.GET.get("after", ""),
+                patience=PATIENCE,
             )
         except ValueError as error:
             raise Http404(str(error)) from None

@@ -22,7 +22,7 @@ from automate_django.admin.pages.ordering import Ordering, allowed_orders
 from automate_django.admin.pages.orders import items
 from automate_django.admin.pages.plugins import PluginsPage
 from automate_django.admin.pages.shown import shown_json, shown_text
-from automate_django.admin.pages.slices import SLICES, read_page
+from automate_django.admin.pages.slices import PATIENCE, SLICES, read_page
 from automate_django.admin.pages.timeline import timeline
 from automate_django.admin.pages.wanted import Wanted
 from automate_django.admin.pages.workers import Workers
@@ -75,6 +75,7 @@ class OutboxItemAdmin(PageAdmin):
                 # No index leads to the items of a tenant.
                 among=None if all_seen or wanted.label else items(Reach(everyone=True)),
                 after=request.GET.get("after", ""),
+                patience=PATIENCE,
             )
         except ValueError as error:
             raise Http404(str(error)) from None

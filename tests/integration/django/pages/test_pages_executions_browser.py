@@ -176,6 +176,9 @@ def test_a_workflow_is_edited_wrongly_and_then_right(kernel: Any, operator: Any)
     page.fill("textarea[name=source]", SHIP)
     page.fill("input[name=comment]", "Ship what is paid")
     page.click("button[name=save]")
+    # This process has no such action.
+    assert "there is no action 'gate.pass'" in page.locator("[role=alert]").inner_text()
+    page.click("button[name=agreed]")
     assert "Workflow ship is saved, and on." in page.locator(".messagelist").inner_text()
     names = page.locator("svg.automate-graph g title").all_text_contents()
     assert names == ["pick", "label", "send"]
