@@ -10,6 +10,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from automate_django import conf
+from automate_django.order_kind import add_orders
 from automate_django.storage import DjangoStorage
 from automate_kernel.errors import ConfigError
 
@@ -79,6 +80,7 @@ def build_kernel(workflows: Iterable[Any] | None = None) -> Kernel:
     )
     if getattr(settings, "TASKS", None):
         _add_tasks(kernel)
+    add_orders(kernel)
     return kernel
 
 

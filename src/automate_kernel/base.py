@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -19,6 +20,7 @@ from automate_kernel.schemas import (
     open_model,
     validation_problems,
 )
+from automate_kernel.tracebacks import log_error, mark
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -149,8 +151,15 @@ def create(cls: type[P], config: Mapping[str, Any] | None, ctx: PluginContext) -
         raise
     except Exception as error:
         # Not in the message, and no cause for a traceback to show: it may quote the config.
-        ctx.logger.error("%s", ctx.redact(f"{type(error).__name__}: {error}"))
-        raise ConfigError(
-            f"{cls._noun} {ctx.key!r} could not be created: {type(error).__name__}",
-            hint="the log says more; its config may name something that does not exist",
-        ) from None
+        raise _not_created(cls, error, ctx) from None
+
+
+def _not_created(cls: type[Plugin], error: Exception, ctx: PluginContext) -> ConfigError:
+    problem = ConfigError(
+        f"{cls._noun} {ctx.key!r} could not be created: {type(error).__name__}",
+        hint="the log says more; its config may name something that does not exist",
+    )
+    mark(problem, error, ctx.redact)
+    text = ctx.redact(f"{type(error).__name__}: {error}")
+    log_error(ctx.logger, logging.ERROR, "%s", text, trace=problem.trace)
+    return problem

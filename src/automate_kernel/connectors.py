@@ -16,6 +16,7 @@ Connectors: the actions and triggers of an external service.
 from __future__ import annotations
 
 import inspect
+import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,6 +42,7 @@ from automate_kernel.operations import (
 from automate_kernel.plugins.kinds import CONNECTOR
 from automate_kernel.plugins.registry import Policy, Registry
 from automate_kernel.schemas import Schema, check_model, compile_schema, invalid_input, is_model
+from automate_kernel.tracebacks import log_error, trace_of
 
 if TYPE_CHECKING:
     from automate_kernel.webhooks.ignoring import Ignored
@@ -299,13 +301,16 @@ class Connector(Plugin):
             # Not the sender's fault: refused for good, a webhook that nobody sends again is lost.
             raise
         except Exception as error:
-            # Without its traceback, in which the error may quote the secret.
+            # Without Python's own traceback, in which the error may quote the secret.
             ctx = getattr(self, "ctx", None)
             redact = ctx.redact if isinstance(ctx, PluginContext) else str
-            logger.error(
+            log_error(
+                logger,
+                logging.ERROR,
                 "%s failed to verify a webhook, which is refused: %s",
                 self._title(),
                 redact(f"{type(error).__name__}: {error}"),
+                trace=trace_of(error, redact),
             )
             return False
         if inspect.iscoroutine(verdict):

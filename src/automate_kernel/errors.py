@@ -89,8 +89,9 @@ class AutomateError(Exception):
     A failure with a code for programs, a message for people and, where one is known, a remedy.
 
     *retryable* overrides what the code says. *retry_after* is the delay in seconds that the
-    other side asked for. `trace` is where a step's error was raised: files and lines. None of
-    these may hold a secret's value.
+    other side asked for. Of an error that came out of a call, `trace` says where it was raised
+    (files, lines and their source, no values) and `group` what it has in common with others of
+    its kind (``KeyError in shop.actions.charge``). None of these may hold a secret's value.
     """
 
     default_code = ErrorCodes.INTERNAL
@@ -112,6 +113,7 @@ class AutomateError(Exception):
         self.retry_after = retry_after
         self.details = details or {}
         self.trace: str | None = None
+        self.group: str | None = None
         super().__init__(self.message)
 
     def __str__(self) -> str:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Protocol
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 
-__all__ = ["code_of_status", "normalize", "normalizing", "trace_of"]
+__all__ = ["code_of_status", "is_bug", "normalize", "normalizing"]
 
 MAX_TEXT = 500
-_MOST_FRAMES = 25
-_OURS = str(Path(__file__).parent)
 
 _STATUS = {
     400: ErrorCodes.INVALID_ARGUMENT,
@@ -89,23 +85,11 @@ def normalize(
     )
 
 
-def trace_of(error: BaseException, redact: Callable[[str], str] = str) -> str | None:
-    """
-    Where *error* was raised, from the first frame that is not ours; None if all of them are.
-
-    Files, lines and the code on them, and no values: what a local variable held may be a secret.
-    """
-    seen = {id(error)}
-    # What a plugin words anew is where it was first raised.
-    while isinstance(error, AutomateError) and error.__cause__ is not None:
-        error = error.__cause__
-        if id(error) in seen:
-            break
-        seen.add(id(error))
-    frames = list(traceback.extract_tb(error.__traceback__))
-    while frames and frames[0].filename.startswith(_OURS):
-        del frames[0]
-    return redact("".join(traceback.format_list(frames[-_MOST_FRAMES:]))) or None
+def is_bug(error: BaseException) -> bool:
+    """Whether *error* is likely a mistake in some code, rather than a service that is away."""
+    if not isinstance(error, Exception):
+        return True
+    return normalize(error).code in (ErrorCodes.INTERNAL, ErrorCodes.UNIMPLEMENTED)
 
 
 def code_of_status(status: int) -> ErrorCodes:

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import functools
 import inspect
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
@@ -15,7 +16,7 @@ from automate_kernel.base import Plugin, create
 from automate_kernel.connectors import Connector
 from automate_kernel.context import Call, ConnectorContext, ProviderContext, calling
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.failures import normalize, trace_of
+from automate_kernel.failures import is_bug, normalize
 from automate_kernel.logs import get_logger, get_plugin_logger
 from automate_kernel.operations import OperationSpec
 from automate_kernel.plugins import Plugins
@@ -24,6 +25,7 @@ from automate_kernel.providers import BaseProvider
 from automate_kernel.secrets import Redactor, SecretResolver
 from automate_kernel.secrets.masking import literal_secrets
 from automate_kernel.templates import areveal, masked, reveal
+from automate_kernel.tracebacks import log_error, mark
 
 __all__ = ["Invoker"]
 
@@ -280,8 +282,11 @@ class Invoker:
 
     def _failed(self, name: str, call: Call, error: BaseException) -> AutomateError:
         clean = self.clean_error(error, f"action {name!r}")
-        if not isinstance(error, AutomateError):
-            logger.warning("%s failed: %s", name, self._redactor.redact_exception(error))
+        if not isinstance(error, AutomateError) or error.__cause__ is not None:
+            level, trace = logging.WARNING, None
+            if is_bug(error):
+                level, trace = logging.ERROR, clean.trace
+            log_error(logger, level, "%s failed: %s", name, clean.message, trace=trace)
         self._plugins.notify("automate_after_call", call=call, output=None, error=clean)
         return clean
 
@@ -301,7 +306,7 @@ class Invoker:
             retryable=known.retryable,
             retry_after=known.retry_after,
         )
-        clean.trace = trace_of(error, self._redactor.redact)
+        mark(clean, error, self._redactor.redact)
         return clean
 
     def close(self) -> None:

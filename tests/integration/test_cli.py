@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from automate_kernel.cli.app import app
+from automate_kernel.outbox import Backoff
 from automate_kernel.storage import TABLES
 
 WORKFLOW = """\
@@ -289,6 +290,120 @@ def test_executions_are_cancelled_and_resumed(project) -> None:
     project.run("worker", "--until-idle")
     assert project.data("executions", "show", failed["id"])["status"] == "COMPLETED"
     assert "is COMPLETED" in project.run("executions", "cancel", failed["id"], code=1).stderr
+
+
+# -- what failed -------------------------------------------------------------------------------------
+
+FAULTY = """
+from automate_kernel import Kernel
+
+kernel = Kernel
+
+
+def charge(card: str) -> int:
+    prices = {"visa": 1}
+    return prices[card]
+
+
+def refund(card):
+    return 1 / 0
+"""
+
+
+@pytest.fixture
+def failures(project):
+    """Items of one kind that fail in two places, and a workflow's execution that fails."""
+    from automate_kernel import Kernel
+    from automate_kernel.cli.database import open_storage
+
+    (project.folder / "cliapp_faulty.py").write_text(FAULTY)
+    sys.path.insert(0, str(project.folder))
+    import cliapp_faulty
+
+    def work(item):
+        getattr(cliapp_faulty, item.payload)("amex")
+
+    storage = open_storage("sqlite:///automate.sqlite3", folder=project.folder)
+    with Kernel(storage, discover=False) as kernel:
+        kernel.handler("pay", backoff=Backoff(base_seconds=0.001))(work)
+        kernel.action("shop.charge")(cliapp_faulty.charge)
+        kernel.add_workflow(
+            {
+                "name": "pay",
+                "trigger": {"type": "event", "event": "order.paid"},
+                "steps": [
+                    {
+                        "id": "charge", "action": "shop.charge", "input": {"card": "amex"},
+                        "retry": {"attempts": 2, "delay": 0, "jitter": False},
+                    }
+                ],
+            }
+        )  # fmt: skip
+        ids = [
+            kernel.outbox.enqueue("pay", what, max_attempts=2, labels={"order": number})
+            for number, what in enumerate(("charge", "charge", "refund"))
+        ]
+        kernel.emit("order.paid", labels={"order": 4711})
+        kernel.run_until_idle(patience=5)
+        (execution,) = kernel.executions.find()
+    return SimpleNamespace(ids=ids, execution=execution.id)
+
+
+def test_an_item_shows_where_every_attempt_failed(project, failures) -> None:
+    """Files, lines and their source, for people and for programs."""
+    shown = project.run("outbox", "show", failures.ids[0]).stdout
+    assert shown.count("return prices[card]") == 2
+    assert "attempt 1 failed at" in shown
+    assert "KeyError in cliapp_faulty.charge" in shown
+    told = project.data("outbox", "show", failures.ids[0])
+    assert [each["attempt"] for each in told["failed_attempts"]] == [1, 2]
+    assert 'cliapp_faulty.py", line 9, in charge' in told["failed_attempts"][0]["trace"]
+    assert told["labels"] == {"order": "0"}
+
+
+def test_an_execution_shows_where_every_attempt_failed(project, failures) -> None:
+    """With the step that it was."""
+    shown = project.run("executions", "show", failures.execution).stdout
+    assert shown.count("return prices[card]") == 2
+    assert "charge, attempt 2 failed at" in shown
+    told = project.data("executions", "show", failures.execution)
+    assert told["error_group"] == "KeyError in cliapp_faulty.charge"
+    assert [each["step_id"] for each in told["failed_attempts"]] == ["charge", "charge"]
+    assert "order=4711" in shown
+
+
+def test_errors_are_grouped_and_put_back_by_group(project, failures) -> None:
+    """Errors of one code and two places are two groups; one is retried, the other stays."""
+    groups = project.data("outbox", "errors")
+    assert [(each["group"], each["count"]) for each in groups] == [
+        ("KeyError in cliapp_faulty.charge", 2),
+        ("ZeroDivisionError in cliapp_faulty.refund", 1),
+    ]
+    assert "ZeroDivisionError in cliapp_faulty.refund" in project.run("outbox", "errors").stdout
+    (group,) = project.data("executions", "errors")
+    assert (group["kind"], group["group"]) == ("pay", "KeyError in cliapp_faulty.charge")
+    wanted = ("--failed", "--error", "KeyError in cliapp_faulty.charge", "-y")
+    assert project.data("outbox", "retry", *wanted)["requeued"] == 2
+    assert [each["count"] for each in project.data("outbox", "errors")] == [1]
+    found = project.data("executions", "ls", "--error", "KeyError in cliapp_faulty.charge")
+    assert [each["id"] for each in found] == [failures.execution]
+
+
+def test_things_are_found_by_a_key_of_the_hosts(project, failures) -> None:
+    """The event, and what it started; an item; with the name or without."""
+    found = project.data("find", "order=4711")
+    assert [each["id"] for each in found["executions"]] == [failures.execution]
+    assert [each["kind"] for each in found["items"]] == ["automate.event"]
+    assert project.data("find", "2")["items"][0]["id"] == failures.ids[2]
+    assert "nothing has the label" in project.run("find", "order=9").stdout
+    assert failures.execution in project.run("find", "4711").stdout
+    (item,) = project.data("outbox", "ls", "--label", "order=1", "--kind", "pay")
+    assert item["id"] == failures.ids[1]
+    (execution,) = project.data("executions", "ls", "--label", "4711", "--status", "failed")
+    assert execution["id"] == failures.execution
+    emitted = project.run("emit", "x.y", "--label", "order=8", "--label", "customer=c").stdout
+    assert project.data("find", "customer=c")["items"][0]["id"] == emitted.strip()
+    assert "has no value" in project.run("emit", "x.y", "--label", "order", code=2).stderr
 
 
 # -- looking -----------------------------------------------------------------------------------------

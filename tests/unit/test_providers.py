@@ -236,7 +236,10 @@ def test_a_failing_init_is_a_config_error() -> None:
     with pytest.raises(ConfigError, match="could not be created: ValueError") as caught:
         registry.create("fragile", {"token": "hunter2"})
     assert "hunter2" not in str(caught.value)
-    assert "bad token" not in "".join(traceback.format_exception(caught.value))
+    printed = "".join(traceback.format_exception(caught.value))
+    assert "ValueError: bad token" not in printed
+    assert "hunter2" not in f"{caught.value.trace}"
+    assert "in __init__" in f"{caught.value.trace}"
 
 
 def test_a_context_is_enough_for_a_test() -> None:

@@ -15,9 +15,10 @@ from rest_framework.exceptions import NotFound
 from automate_django.api.options import option
 from automate_django.api.problems import ParameterError
 
-__all__ = ["CursorPagination", "OffsetPagination"]
+__all__ = ["BoundedCursorPagination", "CursorPagination", "OffsetPagination"]
 
 _MAX_OFFSET = 10_000
+_LOOKED = 20_000
 
 
 class CursorPagination(pagination.CursorPagination):
@@ -55,6 +56,74 @@ class CursorPagination(pagination.CursorPagination):
                     return tuple(_down_to_key(list(found), queryset))
         own = getattr(view, "cursor_ordering", None) or self.ordering
         return tuple(_down_to_key([own] if isinstance(own, str) else list(own), queryset))
+
+
+class BoundedCursorPagination(CursorPagination):
+    """
+    Cursor pages of a large table, for filters that no index serves.
+
+    One request passes over at most 20,000 of the rows that the view's *passed_over* gives, in the
+    order of an index, and finds those that match among them. A page may so have few rows, or none,
+    and a *next* that looks on: the list is at its end when there is no next.
+    """
+
+    looked = _LOOKED
+    _end: str | None = None
+
+    def paginate_queryset(self, queryset: Any, request: Any, view: Any = None) -> Any:
+        """The rows of the page, out of a bounded stretch of the table."""
+        passed = view.passed_over() if hasattr(view, "passed_over") else None
+        if passed is not None:
+            try:
+                queryset = self._stretch(queryset, passed, request, view)
+            except (ValueError, TypeError, OverflowError, ValidationError, DataError):
+                raise NotFound(self.invalid_cursor_message) from None
+        page = super().paginate_queryset(queryset, request, view)
+        self._onward()
+        return page
+
+    def _stretch(self, queryset: Any, passed: Any, request: Any, view: Any) -> Any:
+        ordering = self.get_ordering(request, queryset, view)
+        name, descends = ordering[0].lstrip("-"), ordering[0].startswith("-")
+        cursor = self.decode_cursor(request)
+        backwards = cursor is not None and cursor.reverse
+        if backwards:
+            ordering = [each[1:] if each[0] == "-" else f"-{each}" for each in ordering]
+            descends = not descends
+        if cursor is not None and cursor.position is not None:
+            beyond = "lt" if descends else "gt"
+            passed = passed.filter(**{f"{name}__{beyond}": cursor.position})
+        places = passed.order_by(*ordering).values_list(name, flat=True)
+        end = next(iter(places[self.looked - 1 : self.looked]), None)
+        if end is None:
+            return queryset
+        self._end = str(end)
+        return queryset.filter(**{f"{name}__{'gte' if descends else 'lte'}": end})
+
+    def _onward(self) -> None:
+        """Let the link look on where the stretch has ended before the page was full."""
+        backwards = self.cursor is not None and self.cursor.reverse
+        if self._end is None or (self.has_previous if backwards else self.has_next):
+            self._end = None
+        elif self.template is not None:
+            self.display_page_controls = True
+
+    def get_next_link(self) -> str | None:
+        """Where the next page is."""
+        return self._link(backwards=False) or super().get_next_link()
+
+    def get_previous_link(self) -> str | None:
+        """Where the page before is."""
+        return self._link(backwards=True) or super().get_previous_link()
+
+    def _link(self, *, backwards: bool) -> str | None:
+        going_back = self.cursor is not None and self.cursor.reverse
+        if self._end is None or backwards is not going_back:
+            return None
+        position: Any = self._end  # the stubs think of numbers
+        cursor = pagination.Cursor(offset=0, reverse=backwards, position=position)
+        link: str = self.encode_cursor(cursor)
+        return link
 
 
 class OffsetPagination(pagination.LimitOffsetPagination):

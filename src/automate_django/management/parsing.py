@@ -54,6 +54,7 @@ def _add_option(parser: ArgumentParser, given: Parameter) -> None:
     parser.add_argument(
         *given.flags,
         dest=dest,
+        action="append" if given.many else "store",
         type=_type(given),
         metavar=given.how.metavar,
         required=given.required,

@@ -5,7 +5,9 @@ from automate_django.models.audit import AuditEntry, StagedImport
 from automate_django.models.definitions import WorkflowDocument, WorkflowStamp, WorkflowVersion
 from automate_django.models.outbox import (
     OutboxActivity,
+    OutboxFailure,
     OutboxItem,
+    OutboxLabel,
     OutboxLane,
     OutboxLimit,
     OutboxPause,
@@ -27,7 +29,9 @@ __all__ = [
     "AuditEntry",
     "IdempotencyRecord",
     "OutboxActivity",
+    "OutboxFailure",
     "OutboxItem",
+    "OutboxLabel",
     "OutboxLane",
     "OutboxLimit",
     "OutboxPause",

@@ -16,7 +16,9 @@ from django.db.models import Q
 
 __all__ = [
     "OutboxActivity",
+    "OutboxFailure",
     "OutboxItem",
+    "OutboxLabel",
     "OutboxLane",
     "OutboxLimit",
     "OutboxPause",
@@ -80,6 +82,7 @@ class OutboxItem(models.Model):
     completed_at = models.DateTimeField(null=True)
     concurrency_key = models.CharField(max_length=200, null=True)
     concurrency_limit = models.IntegerField(null=True)
+    last_error_group = models.CharField(max_length=200, null=True)
 
     class Meta:
         db_table = "automate_outbox"
@@ -241,6 +244,52 @@ class OutboxActivity(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.at:%Y-%m-%d %H:%M}"
+
+
+class OutboxFailure(models.Model):
+    """One failed attempt of an item, or of a step of an execution."""
+
+    id = models.UUIDField(primary_key=True)
+    subject_id = models.UUIDField()
+    step_id = models.CharField(max_length=200, null=True)
+    position = models.IntegerField()
+    attempt = models.IntegerField()
+    error_code = models.CharField(max_length=64)
+    error_group = models.CharField(max_length=200)
+    error = models.TextField()
+    trace = models.TextField(null=True)
+    failed_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "automate_failure"
+        indexes = [
+            models.Index(fields=["subject_id", "failed_at"], name="automate_failure_subject")
+        ]
+
+    def __str__(self) -> str:
+        return f"attempt {self.attempt} of {self.subject_id}"
+
+
+class OutboxLabel(models.Model):
+    """A key of the host's by which an item or an execution is found."""
+
+    id = models.UUIDField(primary_key=True)
+    name = models.CharField(max_length=64)
+    value = models.CharField(max_length=200)
+    subject_id = models.UUIDField()
+    about = models.CharField(max_length=16)
+    tenant_id = models.CharField(max_length=200, null=True)
+    created_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "automate_label"
+        indexes = [
+            models.Index(fields=["value", "created_at"], name="automate_label_value"),
+            models.Index(fields=["subject_id"], name="automate_label_subject"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name}={self.value}"
 
 
 class WebhookDelivery(models.Model):

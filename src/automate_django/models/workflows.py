@@ -56,6 +56,7 @@ class WorkflowExecution(models.Model):
     created_at = models.DateTimeField()
     updated_at = models.DateTimeField()
     completed_at = models.DateTimeField(null=True)
+    error_group = models.CharField(max_length=200, null=True)
 
     class Meta:
         db_table = "automate_execution"
@@ -96,6 +97,7 @@ class WorkflowStep(models.Model):
     started_at = models.DateTimeField(null=True)
     next_attempt_at = models.DateTimeField(null=True)
     completed_at = models.DateTimeField(null=True)
+    error_group = models.CharField(max_length=200, null=True)
 
     class Meta:
         db_table = "automate_step"

@@ -187,7 +187,7 @@ class TaskRunner:
         again = retry is None or retry.again(error)
         told = item if again else replace(item, max_attempts=item.attempt_count)
         handler = Handler(item.kind, self, backoff=retry.backoff if retry else Backoff())
-        outcome = failed(handler, told, error, redactor.redact_exception)
+        outcome = failed(handler, told, error, redactor.redact_exception, redactor.redact)
         if outcome is None:
             raise error
         path = f"{type(error).__module__}.{type(error).__qualname__}"

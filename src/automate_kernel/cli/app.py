@@ -21,6 +21,7 @@ from automate_kernel.cli.commands import (
 from automate_kernel.cli.commands.doctor import DOCTOR
 from automate_kernel.cli.commands.emit import EMIT
 from automate_kernel.cli.commands.executions import EXECUTIONS
+from automate_kernel.cli.commands.find import FIND
 from automate_kernel.cli.commands.outbox import OUTBOX
 from automate_kernel.cli.definitions import Command, Group
 from automate_kernel.cli.version import version_line
@@ -59,8 +60,8 @@ def _root(
 
 
 for _subject in (
-    demo, run, worker, EMIT, workflow, EXECUTIONS, OUTBOX, top, plugins, secrets, DOCTOR, config,
-    db,
+    demo, run, worker, EMIT, workflow, EXECUTIONS, OUTBOX, FIND, top, plugins, secrets, DOCTOR,
+    config, db,
 ):  # fmt: skip
     if isinstance(_subject, (Command, Group)):
         add(app, _subject)

@@ -8,16 +8,21 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from automate_kernel.cli.output import Output, ago, seconds
-from automate_kernel.outbox import OutboxItem
+from automate_kernel.cli.output import Output, ago, seconds, time_of
+from automate_kernel.outbox import ErrorGroup, FailedAttempt, OutboxItem
 from automate_kernel.secrets.log_filter import redact_shown
 from automate_kernel.workflows.execution import Execution, StepRun
 
 __all__ = [
+    "attempt_data",
     "brief",
     "execution_data",
+    "group_data",
     "item_data",
+    "labels_text",
+    "show_attempts",
     "show_executions",
+    "show_groups",
     "show_items",
     "show_steps",
     "statuses_of",
@@ -37,6 +42,8 @@ def execution_data(execution: Execution) -> dict[str, Any]:
         "output": redact_shown(execution.output),
         "error_code": execution.error_code,
         "error": execution.error,
+        "error_group": execution.error_group,
+        "labels": execution.labels,
         "tenant_id": execution.tenant_id,
         "item_id": execution.item_id,
         "created_at": execution.created_at,
@@ -64,7 +71,26 @@ def item_data(item: OutboxItem, *, whole: bool = False) -> dict[str, Any]:
         data[name] = redact_shown(data[name])
         if not whole:
             data.pop(name)
-    return {**data, "status": item.status.value}
+    return {**data, "status": item.status.value, "labels": item.labels}
+
+
+def attempt_data(attempt: FailedAttempt) -> dict[str, Any]:
+    """A failed attempt, ready for JSON."""
+    data = asdict(attempt)
+    if attempt.step_id is None:  # of an item
+        data.pop("step_id")
+        data.pop("position")
+    return data
+
+
+def labels_text(labels: Mapping[str, str]) -> str | None:
+    """Labels in one line, or None if there are none."""
+    return " ".join(f"{name}={value}" for name, value in labels.items()) or None
+
+
+def group_data(group: ErrorGroup) -> dict[str, Any]:
+    """A group of errors, ready for JSON."""
+    return asdict(group)
 
 
 def took(run: StepRun) -> float | None:
@@ -137,6 +163,39 @@ def show_items(out: Output, items: Iterable[OutboxItem]) -> None:
         ],
         empty="no items",
     )
+
+
+def show_groups(out: Output, groups: Iterable[ErrorGroup], of: str) -> None:
+    """A table of groups of errors; *of* says what they are of: kinds, workflows."""
+    out.table(
+        ("COUNT", of, "GROUP", "CODE", "LATEST", "ERROR"),
+        [
+            (
+                each.count,
+                each.kind,
+                each.group or "-",
+                each.error_code,
+                ago(each.latest_at),
+                brief(each.error, 50),
+            )
+            for each in groups
+        ],
+        empty="nothing has failed",
+    )
+
+
+def show_attempts(out: Output, attempts: Iterable[FailedAttempt]) -> None:
+    """What failed, attempt by attempt, and where it was raised."""
+    for each in attempts:
+        step = "" if each.step_id is None else f"{each.step_id}, "
+        if each.position >= 0:
+            step = f"{each.step_id}[{each.position}], "
+        which = f"attempt {each.attempt}" if each.attempt else "before its call"
+        out.line()
+        out.line(f"{step}{which} failed at {time_of(each.failed_at)}: {each.error_group}", "red")
+        out.line(f"  {each.error_code}: {each.error}")
+        for line in (each.trace or "").splitlines():
+            out.line(f"  {line}")
 
 
 def _due(moment: datetime) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -17,9 +18,11 @@ from automate_kernel.kernel.assembly import Assembly
 from automate_kernel.logs import get_logger
 from automate_kernel.outbox import NewItem
 from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.labels import Labelled, Labels, checked_labels, labelled_ids
 from automate_kernel.outbox.payloads import check_text, encode_json
 from automate_kernel.storage import Rows
 from automate_kernel.storage.codec import JsonText
+from automate_kernel.tracebacks import log_error
 from automate_kernel.webhooks import Ignored, ReplayLedger, WebhookReceipt
 from automate_kernel.webhooks.deliveries import delivery_id_of
 from automate_kernel.workflows.execution import (
@@ -63,18 +66,21 @@ class Entering(Assembly):
         priority: int = 0,
         idempotency_key: str | None = None,
         headers: Mapping[str, Any] | None = None,
+        labels: Labels | None = None,
     ) -> str:
         """
         Accept the event *name* in the host's *transaction*, and return its id.
 
         It happens exactly if the transaction commits; without one, when this returns. What
         *transaction* may be is the storage's to say (a SQLAlchemy ``Session``; in Django nothing).
-        A second event with the same *idempotency_key* is the first one. Raises `PayloadError`,
-        before anything is written, for what can't be stored as it is.
+        A second event with the same *idempotency_key* is the first one. By *labels*
+        (``{"order": 4711}``) the event is found, and the executions that it starts. Raises
+        `PayloadError`, before anything is written, for what can't be stored as it is.
         """
         item = self._event_item(
             name, payload, "event", source, tenant_id,
-            delay=delay, priority=priority, idempotency_key=idempotency_key, headers=headers,
+            delay=delay, priority=priority, idempotency_key=idempotency_key,
+            headers=headers or {}, labels=labels,
         )  # fmt: skip
         return self.outbox.enqueue_many([item], transaction=transaction)[0]
 
@@ -183,7 +189,14 @@ class Entering(Assembly):
             return payload, delivery_id_of(connector, spec, headers, raw_body)
         except Exception as error:
             # None: what the connector raised may quote its secret, and this is shown and logged.
-            raise self._invoker.clean_error(error, f"webhook {trigger!r}") from None
+            clean = self._invoker.clean_error(error, f"webhook {trigger!r}")
+            if not isinstance(error, AutomateError):
+                what = f"{connector.key}.{trigger}"
+                log_error(
+                    logger, logging.ERROR, "webhook %s can't be read: %s", what, clean.message,
+                    trace=clean.trace,
+                )  # fmt: skip
+            raise clean from None
 
     def _connector_for(self, connector_key: str, trigger: str) -> tuple[Any, Any]:
         try:
@@ -203,6 +216,7 @@ class Entering(Assembly):
         transaction: Any = None,
         tenant_id: str | None = None,
         event: Event | None = None,
+        labels: Labels | None = None,
     ) -> str:
         """
         Begin an execution of *workflow* by its name, whatever its triggers, and return its id.
@@ -210,6 +224,7 @@ class Entering(Assembly):
         *event* is what it sees as ``event``; by default a manual one with *payload*. With a
         *tenant_id* the workflow may be one of the tenant's own, and the event is the tenant's:
         raises ``INVALID_ARGUMENT`` if it is another's, and `PayloadError` for what can't be stored.
+        By *labels* (``{"order": 4711}``), added to those of the event, it is found.
         """
         if tenant_id is not None:
             check_text(tenant_id, "tenant_id")
@@ -226,9 +241,23 @@ class Entering(Assembly):
             raise AutomateError(
                 ErrorCodes.INVALID_ARGUMENT, "the event belongs to another tenant than was given"
             )
+        if labels:
+            own = self.redactor.redact_value(checked_labels(labels))
+            event = replace(event, labels={**event.labels, **own})
         definition = self.workflows.get(workflow, event.tenant_id)
         with self.storage.begin(transaction) as rows:
             return self.executions.start(rows, definition, event)
+
+    def labelled(
+        self, label: str, *, tenant_id: str | None = None, limit: int = 50
+    ) -> list[Labelled]:
+        """
+        Items and executions with *label*, the newest first: ``order=4711``, or ``4711``.
+
+        `Kernel.outbox` and `Kernel.executions` have the same for one of the two, with conditions.
+        """
+        with self.storage.begin(atomic=False) as rows:
+            return labelled_ids(rows, label, tenant_id=tenant_id, limit=limit)
 
     def start_again(self, execution_id: str, *, transaction: Any = None) -> str:
         """

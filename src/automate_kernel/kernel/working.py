@@ -22,6 +22,7 @@ from automate_kernel.outbox.chores import Chore
 from automate_kernel.outbox.handlers import Handler
 from automate_kernel.outbox.inline import run_inline
 from automate_kernel.outbox.item import ItemStatus
+from automate_kernel.outbox.labels import checked_labels
 from automate_kernel.outbox.worker import Worker, WorkerStats
 from automate_kernel.storage import Rows
 from automate_kernel.workflows.execution import Execution
@@ -73,6 +74,7 @@ class Working(Registering, Entering, Keeping):
         if kept != (None, None):
             chores.append(Chore("purge", 60.0, partial(self._sweep, *kept)))
         options.setdefault("describe", self.redactor.redact_exception)
+        options.setdefault("redact", self.redactor.redact)
         chores += options.pop("chores", ())
         handlers = self._chosen(kinds, exclude_kinds)
         return Worker(self.outbox, handlers, chores=chores, **options)
@@ -112,6 +114,9 @@ class Working(Registering, Entering, Keeping):
         return handlers
 
     def _before_enqueue(self, items: Sequence[NewItem]) -> None:
+        for item in items:
+            if item.labels:
+                item.labels = self.redactor.redact_value(checked_labels(item.labels))
         if self.plugins.receives("automate_before_enqueue"):
             self.plugins.notify("automate_before_enqueue", items=items)
 
@@ -138,6 +143,7 @@ class Working(Registering, Entering, Keeping):
             handlers,
             patience=patience,
             describe=self.redactor.redact_exception,
+            redact=self.redactor.redact,
         )
         self._tell_given_up()
         return stats
@@ -166,6 +172,7 @@ class Working(Registering, Entering, Keeping):
                     self._given_up.append((item, until))
                 continue
             error = AutomateError(ErrorCodes.ABORTED, item.last_error or "given up")
+            error.group = item.last_error_group
             self.plugins.notify("automate_item_failed", item=item, error=error)
             if item.kind == ADVANCE:
                 execution = self.executions.get(item.payload["execution_id"])

@@ -1,6 +1,7 @@
 """Reliable work in the host's own database: enqueue, claim, finish, recover."""
 
 from automate_kernel.outbox.chores import Chore
+from automate_kernel.outbox.failed_attempts import ErrorGroup, FailedAttempt
 from automate_kernel.outbox.handlers import Handler, Snooze, cancelling, draining
 from automate_kernel.outbox.histogram import percentile
 from automate_kernel.outbox.item import ItemStatus, NewItem, OutboxItem
@@ -21,6 +22,8 @@ __all__ = [
     "Activity",
     "Backoff",
     "Chore",
+    "ErrorGroup",
+    "FailedAttempt",
     "Handler",
     "ItemStatus",
     "Limit",

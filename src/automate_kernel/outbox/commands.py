@@ -21,11 +21,12 @@ class OperatorCommands(ABC):  # noqa: B024  (a store need not offer any of it)
     """
     The part of `OutboxStore` that a store may leave out.
 
-    A filter is what items have in common: *status*, *kind*, *tenant_id*, *error_code* (of the last
-    error), *created_before* and *created_after*. All of what is given must hold. At most *limit*
-    items are changed, the oldest first. They go in small transactions, one after the other, so
-    that workers never wait for a hundred thousand; *progress* is told of each. If it is cut short,
-    what was changed stays changed.
+    A filter is what items have in common: *status*, *kind*, *tenant_id*, *error_code* and
+    *error_group* (of the last error: ``KeyError in shop.actions.charge``; see `error_groups`),
+    *created_before* and *created_after*. All of what is given must hold. At most *limit* items are
+    changed, the oldest first. They go in small transactions, one after the other, so that workers
+    never wait for a hundred thousand; *progress* is told of each. If it is cut short, what was
+    changed stays changed.
     """
 
     def requeue_matching(
@@ -35,6 +36,7 @@ class OperatorCommands(ABC):  # noqa: B024  (a store need not offer any of it)
         kind: str | None = None,
         tenant_id: str | None = None,
         error_code: str | None = None,
+        error_group: str | None = None,
         created_before: datetime | None = None,
         created_after: datetime | None = None,
         limit: int | None = None,
@@ -56,6 +58,7 @@ class OperatorCommands(ABC):  # noqa: B024  (a store need not offer any of it)
         kind: str | None = None,
         tenant_id: str | None = None,
         error_code: str | None = None,
+        error_group: str | None = None,
         created_before: datetime | None = None,
         created_after: datetime | None = None,
         limit: int | None = None,
@@ -79,6 +82,7 @@ class OperatorCommands(ABC):  # noqa: B024  (a store need not offer any of it)
         kind: str | None = None,
         tenant_id: str | None = None,
         error_code: str | None = None,
+        error_group: str | None = None,
         created_before: datetime | None = None,
         created_after: datetime | None = None,
         limit: int | None = None,

@@ -8,17 +8,25 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from automate_kernel.outbox import lanes, slots
+from automate_kernel.outbox.failed_attempts import (
+    MOST_OF_ITEM,
+    forget_attempts,
+    keep_attempts,
+    new_attempt,
+)
 from automate_kernel.outbox.item import (
     SECONDS_PER_PRIORITY,
     ItemStatus,
     OutboxItem,
     bounded_seconds,
 )
+from automate_kernel.outbox.labels import forget_labels
 from automate_kernel.outbox.leases import Lease, Leases, by_token, fence
 from automate_kernel.outbox.payloads import storable
 from automate_kernel.outbox.store import Outcome
-from automate_kernel.storage.rows import Now, Plus, Rows, Where
+from automate_kernel.storage.rows import Now, Plus, Row, Rows, Where
 from automate_kernel.storage.tables import OUTBOX
+from automate_kernel.tracebacks import MAX_GROUP
 
 __all__ = ["Finishing", "due_changes"]
 
@@ -67,6 +75,7 @@ class Finishing(Leases):
                 or not token == outcome.token == lease.token
                 or lease.worker_id != worker_id
                 or lease.keyed
+                or (lease.followed and self.retention_seconds == 0)
             ):
                 return None
             ids.append(outcome.item_id)
@@ -79,6 +88,7 @@ class Finishing(Leases):
         lost: set[tuple[str, str | None]] = set()
         done: list[tuple[str, str]] = []
         keyed: list[tuple[str, Lease]] = []
+        attempts: list[Row] = []
         completed = ItemStatus.COMPLETED
         for outcome in outcomes:
             lease = self._lease_for(rows, worker_id, outcome)
@@ -89,10 +99,13 @@ class Finishing(Leases):
                 done.append((outcome.item_id, lease.token))
             elif not self._settle_one(rows, lease, self._redacted(outcome)):
                 lost.add((outcome.item_id, lease.token))
+            elif outcome.error_code is not None:
+                attempts.append(_attempt(lease, outcome, outcome.error_code))
             if lease.keyed:
                 keyed.append((outcome.item_id, lease))
         for token, ids in by_token(done):
             lost |= {(item_id, token) for item_id in self._complete(rows, token, ids)}
+        keep_attempts(rows, attempts, MOST_OF_ITEM)
         kept = [(item_id, lease) for item_id, lease in keyed if (item_id, lease.token) not in lost]
         self._leave(
             rows,
@@ -128,7 +141,9 @@ class Finishing(Leases):
     def _complete(self, rows: Rows, token: str, ids: Sequence[str]) -> set[str]:
         """Complete items of one claim; returns those that were lost."""
         if self.retention_seconds == 0:
-            return set(ids).difference(rows.remove(OUTBOX, fence(ids, token)))
+            removed = rows.remove(OUTBOX, fence(ids, token))
+            self._forget_with(rows, removed)
+            return set(ids).difference(removed)
         changes = {
             "status": ItemStatus.COMPLETED.value,
             "waiting_for": None,  # it may have been asked to stop
@@ -139,6 +154,14 @@ class Finishing(Leases):
         if rows.update(OUTBOX, fence(ids, token), changes) == len(ids):
             return set()
         return self._not_finished(rows, ids, token, ItemStatus.COMPLETED)
+
+    def _forget_with(self, rows: Rows, removed: Sequence[str]) -> None:
+        """Delete what belongs to items that are done and deleted at once."""
+        leases = self._leases
+        followed = [i for i in removed if (lease := leases.get(i)) is None or lease.followed]
+        if followed:
+            forget_attempts(rows, followed)
+            forget_labels(rows, followed)
 
     def _not_finished(
         self, rows: Rows, ids: Sequence[str], token: str, *statuses: ItemStatus
@@ -228,7 +251,15 @@ def _error(outcome: Outcome) -> dict[str, str]:
     return {
         "last_error_code": storable(outcome.error_code, 64),
         "last_error": storable(outcome.error or ""),
+        "last_error_group": storable(outcome.group or outcome.error_code, MAX_GROUP),
     }
+
+
+def _attempt(lease: Lease, outcome: Outcome, code: str) -> Row:
+    return new_attempt(
+        outcome.item_id, lease.token, attempt=lease.attempt_count, code=code,
+        group=outcome.group, error=outcome.error or "", trace=outcome.trace,
+    )  # fmt: skip
 
 
 def due_changes(next_attempt: float | datetime | None, priority: int) -> dict[str, Any]:

@@ -20,11 +20,13 @@ from automate_kernel.errors import (
     LeaseLostError,
     StorageError,
 )
+from automate_kernel.failures import is_bug
 from automate_kernel.logs import get_logger
 from automate_kernel.outbox.item import ItemStatus, OutboxItem, bounded_seconds
 from automate_kernel.outbox.limits import Limit
 from automate_kernel.outbox.retry import Backoff
 from automate_kernel.outbox.store import OutboxStore, Outcome
+from automate_kernel.tracebacks import group_of, log_error, trace_of
 
 __all__ = [
     "Acknowledged",
@@ -42,6 +44,7 @@ __all__ = [
 
 logger = get_logger(__name__)
 Describe = Callable[[BaseException], str]
+Redact = Callable[[str], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +166,12 @@ def declare_limits(store: OutboxStore, handlers: Iterable[Handler]) -> None:
 
 
 def execute(
-    store: OutboxStore, worker_id: str, handler: Handler, item: OutboxItem, describe: Describe
+    store: OutboxStore,
+    worker_id: str,
+    handler: Handler,
+    item: OutboxItem,
+    describe: Describe,
+    redact: Redact = str,
 ) -> Result:
     """Run a handler, and return what to record."""
     token = handled_item.set(item)
@@ -181,13 +189,17 @@ def execute(
         main = threading.current_thread() is threading.main_thread()
         if isinstance(error, KeyboardInterrupt) and main:
             raise  # Ctrl-C is meant for the program, not for the item that happened to run
-        return failed(handler, item, error, describe)
+        return failed(handler, item, error, describe, redact)
     finally:
         handled_item.reset(token)
 
 
 async def aexecute(
-    store: OutboxStore, handler: Handler, item: OutboxItem, describe: Describe
+    store: OutboxStore,
+    handler: Handler,
+    item: OutboxItem,
+    describe: Describe,
+    redact: Redact = str,
 ) -> Result:
     """`execute` for an ``async def`` handler. Cancellation passes through."""
     token = handled_item.set(item)
@@ -196,7 +208,7 @@ async def aexecute(
     except asyncio.CancelledError:
         raise
     except BaseException as error:  # SystemExit too: it would end the loop, and all work on it
-        return failed(handler, item, error, describe)
+        return failed(handler, item, error, describe, redact)
     finally:
         handled_item.reset(token)
 
@@ -211,9 +223,17 @@ def _outcome(store: OutboxStore, item: OutboxItem, result: Any) -> Outcome | Ack
 
 
 def failed(
-    handler: Handler, item: OutboxItem, error: BaseException, describe: Describe
+    handler: Handler,
+    item: OutboxItem,
+    error: BaseException,
+    describe: Describe,
+    redact: Redact = str,
 ) -> Outcome | None:
-    """What to record for an item whose handler ended with *error*; None if its lease is lost."""
+    """
+    What to record for an item whose handler ended with *error*; None if its lease is lost.
+
+    *describe* gives the error's text, *redact* takes secrets out of where it was raised.
+    """
     if isinstance(error, LeaseLostError):
         logger.warning("%s: lease lost, its result is dropped", item)
         return None
@@ -228,13 +248,17 @@ def failed(
         delay = handler.backoff.delay(item.attempt_count)
     text = _described(error, describe)
     last = not retryable or item.attempt_count >= item.max_attempts
-    logger.log(
-        logging.ERROR if last else logging.WARNING,
+    trace, group = trace_of(error, redact), group_of(error, redact)
+    log_error(
+        logger, logging.ERROR if last else logging.WARNING,
         "item %s (%s) failed at attempt %d of %d: %s",
         item.id, item.kind, item.attempt_count, item.max_attempts, text,
+        trace=trace if last or is_bug(error) else None,
     )  # fmt: skip
     status = ItemStatus.FAILED if last else ItemStatus.RETRY
-    return Outcome(item.id, status, bounded_seconds(delay), code, text, item.lease_token)
+    return Outcome(
+        item.id, status, bounded_seconds(delay), code, text, item.lease_token, group, trace
+    )
 
 
 def _described(error: BaseException, describe: Describe) -> str:

@@ -11,6 +11,7 @@ from automate_kernel.outbox.handlers import (
     Acknowledged,
     Describe,
     Handler,
+    Redact,
     Result,
     aexecute,
     declare_limits,
@@ -36,6 +37,7 @@ def run_inline(
     worker_id: str | None = None,
     patience: float = 0.0,
     describe: Describe = describe_error,
+    redact: Redact = str,
     sleep: Callable[[float], None] = time.sleep,
 ) -> WorkerStats:
     """
@@ -59,7 +61,7 @@ def run_inline(
                     if store.extend([item.id], worker_id):
                         stats.lost += 1
                         continue
-                    result = _run(store, worker_id, by_kind[item.kind], item, describe)
+                    result = _run(store, worker_id, by_kind[item.kind], item, describe, redact)
                     _record(store, worker_id, result, stats)
             finally:
                 if waiting:
@@ -78,16 +80,21 @@ def run_inline(
 
 
 def _run(
-    store: OutboxStore, worker_id: str, handler: Handler, item: OutboxItem, describe: Describe
+    store: OutboxStore,
+    worker_id: str,
+    handler: Handler,
+    item: OutboxItem,
+    describe: Describe,
+    redact: Redact,
 ) -> Result:
     try:
         # Nobody stops this, even if a worker that is being stopped runs the code around it.
         with drained_by(lambda: False):
             if not handler.asynchronous:
-                return execute(store, worker_id, handler, item, describe)
-            return run_logged(aexecute(store, handler, item, describe))
+                return execute(store, worker_id, handler, item, describe, redact)
+            return run_logged(aexecute(store, handler, item, describe, redact))
     except asyncio.CancelledError as error:
-        return failed(handler, item, error, describe)
+        return failed(handler, item, error, describe, redact)
 
 
 def _record(store: OutboxStore, worker_id: str, result: Result, stats: WorkerStats) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 from automate_kernel.errors import PayloadError
 from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.labels import HEADER, Labels, checked_labels
 from automate_kernel.outbox.payloads import check_number, check_text, encode_json, redacted_json
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.rows import Now, Row
@@ -74,7 +75,8 @@ class OutboxItem:
 
     `attempt_count` counts the attempts begun, the current one included. `waiting_for` says what a
     waiting item waits for: ``worker``, ``time``, ``key`` (its ordering or concurrency key) or
-    ``resume``; on a running one ``cancel`` says that it is asked to stop.
+    ``resume``; on a running one ``cancel`` says that it is asked to stop. `last_error_group` is
+    what the last error has in common with others; a claimed item, as its handler has it, lacks it.
     """
 
     id: str
@@ -101,6 +103,13 @@ class OutboxItem:
     completed_at: datetime | None
     concurrency_key: str | None = None
     concurrency_limit: int | None = None
+    last_error_group: str | None = None
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The keys of the host by which it is found."""
+        found = self.headers.get(HEADER)
+        return dict(found) if isinstance(found, dict) else {}
 
     @classmethod
     def from_row(cls, row: Row) -> OutboxItem:
@@ -143,7 +152,8 @@ class NewItem:
     A higher *priority* goes first; a point is worth an hour of waiting, so that nothing starves.
     Of items with one *ordering_key* only one runs at a time, in the order of enqueueing. Of those
     with one *concurrency_key*, whatever their kinds, at most *concurrency_limit* run at once. A
-    second item with the same *idempotency_key* is not added.
+    second item with the same *idempotency_key* is not added. By *labels* (``{"order": 4711}``) it
+    is found.
     """
 
     kind: str
@@ -159,6 +169,7 @@ class NewItem:
     id: str = ""
     concurrency_key: str | None = None
     concurrency_limit: int | None = None
+    labels: Labels | None = None
 
     def redacted(self, redact: Callable[[Any], Any]) -> NewItem:
         """Itself, or a copy if *redact* finds secrets in its payload or headers."""
@@ -177,7 +188,7 @@ class NewItem:
             "id": self.id or new_id(),
             "kind": self.kind,
             "payload": self._encoded(),
-            "headers": encode_json(self.headers, "headers") if self.headers else _NO_HEADERS,
+            "headers": self._headers(),
             "status": _PENDING,
             "waiting_for": "time" if later else "worker",
             "priority": self.priority,
@@ -199,6 +210,12 @@ class NewItem:
 
     def _encoded(self) -> JsonText:
         return encode_json(self.payload, "payload")
+
+    def _headers(self) -> JsonText:
+        if self.labels:
+            labels = checked_labels(self.labels)
+            return encode_json({**self.headers, HEADER: labels}, "headers")
+        return encode_json(self.headers, "headers") if self.headers else _NO_HEADERS
 
     def _times(self) -> tuple[Now, Now | datetime]:
         if not self.delay and not self.priority and self.run_at is None:

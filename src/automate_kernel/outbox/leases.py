@@ -8,6 +8,7 @@ from typing import Any
 
 from automate_kernel.errors import LeaseLostError
 from automate_kernel.outbox.item import ItemStatus
+from automate_kernel.outbox.labels import HEADER
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import OUTBOX
 
@@ -29,6 +30,8 @@ class Lease:
     attempt_count: int
     max_attempts: int
     concurrency_key: str | None = None
+    # Whether there are rows beside the item's own, which go with it.
+    followed: bool = False
 
     @property
     def keyed(self) -> bool:
@@ -46,6 +49,7 @@ class Lease:
             row["attempt_count"],
             row["max_attempts"],
             row["concurrency_key"],
+            row["last_error_code"] is not None or HEADER in row["headers"],
         )
 
 

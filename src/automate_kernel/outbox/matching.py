@@ -28,6 +28,7 @@ class Matching:
     kind: str | None = None
     tenant_id: str | None = None
     error_code: str | None = None
+    error_group: str | None = None
     created_before: datetime | None = None
     created_after: datetime | None = None
 
@@ -61,6 +62,7 @@ class Matching:
             Where("kind", "eq", self.kind),
             Where("tenant_id", "eq", self.tenant_id),
             Where("last_error_code", "eq", self.error_code),
+            Where("last_error_group", "eq", self.error_group),
             Where("created_at", "lt", self.created_before),
             Where("created_at", "ge", self.created_after),
         )

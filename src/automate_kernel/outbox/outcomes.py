@@ -20,7 +20,8 @@ class Outcome:
     (back to waiting, and the attempt counts as not begun). One that was asked to stop is CANCELLED
     where it would wait again. *next_attempt* is a delay in seconds, an instant, or None for one
     that has not begun: it keeps its place in the line. *token* is the claim's; left out, the store
-    uses the one that it remembers.
+    uses the one that it remembers. *group* is what the error has in common with others, and *trace*
+    where it was raised; see `automate_kernel.tracebacks`.
     """
 
     item_id: str
@@ -29,6 +30,8 @@ class Outcome:
     error_code: str | None = None
     error: str | None = None
     token: str | None = None
+    group: str | None = None
+    trace: str | None = None
 
 
 @dataclass(slots=True)

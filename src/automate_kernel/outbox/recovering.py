@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from automate_kernel.outbox import lanes, slots
+from automate_kernel.outbox.failed_attempts import MOST_OF_ITEM, keep_attempts, new_attempt
 from automate_kernel.outbox.finishing import Finishing, due_changes
 from automate_kernel.outbox.item import ItemStatus, OutboxItem
 from automate_kernel.outbox.leases import FREE, fence
@@ -14,6 +15,8 @@ from automate_kernel.storage.rows import Now, Row, Rows, Where
 from automate_kernel.storage.tables import OUTBOX
 
 __all__ = ["Recovering"]
+
+_EXPIRED = "LEASE_EXPIRED"
 
 
 class Recovering(Finishing):
@@ -32,6 +35,7 @@ class Recovering(Finishing):
             )  # fmt: skip
             # The keys as they are stored: those of items lack their tenant's part.
             reaped = [row for row in stale if self._reap_one(rows, row, over, result)]
+            keep_attempts(rows, [_attempt(row) for row in reaped], MOST_OF_ITEM)
             self._leave(
                 rows,
                 [(row["ordering_key"], row["id"]) for row in reaped if row["ordering_key"]],
@@ -49,8 +53,9 @@ class Recovering(Finishing):
             ended, whom = ItemStatus.FAILED, self.on_failed
         # The token goes: what comes late from the lost worker must not pass for a repeat.
         changes: dict[str, Any] = {
-            "last_error_code": "LEASE_EXPIRED",
-            "last_error": f"worker {row['lease_owner']} did not finish in time, or died",
+            "last_error_code": _EXPIRED,
+            "last_error": _lost_text(row),
+            "last_error_group": _EXPIRED,
             "updated_at": Now(),
             **FREE,
         }
@@ -69,3 +74,14 @@ class Recovering(Finishing):
         if whom is not None:
             whom(rows, item)
         return True
+
+
+def _lost_text(row: Row) -> str:
+    return f"worker {row['lease_owner']} did not finish in time, or died"
+
+
+def _attempt(row: Row) -> Row:
+    return new_attempt(
+        row["id"], row["lease_token"], attempt=row["attempt_count"], code=_EXPIRED,
+        group=None, error=_lost_text(row), trace=None,
+    )  # fmt: skip

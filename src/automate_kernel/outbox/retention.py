@@ -6,7 +6,9 @@ import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from automate_kernel.outbox.failed_attempts import forget_attempts
 from automate_kernel.outbox.item import FINISHED, ItemStatus
+from automate_kernel.outbox.labels import forget_labels
 from automate_kernel.storage.rows import Now, Row, Storage, Where
 from automate_kernel.storage.tables import OUTBOX
 
@@ -117,6 +119,8 @@ class _Walk:
             )  # fmt: skip
             ids = [row["id"] for row in found]
             deleted = rows.delete(OUTBOX, [Where("id", "in", ids), *over])
+            forget_attempts(rows, ids)
+            forget_labels(rows, ids)
         if len(ids) == limit:
             passed = [row for row in passed if row["id"] <= ids[-1]]
         return deleted, passed, now

@@ -12,7 +12,9 @@ from automate_kernel.errors import StorageError
 from automate_kernel.outbox import lanes, slots
 from automate_kernel.outbox.control import Control, next_due
 from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.insight import Insight
 from automate_kernel.outbox.item import ItemStatus, NewItem, OutboxItem
+from automate_kernel.outbox.labels import add_labels, checked_labels, label_rows
 from automate_kernel.outbox.leases import FREE, Lease
 from automate_kernel.outbox.limits import Limiting
 from automate_kernel.outbox.recovering import Recovering
@@ -52,7 +54,9 @@ _ROUNDS = 30
 _TRIES = 3
 
 
-class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Registry, OutboxStore):
+class RowsOutboxStore(
+    Steering, Limiting, Retaining, Control, Insight, Recovering, Registry, OutboxStore
+):
     """
     The outbox in a host's database.
 
@@ -110,21 +114,37 @@ class RowsOutboxStore(Steering, Limiting, Retaining, Control, Recovering, Regist
     def enqueue_many(self, items: Iterable[NewItem], *, transaction: Any = None) -> list[str]:
         """Accept items in the host's transaction; see `OutboxStore.enqueue_many`."""
         # Before a transaction is opened: what can't be stored must not leave a lock behind.
-        new, fresh = _new_rows(self.entering(items))
-        with self.storage.begin(transaction, atomic=len(new) > 1 or not fresh) as rows:
-            return self.add(rows, new, fresh=fresh)
+        new, fresh, labels = _new_rows(self.entering(items))
+        atomic = len(new) > 1 or not fresh or bool(labels)
+        with self.storage.begin(transaction, atomic=atomic) as rows:
+            return self.add(rows, new, fresh=fresh, labels=labels)
 
     async def aenqueue_many(self, items: Iterable[NewItem], transaction: Any = None) -> list[str]:
         """`enqueue_many` in an asynchronous host transaction."""
-        new, fresh = _new_rows(self.entering(items))
-        return await self.storage.abegin(transaction, lambda rows: self.add(rows, new, fresh=fresh))
+        new, fresh, labels = _new_rows(self.entering(items))
+        return await self.storage.abegin(
+            transaction, lambda rows: self.add(rows, new, fresh=fresh, labels=labels)
+        )
 
-    def add(self, rows: Rows, new: list[Row], *, fresh: bool = False) -> list[str]:
+    def add(
+        self, rows: Rows, new: list[Row], *, fresh: bool = False, labels: Sequence[Row] = ()
+    ) -> list[str]:
         """
         Insert rows made by `NewItem.to_row`, and return the ids, of the first with a key.
 
-        *fresh* ones have ids that were made just now, and no idempotency key.
+        *fresh* ones have ids that were made just now, and no idempotency key. *labels* are the
+        rows of their labels.
         """
+        ids = self._add(rows, new, fresh)
+        if labels:
+            # Of one that was there already nothing is added.
+            added = {
+                row["id"] for row, item_id in zip(new, ids, strict=True) if row["id"] == item_id
+            }
+            add_labels(rows, [row for row in labels if row["subject_id"] in added])
+        return ids
+
+    def _add(self, rows: Rows, new: list[Row], fresh: bool) -> list[str]:
         if any("concurrency_key" in row for row in new):
             new = [{"concurrency_key": None, "concurrency_limit": None, **row} for row in new]
         added = rows.insert(OUTBOX, new, notify=CHANNEL, fresh=fresh)
@@ -334,11 +354,17 @@ class OptimisticClaimOutboxStore(RowsOutboxStore):
     skip_locked = False
 
 
-def _new_rows(items: Iterable[NewItem]) -> tuple[list[Row], bool]:
-    """The rows of *items*, and whether none of them can be there already."""
+def _new_rows(items: Iterable[NewItem]) -> tuple[list[Row], bool, list[Row]]:
+    """The rows of *items*, whether none of them can be there already, and the rows of labels."""
     items = list(items)
     fresh = all(not item.id and item.idempotency_key is None for item in items)
-    return [item.to_row() for item in items], fresh
+    new = [item.to_row() for item in items]
+    labels: list[Row] = []
+    for item, row in zip(items, new, strict=True):
+        if item.labels:
+            checked = checked_labels(item.labels)
+            labels += label_rows(row["id"], "item", checked, item.tenant_id)
+    return new, fresh, labels
 
 
 def _holders(rows: Rows, keys: list[str], *, lock: bool = False) -> dict[str, str]:

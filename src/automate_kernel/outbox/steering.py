@@ -9,8 +9,10 @@ from typing import Any
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import lanes, slots
 from automate_kernel.outbox.commands import Progress
+from automate_kernel.outbox.failed_attempts import forget_attempts
 from automate_kernel.outbox.finishing import due_changes
 from automate_kernel.outbox.item import FINISHED, WAITING, ItemStatus, OutboxItem
+from automate_kernel.outbox.labels import forget_labels
 from automate_kernel.outbox.leases import FREE
 from automate_kernel.outbox.matching import Matching, batches_of, item_ids_of, matching_rows
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
@@ -217,7 +219,10 @@ class Steering:
         finished = [Where("id", "in", ids), Where("status", "in", FINISHED)]
         with self.storage.begin() as rows:
             found = rows.select(OUTBOX, finished, order_by=("id",), lock=True, columns=("id",))
-            return rows.delete(OUTBOX, [Where("id", "in", [row["id"] for row in found])])
+            ids = [row["id"] for row in found]
+            forget_attempts(rows, ids)
+            forget_labels(rows, ids)
+            return rows.delete(OUTBOX, [Where("id", "in", ids)])
 
 
 class _Spread:

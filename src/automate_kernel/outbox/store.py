@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError
 from automate_kernel.outbox.commands import OperatorCommands
+from automate_kernel.outbox.failed_attempts import ErrorGroup, FailedAttempt
 from automate_kernel.outbox.item import FINISHED, ItemStatus, NewItem, OutboxItem
 from automate_kernel.outbox.outcomes import Outcome, ReapResult
 from automate_kernel.outbox.reports import Activity, WorkerInfo
@@ -267,6 +268,52 @@ class OutboxStore(OperatorCommands):
         before_id: str | None = None,
     ) -> list[OutboxItem]:
         """Items that match, the newest first; with *before_id* only those older than that one."""
+
+    def labelled(
+        self,
+        label: str,
+        *,
+        status: ItemStatus | str | None = None,
+        kind: str | None = None,
+        tenant_id: str | None = None,
+        limit: int = 50,
+    ) -> list[OutboxItem]:
+        """
+        Items with *label*, the newest first: ``order=4711``, or ``4711`` under any name.
+
+        It is an index that finds them, whatever else the outbox holds.
+        """
+        raise self._unable("find items by their labels")
+
+    def failed_attempts(self, item_id: str) -> list[FailedAttempt]:
+        """
+        The errors of an item's attempts, the earliest first: the first one, and the latest.
+
+        By default the last error alone, as the item itself has it.
+        """
+        item = self.get(item_id)
+        if item is None or item.last_error_code is None:
+            return []
+        code, group = item.last_error_code, item.last_error_group
+        return [
+            FailedAttempt(
+                attempt=item.attempt_count,
+                error_code=code,
+                error_group=group or code,
+                error=item.last_error or "",
+                failed_at=item.updated_at,
+            )
+        ]
+
+    def error_groups(
+        self, *, kind: str | None = None, tenant_id: str | None = None, limit: int = 100
+    ) -> list[ErrorGroup]:
+        """
+        The FAILED items, grouped by kind and by where their last error came from.
+
+        The largest groups first. What it costs grows with the number of failed items.
+        """
+        return []
 
     @abstractmethod
     def stats(self) -> OutboxStats:

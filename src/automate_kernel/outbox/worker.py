@@ -74,8 +74,9 @@ class Worker:
     claim. Without NOTIFY it looks for work at least every *poll_seconds*. *heartbeat_seconds*
     (a third of the lease by default) is how often leases are renewed. *chores* run beside the
     work. After `stop` it finishes what runs, for at most *grace_seconds*, then hands it back.
-    *describe* turns an error into the text that is stored and logged. Every *report_seconds* it
-    tells the store of itself, and what `activity` has gathered.
+    *describe* turns an error into the text that is stored and logged, and *redact* takes secrets
+    out of where it was raised. Every *report_seconds* it tells the store of itself, and what
+    `activity` has gathered.
     """
 
     store: OutboxStore
@@ -91,6 +92,7 @@ class Worker:
     describe: Callable[[BaseException], str] = describe_error
     report_seconds: float = 5.0
     activity: ActivityLog = field(default_factory=ActivityLog)
+    redact: Callable[[str], str] = str
 
     def __post_init__(self) -> None:
         self.vitals = Vitals()
@@ -275,7 +277,9 @@ class Worker:
         if handler is None:
             return self._unbegun(task)
         with drained_by(self._stopping.is_set, lambda: task.asked):
-            return execute(self.store, self.worker_id, handler, task.item, self.describe)
+            return execute(
+                self.store, self.worker_id, handler, task.item, self.describe, self.redact
+            )
 
     async def _aexecute(self, task: Task) -> Result:
         handler = self._begin(task)
@@ -283,12 +287,12 @@ class Worker:
             return self._unbegun(task)
         try:
             with drained_by(self._stopping.is_set, lambda: task.asked):
-                return await aexecute(self.store, handler, task.item, self.describe)
+                return await aexecute(self.store, handler, task.item, self.describe, self.redact)
         except asyncio.CancelledError as error:
             if task.lost or task.asked:
                 raise
             # Not by us, but by something that the handler awaited.
-            return failed(handler, task.item, error, self.describe)
+            return failed(handler, task.item, error, self.describe, self.redact)
 
     def _execute_all(self, tasks: Sequence[Task]) -> None:
         """Run inline handlers one after another."""
@@ -305,8 +309,9 @@ class Worker:
                     else:
                         handler = self._by_kind[task.item.kind]
                         result = execute(
-                            self.store, self.worker_id, handler, task.item, self.describe
-                        )
+                            self.store, self.worker_id, handler, task.item, self.describe,
+                            self.redact,
+                        )  # fmt: skip
                 now = task.ended_at = time.monotonic()
                 ended.append((task, result))
                 if now - handed_on > _INLINE_SECONDS:

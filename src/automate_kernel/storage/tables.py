@@ -14,6 +14,8 @@ __all__ = [
     "DEFINITION",
     "DELIVERY",
     "EXECUTION",
+    "FAILURE",
+    "LABEL",
     "LANE",
     "LIMIT",
     "NULL",
@@ -41,9 +43,13 @@ DELIVERY = "automate_webhook_delivery"
 SCHEDULE = "automate_schedule"
 WORKER = "automate_worker"
 ACTIVITY = "automate_activity"
+FAILURE = "automate_failure"
+LABEL = "automate_label"
 
 
 _KEY, _NAME, _CODE, _LONG_KEY = 64, 200, 64, 255
+# What errors have in common: their type and place, `automate_kernel.tracebacks.group_of`.
+_GROUP = 200
 
 TABLES: dict[str, Table] = {
     table.name: table
@@ -81,6 +87,9 @@ TABLES: dict[str, Table] = {
                 Column("completed_at", "time", null=True),
                 Column("concurrency_key", "text", _NAME, null=True),
                 Column("concurrency_limit", "int", null=True),
+                # Not read by a claim. The failed ones, among which a group is looked for, have an
+                # index of their own.
+                Column("last_error_group", "text", _GROUP, null=True),
             ),
             (
                 # Ready items by kind, and by tenant those that have one: in one of the two, so that
@@ -201,6 +210,7 @@ TABLES: dict[str, Table] = {
                 Column("created_at", "time"),
                 Column("updated_at", "time"),
                 Column("completed_at", "time", null=True),
+                Column("error_group", "text", _GROUP, null=True),
             ),
             (
                 Index("automate_execution_recent", ("created_at",)),
@@ -231,6 +241,7 @@ TABLES: dict[str, Table] = {
                 Column("started_at", "time", null=True),
                 Column("next_attempt_at", "time", null=True),
                 Column("completed_at", "time", null=True),
+                Column("error_group", "text", _GROUP, null=True),
             ),
             (Index("automate_step_once", ("execution_id", "step_id", "position"), unique=True),),
         ),
@@ -286,6 +297,43 @@ TABLES: dict[str, Table] = {
                 Column("wait_times", "json"),
             ),
             (Index("automate_activity_at", ("at",)),),
+        ),
+        Table(
+            FAILURE,
+            (
+                # One failed attempt, of an item or of a step; the last ones of each are kept.
+                Column("id", "id"),
+                # The item's id, or the execution's.
+                Column("subject_id", "id"),
+                Column("step_id", "text", _NAME, null=True),
+                Column("position", "int"),
+                Column("attempt", "int"),
+                Column("error_code", "text", _CODE),
+                Column("error_group", "text", _GROUP),
+                Column("error", "longtext"),
+                # Where it was raised: files and lines, no values.
+                Column("trace", "longtext", null=True),
+                Column("failed_at", "time"),
+            ),
+            (Index("automate_failure_subject", ("subject_id", "failed_at")),),
+        ),
+        Table(
+            LABEL,
+            (
+                # Of subject and name: a label has one value.
+                Column("id", "id"),
+                Column("name", "text", _KEY),
+                Column("value", "text", _NAME),
+                # The item's id, or the execution's.
+                Column("subject_id", "id"),
+                Column("about", "text", 16),
+                Column("tenant_id", "text", _NAME, null=True),
+                Column("created_at", "time"),
+            ),
+            (
+                Index("automate_label_value", ("value", "created_at")),
+                Index("automate_label_subject", ("subject_id",)),
+            ),
         ),
     )
 }

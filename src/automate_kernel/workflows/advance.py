@@ -14,6 +14,7 @@ from typing import Any
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox.item import bounded_seconds
 from automate_kernel.outbox.payloads import encode_json
+from automate_kernel.tracebacks import group_of
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepRun, StepStatus
 from automate_kernel.workflows.model import Step
 from automate_kernel.workflows.program import Program
@@ -119,6 +120,8 @@ class _Flow:
             delay = max(delay, bounded_seconds(error.retry_after))
         run.status = StepStatus.RETRY
         run.error_code, run.error, run.trace = str(error.code), str(error), error.trace
+        run.error_group = group_of(error)
+        self._turn.failures.append(run.failed_attempt())
         self._waits.add((run.step_id, run.position), delay)
         self._turn.delays[run.step_id, run.position] = delay
         self._save(run)
@@ -135,18 +138,22 @@ class _Flow:
         run.error_code = str(error.code) if error else None
         run.error = str(error) if error else None
         run.trace = error.trace if error else None
+        run.error_group = group_of(error) if error else None
+        if error:
+            self._turn.failures.append(run.failed_attempt())
         self._waits.drop((run.step_id, run.position))
         self._save(run)
 
     def _step_failed(self, step: Step, error: AutomateError) -> None:
         # A recovery step that fails changes nothing: the workflow has failed anyway.
         if step.on_failure == "fail" and step in self._workflow.steps:
-            self.fail(AutomateError(error.code, f"step {step.id!r} failed: {error}"))
+            self.fail(_within(error, f"step {step.id!r} failed: {error}"))
 
     def fail(self, error: AutomateError) -> None:
         """Let the workflow fail: nothing new begins but its recovery steps."""
         if self._execution.error_code is None:
             self._execution.error_code, self._execution.error = str(error.code), str(error)
+            self._execution.error_group = group_of(error)
             self._turn.failed = error
 
     def _save(self, run: StepRun) -> None:
@@ -297,6 +304,7 @@ class _Flow:
             ErrorCodes(failed.error_code or ErrorCodes.INTERNAL),
             f"element {failed.position}: {failed.error}",
         )
+        error.group = failed.error_group
         # Those that wait for their retry will not have it.
         self._cancel_rest([step])
         self._end_run(self._run(step, -1), StepStatus.FAILED, error=error)
@@ -322,3 +330,10 @@ class _Flow:
         self._save(run)
         self._turn.calls.append(StepCall(step, run, given))
         return True
+
+
+def _within(error: AutomateError, text: str) -> AutomateError:
+    """*error* as that of what holds it, worded anew; it stays in its group."""
+    told = AutomateError(error.code, text)
+    told.group = group_of(error)
+    return told

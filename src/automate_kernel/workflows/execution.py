@@ -24,6 +24,7 @@ from enum import Enum
 from typing import Any, Literal, get_args
 
 from automate_kernel.errors import PayloadError
+from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.payloads import check_text
 
 __all__ = [
@@ -100,7 +101,8 @@ class Event:
     ``webhook``, the workflow's name for ``manual`` and ``schedule``. *source* says where from: for
     a webhook it is the connector's key. *headers* are those of a webhook that its trigger keeps, by
     their names in lower case. *occurred_at* is ISO 8601 text, because an event is
-    stored as JSON and shown to templates as it is stored.
+    stored as JSON and shown to templates as it is stored. *labels* are the host's own keys, by
+    which the executions that it starts are found.
     """
 
     id: str
@@ -111,6 +113,7 @@ class Event:
     tenant_id: str | None = None
     occurred_at: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict, hash=False)
+    labels: dict[str, str] = field(default_factory=dict, hash=False)
 
     def to_json(self) -> dict[str, Any]:
         """The event as a JSON object: what is stored, and what templates see as ``event``."""
@@ -154,6 +157,7 @@ class StepRun:
     output: Any = None
     error_code: str | None = None
     error: str | None = None
+    error_group: str | None = None
     trace: str | None = None
     started_at: datetime | None = None
     next_attempt_at: datetime | None = None
@@ -163,6 +167,18 @@ class StepRun:
     def id(self) -> str:
         """The step's id in its workflow."""
         return self.step_id
+
+    def failed_attempt(self) -> FailedAttempt:
+        """The attempt that it has failed at just now."""
+        return FailedAttempt(
+            attempt=self.attempts,
+            error_code=self.error_code or "",
+            error_group=self.error_group or "",
+            error=self.error or "",
+            trace=self.trace,
+            step_id=self.step_id,
+            position=self.position,
+        )
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> StepRun:
@@ -185,6 +201,7 @@ class Execution:
     output: Any = None
     error_code: str | None = None
     error: str | None = None
+    error_group: str | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
     completed_at: datetime | None = None
@@ -199,6 +216,11 @@ class Execution:
     def owner(self) -> str | None:
         """Whose execution it is: the tenant."""
         return self.tenant_id
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The keys of the host by which it is found: those of its event."""
+        return self.event.labels
 
     @property
     def duration_seconds(self) -> float | None:

@@ -19,6 +19,7 @@ from automate_kernel.outbox import ItemStatus, OutboxItem, OutboxStore, Outcome
 from automate_kernel.outbox.chores import try_for
 from automate_kernel.outbox.handlers import Acknowledged, draining
 from automate_kernel.outbox.payloads import encode_json
+from automate_kernel.tracebacks import group_of
 from automate_kernel.workflows.advance import CallOutcome, StepCall, Turn, advance
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepStatus
 from automate_kernel.workflows.program import Program
@@ -81,7 +82,7 @@ class Runner:
         A workflow whose condition can't be rendered holds up no other, but the item is FAILED: put
         back to wait once the workflow is mended, it starts what it has not started.
         """
-        about = {**item.payload, "id": item.id, "tenant_id": item.tenant_id}
+        about = {**item.payload, "id": item.id, "tenant_id": item.tenant_id, "labels": item.labels}
         # Once more: whoever accepted it may know fewer secrets than this process.
         event = self.store.redacted(Event.from_json(about))
         starting, outcome = [], Outcome(item.id, token=item.lease_token)
@@ -164,7 +165,7 @@ class Runner:
             if run.status is StepStatus.COMPLETED:
                 send(signals.step_completed, sender, execution=execution, step=run)
             elif run.status is StepStatus.FAILED:
-                error = _error(run.error_code, run.error)
+                error = _error(run.error_code, run.error, run.error_group, run.trace)
                 send(signals.step_failed, sender, execution=execution, step=run, error=error)
             elif run.status is StepStatus.RUNNING:
                 send(signals.step_started, sender, execution=execution, step=run)
@@ -175,7 +176,7 @@ class Runner:
 
     def tell_failed(self, execution: Execution) -> None:
         """Send `workflow_failed`."""
-        error = _error(execution.error_code, execution.error)
+        error = _error(execution.error_code, execution.error, execution.error_group)
         signals.emit(signals.workflow_failed, self._sender, execution=execution, error=error)
 
 
@@ -316,7 +317,10 @@ class _Drive:
     def _write(self, turn: Turn) -> None:
         execution, store = self._execution, self._runner.store
         with store.holding(self._item) as rows:
-            store.save(rows, execution, turn.saves, turn.delays, self._stored)
+            store.save(
+                rows, execution, turn.saves, turn.delays, self._stored,
+                failures=turn.failures, claim=self._item.lease_token or "",
+            )  # fmt: skip
             if turn.failed is not None and turn.end is None:
                 store.change(rows, execution, ExecutionStatus.RUNNING)
             if turn.end is not None:
@@ -334,11 +338,18 @@ class _Drive:
 def _refused(item: OutboxItem, workflow: str, error: AutomateError) -> Outcome:
     text = f"the condition that starts workflow {workflow!r}: {error.message}"
     logger.error("event %s: %s", item.id, text)
-    return Outcome(item.id, ItemStatus.FAILED, 0.0, str(error.code), text, item.lease_token)
+    return Outcome(
+        item.id, ItemStatus.FAILED, 0.0, str(error.code), text, item.lease_token,
+        group_of(error), error.trace,
+    )  # fmt: skip
 
 
-def _error(code: str | None, message: str | None) -> AutomateError:
+def _error(
+    code: str | None, message: str | None, group: str | None, trace: str | None = None
+) -> AutomateError:
     try:
-        return AutomateError(ErrorCodes(code or ErrorCodes.INTERNAL), message or "")
+        error = AutomateError(ErrorCodes(code or ErrorCodes.INTERNAL), message or "")
     except ValueError:
-        return AutomateError(ErrorCodes.INTERNAL, message or "")
+        error = AutomateError(ErrorCodes.INTERNAL, message or "")
+    error.group, error.trace = group, trace
+    return error

@@ -11,7 +11,13 @@ from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import NewItem, OutboxItem, OutboxStore
+from automate_kernel.outbox.failed_attempts import (
+    MOST_OF_EXECUTION,
+    FailedAttempt,
+    keep_attempts,
+)
 from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.labels import add_labels, label_rows
 from automate_kernel.outbox.payloads import (
     MAX_PAYLOAD_BYTES,
     encode_json,
@@ -20,6 +26,7 @@ from automate_kernel.outbox.payloads import (
 )
 from automate_kernel.storage.rows import Now, Rows, Storage, Where
 from automate_kernel.storage.tables import DEFINITION, EXECUTION, STEP
+from automate_kernel.tracebacks import MAX_GROUP
 from automate_kernel.workflows.execution import (
     Event,
     Execution,
@@ -29,6 +36,7 @@ from automate_kernel.workflows.execution import (
 )
 from automate_kernel.workflows.model import Workflow
 from automate_kernel.workflows.step_rows import (
+    attempt_rows,
     new_step_row,
     step_row,
     unfinished,
@@ -110,6 +118,8 @@ class ExecutionRows:
             ],
         )
         if begun:
+            labels = label_rows(execution_id, "execution", event.labels, event.tenant_id)
+            add_labels(rows, labels)
             self._wake(rows, execution_id, item_id, event.tenant_id, priority)
         return execution_id
 
@@ -184,10 +194,15 @@ class ExecutionRows:
         runs: Sequence[StepRun],
         delays: dict[tuple[str, int], float],
         stored: set[tuple[str, int]],
+        *,
+        failures: Sequence[FailedAttempt] = (),
+        claim: str = "",
     ) -> None:
         """
         Write *runs*; *stored* holds the keys of those that have a row already.
 
+        *failures* are attempts that failed since the last save, and *claim* is the token of the
+        claim that they were made in.
         Raises `ExecutionEndedError` if the execution was cancelled meanwhile.
         """
         live = [
@@ -209,6 +224,7 @@ class ExecutionRows:
                 new.append(new_step_row(run, row))
         if new:
             rows.insert(STEP, new)
+        keep_attempts(rows, attempt_rows(failures, execution.id, claim), MOST_OF_EXECUTION)
 
     def change(
         self, rows: Rows, execution: Execution, status: ExecutionStatus, output: Any = None
@@ -218,6 +234,9 @@ class ExecutionRows:
             "status": status.value,
             "error_code": execution.error_code,
             "error": storable(execution.error) if execution.error else None,
+            "error_group": (
+                storable(execution.error_group, MAX_GROUP) if execution.error_group else None
+            ),
             "updated_at": Now(),
         }
         if status.finished:

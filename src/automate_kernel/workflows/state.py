@@ -6,8 +6,16 @@ from collections.abc import Sequence
 
 from automate_kernel.errors import ErrorCodes
 from automate_kernel.outbox import OutboxItem
+from automate_kernel.outbox.failed_attempts import (
+    ErrorGroup,
+    FailedAttempt,
+    failed_attempts,
+    forget_attempts,
+)
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.storage.rows import Now, Rows, Where
+from automate_kernel.outbox.insight import MOST_LABELLED
+from automate_kernel.outbox.labels import forget_labels, labelled_ids
+from automate_kernel.storage.rows import Now, Row, Rows, Where
 from automate_kernel.storage.tables import DEFINITION, EXECUTION, STEP
 from automate_kernel.workflows.execution import (
     Execution,
@@ -39,15 +47,72 @@ class ExecutionStore(ExecutionRows):
         status: ExecutionStatus | str | None = None,
         workflow: str | None = None,
         tenant_id: str | None = None,
+        error_group: str | None = None,
         limit: int = 50,
     ) -> list[Execution]:
         """Executions that match, with their steps, the newest first."""
-        wanted = {"status": status and str(status), "workflow": workflow, "tenant_id": tenant_id}
+        wanted = {
+            "status": status and str(status),
+            "workflow": workflow,
+            "tenant_id": tenant_id,
+            "error_group": error_group,
+        }
         where = [Where(name, "eq", value) for name, value in wanted.items() if value is not None]
         with self.storage.begin(atomic=False) as rows:
             found = rows.select(EXECUTION, where, order_by=("-created_at", "-id"), limit=limit)
             runs = self._runs(rows, [row["id"] for row in found])
         return [Execution.from_row(row, runs.get(row["id"], ())) for row in found]
+
+    def labelled(
+        self,
+        label: str,
+        *,
+        status: ExecutionStatus | str | None = None,
+        workflow: str | None = None,
+        tenant_id: str | None = None,
+        limit: int = 50,
+    ) -> list[Execution]:
+        """
+        Executions with *label*, with their steps, the newest first.
+
+        A label is ``order=4711``, or ``4711`` under any name. It is an index that finds them.
+        """
+        wanted = {"status": status and str(status), "workflow": workflow, "tenant_id": tenant_id}
+        where = [Where(name, "eq", value) for name, value in wanted.items() if value is not None]
+        with self.storage.begin(atomic=False) as rows:
+            known = labelled_ids(
+                rows, label, about="execution", tenant_id=tenant_id, limit=MOST_LABELLED
+            )
+            where.append(Where("id", "in", [each.id for each in known]))
+            found = rows.select(EXECUTION, where, order_by=("-created_at", "-id"), limit=limit)
+            runs = self._runs(rows, [row["id"] for row in found])
+        return [Execution.from_row(row, runs.get(row["id"], ())) for row in found]
+
+    def failed_attempts(self, execution_id: str) -> list[FailedAttempt]:
+        """
+        The errors of all attempts of an execution's steps, the earliest first.
+
+        Those before it was resumed too. The first is kept, and the latest 199.
+        """
+        with self.storage.begin(atomic=False) as rows:
+            return failed_attempts(rows, execution_id)
+
+    def error_groups(
+        self, *, workflow: str | None = None, tenant_id: str | None = None, limit: int = 100
+    ) -> list[ErrorGroup]:
+        """
+        The FAILED executions, grouped by workflow and by where their error came from.
+
+        The largest groups first; `ErrorGroup.kind` is the workflow's name.
+        """
+        failed = [Where("status", "eq", ExecutionStatus.FAILED.value)]
+        given = {"workflow": workflow, "tenant_id": tenant_id}
+        failed += [Where(name, "eq", value) for name, value in given.items() if value is not None]
+        by = ("workflow", "error_group", "error_code")
+        with self.storage.begin(atomic=False) as rows:
+            counted = rows.count(EXECUTION, by, failed)
+            counted.sort(key=lambda row: (-row["n"], row["workflow"], row["error_group"] or ""))
+            return [_group(rows, row, failed) for row in counted[:limit]]
 
     def cancel(self, execution_id: str) -> bool:
         """
@@ -128,6 +193,7 @@ class ExecutionStore(ExecutionRows):
             "output": None,
             "error_code": None,
             "error": None,
+            "error_group": None,
             "completed_at": None,
             "item_id": item_id,
             "updated_at": Now(),
@@ -167,6 +233,8 @@ class ExecutionStore(ExecutionRows):
             )  # fmt: skip
             ids = sorted(row["id"] for row in found)
             rows.delete(STEP, [Where("execution_id", "in", ids)])
+            forget_attempts(rows, ids)
+            forget_labels(rows, ids)
             return rows.delete(EXECUTION, [Where("id", "in", ids)])
 
     def give_up(self, rows: Rows, item: OutboxItem) -> None:
@@ -180,4 +248,22 @@ class ExecutionStore(ExecutionRows):
             execution = Execution.from_row(row)
             execution.error_code = str(item.last_error_code or ErrorCodes.ABORTED)
             execution.error = f"given up after {item.attempt_count} attempts: {item.last_error}"
+            execution.error_group = item.last_error_group
             self.change(rows, execution, ExecutionStatus.FAILED)
+
+
+def _group(rows: Rows, counted: Row, failed: list[Where]) -> ErrorGroup:
+    names = ("workflow", "error_group", "error_code")
+    its = [*failed, *(Where(name, "eq", counted[name]) for name in names)]
+    read = ("id", "created_at", "completed_at", "error")
+    latest = rows.select(EXECUTION, its, order_by=("-created_at",), limit=1, columns=read)
+    row: Row = latest[0] if latest else dict.fromkeys(read)
+    return ErrorGroup(
+        kind=counted["workflow"],
+        group=counted["error_group"] or "",
+        error_code=counted["error_code"] or "",
+        count=counted["n"],
+        latest_id=row["id"] or "",
+        latest_at=row["completed_at"],
+        error=row["error"] or "",
+    )

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from automate_kernel.outbox.failed_attempts import FailedAttempt, new_attempt
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import bounded_seconds
 from automate_kernel.outbox.payloads import encode_json, storable
 from automate_kernel.storage.rows import Now, Row, Rows, Where
 from automate_kernel.storage.tables import STEP
+from automate_kernel.tracebacks import MAX_GROUP
 from automate_kernel.workflows.execution import StepRun, StepStatus
 from automate_kernel.workflows.model import Workflow
 
-__all__ = ["forget_steps", "new_step_row", "step_row", "steps_to_repeat", "unfinished"]
+__all__ = [
+    "attempt_rows",
+    "forget_steps",
+    "new_step_row",
+    "step_row",
+    "steps_to_repeat",
+    "unfinished",
+]
 
 _AGAIN = (StepStatus.FAILED, StepStatus.CANCELLED, StepStatus.RUNNING)
 
@@ -53,6 +64,7 @@ def step_row(run: StepRun, delay: float | None) -> Row:
         "error_code": run.error_code,
         "error": storable(run.error) if run.error else None,
         "trace": storable(run.trace) if run.trace else None,
+        "error_group": storable(run.error_group, MAX_GROUP) if run.error_group else None,
         "next_attempt_at": Now(bounded_seconds(delay)) if delay is not None else None,
     }
     if run.status is StepStatus.RUNNING and run.attempts <= 1:
@@ -60,6 +72,18 @@ def step_row(run: StepRun, delay: float | None) -> Row:
     if run.status.finished:
         row["completed_at"] = Now()
     return row
+
+
+def attempt_rows(failures: Sequence[FailedAttempt], execution_id: str, claim: str) -> list[Row]:
+    """The rows of attempts that have failed in the claim with this token."""
+    return [
+        new_attempt(
+            execution_id, claim, attempt=each.attempt, code=each.error_code,
+            group=each.error_group, error=each.error, trace=each.trace, step_id=each.step_id,
+            position=each.position,
+        )
+        for each in failures
+    ]  # fmt: skip
 
 
 def new_step_row(run: StepRun, row: Row) -> Row:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from automate_kernel.errors import AutomateError
+from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.workflows.execution import ExecutionStatus, StepRun
 from automate_kernel.workflows.model import Step
 
@@ -37,7 +38,8 @@ class Turn:
 
     With *wait* or *end* it is the last: nothing is in flight. *delays* gives, for runs in *saves*
     that are to be retried, the seconds until then. While calls are in flight, *next_retry* is when
-    to come back even if none of them has ended.
+    to come back even if none of them has ended. *failures* are attempts that have failed since the
+    last turn, also of runs that have begun another one by now.
     """
 
     saves: list[StepRun] = field(default_factory=list)
@@ -48,6 +50,7 @@ class Turn:
     end: ExecutionStatus | None = None
     output: Any = None
     failed: AutomateError | None = None
+    failures: list[FailedAttempt] = field(default_factory=list)
 
     @property
     def last(self) -> bool:

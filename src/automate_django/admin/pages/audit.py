@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from django.contrib import admin
 from django.contrib.admin.filters import DateFieldListFilter
 from django.core.paginator import Paginator
+from django.db.models import Q
 from django.http import HttpRequest
 from django.utils.functional import cached_property
 from django.utils.html import format_html, format_html_join
@@ -16,13 +17,26 @@ from django.utils.translation import gettext_lazy as _
 from automate_django.admin.bases.export import Export
 from automate_django.admin.bases.tenancy import TenantScopedAdmin
 from automate_django.admin.pages.base import Tabbed
-from automate_django.models import AuditEntry
+from automate_django.models import (
+    ApiToken,
+    AuditEntry,
+    OutboxItem,
+    WorkflowDocument,
+    WorkflowExecution,
+    WorkflowVersion,
+)
+from automate_django.tenants import OPERATE
 
 if TYPE_CHECKING:
     from django.contrib.admin import AdminSite
 
 __all__ = ["AuditEntryAdmin", "register"]
 
+_AUTOMATION = [
+    model._meta.label_lower
+    for model in (OutboxItem, WorkflowExecution, WorkflowDocument, WorkflowVersion, ApiToken)
+]
+"""The models whose rows the automation's own pages change, for all tenants alike."""
 _COUNTED = 10_000
 _SEARCHED = 100_000
 _OFFERED = 1000
@@ -83,7 +97,12 @@ class _ModelFilter(_Recent):
 
 
 class AuditEntryAdmin(Tabbed, Export, TenantScopedAdmin):
-    """Lists the entries of the user's tenant, the latest first."""
+    """
+    Lists the entries of the user's tenant, the latest first.
+
+    Who steers the outbox of all tenants sees what was done with the automation, whosever it was;
+    of what the user did for no tenant there is an entry too.
+    """
 
     current = "audit"
 
@@ -122,9 +141,30 @@ class AuditEntryAdmin(Tabbed, Export, TenantScopedAdmin):
                 queryset = queryset.filter(created_at__gte=oldest)
         return super().get_search_results(request, queryset, search_term)
 
+    def get_queryset(self, request: HttpRequest) -> Any:
+        """The entries that the user may see."""
+        scoped = super().get_queryset(request)
+        if self.scope(request).everything:
+            return scoped
+        return scoped | self._all_tenants(request)
+
+    def _all_tenants(self, request: HttpRequest) -> Any:
+        """Those that belong to no tenant of the user's, and that it may see all the same."""
+        user: Any = request.user
+        seen = Q(actor_id=str(user.pk), tenant_id=None)
+        if user.has_perm(OPERATE):
+            seen |= Q(model__in=_AUTOMATION)
+        return self.model._default_manager.filter(seen)
+
     def permits(self, request: HttpRequest, name: str, obj: Any = None) -> bool:
         """Nobody writes here, superusers included."""
         return name == "view" and super().permits(request, name, obj)
+
+    def allows(self, request: HttpRequest, name: str, obj: Any = None) -> bool:
+        """Only what the list has."""
+        if super().allows(request, name, obj):
+            return True
+        return obj is not None and bool(self._all_tenants(request).filter(pk=obj.pk).exists())
 
 
 def _text(value: Any) -> str:

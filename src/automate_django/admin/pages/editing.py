@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import messages
@@ -10,6 +12,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from automate_django import definitions
 from automate_django.admin.pages.access import reach_of
 from automate_django.admin.pages.workflow_forms import STARTER, DocumentForm
+from automate_django.admin.pages.workflow_rows import current_workflow
 from automate_django.admin.pages.workflow_text import Problem, clean, explained
 from automate_django.kernel import get_kernel
 from automate_django.models import WorkflowDocument, WorkflowVersion
@@ -20,7 +23,27 @@ from automate_kernel.workflows.model import Workflow
 if TYPE_CHECKING:
     from automate_django.admin.pages.workflows import WorkflowDocumentAdmin
 
-__all__ = ["Editing"]
+__all__ = ["Editing", "digest_of", "new_doubts"]
+
+
+def new_doubts(
+    request: HttpRequest, workflow: Workflow, document: WorkflowDocument | None
+) -> list[str]:
+    """
+    What would fail if *workflow* counted, and doesn't where *document* counts today.
+
+    None if the request says that the user has read just that, and goes on.
+    """
+    kernel = get_kernel()
+    current = current_workflow(document) if document is not None and document.enabled else None
+    known = definitions.advice(current, kernel) if current is not None else []
+    doubts = [each for each in definitions.advice(workflow, kernel) if each not in known]
+    return [] if request.POST.get("agreed") == digest_of(doubts) else doubts
+
+
+def digest_of(doubts: Sequence[str]) -> str:
+    """Stands for these *doubts* in a form: to agree to them is to agree to no others."""
+    return hashlib.sha256("\n".join(doubts).encode()).hexdigest()[:32]
 
 
 class Editing:
@@ -44,6 +67,8 @@ class Editing:
         try:
             if "check" in self._request.POST:
                 return self._checked(form)
+            if doubts := self._doubts(form):
+                return self._page(form, doubts=doubts)
             with get_kernel().storage.begin():
                 return self._saved(form)
         except WorkflowError as error:
@@ -73,6 +98,12 @@ class Editing:
         return self._page(
             form, workflow=workflow, advice=definitions.advice(workflow, get_kernel())
         )
+
+    def _doubts(self, form: DocumentForm) -> list[str]:
+        """What would fail once it counts, and fails not today; none if that was read and agreed."""
+        data = form.cleaned_data
+        workflow = definitions.checked(data["source"], data["format"], get_kernel())
+        return new_doubts(self._request, workflow, self._document)
 
     def _saved(self, form: DocumentForm) -> HttpResponse:
         data = form.cleaned_data
@@ -108,6 +139,7 @@ class Editing:
         *,
         workflow: Workflow | None = None,
         advice: list[str] | None = None,
+        doubts: list[str] | None = None,
     ) -> HttpResponse:
         document, pages = self._document, self._pages
         crumbs = [{"label": "Workflows", "url": pages.url("automate_workflows")}]
@@ -126,6 +158,8 @@ class Editing:
             reach=self._reach,
             checked=workflow,
             advice=advice or [],
+            doubts=doubts or [],
+            agreed=digest_of(doubts) if doubts else "",
             graph=to_svg(workflow, styled=False) if workflow else "",
             back=crumbs[-1]["url"],
             crumbs=crumbs,

@@ -12,6 +12,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from automate_django.admin.pages.access import Reach
+from automate_django.admin.pages.failures import labelled
 from automate_django.admin.pages.slices import Part, Slice
 from automate_kernel.workflows.execution import ExecutionStatus
 
@@ -41,6 +42,8 @@ class Filter:
     workflow: str = ""
     since: str = ""
     tenant: str = ""
+    group: str = ""
+    label: str = ""
 
     @classmethod
     def read(cls, data: Mapping[str, Any], reach: Reach) -> Filter:
@@ -57,6 +60,8 @@ class Filter:
             text("workflow"),
             text("since") if text("since") in _TIMES else "",
             text("tenant") if reach.everyone else "",
+            text("group"),
+            text("label"),
         )
 
     @property
@@ -68,7 +73,15 @@ class Filter:
             found["status"] = Q(status=self.status)
         if self.workflow:
             found["workflow"] = Q(workflow=self.workflow)
+        if self.group:
+            found["group"] = Q(error_group=self.group)
         return found
+
+    def among(self, queryset: Any) -> Any:
+        """Those of *queryset* that have the label, if one is asked for; an index finds them."""
+        if not self.label:
+            return queryset
+        return queryset.filter(pk__in=labelled(self.label, "execution", self.reach))
 
     @property
     def _leading(self) -> str:
@@ -114,6 +127,8 @@ class Filter:
             "workflow": self.workflow,
             "since": self.since,
             "tenant": self.tenant,
+            "group": self.group,
+            "label": self.label,
         }
         return {name: text for name, text in given.items() if text}
 

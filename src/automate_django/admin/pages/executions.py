@@ -24,8 +24,9 @@ from automate_django.admin.pages.execution_facts import (
     workflow_names,
 )
 from automate_django.admin.pages.execution_filter import Filter
+from automate_django.admin.pages.failures import shown_attempts, shown_labels
 from automate_django.admin.pages.shown import shown_json, shown_text
-from automate_django.admin.pages.slices import read_page
+from automate_django.admin.pages.slices import PATIENCE, read_page
 from automate_django.admin.pages.tracks import SCALE, Track, draw, latest_statuses
 from automate_django.kernel import get_kernel
 from automate_django.models import OutboxItem, WorkflowExecution, WorkflowStep
@@ -38,6 +39,8 @@ __all__ = ["WorkflowExecutionAdmin", "register"]
 
 _CHANGE = "automate_django_workflowexecution_change"
 _LIST = "automate_django_workflowexecution_changelist"
+# How many of an execution's failed attempts its page shows; a step's page shows all of its own.
+_MOST_ATTEMPTS = 20
 _BLANK = Track(
     key="", step_id="", position=-1, label="", action="", status="", tone="", attempts="",
     took="", after="", note="", url="",
@@ -93,10 +96,11 @@ class WorkflowExecutionAdmin(PageAdmin):
         wanted = Filter.read(request.GET, reach)
         try:
             found = read_page(
-                executions(reach).defer("event", "output"),
+                wanted.among(executions(reach)).defer("event", "output"),
                 wanted.slice,
                 wanted.rest,
                 after=request.GET.get("after", ""),
+                patience=PATIENCE,
             )
         except ValueError as error:
             raise Http404(str(error)) from None
@@ -150,6 +154,10 @@ class WorkflowExecutionAdmin(PageAdmin):
             event=shown_json(execution.event.get("payload")),
             output=shown_json(execution.output) if execution.output is not None else "",
             error=shown_text(execution.error),
+            attempts=shown_attempts(
+                get_kernel().executions.failed_attempts(str(execution.pk))[-_MOST_ATTEMPTS:]
+            ),
+            labels=shown_labels(execution.event.get("labels")),
             origin=origin_of(request, self, execution),
             item_url=self._item_url(request, execution),
             may_change=self.has_change_permission(request, execution),
@@ -218,6 +226,11 @@ class WorkflowExecutionAdmin(PageAdmin):
             output=shown_json(run.output) if run.status == StepStatus.COMPLETED.value else "",
             error=shown_text(run.error),
             trace=shown_text(run.trace),
+            attempts=shown_attempts(
+                each
+                for each in get_kernel().executions.failed_attempts(str(execution.pk))
+                if (each.step_id, each.position) == (step_id, position)
+            ),
             may_resume=(
                 followers
                 and ExecutionStatus(execution.status).finished

@@ -14,13 +14,14 @@ from typing import Any
 
 from django.core.cache import cache
 from django.db import connections
-from django.db.models import Count, Min
+from django.db.models import Count
 from django.utils import timezone
 
 from automate_django.admin.pages.access import Reach
 from automate_django.admin.pages.slices import SLICES
 from automate_django.kernel import get_kernel
 from automate_django.models import OutboxItem
+from automate_django.tenant_counts import counts_of_tenant
 from automate_kernel.outbox import ItemStatus
 
 __all__ = ["FAILED_COUNTED", "Counts", "Group", "counts", "failed_groups", "forget"]
@@ -38,9 +39,10 @@ _VERSION = "automate-pages-generation"
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Failed items of one kind and error code."""
+    """Failed items of one kind, whose errors have their place and code in common."""
 
     kind: str
+    group: str
     code: str
     n: int
     share: float
@@ -57,6 +59,8 @@ class Counts:
     taken_at: datetime
     took: float
     statuses: dict[str, int] = field(default_factory=dict)
+    looked: int | None = None
+    """Among how many items they were counted, if not among all."""
 
     @property
     def total(self) -> int:
@@ -78,23 +82,25 @@ def counts(reach: Reach, *, now: bool) -> Counts | None:
     """
     The counts of what *reach* covers; None if there are none and counting would take too long.
 
-    With *now* they are taken if the last ones are out of date, however long that takes.
+    With *now* they are taken if the last ones are out of date, however long that takes; without,
+    the last ones are given, old as they may be.
     """
     if reach.nothing:
         return Counts({}, None, [], False, timezone.now(), 0.0)
     if _row_estimate() <= CHEAP_ROWS:
         return _take(reach)
-    key = _key(reach)
-    kept: Counts | None = cache.get(key)
-    if not now or (kept is not None and _fresh(kept)):
-        return kept
+    key, version = _key(reach), cache.get(_VERSION, 0)
+    taken_at, kept = cache.get(key) or (None, None)
+    if not now or (kept is not None and taken_at == version and _fresh(kept)):
+        found: Counts | None = kept
+        return found
     taken = _take(reach)
-    cache.set(key, taken, _LONGEST)
+    cache.set(key, (version, taken), _LONGEST)
     return taken
 
 
 def forget() -> None:
-    """Have everything counted anew: something was changed by hand."""
+    """Have everything counted anew at the next refresh: something was changed by hand."""
     cache.set(_VERSION, time.time_ns(), None)
 
 
@@ -106,7 +112,7 @@ def _key(reach: Reach) -> str:
     from hashlib import sha256
 
     who = f"{get_kernel().storage.describe()}|{'*' if reach.everyone else '='}{reach.tenant or ''}"
-    return f"automate-pages-{cache.get(_VERSION, 0)}-{sha256(who.encode()).hexdigest()[:32]}"
+    return f"automate-pages-counts-{sha256(who.encode()).hexdigest()[:32]}"
 
 
 def _take(reach: Reach) -> Counts:
@@ -114,9 +120,10 @@ def _take(reach: Reach) -> Counts:
     store = get_kernel().outbox
     if reach.everyone:
         stats = store.stats()
-        by_kind, oldest = stats.counts, stats.oldest_due_seconds
+        by_kind, oldest, looked = stats.counts, stats.oldest_due_seconds, None
     else:
-        by_kind, oldest = _counted(reach), _oldest_due(reach)
+        own = counts_of_tenant(get_kernel().storage, reach.tenant or "")
+        by_kind, oldest, looked = own.by_kind, own.oldest_due_seconds, own.looked
     groups, cut = failed_groups(reach)
     statuses: dict[str, int] = {str(status): 0 for status in ItemStatus}
     for of_kind in by_kind.values():
@@ -124,43 +131,33 @@ def _take(reach: Reach) -> Counts:
             statuses[str(status)] = statuses.get(str(status), 0) + n
     plain = {kind: {str(s): n for s, n in of_kind.items()} for kind, of_kind in by_kind.items()}
     took = time.monotonic() - began
-    return Counts(plain, oldest, groups, cut, timezone.now(), took, statuses)
+    return Counts(plain, oldest, groups, cut, timezone.now(), took, statuses, looked)
 
 
 def _items(reach: Reach) -> Any:
     return reach.filter(OutboxItem.objects.using(_alias()))
 
 
-def _counted(reach: Reach) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = {}
-    rows = _items(reach).order_by("kind").values("kind", "status").annotate(n=Count("id"))
-    for row in rows:
-        found.setdefault(row["kind"], {})[row["status"]] = row["n"]
-    return found
-
-
-def _oldest_due(reach: Reach) -> float | None:
-    due = _items(reach).filter(SLICES["due"].condition)
-    oldest = due.aggregate(oldest=Min("next_attempt_at"))["oldest"]
-    if oldest is None:
-        return None
-    age = (timezone.now() - oldest).total_seconds()
-    return float(age) if age >= 0 else None
-
-
 def failed_groups(reach: Reach, *, most: int = 12) -> tuple[list[Group], bool]:
     """The largest groups of failed items, and whether there are more than were looked at."""
     failed = _items(reach).filter(SLICES["failed"].condition)
-    ids = failed.order_by("-id").values_list("id", flat=True)
+    # Among those of all tenants: the index knows none.
+    every = _items(Reach(everyone=True)).filter(SLICES["failed"].condition)
+    ids = every.order_by("-id").values_list("id", flat=True)
     oldest = next(iter(ids[FAILED_COUNTED : FAILED_COUNTED + 1]), None)
     if oldest is not None:
         failed = failed.filter(id__gt=oldest)
-    rows = list(
-        failed.order_by().values("kind", "last_error_code").annotate(n=Count("id")).order_by("-n")
-    )
+    by = ("kind", "last_error_group", "last_error_code")
+    rows = list(failed.order_by().values(*by).annotate(n=Count("id")).order_by("-n", *by))
     total = sum(row["n"] for row in rows) or 1
     groups = [
-        Group(row["kind"], row["last_error_code"] or "", row["n"], row["n"] / total)
+        Group(
+            row["kind"],
+            row["last_error_group"] or "",
+            row["last_error_code"] or "",
+            row["n"],
+            row["n"] / total,
+        )
         for row in rows[:most]
     ]
     return groups, oldest is not None

@@ -17,8 +17,12 @@ from automate_django.admin.pages.records import record
 from automate_django.kernel import get_kernel
 from automate_django.models import OutboxPause
 from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.storage.rows import Where
+from automate_kernel.storage.tables import OUTBOX
 
 __all__ = ["Kinds"]
+
+_LATELY_SECONDS = 3600.0
 
 
 class Kinds(Section):
@@ -41,7 +45,7 @@ class Kinds(Section):
         paused = {row.kind: row for row in OutboxPause.objects.using(alias).all()}
         limits = {limit.kind: limit for limit in get_kernel().outbox.limits()}
         by_kind = {} if found is None else found.by_kind
-        names = sorted({*by_kind, *paused, *limits})
+        names = sorted({*by_kind, *paused, *limits, *_seen()})
         return self.page(
             request,
             "kinds.html",
@@ -50,9 +54,8 @@ class Kinds(Section):
             kinds=[
                 {
                     "kind": name,
-                    "of": by_kind.get(name, {}),
-                    "waiting": by_kind.get(name, {}).get("PENDING", 0)
-                    + by_kind.get(name, {}).get("RETRY", 0),
+                    # What was not counted is not zero.
+                    "of": None if found is None else _of(by_kind.get(name, {})),
                     "paused": paused.get(name),
                     "limit": limits.get(name),
                 }
@@ -104,6 +107,24 @@ class Kinds(Section):
                 record(request, "unlimit", kind)
                 return f"Removed the limit of {kind}."
         raise ValueError(what)
+
+
+def _of(counted: dict[str, int]) -> dict[str, int]:
+    of = {status: counted.get(status, 0) for status in ("RUNNING", "FAILED", "COMPLETED")}
+    return {**of, "waiting": counted.get("PENDING", 0) + counted.get("RETRY", 0)}
+
+
+def _seen() -> set[str]:
+    """The kinds that are known without counting: of ready items, and of what was done of late."""
+    kernel = get_kernel()
+    with kernel.storage.begin(atomic=False) as rows:
+        kinds: set[str] = set()
+        # One tenant's and nobody's ready items stand in two indexes.
+        for tenant in (Where("tenant_id", "eq", None), Where("tenant_id", "ne", None)):
+            ready = [Where("waiting_for", "eq", "worker"), tenant]
+            kinds |= set(rows.distinct(OUTBOX, "kind", ready))
+    lately = kernel.outbox.activity(seconds=_LATELY_SECONDS)
+    return kinds | {one.kind for one in lately}
 
 
 def _limit(request: HttpRequest) -> dict[str, Any]:

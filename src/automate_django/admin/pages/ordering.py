@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 from uuid import UUID
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, HttpResponseRedirect
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBadRequest,
+    HttpResponseRedirect,
+)
 from django.urls import URLPattern
 
 from automate_django.admin.pages.access import Reach, reach_of
@@ -16,7 +22,15 @@ from automate_django.admin.pages.base import Section
 from automate_django.admin.pages.figures import forget
 from automate_django.admin.pages.orders import ORDERS, Order, OrderKind, give, items, obey, proceed
 from automate_django.admin.pages.records import record
+from automate_django.admin.pages.shown import shown_text
 from automate_django.admin.pages.slices import SLICES
+from automate_django.admin.pages.standing import (
+    Standing,
+    hand_over,
+    standing,
+    stop,
+    worker_lives,
+)
 from automate_django.admin.pages.wanted import Wanted
 from automate_kernel.errors import AutomateError
 
@@ -64,10 +78,13 @@ class Ordering(Section):
 
     def urls(self) -> list[URLPattern]:
         """The addresses."""
-        post = self.owner.post
+        get, post = self.owner.get, self.owner.post
         return [
             post("order/", self.order_view, "automate_outbox_order"),
             post("orders/", self.proceed_view, "automate_outbox_orders"),
+            get("orders/<uuid:order_id>/", self.standing_view, "automate_outbox_standing"),
+            get("orders/<uuid:order_id>/now/", self.now_view, "automate_outbox_standing_now"),
+            post("orders/<uuid:order_id>/stop/", self.stop_view, "automate_outbox_standing_stop"),
         ]
 
     def order_view(self, request: HttpRequest) -> HttpResponse:
@@ -161,6 +178,10 @@ class Ordering(Section):
             )  # fmt: skip
             self._tell(request, kind, order.done, order.seen)
             return HttpResponseRedirect(back)
+        if worker_lives():
+            # It goes on without the browser.
+            order_id = hand_over(order, reach)
+            return HttpResponseRedirect(self.url("automate_outbox_standing", order_id))
         return self.page(
             request,
             "progress.html",
@@ -172,6 +193,59 @@ class Ordering(Section):
             orders_url=self.url("automate_outbox_orders"),
             back=back,
         )
+
+    # -- what a worker does --------------------------------------------------------------------
+
+    def standing_view(self, request: HttpRequest, order_id: UUID) -> HttpResponse:
+        """How far an order has come that a worker carries out."""
+        found = self._standing(request, order_id)
+        back = self.url("automate_django_outboxitem_changelist")
+        context = self._told(request, found)
+        return self.page(
+            request,
+            "standing.html",
+            f"{context['kind'].label}: {found.order.total:,} items",
+            poll_url=self.url("automate_outbox_standing_now", order_id),
+            stop_url=self.url("automate_outbox_standing_stop", order_id),
+            back=f"{back}?{context['wanted'].query}",
+            **context,
+        )
+
+    def now_view(self, request: HttpRequest, order_id: UUID) -> HttpResponse:
+        """The same alone, for the script that keeps it up to date."""
+        found = self._standing(request, order_id)
+        return self.owner.fragment(
+            request, "_order.html", stop=found.over, **self._told(request, found)
+        )
+
+    def stop_view(self, request: HttpRequest, order_id: UUID) -> HttpResponse:
+        """Stop an order."""
+        found = self._standing(request, order_id)
+        if stop(order_id):
+            record(request, found.order.kind, f"stopped: {found.order.total:,} items")
+            messages.success(request, "It is stopped. What is done stays done.")
+        else:
+            messages.warning(request, "It was over.")
+        return HttpResponseRedirect(self.url("automate_outbox_standing", order_id))
+
+    def _standing(self, request: HttpRequest, order_id: UUID) -> Standing:
+        """The order, if it is the user's own, or the user sees everything."""
+        found, reach = standing(order_id), reach_of(request)
+        own = found is not None and found.order.user == str(cast("Any", request.user).pk)
+        if found is None or not (own or reach.everyone) or reach.nothing:
+            raise Http404("There is no such order, or it is not yours.")
+        if not _may(request, ORDERS[found.order.kind]) or found.everyone > reach.everyone:
+            raise PermissionDenied
+        return found
+
+    def _told(self, request: HttpRequest, found: Standing) -> dict[str, Any]:
+        return {
+            "standing": found,
+            "order": found.order,
+            "problem": shown_text(found.problem, 500),
+            "kind": ORDERS[found.order.kind],
+            "wanted": Wanted.read(found.order.fields, reach_of(request)),
+        }
 
     # -- asking, telling, going back -----------------------------------------------------------
 

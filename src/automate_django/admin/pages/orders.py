@@ -1,9 +1,10 @@
 """
 What an operator can order for items, and how an order for very many of them is carried out.
 
-A request does a second's worth of it, and says how far it came; the browser then sends the next.
-So an order needs no worker, which may be what is missing at three in the morning, it is seen to go
-on, and it ends when its page is closed. The items are those that were there when the order was
+A request does a second's worth of it, and says how far it came. A worker does the rest, if there is
+one (see `automate_django.admin.pages.standing`). If there is none, which may be what is wrong at
+three in the morning, the browser sends the next request, and it ends when its page is closed. The
+items are those that were there when the order was
 given, each of them once: one that fails again meanwhile is not taken again.
 """
 
@@ -194,7 +195,7 @@ def proceed(order: Order, reach: Reach, *, clock: Callable[[], float] = time.mon
 
 
 def _matching(wanted: Wanted, reach: Reach) -> Any:
-    found = items(reach).filter(SLICES[wanted.slice.name].condition)
+    found = wanted.among(items(reach), reach).filter(SLICES[wanted.slice.name].condition)
     return found.filter(wanted.filters) if wanted.filters is not None else found
 
 

@@ -15,17 +15,20 @@ from django.urls import URLPattern
 from automate_django.admin.pages.access import Reach, reach_of
 from automate_django.admin.pages.base import PageAdmin
 from automate_django.admin.pages.dashboard import Dashboard
+from automate_django.admin.pages.failures import shown_attempts, shown_labels
 from automate_django.admin.pages.figures import FAILED_COUNTED, counts
 from automate_django.admin.pages.kinds import Kinds
 from automate_django.admin.pages.ordering import Ordering, allowed_orders
 from automate_django.admin.pages.orders import items
 from automate_django.admin.pages.plugins import PluginsPage
 from automate_django.admin.pages.shown import shown_json, shown_text
-from automate_django.admin.pages.slices import SLICES, read_page
+from automate_django.admin.pages.slices import PATIENCE, SLICES, read_page
 from automate_django.admin.pages.timeline import timeline
 from automate_django.admin.pages.wanted import Wanted
 from automate_django.admin.pages.workers import Workers
+from automate_django.kernel import get_kernel
 from automate_django.models import OutboxItem
+from automate_kernel.outbox.labels import HEADER as LABELS
 
 __all__ = ["OutboxItemAdmin", "register"]
 
@@ -64,13 +67,15 @@ class OutboxItemAdmin(PageAdmin):
         if (item_id := _item_id(request.GET.get("id", ""))) is not None:
             return HttpResponseRedirect(self.url("automate_django_outboxitem_change", item_id))
         try:
+            all_seen = reach.everyone or reach.nothing
             found = read_page(
-                items(reach).defer(*_NOT_LISTED),
+                wanted.among(items(reach), reach).defer(*_NOT_LISTED),
                 wanted.slice,
                 wanted.filters,
                 # No index leads to the items of a tenant.
-                among=None if reach.everyone or reach.nothing else items(Reach(everyone=True)),
+                among=None if all_seen or wanted.label else items(Reach(everyone=True)),
                 after=request.GET.get("after", ""),
+                patience=PATIENCE,
             )
         except ValueError as error:
             raise Http404(str(error)) from None
@@ -122,7 +127,10 @@ class OutboxItemAdmin(PageAdmin):
                 (
                     group,
                     f"{base}?"
-                    + urlencode({"slice": "failed", "kind": group.kind, "code": group.code or "-"}),
+                    + urlencode(
+                        {"slice": "failed", "kind": group.kind, "code": group.code or "-"}
+                        | ({"group": group.group} if group.group else {})
+                    ),
                 )
                 for group in groups
             ],
@@ -146,6 +154,7 @@ class OutboxItemAdmin(PageAdmin):
         item = item_id and items(reach_of(request)).filter(pk=item_id).first()
         if not item:
             raise Http404("There is no such item, or it is not yours.")
+        attempts = get_kernel().outbox.failed_attempts(str(item.pk))
         return self.page(
             request,
             "item.html",
@@ -154,7 +163,9 @@ class OutboxItemAdmin(PageAdmin):
             error=shown_text(item.last_error),
             payload=shown_json(item.payload),
             headers=shown_json(item.headers) if item.headers else "",
-            timeline=timeline(item),
+            timeline=timeline(item, attempts),
+            attempts=shown_attempts(attempts),
+            labels=shown_labels(item.headers.get(LABELS)),
             orders=allowed_orders(request, _possible(item)),
             execution_url=self._execution_url(request, item),
             crumbs=[{"label": "Outbox", "url": self.url("automate_django_outboxitem_changelist")}],

@@ -9,7 +9,8 @@ slice and says how far it looked.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -29,12 +30,15 @@ from django.db.models import (
     Value,
 )
 
-__all__ = ["SLICES", "Page", "Part", "Slice", "Word", "read_page"]
+__all__ = ["PATIENCE", "SLICES", "Page", "Part", "Slice", "Word", "read_page"]
 
 LOOKED = 20_000
 """Through how many rows one request looks for those that a filter wants."""
 LOOKED_FOR_ONE = 100_000
 """The same for a tenant, who has no other way to its rows."""
+
+PATIENCE = 1.5
+"""For how many seconds a page looks on while it has found nothing."""
 
 _SALT = "automate_django.pages.cursor"
 
@@ -243,12 +247,17 @@ def read_page(
     after: str = "",
     size: int = 50,
     looked: int | None = None,
+    patience: float = 0.0,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Page:
     """
     A page of *of* with the rows that *filters* wants (None: all of them), after a cursor.
 
     If *queryset* has the rows of one tenant, *among* has everybody's: it is these that are passed
     over on the way, where no index leads to a tenant's. A cursor then tells an id of another's.
+
+    It looks through *looked* rows, and on through as many as often as nothing was found, for as
+    many seconds as *patience* has: an empty page says little of a table of millions.
 
     Raises `ValueError` for a cursor that this project never made.
     """
@@ -257,9 +266,11 @@ def read_page(
     if looked is None:
         looked = LOOKED if among is None else LOOKED_FOR_ONE
     bound = looked if filters is not None or among is not None or not of.indexed else 0
-    for number in range(first, len(of.parts)):
+    until, total, number = clock() + patience, 0, first
+    while number < len(of.parts):
         part = of.parts[number]
         if among is not None and part.tenants is False:
+            number += 1
             continue
         passed = queryset if among is None or part.tenants else among
         wanted, end = _stretch(queryset, passed, part, of.indexed, place, bound)
@@ -269,9 +280,13 @@ def read_page(
         if len(rows) > size:
             last, row = rows[size - 1]
             return Page([row for _, row in rows[:size]], _write(of, last, row))
-        if end is not None:
-            return Page([row for _, row in rows], _write(of, number, end), bound)
-        place = None
+        total += bound
+        if end is None:
+            number, place = number + 1, None
+        elif rows or clock() >= until:
+            return Page([row for _, row in rows], _write(of, number, end), total)
+        else:
+            place = part.place(end)
     return Page([row for _, row in rows])
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from automate_django.models import OutboxItem
+from automate_kernel.outbox.failed_attempts import FailedAttempt
 
 __all__ = ["Moment", "timeline"]
 
@@ -21,16 +22,20 @@ class Moment:
     note: str = ""
 
 
-def timeline(item: OutboxItem) -> list[Moment]:
-    """The moments of *item*. Of its attempts only the last one is stored."""
-    return list(_moments(item))
+def timeline(item: OutboxItem, attempts: Sequence[FailedAttempt] = ()) -> list[Moment]:
+    """The moments of *item*; *attempts* are those that failed, as far as they are kept."""
+    return list(_moments(item, attempts))
 
 
-def _moments(item: OutboxItem) -> Iterator[Moment]:
+def _moments(item: OutboxItem, attempts: Sequence[FailedAttempt]) -> Iterator[Moment]:
     attempt = f"attempt {item.attempt_count} of {item.max_attempts}"
     yield Moment(item.created_at, "Accepted", note=_options(item))
-    if item.attempt_count > 1:
-        earlier = item.attempt_count - 1
+    # The last one that failed is told below, with what became of the item.
+    told = attempts[:-1] if item.status in ("RETRY", "FAILED") else attempts
+    for each in told:
+        yield Moment(each.failed_at, f"Attempt {each.attempt} failed", "warn", each.error_group)
+    earlier = item.attempt_count - 1 - len(told)
+    if earlier > 0:
         yield Moment(None, f"{earlier} earlier attempt{'' if earlier == 1 else 's'}", "warn")
     failed = f"{attempt[0].upper()}{attempt[1:]} failed"
     code = item.last_error_code or ""

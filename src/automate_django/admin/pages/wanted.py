@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from django.db.models import Q
 
 from automate_django.admin.pages.access import Reach
+from automate_django.admin.pages.failures import labelled
 from automate_django.admin.pages.slices import SLICES, Slice
 
 __all__ = ["Wanted"]
@@ -26,6 +27,8 @@ class Wanted:
     kind: str = ""
     code: str = ""
     tenant: str = ""
+    group: str = ""
+    label: str = ""
 
     @classmethod
     def read(cls, data: Mapping[str, Any], reach: Reach) -> Wanted:
@@ -35,9 +38,10 @@ class Wanted:
             # No text in a database holds a NUL, and PostgreSQL raises for one.
             return str(data.get(name) or "").replace("\x00", "").strip()[:255]
 
-        chosen = SLICES.get(text("slice")) or SLICES["failed"]
+        # Who looks for a label looks for whatever has it.
+        chosen = SLICES.get(text("slice")) or SLICES["all" if text("label") else "failed"]
         tenant = text("tenant") if reach.everyone else ""
-        return cls(chosen, text("kind"), text("code"), tenant)
+        return cls(chosen, text("kind"), text("code"), tenant, text("group"), text("label"))
 
     @property
     def filters(self) -> Q | None:
@@ -49,14 +53,25 @@ class Wanted:
             q &= Q(last_error_code__isnull=True) | Q(last_error_code="")
         elif self.code:
             q &= Q(last_error_code=self.code)
+        if self.group:
+            q &= Q(last_error_group=self.group)
         if self.tenant:
             q &= Q(tenant_id=self.tenant)
         return q or None
 
+    def among(self, queryset: Any, reach: Reach) -> Any:
+        """Those of *queryset* that have the label, if one is asked for; an index finds them."""
+        if not self.label:
+            return queryset
+        return queryset.filter(pk__in=labelled(self.label, "item", reach))
+
     @property
     def fields(self) -> dict[str, str]:
         """What a form or an address says to ask for the same."""
-        given = {"kind": self.kind, "code": self.code, "tenant": self.tenant}
+        given = {
+            "kind": self.kind, "code": self.code, "group": self.group, "label": self.label,
+            "tenant": self.tenant,
+        }  # fmt: skip
         return {"slice": self.slice.name, **{name: text for name, text in given.items() if text}}
 
     @property
@@ -76,6 +91,10 @@ class Wanted:
             said += " without an error code"
         elif self.code:
             said += f" with {self.code}"
+        if self.group:
+            said += f" of {self.group}"
+        if self.label:
+            said += f" labelled {self.label}"
         if self.tenant:
             said += f" of tenant {self.tenant}"
         return said

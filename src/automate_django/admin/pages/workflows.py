@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -17,7 +18,7 @@ from automate_django import definitions
 from automate_django.admin.bases import trail
 from automate_django.admin.pages.access import Reach, reach_of
 from automate_django.admin.pages.base import PageAdmin
-from automate_django.admin.pages.editing import Editing
+from automate_django.admin.pages.editing import Editing, digest_of, new_doubts
 from automate_django.admin.pages.shown import shown_text
 from automate_django.admin.pages.workflow_forms import RunForm
 from automate_django.admin.pages.workflow_rows import (
@@ -272,7 +273,9 @@ class WorkflowDocumentAdmin(PageAdmin):
             raise PermissionDenied
         return document
 
-    def version_view(self, request: HttpRequest, pk: int, number: int) -> HttpResponse:
+    def version_view(
+        self, request: HttpRequest, pk: int, number: int, doubts: Sequence[str] = ()
+    ) -> HttpResponse:
         """One version: its text, and what it changed."""
         document = self.find(request, pk)
         versions = WorkflowVersion.objects.using(document._state.db).filter(document=document)
@@ -291,6 +294,8 @@ class WorkflowDocumentAdmin(PageAdmin):
             before=before,
             changed=differences(before.source, version.source) if before else [],
             since=differences(version.source, current.source) if version != current else [],
+            doubts=doubts,
+            agreed=digest_of(doubts) if doubts else "",
             is_current=version == current,
             may_restore=version != current and self.has_change_permission(request, document),
             restore_url=self.url("automate_workflow_restore", pk, number),
@@ -301,8 +306,11 @@ class WorkflowDocumentAdmin(PageAdmin):
         )
 
     def restore_view(self, request: HttpRequest, pk: int, number: int) -> HttpResponse:
-        """Have what a version says count again, as a new version."""
+        """Have what a version says count again, as a new version; ask first if it would fail."""
         document = self._changeable(request, pk)
+        wanted = current_workflow(document, number)
+        if wanted is not None and (doubts := new_doubts(request, wanted, document)):
+            return self.version_view(request, pk, number, doubts)
         try:
             with get_kernel().storage.begin():
                 version = self._restored(request, document, number)

@@ -8,12 +8,15 @@ from django.db import transaction
 from rest_framework.decorators import action
 from rest_framework.response import Response
 
+from automate_django.api.paginators import BoundedCursorPagination
 from automate_django.api.problems import Problem
 from automate_django.api.schema import described
-from automate_django.api.v1.resource import Resource, shown
+from automate_django.api.v1.resource import Resource, attempt_data, group_data, shown
 from automate_django.api.v1.serializers import (
     AcceptedSerializer,
+    ErrorGroupSerializer,
     ExecutionDetailSerializer,
+    ExecutionErrorQuerySerializer,
     ExecutionQuerySerializer,
     ExecutionSerializer,
     ResumeSerializer,
@@ -26,6 +29,7 @@ _LOOKUPS = {
     "status": "status",
     "workflow": "workflow",
     "tenant_id": "tenant_id",
+    "error_group": "error_group",
     "created_after": "created_at__gte",
     "created_before": "created_at__lt",
 }
@@ -36,6 +40,7 @@ class ExecutionViewSet(Resource):
 
     required_scopes = {  # noqa: RUF012
         "list": "executions:read",
+        "errors": "executions:read",
         "retrieve": "executions:read",
         "cancel": "executions:write",
         "resume": "executions:write",
@@ -43,6 +48,7 @@ class ExecutionViewSet(Resource):
     }
     model_permissions = {  # noqa: RUF012
         "list": "view_workflowexecution",
+        "errors": "view_workflowexecution",
         "retrieve": "view_workflowexecution",
         "cancel": "change_workflowexecution",
         "resume": "change_workflowexecution",
@@ -52,6 +58,8 @@ class ExecutionViewSet(Resource):
     lookup_url_kwarg = "execution_id"
     # Their ids are made from their events', and in no order.
     cursor_ordering = ("-created_at",)
+    pagination_class = BoundedCursorPagination
+    _passed_over: Any = None
 
     def get_queryset(self) -> Any:
         """Those that the request may see."""
@@ -61,8 +69,40 @@ class ExecutionViewSet(Resource):
     def list(self, request: Any) -> Response:
         """List executions."""
         given = self.query(ExecutionQuerySerializer)
+        found, label = self.get_queryset(), given.pop("label", None)
         wanted = {_LOOKUPS[name]: value for name, value in given.items()}
-        return self.page(self.get_queryset().filter(**wanted), ExecutionSerializer, _brief)
+        if label is not None:
+            found = found.filter(pk__in=self.labelled(label, "execution"))
+        else:
+            self._passed_over = self._along(wanted)
+        return self.page(found.filter(**wanted), ExecutionSerializer, _brief)
+
+    def passed_over(self) -> Any:
+        """The rows that the list goes through, where it looks for some among them."""
+        return self._passed_over
+
+    def _along(self, wanted: dict[str, Any]) -> Any:
+        """The rows of the one index that leads to the fewest, if that is not all that is asked."""
+        own = self.get_queryset()
+        named = [name for name in wanted if not name.startswith("created_at")]
+        if not self.principal.operator:
+            return own if named else None
+        if len(named) < 2 and "error_group" not in named:
+            return None
+        leading = next((name for name in ("tenant_id", "workflow", "status") if name in named), "")
+        return own.filter(**{leading: wanted[leading]}) if leading else own
+
+    @described(
+        parameters=[ExecutionErrorQuerySerializer], responses=ErrorGroupSerializer(many=True)
+    )
+    @action(detail=False, pagination_class=None)
+    def errors(self, request: Any) -> Response:
+        """Group the failed ones by workflow and by where their error came from, largest first."""
+        given = self.query(ExecutionErrorQuerySerializer)
+        groups = self.kernel.executions.error_groups(
+            workflow=given.get("workflow"), tenant_id=self.tenant_for(given.get("tenant_id"))
+        )
+        return Response(ErrorGroupSerializer([group_data(one) for one in groups], many=True).data)
 
     @described(responses=ExecutionDetailSerializer)
     def retrieve(self, request: Any, execution_id: str) -> Response:
@@ -114,23 +154,27 @@ class ExecutionViewSet(Resource):
             "output": shown(row.output),
             "definition_id": row.definition_id,
             "item_id": row.item_id,
+            "failed_attempts": [
+                attempt_data(each) for each in self.kernel.executions.failed_attempts(str(row.pk))
+            ],
             "steps": [_run(run, steps.get(run.step_id, {})) for run in runs],
         }
 
 
 def _brief(row: WorkflowExecution) -> dict[str, Any]:
     fields = (
-        "id", "workflow", "status", "tenant_id", "error_code", "created_at", "updated_at",
-        "completed_at",
+        "id", "workflow", "status", "tenant_id", "error_code", "error_group", "created_at",
+        "updated_at", "completed_at",
     )  # fmt: skip
     told = {name: getattr(row, name) for name in fields}
-    return {**told, "event": row.event.get("name"), "error": shown(row.error)}
+    labels = shown(row.event.get("labels") or {})
+    return {**told, "event": row.event.get("name"), "error": shown(row.error), "labels": labels}
 
 
 def _run(run: WorkflowStep, step: dict[str, Any]) -> dict[str, Any]:
     fields = (
-        "position", "status", "attempts", "error_code", "started_at", "next_attempt_at",
-        "completed_at",
+        "position", "status", "attempts", "error_code", "error_group", "started_at",
+        "next_attempt_at", "completed_at",
     )  # fmt: skip
     return {
         **{name: getattr(run, name) for name in fields},
@@ -139,6 +183,7 @@ def _run(run: WorkflowStep, step: dict[str, Any]) -> dict[str, Any]:
         "input": shown(step.get("input", {})),
         "output": shown(run.output),
         "error": shown(run.error),
+        "trace": shown(run.trace),
     }
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from django.db.models import Count
-from django.db.models.functions import Now
 from rest_framework.decorators import action
 from rest_framework.response import Response
 
+from automate_django.api.paginators import BoundedCursorPagination
 from automate_django.api.problems import Problem
 from automate_django.api.schema import described
-from automate_django.api.v1.resource import Resource, shown
+from automate_django.api.v1.resource import Resource, attempt_data, group_data, shown
 from automate_django.api.v1.serializers import (
     BulkSerializer,
     ChangedSerializer,
+    ErrorGroupSerializer,
+    ErrorQuerySerializer,
     ItemDetailSerializer,
     ItemQuerySerializer,
     ItemSerializer,
@@ -23,6 +24,8 @@ from automate_django.api.v1.serializers import (
     StatsSerializer,
 )
 from automate_django.models import OutboxItem
+from automate_django.tenant_counts import counts_of_tenant
+from automate_kernel.outbox.labels import HEADER as LABELS
 
 __all__ = ["OutboxViewSet"]
 
@@ -31,10 +34,12 @@ _LOOKUPS = {
     "kind": "kind",
     "tenant_id": "tenant_id",
     "error_code": "last_error_code",
+    "error_group": "last_error_group",
     "created_after": "created_at__gte",
     "created_before": "created_at__lt",
 }
 _MOST_AT_ONCE = 10_000
+_LOOKS = ("list", "retrieve", "stats", "errors")
 _CHANGES = ("requeue", "cancel", "discard", "reschedule", "bulk")
 
 
@@ -42,16 +47,18 @@ class OutboxViewSet(Resource):
     """Items of the outbox, the newest first."""
 
     required_scopes = {  # noqa: RUF012
-        **dict.fromkeys(("list", "retrieve", "stats"), "outbox:read"),
+        **dict.fromkeys(_LOOKS, "outbox:read"),
         **dict.fromkeys(_CHANGES, "outbox:write"),
     }
     model_permissions = {  # noqa: RUF012
-        **dict.fromkeys(("list", "retrieve", "stats"), "view_outboxitem"),
+        **dict.fromkeys(_LOOKS, "view_outboxitem"),
         **dict.fromkeys(_CHANGES, "change_outboxitem"),
         "discard": "delete_outboxitem",
     }
     serializer_class = ItemSerializer
     lookup_url_kwarg = "item_id"
+    pagination_class = BoundedCursorPagination
+    _passed_over: Any = None
 
     def get_queryset(self) -> Any:
         """Those that the request may see."""
@@ -61,15 +68,43 @@ class OutboxViewSet(Resource):
     def list(self, request: Any) -> Response:
         """List items, without what they carry."""
         given = self.query(ItemQuerySerializer)
+        found, label = self.get_queryset(), given.pop("label", None)
+        if label is not None:
+            found = found.filter(pk__in=self.labelled(label, "item"))
+        elif given or not self.principal.operator:
+            # No index leads to a kind's items or a tenant's: those of all are passed over.
+            everything = OutboxItem._default_manager.using(self.alias)
+            failed = {"status": "FAILED"} if given.get("status") == "FAILED" else {}
+            self._passed_over = everything.filter(**failed)
         wanted = {_LOOKUPS[name]: value for name, value in given.items()}
-        found = self.get_queryset().filter(**wanted).defer("payload", "headers")
+        found = found.filter(**wanted).defer("payload", "headers")
         return self.page(found, ItemSerializer, _brief)
+
+    def passed_over(self) -> Any:
+        """The rows that the list goes through, where it looks for some among them."""
+        return self._passed_over
+
+    @described(parameters=[ErrorQuerySerializer], responses=ErrorGroupSerializer(many=True))
+    @action(detail=False, pagination_class=None)
+    def errors(self, request: Any) -> Response:
+        """Group the failed items by kind and by where their error came from, largest first."""
+        given = self.query(ErrorQuerySerializer)
+        tenant = self.tenant_for(given.get("tenant_id"))
+        groups = self.kernel.outbox.error_groups(kind=given.get("kind"), tenant_id=tenant)
+        return Response(ErrorGroupSerializer([group_data(one) for one in groups], many=True).data)
 
     @described(responses=ItemDetailSerializer)
     def retrieve(self, request: Any, item_id: str) -> Response:
         """Read one item with its payload, in which secrets are hidden."""
         row = self.row(OutboxItem, item_id)
-        whole = {**_brief(row), "payload": shown(row.payload), "headers": shown(row.headers)}
+        attempts = self.kernel.outbox.failed_attempts(str(row.pk))
+        whole = {
+            **_brief(row),
+            "payload": shown(row.payload),
+            "headers": shown(row.headers),
+            "labels": shown(row.headers.get(LABELS) or {}),
+            "failed_attempts": [attempt_data(each) for each in attempts],
+        }
         return Response(ItemDetailSerializer(whole).data)
 
     @described(responses=StatsSerializer)
@@ -80,6 +115,7 @@ class OutboxViewSet(Resource):
             stats = self.kernel.outbox.stats()
             told = {
                 "counts": stats.counts,
+                "counted_among": None,
                 "oldest_due_seconds": stats.oldest_due_seconds,
                 "paused": stats.paused,
             }
@@ -88,18 +124,13 @@ class OutboxViewSet(Resource):
         return Response(StatsSerializer(told).data)
 
     def _stats_of_tenant(self) -> dict[str, Any]:
-        counts: dict[str, dict[str, int]] = {}
-        own = self.get_queryset()
-        for row in own.values("kind", "status").annotate(n=Count("pk")).order_by("kind"):
-            counts.setdefault(row["kind"], {})[row["status"]] = row["n"]
-        due = own.filter(waiting_for="worker").order_by("next_attempt_at").annotate(now=Now())
-        oldest = due.values("next_attempt_at", "now").first()
-        late = (
-            max(0.0, (oldest["now"] - oldest["next_attempt_at"]).total_seconds())
-            if oldest
-            else None
-        )
-        return {"counts": counts, "oldest_due_seconds": late, "paused": []}
+        own = counts_of_tenant(self.kernel.storage, str(self.principal.tenant_id))
+        return {
+            "counts": own.by_kind,
+            "counted_among": own.looked,
+            "oldest_due_seconds": own.oldest_due_seconds,
+            "paused": [],
+        }
 
     # -- steering ----------------------------------------------------------------------------
 
@@ -174,6 +205,7 @@ def _brief(row: OutboxItem) -> dict[str, Any]:
     return {
         **{name: getattr(row, name) for name in fields},
         "error_code": row.last_error_code,
+        "error_group": row.last_error_group,
         "error": shown(row.last_error),
     }
 

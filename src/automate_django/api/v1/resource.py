@@ -24,11 +24,13 @@ from automate_django.api.problems import ParameterError
 from automate_django.api.schema import ProblemSchema
 from automate_django.api.scopes import HasRequiredScopes
 from automate_django.kernel import get_kernel
-from automate_django.models import ApiToken
+from automate_django.models import ApiToken, OutboxLabel
 from automate_django.secrecy import without_secrets
 from automate_kernel.kernel import Kernel
+from automate_kernel.outbox.failed_attempts import ErrorGroup, FailedAttempt
+from automate_kernel.outbox.labels import read_label
 
-__all__ = ["Resource", "shown"]
+__all__ = ["Resource", "attempt_data", "group_data", "shown"]
 
 _OF_PAGES = ("cursor", "page_size", "limit", "offset", "format")
 
@@ -126,6 +128,14 @@ class Resource(CORSMixin, RateLimitMixin, PaginationMixin, IdempotencyMixin, Bas
             self.tenant_for(found["tenant_id"])
         return found
 
+    def labelled(self, label: str, about: str) -> list[Any]:
+        """The ids of what has *label*, as far as the request may see it: the newest 1,000."""
+        name, value = read_label(label)
+        found = self.rows(OutboxLabel).filter(value=value, about=about)
+        if name is not None:
+            found = found.filter(name=name)
+        return list(found.order_by("-created_at").values_list("subject_id", flat=True)[:1000])
+
     def page(self, queryset: Any, serializer: type[Any], present: Callable[[Any], Any]) -> Response:
         """One page of *queryset*, each row as *present* tells it."""
         found = self.paginate_queryset(queryset)
@@ -170,3 +180,21 @@ def shown(value: Any) -> Any:
     ``password`` or ``api_key``.
     """
     return without_secrets(get_kernel().redactor.redact_value(value))
+
+
+def attempt_data(attempt: FailedAttempt) -> dict[str, Any]:
+    """A failed attempt as it may be shown."""
+    names = ("attempt", "error_code", "error_group", "failed_at", "position")
+    return {
+        **{name: getattr(attempt, name) for name in names},
+        "step": attempt.step_id,
+        "error": shown(attempt.error),
+        "trace": shown(attempt.trace),
+    }
+
+
+def group_data(group: ErrorGroup) -> dict[str, Any]:
+    """A group of errors as it may be shown."""
+    names = ("kind", "error_code", "count", "latest_id", "latest_at")
+    told = {name: getattr(group, name) for name in names}
+    return {**told, "error_group": group.group, "error": shown(group.error)}

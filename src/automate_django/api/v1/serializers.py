@@ -22,8 +22,11 @@ __all__ = [
     "AcceptedSerializer",
     "BulkSerializer",
     "ChangedSerializer",
+    "ErrorGroupSerializer",
+    "ErrorQuerySerializer",
     "EventSerializer",
     "ExecutionDetailSerializer",
+    "ExecutionErrorQuerySerializer",
     "ExecutionQuerySerializer",
     "ExecutionSerializer",
     "ItemDetailSerializer",
@@ -130,6 +133,11 @@ class StartSerializer(Strict):
 
     payload = PayloadField(required=False, default=None, allow_null=True)
     tenant_id = _tenant()
+    labels: Any = serializers.DictField(
+        child=Text(max_length=200),
+        required=False,
+        help_text="Keys to find it by, and what it starts.",
+    )
 
 
 class EventSerializer(Strict):
@@ -155,6 +163,11 @@ class EventSerializer(Strict):
         help_text="For operators.",
     )  # fmt: skip
     tenant_id = _tenant()
+    labels: Any = serializers.DictField(
+        child=Text(max_length=200),
+        required=False,
+        help_text="Keys to find it by, and what it starts.",
+    )
 
 
 class ResumeSerializer(Strict):
@@ -186,12 +199,31 @@ class _ItemFilter(Strict):
     kind = Text(required=False, max_length=200)
     tenant_id = Text(required=False, max_length=200, help_text="For operators.")
     error_code = Text(required=False, max_length=64)
+    error_group = Text(required=False, max_length=200, help_text="As errors/ names it.")
     created_after = Instant(required=False)
     created_before = Instant(required=False)
 
 
 class ItemQuerySerializer(_ItemFilter):
     """Which items to list."""
+
+    label: Any = serializers.CharField(
+        required=False, max_length=300, help_text="`order=4711`, or `4711` under any name."
+    )
+
+
+class ErrorQuerySerializer(Strict):
+    """Whose errors to group."""
+
+    kind = serializers.CharField(required=False, max_length=200)
+    tenant_id = serializers.CharField(required=False, max_length=200, help_text="For operators.")
+
+
+class ExecutionErrorQuerySerializer(Strict):
+    """Whose errors to group."""
+
+    workflow = serializers.CharField(required=False, max_length=200)
+    tenant_id = serializers.CharField(required=False, max_length=200, help_text="For operators.")
 
 
 class BulkSerializer(_ItemFilter):
@@ -236,6 +268,10 @@ class ExecutionQuerySerializer(Strict):
     status = Word(_EXECUTION_STATUSES, required=False)
     workflow = Text(required=False, max_length=200)
     tenant_id = Text(required=False, max_length=200, help_text="For operators.")
+    error_group = Text(required=False, max_length=200, help_text="As errors/ names it.")
+    label: Any = Text(
+        required=False, max_length=300, help_text="`order=4711`, or `4711` under any name."
+    )
     created_after = Instant(required=False)
     created_before = Instant(required=False)
 
@@ -271,6 +307,33 @@ class WorkflowDetailSerializer(WorkflowSerializer):
     definition = serializers.DictField()
 
 
+class FailedAttemptSerializer(serializers.Serializer[Any]):
+    """One attempt that failed."""
+
+    attempt = serializers.IntegerField(help_text="From 1; 0 is before the step's call.")
+    step = serializers.CharField(allow_null=True, help_text="Of an execution: its step.")
+    position = serializers.IntegerField(help_text="Which element of for_each; else -1.")
+    error_code = serializers.CharField()
+    error_group = serializers.CharField()
+    error = serializers.CharField()
+    trace = serializers.CharField(
+        allow_null=True, help_text="Where it was raised: files, lines and their source, no values."
+    )
+    failed_at = Instant(allow_null=True)
+
+
+class ErrorGroupSerializer(serializers.Serializer[Any]):
+    """What failed in one place."""
+
+    kind = serializers.CharField(help_text="The items' kind, or the workflow.")
+    error_group = serializers.CharField()
+    error_code = serializers.CharField()
+    count = serializers.IntegerField()
+    latest_id = serializers.CharField(help_text="The newest of them.")
+    latest_at = Instant(allow_null=True)
+    error = serializers.CharField(help_text="Of the newest.")
+
+
 class ExecutionSerializer(serializers.Serializer[Any]):
     """An execution."""
 
@@ -279,7 +342,11 @@ class ExecutionSerializer(serializers.Serializer[Any]):
     status = Word(_EXECUTION_STATUSES)
     tenant_id = serializers.CharField(allow_null=True)
     event = serializers.CharField(help_text="The event's name.")
+    labels: Any = serializers.DictField(child=serializers.CharField())
     error_code = serializers.CharField(allow_null=True)
+    error_group = serializers.CharField(
+        allow_null=True, help_text="The error's type and place, the same for all of its kind."
+    )
     error = serializers.CharField(allow_null=True)
     created_at = Instant()
     updated_at = Instant()
@@ -297,7 +364,13 @@ class StepSerializer(serializers.Serializer[Any]):
     input = serializers.JSONField(help_text="As the workflow has it, with its templates.")
     output = serializers.JSONField()
     error_code = serializers.CharField(allow_null=True)
+    error_group = serializers.CharField(
+        allow_null=True, help_text="The error's type and place, the same for all of its kind."
+    )
     error = serializers.CharField(allow_null=True)
+    trace = serializers.CharField(
+        allow_null=True, help_text="Where it was raised: files, lines and their source, no values."
+    )
     started_at = Instant(allow_null=True)
     next_attempt_at = Instant(allow_null=True)
     completed_at = Instant(allow_null=True)
@@ -311,6 +384,7 @@ class ExecutionDetailSerializer(ExecutionSerializer):
     definition_id = serializers.CharField()
     item_id = serializers.UUIDField()
     steps = StepSerializer(many=True)
+    failed_attempts = FailedAttemptSerializer(many=True)
 
 
 class ItemSerializer(serializers.Serializer[Any]):
@@ -327,6 +401,9 @@ class ItemSerializer(serializers.Serializer[Any]):
     lease_expires_at = Instant(allow_null=True)
     tenant_id = serializers.CharField(allow_null=True)
     error_code = serializers.CharField(allow_null=True)
+    error_group = serializers.CharField(
+        allow_null=True, help_text="The error's type and place, the same for all of its kind."
+    )
     error = serializers.CharField(allow_null=True)
     created_at = Instant()
     updated_at = Instant()
@@ -338,6 +415,8 @@ class ItemDetailSerializer(ItemSerializer):
 
     payload = serializers.JSONField()
     headers = serializers.DictField()
+    labels: Any = serializers.DictField(child=serializers.CharField())
+    failed_attempts = FailedAttemptSerializer(many=True)
 
 
 class StatsSerializer(serializers.Serializer[Any]):
@@ -346,6 +425,11 @@ class StatsSerializer(serializers.Serializer[Any]):
     counts = serializers.DictField(
         child=serializers.DictField(child=serializers.IntegerField()),
         help_text="By kind, then by status.",
+    )
+    counted_among = serializers.IntegerField(
+        allow_null=True,
+        help_text="For a tenant in a large outbox: among how many of all items, the newest ones,"
+        " they were counted. FAILED is exact.",
     )
     oldest_due_seconds = serializers.FloatField(allow_null=True)
     paused = serializers.ListField(child=serializers.CharField())

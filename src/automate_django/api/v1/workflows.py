@@ -67,7 +67,9 @@ class WorkflowViewSet(Resource):
         given = self.read(StartSerializer)
         tenant = self.tenant_for(given.get("tenant_id"))
         with transaction.atomic(using=self.alias):
-            execution_id = self.kernel.start(name, given["payload"], tenant_id=tenant)
+            execution_id = self.kernel.start(
+                name, given["payload"], tenant_id=tenant, labels=given.get("labels")
+            )
         return self.accepted(execution_id)
 
 

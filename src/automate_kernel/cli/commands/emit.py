@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from automate_kernel.cli.definitions import Argument, Command, Context, Option
@@ -31,6 +32,12 @@ def emit(
     ] = None,
     tenant: Annotated[str | None, Option(help="The tenant that it belongs to.")] = None,
     source: Annotated[str | None, Option(help="Who says so.")] = None,
+    label: Annotated[
+        list[str] | None,
+        Option(
+            help="A key to find it by, and what it starts; can be repeated.", metavar="NAME=VALUE"
+        ),
+    ] = None,
 ) -> None:
     """
     Accept an event: workers start the workflows that wait for it.
@@ -50,9 +57,20 @@ def emit(
         priority=priority,
         idempotency_key=idempotency_key,
         tenant_id=tenant,
+        labels=_labels(label or ()),
     )
     context.out.data({"id": event_id, "name": name})
     context.out.line(event_id)
+
+
+def _labels(given: Iterable[str]) -> dict[str, str]:
+    found = {}
+    for each in given:
+        name, equals, value = each.partition("=")
+        if not equals:
+            raise ConfigError(f"--label {each[:40]!r} has no value", hint="order=4711")
+        found[name] = value
+    return found
 
 
 def _payload(given: Any, payload: Any, file: str | None) -> Any:
@@ -74,7 +92,7 @@ EMIT = Command(
     emit,
     examples=(
         'automate emit order.created \'{"id": 7, "total": 120}\'',
-        "automate emit order.created @order.json --idempotency-key order-7",
+        "automate emit order.created @order.json --idempotency-key order-7 --label order=7",
         "jq .order dump.json | automate emit order.created -",
     ),
     data=True,

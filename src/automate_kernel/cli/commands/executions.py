@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from automate_kernel.cli.definitions import Argument, Context, Group, Option
 from automate_kernel.cli.failures import WorkFailedError
@@ -15,6 +15,7 @@ __all__ = ["EXECUTIONS"]
 
 _Id = Annotated[str, Argument(help="The execution's id.", metavar="ID")]
 _Ids = Annotated[list[str], Argument(help="The executions' ids.", metavar="ID…")]
+_Tenant = Annotated[str | None, Option(help="The tenant.")]
 _Limit = Annotated[int, Option("--limit", "-n", help="How many.", min=1, max=10_000)]
 
 
@@ -24,7 +25,11 @@ def ls(
         str | None, Option(help="PENDING, RUNNING, COMPLETED, FAILED or CANCELLED.")
     ] = None,
     workflow: Annotated[str | None, Option(help="The workflow's name.")] = None,
-    tenant: Annotated[str | None, Option(help="The tenant.")] = None,
+    tenant: _Tenant = None,
+    error: Annotated[
+        str | None, Option("--error", help="The group of its error: KeyError in shop.charge.")
+    ] = None,
+    label: Annotated[str | None, Option(help="A label: order=4711, or 4711.")] = None,
     limit: _Limit = 20,
 ) -> None:
     """List executions, the newest first."""
@@ -33,22 +38,39 @@ def ls(
     from automate_kernel.workflows.execution import ExecutionStatus
 
     wanted = one_of(status, ExecutionStatus, "--status")
-    found = context.session.plain.executions.find(
-        status=wanted, workflow=workflow, tenant_id=tenant, limit=limit
-    )
+    store = context.session.plain.executions
+    given: dict[str, Any] = {"status": wanted, "workflow": workflow, "tenant_id": tenant}
+    if label is None:
+        found = store.find(**given, error_group=error, limit=limit)
+    else:
+        found = store.labelled(label, **given, limit=limit if error is None else 1000)
+        found = [each for each in found if error in (None, each.error_group)][:limit]
     context.out.data([execution_data(each) for each in found])
     show_executions(context.out, found)
 
 
 def show(context: Context, execution_id: _Id) -> None:
-    """Show an execution: its event, its steps with their attempts, and its picture."""
+    """
+    Show an execution: its event, its steps, its picture, and where each attempt failed.
+
+    What failed is told with the files and lines that it came from, and no values.
+    """
     from automate_kernel.cli.output import as_json, seconds, time_of
-    from automate_kernel.cli.views import execution_data, show_steps, statuses_of
+    from automate_kernel.cli.views import (
+        attempt_data,
+        execution_data,
+        labels_text,
+        show_attempts,
+        show_steps,
+        statuses_of,
+    )
     from automate_kernel.workflows.graph import to_text
 
     out, kernel = context.out, context.session.plain
     execution = _get(context, execution_id)
-    data = execution_data(execution)
+    attempts = kernel.executions.failed_attempts(execution.id)
+    told = [attempt_data(each) for each in attempts]
+    data = {**execution_data(execution), "failed_attempts": told}
     out.data(data)
     if out.json:
         return
@@ -61,6 +83,8 @@ def show(context: Context, execution_id: _Id) -> None:
             ("started", time_of(execution.created_at)),
             ("took", seconds(execution.duration_seconds)),
             ("error", error),
+            ("group", execution.error_group),
+            ("labels", labels_text(execution.labels)),
             ("event", f"{execution.event.name} ({execution.event.type}, {execution.event.id})"),
             ("payload", as_json(data["event"]["payload"])),
             ("output", None if execution.output is None else as_json(data["output"])),
@@ -70,6 +94,23 @@ def show(context: Context, execution_id: _Id) -> None:
     definition = kernel.executions.definition(execution.definition_id)
     out.line(to_text(definition, statuses_of(execution)))
     show_steps(out, execution.steps)
+    show_attempts(out, attempts)
+
+
+def errors(
+    context: Context,
+    workflow: Annotated[str | None, Option(help="The workflow's name.")] = None,
+    tenant: _Tenant = None,
+    limit: _Limit = 20,
+) -> None:
+    """Group the failed executions by workflow and by where their error came from."""
+    from automate_kernel.cli.views import group_data, show_groups
+
+    found = context.session.plain.executions.error_groups(
+        workflow=workflow, tenant_id=tenant, limit=limit
+    )
+    context.out.data([group_data(each) for each in found])
+    show_groups(context.out, found, "WORKFLOW")
 
 
 def _get(context: Context, execution_id: str) -> Execution:
@@ -127,6 +168,7 @@ EXECUTIONS.command(
     examples=(
         "automate executions ls",
         "automate executions ls --status FAILED --workflow order-notify",
+        "automate executions ls --label order=4711",
         "automate executions ls --json | jq -r '.[].id'",
     ),
 )(ls)
@@ -134,5 +176,9 @@ EXECUTIONS.command(
     "show",
     examples=("automate executions show 0193f0c2-…", "automate executions show ID --json"),
 )(show)
+EXECUTIONS.command(
+    "errors",
+    examples=("automate executions errors", "automate executions errors --workflow order-notify"),
+)(errors)
 EXECUTIONS.command("cancel", examples=("automate executions cancel ID",))(cancel)
 EXECUTIONS.command("resume", examples=("automate executions resume ID",))(resume)

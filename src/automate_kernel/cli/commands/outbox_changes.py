@@ -29,6 +29,12 @@ _Kind = Annotated[str | None, Option(help="Only items of this kind.")]
 _Tenant = Annotated[str | None, Option(help="Only items of this tenant.")]
 _Status = Annotated[str | None, Option(help="Only items in this state.")]
 _Error = Annotated[str | None, Option("--error-code", help="Only with this last error.")]
+_ErrorGroup = Annotated[
+    str | None,
+    Option(
+        "--error", help="Only of this group, as outbox errors names it: KeyError in shop.charge."
+    ),
+]
 _Older = Annotated[str | None, Option(help="Only enqueued longer ago: 2h.", metavar="DURATION")]
 _Newer = Annotated[str | None, Option(help="Only enqueued since then: 30m.", metavar="DURATION")]
 _Most = Annotated[int | None, Option("--limit", "-n", help="At most so many.", min=1)]
@@ -39,9 +45,11 @@ def add_to_group(own: Group) -> None:
     """Add the commands."""
     own.command(
         "requeue",
+        also=("retry",),
         examples=(
             "automate outbox requeue 0193f0c2-… 0193f0c3-…",
             "automate outbox requeue --failed --kind mail.send --rate 50",
+            'automate outbox requeue --failed --error "KeyError in shop.actions.charge"',
             "automate outbox requeue --all --status CANCELLED --yes",
         ),
     )(requeue)
@@ -75,6 +83,7 @@ def requeue(
     kind: _Kind = None,
     tenant: _Tenant = None,
     error_code: _Error = None,
+    error: _ErrorGroup = None,
     older_than: _Older = None,
     newer_than: _Newer = None,
     limit: _Most = None,
@@ -93,7 +102,7 @@ def requeue(
     if wanted not in (None, "FAILED", "CANCELLED"):
         raise ConfigError(f"items that are {wanted} can't be requeued")
     chosen = _Chosen(
-        context, item_ids, every or failed, ("FAILED",), wanted, kind, tenant, error_code,
+        context, item_ids, every or failed, ("FAILED",), wanted, kind, tenant, error_code, error,
         older_than, newer_than, limit, "executions resume",
     )  # fmt: skip
     outbox = context.session.plain.outbox
@@ -111,6 +120,7 @@ def cancel(
     kind: _Kind = None,
     tenant: _Tenant = None,
     error_code: _Error = None,
+    error: _ErrorGroup = None,
     older_than: _Older = None,
     newer_than: _Newer = None,
     limit: _Most = None,
@@ -126,7 +136,7 @@ def cancel(
     if wanted not in (None, "PENDING", "RETRY", "RUNNING"):
         raise ConfigError(f"items that are {wanted} can't be cancelled")
     chosen = _Chosen(
-        context, item_ids, every, ("PENDING", "RETRY"), wanted, kind, tenant, error_code,
+        context, item_ids, every, ("PENDING", "RETRY"), wanted, kind, tenant, error_code, error,
         older_than, newer_than, limit, "executions cancel",
     )  # fmt: skip
     outbox = context.session.plain.outbox
@@ -142,6 +152,7 @@ def discard(
     kind: _Kind = None,
     tenant: _Tenant = None,
     error_code: _Error = None,
+    error: _ErrorGroup = None,
     older_than: _Older = None,
     newer_than: _Newer = None,
     limit: _Most = None,
@@ -156,7 +167,7 @@ def discard(
     if wanted not in (None, "COMPLETED", "FAILED", "CANCELLED"):
         raise ConfigError(f"items that are {wanted} can't be discarded")
     chosen = _Chosen(
-        context, item_ids, every, ("FAILED", "CANCELLED"), wanted, kind, tenant, error_code,
+        context, item_ids, every, ("FAILED", "CANCELLED"), wanted, kind, tenant, error_code, error,
         older_than, newer_than, limit, None,
     )  # fmt: skip
     outbox = context.session.plain.outbox
@@ -189,6 +200,7 @@ class _Chosen:
     kind: str | None
     tenant: str | None
     error_code: str | None
+    error_group: str | None
     older_than: str | None
     newer_than: str | None
     limit: int | None
@@ -231,7 +243,8 @@ class _Chosen:
         """How many there are, or None where only going through them tells."""
         if self.ids:
             return len(self.ids)
-        if any((self.tenant, self.error_code, self.older_than, self.newer_than, self.limit)):
+        conditions = (self.tenant, self.error_code, self.error_group, self.older_than)
+        if any((*conditions, self.newer_than, self.limit)):
             return None
         counts, kinds = self.outbox.stats().counts, set(self.kinds())
         states = (self.status,) if self.status else self.usual
@@ -248,6 +261,7 @@ class _Chosen:
             "status": self.status,
             "tenant_id": self.tenant,
             "error_code": self.error_code,
+            "error_group": self.error_group,
             **ages,
         }
 

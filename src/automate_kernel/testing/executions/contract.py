@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from automate_kernel.testing.executions.ending import EndingContract, ResumingContract
+from automate_kernel.testing.executions.failing import FailingContract
 from automate_kernel.testing.executions.saving import BeginningContract, SavingContract
 
 __all__ = ["ExecutionStoreContract"]
 
 
-class ExecutionStoreContract(BeginningContract, SavingContract, EndingContract, ResumingContract):
+class ExecutionStoreContract(
+    BeginningContract, SavingContract, EndingContract, ResumingContract, FailingContract
+):
     """
     What `ExecutionStore` must do on every storage, as tests.
 

@@ -98,7 +98,9 @@ class ExecutionHooks:
         execution = self.see(store, item.payload["execution_id"])
         stored = {(run.step_id, run.position) for run in execution.steps}
         with store.holding(item) as rows:
-            store.save(rows, execution, runs, delays or {}, stored)
+            failed = [run.failed_attempt() for run in runs if run.error_code is not None]
+            claim = item.lease_token or ""
+            store.save(rows, execution, runs, delays or {}, stored, failures=failed, claim=claim)
         return execution
 
     def end(
@@ -112,6 +114,7 @@ class ExecutionHooks:
         execution = self.see(store, item.payload["execution_id"])
         if status is ExecutionStatus.FAILED:
             execution.error_code, execution.error = "NOT_FOUND", "no such channel"
+            execution.error_group = "SlackApiError in chat.post"
         with store.holding(item) as rows:
             changed = store.change(rows, execution, status, output)
             owner = item.lease_owner or ""

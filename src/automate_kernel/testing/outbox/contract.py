@@ -5,6 +5,7 @@ from __future__ import annotations
 from automate_kernel.testing.outbox.claiming import ClaimingContract
 from automate_kernel.testing.outbox.controlling import BulkContract, StoppingContract
 from automate_kernel.testing.outbox.entering import EnteringContract, RefusalContract
+from automate_kernel.testing.outbox.failing import FailureContract, LabelContract
 from automate_kernel.testing.outbox.finishing import FencingContract, FinishingContract
 from automate_kernel.testing.outbox.limiting import LimitContract
 from automate_kernel.testing.outbox.ordering import OrderingContract
@@ -34,6 +35,8 @@ class OutboxStoreContract(
     LimitContract,
     ConcurrencyKeyContract,
     RetentionContract,
+    FailureContract,
+    LabelContract,
     ReportingContract,
     RacingContract,
 ):

@@ -37,6 +37,10 @@ class StoreHooks:
     supports_limits = True
     supports_retention = True
     """Whether it deletes by itself what has been kept for its time."""
+    supports_failures = True
+    """Whether it keeps the error of every attempt, and tells errors in groups."""
+    supports_labels = True
+    """Whether items are found by labels."""
     supports_sharing = True
     """Whether kinds and tenants share what is claimed."""
     supports_ageing = True

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from automate_django import emit, get_kernel
+from automate_django.api.paginators import BoundedCursorPagination
 from automate_django.models import OutboxItem, WorkflowExecution
+from automate_kernel.outbox import ItemStatus, NewItem, Outcome
 from django.contrib.auth.models import Permission, User
 from django.test import override_settings
 from rest_framework.test import APIClient
@@ -272,6 +274,139 @@ def test_stats(acme: APIClient, operator: APIClient) -> None:
     assert operator.get(f"{API}/outbox/stats").json()["counts"]["mail"]["FAILED"] == 2
 
 
+# -- what failed ----------------------------------------------------------------------------------
+
+
+def failing(place: str, *, tenant: str = "acme", **options: Any) -> str:
+    """An item whose one attempt failed at *place*."""
+    outbox = get_kernel().outbox
+    item_id = outbox.enqueue("pay", {}, tenant_id=tenant, max_attempts=1, **options)
+    (item,) = outbox.claim_batch("w", kinds=["pay"])
+    outcome = Outcome(
+        item_id, ItemStatus.RETRY, 0.0, "ERROR", "KeyError: 'x'", item.lease_token,
+        f"KeyError in shop.{place}", f'  File "shop.py", line 4, in {place}',
+    )  # fmt: skip
+    assert not outbox.acknowledge("w", [outcome])
+    return item_id
+
+
+def test_an_item_tells_where_every_attempt_failed(acme: APIClient) -> None:
+    """Files and lines, attempt by attempt."""
+    item_id = failing("charge")
+    get_kernel().outbox.requeue([item_id])
+    get_kernel().outbox.claim_batch("w", kinds=["pay"])
+    get_kernel().outbox.mark_failed(item_id, "w", "DOWN", "away")
+    body = acme.get(f"{API}/outbox/{item_id}").json()
+    assert body["error_group"] == "DOWN"
+    first, second = body["failed_attempts"]
+    assert (first["attempt"], first["error_group"]) == (1, "KeyError in shop.charge")
+    assert "line 4, in charge" in first["trace"]
+    assert (second["error"], second["trace"]) == ("away", None)
+
+
+def test_an_execution_tells_where_every_attempt_failed(acme: APIClient) -> None:
+    """With the step; a step that failed tells its own."""
+    execution_id = ran(channel_id=7)
+    body = acme.get(f"{API}/executions/{execution_id}").json()
+    assert body["status"] == "FAILED"
+    assert [each["step"] for each in body["failed_attempts"]][-1] == "notify"
+    assert body["error_group"] == body["failed_attempts"][-1]["error_group"]
+    assert [step["error_group"] for step in body["steps"]][-1] == body["error_group"]
+    assert "trace" in body["steps"][-1]
+    (group,) = acme.get(f"{API}/executions/errors").json()
+    assert (group["kind"], group["count"]) == ("order-notify", 1)
+    found = acme.get(f"{API}/executions", {"error_group": group["error_group"]}).json()
+    assert [row["id"] for row in found["results"]] == [execution_id]
+
+
+def test_errors_are_grouped_and_steered_by_group(acme: APIClient, token: Any) -> None:
+    """One code, two places: two groups, of which one is put back; nobody sees another's."""
+    ids = [failing("charge"), failing("charge"), failing("refund")]
+    failing("charge", tenant="rival")
+    groups = acme.get(f"{API}/outbox/errors").json()
+    assert [(each["error_group"], each["count"]) for each in groups] == [
+        ("KeyError in shop.charge", 2), ("KeyError in shop.refund", 1),
+    ]  # fmt: skip
+    assert groups[0]["latest_id"] == ids[1]
+    given = {"action": "requeue", "error_group": "KeyError in shop.charge"}
+    assert acme.post(f"{API}/outbox/bulk", given, format="json").json() == {"changed": 2}
+    assert [each["count"] for each in acme.get(f"{API}/outbox/errors").json()] == [1]
+    found = acme.get(f"{API}/outbox", {"error_group": "KeyError in shop.refund"}).json()["results"]
+    assert [row["id"] for row in found] == ids[2:]
+    assert token("workflows:read", tenant_id="acme").get(f"{API}/outbox/errors").status_code == 403
+    assert acme.get(f"{API}/outbox/errors?tenant_id=rival").status_code == 403
+
+
+def test_things_are_found_by_label(acme: APIClient, token: Any) -> None:
+    """What an event carries, and what it started; another tenant finds nothing."""
+    labels = {"order": "4711"}
+    lines = {"lines": LINES, "channel_id": "C1"}
+    given = {"name": "order.created", "payload": lines, "labels": labels}
+    event_id = acme.post(f"{API}/events", given, format="json").json()["id"]
+    started = acme.post(
+        f"{API}/workflows/order-notify/start", {"payload": lines, "labels": labels}, format="json"
+    ).json()["id"]
+    get_kernel().run_until_idle()
+    rival = token("*", tenant_id="rival")
+    for label in ("order=4711", "4711"):
+        items = acme.get(f"{API}/outbox", {"label": label}).json()["results"]
+        assert [row["id"] for row in items] == [event_id]
+        executions = acme.get(f"{API}/executions", {"label": label}).json()["results"]
+        assert len(executions) == 2
+        assert started in [row["id"] for row in executions]
+        assert {str(row["labels"]) for row in executions} == {str(labels)}
+        for path in ("outbox", "executions"):
+            assert rival.get(f"{API}/{path}", {"label": label}).json()["results"] == []
+    assert acme.get(f"{API}/outbox/{event_id}").json()["labels"] == labels
+    wrong = {**given, "labels": {"a b": "x"}}
+    assert acme.post(f"{API}/events", wrong, format="json").status_code == 400
+
+
+# -- large tables ---------------------------------------------------------------------------------
+
+
+def listed(client: APIClient, path: str, **query: Any) -> tuple[list[str], int]:
+    """The ids of a whole list, page by page, and how many pages there were."""
+    ids, pages, url = [], 0, f"{API}/{path}"
+    while url:
+        body = client.get(url, query if not pages else {}).json()
+        ids += [row["id"] for row in body["results"]]
+        pages, url = pages + 1, body["next"]
+    return ids, pages
+
+
+@pytest.mark.parametrize("path", ["outbox", "executions"])
+def test_a_list_looks_at_a_bounded_stretch(
+    operator: APIClient, acme: APIClient, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it is to find; its pages go on until all is looked at, and nothing is lost."""
+    monkeypatch.setattr(BoundedCursorPagination, "looked", 5)
+    if path == "outbox":
+        kinds = ["rare" if number % 9 == 4 else "usual" for number in range(31)]
+        rows = get_kernel().outbox.enqueue_many(
+            NewItem(kind, tenant_id="acme" if number % 2 else "rival")
+            for number, kind in enumerate(kinds)
+        )
+        wanted = [each for each, kind in zip(rows, kinds, strict=True) if kind == "rare"]
+        query = {"kind": "rare"}
+    else:
+        rows = [ran() for _ in range(8)]
+        wanted, query = rows, {"workflow": "order-notify", "status": "COMPLETED"}
+    found, pages = listed(operator, path, **query)
+    assert found == wanted[::-1]
+    assert pages > 1
+    nothing, pages = listed(operator, path, **{**query, next(iter(query)): "nothing"})
+    assert nothing == []
+    if path == "outbox":
+        assert pages == 31 // 5 + 1
+        mine, _ = listed(acme, path)
+        assert mine == [row for number, row in enumerate(rows) if number % 2][::-1]
+        first = operator.get(f"{API}/outbox", {"kind": "usual", "page_size": 3}).json()
+        second = operator.get(first["next"]).json()
+        back = operator.get(second["previous"]).json()
+        assert [row["id"] for row in back["results"]] == [row["id"] for row in first["results"]]
+
+
 # -- tenants --------------------------------------------------------------------------------------
 
 
@@ -333,7 +468,10 @@ def test_an_operator_works_for_all(operator: APIClient) -> None:
     assert (item.tenant_id, item.priority) == ("acme", 5)
 
 
-PATHS = ("workflows", "executions", "outbox", "outbox/stats", "plugins")
+PATHS = (
+    "workflows", "executions", "executions/errors", "outbox", "outbox/stats", "outbox/errors",
+    "plugins",
+)  # fmt: skip
 
 
 def test_who_is_nobody(empty: None) -> None:
@@ -353,8 +491,8 @@ def test_a_token_of_no_tenant_sees_nothing(token: Any, empty: None) -> None:
 @pytest.mark.parametrize(
     ("scope", "allowed"),
     [
-        ("outbox:read", {"outbox", "outbox/stats"}),
-        ("executions:read", {"executions"}),
+        ("outbox:read", {"outbox", "outbox/stats", "outbox/errors"}),
+        ("executions:read", {"executions", "executions/errors"}),
         ("workflows:*", {"workflows"}),
         ("plugins:read", {"plugins"}),
         ("events:write", set()),

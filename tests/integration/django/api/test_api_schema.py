@@ -29,9 +29,9 @@ def schema(empty: None, token: Any) -> dict[str, Any]:
 def test_every_path_is_described(schema: dict[str, Any]) -> None:
     """With its methods; webhooks are their connectors' business."""
     assert sorted(schema["paths"]) == [
-        "/events", "/executions", "/executions/{execution_id}",
+        "/events", "/executions", "/executions/errors", "/executions/{execution_id}",
         "/executions/{execution_id}/cancel", "/executions/{execution_id}/resume",
-        "/executions/{execution_id}/retry", "/outbox", "/outbox/bulk", "/outbox/stats",
+        "/executions/{execution_id}/retry", "/outbox", "/outbox/bulk", "/outbox/errors", "/outbox/stats",
         "/outbox/{item_id}", "/outbox/{item_id}/cancel", "/outbox/{item_id}/discard",
         "/outbox/{item_id}/requeue", "/outbox/{item_id}/reschedule", "/plugins", "/workflows",
         "/workflows/{name}", "/workflows/{name}/start",

@@ -87,3 +87,37 @@ def test_a_search_looks_through_the_latest(
 @pytest.mark.parametrize("query", ["changes__icontains=x", "details__icontains=x", "actor_id=1"])
 def test_what_is_not_shown_is_not_asked_for(root: Any, trail: Any, query: str) -> None:
     assert root.get(f"{BASE}?{query}").status_code == 400
+
+
+def test_an_operator_without_a_tenant_sees_what_it_did(staff: Any, fail: Any, kernel: Any) -> None:
+    """And what others did with the automation; not what was done with the project's own rows."""
+    AuditEntry.objects.create(
+        actor="ines", action="update", model="shop.order", object_repr="row-9"
+    )
+    operator = staff("operate_outbox", "view_outboxitem", "change_outboxitem", "view_auditentry")
+    (item_id,) = fail(tenant_id="acme")
+    order = {"order": "retry", "id": [item_id], "sure": "yes"}
+    operator.post("/admin/automate_django/outboxitem/order/", order)
+    (entry,) = AuditEntry.objects.filter(object_id=item_id)
+    html = operator.get(BASE).content.decode()
+    assert item_id in html
+    assert "row-9" not in html
+    assert operator.get(f"{BASE}{entry.pk}/change/").status_code == 200
+    foreign = AuditEntry.objects.get(object_repr="row-9")
+    assert operator.get(f"{BASE}{foreign.pk}/change/").status_code == 302
+    # Who steers nothing sees what it did itself for no tenant, and no more.
+    clerk = staff("view_auditentry")
+    own = AuditEntry.objects.create(
+        actor_id=str(clerk.user.pk), action="update", model="shop.order", object_repr="row-10"
+    )
+    html = clerk.get(BASE).content.decode()
+    assert "row-10" in html
+    assert item_id not in html
+    assert clerk.get(f"{BASE}{own.pk}/change/").status_code == 200
+    assert clerk.get(f"{BASE}{entry.pk}/change/").status_code == 302
+    assert staff().get(BASE).status_code == 403
+
+
+def test_the_search_box_has_a_label(root: Any, trail: Any) -> None:
+    """In words: an icon alone is nothing to who can't see it."""
+    assert '<label for="searchbar">Search</label>' in root.get(BASE).content.decode()

@@ -299,3 +299,24 @@ CONTRAST = """
   return poor;
 }
 """
+
+
+def test_nothing_of_a_table_is_cut_off_on_a_small_laptop(kernel, fail, operator):
+    """At 1280 pixels, with names as long as they are in life."""
+    from automate_kernel.outbox import ItemStatus, Outcome
+
+    kind = "fulfilment.notify_warehouse"
+    fail(kind, error="HTTPStatusError: Server error '503 Service Unavailable' " * 4,
+         code="FAILED_PRECONDITION", tenant_id="organization-4711")  # fmt: skip
+    item_id = kernel.outbox.enqueue(kind, tenant_id="organization-4711", max_attempts=1)
+    (item,) = kernel.outbox.claim_batch("w", 1)
+    group = "HTTPStatusError in fulfilment.warehouses.notifications.Warehouse.notify"
+    told = Outcome(
+        item_id, ItemStatus.FAILED, 0.0, "FAILED_PRECONDITION", "x" * 300, item.lease_token, group
+    )
+    kernel.outbox.acknowledge("w", [told])
+    one = operator(viewport={"width": 1280, "height": 800})
+    for slice_ in ("failed", "all"):
+        page = one.open(f"{BASE}?slice={slice_}")
+        cut = "one => one.scrollWidth - one.clientWidth"
+        assert page.locator(".automate-scroll").evaluate(cut) <= 0, slice_

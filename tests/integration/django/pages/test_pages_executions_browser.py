@@ -176,6 +176,9 @@ def test_a_workflow_is_edited_wrongly_and_then_right(kernel: Any, operator: Any)
     page.fill("textarea[name=source]", SHIP)
     page.fill("input[name=comment]", "Ship what is paid")
     page.click("button[name=save]")
+    # This process has no such action.
+    assert "there is no action 'gate.pass'" in page.locator("[role=alert]").inner_text()
+    page.click("button[name=agreed]")
     assert "Workflow ship is saved, and on." in page.locator(".messagelist").inner_text()
     names = page.locator("svg.automate-graph g title").all_text_contents()
     assert names == ["pick", "label", "send"]
@@ -222,3 +225,25 @@ CONTRAST = """([text, ground]) => {
   const [a, b] = [shine(text), shine(ground)].sort((x, y) => y - x);
   return (a + 0.05) / (b + 0.05);
 }"""
+
+
+def test_a_picture_is_shown_whole(operator: Any, kernel: Any) -> None:
+    """With what it does on failure, which stands at its end."""
+    names = [f"step{number}" for number in range(7)]
+    kernel.add_workflow(
+        {
+            "name": "tall",
+            "trigger": {"type": "manual"},
+            "steps": [
+                {"id": name, "action": "gate.none", "needs": names[number - 1 : number]}
+                for number, name in enumerate(names)
+            ],
+            "on_failure": [{"id": "tell", "action": "gate.none"}],
+        }
+    )
+    page = operator().open(f"{EXECUTIONS}{kernel.start('tall')}/change/")
+    hidden = "one => [one.scrollHeight - one.clientHeight, one.scrollWidth - one.clientWidth]"
+    assert max(page.locator(".automate-picture").evaluate(hidden)) <= 0
+    box = page.locator(".automate-graph text", has_text="tell").first.bounding_box()
+    graph = page.locator(".automate-graph").bounding_box()
+    assert box["y"] + box["height"] < graph["y"] + graph["height"]

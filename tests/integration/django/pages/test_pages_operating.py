@@ -235,6 +235,38 @@ def test_a_page_that_shows_counts_of_a_large_table_waits_for_none(kernel, root, 
     assert "<strong>3</strong>" in html_of(root, "figures/")  # but after an order, at once
 
 
+def test_kinds_of_a_large_table_keep_their_counts(kernel, root, fail, monkeypatch):
+    """Pausing one kind neither forgets the others nor shows what was not counted as zero."""
+    from automate_django.admin.pages import figures
+
+    monkeypatch.setattr(figures, "CHEAP_ROWS", 0)
+    fail("slack.post", 3)
+    kernel.outbox.enqueue("mail.send")
+    kernel.outbox.pause("report.make")
+
+    def shown() -> dict[str, list[str]]:
+        found = {}
+        for row in root.get(f"{BASE}kinds/").content.decode().split("<tr")[2:]:
+            cells = re.findall(
+                r'data-label="(?:Waiting|Running|Failed|Completed)"[^>]*>(.*?)</td>', row
+            )
+            kind = re.search(r"kind=([a-z.]+)\"><strong>", row)
+            if kind is not None:
+                found[kind[1]] = [re.sub("<.*?>", "", cell) for cell in cells]
+        return found
+
+    before = shown()
+    assert before["mail.send"] == before["report.make"] == ["–"] * 4
+    root.get(f"{BASE}kinds/?count=now")
+    counted = shown()
+    assert counted["slack.post"] == ["0", "0", "3", "0"]
+    assert counted["mail.send"] == ["1", "0", "0", "0"]
+    root.post(f"{BASE}kinds/steer/", {"what": "pause", "kind": "mail.send"})
+    assert shown() == counted
+    figures.forget()
+    assert shown() == counted
+
+
 def test_without_a_script_the_counts_are_a_link_away(kernel, root, fail, monkeypatch):
     from automate_django.admin.pages import figures
 

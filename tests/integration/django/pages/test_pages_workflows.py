@@ -169,6 +169,42 @@ def test_an_edit_is_a_version_that_can_be_taken_back(root: Any, kernel: Any) -> 
     assert root.get(f"{BASE}{document.pk}/versions/9/").status_code == 404
 
 
+def test_a_working_version_is_not_replaced_unasked(root: Any, kernel: Any) -> None:
+    """A mistyped action is told, and saved only by who has read just that."""
+    document = definitions.create(GREET)
+    path, wrong = f"{document.pk}/change/", GREET.replace("post_message", "post_mesage")
+    text = text_of(edit(root, path, wrong, based_on=1))
+    assert "Not saved yet" in text
+    assert "steps.say.action" in text
+    assert "chat.post_mesage" in text.partition("<textarea")[2]
+    assert document.versions.count() == 1
+    agreed = text.partition('name="agreed" value="')[2].partition('"')[0]
+    # What was agreed to is not another mistake.
+    another = text_of(edit(root, path, wrong.replace("chat.", "chta."), based_on=1, agreed=agreed))
+    assert "Not saved yet" in another
+    assert document.versions.count() == 1
+    edit(root, path, wrong, based_on=1, agreed=agreed)
+    assert document.versions.count() == 2
+    # What fails already is not asked about again, and what mends it needs no question.
+    edit(root, path, wrong.replace("C1", "C2"), based_on=2)
+    edit(root, path, GREET, based_on=3)
+    assert document.versions.count() == 4
+    restore = f"{BASE}{document.pk}/versions/2/restore/"
+    text = text_of(root.post(restore))
+    assert "Nothing is changed yet" in text
+    assert document.versions.count() == 4
+    agreed = text.partition('name="agreed" value="')[2].partition('"')[0]
+    assert root.post(restore, {"agreed": agreed}).status_code == 302
+    assert document.versions.count() == 5
+
+
+def test_a_new_workflow_that_would_fail_is_asked_about(root: Any, kernel: Any) -> None:
+    """It would count at once."""
+    wrong = GREET.replace("post_message", "post_mesage")
+    assert "Not saved yet" in text_of(edit(root, "add/", wrong))
+    assert not WorkflowDocument.objects.exists()
+
+
 def test_who_was_overtaken_is_told(root: Any, kernel: Any) -> None:
     """What somebody else saved meanwhile is not overwritten, and what was typed is not lost."""
     document = definitions.create(GREET)

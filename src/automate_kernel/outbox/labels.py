@@ -1,0 +1,159 @@
+"""
+Labels: a host's own keys on items and executions (``order=4711``), by which they are found.
+
+The labels themselves travel with the item, in its headers, and with the event that an execution
+sees. The rows here are the index to them.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from automate_kernel.errors import PayloadError, type_name
+from automate_kernel.storage.rows import Now, Row, Rows, Where
+from automate_kernel.storage.tables import LABEL
+from automate_kernel.storage.values import text_problem
+
+__all__ = [
+    "HEADER",
+    "MAX_LABELS",
+    "Labelled",
+    "Labels",
+    "add_labels",
+    "checked_labels",
+    "forget_labels",
+    "label_rows",
+    "labelled_ids",
+    "read_label",
+]
+
+Labels = Mapping[str, "str | int | uuid.UUID"]
+"""Names and values: ``{"order": 4711}``."""
+
+HEADER = "automate-labels"
+"""The header of an item that has its labels."""
+MAX_LABELS = 10
+"""How many labels an item or an event can have."""
+MAX_VALUE = 200
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_NAMESPACE = uuid.UUID("5b9ccc3c-5f6c-4d0e-8a55-6f2cc2f2f1f0")
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Something that has a label that was looked for: *about* is ``item`` or ``execution``."""
+
+    id: str
+    about: str
+    created_at: datetime
+
+
+def checked_labels(labels: Labels | None) -> dict[str, str]:
+    """*labels* with values as text; raises `PayloadError` for what can't be one."""
+    found: dict[str, str] = {}
+    for name, value in (labels or {}).items():
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise PayloadError(
+                f"{str(name)[:64]!r} can't be a label's name",
+                hint="letters, digits, '_', '.' and '-', at most 64",
+            )
+        if isinstance(value, bool) or not isinstance(value, (str, int, uuid.UUID)):
+            raise PayloadError(
+                f"the label {name!r} is {type_name(value)}",
+                hint="pass text or a whole number",
+            )
+        found[name] = _checked_value(name, str(value))
+    if len(found) > MAX_LABELS:
+        raise PayloadError(f"there are {len(found)} labels of at most {MAX_LABELS}")
+    return found
+
+
+def _checked_value(name: str, text: str) -> str:
+    if not text.strip() or text != text.strip():
+        raise PayloadError(f"the label {name!r} is blank, or begins or ends with a blank")
+    if len(text) > MAX_VALUE:
+        raise PayloadError(
+            f"the label {name!r} is too long: {len(text)} characters of at most {MAX_VALUE}"
+        )
+    if problem := text_problem(text):
+        raise PayloadError(f"the label {name!r} {problem[0]}", hint=problem[1])
+    return text
+
+
+def read_label(text: str) -> tuple[str | None, str]:
+    """The name, if there is one, and the value of ``order=4711`` or ``4711``."""
+    name, equals, value = text.partition("=")
+    if equals and _NAME.fullmatch(name.strip()) and value.strip():
+        return name.strip(), value.strip()
+    return None, text.strip()
+
+
+def label_rows(
+    subject_id: str, about: str, labels: Mapping[str, str], tenant_id: str | None
+) -> list[Row]:
+    """The rows of an item's or an execution's *labels*."""
+    return [
+        {
+            "id": str(uuid.uuid5(_NAMESPACE, f"{subject_id}\n{name}")),
+            "name": name,
+            "value": value,
+            "subject_id": subject_id,
+            "about": about,
+            "tenant_id": tenant_id,
+            "created_at": Now(),
+        }
+        for name, value in labels.items()
+    ]
+
+
+def add_labels(rows: Rows, new: Sequence[Row]) -> None:
+    """Store rows that `label_rows` made."""
+    if new:
+        rows.insert(LABEL, new)
+
+
+def forget_labels(rows: Rows, subject_ids: Sequence[str]) -> None:
+    """Forget the labels of items or executions that are deleted."""
+    # By their keys, which lock nothing beside them.
+    where = [Where("subject_id", "in", list(subject_ids))]
+    ids = [row["id"] for row in rows.select(LABEL, where, columns=("id",))]
+    if ids:
+        rows.delete(LABEL, [Where("id", "in", sorted(ids))])
+
+
+def labelled_ids(
+    rows: Rows,
+    label: str,
+    *,
+    about: str | None = None,
+    tenant_id: str | None = None,
+    limit: int = 50,
+) -> list[Labelled]:
+    """
+    What has *label* (``order=4711``, or ``4711`` under any name), the newest first.
+
+    Only items or executions with *about*, and only those of one tenant with *tenant_id*.
+    """
+    name, value = read_label(label)
+    wanted: dict[str, Any] = {"name": name, "about": about, "tenant_id": tenant_id}
+    where = [Where("value", "eq", value)]
+    where += [Where(each, "eq", given) for each, given in wanted.items() if given is not None]
+    found = rows.select(
+        LABEL,
+        where,
+        order_by=("-created_at", "-id"),
+        # One thing may have the value under several names.
+        limit=limit * (1 if name else 2),
+        columns=("id", "subject_id", "about", "created_at"),
+    )
+    each = {
+        row["subject_id"]: Labelled(row["subject_id"], row["about"], row["created_at"])
+        for row in found
+    }
+    return list(each.values())[:limit]
