@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from automate_kernel.outbox import OutboxStore
     from automate_kernel.plugins import Plugins
     from automate_kernel.storage import Storage
+    from automate_kernel.storage.migration import SchemaReport
 
 __all__ = [
     "Finding",
     "clock_finding",
     "plugin_findings",
+    "schema_findings",
     "secret_findings",
     "worker_findings",
     "workflow_findings",
@@ -56,6 +58,38 @@ def clock_finding(storage: Storage) -> Finding:
         remedy = "set both clocks by NTP; signed webhooks are refused at 300 s"
         return Finding("clock", "warn", f"the database's clock is {skew:+.1f} s off ours", remedy)
     return Finding("clock", "ok", f"within {_SKEW_SECONDS:g} s of the database's")
+
+
+def schema_findings(storage: Storage) -> list[Finding]:
+    """
+    What is missing or wrong in the tables, and the command that mends it.
+
+    Raises `StorageError` for a database that can't be used.
+    """
+    place, check = storage.describe(), getattr(storage, "check_schema", None)
+    if check is None:
+        return [Finding("database", "ok", f"{place}: reachable")]
+    report: SchemaReport = check()
+    if report.empty:
+        text = f"{place}: it has none of the tables"
+        return [Finding("database", "fail", text, report.remedy)]
+    found = [
+        Finding(
+            "database",
+            "fail" if each.needed else "warn",
+            f"{each.text}" + ("" if each.needed else ": slow"),
+            report.remedy,
+        )
+        for each in report.differences
+    ]
+    if report.version is not None and report.version > report.expected:
+        text = f"the tables are of version {report.version}, this release's of {report.expected}"
+        remedy = "update this program: it may lack what the other writes"
+        found.append(Finding("database", "warn", text, remedy))
+    version = "" if report.version is None else f" of version {report.version}"
+    return found or [
+        Finding("database", "ok", f"{place}: reachable, the tables{version} are as they should be")
+    ]
 
 
 def plugin_findings(plugins: Plugins) -> list[Finding]:

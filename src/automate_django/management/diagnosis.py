@@ -18,6 +18,7 @@ from automate_kernel.diagnosis import (
     Finding,
     clock_finding,
     plugin_findings,
+    schema_findings,
     secret_findings,
     worker_findings,
     workflow_findings,
@@ -69,7 +70,8 @@ def _database(context: Context) -> list[Finding]:
         remedy = f"run manage.py migrate automate_django --database {alias}"
         return [Finding("database", "fail", f"{place}: not applied: {', '.join(missing)}", remedy)]
     found = Finding("database", "ok", f"{place}: reachable, all migrations are applied")
-    return [found, clock_finding(storage)]
+    wrong = [each for each in schema_findings(storage) if each.state != "ok"]
+    return [found, *wrong, clock_finding(storage)]
 
 
 def _unapplied(alias: str) -> Iterator[str]:

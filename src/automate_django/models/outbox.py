@@ -22,6 +22,7 @@ __all__ = [
     "OutboxPause",
     "OutboxSlot",
     "OutboxWorker",
+    "SchemaVersion",
     "UniqueIfSet",
     "WebhookDelivery",
 ]
@@ -212,6 +213,7 @@ class OutboxWorker(models.Model):
     slots = models.IntegerField()
     in_flight = models.IntegerField()
     stopping = models.IntegerField()
+    problem = models.TextField(null=True)
 
     class Meta:
         db_table = "automate_worker"
@@ -241,6 +243,21 @@ class OutboxActivity(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.at:%Y-%m-%d %H:%M}"
+
+
+class SchemaVersion(models.Model):
+    """The version of the tables, where not Django brought them there but ``automate db``."""
+
+    name = models.CharField(max_length=200, primary_key=True)
+    version = models.IntegerField()
+    migrated_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "automate_schema"
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
 
 
 class WebhookDelivery(models.Model):

@@ -13,6 +13,7 @@ from automate_kernel.diagnosis import (
     Finding,
     clock_finding,
     plugin_findings,
+    schema_findings,
     secret_findings,
     worker_findings,
     workflow_findings,
@@ -40,20 +41,14 @@ def _settings(context: Context) -> list[Finding]:
 
 
 def _database(context: Context) -> list[Finding]:
-    from automate_kernel.cli.database import missing_tables
-
     storage = context.session.plain.storage
-    place = storage.describe()
     if isinstance(storage, MemoryStorage):
         remedy = "give the kernel a storage, or workers in other processes see nothing"
         return [Finding("database", "warn", "app keeps everything in memory", remedy)]
-    if hasattr(storage, "engine"):
-        missing = missing_tables(storage)
-        if missing:
-            text = f"{place}: {len(missing)} tables are missing: {', '.join(missing)}"
-            return [Finding("database", "fail", text, "run automate db create")]
-    clock = clock_finding(storage)
-    return [Finding("database", "ok", f"{place}: reachable, tables are there"), clock]
+    found = schema_findings(storage)
+    if any(each.state == "fail" for each in found):
+        return found
+    return [*found, clock_finding(storage)]
 
 
 @cache

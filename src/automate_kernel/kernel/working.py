@@ -23,6 +23,7 @@ from automate_kernel.outbox.inline import run_inline
 from automate_kernel.outbox.item import ItemStatus
 from automate_kernel.outbox.worker import Worker, WorkerStats
 from automate_kernel.storage import Rows
+from automate_kernel.storage.migration import require_schema
 from automate_kernel.workflows.execution import Execution
 from automate_kernel.workflows.runner import EVENT
 from automate_kernel.workflows.state import ADVANCE
@@ -67,6 +68,7 @@ class Working(Registering, Entering, Keeping):
         if kept != (None, None):
             chores.append(Chore("purge", 60.0, partial(self._sweep, *kept)))
         options.setdefault("describe", self.redactor.redact_exception)
+        options.setdefault("preflight", partial(require_schema, self.storage))
         chores += options.pop("chores", ())
         handlers = self._chosen(kinds, self._working_handlers())
         return Worker(self.outbox, handlers, chores=chores, **options)

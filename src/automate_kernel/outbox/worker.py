@@ -75,7 +75,8 @@ class Worker:
     (a third of the lease by default) is how often leases are renewed. *chores* run beside the
     work. After `stop` it finishes what runs, for at most *grace_seconds*, then hands it back.
     *describe* turns an error into the text that is stored and logged. Every *report_seconds* it
-    tells the store of itself, and what `activity` has gathered.
+    tells the store of itself, and what `activity` has gathered. What *preflight* raises, before
+    anything begins, ends `run`.
     """
 
     store: OutboxStore
@@ -91,6 +92,7 @@ class Worker:
     describe: Callable[[BaseException], str] = describe_error
     report_seconds: float = 5.0
     activity: ActivityLog = field(default_factory=ActivityLog)
+    preflight: Callable[[], object] | None = None
 
     def __post_init__(self) -> None:
         self.vitals = Vitals()
@@ -123,6 +125,8 @@ class Worker:
 
     def run(self) -> WorkerStats:
         """Work until `stop`; returns what was done. Blocks the calling thread."""
+        if self.preflight is not None:
+            self.preflight()
         self._pools = pools_for(
             list(self._by_kind.values()),
             slots=self.slots,

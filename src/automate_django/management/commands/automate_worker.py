@@ -20,6 +20,7 @@ from automate_django.management.ports import add_port_arguments, ports_of
 from automate_kernel.errors import AutomateError, ConfigError
 from automate_kernel.kernel import Kernel
 from automate_kernel.outbox.worker import Worker
+from automate_kernel.storage.migration import require_schema
 from automate_kernel.telemetry.running import Ports, run_observed, supervise_observed
 
 __all__ = ["Command"]
@@ -96,6 +97,7 @@ class Command(BaseCommand):
             log_as(kernel, **log_options(options))
             kinds = [*_parts(options["kinds"]), *_kinds_of(_parts(options["queue"]))]
             kernel.worker(kinds=kinds)  # told here, and not by each process
+            require_schema(kernel.storage)
             if not options["until_idle"]:
                 self._work(kernel, kinds, options)
             elif kinds:
