@@ -96,6 +96,15 @@ def test_from_the_release_before(old):
     assert kernel.executions.get(execution.id).status == "COMPLETED"
 
 
+def test_by_hand(old):
+    """The script that is shown does what `migrate` does."""
+    run(old.engine, ";\n".join(old.check_schema().script))
+    after = old.check_schema()
+    assert (after.ok, after.version) == (True, VERSION)
+    assert after.script == ()
+    assert old.migrate() == []
+
+
 def test_a_new_database_has_what_sqlalchemy_makes(engine):
     """So a host may migrate by itself, or have Alembic do it."""
     storage = SqlAlchemyStorage(engine)

@@ -107,6 +107,7 @@ class SchemaReport:
     manager: Manager
     differences: tuple[Difference, ...]
     expected: int = VERSION
+    dialect: str = ""
 
     @property
     def ok(self) -> bool:
@@ -127,6 +128,19 @@ class SchemaReport:
     def statements(self) -> tuple[str, ...]:
         """The SQL that `migrate` would run for the differences, in order."""
         return tuple(sql for each in self.differences for sql in each.statements)
+
+    @property
+    def script(self) -> tuple[str, ...]:
+        """What a person runs instead of `migrate`: the statements, and those that note it."""
+        if self.manager == "django" or (self.ok and self.version == self.expected):
+            return self.statements
+        now = "UTC_TIMESTAMP(6)" if self.dialect == "mysql" else "CURRENT_TIMESTAMP"
+        return (
+            *self.statements,
+            f"DELETE FROM {SCHEMA} WHERE name = '{_VERSION_ROW}'",
+            f"INSERT INTO {SCHEMA} (name, version, migrated_at)"
+            f" VALUES ('{_VERSION_ROW}', {self.expected}, {now})",
+        )
 
     @property
     def remedy(self) -> str:
@@ -172,7 +186,7 @@ def inspect_schema(rows: SqlRows, place: str) -> SchemaReport:
     manager = manager_of(rows)
     if found and manager == "automate":
         differences += _steps_left(rows.dialect, version)
-    return SchemaReport(place, version, manager, tuple(differences))
+    return SchemaReport(place, version, manager, tuple(differences), dialect=rows.dialect.name)
 
 
 def require_schema(storage: Storage) -> None:

@@ -72,6 +72,10 @@ def check(context: Context) -> None:
         }
     )  # fmt: skip
     out.line(f"{report.place}: {_version(report.version, report.manager)}")
+    if report.empty:
+        raise WorkFailedError(
+            ErrorCodes.FAILED_PRECONDITION, "it has none of the tables", hint=report.remedy
+        )
     for each in report.differences:
         out.line(("missing: " if each.needed else "slow: ") + each.text)
     if not report.ok:
@@ -122,7 +126,7 @@ def _migrate(context: Context, *, sql: bool, options: dict[str, Any]) -> None:
     storage, out = _storage(context), context.out
     report = storage.check_schema()
     if sql:
-        _show_sql(context, report.place, list(report.statements))
+        _show_sql(context, report.place, list(report.script))
         return
     run = storage.migrate(**options)
     after = storage.check_schema()
