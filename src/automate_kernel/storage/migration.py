@@ -135,11 +135,11 @@ class SchemaReport:
         if self.manager == "django" or (self.ok and self.version == self.expected):
             return self.statements
         now = "UTC_TIMESTAMP(6)" if self.dialect == "mysql" else "CURRENT_TIMESTAMP"
+        values = f"'{_VERSION_ROW}', {self.expected}, {now}"
         return (
             *self.statements,
             f"DELETE FROM {SCHEMA} WHERE name = '{_VERSION_ROW}'",
-            f"INSERT INTO {SCHEMA} (name, version, migrated_at)"
-            f" VALUES ('{_VERSION_ROW}', {self.expected}, {now})",
+            f"INSERT INTO {SCHEMA} (name, version, migrated_at) VALUES ({values})",
         )
 
     @property
