@@ -69,6 +69,11 @@ class Activity:
         """All outcomes."""
         return self.completed + self.retried + self.failed
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was counted."""
+        return not (self.total or self.lost or self.run_buckets)
+
     def run_percentile(self, share: float) -> float | None:
         """Within how many seconds a *share* of the handlers ended; None if none ran."""
         return percentile(self.run_buckets, share)

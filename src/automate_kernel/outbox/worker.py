@@ -75,8 +75,8 @@ class Worker:
     (a third of the lease by default) is how often leases are renewed. *chores* run beside the
     work. After `stop` it finishes what runs, for at most *grace_seconds*, then hands it back.
     *describe* turns an error into the text that is stored and logged. Every *report_seconds* it
-    tells the store of itself, and what `activity` has gathered. What *preflight* raises, before
-    anything begins, ends `run`.
+    tells the store of itself, and what `activity` has gathered; *also_report* is then called with
+    its id. What *preflight* raises, before anything begins, ends `run`.
     """
 
     store: OutboxStore
@@ -93,6 +93,7 @@ class Worker:
     report_seconds: float = 5.0
     activity: ActivityLog = field(default_factory=ActivityLog)
     preflight: Callable[[], object] | None = None
+    also_report: Callable[[str], object] | None = None
 
     def __post_init__(self) -> None:
         self.vitals = Vitals()

@@ -15,6 +15,10 @@ __all__ = ["EXECUTIONS"]
 
 _Id = Annotated[str, Argument(help="The execution's id.", metavar="ID")]
 _Ids = Annotated[list[str], Argument(help="The executions' ids.", metavar="ID…")]
+_STATS = (
+    "WORKFLOW", "PENDING", "RUNNING", "FAILED", "COMPLETED", "LATELY FAILED", "CANCELLED",
+    "STEPS DONE", "RETRIED", "STEPS FAILED", "P50", "P95", "STEP P95",
+)  # fmt: skip
 _Limit = Annotated[int, Option("--limit", "-n", help="How many.", min=1, max=10_000)]
 
 
@@ -87,6 +91,45 @@ def _get(context: Context, execution_id: str) -> Execution:
     return found
 
 
+def stats(
+    context: Context,
+    within: Annotated[
+        str, Option(help="What ended since then: 15m; a week at most.", metavar="DURATION")
+    ] = "1h",
+) -> None:
+    """
+    Count executions by workflow: those that have not ended, those that FAILED, and lately ended.
+
+    What ended lately is counted as workers tell of it, with how long executions and steps took.
+    """
+    from automate_kernel.cli.inputs import duration
+    from automate_kernel.cli.output import seconds
+    from automate_kernel.outbox.activity import total_by_kind
+    from automate_kernel.workflows.activity import WorkflowActivity
+
+    store, age = context.session.plain.executions, duration(within, "--within")
+    counts, recent = store.stats().counts, total_by_kind(store.activity(seconds=age))
+    data, rows = {}, []
+    for name in sorted({*counts, *recent}):
+        of = counts.get(name, {})
+        did = recent.get(name) or WorkflowActivity(context.session.plain.outbox.now(), name)
+        standing = {status: of.get(status, 0) for status in ("PENDING", "RUNNING", "FAILED")}
+        ended = {each: getattr(did, each) for each in ("completed", "failed", "cancelled")}
+        steps = {each: getattr(did, f"steps_{each}") for each in ("completed", "retried", "failed")}
+        took = {f"p{share:.0f}": did.run_percentile(share / 100) for share in (50, 95)}
+        step_took = {f"p{share:.0f}": did.step_percentile(share / 100) for share in (50, 95)}
+        data[name] = {
+            "standing": standing, "started": did.started, "ended": ended, "took": took,
+            "steps": steps, "step_took": step_took,
+        }  # fmt: skip
+        times = (took["p50"], took["p95"], step_took["p95"])
+        rows.append(
+            (name, *standing.values(), *ended.values(), *steps.values(), *map(seconds, times))
+        )
+    context.out.data({"within_seconds": age, "workflows": data})
+    context.out.table(_STATS, rows, empty="there are no executions")
+
+
 def cancel(context: Context, execution_ids: _Ids) -> None:
     """
     End executions as CANCELLED.
@@ -133,5 +176,8 @@ EXECUTIONS.command(
     "show",
     examples=("automate executions show 0193f0c2-…", "automate executions show ID --json"),
 )(show)
+EXECUTIONS.command(
+    "stats", examples=("automate executions stats", "automate executions stats --within 15m")
+)(stats)
 EXECUTIONS.command("cancel", examples=("automate executions cancel ID",))(cancel)
 EXECUTIONS.command("resume", examples=("automate executions resume ID",))(resume)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from automate_kernel.testing.executions.counting import CountingContract, ResumingManyContract
 from automate_kernel.testing.executions.ending import EndingContract, ResumingContract
 from automate_kernel.testing.executions.saving import BeginningContract, SavingContract
 
 __all__ = ["ExecutionStoreContract"]
 
 
-class ExecutionStoreContract(BeginningContract, SavingContract, EndingContract, ResumingContract):
+class ExecutionStoreContract(
+    BeginningContract,
+    SavingContract,
+    EndingContract,
+    ResumingContract,
+    ResumingManyContract,
+    CountingContract,
+):
     """
     What `ExecutionStore` must do on every storage, as tests.
 
