@@ -601,3 +601,34 @@ def test_looking_at_a_file_without_tables_makes_none(project) -> None:
     assert "has none" in project.run("db", "check", code=1).output
     assert 'CREATE TABLE "automate_outbox"' in project.run("db", "create", "--sql").stdout
     assert len(project.data("db", "create")["created"]) == len(TABLES)
+
+
+def test_executions_are_counted_and_resumed_by_filter(project) -> None:
+    """By workflow, with what ended lately; without ids it takes --failed, and --yes."""
+    flow = project.folder / "workflows" / "order.yaml"
+    flow.write_text(WORKFLOW.replace("attempts: 3", "attempts: 1"))
+    project.run("emit", "order.created", EVENT)
+    project.run("worker", "--until-idle")
+    for arguments in (
+        [],
+        ["--workflow", "order-notify"],
+        ["ID", "--failed"],
+        ["ID", "--rate", "1"],
+    ):
+        assert "--failed" in project.run("executions", "resume", *arguments, code=2).stderr
+    found = project.data("executions", "stats")["workflows"]["order-notify"]
+    assert found["standing"] == {"PENDING": 0, "RUNNING": 0, "FAILED": 1}
+    assert found["ended"] == {"completed": 0, "failed": 1, "cancelled": 0}
+    assert found["steps"] == {"completed": 1, "retried": 0, "failed": 1}
+    shown = project.run("executions", "stats", "--within", "15m").stdout
+    assert "order-notify" in shown
+    assert "order-notify" in project.run("top", "--once").stdout
+    assert "--yes" in project.run("executions", "resume", "--failed", code=2).stderr
+    resume = ("executions", "resume", "--failed", "--yes")
+    assert project.data(*resume, "--error-code", "NOT_FOUND") == {"resumed": 0}
+    assert project.data(*resume, "--older-than", "1h") == {"resumed": 0}
+    (project.folder / "tries").write_text("100")
+    wanted = ("--workflow", "order-notify", "--newer-than", "1h", "--error-code", "UNAVAILABLE")
+    assert project.data(*resume, *wanted, "--limit", "5") == {"resumed": 1}
+    project.run("worker", "--until-idle")
+    assert project.data("executions", "ls")[0]["status"] == "COMPLETED"
