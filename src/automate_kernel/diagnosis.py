@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from automate_kernel.storage.migration import SchemaReport
 
 __all__ = [
+    "IDLE_SECONDS",
     "Finding",
     "clock_finding",
     "plugin_findings",
@@ -31,6 +32,8 @@ __all__ = [
 State = Literal["ok", "warn", "fail"]
 _SKEW_SECONDS = 5.0
 _LATE_SECONDS = 300.0
+IDLE_SECONDS = 60.0
+"""For how long work may be due that no worker works on, before the doctor calls that a failure."""
 _LOOKED_AT = 1000
 
 
@@ -148,24 +151,74 @@ def secret_findings(kernel: Kernel, uses: Mapping[str, Sequence[str]]) -> list[F
 
 
 def worker_findings(
-    outbox: OutboxStore, *, command: str, kinds: Collection[str] | None = None
+    outbox: OutboxStore,
+    *,
+    command: str,
+    worker: str = "automate worker",
+    kinds: Collection[str] | None = None,
+    idle_seconds: float = IDLE_SECONDS,
 ) -> list[Finding]:
     """
     What is late, stale, paused or failed, and what nobody works on.
 
-    *command* is the command line's own, for remedies: ``automate outbox``. *kinds* are those that
-    workers have handlers for, if that is known.
+    *command* and *worker* are the command line's own, for remedies. *kinds* are those that workers
+    have handlers for, if that is known. Work that is due for *idle_seconds*, and that no worker
+    works on, is a failure.
     """
     found = [
+        *_failing(outbox),
         *_stale(outbox, command),
         *_lost(outbox),
+        *_idle(outbox, worker, idle_seconds),
         *_waiting(outbox, command),
         *_unhandled(outbox, kinds),
     ]
     running = len(outbox.running(limit=_LOOKED_AT))
-    alive = sum(not worker.lost for worker in outbox.workers())
+    alive = sum(each.alive for each in outbox.workers())
     text = f"{_items(running)} running, none stale or late; {_counted(alive, 'worker')} seen"
     return found or [Finding("workers", "ok", text)]
+
+
+def _failing(outbox: OutboxStore) -> Iterator[Finding]:
+    for each in outbox.workers():
+        if each.problem is not None and not each.lost:
+            text = f"a worker on {each.host} can't begin: {each.problem}"
+            yield Finding(
+                "workers", "fail", text, "its log says why; it is started again and again"
+            )
+
+
+def _idle(outbox: OutboxStore, worker: str, seconds: float) -> Iterator[Finding]:
+    """Work that is due, and that nobody works on."""
+    stats, alive = outbox.stats(), [each for each in outbox.workers() if each.alive]
+    late = stats.late
+    if not late and stats.oldest_due_seconds is not None:
+        late = {"": stats.oldest_due_seconds}  # a store that doesn't tell of which kind
+    handled = {kind for each in alive for kind in each.kinds}
+    idle = {
+        kind: age
+        for kind, age in late.items()
+        if age > seconds
+        and kind not in stats.paused
+        and kind not in handled
+        and not (alive and not kind)
+    }
+    if not idle:
+        return
+    counts = (
+        [stats.counts.get(kind, {}) for kind in idle]
+        if "" not in idle
+        else [*stats.counts.values()]
+    )
+    waiting = sum(of.get("PENDING", 0) + of.get("RETRY", 0) for of in counts)
+    text = f"{_items(waiting)} waiting, the oldest due for {max(idle.values()):.0f} s, and "
+    if not alive:
+        remedy = f"start one: {worker}"
+        yield Finding("workers", "fail", f"{text}no worker runs", remedy)
+        return
+    named = ", ".join(sorted(idle))
+    text += f"none of {_counted(len(alive), 'worker')} works on their kind: {named}"
+    yield Finding("workers", "fail", text, f"start one that has its handler: {worker}")
 
 
 def _stale(outbox: OutboxStore, command: str) -> Iterator[Finding]:
@@ -183,7 +236,7 @@ def _stale(outbox: OutboxStore, command: str) -> Iterator[Finding]:
 
 
 def _lost(outbox: OutboxStore) -> Iterator[Finding]:
-    lost = [worker.id for worker in outbox.workers() if worker.lost]
+    lost = [each.id for each in outbox.workers() if each.lost and each.problem is None]
     if lost:
         text = f"{_counted(len(lost), 'worker')} not heard of for a minute: {', '.join(lost)}"
         yield Finding("workers", "warn", text, "look for them: killed, or cut off the database")
@@ -194,7 +247,7 @@ def _waiting(outbox: OutboxStore, command: str) -> Iterator[Finding]:
     late = stats.oldest_due_seconds
     if late is not None and late > _LATE_SECONDS:
         text = f"the oldest due item has waited for {late:.0f} s"
-        yield Finding("workers", "warn", text, "start a worker, or more of them")
+        yield Finding("workers", "warn", text, "start more workers, or find out what keeps them")
     for kind in stats.paused:
         yield Finding("workers", "warn", f"{kind} is paused", f"{command} resume {kind}")
     if failed := stats.total("FAILED"):

@@ -399,9 +399,13 @@ def test_doctor_notices_stale_leases_and_late_items(project) -> None:
         outbox.enqueue(kind)
     outbox.claim_batch("worker-that-died", kinds=["a.b"])
     storage.engine.dispose()
-    out = project.run("doctor").stdout
+    out = project.run("doctor", code=1).stdout
     assert "1 item held by workers that stopped renewing: worker-that-died" in out
     assert "the oldest due item has waited for" in out
+    assert "1 item waiting, the oldest due for" in out
+    assert "and no worker runs" in out
+    assert "start one: automate worker" in out
+    assert "no worker runs" not in project.run("doctor", "--idle-after", "2h").stdout
     assert project.data("outbox", "reap") == {"reaped": 1}
 
 

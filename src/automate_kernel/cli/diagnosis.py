@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from automate_kernel.checks import secret_uses
@@ -24,7 +24,7 @@ from automate_kernel.storage import MemoryStorage
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
 
-__all__ = ["CHECKS", "Finding"]
+__all__ = ["Finding", "checks"]
 
 
 def _program(context: Context) -> list[Finding]:
@@ -80,16 +80,28 @@ def _secrets(context: Context) -> list[Finding]:
     return secret_findings(kernel, uses)
 
 
-def _workers(context: Context) -> list[Finding]:
-    return worker_findings(context.session.plain.outbox, command=context.named("outbox"))
+def _workers(context: Context, idle_seconds: float) -> list[Finding]:
+    return worker_findings(
+        context.session.plain.outbox,
+        command=context.named("outbox"),
+        worker=context.named("worker"),
+        idle_seconds=idle_seconds,
+    )
 
 
-CHECKS: tuple[tuple[str, Callable[[Context], list[Finding]]], ...] = (
+Check = tuple[str, Callable[[Context], list[Finding]]]
+
+
+def checks(idle_seconds: float) -> tuple[Check, ...]:
+    """All of them; for *idle_seconds* see `automate_kernel.diagnosis.worker_findings`."""
+    return (*_CHECKS, ("workers", partial(_workers, idle_seconds=idle_seconds)))
+
+
+_CHECKS: tuple[Check, ...] = (
     ("program", _program),
     ("settings", _settings),
     ("database", _database),
     ("plugins", _plugins),
     ("workflows", _workflows),
     ("secrets", _secrets),
-    ("workers", _workers),
 )
