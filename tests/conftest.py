@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+import processes  # and whatever is started from here on hears SIGINT again
 import pytest
 import sqlalchemy as sa
 
@@ -228,7 +229,7 @@ def _mariadbd(mariadbd: str, install: str, folder: Path) -> Iterator[str]:
             env=environment, stdout=output, stderr=output, check=False,
         ).returncode:  # fmt: skip
             unavailable(f"MariaDB can't be set up: {log.read_text()[-500:]}")
-        server = subprocess.Popen(
+        server = processes.start(
             [
                 mariadbd, *common, f"--socket={folder / 's'}", "--bind-address=127.0.0.1",
                 f"--port={port}", "--innodb-flush-log-at-trx-commit=0",
@@ -242,7 +243,9 @@ def _mariadbd(mariadbd: str, install: str, folder: Path) -> Iterator[str]:
         yield url
     finally:
         server.terminate()
-        server.wait(30)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(30)
+        processes.end(server)
 
 
 def _server_user(folder: Path) -> str:

@@ -7,11 +7,15 @@ Serve it alone (``automate serve``) or mount it in a host's own application::
     app.mount("/automate", webhook_app(kernel))
 
 ========================================  =====================================================
-``POST /webhooks/<connector>/<trigger>``  202; 200 if it came before; 401 if it proves nothing
+``POST /webhooks/<connector>/<trigger>``  202; 200 if it came before, or starts nothing; 401 if
+                                          it proves nothing
 ``POST /events``                          202; for holders of *events_token* alone
-``GET /healthz``                          200 while the process lives
-``GET /readyz``                           200 while the database can be used, else 503
+``GET /healthz``                          200 while the process and its workers live, else 503
+``GET /readyz``                           200 while the database can be used and, if it has
+                                          workers, one of them works; else 503 and why
 ========================================  =====================================================
+
+A path is taken as it stands: with a slash more, or with one that is encoded, it leads nowhere.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import asyncio
 import hmac
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -28,9 +33,11 @@ from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.tables import PAUSE
 from automate_kernel.webhooks import WebhookHeaders
 from automate_kernel.webhooks.answers import REFUSED, HttpAnswer, answer_webhook, failure_answer
+from automate_kernel.webhooks.bodies import BodyError, parse_json
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
+    from automate_kernel.telemetry.health import Probe
 
 __all__ = ["WebhookApp", "webhook_app"]
 
@@ -72,8 +79,10 @@ class WebhookApp:
         *,
         events_token: str | None = None,
         max_body_bytes: int = 1_000_000,
+        workers: Probe | None = None,
     ) -> None:
         self.kernel = kernel
+        self._workers = workers
         self.max_body_bytes = max_body_bytes
         self.stopping = False
         """Set while the server winds down: it is alive, and no longer ready."""
@@ -97,13 +106,13 @@ class WebhookApp:
         await _reply(answer, send, head=scope["method"] == "HEAD")
 
     async def _answer(self, scope: Scope, receive: Receive) -> _Answer:
-        match [scope["method"], *_path(scope).strip("/").split("/")]:
+        match [scope["method"], *_segments(scope)]:
             case ["POST", "webhooks", connector, trigger]:
                 return await self._webhook(connector, trigger, scope, receive)
             case ["POST", "events"]:
                 return await self._event(scope, receive)
             case ["GET" | "HEAD", "healthz"]:
-                return _Answer(200, {"status": "ok"})
+                return _verdict("ok", self.live())
             case ["GET" | "HEAD", "readyz"]:
                 return await self._ready()
             case [_, "webhooks", _, _] | [_, "events"]:
@@ -145,8 +154,15 @@ class WebhookApp:
             raise _Answer(401, REFUSED, ((b"www-authenticate", b"Bearer"),))
 
     async def _body(self, headers: WebhookHeaders, receive: Receive) -> bytes:
-        length = headers.get("content-length", "")
-        if length.isdecimal() and int(length) > self.max_body_bytes:
+        lengths = headers.get_all("content-length")
+        if lengths and headers.get_all("transfer-encoding"):
+            # Whoever is in front may have gone by the other one: what follows is then a request
+            # that it has not seen.
+            raise _Answer(400, {"error": "Content-Length with Transfer-Encoding"}, _CLOSE)
+        if any(not _DIGITS.fullmatch(each) for each in lengths) or len(set(lengths)) > 1:
+            raise _Answer(400, {"error": "Content-Length is no number"}, _CLOSE)
+        # By its length first: Python refuses to read a number of thousands of digits.
+        if lengths and (len(lengths[0]) > _MOST_DIGITS or int(lengths[0]) > self.max_body_bytes):
             self._too_long()
         try:
             # Else a client that sends a byte now and then would hold a connection for ever.
@@ -171,34 +187,69 @@ class WebhookApp:
         raise _Answer(413, {"error": text}, _CLOSE)
 
     async def _ready(self) -> _Answer:
-        if self.stopping:
-            raise _Answer(503, {"status": "stopping"})
         try:
-            await asyncio.wait_for(asyncio.to_thread(self._look), _READY_SECONDS)
-        except Exception as error:
-            logger.warning("not ready: %s", self.kernel.redactor.redact(str(error) or repr(error)))
-            raise _Answer(503, {"status": "the database can't be used"}) from None
-        return _Answer(200, {"status": "ready"})
+            problems = await asyncio.wait_for(asyncio.to_thread(self.ready), _READY_SECONDS)
+        except asyncio.TimeoutError:
+            problems = ["the database doesn't answer"]
+        return _verdict("ready", problems)
 
-    def _look(self) -> None:
-        rows: Rows
-        with self.kernel.storage.begin() as rows:
-            rows.select(PAUSE, limit=1)
+    def live(self) -> list[str]:
+        """Why a new process is needed; nothing if it isn't. Never blocks."""
+        return self._workers.live() if self._workers is not None else []
+
+    def ready(self) -> list[str]:
+        """Why it does not do all of its work now; nothing if it does. Asks the database."""
+        if self.stopping:
+            return ["it is stopping"]
+        problems = self._workers.ready() if self._workers is not None else []
+        try:
+            rows: Rows
+            with self.kernel.storage.begin() as rows:
+                rows.select(PAUSE, limit=1)
+        except Exception as error:
+            # What exactly is for the log: whoever may ask a probe need not know the database.
+            logger.warning("not ready: %s", self.kernel.redactor.redact(str(error) or repr(error)))
+            problems = [*problems, "the database can't be used"]
+        return problems
 
 
 def webhook_app(
-    kernel: Kernel, *, events_token: str | None = None, max_body_bytes: int = 1_000_000
+    kernel: Kernel,
+    *,
+    events_token: str | None = None,
+    max_body_bytes: int = 1_000_000,
+    workers: Probe | None = None,
 ) -> WebhookApp:
     """
     An ASGI application that accepts webhooks, and events, for *kernel*.
 
     Without *events_token* nobody can send events. A body of more than *max_body_bytes* is refused
-    before it is read. The kernel stays the caller's to close.
+    before it is read. *workers* tells how the workers are that the same server looks after: while
+    none of them works it isn't ready. The kernel stays the caller's to close.
     """
-    return WebhookApp(kernel, events_token=events_token, max_body_bytes=max_body_bytes)
+    return WebhookApp(
+        kernel, events_token=events_token, max_body_bytes=max_body_bytes, workers=workers
+    )
 
 
 _CLOSE = ((b"connection", b"close"),)
+_DIGITS = re.compile("[0-9]+")
+_MOST_DIGITS = 18
+
+
+def _verdict(word: str, problems: list[str]) -> _Answer:
+    if problems:
+        return _Answer(503, {"status": f"not {word}", "problems": problems})
+    return _Answer(200, {"status": word})
+
+
+def _segments(scope: Scope) -> list[str]:
+    """The path's parts; nothing that leads anywhere for one that is written in another way."""
+    # A proxy that lets some paths through, and others not, must see the same path as we do.
+    if b"%2f" in (scope.get("raw_path") or b"").lower():
+        return []
+    first, *parts = _path(scope).split("/")
+    return parts if not first else []
 
 
 def _path(scope: Scope) -> str:
@@ -209,13 +260,10 @@ def _path(scope: Scope) -> str:
 
 
 def _event_in(body: bytes) -> dict[str, Any]:
-    def refuse(name: str) -> NoReturn:
-        raise ValueError(name)  # NaN and Infinity are not JSON
-
     try:
-        event = json.loads(body.decode("utf-8"), parse_constant=refuse)
-    except (ValueError, RecursionError):
-        raise _Answer(400, {"error": "the body is not JSON"}) from None
+        event = parse_json(body)
+    except BodyError as error:
+        raise _Answer(400, {"error": f"the body is refused: {error}"}) from None
     if not isinstance(event, dict) or not isinstance(event.get("name"), str) or not event["name"]:
         raise _Answer(400, {"error": 'the body must be an object with a "name"'})
     for field, value in event.items():

@@ -16,15 +16,21 @@ Connectors: the actions and triggers of an external service.
 from __future__ import annotations
 
 import inspect
-import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NoReturn, TypeVar, overload
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, overload
 
 from automate_kernel.base import Plugin, create
 from automate_kernel.context import ConnectorContext, NoSecrets, PluginContext
-from automate_kernel.errors import AutomateError, ErrorCodes, SecretUnavailableError
+from automate_kernel.errors import (
+    AutomateError,
+    ConfigError,
+    ErrorCodes,
+    SecretUnavailableError,
+)
 from automate_kernel.operations import (
     OperationSpec,
     find_operation,
@@ -35,6 +41,9 @@ from automate_kernel.operations import (
 from automate_kernel.plugins.kinds import CONNECTOR
 from automate_kernel.plugins.registry import Policy, Registry
 from automate_kernel.schemas import Schema, check_model, compile_schema, invalid_input, is_model
+
+if TYPE_CHECKING:
+    from automate_kernel.webhooks.ignoring import Ignored
 
 __all__ = [
     "ActionSpec",
@@ -60,9 +69,20 @@ class TriggerSpec:
     One kind of webhook that a service sends.
 
     *signature* is a scheme of `automate_kernel.webhooks`; without one the connector's own
-    `Connector.verify_webhook` decides. *delivery_id_header* names the header that is the same when
-    the service sends a delivery again. *event_name* is what workflows call the event; the default
+    `Connector.verify_webhook` decides. *event_name* is what workflows call the event; the default
     is ``connector.trigger``.
+
+    *delivery_id_header* names the header that is the same when the service sends a delivery again;
+    without it, or where a request has it not exactly once, the scheme knows the delivery's id.
+    *replay_guard* says what becomes of ids: ``"on"``, a delivery that comes again starts nothing;
+    ``"required"``, one without an id of the service's own is refused as well; ``"off"``, each
+    request is an event.
+
+    *events* says which requests are events of this trigger; all others are accepted and start
+    nothing. It is a name or several as the service calls them (``"invoice.paid"``,
+    ``["push", "pull_request.*"]``), for schemes that know the name, or values of headers:
+    ``{"X-GitHub-Event": "push"}``. *keep_headers* are those that workflows see, as
+    ``event.headers["x-github-event"]``; none that proves who sent it can be among them.
     """
 
     name: str
@@ -72,6 +92,58 @@ class TriggerSpec:
     signature: Any | None = field(default=None, hash=False)
     delivery_id_header: str | None = None
     event_name: str | None = None
+    events: str | Sequence[str] | Mapping[str, str | Sequence[str]] | None = field(
+        default=None, hash=False
+    )
+    keep_headers: Sequence[str] = ()
+    replay_guard: Literal["on", "required", "off"] = "on"
+
+    def __post_init__(self) -> None:
+        if self.replay_guard not in _GUARDS:
+            raise ConfigError(
+                f"trigger {self.name!r}: replay_guard can't be {self.replay_guard!r}",
+                hint=f"use {', '.join(_GUARDS)}",
+            )
+        if isinstance(self.keep_headers, str):
+            raise ConfigError(
+                f"trigger {self.name!r}: keep_headers is text",
+                hint=f"write keep_headers=[{self.keep_headers!r}]",
+            )
+        for name in self.keep_headers:
+            if _SECRETIVE.search(name):
+                raise ConfigError(
+                    f"trigger {self.name!r}: the header {name!r} can't be kept",
+                    hint="it may prove who sent a request, and what is kept is stored and shown",
+                )
+        if not (self.events is None or isinstance(self.events, Mapping) or self._names_events()):
+            raise ConfigError(
+                f"trigger {self.name!r}: its scheme doesn't tell what an event is called",
+                hint='name a header: events={"X-Event": "push"}',
+            )
+
+    def _names_events(self) -> bool:
+        return callable(getattr(self.signature, "event_name", None))
+
+    def wants(self, headers: Any, raw_body: bytes) -> bool:
+        """Whether a verified request is one of `events`."""
+        if self.events is None:
+            return True
+        if not isinstance(self.events, Mapping):
+            name = self.signature.event_name(headers, raw_body)  # type: ignore[union-attr]
+            return name is not None and _matches(name, self.events)
+        found = _headers_of(headers)
+        return all(
+            (value := found.get(name)) is not None and _matches(value.strip(), wanted)
+            for name, wanted in self.events.items()
+        )
+
+    def kept_headers(self, headers: Any) -> dict[str, str]:
+        """Those of *headers* that workflows see, by their names in lower case."""
+        if not self.keep_headers:
+            return {}
+        found = _headers_of(headers)
+        values = {name.lower(): found.get(name) for name in self.keep_headers}
+        return {name: value for name, value in values.items() if value is not None}
 
     def check_payload(self, payload: Any) -> None:
         """Raise ``INVALID_ARGUMENT`` if *payload* is not what `payload_schema` says."""
@@ -84,6 +156,22 @@ class TriggerSpec:
             return
         if problems:
             raise invalid_input(what, problems)
+
+
+_GUARDS = ("on", "required", "off")
+_SECRETIVE = re.compile("authoriz|cookie|signature|token|secret|passw|api-?key", re.IGNORECASE)
+
+
+def _matches(text: str, wanted: str | Sequence[str]) -> bool:
+    patterns = (wanted,) if isinstance(wanted, str) else wanted
+    return any(fnmatchcase(text, pattern) for pattern in patterns)
+
+
+def _headers_of(headers: Any) -> Mapping[str, str]:
+    # Here, since a connector without triggers needs nothing of it.
+    from automate_kernel.webhooks.headers import WebhookHeaders
+
+    return WebhookHeaders(headers)
 
 
 @overload
@@ -226,21 +314,42 @@ class Connector(Plugin):
             return False
         return verdict is True
 
+    def ignores_webhook(self, trigger: str, headers: Any, raw_body: bytes) -> Ignored | None:
+        """
+        The answer to an accepted request that starts nothing, or None for one that is an event.
+
+        By default these are the handshakes that the trigger's scheme knows, and what is not among
+        the `TriggerSpec`'s events.
+        """
+        from automate_kernel.webhooks.ignoring import Ignored
+
+        spec = self.find_trigger(trigger)
+        wanted = spec.wants(headers, raw_body)
+        handshake = getattr(spec.signature, "handshake", None)
+        found: Ignored | None = handshake(headers, raw_body) if callable(handshake) else None
+        # One that waits for no answer may be asked for by its name.
+        if found is not None and (found.answer is not None or spec.events is None or not wanted):
+            return found
+        return None if wanted else Ignored("no event of this trigger")
+
     def parse_webhook(self, trigger: str, headers: Any, raw_body: bytes) -> Any:
         """
         What the request says, as a JSON value. By default the body is JSON.
 
-        Called only for a request that was accepted. Raises ``INVALID_ARGUMENT`` for a body that
+        Called only for a request that was accepted. An `automate_kernel.webhooks.Ignored` in place
+        of a value: it is accepted, and starts nothing. Raises ``INVALID_ARGUMENT`` for a body that
         can't be read, or that is not what the trigger's payload schema says.
         """
+        from automate_kernel.webhooks.bodies import BodyError, parse_json
+
         spec = self.find_trigger(trigger)
         try:
-            payload = json.loads(raw_body.decode("utf-8"), parse_constant=_no_constant)
-        except (ValueError, RecursionError):
+            payload = parse_json(raw_body)
+        except BodyError as error:
             raise AutomateError(
                 ErrorCodes.INVALID_ARGUMENT,
-                f"{self._title()}: the body of a {trigger!r} webhook is not JSON",
-                hint="override parse_webhook for a service that sends something else",
+                f"{self._title()}: the body of a {trigger!r} webhook is refused: {error}",
+                hint="override parse_webhook for a service that sends something else than JSON",
             ) from None
         spec.check_payload(payload)
         return payload
@@ -249,21 +358,12 @@ class Connector(Plugin):
         """
         What is the same when the service sends a delivery again, or None if nothing is.
 
-        By default the header that the `TriggerSpec` names. Override it where the body says.
+        By default the header that the `TriggerSpec` names, if it was sent once and isn't blank.
+        Override it where the body says. Where this is None, the trigger's scheme is asked.
         """
         wanted = self.find_trigger(trigger).delivery_id_header
-        if not wanted:
-            return None
-        pairs = headers.items() if isinstance(headers, Mapping) else headers
-        for name, value in pairs:
-            if str(name).lower() == wanted.lower() and value:
-                return str(value)
-        return None
-
-
-def _no_constant(name: str) -> NoReturn:
-    # NaN and Infinity are not JSON, and no database stores them as such.
-    raise ValueError(name)
+        value = _headers_of(headers).get(wanted) if wanted else None
+        return value if value is not None and value.strip() else None
 
 
 class ConnectorRegistry(Registry[type[Connector]]):

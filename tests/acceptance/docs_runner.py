@@ -41,6 +41,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+if str(ROOT / "tests" / "support") not in sys.path:
+    sys.path.append(str(ROOT / "tests" / "support"))
+
+import processes  # noqa: E402
+
 _PATIENCE_SECONDS = 90.0
 _BLOCK = re.compile(
     r"^<!-- hidden\n(?P<hidden>.*?)^-->$"
@@ -279,9 +284,10 @@ def environment() -> dict[str, str]:
 def _interrupted(command: str, expected: list[str]) -> str:
     """What *command* printed, which is interrupted once it has said what stands before ``^C``."""
     at = expected.index("^C")
-    process = subprocess.Popen(
+    # In our own group, which test_docs.py kills at the end.
+    process = processes.start(
         shlex.split(command, comments=True), env=environment(), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=False,
     )  # fmt: skip
     lines: list[str] = []
     assert process.stdout is not None

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import processes
 import pytest
 
 HERE = Path(__file__).resolve().parent
@@ -41,17 +42,13 @@ generate = _load("docs_generate", ROOT / "docs" / "generate.py")
 @pytest.mark.parametrize("name", NAMES)
 def test_code_blocks_run(name: str, tmp_path: Path) -> None:
     """Every code block of the page runs, and prints what the page says."""
-    process = subprocess.Popen(
+    with processes.running(
         [sys.executable, HERE / "docs_runner.py", ROOT / name],
         cwd=tmp_path, env=runner.environment() | {"PYTHONPATH": ""}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
-    try:
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    ) as process:  # fmt: skip
+        # Whatever a page that failed has started and not stopped ends with it.
         printed, _ = process.communicate(timeout=280)
-    finally:
-        # Whatever a page that failed has started and not stopped.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 0, printed[-8000:]
 
 

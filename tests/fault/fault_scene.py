@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import fault_kernel
+import processes
 import sqlalchemy as sa
 from automate_kernel.outbox.item import FINISHED
 from automate_kernel.storage.tables import LANE, OUTBOX, STEP
@@ -76,7 +77,7 @@ class Forks:
 
     def __init__(self) -> None:
         path = os.pathsep.join([str(_SOURCE), str(_FOLDER), os.environ.get("PYTHONPATH", "")])
-        self._process = subprocess.Popen(
+        self._process = processes.start(
             [sys.executable, str(_FOLDER / "worker_process.py")],
             env={**os.environ, "PYTHONPATH": path},
             stdin=subprocess.PIPE,
@@ -94,7 +95,10 @@ class Forks:
     def close(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait(PATIENCE_SECONDS)
+        try:
+            self._process.wait(PATIENCE_SECONDS)
+        finally:
+            processes.end(self._process)
 
 
 class Process:

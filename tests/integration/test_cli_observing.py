@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 from automate_kernel import StorageError
 from automate_kernel.cli.app import app
@@ -73,18 +74,11 @@ class Project:
 
     @contextlib.contextmanager
     def running(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-        with (self.folder / "log").open("w") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "automate_kernel.cli", *arguments], text=True,
-                cwd=self.folder, env=self.environment(), stdout=subprocess.PIPE, stderr=log,
-            )  # fmt: skip
-            try:
-                yield process
-            finally:
-                if process.poll() is None:
-                    process.kill()
-                process.wait()
-                process.stdout.close()
+        with (self.folder / "log").open("w") as log, processes.running(
+            [sys.executable, "-m", "automate_kernel.cli", *arguments], text=True,
+            cwd=self.folder, env=self.environment(), stdout=subprocess.PIPE, stderr=log,
+        ) as process:  # fmt: skip
+            yield process
 
     def log(self) -> str:
         return (self.folder / "log").read_text()
@@ -209,6 +203,8 @@ def in_terminal(arguments: list[str], until_shown: str, project: Project, column
         if not told and until_shown in shown:
             os.kill(pid, signal.SIGINT)
             told = True
+    else:
+        os.kill(pid, signal.SIGKILL)  # else nobody would end it
     _, status = os.waitpid(pid, 0)
     os.close(terminal)
     assert os.waitstatus_to_exitcode(status) == 0, shown

@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import processes
 import pytest
 
 from automate_kernel.cli.database import open_storage
@@ -89,18 +90,11 @@ class Project:
     def running(self, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("AUTOMATE_")}
         environment |= {"AUTOMATE_SECRET_HOOK": "hook-secret", **variables}
-        with (self.folder / "log").open("w") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "automate_kernel.cli", *arguments],
-                cwd=self.folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=log,
-            )  # fmt: skip
-            try:
-                yield process
-            finally:
-                if process.poll() is None:
-                    process.kill()
-                process.wait()
-                process.stdout.close()
+        with (self.folder / "log").open("w") as log, processes.running(
+            [sys.executable, "-m", "automate_kernel.cli", *arguments],
+            cwd=self.folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=log,
+        ) as process:  # fmt: skip
+            yield process
 
     def log(self) -> str:
         return (self.folder / "log").read_text()
@@ -227,7 +221,7 @@ def test_serve_receives_and_works_and_stops(project: Project) -> None:
         url = next(line for line in lines if line.startswith("listening on ")).split()[-1]
         body = json.dumps({"gate": str(project.gate)}).encode()
         signed = GitHubSignature("HOOK").sign(body, "hook-secret")
-        assert request(f"{url}/readyz")[0] == 200
+        until(lambda: request(f"{url}/readyz")[0] == 200, "its workers", project)
         assert request(f"{url}/webhooks/github/push", body, **signed)[0] == 202
         assert request(f"{url}/webhooks/github/push", body + b" ", **signed)[0] == 401
         event = json.dumps({"name": "go", "payload": {"gate": str(project.gate)}}).encode()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import sqlalchemy as sa
 from automate_kernel import Kernel
@@ -44,7 +45,7 @@ class Crew:
     def start(self) -> None:
         """Start the processes, and wait until they work."""
         with self._errors.open("w") as errors:
-            self._process = subprocess.Popen(
+            self._process = processes.start(
                 [sys.executable, str(SCRIPT), self._url, str(self._ledger), str(WORKERS)],
                 stderr=errors,
             )
@@ -58,7 +59,10 @@ class Crew:
         process, self._process = self._process, None
         if process is not None:
             process.send_signal(signal.SIGTERM)
-            assert process.wait(PATIENCE_SECONDS) == 0, self.complaints()
+            try:
+                assert process.wait(PATIENCE_SECONDS) == 0, self.complaints()
+            finally:
+                processes.end(process)
 
     def finish(self, count: int) -> list[dict[str, Any]]:
         """Wait until so many items are done, and return the ledger's lines."""

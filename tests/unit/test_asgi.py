@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -198,11 +199,113 @@ def test_while_the_database_is_down_senders_are_asked_to_come_again(
         ("GET", "/", 404),
         ("POST", "/webhooks/github", 404),
         ("POST", "/webhooks/github/push/more", 404),
+        ("POST", "/webhooks/github/push/", 404),
+        ("POST", "//webhooks/github/push", 404),
+        ("POST", "/webhooks//push", 401),
+        ("POST", "/webhooks/github%2fpush", 404),
+        ("POST", "/webhooks%2Fgithub/push", 404),
+        ("POST", "/x/../webhooks/github/push", 404),
+        ("POST", "/events/", 404),
+        ("GET", "/readyz/", 404),
+        ("GET", "//readyz", 404),
     ],
 )
 def test_other_requests_find_nothing(kernel: Kernel, method: str, path: str, status: int) -> None:
-    """A wrong method is told apart from a wrong path."""
-    assert call(webhook_app(kernel), method, path).status_code == status
+    """A wrong method is told apart from a wrong path, and no other spelling is a right one."""
+    app = webhook_app(kernel)
+    assert asyncio.run(raw(app, method, path)) == status
+    if method == "POST":
+        signed = GitHubSignature("HOOK").sign(BODY, SECRET)
+        assert asyncio.run(raw(app, method, path, signed, BODY)) == status
+    assert kernel.outbox.find() == []
+
+
+async def raw(app, method: str, target: str, headers=None, body: bytes = b"") -> int:
+    """The status for a request whose target is sent as it stands, as servers hand it on."""
+    sent = []
+    scope = {
+        "type": "http", "method": method, "path": unquote(target), "root_path": "",
+        "raw_path": target.encode(), "query_string": b"",
+        "headers": [(k.lower().encode(), v.encode()) for k, v in (headers or {}).items()],
+    }  # fmt: skip
+
+    async def receive():
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return sent[0]["status"]
+
+
+@pytest.mark.parametrize(
+    ("length", "more", "status"),
+    [
+        ("9" * 5_000, {}, 413),
+        ("0" * 5_000, {}, 413),
+        ("1_0", {}, 400),
+        ("+10", {}, 400),
+        ("-1", {}, 400),
+        ("", {}, 400),
+        (str(len(BODY)), {"Transfer-Encoding": "chunked"}, 400),
+        (str(len(BODY)), {}, 202),
+    ],
+)
+def test_a_length_is_a_number_or_no_request(kernel: Kernel, length: str, more, status) -> None:
+    """One that two servers may read in two ways is refused, and none makes it fail."""
+    headers = {**GitHubSignature("HOOK").sign(BODY, SECRET), **more, "Content-Length": length}
+    app = webhook_app(kernel)
+    assert asyncio.run(raw(app, "POST", "/webhooks/github/push", headers, BODY)) == status
+
+
+def test_a_deep_body_or_a_long_number_is_told_to_be_one(kernel: Kernel) -> None:
+    """With the reason that is so, for events and for webhooks."""
+    app = webhook_app(kernel, events_token=TOKEN)
+    long = b'{"name": "a", "payload": ' + b"9" * 5_000 + b"}"
+    deep = b'{"name": "a", "payload": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    for body, why in ((long, "more than 4,300 digits"), (deep, "nested deeper")):
+        token = {"Authorization": f"Bearer {TOKEN}"}
+        for response in (
+            call(app, "POST", "/events", content=body, headers=token),
+            push(app, body),
+        ):
+            assert response.status_code == 400
+            assert why in response.json()["error"]
+
+
+class Others:
+    """Workers of which a test says how they are."""
+
+    def __init__(self) -> None:
+        self.dead, self.idle = [], ["no process has begun"]
+
+    def live(self):
+        return self.dead
+
+    def ready(self):
+        return self.idle
+
+
+def test_it_is_as_ready_as_its_workers(kernel: Kernel) -> None:
+    """A receiver whose workers can't start would take webhooks that nobody works on."""
+    workers = Others()
+    app = webhook_app(kernel, workers=workers)
+    response = call(app, "GET", "/readyz")
+    assert response.status_code == 503
+    assert response.json() == {"status": "not ready", "problems": ["no process has begun"]}
+    workers.idle = []
+    assert call(app, "GET", "/readyz").status_code == 200
+    assert call(app, "GET", "/healthz").status_code == 200
+    workers.dead = ["process 7: the claimer is stuck"]
+    assert call(app, "GET", "/healthz").json()["problems"] == workers.dead
+
+
+def test_what_starts_nothing_is_a_success(kernel: Kernel) -> None:
+    """GitHub's ping: 200, which it shows as delivered."""
+    response = push(webhook_app(kernel), **{"X-GitHub-Event": "ping"})
+    assert (response.status_code, response.json()) == (200, {"ignored": "a ping"})
+    assert kernel.outbox.find() == []
 
 
 @pytest.mark.parametrize("prefix", ["", "/hooks"])

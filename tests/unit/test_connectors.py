@@ -242,11 +242,21 @@ def test_a_webhooks_body_is_json() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"\xff", b"{", b'{"id": NaN}', b"[" * 100_000], ids=lambda body: repr(body[:9])
+    ("body", "why"),
+    [
+        (b"", "is not JSON"),
+        (b"\xff", "is not UTF-8"),
+        (b"{", "is not JSON"),
+        (b'{"id": NaN}', "is not JSON: NaN"),
+        (b"[" * 100_000, "nested deeper"),
+        (b"[" * 101 + b"]" * 101, "nested deeper"),
+        (b'{"id": ' + b"9" * 5_000 + b"}", "more than 4,300 digits"),
+    ],
+    ids=lambda value: repr(value[:9]),
 )
-def test_a_body_that_is_not_json_is_refused(body: bytes) -> None:
+def test_a_body_that_is_not_json_is_refused(body: bytes, why: str) -> None:
     """What can't be read is the sender's fault, and no crash."""
-    with pytest.raises(AutomateError, match="is not JSON") as caught:
+    with pytest.raises(AutomateError, match=why) as caught:
         Hooked().parse_webhook("plain", {}, body)
     assert caught.value.code is ErrorCodes.INVALID_ARGUMENT
 

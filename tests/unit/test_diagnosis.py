@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
+from automate_kernel import StorageError
 from automate_kernel.diagnosis import Finding, worker_findings
 from automate_kernel.outbox import NewItem, RowsOutboxStore, WorkerInfo
 from automate_kernel.outbox.activity import ActivityLog
 from automate_kernel.storage import MemoryStorage
+from automate_kernel.telemetry.troubles import Troubles, telling_troubles
 from automate_kernel.testing.clock import FakeClock
 
 
@@ -102,3 +106,62 @@ def test_a_worker_that_cant_begin(outbox: RowsOutboxStore, clock: FakeClock) -> 
     assert "no worker runs" in found.text
     report(outbox, "one", "mail")
     assert failures(outbox) == []
+
+
+class Seconds:
+    """A monotonic clock that stands still."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_processes_that_end_again_and_again(outbox: RowsOutboxStore, clock: FakeClock) -> None:
+    """Their parent tells of them, in between too, and takes it back once they run."""
+    failing: list[str] = []
+    seconds = Seconds()
+    troubles = Troubles(outbox, lambda: failing, seconds)
+
+    def wait(duration: float) -> None:
+        for _ in range(int(duration)):
+            seconds.now += 1
+            clock.advance(1)
+            troubles.look()
+
+    wait(5)
+    assert outbox.workers() == []
+    failing[:] = ["a worker process ended with exit code 1, 2 times in a row"]
+    wait(1)
+    (worker,) = outbox.workers()
+    assert worker.problem == failing[0]
+    assert (worker.alive, worker.slots) == (False, 0)
+    failing[:] = ["a worker process ended with exit code 1, 3 times in a row"]
+    wait(1)
+    assert [each.problem for each in outbox.workers()] == failing
+    failing.clear()  # it is started just now
+    wait(15)
+    assert len(failures(outbox)) == 1
+    wait(15)
+    assert outbox.workers() == []
+
+
+def test_an_outbox_that_cant_be_told(
+    outbox: RowsOutboxStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keeps nobody from watching over the processes."""
+
+    def down(*args: object) -> None:
+        raise StorageError("the database is down")
+
+    monkeypatch.setattr(outbox, "report", down)
+    monkeypatch.setattr("automate_kernel.telemetry.troubles._LOOK_SECONDS", 0.001)
+    looked = threading.Event()
+
+    def failing() -> list[str]:
+        looked.set()
+        return ["it ended"]
+
+    with telling_troubles(outbox, failing):
+        assert looked.wait(10)

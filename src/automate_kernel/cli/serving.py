@@ -12,14 +12,15 @@ from automate_kernel.asgi import WebhookApp, webhook_app
 from automate_kernel.cli.working import work
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox.running import handling_signals
-from automate_kernel.outbox.supervisor import Supervisor
+from automate_kernel.telemetry.running import Workers
 
 if TYPE_CHECKING:
     import uvicorn
 
     from automate_kernel.cli.session import Session
+    from automate_kernel.telemetry.health import Probe
 
-__all__ = ["Receiver"]
+__all__ = ["Receiver", "server_of"]
 
 
 class Receiver:
@@ -30,47 +31,65 @@ class Receiver:
         self._session, self._level = session, level
         self._grace_seconds: float = settings["worker.grace_seconds"]
         self._processes: int = settings["serve.processes"]
+        self._workers: Workers | None = None
+        if self._processes:
+            options = {"session": session.arguments(), "level": level}
+            self._workers = Workers(self._processes, work, options, outbox=session.kernel.outbox)
         self._app = webhook_app(
             session.kernel,
             events_token=_token(session),
             max_body_bytes=settings["serve.max_body_bytes"],
+            workers=self._workers.probe if self._workers is not None else None,
         )
         self._server: uvicorn.Server | None = None
-        self._supervisor: Supervisor | None = None
+
+    @property
+    def probe(self) -> Probe:
+        """How it is, and how its workers are."""
+        return self._app
 
     def run(self, listening: socket.socket) -> int:
         """Serve on *listening*; returns how many worker processes ended with an error."""
-        failed: list[int] = []
-        self._server = _server(self._app, self._grace_seconds)
-        options = {"session": self._session.arguments(), "level": self._level}
-        self._supervisor = Supervisor(self._processes, work, options)
-        workers = threading.Thread(
-            target=lambda supervisor: failed.append(supervisor.run()), args=(self._supervisor,)
-        )
-        with handling_signals(self.stop):
-            workers.start()
-            try:
-                self._server.run(sockets=[listening])
-            finally:
-                if not self._app.stopping:
-                    self._supervisor.stop()  # it could not even start
-                workers.join()
+        self._server = server_of(self._app, self._grace_seconds)
+        with handling_signals(self.stop), self._working() as failed:
+            self._server.run(sockets=[listening])
         return sum(failed)
+
+    @contextmanager
+    def _working(self) -> Iterator[list[int]]:
+        """Run the workers during the block; how many ended with an error is known after it."""
+        failed: list[int] = []
+        workers = self._workers
+        if workers is None:
+            yield failed
+            return
+        thread = threading.Thread(target=lambda: failed.append(workers.run()))
+        thread.start()
+        try:
+            yield failed
+        finally:
+            if not self._app.stopping:
+                workers.stop()  # it could not even start
+            thread.join()
 
     def stop(self) -> None:
         """Finish what runs; the second time, at once."""
-        if self._server is None or self._supervisor is None:
+        if self._server is None:
             return
         if self._app.stopping:
             self._server.force_exit = True
         self._app.stopping = True
         self._server.should_exit = True
-        self._supervisor.stop()
+        if self._workers is not None:
+            self._workers.stop()
 
 
-def _server(app: WebhookApp, grace_seconds: float) -> uvicorn.Server:
+def server_of(app: WebhookApp, grace_seconds: float) -> uvicorn.Server:
+    """A server for *app*, which leaves signals to others and gives up on slow clients."""
     try:
         import uvicorn
+
+        from automate_kernel.cli.slow_clients import PatientProtocol
     except ImportError:
         raise AutomateError(
             ErrorCodes.FAILED_PRECONDITION,
@@ -88,6 +107,7 @@ def _server(app: WebhookApp, grace_seconds: float) -> uvicorn.Server:
         app,
         log_config=None,
         access_log=False,
+        http=PatientProtocol,
         server_header=False,
         proxy_headers=False,
         ws="none",

@@ -20,7 +20,7 @@ __all__ = ["ports_of", "require_tables", "work", "work_here", "worker_options"]
 
 _OPTIONS = (
     "slots", "async_slots", "batch", "poll_seconds", "grace_seconds", "retention_seconds",
-    "failed_retention_seconds",
+    "failed_retention_seconds", "kinds", "exclude_kinds",
 )  # fmt: skip
 
 
@@ -37,11 +37,11 @@ def require_tables(kernel: Kernel) -> None:
         check().require()
 
 
-def work(session: Mapping[str, Any], level: str, board: Connection | None = None) -> None:
+def work(session: Mapping[str, Any], level: str, board: Connection) -> None:
     """
-    What a worker process does: see `Supervisor`. *session* is `Session.arguments`.
+    Do what a worker process does: see `Workers`. *session* is `Session.arguments`.
 
-    It tells *board* how it is; see `automate_kernel.telemetry.health.Board`.
+    It tells *board* how it is, whatever ports the settings name: these are its parent's.
     """
     own = Session(**session)
     try:
@@ -54,16 +54,16 @@ def work(session: Mapping[str, Any], level: str, board: Connection | None = None
         own.close()
 
 
-def work_here(session: Session, level: str, board: Connection | None = None) -> None:
+def work_here(session: Session, level: str, where: Ports | Connection) -> None:
     """
     Run one worker; the first SIGTERM or SIGINT drains it, the second hands back what runs.
 
-    How it is can be asked over HTTP, if the settings say so, or is told to *board*.
+    How it is can be asked *where* `run_observed` says.
     """
     kernel = session.kernel
     log_to_stderr(level, [RedactingFilter(kernel.redactor)], format=session.settings["log_format"])
     worker = kernel.worker(**worker_options(session))
-    if run_observed(kernel, worker, ports_of(session), board=board):
+    if run_observed(kernel, worker, where):
         # What still runs was handed back. Its threads would keep this process from ending.
         logging.shutdown()
         os._exit(0)

@@ -19,7 +19,8 @@ from automate_kernel.kernel.assembly import Assembly
 from automate_kernel.outbox import NewItem
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.storage import Rows
-from automate_kernel.webhooks import ReplayLedger, WebhookReceipt
+from automate_kernel.webhooks import Ignored, ReplayLedger, WebhookReceipt
+from automate_kernel.webhooks.deliveries import delivery_id_of
 from automate_kernel.workflows.execution import Event, EventType
 from automate_kernel.workflows.model import Workflow
 from automate_kernel.workflows.runner import EVENT
@@ -77,6 +78,7 @@ class Entering(Assembly):
         kind: EventType,
         source: str,
         tenant_id: str | None,
+        kept: Mapping[str, str] | None = None,
         **options: Any,
     ) -> NewItem:
         if not name:
@@ -88,6 +90,8 @@ class Entering(Assembly):
             "payload": payload,
             "occurred_at": datetime.now(timezone.utc).isoformat(),
         }
+        if kept:
+            body["headers"] = dict(kept)
         return NewItem(EVENT, body, tenant_id=tenant_id, **options)
 
     def receive_webhook(
@@ -104,7 +108,8 @@ class Entering(Assembly):
         Verify a webhook and accept it as an event named ``connector.trigger``.
 
         *headers* is a mapping or a sequence of pairs, *raw_body* the bytes as they came. A
-        delivery that was accepted before comes back with ``duplicate`` set and does nothing.
+        delivery that was accepted before comes back with ``duplicate`` set and does nothing, and
+        so does one that is no event of this trigger, with ``ignored`` set.
         Raises `WebhookRejectedError`, the same for every reason (the log has the reason), and
         `AutomateError` with ``INVALID_ARGUMENT`` for a body that proves its origin but can't be
         read, and `SecretUnavailableError` if the secret to verify with can't be read now.
@@ -113,9 +118,15 @@ class Entering(Assembly):
         if not connector.accepts_webhook(trigger, headers, raw_body):
             logger.warning("webhook %s.%s refused: not proven", connector_key, trigger)
             raise WebhookRejectedError("the webhook was refused")
-        payload, delivery_id = self._read_webhook(connector, trigger, headers, raw_body)
+        payload, delivery_id = self._read_webhook(connector, spec, headers, raw_body)
+        if isinstance(payload, Ignored):
+            logger.info("webhook %s.%s starts nothing: %s", connector_key, trigger, payload.reason)
+            return WebhookReceipt(accepted=True, ignored=payload)
         name = spec.event_name or f"{connector_key}.{trigger}"
-        item = self._event_item(name, payload, "webhook", connector_key, tenant_id, id=new_id())
+        kept = spec.kept_headers(headers)
+        item = self._event_item(
+            name, payload, "webhook", connector_key, tenant_id, kept=kept, id=new_id()
+        )
         delivery = (connector_key, trigger, delivery_id or "")
         with self.storage.begin(transaction) as rows:
             # In one transaction: a delivery that is remembered is also enqueued.
@@ -129,11 +140,16 @@ class Entering(Assembly):
         return WebhookReceipt(accepted=True, item_id=first, duplicate=True)
 
     def _read_webhook(
-        self, connector: Any, trigger: str, headers: Any, raw_body: bytes
+        self, connector: Any, spec: Any, headers: Any, raw_body: bytes
     ) -> tuple[Any, str | None]:
+        """What a verified request says, or why it says nothing, and its delivery's id."""
+        trigger = spec.name
         try:
-            payload = connector.parse_webhook(trigger, headers, raw_body)
-            return payload, connector.delivery_id(trigger, headers, raw_body)
+            ignored = connector.ignores_webhook(trigger, headers, raw_body)
+            payload = ignored or connector.parse_webhook(trigger, headers, raw_body)
+            if isinstance(payload, Ignored) or spec.replay_guard == "off":
+                return payload, None
+            return payload, delivery_id_of(connector, spec, headers, raw_body)
         except Exception as error:
             # None: what the connector raised may quote its secret, and this is shown and logged.
             raise self._invoker.clean_error(error, f"webhook {trigger!r}") from None

@@ -49,14 +49,16 @@ class Working(Registering, Entering, Keeping):
         retention_seconds: float | None = None,
         failed_retention_seconds: float | None = None,
         kinds: Iterable[str] = (),
+        exclude_kinds: Iterable[str] = (),
         **options: Any,
     ) -> Worker:
         """
         A worker for this kernel's items; see `Worker` for the options.
 
         What has been kept for its time is deleted; see `sweep` for both times. *kinds* are those
-        that it works on, ``mail.*`` too; by default all that have a handler. Raises `ConfigError`
-        for one that has none.
+        that it works on, ``mail.*`` too; by default all that have a handler. *exclude_kinds* are
+        left to other workers. Raises `ConfigError` for one that no handler is there for, and if
+        none is left.
         """
         lease = self.outbox.lease_seconds
         activity = options.setdefault("activity", ActivityLog())
@@ -75,20 +77,30 @@ class Working(Registering, Entering, Keeping):
         options.setdefault("also_report", partial(self.executions.report, self._runner.log))
         options.setdefault("preflight", partial(require_schema, self.storage))
         chores += options.pop("chores", ())
-        handlers = self._chosen(kinds, self._working_handlers())
+        handlers = self._chosen(kinds, exclude_kinds)
         return Worker(self.outbox, handlers, chores=chores, **options)
 
-    def _chosen(self, kinds: Iterable[str], handlers: list[Handler]) -> list[Handler]:
-        patterns = list(kinds)
-        for pattern in patterns:
+    def _chosen(self, kinds: Iterable[str], exclude_kinds: Iterable[str]) -> list[Handler]:
+        patterns, others = list(kinds), list(exclude_kinds)
+        for pattern in (*patterns, *others):
             if not any(fnmatchcase(kind, pattern) for kind in self._handlers):
                 raise ConfigError(
                     f"no handler is there for items of kind {pattern!r}",
                     hint=f"there are: {', '.join(sorted(self._handlers))}",
                 )
-        if not patterns:
-            return handlers
-        return [one for one in handlers if any(fnmatchcase(one.kind, each) for each in patterns)]
+        handlers = self._working_handlers()
+        chosen = [
+            one
+            for one in handlers
+            if (not patterns or any(fnmatchcase(one.kind, each) for each in patterns))
+            and not any(fnmatchcase(one.kind, each) for each in others)
+        ]
+        if handlers and not chosen:
+            raise ConfigError(
+                "no kind of item is left to work on",
+                hint="name fewer kinds that are left out, or others that are worked on",
+            )
+        return chosen
 
     def _working_handlers(self) -> list[Handler]:
         # Events are left to whoever knows workflows: taken by a process that has none of them,
@@ -109,16 +121,24 @@ class Working(Registering, Entering, Keeping):
     def _around(self, item: OutboxItem) -> AbstractContextManager[None]:
         return self.plugins.around("automate_handling", item=item)
 
-    def run_until_idle(self, *, patience: float = 0.0) -> WorkerStats:
+    def run_until_idle(
+        self,
+        *,
+        patience: float = 0.0,
+        kinds: Iterable[str] = (),
+        exclude_kinds: Iterable[str] = (),
+    ) -> WorkerStats:
         """
         Run what is due, and what follows from it, in this thread; for tests and scripts.
 
-        Waits for what is due within *patience* seconds, retries for example.
+        Waits for what is due within *patience* seconds, retries for example. *kinds* and
+        *exclude_kinds* choose as they do for `worker`.
         """
+        handlers = self._chosen(kinds, exclude_kinds)
         self._ticker.tick()
         stats = run_inline(
             self.outbox,
-            self._working_handlers(),
+            handlers,
             patience=patience,
             describe=self.redactor.redact_exception,
         )

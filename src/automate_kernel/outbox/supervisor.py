@@ -30,6 +30,7 @@ class _Slot:
     process: Any = None
     started_at: float = 0.0
     crashes: int = 0
+    ended_with: str = ""
     due_at: float = field(default=0.0)
 
 
@@ -72,6 +73,27 @@ class Supervisor:
         with self._lock:
             running = [slot.process for slot in self._slots if slot.process is not None]
             return [process.pid for process in running if process.is_alive()]
+
+    @property
+    def troubles(self) -> list[str]:
+        """Say of each process that died, and is not running again yet, how it ended."""
+        return self._troubles(1)
+
+    @property
+    def failing(self) -> list[str]:
+        """The `troubles` of those that ended so more than once in a row."""
+        return self._troubles(2)
+
+    def _troubles(self, crashes: int) -> list[str]:
+        with self._lock:
+            dead = [
+                slot for slot in self._slots if slot.process is None and slot.crashes >= crashes
+            ]
+            return [
+                f"a worker process ended with {slot.ended_with}"
+                + (f", {slot.crashes} times in a row" if slot.crashes > 1 else "")
+                for slot in dead
+            ]
 
     def start(self) -> None:
         """Start the processes, unless `stop` was called. `run` does it too."""
@@ -137,10 +159,11 @@ class Supervisor:
             slot.crashes = 0
         delay = min(_LONGEST_PAUSE, self._again_seconds * 2**slot.crashes)
         slot.crashes += 1
+        slot.ended_with = _reason(process.exitcode)
         slot.due_at = time.monotonic() + delay
         logger.error(
             "worker process %s ended with %s and is started again in %gs",
-            process.pid, _reason(process.exitcode), delay,
+            process.pid, slot.ended_with, delay,
         )  # fmt: skip
         return False
 

@@ -26,6 +26,7 @@ __all__ = ["Board", "Probe", "WorkerProbe", "keep_telling"]
 logger = logging.getLogger(__name__)
 
 _TELL_SECONDS = 5.0
+_UNREADY_TELL_SECONDS = 0.5
 _SILENT_SECONDS = 60.0
 
 
@@ -73,14 +74,19 @@ class Board:
     """
     How the workers in other processes are, as they tell through a pipe.
 
-    *pids* gives the processes that there should be. Each tells every few seconds, from a thread of
-    its own (`keep_telling`): one that is silent for a minute is frozen.
+    *pids* gives the processes that there are. Each tells every few seconds, from a thread of
+    its own (`keep_telling`): one that is silent for a minute is frozen. *troubles* says of those
+    that ought to be there, and are not, how they ended.
     """
 
     def __init__(
-        self, pids: Callable[[], Sequence[int]], *, clock: Callable[[], float] = time.monotonic
+        self,
+        pids: Callable[[], Sequence[int]],
+        *,
+        troubles: Callable[[], Sequence[str]] = tuple,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._pids, self._clock = pids, clock
+        self._pids, self._troubles, self._clock = pids, troubles, clock
         self._reader: Connection
         self.writer: Connection
         """For the processes, which share it: what each writes fits in the pipe at once."""
@@ -125,6 +131,7 @@ class Board:
         if any(each is not None and not each[1] for each in told):
             return problems
         reasons = {reason for each in told if each is not None for reason in each[1]}
+        reasons.update(self._troubles())
         return problems + (sorted(reasons) or ["no process has begun"])
 
     def close(self) -> None:
@@ -135,12 +142,17 @@ class Board:
 def keep_telling(
     writer: Connection, probe: Probe, ended: threading.Event, *, every: float = _TELL_SECONDS
 ) -> None:
-    """Tell a `Board` how *probe* finds this process, until *ended* is set."""
+    """
+    Tell a `Board` how *probe* finds this process, until *ended* is set.
+
+    That is *every* so many seconds, and more often while it isn't ready: who waits for it to begin
+    should not wait for a report.
+    """
     while True:
         told = {"pid": os.getpid(), "live": probe.live(), "ready": probe.ready()}
         try:
             writer.send_bytes(json.dumps(told).encode())
         except OSError:
             return  # nobody listens any more
-        if ended.wait(every):
+        if ended.wait(min(every, _UNREADY_TELL_SECONDS) if told["ready"] else every):
             return

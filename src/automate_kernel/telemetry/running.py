@@ -14,12 +14,13 @@ from automate_kernel.outbox.running import handling_signals, run_until_stopped
 from automate_kernel.outbox.supervisor import Supervisor
 from automate_kernel.telemetry.health import Board, Probe, WorkerProbe, keep_telling
 from automate_kernel.telemetry.serving import Probes
+from automate_kernel.telemetry.troubles import telling_troubles
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
-    from automate_kernel.outbox import Worker
+    from automate_kernel.outbox import OutboxStore, Worker
 
-__all__ = ["Ports", "answering", "run_observed", "supervise_observed"]
+__all__ = ["Ports", "Workers", "answering", "run_observed", "supervise_observed"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,15 +55,55 @@ def answering(kernel: Kernel, probe: Probe | None, ports: Ports) -> Iterator[Non
         yield
 
 
-def run_observed(
-    kernel: Kernel, worker: Worker, ports: Ports, *, board: Connection | None = None
-) -> bool:
+def run_observed(kernel: Kernel, worker: Worker, where: Ports | Connection) -> bool:
     """
-    `run_until_stopped`, and answer on *ports* meanwhile; in one of several processes tell *board*.
+    Run *worker* as `run_until_stopped` does, and tell how it is.
+
+    *where* is either the ports to answer on or, in a process that another one watches over, the
+    pipe to its board: of several processes only one can have a port.
     """
     probe = WorkerProbe(kernel, worker)
-    with answering(kernel, probe, ports) if board is None else _telling(board, probe):
+    with answering(kernel, probe, where) if isinstance(where, Ports) else _telling(where, probe):
         return run_until_stopped(worker)
+
+
+class Workers:
+    """
+    Worker processes that tell this one how they are: a `Supervisor` and a `Board`.
+
+    *target* is given the *options* and a ``board``, for `run_observed`. *outbox* is told of those
+    that end again and again, so that whoever looks at its workers sees it.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        target: Callable[..., None],
+        options: Mapping[str, Any],
+        *,
+        outbox: OutboxStore | None = None,
+        prepare: Callable[[], Any] | None = None,
+    ) -> None:
+        self._outbox = outbox
+        self.probe = Board(
+            lambda: self._supervisor.pids, troubles=lambda: self._supervisor.troubles
+        )
+        """How they are: for the pages of this process."""
+        given = {**options, "board": self.probe.writer}
+        self._supervisor = Supervisor(count, target, given, prepare=prepare)
+
+    def run(self) -> int:
+        """Run them until they are stopped; returns how many ended with an error."""
+        try:
+            with telling_troubles(self._outbox, lambda: self._supervisor.failing):
+                return self._supervisor.run()
+        finally:
+            self.probe.close()
+
+    def stop(self) -> None:
+        """Let them finish; the second time at once, the third time kill them."""
+        self.probe.stopping = True
+        self._supervisor.stop()
 
 
 def supervise_observed(
@@ -80,18 +121,9 @@ def supervise_observed(
     *target* is given a ``board`` beside *options*, for `run_observed`. Returns how many processes
     ended with an error.
     """
-    board = Board(lambda: supervisor.pids)
-    supervisor = Supervisor(count, target, {**options, "board": board.writer}, prepare=prepare)
-
-    def stop() -> None:
-        board.stopping = True
-        supervisor.stop()
-
-    try:
-        with answering(kernel, board, ports), handling_signals(stop):
-            return supervisor.run()
-    finally:
-        board.close()
+    workers = Workers(count, target, options, outbox=kernel.outbox, prepare=prepare)
+    with answering(kernel, workers.probe, ports), handling_signals(workers.stop):
+        return workers.run()
 
 
 @contextmanager

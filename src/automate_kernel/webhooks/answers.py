@@ -39,8 +39,8 @@ def answer_webhook(
     """
     Have a webhook received (by `Kernel.receive_webhook`), and say what its sender is told.
 
-    202 if it was accepted, 200 if it had been before, and one and the same 401 for every proof
-    that fails.
+    202 if it was accepted, 200 if it had been before or starts nothing, and one and the same 401
+    for every proof that fails.
     """
     try:
         receipt = receive(connector, trigger, headers, body, **options)
@@ -48,6 +48,9 @@ def answer_webhook(
         return HttpAnswer(401, REFUSED)
     except Exception as error:
         return failure_answer(error, f"webhook {connector}/{trigger}")
+    if receipt.ignored is not None:
+        answer = receipt.ignored.answer
+        return HttpAnswer(200, {"ignored": receipt.ignored.reason} if answer is None else answer)
     told = {"id": receipt.item_id, "duplicate": receipt.duplicate}
     return HttpAnswer(200 if receipt.duplicate else 202, told)
 

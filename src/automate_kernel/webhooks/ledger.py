@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from automate_kernel.errors import ConfigError
 from automate_kernel.storage.rows import Now, Rows, Storage, Where
 from automate_kernel.storage.tables import DELIVERY
+from automate_kernel.webhooks.ignoring import Ignored
 
 __all__ = ["ReplayLedger", "WebhookReceipt"]
 
@@ -22,13 +23,14 @@ class WebhookReceipt:
     """
     What became of a received webhook.
 
-    A *duplicate* was accepted before: *item_id* is then the item that the first one became. To the
-    sender both are a success, or it would go on sending.
+    A *duplicate* was accepted before: *item_id* is then the item that the first one became. What
+    was *ignored* became none. To the sender all are a success, or it would go on sending.
     """
 
     accepted: bool
     item_id: str | None = None
     duplicate: bool = False
+    ignored: Ignored | None = None
 
 
 class ReplayLedger:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import re
 import time
@@ -12,7 +13,9 @@ from dataclasses import dataclass, field
 from automate_kernel.context import SecretReader
 from automate_kernel.errors import ConfigError, SecretError, SecretNotFoundError
 from automate_kernel.secrets.handles import SecretRef, check_key
+from automate_kernel.webhooks.bodies import BodyError, parse_json
 from automate_kernel.webhooks.headers import HeadersLike, WebhookHeaders
+from automate_kernel.webhooks.ignoring import Ignored
 
 __all__ = [
     "Claim",
@@ -21,6 +24,7 @@ __all__ = [
     "SignatureScheme",
     "digest",
     "parse_timestamp",
+    "read_field",
     "read_header",
 ]
 
@@ -106,6 +110,43 @@ class SignatureScheme(ABC):
         keys = [self._key("to sign with", secret) for secret in secrets]
         return self._write(_as_bytes(raw_body), keys, message_id, int(now()))
 
+    def delivery_id(
+        self, headers: HeadersLike, raw_body: bytes, *, hashed: bool = True
+    ) -> str | None:
+        """
+        The id of a request that was verified: the same each time that it is sent again.
+
+        Where the service gives its deliveries no id, or this one has none, it is a hash of what
+        was signed, so that a request that somebody copied counts once; or None, if it may not be
+        *hashed*. None, too, for a request that doesn't keep to the scheme.
+        """
+        found, body = WebhookHeaders(headers), _as_bytes(raw_body)
+        claim = self._read(found, body)
+        if claim is None:
+            return None
+        own = self._own_delivery_id(found, body)
+        if own is not None and own.strip():
+            return own
+        if not hashed:
+            return None
+        return f"signed:{hashlib.sha256(b''.join(claim.message)).hexdigest()}"
+
+    def event_name(self, headers: HeadersLike, raw_body: bytes) -> str | None:
+        """What the service calls the event that a verified request tells of; None if it doesn't."""
+        return None
+
+    def handshake(self, headers: HeadersLike, raw_body: bytes) -> Ignored | None:
+        """
+        The answer to a verified request by which the service only tries the connection.
+
+        None for one that tells of an event.
+        """
+        return None
+
+    def _own_delivery_id(self, headers: WebhookHeaders, body: bytes) -> str | None:
+        """The id that the service gives the delivery."""
+        return None
+
     @abstractmethod
     def _read(self, headers: WebhookHeaders, body: bytes) -> Claim | None:
         """What the request claims, or None if it doesn't keep to the scheme."""
@@ -181,6 +222,17 @@ def read_header(headers: WebhookHeaders, name: str) -> str | None:
     if value is None or not value.isascii() or not 0 < len(value) <= _MAX_HEADER_LENGTH:
         return None
     return value
+
+
+def read_field(body: bytes, *path: str) -> str | None:
+    """The text in a JSON body under *path*, if it is there."""
+    try:
+        value = parse_json(body)
+    except BodyError:
+        return None
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value if isinstance(value, str) and value else None
 
 
 def _key_of(name: str | SecretRef) -> str:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from automate_kernel.errors import ConfigError, SecretError
-from automate_kernel.webhooks.headers import WebhookHeaders
+from automate_kernel.webhooks.headers import HeadersLike, WebhookHeaders
+from automate_kernel.webhooks.ignoring import Ignored
 from automate_kernel.webhooks.scheme import (
     Claim,
     Message,
@@ -19,6 +20,7 @@ from automate_kernel.webhooks.scheme import (
     SignatureScheme,
     digest,
     parse_timestamp,
+    read_field,
     read_header,
 )
 
@@ -46,6 +48,12 @@ class HmacSignature(SignatureScheme):
     *prefix* stands before the signature (``sha256=``). With a *timestamp_header*, *signed* says
     how time and body were put together (``{timestamp}.{body}``). Without one nothing tells how old
     a request is: then only the delivery's id (see `ReplayLedger`) tells a repetition.
+
+    *delivery_id_header* names the header in which the service gives the delivery an id, and
+    *event_header* the one that says what happened. Without the first a repetition is told by a
+    hash of what was signed. With it, by a header that isn't signed: who copied a request can send
+    it with another id. ``delivery_id_header=None`` trusts what is signed only; then two deliveries
+    of the same bytes count as one.
     """
 
     header: str = field(kw_only=True)
@@ -54,6 +62,8 @@ class HmacSignature(SignatureScheme):
     prefix: str = field(default="", kw_only=True)
     timestamp_header: str | None = field(default=None, kw_only=True)
     signed: str = field(default="{body}", kw_only=True)
+    delivery_id_header: str | None = field(default=None, kw_only=True)
+    event_header: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         SignatureScheme.__post_init__(self)
@@ -68,6 +78,13 @@ class HmacSignature(SignatureScheme):
         # A time that is not signed could be changed by whoever replays the request.
         if bool(self.timestamp_header) != ("{timestamp}" in self.signed):
             raise ConfigError("timestamp_header and {timestamp} in signed need each other")
+
+    def event_name(self, headers: HeadersLike, raw_body: bytes) -> str | None:
+        """What `event_header` says, if the request has it once."""
+        return read_header(WebhookHeaders(headers), self.event_header or "")
+
+    def _own_delivery_id(self, headers: WebhookHeaders, body: bytes) -> str | None:
+        return read_header(headers, self.delivery_id_header or "")
 
     def _read(self, headers: WebhookHeaders, body: bytes) -> Claim | None:
         value = read_header(headers, self.header)
@@ -105,17 +122,29 @@ class GitHubSignature(HmacSignature):
     """
     GitHub's ``X-Hub-Signature-256``.
 
-    GitHub signs no time. Deliveries are told apart by ``X-GitHub-Delivery``.
+    GitHub signs no time. Deliveries are told apart by ``X-GitHub-Delivery``, and events by
+    ``X-GitHub-Event``. Its ``ping`` is answered and starts nothing.
     """
 
     secret: SecretNames = "$secret:GITHUB_WEBHOOK_SECRET"  # noqa: S105 - its key
     header: str = field(default="X-Hub-Signature-256", kw_only=True)
     prefix: str = field(default="sha256=", kw_only=True)
+    delivery_id_header: str | None = field(default="X-GitHub-Delivery", kw_only=True)
+    event_header: str | None = field(default="X-GitHub-Event", kw_only=True)
+
+    def handshake(self, headers: HeadersLike, raw_body: bytes) -> Ignored | None:
+        """GitHub's ``ping``, which it sends when a webhook is made."""
+        return Ignored("a ping") if self.event_name(headers, raw_body) == "ping" else None
 
 
 @dataclass(frozen=True, slots=True)
 class SlackSignature(HmacSignature):
-    """Slack's ``X-Slack-Signature``, version v0."""
+    """
+    Slack's ``X-Slack-Signature``, version v0.
+
+    An event's delivery is told by its ``event_id``, a command's or a click's by what was signed.
+    The ``url_verification`` is answered with its challenge and starts nothing.
+    """
 
     secret: SecretNames = "$secret:SLACK_SIGNING_SECRET"  # noqa: S105 - its key
     header: str = field(default="X-Slack-Signature", kw_only=True)
@@ -123,13 +152,38 @@ class SlackSignature(HmacSignature):
     timestamp_header: str | None = field(default="X-Slack-Request-Timestamp", kw_only=True)
     signed: str = field(default="v0:{timestamp}:{body}", kw_only=True)
 
+    def event_name(self, headers: HeadersLike, raw_body: bytes) -> str | None:
+        """The ``type`` of the event in the body, or of the body itself."""
+        return read_field(raw_body, "event", "type") or read_field(raw_body, "type")
+
+    def handshake(self, headers: HeadersLike, raw_body: bytes) -> Ignored | None:
+        """The ``url_verification``, with the answer that Slack waits for."""
+        if read_field(raw_body, "type") != "url_verification":
+            return None
+        challenge = read_field(raw_body, "challenge") or ""
+        return Ignored("a URL verification", {"challenge": challenge})
+
+    def _own_delivery_id(self, headers: WebhookHeaders, body: bytes) -> str | None:
+        return read_field(body, "event_id")
+
 
 @dataclass(frozen=True, slots=True)
 class StripeSignature(SignatureScheme):
-    """Stripe's ``Stripe-Signature``: a time and one signature for each secret in use."""
+    """
+    Stripe's ``Stripe-Signature``: a time and one signature for each secret in use.
+
+    A delivery is told by the event's ``id``, which stays when Stripe sends it again.
+    """
 
     secret: SecretNames = "$secret:STRIPE_WEBHOOK_SECRET"  # noqa: S105 - its key
     header: str = field(default="Stripe-Signature", kw_only=True)
+
+    def event_name(self, headers: HeadersLike, raw_body: bytes) -> str | None:
+        """The event's ``type``: ``invoice.paid``."""
+        return read_field(raw_body, "type")
+
+    def _own_delivery_id(self, headers: WebhookHeaders, body: bytes) -> str | None:
+        return read_field(body, "id")
 
     def _read(self, headers: WebhookHeaders, body: bytes) -> Claim | None:
         pairs = [
@@ -171,6 +225,13 @@ class StandardWebhooksSignature(SignatureScheme):
 
     secret: SecretNames = "$secret:WEBHOOK_SECRET"  # noqa: S105 - its key
     prefix: str = field(default="webhook", kw_only=True)
+
+    def event_name(self, headers: HeadersLike, raw_body: bytes) -> str | None:
+        """The ``type`` in the body, which the specification asks for."""
+        return read_field(raw_body, "type")
+
+    def _own_delivery_id(self, headers: WebhookHeaders, body: bytes) -> str | None:
+        return read_header(headers, f"{self.prefix}-id")
 
     def _read(self, headers: WebhookHeaders, body: bytes) -> Claim | None:
         message_id, time, value = (

@@ -74,7 +74,8 @@ class Event:
 
     *name* says what: the event's own name for type ``event``, ``connector.trigger`` for
     ``webhook``, the workflow's name for ``manual`` and ``schedule``. *source* says where from: for
-    a webhook it is the connector's key. *occurred_at* is ISO 8601 text, because an event is
+    a webhook it is the connector's key. *headers* are those of a webhook that its trigger keeps, by
+    their names in lower case. *occurred_at* is ISO 8601 text, because an event is
     stored as JSON and shown to templates as it is stored.
     """
 
@@ -85,6 +86,7 @@ class Event:
     source: str | None = None
     tenant_id: str | None = None
     occurred_at: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def to_json(self) -> dict[str, Any]:
         """The event as a JSON object: what is stored, and what templates see as ``event``."""
@@ -106,6 +108,8 @@ class Event:
             raise PayloadError(
                 "not an event: its type is unknown", hint=f"one of {', '.join(get_args(EventType))}"
             )
+        if not isinstance(data.get("headers", {}), Mapping):
+            raise PayloadError("not an event: its headers must be an object")
         return cls(**{key: value for key, value in data.items() if key in known})
 
 

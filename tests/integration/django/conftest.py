@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+import processes
 import pytest
 
 PROJECT = Path(__file__).parents[2] / "django_project"
@@ -145,16 +146,18 @@ def environment(request: pytest.FixtureRequest) -> dict[str, str]:
 
 @pytest.fixture
 def start(environment: dict[str, str]) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start ``manage.py``; whatever is still running at the end is killed."""
+    """Start ``manage.py``; what it is and has started, and runs still at the end, is killed."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(*arguments: str, cwd: Path = PROJECT) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
+    def start(
+        *arguments: str, cwd: Path = PROJECT, stderr: int = subprocess.STDOUT
+    ) -> subprocess.Popen[str]:
+        process = processes.start(
             [sys.executable, "manage.py", *arguments],
             cwd=cwd,
             env=environment,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=stderr,
             text=True,
         )
         started.append(process)
@@ -162,10 +165,7 @@ def start(environment: dict[str, str]) -> Iterator[Callable[..., subprocess.Pope
 
     yield start
     for process in started:
-        process.kill()
-        process.wait()
-        if process.stdout:
-            process.stdout.close()
+        processes.end(process)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "shop"
@@ -42,14 +43,17 @@ class Shop:
     def start(self) -> None:
         """Start it, and wait until it tells that it runs."""
         self.printed = ""
-        self.process = subprocess.Popen(
-            [sys.executable, "manage.py", "demo"],
-            cwd=self.folder, env=self.environment, text=True, start_new_session=True,
+        self.process = processes.start(
+            [sys.executable, "manage.py", "demo"], cwd=self.folder, env=self.environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         self._reader = threading.Thread(target=self._read, args=[self.process], daemon=True)
         self._reader.start()
-        self.until(lambda: "Ctrl-C stops" in self.printed)
+        try:
+            self.until(lambda: "Ctrl-C stops" in self.printed)
+        except BaseException:
+            processes.end(self.process)
+            raise
         self.site = re.search(r"Shop +(\S+)/\n", self.printed)[1]
         self.tokens = dict(re.findall(r"token of (\w+): (\S+)", self.printed))
 
@@ -127,8 +131,11 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
         settings.write("\nSHOP_REMIND_AFTER_SECONDS = 1\n")  # else the tests would take that long
     shop = Shop(folder)
     yield shop
-    if shop.process.poll() is None:
-        shop.stop()
+    try:
+        if shop.process.poll() is None:
+            shop.stop()
+    finally:
+        processes.end(shop.process)
 
 
 class Browser:

@@ -66,6 +66,13 @@ class Command(BaseCommand):
             help="work on these kinds of items only: mail.send, or mail.*",
         )
         parser.add_argument(
+            "--exclude-kinds",
+            action="append",
+            default=[],
+            metavar="KIND,…",
+            help="leave these kinds of items to other workers",
+        )
+        parser.add_argument(
             "--queue",
             action="append",
             default=[],
@@ -96,22 +103,24 @@ class Command(BaseCommand):
             kernel = get_kernel()
             log_as(kernel, **log_options(options))
             kinds = [*_parts(options["kinds"]), *_kinds_of(_parts(options["queue"]))]
-            kernel.worker(kinds=kinds)  # told here, and not by each process
+            chosen: dict[str, Any] = {
+                "kinds": kinds,
+                "exclude_kinds": _parts(options["exclude_kinds"]),
+            }
+            kernel.worker(**chosen)  # told here, and not by each process
             require_schema(kernel.storage)
-            if not options["until_idle"]:
-                self._work(kernel, kinds, options)
-            elif kinds:
-                raise ConfigError("--until-idle works on all kinds", hint="leave out --kinds")
+            if options["until_idle"]:
+                self.stdout.write(str(kernel.run_until_idle(**chosen)))
             else:
-                self.stdout.write(str(kernel.run_until_idle()))
+                self._work(kernel, chosen, options)
         except AutomateError as error:
             raise CommandError(str(error)) from error
         except KeyboardInterrupt:
             return  # before the worker listens to signals itself, so nothing was begun
 
-    def _work(self, kernel: Kernel, kinds: list[str], options: dict[str, Any]) -> None:
+    def _work(self, kernel: Kernel, chosen: dict[str, Any], options: dict[str, Any]) -> None:
         ports, names = ports_of(options), ("slots", "grace_seconds")
-        run = {"kinds": kinds, **{name: options[name] for name in names}}
+        run = {**chosen, **{name: options[name] for name in names}}
         shown = ", ".join(sorted(workflow.name for workflow in kernel.workflows)) or "none"
         self.stdout.write(f"{kernel.storage.describe()}; workflows: {shown}")
         self.stdout.flush()
@@ -163,7 +172,7 @@ def work(
     """Run one worker in this process until SIGTERM or SIGINT; *logs* are for `log_as`."""
     kernel = get_kernel()
     log_as(kernel, **logs or {})
-    left = run_observed(kernel, worker_of(kernel, options), ports, board=board)
+    left = run_observed(kernel, worker_of(kernel, options), board or ports)
     kernel.close()
     if left:
         # What still runs was handed back. Its threads would keep this process from ending.

@@ -1,0 +1,188 @@
+"""
+Every command of ``manage.py automate_*``, with every option, as a process.
+
+Which there are is read from the parsers themselves: one without a case fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from automate_django import get_kernel
+from automate_django.models import ApiToken
+from automate_kernel.workflows.execution import ExecutionStatus
+from command_cases import SHARED, Case, State, make_state, missing
+from django.contrib.auth import get_user_model
+from django.core.management import get_commands, load_command_class
+
+pytestmark = pytest.mark.slow
+
+Start = Callable[..., subprocess.Popen[str]]
+ORDER = {"lines": [{"price": 3, "quantity": 4}], "channel_id": "C1"}
+# Those that Django gives every command.
+DJANGOS = {
+    "--help", "--version", "--verbosity", "--settings", "--pythonpath", "--traceback",
+    "--no-color", "--force-color", "--skip-checks",
+}  # fmt: skip
+# The command runs in the tests' folder, where no file is.
+WITHOUT_FILES = [case for case in SHARED["emit"] if "--file" not in case.arguments]
+CASES: dict[str, list[Case]] = {
+    **{
+        f"automate_{name}": given
+        for name, given in SHARED.items()
+        if name.split()[0] in ("outbox", "executions")
+    },
+    "automate_emit": [*WITHOUT_FILES, Case("go --file {file}")],
+    "automate_reap": SHARED["outbox reap"],
+    "automate_doctor": [Case("--idle-after 5m", "database", codes=(0, 1))],
+    "automate_db check": [Case("", "expected_version")],
+    "automate_db migrate": [Case("--sql"), Case("", "statements")],
+    "automate_token create": [
+        Case(
+            "ci --user tester --tenant acme --scope events:write --scope outbox:* --expires 90d",
+            "atk_",
+        ),
+        Case("ops --all-tenants --scope '*'", "atk_"),
+    ],
+    "automate_token list": [Case("", "{token}"), Case("--json", "atk_")],
+    "automate_token revoke": [Case("{token}", "revoked")],
+}
+WORKER = (
+    "--processes 2 --slots 3 --grace-seconds 5 --kinds automate.*,shop.order"
+    " --exclude-kinds shop.die --health-port 0 --metrics-port 0 --probe-host 127.0.0.1"
+    " --log-format json"
+)
+
+
+def declared() -> dict[str, list[set[str]]]:
+    """The options of each of our commands, as its parser declares them."""
+    found: dict[str, list[set[str]]] = {}
+    for name, application in get_commands().items():
+        if name.startswith("automate_"):
+            parser = load_command_class(str(application), name).create_parser("manage.py", name)
+            look(parser, name, found)
+    return found
+
+
+def look(parser: argparse.ArgumentParser, name: str, found: dict[str, list[set[str]]]) -> None:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            known: list[argparse.ArgumentParser] = []
+            for word, child in action.choices.items():
+                if child not in known:  # `list` is another name of `ls`
+                    known.append(child)
+                    look(child, f"{name} {word}", found)
+            return
+    options = [set(action.option_strings) for action in parser._actions]
+    shared = "automate_token" not in name
+    found[name] = [
+        each
+        for each in options
+        if each and not each & DJANGOS and not (shared and "--json" in each)
+    ]
+
+
+def test_every_command_and_option_has_a_case() -> None:
+    """Or else nobody knows whether it works as a process."""
+    elsewhere = [Case(WORKER), Case("--until-idle"), Case("--queue mail"), Case("--reload")]
+    assert missing({**CASES, "automate_worker": elsewhere}, declared()) == []
+
+
+@pytest.fixture
+def state(sqlite: str, tmp_path: Path) -> State:
+    """Something in every state, in the project's database."""
+    found = make_state(
+        get_kernel(), kind="shop.order", well={"number": "1"},
+        failing={"number": "2", "fail": True}, workflow="order-notify", event=ORDER,
+    )  # fmt: skip
+    get_user_model()._default_manager.get_or_create(username="tester")
+    token, _ = ApiToken.objects.issue("old", scopes=["*"], tenant_id="acme")
+    file = tmp_path / "payload.json"
+    file.write_text('{"x": "hi"}')
+    found.words |= {"token": token.shown, "file": str(file)}
+    return found
+
+
+CALLS = [
+    pytest.param(command, case, id=f"{command} {case.arguments}"[:60])
+    for command, cases in CASES.items()
+    for case in cases
+]
+
+
+@pytest.mark.parametrize(("command", "case"), CALLS)
+def test_a_command_does_its_work(
+    command: str, case: Case, state: State, start: Start, until: Callable[..., None]
+) -> None:
+    """With all options that go together; with ``--json`` what it prints is JSON."""
+    words = [*command.split(), *case.words(state)]
+    if not command.startswith("automate_token"):
+        words.append("--json")
+    process = start(*words, stderr=subprocess.PIPE)
+    shows = case.shows.format(**state.words)
+    if case.endless:
+        assert process.stdout is not None
+        printed = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+    else:
+        printed = ""
+    rest, errors = process.communicate(timeout=60)
+    printed += rest
+    assert process.returncode in (*case.codes, *([-signal.SIGINT, 130] if case.endless else [])), (
+        printed + errors
+    )
+    assert shows in printed
+    assert "Traceback" not in errors
+    if "--json" in words and not case.endless:
+        json.loads(printed)
+
+
+def completed() -> int:
+    return len(get_kernel().executions.find(status=ExecutionStatus.COMPLETED))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [WORKER, "--reload --log-format text", "--concurrency 2 --processes 1 --grace-seconds 1"],
+)
+def test_a_worker_with_every_option_works(
+    options: str, state: State, start: Start, until: Callable[..., None]
+) -> None:
+    """An execution that waits ends, and SIGTERM ends all processes."""
+    worker = start("automate_worker", *options.split())
+    until(lambda: completed() == 2, worker)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(60) == 0 or "--reload" in options
+
+
+def test_a_worker_until_idle(state: State, start: Start) -> None:
+    """It does what is due, and ends."""
+    worker = start("automate_worker", "--until-idle")
+    printed, _ = worker.communicate(timeout=60)
+    assert worker.returncode == 0, printed
+    assert completed() == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--kinds", "nobody.knows"], "no handler is there"),
+        (["--exclude-kinds", "nobody.*"], "no handler is there"),
+        (["--kinds", "shop.die", "--exclude-kinds", "shop.*"], "no kind of item is left"),
+    ],
+)
+def test_a_kind_that_nobody_knows_is_told(
+    options: list[str], why: str, state: State, start: Start
+) -> None:
+    """At the start, and by the process that was started."""
+    worker = start("automate_worker", *options)
+    printed: Any = worker.communicate(timeout=60)[0]
+    assert worker.returncode != 0
+    assert why in printed

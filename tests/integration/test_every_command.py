@@ -1,0 +1,385 @@
+"""
+Every command of ``automate``, with every option, as a process.
+
+Which there are is read from the program itself: one without a case fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from command_cases import SHARED, Case, State, make_state, missing
+
+import processes
+from automate_kernel.cli.app import app
+from automate_kernel.cli.session import Session
+from automate_kernel.diagnosis import worker_findings
+
+pytestmark = pytest.mark.slow
+
+PATIENCE = 120.0
+CODE = """\
+def automate_configure(kernel):
+    @kernel.action("note.do")
+    def note(x: str) -> str:
+        return x
+
+    @kernel.handler("mail.send")
+    def send(item):
+        if item.payload.get("fail"):
+            raise ValueError("told to")
+
+    @kernel.handler("other.kind")
+    def other(item):
+        pass
+"""
+WORKFLOW = """\
+name: greet
+trigger: {type: event, event: go, if: "{{ event.payload.x == 'hi' }}"}
+steps:
+  - {id: a, action: note.do, input: {x: "{{ event.payload.x }}"}}
+"""
+SETTINGS = """\
+app = "automation"
+[worker]
+poll_seconds = 0.05
+"""
+COMMON = {"--config", "--database", "--debug", "--json"}
+CASES: dict[str, list[Case]] = {
+    **SHARED,
+    "": [Case("--version")],
+    "run": [
+        Case("greet --event payload.json --name go --store --timeout 30", "COMPLETED"),
+        Case("workflows/greet.yaml --event other.json --force", "COMPLETED"),
+    ],
+    "top": [Case("--once"), Case("--every 0.2", "{kind}", endless=True)],
+    "doctor": [Case("--idle-after 5m", "program", codes=(0, 1))],
+    "config": [Case("", "automation")],
+    "workflow validate": [Case("workflows"), Case("--syntax workflows/greet.yaml")],
+    "workflow show": [
+        Case("greet --execution {execution}", "note.do"),
+        Case("greet --mermaid", "flowchart"),
+        Case("greet --svg", "<svg"),
+    ],
+    "workflow ls": [Case("", "greet")],
+    "workflow schema": [Case("", "properties")],
+    "plugins ls": [Case("--load --kind connector")],
+    "plugins show": [Case("http", "http")],
+    "secrets check": [Case("")],
+    "db create": [Case(""), Case("--sql")],
+    "db check": [Case("", "expected_version")],
+    "db migrate": [Case("--sql"), Case("--force", "statements")],
+}
+# These need more than a case: a test of their own, below or elsewhere.
+RUN_ELSEWHERE = {
+    "demo": {"--keep", "--json"},  # test_cli_processes.py
+    "worker": None,
+    "serve": None,
+    "": {"--install-completion", "--show-completion"},  # typer's, by the shell that is found
+}
+WORK = (
+    "--slots 3 --grace-seconds 5 --lease-seconds 5 --kind automate.* --kind mail.send"
+    " --exclude-kind other.* --probe-host 127.0.0.1 --log-format json"
+)
+WORKING = {
+    "worker": f"--processes 2 --health-port {{health}} --metrics-port {{metrics}} {WORK}",
+    "serve": (
+        f"--processes 2 --health-port {{health}} --metrics-port {{metrics}} {WORK}"
+        " --host 127.0.0.1 --port {port}"
+    ),
+}
+
+
+def declared() -> dict[str, list[set[str]]]:
+    """The options of each command, as the program declares them."""
+    found: dict[str, list[set[str]]] = {}
+
+    def look(command: Any, words: list[str]) -> None:
+        children = getattr(command, "commands", None)
+        if not children or not words:
+            options = [set(p.opts) for p in command.params if p.param_type_name == "option"]
+            found[" ".join(words)] = [each for each in options if not each & COMMON]
+        for name, child in (children or {}).items():
+            # `list` is another name of `ls`.
+            if not child.hidden and not (name == "list" and "ls" in children):
+                look(child, [*words, name])
+
+    look(typer.main.get_command(app), [])
+    return found
+
+
+def flags(command: str) -> set[str]:
+    """Which of the options of every command this one has."""
+    found = typer.main.get_command(app)
+    for word in command.split():
+        found = found.commands[word]
+    return COMMON & {name for each in found.params for name in each.opts}
+
+
+def test_every_command_and_option_has_a_case() -> None:
+    """Or else nobody knows whether it works as a process."""
+    found = declared()
+    for name, options in RUN_ELSEWHERE.items():
+        if options is not None:
+            found[name] = [each for each in found[name] if not each & options]
+    cases = {name: given for name, given in CASES.items()}
+    until_idle = Case("--until-idle")
+    cases |= {name: [Case(text), until_idle] for name, text in WORKING.items()}
+    cases["demo"] = [Case("")]
+    assert missing(cases, found) == []
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, State]:
+    """A project with something in every state."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "automate.toml").write_text(SETTINGS)
+    (folder / "automation.py").write_text(CODE)
+    (folder / "workflows").mkdir()
+    (folder / "workflows" / "greet.yaml").write_text(WORKFLOW)
+    (folder / "payload.json").write_text('{"x": "hi"}')
+    (folder / "other.json").write_text('{"x": "ho"}')
+    with contextlib.chdir(folder) if sys.version_info >= (3, 11) else _chdir(folder):
+        session = Session(str(folder / "automate.toml"))
+        state = make_state(
+            session.kernel, kind="mail.send", well={"n": 1}, failing={"fail": True},
+            workflow="greet", event={"x": "hi"},
+        )  # fmt: skip
+        session.close()
+    sys.modules.pop("automation", None)
+    return folder, state
+
+
+@contextlib.contextmanager
+def _chdir(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+@pytest.fixture
+def project(template: tuple[Path, State], tmp_path: Path) -> Path:
+    """A copy of it, for commands that change something."""
+    return Path(shutil.copytree(template[0], tmp_path / "project"))
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("AUTOMATE_")}
+    return {**kept, "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "200", **more}
+
+
+class Running:
+    """A command of ``automate`` that runs, and what it printed so far."""
+
+    def __init__(self, process: Any, folder: Path) -> None:
+        self.process, self.folder = process, folder
+        self.printed = ""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        with contextlib.suppress(ValueError):
+            for line in self.process.stdout:
+                self.printed += line
+
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    def until(self, found: Callable[[], Any], what: str) -> Any:
+        deadline = time.monotonic() + PATIENCE
+        while not (result := found()):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"waited in vain for {what}\n{self.printed}\n{self.log()}")
+            time.sleep(0.02)
+        return result
+
+    def ended(self) -> int:
+        code: int = self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        return code
+
+
+@contextlib.contextmanager
+def running(folder: Path, words: list[str], **variables: str) -> Iterator[Running]:
+    command = [sys.executable, "-m", "automate_kernel.cli", *words]
+    with (folder / "log").open("w") as log, processes.running(
+        command, cwd=folder, env=environment(**variables), text=True,
+        stdout=processes.PIPE, stderr=log, stdin=processes.DEVNULL,
+    ) as process:  # fmt: skip
+        yield Running(process, folder)
+
+
+CALLS = [
+    pytest.param(command, case, id=f"{command or 'automate'} {case.arguments}"[:60])
+    for command, cases in CASES.items()
+    for case in cases
+]
+
+
+@pytest.mark.parametrize(("command", "case"), CALLS)
+def test_a_command_does_its_work(
+    command: str, case: Case, template: tuple[Path, State], project: Path
+) -> None:
+    """With all options that go together, and those of every command; what it prints is JSON."""
+    words = [*command.split(), *case.words(template[1])]
+    given = flags(command) if command else set()
+    places = {"--config": ["automate.toml"], "--database": ["sqlite:///automate.sqlite3"]}
+    text = not {"--mermaid", "--svg"}.isdisjoint(words)
+    for flag in sorted(given - ({"--json"} if text else set())):
+        words += [flag, *places.get(flag, [])]
+    with running(project, words) as run:
+        shows = case.shows.format(**template[1].words)
+        if case.endless:
+            run.until(lambda: shows in run.printed, shows)
+            run.process.send_signal(signal.SIGINT)
+        code = run.ended()
+    assert code in case.codes, run.printed + run.log()
+    assert shows in run.printed
+    assert "Traceback" not in run.log()
+    if "--json" in words and not case.endless:
+        json.loads(run.printed)
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        found = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [each.getsockname()[1] for each in found]
+
+
+def ask(url: str, body: bytes | None = None, **headers: str) -> tuple[int, str]:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(urllib.request.Request(url, body, headers), timeout=PATIENCE) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
+def count(folder: Path, status: str) -> int:
+    session = Session(str(folder / "automate.toml"))
+    try:
+        return len(session.plain.executions.find(status=status))
+    finally:
+        session.close()
+
+
+@pytest.mark.parametrize("ports", ["two", "one", "settings"])
+@pytest.mark.parametrize("command", WORKING)
+def test_what_runs_on_works_with_every_option(command: str, ports: str, project: Path) -> None:
+    """An execution ends, the probes and the metrics answer, and a signal ends all processes."""
+    health, metrics, port = free_ports(3)
+    metrics = health if ports == "one" else metrics
+    words = WORKING[command].format(health=health, metrics=metrics, port=port).split()
+    variables = {}
+    if ports == "settings":
+        # Whatever names the ports, they are the parent's.
+        variables = {
+            "AUTOMATE_WORKER_HEALTH_PORT": words[3],
+            "AUTOMATE_WORKER_METRICS_PORT": words[5],
+        }
+        del words[2:6]
+    variables["AUTOMATE_SERVE_EVENTS_TOKEN"] = "t0ken"
+    before = count(project, "COMPLETED")
+    words += ["--config", "automate.toml", "--database", "sqlite:///automate.sqlite3", "--debug"]
+    with running(project, [command, *words], **variables) as run:
+        probes = f"http://127.0.0.1:{health}"
+        run.until(lambda: ask(f"{probes}/readyz")[0] == 200, "ready")
+        if command == "serve":
+            base = f"http://127.0.0.1:{port}"
+            run.until(lambda: ask(f"{base}/readyz")[0] == 200, "ready")
+            body = json.dumps({"name": "go", "payload": {"x": "hi"}}).encode()
+            assert ask(f"{base}/events", body, Authorization="Bearer t0ken")[0] == 202
+            expected = before + 2  # and the one that waited
+        else:
+            expected = before + 1
+        run.until(lambda: count(project, "COMPLETED") == expected, "the execution to end")
+        assert ask(f"{probes}/healthz")[0] == 200
+        assert "automate_outbox_items" in ask(f"http://127.0.0.1:{metrics}/metrics")[1]
+        run.process.send_signal(signal.SIGTERM)
+        assert run.ended() == 0, run.log()
+    assert "other.kind" not in run.log()
+
+
+@pytest.mark.parametrize("how", [[], ["--kind", "automate.*", "--exclude-kind", "mail.*"]])
+def test_a_worker_until_idle(project: Path, how: list[str]) -> None:
+    """It does what is due, and ends."""
+    before = count(project, "COMPLETED")
+    with running(project, ["worker", "--until-idle", *how]) as run:
+        assert run.ended() == 0, run.log()
+    assert count(project, "COMPLETED") == before + 1
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--kind", "nobody.knows"], "no handler is there"),
+        (["--exclude-kind", "mial.*"], "no handler is there"),
+        (["--kind", "mail.send", "--exclude-kind", "mail.*"], "no kind of item is left"),
+    ],
+)
+@pytest.mark.parametrize("command", ["worker", "serve"])
+def test_a_kind_that_nobody_knows_is_told_at_the_start(
+    project: Path, command: str, options: list[str], why: str
+) -> None:
+    """A worker that works on nothing would look like one that has nothing to do."""
+    with running(project, [command, *options]) as run:
+        assert run.ended() == 2
+    assert why in run.log()
+
+
+def problems(project: Path) -> list[str]:
+    """What ``automate doctor`` says of workers that can't begin."""
+    with contextlib.closing(Session(str(project / "automate.toml"))) as session:
+        found = worker_findings(session.plain.outbox, command="automate outbox")
+    return [each.text for each in found if each.state == "fail" and "can't begin" in each.text]
+
+
+def test_serve_is_not_ready_while_its_workers_can_not_start(project: Path) -> None:
+    """It says so and why, goes on taking events, and is ready once they work."""
+    broken = CODE + "\nimport os, pathlib, multiprocessing\n" + (
+        "if multiprocessing.parent_process() and pathlib.Path('broken').exists():\n"
+        "    os._exit(3)\n"
+    )  # fmt: skip
+    (project / "automation.py").write_text(broken)
+    (project / "broken").touch()
+    [port] = free_ports(1)
+    base = f"http://127.0.0.1:{port}"
+    with running(
+        project, ["serve", "--port", str(port)], AUTOMATE_SERVE_EVENTS_TOKEN="t0ken"
+    ) as run:
+
+        def told() -> bool:
+            status, text = ask(f"{base}/readyz")
+            return status == 503 and "ended with exit code 3" in text
+
+        run.until(told, "the reason")
+        run.until(lambda: bool(problems(project)), "what the doctor reads")
+        assert "ended with exit code 3" in problems(project)[0]
+        assert "is started again" in run.log()
+        event = b'{"name": "go", "payload": {"x": "hi"}}'
+        assert ask(f"{base}/events", event, Authorization="Bearer t0ken")[0] == 202
+        (project / "broken").unlink()
+        run.until(lambda: ask(f"{base}/readyz")[0] == 200, "the workers")
+        run.process.send_signal(signal.SIGTERM)
+        assert run.ended() == 0

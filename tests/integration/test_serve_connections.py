@@ -1,0 +1,187 @@
+"""What ``automate serve`` does with connections: real sockets, its own server and settings."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from automate_kernel import Connector, Kernel, TriggerSpec
+from automate_kernel.asgi import webhook_app
+from automate_kernel.cli.commands.worker import _bind
+from automate_kernel.cli.serving import server_of
+from automate_kernel.cli.slow_clients import PatientProtocol
+from automate_kernel.webhooks import GitHubSignature
+
+SECRET, BODY = "a-webhook-secret", b'{"ref": "main"}'
+HEAD_SECONDS = 0.5
+
+
+class GitHub(Connector):
+    key = "github"
+
+    @classmethod
+    def triggers(cls) -> list[TriggerSpec]:
+        return [TriggerSpec("push", signature=GitHubSignature("HOOK"))]
+
+
+@pytest.fixture
+def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
+    """Where a receiver listens, which waits for a head for half a second."""
+    monkeypatch.setattr(PatientProtocol, "head_seconds", HEAD_SECONDS)
+    with Kernel(plugins=[GitHub], secrets={"HOOK": SECRET}, discover=False) as kernel:
+        server = server_of(webhook_app(kernel), 1.0)
+        listening = _bind("127.0.0.1", 0)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        yield listening.getsockname()
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def connect(address: tuple[str, int]) -> socket.socket:
+    connection = socket.create_connection(address, timeout=20)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def head(length: str | None = str(len(BODY)), more: str = "") -> bytes:
+    signed = GitHubSignature("HOOK").sign(BODY, SECRET)
+    lines = ["POST /webhooks/github/push HTTP/1.1", "Host: x"]
+    lines += [f"{name}: {value}" for name, value in signed.items()]
+    lines += [] if length is None else [f"Content-Length: {length}"]
+    return "\r\n".join([*lines, *([more] if more else []), "", ""]).encode()
+
+
+def status(connection: socket.socket) -> int:
+    """The status of the answer, which is read to its end."""
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        answer += connection.recv(65536)
+    found, _, rest = answer.partition(b"\r\n\r\n")
+    for line in found.split(b"\r\n"):
+        if line.lower().startswith(b"content-length:"):
+            while len(rest) < int(line.split(b":")[1]):
+                rest += connection.recv(65536)
+    return int(found.split()[1])
+
+
+def closes(connection: socket.socket) -> bool:
+    """Whether the server ends the connection, sooner than its time runs out twenty times."""
+    connection.settimeout(HEAD_SECONDS * 20)
+    try:
+        while connection.recv(65536):
+            pass
+    except ConnectionResetError:
+        pass
+    except TimeoutError:
+        return False
+    return True
+
+
+def test_answers_on_a_kept_connection_come_at_once(address: tuple[str, int]) -> None:
+    """Without TCP_NODELAY each would wait 40 ms for the acknowledgement of its head."""
+    with connect(address) as connection:
+        took = []
+        for _ in range(20):
+            began = time.perf_counter()
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert status(connection) == 200
+            took.append(time.perf_counter() - began)
+    assert sorted(took)[len(took) // 2] < 0.03
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"POST /webhooks/github/push HTTP/1.1\r\nHost: x\r\nX-Long: "]
+)
+def test_half_a_head_is_not_waited_for(address: tuple[str, int], sent: bytes) -> None:
+    """Nor is one that comes byte by byte; else a few clients would use up all sockets."""
+    with connect(address) as connection:
+        connection.sendall(sent)
+        if not sent:
+            assert closes(connection)
+            return
+        stop = threading.Event()
+
+        def drip() -> None:
+            while not stop.wait(HEAD_SECONDS / 10):
+                try:
+                    connection.sendall(b"x")
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        assert closes(connection)
+        stop.set()
+        thread.join()
+
+
+def test_half_a_second_head_is_not_waited_for(address: tuple[str, int]) -> None:
+    """After an answer on the same connection, too."""
+    with connect(address) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert status(connection) == 200
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHo")
+        assert closes(connection)
+
+
+def test_a_slow_body_is_not_cut_off_by_the_clock_for_heads(address: tuple[str, int]) -> None:
+    """It has a clock of its own."""
+    with connect(address) as connection:
+        connection.sendall(head())
+        time.sleep(HEAD_SECONDS * 2)  # the very thing: a client that takes its time
+        connection.sendall(BODY)
+        assert status(connection) == 202
+
+
+def test_a_chunked_delivery_is_taken(address: tuple[str, int]) -> None:
+    """Senders that stream know no length."""
+    with connect(address) as connection:
+        chunk = f"{len(BODY):x}\r\n".encode() + BODY + b"\r\n0\r\n\r\n"
+        connection.sendall(head(None, "Transfer-Encoding: chunked") + chunk)
+        assert status(connection) == 202
+
+
+@pytest.mark.parametrize(
+    ("length", "more"),
+    [
+        ("15", "Transfer-Encoding: chunked"),
+        ("15", "Content-Length: 16"),
+        ("1_5", ""),
+        ("+15", ""),
+        (None, "Transfer-Encoding: gzip, chunked"),
+        (None, "Transfer-Encoding: xchunked"),
+    ],
+)
+def test_a_body_of_two_lengths_is_no_request(
+    address: tuple[str, int], length: str | None, more: str
+) -> None:
+    """A proxy that went by the other one would take its end for the next request."""
+    with connect(address) as connection:
+        connection.sendall(head(length, more) + b"f\r\n" + BODY + b"\r\n0\r\n\r\n")
+        assert status(connection) in (400, 501)
+        assert closes(connection)
+
+
+@pytest.mark.parametrize("length", ["9" * 5_000, "9" * 19])
+def test_a_length_of_thousands_of_digits_is_too_long(address: tuple[str, int], length: str) -> None:
+    """Or no request at all; the server lives on."""
+    with connect(address) as connection:
+        connection.sendall(head(length))
+        assert status(connection) in (400, 413)
+    with connect(address) as connection:
+        connection.sendall(head() + BODY)
+        assert status(connection) == 202
+
+
+def test_a_path_is_taken_as_it_was_sent(address: tuple[str, int]) -> None:
+    """Not as it may be read after decoding."""
+    for path in ("//webhooks/github/push", "/webhooks/github/push/", "/webhooks%2fgithub/push"):
+        with connect(address) as connection:
+            connection.sendall(head().replace(b"/webhooks/github/push", path.encode()) + BODY)
+            assert status(connection) == 404

@@ -1,0 +1,137 @@
+"""
+A case for each command and each of its options: what `test_every_command.py` runs as processes.
+
+Both tables are compared with what the programs declare, so a new command or option without a case
+fails. Options that contradict each other are in cases of their own; all others share one.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["SHARED", "Case", "State", "make_state", "missing"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """
+    One call: its *arguments*, with ``{words}`` that a `State` fills in, and what must be printed.
+
+    An *endless* one runs until Ctrl-C, once it has printed *shows*.
+    """
+
+    arguments: str
+    shows: str = ""
+    endless: bool = False
+    codes: tuple[int, ...] = (0,)
+
+    def words(self, state: State) -> list[str]:
+        """The arguments, filled in."""
+        return [word.format(**state.words) for word in shlex.split(self.arguments)]
+
+    def options(self) -> set[str]:
+        """The options that it gives."""
+        return {
+            word for word in shlex.split(self.arguments) if word.startswith("-") and word != "-"
+        }
+
+
+@dataclass
+class State:
+    """What is stored, by the names that cases use."""
+
+    words: dict[str, str] = field(default_factory=dict)
+
+
+def make_state(
+    kernel: Any, *, kind: str, well: Any, failing: Any, workflow: str, event: Any
+) -> State:
+    """
+    Store something in every state, for commands to work on.
+
+    Items of *kind* fail with the payload *failing*; *workflow* fails without its *event*'s payload.
+    """
+    words = {"kind": kind, "workflow": workflow}
+    for name, payload in (("completed", well), ("failed", failing), ("failed2", failing)):
+        words[name] = kernel.outbox.enqueue(kind, payload, max_attempts=1)
+    words["execution"] = kernel.start(workflow, event)
+    words["failed_execution"] = kernel.start(workflow, None)
+    kernel.run_until_idle()
+    assert kernel.executions.get(words["execution"]).status == "COMPLETED"
+    assert kernel.executions.get(words["failed_execution"]).status == "FAILED"
+    for name in ("pending", "pending2"):
+        words[name] = kernel.outbox.enqueue(kind, well, delay=3600)
+    words["running_execution"] = kernel.start(workflow, event)
+    return State(words)
+
+
+_CHOSEN = "--kind '{kind}' --older-than 0s --newer-than 1h --limit 1 --yes"
+
+# What `automate` and `manage.py` have in common, by the words of `automate`.
+SHARED: dict[str, list[Case]] = {
+    "emit": [
+        Case(
+            """go --payload '{{"a": 1}}' --delay 1h --priority 3 --idempotency-key k
+            --tenant acme --source test"""
+        ),
+        Case("go --file payload.json"),
+        Case("""go '{{"a": 1}}'"""),
+    ],
+    "executions ls": [
+        Case("--status COMPLETED --workflow {workflow} --limit 5", "{execution}"),
+        Case("--tenant nobody", ""),
+    ],
+    "executions show": [Case("{execution}", "{execution}")],
+    "executions cancel": [Case("{running_execution}")],
+    "executions resume": [
+        Case("{failed_execution}"),
+        Case(
+            "--failed --workflow {workflow} --tenant nobody --error-code ABORTED --older-than 1h"
+            " --newer-than 2h --limit 5 --rate 5 --yes"
+        ),
+        Case("--failed -n 1 -y", "resumed"),
+    ],
+    "executions stats": [Case("--within 15m", "{workflow}")],
+    "outbox stats": [Case("", "{kind}"), Case("--watch 0.1", "{kind}", endless=True)],
+    "outbox workers": [Case("")],
+    "outbox ls": [
+        Case("--status FAILED --kind {kind} --limit 1", "{kind}"),
+        Case("--tenant nobody"),
+    ],
+    "outbox show": [Case("{failed}", "{failed}")],
+    "outbox requeue": [
+        Case("{failed}"),
+        Case(f"--failed {_CHOSEN} --rate 5"),
+        Case("--all --status FAILED --tenant nobody --error-code ABORTED --yes"),
+    ],
+    "outbox cancel": [
+        Case("{pending}"),
+        Case(f"--all --status PENDING {_CHOSEN}"),
+        Case("--all --status PENDING --tenant nobody --error-code ABORTED --yes"),
+    ],
+    "outbox discard": [
+        Case("{failed}"),
+        Case(f"--all --status FAILED {_CHOSEN}"),
+        Case("--all --tenant nobody --error-code ABORTED --yes"),
+    ],
+    "outbox reschedule": [Case("{pending} {pending2} --delay 2h")],
+    "outbox limit": [Case("{kind} --concurrency 5 --rate 100/1m --burst 10")],
+    "outbox unlimit": [Case("{kind}")],
+    "outbox limits": [Case("")],
+    "outbox purge": [Case("--older-than 30d --yes")],
+    "outbox pause": [Case("{kind} --reason 'the server is down'")],
+    "outbox resume": [Case("{kind}")],
+    "outbox reap": [Case("--stale-seconds 600")],
+}
+"""By the command's words. ``{{`` in a case stands for a brace."""
+
+
+def missing(cases: dict[str, list[Case]], declared: dict[str, list[set[str]]]) -> list[str]:
+    """Say which of the *declared* commands and options (each a set of its names) no case has."""
+    found = [f"{name}: no case" for name in declared if not cases.get(name)]
+    for name, options in declared.items():
+        given = {word for case in cases.get(name, []) for word in case.options()}
+        found += [f"{name}: no case gives {sorted(each)}" for each in options if not each & given]
+    return found + [f"{name}: there is no such command" for name in cases.keys() - declared.keys()]
