@@ -79,6 +79,12 @@ def fresh_database(server: str) -> Iterator[str]:
         engine.dispose()
 
 
+@pytest.fixture
+def new_database() -> Callable[[str], contextlib.AbstractContextManager[str]]:
+    """A function that makes a new database on a server; see `fresh_database`."""
+    return fresh_database
+
+
 @contextlib.contextmanager
 def our_tables(url: str, **options: object) -> Iterator[sa.Engine]:
     """An engine on a database that has our tables."""

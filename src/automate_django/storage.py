@@ -14,6 +14,7 @@ from automate_kernel.storage import DIALECTS, Clock, SqlRows, Wakeup
 from automate_kernel.storage.bulk import copy_through
 from automate_kernel.storage.failures import loses_transaction, lost_transaction, storage_error
 from automate_kernel.storage.listen import ListenWakeup
+from automate_kernel.storage.migration import SchemaReport, inspect_schema, migrate_schema
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -191,6 +192,26 @@ class DjangoStorage:
         call_command(
             "migrate", "automate_django", database=self.alias, verbosity=0, interactive=False
         )
+
+    def check_schema(self) -> SchemaReport:
+        """
+        Compare the tables, columns and indexes of the database with those of this release.
+
+        The report names each difference and the command to run. Reads the database's catalogue
+        only.
+        """
+        with self.begin(atomic=False) as rows:
+            return inspect_schema(rows, self.describe())
+
+    def migrate(self) -> list[str]:
+        """
+        Make indexes anew that aren't as they should be, and return the statements that it took.
+
+        Tables and columns are for ``manage.py migrate``: raises `AutomateError` if some are
+        missing.
+        """
+        with self._own(self.connection) as rows:
+            return migrate_schema(rows, self.describe())
 
     def describe(self) -> str:
         """The database's alias, kind and name."""

@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
     from automate_kernel.outbox import OutboxStore
     from automate_kernel.storage import Storage
+    from automate_kernel.storage.migration import SchemaReport
 
 __all__ = [
+    "IDLE_SECONDS",
     "Finding",
     "clock_finding",
     "plugin_findings",
+    "schema_findings",
     "secret_findings",
     "worker_findings",
     "workflow_findings",
@@ -29,6 +32,8 @@ __all__ = [
 State = Literal["ok", "warn", "fail"]
 _SKEW_SECONDS = 5.0
 _LATE_SECONDS = 300.0
+IDLE_SECONDS = 60.0
+"""For how long work may be due that no worker works on, before the doctor calls that a failure."""
 _LOOKED_AT = 1000
 
 
@@ -56,6 +61,38 @@ def clock_finding(storage: Storage) -> Finding:
         remedy = "set both clocks by NTP; signed webhooks are refused at 300 s"
         return Finding("clock", "warn", f"the database's clock is {skew:+.1f} s off ours", remedy)
     return Finding("clock", "ok", f"within {_SKEW_SECONDS:g} s of the database's")
+
+
+def schema_findings(storage: Storage) -> list[Finding]:
+    """
+    What is missing or wrong in the tables, and the command that mends it.
+
+    Raises `StorageError` for a database that can't be used.
+    """
+    place, check = storage.describe(), getattr(storage, "check_schema", None)
+    if check is None:
+        return [Finding("database", "ok", f"{place}: reachable")]
+    report: SchemaReport = check()
+    if report.empty:
+        text = f"{place}: it has none of the tables"
+        return [Finding("database", "fail", text, report.remedy)]
+    found = [
+        Finding(
+            "database",
+            "fail" if each.needed else "warn",
+            f"{each.text}" + ("" if each.needed else ": slow"),
+            report.remedy,
+        )
+        for each in report.differences
+    ]
+    if report.version is not None and report.version > report.expected:
+        text = f"the tables are of version {report.version}, this release's of {report.expected}"
+        remedy = "update this program: it may lack what the other writes"
+        found.append(Finding("database", "warn", text, remedy))
+    version = "" if report.version is None else f" of version {report.version}"
+    return found or [
+        Finding("database", "ok", f"{place}: reachable, the tables{version} are as they should be")
+    ]
 
 
 def plugin_findings(kernel: Kernel) -> list[Finding]:
@@ -118,24 +155,74 @@ def secret_findings(kernel: Kernel, uses: Mapping[str, Sequence[str]]) -> list[F
 
 
 def worker_findings(
-    outbox: OutboxStore, *, command: str, kinds: Collection[str] | None = None
+    outbox: OutboxStore,
+    *,
+    command: str,
+    worker: str = "automate worker",
+    kinds: Collection[str] | None = None,
+    idle_seconds: float = IDLE_SECONDS,
 ) -> list[Finding]:
     """
     What is late, stale, paused or failed, and what nobody works on.
 
-    *command* is the command line's own, for remedies: ``automate outbox``. *kinds* are those that
-    workers have handlers for, if that is known.
+    *command* and *worker* are the command line's own, for remedies. *kinds* are those that workers
+    have handlers for, if that is known. Work that is due for *idle_seconds*, and that no worker
+    works on, is a failure.
     """
     found = [
+        *_failing(outbox),
         *_stale(outbox, command),
         *_lost(outbox),
+        *_idle(outbox, worker, idle_seconds),
         *_waiting(outbox, command),
         *_unhandled(outbox, kinds),
     ]
     running = len(outbox.running(limit=_LOOKED_AT))
-    alive = sum(not worker.lost for worker in outbox.workers())
+    alive = sum(each.alive for each in outbox.workers())
     text = f"{_items(running)} running, none stale or late; {_counted(alive, 'worker')} seen"
     return found or [Finding("workers", "ok", text)]
+
+
+def _failing(outbox: OutboxStore) -> Iterator[Finding]:
+    for each in outbox.workers():
+        if each.problem is not None and not each.lost:
+            text = f"a worker on {each.host} can't begin: {each.problem}"
+            yield Finding(
+                "workers", "fail", text, "its log says why; it is started again and again"
+            )
+
+
+def _idle(outbox: OutboxStore, worker: str, seconds: float) -> Iterator[Finding]:
+    """Work that is due, and that nobody works on."""
+    stats, alive = outbox.stats(), [each for each in outbox.workers() if each.alive]
+    late = stats.late
+    if not late and stats.oldest_due_seconds is not None:
+        late = {"": stats.oldest_due_seconds}  # a store that doesn't tell of which kind
+    handled = {kind for each in alive for kind in each.kinds}
+    idle = {
+        kind: age
+        for kind, age in late.items()
+        if age > seconds
+        and kind not in stats.paused
+        and kind not in handled
+        and not (alive and not kind)
+    }
+    if not idle:
+        return
+    counts = (
+        [stats.counts.get(kind, {}) for kind in idle]
+        if "" not in idle
+        else [*stats.counts.values()]
+    )
+    waiting = sum(of.get("PENDING", 0) + of.get("RETRY", 0) for of in counts)
+    text = f"{_items(waiting)} waiting, the oldest due for {max(idle.values()):.0f} s, and "
+    if not alive:
+        remedy = f"start one: {worker}"
+        yield Finding("workers", "fail", f"{text}no worker runs", remedy)
+        return
+    named = ", ".join(sorted(idle))
+    text += f"none of {_counted(len(alive), 'worker')} works on their kind: {named}"
+    yield Finding("workers", "fail", text, f"start one that has its handler: {worker}")
 
 
 def _stale(outbox: OutboxStore, command: str) -> Iterator[Finding]:
@@ -153,7 +240,7 @@ def _stale(outbox: OutboxStore, command: str) -> Iterator[Finding]:
 
 
 def _lost(outbox: OutboxStore) -> Iterator[Finding]:
-    lost = [worker.id for worker in outbox.workers() if worker.lost]
+    lost = [each.id for each in outbox.workers() if each.lost and each.problem is None]
     if lost:
         text = f"{_counted(len(lost), 'worker')} not heard of for a minute: {', '.join(lost)}"
         yield Finding("workers", "warn", text, "look for them: killed, or cut off the database")
@@ -164,7 +251,7 @@ def _waiting(outbox: OutboxStore, command: str) -> Iterator[Finding]:
     late = stats.oldest_due_seconds
     if late is not None and late > _LATE_SECONDS:
         text = f"the oldest due item has waited for {late:.0f} s"
-        yield Finding("workers", "warn", text, "start a worker, or more of them")
+        yield Finding("workers", "warn", text, "start more workers, or find out what keeps them")
     for kind in stats.paused:
         yield Finding("workers", "warn", f"{kind} is paused", f"{command} resume {kind}")
     if failed := stats.total("FAILED"):

@@ -19,13 +19,21 @@ from automate_kernel.storage import DIALECTS, Clock, SqlRows, Wakeup
 from automate_kernel.storage.bulk import copy_through
 from automate_kernel.storage.failures import loses_transaction, lost_transaction, storage_error
 from automate_kernel.storage.listen import ListenWakeup
-from automate_sqlalchemy.tables import metadata
+from automate_kernel.storage.migration import (
+    SchemaReport,
+    inspect_schema,
+    make_tables,
+    migrate_schema,
+)
 
 __all__ = ["SqlAlchemyRows", "SqlAlchemyStorage"]
 
 T = TypeVar("T")
 Each = Literal["joins", "commits", "is committed"]
-_MIGRATE = "create our tables: storage.create_tables(), or metadata in your Alembic migrations"
+_MIGRATE = (
+    "create our tables, or bring them to this release: automate db migrate, storage.migrate() or "
+    "Alembic with automate_sqlalchemy.metadata; automate db check says what is missing"
+)
 _PLAIN_ENGINE = (
     "give a plain engine of the same database, create_engine('postgresql+psycopg://...');"
     " aemit(..., transaction=...) takes your AsyncSession all the same"
@@ -238,9 +246,41 @@ class SqlAlchemyStorage:
         return driver
 
     def create_tables(self) -> None:
-        """Create the tables that are missing."""
-        with self._translating():
-            metadata.create_all(self.engine)
+        """Create the tables that are missing, and change none that is there: see `migrate`."""
+        with self._changing() as rows:
+            make_tables(rows, self.describe())
+
+    def check_schema(self) -> SchemaReport:
+        """
+        Compare the tables, columns and indexes of the database with those of this release.
+
+        The report names each difference, the SQL that mends it and the command to run. Reads the
+        database's catalogue only.
+        """
+        with self.begin(atomic=False) as rows:
+            return inspect_schema(rows, self.describe())
+
+    def migrate(self, *, force: bool = False) -> list[str]:
+        """
+        Bring the tables to this release's version, and return the statements that it took.
+
+        In one transaction, but for MariaDB and MySQL, which commit each statement by itself; there
+        it goes on where it was interrupted. Rows stay. Of two that migrate at once one finds
+        nothing to do. Raises `AutomateError` where Django keeps account of these tables, or, unless
+        *force* is given, Alembic; its hint says what to run instead.
+        """
+        with self._changing() as rows:
+            return migrate_schema(rows, self.describe(), force=force)
+
+    @contextmanager
+    def _changing(self) -> Iterator[SqlAlchemyRows]:
+        """A transaction in which tables can be changed, and on SQLite no other can write."""
+        with self._translating(), self.engine.connect() as connection, connection.begin():
+            rows = self._rows(connection)
+            driver: Any = connection.connection.driver_connection
+            if connection.dialect.name == "sqlite" and not getattr(driver, "in_transaction", False):
+                rows.run("BEGIN IMMEDIATE", (), fetch=False)
+            yield rows
 
     def describe(self) -> str:
         """The engine's URL without its password."""

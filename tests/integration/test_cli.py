@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sqlite3
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -512,9 +514,13 @@ def test_doctor_notices_stale_leases_and_late_items(project) -> None:
         outbox.enqueue(kind)
     outbox.claim_batch("worker-that-died", kinds=["a.b"])
     storage.engine.dispose()
-    out = project.run("doctor").stdout
+    out = project.run("doctor", code=1).stdout
     assert "1 item held by workers that stopped renewing: worker-that-died" in out
     assert "the oldest due item has waited for" in out
+    assert "1 item waiting, the oldest due for" in out
+    assert "and no worker runs" in out
+    assert "start one: automate worker" in out
+    assert "no worker runs" not in project.run("doctor", "--idle-after", "2h").stdout
     assert project.data("outbox", "reap") == {"reaped": 1}
 
 
@@ -748,9 +754,84 @@ def test_another_databases_tables_are_made_by_db_create(project, postgresql_url:
         in project.run("worker", "--database", postgresql_url, code=1).stderr
     )
     assert (
-        "tables are missing" in project.run("doctor", "--database", postgresql_url, code=1).stdout
+        "none of the tables" in project.run("doctor", "--database", postgresql_url, code=1).stdout
     )
     assert len(project.data("db", "create", "--database", postgresql_url)["created"]) == len(TABLES)
     assert project.data("db", "create", "--database", postgresql_url)["created"] == []
     project.run("emit", "x.y", "--database", postgresql_url)
     assert project.data("doctor", "--database", postgresql_url)["ok"] is True
+
+
+@pytest.fixture
+def old_tables(project):
+    """The project on a SQLite file with the tables of the release before."""
+    schema = Path(__file__).parent / "schemas" / "0.1.0.sqlite.sql"
+    with contextlib.closing(sqlite3.connect(project.folder / "automate.sqlite3")) as connection:
+        connection.executescript(schema.read_text())
+
+
+def test_tables_of_the_release_before_are_told_and_migrated(project, old_tables) -> None:
+    """By db check, doctor and worker, which name the command; --sql only shows what it does."""
+    for command in (["db", "check"], ["doctor"], ["worker", "--until-idle"]):
+        output = project.run(*command, code=1).output
+        assert "automate_worker.problem is missing" in output
+        assert "run automate db migrate" in output
+    sql = project.run("db", "migrate", "--sql").stdout
+    assert 'ALTER TABLE "automate_worker" ADD COLUMN "problem" TEXT;' in sql
+    project.run("db", "check", code=1)
+    assert "migrated" in project.run("db", "migrate").stdout
+    assert "nothing to do" in project.run("db", "migrate").stdout
+    checked = project.data("db", "check")
+    assert (checked["ok"], checked["version"]) == (True, checked["expected_version"])
+    assert checked["remedy"] is None
+    assert project.data("doctor")["ok"] is True
+    project.run("emit", "order.created", EVENT)
+    project.run("worker", "--until-idle")
+
+
+def test_the_sql_of_the_shown_migration_migrates(project, old_tables) -> None:
+    """Run by hand it does what the command would."""
+    sql = project.run("db", "migrate", "--sql").stdout
+    with contextlib.closing(sqlite3.connect(project.folder / "automate.sqlite3")) as connection:
+        connection.executescript(sql)
+    checked = project.data("db", "check")
+    assert (checked["ok"], checked["version"]) == (True, checked["expected_version"])
+    assert "nothing to do" in project.run("db", "migrate", "--sql").stderr
+
+
+def test_looking_at_a_file_without_tables_makes_none(project) -> None:
+    """Neither db check nor --sql does; db create does."""
+    assert "has none" in project.run("db", "check", code=1).output
+    assert 'CREATE TABLE "automate_outbox"' in project.run("db", "create", "--sql").stdout
+    assert len(project.data("db", "create")["created"]) == len(TABLES)
+
+
+def test_executions_are_counted_and_resumed_by_filter(project) -> None:
+    """By workflow, with what ended lately; without ids it takes --failed, and --yes."""
+    flow = project.folder / "workflows" / "order.yaml"
+    flow.write_text(WORKFLOW.replace("attempts: 3", "attempts: 1"))
+    project.run("emit", "order.created", EVENT)
+    project.run("worker", "--until-idle")
+    for arguments in (
+        [],
+        ["--workflow", "order-notify"],
+        ["ID", "--failed"],
+        ["ID", "--rate", "1"],
+    ):
+        assert "--failed" in project.run("executions", "resume", *arguments, code=2).stderr
+    found = project.data("executions", "stats")["workflows"]["order-notify"]
+    assert found["standing"] == {"PENDING": 0, "RUNNING": 0, "FAILED": 1}
+    assert found["ended"] == {"completed": 0, "failed": 1, "cancelled": 0}
+    assert found["steps"] == {"completed": 1, "retried": 0, "failed": 1}
+    shown = project.run("executions", "stats", "--within", "15m").stdout
+    assert "order-notify" in shown
+    assert "order-notify" in project.run("top", "--once").stdout
+    assert "--yes" in project.run("executions", "resume", "--failed", code=2).stderr
+    resume = ("executions", "resume", "--failed", "--yes")
+    assert project.data(*resume, "--error-code", "NOT_FOUND") == {"resumed": 0}
+    assert project.data(*resume, "--older-than", "1h") == {"resumed": 0}
+    (project.folder / "tries").write_text("100")
+    wanted = ("--workflow", "order-notify", "--newer-than", "1h", "--error-code", "UNAVAILABLE")
+    assert project.data(*resume, *wanted, "--limit", "5") == {"resumed": 1}
+    project.run("worker", "--until-idle")
+    assert project.data("executions", "ls")[0]["status"] == "COMPLETED"

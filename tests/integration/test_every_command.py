@@ -28,6 +28,7 @@ from command_cases import SHARED, Case, State, make_state, missing
 import processes
 from automate_kernel.cli.app import app
 from automate_kernel.cli.session import Session
+from automate_kernel.diagnosis import worker_findings
 
 pytestmark = pytest.mark.slow
 
@@ -70,7 +71,7 @@ CASES: dict[str, list[Case]] = {
         ),
     ],
     "top": [Case("--once"), Case("--every 0.2", "{kind}", endless=True)],
-    "doctor": [Case("", "program", codes=(0, 1))],
+    "doctor": [Case("--idle-after 5m", "program", codes=(0, 1))],
     "config": [Case("", "automation")],
     "workflow validate": [Case("workflows"), Case("--syntax workflows/greet.yaml")],
     "workflow show": [
@@ -83,7 +84,9 @@ CASES: dict[str, list[Case]] = {
     "plugins ls": [Case("--load --kind connector")],
     "plugins show": [Case("http", "http")],
     "secrets check": [Case("")],
-    "db create": [Case("")],
+    "db create": [Case(""), Case("--sql")],
+    "db check": [Case("", "expected_version")],
+    "db migrate": [Case("--sql"), Case("--force", "statements")],
 }
 # These need more than a case: a test of their own, below or elsewhere.
 RUN_ELSEWHERE = {
@@ -348,6 +351,13 @@ def test_a_kind_that_nobody_knows_is_told_at_the_start(
     assert why in run.log()
 
 
+def problems(project: Path) -> list[str]:
+    """What ``automate doctor`` says of workers that can't begin."""
+    with contextlib.closing(Session(str(project / "automate.toml"))) as session:
+        found = worker_findings(session.plain.outbox, command="automate outbox")
+    return [each.text for each in found if each.state == "fail" and "can't begin" in each.text]
+
+
 def test_serve_is_not_ready_while_its_workers_can_not_start(project: Path) -> None:
     """It says so and why, goes on taking events, and is ready once they work."""
     broken = CODE + "\nimport os, pathlib, multiprocessing\n" + (
@@ -367,6 +377,8 @@ def test_serve_is_not_ready_while_its_workers_can_not_start(project: Path) -> No
             return status == 503 and "ended with exit code 3" in text
 
         run.until(told, "the reason")
+        run.until(lambda: bool(problems(project)), "what the doctor reads")
+        assert "ended with exit code 3" in problems(project)[0]
         assert "is started again" in run.log()
         event = b'{"name": "go", "payload": {"x": "hi"}}'
         assert ask(f"{base}/events", event, Authorization="Bearer t0ken")[0] == 202

@@ -85,7 +85,15 @@ SHARED: dict[str, list[Case]] = {
     ],
     "executions show": [Case("{execution}", "{execution}")],
     "executions cancel": [Case("{running_execution}")],
-    "executions resume": [Case("{failed_execution}")],
+    "executions resume": [
+        Case("{failed_execution}"),
+        Case(
+            "--failed --workflow {workflow} --tenant nobody --error-code ABORTED --older-than 1h"
+            " --newer-than 2h --limit 5 --rate 5 --yes"
+        ),
+        Case("--failed -n 1 -y", "resumed"),
+    ],
+    "executions stats": [Case("--within 15m", "{workflow}")],
     "outbox stats": [Case("", "{kind}"), Case("--watch 0.1", "{kind}", endless=True)],
     "outbox workers": [Case("")],
     "outbox ls": [

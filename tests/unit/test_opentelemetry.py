@@ -16,6 +16,7 @@ from automate_kernel import AutomateError, ErrorCodes, Kernel
 from automate_kernel.outbox import NewItem
 from automate_kernel.plugins.hooks import hookimpl
 from automate_kernel.storage import MemoryStorage, Storage
+from automate_kernel.workflows.model import Workflow
 from automate_kernel.telemetry.opentelemetry import instrument
 from automate_sqlalchemy import SqlAlchemyStorage
 from opentelemetry.sdk.metrics import MeterProvider
@@ -276,6 +277,43 @@ def test_metrics(traced: Traced) -> None:
     }
     assert items == {("good", "COMPLETED"): 2, ("bad", "FAILED"): 1}
     assert [p.value for p in traced.points("automate.outbox.oldest_due")] == [0]
+
+
+def test_executions_and_steps_are_measured(traced: Traced) -> None:
+    """By workflow and outcome, with durations; and those that stand are counted."""
+    kernel = traced.kernel
+    add_actions(kernel)
+    kernel.add_workflow(WORKFLOW)
+    broken = {
+        "name": "broken", "trigger": {"type": "manual"},
+        "steps": [{"id": "only", "action": "test.broken"}],
+    }  # fmt: skip
+
+    @kernel.action("test.broken")
+    def fail() -> None:
+        raise ValueError
+
+    kernel.add_workflow(Workflow.model_validate(broken))
+    kernel.emit("user.new", {"name": "Ada Lovelace"})
+    kernel.start("broken")
+    kernel.run_until_idle()
+    ended = {
+        (point.attributes["automate.workflow"], point.attributes["automate.outcome"]): point.count
+        for point in traced.points("automate.execution.duration")
+    }
+    assert ended == {("greet", "completed"): 1, ("broken", "failed"): 1}
+    (failed,) = [
+        point
+        for point in traced.points("automate.step.duration")
+        if point.attributes["automate.outcome"] == "failed"
+    ]
+    assert failed.attributes["automate.step.id"] == "only"
+    assert failed.attributes["error.type"]
+    standing = [
+        point for point in traced.points("automate.executions")
+        if point.attributes == {"automate.workflow": "broken", "automate.status": "FAILED"}
+    ]  # fmt: skip
+    assert [point.value for point in standing] == [1]
 
 
 def test_a_second_call_changes_nothing(traced: Traced) -> None:

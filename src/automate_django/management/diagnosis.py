@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from django.core.checks import WARNING, CheckMessage, run_checks
@@ -13,11 +14,13 @@ from django.db.migrations.executor import MigrationExecutor
 from automate_django import conf
 from automate_kernel.checks import secret_uses
 from automate_kernel.cli.definitions import Command, Context
-from automate_kernel.cli.findings import diagnose
+from automate_kernel.cli.findings import IdleAfter, diagnose
+from automate_kernel.cli.inputs import duration
 from automate_kernel.diagnosis import (
     Finding,
     clock_finding,
     plugin_findings,
+    schema_findings,
     secret_findings,
     worker_findings,
     workflow_findings,
@@ -69,7 +72,8 @@ def _database(context: Context) -> list[Finding]:
         remedy = f"run manage.py migrate automate_django --database {alias}"
         return [Finding("database", "fail", f"{place}: not applied: {', '.join(missing)}", remedy)]
     found = Finding("database", "ok", f"{place}: reachable, all migrations are applied")
-    return [found, clock_finding(storage)]
+    wrong = [each for each in schema_findings(storage) if each.state != "ok"]
+    return [found, *wrong, clock_finding(storage)]
 
 
 def _unapplied(alias: str) -> Iterator[str]:
@@ -92,9 +96,15 @@ def _secrets(context: Context) -> list[Finding]:
     return secret_findings(kernel, secret_uses(kernel, conf.options("AUTOMATE_CONFIG")))
 
 
-def _workers(context: Context) -> list[Finding]:
+def _workers(context: Context, idle_seconds: float) -> list[Finding]:
     kernel = context.session.kernel
-    return worker_findings(kernel.outbox, command=context.named("outbox"), kinds=kernel.kinds)
+    return worker_findings(
+        kernel.outbox,
+        command=context.named("outbox"),
+        worker=context.named("worker"),
+        kinds=kernel.kinds,
+        idle_seconds=idle_seconds,
+    )
 
 
 CHECKS: tuple[tuple[str, Callable[[Context], list[Finding]]], ...] = (
@@ -104,17 +114,18 @@ CHECKS: tuple[tuple[str, Callable[[Context], list[Finding]]], ...] = (
     ("plugins", _plugins),
     ("workflows", _workflows),
     ("secrets", _secrets),
-    ("workers", _workers),
 )
 
 
-def doctor(context: Context) -> None:
+def doctor(context: Context, idle_after: IdleAfter = "60s") -> None:
     """
-    Check settings, versions, database, migrations, plugins, workflows, secrets and workers.
+    Check settings, versions, database, migrations, tables, plugins, workflows, secrets, workers.
 
-    Each finding comes with its remedy. Exits with 1 if something is broken.
+    Each finding comes with its remedy. Exits with 1 if something is broken: work that is due and
+    that nobody works on, for example.
     """
-    diagnose(context, CHECKS)
+    workers = partial(_workers, idle_seconds=duration(idle_after, "--idle-after"))
+    diagnose(context, (*CHECKS, ("workers", workers)))
 
 
 DOCTOR = Command("doctor", doctor, ("automate doctor", "automate doctor --json"), data=True)

@@ -13,11 +13,13 @@ from automate_django.models.outbox import (
     OutboxPause,
     OutboxSlot,
     OutboxWorker,
+    SchemaVersion,
     UniqueIfSet,
     WebhookDelivery,
 )
 from automate_django.models.tasks import TaskResult
 from automate_django.models.workflows import (
+    WorkflowActivity,
     WorkflowDefinition,
     WorkflowExecution,
     WorkflowSchedule,
@@ -37,10 +39,12 @@ __all__ = [
     "OutboxPause",
     "OutboxSlot",
     "OutboxWorker",
+    "SchemaVersion",
     "StagedImport",
     "TaskResult",
     "UniqueIfSet",
     "WebhookDelivery",
+    "WorkflowActivity",
     "WorkflowDefinition",
     "WorkflowDocument",
     "WorkflowExecution",

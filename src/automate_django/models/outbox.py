@@ -24,6 +24,7 @@ __all__ = [
     "OutboxPause",
     "OutboxSlot",
     "OutboxWorker",
+    "SchemaVersion",
     "UniqueIfSet",
     "WebhookDelivery",
 ]
@@ -215,6 +216,7 @@ class OutboxWorker(models.Model):
     slots = models.IntegerField()
     in_flight = models.IntegerField()
     stopping = models.IntegerField()
+    problem = models.TextField(null=True)
 
     class Meta:
         db_table = "automate_worker"
@@ -290,6 +292,21 @@ class OutboxLabel(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name}={self.value}"
+
+
+class SchemaVersion(models.Model):
+    """The version of the tables, where not Django brought them there but ``automate db``."""
+
+    name = models.CharField(max_length=200, primary_key=True)
+    version = models.IntegerField()
+    migrated_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "automate_schema"
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
 
 
 class WebhookDelivery(models.Model):

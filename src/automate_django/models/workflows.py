@@ -12,6 +12,7 @@ from django.db import models
 from django.db.models import Q
 
 __all__ = [
+    "WorkflowActivity",
     "WorkflowDefinition",
     "WorkflowExecution",
     "WorkflowSchedule",
@@ -122,3 +123,29 @@ class WorkflowSchedule(models.Model):
 
     def __str__(self) -> str:
         return self.id
+
+
+class WorkflowActivity(models.Model):
+    """What one worker did to executions of one workflow in one minute."""
+
+    id = models.UUIDField(primary_key=True)
+    at = models.DateTimeField()
+    worker_id = models.CharField(max_length=200, null=True)
+    workflow = models.CharField(max_length=200)
+    started = models.IntegerField()
+    completed = models.IntegerField()
+    failed = models.IntegerField()
+    cancelled = models.IntegerField()
+    run_times = models.JSONField()
+    steps_completed = models.IntegerField()
+    steps_retried = models.IntegerField()
+    steps_failed = models.IntegerField()
+    step_times = models.JSONField()
+
+    class Meta:
+        db_table = "automate_execution_activity"
+        verbose_name_plural = "workflow activity"
+        indexes = [models.Index(fields=["at"], name="automate_execution_activity_at")]
+
+    def __str__(self) -> str:
+        return f"{self.workflow} {self.at:%Y-%m-%d %H:%M}"

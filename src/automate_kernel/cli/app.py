@@ -9,7 +9,6 @@ import typer
 from automate_kernel.cli.command import ConfigFile, Database, Debug, add
 from automate_kernel.cli.commands import (
     config,
-    db,
     demo,
     plugins,
     run,
@@ -18,6 +17,7 @@ from automate_kernel.cli.commands import (
     worker,
     workflow,
 )
+from automate_kernel.cli.commands.db import DB
 from automate_kernel.cli.commands.doctor import DOCTOR
 from automate_kernel.cli.commands.emit import EMIT
 from automate_kernel.cli.commands.executions import EXECUTIONS
@@ -61,7 +61,7 @@ def _root(
 
 for _subject in (
     demo, run, worker, EMIT, workflow, EXECUTIONS, OUTBOX, FIND, top, plugins, secrets, DOCTOR,
-    config, db,
+    config, DB,
 ):  # fmt: skip
     if isinstance(_subject, (Command, Group)):
         add(app, _subject)

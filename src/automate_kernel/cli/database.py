@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, StorageError
-from automate_kernel.storage.tables import TABLES
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
 
     from automate_sqlalchemy import SqlAlchemyStorage
 
-__all__ = ["BUSY_SECONDS", "hide_password", "missing_tables", "open_storage"]
+__all__ = ["BUSY_SECONDS", "hide_password", "open_storage"]
 
 BUSY_SECONDS = 30.0
 _DRIVERS = {
@@ -31,7 +30,7 @@ def open_storage(
     """
     The storage at the URL *text*; a relative SQLite file is below *folder*.
 
-    The tables are made if *create* says so; left to itself, for SQLite files only. Raises
+    The tables are made if *create* says so; left to itself, in SQLite files that have none. Raises
     `ConfigError` for a URL that can't be right and `StorageError` for a database that can't be
     used.
     """
@@ -57,7 +56,7 @@ def open_storage(
     if is_sqlite:
         _set_up_sqlite(engine)
     storage = SqlAlchemyStorage(engine, listen=listen)
-    if create or (create is None and is_sqlite and missing_tables(storage)):
+    if create or (create is None and is_sqlite and storage.check_schema().empty):
         storage.create_tables()
     return storage
 
@@ -130,20 +129,6 @@ def _set_up_sqlite(engine: Engine) -> None:
                 code=ErrorCodes.FAILED_PRECONDITION,
                 hint="name another file, or move this one away",
             ) from error
-
-
-def missing_tables(storage: Any) -> list[str]:
-    """Which of our tables the database doesn't have."""
-    from sqlalchemy import inspect
-    from sqlalchemy.exc import DBAPIError
-
-    from automate_sqlalchemy.storage import translated
-
-    try:
-        found = set(inspect(storage.engine).get_table_names())
-    except DBAPIError as error:
-        raise translated(error, storage.describe()) from error
-    return [name for name in TABLES if name not in found]
 
 
 def hide_password(text: str) -> str:

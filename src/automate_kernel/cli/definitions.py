@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, Union, get_args, get
 if TYPE_CHECKING:
     from automate_kernel.cli.output import Output
     from automate_kernel.kernel import Kernel
+    from automate_kernel.storage import Storage
 
 __all__ = [
     "Argument",
@@ -34,6 +35,10 @@ class KernelSession(Protocol):
     @property
     def plain(self) -> Kernel:
         """A kernel to look at and steer what is stored, though a plugin may be broken."""
+
+    @property
+    def bare(self) -> Storage:
+        """The storage as it is: no table is made for looking at it."""
 
     def redact(self, text: str) -> str:
         """*text* without the secrets that were read so far."""

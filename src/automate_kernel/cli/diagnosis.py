@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from automate_kernel.checks import secret_uses
@@ -13,6 +13,7 @@ from automate_kernel.diagnosis import (
     Finding,
     clock_finding,
     plugin_findings,
+    schema_findings,
     secret_findings,
     worker_findings,
     workflow_findings,
@@ -23,7 +24,7 @@ from automate_kernel.storage import MemoryStorage
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
 
-__all__ = ["CHECKS", "Finding"]
+__all__ = ["Finding", "checks"]
 
 
 def _program(context: Context) -> list[Finding]:
@@ -40,20 +41,14 @@ def _settings(context: Context) -> list[Finding]:
 
 
 def _database(context: Context) -> list[Finding]:
-    from automate_kernel.cli.database import missing_tables
-
     storage = context.session.plain.storage
-    place = storage.describe()
     if isinstance(storage, MemoryStorage):
         remedy = "give the kernel a storage, or workers in other processes see nothing"
         return [Finding("database", "warn", "app keeps everything in memory", remedy)]
-    if hasattr(storage, "engine"):
-        missing = missing_tables(storage)
-        if missing:
-            text = f"{place}: {len(missing)} tables are missing: {', '.join(missing)}"
-            return [Finding("database", "fail", text, "run automate db create")]
-    clock = clock_finding(storage)
-    return [Finding("database", "ok", f"{place}: reachable, tables are there"), clock]
+    found = schema_findings(storage)
+    if any(each.state == "fail" for each in found):
+        return found
+    return [*found, clock_finding(storage)]
 
 
 @cache
@@ -85,16 +80,28 @@ def _secrets(context: Context) -> list[Finding]:
     return secret_findings(kernel, uses)
 
 
-def _workers(context: Context) -> list[Finding]:
-    return worker_findings(context.session.plain.outbox, command=context.named("outbox"))
+def _workers(context: Context, idle_seconds: float) -> list[Finding]:
+    return worker_findings(
+        context.session.plain.outbox,
+        command=context.named("outbox"),
+        worker=context.named("worker"),
+        idle_seconds=idle_seconds,
+    )
 
 
-CHECKS: tuple[tuple[str, Callable[[Context], list[Finding]]], ...] = (
+Check = tuple[str, Callable[[Context], list[Finding]]]
+
+
+def checks(idle_seconds: float) -> tuple[Check, ...]:
+    """All of them; for *idle_seconds* see `automate_kernel.diagnosis.worker_findings`."""
+    return (*_CHECKS, ("workers", partial(_workers, idle_seconds=idle_seconds)))
+
+
+_CHECKS: tuple[Check, ...] = (
     ("program", _program),
     ("settings", _settings),
     ("database", _database),
     ("plugins", _plugins),
     ("workflows", _workflows),
     ("secrets", _secrets),
-    ("workers", _workers),
 )

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from automate_kernel.cli.definitions import Context
+from automate_kernel.cli.definitions import Context, Option
 from automate_kernel.cli.failures import WorkFailedError
 from automate_kernel.diagnosis import Finding
 from automate_kernel.errors import AutomateError, ErrorCodes
 
-__all__ = ["diagnose"]
+__all__ = ["IdleAfter", "diagnose"]
 
+IdleAfter = Annotated[
+    str,
+    Option(
+        "--idle-after", metavar="DURATION",
+        help="How long work may be due that no worker works on; 60s unless given.",
+    ),
+]  # fmt: skip
 C = TypeVar("C", bound=Context)
 
 

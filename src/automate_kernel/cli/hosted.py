@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
+    from automate_kernel.storage import Storage
 
 from automate_kernel.secrets.log_filter import redact_text
 
@@ -29,6 +30,11 @@ class HostSession:
     def plain(self) -> Kernel:
         """The same: a host's kernel is there already."""
         return self.kernel
+
+    @property
+    def bare(self) -> Storage:
+        """The host's own storage."""
+        return self.kernel.storage
 
     def redact(self, text: str) -> str:
         """*text* without the secrets that the kernel has read so far."""

@@ -34,7 +34,7 @@ class Receiver:
         self._workers: Workers | None = None
         if self._processes:
             options = {"session": session.arguments(), "level": level}
-            self._workers = Workers(self._processes, work, options)
+            self._workers = Workers(self._processes, work, options, outbox=session.kernel.outbox)
         self._app = webhook_app(
             session.kernel,
             events_token=_token(session),

@@ -44,6 +44,7 @@ class Session:
         self.file = file
         self.flags = dict(flags or {})
         self._kernels: list[Kernel] = []
+        self._create: bool | None = None
 
     def arguments(self) -> dict[str, Any]:
         """What a worker process makes its own session of."""
@@ -71,8 +72,14 @@ class Session:
     @cached_property
     def storage(self) -> Storage:
         """The database, opened; the tables of a SQLite file are made."""
-        storage: Storage = self.open_storage()
+        storage: Storage = self.open_storage(create=self._create)
         return storage
+
+    @property
+    def bare(self) -> Storage:
+        """The storage of `plain`; the tables of a SQLite file are not made."""
+        self._create = False
+        return self.plain.storage
 
     def open_storage(self, *, create: bool | None = None) -> Any:
         """The database of the settings; see `automate_kernel.cli.database.open_storage`."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from automate_kernel.cli.logs import log_to_stderr
 from automate_kernel.cli.session import Session
-from automate_kernel.errors import AutomateError, StorageError
+from automate_kernel.errors import AutomateError
 from automate_kernel.kernel import Kernel
 from automate_kernel.logs import get_logger
 from automate_kernel.secrets import RedactingFilter
@@ -33,14 +33,10 @@ def worker_options(session: Session) -> dict[str, Any]:
 
 
 def require_tables(kernel: Kernel) -> None:
-    """Raise `StorageError` if tables are missing, rather than try and try again."""
-    from automate_kernel.cli.database import missing_tables
-
-    if hasattr(kernel.storage, "engine") and (missing := missing_tables(kernel.storage)):
-        raise StorageError(
-            f"{kernel.storage.describe()}: {len(missing)} tables are missing",
-            hint="run automate db create, or add the tables to your Alembic migrations",
-        )
+    """Raise `StorageError` if tables are not this release's, rather than try and try again."""
+    check = getattr(kernel.storage, "check_schema", None)
+    if check is not None:
+        check().require()
 
 
 def work(session: Mapping[str, Any], level: str, board: Connection) -> None:

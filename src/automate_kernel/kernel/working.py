@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, StorageError
 from automate_kernel.kernel.entering import Entering
 from automate_kernel.kernel.keeping import Keeping
 from automate_kernel.kernel.registering import Registering
@@ -25,12 +25,15 @@ from automate_kernel.outbox.item import ItemStatus
 from automate_kernel.outbox.labels import checked_labels
 from automate_kernel.outbox.worker import Worker, WorkerStats
 from automate_kernel.storage import Rows
+from automate_kernel.storage.migration import require_schema
 from automate_kernel.workflows.execution import Execution
 from automate_kernel.workflows.runner import EVENT
 from automate_kernel.workflows.state import ADVANCE
 from automate_kernel.workflows.ticker import Ticker
 
 __all__ = ["Working"]
+
+logger = logging.getLogger(__name__)
 
 _COMMIT_SECONDS = 60.0
 logger = logging.getLogger(__name__)
@@ -69,12 +72,15 @@ class Working(Registering, Entering, Keeping):
             Chore("schedules", 1.0, self._ticker.tick),
             Chore("failures", 1.0, self._tell_given_up),
             Chore("reports", 3600.0, self.outbox.purge_reports),
+            Chore("execution reports", 3600.0, self.executions.purge_activity),
         ]
         kept = self._kept(retention_seconds, failed_retention_seconds)
         if kept != (None, None):
             chores.append(Chore("purge", 60.0, partial(self._sweep, *kept)))
         options.setdefault("describe", self.redactor.redact_exception)
         options.setdefault("redact", self.redactor.redact)
+        options.setdefault("also_report", partial(self.executions.report, self._runner.log))
+        options.setdefault("preflight", partial(require_schema, self.storage))
         chores += options.pop("chores", ())
         handlers = self._chosen(kinds, exclude_kinds)
         return Worker(self.outbox, handlers, chores=chores, **options)
@@ -146,7 +152,15 @@ class Working(Registering, Entering, Keeping):
             redact=self.redactor.redact,
         )
         self._tell_given_up()
+        self._report_executions()
         return stats
+
+    def _report_executions(self) -> None:
+        try:
+            self.executions.report(self._runner.log, "inline")
+        except StorageError as error:
+            # It is only about the work, which is done.
+            logger.warning("what was done could not be counted: %s", error)
 
     def run(self, workflow: str, payload: Any = None, *, patience: float = 3600.0) -> Execution:
         """Start *workflow*, run until it has ended, and return the execution."""

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from automate_kernel.outbox.handlers import Acknowledged, Result
 from automate_kernel.outbox.histogram import bucket_of
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import ItemStatus
 from automate_kernel.outbox.pools import Task
-from automate_kernel.outbox.reports import Activity
 from automate_kernel.outbox.store import ReapResult
 
-__all__ = ["ActivityLog", "ActivityRow", "Times", "total_by_kind"]
+__all__ = ["ActivityLog", "ActivityRow", "Minutes", "Times", "total_by_kind"]
+
+
+class MinuteRow(Protocol):
+    """What is counted in one minute."""
+
+    at: datetime | None
+
+    def merge(self, other: Any, /) -> None:
+        """Add what *other* counted."""
+
+
+R = TypeVar("R", bound=MinuteRow)
 
 # So many of a group are timed, and stand for the others: to time each would cost a worker that
 # finishes thousands a second more than finishing them does.
@@ -83,7 +94,54 @@ class ActivityRow:
         self.wait.merge(other.wait)
 
 
-class ActivityLog:
+class Minutes(Generic[R]):
+    """
+    Rows that are gathered in memory, one per name and minute, until they are written down.
+
+    *make* makes an empty row for a name and a minute.
+    """
+
+    def __init__(self, make: Callable[..., R]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._gathered: dict[str, R] = {}
+        self._unsaved: dict[tuple[datetime, str], R] = {}
+        self._minute: dict[str, R] = {}
+
+    def _row(self, name: str) -> R:
+        """What is gathered for *name*; to be called with the lock."""
+        row = self._gathered.get(name)
+        if row is None:
+            row = self._gathered[name] = self._make(name)
+        return row
+
+    def unsaved(self, minute: datetime) -> list[R]:
+        """
+        The rows to write, after what was gathered since the last call is added to *minute*'s.
+
+        Each holds all of its minute, so that writing it twice does no harm.
+        """
+        with self._lock:
+            gathered, self._gathered = self._gathered, {}
+        for name, new in gathered.items():
+            row = self._minute.get(name)
+            if row is None or row.at != minute:
+                row = self._minute[name] = self._make(name, minute)
+            row.merge(new)
+            self._unsaved[minute, name] = row
+        return list(self._unsaved.values())
+
+    def saved(self) -> None:
+        """What `unsaved` gave is written: forget it."""
+        self._unsaved.clear()
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to write."""
+        return not self._gathered and not self._unsaved
+
+
+class ActivityLog(Minutes[ActivityRow]):
     """
     Gathers in memory what a worker does, until it is written down.
 
@@ -92,10 +150,7 @@ class ActivityLog:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._gathered: dict[str, ActivityRow] = {}
-        self._unsaved: dict[tuple[datetime, str], ActivityRow] = {}
-        self._minute: dict[str, ActivityRow] = {}
+        super().__init__(ActivityRow)
         self._offset = 0
 
     def add(self, group: Sequence[tuple[Task, Result]], lost: Collection[str]) -> None:
@@ -143,38 +198,24 @@ class ActivityLog:
                 row.lost += 1
                 row.failed += 1
 
-    def _row(self, kind: str) -> ActivityRow:
-        return self._gathered.setdefault(kind, ActivityRow(kind))
 
-    def unsaved(self, minute: datetime) -> list[ActivityRow]:
-        """
-        The rows to write, after what was gathered since the last call is added to *minute*'s.
-
-        Each holds all of its minute, so that writing it twice does no harm.
-        """
-        with self._lock:
-            gathered, self._gathered = self._gathered, {}
-        for kind, new in gathered.items():
-            row = self._minute.get(kind)
-            if row is None or row.at != minute:
-                row = self._minute[kind] = ActivityRow(kind, minute)
-            row.merge(new)
-            self._unsaved[minute, kind] = row
-        return list(self._unsaved.values())
-
-    def saved(self) -> None:
-        """What `unsaved` gave is written: forget it."""
-        self._unsaved.clear()
+class Kinded(Protocol):
+    """What is counted under a *kind*, and adds up."""
 
     @property
-    def idle(self) -> bool:
-        """Whether there is nothing to write."""
-        return not self._gathered and not self._unsaved
+    def kind(self) -> str:
+        """The name that it is counted under."""
+
+    def __add__(self, other: Any, /) -> Any:
+        """Both together."""
 
 
-def total_by_kind(activity: Iterable[Activity]) -> dict[str, Activity]:
-    """One `Activity` per kind that sums up all its minutes, sorted by kind; *at* is the latest."""
-    totals: dict[str, Activity] = {}
+K = TypeVar("K", bound=Kinded)
+
+
+def total_by_kind(activity: Iterable[K]) -> dict[str, K]:
+    """One sum per kind of all its minutes, sorted by kind; its *at* is the latest."""
+    totals: dict[str, K] = {}
     for one in activity:
         total = totals.get(one.kind)
         totals[one.kind] = one if total is None else total + one

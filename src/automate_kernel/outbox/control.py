@@ -62,8 +62,9 @@ class Control:
             for row in rows.count(OUTBOX, ("kind", "status")):
                 counts.setdefault(row["kind"], {})[row["status"]] = row["n"]
             paused = tuple(sorted(row["kind"] for row in rows.select(PAUSE)))
-            oldest = oldest_due(rows)
-        return OutboxStats(dict(sorted(counts.items())), oldest, paused)
+            late = late_kinds(rows)
+        oldest = max(late.values(), default=None)
+        return OutboxStats(dict(sorted(counts.items())), oldest, paused, late)
 
     def pause(self, kind: str, reason: str = "") -> None:
         """Stop claiming items of *kind* until `resume`."""
@@ -94,17 +95,24 @@ def next_due(rows: Rows) -> float | None:
     return (found[0]["next_attempt_at"] - rows.now()).total_seconds() if found else None
 
 
-def oldest_due(rows: Rows) -> float | None:
-    """For how many seconds the oldest due item has waited; None if none is due."""
+def late_kinds(rows: Rows) -> dict[str, float]:
+    """For how many seconds the oldest due item of each kind has waited, of those that have one."""
     # The first of each kind and tenant in claim order, which is the oldest but for priorities.
-    due = [row["next_attempt_at"] for group in ready_groups(rows) for row in _first(rows, group)]
+    due = [(group[0], row) for group in ready_groups(rows) for row in _first(rows, group)]
     later = [Where("waiting_for", "eq", "time"), Where("next_attempt_at", "le", Now())]
-    order = ("next_attempt_at",)
-    due += [
-        row["next_attempt_at"]
-        for row in rows.select(OUTBOX, later, order_by=order, limit=1, columns=order)
-    ]
-    return max(0.0, (rows.now() - min(due)).total_seconds()) if due else None
+    # Only that of all kinds: a worker that is there makes these ready at once, so if one is late
+    # it is because there is none, for whatever kind.
+    found = rows.select(
+        OUTBOX, later, order_by=("next_attempt_at",), limit=1, columns=("kind", "next_attempt_at")
+    )
+    due += [(row["kind"], row) for row in found]
+    late: dict[str, float] = {}
+    if due:
+        now = rows.now()
+        for kind, row in due:
+            seconds = max(0.0, (now - row["next_attempt_at"]).total_seconds())
+            late[kind] = max(seconds, late.get(kind, 0.0))
+    return late
 
 
 def _first(rows: Rows, group: Group) -> list[Row]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any, Generic, Protocol, TypeVar
 
 from automate_kernel.outbox.activity import total_by_kind
 from automate_kernel.outbox.reports import Activity, WorkerInfo
 from automate_kernel.outbox.store import OutboxStats, OutboxStore
 
-__all__ = ["CountedSeldom", "Increments", "KindOverview", "Observer", "Overview"]
+__all__ = ["CountedSeldom", "Increments", "KindOverview", "Observer", "Overview", "Recently"]
 
 _RATE_SECONDS = 30.0
 # Workers report every few seconds: what is seen in less than some of these is no rate.
@@ -62,8 +63,8 @@ class Overview:
 
     @property
     def alive(self) -> list[WorkerInfo]:
-        """The workers that are not lost."""
-        return [worker for worker in self.workers if not worker.lost]
+        """The workers that are neither lost nor unable to begin."""
+        return [worker for worker in self.workers if worker.alive]
 
     @property
     def rate(self) -> float:
@@ -71,46 +72,123 @@ class Overview:
         return sum(kind.rate for kind in self.kinds)
 
 
-@dataclass
-class Increments:
-    """What is added to the activity of *outbox* between two looks at it."""
+class Counted(Protocol):
+    """What was counted in the minute *at* under a *kind*."""
 
-    outbox: OutboxStore
+    @property
+    def at(self) -> datetime:
+        """The minute's beginning."""
+
+    @property
+    def kind(self) -> str:
+        """The name that it is counted under."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was counted."""
+
+    def __add__(self, other: Any, /) -> Any:
+        """Both together."""
+
+    def __sub__(self, other: Any, /) -> Any:
+        """What came since *other*, an earlier look at the same."""
+
+
+C = TypeVar("C", bound=Counted)
+C_co = TypeVar("C_co", bound=Counted, covariant=True)
+S = TypeVar("S")
+S_co = TypeVar("S_co", covariant=True)
+
+
+class Active(Protocol[C_co]):
+    """What tells of its activity, minute by minute: an outbox, or executions."""
+
+    def activity(self, *, seconds: float) -> Sequence[C_co]:
+        """What was done in the last *seconds*."""
+
+
+class Countable(Protocol[S_co]):
+    """What counts its rows."""
+
+    def stats(self) -> S_co:
+        """The counts."""
+
+
+@dataclass
+class Increments(Generic[C]):
+    """What is added to the activity of *source* between two looks at it."""
+
+    source: Active[C]
     clock: Callable[[], float] = time.monotonic
-    latest: list[Activity] = field(default_factory=list)
+    latest: Sequence[C] = ()
     """The activity of the last minutes, as it stood at the last look."""
     _looked_at: float | None = None
 
-    def look(self) -> list[Activity]:
+    def look(self) -> list[C]:
         """What was done since the last look; at the first one nothing."""
         at = self.clock()
         since = 0.0 if self._looked_at is None else at - self._looked_at
-        found = self.outbox.activity(seconds=since + _REPORT_SECONDS)
+        found = self.source.activity(seconds=since + _REPORT_SECONDS)
         before = {(one.at, one.kind): one for one in self.latest}
         first, self._looked_at, self.latest = self._looked_at is None, at, found
         if first:
             return []
-        new = [one - before.get((one.at, one.kind), Activity(one.at, one.kind)) for one in found]
-        return [one for one in new if one.total or one.lost or one.run_buckets]
+        new = []
+        for one in found:
+            earlier = before.get((one.at, one.kind))
+            new.append(one if earlier is None else one - earlier)
+        return [one for one in new if not one.empty]
 
 
 @dataclass
-class CountedSeldom:
-    """`OutboxStore.stats`, and less often than it is asked for where counting takes long."""
+class CountedSeldom(Generic[S]):
+    """The stats of *source*, and less often than they are asked for where counting takes long."""
 
-    outbox: OutboxStore
+    source: Countable[S]
     clock: Callable[[], float] = time.monotonic
-    _stats: OutboxStats | None = None
+    _stats: S | None = None
     _again_at: float = 0.0
 
-    def look(self) -> OutboxStats:
+    def look(self) -> S:
         """The counts, as they were a little ago at most."""
         begun = self.clock()
         if self._stats is None or begun >= self._again_at:
-            self._stats = self.outbox.stats()
+            self._stats = self.source.stats()
             ended = self.clock()
             self._again_at = ended + (ended - begun) / _COUNT_SHARE
         return self._stats
+
+
+class Recently(Generic[C]):
+    """
+    What *source* did of late, as it is looked at again and again.
+
+    The first looks tell of the last minute or two; once it has looked on for a while they tell of
+    the last half minute.
+    """
+
+    def __init__(self, source: Active[C], clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._increments: Increments[C] = Increments(source, clock)
+        self._steps: deque[tuple[float, list[C]]] = deque()
+
+    def look(self, now: datetime) -> tuple[float, dict[str, C]]:
+        """What was done, by kind, in how many seconds before *now* on the database's clock."""
+        seconds = self._step(self._increments.look())
+        if seconds < _SHORTEST_SECONDS:
+            begin = (now - timedelta(seconds=60)).replace(second=0, microsecond=0)
+            latest = [one for one in self._increments.latest if one.at >= begin]
+            return (now - begin).total_seconds(), total_by_kind(latest)
+        # The oldest step only says when what the others tell of begins.
+        gathered = [one for _, step in list(self._steps)[1:] for one in step]
+        return seconds, total_by_kind(gathered)
+
+    def _step(self, new: list[C]) -> float:
+        at = self._clock()
+        self._steps.append((at, new))
+        while len(self._steps) > 2 and self._steps[1][0] <= at - _RATE_SECONDS:
+            self._steps.popleft()
+        return at - self._steps[0][0]
 
 
 class Observer:
@@ -123,15 +201,13 @@ class Observer:
 
     def __init__(self, outbox: OutboxStore, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.outbox = outbox
-        self._clock = clock
-        self._increments = Increments(outbox, clock)
-        self._counts = CountedSeldom(outbox, clock)
-        self._steps: deque[tuple[float, list[Activity]]] = deque()
+        self._recently: Recently[Activity] = Recently(outbox, clock)
+        self._counts: CountedSeldom[OutboxStats] = CountedSeldom(outbox, clock)
 
     def look(self) -> Overview:
         """How it is now."""
         now = self.outbox.now()
-        seconds, recent = self._recent(now)
+        seconds, recent = self._recently.look(now)
         stats = self._counts.look()
         kinds = [
             KindOverview(
@@ -146,24 +222,6 @@ class Observer:
             for kind, of in _with_all(stats.counts, recent).items()
         ]
         return Overview(now, kinds, self.outbox.workers(), stats.oldest_due_seconds, stats.paused)
-
-    def _recent(self, now: datetime) -> tuple[float, dict[str, Activity]]:
-        """What was done in how many seconds before *now*."""
-        seconds = self._step(self._increments.look())
-        if seconds < _SHORTEST_SECONDS:
-            begin = (now - timedelta(seconds=60)).replace(second=0, microsecond=0)
-            latest = [one for one in self._increments.latest if one.at >= begin]
-            return (now - begin).total_seconds(), total_by_kind(latest)
-        # The oldest step only says when what the others tell of begins.
-        gathered = [one for _, step in list(self._steps)[1:] for one in step]
-        return seconds, total_by_kind(gathered)
-
-    def _step(self, new: list[Activity]) -> float:
-        at = self._clock()
-        self._steps.append((at, new))
-        while len(self._steps) > 2 and self._steps[1][0] <= at - _RATE_SECONDS:
-            self._steps.popleft()
-        return at - self._steps[0][0]
 
 
 def _with_all(

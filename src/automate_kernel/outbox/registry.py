@@ -41,6 +41,7 @@ class Registry:
             "seen_at": Now(),
             "in_flight": worker.in_flight,
             "stopping": int(worker.stopping),
+            "problem": storable(worker.problem) if worker.problem else None,
         }
         if rows.update(WORKER, [Where("id", "eq", worker.id)], changes):
             return

@@ -33,6 +33,7 @@ class Reporter:
         self._clock = clock
         self._last: tuple[float, int, bool] | None = None
         self._failing = False
+        self._others_failing = False
 
     @property
     def chore(self) -> Chore:
@@ -43,6 +44,7 @@ class Reporter:
         """Tell of the worker, unless nothing has changed since a moment ago."""
         worker, now = self._worker, self._clock()
         worker.vitals.move("heartbeat")  # on its thread
+        self._tell_others()
         state = (worker.in_flight, worker.vitals.stopping)
         if self._last is not None and worker.activity.idle:
             told, *before = self._last
@@ -60,9 +62,23 @@ class Reporter:
             return
         self._last, self._failing = (now, *state), False
 
+    def _tell_others(self) -> None:
+        """Have others report who tell with the worker: of executions, say."""
+        if self._worker.also_report is None:
+            return
+        try:
+            self._worker.also_report(self._worker.worker_id)
+        except Exception as error:
+            level = logging.DEBUG if self._others_failing else logging.WARNING
+            logger.log(level, "worker %s could not report: %s", self._worker.worker_id, error)
+            self._others_failing = True
+        else:
+            self._others_failing = False
+
     def end(self) -> None:
         """Tell what is left to tell, and take the worker off the list."""
         worker = self._worker
+        self._tell_others()
         try:
             if not worker.activity.idle:
                 worker.store.report(self._about(), worker.activity)

@@ -19,6 +19,9 @@ class WorkerInfo:
     It does so every few seconds while it lives, and takes itself off the list when it ends. One
     that is *lost* has not told for a minute: it was killed, or it is cut off from the database.
     Times are on the database's clock.
+
+    One with a *problem* does no work: it ends again and again before it can begin, and whoever
+    starts it tells why. It has no slots.
     """
 
     id: str
@@ -31,6 +34,12 @@ class WorkerInfo:
     in_flight: int = 0
     stopping: bool = False
     lost: bool = False
+    problem: str | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether it works, as far as anybody knows."""
+        return not self.lost and self.problem is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +68,11 @@ class Activity:
     def total(self) -> int:
         """All outcomes."""
         return self.completed + self.retried + self.failed
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was counted."""
+        return not (self.total or self.lost or self.run_buckets)
 
     def run_percentile(self, share: float) -> float | None:
         """Within how many seconds a *share* of the handlers ended; None if none ran."""

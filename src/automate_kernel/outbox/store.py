@@ -6,7 +6,7 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +26,16 @@ __all__ = ["OutboxStats", "OutboxStore", "Outcome", "ReapResult"]
 
 @dataclass(frozen=True, slots=True)
 class OutboxStats:
-    """How many items of each kind are in each state, and how late the oldest due one is."""
+    """
+    How many items of each kind are in each state, and how late the oldest due one is.
+
+    *late* is that by kind, in seconds, for kinds that have a due item; a store need not tell.
+    """
 
     counts: dict[str, dict[str, int]]
     oldest_due_seconds: float | None
     paused: tuple[str, ...] = ()
+    late: dict[str, float] = field(default_factory=dict)
 
     def total(self, status: ItemStatus | str) -> int:
         """The number of items in *status*, of all kinds."""

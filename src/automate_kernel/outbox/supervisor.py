@@ -79,8 +79,18 @@ class Supervisor:
     @property
     def troubles(self) -> list[str]:
         """Say of each process that died, and is not running again yet, how it ended."""
+        return self._troubles(1)
+
+    @property
+    def failing(self) -> list[str]:
+        """The `troubles` of those that ended so more than once in a row."""
+        return self._troubles(2)
+
+    def _troubles(self, crashes: int) -> list[str]:
         with self._lock:
-            dead = [slot for slot in self._slots if slot.process is None and slot.crashes]
+            dead = [
+                slot for slot in self._slots if slot.process is None and slot.crashes >= crashes
+            ]
             return [
                 f"a worker process ended with {slot.ended_with}"
                 + (f", {slot.crashes} times in a row" if slot.crashes > 1 else "")

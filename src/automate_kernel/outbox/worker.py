@@ -76,7 +76,8 @@ class Worker:
     work. After `stop` it finishes what runs, for at most *grace_seconds*, then hands it back.
     *describe* turns an error into the text that is stored and logged, and *redact* takes secrets
     out of where it was raised. Every *report_seconds* it tells the store of itself, and what
-    `activity` has gathered.
+    `activity` has gathered; *also_report* is then called with its id. What *preflight* raises,
+    before anything begins, ends `run`.
     """
 
     store: OutboxStore
@@ -93,6 +94,8 @@ class Worker:
     report_seconds: float = 5.0
     activity: ActivityLog = field(default_factory=ActivityLog)
     redact: Callable[[str], str] = str
+    preflight: Callable[[], object] | None = None
+    also_report: Callable[[str], object] | None = None
 
     def __post_init__(self) -> None:
         self.vitals = Vitals()
@@ -125,6 +128,8 @@ class Worker:
 
     def run(self) -> WorkerStats:
         """Work until `stop`; returns what was done. Blocks the calling thread."""
+        if self.preflight is not None:
+            self.preflight()
         self._pools = pools_for(
             list(self._by_kind.values()),
             slots=self.slots,

@@ -48,6 +48,10 @@ def storage_error(
         "no such table" in lowered
         or ("doesn't exist" in lowered and "table" in lowered)
         or ("relation" in lowered and "does not exist" in lowered)
+        or "no such column" in lowered
+        or "has no column" in lowered
+        or "unknown column" in lowered
+        or ("column" in lowered and "does not exist" in lowered)
     ):
         hint = migrate
     elif "readonly" in lowered or "read-only" in lowered:

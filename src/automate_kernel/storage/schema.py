@@ -21,6 +21,10 @@ class Column:
     The values of a *fixed* column are a few words of ours. They are written into the text of a
     statement, because no database can match a bound parameter with a partial index's condition
     when it makes a plan to keep.
+
+    *default* is what rows hold that are older than the column, as text of SQL: ``0``, ``'[]'``.
+    Every column that is added to a table and isn't *null* needs one, and workers of the release
+    before go on writing rows without it.
     """
 
     name: str
@@ -28,6 +32,7 @@ class Column:
     length: int = 0
     null: bool = False
     fixed: bool = False
+    default: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ __all__ = [
     "DEFINITION",
     "DELIVERY",
     "EXECUTION",
+    "EXECUTION_ACTIVITY",
     "FAILURE",
     "LABEL",
     "LANE",
@@ -22,9 +23,11 @@ __all__ = [
     "OUTBOX",
     "PAUSE",
     "SCHEDULE",
+    "SCHEMA",
     "SLOT",
     "STEP",
     "TABLES",
+    "VERSION",
     "WORKER",
     "Column",
     "Index",
@@ -45,7 +48,17 @@ WORKER = "automate_worker"
 ACTIVITY = "automate_activity"
 FAILURE = "automate_failure"
 LABEL = "automate_label"
+EXECUTION_ACTIVITY = "automate_execution_activity"
+SCHEMA = "automate_schema"
 
+VERSION = 2
+"""
+The number of this schema, raised once in a release that changes a table below.
+
+A column, index or table that is added here needs nothing else than a Django migration: what a
+database lacks is found by comparison (`automate_kernel.storage.migration`). Only what comparison
+can't find, a value to compute say, is a step there, with this number.
+"""
 
 _KEY, _NAME, _CODE, _LONG_KEY = 64, 200, 64, 255
 # What errors have in common: their type and place, `automate_kernel.tracebacks.group_of`.
@@ -278,6 +291,8 @@ TABLES: dict[str, Table] = {
                 Column("slots", "int"),
                 Column("in_flight", "int"),
                 Column("stopping", "int"),
+                # Why it can't work, as whoever starts it again and again tells.
+                Column("problem", "longtext", null=True),
             ),
         ),
         Table(
@@ -333,6 +348,37 @@ TABLES: dict[str, Table] = {
             (
                 Index("automate_label_value", ("value", "created_at")),
                 Index("automate_label_subject", ("subject_id",)),
+            ),
+        ),
+        Table(
+            EXECUTION_ACTIVITY,
+            (
+                # One row per minute, worker and workflow, as above; and one without a worker for
+                # each execution that ended otherwise than in a worker's hands.
+                Column("id", "id"),
+                Column("at", "time"),
+                Column("worker_id", "text", _NAME, null=True),
+                Column("workflow", "text", _NAME),
+                Column("started", "int"),
+                Column("completed", "int"),
+                Column("failed", "int"),
+                Column("cancelled", "int"),
+                Column("run_times", "json"),
+                Column("steps_completed", "int"),
+                Column("steps_retried", "int"),
+                Column("steps_failed", "int"),
+                Column("step_times", "json"),
+            ),
+            (Index("automate_execution_activity_at", ("at",)),),
+        ),
+        Table(
+            SCHEMA,
+            (
+                # One row: which version of these tables the database has, where it was `migrate`
+                # that brought it there. Django and Alembic keep an account of their own.
+                Column("name", "text", _NAME),
+                Column("version", "int"),
+                Column("migrated_at", "time"),
             ),
         ),
     )

@@ -43,6 +43,7 @@ except ImportError as error:
         "opentelemetry is not installed: pip install automate-kernel[opentelemetry]"
     ) from error
 
+from automate_kernel import signals
 from automate_kernel.errors import AutomateError
 from automate_kernel.outbox.item import ItemStatus, NewItem, OutboxItem
 from automate_kernel.outbox.overview import CountedSeldom
@@ -51,7 +52,7 @@ from automate_kernel.plugins.hooks import hookimpl
 if TYPE_CHECKING:
     from automate_kernel.context import Call
     from automate_kernel.kernel import Kernel
-    from automate_kernel.workflows.execution import Execution
+    from automate_kernel.workflows.execution import Execution, StepRun
 
 __all__ = ["Instrumentation", "instrument"]
 
@@ -79,6 +80,7 @@ def instrument(
     found: Instrumentation | None = getattr(kernel, "_instrumentation", None)
     if found is None:
         found = Instrumentation(tracer_provider, meter_provider)
+        found.listen(kernel)
         if gauges:
             _Gauges(kernel).register(metrics.get_meter(_NAME, meter_provider=meter_provider))
         kernel.plugins.register(found, "hook", key="opentelemetry")
@@ -105,6 +107,35 @@ class Instrumentation:
         self._call = meter.create_histogram(
             "automate.call.duration", "s", "How long actions and capabilities took."
         )
+
+        self._execution = meter.create_histogram(
+            "automate.execution.duration", "s", "How long executions took, from creation to end."
+        )
+        self._step = meter.create_histogram(
+            "automate.step.duration", "s", "How long steps took, with their retries."
+        )
+
+    def listen(self, kernel: Kernel) -> None:
+        """Measure the executions and steps that end in this process."""
+        signals.workflow_completed.connect(self._execution_ended, sender=kernel)
+        signals.workflow_failed.connect(self._execution_ended, sender=kernel)
+        signals.step_completed.connect(self._step_ended, sender=kernel)
+        signals.step_failed.connect(self._step_ended, sender=kernel)
+
+    def _execution_ended(
+        self, sender: Any, execution: Execution, error: AutomateError | None = None
+    ) -> None:
+        if execution.duration_seconds is not None:
+            about = _outcome(execution, execution.status.value, error)
+            self._execution.record(max(0.0, execution.duration_seconds), about)
+
+    def _step_ended(
+        self, sender: Any, execution: Execution, step: StepRun, error: AutomateError | None = None
+    ) -> None:
+        if step.started_at is not None and step.completed_at is not None:
+            seconds = (step.completed_at - step.started_at).total_seconds()
+            about = _outcome(execution, step.status.value, error)
+            self._step.record(max(0.0, seconds), about | {"automate.step.id": step.step_id})
 
     # -- items -------------------------------------------------------------------------------
 
@@ -241,12 +272,19 @@ class _Gauges:
     def __init__(self, kernel: Kernel) -> None:
         self._outbox = kernel.outbox
         self._counts = CountedSeldom(kernel.outbox)
+        self._execution_counts = CountedSeldom(kernel.executions)
         self._lock = threading.Lock()
 
     def register(self, meter: metrics.Meter) -> None:
         """Have *meter* ask for them."""
         for name, unit, text, observe in (
             ("automate.outbox.items", "{item}", "Items in the outbox.", self._items),
+            (
+                "automate.executions",
+                "{execution}",
+                "Executions that have not ended, and FAILED ones that are kept.",
+                self._executions,
+            ),
             ("automate.outbox.oldest_due", "s", "How late the oldest due item is.", self._oldest),
             ("automate.workers", "{worker}", "Workers.", self._workers),
             ("automate.worker.in_flight", "{item}", "Items that workers hold.", self._in_flight),
@@ -268,14 +306,22 @@ class _Gauges:
                 about = {"messaging.destination.name": kind, "automate.status": str(status)}
                 yield Observation(of.get(str(status), 0), about)
 
+    def _executions(self) -> Iterable[Observation]:
+        for workflow, of in self._execution_counts.look().counts.items():
+            for status in ("PENDING", "RUNNING", "FAILED"):
+                about = {"automate.workflow": workflow, "automate.status": status}
+                yield Observation(of.get(status, 0), about)
+
     def _oldest(self) -> Iterable[Observation]:
         yield Observation(self._counts.look().oldest_due_seconds or 0.0)
 
     def _workers(self) -> Iterable[Observation]:
         workers = self._outbox.workers()
-        lost = sum(worker.lost for worker in workers)
-        yield Observation(len(workers) - lost, {"automate.state": "alive"})
-        yield Observation(lost, {"automate.state": "lost"})
+        alive = sum(worker.alive for worker in workers)
+        lost = sum(worker.lost and worker.problem is None for worker in workers)
+        failing = sum(not worker.lost and worker.problem is not None for worker in workers)
+        for state, number in (("alive", alive), ("lost", lost), ("failing", failing)):
+            yield Observation(number, {"automate.state": state})
 
     def _in_flight(self) -> Iterable[Observation]:
         yield Observation(sum(w.in_flight for w in self._outbox.workers() if not w.lost))
@@ -291,6 +337,11 @@ def _about(kind: str, operation: str, operation_type: str | None = None) -> Attr
     if operation_type is not None:
         attributes["messaging.operation.type"] = operation_type
     return attributes
+
+
+def _outcome(execution: Execution, status: str, error: AutomateError | None) -> Attributes:
+    about = {"automate.workflow": execution.name, "automate.outcome": status.lower()}
+    return about | _with_error(None if error is None else str(error.code))
 
 
 def _carrier(item: OutboxItem) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """
-The outbox in Prometheus's text format, version 0.0.4.
+The outbox and the executions in Prometheus's text format, version 0.0.4.
 
-Everything is about the whole outbox, whichever process is asked: it is read from the database,
+Everything is about all of them, whichever process is asked: it is read from the database,
 where the workers tell of themselves. Scrape one process, or take ``max by (kind) (…)``, never sums.
 """
 
@@ -18,6 +18,7 @@ from automate_kernel.outbox.histogram import upper_bound
 from automate_kernel.outbox.item import ItemStatus
 from automate_kernel.outbox.overview import CountedSeldom, Increments
 from automate_kernel.outbox.reports import Activity
+from automate_kernel.workflows.activity import WorkflowActivity
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
@@ -36,13 +37,14 @@ _COUNTERS = (
     ("failed", "Items that were given up."),
     ("lost", "Leases that ended before their worker did."),
 )
+_STANDING = ("PENDING", "RUNNING", "FAILED")
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=timezone.utc)
 Labels = Mapping[str, str]
 
 
 class Exporter:
     """
-    Tells of the outbox of *kernel*.
+    Tells of the outbox and the executions of *kernel*.
 
     Counters begin at 0 with the exporter and count what all workers do from then on.
     """
@@ -53,6 +55,10 @@ class Exporter:
         self._increments = Increments(kernel.outbox, clock)
         self._counts = CountedSeldom(kernel.outbox, clock)
         self._totals: dict[str, Activity] = {}
+        self._workflows = kernel.workflows.added
+        self._execution_increments = Increments(kernel.executions, clock)
+        self._execution_counts = CountedSeldom(kernel.executions, clock)
+        self._execution_totals: dict[str, WorkflowActivity] = {}
         self._lock = threading.Lock()
 
     def render(self) -> str:
@@ -72,6 +78,7 @@ class Exporter:
         self._tell_items(page)
         self._tell_workers(page)
         self._tell_activity(page)
+        self._tell_executions(page)
         page.family("automate_up", "gauge", _UP, [({}, 1)])
 
     def _count(self) -> None:
@@ -82,6 +89,58 @@ class Exporter:
             self._totals.setdefault(kind, Activity(_LONG_AGO, kind))
         for one in new:
             self._totals[one.kind] += one
+
+    def _count_executions(self) -> None:
+        new, totals = self._execution_increments.look(), self._execution_totals
+        names = {one.workflow for one in self._execution_increments.latest}
+        names |= set(self._execution_counts.look().counts)
+        names |= {workflow.name for workflow in self._workflows()}
+        for name in names:
+            totals.setdefault(name, WorkflowActivity(_LONG_AGO, name))
+        for one in new:
+            totals[one.workflow] += one
+
+    def _tell_executions(self, page: _Page) -> None:
+        self._count_executions()
+        totals = [self._execution_totals[name] for name in sorted(self._execution_totals)]
+        page.family(
+            "automate_executions", "gauge",
+            "Executions that have not ended, and FAILED ones that are kept.",
+            (
+                ({"workflow": name, "status": status}, of.get(status, 0))
+                for name, of in self._execution_counts.look().counts.items()
+                for status in _STANDING
+            ),
+        )  # fmt: skip
+        page.family(
+            "automate_executions_started_total", "counter",
+            "Executions that a worker began, or began again.",
+            (({"workflow": one.workflow}, one.started) for one in totals),
+        )  # fmt: skip
+        page.family(
+            "automate_executions_ended_total", "counter", "Executions that ended.",
+            (
+                ({"workflow": one.workflow, "outcome": outcome}, getattr(one, outcome))
+                for one in totals
+                for outcome in ("completed", "failed", "cancelled")
+            ),
+        )  # fmt: skip
+        page.histograms(
+            "automate_execution_seconds", "How long executions took, from creation to end.",
+            (({"workflow": one.workflow}, one.run_buckets, one.run_seconds) for one in totals),
+        )  # fmt: skip
+        page.family(
+            "automate_steps_total", "counter", "Outcomes of steps.",
+            (
+                ({"workflow": one.workflow, "outcome": outcome}, getattr(one, f"steps_{outcome}"))
+                for one in totals
+                for outcome in ("completed", "retried", "failed")
+            ),
+        )  # fmt: skip
+        page.histograms(
+            "automate_step_seconds", "How long steps took, with their retries.",
+            (({"workflow": one.workflow}, one.step_buckets, one.step_seconds) for one in totals),
+        )  # fmt: skip
 
     def _tell_items(self, page: _Page) -> None:
         stats = self._counts.look()
@@ -105,14 +164,16 @@ class Exporter:
 
     def _tell_workers(self, page: _Page) -> None:
         workers = self._outbox.workers()
-        alive = [worker for worker in workers if not worker.lost]
+        alive = [worker for worker in workers if worker.alive]
         states = {
             "running": sum(not worker.stopping for worker in alive),
             "stopping": sum(worker.stopping for worker in alive),
-            "lost": len(workers) - len(alive),
+            "lost": sum(worker.lost and worker.problem is None for worker in workers),
+            "failing": sum(not worker.lost and worker.problem is not None for worker in workers),
         }
         page.family(
-            "automate_workers", "gauge", "Workers; a lost one has not been heard of for a minute.",
+            "automate_workers", "gauge",
+            "Workers; a lost one has not been heard of for a minute, a failing one can't begin.",
             (({"state": state}, number) for state, number in states.items()),
         )  # fmt: skip
         page.family(

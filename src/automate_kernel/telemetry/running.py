@@ -14,10 +14,11 @@ from automate_kernel.outbox.running import handling_signals, run_until_stopped
 from automate_kernel.outbox.supervisor import Supervisor
 from automate_kernel.telemetry.health import Board, Probe, WorkerProbe, keep_telling
 from automate_kernel.telemetry.serving import Probes
+from automate_kernel.telemetry.troubles import telling_troubles
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
-    from automate_kernel.outbox import Worker
+    from automate_kernel.outbox import OutboxStore, Worker
 
 __all__ = ["Ports", "Workers", "answering", "run_observed", "supervise_observed"]
 
@@ -70,7 +71,8 @@ class Workers:
     """
     Worker processes that tell this one how they are: a `Supervisor` and a `Board`.
 
-    *target* is given the *options* and a ``board``, for `run_observed`.
+    *target* is given the *options* and a ``board``, for `run_observed`. *outbox* is told of those
+    that end again and again, so that whoever looks at its workers sees it.
     """
 
     def __init__(
@@ -79,8 +81,10 @@ class Workers:
         target: Callable[..., None],
         options: Mapping[str, Any],
         *,
+        outbox: OutboxStore | None = None,
         prepare: Callable[[], Any] | None = None,
     ) -> None:
+        self._outbox = outbox
         self.probe = Board(
             lambda: self._supervisor.pids, troubles=lambda: self._supervisor.troubles
         )
@@ -91,7 +95,8 @@ class Workers:
     def run(self) -> int:
         """Run them until they are stopped; returns how many ended with an error."""
         try:
-            return self._supervisor.run()
+            with telling_troubles(self._outbox, lambda: self._supervisor.failing):
+                return self._supervisor.run()
         finally:
             self.probe.close()
 
@@ -116,7 +121,7 @@ def supervise_observed(
     *target* is given a ``board`` beside *options*, for `run_observed`. Returns how many processes
     ended with an error.
     """
-    workers = Workers(count, target, options, prepare=prepare)
+    workers = Workers(count, target, options, outbox=kernel.outbox, prepare=prepare)
     with answering(kernel, workers.probe, ports), handling_signals(workers.stop):
         return workers.run()
 

@@ -20,6 +20,7 @@ from automate_kernel.outbox.chores import try_for
 from automate_kernel.outbox.handlers import Acknowledged, draining
 from automate_kernel.outbox.payloads import encode_json
 from automate_kernel.tracebacks import group_of
+from automate_kernel.workflows.activity import ExecutionLog
 from automate_kernel.workflows.advance import CallOutcome, StepCall, Turn, advance
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepStatus
 from automate_kernel.workflows.program import Program
@@ -72,6 +73,8 @@ class Runner:
         self._around = around
         self._executor: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
+        self.log = ExecutionLog()
+        """What was done to executions here, until a worker writes it down."""
 
     # -- events ------------------------------------------------------------------------------
 
@@ -157,7 +160,8 @@ class Runner:
                 self._executor = None
 
     def tell(self, execution: Execution, turn: Turn, *, began: bool) -> None:
-        """Send the signals of a turn that has been saved."""
+        """Count a turn that has been saved, and send its signals."""
+        self.log.add(execution, turn, began=began)
         send, sender = signals.emit, self._sender
         if began:
             send(signals.workflow_started, sender, execution=execution)

@@ -42,12 +42,12 @@ from automate_kernel.workflows.step_rows import (
     unfinished,
 )
 
-__all__ = ["ADVANCE", "ExecutionEndedError", "ExecutionRows", "Loaded"]
+__all__ = ["ADVANCE", "LIVE", "ExecutionEndedError", "ExecutionRows", "Loaded"]
 
 ADVANCE = "automate.advance"
 """The kind of the outbox item that is an execution's wake-up."""
 
-_LIVE = (ExecutionStatus.PENDING.value, ExecutionStatus.RUNNING.value)
+LIVE = (ExecutionStatus.PENDING.value, ExecutionStatus.RUNNING.value)
 _NAMESPACE = uuid.UUID("6ba7b812-9dad-11d1-80b4-00c04fd430c8")
 # How often the worker of one execution may die before it is given up.
 _MAX_CRASHES = 10
@@ -132,7 +132,14 @@ class ExecutionRows:
         return event if payload is event.payload else replace(event, payload=payload)
 
     def _wake(
-        self, rows: Rows, execution_id: str, item_id: str, tenant_id: str | None, priority: int = 0
+        self,
+        rows: Rows,
+        execution_id: str,
+        item_id: str,
+        tenant_id: str | None,
+        priority: int = 0,
+        *,
+        run_at: datetime | None = None,
     ) -> None:
         item = NewItem(
             ADVANCE,
@@ -140,6 +147,7 @@ class ExecutionRows:
             id=item_id,
             tenant_id=tenant_id,
             priority=priority,
+            run_at=run_at,
             max_attempts=_MAX_CRASHES,
         )
         self.outbox.enqueue_many([item], transaction=rows.native)
@@ -207,7 +215,7 @@ class ExecutionRows:
         """
         live = [
             Where("id", "eq", execution.id),
-            Where("status", "in", _LIVE),
+            Where("status", "in", LIVE),
             # It may have been cancelled and resumed, and then it is another item's to drive.
             Where("item_id", "eq", execution.item_id),
         ]
@@ -244,7 +252,7 @@ class ExecutionRows:
             if self.outbox.redact is not None:
                 output = redacted_json(output, "output of the workflow", self.outbox.redact)
             changes["output"] = encode_json(output, "output of the workflow")
-        where = [Where("id", "eq", execution.id), Where("status", "in", _LIVE)]
+        where = [Where("id", "eq", execution.id), Where("status", "in", LIVE)]
         changed = bool(rows.update(EXECUTION, where, changes))
         if changed:
             execution.status = status

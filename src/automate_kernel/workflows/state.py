@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any
 
-from automate_kernel.errors import ErrorCodes
+from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import OutboxItem
 from automate_kernel.outbox.failed_attempts import (
     ErrorGroup,
@@ -16,19 +19,38 @@ from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.insight import MOST_LABELLED
 from automate_kernel.outbox.labels import forget_labels, labelled_ids
 from automate_kernel.storage.rows import Now, Row, Rows, Where
-from automate_kernel.storage.tables import DEFINITION, EXECUTION, STEP
+from automate_kernel.storage.tables import DEFINITION, EXECUTION, EXECUTION_ACTIVITY, STEP
+from automate_kernel.workflows.activity import (
+    ExecutionLog,
+    ExecutionStats,
+    WorkflowActivity,
+    note_end,
+    read_activity,
+    write_activity,
+)
 from automate_kernel.workflows.execution import (
     Execution,
     ExecutionStatus,
 )
 from automate_kernel.workflows.model import Workflow
-from automate_kernel.workflows.saving import ADVANCE, ExecutionEndedError, ExecutionRows, Loaded
+from automate_kernel.workflows.saving import (
+    ADVANCE,
+    LIVE,
+    ExecutionEndedError,
+    ExecutionRows,
+    Loaded,
+)
 from automate_kernel.workflows.step_rows import (
     forget_steps,
     steps_to_repeat,
 )
 
 __all__ = ["ADVANCE", "ExecutionEndedError", "ExecutionStore", "Loaded"]
+
+logger = logging.getLogger(__name__)
+
+# How many executions one transaction resumes, so that nobody waits for it for long.
+_AT_ONCE = 50
 
 
 class ExecutionStore(ExecutionRows):
@@ -114,6 +136,44 @@ class ExecutionStore(ExecutionRows):
             counted.sort(key=lambda row: (-row["n"], row["workflow"], row["error_group"] or ""))
             return [_group(rows, row, failed) for row in counted[:limit]]
 
+    # -- counting ------------------------------------------------------------------------------
+
+    def stats(self) -> ExecutionStats:
+        """How many have not ended, and how many FAILED, by workflow; looks at these rows alone."""
+        where = [Where("status", "in", [*LIVE, ExecutionStatus.FAILED.value])]
+        with self.storage.begin(atomic=False) as rows:
+            found = rows.count(EXECUTION, ("workflow", "status"), where)
+        counts: dict[str, dict[str, int]] = {}
+        for row in found:
+            counts.setdefault(row["workflow"], {})[row["status"]] = row["n"]
+        return ExecutionStats(dict(sorted(counts.items())))
+
+    def activity(self, *, seconds: float = 3600.0) -> list[WorkflowActivity]:
+        """
+        What became of executions and their steps in the last *seconds*, by minute and workflow.
+
+        It counts what workers have told so far, which they do every few seconds, and goes back a
+        week. Reads no execution.
+        """
+        with self.storage.begin(atomic=False) as rows:
+            return read_activity(rows, seconds)
+
+    def report(self, log: ExecutionLog, worker_id: str) -> None:
+        """Write down what *log* has gathered. A worker does so every few seconds."""
+        with log.writing:
+            if log.idle:
+                return
+            with self.storage.begin() as rows:
+                write_activity(rows, log, worker_id)
+            log.saved()
+
+    def purge_activity(self, *, older_than_seconds: float = 7 * 86_400.0) -> int:
+        """Forget old activity; returns how many rows. A worker does so every hour."""
+        with self.storage.begin() as rows:
+            return rows.delete(EXECUTION_ACTIVITY, [Where("at", "lt", Now(-older_than_seconds))])
+
+    # -- steering ------------------------------------------------------------------------------
+
     def cancel(self, execution_id: str) -> bool:
         """
         End an execution as CANCELLED; False if it had ended.
@@ -127,6 +187,8 @@ class ExecutionStore(ExecutionRows):
                 return False
             execution = Execution.from_row(found[0])
             cancelled = self.change(rows, execution, ExecutionStatus.CANCELLED)
+            if cancelled:
+                note_end(rows, execution)
         if cancelled:
             self.outbox.cancel([found[0]["item_id"]])
         return cancelled
@@ -137,7 +199,9 @@ class ExecutionStore(ExecutionRows):
             return
         where = [Where("id", "eq", item.payload["execution_id"]), Where("item_id", "eq", item.id)]
         for row in rows.select(EXECUTION, where):
-            self.change(rows, Execution.from_row(row), ExecutionStatus.CANCELLED)
+            execution = Execution.from_row(row)
+            if self.change(rows, execution, ExecutionStatus.CANCELLED):
+                note_end(rows, execution)
 
     def resume(self, execution_id: str, *, step_id: str | None = None) -> bool:
         """
@@ -147,17 +211,118 @@ class ExecutionStore(ExecutionRows):
         that follow from it are done again, though they were done. Raises `WorkflowError` if there
         is no such step.
         """
-        item_id = new_id()
         with self.storage.begin() as rows:
-            found = rows.select(EXECUTION, [Where("id", "eq", execution_id)])
-            if not found:
-                return False
-            stored = rows.select(DEFINITION, [Where("id", "eq", found[0]["definition_id"])])[0]
-            again = steps_to_repeat(Workflow.from_dict(stored["body"]), step_id)
-            if not self._reopen(rows, execution_id, item_id, any_end=step_id is not None):
-                return False
-            forget_steps(rows, execution_id, again)
-            self._wake(rows, execution_id, item_id, found[0]["tenant_id"])
+            return self._resume(rows, execution_id, step_id)
+
+    def resume_matching(
+        self,
+        *,
+        status: ExecutionStatus | str | None = None,
+        workflow: str | None = None,
+        tenant_id: str | None = None,
+        error_code: str | None = None,
+        created_before: datetime | None = None,
+        created_after: datetime | None = None,
+        limit: int | None = None,
+        per_second: float | None = None,
+        progress: Callable[[int], Any] | None = None,
+    ) -> int:
+        """
+        Resume the failed executions that match all of what is given; returns how many.
+
+        The oldest first and at most *limit*, in small transactions, so that workers never wait for
+        thousands; *progress* is told after each how many there were so far, and if it is cut short,
+        what was resumed stays resumed. With *per_second* so many go on in a second, so that
+        whatever they failed of is not overrun. One that cannot be resumed (its definition is gone)
+        is logged and left. Raises ``INVALID_ARGUMENT`` if nothing is given: who means all says
+        ``status="FAILED"``.
+        """
+        given = (status, workflow, tenant_id, error_code, created_before, created_after)
+        _check_filter(given, status, per_second)
+        with self.storage.begin(atomic=False) as rows:
+            start = rows.now()
+        # Whatever fails anew while this goes on is not meant.
+        until = Where("created_at", "lt" if created_before else "le", created_before or start)
+        given_too = (
+            Where("workflow", "eq", workflow),
+            Where("tenant_id", "eq", tenant_id),
+            Where("error_code", "eq", error_code),
+            Where("created_at", "ge", created_after),
+        )
+        where = [Where("status", "eq", ExecutionStatus.FAILED.value), until]
+        where += [one for one in given_too if one.value is not None]
+        count, begun = 0, 0
+        for ids in self._failed(where, limit):
+            due = [
+                start + timedelta(seconds=(begun + number) / per_second) if per_second else None
+                for number in range(len(ids))
+            ]
+            begun += len(ids)
+            count += self._resume_all(ids, due, start)
+            if progress is not None:
+                progress(count)
+        return count
+
+    def _failed(self, where: list[Where], limit: int | None) -> Iterator[list[str]]:
+        """The ids of executions that match, the oldest first, some at a time and each once."""
+        count, beyond = 0, list[Where]()
+        # Of the moment that the last ones ended with: they may have stayed, or failed again.
+        seen: set[str] = set()
+        while limit is None or count < limit:
+            most = _AT_ONCE if limit is None else min(_AT_ONCE, limit - count)
+            with self.storage.begin(atomic=False) as rows:
+                found = rows.select(
+                    EXECUTION, [*where, *beyond], order_by=("created_at", "id"),
+                    limit=most + len(seen), columns=("id", "created_at"),
+                )  # fmt: skip
+            new = [row for row in found if row["id"] not in seen][:most]
+            if not new:
+                return
+            count += len(new)
+            last = new[-1]["created_at"]
+            if beyond and beyond[0].value != last:
+                seen = set()
+            seen |= {row["id"] for row in new if row["created_at"] == last}
+            beyond = [Where("created_at", "ge", last)]
+            yield [row["id"] for row in new]
+
+    def _resume_all(
+        self, ids: Sequence[str], due: Sequence[datetime | None], start: datetime
+    ) -> int:
+        count = 0
+        with self.storage.begin() as rows:
+            for execution_id, at in zip(ids, due, strict=True):
+                run_at = at if at is not None and at > start else None
+                try:
+                    count += self._resume(rows, execution_id, None, run_at)
+                except AutomateError as error:
+                    if error.retryable:
+                        raise
+                    logger.warning("execution %s can't be resumed: %s", execution_id, error)
+        return count
+
+    def _resume(
+        self,
+        rows: Rows,
+        execution_id: str,
+        step_id: str | None,
+        run_at: datetime | None = None,
+    ) -> bool:
+        item_id = new_id()
+        found = rows.select(EXECUTION, [Where("id", "eq", execution_id)])
+        if not found:
+            return False
+        definition_id = found[0]["definition_id"]
+        stored = rows.select(DEFINITION, [Where("id", "eq", definition_id)])
+        if not stored:
+            raise AutomateError(
+                ErrorCodes.DATA_LOSS, f"workflow definition {definition_id[:12]} is missing"
+            )
+        again = steps_to_repeat(Workflow.from_dict(stored[0]["body"]), step_id)
+        if not self._reopen(rows, execution_id, item_id, any_end=step_id is not None):
+            return False
+        forget_steps(rows, execution_id, again)
+        self._wake(rows, execution_id, item_id, found[0]["tenant_id"], run_at=run_at)
         return True
 
     def resume_with(self, rows: Rows, item: OutboxItem) -> bool:
@@ -249,7 +414,8 @@ class ExecutionStore(ExecutionRows):
             execution.error_code = str(item.last_error_code or ErrorCodes.ABORTED)
             execution.error = f"given up after {item.attempt_count} attempts: {item.last_error}"
             execution.error_group = item.last_error_group
-            self.change(rows, execution, ExecutionStatus.FAILED)
+            if self.change(rows, execution, ExecutionStatus.FAILED):
+                note_end(rows, execution)
 
 
 def _group(rows: Rows, counted: Row, failed: list[Where]) -> ErrorGroup:
@@ -267,3 +433,19 @@ def _group(rows: Rows, counted: Row, failed: list[Where]) -> ErrorGroup:
         latest_at=row["completed_at"],
         error=row["error"] or "",
     )
+
+
+def _check_filter(
+    given: Sequence[object], status: ExecutionStatus | str | None, per_second: float | None
+) -> None:
+    problem, hint = "", None
+    if all(each is None for each in given):
+        problem = "no filter says which executions are meant"
+        hint = 'to mean all that failed, say so: status="FAILED"'
+    elif status is not None and str(status) != ExecutionStatus.FAILED.value:
+        problem = f"executions that are {status} can't be resumed together"
+        hint = "only those that are FAILED"
+    elif per_second is not None and not per_second > 0:
+        problem = "per_second must be above 0"
+    if problem:
+        raise AutomateError(ErrorCodes.INVALID_ARGUMENT, problem, hint=hint)

@@ -41,7 +41,9 @@ CASES: dict[str, list[Case]] = {
     },
     "automate_emit": [*WITHOUT_FILES, Case("go --file {file}")],
     "automate_reap": SHARED["outbox reap"],
-    "automate_doctor": [Case("", "database", codes=(0, 1))],
+    "automate_doctor": [Case("--idle-after 5m", "database", codes=(0, 1))],
+    "automate_db check": [Case("", "expected_version")],
+    "automate_db migrate": [Case("--sql"), Case("", "statements")],
     "automate_token create": [
         Case(
             "ci --user tester --tenant acme --scope events:write --scope outbox:* --expires 90d",

@@ -20,6 +20,7 @@ from automate_django.management.ports import add_port_arguments, ports_of
 from automate_kernel.errors import AutomateError, ConfigError
 from automate_kernel.kernel import Kernel
 from automate_kernel.outbox.worker import Worker
+from automate_kernel.storage.migration import require_schema
 from automate_kernel.telemetry.process import guarded_process
 from automate_kernel.telemetry.running import Ports, run_observed, supervise_observed
 
@@ -108,6 +109,7 @@ class Command(BaseCommand):
                 "exclude_kinds": _parts(options["exclude_kinds"]),
             }
             kernel.worker(**chosen)  # told here, and not by each process
+            require_schema(kernel.storage)
             if options["until_idle"]:
                 self.stdout.write(str(kernel.run_until_idle(**chosen)))
             else:

@@ -1,42 +1,168 @@
-"""``automate db``: make our tables."""
+"""``automate db``: make our tables, look whether they are right, and bring them to this release."""
 
 from __future__ import annotations
 
-import typer
+from typing import Annotated, Any
 
-from automate_kernel.cli.command import Context, command, group
+from automate_kernel.cli.definitions import Context, Group, Option
+from automate_kernel.cli.failures import WorkFailedError
+from automate_kernel.errors import AutomateError, ErrorCodes
 
-__all__ = ["add_to"]
+__all__ = ["DB", "HOSTED_DB"]
 
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
-    own = group("db", "Make the tables in the database.")
-    command(
-        own,
-        "create",
-        data=True,
-        examples=("automate db create --database postgresql://user@host/name",),
-    )(create)
-    app.add_typer(own)
+_Sql = Annotated[bool, Option("--sql", help="Show the SQL and run nothing.")]
 
 
-def create(context: Context) -> None:
+def _storage(context: Context) -> Any:
+    storage: Any = context.session.bare
+    if not hasattr(storage, "check_schema"):
+        raise AutomateError(
+            ErrorCodes.FAILED_PRECONDITION,
+            f"{storage.describe()} has no tables that could be looked at",
+            hint="give the kernel a storage on a database",
+        )
+    return storage
+
+
+def create(context: Context, sql: _Sql = False) -> None:
     """
     Create the tables that are missing.
 
     Where you have migrations of your own, let them do it: automate_sqlalchemy.metadata is for
     Alembic, and Django brings its own. For SQLite files this happens by itself.
     """
-    from automate_kernel.cli.database import missing_tables
+    storage = _storage(context)
+    report = storage.check_schema()
+    missing = [each for each in report.differences if each.kind == "table"]
+    if sql:
+        _show_sql(context, report.place, [text for each in missing for text in each.statements])
+        return
+    storage.create_tables()
+    names, place = [each.name for each in missing], report.place
+    context.out.data({"database": place, "created": names})
+    told = f"{len(names)} tables created" if names else "the tables are there already"
+    context.out.line(f"{place}: {told}")
+    left = storage.check_schema()
+    if not left.ok:
+        context.out.note(f"they are not those of this release: {left.remedy}")
 
-    storage = context.session.open_storage(create=False)
-    try:
-        missing = missing_tables(storage)
-        if missing:
-            storage.create_tables()
-        context.out.data({"database": storage.describe(), "created": missing})
-        told = f"{len(missing)} tables created" if missing else "the tables are there already"
-        context.out.line(f"{storage.describe()}: {told}")
-    finally:
-        storage.engine.dispose()
+
+def check(context: Context) -> None:
+    """
+    Compare tables, columns and indexes with those of this release.
+
+    Tells what is missing or wrong, and the command that mends it. Exits with 1 if something is.
+    """
+    out, report = context.out, _storage(context).check_schema()
+    out.data(
+        {
+            "database": report.place,
+            "ok": report.ok,
+            "version": report.version,
+            "expected_version": report.expected,
+            "managed_by": report.manager,
+            "differences": [
+                {
+                    "kind": each.kind, "table": each.table, "name": each.name,
+                    "text": each.text, "needed": each.needed,
+                }
+                for each in report.differences
+            ],
+            "remedy": None if report.ok else report.remedy,
+        }
+    )  # fmt: skip
+    out.line(f"{report.place}: {_version(report.version, report.manager)}")
+    if report.empty:
+        raise WorkFailedError(
+            ErrorCodes.FAILED_PRECONDITION, "it has none of the tables", hint=report.remedy
+        )
+    for each in report.differences:
+        out.line(("missing: " if each.needed else "slow: ") + each.text)
+    if not report.ok:
+        raise WorkFailedError(
+            ErrorCodes.FAILED_PRECONDITION,
+            f"{len(report.differences)} differences from the tables of this release",
+            hint=report.remedy,
+        )
+    out.line("as they should be")
+
+
+def _version(version: int | None, manager: str) -> str:
+    if manager == "django":
+        return "Django keeps account of the tables"
+    told = "no version is recorded" if version is None else f"version {version}"
+    return f"{told}; Alembic has been here" if manager == "alembic" else told
+
+
+def migrate(
+    context: Context,
+    sql: _Sql = False,
+    force: Annotated[
+        bool, Option("--force", help="Though Alembic keeps account of the tables.")
+    ] = False,
+) -> None:
+    """
+    Bring the tables of an earlier release to this one's; rows stay.
+
+    In one transaction, except on MariaDB and MySQL: run again after an interruption, it goes on.
+    Start workers of this release afterwards; those of the release before may still run meanwhile.
+    Making an index holds up writers on a large table: take the SQL of --sql then, and add
+    CONCURRENTLY on PostgreSQL.
+    """
+    _migrate(context, sql=sql, options={"force": True} if force else {})
+
+
+def mend(context: Context, sql: _Sql = False) -> None:
+    """
+    Make indexes anew that are not as they should be; rows stay.
+
+    Missing tables and columns are for manage.py migrate. Making an index holds up writers on a
+    large table: take the SQL of --sql then, and add CONCURRENTLY on PostgreSQL.
+    """
+    _migrate(context, sql=sql, options={})
+
+
+def _migrate(context: Context, *, sql: bool, options: dict[str, Any]) -> None:
+    storage, out = _storage(context), context.out
+    report = storage.check_schema()
+    if sql:
+        _show_sql(context, report.place, list(report.script))
+        return
+    run = storage.migrate(**options)
+    after = storage.check_schema()
+    out.data({"database": report.place, "statements": run, "version": after.version})
+    for text in run:
+        out.line(f"{_first_line(text)} … done")
+    out.line(f"{report.place}: " + ("migrated" if run else "there was nothing to do"))
+
+
+def _show_sql(context: Context, place: str, statements: list[str]) -> None:
+    context.out.data({"database": place, "statements": statements})
+    for text in statements:
+        context.out.line(f"{text};")
+    if not statements:
+        context.out.note(f"{place}: there is nothing to do")
+
+
+def _first_line(sql: str) -> str:
+    return sql.partition("\n")[0].removesuffix("(").rstrip()
+
+
+_HELP = "Make the tables in the database, check them, and migrate them to this release."
+DB = Group("db", _HELP)
+DB.command(
+    "create",
+    examples=(
+        "automate db create --database postgresql://user@host/name",
+        "automate db create --sql > tables.sql",
+    ),
+)(create)
+DB.command("check", examples=("automate db check", "automate db check --json"))(check)
+DB.command(
+    "migrate",
+    examples=("automate db migrate --sql", "automate db migrate"),
+)(migrate)
+
+HOSTED_DB = Group("db", "Check the kernel's tables, and mend their indexes.")
+HOSTED_DB.command("check", examples=("automate db check",))(check)
+HOSTED_DB.command("migrate", examples=("automate db migrate --sql", "automate db migrate"))(mend)

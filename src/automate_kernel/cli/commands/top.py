@@ -1,4 +1,4 @@
-"""``automate top``: what the outbox and its workers do right now."""
+"""``automate top``: what the outbox, its workers and executions do right now."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from automate_kernel.cli.command import Context, command
 
 if TYPE_CHECKING:
-    from automate_kernel.outbox.overview import Overview
+    from automate_kernel.cli.overviews import Seen
 
 __all__ = ["add_to"]
 
@@ -30,7 +30,7 @@ def top(
     once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
 ) -> None:
     """
-    Show rates, latencies, failures and workers live, until Ctrl-C.
+    Show rates, latencies and failures of items and workflows, and workers, live until Ctrl-C.
 
     It reads what workers tell of themselves every few seconds, so it works from any machine that
     reaches the database. Without a terminal there is a line for each look, and with --json a
@@ -38,19 +38,16 @@ def top(
     """
     from automate_kernel.cli import overviews
     from automate_kernel.cli.watching import Watch
-    from automate_kernel.outbox.overview import Observer
 
     kernel, out = context.session.plain, context.out
-    observer, where = Observer(kernel.outbox), kernel.storage.describe()
+    look, where = overviews.observing(kernel), kernel.storage.describe()
     if once:
-        found = observer.look()
+        found = look()
         out.data(overviews.as_data(found))
         overviews.show(out, found, where)
         return
 
-    def picture(found: Overview) -> Any:
+    def picture(found: Seen) -> Any:
         return overviews.picture(found, where, out.console.width)
 
-    Watch(out, observer.look, picture, overviews.in_a_line, overviews.as_data, screen=True).run(
-        every
-    )
+    Watch(out, look, picture, overviews.in_a_line, overviews.as_data, screen=True).run(every)

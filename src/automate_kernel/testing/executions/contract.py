@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from automate_kernel.testing.executions.counting import CountingContract, ResumingManyContract
 from automate_kernel.testing.executions.ending import EndingContract, ResumingContract
 from automate_kernel.testing.executions.failing import FailingContract
 from automate_kernel.testing.executions.saving import BeginningContract, SavingContract
@@ -10,7 +11,13 @@ __all__ = ["ExecutionStoreContract"]
 
 
 class ExecutionStoreContract(
-    BeginningContract, SavingContract, EndingContract, ResumingContract, FailingContract
+    BeginningContract,
+    SavingContract,
+    EndingContract,
+    ResumingContract,
+    ResumingManyContract,
+    CountingContract,
+    FailingContract,
 ):
     """
     What `ExecutionStore` must do on every storage, as tests.

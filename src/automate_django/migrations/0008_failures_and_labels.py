@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("automate_django", "0006_tasks")]
+    dependencies = [("automate_django", "0007_json_as_text")]
 
     operations = [
         migrations.AddField(

@@ -1,0 +1,176 @@
+"""Executions and steps in metrics and on the command line, and what it costs to count them."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from automate_kernel import Kernel
+from automate_kernel.cli import overviews
+from automate_kernel.storage import MemoryStorage
+from automate_kernel.storage.tables import EXECUTION, STEP
+from automate_kernel.telemetry.prometheus import Exporter
+from automate_kernel.workflows.overview import ExecutionObserver
+
+WORKFLOW = {
+    "name": "order",
+    "trigger": {"type": "manual"},
+    "steps": [
+        {"id": "first", "action": "shop.first"},
+        {
+            "id": "each", "action": "shop.each", "for_each": "{{ event.payload.ids }}",
+            "input": {"id": "{{ item }}"}, "retry": {"attempts": 2, "delay": "1ms"},
+        },
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture
+def kernel() -> Kernel:
+    """A kernel with a workflow whose second step fails for the element 13, once for 7."""
+    made, tried = Kernel(MemoryStorage(), discover=False, secrets={}), set()
+
+    @made.action("shop.first")
+    def first() -> None:
+        pass
+
+    @made.action("shop.each", idempotent=True)
+    def each(id: int) -> int:
+        if id == 13 or (id == 7 and id not in tried):
+            tried.add(id)
+            raise ConnectionError
+        return id
+
+    from automate_kernel.workflows.model import Workflow
+
+    made.add_workflow(Workflow.model_validate(WORKFLOW))
+    return made
+
+
+def sample(page: str, name: str, **labels: str) -> float:
+    """The value of a sample."""
+    shown = ",".join(f'{key}="{value}"' for key, value in labels.items())
+    (line,) = [each for each in page.splitlines() if each.startswith(f"{name}{{{shown}}} ")]
+    return float(line.rpartition(" ")[2])
+
+
+def test_prometheus_counts_executions_and_steps(kernel: Kernel) -> None:
+    """By workflow and outcome, from 0 on, with durations: its first failure is a change."""
+    exporter = Exporter(kernel)
+    first = exporter.render()
+    ended = "automate_executions_ended_total"
+    assert sample(first, ended, workflow="order", outcome="failed") == 0
+    kernel.run("order", {"ids": [1, 7]})
+    kernel.run("order", {"ids": [13]})
+    kernel.executions.cancel(kernel.start("order", {"ids": []}))
+    page = exporter.render()
+    for outcome in ("completed", "failed", "cancelled"):
+        assert sample(page, ended, workflow="order", outcome=outcome) == 1
+    assert sample(page, "automate_executions_started_total", workflow="order") == 2
+    steps = {
+        outcome: sample(page, "automate_steps_total", workflow="order", outcome=outcome)
+        for outcome in ("completed", "retried", "failed")
+    }
+    assert steps == {"completed": 4, "retried": 2, "failed": 1}
+    assert sample(page, "automate_execution_seconds_count", workflow="order") == 2
+    assert sample(page, "automate_step_seconds_count", workflow="order") == 5
+    assert sample(page, "automate_executions", workflow="order", status="FAILED") == 1
+    assert exporter.render() == page
+
+
+class Watching(MemoryStorage):
+    """A storage that notes which tables are read row by row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: list[str] = []
+
+    def begin(self, transaction: Any = None, *, atomic: bool = True) -> Any:
+        manager = super().begin(transaction, atomic=atomic)
+        enter = manager.__enter__
+
+        class Noting:
+            def __enter__(noting) -> Any:  # noqa: N805
+                rows = enter()
+                select = rows.select
+
+                def noted(table: str, *args: Any, **options: Any) -> Any:
+                    self.read.append(table)
+                    return select(table, *args, **options)
+
+                rows.select = noted
+                return rows
+
+            def __exit__(noting, *exc: Any) -> Any:  # noqa: N805
+                return manager.__exit__(*exc)
+
+        return Noting()
+
+
+def test_a_page_of_metrics_reads_no_execution() -> None:
+    """However many there are: what workers told is read, and the standing ones are counted."""
+    storage = Watching()
+    kernel = Kernel(storage, discover=False, secrets={})
+    exporter = Exporter(kernel)
+    exporter.render()
+    assert storage.read
+    assert not {EXECUTION, STEP} & set(storage.read)
+
+
+def test_top_shows_workflows(kernel: Kernel) -> None:
+    """What stands, what ends and fails in a minute, and how long it takes."""
+    kernel.run("order", {"ids": [1]})
+    kernel.run("order", {"ids": [13]})
+    kernel.start("order", {"ids": []})
+    (found,) = ExecutionObserver(kernel.executions).look(kernel.outbox.now())
+    assert (found.workflow, found.waiting, found.failed) == ("order", 1, 1)
+    assert (found.recent.completed, found.recent.failed) == (1, 1)
+    assert found.rate > 0
+    seen = overviews.observing(kernel)()
+    (data,) = overviews.as_data(seen)["workflows"]
+    assert (data["workflow"], data["failed"], data["waiting"]) == ("order", 1, 1)
+    assert data["steps_failed_per_minute"] > 0
+    assert data["took_p95"] is not None
+    assert "1 executions failed" in overviews.in_a_line(seen)
+
+
+def test_a_worker_tells_of_executions(kernel: Kernel) -> None:
+    """What it has done is written when it stops, at the latest."""
+    ended = threading.Event()
+    from automate_kernel import signals
+
+    def end(sender: Any, execution: Any) -> None:
+        ended.set()
+
+    signals.workflow_completed.connect(end, sender=kernel)
+    worker = kernel.worker(poll_seconds=0.01, report_seconds=3600.0)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    kernel.start("order", {"ids": [1]})
+    assert ended.wait(30)
+    worker.stop()
+    thread.join(30)
+    (found,) = kernel.executions.activity()
+    assert (found.started, found.completed, found.steps_completed) == (1, 1, 2)
+
+
+def test_what_cant_be_counted_stops_no_work(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is written later, when it can be."""
+    from automate_kernel.errors import StorageError
+
+    report = kernel.executions.report
+
+    def down(*args: Any) -> None:
+        raise StorageError("the database is down")
+
+    monkeypatch.setattr(kernel.executions, "report", down)
+    assert kernel.run("order", {"ids": [1]}).status == "COMPLETED"
+    assert "could not be counted" in caplog.text
+    assert kernel.executions.activity() == []
+    monkeypatch.setattr(kernel.executions, "report", report)
+    kernel.run_until_idle()
+    (found,) = kernel.executions.activity()
+    assert found.completed == 1
