@@ -44,6 +44,7 @@ __all__ = [
 S = TypeVar("S", bound="OperationSpec")
 F = TypeVar("F", bound=Callable[..., Any])
 
+_MOST = 20_000_000
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}")
 
 
@@ -130,10 +131,11 @@ class OperationSpec:
         and paths become text. Raises `PayloadError` for all else that JSON has not, keys that are
         no text among them.
         """
-        if is_plain(output):
+        # Whoever calls an action may take more than what can be stored.
+        if is_plain(output, most=_MOST):
             return output
         try:
-            return plain_json(output, other=_written)
+            return plain_json(output, other=_written, most=_MOST)
         except UnstorableError as error:
             raise error.problem.error(f"output of {self.name!r}") from None
 

@@ -1,12 +1,18 @@
-"""Instants as databases write them."""
+"""Instants as databases write them, and JSON as the kernel writes it."""
 
 from __future__ import annotations
 
+import json
+import re
 from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
 
 import pytest
-from automate_kernel.errors import StorageError
-from automate_kernel.storage.codec import decode_time
+from automate_kernel.errors import PayloadError, StorageError
+from automate_kernel.storage.codec import decode_time, json_text
+from automate_kernel.storage.values import encode_json, is_plain
+from automate_kernel.testing.values import each_value, is_json, same
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,3 +54,44 @@ def test_what_is_no_instant_of_ours_says_how_to_mend_it(text: str) -> None:
     """Another DateStyle would be read wrongly by half of all days."""
     with pytest.raises(StorageError, match="DateStyle"):
         decode_time(text)
+
+
+def as_jsonb(text: str) -> str:
+    """*text* as jsonb writes it: numbers are decimals, written in full, and zero has no sign."""
+
+    def number(match: re.Match[str]) -> str:
+        if match[0][0] == '"':
+            return match[0]
+        written = f"{Decimal(match[0]):f}"
+        return written.lstrip("-") if not Decimal(match[0]) else written
+
+    return re.sub(r'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?', number, text)
+
+
+def test_json_survives_its_readers() -> None:
+    """Python's own reader, and a database that makes decimals of numbers, give what was written."""
+
+    def check(value: Any) -> None:
+        if is_json(value):
+            text = str(json_text(value))
+            assert same(json.loads(text), value)
+            assert same(json.loads(as_jsonb(text)), value)
+
+    each_value(check, examples=200)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_every_float_survives(value: float) -> None:
+    """With its sign and its type, as it is and as a decimal."""
+    for text in (str(json_text(value)), as_jsonb(str(json_text(value)))):
+        assert same(json.loads(text), value)
+
+
+def test_parts_that_are_shared_many_times_end() -> None:
+    """Thirty lists that hold each other twice are a billion values: refused, and soon."""
+    shared: Any = []
+    for _ in range(60):
+        shared = [shared, shared]
+    assert not is_plain(shared)
+    with pytest.raises(PayloadError):
+        encode_json(shared, "payload")

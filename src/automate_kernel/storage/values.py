@@ -38,6 +38,7 @@ __all__ = [
 MAX_PAYLOAD_BYTES = 1_000_000
 MAX_DEPTH = 100
 """How many lists and dicts may stand in each other: any Python stack can read that."""
+_MOST = MAX_PAYLOAD_BYTES // 2
 
 _LARGEST = 2**1023  # from here on other readers of JSON make it infinite
 # A number so long may be larger; the look-behind has a run of digits looked at once. Every 50th
@@ -83,16 +84,17 @@ def encode_json(
     Raises `PayloadError` that names *name*, the place in it, the reason and the remedy. What the
     kernel itself has put around the caller's value, *inside* of so many levels, doesn't count.
     """
-    if not is_plain(value, MAX_DEPTH + inside, limit):
+    most = limit // 2  # what so much JSON holds at most: a character and a comma each
+    if not is_plain(value, MAX_DEPTH + inside, most):
         try:
-            value = plain_json(value, inside=inside)
+            value = plain_json(value, inside=inside, most=most)
         except UnstorableError as error:
             raise error.problem.error(name, inside) from None
     try:
         text = json_text(value)
     except ValueError:
         # json's own text may show the value.
-        raise _refusal(value, name, inside) from None
+        raise _refusal(value, name, inside, most) from None
     # Cheap tests first, each of which clears nearly every payload of what a costly one looks for.
     ascii_only = text.isascii()
     if (
@@ -100,7 +102,7 @@ def encode_json(
         or ("\\u0000" in text and _UNSTORABLE_ESCAPE.search(text))
         or (len(text) > 307 and _SIX_DIGITS.search(text[::50]) and _LONG_NUMBER.search(text))
     ):
-        problem = find_unstorable(value, inside=inside)
+        problem = find_unstorable(value, inside=inside, most=most)
         if problem is not None:
             raise problem.error(name, inside)
     if len(text) > limit or (not ascii_only and len(text.encode()) > limit):
@@ -111,14 +113,14 @@ def encode_json(
     return text
 
 
-def _refusal(value: Any, name: str, inside: int) -> PayloadError:
-    problem = find_unstorable(value, inside=inside)
+def _refusal(value: Any, name: str, inside: int, most: int) -> PayloadError:
+    problem = find_unstorable(value, inside=inside, most=most)
     if problem is not None:
         return problem.error(name, inside)
     return PayloadError(f"the {name} can't be stored as JSON", hint=_USUAL)
 
 
-def is_plain(value: Any, levels: int = MAX_DEPTH, most: int = MAX_PAYLOAD_BYTES) -> bool:
+def is_plain(value: Any, levels: int = MAX_DEPTH, most: int = _MOST) -> bool:
     """
     Whether *value* is of JSON's own types at all places, at most *levels* deep.
 
@@ -150,10 +152,12 @@ def _is_plain(value: Any, levels: int, left: list[int]) -> bool:
     return True
 
 
-def find_unstorable(value: Any, levels: int = MAX_DEPTH, *, inside: int = 0) -> Unstorable | None:
-    """The first thing in *value* that can't be stored, or None."""
+def find_unstorable(
+    value: Any, levels: int = MAX_DEPTH, *, inside: int = 0, most: int = _MOST
+) -> Unstorable | None:
+    """The first thing in *value* that can't be stored, or None; options as `plain_json` has."""
     try:
-        plain_json(value, levels, inside=inside)
+        plain_json(value, levels, inside=inside, most=most)
     except UnstorableError as error:
         return error.problem
     return None
@@ -164,27 +168,31 @@ def plain_json(
     levels: int = MAX_DEPTH,
     *,
     inside: int = 0,
+    most: int = _MOST,
     other: Callable[[Any], Any] | None = None,
 ) -> Any:
     """
     *value* in JSON's own types; raises `UnstorableError` for what has none of them.
 
     It may have so many *levels*, beside those that the kernel has put around it, *inside* of which
-    it stands. *other* is asked what becomes of a value of another type; `NotImplemented` for none.
+    it stands, and *most* values. *other* is asked what becomes of a value of another type;
+    `NotImplemented` for none.
     """
-    return _Copy(levels, inside, other).of(value, ())
+    return _Copy(levels, inside, most, other).of(value, ())
 
 
 class _Copy:
     """A copy of a value in JSON's own types, with a look at every part of it."""
 
-    def __init__(self, levels: int, inside: int, other: Callable[[Any], Any] | None) -> None:
+    def __init__(
+        self, levels: int, inside: int, most: int, other: Callable[[Any], Any] | None
+    ) -> None:
         self._levels = levels
         self._inside_of = inside
         self._other = other
         self._around: set[int] = set()
         # What is shared many times over in few objects would be copied without end.
-        self._left = 8 * MAX_PAYLOAD_BYTES
+        self._left = most
 
     def of(self, value: Any, path: tuple[str | int, ...]) -> Any:
         kind = type(value)
@@ -225,8 +233,11 @@ class _Copy:
         if hasattr(value, "_fields") and isinstance(value, tuple):
             problem = f"is {type_name(value)}, a named tuple", "pass its ._asdict()"
             raise UnstorableError(Unstorable(path, *problem))
-        if id(value) in self._around or self._left < 0:
+        if id(value) in self._around:
             problem = "is a circular reference", "pass the parts once, without what holds them"
+            raise UnstorableError(Unstorable(path, *problem))
+        if self._left < 0:
+            problem = "is one value too many", "store the data elsewhere and pass a reference"
             raise UnstorableError(Unstorable(path, *problem))
         if len(path) >= self._levels + self._inside_of:
             problem = (
