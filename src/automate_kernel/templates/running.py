@@ -18,8 +18,11 @@ from automate_kernel.templates.filters import Filter, FilterRegistry
 from automate_kernel.templates.limits import Budget, Counted
 from automate_kernel.templates.members import Method, bounded
 from automate_kernel.templates.syntax import COUNTED
+from automate_kernel.tracebacks import group_of, trace_of
 
 _LARGE = 1000
+# Whose filters are nobody's to mend: what fails in them is what they were given.
+_GIVEN = frozenset({"automate_kernel", "jinja2", "markupsafe", "builtins"})
 _LAZY = frozenset({"map", "reject", "rejectattr", "select", "selectattr"})
 
 __all__ = ["FilterError", "RenderContext", "RunningFilters"]
@@ -71,6 +74,9 @@ class RenderContext(Context):
 
 class FilterError(TemplateRuntimeError):
     """A filter failed; the message names it, without the text of its error."""
+
+    trace: str | None = None
+    group: str | None = None
 
 
 class RunningFilters(dict[str, Any]):
@@ -136,7 +142,7 @@ def _wrapped(name: str, function: Filter) -> Any:
         except (AutomateError, TemplateRuntimeError):
             raise
         except Exception as error:
-            _fail(name, error)
+            _fail(name, function, error)
         if hasattr(result, "__next__"):
             return iter(Counted(result, budget))
         return budget.weigh(result)
@@ -154,9 +160,13 @@ def _first(context: RenderContext, passed: str, *, budgeted: bool) -> tuple[Any,
     return ({"context": context, "environment": environment}.get(passed, context.eval_ctx),)
 
 
-def _fail(name: str, error: Exception) -> NoReturn:
+def _fail(name: str, function: Any, error: Exception) -> NoReturn:
     # The text of the error may show a value.
-    raise FilterError(f"filter {name!r} failed: {type(error).__name__}") from None
+    failure = FilterError(f"filter {name!r} failed: {type(error).__name__}")
+    if (getattr(function, "__module__", None) or "").partition(".")[0] not in _GIVEN:
+        # Of an author's own. Without source lines, since nothing here knows the secrets.
+        failure.trace, failure.group = trace_of(error, source=False), group_of(error)
+    raise failure from None
 
 
 def _sum(context: RenderContext, items: Any, attribute: Any = None, start: Any = 0) -> Any:
