@@ -58,6 +58,7 @@ _EVENT_FIELDS: dict[str, tuple[type, ...]] = {
     "delay": (int, float),
     "priority": (int,),
     "idempotency_key": (str,),
+    "labels": (dict,),
 }
 
 

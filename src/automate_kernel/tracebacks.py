@@ -45,17 +45,21 @@ _Frame = tuple[FrameType, int]
 # -- the traceback ----------------------------------------------------------------------------
 
 
-def trace_of(error: BaseException, redact: Callable[[str], str] = str) -> str | None:
+def trace_of(
+    error: BaseException, redact: Callable[[str], str] = str, *, source: bool = True
+) -> str | None:
     """
     Where *error* was raised, from the first frame that is not ours; None if the kernel refused.
 
     What it was raised from comes first, as in Python's own tracebacks, without its text: an author
-    who words an error anew may do so to hide it. *redact* takes the secrets out of the whole.
+    who words an error anew may do so to hide it. *redact* takes the secrets out of the whole; who
+    has no redactor leaves out the *source* lines, which may have one written into them.
     """
-    told = [text for each in reversed(_chain(error)) if (text := _told(each))]
+    told = [text for each in reversed(_chain(error)) if (text := _told(each, source))]
     if not told and not isinstance(error, AutomateError):
         # A bug of ours. Its last frames are what a report of it needs.
-        told = [_frames_text(list(walk_tb(error.__traceback__))[-5:]) + type(error).__name__]
+        last = list(walk_tb(error.__traceback__))[-5:]
+        told = [_frames_text(last, source) + type(error).__name__]
     if not told:
         return None
     return _cut(redact("\n\nwhich led to:\n\n".join(told)))
@@ -79,13 +83,13 @@ def _chain(error: BaseException) -> list[BaseException]:
     return chain
 
 
-def _told(error: BaseException) -> str:
+def _told(error: BaseException, source: bool) -> str:
     # An error that has crossed `invoke` has lost its frames, and brings what they were.
     earlier = error.trace if isinstance(error, AutomateError) else None
     frames = _theirs(error)
     if not frames:
         return earlier or ""
-    text = _frames_text(frames) + type(error).__name__
+    text = _frames_text(frames, source) + type(error).__name__
     return f"{earlier}\n\nwhich led to:\n\n{text}" if earlier else text
 
 
@@ -96,17 +100,17 @@ def _theirs(error: BaseException) -> list[_Frame]:
     return frames[begin:]
 
 
-def _frames_text(frames: Sequence[_Frame]) -> str:
+def _frames_text(frames: Sequence[_Frame], source: bool) -> str:
     first, last = frames, frames[:0]
     if len(frames) > _FIRST + _LAST:
         first, last = frames[:_FIRST], frames[-_LAST:]
-    lines = list(_lines(first))
+    lines = list(_lines(first, source))
     if last:
-        lines += [f"  [{len(frames) - _FIRST - _LAST} more frames]\n", *_lines(last)]
+        lines += [f"  [{len(frames) - _FIRST - _LAST} more frames]\n", *_lines(last, source)]
     return "".join(lines)
 
 
-def _lines(frames: Sequence[_Frame]) -> Iterator[str]:
+def _lines(frames: Sequence[_Frame], source: bool) -> Iterator[str]:
     ours = 0
     all_ours = all(_is_ours(frame) for frame, _ in frames)
     for frame, number in frames:
@@ -118,7 +122,8 @@ def _lines(frames: Sequence[_Frame]) -> Iterator[str]:
             ours = 0
         code = frame.f_code
         yield f'  File "{code.co_filename}", line {number}, in {code.co_name}\n'
-        if line := linecache.getline(code.co_filename, number, frame.f_globals).strip():
+        found = linecache.getline(code.co_filename, number, frame.f_globals) if source else ""
+        if line := found.strip():
             yield f"    {line[:_LONGEST_LINE]}\n"
     if ours:
         yield _of_ours(ours)

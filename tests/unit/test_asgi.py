@@ -136,6 +136,15 @@ def test_events_need_the_token_and_without_one_configured_nobody_sends(kernel: K
     assert kernel.outbox.get(accepted.json()["id"]).payload["payload"] == {"id": 7}
 
 
+def test_an_event_has_labels(kernel: Kernel) -> None:
+    """By which it is found; what can't be one is refused."""
+    app = webhook_app(kernel, events_token=TOKEN)
+    answer = emit(app, {"name": "a", "labels": {"order": 4711}})
+    assert [one.id for one in kernel.labelled("order=4711")] == [answer.json()["id"]]
+    assert emit(app, {"name": "a", "labels": {"a b": "x"}}).status_code == 400
+    assert emit(app, {"name": "a", "labels": ["x"]}).status_code == 400
+
+
 def test_an_idempotency_key_makes_a_second_event_the_first_one(kernel: Kernel) -> None:
     """A client that never heard the answer can ask again."""
     app = webhook_app(kernel, events_token=TOKEN)

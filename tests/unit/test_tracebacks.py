@@ -16,6 +16,7 @@ import pytest
 from automate_kernel.connectors import Connector, action
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.kernel import Kernel
+from automate_kernel.secrets import SecretsBackend
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.telemetry.logs import configure_logging
 from automate_kernel.testing.clock import FakeClock
@@ -319,3 +320,46 @@ def test_the_trace_is_in_a_json_log(kernel: Kernel, capsys: pytest.CaptureFixtur
         logging.getLogger().setLevel(level)
     (line,) = capsys.readouterr().out.strip().splitlines()
     assert 'in handle\n    {}["missing"]' in json.loads(line)["exception"]
+
+
+def test_a_bug_of_a_filter_tells_where(kernel: Kernel) -> None:
+    """Without source lines: the engine of templates knows no secret that could stand in one."""
+
+    @kernel.filter("shout")
+    def shout(text: str) -> str:
+        raise KeyError(text)
+
+    kernel.action("do.it")(_echo)
+    step = {"id": "a", "action": "do.it", "input": {"text": "{{ 'x' | shout }}"}}
+    kernel.add_workflow({"name": "w", "trigger": {"type": "manual"}, "steps": [step]})
+    (attempt,) = kernel.executions.failed_attempts(kernel.run("w").id)
+    assert attempt.error_group.startswith(f"KeyError in {__name__}.")
+    assert "in shout" in (attempt.trace or "")
+    assert "raise" not in (attempt.trace or "")
+    # What a built-in one can't do with what it was given is no bug of its author's.
+    step["input"] = {"text": "{{ 'x' | round }}"}
+    kernel.add_workflow({"name": "v", "trigger": {"type": "manual"}, "steps": [step]})
+    (attempt,) = kernel.executions.failed_attempts(kernel.run("v").id)
+    assert (attempt.error_group, attempt.trace) == ("TemplateError", None)
+
+
+def _echo(text: str) -> str:
+    return text
+
+
+def test_a_bug_of_a_secrets_backend_tells_where() -> None:
+    """Its text is not shown, for it may hold a token; the place is."""
+
+    class Vault(SecretsBackend):
+        """A backend with a bug."""
+
+        def get_secret(self, key: str) -> str:
+            """Fail."""
+            return str({SECRET: 1}["missing"])
+
+    with Kernel(discover=False, secrets=[Vault()]) as kernel:
+        kernel.action("do.it")(_echo)
+        with pytest.raises(AutomateError) as caught:
+            kernel.invoke("do.it", {"text": "$secret:KEY"})
+    assert (caught.value.group or "").endswith("Vault.get_secret")
+    assert "in get_secret" in (caught.value.trace or "")

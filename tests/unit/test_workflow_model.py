@@ -403,6 +403,7 @@ def test_an_execution_is_built_from_its_rows() -> None:
             "item_id": "i",
             "error_code": "INTERNAL",
             "error": "text",
+            "error_group": "KeyError in shop.charge",
             "output": {"total": 3},
             "created_at": now,
             "updated_at": now,

@@ -22,6 +22,7 @@ from automate_kernel.secrets.handles import check_key
 from automate_kernel.secrets.log_filter import KernelFilter
 from automate_kernel.secrets.redaction import Redactor
 from automate_kernel.secrets.strength import strength_of, weakness_of
+from automate_kernel.tracebacks import mark
 
 __all__ = ["SecretReport", "SecretResolver", "SecretStatus"]
 
@@ -241,7 +242,11 @@ class SecretResolver:
         # The text of a stranger's error may show the request, with a token, or the response.
         message = f"backend {backend} failed on secret {key!r}: {type(error).__name__}"
         hint = "a missing key is reported by SecretNotFoundError(key)"
-        return SecretUnavailableError(message, hint=hint if isinstance(error, KeyError) else None)
+        problem = SecretUnavailableError(
+            message, hint=hint if isinstance(error, KeyError) else None
+        )
+        mark(problem, error, self.redactor.redact)
+        return problem
 
     def _remedy(self, error: SecretError) -> dict[str, object]:
         hint = error.hint and self.redactor.redact(error.hint)

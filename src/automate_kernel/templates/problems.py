@@ -35,7 +35,10 @@ def explain(
     several = line is not None and "\n" in source.rstrip("\n")
     where = f"{path or 'template'}, line {line}" if several else (path or "template")
     details = {"path": path, "line": line}
-    return TemplateError(f"{where}: {message}", hint=hint, details=details)
+    problem = TemplateError(f"{where}: {message}", hint=hint, details=details)
+    # Of a filter that an author wrote: where it failed.
+    problem.trace, problem.group = getattr(error, "trace", None), getattr(error, "group", None)
+    return problem
 
 
 def _message(error: Exception) -> tuple[str, str | None]:

@@ -38,11 +38,15 @@ from automate_kernel.templates.operators import bounded, compare, sliced
 from automate_kernel.templates.syntax import COUNTED
 from automate_kernel.templates.texts import stripped, text_of
 from automate_kernel.templates.values import unfit
+from automate_kernel.tracebacks import group_of, trace_of
 
 __all__ = ["FilterError", "RenderContext", "RunningFilters", "RunningTests"]
 
 _LARGE = 1000
 _MAX_PARTS = 32
+# Whose filters are nobody's to mend: what fails in them is what they were given.
+_GIVEN = frozenset({"automate_kernel", "jinja2", "markupsafe", "builtins"})
+_LAZY = frozenset({"map", "reject", "rejectattr", "select", "selectattr"})
 
 
 class RenderContext(Context):
@@ -109,6 +113,9 @@ class RenderContext(Context):
 
 class FilterError(TemplateRuntimeError):
     """A filter failed; the message names it, without the text of its error."""
+
+    trace: str | None = None
+    group: str | None = None
 
 
 class RunningFilters(dict[str, Any]):
@@ -180,7 +187,7 @@ def _wrapped(name: str, function: Filter) -> Any:
         except (AutomateError, TemplateRuntimeError):
             raise
         except Exception as error:
-            _fail(name, error)
+            _fail(name, function, error)
         if hasattr(result, "__next__"):
             return iter(Counted(result, budget))
         return budget.weigh(result)
@@ -215,9 +222,13 @@ def _first(context: RenderContext, passed: str, *, budgeted: bool) -> tuple[Any,
     return ({"context": context, "environment": environment}.get(passed, context.eval_ctx),)
 
 
-def _fail(name: str, error: Exception) -> NoReturn:
+def _fail(name: str, function: Any, error: Exception) -> NoReturn:
     # The text of the error may show a value.
-    raise FilterError(f"filter {name!r} failed: {type(error).__name__}") from None
+    failure = FilterError(f"filter {name!r} failed: {type(error).__name__}")
+    if (getattr(function, "__module__", None) or "").partition(".")[0] not in _GIVEN:
+        # Of an author's own. Without source lines, since nothing here knows the secrets.
+        failure.trace, failure.group = trace_of(error, source=False), group_of(error)
+    raise failure from None
 
 
 # --- Jinja's filters that are written anew, so that each item is counted -------------------------

@@ -135,7 +135,9 @@ def test_every_command_of_the_command_line_is_there(sqlite: str) -> None:
     """Under the same names."""
     parser = load_command_class("automate_django", "automate_outbox").create_parser("", "")
     (commands,) = (each.choices for each in parser._actions if each.dest == "command")
-    assert {each.name for each in OUTBOX.commands} | {"list"} == set(commands)
+    names = {name for each in OUTBOX.commands for name in (each.name, *each.also)}
+    assert names == set(commands)
+    assert {"list", "retry"} <= names
 
 
 BARE = """
