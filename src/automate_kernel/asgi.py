@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["WebhookApp", "webhook_app"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

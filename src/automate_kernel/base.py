@@ -48,7 +48,7 @@ class Plugin:
     _noun: ClassVar[str] = "plugin"
 
     config: Mapping[str, Any]
-    ctx: Any
+    ctx: PluginContext
 
     @classmethod
     def config_schema(cls) -> type[BaseModel]:

@@ -21,7 +21,7 @@ from automate_kernel.workflows.supply import Entry, Startable, Supply, WorkflowS
 
 __all__ = ["EVERYBODY", "Catalogue", "Everybody"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 _KEPT = 500
 
 

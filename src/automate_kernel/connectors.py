@@ -45,7 +45,7 @@ __all__ = [
     "action",
 ]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -126,8 +126,8 @@ class Connector(Plugin):
     def __init__(
         self, config: dict[str, Any] | None = None, *, ctx: ConnectorContext | None = None
     ) -> None:
-        self.config = config if config is not None else {}
-        self.ctx = ctx if ctx is not None else ConnectorContext(key=self.key)
+        self.config: Mapping[str, Any] = config if config is not None else {}
+        self.ctx: ConnectorContext = ctx if ctx is not None else ConnectorContext(key=self.key)
 
     @classmethod
     def actions(cls) -> list[ActionSpec]:

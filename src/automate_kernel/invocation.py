@@ -26,7 +26,7 @@ from automate_kernel.templates import areveal, masked, reveal
 
 __all__ = ["Invoker"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 Work = Callable[[Any], Any]
 
 
@@ -58,7 +58,7 @@ class Invoker:
         self._log_filter = RedactingFilter(self._redactor)
         self._loggers: list[logging.Logger] = []
         self._lock = threading.RLock()
-        self.portal = Portal()
+        self.portal: Portal = Portal()
 
     # -- finding -----------------------------------------------------------------------------
 

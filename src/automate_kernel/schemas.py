@@ -29,7 +29,7 @@ __all__ = [
     "validation_problems",
 ]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 Schema: TypeAlias = Union[Mapping[str, Any], "type[BaseModel]", None]
 """A JSON Schema, a pydantic model, or nothing: any object."""

@@ -38,16 +38,16 @@ __all__ = [
     "workflow_started",
 ]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 _namespace = Namespace()
 
-event_received = _namespace.signal("event_received")
-workflow_started = _namespace.signal("workflow_started")
-workflow_completed = _namespace.signal("workflow_completed")
-workflow_failed = _namespace.signal("workflow_failed")
-step_started = _namespace.signal("step_started")
-step_completed = _namespace.signal("step_completed")
-step_failed = _namespace.signal("step_failed")
+event_received: NamedSignal = _namespace.signal("event_received")
+workflow_started: NamedSignal = _namespace.signal("workflow_started")
+workflow_completed: NamedSignal = _namespace.signal("workflow_completed")
+workflow_failed: NamedSignal = _namespace.signal("workflow_failed")
+step_started: NamedSignal = _namespace.signal("step_started")
+step_completed: NamedSignal = _namespace.signal("step_completed")
+step_failed: NamedSignal = _namespace.signal("step_failed")
 
 ALL_SIGNALS: tuple[NamedSignal, ...] = (
     event_received,

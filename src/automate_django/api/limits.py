@@ -12,7 +12,7 @@ from django.core.cache import caches
 
 __all__ = ["Allowance", "count_request"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 WINDOW_SECONDS = 60
 _TRIES = 3
 

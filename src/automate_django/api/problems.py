@@ -41,7 +41,7 @@ from automate_kernel.errors import (
 
 __all__ = ["STATUS_OF_CODE", "ParameterError", "Problem", "problem_exception_handler"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 CONTENT_TYPE = "application/problem+json"
 
 STATUS_OF_CODE: Mapping[ErrorCodes, int] = {

@@ -19,7 +19,7 @@ from automate_django.models import ApiToken
 
 __all__ = ["ApiTokenAuthentication", "ServiceUser"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 _USE_NOTED_EVERY = timedelta(minutes=1)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 # What a kernel that `app` brings along has decided already.
@@ -40,7 +40,7 @@ class Session:
 
     def __init__(self, file: str | None = None, flags: Mapping[str, Any] | None = None) -> None:
         self.file = file
-        self.flags = dict(flags or {})
+        self.flags: dict[str, Any] = dict(flags or {})
         self._kernels: list[Kernel] = []
 
     def arguments(self) -> dict[str, Any]:

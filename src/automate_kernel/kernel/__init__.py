@@ -26,9 +26,9 @@ class Kernel(Working, Calling):
     its key, in which text may be ``$secret:KEY``. *secrets* are backends, or a mapping for tests;
     by default the environment variables ``AUTOMATE_SECRET_…``. *workflows* are objects, files or
     folders; *workflow_source* supplies those that change while the kernel runs. *env_allow* names
-    the environment variables that templates may read. With *strict* all plugins are imported at once,
-    and the first that is broken, incompatible or contested raises `PluginError`; without, one is
-    imported at its first use, and a broken one is logged and left out.
+    the environment variables that templates may read. With *strict* all plugins are imported at
+    once, and the first that is broken, incompatible or contested raises `PluginError`; without, one
+    is imported at its first use, and a broken one is logged and left out.
     *lease_seconds*, *retention_seconds* and *failed_retention_seconds* are those of an outbox that
     isn't given; see `RowsOutboxStore`. Raises `ConfigError` for what can't work.
     """

@@ -61,14 +61,14 @@ class Assembly:
                 hint="pass the outbox alone, or Kernel(outbox.storage, outbox=outbox)",
             )
         self.storage: Storage = storage or theirs or MemoryStorage()
-        self.plugins = Plugins(discover, strict, disabled, winners, settings=listed)
+        self.plugins: Plugins = Plugins(discover, strict, disabled, winners, settings=listed)
         for plugin in plugins:
             self.plugins.register(plugin)
-        self.redactor = Redactor()
-        self.secrets = SecretResolver(self._backends(secrets), self.redactor)
-        self.env = EnvironmentResolver(tuple(env_allow))
-        self.filters = FilterRegistry(default_filters)
-        self.templates = TemplateEngine(self.filters)
+        self.redactor: Redactor = Redactor()
+        self.secrets: SecretResolver = SecretResolver(self._backends(secrets), self.redactor)
+        self.env: EnvironmentResolver = EnvironmentResolver(tuple(env_allow))
+        self.filters: FilterRegistry = FilterRegistry(default_filters)
+        self.templates: TemplateEngine = TemplateEngine(self.filters)
         self.outbox: OutboxStore = outbox or RowsOutboxStore(
             self.storage,
             lease_seconds=lease_seconds,
@@ -82,10 +82,10 @@ class Assembly:
             settings=settings or {},
             compile_config=self._render_config,
         )
-        self.executions = ExecutionStore(self.storage, self.outbox)
+        self.executions: ExecutionStore = ExecutionStore(self.storage, self.outbox)
         self.purges: list[Callable[..., int]] = []
         """What a host deletes of its own: called with ``older_than_seconds`` and ``limit``."""
-        self.workflows = Catalogue(
+        self.workflows: Catalogue = Catalogue(
             self.templates, self._context, self.executions.definition, workflow_source
         )
         self._runner = Runner(

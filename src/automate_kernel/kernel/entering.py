@@ -27,7 +27,7 @@ from automate_kernel.workflows.ticker import Scheduled
 
 __all__ = ["Entering"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Entering(Assembly):

@@ -20,7 +20,7 @@ from automate_kernel.outbox.vitals import Vitals
 
 __all__ = ["Acknowledger", "Ended", "Held"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 Ended = tuple[Task, Result]
 """A task, and what its handler's run came to."""
@@ -87,7 +87,7 @@ class Acknowledger:
         abandoning: threading.Event,
         freed: Callable[[], None],
     ) -> None:
-        self.stats = WorkerStats()
+        self.stats: WorkerStats = WorkerStats()
         self._store, self._worker_id, self._held = store, worker_id, held
         self._activity, self._vitals = activity, vitals
         self._abandoning, self._freed = abandoning, freed

@@ -14,7 +14,7 @@ from automate_kernel.errors import LeaseLostError, StorageError
 
 __all__ = ["Chore", "Chores", "keep_trying", "try_for"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 

@@ -33,7 +33,7 @@ __all__ = [
     "failed",
 ]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 Describe = Callable[[BaseException], str]
 
 

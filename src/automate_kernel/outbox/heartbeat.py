@@ -14,7 +14,7 @@ from automate_kernel.outbox.vitals import Vitals
 
 __all__ = ["Heartbeat"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Heartbeat:

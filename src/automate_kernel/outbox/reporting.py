@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Reporter", "capacity"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 # An idle worker has little to tell: only that it lives.
 _IDLE_SECONDS = 15.0

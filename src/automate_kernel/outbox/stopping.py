@@ -14,7 +14,7 @@ from automate_kernel.outbox.store import Outcome
 
 __all__ = ["as_asked", "cancellations"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 1.0
 

@@ -15,7 +15,7 @@ from typing import Any
 
 __all__ = ["Supervisor"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _LONGEST_PAUSE = 30.0
 # One that ran for this long was well: the next time it dies, it starts again without much delay.

@@ -47,7 +47,7 @@ from automate_kernel.storage.rows import Wakeup
 
 __all__ = ["Worker", "WorkerStats", "default_worker_id"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _SHORTEST_POLL = 0.02
 _SOON = 1.0
@@ -93,7 +93,7 @@ class Worker:
     activity: ActivityLog = field(default_factory=ActivityLog)
 
     def __post_init__(self) -> None:
-        self.vitals = Vitals()
+        self.vitals: Vitals = Vitals()
         self._reporter = Reporter(self)
         self._by_kind = {handler.kind: handler for handler in self.handlers}
         self._held = Held()

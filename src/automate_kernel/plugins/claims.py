@@ -20,7 +20,7 @@ from automate_kernel.plugins.states import PluginRecord, PluginState, Policy, So
 
 __all__ = ["Claim", "incompatibility", "refusal", "settle"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)

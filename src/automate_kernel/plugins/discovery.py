@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Found", "misspelt", "scan"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 _ROOTS = frozenset({"automate", "automates", "automate_kernel", "django_automate"})
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["HookSpecs", "Hooks", "hookimpl"]
 
 PROJECT = "automate"
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 F = TypeVar("F", bound=Callable[..., Any])
 
 

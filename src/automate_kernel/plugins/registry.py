@@ -27,7 +27,7 @@ from automate_kernel.plugins.states import PluginRecord, PluginState, Policy, So
 
 __all__ = ["Policy", "Registry"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _UNUSABLE = (PluginState.BROKEN, PluginState.CONFLICT, PluginState.INCOMPATIBLE)
@@ -53,8 +53,8 @@ class Registry(Generic[T]):
         discover: bool = True,
         policy: Policy | None = None,
     ) -> None:
-        self.kind = KINDS[kind] if isinstance(kind, str) else kind
-        self.policy = policy or Policy()
+        self.kind: Kind = KINDS[kind] if isinstance(kind, str) else kind
+        self.policy: Policy = policy or Policy()
         self._lock = threading.RLock()
         self._claims: dict[str, list[Claim]] = {}
         self._nameless: dict[str, Source] = {}

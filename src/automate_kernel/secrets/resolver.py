@@ -76,7 +76,7 @@ class SecretResolver:
         ttl_seconds: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.redactor = redactor if redactor is not None else Redactor()
+        self.redactor: Redactor = redactor if redactor is not None else Redactor()
         self._backends = _named(backends)
         self._ttl = ttl_seconds
         self._clock = clock

@@ -10,7 +10,7 @@ from typing import Any
 
 __all__ = ["ListenWakeup"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class ListenWakeup:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Board", "Probe", "WorkerProbe", "keep_telling"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _TELL_SECONDS = 5.0
 _SILENT_SECONDS = 60.0

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CONTENT_TYPE", "Exporter"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

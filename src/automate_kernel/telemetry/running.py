@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Ports", "answering", "run_observed", "supervise_observed"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Page", "ProbeServer", "Probes"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _ANSWER_SECONDS = 5.0

@@ -13,7 +13,7 @@ from automate_kernel.webhooks.ledger import WebhookReceipt
 
 __all__ = ["REFUSED", "HttpAnswer", "answer_webhook", "failure_answer"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 # The same bytes for every reason, so that nobody learns which connectors and secrets there are.
 REFUSED = {"error": "the request was refused"}

@@ -27,7 +27,7 @@ from automate_kernel.workflows.supply import Startable
 
 __all__ = ["EVENT", "Invoke", "Runner"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 EVENT = "automate.event"
 """The kind of the outbox item that is an event."""

@@ -18,7 +18,7 @@ from automate_kernel.errors import AutomateError, ErrorCodes
 
 __all__ = ["Guard", "GuardedBackend", "Resolver", "origin", "resolve"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 """Gives all addresses of a host, as text."""

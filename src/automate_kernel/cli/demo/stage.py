@@ -42,12 +42,12 @@ class Stage:
     """
 
     def __init__(self, *, keep: bool = False) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="automate-demo-"))
-        self.secrets = {
+        self.folder: Path = Path(tempfile.mkdtemp(prefix="automate-demo-"))
+        self.secrets: dict[str, str] = {
             name: secrets.token_urlsafe(24)
             for name in ("GITHUB_WEBHOOK_SECRET", "SHOP_WEBHOOK", "CHAT_TOKEN")
         }
-        self.url = ""
+        self.url: str = ""
         self._keep = keep
         self._serving: subprocess.Popen[str] | None = None
         self._log: IO[str] | None = None
