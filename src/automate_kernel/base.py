@@ -50,7 +50,7 @@ class Plugin:
     _noun: ClassVar[str] = "plugin"
 
     config: Mapping[str, Any]
-    ctx: Any
+    ctx: PluginContext
 
     @classmethod
     def config_schema(cls) -> type[BaseModel]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import OrderedDict
@@ -21,7 +22,7 @@ from automate_kernel.workflows.supply import Entry, Startable, Supply, WorkflowS
 
 __all__ = ["EVERYBODY", "Catalogue", "Everybody"]
 
-logger = get_logger(__name__)
+logger: logging.Logger = get_logger(__name__)
 _KEPT = 500
 
 

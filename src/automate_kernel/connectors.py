@@ -56,7 +56,7 @@ __all__ = [
     "action",
 ]
 
-logger = get_logger(__name__)
+logger: logging.Logger = get_logger(__name__)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -216,8 +216,8 @@ class Connector(Plugin):
     def __init__(
         self, config: dict[str, Any] | None = None, *, ctx: ConnectorContext | None = None
     ) -> None:
-        self.config = config if config is not None else {}
-        self.ctx = ctx if ctx is not None else ConnectorContext(key=self.key)
+        self.config: Mapping[str, Any] = config if config is not None else {}
+        self.ctx: ConnectorContext = ctx if ctx is not None else ConnectorContext(key=self.key)
 
     @classmethod
     def actions(cls) -> list[ActionSpec]:

@@ -106,12 +106,12 @@ class AutomateError(Exception):
         retry_after: float | None = None,
         details: dict[str, Any] | None = None,
     ) -> None:
-        self.code = ErrorCodes(code) if code is not None else self.default_code
-        self.message = message or (type(self).__doc__ or "").strip().split("\n")[0]
+        self.code: ErrorCodes = ErrorCodes(code) if code is not None else self.default_code
+        self.message: str = message or (type(self).__doc__ or "").strip().split("\n")[0]
         self.hint = hint
-        self.retryable = self.code.retryable if retryable is None else retryable
+        self.retryable: bool = self.code.retryable if retryable is None else retryable
         self.retry_after = retry_after
-        self.details = details or {}
+        self.details: dict[str, Any] = details or {}
         self.trace: str | None = None
         self.group: str | None = None
         super().__init__(self.message)

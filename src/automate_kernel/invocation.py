@@ -29,7 +29,7 @@ from automate_kernel.tracebacks import log_error, mark
 
 __all__ = ["Invoker"]
 
-logger = get_logger(__name__)
+logger: logging.Logger = get_logger(__name__)
 Work = Callable[[Any], Any]
 
 
@@ -59,7 +59,7 @@ class Invoker:
         self._functions: dict[str, OperationSpec] = {}
         self._instances: dict[tuple[str, str], Plugin] = {}
         self._lock = threading.RLock()
-        self.portal = Portal()
+        self.portal: Portal = Portal()
 
     def unused_config(self) -> list[str]:
         """Keys of the config that no connector and no provider has, told with the nearest one."""

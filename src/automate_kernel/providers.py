@@ -79,8 +79,8 @@ class BaseProvider(Plugin):
     _noun: ClassVar[str] = "provider"
 
     def __init__(self, config: dict[str, Any], *, ctx: ProviderContext) -> None:
-        self.config = config
-        self.ctx = ctx
+        self.config: Mapping[str, Any] = config
+        self.ctx: ProviderContext = ctx
 
     @classmethod
     def capabilities(cls) -> list[CapabilitySpec]:

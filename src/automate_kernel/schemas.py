@@ -6,6 +6,7 @@ Both come from plugin authors. A model is the better authority: it also gives ty
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,7 +30,7 @@ __all__ = [
     "validation_problems",
 ]
 
-logger = get_logger(__name__)
+logger: logging.Logger = get_logger(__name__)
 
 Schema: TypeAlias = Union[Mapping[str, Any], "type[BaseModel]", None]
 """A JSON Schema, a pydantic model, or nothing: any object."""

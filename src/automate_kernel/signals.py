@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from typing import Any
 
 from blinker import NamedSignal, Namespace
@@ -39,16 +40,16 @@ __all__ = [
 
 from automate_kernel.logs import get_logger, run_logged
 
-logger = get_logger(__name__)
+logger: logging.Logger = get_logger(__name__)
 _namespace = Namespace()
 
-event_received = _namespace.signal("event_received")
-workflow_started = _namespace.signal("workflow_started")
-workflow_completed = _namespace.signal("workflow_completed")
-workflow_failed = _namespace.signal("workflow_failed")
-step_started = _namespace.signal("step_started")
-step_completed = _namespace.signal("step_completed")
-step_failed = _namespace.signal("step_failed")
+event_received: NamedSignal = _namespace.signal("event_received")
+workflow_started: NamedSignal = _namespace.signal("workflow_started")
+workflow_completed: NamedSignal = _namespace.signal("workflow_completed")
+workflow_failed: NamedSignal = _namespace.signal("workflow_failed")
+step_started: NamedSignal = _namespace.signal("step_started")
+step_completed: NamedSignal = _namespace.signal("step_completed")
+step_failed: NamedSignal = _namespace.signal("step_failed")
 
 ALL_SIGNALS: tuple[NamedSignal, ...] = (
     event_received,

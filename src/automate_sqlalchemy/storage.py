@@ -173,7 +173,7 @@ class SqlAlchemyStorage:
         self.engine = engine
         self._clock = clock
         self._listen = listen
-        self.supports_skip_locked = engine.dialect.name != "sqlite"
+        self.supports_skip_locked: bool = engine.dialect.name != "sqlite"
 
     def __repr__(self) -> str:
         return f"SqlAlchemyStorage({self.describe()})"

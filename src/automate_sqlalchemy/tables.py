@@ -12,7 +12,7 @@ from automate_kernel.storage.tables import NULL
 
 __all__ = ["metadata"]
 
-metadata = sa.MetaData()
+metadata: sa.MetaData = sa.MetaData()
 """
 All our tables. Give them to Alembic beside your own: ``[Base.metadata, metadata]``.
 

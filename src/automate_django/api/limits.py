@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import time
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ __all__ = ["Allowance", "count_request"]
 
 from automate_kernel.logs import get_logger
 
-logger = get_logger(__name__)
+logger: logging.Logger = get_logger(__name__)
 WINDOW_SECONDS = 60
 _TRIES = 3
 

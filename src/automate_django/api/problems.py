@@ -14,6 +14,7 @@ For all views of a project: ``REST_FRAMEWORK = {"EXCEPTION_HANDLER":
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
@@ -43,7 +44,7 @@ from automate_kernel.logs import get_logger
 
 __all__ = ["STATUS_OF_CODE", "ParameterError", "Problem", "problem_exception_handler"]
 
-logger = get_logger(__name__)
+logger: logging.Logger = get_logger(__name__)
 CONTENT_TYPE = "application/problem+json"
 
 STATUS_OF_CODE: Mapping[ErrorCodes, int] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 from typing import Any
 
@@ -20,7 +21,7 @@ __all__ = ["ApiTokenAuthentication", "ServiceUser"]
 
 from automate_kernel.logs import get_logger
 
-logger = get_logger(__name__)
+logger: logging.Logger = get_logger(__name__)
 _USE_NOTED_EVERY = timedelta(minutes=1)
 
 

@@ -28,7 +28,7 @@ from automate_kernel.cli.version import version_line
 
 __all__ = ["app"]
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="automate",
     no_args_is_help=True,
     rich_markup_mode="rich",

@@ -90,7 +90,11 @@ class Option:
         min: float | None = None,
         max: float | None = None,
     ) -> None:
-        self.names, self.help, self.metavar, self.min, self.max = names, help, metavar, min, max
+        self.names: tuple[str, ...] = names
+        self.help: str = help
+        self.metavar: str | None = metavar
+        self.min: float | None = min
+        self.max: float | None = max
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ class Progress:
     """
 
     def __init__(self, kernel: Any, out: Output, execution_id: str | None = None) -> None:
-        self.ended = threading.Event()
+        self.ended: threading.Event = threading.Event()
         self.execution_id = execution_id
         self._kernel, self._out = kernel, out
         self._begun: dict[tuple[str, int], float] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
-logger = get_logger(__name__)
+logger: logging.Logger = get_logger(__name__)
 
 
 # What a kernel that `app` brings along has decided already.
@@ -42,7 +43,7 @@ class Session:
 
     def __init__(self, file: str | None = None, flags: Mapping[str, Any] | None = None) -> None:
         self.file = file
-        self.flags = dict(flags or {})
+        self.flags: dict[str, Any] = dict(flags or {})
         self._kernels: list[Kernel] = []
         self._create: bool | None = None
 

@@ -10,6 +10,7 @@ from typing import Any
 from automate_kernel.catalogue import Catalogue
 from automate_kernel.errors import ConfigError
 from automate_kernel.invocation import Invoker
+from automate_kernel.logs import get_logger
 from automate_kernel.outbox import OutboxStore, RowsOutboxStore
 from automate_kernel.plugins import Plugins
 from automate_kernel.secrets import EnvSecretsBackend, Redactor, SecretResolver, SecretsBackend
@@ -28,7 +29,7 @@ from automate_kernel.workflows.supply import WorkflowSource
 
 __all__ = ["Assembly"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = get_logger(__name__)
 
 
 class Assembly:
@@ -65,19 +66,19 @@ class Assembly:
             )
         self.storage: Storage = storage or theirs or MemoryStorage()
         """Where everything is kept."""
-        self.plugins = Plugins(discover, strict, disabled, winners, settings=listed)
+        self.plugins: Plugins = Plugins(discover, strict, disabled, winners, settings=listed)
         """The plugins of every kind, those that can't be used too."""
         for plugin in plugins:
             self.plugins.register(plugin)
-        self.redactor = Redactor()
+        self.redactor: Redactor = Redactor()
         """Takes the secrets that were resolved out of texts and values."""
-        self.secrets = SecretResolver(self._backends(secrets), self.redactor)
+        self.secrets: SecretResolver = SecretResolver(self._backends(secrets), self.redactor)
         """Looks secrets up, and checks whether they can be: `SecretResolver.check`."""
-        self.env = EnvironmentResolver(tuple(env_allow))
+        self.env: EnvironmentResolver = EnvironmentResolver(tuple(env_allow))
         """The environment variables that templates may read."""
-        self.filters = FilterRegistry(default_filters)
+        self.filters: FilterRegistry = FilterRegistry(default_filters)
         """The template filters of this kernel."""
-        self.templates = TemplateEngine(self.filters)
+        self.templates: TemplateEngine = TemplateEngine(self.filters)
         """Compiles and renders templates."""
         self.outbox: OutboxStore = outbox or RowsOutboxStore(
             self.storage,
@@ -93,11 +94,11 @@ class Assembly:
             settings=settings or {},
             compile_config=self._render_config,
         )
-        self.executions = ExecutionStore(self.storage, self.outbox)
+        self.executions: ExecutionStore = ExecutionStore(self.storage, self.outbox)
         """Runs of workflows: get, find, cancel, resume."""
         self.purges: list[Callable[..., int]] = []
         """What a host deletes of its own: called with ``older_than_seconds`` and ``limit``."""
-        self.workflows = Catalogue(
+        self.workflows: Catalogue = Catalogue(
             self.templates, self._context, self.executions.definition, workflow_source
         )
         """The workflows that this kernel knows, by name."""

@@ -37,7 +37,7 @@ from automate_kernel.workflows.ticker import Scheduled
 
 __all__ = ["Entering"]
 
-logger = get_logger(__name__)
+logger: logging.Logger = get_logger(__name__)
 
 
 class _NewEvent(NewItem):

@@ -16,6 +16,7 @@ from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, Stora
 from automate_kernel.kernel.entering import Entering
 from automate_kernel.kernel.keeping import Keeping
 from automate_kernel.kernel.registering import Registering
+from automate_kernel.logs import get_logger
 from automate_kernel.outbox import NewItem, OutboxItem, OutboxReaper
 from automate_kernel.outbox.activity import ActivityLog
 from automate_kernel.outbox.chores import Chore
@@ -33,10 +34,10 @@ from automate_kernel.workflows.ticker import Ticker
 
 __all__ = ["Working"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = get_logger(__name__)
+
 
 _COMMIT_SECONDS = 60.0
-logger = logging.getLogger(__name__)
 
 
 class Working(Registering, Entering, Keeping):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
@@ -20,7 +21,7 @@ from automate_kernel.outbox.vitals import Vitals
 
 __all__ = ["Acknowledger", "Ended", "Held"]
 
-logger = get_logger(__name__)
+logger: logging.Logger = get_logger(__name__)
 
 Ended = tuple[Task, Result]
 """A task, and what its handler's run came to."""
@@ -87,7 +88,7 @@ class Acknowledger:
         abandoning: threading.Event,
         freed: Callable[[], None],
     ) -> None:
-        self.stats = WorkerStats()
+        self.stats: WorkerStats = WorkerStats()
         self._store, self._worker_id, self._held = store, worker_id, held
         self._activity, self._vitals = activity, vitals
         self._abandoning, self._freed = abandoning, freed

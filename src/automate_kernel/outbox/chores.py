@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
@@ -14,7 +15,7 @@ from automate_kernel.logs import get_logger
 
 __all__ = ["Chore", "Chores", "keep_trying", "try_for"]
 
-logger = get_logger(__name__)
+logger: logging.Logger = get_logger(__name__)
 T = TypeVar("T")
 
 

@@ -37,9 +37,9 @@ class Claimer:
         self._store, self._worker_id, self._pools, self._held = store, worker_id, pools, held
         self._batch, self._stopping = batch, stopping
         self._resting: set[Pool] = set()
-        self.full = False
+        self.full: bool = False
         """Whether a pool had no room the last time."""
-        self.keyed = False
+        self.keyed: bool = False
         """Whether an item with a key was claimed, after whose end another one may begin."""
 
     def room(self) -> bool:

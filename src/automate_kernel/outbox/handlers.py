@@ -42,7 +42,7 @@ __all__ = [
     "failed",
 ]
 
-logger = get_logger(__name__)
+logger: logging.Logger = get_logger(__name__)
 Describe = Callable[[BaseException], str]
 Redact = Callable[[str], str]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence
 from functools import partial
@@ -14,7 +15,7 @@ from automate_kernel.outbox.vitals import Vitals
 
 __all__ = ["Heartbeat"]
 
-logger = get_logger(__name__)
+logger: logging.Logger = get_logger(__name__)
 
 
 class Heartbeat:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from automate_kernel.outbox.item import OutboxItem
 
 __all__ = ["InlinePool", "LoopPool", "Pool", "Task", "ThreadPool"]
 
-logger = get_logger(__name__)
+logger: logging.Logger = get_logger(__name__)
 
 # No more is claimed ahead than the slots are likely to start within this time, so that a long
 # item never sits on a lease here while another worker is free.
@@ -33,15 +34,15 @@ class Task:
     __slots__ = ("asked", "cancel", "claimed_at", "ended", "ended_at", "item", "lost", "started_at")
 
     def __init__(self, item: OutboxItem, claimed_at: float = 0.0) -> None:
-        self.item = item
-        self.claimed_at = claimed_at
+        self.item: OutboxItem = item
+        self.claimed_at: float = claimed_at
         self.started_at: float | None = None
         self.ended_at: float | None = None
-        self.lost = False
+        self.lost: bool = False
         """Whether its lease is gone, so that it must not begin, and what it gives is dropped."""
-        self.asked = False
+        self.asked: bool = False
         """Whether it is asked to stop, since it was cancelled while it ran."""
-        self.ended = False
+        self.ended: bool = False
         self.cancel: Callable[[], Any] | None = None
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Reporter", "capacity"]
 
-logger = get_logger(__name__)
+logger: logging.Logger = get_logger(__name__)
 
 # An idle worker has little to tell: only that it lives.
 _IDLE_SECONDS = 15.0

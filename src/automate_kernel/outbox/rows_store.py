@@ -89,7 +89,7 @@ class RowsOutboxStore(
             raise StorageError("lease_seconds must be above 0")
         self.storage = storage
         self.lease_seconds = lease_seconds
-        self.backoff = backoff or Backoff()
+        self.backoff: Backoff = backoff or Backoff()
         self.on_failed = on_failed
         self.on_cancelled = on_cancelled
         self.on_requeued = on_requeued

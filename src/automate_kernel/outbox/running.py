@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["handling_signals", "run_until_stopped"]
 
+# Python 3.12 itself begins with some frozen objects.
+_FROZEN_BY_PYTHON = gc.get_freeze_count()
+
 
 @contextmanager
 def handling_signals(stop: Callable[[], None]) -> Iterator[None]:
@@ -66,5 +69,5 @@ def _settled_memory() -> Iterator[None]:
     try:
         yield
     finally:
-        if not frozen:
+        if frozen <= _FROZEN_BY_PYTHON:  # else the host froze what it has, for reasons of its own
             gc.unfreeze()

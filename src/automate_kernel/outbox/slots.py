@@ -38,7 +38,7 @@ class Entrance:
     """
 
     def __init__(self, token: str) -> None:
-        self.busy = False
+        self.busy: bool = False
         self.token = token
         self._open = True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from automate_kernel.outbox.store import Outcome
 
 __all__ = ["as_asked", "cancellations"]
 
-logger = get_logger(__name__)
+logger: logging.Logger = get_logger(__name__)
 
 _LOOK_SECONDS = 1.0
 

@@ -24,7 +24,7 @@ class Vitals:
         self._clock = clock
         self._moved: dict[str, float] = {}
         self._claiming_since: float | None = None
-        self.began = False
+        self.began: bool = False
         """Whether it has claimed, or tried to with success."""
         self.stopping = False
 

@@ -11,6 +11,7 @@ A worker process: claims items, runs their handlers, records what became of them
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import threading
@@ -47,7 +48,7 @@ from automate_kernel.storage.rows import Wakeup
 
 __all__ = ["Worker", "WorkerStats", "default_worker_id"]
 
-logger = get_logger(__name__)
+logger: logging.Logger = get_logger(__name__)
 
 _SHORTEST_POLL = 0.02
 _SOON = 1.0
@@ -98,7 +99,7 @@ class Worker:
     also_report: Callable[[str], object] | None = None
 
     def __post_init__(self) -> None:
-        self.vitals = Vitals()
+        self.vitals: Vitals = Vitals()
         self._reporter = Reporter(self)
         self._by_kind = {handler.kind: handler for handler in self.handlers}
         self._held = Held()

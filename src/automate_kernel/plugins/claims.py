@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from automate_kernel.plugins.states import PluginRecord, PluginState, Policy, So
 
 __all__ = ["Claim", "incompatibility", "refusal", "settle"]
 
-logger = get_logger(__name__)
+logger: logging.Logger = get_logger(__name__)
 
 
 @dataclass(slots=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 import threading
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Found", "misspelt", "scan"]
 
-logger = get_logger(__name__)
+logger: logging.Logger = get_logger(__name__)
 _ROOTS = frozenset({"automate", "automates", "automate_kernel", "django_automate"})
 
 

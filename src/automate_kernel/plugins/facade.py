@@ -41,7 +41,7 @@ class Plugins:
         *,
         settings: Mapping[str, Listed] | None = None,
     ) -> None:
-        self.policy = Policy.of(strict=strict, disabled=disabled, winners=winners)
+        self.policy: Policy = Policy.of(strict=strict, disabled=disabled, winners=winners)
         listed = dict(settings or {})
         for name in listed:
             _kind(name)  # a misspelt kind would be passed over

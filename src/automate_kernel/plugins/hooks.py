@@ -13,6 +13,7 @@ or an object with functions marked `hookimpl`::
 from __future__ import annotations
 
 import inspect
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["HookSpecs", "Hooks", "hookimpl", "require_known_hooks"]
 
 PROJECT = "automate"
-logger = get_logger(__name__)
+logger: logging.Logger = get_logger(__name__)
 F = TypeVar("F", bound=Callable[..., Any])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
@@ -27,7 +28,7 @@ from automate_kernel.plugins.states import PluginRecord, PluginState, Policy, So
 
 __all__ = ["Policy", "Registry"]
 
-logger = get_logger(__name__)
+logger: logging.Logger = get_logger(__name__)
 T = TypeVar("T")
 
 _UNUSABLE = (PluginState.BROKEN, PluginState.CONFLICT, PluginState.INCOMPATIBLE)
@@ -53,8 +54,8 @@ class Registry(Generic[T]):
         discover: bool = True,
         policy: Policy | None = None,
     ) -> None:
-        self.kind = KINDS[kind] if isinstance(kind, str) else kind
-        self.policy = policy or Policy()
+        self.kind: Kind = KINDS[kind] if isinstance(kind, str) else kind
+        self.policy: Policy = policy or Policy()
         self._lock = threading.RLock()
         self._claims: dict[str, list[Claim]] = {}
         self._nameless: dict[str, Source] = {}

@@ -85,7 +85,7 @@ class FileSecretsBackend(SecretsBackend):
     name = "file"
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
-        self.directory = Path(directory)
+        self.directory: Path = Path(directory)
 
     def get_secret(self, key: str) -> str:
         """The file's text."""

@@ -17,6 +17,7 @@ from automate_kernel.errors import (
     SecretUnavailableError,
     type_name,
 )
+from automate_kernel.logs import get_logger
 from automate_kernel.secrets.backend import SecretsBackend
 from automate_kernel.secrets.handles import check_key
 from automate_kernel.secrets.log_filter import KernelFilter
@@ -26,8 +27,9 @@ from automate_kernel.tracebacks import mark
 
 __all__ = ["SecretReport", "SecretResolver", "SecretStatus"]
 
+logger: logging.Logger = get_logger(__name__)
+
 # What `automate_kernel.logs.get_logger` makes, which can't be imported here: it needs this package.
-logger = logging.getLogger(__name__)
 logger.addFilter(KernelFilter())
 
 _MAX_LENGTH = 65_536
@@ -92,7 +94,7 @@ class SecretResolver:
         ttl_seconds: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.redactor = redactor if redactor is not None else Redactor()
+        self.redactor: Redactor = redactor if redactor is not None else Redactor()
         self._backends = _named(backends)
         self._ttl = ttl_seconds
         self._clock = clock

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import selectors
 from collections.abc import Callable
@@ -11,7 +12,7 @@ __all__ = ["ListenWakeup"]
 
 from automate_kernel.logs import get_logger
 
-logger = get_logger(__name__)
+logger: logging.Logger = get_logger(__name__)
 
 
 class ListenWakeup:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from automate_kernel.errors import AutomateError, ErrorCodes, StorageError
+from automate_kernel.logs import get_logger
 from automate_kernel.storage.ddl import (
     add_column,
     condition,
@@ -49,7 +50,8 @@ __all__ = [
     "require_schema",
 ]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = get_logger(__name__)
+
 
 _VERSION_ROW = "automate"
 # Taken while a schema is changed, so that of two that migrate at once one finds nothing to do.

@@ -8,6 +8,7 @@ does its work now.
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
 import os
 import threading
@@ -24,7 +25,7 @@ __all__ = ["Board", "Probe", "WorkerProbe", "keep_telling"]
 
 from automate_kernel.logs import get_logger
 
-logger = get_logger(__name__)
+logger: logging.Logger = get_logger(__name__)
 
 _TELL_SECONDS = 5.0
 _UNREADY_TELL_SECONDS = 0.5

@@ -38,10 +38,11 @@ try:
     from opentelemetry.metrics import CallbackOptions, Observation
     from opentelemetry.trace import SpanKind, StatusCode
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-except ImportError as error:
+except ImportError:
     raise ImportError(
-        "opentelemetry is not installed: pip install automate-kernel[opentelemetry]"
-    ) from error
+        "opentelemetry is not installed: pip install 'automate-kernel[opentelemetry]'",
+        name="opentelemetry",
+    ) from None
 
 from automate_kernel import signals
 from automate_kernel.errors import AutomateError

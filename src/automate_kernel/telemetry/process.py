@@ -17,7 +17,7 @@ from automate_kernel.secrets.log_filter import AllRedactingFilter, redact_text
 
 __all__ = ["guarded_process"]
 
-logger = get_logger(__name__)
+logger: logging.Logger = get_logger(__name__)
 # Of the standard library: each of them says what somebody else's code has raised or warned of.
 _OTHERS = ("py.warnings", "asyncio", "concurrent.futures")
 

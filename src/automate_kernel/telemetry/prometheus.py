@@ -7,6 +7,7 @@ where the workers tell of themselves. Scrape one process, or take ``max by (kind
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CONTENT_TYPE", "Exporter"]
 
-logger = get_logger(__name__)
+logger: logging.Logger = get_logger(__name__)
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import logging
 import socket
 import socketserver
 import sys
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Page", "ProbeServer", "Probes"]
 
-logger = get_logger(__name__)
+logger: logging.Logger = get_logger(__name__)
 T = TypeVar("T")
 
 _ANSWER_SECONDS = 5.0

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from automate_kernel.logs import get_logger
 from automate_kernel.outbox.activity import ActivityLog
 from automate_kernel.outbox.reports import WorkerInfo
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Troubles", "telling_troubles"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = get_logger(__name__)
+
 
 _LOOK_SECONDS = 1.0
 _TELL_SECONDS = 10.0

@@ -28,7 +28,7 @@ class EnvironmentResolver:
     ) -> None:
         if isinstance(allow, str):
             allow = (allow,)
-        self.allow = frozenset(allow)
+        self.allow: frozenset[str] = frozenset(allow)
         self._environ = os.environ if environ is None else environ
 
     def get(self, name: str) -> str | None:

@@ -48,8 +48,8 @@ class Template:
     ) -> None:
         self._root = root
         self._limits = limits
-        self.secret_keys = secrets
-        self.env_keys = env
+        self.secret_keys: frozenset[str] = secrets
+        self.env_keys: frozenset[str] = env
 
     def render(self, context: TemplateContext) -> Any:
         """
@@ -85,7 +85,7 @@ class TemplateEngine:
         self, filters: FilterRegistry = default_filters, *, limits: Limits | None = None
     ) -> None:
         self.filters = filters
-        self.limits = limits if limits is not None else Limits()
+        self.limits: Limits = limits if limits is not None else Limits()
         self._sandbox: Sandbox | None = None
         self._lock = threading.Lock()
 

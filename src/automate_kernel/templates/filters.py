@@ -6,7 +6,7 @@ import inspect
 import re
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar, overload
+from typing import Any, Protocol, TypeVar, overload
 
 from automate_kernel.errors import ConfigError
 from automate_kernel.templates.builtin import BUILTIN_FILTERS, JINJA_FILTERS
@@ -117,10 +117,22 @@ def _where(function: Filter) -> str:
     return f"{getattr(function, '__module__', '?')}.{name}"
 
 
-default_filters = FilterRegistry()
+class _Registering(Protocol):
+    # The type of `FilterRegistry.register` of one registry.
+    @overload
+    def __call__(self, name: F, /) -> F: ...
+    @overload
+    def __call__(
+        self, name: str | None = None, /, *, replace: bool = False
+    ) -> Callable[[F], F]: ...
+    @overload
+    def __call__(self, name: str | None, function: F, /, *, replace: bool = False) -> F: ...
+
+
+default_filters: FilterRegistry = FilterRegistry()
 """The filters that every engine has unless it is given others."""
 
-register_filter = default_filters.register
+register_filter: _Registering = default_filters.register
 """
 Add a filter to `default_filters`, for all kernels of the process::
 

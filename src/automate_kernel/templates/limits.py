@@ -72,7 +72,7 @@ class Budget:
     __slots__ = ("_deadline", "_known", "_made", "_size", "_steps", "limits")
 
     def __init__(self, limits: Limits) -> None:
-        self.limits = limits
+        self.limits: Limits = limits
         self._steps = limits.steps
         self._size = limits.output
         self._made: float = limits.output * _ALL_VALUES

@@ -35,10 +35,10 @@ class Method:
     __slots__ = ("cost", "function", "name", "owner")
 
     def __init__(self, name: str, function: Callable[..., Any], cost: Cost, owner: Any) -> None:
-        self.name = name
-        self.function = function
-        self.cost = cost
-        self.owner = owner
+        self.name: str = name
+        self.function: Callable[..., Any] = function
+        self.cost: Cost = cost
+        self.owner: Any = owner
 
     def __call__(self, budget: Budget, *args: Any, **kwargs: Any) -> Any:
         """What the method gives, within *budget*."""

@@ -27,8 +27,8 @@ class Rendering:
     __slots__ = ("budget", "context", "variables")
 
     def __init__(self, context: TemplateContext, limits: Limits) -> None:
-        self.context = context
-        self.budget = Budget(limits)
+        self.context: TemplateContext = context
+        self.budget: Budget = Budget(limits)
         # Made by the first part that needs them.
         self.variables: dict[str, Any] | None = None
 

@@ -40,7 +40,7 @@ class SecretsView:
 
 
 _SECRETS = SecretsView()
-GLOBALS = {"namespace": Namespace, "range": range}
+GLOBALS: dict[str, Any] = {"namespace": Namespace, "range": range}
 """The functions that templates can call."""
 _KEYS_LOOKED_AT = 200
 _NAME_LENGTH = 64
@@ -52,7 +52,7 @@ class EnvironmentView:
     __slots__ = ("resolver",)
 
     def __init__(self, resolver: EnvironmentResolver | None) -> None:
-        self.resolver = resolver if resolver is not None else EnvironmentResolver()
+        self.resolver: EnvironmentResolver = resolver or EnvironmentResolver()
 
 
 class Missing(StrictUndefined):
@@ -185,9 +185,9 @@ class Prepared:
     def __init__(self, environment: Sandbox, tree: nodes.Template, checker: Checker) -> None:
         self._environment = environment
         self._tree = tree
-        self.secrets = checker.secrets
-        self.variables = checker.variables
-        self.whole = _is_whole(tree)
+        self.secrets: set[str] = checker.secrets
+        self.variables: set[str] = checker.variables
+        self.whole: bool = _is_whole(tree)
         """Whether it is a single expression, so that its value keeps its type."""
 
     def compiled(self) -> Template:
@@ -208,18 +208,18 @@ def _is_whole(tree: nodes.Template) -> bool:
 class Sandbox(ImmutableSandboxedEnvironment):
     """The environment that all templates of an engine are compiled and run in."""
 
-    code_generator_class = _Generator
-    context_class = RenderContext
-    intercepted_binops = frozenset(BINARY)
+    code_generator_class: type[CodeGenerator] = _Generator
+    context_class: type[Context] = RenderContext
+    intercepted_binops: frozenset[str] = frozenset(BINARY)
 
     def __init__(self, filters: FilterRegistry, limits: Limits) -> None:
         # Optimising would compute constants, `"x" * 10**9` too, at compilation.
         super().__init__(undefined=Missing, optimized=False, keep_trailing_newline=True)
         self.limits = limits
         self._registry = filters
-        self.globals = {}
-        self.filters = RunningFilters(filters)
-        self.tests = RunningTests()
+        self.globals: dict[str, Any] = {}
+        self.filters: RunningFilters = RunningFilters(filters)
+        self.tests: RunningTests = RunningTests()
 
     def expression(self, source: str) -> nodes.Template:
         """The tree of a bare expression."""

@@ -51,9 +51,9 @@ _HOME = {
 
 try:
     import pytest
-except ModuleNotFoundError as error:
+except ModuleNotFoundError:
     raise ImportError(
-        "the contract suites need pytest: pip install 'automate-kernel[testing]'", name=error.name
+        "the contract suites need pytest: pip install 'automate-kernel[testing]'", name="pytest"
     ) from None
 
 # Before a contract is imported: a failing test then shows the values that it compared. Not this

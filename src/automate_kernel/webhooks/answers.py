@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +20,7 @@ from automate_kernel.webhooks.ledger import WebhookReceipt
 
 __all__ = ["REFUSED", "HttpAnswer", "answer_webhook", "failure_answer"]
 
-logger = get_logger(__name__)
+logger: logging.Logger = get_logger(__name__)
 
 # The same bytes for every reason, so that nobody learns which connectors and secrets there are.
 REFUSED = {"error": "the request was refused"}

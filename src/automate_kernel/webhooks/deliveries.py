@@ -6,10 +6,11 @@ import logging
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.logs import get_logger
 
 __all__ = ["delivery_id_of"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = get_logger(__name__)
 
 
 def delivery_id_of(connector: Any, spec: Any, headers: Any, raw_body: bytes) -> str | None:

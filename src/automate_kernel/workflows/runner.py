@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -29,7 +30,7 @@ from automate_kernel.workflows.supply import Startable
 
 __all__ = ["EVENT", "Invoke", "Runner"]
 
-logger = get_logger(__name__)
+logger: logging.Logger = get_logger(__name__)
 
 EVENT = "automate.event"
 """The kind of the outbox item that is an event."""

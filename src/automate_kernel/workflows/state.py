@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.logs import get_logger
 from automate_kernel.outbox import OutboxItem
 from automate_kernel.outbox.failed_attempts import (
     ErrorGroup,
@@ -47,7 +48,8 @@ from automate_kernel.workflows.step_rows import (
 
 __all__ = ["ADVANCE", "ExecutionEndedError", "ExecutionStore", "Loaded"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = get_logger(__name__)
+
 
 # How many executions one transaction resumes, so that nobody waits for it for long.
 _AT_ONCE = 50

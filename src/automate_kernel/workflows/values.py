@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     AfterValidator,
@@ -36,7 +36,7 @@ class Part(BaseModel):
     """A part of a definition: frozen, and strict about its fields and their types."""
 
     # Errors don't show the input: a definition may hold what should have been a secret.
-    model_config = ConfigDict(
+    model_config: ClassVar[ConfigDict] = ConfigDict(
         frozen=True,
         extra="forbid",
         strict=True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
@@ -42,7 +42,7 @@ def _check_values(headers: dict[str, SecretStr]) -> None:
 class HttpConfig(BaseModel):
     """What may be requested, and how much of it. Actions can ask for less, and not for more."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
 
     base_url: Annotated[str | None, _checked_by(parse_base_url)] = Field(
         default=None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -18,7 +19,7 @@ from automate_kernel.logs import get_logger
 
 __all__ = ["Guard", "GuardedBackend", "Resolver", "origin", "resolve"]
 
-logger = get_logger(__name__)
+logger: logging.Logger = get_logger(__name__)
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 """Gives all addresses of a host, as text."""

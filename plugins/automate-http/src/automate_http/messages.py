@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
@@ -12,7 +12,7 @@ Scalar = str | int | float | bool
 
 
 class _Input(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     url: str = Field(min_length=1, description="http or https; relative if there is a base_url.")
     headers: dict[str, str] = Field(default_factory=dict)

@@ -46,13 +46,13 @@ class Stage:
     """
 
     def __init__(self, *, keep: bool = False, note: Callable[[str], None] = print) -> None:
-        self._note = note
-        self.folder = Path(tempfile.mkdtemp(prefix="automate-demo-"))
-        self.secrets = {
+        self._note: Callable[[str], None] = note
+        self.folder: Path = Path(tempfile.mkdtemp(prefix="automate-demo-"))
+        self.secrets: dict[str, str] = {
             name: secrets.token_urlsafe(24)
             for name in ("GITHUB_WEBHOOK_SECRET", "SHOP_WEBHOOK", "CHAT_TOKEN")
         }
-        self.url = ""
+        self.url: str = ""
         self._keep = keep
         self._serving: subprocess.Popen[str] | None = None
         self._log: IO[str] | None = None

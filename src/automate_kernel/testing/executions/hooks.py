@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ __all__ = ["LEASE_SECONDS", "UNKNOWN_ID", "WORKFLOW", "ExecutionHooks"]
 LEASE_SECONDS = 30.0
 UNKNOWN_ID = "01890000-0000-7000-8000-000000000000"
 EVENT_ID = "01890000-0000-7000-8000-00000000000e"
-WORKFLOW = {
+WORKFLOW: dict[str, Any] = {
     "name": "order-notify",
     "trigger": {"type": "event", "event": "order.created"},
     "steps": [
