@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import nox
@@ -39,7 +40,7 @@ STRICT = (
 )
 # What only the tests need, and no user installs.
 LOWEST = (
-    "aiosqlite>=0.20", "greenlet>=3.1", "httpx>=0.28", "hypothesis>=6.120",
+    "aiosqlite>=0.20", "fastapi>=0.115", "greenlet>=3.1", "httpx>=0.28", "hypothesis>=6.120",
     "opentelemetry-sdk>=1.27", "pytest>=8.3", "pytest-timeout>=2.3",
 )  # fmt: skip
 LOWEST_TESTS = ("tests/unit", "tests/contract", "plugins", "-k", "not postgresql and not mariadb")
@@ -106,7 +107,9 @@ def pages(session: nox.Session) -> None:
     In a fresh environment with the page's own install lines and nothing else. The packages are
     built from here, and take the place of those that the index has, or doesn't have yet.
     """
-    root, scratch = Path.cwd(), Path(session.create_tmp()).resolve()
+    root = Path.cwd()
+    # Not below the repository: its settings, pytest's say, are not a reader's.
+    scratch = Path(tempfile.mkdtemp(prefix="automate-pages-"))
     wheels = scratch / "wheels"
     for package in (".", "plugins/automate-http"):
         session.run(
@@ -135,6 +138,7 @@ def pages(session: nox.Session) -> None:
             except nox.command.CommandFailed:
                 failed.append(str(page))
         shutil.rmtree(environment, ignore_errors=True)
+    shutil.rmtree(scratch, ignore_errors=True)
     if failed:
         session.error(f"not as a reader is told: {', '.join(failed)}")
 

@@ -164,6 +164,47 @@ def test_every_command_and_option_is_in_the_reference() -> None:
     assert set(sections) <= {path for path, _ in found}
 
 
+def _commands_in_prose() -> list[tuple[str, list[str]]]:
+    """Each `automate …` and `manage.py automate_…` that stands in words, a table or a drawing."""
+    found = []
+    for name in NAMES:
+        if name == "CHANGELOG.md" or name.endswith(("reference/cli.md", "reference/manage.md")):
+            continue
+        text = (ROOT / name).read_text()
+        spans = re.findall(r"`((?:manage\.py automate_|automate )[^`\n…]*)`", text)
+        spans += [
+            each.replace(",", " ").replace('"', "")
+            for each in re.findall(r"command: \[(automate,[^\]]*)\]", text)
+        ]
+        found += [(name, each.split()) for each in spans]
+    return found
+
+
+def test_commands_in_prose_exist() -> None:
+    """A command that a page names in passing is there, with each option that stands with it."""
+    sections: dict[str, str] = {}
+    for page in ("cli.md", "manage.md"):
+        for part in re.split(r"^## `", _page(page), flags=re.MULTILINE)[1:]:
+            sections[part.partition("`")[0]] = part
+    sections["automate"] = _page("cli.md")
+    known = {"--help", "--version", "--config", "--database", "--debug", "--json"}
+    told, wrong = _commands_in_prose(), []
+    for page, words in told:
+        depth = 2 if words[0] == "manage.py" else 1
+        while " ".join(words[: depth + 1]) in sections and depth < len(words):
+            depth += 1
+        path = " ".join(words[:depth])
+        section = sections.get(path, "")
+        has_commands = any(each.startswith(f"{path} ") for each in sections)
+        strange = has_commands and depth < len(words) and not words[depth].startswith("-")
+        options = {each.partition("=")[0] for each in words[depth:] if each.startswith("-")}
+        unknown = [each for each in options - known if f"`{each}`" not in section]
+        if not section or strange or unknown:
+            wrong.append(f"{page}: {' '.join(words)}")
+    assert len(told) > 30
+    assert wrong == []
+
+
 def test_every_command_of_manage_py_is_in_the_reference() -> None:
     """Each command that the app adds, with those below it and every option."""
     import argparse
