@@ -17,7 +17,6 @@ from automate_kernel.errors import (
     SecretUnavailableError,
     type_name,
 )
-from automate_kernel.logs import get_logger
 from automate_kernel.secrets.backend import SecretsBackend
 from automate_kernel.secrets.handles import check_key
 from automate_kernel.secrets.log_filter import KernelFilter
@@ -27,8 +26,7 @@ from automate_kernel.tracebacks import mark
 
 __all__ = ["SecretReport", "SecretResolver", "SecretStatus"]
 
-logger: logging.Logger = get_logger(__name__)
-
+logger: logging.Logger = logging.getLogger(__name__)
 # What `automate_kernel.logs.get_logger` makes, which can't be imported here: it needs this package.
 logger.addFilter(KernelFilter())
 
