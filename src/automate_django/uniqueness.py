@@ -68,11 +68,26 @@ def _names_below(expression: Any) -> Iterator[str]:
 
 def is_broken(obj: Model, model: Any, constraint: UniqueConstraint, using: str) -> bool:
     """Whether another row has what *obj*, as it is in memory, would have."""
+    if constraint.fields and constraint.condition is None:
+        return _is_taken(obj, model, constraint, using)
     try:
         constraint.validate(model, obj, using=using)
     except ValidationError:
         return True
     return False
+
+
+def _is_taken(obj: Model, model: Any, constraint: UniqueConstraint, using: str) -> bool:
+    # By hand: Django before 5.0 only asks for constraints that the model declares as such. And of
+    # all rows, since the database asks those too that a manager hides.
+    wanted = {}
+    for name in constraint.fields:
+        value = getattr(obj, model._meta.get_field(name).attname)
+        if value is None and getattr(constraint, "nulls_distinct", None) is not False:
+            return False  # NULL is equal to nothing
+        wanted[f"{name}__isnull" if value is None else name] = value is None or value
+    rows = model._base_manager.using(using).filter(**wanted)
+    return bool((rows if obj._state.adding else rows.exclude(pk=obj.pk)).exists())
 
 
 def key_of(obj: Any, constraint: UniqueConstraint) -> tuple[Any, ...] | None:

@@ -20,6 +20,7 @@ __all__ = ["Column", "chunks", "column_of", "converted", "key_text", "resolve"]
 _TRUE = {"true", "t", "yes", "y", "1", "on"}
 _FALSE = {"false", "f", "no", "n", "0", "off"}
 _BATCH = 500
+_LARGEST = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,11 @@ def converted(column: Column, raw: Any) -> Any:
         return _json(raw)
     value = field.to_python(raw)
     if column.by is not None or field.primary_key:
-        field.run_validators(value)  # it is looked up, and not all that can be read can be
+        # It is looked up, and not all that can be read can be; Django's own validators for SQLite
+        # know no bounds before 5.0.
+        field.run_validators(value)
+        if isinstance(value, int) and abs(value) > _LARGEST:
+            raise ValidationError(_("This is too large a number."))
     if isinstance(value, dt.datetime) and timezone.is_naive(value):
         value = timezone.make_aware(value)
     return value
