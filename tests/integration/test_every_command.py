@@ -66,6 +66,9 @@ CASES: dict[str, list[Case]] = {
     "run": [
         Case("greet --event payload.json --name go --store --timeout 30", "COMPLETED"),
         Case("workflows/greet.yaml --event other.json --force", "COMPLETED"),
+        Case(
+            "workflows/greet.yaml --event payload.json --header X-Event=push", '"x-event": "push"'
+        ),
     ],
     "top": [Case("--once"), Case("--every 0.2", "{kind}", endless=True)],
     "doctor": [Case("--idle-after 5m", "program", codes=(0, 1))],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import urllib.error
 import urllib.request
@@ -229,6 +230,30 @@ def test_a_port_that_is_taken_is_told_of(kernel: Kernel) -> None:
             pass
 
 
+def test_a_client_that_never_ends_its_request_is_cut_off(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it sends something now and then: else each would keep a thread for ever."""
+    monkeypatch.setattr(serving._Handler, "request_seconds", 0.3)
+    with Probes(kernel, metrics_port=0) as probes:
+        port = int(probes.urls[0].rsplit(":", 1)[1])
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
+            connection.sendall(b"GET /metrics HTTP/1.1\r\nX: ")
+            ended, drip = threading.Event(), 0
+            connection.settimeout(0.05)
+            while not ended.is_set() and drip < 20 * PATIENCE:
+                drip += 1
+                try:
+                    connection.sendall(b"x")  # never a whole line
+                    if connection.recv(1) == b"":
+                        ended.set()
+                except TimeoutError:
+                    continue
+                except OSError:
+                    ended.set()
+            assert ended.is_set()
+
+
 # -- several processes -------------------------------------------------------------------------------
 
 
@@ -253,6 +278,20 @@ def test_the_board_tells_of_processes(time: Time) -> None:
         assert board.live() == ["process 3 is silent"]
         board.stopping = True
         assert board.ready() == ["it is stopping"]
+    finally:
+        board.close()
+
+
+def test_the_board_says_how_those_ended_that_are_not_there(time: Time) -> None:
+    """Why none works, while none works; one that does is enough."""
+    pids, troubles = [], ["a worker process ended with exit code 1"]
+    board = Board(lambda: pids, troubles=lambda: troubles, clock=time)
+    try:
+        assert (board.live(), board.ready()) == ([], troubles)
+        pids.append(7)
+        assert board.ready() == troubles
+        board.hear(7, [], [])
+        assert board.ready() == []
     finally:
         board.close()
 

@@ -294,6 +294,21 @@ def test_a_connector_can_accept_and_start_nothing() -> None:
     assert send(kernel, scheme.sign(b"null", SECRET), b"null").item_id
 
 
+def test_what_a_connector_tells_shows_no_secret(caplog: pytest.LogCaptureFixture) -> None:
+    """It knows the secret, and its words go to the log and to the sender."""
+
+    def parse_webhook(self: Any, trigger: str, headers: Any, raw_body: bytes) -> Any:
+        value = self.ctx.secrets.get("HOOK")
+        return Ignored(f"signed with {value}", {"key": value})
+
+    scheme = HmacSignature("HOOK", header="X-Signature")
+    kernel = kernel_with(TriggerSpec("push", signature=scheme), parse_webhook=parse_webhook)
+    with caplog.at_level("INFO"):
+        receipt = send(kernel, scheme.sign(BODY, SECRET))
+    assert "starts nothing: signed with" in caplog.text
+    assert SECRET not in f"{caplog.text} {receipt}"
+
+
 def test_what_is_told_is_told_of_proven_requests_only() -> None:
     """Filters come after the signature: a stranger learns nothing of them."""
     spec = TriggerSpec("push", signature=GitHubSignature("HOOK"), events="push")

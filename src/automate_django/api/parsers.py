@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import IO, Any
 
@@ -11,14 +10,18 @@ from django.core.exceptions import RequestDataTooBig
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import JSONParser
 
+from automate_kernel.webhooks.bodies import BodyError, parse_json
+
 __all__ = ["BoundedJSONParser"]
 
 
 class BoundedJSONParser(JSONParser):
     """
-    JSON of at most ``DATA_UPLOAD_MAX_MEMORY_SIZE`` bytes.
+    JSON of at most ``DATA_UPLOAD_MAX_MEMORY_SIZE`` bytes, as deep and with numbers as long as
+    `automate_kernel.webhooks.bodies.parse_json` takes.
 
-    REST framework's own reads whatever comes, since it reads past Django's check.
+    REST framework's own reads whatever comes, since it reads past Django's check, and fails on
+    lists that are nested thousands of times.
     """
 
     def parse(
@@ -33,6 +36,6 @@ class BoundedJSONParser(JSONParser):
         if limit is not None and len(body) > limit:
             raise RequestDataTooBig
         try:
-            return super().parse(io.BytesIO(body), media_type, parser_context)
-        except RecursionError:
-            raise ParseError("JSON parse error - nested too deep") from None
+            return parse_json(body)
+        except BodyError as error:
+            raise ParseError(f"JSON parse error: {error}") from None

@@ -120,8 +120,11 @@ class Entering(Assembly):
             raise WebhookRejectedError("the webhook was refused")
         payload, delivery_id = self._read_webhook(connector, spec, headers, raw_body)
         if isinstance(payload, Ignored):
-            logger.info("webhook %s.%s starts nothing: %s", connector_key, trigger, payload.reason)
-            return WebhookReceipt(accepted=True, ignored=payload)
+            # Its texts are the connector's, which knows secrets, and they are logged and answered.
+            reason = self.redactor.redact(payload.reason)
+            told = Ignored(reason, self.redactor.redact_value(payload.answer))
+            logger.info("webhook %s.%s starts nothing: %s", connector_key, trigger, reason)
+            return WebhookReceipt(accepted=True, ignored=told)
         name = spec.event_name or f"{connector_key}.{trigger}"
         kept = spec.kept_headers(headers)
         item = self._event_item(

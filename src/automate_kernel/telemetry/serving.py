@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -222,6 +222,22 @@ class _Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
 class _Handler(http.server.BaseHTTPRequestHandler):
     server: _Server
     timeout = 10.0  # for a client that sends nothing
+    request_seconds = 30.0  # for one that sends a byte now and then, or doesn't read
+    disable_nagle_algorithm = True  # else an answer's body may wait for its head's arrival
+
+    def handle(self) -> None:
+        """Answer, and give up on a client that takes too long over it."""
+        timer = threading.Timer(self.request_seconds, self._cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            super().handle()
+        finally:
+            timer.cancel()
+
+    def _cut(self) -> None:
+        with suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
 
     def do_GET(self) -> None:
         make = self.server.pages.get(self.path.partition("?")[0])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from rest_framework.parsers import JSONParser
 from rest_framework.permissions import AllowAny, IsAdminUser
 
 from automate_django import conf
 from automate_django.api.bases.placed import Placed
 from automate_django.api.options import DEFAULTS, SETTING, Configured
+from automate_django.api.parsers import BoundedJSONParser
 from automate_django.api.problems import problem_exception_handler
 
 __all__ = [
@@ -50,6 +52,11 @@ class Defaults(Access):
     def get_exception_handler(self) -> Any:
         """What makes the response of an error."""
         return problem_exception_handler
+
+    def get_parsers(self) -> Any:
+        """The project's parsers; where one is REST framework's own of JSON, ours with bounds."""
+        parsers = super().get_parsers()
+        return [BoundedJSONParser() if type(each) is JSONParser else each for each in parsers]
 
 
 class StaffOnlyMixin(Access):

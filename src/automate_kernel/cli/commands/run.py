@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,6 +50,10 @@ def run(
     name: Annotated[
         str | None, typer.Option(help="The event's name; by default what the trigger waits for.")
     ] = None,
+    header: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="A header of a webhook; may be repeated."),
+    ] = None,
     store: Annotated[
         bool,
         typer.Option("--store", help="Keep it in the database, and run what else is due there."),
@@ -68,7 +73,7 @@ def run(
     """
     payload = read_json(event) if event is not None else None
     kernel, found = _prepared(context, workflow, store=store)
-    wanted = event_for(found, payload, name)
+    wanted = event_for(found, payload, name, _headers(header or []))
     if not force and not kernel.workflows.program(found.hash()).starts_on(wanted):
         raise WorkFailedError(
             ErrorCodes.FAILED_PRECONDITION,
@@ -79,6 +84,17 @@ def run(
     _show(context, execution)
     if execution.status.value != "COMPLETED":
         raise typer.Exit(1)
+
+
+def _headers(given: list[str]) -> dict[str, str]:
+    """The headers as an event has them."""
+    found = {}
+    for text in given:
+        name, sign, value = text.partition("=")
+        if not sign or not name.strip():
+            raise ConfigError(f"--header {text!r} has no name", hint="write x-github-event=push")
+        found[name.strip().lower()] = value.strip()
+    return found
 
 
 def _prepared(context: Context, workflow: str, *, store: bool) -> tuple[Kernel, Workflow]:
@@ -117,7 +133,9 @@ def find_workflow(kernel: Kernel, workflow: str) -> Workflow:
     return found[0]
 
 
-def event_for(workflow: Workflow, payload: Any, name: str | None) -> Event:
+def event_for(
+    workflow: Workflow, payload: Any, name: str | None, headers: Mapping[str, str] | None = None
+) -> Event:
     """An event with *payload* as the workflow's first trigger expects it."""
     from automate_kernel.outbox.ids import new_id
     from automate_kernel.workflows.execution import Event, EventType
@@ -143,6 +161,7 @@ def event_for(workflow: Workflow, payload: Any, name: str | None) -> Event:
         type=kind,
         source=source,
         occurred_at=datetime.now(timezone.utc).isoformat(),
+        headers=dict(headers or {}),
     )
 
 

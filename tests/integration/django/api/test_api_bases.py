@@ -11,6 +11,7 @@ from automate_django.api.v1 import base
 from django.test import override_settings
 from rest_framework import mixins
 from rest_framework.permissions import IsAdminUser
+from rest_framework.response import Response
 from rest_framework.test import APIClient, APIRequestFactory, force_authenticate
 from rest_framework.throttling import BaseThrottle
 from rest_framework.views import APIView
@@ -230,6 +231,57 @@ def test_our_classes_can_be_the_projects_defaults() -> None:
     )
     assert "CursorPagination" in printed
     assert "HasRequiredScopes" in printed
+
+
+@pytest.mark.parametrize("view", BASES)
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"[" * 100_000, "nested deeper"),
+        (b'{"a":' * 5_000 + b"1" + b"}" * 5_000, "nested deeper"),
+        (b'{"name": ' + b"9" * 5_000 + b"}", "more than 4,300 digits"),
+        (b'{"name": NaN}', "not JSON"),
+        (b"\xff", "not UTF-8"),
+    ],
+    ids=["lists", "objects", "digits", "nan", "bytes"],
+)
+def test_a_body_that_can_not_be_read_is_told_so(view: Any, body: bytes, why: str) -> None:
+    """400 with the reason, and no traceback; in every base class, by the project's own parsers."""
+
+    class Posting(view):
+        permission_classes = []
+        authentication_classes = []
+
+        def post(self, request: Any) -> Any:
+            return Response(request.data)
+
+    as_view = (
+        Posting.as_view()
+        if issubclass(view, base.BaseAPIView)
+        else Posting.as_view({"post": "post"})
+    )
+    request = APIRequestFactory().post("/", body, content_type="application/json")
+    response = as_view(request)
+    assert response.status_code == 400
+    assert why in response.data["detail"]
+    good = APIRequestFactory().post(
+        "/", b'{"name": [1, "\xc3\xbc"]}', content_type="application/json"
+    )
+    assert as_view(good).data == {"name": [1, "ü"]}
+
+
+def test_a_views_own_parser_stays_its_own() -> None:
+    """Only REST framework's own parser of JSON is replaced."""
+    from rest_framework.parsers import FormParser, JSONParser
+
+    class Own(JSONParser):
+        pass
+
+    class Viewed(base.BaseAPIView):
+        parser_classes = [Own, FormParser, JSONParser]
+
+    names = [type(each).__name__ for each in Viewed().get_parsers()]
+    assert names == ["Own", "FormParser", "BoundedJSONParser"]
 
 
 def run_alone(missing: list[str], framework: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
@@ -13,6 +14,7 @@ from automate_kernel import Connector, TriggerSpec
 from automate_kernel.errors import SecretUnavailableError
 from automate_kernel.secrets import SecretsBackend
 from automate_kernel.webhooks import GitHubSignature
+from django.core.handlers.wsgi import WSGIRequest
 from django.test import Client, RequestFactory, override_settings
 
 PATH, SECRET = "/api/automate/webhooks/github/push", "a-webhook-secret"
@@ -114,6 +116,60 @@ def test_a_long_body_is_refused_unread() -> None:
 def test_a_body_that_is_no_json_is_told_so() -> None:
     """400: signed, but nothing can be done with it."""
     assert send(body=b"{", **signed(b"{")).status_code == 400
+
+
+def raw(body: bytes = BODY, path: str = PATH, **environ: Any) -> Any:
+    """The answer of the view to a request as a WSGI server hands it on."""
+    request = WSGIRequest(
+        {
+            "REQUEST_METHOD": "POST", "PATH_INFO": path, "SCRIPT_NAME": "",
+            "SERVER_NAME": "x", "SERVER_PORT": "80", "CONTENT_TYPE": "application/json",
+            "wsgi.input": io.BytesIO(body), "wsgi.url_scheme": "http", **signed(), **environ,
+        }
+    )  # fmt: skip
+    return WebhookView.as_view()(request, connector="github", trigger="push")
+
+
+def test_an_authentic_delivery_in_chunks_is_taken_where_its_end_is_known() -> None:
+    """Django itself reads nothing without a Content-Length, and so a signature would be wrong."""
+    chunked = {"HTTP_TRANSFER_ENCODING": "chunked"}
+    assert raw(**chunked, **{"wsgi.input_terminated": True}).status_code == 202
+    assert OutboxItem.objects.get().payload["payload"]["text"] == "ü"
+    assert raw(**chunked).status_code == 411
+    with override_settings(DATA_UPLOAD_MAX_MEMORY_SIZE=10):
+        assert raw(**chunked, **{"wsgi.input_terminated": True}).status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("environ", "status"),
+    [
+        ({"CONTENT_LENGTH": str(len(BODY)), "HTTP_TRANSFER_ENCODING": "chunked"}, 400),
+        ({"CONTENT_LENGTH": "9" * 5_000}, 413),
+        ({"CONTENT_LENGTH": "1_0"}, 400),
+        (
+            {"CONTENT_LENGTH": str(len(BODY)), "RAW_URI": "/api/automate/webhooks/github%2Fpush"},
+            404,
+        ),
+        ({"CONTENT_LENGTH": str(len(BODY)), "RAW_URI": f"{PATH}?a=%2f"}, 202),
+    ],
+)
+def test_a_request_that_can_be_read_in_two_ways_is_refused(environ: Any, status: int) -> None:
+    """What stands in front may have read it in the other."""
+    assert raw(**environ).status_code == status
+
+
+@pytest.mark.parametrize("suffix", ["/", "/more"])
+def test_other_spellings_of_the_path_lead_nowhere(suffix: str) -> None:
+    """A slash more is another path."""
+    assert send(PATH + suffix, **signed()).status_code == 404
+    assert send(f"/{PATH}", **signed()).status_code == 404
+
+
+def test_a_ping_starts_nothing() -> None:
+    """200, as GitHub wants it."""
+    response = send(**signed(HTTP_X_GITHUB_EVENT="ping"))
+    assert (response.status_code, response.json()) == (200, {"ignored": "a ping"})
+    assert not OutboxItem.objects.exists()
 
 
 def test_while_secrets_are_away_the_sender_keeps_it() -> None:
