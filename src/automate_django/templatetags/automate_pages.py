@@ -22,6 +22,7 @@ _TONES = {
     "FAILED": "bad",
     "BROKEN": "bad",
     "LOST": "bad",
+    "FAILING": "bad",
     "CONFLICT": "bad",
     "INCOMPATIBLE": "bad",
     "RETRY": "warn",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any
 
+from django.core.cache import cache
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
 from django.urls import URLPattern
@@ -22,8 +24,11 @@ from automate_django.admin.pages.rates import (
 )
 from automate_django.kernel import get_kernel
 from automate_kernel.outbox import Activity, ItemStatus
+from automate_kernel.workflows.activity import WorkflowActivity
 
 __all__ = ["Dashboard"]
+
+_KEPT_SECONDS = 4
 
 
 class Dashboard(Section):
@@ -70,18 +75,48 @@ class Dashboard(Section):
             "span": span,
             "charts": None if activity is None else charts(spread(activity, span, moment), span),
             "kinds": _by_kind(activity or []),
+            "workflows": _by_workflow(),
+            "executions_url": self.url("automate_django_workflowexecution_changelist"),
             "unread": activity is None or found is None,
             "every": max(span.every, 0 if found is None else found.every),
             "counts": found,
             "failed": None if found is None else found.statuses[str(ItemStatus.FAILED)],
             "rate": rate,
             "failing": None if failing is None else failing * 100,
-            "alive": [worker for worker in workers if not worker.lost],
+            "alive": [worker for worker in workers if worker.alive],
+            "unable": [worker for worker in workers if worker.problem and not worker.lost],
             "lost": [worker for worker in workers if worker.lost],
             "moment": moment,
             "outbox_url": self.url("automate_django_outboxitem_changelist"),
             "workers_url": self.url("automate_workers"),
         }
+
+
+def _by_workflow() -> list[dict[str, Any]]:
+    """
+    What became of executions in the last hour, whatever the charts span.
+
+    That is some thousand rows at most; they are read every few seconds, however many look.
+    """
+    from automate_kernel.outbox.activity import total_by_kind
+
+    kernel = get_kernel()
+    where = sha256(kernel.storage.describe().encode()).hexdigest()[:32]
+    key = f"automate-pages-workflows-{where}"
+    found: list[WorkflowActivity] | None = cache.get(key)
+    if found is None:
+        found = list(total_by_kind(kernel.executions.activity(seconds=3600)).values())
+        cache.set(key, found, _KEPT_SECONDS)
+    rows = [
+        {
+            "total": one,
+            "failing": 100 * one.failed / one.ended if one.ended else 0.0,
+            "p50": one.run_percentile(0.5),
+            "p95": one.run_percentile(0.95),
+        }
+        for one in found
+    ]
+    return sorted(rows, key=lambda row: -row["total"].ended)
 
 
 def _span(request: HttpRequest) -> Span:

@@ -12,7 +12,7 @@ from automate_django.admin.pages.access import require_operator
 from automate_django.admin.pages.base import Section
 from automate_django.admin.pages.ordering import allowed_orders
 from automate_django.kernel import get_kernel
-from automate_kernel.outbox import OutboxItem
+from automate_kernel.outbox import OutboxItem, WorkerInfo
 
 __all__ = ["Workers"]
 
@@ -60,7 +60,7 @@ class Workers(Section):
             "workers": [
                 {
                     "worker": worker,
-                    "state": "LOST" if worker.lost else "STOPPING" if worker.stopping else "ALIVE",
+                    "state": _state(worker),
                     "running": by_owner.get(worker.id, []),
                 }
                 for worker in sorted(workers, key=lambda one: (one.lost, one.host, one.pid))
@@ -70,11 +70,19 @@ class Workers(Section):
             "cut": len(running) == MOST_RUNNING,
             "most": MOST_RUNNING,
             "can_cancel": bool(allowed_orders(request, ["cancel"])),
-            "slots": sum(worker.slots for worker in workers if not worker.lost),
-            "in_flight": sum(worker.in_flight for worker in workers if not worker.lost),
-            "alive": sum(not worker.lost for worker in workers),
+            "slots": sum(worker.slots for worker in workers if worker.alive),
+            "in_flight": sum(worker.in_flight for worker in workers if worker.alive),
+            "alive": sum(worker.alive for worker in workers),
             "lost": sum(worker.lost for worker in workers),
         }
+
+
+def _state(worker: WorkerInfo) -> str:
+    if worker.lost:
+        return "LOST"
+    if worker.problem is not None:
+        return "FAILING"
+    return "STOPPING" if worker.stopping else "ALIVE"
 
 
 def _running(item: OutboxItem, now: Any) -> dict[str, Any]:

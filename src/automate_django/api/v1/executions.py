@@ -14,7 +14,9 @@ from automate_django.api.schema import described
 from automate_django.api.v1.resource import Resource, attempt_data, group_data, shown
 from automate_django.api.v1.serializers import (
     AcceptedSerializer,
+    ChangedSerializer,
     ErrorGroupSerializer,
+    ExecutionBulkSerializer,
     ExecutionDetailSerializer,
     ExecutionErrorQuerySerializer,
     ExecutionQuerySerializer,
@@ -35,6 +37,9 @@ _LOOKUPS = {
 }
 
 
+_MOST_AT_ONCE = 1000
+
+
 class ExecutionViewSet(Resource):
     """Executions of workflows, the newest first."""
 
@@ -44,6 +49,7 @@ class ExecutionViewSet(Resource):
         "retrieve": "executions:read",
         "cancel": "executions:write",
         "resume": "executions:write",
+        "bulk": "executions:write",
         "retry": "executions:write",
     }
     model_permissions = {  # noqa: RUF012
@@ -52,6 +58,7 @@ class ExecutionViewSet(Resource):
         "retrieve": "view_workflowexecution",
         "cancel": "change_workflowexecution",
         "resume": "change_workflowexecution",
+        "bulk": "change_workflowexecution",
         "retry": "add_workflowexecution",
     }
     serializer_class = ExecutionSerializer
@@ -126,6 +133,22 @@ class ExecutionViewSet(Resource):
         if not self.kernel.executions.resume(str(row.pk), step_id=step.get("step")):
             raise _cannot("It has not failed." if "step" not in step else "It has not ended.")
         return self._brief(execution_id)
+
+    @described(request=ExecutionBulkSerializer, responses=ChangedSerializer)
+    @action(detail=False, methods=["post"])
+    def bulk(self, request: Any) -> Response:
+        """Resume the failed executions with these ids, or all that match a filter."""
+        given, store = self.read(ExecutionBulkSerializer), self.kernel.executions
+        given.pop("action")
+        if (ids := given.pop("ids", None)) is not None:
+            found = self.get_queryset().filter(pk__in=ids).values_list("pk", flat=True)
+            changed = sum(store.resume(str(execution_id)) for execution_id in found)
+        else:
+            given["tenant_id"] = self.tenant_for(given.pop("tenant_id", None))
+            # A request must end before its client gives up; who wants more asks again.
+            given.setdefault("limit", _MOST_AT_ONCE)
+            changed = store.resume_matching(**given)
+        return Response(ChangedSerializer({"changed": changed}).data)
 
     @described(request=None, responses={202: AcceptedSerializer})
     @action(detail=True, methods=["post"])

@@ -276,6 +276,33 @@ class ExecutionQuerySerializer(Strict):
     created_before = Instant(required=False)
 
 
+class ExecutionBulkSerializer(Strict):
+    """Which failed executions to resume: by ids, or by what they have in common."""
+
+    action = Word(("resume",))
+    ids = serializers.ListField(
+        child=serializers.UUIDField(), required=False, allow_empty=False, max_length=1000
+    )
+    status = Word(("FAILED",), required=False)
+    workflow = serializers.CharField(required=False, max_length=200)
+    tenant_id = serializers.CharField(required=False, max_length=200, help_text="For operators.")
+    error_code = serializers.CharField(required=False, max_length=64)
+    created_after = Instant(required=False)
+    created_before = Instant(required=False)
+    limit = serializers.IntegerField(
+        required=False, min_value=1, max_value=10_000, help_text="1,000 if a filter has none."
+    )
+    per_second = serializers.FloatField(required=False, min_value=0.01, max_value=10_000)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Ask for ids or a filter."""
+        if "ids" in attrs and len(attrs) > 2:
+            raise serializers.ValidationError("Say either ids or a filter.")
+        if "ids" not in attrs and not attrs.keys() - {"action", "limit", "per_second"}:
+            raise serializers.ValidationError("Say which: ids, or a filter like status FAILED.")
+        return attrs
+
+
 # -- out ---------------------------------------------------------------------------------------
 
 

@@ -152,6 +152,28 @@ def test_cancel_resume_and_retry(acme: APIClient) -> None:
     assert unknown.status_code == 400
 
 
+def test_failed_executions_are_resumed_together(acme: APIClient, token: Any) -> None:
+    """By ids or by filter, and nobody else's; a word is asked for which are meant."""
+    rival = token("*", tenant_id="rival")
+    ids = [ran() for _ in range(3)]
+    WorkflowExecution.objects.update(status="FAILED", error_code="UNAVAILABLE")
+
+    def bulk(client: APIClient, **given: Any) -> Any:
+        return client.post(f"{API}/executions/bulk", {"action": "resume", **given}, format="json")
+
+    assert bulk(rival, status="FAILED").json() == {"changed": 0}
+    assert bulk(rival, ids=ids).json() == {"changed": 0}
+    assert bulk(rival, status="FAILED", tenant_id="acme").status_code == 403
+    assert bulk(acme, error_code="ABORTED").json() == {"changed": 0}
+    assert bulk(acme, ids=[ids[0], str(uuid.uuid4())]).json() == {"changed": 1}
+    assert bulk(acme, status="FAILED", limit=1).json() == {"changed": 1}
+    assert bulk(acme, error_code="UNAVAILABLE", per_second=5).json() == {"changed": 1}
+    for wrong in ({}, {"limit": 5}, {"ids": ids, "workflow": "x"}, {"status": "RUNNING"}):
+        assert bulk(acme, **wrong).status_code == 400
+    statuses = WorkflowExecution.objects.values_list("status", flat=True)
+    assert set(statuses) == {"PENDING"}
+
+
 # -- events ---------------------------------------------------------------------------------------
 
 

@@ -29,7 +29,8 @@ def schema(empty: None, token: Any) -> dict[str, Any]:
 def test_every_path_is_described(schema: dict[str, Any]) -> None:
     """With its methods; webhooks are their connectors' business."""
     assert sorted(schema["paths"]) == [
-        "/events", "/executions", "/executions/errors", "/executions/{execution_id}",
+        "/events", "/executions", "/executions/bulk", "/executions/errors",
+        "/executions/{execution_id}",
         "/executions/{execution_id}/cancel", "/executions/{execution_id}/resume",
         "/executions/{execution_id}/retry", "/outbox", "/outbox/bulk", "/outbox/errors", "/outbox/stats",
         "/outbox/{item_id}", "/outbox/{item_id}/cancel", "/outbox/{item_id}/discard",

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from automate_kernel.connectors import Connector, action
+from automate_kernel.outbox import WorkerInfo
+from automate_kernel.outbox.activity import ActivityLog
 
 BASE = "/admin/automate_django/outboxitem/"
 
@@ -175,6 +177,34 @@ def test_a_long_history_is_gathered_by_the_script_and_not_by_the_page(
     assert "automate-chart" not in page
     assert html_of(root, "dashboard/figures/?span=24h").count("automate-chart") == 4
     assert html_of(root, "dashboard/?span=24h").count("automate-chart") == 4
+
+
+def test_the_dashboard_tells_of_workflows(alias, kernel, root):
+    kernel.action("shop.fail")(lambda: 1 / 0)
+    kernel.add_workflow(
+        {
+            "name": "will-fail",
+            "trigger": {"type": "manual"},
+            "steps": [{"id": "a", "action": "shop.fail"}],
+        }
+    )
+    kernel.start("will-fail")
+    kernel.run_until_idle()
+    html = html_of(root, "dashboard/")
+
+    assert "By workflow, last hour" in html
+    assert "status=FAILED&amp;workflow=will-fail" in html
+    assert 'data-label="Failed" class="automate-right">1<' in html
+
+
+def test_a_worker_that_cant_begin_is_told(alias, kernel, root):
+    problem = "a worker process ended with exit code 3, 4 times in a row"
+    kernel.outbox.report(
+        WorkerInfo("h-1-supervisor", "host-7", 1, None, None, problem=problem), ActivityLog()
+    )
+    for page in ("dashboard/", "workers/"):
+        assert problem in html_of(root, page)
+    assert "No worker is running" in html_of(root, "dashboard/")
 
 
 def test_an_empty_dashboard_says_that_no_worker_runs(kernel, root):
