@@ -361,6 +361,10 @@ def test_secrets_check_names_what_is_missing_and_shows_no_value(
     """It is the exit code that a deployment looks at."""
     [secret] = project.data("secrets", "check")["secrets"]
     assert (secret["key"], secret["ok"], secret["backend"]) == ("CHAT_TOKEN", True, "env")
+    monkeypatch.setenv("AUTOMATE_SECRET_CHAT_TOKEN", "2024")
+    [secret] = project.data("secrets", "check")["secrets"]
+    assert "short or common" in secret["warning"]
+    assert "short or common" in project.run("secrets", "check").stdout
     monkeypatch.delenv("AUTOMATE_SECRET_CHAT_TOKEN")
     out = project.run("secrets", "check", code=1).stdout
     assert "set the environment variable AUTOMATE_SECRET_CHAT_TOKEN" in out
