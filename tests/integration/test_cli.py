@@ -413,8 +413,8 @@ def test_config_shows_each_value_and_where_it_came_from(project) -> None:
     assert shown["database"]["value"] == "postgresql://u:***@h/d"
     assert shown["database"]["source"] == "--database"
     assert shown["app"]["source"] == "automate.toml:1"
-    told = project.data("config", "--show-values", "--database", "postgresql://u:hunter2@h/d")
-    assert told["settings"]["database"]["value"] == "postgresql://u:hunter2@h/d"
+    told = project.data("config", "--show-values", "--database", "postgresql://u:p4ss@h/d")
+    assert told["settings"]["database"]["value"] == "postgresql://u:p4ss@h/d"
     assert shown["worker.slots"] == {
         "value": 10, "source": "default", "variable": "AUTOMATE_WORKER_SLOTS",
         "help": "Calls at once in a process.",
