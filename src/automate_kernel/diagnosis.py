@@ -151,6 +151,10 @@ def secret_findings(kernel: Kernel, uses: Mapping[str, Sequence[str]]) -> list[F
         Finding("secrets", "fail", each.problem, f"{each.key} is used by {uses[each.key][0]}")
         for each in report.problems
     ]
+    found += [
+        Finding("secrets", "warn", each.warning, "take a longer, random value")
+        for each in report.warnings
+    ]
     return found or [Finding("secrets", "ok", f"all {len(uses)} that are used can be read")]
 
 

@@ -478,6 +478,10 @@ def test_secrets_check_names_what_is_missing_and_shows_no_value(
     """It is the exit code that a deployment looks at."""
     [secret] = project.data("secrets", "check")["secrets"]
     assert (secret["key"], secret["ok"], secret["backend"]) == ("CHAT_TOKEN", True, "env")
+    monkeypatch.setenv("AUTOMATE_SECRET_CHAT_TOKEN", "2024")
+    [secret] = project.data("secrets", "check")["secrets"]
+    assert "short or common" in secret["warning"]
+    assert "short or common" in project.run("secrets", "check").stdout
     monkeypatch.delenv("AUTOMATE_SECRET_CHAT_TOKEN")
     out = project.run("secrets", "check", code=1).stdout
     assert "set the environment variable AUTOMATE_SECRET_CHAT_TOKEN" in out
@@ -530,8 +534,8 @@ def test_config_shows_each_value_and_where_it_came_from(project) -> None:
     assert shown["database"]["value"] == "postgresql://u:***@h/d"
     assert shown["database"]["source"] == "--database"
     assert shown["app"]["source"] == "automate.toml:1"
-    told = project.data("config", "--show-values", "--database", "postgresql://u:hunter2@h/d")
-    assert told["settings"]["database"]["value"] == "postgresql://u:hunter2@h/d"
+    told = project.data("config", "--show-values", "--database", "postgresql://u:p4ss@h/d")
+    assert told["settings"]["database"]["value"] == "postgresql://u:p4ss@h/d"
     assert shown["worker.slots"] == {
         "value": 10, "source": "default", "variable": "AUTOMATE_WORKER_SLOTS",
         "help": "Calls at once in a process.",

@@ -137,9 +137,9 @@ def test_an_action_that_fails_after_its_time(
     """Nobody asks any more for what it raised, and asyncio prints what nobody asks for."""
     with pytest.raises(AutomateError):
         if asynchronous:
-            asyncio.run(kernel.ainvoke("chat.slow", timeout=0.01))
+            asyncio.run(kernel.ainvoke("chat.slow", timeout=0.3))
         else:
-            kernel.invoke("chat.slow", timeout=0.01)
+            kernel.invoke("chat.slow", timeout=0.3)
     kernel.close()
     gc.collect()
     assert "never retrieved" not in told(log)

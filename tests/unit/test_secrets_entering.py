@@ -7,10 +7,11 @@ import json
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, SecretStr
 
 from automate_kernel import Kernel, signals
-from automate_kernel.connectors import Connector, TriggerSpec
-from automate_kernel.errors import PayloadError
+from automate_kernel.connectors import Connector, TriggerSpec, action
+from automate_kernel.errors import AutomateError, PayloadError
 from automate_kernel.outbox import NewItem
 from automate_kernel.storage.tables import TABLES
 from automate_kernel.workflows import Workflow
@@ -160,3 +161,47 @@ def test_a_common_value_ruins_nothing_that_comes_in(value: str) -> None:
         assert item is not None
         assert item.payload["payload"] == payload
         assert item.payload["name"] == "order.created"
+
+
+def test_an_output_that_holds_itself_is_refused(kernel: Kernel) -> None:
+    """It ends, and nothing is stored."""
+
+    @kernel.action("app.loop")
+    def loop() -> Any:
+        found: list[Any] = [SECRET]
+        found.append(found)
+        return found
+
+    with pytest.raises(AutomateError) as caught:
+        kernel.invoke("app.loop")
+    assert SECRET not in str(caught.value)
+
+
+def test_a_literal_secret_in_a_config_is_redacted() -> None:
+    """By its model, its name, or its looks; honest words beside it are not."""
+
+    class Options(BaseModel):
+        signer: SecretStr
+        headers: dict[str, SecretStr] = {}
+        region: str = ""
+
+    class Echo(Connector):
+        key = "echo"
+
+        @classmethod
+        def config_schema(cls) -> type[BaseModel]:
+            return Options
+
+        @action
+        def say(self, text: str) -> str:
+            return text
+
+    config = {
+        "signer": "hunter2-hunter2",
+        "headers": {"X-Api-Key": "k3y-of-api", "Accept": "application/json"},
+        "region": "eu-central-1",
+    }
+    with Kernel(plugins=[Echo], config={"echo": config}, secrets={}, discover=False) as kernel:
+        text = "hunter2-hunter2 k3y-of-api application/json eu-central-1"
+        said = kernel.invoke("echo.say", {"text": text})
+        assert said == "[secret] [secret] application/json eu-central-1"
