@@ -7,7 +7,7 @@ import subprocess
 import nox
 
 nox.options.default_venv_backend = "uv"
-nox.options.sessions = ["tests", "django", "lint"]
+nox.options.sessions = ["tests", "django", "lint", "typing"]
 # A Python that is not there is not brought: its sessions are skipped, loudly.
 os.environ.setdefault("UV_PYTHON_DOWNLOADS", "never")
 if pyenv := shutil.which("pyenv"):
@@ -77,3 +77,11 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check")
     session.run("mypy")
     session.run("lint-imports")
+
+
+@nox.session(python="3.12")
+def typing(session: nox.Session) -> None:
+    """What other checkers than mypy know of the public packages: all of it."""
+    session.install(".[cli,testing,opentelemetry,postgresql]", "./plugins/automate-http", "pyright")
+    for package in ("automate_kernel", "automate_sqlalchemy", "automate_http"):
+        session.run("pyright", "--verifytypes", package, "--ignoreexternal")
