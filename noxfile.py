@@ -11,7 +11,7 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "uv"
-nox.options.sessions = ["tests", "django", "lint"]
+nox.options.sessions = ["tests", "django", "lint", "typing"]
 # A Python that is not there is not brought: its sessions are skipped, loudly.
 os.environ.setdefault("UV_PYTHON_DOWNLOADS", "never")
 if pyenv := shutil.which("pyenv"):
@@ -155,3 +155,11 @@ def _install_lines(page: Path) -> list[list[str]]:
     lines = re.findall(r"^\$ pip install (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     named = [line.replace("./plugins/", "").replace('".[', '"automate-kernel[') for line in lines]
     return [shlex.split(line, comments=True) for line in named]
+
+
+@nox.session(python="3.12")
+def typing(session: nox.Session) -> None:
+    """What other checkers than mypy know of the public packages: all of it."""
+    session.install(".[cli,testing,opentelemetry,postgresql]", "./plugins/automate-http", "pyright")
+    for package in ("automate_kernel", "automate_sqlalchemy", "automate_http"):
+        session.run("pyright", "--verifytypes", package, "--ignoreexternal")

@@ -26,6 +26,13 @@ PENDING ─claim─▶ RUNNING ─success─▶ COMPLETED
            retry  ▼  │ claim, once due
                  RETRY             PENDING or RETRY ─cancel─▶ CANCELLED ─requeue─▶ PENDING
 ```""",
+    "automate_failure": "A failed attempt of an item or of a step. The first of each and the latest "
+    "are kept. [Find what failed](../howto/find-what-failed.md) shows them.",
+    "automate_label": "A key of your application by which an item or an execution is found.",
+    "automate_execution_activity": "What became of executions and steps, by minute, worker and "
+    "workflow. It is kept for a week.",
+    "automate_schema": "One row: the version of the tables, if `automate db` made them. Django and "
+    "Alembic keep an account of their own.",
     "automate_outbox_lane": "A row exists while an item with its `ordering_key` runs.",
     "automate_outbox_slot": "A row exists while an item with its `concurrency_key` runs: the "
     "key has as many slots as may run at once.",
@@ -220,4 +227,42 @@ COLUMN_NOTES = {
     ("automate_activity", "run_times"): "how long handlers ran: the sum in seconds, and how many "
     "in each bucket, of which *i* ends at 10^(*i*/10) s",
     ("automate_activity", "wait_times"): "how long items were due before they were begun, likewise",
+    ("automate_outbox", "last_error_group"): "type and place of the last error, by which errors "
+    "are grouped",
+    ("automate_execution", "error_group"): "type and place of its error",
+    ("automate_step", "error_group"): "type and place of its error",
+    ("automate_worker", "problem"): "why its processes end before they can work; null: they work",
+    ("automate_failure", "id"): "UUIDv7",
+    ("automate_failure", "subject_id"): "the item or the execution",
+    ("automate_failure", "step_id"): "the step that failed; null for an item",
+    ("automate_failure", "position"): "which element of `for_each`; -1 for the step itself",
+    ("automate_failure", "attempt"): "which attempt it was",
+    ("automate_failure", "error_code"): "the error's code",
+    ("automate_failure", "error_group"): "type and place of the error",
+    ("automate_failure", "error"): "the error's text, without secrets",
+    ("automate_failure", "trace"): "where it was raised: files and lines, no values",
+    ("automate_failure", "failed_at"): "when",
+    ("automate_label", "id"): "of the item or execution and the name: a label has one value",
+    ("automate_label", "name"): "the label's name",
+    ("automate_label", "value"): "its value",
+    ("automate_label", "subject_id"): "the item or the execution",
+    ("automate_label", "about"): "`item` or `execution`",
+    ("automate_label", "created_at"): "when",
+    ("automate_execution_activity", "id"): "UUIDv7",
+    ("automate_execution_activity", "at"): "the minute, on the database's clock",
+    ("automate_execution_activity", "worker_id"): "the worker; null for an execution that ended "
+    "otherwise than in a worker's hands",
+    ("automate_execution_activity", "workflow"): "the workflow's name",
+    ("automate_execution_activity", "started"): "executions begun",
+    ("automate_execution_activity", "completed"): "executions that ended COMPLETED",
+    ("automate_execution_activity", "failed"): "executions that ended FAILED",
+    ("automate_execution_activity", "cancelled"): "executions that were cancelled",
+    ("automate_execution_activity", "run_times"): "how long they took, as in `automate_activity`",
+    ("automate_execution_activity", "steps_completed"): "steps finished",
+    ("automate_execution_activity", "steps_retried"): "attempts that failed and are to be repeated",
+    ("automate_execution_activity", "steps_failed"): "steps that failed for good",
+    ("automate_execution_activity", "step_times"): "how long steps took, likewise",
+    ("automate_schema", "name"): "`automate`",
+    ("automate_schema", "version"): "the version of the tables that `automate db migrate` made",
+    ("automate_schema", "migrated_at"): "when",
 }

@@ -1,5 +1,12 @@
 """automate-kernel in a Django project: its database, settings, signals and ``manage.py``."""
 
+try:
+    import django as _django  # noqa: F401
+except ModuleNotFoundError:
+    raise ImportError(
+        "automate_django needs Django: pip install 'automate-kernel[django]'", name="django"
+    ) from None
+
 from automate_django.kernel import aemit, emit, get_kernel
 
 __all__ = ["aemit", "emit", "get_kernel"]

@@ -1,5 +1,13 @@
 """automate-kernel on SQLAlchemy: the host's engine, session and migrations."""
 
+try:
+    import sqlalchemy as _sqlalchemy  # noqa: F401
+except ModuleNotFoundError:
+    raise ImportError(
+        "automate_sqlalchemy needs SQLAlchemy: pip install 'automate-kernel[sqlalchemy]'",
+        name="sqlalchemy",
+    ) from None
+
 from automate_sqlalchemy.outbox import (
     OptimisticClaimOutboxStore,
     OutboxReaper,

@@ -76,8 +76,17 @@ def __getattr__(name: str) -> Any:
     module = _HOME.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f".{module}", __name__), name)
-    return value
+    try:
+        value = globals()[name] = getattr(import_module(f".{module}", __name__), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "rest_framework":
+            raise
+    else:
+        return value
+    raise ImportError(
+        "automate_django.api needs Django REST framework: pip install 'automate-kernel[api]'",
+        name="rest_framework",
+    )
 
 
 def __dir__() -> list[str]:

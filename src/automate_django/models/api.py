@@ -9,7 +9,7 @@ import hmac
 import secrets
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from django.db import models
 from django.utils import timezone
@@ -65,6 +65,38 @@ class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
         return token if same else None
 
 
+class ApiTokenManager(models.Manager["ApiToken"]):
+    """Makes and finds tokens. Written out, so that a type checker needs no plugin to know it."""
+
+    def get_queryset(self) -> ApiTokenQuerySet:
+        """All tokens."""
+        return ApiTokenQuerySet(self.model, using=self._db)
+
+    def issue(
+        self,
+        name: str,
+        *,
+        user: Any = None,
+        tenant_id: str | None = None,
+        scopes: Iterable[str] = (),
+        all_tenants: bool = False,
+        expires_at: datetime | None = None,
+    ) -> tuple[ApiToken, str]:
+        """Make a token; returns it and its text, which is not stored and can't be had again."""
+        return self.get_queryset().issue(
+            name,
+            user=user,
+            tenant_id=tenant_id,
+            scopes=scopes,
+            all_tenants=all_tenants,
+            expires_at=expires_at,
+        )
+
+    def matching(self, text: str) -> ApiToken | None:
+        """The token that *text* is, whatever its state; None if there is none."""
+        return self.get_queryset().matching(text)
+
+
 class ApiToken(models.Model):
     """
     A bearer token of the API: for a user, or for a service that is nobody's.
@@ -86,7 +118,7 @@ class ApiToken(models.Model):
     last_used_at = models.DateTimeField(null=True, editable=False)
     revoked_at = models.DateTimeField(null=True, editable=False)
 
-    objects = ApiTokenQuerySet.as_manager()
+    objects: ClassVar[ApiTokenManager] = ApiTokenManager()
 
     class Meta:
         db_table = "automate_api_token"

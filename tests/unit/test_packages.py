@@ -1,0 +1,67 @@
+"""What a user of a package meets first: imports without their extra, and its page on the index."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = (ROOT, ROOT / "plugins" / "automate-http")
+
+
+@pytest.mark.parametrize(
+    ("code", "missing", "extra"),
+    [
+        ("import automate_sqlalchemy", "sqlalchemy", "sqlalchemy"),
+        ("import automate_django", "django", "django"),
+        ("from automate_django.api import BaseAPIView", "rest_framework", "api"),
+        ("import automate_kernel.testing", "pytest", "testing"),
+        ("import automate_kernel.telemetry.opentelemetry", "opentelemetry", "opentelemetry"),
+    ],
+)
+def test_an_import_without_its_extra_names_it(code, missing, extra):
+    """Not a module that the user has never heard of; and the extra exists."""
+    script = (
+        f"import sys; sys.modules[{missing!r}] = None\n"
+        f"try:\n    {code}\n"
+        "except ImportError as error:\n    print(type(error).__name__, error.name, error)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert ran.stdout.startswith(f"ImportError {missing} ")
+    assert f"pip install 'automate-kernel[{extra}]'" in ran.stdout
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert extra in project["optional-dependencies"]
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
+def test_a_page_on_the_index_has_no_broken_links(package):
+    """There are no files beside it there: a link into the project is its words alone."""
+    settings = tomllib.loads((package / "pyproject.toml").read_text())
+    hook = settings["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]
+    text = (package / "README.md").read_text()
+    for one in hook["substitutions"]:
+        text = re.sub(one["pattern"], one["replacement"], text)
+    assert re.findall(r"\]\((?!https?://|#)", text) == []
+    assert "automate-kernel" in text
+    assert settings["project"]["dynamic"] == ["readme"]
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
+def test_each_package_brings_its_licence_and_tells_what_it_is(package):
+    """As a company's check of its dependencies looks for."""
+    project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+    assert project["license-files"] == ["LICENSE"]
+    assert (package / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+    assert {"authors", "classifiers", "description", "keywords", "license"} <= project.keys()
+    assert "Typing :: Typed" in project["classifiers"]
