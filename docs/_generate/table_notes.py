@@ -26,8 +26,8 @@ PENDING ─claim─▶ RUNNING ─success─▶ COMPLETED
            retry  ▼  │ claim, once due
                  RETRY             PENDING or RETRY ─cancel─▶ CANCELLED ─requeue─▶ PENDING
 ```""",
-    "automate_failure": "A failed attempt of an item or of a step. The first of each and the latest "
-    "are kept. [Find what failed](../howto/find-what-failed.md) shows them.",
+    "automate_failure": "A failed attempt of an item or of a step. The first of each and the "
+    "latest are kept. [Find what failed](../howto/find-what-failed.md) shows them.",
     "automate_label": "A key of your application by which an item or an execution is found.",
     "automate_execution_activity": "What became of executions and steps, by minute, worker and "
     "workflow. It is kept for a week.",

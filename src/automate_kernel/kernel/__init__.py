@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections import deque
-from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 from automate_kernel.kernel.calling import Calling
 from automate_kernel.kernel.working import Working
 from automate_kernel.outbox import OutboxItem, RowsOutboxStore
 from automate_kernel.outbox.handlers import Handler
+from automate_kernel.secrets.redaction import EnteringRedaction
 from automate_kernel.webhooks import ReplayLedger
 from automate_kernel.workflows.runner import EVENT
 from automate_kernel.workflows.state import ADVANCE
@@ -51,14 +49,8 @@ class Kernel(Working, Calling):
             outbox.on_failed = outbox.on_failed or self._item_failed
             outbox.on_cancelled = outbox.on_cancelled or self.executions.cancel_with
             outbox.on_requeued = outbox.on_requeued or self.executions.resume_with
-        outbox.redact = self._redacting(outbox.redact)
+        outbox.redact = EnteringRedaction(self.redactor, outbox.redact)
         outbox.before_enqueue = outbox.before_enqueue or self._before_enqueue
-
-    def _redacting(self, others: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
-        """What takes the secrets out of JSON that is stored, after *others*: another kernel's."""
-        # What comes in is rarely an echo: short and common values in it are honest data.
-        own = partial(self.redactor.redact_value, weak=False, cut=False)
-        return own if others is None else lambda value: own(others(value))
 
     def __repr__(self) -> str:
         return f"<Kernel on {self.storage.describe()}, {len(self.workflows.added())} workflows>"

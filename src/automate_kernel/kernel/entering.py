@@ -19,7 +19,7 @@ from automate_kernel.logs import get_logger
 from automate_kernel.outbox import NewItem
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.labels import Labelled, Labels, checked_labels, labelled_ids
-from automate_kernel.outbox.payloads import check_text, encode_json
+from automate_kernel.outbox.payloads import Redaction, check_text, encode_json
 from automate_kernel.storage import Rows
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.tracebacks import log_error
@@ -45,8 +45,8 @@ class _NewEvent(NewItem):
 
     __slots__ = ()
 
-    def _encoded(self) -> JsonText:
-        return encode_json(self.payload, "payload", inside=1)
+    def _encoded(self, redact: Redaction | None = None) -> JsonText:
+        return encode_json(self.payload, "payload", inside=1, redact=redact)
 
 
 class Entering(Assembly):

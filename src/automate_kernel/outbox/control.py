@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
 from uuid import UUID
 
 from automate_kernel.outbox.item import ItemStatus, OutboxItem
-from automate_kernel.outbox.payloads import check_text, storable
+from automate_kernel.outbox.payloads import Redaction, check_text, storable
 from automate_kernel.outbox.sharing import Group, any_ready, ready_groups
 from automate_kernel.outbox.store import OutboxStats
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
@@ -20,7 +18,7 @@ class Control:
     """The part of `RowsOutboxStore` that looks and pauses."""
 
     storage: Storage
-    redact: Callable[[Any], Any] | None
+    redact: Redaction | None
     _paused_until: float
 
     def get(self, item_id: str) -> OutboxItem | None:

@@ -22,7 +22,7 @@ from automate_kernel.outbox.item import (
 )
 from automate_kernel.outbox.labels import forget_labels
 from automate_kernel.outbox.leases import Lease, Leases, by_token, fence
-from automate_kernel.outbox.payloads import storable
+from automate_kernel.outbox.payloads import Redaction, storable
 from automate_kernel.outbox.store import Outcome
 from automate_kernel.storage.rows import Now, Plus, Row, Rows, Where
 from automate_kernel.storage.tables import OUTBOX
@@ -37,7 +37,7 @@ class Finishing(Leases):
     on_failed: Callable[[Rows, OutboxItem], None] | None
     on_cancelled: Callable[[Rows, OutboxItem], None] | None
     retention_seconds: float | None
-    redact: Callable[[Any], Any] | None
+    redact: Redaction | None
 
     def acknowledge(
         self, worker_id: str, outcomes: Sequence[Outcome], *, transaction: Any = None

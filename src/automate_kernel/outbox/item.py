@@ -11,7 +11,8 @@ What an outbox item is, and which state leads to which.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum
@@ -21,7 +22,13 @@ from typing import Any
 from automate_kernel.errors import PayloadError
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.labels import HEADER, Labels, checked_labels
-from automate_kernel.outbox.payloads import check_number, check_text, encode_json, redacted_json
+from automate_kernel.outbox.payloads import (
+    Redaction,
+    check_number,
+    check_text,
+    encode_json,
+    redacted_json,
+)
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.rows import Now, Row
 
@@ -171,24 +178,31 @@ class NewItem:
     concurrency_limit: int | None = None
     labels: Labels | None = None
 
-    def redacted(self, redact: Callable[[Any], Any]) -> NewItem:
+    def redacted(self, redact: Redaction) -> NewItem:
         """Itself, or a copy if *redact* finds secrets in its payload or headers."""
-        payload = redacted_json(self.payload, "payload", redact)
-        headers = redacted_json(dict(self.headers), "headers", redact) if self.headers else {}
+        payload, headers = self.payload, self.headers
+        if redact.finds(text := self._encoded()):
+            payload = redact(json.loads(text))
+        if headers:
+            headers = redacted_json(dict(headers), "headers", redact)
         if payload is self.payload and headers == self.headers:
             return self
         return replace(self, payload=payload, headers=headers)
 
-    def to_row(self) -> Row:
-        """The new row of the outbox table; raises `PayloadError` for what can't be stored."""
+    def to_row(self, redact: Redaction | None = None) -> Row:
+        """
+        The new row of the outbox table, without the secrets that *redact* finds.
+
+        Raises `PayloadError` for what can't be stored.
+        """
         self._check()
         due, sort = self._times()
         later = self.run_at is not None or due.offset > 0
         row = {
             "id": self.id or new_id(),
             "kind": self.kind,
-            "payload": self._encoded(),
-            "headers": self._headers(),
+            "payload": self._encoded(redact),
+            "headers": self._headers(redact) if self.headers or self.labels else _NO_HEADERS,
             "status": _PENDING,
             "waiting_for": "time" if later else "worker",
             "priority": self.priority,
@@ -208,14 +222,12 @@ class NewItem:
             row["concurrency_limit"] = self.concurrency_limit
         return row
 
-    def _encoded(self) -> JsonText:
-        return encode_json(self.payload, "payload")
+    def _encoded(self, redact: Redaction | None = None) -> JsonText:
+        return encode_json(self.payload, "payload", redact=redact)
 
-    def _headers(self) -> JsonText:
-        if self.labels:
-            labels = checked_labels(self.labels)
-            return encode_json({**self.headers, HEADER: labels}, "headers")
-        return encode_json(self.headers, "headers") if self.headers else _NO_HEADERS
+    def _headers(self, redact: Redaction | None) -> JsonText:
+        labels = {HEADER: checked_labels(self.labels)} if self.labels else {}
+        return encode_json({**self.headers, **labels}, "headers", redact=redact)
 
     def _times(self) -> tuple[Now, Now | datetime]:
         if not self.delay and not self.priority and self.run_at is None:

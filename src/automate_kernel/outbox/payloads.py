@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +11,7 @@ from automate_kernel.storage.tables import OUTBOX, TABLES
 from automate_kernel.storage.values import (
     MAX_DEPTH,
     MAX_PAYLOAD_BYTES,
+    Redaction,
     encode_json,
     storable,
     text_problem,
@@ -21,6 +21,7 @@ __all__ = [
     "LENGTHS",
     "MAX_DEPTH",
     "MAX_PAYLOAD_BYTES",
+    "Redaction",
     "check_number",
     "check_text",
     "encode_json",
@@ -73,14 +74,12 @@ def check_number(value: Any, what: str, least: float, most: float, *, whole: boo
 
 
 def redacted_json(
-    value: Any, name: str, redact: Callable[[Any], Any], limit: int = MAX_PAYLOAD_BYTES
+    value: Any, name: str, redact: Redaction, limit: int = MAX_PAYLOAD_BYTES, *, inside: int = 0
 ) -> Any:
     """
     *value* itself, or a copy if *redact* finds secrets in it.
 
-    It is looked at as it would be stored, so that no type of Python's hides anything. Raises
-    `PayloadError` for what can't be stored.
+    Raises `PayloadError` for what can't be stored; see `encode_json`.
     """
-    plain = json.loads(encode_json(value, name, limit))
-    clean = redact(plain)
-    return value if clean == plain else clean
+    text = encode_json(value, name, limit, inside=inside)
+    return redact(json.loads(text)) if redact.finds(text) else value

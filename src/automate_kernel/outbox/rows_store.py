@@ -27,6 +27,7 @@ from automate_kernel.outbox.steering import Steering
 from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.storage.rows import Now, Plus, Row, Rows, Storage, Wakeup, Where
 from automate_kernel.storage.tables import OUTBOX, PAUSE
+from automate_kernel.storage.values import Redaction
 
 __all__ = [
     "CHANNEL",
@@ -114,14 +115,14 @@ class RowsOutboxStore(
     def enqueue_many(self, items: Iterable[NewItem], *, transaction: Any = None) -> list[str]:
         """Accept items in the host's transaction; see `OutboxStore.enqueue_many`."""
         # Before a transaction is opened: what can't be stored must not leave a lock behind.
-        new, fresh, labels = _new_rows(self.entering(items))
+        new, fresh, labels = _new_rows(self.announced(items), self.redact)
         atomic = len(new) > 1 or not fresh or bool(labels)
         with self.storage.begin(transaction, atomic=atomic) as rows:
             return self.add(rows, new, fresh=fresh, labels=labels)
 
     async def aenqueue_many(self, items: Iterable[NewItem], transaction: Any = None) -> list[str]:
         """`enqueue_many` in an asynchronous host transaction."""
-        new, fresh, labels = _new_rows(self.entering(items))
+        new, fresh, labels = _new_rows(self.announced(items), self.redact)
         return await self.storage.abegin(
             transaction, lambda rows: self.add(rows, new, fresh=fresh, labels=labels)
         )
@@ -354,11 +355,13 @@ class OptimisticClaimOutboxStore(RowsOutboxStore):
     skip_locked = False
 
 
-def _new_rows(items: Iterable[NewItem]) -> tuple[list[Row], bool, list[Row]]:
+def _new_rows(
+    items: Iterable[NewItem], redact: Redaction | None
+) -> tuple[list[Row], bool, list[Row]]:
     """The rows of *items*, whether none of them can be there already, and the rows of labels."""
     items = list(items)
     fresh = all(not item.id and item.idempotency_key is None for item in items)
-    new = [item.to_row() for item in items]
+    new = [item.to_row(redact) for item in items]
     labels: list[Row] = []
     for item, row in zip(items, new, strict=True):
         if item.labels:

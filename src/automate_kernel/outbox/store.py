@@ -17,6 +17,7 @@ from automate_kernel.outbox.item import FINISHED, ItemStatus, NewItem, OutboxIte
 from automate_kernel.outbox.outcomes import Outcome, ReapResult
 from automate_kernel.outbox.reports import Activity, WorkerInfo
 from automate_kernel.storage.rows import Wakeup
+from automate_kernel.storage.values import Redaction
 
 if TYPE_CHECKING:
     from automate_kernel.outbox.activity import ActivityLog
@@ -62,7 +63,7 @@ class OutboxStore(OperatorCommands):
     """For how long a FAILED or CANCELLED item is kept; None is for ever."""
     before_enqueue: Callable[[Sequence[NewItem]], Any] | None = None
     """Called with items that are about to be accepted, whose headers it may add to."""
-    redact: Callable[[Any], Any] | None = None
+    redact: Redaction | None = None
     """Takes the secrets out of JSON and text that is about to be stored; a kernel sets it."""
 
     # -- entering ----------------------------------------------------------------------------
@@ -73,11 +74,15 @@ class OutboxStore(OperatorCommands):
 
         An `enqueue_many` begins with it. Raises `PayloadError` for what can't be stored.
         """
+        entering = self.announced(items)
+        redact = self.redact
+        return entering if redact is None else [item.redacted(redact) for item in entering]
+
+    def announced(self, items: Iterable[NewItem]) -> list[NewItem]:
+        """The *items*, after `before_enqueue` had its say. `entering` redacts them too."""
         entering = list(items)
         if self.before_enqueue is not None:
             self.before_enqueue(entering)
-        if self.redact is not None:
-            return [item.redacted(self.redact) for item in entering]
         return entering
 
     @abstractmethod

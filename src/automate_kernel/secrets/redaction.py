@@ -19,7 +19,7 @@ from automate_kernel.errors import PayloadError
 from automate_kernel.secrets.encodings import encoded_forms
 from automate_kernel.secrets.strength import strength_of
 
-__all__ = ["DEEPEST", "Redactor", "redactors"]
+__all__ = ["DEEPEST", "EnteringRedaction", "Redactor", "redactors"]
 
 _PART = 12
 _PROBE = 6
@@ -220,6 +220,10 @@ class Redactor:
             return str(abs(int(value) if value == int(value) else value)) in self._strong
         return False
 
+    def finds(self, text: str, *, weak: bool = True) -> bool:
+        """Return True if `redact` would change *text*."""
+        return bool(self._values) and bool(self._found(text, weak))
+
     def redact_exception(self, error: BaseException) -> str:
         """The error's class and message for people, without the secrets."""
         message = _safe_str(error)
@@ -278,3 +282,27 @@ def _safe_str(value: object) -> str:
         return str(value)
     except Exception:
         return f"<{type(value).__name__} that can't be printed>"
+
+
+class EnteringRedaction:
+    """
+    Takes the secrets that *redactor* knows out of JSON on its way into the database.
+
+    What comes in is rarely an echo: short and common values in it are honest data, and stay. What
+    *others*, those of another kernel on the same store, know goes too.
+    """
+
+    def __init__(self, redactor: Redactor, others: Any = None) -> None:
+        self._redactor, self._others = redactor, others
+
+    def __call__(self, value: Any) -> Any:
+        """Return a copy of *value* without the secrets; `PayloadError` if that takes too much."""
+        if self._others is not None:
+            value = self._others(value)
+        return self._redactor.redact_value(value, weak=False, cut=False)
+
+    def finds(self, text: str) -> bool:
+        """Return True if there may be a secret in *text*, a document of JSON."""
+        if self._others is not None and self._others.finds(text):
+            return True
+        return self._redactor.finds(text, weak=False)

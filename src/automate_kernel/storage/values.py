@@ -9,6 +9,7 @@ becomes a list). All else is refused before anything is written.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from datetime import date, time
 from decimal import Decimal
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from automate_kernel.errors import PayloadError, type_name
@@ -25,6 +26,7 @@ from automate_kernel.storage.codec import JsonText, json_text
 __all__ = [
     "MAX_DEPTH",
     "MAX_PAYLOAD_BYTES",
+    "Redaction",
     "Unstorable",
     "UnstorableError",
     "encode_json",
@@ -67,6 +69,16 @@ class Unstorable:
         return PayloadError(f"the {name} can't be stored: {where} {self.message}", hint=self.hint)
 
 
+class Redaction(Protocol):
+    """Takes secrets out of what is about to be stored."""
+
+    def __call__(self, value: Any, /) -> Any:
+        """Return a copy of the JSON *value* without the secrets."""
+
+    def finds(self, text: str, /) -> bool:
+        """Return True if there may be a secret in *text*, a document of JSON."""
+
+
 class UnstorableError(Exception):
     """A value holds what can't be stored: *problem*."""
 
@@ -76,10 +88,17 @@ class UnstorableError(Exception):
 
 
 def encode_json(
-    value: Any, name: str, limit: int = MAX_PAYLOAD_BYTES, *, inside: int = 0
+    value: Any,
+    name: str,
+    limit: int = MAX_PAYLOAD_BYTES,
+    *,
+    inside: int = 0,
+    redact: Redaction | None = None,
 ) -> JsonText:
     """
     *value* as JSON that every database here keeps as it is, of at most *limit* bytes.
+
+    The secrets that *redact* finds in it are taken out.
 
     Raises `PayloadError` that names *name*, the place in it, the reason and the remedy. What the
     kernel itself has put around the caller's value, *inside* of so many levels, doesn't count.
@@ -110,6 +129,9 @@ def encode_json(
             f"the {name} is too long: over {limit:,} bytes of JSON",
             hint="store the data elsewhere and pass a reference",
         )
+    if redact is not None and redact.finds(text):
+        # As it would be stored, so that no type of Python's hides anything.
+        return encode_json(redact(json.loads(text)), name, limit, inside=inside)
     return text
 
 

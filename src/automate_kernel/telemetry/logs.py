@@ -145,9 +145,10 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info and not record.exc_text:
             record.exc_text = self.formatException(record.exc_info)
         if record.exc_text:
-            data["exception"] = record.exc_text
+            # The kernel's records have theirs indented, for formats in lines.
+            data["exception"] = dedent(record.exc_text)
         if record.stack_info:
-            data["stack"] = record.stack_info
+            data["stack"] = dedent(record.stack_info)
         # Lines are what log collectors split at, so there must be none inside.
         try:
             return json.dumps(data, ensure_ascii=False, default=_safe_text)

@@ -94,7 +94,6 @@ class ExecutionRows:
         """
         execution_id = str(uuid.uuid5(_NAMESPACE, f"{event.id}\n{workflow.name}"))
         definition, item_id = workflow.hash(), new_id()
-        data = self.redacted(event).to_json()
         body = encode_json(workflow.to_dict(), "workflow")
         rows.insert(
             DEFINITION,
@@ -109,7 +108,13 @@ class ExecutionRows:
                     "definition_id": definition,
                     "status": ExecutionStatus.PENDING.value,
                     # Accepted already, at whose limit its id may be one thing too much.
-                    "event": encode_json(data, "payload", _MOST_EVENT_BYTES, inside=1),
+                    "event": encode_json(
+                        event.to_json(),
+                        "payload",
+                        _MOST_EVENT_BYTES,
+                        inside=1,
+                        redact=self.outbox.redact,
+                    ),  # fmt: skip
                     "tenant_id": event.tenant_id,
                     "item_id": item_id,
                     "created_at": Now(),
