@@ -19,6 +19,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
+from textwrap import dedent
 from typing import TYPE_CHECKING, Any, TextIO
 
 from automate_kernel.context import current_call, current_item

@@ -114,7 +114,7 @@ class ExecutionRows:
                         _MOST_EVENT_BYTES,
                         inside=1,
                         redact=self.outbox.redact,
-                    ),  # fmt: skip
+                    ),
                     "tenant_id": event.tenant_id,
                     "item_id": item_id,
                     "created_at": Now(),
