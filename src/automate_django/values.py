@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from automate_kernel.storage.codec import json_text
 
-__all__ = ["ExactJSONEncoder"]
+__all__ = ["ExactJSONEncoder", "compare_exactly", "keep_text"]
 
 
 class ExactJSONEncoder(json.JSONEncoder):
@@ -16,3 +17,40 @@ class ExactJSONEncoder(json.JSONEncoder):
     def encode(self, o: Any) -> str:
         """*o* as JSON."""
         return str(json_text(o))
+
+
+def keep_text(schema_editor: Any, columns: Mapping[str, Iterable[tuple[str, bool]]]) -> None:
+    """
+    Have MariaDB and MySQL keep JSON as the text that it is, for migrations.
+
+    *columns* are, by table, names and whether they may be null. What stands in them stays as it is;
+    MariaDB's check of them, which refuses what is nested deeper than 32 levels, goes.
+    """
+    if schema_editor.connection.vendor != "mysql":
+        return
+    for table, these in columns.items():
+        changes = ", ".join(
+            f"MODIFY `{name}` longtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+            f" {'NULL' if null else 'NOT NULL'}"
+            for name, null in these
+        )
+        schema_editor.execute(f"ALTER TABLE `{table}` {changes}")
+
+
+def compare_exactly(
+    schema_editor: Any, tables: Iterable[str], columns: Iterable[tuple[str, str, int]] = ()
+) -> None:
+    """
+    Have MySQL and MariaDB tell ``a`` from ``A``, for migrations.
+
+    In all of *tables*, and in *columns* of other tables: table, name, length; they may be null.
+    """
+    if schema_editor.connection.vendor != "mysql":
+        return
+    exact = "CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+    for table in tables:
+        schema_editor.execute(f"ALTER TABLE `{table}` CONVERT TO {exact}")
+    for table, name, length in columns:
+        schema_editor.execute(
+            f"ALTER TABLE `{table}` MODIFY `{name}` varchar({length}) {exact} NULL"
+        )

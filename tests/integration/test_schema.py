@@ -73,6 +73,11 @@ def old(engine):
     return SqlAlchemyStorage(engine)
 
 
+def nested(levels):
+    """A list in a list, so many times."""
+    return [nested(levels - 1)] if levels else []
+
+
 def test_from_the_release_before(old):
     """Every row is kept, and the kernel works with what was stored."""
     report = old.check_schema()
@@ -93,6 +98,10 @@ def test_from_the_release_before(old):
     assert kernel.executions.resume(execution.id)
     kernel.run_until_idle()
     assert (done, handled) == ([{"to": "a"}], [1])
+    # The columns of the release before changed numbers, or refused what is nested this deep.
+    for exact in ([1.0, 2**70], 1.0, nested(40)):
+        item = kernel.outbox.get(kernel.outbox.enqueue("mail", exact))
+        assert repr(item.payload) == repr(exact)
     assert kernel.executions.get(execution.id).status == "COMPLETED"
 
 

@@ -29,17 +29,9 @@ COLUMNS = {
 }
 
 
-def keep_text(apps: Any, schema_editor: Any) -> None:
+def as_text(apps: Any, schema_editor: Any) -> None:
     """Change the columns' type, and with it drop MariaDB's check."""
-    if schema_editor.connection.vendor != "mysql":
-        return
-    for table, columns in COLUMNS.items():
-        changes = ", ".join(
-            f"MODIFY `{name}` longtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
-            f" {'NULL' if null else 'NOT NULL'}"
-            for name, null in columns
-        )
-        schema_editor.execute(f"ALTER TABLE `{table}` {changes}")
+    automate_django.values.keep_text(schema_editor, COLUMNS)
 
 
 class Migration(migrations.Migration):
@@ -47,7 +39,7 @@ class Migration(migrations.Migration):
 
     operations = [
         # Text holds all that JSON did, so there is nothing to undo.
-        migrations.RunPython(keep_text, migrations.RunPython.noop, atomic=False),
+        migrations.RunPython(as_text, migrations.RunPython.noop, atomic=False),
         # How values are written is no matter of the database.
         migrations.SeparateDatabaseAndState(
             state_operations=[

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db import migrations, models
+
+from automate_django.values import compare_exactly
+
+GROUPS = (
+    ("automate_outbox", "last_error_group", 200),
+    ("automate_execution", "error_group", 200),
+    ("automate_step", "error_group", 200),
+)
+
+
+def as_everywhere(apps: Any, schema_editor: Any) -> None:
+    """Have MySQL and MariaDB compare the new texts exactly too."""
+    compare_exactly(schema_editor, ["automate_failure", "automate_label"], GROUPS)
 
 
 class Migration(migrations.Migration):
@@ -60,4 +75,5 @@ class Migration(migrations.Migration):
                 ],
             },
         ),
+        migrations.RunPython(as_everywhere, migrations.RunPython.noop, atomic=False),
     ]

@@ -7,15 +7,13 @@ from typing import Any
 
 from django.db import migrations, models
 
+from automate_django.values import compare_exactly, keep_text
 
-def compare_exactly(apps: Any, schema_editor: Any) -> None:
-    """Have MySQL and MariaDB tell ``a`` from ``A`` in the new tables too."""
-    if schema_editor.connection.vendor == "mysql":
-        for name in NEW:
-            table = apps.get_model("automate_django", name)._meta.db_table
-            schema_editor.execute(
-                f"ALTER TABLE `{table}` CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
-            )
+
+def as_everywhere(apps: Any, schema_editor: Any) -> None:
+    """Have MySQL and MariaDB compare and keep text exactly in the new tables too."""
+    compare_exactly(schema_editor, ["automate_execution_activity", "automate_schema"])
+    keep_text(schema_editor, JSON)
 
 
 def mend_conditions(apps: Any, schema_editor: Any) -> None:
@@ -42,7 +40,7 @@ def mend_conditions(apps: Any, schema_editor: Any) -> None:
             schema_editor.execute(mended)
 
 
-NEW = ("WorkflowActivity", "SchemaVersion")
+JSON = {"automate_execution_activity": (("run_times", False), ("step_times", False))}
 
 
 class Migration(migrations.Migration):
@@ -86,6 +84,6 @@ class Migration(migrations.Migration):
             ],
             options={"db_table": "automate_schema", "default_permissions": ()},
         ),
-        migrations.RunPython(compare_exactly, migrations.RunPython.noop, atomic=False),
+        migrations.RunPython(as_everywhere, migrations.RunPython.noop, atomic=False),
         migrations.RunPython(mend_conditions, migrations.RunPython.noop),
     ]

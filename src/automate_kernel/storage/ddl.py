@@ -12,23 +12,28 @@ __all__ = [
     "create_index",
     "create_table",
     "drop_index",
+    "json_as_text",
     "partial",
     "type_of",
 ]
 
+_EXACT = "CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
 _TYPES: dict[str, dict[str, str]] = {
     "postgresql": {
         "id": "UUID", "text": "VARCHAR({})", "longtext": "TEXT", "json": "JSONB",
         "int": "INTEGER", "time": "TIMESTAMP WITH TIME ZONE",
     },
     "sqlite": {
-        "id": "CHAR(32)", "text": "VARCHAR({})", "longtext": "TEXT", "json": "JSON",
-        "int": "INTEGER", "time": "DATETIME",
+        "id": "CHAR(32)", "text": "VARCHAR({})", "longtext": "TEXT",
+        # A column of type JSON would make numbers of its own of what it holds: 1.0 becomes 1.
+        "json": "TEXT", "int": "INTEGER", "time": "DATETIME",
     },
     "mysql": {
-        "id": "CHAR(32)", "longtext": "LONGTEXT", "json": "JSON", "int": "INTEGER",
+        "id": "CHAR(32)", "longtext": f"LONGTEXT {_EXACT}", "int": "INTEGER",
+        # Their own type refuses what is nested deeper than 32 levels, or changes large numbers.
+        "json": f"LONGTEXT {_EXACT}",
         # Elsewhere texts are compared exactly; their default here ignores case and accents.
-        "text": "VARCHAR({}) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+        "text": f"VARCHAR({{}}) {_EXACT}",
         "time": "DATETIME(6)",
     },
 }  # fmt: skip
@@ -69,6 +74,21 @@ def add_column(dialect: Dialect, table: Table, column: Column) -> str:
         given = f"({column.default})" if dialect.name == "mysql" else column.default
         text += f" DEFAULT {given}"
     return f"ALTER TABLE {_name(dialect, table.name)} ADD COLUMN {text}"
+
+
+def json_as_text(dialect: Dialect, table: Table, column: Column) -> tuple[str, ...]:
+    """The statements that make text of a column of the database's own type for JSON."""
+    alter, name = f"ALTER TABLE {_name(dialect, table.name)}", _name(dialect, column.name)
+    if dialect.name == "mysql":
+        return (f"{alter} MODIFY {_column(dialect, column)}",)
+    new = _name(dialect, f"{column.name}_text")
+    null = "" if column.null else " NOT NULL DEFAULT 'null'"
+    return (
+        f"{alter} ADD COLUMN {new} {type_of(dialect, column)}{null}",
+        f"UPDATE {_name(dialect, table.name)} SET {new} = CAST({name} AS TEXT)",
+        f"{alter} DROP COLUMN {name}",
+        f"{alter} RENAME COLUMN {new} TO {name}",
+    )
 
 
 def create_index(dialect: Dialect, table: Table, index: Index) -> str:

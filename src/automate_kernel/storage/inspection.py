@@ -160,6 +160,12 @@ SELECT TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, COLLATION_NAME, IS_NULLABLE, COLUMN
   FROM information_schema.COLUMNS
  WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME IN ({}) ORDER BY TABLE_NAME, ORDINAL_POSITION
 """
+# MariaDB's word for JSON is a long text with a check of this kind.
+_MARIADB_JSON = """
+SELECT TABLE_NAME, CONSTRAINT_NAME FROM information_schema.CHECK_CONSTRAINTS
+ WHERE CONSTRAINT_SCHEMA = DATABASE() AND TABLE_NAME IN ({})
+   AND LOCATE('json_valid(', LOWER(CHECK_CLAUSE)) > 0
+"""
 _MYSQL_INDEXES = """
 SELECT TABLE_NAME, INDEX_NAME, NON_UNIQUE, COLUMN_NAME, COLLATION
   FROM information_schema.STATISTICS
@@ -170,11 +176,16 @@ SELECT TABLE_NAME, INDEX_NAME, NON_UNIQUE, COLUMN_NAME, COLLATION
 
 def _mysql(rows: SqlRows, names: list[str]) -> dict[str, FoundTable]:
     these, found = _listed(names), dict[str, FoundTable]()
+    checked: set[tuple[str, str]] = set()
+    if "mariadb" in _text(rows.run("SELECT VERSION()", (), fetch=True)[0][0]).lower():
+        for table, name in rows.run(_MARIADB_JSON.format(these), (), fetch=True):
+            checked.add((_text(table), _text(name)))
     for table, name, type_, collation, null, default in rows.run(
         _MYSQL_COLUMNS.format(these), (), fetch=True
     ):
         own = found.setdefault(table, FoundTable(table))
         shown = f"{_text(type_)} {_text(collation)}" if collation else _text(type_)
+        shown = "json" if (table, name) in checked else shown
         # MariaDB's word for no default of a column that may be null is the text NULL.
         has_default = default is not None and _text(default).upper() != "NULL"
         own.columns[name] = FoundColumn(name, shown.lower(), null == "YES", has_default)

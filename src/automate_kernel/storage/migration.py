@@ -22,6 +22,7 @@ from automate_kernel.storage.ddl import (
     create_index,
     create_table,
     drop_index,
+    json_as_text,
     partial,
     type_of,
 )
@@ -308,7 +309,11 @@ def _compared_column(
         yield Difference("column", table.name, column.name, text, True, allowed)
     if wanted := _other_type(dialect, column, found.type):
         text = f"{place} is {found.type}, and should be {wanted}"
-        widened = _changed(dialect, table, column) if column.type == "text" else ()
+        widened: tuple[str, ...] = ()
+        if column.type == "json" and found.type == "json":
+            widened = json_as_text(dialect, table, column)
+        elif column.type == "text":
+            widened = _changed(dialect, table, column)
         yield Difference("column", table.name, column.name, text, True, widened)
 
 
@@ -331,8 +336,8 @@ _PG_TYPES = {
     "time": "timestamp with time zone",
 }  # fmt: skip
 _MYSQL_TYPES = {
-    # Django's are UUIDs where MariaDB has them, and JSON is a long text there.
-    "id": r"(char\(32\).*|uuid)", "longtext": "longtext.*", "json": "(json|longtext.*)",
+    # Django's are UUIDs where MariaDB has them.
+    "id": r"(char\(32\).*|uuid)", "longtext": "longtext.*", "json": "longtext.*",
     "int": r"int(eger)?(\(\d+\))?", "time": r"datetime\(6\)",
 }  # fmt: skip
 
@@ -340,7 +345,8 @@ _MYSQL_TYPES = {
 def _other_type(dialect: Dialect, column: Column, found: str) -> str | None:
     """The type that *column* should have, if what it has can't hold the same values."""
     if dialect.name == "sqlite":
-        return None  # whatever a column is declared as, it holds everything
+        # Whatever a column is declared as, it holds everything; only JSON changes what it holds.
+        return "text" if column.type == "json" and found.lower() == "json" else None
     wanted = type_of(dialect, column)
     if column.type == "text":
         length = re.match(r"(?:character varying|varchar)\((\d+)\)", found)
