@@ -72,7 +72,7 @@ CASES: dict[str, list[Case]] = {
     ],
     "top": [Case("--once"), Case("--every 0.2", "{kind}", endless=True)],
     "doctor": [Case("--idle-after 5m", "program", codes=(0, 1))],
-    "config": [Case("", "automation")],
+    "config": [Case("", "automation"), Case("--show-values", "automation")],
     "workflow validate": [Case("workflows"), Case("--syntax workflows/greet.yaml")],
     "workflow show": [
         Case("greet --execution {execution}", "note.do"),

@@ -74,14 +74,21 @@ SHARED: dict[str, list[Case]] = {
     "emit": [
         Case(
             """go --payload '{{"a": 1}}' --delay 1h --priority 3 --idempotency-key k
-            --tenant acme --source test"""
+            --tenant acme --source test --label order=4711"""
         ),
         Case("go --file payload.json"),
         Case("""go '{{"a": 1}}'"""),
     ],
+    "find": [Case("order=none"), Case("none --tenant nobody --limit 5")],
     "executions ls": [
         Case("--status COMPLETED --workflow {workflow} --limit 5", "{execution}"),
         Case("--tenant nobody", ""),
+        Case("--error 'KeyError in nowhere.at_all'"),
+        Case("--label order=none"),
+    ],
+    "executions errors": [
+        Case("--workflow {workflow} --limit 5", "{workflow}"),
+        Case("--tenant nobody"),
     ],
     "executions show": [Case("{execution}", "{execution}")],
     "executions cancel": [Case("{running_execution}")],
@@ -99,22 +106,27 @@ SHARED: dict[str, list[Case]] = {
     "outbox ls": [
         Case("--status FAILED --kind {kind} --limit 1", "{kind}"),
         Case("--tenant nobody"),
+        Case("--label order=none"),
     ],
+    "outbox errors": [Case("--kind {kind} --limit 5", "{kind}"), Case("--tenant nobody")],
     "outbox show": [Case("{failed}", "{failed}")],
     "outbox requeue": [
         Case("{failed}"),
         Case(f"--failed {_CHOSEN} --rate 5"),
         Case("--all --status FAILED --tenant nobody --error-code ABORTED --yes"),
+        Case("--failed --error 'KeyError in nowhere.at_all' --yes"),
     ],
     "outbox cancel": [
         Case("{pending}"),
         Case(f"--all --status PENDING {_CHOSEN}"),
         Case("--all --status PENDING --tenant nobody --error-code ABORTED --yes"),
+        Case("--all --status PENDING --error 'KeyError in nowhere.at_all' --yes"),
     ],
     "outbox discard": [
         Case("{failed}"),
         Case(f"--all --status FAILED {_CHOSEN}"),
         Case("--all --tenant nobody --error-code ABORTED --yes"),
+        Case("--all --error 'KeyError in nowhere.at_all' --yes"),
     ],
     "outbox reschedule": [Case("{pending} {pending2} --delay 2h")],
     "outbox limit": [Case("{kind} --concurrency 5 --rate 100/1m --burst 10")],

@@ -40,6 +40,7 @@ CASES: dict[str, list[Case]] = {
         if name.split()[0] in ("outbox", "executions")
     },
     "automate_emit": [*WITHOUT_FILES, Case("go --file {file}")],
+    "automate_find": SHARED["find"],
     "automate_reap": SHARED["outbox reap"],
     "automate_doctor": [Case("--idle-after 5m", "database", codes=(0, 1))],
     "automate_db check": [Case("", "expected_version")],
