@@ -336,6 +336,34 @@ def test_a_broken_page_is_noticed(tmp_path: Path) -> None:
             runner.Page(page).run()
 
 
+def test_a_hidden_block_can_only_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a page needs is on the page: no name, file or variable comes from where nobody looks."""
+    monkeypatch.chdir(tmp_path)
+    page = tmp_path / "page.md"
+    for hidden in (
+        "here = 1",
+        "open('here.txt', 'w').close()",
+        "import os; os.environ['here'] = '1'",
+    ):
+        page.write_text(f"<!-- hidden\n{hidden}\n-->\n\n```python\nprint(here)\n```\n")
+        with pytest.raises((runner.DocumentationError, NameError)):
+            runner.Page(page).run()
+        monkeypatch.delenv("here", raising=False)
+        (tmp_path / "here.txt").unlink(missing_ok=True)
+    page.write_text("```python\nhere = 1\n```\n\n<!-- hidden\nassert here == 1\n-->\n")
+    runner.Page(page).run()
+
+
+def test_a_reader_sees_no_hidden_block(tmp_path: Path) -> None:
+    """In this mode hidden blocks are left out, and each block that fails is counted."""
+    page = tmp_path / "page.md"
+    page.write_text(
+        "<!-- hidden\nraise SystemExit\n-->\n\n```python\nprint(1)\n```\n\n```output\n1\n```\n\n"
+        "```python\nprint(2)\n```\n\n```output\n3\n```\n"
+    )
+    assert runner.Page(page).read() == (1, 2)
+
+
 def _prose(page: Path) -> str:
     return re.sub(r"^ *```.*?^ *```$|`[^`\n]*`", "", page.read_text(), flags=re.S | re.M)
 
