@@ -68,10 +68,8 @@ class Scope:
         path = path or self.path(type(obj))
         if path is None:
             return True
-        if self.nothing:
-            return False
         *relations, last = path.split(LOOKUP_SEP)
-        if relations and not _in_memory(obj, relations):
+        if not _in_memory(obj, relations):
             rows = type(obj)._base_manager.using(obj._state.db).filter(pk=obj.pk)
             return bool(self.filter(rows, path).exists())
         for relation in relations:
@@ -95,7 +93,7 @@ def _in_memory(obj: Any, relations: list[str]) -> bool:
     """Whether all of *relations* from *obj* are there already, by ``select_related``."""
     for relation in relations:
         found = obj._meta.get_field(relation)
-        if not getattr(found, "many_to_one", False) or not found.is_cached(obj):
+        if not found.many_to_one or not found.is_cached(obj):
             return False
         obj = getattr(obj, relation)
         if obj is None:

@@ -12,6 +12,7 @@ from django.core.checks import Error as CheckError
 from django.core.checks import Warning as CheckWarning
 from django.core.exceptions import FieldDoesNotExist, PermissionDenied, ValidationError
 from django.db import router
+from django.db.models import JSONField
 from django.db.models.constants import LOOKUP_SEP
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
@@ -81,14 +82,21 @@ class TenantScope(ScopedFields, Root):
         """The model of tenants, if rows point to one."""
         if self.tenant_field in ("pk", "id"):
             return self.model
-        model: Any = self.model
+        try:
+            last = self._way()[-1]
+        except FieldDoesNotExist:
+            return None
+        return last.model if last.primary_key and not last.is_relation else last.related_model
+
+    def _way(self) -> list[Any]:
+        """The fields of ``tenant_field``, to the first that leads no further."""
+        model, found = self.model, list[Any]()
         for part in self.tenant_field.split(LOOKUP_SEP):
-            try:
-                field = model._meta.get_field(part)
-            except FieldDoesNotExist:
-                return None
-            model = field.related_model or model
-        return field.related_model
+            found.append(model._meta.pk if part == "pk" else model._meta.get_field(part))
+            if found[-1].related_model is None:
+                break
+            model = found[-1].related_model
+        return found
 
     def tenant_path(self, request: HttpRequest) -> str:
         """``tenant_field``."""
@@ -249,13 +257,15 @@ class TenantScope(ScopedFields, Root):
     def check(self, **kwargs: Any) -> list[CheckMessage]:
         """Django's checks, and that ``tenant_field`` leads somewhere."""
         found = super().check(**kwargs)
-        model: Any = self.model
         try:
-            for part in self.tenant_field.split(LOOKUP_SEP):
-                field = model._meta.pk if part == "pk" else model._meta.get_field(part)
-                model = field.related_model or model
+            way = self._way()
+            whole = len(way) == len(self.tenant_field.split(LOOKUP_SEP))
+            leads = whole or isinstance(way[-1], JSONField)
         except FieldDoesNotExist:
-            message = f"{model.__name__} has no field of the tenant_field {self.tenant_field!r}."
+            leads = False
+        if not leads:
+            name = self.model.__name__
+            message = f"{name} has no field of the tenant_field {self.tenant_field!r}."
             hint = "Set tenant_field to the field, or to a lookup like 'project__tenant_id'."
             found.append(CheckError(message, hint=hint, obj=type(self), id="automate.E101"))
             return found
@@ -286,9 +296,7 @@ class TenantScope(ScopedFields, Root):
 
 def _covers(scope: Scope, model: Any, keys: set[Any], admin: TenantScope) -> bool:
     """Whether all rows *keys* of *model* are the tenant's."""
-    path = admin.tenant_field if model is admin.model else scope.path(model)
-    if path is None:
-        return True
+    path = admin.tenant_field if model is admin.model else None
     wanted, batch = list(keys), 500
     return all(
         scope.filter(model._base_manager.filter(pk__in=part), path).count() == len(part)

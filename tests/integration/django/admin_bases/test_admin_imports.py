@@ -460,3 +460,48 @@ def test_what_is_counted_and_touched(world_anywhere: World) -> None:
     assert (entry.details["created"], entry.details["updated"]) == (1, 1)
     actions = AuditEntry.objects.exclude(action="import").values_list("action", "details__line")
     assert sorted(actions) == [("create", 4), ("update", 2)]
+
+
+def test_rows_are_saved_one_by_one_where_it_is_wanted(world: World) -> None:
+    """``import_via_save`` calls ``save()`` once for each row, so that receivers hear of it."""
+    from automate_django.admin.bases.import_apply import apply
+    from automate_django.admin.bases.import_plan import Plan, RowPlan
+    from backoffice.admin import ProductAdmin, site
+    from backoffice.models import Task
+    from django.db.models.signals import post_save
+
+    heard: list[Any] = []
+
+    def hear(instance: Any, **_: Any) -> None:
+        heard.append(instance)
+
+    class ViaSave(ProductAdmin):
+        import_via_save = True
+
+    request = Holder(user=world.user(tenant=world.ours.tenant), META={})
+    rows = [
+        RowPlan(line, Product(tenant_id=world.ours.tenant.pk, sku=str(line), name="x"), {}, {})
+        for line in (2, 3)
+    ]
+    post_save.connect(hear)
+    try:
+        apply(ViaSave(Product, site), request, Plan(rows=rows), {})
+        saved = [each for each in heard if isinstance(each, Product)]
+        assert [each.sku for each in saved] == ["2", "3"]
+        assert Product.objects.count() == 2
+        # In bulk nobody hears of it; a model without a time of its change is fine too.
+        heard.clear()
+        task = RowPlan(2, Task(project=world.ours.project, title="new"), {}, {})
+        bulk = type("Bulk", (ProductAdmin,), {"tenant_field": "project__tenant"})
+        apply(bulk(Task, site), request, Plan(rows=[task]), {})
+        assert not [each for each in heard if isinstance(each, Task)]
+        assert Task.objects.filter(title="new").count() == 1
+    finally:
+        post_save.disconnect(hear)
+
+
+class Holder:
+    """Something with attributes."""
+
+    def __init__(self, **values: Any) -> None:
+        self.__dict__.update(values)

@@ -572,11 +572,33 @@ def test_what_a_scope_covers(world: World) -> None:
     Task.objects.filter(pk=world.ours.task.pk).update(category=world.theirs.category)
     world.ours.task.refresh_from_db()
     assert not named.owns(world.ours.task) and ours.owns(world.ours.task)
+    # A row that is not saved yet is asked as it is in memory.
+    assert ours.owns(Task(project=world.ours.project))
+    assert not ours.owns(Task(project=world.theirs.project))
+
+
+def test_the_way_to_the_tenant(world: World) -> None:
+    """A field of that name, one to the tenants' model, or a required one to a row that has it."""
+    from automate_django.admin.bases.scope import field_named, path_to_tenant
+    from django.contrib.auth.models import Group
+
+    find = path_to_tenant.__wrapped__
+    assert find(Tenant, "tenant", Tenant) == "pk"
+    assert find(Project, "tenant", None) == find(Project, "company", Tenant) == "tenant"
+    assert find(Task, "tenant", None) == find(Task, "company", Tenant) == "project__tenant"
+    assert find(Project, "company", None) is None
+    assert find(Group, "tenant", Tenant) is None
+    assert find(User, "tenant", Tenant) is None
+    assert field_named(Project, "tenant_id").name == "tenant"
+    # Neither several rows nor those that point here say whose a row is.
+    assert field_named(Project, "labels") is None
+    assert field_named(Project, "task") is None
 
 
 def test_whose_a_new_row_becomes(world: World) -> None:
     """The tenant's, where a field says so; not by way of another row, nor by its own key."""
     from automate_django.admin.bases.scope import Scope
+    from django.contrib.auth.models import Group
 
     ours, theirs = world.ours.tenant, world.theirs.tenant
     scope = Scope(name="tenant", tenant=ours, tenant_model=Tenant)
@@ -590,8 +612,13 @@ def test_whose_a_new_row_becomes(world: World) -> None:
     scope.assign(task)
     assert task.project == world.theirs.project
     new = Tenant(name="new")
-    scope.assign(new)
-    assert new.pk is None
+    for path in (None, "pk", "id"):
+        scope.assign(new, path)
+        assert new.pk is None
+    scope.assign(Group(name="of nobody"))
+    project = Project(tenant=theirs)
+    scope.assign(project, "parent__tenant")
+    assert project.tenant_id == theirs.pk
 
 
 @pytest.mark.parametrize("field", ["pk", "id"])
@@ -675,6 +702,12 @@ def test_many_rows_that_go_along_are_all_asked(world: World) -> None:
     child = Project.objects.create(tenant=world.theirs.tenant, name="last", parent=ours)
     assert made.deletion_refusals(request, [ours]) == {"rows of other tenants"}
     child.delete()
+    last = Project.objects.bulk_create(
+        Project(tenant=world.ours.tenant, name=f"p{n}", parent=ours) for n in range(600)
+    )[-1]
+    assert made.deletion_refusals(request, [ours]) == set()
+    Project.objects.filter(pk=last.pk).update(tenant=world.theirs.tenant)
+    assert made.deletion_refusals(request, [ours]) == {"rows of other tenants"}
     root = request_of(world.user(is_superuser=True))
     assert made.deletion_refusals(root, [world.theirs.project]) == set()
 
@@ -697,7 +730,7 @@ def test_an_autocomplete_to_a_plain_admin_is_told(world: World) -> None:
         autocomplete_fields = ["category"]
 
     class Owned(Scoped):
-        autocomplete_fields = ["owner", "category"]
+        autocomplete_fields = ["category", "owner"]
         inlines = [Inline]
 
     site.register(User, UserAdmin)
@@ -709,3 +742,68 @@ def test_an_autocomplete_to_a_plain_admin_is_told(world: World) -> None:
     site.register(Category, type("Kept", (Scoped,), {"search_fields": ["name"]}))
     found = [each for each in Owned(Project, site).check() if each.id == "automate.W103"]
     assert [each.msg.split()[1] for each in found] == ["'owner'"]
+
+
+def test_what_else_is_checked(world: World) -> None:
+    """Django's own checks stay, and a way that ends too early is told as one that is wrong."""
+    from backoffice.admin import Scoped, site
+
+    class Wrong(Scoped):
+        list_display = ["nothing"]
+
+    class Further(Scoped):
+        tenant_field = "name__tenant"
+
+    assert [each.id for each in Wrong(Project, site).check()] == ["admin.E108"]
+    assert [each.id for each in Further(Project, site).check()] == ["automate.E101"]
+    tasks = site._registry[Task]
+    assert tasks.check() == []
+    for way in ("project__tenant", "project__tenant__pk", "project__tenant_id"):
+        made = type("Way", (Scoped,), {"tenant_field": way})(Task, site)
+        assert (made.check(), made._tenant_model()) == ([], Tenant), way
+    assert Further(Project, site)._tenant_model() is None
+    assert type("Json", (Scoped,), {"tenant_field": "config__tenant"})(Project, site).check() == []
+
+
+def test_colleagues_are_offered_where_a_project_says_who_they_are(world: World) -> None:
+    """``tenant_paths`` names a model as Django does, ``auth.User``."""
+    from backoffice.admin import site
+
+    me, colleague = (world.user("change_project", tenant=world.ours.tenant) for _ in range(2))
+    world.user(tenant=world.theirs.tenant)
+    form = site._registry[Project].get_form(request_of(me))
+    assert set(form.base_fields["owner"].queryset) == {me, colleague}
+
+
+def test_a_hosts_own_refusal_is_kept(world: World) -> None:
+    """What else stands against a deletion is told beside others' rows."""
+    from automate_django.admin.bases.root import Root
+    from backoffice.admin import Scoped, site
+
+    class Archive(Root):
+        def deletion_refusals(self, request: Any, objs: Any) -> set[str]:
+            return {"it is archived"}
+
+    made = type("Archived", (Scoped, Archive), {})(Project, site)
+    request = request_of(world.user(tenant=world.ours.tenant))
+    assert made.deletion_refusals(request, [world.ours.project]) == {"it is archived"}
+    Project.objects.filter(pk=world.theirs.project.pk).update(parent=world.ours.project)
+    both = {"it is archived", "rows of other tenants"}
+    assert made.deletion_refusals(request, [world.ours.project]) == both
+
+
+def test_one_who_sees_everything_saves_what_a_list_hides(world: World) -> None:
+    """The check of whose a row is, is for the others."""
+    from backoffice.admin import Scoped, site
+
+    class Hiding(Scoped):
+        def get_queryset(self, request: Any) -> Any:
+            return super().get_queryset(request).none()
+
+    made = Hiding(Project, site)
+    world.theirs.project.name = "renamed"
+    made.save_model(request_of(world.user(is_superuser=True)), world.theirs.project, None, True)
+    assert Project.objects.filter(name="renamed").exists()
+    with pytest.raises(PermissionDenied):
+        me = request_of(world.user(tenant=world.ours.tenant))
+        made.save_model(me, world.ours.project, None, True)

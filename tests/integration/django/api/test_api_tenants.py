@@ -407,3 +407,87 @@ def test_a_field_that_is_not_there_is_told(world: Any) -> None:
     view.request = Holder(user=world.alice, auth=None, method="GET")
     with pytest.raises(ImproperlyConfigured, match="Country has no field 'organization_id'"):
         view.get_queryset()
+
+
+def test_what_can_be_no_tenant_is_none(world: Any) -> None:
+    """A value that the field can't hold finds nothing, whatever the field says of it."""
+    from backoffice.models import Document
+    from django.test import override_settings
+    from rest_framework.exceptions import NotAuthenticated, PermissionDenied
+
+    for tenant, rows in (("acme", Document), ("acme", Project), ({"a": 1}, Project)):
+        view = view_of(Project, tenant_field="organization_id")()
+        view._tenant = tenant
+        with pytest.raises(PermissionDenied):
+            view.filter_by_tenant(rows.objects.all(), "pk")
+    view = view_of(Project, tenant_field="organization_id")()
+    view.request = Holder(user=None, auth=None, method="GET")
+    # REST_FRAMEWORK = {"UNAUTHENTICATED_USER": None}
+    with override_settings(AUTOMATE_API={}), pytest.raises(NotAuthenticated):
+        view.get_tenant_id()
+
+
+def test_the_key_of_the_tenant_is_refused_by_any_name(world: Any) -> None:
+    """A serializer may call the field as its column: mass assignment by another name."""
+    from rest_framework import serializers
+
+    class ByKey(serializers.ModelSerializer):
+        organization_id = serializers.IntegerField(required=False)
+
+        class Meta:
+            model = Project
+            fields = ["name", "organization_id"]
+
+    view = view_of(Project, tenant_field="organization_id", serializer_class=ByKey)
+    given = {"name": "new", "organization_id": world.rival.pk}
+    assert ask(view, "post", "create", world.alice, given).status_code == 400
+    assert ask(view, "post", "create", world.alice, {"name": "new"}).status_code == 201
+    assert Project.objects.get(name="new").organization == world.acme
+
+
+def test_rows_of_another_kind_are_not_stamped(world: Any) -> None:
+    """A serializer says by its model which rows it saves; without one, those of the view."""
+    from rest_framework import serializers
+
+    view = view_of(Project, tenant_field="organization_id")()
+    view.request = Holder(user=world.alice, auth=None, method="POST")
+    meta = type("Meta", (), {"model": Country, "fields": ["name"]})
+    other = type("Countries", (serializers.ModelSerializer,), {"Meta": meta})
+    assert view._stamp(other()).attribute is None
+    assert view._stamp(serializers.Serializer()).attribute == "organization_id"
+
+
+def test_a_way_through_json_leads_to_no_related_row(world: Any) -> None:
+    """``tenant_field = "extra__organization"``: there is nothing below a column."""
+    from service.models import Article
+
+    for model, path, target, way in (
+        (Article, "extra__organization", Tag, None),
+        (Project, "organization__name", Organization, "name"),
+    ):
+        view = view_of(model, tenant_field=path)()
+        view.request = Holder(user=world.alice, auth=None, method="GET")
+        assert view._way_from(target) == way
+
+
+def test_the_page_of_the_tenants_themselves(world: Any) -> None:
+    """The browsable API shows the own tenant, though it makes none."""
+    from rest_framework.test import APIRequestFactory, force_authenticate
+
+    request = APIRequestFactory().get("/", HTTP_ACCEPT="text/html")
+    force_authenticate(request, world.alice)
+    page = view_of(Organization, tenant_field="pk").as_view({"get": "list"})(request).render()
+    assert page.status_code == 200
+    assert "Acme" in page.content.decode()
+    assert "Rival" not in page.content.decode()
+
+
+def test_the_base_without_tenants_binds_nothing(world: Any) -> None:
+    """Without the mixin any row can be named, and nothing is stamped."""
+    from automate_django.api.v1.base import BaseModelViewSet
+    from service.serializers import TaskSerializer
+
+    names = {"queryset": Task.objects.all(), "serializer_class": TaskSerializer}
+    view = type("All", (BaseModelViewSet,), {**names, "tenant_field": "project__organization_id"})
+    given = {"title": "x", "project": world.theirs.pk}
+    assert ask(view, "post", "create", world.alice, given).status_code == 201
