@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any
 
 from automate_kernel.templates.limits import Budget
@@ -85,6 +86,9 @@ def searching(per_char: float = 0.0) -> Cost:
 
 def compared(budget: Budget, left: Any, right: Any) -> float:
     """The cost of ``==`` or ``<``: they end with the smaller value."""
+    if type(left) is Decimal or type(right) is Decimal:
+        # An integer beside one is written out for it.
+        return digits(budget, left) + digits(budget, right)
     if type(left) in _QUICK or type(right) in _QUICK:
         return 0.0
     if isinstance(left, (str, bytes)) or isinstance(right, (str, bytes)):
@@ -93,7 +97,7 @@ def compared(budget: Budget, left: Any, right: Any) -> float:
     return min(_equality(budget, left), _equality(budget, right))
 
 
-_QUICK = frozenset({bool, float, type(None)})
+_QUICK = frozenset({bool, float, int, type(None)})  # of a number at most its digits
 
 
 def _equality(budget: Budget, value: Any) -> float:

@@ -165,13 +165,20 @@ class Budget:
         """The characters and nodes of *value* as a tree."""
         if isinstance(value, (str, bytes)):
             return Measure(len(value), 1)
-        if isinstance(value, (KeysView, ValuesView, ItemsView)):
+        kind = type(value)
+        if kind in _SMALL:
+            return _ONE
+        if kind is int:
+            return Measure(_chars(value), 1)
+        # What is no plain container is asked for its abstract class, which takes its time.
+        plain = kind is list or kind is dict or kind is tuple
+        if not plain and isinstance(value, (KeysView, ValuesView, ItemsView)):
             # A dict's own views tell what they are of; what others have is a host's.
             value = getattr(value, "mapping", None)
         if isinstance(value, range):
             return Measure(0, 1 + len(value))
-        if not isinstance(value, (list, tuple, Mapping)):
-            return _ONE if type(value) is float else Measure(_chars(value), 1)
+        if not plain and not isinstance(value, (list, tuple, Mapping)):
+            return Measure(_chars(value), 1)
         if len(value) <= _MEMORABLE:
             return self._measured(value)
         known = self._known.get(id(value))
@@ -189,7 +196,7 @@ class Budget:
         pending: list[Any] = [tree]
         while pending:
             value = pending.pop()
-            if isinstance(value, Mapping):
+            if type(value) is not list and isinstance(value, Mapping):
                 chars += sum(len(key) for key in value if isinstance(key, str))
                 value = value.values()
             nodes += len(value)

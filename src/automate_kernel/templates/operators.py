@@ -82,7 +82,9 @@ BINARY: dict[str, Callable[[Budget, Any, Any], Any]] = {
 
 def contains(budget: Budget, item: Any, container: Any) -> bool:
     """Tell if *item* is in *container*."""
-    if hasattr(container, "__next__") or isinstance(container, Counted):
+    if type(container) is not list and (
+        hasattr(container, "__next__") or isinstance(container, Counted)
+    ):
         return any(_same(budget, item, other) for other in container)
     if isinstance(container, (str, bytes)):
         part = len(item) if isinstance(item, (str, bytes)) else 0
