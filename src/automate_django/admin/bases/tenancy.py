@@ -107,8 +107,7 @@ class TenantScope(ScopedFields, Root):
         if obj is not None and type(obj) is self.model and LOOKUP_SEP not in self.tenant_field:
             found = self.opts.pk if self.tenant_field == "pk" else None
             found = found or field_named(self.model, self.tenant_field)
-            if found is not None:
-                return getattr(obj, found.attname)
+            return getattr(obj, found.attname)
         return self.scope(request).tenant or super().get_audit_tenant(request, obj)
 
     # -- reading -------------------------------------------------------------------------------

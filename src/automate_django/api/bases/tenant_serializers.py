@@ -13,7 +13,7 @@ from typing import Any
 
 from django.db import router, transaction
 from rest_framework import serializers
-from rest_framework.exceptions import ValidationError
+from rest_framework.exceptions import PermissionDenied, ValidationError
 from rest_framework.relations import ManyRelatedField, RelatedField
 
 from automate_django.api.bases.tenant_unique import check_unique
@@ -21,6 +21,7 @@ from automate_django.api.bases.tenant_unique import check_unique
 __all__ = ["Stamp", "bind_to_tenant", "describe_tenant"]
 
 _REFUSED = "This is set by the service, and can't be another one."
+_NO_NEW = "A tenant can't make another one."
 _NEEDED = "This is needed: it says whose the row is."
 
 
@@ -30,13 +31,15 @@ class Stamp:
     Whose rows are written, and where in the row that stands.
 
     *names* are what the field may be called, *attribute* holds the *tenant* on the row. Without
-    *attribute* a row is whose *through* is, a field which must then be given.
+    *attribute* a row is whose *through* is, a field which must then be given. With *makes_none* the
+    rows are the tenants themselves: a request changes its own, and makes no other.
     """
 
     tenant: Any
     names: frozenset[str] = frozenset()
     attribute: str | None = None
     through: str | None = None
+    makes_none: bool = False
 
 
 def bind_to_tenant(serializer: Any, stamp: Stamp, limit: Callable[[str, Any], Any]) -> None:
@@ -130,6 +133,8 @@ def _stamp_at_save(serializer: Any, stamp: Stamp) -> None:
     save = serializer.save
 
     def save_for_tenant(**values: Any) -> Any:
+        if stamp.makes_none and serializer.instance is None:
+            raise PermissionDenied(_NO_NEW)
         valid = serializer.validated_data
         rows = valid if isinstance(valid, list) else [valid]
         if stamp.through is not None:

@@ -10,7 +10,6 @@ from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured, Vali
 from django.db.models import Model
 from django.http import Http404
 from rest_framework.exceptions import NotAuthenticated, PermissionDenied
-from rest_framework.permissions import SAFE_METHODS
 
 from automate_django.api.bases.placed import Placed
 from automate_django.api.bases.tenant_filters import scoped_backend
@@ -21,7 +20,6 @@ from automate_django.tenants import attribute_of
 __all__ = ["TenantFilterMixin", "Tenants"]
 
 _NO_TENANT = "You belong to no tenant."
-_NO_NEW = "A tenant can't make another one."
 
 
 class Tenants(Placed):
@@ -140,10 +138,7 @@ class Tenants(Placed):
         if rest:
             return Stamp(tenant, through=first)
         if field.primary_key:
-            # The tenants themselves: a request changes its own, and makes none.
-            if serializer.instance is None and self.request.method not in SAFE_METHODS:
-                raise PermissionDenied(_NO_NEW)
-            return Stamp(tenant)
+            return Stamp(tenant, makes_none=True)  # the tenants themselves
         try:
             tenant = field.to_python(tenant)
         except ValidationError:

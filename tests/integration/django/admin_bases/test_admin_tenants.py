@@ -762,6 +762,8 @@ def test_what_else_is_checked(world: World) -> None:
         made = type("Way", (Scoped,), {"tenant_field": way})(Task, site)
         assert (made.check(), made._tenant_model()) == ([], Tenant), way
     assert Further(Project, site)._tenant_model() is None
+    made = type("Deep", (Scoped,), {"tenant_field": "parent__config__tenant"})(Project, site)
+    assert made.check() == []
     assert type("Json", (Scoped,), {"tenant_field": "config__tenant"})(Project, site).check() == []
 
 
@@ -807,3 +809,33 @@ def test_one_who_sees_everything_saves_what_a_list_hides(world: World) -> None:
     with pytest.raises(PermissionDenied):
         me = request_of(world.user(tenant=world.ours.tenant))
         made.save_model(me, world.ours.project, None, True)
+
+
+def test_a_long_way_with_nothing_at_its_begin(world: World) -> None:
+    """A new row without the row by way of which it would be somebody's: refused, no crash."""
+    from backoffice.admin import Scoped, site
+
+    made = type("Long", (Scoped,), {"tenant_field": "project__category__tenant"})(Task, site)
+    request = request_of(world.user("add_task", tenant=world.ours.tenant))
+    with pytest.raises(PermissionDenied):
+        made.save_model(request, Task(title="x"), None, False)
+    made.save_model(request, Task(title="x", project=world.ours.project), None, False)
+
+
+def test_rows_of_a_file_are_asked_whose_they_are_in_one_query(world: World) -> None:
+    """The way to the tenant is read along with them, not row by row."""
+    from backoffice.admin import site
+    from django.db import connections
+    from django.test.utils import CaptureQueriesContext
+    from shopsite.routing import TestedDatabase
+
+    Task.objects.bulk_create(Task(project=world.ours.project, title="t") for _ in range(5))
+    request = request_of(world.user("change_task", tenant=world.ours.tenant))
+    made = site._registry[Task]
+    with CaptureQueriesContext(connections[TestedDatabase.alias]) as queries:
+        found = [
+            made.scope(request).owns(row, "project__tenant")
+            for row in made.get_import_queryset(request)
+        ]
+    assert found == [True] * 6
+    assert len([each for each in queries if "backoffice_task" in each["sql"]]) == 1

@@ -476,7 +476,8 @@ def test_the_page_of_the_tenants_themselves(world: Any) -> None:
 
     request = APIRequestFactory().get("/", HTTP_ACCEPT="text/html")
     force_authenticate(request, world.alice)
-    page = view_of(Organization, tenant_field="pk").as_view({"get": "list"})(request).render()
+    methods = {"get": "list", "post": "create"}
+    page = view_of(Organization, tenant_field="pk").as_view(methods)(request).render()
     assert page.status_code == 200
     assert "Acme" in page.content.decode()
     assert "Rival" not in page.content.decode()
