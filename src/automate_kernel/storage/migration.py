@@ -167,8 +167,10 @@ class SchemaReport:
     def require(self) -> None:
         """Raise `StorageError` if no worker could work with these tables; says what is missing."""
         if self.needed:
-            found = "; ".join(each.text for each in self.needed[:5])
-            more = f"; and {len(self.needed) - 5} more" if len(self.needed) > 5 else ""
+            # What is missing first: it stops every worker, and is what people look for.
+            order = sorted(self.needed, key=lambda each: "missing" not in each.text)
+            found = "; ".join(each.text for each in order[:5])
+            more = f"; and {len(order) - 5} more" if len(order) > 5 else ""
             raise StorageError(
                 f"{self.place}: the tables are not those of this release: {found}{more}",
                 code=ErrorCodes.FAILED_PRECONDITION,

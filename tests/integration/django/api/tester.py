@@ -106,6 +106,7 @@ def run(raw: Any, tokens: list[str]) -> dict[str, str]:
         "response_headers_conformance", "response_schema_conformance", "negative_data_rejection",
     ]  # fmt: skip
     checks = CHECKS.get_by_names(names)
+    (negative,) = CHECKS.get_by_names(["negative_data_rejection"])
     schema = schemathesis.openapi.from_dict(raw)
     schema.app = get_wsgi_application()
     found: dict[str, str] = {}
@@ -129,8 +130,11 @@ def run(raw: Any, tokens: list[str]) -> dict[str, str]:
                         return
                     sent += 1
                     answer = case.call(headers={"Authorization": f"Bearer {token}"})
+                    # A form has no types: what is wrong in JSON, a number for a text, is right there.
+                    form = case.media_type not in (None, "application/json")
+                    asked = [each for each in checks if not form or each is not negative]
                     try:
-                        case.validate_response(answer, checks=checks)
+                        case.validate_response(answer, checks=asked)
                     except FailureGroup as group:
                         for each in group.exceptions:
                             kind = type(each).__name__
