@@ -288,6 +288,7 @@ def test_the_demo_does_what_it_says(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_the_demo_that_is_kept_is_a_project_to_go_on_with(tmp_path: Path) -> None:
     """Its text says what happened, and the command that it ends with works."""
     environment = {**os.environ, "TMPDIR": str(tmp_path), "NO_COLOR": "1"}

@@ -237,6 +237,7 @@ CALLS = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("command", "case"), CALLS)
 def test_a_command_does_its_work(
     command: str, case: Case, template: tuple[Path, State], project: Path

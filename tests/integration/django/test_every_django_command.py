@@ -118,6 +118,7 @@ CALLS = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("command", "case"), CALLS)
 def test_a_command_does_its_work(
     command: str, case: Case, state: State, start: Start, until: Callable[..., None]

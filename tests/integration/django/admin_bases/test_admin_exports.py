@@ -131,6 +131,7 @@ def test_methods_can_be_columns(world: World) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_hundred_thousand_rows_stream_with_flat_memory(world: World) -> None:
     """The file is sent while it is read: no list of all rows, no text of all of it."""
     tenant = world.ours.tenant.pk

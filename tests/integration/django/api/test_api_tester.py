@@ -16,6 +16,7 @@ SOURCE = Path(__file__).parents[4] / "src"
 TESTER = Path(__file__).parent / "tester.py"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("project", ["shop", "service"])
 def test_answers_are_as_the_schema_says(tmp_path: Path, project: str) -> None:
