@@ -26,7 +26,8 @@ from django.test import RequestFactory, override_settings
 
 def test_a_right_project_has_nothing_to_hear(sqlite: str) -> None:
     """The test project passes every check of Django's, too."""
-    assert run_checks() == []
+    # Of this database alone: other tests add a MariaDB, of which Django 6.1 says what it lacks.
+    assert run_checks(databases=[sqlite]) == []
 
 
 @pytest.mark.parametrize(
