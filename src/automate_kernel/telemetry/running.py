@@ -86,7 +86,7 @@ class Workers:
         prepare: Callable[[], Any] | None = None,
     ) -> None:
         self._outbox = outbox
-        self.probe = Board(
+        self.probe: Board = Board(
             lambda: self._supervisor.pids, troubles=lambda: self._supervisor.troubles
         )
         """How they are: for the pages of this process."""

@@ -151,7 +151,7 @@ class ExecutionLog(Minutes[_Row]):
 
     def __init__(self) -> None:
         super().__init__(_Row)
-        self.writing = threading.Lock()
+        self.writing: threading.Lock = threading.Lock()
         """Held while it is written, since several workers may share a kernel and so this log."""
 
     def add(self, execution: Execution, turn: Turn, *, began: bool) -> None:

@@ -74,7 +74,7 @@ class Runner:
         self._around = around
         self._executor: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
-        self.log = ExecutionLog()
+        self.log: ExecutionLog = ExecutionLog()
         """What was done to executions here, until a worker writes it down."""
 
     # -- events ------------------------------------------------------------------------------
