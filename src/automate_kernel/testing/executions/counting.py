@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from automate_kernel.workflows.turn import Turn
 
 __all__ = ["CountingContract", "ResumingManyContract"]
 
-OTHER = {**WORKFLOW, "name": "other"}
+OTHER: dict[str, Any] = {**WORKFLOW, "name": "other"}
 
 
 class CountingContract(ExecutionHooks):
