@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import gc
 import json
 import logging
@@ -155,6 +156,15 @@ def test_aemit_belongs_to_an_async_session(sqlite_engine: sa.Engine, commits: bo
     assert [(one.payload["source"], one.priority) for one in found] == [("web", 3)] * commits
     asyncio.run(kernel.aemit("b"))
     assert len(kernel.outbox.find()) == len(found) + 1
+
+
+def test_emit_and_aemit_take_the_same(kernel: Kernel) -> None:
+    """Whatever one of them takes, the other does, labels among it."""
+    assert inspect.signature(Kernel.emit).parameters == inspect.signature(Kernel.aemit).parameters
+    item_id = asyncio.run(kernel.aemit("e", labels={"order": 4711}))
+    item = kernel.outbox.get(item_id)
+    assert item is not None
+    assert item.labels == {"order": "4711"}
 
 
 def test_what_is_no_event_is_refused(kernel: Kernel) -> None:

@@ -96,11 +96,13 @@ class Entering(Assembly):
         priority: int = 0,
         idempotency_key: str | None = None,
         headers: Mapping[str, Any] | None = None,
+        labels: Labels | None = None,
     ) -> str:
         """`emit` for asynchronous code; *transaction* may be an ``AsyncSession``."""
         item = self._event_item(
             name, payload, "event", source, tenant_id,
-            delay=delay, priority=priority, idempotency_key=idempotency_key, headers=headers,
+            delay=delay, priority=priority, idempotency_key=idempotency_key,
+            headers=headers or {}, labels=labels,
         )  # fmt: skip
         return (await self.outbox.aenqueue_many([item], transaction))[0]
 
