@@ -103,7 +103,7 @@ class Ours(Contender):
             outbox.enqueue_many(_new_items(range(start, min(start + BATCH, count))))
 
     def worker(self, purpose: Purpose) -> Callable[[], object]:
-        from automate_kernel.outbox import run_until_stopped
+        from automate_kernel.worker import run_until_stopped
 
         kernel = self.kernel()
         options: dict[str, Any] = {}

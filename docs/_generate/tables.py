@@ -87,7 +87,7 @@ _TYPES = {
 
 def filters() -> str:
     """The page of the template filters."""
-    from automate_kernel.templates.builtin import BUILTIN_FILTERS, JINJA_FILTERS, JINJA_TESTS
+    from automate_kernel.templates.filters import BUILTIN_FILTERS, JINJA_FILTERS, JINJA_TESTS
 
     parts = [NOTE, "# Template filters and tests"]
     parts.append(

@@ -143,7 +143,7 @@ def check_database(**_: Any) -> list[CheckMessage]:
 
 
 def _workflows() -> Iterator[CheckMessage]:
-    from automate_kernel.workflows.loader import load_workflows
+    from automate_kernel.workflows.definition.loader import load_workflows
 
     try:
         for entry in conf.workflows():

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import transaction as django_transaction
 
 from automate_django.storage import DjangoStorage, is_open
-from automate_kernel import outbox
+from automate_kernel import outbox, worker
 from automate_kernel.outbox import OutboxStore, Outcome
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class OptimisticClaimOutboxStore(_InDjango, outbox.OptimisticClaimOutboxStore):
     """An outbox that claims without row locks, for any database; options as its sibling's."""
 
 
-class OutboxReaper(outbox.OutboxReaper):
+class OutboxReaper(worker.OutboxReaper):
     """
     Recovers items whose worker died.
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from automate_kernel.secrets.names import HIDDEN, is_secret_name, without_secrets, words_of
+from automate_kernel.secrets.masking import HIDDEN, is_secret_name, without_secrets, words_of
 
 __all__ = ["HIDDEN", "is_secret_name", "without_secrets", "words_of"]

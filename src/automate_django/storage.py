@@ -11,10 +11,10 @@ from django.db import Error, InterfaceError, OperationalError, connections, rout
 
 from automate_kernel.errors import ConfigError, StorageError, type_name
 from automate_kernel.storage import DIALECTS, Clock, SqlRows, Wakeup
-from automate_kernel.storage.bulk import copy_through
-from automate_kernel.storage.failures import loses_transaction, lost_transaction, storage_error
+from automate_kernel.storage.errors import loses_transaction, lost_transaction, storage_error
 from automate_kernel.storage.listen import ListenWakeup
 from automate_kernel.storage.migration import SchemaReport, inspect_schema, migrate_schema
+from automate_kernel.storage.sql import copy_through
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper

@@ -26,8 +26,8 @@ from django.views import View
 from django.views.decorators.csrf import csrf_exempt
 
 from automate_django.kernel import get_kernel
+from automate_kernel.http.answers import HttpAnswer, answer_webhook
 from automate_kernel.webhooks import WebhookHeaders
-from automate_kernel.webhooks.answers import HttpAnswer, answer_webhook
 
 __all__ = ["WebhookView", "urlpatterns"]
 

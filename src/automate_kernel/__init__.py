@@ -14,13 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from automate_kernel.connectors import ActionSpec, Connector, TriggerSpec, action
-    from automate_kernel.context import (
-        Call,
-        ConnectorContext,
-        ProviderContext,
-        current_call,
-        current_item,
-    )
     from automate_kernel.errors import (
         AutomateError,
         ConfigError,
@@ -38,12 +31,20 @@ if TYPE_CHECKING:
         WorkflowError,
     )
     from automate_kernel.kernel import Kernel
-    from automate_kernel.outbox import OutboxItem, OutboxReaper, OutboxStore
+    from automate_kernel.operations.context import (
+        Call,
+        ConnectorContext,
+        ProviderContext,
+        current_call,
+        current_item,
+    )
+    from automate_kernel.outbox import OutboxItem, OutboxStore
     from automate_kernel.plugins import hookimpl
     from automate_kernel.providers import BaseProvider, CapabilitySpec, ProviderRegistry, capability
     from automate_kernel.secrets import SecretsBackend
     from automate_kernel.storage import MemoryStorage
     from automate_kernel.templates import register_filter
+    from automate_kernel.worker import OutboxReaper
     from automate_kernel.workflows import Event, Execution, Step, StepRun, Workflow
 
 __all__ = [
@@ -98,7 +99,7 @@ _HOMES = {
         "TriggerSpec",
         "action",
     ),
-    "context": (
+    "operations.context": (
         "Call",
         "ConnectorContext",
         "ProviderContext",
@@ -124,7 +125,6 @@ _HOMES = {
     "kernel": ("Kernel",),
     "outbox": (
         "OutboxItem",
-        "OutboxReaper",
         "OutboxStore",
     ),
     "plugins": ("hookimpl",),
@@ -137,6 +137,7 @@ _HOMES = {
     "secrets": ("SecretsBackend",),
     "storage": ("MemoryStorage",),
     "templates": ("register_filter",),
+    "worker": ("OutboxReaper",),
     "workflows": (
         "Event",
         "Execution",

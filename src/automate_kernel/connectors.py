@@ -23,8 +23,6 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, overload
 
-from automate_kernel.base import Plugin, create
-from automate_kernel.context import ConnectorContext, NoSecrets, PluginContext
 from automate_kernel.errors import (
     AutomateError,
     ConfigError,
@@ -32,7 +30,16 @@ from automate_kernel.errors import (
     SecretUnavailableError,
 )
 from automate_kernel.logs import get_logger
-from automate_kernel.operations import (
+from automate_kernel.operations.context import ConnectorContext, NoSecrets, PluginContext
+from automate_kernel.operations.plugin import Plugin, create
+from automate_kernel.operations.schemas import (
+    Schema,
+    check_model,
+    compile_schema,
+    invalid_input,
+    is_model,
+)
+from automate_kernel.operations.spec import (
     OperationSpec,
     find_operation,
     index_operations,
@@ -41,11 +48,10 @@ from automate_kernel.operations import (
 )
 from automate_kernel.plugins.kinds import CONNECTOR
 from automate_kernel.plugins.registry import Policy, Registry
-from automate_kernel.schemas import Schema, check_model, compile_schema, invalid_input, is_model
 from automate_kernel.tracebacks import log_error, trace_of
 
 if TYPE_CHECKING:
-    from automate_kernel.webhooks.ignoring import Ignored
+    from automate_kernel.webhooks.request import Ignored
 
 __all__ = [
     "ActionSpec",
@@ -171,7 +177,7 @@ def _matches(text: str, wanted: str | Sequence[str]) -> bool:
 
 def _headers_of(headers: Any) -> Mapping[str, str]:
     # Here, since a connector without triggers needs nothing of it.
-    from automate_kernel.webhooks.headers import WebhookHeaders
+    from automate_kernel.webhooks.request import WebhookHeaders
 
     return WebhookHeaders(headers)
 
@@ -326,7 +332,7 @@ class Connector(Plugin):
         By default these are the handshakes that the trigger's scheme knows, and what is not among
         the `TriggerSpec`'s events.
         """
-        from automate_kernel.webhooks.ignoring import Ignored
+        from automate_kernel.webhooks.request import Ignored
 
         spec = self.find_trigger(trigger)
         wanted = spec.wants(headers, raw_body)
@@ -345,7 +351,7 @@ class Connector(Plugin):
         of a value: it is accepted, and starts nothing. Raises ``INVALID_ARGUMENT`` for a body that
         can't be read, or that is not what the trigger's payload schema says.
         """
-        from automate_kernel.webhooks.bodies import BodyError, parse_json
+        from automate_kernel.webhooks.request import BodyError, parse_json
 
         spec = self.find_trigger(trigger)
         try:

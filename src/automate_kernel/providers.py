@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar, overload
 
-from automate_kernel.base import Plugin, create
-from automate_kernel.context import ProviderContext
-from automate_kernel.operations import (
+from automate_kernel.operations.context import ProviderContext
+from automate_kernel.operations.plugin import Plugin, create
+from automate_kernel.operations.schemas import Schema
+from automate_kernel.operations.spec import (
     OperationSpec,
     find_operation,
     index_operations,
@@ -29,7 +30,6 @@ from automate_kernel.operations import (
 )
 from automate_kernel.plugins.kinds import PROVIDER
 from automate_kernel.plugins.registry import Policy, Registry
-from automate_kernel.schemas import Schema
 
 __all__ = ["BaseProvider", "CapabilitySpec", "ProviderContext", "ProviderRegistry", "capability"]
 

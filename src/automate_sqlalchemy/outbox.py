@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from automate_kernel import outbox
+from automate_kernel import outbox, worker
 from automate_kernel.workflows import ExecutionStore
 from automate_sqlalchemy.storage import SqlAlchemyStorage
 
@@ -27,7 +27,7 @@ class OptimisticClaimOutboxStore(outbox.OptimisticClaimOutboxStore):
         super().__init__(SqlAlchemyStorage(engine), lease_seconds=lease_seconds, **options)
 
 
-class OutboxReaper(outbox.OutboxReaper):
+class OutboxReaper(worker.OutboxReaper):
     """Recovers items whose worker died, in the outbox of *engine*."""
 
     def __init__(self, engine: Engine, *, stale_threshold_seconds: float = 600) -> None:

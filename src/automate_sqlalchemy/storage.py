@@ -16,8 +16,7 @@ from sqlalchemy.orm import Session, scoped_session
 
 from automate_kernel.errors import ConfigError, StorageError, type_name
 from automate_kernel.storage import DIALECTS, Clock, SqlRows, Wakeup
-from automate_kernel.storage.bulk import copy_through
-from automate_kernel.storage.failures import loses_transaction, lost_transaction, storage_error
+from automate_kernel.storage.errors import loses_transaction, lost_transaction, storage_error
 from automate_kernel.storage.listen import ListenWakeup
 from automate_kernel.storage.migration import (
     SchemaReport,
@@ -25,6 +24,7 @@ from automate_kernel.storage.migration import (
     make_tables,
     migrate_schema,
 )
+from automate_kernel.storage.sql import copy_through
 
 __all__ = ["SqlAlchemyRows", "SqlAlchemyStorage"]
 

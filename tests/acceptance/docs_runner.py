@@ -195,8 +195,8 @@ class Page:
     # -- definitions -------------------------------------------------------------------------
 
     def yaml(self, block: Block) -> None:
-        from automate_kernel.workflows.loader import load_workflow, loads
-        from automate_kernel.workflows.source import read_yaml
+        from automate_kernel.workflows.definition.loader import load_workflow, loads
+        from automate_kernel.workflows.definition.document import read_yaml
 
         if "steps" in block.words:
             steps = read_yaml(block.code)[0].value

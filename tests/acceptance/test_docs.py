@@ -115,7 +115,7 @@ def test_every_setting_is_in_the_reference() -> None:
 def test_every_field_of_a_workflow_is_in_the_reference() -> None:
     """Each field is in the table of its part."""
     from automate_kernel.workflows import RetryPolicy, Step, Workflow
-    from automate_kernel.workflows.triggers import trigger_types
+    from automate_kernel.workflows.definition.triggers import trigger_types
 
     page = _page("workflow-file.md")
     for model, title in ((Workflow, "Workflow"), (Step, "Step"), (RetryPolicy, "Retry")):

@@ -39,7 +39,7 @@ from automate_kernel.outbox import (
 )
 from automate_kernel.storage import MemoryStorage, Storage
 from automate_kernel.storage.rows import Now, Where
-from automate_kernel.storage.schema import Table
+from automate_kernel.storage.tables import Table
 from automate_kernel.storage.tables import LANE, OUTBOX, SLOT
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.testing.outbox import OutboxStoreContract

@@ -186,7 +186,7 @@ def test_items_are_cancelled_and_requeued_by_id_and_by_filter(project) -> None:
 
 def test_filters_reach_every_item_in_batches(project, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many there are, and of one tenant if that is asked for."""
-    monkeypatch.setattr("automate_kernel.outbox.matching.BATCH", 2)
+    monkeypatch.setattr("automate_kernel.outbox.operator_commands.BATCH", 2)
     for tenant in ("a", "a", "a", "a", "a", "b"):
         project.run("emit", "x.y", "--tenant", tenant)
     assert project.data("outbox", "cancel", "--all", "--tenant", "a", "-y")["cancelled"] == 5

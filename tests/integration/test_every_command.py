@@ -28,7 +28,7 @@ from command_cases import SHARED, Case, State, make_state, missing
 import processes
 from automate_kernel.cli.app import app
 from automate_kernel.cli.session import Session
-from automate_kernel.diagnosis import worker_findings
+from automate_kernel.monitoring.diagnosis import worker_findings
 
 pytestmark = pytest.mark.slow
 

@@ -16,16 +16,16 @@ from typing import Any
 import pytest
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.templates import EnvironmentResolver, TemplateContext, TemplateEngine
-from automate_kernel.workflows.advance import CallOutcome, StepCall, Turn, advance
-from automate_kernel.workflows.execution import (
+from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn, advance
+from automate_kernel.workflows.engine.execution import (
     Event,
     Execution,
     ExecutionStatus,
     StepRun,
     StepStatus,
 )
-from automate_kernel.workflows.model import Workflow
-from automate_kernel.workflows.program import Program
+from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.engine.program import Program
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

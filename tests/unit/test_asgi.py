@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from automate_kernel import Connector, Kernel, TriggerSpec
-from automate_kernel.asgi import webhook_app
+from automate_kernel.http.webhooks import webhook_app
 from automate_kernel.errors import StorageError
 from automate_kernel.webhooks import GitHubSignature
 

@@ -11,19 +11,11 @@ from typing import Any
 import pytest
 from automate_kernel import Kernel
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.outbox import (
-    ItemStatus,
-    NewItem,
-    OutboxItem,
-    RowsOutboxStore,
-    Snooze,
-    Worker,
-    cancelling,
-    draining,
-)
-from automate_kernel.outbox.handlers import Handler
+from automate_kernel.outbox import ItemStatus, NewItem, OutboxItem, RowsOutboxStore
+from automate_kernel.worker import Snooze, Worker, cancelling, draining
+from automate_kernel.worker.handler import Handler
 from automate_kernel.storage import MemoryStorage
-from automate_kernel.workflows.execution import ExecutionStatus
+from automate_kernel.workflows.engine.execution import ExecutionStatus
 
 PATIENCE = 20.0
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from automate_kernel.context import Call, PluginContext, SecretReader, calling, current_call
+from automate_kernel.operations.context import (
+    Call,
+    PluginContext,
+    SecretReader,
+    calling,
+    current_call,
+)
 
 
 def test_there_is_a_call_while_one_is_served() -> None:

@@ -6,11 +6,11 @@ import threading
 
 import pytest
 from automate_kernel import StorageError
-from automate_kernel.diagnosis import Finding, worker_findings
+from automate_kernel.monitoring.diagnosis import Finding, worker_findings
 from automate_kernel.outbox import NewItem, RowsOutboxStore, WorkerInfo
-from automate_kernel.outbox.activity import ActivityLog
+from automate_kernel.outbox.statistics import ActivityLog
 from automate_kernel.storage import MemoryStorage
-from automate_kernel.telemetry.troubles import Troubles, telling_troubles
+from automate_kernel.monitoring.troubles import Troubles, telling_troubles
 from automate_kernel.testing.clock import FakeClock
 
 
@@ -156,7 +156,7 @@ def test_an_outbox_that_cant_be_told(
         raise StorageError("the database is down")
 
     monkeypatch.setattr(outbox, "report", down)
-    monkeypatch.setattr("automate_kernel.telemetry.troubles._LOOK_SECONDS", 0.001)
+    monkeypatch.setattr("automate_kernel.monitoring.troubles._LOOK_SECONDS", 0.001)
     looked = threading.Event()
 
     def failing() -> list[str]:

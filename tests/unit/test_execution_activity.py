@@ -10,8 +10,8 @@ from automate_kernel import Kernel
 from automate_kernel.cli import overviews
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.tables import EXECUTION, STEP
-from automate_kernel.telemetry.prometheus import Exporter
-from automate_kernel.workflows.overview import ExecutionObserver
+from automate_kernel.monitoring.prometheus import Exporter
+from automate_kernel.monitoring.overview import ExecutionObserver
 
 WORKFLOW = {
     "name": "order",
@@ -42,7 +42,7 @@ def kernel() -> Kernel:
             raise ConnectionError
         return id
 
-    from automate_kernel.workflows.model import Workflow
+    from automate_kernel.workflows.definition.model import Workflow
 
     made.add_workflow(Workflow.model_validate(WORKFLOW))
     return made

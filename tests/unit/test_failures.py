@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.failures import code_of_status, normalize, normalizing
+from automate_kernel.operations.error_mapping import code_of_status, normalize, normalizing
 
 
 class Response:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from automate_kernel.workflows.graph import to_mermaid, to_svg, to_text
-from automate_kernel.workflows.graph_layout import lay_out
-from automate_kernel.workflows.loader import loads
-from automate_kernel.workflows.model import Workflow
+from automate_kernel.workflows.definition.graph import to_mermaid, to_svg, to_text
+from automate_kernel.workflows.definition.graph_layout import lay_out
+from automate_kernel.workflows.definition.loader import loads
+from automate_kernel.workflows.definition.model import Workflow
 
 DIAMOND = loads("""
 name: order-notify

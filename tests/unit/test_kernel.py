@@ -16,7 +16,7 @@ import pytest
 import sqlalchemy as sa
 from automate_kernel import signals
 from automate_kernel.connectors import Connector, TriggerSpec, action
-from automate_kernel.context import current_call
+from automate_kernel.operations.context import current_call
 from automate_kernel.errors import (
     AutomateError,
     ConfigError,
@@ -31,8 +31,8 @@ from automate_kernel.plugins.hooks import hookimpl
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.webhooks import GitHubSignature
-from automate_kernel.workflows.execution import Event, ExecutionStatus, StepStatus
-from automate_kernel.workflows.runner import EVENT
+from automate_kernel.workflows.engine.execution import Event, ExecutionStatus, StepStatus
+from automate_kernel.workflows.engine.runner import EVENT
 from automate_sqlalchemy import SqlAlchemyStorage
 from sqlalchemy.orm import Session
 

@@ -18,14 +18,14 @@ import pytest
 
 from automate_kernel import Kernel, signals
 from automate_kernel.connectors import Connector, action
-from automate_kernel.context import ConnectorContext
+from automate_kernel.operations.context import ConnectorContext
 from automate_kernel.errors import AutomateError
 from automate_kernel.logs import get_logger
-from automate_kernel.outbox.chores import Chore, Chores
+from automate_kernel.worker.periodic import Chore, Chores
 from automate_kernel.plugins.hooks import hookimpl
 from automate_kernel.secrets import Redactor
-from automate_kernel.telemetry.logs import TextFormatter
-from automate_kernel.telemetry.process import guarded_process
+from automate_kernel.monitoring.logs import TextFormatter
+from automate_kernel.monitoring.process import guarded_process
 from automate_kernel.workflows import Workflow
 
 SECRET = "sk_live_9d41b7c2e0aa4f"
@@ -287,7 +287,7 @@ def test_what_a_worker_process_prints_unasked(log: io.StringIO, capfd: Any) -> N
 
 
 STARTER = f"""
-from automate_kernel.outbox.supervisor import Supervisor
+from automate_kernel.worker.supervisor import Supervisor
 from automate_kernel import Kernel
 
 def fail():

@@ -16,8 +16,8 @@ from automate_kernel import AutomateError, ErrorCodes, Kernel
 from automate_kernel.outbox import NewItem
 from automate_kernel.plugins.hooks import hookimpl
 from automate_kernel.storage import MemoryStorage, Storage
-from automate_kernel.workflows.model import Workflow
-from automate_kernel.telemetry.opentelemetry import instrument
+from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.monitoring.opentelemetry import instrument
 from automate_sqlalchemy import SqlAlchemyStorage
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -392,7 +392,7 @@ PROCESS = """
 import sys
 import sqlalchemy as sa
 from automate_kernel import Kernel
-from automate_kernel.telemetry.opentelemetry import instrument
+from automate_kernel.monitoring.opentelemetry import instrument
 from automate_sqlalchemy import SqlAlchemyStorage
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor

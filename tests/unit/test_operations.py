@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from automate_kernel.context import Call, calling
+from automate_kernel.operations.context import Call, calling
 from automate_kernel.errors import AutomateError, ErrorCodes, PayloadError, PluginError
-from automate_kernel.operations import OperationSpec, operation_from_function
+from automate_kernel.operations.spec import OperationSpec, operation_from_function
 from automate_kernel.storage.values import is_plain
 from automate_kernel.testing.values import REFUSED
 
@@ -213,7 +213,7 @@ def test_the_built_in_check_agrees_with_jsonschema(schema: dict[str, Any], data:
     """For the keywords that it knows, the check without the extra gives the same verdict."""
     from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
-    from automate_kernel.schemas import _walk
+    from automate_kernel.operations.schemas import _walk
 
     assert (not list(_walk(schema, data, ()))) == Draft202012Validator(schema).is_valid(data)
 

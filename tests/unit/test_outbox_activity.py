@@ -9,19 +9,12 @@ from typing import Any
 
 import pytest
 from automate_kernel import Kernel
-from automate_kernel.outbox import (
-    Activity,
-    Handler,
-    NewItem,
-    RowsOutboxStore,
-    Worker,
-    WorkerInfo,
-    percentile,
-)
-from automate_kernel.outbox.activity import ActivityLog, Times, total_by_kind
-from automate_kernel.outbox.histogram import FIRST, LAST, bucket_of, upper_bound
-from automate_kernel.outbox.overview import CountedSeldom, Increments, Observer
-from automate_kernel.outbox.pools import Task
+from automate_kernel.outbox import Activity, NewItem, RowsOutboxStore, WorkerInfo, percentile
+from automate_kernel.worker import Handler, Worker
+from automate_kernel.outbox.statistics import ActivityLog, Times, total_by_kind
+from automate_kernel.outbox.statistics import FIRST, LAST, bucket_of, upper_bound
+from automate_kernel.monitoring.overview import CountedSeldom, Increments, Observer
+from automate_kernel.worker.pools import Task
 from automate_kernel.outbox.store import OutboxStats, Outcome
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.testing.clock import FakeClock

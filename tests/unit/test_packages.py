@@ -25,7 +25,7 @@ PACKAGES = (ROOT, ROOT / "plugins" / "automate-http")
         ("import automate_django", "django", "django"),
         ("from automate_django.api import BaseAPIView", "rest_framework", "api"),
         ("import automate_kernel.testing", "pytest", "testing"),
-        ("import automate_kernel.telemetry.opentelemetry", "opentelemetry", "opentelemetry"),
+        ("import automate_kernel.monitoring.opentelemetry", "opentelemetry", "opentelemetry"),
     ],
 )
 def test_an_import_without_its_extra_names_it(code, missing, extra):

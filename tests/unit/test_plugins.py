@@ -524,7 +524,7 @@ def test_importing_is_light() -> None:
         package = types.ModuleType("automate_kernel")
         package.__path__ = [os.path.dirname(find_spec("automate_kernel").origin)]
         sys.modules["automate_kernel"] = package
-        import automate_kernel.operations, automate_kernel.providers, automate_kernel.connectors
+        import automate_kernel.operations.spec, automate_kernel.providers, automate_kernel.connectors
         from automate_kernel.plugins import Plugins
         from automate_kernel.connectors import Connector, action
 
@@ -810,7 +810,7 @@ def test_a_misspelt_hook_is_refused_where_it_is_registered() -> None:
 def test_config_of_no_plugin_is_told(caplog: pytest.LogCaptureFixture) -> None:
     """A misspelt key of the config is a warning with a hint, and again where a worker starts."""
     from automate_kernel import Connector, Kernel
-    from automate_kernel.diagnosis import plugin_findings
+    from automate_kernel.monitoring.diagnosis import plugin_findings
 
     class Slack(Connector):
         key = "slack"

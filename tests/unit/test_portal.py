@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.portal import Portal
+from automate_kernel.operations.portal import Portal
 
 PATIENCE = 20.0
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 from automate_kernel import ConfigError, Kernel, StorageError
-from automate_kernel.outbox import Worker
-from automate_kernel.outbox.vitals import Vitals
-from automate_kernel.telemetry import serving
-from automate_kernel.telemetry.health import Board, WorkerProbe, keep_telling
-from automate_kernel.telemetry.serving import Probes
+from automate_kernel.worker import Worker
+from automate_kernel.worker.liveness import Vitals
+from automate_kernel.http import probes as serving
+from automate_kernel.monitoring.health import Board, WorkerProbe, keep_telling
+from automate_kernel.http.probes import Probes
 
 PATIENCE = 10
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from automate_kernel import Kernel, StorageError
 from automate_kernel.outbox import ItemStatus, NewItem, WorkerInfo
-from automate_kernel.outbox.activity import ActivityLog
-from automate_kernel.outbox.pools import Task
+from automate_kernel.outbox.statistics import ActivityLog
+from automate_kernel.worker.pools import Task
 from automate_kernel.outbox.store import Outcome
 from automate_kernel.storage import MemoryStorage
-from automate_kernel.telemetry.asgi import metrics_app
-from automate_kernel.telemetry.prometheus import Exporter
+from automate_kernel.http.metrics import metrics_app
+from automate_kernel.monitoring.prometheus import Exporter
 from automate_kernel.testing.clock import FakeClock
 
 SAMPLE = re.compile(r'^([a-z_]+)(\{(?:[a-z_]+="(?:[^"\\\n]|\\.)*",?)+\})? (-?[0-9.e+]+)$')

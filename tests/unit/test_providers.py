@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, SecretStr
 
-from automate_kernel.context import Call, NoSecrets, ProviderContext, calling
+from automate_kernel.operations.context import Call, NoSecrets, ProviderContext, calling
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, SecretNotFoundError
 from automate_kernel.providers import (
     BaseProvider,

@@ -13,10 +13,10 @@ from automate_kernel import signals
 from automate_kernel.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.kernel import Kernel
 from automate_kernel.outbox import ItemStatus, RowsOutboxStore
-from automate_kernel.outbox.handlers import drained_by
+from automate_kernel.worker.handler import drained_by
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.testing.clock import FakeClock
-from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
+from automate_kernel.workflows.engine.execution import Execution, ExecutionStatus, StepStatus
 
 PATIENCE = 20.0
 LEASE = 10.0

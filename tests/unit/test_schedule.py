@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from automate_kernel.errors import ConfigError
-from automate_kernel.workflows.model import ScheduleTrigger
-from automate_kernel.workflows.schedule import cron_problem, due, next_fire, upcoming
+from automate_kernel.workflows.definition.model import ScheduleTrigger
+from automate_kernel.workflows.engine.schedule import cron_problem, due, next_fire, upcoming
 
 pytest.importorskip("cronsim")
 UTC = timezone.utc

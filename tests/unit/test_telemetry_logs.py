@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from automate_kernel import ConfigError, Kernel, current_call
-from automate_kernel.context import current_item
-from automate_kernel.telemetry.logs import (
+from automate_kernel.operations.context import current_item
+from automate_kernel.monitoring.logs import (
     ContextFilter,
     JsonFormatter,
     configure_logging,

@@ -23,8 +23,8 @@ from jinja2.tests import TESTS
 
 from automate_kernel.errors import TemplateError
 from automate_kernel.templates import FilterRegistry, Limits, TemplateContext, TemplateEngine
-from automate_kernel.templates import texts as own_texts
-from automate_kernel.templates.builtin import (
+from automate_kernel.templates import values as own_texts
+from automate_kernel.templates.filters import (
     BUILTIN_FILTERS,
     FILTER_PRICES,
     JINJA_FILTERS,
@@ -32,8 +32,8 @@ from automate_kernel.templates.builtin import (
 )
 from automate_kernel.templates.limits import Budget
 from automate_kernel.templates.members import LOOP_METHODS, Method, member
-from automate_kernel.templates.operators import BINARY
-from automate_kernel.templates.running import TEST_PRICES
+from automate_kernel.templates.members import BINARY
+from automate_kernel.templates.bounded_filters import TEST_PRICES
 from automate_kernel.templates.sandbox import GLOBALS
 
 CALL_SECONDS = 0.25

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from automate_kernel.webhooks.bodies import MOST_DEPTH, MOST_DIGITS, BodyError, parse_json
+from automate_kernel.webhooks.request import MOST_DEPTH, MOST_DIGITS, BodyError, parse_json
 
 VALUES = st.recursive(
     st.none()

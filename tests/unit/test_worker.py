@@ -23,18 +23,19 @@ from automate_kernel.outbox import (
     OutboxItem,
     Outcome,
     RowsOutboxStore,
-    run_until_stopped,
 )
-from automate_kernel.outbox import pools
-from automate_kernel.outbox.acknowledging import Held
-from automate_kernel.outbox.chores import Chore
-from automate_kernel.outbox.flag import Flag
-from automate_kernel.outbox.handlers import Acknowledged, Handler, Snooze, draining
-from automate_kernel.outbox.heartbeat import Heartbeat
-from automate_kernel.outbox.inline import run_inline
-from automate_kernel.outbox.pools import Task
-from automate_kernel.outbox.vitals import Vitals
-from automate_kernel.outbox.worker import Worker
+from automate_kernel.worker import run_until_stopped
+from automate_kernel.worker import pools
+from automate_kernel.worker.acknowledger import Held
+from automate_kernel.worker.periodic import Chore
+from automate_kernel.worker.process import Flag
+from automate_kernel.outbox.item import Acknowledged
+from automate_kernel.worker.handler import Handler, Snooze, draining
+from automate_kernel.worker.heartbeat import Heartbeat
+from automate_kernel.worker.inline import run_inline
+from automate_kernel.worker.pools import Task
+from automate_kernel.worker.liveness import Vitals
+from automate_kernel.worker.worker import Worker
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.rows import Where
 from automate_kernel.storage.tables import OUTBOX

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from automate_kernel.errors import TemplateError, WorkflowError
-from automate_kernel.workflows.loader import dumps, load_workflow, load_workflows, loads
-from automate_kernel.workflows.model import Step, Workflow
-from automate_kernel.workflows.source import read_json, read_yaml
+from automate_kernel.workflows.definition.loader import dumps, load_workflow, load_workflows, loads
+from automate_kernel.workflows.definition.model import Step, Workflow
+from automate_kernel.workflows.definition.document import read_json, read_yaml
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "workflows"
 HEAD = "name: w\ntrigger: {type: manual}\n"
@@ -359,7 +359,7 @@ def test_a_folder_is_read_whole_and_told_whole(tmp_path: Path) -> None:
     (tmp_path / "_draft.yaml").write_text("nothing")
     (tmp_path / "notes.txt").write_text("nothing")
     (tmp_path / "c.py").write_text(
-        "from automate_kernel.workflows.model import ManualTrigger, Step, Workflow\n"
+        "from automate_kernel.workflows.definition.model import ManualTrigger, Step, Workflow\n"
         "workflow = Workflow(name='c', trigger=ManualTrigger(), steps=[Step(id='a', action='x')])\n"
     )
     assert [each.name for each in load_workflows(tmp_path)] == ["w", "v", "b", "c"]
@@ -389,7 +389,7 @@ def test_python_mistakes_have_lines(tmp_path: Path) -> None:
     """A wrong field in a Python file, `sys.exit` and bad syntax all name file and line."""
     file = tmp_path / "w.py"
     file.write_text(
-        "from automate_kernel.workflows.model import Step\n\nStep(id='a b', action='x')"
+        "from automate_kernel.workflows.definition.model import Step\n\nStep(id='a b', action='x')"
     )
     with pytest.raises(WorkflowError, match=r"w\.py:3: Step\(id\): must start with a letter"):
         load_workflow(file)
@@ -434,7 +434,7 @@ def test_no_problem_shows_what_a_field_held() -> None:
 def test_the_model_is_light_to_import() -> None:
     """A host that only emits events pays for no YAML, no templates and no cron."""
     code = (
-        "import sys, automate_kernel.workflows.loader; "
+        "import sys, automate_kernel.workflows.definition.loader; "
         "print([m for m in ('yaml', 'jinja2', 'cronsim', 'jsonschema') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

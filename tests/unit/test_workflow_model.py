@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from automate_kernel.errors import ErrorCodes, PayloadError, WorkflowError
-from automate_kernel.workflows.duration import format_duration, parse_duration
-from automate_kernel.workflows.execution import (
+from automate_kernel.workflows.definition.duration import format_duration, parse_duration
+from automate_kernel.workflows.engine.execution import (
     Event,
     Execution,
     ExecutionStatus,
     StepRun,
     StepStatus,
 )
-from automate_kernel.workflows.model import (
+from automate_kernel.workflows.definition.model import (
     EventTrigger,
     ManualTrigger,
     RetryPolicy,
@@ -29,7 +29,7 @@ from automate_kernel.workflows.model import (
     Workflow,
     workflow_json_schema,
 )
-from automate_kernel.workflows.structure import (
+from automate_kernel.workflows.definition.structure import (
     ancestors,
     find_cycle,
     step_problems,

@@ -12,7 +12,7 @@ from typing import Any
 import hypothesis
 import pytest
 from automate_http import HttpConnector
-from automate_kernel.context import Call, ConnectorContext, calling
+from automate_kernel.operations.context import Call, ConnectorContext, calling
 
 pytest.register_assert_rewrite("automate_kernel.testing")
 

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import pytest
 from automate_http import HttpConnector
 from automate_kernel import Kernel
-from automate_kernel.context import ConnectorContext
+from automate_kernel.operations.context import ConnectorContext
 from automate_kernel.errors import AutomateError, ConfigError
 from automate_kernel.testing.connectors import ConnectorContract
 from automate_kernel.webhooks import StandardWebhooksSignature

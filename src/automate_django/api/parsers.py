@@ -10,7 +10,7 @@ from django.core.exceptions import RequestDataTooBig
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import JSONParser
 
-from automate_kernel.webhooks.bodies import BodyError, parse_json
+from automate_kernel.webhooks.request import BodyError, parse_json
 
 __all__ = ["BoundedJSONParser"]
 
@@ -18,7 +18,7 @@ __all__ = ["BoundedJSONParser"]
 class BoundedJSONParser(JSONParser):
     """
     JSON of at most ``DATA_UPLOAD_MAX_MEMORY_SIZE`` bytes, as deep and with numbers as long as
-    `automate_kernel.webhooks.bodies.parse_json` takes.
+    `automate_kernel.webhooks.request.parse_json` takes.
 
     REST framework's own reads whatever comes, since it reads past Django's check, and fails on
     lists that are nested thousands of times.

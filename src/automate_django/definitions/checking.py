@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from automate_kernel.errors import ConfigError, PayloadError, WorkflowError
-from automate_kernel.outbox.payloads import encode_json
-from automate_kernel.workflows.loader import loads
-from automate_kernel.workflows.source import LARGEST, read_json, read_yaml
+from automate_kernel.outbox.item import encode_json
+from automate_kernel.workflows.definition.document import LARGEST, read_json, read_yaml
+from automate_kernel.workflows.definition.loader import loads
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
-    from automate_kernel.workflows.model import Workflow
+    from automate_kernel.workflows.definition.model import Workflow
 
 __all__ = ["FORMATS", "Format", "Told", "advice", "checked", "name_problem", "told"]
 
@@ -101,6 +101,6 @@ def advice(workflow: Workflow, kernel: Kernel) -> list[str]:
 
     It does not keep the workflow from being saved: a worker may have what this process lacks.
     """
-    from automate_kernel.checks import workflow_problems
+    from automate_kernel.monitoring.diagnosis import workflow_problems
 
     return [kernel.redactor.redact(problem) for problem in workflow_problems(kernel, workflow)]

@@ -10,7 +10,7 @@ from django.db import Error
 from django.db.models import F
 
 from automate_django.storage import is_open, translated
-from automate_kernel.workflows.supply import SuppliedWorkflow
+from automate_kernel.workflows.catalogue import SuppliedWorkflow
 
 if TYPE_CHECKING:
     from automate_django.storage import DjangoStorage

@@ -12,16 +12,16 @@ from django.db import DatabaseError, connections
 from django.db.migrations.executor import MigrationExecutor
 
 from automate_django import conf
-from automate_kernel.checks import secret_uses
 from automate_kernel.cli.definitions import Command, Context
 from automate_kernel.cli.findings import IdleAfter, diagnose
 from automate_kernel.cli.inputs import duration
-from automate_kernel.diagnosis import (
+from automate_kernel.monitoring.diagnosis import (
     Finding,
     clock_finding,
     plugin_findings,
     schema_findings,
     secret_findings,
+    secret_uses,
     worker_findings,
     workflow_findings,
 )

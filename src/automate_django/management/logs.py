@@ -8,7 +8,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 from automate_kernel.kernel import Kernel
-from automate_kernel.telemetry.logs import configure_logging
+from automate_kernel.monitoring.logs import configure_logging
 
 __all__ = ["add_log_arguments", "log_as", "log_options"]
 

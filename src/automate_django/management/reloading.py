@@ -13,8 +13,8 @@ from typing import Any
 
 from django.utils import autoreload
 
-from automate_kernel.outbox.running import handling_signals
-from automate_kernel.outbox.worker import Worker
+from automate_kernel.worker.process import handling_signals
+from automate_kernel.worker.worker import Worker
 
 __all__ = ["work_with_reloader"]
 

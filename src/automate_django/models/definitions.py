@@ -54,7 +54,7 @@ class WorkflowVersion(models.Model):
     format = models.CharField(max_length=8)
     source = models.TextField()
     definition = models.JSONField()
-    """What the source says, as `automate_kernel.workflows.model.Workflow.to_dict` gives it."""
+    """The definition in the source, in the form of `Workflow.to_dict`."""
     digest = models.CharField(max_length=64)
     """The definition's hash, which is the id that executions are pinned to."""
     restored_from = models.IntegerField(null=True)

@@ -8,8 +8,7 @@ from typing import Any, TypeVar, overload
 
 from django.core.exceptions import ImproperlyConfigured
 
-from automate_kernel.outbox.item import DEFAULT_MAX_ATTEMPTS, MAX_ATTEMPTS
-from automate_kernel.outbox.retry import Backoff
+from automate_kernel.outbox.item import DEFAULT_MAX_ATTEMPTS, MAX_ATTEMPTS, Backoff
 
 __all__ = ["OPTIONS", "Retry", "retry", "retry_of"]
 
@@ -84,7 +83,7 @@ def retry(
     """
     Have a task tried again that raises, *max_attempts* times in all.
 
-    The delay is exponential with full jitter; see `automate_kernel.outbox.retry.Backoff`. Errors
+    The delay is exponential with full jitter; see `automate_kernel.outbox.item.Backoff`. Errors
     of the classes *give_up_on* fail the task at once. With ``max_attempts=1`` it never runs
     twice, not even if its worker dies. Stands above or below ``@task``, in every version::
 

@@ -44,13 +44,12 @@ from automate_kernel.errors import (
     StorageError,
 )
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome
-from automate_kernel.outbox.chores import try_for
-from automate_kernel.outbox.handlers import Acknowledged, Handler, draining, failed
-from automate_kernel.outbox.payloads import encode_json, storable
-from automate_kernel.outbox.retry import Backoff
+from automate_kernel.outbox.item import Acknowledged, Backoff, encode_json, storable
 from automate_kernel.plugins import hookimpl
 from automate_kernel.secrets import RedactingFilter
-from automate_kernel.storage.failures import is_refusal
+from automate_kernel.storage.errors import is_refusal
+from automate_kernel.worker.handler import Handler, draining, failed
+from automate_kernel.worker.periodic import try_for
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel

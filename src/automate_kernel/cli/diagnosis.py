@@ -6,19 +6,19 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from automate_kernel.checks import secret_uses
 from automate_kernel.cli.command import Context
 from automate_kernel.cli.version import version_line
-from automate_kernel.diagnosis import (
+from automate_kernel.errors import AutomateError
+from automate_kernel.monitoring.diagnosis import (
     Finding,
     clock_finding,
     plugin_findings,
     schema_findings,
     secret_findings,
+    secret_uses,
     worker_findings,
     workflow_findings,
 )
-from automate_kernel.errors import AutomateError
 from automate_kernel.storage import MemoryStorage
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ Check = tuple[str, Callable[[Context], list[Finding]]]
 
 
 def checks(idle_seconds: float) -> tuple[Check, ...]:
-    """All of them; for *idle_seconds* see `automate_kernel.diagnosis.worker_findings`."""
+    """Return all checks; for *idle_seconds* see `worker_findings` of the kernel's diagnosis."""
     return (*_CHECKS, ("workers", partial(_workers, idle_seconds=idle_seconds)))
 
 

@@ -7,8 +7,8 @@ from typing import Annotated, TypeVar
 
 from automate_kernel.cli.definitions import Context, Option
 from automate_kernel.cli.failures import WorkFailedError
-from automate_kernel.diagnosis import Finding
 from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.monitoring.diagnosis import Finding
 
 __all__ = ["IdleAfter", "diagnose"]
 

@@ -13,9 +13,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from automate_kernel.kernel import Kernel
+    from automate_kernel.monitoring.overview import KindOverview, Overview, WorkflowOverview
     from automate_kernel.outbox import WorkerInfo
-    from automate_kernel.outbox.overview import KindOverview, Overview
-    from automate_kernel.workflows.overview import WorkflowOverview
 
 __all__ = [
     "Seen",
@@ -53,8 +52,7 @@ class Seen:
 
 def observing(kernel: Kernel) -> Callable[[], Seen]:
     """A function that looks at *kernel*, again and again."""
-    from automate_kernel.outbox.overview import Observer
-    from automate_kernel.workflows.overview import ExecutionObserver
+    from automate_kernel.monitoring.overview import ExecutionObserver, Observer
 
     outbox, executions = Observer(kernel.outbox), ExecutionObserver(kernel.executions)
 

@@ -8,17 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from automate_kernel.asgi import WebhookApp, webhook_app
 from automate_kernel.cli.working import work
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.outbox.running import handling_signals
-from automate_kernel.telemetry.running import Workers
+from automate_kernel.http.webhooks import WebhookApp, webhook_app
+from automate_kernel.monitoring.workers import Workers
+from automate_kernel.worker.process import handling_signals
 
 if TYPE_CHECKING:
     import uvicorn
 
     from automate_kernel.cli.session import Session
-    from automate_kernel.telemetry.health import Probe
+    from automate_kernel.monitoring.health import Probe
 
 __all__ = ["Receiver", "server_of"]
 

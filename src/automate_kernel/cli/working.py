@@ -14,9 +14,9 @@ from automate_kernel.cli.session import Session
 from automate_kernel.errors import AutomateError
 from automate_kernel.kernel import Kernel
 from automate_kernel.logs import get_logger
+from automate_kernel.monitoring.process import guarded_process
+from automate_kernel.monitoring.workers import Ports, run_observed
 from automate_kernel.secrets import RedactingFilter
-from automate_kernel.telemetry.process import guarded_process
-from automate_kernel.telemetry.running import Ports, run_observed
 
 __all__ = ["ports_of", "require_tables", "work", "work_here", "worker_options"]
 

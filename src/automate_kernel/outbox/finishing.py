@@ -7,7 +7,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from automate_kernel.outbox import lanes, slots
+from automate_kernel.outbox import concurrency_keys as slots
+from automate_kernel.outbox import ordering_keys as lanes
 from automate_kernel.outbox.failed_attempts import (
     MOST_OF_ITEM,
     forget_attempts,
@@ -18,11 +19,12 @@ from automate_kernel.outbox.item import (
     SECONDS_PER_PRIORITY,
     ItemStatus,
     OutboxItem,
+    Redaction,
     bounded_seconds,
+    storable,
 )
 from automate_kernel.outbox.labels import forget_labels
 from automate_kernel.outbox.leases import Lease, Leases, by_token, fence
-from automate_kernel.outbox.payloads import Redaction, storable
 from automate_kernel.outbox.store import Outcome
 from automate_kernel.storage.rows import Now, Plus, Row, Rows, Where
 from automate_kernel.storage.tables import OUTBOX

@@ -12,7 +12,8 @@ What an outbox item is, and which state leads to which.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import random as _random
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum
@@ -22,25 +23,97 @@ from typing import Any
 from automate_kernel.errors import PayloadError
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.labels import HEADER, Labels, checked_labels
-from automate_kernel.outbox.payloads import (
-    Redaction,
-    check_number,
-    check_text,
-    encode_json,
-    redacted_json,
-)
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.rows import Now, Row
+from automate_kernel.storage.tables import OUTBOX, TABLES
+from automate_kernel.storage.values import (
+    MAX_DEPTH,
+    MAX_PAYLOAD_BYTES,
+    Redaction,
+    encode_json,
+    storable,
+    text_problem,
+)
 
 __all__ = [
     "DEFAULT_MAX_ATTEMPTS",
     "FINISHED",
+    "LENGTHS",
+    "MAX_DEPTH",
+    "MAX_PAYLOAD_BYTES",
     "WAITING",
+    "Acknowledged",
+    "Backoff",
     "ItemStatus",
     "NewItem",
     "OutboxItem",
+    "Outcome",
+    "ReapResult",
+    "Redaction",
+    "Result",
+    "check_number",
+    "check_text",
+    "encode_json",
     "new_id",
+    "redacted_json",
+    "storable",
 ]
+
+LENGTHS = {column.name: column.length for column in TABLES[OUTBOX].columns if column.length}
+"""How many characters each text of an item may have."""
+
+
+def check_text(
+    value: Any, what: str, *, column: str = "", beside: int = 0, hint: str | None = None
+) -> None:
+    """
+    Raise `PayloadError` if *value* is no text that the outbox's *column* keeps as it is.
+
+    Empty and blank ones are refused, and those with spaces around: MariaDB takes ``"a"`` and
+    ``"a "`` for the same. *beside* so many characters stand in the column already.
+    """
+    if not isinstance(value, str):
+        raise PayloadError(f"{what} must be text, not {type(value).__name__}", hint=hint)
+    most = LENGTHS[column or what] - beside
+    if len(value) > most:
+        room = " beside the tenant's id" if beside else ""
+        raise PayloadError(
+            f"{what} is too long: {len(value)} characters of at most {most}{room}",
+            hint="shorten it, or pass a hash of it",
+        )
+    if not value or value.isspace():
+        blank = "blank" if value else "empty"
+        raise PayloadError(f"{what} is {blank}", hint=hint or "give it characters, or leave it out")
+    if value[0].isspace() or value[-1].isspace():
+        raise PayloadError(f"{what} has spaces around it", hint="take them out")
+    problem = text_problem(value)
+    if problem:
+        raise PayloadError(f"{what} {problem[0]}", hint=problem[1])
+
+
+def check_number(value: Any, what: str, least: float, most: float, *, whole: bool = True) -> None:
+    """Raise `PayloadError` if *value* is no number from *least* to *most*, a *whole* one if so."""
+    number: Any = value.total_seconds() if isinstance(value, timedelta) and not whole else value
+    if not isinstance(number, int if whole else (int, float)) or isinstance(number, bool):
+        raise PayloadError(
+            f"{what} must be a {'whole ' if whole else ''}number, not {type(value).__name__}"
+        )
+    # So that NaN is refused too.
+    if not least <= number <= most:
+        raise PayloadError(f"{what} must be from {least:,.0f} to {most:,.0f}")
+
+
+def redacted_json(
+    value: Any, name: str, redact: Redaction, limit: int = MAX_PAYLOAD_BYTES, *, inside: int = 0
+) -> Any:
+    """
+    *value* itself, or a copy if *redact* finds secrets in it.
+
+    Raises `PayloadError` for what can't be stored; see `encode_json`.
+    """
+    text = encode_json(value, name, limit, inside=inside)
+    return redact(json.loads(text)) if redact.finds(text) else value
+
 
 DEFAULT_MAX_ATTEMPTS = 5
 SECONDS_PER_PRIORITY = 3600
@@ -320,3 +393,79 @@ def _scoped(key: str | None, tenant_id: str | None) -> str | None:
     if key is None or tenant_id is None:
         return key
     return f"{len(tenant_id)}:{tenant_id}:{key}"
+
+
+# Not frozen: one is made for every item, and freezing triples what that costs.
+@dataclass(slots=True)
+class Outcome:
+    """
+    What became of a claimed item.
+
+    *status* is COMPLETED, FAILED, CANCELLED, RETRY (FAILED if its attempts are spent) or PENDING
+    (back to waiting, and the attempt counts as not begun). One that was asked to stop is CANCELLED
+    where it would wait again. *next_attempt* is a delay in seconds, an instant, or None for one
+    that has not begun: it keeps its place in the line. *token* is the claim's; left out, the store
+    uses the one that it remembers. *group* is what the error has in common with others, and *trace*
+    where it was raised; see `automate_kernel.tracebacks`.
+    """
+
+    item_id: str
+    status: ItemStatus = ItemStatus.COMPLETED
+    next_attempt: float | datetime | None = 0.0
+    error_code: str | None = None
+    error: str | None = None
+    token: str | None = None
+    group: str | None = None
+    trace: str | None = None
+
+
+@dataclass(slots=True)
+class ReapResult:
+    """Which items a reaping put back to wait, gave up, or cancelled as they were asked to stop."""
+
+    retried: list[OutboxItem] = field(default_factory=list)
+    failed: list[OutboxItem] = field(default_factory=list)
+    cancelled: list[OutboxItem] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.retried) + len(self.failed) + len(self.cancelled)
+
+    def add(self, item: OutboxItem) -> None:
+        """Put a recovered item on the list of its status."""
+        lists = {ItemStatus.FAILED: self.failed, ItemStatus.CANCELLED: self.cancelled}
+        lists.get(item.status, self.retried).append(item)
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """
+    Exponential backoff with full jitter.
+
+    The delay before attempt *n* + 1 is uniform between 0 and
+    ``min(maximum_seconds, base_seconds * 2 ** (n - 1))`` (M. Brooker, "Exponential Backoff And
+    Jitter", AWS Architecture Blog, 2015), so that a crowd of failures comes back spread out.
+    """
+
+    base_seconds: float = 2.0
+    maximum_seconds: float = 900.0
+
+    def delay(self, attempt: int, random: Callable[[], float] = _random.random) -> float:
+        """Seconds to wait after the failure of attempt number *attempt* (the first is 1)."""
+        # 2 ** 40 seconds is beyond any maximum, and a float can't hold 2 ** 2000.
+        ceiling = min(self.maximum_seconds, self.base_seconds * 2.0 ** min(attempt - 1, 40))
+        return float(ceiling * random())
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """
+    Returned by a handler that has recorded the item's outcome itself, in its own transaction.
+
+    *outcome* is what it recorded; None for success.
+    """
+
+    outcome: Outcome | None = None
+
+
+Result = Outcome | Acknowledged | None
+"""What a handler's run came to; None if its lease was lost, so that nothing may be recorded."""

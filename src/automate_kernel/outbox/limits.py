@@ -16,8 +16,8 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.outbox.payloads import check_text
-from automate_kernel.outbox.sharing import Sharing, ready_kinds
+from automate_kernel.outbox.fair_share import Sharing, ready_kinds
+from automate_kernel.outbox.item import check_text
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import LIMIT, OUTBOX
 

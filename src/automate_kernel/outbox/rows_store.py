@@ -9,22 +9,22 @@ from functools import partial
 from typing import Any
 
 from automate_kernel.errors import StorageError
-from automate_kernel.outbox import lanes, slots
-from automate_kernel.outbox.control import Control, next_due
+from automate_kernel.outbox import concurrency_keys as slots
+from automate_kernel.outbox import ordering_keys as lanes
+from automate_kernel.outbox.concurrency_keys import Entrance
+from automate_kernel.outbox.failed_attempts import Insight
+from automate_kernel.outbox.fair_share import Sharing
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.insight import Insight
-from automate_kernel.outbox.item import ItemStatus, NewItem, OutboxItem
+from automate_kernel.outbox.item import Backoff, ItemStatus, NewItem, OutboxItem
 from automate_kernel.outbox.labels import add_labels, checked_labels, label_rows
 from automate_kernel.outbox.leases import FREE, Lease
 from automate_kernel.outbox.limits import Limiting
+from automate_kernel.outbox.operator_commands import Steering
+from automate_kernel.outbox.queries import Control, next_due
 from automate_kernel.outbox.recovering import Recovering
-from automate_kernel.outbox.registry import Registry
 from automate_kernel.outbox.retention import Retaining
-from automate_kernel.outbox.retry import Backoff
-from automate_kernel.outbox.sharing import Sharing
-from automate_kernel.outbox.slots import Entrance
-from automate_kernel.outbox.steering import Steering
 from automate_kernel.outbox.store import OutboxStore
+from automate_kernel.outbox.worker_reports import Registry
 from automate_kernel.storage.rows import Now, Plus, Row, Rows, Storage, Wakeup, Where
 from automate_kernel.storage.tables import OUTBOX, PAUSE
 from automate_kernel.storage.values import Redaction

@@ -17,7 +17,7 @@ from automate_kernel.plugins.compatibility import (
 )
 from automate_kernel.plugins.discovery import Found
 from automate_kernel.plugins.kinds import Kind
-from automate_kernel.plugins.states import PluginRecord, PluginState, Policy, Source, normal_name
+from automate_kernel.plugins.records import PluginRecord, PluginState, Policy, Source, normal_name
 
 __all__ = ["Claim", "incompatibility", "refusal", "settle"]
 

@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Iterable
 
-from automate_kernel.plugins.states import normal_name
+from automate_kernel.plugins.records import normal_name
 
 __all__ = ["kernel_version", "requirement_on_kernel", "satisfies"]
 

@@ -26,11 +26,11 @@ from automate_kernel.logs import get_logger
 if TYPE_CHECKING:
     from pluggy import PluginManager
 
-    from automate_kernel.context import Call
     from automate_kernel.errors import AutomateError
+    from automate_kernel.operations.context import Call
     from automate_kernel.outbox.item import NewItem, OutboxItem
     from automate_kernel.plugins.registry import Registry
-    from automate_kernel.workflows.execution import Execution
+    from automate_kernel.workflows.engine.execution import Execution
 
 __all__ = ["HookSpecs", "Hooks", "hookimpl", "require_known_hooks"]
 

@@ -24,7 +24,7 @@ from automate_kernel.plugins.loading import (
     target_of,
     told,
 )
-from automate_kernel.plugins.states import PluginRecord, PluginState, Policy, Source
+from automate_kernel.plugins.records import PluginRecord, PluginState, Policy, Source
 
 __all__ = ["Policy", "Registry"]
 

@@ -8,11 +8,11 @@ from automate_kernel.errors import (
     SecretNotFoundError,
     SecretUnavailableError,
 )
-from automate_kernel.secrets.backend import SecretsBackend
-from automate_kernel.secrets.builtin import (
+from automate_kernel.secrets.backends import (
     EnvSecretsBackend,
     FileSecretsBackend,
     MemorySecretsBackend,
+    SecretsBackend,
 )
 from automate_kernel.secrets.handles import Sealed, SecretRef, areveal, masked, reveal
 from automate_kernel.secrets.log_filter import RedactingFilter

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from automate_kernel.secrets.names import hide_named, hide_shapes
+from automate_kernel.secrets.masking import hide_named, hide_shapes
 from automate_kernel.secrets.redaction import Redactor, redactors
 
 __all__ = [

@@ -17,7 +17,7 @@ from automate_kernel.errors import (
     SecretUnavailableError,
     type_name,
 )
-from automate_kernel.secrets.backend import SecretsBackend
+from automate_kernel.secrets.backends import SecretsBackend
 from automate_kernel.secrets.handles import check_key
 from automate_kernel.secrets.log_filter import KernelFilter
 from automate_kernel.secrets.redaction import Redactor

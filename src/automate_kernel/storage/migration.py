@@ -9,47 +9,348 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from automate_kernel.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.logs import get_logger
-from automate_kernel.storage.ddl import (
-    add_column,
-    condition,
-    create_index,
-    create_table,
-    drop_index,
-    json_as_text,
-    partial,
-    type_of,
-)
 from automate_kernel.storage.dialects import Dialect
-from automate_kernel.storage.inspection import (
-    FoundColumn,
-    FoundIndex,
-    FoundTable,
-    Manager,
-    manager_of,
-    read_tables,
-)
 from automate_kernel.storage.rows import Now, Storage, Where
-from automate_kernel.storage.schema import NULL, Column, Index, Table
 from automate_kernel.storage.sql import SqlRows
-from automate_kernel.storage.tables import SCHEMA, TABLES, VERSION
+from automate_kernel.storage.tables import NULL, SCHEMA, TABLES, VERSION, Column, Index, Table
 
 __all__ = [
     "STEPS",
     "Difference",
+    "FoundColumn",
+    "FoundIndex",
+    "FoundTable",
+    "Manager",
     "SchemaReport",
     "Step",
+    "add_column",
+    "condition",
+    "create_index",
+    "create_table",
+    "drop_index",
     "inspect_schema",
+    "json_as_text",
     "make_tables",
+    "manager_of",
     "migrate_schema",
+    "partial",
+    "read_tables",
     "require_schema",
+    "type_of",
 ]
+
+_EXACT = "CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+_TYPES: dict[str, dict[str, str]] = {
+    "postgresql": {
+        "id": "UUID", "text": "VARCHAR({})", "longtext": "TEXT", "json": "JSONB",
+        "int": "INTEGER", "time": "TIMESTAMP WITH TIME ZONE",
+    },
+    "sqlite": {
+        "id": "CHAR(32)", "text": "VARCHAR({})", "longtext": "TEXT",
+        # A column of type JSON would make numbers of its own of what it holds: 1.0 becomes 1.
+        "json": "TEXT", "int": "INTEGER", "time": "DATETIME",
+    },
+    "mysql": {
+        "id": "CHAR(32)", "longtext": f"LONGTEXT {_EXACT}", "int": "INTEGER",
+        # Their own type refuses what is nested deeper than 32 levels, or changes large numbers.
+        "json": f"LONGTEXT {_EXACT}",
+        # Elsewhere texts are compared exactly; their default here ignores case and accents.
+        "text": f"VARCHAR({{}}) {_EXACT}",
+        "time": "DATETIME(6)",
+    },
+}  # fmt: skip
+
+
+def type_of(dialect: Dialect, column: Column) -> str:
+    """The type of *column* in this database."""
+    return _TYPES[dialect.name][column.type].format(column.length)
+
+
+def create_table(dialect: Dialect, table: Table) -> list[str]:
+    """The statements that make *table* with its indexes."""
+    key = _name(dialect, table.key)
+    lines = [_column(dialect, column) for column in table.columns] + [f"PRIMARY KEY ({key})"]
+    body = ",\n  ".join(lines)
+    made = [f"CREATE TABLE {_name(dialect, table.name)} (\n  {body}\n)"]
+    made += [create_index(dialect, table, index) for index in table.indexes]
+    if table.storage and dialect.name == "postgresql":
+        settings = ", ".join(f"{name} = {value}" for name, value in table.storage)
+        made.append(f"ALTER TABLE {_name(dialect, table.name)} SET ({settings})")
+    return made
+
+
+def add_column(dialect: Dialect, table: Table, column: Column) -> str:
+    """
+    The statement that adds *column* to a table with rows in it.
+
+    Its default stays, so that a worker of the release before can go on writing rows without it.
+    """
+    if not column.null and not column.default:
+        raise StorageError(
+            f"{table.name}.{column.name} can't be added: it must not be null and has no default",
+            hint="the column needs a default in automate_kernel/storage/tables.py",
+        )
+    text = _column(dialect, column)
+    if column.default:
+        # In parentheses it is an expression, which MySQL wants for JSON, and SQLite refuses.
+        given = f"({column.default})" if dialect.name == "mysql" else column.default
+        text += f" DEFAULT {given}"
+    return f"ALTER TABLE {_name(dialect, table.name)} ADD COLUMN {text}"
+
+
+def json_as_text(dialect: Dialect, table: Table, column: Column) -> tuple[str, ...]:
+    """The statements that make text of a column of the database's own type for JSON."""
+    alter, name = f"ALTER TABLE {_name(dialect, table.name)}", _name(dialect, column.name)
+    if dialect.name == "mysql":
+        return (f"{alter} MODIFY {_column(dialect, column)}",)
+    new = _name(dialect, f"{column.name}_text")
+    null = "" if column.null else " NOT NULL DEFAULT 'null'"
+    return (
+        f"{alter} ADD COLUMN {new} {type_of(dialect, column)}{null}",
+        f"UPDATE {_name(dialect, table.name)} SET {new} = CAST({name} AS TEXT)",
+        f"{alter} DROP COLUMN {name}",
+        f"{alter} RENAME COLUMN {new} TO {name}",
+    )
+
+
+def create_index(dialect: Dialect, table: Table, index: Index) -> str:
+    """The statement that makes *index*, on some rows only where the database can."""
+    names = ", ".join(_name(dialect, name) for name in index.columns)
+    unique = "UNIQUE " if index.unique else ""
+    where = f" WHERE {condition(dialect, index)}" if index.where and partial(dialect) else ""
+    return (
+        f"CREATE {unique}INDEX {_name(dialect, index.name)}"
+        f" ON {_name(dialect, table.name)} ({names}){where}"
+    )
+
+
+def drop_index(dialect: Dialect, table: str, name: str) -> str:
+    """The statement that removes an index."""
+    on = f" ON {_name(dialect, table)}" if dialect.name == "mysql" else ""
+    return f"DROP INDEX {_name(dialect, name)}{on}"
+
+
+def condition(dialect: Dialect, index: Index) -> str:
+    """Which rows stand in *index*."""
+    return " AND ".join(
+        f"{_name(dialect, name)} "
+        + ("IS NULL" if value == NULL else "IS NOT NULL" if value is None else f"= '{value}'")
+        for name, value in index.where
+    )
+
+
+def partial(dialect: Dialect) -> bool:
+    """Whether an index can be on some rows only."""
+    return dialect.name != "mysql"
+
+
+def _column(dialect: Dialect, column: Column) -> str:
+    null = "" if column.null else " NOT NULL"
+    return f"{_name(dialect, column.name)} {type_of(dialect, column)}{null}"
+
+
+def _name(dialect: Dialect, name: str) -> str:
+    return f"{dialect.quote}{name}{dialect.quote}"
+
+
+Manager = str
+"""What brings the tables from one version to the next: ``django``, ``alembic`` or ``automate``."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundColumn:
+    """A column: *type* is the database's word for it; *default* tells that it has one."""
+
+    name: str
+    type: str
+    null: bool
+    default: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FoundIndex:
+    """
+    An index: *where* is its condition as the database writes it, empty if it has none.
+
+    A column that descends has `` DESC`` after its name; ``?`` is an expression. An index that isn't
+    *valid* was begun and never finished.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    unique: bool
+    where: str = ""
+    valid: bool = True
+
+
+@dataclass(slots=True)
+class FoundTable:
+    """A table of the database."""
+
+    name: str
+    columns: dict[str, FoundColumn] = field(default_factory=dict)
+    indexes: dict[str, FoundIndex] = field(default_factory=dict)
+
+
+def read_tables(rows: SqlRows, names: Iterable[str]) -> dict[str, FoundTable]:
+    """Those of the tables *names* that the database has; two or three queries, however many."""
+    read = {"postgresql": _postgresql, "sqlite": _sqlite, "mysql": _mysql}[rows.dialect.name]
+    return read(rows, list(names))
+
+
+def manager_of(rows: SqlRows) -> Manager:
+    """
+    Who keeps account of our tables.
+
+    Django where our app's migrations were applied; Alembic where it has ever been in this
+    database; else nobody but us.
+    """
+    found = read_tables(rows, ["django_migrations", "alembic_version"])
+    if "django_migrations" in found:
+        sql = "SELECT count(*) FROM django_migrations WHERE app = 'automate_django'"
+        if int(rows.run(sql, (), fetch=True)[0][0]):
+            return "django"
+    return "alembic" if "alembic_version" in found else "automate"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
+
+
+# By to_regclass, so that the table is meant which a statement without a schema would reach.
+_PG_TABLES = "c.oid = ANY(ARRAY[{}]::oid[])"
+_PG_COLUMNS = """
+SELECT c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull,
+       a.atthasdef
+  FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+ WHERE {} AND a.attnum > 0 AND NOT a.attisdropped ORDER BY c.relname, a.attnum
+"""
+_PG_INDEXES = """
+SELECT c.relname::text, i.relname::text, x.indisunique, x.indisvalid,
+       (SELECT string_agg(coalesce(a.attname::text, '?')
+                          || CASE WHEN x.indoption[k.place - 1] & 1 = 1 THEN ' DESC' ELSE '' END,
+                          ',' ORDER BY k.place)
+          FROM unnest(x.indkey::int2[]) WITH ORDINALITY k(number, place)
+          LEFT JOIN pg_attribute a
+            ON a.attrelid = c.oid AND a.attnum = k.number AND k.number > 0
+         WHERE k.place <= x.indnkeyatts),
+       coalesce(pg_get_expr(x.indpred, x.indrelid), '')
+  FROM pg_class c JOIN pg_index x ON x.indrelid = c.oid JOIN pg_class i ON i.oid = x.indexrelid
+ WHERE {} AND NOT x.indisprimary
+"""
+
+
+def _postgresql(rows: SqlRows, names: list[str]) -> dict[str, FoundTable]:
+    these = _PG_TABLES.format(", ".join(f"to_regclass('{name}')::oid" for name in names))
+    found: dict[str, FoundTable] = {}
+    for table, name, type_, null, default in rows.run(_PG_COLUMNS.format(these), (), fetch=True):
+        own = found.setdefault(table, FoundTable(table))
+        own.columns[name] = FoundColumn(name, type_, bool(null), bool(default))
+    for table, name, unique, valid, columns, where in rows.run(
+        _PG_INDEXES.format(these), (), fetch=True
+    ):
+        index = FoundIndex(name, tuple(columns.split(",")), bool(unique), where, bool(valid))
+        found[table].indexes[name] = index
+    return found
+
+
+_SQLITE_COLUMNS = """
+SELECT m.name, p.name, p.type, p."notnull", p.dflt_value IS NOT NULL
+  FROM sqlite_master m, pragma_table_info(m.name) p
+ WHERE m.type = 'table' AND m.name IN ({})
+"""
+_SQLITE_INDEXES = """
+SELECT m.name, l.name, l."unique", x.name, x."desc", coalesce(i.sql, '')
+  FROM sqlite_master m, pragma_index_list(m.name) l, pragma_index_xinfo(l.name) x
+  LEFT JOIN sqlite_master i ON i.type = 'index' AND i.name = l.name
+ WHERE m.type = 'table' AND m.name IN ({}) AND l.origin <> 'pk' AND x.key
+ ORDER BY m.name, l.name, x.seqno
+"""
+
+
+def _sqlite(rows: SqlRows, names: list[str]) -> dict[str, FoundTable]:
+    these, found = _listed(names), dict[str, FoundTable]()
+    for table, name, type_, not_null, default in rows.run(
+        _SQLITE_COLUMNS.format(these), (), fetch=True
+    ):
+        own = found.setdefault(table, FoundTable(table))
+        own.columns[name] = FoundColumn(name, type_.lower(), not not_null, bool(default))
+    for table, name, unique, column, descends, sql in rows.run(
+        _SQLITE_INDEXES.format(these), (), fetch=True
+    ):
+        before = found[table].indexes.get(name)
+        columns = before.columns if before else ()
+        here = (column or "?") + (" DESC" if descends else "")
+        _, _, where = _partitioned(sql)
+        found[table].indexes[name] = FoundIndex(name, (*columns, here), bool(unique), where)
+    return found
+
+
+def _partitioned(sql: str) -> tuple[str, str, str]:
+    """The text of a CREATE INDEX around its WHERE: none of our names holds the word."""
+    position = sql.upper().find(" WHERE ")
+    return (sql, "", "") if position < 0 else (sql[:position], "WHERE", sql[position + 7 :])
+
+
+_MYSQL_COLUMNS = """
+SELECT TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, COLLATION_NAME, IS_NULLABLE, COLUMN_DEFAULT
+  FROM information_schema.COLUMNS
+ WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME IN ({}) ORDER BY TABLE_NAME, ORDINAL_POSITION
+"""
+# MariaDB's word for JSON is a long text with a check of this kind.
+_MARIADB_JSON = """
+SELECT TABLE_NAME, CONSTRAINT_NAME FROM information_schema.CHECK_CONSTRAINTS
+ WHERE CONSTRAINT_SCHEMA = DATABASE() AND TABLE_NAME IN ({})
+   AND LOCATE('json_valid(', LOWER(CHECK_CLAUSE)) > 0
+"""
+_MYSQL_INDEXES = """
+SELECT TABLE_NAME, INDEX_NAME, NON_UNIQUE, COLUMN_NAME, COLLATION
+  FROM information_schema.STATISTICS
+ WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME IN ({}) AND INDEX_NAME <> 'PRIMARY'
+ ORDER BY TABLE_NAME, INDEX_NAME, SEQ_IN_INDEX
+"""
+
+
+def _mysql(rows: SqlRows, names: list[str]) -> dict[str, FoundTable]:
+    these, found = _listed(names), dict[str, FoundTable]()
+    checked: set[tuple[str, str]] = set()
+    if "mariadb" in _text(rows.run("SELECT VERSION()", (), fetch=True)[0][0]).lower():
+        for table, name in rows.run(_MARIADB_JSON.format(these), (), fetch=True):
+            checked.add((_text(table), _text(name)))
+    for table, name, type_, collation, null, default in rows.run(
+        _MYSQL_COLUMNS.format(these), (), fetch=True
+    ):
+        own = found.setdefault(table, FoundTable(table))
+        shown = f"{_text(type_)} {_text(collation)}" if collation else _text(type_)
+        shown = "json" if (table, name) in checked else shown
+        # MariaDB's word for no default of a column that may be null is the text NULL.
+        has_default = default is not None and _text(default).upper() != "NULL"
+        own.columns[name] = FoundColumn(name, shown.lower(), null == "YES", has_default)
+    for table, name, not_unique, column, order in rows.run(
+        _MYSQL_INDEXES.format(these), (), fetch=True
+    ):
+        before = found[table].indexes.get(name)
+        columns = before.columns if before else ()
+        here = (column or "?") + (" DESC" if order == "D" else "")
+        found[table].indexes[name] = FoundIndex(name, (*columns, here), not not_unique)
+    return found
+
+
+def _text(value: object) -> str:
+    """Text, which some drivers of MySQL give as bytes."""
+    if isinstance(value, bytes):
+        return value.decode()
+    if not isinstance(value, str):
+        raise StorageError("the database's catalogue can't be read")
+    return value
+
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -277,9 +578,6 @@ def _refuse(report: SchemaReport, force: bool) -> None:
         )
 
 
-# -- comparing -------------------------------------------------------------------------------------
-
-
 def _compared(dialect: Dialect, table: Table, found: FoundTable | None) -> Iterator[Difference]:
     if found is None:
         made = tuple(create_table(dialect, table))
@@ -437,9 +735,6 @@ def _bare(text: str) -> str:
                 return text
         text = text[1:-1].strip()
     return text
-
-
-# -- the version -----------------------------------------------------------------------------------
 
 
 def _steps_left(dialect: Dialect, version: int | None) -> Iterator[Difference]:

@@ -2,16 +2,397 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import html
 import inspect
+import json
 import re
+import sys
 import threading
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, time, timezone
+from decimal import Decimal
 from typing import Any, Protocol, TypeVar, overload
+from uuid import UUID
 
-from automate_kernel.errors import ConfigError
-from automate_kernel.templates.builtin import BUILTIN_FILTERS, JINJA_FILTERS
+from automate_kernel.errors import ConfigError, TemplateError
+from automate_kernel.templates.limits import (
+    FREE,
+    MAX_DIGITS,
+    Budget,
+    Cost,
+    Counted,
+    allow_digits,
+    digits,
+    linear,
+    searched,
+    stripping,
+)
+from automate_kernel.templates.values import is_lazy, text_of, unfit
 
-__all__ = ["Filter", "FilterRegistry", "default_filters", "register_filter"]
+__all__ = [
+    "BOUNDED_FILTERS",
+    "BUILTIN_FILTERS",
+    "FILTER_PRICES",
+    "JINJA_FILTERS",
+    "JINJA_TESTS",
+    "LAZY_FILTERS",
+    "Filter",
+    "FilterRegistry",
+    "default_filters",
+    "register_filter",
+]
+
+JINJA_FILTERS = frozenset(
+    [
+        "abs",
+        "capitalize",
+        "count",
+        "d",
+        "default",
+        "dictsort",
+        "first",
+        "float",
+        "groupby",
+        "int",
+        "items",
+        "last",
+        "length",
+        "list",
+        "lower",
+        "map",
+        "max",
+        "min",
+        "reject",
+        "rejectattr",
+        "reverse",
+        "select",
+        "selectattr",
+        "sort",
+        "string",
+        "sum",
+        "title",
+        "trim",
+        "join",
+        "truncate",
+        "unique",
+        "upper",
+        "urlencode",
+        "wordcount",
+    ]
+)
+JINJA_TESTS = frozenset(
+    [
+        "boolean",
+        "defined",
+        "divisibleby",
+        "eq",
+        "equalto",
+        "even",
+        "false",
+        "float",
+        "ge",
+        "greaterthan",
+        "gt",
+        "in",
+        "integer",
+        "iterable",
+        "le",
+        "lessthan",
+        "lower",
+        "lt",
+        "mapping",
+        "ne",
+        "none",
+        "number",
+        "odd",
+        "sequence",
+        "string",
+        "true",
+        "undefined",
+        "upper",
+        "==",
+        "!=",
+        ">",
+        ">=",
+        "<",
+        "<=",
+    ]
+)
+
+_MAX_WIDTH = 200
+_MAX_PRECISION = 30
+_MAX_JSON_INDENT = 8
+_MAX_DIGITS = 3
+_FORMAT = re.compile(
+    r"%[-#0 +]*(?P<width>\*|\d*)(?:\.(?P<precision>\*|\d*))?(?P<kind>.|$)", re.DOTALL
+)
+
+
+_NUMBERS = (int, float, Decimal)
+_TWO_FORMATS = "write '%.2f' | format(price), or '{:,.2f}'.format(price)"
+
+
+def to_json(budget: Budget, value: Any, indent: int | None = None) -> str:
+    """*value* as JSON text."""
+    if indent is None:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
+    if not 0 <= indent <= _MAX_JSON_INDENT:
+        raise TemplateError(f"an indent is from 0 to {_MAX_JSON_INDENT}")
+    # In chunks, because the indentation of a deep value can be far larger than the value.
+    encoder = json.JSONEncoder(ensure_ascii=False, indent=indent, allow_nan=False, default=_plain)
+    chunks: list[str] = []
+    size = 0
+    for chunk in encoder.iterencode(value):
+        size += len(chunk)
+        if size > budget.limits.output:
+            break
+        chunks.append(chunk)
+    budget.allow(size)
+    return "".join(chunks)
+
+
+def _plain(value: Any) -> Any:
+    # What the sandbox passes around lazily, json can't write.
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, (datetime, date, time)):
+        return value.isoformat()
+    if isinstance(value, (UUID, Decimal)):
+        return str(value)
+    if is_lazy(value):
+        return list(value)
+    raise unfit(value)
+
+
+def from_json(value: str) -> Any:
+    """The value that JSON text stands for."""
+    limit = getattr(sys, "get_int_max_str_digits", lambda: 0)()
+    # Python reads an integer in the square of its digits, and a host may have lifted its limit.
+    reader = None if 0 < limit <= MAX_DIGITS else _integer
+    return json.loads(value, parse_constant=_no_constant, parse_int=reader)
+
+
+def _integer(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise TemplateError(f"it has a number of over {MAX_DIGITS:,} digits")
+    return int(text)
+
+
+def _no_constant(name: str) -> Any:
+    raise TemplateError(f"{name} is not JSON")
+
+
+def b64encode(value: str | bytes) -> str:
+    """Text (as UTF-8) in base64."""
+    return base64.b64encode(_bytes(value)).decode("ascii")
+
+
+def b64decode(value: str) -> str:
+    """The text (UTF-8) in base64, with either alphabet, padded or not."""
+    padded = value.strip().translate({ord("-"): "+", ord("_"): "/"}).rstrip("=")
+    padded += "=" * (-len(padded) % 4)
+    return base64.b64decode(padded, validate=True).decode("utf-8")
+
+
+def sha256(value: str | bytes) -> str:
+    """The SHA-256 of text (as UTF-8), in hex."""
+    return hashlib.sha256(_bytes(value)).hexdigest()
+
+
+def _bytes(value: str | bytes) -> bytes:
+    return value if isinstance(value, bytes) else _text(value).encode("utf-8")
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, (str, int, float)):
+        raise TemplateError(f"it needs text, not {type(value).__name__}", hint="use | json first")
+    if isinstance(value, int):
+        allow_digits(value)
+    return str(value)
+
+
+def slug(value: str) -> str:
+    """*value* for an address: ``Größe & Preis`` gives ``grosse-preis``."""
+    text = _text(value).casefold()
+    # Letter by letter: in a whole text Python sorts the accents, in the square of their number,
+    # and they are dropped here anyway.
+    plain = {ord(char): _ascii(char) for char in set(text) if char > "\x7f"}
+    return re.sub(r"[^a-z0-9]+", "-", text.translate(plain)).strip("-")
+
+
+def _ascii(char: str) -> str:
+    return unicodedata.normalize("NFKD", char).encode("ascii", "ignore").decode("ascii")
+
+
+def to_datetime(value: str | float | datetime) -> datetime:
+    """The time that ISO 8601 text or seconds since 1970 stand for; in UTC if it names no zone."""
+    if isinstance(value, (int, float)):
+        return datetime.fromtimestamp(value, timezone.utc)
+    if isinstance(value, str):
+        # Before Python 3.11 the Z is not understood.
+        value = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", value.strip()))
+    return value if value.tzinfo else value.replace(tzinfo=timezone.utc)
+
+
+def format_datetime(value: str | float | datetime, pattern: str = "%Y-%m-%d %H:%M") -> str:
+    """A time in the words of ``strftime``."""
+    if len(pattern) > _MAX_WIDTH:
+        raise TemplateError(f"a pattern has at most {_MAX_WIDTH} characters")
+    return to_datetime(value).strftime(pattern)
+
+
+def escape(value: Any) -> str:
+    """Text for HTML, with ``& < > " '`` escaped."""
+    return html.escape(_text(value))
+
+
+def round_number(value: float, precision: int = 0, method: str = "common") -> float:
+    """A number rounded as Jinja does: ``common``, ``ceil`` or ``floor``."""
+    if not -_MAX_PRECISION <= precision <= _MAX_PRECISION:
+        raise TemplateError(f"a precision is from -{_MAX_PRECISION} to {_MAX_PRECISION}")
+    if method == "common":
+        return round(value, precision)
+    if method not in {"ceil", "floor"}:
+        raise TemplateError("a method is common, ceil or floor")
+    factor = 10**precision
+    scaled = value * factor
+    return float(-(-scaled // 1) / factor if method == "ceil" else (scaled // 1) / factor)
+
+
+def combine(value: Mapping[str, Any], *others: Mapping[str, Any]) -> dict[str, Any]:
+    """One mapping of all; where keys are the same, the last one counts."""
+    result: dict[str, Any] = {}
+    for mapping in (value, *others):
+        if not isinstance(mapping, Mapping):
+            raise TemplateError(f"it needs mappings, not {type(mapping).__name__}")
+        result.update(mapping)
+    return result
+
+
+def format_text(budget: Budget, value: str, *args: Any) -> str:
+    """printf-style: ``{{ "%.2f"|format(total) }}``."""
+    text = _text(value)
+    for match in _FORMAT.finditer(text):
+        numbers = (match["width"] or "0", match["precision"] or "0")
+        if any(len(n) > _MAX_DIGITS or n == "*" or int(n) > _MAX_WIDTH for n in numbers):
+            raise TemplateError(f"a width or precision is a number up to {_MAX_WIDTH}")
+        if match["kind"] == "(":
+            raise TemplateError("it takes values by position only")
+    budget.allow(len(text) + sum(_MAX_WIDTH + budget.size(arg) for arg in args))
+    values = tuple(arg if isinstance(arg, _NUMBERS) else text_of(budget, arg) for arg in args)
+    for number in values:
+        if isinstance(number, int):
+            allow_digits(number)
+    if args and "%" not in text:
+        raise TemplateError("there is no % in the format", hint=_TWO_FORMATS)
+    return text % values
+
+
+def replace(budget: Budget, value: Any, old: str, new: str, count: int | None = None) -> str:
+    """*value* with *old* replaced by *new*, at most *count* times."""
+    text, new = _text(value), _text(new)
+    limit = -1 if count is None else count
+    found = text.count(old) if limit < 0 else min(text.count(old), limit)
+    budget.allow(len(text) + found * max(0, len(new) - len(old)))
+    return text.replace(old, new, limit)
+
+
+def indent(budget: Budget, value: str, width: int = 4, first: bool = False) -> str:
+    """*value* with *width* spaces before each line but the first, empty lines excepted."""
+    if not 0 <= width <= _MAX_WIDTH:
+        raise TemplateError(f"a width is from 0 to {_MAX_WIDTH}")
+    lines = _text(value).splitlines(keepends=True)
+    budget.allow(len(value) + len(lines) * width)
+    space = " " * width
+    return "".join(
+        space + line if line.strip() and (number or first) else line
+        for number, line in enumerate(lines)
+    )
+
+
+def join(budget: Budget, separator: str, items: Any) -> str:
+    """``separator.join(items)``."""
+    texts = [_text(item) for item in Counted(items, budget)]
+    budget.allow(sum(map(len, texts)) + len(texts) * len(separator))
+    return separator.join(texts)
+
+
+BUILTIN_FILTERS: dict[str, Callable[..., Any]] = {
+    "b64decode": b64decode,
+    "b64encode": b64encode,
+    "combine": combine,
+    "e": escape,
+    "escape": escape,
+    "format": format_text,
+    "format_datetime": format_datetime,
+    "from_json": from_json,
+    "indent": indent,
+    "json": to_json,
+    "replace": replace,
+    "round": round_number,
+    "sha256": sha256,
+    "slug": slug,
+    "to_datetime": to_datetime,
+    "tojson": to_json,
+}
+BOUNDED_FILTERS = frozenset({format_text, indent, replace, to_json})
+"""Those that take the budget as their first argument."""
+
+
+def _searching_text(budget: Budget, value: Any, old: Any = "", *_: Any, **__: Any) -> float:
+    text, part = (len(v) if isinstance(v, str) else 20 for v in (value, old))
+    return 2 * searched(text, part) + 30.0 * text / max(1, part)
+
+
+def _filling(budget: Budget, value: Any, *args: Any, **__: Any) -> float:
+    return linear(100)(budget, value, *args) + 5000.0 * len(args)
+
+
+def _writing(budget: Budget, value: Any, indent: Any = None) -> float:
+    return linear(15, 150 if indent is None else 2500)(budget, value)
+
+
+LAZY_FILTERS = frozenset(
+    {"d", "default", "first", "map", "reject", "rejectattr", "select", "selectattr", "unique"}
+)
+"""Those that get what comes lazily as it comes, and go over one item after the other."""
+
+FILTER_PRICES: dict[str, Cost] = {
+    **dict.fromkeys(LAZY_FILTERS, FREE),
+    # These count each item, and reckon what they do with all of them when they know it.
+    **dict.fromkeys(["dictsort", "groupby", "join", "max", "min", "sort", "sum"], FREE),
+    **dict.fromkeys(["count", "items", "last", "length", "round"], FREE),
+    **dict.fromkeys(["capitalize", "lower", "upper"], linear(25)),
+    **dict.fromkeys(("e", "escape"), linear(25)),
+    **dict.fromkeys(("json", "tojson"), _writing),
+    "abs": linear(1),
+    "b64decode": linear(40),
+    "b64encode": linear(20),
+    "combine": linear(1, 150),
+    "float": linear(20),
+    "format": _filling,
+    "format_datetime": linear(50),
+    "from_json": linear(100),
+    "indent": linear(200),
+    "int": digits,
+    "list": linear(30, 50),
+    "replace": _searching_text,
+    "reverse": linear(5, 10),
+    "sha256": linear(30),
+    "slug": linear(200),
+    "string": linear(20),
+    "title": linear(200),
+    "to_datetime": linear(50),
+    "trim": stripping,
+    "truncate": linear(5),
+    "urlencode": linear(400),
+    "wordcount": linear(100),
+}
+"""What each may cost, before it is called. A filter without a price can't be reached."""
+
 
 Filter = Callable[..., Any]
 F = TypeVar("F", bound=Filter)

@@ -21,13 +21,11 @@ from jinja2.utils import Namespace, missing
 
 from automate_kernel.errors import TemplateError, type_name
 from automate_kernel.secrets.handles import SecretRef
+from automate_kernel.templates.bounded_filters import RenderContext, RunningFilters, RunningTests
 from automate_kernel.templates.context import EnvironmentResolver, TemplateContext
-from automate_kernel.templates.costs import compared
 from automate_kernel.templates.filters import FilterRegistry
-from automate_kernel.templates.limits import Budget, Limits
-from automate_kernel.templates.members import LOOP_METHODS, Method, member
-from automate_kernel.templates.operators import BINARY
-from automate_kernel.templates.running import RenderContext, RunningFilters, RunningTests
+from automate_kernel.templates.limits import Budget, Limits, compared
+from automate_kernel.templates.members import BINARY, LOOP_METHODS, Method, member
 from automate_kernel.templates.syntax import Checker
 
 __all__ = ["EnvironmentView", "Sandbox", "SecretsView"]

@@ -15,9 +15,9 @@ from jinja2 import nodes
 
 from automate_kernel.errors import SecretError, TemplateError
 from automate_kernel.secrets.handles import check_key
-from automate_kernel.templates.builtin import JINJA_TESTS
 from automate_kernel.templates.context import RESERVED_NAMES
-from automate_kernel.templates.marks import EnvMark, SecretMark, has_mark, split
+from automate_kernel.templates.filters import JINJA_TESTS
+from automate_kernel.templates.secret_references import EnvMark, SecretMark, has_mark, split
 
 if TYPE_CHECKING:
     from automate_kernel.templates.filters import FilterRegistry

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
+import string
 from collections.abc import ItemsView, Iterable, KeysView, Mapping, ValuesView
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -11,9 +14,20 @@ from uuid import UUID
 
 from automate_kernel.errors import TemplateError, type_name
 from automate_kernel.secrets.handles import Sealed, SecretRef
-from automate_kernel.templates.limits import Budget, allow_digits
+from automate_kernel.templates.limits import Budget, allow_digits, linear
 
-__all__ = ["is_lazy", "json_copy", "unfit"]
+__all__ = [
+    "format_fields",
+    "is_lazy",
+    "json_copy",
+    "rfind",
+    "rindex",
+    "rpartition",
+    "rsplit",
+    "stripped",
+    "text_of",
+    "unfit",
+]
 
 
 def json_copy(value: Any, budget: Budget) -> Any:
@@ -94,3 +108,189 @@ def unfit(value: Any) -> TemplateError:
         return TemplateError("range is a function", hint="write range(10)")
     hint = "use | b64encode" if isinstance(value, bytes) else None
     return TemplateError(f"it gives {type_name(value)}, which is not JSON", hint=hint)
+
+
+_MAX_WIDTH = 200
+_FEW = 32
+_MANY = 10_000
+_PLAIN = (int, float, type(None))
+
+
+def text_of(budget: Budget, value: Any) -> str:
+    """
+    *value* as text. Raises `TemplateError` if it has none of its own.
+
+    The text that Python gives any object names its class and its place in memory.
+    """
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        allow_digits(value)
+    elif is_lazy(value):
+        value = list(value)
+    if isinstance(value, (list, tuple, Mapping)):
+        budget.weigh(value)
+        budget.charge("text", linear(10, 150)(budget, value))
+        _check(budget, value)
+    else:
+        _check_one(value)
+    return str.__str__(str(value))
+
+
+def _check(budget: Budget, tree: Any) -> None:
+    seen = 0
+    pending: list[Any] = [tree]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, Mapping):
+            pending.extend(key for key in value if type(key) is not str)
+            value = value.values()
+        seen += len(value) + 1
+        if seen > _MANY:
+            seen = 0
+            budget.look_at_clock()
+        for item in value:
+            if type(item) is str or isinstance(item, _PLAIN):
+                continue
+            if isinstance(item, (list, tuple, Mapping)):
+                pending.append(item)
+            elif not isinstance(item, (SecretRef, Sealed)):
+                _check_one(item)
+
+
+def _check_one(value: Any) -> None:
+    if isinstance(value, _PLAIN):
+        return
+    own: object = type(value).__str__
+    if isinstance(value, (type, SecretRef, Sealed)) or own is object.__str__:
+        raise unfit(value)
+
+
+_NUMBERS = re.compile(r"[0-9]+")
+_FORMATTED = (str, int, float, Decimal, date, time)
+
+
+def format_fields(budget: Budget, text: str, /, *args: Any, **kwargs: Any) -> str:
+    """``text.format(...)``, where a field is a value as a whole: no dots, no brackets."""
+    parts: list[str] = []
+    size = 0
+    numbers = itertools.count()
+    try:
+        fields = list(string.Formatter().parse(text))
+    except ValueError:
+        raise TemplateError("the braces of the format don't match") from None
+    for literal, field, spec, conversion in fields:
+        parts.append(literal)
+        size += len(literal)
+        if field is not None:
+            budget.spend()
+            value = _chosen(field or str(next(numbers)), args, kwargs)
+            if conversion not in {None, "s"}:
+                raise TemplateError("a format's ! takes s only")
+            parts.append(_formatted(budget, value, spec or "", as_text=conversion == "s"))
+            size += len(parts[-1])
+        if size > budget.limits.output:
+            break
+    budget.allow(size)
+    return "".join(parts)
+
+
+def _chosen(field: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if "." in field or "[" in field:
+        hint = "pass the value itself: '{:.2f}'.format(event.payload.price)"
+        raise TemplateError("a format's field is a whole value, without . and [ ]", hint=hint)
+    if field.isdecimal() and len(field) < 6 and int(field) < len(args):
+        return args[int(field)]
+    if field in kwargs:
+        return kwargs[field]
+    raise TemplateError("the format has a field without a value")
+
+
+def _formatted(budget: Budget, value: Any, spec: str, *, as_text: bool) -> str:
+    if isinstance(value, (SecretRef, Sealed)):
+        raise TemplateError("a secret can't be formatted", hint="join it to text with ~")
+    if as_text or not spec:
+        value = text_of(budget, value)
+    if not spec:
+        return str.__str__(value)
+    if not isinstance(value, _FORMATTED):
+        raise TemplateError(f"a {type(value).__name__} takes no format", hint="leave {} empty")
+    _check_spec(value, spec)
+    try:
+        return format(value, spec)
+    except (ValueError, OverflowError):
+        raise TemplateError(f"the format doesn't fit a {type(value).__name__}") from None
+
+
+def _check_spec(value: Any, spec: str) -> None:
+    if "{" in spec:
+        raise TemplateError("a format's width can't be a field")
+    if isinstance(value, (datetime, date, time)):
+        if len(spec) > _MAX_WIDTH:
+            raise TemplateError(f"a pattern has at most {_MAX_WIDTH} characters")
+    elif any(len(n) > 3 or int(n) > _MAX_WIDTH for n in _NUMBERS.findall(spec)):
+        raise TemplateError(f"a width or precision is a number up to {_MAX_WIDTH}")
+    if isinstance(value, int):
+        allow_digits(value)
+    if isinstance(value, Decimal) and value.is_finite() and abs(value.adjusted()) > 4300:
+        raise TemplateError("it gives a number of over 4,300 digits")
+
+
+def rfind(text: str, part: str, start: int | None = None, end: int | None = None) -> int:
+    """Search from the right, as `str.rfind` does, in linear time."""
+    _check_text(part)
+    begin, stop, _ = slice(start, end).indices(len(text))
+    if (0 if start is None else start) > len(text) or begin > stop:
+        return -1
+    found = text[begin:stop][::-1].find(part[::-1])
+    return -1 if found < 0 else stop - found - len(part)
+
+
+def rindex(text: str, part: str, start: int | None = None, end: int | None = None) -> int:
+    """Search from the right, as `str.rindex` does, in linear time."""
+    found = rfind(text, part, start, end)
+    if found < 0:
+        raise TemplateError("rindex didn't find the text", hint="rfind gives -1 instead")
+    return found
+
+
+def rpartition(text: str, separator: str) -> tuple[str, str, str]:
+    """Part at the last *separator*, as `str.rpartition` does, in linear time."""
+    _check_text(separator)
+    after, found, before = text[::-1].partition(separator[::-1])
+    return (before[::-1], found[::-1], after[::-1])
+
+
+def rsplit(text: str, sep: str | None = None, maxsplit: int = -1) -> list[str]:
+    """Split from the right, as `str.rsplit` does, in linear time."""
+    if sep is None or len(sep) == 1:
+        return text.rsplit(sep, maxsplit)
+    _check_text(sep)
+    return [piece[::-1] for piece in text[::-1].split(sep[::-1], maxsplit)][::-1]
+
+
+def _check_text(value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"must be str, not {type(value).__name__}")
+
+
+def stripped(text: str, chars: str | None = None, *, left: bool = True, right: bool = True) -> str:
+    """*text* without the *chars* at its ends, as `str.strip` does, in linear time."""
+    if chars is not None:
+        _check_text(chars)
+        known = frozenset(chars)
+        if len(known) > _FEW:
+            return _stripped(text, known, left=left, right=right)
+        chars = "".join(known)
+    if left and right:
+        return text.strip(chars)
+    return text.lstrip(chars) if left else text.rstrip(chars)
+
+
+def _stripped(text: str, chars: frozenset[str], *, left: bool, right: bool) -> str:
+    start, stop = 0, len(text)
+    while left and start < stop and text[start] in chars:
+        start += 1
+    while right and stop > start and text[stop - 1] in chars:
+        stop -= 1
+    return text[start:stop]

@@ -21,15 +21,15 @@ import pytest
 
 from automate_kernel.connectors import ActionSpec, Connector, TriggerSpec
 from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.operations.schemas import is_model
 from automate_kernel.plugins.kinds import CONNECTOR
-from automate_kernel.schemas import is_model
 from automate_kernel.testing.plugin_contract import (
     PluginContract,
     finished,
     require_json_schema,
     require_unique,
 )
-from automate_kernel.webhooks.ignoring import Ignored
+from automate_kernel.webhooks.request import Ignored
 
 __all__ = ["ConnectorContract"]
 

@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 
 import pytest
 
-from automate_kernel.base import Plugin
 from automate_kernel.errors import AutomateError
+from automate_kernel.operations.plugin import Plugin
+from automate_kernel.operations.schemas import is_model
 from automate_kernel.plugins.kinds import Kind
-from automate_kernel.schemas import is_model
 
 __all__ = ["PluginContract", "finished", "require_json_schema", "require_unique"]
 

@@ -7,13 +7,13 @@ secrets to verify with. The same scheme signs, for tests and for webhooks of one
 
 from __future__ import annotations
 
-from automate_kernel.webhooks.headers import HeadersLike, WebhookHeaders
-from automate_kernel.webhooks.ignoring import Ignored
 from automate_kernel.webhooks.ledger import ReplayLedger, WebhookReceipt
-from automate_kernel.webhooks.scheme import SecretNames, SignatureScheme
-from automate_kernel.webhooks.services import (
+from automate_kernel.webhooks.request import HeadersLike, Ignored, WebhookHeaders
+from automate_kernel.webhooks.signatures import (
     GitHubSignature,
     HmacSignature,
+    SecretNames,
+    SignatureScheme,
     SlackSignature,
     StandardWebhooksSignature,
     StripeSignature,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from automate_kernel.errors import ConfigError
 from automate_kernel.storage.rows import Now, Rows, Storage, Where
 from automate_kernel.storage.tables import DELIVERY
-from automate_kernel.webhooks.ignoring import Ignored
+from automate_kernel.webhooks.request import Ignored
 
 __all__ = ["ReplayLedger", "WebhookReceipt"]
 

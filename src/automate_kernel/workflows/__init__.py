@@ -1,14 +1,7 @@
 """Workflows: definitions, executions, and what moves them on."""
 
-from automate_kernel.workflows.execution import (
-    Event,
-    Execution,
-    ExecutionStatus,
-    StepRun,
-    StepStatus,
-)
-from automate_kernel.workflows.loader import dumps, load_workflow, load_workflows, loads
-from automate_kernel.workflows.model import (
+from automate_kernel.workflows.definition.loader import dumps, load_workflow, load_workflows, loads
+from automate_kernel.workflows.definition.model import (
     EventTrigger,
     ManualTrigger,
     RetryPolicy,
@@ -18,7 +11,14 @@ from automate_kernel.workflows.model import (
     Workflow,
     workflow_json_schema,
 )
-from automate_kernel.workflows.state import ExecutionStore
+from automate_kernel.workflows.engine.execution import (
+    Event,
+    Execution,
+    ExecutionStatus,
+    StepRun,
+    StepStatus,
+)
+from automate_kernel.workflows.engine.executions import ExecutionStore
 
 __all__ = [
     "Event",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from automate_kernel.workflows.model import Workflow
+from automate_kernel.workflows.definition.model import Workflow
 
 restock = workflow = Workflow.model_validate(
     {

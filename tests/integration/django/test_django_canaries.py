@@ -67,7 +67,7 @@ def kernel(sqlite: str) -> Any:
 
     @kernel.action("mole.out")
     def out() -> dict[str, Any]:
-        logging.getLogger("automate_kernel.outbox.worker").warning("%s", at("log"))
+        logging.getLogger("automate_kernel.worker.worker").warning("%s", at("log"))
         return {"text": at("output"), at("key"): 1, "ok": True, "n": 2024}
 
     @kernel.action("mole.refuse")

@@ -11,8 +11,8 @@ from automate_django import definitions, get_kernel
 from automate_django.kernel import build_kernel
 from automate_django.models import WorkflowDocument, WorkflowStamp, WorkflowVersion
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, WorkflowError
-from automate_kernel.workflows.loader import dumps, loads
-from automate_kernel.workflows.model import Workflow
+from automate_kernel.workflows.definition.loader import dumps, loads
+from automate_kernel.workflows.definition.model import Workflow
 from django.db import connections, transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

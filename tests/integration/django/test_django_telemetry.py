@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from automate_django import get_kernel
 from automate_django.models import OutboxActivity, OutboxItem, OutboxWorker
-from automate_kernel.telemetry.logs import configure_logging
-from automate_kernel.telemetry.opentelemetry import instrument
-from automate_kernel.telemetry.prometheus import Exporter
+from automate_kernel.monitoring.logs import configure_logging
+from automate_kernel.monitoring.opentelemetry import instrument
+from automate_kernel.monitoring.prometheus import Exporter
 from django.db import transaction
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor

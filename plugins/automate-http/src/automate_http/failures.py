@@ -9,7 +9,7 @@ from http import HTTPStatus
 from automate_http.exchange import Reply
 from automate_http.guard import origin
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.failures import code_of_status
+from automate_kernel.operations.error_mapping import code_of_status
 
 __all__ = ["failure_of", "retry_after"]
 

@@ -24,7 +24,7 @@ from automate_django.admin.pages.rates import (
 )
 from automate_django.kernel import get_kernel
 from automate_kernel.outbox import Activity, ItemStatus
-from automate_kernel.workflows.activity import WorkflowActivity
+from automate_kernel.workflows.engine.statistics import WorkflowActivity
 
 __all__ = ["Dashboard"]
 
@@ -98,7 +98,7 @@ def _by_workflow() -> list[dict[str, Any]]:
 
     That is some thousand rows at most; they are read every few seconds, however many look.
     """
-    from automate_kernel.outbox.activity import total_by_kind
+    from automate_kernel.outbox.statistics import total_by_kind
 
     kernel = get_kernel()
     where = sha256(kernel.storage.describe().encode()).hexdigest()[:32]
@@ -124,7 +124,7 @@ def _span(request: HttpRequest) -> Span:
 
 
 def _by_kind(activity: list[Activity]) -> list[dict[str, Any]]:
-    from automate_kernel.outbox.activity import total_by_kind
+    from automate_kernel.outbox.statistics import total_by_kind
 
     rows = [
         {

@@ -17,8 +17,8 @@ from automate_django.admin.pages.workflow_text import Problem, clean, explained
 from automate_django.kernel import get_kernel
 from automate_django.models import WorkflowDocument, WorkflowVersion
 from automate_kernel.errors import AutomateError, WorkflowError
-from automate_kernel.workflows.graph import to_svg
-from automate_kernel.workflows.model import Workflow
+from automate_kernel.workflows.definition.graph import to_svg
+from automate_kernel.workflows.definition.model import Workflow
 
 if TYPE_CHECKING:
     from automate_django.admin.pages.workflows import WorkflowDocumentAdmin

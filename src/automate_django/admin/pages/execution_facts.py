@@ -11,8 +11,8 @@ from automate_django.admin.pages.access import Reach
 from automate_django.kernel import get_kernel
 from automate_django.models import WorkflowExecution, WorkflowVersion
 from automate_kernel.errors import AutomateError, TemplateError
-from automate_kernel.workflows.inspection import step_input
-from automate_kernel.workflows.model import Workflow
+from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.engine.program import step_input
 
 if TYPE_CHECKING:
     from automate_django.admin.pages.base import PageAdmin

@@ -24,9 +24,10 @@ from automate_django.models import AuditEntry, OutboxItem
 from automate_django.order_kind import ORDER_KIND
 from automate_django.tenants import OPERATE
 from automate_kernel.errors import LeaseLostError
-from automate_kernel.outbox import ItemStatus, Outcome, Snooze, cancelling
+from automate_kernel.outbox import ItemStatus, Outcome
 from automate_kernel.outbox import OutboxItem as Item
-from automate_kernel.outbox.handlers import Acknowledged
+from automate_kernel.outbox.item import Acknowledged
+from automate_kernel.worker import Snooze, cancelling
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

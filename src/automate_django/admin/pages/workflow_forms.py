@@ -9,8 +9,8 @@ from django import forms
 
 from automate_django.definitions.checking import FORMATS
 from automate_kernel.errors import PayloadError
-from automate_kernel.outbox.payloads import encode_json
-from automate_kernel.workflows.source import LARGEST
+from automate_kernel.outbox.item import encode_json
+from automate_kernel.workflows.definition.document import LARGEST
 
 __all__ = ["DocumentForm", "RunForm"]
 

@@ -33,8 +33,8 @@ from automate_django.admin.pages.workflow_text import clean, differences
 from automate_django.kernel import get_kernel
 from automate_django.models import WorkflowDocument, WorkflowVersion
 from automate_kernel.errors import AutomateError
-from automate_kernel.workflows.graph import to_svg, to_text
-from automate_kernel.workflows.loader import dumps
+from automate_kernel.workflows.definition.graph import to_svg, to_text
+from automate_kernel.workflows.definition.loader import dumps
 
 __all__ = ["WorkflowDocumentAdmin", "register"]
 

@@ -10,7 +10,7 @@ from rest_framework.response import Response
 from automate_django.api.schema import described
 from automate_django.api.v1.resource import Resource, shown
 from automate_django.api.v1.serializers import PluginSerializer
-from automate_kernel.plugins.states import PluginRecord
+from automate_kernel.plugins.records import PluginRecord
 
 __all__ = ["PluginViewSet"]
 

@@ -10,9 +10,14 @@ from typing import Any
 from rest_framework import serializers
 
 from automate_kernel.errors import PayloadError
-from automate_kernel.outbox.item import MAX_DELAY_SECONDS, MAX_PRIORITY, ItemStatus
-from automate_kernel.outbox.payloads import LENGTHS, check_text
-from automate_kernel.workflows.execution import (
+from automate_kernel.outbox.item import (
+    LENGTHS,
+    MAX_DELAY_SECONDS,
+    MAX_PRIORITY,
+    ItemStatus,
+    check_text,
+)
+from automate_kernel.workflows.engine.execution import (
     ExecutionStatus,
     check_event_name,
     check_event_source,

@@ -17,8 +17,7 @@ from automate_django.api.v1.serializers import (
     WorkflowDetailSerializer,
     WorkflowSerializer,
 )
-from automate_kernel.catalogue import EVERYBODY
-from automate_kernel.workflows.supply import Entry
+from automate_kernel.workflows.catalogue import EVERYBODY, Entry
 
 __all__ = ["WorkflowViewSet"]
 

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from automate_django.models import ApiToken
 from automate_kernel.errors import AutomateError
-from automate_kernel.workflows.duration import parse_duration
+from automate_kernel.workflows.definition.duration import parse_duration
 
 __all__ = ["Command"]
 

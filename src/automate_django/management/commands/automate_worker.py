@@ -19,10 +19,10 @@ from automate_django.management.logs import add_log_arguments, log_as, log_optio
 from automate_django.management.ports import add_port_arguments, ports_of
 from automate_kernel.errors import AutomateError, ConfigError
 from automate_kernel.kernel import Kernel
-from automate_kernel.outbox.worker import Worker
+from automate_kernel.monitoring.process import guarded_process
+from automate_kernel.monitoring.workers import Ports, run_observed, supervise_observed
 from automate_kernel.storage.migration import require_schema
-from automate_kernel.telemetry.process import guarded_process
-from automate_kernel.telemetry.running import Ports, run_observed, supervise_observed
+from automate_kernel.worker.worker import Worker
 
 __all__ = ["Command"]
 

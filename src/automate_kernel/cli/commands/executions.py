@@ -9,7 +9,7 @@ from automate_kernel.cli.failures import WorkFailedError
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 
 if TYPE_CHECKING:
-    from automate_kernel.workflows.execution import Execution
+    from automate_kernel.workflows.engine.execution import Execution
 
 __all__ = ["EXECUTIONS"]
 
@@ -39,7 +39,7 @@ def ls(
     """List executions, the newest first."""
     from automate_kernel.cli.inputs import one_of
     from automate_kernel.cli.views import execution_data, show_executions
-    from automate_kernel.workflows.execution import ExecutionStatus
+    from automate_kernel.workflows.engine.execution import ExecutionStatus
 
     wanted = one_of(status, ExecutionStatus, "--status")
     store = context.session.plain.executions
@@ -68,7 +68,7 @@ def show(context: Context, execution_id: _Id) -> None:
         show_steps,
         statuses_of,
     )
-    from automate_kernel.workflows.graph import to_text
+    from automate_kernel.workflows.definition.graph import to_text
 
     out, kernel = context.out, context.session.plain
     execution = _get(context, execution_id)
@@ -146,8 +146,8 @@ def stats(
     """
     from automate_kernel.cli.inputs import duration
     from automate_kernel.cli.output import seconds
-    from automate_kernel.outbox.activity import total_by_kind
-    from automate_kernel.workflows.activity import WorkflowActivity
+    from automate_kernel.outbox.statistics import total_by_kind
+    from automate_kernel.workflows.engine.statistics import WorkflowActivity
 
     store, age = context.session.plain.executions, duration(within, "--within")
     counts, recent = store.stats().counts, total_by_kind(store.activity(seconds=age))

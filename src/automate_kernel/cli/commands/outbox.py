@@ -61,7 +61,7 @@ def reap(
     ] = None,
 ) -> None:
     """Recover items whose worker died. Workers do it themselves, if any is running."""
-    from automate_kernel.outbox import OutboxReaper
+    from automate_kernel.worker import OutboxReaper
 
     kernel = context.session.plain
     stale = kernel.outbox.lease_seconds if stale_seconds is None else stale_seconds

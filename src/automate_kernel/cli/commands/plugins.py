@@ -9,8 +9,8 @@ import typer
 
 from automate_kernel.cli.command import Context, command, group
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.operations.schemas import json_schema_of
 from automate_kernel.plugins.discovery import misspelt
-from automate_kernel.schemas import json_schema_of
 
 if TYPE_CHECKING:
     from automate_kernel.plugins import PluginRecord

@@ -33,7 +33,7 @@ def check(context: Context) -> None:
     Values are read and dropped, never shown. Exits with 1 if any can't be read. Of one that is too
     short or common to be hidden well a warning tells.
     """
-    from automate_kernel.checks import secret_uses
+    from automate_kernel.monitoring.diagnosis import secret_uses
     from automate_kernel.storage import MemoryStorage
 
     session, out = context.session, context.out

@@ -116,7 +116,7 @@ def worker(
     if number < 1:
         raise ConfigError("--processes must be at least 1")
     from automate_kernel.cli.working import ports_of, work_here
-    from automate_kernel.telemetry.process import guarded_process
+    from automate_kernel.monitoring.process import guarded_process
 
     kernel = _ready_kernel(context)
     _say(context, kernel)
@@ -168,8 +168,8 @@ def _say(context: Context, kernel: Any) -> None:
 
 def _supervise(context: Context, number: int, level: str) -> None:
     from automate_kernel.cli.working import ports_of, work
-    from automate_kernel.telemetry.process import guarded_process
-    from automate_kernel.telemetry.running import supervise_observed
+    from automate_kernel.monitoring.process import guarded_process
+    from automate_kernel.monitoring.workers import supervise_observed
 
     session = context.session
     log_to_stderr(level, format=session.settings["log_format"])
@@ -224,9 +224,9 @@ def serve(
     )
     from automate_kernel.cli.serving import Receiver
     from automate_kernel.cli.working import ports_of
+    from automate_kernel.monitoring.process import guarded_process
+    from automate_kernel.monitoring.workers import answering
     from automate_kernel.secrets import RedactingFilter
-    from automate_kernel.telemetry.process import guarded_process
-    from automate_kernel.telemetry.running import answering
 
     kernel, settings, level = _ready_kernel(context), context.session.settings, _level(context)
     listening = _bind(settings["serve.host"], settings["serve.port"])

@@ -83,7 +83,7 @@ def validate(
 
 
 def _results(kernel: Kernel, path: Path, *, syntax: bool) -> list[dict[str, Any]]:
-    from automate_kernel.checks import workflow_problems
+    from automate_kernel.monitoring.diagnosis import workflow_problems
 
     try:
         found = kernel.add_workflow(path)
@@ -114,7 +114,7 @@ def show(
     from automate_kernel.cli.commands.run import find_workflow, is_path
     from automate_kernel.cli.views import statuses_of
     from automate_kernel.storage import MemoryStorage
-    from automate_kernel.workflows.graph import to_mermaid, to_svg, to_text
+    from automate_kernel.workflows.definition.graph import to_mermaid, to_svg, to_text
 
     if mermaid and svg:
         raise ConfigError("--mermaid and --svg are two pictures: take one")
@@ -136,7 +136,7 @@ def show(
 def ls(context: Context) -> None:
     """List the workflows that are configured."""
     from automate_kernel.storage import MemoryStorage
-    from automate_kernel.workflows.graph import describe_trigger
+    from automate_kernel.workflows.definition.graph import describe_trigger
 
     kernel = context.session.build(MemoryStorage())
     found = sorted(kernel.workflows, key=lambda each: each.name)

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from automate_kernel.errors import AutomateError
-from automate_kernel.outbox.activity import total_by_kind
+from automate_kernel.outbox.statistics import total_by_kind
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.testing.executions.hooks import WORKFLOW, ExecutionHooks
-from automate_kernel.workflows.activity import ExecutionLog
-from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
-from automate_kernel.workflows.model import Workflow
-from automate_kernel.workflows.state import ExecutionStore
-from automate_kernel.workflows.turn import Turn
+from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.engine.advance import Turn
+from automate_kernel.workflows.engine.execution import ExecutionStatus, StepStatus
+from automate_kernel.workflows.engine.executions import ExecutionStore
+from automate_kernel.workflows.engine.statistics import ExecutionLog
 
 __all__ = ["CountingContract", "ResumingManyContract"]
 

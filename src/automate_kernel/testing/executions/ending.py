@@ -13,9 +13,9 @@ from automate_kernel.testing.executions.hooks import (
     WORKFLOW,
     ExecutionHooks,
 )
-from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
-from automate_kernel.workflows.model import Workflow
-from automate_kernel.workflows.state import ExecutionEndedError, ExecutionStore
+from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.engine.execution import ExecutionStatus, StepStatus
+from automate_kernel.workflows.engine.executions import ExecutionEndedError, ExecutionStore
 
 __all__ = ["EndingContract", "ResumingContract"]
 

@@ -10,15 +10,15 @@ import pytest
 from automate_kernel.outbox import OutboxItem, RowsOutboxStore
 from automate_kernel.storage import Storage
 from automate_kernel.testing.clock import FakeClock
-from automate_kernel.workflows.execution import (
+from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.engine.execution import (
     Event,
     Execution,
     ExecutionStatus,
     StepRun,
     StepStatus,
 )
-from automate_kernel.workflows.model import Workflow
-from automate_kernel.workflows.state import ExecutionStore
+from automate_kernel.workflows.engine.executions import ExecutionStore
 
 __all__ = ["LEASE_SECONDS", "UNKNOWN_ID", "WORKFLOW", "ExecutionHooks"]
 

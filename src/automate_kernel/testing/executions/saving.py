@@ -13,9 +13,9 @@ from automate_kernel.testing.executions.hooks import (
     ExecutionHooks,
 )
 from automate_kernel.testing.values import KEPT, REFUSED, each_value, is_json, same
-from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
-from automate_kernel.workflows.model import Workflow
-from automate_kernel.workflows.state import ADVANCE, ExecutionStore
+from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.engine.execution import ExecutionStatus, StepStatus
+from automate_kernel.workflows.engine.executions import ADVANCE, ExecutionStore
 
 __all__ = ["BeginningContract", "SavingContract"]
 

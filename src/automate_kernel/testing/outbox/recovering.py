@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from automate_kernel.errors import LeaseLostError
-from automate_kernel.outbox import ItemStatus, NewItem, OutboxReaper, OutboxStore
+from automate_kernel.outbox import ItemStatus, NewItem, OutboxStore
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.testing.outbox.hooks import LONG_SECONDS, StoreHooks
+from automate_kernel.worker import OutboxReaper
 
 __all__ = ["RecoveringContract"]
 

@@ -6,7 +6,8 @@ from datetime import timedelta, timezone
 
 import pytest
 
-from automate_kernel.storage import Now, Plus, Storage, Where, sql, statement
+from automate_kernel.storage import Now, Plus, Storage, Where, sql
+from automate_kernel.storage import sql as statement
 from automate_kernel.storage.tables import PAUSE, STEP
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.testing.storage.hooks import T0, StorageHooks, new_id, positions, step

@@ -1,0 +1,80 @@
+"""What a sender is told, whichever server took its request."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from automate_kernel.errors import (
+    AutomateError,
+    ErrorCodes,
+    PayloadError,
+    StorageError,
+    WebhookRejectedError,
+)
+from automate_kernel.logs import get_logger
+from automate_kernel.webhooks.ledger import WebhookReceipt
+from automate_kernel.webhooks.request import HeadersLike
+
+__all__ = ["REFUSED", "HttpAnswer", "answer_webhook", "failure_answer"]
+
+logger: logging.Logger = get_logger(__name__)
+
+# The same bytes for every reason, so that nobody learns which connectors and secrets there are.
+REFUSED = {"error": "the request was refused"}
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """A status, a JSON body and headers."""
+
+    status: int
+    body: Mapping[str, Any]
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def answer_webhook(
+    receive: Callable[..., WebhookReceipt],
+    connector: str,
+    trigger: str,
+    headers: HeadersLike,
+    body: bytes,
+    **options: Any,
+) -> HttpAnswer:
+    """
+    Have a webhook received (by `Kernel.receive_webhook`), and say what its sender is told.
+
+    202 if it was accepted, 200 if it had been before or starts nothing, and one and the same 401
+    for every proof that fails.
+    """
+    try:
+        receipt = receive(connector, trigger, headers, body, **options)
+    except WebhookRejectedError:
+        return HttpAnswer(401, REFUSED)
+    except Exception as error:
+        return failure_answer(error, f"webhook {connector}/{trigger}")
+    if receipt.ignored is not None:
+        answer = receipt.ignored.answer
+        return HttpAnswer(200, {"ignored": receipt.ignored.reason} if answer is None else answer)
+    told = {"id": receipt.item_id, "duplicate": receipt.duplicate}
+    return HttpAnswer(200 if receipt.duplicate else 202, told)
+
+
+def failure_answer(error: Exception, what: str) -> HttpAnswer:
+    """What to tell of *error*: whose fault it is, and whether to come again. The rest is logged."""
+    code = error.code if isinstance(error, AutomateError) else None
+    if isinstance(error, StorageError) and code is ErrorCodes.INVALID_ARGUMENT:
+        # The same content will be refused again; how our tables are made is nobody's business.
+        logger.error("%s: %s", what, error)
+        return HttpAnswer(400, {"error": "it can't be stored; the log says why"})
+    if isinstance(error, PayloadError) or code is ErrorCodes.INVALID_ARGUMENT:
+        logger.info("%s: %s", what, error)
+        return HttpAnswer(400, {"error": str(error)})
+    if isinstance(error, AutomateError) and error.retryable:
+        logger.error("%s: %s", what, error)
+        # The sender keeps it and sends it again.
+        return HttpAnswer(503, {"error": "try again later"}, {"Retry-After": "5"})
+    logger.error("%s failed", what, exc_info=error)
+    return HttpAnswer(500, {"error": "it failed; the log says why"})

@@ -1,0 +1,363 @@
+"""
+Traces and metrics for OpenTelemetry: ``pip install automate-kernel[opentelemetry]``.
+
+::
+
+    instrument(kernel)
+
+The context of the trace travels in an item's headers (``traceparent``), so what an event leads to
+is in the trace of the code that emitted it, whichever process does it:
+
+.. code-block:: text
+
+    POST /orders                            the host's own span
+    └─ enqueue automate.event               producer
+       └─ process automate.event            consumer, on a worker
+          └─ enqueue automate.advance
+             └─ process automate.advance    once for each time the execution is woken
+                └─ execute order-notify     internal
+                   ├─ call shop.total       client
+                   └─ call slack.post_message
+
+Names and attributes follow the semantic conventions for messaging. Neither payloads nor error texts
+are among them: an error is told by its code.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
+from typing import TYPE_CHECKING, Any
+
+try:
+    from opentelemetry import context as otel_context
+    from opentelemetry import metrics, trace
+    from opentelemetry.metrics import CallbackOptions, Observation
+    from opentelemetry.trace import SpanKind, StatusCode
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+except ImportError:
+    raise ImportError(
+        "opentelemetry is not installed: pip install 'automate-kernel[opentelemetry]'",
+        name="opentelemetry",
+    ) from None
+
+from automate_kernel import signals
+from automate_kernel.errors import AutomateError
+from automate_kernel.monitoring.overview import CountedSeldom
+from automate_kernel.outbox.item import ItemStatus, NewItem, OutboxItem
+from automate_kernel.plugins.hooks import hookimpl
+
+if TYPE_CHECKING:
+    from automate_kernel.kernel import Kernel
+    from automate_kernel.operations.context import Call
+    from automate_kernel.workflows.engine.execution import Execution, StepRun
+
+__all__ = ["Instrumentation", "instrument"]
+
+SYSTEM = "automate"
+_NAME = "automate_kernel"
+# Only the context of the trace. Baggage is the host's own, and may hold what nobody should store.
+_propagator = TraceContextTextMapPropagator()
+Attributes = dict[str, Any]
+
+
+def instrument(
+    kernel: Kernel,
+    tracer_provider: Any = None,
+    meter_provider: Any = None,
+    *,
+    gauges: bool = True,
+) -> Instrumentation:
+    """
+    Trace and measure what *kernel* does, with the global providers unless others are given.
+
+    Call it once, in each process, before workers are made. A second call changes nothing. The
+    *gauges* are about the whole outbox and read from the database: a process whose own are not
+    needed beside those of a worker can do without.
+    """
+    found: Instrumentation | None = getattr(kernel, "_instrumentation", None)
+    if found is None:
+        found = Instrumentation(tracer_provider, meter_provider)
+        found.listen(kernel)
+        if gauges:
+            _Gauges(kernel).register(metrics.get_meter(_NAME, meter_provider=meter_provider))
+        kernel.plugins.register(found, "hook", key="opentelemetry")
+        kernel._instrumentation = found  # type: ignore[attr-defined]
+    return found
+
+
+class Instrumentation:
+    """The hook plugin that `instrument` registers."""
+
+    def __init__(self, tracer_provider: Any, meter_provider: Any) -> None:
+        self._tracer = trace.get_tracer(_NAME, tracer_provider=tracer_provider)
+        self._calls: ContextVar[_OpenCall | None] = ContextVar("automate_open_call", default=None)
+        meter = metrics.get_meter(_NAME, meter_provider=meter_provider)
+        self._sent = meter.create_counter(
+            "messaging.client.sent.messages", "{message}", "Items that were enqueued."
+        )
+        self._consumed = meter.create_counter(
+            "messaging.client.consumed.messages", "{message}", "Attempts at items."
+        )
+        self._process = meter.create_histogram(
+            "messaging.process.duration", "s", "How long handlers ran."
+        )
+        self._call = meter.create_histogram(
+            "automate.call.duration", "s", "How long actions and capabilities took."
+        )
+
+        self._execution = meter.create_histogram(
+            "automate.execution.duration", "s", "How long executions took, from creation to end."
+        )
+        self._step = meter.create_histogram(
+            "automate.step.duration", "s", "How long steps took, with their retries."
+        )
+
+    def listen(self, kernel: Kernel) -> None:
+        """Measure the executions and steps that end in this process."""
+        signals.workflow_completed.connect(self._execution_ended, sender=kernel)
+        signals.workflow_failed.connect(self._execution_ended, sender=kernel)
+        signals.step_completed.connect(self._step_ended, sender=kernel)
+        signals.step_failed.connect(self._step_ended, sender=kernel)
+
+    def _execution_ended(
+        self, sender: Any, execution: Execution, error: AutomateError | None = None
+    ) -> None:
+        if execution.duration_seconds is not None:
+            about = _outcome(execution, execution.status.value, error)
+            self._execution.record(max(0.0, execution.duration_seconds), about)
+
+    def _step_ended(
+        self, sender: Any, execution: Execution, step: StepRun, error: AutomateError | None = None
+    ) -> None:
+        if step.started_at is not None and step.completed_at is not None:
+            seconds = (step.completed_at - step.started_at).total_seconds()
+            about = _outcome(execution, step.status.value, error)
+            self._step.record(max(0.0, seconds), about | {"automate.step.id": step.step_id})
+
+    # -- items -------------------------------------------------------------------------------
+
+    @hookimpl
+    def automate_before_enqueue(self, items: Sequence[NewItem]) -> None:
+        """Put the context of a span for the enqueueing into the headers of *items*."""
+        by_kind: dict[str, list[NewItem]] = {}
+        for item in items:
+            by_kind.setdefault(item.kind, []).append(item)
+        for kind, group in by_kind.items():
+            attributes = _about(kind, "enqueue", "create")
+            if len(group) > 1:
+                attributes["messaging.batch.message_count"] = len(group)
+            name = f"enqueue {kind}"
+            with self._tracer.start_as_current_span(name, kind=SpanKind.PRODUCER) as span:
+                span.set_attributes(attributes)
+                carrier: dict[str, str] = {}
+                _propagator.inject(carrier)
+            for item in group:
+                # What the caller put there itself stays.
+                item.headers = {**carrier, **item.headers}
+            self._sent.add(len(group), _about(kind, "enqueue"))
+
+    @hookimpl
+    def automate_handling(self, item: OutboxItem) -> Any:
+        """A span around the handler of *item*, in the trace that enqueued it."""
+        return self._handling(item)
+
+    @contextmanager
+    def _handling(self, item: OutboxItem) -> Iterator[None]:
+        attributes = _about(item.kind, "process", "process") | {
+            "messaging.message.id": item.id,
+            "messaging.client.id": item.lease_owner or "",
+            "automate.attempt": item.attempt_count,
+        }
+        begun, error_type = time.monotonic(), None
+        span = self._tracer.start_as_current_span(
+            f"process {item.kind}",
+            _propagator.extract(_carrier(item)),
+            kind=SpanKind.CONSUMER,
+            attributes=attributes,
+            # Not by itself: it would record the error's text, and its traceback.
+            record_exception=False,
+            set_status_on_exception=False,
+        )
+        try:
+            with span as current:
+                try:
+                    yield
+                except BaseException as error:
+                    error_type = _error_type(error)
+                    _fail(current, error_type)
+                    raise
+        finally:
+            about = _about(item.kind, "process") | _with_error(error_type)
+            self._consumed.add(1, about)
+            self._process.record(time.monotonic() - begun, about)
+
+    # -- executions and steps ----------------------------------------------------------------
+
+    @hookimpl
+    def automate_executing(self, execution: Execution) -> Any:
+        """A span around what is done of an execution at a time."""
+        return self._executing(execution)
+
+    @contextmanager
+    def _executing(self, execution: Execution) -> Iterator[None]:
+        attributes: Attributes = {
+            "automate.workflow": execution.name,
+            "automate.execution.id": execution.id,
+            "automate.execution.definition": execution.definition_id,
+        }
+        with self._tracer.start_as_current_span(
+            f"execute {execution.name}",
+            attributes=attributes,
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+            try:
+                yield
+            except BaseException as error:
+                _fail(span, _error_type(error))
+                raise
+            finally:
+                span.set_attribute("automate.execution.status", str(execution.status.value))
+                if execution.status.value == "FAILED":
+                    _fail(span, execution.error_code or "INTERNAL")
+
+    @hookimpl(tryfirst=True)
+    def automate_before_call(self, call: Call, input: Any) -> None:
+        """Begin the span of a call. It is ended by `automate_after_call`, in the same context."""
+        attributes: Attributes = {"automate.operation": call.operation}
+        if call.execution_id is not None:
+            attributes |= {
+                "automate.execution.id": call.execution_id,
+                "automate.step.id": call.step_id or "",
+                "automate.attempt": call.attempt,
+            }
+        span = self._tracer.start_span(
+            f"call {call.operation}", kind=SpanKind.CLIENT, attributes=attributes
+        )
+        opened = _OpenCall(call, span, time.monotonic())
+        opened.context = otel_context.attach(trace.set_span_in_context(span))
+        opened.token = self._calls.set(opened)
+
+    @hookimpl
+    def automate_after_call(self, call: Call, output: Any, error: AutomateError | None) -> None:
+        """End the span of a call."""
+        opened = self._calls.get()
+        if opened is None or opened.call is not call:
+            return  # refused by another hook before ours was called
+        self._calls.reset(opened.token)
+        otel_context.detach(opened.context)
+        error_type = None if error is None else str(error.code)
+        if error_type is not None:
+            _fail(opened.span, error_type)
+        opened.span.end()
+        about = {"automate.operation": call.operation} | _with_error(error_type)
+        self._call.record(time.monotonic() - opened.begun, about)
+
+
+class _OpenCall:
+    __slots__ = ("begun", "call", "context", "span", "token")
+
+    def __init__(self, call: Call, span: trace.Span, begun: float) -> None:
+        self.call, self.span, self.begun = call, span, begun
+        self.context: Any = None
+        self.token: Token[Any]
+
+
+class _Gauges:
+    """What is read from the database when metrics are collected."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._outbox = kernel.outbox
+        self._counts = CountedSeldom(kernel.outbox)
+        self._execution_counts = CountedSeldom(kernel.executions)
+        self._lock = threading.Lock()
+
+    def register(self, meter: metrics.Meter) -> None:
+        """Have *meter* ask for them."""
+        for name, unit, text, observe in (
+            ("automate.outbox.items", "{item}", "Items in the outbox.", self._items),
+            (
+                "automate.executions",
+                "{execution}",
+                "Executions that have not ended, and FAILED ones that are kept.",
+                self._executions,
+            ),
+            ("automate.outbox.oldest_due", "s", "How late the oldest due item is.", self._oldest),
+            ("automate.workers", "{worker}", "Workers.", self._workers),
+            ("automate.worker.in_flight", "{item}", "Items that workers hold.", self._in_flight),
+        ):
+            meter.create_observable_gauge(name, [self._carefully(observe)], unit, text)
+
+    def _carefully(
+        self, observe: Callable[[], Iterable[Observation]]
+    ) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        def callback(options: CallbackOptions) -> Iterable[Observation]:
+            with self._lock:
+                return list(observe())
+
+        return callback
+
+    def _items(self) -> Iterable[Observation]:
+        for kind, of in self._counts.look().counts.items():
+            for status in ItemStatus:
+                about = {"messaging.destination.name": kind, "automate.status": str(status)}
+                yield Observation(of.get(str(status), 0), about)
+
+    def _executions(self) -> Iterable[Observation]:
+        for workflow, of in self._execution_counts.look().counts.items():
+            for status in ("PENDING", "RUNNING", "FAILED"):
+                about = {"automate.workflow": workflow, "automate.status": status}
+                yield Observation(of.get(status, 0), about)
+
+    def _oldest(self) -> Iterable[Observation]:
+        yield Observation(self._counts.look().oldest_due_seconds or 0.0)
+
+    def _workers(self) -> Iterable[Observation]:
+        workers = self._outbox.workers()
+        alive = sum(worker.alive for worker in workers)
+        lost = sum(worker.lost and worker.problem is None for worker in workers)
+        failing = sum(not worker.lost and worker.problem is not None for worker in workers)
+        for state, number in (("alive", alive), ("lost", lost), ("failing", failing)):
+            yield Observation(number, {"automate.state": state})
+
+    def _in_flight(self) -> Iterable[Observation]:
+        yield Observation(sum(w.in_flight for w in self._outbox.workers() if not w.lost))
+
+
+def _about(kind: str, operation: str, operation_type: str | None = None) -> Attributes:
+    """What the conventions say about an item of *kind*; without the type for metrics."""
+    attributes: Attributes = {
+        "messaging.system": SYSTEM,
+        "messaging.destination.name": kind,
+        "messaging.operation.name": operation,
+    }
+    if operation_type is not None:
+        attributes["messaging.operation.type"] = operation_type
+    return attributes
+
+
+def _outcome(execution: Execution, status: str, error: AutomateError | None) -> Attributes:
+    about = {"automate.workflow": execution.name, "automate.outcome": status.lower()}
+    return about | _with_error(None if error is None else str(error.code))
+
+
+def _carrier(item: OutboxItem) -> dict[str, str]:
+    names = ("traceparent", "tracestate")
+    return {name: value for name in names if isinstance(value := item.headers.get(name), str)}
+
+
+def _error_type(error: BaseException) -> str:
+    return str(error.code) if isinstance(error, AutomateError) else type(error).__qualname__
+
+
+def _with_error(error_type: str | None) -> Attributes:
+    return {} if error_type is None else {"error.type": error_type}
+
+
+def _fail(span: trace.Span, error_type: str) -> None:
+    span.set_attribute("error.type", error_type)
+    span.set_status(StatusCode.ERROR)

@@ -1,0 +1,143 @@
+"""Read a Python function's signature as the input of an operation."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+from automate_kernel.errors import PluginError
+from automate_kernel.operations.context import Call
+from automate_kernel.operations.schemas import Schema, is_model
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+__all__ = ["Binding", "bind"]
+
+_Parameters = list[inspect.Parameter]
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """
+    A function and how to call it with validated input.
+
+    *whole* names the parameter that takes all the input; otherwise *fields* maps parameters to
+    fields of the input model. *call* names the parameter that takes the `Call`.
+    """
+
+    function: Callable[..., Any]
+    input_schema: Schema
+    output_schema: Schema = None
+    whole: str | None = None
+    fields: Mapping[str, str] = field(default_factory=dict)
+    call: str | None = None
+
+    def __call__(self, value: Any, call: Call, *instance: Any) -> Any:
+        """Call the function (as a method of *instance*, if there is one) with the input *value*."""
+        arguments: dict[str, Any] = {}
+        if self.whole is not None:
+            arguments[self.whole] = value
+        elif self.fields:
+            arguments.update({name: getattr(value, field) for name, field in self.fields.items()})
+        if self.call is not None:
+            arguments[self.call] = call
+        if self.whole is None:
+            arguments.update(getattr(value, "model_extra", None) or {})
+        return self.function(*instance, **arguments)
+
+
+def bind(
+    function: Callable[..., Any],
+    *,
+    method: bool = False,
+    input_schema: Schema = None,
+    output_schema: Schema = None,
+) -> Binding:
+    """
+    How *function* takes its input.
+
+    One parameter annotated with a pydantic model takes all of it, and so does the one parameter of
+    a function that is given an *input_schema*. Otherwise each parameter is a field, and must say
+    its type. A parameter annotated `Call` gets the call. With *method* the first parameter is
+    the instance's.
+    """
+    parameters, hints = _read(function, method)
+    call = next((p.name for p in parameters if hints.get(p.name) is Call), None)
+    rest = [p for p in parameters if p.name != call]
+    output = output_schema
+    if output is None and is_model(hints.get("return")):
+        output = hints["return"]
+    if input_schema is not None:
+        if len(rest) != 1:
+            raise _wrong(function, "has an input_schema, so it must take one parameter for it")
+        return Binding(function, input_schema, output, whole=rest[0].name, call=call)
+    if len(rest) == 1 and is_model(hints.get(rest[0].name)):
+        return Binding(function, hints[rest[0].name], output, whole=rest[0].name, call=call)
+    model, fields = _build_model(function, rest, hints)
+    return Binding(function, model, output, fields=fields, call=call)
+
+
+def _read(function: Callable[..., Any], method: bool) -> tuple[_Parameters, dict[str, Any]]:
+    parameters = list(inspect.signature(function).parameters.values())
+    if method:
+        parameters = parameters[1:]
+    hinted = inspect.unwrap(function)
+    if not inspect.isroutine(hinted):
+        hinted = type(hinted).__call__  # an object that can be called
+    try:
+        hints = get_type_hints(hinted, include_extras=True)
+    except NameError as error:
+        raise _wrong(
+            function,
+            f"has an annotation that can't be resolved: {error}",
+            hint="define the types that it names at the top level of its module",
+        ) from None
+    return parameters, hints
+
+
+def _build_model(
+    function: Callable[..., Any], parameters: _Parameters, hints: Mapping[str, Any]
+) -> tuple[type[BaseModel], dict[str, str]]:
+    from pydantic import ConfigDict, create_model
+
+    extra = "forbid"
+    definitions: dict[str, Any] = {}
+    fields: dict[str, str] = {}
+    for parameter in parameters:
+        if parameter.kind is parameter.VAR_KEYWORD:
+            extra = "allow"
+            continue
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
+            raise _wrong(function, f"takes {parameter.name!r} by position; input has only names")
+        if parameter.name not in hints:
+            raise _wrong(function, f"does not say the type of its parameter {parameter.name!r}")
+        default = ... if parameter.default is parameter.empty else parameter.default
+        name, annotation = _field(parameter.name, hints[parameter.name])
+        fields[parameter.name] = name
+        definitions[name] = (annotation, default)
+    config = ConfigDict(extra=extra, protected_namespaces=())  # type: ignore[typeddict-item]
+    name = getattr(function, "__name__", type(function).__name__)
+    model = create_model(f"{_camel(name)}Input", __config__=config, **definitions)
+    return model, fields
+
+
+def _field(name: str, annotation: Any) -> tuple[str, Any]:
+    """The name of the model's field for a parameter, and its annotation."""
+    from pydantic import BaseModel, Field
+
+    if not name.startswith("_") and not hasattr(BaseModel, name):
+        return name, annotation
+    # A parameter called `json` or `copy` would hide a method of the model.
+    return f"field_{name.strip('_')}", Annotated[annotation, Field(alias=name)]
+
+
+def _camel(name: str) -> str:
+    return "".join(part.capitalize() for part in name.split("_")) or "Operation"
+
+
+def _wrong(function: Callable[..., Any], problem: str, hint: str | None = None) -> PluginError:
+    name = getattr(function, "__qualname__", repr(function))
+    return PluginError(f"{name}() {problem}", hint=hint)

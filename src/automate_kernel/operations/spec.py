@@ -1,0 +1,305 @@
+"""
+What actions and capabilities share: a name, the shape of input and output, and often a function.
+
+An operation's input is always a JSON object. Its shape is a pydantic model, a plain JSON Schema,
+or read from the annotations of a function.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, is_dataclass
+from datetime import date, time, timedelta
+from decimal import Decimal
+from difflib import get_close_matches
+from pathlib import PurePath
+from typing import Any, TypeVar
+from uuid import UUID
+
+from automate_kernel.errors import AutomateError, ErrorCodes, PluginError, type_name
+from automate_kernel.operations.context import Call, current_call
+from automate_kernel.operations.schemas import (
+    Check,
+    Problem,
+    Schema,
+    check_model,
+    compile_schema,
+    invalid_input,
+    is_model,
+    json_schema_of,
+)
+from automate_kernel.operations.signature import Binding, bind
+from automate_kernel.storage.values import UnstorableError, is_plain, plain_json
+
+__all__ = [
+    "OperationSpec",
+    "find_operation",
+    "index_operations",
+    "marked_operations",
+    "operation_from_function",
+]
+
+S = TypeVar("S", bound="OperationSpec")
+F = TypeVar("F", bound=Callable[..., Any])
+
+_MOST = 20_000_000
+NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}")
+
+
+@dataclass(frozen=True, slots=True)
+class OperationSpec:
+    """
+    What one action or capability takes and gives.
+
+    *input_schema* and *output_schema* are pydantic models or JSON Schemas; without the first any
+    object is taken. An *idempotent* operation may be called again when nobody knows whether the
+    last call reached the service.
+    """
+
+    name: str
+    input_schema: Schema = field(default=None, hash=False)
+    output_schema: Schema = field(default=None, hash=False)
+    idempotent: bool = False
+    title: str = ""
+    description: str = ""
+    binding: Binding | None = field(default=None, repr=False, compare=False, kw_only=True)
+    _check: Check | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not NAME_PATTERN.fullmatch(self.name):
+            raise PluginError(
+                f"{self.name!r} is no name for an operation",
+                hint="use letters, digits and _ . / - without spaces",
+            )
+        for label in ("input_schema", "output_schema"):
+            schema = getattr(self, label)
+            if schema is not None and not is_model(schema) and not isinstance(schema, Mapping):
+                raise PluginError(
+                    f"{label} of {self.name!r} is {type_name(schema)}",
+                    hint="give a pydantic model class or a JSON Schema as a dict",
+                )
+
+    def json_schema(self) -> dict[str, Any]:
+        """The JSON Schema of the input."""
+        return json_schema_of(self.input_schema)
+
+    def output_json_schema(self) -> dict[str, Any] | None:
+        """The JSON Schema of the output, or None if nothing is known of it."""
+        if self.output_schema is None:
+            return None
+        return json_schema_of(self.output_schema, output=True)
+
+    def validate(self, data: Any) -> Any:
+        """
+        The input made of *data*: an instance of the model, or a dict if there is no model.
+
+        Raises `AutomateError` with ``INVALID_ARGUMENT`` that names each wrong field and shows
+        none of the values.
+        """
+        if is_model(self.input_schema):
+            value, problems = check_model(self.input_schema, data)  # type: ignore[arg-type]
+        elif isinstance(data, Mapping):
+            value = dict(data)
+            problems = self._checker()(value) if self.input_schema else []
+        else:
+            value, problems = None, [Problem("", "it must be an object with named fields")]
+        if problems:
+            raise invalid_input(self._what(), problems)
+        return value
+
+    def call(self, data: Any, *instance: Any) -> Any:
+        """
+        Call the operation's function with *data* as input; an awaitable if it is async.
+
+        Only for an operation that was made from a function. One that was made from a method needs
+        the *instance*.
+        """
+        if self.binding is None:
+            raise AutomateError(
+                ErrorCodes.UNIMPLEMENTED, f"{self.name!r} is declared, but no function performs it"
+            )
+        value = self.validate(data)
+        return self.binding(value, current_call() or Call(self.name), *instance)
+
+    def dump(self, output: Any) -> Any:
+        """
+        *output* as a JSON value, in which every value keeps its type.
+
+        Models and dataclasses become what pydantic writes for them; dates, times, UUIDs, decimals
+        and paths become text. Raises `PayloadError` for all else that JSON has not, keys that are
+        no text among them.
+        """
+        # Whoever calls an action may take more than what can be stored.
+        if is_plain(output, most=_MOST):
+            return output
+        try:
+            return plain_json(output, other=_written, most=_MOST)
+        except UnstorableError as error:
+            raise error.problem.error(f"output of {self.name!r}") from None
+
+    def _checker(self) -> Check:
+        if self._check is None:
+            check = compile_schema(self.input_schema, self._what())  # type: ignore[arg-type]
+            object.__setattr__(self, "_check", check)
+        return self._check  # type: ignore[return-value]
+
+    def _what(self) -> str:
+        return f"input of {self.name!r}"
+
+
+def _written(value: Any) -> Any:
+    """What becomes of a value in an output that is not JSON; `NotImplemented` if nothing does."""
+    known = isinstance(value, (date, time, timedelta, UUID, Decimal, PurePath))
+    model = hasattr(type(value), "__pydantic_serializer__") or is_dataclass(value)
+    if not (known or model) or isinstance(value, type):
+        return NotImplemented
+    import pydantic_core
+
+    try:
+        return pydantic_core.to_jsonable_python(value)
+    except (pydantic_core.PydanticSerializationError, ValueError):
+        return NotImplemented
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a decorator noted on a method, until someone asks for the specs."""
+
+    name: str
+    options: Mapping[str, Any]
+
+
+_MARK = "__automate_operation__"
+# What the kernel itself calls on a plugin.
+_TAKEN = {"check", "close", "config_schema", "normalize_error", "parse_config"}
+
+
+_OPTIONS = ("idempotent", "title", "description", "input_schema", "output_schema")
+
+
+def mark_operation(name: Any, options: Mapping[str, Any], noun: str) -> Any:
+    """The body of `action` and `capability` (*noun*), used with or without parentheses."""
+    for option in options:
+        if option not in _OPTIONS:
+            close = get_close_matches(option, _OPTIONS, n=1)
+            meant = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(_OPTIONS)}"
+            raise TypeError(f"{noun}() has no option {option!r}: {meant}")
+
+    def mark(function: F, named: str | None = None) -> F:
+        if not inspect.isfunction(function):
+            raise TypeError("decorate a plain method; put this decorator innermost")
+        setattr(function, _MARK, Mark(named or function.__name__, dict(options)))
+        return function
+
+    if callable(name):
+        return mark(name)
+    if name is not None and not isinstance(name, str):
+        raise TypeError("the operation's name must be text")
+    return lambda function: mark(function, name)
+
+
+def marked_operations(owner: type, spec: type[S]) -> list[S]:
+    """
+    The specs of the methods of *owner* that a decorator marked, base classes' first.
+
+    A method that overrides a marked one stays an operation without being marked again; ``None``
+    takes it away.
+    """
+    marks: dict[str, Mark] = {}
+    for base in reversed(owner.__mro__):
+        for attribute, value in vars(base).items():
+            mark = getattr(value, _MARK, None)
+            if isinstance(mark, Mark):
+                if attribute in _TAKEN:
+                    raise PluginError(
+                        f"{owner.__name__}.{attribute}() is what the kernel calls for its own ends",
+                        hint=f"rename the method, and mark it with the name {mark.name!r}",
+                    )
+                marks[attribute] = mark
+    return [
+        _from_method(getattr(owner, attribute), mark, spec)
+        for attribute, mark in marks.items()
+        if callable(getattr(owner, attribute))
+    ]
+
+
+def _from_method(method: Callable[..., Any], mark: Mark, spec: type[S]) -> S:
+    given = {"name": mark.name, **mark.options}
+    schemas = {key: given.pop(key, None) for key in ("input_schema", "output_schema")}
+    return _described(spec, bind(method, method=True, **schemas), **given)
+
+
+def operation_from_function(
+    function: Callable[..., Any],
+    *,
+    name: str | None = None,
+    idempotent: bool = False,
+    title: str = "",
+    description: str | None = None,
+    input_schema: Schema = None,
+    output_schema: Schema = None,
+) -> OperationSpec:
+    """
+    The spec of a function, ``def`` or ``async def``; its `OperationSpec.call` calls the function.
+
+    Input comes in through one parameter annotated with a pydantic model, or through typed
+    parameters, one a field. A parameter annotated `Call` gets the call. The description defaults
+    to the docstring's first paragraph.
+    """
+    return _described(
+        OperationSpec,
+        bind(function, input_schema=input_schema, output_schema=output_schema),
+        name=name,
+        idempotent=idempotent,
+        title=title,
+        description=description,
+    )
+
+
+def _described(
+    spec: type[S],
+    binding: Binding,
+    *,
+    name: str | None,
+    idempotent: bool = False,
+    title: str = "",
+    description: str | None = None,
+) -> S:
+    function = binding.function
+    if description is None:
+        description = (inspect.getdoc(function) or "").split("\n\n")[0].replace("\n", " ")
+    return spec(
+        name or str(getattr(function, "__name__", "")),
+        input_schema=binding.input_schema,
+        output_schema=binding.output_schema,
+        idempotent=idempotent,
+        title=title,
+        description=description,
+        binding=binding,
+    )
+
+
+def index_operations(specs: Iterable[S], owner: str) -> dict[str, S]:
+    """*specs* by name. Raises `PluginError` if *owner* declares one name twice."""
+    index: dict[str, S] = {}
+    for spec in specs:
+        if spec.name in index:
+            raise PluginError(f"{owner} declares {spec.name!r} twice", hint="rename one of them")
+        index[spec.name] = spec
+    return index
+
+
+def find_operation(index: Mapping[str, S], name: str, *, noun: str, owner: str) -> S:
+    """The spec called *name*; ``INVALID_ARGUMENT`` says what there is instead."""
+    spec = index.get(name)
+    if spec is not None:
+        return spec
+    close = get_close_matches(str(name), index, n=1)
+    known = ", ".join(sorted(index)) or "none"
+    raise AutomateError(
+        ErrorCodes.INVALID_ARGUMENT,
+        f"{owner} has no {noun} {name!r}",
+        hint=(f"did you mean {close[0]!r}? " if close else "") + f"it has: {known}",
+    )

@@ -1,0 +1,129 @@
+"""
+What is known of a plugin, and how far it has come.
+
+::
+
+    DISCOVERED ─first use─▶ LOADED
+        │          └─fails─▶ BROKEN
+        ├─ needs another automate-kernel ─▶ INCOMPATIBLE
+        ├─ another one claims its key ────▶ CONFLICT
+        └─ the host switched it off ──────▶ DISABLED
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+
+__all__ = [
+    "PluginRecord",
+    "PluginState",
+    "Policy",
+    "Source",
+]
+
+
+class PluginState(str, Enum):
+    """How far a plugin has come."""
+
+    DISCOVERED = "DISCOVERED"
+    LOADED = "LOADED"
+    BROKEN = "BROKEN"
+    INCOMPATIBLE = "INCOMPATIBLE"
+    CONFLICT = "CONFLICT"
+    DISABLED = "DISABLED"
+
+    __str__ = str.__str__
+
+
+class Source(IntEnum):
+    """Where a plugin was named. The higher one has the key."""
+
+    BUILTIN = 0
+    ENTRY_POINT = 1
+    SETTINGS = 2
+    REGISTER = 3
+
+    @property
+    def label(self) -> str:
+        """The word for people."""
+        return self.name.lower().replace("_", " ")
+
+
+@dataclass(frozen=True, slots=True)
+class PluginRecord:
+    """
+    A plugin as it stands, for lists and reports.
+
+    *source* is the distribution and its version, or ``settings``, ``register`` or ``builtin``.
+    *replaced_by* names the source that has the key instead. *remedy* says what to do about a state
+    other than DISCOVERED and LOADED.
+    """
+
+    kind: str
+    key: str
+    target: str
+    source: str
+    state: PluginState
+    group: str | None = None
+    distribution: str | None = None
+    version: str | None = None
+    replaced_by: str | None = None
+    error: str | None = None
+    traceback: str | None = field(default=None, repr=False)
+    remedy: str | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether asking for the key gives this plugin."""
+        return self.replaced_by is None and self.state in (
+            PluginState.DISCOVERED,
+            PluginState.LOADED,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """
+    What the host decides about plugins.
+
+    *disabled* holds keys (``slack``), keys of one kind (``connector:slack``) or names of
+    distributions. *winners* gives a contested key, with or without its kind, to a target or a
+    distribution. With *strict* a plugin that is broken or contested is an error wherever all are
+    loaded, and not only for who asks for it.
+    """
+
+    strict: bool = False
+    disabled: frozenset[str] = frozenset()
+    winners: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        strict: bool = False,
+        disabled: Iterable[str] = (),
+        winners: Mapping[str, str] | None = None,
+    ) -> Policy:
+        """The policy with what a host writes in its settings."""
+        if isinstance(disabled, str):
+            disabled = (disabled,)  # or each letter would be a name
+        return cls(strict, frozenset(disabled), dict(winners or {}))
+
+    def disables(self, kind: str, key: str) -> bool:
+        """Whether the key is switched off, whoever claims it."""
+        return key in self.disabled or f"{kind}:{key}" in self.disabled
+
+    def disables_distribution(self, name: str | None) -> bool:
+        """Whether everything that the distribution *name* brings is switched off."""
+        return name is not None and normal_name(name) in map(normal_name, self.disabled)
+
+    def winner(self, kind: str, key: str) -> str | None:
+        """The target or distribution that is to have a contested key."""
+        return self.winners.get(f"{kind}:{key}") or self.winners.get(key)
+
+
+def normal_name(distribution: str) -> str:
+    """A distribution's name as package indexes compare it."""
+    return distribution.lower().replace("_", "-").replace(".", "-")

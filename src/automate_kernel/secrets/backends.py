@@ -1,0 +1,186 @@
+"""What a place that keeps secrets must offer."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+
+from automate_kernel.errors import (
+    SecretDeniedError,
+    SecretError,
+    SecretNotFoundError,
+    SecretUnavailableError,
+)
+
+__all__ = [
+    "EnvSecretsBackend",
+    "FileSecretsBackend",
+    "MemorySecretsBackend",
+    "SecretsBackend",
+]
+
+
+class SecretsBackend(ABC):
+    """
+    A place that secrets are read from: a vault, a cloud's secret manager, files.
+
+    `get_secret` is all that a backend must have; there is no constructor to call. It is called
+    from several threads at once. What it raises decides what happens next:
+
+    * `SecretNotFoundError`: the next backend is asked. Nothing else falls through.
+    * `SecretDeniedError`, or a ``PermissionError``: the look-up ends, trying again won't help.
+    * `SecretUnavailableError`, or anything else: the look-up ends, and may be tried again.
+
+    `automate_kernel.testing.secrets.SecretsBackendContract` tests all of it.
+    """
+
+    name: str = ""
+    """What messages call this backend; the class's name if empty."""
+
+    @abstractmethod
+    def get_secret(self, key: str) -> str:
+        """
+        The secret's value, never empty.
+
+        Raises `SecretNotFoundError` if there is no such key.
+        """
+
+    async def aget_secret(self, key: str) -> str:
+        """The same as `get_secret`, which runs in a thread unless a backend overrides this."""
+        return await asyncio.to_thread(self.get_secret, key)
+
+    def remedy(self, key: str) -> str:
+        """What someone should do to add *key* here: a hint for an error message, or nothing."""
+        return ""
+
+    def close(self) -> None:  # noqa: B027 - most backends hold nothing
+        """Give back connections and the like."""
+
+    def __repr__(self) -> str:
+        # Never the attributes: they may hold a token, or the secrets themselves.
+        return f"<{type(self).__name__}>"
+
+
+_NOT_IN_VARIABLE = re.compile(r"[^A-Za-z0-9_]")
+_FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}")
+_MAX_FILE_BYTES = 65_536
+
+
+class EnvSecretsBackend(SecretsBackend):
+    """
+    Secrets in environment variables whose names begin with *prefix*.
+
+    The key ``stripe/api-key`` is read from ``AUTOMATE_SECRET_stripe_api_key`` or, if that is not
+    set, ``AUTOMATE_SECRET_STRIPE_API_KEY``. A variable that is set but empty counts as not set.
+    The prefix keeps a template from reaching the rest of the environment.
+    """
+
+    name = "env"
+
+    def __init__(
+        self, prefix: str = "AUTOMATE_SECRET_", *, environ: Mapping[str, str] | None = None
+    ) -> None:
+        self.prefix = prefix
+        self._environ = os.environ if environ is None else environ
+
+    def variable(self, key: str) -> str:
+        """The variable that *key* is read from first."""
+        return self.prefix + _NOT_IN_VARIABLE.sub("_", key)
+
+    def get_secret(self, key: str) -> str:
+        """The variable's value."""
+        variable = self.variable(key)
+        value = self._environ.get(variable) or self._environ.get(variable.upper())
+        if not value:
+            raise SecretNotFoundError(key)
+        return value
+
+    def remedy(self, key: str) -> str:
+        """Names the variable to set."""
+        return f"set the environment variable {self.variable(key)}"
+
+
+class MemorySecretsBackend(SecretsBackend):
+    """Secrets from a mapping, which is copied. For tests and for secrets that the host has."""
+
+    name = "memory"
+
+    def __init__(self, secrets: Mapping[str, str] | None = None) -> None:
+        self._secrets = dict(secrets or {})
+
+    def get_secret(self, key: str) -> str:
+        """The value in the mapping."""
+        try:
+            return self._secrets[key]
+        except KeyError:
+            raise SecretNotFoundError(key) from None
+
+
+class FileSecretsBackend(SecretsBackend):
+    """
+    Secrets in one file per key, as Docker (``/run/secrets``) and Kubernetes mount them.
+
+    A key is a file name: letters, digits, dots, dashes, underscores. Any other key is not found
+    here, and a link that leads out of *directory* is refused. One newline at the end of the file
+    is not part of the secret, since editors add it. Files are read at each look-up, so a rotated
+    secret is seen at once.
+    """
+
+    name = "file"
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        self.directory: Path = Path(directory)
+
+    def get_secret(self, key: str) -> str:
+        """The file's text."""
+        if not _FILE_NAME.fullmatch(key):
+            raise SecretNotFoundError(key)
+        text = self._read(key)
+        return text[: -len(ending)] if (ending := _line_ending(text)) else text
+
+    def _read(self, key: str) -> str:
+        try:
+            root = self.directory.resolve(strict=True)
+        except OSError:
+            message = f"the secrets directory {str(self.directory)!r} can't be read"
+            raise SecretUnavailableError(message, hint="is the volume mounted?") from None
+        try:
+            # Kubernetes mounts each key as a link to a link; what counts is where it ends.
+            path = (root / key).resolve(strict=True)
+            if not path.is_relative_to(root):
+                raise SecretDeniedError(f"secret {key!r} is a link out of {str(root)!r}")
+            if not path.is_file():  # opening a pipe would wait for ever
+                raise SecretNotFoundError(key)
+            with path.open("rb") as file:
+                content = file.read(_MAX_FILE_BYTES + 1)
+        except FileNotFoundError:
+            raise SecretNotFoundError(key) from None
+        except PermissionError:
+            raise SecretDeniedError(f"the file of secret {key!r} can't be read") from None
+        except OSError as error:
+            reason = type(error).__name__
+            raise SecretUnavailableError(f"secret {key!r} can't be read: {reason}") from None
+        return _text(key, content)
+
+    def remedy(self, key: str) -> str:
+        """Names the file to write."""
+        return f"write it to {self.directory / key}" if _FILE_NAME.fullmatch(key) else ""
+
+
+def _text(key: str, content: bytes) -> str:
+    if len(content) > _MAX_FILE_BYTES:
+        raise SecretError(f"the file of secret {key!r} is larger than {_MAX_FILE_BYTES} bytes")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        hint = "encode a binary secret as base64"
+        message = f"the file of secret {key!r} is not UTF-8 text"
+    raise SecretError(message, hint=hint)  # outside the handler: that error holds the content
+
+
+def _line_ending(text: str) -> str:
+    return next((ending for ending in ("\r\n", "\n") if text.endswith(ending)), "")

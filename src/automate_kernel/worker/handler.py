@@ -1,0 +1,257 @@
+"""What does the work of an item, and what its result or its error means for the item."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from automate_kernel.errors import (
+    AutomateError,
+    ConfigError,
+    ErrorCodes,
+    LeaseLostError,
+    StorageError,
+)
+from automate_kernel.logs import get_logger
+from automate_kernel.operations.context import handled_item
+from automate_kernel.operations.error_mapping import is_bug
+from automate_kernel.outbox.item import (
+    Acknowledged,
+    Backoff,
+    ItemStatus,
+    OutboxItem,
+    Result,
+    bounded_seconds,
+)
+from automate_kernel.outbox.limits import Limit
+from automate_kernel.outbox.store import OutboxStore, Outcome
+from automate_kernel.tracebacks import group_of, log_error, trace_of
+
+__all__ = [
+    "Handler",
+    "Snooze",
+    "aexecute",
+    "cancelling",
+    "declare_limits",
+    "drained_by",
+    "draining",
+    "execute",
+    "failed",
+]
+
+logger: logging.Logger = get_logger(__name__)
+Describe = Callable[[BaseException], str]
+Redact = Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Snooze:
+    """Returned by a handler: call me again in *seconds*, and don't count this attempt."""
+
+    seconds: float
+
+
+def _never() -> bool:
+    return False
+
+
+_Asked = Callable[[], bool]
+_draining: ContextVar[tuple[_Asked, _Asked]] = ContextVar(
+    "automate_draining", default=(_never, _never)
+)
+
+
+def draining() -> bool:
+    """
+    Whether this handler should pause at the next good moment, and return `Snooze`.
+
+    The worker that runs it is stopping, or its item is `cancelling`.
+    """
+    return any(asked() for asked in _draining.get())
+
+
+def cancelling() -> bool:
+    """
+    Whether somebody has cancelled the item that this handler works on.
+
+    Nothing stops a ``def`` handler by force; one that runs for long looks here, and returns
+    `Snooze` or raises. An ``async def`` handler is cancelled by its worker.
+    """
+    return _draining.get()[1]()
+
+
+@contextmanager
+def drained_by(stopping: _Asked, cancelled: _Asked = _never) -> Iterator[None]:
+    """Let `draining` and `cancelling` ask these while the block runs, and nobody after it."""
+    token = _draining.set((stopping, cancelled))
+    try:
+        yield
+    finally:
+        _draining.reset(token)
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """
+    A function for the items of one kind, and how to run it.
+
+    A ``def`` runs on a thread, or with *inline* one after another and never two at once (for work
+    of well under a millisecond that never blocks): on a thread for all of them, or where their
+    items were claimed. An ``async def`` runs on the worker's event loop. With *transactional* it
+    is called with the item and a transaction of the host's database, which commits together with
+    the item's completion. *limit* is set when a worker starts, unless an operator has set another.
+    What *around* makes of an item is entered before the function is called, and left after.
+    """
+
+    kind: str
+    function: Callable[..., Any]
+    transactional: bool = False
+    inline: bool = False
+    backoff: Backoff = field(default_factory=Backoff)
+    limit: Limit | None = None
+    around: Callable[[OutboxItem], AbstractContextManager[Any]] | None = None
+
+    def __post_init__(self) -> None:
+        if self.asynchronous and (self.transactional or self.inline):
+            raise ConfigError(
+                f"the handler of {self.kind!r} is an async def",
+                hint="transactional and inline handlers must be plain functions",
+            )
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether it is an ``async def``."""
+        function = inspect.unwrap(self.function)
+        return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+            getattr(function, "__call__", None)  # noqa: B004  (a callable object's own method)
+        )
+
+    def call(self, item: OutboxItem, *transaction: Any) -> Any:
+        """Call the function."""
+        if self.around is None:
+            return self.function(item, *transaction)
+        with self.around(item):
+            return self.function(item, *transaction)
+
+    async def acall(self, item: OutboxItem) -> Any:
+        """Await the function."""
+        if self.around is None:
+            return await self.function(item)
+        with self.around(item):
+            return await self.function(item)
+
+
+def declare_limits(store: OutboxStore, handlers: Iterable[Handler]) -> None:
+    """Set the limits that *handlers* declare, and lift those that they no longer do."""
+    by_kind = {handler.kind: handler.limit for handler in handlers}
+    store.declare_limits([one for one in by_kind.values() if one is not None], kinds=by_kind)
+
+
+def execute(
+    store: OutboxStore,
+    worker_id: str,
+    handler: Handler,
+    item: OutboxItem,
+    describe: Describe,
+    redact: Redact = str,
+) -> Result:
+    """Run a handler, and return what to record."""
+    token = handled_item.set(item)
+    try:
+        if not handler.transactional:
+            return _outcome(store, item, handler.call(item))
+        with store.transaction() as transaction:
+            outcome = _outcome(store, item, handler.call(item, transaction))
+            if isinstance(outcome, Outcome) and store.acknowledge(
+                worker_id, [outcome], transaction=transaction
+            ):
+                raise LeaseLostError(f"the lease of item {item.id} was lost")
+        return _outcome(store, item, Acknowledged())
+    except BaseException as error:
+        main = threading.current_thread() is threading.main_thread()
+        if isinstance(error, KeyboardInterrupt) and main:
+            raise  # Ctrl-C is meant for the program, not for the item that happened to run
+        return failed(handler, item, error, describe, redact)
+    finally:
+        handled_item.reset(token)
+
+
+async def aexecute(
+    store: OutboxStore,
+    handler: Handler,
+    item: OutboxItem,
+    describe: Describe,
+    redact: Redact = str,
+) -> Result:
+    """`execute` for an ``async def`` handler. Cancellation passes through."""
+    token = handled_item.set(item)
+    try:
+        return _outcome(store, item, await handler.acall(item))
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:  # SystemExit too: it would end the loop, and all work on it
+        return failed(handler, item, error, describe, redact)
+    finally:
+        handled_item.reset(token)
+
+
+def _outcome(store: OutboxStore, item: OutboxItem, result: Any) -> Outcome | Acknowledged:
+    if isinstance(result, Acknowledged):
+        store.forget([item.id], token=item.lease_token)
+        return result
+    if isinstance(result, Snooze):
+        return Outcome(item.id, ItemStatus.PENDING, result.seconds, token=item.lease_token)
+    return Outcome(item.id, token=item.lease_token)
+
+
+def failed(
+    handler: Handler,
+    item: OutboxItem,
+    error: BaseException,
+    describe: Describe,
+    redact: Redact = str,
+) -> Outcome | None:
+    """
+    What to record for an item whose handler ended with *error*; None if its lease is lost.
+
+    *describe* gives the error's text, *redact* takes secrets out of where it was raised.
+    """
+    if isinstance(error, LeaseLostError):
+        logger.warning("%s: lease lost, its result is dropped", item)
+        return None
+    code, retryable, delay = "ERROR", True, None
+    if isinstance(error, AutomateError):
+        # A database that failed says nothing about the item, whatever its own work could hope for;
+        # one that refused a value will refuse it again.
+        refused = error.code is ErrorCodes.INVALID_ARGUMENT
+        retryable = error.retryable or (isinstance(error, StorageError) and not refused)
+        code, delay = str(error.code), error.retry_after
+    if delay is None:
+        delay = handler.backoff.delay(item.attempt_count)
+    text = _described(error, describe)
+    last = not retryable or item.attempt_count >= item.max_attempts
+    trace, group = trace_of(error, redact), group_of(error, redact)
+    log_error(
+        logger, logging.ERROR if last else logging.WARNING,
+        "item %s (%s) failed at attempt %d of %d: %s",
+        item.id, item.kind, item.attempt_count, item.max_attempts, text,
+        trace=trace if last or is_bug(error) else None,
+    )  # fmt: skip
+    status = ItemStatus.FAILED if last else ItemStatus.RETRY
+    return Outcome(
+        item.id, status, bounded_seconds(delay), code, text, item.lease_token, group, trace
+    )
+
+
+def _described(error: BaseException, describe: Describe) -> str:
+    try:
+        return describe(error)
+    except Exception:  # its own __str__ may be what fails
+        return type(error).__name__

@@ -1,0 +1,104 @@
+"""Running what is due without a worker, in the calling thread."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+
+from automate_kernel.logs import run_logged
+from automate_kernel.outbox.item import Acknowledged, OutboxItem, Result
+from automate_kernel.outbox.store import OutboxStore, Outcome
+from automate_kernel.worker.acknowledger import WorkerStats
+from automate_kernel.worker.handler import (
+    Describe,
+    Handler,
+    Redact,
+    aexecute,
+    declare_limits,
+    drained_by,
+    execute,
+    failed,
+)
+from automate_kernel.worker.worker import default_worker_id, describe_error
+
+__all__ = ["run_inline"]
+
+# Few, because their leases are not renewed while the ones before them run.
+_BATCH = 20
+
+
+def run_inline(
+    store: OutboxStore,
+    handlers: Iterable[Handler],
+    *,
+    worker_id: str | None = None,
+    patience: float = 0.0,
+    describe: Describe = describe_error,
+    redact: Redact = str,
+    sleep: Callable[[float], None] = time.sleep,
+) -> WorkerStats:
+    """
+    Run what is due, and what follows from it, in the calling thread; for tests and scripts.
+
+    Returns when nothing is due within *patience* seconds. A lease is renewed before its item runs,
+    and not while it does.
+    """
+    by_kind = {handler.kind: handler for handler in handlers}
+    worker_id, stats = worker_id or default_worker_id(), WorkerStats()
+    declare_limits(store, by_kind.values())
+    store.reap()  # what a process that died before this one held
+    overdue = False
+    while True:
+        waiting = store.claim_batch(worker_id, _BATCH, kinds=list(by_kind))
+        if waiting:
+            try:
+                while waiting:
+                    item = waiting.pop(0)
+                    # The ones before it may have taken longer than its lease.
+                    if store.extend([item.id], worker_id):
+                        stats.lost += 1
+                        continue
+                    result = _run(store, worker_id, by_kind[item.kind], item, describe, redact)
+                    _record(store, worker_id, result, stats)
+            finally:
+                if waiting:
+                    store.release([item.id for item in waiting], worker_id)
+            overdue = False
+            continue
+        due = store.next_due_seconds()
+        # What became due since the claim is for the next one. If it is due after that too, it is
+        # for somebody else.
+        if due is None or due > patience or (due <= 0 and overdue):
+            return stats
+        overdue = due <= 0
+        if due > 0:
+            sleep(due)
+            patience -= due
+
+
+def _run(
+    store: OutboxStore,
+    worker_id: str,
+    handler: Handler,
+    item: OutboxItem,
+    describe: Describe,
+    redact: Redact,
+) -> Result:
+    try:
+        # Nobody stops this, even if a worker that is being stopped runs the code around it.
+        with drained_by(lambda: False):
+            if not handler.asynchronous:
+                return execute(store, worker_id, handler, item, describe, redact)
+            return run_logged(aexecute(store, handler, item, describe, redact))
+    except asyncio.CancelledError as error:
+        return failed(handler, item, error, describe, redact)
+
+
+def _record(store: OutboxStore, worker_id: str, result: Result, stats: WorkerStats) -> None:
+    if isinstance(result, Acknowledged):
+        stats.count(result.outcome or Outcome(""))
+    elif result is None or store.acknowledge(worker_id, [result]):
+        stats.lost += 1
+    else:
+        stats.count(result)

@@ -1,0 +1,267 @@
+"""Where handlers run: on threads, on an event loop, or one after another on one thread."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+from automate_kernel.logs import get_logger, log_loop_errors
+from automate_kernel.outbox.item import OutboxItem, Result
+from automate_kernel.worker.handler import Handler
+
+__all__ = ["InlinePool", "LoopPool", "Pool", "Task", "ThreadPool"]
+
+logger: logging.Logger = get_logger(__name__)
+
+# No more is claimed ahead than the slots are likely to start within this time, so that a long
+# item never sits on a lease here while another worker is free.
+_AHEAD_SECONDS = 0.25
+_AHEAD_MOST = 200
+# What inline handlers can do in less time than it takes to wake their thread.
+_AT_ONCE_SECONDS = 0.0003
+# How long handlers on the event loop may take over their cancellation.
+_STOP_SECONDS = 10.0
+
+
+class Task:
+    """An item that this worker holds: waiting for a slot, or running."""
+
+    __slots__ = ("asked", "cancel", "claimed_at", "ended", "ended_at", "item", "lost", "started_at")
+
+    def __init__(self, item: OutboxItem, claimed_at: float = 0.0) -> None:
+        self.item: OutboxItem = item
+        self.claimed_at: float = claimed_at
+        self.started_at: float | None = None
+        self.ended_at: float | None = None
+        self.lost: bool = False
+        """Whether its lease is gone, so that it must not begin, and what it gives is dropped."""
+        self.asked: bool = False
+        """Whether it is asked to stop, since it was cancelled while it ran."""
+        self.ended: bool = False
+        self.cancel: Callable[[], Any] | None = None
+
+
+Run = Callable[[Task], Result]
+RunAll = Callable[[Sequence[Task]], None]
+Done = Callable[[Task, Result], None]
+
+
+class Pool(Protocol):
+    """A place to run handlers of some kinds."""
+
+    kinds: Sequence[str]
+
+    def free(self) -> int:
+        """How many more items it can take."""
+
+    def start(self, tasks: Sequence[Task]) -> None:
+        """Run these as soon as can be."""
+
+    def stop(self) -> None:
+        """Take no more; called when nothing is held any longer, or to abandon what is."""
+
+
+class InlinePool:
+    """
+    Runs handlers one after another, a batch at a time, on a thread or at once in `start`.
+
+    While a batch runs on the thread, the next is claimed, so that neither waits for the other.
+    """
+
+    def __init__(
+        self, kinds: Sequence[str], batch: int, run_all: RunAll, room: Callable[[], None]
+    ) -> None:
+        self.kinds = kinds
+        self._batch, self._run_all, self._room = batch, run_all, room
+        self._queue: SimpleQueue[Sequence[Task] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._batches = 0
+        self._lock = threading.Lock()
+        self._mean_seconds = _AHEAD_SECONDS / 10  # so that the first claims are small
+
+    def free(self) -> int:
+        """A batch while at most one is at hand; what is sure to run soon, if handlers are slow."""
+        soon = int(_AHEAD_SECONDS / self._mean_seconds)
+        if self._batches >= (2 if soon >= self._batch else 1):
+            return 0
+        return min(self._batch, max(1, soon))
+
+    def start(self, tasks: Sequence[Task]) -> None:
+        """Queue them as one batch; or run them at once, if that takes less than the queue would."""
+        if not tasks:
+            return
+        with self._lock:
+            self._batches += 1
+            alone = self._batches == 1
+        if alone and len(tasks) * self._mean_seconds < _AT_ONCE_SECONDS:
+            self._serve_batch(tasks)
+            return
+        self._queue.put(tasks)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, name="automate-inline", daemon=True)
+            self._thread.start()
+
+    def _serve(self) -> None:
+        while (tasks := self._queue.get()) is not None:
+            self._serve_batch(tasks)
+
+    def _serve_batch(self, tasks: Sequence[Task]) -> None:
+        started_at = time.monotonic()
+        self._run_all(tasks)
+        took = max(time.monotonic() - started_at, 1e-6) / len(tasks)
+        self._mean_seconds += (took - self._mean_seconds) * 0.5
+        with self._lock:
+            self._batches -= 1
+        self._room()
+
+    def stop(self) -> None:
+        """End the thread once it is through with what it runs."""
+        if self._thread is not None:
+            self._queue.put(None)
+
+
+class ThreadPool:
+    """Runs handlers on threads, with a short queue in front."""
+
+    def __init__(self, kinds: Sequence[str], slots: int, run: Run, done: Done) -> None:
+        self.kinds = kinds
+        self._slots, self._run, self._done = slots, run, done
+        # Not concurrent.futures: a Future per item costs more than a short handler.
+        self._queue: SimpleQueue[Task | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._held = 0
+        self._lock = threading.Lock()
+        self._mean_seconds = 1.0
+
+    def free(self) -> int:
+        """Free slots, and what they will take in the next moment."""
+        ahead = min(_AHEAD_MOST, int(self._slots * _AHEAD_SECONDS / self._mean_seconds))
+        return max(0, self._slots + ahead - self._held)
+
+    def start(self, tasks: Sequence[Task]) -> None:
+        """Queue them for the next free threads."""
+        with self._lock:
+            self._held += len(tasks)
+            missing = min(self._slots, self._held) - len(self._threads)
+        # First, so that the threads there are take them even if no more can be started.
+        for task in tasks:
+            self._queue.put(task)
+        for _ in range(missing):
+            name = f"automate-slot-{len(self._threads)}"
+            thread = threading.Thread(target=self._serve, name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def _serve(self) -> None:
+        while (task := self._queue.get()) is not None:
+            started_at = time.monotonic()
+            outcome = None if task.lost else self._run(task)
+            took = max(time.monotonic() - started_at, 1e-6)
+            with self._lock:
+                self._held -= 1
+                self._mean_seconds += (took - self._mean_seconds) * 0.05
+            self._done(task, outcome)
+
+    def stop(self) -> None:
+        """End the threads once they are through with what they run."""
+        for _ in self._threads:
+            self._queue.put(None)
+
+
+class LoopPool:
+    """Runs ``async def`` handlers on one event loop in a thread of its own."""
+
+    def __init__(
+        self,
+        kinds: Sequence[str],
+        slots: int,
+        run: Callable[[Task], Any],
+        done: Done,
+    ) -> None:
+        self.kinds = kinds
+        self._slots, self._run, self._done = slots, run, done
+        self._held = 0
+        self._lock = threading.Lock()
+        self._loop = asyncio.new_event_loop()
+        log_loop_errors(self._loop)
+        self._running: set[asyncio.Task[None]] = set()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="automate-loop", daemon=True
+        )
+        self._thread.start()
+
+    def free(self) -> int:
+        """How many more may be in flight."""
+        return self._slots - self._held
+
+    def start(self, tasks: Sequence[Task]) -> None:
+        """Hand them to the loop, all with one wake-up."""
+        with self._lock:
+            self._held += len(tasks)
+        self._loop.call_soon_threadsafe(self._begin, tasks)
+
+    def _begin(self, tasks: Sequence[Task]) -> None:
+        for task in tasks:
+            running = self._loop.create_task(self._serve(task))
+            task.cancel = lambda running=running: self._loop.call_soon_threadsafe(running.cancel)
+            self._running.add(running)
+            running.add_done_callback(self._running.discard)
+
+    async def _serve(self, task: Task) -> None:
+        outcome = None
+        try:
+            if not task.lost:
+                outcome = await self._run(task)
+        except asyncio.CancelledError:
+            pass  # what there is to say of it has been said to its lease
+        finally:
+            with self._lock:
+                self._held -= 1
+            self._done(task, outcome)
+
+    def stop(self) -> None:
+        """Cancel what runs and end the loop."""
+        self._loop.call_soon_threadsafe(lambda: self._loop.create_task(self._end()))
+        self._thread.join(_STOP_SECONDS)
+        if self._thread.is_alive():
+            logger.warning("an async handler blocks the event loop, which is left behind")
+        else:
+            self._loop.close()
+
+    async def _end(self) -> None:
+        for running in list(self._running):
+            running.cancel()
+        if self._running:
+            await asyncio.wait(list(self._running), timeout=_STOP_SECONDS / 2)
+        self._loop.stop()
+
+
+def pools_for(
+    handlers: Sequence[Handler],
+    *,
+    slots: int,
+    async_slots: int,
+    batch: int,
+    run: Run,
+    arun: Callable[[Task], Any],
+    run_all: RunAll,
+    done: Done,
+    room: Callable[[], None],
+) -> list[Pool]:
+    """The pools that these handlers need."""
+    inline = [one.kind for one in handlers if one.inline]
+    loop = [one.kind for one in handlers if one.asynchronous]
+    threads = [one.kind for one in handlers if not one.inline and not one.asynchronous]
+    pools: list[Pool] = []
+    if inline:
+        pools.append(InlinePool(inline, batch, run_all, room))
+    if threads:
+        pools.append(ThreadPool(threads, slots, run, done))
+    if loop:
+        pools.append(LoopPool(loop, async_slots, arun, done))
+    return pools

@@ -1,0 +1,304 @@
+"""
+Definitions as text: their values, and the line on which each value stands.
+
+YAML is read as YAML 1.2's JSON schema has it: a plain ``true``, ``null`` or number is one, and
+everything else is text. So ``no``, ``12:30``, ``2024-01-01`` and ``0123`` stay what they look like.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from automate_kernel.errors import ConfigError
+from automate_kernel.workflows.definition.structure import Path, Problem
+
+if TYPE_CHECKING:
+    import yaml
+
+__all__ = ["Document", "dump_yaml", "read_json", "read_yaml"]
+
+LARGEST = 256 * 1024
+_MOST_VALUES = 50_000
+_TAG = "tag:yaml.org,2002:"
+_NULL = re.compile(r"~|null|Null|NULL|")
+_BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
+_INT = re.compile(r"-?(?:0|[1-9][0-9]*)", re.ASCII)
+_FLOAT = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?", re.ASCII)
+_BREAKS = re.compile("[\r\x85\u2028\u2029\ufeff]")  # PyYAML writes some of them as plain line ends
+_QUOTE = 'put quotes around a template: "{{ … }}"'
+
+
+@dataclass(slots=True)
+class Document:
+    """A value that was read, where its parts stand, and what was wrong with its text."""
+
+    value: Any = None
+    lines: dict[Path, int] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def line(self, path: Path) -> int | None:
+        """The line of the value at *path*, or of what it would be part of."""
+        for length in range(len(path), -1, -1):
+            if path[:length] in self.lines:
+                return self.lines[path[:length]]
+        return None
+
+
+def _failed(message: str, hint: str | None = None, line: int | None = None) -> Document:
+    return Document(problems=[Problem((), message, hint, line)])
+
+
+def _too_large(text: str) -> Document | None:
+    if len(text) <= LARGEST:
+        return None
+    return _failed(
+        f"is larger than {LARGEST // 1024} KiB", "split it, or keep data out of the definition"
+    )
+
+
+# YAML ------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def _yaml() -> tuple[type[yaml.SafeLoader], type[yaml.SafeDumper]]:
+    """PyYAML's safe loader and dumper, with our reading of plain scalars."""
+    try:
+        import yaml
+    except ImportError:
+        raise ConfigError(
+            "reading YAML needs the package PyYAML",
+            hint="install it with: pip install 'automate-kernel[yaml]', or write JSON",
+        ) from None
+
+    class Loader(yaml.SafeLoader):
+        yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's own class attribute
+
+    class Dumper(yaml.SafeDumper):
+        """Quotes what either reading, ours or YAML 1.1's, would not take as text."""
+
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+        style = '"' if _BREAKS.search(value) else None
+        return dumper.represent_scalar(_TAG + "str", value, style=style)
+
+    Dumper.add_representer(str, text)
+    for name, pattern in (("null", _NULL), ("bool", _BOOL), ("int", _INT), ("float", _FLOAT)):
+        whole = re.compile(rf"^(?:{pattern.pattern})$", re.ASCII)
+        for target in (Loader, Dumper):
+            target.add_implicit_resolver(_TAG + name, whole, None)
+    return Loader, Dumper
+
+
+def dump_yaml(value: Any) -> str:
+    """*value* as YAML that `read_yaml`, and a reader of YAML 1.1, read back as it was."""
+    import yaml
+
+    dumper = _yaml()[1]
+    return yaml.dump(value, Dumper=dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def read_yaml(text: str) -> list[Document]:
+    """The documents of a YAML text; what is wrong with it is in their problems."""
+    too_large = _too_large(text)
+    if too_large:
+        return [too_large]
+    loader_class = _yaml()[0]
+    import yaml
+
+    documents: list[Document] = []
+    try:
+        loader = loader_class(text)
+        while loader.check_node():
+            documents.append(_NodeReader().read_document(loader.get_node()))
+    except RecursionError:
+        documents.append(_failed("is nested too deeply", "flatten it"))
+    except _TooManyValuesError:
+        documents.append(
+            _failed("its aliases repeat too much", "write out what it needs, without anchors")
+        )
+    except yaml.MarkedYAMLError as error:
+        documents.append(_syntax_problem(error, text))
+    except yaml.YAMLError as error:
+        position = getattr(error, "position", 0)
+        line = text.count("\n", 0, position) + 1 if isinstance(position, int) else None
+        documents.append(_failed("holds a character that YAML doesn't allow", "take it out", line))
+    return documents
+
+
+def _syntax_problem(error: yaml.MarkedYAMLError, text: str) -> Document:
+    mark = error.problem_mark or error.context_mark
+    number = mark.line + 1 if mark else 1
+    lines = text.splitlines()
+    shown = lines[number - 1] if number <= len(lines) else ""
+    near = lines[max(0, number - 2) : number]  # the parser may notice on the line below
+    hint = None
+    if any(re.search(r"[:\-]\s+\{\{", each) for each in near):
+        hint = _QUOTE
+    elif re.match(r"\s*\t", shown):
+        hint = "indent with spaces, not tabs"
+    elif "mapping values are not allowed" in (error.problem or ""):
+        hint = "put quotes around text with a colon in it, or check the indentation"
+    elif error.context and error.context_mark and error.context_mark.line + 1 != number:
+        hint = f"{error.context} on line {error.context_mark.line + 1}"
+    return _failed(f"is not YAML: {error.problem or 'it can not be read'}", hint, number)
+
+
+class _TooManyValuesError(Exception):
+    """Aliases have multiplied the document."""
+
+
+class _NodeReader:
+    """Turns one document's nodes into plain values, and notes their lines."""
+
+    def __init__(self) -> None:
+        self.document = Document()
+        self._open: set[int] = set()
+        self._count = 0
+
+    def read_document(self, node: Any) -> Document:
+        self.document.lines[()] = node.start_mark.line + 1
+        self.document.value = self._read(node, ())
+        return self.document
+
+    def _read(self, node: Any, path: Path) -> Any:
+        self._count += 1
+        if self._count > _MOST_VALUES:
+            raise _TooManyValuesError
+        if id(node) in self._open:
+            self._add(path, "an alias can't stand inside what it repeats", "take it out", node)
+            return None
+        if node.id == "scalar":
+            return self._scalar(node, path)
+        self._open.add(id(node))
+        try:
+            return self._mapping(node, path) if node.id == "mapping" else self._list(node, path)
+        finally:
+            self._open.discard(id(node))
+
+    def _add(self, path: Path, message: str, hint: str, node: Any) -> None:
+        self.document.problems.append(Problem(path, message, hint, node.start_mark.line + 1))
+
+    def _list(self, node: Any, path: Path) -> list[Any]:
+        self._check_tag(node, path, "seq")
+        values = []
+        for index, item in enumerate(node.value):
+            place = (*path, index)
+            self.document.lines[place] = item.start_mark.line + 1
+            values.append(self._read(item, place))
+        return values
+
+    def _mapping(self, node: Any, path: Path) -> Any:
+        self._check_tag(node, path, "map")
+        values: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if key_node.id != "scalar":
+                if key_node.id == "mapping" and key_node.flow_style:
+                    self._add(path, "looks like a template without quotes", _QUOTE, key_node)
+                    return "{{ none }}"  # stands for it, so that one mistake is one problem
+                self._add(path, "has a key that is not text", "write the key as text", key_node)
+                continue
+            key = key_node.value
+            if key == "<<" and not key_node.style:
+                self._add(path, "merge keys (<<) are not supported", "write it out", key_node)
+                continue
+            place = (*path, key)
+            if key in values:
+                first = self.document.lines[place]
+                hint = f"it is on line {first} already: keep one of them"
+                self._add(place, "is given twice", hint, key_node)
+                continue
+            self.document.lines[place] = key_node.start_mark.line + 1
+            values[key] = self._read(value_node, place)
+        return values
+
+    def _check_tag(self, node: Any, path: Path, *expected: str) -> None:
+        if node.tag not in {_TAG + name for name in expected}:
+            shown = node.tag.replace(_TAG, "!!")
+            self._add(path, f"has the tag {shown}, which means nothing here", "take it out", node)
+
+    def _scalar(self, node: Any, path: Path) -> Any:
+        self._check_tag(node, path, "str", "null", "bool", "int", "float")
+        text: str = node.value
+        if node.tag == _TAG + "null" and _NULL.fullmatch(text):
+            return None
+        if node.tag == _TAG + "bool" and _BOOL.fullmatch(text):
+            return text.lower() == "true"
+        if node.tag == _TAG + "int" and _INT.fullmatch(text) and len(text) < 400:
+            return int(text)
+        if node.tag in (_TAG + "float", _TAG + "int") and _FLOAT.fullmatch(text):
+            return float(text)
+        return text
+
+
+# JSON ------------------------------------------------------------------------------------------
+
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
+
+
+def read_json(text: str) -> Document:
+    """The value of a JSON text; what is wrong with it is in its problems."""
+    too_large = _too_large(text)
+    if too_large:
+        return too_large
+    try:
+        value = json.loads(text, parse_int=_json_int)
+    except json.JSONDecodeError as error:
+        hint = "JSON has no comma after the last item" if _after_comma(text, error.pos) else None
+        return _failed(f"is not JSON: {error.msg}", hint, error.lineno)
+    except RecursionError:
+        return _failed("is nested too deeply", "flatten it")
+    document = Document(value)
+    for path, line, repeated in _json_places(text):
+        if repeated:
+            hint = f"it is on line {document.lines[path]} already: keep one of them"
+            document.problems.append(Problem(path, "is given twice", hint, line))
+        else:
+            document.lines[path] = line
+    return document
+
+
+def _json_int(text: str) -> int | float:
+    return int(text) if len(text) < 400 else float(text)
+
+
+def _after_comma(text: str, position: int) -> bool:
+    return text[:position].rstrip().endswith(",") or text[position : position + 1] == ","
+
+
+def _json_places(text: str) -> Iterator[tuple[Path, int, bool]]:
+    """Path and line of each value of a valid JSON text, and whether its key came before."""
+    stack: list[str | int] = []  # the path of the value that comes next
+    seen: list[set[str]] = []  # the keys of each object that is open; an array has an empty set
+    line, position, key_next = 1, 0, False
+    yield (), text[: len(text) - len(text.lstrip())].count("\n") + 1, False
+    for match in _TOKEN.finditer(text):
+        line += text.count("\n", position, match.start())
+        position, mark = match.start(), match.group()
+        if mark in "{[":
+            if stack and isinstance(stack[-1], int):
+                yield tuple(stack), line, False
+            stack.append("" if mark == "{" else 0)
+            seen.append(set())
+            key_next = mark == "{"
+        elif mark in "}]":
+            stack.pop()
+            seen.pop()
+            key_next = False
+        elif mark == ",":
+            if isinstance(stack[-1], int):
+                stack[-1] += 1
+            key_next = isinstance(stack[-1], str)
+        elif key_next:
+            stack[-1] = key = json.loads(mark)
+            yield tuple(stack), line, key in seen[-1]
+            seen[-1].add(key)
+            key_next = False
+        elif mark != ":" and stack and isinstance(stack[-1], int):
+            yield tuple(stack), line, False

@@ -1,0 +1,202 @@
+"""The kinds of value that a workflow's fields hold, and how each is checked."""
+
+from __future__ import annotations
+
+import random as _random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from automate_kernel.errors import ErrorCodes
+from automate_kernel.storage.values import find_unstorable, plain_json
+from automate_kernel.workflows.definition.duration import Duration, format_duration
+from automate_kernel.workflows.definition.structure import Problem
+
+__all__ = [
+    "Condition",
+    "Identifier",
+    "JsonTree",
+    "OperationName",
+    "Part",
+    "PlainText",
+    "RetryPolicy",
+    "StepInput",
+    "json_problem",
+]
+
+_DEEPEST = 50
+
+
+class Part(BaseModel):
+    """A part of a definition: frozen, and strict about its fields and their types."""
+
+    # Errors don't show the input: a definition may hold what should have been a secret.
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        populate_by_name=True,
+        hide_input_in_errors=True,
+    )
+
+
+Identifier = Annotated[
+    str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_-]*$", min_length=1, max_length=100)
+]
+"""A step's id."""
+
+OperationName = Annotated[
+    str,
+    Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_-]*(\.[a-zA-Z_][a-zA-Z0-9_-]*)*$", max_length=200),
+]
+"""What a step calls: ``connector.action``, or an action of the host."""
+
+
+def json_problem(value: Any) -> Problem | None:
+    """
+    Why *value* can't be part of a definition, or None if it can.
+
+    The rules are those for all that is stored, but for the depth, since a definition's own levels
+    come in addition.
+    """
+    found = find_unstorable(value, _DEEPEST)
+    return None if found is None else Problem(found.path, found.message, found.hint)
+
+
+def _check_json(value: Any) -> Any:
+    problem = json_problem(value)
+    if problem:
+        raise PydanticCustomError(
+            "json",
+            "it {message}",
+            {"message": problem.message, "hint": problem.hint, "at": problem.path},
+        )
+    # Lists and mappings of our own: what the author does to theirs later changes nothing here.
+    return plain_json(value, _DEEPEST)
+
+
+def _check_input(value: Any) -> Any:
+    if isinstance(value, Mapping) or (isinstance(value, str) and "{{" in value):
+        return value
+    raise PydanticCustomError(
+        "step_input",
+        "the input must be a mapping of the action's fields",
+        {"hint": 'or one template that gives a mapping: "{{ event.payload }}"'},
+    )
+
+
+def _check_condition(value: Any) -> Any:
+    if isinstance(value, bool) or (isinstance(value, str) and value.strip()):
+        return value
+    raise PydanticCustomError(
+        "condition",
+        "a condition is a template, true or false",
+        {"hint": 'for example "{{ event.payload.total > 100 }}"'},
+    )
+
+
+def _check_text(value: str) -> str:
+    if value != value.strip() or not value.isprintable():
+        raise PydanticCustomError(
+            "text",
+            "it has spaces around it, or characters that can't be printed",
+            {"hint": "take them out"},
+        )
+    return value
+
+
+PlainText = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_check_text)]
+"""A name: printable, on one line, no spaces around it."""
+
+JsonTree = Annotated[Any, AfterValidator(_check_json)]
+"""Any JSON value; text in it may be a template."""
+
+StepInput = Annotated[
+    Any,
+    BeforeValidator(_check_input),
+    AfterValidator(_check_json),
+    WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "string", "pattern": r"\{\{"}]}),
+]
+"""A mapping of the action's fields, or one template that gives one."""
+
+Condition = Annotated[
+    bool | str,
+    BeforeValidator(_check_condition),
+    WithJsonSchema(
+        {"anyOf": [{"type": "boolean"}, {"type": "string", "minLength": 1}]},
+    ),
+]
+"""A template whose value decides, or true or false."""
+
+
+_Codes = Annotated[
+    Sequence[Annotated[ErrorCodes, Field(strict=False)]], Field(min_length=1), AfterValidator(tuple)
+]
+
+
+class RetryPolicy(Part):
+    """
+    How often a step is tried, and how long to wait in between.
+
+    The wait before attempt *n* + 1 is *delay* (``fixed``), *n* times it (``linear``) or twice the
+    one before (``exponential``), at most *max_delay*. With *jitter* it is a random part of
+    that, so that many executions that failed together don't come back together.
+    """
+
+    attempts: int = Field(default=3, ge=1, le=1000)
+    """How often in all, the first time included."""
+    backoff: Literal["fixed", "linear", "exponential"] = "exponential"
+    delay: Duration = 1.0
+    max_delay: Duration = 300.0
+    jitter: bool = True
+    on: _Codes | None = None
+    """Only these failures are tried again; None leaves it to the failure itself."""
+
+    @model_validator(mode="after")
+    def _delay_fits(self) -> RetryPolicy:
+        if self.delay > self.max_delay:
+            raise PydanticCustomError(
+                "retry",
+                "delay ({delay}) is longer than max_delay ({max_delay})",
+                {
+                    "delay": format_duration(self.delay),
+                    "max_delay": format_duration(self.max_delay),
+                    "hint": f"set max_delay: {format_duration(self.delay)}, or more",
+                },
+            )
+        return self
+
+    def delay_for(self, attempt: int, *, random: Callable[[], float] = _random.random) -> float:
+        """Seconds to wait after attempt number *attempt* (the first is 1) has failed."""
+        factor: int = 1
+        if self.backoff == "linear":
+            factor = attempt
+        elif self.backoff == "exponential":
+            factor = 2 ** min(attempt - 1, 64)  # past any max_delay, and far from overflowing
+        delay = min(self.delay * factor, self.max_delay)
+        return delay * random() if self.jitter else delay
+
+    def allows(self, error_code: ErrorCodes | str | None, *, retryable: bool | None = None) -> bool:
+        """
+        Whether a failure with *error_code* is tried again, if an attempt is left.
+
+        *retryable* is what the error itself says, and counts where `on` names no codes. A code
+        that is not one of ours counts as INTERNAL.
+        """
+        try:
+            code = ErrorCodes(error_code or ErrorCodes.INTERNAL)
+        except ValueError:
+            code = ErrorCodes.INTERNAL
+        if self.on is not None:
+            return code in self.on
+        return code.retryable if retryable is None else retryable

@@ -1,0 +1,320 @@
+"""
+Read workflows from YAML, JSON and Python, and tell everything that is wrong with them at once.
+
+::
+
+    orders.yaml is not valid: 2 problems
+      orders.yaml:7: steps.notify.retrys: there is no such field (did you mean 'retry'?)
+      orders.yaml:9: steps.notify.timeout: '30 sec' is not a duration: did you mean '30s'?
+
+A Python file is executed to read it, so load only what you would run.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from hashlib import sha256
+from pathlib import Path as FilePath
+from types import ModuleType
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from automate_kernel.errors import AutomateError, WorkflowError
+from automate_kernel.workflows.definition.document import Document, dump_yaml, read_json, read_yaml
+from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.definition.problems import (
+    Finding,
+    find,
+    invalid,
+    problems_of,
+    show_path,
+)
+from automate_kernel.workflows.definition.references import reference_problems, template_texts
+from automate_kernel.workflows.definition.structure import Path, Problem, step_problems, suggest
+
+__all__ = [
+    "Check",
+    "Format",
+    "dumps",
+    "load_workflow",
+    "load_workflows",
+    "loads",
+    "workflows_in",
+]
+
+Format = Literal["yaml", "json"]
+Check = Callable[[str, str], object]
+"""
+Checks one text that may be a template, and raises an `AutomateError` if it isn't right.
+
+Called with the text and its field for people (``steps.notify.input.text``). Where the field ends
+in ``.if``, the text may be an expression without braces.
+"""
+
+_FORMATS: dict[str, Format] = {".yaml": "yaml", ".yml": "yaml", ".json": "json"}
+_SUFFIXES = (*_FORMATS, ".py")
+
+
+def load_workflow(
+    source: str | FilePath | Mapping[str, Any], *, check: Check | None = None
+) -> Workflow:
+    """
+    The one workflow in a file (``.yaml``, ``.yml``, ``.json``, ``.py``), or in a mapping.
+
+    Raises `WorkflowError`, which tells all problems, each with its line.
+    """
+    if isinstance(source, Mapping):
+        return _one(_build([Document(dict(source))], "workflow", check), "the mapping")
+    return _one(_load_file(_existing(source), check), str(source))
+
+
+def load_workflows(source: str | FilePath, *, check: Check | None = None) -> list[Workflow]:
+    """
+    All workflows in a file or directly in a folder, in the order of the files' names.
+
+    A YAML file may hold many, with ``---`` between them. In a folder, files whose names begin
+    with ``_`` or ``.`` are left out. Raises one `WorkflowError` for the problems of all files.
+    """
+    path = _existing(source)
+    if not path.is_dir():
+        return _distinct([(str(path), each) for each in _load_file(path, check)], str(source))
+    findings: list[Finding] = []
+    loaded: list[tuple[str, Workflow]] = []
+    for file in sorted(path.iterdir()):
+        if file.suffix.lower() not in _SUFFIXES or file.name.startswith(("_", ".")):
+            continue
+        try:
+            loaded += [(str(file), workflow) for workflow in _load_file(file, check)]
+        except WorkflowError as error:
+            told = [Finding(**each) for each in error.details.get("problems", ())]
+            findings += told or [Finding(str(file), None, "", error.message, error.hint)]
+    if findings:
+        raise invalid(findings, str(source))
+    return _distinct(loaded, str(source))
+
+
+def loads(
+    text: str,
+    format: Format = "yaml",
+    *,
+    source: str = "<string>",
+    check: Check | None = None,
+) -> Workflow:
+    """The one workflow in a YAML or JSON text; *source* is what errors call it."""
+    return _one(_build(_read(text, format), source, check), source)
+
+
+def dumps(workflow: Workflow, format: Format = "yaml") -> str:
+    """*workflow* as text that `loads` reads back, equal and with the same hash."""
+    if format == "json":
+        return json.dumps(workflow.to_dict(), indent=2, ensure_ascii=False) + "\n"
+    return dump_yaml(workflow.to_dict())
+
+
+def _one(workflows: list[Workflow], what: str) -> Workflow:
+    if len(workflows) != 1:
+        hint = "use load_workflows to read many" if workflows else None
+        raise WorkflowError(f"{what} holds {len(workflows)} workflows, not one", hint=hint)
+    return workflows[0]
+
+
+def _distinct(loaded: list[tuple[str, Workflow]], what: str) -> list[Workflow]:
+    first: dict[str, str] = {}
+    findings = []
+    for source, workflow in loaded:
+        if workflow.name in first:
+            message = f"another workflow is called {workflow.name!r}"
+            hint = f"it is in {first[workflow.name]}: rename one of them"
+            findings.append(Finding(source, None, "name", message, hint))
+        first.setdefault(workflow.name, source)
+    if findings:
+        raise invalid(findings, what)
+    return [workflow for _, workflow in loaded]
+
+
+def _existing(source: str | FilePath) -> FilePath:
+    if isinstance(source, str) and ("\n" in source or source.lstrip().startswith("{")):
+        raise WorkflowError(
+            "load_workflow was given a definition where it takes a file's path",
+            hint="use loads(text), or loads(text, 'json')",
+        )
+    path = FilePath(source)
+    if path.exists():
+        return path
+    names = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise WorkflowError(f"there is no file {str(source)!r}", hint=suggest(path.name, names))
+
+
+def _load_file(path: FilePath, check: Check | None) -> list[Workflow]:
+    if path.is_dir():
+        raise WorkflowError(f"{path} is a folder", hint="use load_workflows to read all in it")
+    suffix = path.suffix.lower()
+    if suffix == ".py":
+        from automate_kernel.workflows.definition.loader import workflows_in
+
+        workflows = workflows_in(path)
+        documents = [Document(workflow.to_dict()) for workflow in workflows]
+        return _build(documents, str(path), check)
+    if suffix not in _FORMATS:
+        raise WorkflowError(
+            f"{path} is not a kind of file that holds workflows",
+            hint=f"its name must end in one of {', '.join(_SUFFIXES)}",
+        )
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise WorkflowError(f"{path} is not UTF-8", hint=f"byte {error.start} is wrong") from None
+    except OSError as error:
+        raise WorkflowError(f"{path} can't be read: {error.strerror}") from None
+    return _build(_read(text, _FORMATS[suffix]), str(path), check)
+
+
+def _read(text: str, form: Format) -> list[Document]:
+    if form == "json":
+        return [read_json(text)]
+    if form == "yaml":
+        return read_yaml(text)
+    raise WorkflowError(f"there is no format {form!r}", hint="the formats are yaml and json")
+
+
+def _build(documents: list[Document], source: str, check: Check | None) -> list[Workflow]:
+    workflows: list[Workflow] = []
+    findings: list[Finding] = []
+    if not documents:
+        problem = Problem((), "is empty", "it needs a name, a trigger and steps")
+        findings = find([problem], Document(), source)
+    for document in documents:
+        problems = list(document.problems)
+        if document.value is not None or not problems:
+            workflow, more = _validate(document.value, check)
+            problems += _without_echoes(problems, more)
+            if workflow is not None:
+                workflows.append(workflow)
+        findings += find(problems, document, source)
+    if findings:
+        raise invalid(findings, source)
+    return workflows
+
+
+def _without_echoes(first: list[Problem], more: list[Problem]) -> Iterator[Problem]:
+    """*more*, without what only follows from a problem that the text has at the same place."""
+    places = {problem.path for problem in first}
+    return (problem for problem in more if problem.path not in places)
+
+
+def _validate(value: Any, check: Check | None) -> tuple[Workflow | None, list[Problem]]:
+    if not isinstance(value, Mapping):
+        hint = "it needs a name, a trigger and steps"
+        return None, [Problem((), "a workflow must be a mapping", hint)]
+    try:
+        workflow = Workflow.model_validate(dict(value))
+    except ValidationError as error:
+        problems = problems_of(error, value)
+        # pydantic looks at the steps together only once each of them is right.
+        places = {problem.path for problem in problems}
+        raw = step_problems(_raw_steps(value, "steps"), _raw_steps(value, "on_failure"))
+        return None, problems + [each for each in raw if each.path not in places]
+    problems = reference_problems(workflow)
+    if check is not None:
+        problems += _checked(workflow, check)
+    return workflow, problems
+
+
+def _raw_steps(value: Mapping[str, Any], group: str) -> list[tuple[Path, str, list[str] | None]]:
+    """Path, id and needs of the steps whose ids can be read."""
+    steps = value.get(group)
+    found: list[tuple[Path, str, list[str] | None]] = []
+    for index, step in enumerate(steps if isinstance(steps, list) else []):
+        if isinstance(step, Mapping) and isinstance(step.get("id"), str):
+            needs = step.get("needs")
+            texts = isinstance(needs, list) and all(isinstance(need, str) for need in needs)
+            found.append(((group, index), step["id"], needs if texts else None))
+    return found
+
+
+def _checked(workflow: Workflow, check: Check) -> Iterator[Problem]:
+    definition = workflow.to_dict()
+    for path, text in template_texts(workflow):
+        shown = show_path(path, definition)
+        error = _refusal(check, text, shown)
+        if error is not None:
+            # The problem names the place, and the line beside it.
+            yield Problem(path, error.message.removeprefix(f"{shown}: "), error.hint)
+
+
+def _refusal(check: Check, text: str, field: str) -> AutomateError | None:
+    try:
+        check(text, field)
+    except AutomateError as error:
+        return error
+    return None
+
+
+def workflows_in(path: FilePath) -> list[Workflow]:
+    """
+    What the file's module-level ``workflow``, or list of ``workflows``, holds.
+
+    Executes the file. Raises `WorkflowError` with the line that failed.
+    """
+    module = _execute(path)
+    found = getattr(module, "workflows", None)
+    if found is None:
+        found = [module.workflow] if hasattr(module, "workflow") else None
+    if found is None:
+        raise WorkflowError(
+            f"{path} holds no workflow",
+            hint="assign a Workflow to the name 'workflow', or a list of them to 'workflows'",
+        )
+    workflows = list(found) if isinstance(found, (list, tuple)) else [found]
+    for each in workflows:
+        if not isinstance(each, Workflow):
+            raise WorkflowError(
+                f"{path}: {type(each).__name__} is not a Workflow",
+                hint="build it with automate_kernel.workflows.Workflow",
+            )
+    return workflows
+
+
+def _execute(path: FilePath) -> ModuleType:
+    # A name of its own: two files called orders.py must not share a module.
+    digest = sha256(str(path.resolve()).encode()).hexdigest()[:12]
+    name = f"_automate_workflow_{path.stem}_{digest}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise WorkflowError(f"{path} can't be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pydantic look their own module up
+    try:
+        spec.loader.exec_module(module)
+    except ValidationError as error:
+        raise _named(error, path) from None
+    except SyntaxError as error:
+        findings = [Finding(str(path), error.lineno, "", f"is not Python: {error.msg}", None)]
+        raise invalid(findings, str(path)) from None
+    except (Exception, SystemExit) as error:
+        message = f"{type(error).__name__} while the file was executed"
+        findings = [Finding(str(path), _line(error, path), "", message, str(error) or None)]
+        raise invalid(findings, str(path)) from error
+    finally:
+        sys.modules.pop(name, None)
+    return module
+
+
+def _named(error: ValidationError, path: FilePath) -> WorkflowError:
+    line = _line(error, path)
+    findings = [
+        Finding(str(path), line, f"{error.title}({show_path(p.path)})", p.message, p.hint)
+        for p in problems_of(error, {})
+    ]
+    return invalid(findings, str(path))
+
+
+def _line(error: BaseException, path: FilePath) -> int | None:
+    """The last line of the file itself that was being executed."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return next((f.lineno for f in reversed(frames) if f.filename == str(path)), None)

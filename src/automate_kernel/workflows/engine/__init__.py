@@ -1,0 +1,1 @@
+"""What runs a workflow: executions, the steps that are next, schedules."""

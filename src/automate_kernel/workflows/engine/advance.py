@@ -1,0 +1,489 @@
+"""
+What an execution does next, decided without doing any of it.
+
+`advance` is a generator: it yields a `Turn` (what to save, then what to call) and is sent the
+outcomes of calls as they come in, until a turn is the last. It reads no clock and touches no
+database, so the same decisions drive the threads of a worker, an event loop and a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
+from typing import Any
+
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.outbox.failed_attempts import FailedAttempt
+from automate_kernel.outbox.item import bounded_seconds, encode_json
+from automate_kernel.tracebacks import group_of
+from automate_kernel.workflows.definition.model import Step
+from automate_kernel.workflows.engine.execution import (
+    Execution,
+    ExecutionStatus,
+    StepRun,
+    StepStatus,
+)
+from automate_kernel.workflows.engine.program import Program
+
+__all__ = [
+    "CallOutcome",
+    "Elements",
+    "Key",
+    "StepCall",
+    "Turn",
+    "Waits",
+    "advance",
+]
+
+Key = tuple[str, int]
+"""A step's id, and the element's position or -1."""
+
+
+class Waits:
+    """The runs that wait for their retry, on a clock that moves only when it is told to."""
+
+    def __init__(self, left: Mapping[Key, float]) -> None:
+        self._clock = 0.0
+        self._due = dict(left)
+        self._queue = [(due, key) for key, due in self._due.items()]
+        heapify(self._queue)
+
+    def __bool__(self) -> bool:
+        return bool(self._due)
+
+    def pass_time(self, seconds: float) -> None:
+        """Bring all of them nearer."""
+        self._clock += seconds
+
+    def add(self, key: Key, delay: float) -> None:
+        """Have *key* wait for *delay* seconds from now."""
+        self._due[key] = due = self._clock + delay
+        heappush(self._queue, (due, key))
+
+    def drop(self, key: Key) -> None:
+        """Have *key* wait no longer."""
+        self._due.pop(key, None)
+
+    def holds(self, key: Key) -> bool:
+        """Whether the time of *key* has not come."""
+        return self._due.get(key, self._clock) > self._clock
+
+    def take_due(self) -> list[Key]:
+        """Those whose time has come since this was asked last."""
+        due = []
+        while self._queue and self._queue[0][0] <= self._clock:
+            at, key = heappop(self._queue)
+            if self._due.get(key) == at:
+                due.append(key)
+        return due
+
+    def until_next(self) -> float | None:
+        """The seconds until another one is due; None if there is none to come."""
+        while self._queue and self._due.get(self._queue[0][1]) != self._queue[0][0]:
+            heappop(self._queue)
+        return self._queue[0][0] - self._clock if self._queue else None
+
+
+@dataclass(slots=True)
+class Elements:
+    """What the ``for_each`` of one step goes over: which may begin, how many run, what failed."""
+
+    values: list[Any]
+    ready: list[int] = field(default_factory=list)
+    running: int = 0
+    unfinished: int = 0
+    failed: StepRun | None = None
+
+    @classmethod
+    def of(
+        cls, step_id: str, values: list[Any], runs: Mapping[Key, StepRun], waits: Waits
+    ) -> Elements:
+        """Those of a step whose *runs* may have come some way already."""
+        elements = cls(values)
+        for position in range(len(values)):
+            key = (step_id, position)
+            run = runs.get(key)
+            if run is not None and run.status is StepStatus.COMPLETED:
+                continue
+            elements.unfinished += 1
+            if run is not None and run.status is StepStatus.FAILED:
+                elements.note_failed(run)
+            elif (run is None or not run.status.finished) and not waits.holds(key):
+                elements.ready.append(position)  # ascending, and so a heap
+        return elements
+
+    def note_failed(self, run: StepRun) -> None:
+        """The first in the list counts, whichever failed first."""
+        if self.failed is None or run.position < self.failed.position:
+            self.failed = run
+
+    def take(self, limit: int) -> int | None:
+        """The position of the next one to begin, if there is one and fewer than *limit* run."""
+        if self.failed is not None or self.running >= limit or not self.ready:
+            return None
+        return heappop(self.ready)
+
+    def put_back(self, position: int) -> None:
+        """The retry of the one at *position* is due."""
+        heappush(self.ready, position)
+
+
+@dataclass(frozen=True, slots=True)
+class StepCall:
+    """One call to make: the step, its run, and its input, in which secrets are handles."""
+
+    step: Step
+    run: StepRun
+    input: Any
+
+
+@dataclass(frozen=True, slots=True)
+class CallOutcome:
+    """What a call gave: an output, or an error whose text is redacted."""
+
+    call: StepCall
+    output: Any = None
+    error: AutomateError | None = None
+
+
+@dataclass(slots=True)
+class Turn:
+    """
+    Save *saves* (and the execution, if *end* or *failed*), then make *calls*.
+
+    With *wait* or *end* it is the last: nothing is in flight. *delays* gives, for runs in *saves*
+    that are to be retried, the seconds until then. While calls are in flight, *next_retry* is when
+    to come back even if none of them has ended. *failures* are attempts that have failed since the
+    last turn, also of runs that have begun another one by now.
+    """
+
+    saves: list[StepRun] = field(default_factory=list)
+    calls: list[StepCall] = field(default_factory=list)
+    delays: dict[tuple[str, int], float] = field(default_factory=dict)
+    next_retry: float | None = None
+    wait: float | None = None
+    end: ExecutionStatus | None = None
+    output: Any = None
+    failed: AutomateError | None = None
+    failures: list[FailedAttempt] = field(default_factory=list)
+
+    @property
+    def last(self) -> bool:
+        """Whether nothing follows in this wake-up."""
+        return self.end is not None or self.wait is not None
+
+
+def advance(
+    program: Program,
+    execution: Execution,
+    *,
+    waits: dict[tuple[str, int], float],
+    left: float | None = None,
+) -> Generator[Turn, tuple[Sequence[CallOutcome], float], None]:
+    """
+    Bring *execution* as far as it goes now. Sent: outcomes, and the seconds since the last turn.
+
+    *waits* holds, for the runs that wait for a retry, the seconds that are left; *left* are those
+    of the workflow's own timeout. The execution is changed along the way, so that it always shows
+    what the turns yielded so far have saved.
+    """
+    flow = _Flow(program, execution, waits, left)
+    turn = flow.next_turn()
+    while not turn.last:
+        outcomes, elapsed = yield turn
+        flow.pass_time(elapsed)
+        for outcome in outcomes:
+            flow.settle(outcome)
+        turn = flow.next_turn()
+    yield turn
+
+
+class _Flow:
+    """The state of one `advance`: the turn being put together, and what is in flight."""
+
+    def __init__(
+        self,
+        program: Program,
+        execution: Execution,
+        waits: dict[tuple[str, int], float],
+        left: float | None,
+    ) -> None:
+        self._program = program
+        self._workflow = program.workflow
+        self._execution = execution
+        # A step may have thousands of elements: nothing here may search all of them in a turn.
+        self._runs = {(run.step_id, run.position): run for run in execution.steps}
+        retrying = (key for key, run in self._runs.items() if run.status is StepStatus.RETRY)
+        self._waits = Waits({key: waits.get(key, 0.0) for key in retrying})
+        self._left = left
+        self._in_flight: set[Key] = set()
+        self._turn = Turn()
+        self._saved: set[Key] = set()  # in this turn
+        self._seen = program.seen(execution, self._runs)
+        self._elements: dict[str, Elements] = {}
+        self._rest_is_cancelled = False
+        self._output: Any = None
+
+    def pass_time(self, elapsed: float) -> None:
+        """Bring the retries nearer, and the end of the workflow's time."""
+        self._waits.pass_time(elapsed)
+        if self._left is not None:
+            self._left -= elapsed
+
+    # -- outcomes ----------------------------------------------------------------------------
+
+    def settle(self, outcome: CallOutcome) -> None:
+        """Take in what a call gave."""
+        step, run = outcome.call.step, outcome.call.run
+        self._in_flight.discard((run.step_id, run.position))
+        elements = self._elements[step.id] if run.position >= 0 else None
+        if elements is not None:
+            elements.running -= 1
+        if outcome.error is None:
+            self._end_run(run, StepStatus.COMPLETED, output=outcome.output)
+            if elements is not None:
+                elements.unfinished -= 1
+        elif self._retries(step, run, outcome.error):
+            self._retry(step, run, outcome.error)
+        else:
+            self._end_run(run, StepStatus.FAILED, error=outcome.error)
+            if elements is not None:
+                elements.note_failed(run)
+            else:
+                self._step_failed(step, outcome.error)
+
+    def _retries(self, step: Step, run: StepRun, error: AutomateError) -> bool:
+        if run.attempts >= step.retry.attempts or self._failing_elsewhere(step):
+            return False
+        if self._ended(step.id):  # another element has failed the step meanwhile
+            return False
+        return step.retry.allows(error.code, retryable=error.retryable)
+
+    def _failing_elsewhere(self, step: Step) -> bool:
+        """Whether the workflow has failed by now, so that a retry would be for nothing."""
+        return self._execution.error_code is not None and step in self._workflow.steps
+
+    def _retry(self, step: Step, run: StepRun, error: AutomateError) -> None:
+        delay = step.retry.delay_for(run.attempts)
+        if error.retry_after is not None:
+            delay = max(delay, bounded_seconds(error.retry_after))
+        run.status = StepStatus.RETRY
+        run.error_code, run.error, run.trace = str(error.code), str(error), error.trace
+        run.error_group = group_of(error)
+        self._turn.failures.append(run.failed_attempt())
+        self._waits.add((run.step_id, run.position), delay)
+        self._turn.delays[run.step_id, run.position] = delay
+        self._save(run)
+
+    def _end_run(
+        self,
+        run: StepRun,
+        status: StepStatus,
+        *,
+        output: Any = None,
+        error: AutomateError | None = None,
+    ) -> None:
+        run.status, run.output = status, output
+        run.error_code = str(error.code) if error else None
+        run.error = str(error) if error else None
+        run.trace = error.trace if error else None
+        run.error_group = group_of(error) if error else None
+        if error:
+            self._turn.failures.append(run.failed_attempt())
+        self._waits.drop((run.step_id, run.position))
+        self._save(run)
+
+    def _step_failed(self, step: Step, error: AutomateError) -> None:
+        # A recovery step that fails changes nothing: the workflow has failed anyway.
+        if step.on_failure == "fail" and step in self._workflow.steps:
+            self.fail(_within(error, f"step {step.id!r} failed: {error}"))
+
+    def fail(self, error: AutomateError) -> None:
+        """Let the workflow fail: nothing new begins but its recovery steps."""
+        if self._execution.error_code is None:
+            self._execution.error_code, self._execution.error = str(error.code), str(error)
+            self._execution.error_group = group_of(error)
+            self._turn.failed = error
+
+    def _save(self, run: StepRun) -> None:
+        key = (run.step_id, run.position)
+        if key not in self._runs:
+            self._runs[key] = run
+            self._execution.steps.append(run)
+        if key not in self._saved:
+            self._saved.add(key)
+            self._turn.saves.append(run)
+
+    # -- the next turn -----------------------------------------------------------------------
+
+    def next_turn(self) -> Turn:
+        """Start what can start, and hand out the turn that has come together."""
+        self._check_time()
+        recovering = self._execution.error_code is not None
+        if recovering and not self._rest_is_cancelled:
+            self._cancel_rest(self._workflow.steps)
+            self._rest_is_cancelled = True
+        self._put_back_due()
+        steps = self._workflow.on_failure if recovering else self._workflow.steps
+        if not (recovering and self._in_flight):
+            self._start_ready(steps)
+        idle = not (self._turn.calls or self._in_flight or self._waits)
+        if idle and not recovering and self._execution.error_code is None:
+            self._give_output()
+        if not recovering and self._execution.error_code is not None:
+            return self.next_turn()  # a template or the output failed just now
+        turn, self._turn = self._turn, Turn()
+        self._saved.clear()
+        wait = self._waits.until_next()
+        if turn.calls or self._in_flight:
+            turn.next_retry = self._bounded(wait, recovering=recovering)
+        elif self._waits:
+            turn.wait = self._bounded(wait or 0.0, recovering=recovering)
+        else:
+            turn.output = self._output
+            failed = self._execution.error_code is not None
+            turn.end = ExecutionStatus.FAILED if failed else ExecutionStatus.COMPLETED
+        return turn
+
+    def _bounded(self, wait: float | None, *, recovering: bool) -> float | None:
+        """*wait*, cut where the workflow's time ends."""
+        if wait is None or self._left is None or recovering:
+            return wait
+        return min(wait, max(0.0, self._left))
+
+    def _put_back_due(self) -> None:
+        for step_id, position in self._waits.take_due():
+            if position >= 0 and step_id in self._elements:
+                self._elements[step_id].put_back(position)
+
+    def _check_time(self) -> None:
+        over = self._left is not None and self._left <= 0 and self._execution.error_code is None
+        # What has done everything by now is not failed for having taken long over it.
+        if over and not all(self._ended(step.id) for step in self._workflow.steps):
+            self.fail(AutomateError(ErrorCodes.DEADLINE_EXCEEDED, "the workflow took too long"))
+
+    def _give_output(self) -> None:
+        try:
+            output = self._program.output(self._seen)
+            encode_json(output, "output of the workflow")
+        except AutomateError as error:
+            self.fail(error)
+        else:
+            self._output = output
+
+    def _cancel_rest(self, steps: Sequence[Step]) -> None:
+        """End what *steps* have begun and will not go on with, after a crash of a worker too."""
+        ids = {step.id for step in steps}
+        for run in self._execution.steps:
+            running = (run.step_id, run.position) in self._in_flight
+            if run.step_id in ids and not run.status.finished and not running:
+                self._end_run(run, StepStatus.CANCELLED)
+
+    # -- starting ----------------------------------------------------------------------------
+
+    def _start_ready(self, steps: Sequence[Step]) -> None:
+        error_code, started = self._execution.error_code, True
+        while started:
+            # Ending a step without a call (skipped, nothing to go over) may make others ready.
+            started = False
+            for step in steps:
+                if not self._ended(step.id) and self._is_ready(step):
+                    started = self._start(step) or started
+                if self._execution.error_code != error_code:
+                    return  # the workflow failed just now
+
+    def _is_ready(self, step: Step) -> bool:
+        return all(self._ended(need) for need in self._workflow.needs_of(step.id))
+
+    def _ended(self, step_id: str) -> bool:
+        run = self._runs.get((step_id, -1))
+        return run is not None and run.status.finished
+
+    def _start(self, step: Step) -> bool:
+        """Begin what can begin of *step*; True if it ended at once."""
+        try:
+            if self._begins(step) and self._skips(step):
+                self._end_run(self._run(step, -1), StepStatus.SKIPPED)
+                return True
+            if step.for_each is not None:
+                return self._start_elements(step)
+            self._call(step, self._run(step, -1), {})
+        except AutomateError as error:
+            self._end_run(self._run(step, -1), StepStatus.FAILED, error=error)
+            self._step_failed(step, error)
+            return True
+        return False
+
+    def _begins(self, step: Step) -> bool:
+        return (step.id, -1) not in self._runs and (step.id, 0) not in self._runs
+
+    def _skips(self, step: Step) -> bool:
+        needs = (self._runs.get((need, -1)) for need in self._workflow.needs_of(step.id))
+        skipped = any(run is not None and run.status is StepStatus.SKIPPED for run in needs)
+        if skipped and step.skipped_with_needs:
+            return True
+        return not self._program.condition(step, self._seen)
+
+    def _start_elements(self, step: Step) -> bool:
+        elements = self._elements.get(step.id)
+        if elements is None:
+            values = self._program.elements(step, self._seen)
+            elements = Elements.of(step.id, values, self._runs, self._waits)
+            self._elements[step.id] = elements
+        while (position := elements.take(step.concurrency)) is not None:
+            run = self._run(step, position)
+            given = {"item": elements.values[position], "index": position}
+            try:
+                elements.running += self._call(step, run, given)
+            except AutomateError as error:
+                self._end_run(run, StepStatus.FAILED, error=error)
+                elements.note_failed(run)
+        if elements.running:
+            return False
+        if elements.failed is not None:
+            self._element_failed(step, elements.failed)
+            return True
+        if not elements.unfinished:
+            self._end_run(self._run(step, -1), StepStatus.COMPLETED)
+            return True
+        return False
+
+    def _element_failed(self, step: Step, failed: StepRun) -> None:
+        error = AutomateError(
+            ErrorCodes(failed.error_code or ErrorCodes.INTERNAL),
+            f"element {failed.position}: {failed.error}",
+        )
+        error.group = failed.error_group
+        # Those that wait for their retry will not have it.
+        self._cancel_rest([step])
+        self._end_run(self._run(step, -1), StepStatus.FAILED, error=error)
+        self._step_failed(step, error)
+
+    def _run(self, step: Step, position: int) -> StepRun:
+        found = self._runs.get((step.id, position))
+        if found is not None:
+            return found
+        return StepRun(execution_id=self._execution.id, step_id=step.id, position=position)
+
+    def _call(self, step: Step, run: StepRun, extra: dict[str, Any]) -> bool:
+        key = (run.step_id, run.position)
+        if key in self._in_flight:
+            return False
+        if self._waits.holds(key):
+            return False
+        given = self._program.input(step, self._seen, extra)
+        # Saved before the call is made, so that an attempt which kills its worker counts too.
+        run.status, run.attempts = StepStatus.RUNNING, run.attempts + 1
+        self._in_flight.add(key)
+        self._waits.drop(key)
+        self._save(run)
+        self._turn.calls.append(StepCall(step, run, given))
+        return True
+
+
+def _within(error: AutomateError, text: str) -> AutomateError:
+    """*error* as that of what holds it, worded anew; it stays in its group."""
+    told = AutomateError(error.code, text)
+    told.group = group_of(error)
+    return told

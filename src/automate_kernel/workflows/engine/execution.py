@@ -1,0 +1,254 @@
+"""
+What happened: the event that came in, the execution that it started, and each step's run.
+
+::
+
+    execution  PENDING ─▶ RUNNING ─┬▶ COMPLETED
+                                   ├▶ FAILED
+                                   └▶ CANCELLED
+
+    step run   PENDING ─▶ RUNNING ─┬▶ COMPLETED
+                 │   ▲      │      ├▶ FAILED
+                 │   └ RETRY ◀     └▶ CANCELLED
+                 └▶ SKIPPED
+
+A finished status is final: nothing leaves it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from enum import Enum
+from typing import Any, Literal, get_args
+
+from automate_kernel.errors import PayloadError
+from automate_kernel.outbox.failed_attempts import FailedAttempt
+from automate_kernel.outbox.item import check_text
+
+__all__ = [
+    "Event",
+    "EventType",
+    "Execution",
+    "ExecutionStatus",
+    "StepRun",
+    "StepStatus",
+    "check_event_name",
+    "check_event_source",
+]
+
+EventType = Literal["event", "webhook", "manual", "schedule"]
+
+
+def check_event_name(name: Any) -> None:
+    """Raise `PayloadError` for what can't be an event's name, whichever door it comes by."""
+    what = "the event's name"
+    check_text(name, what, column="kind", hint='for example "order.created"')
+    if not name.isprintable():
+        raise PayloadError(f"{what} has characters that can't be printed", hint="take them out")
+
+
+def check_event_source(source: Any) -> None:
+    """Raise `PayloadError` for what can't be an event's source; it may be none, or empty."""
+    if source is not None and source != "":
+        check_text(source, "the event's source", column="kind")
+
+
+class ExecutionStatus(str, Enum):
+    """Where an execution of a workflow stands."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    # The same text on every Python: 3.10's str() of a str-enum member has the class in front.
+    __str__ = str.__str__
+
+    @property
+    def finished(self) -> bool:
+        """Whether the status is final."""
+        return self not in (ExecutionStatus.PENDING, ExecutionStatus.RUNNING)
+
+
+class StepStatus(str, Enum):
+    """Where one step of an execution stands."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    RETRY = "RETRY"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    SKIPPED = "SKIPPED"
+    CANCELLED = "CANCELLED"
+
+    __str__ = str.__str__
+
+    @property
+    def finished(self) -> bool:
+        """Whether the status is final."""
+        return self not in (StepStatus.PENDING, StepStatus.RUNNING, StepStatus.RETRY)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """
+    Something that happened, and that workflows may start on.
+
+    *name* says what: the event's own name for type ``event``, ``connector.trigger`` for
+    ``webhook``, the workflow's name for ``manual`` and ``schedule``. *source* says where from: for
+    a webhook it is the connector's key. *headers* are those of a webhook that its trigger keeps, by
+    their names in lower case. *occurred_at* is ISO 8601 text, because an event is
+    stored as JSON and shown to templates as it is stored. *labels* are the host's own keys, by
+    which the executions that it starts are found.
+    """
+
+    id: str
+    name: str
+    payload: Any = None
+    type: EventType = "event"
+    source: str | None = None
+    tenant_id: str | None = None
+    occurred_at: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, hash=False)
+    labels: dict[str, str] = field(default_factory=dict, hash=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """The event as a JSON object: what is stored, and what templates see as ``event``."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Event:
+        """
+        The event that `to_json` wrote.
+
+        Fields that a newer version added are ignored, so that a worker can be rolled back.
+        Raises `PayloadError` if *data* is no event.
+        """
+        known = {f.name for f in fields(cls)}
+        missing = [name for name in ("id", "name") if not isinstance(data.get(name), str)]
+        if missing:
+            raise PayloadError(f"not an event: {' and '.join(missing)} must be text")
+        if data.get("type", "event") not in get_args(EventType):
+            raise PayloadError(
+                "not an event: its type is unknown", hint=f"one of {', '.join(get_args(EventType))}"
+            )
+        if not isinstance(data.get("headers", {}), Mapping):
+            raise PayloadError("not an event: its headers must be an object")
+        return cls(**{key: value for key, value in data.items() if key in known})
+
+
+@dataclass(slots=True, kw_only=True)
+class StepRun:
+    """
+    One step of an execution, as far as it has come.
+
+    A step with ``for_each`` has a run per element, at *position* 0, 1, …; any other step has one
+    run, at -1. *attempts* counts at the start of a call, so one that kills its worker counts.
+    """
+
+    execution_id: str
+    step_id: str
+    position: int = -1
+    status: StepStatus = StepStatus.PENDING
+    attempts: int = 0
+    output: Any = None
+    error_code: str | None = None
+    error: str | None = None
+    error_group: str | None = None
+    trace: str | None = None
+    started_at: datetime | None = None
+    next_attempt_at: datetime | None = None
+    completed_at: datetime | None = None
+
+    @property
+    def id(self) -> str:
+        """The step's id in its workflow."""
+        return self.step_id
+
+    def failed_attempt(self) -> FailedAttempt:
+        """The attempt that it has failed at just now."""
+        return FailedAttempt(
+            attempt=self.attempts,
+            error_code=self.error_code or "",
+            error_group=self.error_group or "",
+            error=self.error or "",
+            trace=self.trace,
+            step_id=self.step_id,
+            position=self.position,
+        )
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> StepRun:
+        """The run that a row of `automate_kernel.storage.tables.STEP` holds."""
+        values = {f.name: row[f.name] for f in fields(cls)}
+        return cls(**{**values, "status": StepStatus(row["status"])})
+
+
+@dataclass(slots=True, kw_only=True)
+class Execution:
+    """One run of a workflow for one event, pinned to the definition that it started with."""
+
+    id: str
+    name: str
+    definition_id: str
+    event: Event
+    status: ExecutionStatus = ExecutionStatus.PENDING
+    tenant_id: str | None = None
+    item_id: str | None = None
+    output: Any = None
+    error_code: str | None = None
+    error: str | None = None
+    error_group: str | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    completed_at: datetime | None = None
+    steps: list[StepRun] = field(default_factory=list)
+
+    @property
+    def workflow(self) -> str:
+        """The workflow's name, another word for *name*."""
+        return self.name
+
+    @property
+    def owner(self) -> str | None:
+        """Whose execution it is: the tenant."""
+        return self.tenant_id
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The keys of the host by which it is found: those of its event."""
+        return self.event.labels
+
+    @property
+    def duration_seconds(self) -> float | None:
+        """How long it took from its creation to its end, or None while it goes on."""
+        if self.created_at is None or self.completed_at is None:
+            return None
+        return (self.completed_at - self.created_at).total_seconds()
+
+    def step(self, step_id: str, position: int = -1) -> StepRun | None:
+        """The run of one step, or None if it has not begun."""
+        for run in self.steps:
+            if run.step_id == step_id and run.position == position:
+                return run
+        return None
+
+    def runs_of(self, step_id: str) -> list[StepRun]:
+        """All runs of one step, by position: more than one for a step with ``for_each``."""
+        runs = [run for run in self.steps if run.step_id == step_id]
+        return sorted(runs, key=lambda run: run.position)
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any], steps: Iterable[StepRun] = ()) -> Execution:
+        """The execution that a row of `automate_kernel.storage.tables.EXECUTION` holds."""
+        same = {f.name for f in fields(cls)} - {"name", "event", "status", "steps"}
+        return cls(
+            name=row["workflow"],
+            event=Event.from_json(row["event"]),
+            status=ExecutionStatus(row["status"]),
+            steps=list(steps),
+            **{name: row[name] for name in same},
+        )

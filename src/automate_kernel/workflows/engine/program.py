@@ -1,0 +1,166 @@
+"""A workflow with its templates compiled, as executions of it need them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from automate_kernel.errors import AutomateError, ErrorCodes, TemplateError, type_name
+from automate_kernel.secrets.handles import masked
+from automate_kernel.workflows.definition.model import Step, Workflow
+from automate_kernel.workflows.engine.execution import Execution, StepRun, StepStatus
+
+if TYPE_CHECKING:
+    from automate_kernel.workflows.engine.advance import Key
+
+__all__ = [
+    "Program",
+    "Seen",
+    "Templates",
+    "step_input",
+]
+
+
+class Templates(Protocol):
+    """What compiles the templates of a workflow (`automate_kernel.templates.TemplateEngine`)."""
+
+    def compile(self, value: Any, path: str = "") -> Any:
+        """A compiled tree, whose ``render`` takes a context."""
+
+    def condition(self, text: Any, path: str = "") -> Any:
+        """A compiled condition, whose ``test`` takes a context and gives a bool."""
+
+
+class Program:
+    """
+    A compiled workflow. Compiling raises `TemplateError` that names step and field.
+
+    *context* builds what templates see from the four names of the specification and extra ones.
+    """
+
+    def __init__(self, workflow: Workflow, templates: Templates, context: Any) -> None:
+        self.workflow = workflow
+        self._context = context
+        self._inputs: dict[str, Any] = {}
+        self._conditions: dict[str, Any] = {}
+        self._lists: dict[str, Any] = {}
+        self._output = templates.compile(workflow.output, path="output")
+        for group, steps in (("steps", workflow.steps), ("on_failure", workflow.on_failure)):
+            for step in steps:
+                self._compile(step, f"{group}.{step.id}", templates)
+        self._triggers = [
+            templates.condition(one.if_, path=f"trigger[{n}].if") if one.if_ is not None else None
+            for n, one in enumerate(workflow.triggers)
+        ]
+
+    def _compile(self, step: Step, path: str, templates: Templates) -> None:
+        self._inputs[step.id] = templates.compile(step.input, path=f"{path}.input")
+        if step.if_ is not None:
+            self._conditions[step.id] = templates.condition(step.if_, path=f"{path}.if")
+        if step.for_each is not None:
+            self._lists[step.id] = templates.compile(step.for_each, path=f"{path}.for_each")
+
+    def starts_on(self, event: Any) -> bool:
+        """Whether *event* pulls a trigger of this workflow whose condition holds."""
+        matching = self.workflow.triggers_for(event)
+        context = self._context(event.to_json(), {}, {}, {})
+        for trigger, condition in zip(self.workflow.triggers, self._triggers, strict=True):
+            if trigger in matching and (condition is None or condition.test(context)):
+                return True
+        return False
+
+    def seen(self, execution: Execution, runs: Mapping[Key, StepRun] | None = None) -> Seen:
+        """*execution* as the templates of this workflow see it; *runs* are its steps by key."""
+        if runs is None:
+            runs = {(run.step_id, run.position): run for run in execution.steps}
+        return Seen(self.workflow, execution, runs)
+
+    def condition(self, step: Step, seen: Seen) -> bool:
+        """Whether the step's ``if`` holds now."""
+        condition = self._conditions.get(step.id)
+        return condition is None or bool(condition.test(self._names(seen)))
+
+    def elements(self, step: Step, seen: Seen) -> list[Any]:
+        """What the step's ``for_each`` goes over; raises `TemplateError` if it is no list."""
+        value = self._lists[step.id].render(self._names(seen))
+        if not isinstance(value, list):
+            raise TemplateError(
+                f"steps.{step.id}.for_each gave {type_name(value)}, not a list",
+                hint="give a list, or a template that results in one",
+            )
+        return value
+
+    def input(self, step: Step, seen: Seen, extra: Mapping[str, Any]) -> Any:
+        """The input of one call; secrets in it are still handles."""
+        return self._inputs[step.id].render(self._names(seen, extra))
+
+    def output(self, seen: Seen) -> Any:
+        """What the execution gives back."""
+        return self._output.render(self._names(seen))
+
+    def _names(self, seen: Seen, extra: Mapping[str, Any] | None = None) -> Any:
+        execution = seen.execution
+        names = dict(extra or {})
+        if execution.error_code is not None:
+            names["error"] = {"code": execution.error_code, "message": execution.error}
+        about = {
+            "id": execution.id,
+            "name": execution.name,
+            "tenant_id": execution.tenant_id,
+            "created_at": execution.created_at and execution.created_at.isoformat(),
+        }
+        return self._context(execution.event.to_json(), about, seen.steps(), names)
+
+
+class Seen:
+    """
+    An execution as templates see it.
+
+    What has ended stays as it is, so it is put together once, however many elements look at it.
+    """
+
+    def __init__(
+        self, workflow: Workflow, execution: Execution, runs: Mapping[Key, StepRun]
+    ) -> None:
+        self.execution = execution
+        self._steps = (*workflow.steps, *workflow.on_failure)
+        self._runs = runs
+        self._ended: dict[str, dict[str, Any]] = {}
+
+    def steps(self) -> dict[str, Any]:
+        """The steps that have ended: one that has not is nothing at all yet."""
+        if len(self._ended) < len(self._steps):
+            for step in self._steps:
+                run = self._runs.get((step.id, -1))
+                if run is not None and run.status.finished and step.id not in self._ended:
+                    self._ended[step.id] = self._step(step, run)
+        # In the workflow's order, whichever ended first: a crash must change nothing.
+        return {step.id: self._ended[step.id] for step in self._steps if step.id in self._ended}
+
+    def _step(self, step: Step, run: StepRun) -> dict[str, Any]:
+        output = run.output
+        if step.for_each is not None and run.status is StepStatus.COMPLETED:
+            output = []
+            while (one := self._runs.get((step.id, len(output)))) is not None:
+                output.append(one.output)
+        return {"output": output, "status": run.status.value, "error": run.error}
+
+
+def step_input(program: Program, execution: Execution, step_id: str, position: int = -1) -> Any:
+    """
+    The input of one step, or of one element of its ``for_each``, as the step's templates give it.
+
+    It is not stored: it follows from the definition, the event and the outputs of the steps
+    before, which are. Secrets stand in it as ``[secret KEY]``. What a template reads elsewhere
+    (the time, an environment variable) may have been something else then. Raises `TemplateError`,
+    or ``NOT_FOUND`` for an element that there is not.
+    """
+    step = program.workflow.step(step_id)
+    seen = program.seen(execution)
+    extra: dict[str, Any] = {}
+    if position >= 0:
+        elements = program.elements(step, seen) if step.for_each is not None else []
+        if position >= len(elements):
+            raise AutomateError(ErrorCodes.NOT_FOUND, f"step {step_id!r} has no element {position}")
+        extra = {"item": elements[position], "index": position}
+    return masked(program.input(step, seen, extra))

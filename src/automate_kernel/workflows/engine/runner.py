@@ -1,0 +1,360 @@
+"""Runs executions: the handler of their wake-up items, and of the events that start them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import copy_context
+from datetime import timedelta
+from typing import Any, Protocol
+
+from automate_kernel import signals
+from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError, StorageError
+from automate_kernel.logs import get_logger
+from automate_kernel.operations.context import Call
+from automate_kernel.outbox import ItemStatus, OutboxItem, OutboxStore, Outcome
+from automate_kernel.outbox.item import Acknowledged, encode_json
+from automate_kernel.tracebacks import group_of
+from automate_kernel.worker.handler import draining
+from automate_kernel.worker.periodic import try_for
+from automate_kernel.workflows.catalogue import Startable
+from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn, advance
+from automate_kernel.workflows.engine.execution import Event, Execution, ExecutionStatus, StepStatus
+from automate_kernel.workflows.engine.executions import ExecutionEndedError, ExecutionStore, Loaded
+from automate_kernel.workflows.engine.program import Program
+from automate_kernel.workflows.engine.statistics import ExecutionLog
+
+__all__ = ["EVENT", "Invoke", "Runner"]
+
+logger: logging.Logger = get_logger(__name__)
+
+EVENT = "automate.event"
+"""The kind of the outbox item that is an event."""
+
+# Threads for the steps of one execution that run beside each other.
+_PARALLEL = 64
+
+
+class Invoke(Protocol):
+    """Makes one call: its output as JSON without secrets. Raises nothing but `AutomateError`."""
+
+    def __call__(self, name: str, data: Any, *, call: Call, timeout: float | None = None) -> Any:
+        """Call the operation *name* with *data*, in which secrets are handles."""
+
+
+class Runner:
+    """
+    The handlers of events and executions.
+
+    *programs* gives the compiled workflow of a definition's id, *listening* those that an event
+    starts if their condition holds, *sender* is who the signals come from. What *around* gives is
+    entered while an execution is driven.
+    """
+
+    def __init__(
+        self,
+        store: ExecutionStore,
+        *,
+        invoke: Invoke,
+        programs: Callable[[str], Program],
+        listening: Callable[[Event], Iterable[Startable]],
+        sender: Any = None,
+        around: Callable[[Execution], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        self.store = store
+        self._outbox: OutboxStore = store.outbox
+        self._invoke = invoke
+        self._programs = programs
+        self._listening = listening
+        self._sender = sender
+        self._around = around
+        self._executor: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+        self.log: ExecutionLog = ExecutionLog()
+        """What was done to executions here, until a worker writes it down."""
+
+    # -- events ------------------------------------------------------------------------------
+
+    def handle_event(self, item: OutboxItem) -> Acknowledged:
+        """
+        Begin an execution of each workflow that the event starts; all, once, or none.
+
+        A workflow whose condition can't be rendered holds up no other, but the item is FAILED: put
+        back to wait once the workflow is mended, it starts what it has not started.
+        """
+        about = {**item.payload, "id": item.id, "tenant_id": item.tenant_id, "labels": item.labels}
+        # Once more: whoever accepted it may know fewer secrets than this process.
+        event = self.store.redacted(Event.from_json(about))
+        starting, outcome = [], Outcome(item.id, token=item.lease_token)
+        for program in self._listening(event):
+            try:
+                if program.starts_on(event):
+                    starting.append(program.workflow)
+            except AutomateError as error:
+                outcome = _refused(item, program.workflow.name, error)
+        with self.store.holding(item) as rows:
+            for workflow in starting:
+                self.store.start(rows, workflow, event, priority=item.priority)
+            self._finish(item, outcome, rows)
+        signals.emit(signals.event_received, self._sender, event=event)
+        return Acknowledged()
+
+    def _finish(self, item: OutboxItem, outcome: Outcome, rows: Any) -> None:
+        owner = item.lease_owner or ""
+        if self._outbox.acknowledge(owner, [outcome], transaction=rows.native):
+            raise LeaseLostError(f"the lease of item {item.id} is lost")
+
+    # -- executions --------------------------------------------------------------------------
+
+    def handle_advance(self, item: OutboxItem) -> Acknowledged | None:
+        """Bring an execution as far as it goes now."""
+        loaded = self.store.load(item.payload["execution_id"])
+        if loaded is None or loaded.execution.status.finished:
+            return None
+        if loaded.execution.item_id != item.id:
+            return None  # resumed since, and so another item's to drive
+        program = self._programs(loaded.execution.definition_id)
+        try:
+            with self._around(loaded.execution):
+                _Drive(self, item, loaded, program).run()
+        except ExecutionEndedError:
+            return None
+        return Acknowledged()
+
+    def perform(
+        self, execution: Execution, call: StepCall, timeout: float | None = None
+    ) -> CallOutcome:
+        """Make one call; what goes wrong is part of the outcome."""
+        run, step = call.run, call.step
+        about = Call(
+            step.action,
+            execution.tenant_id,
+            execution.id,
+            run.step_id,
+            run.attempts,
+            # Of the step, not the attempt: a service that saw the first must know the second.
+            f"{execution.id}:{run.step_id}:{run.position}",
+        )
+        try:
+            output = self._invoke(step.action, call.input, call=about, timeout=timeout)
+            encode_json(output, f"output of step {step.id!r}")
+        except AutomateError as error:
+            return CallOutcome(call, error=error)
+        return CallOutcome(call, output)
+
+    def executor(self) -> ThreadPoolExecutor:
+        """Threads for parallel steps, made when they are first needed."""
+        with self._lock:
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(_PARALLEL, "automate-step")
+            return self._executor
+
+    def close(self) -> None:
+        """End the threads."""
+        with self._lock:
+            if self._executor is not None:
+                self._executor.shutdown(wait=False, cancel_futures=True)
+                self._executor = None
+
+    def tell(self, execution: Execution, turn: Turn, *, began: bool) -> None:
+        """Count a turn that has been saved, and send its signals."""
+        self.log.add(execution, turn, began=began)
+        send, sender = signals.emit, self._sender
+        if began:
+            send(signals.workflow_started, sender, execution=execution)
+        for run in turn.saves:
+            if run.status is StepStatus.COMPLETED:
+                send(signals.step_completed, sender, execution=execution, step=run)
+            elif run.status is StepStatus.FAILED:
+                error = _error(run.error_code, run.error, run.error_group, run.trace)
+                send(signals.step_failed, sender, execution=execution, step=run, error=error)
+            elif run.status is StepStatus.RUNNING:
+                send(signals.step_started, sender, execution=execution, step=run)
+        if turn.end is ExecutionStatus.COMPLETED:
+            send(signals.workflow_completed, sender, execution=execution)
+        elif turn.end is ExecutionStatus.FAILED:
+            self.tell_failed(execution)
+
+    def tell_failed(self, execution: Execution) -> None:
+        """Send `workflow_failed`."""
+        error = _error(execution.error_code, execution.error, execution.error_group)
+        signals.emit(signals.workflow_failed, self._sender, execution=execution, error=error)
+
+
+class _Drive:
+    """One wake-up of one execution: the loop between `advance`, the calls and the database."""
+
+    def __init__(self, runner: Runner, item: OutboxItem, loaded: Loaded, program: Program) -> None:
+        self._runner = runner
+        self._item = item
+        self._execution = loaded.execution
+        self._workflow = program.workflow
+        self._loaded_at, self._since = loaded.now, time.monotonic()
+        self._ends_at: float | None = None
+        left = None
+        if program.workflow.timeout is not None:
+            # Since its wake-up was enqueued: an execution that is resumed has all its time again.
+            age_seconds = (loaded.now - item.created_at).total_seconds()
+            left = program.workflow.timeout - age_seconds
+            self._ends_at = time.monotonic() + left
+        self._flow = advance(program, loaded.execution, waits=loaded.waits, left=left)
+        self._stored = {(run.step_id, run.position) for run in loaded.execution.steps}
+        self._in_flight: set[Future[CallOutcome]] = set()
+        self._pausing = False
+
+    def run(self) -> None:
+        """Take turns until the execution ends or has to wait."""
+        turn = next(self._flow)
+        since = time.monotonic()
+        try:
+            while True:
+                if draining():
+                    self._pause(turn)
+                turn = self._save(turn)
+                if turn.last:
+                    return
+                outcomes = self._make(turn)
+                now = time.monotonic()
+                turn = self._flow.send((outcomes, now - since))
+                since = now
+        finally:
+            for future in self._in_flight:
+                future.cancel()  # one that has not begun is for whoever holds the execution now
+
+    def _pause(self, turn: Turn) -> None:
+        """Begin no more calls, and stop once none runs: another worker takes the execution on."""
+        for call in turn.calls:
+            call.run.attempts -= 1
+            call.run.status = StepStatus.PENDING
+            self._pausing = True
+        turn.saves = [run for run in turn.saves if run.status is not StepStatus.PENDING]
+        turn.calls = []
+        if self._pausing and not self._in_flight and not turn.last:
+            turn.wait = 0.0
+
+    def _make(self, turn: Turn) -> Sequence[CallOutcome]:
+        """Make the turn's calls; returns what has ended since: some, unless a retry is due."""
+        perform, execution = self._runner.perform, self._execution
+        if len(turn.calls) == 1 and not self._in_flight and turn.next_retry is None:
+            return [perform(execution, turn.calls[0], self._timeout(turn.calls[0]))]
+        submit = self._runner.executor().submit
+        self._in_flight |= {
+            # In a copy of the context each, for logs and traces.
+            submit(copy_context().run, perform, execution, call, self._timeout(call))
+            for call in turn.calls
+        }
+        done, self._in_flight = wait(self._in_flight, turn.next_retry, FIRST_COMPLETED)
+        return [future.result() for future in done]
+
+    def _timeout(self, call: StepCall) -> float | None:
+        """The step's own, or what is left of the workflow's if that is less."""
+        timeout = call.step.timeout
+        if self._ends_at is None or call.step in self._workflow.on_failure:
+            return timeout
+        left = max(0.001, self._ends_at - time.monotonic())
+        return left if timeout is None else min(timeout, left)
+
+    def _save(self, turn: Turn) -> Turn:
+        """Write a turn; returns what was written, which is less if the database refuses it."""
+        if not (turn.saves or turn.failed or turn.last):
+            return turn
+        began = self._execution.status is ExecutionStatus.PENDING
+        # What a call gave is worth more than one try: lost, it would be made again.
+        patience = self._runner._outbox.lease_seconds / 2
+        try:
+            try_for(patience, lambda: self._write(turn), "saving an execution", until=draining)
+        except StorageError as error:
+            if error.code is not ErrorCodes.INVALID_ARGUMENT:
+                raise
+            turn = self._refused(turn, error)
+            self._write(turn)
+        self._stored |= {(run.step_id, run.position) for run in turn.saves}
+        self._date(turn)
+        self._runner.tell(self._execution, turn, began=began)
+        return turn
+
+    def _refused(self, turn: Turn, error: StorageError) -> Turn:
+        """
+        What is left to write of a turn that the database refuses: its outputs have failed.
+
+        The last turn of this wake-up: the next one goes on from what is written here, and calls no
+        step again whose output can't be kept.
+        """
+        code, text = str(error.code), f"its output can't be stored: {error}"
+        left = Turn(delays=turn.delays, wait=0.0, failed=turn.failed)
+        failing = {step.id for step in self._workflow.steps if step.on_failure == "fail"}
+        blamed = None
+        for run in turn.saves:
+            if run.status is StepStatus.COMPLETED and run.output is not None:
+                run.status, run.output, run.error_code, run.error = (
+                    StepStatus.FAILED, None, code, text,
+                )  # fmt: skip
+                if run.position < 0 and run.step_id in failing:
+                    blamed = blamed or f"step {run.step_id!r} failed: {text}"
+                left.saves.append(run)
+            elif run.status.finished or run.status is StepStatus.RETRY:
+                left.saves.append(run)
+        if not left.saves and turn.end is None:
+            raise error
+        if turn.end is not None and blamed is None:
+            blamed = text
+        if blamed is not None and self._execution.error_code is None:
+            left.failed = AutomateError(error.code, blamed)
+            self._execution.error_code, self._execution.error = code, blamed
+        return left
+
+    def _date(self, turn: Turn) -> None:
+        """Tell receivers of signals when it was: about what the database wrote, unasked."""
+        now = self._loaded_at + timedelta(seconds=time.monotonic() - self._since)
+        for run in turn.saves:
+            if run.started_at is None and run.status is StepStatus.RUNNING:
+                run.started_at = now
+            if run.status.finished:
+                run.completed_at = now
+        self._execution.updated_at = now
+        if turn.end is not None:
+            self._execution.completed_at = now
+
+    def _write(self, turn: Turn) -> None:
+        execution, store = self._execution, self._runner.store
+        with store.holding(self._item) as rows:
+            store.save(
+                rows, execution, turn.saves, turn.delays, self._stored,
+                failures=turn.failures, claim=self._item.lease_token or "",
+            )  # fmt: skip
+            if turn.failed is not None and turn.end is None:
+                store.change(rows, execution, ExecutionStatus.RUNNING)
+            if turn.end is not None:
+                store.change(rows, execution, turn.end, turn.output)
+            if turn.last:
+                self._runner._finish(self._item, self._item_outcome(turn), rows)
+
+    def _item_outcome(self, turn: Turn) -> Outcome:
+        item = self._item
+        if turn.wait is None:
+            return Outcome(item.id, token=item.lease_token)
+        return Outcome(item.id, ItemStatus.PENDING, turn.wait, token=item.lease_token)
+
+
+def _refused(item: OutboxItem, workflow: str, error: AutomateError) -> Outcome:
+    text = f"the condition that starts workflow {workflow!r}: {error.message}"
+    logger.error("event %s: %s", item.id, text)
+    return Outcome(
+        item.id, ItemStatus.FAILED, 0.0, str(error.code), text, item.lease_token,
+        group_of(error), error.trace,
+    )  # fmt: skip
+
+
+def _error(
+    code: str | None, message: str | None, group: str | None, trace: str | None = None
+) -> AutomateError:
+    try:
+        error = AutomateError(ErrorCodes(code or ErrorCodes.INTERNAL), message or "")
+    except ValueError:
+        error = AutomateError(ErrorCodes.INTERNAL, message or "")
+    error.group, error.trace = group, trace
+    return error
