@@ -22,7 +22,7 @@ import processes  # and whatever is started from here on hears SIGINT again
 import pytest
 import sqlalchemy as sa
 
-pytest.register_assert_rewrite("automate_kernel.testing")
+pytest.register_assert_rewrite("automate_kernel.testing", "suites")
 
 # A busy machine is no failure: no example has to be ready within a time.
 hypothesis.settings.register_profile(

@@ -56,8 +56,6 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
             "automate_kernel.testing.providers",
             "automate_kernel.testing.secrets",
             "automate_kernel.testing.outbox",
-            "automate_kernel.testing.storage",
-            "automate_kernel.testing.executions",
         ),
     ),
     "asgi": ("ASGI", ("automate_kernel.http.webhooks",)),

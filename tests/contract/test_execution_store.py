@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 from automate_kernel.storage import MemoryStorage, Storage
 from automate_kernel.testing.clock import FakeClock
-from automate_kernel.testing.executions import ExecutionStoreContract
+from suites.executions import ExecutionStoreContract
 from automate_sqlalchemy import SqlAlchemyStorage
 
 

@@ -12,10 +12,10 @@ from pydantic import BaseModel
 from automate_kernel.connectors import ActionSpec, Connector, ConnectorContext, TriggerSpec, action
 from automate_kernel.providers import BaseProvider, ProviderContext, capability
 from automate_kernel.testing.connectors import ConnectorContract
-from automate_kernel.testing.executions import ExecutionStoreContract
+from suites.executions import ExecutionStoreContract
 from automate_kernel.testing.outbox import OutboxStoreContract
 from automate_kernel.testing.providers import ProviderContract
-from automate_kernel.testing.storage import StorageContract
+from suites.storage import StorageContract
 
 
 class GreeterConfig(BaseModel):

@@ -29,7 +29,7 @@ import pytest
 import sqlalchemy as sa
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.testing.clock import FakeClock
-from automate_kernel.testing.storage import StorageContract
+from suites.storage import StorageContract
 from automate_sqlalchemy import SqlAlchemyStorage
 from sqlalchemy.orm import Session
 

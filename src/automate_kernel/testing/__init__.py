@@ -1,5 +1,5 @@
 """
-Contract suites for authors of plugins and adapters, and a clock that stands still.
+Contract suites for authors of plugins and outbox stores, and a clock that stands still.
 
 Subclass a contract in a test module, give it the fixtures that its docstring names, and pytest
 runs all its tests against your implementation::
@@ -22,30 +22,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from automate_kernel.testing.clock import FakeClock
     from automate_kernel.testing.connectors import ConnectorContract
-    from automate_kernel.testing.executions import ExecutionStoreContract
     from automate_kernel.testing.outbox import OutboxStoreContract
     from automate_kernel.testing.providers import ProviderContract
     from automate_kernel.testing.secrets import SecretsBackendContract
-    from automate_kernel.testing.storage import StorageContract
 
 __all__ = [
     "ConnectorContract",
-    "ExecutionStoreContract",
     "FakeClock",
     "OutboxStoreContract",
     "ProviderContract",
     "SecretsBackendContract",
-    "StorageContract",
 ]
 
 _HOME = {
     "ConnectorContract": "connectors",
-    "ExecutionStoreContract": "executions",
     "FakeClock": "clock",
     "OutboxStoreContract": "outbox",
     "ProviderContract": "providers",
     "SecretsBackendContract": "secrets",
-    "StorageContract": "storage",
 }
 
 

@@ -11,7 +11,7 @@ from automate_django.storage import DjangoStorage
 from automate_kernel.outbox import RowsOutboxStore
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.testing.outbox import OutboxStoreContract
-from automate_kernel.testing.storage import StorageContract
+from suites.storage import StorageContract
 from django.db import transaction
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from automate_django.storage import DjangoStorage
 from automate_kernel.testing.clock import FakeClock
-from automate_kernel.testing.executions import ExecutionStoreContract
+from suites.executions import ExecutionStoreContract
 
 
 class TestExecutionsOnSqlite(ExecutionStoreContract):

@@ -2,46 +2,26 @@
 
 from __future__ import annotations
 
-from automate_kernel.testing.outbox.claiming import ClaimingContract
-from automate_kernel.testing.outbox.controlling import BulkContract, StoppingContract
-from automate_kernel.testing.outbox.entering import EnteringContract, RefusalContract
-from automate_kernel.testing.outbox.failing import FailureContract, LabelContract
-from automate_kernel.testing.outbox.finishing import FencingContract, FinishingContract
-from automate_kernel.testing.outbox.limiting import LimitContract
-from automate_kernel.testing.outbox.ordering import OrderingContract
-from automate_kernel.testing.outbox.racing import RacingContract
-from automate_kernel.testing.outbox.recovering import RecoveringContract
-from automate_kernel.testing.outbox.reporting import ReportingContract
-from automate_kernel.testing.outbox.retaining import RetentionContract
-from automate_kernel.testing.outbox.sharing import SharingContract
-from automate_kernel.testing.outbox.slotting import ConcurrencyKeyContract
-from automate_kernel.testing.outbox.steering import SteeringContract
+from automate_kernel.testing.outbox.claim import ClaimContract
+from automate_kernel.testing.outbox.enqueue import EnqueueContract
+from automate_kernel.testing.outbox.lease import LeaseContract
+from automate_kernel.testing.outbox.limits import LimitsContract
+from automate_kernel.testing.outbox.operators import OperatorContract
+from automate_kernel.testing.outbox.reports import ReportsContract
 
 __all__ = ["OutboxStoreContract"]
 
 
 class OutboxStoreContract(
-    EnteringContract,
-    RefusalContract,
-    ClaimingContract,
-    FinishingContract,
-    FencingContract,
-    RecoveringContract,
-    OrderingContract,
-    SharingContract,
-    SteeringContract,
-    BulkContract,
-    StoppingContract,
-    LimitContract,
-    ConcurrencyKeyContract,
-    RetentionContract,
-    FailureContract,
-    LabelContract,
-    ReportingContract,
-    RacingContract,
+    EnqueueContract,
+    ClaimContract,
+    LeaseContract,
+    LimitsContract,
+    OperatorContract,
+    ReportsContract,
 ):
     """
-    What every `OutboxStore` must do, as tests.
+    Tests of what every `OutboxStore` must do.
 
     ::
 
@@ -53,6 +33,6 @@ class OutboxStoreContract(
             def another(self, store):
                 return MyStore(clock=store.clock, lease_seconds=30)  # on the same data
 
-    The store starts empty. What it can't do is said with the ``supports_…`` flags, and the tests
-    in question are skipped. `StoreHooks` lists all hooks.
+    The store starts empty. Set a ``supports_…`` flag to False for what it can't do: the tests in
+    question are then skipped. `StoreHooks` lists all hooks.
     """

@@ -1,4 +1,4 @@
-"""Promises 1 and 10: an item exists exactly if the transaction committed, and nothing is silent."""
+"""Promises 1 and 10: an item exists exactly if the transaction committed, or an error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from automate_kernel.outbox import ItemStatus, NewItem, OutboxStore
 from automate_kernel.testing.outbox.hooks import StoreHooks
 from automate_kernel.testing.values import KEPT, REFUSED, each_value, is_json, same
 
-__all__ = ["EnteringContract", "RefusalContract"]
+__all__ = ["EnqueueContract"]
 
 PAYLOADS: dict[str, Any] = {
     "null": None,
@@ -109,8 +109,10 @@ BAD_OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-class EnteringContract(StoreHooks):
-    """How items enter."""
+class EnqueueContract(StoreHooks):
+    """Tests of how items are enqueued, and of what is refused."""
+
+    # How items enter.
 
     def test_new_item_is_kept_as_given(self, store: OutboxStore) -> None:
         """All that was given comes back, and the item waits with no attempt spent."""
@@ -246,9 +248,7 @@ class EnteringContract(StoreHooks):
         first, again = asyncio.run(enqueue())
         assert (first, self.see(store, first).payload) == (again, 1)
 
-
-class RefusalContract(StoreHooks):
-    """What is refused at the door."""
+    # What is refused at the door.
 
     @pytest.mark.parametrize("name", UNSTORABLE)
     def test_unstorable_payload_is_refused(self, store: OutboxStore, name: str) -> None:

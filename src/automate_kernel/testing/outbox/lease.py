@@ -1,0 +1,637 @@
+"""Promises 2 to 5: leases, how they end, and several workers that want the same items."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import pytest
+
+from automate_kernel.errors import LeaseLostError, StorageError
+from automate_kernel.outbox import ItemStatus, NewItem, OutboxItem, OutboxStore, Outcome
+from automate_kernel.testing.clock import FakeClock
+from automate_kernel.testing.outbox.hooks import LONG_SECONDS, StoreHooks
+from automate_kernel.worker import OutboxReaper
+
+__all__ = ["UNKNOWN_ID", "LeaseContract"]
+
+UNKNOWN_ID = "01890000-0000-7000-8000-000000000000"
+ERROR_TEXTS = {
+    "NUL": "before \x00 after",
+    "lone surrogate": "before \udfff after",
+    "long": "x" * 2_000_000,
+    "empty": "",
+}
+
+
+T = TypeVar("T")
+WORKERS = 4
+PATIENCE_SECONDS = 30.0
+
+
+class _Crowd:
+    """Counts what runs at once, per concurrency key, and waits until that is as much as may."""
+
+    def __init__(self, total: int, most: int) -> None:
+        self.peaks: Counter[str] = Counter()
+        self._left, self._most = total, most
+        self._running: Counter[str] = Counter()
+        self._changed = threading.Condition()
+
+    def begin(self, item: OutboxItem) -> None:
+        """Count an item that runs."""
+        key = item.concurrency_key or ""
+        with self._changed:
+            self._running[key] += 1
+            assert self._running[key] <= self._most, f"too many at once of {key!r}"
+            self.peaks[key] = max(self.peaks[key], self._running[key])
+            self._changed.notify_all()
+            if not key:
+                self._changed.wait_for(self._may_go, PATIENCE_SECONDS)
+
+    def _may_go(self) -> bool:
+        return self.peaks[""] >= self._most or self._left < self._most
+
+    def end(self, item: OutboxItem) -> None:
+        """Count it out."""
+        with self._changed:
+            self._running[item.concurrency_key or ""] -= 1
+            self._left -= 1
+            self._changed.notify_all()
+
+
+class LeaseContract(StoreHooks):
+    """Tests of how leased items are finished, recovered and raced for."""
+
+    # What the holder of an item may do with it.
+
+    def test_success(self, store: OutboxStore) -> None:
+        """A finished item is COMPLETED, and nobody gets it again."""
+        item_id = store.enqueue("k")
+        self.claim_one(store)
+        store.mark_success(item_id, "worker")
+        item = self.see(store, item_id)
+        assert item.status is ItemStatus.COMPLETED
+        assert item.completed_at is not None
+        assert item.lease_expires_at is None
+        assert store.claim_batch("worker") == []
+
+    def test_failure(self, store: OutboxStore) -> None:
+        """An item that is given up is FAILED with its error, whatever attempts were left."""
+        item_id = store.enqueue("k", max_attempts=5)
+        self.claim_one(store)
+        store.mark_failed(item_id, "worker", "NOT_FOUND", "no such channel")
+        item = self.see(store, item_id)
+        assert (item.status, item.attempt_count) == (ItemStatus.FAILED, 1)
+        assert (item.last_error_code, item.last_error) == ("NOT_FOUND", "no such channel")
+        assert item.completed_at is not None
+        assert store.claim_batch("worker") == []
+
+    def test_retry_after_a_delay(self, store: OutboxStore, clock: FakeClock) -> None:
+        """A retried item waits as RETRY with its error, and runs again once due."""
+        self.need("clock")
+        item_id = store.enqueue("k")
+        for delay in (30.0, timedelta(seconds=30), clock() + timedelta(seconds=90)):
+            self.claim_one(store)
+            store.mark_retry(item_id, "worker", delay, "UNAVAILABLE", "try later")
+            item = self.see(store, item_id)
+            assert (item.status, item.last_error_code) == (ItemStatus.RETRY, "UNAVAILABLE")
+            assert (item.lease_owner, item.lease_expires_at, item.completed_at) == (
+                None,
+                None,
+                None,
+            )
+            clock.advance(29)
+            assert store.claim_batch("worker") == []
+            clock.advance(1)
+        assert self.claim_one(store).attempt_count == 4
+
+    def test_retry_of_the_last_attempt_fails(self, store: OutboxStore) -> None:
+        """An item whose attempts are spent is FAILED, and not tried again."""
+        item_id = store.enqueue("k", max_attempts=2)
+        for expected in (ItemStatus.RETRY, ItemStatus.FAILED):
+            self.claim_one(store)
+            store.mark_retry(item_id, "worker", 0, "UNAVAILABLE", "down")
+            assert self.statuses(store, [item_id]) == [expected]
+        assert store.claim_batch("worker") == []
+        assert self.see(store, item_id).last_error == "down"
+
+    @pytest.mark.parametrize("name", ERROR_TEXTS)
+    @pytest.mark.parametrize("finish", ["mark_retry", "mark_failed"])
+    def test_no_error_text_blocks_finishing(
+        self, store: OutboxStore, name: str, finish: str
+    ) -> None:
+        """Whatever an error's text holds, the item is finished with it, or with most of it."""
+        item_id = store.enqueue("k", max_attempts=1)
+        self.claim_one(store)
+        code = "CODE" * 100 + "\x00"
+        if finish == "mark_retry":
+            store.mark_retry(item_id, "worker", 0, code, ERROR_TEXTS[name])
+        else:
+            store.mark_failed(item_id, "worker", code, ERROR_TEXTS[name])
+        item = self.see(store, item_id)
+        assert item.status is ItemStatus.FAILED
+        assert (item.last_error or "")[:6] == ERROR_TEXTS[name][:6]
+
+    def test_snooze(self, store: OutboxStore, clock: FakeClock) -> None:
+        """A snoozed item waits without spending its attempt, as often as it likes."""
+        self.need("clock")
+        item_id = store.enqueue("k", max_attempts=1)
+        for _ in range(3):
+            assert self.claim_one(store).attempt_count == 1
+            store.snooze(item_id, "worker", 60)
+            assert self.see(store, item_id).attempt_count == 0
+            assert store.claim_batch("worker") == []
+            clock.advance(60)
+
+    def test_release_spends_no_attempt(self, store: OutboxStore) -> None:
+        """Leases that are handed back let others have the items at once, as if never claimed."""
+        ids = store.enqueue_many(NewItem("k", max_attempts=1) for _ in range(3))
+        store.claim_batch("worker-1")
+        assert store.release(ids[1:], "worker-1") == 2
+        assert self.statuses(store, ids) == [
+            ItemStatus.RUNNING,
+            ItemStatus.PENDING,
+            ItemStatus.PENDING,
+        ]
+        again = store.claim_batch("worker-2")
+        assert [(item.id, item.attempt_count) for item in again] == [(ids[1], 1), (ids[2], 1)]
+
+    def test_release_of_a_retry(self, store: OutboxStore) -> None:
+        """A second attempt that is handed back is still a second attempt."""
+        item_id = store.enqueue("k")
+        self.claim_one(store)
+        store.mark_retry(item_id, "worker", 0, "UNAVAILABLE", "down")
+        self.claim_one(store)
+        assert store.release([item_id], "worker") == 1
+        item = self.see(store, item_id)
+        assert (item.status, item.attempt_count) == (ItemStatus.RETRY, 1)
+        assert item.last_error == "down"
+
+    def test_release_keeps_the_place(self, store: OutboxStore) -> None:
+        """What was handed back goes before what was enqueued after it."""
+        first, second = (store.enqueue("k") for _ in range(2))
+        assert self.claim_ids(store, limit=1) == [first]
+        third = store.enqueue("k")
+        assert store.release([first], "worker") == 1
+        assert self.claim_ids(store) == [first, second, third]
+
+    def test_outcomes_in_a_group(self, store: OutboxStore) -> None:
+        """Different outcomes of many items are recorded together."""
+        ids = store.enqueue_many(NewItem("k") for _ in range(5))
+        store.claim_batch("worker")
+        lost = store.acknowledge(
+            "worker",
+            [
+                Outcome(ids[0]),
+                Outcome(ids[1], ItemStatus.FAILED, error_code="INTERNAL", error="broke"),
+                Outcome(ids[2], ItemStatus.RETRY, 60.0, "UNAVAILABLE", "down"),
+                Outcome(ids[3], ItemStatus.PENDING),
+                Outcome(ids[4]),
+            ],
+        )
+        assert lost == set()
+        assert self.statuses(store, ids) == [
+            ItemStatus.COMPLETED,
+            ItemStatus.FAILED,
+            ItemStatus.RETRY,
+            ItemStatus.PENDING,
+            ItemStatus.COMPLETED,
+        ]
+
+    def test_nothing_to_acknowledge(self, store: OutboxStore) -> None:
+        """An empty group is no error."""
+        assert store.acknowledge("worker", []) == set()
+        assert store.extend([], "worker") == set()
+        assert store.release([], "worker") == 0
+
+    def test_success_in_the_hosts_transaction(self, store: OutboxStore) -> None:
+        """Acknowledged with the handler's writes, an item is finished exactly if they commit."""
+        self.need("transactions")
+        item_id = store.enqueue("k")
+        self.claim_one(store)
+        with pytest.raises(ZeroDivisionError), self.transaction(store) as transaction:
+            store.enqueue("written by the handler", transaction=transaction)
+            store.mark_success(item_id, "worker", transaction=transaction)
+            raise ZeroDivisionError
+        assert self.statuses(store, [item_id]) == [ItemStatus.RUNNING]
+        with self.transaction(store) as transaction:
+            written = store.enqueue("written by the handler", transaction=transaction)
+            store.mark_success(item_id, "worker", transaction=transaction)
+        assert self.statuses(store, [item_id, written]) == [
+            ItemStatus.COMPLETED,
+            ItemStatus.PENDING,
+        ]
+
+    def test_lost_lease_leaves_the_transaction_to_roll_back(
+        self, store: OutboxStore, clock: FakeClock
+    ) -> None:
+        """A handler that lost its lease can't commit: the error rolls its writes back."""
+        self.need("transactions", "clock")
+        item_id = store.enqueue("k")
+        self.claim_one(store)
+        self.expire(store, clock)
+        with pytest.raises(LeaseLostError), self.transaction(store) as transaction:
+            written = store.enqueue("written by a zombie", transaction=transaction)
+            store.mark_success(item_id, "worker", transaction=transaction)
+        assert store.get(written) is None
+
+    # Who may not finish an item.
+
+    def test_only_the_holder_finishes(self, store: OutboxStore) -> None:
+        """A worker that never had the item, or no item at all, loses."""
+        item_id = store.enqueue("k")
+        with pytest.raises(LeaseLostError):
+            store.mark_success(item_id, "worker-1")
+        self.claim_one(store, "worker-1")
+        for call in (store.mark_success, store.mark_failed):
+            with pytest.raises(LeaseLostError):
+                call(item_id, "worker-2")
+            with pytest.raises(LeaseLostError):
+                call(UNKNOWN_ID, "worker-1")
+        assert store.release([item_id], "worker-2") == 0
+        assert store.extend([item_id], "worker-2") == {item_id}
+        assert self.statuses(store, [item_id]) == [ItemStatus.RUNNING]
+        store.mark_success(item_id, "worker-1")
+
+    def test_reused_worker_name_is_no_key(self, store: OutboxStore, clock: FakeClock) -> None:
+        """A worker that lost its lease can't finish the item of a new holder with the same name."""
+        self.need("clock")
+        new_process = self.another(store)
+        item_id = store.enqueue("k")
+        self.claim_one(store, "worker-1")
+        self.expire(store, clock)
+        self.claim_one(new_process, "worker-1")
+        calls: tuple[Callable[[], None], ...] = (
+            lambda: store.mark_success(item_id, "worker-1"),
+            lambda: store.mark_retry(item_id, "worker-1", 0),
+            lambda: store.mark_failed(item_id, "worker-1"),
+            lambda: store.snooze(item_id, "worker-1", 0),
+        )
+        for late in calls:
+            with pytest.raises(LeaseLostError):
+                late()
+        assert store.extend([item_id], "worker-1") == {item_id}
+        assert store.release([item_id], "worker-1") == 0
+        assert self.see(store, item_id).status is ItemStatus.RUNNING
+        new_process.mark_success(item_id, "worker-1")
+
+    def test_token_of_an_earlier_claim_is_no_key(self, store: OutboxStore) -> None:
+        """The token says which claim is meant, within one store too."""
+        item_id = store.enqueue("k")
+        old = self.claim_one(store).lease_token
+        store.mark_retry(item_id, "worker", 0)
+        new = self.claim_one(store).lease_token
+        with pytest.raises(LeaseLostError):
+            store.mark_success(item_id, "worker", token=old)
+        with pytest.raises(LeaseLostError):
+            store.mark_success(item_id, "worker", token=UNKNOWN_ID)
+        store.mark_success(item_id, "worker", token=new)
+
+    def test_token_is_enough_in_another_process(self, store: OutboxStore) -> None:
+        """Whoever has the claim's token can finish the item through any store."""
+        item_id = store.enqueue("k")
+        token = self.claim_one(store).lease_token
+        self.another(store).mark_success(item_id, "worker", token=token)
+        assert self.statuses(store, [item_id]) == [ItemStatus.COMPLETED]
+
+    def test_repeated_acknowledgement_is_no_error(self, store: OutboxStore) -> None:
+        """A caller that never heard of its commit may say the same again, and changes nothing."""
+        done, failed = store.enqueue("k"), store.enqueue("k", max_attempts=1)
+        tokens = {item.id: item.lease_token for item in store.claim_batch("worker")}
+        for _ in range(3):
+            store.mark_success(done, "worker", token=tokens[done])
+            store.mark_retry(failed, "worker", 0, "INTERNAL", "once", token=tokens[failed])
+            outcomes = [Outcome(done, token=tokens[done])]
+            assert store.acknowledge("worker", outcomes) == set()
+        assert self.statuses(store, [done, failed]) == [ItemStatus.COMPLETED, ItemStatus.FAILED]
+
+    def test_finished_items_stay_as_they_are(self, store: OutboxStore) -> None:
+        """A different outcome after the first one is lost, even with the right token."""
+        done, failed = store.enqueue("k"), store.enqueue("k")
+        tokens = {item.id: item.lease_token for item in store.claim_batch("worker")}
+        store.mark_success(done, "worker", token=tokens[done])
+        store.mark_failed(failed, "worker", "INTERNAL", "broke", token=tokens[failed])
+        calls: tuple[Callable[[], None], ...] = (
+            lambda: store.mark_failed(done, "worker", token=tokens[done]),
+            lambda: store.mark_retry(done, "worker", 0, token=tokens[done]),
+            lambda: store.mark_success(failed, "worker", token=tokens[failed]),
+            lambda: store.mark_retry(failed, "worker", 0, token=tokens[failed]),
+        )
+        for late in calls:
+            with pytest.raises(LeaseLostError):
+                late()
+        assert store.extend([done, failed], "worker") == {done, failed}
+        assert self.statuses(store, [done, failed]) == [ItemStatus.COMPLETED, ItemStatus.FAILED]
+        assert store.claim_batch("worker") == []
+
+    def test_one_lost_item_does_not_hold_up_its_group(
+        self, store: OutboxStore, clock: FakeClock
+    ) -> None:
+        """Of a group the lost ones are told, and the others are finished."""
+        self.need("clock")
+        lost, kept = store.enqueue("k"), store.enqueue("k")
+        store.claim_batch("worker", 2)
+        clock.advance(store.lease_seconds / 2)
+        assert store.extend([kept], "worker") == set()
+        clock.advance(store.lease_seconds / 2 + 1)
+        assert [item.id for item in store.reap().retried] == [lost]
+        assert store.acknowledge("worker", [Outcome(lost), Outcome(kept)]) == {lost}
+        assert self.statuses(store, [lost, kept]) == [ItemStatus.RETRY, ItemStatus.COMPLETED]
+
+    # How items come back from workers that are gone.
+
+    def test_live_lease_is_left_alone(self, store: OutboxStore, clock: FakeClock) -> None:
+        """Reaping takes nothing from a worker whose lease runs."""
+        self.need("clock")
+        item_id = store.enqueue("k")
+        self.claim_one(store)
+        clock.advance(store.lease_seconds - 1)
+        assert len(store.reap()) == 0
+        store.mark_success(item_id, "worker")
+
+    def test_extended_lease_lives_on(self, store: OutboxStore, clock: FakeClock) -> None:
+        """A heartbeat keeps an item for as long as it goes on."""
+        self.need("clock")
+        item_id = store.enqueue("k")
+        self.claim_one(store)
+        for _ in range(5):
+            clock.advance(store.lease_seconds * 0.9)
+            assert store.extend([item_id], "worker") == set()
+            assert len(store.reap()) == 0
+        store.mark_success(item_id, "worker")
+
+    def test_heartbeat_tells_what_is_lost(self, store: OutboxStore, clock: FakeClock) -> None:
+        """Once an item was recovered, its old worker hears so from the heartbeat."""
+        self.need("clock")
+        item_id = store.enqueue("k")
+        self.claim_one(store)
+        clock.advance(store.lease_seconds + 1)
+        store.reap()
+        assert store.extend([item_id], "worker") == {item_id}
+        assert self.see(store, item_id).lease_expires_at is None
+
+    def test_ended_lease_is_recovered(self, store: OutboxStore, clock: FakeClock) -> None:
+        """An item whose worker died waits again, keeps its priority, and says why."""
+        self.need("clock")
+        item_id = store.enqueue("k", priority=4)
+        self.claim_one(store, "worker-1")
+        clock.advance(store.lease_seconds + 1)
+        result = store.reap()
+        assert ([item.id for item in result.retried], result.failed) == ([item_id], [])
+        item = self.see(store, item_id)
+        assert (item.status, item.attempt_count, item.priority) == (ItemStatus.RETRY, 1, 4)
+        assert (item.lease_owner, item.lease_token, item.lease_expires_at) == (None, None, None)
+        assert item.last_error_code
+        clock.advance(LONG_SECONDS)
+        assert self.claim_one(store, "worker-2").attempt_count == 2
+
+    def test_item_that_kills_its_workers_fails(self, store: OutboxStore, clock: FakeClock) -> None:
+        """Each worker that dies of an item spends an attempt, and the last one fails it."""
+        self.need("clock")
+        item_id = store.enqueue("k", max_attempts=3)
+        for _ in range(2):
+            self.claim_one(store)
+            self.expire(store, clock)
+        self.claim_one(store)
+        clock.advance(store.lease_seconds + 1)
+        result = store.reap()
+        assert ([item.id for item in result.failed], result.retried) == ([item_id], [])
+        item = self.see(store, item_id)
+        assert (item.status, item.attempt_count) == (ItemStatus.FAILED, 3)
+        assert item.completed_at is not None
+        assert len(store.reap()) == 0
+        with pytest.raises(LeaseLostError):
+            store.mark_success(item_id, "worker")
+        assert self.statuses(store, [item_id]) == [ItemStatus.FAILED]
+
+    def test_finished_items_are_not_reaped(self, store: OutboxStore, clock: FakeClock) -> None:
+        """Reaping looks at running items only, however old the others are."""
+        self.need("clock")
+        done, failed, retried, waiting = store.enqueue_many(NewItem("k") for _ in range(4))
+        store.claim_batch("worker", 3)
+        store.mark_success(done, "worker")
+        store.mark_failed(failed, "worker")
+        store.mark_retry(retried, "worker", 0)
+        clock.advance(LONG_SECONDS)
+        assert len(store.reap()) == 0
+        assert self.statuses(store, [done, failed, retried, waiting]) == [
+            ItemStatus.COMPLETED,
+            ItemStatus.FAILED,
+            ItemStatus.RETRY,
+            ItemStatus.PENDING,
+        ]
+
+    def test_late_but_not_reaped_holder_finishes(
+        self, store: OutboxStore, clock: FakeClock
+    ) -> None:
+        """Until someone recovers it, the item is its holder's, even when the lease is over."""
+        self.need("clock")
+        item_id = store.enqueue("k")
+        self.claim_one(store)
+        clock.advance(store.lease_seconds * 2)
+        assert store.claim_batch("worker-2") == []
+        store.mark_success(item_id, "worker")
+
+    def test_reaping_in_small_bites(self, store: OutboxStore, clock: FakeClock) -> None:
+        """No more than *limit* items are recovered at a time, and each of them once."""
+        self.need("clock")
+        ids = store.enqueue_many(NewItem("k") for _ in range(5))
+        store.claim_batch("worker")
+        clock.advance(store.lease_seconds + 1)
+        bites = [[item.id for item in store.reap(2).retried] for _ in range(4)]
+        assert [len(bite) for bite in bites] == [2, 2, 1, 0]
+        assert sorted(item_id for bite in bites for item_id in bite) == sorted(ids)
+
+    def test_grace(self, store: OutboxStore, clock: FakeClock) -> None:
+        """*grace_seconds* after the lease's end pass before an item is recovered."""
+        self.need("clock")
+        store.enqueue("k")
+        self.claim_one(store)
+        clock.advance(store.lease_seconds + 50)
+        assert len(store.reap(grace_seconds=60)) == 0
+        assert len(store.reap(grace_seconds=40)) == 1
+
+    def test_reaper_never_undercuts_the_lease(self, store: OutboxStore, clock: FakeClock) -> None:
+        """A stale threshold below the lease changes nothing; one above it waits longer."""
+        self.need("clock")
+        hasty = OutboxReaper(store, stale_threshold_seconds=store.lease_seconds / 10)
+        patient = OutboxReaper(store, stale_threshold_seconds=store.lease_seconds * 3)
+        store.enqueue_many(NewItem("k") for _ in range(5))
+        store.claim_batch("worker")
+        clock.advance(store.lease_seconds - 1)
+        assert hasty.reap_stale_items() == 0
+        clock.advance(store.lease_seconds)
+        assert patient.reap_stale_items() == 0
+        assert hasty.reap_stale_items(batch=2) == 5
+
+    # Four threads at once.
+
+    def stores(self, store: OutboxStore) -> list[OutboxStore]:
+        """A store for each thread: of two processes if there can be two."""
+        try:
+            other = self.another(store)
+        except pytest.skip.Exception:
+            other = store
+        return [store, other] * (WORKERS // 2)
+
+    def insist(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Call as a worker does: again, if it collided with another."""
+        waits = self.supports_waiting and self.supports_waiting_for_slots
+        for _ in range(0 if waits else 20):
+            try:
+                return call(*arguments)
+            except StorageError as error:
+                if not error.retryable:
+                    raise
+        return call(*arguments)
+
+    def race(self, store: OutboxStore, run: Callable[[OutboxStore, str], None]) -> None:
+        """Run *run* in all threads at once; what one of them raises is raised here."""
+        start = threading.Barrier(WORKERS)
+
+        def work(mine: OutboxStore, worker_id: str) -> None:
+            start.wait(PATIENCE_SECONDS)
+            run(mine, worker_id)
+
+        with ThreadPoolExecutor(WORKERS) as pool:
+            threads = [
+                pool.submit(work, mine, f"worker-{number}")
+                for number, mine in enumerate(self.stores(store))
+            ]
+        for thread in threads:
+            thread.result()
+
+    def drain(
+        self,
+        store: OutboxStore,
+        total: int,
+        limit: int,
+        begin: Callable[[OutboxItem], None],
+        end: Callable[[OutboxItem], Any] = id,
+    ) -> None:
+        """Claim and finish with all threads until *total* items are done."""
+        done: list[str] = []
+
+        def run(mine: OutboxStore, worker_id: str) -> None:
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while len(done) < total:
+                assert time.monotonic() < deadline, f"only {len(done)} of {total} got done"
+                items = self.insist(mine.claim_batch, worker_id, limit)
+                for item in items:
+                    begin(item)
+                for item in items:
+                    end(item)
+                outcomes = [Outcome(item.id, token=item.lease_token) for item in items]
+                assert self.insist(mine.acknowledge, worker_id, outcomes) == set()
+                done.extend(item.id for item in items)
+
+        self.race(store, run)
+
+    def test_no_item_is_claimed_twice(self, store: OutboxStore) -> None:
+        """Each item goes to one worker, and all of them are done."""
+        ids = store.enqueue_many(NewItem("k") for _ in range(60))
+        seen: list[str] = []
+        self.drain(store, 60, 5, lambda item: seen.append(item.id))
+        assert sorted(seen) == sorted(ids)
+        assert len(store.find(status=ItemStatus.COMPLETED, limit=100)) == 60
+
+    def test_order_holds_under_competition(self, store: OutboxStore) -> None:
+        """Items of one key run one at a time and in order, though four workers want them."""
+        self.need("ordering_keys")
+        keys = [f"key-{number % 5}" for number in range(50)]
+        ids = store.enqueue_many(
+            NewItem("k", number, ordering_key=key) for number, key in enumerate(keys)
+        )
+        running: list[str] = []
+        order: dict[str, list[str]] = {}
+
+        def begin(item: OutboxItem) -> None:
+            key = str(item.ordering_key)
+            running.append(key)
+            assert running.count(key) == 1, f"two items of {key} at once"
+            order.setdefault(key, []).append(item.id)
+
+        self.drain(store, 50, 4, begin, lambda item: running.remove(str(item.ordering_key)))
+        assert order == {f"key-{number}": ids[number::5] for number in range(5)}
+
+    def test_limit_is_reached_and_never_exceeded(self, store: OutboxStore) -> None:
+        """Of a limited kind as many run at once as may, and never one more."""
+        self.need("limits")
+        total, most = 40, 3
+        store.enqueue_many(NewItem("k") for _ in range(total))
+        store.limit("k", concurrency=most)
+        crowd = _Crowd(total, most)
+        self.drain(store, total, 1, crowd.begin, crowd.end)
+        assert crowd.peaks == {"": most}
+
+    def test_concurrency_key_is_reached_and_never_exceeded(self, store: OutboxStore) -> None:
+        """Of each concurrency key as many run at once as may, and none is left to wait."""
+        self.need("concurrency_keys")
+        total, most = 60, 2
+        store.enqueue_many(
+            NewItem(f"kind-{n % 2}", concurrency_key=f"key-{n % 3}", concurrency_limit=most)
+            for n in range(total)
+        )
+        crowd = _Crowd(total, most)
+        # Six, so that the first claim alone has two of each key, however the threads are run.
+        self.drain(store, total, 6, crowd.begin, crowd.end)
+        assert set(crowd.peaks) == {"key-0", "key-1", "key-2"}
+        assert max(crowd.peaks.values()) == most
+
+    def test_rate_holds_under_competition(self, store: OutboxStore, clock: FakeClock) -> None:
+        """However many ask at once, no more start than the rate allows, and no fewer."""
+        self.need("limits", "clock")
+        store.enqueue_many(NewItem("k") for _ in range(60))
+        store.limit("k", rate=7, per_seconds=10)
+        for _ in range(4):
+            claimed: list[str] = []
+
+            def run(mine: OutboxStore, worker_id: str, claimed: list[str] = claimed) -> None:
+                for _ in range(6):
+                    claimed.extend(self.insist(self.claim_ids, mine, worker_id, 2))
+
+            self.race(store, run)
+            # Who found the limit locked by another left it to that one.
+            claimed += self.claim_ids(store, limit=20)
+            assert len(claimed) == len(set(claimed)) == 7
+            clock.advance(10)
+
+    def test_one_idempotency_key_gives_one_item(self, store: OutboxStore) -> None:
+        """Callers who enqueue the same thing at once all get the id of the one item."""
+        ids: list[tuple[int, str]] = []
+
+        def run(mine: OutboxStore, worker_id: str) -> None:
+            for number in range(10):
+                item_id = mine.enqueue("k", worker_id, idempotency_key=f"key-{number}")
+                ids.append((number, item_id))
+
+        self.race(store, run)
+        assert len(ids) == WORKERS * 10
+        assert len(set(ids)) == 10
+        assert {item.id for item in store.find()} == {item_id for _, item_id in ids}
+
+    def test_claims_and_cancellations_agree(self, store: OutboxStore) -> None:
+        """An item is either claimed or cancelled; one that is claimed is asked to stop, once."""
+        ids = store.enqueue_many(NewItem("k") for _ in range(40))
+        claimed: list[str] = []
+        cancelled: list[int] = []
+
+        def run(mine: OutboxStore, worker_id: str) -> None:
+            if worker_id in ("worker-0", "worker-1"):
+                cancelled.extend(self.insist(mine.cancel, [item_id]) for item_id in ids[::-1])
+            else:
+                for _ in range(15):
+                    claimed.extend(self.insist(self.claim_ids, mine, worker_id, 3))
+
+        self.race(store, run)
+        found = Counter(self.statuses(store, ids))
+        assert found[ItemStatus.RUNNING] == len(claimed) == len(set(claimed))
+        assert found[ItemStatus.CANCELLED] == 40 - len(claimed)
+        asked = sum(item.waiting_for == "cancel" for item in store.find(status="RUNNING"))
+        assert sum(cancelled) == found[ItemStatus.CANCELLED] + asked

@@ -1,0 +1,580 @@
+"""Operators' commands: find, cancel, requeue, discard, pause, stop; and what is kept how long."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError
+from automate_kernel.outbox import ItemStatus, NewItem, OutboxStore, Outcome
+from automate_kernel.testing.clock import FakeClock
+from automate_kernel.testing.outbox.hooks import LONG_SECONDS, StoreHooks
+from automate_kernel.testing.outbox.lease import UNKNOWN_ID
+
+__all__ = ["OperatorContract"]
+
+
+class OperatorContract(StoreHooks):
+    """Tests of operator commands, bulk changes, stop requests and retention."""
+
+    # Looking, cancelling, requeueing, purging and pausing.
+
+    def one_of_each(self, store: OutboxStore) -> dict[str, str]:
+        """An item in every state: PENDING, RUNNING, RETRY, COMPLETED, FAILED, CANCELLED."""
+        names = ("RUNNING", "RETRY", "COMPLETED", "FAILED")
+        new = [NewItem("k", name) for name in names]
+        ids = dict(zip(names, store.enqueue_many(new), strict=True))
+        store.claim_batch("worker")
+        store.mark_retry(ids["RETRY"], "worker", 3600)
+        store.mark_success(ids["COMPLETED"], "worker")
+        store.mark_failed(ids["FAILED"], "worker", "INTERNAL", "broke")
+        ids["PENDING"] = store.enqueue("k", "PENDING")
+        ids["CANCELLED"] = store.enqueue("k", "CANCELLED")
+        assert store.cancel([ids["CANCELLED"]]) == 1
+        return ids
+
+    def test_unknown_item(self, store: OutboxStore) -> None:
+        """What doesn't exist is None, or not counted, whatever its id looks like."""
+        for item_id in (UNKNOWN_ID, "no id at all", ""):
+            assert store.get(item_id) is None
+        assert store.cancel([UNKNOWN_ID]) == store.requeue([UNKNOWN_ID]) == 0
+        assert store.cancel([]) == store.requeue([]) == 0
+
+    def test_find(self, store: OutboxStore) -> None:
+        """Items are found by state, kind and tenant, the newest first."""
+        ids = store.enqueue_many(
+            NewItem(kind, tenant_id=tenant)
+            for kind, tenant in [("a", "x"), ("b", "x"), ("a", "y"), ("a", None)]
+        )
+        store.claim_batch("worker", 1)
+        assert [item.id for item in store.find()] == ids[::-1]
+        assert [item.id for item in store.find(limit=2)] == [ids[3], ids[2]]
+        assert [item.id for item in store.find(limit=2, before_id=ids[2])] == [ids[1], ids[0]]
+        assert [item.id for item in store.find(kind="a")] == [ids[3], ids[2], ids[0]]
+        assert [item.id for item in store.find(tenant_id="x")] == [ids[1], ids[0]]
+        assert [item.id for item in store.find(status="RUNNING")] == [ids[0]]
+        pending = store.find(status=ItemStatus.PENDING, kind="a")
+        assert [item.id for item in pending] == [ids[3], ids[2]]
+
+    def test_stats(self, store: OutboxStore) -> None:
+        """Counts per kind and state."""
+        self.one_of_each(store)
+        store.enqueue("other")
+        stats = store.stats()
+        assert stats.counts == {"k": {str(s): 1 for s in ItemStatus}, "other": {"PENDING": 1}}
+        assert stats.total(ItemStatus.PENDING) == 2
+
+    def test_lateness(self, store: OutboxStore, clock: FakeClock) -> None:
+        """How long the oldest due item waits; None if nothing is due."""
+        self.need("clock")
+        assert store.stats().oldest_due_seconds is None
+        store.enqueue("k", delay=10)
+        assert store.stats().oldest_due_seconds is None
+        clock.advance(25)
+        assert store.stats().oldest_due_seconds == pytest.approx(15)
+        self.claim_one(store)
+        assert store.stats().oldest_due_seconds is None
+
+    def test_cancel(self, store: OutboxStore) -> None:
+        """What waits is cancelled, what is finished stays; what runs is its worker's to stop."""
+        ids = self.one_of_each(store)
+        assert store.cancel([ids[name] for name in ids if name != "RUNNING"]) == 2
+        assert {name: str(self.see(store, item_id).status) for name, item_id in ids.items()} == {
+            **{name: name for name in ids},
+            "PENDING": "CANCELLED",
+            "RETRY": "CANCELLED",
+        }
+        assert store.claim_batch("worker") == []
+        assert self.see(store, ids["PENDING"]).completed_at is not None
+
+    def test_requeue_failed_and_cancelled_items_only(self, store: OutboxStore) -> None:
+        """What failed or was cancelled starts anew with all its attempts; the rest stays."""
+        ids = self.one_of_each(store)
+        store.cancel([ids["PENDING"]])
+        assert store.requeue(list(ids.values())) == 3
+        again = store.claim_batch("worker-2")
+        assert {item.payload for item in again} == {"PENDING", "FAILED", "CANCELLED"}
+        assert {item.attempt_count for item in again} == {1}
+        assert {item.completed_at for item in again} == {None}
+        assert self.statuses(store, [ids["COMPLETED"]]) == [ItemStatus.COMPLETED]
+
+    def test_requeue_shuts_out_the_old_claim(self, store: OutboxStore) -> None:
+        """The token of a claim before the requeue finishes nothing after it."""
+        item_id = store.enqueue("k", max_attempts=1)
+        token = self.claim_one(store).lease_token
+        store.mark_failed(item_id, "worker", token=token)
+        store.requeue([item_id])
+        with pytest.raises(LeaseLostError):
+            store.mark_failed(item_id, "worker", token=token)
+        assert self.claim_one(store).id == item_id
+
+    def test_purge(self, store: OutboxStore, clock: FakeClock) -> None:
+        """Finished items go once they are old enough; what waits or runs never does."""
+        self.need("clock")
+        ids = self.one_of_each(store)
+        clock.advance(100)
+        assert store.purge(older_than_seconds=101) == 0
+        assert store.purge(older_than_seconds=99, limit=2) == 2
+        assert store.purge(older_than_seconds=99) == 1
+        left = {name for name, item_id in ids.items() if store.get(item_id)}
+        assert left == {"PENDING", "RUNNING", "RETRY"}
+
+    def test_purged_item_frees_its_key(self, store: OutboxStore) -> None:
+        """An idempotency key may be used again once its item is purged."""
+        first = store.enqueue("k", idempotency_key="key")
+        store.cancel([first])
+        assert store.purge(older_than_seconds=-1) == 1
+        assert store.enqueue("k", idempotency_key="key") != first
+
+    def test_pause_and_resume(self, store: OutboxStore) -> None:
+        """A paused kind is not claimed, the others are; after the resumption all is."""
+        before = store.enqueue("slow")
+        store.pause("slow", "the service is down")
+        store.pause("slow")
+        after, other = store.enqueue("slow"), store.enqueue("fast")
+        assert store.stats().paused == ("slow",)
+        assert self.claim_ids(store) == [other]
+        assert self.claim_ids(store) == []
+        store.resume("slow")
+        assert store.stats().paused == ()
+        claimed = store.claim_batch("worker")
+        assert [(item.id, item.attempt_count) for item in claimed] == [(before, 1), (after, 1)]
+
+    def test_pause_lets_running_items_finish(self, store: OutboxStore) -> None:
+        """A pause takes nothing from a worker."""
+        item_id = store.enqueue("k")
+        self.claim_one(store)
+        store.pause("k")
+        assert store.extend([item_id], "worker") == set()
+        store.mark_success(item_id, "worker")
+
+    def test_resume_reaches_a_store_that_has_not_noticed(self, store: OutboxStore) -> None:
+        """A worker that still thinks a kind is paused strands none of its items."""
+        other = self.another(store)
+        store.pause("k")
+        item_id = store.enqueue("k")
+        assert self.claim_ids(other) == []
+        late = store.enqueue("k")
+        store.resume("k")
+        claimed = self.claim_ids(other)
+        assert claimed + self.claim_ids(store) == [item_id, late]
+
+    def test_cancelled_while_paused(self, store: OutboxStore) -> None:
+        """An item of a paused kind can be cancelled, and stays so after the resumption."""
+        store.pause("k")
+        item_id = store.enqueue("k")
+        assert store.claim_batch("worker") == []
+        assert store.cancel([item_id]) == 1
+        store.resume("k")
+        assert store.claim_batch("worker") == []
+        assert self.statuses(store, [item_id]) == [ItemStatus.CANCELLED]
+
+    # Items by filter; due times; discarding.
+
+    def some_failed(self, store: OutboxStore, count: int, **options: object) -> list[str]:
+        """So many items that are FAILED."""
+        self.need("control")
+        ids = store.enqueue_many(NewItem("k", **options) for _ in range(count))  # type: ignore[arg-type]
+        while items := store.claim_batch("worker", count):
+            for item in items:
+                store.mark_failed(item.id, "worker", "DOWN", "the service is down")
+        return ids
+
+    def test_requeue_what_matches(self, store: OutboxStore) -> None:
+        """All that fits every condition waits again, and nothing else does."""
+        ids = self.some_failed(store, 3, tenant_id="t1")
+        others = self.some_failed(store, 2, tenant_id="t2")
+        assert store.requeue_matching(error_code="OTHER") == 0
+        assert store.requeue_matching(kind="other", status="FAILED") == 0
+        assert store.requeue_matching(kind="k", tenant_id="t1", error_code="DOWN", limit=2) == 2
+        assert self.statuses(store, ids) == [*[ItemStatus.PENDING] * 2, ItemStatus.FAILED]
+        assert store.requeue_matching(status="FAILED") == 3
+        assert self.statuses(store, others) == [ItemStatus.PENDING] * 2
+        assert {item.attempt_count for item in store.claim_batch("worker")} == {1}
+
+    def test_requeue_by_time(self, store: OutboxStore, clock: FakeClock) -> None:
+        """Items are told apart by when they were enqueued."""
+        self.need("clock")
+        old = self.some_failed(store, 1)
+        clock.advance(60)
+        noon = clock()
+        new = self.some_failed(store, 1)
+        assert store.requeue_matching(created_after=noon + timedelta(seconds=1)) == 0
+        assert store.requeue_matching(created_before=noon) == 1
+        assert self.statuses(store, [*old, *new]) == [ItemStatus.PENDING, ItemStatus.FAILED]
+        assert store.requeue_matching(created_after=noon) == 1
+
+    def test_no_filter_is_no_filter_for_all(self, store: OutboxStore) -> None:
+        """Who names nothing is refused: everything is named by its status."""
+        ids = self.some_failed(store, 1)
+        for change in (store.requeue_matching, store.cancel_matching, store.discard_matching):
+            with pytest.raises(AutomateError) as caught:
+                change()
+            assert caught.value.code == ErrorCodes.INVALID_ARGUMENT
+        for change, status in (
+            (store.requeue_matching, "RUNNING"),
+            (store.cancel_matching, "COMPLETED"),
+            (store.discard_matching, "PENDING"),
+        ):
+            with pytest.raises(AutomateError):
+                change(status=status)
+        assert self.statuses(store, ids) == [ItemStatus.FAILED]
+
+    def test_requeue_at_a_rate(self, store: OutboxStore, clock: FakeClock) -> None:
+        """So many become due in a second, in the order in which they were enqueued."""
+        self.need("clock")
+        ids = self.some_failed(store, 10)
+        assert store.requeue_matching(status="FAILED", per_second=2) == 10
+        due = [self.see(store, item_id).next_attempt_at for item_id in ids]
+        assert [(at - clock()).total_seconds() for at in due] == [n / 2 for n in range(10)]
+        assert self.claim_ids(store) == ids[:1]
+        clock.advance(2)
+        assert self.claim_ids(store) == ids[1:5]
+
+    def test_many_are_changed_in_batches(self, store: OutboxStore) -> None:
+        """However many they are, each is changed once, and progress is told."""
+        ids = self.some_failed(store, 450)
+        told: list[int] = []
+        assert store.requeue_matching(kind="k", per_second=1000, progress=told.append) == 450
+        assert told == sorted(told)
+        assert told[-1] == 450
+        assert len(told) > 1
+        waiting = [self.see(store, item_id) for item_id in ids]
+        assert [item.next_attempt_at for item in waiting] == sorted(
+            item.next_attempt_at for item in waiting
+        )
+        assert store.cancel_matching(kind="k") == 450
+        assert store.discard_matching(status="CANCELLED") == 450
+        assert store.find() == []
+
+    def test_cancel_what_matches(self, store: OutboxStore) -> None:
+        """What waits is cancelled; what runs only where that is said."""
+        self.need("control")
+        ids = store.enqueue_many(NewItem("k") for _ in range(3))
+        assert self.claim_ids(store, limit=1) == ids[:1]
+        other = store.enqueue("other")
+        assert store.cancel_matching(kind="k", limit=1) == 1
+        assert store.cancel_matching(kind="k") == 1
+        assert [str(status) for status in self.statuses(store, [*ids, other])] == [
+            "RUNNING",
+            "CANCELLED",
+            "CANCELLED",
+            "PENDING",
+        ]
+        assert store.cancel_matching(status="RUNNING") == 1
+        assert store.stop_requests("worker").keys() == {ids[0]}
+
+    def test_cancelling_in_bulk_lets_the_next_of_a_key_go(self, store: OutboxStore) -> None:
+        """Items of other kinds that wait behind cancelled ones run."""
+        self.need("control", "ordering_keys")
+        store.enqueue("bad", ordering_key="a")
+        store.enqueue("bad", ordering_key="b")
+        good = store.enqueue_many(NewItem("good", ordering_key=key) for key in "ab")
+        assert store.claim_batch("worker", kinds=["good"]) == []
+        assert store.cancel_matching(kind="bad") == 2
+        assert sorted(self.claim_ids(store)) == sorted(good)
+
+    def test_discard(self, store: OutboxStore) -> None:
+        """What is finished can be deleted; what waits or runs can't."""
+        self.need("control")
+        done, failed, running, waiting = store.enqueue_many(NewItem("k") for _ in range(4))
+        store.claim_batch("worker", 3)
+        store.mark_success(done, "worker")
+        store.mark_failed(failed, "worker")
+        assert store.discard([done, failed, running, waiting, UNKNOWN_ID, "no id"]) == 2
+        assert [item.id for item in store.find()] == [waiting, running]
+
+    def test_discard_what_matches_spares_successes(self, store: OutboxStore) -> None:
+        """Without a status what failed or was cancelled is meant."""
+        self.need("control")
+        done = store.enqueue("k")
+        self.claim_one(store)
+        store.mark_success(done, "worker")
+        self.some_failed(store, 1)
+        store.cancel([store.enqueue("k")])
+        assert store.discard_matching(kind="k") == 2
+        assert [item.id for item in store.find()] == [done]
+        assert store.discard_matching(status="COMPLETED") == 1
+
+    def test_reschedule(self, store: OutboxStore, clock: FakeClock) -> None:
+        """What waits is due at the new time, sooner or later, and keeps its priority."""
+        self.need("control", "clock")
+        soon, late = store.enqueue("k", priority=3), store.enqueue("k", delay=3600)
+        assert store.reschedule([soon], delay=60) == 1
+        assert store.reschedule([late, UNKNOWN_ID], run_at=clock() + timedelta(seconds=90)) == 1
+        assert self.claim_ids(store) == []
+        clock.advance(60)
+        assert self.claim_ids(store) == [soon]
+        clock.advance(30)
+        assert self.claim_ids(store) == [late]
+        assert store.reschedule([soon]) == 0
+        with pytest.raises(AutomateError):
+            store.reschedule([soon], run_at=clock().replace(tzinfo=None))
+
+    def test_reschedule_of_a_paused_or_waiting_key(
+        self, store: OutboxStore, clock: FakeClock
+    ) -> None:
+        """A new due time lets nothing jump its line or run in a paused kind."""
+        self.need("control", "clock", "ordering_keys")
+        first, second = store.enqueue_many(NewItem("k", ordering_key="key") for _ in range(2))
+        store.pause("paused")
+        paused = store.enqueue("paused")
+        assert self.claim_ids(store) == [first]
+        assert store.reschedule([second, paused], delay=0) == 2
+        assert self.claim_ids(store) == []
+        assert store.reschedule([paused], delay=60) == 1
+        store.resume("paused")
+        assert self.claim_ids(store) == []
+        store.mark_success(first, "worker")
+        assert self.claim_ids(store) == [second]
+        clock.advance(60)
+        assert self.claim_ids(store) == [paused]
+
+    # Cancelling an item that runs.
+
+    def asked(self, store: OutboxStore, **options: object) -> tuple[str, str]:
+        """An item that runs and is asked to stop, and its claim's token."""
+        self.need("control")
+        item_id = store.enqueue("k", **options)  # type: ignore[arg-type]
+        token = self.claim_one(store).lease_token
+        assert store.cancel([item_id]) == 1
+        assert token is not None
+        return item_id, token
+
+    def test_a_running_item_is_asked_to_stop(self, store: OutboxStore) -> None:
+        """It runs on until its worker, and no other, has heard of it; asking twice is nothing."""
+        item_id, token = self.asked(store)
+        assert self.statuses(store, [item_id]) == [ItemStatus.RUNNING]
+        assert store.stop_requests("another") == {}
+        assert self.another(store).stop_requests("worker") == {item_id: token}
+        assert store.cancel([item_id]) == 0
+        assert store.extend([item_id], "worker") == set()
+        assert store.acknowledge("worker", [Outcome(item_id, ItemStatus.CANCELLED)]) == set()
+        item = self.see(store, item_id)
+        assert (item.status, item.waiting_for) == (ItemStatus.CANCELLED, None)
+        assert (item.lease_expires_at, item.completed_at is not None) == (None, True)
+        assert store.stop_requests("worker") == {}
+        assert store.claim_batch("worker") == []
+
+    def test_success_stands(self, store: OutboxStore) -> None:
+        """A handler that finishes first has finished."""
+        item_id, _ = self.asked(store)
+        store.mark_success(item_id, "worker")
+        item = self.see(store, item_id)
+        assert (item.status, item.waiting_for) == (ItemStatus.COMPLETED, None)
+        assert store.stop_requests("worker") == {}
+
+    def test_failure_stands(self, store: OutboxStore) -> None:
+        """One that is given up is FAILED."""
+        item_id, _ = self.asked(store)
+        store.mark_failed(item_id, "worker", "BAD", "it can't be done")
+        assert self.statuses(store, [item_id]) == [ItemStatus.FAILED]
+
+    @pytest.mark.parametrize("max_attempts", [1, 3])
+    @pytest.mark.parametrize("status", [ItemStatus.RETRY, ItemStatus.PENDING])
+    def test_it_does_not_wait_again(
+        self, store: OutboxStore, status: ItemStatus, max_attempts: int
+    ) -> None:
+        """What would have been a retry, or handed back, is CANCELLED; saying it twice is fine."""
+        item_id, token = self.asked(store, max_attempts=max_attempts)
+        outcome = Outcome(item_id, status, 0.0, "DOWN", "the service is down", token)
+        for _ in range(2):
+            assert store.acknowledge("worker", [outcome]) == set()
+            assert self.statuses(store, [item_id]) == [ItemStatus.CANCELLED]
+        assert self.see(store, item_id).last_error == "the service is down"
+        assert store.claim_batch("worker") == []
+
+    def test_dead_worker(self, store: OutboxStore, clock: FakeClock) -> None:
+        """If its worker dies it is not tried again, whatever attempts are left."""
+        self.need("clock")
+        item_id, token = self.asked(store)
+        clock.advance(store.lease_seconds + 1)
+        result = store.reap()
+        assert [item.id for item in result.cancelled] == [item_id]
+        assert (result.retried, result.failed) == ([], [])
+        assert self.statuses(store, [item_id]) == [ItemStatus.CANCELLED]
+        with pytest.raises(LeaseLostError):
+            store.mark_success(item_id, "worker", token=token)
+        clock.advance(LONG_SECONDS)
+        assert store.claim_batch("worker") == []
+
+    def test_its_keys_stay_taken(self, store: OutboxStore) -> None:
+        """While it may still run, its idempotency key and its place in a line are its own."""
+        self.need("ordering_keys")
+        item_id, _ = self.asked(store, idempotency_key="once", ordering_key="key")
+        following = store.enqueue("k", ordering_key="key")
+        assert store.enqueue("k", idempotency_key="once") == item_id
+        assert self.claim_ids(store) == []
+        store.acknowledge("worker", [Outcome(item_id, ItemStatus.CANCELLED)])
+        assert store.enqueue("k", idempotency_key="once") == item_id
+        assert self.claim_ids(store) == [following]
+
+    def test_a_cancelled_item_can_be_requeued(self, store: OutboxStore) -> None:
+        """It starts anew, and nobody asks the new run to stop."""
+        item_id, token = self.asked(store)
+        store.acknowledge("worker", [Outcome(item_id, ItemStatus.CANCELLED)])
+        assert store.requeue([item_id]) == 1
+        again = self.claim_one(store)
+        assert (again.id, again.attempt_count) == (item_id, 1)
+        assert store.stop_requests("worker") == {}
+        with pytest.raises(LeaseLostError):
+            store.mark_success(item_id, "worker", token=token)
+        store.mark_success(item_id, "worker")
+
+    def test_lost_claims_cancel_nothing(self, store: OutboxStore, clock: FakeClock) -> None:
+        """Only the claim that holds the item can say that it has stopped."""
+        self.need("clock")
+        item_id = store.enqueue("k")
+        token = self.claim_one(store).lease_token
+        self.expire(store, clock)
+        self.claim_one(store, "worker-2")
+        late = Outcome(item_id, ItemStatus.CANCELLED, token=token)
+        assert store.acknowledge("worker", [late]) == {item_id}
+        assert self.statuses(store, [item_id]) == [ItemStatus.RUNNING]
+
+    # Deleting what is finished.
+
+    def finished(self, store: OutboxStore) -> dict[ItemStatus, str]:
+        """An item in each state in which one is finished."""
+        self.need("retention")
+        done, failed, cancelled = store.enqueue_many(NewItem("k") for _ in range(3))
+        store.cancel([cancelled])
+        store.claim_batch("worker")
+        store.acknowledge("worker", [Outcome(done), Outcome(failed, ItemStatus.FAILED)])
+        return {
+            ItemStatus.COMPLETED: done,
+            ItemStatus.FAILED: failed,
+            ItemStatus.CANCELLED: cancelled,
+        }
+
+    def left(self, store: OutboxStore, ids: dict[ItemStatus, str]) -> list[str]:
+        """The states of those items that are still there."""
+        return [str(status) for status, item_id in ids.items() if store.get(item_id)]
+
+    def test_kept_for_ever(self, store: OutboxStore, clock: FakeClock) -> None:
+        """Nothing goes by itself unless that is said."""
+        self.need("clock")
+        ids = self.finished(store)
+        clock.advance(10 * 365 * 86_400)
+        assert store.sweep() == 0
+        assert self.left(store, ids) == ["COMPLETED", "FAILED", "CANCELLED"]
+
+    def test_kept_for_a_time(self, store: OutboxStore, clock: FakeClock) -> None:
+        """What went well goes first; what somebody should look at has a time of its own."""
+        self.need("clock")
+        store = self.kept(store, 60, 3600)
+        ids, waiting = self.finished(store), store.enqueue("k")
+        clock.advance(59)
+        assert store.sweep() == 0
+        clock.advance(1)
+        assert store.sweep() == 1
+        assert self.left(store, ids) == ["FAILED", "CANCELLED"]
+        clock.advance(3540)
+        assert store.sweep() == 2
+        assert [item.id for item in store.find()] == [waiting]
+
+    def test_failures_are_kept_without_a_time_of_their_own(
+        self, store: OutboxStore, clock: FakeClock
+    ) -> None:
+        """How long successes are kept says nothing of failures."""
+        self.need("clock")
+        store = self.kept(store, 60)
+        ids = self.finished(store)
+        clock.advance(86_400)
+        assert store.sweep() == 1
+        assert self.left(store, ids) == ["FAILED", "CANCELLED"]
+
+    def test_deleted_at_once(self, store: OutboxStore) -> None:
+        """A success is gone when it is recorded; a failure is not."""
+        store = self.kept(store, 0)
+        ids = self.finished(store)
+        assert self.left(store, ids) == ["FAILED", "CANCELLED"]
+        assert store.stats().total(ItemStatus.COMPLETED) == 0
+
+    def test_deleting_at_once_is_fenced(self, store: OutboxStore, clock: FakeClock) -> None:
+        """Who lost the item deletes nothing, and is told so, even after the item is gone."""
+        self.need("clock", "retention")
+        store = self.kept(store, 0)
+        lost, mine = store.enqueue("k"), store.enqueue("k")
+        old = {item.id: item.lease_token for item in store.claim_batch("worker-1")}
+        self.expire(store, clock)
+        new = {item.id: item.lease_token for item in store.claim_batch("worker-2")}
+        outcomes = [Outcome(lost, token=old[lost]), Outcome(mine, token=new[mine])]
+        assert store.acknowledge("worker-2", outcomes) == {lost}
+        assert (store.get(lost) is None, store.get(mine) is None) == (False, True)
+        store.mark_success(lost, "worker-2", token=new[lost])
+        assert store.get(lost) is None
+        with pytest.raises(LeaseLostError):
+            store.mark_success(lost, "worker-1", token=old[lost])
+
+    def test_deleting_at_once_is_fenced_by_the_row(
+        self, store: OutboxStore, clock: FakeClock
+    ) -> None:
+        """A process that remembers its own claim alone deletes nothing that another one holds."""
+        self.need("clock", "retention")
+        late, holder = self.kept(store, 0), self.kept(self.another(store), 0)
+        ids = {late.enqueue("k"), late.enqueue("k")}
+        old = {item.id: item.lease_token for item in late.claim_batch("worker")}
+        # The late one neither reaps nor claims again: nothing tells it but the row.
+        self.expire(holder, clock)
+        new = {item.id: item.lease_token for item in holder.claim_batch("worker")}
+        assert set(old) == set(new) == ids
+        outcomes = [Outcome(item_id, token=token) for item_id, token in old.items()]
+        assert late.acknowledge("worker", outcomes) == ids
+        assert self.statuses(holder, sorted(ids)) == [ItemStatus.RUNNING] * 2
+        outcomes = [Outcome(item_id, token=token) for item_id, token in new.items()]
+        assert holder.acknowledge("worker", outcomes) == set()
+        assert [holder.get(item_id) for item_id in ids] == [None, None]
+
+    def test_deleted_with_the_hosts_transaction(self, store: OutboxStore) -> None:
+        """After a rollback it is still there, and its holder's."""
+        self.need("retention", "transactions")
+        store = self.kept(store, 0)
+        item_id = store.enqueue("k")
+        self.claim_one(store)
+        with pytest.raises(ZeroDivisionError), self.transaction(store) as transaction:
+            store.mark_success(item_id, "worker", transaction=transaction)
+            raise ZeroDivisionError
+        assert self.statuses(store, [item_id]) == [ItemStatus.RUNNING]
+        store.mark_success(item_id, "worker")
+        assert store.get(item_id) is None
+
+    def test_deleted_items_leave_their_keys(self, store: OutboxStore) -> None:
+        """The next of an ordering or concurrency key runs, and an idempotency key is free."""
+        self.need("retention", "ordering_keys", "concurrency_keys")
+        store = self.kept(store, 0)
+        ordered = [store.enqueue("k", ordering_key="a", idempotency_key="once")]
+        slotted = [store.enqueue("k", concurrency_key="b", concurrency_limit=1)]
+        ordered.append(store.enqueue("k", ordering_key="a"))
+        slotted.append(store.enqueue("k", concurrency_key="b", concurrency_limit=1))
+        assert self.claim_ids(store) == [ordered[0], slotted[0]]
+        assert self.claim_ids(store) == []
+        store.acknowledge("worker", [Outcome(ordered[0]), Outcome(slotted[0])])
+        assert store.enqueue("k", idempotency_key="once", delay=60) != ordered[0]
+        assert self.claim_ids(store) == [ordered[1], slotted[1]]
+
+    def test_purge_of_some_states(self, store: OutboxStore, clock: FakeClock) -> None:
+        """A purge may be of failures alone, or of successes."""
+        self.need("clock")
+        ids = self.finished(store)
+        clock.advance(60)
+        assert store.purge(older_than_seconds=60, statuses=["FAILED"]) == 1
+        assert self.left(store, ids) == ["COMPLETED", "CANCELLED"]
+        assert store.purge(older_than_seconds=60, statuses=[ItemStatus.COMPLETED]) == 1
+        assert self.left(store, ids) == ["CANCELLED"]
+
+    def test_purge_finds_what_ends_late(self, store: OutboxStore, clock: FakeClock) -> None:
+        """An old item that was passed while it waited goes once it has been finished for long."""
+        self.need("clock", "retention")
+        old = store.enqueue("k", delay=3600)
+        new = store.enqueue_many(NewItem("k") for _ in range(3))
+        store.claim_batch("worker")
+        store.acknowledge("worker", [Outcome(item_id) for item_id in new])
+        clock.advance(3600)
+        assert store.purge(older_than_seconds=60, limit=2) == 2
+        assert self.claim_ids(store) == [old]
+        store.mark_success(old, "worker")
+        clock.advance(60)
+        assert store.purge(older_than_seconds=60) == 2
+        assert store.find() == []

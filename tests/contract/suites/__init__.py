@@ -1,0 +1,1 @@
+"""Contract suites of what only this repository implements: storages, and executions on them."""

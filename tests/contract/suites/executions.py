@@ -1,0 +1,830 @@
+"""The test of an `ExecutionStore` on a storage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from automate_kernel.errors import (
+    AutomateError,
+    LeaseLostError,
+    PayloadError,
+    WorkflowError,
+)
+from automate_kernel.outbox import ItemStatus, OutboxItem, RowsOutboxStore
+from automate_kernel.outbox.statistics import total_by_kind
+from automate_kernel.storage import Storage
+from automate_kernel.testing.clock import FakeClock
+from automate_kernel.testing.values import KEPT, REFUSED, each_value, is_json, same
+from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.engine.advance import Turn
+from automate_kernel.workflows.engine.execution import (
+    Event,
+    Execution,
+    ExecutionStatus,
+    StepRun,
+    StepStatus,
+)
+from automate_kernel.workflows.engine.executions import (
+    ADVANCE,
+    ExecutionEndedError,
+    ExecutionStore,
+)
+from automate_kernel.workflows.engine.statistics import ExecutionLog
+
+__all__ = ["ExecutionStoreContract"]
+
+LEASE_SECONDS = 30.0
+UNKNOWN_ID = "01890000-0000-7000-8000-000000000000"
+EVENT_ID = "01890000-0000-7000-8000-00000000000e"
+WORKFLOW: dict[str, Any] = {
+    "name": "order-notify",
+    "trigger": {"type": "event", "event": "order.created"},
+    "steps": [
+        {"id": "count", "action": "orders.count"},
+        {"id": "tell", "action": "chat.post", "input": {"text": "{{ steps.count.output }}"}},
+    ],
+    "on_failure": [{"id": "undo", "action": "orders.undo"}],
+}
+
+
+OTHER: dict[str, Any] = {**WORKFLOW, "name": "other"}
+
+
+_GROUP = "KeyError in shop.charge"
+
+
+class ExecutionStoreContract:
+    """
+    Tests of what `ExecutionStore` must do on every storage.
+
+    ::
+
+        class TestMine(ExecutionStoreContract):
+            @pytest.fixture
+            def storage(self, clock):
+                return MyStorage(clock=clock)
+    """
+
+    @pytest.fixture
+    def clock(self) -> FakeClock:
+        """The clock to build the storage with."""
+        return FakeClock()
+
+    @pytest.fixture
+    def storage(self, clock: FakeClock) -> Storage:
+        """An empty storage that reads *clock*."""
+        raise NotImplementedError(f"{type(self).__name__} needs a fixture 'storage'")
+
+    @pytest.fixture
+    def store(self, storage: Storage) -> ExecutionStore:
+        """The executions in *storage*, with an outbox beside them."""
+        outbox = RowsOutboxStore(storage, lease_seconds=LEASE_SECONDS)
+        store = ExecutionStore(storage, outbox)
+        outbox.on_failed = store.give_up
+        return store
+
+    @pytest.fixture
+    def workflow(self) -> Workflow:
+        """The workflow that the tests run."""
+        return Workflow.from_dict(WORKFLOW)
+
+    def event(self, **options: object) -> Event:
+        """The event that starts it."""
+        known = {"id": EVENT_ID, "name": "order.created", "payload": {"n": 1}, **options}
+        return Event.from_json(known)
+
+    def begin(self, store: ExecutionStore, workflow: Workflow, **options: object) -> str:
+        """Begin an execution in a transaction of its own."""
+        with store.storage.begin() as rows:
+            return store.start(rows, workflow, self.event(**options))
+
+    def claim(self, store: ExecutionStore, worker_id: str = "worker") -> OutboxItem:
+        """The one wake-up that is due."""
+        (item,) = store.outbox.claim_batch(worker_id)
+        return item
+
+    def see(self, store: ExecutionStore, execution_id: str) -> Execution:
+        """The execution with this id, which must exist."""
+        execution = store.get(execution_id)
+        assert execution is not None
+        return execution
+
+    def run(self, execution_id: str, step_id: str, **values: object) -> StepRun:
+        """A step's run with these values."""
+        known = {"position": -1, "status": StepStatus.COMPLETED, "attempts": 1, **values}
+        return StepRun(execution_id=execution_id, step_id=step_id, **known)  # type: ignore[arg-type]
+
+    def save(
+        self,
+        store: ExecutionStore,
+        item: OutboxItem,
+        runs: Sequence[StepRun],
+        delays: dict[tuple[str, int], float] | None = None,
+    ) -> Execution:
+        """Save *runs* under the lease of *item*."""
+        execution = self.see(store, item.payload["execution_id"])
+        stored = {(run.step_id, run.position) for run in execution.steps}
+        with store.holding(item) as rows:
+            failed = [run.failed_attempt() for run in runs if run.error_code is not None]
+            claim = item.lease_token or ""
+            store.save(rows, execution, runs, delays or {}, stored, failures=failed, claim=claim)
+        return execution
+
+    def end(
+        self,
+        store: ExecutionStore,
+        item: OutboxItem,
+        status: ExecutionStatus,
+        output: object = None,
+    ) -> bool:
+        """End the execution of *item*, and the item, in one transaction."""
+        execution = self.see(store, item.payload["execution_id"])
+        if status is ExecutionStatus.FAILED:
+            execution.error_code, execution.error = "NOT_FOUND", "no such channel"
+            execution.error_group = "SlackApiError in chat.post"
+        with store.holding(item) as rows:
+            changed = store.change(rows, execution, status, output)
+            owner = item.lease_owner or ""
+            store.outbox.mark_success(
+                item.id, owner, token=item.lease_token, transaction=rows.native
+            )
+        return changed
+
+    def lose(self, store: ExecutionStore, clock: FakeClock) -> OutboxItem:
+        """Let the lease end and another worker claim the item."""
+        clock.advance(LEASE_SECONDS + 1)
+        store.outbox.reap()
+        clock.advance(86_400)
+        return self.claim(store, "another")
+
+    # How an execution begins.
+
+    def test_it_begins(self, store: ExecutionStore, workflow: Workflow) -> None:
+        """A new execution is PENDING, holds its event, and has a wake-up that is due."""
+        execution_id = self.begin(store, workflow, tenant_id="t1")
+        execution = self.see(store, execution_id)
+        assert (execution.status, execution.steps) == (ExecutionStatus.PENDING, [])
+        assert (execution.name, execution.tenant_id) == ("order-notify", "t1")
+        assert execution.event == self.event(tenant_id="t1")
+        item = self.claim(store)
+        assert (item.id, item.kind, item.tenant_id) == (execution.item_id, ADVANCE, "t1")
+        assert item.payload == {"execution_id": execution_id}
+
+    def test_once_per_event_and_workflow(self, store: ExecutionStore, workflow: Workflow) -> None:
+        """The same event starts a workflow once, and another workflow as well."""
+        other = Workflow.from_dict({**WORKFLOW, "name": "other"})
+        first = self.begin(store, workflow)
+        assert self.begin(store, workflow) == first
+        assert self.begin(store, other) != first
+        assert self.begin(store, workflow, id=UNKNOWN_ID) != first
+        assert len(store.find()) == len(store.outbox.find(kind=ADVANCE)) == 3
+
+    def test_it_is_pinned_to_its_definition(
+        self, store: ExecutionStore, workflow: Workflow
+    ) -> None:
+        """The definition is stored as it was, however the workflow changes later."""
+        execution_id = self.begin(store, workflow)
+        changed = Workflow.from_dict({**WORKFLOW, "title": "New"})
+        self.begin(store, changed, id=UNKNOWN_ID)
+        stored = store.definition(self.see(store, execution_id).definition_id)
+        assert stored.hash() == workflow.hash() != changed.hash()
+
+    def test_nothing_begins_if_the_transaction_rolls_back(
+        self, store: ExecutionStore, workflow: Workflow
+    ) -> None:
+        """Execution, definition and wake-up exist together or not at all."""
+
+        def begin_and_fail() -> None:
+            with store.storage.begin() as rows:
+                store.start(rows, workflow, self.event())
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            begin_and_fail()
+        assert store.find() == []
+        assert store.outbox.find() == []
+        self.begin(store, workflow)
+        assert len(store.outbox.find()) == 1
+
+    def test_an_event_at_the_limit(self, store: ExecutionStore, workflow: Workflow) -> None:
+        """A payload that the outbox has accepted starts an execution, beside the event's id."""
+        execution_id = self.begin(store, workflow, payload="x" * 999_990)
+        assert len(self.see(store, execution_id).event.payload) == 999_990
+
+    # How an execution is saved, and by whom.
+
+    def test_load_gives_what_was_saved(
+        self, store: ExecutionStore, workflow: Workflow, clock: FakeClock
+    ) -> None:
+        """Runs come back as they were saved, in the order in which they began, with their times."""
+        execution_id = self.begin(store, workflow)
+        item = self.claim(store)
+        clock.advance(5)
+        began = clock()
+        running = {"status": StepStatus.RUNNING}
+        self.save(store, item, [self.run(execution_id, "tell", **running)])
+        self.save(store, item, [self.run(execution_id, "count", position=1, **running)])
+        clock.advance(2)
+        self.save(store, item, [self.run(execution_id, "tell", output={"ts": [1, None]})])
+        loaded = store.load(execution_id)
+        assert loaded is not None
+        tell, count = loaded.execution.steps
+        assert (tell.step_id, tell.status, tell.output) == (
+            "tell",
+            StepStatus.COMPLETED,
+            {"ts": [1, None]},
+        )
+        assert (tell.started_at, tell.completed_at) == (began, clock())
+        assert (count.position, count.status, count.completed_at) == (1, StepStatus.RUNNING, None)
+        assert loaded.execution.status is ExecutionStatus.RUNNING
+        assert (loaded.now, loaded.waits) == (clock(), {})
+
+    def test_a_retry_waits_on_the_databases_clock(
+        self, store: ExecutionStore, workflow: Workflow, clock: FakeClock
+    ) -> None:
+        """A run that waits is loaded with the seconds that are left, below nothing once due."""
+        execution_id = self.begin(store, workflow)
+        item = self.claim(store)
+        error = {"error_code": "UNAVAILABLE", "error": "try later"}
+        run = self.run(execution_id, "count", status=StepStatus.RETRY, **error)
+        self.save(store, item, [run], {("count", -1): 60.0})
+        for passed, left in ((0, 60.0), (45, 15.0), (20, -5.0)):
+            clock.advance(passed)
+            loaded = store.load(execution_id)
+            assert loaded is not None
+            assert loaded.waits["count", -1] == pytest.approx(left)
+        seen = self.see(store, execution_id).steps[0]
+        assert (seen.error_code, seen.error) == ("UNAVAILABLE", "try later")
+
+    @pytest.mark.parametrize("delay", [float("inf"), float("nan"), -1.0, 1e300])
+    def test_an_absurd_delay(self, store: ExecutionStore, workflow: Workflow, delay: float) -> None:
+        """A delay that no database can add to its time doesn't keep the run from being saved."""
+        execution_id = self.begin(store, workflow)
+        run = self.run(execution_id, "count", status=StepStatus.RETRY)
+        self.save(store, self.claim(store), [run], {("count", -1): delay})
+        assert self.see(store, execution_id).steps[0].status is StepStatus.RETRY
+
+    def test_saving_renews_the_lease(
+        self, store: ExecutionStore, workflow: Workflow, clock: FakeClock
+    ) -> None:
+        """Who saves keeps the item for another lease."""
+        execution_id = self.begin(store, workflow)
+        item = self.claim(store)
+        clock.advance(LEASE_SECONDS - 1)
+        self.save(store, item, [self.run(execution_id, "count")])
+        clock.advance(LEASE_SECONDS - 1)
+        assert len(store.outbox.reap()) == 0
+
+    def test_who_lost_the_lease_saves_nothing(
+        self, store: ExecutionStore, workflow: Workflow, clock: FakeClock
+    ) -> None:
+        """The worker that was too slow gets LeaseLostError, and its result is not there."""
+        execution_id = self.begin(store, workflow)
+        late = self.claim(store)
+        now = self.lose(store, clock)
+        with pytest.raises(LeaseLostError):
+            self.save(store, late, [self.run(execution_id, "count", output="late")])
+        with pytest.raises(LeaseLostError):
+            self.end(store, late, ExecutionStatus.COMPLETED, "late")
+        assert self.see(store, execution_id).steps == []
+        self.save(store, now, [self.run(execution_id, "count", output="now")])
+        assert self.end(store, now, ExecutionStatus.COMPLETED, "now")
+        execution = self.see(store, execution_id)
+        assert (execution.output, execution.steps[0].output) == ("now", "now")
+
+    def test_the_first_final_result_wins(self, store: ExecutionStore, workflow: Workflow) -> None:
+        """A step's saved result is not written over, by whatever comes second."""
+        execution_id = self.begin(store, workflow)
+        item = self.claim(store)
+        self.save(store, item, [self.run(execution_id, "count", output="first")])
+        for status in (StepStatus.FAILED, StepStatus.COMPLETED, StepStatus.RUNNING):
+            again = self.run(execution_id, "count", status=status, output="second")
+            self.save(store, item, [again])
+        execution = self.see(store, execution_id)
+        with store.holding(item) as rows:  # by one who doesn't know that there is a row
+            store.save(rows, execution, [self.run(execution_id, "count")], {}, set())
+        (run,) = self.see(store, execution_id).steps
+        assert (run.status, run.output) == (StepStatus.COMPLETED, "first")
+
+    @pytest.mark.parametrize("output", [float("nan"), "\x00", "\ud800", {1, 2}, "x" * 1_100_000])
+    def test_an_output_that_can_not_be_stored(
+        self, store: ExecutionStore, workflow: Workflow, output: object
+    ) -> None:
+        """It is refused with PayloadError that names the step, and the lease is still held."""
+        execution_id = self.begin(store, workflow)
+        item = self.claim(store)
+        with pytest.raises(PayloadError, match="count"):
+            self.save(store, item, [self.run(execution_id, "count", output=output)])
+        with pytest.raises(PayloadError, match="workflow"):
+            self.end(store, item, ExecutionStatus.COMPLETED, output)
+        self.save(store, item, [self.run(execution_id, "count", output="good")])
+
+    @pytest.mark.parametrize("name", KEPT)
+    def test_payloads_and_outputs_are_kept(
+        self, store: ExecutionStore, workflow: Workflow, name: str
+    ) -> None:
+        """Payloads and outputs are what they were, to whoever reads and to whoever goes on."""
+        value = KEPT[name]
+        execution_id = self.begin(store, workflow, payload=value)
+        item = self.claim(store)
+        self.save(store, item, [self.run(execution_id, "count", output=value)])
+        loaded = store.load(execution_id)
+        assert loaded is not None
+        assert same(loaded.execution.event.payload, value)
+        assert same(loaded.execution.steps[0].output, value)
+        assert self.end(store, item, ExecutionStatus.COMPLETED, value)
+        assert same(self.see(store, execution_id).output, value)
+
+    @pytest.mark.parametrize("name", REFUSED)
+    def test_nothing_begins_with_a_payload_that_can_not_be_stored(
+        self, store: ExecutionStore, workflow: Workflow, name: str
+    ) -> None:
+        """The payload is refused before anything is written."""
+        with pytest.raises(PayloadError) as caught:
+            self.begin(store, workflow, payload=REFUSED[name])
+        assert caught.value.hint
+        assert store.find() == []
+        assert store.outbox.find() == []
+
+    def test_every_output_comes_back_or_is_refused(
+        self, store: ExecutionStore, workflow: Workflow
+    ) -> None:
+        """JSON comes back equal and of the same types; all else is refused, and nothing written."""
+        execution_id = self.begin(store, workflow)
+        item = self.claim(store)
+        position = 0
+
+        def check(value: object) -> None:
+            nonlocal position
+            run = self.run(execution_id, "count", position=position, output=value)
+            if is_json(value):
+                position += 1
+                self.save(store, item, [run])
+                assert same(self.see(store, execution_id).steps[-1].output, value)
+                return
+            with pytest.raises(PayloadError, match="count"):
+                self.save(store, item, [run])
+
+        each_value(check)
+        assert len(self.see(store, execution_id).steps) == position
+
+    def test_an_error_text_is_never_refused(
+        self, store: ExecutionStore, workflow: Workflow
+    ) -> None:
+        """What can't be stored of an error's text is replaced."""
+        execution_id = self.begin(store, workflow)
+        error = {"status": StepStatus.FAILED, "error_code": "INTERNAL"}
+        run = self.run(execution_id, "count", error="a \x00 b \udfff c" + "x" * 1_000_000, **error)
+        self.save(store, self.claim(store), [run])
+        seen = self.see(store, execution_id).steps[0]
+        assert (seen.error or "").startswith("a \ufffd b \ufffd c")
+
+    # How an execution ends.
+
+    @pytest.mark.parametrize("output", [None, False, 0, "", [], {"a": [1, {"b": "ü"}]}])
+    def test_output(self, store: ExecutionStore, workflow: Workflow, output: object) -> None:
+        """The output comes back as it was given."""
+        execution_id = self.begin(store, workflow)
+        assert self.end(store, self.claim(store), ExecutionStatus.COMPLETED, output)
+        execution = self.see(store, execution_id)
+        assert execution.status is ExecutionStatus.COMPLETED
+        assert execution.output == output
+        assert type(execution.output) is type(output)
+        assert execution.completed_at is not None
+        assert execution.duration_seconds is not None
+
+    def test_it_ends_once(self, store: ExecutionStore, workflow: Workflow) -> None:
+        """What has ended stays as it ended."""
+        execution_id = self.begin(store, workflow)
+        self.end(store, self.claim(store), ExecutionStatus.COMPLETED, "first")
+        execution = self.see(store, execution_id)
+        with store.storage.begin() as rows:
+            assert not store.change(rows, execution, ExecutionStatus.FAILED)
+            assert not store.change(rows, execution, ExecutionStatus.RUNNING)
+            with pytest.raises(ExecutionEndedError):
+                store.save(rows, execution, [], {}, set())
+        assert not store.cancel(execution_id)
+        assert not store.resume(execution_id)
+        assert self.see(store, execution_id).output == "first"
+
+    def test_cancel_one_that_waits(self, store: ExecutionStore, workflow: Workflow) -> None:
+        """It is CANCELLED, and its wake-up with it."""
+        execution_id = self.begin(store, workflow)
+        assert store.cancel(execution_id)
+        execution = self.see(store, execution_id)
+        assert execution.status is ExecutionStatus.CANCELLED
+        assert execution.completed_at is not None
+        item = store.outbox.get(execution.item_id or "")
+        assert item is not None
+        assert item.status is ItemStatus.CANCELLED
+        assert not store.cancel(execution_id)
+
+    def test_cancel_one_that_runs(self, store: ExecutionStore, workflow: Workflow) -> None:
+        """The worker that runs it learns of it when it saves, and its result is not saved."""
+        execution_id = self.begin(store, workflow)
+        item = self.claim(store)
+        running = self.run(execution_id, "count", status=StepStatus.RUNNING)
+        self.save(store, item, [running])
+        assert store.cancel(execution_id)
+        with pytest.raises(ExecutionEndedError):
+            self.save(store, item, [self.run(execution_id, "count")])
+        store.outbox.mark_success(item.id, "worker")
+        execution = self.see(store, execution_id)
+        assert execution.status is ExecutionStatus.CANCELLED
+        assert execution.steps[0].status is StepStatus.RUNNING
+
+    def test_what_is_not_there(self, store: ExecutionStore) -> None:
+        """An unknown id is nothing, and can't be steered."""
+        assert store.load(UNKNOWN_ID) is None
+        assert store.get(UNKNOWN_ID) is None
+        assert not store.cancel(UNKNOWN_ID)
+        assert not store.resume(UNKNOWN_ID)
+
+    def test_given_up_with_its_item(
+        self, store: ExecutionStore, workflow: Workflow, clock: FakeClock
+    ) -> None:
+        """An execution whose workers all died fails in the transaction that fails its item."""
+        execution_id = self.begin(store, workflow)
+        for _ in range(self.claim(store).max_attempts - 1):
+            assert self.see(store, execution_id).status is ExecutionStatus.PENDING
+            self.lose(store, clock)
+        clock.advance(LEASE_SECONDS + 1)
+        assert len(store.outbox.reap().failed) == 1
+        execution = self.see(store, execution_id)
+        assert (execution.status, execution.error_code) == (ExecutionStatus.FAILED, "LEASE_EXPIRED")
+        assert "given up after" in (execution.error or "")
+
+    def test_given_up_by_its_worker(self, store: ExecutionStore, workflow: Workflow) -> None:
+        """A wake-up that fails for good fails its execution, or neither if it is rolled back."""
+        execution_id = self.begin(store, workflow)
+        item = self.claim(store)
+
+        def fail_and_roll_back() -> None:
+            with store.storage.begin() as rows:
+                store.outbox.mark_failed(item.id, "worker", "BAD", transaction=rows.native)
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            fail_and_roll_back()
+        assert self.see(store, execution_id).status is ExecutionStatus.PENDING
+        store.outbox.mark_failed(item.id, "worker", "BAD", "no way")
+        execution = self.see(store, execution_id)
+        assert (execution.status, execution.error_code) == (ExecutionStatus.FAILED, "BAD")
+
+    # How a failed execution runs again, and how executions are found.
+
+    def test_resume_keeps_what_was_done(self, store: ExecutionStore, workflow: Workflow) -> None:
+        """Completed and skipped steps stay; failed, cancelled and recovery steps run again."""
+        execution_id = self.begin(store, workflow)
+        item = self.claim(store)
+        statuses = {
+            "count": StepStatus.COMPLETED,
+            "rest": StepStatus.SKIPPED,
+            "tell": StepStatus.FAILED,
+            "later": StepStatus.CANCELLED,
+            "crashed": StepStatus.RUNNING,
+            "undo": StepStatus.COMPLETED,
+        }
+        runs = [self.run(execution_id, name, status=status) for name, status in statuses.items()]
+        self.save(store, item, runs)
+        assert not store.resume(execution_id)
+        self.end(store, item, ExecutionStatus.FAILED)
+        assert store.resume(execution_id)
+        execution = self.see(store, execution_id)
+        assert (execution.status, execution.error_code, execution.error) == (
+            ExecutionStatus.PENDING,
+            None,
+            None,
+        )
+        assert execution.completed_at is None
+        assert [run.step_id for run in execution.steps] == ["count", "rest"]
+        again = self.claim(store)
+        assert again.id == execution.item_id != item.id
+        assert not store.resume(execution_id)
+
+    def test_resume_from_a_step(self, store: ExecutionStore, workflow: Workflow) -> None:
+        """A step that is done, and what follows from it, can be done again after any end."""
+        execution_id = self.begin(store, workflow)
+        item = self.claim(store)
+        runs = [self.run(execution_id, name) for name in ("count", "tell")]
+        self.save(store, item, runs)
+        self.end(store, item, ExecutionStatus.COMPLETED)
+        assert not store.resume(execution_id)
+        with pytest.raises(WorkflowError):
+            store.resume(execution_id, step_id="undo")
+        assert self.see(store, execution_id).status is ExecutionStatus.COMPLETED
+        assert store.resume(execution_id, step_id="tell")
+        execution = self.see(store, execution_id)
+        assert (execution.status, execution.output) == (ExecutionStatus.PENDING, None)
+        assert [run.step_id for run in execution.steps] == ["count"]
+        assert not store.resume(execution_id, step_id="count")
+
+    def test_a_worker_of_before_saves_nothing(
+        self, store: ExecutionStore, workflow: Workflow
+    ) -> None:
+        """What was cancelled and resumed is another item's, though the first one still runs."""
+        execution_id = self.begin(store, workflow)
+        item = self.claim(store)
+        running = self.see(store, execution_id)
+        with store.storage.begin() as rows:
+            assert store.change(rows, running, ExecutionStatus.CANCELLED)
+        assert store.resume(execution_id, step_id="count")
+        before = store.load(execution_id)
+        assert before is not None
+        before.execution.item_id = item.id
+        with store.holding(item) as rows, pytest.raises(ExecutionEndedError):
+            store.save(rows, before.execution, [self.run(execution_id, "count")], {}, set())
+        assert self.see(store, execution_id).steps == []
+
+    def test_an_item_of_before_fails_nothing(
+        self, store: ExecutionStore, workflow: Workflow
+    ) -> None:
+        """The wake-up that an execution had before it was resumed decides nothing any more."""
+        execution_id = self.begin(store, workflow)
+        first = self.claim(store)
+        store.outbox.mark_failed(first.id, "worker", "BAD")
+        store.resume(execution_id)
+        store.outbox.requeue([first.id])
+        by_id = {item.id: item for item in store.outbox.claim_batch("worker")}
+        store.outbox.mark_failed(first.id, "worker", "BAD")
+        assert self.see(store, execution_id).status is ExecutionStatus.PENDING
+        second = by_id[self.see(store, execution_id).item_id or ""]
+        assert self.end(store, second, ExecutionStatus.COMPLETED)
+
+    def test_find(self, store: ExecutionStore, workflow: Workflow, clock: FakeClock) -> None:
+        """Executions are found by status, workflow and tenant, the newest first."""
+        other = Workflow.from_dict({**WORKFLOW, "name": "other"})
+        first = self.begin(store, workflow, tenant_id="t1")
+        clock.advance(1)
+        second = self.begin(store, other, tenant_id="t1")
+        clock.advance(1)
+        third = self.begin(store, workflow, id=UNKNOWN_ID)
+        items = {item.payload["execution_id"]: item for item in store.outbox.claim_batch("worker")}
+        self.save(store, items[second], [self.run(second, "count")])
+        self.end(store, items[first], ExecutionStatus.COMPLETED)
+
+        def ids(**wanted: object) -> list[str]:
+            return [one.id for one in store.find(**wanted)]  # type: ignore[arg-type]
+
+        assert ids() == [third, second, first]
+        assert ids(limit=2) == [third, second]
+        assert ids(status="COMPLETED") == ids(status=ExecutionStatus.COMPLETED) == [first]
+        assert ids(workflow="order-notify") == [third, first]
+        assert ids(workflow="other", tenant_id="t1") == [second]
+        assert ids(tenant_id="nobody") == []
+        assert [len(one.steps) for one in store.find()] == [0, 1, 0]
+
+    # What operators see of executions without looking at them.
+
+    def test_what_a_worker_did(
+        self, store: ExecutionStore, workflow: Workflow, clock: FakeClock
+    ) -> None:
+        """Beginnings, ends with their durations, outcomes of steps; by workflow and minute."""
+        log, execution = ExecutionLog(), self.see(store, self.begin(store, workflow))
+        begun = execution.created_at
+        assert begun is not None
+        runs = [
+            self.run(execution.id, "count", started_at=begun, completed_at=begun),
+            self.run(execution.id, "tell", status=StepStatus.RETRY, attempts=1),
+        ]
+        log.add(execution, Turn(saves=runs), began=True)
+        store.report(log, "worker")
+        failed = self.run(
+            execution.id, "tell", status=StepStatus.FAILED, attempts=2, started_at=begun,
+            completed_at=begun + timedelta(seconds=10),
+        )  # fmt: skip
+        execution.completed_at = begun + timedelta(seconds=20)
+        log.add(execution, Turn(saves=[failed], end=ExecutionStatus.FAILED), began=False)
+        store.report(log, "worker")
+        store.report(log, "worker")
+        (found,) = store.activity()
+        assert (found.workflow, found.started, found.failed) == (workflow.name, 1, 1)
+        assert (found.completed, found.cancelled, found.ended) == (0, 0, 1)
+        assert (found.steps_completed, found.steps_retried, found.steps_failed) == (1, 1, 1)
+        assert found.run_seconds == 20
+        assert found.step_seconds == 10
+        assert found.run_percentile(0.5) == pytest.approx(20, rel=0.3)
+        assert found.at == clock().replace(second=0, microsecond=0)
+
+    def test_a_list_counts_by_its_elements(self, store: ExecutionStore, workflow: Workflow) -> None:
+        """The step that they belong to is no further one, however it ends."""
+        log, execution = ExecutionLog(), self.see(store, self.begin(store, workflow))
+        element = self.run(execution.id, "count", position=0, status=StepStatus.FAILED)
+        execution.steps.append(element)
+        whole = self.run(execution.id, "count", status=StepStatus.FAILED, attempts=0)
+        untold = self.run(execution.id, "tell", status=StepStatus.FAILED, attempts=0)
+        log.add(execution, Turn(saves=[element, whole, untold]), began=True)
+        store.report(log, "worker")
+        (found,) = store.activity()
+        assert found.steps_failed == 2
+
+    def test_who_is_cancelled_or_given_up(
+        self, store: ExecutionStore, workflow: Workflow, clock: FakeClock
+    ) -> None:
+        """Counted with it, in the same transaction, by whoever does it."""
+        cancelled = self.begin(store, workflow)
+        assert store.cancel(cancelled)
+        assert not store.cancel(cancelled)
+        given_up = self.begin(store, Workflow.from_dict(OTHER))
+        item = self.claim(store)
+        with store.storage.begin() as rows:
+            store.give_up(rows, item)
+        totals = total_by_kind(store.activity())
+        assert {name: (one.cancelled, one.failed) for name, one in totals.items()} == {
+            workflow.name: (1, 0),
+            "other": (0, 1),
+        }
+        assert self.see(store, given_up).status is ExecutionStatus.FAILED
+
+    def test_what_stands(self, store: ExecutionStore, workflow: Workflow) -> None:
+        """What has not ended and what failed; not what ended well."""
+        assert store.stats().counts == {}
+        self.begin(store, workflow)
+        self.end(store, self.claim(store), ExecutionStatus.COMPLETED)
+        self.begin(store, Workflow.from_dict(OTHER))
+        self.end(store, self.claim(store), ExecutionStatus.FAILED)
+        self.begin(store, workflow, id="01890000-0000-7000-8000-0000000000aa")
+        found = store.stats()
+        assert found.counts == {workflow.name: {"PENDING": 1}, "other": {"FAILED": 1}}
+        assert (found.total("FAILED"), found.total(ExecutionStatus.RUNNING)) == (1, 0)
+
+    def test_it_is_forgotten(
+        self, store: ExecutionStore, workflow: Workflow, clock: FakeClock
+    ) -> None:
+        """After a week, or as one says; and nobody looks further back than asked."""
+        store.cancel(self.begin(store, workflow))
+        clock.advance(3600)
+        assert store.activity(seconds=600) == []
+        assert len(store.activity(seconds=3660)) == 1
+        assert store.purge_activity() == 0
+        assert store.purge_activity(older_than_seconds=60) == 1
+        assert store.activity(seconds=7200) == []
+
+    # Failed executions that are resumed together.
+
+    def fail_one(
+        self, store: ExecutionStore, workflow: Workflow, number: int, **options: object
+    ) -> str:
+        """An execution that failed."""
+        event_id = f"01890000-0000-7000-8000-{number:012x}"
+        execution_id = self.begin(store, workflow, id=event_id, **options)
+        self.end(store, self.claim(store), ExecutionStatus.FAILED)
+        return execution_id
+
+    def statuses(self, store: ExecutionStore, ids: list[str]) -> list[str]:
+        """Where each stands."""
+        return [self.see(store, each).status.value for each in ids]
+
+    def test_by_what_they_have_in_common(
+        self, store: ExecutionStore, workflow: Workflow, clock: FakeClock
+    ) -> None:
+        """Workflow, tenant, error and age; what ended otherwise stays as it is."""
+        other = Workflow.from_dict(OTHER)
+        ids = [self.fail_one(store, workflow, 1), self.fail_one(store, other, 2)]
+        clock.advance(100)
+        ids += [self.fail_one(store, workflow, 3, tenant_id="a"), self.fail_one(store, workflow, 4)]
+        done = self.begin(store, workflow, id="01890000-0000-7000-8000-0000000000bb")
+        self.end(store, self.claim(store), ExecutionStatus.COMPLETED)
+        begun = clock() - timedelta(seconds=50)
+        assert store.resume_matching(workflow="nothing") == 0
+        assert store.resume_matching(error_code="UNAVAILABLE") == 0
+        assert store.resume_matching(workflow="other", created_after=begun) == 0
+        assert store.resume_matching(tenant_id="a") == 1
+        assert self.statuses(store, ids) == ["FAILED", "FAILED", "PENDING", "FAILED"]
+        assert store.resume_matching(workflow=workflow.name, created_before=begun) == 1
+        assert self.statuses(store, ids) == ["PENDING", "FAILED", "PENDING", "FAILED"]
+        assert store.resume_matching(error_code="NOT_FOUND") == 2
+        assert self.statuses(store, [*ids, done]) == [*["PENDING"] * 4, "COMPLETED"]
+        assert len(store.outbox.claim_batch("worker")) == 4
+
+    def test_the_oldest_first_and_no_more_than_asked(
+        self, store: ExecutionStore, workflow: Workflow, clock: FakeClock
+    ) -> None:
+        """Over the borders of the transactions that they go in, with word of how far it is."""
+        ids = []
+        for number in range(120):
+            ids.append(self.fail_one(store, workflow, number))
+            clock.advance(number % 2)
+        told: list[int] = []
+        assert store.resume_matching(workflow=workflow.name, limit=70, progress=told.append) == 70
+        assert told[-1] == 70
+        assert told == sorted(told)
+        assert self.statuses(store, ids) == ["PENDING"] * 70 + ["FAILED"] * 50
+        assert store.resume_matching(workflow=workflow.name) == 50
+
+    def test_at_a_rate(self, store: ExecutionStore, workflow: Workflow, clock: FakeClock) -> None:
+        """What they failed of is not overrun."""
+        for number in range(10):
+            self.fail_one(store, workflow, number)
+        assert store.resume_matching(workflow=workflow.name, per_second=2) == 10
+        taken = []
+        for _ in range(6):
+            taken.append(len(store.outbox.claim_batch("worker")))
+            clock.advance(1)
+        assert taken == [1, 2, 2, 2, 2, 1]
+
+    def test_without_a_filter_it_is_refused(self, store: ExecutionStore) -> None:
+        """Who means all says so."""
+        with pytest.raises(AutomateError, match="no filter"):
+            store.resume_matching()
+        assert store.resume_matching(status="FAILED") == 0
+        with pytest.raises(AutomateError, match="RUNNING"):
+            store.resume_matching(status="RUNNING")
+
+    # Errors of every attempt, errors in groups, labels.
+
+    def fail(
+        self, store: ExecutionStore, execution_id: str, status: StepStatus, **values: object
+    ) -> None:
+        """Save a run of the step ``count`` that has failed."""
+        item = store.outbox.get(self.see(store, execution_id).item_id or "")
+        assert item is not None
+        if item.status == "PENDING":
+            item = self.claim(store)
+        known = {"error_code": "INTERNAL", "error": "broke", "error_group": _GROUP, **values}
+        self.save(store, item, [self.run(execution_id, "count", status=status, **known)])
+
+    def test_every_attempt_of_a_step_keeps_its_error(
+        self, store: ExecutionStore, workflow: Workflow, clock: FakeClock
+    ) -> None:
+        """A step that did well in the end says nothing of them; the execution does."""
+        execution_id = self.begin(store, workflow)
+        self.fail(store, execution_id, StepStatus.RETRY, error="first", trace="File a")
+        clock.advance(1)
+        self.fail(store, execution_id, StepStatus.RETRY, error="second", attempts=2)
+        clock.advance(1)
+        item = store.outbox.get(self.see(store, execution_id).item_id or "")
+        assert item is not None
+        self.save(store, item, [self.run(execution_id, "count", attempts=3)])
+        first, second = store.failed_attempts(execution_id)
+        assert (first.step_id, first.position, first.attempt, first.error, first.trace) == (
+            "count", -1, 1, "first", "File a",
+        )  # fmt: skip
+        assert (second.attempt, second.error, second.error_group) == (2, "second", _GROUP)
+        assert self.see(store, execution_id).steps[0].error_group is None
+
+    def test_a_save_told_twice_is_one_attempt(
+        self, store: ExecutionStore, workflow: Workflow
+    ) -> None:
+        """A worker that never heard of its commit saves again."""
+        execution_id = self.begin(store, workflow)
+        for _ in range(2):
+            self.fail(store, execution_id, StepStatus.RETRY)
+        assert len(store.failed_attempts(execution_id)) == 1
+        assert self.see(store, execution_id).steps[0].error_group == _GROUP
+
+    def test_executions_in_groups(self, store: ExecutionStore, workflow: Workflow) -> None:
+        """Failed ones by workflow and place, the largest first; resumed ones are in none."""
+        other = Workflow.from_dict({**workflow.to_dict(), "name": "other"})
+        ids = [
+            self.begin(store, flow, id=f"01890000-0000-7000-8000-00000000000{number}")
+            for number, flow in enumerate((workflow, workflow, other))
+        ]
+        items = {item.payload["execution_id"]: item for item in store.outbox.claim_batch("worker")}
+        for execution_id in ids:
+            self.end(store, items[execution_id], ExecutionStatus.FAILED)
+        groups = store.error_groups()
+        assert [(each.kind, each.group, each.count) for each in groups] == [
+            ("order-notify", "SlackApiError in chat.post", 2),
+            ("other", "SlackApiError in chat.post", 1),
+        ]
+        assert groups[1].latest_id == ids[2]
+        assert (groups[0].error_code, groups[0].error) == ("NOT_FOUND", "no such channel")
+        assert [each.count for each in store.error_groups(workflow="other")] == [1]
+        assert store.error_groups(tenant_id="nobody") == []
+        found = store.find(error_group="SlackApiError in chat.post", workflow="other")
+        assert [each.id for each in found] == ids[2:]
+        assert store.resume(ids[2])
+        assert [each.kind for each in store.error_groups()] == ["order-notify"]
+
+    def test_an_execution_is_found_by_its_events_labels(
+        self, store: ExecutionStore, workflow: Workflow
+    ) -> None:
+        """All that one event started, by name and value or by the value."""
+        other = Workflow.from_dict({**workflow.to_dict(), "name": "other"})
+        labels = {"order": "4711"}
+        ids = {self.begin(store, flow, labels=labels) for flow in (workflow, other)}
+        self.begin(store, workflow, id=UNKNOWN_ID, labels={"order": "4712"})
+        assert {each.id for each in store.labelled("order=4711")} == ids
+        assert {each.id for each in store.labelled("4711")} == ids
+        (one,) = store.labelled("4711", workflow="other")
+        assert one.labels == labels
+        assert store.labelled("4711", status="FAILED") == []
+        assert store.labelled("customer=4711") == []
+
+    def test_failures_and_labels_go_with_their_execution(
+        self, store: ExecutionStore, workflow: Workflow, clock: FakeClock
+    ) -> None:
+        """Purged, nothing of it is left."""
+        execution_id = self.begin(store, workflow, labels={"order": "1"})
+        self.fail(store, execution_id, StepStatus.FAILED)
+        assert store.cancel(execution_id)
+        clock.advance(100)
+        assert store.purge(older_than_seconds=10) == 1
+        assert store.failed_attempts(execution_id) == []
+        with store.storage.begin() as rows:
+            assert rows.count("automate_label")[0]["n"] == 0
