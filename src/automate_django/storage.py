@@ -159,7 +159,7 @@ class DjangoStorage:
             raise ConfigError("automate_django needs time zones", hint="set USE_TZ = True")
         return DjangoRows(connection, self._clock)
 
-    async def abegin(self, transaction: Any, work: Callable[[DjangoRows], T]) -> T:
+    async def arun_in(self, transaction: Any, work: Callable[[DjangoRows], T]) -> T:
         """Run *work* in Django's synchronous thread, and in the ``atomic()`` block open there."""
         from asgiref.sync import sync_to_async
 

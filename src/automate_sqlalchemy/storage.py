@@ -219,7 +219,7 @@ class SqlAlchemyStorage:
             )
         return SqlAlchemyRows(transaction, self._clock)
 
-    async def abegin(self, transaction: Any, work: Callable[[SqlAlchemyRows], T]) -> T:
+    async def arun_in(self, transaction: Any, work: Callable[[SqlAlchemyRows], T]) -> T:
         """Run *work* in an ``AsyncSession`` or ``AsyncConnection``, or in a thread of its own."""
         if transaction is not None and hasattr(transaction, "run_sync"):
             result: T = await transaction.run_sync(lambda sync: work(self._rows(sync)))

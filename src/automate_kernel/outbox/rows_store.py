@@ -123,7 +123,7 @@ class RowsOutboxStore(
     async def aenqueue_many(self, items: Iterable[NewItem], transaction: Any = None) -> list[str]:
         """`enqueue_many` in an asynchronous host transaction."""
         new, fresh, labels = _new_rows(self.announced(items), self.redact)
-        return await self.storage.abegin(
+        return await self.storage.arun_in(
             transaction, lambda rows: self.add(rows, new, fresh=fresh, labels=labels)
         )
 

@@ -75,7 +75,7 @@ class MemoryStorage:
             with self._own() as rows:
                 yield rows
 
-    async def abegin(self, transaction: Any, work: Callable[[Any], T]) -> T:
+    async def arun_in(self, transaction: Any, work: Callable[[Any], T]) -> T:
         """Run *work* with Rows; nothing here waits, so there is nothing to await."""
         with self.begin(transaction) as rows:
             return work(rows)

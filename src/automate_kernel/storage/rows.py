@@ -183,7 +183,7 @@ class Storage(Protocol):
         by itself, which saves the round trips of BEGIN and COMMIT.
         """
 
-    async def abegin(self, transaction: Any, work: Callable[[Rows], T]) -> T:
+    async def arun_in(self, transaction: Any, work: Callable[[Rows], T]) -> T:
         """Run *work* with Rows as `begin` gives them, in an asynchronous host transaction."""
 
     def wakeup(self, channel: str) -> Wakeup | None:

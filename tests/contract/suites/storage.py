@@ -418,7 +418,7 @@ class StorageContract:
         assert 2 in positions(self.all(storage))
 
     def test_asynchronous_begin(self, storage: Storage) -> None:
-        """`abegin` runs work in a transaction of its own, and gives its result or its error."""
+        """`arun_in` runs work in a transaction of its own, and gives its result or its error."""
 
         def work(rows: Rows) -> int:
             return rows.insert(STEP, [step(1)])
@@ -427,9 +427,9 @@ class StorageContract:
             rows.insert(STEP, [step(2)])
             raise ZeroDivisionError
 
-        assert asyncio.run(storage.abegin(None, work)) == 1
+        assert asyncio.run(storage.arun_in(None, work)) == 1
         with pytest.raises(ZeroDivisionError):
-            asyncio.run(storage.abegin(None, fail))
+            asyncio.run(storage.arun_in(None, fail))
         assert positions(self.all(storage)) == [1]
 
     # Several transactions at once.
