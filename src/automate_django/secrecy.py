@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from automate_kernel.secrets.masking import HIDDEN, is_secret_name, without_secrets, words_of
+from automate_kernel.secrets.masking import HIDDEN, is_secret_name, words_of
+from automate_kernel.secrets.masking import hide_named as without_secrets
 
 __all__ = ["HIDDEN", "is_secret_name", "without_secrets", "words_of"]

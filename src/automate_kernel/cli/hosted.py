@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
     from automate_kernel.storage import Storage
 
-from automate_kernel.secrets.log_filter import redact_text
+from automate_kernel.secrets.redaction import redact_text
 
 __all__ = ["HostSession"]
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from automate_kernel.monitoring.logs import ContextFilter, JsonFormatter, TextFormatter
-from automate_kernel.secrets.log_filter import AllRedactingFilter, continued
+from automate_kernel.secrets.logs import AllRedactingFilter, continued
 
 __all__ = ["log_to_stderr", "redact_logs"]
 

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from automate_kernel.secrets.log_filter import printable
+from automate_kernel.secrets.logs import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

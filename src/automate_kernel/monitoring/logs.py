@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from automate_kernel.errors import ConfigError
 from automate_kernel.operations.context import current_call, current_item
 from automate_kernel.secrets import RedactingFilter
-from automate_kernel.secrets.log_filter import continued
+from automate_kernel.secrets.logs import continued
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel

@@ -13,7 +13,8 @@ from types import TracebackType
 from typing import Any
 
 from automate_kernel.logs import get_logger
-from automate_kernel.secrets.log_filter import AllRedactingFilter, redact_text
+from automate_kernel.secrets.logs import AllRedactingFilter
+from automate_kernel.secrets.redaction import redact_text
 
 __all__ = ["guarded_process"]
 

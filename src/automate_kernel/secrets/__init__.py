@@ -1,4 +1,4 @@
-"""Secrets: the backends that hold them, the handles that stand for them, and what hides them."""
+"""Secrets: backends hold them, handles stand for them, the redactor hides them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from automate_kernel.secrets.backends import (
     SecretsBackend,
 )
 from automate_kernel.secrets.handles import Sealed, SecretRef, areveal, masked, reveal
-from automate_kernel.secrets.log_filter import RedactingFilter
+from automate_kernel.secrets.logs import RedactingFilter
 from automate_kernel.secrets.redaction import Redactor
 from automate_kernel.secrets.resolver import SecretReport, SecretResolver, SecretStatus
 

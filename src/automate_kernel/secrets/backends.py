@@ -1,4 +1,4 @@
-"""What a place that keeps secrets must offer."""
+"""Secrets backends: the interface, and those for environment variables, memory and files."""
 
 from __future__ import annotations
 
@@ -28,33 +28,33 @@ class SecretsBackend(ABC):
     """
     A place that secrets are read from: a vault, a cloud's secret manager, files.
 
-    `get_secret` is all that a backend must have; there is no constructor to call. It is called
-    from several threads at once. What it raises decides what happens next:
+    A backend must have `get_secret` only; there is no constructor to call. Several threads call it
+    at once. Its errors decide what happens next:
 
     * `SecretNotFoundError`: the next backend is asked. Nothing else falls through.
     * `SecretDeniedError`, or a ``PermissionError``: the look-up ends, trying again won't help.
     * `SecretUnavailableError`, or anything else: the look-up ends, and may be tried again.
 
-    `automate_kernel.testing.secrets.SecretsBackendContract` tests all of it.
+    `automate_kernel.testing.secrets.SecretsBackendContract` tests all of this.
     """
 
     name: str = ""
-    """What messages call this backend; the class's name if empty."""
+    """The backend's name in messages; the class's name if empty."""
 
     @abstractmethod
     def get_secret(self, key: str) -> str:
         """
-        The secret's value, never empty.
+        Return the secret's value, never empty.
 
         Raises `SecretNotFoundError` if there is no such key.
         """
 
     async def aget_secret(self, key: str) -> str:
-        """The same as `get_secret`, which runs in a thread unless a backend overrides this."""
+        """Do the same as `get_secret`, in a thread unless a backend overrides this."""
         return await asyncio.to_thread(self.get_secret, key)
 
     def remedy(self, key: str) -> str:
-        """What someone should do to add *key* here: a hint for an error message, or nothing."""
+        """Return a hint on adding *key* here, for an error message; empty if there is none."""
         return ""
 
     def close(self) -> None:  # noqa: B027 - most backends hold nothing
@@ -88,11 +88,11 @@ class EnvSecretsBackend(SecretsBackend):
         self._environ = os.environ if environ is None else environ
 
     def variable(self, key: str) -> str:
-        """The variable that *key* is read from first."""
+        """Return the variable that *key* is read from first."""
         return self.prefix + _NOT_IN_VARIABLE.sub("_", key)
 
     def get_secret(self, key: str) -> str:
-        """The variable's value."""
+        """Return the variable's value."""
         variable = self.variable(key)
         value = self._environ.get(variable) or self._environ.get(variable.upper())
         if not value:
@@ -100,7 +100,7 @@ class EnvSecretsBackend(SecretsBackend):
         return value
 
     def remedy(self, key: str) -> str:
-        """Names the variable to set."""
+        """Name the variable to set."""
         return f"set the environment variable {self.variable(key)}"
 
 
@@ -113,7 +113,7 @@ class MemorySecretsBackend(SecretsBackend):
         self._secrets = dict(secrets or {})
 
     def get_secret(self, key: str) -> str:
-        """The value in the mapping."""
+        """Return the value in the mapping."""
         try:
             return self._secrets[key]
         except KeyError:
@@ -126,8 +126,8 @@ class FileSecretsBackend(SecretsBackend):
 
     A key is a file name: letters, digits, dots, dashes, underscores. Any other key is not found
     here, and a link that leads out of *directory* is refused. One newline at the end of the file
-    is not part of the secret, since editors add it. Files are read at each look-up, so a rotated
-    secret is seen at once.
+    is not part of the secret, since editors add it. Each look-up reads the file, so a rotated
+    secret counts at once.
     """
 
     name = "file"
@@ -136,7 +136,7 @@ class FileSecretsBackend(SecretsBackend):
         self.directory: Path = Path(directory)
 
     def get_secret(self, key: str) -> str:
-        """The file's text."""
+        """Return the file's text."""
         if not _FILE_NAME.fullmatch(key):
             raise SecretNotFoundError(key)
         text = self._read(key)
@@ -149,7 +149,7 @@ class FileSecretsBackend(SecretsBackend):
             message = f"the secrets directory {str(self.directory)!r} can't be read"
             raise SecretUnavailableError(message, hint="is the volume mounted?") from None
         try:
-            # Kubernetes mounts each key as a link to a link; what counts is where it ends.
+            # Kubernetes mounts each key as a link to a link; the last target counts.
             path = (root / key).resolve(strict=True)
             if not path.is_relative_to(root):
                 raise SecretDeniedError(f"secret {key!r} is a link out of {str(root)!r}")
@@ -167,7 +167,7 @@ class FileSecretsBackend(SecretsBackend):
         return _text(key, content)
 
     def remedy(self, key: str) -> str:
-        """Names the file to write."""
+        """Name the file to write."""
         return f"write it to {self.directory / key}" if _FILE_NAME.fullmatch(key) else ""
 
 

@@ -1,4 +1,4 @@
-"""What stands for a secret's value until the moment of the call."""
+"""Handles: they stand for a secret's value until the moment of the call."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Sealed(_Opaque):
     __slots__ = ("parts",)
 
     parts: tuple[str | SecretRef, ...]
-    """Text as it is, and what stands for secrets."""
+    """Plain text, and references to secrets."""
 
     def __init__(self, *parts: str | SecretRef | Sealed) -> None:
         flat: list[str | SecretRef] = []
@@ -91,7 +91,7 @@ class Sealed(_Opaque):
         return frozenset(part.key for part in self.parts if isinstance(part, SecretRef))
 
     def unseal(self, values: Mapping[str, str]) -> str:
-        """The text with the secrets' *values* in it."""
+        """Return the text with the secrets' *values* in it."""
         return "".join(part if isinstance(part, str) else values[part.key] for part in self.parts)
 
     def __str__(self) -> str:
@@ -99,7 +99,7 @@ class Sealed(_Opaque):
 
     @property
     def size(self) -> int:
-        """How many characters are known, with one for each secret."""
+        """The number of known characters, with one for each secret."""
         return sum(len(part) if isinstance(part, str) else 1 for part in self.parts)
 
     def __eq__(self, other: object) -> bool:
@@ -110,17 +110,17 @@ class Sealed(_Opaque):
 
 
 def check_key(key: object) -> str:
-    """*key* itself, if it can be a secret's name; else `SecretError`."""
+    """Return *key* if it can be a secret's name; else raise `SecretError`."""
     if not isinstance(key, str):
         raise SecretError(f"a secret's key is text, not {type(key).__name__}")
     if not key or len(key) > _MAX_KEY_LENGTH or not key.isprintable():
-        problem = f"1 to {_MAX_KEY_LENGTH} printable characters"
-        raise SecretError(f"a secret's key has {problem}", code="INVALID_ARGUMENT")
+        message = f"a secret's key has 1 to {_MAX_KEY_LENGTH} printable characters"
+        raise SecretError(message, code="INVALID_ARGUMENT")
     return key
 
 
 def secret_keys(tree: Any) -> frozenset[str]:
-    """The keys of all secrets that *tree* refers to."""
+    """Return the keys of all secrets that *tree* refers to."""
     return frozenset(_keys(tree))
 
 
@@ -139,16 +139,16 @@ def _keys(tree: Any) -> Iterator[str]:
 
 def reveal(tree: Any, resolver: _Reader) -> Any:
     """
-    A copy of *tree* with every secret's value in place.
+    Return a copy of *tree* with every secret's value in place.
 
-    For the last moment before a call: nothing may store, log or signal the result. Each secret
-    is looked up once.
+    Call it at the last moment before a call: nothing may store, log or signal the result. Each
+    secret is looked up once.
     """
     return _filled(tree, {key: resolver.get(key) for key in sorted(secret_keys(tree))})
 
 
 async def areveal(tree: Any, resolver: _Reader) -> Any:
-    """The same as `reveal`, without blocking the event loop."""
+    """Do the same as `reveal`, without blocking the event loop."""
     return _filled(tree, {key: await resolver.aget(key) for key in sorted(secret_keys(tree))})
 
 
@@ -165,7 +165,7 @@ def _filled(tree: Any, values: Mapping[str, str]) -> Any:
 
 
 def masked(tree: Any) -> Any:
-    """A copy of *tree* that can be shown and stored: each secret as ``[secret KEY]``."""
+    """Return a copy of *tree* to show or store, with each secret as ``[secret KEY]``."""
     if isinstance(tree, _Opaque):
         return str(tree)
     if isinstance(tree, Mapping):

@@ -1,4 +1,4 @@
-"""What of a plugin's config may be seen, and what of it is a secret: by its model, and by looks."""
+"""Masking: it hides values that are secrets by their name, their shape or a config's schema."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ __all__ = [
     "looks_secret",
     "masked_by_schema",
     "reference_or_hidden",
-    "without_secrets",
     "words_of",
 ]
 
 HIDDEN = "[hidden]"
-"""Stands where a secret's value would."""
+"""The text in the place of a secret's value."""
 
 # Each of these means a secret wherever it stands in a name.
 _STRONG = {
@@ -58,28 +57,23 @@ _ASSIGNED = re.compile(
 
 
 def words_of(name: str) -> set[str]:
-    """The words that *name* is made of, however they are joined, in lower case."""
+    """Return the words of *name*, however they are joined, in lower case."""
     return {word.lower() for word in _SPLIT.split(name) if word}
 
 
 @lru_cache(4096)
 def is_secret_name(name: str) -> bool:
-    """Whether *name* (``api_key``, ``apiKey``, ``stripe_token``) is what secrets are called."""
+    """Return True if secrets have names like *name*: ``api_key``, ``apiKey``, ``stripe_token``."""
     words = words_of(name)
     return bool(words & _STRONG) or bool(words & _WEAK and words & _WITH and len(words) > 1)
 
 
-def without_secrets(value: Any) -> Any:
-    """*value* with `HIDDEN` under every key of a mapping in it that is called like a secret."""
-    return hide_named(value)
-
-
 def hide_named(value: Any, *, deepest: int = _DEEPEST, most: int = _MOST_VALUES) -> Any:
     """
-    *value* itself, or a copy with `HIDDEN` for what stands under a key that means a secret.
+    Return *value* with `HIDDEN` under every key of a mapping that means a secret.
 
-    What is below *deepest* levels, beyond *most* values or inside itself is cut off, and a text
-    says so.
+    It is *value* itself if nothing is hidden. A text replaces all that is below *deepest* levels,
+    beyond *most* values or inside itself.
     """
     return _hidden(value, deepest, [most], frozenset())
 
@@ -113,7 +107,7 @@ def _tells(key: Any, value: Any) -> bool:
 
 
 def hide_shapes(text: str) -> str:
-    """*text* without what is a credential by its shape: in a URL, a header, ``password=…``."""
+    """Return *text* without credentials in URLs, in headers and after ``password=``."""
     if "://" in text and "@" in text:
         text = _IN_URL.sub(rf"\1\2:{HIDDEN}@", text)
     if " " in text:
@@ -139,17 +133,17 @@ _Schemas = list[Mapping[str, Any]]
 
 
 def reference_or_hidden(value: Any) -> Any:
-    """*value* if it is nothing but a reference to a secret, which is none itself."""
+    """Return *value* if it is only a reference to a secret, which is no secret itself."""
     text = str(value)
     return text if not text or _REFERENCE.fullmatch(text) else _HIDDEN
 
 
 def masked_by_schema(value: Any, schema: Mapping[str, Any] | None, name: str = "") -> Any:
     """
-    *value* as it may be seen, whose JSON Schema is *schema*; without one, texts are hidden.
+    Return *value* as it may be seen, by its JSON Schema; without one, texts are hidden.
 
-    A text is shown if the schema knows it and doesn't call it a password, its name doesn't tell
-    of one, and it doesn't look like one.
+    A text is shown if the schema knows it and doesn't call it a password, its name means no
+    secret, and it doesn't look like one.
     """
     schema = schema or {}
     return _masked(value, [schema], name, schema.get("$defs", {}))
@@ -157,9 +151,9 @@ def masked_by_schema(value: Any, schema: Mapping[str, Any] | None, name: str = "
 
 def literal_secrets(value: Any, schema: Mapping[str, Any] | None) -> Iterator[str]:
     """
-    The texts in a config that are secrets as they stand there, not by reference.
+    Yield the texts in a config that are secrets themselves, not references.
 
-    Only those that are surely some: what is merely hidden may be honest words.
+    Only certain ones: a text that `masked_by_schema` hides may be honest words.
     """
     schema = schema or {}
     for text in _literals(value, [schema], "", schema.get("$defs", {})):
@@ -211,7 +205,7 @@ def _is_password(form: Mapping[str, Any]) -> bool:
 
 
 def _forms(schemas: _Schemas, models: Mapping[str, Any]) -> _Schemas:
-    """Every plain schema that *schemas* may mean, references followed."""
+    """Return every plain schema that *schemas* may mean, with references followed."""
     found: _Schemas = []
     seen: set[str] = set()
     pending: list[Any] = list(schemas)
@@ -230,7 +224,7 @@ def _forms(schemas: _Schemas, models: Mapping[str, Any]) -> _Schemas:
 
 
 def _within(forms: _Schemas, key: Any) -> _Schemas:
-    """The schemas of what stands under *key*."""
+    """Return the schemas of the value under *key*."""
     found = []
     for form in forms:
         properties = form.get("properties")
@@ -246,7 +240,7 @@ def _items(forms: _Schemas) -> _Schemas:
 
 
 def looks_secret(text: str) -> bool:
-    """Whether *text* has the shape of a credential, or holds a word as random as one."""
+    """Return True if *text* has the shape of a credential, or holds a word as random as one."""
     if hide_shapes(text) != text or _ISSUED.search(text):
         return True
     return any(_is_random(word[0]) for word in _WORD.finditer(text))

@@ -1,9 +1,9 @@
 """
-Take secrets out of text.
+The redactor: it takes the values of secrets out of text and JSON.
 
 References are stored and values never, so a value can only turn up where a service echoes it: in
-a response, an error, a log line. What the resolver hands out is therefore remembered here, and
-taken out of every text on its way out.
+a response, an error, a log line. The redactor remembers every value that the resolver hands out,
+and takes it out of every text that leaves.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import quote
 
 from automate_kernel.errors import PayloadError
+from automate_kernel.secrets.masking import hide_named, hide_shapes
 from automate_kernel.secrets.strength import strength_of
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
     "EnteringRedaction",
     "Redactor",
     "encoded_forms",
+    "redact_shown",
+    "redact_text",
     "redactors",
 ]
 
@@ -37,11 +40,11 @@ _ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2})")
 
 def encoded_forms(value: str) -> set[str]:
     """
-    *value* and what it becomes in URLs, JSON, HTML, Python reprs, base64 and hex.
+    Return *value* and its forms in URLs, JSON, HTML, Python reprs, base64 and hex.
 
-    Base64 is the part that stays the same wherever the value stands in the encoded text, as in
-    the ``user:password`` of basic authentication. Of values over 4096 characters the URL and hex
-    forms are left out, which are as rare as they would be large.
+    Of base64 it is the part that stays the same wherever the value stands in the encoded text, as
+    in the ``user:password`` of basic authentication. Values over 4096 characters get no URL and
+    hex forms, which are as rare as they would be large.
     """
     raw = value.encode("utf-8", "surrogatepass")
     forms = {value, value.strip(), *_escaped(value), *_base64(raw)}
@@ -109,7 +112,7 @@ _SHORTEST_ANYWHERE = 4
 _MARKS = ("[secret]", "[redacted]", "[hidden]", "***", "___", "")
 
 DEEPEST = 1000
-"""How many levels of a value are looked at: Python's own JSON can't write more."""
+"""The levels of a value that are looked at: Python's own JSON can't write more."""
 _MOST_VALUES = 10_000_000
 _CIRCULAR, _TOO_DEEP, _TOO_LARGE = "[circular]", "[nested too deep]", "[too large]"
 
@@ -118,7 +121,7 @@ _alive: dict[int, weakref.ref[Redactor]] = {}
 
 
 def redactors() -> list[Redactor]:
-    """Every redactor of this process: what one knows must be in no log, whoever writes it."""
+    """Return every redactor of this process: no log may show a secret that one of them knows."""
     # list() of a dict's values is one step to other threads.
     return [found for each in list(_alive.values()) if (found := each()) is not None]
 
@@ -132,17 +135,16 @@ class Redactor:
     """
     Knows the values of secrets, and takes them out of text and JSON.
 
-    What goes, leaving ``[secret]``:
+    It replaces these by ``[secret]``:
 
-    * a value, in plain or encoded form (see `encoded_forms`), and any part of one of these that
-      has 12 characters or more: truncated and wrapped text doesn't save a value. So a secret that
-      begins like other text (``postgresql://``) takes that beginning out of other text too;
-    * of a value that is short or common (``2024``, ``admin``; see `strength_of`), only where it
-      stands alone in text, with no letter or digit beside it: else it would ruin honest data;
-    * of a value that stands in nearly every text (``true``), nothing.
+    * a value, in plain or encoded form (see `encoded_forms`), and any part of one of these with 12
+      characters or more, so that truncated and wrapped text shows nothing. A secret that begins
+      like other text (``postgresql://``) takes that beginning out of other text too;
+    * a value that is short or common (``2024``, ``admin``; see `strength_of`), only where it
+      stands alone in text, with no letter or digit beside it: else it would ruin honest data.
 
-    Values are kept in memory, and only there, for as long as the redactor lives. All methods may
-    be called from several threads.
+    A value that stands in nearly every text (``true``) stays. Values are kept in memory, and only
+    there, while the redactor lives. All methods may be called from several threads.
     """
 
     def __init__(self, values: Iterable[str] = ()) -> None:
@@ -167,8 +169,7 @@ class Redactor:
         """
         Take *value* out of every text from now on.
 
-        Blank text is no secret, and what stands in nearly every text can't be one: both are
-        ignored.
+        Blank text, and text that stands nearly everywhere, is ignored.
         """
         if value in self._values or not value.strip():
             return
@@ -201,7 +202,7 @@ class Redactor:
             self._pattern = _pattern(map(re.escape, self._short))
 
     def redact(self, text: str, *, weak: bool = True) -> str:
-        """*text* without the secrets; unless *weak*, those that are short or common stay."""
+        """Return *text* without the secrets. Unless *weak*, short and common ones stay."""
         spans = self._found(text, weak)
         if not spans:
             return text
@@ -223,12 +224,11 @@ class Redactor:
         cut: bool = True,
     ) -> Any:
         """
-        A copy of the JSON *value* without the secrets, in keys too.
+        Return a copy of the JSON *value* without the secrets, in keys too.
 
-        Numbers, booleans and None stay what they are, unless a number is a secret as a whole. What
-        is below *deepest* levels, beyond *most* values or inside itself is cut off, and a text
-        says so; unless *cut*, that is a `PayloadError`. Unless *weak*, secrets that are short or
-        common stay.
+        Numbers, booleans and None stay, unless a number is a secret as a whole. A text replaces
+        all that is below *deepest* levels, beyond *most* values or inside itself. Unless *cut*,
+        such a value raises `PayloadError`. Unless *weak*, short and common secrets stay.
         """
         if not isinstance(value, (Mapping, list, tuple)):
             return self._scalar(value, weak)
@@ -257,7 +257,7 @@ class Redactor:
         return root[0]
 
     def _opened(self, item: Any, depth: int, pending: list[tuple[Any, Any, Any, int]]) -> Any:
-        """A container like *item*, whose values are *pending*."""
+        """Return an empty copy of *item*, whose values are added to *pending*."""
         if not isinstance(item, Mapping):
             elements: list[Any] = [None] * len(item)
             pending.extend((elements, index, inner, depth) for index, inner in enumerate(item))
@@ -305,7 +305,7 @@ class Redactor:
         return bool(self._values) and bool(self._found(text, weak))
 
     def redact_exception(self, error: BaseException) -> str:
-        """The error's class and message for people, without the secrets."""
+        """Return the error's class and message for people, without the secrets."""
         message = _safe_str(error)
         return self.redact(
             f"{type(error).__name__}: {message}" if message else type(error).__name__
@@ -364,12 +364,32 @@ def _safe_str(value: object) -> str:
         return f"<{type(value).__name__} that can't be printed>"
 
 
+def redact_text(text: str) -> str:
+    """Return *text* without the secrets of this process and without the shapes of credentials."""
+    text = hide_shapes(text)
+    for redactor in redactors():
+        text = redactor.redact(text)
+    return text
+
+
+def redact_shown(value: Any) -> Any:
+    """
+    Return a copy of stored JSON as people may see it.
+
+    It lacks the secrets that any redactor of this process knows. A process knows only the secrets
+    that it has used itself, so values under a name like ``password`` are hidden too.
+    """
+    for redactor in redactors():
+        value = redactor.redact_value(value)
+    return hide_named(value)
+
+
 class EnteringRedaction:
     """
     Takes the secrets that *redactor* knows out of JSON on its way into the database.
 
-    What comes in is rarely an echo: short and common values in it are honest data, and stay. What
-    *others*, those of another kernel on the same store, know goes too.
+    Incoming data is rarely an echo, so short and common values in it are honest and stay.
+    *others* is the redaction of another kernel on the same store, which is applied first.
     """
 
     def __init__(self, redactor: Redactor, others: Any = None) -> None:

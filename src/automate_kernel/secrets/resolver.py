@@ -1,9 +1,8 @@
-"""Resolve secrets from the host's backends, in order."""
+"""The resolver: it gets secrets from the application's backends, in order."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,27 +18,25 @@ from automate_kernel.errors import (
 )
 from automate_kernel.secrets.backends import SecretsBackend
 from automate_kernel.secrets.handles import check_key
-from automate_kernel.secrets.log_filter import KernelFilter
+from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.redaction import Redactor
 from automate_kernel.secrets.strength import strength_of, weakness_of
-from automate_kernel.tracebacks import mark
+from automate_kernel.secrets.tracebacks import mark
 
 __all__ = ["SecretReport", "SecretResolver", "SecretStatus"]
 
-logger: logging.Logger = logging.getLogger(__name__)
-# What `automate_kernel.logs.get_logger` makes, which can't be imported here: it needs this package.
-logger.addFilter(KernelFilter())
+logger = get_logger(__name__)
 
 _MAX_LENGTH = 65_536
 
-# What a `session` has looked up, by resolver and key. A context variable, so that a session
+# The values of a `session`, by resolver and key. A context variable, so that a session
 # belongs to one thread or one task, and follows an action into the thread that runs it.
 _session: ContextVar[dict[tuple[int, str], str] | None] = ContextVar("session", default=None)
 
 
 @dataclass(frozen=True, slots=True)
 class SecretStatus:
-    """What `SecretResolver.check` found out about one key, without its value."""
+    """The finding of `SecretResolver.check` on one key, without its value."""
 
     key: str
     ok: bool
@@ -47,18 +44,18 @@ class SecretStatus:
     """The backend that has it."""
     problem: str = ""
     warning: str = ""
-    """Why the value, though it can be read, can't be hidden well."""
+    """The reason for which the value, though it can be read, can't be hidden well."""
 
 
 @dataclass(frozen=True, slots=True)
 class SecretReport:
-    """What `SecretResolver.check` found out."""
+    """The findings of `SecretResolver.check`."""
 
     statuses: tuple[SecretStatus, ...]
 
     @property
     def ok(self) -> bool:
-        """Whether every key can be resolved."""
+        """True if every key can be resolved."""
         return not self.problems
 
     @property
@@ -104,7 +101,7 @@ class SecretResolver:
         return f"<SecretResolver of {', '.join(name for name, _ in self._backends) or 'nothing'}>"
 
     def get(self, key: str) -> str:
-        """The secret's value, from the first backend that has it."""
+        """Return the secret's value, from the first backend that has it."""
         known = self._known(check_key(key))
         if known is not None:
             return known
@@ -122,7 +119,7 @@ class SecretResolver:
         raise self._missing(key)
 
     async def aget(self, key: str) -> str:
-        """The same as `get`, without blocking the event loop."""
+        """Do the same as `get`, without blocking the event loop."""
         known = self._known(check_key(key))
         if known is not None:
             return known
@@ -152,14 +149,14 @@ class SecretResolver:
 
     def check(self, keys: Iterable[str]) -> SecretReport:
         """
-        Try to resolve each of *keys*, past every cache, and report what works.
+        Try to resolve each of *keys*, past every cache, and report the result.
 
-        The only sure test is to read the secret, so this reads it, and forgets it.
+        The only sure test is to read the secret, so this reads it and forgets it.
         """
         return SecretReport(tuple(self._status(key) for key in sorted(set(keys))))
 
     def forget(self) -> None:
-        """Drop what *ttl_seconds* kept, after secrets have been rotated."""
+        """Drop the values kept for *ttl_seconds*, after secrets have been rotated."""
         with self._lock:
             self._kept.clear()
 
@@ -174,7 +171,7 @@ class SecretResolver:
     def _status(self, key: str) -> SecretStatus:
         for name, backend in self._backends:
             single = SecretResolver({name: backend}, self.redactor)
-            single._judged.add(key)  # the report tells of it
+            single._judged.add(key)  # the report warns of it
             token = _session.set(None)
             try:
                 value = single.get(key)
@@ -201,7 +198,7 @@ class SecretResolver:
 
     def _accepted(self, key: str, backend: str, value: object) -> str:
         if not isinstance(value, str):
-            found = "None" if value is None else f"{type_name(value)}"
+            found = "None" if value is None else type_name(value)
             hint = "a backend returns text, or raises SecretNotFoundError(key)"
             raise SecretError(f"backend {backend} gave {found} for secret {key!r}", hint=hint)
         if not value:
@@ -220,7 +217,7 @@ class SecretResolver:
         return value
 
     def _judge(self, key: str, value: str) -> None:
-        """Refuse a value that can't be hidden, and tell once of one that can't be hidden well."""
+        """Refuse a value that can't be hidden; warn once of one that can't be hidden well."""
         strength = strength_of(value)
         if strength == "none":
             raise SecretError(

@@ -1,4 +1,4 @@
-"""How well a value can be hidden: one that stands in every text can't."""
+"""The strength of a secret: a value that stands in every text can't be hidden."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _DATE = re.compile(r"\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{4}
 
 def strength_of(value: str) -> Strength:
     """
-    Where *value* can be taken out of data without ruining it.
+    Return the places where *value* can be taken out of data without ruining it.
 
-    ``strong`` is everywhere, in parts and encoded. ``weak``, a word or number such as ``2024`` or
-    ``admin``, is where it stands alone. ``none``, such as ``true``, is nowhere.
+    ``strong`` means everywhere, in parts and encoded. ``weak``, for a word or number such as
+    ``2024`` or ``admin``, means where it stands alone. ``none``, for ``true`` say, means nowhere.
     """
     text = value.strip()
     word = text.casefold()
@@ -45,7 +45,7 @@ def strength_of(value: str) -> Strength:
 
 
 def weakness_of(value: str) -> str:
-    """What is wrong with *value* as a secret, without showing it; nothing if it is strong."""
+    """Return a sentence on the weakness of *value*, without showing it; empty if strong."""
     return {
         "none": "stands in nearly every text, so it can't be hidden",
         "weak": "is so short or common that it is only hidden where it stands alone",

@@ -1,11 +1,12 @@
-"""Logging filters that take secrets out of log records, and what could forge a line."""
+"""Log records without secrets and without forged lines: the kernel's loggers, and filters."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any, TypeVar
 
 from automate_kernel.secrets.masking import hide_named, hide_shapes
 from automate_kernel.secrets.redaction import Redactor, redactors
@@ -15,11 +16,15 @@ __all__ = [
     "KernelFilter",
     "RedactingFilter",
     "continued",
+    "get_logger",
+    "get_plugin_logger",
+    "log_loop_errors",
     "one_line",
     "printable",
-    "redact_shown",
-    "redact_text",
+    "run_logged",
 ]
+
+T = TypeVar("T")
 
 _formatter = logging.Formatter()
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
@@ -36,49 +41,27 @@ _CONTROL_BUT_LINES = re.compile(f"[\x00-\x09\x0b-\x1f{_OTHERS}]")
 
 
 def one_line(text: str) -> str:
-    r"""*text* with control characters escaped (``\n``), so that it can't look like two lines."""
-    if text.isprintable():
-        return text
-    return _CONTROL.sub(_escaped, text)
-
-
-def redact_text(text: str) -> str:
-    """*text* without what any redactor of this process knows, and without credentials' shapes."""
-    text = hide_shapes(text)
-    for redactor in redactors():
-        text = redactor.redact(text)
-    return text
+    r"""Return *text* with control characters escaped (``\n``): it can't look like two lines."""
+    return text if text.isprintable() else _CONTROL.sub(_escaped, text)
 
 
 def printable(text: str) -> str:
-    """*text* of one or more lines, whose other control characters are escaped."""
+    """Return *text* with every control character escaped but the ends of lines."""
     return text if text.isprintable() else _CONTROL_BUT_LINES.sub(_escaped, text)
-
-
-def redact_shown(value: Any) -> Any:
-    """
-    A copy of stored JSON as people may see it.
-
-    Without what any redactor of this process knows, and without what stands under a name like
-    ``password``: this process knows only the secrets that it has used itself.
-    """
-    for redactor in redactors():
-        value = redactor.redact_value(value)
-    return hide_named(value)
 
 
 def continued(text: str) -> str:
     """
-    *text*, all of whose lines but the first begin with a space: none can pass for a record.
+    Return *text* with each line but the first indented: none can pass for a record.
 
     Other control characters are escaped.
     """
-    first, *rest = _CONTROL_BUT_LINES.sub(_escaped, text).split("\n")
+    first, *rest = printable(text).split("\n")
     return "\n".join([first, *(line if line[:1] == " " else f"  {line}" for line in rest)])
 
 
 def _indented(text: str) -> str:
-    return "\n".join(f"  {line}" for line in _CONTROL_BUT_LINES.sub(_escaped, text).split("\n"))
+    return "\n".join(f"  {line}" for line in printable(text).split("\n"))
 
 
 def _escaped(match: re.Match[str]) -> str:
@@ -90,9 +73,9 @@ class RedactingFilter(logging.Filter):
     Takes secrets out of what is logged: message, arguments, ``extra``, traceback, names.
 
     Add it to *handlers* (``handler.addFilter(RedactingFilter(redactor))``): a filter on a logger
-    doesn't see what its children log. The traceback is kept as text only, because the exception
-    itself, with its locals, would let the values out again. What stands in a mapping under a name
-    like ``password`` goes too, and so do credentials in URLs and headers, whoever knows them.
+    doesn't see the records of its children. The traceback is kept as text only, because the
+    exception itself, with its locals, would let the values out again. Values under a name like
+    ``password`` go too, and so do credentials in URLs and headers.
     """
 
     def __init__(self, redactor: Redactor) -> None:
@@ -133,7 +116,7 @@ class RedactingFilter(logging.Filter):
 
 
 class AllRedactingFilter(RedactingFilter):
-    """A `RedactingFilter` for what any redactor of this process knows."""
+    """A `RedactingFilter` for the secrets that any redactor of this process knows."""
 
     def __init__(self) -> None:
         logging.Filter.__init__(self)
@@ -142,9 +125,9 @@ class AllRedactingFilter(RedactingFilter):
 
 class KernelFilter(AllRedactingFilter):
     """
-    What the kernel's own loggers have, whatever the host does with its handlers.
+    The filter of the kernel's own loggers, whichever handlers the application has.
 
-    It also lets no record look like two.
+    It also escapes control characters: no record can look like two.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -175,7 +158,7 @@ def _message(record: logging.LogRecord) -> str:
 
 
 def _safe_arguments(arguments: Any) -> Any:
-    """The arguments, with what stands under a telling name hidden in mappings."""
+    """Return the arguments without the values that stand under a secret's name in a mapping."""
     if isinstance(arguments, Mapping):
         return hide_named(arguments, deepest=_DEEPEST)
     if isinstance(arguments, tuple):
@@ -191,3 +174,65 @@ def _traceback(record: logging.LogRecord) -> str:
         return _formatter.formatException(record.exc_info)  # type: ignore[arg-type]
     except Exception:
         return "a traceback that can't be printed"
+
+
+# -- loggers ----------------------------------------------------------------------------------
+
+
+_filter = KernelFilter()
+
+
+def get_logger(name: str) -> logging.Logger:
+    """
+    Return the logger *name*, whose records are redacted before any handler sees them.
+
+    For the modules of the kernel and its adapters. A filter on a logger doesn't see the records of
+    its children, so each module's logger has one.
+    """
+    logger = logging.getLogger(name)
+    logger.addFilter(_filter)
+    return logger
+
+
+def get_plugin_logger(key: str) -> logging.Logger:
+    """Return the logger of the plugin *key*. The children that it makes are redacted too."""
+    return _with_children(get_logger(f"automate.plugins.{key}"))
+
+
+def _with_children(logger: logging.Logger) -> logging.Logger:
+    make: Callable[[str], logging.Logger] = logging.Logger.getChild.__get__(logger)
+
+    def child(suffix: str) -> logging.Logger:
+        made = make(suffix)
+        made.addFilter(_filter)
+        return _with_children(made)
+
+    logger.getChild = child  # type: ignore[method-assign]
+    return logger
+
+
+def log_loop_errors(loop: asyncio.AbstractEventLoop) -> None:
+    """Log the errors on *loop* that nobody awaits. Otherwise asyncio prints them."""
+    loop.set_exception_handler(_loop_error)
+
+
+def run_logged(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run *coroutine* as ``asyncio.run`` does, on a loop with `log_loop_errors`."""
+
+    async def run() -> T:
+        log_loop_errors(asyncio.get_running_loop())
+        return await coroutine
+
+    return asyncio.run(run())
+
+
+def _loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    about = context.get("task") or context.get("future") or context.get("handle") or loop
+    error = context.get("exception")
+    # The same words as asyncio's own, which people look for.
+    _logger.error(
+        "%s: %r", context.get("message", "error on the event loop"), about, exc_info=error
+    )
+
+
+_logger = get_logger(__name__)
