@@ -200,7 +200,7 @@ def test_a_statement_that_fails_leaves_nothing_behind(old, monkeypatch):
     """Where a database can undo what changes tables; MariaDB goes on where it stopped."""
     from automate_kernel.storage import migration
 
-    broken = migration.Step(VERSION, "broken", lambda dialect: ["SELECT x FROM nowhere"])
+    broken = migration.MigrationStep(VERSION, "broken", lambda dialect: ["SELECT x FROM nowhere"])
     with monkeypatch.context() as patched:
         patched.setattr(migration, "STEPS", (broken,))
         before = old.check_schema().differences
@@ -220,7 +220,7 @@ def test_a_step_is_made_once(old, monkeypatch):
     from automate_kernel.storage import migration
 
     sql = "UPDATE automate_worker SET problem = 'computed'"
-    monkeypatch.setattr(migration, "STEPS", (migration.Step(VERSION, "fill", lambda _: [sql]),))
+    monkeypatch.setattr(migration, "STEPS", (migration.MigrationStep(VERSION, "fill", lambda _: [sql]),))
     assert old.migrate()[-1] == sql
     (worker,) = RowsOutboxStore(old).workers()
     assert worker.problem == "computed"

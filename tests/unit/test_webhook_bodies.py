@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from automate_kernel.webhooks.request import MOST_DEPTH, MOST_DIGITS, BodyError, parse_json
+from automate_kernel.storage.values import MAX_DEPTH
+from automate_kernel.webhooks.request import MOST_DIGITS, BodyError, parse_json
 
 VALUES = st.recursive(
     st.none()
@@ -44,7 +45,7 @@ def test_anything_else_is_refused_with_a_reason(body: bytes) -> None:
 def test_the_depth_is_bounded_exactly(leaf: str, opening: str, closing: str) -> None:
     """So deep, and no deeper; whether or not the innermost is empty."""
     inner = leaf or ("{}" if closing == "}" else "[]")
-    wraps = MOST_DEPTH if leaf else MOST_DEPTH - 1
+    wraps = MAX_DEPTH if leaf else MAX_DEPTH - 1
     parse_json((opening * wraps + inner + closing * wraps).encode())
     for many in (wraps + 1, 100_000):
         with pytest.raises(BodyError, match="nested deeper"):

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from automate_kernel.storage.rows import Part, Row, Rows, Where
+from automate_kernel.storage.rows import Portion, Row, Rows, Where
 from automate_kernel.storage.tables import OUTBOX
 
 __all__ = ["Group", "Sharing", "any_ready", "ready_groups", "ready_kinds"]
@@ -130,7 +130,7 @@ class Sharing:
         self, rows: Rows, groups: Sequence[Group], limit: int, claim: dict[str, Any]
     ) -> list[Row]:
         shares = self.shares(groups, limit)
-        parts = [Part(_its(group), share) for group, share in shares.items()]
+        parts = [Portion(_its(group), share) for group, share in shares.items()]
         taken = rows.take(OUTBOX, limit=limit, order_by=("sort_at", "id"), parts=parts, **claim)
         self._note(shares, taken, cut=len(taken) >= limit)
         return taken

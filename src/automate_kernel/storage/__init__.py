@@ -1,8 +1,18 @@
-"""The seam between the kernel and a host's database. Plugin authors need nothing from here."""
+"""The seam: the kernel's tables in an application's database. Plugin authors never need it."""
 
 from automate_kernel.storage.dialects import DIALECTS, Dialect
 from automate_kernel.storage.memory import MemoryStorage
-from automate_kernel.storage.rows import Clock, Now, Part, Plus, Row, Rows, Storage, Wakeup, Where
+from automate_kernel.storage.rows import (
+    Clock,
+    Now,
+    Plus,
+    Portion,
+    Row,
+    Rows,
+    Storage,
+    Wakeup,
+    Where,
+)
 from automate_kernel.storage.sql import SqlRows
 from automate_kernel.storage.tables import TABLES, Column, Index, Table
 
@@ -15,8 +25,8 @@ __all__ = [
     "Index",
     "MemoryStorage",
     "Now",
-    "Part",
     "Plus",
+    "Portion",
     "Row",
     "Rows",
     "SqlRows",

@@ -1,4 +1,4 @@
-"""How values cross to a database and back: one format, whichever framework carries them."""
+"""The codec: values on their way to a database and back, in one format for every framework."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ _NUMBERS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|-?\d+(?:\.\d+)?e\+\d+|-0\.0(?!\
 
 def json_text(value: Any) -> JsonText:
     """
-    *value* as JSON, in which every number keeps its value and its type in any database.
+    Return *value* as JSON in which every number keeps its value and its type in any database.
 
-    PostgreSQL's jsonb holds decimal numbers: what has no fraction comes back as an integer, and
+    PostgreSQL's jsonb holds decimal numbers: one without a fraction comes back as an integer, and
     zero has no sign. So a large float is written in full with its fraction, and -0.0 as a number
-    that is too small for every reader but by its sign. Raises `ValueError` for NaN, infinity and
-    what refers to itself, and `TypeError` for what JSON has not.
+    that every reader rounds to zero with its sign. Raises `ValueError` for NaN, infinity and a
+    circular reference, and `TypeError` for types that JSON doesn't have.
     """
     text = _written(value)
     # Looking for two characters costs nothing beside encoding; few payloads have such numbers.
@@ -72,7 +72,7 @@ def _in_full(match: re.Match[str]) -> str:
 
 
 def encode(dialect: Dialect, column: Column, value: Any) -> Any:
-    """What is handed to the driver for *value*."""
+    """Return *value* as the driver takes it."""
     if value is None and not (column.type == "json" and not column.null):
         return None
     if column.type == "json":
@@ -87,7 +87,7 @@ def encode(dialect: Dialect, column: Column, value: Any) -> Any:
 
 def array_text(values: Sequence[Any]) -> str:
     """
-    *values* as PostgreSQL writes an array of text.
+    Return *values* as PostgreSQL writes an array of text.
 
     A driver that adapts a list element by element takes several times as long.
     """
@@ -97,35 +97,31 @@ def array_text(values: Sequence[Any]) -> str:
 def _array_element(value: Any) -> str:
     if value is None:
         return "NULL"
-    text = _plain(value)
-    if "\\" in text:
-        text = text.replace("\\", "\\\\")
+    text = _escaped(value)
     return '"' + (text.replace('"', '\\"') if '"' in text else text) + '"'
 
 
 def copy_text(value: Any) -> str:
-    r"""*value* as PostgreSQL's COPY reads it: ``\N`` for None, and no tab or newline in it."""
+    r"""Return *value* as PostgreSQL's COPY reads it: ``\N`` for None, no tab and no newline."""
     if value is None:
         return "\\N"
-    text = _plain(value)
-    if "\\" in text:
-        text = text.replace("\\", "\\\\")
+    text = _escaped(value)
     if text.isprintable():
         return text
     return text.replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
 
 
-def _plain(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+def _escaped(value: Any) -> str:
+    if not isinstance(value, str):
+        return value.isoformat() if isinstance(value, datetime) else str(value)
+    return value.replace("\\", "\\\\") if "\\" in value else value
 
 
 # -- from the database ---------------------------------------------------------------------------
 
 
 def decode(columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> list[Row]:
-    """What the driver gave, as rows of plain Python values."""
+    """Return the driver's rows with plain Python values."""
     if not rows:
         return []
     names = [column.name for column in columns]
@@ -157,7 +153,7 @@ def _decode_times(values: Sequence[Any]) -> Sequence[Any]:
 
 
 def decode_time(value: Any) -> datetime:
-    """A moment in UTC."""
+    """Return a driver's value as a moment in UTC."""
     if isinstance(value, str):
         return _instant(value)
     moment: datetime = value
@@ -165,7 +161,7 @@ def decode_time(value: Any) -> datetime:
     return moment.astimezone(timezone.utc) if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
 
 
-# What was enqueued together has the same times, and a new item's are the same in three columns.
+# Items that were enqueued together have the same times, and new ones the same in three columns.
 @lru_cache(1024)
 def _instant(text: str) -> datetime:
     try:
@@ -179,7 +175,7 @@ def _instant(text: str) -> datetime:
 
 
 def _iso(text: str) -> str:
-    """*text* as Python's parser takes it."""
+    """Return *text* as Python's parser takes it."""
     if sys.version_info >= (3, 11):
         return text
     # 3.10 wants three or six digits of a second, and minutes in the zone.
@@ -191,7 +187,7 @@ def _iso(text: str) -> str:
 
 
 def decode_json(value: Any) -> Any:
-    """A JSON value, whether the driver has decoded it already or not."""
+    """Return the JSON value, which some drivers have decoded already."""
     return json.loads(value) if isinstance(value, (str, bytes)) else value
 
 

@@ -1,4 +1,4 @@
-"""What each database does in its own way."""
+"""Dialects: the differences between the databases."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["DIALECTS", "Dialect", "utc_now"]
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """What one database does in its own way."""
+    """The ways in which one database differs from the others."""
 
     name: str
     quote: str = '"'
@@ -23,9 +23,9 @@ class Dialect:
     row_locks: bool = True
     notifies: bool = False
     conflict: str = " ON CONFLICT DO NOTHING"
-    """What has an INSERT skip a key that exists, and nothing else; empty where there is no such."""
+    """The clause by which an INSERT skips an existing key and nothing else; empty without one."""
     now: str = ""
-    """The server's clock; empty where there is none and the process's own must serve."""
+    """The server's clock; empty if it has none, so that the process's own must serve."""
     now_plus: str = ""
     casts: Mapping[str, str] = field(default_factory=dict)
     first: str = ""
@@ -69,5 +69,5 @@ DIALECTS: dict[str, Dialect] = {
 
 
 def utc_now() -> datetime:
-    """The process's own clock."""
+    """Return the time of the process's own clock."""
     return datetime.now(timezone.utc)

@@ -1,4 +1,4 @@
-"""What a database said, as an error that says how to mend it."""
+"""A driver's errors as `StorageError`, with a remedy."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def storage_error(
     error: BaseException | None, place: str, *, migrate: str, retryable: bool
 ) -> StorageError:
     """
-    A `StorageError` with the first line of *error*, and with the remedy where it is known.
+    Return a `StorageError` with the first line of *error*, and with a remedy if one is known.
 
-    *place* names the database without a password, *migrate* says how this host makes our tables.
-    What the database refuses for its value is ``INVALID_ARGUMENT``: it will refuse it again.
+    *place* names the database without a password. *migrate* is the way in which this application
+    makes our tables. A refused value is ``INVALID_ARGUMENT``: the database will refuse it again.
     """
     text = (str(error or "").strip() or type(error).__name__).split("\n")[0]
     if _is_duplicate(error):
@@ -65,16 +65,16 @@ def storage_error(
 
 def loses_transaction(error: BaseException | None, vendor: str) -> bool:
     """
-    Whether a statement's *error* undoes all that its transaction did before, unless a savepoint.
+    Return True if a statement's *error* undoes its whole transaction, unless a savepoint helps.
 
-    PostgreSQL's always do; a deadlock on MySQL and MariaDB. Whoever commits afterwards is told of
-    no error, and keeps nothing, or what came later.
+    Every error does on PostgreSQL, and a deadlock on MySQL and MariaDB. A later commit reports no
+    error, and keeps nothing or only what came later.
     """
     return vendor == "postgresql" or (vendor == "mysql" and _number(error) == _DEADLOCK)
 
 
 def lost_transaction(failure: StorageError, savepoint: str) -> StorageError:
-    """What to raise at the commit of a host's transaction of which *failure* has left nothing."""
+    """Return the error for the commit of a transaction that *failure* has undone."""
     return StorageError(
         f"nothing of this transaction was kept, since a statement failed in it: {failure.message}",
         code=ErrorCodes.ABORTED,
@@ -84,7 +84,7 @@ def lost_transaction(failure: StorageError, savepoint: str) -> StorageError:
 
 
 def is_refusal(error: BaseException | None) -> bool:
-    """Whether a driver's *error* is about a value, so that the same statement fails for ever."""
+    """Return True if a driver's *error* is about a value: the same statement fails for ever."""
     state = _state(error)
     # Of PostgreSQL's classes: data exceptions, what exceeds its limits, a check that fails.
     if state[:2] in ("22", "54") or state == "23514" or _number(error) in _REFUSED:
@@ -99,7 +99,7 @@ def _is_duplicate(error: BaseException | None) -> bool:
 
 
 def _state(error: BaseException | None) -> str:
-    """PostgreSQL's code of an error, whichever driver or framework tells it."""
+    """Return PostgreSQL's code of an error, whichever driver or framework raised it."""
     for one in (error, getattr(error, "__cause__", None)):
         for name in ("sqlstate", "pgcode"):
             state = getattr(one, name, None)
@@ -109,6 +109,6 @@ def _state(error: BaseException | None) -> str:
 
 
 def _number(error: BaseException | None) -> int | None:
-    """MySQL's number of an error."""
+    """Return MySQL's number of an error."""
     first = error.args[0] if error is not None and error.args else None
     return first if isinstance(first, int) else None

@@ -8,9 +8,9 @@ import selectors
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["ListenWakeup"]
-
 from automate_kernel.logs import get_logger
+
+__all__ = ["ListenWakeup"]
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -19,8 +19,8 @@ class ListenWakeup:
     """
     Waits for notices on *channel*; after a lost connection it polls until it has a new one.
 
-    *connect* gives a psycopg connection in autocommit mode that is ours to close. A notice that
-    is missed (a reconnect, a pooler in transaction mode) only costs the time to the next poll.
+    *connect* returns a psycopg connection in autocommit mode that is ours to close. A missed notice
+    (a reconnect, a pooler in transaction mode) only costs the time to the next poll.
     """
 
     def __init__(self, connect: Callable[[], Any], channel: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from automate_kernel.storage.codec import JsonText, decode_json, json_text
 from automate_kernel.storage.dialects import utc_now
-from automate_kernel.storage.rows import Clock, Now, Part, Plus, Row, Wakeup, Where
+from automate_kernel.storage.rows import Clock, Now, Plus, Portion, Row, Wakeup, Where
 from automate_kernel.storage.tables import TABLES, Column
 
 __all__ = ["MemoryStorage"]
@@ -36,10 +36,10 @@ class MemoryStorage:
     """
     A database that is a few dictionaries.
 
-    A host that wants several steps in one transaction opens `begin` itself and passes the rows it
-    gets as *transaction*. Anything else that is passed there, such as the session of the app under
-    test, is of another database: what is written here is written at once, and a rollback of the
-    session doesn't take it back. To test that too, give the kernel a storage on the app's database.
+    For several steps in one transaction open `begin` yourself and pass its rows as *transaction*.
+    Anything else that is passed there, such as the session of the application under test, belongs
+    to another database: rows are then written at once, and a rollback of the session doesn't take
+    them back. To test that too, give the kernel a storage on the application's database.
     """
 
     supports_skip_locked = False
@@ -48,8 +48,7 @@ class MemoryStorage:
         self._clock = clock or utc_now
         self._tables: dict[str, dict[Any, Row]] = {name: {} for name in TABLES}
         self._lock = threading.RLock()
-        self._bell = threading.Condition()
-        self._rings = 0
+        self._bell = _Bell()
 
     def __repr__(self) -> str:
         return f"<MemoryStorage of {sum(map(len, self._tables.values()))} rows>"
@@ -64,11 +63,11 @@ class MemoryStorage:
                 rows.undo()
                 raise
         if rows.rang:
-            self._ring()
+            self._bell.ring()
 
     @contextmanager
     def begin(self, transaction: Any = None, *, atomic: bool = True) -> Iterator[_MemoryRows]:
-        """Rows in the transaction given, or in one of their own."""
+        """Open rows in the transaction given, or in one of their own."""
         if isinstance(transaction, _MemoryRows):
             yield transaction
         else:
@@ -80,14 +79,9 @@ class MemoryStorage:
         with self.begin(transaction) as rows:
             return work(rows)
 
-    def _ring(self) -> None:
-        with self._bell:
-            self._rings += 1
-            self._bell.notify_all()
-
     def wakeup(self, channel: str) -> Wakeup | None:
-        """Wakes when a transaction that enqueued something commits."""
-        return _Bell(self)
+        """Return a `Wakeup` that wakes when a transaction with new items commits."""
+        return _BellWakeup(self._bell)
 
     def create_tables(self) -> None:
         """Do nothing: they are here from the start."""
@@ -101,20 +95,31 @@ class MemoryStorage:
 
 
 class _Bell:
-    def __init__(self, storage: MemoryStorage) -> None:
-        self._storage = storage
-        self._heard = storage._rings
+    """A count of the commits that notify, and a condition to wait for the next."""
+
+    def __init__(self) -> None:
+        self.rung = threading.Condition()
+        self.count = 0
+
+    def ring(self) -> None:
+        with self.rung:
+            self.count += 1
+            self.rung.notify_all()
+
+
+class _BellWakeup:
+    def __init__(self, bell: _Bell) -> None:
+        self._bell = bell
+        self._heard = bell.count
 
     def wait(self, timeout: float) -> bool:
-        with self._storage._bell:
-            rang = self._storage._bell.wait_for(
-                lambda: self._storage._rings != self._heard, timeout
-            )
-            self._heard = self._storage._rings
+        with self._bell.rung:
+            rang = self._bell.rung.wait_for(lambda: self._bell.count != self._heard, timeout)
+            self._heard = self._bell.count
             return rang
 
     def wake(self) -> None:
-        self._storage._ring()
+        self._bell.ring()
 
     def close(self) -> None:
         pass
@@ -171,7 +176,7 @@ class _MemoryRows:
         stored[key] = row
 
     def _kept(self, column: Column, value: Any) -> Any:
-        """*value* as a database would give it back."""
+        """Return *value* as a database would give it back."""
         if column.type == "json" and value is not None:
             return decode_json(str(value if isinstance(value, JsonText) else json_text(value)))
         return self._value(value)
@@ -211,8 +216,7 @@ class _MemoryRows:
         skip_locked: bool = False,
         columns: Sequence[str] = (),
     ) -> list[Row]:
-        found = self._find(table, where, order_by, limit)
-        return [{name: copy.deepcopy(row[name]) for name in (columns or row)} for row in found]
+        return _copied(self._find(table, where, order_by, limit), columns)
 
     def take(
         self,
@@ -224,14 +228,14 @@ class _MemoryRows:
         changes: Mapping[str, Any],
         skip_locked: bool = True,
         columns: Sequence[str] = (),
-        parts: Sequence[Part] = (),
+        parts: Sequence[Portion] = (),
     ) -> list[Row]:
         found: list[Row] = []
-        for part in parts or (Part((), limit),):
+        for part in parts or (Portion((), limit),):
             most = min(part.limit, limit - len(found))
             found += self._find(table, [*where, *part.where], order_by, most)
         taken = _in_order([self._change(table, row, changes) for row in found], order_by)
-        return [{name: copy.deepcopy(row[name]) for name in (columns or row)} for row in taken]
+        return _copied(taken, columns)
 
     def _change(self, table: str, row: Row, changes: Mapping[str, Any]) -> Row:
         new = dict(row)
@@ -272,6 +276,10 @@ class _MemoryRows:
             group = tuple(row[name] for name in by)
             counts[group] = counts.get(group, 0) + 1
         return [dict(zip((*by, "n"), (*group, n), strict=True)) for group, n in counts.items()]
+
+
+def _copied(rows: list[Row], columns: Sequence[str]) -> list[Row]:
+    return [{name: copy.deepcopy(row[name]) for name in (columns or row)} for row in rows]
 
 
 def _in_order(rows: list[Row], order_by: Sequence[str]) -> list[Row]:

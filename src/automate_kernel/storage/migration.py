@@ -1,8 +1,8 @@
 """
-What a database lacks of our tables, and the statements that bring it there.
+Migration: it compares a database's tables with ours, and makes the statements that mend them.
 
-Both come from comparing the database's catalogue with `automate_kernel.storage.tables`, so that a
-column or index which is added there needs no more. What no comparison finds is a `Step`.
+It compares the database's catalogue with `automate_kernel.storage.tables`, so a column or index
+that is added there needs no more. A change that no comparison finds is a `MigrationStep`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from automate_kernel.storage.tables import NULL, SCHEMA, TABLES, VERSION, Column
 
 __all__ = [
     "STEPS",
-    "Difference",
     "FoundColumn",
     "FoundIndex",
     "FoundTable",
     "Manager",
+    "MigrationStep",
+    "SchemaDifference",
     "SchemaReport",
-    "Step",
     "add_column",
     "condition",
     "create_index",
@@ -45,6 +45,8 @@ __all__ = [
     "require_schema",
     "type_of",
 ]
+
+logger: logging.Logger = get_logger(__name__)
 
 _EXACT = "CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
 _TYPES: dict[str, dict[str, str]] = {
@@ -69,12 +71,12 @@ _TYPES: dict[str, dict[str, str]] = {
 
 
 def type_of(dialect: Dialect, column: Column) -> str:
-    """The type of *column* in this database."""
+    """Return the type of *column* in this database."""
     return _TYPES[dialect.name][column.type].format(column.length)
 
 
 def create_table(dialect: Dialect, table: Table) -> list[str]:
-    """The statements that make *table* with its indexes."""
+    """Return the statements that make *table* with its indexes."""
     key = _name(dialect, table.key)
     lines = [_column(dialect, column) for column in table.columns] + [f"PRIMARY KEY ({key})"]
     body = ",\n  ".join(lines)
@@ -88,7 +90,7 @@ def create_table(dialect: Dialect, table: Table) -> list[str]:
 
 def add_column(dialect: Dialect, table: Table, column: Column) -> str:
     """
-    The statement that adds *column* to a table with rows in it.
+    Return the statement that adds *column* to a table with rows in it.
 
     Its default stays, so that a worker of the release before can go on writing rows without it.
     """
@@ -106,7 +108,7 @@ def add_column(dialect: Dialect, table: Table, column: Column) -> str:
 
 
 def json_as_text(dialect: Dialect, table: Table, column: Column) -> tuple[str, ...]:
-    """The statements that make text of a column of the database's own type for JSON."""
+    """Return the statements that make text of a column of the database's own type for JSON."""
     alter, name = f"ALTER TABLE {_name(dialect, table.name)}", _name(dialect, column.name)
     if dialect.name == "mysql":
         return (f"{alter} MODIFY {_column(dialect, column)}",)
@@ -121,7 +123,7 @@ def json_as_text(dialect: Dialect, table: Table, column: Column) -> tuple[str, .
 
 
 def create_index(dialect: Dialect, table: Table, index: Index) -> str:
-    """The statement that makes *index*, on some rows only where the database can."""
+    """Return the statement that makes *index*, on some rows only where the database can."""
     names = ", ".join(_name(dialect, name) for name in index.columns)
     unique = "UNIQUE " if index.unique else ""
     where = f" WHERE {condition(dialect, index)}" if index.where and partial(dialect) else ""
@@ -132,13 +134,13 @@ def create_index(dialect: Dialect, table: Table, index: Index) -> str:
 
 
 def drop_index(dialect: Dialect, table: str, name: str) -> str:
-    """The statement that removes an index."""
+    """Return the statement that removes an index."""
     on = f" ON {_name(dialect, table)}" if dialect.name == "mysql" else ""
     return f"DROP INDEX {_name(dialect, name)}{on}"
 
 
 def condition(dialect: Dialect, index: Index) -> str:
-    """Which rows stand in *index*."""
+    """Return the condition for a row to stand in *index*."""
     return " AND ".join(
         f"{_name(dialect, name)} "
         + ("IS NULL" if value == NULL else "IS NOT NULL" if value is None else f"= '{value}'")
@@ -147,7 +149,7 @@ def condition(dialect: Dialect, index: Index) -> str:
 
 
 def partial(dialect: Dialect) -> bool:
-    """Whether an index can be on some rows only."""
+    """Return True if an index can be on some rows only."""
     return dialect.name != "mysql"
 
 
@@ -161,12 +163,12 @@ def _name(dialect: Dialect, name: str) -> str:
 
 
 Manager = str
-"""What brings the tables from one version to the next: ``django``, ``alembic`` or ``automate``."""
+"""The tool that migrates the tables: ``django``, ``alembic`` or ``automate``."""
 
 
 @dataclass(frozen=True, slots=True)
 class FoundColumn:
-    """A column: *type* is the database's word for it; *default* tells that it has one."""
+    """A column, with the database's word for its type; *default* is True if it has one."""
 
     name: str
     type: str
@@ -177,7 +179,7 @@ class FoundColumn:
 @dataclass(frozen=True, slots=True)
 class FoundIndex:
     """
-    An index: *where* is its condition as the database writes it, empty if it has none.
+    An index, with its condition as the database writes it, empty if it has none.
 
     A column that descends has `` DESC`` after its name; ``?`` is an expression. An index that isn't
     *valid* was begun and never finished.
@@ -200,17 +202,17 @@ class FoundTable:
 
 
 def read_tables(rows: SqlRows, names: Iterable[str]) -> dict[str, FoundTable]:
-    """Those of the tables *names* that the database has; two or three queries, however many."""
+    """Return those of the tables *names* that the database has, in two or three queries."""
     read = {"postgresql": _postgresql, "sqlite": _sqlite, "mysql": _mysql}[rows.dialect.name]
     return read(rows, list(names))
 
 
 def manager_of(rows: SqlRows) -> Manager:
     """
-    Who keeps account of our tables.
+    Return the tool that keeps account of our tables.
 
-    Django where our app's migrations were applied; Alembic where it has ever been in this
-    database; else nobody but us.
+    It is Django where our app's migrations were applied, and Alembic where it has ever been in this
+    database; else our own command.
     """
     found = read_tables(rows, ["django_migrations", "alembic_version"])
     if "django_migrations" in found:
@@ -294,7 +296,7 @@ def _sqlite(rows: SqlRows, names: list[str]) -> dict[str, FoundTable]:
 
 
 def _partitioned(sql: str) -> tuple[str, str, str]:
-    """The text of a CREATE INDEX around its WHERE: none of our names holds the word."""
+    """Split a CREATE INDEX at its WHERE: none of our names holds the word."""
     position = sql.upper().find(" WHERE ")
     return (sql, "", "") if position < 0 else (sql[:position], "WHERE", sql[position + 7 :])
 
@@ -344,15 +346,12 @@ def _mysql(rows: SqlRows, names: list[str]) -> dict[str, FoundTable]:
 
 
 def _text(value: object) -> str:
-    """Text, which some drivers of MySQL give as bytes."""
+    """Return text, which some drivers of MySQL give as bytes."""
     if isinstance(value, bytes):
         return value.decode()
     if not isinstance(value, str):
         raise StorageError("the database's catalogue can't be read")
     return value
-
-
-logger: logging.Logger = get_logger(__name__)
 
 
 _VERSION_ROW = "automate"
@@ -363,9 +362,9 @@ _PATIENCE = "10s"
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class MigrationStep:
     """
-    What comparison can't find, for databases whose version is below *version*.
+    A change that comparison can't find, for databases whose version is below *version*.
 
     *statements* are made for a dialect, and run after all that is missing was added. On MariaDB
     and MySQL each must bear to be run again.
@@ -376,17 +375,17 @@ class Step:
     statements: Callable[[Dialect], Sequence[str]]
 
 
-STEPS: tuple[Step, ...] = ()
+STEPS: tuple[MigrationStep, ...] = ()
 """All there ever were, the oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class SchemaDifference:
     """
-    One thing that is not as it should be.
+    One difference between a database's tables and ours.
 
-    Without what is *needed* no worker can work, or not safely; else it works, but slowly. Where
-    *statements* is empty nobody but a person can mend it.
+    A *needed* difference stops every worker, or makes work unsafe; another only slows work down.
+    Where *statements* is empty a person must mend it.
     """
 
     kind: Literal["table", "column", "index", "version"]
@@ -400,32 +399,33 @@ class Difference:
 @dataclass(frozen=True, slots=True)
 class SchemaReport:
     """
-    How a database's tables compare with those of this release.
+    The comparison of a database's tables with those of this release.
 
-    *version* is what `migrate` has recorded, None where it never did. *manager* says who keeps
-    account of our tables: ``django``, ``alembic`` or ``automate``. *place* names the database.
+    *version* is the one that `migrate` has recorded, None if it never did. *manager* is the tool
+    that keeps account of our tables: ``django``, ``alembic`` or ``automate``. *place* names the
+    database.
     """
 
     place: str
     version: int | None
     manager: Manager
-    differences: tuple[Difference, ...]
+    differences: tuple[SchemaDifference, ...]
     expected: int = VERSION
     dialect: str = ""
 
     @property
     def ok(self) -> bool:
-        """Whether there is nothing to mend."""
+        """True if there is nothing to mend."""
         return not self.differences
 
     @property
     def empty(self) -> bool:
-        """Whether the database has none of our tables."""
+        """True if the database has none of our tables."""
         return {each.name for each in self.differences if each.kind == "table"} >= set(TABLES)
 
     @property
-    def needed(self) -> tuple[Difference, ...]:
-        """The differences without whose mending no worker can work."""
+    def needed(self) -> tuple[SchemaDifference, ...]:
+        """The differences that must be mended before a worker can work."""
         return tuple(each for each in self.differences if each.needed)
 
     @property
@@ -435,7 +435,7 @@ class SchemaReport:
 
     @property
     def script(self) -> tuple[str, ...]:
-        """What a person runs instead of `migrate`: the statements, and those that note it."""
+        """The SQL to run instead of `migrate`: the statements, and a record of the version."""
         if self.manager == "django" or (self.ok and self.version == self.expected):
             return self.statements
         now = "UTC_TIMESTAMP(6)" if self.dialect == "mysql" else "CURRENT_TIMESTAMP"
@@ -448,7 +448,7 @@ class SchemaReport:
 
     @property
     def remedy(self) -> str:
-        """Which command mends it."""
+        """The command that mends the differences."""
         if self.manager == "django":
             return (
                 "run manage.py migrate automate_django"
@@ -466,9 +466,9 @@ class SchemaReport:
         return "run automate db migrate (--sql shows what it does)"
 
     def require(self) -> None:
-        """Raise `StorageError` if no worker could work with these tables; says what is missing."""
+        """Raise `StorageError` with the missing parts if no worker could work with these tables."""
         if self.needed:
-            # What is missing first: it stops every worker, and is what people look for.
+            # Missing parts first: they stop every worker, and people look for them.
             order = sorted(self.needed, key=lambda each: "missing" not in each.text)
             found = "; ".join(each.text for each in order[:5])
             more = f"; and {len(order) - 5} more" if len(order) > 5 else ""
@@ -481,7 +481,7 @@ class SchemaReport:
 
 
 def inspect_schema(rows: SqlRows, place: str) -> SchemaReport:
-    """Compare what the database has with our tables. Reads its catalogue, and no row but one."""
+    """Compare the database with our tables. It reads the catalogue and a single row."""
     found = read_tables(rows, TABLES)
     version = _recorded(rows) if SCHEMA in found else None
     differences = [
@@ -499,8 +499,8 @@ def require_schema(storage: Storage) -> None:
     """
     Raise `StorageError` if no worker could work with the tables of *storage*.
 
-    What only makes it slow is logged, and a database that can't be reached is left to the worker,
-    which waits for it. A storage that can't tell is taken to be right.
+    A difference that only makes work slow is logged. A database that can't be reached is left to
+    the worker, which waits for it. A storage without ``check_schema`` is taken to be right.
     """
     check = getattr(storage, "check_schema", None)
     if check is None:
@@ -518,7 +518,7 @@ def require_schema(storage: Storage) -> None:
 
 
 def make_tables(rows: SqlRows, place: str) -> list[str]:
-    """Create the tables that are missing, and nothing else; returns their names."""
+    """Create the missing tables, and nothing else; return their names."""
     with _alone(rows):
         report = inspect_schema(rows, place)
         missing = [each for each in report.differences if each.kind == "table"]
@@ -531,17 +531,17 @@ def make_tables(rows: SqlRows, place: str) -> list[str]:
 
 def migrate_schema(rows: SqlRows, place: str, *, force: bool = False) -> list[str]:
     """
-    Bring the tables to this release's version in the transaction of *rows*; returns what was run.
+    Bring the tables to this release's version in the transaction of *rows*; return the statements.
 
-    Nothing is dropped but indexes that are made anew. Where Django keeps account of the tables it
-    has to make what is missing, and where Alembic does it should: raises `AutomateError`, there
-    unless *force* is given. Raises it too for what no statement can mend.
+    Only indexes that are made anew are dropped. Raises `AutomateError` where Django keeps account
+    of the tables and columns or tables are missing; where Alembic does, unless *force*; and for a
+    difference that no statement can mend.
     """
     with _alone(rows):
         report = inspect_schema(rows, place)
         _refuse(report, force)
         if rows.dialect.name == "postgresql":
-            # One who waits for a lock on a table holds up all who come after.
+            # A wait for a lock on a table holds up every statement that comes after.
             rows.run(f"SET LOCAL lock_timeout = '{_PATIENCE}'", (), fetch=False)
         _run(rows, report.statements)
         left = [each for each in inspect_schema(rows, place).differences if each.kind != "version"]
@@ -578,11 +578,13 @@ def _refuse(report: SchemaReport, force: bool) -> None:
         )
 
 
-def _compared(dialect: Dialect, table: Table, found: FoundTable | None) -> Iterator[Difference]:
+def _compared(
+    dialect: Dialect, table: Table, found: FoundTable | None
+) -> Iterator[SchemaDifference]:
     if found is None:
         made = tuple(create_table(dialect, table))
         text = f"the table {table.name} is missing"
-        yield Difference("table", table.name, table.name, text, True, made)
+        yield SchemaDifference("table", table.name, table.name, text, True, made)
         return
     for column in table.columns:
         yield from _compared_column(dialect, table, column, found.columns.get(column.name))
@@ -590,23 +592,25 @@ def _compared(dialect: Dialect, table: Table, found: FoundTable | None) -> Itera
     for name, other in found.columns.items():
         if name not in known and not other.null and not other.default:
             text = f"{table.name}.{name}, which is not ours, must not be null: no row can be added"
-            yield Difference("column", table.name, name, text, True)
+            yield SchemaDifference("column", table.name, name, text, True)
     for index in table.indexes:
         yield from _compared_index(dialect, table, index, found)
 
 
 def _compared_column(
     dialect: Dialect, table: Table, column: Column, found: FoundColumn | None
-) -> Iterator[Difference]:
+) -> Iterator[SchemaDifference]:
     place = f"{table.name}.{column.name}"
     if found is None:
         sql = add_column(dialect, table, column)
-        yield Difference("column", table.name, column.name, f"{place} is missing", True, (sql,))
+        yield SchemaDifference(
+            "column", table.name, column.name, f"{place} is missing", True, (sql,)
+        )
         return
     if column.null and not found.null:
         text = f"{place} must be allowed to be null"
         allowed = _changed(dialect, table, column, nullness=True)
-        yield Difference("column", table.name, column.name, text, True, allowed)
+        yield SchemaDifference("column", table.name, column.name, text, True, allowed)
     if wanted := _other_type(dialect, column, found.type):
         text = f"{place} is {found.type}, and should be {wanted}"
         widened: tuple[str, ...] = ()
@@ -614,13 +618,13 @@ def _compared_column(
             widened = json_as_text(dialect, table, column)
         elif column.type == "text":
             widened = _changed(dialect, table, column)
-        yield Difference("column", table.name, column.name, text, True, widened)
+        yield SchemaDifference("column", table.name, column.name, text, True, widened)
 
 
 def _changed(
     dialect: Dialect, table: Table, column: Column, *, nullness: bool = False
 ) -> tuple[str, ...]:
-    """The statement that gives a column our type and nullness; none where it takes a new table."""
+    """Return the statement for our type and nullness; none where it would need a new table."""
     alter, quote = f"ALTER TABLE {dialect.quote}{table.name}{dialect.quote}", dialect.quote
     name, type_ = f"{quote}{column.name}{quote}", type_of(dialect, column)
     if dialect.name == "postgresql":
@@ -643,9 +647,9 @@ _MYSQL_TYPES = {
 
 
 def _other_type(dialect: Dialect, column: Column, found: str) -> str | None:
-    """The type that *column* should have, if what it has can't hold the same values."""
+    """Return the type that *column* should have, if its own can't hold the same values."""
     if dialect.name == "sqlite":
-        # Whatever a column is declared as, it holds everything; only JSON changes what it holds.
+        # A column of any type holds everything; only JSON changes the values.
         return "text" if column.type == "json" and found.lower() == "json" else None
     wanted = type_of(dialect, column)
     if column.type == "text":
@@ -662,7 +666,7 @@ def _other_type(dialect: Dialect, column: Column, found: str) -> str | None:
 
 def _compared_index(
     dialect: Dialect, table: Table, index: Index, found: FoundTable
-) -> Iterator[Difference]:
+) -> Iterator[SchemaDifference]:
     same = found.indexes.get(index.name)
     if same is None:
         # A unique constraint's index may have a name of the database's own.
@@ -670,18 +674,18 @@ def _compared_index(
             return
         text = f"the index {index.name} is missing on {table.name}"
         made = (create_index(dialect, table, index),)
-        yield Difference("index", table.name, index.name, text, index.unique, made)
+        yield SchemaDifference("index", table.name, index.name, text, index.unique, made)
         return
     wrong = _wrong(dialect, index, same)
     if wrong:
         again = (drop_index(dialect, table.name, index.name), create_index(dialect, table, index))
         text = f"the index {index.name} on {table.name} {wrong}"
         needed = index.unique and not same.unique
-        yield Difference("index", table.name, index.name, text, needed, again)
+        yield SchemaDifference("index", table.name, index.name, text, needed, again)
 
 
 def _wrong(dialect: Dialect, index: Index, found: FoundIndex) -> str:
-    """What is wrong with an index; nothing if it serves as ours would."""
+    """Return the fault of an index; empty if it serves as ours would."""
     if not found.valid:
         return "was begun and never finished"
     if found.columns != index.columns:
@@ -707,7 +711,7 @@ _EQUALITY = re.compile(r"""\(?["]?(\w+)["]?\)?(?:::text)? = '(\w*)'(?:::[\w ]+)?
 
 def _conditions(text: str) -> frozenset[tuple[str, str | None]] | None:
     """
-    A condition as `Index.where` has it, out of what a database tells; None for any other.
+    Return a database's condition in the form of `Index.where`; None for any other.
 
     A cast in front of IS NULL is another condition to PostgreSQL's planner.
     """
@@ -726,7 +730,7 @@ def _conditions(text: str) -> frozenset[tuple[str, str | None]] | None:
 
 
 def _bare(text: str) -> str:
-    """*text* without the parentheses around all of it."""
+    """Return *text* without the parentheses around all of it."""
     while text.startswith("(") and text.endswith(")"):
         depth = 0
         for position, character in enumerate(text):
@@ -737,12 +741,12 @@ def _bare(text: str) -> str:
     return text
 
 
-def _steps_left(dialect: Dialect, version: int | None) -> Iterator[Difference]:
+def _steps_left(dialect: Dialect, version: int | None) -> Iterator[SchemaDifference]:
     for step in STEPS:
         if step.version > (version or 0):
             text = f"the step {step.name!r} of version {step.version} was not made"
             sql = tuple(step.statements(dialect))
-            yield Difference("version", SCHEMA, step.name, text, False, sql)
+            yield SchemaDifference("version", SCHEMA, step.name, text, False, sql)
 
 
 def _recorded(rows: SqlRows) -> int | None:
@@ -763,7 +767,7 @@ def _run(rows: SqlRows, statements: Sequence[str]) -> None:
 
 @contextmanager
 def _alone(rows: SqlRows) -> Iterator[None]:
-    """Wait until nobody else changes the schema; on SQLite the transaction has seen to that."""
+    """Wait until nobody else changes the schema; on SQLite the transaction has done so."""
     if rows.dialect.name == "postgresql":
         rows.run(f"SELECT pg_advisory_xact_lock({_LOCK})", (), fetch=True)
     if rows.dialect.name != "mysql":

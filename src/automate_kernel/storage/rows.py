@@ -1,9 +1,9 @@
 """
-The seam: what an adapter must supply so that everything else is written once.
+The interfaces of the seam: an adapter supplies a `Storage`, and all else is written once.
 
-An adapter gives a `Storage`, which opens `Rows`. `Rows` is always inside a transaction: the host's
-own, which it never commits, or one that `Storage.begin` began and ends. Conditions are always
-ANDed; what would need an OR or a join is a missing column.
+A `Storage` opens `Rows`. `Rows` is always inside a transaction: the application's own, which it
+never commits, or one that `Storage.begin` begins and ends. Conditions are always ANDed; needing an
+OR or a join means that a column is missing.
 """
 
 from __future__ import annotations
@@ -14,12 +14,23 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol, TypeVar
 
-__all__ = ["Clock", "Now", "Operator", "Part", "Plus", "Row", "Rows", "Storage", "Wakeup", "Where"]
+__all__ = [
+    "Clock",
+    "Now",
+    "Operator",
+    "Plus",
+    "Portion",
+    "Row",
+    "Rows",
+    "Storage",
+    "Wakeup",
+    "Where",
+]
 
 Row = dict[str, Any]
 T = TypeVar("T")
 Clock = Callable[[], datetime]
-"""Gives the time, aware and in UTC. Injected only where a test needs to hold the time still."""
+"""A function that gives the time, aware and in UTC. Tests inject one to hold the time still."""
 
 Operator = Literal["eq", "ne", "lt", "le", "gt", "ge", "in"]
 
@@ -39,7 +50,7 @@ class Where:
 
 @dataclass(frozen=True, slots=True)
 class Plus:
-    """A change that adds *amount* to what the column holds."""
+    """A change that adds *amount* to the value in the column."""
 
     amount: int
 
@@ -49,15 +60,15 @@ class Now:
     """
     The database's clock, *offset* seconds from now, as a value of a condition, row or change.
 
-    Durations travel to the database and instants don't: a worker's clock may be minutes off.
+    Durations travel to the database, not instants: a worker's clock may be minutes off.
     """
 
     offset: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Some of the rows that `Rows.take` may take: further conditions, and at most how many."""
+class Portion:
+    """A part of the rows that `Rows.take` may take: more conditions, and its most rows."""
 
     where: Sequence[Where]
     limit: int
@@ -83,13 +94,13 @@ class Rows(Protocol):
         fresh: bool = False,
     ) -> int:
         """
-        Add *rows*; one whose key exists already is skipped. Returns how many were added.
+        Add *rows*, skipping each whose key exists, and return the number of those added.
 
-        All have the same columns. *fresh* ones are known to have no key that exists, which lets
-        many go in by a quicker way; if one exists all the same, that is an error.
+        All have the same columns. The keys of *fresh* rows are known to be new, so many rows go in
+        by a quicker way; an existing key is then an error.
 
         With *notify*, listeners on that channel wake once the transaction commits, where the
-        database can do that; elsewhere nothing happens and they find out by polling.
+        database can do that; elsewhere they find out by polling.
         """
 
     def select(
@@ -115,43 +126,43 @@ class Rows(Protocol):
         changes: Mapping[str, Any],
         skip_locked: bool = True,
         columns: Sequence[str] = (),
-        parts: Sequence[Part] = (),
+        parts: Sequence[Portion] = (),
     ) -> list[Row]:
         """
         Change up to *limit* rows, the first in order, and return them as changed, in order.
 
-        Of two transactions that take at once each row goes to one. With *skip_locked* neither
-        waits for the other; without, fewer rows may come back than there are. With *parts* the
-        rows are the first in order of each part, one part after the other until *limit*. What
-        *order_by* names must be among *columns*.
+        Of two transactions that take at once, one gets each row. With *skip_locked* neither waits
+        for the other; without it, fewer rows may come back than there are. With *parts* the rows
+        are the first in order of each part, one part after the other until *limit*. *columns*
+        must include those of *order_by*.
         """
 
     def update(self, table: str, where: Sequence[Where], changes: Mapping[str, Any]) -> int:
-        """Change all rows that match, and return how many did."""
+        """Change all rows that match, and return their number."""
 
     def delete(self, table: str, where: Sequence[Where]) -> int:
-        """Remove all rows that match, and return how many did."""
+        """Remove all rows that match, and return their number."""
 
     def remove(self, table: str, where: Sequence[Where]) -> list[Any]:
         """Remove all rows that match, and return their keys."""
 
     def now(self) -> datetime:
-        """The database's clock."""
+        """Return the time of the database's clock."""
 
     def count(self, table: str, by: Sequence[str] = (), where: Sequence[Where] = ()) -> list[Row]:
         """Count matching rows per value of the columns *by*: rows of those columns and ``n``."""
 
     def distinct(self, table: str, column: str, where: Sequence[Where] = ()) -> list[Any]:
         """
-        The values of *column* (nulls left out) among matching rows, each once, in order.
+        Return the values of *column* among matching rows, each once, in order, without nulls.
 
-        Costs a look into the index for each value, and nothing for each row, if there is an index
-        that the conditions and *column* lead.
+        It costs a look into the index for each value, and nothing for each row, if the conditions
+        and *column* lead an index.
         """
 
 
 class Wakeup(Protocol):
-    """Waits until something may have been enqueued. Missing a notice costs time, never an item."""
+    """A wait for new items. Missing a notice costs time, never an item."""
 
     def wait(self, timeout: float) -> bool:
         """Block for at most *timeout* seconds; True if a notice came."""
@@ -160,40 +171,40 @@ class Wakeup(Protocol):
         """End a wait that is going on, from another thread."""
 
     def close(self) -> None:
-        """Give back what it holds."""
+        """Give back its resources."""
 
 
 class Storage(Protocol):
-    """A host's database: opens transactions, or joins the host's."""
+    """An application's database: opens transactions, or joins the application's."""
 
     @property
     def supports_skip_locked(self) -> bool:
-        """Whether ``skip_locked`` has an effect; False where one writer holds the whole file."""
+        """True if ``skip_locked`` has an effect; False where one writer holds the whole file."""
 
     def begin(
         self, transaction: Any = None, *, atomic: bool = True
     ) -> AbstractContextManager[Rows]:
         """
-        Rows in the host's *transaction*, or else in one of our own.
+        Open `Rows` in the application's *transaction*, or else in one of our own.
 
-        What *transaction* may be is the adapter's to say (a SQLAlchemy ``Session`` or
-        ``Connection``; in Django nothing, since the open ``atomic()`` block is meant). The host's
-        is never committed or rolled back here; our own commits unless the block raises. Without
-        *atomic* the statements of the block need not stand or fall together, and each may commit
-        by itself, which saves the round trips of BEGIN and COMMIT.
+        The adapter defines the types of *transaction*: a SQLAlchemy ``Session`` or ``Connection``;
+        in Django nothing, since the open ``atomic()`` block is meant. The application's is never
+        committed or rolled back here; our own commits unless the block raises. Without *atomic*
+        each statement of the block may commit by itself, which saves the round trips of BEGIN and
+        COMMIT.
         """
 
     async def arun_in(self, transaction: Any, work: Callable[[Rows], T]) -> T:
-        """Run *work* with Rows as `begin` gives them, in an asynchronous host transaction."""
+        """Run *work* with `Rows`, as `begin` opens them, in an asynchronous transaction."""
 
     def wakeup(self, channel: str) -> Wakeup | None:
-        """Something that waits for `Rows.notify`, or None where polling is all there is."""
+        """Return a `Wakeup` for the notices on *channel*, or None where workers can only poll."""
 
     def create_tables(self) -> None:
-        """Create what is missing of our tables. For a host that has no migrations."""
+        """Create our tables that are missing, for an application without migrations."""
 
     def describe(self) -> str:
-        """The database's name and place for people, without a password."""
+        """Return the database's name and place for people, without a password."""
 
     def close(self) -> None:
-        """Give back what the storage itself opened. A host's engine stays open."""
+        """Give back what the storage itself opened. An application's engine stays open."""

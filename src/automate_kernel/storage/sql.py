@@ -1,9 +1,9 @@
 """
 `Rows` over anything that can run one SQL statement.
 
-The text of each statement is written here once, for every adapter and database; an adapter says
-how a statement is run on the host's connection (`SqlRows.run`) and nothing else. Values cross in
-one format whichever framework carries them, so two hosts can share a database.
+The text of each statement is written here once, for every adapter and database. An adapter only
+runs a statement on the application's connection (`SqlRows.run`). Values cross in one format
+whichever framework carries them, so two applications can share a database.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from automate_kernel.storage.codec import array_text, copy_text, decode, decode_time, encode
 from automate_kernel.storage.dialects import DIALECTS, Dialect, utc_now
 from automate_kernel.storage.errors import DuplicateKeyError
-from automate_kernel.storage.rows import Clock, Now, Part, Plus, Row, Where
+from automate_kernel.storage.rows import Clock, Now, Plus, Portion, Row, Where
 from automate_kernel.storage.tables import TABLES, Column, Table, Type
 
 __all__ = [
@@ -48,36 +48,36 @@ class Statement:
         self._style = style
         self._clock = clock
         self.parameters: list[Any] = []
-        # One statement has one time, whoever's clock it is.
+        # One statement has one time, whosever clock it is.
         self._now: datetime | None = None
         self._instants: dict[float, Any] = {}
 
     def name(self, name: str) -> str:
-        """A name of ours, quoted."""
+        """Return a name of ours, quoted."""
         return f"{self._dialect.quote}{name}{self._dialect.quote}"
 
     def names(self, names: Sequence[str]) -> str:
-        """Names of ours, quoted, with commas between."""
+        """Return names of ours, quoted, with commas between."""
         return ", ".join(map(self.name, names))
 
     def bind(self, value: Any) -> str:
-        """The marker of a new parameter."""
+        """Add a parameter and return its marker."""
         self.parameters.append(value)
         return f"${len(self.parameters)}" if self._style == "$" else self._style
 
     def value(self, column: Column, value: Any) -> str:
-        """*value* as the column holds it."""
+        """Return the expression of *value* for *column*."""
         if isinstance(value, Now):
             return self.now(value.offset)
         return self.cast(column.type, self.bind(encode(self._dialect, column, value)))
 
     def cast(self, type_: Type, text: str) -> str:
-        """An expression as a value of this type."""
+        """Return *text* cast to the type where the database needs it."""
         cast = self._dialect.casts.get(type_)
         return f"{text}::{cast}" if cast else text
 
     def now(self, offset: float) -> str:
-        """The database's clock, *offset* seconds from now."""
+        """Return the expression of the database's clock, *offset* seconds from now."""
         if self._clock is None and self._dialect.now:
             if not offset:
                 return self._dialect.now
@@ -93,7 +93,7 @@ class Statement:
         return self._instants[offset]
 
     def row(self, columns: Sequence[Column], values: Sequence[Any]) -> str:
-        """The values of a new row, with commas between."""
+        """Return the values of a new row, with commas between."""
         servers = self._clock is None and bool(self._dialect.now)
         first, cells = len(self.parameters), []
         for column, value in zip(columns, values, strict=True):
@@ -117,7 +117,7 @@ class Statement:
         return _marked(", ".join(cells), self._style, first if self._style == "$" else 0)
 
     def changes(self, table: Table, changes: Mapping[str, Any]) -> str:
-        """What stands after SET."""
+        """Return the assignments after SET."""
         return ", ".join(
             f"{self.name(column)} = {self.name(column)} + {self.bind(value.amount)}"
             if isinstance(value, Plus)
@@ -126,7 +126,7 @@ class Statement:
         )
 
     def where(self, table: Table, where: Sequence[Where], before: str = " WHERE ") -> str:
-        """The conditions, all of which must hold."""
+        """Return the conditions, all of which must hold, with *before* in front of them."""
         if not where:
             return ""
         return before + " AND ".join(self._condition(table, one) for one in where)
@@ -161,7 +161,7 @@ class Statement:
         lock: bool = False,
         skip_locked: bool = False,
     ) -> str:
-        """Order, limit and row locks."""
+        """Return order, limit and row locks."""
         parts = []
         if order_by:
             # With the table's name, or it would be the column as it is selected: as text, which is
@@ -180,19 +180,19 @@ class Statement:
 
 @lru_cache(1024)
 def _marked(template: str, style: str, first: int) -> str:
-    """*template* with markers of parameters in place of its braces."""
+    """Return *template* with markers of parameters in place of its braces."""
     count = template.count("{}")
     numbers = range(first + 1, first + count + 1)
     return template.format(*(f"${number}" if style == "$" else style for number in numbers))
 
 
 def matches_nothing(where: Sequence[Where]) -> bool:
-    """Whether an empty IN list makes the statement match no row."""
+    """Return True if an empty IN list makes the statement match no row."""
     return any(one.operator == "in" and not one.value for one in where)
 
 
 def literal(word: str) -> str:
-    """One of our own words as SQL text."""
+    """Return one of our own words as SQL text."""
     if not word.isidentifier() or not word.isascii():
         raise ValueError(f"not one of our words: {word!r}")
     return f"'{word}'"
@@ -212,9 +212,9 @@ def insert_source(
     arrays: bool = False,
 ) -> str:
     """
-    What stands in an INSERT after the names of *columns*; on PostgreSQL it may *notify* as well.
+    Return the source of an INSERT into *columns*; on PostgreSQL it may *notify* as well.
 
-    In the statement itself a notice costs no round trip, and no result has to be read for it.
+    A notice in the statement itself costs no round trip and no reading of a result.
     """
     notice = f" pg_notify({literal(notify)}, '') AS notice" if notify else ""
     source = _from_arrays(statement, columns, rows) if arrays else None
@@ -232,9 +232,9 @@ def _from_arrays(
     statement: Statement, columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]
 ) -> str | None:
     """
-    ``SELECT … FROM unnest(…)`` for *rows*, where a column that is the same in all is sent once.
+    Return ``SELECT … FROM unnest(…)`` for *rows*; a column that is the same in all is sent once.
 
-    None if a column mixes instants with the database's clock.
+    It is None if a column mixes instants with the database's clock.
     """
     if len(rows) < 2:
         return None
@@ -259,7 +259,7 @@ def _from_arrays(
 
 
 def copy_statement(statement: Statement, table: Table, columns: Sequence[Column]) -> str:
-    """The COPY that takes `copied_lines`."""
+    """Return the COPY that takes `copied_lines`."""
     names = statement.names([column.name for column in columns])
     return f"COPY {statement.name(table.name)} ({names}) FROM STDIN"
 
@@ -267,7 +267,7 @@ def copy_statement(statement: Statement, table: Table, columns: Sequence[Column]
 def copied_lines(
     columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], clock: Callable[[], datetime]
 ) -> Iterator[str]:
-    """*rows* as COPY's text; *clock* is the database's, asked once."""
+    """Yield *rows* as COPY's text; *clock*, the database's, is read once."""
     times = [column.name for column in columns if column.type == "time"]
     asks = any(type(row[name]) is Now for name in times for row in rows)
     # At once, and not from inside the generator: while COPY runs the connection answers nothing.
@@ -284,7 +284,7 @@ def _lines(
 
 
 def copy_through(connection: Any, sql: str, lines: Iterable[str]) -> int | None:
-    """Run COPY on psycopg 3's own connection: how many rows. None with any other driver."""
+    """Run COPY on a connection of psycopg 3 and return the count; None with another driver."""
     cursor: Any = connection.cursor() if hasattr(connection, "__enter__") else None
     if not hasattr(cursor, "copy"):
         return None
@@ -334,11 +334,11 @@ class SqlRows:
         self._clock = clock
 
     def run(self, sql: str, parameters: Sequence[Any], *, fetch: bool) -> Any:
-        """Run one statement: its rows as sequences if *fetch*, else the count of rows hit."""
+        """Run one statement and return its rows as sequences if *fetch*, else the count of rows."""
         raise NotImplementedError
 
     def copy(self, sql: str, lines: Iterable[str]) -> int | None:
-        """Run COPY … FROM STDIN with *lines*: how many rows; None if the driver has no COPY."""
+        """Run COPY with *lines* and return the count; None if the driver has no COPY."""
         return None
 
     def _statement(self) -> Statement:
@@ -397,9 +397,9 @@ class SqlRows:
         fresh: bool,
     ) -> int:
         """
-        `_insert` where no statement skips a key that exists.
+        Do `_insert` on a database whose INSERT can't skip an existing key.
 
-        There a statement that fails has done nothing, and the transaction goes on.
+        A statement that fails there has done nothing, and the transaction goes on.
         """
         try:
             return self._insert(table, names, rows, notify, fresh)
@@ -483,7 +483,7 @@ class SqlRows:
         return decode(wanted, self.run(sql, statement.parameters, fetch=True))
 
     def now(self) -> datetime:
-        """The database's clock."""
+        """Return the time of the database's clock."""
         if self._clock is not None or not self.dialect.now:
             return (self._clock or utc_now)()
         return decode_time(self.run(f"SELECT {self.dialect.now}", (), fetch=True)[0][0])
@@ -501,7 +501,7 @@ class SqlRows:
         return decode([*columns, Column("n", "int")], counted)
 
     def distinct(self, table: str, column: str, where: Sequence[Where] = ()) -> list[Any]:
-        """The values of *column*, each once; see `Rows.distinct`."""
+        """Return the values of *column*, each once; see `Rows.distinct`."""
         if matches_nothing(where):
             return []
         if not self.dialect.arrays:
@@ -544,12 +544,12 @@ class SqlRows:
         changes: Mapping[str, Any],
         skip_locked: bool = True,
         columns: Sequence[str] = (),
-        parts: Sequence[Part] = (),
+        parts: Sequence[Portion] = (),
     ) -> list[Row]:
         """Change the first rows in order and return them; see `Rows.take`."""
         if matches_nothing(where):
             return []
-        parts = parts or (Part((), limit),)
+        parts = parts or (Portion((), limit),)
         if not self.dialect.returning:
             return self._take_in_steps(
                 table, where, order_by, limit, changes, skip_locked, columns, parts
@@ -576,9 +576,9 @@ class SqlRows:
         order_by: Sequence[str],
         limit: int,
         skip: bool,
-        parts: Sequence[Part],
+        parts: Sequence[Portion],
     ) -> str:
-        """The condition that a row's key is among those to take."""
+        """Return the condition that a row's key is among those to take."""
         key = statement.name(table.key)
         queries = [
             f"SELECT {key} FROM {statement.name(table.name)}"
@@ -605,7 +605,7 @@ class SqlRows:
         changes: Mapping[str, Any],
         skip_locked: bool,
         columns: Sequence[str],
-        parts: Sequence[Part],
+        parts: Sequence[Portion],
     ) -> list[Row]:
         key = TABLES[table].key
         keys: list[Any] = []
@@ -649,7 +649,7 @@ def _columns(table: Table, names: Sequence[str]) -> Sequence[Column]:
 
 
 def _sorted(rows: list[Row], order_by: Sequence[str]) -> list[Row]:
-    """*rows* in order, since RETURNING promises none."""
+    """Return *rows* in order, since RETURNING promises none."""
     # Sorting by the last column first keeps the order of the earlier ones.
     for name in reversed(order_by):
         rows.sort(key=itemgetter(name.lstrip("-")), reverse=name[0] == "-")

@@ -1,4 +1,4 @@
-"""What a table is made of, as data."""
+"""The tables as data: their columns and indexes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = [
 Type = Literal["id", "text", "longtext", "json", "int", "time"]
 
 NULL = "null"
-"""In the condition of an index: where the column is null."""
+"""The value of a condition that means: the column is null."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Column:
     statement, because no database can match a bound parameter with a partial index's condition
     when it makes a plan to keep.
 
-    *default* is what rows hold that are older than the column, as text of SQL: ``0``, ``'[]'``.
+    *default*, as text of SQL (``0``, ``'[]'``), fills the rows that are older than the column.
     Every column that is added to a table and isn't *null* needs one, and workers of the release
     before go on writing rows without it.
     """
@@ -64,9 +64,8 @@ class Index:
     """
     An index, on some rows only where the database can.
 
-    *where* holds columns and their values, all of which must match; a value of None means: where
-    the column is not null, and `NULL`: where it is. A database without partial indexes has the
-    whole one.
+    *where* holds columns and their values, all of which must match. A value of None means: the
+    column is not null; `NULL` means: it is. A database without partial indexes has the whole one.
     """
 
     name: str
@@ -91,11 +90,11 @@ class Table:
 
     @property
     def unique(self) -> tuple[tuple[str, ...], ...]:
-        """What must be unique beside the primary key."""
+        """The columns that must be unique together, beside the primary key."""
         return tuple(index.columns for index in self.indexes if index.unique)
 
     def column(self, name: str) -> Column:
-        """The column called *name*; raises KeyError."""
+        """Return the column called *name*; raise KeyError without one."""
         for column in self.columns:
             if column.name == name:
                 return column
@@ -123,9 +122,9 @@ VERSION = 2
 """
 The number of this schema, raised once in a release that changes a table below.
 
-A column, index or table that is added here needs nothing else than a Django migration: what a
-database lacks is found by comparison (`automate_kernel.storage.migration`). Only what comparison
-can't find, a value to compute say, is a step there, with this number.
+A column, index or table that is added here needs nothing but a Django migration: comparison finds
+what a database lacks (`automate_kernel.storage.migration`). A change that comparison can't find,
+computing a value for example, is a `MigrationStep` with this number.
 """
 
 _KEY, _NAME, _CODE, _LONG_KEY = 64, 200, 64, 255

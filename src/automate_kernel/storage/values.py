@@ -1,5 +1,5 @@
 """
-The one definition of what can be stored as JSON, for every way in and every database.
+Storable values: the one definition of JSON, for every way in and every database.
 
 A value is None, a bool, an int that a double can hold, a finite float, text, or a list or dict of
 such values, whose keys are text. It comes back equal and of the same type. There is one conversion:
@@ -33,44 +33,47 @@ __all__ = [
     "find_unstorable",
     "is_plain",
     "plain_json",
+    "read_json",
     "storable",
     "text_problem",
 ]
 
 MAX_PAYLOAD_BYTES = 1_000_000
 MAX_DEPTH = 100
-"""How many lists and dicts may stand in each other: any Python stack can read that."""
+"""The most lists and dicts in each other: any Python stack can read that."""
 _MOST = MAX_PAYLOAD_BYTES // 2
 
 _LARGEST = 2**1023  # from here on other readers of JSON make it infinite
-# A number so long may be larger; the look-behind has a run of digits looked at once. Every 50th
-# character tells of nearly every payload that there is none, for next to nothing.
+# A number so long may be larger; the look-behind makes it look at a run of digits once. Every 50th
+# character shows at next to no cost that nearly no payload has one.
 _LONG_NUMBER = re.compile(r"(?<!\d)\d{308}")
 _SIX_DIGITS = re.compile(r"\d{6}")
-# What PostgreSQL can't hold in text or jsonb, though Python can: NUL, and half a surrogate pair.
+# PostgreSQL can't hold these in text or jsonb, though Python can: NUL, half a surrogate pair.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _UNSTORABLE_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _SHOWN = 100  # characters of a path
+_USUAL = "pass dicts, lists, text, numbers, booleans and None"
+_ELSEWHERE = "store the data elsewhere and pass a reference"
 
 
 @dataclass(frozen=True, slots=True)
 class Unstorable:
-    """What in a value can't be stored: where, why, and what to do about it."""
+    """A part of a value that can't be stored: the place, the reason and the remedy."""
 
     path: tuple[str | int, ...]
     message: str
     hint: str
 
     def error(self, name: str, inside: int = 0) -> PayloadError:
-        """The error to raise about the value *name*; the first *inside* parts of the path go."""
+        """Return the error about the value *name*, without the first *inside* parts of the path."""
         where = _shown(self.path[inside:])
         return PayloadError(f"the {name} can't be stored: {where} {self.message}", hint=self.hint)
 
 
 class Redaction(Protocol):
-    """Takes secrets out of what is about to be stored."""
+    """Takes secrets out of a value that is about to be stored."""
 
     def __call__(self, value: Any, /) -> Any:
         """Return a copy of the JSON *value* without the secrets."""
@@ -80,7 +83,7 @@ class Redaction(Protocol):
 
 
 class UnstorableError(Exception):
-    """A value holds what can't be stored: *problem*."""
+    """A value has a part that can't be stored: *problem*."""
 
     def __init__(self, problem: Unstorable) -> None:
         self.problem = problem
@@ -96,14 +99,13 @@ def encode_json(
     redact: Redaction | None = None,
 ) -> JsonText:
     """
-    *value* as JSON that every database here keeps as it is, of at most *limit* bytes.
+    Return *value* as JSON that every database here keeps as it is, of at most *limit* bytes.
 
-    The secrets that *redact* finds in it are taken out.
-
-    Raises `PayloadError` that names *name*, the place in it, the reason and the remedy. What the
-    kernel itself has put around the caller's value, *inside* of so many levels, doesn't count.
+    *redact* takes the secrets out. Raises `PayloadError` with *name*, the place in the value, the
+    reason and the remedy. The *inside* levels that the kernel itself has put around the caller's
+    value don't count.
     """
-    most = limit // 2  # what so much JSON holds at most: a character and a comma each
+    most = limit // 2  # values in so much JSON: each takes a character and a comma
     if not is_plain(value, MAX_DEPTH + inside, most):
         try:
             value = plain_json(value, inside=inside, most=most)
@@ -114,7 +116,7 @@ def encode_json(
     except ValueError:
         # json's own text may show the value.
         raise _refusal(value, name, inside, most) from None
-    # Cheap tests first, each of which clears nearly every payload of what a costly one looks for.
+    # Cheap tests first: they spare nearly every payload the costly ones.
     ascii_only = text.isascii()
     if (
         (not ascii_only and _UNSTORABLE.search(text))
@@ -127,7 +129,7 @@ def encode_json(
     if len(text) > limit or (not ascii_only and len(text.encode()) > limit):
         raise PayloadError(
             f"the {name} is too long: over {limit:,} bytes of JSON",
-            hint="store the data elsewhere and pass a reference",
+            hint=_ELSEWHERE,
         )
     if redact is not None and redact.finds(text):
         # As it would be stored, so that no type of Python's hides anything.
@@ -144,9 +146,9 @@ def _refusal(value: Any, name: str, inside: int, most: int) -> PayloadError:
 
 def is_plain(value: Any, levels: int = MAX_DEPTH, most: int = _MOST) -> bool:
     """
-    Whether *value* is of JSON's own types at all places, at most *levels* deep.
+    Return True if *value* has JSON's own types at all places, at most *levels* deep.
 
-    Also False for what has over *most* lists and dicts: it is too long, or shares its parts.
+    It is also False beyond *most* lists and dicts: the value is too long, or shares its parts.
     """
     try:
         return type(value) in _SCALARS or _is_plain(value, levels, [most])
@@ -158,7 +160,7 @@ _joined = "".join
 
 
 def _is_plain(value: Any, levels: int, left: list[int]) -> bool:
-    # This is done to every payload: what is asked of each part is one look-up.
+    # This is done to every payload, so each part costs one look-up.
     left[0] -= 1
     if levels <= 0 or left[0] < 0:
         return False
@@ -177,7 +179,7 @@ def _is_plain(value: Any, levels: int, left: list[int]) -> bool:
 def find_unstorable(
     value: Any, levels: int = MAX_DEPTH, *, inside: int = 0, most: int = _MOST
 ) -> Unstorable | None:
-    """The first thing in *value* that can't be stored, or None; options as `plain_json` has."""
+    """Return the first part of *value* that can't be stored, or None; see `plain_json`."""
     try:
         plain_json(value, levels, inside=inside, most=most)
     except UnstorableError as error:
@@ -194,17 +196,17 @@ def plain_json(
     other: Callable[[Any], Any] | None = None,
 ) -> Any:
     """
-    *value* in JSON's own types; raises `UnstorableError` for what has none of them.
+    Return *value* in JSON's own types; raise `UnstorableError` for a part that has none of them.
 
-    It may have so many *levels*, beside those that the kernel has put around it, *inside* of which
-    it stands, and *most* values. *other* is asked what becomes of a value of another type;
-    `NotImplemented` for none.
+    It may have *levels* lists and dicts in each other, beside the *inside* ones that the kernel has
+    put around it, and *most* values. *other* converts a value of another type; it returns
+    `NotImplemented` for one that it doesn't know.
     """
     return _Copy(levels, inside, most, other).of(value, ())
 
 
 class _Copy:
-    """A copy of a value in JSON's own types, with a look at every part of it."""
+    """Copies a value in JSON's own types, and looks at every part of it."""
 
     def __init__(
         self, levels: int, inside: int, most: int, other: Callable[[Any], Any] | None
@@ -213,7 +215,7 @@ class _Copy:
         self._inside_of = inside
         self._other = other
         self._around: set[int] = set()
-        # What is shared many times over in few objects would be copied without end.
+        # Few objects that share their parts many times over would be copied without end.
         self._left = most
 
     def of(self, value: Any, path: tuple[str | int, ...]) -> Any:
@@ -230,12 +232,11 @@ class _Copy:
         written = NotImplemented if self._other is None else self._other(value)
         if written is not NotImplemented:
             return self.of(written, path)
-        raise UnstorableError(Unstorable(path, *_foreign(value)))
+        raise _refused(path, *_foreign(value))
 
     def _text(self, value: str, path: tuple[str | int, ...]) -> str:
-        problem = text_problem(value)
-        if problem:
-            raise UnstorableError(Unstorable(path, *problem))
+        if problem := text_problem(value):
+            raise _refused(path, *problem)
         return value
 
     def _scalar(self, value: Any, path: tuple[str | int, ...]) -> Any:
@@ -243,30 +244,27 @@ class _Copy:
             return self._text(str.__str__(value), path)
         if isinstance(value, float):
             if not math.isfinite(value):
-                problem = "is NaN or infinite, not a number that JSON has", "use null, or text"
-                raise UnstorableError(Unstorable(path, *problem))
+                raise _refused(
+                    path, "is NaN or infinite, not a number that JSON has", "use null, or text"
+                )
             return float.__float__(value)
         if not -_LARGEST < value < _LARGEST:
-            problem = "is larger than the numbers that JSON readers take", "make it text"
-            raise UnstorableError(Unstorable(path, *problem))
+            raise _refused(
+                path, "is larger than the numbers that JSON readers take", "make it text"
+            )
         return int.__int__(value)
 
     def _inside(self, value: Any, path: tuple[str | int, ...]) -> Any:
         if hasattr(value, "_fields") and isinstance(value, tuple):
-            problem = f"is {type_name(value)}, a named tuple", "pass its ._asdict()"
-            raise UnstorableError(Unstorable(path, *problem))
+            raise _refused(path, f"is {type_name(value)}, a named tuple", "pass its ._asdict()")
         if id(value) in self._around:
-            problem = "is a circular reference", "pass the parts once, without what holds them"
-            raise UnstorableError(Unstorable(path, *problem))
+            hint = "pass the parts once, without what holds them"
+            raise _refused(path, "is a circular reference", hint)
         if self._left < 0:
-            problem = "is one value too many", "store the data elsewhere and pass a reference"
-            raise UnstorableError(Unstorable(path, *problem))
+            raise _refused(path, "is one value too many", _ELSEWHERE)
         if len(path) >= self._levels + self._inside_of:
-            problem = (
-                f"is nested deeper than {self._levels} levels",
-                "flatten it, or pass it as a string of JSON",
-            )
-            raise UnstorableError(Unstorable(path, *problem))
+            hint = "flatten it, or pass it as a string of JSON"
+            raise _refused(path, f"is nested deeper than {self._levels} levels", hint)
         self._around.add(id(value))
         if isinstance(value, Mapping):
             copy: Any = {
@@ -280,12 +278,16 @@ class _Copy:
     def _key(self, key: object, path: tuple[str | int, ...]) -> str:
         if isinstance(key, str):
             return self._text(str.__str__(key), (*path, key))
-        problem = f"has a key that is not text but {type(key).__name__}", "make its keys text"
-        raise UnstorableError(Unstorable(path, *problem))
+        message = f"has a key that is not text but {type(key).__name__}"
+        raise _refused(path, message, "make its keys text")
+
+
+def _refused(path: tuple[str | int, ...], message: str, hint: str) -> UnstorableError:
+    return UnstorableError(Unstorable(path, message, hint))
 
 
 def text_problem(text: str) -> tuple[str, str] | None:
-    """Why *text* can't be stored, and what to do about it; None if it can."""
+    """Return the reason for which *text* can't be stored, and the remedy; None if it can."""
     if ("\0" in text) or (not text.isascii() and _UNSTORABLE.search(text)):
         return (
             "holds a NUL character or half a surrogate pair",
@@ -294,11 +296,8 @@ def text_problem(text: str) -> tuple[str, str] | None:
     return None
 
 
-_USUAL = "pass dicts, lists, text, numbers, booleans and None"
-
-
 def _foreign(value: Any) -> tuple[str, str]:
-    """Why a value of another type is refused, and what to pass in its place."""
+    """Return the reason to refuse a value of another type, and a value to pass in its place."""
     message = f"is {type_name(value)}, which JSON has not"
     if isinstance(value, (set, frozenset)):
         return message, "pass a list, sorted if its order matters"
@@ -314,7 +313,7 @@ def _foreign(value: Any) -> tuple[str, str]:
 
 
 def _shown(path: tuple[str | int, ...]) -> str:
-    """A path as Python would write it: ``order.lines[2]``."""
+    """Return a path as Python would write it: ``order.lines[2]``."""
     text = ""
     for part in path:
         if len(text) > _SHOWN:
@@ -328,6 +327,19 @@ def _shown(path: tuple[str | int, ...]) -> str:
     return text[: _SHOWN + 1] or "it"
 
 
+def read_json(text: str, *, parse_int: Callable[[str], Any] | None = None) -> Any:
+    """
+    Return the value of a JSON document; raise `ValueError` for any other text.
+
+    ``NaN`` and ``Infinity``, which Python's own reader takes, are not JSON.
+    """
+    return json.loads(text, parse_constant=_refuse_constant, parse_int=parse_int)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a number in JSON")
+
+
 def storable(text: str, limit: int = 10_000) -> str:
-    """*text* with what can't be stored replaced, so that a finishing write never fails on it."""
+    """Return *text* with unstorable characters replaced: no finishing write fails on it."""
     return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)[:limit]

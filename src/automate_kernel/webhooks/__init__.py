@@ -1,5 +1,5 @@
 """
-Webhooks: proof of where a request came from, and what was accepted before.
+Webhooks: signatures that prove a request's origin, and the ledger of accepted deliveries.
 
 A scheme goes into a trigger (``TriggerSpec("push", signature=GitHubSignature())``) and names the
 secrets to verify with. The same scheme signs, for tests and for webhooks of one's own.

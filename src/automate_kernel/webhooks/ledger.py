@@ -1,4 +1,4 @@
-"""Which webhook deliveries were accepted before."""
+"""The replay ledger: webhook deliveries that were accepted before."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _BATCH = 1_000
 @dataclass(frozen=True, slots=True)
 class WebhookReceipt:
     """
-    What became of a received webhook.
+    The outcome of a received webhook.
 
-    A *duplicate* was accepted before: *item_id* is then the item that the first one became. What
-    was *ignored* became none. To the sender all are a success, or it would go on sending.
+    A *duplicate* was accepted before: *item_id* is then the item of the first one. An *ignored*
+    webhook has no item. The sender sees a success in each case, or it would go on sending.
     """
 
     accepted: bool
@@ -35,11 +35,11 @@ class WebhookReceipt:
 
 class ReplayLedger:
     """
-    Remembers deliveries, so that one that is sent again starts nothing.
+    Remembers deliveries, so that a repeated one starts nothing.
 
     A unique key in the database decides, in the transaction that enqueues the item: of two
-    deliveries at once, one gets in. Ask it only after the signature was verified, or a stranger
-    could use up the ids of deliveries to come.
+    deliveries at once, one gets in. Use it only after the signature was verified, or a stranger
+    could use up the ids of future deliveries.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -55,7 +55,7 @@ class ReplayLedger:
         *,
         tenant_id: str | None = None,
     ) -> bool:
-        """Note that *delivery_id* becomes the item *item_id*; False if it was seen before."""
+        """Record that *delivery_id* becomes the item *item_id*; False if it was seen before."""
         row = {
             "id": _key(connector, trigger, delivery_id, tenant_id),
             "connector": connector,
@@ -74,14 +74,14 @@ class ReplayLedger:
         *,
         tenant_id: str | None = None,
     ) -> str | None:
-        """The id of the item that *delivery_id* became, or None if it was never seen."""
+        """Return the id of the item of *delivery_id*, or None if it was never seen."""
         key = _key(connector, trigger, delivery_id, tenant_id)
         found = rows.select(DELIVERY, [Where("id", "eq", key)], columns=["item_id"], limit=1)
         return str(found[0]["item_id"]) if found else None
 
     def forget(self, older_than_seconds: float = 30 * _DAY) -> int:
         """
-        Remove deliveries that are older, and return how many there were.
+        Remove older deliveries, and return their number.
 
         Services send again for days: GitHub three, Stripe three, others more.
         """

@@ -1,4 +1,4 @@
-"""The headers of a received request, whatever the framework calls them."""
+"""A received webhook: its headers, its JSON body and its delivery id."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.logs import get_logger
+from automate_kernel.storage.values import MAX_DEPTH, is_plain, read_json
 
 __all__ = [
-    "MOST_DEPTH",
     "MOST_DIGITS",
     "BodyError",
     "HeadersLike",
@@ -28,11 +28,11 @@ HeadersLike = Mapping[str, Any] | Iterable[tuple[Any, Any]]
 
 class WebhookHeaders(Mapping[str, str]):
     """
-    Headers by name in any case, which know what was sent more than once.
+    Headers by name in any case, including repeated ones.
 
-    Reading a header that was repeated raises KeyError, as if it were missing: which of the two
-    values was meant is for nobody to guess, least of all where a signature is checked. `get_all`
-    gives both. Made from anything that a framework has, including another `WebhookHeaders`.
+    Reading a repeated header raises KeyError, as if it were missing: nobody should guess the value
+    that was meant, least of all for a signature. `get_all` returns all. It is made from the headers
+    of any framework, including another `WebhookHeaders`.
     """
 
     __slots__ = ("_values",)
@@ -55,11 +55,11 @@ class WebhookHeaders(Mapping[str, str]):
         return sum(1 for _ in self)
 
     def get_all(self, name: str) -> list[str]:
-        """Every value that was sent under *name*, in order."""
+        """Return every value that was sent under *name*, in order."""
         return list(self._values.get(name.lower(), ()))
 
     def items_all(self) -> list[tuple[str, str]]:
-        """Every header that was sent, repeated ones too, with names in lower case."""
+        """Return every header, repeated ones too, with names in lower case."""
         return [(name, value) for name, values in self._values.items() for value in values]
 
     def __repr__(self) -> str:
@@ -73,7 +73,7 @@ def _pairs(headers: HeadersLike) -> Iterator[tuple[Any, Any]]:
     elif not isinstance(headers, Mapping):
         yield from headers
     elif callable(multi := getattr(headers, "multi_items", None)):
-        # httpx's and Starlette's mappings, whose items() may join or drop what was repeated.
+        # httpx's and Starlette's mappings, whose items() may join or drop repeated headers.
         yield from multi()
     else:
         for name, value in headers.items():
@@ -86,44 +86,39 @@ def _text(value: Any) -> str:
     return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
 
-MOST_DEPTH = 100
-"""How deep lists and objects may be nested: no payload that is deeper can be stored."""
 MOST_DIGITS = 4_300
-"""How many digits an integer may have: as many as Python reads without being told otherwise."""
+"""The most digits of an integer: as many as Python itself reads by default."""
 
 
 class BodyError(ValueError):
-    """A body that can't be read; its text says why, and shows nothing of it."""
+    """A body that can't be read; its text has the reason, and nothing of the body."""
 
 
 def parse_json(body: bytes) -> Any:
     """
-    The JSON value that *body* is, in UTF-8.
+    Return the JSON value in *body*, which is UTF-8.
 
-    Raises `BodyError` for what is no JSON (``NaN`` and ``Infinity`` aren't), is nested deeper than
-    `MOST_DEPTH`, or has an integer of more than `MOST_DIGITS` digits.
+    Raises `BodyError` for other text (``NaN`` and ``Infinity`` too), for a value that is nested
+    too deep to be stored, and for an integer of more than `MOST_DIGITS` digits.
     """
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError:
         raise BodyError("it is not UTF-8") from None
     try:
-        value = json.loads(text, parse_constant=_no_constant, parse_int=_integer)
+        value = read_json(text, parse_int=_integer)
     except BodyError:
         raise
-    except ValueError:
+    except json.JSONDecodeError:
         raise BodyError("it is not JSON") from None
+    except ValueError as error:  # of NaN, Infinity and -Infinity
+        raise BodyError(f"it is not JSON: {error}") from None
     except RecursionError:
         raise _too_deep() from None
-    # Counting is cheap, and clears nearly every body of what is dear to look for.
-    if text.count("[") + text.count("{") > MOST_DEPTH and _is_deep(value):
+    # Counting is cheap, and spares nearly every body the look at all of it.
+    if text.count("[") + text.count("{") > MAX_DEPTH and not is_plain(value, most=len(text)):
         raise _too_deep()
     return value
-
-
-def _no_constant(name: str) -> NoReturn:
-    # NaN and Infinity are not JSON, and no database stores them as such.
-    raise BodyError(f"it is not JSON: {name} is no number there")
 
 
 def _integer(text: str) -> int:
@@ -134,21 +129,7 @@ def _integer(text: str) -> int:
 
 
 def _too_deep() -> BodyError:
-    return BodyError(f"it is nested deeper than {MOST_DEPTH} levels")
-
-
-def _is_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(MOST_DEPTH):
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, (dict, list))
-        ]
-        if not level:
-            return False
-    return True
+    return BodyError(f"it is nested deeper than {MAX_DEPTH} levels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +137,9 @@ class Ignored:
     """
     The answer to a webhook that is accepted and starts nothing.
 
-    A connector's `parse_webhook` returns it in place of a payload. *reason* is told to the sender
-    and to the log. *answer*, a JSON object, is the whole body of the answer, for services that
-    wait for a certain one.
+    A connector's `parse_webhook` returns it in place of a payload. The sender and the log get the
+    *reason*. *answer*, a JSON object, is the whole body of the answer, for services that wait for
+    a certain one.
     """
 
     reason: str = "it starts nothing here"
@@ -170,18 +151,18 @@ logger: logging.Logger = get_logger(__name__)
 
 def delivery_id_of(connector: Any, spec: Any, headers: Any, raw_body: bytes) -> str | None:
     """
-    The id of a verified delivery: what the connector says, or else what its trigger's scheme says.
+    Return the id of a verified delivery, from the connector or else from its trigger's scheme.
 
-    None if neither knows one, as only a connector without a scheme doesn't. A connector that fails
-    to tell, or tells something that is no id, has a bug: that is logged, and the scheme's id
-    guards the delivery. Raises ``INVALID_ARGUMENT`` if the trigger requires an id of the service's
-    own and there is none, and what the connector raised if there is no scheme to fall back on.
+    It is None if neither has one, which happens only without a scheme. A connector that raises or
+    returns an invalid id has a bug: the bug is logged, and the scheme's id guards the delivery.
+    Raises ``INVALID_ARGUMENT`` if the trigger requires the service's own id and there is none.
+    Without a scheme the connector's error is raised.
     """
     of_scheme = getattr(spec.signature, "delivery_id", None)
     try:
         found = _text_of(connector.delivery_id(spec.name, headers, raw_body))
     except Exception as error:
-        if not callable(of_scheme) or _tells_the_sender(error):
+        if not callable(of_scheme) or _is_about_request(error):
             raise
         found = None
         logger.error(
@@ -201,7 +182,7 @@ def delivery_id_of(connector: Any, spec: Any, headers: Any, raw_body: bytes) -> 
 
 
 def _text_of(found: Any) -> str | None:
-    """*found* as an id; None for what says nothing. Raises ``INTERNAL`` for what is no id."""
+    """Return *found* as an id; None if it is blank. Raises ``INTERNAL`` for an invalid id."""
     if isinstance(found, bytes):
         found = found.decode("utf-8", "backslashreplace")
     elif isinstance(found, int) and not isinstance(found, bool):
@@ -218,7 +199,7 @@ def _text_of(found: Any) -> str | None:
     return found
 
 
-def _tells_the_sender(error: Exception) -> bool:
-    """Whether it is about the request, or passes by; not a bug in the connector."""
-    told = (ErrorCodes.INVALID_ARGUMENT, ErrorCodes.UNAVAILABLE)
-    return isinstance(error, AutomateError) and error.code in told
+def _is_about_request(error: Exception) -> bool:
+    """Return True if the request or an outage caused *error*, not a bug in the connector."""
+    theirs = (ErrorCodes.INVALID_ARGUMENT, ErrorCodes.UNAVAILABLE)
+    return isinstance(error, AutomateError) and error.code in theirs

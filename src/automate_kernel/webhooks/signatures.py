@@ -1,4 +1,4 @@
-"""What all signature schemes share: which secrets, how old, and how two signatures are compared."""
+"""Signature schemes: they verify the origin and the age of a webhook, and sign one."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from automate_kernel.webhooks.request import (
 )
 
 __all__ = [
-    "Claim",
     "GitHubSignature",
     "HmacSignature",
     "Message",
     "SecretNames",
     "SignatureScheme",
+    "SignedRequest",
     "SlackSignature",
     "StandardWebhooksSignature",
     "StripeSignature",
@@ -53,8 +53,8 @@ Message = tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """What a request says of itself: the bytes that were signed, when, and the signatures."""
+class SignedRequest:
+    """A request's claim: the bytes that were signed, the signatures, and the signed time."""
 
     message: Message
     signatures: tuple[str, ...]
@@ -66,8 +66,8 @@ class SignatureScheme(ABC):
     """
     A way in which a service signs its webhooks.
 
-    *secret* names the secret, or several, each of which is tried, so that it can be rotated
-    without losing a request. A signed time may be *tolerance_seconds* off, either way.
+    *secret* names the secret, or several while it is rotated: each is tried, and no request is
+    lost. A signed time may be *tolerance_seconds* off, either way.
     """
 
     secret: SecretNames
@@ -92,15 +92,15 @@ class SignatureScheme(ABC):
         now: Callable[[], float] = time.time,
     ) -> bool:
         """
-        Whether one of the secrets signed exactly *raw_body*, not long ago.
+        Return True if one of the secrets signed exactly *raw_body*, not long ago.
 
         No request makes it raise, however odd. It raises `SecretError` if a secret that might have
-        matched can't be read, since that is the host's fault and not the sender's.
+        matched can't be read: that is the receiver's fault, not the sender's.
         """
-        claim = self._read(WebhookHeaders(headers), _as_bytes(raw_body))
-        if claim is None or not 0 < len(claim.signatures) <= MAX_SIGNATURES:
+        signed = self._read(WebhookHeaders(headers), _as_bytes(raw_body))
+        if signed is None or not 0 < len(signed.signatures) <= MAX_SIGNATURES:
             return False
-        return self._is_recent(claim, now) and self._is_proved(claim, secrets)
+        return self._is_recent(signed, now) and self._is_proved(signed, secrets)
 
     def sign(
         self,
@@ -110,11 +110,10 @@ class SignatureScheme(ABC):
         now: Callable[[], float] = time.time,
     ) -> dict[str, str]:
         """
-        The headers that prove to the receiver that a holder of *secrets* sent *raw_body*.
+        Return the headers that prove that a holder of *secrets* sent *raw_body*.
 
-        These are the secrets' values, not their keys. Schemes that have room for several
-        signatures take several. *message_id* is for schemes that sign one, which make one up
-        if it is left out.
+        These are the secrets' values, not their keys. Only schemes with room for several
+        signatures take several. Schemes that sign a *message_id* make one up if it is left out.
         """
         if not secrets:
             raise TypeError("sign() needs the value of a secret")
@@ -127,67 +126,67 @@ class SignatureScheme(ABC):
         self, headers: HeadersLike, raw_body: bytes, *, hashed: bool = True
     ) -> str | None:
         """
-        The id of a request that was verified: the same each time that it is sent again.
+        Return the id of a verified request: the same each time that it is sent again.
 
-        Where the service gives its deliveries no id, or this one has none, it is a hash of what
-        was signed, so that a request that somebody copied counts once; or None, if it may not be
-        *hashed*. None, too, for a request that doesn't keep to the scheme.
+        Without an id of the service's own it is a hash of the signed bytes, so that a copied
+        request counts once; or None, if it may not be *hashed*. It is also None for a request
+        that doesn't keep to the scheme.
         """
         found, body = WebhookHeaders(headers), _as_bytes(raw_body)
-        claim = self._read(found, body)
-        if claim is None:
+        signed = self._read(found, body)
+        if signed is None:
             return None
         own = self._own_delivery_id(found, body)
         if own is not None and own.strip():
             return own
         if not hashed:
             return None
-        return f"signed:{hashlib.sha256(b''.join(claim.message)).hexdigest()}"
+        return f"signed:{hashlib.sha256(b''.join(signed.message)).hexdigest()}"
 
     def event_name(self, headers: HeadersLike, raw_body: bytes) -> str | None:
-        """What the service calls the event that a verified request tells of; None if it doesn't."""
+        """Return the service's name of the event in a verified request, or None."""
         return None
 
     def handshake(self, headers: HeadersLike, raw_body: bytes) -> Ignored | None:
         """
-        The answer to a verified request by which the service only tries the connection.
+        Return the answer to a verified request that only tries the connection.
 
-        None for one that tells of an event.
+        It is None for a request with an event.
         """
         return None
 
     def _own_delivery_id(self, headers: WebhookHeaders, body: bytes) -> str | None:
-        """The id that the service gives the delivery."""
+        """Return the service's own id of the delivery."""
         return None
 
     @abstractmethod
-    def _read(self, headers: WebhookHeaders, body: bytes) -> Claim | None:
-        """What the request claims, or None if it doesn't keep to the scheme."""
+    def _read(self, headers: WebhookHeaders, body: bytes) -> SignedRequest | None:
+        """Read the request's claim; None if it doesn't keep to the scheme."""
 
     @abstractmethod
     def _write(
         self, body: bytes, keys: Sequence[bytes], message_id: str | None, timestamp: int
     ) -> dict[str, str]:
-        """The headers of a request that is signed with each of *keys*."""
+        """Return the headers of a request that is signed with each of *keys*."""
 
     @abstractmethod
     def _signature(self, key: bytes, message: Message) -> str:
-        """The one right signature, as it stands in the header."""
+        """Return the one right signature, as it stands in the header."""
 
     def _takes_several(self) -> bool:
         return False
 
     def _key(self, name: str, secret: str) -> bytes:
-        """The bytes that are the key, from the text of the secret called *name*."""
+        """Return the key's bytes from the text of the secret called *name*."""
         if not secret.strip():
             # Anyone can sign with an empty key.
             raise SecretError(f"the secret {name!r} is empty", hint="nothing is verified with it")
         return secret.encode("utf-8", "surrogatepass")
 
-    def _is_recent(self, claim: Claim, now: Callable[[], float]) -> bool:
-        return claim.timestamp is None or abs(now() - claim.timestamp) <= self.tolerance_seconds
+    def _is_recent(self, signed: SignedRequest, now: Callable[[], float]) -> bool:
+        return signed.timestamp is None or abs(now() - signed.timestamp) <= self.tolerance_seconds
 
-    def _is_proved(self, claim: Claim, secrets: SecretReader) -> bool:
+    def _is_proved(self, signed: SignedRequest, secrets: SecretReader) -> bool:
         proved = False
         problems: list[SecretError] = []
         for name in self.keys:
@@ -196,8 +195,8 @@ class SignatureScheme(ABC):
             except SecretError as error:
                 problems.append(error)
                 continue
-            expected = self._signature(key, claim.message).encode()
-            for given in claim.signatures:
+            expected = self._signature(key, signed.message).encode()
+            for given in signed.signatures:
                 # Bytes, as compare_digest refuses text that is not ASCII. No early exit.
                 proved |= hmac.compare_digest(expected, given.encode("utf-8", "replace"))
         if not proved:
@@ -213,7 +212,7 @@ class SignatureScheme(ABC):
 
 
 def digest(key: bytes, message: Iterable[bytes], algorithm: str = "sha256") -> bytes:
-    """The HMAC of the concatenated *message*."""
+    """Return the HMAC of the concatenated *message*."""
     mac = hmac.new(key, digestmod=algorithm)
     for part in message:
         mac.update(part)
@@ -222,15 +221,15 @@ def digest(key: bytes, message: Iterable[bytes], algorithm: str = "sha256") -> b
 
 def parse_timestamp(text: str | None) -> int | None:
     """
-    The seconds since 1970 that *text* says, written in the one usual way.
+    Return the seconds since 1970 that *text* states in the one usual way.
 
-    ``int()`` also takes ``+1``, ``1_0``, blanks and other scripts' digits.
+    ``int()`` would also take ``+1``, ``1_0``, blanks and other scripts' digits.
     """
     return int(text) if text is not None and _TIMESTAMP.fullmatch(text) else None
 
 
 def read_header(headers: WebhookHeaders, name: str) -> str | None:
-    """The header's value, if it was sent exactly once and can be one."""
+    """Return the header's value if it was sent exactly once and is valid."""
     value = headers.get(name)
     if value is None or not value.isascii() or not 0 < len(value) <= _MAX_HEADER_LENGTH:
         return None
@@ -238,7 +237,7 @@ def read_header(headers: WebhookHeaders, name: str) -> str | None:
 
 
 def read_field(body: bytes, *path: str) -> str | None:
-    """The text in a JSON body under *path*, if it is there."""
+    """Return the text in a JSON body under *path*, or None."""
     try:
         value = parse_json(body)
     except BodyError:
@@ -264,7 +263,7 @@ def _key_of(name: str | SecretRef) -> str:
 
 def _as_bytes(raw_body: bytes) -> bytes:
     if not isinstance(raw_body, (bytes, bytearray, memoryview)):
-        # Decoded or parsed and dumped again, it is no longer what was signed.
+        # Decoded or parsed and dumped again, it differs from the signed bytes.
         raise TypeError("raw_body must be the request's body as it came, in bytes")
     return bytes(raw_body)
 
@@ -282,15 +281,14 @@ class HmacSignature(SignatureScheme):
 
         HmacSignature("$secret:SHOPIFY", header="X-Shopify-Hmac-Sha256", encoding="base64")
 
-    *prefix* stands before the signature (``sha256=``). With a *timestamp_header*, *signed* says
-    how time and body were put together (``{timestamp}.{body}``). Without one nothing tells how old
-    a request is: then only the delivery's id (see `ReplayLedger`) tells a repetition.
+    *prefix* stands before the signature (``sha256=``). With a *timestamp_header*, *signed* is the
+    pattern of time and body (``{timestamp}.{body}``). Without one the age of a request is unknown:
+    then only the delivery's id (see `ReplayLedger`) shows a repetition.
 
-    *delivery_id_header* names the header in which the service gives the delivery an id, and
-    *event_header* the one that says what happened. Without the first a repetition is told by a
-    hash of what was signed. With it, by a header that isn't signed: who copied a request can send
-    it with another id. ``delivery_id_header=None`` trusts what is signed only; then two deliveries
-    of the same bytes count as one.
+    *delivery_id_header* names the header with the delivery's id, and *event_header* the one with
+    the event. The first isn't signed: an attacker who copied a request can send it with another id.
+    ``delivery_id_header=None`` takes a hash of the signed bytes as the id; then two deliveries of
+    the same bytes count as one.
     """
 
     header: str = field(kw_only=True)
@@ -317,13 +315,13 @@ class HmacSignature(SignatureScheme):
             raise ConfigError("timestamp_header and {timestamp} in signed need each other")
 
     def event_name(self, headers: HeadersLike, raw_body: bytes) -> str | None:
-        """What `event_header` says, if the request has it once."""
+        """Return the value of `event_header`, if the request has it once."""
         return read_header(WebhookHeaders(headers), self.event_header or "")
 
     def _own_delivery_id(self, headers: WebhookHeaders, body: bytes) -> str | None:
         return read_header(headers, self.delivery_id_header or "")
 
-    def _read(self, headers: WebhookHeaders, body: bytes) -> Claim | None:
+    def _read(self, headers: WebhookHeaders, body: bytes) -> SignedRequest | None:
         value = read_header(headers, self.header)
         if value is None or not value.startswith(self.prefix):
             return None
@@ -333,7 +331,7 @@ class HmacSignature(SignatureScheme):
             if timestamp is None:
                 return None
         signature = value[len(self.prefix) :]
-        return Claim(self._message(body, timestamp), (signature,), timestamp)
+        return SignedRequest(self._message(body, timestamp), (signature,), timestamp)
 
     def _write(
         self, body: bytes, keys: Sequence[bytes], message_id: str | None, timestamp: int
@@ -359,8 +357,8 @@ class GitHubSignature(HmacSignature):
     """
     GitHub's ``X-Hub-Signature-256``.
 
-    GitHub signs no time. Deliveries are told apart by ``X-GitHub-Delivery``, and events by
-    ``X-GitHub-Event``. Its ``ping`` is answered and starts nothing.
+    GitHub signs no time. ``X-GitHub-Delivery`` is the delivery's id, and ``X-GitHub-Event`` the
+    event. A ``ping`` is answered and starts nothing.
     """
 
     secret: SecretNames = "$secret:GITHUB_WEBHOOK_SECRET"  # noqa: S105 - its key
@@ -370,7 +368,7 @@ class GitHubSignature(HmacSignature):
     event_header: str | None = field(default="X-GitHub-Event", kw_only=True)
 
     def handshake(self, headers: HeadersLike, raw_body: bytes) -> Ignored | None:
-        """GitHub's ``ping``, which it sends when a webhook is made."""
+        """Answer a ``ping``, which GitHub sends when a webhook is made."""
         return Ignored("a ping") if self.event_name(headers, raw_body) == "ping" else None
 
 
@@ -379,8 +377,8 @@ class SlackSignature(HmacSignature):
     """
     Slack's ``X-Slack-Signature``, version v0.
 
-    An event's delivery is told by its ``event_id``, a command's or a click's by what was signed.
-    The ``url_verification`` is answered with its challenge and starts nothing.
+    The delivery's id is an event's ``event_id``; for a command or a click it is a hash of the
+    signed bytes. The ``url_verification`` is answered with its challenge and starts nothing.
     """
 
     secret: SecretNames = "$secret:SLACK_SIGNING_SECRET"  # noqa: S105 - its key
@@ -390,11 +388,11 @@ class SlackSignature(HmacSignature):
     signed: str = field(default="v0:{timestamp}:{body}", kw_only=True)
 
     def event_name(self, headers: HeadersLike, raw_body: bytes) -> str | None:
-        """The ``type`` of the event in the body, or of the body itself."""
+        """Return the ``type`` of the event in the body, or of the body itself."""
         return read_field(raw_body, "event", "type") or read_field(raw_body, "type")
 
     def handshake(self, headers: HeadersLike, raw_body: bytes) -> Ignored | None:
-        """The ``url_verification``, with the answer that Slack waits for."""
+        """Answer the ``url_verification`` as Slack expects it."""
         if read_field(raw_body, "type") != "url_verification":
             return None
         challenge = read_field(raw_body, "challenge") or ""
@@ -409,20 +407,20 @@ class StripeSignature(SignatureScheme):
     """
     Stripe's ``Stripe-Signature``: a time and one signature for each secret in use.
 
-    A delivery is told by the event's ``id``, which stays when Stripe sends it again.
+    The delivery's id is the event's ``id``, which stays when Stripe sends it again.
     """
 
     secret: SecretNames = "$secret:STRIPE_WEBHOOK_SECRET"  # noqa: S105 - its key
     header: str = field(default="Stripe-Signature", kw_only=True)
 
     def event_name(self, headers: HeadersLike, raw_body: bytes) -> str | None:
-        """The event's ``type``: ``invoice.paid``."""
+        """Return the event's ``type``: ``invoice.paid``."""
         return read_field(raw_body, "type")
 
     def _own_delivery_id(self, headers: WebhookHeaders, body: bytes) -> str | None:
         return read_field(body, "id")
 
-    def _read(self, headers: WebhookHeaders, body: bytes) -> Claim | None:
+    def _read(self, headers: WebhookHeaders, body: bytes) -> SignedRequest | None:
         pairs = [
             part.partition("=") for part in (read_header(headers, self.header) or "").split(",")
         ]
@@ -432,7 +430,7 @@ class StripeSignature(SignatureScheme):
             return None
         # v0 is for test events and has another key; a later version would be another scheme.
         signatures = tuple(value for name, _, value in pairs if name == "v1")
-        return Claim(self._message(body, timestamp), signatures, timestamp)
+        return SignedRequest(self._message(body, timestamp), signatures, timestamp)
 
     def _write(
         self, body: bytes, keys: Sequence[bytes], message_id: str | None, timestamp: int
@@ -464,13 +462,13 @@ class StandardWebhooksSignature(SignatureScheme):
     prefix: str = field(default="webhook", kw_only=True)
 
     def event_name(self, headers: HeadersLike, raw_body: bytes) -> str | None:
-        """The ``type`` in the body, which the specification asks for."""
+        """Return the ``type`` in the body, which the specification asks for."""
         return read_field(raw_body, "type")
 
     def _own_delivery_id(self, headers: WebhookHeaders, body: bytes) -> str | None:
         return read_header(headers, f"{self.prefix}-id")
 
-    def _read(self, headers: WebhookHeaders, body: bytes) -> Claim | None:
+    def _read(self, headers: WebhookHeaders, body: bytes) -> SignedRequest | None:
         message_id, time, value = (
             read_header(headers, f"{self.prefix}-{name}")
             for name in ("id", "timestamp", "signature")
@@ -482,7 +480,7 @@ class StandardWebhooksSignature(SignatureScheme):
         # Other versions are other schemes: v1a is asymmetric.
         pairs = [part.partition(",") for part in value.split(" ")]
         signatures = tuple(signature for version, _, signature in pairs if version == "v1")
-        return Claim(self._message(str(message_id), timestamp, body), signatures, timestamp)
+        return SignedRequest(self._message(str(message_id), timestamp, body), signatures, timestamp)
 
     def _write(
         self, body: bytes, keys: Sequence[bytes], message_id: str | None, timestamp: int

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from automate_kernel.errors import StorageError
-from automate_kernel.storage import Now, Part, Plus, Row, Rows, Storage, Where, sql
+from automate_kernel.storage import Now, Plus, Portion, Row, Rows, Storage, Where, sql
 from automate_kernel.storage.tables import DELIVERY, LANE, PAUSE, STEP
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.testing.values import KEPT, same
@@ -327,10 +327,10 @@ class StorageContract:
         """Each part gives at most what it may, one after the other until there is enough."""
         self.add(storage, *(step(n, attempts=n // 4) for n in range(12)))
         parts = [
-            Part([Where("attempts", "eq", 2)], 3),
-            Part([Where("attempts", "eq", 7)], 3),
-            Part([Where("attempts", "eq", 0), Where("position", "ne", 0)], 3),
-            Part([Where("attempts", "eq", 1)], 3),
+            Portion([Where("attempts", "eq", 2)], 3),
+            Portion([Where("attempts", "eq", 7)], 3),
+            Portion([Where("attempts", "eq", 0), Where("position", "ne", 0)], 3),
+            Portion([Where("attempts", "eq", 1)], 3),
         ]
         wanted: dict[str, Any] = {
             "order_by": ("position",),
