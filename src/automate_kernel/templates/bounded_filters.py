@@ -1,4 +1,4 @@
-"""Filters as they run in a template: counted, bounded, and unable to see a secret."""
+"""Filters and tests as they run in a template: counted, bounded, without sight of a secret."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from automate_kernel.templates.limits import (
     FREE,
     Budget,
     Cost,
-    Counted,
+    CountedItems,
     contained,
     division,
     linear,
@@ -47,27 +47,26 @@ from automate_kernel.templates.syntax import COUNTED
 from automate_kernel.templates.values import stripped, text_of, unfit
 from automate_kernel.tracebacks import group_of, trace_of
 
-__all__ = ["FilterError", "RenderContext", "RunningFilters", "RunningTests"]
+__all__ = ["BoundedFilters", "BoundedTests", "FilterError", "RenderContext"]
 
 _LARGE = 1000
 _MAX_PARTS = 32
-# Whose filters are nobody's to mend: what fails in them is what they were given.
+# Errors in these packages' filters come from their arguments: nobody can mend the code.
 _GIVEN = frozenset({"automate_kernel", "jinja2", "markupsafe", "builtins"})
-_LAZY = frozenset({"map", "reject", "rejectattr", "select", "selectattr"})
 
 
 class RenderContext(Context):
-    """The variables of one rendering, with its budget. The code of templates calls its methods."""
+    """The variables and the budget of one rendering. The code of templates calls its methods."""
 
     budget: Budget
 
     def compare(self, name: str, left: Any, right: Any) -> Any:
-        """What the comparison *name* gives."""
+        """Do the comparison *name*."""
         self.budget.spend()
         return compare(self.budget, name, left, right)
 
     def compare_chain(self, left: Any, steps: tuple[tuple[str, Callable[[], Any]], ...]) -> Any:
-        """What ``a < b < c`` gives; what stands after the first that is false isn't made."""
+        """Do ``a < b < c``, which ends with the first comparison that is false."""
         result: Any = True
         for name, make in steps:
             right = make()
@@ -78,13 +77,13 @@ class RenderContext(Context):
         return result
 
     def slice(self, value: Any, *parts: Any) -> Any:
-        """A slice of *value*."""
+        """Return a slice of *value*."""
         if isinstance(value, Undefined):
             str(value)  # raises, saying what is missing
         return sliced(self.budget, value, parts)
 
     def made(self, value: Any) -> Any:
-        """*value* itself, a new container, if it is not too large and holds values only."""
+        """Return *value*, a new container, if it is not too large and holds values only."""
         items = (*value, *value.values()) if isinstance(value, dict) else value
         for item in items:
             if isinstance(item, INNER):
@@ -92,7 +91,7 @@ class RenderContext(Context):
         return self.budget.weigh(value)
 
     def concat(self, pieces: Iterable[Any]) -> str | Sealed:
-        """The *pieces* as text; sealed if there is a secret among them."""
+        """Join the *pieces* as text, sealed if there is a secret among them."""
         budget = self.budget
         texts: list[Any] = []
         sealed = False
@@ -119,21 +118,21 @@ class RenderContext(Context):
 
 
 class FilterError(TemplateRuntimeError):
-    """A filter failed; the message names it, without the text of its error."""
+    """An error of a filter; the message has its name, without the text of the error."""
 
     trace: str | None = None
     group: str | None = None
 
 
-class RunningFilters(dict[str, Any]):
-    """The registry's filters as Jinja asks for them, each wrapped at its first use."""
+class BoundedFilters(dict[str, Any]):
+    """The registry's filters for Jinja, each wrapped at its first use."""
 
     def __init__(self, registry: FilterRegistry) -> None:
         super().__init__()
         self._registry = registry
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The filter called *name*, or *default*."""
+        """Return the filter called *name*, or *default*."""
         try:
             return self[name]
         except KeyError:
@@ -161,7 +160,7 @@ class RunningFilters(dict[str, Any]):
 def _counted(context: RenderContext, items: Any) -> Any:
     if isinstance(items, (Undefined, SecretRef, Sealed)):
         list(items)  # type: ignore[arg-type]  # raises, saying why
-    return Counted(items, context.budget)
+    return CountedItems(items, context.budget)
 
 
 def _wrapped(name: str, function: Filter) -> Any:
@@ -186,8 +185,8 @@ def _wrapped(name: str, function: Filter) -> Any:
             args = tuple(_settled(arg, budget) for arg in args)
             kwargs = {key: _settled(arg, budget) for key, arg in kwargs.items()}
         elif args and not takes_undefined:
-            # They may go over much without giving anything that could be counted.
-            args = (Counted(args[0], budget), *args[1:])
+            # They may go over many items without yielding one that could be counted.
+            args = (CountedItems(args[0], budget), *args[1:])
         try:
             budget.charge(shown, price(budget, *args, **kwargs))
             result = function(*_first(context, passed, budgeted=budgeted), *args, **kwargs)
@@ -196,7 +195,7 @@ def _wrapped(name: str, function: Filter) -> Any:
         except Exception as error:
             _fail(name, function, error)
         if hasattr(result, "__next__"):
-            return iter(Counted(result, budget))
+            return iter(CountedItems(result, budget))
         return budget.weigh(result)
 
     call.function = function  # type: ignore[attr-defined]
@@ -210,14 +209,14 @@ def _price(name: str, function: Filter) -> Cost:
 
 
 def bounded_sizes(budget: Budget, *args: Any, **kwargs: Any) -> float:
-    """The price of a host's filter: nothing, but it gets no value over the limit of all values."""
+    """Charge nothing for an author's filter, but refuse it values over the limit."""
     largest = max(map(budget.size, (*args, *kwargs.values())), default=0)
     return math.inf if largest > budget.limits.output else 0.0
 
 
 def _settled(value: Any, budget: Budget) -> Any:
-    # What comes lazily is made first, so that its size is known.
-    return list(Counted(value, budget)) if hasattr(value, "__next__") else value
+    # A lazy value is made first, so that its size is known.
+    return list(CountedItems(value, budget)) if hasattr(value, "__next__") else value
 
 
 def _first(context: RenderContext, passed: str, *, budgeted: bool) -> tuple[Any, ...]:
@@ -233,12 +232,12 @@ def _fail(name: str, function: Any, error: Exception) -> NoReturn:
     # The text of the error may show a value.
     failure = FilterError(f"filter {name!r} failed: {type(error).__name__}")
     if (getattr(function, "__module__", None) or "").partition(".")[0] not in _GIVEN:
-        # Of an author's own. Without source lines, since nothing here knows the secrets.
+        # An author's own. Without source lines, since nothing here knows the secrets.
         failure.trace, failure.group = trace_of(error, source=False), group_of(error)
     raise failure from None
 
 
-# --- Jinja's filters that are written anew, so that each item is counted -------------------------
+# -- Jinja's filters, written anew so that each item is counted -------------------------------
 
 
 def _path(attribute: Any) -> Any:
@@ -253,8 +252,13 @@ def _items(context: RenderContext, items: Any, attribute: Any) -> Iterable[Any]:
     return map(make_attrgetter(context.environment, _path(attribute)), items)
 
 
+def _key(context: RenderContext, attribute: Any, case_sensitive: bool) -> Callable[[Any], Any]:
+    case = None if case_sensitive else ignore_case
+    return make_attrgetter(context.environment, _path(attribute), postprocess=case)
+
+
 def _keys(context: RenderContext, items: Iterable[Any], getter: Callable[[Any], Any]) -> list[Any]:
-    return [getter(item) for item in Counted(items, context.budget)]
+    return [getter(item) for item in CountedItems(items, context.budget)]
 
 
 def _sum(context: RenderContext, items: Any, attribute: Any = None, start: Any = 0) -> Any:
@@ -347,9 +351,7 @@ def _outermost(name: str, choose: Callable[..., int]) -> Filter:
         values = list(items)
         if not values:
             return context.environment.undefined("No aggregated item, sequence was empty.")
-        case = None if case_sensitive else ignore_case
-        getter = make_attrgetter(context.environment, _path(attribute), postprocess=case)
-        keys = _keys(context, values, getter)
+        keys = _keys(context, values, _key(context, attribute, case_sensitive))
         context.budget.charge(f"filter {name!r}", sorting(context.budget, keys))
         return values[choose(range(len(keys)), key=keys.__getitem__)]
 
@@ -359,8 +361,7 @@ def _outermost(name: str, choose: Callable[..., int]) -> Filter:
 def _unique(
     context: RenderContext, items: Any, case_sensitive: bool = False, attribute: Any = None
 ) -> Iterator[Any]:
-    case = None if case_sensitive else ignore_case
-    getter = make_attrgetter(context.environment, _path(attribute), postprocess=case)
+    getter = _key(context, attribute, case_sensitive)
     seen: set[Any] = set()
     for item in items:
         key = getter(item)
@@ -424,7 +425,7 @@ _JINJA: dict[str, Filter] = {name: FILTERS[name] for name in JINJA_FILTERS} | {
 }
 
 
-# --- tests ---------------------------------------------------------------------------------------
+# -- tests ------------------------------------------------------------------------------------
 
 _COMPARING = {
     "==": "eq", "eq": "eq", "equalto": "eq", "!=": "ne", "ne": "ne",
@@ -437,31 +438,18 @@ def _halved(budget: Budget, value: Any, divisor: Any = 2) -> float:
     return division(value, divisor)
 
 
+_FREE_TESTS = (
+    "boolean", "defined", "false", "float", "integer", "iterable", "mapping", "none", "number",
+    "sequence", "string", "true", "undefined",
+)  # fmt: skip
 TEST_PRICES: dict[str, Cost] = {
-    **dict.fromkeys(
-        [
-            "boolean",
-            "defined",
-            "false",
-            "float",
-            "integer",
-            "iterable",
-            "mapping",
-            "none",
-            "number",
-            "sequence",
-            "string",
-            "true",
-            "undefined",
-        ],
-        FREE,
-    ),
+    **dict.fromkeys(_FREE_TESTS, FREE),
     **dict.fromkeys(("divisibleby", "even", "odd"), _halved),
     **dict.fromkeys(("lower", "upper"), linear(15)),
 }
 
 
-class RunningTests(dict[str, Any]):
+class BoundedTests(dict[str, Any]):
     """The tests, each at its price: ``is even``."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What templates can see."""
+"""The names that templates can use: events, steps, references to secrets, the environment."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from automate_kernel.errors import TemplateError
 __all__ = ["RESERVED_NAMES", "EnvironmentResolver", "TemplateContext"]
 
 RESERVED_NAMES = frozenset({"env", "event", "execution", "secrets", "steps"})
-"""Names that always mean the same, so that neither a template nor *extra* can take them."""
+"""Names with a fixed meaning, which neither a template nor *extra* can take."""
 
 
 class EnvironmentResolver:
@@ -32,7 +32,7 @@ class EnvironmentResolver:
         self._environ = os.environ if environ is None else environ
 
     def get(self, name: str) -> str | None:
-        """The variable's value, or None if it is not set. Raises `TemplateError` if not allowed."""
+        """Return the variable's value, or None. Raises `TemplateError` if it is not allowed."""
         if name not in self.allow:
             hint = f"add {name!r} to env_allow if workflows may read it"
             raise TemplateError(f"environment variable {name!r} is not allowed", hint=hint)
@@ -62,7 +62,7 @@ class TemplateContext:
             raise TemplateError(f"extra names can't be {', '.join(taken)}: templates have these")
 
     def variables(self) -> dict[str, Any]:
-        """The JSON that templates see, by name."""
+        """Return the JSON that templates see, by name."""
         return {
             **self.extra,
             "event": self.event,

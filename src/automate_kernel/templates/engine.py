@@ -1,4 +1,4 @@
-"""Compile the templates of a workflow once, and render them many times."""
+"""The template engine: it compiles a workflow's texts once, and renders them many times."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from automate_kernel.errors import TemplateError, type_name
+from automate_kernel.errors import AutomateError, TemplateError, type_name
 from automate_kernel.secrets.handles import Sealed, SecretRef, check_key
 from automate_kernel.templates.context import EnvironmentResolver, TemplateContext
-from automate_kernel.templates.errors import explain
 from automate_kernel.templates.filters import FilterRegistry, default_filters
 from automate_kernel.templates.limits import Budget, Limits
-from automate_kernel.templates.secret_references import EnvMark, SecretMark, split
+from automate_kernel.templates.secret_references import EnvReference, SecretReference, split
 from automate_kernel.templates.values import json_copy
 
 if TYPE_CHECKING:
@@ -26,18 +25,18 @@ __all__ = [
     "Constant",
     "Expression",
     "Items",
-    "Marked",
-    "Part",
-    "Program",
+    "ReferenceText",
     "Rendering",
     "Template",
     "TemplateEngine",
+    "TemplatePart",
+    "TemplateProgram",
     "Tree",
 ]
 
 
 class Rendering:
-    """One rendering of a template: what it sees, and what it may still use."""
+    """One rendering of a template: its context, and its budget."""
 
     __slots__ = ("budget", "context", "variables")
 
@@ -48,11 +47,11 @@ class Rendering:
         self.variables: dict[str, Any] | None = None
 
 
-class Part(Protocol):
+class TemplatePart(Protocol):
     """A piece of a compiled tree."""
 
     def render(self, rendering: Rendering) -> Any:
-        """The piece's value."""
+        """Return the piece's value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ class Constant:
     value: Any
 
     def render(self, rendering: Rendering) -> Any:
-        """The value."""
+        """Return the value."""
         return self.value
 
 
@@ -70,10 +69,10 @@ class Constant:
 class Items:
     """A list."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[TemplatePart, ...]
 
     def render(self, rendering: Rendering) -> Any:
-        """A new list of the rendered items."""
+        """Return a new list of the rendered items."""
         return [part.render(rendering) for part in self.parts]
 
 
@@ -81,11 +80,11 @@ class Items:
 class Tree:
     """A mapping, whose keys may be templates too."""
 
-    pairs: tuple[tuple[str | Program | Marked, Part], ...]
+    pairs: tuple[tuple[_Key, TemplatePart], ...]
     path: str
 
     def render(self, rendering: Rendering) -> Any:
-        """A new mapping of the rendered values."""
+        """Return a new mapping of the rendered values."""
         result: dict[str, Any] = {}
         for key, part in self.pairs:
             name = key if isinstance(key, str) else self._name(key.render(rendering), result)
@@ -102,14 +101,14 @@ class Tree:
 
 
 @dataclass(frozen=True, slots=True)
-class Marked:
-    """Text with ``$secret:`` or ``$env:`` in it, and nothing of Jinja's."""
+class ReferenceText:
+    """Text with ``$secret:`` or ``$env:`` in it, and no syntax of Jinja's."""
 
-    pieces: tuple[str | SecretRef | EnvMark, ...]
+    pieces: tuple[str | SecretRef | EnvReference, ...]
     path: str
 
     def render(self, rendering: Rendering) -> Any:
-        """The text, sealed if there is a secret in it."""
+        """Return the text, sealed if there is a secret in it."""
         env = rendering.context.env or EnvironmentResolver()
         pieces = [self._known(piece, env) for piece in self.pieces]
         rendering.budget.emit(sum(len(piece) for piece in pieces if isinstance(piece, str)))
@@ -117,8 +116,10 @@ class Marked:
             return "".join(map(str, pieces))
         return pieces[0] if len(pieces) == 1 else Sealed(*pieces)
 
-    def _known(self, piece: str | SecretRef | EnvMark, env: EnvironmentResolver) -> str | SecretRef:
-        if not isinstance(piece, EnvMark):
+    def _known(
+        self, piece: str | SecretRef | EnvReference, env: EnvironmentResolver
+    ) -> str | SecretRef:
+        if not isinstance(piece, EnvReference):
             return piece
         try:
             value = env.get(piece.name)
@@ -130,8 +131,8 @@ class Marked:
         raise problem
 
 
-class Program:
-    """A compiled Jinja template that gives text."""
+class TemplateProgram:
+    """A compiled Jinja template, whose value is text."""
 
     __slots__ = ("_environment", "_path", "_root", "_source", "_template")
 
@@ -143,7 +144,7 @@ class Program:
         self._source = source
 
     def render(self, rendering: Rendering) -> Any:
-        """The text, sealed if there is a secret in it."""
+        """Return the text, sealed if there is a secret in it."""
         pieces: Iterator[Any] | None = None
         try:
             scope = self._scope(rendering)
@@ -158,7 +159,7 @@ class Program:
         raise problem
 
     def value(self, pieces: Iterator[Any], scope: RenderContext) -> Any:
-        """What the *pieces* make."""
+        """Return the value of all *pieces*."""
         return scope.concat(pieces)
 
     def _scope(self, rendering: Rendering) -> RenderContext:
@@ -167,16 +168,17 @@ class Program:
         return self._environment.scope(rendering.variables, rendering.budget)
 
 
-class Expression(Program):
+class Expression(TemplateProgram):
     """A single ``{{ expression }}``, whose value keeps its type."""
 
     __slots__ = ()
 
     def value(self, pieces: Iterator[Any], scope: RenderContext) -> Any:
-        """The one piece that there is."""
+        """Return the only piece."""
         return next(pieces)
 
 
+_Key = str | TemplateProgram | ReferenceText
 _JINJA = re.compile(r"\{[{%#]")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
@@ -185,13 +187,13 @@ class Template:
     """
     A compiled tree. `render` may be called from several threads.
 
-    *secret_keys* and *env_keys* are the literal names that it reads, whatever it is rendered with.
+    *secret_keys* and *env_keys* are the literal names that it reads in any context.
     """
 
     __slots__ = ("_limits", "_root", "env_keys", "secret_keys")
 
     def __init__(
-        self, root: Part, limits: Limits, secrets: frozenset[str], env: frozenset[str]
+        self, root: TemplatePart, limits: Limits, secrets: frozenset[str], env: frozenset[str]
     ) -> None:
         self._root = root
         self._limits = limits
@@ -200,7 +202,7 @@ class Template:
 
     def render(self, context: TemplateContext) -> Any:
         """
-        The tree as JSON of its own, with a `SecretRef` or `Sealed` text wherever a secret goes.
+        Return the tree as new JSON, with a `SecretRef` or `Sealed` text in a secret's place.
 
         `reveal` puts their values in, right before the call. Raises `TemplateError`.
         """
@@ -213,7 +215,7 @@ class Condition(Template):
     __slots__ = ()
 
     def test(self, context: TemplateContext) -> bool:
-        """Whether the condition holds: Jinja's truth, so empty text and lists are false."""
+        """Return True if the condition holds: Jinja's truth, so empty text and lists are false."""
         value = self.render(context)
         if isinstance(value, (SecretRef, Sealed)):
             raise TemplateError("a condition can't depend on a secret")
@@ -222,10 +224,9 @@ class Condition(Template):
 
 class TemplateEngine:
     """
-    Compiles author's text with *filters*, within *limits*.
+    Compiles an author's text with *filters*, within *limits*.
 
-    One engine serves all threads. Jinja is imported when the first text that needs it is
-    compiled.
+    One engine serves all threads. Jinja is imported with the first text that needs it.
     """
 
     def __init__(
@@ -238,11 +239,11 @@ class TemplateEngine:
 
     def compile(self, value: Any, path: str = "") -> Template:
         """
-        A template of the JSON-like tree *value*, in which any text may be a template.
+        Compile the JSON-like tree *value*, in which any text may be a template.
 
-        Text that is one ``{{ expression }}`` keeps the expression's type. Everything that can be
-        checked without values is checked here. *path* is where the tree stands, for
-        messages: ``steps.notify.input``. Raises `TemplateError`.
+        Text that is one ``{{ expression }}`` keeps the expression's type. All checks that need no
+        values are made here. *path* is the tree's place, for messages: ``steps.notify.input``.
+        Raises `TemplateError`.
         """
         compiler = _Compiler(self)
         try:
@@ -253,7 +254,7 @@ class TemplateEngine:
 
     def condition(self, text: str | bool | None, path: str = "") -> Condition:
         """
-        A condition from an expression, bare or in ``{{ }}``.
+        Compile a condition from an expression, bare or in ``{{ }}``.
 
         Text around the braces is refused: it would make the condition always true. None, a
         missing ``if:``, holds.
@@ -266,7 +267,7 @@ class TemplateEngine:
         return compiler.finished(Condition, compiler.condition(text, path))
 
     def sandbox(self) -> Sandbox:
-        """The environment that templates run in, made at the first call."""
+        """Return the environment that templates run in, made at the first call."""
         with self._lock:
             if self._sandbox is None:
                 from automate_kernel.templates.sandbox import Sandbox
@@ -283,16 +284,16 @@ class _Compiler:
 
     def __init__(self, engine: TemplateEngine) -> None:
         self._engine = engine
-        self._secrets: set[str] = set()
-        self._env: set[str] = set()
+        self.secrets: set[str] = set()
+        self.env: set[str] = set()
 
-    def finished(self, kind: type[T], root: Part) -> T:
+    def finished(self, kind: type[T], root: TemplatePart) -> T:
         limits = self._engine.limits
-        return kind(root, limits, frozenset(self._secrets), frozenset(self._env))
+        return kind(root, limits, frozenset(self.secrets), frozenset(self.env))
 
-    def part(self, value: Any, path: str) -> Part:
+    def part(self, value: Any, path: str) -> TemplatePart:
         if isinstance(value, str):
-            return self._text(value, path)
+            return self.text(value, path)
         if isinstance(value, Mapping):
             pairs = (self._pair(key, item, path) for key, item in value.items())
             return Tree(tuple(pairs), path)
@@ -302,23 +303,25 @@ class _Compiler:
         if value is None or isinstance(value, (bool, int, float)):
             return Constant(value)
         if isinstance(value, (SecretRef, Sealed)):
-            self._secrets |= value.keys if isinstance(value, Sealed) else {value.key}
+            self.secrets |= value.keys if isinstance(value, Sealed) else {value.key}
             return Constant(value)
         raise TemplateError(f"{path or 'template'}: {type_name(value)} is not JSON")
 
-    def _pair(self, key: Any, value: Any, path: str) -> tuple[str | Program | Marked, Part]:
+    def _pair(
+        self, key: Any, value: Any, path: str
+    ) -> tuple[str | TemplateProgram | ReferenceText, TemplatePart]:
         if not isinstance(key, str):
             raise TemplateError(f"{path or 'template'}: a key is text, not {type(key).__name__}")
         where = _joined(path, key)
         keys = _Compiler(self._engine)
-        name = keys._text(key, where)
-        if keys._secrets:
+        name = keys.text(key, where)
+        if keys.secrets:
             raise TemplateError(f"{where}: a key can't be a secret")
-        self._env |= keys._env
+        self.env |= keys.env
         part = self.part(value, where)
         return name.value if isinstance(name, Constant) else name, part
 
-    def _text(self, text: str, path: str) -> Constant | Marked | Program:
+    def text(self, text: str, path: str) -> Constant | ReferenceText | TemplateProgram:
         limit = self._engine.limits.source
         if len(text) > limit:
             message = f"{path or 'template'}: it has more than {limit:,} characters"
@@ -329,29 +332,29 @@ class _Compiler:
             problem = explain(error, path=path, source=text)
         raise problem
 
-    def _marked(self, text: str, path: str) -> Constant | Marked:
+    def _marked(self, text: str, path: str) -> Constant | ReferenceText:
         if "$" not in text:
             return Constant(text)
-        pieces: list[str | SecretRef | EnvMark] = []
+        pieces: list[str | SecretRef | EnvReference] = []
         for piece in split(text):
-            if isinstance(piece, SecretMark):
-                self._secrets.add(check_key(piece.key))
+            if isinstance(piece, SecretReference):
+                self.secrets.add(check_key(piece.key))
                 pieces.append(SecretRef(piece.key))
             else:
-                if isinstance(piece, EnvMark):
-                    self._env.add(piece.name)
+                if isinstance(piece, EnvReference):
+                    self.env.add(piece.name)
                 pieces.append(piece)
         if pieces[1:] == ["\n"]:
             del pieces[1]  # the end of a block of YAML
-        if len(pieces) == 1 and not isinstance(pieces[0], EnvMark):
+        if len(pieces) == 1 and not isinstance(pieces[0], EnvReference):
             return Constant(pieces[0])
-        return Marked(tuple(pieces), path)
+        return ReferenceText(tuple(pieces), path)
 
-    def _program(self, text: str, path: str) -> Program:
+    def _program(self, text: str, path: str) -> TemplateProgram:
         sandbox = self._engine.sandbox()
         return self._made(sandbox.prepared(sandbox.parse(text)), text, path)
 
-    def condition(self, text: str, path: str) -> Part:
+    def condition(self, text: str, path: str) -> TemplatePart:
         try:
             sandbox = self._engine.sandbox()
             if not text.strip():
@@ -366,10 +369,10 @@ class _Compiler:
             problem = explain(error, path=path, source=text)
         raise problem
 
-    def _made(self, prepared: Any, text: str, path: str) -> Program:
-        self._secrets |= prepared.secrets
-        self._env |= prepared.variables
-        kind = Expression if prepared.whole else Program
+    def _made(self, prepared: Any, text: str, path: str) -> TemplateProgram:
+        self.secrets |= prepared.secrets
+        self.env |= prepared.variables
+        kind = Expression if prepared.whole else TemplateProgram
         template = prepared.compiled()
         return kind(self._engine.sandbox(), template, path=path, source=text)
 
@@ -378,3 +381,75 @@ def _joined(path: str, key: str) -> str:
     if not _IDENTIFIER.fullmatch(key):
         return f"{path}[{key!r}]"
     return f"{path}.{key}" if path else key
+
+
+# -- errors -----------------------------------------------------------------------------------
+
+# Messages of Python's that name types, operators and parameters only.
+_HARMLESS = re.compile(
+    r"unsupported operand|bad operand type|can only concatenate|'[<>=!]+' not supported"
+    r"|'\w+' object (?:is not|has no|can't|cannot|does not)|object of type '\w+' has no len"
+    r"|\S+\(\) (?:missing|takes|got an unexpected|got multiple|expected)|cannot unpack"
+    r"|[\w.]+ (?:expected|takes) (?:at (?:least|most) |exactly )?\d+ argument"
+)
+
+
+def explain(
+    error: Exception, *, path: str, source: str, template: Any = None, pieces: Any = None
+) -> TemplateError:
+    """
+    Return a `TemplateError` with the place and the reason of *error*, without any value.
+
+    *template* is Jinja's, and *pieces* its generator, which stopped at the line in question unless
+    the template's own code failed. Raise the result outside the ``except`` block: the original
+    error holds values, and must not travel along as its context.
+    """
+    message, hint = _message(error)
+    line = _line(error, template, pieces)
+    several = line is not None and "\n" in source.rstrip("\n")
+    where = f"{path or 'template'}, line {line}" if several else (path or "template")
+    details = {"path": path, "line": line}
+    problem = TemplateError(f"{where}: {message}", hint=hint, details=details)
+    # An author's filter has the place of its failure.
+    problem.trace, problem.group = getattr(error, "trace", None), getattr(error, "group", None)
+    return problem
+
+
+def _message(error: Exception) -> tuple[str, str | None]:
+    if isinstance(error, AutomateError):
+        return error.message, error.hint
+    if isinstance(error, ZeroDivisionError):
+        return "division by zero", None
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply", None
+    if isinstance(error, TypeError) and _HARMLESS.match(str(error)):
+        return str(error), None
+    from jinja2.exceptions import TemplateSyntaxError, UndefinedError
+
+    from automate_kernel.templates.bounded_filters import FilterError
+
+    if isinstance(error, TemplateSyntaxError):
+        return error.message or "it is not valid", None
+    if isinstance(error, UndefinedError):
+        return error.message or "a value is missing", "use | default(...) if it may be missing"
+    if str(error) == "cannot assign attribute on non-namespace object":  # Jinja's own words
+        return "only a namespace's names can be set", "{% set ns = namespace(count=0) %}"
+    if isinstance(error, FilterError):
+        return error.message or "a filter failed", None
+    return f"it failed with {type(error).__name__}", None
+
+
+def _line(error: Exception, template: Any, pieces: Any) -> int | None:
+    line: int | None = getattr(error, "lineno", None)  # a syntax error
+    if isinstance(error, AutomateError) and "line" in error.details:
+        line = error.details["line"]
+    if line is not None or template is None:
+        return line
+    frame = getattr(pieces, "gi_frame", None)
+    code_line = frame.f_lineno if frame is not None else None
+    traceback = error.__traceback__
+    while traceback is not None:
+        if "__jinja_template__" in traceback.tb_frame.f_globals:
+            code_line = traceback.tb_lineno
+        traceback = traceback.tb_next
+    return template.get_corresponding_lineno(code_line) if code_line else None

@@ -1,4 +1,4 @@
-"""The registry of template filters, and the filters that are always there."""
+"""Template filters: their registry, the built-in ones, and their prices."""
 
 from __future__ import annotations
 
@@ -8,29 +8,28 @@ import html
 import inspect
 import json
 import re
-import sys
 import threading
 import unicodedata
 from collections.abc import Callable, Mapping
-from datetime import date, datetime, time, timezone
+from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any, Protocol, TypeVar, overload
-from uuid import UUID
 
 from automate_kernel.errors import ConfigError, TemplateError
+from automate_kernel.storage.values import read_json
 from automate_kernel.templates.limits import (
     FREE,
     MAX_DIGITS,
     Budget,
     Cost,
-    Counted,
+    CountedItems,
     allow_digits,
     digits,
     linear,
     searched,
     stripping,
 )
-from automate_kernel.templates.values import is_lazy, text_of, unfit
+from automate_kernel.templates.values import plain_of, text_of
 
 __all__ = [
     "BOUNDED_FILTERS",
@@ -45,82 +44,18 @@ __all__ = [
     "register_filter",
 ]
 
-JINJA_FILTERS = frozenset(
-    [
-        "abs",
-        "capitalize",
-        "count",
-        "d",
-        "default",
-        "dictsort",
-        "first",
-        "float",
-        "groupby",
-        "int",
-        "items",
-        "last",
-        "length",
-        "list",
-        "lower",
-        "map",
-        "max",
-        "min",
-        "reject",
-        "rejectattr",
-        "reverse",
-        "select",
-        "selectattr",
-        "sort",
-        "string",
-        "sum",
-        "title",
-        "trim",
-        "join",
-        "truncate",
-        "unique",
-        "upper",
-        "urlencode",
-        "wordcount",
-    ]
-)
-JINJA_TESTS = frozenset(
-    [
-        "boolean",
-        "defined",
-        "divisibleby",
-        "eq",
-        "equalto",
-        "even",
-        "false",
-        "float",
-        "ge",
-        "greaterthan",
-        "gt",
-        "in",
-        "integer",
-        "iterable",
-        "le",
-        "lessthan",
-        "lower",
-        "lt",
-        "mapping",
-        "ne",
-        "none",
-        "number",
-        "odd",
-        "sequence",
-        "string",
-        "true",
-        "undefined",
-        "upper",
-        "==",
-        "!=",
-        ">",
-        ">=",
-        "<",
-        "<=",
-    ]
-)
+JINJA_FILTERS = frozenset({
+    "abs", "capitalize", "count", "d", "default", "dictsort", "first", "float", "groupby",
+    "int", "items", "last", "length", "list", "lower", "map", "max", "min", "reject",
+    "rejectattr", "reverse", "select", "selectattr", "sort", "string", "sum", "title", "trim",
+    "join", "truncate", "unique", "upper", "urlencode", "wordcount",
+})  # fmt: skip
+JINJA_TESTS = frozenset({
+    "boolean", "defined", "divisibleby", "eq", "equalto", "even", "false", "float", "ge",
+    "greaterthan", "gt", "in", "integer", "iterable", "le", "lessthan", "lower", "lt",
+    "mapping", "ne", "none", "number", "odd", "sequence", "string", "true", "undefined",
+    "upper", "==", "!=", ">", ">=", "<", "<=",
+})  # fmt: skip
 
 _MAX_WIDTH = 200
 _MAX_PRECISION = 30
@@ -136,7 +71,7 @@ _TWO_FORMATS = "write '%.2f' | format(price), or '{:,.2f}'.format(price)"
 
 
 def to_json(budget: Budget, value: Any, indent: int | None = None) -> str:
-    """*value* as JSON text."""
+    """Write *value* as JSON text."""
     if indent is None:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
     if not 0 <= indent <= _MAX_JSON_INDENT:
@@ -155,50 +90,40 @@ def to_json(budget: Budget, value: Any, indent: int | None = None) -> str:
 
 
 def _plain(value: Any) -> Any:
-    # What the sandbox passes around lazily, json can't write.
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, (datetime, date, time)):
-        return value.isoformat()
-    if isinstance(value, (UUID, Decimal)):
-        return str(value)
-    if is_lazy(value):
-        return list(value)
-    raise unfit(value)
+    return dict(value) if isinstance(value, Mapping) else plain_of(value)
 
 
 def from_json(value: str) -> Any:
-    """The value that JSON text stands for."""
-    limit = getattr(sys, "get_int_max_str_digits", lambda: 0)()
-    # Python reads an integer in the square of its digits, and a host may have lifted its limit.
-    reader = None if 0 < limit <= MAX_DIGITS else _integer
-    return json.loads(value, parse_constant=_no_constant, parse_int=reader)
+    """Read the value of JSON text."""
+    try:
+        return read_json(value, parse_int=_integer)
+    except json.JSONDecodeError:
+        raise
+    except ValueError as error:  # of NaN, Infinity and -Infinity
+        raise TemplateError(str(error)) from None
 
 
 def _integer(text: str) -> int:
+    # Python reads an integer in the square of its digits, and a process may have lifted its limit.
     if len(text) > MAX_DIGITS:
         raise TemplateError(f"it has a number of over {MAX_DIGITS:,} digits")
     return int(text)
 
 
-def _no_constant(name: str) -> Any:
-    raise TemplateError(f"{name} is not JSON")
-
-
 def b64encode(value: str | bytes) -> str:
-    """Text (as UTF-8) in base64."""
+    """Encode text (as UTF-8) in base64."""
     return base64.b64encode(_bytes(value)).decode("ascii")
 
 
 def b64decode(value: str) -> str:
-    """The text (UTF-8) in base64, with either alphabet, padded or not."""
+    """Decode base64 text (UTF-8), in either alphabet, padded or not."""
     padded = value.strip().translate({ord("-"): "+", ord("_"): "/"}).rstrip("=")
     padded += "=" * (-len(padded) % 4)
     return base64.b64decode(padded, validate=True).decode("utf-8")
 
 
 def sha256(value: str | bytes) -> str:
-    """The SHA-256 of text (as UTF-8), in hex."""
+    """Return the SHA-256 of text (as UTF-8), in hex."""
     return hashlib.sha256(_bytes(value)).hexdigest()
 
 
@@ -215,7 +140,7 @@ def _text(value: Any) -> str:
 
 
 def slug(value: str) -> str:
-    """*value* for an address: ``Größe & Preis`` gives ``grosse-preis``."""
+    """Return *value* for an address: ``Größe & Preis`` gives ``grosse-preis``."""
     text = _text(value).casefold()
     # Letter by letter: in a whole text Python sorts the accents, in the square of their number,
     # and they are dropped here anyway.
@@ -228,7 +153,7 @@ def _ascii(char: str) -> str:
 
 
 def to_datetime(value: str | float | datetime) -> datetime:
-    """The time that ISO 8601 text or seconds since 1970 stand for; in UTC if it names no zone."""
+    """Return the time of ISO 8601 text or seconds since 1970; in UTC if it names no zone."""
     if isinstance(value, (int, float)):
         return datetime.fromtimestamp(value, timezone.utc)
     if isinstance(value, str):
@@ -238,19 +163,19 @@ def to_datetime(value: str | float | datetime) -> datetime:
 
 
 def format_datetime(value: str | float | datetime, pattern: str = "%Y-%m-%d %H:%M") -> str:
-    """A time in the words of ``strftime``."""
+    """Write a time by a pattern of ``strftime``."""
     if len(pattern) > _MAX_WIDTH:
         raise TemplateError(f"a pattern has at most {_MAX_WIDTH} characters")
     return to_datetime(value).strftime(pattern)
 
 
 def escape(value: Any) -> str:
-    """Text for HTML, with ``& < > " '`` escaped."""
+    """Escape text for HTML: ``& < > " '``."""
     return html.escape(_text(value))
 
 
 def round_number(value: float, precision: int = 0, method: str = "common") -> float:
-    """A number rounded as Jinja does: ``common``, ``ceil`` or ``floor``."""
+    """Round a number as Jinja does: ``common``, ``ceil`` or ``floor``."""
     if not -_MAX_PRECISION <= precision <= _MAX_PRECISION:
         raise TemplateError(f"a precision is from -{_MAX_PRECISION} to {_MAX_PRECISION}")
     if method == "common":
@@ -263,7 +188,7 @@ def round_number(value: float, precision: int = 0, method: str = "common") -> fl
 
 
 def combine(value: Mapping[str, Any], *others: Mapping[str, Any]) -> dict[str, Any]:
-    """One mapping of all; where keys are the same, the last one counts."""
+    """Join mappings; of equal keys the last one counts."""
     result: dict[str, Any] = {}
     for mapping in (value, *others):
         if not isinstance(mapping, Mapping):
@@ -273,7 +198,7 @@ def combine(value: Mapping[str, Any], *others: Mapping[str, Any]) -> dict[str, A
 
 
 def format_text(budget: Budget, value: str, *args: Any) -> str:
-    """printf-style: ``{{ "%.2f"|format(total) }}``."""
+    """Format as printf does: ``{{ "%.2f"|format(total) }}``."""
     text = _text(value)
     for match in _FORMAT.finditer(text):
         numbers = (match["width"] or "0", match["precision"] or "0")
@@ -292,7 +217,7 @@ def format_text(budget: Budget, value: str, *args: Any) -> str:
 
 
 def replace(budget: Budget, value: Any, old: str, new: str, count: int | None = None) -> str:
-    """*value* with *old* replaced by *new*, at most *count* times."""
+    """Replace *old* by *new* in *value*, at most *count* times."""
     text, new = _text(value), _text(new)
     limit = -1 if count is None else count
     found = text.count(old) if limit < 0 else min(text.count(old), limit)
@@ -301,7 +226,7 @@ def replace(budget: Budget, value: Any, old: str, new: str, count: int | None = 
 
 
 def indent(budget: Budget, value: str, width: int = 4, first: bool = False) -> str:
-    """*value* with *width* spaces before each line but the first, empty lines excepted."""
+    """Put *width* spaces before each line but the first, empty lines excepted."""
     if not 0 <= width <= _MAX_WIDTH:
         raise TemplateError(f"a width is from 0 to {_MAX_WIDTH}")
     lines = _text(value).splitlines(keepends=True)
@@ -314,8 +239,8 @@ def indent(budget: Budget, value: str, width: int = 4, first: bool = False) -> s
 
 
 def join(budget: Budget, separator: str, items: Any) -> str:
-    """``separator.join(items)``."""
-    texts = [_text(item) for item in Counted(items, budget)]
+    """Join *items* with *separator* between them."""
+    texts = [_text(item) for item in CountedItems(items, budget)]
     budget.allow(sum(map(len, texts)) + len(texts) * len(separator))
     return separator.join(texts)
 
@@ -339,7 +264,7 @@ BUILTIN_FILTERS: dict[str, Callable[..., Any]] = {
     "tojson": to_json,
 }
 BOUNDED_FILTERS = frozenset({format_text, indent, replace, to_json})
-"""Those that take the budget as their first argument."""
+"""The filters that take the budget as their first argument."""
 
 
 def _searching_text(budget: Budget, value: Any, old: Any = "", *_: Any, **__: Any) -> float:
@@ -358,11 +283,11 @@ def _writing(budget: Budget, value: Any, indent: Any = None) -> float:
 LAZY_FILTERS = frozenset(
     {"d", "default", "first", "map", "reject", "rejectattr", "select", "selectattr", "unique"}
 )
-"""Those that get what comes lazily as it comes, and go over one item after the other."""
+"""The filters that take a lazy value as it comes, one item after the other."""
 
 FILTER_PRICES: dict[str, Cost] = {
     **dict.fromkeys(LAZY_FILTERS, FREE),
-    # These count each item, and reckon what they do with all of them when they know it.
+    # These count each item, and charge for all of them once they know them.
     **dict.fromkeys(["dictsort", "groupby", "join", "max", "min", "sort", "sum"], FREE),
     **dict.fromkeys(["count", "items", "last", "length", "round"], FREE),
     **dict.fromkeys(["capitalize", "lower", "upper"], linear(25)),
@@ -391,7 +316,7 @@ FILTER_PRICES: dict[str, Cost] = {
     "urlencode": linear(400),
     "wordcount": linear(100),
 }
-"""What each may cost, before it is called. A filter without a price can't be reached."""
+"""The price of each filter, charged before its call. Templates can't reach one without."""
 
 
 Filter = Callable[..., Any]
@@ -404,8 +329,8 @@ class FilterRegistry:
     """
     Template filters by name.
 
-    What is not found here is looked for in *parent*, then asked of *find*, which plugins use to
-    load a filter at its first use. All methods may be called from several threads.
+    A name that is missing here is looked up in *parent*, then by *find*, with which plugins load a
+    filter at its first use. All methods may be called from several threads.
     """
 
     def __init__(
@@ -456,29 +381,31 @@ class FilterRegistry:
             hint = "do the waiting in a step of the workflow"
             raise ConfigError(f"filter {name!r} is async, and templates are not", hint=hint)
         with self._lock:
-            taken = self._taken(name)
+            taken = self.taken(name)
             if not replace and taken not in {"", _where(function)}:
                 message = f"filter {name!r} exists already: {taken}"
                 raise ConfigError(message, hint="choose another name, or pass replace=True")
             self._own[name] = function
         return function
 
-    def _taken(self, name: str) -> str:
+    def taken(self, name: str) -> str:
+        """Return the place that defines the filter called *name*; empty if the name is free."""
         if name in self._own:
             return _where(self._own[name])
         if self._parent is not None:
-            return self._parent._taken(name)
+            return self._parent.taken(name)
         return "built in" if name in BUILTIN_FILTERS or name in JINJA_FILTERS else ""
 
     def get(self, name: str) -> Filter | None:
-        """The filter called *name*, or None."""
-        found = self._registered(name)
+        """Return the filter called *name*, or None."""
+        found = self.registered(name)
         return BUILTIN_FILTERS.get(name) if found is None else found
 
-    def _registered(self, name: str) -> Filter | None:
+    def registered(self, name: str) -> Filter | None:
+        """Return the filter called *name* if it was registered or found, not a built-in one."""
         found = self._own.get(name)
         if found is None and self._parent is not None:
-            found = self._parent._registered(name)
+            found = self._parent.registered(name)
         if found is None and self._find is not None:
             found = self._find(name)
         return found
@@ -487,7 +414,7 @@ class FilterRegistry:
         return name in JINJA_FILTERS or self.get(name) is not None
 
     def names(self) -> list[str]:
-        """All names, sorted, without those that plugins would still have to load."""
+        """Return all names, sorted, without those that plugins would still have to load."""
         inherited = self._parent.names() if self._parent else [*BUILTIN_FILTERS, *JINJA_FILTERS]
         return sorted({*self._own, *inherited})
 

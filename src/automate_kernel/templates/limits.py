@@ -1,11 +1,11 @@
 """
-How much a template may use, and the budget that counts it down.
+The limits of a template, the budget that counts them down, and the price of each call.
 
-The bounds hold together: no value that a template makes is larger than ``output``, all of them
-have at most eight times that, and whatever goes over one is counted in ``steps`` and cut off by
-``seconds``. What one call of C code takes, during which nobody can look at the clock, is reckoned
-from the sizes of its values before it, and refused above ``call_seconds``. So memory and time are
-bounded without a process of its own for each rendering.
+The bounds hold together. No value that a template makes is larger than ``output``, and all of them
+together have at most eight times that. Each loop counts its turns as ``steps``, and ends after
+``seconds``. During a call of C code nobody can look at the clock: its time is reckoned before, from
+the sizes of its values, and refused above ``call_seconds``. So memory and time are bounded without
+a process for each rendering.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = [
     "MAX_DIGITS",
     "Budget",
     "Cost",
-    "Counted",
+    "CountedItems",
     "Limits",
     "Measure",
     "allow_digits",
@@ -42,14 +42,14 @@ __all__ = [
 ]
 
 MAX_DIGITS = 4300
-"""Of a number that is read or written as text: Python's own default, which a host may lift."""
+"""The most digits of a number as text: Python's own default, which a process may lift."""
 _MAX_BITS = 14_300
 _PLAIN_INT = 10**18
 _CLOCK_EVERY = 64
 _COSTLY = 20_000  # nanoseconds: looking at the clock takes some 500
 _MEMORABLE = 32
 _LARGE = 10_000
-_ALL_VALUES = 8  # what all values of a rendering may have together, in the size of the largest
+_ALL_VALUES = 8  # the size of all values of a rendering together, in that of the largest
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +61,11 @@ class Limits:
     depth: int = 64
     """Nesting of one expression or of blocks."""
     output: int = 1_000_000
-    """Size of what one rendering gives, and of any value on the way: characters plus values."""
+    """Size of the result of one rendering, and of any value on the way: characters plus values."""
     steps: int = 100_000
-    """Turns of loops, calls of filters and items that these go over, in one rendering."""
+    """Turns of loops, calls of filters, and items in these, in one rendering."""
     bits: int = 4096
-    """Size of an integer that arithmetic gives."""
+    """Size of an integer that arithmetic makes."""
     seconds: float = 2.0
     """Processor time of one rendering."""
     call_seconds: float = 0.1
@@ -74,7 +74,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """How large a value is as a tree. Both are infinite above `Limits.output`."""
+    """The size of a value as a tree. Both are infinite above `Limits.output`."""
 
     chars: float
     nodes: float
@@ -86,7 +86,7 @@ _ENDLESS = Measure(math.inf, math.inf)
 
 
 class Budget:
-    """What is left for one rendering."""
+    """The rest of the limits in one rendering."""
 
     __slots__ = ("_deadline", "_known", "_made", "_size", "_steps", "limits")
 
@@ -125,7 +125,7 @@ class Budget:
             )
 
     def charge(self, name: str, nanoseconds: float) -> None:
-        """Refuse the call of *name*, before it runs, if it can take so long; else see the clock."""
+        """Refuse the call of *name*, before it runs, if it could take too long."""
         if nanoseconds <= _COSTLY:
             return
         if nanoseconds > self.limits.call_seconds * 1e9:
@@ -134,13 +134,13 @@ class Budget:
         self.look_at_clock()
 
     def turns(self, numbers: range) -> range:
-        """*numbers* themselves, if there are not too many to go over."""
+        """Return *numbers* unless there are too many for a loop."""
         if len(numbers) > self.limits.steps:
             self.spend(self.limits.steps + 1)
         return numbers
 
     def emit(self, size: int) -> None:
-        """Count *size* towards what the rendering gives in all."""
+        """Count *size* towards the result of the rendering."""
         self._size -= size
         if self._size < 0:
             raise self._too_large()
@@ -161,7 +161,7 @@ class Budget:
 
     def weigh(self, value: Any) -> Any:
         """
-        *value* itself, if it is within the output limit as a tree.
+        Return *value* if it is within the output limit as a tree.
 
         A list that holds one other list many times is small in memory and huge when printed.
         """
@@ -174,14 +174,14 @@ class Budget:
         return value
 
     def size(self, value: Any) -> float:
-        """The size of *value* as a tree; infinite over the output limit."""
+        """Return the size of *value* as a tree; infinite over the output limit."""
         if isinstance(value, (str, bytes)):
             return len(value)
         found = self.measure(value)
         return found.chars + found.nodes
 
     def measure(self, value: Any) -> Measure:
-        """The characters and nodes of *value* as a tree."""
+        """Return the characters and nodes of *value* as a tree."""
         if isinstance(value, (str, bytes)):
             return Measure(len(value), 1)
         kind = type(value)
@@ -189,10 +189,10 @@ class Budget:
             return _ONE
         if kind is int:
             return Measure(_chars(value), 1)
-        # What is no plain container is asked for its abstract class, which takes its time.
+        # Only other types are tested for their abstract class, which takes its time.
         plain = kind is list or kind is dict or kind is tuple
         if not plain and isinstance(value, (KeysView, ValuesView, ItemsView)):
-            # A dict's own views tell what they are of; what others have is a host's.
+            # A dict's own views have their dict; others' may have anything.
             value = getattr(value, "mapping", None)
         if isinstance(value, range):
             return Measure(0, 1 + len(value))
@@ -267,12 +267,12 @@ def allow_digits(number: int) -> None:
 
 
 def is_huge(number: int) -> bool:
-    """Tell if *number* has more digits than may be written: this takes their square."""
+    """Return True if *number* has too many digits to be written: this takes their square."""
     return number.bit_length() > _MAX_BITS and abs(number) >= 10**MAX_DIGITS
 
 
-class Counted:
-    """An iterable that counts each item that is taken from it."""
+class CountedItems:
+    """An iterable that counts each item taken from it."""
 
     __slots__ = ("_budget", "_items")
 
@@ -290,14 +290,14 @@ class Counted:
         return len(self._items)
 
     def __reversed__(self) -> Iterator[Any]:
-        return iter(Counted(reversed(self._items), self._budget))
+        return iter(CountedItems(reversed(self._items), self._budget))
 
     def __bool__(self) -> bool:
         return True  # a generator has no length, and is not empty for that
 
 
 Cost = Callable[..., float]
-"""Gets the budget, the value and the arguments of a call; gives nanoseconds."""
+"""A function from the budget, the value and the arguments of a call to nanoseconds."""
 
 _CHAR = 0.3  # of comparing or copying, where memcmp and memcpy do it
 _NODE = 30.0  # of comparing or hashing a value in a container
@@ -305,12 +305,12 @@ _NAIVE_SHIFTS = 2000
 
 
 def FREE(*_: Any, **__: Any) -> float:  # noqa: N802 - a constant to its readers
-    """Nothing: the time doesn't depend on the values."""
+    """Charge nothing: the time doesn't depend on the values."""
     return 0.0
 
 
 def linear(per_char: float, per_node: float = 100.0) -> Cost:
-    """So much for each character and each node of all values."""
+    """Return a price for each character and each node of all values."""
 
     def cost(budget: Budget, *args: Any, **kwargs: Any) -> float:
         total = 0.0
@@ -326,7 +326,7 @@ def linear(per_char: float, per_node: float = 100.0) -> Cost:
 
 
 def searched(size: int, part: int) -> float:
-    """The cost of finding a text of *part* characters in one of *size*, from the left."""
+    """Return the cost of finding a text of *part* characters in one of *size*, from the left."""
     if part <= 1 or part > size:
         return 2.0 * size
     shifts = size - part + 1
@@ -340,7 +340,7 @@ def searched(size: int, part: int) -> float:
 
 
 def searching(per_char: float = 0.0) -> Cost:
-    """A search in the value for the first argument, and *per_char* for what is made of it."""
+    """Return the price of a search in the value for the first argument, and *per_char* more."""
 
     def cost(budget: Budget, text: str, part: Any = "", *_: Any, **__: Any) -> float:
         size = len(text)
@@ -351,7 +351,7 @@ def searching(per_char: float = 0.0) -> Cost:
 
 
 def compared(budget: Budget, left: Any, right: Any) -> float:
-    """The cost of ``==`` or ``<``: they end with the smaller value."""
+    """Return the cost of ``==`` or ``<``: they end with the smaller value."""
     if type(left) is Decimal or type(right) is Decimal:
         # An integer beside one is written out for it.
         return digits(budget, left) + digits(budget, right)
@@ -372,7 +372,7 @@ def _equality(budget: Budget, value: Any) -> float:
 
 
 def contained(budget: Budget, item: Any, container: Any) -> float:
-    """The cost of ``item in container``."""
+    """Return the cost of ``item in container``."""
     if isinstance(container, str):
         return searched(len(container), len(item)) if isinstance(item, str) else 0.0
     if isinstance(container, Mapping):
@@ -381,14 +381,14 @@ def contained(budget: Budget, item: Any, container: Any) -> float:
 
 
 def division(left: Any, right: Any) -> float:
-    """The cost of ``//``, ``%`` and ``/``, which multiplies the sizes of integers."""
+    """Return the cost of ``//``, ``%`` and ``/``, which multiplies the sizes of integers."""
     if isinstance(left, int) and isinstance(right, int):
         return 2.0 * (left.bit_length() / 30 + 1) * (right.bit_length() / 30 + 1)
     return 0.0
 
 
 def stripping(budget: Budget, value: Any, chars: Any = None, *_: Any, **__: Any) -> float:
-    """The cost of `texts.stripped`, which goes over the text in Python for many characters."""
+    """Return the cost of `values.stripped`, which is a loop in Python for many characters."""
     found = budget.measure(value)
     many = isinstance(chars, str) and len(chars) > 32
     more = 60.0 * len(chars) if isinstance(chars, str) else 0.0
@@ -396,7 +396,7 @@ def stripping(budget: Budget, value: Any, chars: Any = None, *_: Any, **__: Any)
 
 
 def digits(budget: Budget, value: Any, *_: Any, **__: Any) -> float:
-    """The cost of turning text or a decimal into a number, which takes the square of its digits."""
+    """Return the cost of text or a decimal as a number, the square of its digits."""
     if not isinstance(value, (str, bytes)):
         size = budget.measure(value).chars
         return math.inf if math.isinf(size) else 0.02 * size * size
@@ -404,7 +404,7 @@ def digits(budget: Budget, value: Any, *_: Any, **__: Any) -> float:
 
 
 def sorting(budget: Budget, keys: list[Any]) -> float:
-    """The cost of sorting by *keys*."""
+    """Return the cost of sorting by *keys*."""
     found = budget.measure(keys)
     rounds = math.log2(len(keys) + 1) + 1
     return rounds * (_CHAR * found.chars + _NODE * found.nodes)

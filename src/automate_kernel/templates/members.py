@@ -1,4 +1,4 @@
-"""What templates can reach from a value by a dot, and at what price."""
+"""Methods, fields and operators of values in a template, each with its price."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from automate_kernel.templates.limits import (
     FREE,
     Budget,
     Cost,
-    Counted,
+    CountedItems,
     compared,
     contained,
     division,
@@ -58,7 +58,7 @@ class Method:
         self.owner: Any = owner
 
     def __call__(self, budget: Budget, *args: Any, **kwargs: Any) -> Any:
-        """What the method gives, within *budget*."""
+        """Call the method within *budget*."""
         check_values(f"{self.name}()", (*args, *kwargs.values()))
         budget.charge(f"{self.name}()", self.cost(budget, self.owner, *args, **kwargs))
         if self.function in _BUDGETED:
@@ -71,7 +71,7 @@ INNER = (Method, Macro, LoopContext, Namespace, type, ModuleType)
 
 
 def check_values(name: str, values: Iterable[Any]) -> None:
-    """Refuse secrets, and what belongs to the template itself, among the *values* for *name*."""
+    """Refuse secrets and the template's own objects among the *values* for *name*."""
     for value in values:
         if type(value) in _PLAIN:
             continue
@@ -107,7 +107,7 @@ def _hash_key(budget: Budget, values: Any, key: Any = None, *_: Any) -> float:
 
 
 _BUDGETED = frozenset({builtin.join, builtin.replace, texts.format_fields})
-# Nothing stands here without a price, so nothing that has none can be reached.
+# Each has a price here, so templates reach nothing without one.
 _METHODS: tuple[tuple[type, dict[str, tuple[Callable[..., Any], Cost]]], ...] = (
     (
         str,
@@ -142,28 +142,15 @@ _METHODS: tuple[tuple[type, dict[str, tuple[Callable[..., Any], Cost]]], ...] = 
     (timedelta, _priced(timedelta, "total_seconds", FREE)),
     (time, _priced(time, "isoformat", linear(1))),
 )
-_LOOP = frozenset(
-    [
-        "changed",
-        "cycle",
-        "depth",
-        "depth0",
-        "first",
-        "index",
-        "index0",
-        "last",
-        "length",
-        "nextitem",
-        "previtem",
-        "revindex",
-        "revindex0",
-    ]
-)
+_LOOP = frozenset({
+    "changed", "cycle", "depth", "depth0", "first", "index", "index0", "last", "length",
+    "nextitem", "previtem", "revindex", "revindex0",
+})  # fmt: skip
 LOOP_METHODS = (LoopContext.changed, LoopContext.cycle)
 
 
 def member(obj: Any, name: str) -> Any:
-    """The method or field *name* of *obj* if templates may use it, else None."""
+    """Return the method or field *name* of *obj* if templates may use it, else None."""
     for kind, methods in _METHODS:
         if isinstance(obj, kind):
             found = methods.get(name)
@@ -175,7 +162,7 @@ def member(obj: Any, name: str) -> Any:
         return None
     if type(obj) in _PLAIN:
         return None
-    # A date's year, or a field of what a filter gave. Code is out of reach.
+    # A date's year, or a field of a filter's result. Code is out of reach.
     value = getattr(obj, name, None)
     return None if callable(value) or isinstance(value, ModuleType) else value
 
@@ -230,7 +217,7 @@ def _floor(budget: Budget, left: Any, right: Any) -> Any:
 
 
 def bounded(budget: Budget, value: Any) -> Any:
-    """*value* itself, unless it is too large a number."""
+    """Return *value* unless it is too large a number."""
     if isinstance(value, int):
         budget.allow_bits(value.bit_length())
     return value
@@ -250,7 +237,7 @@ BINARY: dict[str, Callable[[Budget, Any, Any], Any]] = {
 def contains(budget: Budget, item: Any, container: Any) -> bool:
     """Tell if *item* is in *container*."""
     if type(container) is not list and (
-        hasattr(container, "__next__") or isinstance(container, Counted)
+        hasattr(container, "__next__") or isinstance(container, CountedItems)
     ):
         return any(_same(budget, item, other) for other in container)
     if isinstance(container, (str, bytes)):
@@ -276,7 +263,7 @@ COMPARISONS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
 
 
 def compare(budget: Budget, name: str, left: Any, right: Any) -> Any:
-    """What the comparison *name*, as Jinja's tree calls it, gives."""
+    """Do the comparison *name*, as Jinja's tree calls it."""
     if name == "in":
         return contains(budget, left, right)
     if name == "notin":
@@ -287,7 +274,7 @@ def compare(budget: Budget, name: str, left: Any, right: Any) -> Any:
 
 
 def sliced(budget: Budget, value: Any, parts: Iterable[Any]) -> Any:
-    """A slice of *value*."""
+    """Return a slice of *value*."""
     wanted = slice(*parts)
     if isinstance(value, (str, bytes, list, tuple)):
         size = len(range(*wanted.indices(len(value))))

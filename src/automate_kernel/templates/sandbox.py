@@ -1,8 +1,8 @@
 """
-Jinja's immutable sandbox, with bounds on what a template can use.
+The sandbox: Jinja's immutable one, with bounds on a template's time and memory.
 
-Imported at the first compilation, not before: Jinja takes its time. Values come from JSON, so
-attributes mean keys, and the only methods are those that `members` lists.
+It is imported at the first compilation: Jinja takes its time. Values come from JSON, so attributes
+mean keys, and the only methods are those that `members` lists.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jinja2.utils import Namespace, missing
 
 from automate_kernel.errors import TemplateError, type_name
 from automate_kernel.secrets.handles import SecretRef
-from automate_kernel.templates.bounded_filters import RenderContext, RunningFilters, RunningTests
+from automate_kernel.templates.bounded_filters import BoundedFilters, BoundedTests, RenderContext
 from automate_kernel.templates.context import EnvironmentResolver, TemplateContext
 from automate_kernel.templates.filters import FilterRegistry
 from automate_kernel.templates.limits import Budget, Limits, compared
@@ -32,7 +32,7 @@ __all__ = ["EnvironmentView", "Sandbox", "SecretsView"]
 
 
 class SecretsView:
-    """What ``secrets`` is in a template: gives references."""
+    """The value of ``secrets`` in a template: its fields are references."""
 
     __slots__ = ()
 
@@ -45,7 +45,7 @@ _NAME_LENGTH = 64
 
 
 class EnvironmentView:
-    """What ``env`` is in a template: asks the resolver."""
+    """The value of ``env`` in a template: its fields come from the resolver."""
 
     __slots__ = ("resolver",)
 
@@ -54,7 +54,7 @@ class EnvironmentView:
 
 
 class Missing(StrictUndefined):
-    """What stands for a value that isn't there; using it says what is missing."""
+    """The value of a missing name; using it raises an error with the name."""
 
     __slots__ = ()
 
@@ -175,8 +175,8 @@ class _Generator(CodeGenerator):
         self.visit(first, frame)
 
 
-class Prepared:
-    """A checked tree, and what it reads."""
+class CheckedTree:
+    """A checked tree, and the names that it reads."""
 
     __slots__ = ("_environment", "_tree", "secrets", "variables", "whole")
 
@@ -186,10 +186,10 @@ class Prepared:
         self.secrets: set[str] = checker.secrets
         self.variables: set[str] = checker.variables
         self.whole: bool = _is_whole(tree)
-        """Whether it is a single expression, so that its value keeps its type."""
+        """True for a single expression, whose value keeps its type."""
 
     def compiled(self) -> Template:
-        """Jinja's template."""
+        """Compile Jinja's template."""
         return self._environment.from_string(self._tree)
 
 
@@ -204,7 +204,7 @@ def _is_whole(tree: nodes.Template) -> bool:
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """The environment that all templates of an engine are compiled and run in."""
+    """The environment in which all templates of an engine are compiled and run."""
 
     code_generator_class: type[CodeGenerator] = _Generator
     context_class: type[Context] = RenderContext
@@ -216,11 +216,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.limits = limits
         self._registry = filters
         self.globals: dict[str, Any] = {}
-        self.filters: RunningFilters = RunningFilters(filters)
-        self.tests: RunningTests = RunningTests()
+        self.filters: BoundedFilters = BoundedFilters(filters)
+        self.tests: BoundedTests = BoundedTests()
 
     def expression(self, source: str) -> nodes.Template:
-        """The tree of a bare expression."""
+        """Parse a bare expression."""
         parser = Parser(self, source, state="variable")
         tree = parser.parse_expression()
         if not parser.stream.eos:
@@ -229,14 +229,14 @@ class Sandbox(ImmutableSandboxedEnvironment):
             )
         return nodes.Template([nodes.Output([tree], lineno=1)], lineno=1)
 
-    def prepared(self, tree: nodes.Template, *, secrets: bool = True) -> Prepared:
-        """The checked *tree*; *secrets* says whether it may read any."""
+    def prepared(self, tree: nodes.Template, *, secrets: bool = True) -> CheckedTree:
+        """Check *tree*; unless *secrets*, it may read none."""
         checker = Checker(self.limits.depth, self._registry)
         checker.check(tree, secrets=secrets)
-        return Prepared(self, tree, checker)
+        return CheckedTree(self, tree, checker)
 
     def variables(self, context: TemplateContext) -> dict[str, Any]:
-        """What the templates of one rendering see."""
+        """Return the variables of one rendering."""
         return {
             **GLOBALS,
             **context.variables(),
@@ -245,15 +245,15 @@ class Sandbox(ImmutableSandboxedEnvironment):
         }
 
     def scope(self, variables: dict[str, Any], budget: Budget) -> RenderContext:
-        """The context in which one template runs."""
+        """Return the context in which one template runs."""
         scope = RenderContext(self, variables, None, {})
         scope.budget = budget
         return scope
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        """The key *attribute* of a mapping, or a method or field that templates may use."""
+        """Return the key *attribute* of a mapping, or a method or field that templates may use."""
         if isinstance(obj, Mapping):
-            # Keys first: `event.payload.items` is what the payload calls so.
+            # Keys first: `event.payload.items` is the payload's own key.
             try:
                 return obj[attribute]
             except (KeyError, TypeError):
@@ -277,7 +277,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return self.undefined(obj=obj, name=attribute) if found is None else found
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """The item *argument*, or a field of an object that a filter made."""
+        """Return the item *argument*, or a field of an object that a filter made."""
         if isinstance(obj, (SecretsView, EnvironmentView, Namespace)):
             return self.getattr(obj, argument)
         if isinstance(obj, Undefined):
@@ -293,7 +293,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             return self.undefined(hint=f"{type_name(obj)} has no such item")
 
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """What a method gives; nothing else can be called."""
+        """Call a method, and nothing else."""
         kwargs.pop("_loop_vars", None)
         kwargs.pop("_block_vars", None)
         budget: Budget = context.budget  # type: ignore[attr-defined]
@@ -314,7 +314,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         raise TemplateError(f"{type_name(obj)} can't be called")
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """The result of an operator that can make much of little, if it is within bounds."""
+        """Do an operator that can make much of little, within bounds."""
         budget: Budget = context.budget  # type: ignore[attr-defined]
         return BINARY[operator](budget, left, right)
 

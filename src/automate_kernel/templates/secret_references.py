@@ -1,8 +1,8 @@
 """
-``$secret:KEY`` and ``$env:NAME`` in the author's text.
+References in the author's text: ``$secret:KEY`` and ``$env:NAME``.
 
-Only the text that the author wrote is read for these. What a template renders to is never read
-again, so an event's payload with ``$secret:KEY`` in it stays text.
+Only the author's own text is read for them. The result of a template is never read again, so
+``$secret:KEY`` in an event's payload stays text.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from automate_kernel.errors import TemplateError
 
-__all__ = ["EnvMark", "SecretMark", "has_mark", "split"]
+__all__ = ["EnvReference", "SecretReference", "has_reference", "split"]
 
-_MARK = re.compile(
+_REFERENCE = re.compile(
     r"""\$\$(?P<escaped>(?:secret|env):)
     | \$secret:(?:\{(?P<braced>[^{}]+)\}|(?P<key>[A-Za-z0-9_]+(?:[-./][A-Za-z0-9_]+)*))?
     | \$env:(?:\{(?P<variable>[A-Za-z_][A-Za-z0-9_]*)\}|(?P<name>[A-Za-z_][A-Za-z0-9_]*))?
@@ -24,57 +24,57 @@ _MARK = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class SecretMark:
+class SecretReference:
     """``$secret:KEY``, or ``$secret:{KEY}`` for a key with other characters."""
 
     key: str
 
 
 @dataclass(frozen=True, slots=True)
-class EnvMark:
+class EnvReference:
     """``$env:NAME`` or ``$env:{NAME}``."""
 
     name: str
 
 
-def has_mark(text: str) -> bool:
-    """Whether *text* refers to a secret or an environment variable."""
-    return any(not match["escaped"] for match in _MARK.finditer(text))
+def has_reference(text: str) -> bool:
+    """Return True if *text* refers to a secret or an environment variable."""
+    return any(not match["escaped"] for match in _REFERENCE.finditer(text))
 
 
-def split(text: str) -> list[str | SecretMark | EnvMark]:
+def split(text: str) -> list[str | SecretReference | EnvReference]:
     """
-    *text* in pieces: plain text, and the marks between.
+    Split *text* into plain text and references.
 
     A bare key has letters, digits and underscores, with single ``-``, ``.`` or ``/`` between
     them. ``$$secret:`` and ``$$env:`` stand for the text with one ``$``.
     """
-    pieces: list[str | SecretMark | EnvMark] = []
+    pieces: list[str | SecretReference | EnvReference] = []
     position = 0
-    for match in _MARK.finditer(text):
+    for match in _REFERENCE.finditer(text):
         plain = text[position : match.start()]
         position = match.end()
         if match["escaped"]:
             _add(pieces, f"{plain}${match['escaped']}")
             continue
         _add(pieces, plain)
-        pieces.append(_mark(match))
+        pieces.append(_reference(match))
     _add(pieces, text[position:])
     return pieces
 
 
-def _add(pieces: list[str | SecretMark | EnvMark], plain: str) -> None:
+def _add(pieces: list[str | SecretReference | EnvReference], plain: str) -> None:
     if pieces and isinstance(pieces[-1], str):
         pieces[-1] += plain
     elif plain:
         pieces.append(plain)
 
 
-def _mark(match: re.Match[str]) -> SecretMark | EnvMark:
+def _reference(match: re.Match[str]) -> SecretReference | EnvReference:
     if key := match["braced"] or match["key"]:
-        return SecretMark(key)
+        return SecretReference(key)
     if name := match["variable"] or match["name"]:
-        return EnvMark(name)
-    mark = match.group()
-    hint = f"write {mark}NAME, or ${mark} for the text itself"
-    raise TemplateError(f"{mark} has no literal name after it", hint=hint)
+        return EnvReference(name)
+    start = match.group()
+    hint = f"write {start}NAME, or ${start} for the text itself"
+    raise TemplateError(f"{start} has no literal name after it", hint=hint)

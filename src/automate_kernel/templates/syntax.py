@@ -1,8 +1,8 @@
 """
-Check and prepare the syntax tree of a template, before it is compiled.
+The checker of a template's syntax tree, which runs before compilation.
 
-What is not on the list of allowed syntax is refused. Secrets and environment variables are read
-by literal name only, so that what a workflow can reach is known without running it.
+It refuses all syntax that is not on its list. Secrets and environment variables are read by literal
+name only, so that a workflow's secrets are known without running it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,12 @@ from automate_kernel.errors import SecretError, TemplateError
 from automate_kernel.secrets.handles import check_key
 from automate_kernel.templates.context import RESERVED_NAMES
 from automate_kernel.templates.filters import JINJA_TESTS
-from automate_kernel.templates.secret_references import EnvMark, SecretMark, has_mark, split
+from automate_kernel.templates.secret_references import (
+    EnvReference,
+    SecretReference,
+    has_reference,
+    split,
+)
 
 if TYPE_CHECKING:
     from automate_kernel.templates.filters import FilterRegistry
@@ -27,7 +32,7 @@ __all__ = ["COUNTED", "Checker"]
 T = TypeVar("T")
 
 COUNTED = "__counted"
-"""The filter that each loop's iterable is sent through; no author can write its name."""
+"""The filter around each loop's iterable; no author can write its name."""
 
 _ALLOWED: tuple[type[nodes.Node], ...] = (
     nodes.Template,
@@ -80,9 +85,7 @@ _SECRET_RULE = "a secret can only be a whole value or a part of text, and no fil
 
 class Checker:
     """
-    Checks trees, and collects the literal names that they read.
-
-    *secrets* and *variables* are added to.
+    Checks trees, and collects the literal names that they read in *secrets* and *variables*.
     """
 
     def __init__(self, depth: int, filters: FilterRegistry) -> None:
@@ -92,7 +95,7 @@ class Checker:
         self._filters = filters
 
     def check(self, node: nodes.Node, *, secrets: bool = True) -> None:
-        """Check *node* and all below. *secrets* says whether it may be one itself."""
+        """Check *node* and all below it; unless *secrets*, it may be none itself."""
         self._check_depth(node)
         self._visit(node, secrets=secrets)
 
@@ -241,7 +244,7 @@ class Checker:
             raise _error(line, f"{name!r} is not available in workflow templates")
 
     def _visit_const(self, node: nodes.Const, *, secrets: bool) -> None:
-        if isinstance(node.value, str) and has_mark(node.value):
+        if isinstance(node.value, str) and has_reference(node.value):
             hint = "write secrets.KEY or env.NAME, joined to text by ~"
             message = "$secret: and $env: have no meaning inside an expression"
             raise _error(node.lineno, message, hint=hint)
@@ -281,8 +284,10 @@ class Checker:
         self._visit_children(node, secrets=False)
 
 
-def _root_and_name(mark: SecretMark | EnvMark) -> tuple[str, str]:
-    return ("secrets", mark.key) if isinstance(mark, SecretMark) else ("env", mark.name)
+def _root_and_name(reference: SecretReference | EnvReference) -> tuple[str, str]:
+    if isinstance(reference, SecretReference):
+        return "secrets", reference.key
+    return "env", reference.name
 
 
 def _nearest(name: str, known: Collection[str]) -> str:

@@ -1,4 +1,4 @@
-"""Turn what an expression gives into JSON of its own."""
+"""The values of expressions as JSON and as text, and string methods in linear time."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ __all__ = [
     "format_fields",
     "is_lazy",
     "json_copy",
+    "plain_of",
     "rfind",
     "rindex",
     "rpartition",
@@ -32,10 +33,10 @@ __all__ = [
 
 def json_copy(value: Any, budget: Budget) -> Any:
     """
-    A copy of *value* as JSON, in which references to secrets stay what they are.
+    Copy *value* as JSON, in which references to secrets stay.
 
-    A copy, because an action may change its input, which must not change the event. Times,
-    UUIDs and decimals become text, and what is computed lazily becomes a list.
+    An action may change its input, which must not change the event. Times, UUIDs and decimals
+    become text, and a lazy value becomes a list.
     """
     kind = type(value)
     if kind is str:
@@ -73,30 +74,35 @@ def _other(value: Any, budget: Budget) -> Any:
         return str.__str__(value)
     if isinstance(value, int):
         return int(value)
+    # Jinja's value for a missing one can name it.
+    fail = getattr(type(value), "_fail_with_undefined_error", None)
+    if fail is not None:
+        raise fail(value)
+    return json_copy(plain_of(value), budget)
+
+
+def plain_of(value: Any) -> Any:
+    """Return a time, a UUID or a decimal as text, and a lazy value as a list."""
     if isinstance(value, (datetime, date, time)):
         return value.isoformat()
     if isinstance(value, (UUID, Decimal)):
         return str(value)
     if is_lazy(value):
-        return [json_copy(item, budget) for item in value]
-    # What Jinja gives for something that is missing can say what.
-    fail = getattr(type(value), "_fail_with_undefined_error", None)
-    raise unfit(value) if fail is None else fail(value)
+        return list(value)
+    raise unfit(value)
 
 
 def is_lazy(value: object) -> bool:
-    """Tell if *value* gives its items one after the other, and is written as a list."""
+    """Return True if *value* yields items one after the other, and is written as a list."""
     # Not sets, whose order changes from one process to the next.
-    views = (range, KeysView, ValuesView, ItemsView)
-    if isinstance(value, views):
+    if isinstance(value, (range, KeysView, ValuesView, ItemsView)):
         return True
-    # What can be called as well is a loop itself, not its items.
-    lazy = isinstance(value, Iterable) and hasattr(value, "__next__")
-    return lazy and not callable(value)
+    # A loop itself, which can be called, has no items to write.
+    return isinstance(value, Iterable) and hasattr(value, "__next__") and not callable(value)
 
 
 def unfit(value: Any) -> TemplateError:
-    """Give the error that says that *value* is neither JSON nor text, and what to write instead."""
+    """Return the error for a *value* that is neither JSON nor text, with a remedy."""
     name = type(value).__name__
     if name in {"Method", "Macro"}:
         return TemplateError(f"{value.name!r} is a {name.lower()}", hint=f"write {value.name}()")
@@ -118,9 +124,9 @@ _PLAIN = (int, float, type(None))
 
 def text_of(budget: Budget, value: Any) -> str:
     """
-    *value* as text. Raises `TemplateError` if it has none of its own.
+    Return *value* as text. Raises `TemplateError` if it has none of its own.
 
-    The text that Python gives any object names its class and its place in memory.
+    Python's text for any object would show its class and its place in memory.
     """
     if isinstance(value, str):
         return str.__str__(value)
@@ -171,7 +177,7 @@ _FORMATTED = (str, int, float, Decimal, date, time)
 
 
 def format_fields(budget: Budget, text: str, /, *args: Any, **kwargs: Any) -> str:
-    """``text.format(...)``, where a field is a value as a whole: no dots, no brackets."""
+    """Do ``text.format(...)`` with fields that are whole values: no dots, no brackets."""
     parts: list[str] = []
     size = 0
     numbers = itertools.count()
@@ -275,7 +281,7 @@ def _check_text(value: object) -> None:
 
 
 def stripped(text: str, chars: str | None = None, *, left: bool = True, right: bool = True) -> str:
-    """*text* without the *chars* at its ends, as `str.strip` does, in linear time."""
+    """Take the *chars* off both ends of *text*, as `str.strip` does, in linear time."""
     if chars is not None:
         _check_text(chars)
         known = frozenset(chars)
