@@ -307,9 +307,7 @@ class _Compiler:
             return Constant(value)
         raise TemplateError(f"{path or 'template'}: {type_name(value)} is not JSON")
 
-    def _pair(
-        self, key: Any, value: Any, path: str
-    ) -> tuple[str | TemplateProgram | ReferenceText, TemplatePart]:
+    def _pair(self, key: Any, value: Any, path: str) -> tuple[_Key, TemplatePart]:
         if not isinstance(key, str):
             raise TemplateError(f"{path or 'template'}: a key is text, not {type(key).__name__}")
         where = _joined(path, key)
