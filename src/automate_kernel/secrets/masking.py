@@ -89,7 +89,7 @@ def _hidden(value: Any, deepest: int, left: list[int], above: frozenset[int]) ->
     above = above | {id(value)}
     if isinstance(value, Mapping):
         shown = {
-            key: HIDDEN if _tells(key, each) else _hidden(each, deepest, left, above)
+            key: HIDDEN if _is_secret_pair(key, each) else _hidden(each, deepest, left, above)
             for key, each in value.items()
         }
         changed = any(shown[key] is not each for key, each in value.items())
@@ -99,7 +99,7 @@ def _hidden(value: Any, deepest: int, left: list[int], above: frozenset[int]) ->
     return elements if changed else value
 
 
-def _tells(key: Any, value: Any) -> bool:
+def _is_secret_pair(key: Any, value: Any) -> bool:
     # Yes and no are no secrets, and nothing is none.
     return not (value is None or value == "" or isinstance(value, bool)) and is_secret_name(
         str(key)

@@ -344,7 +344,7 @@ def _replaced(text: str, spans: list[tuple[int, int]], mark: str) -> str:
     position = 0
     start, end = spans[0]
     for next_start, next_end in [*spans[1:], (len(text) + 1, 0)]:
-        if next_start <= end:  # touching ones are one: the count of marks would tell the length
+        if next_start <= end:  # touching ones are one: the count of marks would show the length
             end = max(end, next_end)
             continue
         pieces += text[position:start], mark

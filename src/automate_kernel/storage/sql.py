@@ -113,7 +113,7 @@ class Statement:
             else:
                 cells.append(self.cast(column.type, "{}"))
                 self.parameters.append(encoded)
-        # Numbered markers tell where in the statement the row is, the others look alike.
+        # Numbered markers depend on the row's place in the statement, the others look alike.
         return _marked(", ".join(cells), self._style, first if self._style == "$" else 0)
 
     def changes(self, table: Table, changes: Mapping[str, Any]) -> str:

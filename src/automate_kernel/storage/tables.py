@@ -328,8 +328,8 @@ TABLES: dict[str, Table] = {
         Table(
             DELIVERY,
             (
-                # SHA-256 over connector, trigger and the delivery's own id: unique, so that a
-                # replayed webhook is told from a new one by the database itself.
+                # SHA-256 over connector, trigger and the delivery's own id: unique, so that the
+                # database itself recognizes a replayed webhook.
                 Column("id", "text", _KEY),
                 Column("connector", "text", _NAME),
                 Column("trigger_name", "text", _NAME),
@@ -358,7 +358,7 @@ TABLES: dict[str, Table] = {
                 Column("slots", "int"),
                 Column("in_flight", "int"),
                 Column("stopping", "int"),
-                # Why it can't work, as whoever starts it again and again tells.
+                # The reason for which it can't work, as its supervisor reports.
                 Column("problem", "longtext", null=True),
             ),
         ),

@@ -10,7 +10,7 @@ __all__ = ["FakeClock"]
 
 class FakeClock:
     """
-    Stands still until told otherwise; a `Storage` takes it as its *clock*.
+    A clock that stands still until a test moves it; a `Storage` takes it as its *clock*.
 
     The time is aware and in UTC. It may be read and moved from several threads.
     """
@@ -20,7 +20,7 @@ class FakeClock:
         self._lock = threading.Lock()
 
     def __call__(self) -> datetime:
-        """The time it shows."""
+        """Return the time that it shows."""
         with self._lock:
             return self._now
 

@@ -1,5 +1,5 @@
 """
-What every connector must do, as tests that its author inherits.
+The contract of a connector, as tests that its author inherits.
 
 ::
 
@@ -48,8 +48,8 @@ class ConnectorContract(PluginContract):
     Subclass it and give it a fixture ``connector``.
 
     *example_inputs* has an input for each action that may be called in a test (against a double of
-    the service); the others are only looked at. Set *supports_webhooks* to False for a connector
-    without triggers.
+    the service); the specs of the others are checked. Set *supports_webhooks* to False for a
+    connector without triggers.
     """
 
     kind = CONNECTOR
@@ -58,12 +58,12 @@ class ConnectorContract(PluginContract):
 
     @pytest.fixture
     def connector(self) -> Connector:
-        """The connector under test."""
+        """Make the connector under test."""
         raise NotImplementedError("override the fixture `connector`")
 
     @pytest.fixture
     def plugin(self, connector: Connector) -> Connector:
-        """The connector, for the tests that providers have too."""
+        """Return the connector, for the tests that providers have too."""
         return connector
 
     def test_actions_have_unique_names_and_valid_schemas(self, connector: Connector) -> None:

@@ -1,4 +1,4 @@
-"""What `ProviderContract` and `ConnectorContract` have in common."""
+"""The tests that `ProviderContract` and `ConnectorContract` share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SHORTEST_SECRET = 4
 
 
 def finished(result: Any) -> Any:
-    """*result*, or what it gives once awaited."""
+    """Return *result*, awaited if it can be."""
     if not inspect.isawaitable(result):
         return result
 
@@ -33,12 +33,12 @@ def finished(result: Any) -> Any:
 
 
 def require_unique(names: list[str]) -> None:
-    """Fail for the names that are there twice."""
+    """Fail for a name that is there twice."""
     assert not [name for name, count in Counter(names).items() if count > 1]
 
 
 def require_json_schema(schema: Any) -> None:
-    """Fail if *schema* is no JSON Schema; thorough if the extra ``jsonschema`` is installed."""
+    """Fail unless *schema* is a JSON Schema; a full check needs the extra ``jsonschema``."""
     assert isinstance(schema, Mapping)
     json.dumps(schema)
     try:
@@ -57,7 +57,7 @@ class PluginContract:
 
     @pytest.fixture
     def plugin(self) -> Plugin:
-        """The plugin under test."""
+        """Make the plugin under test."""
         raise NotImplementedError
 
     def test_it_has_a_key_and_a_name(self, plugin: Plugin) -> None:
@@ -74,7 +74,7 @@ class PluginContract:
         require_json_schema(plugin.config_json_schema())
 
     def test_its_repr_shows_no_config(self, plugin: Plugin) -> None:
-        """Nothing that the configuration says is in the repr, since it may be a secret."""
+        """No value of the configuration is in the repr, since it may be a secret."""
         shown = repr(plugin) + str(plugin)
         for value in _texts(getattr(plugin, "config", None)):
             assert value in (plugin.key, plugin.display_name) or value not in shown
@@ -97,7 +97,7 @@ class PluginContract:
         finished(plugin.close())
 
     def require_json(self, value: Any) -> None:
-        """Fail if *value* is no JSON value."""
+        """Fail unless *value* is a JSON value."""
         json.dumps(value, allow_nan=False)
 
 

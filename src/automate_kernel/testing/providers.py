@@ -1,5 +1,5 @@
 """
-What every provider must do, as tests that its author inherits.
+The contract of a provider, as tests that its author inherits.
 
 ::
 
@@ -36,8 +36,8 @@ class ProviderContract(PluginContract):
     Subclass it and give it a fixture ``provider``.
 
     *example_inputs* has an input for each capability that may be called in a test (against a
-    double of the service); the others are only looked at. Set *supports_capabilities* to False for
-    a provider that defines none.
+    double of the service); the specs of the others are checked. Set *supports_capabilities* to
+    False for a provider that defines none.
     """
 
     kind = PROVIDER
@@ -46,12 +46,12 @@ class ProviderContract(PluginContract):
 
     @pytest.fixture
     def provider(self) -> BaseProvider:
-        """The provider under test."""
+        """Make the provider under test."""
         raise NotImplementedError("override the fixture `provider`")
 
     @pytest.fixture
     def plugin(self, provider: BaseProvider) -> BaseProvider:
-        """The provider, for the tests that connectors have too."""
+        """Return the provider, for the tests that connectors have too."""
         return provider
 
     def test_capabilities_have_unique_names_and_valid_schemas(self, provider: BaseProvider) -> None:

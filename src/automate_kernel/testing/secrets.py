@@ -1,7 +1,7 @@
 """
-The contract of a secrets backend, as tests.
+The contract of a secrets backend, as tests that its author inherits.
 
-Subclass it in a test module and say how to make the backend::
+::
 
     class TestVaultBackend(SecretsBackendContract):
         @pytest.fixture
@@ -26,30 +26,30 @@ __all__ = ["SecretsBackendContract"]
 
 
 class SecretsBackendContract:
-    """What every secrets backend must do, with `backend` supplied by a subclass."""
+    """Subclass it and give it a fixture ``backend``."""
 
     @pytest.fixture
     def known_key(self) -> str:
-        """A key that the backend has."""
+        """Return a key that the backend has."""
         return "known"
 
     @pytest.fixture
     def known_value(self) -> str:
-        """The value under `known_key`; long and odd enough not to stand anywhere by chance."""
+        """Return the value under `known_key`: long and odd, so that it stands nowhere by chance."""
         return 's3cr3t/vàlue"of the+known=key'
 
     @pytest.fixture
     def missing_key(self) -> str:
-        """A key that the backend doesn't have."""
+        """Return a key that the backend doesn't have."""
         return "not-there"
 
     @pytest.fixture
     def backend(self) -> SecretsBackend:
-        """A backend that has `known_key` with `known_value`, and doesn't have `missing_key`."""
+        """Make a backend with `known_value` under `known_key`, and without `missing_key`."""
         raise NotImplementedError("give the contract a `backend` fixture")
 
     def test_is_a_secrets_backend(self, backend: SecretsBackend) -> None:
-        """The registry can tell what it is by its class."""
+        """The registry recognizes it by its class."""
         assert isinstance(backend, SecretsBackend)
 
     def test_known_key_gives_its_value(

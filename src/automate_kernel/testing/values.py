@@ -1,4 +1,4 @@
-"""Values to try a store with: what JSON has and has not, and what may come back."""
+"""Values to try a store with: those that JSON has, and those that it refuses."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 __all__ = ["DEEPEST", "KEPT", "REFUSED", "each_value", "is_json", "nested", "same"]
 
 DEEPEST = 100
-"""How many lists and objects may stand in each other."""
+"""The most lists and objects in each other."""
 
 
 class Colour(Enum):
-    """A word that JSON hasn't."""
+    """An enum, which JSON doesn't have."""
 
     RED = "red"
 
@@ -29,7 +29,7 @@ class Point(NamedTuple):
 
 
 def nested(levels: int, inside: Any = None) -> Any:
-    """*inside*, with so many lists and objects around it, in turn."""
+    """Return *inside* with *levels* lists and objects around it, in turn."""
     for level in range(levels):
         inside = [inside] if level % 2 else {"in": inside}
     return inside
@@ -76,11 +76,11 @@ REFUSED: dict[str, Any] = {
     "a level too deep": nested(DEEPEST + 1),
     "an empty one too deep": nested(DEEPEST, {}),
 }
-"""Values that are refused, and nothing is written."""
+"""Values that are refused before anything is written."""
 
 
 def is_json(value: Any, levels: int = DEEPEST) -> bool:
-    """Whether *value* is JSON that may be stored, said as simply as it can be."""
+    """Return True if *value* is JSON that can be stored, by the simplest definition."""
     if isinstance(value, (list, dict)):
         if not levels or type(value) not in (list, dict):
             return False
@@ -95,7 +95,7 @@ def is_json(value: Any, levels: int = DEEPEST) -> bool:
 
 
 def same(left: Any, right: Any) -> bool:
-    """Whether two JSON values are equal and of the same types, down to the sign of a zero."""
+    """Return True if two JSON values are equal and of the same types, and zeros of one sign."""
     if type(left) is not type(right):
         return False
     if isinstance(left, dict):

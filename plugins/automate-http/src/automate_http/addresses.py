@@ -1,5 +1,5 @@
 """
-Which network addresses may be reached.
+The network addresses that may be reached.
 
 The tables are written out, from IANA's registries of special-purpose addresses, because
 `ipaddress.is_private` and `is_global` answer differently from one Python to the next.
@@ -29,7 +29,7 @@ _HOST = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*"
 )
 
-# What `allow_private_networks: true` opens.
+# `allow_private_networks: true` opens these.
 _PRIVATE = [
     (ip_network(network), kind)
     for network, kind in (
@@ -43,7 +43,7 @@ _PRIVATE = [
     )
 ]
 
-# What only its own entry in the list opens.
+# Only its own entry in the list opens one of these.
 _SPECIAL = [
     (ip_network(network), kind)
     for network, kind in (
@@ -83,10 +83,10 @@ _ISATAP = (0x00005EFE, 0x02005EFE)
 @dataclass(frozen=True, slots=True)
 class AddressPolicy:
     """
-    Public addresses, and what else the host allows.
+    Public addresses, and others that the config allows.
 
-    With *private*, also this machine's own and those of private networks. *networks* are allowed
-    whatever they are; a name in *hosts* may be at a private address.
+    *private* allows this machine's own and those of private networks. *networks* are allowed
+    without exception; a name in *hosts* may be at a private address.
     """
 
     private: bool = False
@@ -95,7 +95,7 @@ class AddressPolicy:
 
     @classmethod
     def parse(cls, allowed: bool | Iterable[str]) -> AddressPolicy:
-        """The policy that ``allow_private_networks`` asks for. Raises `ConfigError`."""
+        """Make the policy of ``allow_private_networks``. Raises `ConfigError`."""
         if isinstance(allowed, bool):
             return cls(private=allowed)
         networks: list[Network] = []
@@ -108,7 +108,7 @@ class AddressPolicy:
         return cls(networks=tuple(networks), hosts=frozenset(hosts))
 
     def refusal(self, host: str, text: str) -> str | None:
-        """What kind of address *text*, to which *host* resolved, is, if it can't be reached."""
+        """Return the kind of the address *text* of *host* if it is refused, else None."""
         try:
             address = ip_address(text.partition("%")[0])
         except ValueError:
@@ -129,7 +129,7 @@ class AddressPolicy:
 
 
 def normal_host(host: str) -> str:
-    """*host* as it is compared: in lower case, without the dot at the end."""
+    """Return *host* for comparison: in lower case, without the dot at the end."""
     return host.lower().removesuffix(".")
 
 
@@ -144,7 +144,7 @@ def _parsed_host(entry: str) -> str:
 
 
 def _destinations(address: Address) -> list[Address]:
-    """Where traffic to *address* may end: at an IPv4 address that is part of it, for one."""
+    """Return the addresses that get the traffic: also an IPv4 address that is part of *address*."""
     if not isinstance(address, IPv6Address):
         return [address]
     last = IPv4Address(int(address) & 0xFFFF_FFFF)

@@ -1,4 +1,4 @@
-"""Read a response's body within bounds, however it is compressed."""
+"""A response's body, read within bounds, compressed or not."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _DEFLATED, _HEADER_LENGTH = 8, 2
 
 async def read_body(response: httpx.Response, max_bytes: int) -> bytes:
     """
-    The body, unpacked, of at most *max_bytes*, and of no more on the wire.
+    Read the body and unpack it, up to *max_bytes* unpacked and on the wire.
 
-    Raises `AutomateError` for one that is longer, before it is in memory: a client that unpacks
-    first and counts afterwards lets a few kilobytes become gigabytes.
+    Raises `AutomateError` for a longer one before it is in memory: a client that unpacks first and
+    counts afterwards lets a few kilobytes become gigabytes.
     """
     declared = response.headers.get("content-length", "")
     if declared.isascii() and declared.isdigit() and len(declared) < 16:
@@ -50,7 +50,7 @@ class _Decoder:
         self._zlib: zlib._Decompress | None = None
 
     def feed(self, data: bytes) -> bytes:
-        """What *data* unpacks to."""
+        """Unpack *data*."""
         if self._zlib is None:
             data = self._start = self._start + data
             if len(data) < _HEADER_LENGTH:

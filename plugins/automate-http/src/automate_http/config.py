@@ -18,7 +18,7 @@ _MIB = 1024 * 1024
 
 
 def _checked_by(check: Callable[[Any], object]) -> AfterValidator:
-    """Makes pydantic report what *check* raises, with the field's name."""
+    """Make pydantic report the errors of *check* with the field's name."""
 
     def validate(value: Any) -> Any:
         _report(check, value)
@@ -40,13 +40,13 @@ def _check_values(headers: dict[str, SecretStr]) -> None:
 
 
 class HttpConfig(BaseModel):
-    """What may be requested, and how much of it. Actions can ask for less, and not for more."""
+    """The allowed requests, and their limits. Actions can ask for less, not for more."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
 
     base_url: Annotated[str | None, _checked_by(parse_base_url)] = Field(
         default=None,
-        description="What a relative URL is below. Needed for `headers`.",
+        description="The base of a relative URL. Needed for `headers`.",
     )
     headers: Annotated[dict[str, SecretStr], _checked_by(_check_values)] = Field(
         default_factory=dict,
@@ -63,16 +63,16 @@ class HttpConfig(BaseModel):
         "of their network.",
     )
     timeout_seconds: float = Field(
-        default=30.0, gt=0, le=3600, description="How long a request may take in all."
+        default=30.0, gt=0, le=3600, description="The most seconds of a request in all."
     )
     max_response_bytes: int = Field(
-        default=5 * _MIB, ge=0, le=512 * _MIB, description="How long a body may be, unpacked."
+        default=5 * _MIB, ge=0, le=512 * _MIB, description="The most bytes of a body, unpacked."
     )
     max_redirects: int = Field(default=5, ge=0, le=20)
     idempotency_header: Annotated[str | None, _checked_by(lambda v: check_headers({v: ""}))] = (
         Field(
             default="Idempotency-Key",
-            description="The header that tells another attempt of a step from a new request.",
+            description="The header that marks another attempt of a step, not a new request.",
         )
     )
     ca_file: str | None = Field(

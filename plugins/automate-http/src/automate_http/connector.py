@@ -76,7 +76,7 @@ class HttpConnector(Connector):
 
     @classmethod
     def config_schema(cls) -> type[HttpConfig]:
-        """What may be requested, and how much of it."""
+        """Return the model of the config: the allowed requests, and their limits."""
         return HttpConfig
 
     @action
@@ -86,7 +86,7 @@ class HttpConnector(Connector):
 
     @action(idempotent=True)
     async def get(self, data: GetInput) -> HttpResponse:
-        """Get what is at a URL."""
+        """Get a URL."""
         return await self._respond("GET", data)
 
     @action
@@ -97,10 +97,10 @@ class HttpConnector(Connector):
     @action(idempotent=True)
     async def send_webhook(self, data: WebhookInput) -> WebhookResult:
         """
-        Send JSON to a receiver that can verify where it comes from, as Standard Webhooks says.
+        Send JSON with a signature of Standard Webhooks, so that the receiver can verify its origin.
 
-        The message's id is the same for each attempt of a step, so the receiver can tell. No
-        redirect is followed, and all but 410 Gone is worth another attempt.
+        The message's id is the same for each attempt of a step, so the receiver recognizes a
+        repetition. No redirect is followed, and every status but 410 Gone is worth another attempt.
         """
         body = encode_json(data.payload)
         signed = _signed(data, body)
@@ -115,7 +115,7 @@ class HttpConnector(Connector):
         return WebhookResult(status=reply.status, message_id=signed["webhook-id"])
 
     async def check(self) -> str | None:
-        """Whether the host of `base_url` can be found, and is at an address that is allowed."""
+        """Check that the host of `base_url` can be found, and is at an allowed address."""
         if self._base is None:
             return None
         self._guard.check_url(self._base)

@@ -22,7 +22,7 @@ _TEXT = re.compile(r"text/|application/(xml|[a-z0-9.-]*\+xml|javascript|x-www-fo
 
 
 def encode_body(data: PostInput) -> tuple[bytes, str | None]:
-    """The request's body, and its content type."""
+    """Return the request's body and its content type."""
     if data.has_json:
         return encode_json(data.json_body), "application/json"
     if data.form is not None:
@@ -37,7 +37,7 @@ def encode_body(data: PostInput) -> tuple[bytes, str | None]:
 
 
 def encode_json(value: Any) -> bytes:
-    """*value* as JSON in UTF-8, the same bytes for the same value."""
+    """Write *value* as JSON in UTF-8, the same bytes for the same value."""
     try:
         return _utf8(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
     except (TypeError, ValueError, RecursionError):
@@ -47,7 +47,7 @@ def encode_json(value: Any) -> bytes:
 
 
 def response_of(reply: Reply) -> HttpResponse:
-    """What the workflow gets of *reply*."""
+    """Return the workflow's view of *reply*."""
     headers = {name: value for name, value in reply.headers.items() if name != "set-cookie"}
     body = _body(reply.headers.get("content-type", ""), reply.content)
     return HttpResponse.model_validate(
@@ -62,13 +62,13 @@ def _body(kind: str, content: bytes) -> dict[str, Any]:
         try:
             return {"json": json.loads(content, parse_constant=_no_constant)}
         except (ValueError, RecursionError):
-            pass  # a proxy's error page, say: the text tells more than an error here
+            pass  # a proxy's error page, say: the text says more than an error here
     text = _decoded(kind, content)
     return {"base64": base64.b64encode(content).decode()} if text is None else {"text": text}
 
 
 def _decoded(kind: str, content: bytes) -> str | None:
-    """The text that *content* is, or None if it is none or can't be stored as such."""
+    """Decode *content* as text; None if it is none or can't be stored."""
     match = _CHARSET.search(kind)
     charset = match[1].lower() if match and _CODECS.fullmatch(match[1].lower()) else "utf-8"
     declared = _TEXT.match(kind.lower()) is not None or match is not None

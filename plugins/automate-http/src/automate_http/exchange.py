@@ -1,4 +1,4 @@
-"""Send a request and read the answer, within bounds."""
+"""An exchange: it sends a request and reads the answer, within bounds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CONNECT_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How long an exchange may take in all, how long the answer may be, how many redirects."""
+    """The bounds of an exchange: its time in all, the answer's length, the redirects."""
 
     timeout_seconds: float
     max_bytes: int
@@ -44,10 +44,10 @@ async def exchange(
     transport: httpx.AsyncBaseTransport, request: httpx.Request, bounds: Bounds
 ) -> Reply:
     """
-    The answer to *request*, after redirects, whatever its status.
+    Send *request*, follow redirects, and return the answer with any status.
 
-    The transport is used directly, as httpx's client writes each URL, with the tokens in it, to
-    the log. Raises `AutomateError` only.
+    It uses the transport directly: httpx's client writes each URL, with the tokens in it, to the
+    log. Raises `AutomateError` only.
     """
     connect = min(_CONNECT_SECONDS, bounds.timeout_seconds)
     request.extensions = {**request.extensions, "timeout": {"connect": connect}}
@@ -95,7 +95,7 @@ async def _read(request: httpx.Request, response: httpx.Response, max_bytes: int
 
 @contextmanager
 def _worded(request: httpx.Request) -> Iterator[None]:
-    """Raise what httpx raises as an `AutomateError` that shows no more than the origin."""
+    """Raise httpx's errors as an `AutomateError` that shows no more than the origin."""
     try:
         yield
     except httpx.TransportError as error:

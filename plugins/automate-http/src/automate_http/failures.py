@@ -1,4 +1,4 @@
-"""What a response's status means for the step."""
+"""Failures: a response's status as an error of the step."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _READ, _SHOWN = 4_096, 200
 
 def failure_of(reply: Reply, redact: Callable[[str], str] = str) -> AutomateError:
     """
-    The error for a reply that is no success: its code, when to try again, what the server said.
+    Return the error for a failed reply: its code, the time of the next try, the server's words.
 
-    The server's own words pass through *redact*: some repeat the credentials they were sent.
+    The server's words pass through *redact*: some repeat the credentials that they got.
     """
     if reply.status < 400:
         code = ErrorCodes.FAILED_PRECONDITION
@@ -40,7 +40,7 @@ def failure_of(reply: Reply, redact: Callable[[str], str] = str) -> AutomateErro
 
 
 def retry_after(reply: Reply) -> float | None:
-    """The seconds to wait that ``Retry-After`` asks for, a day at most."""
+    """Return the seconds of ``Retry-After``, a day at most."""
     text = reply.headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit() and len(text) < 10:
         return min(float(text), _MAX_WAIT_SECONDS)

@@ -1,4 +1,4 @@
-"""The guard below the HTTP client: where a connection may go, decided where it is made."""
+"""The guard below the HTTP client: it checks each address where the connection is made."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = ["Guard", "GuardedBackend", "Resolver", "origin", "resolve"]
 logger: logging.Logger = get_logger(__name__)
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
-"""Gives all addresses of a host, as text."""
+"""A function from host and port to all addresses, as text."""
 
 _MAX_ADDRESSES = 8
 _HOST = re.compile(r"[a-z0-9._-]{1,253}|[0-9a-f:.]{2,45}")
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """All addresses of *host* that the system's resolver knows, each once."""
+    """Return all addresses of *host* that the system's resolver knows, each once."""
     found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
@@ -37,7 +37,7 @@ async def resolve(host: str, port: int) -> list[str]:
 @dataclass(frozen=True, slots=True)
 class Guard:
     """
-    What may be requested, and from where.
+    The hosts and addresses that may be requested.
 
     *hosts*, if given, are the only ones: exact names, or ``*.example.com`` for all below one.
     """
@@ -65,10 +65,10 @@ class Guard:
 
     async def addresses(self, host: str, port: int) -> list[str]:
         """
-        The addresses to connect to for *host*.
+        Return the addresses to connect to for *host*.
 
-        If only one of its addresses is refused, the host is: a name that is public and private at
-        once is an attack or a mistake.
+        One refused address refuses the host: a name that is public and private at once is an
+        attack or a mistake.
         """
         found = list(await self.resolver(host, port))
         if not found:
@@ -89,9 +89,9 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
     """
     Opens connections to addresses that a `Guard` has checked, and to nothing else.
 
-    The name is resolved once, and the connection goes to what was checked: a name that resolves
-    to another address a moment later gains nothing by it. Above, all sees the name, so the Host
-    header, SNI and the certificate's check are as always.
+    The name is resolved once, and the connection goes to the checked address: a name that resolves
+    to another address a moment later gains nothing by it. All layers above see the name, so the
+    Host header, SNI and the certificate's check are as always.
     """
 
     def __init__(self, guard: Guard, network: httpcore.AsyncNetworkBackend | None = None) -> None:
@@ -106,7 +106,7 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """A connection to the first of the host's addresses that answers."""
+        """Connect to the first of the host's addresses that answers."""
         try:
             addresses = await self._guard.addresses(host, port)
         except OSError as error:
@@ -125,7 +125,7 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         raise problem
 
     async def connect_unix_socket(self, path: str, *_: Any, **__: Any) -> Any:
-        """Nothing: a socket file is never a target."""
+        """Refuse: a socket file is never a target."""
         raise httpcore.UnsupportedProtocol("Unix sockets are not supported")
 
     async def sleep(self, seconds: float) -> None:
@@ -140,9 +140,9 @@ def _is_listed(host: str, listed: frozenset[str]) -> bool:
 
 def origin(url: httpx.URL) -> str:
     """
-    Scheme, host and port of *url*: all of it that may be shown.
+    Return scheme, host and port of *url*, which may be shown.
 
-    Path and query can hold tokens; those of many a chat service's webhooks do.
+    Path and query can hold tokens, as the webhooks of chat services do.
     """
     host = f"[{url.host}]" if ":" in url.host else url.host
     return f"{url.scheme}://{host}" + (f":{url.port}" if url.port is not None else "")

@@ -1,4 +1,4 @@
-"""Which headers a request may have."""
+"""The headers that a request may have."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["check_headers", "is_header_text", "key_as_header"]
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
 _VALUE = re.compile(r"[\t -~]{0,16384}")
 
-# They say where the message goes and where it ends, which is for the client to say.
+# The client alone sets these: they decide on the message's way and its end.
 _OURS = frozenset(
     {
         "accept-encoding",
@@ -53,13 +53,13 @@ def check_headers(headers: Mapping[str, str]) -> None:
 
 
 def is_header_text(value: str) -> bool:
-    """Whether *value* can stand in a header as it is."""
+    """Return True if *value* can stand in a header as it is."""
     # A line break would begin another header.
     return _VALUE.fullmatch(value) is not None
 
 
 def key_as_header(key: str) -> str:
-    """*key* as a header's value: itself, or its hash where it can't stand there."""
+    """Return *key* as a header's value: itself, or its hash where it can't stand there."""
     if key and len(key) <= 255 and is_header_text(key):
         return key
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,4 +1,4 @@
-"""What the actions take and give."""
+"""The inputs and outputs of the actions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class _Input(BaseModel):
     url: str = Field(min_length=1, description="http or https; relative if there is a base_url.")
     headers: dict[str, str] = Field(default_factory=dict)
     timeout_seconds: float | None = Field(
-        default=None, gt=0, description="How long it may take in all."
+        default=None, gt=0, description="The most seconds in all."
     )
 
 
@@ -28,13 +28,13 @@ class GetInput(_Input):
         default_factory=dict, description="Added to the URL's own query."
     )
     max_bytes: int | None = Field(
-        default=None, ge=0, description="How long the response may be, unpacked."
+        default=None, ge=0, description="The most bytes of the response, unpacked."
     )
     follow_redirects: int | None = Field(
-        default=None, ge=0, description="How many; with 0 the redirect is the response."
+        default=None, ge=0, description="The most redirects; with 0 the redirect is the response."
     )
     raise_for_status: bool = Field(
-        default=True, description="Whether a status of 400 or more fails the action."
+        default=True, description="A status of 400 or more fails the action."
     )
 
 
@@ -49,12 +49,12 @@ class PostInput(GetInput):
 
     @property
     def has_json(self) -> bool:
-        """Whether there is a JSON body, be it ``null``."""
+        """True if there is a JSON body, even ``null``."""
         return "json_body" in self.model_fields_set
 
     @property
     def has_body(self) -> bool:
-        """Whether there is a body of any kind."""
+        """True if there is a body of any kind."""
         return self.has_json or self.text is not None or self.form is not None
 
     @model_validator(mode="after")
@@ -77,7 +77,7 @@ class RequestInput(PostInput):
 
 
 class WebhookInput(_Input):
-    """A webhook to send, signed as Standard Webhooks says."""
+    """A webhook to send, signed as Standard Webhooks specifies."""
 
     payload: Any = Field(description="Sent as JSON.")
     secret: SecretStr | list[SecretStr] = Field(
@@ -93,7 +93,7 @@ class HttpResponse(BaseModel):
     """The response to a request."""
 
     status: int
-    ok: bool = Field(description="Whether the status is below 400.")
+    ok: bool = Field(description="True if the status is below 400.")
     headers: dict[str, str] = Field(
         description="With names in lower case; without Set-Cookie, which is a credential."
     )
@@ -105,7 +105,7 @@ class HttpResponse(BaseModel):
 
 
 class WebhookResult(BaseModel):
-    """What became of a webhook that was sent."""
+    """The outcome of a webhook that was sent."""
 
     status: int
     message_id: str

@@ -1,4 +1,4 @@
-"""Where a redirect leads, and what goes along."""
+"""Redirects: the next request, and the headers that it may have."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ __all__ = ["next_request"]
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-# All that another origin gets to see. Any other header may be a credential, whatever its name.
+# Another origin gets only these. Any other header may be a credential, whatever its name.
 _HARMLESS = frozenset({"accept", "accept-encoding", "accept-language", "user-agent"})
 
 
 def next_request(request: httpx.Request, response: httpx.Response) -> httpx.Request | None:
     """
-    The request that *response* sends us on to, or None if it doesn't.
+    Return the request to which *response* redirects, or None.
 
-    A request that changes something is repeated only where the answer says to (307, 308), and
+    A request that changes something is repeated only where the status asks for it (307, 308), and
     only at the same origin, since its body may hold credentials. No redirect leads from https to
-    http. Raises `AutomateError` where following would go against that.
+    http. Raises `AutomateError` for a redirect that breaks these rules.
     """
     if response.status_code not in REDIRECTS or "location" not in response.headers:
         return None

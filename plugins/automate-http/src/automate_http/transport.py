@@ -22,7 +22,7 @@ _IDLE_SECONDS = 4.0
 
 class GuardedTransport(httpx.AsyncBaseTransport):
     """
-    Sends requests over HTTP/1.1, to where *guard* allows.
+    Sends requests over HTTP/1.1 to the addresses that *guard* allows.
 
     It works in any ``httpx.AsyncClient(transport=…)``, whose redirects then are guarded too. Give
     each event loop its own: connections belong to the loop that opened them.
@@ -46,9 +46,9 @@ class GuardedTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """
-        The response, with its body still to be read.
+        Send the request and return the response, with its body still to be read.
 
-        Raises httpx's errors, and `AutomateError` for what the guard refuses.
+        Raises httpx's errors, and `AutomateError` if the guard refuses.
         """
         # Here too, as a connection of before may be used again without `connect_tcp`.
         self.guard.check_url(request.url)
@@ -99,7 +99,7 @@ class _Body(httpx.AsyncByteStream):
 
 @lru_cache(maxsize=1)
 def default_ssl_context() -> ssl.SSLContext:
-    """Certificates as httpx checks them, but never those that the environment names."""
+    """Return httpx's certificates, but never those that the environment names."""
     return httpx.create_ssl_context(trust_env=False)
 
 

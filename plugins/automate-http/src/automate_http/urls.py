@@ -1,4 +1,4 @@
-"""The URL of a request, from what the workflow says."""
+"""The URL of a request, from the workflow's input."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAX_LENGTH = 16_384
 
 
 def parse_base_url(text: str) -> httpx.URL:
-    """The base URL that *text* is. Raises `AutomateError`."""
+    """Parse a base URL. Raises `AutomateError`."""
     url = _parse(text)
     if not url.is_absolute_url or url.query or url.fragment:
         raise _wrong("a base_url has a scheme and a host, and no query", "https://api.example.com")
@@ -27,7 +27,7 @@ def parse_base_url(text: str) -> httpx.URL:
 
 def full_url(text: str, query: Query, base: httpx.URL | None) -> httpx.URL:
     """
-    The URL that *text* says, below *base* if it is relative, with *query* added to its own.
+    Return the URL of *text*, below *base* if it is relative, with *query* added to its own.
 
     A relative one stays below *base*: ``..`` is refused, or a value from an event could lead to
     other parts of a service.

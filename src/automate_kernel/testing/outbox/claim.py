@@ -33,7 +33,7 @@ class ClaimContract(StoreHooks):
         assert self.see(store, item_id) == item
 
     def test_claimed_item_is_not_claimed_again(self, store: OutboxStore) -> None:
-        """What one worker has, no other gets."""
+        """No other worker gets a claimed item."""
         store.enqueue("k")
         self.claim_one(store, "worker-1")
         assert store.claim_batch("worker-2") == []
@@ -86,7 +86,7 @@ class ClaimContract(StoreHooks):
         assert self.claim_ids(store) == [delta]
 
     def test_far_future_is_not_due(self, store: OutboxStore) -> None:
-        """What is not due is not claimed, whatever its priority."""
+        """An item that is not due is not claimed, whatever its priority."""
         store.enqueue("k", delay=86_400, priority=1000)
         now = store.enqueue("k")
         assert self.claim_ids(store) == [now]
@@ -131,12 +131,12 @@ class ClaimContract(StoreHooks):
     # How items with an ordering key take turns.
 
     def in_line(self, store: OutboxStore, count: int = 3) -> list[str]:
-        """Items of one key."""
+        """Enqueue items of one key."""
         self.need("ordering_keys")
         return store.enqueue_many(NewItem("k", ordering_key="key") for _ in range(count))
 
     def test_one_at_a_time(self, store: OutboxStore) -> None:
-        """While an item of a key runs, no other one does, whoever asks; then the next does."""
+        """While an item of a key runs, no other one does; then the next runs."""
         ids = self.in_line(store, 4)
         for turn, item_id in enumerate(ids):
             worker = f"worker-{turn % 2}"
@@ -171,10 +171,9 @@ class ClaimContract(StoreHooks):
         self, store: OutboxStore, clock: FakeClock
     ) -> None:
         """
-        Told together, the lost claim's changes nothing, and the other lets the next one run.
+        Of two outcomes at once, the lost claim's changes nothing; the other lets the next run.
 
-        So it is where a worker could not tell for so long that its item was taken away, and got it
-        again.
+        A worker that was cut off for long may lose an item, get it again, and then report both.
         """
         self.need("clock")
         first, second = self.in_line(store, 2)
@@ -317,12 +316,12 @@ class ClaimContract(StoreHooks):
     # Shares of kinds and tenants in what is claimed.
 
     def flood(self, store: OutboxStore, count: int, **options: Any) -> None:
-        """A backlog, there before everything else."""
+        """Enqueue a backlog before everything else."""
         self.need("sharing")
         store.enqueue_many(NewItem("flood", n, **options) for n in range(count))
 
     def kinds(self, items: list[OutboxItem]) -> Counter[str]:
-        """How many there are of each kind."""
+        """Count the items of each kind."""
         return Counter(item.kind for item in items)
 
     def test_a_kind_does_not_wait_for_another(self, store: OutboxStore) -> None:
@@ -356,7 +355,7 @@ class ClaimContract(StoreHooks):
         assert all(24 <= count <= 36 for count in self.kinds(claimed).values())
 
     def test_single_claims_take_turns(self, store: OutboxStore) -> None:
-        """Where one slot is free at a time, no kind is left out."""
+        """With one free slot at a time, no kind is left out."""
         self.flood(store, 30)
         store.enqueue_many(NewItem(kind) for kind in "abc")
         claimed = [item for _ in range(12) for item in store.claim_batch("worker", 1)]

@@ -115,7 +115,7 @@ class EnqueueContract(StoreHooks):
     # How items enter.
 
     def test_new_item_is_kept_as_given(self, store: OutboxStore) -> None:
-        """All that was given comes back, and the item waits with no attempt spent."""
+        """All options come back, and the item waits with no attempt spent."""
         item_id = store.enqueue(
             "mail.send",
             {"to": "a@example.org"},
@@ -138,7 +138,7 @@ class EnqueueContract(StoreHooks):
 
     @pytest.mark.parametrize("name", PAYLOADS)
     def test_any_json_comes_back_equal(self, store: OutboxStore, name: str) -> None:
-        """A payload is what it was, to whoever reads and to whoever claims it."""
+        """A payload comes back the same to a reader and to a worker."""
         item_id = store.enqueue("k", PAYLOADS[name])
         assert same(self.see(store, item_id).payload, PAYLOADS[name])
         assert same(self.claim_one(store).payload, PAYLOADS[name])
@@ -161,7 +161,7 @@ class EnqueueContract(StoreHooks):
         assert {item.id for item in store.find(limit=1000)} == stored
 
     def test_values_come_back_from_a_batch(self, store: OutboxStore) -> None:
-        """Among many, which may go another way, each value is what it was."""
+        """A batch, which may take another path, keeps each value."""
         values = [*PAYLOADS.values()] * 3
         ids = store.enqueue_many(NewItem("k", value) for value in values)
         found = {item.id: item.payload for item in store.find(limit=1000)}
@@ -188,7 +188,7 @@ class EnqueueContract(StoreHooks):
         assert self.see(store, item_id).payload == 1
 
     def test_rollback_leaves_no_item(self, store: OutboxStore) -> None:
-        """An item that is enqueued in a transaction which rolls back never existed."""
+        """An item of a transaction that rolls back never existed."""
         self.need("transactions")
         with pytest.raises(ZeroDivisionError), self.transaction(store) as transaction:
             item_id = store.enqueue("k", 1, transaction=transaction, idempotency_key="key")
@@ -221,7 +221,7 @@ class EnqueueContract(StoreHooks):
         assert sorted(item.payload for item in store.find()) == [0, 1, 3]
 
     def test_idempotency_keys_are_compared_exactly(self, store: OutboxStore) -> None:
-        """Case and accents tell keys apart."""
+        """Keys that differ in case or accents are different."""
         keys = ["key", "KEY", "kéy"]
         ids = [store.enqueue("k", key, idempotency_key=key) for key in keys]
         assert [self.see(store, item_id).payload for item_id in ids] == keys
@@ -252,7 +252,7 @@ class EnqueueContract(StoreHooks):
 
     @pytest.mark.parametrize("name", UNSTORABLE)
     def test_unstorable_payload_is_refused(self, store: OutboxStore, name: str) -> None:
-        """What can't be stored raises `PayloadError`, whose text doesn't repeat the payload."""
+        """An unstorable payload raises `PayloadError`, whose text doesn't repeat it."""
         with pytest.raises(PayloadError) as caught:
             store.enqueue("k", UNSTORABLE[name])
         assert len(str(caught.value)) < 500

@@ -35,7 +35,7 @@ PATIENCE_SECONDS = 30.0
 
 
 class _Crowd:
-    """Counts what runs at once, per concurrency key, and waits until that is as much as may."""
+    """Counts the items that run at once, per concurrency key, and waits for the most."""
 
     def __init__(self, total: int, most: int) -> None:
         self.peaks: Counter[str] = Counter()
@@ -126,7 +126,7 @@ class LeaseContract(StoreHooks):
     def test_no_error_text_blocks_finishing(
         self, store: OutboxStore, name: str, finish: str
     ) -> None:
-        """Whatever an error's text holds, the item is finished with it, or with most of it."""
+        """An error with any text finishes the item, with all or most of the text."""
         item_id = store.enqueue("k", max_attempts=1)
         self.claim_one(store)
         code = "CODE" * 100 + "\x00"
@@ -174,7 +174,7 @@ class LeaseContract(StoreHooks):
         assert item.last_error == "down"
 
     def test_release_keeps_the_place(self, store: OutboxStore) -> None:
-        """What was handed back goes before what was enqueued after it."""
+        """An item that was handed back goes before later ones."""
         first, second = (store.enqueue("k") for _ in range(2))
         assert self.claim_ids(store, limit=1) == [first]
         third = store.enqueue("k")
@@ -282,7 +282,7 @@ class LeaseContract(StoreHooks):
         new_process.mark_success(item_id, "worker-1")
 
     def test_token_of_an_earlier_claim_is_no_key(self, store: OutboxStore) -> None:
-        """The token says which claim is meant, within one store too."""
+        """The token names the claim, within one store too."""
         item_id = store.enqueue("k")
         old = self.claim_one(store).lease_token
         store.mark_retry(item_id, "worker", 0)
@@ -294,14 +294,14 @@ class LeaseContract(StoreHooks):
         store.mark_success(item_id, "worker", token=new)
 
     def test_token_is_enough_in_another_process(self, store: OutboxStore) -> None:
-        """Whoever has the claim's token can finish the item through any store."""
+        """A holder of the claim's token can finish the item through any store."""
         item_id = store.enqueue("k")
         token = self.claim_one(store).lease_token
         self.another(store).mark_success(item_id, "worker", token=token)
         assert self.statuses(store, [item_id]) == [ItemStatus.COMPLETED]
 
     def test_repeated_acknowledgement_is_no_error(self, store: OutboxStore) -> None:
-        """A caller that never heard of its commit may say the same again, and changes nothing."""
+        """A caller that never heard of its commit may repeat the outcome, and changes nothing."""
         done, failed = store.enqueue("k"), store.enqueue("k", max_attempts=1)
         tokens = {item.id: item.lease_token for item in store.claim_batch("worker")}
         for _ in range(3):
@@ -333,7 +333,7 @@ class LeaseContract(StoreHooks):
     def test_one_lost_item_does_not_hold_up_its_group(
         self, store: OutboxStore, clock: FakeClock
     ) -> None:
-        """Of a group the lost ones are told, and the others are finished."""
+        """Of a group the lost items are reported, and the others are finished."""
         self.need("clock")
         lost, kept = store.enqueue("k"), store.enqueue("k")
         store.claim_batch("worker", 2)
@@ -366,8 +366,8 @@ class LeaseContract(StoreHooks):
             assert len(store.reap()) == 0
         store.mark_success(item_id, "worker")
 
-    def test_heartbeat_tells_what_is_lost(self, store: OutboxStore, clock: FakeClock) -> None:
-        """Once an item was recovered, its old worker hears so from the heartbeat."""
+    def test_heartbeat_reports_lost_items(self, store: OutboxStore, clock: FakeClock) -> None:
+        """Once an item was recovered, the heartbeat reports it to the old worker."""
         self.need("clock")
         item_id = store.enqueue("k")
         self.claim_one(store)
@@ -430,7 +430,7 @@ class LeaseContract(StoreHooks):
     def test_late_but_not_reaped_holder_finishes(
         self, store: OutboxStore, clock: FakeClock
     ) -> None:
-        """Until someone recovers it, the item is its holder's, even when the lease is over."""
+        """Until it is recovered, the item is its holder's, even after the lease."""
         self.need("clock")
         item_id = store.enqueue("k")
         self.claim_one(store)
@@ -473,7 +473,7 @@ class LeaseContract(StoreHooks):
     # Four threads at once.
 
     def stores(self, store: OutboxStore) -> list[OutboxStore]:
-        """A store for each thread: of two processes if there can be two."""
+        """Return a store for each thread: of two processes if there can be two."""
         try:
             other = self.another(store)
         except pytest.skip.Exception:
@@ -481,7 +481,7 @@ class LeaseContract(StoreHooks):
         return [store, other] * (WORKERS // 2)
 
     def insist(self, call: Callable[..., T], *arguments: Any) -> T:
-        """Call as a worker does: again, if it collided with another."""
+        """Call *run* as a worker does: again after a collision."""
         waits = self.supports_waiting and self.supports_waiting_for_slots
         for _ in range(0 if waits else 20):
             try:
@@ -492,7 +492,7 @@ class LeaseContract(StoreHooks):
         return call(*arguments)
 
     def race(self, store: OutboxStore, run: Callable[[OutboxStore, str], None]) -> None:
-        """Run *run* in all threads at once; what one of them raises is raised here."""
+        """Run *run* in all threads at once, and raise the error of any."""
         start = threading.Barrier(WORKERS)
 
         def work(mine: OutboxStore, worker_id: str) -> None:
@@ -561,7 +561,7 @@ class LeaseContract(StoreHooks):
         assert order == {f"key-{number}": ids[number::5] for number in range(5)}
 
     def test_limit_is_reached_and_never_exceeded(self, store: OutboxStore) -> None:
-        """Of a limited kind as many run at once as may, and never one more."""
+        """A limited kind reaches its limit, and never exceeds it."""
         self.need("limits")
         total, most = 40, 3
         store.enqueue_many(NewItem("k") for _ in range(total))
@@ -571,7 +571,7 @@ class LeaseContract(StoreHooks):
         assert crowd.peaks == {"": most}
 
     def test_concurrency_key_is_reached_and_never_exceeded(self, store: OutboxStore) -> None:
-        """Of each concurrency key as many run at once as may, and none is left to wait."""
+        """Each concurrency key reaches its limit, and no item is left to wait."""
         self.need("concurrency_keys")
         total, most = 60, 2
         store.enqueue_many(

@@ -20,12 +20,12 @@ class LimitsContract(StoreHooks):
     # How many of a kind run at once, and how many start in a time.
 
     def many(self, store: OutboxStore, count: int = 10, kind: str = "k") -> list[str]:
-        """Items of one kind."""
+        """Enqueue items of one kind."""
         self.need("limits")
         return store.enqueue_many(NewItem(kind) for _ in range(count))
 
     def test_limits_are_seen_and_lifted(self, store: OutboxStore) -> None:
-        """What is set can be looked at, replaced and lifted, from any process."""
+        """A limit can be read, replaced and lifted from any process."""
         self.need("limits")
         other = self.another(store)
         store.limit("mail", concurrency=5, rate=100, per_seconds=60, burst=10)
@@ -49,7 +49,7 @@ class LimitsContract(StoreHooks):
         ],
     )
     def test_no_such_limit(self, store: OutboxStore, wrong: dict[str, float]) -> None:
-        """What makes no sense is refused, and changes nothing."""
+        """A limit without sense is refused, and changes nothing."""
         self.need("limits")
         with pytest.raises(AutomateError) as caught:
             store.limit("k", **wrong)  # type: ignore[arg-type]
@@ -105,7 +105,7 @@ class LimitsContract(StoreHooks):
         assert claimed == [[ids[0]], [ids[1]], [ids[2]], [ids[3]], [], []]
 
     def test_dead_workers_make_room(self, store: OutboxStore, clock: FakeClock) -> None:
-        """What is recovered runs no more."""
+        """A recovered item no longer counts as running."""
         self.need("clock")
         self.many(store)
         store.limit("k", concurrency=3)
@@ -180,7 +180,7 @@ class LimitsContract(StoreHooks):
     def test_a_new_rate_owes_no_more_than_its_own_bucket(
         self, store: OutboxStore, clock: FakeClock
     ) -> None:
-        """What a slower rate has still to make up for doesn't stop a quicker one that is set."""
+        """The debt of a slower rate doesn't stop a quicker one that is set."""
         self.need("clock")
         ids = self.many(store)
         store.limit("k", rate=1, per_seconds=3600, burst=3)
@@ -243,7 +243,7 @@ class LimitsContract(StoreHooks):
         assert self.claim_ids(store) == ids[2:3]
 
     def test_full_kind_stands_in_nobodys_way(self, store: OutboxStore) -> None:
-        """What waits behind a limit holds up no other kind, and each gets its share of a claim."""
+        """Items behind a limit hold up no other kind, and each gets its share of a claim."""
         ids = self.many(store, 50)
         store.limit("k", concurrency=1)
         assert self.claim_ids(store, limit=5) == ids[:1]
@@ -270,7 +270,7 @@ class LimitsContract(StoreHooks):
             assert {claimed.count(kind) for kind in "kabc"} == {8}
 
     def test_tenants_share_a_limited_kind(self, store: OutboxStore) -> None:
-        """Who has a backlog leaves the few places to the others in turn, and so does nobody."""
+        """Tenants take the few places in turn, and so do the items of none."""
         self.need("limits", "sharing")
         store.limit("k", concurrency=1)
         store.enqueue_many(
@@ -285,7 +285,7 @@ class LimitsContract(StoreHooks):
         assert set(late) < set(claimed)
 
     def test_only_some_kinds_are_asked_for(self, store: OutboxStore) -> None:
-        """Who claims other kinds is not concerned."""
+        """A claim of other kinds is not concerned."""
         self.many(store)
         store.limit("k", concurrency=1)
         other = store.enqueue("other")
@@ -315,7 +315,7 @@ class LimitsContract(StoreHooks):
     # How many items of a key run at once, whatever their kinds.
 
     def keyed(self, store: OutboxStore, count: int, limit: int = 2, kind: str = "k") -> list[str]:
-        """Items of one key."""
+        """Enqueue items of one key."""
         self.need("concurrency_keys")
         return store.enqueue_many(
             NewItem(kind, concurrency_key="key", concurrency_limit=limit) for _ in range(count)
@@ -338,7 +338,7 @@ class LimitsContract(StoreHooks):
     def test_a_late_outcome_leaves_the_slot_to_the_right_one(
         self, store: OutboxStore, clock: FakeClock
     ) -> None:
-        """Told together, the lost claim's changes nothing, and the other makes room."""
+        """Of two outcomes at once, the lost claim's changes nothing, and the other makes room."""
         self.need("clock")
         (first,) = self.keyed(store, 1, limit=1)
         late = self.claim_one(store)
@@ -461,7 +461,7 @@ class LimitsContract(StoreHooks):
         ],
     )
     def test_no_such_key(self, store: OutboxStore, wrong: dict[str, object]) -> None:
-        """What makes no sense is refused when it is enqueued."""
+        """A key without sense is refused when it is enqueued."""
         self.need("concurrency_keys")
         with pytest.raises(PayloadError):
             store.enqueue("k", **wrong)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Operators' commands: find, cancel, requeue, discard, pause, stop; and what is kept how long."""
+"""Operators' commands: find, cancel, requeue, discard, pause, stop; and retention."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class OperatorContract(StoreHooks):
         return ids
 
     def test_unknown_item(self, store: OutboxStore) -> None:
-        """What doesn't exist is None, or not counted, whatever its id looks like."""
+        """A missing item is None, or not counted, whatever its id looks like."""
         for item_id in (UNKNOWN_ID, "no id at all", ""):
             assert store.get(item_id) is None
         assert store.cancel([UNKNOWN_ID]) == store.requeue([UNKNOWN_ID]) == 0
@@ -66,7 +66,7 @@ class OperatorContract(StoreHooks):
         assert stats.total(ItemStatus.PENDING) == 2
 
     def test_lateness(self, store: OutboxStore, clock: FakeClock) -> None:
-        """How long the oldest due item waits; None if nothing is due."""
+        """Lateness is the wait of the oldest due item; None if nothing is due."""
         self.need("clock")
         assert store.stats().oldest_due_seconds is None
         store.enqueue("k", delay=10)
@@ -77,7 +77,7 @@ class OperatorContract(StoreHooks):
         assert store.stats().oldest_due_seconds is None
 
     def test_cancel(self, store: OutboxStore) -> None:
-        """What waits is cancelled, what is finished stays; what runs is its worker's to stop."""
+        """A waiting item is cancelled, a finished one stays; a worker must stop a running one."""
         ids = self.one_of_each(store)
         assert store.cancel([ids[name] for name in ids if name != "RUNNING"]) == 2
         assert {name: str(self.see(store, item_id).status) for name, item_id in ids.items()} == {
@@ -89,7 +89,7 @@ class OperatorContract(StoreHooks):
         assert self.see(store, ids["PENDING"]).completed_at is not None
 
     def test_requeue_failed_and_cancelled_items_only(self, store: OutboxStore) -> None:
-        """What failed or was cancelled starts anew with all its attempts; the rest stays."""
+        """A failed or cancelled item starts anew with all its attempts; the others stay."""
         ids = self.one_of_each(store)
         store.cancel([ids["PENDING"]])
         assert store.requeue(list(ids.values())) == 3
@@ -110,7 +110,7 @@ class OperatorContract(StoreHooks):
         assert self.claim_one(store).id == item_id
 
     def test_purge(self, store: OutboxStore, clock: FakeClock) -> None:
-        """Finished items go once they are old enough; what waits or runs never does."""
+        """Finished items go once they are old enough; waiting and running ones never do."""
         self.need("clock")
         ids = self.one_of_each(store)
         clock.advance(100)
@@ -194,7 +194,7 @@ class OperatorContract(StoreHooks):
         assert {item.attempt_count for item in store.claim_batch("worker")} == {1}
 
     def test_requeue_by_time(self, store: OutboxStore, clock: FakeClock) -> None:
-        """Items are told apart by when they were enqueued."""
+        """Items are selected by the time of enqueueing."""
         self.need("clock")
         old = self.some_failed(store, 1)
         clock.advance(60)
@@ -206,7 +206,7 @@ class OperatorContract(StoreHooks):
         assert store.requeue_matching(created_after=noon) == 1
 
     def test_no_filter_is_no_filter_for_all(self, store: OutboxStore) -> None:
-        """Who names nothing is refused: everything is named by its status."""
+        """A change without a filter is refused: a status names everything."""
         ids = self.some_failed(store, 1)
         for change in (store.requeue_matching, store.cancel_matching, store.discard_matching):
             with pytest.raises(AutomateError) as caught:
@@ -233,13 +233,13 @@ class OperatorContract(StoreHooks):
         assert self.claim_ids(store) == ids[1:5]
 
     def test_many_are_changed_in_batches(self, store: OutboxStore) -> None:
-        """However many they are, each is changed once, and progress is told."""
+        """Many items are each changed once, and progress is reported."""
         ids = self.some_failed(store, 450)
-        told: list[int] = []
-        assert store.requeue_matching(kind="k", per_second=1000, progress=told.append) == 450
-        assert told == sorted(told)
-        assert told[-1] == 450
-        assert len(told) > 1
+        counts: list[int] = []
+        assert store.requeue_matching(kind="k", per_second=1000, progress=counts.append) == 450
+        assert counts == sorted(counts)
+        assert counts[-1] == 450
+        assert len(counts) > 1
         waiting = [self.see(store, item_id) for item_id in ids]
         assert [item.next_attempt_at for item in waiting] == sorted(
             item.next_attempt_at for item in waiting
@@ -249,7 +249,7 @@ class OperatorContract(StoreHooks):
         assert store.find() == []
 
     def test_cancel_what_matches(self, store: OutboxStore) -> None:
-        """What waits is cancelled; what runs only where that is said."""
+        """Waiting items are cancelled; running ones only if the status says so."""
         self.need("control")
         ids = store.enqueue_many(NewItem("k") for _ in range(3))
         assert self.claim_ids(store, limit=1) == ids[:1]
@@ -276,7 +276,7 @@ class OperatorContract(StoreHooks):
         assert sorted(self.claim_ids(store)) == sorted(good)
 
     def test_discard(self, store: OutboxStore) -> None:
-        """What is finished can be deleted; what waits or runs can't."""
+        """Finished items can be deleted; waiting and running ones can't."""
         self.need("control")
         done, failed, running, waiting = store.enqueue_many(NewItem("k") for _ in range(4))
         store.claim_batch("worker", 3)
@@ -286,7 +286,7 @@ class OperatorContract(StoreHooks):
         assert [item.id for item in store.find()] == [waiting, running]
 
     def test_discard_what_matches_spares_successes(self, store: OutboxStore) -> None:
-        """Without a status what failed or was cancelled is meant."""
+        """Without a status failed and cancelled items are meant."""
         self.need("control")
         done = store.enqueue("k")
         self.claim_one(store)
@@ -298,7 +298,7 @@ class OperatorContract(StoreHooks):
         assert store.discard_matching(status="COMPLETED") == 1
 
     def test_reschedule(self, store: OutboxStore, clock: FakeClock) -> None:
-        """What waits is due at the new time, sooner or later, and keeps its priority."""
+        """A waiting item is due at the new time, sooner or later, and keeps its priority."""
         self.need("control", "clock")
         soon, late = store.enqueue("k", priority=3), store.enqueue("k", delay=3600)
         assert store.reschedule([soon], delay=60) == 1
@@ -343,7 +343,7 @@ class OperatorContract(StoreHooks):
         return item_id, token
 
     def test_a_running_item_is_asked_to_stop(self, store: OutboxStore) -> None:
-        """It runs on until its worker, and no other, has heard of it; asking twice is nothing."""
+        """The item runs on until its worker gets the request; asking twice changes nothing."""
         item_id, token = self.asked(store)
         assert self.statuses(store, [item_id]) == [ItemStatus.RUNNING]
         assert store.stop_requests("another") == {}
@@ -376,7 +376,7 @@ class OperatorContract(StoreHooks):
     def test_it_does_not_wait_again(
         self, store: OutboxStore, status: ItemStatus, max_attempts: int
     ) -> None:
-        """What would have been a retry, or handed back, is CANCELLED; saying it twice is fine."""
+        """A retry or a release becomes CANCELLED; a repeated outcome is fine."""
         item_id, token = self.asked(store, max_attempts=max_attempts)
         outcome = Outcome(item_id, status, 0.0, "DOWN", "the service is down", token)
         for _ in range(2):
@@ -453,7 +453,7 @@ class OperatorContract(StoreHooks):
         return [str(status) for status, item_id in ids.items() if store.get(item_id)]
 
     def test_kept_for_ever(self, store: OutboxStore, clock: FakeClock) -> None:
-        """Nothing goes by itself unless that is said."""
+        """Nothing is deleted by default."""
         self.need("clock")
         ids = self.finished(store)
         clock.advance(10 * 365 * 86_400)
@@ -461,7 +461,7 @@ class OperatorContract(StoreHooks):
         assert self.left(store, ids) == ["COMPLETED", "FAILED", "CANCELLED"]
 
     def test_kept_for_a_time(self, store: OutboxStore, clock: FakeClock) -> None:
-        """What went well goes first; what somebody should look at has a time of its own."""
+        """Successes go first; failures have a time of their own."""
         self.need("clock")
         store = self.kept(store, 60, 3600)
         ids, waiting = self.finished(store), store.enqueue("k")
@@ -477,7 +477,7 @@ class OperatorContract(StoreHooks):
     def test_failures_are_kept_without_a_time_of_their_own(
         self, store: OutboxStore, clock: FakeClock
     ) -> None:
-        """How long successes are kept says nothing of failures."""
+        """The time of successes has no effect on failures."""
         self.need("clock")
         store = self.kept(store, 60)
         ids = self.finished(store)
@@ -493,7 +493,7 @@ class OperatorContract(StoreHooks):
         assert store.stats().total(ItemStatus.COMPLETED) == 0
 
     def test_deleting_at_once_is_fenced(self, store: OutboxStore, clock: FakeClock) -> None:
-        """Who lost the item deletes nothing, and is told so, even after the item is gone."""
+        """A worker that lost the item deletes nothing, and gets an error, even after it is gone."""
         self.need("clock", "retention")
         store = self.kept(store, 0)
         lost, mine = store.enqueue("k"), store.enqueue("k")
@@ -516,7 +516,7 @@ class OperatorContract(StoreHooks):
         late, holder = self.kept(store, 0), self.kept(self.another(store), 0)
         ids = {late.enqueue("k"), late.enqueue("k")}
         old = {item.id: item.lease_token for item in late.claim_batch("worker")}
-        # The late one neither reaps nor claims again: nothing tells it but the row.
+        # The late one neither reaps nor claims again: only the row shows it.
         self.expire(holder, clock)
         new = {item.id: item.lease_token for item in holder.claim_batch("worker")}
         assert set(old) == set(new) == ids

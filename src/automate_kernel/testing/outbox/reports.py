@@ -26,13 +26,13 @@ class ReportsContract(StoreHooks):
 
     # The list of workers, what they have done, and what they do.
 
-    def told(self, worker_id: str = "worker", **changes: object) -> WorkerInfo:
-        """What a worker tells of itself."""
+    def worker_info(self, worker_id: str = "worker", **changes: object) -> WorkerInfo:
+        """Make the report of a worker."""
         about = {"kinds": ("a", "b"), "slots": 10, "in_flight": 3, **changes}
         return WorkerInfo(worker_id, "host", 77, None, None, **about)  # type: ignore[arg-type]
 
     def ended(self, item: OutboxItem, seconds: float) -> Task:
-        """A task for *item* whose handler began at once and took this long."""
+        """Make a task for *item* whose handler began at once and took *seconds*."""
         task = Task(item, 100.0)
         task.started_at, task.ended_at = 100.0, 100.0 + seconds
         return task
@@ -41,9 +41,9 @@ class ReportsContract(StoreHooks):
         """A worker is on the list from its first report until it leaves."""
         self.need("reports")
         assert store.workers() == []
-        store.report(self.told(), ActivityLog())
-        store.report(self.told("other", kinds=(), stopping=True), ActivityLog())
-        store.report(self.told(in_flight=7), ActivityLog())
+        store.report(self.worker_info(), ActivityLog())
+        store.report(self.worker_info("other", kinds=(), stopping=True), ActivityLog())
+        store.report(self.worker_info(in_flight=7), ActivityLog())
         one, other = sorted(store.workers(), key=lambda each: each.id, reverse=True)
         assert (one.id, one.host, one.pid, one.slots, one.in_flight) == (
             "worker", "host", 77, 10, 7,
@@ -60,16 +60,16 @@ class ReportsContract(StoreHooks):
     def test_lost_workers(self, store: OutboxStore, clock: FakeClock) -> None:
         """A worker that is not heard of any more is lost, and forgotten after a day."""
         self.need("reports", "clock")
-        store.report(self.told("dead"), ActivityLog())
+        store.report(self.worker_info("dead"), ActivityLog())
         clock.advance(50)
-        store.report(self.told("alive"), ActivityLog())
+        store.report(self.worker_info("alive"), ActivityLog())
         clock.advance(50)
         assert {each.id: each.lost for each in store.workers()} == {"dead": True, "alive": False}
         assert store.purge_reports() == 0
         clock.advance(86_400 - 60)
         assert store.purge_reports() == 1
         assert [each.id for each in store.workers()] == ["alive"]
-        store.report(self.told("dead"), ActivityLog())
+        store.report(self.worker_info("dead"), ActivityLog())
         assert {each.id: each.lost for each in store.workers()} == {"dead": False, "alive": True}
 
     def test_activity(self, store: OutboxStore) -> None:
@@ -89,7 +89,7 @@ class ReportsContract(StoreHooks):
             (b[1], Outcome(b[1].id, ItemStatus.PENDING)),
         ]
         log.add([(self.ended(item, 0.5), result) for item, result in outcomes], {a[3].id})
-        store.report(self.told(), log)
+        store.report(self.worker_info(), log)
         found = total_by_kind(store.activity())
         assert {
             kind: (one.completed, one.retried, one.failed, one.lost, one.total)
@@ -100,7 +100,7 @@ class ReportsContract(StoreHooks):
         assert found["a"].wait_percentile(0.5) is not None
 
     def test_activity_by_the_minute(self, store: OutboxStore, clock: FakeClock) -> None:
-        """What several workers did adds up per minute and kind; old minutes are left out."""
+        """The activity of several workers adds up per minute and kind, without old minutes."""
         self.need("reports", "clock")
         log, other = ActivityLog(), ActivityLog()
         for _ in range(3):
@@ -108,9 +108,9 @@ class ReportsContract(StoreHooks):
                 store.enqueue("k")
                 item = self.claim_one(store, worker_id)
                 each.add([(self.ended(item, 0.001), Outcome(item.id))], ())
-                store.report(self.told(worker_id), each)
+                store.report(self.worker_info(worker_id), each)
             clock.advance(60)
-        store.report(self.told(), log)
+        store.report(self.worker_info(), log)
         found = store.activity()
         assert [one.completed for one in found] == [2, 2, 2]
         minute = timedelta(minutes=1)
@@ -129,9 +129,9 @@ class ReportsContract(StoreHooks):
         for item in store.claim_batch("worker"):
             log.add([(self.ended(item, 0.001), Outcome(item.id))], ())
             log.saved = lambda: None  # type: ignore[method-assign]  # the reply is lost
-            store.report(self.told(), log)
+            store.report(self.worker_info(), log)
             del log.saved
-            store.report(self.told(), log)
+            store.report(self.worker_info(), log)
         assert total_by_kind(store.activity())["k"].completed == 2
 
     def test_reaped_items_are_lost(self, store: OutboxStore, clock: FakeClock) -> None:
@@ -142,7 +142,7 @@ class ReportsContract(StoreHooks):
         clock.advance(store.lease_seconds + 1)
         log = ActivityLog()
         log.reaped(store.reap())
-        store.report(self.told(), log)
+        store.report(self.worker_info(), log)
         (found,) = store.activity()
         assert (found.lost, found.failed, found.completed) == (2, 1, 0)
 
@@ -152,7 +152,7 @@ class ReportsContract(StoreHooks):
         store.enqueue("k")
         log, item = ActivityLog(), self.claim_one(store)
         log.add([(self.ended(item, 1.0), Outcome(item.id))], ())
-        store.report(self.told(), log)
+        store.report(self.worker_info(), log)
         clock.advance(1000)
         assert store.purge_reports(older_than_seconds=2000) == 0
         assert len(store.activity()) == 1
@@ -160,7 +160,7 @@ class ReportsContract(StoreHooks):
         assert store.activity() == []
 
     def test_running(self, store: OutboxStore, clock: FakeClock) -> None:
-        """What is under lease, and whose it is, the oldest claim first."""
+        """Leased items are listed with their workers, the oldest claim first."""
         first, second = store.enqueue_many([NewItem("k")] * 2)
         assert store.running() == []
         assert self.claim_ids(store, "one", 1) == [first]
@@ -191,7 +191,7 @@ class ReportsContract(StoreHooks):
         assert store.acknowledge("worker", [outcome]) == set()
 
     def test_every_attempt_keeps_its_error(self, store: OutboxStore) -> None:
-        """What failed first is known after the last attempt, and after it went well."""
+        """The first error is known after the last attempt, and after a success."""
         item_id = store.enqueue("k", max_attempts=3)
         self.fail(store, item_id, error="first", trace="File a")
         self.fail(store, item_id, error="second", group=_SHIP, error_code="UNAVAILABLE")
@@ -207,8 +207,8 @@ class ReportsContract(StoreHooks):
         store.mark_success(self.claim_one(store).id, "worker")
         assert [each.error for each in store.failed_attempts(item_id)] == ["first", "second"]
 
-    def test_an_attempt_told_twice_is_one(self, store: OutboxStore) -> None:
-        """A caller who never heard that it was recorded tells it again."""
+    def test_an_attempt_recorded_twice_is_one(self, store: OutboxStore) -> None:
+        """A caller that never heard of its commit repeats the failure, and it counts once."""
         item_id = store.enqueue("k")
         item = self.claim_one(store)
         outcome = Outcome(
@@ -248,7 +248,7 @@ class ReportsContract(StoreHooks):
         )  # fmt: skip
 
     def test_attempts_go_with_their_item(self, store: OutboxStore, clock: FakeClock) -> None:
-        """Deleted by hand, purged, or deleted as soon as it is done."""
+        """They go with the item: deleted by hand, purged, or deleted at its end."""
         self.need("control")
         discarded, done = store.enqueue("k", max_attempts=1), ""
         self.fail(store, discarded)
@@ -267,12 +267,12 @@ class ReportsContract(StoreHooks):
             assert store.failed_attempts(str(item_id)) == []
 
     def test_unknown_item_has_no_attempts(self, store: OutboxStore) -> None:
-        """Whatever its id looks like."""
+        """An unknown item has no attempts, whatever its id looks like."""
         for item_id in ("01890000-0000-7000-8000-000000000000", "no id at all", ""):
             assert store.failed_attempts(item_id) == []
 
     def test_failed_items_in_groups(self, store: OutboxStore) -> None:
-        """By kind and place, the largest first, each with its newest item."""
+        """Groups are listed by kind and place, the largest first, each with its newest item."""
         for number in range(3):
             self.fail(store, store.enqueue("k", max_attempts=1), error=f"charge {number}")
         latest = store.find()[0].id
@@ -287,7 +287,7 @@ class ReportsContract(StoreHooks):
         assert [each.kind for each in store.error_groups(tenant_id="t")] == ["j"]
 
     def test_an_error_without_a_place_has_its_code(self, store: OutboxStore) -> None:
-        """What is marked as failed by hand is in a group too."""
+        """An item that was marked as failed by hand is in a group too."""
         item_id = store.enqueue("k")
         self.claim_one(store)
         store.mark_failed(item_id, "worker", "REFUSED", "no")
@@ -316,7 +316,7 @@ class ReportsContract(StoreHooks):
         self.need("labels")
 
     def test_an_item_is_found_by_its_labels(self, store: OutboxStore) -> None:
-        """By name and value, or by the value alone; nothing else is."""
+        """Items are found by a label's name and value, or by its value alone."""
         first = store.enqueue("k", labels={"order": 4711, "customer": "c-9"})
         second = store.enqueue("j", labels={"order": "4711"})
         store.enqueue("k", labels={"order": "471"})
@@ -347,7 +347,7 @@ class ReportsContract(StoreHooks):
         assert [item.id for item in store.labelled("order=1")] == [first]
 
     def test_labels_are_the_transactions(self, store: OutboxStore) -> None:
-        """Rolled back, there is nothing to find."""
+        """Labels of a transaction that rolls back are not found."""
         self.need("transactions")
 
         def enqueue_and_fail() -> None:
@@ -360,7 +360,7 @@ class ReportsContract(StoreHooks):
         assert store.labelled("order=1") == []
 
     def test_labels_go_with_their_item(self, store: OutboxStore, clock: FakeClock) -> None:
-        """Deleted by hand, purged, or deleted as soon as it is done."""
+        """They go with the item: deleted by hand, purged, or deleted at its end."""
         self.need("control", "clock", "retention")
         for _ in range(2):
             item_id = store.enqueue("k", labels={"order": 1})
@@ -387,7 +387,7 @@ class ReportsContract(StoreHooks):
         ],
     )  # fmt: skip
     def test_what_is_no_label_is_refused(self, store: OutboxStore, labels: object) -> None:
-        """Before anything is written."""
+        """An invalid label is refused before anything is written."""
         with pytest.raises(PayloadError):
             store.enqueue_many([NewItem("k"), NewItem("k", labels=labels)])  # type: ignore[arg-type]
         assert store.find() == []
