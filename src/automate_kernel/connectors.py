@@ -29,7 +29,6 @@ from automate_kernel.errors import (
     ErrorCodes,
     SecretUnavailableError,
 )
-from automate_kernel.logs import get_logger
 from automate_kernel.operations.context import ConnectorContext, NoSecrets, PluginContext
 from automate_kernel.operations.plugin import Plugin, create
 from automate_kernel.operations.schemas import (
@@ -48,7 +47,8 @@ from automate_kernel.operations.spec import (
 )
 from automate_kernel.plugins.kinds import CONNECTOR
 from automate_kernel.plugins.registry import Policy, Registry
-from automate_kernel.tracebacks import log_error, trace_of
+from automate_kernel.secrets.logs import get_logger
+from automate_kernel.secrets.tracebacks import log_error, trace_of
 
 if TYPE_CHECKING:
     from automate_kernel.webhooks.request import Ignored

@@ -23,7 +23,6 @@ from automate_kernel.errors import (
     StorageError,
     WebhookRejectedError,
 )
-from automate_kernel.logs import get_logger
 from automate_kernel.operations.context import Call
 from automate_kernel.operations.invoker import Invoker
 from automate_kernel.operations.schemas import Schema, json_schema_of
@@ -35,7 +34,9 @@ from automate_kernel.outbox.labels import Labelled, Labels, checked_labels, labe
 from automate_kernel.outbox.statistics import ActivityLog
 from automate_kernel.plugins import Plugins
 from automate_kernel.secrets import EnvSecretsBackend, Redactor, SecretResolver, SecretsBackend
+from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.redaction import EnteringRedaction
+from automate_kernel.secrets.tracebacks import log_error
 from automate_kernel.storage import MemoryStorage, Rows, Storage
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.migration import require_schema
@@ -46,7 +47,6 @@ from automate_kernel.templates import (
     TemplateEngine,
 )
 from automate_kernel.templates.filters import default_filters
-from automate_kernel.tracebacks import log_error
 from automate_kernel.webhooks import Ignored, ReplayLedger, WebhookReceipt
 from automate_kernel.webhooks.request import delivery_id_of
 from automate_kernel.worker import OutboxReaper

@@ -38,7 +38,7 @@ __all__ = [
     "workflow_started",
 ]
 
-from automate_kernel.logs import get_logger, run_logged
+from automate_kernel.secrets.logs import get_logger, run_logged
 
 logger: logging.Logger = get_logger(__name__)
 _namespace = Namespace()

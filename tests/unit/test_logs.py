@@ -20,7 +20,7 @@ from automate_kernel import Kernel, signals
 from automate_kernel.connectors import Connector, action
 from automate_kernel.operations.context import ConnectorContext
 from automate_kernel.errors import AutomateError
-from automate_kernel.logs import get_logger
+from automate_kernel.secrets.logs import get_logger
 from automate_kernel.worker.periodic import Chore, Chores
 from automate_kernel.plugins.hooks import hookimpl
 from automate_kernel.secrets import Redactor

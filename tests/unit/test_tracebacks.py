@@ -20,7 +20,7 @@ from automate_kernel.secrets import SecretsBackend
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.monitoring.logs import configure_logging
 from automate_kernel.testing.clock import FakeClock
-from automate_kernel.tracebacks import MAX_GROUP, MAX_TRACE, group_of, trace_of
+from automate_kernel.secrets.tracebacks import MAX_GROUP, MAX_TRACE, group_of, trace_of
 
 SECRET = "tok-7788-abcd"
 SHOP = """

@@ -12,7 +12,7 @@ from django.core.cache import caches
 
 __all__ = ["Allowance", "count_request"]
 
-from automate_kernel.logs import get_logger
+from automate_kernel.secrets.logs import get_logger
 
 logger: logging.Logger = get_logger(__name__)
 WINDOW_SECONDS = 60

@@ -40,7 +40,7 @@ from automate_kernel.errors import (
     SecretError,
     StorageError,
 )
-from automate_kernel.logs import get_logger
+from automate_kernel.secrets.logs import get_logger
 
 __all__ = ["STATUS_OF_CODE", "ParameterError", "Problem", "problem_exception_handler"]
 

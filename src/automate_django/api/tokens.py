@@ -19,7 +19,7 @@ from automate_django.models import ApiToken
 
 __all__ = ["ApiTokenAuthentication", "ServiceUser"]
 
-from automate_kernel.logs import get_logger
+from automate_kernel.secrets.logs import get_logger
 
 logger: logging.Logger = get_logger(__name__)
 _USE_NOTED_EVERY = timedelta(minutes=1)

@@ -13,7 +13,7 @@ from automate_kernel.cli.host import find_on, host_of, load_app, set_up
 from automate_kernel.cli.logs import redact_logs
 from automate_kernel.cli.settings import Settings
 from automate_kernel.errors import ConfigError
-from automate_kernel.logs import get_logger
+from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.redaction import redact_text
 from automate_kernel.secrets.strength import strength_of
 

@@ -14,7 +14,7 @@ from automate_kernel.errors import (
     StorageError,
     WebhookRejectedError,
 )
-from automate_kernel.logs import get_logger
+from automate_kernel.secrets.logs import get_logger
 from automate_kernel.webhooks.ledger import WebhookReceipt
 from automate_kernel.webhooks.request import HeadersLike
 

@@ -26,8 +26,8 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from automate_kernel.errors import ConfigError
-from automate_kernel.logs import get_logger
 from automate_kernel.monitoring.prometheus import CONTENT_TYPE, Exporter
+from automate_kernel.secrets.logs import get_logger
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from automate_kernel.http.answers import REFUSED, HttpAnswer, answer_webhook, failure_answer
-from automate_kernel.logs import get_logger
+from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.tables import PAUSE
 from automate_kernel.webhooks import WebhookHeaders

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Board", "Probe", "WorkerProbe", "keep_telling"]
 
-from automate_kernel.logs import get_logger
+from automate_kernel.secrets.logs import get_logger
 
 logger: logging.Logger = get_logger(__name__)
 

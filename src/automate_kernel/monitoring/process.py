@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
-from automate_kernel.logs import get_logger
-from automate_kernel.secrets.logs import AllRedactingFilter
+from automate_kernel.secrets.logs import AllRedactingFilter, get_logger
 from automate_kernel.secrets.redaction import redact_text
 
 __all__ = ["guarded_process"]

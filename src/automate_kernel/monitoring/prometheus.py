@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from automate_kernel.logs import get_logger
 from automate_kernel.monitoring.overview import CountedSeldom, Increments
 from automate_kernel.outbox.item import ItemStatus
 from automate_kernel.outbox.statistics import upper_bound
 from automate_kernel.outbox.worker_reports import Activity
+from automate_kernel.secrets.logs import get_logger
 from automate_kernel.workflows.engine.statistics import WorkflowActivity
 
 if TYPE_CHECKING:

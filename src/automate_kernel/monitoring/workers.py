@@ -11,9 +11,9 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from automate_kernel.http.probes import Probes
-from automate_kernel.logs import get_logger
 from automate_kernel.monitoring.health import Board, Probe, WorkerProbe, keep_telling
 from automate_kernel.monitoring.troubles import telling_troubles
+from automate_kernel.secrets.logs import get_logger
 from automate_kernel.worker.process import handling_signals, run_until_stopped
 from automate_kernel.worker.supervisor import Supervisor
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from automate_kernel.errors import SecretNotFoundError
-from automate_kernel.logs import get_plugin_logger
+from automate_kernel.secrets.logs import get_plugin_logger
 
 if TYPE_CHECKING:
     from automate_kernel.outbox.item import OutboxItem

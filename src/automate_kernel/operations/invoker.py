@@ -14,7 +14,6 @@ from typing import Any
 
 from automate_kernel.connectors import Connector
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.logs import get_logger, get_plugin_logger
 from automate_kernel.operations.context import Call, ConnectorContext, ProviderContext, calling
 from automate_kernel.operations.error_mapping import is_bug, normalize
 from automate_kernel.operations.plugin import Plugin, create
@@ -23,9 +22,10 @@ from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.plugins import Plugins
 from automate_kernel.providers import BaseProvider
 from automate_kernel.secrets import Redactor, SecretResolver
+from automate_kernel.secrets.logs import get_logger, get_plugin_logger
 from automate_kernel.secrets.masking import literal_secrets
+from automate_kernel.secrets.tracebacks import log_error, mark
 from automate_kernel.templates import areveal, masked, reveal
-from automate_kernel.tracebacks import log_error, mark
 
 __all__ = ["Invoker"]
 

@@ -20,7 +20,7 @@ from automate_kernel.operations.schemas import (
     validation_problems,
 )
 from automate_kernel.operations.spec import OperationSpec
-from automate_kernel.tracebacks import log_error, mark
+from automate_kernel.secrets.tracebacks import log_error, mark
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

@@ -9,7 +9,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, TypeVar, cast
 
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.logs import log_loop_errors
+from automate_kernel.secrets.logs import log_loop_errors
 
 __all__ = ["Portal"]
 

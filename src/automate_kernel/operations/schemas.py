@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from automate_kernel.errors import AutomateError, ErrorCodes, PluginError
-from automate_kernel.logs import get_logger
+from automate_kernel.secrets.logs import get_logger
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError

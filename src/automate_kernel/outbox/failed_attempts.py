@@ -11,9 +11,9 @@ from uuid import UUID
 
 from automate_kernel.outbox.item import ItemStatus, OutboxItem, storable
 from automate_kernel.outbox.labels import labelled_ids
+from automate_kernel.secrets.tracebacks import MAX_GROUP, MAX_TRACE
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import FAILURE, OUTBOX
-from automate_kernel.tracebacks import MAX_GROUP, MAX_TRACE
 
 __all__ = [
     "MOST_LABELLED",

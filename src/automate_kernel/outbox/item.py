@@ -406,7 +406,7 @@ class Outcome:
     where it would wait again. *next_attempt* is a delay in seconds, an instant, or None for one
     that has not begun: it keeps its place in the line. *token* is the claim's; left out, the store
     uses the one that it remembers. *group* is what the error has in common with others, and *trace*
-    where it was raised; see `automate_kernel.tracebacks`.
+    where it was raised; see `automate_kernel.secrets.tracebacks`.
     """
 
     item_id: str

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from automate_kernel.errors import PluginError
-from automate_kernel.logs import get_logger
 from automate_kernel.plugins.compatibility import (
     KERNEL,
     kernel_version,
@@ -18,6 +17,7 @@ from automate_kernel.plugins.compatibility import (
 from automate_kernel.plugins.discovery import Found
 from automate_kernel.plugins.kinds import Kind
 from automate_kernel.plugins.records import PluginRecord, PluginState, Policy, Source, normal_name
+from automate_kernel.secrets.logs import get_logger
 
 __all__ = ["Claim", "incompatibility", "refusal", "settle"]
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from automate_kernel.logs import get_logger
 from automate_kernel.plugins.kinds import KINDS, kind_of_group
 from automate_kernel.plugins.loading import normal_target
+from automate_kernel.secrets.logs import get_logger
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution, EntryPoint

@@ -21,7 +21,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from automate_kernel.errors import PluginError
-from automate_kernel.logs import get_logger
+from automate_kernel.secrets.logs import get_logger
 
 if TYPE_CHECKING:
     from pluggy import PluginManager

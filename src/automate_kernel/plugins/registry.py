@@ -9,7 +9,6 @@ from difflib import get_close_matches
 from typing import Generic, TypeVar
 
 from automate_kernel.errors import ErrorCodes, PluginError
-from automate_kernel.logs import get_logger
 from automate_kernel.plugins.claims import Claim, refusal, settle
 from automate_kernel.plugins.discovery import scan
 from automate_kernel.plugins.inspection import key_of, require_fit, require_key
@@ -25,6 +24,7 @@ from automate_kernel.plugins.loading import (
     told,
 )
 from automate_kernel.plugins.records import PluginRecord, PluginState, Policy, Source
+from automate_kernel.secrets.logs import get_logger
 
 __all__ = ["Policy", "Registry"]
 

@@ -8,7 +8,7 @@ import selectors
 from collections.abc import Callable
 from typing import Any
 
-from automate_kernel.logs import get_logger
+from automate_kernel.secrets.logs import get_logger
 
 __all__ = ["ListenWakeup"]
 

@@ -128,7 +128,7 @@ computing a value for example, is a `MigrationStep` with this number.
 """
 
 _KEY, _NAME, _CODE, _LONG_KEY = 64, 200, 64, 255
-# What errors have in common: their type and place, `automate_kernel.tracebacks.group_of`.
+# What errors have in common: their type and place, `automate_kernel.secrets.tracebacks.group_of`.
 _GROUP = 200
 
 TABLES: dict[str, Table] = {

@@ -21,6 +21,7 @@ from jinja2.utils import pass_context
 
 from automate_kernel.errors import AutomateError, TemplateError
 from automate_kernel.secrets.handles import Sealed, SecretRef
+from automate_kernel.secrets.tracebacks import group_of, trace_of
 from automate_kernel.templates import filters as builtin
 from automate_kernel.templates.filters import (
     BOUNDED_FILTERS,
@@ -45,7 +46,6 @@ from automate_kernel.templates.limits import (
 from automate_kernel.templates.members import INNER, bounded, check_values, compare, sliced
 from automate_kernel.templates.syntax import COUNTED
 from automate_kernel.templates.values import stripped, text_of, unfit
-from automate_kernel.tracebacks import group_of, trace_of
 
 __all__ = ["BoundedFilters", "BoundedTests", "FilterError", "RenderContext"]
 

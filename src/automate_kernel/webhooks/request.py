@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.logs import get_logger
+from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.values import MAX_DEPTH, is_plain, read_json
 
 __all__ = [

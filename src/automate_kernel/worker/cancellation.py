@@ -6,9 +6,9 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from automate_kernel.logs import get_logger
 from automate_kernel.outbox.item import ItemStatus, Result
 from automate_kernel.outbox.store import Outcome
+from automate_kernel.secrets.logs import get_logger
 from automate_kernel.worker.periodic import Chore
 from automate_kernel.worker.pools import Task
 

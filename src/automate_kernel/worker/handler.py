@@ -19,7 +19,6 @@ from automate_kernel.errors import (
     LeaseLostError,
     StorageError,
 )
-from automate_kernel.logs import get_logger
 from automate_kernel.operations.context import handled_item
 from automate_kernel.operations.error_mapping import is_bug
 from automate_kernel.outbox.item import (
@@ -32,7 +31,8 @@ from automate_kernel.outbox.item import (
 )
 from automate_kernel.outbox.limits import Limit
 from automate_kernel.outbox.store import OutboxStore, Outcome
-from automate_kernel.tracebacks import group_of, log_error, trace_of
+from automate_kernel.secrets.logs import get_logger
+from automate_kernel.secrets.tracebacks import group_of, log_error, trace_of
 
 __all__ = [
     "Handler",

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Sequence
 from functools import partial
 
-from automate_kernel.logs import get_logger
 from automate_kernel.outbox.store import OutboxStore
+from automate_kernel.secrets.logs import get_logger
 from automate_kernel.worker.acknowledger import Held
 from automate_kernel.worker.liveness import Vitals
 from automate_kernel.worker.periodic import keep_trying

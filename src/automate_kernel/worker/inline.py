@@ -6,9 +6,9 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 
-from automate_kernel.logs import run_logged
 from automate_kernel.outbox.item import Acknowledged, OutboxItem, Result
 from automate_kernel.outbox.store import OutboxStore, Outcome
+from automate_kernel.secrets.logs import run_logged
 from automate_kernel.worker.acknowledger import WorkerStats
 from automate_kernel.worker.handler import (
     Describe,

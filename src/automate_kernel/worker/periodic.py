@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from automate_kernel.errors import ErrorCodes, LeaseLostError, StorageError
-from automate_kernel.logs import get_logger
+from automate_kernel.secrets.logs import get_logger
 
 __all__ = ["Chore", "Chores", "keep_trying", "try_for"]
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any, Protocol
 
-from automate_kernel.logs import get_logger, log_loop_errors
 from automate_kernel.outbox.item import OutboxItem, Result
+from automate_kernel.secrets.logs import get_logger, log_loop_errors
 from automate_kernel.worker.handler import Handler
 
 __all__ = ["InlinePool", "LoopPool", "Pool", "Task", "ThreadPool"]

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from automate_kernel.logs import get_logger
 from automate_kernel.outbox.worker_reports import WorkerInfo
+from automate_kernel.secrets.logs import get_logger
 from automate_kernel.worker.handler import Handler
 from automate_kernel.worker.periodic import Chore
 

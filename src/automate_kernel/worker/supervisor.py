@@ -16,7 +16,7 @@ from typing import Any
 
 __all__ = ["Supervisor"]
 
-from automate_kernel.logs import get_logger
+from automate_kernel.secrets.logs import get_logger
 
 logger: logging.Logger = get_logger(__name__)
 

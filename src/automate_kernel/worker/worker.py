@@ -20,11 +20,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from automate_kernel.logs import get_logger
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import ItemStatus, OutboxItem, Result
 from automate_kernel.outbox.statistics import ActivityLog
 from automate_kernel.outbox.store import OutboxStore, Outcome
+from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.rows import Wakeup
 from automate_kernel.worker.acknowledger import Acknowledger, Ended, Held, WorkerStats
 from automate_kernel.worker.cancellation import cancellations

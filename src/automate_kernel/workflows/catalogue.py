@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, WorkflowError
-from automate_kernel.logs import get_logger
+from automate_kernel.secrets.logs import get_logger
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.execution import Event
 from automate_kernel.workflows.engine.program import Program, Templates

@@ -15,7 +15,7 @@ import httpx
 
 from automate_http.addresses import AddressPolicy, normal_host
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.logs import get_logger
+from automate_kernel.secrets.logs import get_logger
 
 __all__ = ["Guard", "GuardedBackend", "Resolver", "origin", "resolve"]
 

@@ -16,7 +16,7 @@ from typing import Any
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.item import bounded_seconds, encode_json
-from automate_kernel.tracebacks import group_of
+from automate_kernel.secrets.tracebacks import group_of
 from automate_kernel.workflows.definition.model import Step
 from automate_kernel.workflows.engine.execution import (
     Execution,

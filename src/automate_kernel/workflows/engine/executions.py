@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.logs import get_logger
 from automate_kernel.outbox import NewItem, OutboxItem, OutboxStore
 from automate_kernel.outbox.failed_attempts import (
     MOST_LABELLED,
@@ -32,9 +31,10 @@ from automate_kernel.outbox.item import (
     storable,
 )
 from automate_kernel.outbox.labels import add_labels, forget_labels, label_rows, labelled_ids
+from automate_kernel.secrets.logs import get_logger
+from automate_kernel.secrets.tracebacks import MAX_GROUP
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import DEFINITION, EXECUTION, EXECUTION_ACTIVITY, STEP
-from automate_kernel.tracebacks import MAX_GROUP
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.execution import (
     Event,

@@ -14,11 +14,11 @@ from typing import Any, Protocol
 
 from automate_kernel import signals
 from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError, StorageError
-from automate_kernel.logs import get_logger
 from automate_kernel.operations.context import Call
 from automate_kernel.outbox import ItemStatus, OutboxItem, OutboxStore, Outcome
 from automate_kernel.outbox.item import Acknowledged, encode_json
-from automate_kernel.tracebacks import group_of
+from automate_kernel.secrets.logs import get_logger
+from automate_kernel.secrets.tracebacks import group_of
 from automate_kernel.worker.handler import draining
 from automate_kernel.worker.periodic import try_for
 from automate_kernel.workflows.catalogue import Startable

@@ -1,1 +1,0 @@
-from automate_kernel.secrets.logs import *  # noqa: D100, F403
