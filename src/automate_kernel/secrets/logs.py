@@ -13,13 +13,11 @@ from automate_kernel.secrets.redaction import Redactor, redactors
 
 __all__ = [
     "AllRedactingFilter",
-    "KernelFilter",
     "RedactingFilter",
     "continued",
     "get_logger",
     "get_plugin_logger",
     "log_loop_errors",
-    "one_line",
     "printable",
     "run_logged",
 ]
@@ -40,7 +38,7 @@ _CONTROL = re.compile(f"[\x00-\x1f{_OTHERS}]")
 _CONTROL_BUT_LINES = re.compile(f"[\x00-\x09\x0b-\x1f{_OTHERS}]")
 
 
-def one_line(text: str) -> str:
+def _one_line(text: str) -> str:
     r"""Return *text* with control characters escaped (``\n``): it can't look like two lines."""
     return text if text.isprintable() else _CONTROL.sub(_escaped, text)
 
@@ -123,7 +121,7 @@ class AllRedactingFilter(RedactingFilter):
         self._redactors = redactors
 
 
-class KernelFilter(AllRedactingFilter):
+class _KernelFilter(AllRedactingFilter):
     """
     The filter of the kernel's own loggers, whichever handlers the application has.
 
@@ -133,11 +131,11 @@ class KernelFilter(AllRedactingFilter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Redact *record* in place, and escape control characters."""
         super().filter(record)
-        record.msg = one_line(record.msg.rstrip())  # a warning ends with a line break
+        record.msg = _one_line(record.msg.rstrip())  # a warning ends with a line break
         for name in _NAMES:
             value = record.__dict__.get(name)
             if isinstance(value, str):
-                record.__dict__[name] = one_line(value)
+                record.__dict__[name] = _one_line(value)
         if record.exc_text:
             record.exc_text = _indented(record.exc_text)
         if record.stack_info:
@@ -179,7 +177,7 @@ def _traceback(record: logging.LogRecord) -> str:
 # -- loggers ----------------------------------------------------------------------------------
 
 
-_filter = KernelFilter()
+_filter = _KernelFilter()
 
 
 def get_logger(name: str) -> logging.Logger:

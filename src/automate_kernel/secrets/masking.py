@@ -17,7 +17,6 @@ __all__ = [
     "hide_shapes",
     "is_secret_name",
     "literal_secrets",
-    "looks_secret",
     "masked_by_schema",
     "reference_or_hidden",
     "words_of",
@@ -179,7 +178,7 @@ def _masked(value: Any, schemas: _Schemas, name: str, models: Mapping[str, Any])
     if isinstance(value, (int, float)):
         return value
     known = any(form.keys() & {"type", "enum", "const"} for form in forms)
-    return value if known and not looks_secret(str(value)) else reference_or_hidden(value)
+    return value if known and not _looks_secret(str(value)) else reference_or_hidden(value)
 
 
 def _literals(
@@ -196,7 +195,7 @@ def _literals(
     elif isinstance(value, str) and "$secret:" not in value and "{{" not in value:
         # Of a mapping like that of headers not every value is a secret, though none is shown.
         password = named and any(map(_is_password, forms))
-        if password or is_secret_name(name) or looks_secret(value):
+        if password or is_secret_name(name) or _looks_secret(value):
             yield value
 
 
@@ -239,7 +238,7 @@ def _items(forms: _Schemas) -> _Schemas:
     return [form["items"] for form in forms if isinstance(form.get("items"), Mapping)]
 
 
-def looks_secret(text: str) -> bool:
+def _looks_secret(text: str) -> bool:
     """Return True if *text* has the shape of a credential, or holds a word as random as one."""
     if hide_shapes(text) != text or _ISSUED.search(text):
         return True

@@ -24,10 +24,8 @@ from automate_kernel.secrets.masking import hide_named, hide_shapes
 from automate_kernel.secrets.strength import strength_of
 
 __all__ = [
-    "DEEPEST",
     "EnteringRedaction",
     "Redactor",
-    "encoded_forms",
     "redact_shown",
     "redact_text",
     "redactors",
@@ -38,7 +36,7 @@ _PERCENT = re.compile(r"%[0-9A-F]{2}")
 _ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2})")
 
 
-def encoded_forms(value: str) -> set[str]:
+def _encoded_forms(value: str) -> set[str]:
     """
     Return *value* and its forms in URLs, JSON, HTML, Python reprs, base64 and hex.
 
@@ -111,7 +109,7 @@ _STRIDE = _PART - _PROBE + 1
 _SHORTEST_ANYWHERE = 4
 _MARKS = ("[secret]", "[redacted]", "[hidden]", "***", "___", "")
 
-DEEPEST = 1000
+_DEEPEST = 1000
 """The levels of a value that are looked at: Python's own JSON can't write more."""
 _MOST_VALUES = 10_000_000
 _CIRCULAR, _TOO_DEEP, _TOO_LARGE = "[circular]", "[nested too deep]", "[too large]"
@@ -137,7 +135,7 @@ class Redactor:
 
     It replaces these by ``[secret]``:
 
-    * a value, in plain or encoded form (see `encoded_forms`), and any part of one of these with 12
+    * a value, in plain or encoded form (see `_encoded_forms`), and any part of one of these with 12
       characters or more, so that truncated and wrapped text shows nothing. A secret that begins
       like other text (``postgresql://``) takes that beginning out of other text too;
     * a value that is short or common (``2024``, ``admin``; see `strength_of`), only where it
@@ -181,7 +179,7 @@ class Redactor:
                 self._tokens = tuple({*self._tokens, value.strip()})
                 self._alone = _pattern(rf"(?<!\w){re.escape(each)}(?!\w)" for each in self._tokens)
             else:
-                for form in encoded_forms(value):
+                for form in _encoded_forms(value):
                     self._add_form(form)
                 self._strong |= {value.strip()}
             self._values.add(value)
@@ -219,7 +217,7 @@ class Redactor:
         value: Any,
         *,
         weak: bool = True,
-        deepest: int = DEEPEST,
+        deepest: int = _DEEPEST,
         most: int = _MOST_VALUES,
         cut: bool = True,
     ) -> Any:

@@ -23,27 +23,14 @@ from automate_kernel.storage.tables import NULL, SCHEMA, TABLES, VERSION, Column
 
 __all__ = [
     "STEPS",
-    "FoundColumn",
-    "FoundIndex",
-    "FoundTable",
     "Manager",
     "MigrationStep",
     "SchemaDifference",
     "SchemaReport",
-    "add_column",
-    "condition",
-    "create_index",
-    "create_table",
-    "drop_index",
     "inspect_schema",
-    "json_as_text",
     "make_tables",
-    "manager_of",
     "migrate_schema",
-    "partial",
-    "read_tables",
     "require_schema",
-    "type_of",
 ]
 
 logger: logging.Logger = get_logger(__name__)
@@ -70,25 +57,23 @@ _TYPES: dict[str, dict[str, str]] = {
 }  # fmt: skip
 
 
-def type_of(dialect: Dialect, column: Column) -> str:
-    """Return the type of *column* in this database."""
+def _type_of(dialect: Dialect, column: Column) -> str:
     return _TYPES[dialect.name][column.type].format(column.length)
 
 
-def create_table(dialect: Dialect, table: Table) -> list[str]:
-    """Return the statements that make *table* with its indexes."""
+def _create_table(dialect: Dialect, table: Table) -> list[str]:
     key = _name(dialect, table.key)
     lines = [_column(dialect, column) for column in table.columns] + [f"PRIMARY KEY ({key})"]
     body = ",\n  ".join(lines)
     made = [f"CREATE TABLE {_name(dialect, table.name)} (\n  {body}\n)"]
-    made += [create_index(dialect, table, index) for index in table.indexes]
+    made += [_create_index(dialect, table, index) for index in table.indexes]
     if table.storage and dialect.name == "postgresql":
         settings = ", ".join(f"{name} = {value}" for name, value in table.storage)
         made.append(f"ALTER TABLE {_name(dialect, table.name)} SET ({settings})")
     return made
 
 
-def add_column(dialect: Dialect, table: Table, column: Column) -> str:
+def _add_column(dialect: Dialect, table: Table, column: Column) -> str:
     """
     Return the statement that adds *column* to a table with rows in it.
 
@@ -107,7 +92,7 @@ def add_column(dialect: Dialect, table: Table, column: Column) -> str:
     return f"ALTER TABLE {_name(dialect, table.name)} ADD COLUMN {text}"
 
 
-def json_as_text(dialect: Dialect, table: Table, column: Column) -> tuple[str, ...]:
+def _json_as_text(dialect: Dialect, table: Table, column: Column) -> tuple[str, ...]:
     """Return the statements that make text of a column of the database's own type for JSON."""
     alter, name = f"ALTER TABLE {_name(dialect, table.name)}", _name(dialect, column.name)
     if dialect.name == "mysql":
@@ -115,31 +100,30 @@ def json_as_text(dialect: Dialect, table: Table, column: Column) -> tuple[str, .
     new = _name(dialect, f"{column.name}_text")
     null = "" if column.null else " NOT NULL DEFAULT 'null'"
     return (
-        f"{alter} ADD COLUMN {new} {type_of(dialect, column)}{null}",
+        f"{alter} ADD COLUMN {new} {_type_of(dialect, column)}{null}",
         f"UPDATE {_name(dialect, table.name)} SET {new} = CAST({name} AS TEXT)",
         f"{alter} DROP COLUMN {name}",
         f"{alter} RENAME COLUMN {new} TO {name}",
     )
 
 
-def create_index(dialect: Dialect, table: Table, index: Index) -> str:
+def _create_index(dialect: Dialect, table: Table, index: Index) -> str:
     """Return the statement that makes *index*, on some rows only where the database can."""
     names = ", ".join(_name(dialect, name) for name in index.columns)
     unique = "UNIQUE " if index.unique else ""
-    where = f" WHERE {condition(dialect, index)}" if index.where and partial(dialect) else ""
+    where = f" WHERE {_condition(dialect, index)}" if index.where and _partial(dialect) else ""
     return (
         f"CREATE {unique}INDEX {_name(dialect, index.name)}"
         f" ON {_name(dialect, table.name)} ({names}){where}"
     )
 
 
-def drop_index(dialect: Dialect, table: str, name: str) -> str:
-    """Return the statement that removes an index."""
+def _drop_index(dialect: Dialect, table: str, name: str) -> str:
     on = f" ON {_name(dialect, table)}" if dialect.name == "mysql" else ""
     return f"DROP INDEX {_name(dialect, name)}{on}"
 
 
-def condition(dialect: Dialect, index: Index) -> str:
+def _condition(dialect: Dialect, index: Index) -> str:
     """Return the condition for a row to stand in *index*."""
     return " AND ".join(
         f"{_name(dialect, name)} "
@@ -148,14 +132,13 @@ def condition(dialect: Dialect, index: Index) -> str:
     )
 
 
-def partial(dialect: Dialect) -> bool:
-    """Return True if an index can be on some rows only."""
+def _partial(dialect: Dialect) -> bool:
     return dialect.name != "mysql"
 
 
 def _column(dialect: Dialect, column: Column) -> str:
     null = "" if column.null else " NOT NULL"
-    return f"{_name(dialect, column.name)} {type_of(dialect, column)}{null}"
+    return f"{_name(dialect, column.name)} {_type_of(dialect, column)}{null}"
 
 
 def _name(dialect: Dialect, name: str) -> str:
@@ -167,7 +150,7 @@ Manager = str
 
 
 @dataclass(frozen=True, slots=True)
-class FoundColumn:
+class _FoundColumn:
     """A column, with the database's word for its type; *default* is True if it has one."""
 
     name: str
@@ -177,7 +160,7 @@ class FoundColumn:
 
 
 @dataclass(frozen=True, slots=True)
-class FoundIndex:
+class _FoundIndex:
     """
     An index, with its condition as the database writes it, empty if it has none.
 
@@ -193,28 +176,28 @@ class FoundIndex:
 
 
 @dataclass(slots=True)
-class FoundTable:
+class _FoundTable:
     """A table of the database."""
 
     name: str
-    columns: dict[str, FoundColumn] = field(default_factory=dict)
-    indexes: dict[str, FoundIndex] = field(default_factory=dict)
+    columns: dict[str, _FoundColumn] = field(default_factory=dict)
+    indexes: dict[str, _FoundIndex] = field(default_factory=dict)
 
 
-def read_tables(rows: SqlRows, names: Iterable[str]) -> dict[str, FoundTable]:
+def _read_tables(rows: SqlRows, names: Iterable[str]) -> dict[str, _FoundTable]:
     """Return those of the tables *names* that the database has, in two or three queries."""
     read = {"postgresql": _postgresql, "sqlite": _sqlite, "mysql": _mysql}[rows.dialect.name]
     return read(rows, list(names))
 
 
-def manager_of(rows: SqlRows) -> Manager:
+def _manager_of(rows: SqlRows) -> Manager:
     """
     Return the tool that keeps account of our tables.
 
     It is Django where our app's migrations were applied, and Alembic where it has ever been in this
     database; else our own command.
     """
-    found = read_tables(rows, ["django_migrations", "alembic_version"])
+    found = _read_tables(rows, ["django_migrations", "alembic_version"])
     if "django_migrations" in found:
         sql = "SELECT count(*) FROM django_migrations WHERE app = 'automate_django'"
         if int(rows.run(sql, (), fetch=True)[0][0]):
@@ -249,16 +232,16 @@ SELECT c.relname::text, i.relname::text, x.indisunique, x.indisvalid,
 """
 
 
-def _postgresql(rows: SqlRows, names: list[str]) -> dict[str, FoundTable]:
+def _postgresql(rows: SqlRows, names: list[str]) -> dict[str, _FoundTable]:
     these = _PG_TABLES.format(", ".join(f"to_regclass('{name}')::oid" for name in names))
-    found: dict[str, FoundTable] = {}
+    found: dict[str, _FoundTable] = {}
     for table, name, type_, null, default in rows.run(_PG_COLUMNS.format(these), (), fetch=True):
-        own = found.setdefault(table, FoundTable(table))
-        own.columns[name] = FoundColumn(name, type_, bool(null), bool(default))
+        own = found.setdefault(table, _FoundTable(table))
+        own.columns[name] = _FoundColumn(name, type_, bool(null), bool(default))
     for table, name, unique, valid, columns, where in rows.run(
         _PG_INDEXES.format(these), (), fetch=True
     ):
-        index = FoundIndex(name, tuple(columns.split(",")), bool(unique), where, bool(valid))
+        index = _FoundIndex(name, tuple(columns.split(",")), bool(unique), where, bool(valid))
         found[table].indexes[name] = index
     return found
 
@@ -277,13 +260,13 @@ SELECT m.name, l.name, l."unique", x.name, x."desc", coalesce(i.sql, '')
 """
 
 
-def _sqlite(rows: SqlRows, names: list[str]) -> dict[str, FoundTable]:
-    these, found = _listed(names), dict[str, FoundTable]()
+def _sqlite(rows: SqlRows, names: list[str]) -> dict[str, _FoundTable]:
+    these, found = _listed(names), dict[str, _FoundTable]()
     for table, name, type_, not_null, default in rows.run(
         _SQLITE_COLUMNS.format(these), (), fetch=True
     ):
-        own = found.setdefault(table, FoundTable(table))
-        own.columns[name] = FoundColumn(name, type_.lower(), not not_null, bool(default))
+        own = found.setdefault(table, _FoundTable(table))
+        own.columns[name] = _FoundColumn(name, type_.lower(), not not_null, bool(default))
     for table, name, unique, column, descends, sql in rows.run(
         _SQLITE_INDEXES.format(these), (), fetch=True
     ):
@@ -291,7 +274,7 @@ def _sqlite(rows: SqlRows, names: list[str]) -> dict[str, FoundTable]:
         columns = before.columns if before else ()
         here = (column or "?") + (" DESC" if descends else "")
         _, _, where = _partitioned(sql)
-        found[table].indexes[name] = FoundIndex(name, (*columns, here), bool(unique), where)
+        found[table].indexes[name] = _FoundIndex(name, (*columns, here), bool(unique), where)
     return found
 
 
@@ -320,8 +303,8 @@ SELECT TABLE_NAME, INDEX_NAME, NON_UNIQUE, COLUMN_NAME, COLLATION
 """
 
 
-def _mysql(rows: SqlRows, names: list[str]) -> dict[str, FoundTable]:
-    these, found = _listed(names), dict[str, FoundTable]()
+def _mysql(rows: SqlRows, names: list[str]) -> dict[str, _FoundTable]:
+    these, found = _listed(names), dict[str, _FoundTable]()
     checked: set[tuple[str, str]] = set()
     if "mariadb" in _text(rows.run("SELECT VERSION()", (), fetch=True)[0][0]).lower():
         for table, name in rows.run(_MARIADB_JSON.format(these), (), fetch=True):
@@ -329,19 +312,19 @@ def _mysql(rows: SqlRows, names: list[str]) -> dict[str, FoundTable]:
     for table, name, type_, collation, null, default in rows.run(
         _MYSQL_COLUMNS.format(these), (), fetch=True
     ):
-        own = found.setdefault(table, FoundTable(table))
+        own = found.setdefault(table, _FoundTable(table))
         shown = f"{_text(type_)} {_text(collation)}" if collation else _text(type_)
         shown = "json" if (table, name) in checked else shown
         # MariaDB's word for no default of a column that may be null is the text NULL.
         has_default = default is not None and _text(default).upper() != "NULL"
-        own.columns[name] = FoundColumn(name, shown.lower(), null == "YES", has_default)
+        own.columns[name] = _FoundColumn(name, shown.lower(), null == "YES", has_default)
     for table, name, not_unique, column, order in rows.run(
         _MYSQL_INDEXES.format(these), (), fetch=True
     ):
         before = found[table].indexes.get(name)
         columns = before.columns if before else ()
         here = (column or "?") + (" DESC" if order == "D" else "")
-        found[table].indexes[name] = FoundIndex(name, (*columns, here), not not_unique)
+        found[table].indexes[name] = _FoundIndex(name, (*columns, here), not not_unique)
     return found
 
 
@@ -482,14 +465,14 @@ class SchemaReport:
 
 def inspect_schema(rows: SqlRows, place: str) -> SchemaReport:
     """Compare the database with our tables. It reads the catalogue and a single row."""
-    found = read_tables(rows, TABLES)
+    found = _read_tables(rows, TABLES)
     version = _recorded(rows) if SCHEMA in found else None
     differences = [
         difference
         for table in TABLES.values()
         for difference in _compared(rows.dialect, table, found.get(table.name))
     ]
-    manager = manager_of(rows)
+    manager = _manager_of(rows)
     if found and manager == "automate":
         differences += _steps_left(rows.dialect, version)
     return SchemaReport(place, version, manager, tuple(differences), dialect=rows.dialect.name)
@@ -579,10 +562,10 @@ def _refuse(report: SchemaReport, force: bool) -> None:
 
 
 def _compared(
-    dialect: Dialect, table: Table, found: FoundTable | None
+    dialect: Dialect, table: Table, found: _FoundTable | None
 ) -> Iterator[SchemaDifference]:
     if found is None:
-        made = tuple(create_table(dialect, table))
+        made = tuple(_create_table(dialect, table))
         text = f"the table {table.name} is missing"
         yield SchemaDifference("table", table.name, table.name, text, True, made)
         return
@@ -598,11 +581,11 @@ def _compared(
 
 
 def _compared_column(
-    dialect: Dialect, table: Table, column: Column, found: FoundColumn | None
+    dialect: Dialect, table: Table, column: Column, found: _FoundColumn | None
 ) -> Iterator[SchemaDifference]:
     place = f"{table.name}.{column.name}"
     if found is None:
-        sql = add_column(dialect, table, column)
+        sql = _add_column(dialect, table, column)
         yield SchemaDifference(
             "column", table.name, column.name, f"{place} is missing", True, (sql,)
         )
@@ -615,7 +598,7 @@ def _compared_column(
         text = f"{place} is {found.type}, and should be {wanted}"
         widened: tuple[str, ...] = ()
         if column.type == "json" and found.type == "json":
-            widened = json_as_text(dialect, table, column)
+            widened = _json_as_text(dialect, table, column)
         elif column.type == "text":
             widened = _changed(dialect, table, column)
         yield SchemaDifference("column", table.name, column.name, text, True, widened)
@@ -626,7 +609,7 @@ def _changed(
 ) -> tuple[str, ...]:
     """Return the statement for our type and nullness; none where it would need a new table."""
     alter, quote = f"ALTER TABLE {dialect.quote}{table.name}{dialect.quote}", dialect.quote
-    name, type_ = f"{quote}{column.name}{quote}", type_of(dialect, column)
+    name, type_ = f"{quote}{column.name}{quote}", _type_of(dialect, column)
     if dialect.name == "postgresql":
         how = "DROP NOT NULL" if nullness else f"TYPE {type_}"
         return (f"{alter} ALTER COLUMN {name} {how}",)
@@ -651,7 +634,7 @@ def _other_type(dialect: Dialect, column: Column, found: str) -> str | None:
     if dialect.name == "sqlite":
         # A column of any type holds everything; only JSON changes the values.
         return "text" if column.type == "json" and found.lower() == "json" else None
-    wanted = type_of(dialect, column)
+    wanted = _type_of(dialect, column)
     if column.type == "text":
         length = re.match(r"(?:character varying|varchar)\((\d+)\)", found)
         if found in ("text", "character varying"):
@@ -665,7 +648,7 @@ def _other_type(dialect: Dialect, column: Column, found: str) -> str | None:
 
 
 def _compared_index(
-    dialect: Dialect, table: Table, index: Index, found: FoundTable
+    dialect: Dialect, table: Table, index: Index, found: _FoundTable
 ) -> Iterator[SchemaDifference]:
     same = found.indexes.get(index.name)
     if same is None:
@@ -673,18 +656,18 @@ def _compared_index(
         if any(not _wrong(dialect, index, other) for other in found.indexes.values()):
             return
         text = f"the index {index.name} is missing on {table.name}"
-        made = (create_index(dialect, table, index),)
+        made = (_create_index(dialect, table, index),)
         yield SchemaDifference("index", table.name, index.name, text, index.unique, made)
         return
     wrong = _wrong(dialect, index, same)
     if wrong:
-        again = (drop_index(dialect, table.name, index.name), create_index(dialect, table, index))
+        again = (_drop_index(dialect, table.name, index.name), _create_index(dialect, table, index))
         text = f"the index {index.name} on {table.name} {wrong}"
         needed = index.unique and not same.unique
         yield SchemaDifference("index", table.name, index.name, text, needed, again)
 
 
-def _wrong(dialect: Dialect, index: Index, found: FoundIndex) -> str:
+def _wrong(dialect: Dialect, index: Index, found: _FoundIndex) -> str:
     """Return the fault of an index; empty if it serves as ours would."""
     if not found.valid:
         return "was begun and never finished"
@@ -692,10 +675,10 @@ def _wrong(dialect: Dialect, index: Index, found: FoundIndex) -> str:
         return f"has the columns {', '.join(found.columns)} instead of {', '.join(index.columns)}"
     if found.unique != index.unique:
         return "is not unique" if index.unique else "is unique, and should not be"
-    if not partial(dialect):
+    if not _partial(dialect):
         return ""
     if _conditions(found.where) != frozenset(index.where):
-        wanted = condition(dialect, index) or "no condition"
+        wanted = _condition(dialect, index) or "no condition"
         text = f"has {found.where or 'no condition'} for {wanted}"
         if "::text IS" in found.where:
             # Django 4.2.0 to 4.2.5 wrote them so.

@@ -23,20 +23,14 @@ from automate_kernel.storage.tables import TABLES, Column, Table, Type
 
 __all__ = [
     "SqlRows",
-    "Statement",
-    "copied_lines",
-    "copy_statement",
     "copy_through",
-    "insert_source",
-    "literal",
-    "matches_nothing",
 ]
 
 _OPERATORS = {"eq": "=", "ne": "<>", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _TIME = Column("now", "time")
 
 
-class Statement:
+class _Statement:
     """
     The parameters of one statement, collected while its text is written.
 
@@ -53,15 +47,12 @@ class Statement:
         self._instants: dict[float, Any] = {}
 
     def name(self, name: str) -> str:
-        """Return a name of ours, quoted."""
         return f"{self._dialect.quote}{name}{self._dialect.quote}"
 
     def names(self, names: Sequence[str]) -> str:
-        """Return names of ours, quoted, with commas between."""
         return ", ".join(map(self.name, names))
 
     def bind(self, value: Any) -> str:
-        """Add a parameter and return its marker."""
         self.parameters.append(value)
         return f"${len(self.parameters)}" if self._style == "$" else self._style
 
@@ -93,7 +84,6 @@ class Statement:
         return self._instants[offset]
 
     def row(self, columns: Sequence[Column], values: Sequence[Any]) -> str:
-        """Return the values of a new row, with commas between."""
         servers = self._clock is None and bool(self._dialect.now)
         first, cells = len(self.parameters), []
         for column, value in zip(columns, values, strict=True):
@@ -109,7 +99,7 @@ class Statement:
             if encoded is None:
                 cells.append(self.cast(column.type, "NULL"))
             elif column.fixed:
-                cells.append(literal(encoded))
+                cells.append(_literal(encoded))
             else:
                 cells.append(self.cast(column.type, "{}"))
                 self.parameters.append(encoded)
@@ -117,7 +107,6 @@ class Statement:
         return _marked(", ".join(cells), self._style, first if self._style == "$" else 0)
 
     def changes(self, table: Table, changes: Mapping[str, Any]) -> str:
-        """Return the assignments after SET."""
         return ", ".join(
             f"{self.name(column)} = {self.name(column)} + {self.bind(value.amount)}"
             if isinstance(value, Plus)
@@ -137,12 +126,12 @@ class Statement:
             return f"{name} {self._in(column, where.value)}"
         if where.value is None:
             return f"{name} IS {'NOT ' if where.operator == 'ne' else ''}NULL"
-        value = literal(where.value) if column.fixed else self.value(column, where.value)
+        value = _literal(where.value) if column.fixed else self.value(column, where.value)
         return f"{name} {_OPERATORS[where.operator]} {value}"
 
     def _in(self, column: Column, values: Sequence[Any]) -> str:
         if column.fixed:
-            return "IN (" + ", ".join(map(literal, values)) + ")"
+            return "IN (" + ", ".join(map(_literal, values)) + ")"
         if self._dialect.arrays:
             encoded = [encode(self._dialect, column, value) for value in values]
             # asyncpg sends nothing but a list for an array; the others take long over a list. No
@@ -161,7 +150,6 @@ class Statement:
         lock: bool = False,
         skip_locked: bool = False,
     ) -> str:
-        """Return order, limit and row locks."""
         parts = []
         if order_by:
             # With the table's name, or it would be the column as it is selected: as text, which is
@@ -186,12 +174,12 @@ def _marked(template: str, style: str, first: int) -> str:
     return template.format(*(f"${number}" if style == "$" else style for number in numbers))
 
 
-def matches_nothing(where: Sequence[Where]) -> bool:
+def _matches_nothing(where: Sequence[Where]) -> bool:
     """Return True if an empty IN list makes the statement match no row."""
     return any(one.operator == "in" and not one.value for one in where)
 
 
-def literal(word: str) -> str:
+def _literal(word: str) -> str:
     """Return one of our own words as SQL text."""
     if not word.isidentifier() or not word.isascii():
         raise ValueError(f"not one of our words: {word!r}")
@@ -203,8 +191,8 @@ _POSTGRESQL = DIALECTS["postgresql"]
 _BLOCK = 250
 
 
-def insert_source(
-    statement: Statement,
+def _insert_source(
+    statement: _Statement,
     columns: Sequence[Column],
     rows: Sequence[Mapping[str, Any]],
     notify: str = "",
@@ -216,7 +204,7 @@ def insert_source(
 
     A notice in the statement itself costs no round trip and no reading of a result.
     """
-    notice = f" pg_notify({literal(notify)}, '') AS notice" if notify else ""
+    notice = f" pg_notify({_literal(notify)}, '') AS notice" if notify else ""
     source = _from_arrays(statement, columns, rows) if arrays else None
     if source is not None:
         return f"{source},{notice}" if notice else source
@@ -229,7 +217,7 @@ def insert_source(
 
 
 def _from_arrays(
-    statement: Statement, columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]
+    statement: _Statement, columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]
 ) -> str | None:
     """
     Return ``SELECT … FROM unnest(…)`` for *rows*; a column that is the same in all is sent once.
@@ -258,13 +246,12 @@ def _from_arrays(
     return f"SELECT {', '.join(selected)} FROM unnest({given}) AS given({names})"
 
 
-def copy_statement(statement: Statement, table: Table, columns: Sequence[Column]) -> str:
-    """Return the COPY that takes `copied_lines`."""
+def _copy_statement(statement: _Statement, table: Table, columns: Sequence[Column]) -> str:
     names = statement.names([column.name for column in columns])
     return f"COPY {statement.name(table.name)} ({names}) FROM STDIN"
 
 
-def copied_lines(
+def _copied_lines(
     columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], clock: Callable[[], datetime]
 ) -> Iterator[str]:
     """Yield *rows* as COPY's text; *clock*, the database's, is read once."""
@@ -341,8 +328,8 @@ class SqlRows:
         """Run COPY with *lines* and return the count; None if the driver has no COPY."""
         return None
 
-    def _statement(self) -> Statement:
-        return Statement(self.dialect, self._style, self._clock)
+    def _statement(self) -> _Statement:
+        return _Statement(self.dialect, self._style, self._clock)
 
     # -- writing -----------------------------------------------------------------------------
 
@@ -381,7 +368,7 @@ class SqlRows:
         fresh: bool,
     ) -> int:
         statement, columns = self._statement(), _only(table.name, tuple(names))
-        source = insert_source(statement, columns, rows, notify, arrays=self.dialect.arrays)
+        source = _insert_source(statement, columns, rows, notify, arrays=self.dialect.arrays)
         sql = (
             f"INSERT INTO {statement.name(table.name)} ({statement.names(names)})"
             f" {source}{'' if fresh else self.dialect.conflict}"
@@ -416,8 +403,8 @@ class SqlRows:
         self, table: Table, names: list[str], rows: Sequence[Mapping[str, Any]], notify: str
     ) -> int | None:
         columns = _only(table.name, tuple(names))
-        lines = copied_lines(columns, rows, self.now)
-        count = self.copy(copy_statement(self._statement(), table, columns), lines)
+        lines = _copied_lines(columns, rows, self.now)
+        count = self.copy(_copy_statement(self._statement(), table, columns), lines)
         if count and notify:
             statement = self._statement()
             sql = f"SELECT pg_notify({statement.bind(notify)}, '')::text"
@@ -426,7 +413,7 @@ class SqlRows:
 
     def update(self, table: str, where: Sequence[Where], changes: Mapping[str, Any]) -> int:
         """Change all rows that match; see `Rows.update`."""
-        if matches_nothing(where):
+        if _matches_nothing(where):
             return 0
         spec, statement = TABLES[table], self._statement()
         sql = f"UPDATE {statement.name(table)} SET {statement.changes(spec, changes)}"
@@ -435,7 +422,7 @@ class SqlRows:
 
     def delete(self, table: str, where: Sequence[Where]) -> int:
         """Remove all rows that match; see `Rows.delete`."""
-        if matches_nothing(where):
+        if _matches_nothing(where):
             return 0
         statement = self._statement()
         sql = f"DELETE FROM {statement.name(table)}" + statement.where(TABLES[table], where)
@@ -443,7 +430,7 @@ class SqlRows:
 
     def remove(self, table: str, where: Sequence[Where]) -> list[Any]:
         """Remove all rows that match and return their keys; see `Rows.remove`."""
-        if matches_nothing(where):
+        if _matches_nothing(where):
             return []
         key = TABLES[table].key
         if not self.dialect.returning:
@@ -471,7 +458,7 @@ class SqlRows:
         columns: Sequence[str] = (),
     ) -> list[Row]:
         """Read rows; see `Rows.select`."""
-        if matches_nothing(where):
+        if _matches_nothing(where):
             return []
         spec, statement = TABLES[table], self._statement()
         wanted = _columns(spec, columns)
@@ -490,7 +477,7 @@ class SqlRows:
 
     def count(self, table: str, by: Sequence[str] = (), where: Sequence[Where] = ()) -> list[Row]:
         """Count matching rows per value of *by*; see `Rows.count`."""
-        if matches_nothing(where):
+        if _matches_nothing(where):
             return []
         spec, statement = TABLES[table], self._statement()
         columns = [spec.column(name) for name in by]
@@ -502,7 +489,7 @@ class SqlRows:
 
     def distinct(self, table: str, column: str, where: Sequence[Where] = ()) -> list[Any]:
         """Return the values of *column*, each once; see `Rows.distinct`."""
-        if matches_nothing(where):
+        if _matches_nothing(where):
             return []
         if not self.dialect.arrays:
             return self._distinct_in_steps(table, column, where)
@@ -547,7 +534,7 @@ class SqlRows:
         parts: Sequence[Portion] = (),
     ) -> list[Row]:
         """Change the first rows in order and return them; see `Rows.take`."""
-        if matches_nothing(where):
+        if _matches_nothing(where):
             return []
         parts = parts or (Portion((), limit),)
         if not self.dialect.returning:
@@ -570,7 +557,7 @@ class SqlRows:
 
     def _chosen(
         self,
-        statement: Statement,
+        statement: _Statement,
         table: Table,
         where: Sequence[Where],
         order_by: Sequence[str],

@@ -22,20 +22,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Condition",
-    "Constant",
-    "Expression",
-    "Items",
-    "ReferenceText",
-    "Rendering",
     "Template",
     "TemplateEngine",
-    "TemplatePart",
-    "TemplateProgram",
-    "Tree",
 ]
 
 
-class Rendering:
+class _Rendering:
     """One rendering of a template: its context, and its budget."""
 
     __slots__ = ("budget", "context", "variables")
@@ -47,44 +39,40 @@ class Rendering:
         self.variables: dict[str, Any] | None = None
 
 
-class TemplatePart(Protocol):
+class _Part(Protocol):
     """A piece of a compiled tree."""
 
-    def render(self, rendering: Rendering) -> Any:
-        """Return the piece's value."""
+    def render(self, rendering: _Rendering) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Constant:
+class _Constant:
     """A value without templates, or a reference to a secret."""
 
     value: Any
 
-    def render(self, rendering: Rendering) -> Any:
-        """Return the value."""
+    def render(self, rendering: _Rendering) -> Any:
         return self.value
 
 
 @dataclass(frozen=True, slots=True)
-class Items:
+class _Items:
     """A list."""
 
-    parts: tuple[TemplatePart, ...]
+    parts: tuple[_Part, ...]
 
-    def render(self, rendering: Rendering) -> Any:
-        """Return a new list of the rendered items."""
+    def render(self, rendering: _Rendering) -> Any:
         return [part.render(rendering) for part in self.parts]
 
 
 @dataclass(frozen=True, slots=True)
-class Tree:
+class _Tree:
     """A mapping, whose keys may be templates too."""
 
-    pairs: tuple[tuple[_Key, TemplatePart], ...]
+    pairs: tuple[tuple[_Key, _Part], ...]
     path: str
 
-    def render(self, rendering: Rendering) -> Any:
-        """Return a new mapping of the rendered values."""
+    def render(self, rendering: _Rendering) -> Any:
         result: dict[str, Any] = {}
         for key, part in self.pairs:
             name = key if isinstance(key, str) else self._name(key.render(rendering), result)
@@ -101,14 +89,13 @@ class Tree:
 
 
 @dataclass(frozen=True, slots=True)
-class ReferenceText:
+class _ReferenceText:
     """Text with ``$secret:`` or ``$env:`` in it, and no syntax of Jinja's."""
 
     pieces: tuple[str | SecretRef | EnvReference, ...]
     path: str
 
-    def render(self, rendering: Rendering) -> Any:
-        """Return the text, sealed if there is a secret in it."""
+    def render(self, rendering: _Rendering) -> Any:
         env = rendering.context.env or EnvironmentResolver()
         pieces = [self._known(piece, env) for piece in self.pieces]
         rendering.budget.emit(sum(len(piece) for piece in pieces if isinstance(piece, str)))
@@ -131,7 +118,7 @@ class ReferenceText:
         raise problem
 
 
-class TemplateProgram:
+class _Program:
     """A compiled Jinja template, whose value is text."""
 
     __slots__ = ("_environment", "_path", "_root", "_source", "_template")
@@ -143,8 +130,7 @@ class TemplateProgram:
         self._path = path
         self._source = source
 
-    def render(self, rendering: Rendering) -> Any:
-        """Return the text, sealed if there is a secret in it."""
+    def render(self, rendering: _Rendering) -> Any:
         pieces: Iterator[Any] | None = None
         try:
             scope = self._scope(rendering)
@@ -159,26 +145,24 @@ class TemplateProgram:
         raise problem
 
     def value(self, pieces: Iterator[Any], scope: RenderContext) -> Any:
-        """Return the value of all *pieces*."""
         return scope.concat(pieces)
 
-    def _scope(self, rendering: Rendering) -> RenderContext:
+    def _scope(self, rendering: _Rendering) -> RenderContext:
         if rendering.variables is None:
             rendering.variables = self._environment.variables(rendering.context)
         return self._environment.scope(rendering.variables, rendering.budget)
 
 
-class Expression(TemplateProgram):
+class _Expression(_Program):
     """A single ``{{ expression }}``, whose value keeps its type."""
 
     __slots__ = ()
 
     def value(self, pieces: Iterator[Any], scope: RenderContext) -> Any:
-        """Return the only piece."""
         return next(pieces)
 
 
-_Key = str | TemplateProgram | ReferenceText
+_Key = str | _Program | _ReferenceText
 _JINJA = re.compile(r"\{[{%#]")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
@@ -193,7 +177,7 @@ class Template:
     __slots__ = ("_limits", "_root", "env_keys", "secret_keys")
 
     def __init__(
-        self, root: TemplatePart, limits: Limits, secrets: frozenset[str], env: frozenset[str]
+        self, root: _Part, limits: Limits, secrets: frozenset[str], env: frozenset[str]
     ) -> None:
         self._root = root
         self._limits = limits
@@ -206,7 +190,7 @@ class Template:
 
         `reveal` puts their values in, right before the call. Raises `TemplateError`.
         """
-        return self._root.render(Rendering(context, self._limits))
+        return self._root.render(_Rendering(context, self._limits))
 
 
 class Condition(Template):
@@ -261,7 +245,7 @@ class TemplateEngine:
         """
         compiler = _Compiler(self)
         if text is None or isinstance(text, bool):
-            return compiler.finished(Condition, Constant(text is not False))
+            return compiler.finished(Condition, _Constant(text is not False))
         if not isinstance(text, str):
             raise TemplateError(f"{path or 'condition'}: it is text, not {type(text).__name__}")
         return compiler.finished(Condition, compiler.condition(text, path))
@@ -287,27 +271,27 @@ class _Compiler:
         self.secrets: set[str] = set()
         self.env: set[str] = set()
 
-    def finished(self, kind: type[T], root: TemplatePart) -> T:
+    def finished(self, kind: type[T], root: _Part) -> T:
         limits = self._engine.limits
         return kind(root, limits, frozenset(self.secrets), frozenset(self.env))
 
-    def part(self, value: Any, path: str) -> TemplatePart:
+    def part(self, value: Any, path: str) -> _Part:
         if isinstance(value, str):
             return self.text(value, path)
         if isinstance(value, Mapping):
             pairs = (self._pair(key, item, path) for key, item in value.items())
-            return Tree(tuple(pairs), path)
+            return _Tree(tuple(pairs), path)
         if isinstance(value, (list, tuple)):
             items = (self.part(item, f"{path}[{index}]") for index, item in enumerate(value))
-            return Items(tuple(items))
+            return _Items(tuple(items))
         if value is None or isinstance(value, (bool, int, float)):
-            return Constant(value)
+            return _Constant(value)
         if isinstance(value, (SecretRef, Sealed)):
             self.secrets |= value.keys if isinstance(value, Sealed) else {value.key}
-            return Constant(value)
+            return _Constant(value)
         raise TemplateError(f"{path or 'template'}: {type_name(value)} is not JSON")
 
-    def _pair(self, key: Any, value: Any, path: str) -> tuple[_Key, TemplatePart]:
+    def _pair(self, key: Any, value: Any, path: str) -> tuple[_Key, _Part]:
         if not isinstance(key, str):
             raise TemplateError(f"{path or 'template'}: a key is text, not {type(key).__name__}")
         where = _joined(path, key)
@@ -317,9 +301,9 @@ class _Compiler:
             raise TemplateError(f"{where}: a key can't be a secret")
         self.env |= keys.env
         part = self.part(value, where)
-        return name.value if isinstance(name, Constant) else name, part
+        return name.value if isinstance(name, _Constant) else name, part
 
-    def text(self, text: str, path: str) -> Constant | ReferenceText | TemplateProgram:
+    def text(self, text: str, path: str) -> _Constant | _ReferenceText | _Program:
         limit = self._engine.limits.source
         if len(text) > limit:
             message = f"{path or 'template'}: it has more than {limit:,} characters"
@@ -330,9 +314,9 @@ class _Compiler:
             problem = explain(error, path=path, source=text)
         raise problem
 
-    def _marked(self, text: str, path: str) -> Constant | ReferenceText:
+    def _marked(self, text: str, path: str) -> _Constant | _ReferenceText:
         if "$" not in text:
-            return Constant(text)
+            return _Constant(text)
         pieces: list[str | SecretRef | EnvReference] = []
         for piece in split(text):
             if isinstance(piece, SecretReference):
@@ -345,14 +329,14 @@ class _Compiler:
         if pieces[1:] == ["\n"]:
             del pieces[1]  # the end of a block of YAML
         if len(pieces) == 1 and not isinstance(pieces[0], EnvReference):
-            return Constant(pieces[0])
-        return ReferenceText(tuple(pieces), path)
+            return _Constant(pieces[0])
+        return _ReferenceText(tuple(pieces), path)
 
-    def _program(self, text: str, path: str) -> TemplateProgram:
+    def _program(self, text: str, path: str) -> _Program:
         sandbox = self._engine.sandbox()
         return self._made(sandbox.prepared(sandbox.parse(text)), text, path)
 
-    def condition(self, text: str, path: str) -> TemplatePart:
+    def condition(self, text: str, path: str) -> _Part:
         try:
             sandbox = self._engine.sandbox()
             if not text.strip():
@@ -367,10 +351,10 @@ class _Compiler:
             problem = explain(error, path=path, source=text)
         raise problem
 
-    def _made(self, prepared: Any, text: str, path: str) -> TemplateProgram:
+    def _made(self, prepared: Any, text: str, path: str) -> _Program:
         self.secrets |= prepared.secrets
         self.env |= prepared.variables
-        kind = Expression if prepared.whole else TemplateProgram
+        kind = _Expression if prepared.whole else _Program
         template = prepared.compiled()
         return kind(self._engine.sandbox(), template, path=path, source=text)
 

@@ -33,7 +33,6 @@ __all__ = [
     "contained",
     "digits",
     "division",
-    "is_huge",
     "linear",
     "searched",
     "searching",
@@ -253,7 +252,7 @@ def _chars(value: Any) -> float:
     if isinstance(value, int):
         if -_PLAIN_INT < value < _PLAIN_INT:
             return 0
-        return math.inf if is_huge(value) else value.bit_length() / 3
+        return math.inf if _is_huge(value) else value.bit_length() / 3
     if isinstance(value, Decimal):
         # Written out, or as an integer, 1E+999999 has a million digits.
         return abs(value.adjusted()) + len(value.as_tuple().digits) if value.is_finite() else 1
@@ -262,11 +261,11 @@ def _chars(value: Any) -> float:
 
 def allow_digits(number: int) -> None:
     """Refuse a *number* that can't be written."""
-    if is_huge(number):
+    if _is_huge(number):
         raise TemplateError(f"it gives a number of over {MAX_DIGITS:,} digits")
 
 
-def is_huge(number: int) -> bool:
+def _is_huge(number: int) -> bool:
     """Return True if *number* has too many digits to be written: this takes their square."""
     return number.bit_length() > _MAX_BITS and abs(number) >= 10**MAX_DIGITS
 

@@ -33,14 +33,12 @@ from automate_kernel.templates.values import unfit
 
 __all__ = [
     "BINARY",
-    "COMPARISONS",
     "INNER",
     "LOOP_METHODS",
     "Method",
     "bounded",
     "check_values",
     "compare",
-    "contains",
     "member",
     "sliced",
 ]
@@ -234,7 +232,7 @@ BINARY: dict[str, Callable[[Budget, Any, Any], Any]] = {
 }
 
 
-def contains(budget: Budget, item: Any, container: Any) -> bool:
+def _contains(budget: Budget, item: Any, container: Any) -> bool:
     """Tell if *item* is in *container*."""
     if type(container) is not list and (
         hasattr(container, "__next__") or isinstance(container, CountedItems)
@@ -252,7 +250,7 @@ def _same(budget: Budget, left: Any, right: Any) -> bool:
     return left is right or bool(compare(budget, "eq", left, right))
 
 
-COMPARISONS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
+_COMPARISONS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
     "eq": ("==", operator.eq),
     "ne": ("!=", operator.ne),
     "lt": ("<", operator.lt),
@@ -265,10 +263,10 @@ COMPARISONS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
 def compare(budget: Budget, name: str, left: Any, right: Any) -> Any:
     """Do the comparison *name*, as Jinja's tree calls it."""
     if name == "in":
-        return contains(budget, left, right)
+        return _contains(budget, left, right)
     if name == "notin":
-        return not contains(budget, left, right)
-    symbol, function = COMPARISONS[name]
+        return not _contains(budget, left, right)
+    symbol, function = _COMPARISONS[name]
     budget.charge(symbol, compared(budget, left, right))
     return function(left, right)
 

@@ -28,23 +28,23 @@ from automate_kernel.templates.limits import Budget, Limits, compared
 from automate_kernel.templates.members import BINARY, LOOP_METHODS, Method, member
 from automate_kernel.templates.syntax import Checker
 
-__all__ = ["EnvironmentView", "Sandbox", "SecretsView"]
+__all__ = ["Sandbox"]
 
 
-class SecretsView:
+class _SecretsView:
     """The value of ``secrets`` in a template: its fields are references."""
 
     __slots__ = ()
 
 
-_SECRETS = SecretsView()
+_SECRETS = _SecretsView()
 GLOBALS: dict[str, Any] = {"namespace": Namespace, "range": range}
 """The functions that templates can call."""
 _KEYS_LOOKED_AT = 200
 _NAME_LENGTH = 64
 
 
-class EnvironmentView:
+class _EnvironmentView:
     """The value of ``env`` in a template: its fields come from the resolver."""
 
     __slots__ = ("resolver",)
@@ -241,7 +241,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             **GLOBALS,
             **context.variables(),
             "secrets": _SECRETS,
-            "env": EnvironmentView(context.env),
+            "env": _EnvironmentView(context.env),
         }
 
     def scope(self, variables: dict[str, Any], budget: Budget) -> RenderContext:
@@ -258,9 +258,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
                 return obj[attribute]
             except (KeyError, TypeError):
                 pass
-        elif isinstance(obj, SecretsView):
+        elif isinstance(obj, _SecretsView):
             return SecretRef(attribute)
-        elif isinstance(obj, EnvironmentView):
+        elif isinstance(obj, _EnvironmentView):
             value = obj.resolver.get(attribute)
             hint = f"environment variable {attribute!r} is not set"
             return self.undefined(hint, name=attribute) if value is None else value
@@ -278,7 +278,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         """Return the item *argument*, or a field of an object that a filter made."""
-        if isinstance(obj, (SecretsView, EnvironmentView, Namespace)):
+        if isinstance(obj, (_SecretsView, _EnvironmentView, Namespace)):
             return self.getattr(obj, argument)
         if isinstance(obj, Undefined):
             str(obj)  # raises, saying what is missing

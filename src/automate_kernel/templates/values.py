@@ -18,7 +18,6 @@ from automate_kernel.templates.limits import Budget, allow_digits, linear
 
 __all__ = [
     "format_fields",
-    "is_lazy",
     "json_copy",
     "plain_of",
     "rfind",
@@ -87,12 +86,12 @@ def plain_of(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, (UUID, Decimal)):
         return str(value)
-    if is_lazy(value):
+    if _is_lazy(value):
         return list(value)
     raise unfit(value)
 
 
-def is_lazy(value: object) -> bool:
+def _is_lazy(value: object) -> bool:
     """Return True if *value* yields items one after the other, and is written as a list."""
     # Not sets, whose order changes from one process to the next.
     if isinstance(value, (range, KeysView, ValuesView, ItemsView)):
@@ -132,7 +131,7 @@ def text_of(budget: Budget, value: Any) -> str:
         return str.__str__(value)
     if isinstance(value, int):
         allow_digits(value)
-    elif is_lazy(value):
+    elif _is_lazy(value):
         value = list(value)
     if isinstance(value, (list, tuple, Mapping)):
         budget.weigh(value)
