@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from automate_kernel.errors import PayloadError, StorageError
 from automate_kernel.storage.codec import decode_time, json_text
-from automate_kernel.storage.values import encode_json, is_plain
+from automate_kernel.storage.values import encode_json, is_plain, read_json
 from automate_kernel.testing.values import each_value, is_json, same
 from hypothesis import given
 from hypothesis import strategies as st
@@ -95,3 +95,16 @@ def test_parts_that_are_shared_many_times_end() -> None:
     assert not is_plain(shared)
     with pytest.raises(PayloadError):
         encode_json(shared, "payload")
+
+
+@pytest.mark.parametrize("text", ["NaN", "[Infinity]", '{"n": -Infinity}', "{", "", "nul"])
+def test_only_json_is_read(text: str) -> None:
+    """Python's own reader takes NaN and Infinity, which no database stores."""
+    with pytest.raises(ValueError):
+        read_json(text)
+
+
+def test_json_is_read_as_it_was_written() -> None:
+    """A reader of integers sees each of them."""
+    assert read_json('{"n": [1, 1.0, null, "NaN"]}') == {"n": [1, 1.0, None, "NaN"]}
+    assert read_json("[12, 3]", parse_int=len) == [2, 1]

@@ -141,8 +141,8 @@ def masked_by_schema(value: Any, schema: Mapping[str, Any] | None, name: str = "
     """
     Return *value* as it may be seen, by its JSON Schema; without one, texts are hidden.
 
-    A text is shown if the schema knows it and doesn't call it a password, its name means no
-    secret, and it doesn't look like one.
+    A text is shown if the schema knows it and doesn't call it a password. Its name must mean no
+    secret, and it must not look like one.
     """
     schema = schema or {}
     return _masked(value, [schema], name, schema.get("$defs", {}))

@@ -135,9 +135,10 @@ class Redactor:
 
     It replaces these by ``[secret]``:
 
-    * a value, in plain or encoded form (see `_encoded_forms`), and any part of one of these with 12
-      characters or more, so that truncated and wrapped text shows nothing. A secret that begins
-      like other text (``postgresql://``) takes that beginning out of other text too;
+    * a value in plain text, in URLs, JSON, HTML, Python reprs, base64 and hex;
+    * any part of one of these with 12 characters or more, so that truncated and wrapped text shows
+      nothing. A secret that begins like other text (``postgresql://``) takes that beginning out of
+      other text too;
     * a value that is short or common (``2024``, ``admin``; see `strength_of`), only where it
       stands alone in text, with no letter or digit beside it: else it would ruin honest data.
 

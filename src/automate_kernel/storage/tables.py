@@ -42,9 +42,8 @@ class Column:
     """
     A column: ``id`` is a UUID, ``text`` has a *length*, ``longtext`` none, ``time`` is in UTC.
 
-    The values of a *fixed* column are a few words of ours. They are written into the text of a
-    statement, because no database can match a bound parameter with a partial index's condition
-    when it makes a plan to keep.
+    The values of a *fixed* column are a few words of ours, written into the text of a statement.
+    In a plan that is kept, no database can match a bound parameter with a partial index.
 
     *default*, as text of SQL (``0``, ``'[]'``), fills the rows that are older than the column.
     Every column that is added to a table and isn't *null* needs one, and workers of the release

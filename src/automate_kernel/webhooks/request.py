@@ -98,8 +98,8 @@ def parse_json(body: bytes) -> Any:
     """
     Return the JSON value in *body*, which is UTF-8.
 
-    Raises `BodyError` for other text (``NaN`` and ``Infinity`` too), for a value that is nested
-    too deep to be stored, and for an integer of more than `MOST_DIGITS` digits.
+    Raises `BodyError` for other text (``NaN`` and ``Infinity`` too). It also does for a value that
+    is nested too deep to be stored, and for an integer of more than `MOST_DIGITS` digits.
     """
     try:
         text = body.decode("utf-8")

@@ -45,8 +45,8 @@ class HttpConnector(Connector):
     """
     HTTP requests and signed webhooks, to public addresses unless the config says otherwise.
 
-    Actions are asynchronous, so that many can wait for slow services at once, and each event loop
-    that they run on has connections of its own.
+    Actions are asynchronous, so that many can wait for slow services at once. Each event loop that
+    they run on has connections of its own.
     """
 
     key = "http"

@@ -19,8 +19,8 @@ def next_request(request: httpx.Request, response: httpx.Response) -> httpx.Requ
     """
     Return the request to which *response* redirects, or None.
 
-    A request that changes something is repeated only where the status asks for it (307, 308), and
-    only at the same origin, since its body may hold credentials. No redirect leads from https to
+    A request that changes something is repeated only where the status asks for it (307, 308). It
+    stays at the same origin, since its body may hold credentials. No redirect leads from https to
     http. Raises `AutomateError` for a redirect that breaks these rules.
     """
     if response.status_code not in REDIRECTS or "location" not in response.headers:

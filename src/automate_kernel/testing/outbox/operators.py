@@ -21,7 +21,7 @@ class OperatorContract(StoreHooks):
     # Looking, cancelling, requeueing, purging and pausing.
 
     def one_of_each(self, store: OutboxStore) -> dict[str, str]:
-        """An item in every state: PENDING, RUNNING, RETRY, COMPLETED, FAILED, CANCELLED."""
+        """Make an item in every state: PENDING, RUNNING, RETRY, COMPLETED, FAILED, CANCELLED."""
         names = ("RUNNING", "RETRY", "COMPLETED", "FAILED")
         new = [NewItem("k", name) for name in names]
         ids = dict(zip(names, store.enqueue_many(new), strict=True))
@@ -334,7 +334,7 @@ class OperatorContract(StoreHooks):
     # Cancelling an item that runs.
 
     def asked(self, store: OutboxStore, **options: object) -> tuple[str, str]:
-        """An item that runs and is asked to stop, and its claim's token."""
+        """Ask a running item to stop; return its id and its claim's token."""
         self.need("control")
         item_id = store.enqueue("k", **options)  # type: ignore[arg-type]
         token = self.claim_one(store).lease_token
@@ -436,7 +436,7 @@ class OperatorContract(StoreHooks):
     # Deleting what is finished.
 
     def finished(self, store: OutboxStore) -> dict[ItemStatus, str]:
-        """An item in each state in which one is finished."""
+        """Make an item in each final state."""
         self.need("retention")
         done, failed, cancelled = store.enqueue_many(NewItem("k") for _ in range(3))
         store.cancel([cancelled])
@@ -449,7 +449,7 @@ class OperatorContract(StoreHooks):
         }
 
     def left(self, store: OutboxStore, ids: dict[ItemStatus, str]) -> list[str]:
-        """The states of those items that are still there."""
+        """Return the states of the items that are still there."""
         return [str(status) for status, item_id in ids.items() if store.get(item_id)]
 
     def test_kept_for_ever(self, store: OutboxStore, clock: FakeClock) -> None:
