@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from automate_kernel.errors import ErrorCodes, StorageError
 
 __all__ = [
@@ -16,6 +18,11 @@ __all__ = [
 # and longer than max_allowed_packet.
 _REFUSED = frozenset({1153, 1264, 1265, 1292, 1366, 1406, 3140, 3141, 3819, 4025})
 _DUPLICATE, _DEADLOCK = 1062, 1213
+# In the words of SQLite, MySQL and PostgreSQL.
+_MISSING = re.compile(
+    r"no such (table|column)|has no column|unknown column|table .*doesn't exist"
+    r"|(relation|column) .*does not exist"
+)
 
 
 class DuplicateKeyError(StorageError):
@@ -44,15 +51,7 @@ def storage_error(
             " (utf8mb4) and their checks",
         )
     hint, lowered = None, text.lower()
-    if (
-        "no such table" in lowered
-        or ("doesn't exist" in lowered and "table" in lowered)
-        or ("relation" in lowered and "does not exist" in lowered)
-        or "no such column" in lowered
-        or "has no column" in lowered
-        or "unknown column" in lowered
-        or ("column" in lowered and "does not exist" in lowered)
-    ):
+    if _MISSING.search(lowered):
         hint = migrate
     elif "readonly" in lowered or "read-only" in lowered:
         hint = "the database can't be written: check the file's and its folder's permissions"

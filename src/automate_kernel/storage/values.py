@@ -337,7 +337,7 @@ def read_json(text: str, *, parse_int: Callable[[str], Any] | None = None) -> An
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a number in JSON")
+    raise ValueError(f"{name} is no JSON number")
 
 
 def storable(text: str, limit: int = 10_000) -> str:
