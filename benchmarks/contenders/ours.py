@@ -31,7 +31,7 @@ _THREE_STEPS = {
 
 
 class Ours(Contender):
-    """automate-kernel by its public interface, with its default settings."""
+    """automate-kernel by its public interface; the handler is inline, a variant has the default."""
 
     peer = False
     databases = ("postgresql", "sqlite")

@@ -145,9 +145,9 @@ def _thing(module: str, name: str, level: int) -> Iterator[str]:
         if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
             yield prose(str(below.value.value))
         value = getattr(node, "value", None)
-        told = ast.unparse(value) if value is not None else ""
-        if told and len(told) <= 200 and not told.startswith("{"):
-            yield f"```text\n{name} = {told}\n```"
+        shown = ast.unparse(value) if value is not None else ""
+        if shown and len(shown) <= 200 and not shown.startswith("{"):
+            yield f"```text\n{name} = {shown}\n```"
 
 
 def api(title: str, modules: tuple[str, ...]) -> str:

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["told"]
+__all__ = ["facts"]
 
 # Those that every command of Django has.
 _DJANGOS = {
@@ -24,7 +24,7 @@ _DJANGOS = {
 
 
 @cache
-def told() -> dict[str, Any]:
+def facts() -> dict[str, Any]:
     """Models and commands, in a process of its own."""
     import subprocess
 

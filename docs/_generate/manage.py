@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from _generate.django_facts import told
+from _generate.django_facts import facts
 from _generate.markdown import NOTE, prose
 
 __all__ = ["manage"]
@@ -21,7 +21,7 @@ kernel. All have the same [exit codes](cli.md#exit-codes). How they are used is 
 def manage() -> str:
     """The page of the commands of `manage.py`."""
     parts = [NOTE, "# Commands of `manage.py`", INTRODUCTION]
-    for command in told()["commands"]:
+    for command in facts()["commands"]:
         parts += [f"## `{command['path']}`", _text(command["help"])]
         arguments = [p for p in command["parameters"] if not p["names"]]
         if not command["group"]:

@@ -29,9 +29,9 @@ def prose(docstring: str | None) -> str:
         if paragraph.startswith("==="):
             continue
         literal = paragraph.rstrip().endswith("::")
-        told = re.sub(r"(?<=\w)\s*::$", ".", paragraph.rstrip()).removesuffix("::").rstrip()
-        if told:
-            paragraphs.append(_inline(told))
+        shown = re.sub(r"(?<=\w)\s*::$", ".", paragraph.rstrip()).removesuffix("::").rstrip()
+        if shown:
+            paragraphs.append(_inline(shown))
     return "\n\n".join(paragraphs)
 
 
@@ -157,8 +157,8 @@ def _fields(node: ast.ClassDef) -> Iterator[str]:
         if item.value is not None and len(ast.unparse(item.value)) <= 40:
             default = f" = {ast.unparse(item.value)}"
         below = node.body[index + 1] if index + 1 < len(node.body) else None
-        told = ""
+        shown = ""
         if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
-            told = ": " + prose(str(below.value.value)).replace("\n\n", " ")
+            shown = ": " + prose(str(below.value.value)).replace("\n\n", " ")
         typed = f": {kind}" if kind and not kind.startswith("Annotated") else ""
-        yield f"- `{name}{typed}{default}`{told}"
+        yield f"- `{name}{typed}{default}`{shown}"

@@ -57,9 +57,9 @@ PENDING ─▶ RUNNING ─┬▶ COMPLETED
   │   └ RETRY ◀     └▶ CANCELLED
   └▶ SKIPPED
 ```""",
-    "automate_webhook_delivery": "The webhook deliveries that were accepted, to tell repetitions.",
+    "automate_webhook_delivery": "The accepted webhook deliveries, by which repetitions are recognised.",
     "automate_schedule": "When each schedule fired last.",
-    "automate_worker": "The workers that run, as they last told of themselves; see "
+    "automate_worker": "The workers that run, as they last reported; see "
     "[Observe it](../howto/observe.md).",
     "automate_activity": "What each worker did to items of each kind, minute by minute. It alone "
     "writes its rows.",
@@ -68,7 +68,7 @@ PENDING ─▶ RUNNING ─┬▶ COMPLETED
 COLUMN_NOTES = {
     ("automate_api_token", "id"): "a counter",
     ("automate_api_token", "name"): "what it is for",
-    ("automate_api_token", "prefix"): "its first characters, to tell tokens apart",
+    ("automate_api_token", "prefix"): "its first characters, to distinguish tokens",
     ("automate_api_token", "digest"): "SHA-256 of the token, which is not stored",
     ("automate_api_token", "user_id"): "the user it is bound to; null: a service's",
     ("automate_api_token", "all_tenants"): "whether it is an operator's, for all tenants",

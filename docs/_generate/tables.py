@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from _generate.django_facts import told
+from _generate.django_facts import facts
 from _generate.markdown import NOTE, prose
 from _generate.table_notes import (
     COLUMN_NOTES,
@@ -52,7 +52,7 @@ def tables() -> str:
 
 
 def _of_django(shared: set[str]) -> Iterator[str]:
-    for model in told()["models"]:
+    for model in facts()["models"]:
         table = model["table"]
         if table in shared:
             continue
