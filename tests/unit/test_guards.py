@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -20,9 +21,13 @@ from automate_kernel.errors import (
 )
 from automate_kernel.secrets import MemorySecretsBackend, SecretRef, SecretResolver
 from automate_kernel.secrets.handles import masked, reveal, secret_keys
+from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.tables import EXECUTION
 from automate_kernel.templates import Limits, TemplateContext, TemplateEngine
+from automate_kernel.testing import FakeClock
 from automate_kernel.webhooks import HmacSignature, StandardWebhooksSignature, StripeSignature
+from automate_kernel.workflows import ScheduleTrigger, Workflow
+from automate_kernel.workflows.engine.schedule import next_fire
 
 SECRET = "sk_live_9d41b7c2e0aa4f"
 
@@ -161,6 +166,20 @@ def test_a_worker_cleans_an_event_whose_sender_did_not_know_the_secret() -> None
         assert SECRET not in str(rows.select(EXECUTION))
 
 
+@pytest.mark.parametrize("offset", range(9))
+def test_every_part_of_twelve_characters_is_taken_out_wherever_it_stands(offset: int) -> None:
+    """A service that shows the half of a token shows enough."""
+    secret = "q7Zt0Lx4Vb9Nc2Md6Ks8Wp1Rf5Hg3Jy"
+    redactor = SecretResolver(MemorySecretsBackend({"K": secret})).redactor
+    redactor.add(secret)
+    for start in range(len(secret) - 11):
+        part = secret[start : start + 12]
+        text = f"{'.' * offset}{part}{'.' * (9 - offset)}"
+        assert part not in redactor.redact(text), (start, offset)
+        assert redactor.finds(text)
+    assert not redactor.finds(f"{'.' * offset}{secret[:5]}{'.' * 20}")
+
+
 # -- templates ---------------------------------------------------------------------------------
 
 
@@ -226,6 +245,58 @@ def test_the_filter_that_map_applies_is_checked_when_the_text_is_read() -> None:
         engine.compile("{{ event.payload|map(event.name)|list }}")
     with pytest.raises(TemplateError, match="as literal text"):
         engine.compile("{{ event.payload|map(1)|list }}")
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("index", [1, 2]),
+        ("index0", [0, 1]),
+        ("revindex", [2, 1]),
+        ("revindex0", [1, 0]),
+        ("first", [True, False]),
+        ("last", [False, True]),
+        ("length", [2, 2]),
+        ("depth", [1, 1]),
+        ("depth0", [0, 0]),
+        ("nextitem|default('-')", ["b", "-"]),
+        ("previtem|default('-')", ["-", "a"]),
+        ("cycle('x', 'y')", ["x", "y"]),
+        ("changed(7)", [True, False]),
+    ],
+)
+def test_all_that_a_loop_says_of_itself_can_be_read(name: str, found: list[Any]) -> None:
+    """As Jinja's own documentation lists it."""
+    text = f"{{% for x in event.payload %}}{{{{ loop.{name} }}}},{{% endfor %}}"
+    assert rendered(text, ["a", "b"]) == "".join(f"{each}," for each in found)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "capitalize()", "casefold()", "lower()", "swapcase()", "title()", "upper()",
+        "isalnum()", "isalpha()", "isdecimal()", "isdigit()", "islower()", "isnumeric()",
+        "isspace()", "istitle()", "isupper()", "endswith('c')", "removeprefix('a')",
+        "removesuffix('c')", "startswith('a')", "count('B')", "find('B')", "index('B')",
+        "partition('B')|list", "split('B')", "splitlines()", "join(['1', '2'])", "lstrip()",
+        "replace('a', 'x')", "rfind('B')", "rindex('B')", "rpartition('B')|list", "rsplit('B')",
+        "rstrip()", "strip()", "format()",
+    ],
+)  # fmt: skip
+def test_the_methods_of_text_are_pythons(method: str) -> None:
+    """Each is there, and some are our own only because Python's are too slow."""
+    expected = eval(f"' aBc '.{method}".replace("|list", ""))  # noqa: S307 - Python's own answer
+    given = rendered(f"{{{{ event.payload.{method} }}}}", " aBc ")
+    assert given == (list(expected) if isinstance(expected, tuple) else expected)
+
+
+def test_the_views_of_a_mapping_are_weighed() -> None:
+    """As lists they are as large as what they come from."""
+    large = {f"{n:04}": "x" * 50 for n in range(200)}
+    for view in ("keys()", "values()", "items()"):
+        assert len(rendered(f"{{{{ event.payload.{view}|list }}}}", large)) == 200
+        with pytest.raises(TemplateError):
+            rendered(f"{{{{ event.payload.{view}|list }}}}", large, output=500)
 
 
 # -- leases ------------------------------------------------------------------------------------
@@ -335,3 +406,21 @@ def test_an_execution_whose_definition_is_gone_says_so() -> None:
         kernel.executions.definition("0" * 64)
     assert caught.value.code == ErrorCodes.DATA_LOSS
     assert "missing" in str(caught.value)
+
+
+def test_an_execution_is_dated_by_each_save() -> None:
+    """A page that is sorted by its last change shows what moves."""
+    clock = FakeClock()
+    kernel = Kernel(MemoryStorage(clock=clock))
+
+    @kernel.action("note.it")
+    def note() -> None:
+        clock.advance(10)
+
+    steps = [{"id": "a", "action": "note.it"}, {"id": "b", "action": "note.it"}]
+    kernel.add_workflow({"name": "two", "trigger": {"type": "manual"}, "steps": steps})
+    started = clock()
+    execution = kernel.run("two")
+    assert execution.updated_at >= started + timedelta(seconds=20)
+    assert execution.completed_at is not None
+    assert kernel.outbox.find()[0].priority == 0
