@@ -195,6 +195,74 @@ def test_a_name_that_can_not_be_resolved_is_unavailable(host: str, run: Run) -> 
     assert caught.value.code in ("UNAVAILABLE", "INVALID_ARGUMENT")
 
 
+class Network:
+    """Connects to nothing, and remembers what it was asked for; *answers* has what comes of it."""
+
+    def __init__(self, answers: dict[str, Exception] | None = None) -> None:
+        self.answers = answers or {}
+        self.asked: list[tuple[str, float | None]] = []
+
+    async def connect_tcp(
+        self, address: str, port: int, timeout: float | None, *_: Any
+    ) -> httpcore.AsyncNetworkStream:
+        self.asked.append((address, timeout))
+        if address in self.answers:
+            raise self.answers[address]
+        return httpcore.AsyncMockStream([])
+
+
+def connected(network: Network, addresses: list[str], timeout: float | None) -> Any:
+    """What comes of a connection to a host that has *addresses*."""
+
+    async def known(host: str, port: int) -> list[str]:
+        return addresses
+
+    backend = GuardedBackend(Guard(resolver=known), network)  # type: ignore[arg-type]
+    return asyncio.run(backend.connect_tcp("a.example", 443, timeout))
+
+
+@pytest.mark.parametrize("error", [httpcore.ConnectError("no"), httpcore.ConnectTimeout("late")])
+def test_the_next_address_is_tried_within_the_time_that_all_have(error: Exception) -> None:
+    """One that is down, or that nobody answers at, must not use up the time of the others."""
+    network = Network({"1.1.1.1": error})
+    assert connected(network, ["1.1.1.1", "8.8.8.8"], 10) is not None
+    assert network.asked == [("1.1.1.1", 5), ("8.8.8.8", 5)]
+    network = Network()
+    connected(network, ["8.8.8.8"], None)
+    assert network.asked == [("8.8.8.8", None)]
+
+
+def test_the_last_addresss_error_is_the_one_that_is_raised() -> None:
+    """If none answers, the caller learns how."""
+    late, refused = httpcore.ConnectTimeout("late"), httpcore.ConnectError("refused")
+    network = Network({"1.1.1.1": refused, "8.8.8.8": late})
+    with pytest.raises(httpcore.ConnectTimeout):
+        connected(network, ["1.1.1.1", "8.8.8.8"], 10)
+
+
+def test_a_host_without_an_address_is_a_failed_connection() -> None:
+    """Not a division by nothing."""
+    with pytest.raises(httpcore.ConnectError, match="could not be resolved"):
+        connected(Network(), [], 10)
+
+
+def test_a_label_that_is_too_long_is_no_host_name() -> None:
+    """What a resolver says of it is no OSError."""
+
+    async def encoding(host: str, port: int) -> list[str]:
+        raise UnicodeError("label too long")
+
+    backend = GuardedBackend(Guard(resolver=encoding))
+    with pytest.raises(httpcore.ConnectError, match="no host name"):
+        asyncio.run(backend.connect_tcp("a.example", 443))
+
+
+@pytest.mark.parametrize("port", [1, 65535])
+def test_every_port_that_there_is_can_be_asked_for(port: int) -> None:
+    """And none beyond: httpx reads more."""
+    Guard().check_url(httpx.URL(f"http://a.example:{port}/"))
+
+
 def test_the_systems_resolver_gives_each_address_once() -> None:
     """An address literal resolves to itself."""
     assert asyncio.run(resolve("127.0.0.1", 80)) == ["127.0.0.1"]
