@@ -1,4 +1,4 @@
-"""What the user is told when something goes wrong, and the exit code that says it to a script."""
+"""Errors of commands: how they are shown, and the exit codes that scripts see."""
 
 from __future__ import annotations
 
@@ -8,42 +8,24 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from automate_kernel.errors import (
-    AutomateError,
-    ConfigError,
-    ErrorCodes,
-    PluginError,
-    StorageError,
-    TemplateError,
-    WorkflowError,
-)
+from automate_kernel.errors import AutomateError, StorageError, exit_code
 
-__all__ = ["EXIT_CODES", "FAILED", "USAGE", "WorkFailedError", "exit_code", "reporting"]
+__all__ = ["EXIT_CODES", "WorkFailedError", "reporting"]
 
-FAILED = 1
-USAGE = 2
+_FAILED = 1
 _INTERRUPTED = 130
 EXIT_CODES = {
     0: "done",
-    FAILED: "the work failed, a check found a failure, the database can't be used, or an item, "
+    _FAILED: "the work failed, a check found a failure, the database can't be used, or an item, "
     "execution, workflow or plugin that was named is not there",
-    USAGE: "called wrongly, or configured wrongly: an option, a file, a setting, a definition",
-    _INTERRUPTED: "interrupted by Ctrl-C; a worker that drains ends with 0",
+    2: "called wrongly, or configured wrongly: an option, a file, a setting, a definition",
+    _INTERRUPTED: "interrupted by Ctrl-C; a worker that finishes what runs ends with 0",
 }
-"""What each exit code of every command says, `manage.py`'s too."""
-_USERS_MISTAKES = (ConfigError, WorkflowError, TemplateError, PluginError)
+"""The meaning of each exit code of every command, `manage.py`'s too; see `exit_code`."""
 
 
 class WorkFailedError(AutomateError):
     """The command ran, and what it was asked to do failed."""
-
-
-def exit_code(error: AutomateError) -> int:
-    """What a command exits with after *error*; see `EXIT_CODES`."""
-    if isinstance(error, WorkFailedError) or error.code == ErrorCodes.NOT_FOUND:
-        return FAILED
-    mistaken = isinstance(error, _USERS_MISTAKES) or error.code == ErrorCodes.INVALID_ARGUMENT
-    return USAGE if mistaken else FAILED
 
 
 @contextmanager
@@ -56,7 +38,7 @@ def reporting(*, debug: bool, redact: Callable[[str], str] = str) -> Iterator[No
     except AutomateError as error:
         if debug:
             print(redact(traceback.format_exc()), file=sys.stderr)
-        _tell(error, redact)
+        _show(error, redact)
         raise typer.Exit(exit_code(error)) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -64,7 +46,7 @@ def reporting(*, debug: bool, redact: Callable[[str], str] = str) -> Iterator[No
     except BrokenPipeError:
         # Whoever read our output has enough. Python would complain once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(FAILED) from None
+        raise typer.Exit(_FAILED) from None
     except Exception as error:
         if type(error).__module__.startswith(("typer", "click")):
             raise  # its own way to end
@@ -75,13 +57,13 @@ def reporting(*, debug: bool, redact: Callable[[str], str] = str) -> Iterator[No
         if not debug:
             print(
                 "hint: run the same command with --debug, and report the traceback together with "
-                "what automate --version says",
+                "the output of automate --version",
                 file=sys.stderr,
             )
-        raise typer.Exit(FAILED) from None
+        raise typer.Exit(_FAILED) from None
 
 
-def _tell(error: AutomateError, redact: Callable[[str], str]) -> None:
+def _show(error: AutomateError, redact: Callable[[str], str]) -> None:
     print(f"error: {redact(error.message)}", file=sys.stderr)
     hint = error.hint
     if hint is not None and hint.startswith("create our tables"):

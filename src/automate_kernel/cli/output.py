@@ -1,21 +1,33 @@
-"""What commands print: tables and lines for people, JSON for programs."""
+"""The output of commands: tables and lines for people, JSON for programs, logs without secrets."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
-from automate_kernel.secrets.log_filter import printable
+from automate_kernel.monitoring.logs import ContextFilter, JsonFormatter, TextFormatter
+from automate_kernel.secrets import RedactingFilter
+from automate_kernel.secrets.log_filter import AllRedactingFilter, continued, printable
+
+__all__ = [
+    "STYLES", "Output", "ago", "aligned", "as_json", "counted", "log_to_stderr", "redact_logs",
+    "seconds", "time_of",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["STYLES", "Output", "ago", "aligned", "as_json", "counted", "seconds", "time_of"]
+    from automate_kernel.kernel import Kernel
+
+    _Stream = logging.StreamHandler[TextIO]
+else:
+    _Stream = logging.StreamHandler  # takes no parameters before Python 3.11
 
 STYLES = {
     "COMPLETED": "green",
@@ -38,20 +50,21 @@ STYLES = {
 
 class Output:
     """
-    Prints to standard output, and what is not the answer itself to standard error.
+    Prints answers to standard output, and notes to standard error.
 
-    Colours and boxes are for terminals; elsewhere, and with NO_COLOR, text is plain and nothing
-    is cut off. With *json* only the one document that `data` is given is printed.
+    Colours and boxes are for terminals, if it may *colour*; elsewhere, and with NO_COLOR, text is
+    plain and nothing is cut off. With *json* only the one document of `data` is printed.
     """
 
     def __init__(self, *, json: bool = False) -> None:
         self.json = json
+        self.colour = True
         self._console: Console | None = None
 
     @property
     def terminal(self) -> bool:
-        """Whether a person is looking at standard output."""
-        return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        """Return True if a person is looking at standard output."""
+        return self.colour and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
     @property
     def console(self) -> Console:
@@ -82,11 +95,11 @@ class Output:
             self.write(text)
 
     def write(self, text: str) -> None:
-        """Print a line to standard output, whatever it is."""
+        """Print a line to standard output, with JSON too."""
         print(text, flush=True)
 
     def note(self, text: str) -> None:
-        """Print a line to standard error: it is no part of the answer."""
+        """Print a line to standard error, beside the answer."""
         print(text, file=sys.stderr, flush=True)
 
     def table(
@@ -127,7 +140,7 @@ class Output:
                 self.line(f"{'':<{width}}  {line}")
 
     def working(self, text: str) -> AbstractContextManager[Any]:
-        """A moving sign that something is being done; nothing where nobody looks."""
+        """Return a spinner for the time of a block; nothing outside of a terminal."""
         if self.json or not self.terminal:
             return nullcontext()
         return self.console.status(text)
@@ -140,7 +153,7 @@ def _text(value: Any) -> str:
         return time_of(value)
     if isinstance(value, (dict, list, tuple)):
         value = json.dumps(value, ensure_ascii=False, default=str)
-    # What others sent must not move the cursor or change what was printed before.
+    # Text of others must not move the cursor or change what was printed before.
     return printable(str(value))
 
 
@@ -193,3 +206,56 @@ def ago(moment: datetime | None) -> str:
     if moment is None:
         return "-"
     return seconds(max(0.0, (datetime.now(timezone.utc) - moment).total_seconds())) + " ago"
+
+
+class _Handler(_Stream):
+    """The handler that is replaced when the level or the filters change."""
+
+
+class _Brief(logging.Formatter):
+    """Only the message: for commands that end at once, whose user can ask for --debug."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return continued(f"{record.levelname.lower()}: {record.getMessage()}")
+
+
+_FULL = TextFormatter("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S")
+
+
+def log_to_stderr(
+    level: str,
+    filters: Sequence[logging.Filter] = (),
+    *,
+    brief: bool = False,
+    format: str = "text",
+) -> None:
+    """
+    Print log records of *level* and above to standard error, through *filters*.
+
+    When *brief*, without time and traceback; with *format* ``json``, a document a line.
+    """
+    handler = _Handler(sys.stderr)
+    handler.setFormatter(_Brief() if brief else _FULL)
+    if format == "json":
+        handler.setFormatter(JsonFormatter())
+        handler.addFilter(ContextFilter())
+    root = logging.getLogger()
+    # What hides secrets stays in place, whatever the level is changed to.
+    kept = [one for each in root.handlers if type(each) is _Handler for one in each.filters]
+    for each in (*kept, *filters):
+        if not isinstance(each, (ContextFilter, AllRedactingFilter)):
+            handler.addFilter(each)
+    handler.addFilter(AllRedactingFilter())
+    # Replace only ours: a host's code may have added others.
+    root.handlers[:] = [*(each for each in root.handlers if type(each) is not _Handler), handler]
+    root.setLevel(level.upper())
+    # Below their warnings they are of no use here.
+    for name in ("httpx", "httpcore", "sqlalchemy", "uvicorn", "asyncio"):
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+def redact_logs(kernel: Kernel) -> None:
+    """Take the kernel's secrets out of everything that is logged from now on."""
+    for handler in logging.getLogger().handlers:
+        if type(handler) is _Handler:
+            handler.addFilter(RedactingFilter(kernel.redactor))

@@ -1,19 +1,19 @@
-"""What one command works with: the settings, and the kernel that they describe."""
+"""The session of a command: its settings, and the kernel that they describe."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from automate_kernel.cli.database import open_storage
-from automate_kernel.cli.host import find_on, host_of, load_app, set_up
-from automate_kernel.cli.logs import redact_logs
-from automate_kernel.cli.settings import Settings
-from automate_kernel.errors import ConfigError
-from automate_kernel.logs import get_logger
+from automate_kernel.cli.output import redact_logs
+from automate_kernel.cli.settings import Settings, load_settings
+from automate_kernel.errors import AutomateError, ConfigError, PluginError, type_name
 from automate_kernel.secrets.log_filter import redact_text
 from automate_kernel.secrets.strength import strength_of
 
@@ -22,12 +22,11 @@ if TYPE_CHECKING:
     from automate_kernel.secrets import SecretsBackend
     from automate_kernel.storage import Storage
 
-__all__ = ["Session"]
+__all__ = [
+    "HostSession", "Session", "find_on", "host_of", "load_app", "require_shared", "set_up",
+]  # fmt: skip
 
-logger: logging.Logger = get_logger(__name__)
-
-
-# What a kernel that `app` brings along has decided already.
+# A kernel that `app` brings along has decided these already.
 _KERNELS_OWN = (
     "database", "plugins", "secrets", "config", "env_allow", "discover", "strict", "disabled",
     "winners", "worker.lease_seconds", "worker.listen",
@@ -54,8 +53,6 @@ class Session:
     @cached_property
     def settings(self) -> Settings:
         """The settings. Raises `ConfigError`."""
-        from automate_kernel.cli.sources import load_settings
-
         return load_settings(self.file, self.flags)
 
     def set_flag(self, name: str, value: Any) -> None:
@@ -233,3 +230,148 @@ def _backend(given: Any, folder: Path) -> SecretsBackend | str:
             hint='file needs directory = "…"' if name == "file" else str(error).split(") ")[-1],
         ) from None
     return backend
+
+
+class HostSession(Session):
+    """
+    The session of a command on the kernel of another program, which *make* gives at first use.
+
+    Without *colour* its output is plain in terminals, too.
+    """
+
+    def __init__(self, make: Callable[[], Kernel], *, colour: bool = True) -> None:
+        super().__init__()
+        self._make = make
+        self.colour = colour
+
+    @cached_property
+    def kernel(self) -> Kernel:
+        """The host's kernel."""
+        return self._make()
+
+    @property
+    def plain(self) -> Kernel:
+        """The same: a host's kernel is there already."""
+        return self.kernel
+
+    @property
+    def bare(self) -> Storage:
+        """The host's own storage."""
+        return self.kernel.storage
+
+
+# -- the setting `app`: the host's own code ------------------------------------------------------
+
+CONFIGURE = "automate_configure"
+
+
+def find_on(folder: Path) -> None:
+    """Let modules be imported from *folder*."""
+    text = str(folder)
+    if text not in sys.path:
+        sys.path.insert(0, text)
+
+
+def load_app(target: str) -> Any:
+    """Import the module, or the object in one, that the setting ``app`` names."""
+    from automate_kernel.plugins.loading import load_target, told
+
+    try:
+        return load_target(target)
+    except (KeyboardInterrupt, ConfigError):
+        raise
+    except ModuleNotFoundError as error:
+        module = target.partition(":")[0]
+        if error.name and (module == error.name or module.startswith(f"{error.name}.")):
+            raise ConfigError(
+                f"app: there is no module {error.name!r}",
+                hint="app is module:name, imported from app_dir (the config file's folder)",
+            ) from None
+        raise _broken(target, told(error)[0]) from error
+    except PluginError as error:
+        raise ConfigError(f"app: {error.message}", hint=error.hint) from error
+    except BaseException as error:  # SystemExit too: it must not end us without a word
+        raise _broken(target, told(error)[0]) from error
+
+
+def _broken(target: str, text: str) -> ConfigError:
+    return ConfigError(
+        f"app: {target.partition(':')[0]} can't be imported: {text}",
+        hint="run again with --debug for the traceback",
+    )
+
+
+def host_of(app: Any) -> Kernel | None:
+    """The kernel that *app* brings along: itself, its ``kernel``, or what it makes; or None."""
+    from automate_kernel.kernel import Kernel
+
+    if isinstance(app, ModuleType):
+        app = getattr(app, "kernel", None)
+    elif callable(app) and not isinstance(app, Kernel) and not _takes_kernel(app):
+        app = app()
+        if not isinstance(app, Kernel):
+            raise ConfigError(
+                f"app: it returned {type_name(app)}, not a Kernel",
+                hint="return a Kernel, or take one as the argument",
+            )
+    return app if isinstance(app, Kernel) else None
+
+
+def _takes_kernel(function: Callable[..., Any]) -> bool:
+    positional = (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    )
+    parameters = inspect.signature(function).parameters.values()
+    return any(each.kind in positional and each.default is each.empty for each in parameters)
+
+
+def set_up(kernel: Kernel, app: Any) -> None:
+    """
+    Register the functions of *app* with *kernel*.
+
+    A function is called with the kernel, and so is a module's ``automate_configure``. In a module
+    without one, each public function of its own becomes an action.
+    """
+    if isinstance(app, ModuleType):
+        configure = getattr(app, CONFIGURE, None)
+        if configure is None:
+            _add_functions(kernel, app)
+            return
+        app = configure
+    if not callable(app):
+        raise ConfigError(
+            f"app: {type_name(app)} is neither a Kernel, nor a function, nor a module"
+        )
+    app(kernel)
+
+
+def _add_functions(kernel: Kernel, module: ModuleType) -> None:
+    owner = module.__name__.rpartition(".")[2]
+    for name, function in _functions(module):
+        try:
+            kernel.action(f"{owner}.{name}")(function)
+        except AutomateError as error:
+            raise ConfigError(
+                f"app: {owner}.{name} can't be an action: {error.message}",
+                hint=error.hint or "begin its name with _ to leave it out",
+            ) from error
+
+
+def _functions(module: ModuleType) -> Iterator[tuple[str, Any]]:
+    public = getattr(module, "__all__", None)
+    for name, value in vars(module).items():
+        own = inspect.isfunction(value) and value.__module__ == module.__name__
+        if own and (name in public if public is not None else not name.startswith("_")):
+            yield name, value
+
+
+def require_shared(kernel: Kernel) -> None:
+    """Raise `ConfigError` for a kernel whose storage other processes can't see."""
+    from automate_kernel.storage import MemoryStorage
+
+    if isinstance(kernel.storage, MemoryStorage):
+        raise ConfigError(
+            "app is a kernel that keeps everything in this process's memory",
+            hint="give it a storage, or let app be a function that is called with the kernel",
+        )

@@ -1,14 +1,27 @@
-"""The settings that there are, and their values together with where each came from."""
+"""The settings, read from a file, from the environment and from flags; the later ones win."""
 
 from __future__ import annotations
 
+import os
+import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["SETTINGS", "Setting", "Settings", "Value", "meant", "problem_with"]
+from automate_kernel.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = [
+    "CONFIG_VARIABLE", "SETTINGS", "Setting", "Settings", "Value", "load_settings", "meant",
+    "problem_with", "toml_lines",
+]  # fmt: skip
 
 Kind = Literal["text", "int", "float", "bool", "list", "table"]
 
@@ -216,3 +229,244 @@ def meant(word: str, known: Mapping[str, Any] | list[str]) -> str | None:
     """The known word that is nearest to *word*, if any is near."""
     close = get_close_matches(word, list(known), n=1, cutoff=0.7)
     return close[0] if close else None
+
+
+CONFIG_VARIABLE = "AUTOMATE_CONFIG_FILE"
+_OWN = "automate.toml"
+_SHARED = "pyproject.toml"
+_SECTIONS = {name.partition(".")[0] for name in SETTINGS if "." in name}
+
+_Path = tuple[str, ...]
+
+
+def load_settings(
+    file: str | Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> Settings:
+    """
+    The settings of *file*, or of the nearest one, then of *environ*, then of *flags*.
+
+    Without *file* the nearest ``automate.toml``, or ``pyproject.toml`` with a table
+    ``[tool.automate]``, in *folder* or above it counts. Raises `ConfigError` that tells all
+    problems with their lines.
+    """
+    environ = os.environ if environ is None else environ
+    folder = Path.cwd() if folder is None else folder
+    found = _chosen(file or environ.get(CONFIG_VARIABLE) or None, folder)
+    values = {name: Value(setting.default) for name, setting in SETTINGS.items()}
+    if found is not None:
+        values.update(_from_file(found))
+    values.update(_from_environment(environ))
+    for name, value in (flags or {}).items():
+        problem = problem_with(SETTINGS[name], value)
+        if problem is not None:
+            raise ConfigError(f"{_flag(name)} {problem}")
+        values[name] = Value(value, _flag(name))
+    base = found.parent if found is not None else folder
+    return Settings(values, base.absolute(), found, list(_strays(environ)))
+
+
+def _flag(name: str) -> str:
+    return "--" + name.rpartition(".")[2].replace("_", "-")
+
+
+# The file --------------------------------------------------------------------------------------
+
+
+def _chosen(given: str | Path | None, folder: Path) -> Path | None:
+    if given is not None:
+        path = Path(given)
+        if not path.is_file():
+            raise ConfigError(
+                f"there is no config file {str(given)!r}", hint="correct --config, or leave it out"
+            )
+        return path
+    for place in (folder, *folder.absolute().parents):
+        if (place / _OWN).is_file():
+            return place / _OWN
+        shared = place / _SHARED
+        if shared.is_file() and _has_table(shared):
+            return shared
+    return None
+
+
+def _has_table(path: Path) -> bool:
+    # Another tool's broken file is not ours to complain about.
+    try:
+        return "automate" in tomllib.loads(path.read_text("utf-8")).get("tool", {})
+    except (OSError, ValueError):
+        return False
+
+
+def _from_file(path: Path) -> dict[str, Value]:
+    try:
+        text = path.read_text("utf-8")
+        data: Any = tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(f"{path} can't be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path.name} is not valid TOML: {error}") from None
+    prefix: _Path = ()
+    if path.name == _SHARED:
+        prefix = ("tool", "automate")
+        data = data.get("tool", {}).get("automate", {})
+    return _Reading(path.name, toml_lines(text), prefix).values(data)
+
+
+class _Reading:
+    """One file, with the lines of its keys and the problems found so far."""
+
+    def __init__(self, name: str, lines: Mapping[_Path, int], prefix: _Path) -> None:
+        self._name, self._lines, self._prefix = name, lines, prefix
+        self._problems: list[str] = []
+
+    def values(self, data: Mapping[str, Any]) -> dict[str, Value]:
+        values: dict[str, Value] = {}
+        for path, value in self._flat(data):
+            name = ".".join(path)
+            setting = SETTINGS.get(name)
+            problem = problem_with(setting, value) if setting else _unknown(path)
+            if problem is not None:
+                self._problems.append(f"{self._place(path)}: {name}: {problem}")
+            else:
+                values[name] = Value(value, self._place(path))
+        if self._problems:
+            number = len(self._problems)
+            what = "1 problem" if number == 1 else f"{number} problems"
+            told = "\n".join(f"  {problem}" for problem in self._problems)
+            raise ConfigError(f"{self._name} is not valid: {what}\n{told}")
+        return values
+
+    def _flat(self, data: Mapping[str, Any]) -> Iterator[tuple[_Path, Any]]:
+        for key, value in data.items():
+            if key in _SECTIONS and isinstance(value, dict):
+                yield from (((key, inner), each) for inner, each in value.items())
+            elif key in _SECTIONS:
+                self._problems.append(f"{self._place((key,))}: {key}: must be a table, [{key}]")
+            else:
+                yield (key,), value
+
+    def _place(self, path: _Path) -> str:
+        full = (*self._prefix, *path)
+        line = self._lines.get(full) or min(
+            (line for key, line in self._lines.items() if key[: len(full)] == full), default=0
+        )
+        # A key of an inline table stands on the line of the table.
+        while not line and full:
+            full = full[:-1]
+            line = self._lines.get(full, 0)
+        return f"{self._name}:{line}" if line else self._name
+
+
+def _unknown(path: _Path) -> str:
+    name = ".".join(path)
+    hint = meant(name, SETTINGS) or (meant(path[0], list(_SECTIONS)) if len(path) == 1 else None)
+    if hint is None and len(path) == 1:
+        # Right, but for the table that it belongs in.
+        hint = next((known for known in SETTINGS if known.endswith(f".{name}")), None)
+    elif hint is None and path[-1] in SETTINGS:
+        hint = path[-1]
+    known = "automate config lists all of them"
+    return f"there is no such setting ({f'did you mean {hint}?' if hint else known})"
+
+
+_KEY = r"""(?:[A-Za-z0-9_-]+|"(?:[^"\\]|\\.)*"|'[^']*')"""
+_DOTTED = rf"{_KEY}(?:\s*\.\s*{_KEY})*"
+_HEADER = re.compile(rf"\s*\[\[?\s*({_DOTTED})\s*\]")
+_ASSIGNED = re.compile(rf"\s*({_DOTTED})\s*=")
+_TOKENS = re.compile(
+    r'"""(?:[^\\]|\\.)*?"""|\'\'\'.*?\'\'\'|"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\'|#[^\n]*|[\[\]{}\n]',
+    re.DOTALL,
+)
+
+
+def toml_lines(text: str) -> dict[_Path, int]:
+    """
+    The line of each table and key in valid TOML, by path; inline tables are not looked into.
+
+    The parser of the standard library doesn't tell.
+    """
+    lines: dict[_Path, int] = {}
+    table: _Path = ()
+    start, depth, number = 0, 0, 1
+    for first, end, following in _statements(text, start, depth, number):
+        statement = text[first:end]
+        header, assigned = _HEADER.match(statement), _ASSIGNED.match(statement)
+        if assigned is not None:
+            lines.setdefault((*table, *_parts(assigned[1])), following)
+        elif header is not None:
+            table = _parts(header[1])
+            lines.setdefault(table, following)
+    return lines
+
+
+def _statements(text: str, start: int, depth: int, number: int) -> Iterator[tuple[int, int, int]]:
+    """Start, end and line of each stretch up to a line's end that is outside of any bracket."""
+    begun = number
+    for token in _TOKENS.finditer(text):
+        found = token[0]
+        if found in "[{":
+            depth += 1
+        elif found in "]}":
+            depth -= 1
+        number += found.count("\n")
+        if found == "\n" and depth <= 0:
+            yield start, token.start(), begun
+            start, begun = token.end(), number
+    yield start, len(text), begun
+
+
+def _parts(dotted: str) -> _Path:
+    return tuple(part.strip("\"'") for part in re.findall(_KEY, dotted))
+
+
+# The environment -------------------------------------------------------------------------------
+
+_VARIABLES = {
+    setting.variable: setting for setting in SETTINGS.values() if setting.variable is not None
+}
+_PREFIX = "AUTOMATE_"
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Value]:
+    values = {}
+    for variable, setting in _VARIABLES.items():
+        text = environ.get(variable)
+        if text:  # set but empty is how a compose file leaves one out
+            values[setting.name] = Value(_parsed(variable, setting, text), variable)
+    return values
+
+
+def _parsed(variable: str, setting: Setting, text: str) -> Any:
+    value: Any = text
+    try:
+        if setting.kind == "int":
+            value = int(text)
+        elif setting.kind == "float":
+            value = float(text)
+        elif setting.kind == "list":
+            value = [part.strip() for part in text.split(",") if part.strip()]
+        elif setting.kind == "bool":
+            value = {**dict.fromkeys(_TRUE, True), **dict.fromkeys(_FALSE, False)}[text.lower()]
+    except (ValueError, KeyError):
+        value = text
+    problem = problem_with(setting, value)
+    if problem is not None:
+        raise ConfigError(f"the environment variable {variable} {problem}")
+    return value
+
+
+def _strays(environ: Mapping[str, str]) -> Iterator[tuple[str, str | None]]:
+    known = [name.removeprefix(_PREFIX) for name in (*_VARIABLES, CONFIG_VARIABLE)]
+    for name in sorted(environ):
+        own = name.removeprefix(_PREFIX)
+        if own == name or own.startswith("SECRET_") or own in known:
+            continue
+        near = meant(own, known)
+        yield name, near and _PREFIX + near

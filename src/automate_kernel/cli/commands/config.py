@@ -8,32 +8,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from automate_kernel.cli.command import Context, command
+from automate_kernel.cli.command import Context, DataCommand, examples
 from automate_kernel.secrets.masking import masked_by_schema, reference_or_hidden
 
 if TYPE_CHECKING:
     from automate_kernel.cli.settings import Setting
 
-__all__ = ["add_to", "shown"]
+__all__ = ["app", "shown"]
 
-# What the backends of our own take, none of which is a secret.
+app: typer.Typer = typer.Typer()
+
+# The options of our own backends, none of which is a secret.
 _BACKEND = {"properties": {name: {"type": "string"} for name in ("backend", "directory", "prefix")}}
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the command."""
-    command(
-        app,
-        "config",
-        data=True,
-        examples=(
-            "automate config",
-            "automate config --json | jq .settings.database",
-            "automate config --show-values   # with passwords: mind who looks over your shoulder",
-        ),
-    )(config)
-
-
+@app.command(
+    "config",
+    cls=DataCommand,
+    epilog=examples(
+        "automate config",
+        "automate config --json | jq .settings.database",
+        "automate config --show-values   # with passwords: mind who looks over your shoulder",
+    ),
+)
 def config(
     context: Context,
     show_values: Annotated[

@@ -1,44 +1,60 @@
-"""``automate executions``: look at executions, cancel and resume them."""
+"""``automate executions`` and ``find``: look at executions, cancel and resume them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from automate_kernel.cli.definitions import Argument, Context, Group, Option
+import typer
+
+from automate_kernel.cli.command import Context, DataCommand, examples, group
 from automate_kernel.cli.failures import WorkFailedError
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 
 if TYPE_CHECKING:
     from automate_kernel.workflows.engine.execution import Execution
 
-__all__ = ["EXECUTIONS"]
+__all__ = ["app", "find_app", "found_execution"]
 
-_Id = Annotated[str, Argument(help="The execution's id.", metavar="ID")]
-_Ids = Annotated[list[str], Argument(help="The executions' ids.", metavar="ID…")]
-_Tenant = Annotated[str | None, Option(help="The tenant.")]
+app: typer.Typer = group("executions", "Look at executions of workflows, cancel and resume them.")
+find_app: typer.Typer = typer.Typer()
+
+_Id = Annotated[str, typer.Argument(help="The execution's id.", metavar="ID")]
+_Ids = Annotated[list[str], typer.Argument(help="The executions' ids.", metavar="ID…")]
+_Tenant = Annotated[str | None, typer.Option(help="The tenant.")]
 _STATS = (
     "WORKFLOW", "PENDING", "RUNNING", "FAILED", "COMPLETED", "LATELY FAILED", "CANCELLED",
     "STEPS DONE", "RETRIED", "STEPS FAILED", "P50", "P95", "STEP P95",
 )  # fmt: skip
-_Limit = Annotated[int, Option("--limit", "-n", help="How many.", min=1, max=10_000)]
+_Limit = Annotated[int, typer.Option("--limit", "-n", help="How many.", min=1, max=10_000)]
 
 
+@app.command("list", cls=DataCommand, hidden=True)
+@app.command(
+    "ls",
+    cls=DataCommand,
+    epilog=examples(
+        "automate executions ls",
+        "automate executions ls --status FAILED --workflow order-notify",
+        "automate executions ls --label order=4711",
+        "automate executions ls --json | jq -r '.[].id'",
+    ),
+)
 def ls(
     context: Context,
     status: Annotated[
-        str | None, Option(help="PENDING, RUNNING, COMPLETED, FAILED or CANCELLED.")
+        str | None, typer.Option(help="PENDING, RUNNING, COMPLETED, FAILED or CANCELLED.")
     ] = None,
-    workflow: Annotated[str | None, Option(help="The workflow's name.")] = None,
+    workflow: Annotated[str | None, typer.Option(help="The workflow's name.")] = None,
     tenant: _Tenant = None,
     error: Annotated[
-        str | None, Option("--error", help="The group of its error: KeyError in shop.charge.")
+        str | None, typer.Option("--error", help="The group of its error: KeyError in shop.charge.")
     ] = None,
-    label: Annotated[str | None, Option(help="A label: order=4711, or 4711.")] = None,
+    label: Annotated[str | None, typer.Option(help="A label: order=4711, or 4711.")] = None,
     limit: _Limit = 20,
 ) -> None:
     """List executions, the newest first."""
     from automate_kernel.cli.inputs import one_of
-    from automate_kernel.cli.views import execution_data, show_executions
+    from automate_kernel.cli.records import execution_data, show_executions
     from automate_kernel.workflows.engine.execution import ExecutionStatus
 
     wanted = one_of(status, ExecutionStatus, "--status")
@@ -53,6 +69,14 @@ def ls(
     show_executions(context.out, found)
 
 
+@app.command(
+    "show",
+    cls=DataCommand,
+    epilog=examples(
+        "automate executions show 0193f0c2-…",
+        "automate executions show ID --json",
+    ),
+)
 def show(context: Context, execution_id: _Id) -> None:
     """
     Show an execution: its event, its steps, its picture, and where each attempt failed.
@@ -60,7 +84,7 @@ def show(context: Context, execution_id: _Id) -> None:
     What failed is told with the files and lines that it came from, and no values.
     """
     from automate_kernel.cli.output import as_json, seconds, time_of
-    from automate_kernel.cli.views import (
+    from automate_kernel.cli.records import (
         attempt_data,
         execution_data,
         labels_text,
@@ -71,7 +95,7 @@ def show(context: Context, execution_id: _Id) -> None:
     from automate_kernel.workflows.definition.graph import to_text
 
     out, kernel = context.out, context.session.plain
-    execution = _get(context, execution_id)
+    execution = found_execution(context, execution_id)
     attempts = kernel.executions.failed_attempts(execution.id)
     told = [attempt_data(each) for each in attempts]
     data = {**execution_data(execution), "failed_attempts": told}
@@ -101,14 +125,22 @@ def show(context: Context, execution_id: _Id) -> None:
     show_attempts(out, attempts)
 
 
+@app.command(
+    "errors",
+    cls=DataCommand,
+    epilog=examples(
+        "automate executions errors",
+        "automate executions errors --workflow order-notify",
+    ),
+)
 def errors(
     context: Context,
-    workflow: Annotated[str | None, Option(help="The workflow's name.")] = None,
+    workflow: Annotated[str | None, typer.Option(help="The workflow's name.")] = None,
     tenant: _Tenant = None,
     limit: _Limit = 20,
 ) -> None:
     """Group the failed executions by workflow and by where their error came from."""
-    from automate_kernel.cli.views import group_data, show_groups
+    from automate_kernel.cli.records import group_data, show_groups
 
     found = context.session.plain.executions.error_groups(
         workflow=workflow, tenant_id=tenant, limit=limit
@@ -117,7 +149,8 @@ def errors(
     show_groups(context.out, found, "WORKFLOW")
 
 
-def _get(context: Context, execution_id: str) -> Execution:
+def found_execution(context: Context, execution_id: str) -> Execution:
+    """Return the execution with this id; raises ``NOT_FOUND``."""
     from uuid import UUID
 
     try:
@@ -133,10 +166,18 @@ def _get(context: Context, execution_id: str) -> Execution:
     return found
 
 
+@app.command(
+    "stats",
+    cls=DataCommand,
+    epilog=examples(
+        "automate executions stats",
+        "automate executions stats --within 15m",
+    ),
+)
 def stats(
     context: Context,
     within: Annotated[
-        str, Option(help="What ended since then: 15m; a week at most.", metavar="DURATION")
+        str, typer.Option(help="What ended since then: 15m; a week at most.", metavar="DURATION")
     ] = "1h",
 ) -> None:
     """
@@ -172,6 +213,13 @@ def stats(
     context.out.table(_STATS, rows, empty="there are no executions")
 
 
+@app.command(
+    "cancel",
+    cls=DataCommand,
+    epilog=examples(
+        "automate executions cancel ID",
+    ),
+)
 def cancel(context: Context, execution_ids: _Ids) -> None:
     """
     End executions as CANCELLED.
@@ -181,26 +229,39 @@ def cancel(context: Context, execution_ids: _Ids) -> None:
     _each(context, execution_ids, "cancel", "cancelled")
 
 
+@app.command(
+    "resume",
+    cls=DataCommand,
+    epilog=examples(
+        "automate executions resume ID",
+        "automate executions resume --failed --workflow order-notify --newer-than 2h",
+        "automate executions resume --failed --error-code UNAVAILABLE --rate 5 --yes",
+    ),
+)
 def resume(
     context: Context,
     execution_ids: Annotated[
-        list[str] | None, Argument(help="The executions' ids.", metavar="[ID]…")
+        list[str] | None, typer.Argument(help="The executions' ids.", metavar="[ID]…")
     ] = None,
-    failed: Annotated[bool, Option("--failed", help="All FAILED ones that match.")] = False,
-    workflow: Annotated[str | None, Option(help="Only of this workflow.")] = None,
-    tenant: Annotated[str | None, Option(help="Only of this tenant.")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="All FAILED ones that match.")] = False,
+    workflow: Annotated[str | None, typer.Option(help="Only of this workflow.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only of this tenant.")] = None,
     error_code: Annotated[
-        str | None, Option("--error-code", help="Only those that failed with this error.")
+        str | None, typer.Option("--error-code", help="Only those that failed with this error.")
     ] = None,
     older_than: Annotated[
-        str | None, Option(help="Only begun longer ago: 2h.", metavar="DURATION")
+        str | None, typer.Option(help="Only begun longer ago: 2h.", metavar="DURATION")
     ] = None,
     newer_than: Annotated[
-        str | None, Option(help="Only begun since then: 30m.", metavar="DURATION")
+        str | None, typer.Option(help="Only begun since then: 30m.", metavar="DURATION")
     ] = None,
-    limit: Annotated[int | None, Option("--limit", "-n", help="At most so many.", min=1)] = None,
-    rate: Annotated[float | None, Option(help="So many go on in a second.", min=0.001)] = None,
-    yes: Annotated[bool, Option("--yes", "-y", help="Don't ask.")] = False,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", help="At most so many.", min=1)
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="So many go on in a second.", min=0.001)
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
 ) -> None:
     """
     Run failed executions again, from the steps that failed. A worker does it.
@@ -263,7 +324,7 @@ def _each(context: Context, execution_ids: list[str], what: str, done: str) -> N
     out, store = context.out, context.session.plain.executions
     results: dict[str, bool] = {}
     for each in execution_ids:
-        execution = _get(context, each)
+        execution = found_execution(context, each)
         results[execution.id] = getattr(store, what)(execution.id)
         if results[execution.id]:
             out.line(f"{execution.id} {done}")
@@ -277,34 +338,44 @@ def _each(context: Context, execution_ids: list[str], what: str, done: str) -> N
         )
 
 
-EXECUTIONS = Group("executions", "Look at executions of workflows, cancel and resume them.")
-EXECUTIONS.command(
-    "ls",
-    also=("list",),
-    examples=(
-        "automate executions ls",
-        "automate executions ls --status FAILED --workflow order-notify",
-        "automate executions ls --label order=4711",
-        "automate executions ls --json | jq -r '.[].id'",
+@find_app.command(
+    "find",
+    cls=DataCommand,
+    epilog=examples(
+        "automate find order=4711",
+        "automate find 4711 --json",
     ),
-)(ls)
-EXECUTIONS.command(
-    "show",
-    examples=("automate executions show 0193f0c2-…", "automate executions show ID --json"),
-)(show)
-EXECUTIONS.command(
-    "errors",
-    examples=("automate executions errors", "automate executions errors --workflow order-notify"),
-)(errors)
-EXECUTIONS.command(
-    "stats", examples=("automate executions stats", "automate executions stats --within 15m")
-)(stats)
-EXECUTIONS.command("cancel", examples=("automate executions cancel ID",))(cancel)
-EXECUTIONS.command(
-    "resume",
-    examples=(
-        "automate executions resume ID",
-        "automate executions resume --failed --workflow order-notify --newer-than 2h",
-        "automate executions resume --failed --error-code UNAVAILABLE --rate 5 --yes",
-    ),
-)(resume)
+)
+def find(
+    context: Context,
+    label: Annotated[str, typer.Argument(help="A label: order=4711, or 4711 under any name.")],
+    tenant: Annotated[str | None, typer.Option(help="Only what belongs to this tenant.")] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", help="How many of each.", min=1, max=1000)
+    ] = 20,
+) -> None:
+    """
+    Find items and executions by a label, the newest first.
+
+    Labels are given with an event, an item or an execution: the id of an order, say.
+    """
+    from automate_kernel.cli.records import execution_data, item_data, show_executions, show_items
+
+    out, kernel = context.out, context.session.plain
+    executions = kernel.executions.labelled(label, tenant_id=tenant, limit=limit)
+    items = kernel.outbox.labelled(label, tenant_id=tenant, limit=limit)
+    out.data(
+        {
+            "executions": [execution_data(each) for each in executions],
+            "items": [item_data(each) for each in items],
+        }
+    )
+    if not executions and not items:
+        out.line(f"nothing has the label {label}")
+        return
+    if executions:
+        show_executions(out, executions)
+    if executions and items:
+        out.line()
+    if items:
+        show_items(out, items)

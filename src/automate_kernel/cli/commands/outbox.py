@@ -1,30 +1,658 @@
-"""``automate outbox``: look at the outbox, pause, clean and repair it."""
+"""``automate outbox``: look at items, change, limit and pause them, and clean up."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
-from automate_kernel.cli.commands import (
-    outbox_changes,
-    outbox_items,
-    outbox_limits,
-    outbox_stats,
+import typer
+
+from automate_kernel.cli.command import Context, DataCommand, examples, group
+from automate_kernel.cli.failures import WorkFailedError
+from automate_kernel.cli.inputs import confirm, duration, one_of
+from automate_kernel.cli.output import as_json, counted, seconds
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from automate_kernel.outbox import OutboxItem, OutboxStats, OutboxStore
+
+__all__ = ["app"]
+
+app: typer.Typer = group(
+    "outbox", "Look at the outbox, and steer it: requeue, cancel, limit, pause, clean."
 )
-from automate_kernel.cli.definitions import Argument, Command, Context, Group, Option
-from automate_kernel.cli.inputs import confirm, duration
-from automate_kernel.cli.output import counted
 
-__all__ = ["OUTBOX", "REAP"]
+_STATES = ("PENDING", "RETRY", "RUNNING", "COMPLETED", "FAILED", "CANCELLED")
+_EVERY_SECONDS = 2.0
+_HANDFUL = 10
+_WAKE_UP = "automate.advance"
 
-_Kind = Annotated[str, Argument(help="The kind of item: automate.event.")]
+_Kind = Annotated[str | None, typer.Option(help="Only items of this kind.")]
+_Status = Annotated[
+    str | None, typer.Option(help="PENDING, RUNNING, RETRY, COMPLETED, FAILED or CANCELLED.")
+]
+_Limit = Annotated[int, typer.Option("--limit", "-n", help="Number of rows, at most.", min=1)]
+_Tenant = Annotated[str | None, typer.Option(help="Only items of this tenant.")]
+_OneKind = Annotated[str, typer.Argument(help="The kind of item: mail.send.")]
+_Ids = Annotated[list[str] | None, typer.Argument(help="The items' ids.", metavar="[ID]…")]
+_All = Annotated[bool, typer.Option("--all", help="All items that the options match.")]
+_State = Annotated[str | None, typer.Option(help="Only items in this state.")]
+_Error = Annotated[str | None, typer.Option("--error-code", help="Only with this last error.")]
+_ErrorGroup = Annotated[
+    str | None,
+    typer.Option(
+        "--error", help="Only of this group, as outbox errors names it: KeyError in shop.charge."
+    ),
+]
+_Older = Annotated[
+    str | None, typer.Option(help="Only enqueued longer ago: 2h.", metavar="DURATION")
+]
+_Newer = Annotated[
+    str | None, typer.Option(help="Only enqueued since then: 30m.", metavar="DURATION")
+]
+_Most = Annotated[int | None, typer.Option("--limit", "-n", help="At most so many.", min=1)]
+_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 
 
+# -- statistics -----------------------------------------------------------------------------------
+
+
+@app.command(
+    "stats",
+    cls=DataCommand,
+    epilog=examples(
+        "automate outbox stats",
+        "automate outbox stats --watch",
+        "automate outbox stats --watch 10 --json   # a document a line",
+    ),
+)
+def stats(
+    context: Context,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again and again.")] = False,
+    every: Annotated[
+        float | None,
+        typer.Argument(
+            metavar="[SECONDS]",
+            help="With --watch: how often; 2 by default.",
+            min=0.1,
+        ),
+    ] = None,
+) -> None:
+    """Count the items of each kind by state, and tell how late the oldest due one is."""
+    if every is not None and not watch:
+        raise ConfigError("how often to look is for --watch", hint=f"add it: --watch {every:g}")
+    look, out = context.session.plain.outbox.stats, context.out
+    if watch:
+        from automate_kernel.cli.overview import Watch
+
+        Watch(out, look, _picture, _line, _data).run(every or _EVERY_SECONDS)
+        return
+    found = look()
+    out.data(_data(found))
+    out.table(("KIND", *_STATES), _rows(found), empty="the outbox is empty")
+    for text, style in _below(found):
+        out.line(text, style)
+
+
+@app.command(
+    "workers",
+    cls=DataCommand,
+    epilog=examples(
+        "automate outbox workers",
+    ),
+)
+def workers(context: Context) -> None:
+    """List the workers that tell of themselves: where they run, and how much."""
+    from automate_kernel.cli.overview import show_workers, worker_data
+
+    outbox = context.session.plain.outbox
+    found = outbox.workers()
+    context.out.data([worker_data(each) for each in found])
+    show_workers(context.out, found, outbox.now())
+
+
+def _data(found: OutboxStats) -> dict[str, Any]:
+    return {
+        "counts": found.counts,
+        "oldest_due_seconds": found.oldest_due_seconds,
+        "paused": list(found.paused),
+    }
+
+
+def _rows(found: OutboxStats) -> list[tuple[Any, ...]]:
+    return [(kind, *(of.get(each, 0) for each in _STATES)) for kind, of in found.counts.items()]
+
+
+def _below(found: OutboxStats) -> list[tuple[str, str | None]]:
+    late = found.oldest_due_seconds
+    told: list[tuple[str, str | None]] = [
+        (f"oldest due item: {'none' if late is None else seconds(late) + ' late'}", None)
+    ]
+    if found.paused:
+        told.append((f"paused: {', '.join(found.paused)}", "yellow"))
+    return told
+
+
+def _line(found: OutboxStats) -> str:
+    counts = "  ".join(f"{state.lower()} {found.total(state)}" for state in _STATES)
+    return f"{datetime.now():%H:%M:%S}  {counts}  {_below(found)[0][0]}"  # noqa: DTZ005  (to read)
+
+
+def _picture(found: OutboxStats) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    from automate_kernel.cli.overview import drawn
+
+    return Group(
+        drawn(("KIND", *_STATES), [tuple(map(str, row)) for row in _rows(found)]),
+        *(Text(text, style=style or "") for text, style in _below(found)),
+    )
+
+
+# -- items ----------------------------------------------------------------------------------------
+
+
+@app.command("list", cls=DataCommand, hidden=True)
+@app.command(
+    "ls",
+    cls=DataCommand,
+    epilog=examples(
+        "automate outbox ls --status FAILED",
+        "automate outbox ls --kind automate.event --limit 100 --json",
+        "automate outbox ls --label order=4711",
+    ),
+)
+def ls(
+    context: Context,
+    status: _Status = None,
+    kind: _Kind = None,
+    tenant: _Tenant = None,
+    label: Annotated[str | None, typer.Option(help="A label: order=4711, or 4711.")] = None,
+    limit: _Limit = 20,
+) -> None:
+    """List items, the newest first."""
+    from automate_kernel.cli.records import item_data, show_items
+
+    outbox = context.session.plain.outbox
+    given: dict[str, Any] = {"status": status_of(status), "kind": kind, "tenant_id": tenant}
+    if label is None:
+        found = outbox.find(**given, limit=limit)
+    else:
+        found = outbox.labelled(label, **given, limit=limit)
+    context.out.data([item_data(item) for item in found])
+    show_items(context.out, found)
+
+
+def status_of(given: str | None) -> str | None:
+    """A status that was given, in capitals."""
+    from automate_kernel.outbox.item import ItemStatus
+
+    return one_of(given, ItemStatus, "--status")
+
+
+@app.command(
+    "show",
+    cls=DataCommand,
+    epilog=examples(
+        "automate outbox show 0193f0c2-…",
+    ),
+)
+def show(
+    context: Context,
+    item_id: Annotated[str, typer.Argument(help="The item's id.", metavar="ID")],
+) -> None:
+    """
+    Show an item with its payload, and the error of each attempt.
+
+    What failed is told with the files and lines that it came from, and no values.
+    """
+    from automate_kernel.cli.records import attempt_data, item_data, labels_text, show_attempts
+
+    item = found_item(context, item_id)
+    data = item_data(item, whole=True)
+    attempts = context.session.plain.outbox.failed_attempts(item.id)
+    context.out.data({**data, "failed_attempts": [attempt_data(each) for each in attempts]})
+    data["payload"] = as_json(data["payload"])
+    data["headers"] = as_json(data["headers"]) if data["headers"] else None
+    data["labels"] = labels_text(data["labels"])
+    context.out.fields(data.items())
+    show_attempts(context.out, attempts)
+
+
+@app.command(
+    "errors",
+    cls=DataCommand,
+    epilog=examples(
+        "automate outbox errors",
+        "automate outbox errors --kind mail.send --json",
+    ),
+)
+def errors(
+    context: Context,
+    kind: _Kind = None,
+    tenant: _Tenant = None,
+    limit: _Limit = 20,
+) -> None:
+    """
+    Group the failed items by kind and by where their error came from.
+
+    A group is put back to wait by automate outbox requeue --failed --error GROUP.
+    """
+    from automate_kernel.cli.records import group_data, show_groups
+
+    found = context.session.plain.outbox.error_groups(kind=kind, tenant_id=tenant, limit=limit)
+    context.out.data([group_data(each) for each in found])
+    show_groups(context.out, found, "KIND")
+
+
+def found_item(context: Context, item_id: str) -> OutboxItem:
+    """The item with this id; raises ``NOT_FOUND``."""
+    item = context.session.plain.outbox.get(item_id)
+    if item is None:
+        raise AutomateError(
+            ErrorCodes.NOT_FOUND,
+            f"there is no item {item_id!r}",
+            hint=f"{context.named('outbox ls')} lists them",
+        )
+    return item
+
+
+# -- changes --------------------------------------------------------------------------------------
+
+
+@app.command("retry", cls=DataCommand, hidden=True)
+@app.command(
+    "requeue",
+    cls=DataCommand,
+    epilog=examples(
+        "automate outbox requeue 0193f0c2-… 0193f0c3-…",
+        "automate outbox requeue --failed --kind mail.send --rate 50",
+        'automate outbox requeue --failed --error "KeyError in shop.actions.charge"',
+        "automate outbox requeue --all --status CANCELLED --yes",
+    ),
+)
+def requeue(
+    context: Context,
+    item_ids: _Ids = None,
+    every: _All = False,
+    failed: Annotated[bool, typer.Option("--failed", help="All that FAILED.")] = False,
+    status: _State = None,
+    kind: _Kind = None,
+    tenant: _Tenant = None,
+    error_code: _Error = None,
+    error: _ErrorGroup = None,
+    older_than: _Older = None,
+    newer_than: _Newer = None,
+    limit: _Most = None,
+    rate: Annotated[
+        float | None, typer.Option(help="So many of a kind become due in a second.", min=0.001)
+    ] = None,
+    yes: _Yes = False,
+) -> None:
+    """
+    Make failed or cancelled items wait again, with all their attempts.
+
+    Without ids every FAILED one that the options match, or with --status CANCELLED those. An
+    execution is resumed by automate executions resume instead.
+    """
+    wanted = "FAILED" if failed else status_of(status)
+    if wanted not in (None, "FAILED", "CANCELLED"):
+        raise ConfigError(f"items that are {wanted} can't be requeued")
+    chosen = _Chosen(
+        context, item_ids, every or failed, ("FAILED",), wanted, kind, tenant, error_code, error,
+        older_than, newer_than, limit, "executions resume",
+    )  # fmt: skip
+    outbox = context.session.plain.outbox
+    if rate is not None and chosen.ids:
+        raise ConfigError("--rate goes with --failed or --all")
+    many = partial(outbox.requeue_matching, per_second=rate)
+    _change(context, chosen, outbox.requeue, many, ("Requeue", "requeued"), yes=yes)
+
+
+@app.command(
+    "cancel",
+    cls=DataCommand,
+    epilog=examples(
+        "automate outbox cancel 0193f0c2-…",
+        "automate outbox cancel --all --kind mail.send --yes",
+        "automate outbox cancel --all --status RUNNING --kind report",
+    ),
+)
+def cancel(
+    context: Context,
+    item_ids: _Ids = None,
+    every: _All = False,
+    status: _State = None,
+    kind: _Kind = None,
+    tenant: _Tenant = None,
+    error_code: _Error = None,
+    error: _ErrorGroup = None,
+    older_than: _Older = None,
+    newer_than: _Newer = None,
+    limit: _Most = None,
+    yes: _Yes = False,
+) -> None:
+    """
+    Cancel items that wait, and ask those that run to stop.
+
+    With --all, every PENDING and RETRY one, or with --status RUNNING those that run. An execution
+    is cancelled by automate executions cancel instead.
+    """
+    wanted = status_of(status)
+    if wanted not in (None, "PENDING", "RETRY", "RUNNING"):
+        raise ConfigError(f"items that are {wanted} can't be cancelled")
+    chosen = _Chosen(
+        context, item_ids, every, ("PENDING", "RETRY"), wanted, kind, tenant, error_code, error,
+        older_than, newer_than, limit, "executions cancel",
+    )  # fmt: skip
+    outbox = context.session.plain.outbox
+    words = ("Cancel", "cancelled")
+    _change(context, chosen, outbox.cancel, outbox.cancel_matching, words, yes=yes)
+
+
+@app.command(
+    "discard",
+    cls=DataCommand,
+    epilog=examples(
+        "automate outbox discard 0193f0c2-…",
+        "automate outbox discard --all --kind mail.send --older-than 7d --yes",
+    ),
+)
+def discard(
+    context: Context,
+    item_ids: _Ids = None,
+    every: _All = False,
+    status: _State = None,
+    kind: _Kind = None,
+    tenant: _Tenant = None,
+    error_code: _Error = None,
+    error: _ErrorGroup = None,
+    older_than: _Older = None,
+    newer_than: _Newer = None,
+    limit: _Most = None,
+    yes: _Yes = False,
+) -> None:
+    """
+    Delete items that are finished.
+
+    With --all, every FAILED and CANCELLED one, or with --status COMPLETED those.
+    """
+    wanted = status_of(status)
+    if wanted not in (None, "COMPLETED", "FAILED", "CANCELLED"):
+        raise ConfigError(f"items that are {wanted} can't be discarded")
+    chosen = _Chosen(
+        context, item_ids, every, ("FAILED", "CANCELLED"), wanted, kind, tenant, error_code, error,
+        older_than, newer_than, limit, None,
+    )  # fmt: skip
+    outbox = context.session.plain.outbox
+    words = ("Discard", "discarded")
+    _change(context, chosen, outbox.discard, outbox.discard_matching, words, yes=yes)
+
+
+@app.command(
+    "reschedule",
+    cls=DataCommand,
+    epilog=examples(
+        "automate outbox reschedule 0193f0c2-… --delay 2h",
+    ),
+)
+def reschedule(
+    context: Context,
+    item_ids: Annotated[list[str], typer.Argument(help="The items' ids.", metavar="ID…")],
+    delay: Annotated[
+        str, typer.Option(help="When they are due, from now: 2h; 0 is at once.", metavar="DURATION")
+    ] = "0",
+) -> None:
+    """Change when items that wait are due."""
+    outbox, seconds = context.session.plain.outbox, duration(delay, "--delay")
+    ids = [found_item(context, item_id).id for item_id in item_ids]
+    _report(context, outbox.reschedule(ids, delay=seconds), "rescheduled", len(ids))
+
+
+@dataclass
+class _Chosen:
+    """Which items a command is about: those with the ids, or all that match."""
+
+    context: Context
+    item_ids: Sequence[str] | None
+    every: bool
+    usual: Sequence[str]
+    status: str | None
+    kind: str | None
+    tenant: str | None
+    error_code: str | None
+    error_group: str | None
+    older_than: str | None
+    newer_than: str | None
+    limit: int | None
+    instead: str | None
+
+    def __post_init__(self) -> None:
+        if bool(self.item_ids) == self.every:
+            raise ConfigError(
+                "name the items, or say --all",
+                hint="--all takes every item that --kind, --status and the others match",
+            )
+        if self.kind == _WAKE_UP and self.instead:
+            raise self._wake_up()
+        self.ids = self._named() if self.item_ids else []
+
+    def _wake_up(self) -> ConfigError:
+        return ConfigError(
+            f"an item of kind {_WAKE_UP} belongs to an execution",
+            hint=f"use {self.context.named(str(self.instead))}",
+        )
+
+    @property
+    def outbox(self) -> OutboxStore:
+        return self.context.session.plain.outbox
+
+    def _named(self) -> list[str]:
+        found = [found_item(self.context, item_id) for item_id in self.item_ids or ()]
+        if self.instead and any(item.kind == _WAKE_UP for item in found):
+            raise self._wake_up()
+        return [item.id for item in found]
+
+    def kinds(self) -> list[str]:
+        """The kinds that are meant: not those of executions, which are steered as a whole."""
+        if self.kind:
+            return [self.kind]
+        counts = self.outbox.stats().counts
+        return [kind for kind in counts if kind != _WAKE_UP or not self.instead]
+
+    def number(self) -> int | None:
+        """How many there are, or None where only going through them tells."""
+        if self.ids:
+            return len(self.ids)
+        conditions = (self.tenant, self.error_code, self.error_group, self.older_than)
+        if any((*conditions, self.newer_than, self.limit)):
+            return None
+        counts, kinds = self.outbox.stats().counts, set(self.kinds())
+        states = (self.status,) if self.status else self.usual
+        return sum(counts.get(kind, {}).get(state, 0) for kind in kinds for state in states)
+
+    def filter(self) -> dict[str, Any]:
+        """What all of them have in common, beside the kind."""
+        now, ages = self.outbox.now(), {}
+        for name, age in (("before", self.older_than), ("after", self.newer_than)):
+            option = "--older-than" if name == "before" else "--newer-than"
+            if age is not None:
+                ages[f"created_{name}"] = now - timedelta(seconds=duration(age, option))
+        return {
+            "status": self.status,
+            "tenant_id": self.tenant,
+            "error_code": self.error_code,
+            "error_group": self.error_group,
+            **ages,
+        }
+
+
+def _change(
+    context: Context,
+    chosen: _Chosen,
+    some: Callable[[Sequence[str]], int],
+    many: Callable[..., int],
+    words: tuple[str, str],
+    *,
+    yes: bool,
+) -> None:
+    out, (verb, done), number = context.out, words, chosen.number()
+    what = "all that match" if number is None else counted(number)
+    if number != 0 and (not chosen.ids or len(chosen.ids) > _HANDFUL):
+        confirm(f"{verb} {what}?", yes=yes)
+    with out.working(f"{verb.lower()}: {what}") as shown:
+
+        def tell(before: int, count: int) -> None:
+            if shown is not None:
+                shown.update(f"{verb.lower()}: {before + count} of {what}")
+
+        changed = some(chosen.ids) if chosen.ids else _matching(chosen, many, tell)
+    _report(context, changed, done, len(chosen.ids) if chosen.ids else None)
+
+
+def _matching(chosen: _Chosen, many: Callable[..., int], tell: Callable[[int, int], None]) -> int:
+    changed, wanted = 0, chosen.filter()
+    for kind in chosen.kinds():
+        left = None if chosen.limit is None else chosen.limit - changed
+        changed += many(kind=kind, limit=left, progress=partial(tell, changed), **wanted)
+    return changed
+
+
+def _report(context: Context, changed: int, done: str, named: int | None) -> None:
+    unchanged = 0 if named is None else named - changed
+    context.out.data({done: changed, "unchanged": unchanged})
+    context.out.line(f"{counted(changed)} {done}")
+    if unchanged:
+        raise WorkFailedError(
+            ErrorCodes.FAILED_PRECONDITION,
+            f"{counted(unchanged)} could not be {done}",
+            hint=f"they are in another state: {context.named('outbox show')} tells which",
+        )
+
+
+# -- limits and pauses ----------------------------------------------------------------------------
+
+
+@app.command(
+    "limit",
+    cls=DataCommand,
+    epilog=examples(
+        "automate outbox limit mail.send --concurrency 5",
+        "automate outbox limit crm.update --rate 100/1m --burst 10",
+    ),
+)
+def limit(
+    context: Context,
+    kind: _OneKind,
+    concurrency: Annotated[int | None, typer.Option(help="So many at once.", min=1)] = None,
+    rate: Annotated[
+        str | None,
+        typer.Option(help="So many starts in a time: 100/1m; 5 is 5/1s.", metavar="N/DURATION"),
+    ] = None,
+    burst: Annotated[
+        int | None, typer.Option(help="So many starts at once after a lull.", min=1)
+    ] = None,
+) -> None:
+    """Limit how many items of a kind run at once, and how many start, over all workers."""
+    if concurrency is None and rate is None:
+        raise ConfigError("nothing is limited", hint="add --concurrency 5 or --rate 100/1m")
+    number, per_seconds = _rate(rate)
+    context.session.plain.outbox.limit(
+        kind, concurrency=concurrency, rate=number, per_seconds=per_seconds, burst=burst
+    )
+    context.out.data(
+        {
+            "kind": kind,
+            "concurrency": concurrency,
+            "rate": number,
+            "per_seconds": per_seconds,
+            "burst": burst,
+        }
+    )
+    context.out.line(f"{kind} is limited; {context.named('outbox unlimit')} {kind} lifts it")
+
+
+def _rate(text: str | None) -> tuple[int | None, float]:
+    if text is None:
+        return None, 1.0
+    number, _, per = text.partition("/")
+    if not number.isdecimal() or not int(number):
+        raise ConfigError(f"--rate: {text[:40]!r} is no rate", hint="write 100/1m, or 5 for 5/1s")
+    return int(number), duration(per or "1", "--rate")
+
+
+@app.command(
+    "unlimit",
+    cls=DataCommand,
+    epilog=examples(
+        "automate outbox unlimit mail.send",
+    ),
+)
+def unlimit(context: Context, kind: _OneKind) -> None:
+    """Lift the limit of a kind."""
+    lifted = context.session.plain.outbox.unlimit(kind)
+    context.out.data({"kind": kind, "lifted": lifted})
+    context.out.line(f"{kind} {'is no longer' if lifted else 'was not'} limited")
+
+
+@app.command(
+    "limits",
+    cls=DataCommand,
+    epilog=examples(
+        "automate outbox limits",
+    ),
+)
+def limits(context: Context) -> None:
+    """List the limits. Those that the code declares give way to an operator's."""
+    found = context.session.plain.outbox.limits()
+    context.out.data(
+        [
+            {
+                "kind": each.kind,
+                "concurrency": each.concurrency,
+                "rate": each.rate,
+                "per_seconds": each.per_seconds,
+                "burst": each.burst,
+                "declared": each.declared,
+            }
+            for each in found
+        ]
+    )
+    context.out.table(
+        ("KIND", "AT ONCE", "RATE", "BURST", "SET BY"),
+        [
+            (
+                each.kind,
+                each.concurrency or "-",
+                f"{each.rate} in {each.per_seconds:g} s" if each.rate else "-",
+                each.burst or each.rate or "-",
+                "the code" if each.declared else "an operator",
+            )
+            for each in found
+        ],
+        empty="no kind is limited",
+    )
+
+
+@app.command(
+    "purge",
+    cls=DataCommand,
+    epilog=examples(
+        "automate outbox purge --older-than 30d --yes",
+    ),
+)
 def purge(
     context: Context,
     older_than: Annotated[
-        str, Option(help="Since when they must be over: 30d, 12h.", metavar="DURATION")
+        str, typer.Option(help="Since when they must be over: 30d, 12h.", metavar="DURATION")
     ],
-    yes: Annotated[bool, Option("--yes", "-y", help="Don't ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
 ) -> None:
     """Delete items and executions that ended long ago, with all that belongs to them."""
     age = duration(older_than, "--older-than")
@@ -35,10 +663,17 @@ def purge(
     context.out.line(f"{counted(total, 'row')} deleted")
 
 
+@app.command(
+    "pause",
+    cls=DataCommand,
+    epilog=examples(
+        'automate outbox pause mail.send --reason "the mail server is down"',
+    ),
+)
 def pause(
     context: Context,
-    kind: _Kind,
-    reason: Annotated[str, Option(help="Why, for whoever wonders.")] = "",
+    kind: _OneKind,
+    reason: Annotated[str, typer.Option(help="Why, for whoever wonders.")] = "",
 ) -> None:
     """Stop all workers from claiming items of a kind, until resume."""
     context.session.plain.outbox.pause(kind, reason)
@@ -46,18 +681,33 @@ def pause(
     context.out.line(f"{kind} is paused; {context.named('outbox resume')} {kind} lets it go on")
 
 
-def resume(context: Context, kind: _Kind) -> None:
+@app.command(
+    "resume",
+    cls=DataCommand,
+    epilog=examples(
+        "automate outbox resume mail.send",
+    ),
+)
+def resume(context: Context, kind: _OneKind) -> None:
     """Let workers claim items of a kind again."""
     context.session.plain.outbox.resume(kind)
     context.out.data({"kind": kind, "paused": False})
     context.out.line(f"{kind} is no longer paused")
 
 
+@app.command(
+    "reap",
+    cls=DataCommand,
+    epilog=examples(
+        "automate outbox reap",
+        "automate outbox reap --stale-seconds 600",
+    ),
+)
 def reap(
     context: Context,
     stale_seconds: Annotated[
         float | None,
-        Option(help="Since the lease was last renewed; never less than the lease.", min=0),
+        typer.Option(help="Since the lease was last renewed; never less than the lease.", min=0),
     ] = None,
 ) -> None:
     """Recover items whose worker died. Workers do it themselves, if any is running."""
@@ -68,19 +718,3 @@ def reap(
     reaped = OutboxReaper(kernel.outbox, stale_threshold_seconds=stale).reap_stale_items()
     context.out.data({"reaped": reaped})
     context.out.line(f"{counted(reaped)} recovered")
-
-
-REAP = Command(
-    "reap", reap, ("automate outbox reap", "automate outbox reap --stale-seconds 600"), data=True
-)
-OUTBOX = Group("outbox", "Look at the outbox, and steer it: requeue, cancel, limit, pause, clean.")
-outbox_stats.add_to_group(OUTBOX)
-outbox_items.add_to_group(OUTBOX)
-outbox_changes.add_to_group(OUTBOX)
-outbox_limits.add_to_group(OUTBOX)
-OUTBOX.command("purge", examples=("automate outbox purge --older-than 30d --yes",))(purge)
-OUTBOX.command(
-    "pause", examples=('automate outbox pause mail.send --reason "the mail server is down"',)
-)(pause)
-OUTBOX.command("resume", examples=("automate outbox resume mail.send",))(resume)
-OUTBOX.commands.append(REAP)

@@ -1,4 +1,4 @@
-"""``automate worker`` and ``automate serve``: what runs until it is stopped."""
+"""``automate worker`` and ``automate serve``, which run until they are stopped."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from automate_kernel.cli.command import Context, command
+from automate_kernel.cli.command import Context, TextCommand, examples
 from automate_kernel.cli.failures import WorkFailedError
-from automate_kernel.cli.logs import log_to_stderr
+from automate_kernel.cli.output import log_to_stderr
 from automate_kernel.errors import ConfigError
 
-__all__ = ["add_to"]
+__all__ = ["app"]
+
+app: typer.Typer = typer.Typer()
 
 _BACKLOG = 2048
 
@@ -47,31 +49,17 @@ _ProbeHost = Annotated[str | None, typer.Option(help="The address of these ports
 _LogFormat = Annotated[str | None, typer.Option(help="text, or json: a document a line.")]
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add both commands."""
-    command(
-        app,
-        "worker",
-        examples=(
-            "automate worker",
-            "automate worker --processes 4 --slots 20",
-            "automate worker --kind 'mail.*' --kind sms.send",
-            "automate worker --until-idle   # in a cron job, or a test",
-            "automate worker --log-format json --health-port 8081 --metrics-port 9100",
-        ),
-    )(worker)
-    command(
-        app,
-        "serve",
-        examples=(
-            "automate serve",
-            "automate serve --host 0.0.0.0 --port 9000 --processes 2",
-            "automate serve --processes 0   # only receive; workers run elsewhere",
-            "AUTOMATE_SERVE_EVENTS_TOKEN=… automate serve",
-        ),
-    )(serve)
-
-
+@app.command(
+    "worker",
+    cls=TextCommand,
+    epilog=examples(
+        "automate worker",
+        "automate worker --processes 4 --slots 20",
+        "automate worker --kind 'mail.*' --kind sms.send",
+        "automate worker --until-idle   # in a cron job, or a test",
+        "automate worker --log-format json --health-port 8081 --metrics-port 9100",
+    ),
+)
 def worker(
     context: Context,
     processes: _Processes = None,
@@ -115,7 +103,7 @@ def worker(
     number, level = settings["worker.processes"], _level(context)
     if number < 1:
         raise ConfigError("--processes must be at least 1")
-    from automate_kernel.cli.working import ports_of, work_here
+    from automate_kernel.cli.worker_process import ports_of, work_here
     from automate_kernel.monitoring.process import guarded_process
 
     kernel = _ready_kernel(context)
@@ -147,8 +135,8 @@ def _kinds(context: Context) -> dict[str, Any]:
 
 def _ready_kernel(context: Context) -> Any:
     """The kernel, once it is sure that workers can share its tables and know these kinds."""
-    from automate_kernel.cli.host import require_shared
-    from automate_kernel.cli.working import require_tables
+    from automate_kernel.cli.session import require_shared
+    from automate_kernel.cli.worker_process import require_tables
 
     kernel = context.session.kernel
     require_shared(kernel)
@@ -167,7 +155,7 @@ def _say(context: Context, kernel: Any) -> None:
 
 
 def _supervise(context: Context, number: int, level: str) -> None:
-    from automate_kernel.cli.working import ports_of, work
+    from automate_kernel.cli.worker_process import ports_of, work
     from automate_kernel.monitoring.process import guarded_process
     from automate_kernel.monitoring.workers import supervise_observed
 
@@ -180,6 +168,16 @@ def _supervise(context: Context, number: int, level: str) -> None:
         raise WorkFailedError(message=f"{failed} of the worker processes ended with an error")
 
 
+@app.command(
+    "serve",
+    cls=TextCommand,
+    epilog=examples(
+        "automate serve",
+        "automate serve --host 0.0.0.0 --port 9000 --processes 2",
+        "automate serve --processes 0   # only receive; workers run elsewhere",
+        "AUTOMATE_SERVE_EVENTS_TOKEN=… automate serve",
+    ),
+)
 def serve(
     context: Context,
     host: _Host = None,
@@ -223,7 +221,7 @@ def serve(
         },
     )
     from automate_kernel.cli.serving import Receiver
-    from automate_kernel.cli.working import ports_of
+    from automate_kernel.cli.worker_process import ports_of
     from automate_kernel.monitoring.process import guarded_process
     from automate_kernel.monitoring.workers import answering
     from automate_kernel.secrets import RedactingFilter

@@ -1,13 +1,18 @@
-"""An overview of the outbox and of executions, as a picture, as lines and as data."""
+"""``automate top``: an overview of outbox, workers and executions, once or again and again."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
-from automate_kernel.cli.output import Output, counted, seconds
+import typer
+
+from automate_kernel.cli.command import Context, DataCommand, examples
+from automate_kernel.cli.output import STYLES, Output, counted, seconds
+from automate_kernel.errors import StorageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -18,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Seen",
+    "Watch",
+    "app",
     "as_data",
     "drawn",
     "in_a_line",
@@ -27,6 +34,8 @@ __all__ = [
     "show_workers",
     "worker_data",
 ]
+
+app: typer.Typer = typer.Typer()
 
 _KINDS = (
     "KIND", "RATE", "RUN P50", "RUN P95", "WAIT P50", "WAIT P95", "RUNNING", "WAITING", "FAILED",
@@ -40,6 +49,39 @@ _WORKFLOWS = (
 )  # fmt: skip
 _LESS_OF_WORKFLOWS = ("TOOK P50", "STEP P95", "STEP RETRY/MIN")
 _WORKERS = ("WORKER", "HOST", "PID", "UP", "RUNNING", "SLOTS", "SEEN", "STATE")
+
+T = TypeVar("T")
+
+
+@app.command(
+    "top",
+    cls=DataCommand,
+    epilog=examples("automate top", "automate top --once", "automate top --every 10 --json"),
+)
+def top(
+    context: Context,
+    every: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.2)] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
+) -> None:
+    """
+    Show rates, latencies and failures of items and workflows, and workers, live until Ctrl-C.
+
+    It reads what workers tell of themselves every few seconds, so it works from any machine that
+    reaches the database. Without a terminal there is a line for each look, and with --json a
+    document.
+    """
+    kernel, out = context.session.plain, context.out
+    look, where = observing(kernel), kernel.storage.describe()
+    if once:
+        found = look()
+        out.data(as_data(found))
+        show(out, found, where)
+        return
+
+    def draw(found: Seen) -> RenderableType:
+        return picture(found, where, out.console.width)
+
+    Watch(out, look, draw, in_a_line, as_data, screen=True).run(every)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,8 +319,6 @@ def drawn(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableTy
     from rich.table import Table
     from rich.text import Text
 
-    from automate_kernel.cli.output import STYLES
-
     styles = {**STYLES, "lost": "red", "failing": "red", "stopping": "yellow"}
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
@@ -286,3 +326,70 @@ def drawn(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableTy
     for row in rows:
         table.add_row(*(Text(cell, style=styles.get(cell, "")) for cell in row))
     return table
+
+
+@dataclass
+class Watch(Generic[T]):
+    """
+    Shows what *look* finds, every few seconds until Ctrl-C.
+
+    In a terminal *picture* stands in place; elsewhere there is the text of *line* for each look,
+    and with JSON what *data* gives, one document a line. A database that is away for a while is
+    told of, and waited for.
+    """
+
+    out: Output
+    look: Callable[[], T]
+    picture: Callable[[T], RenderableType]
+    line: Callable[[T], str]
+    data: Callable[[T], Any]
+    screen: bool = False
+
+    def run(self, every: float, *, sleep: Callable[[float], Any] = time.sleep) -> None:
+        """Look every *every* seconds. The first look may raise; Ctrl-C is the way to end."""
+        try:
+            if self.out.terminal and not self.out.json:
+                self._in_place(every, sleep)
+            else:
+                self._line_by_line(every, sleep)
+        except KeyboardInterrupt:
+            pass
+
+    def _line_by_line(self, every: float, sleep: Callable[[float], Any]) -> None:
+        found = self.look()
+        while True:
+            self.out.record(self.data(found))
+            self.out.line(self.line(found))
+            found = self._again(every, sleep, self.out.note)
+
+    def _in_place(self, every: float, sleep: Callable[[float], Any]) -> None:
+        from rich.console import Group
+        from rich.live import Live
+        from rich.text import Text
+
+        found = self.look()
+        # Not refreshed on a thread of its own: only what was just looked up is worth drawing.
+        live = Live(
+            self.picture(found), console=self.out.console, screen=self.screen, auto_refresh=False
+        )
+        try:
+            # Not a with: Ctrl-C in the middle of the start must give the screen back as well.
+            live.start(refresh=True)
+            while True:
+                shown = self.picture(found)
+
+                def tell(text: str, shown: RenderableType = shown) -> None:
+                    live.update(Group(shown, Text(text, style="red")), refresh=True)
+
+                found = self._again(every, sleep, tell)
+                live.update(self.picture(found), refresh=True)
+        finally:
+            live.stop()
+
+    def _again(self, every: float, sleep: Callable[[float], Any], tell: Callable[[str], None]) -> T:
+        while True:
+            sleep(every)
+            try:
+                return self.look()
+            except StorageError as error:
+                tell(f"no answer: {error.message}")
