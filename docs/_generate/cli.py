@@ -48,7 +48,7 @@ wins over the variable, and the variable over the file. `automate config` shows 
 
 
 EXIT_CODES_INTRODUCTION = """\
-The same for every command of `automate` and every `manage.py automate_…`."""
+The same for every command of `automate` and of `manage.py`."""
 
 
 def _exit_codes() -> str:
