@@ -41,8 +41,7 @@ Database = Annotated[
     ),
 ]  # fmt: skip
 Debug = Annotated[
-    bool,
-    typer.Option("--debug", help="Show tracebacks and debug logs.", rich_help_panel=_PANEL),
+    bool, typer.Option("--debug", help="Show tracebacks and debug logs.", rich_help_panel=_PANEL)
 ]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=_PANEL)]
 

@@ -278,7 +278,7 @@ class Demonstration:
         environment |= {f"AUTOMATE_SECRET_{key}": value for key, value in self.secrets.items()}
         path = self.folder / f"{name}.log"
         with path.open("wb") as log:
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # noqa: S603
                 [sys.executable, *arguments], cwd=self.folder, env=environment | variables,
                 stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip

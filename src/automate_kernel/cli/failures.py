@@ -25,7 +25,7 @@ EXIT_CODES = {
 
 
 class WorkFailedError(AutomateError):
-    """The command ran, and what it was asked to do failed."""
+    """The command ran, and its work failed."""
 
 
 @contextmanager
@@ -44,12 +44,12 @@ def reporting(*, debug: bool, redact: Callable[[str], str] = str) -> Iterator[No
         print("interrupted", file=sys.stderr)
         raise typer.Exit(_INTERRUPTED) from None
     except BrokenPipeError:
-        # Whoever read our output has enough. Python would complain once more at its end.
+        # The reader of our output has enough. Python would complain once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(_FAILED) from None
     except Exception as error:
         if type(error).__module__.startswith(("typer", "click")):
-            raise  # its own way to end
+            raise  # its own way of ending
         if debug:
             print(redact(traceback.format_exc()), file=sys.stderr)
         text = redact(f"{type(error).__name__}: {error}").split("\n")[0]

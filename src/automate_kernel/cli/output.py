@@ -16,12 +16,12 @@ from automate_kernel.secrets import RedactingFilter
 from automate_kernel.secrets.log_filter import AllRedactingFilter, continued, printable
 
 __all__ = [
-    "STYLES", "Output", "ago", "aligned", "as_json", "counted", "log_to_stderr", "redact_logs",
-    "seconds", "time_of",
+    "STYLES", "Output", "ago", "aligned", "as_json", "boxed", "counted", "log_to_stderr",
+    "redact_logs", "seconds", "time_of",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
     from automate_kernel.kernel import Kernel
 
@@ -42,6 +42,9 @@ STYLES = {
     "warn": "yellow",
     "CONFLICT": "yellow",
     "INCOMPATIBLE": "yellow",
+    "lost": "red",
+    "failing": "red",
+    "stopping": "yellow",
     "CANCELLED": "magenta",
     "SKIPPED": "dim",
     "DISABLED": "dim",
@@ -76,7 +79,7 @@ class Output:
         return self._console
 
     def data(self, value: Any) -> None:
-        """Print *value* as JSON, if that was asked for."""
+        """Print *value* as JSON, if JSON was asked for."""
         if self.json:
             self.write(as_json(value))
 
@@ -112,22 +115,10 @@ class Output:
         if not cells:
             self.line(empty)
         elif self.terminal:
-            self._boxed(columns, cells)
+            self.console.print(boxed(columns, cells))
         else:
             for line in aligned(columns, cells):
                 self.line(line)
-
-    def _boxed(self, columns: Sequence[str], rows: list[list[str]]) -> None:
-        from rich import box
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-        for column in columns:
-            table.add_column(column, overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
-        self.console.print(table)
 
     def fields(self, pairs: Iterable[tuple[str, Any]]) -> None:
         """Print names and values below each other; a value of None is left out."""
@@ -146,6 +137,28 @@ class Output:
         return self.console.status(text)
 
 
+def boxed(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, live: bool = False
+) -> RenderableType:
+    """Return a table for a terminal; the figures of a *live* one stand to the right."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for index, column in enumerate(columns):
+        figures = live and index > 0
+        table.add_column(
+            column,
+            justify="right" if figures else "left",
+            no_wrap=figures,
+            overflow="ellipsis" if live else "fold",
+        )
+    for row in rows:
+        table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+    return table
+
+
 def _text(value: Any) -> str:
     if value is None:
         return "-"
@@ -158,7 +171,7 @@ def _text(value: Any) -> str:
 
 
 def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a plain table."""
+    """Return the lines of a plain table."""
     flat = [[cell.replace("\n", " ") for cell in row] for row in [columns, *rows]]
     widths = [max(len(row[index]) for row in flat) for index in range(len(columns))]
     return [
@@ -168,7 +181,7 @@ def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def as_json(value: Any) -> str:
-    """*value* as a JSON document; times are ISO 8601, and what has fields is an object."""
+    """Return *value* as a JSON document; times are ISO 8601."""
     return json.dumps(value, indent=2, ensure_ascii=False, default=_plain)
 
 
@@ -181,12 +194,12 @@ def _plain(value: Any) -> Any:
 
 
 def time_of(moment: datetime | None) -> str:
-    """*moment* in local time, to the second."""
+    """Return *moment* in local time, to the second."""
     return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment is not None else "-"
 
 
 def seconds(value: float | None) -> str:
-    """A duration for people: ``35 ms``, ``2.10 s``, ``3 min``, ``2.5 h``."""
+    """Return a duration for people: ``35 ms``, ``2.10 s``, ``3 min``, ``2.5 h``."""
     if value is None:
         return "-"
     if value < 1:
@@ -197,12 +210,12 @@ def seconds(value: float | None) -> str:
 
 
 def counted(number: int, noun: str = "item") -> str:
-    """``1 item``, ``2 items``."""
+    """Return a number with its noun: ``1 item``, ``2 items``."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def ago(moment: datetime | None) -> str:
-    """How long ago *moment* was, by this machine's clock."""
+    """Return the time since *moment*, by this machine's clock: ``3 min ago``."""
     if moment is None:
         return "-"
     return seconds(max(0.0, (datetime.now(timezone.utc) - moment).total_seconds())) + " ago"
@@ -213,7 +226,7 @@ class _Handler(_Stream):
 
 
 class _Brief(logging.Formatter):
-    """Only the message: for commands that end at once, whose user can ask for --debug."""
+    """The message alone: for commands that end at once, whose user can add --debug."""
 
     def format(self, record: logging.LogRecord) -> str:
         return continued(f"{record.levelname.lower()}: {record.getMessage()}")
@@ -223,11 +236,7 @@ _FULL = TextFormatter("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M
 
 
 def log_to_stderr(
-    level: str,
-    filters: Sequence[logging.Filter] = (),
-    *,
-    brief: bool = False,
-    format: str = "text",
+    level: str, filters: Sequence[logging.Filter] = (), *, brief: bool = False, format: str = "text"
 ) -> None:
     """
     Print log records of *level* and above to standard error, through *filters*.

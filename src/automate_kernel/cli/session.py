@@ -35,7 +35,7 @@ _KERNELS_OWN = (
 
 class Session:
     """
-    The settings of *file* and *flags*, and what is made of them at the first use.
+    The settings of *file* and *flags*, and the kernels that are made of them at the first use.
 
     It can be made again in another process from its two arguments.
     """
@@ -47,7 +47,7 @@ class Session:
         self._create: bool | None = None
 
     def arguments(self) -> dict[str, Any]:
-        """What a worker process makes its own session of."""
+        """Return the arguments with which a worker process makes its own session."""
         return {"file": self.file, "flags": self.flags}
 
     @cached_property
@@ -62,7 +62,7 @@ class Session:
 
     @cached_property
     def app(self) -> Any:
-        """What the setting ``app`` names, imported now; None without one."""
+        """The object that the setting ``app`` names, imported now; None without one."""
         find_on(self.settings.folder / self.settings["app_dir"])
         target = self.settings["app"]
         return load_app(target) if target else None
@@ -80,7 +80,7 @@ class Session:
         return self.plain.storage
 
     def open_storage(self, *, create: bool | None = None) -> Any:
-        """The database of the settings; see `automate_kernel.cli.database.open_storage`."""
+        """Open the database of the settings; see `automate_kernel.cli.database.open_storage`."""
         given = self.settings.values["database"]
         typed = given.source.startswith(("--", "AUTOMATE_"))
         return open_storage(
@@ -99,9 +99,9 @@ class Session:
 
     def build(self, storage: Storage | None = None, *, workflows: bool = True) -> Kernel:
         """
-        A kernel with everything, on *storage* if it is given.
+        Return a kernel with everything, on *storage* if it is given.
 
-        Where ``app`` is a kernel it is that one, with its own storage, plugins and secrets.
+        Where ``app`` is a kernel, return that one, with its own storage, plugins and secrets.
         """
         own = host_of(self.app) if self.app is not None else None
         if own is not None:
@@ -147,7 +147,7 @@ class Session:
     @cached_property
     def plain(self) -> Kernel:
         """
-        A kernel to look at and steer what is stored: without plugins and workflows.
+        A kernel for looking at stored rows and changing them, without plugins and workflows.
 
         So a broken plugin or workflow keeps nobody from looking.
         """
@@ -156,7 +156,7 @@ class Session:
         except ConfigError:
             if not self.settings.given("database"):
                 raise
-            own = None  # broken code of the host's is no reason not to look
+            own = None  # one can look at the database though the host's code is broken
         if own is not None:
             return own
         from automate_kernel.kernel import Kernel
@@ -169,14 +169,14 @@ class Session:
         return kernel
 
     def _redact_database(self, kernel: Kernel) -> None:
-        """Let the redactor know the database's password: a driver's error may tell it."""
+        """Let the redactor know the database's password: a driver's error may show it."""
         url = getattr(getattr(kernel.storage, "engine", None), "url", None)
         password = getattr(url, "password", None)
         if password and strength_of(str(password)) == "strong":
             kernel.redactor.add(str(password))
 
     def workflow_paths(self) -> list[Path]:
-        """The files and folders that the settings name, or the folder ``workflows``."""
+        """Return the files and folders that the settings name, or the folder ``workflows``."""
         folder, named = self.settings.folder, self.settings["workflows"]
         if named is not None:
             return [folder / path for path in named]
@@ -191,11 +191,11 @@ class Session:
         return [_backend(given, self.settings.folder) for given in self.settings["secrets"]]
 
     def redact(self, text: str) -> str:
-        """*text* without the secrets that were read so far, by a kernel that failed too."""
+        """Return *text* without the secrets that were read so far, by a failed kernel too."""
         return redact_text(text)
 
     def close(self) -> None:
-        """Close what was opened."""
+        """Close the kernels and the database."""
         for kernel in self._kernels:
             kernel.close()
         storage = self.__dict__.get("storage")
@@ -274,7 +274,8 @@ def find_on(folder: Path) -> None:
 
 def load_app(target: str) -> Any:
     """Import the module, or the object in one, that the setting ``app`` names."""
-    from automate_kernel.plugins.loading import load_target, told
+    from automate_kernel.plugins.loading import load_target
+    from automate_kernel.plugins.loading import told as describe_error
 
     try:
         return load_target(target)
@@ -287,11 +288,11 @@ def load_app(target: str) -> Any:
                 f"app: there is no module {error.name!r}",
                 hint="app is module:name, imported from app_dir (the config file's folder)",
             ) from None
-        raise _broken(target, told(error)[0]) from error
+        raise _broken(target, describe_error(error)[0]) from error
     except PluginError as error:
         raise ConfigError(f"app: {error.message}", hint=error.hint) from error
-    except BaseException as error:  # SystemExit too: it must not end us without a word
-        raise _broken(target, told(error)[0]) from error
+    except BaseException as error:  # SystemExit too: it must not end us without a message
+        raise _broken(target, describe_error(error)[0]) from error
 
 
 def _broken(target: str, text: str) -> ConfigError:
@@ -302,7 +303,7 @@ def _broken(target: str, text: str) -> ConfigError:
 
 
 def host_of(app: Any) -> Kernel | None:
-    """The kernel that *app* brings along: itself, its ``kernel``, or what it makes; or None."""
+    """Return the kernel that *app* is, has as its ``kernel``, or returns; None without one."""
     from automate_kernel.kernel import Kernel
 
     if isinstance(app, ModuleType):
@@ -318,10 +319,7 @@ def host_of(app: Any) -> Kernel | None:
 
 
 def _takes_kernel(function: Callable[..., Any]) -> bool:
-    positional = (
-        inspect.Parameter.POSITIONAL_ONLY,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
-    )
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(function).parameters.values()
     return any(each.kind in positional and each.default is each.empty for each in parameters)
 

@@ -79,10 +79,10 @@ SETTINGS: dict[str, Setting] = {
         Setting("database", "text", "sqlite:///automate.sqlite3", "A SQLAlchemy URL."),
         Setting("workflows", "list", None, "Files and folders; by default the folder workflows."),
         Setting("plugins", "list", [], "Classes as dotted paths, beside the installed ones."),
-        Setting("discover", "bool", True, "Whether installed plugins count."),
-        Setting("strict", "bool", False, "Whether a broken plugin is an error."),
+        Setting("discover", "bool", True, "Use installed plugins."),
+        Setting("strict", "bool", False, "A broken plugin is an error."),
         Setting("disabled", "list", [], "Plugins that must not run: keys or distributions."),
-        Setting("winners", "table", {}, "Which of several plugins gets a key that all claim."),
+        Setting("winners", "table", {}, "The plugin that gets a key which several claim."),
         Setting(
             "secrets",
             "list",
@@ -104,27 +104,29 @@ SETTINGS: dict[str, Setting] = {
         _number("worker.slots", "int", 10, "Calls at once in a process.", 1),
         _number("worker.async_slots", "int", 1000, "Async handlers at once in a process.", 1),
         _number("worker.batch", "int", 200, "Items in one claim, at most.", 1),
-        _number("worker.poll_seconds", "float", 1.0, "How often to look for work.", 0.01),
-        _number("worker.lease_seconds", "float", 300.0, "How long a claim holds.", 0.5),
-        _number("worker.grace_seconds", "float", 30.0, "How long a stop waits for what runs."),
+        _number("worker.poll_seconds", "float", 1.0, "Seconds between two looks for work.", 0.01),
+        _number("worker.lease_seconds", "float", 300.0, "Seconds that a claim holds.", 0.5),
+        _number(
+            "worker.grace_seconds", "float", 30.0, "Seconds that a stop waits for running calls."
+        ),
         _number(
             "worker.retention_seconds",
             "float",
             None,
-            "For how long what is COMPLETED is kept; 0 deletes it at once.",
+            "Seconds that COMPLETED items are kept; 0 deletes them at once.",
         ),
         _number(
             "worker.failed_retention_seconds",
             "float",
             None,
-            "For how long what FAILED or was CANCELLED is kept.",
+            "Seconds that FAILED and CANCELLED items are kept.",
         ),
-        Setting("worker.listen", "bool", True, "Whether to use LISTEN on PostgreSQL."),
+        Setting("worker.listen", "bool", True, "Use LISTEN on PostgreSQL."),
         Setting(
             "worker.health_port",
             "int",
             None,
-            "Where worker and serve answer /healthz and /readyz.",
+            "The port on which worker and serve answer /healthz and /readyz.",
             least=0,
             most=65535,
         ),
@@ -132,7 +134,7 @@ SETTINGS: dict[str, Setting] = {
             "worker.metrics_port",
             "int",
             None,
-            "Where worker and serve answer /metrics.",
+            "The port on which worker and serve answer /metrics.",
             least=0,
             most=65535,
         ),
@@ -144,7 +146,7 @@ SETTINGS: dict[str, Setting] = {
             "serve.events_token",
             "text",
             None,
-            "Who sends it may POST /events; without it nobody may. Better as $secret:KEY.",
+            "Clients that send it may POST /events; without it nobody may. Better as $secret:KEY.",
             hidden=True,
         ),
         _number("serve.max_body_bytes", "int", 1_000_000, "The largest request body.", 1),
@@ -152,14 +154,14 @@ SETTINGS: dict[str, Setting] = {
             "log_level",
             "text",
             "info",
-            "What worker and serve log.",
+            "The level from which worker and serve log.",
             words=("debug", "info", "warning", "error"),
         ),
         Setting(
             "log_format",
             "text",
             "text",
-            "How worker and serve log: text, or json with ids, a document a line.",
+            "The format of the log of worker and serve: text, or json with ids, a document a line.",
             words=("text", "json"),
         ),
     )
@@ -168,7 +170,7 @@ SETTINGS: dict[str, Setting] = {
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A setting's value and where it came from: ``automate.toml:3``, ``--database``, …"""
+    """A setting's value and its source: ``automate.toml:3``, ``--database``, …"""
 
     value: Any
     source: str = "default"
@@ -179,8 +181,8 @@ class Settings:
     """
     The value of every setting.
 
-    *folder* is what relative paths of the file are below: the file's own, or the current one.
-    *strays* are variables ``AUTOMATE_…`` that nobody reads, with the name that may be meant.
+    Relative paths of the file are below *folder*: the file's own, or the current one. *strays* are
+    variables ``AUTOMATE_…`` that nobody reads, with the name that may be meant.
     """
 
     values: dict[str, Value]
@@ -195,11 +197,11 @@ class Settings:
         return iter([(SETTINGS[name], value) for name, value in self.values.items()])
 
     def given(self, name: str) -> bool:
-        """Whether somebody set it."""
+        """Return True if the setting is set somewhere."""
         return self.values[name].source != "default"
 
     def section(self, name: str) -> Mapping[str, Any]:
-        """The values of one table, without its name in front."""
+        """Return the values of one table, without its name in front."""
         prefix = f"{name}."
         return {
             key.removeprefix(prefix): value.value
@@ -209,7 +211,7 @@ class Settings:
 
 
 def problem_with(setting: Setting, value: Any) -> str | None:
-    """What is wrong with *value*, without showing it; None if nothing is."""
+    """Return the problem of *value*, without showing it; None if it is valid."""
     types, words = _TYPES[setting.kind]
     # In Python true is a number too.
     if not isinstance(value, types) or (isinstance(value, bool) and setting.kind != "bool"):
@@ -226,7 +228,7 @@ def problem_with(setting: Setting, value: Any) -> str | None:
 
 
 def meant(word: str, known: Mapping[str, Any] | list[str]) -> str | None:
-    """The known word that is nearest to *word*, if any is near."""
+    """Return the known word that is nearest to *word*, if any is near."""
     close = get_close_matches(word, list(known), n=1, cutoff=0.7)
     return close[0] if close else None
 
@@ -247,11 +249,11 @@ def load_settings(
     folder: Path | None = None,
 ) -> Settings:
     """
-    The settings of *file*, or of the nearest one, then of *environ*, then of *flags*.
+    Return the settings of *file*, or of the nearest one, then of *environ*, then of *flags*.
 
     Without *file* the nearest ``automate.toml``, or ``pyproject.toml`` with a table
-    ``[tool.automate]``, in *folder* or above it counts. Raises `ConfigError` that tells all
-    problems with their lines.
+    ``[tool.automate]``, in *folder* or above it counts. Raises `ConfigError` with all problems and
+    their lines.
     """
     environ = os.environ if environ is None else environ
     folder = Path.cwd() if folder is None else folder
@@ -338,8 +340,8 @@ class _Reading:
         if self._problems:
             number = len(self._problems)
             what = "1 problem" if number == 1 else f"{number} problems"
-            told = "\n".join(f"  {problem}" for problem in self._problems)
-            raise ConfigError(f"{self._name} is not valid: {what}\n{told}")
+            lines = "\n".join(f"  {problem}" for problem in self._problems)
+            raise ConfigError(f"{self._name} is not valid: {what}\n{lines}")
         return values
 
     def _flat(self, data: Mapping[str, Any]) -> Iterator[tuple[_Path, Any]]:
@@ -387,9 +389,9 @@ _TOKENS = re.compile(
 
 def toml_lines(text: str) -> dict[_Path, int]:
     """
-    The line of each table and key in valid TOML, by path; inline tables are not looked into.
+    Return the line of each table and key in valid TOML, by path, but not inside inline tables.
 
-    The parser of the standard library doesn't tell.
+    The parser of the standard library reports no lines.
     """
     lines: dict[_Path, int] = {}
     table: _Path = ()
@@ -406,7 +408,7 @@ def toml_lines(text: str) -> dict[_Path, int]:
 
 
 def _statements(text: str, start: int, depth: int, number: int) -> Iterator[tuple[int, int, int]]:
-    """Start, end and line of each stretch up to a line's end that is outside of any bracket."""
+    """Yield start, end and line of each stretch up to a line's end outside of any bracket."""
     begun = number
     for token in _TOKENS.finditer(text):
         found = token[0]

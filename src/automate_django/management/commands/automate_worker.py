@@ -141,10 +141,7 @@ class Command(BaseCommand):
         kernel = get_kernel()
         log_as(kernel, **_log_options(options))
         kinds = [*_parts(options["kinds"]), *_kinds_of(_parts(options["queue"]))]
-        chosen: dict[str, Any] = {
-            "kinds": kinds,
-            "exclude_kinds": _parts(options["exclude_kinds"]),
-        }
+        chosen: dict[str, Any] = {"kinds": kinds, "exclude_kinds": _parts(options["exclude_kinds"])}
         kernel.worker(**chosen)  # raises here, not in each process
         require_schema(kernel.storage)
         if options["until_idle"]:

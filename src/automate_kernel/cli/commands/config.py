@@ -1,4 +1,4 @@
-"""``automate config``: every setting, its value, and where that came from."""
+"""``automate config``: every setting, its value, and the source of the value."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def config(
     ] = False,
 ) -> None:
     """
-    Show every setting: its value, where that came from, and the variable that sets it.
+    Show every setting: its value, the source of the value, and the variable that sets it.
 
     The file automate.toml (or the table tool.automate in pyproject.toml) is read first, then the
-    environment, then flags; the later ones win. Passwords, tokens and what might be one are hidden:
-    of the configs of plugins, what their models don't know.
+    environment, then flags; the later ones win. Passwords and tokens are hidden, and so are those
+    options of plugins that their models don't know.
     """
     settings, out = context.session.settings, context.out
     schemas = {} if show_values else _schemas(context)
@@ -77,10 +77,10 @@ def shown(
     setting: Setting, value: Any, schemas: Mapping[str, Mapping[str, Any]] | None = None
 ) -> Any:
     """
-    *value* as it may be seen: without passwords and tokens.
+    Return *value* without passwords and tokens.
 
-    *schemas* are the JSON Schemas of the plugins' configs, by key; what none of them knows is
-    hidden.
+    *schemas* are the JSON Schemas of the plugins' configs, by key; options that none of them knows
+    are hidden.
     """
     if value is None:
         return None
@@ -108,7 +108,7 @@ def _plain(options: Any) -> bool:
 
 
 def _schemas(context: Context) -> dict[str, Mapping[str, Any]]:
-    """The JSON Schemas of the configs of the plugins that are configured, as far as they load."""
+    """Return the JSON Schemas of the configured plugins' configs, as far as they load."""
     from automate_kernel.storage import MemoryStorage
 
     found: dict[str, Mapping[str, Any]] = {}

@@ -56,8 +56,8 @@ def create(context: Context, sql: _Sql = False) -> None:
     storage.create_tables()
     names, place = [each.name for each in missing], report.place
     context.out.data({"database": place, "created": names})
-    told = f"{len(names)} tables created" if names else "the tables are there already"
-    context.out.line(f"{place}: {told}")
+    text = f"{len(names)} tables created" if names else "the tables are there already"
+    context.out.line(f"{place}: {text}")
     left = storage.check_schema()
     if not left.ok:
         context.out.note(f"they are not those of this release: {left.remedy}")
@@ -71,7 +71,7 @@ def check(context: Context) -> None:
     """
     Compare tables, columns and indexes with those of this release.
 
-    Tells what is missing or wrong, and the command that mends it. Exits with 1 if something is.
+    Shows each difference, and the command that mends it. Exits with 1 if there is any.
     """
     out, report = context.out, _storage(context).check_schema()
     out.data(
@@ -109,24 +109,19 @@ def check(context: Context) -> None:
 
 def _version(version: int | None, manager: str) -> str:
     if manager == "django":
-        return "Django keeps account of the tables"
-    told = "no version is recorded" if version is None else f"version {version}"
-    return f"{told}; Alembic has been here" if manager == "alembic" else told
+        return "Django manages the tables"
+    text = "no version is recorded" if version is None else f"version {version}"
+    return f"{text}; Alembic has been here" if manager == "alembic" else text
 
 
 @app.command(
-    "migrate",
-    cls=DataCommand,
-    epilog=examples(
-        "automate db migrate --sql",
-        "automate db migrate",
-    ),
+    "migrate", cls=DataCommand, epilog=examples("automate db migrate --sql", "automate db migrate")
 )
 def migrate(
     context: Context,
     sql: _Sql = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Though Alembic keeps account of the tables.")
+        bool, typer.Option("--force", help="Migrate though Alembic manages the tables.")
     ] = False,
 ) -> None:
     """
@@ -141,16 +136,11 @@ def migrate(
 
 
 @hosted.command(
-    "migrate",
-    cls=DataCommand,
-    epilog=examples(
-        "automate db migrate --sql",
-        "automate db migrate",
-    ),
+    "migrate", cls=DataCommand, epilog=examples("automate db migrate --sql", "automate db migrate")
 )
 def mend(context: Context, sql: _Sql = False) -> None:
     """
-    Make indexes anew that are not as they should be; rows stay.
+    Make wrong indexes anew; rows stay.
 
     Missing tables and columns are for manage.py migrate. Making an index holds up writers on a
     large table: take the SQL of --sql then, and add CONCURRENTLY on PostgreSQL.

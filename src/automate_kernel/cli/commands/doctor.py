@@ -158,17 +158,14 @@ _CHECKS: tuple[tuple[str, Callable[[Context], list[Finding]]], ...] = (
 @secrets_app.command(
     "check",
     cls=DataCommand,
-    epilog=examples(
-        "automate secrets check",
-        "automate secrets check --json",
-    ),
+    epilog=examples("automate secrets check", "automate secrets check --json"),
 )
 def check(context: Context) -> None:
     """
-    Read each secret that workflows, plugins' config and webhooks name, and tell which work.
+    Read each secret that workflows, plugins' config and webhooks name, and show which work.
 
-    Values are read and dropped, never shown. Exits with 1 if any can't be read. Of one that is too
-    short or common to be hidden well a warning tells.
+    Values are read and dropped, never shown. Exits with 1 if any can't be read. A value that is too
+    short or common to be hidden well gets a warning.
     """
     session, out = context.session, context.out
     kernel = session.build(MemoryStorage())

@@ -48,8 +48,7 @@ def run(
     context: Context,
     workflow: Annotated[str, typer.Argument(help="A workflow's file, or its name.")],
     event: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="The event's payload as JSON; - for stdin."),
+        str | None, typer.Option(metavar="FILE", help="The event's payload as JSON; - for stdin.")
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="The event's name; by default what the trigger waits for.")
@@ -71,10 +70,10 @@ def run(
     label: _Labels = None,
 ) -> None:
     """
-    Put one event through a workflow, and show what its steps do.
+    Put one event through a workflow, and show its steps as they run.
 
-    Actions are really called. Unless it is to --store, nothing is kept, and no database is
-    needed. Exits with 1 if the workflow fails.
+    Actions are really called. Without --store nothing is kept, and no database is needed. Exits
+    with 1 if the workflow fails.
     """
     payload = read_json(event) if event is not None else None
     kernel, found = _prepared(context, workflow, store=store)
@@ -94,7 +93,7 @@ def run(
 
 
 def _headers(given: list[str]) -> dict[str, str]:
-    """The headers as an event has them."""
+    """Return the headers as an event has them."""
     found = {}
     for text in given:
         name, sign, value = text.partition("=")
@@ -119,13 +118,13 @@ def _prepared(context: Context, workflow: str, *, store: bool) -> tuple[Kernel, 
 
 
 def is_path(workflow: str) -> bool:
-    """Whether it is meant as a file rather than as a name."""
+    """Return True if *workflow* is a file rather than a name."""
     path = Path(workflow)
     return path.suffix.lower() in (".yaml", ".yml", ".json", ".py") or path.exists()
 
 
 def find_workflow(kernel: Kernel, workflow: str) -> Workflow:
-    """The workflow in a file, or with that name. Raises an `AutomateError` if there is none."""
+    """Return the workflow in a file, or with that name; raises `AutomateError` without one."""
     if not is_path(workflow):
         return kernel.workflows[workflow]
     found = kernel.add_workflow(workflow)
@@ -140,7 +139,7 @@ def find_workflow(kernel: Kernel, workflow: str) -> Workflow:
 def event_for(
     workflow: Workflow, payload: Any, name: str | None, headers: Mapping[str, str] | None = None
 ) -> Event:
-    """An event with *payload* as the workflow's first trigger expects it."""
+    """Return an event with *payload* as the workflow's first trigger expects it."""
     from automate_kernel.outbox.ids import new_id
     from automate_kernel.workflows.definition.model import EventTrigger, WebhookTrigger
     from automate_kernel.workflows.engine.execution import Event, EventType
@@ -220,7 +219,7 @@ def _show(context: Context, execution: Execution) -> None:
 
 class Progress:
     """
-    Prints a line for each thing that happens to one execution of *kernel*, until it ends.
+    Prints a line for each start and end of a step of one execution, until it ends.
 
     `ended` is set when it has. The signals come from the worker's threads.
     """
@@ -294,7 +293,7 @@ def _name(step: StepRun) -> str:
 )
 def emit(
     context: Context,
-    name: Annotated[str, typer.Argument(help="What happened: order.created.")],
+    name: Annotated[str, typer.Argument(help="The event's name: order.created.")],
     given: Annotated[
         str | None,
         typer.Argument(
@@ -304,14 +303,14 @@ def emit(
     payload: Annotated[str | None, typer.Option(help="The payload as JSON.")] = None,
     file: Annotated[str | None, typer.Option(help="A file with it as JSON; - for stdin.")] = None,
     delay: Annotated[
-        str, typer.Option(help="How long to wait before it counts: 90, 5m, 2h.", metavar="DURATION")
+        str, typer.Option(help="The time before it counts: 90, 5m, 2h.", metavar="DURATION")
     ] = "0",
     priority: Annotated[int, typer.Option(help="A point is worth an hour of waiting.")] = 0,
     idempotency_key: Annotated[
         str | None, typer.Option(help="A second event with the same key is the first one.")
     ] = None,
     tenant: Annotated[str | None, typer.Option(help="The tenant that it belongs to.")] = None,
-    source: Annotated[str | None, typer.Option(help="Who says so.")] = None,
+    source: Annotated[str | None, typer.Option(help="The sender of the event.")] = None,
     label: _Labels = None,
 ) -> None:
     """

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,8 +11,20 @@ import typer
 
 from automate_kernel.cli.command import Context, DataCommand, examples, group
 from automate_kernel.cli.failures import WorkFailedError
-from automate_kernel.cli.inputs import confirm, duration, one_of
-from automate_kernel.cli.output import as_json, counted, seconds
+from automate_kernel.cli.inputs import (
+    Label,
+    Limit,
+    Most,
+    NewerThan,
+    OlderThan,
+    Tenant,
+    Yes,
+    ages,
+    confirm,
+    duration,
+    one_of,
+)
+from automate_kernel.cli.output import as_json, boxed, counted, seconds
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 
 if TYPE_CHECKING:
@@ -31,13 +42,12 @@ _STATES = ("PENDING", "RETRY", "RUNNING", "COMPLETED", "FAILED", "CANCELLED")
 _EVERY_SECONDS = 2.0
 _HANDFUL = 10
 _WAKE_UP = "automate.advance"
+_CONDITIONS = ("tenant", "error_code", "error", "older_than", "newer_than")
 
 _Kind = Annotated[str | None, typer.Option(help="Only items of this kind.")]
 _Status = Annotated[
     str | None, typer.Option(help="PENDING, RUNNING, RETRY, COMPLETED, FAILED or CANCELLED.")
 ]
-_Limit = Annotated[int, typer.Option("--limit", "-n", help="Number of rows, at most.", min=1)]
-_Tenant = Annotated[str | None, typer.Option(help="Only items of this tenant.")]
 _OneKind = Annotated[str, typer.Argument(help="The kind of item: mail.send.")]
 _Ids = Annotated[list[str] | None, typer.Argument(help="The items' ids.", metavar="[ID]…")]
 _All = Annotated[bool, typer.Option("--all", help="All items that the options match.")]
@@ -49,14 +59,6 @@ _ErrorGroup = Annotated[
         "--error", help="Only of this group, as outbox errors names it: KeyError in shop.charge."
     ),
 ]
-_Older = Annotated[
-    str | None, typer.Option(help="Only enqueued longer ago: 2h.", metavar="DURATION")
-]
-_Newer = Annotated[
-    str | None, typer.Option(help="Only enqueued since then: 30m.", metavar="DURATION")
-]
-_Most = Annotated[int | None, typer.Option("--limit", "-n", help="At most so many.", min=1)]
-_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 
 
 # -- statistics -----------------------------------------------------------------------------------
@@ -78,12 +80,12 @@ def stats(
         float | None,
         typer.Argument(
             metavar="[SECONDS]",
-            help="With --watch: how often; 2 by default.",
+            help="With --watch: seconds between two looks; 2 by default.",
             min=0.1,
         ),
     ] = None,
 ) -> None:
-    """Count the items of each kind by state, and tell how late the oldest due one is."""
+    """Count the items of each kind by state, and show the delay of the oldest due one."""
     if every is not None and not watch:
         raise ConfigError("how often to look is for --watch", hint=f"add it: --watch {every:g}")
     look, out = context.session.plain.outbox.stats, context.out
@@ -99,15 +101,9 @@ def stats(
         out.line(text, style)
 
 
-@app.command(
-    "workers",
-    cls=DataCommand,
-    epilog=examples(
-        "automate outbox workers",
-    ),
-)
+@app.command("workers", cls=DataCommand, epilog=examples("automate outbox workers"))
 def workers(context: Context) -> None:
-    """List the workers that tell of themselves: where they run, and how much."""
+    """List the workers that report to this database, with their processes and loads."""
     from automate_kernel.cli.overview import show_workers, worker_data
 
     outbox = context.session.plain.outbox
@@ -130,12 +126,12 @@ def _rows(found: OutboxStats) -> list[tuple[Any, ...]]:
 
 def _below(found: OutboxStats) -> list[tuple[str, str | None]]:
     late = found.oldest_due_seconds
-    told: list[tuple[str, str | None]] = [
+    lines: list[tuple[str, str | None]] = [
         (f"oldest due item: {'none' if late is None else seconds(late) + ' late'}", None)
     ]
     if found.paused:
-        told.append((f"paused: {', '.join(found.paused)}", "yellow"))
-    return told
+        lines.append((f"paused: {', '.join(found.paused)}", "yellow"))
+    return lines
 
 
 def _line(found: OutboxStats) -> str:
@@ -147,10 +143,8 @@ def _picture(found: OutboxStats) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    from automate_kernel.cli.overview import drawn
-
     return Group(
-        drawn(("KIND", *_STATES), [tuple(map(str, row)) for row in _rows(found)]),
+        boxed(("KIND", *_STATES), [tuple(map(str, row)) for row in _rows(found)], live=True),
         *(Text(text, style=style or "") for text, style in _below(found)),
     )
 
@@ -172,15 +166,15 @@ def ls(
     context: Context,
     status: _Status = None,
     kind: _Kind = None,
-    tenant: _Tenant = None,
-    label: Annotated[str | None, typer.Option(help="A label: order=4711, or 4711.")] = None,
-    limit: _Limit = 20,
+    tenant: Tenant = None,
+    label: Label = None,
+    limit: Limit = 20,
 ) -> None:
     """List items, the newest first."""
     from automate_kernel.cli.records import item_data, show_items
 
     outbox = context.session.plain.outbox
-    given: dict[str, Any] = {"status": status_of(status), "kind": kind, "tenant_id": tenant}
+    given: dict[str, Any] = {"status": _status(status), "kind": kind, "tenant_id": tenant}
     if label is None:
         found = outbox.find(**given, limit=limit)
     else:
@@ -189,32 +183,24 @@ def ls(
     show_items(context.out, found)
 
 
-def status_of(given: str | None) -> str | None:
-    """A status that was given, in capitals."""
+def _status(given: str | None) -> str | None:
     from automate_kernel.outbox.item import ItemStatus
 
     return one_of(given, ItemStatus, "--status")
 
 
-@app.command(
-    "show",
-    cls=DataCommand,
-    epilog=examples(
-        "automate outbox show 0193f0c2-…",
-    ),
-)
+@app.command("show", cls=DataCommand, epilog=examples("automate outbox show 0193f0c2-…"))
 def show(
-    context: Context,
-    item_id: Annotated[str, typer.Argument(help="The item's id.", metavar="ID")],
+    context: Context, item_id: Annotated[str, typer.Argument(help="The item's id.", metavar="ID")]
 ) -> None:
     """
     Show an item with its payload, and the error of each attempt.
 
-    What failed is told with the files and lines that it came from, and no values.
+    A failed attempt is shown with the files and lines of its error, without values.
     """
     from automate_kernel.cli.records import attempt_data, item_data, labels_text, show_attempts
 
-    item = found_item(context, item_id)
+    item = _found_item(context, item_id)
     data = item_data(item, whole=True)
     attempts = context.session.plain.outbox.failed_attempts(item.id)
     context.out.data({**data, "failed_attempts": [attempt_data(each) for each in attempts]})
@@ -228,21 +214,13 @@ def show(
 @app.command(
     "errors",
     cls=DataCommand,
-    epilog=examples(
-        "automate outbox errors",
-        "automate outbox errors --kind mail.send --json",
-    ),
+    epilog=examples("automate outbox errors", "automate outbox errors --kind mail.send --json"),
 )
-def errors(
-    context: Context,
-    kind: _Kind = None,
-    tenant: _Tenant = None,
-    limit: _Limit = 20,
-) -> None:
+def errors(context: Context, kind: _Kind = None, tenant: Tenant = None, limit: Limit = 20) -> None:
     """
     Group the failed items by kind and by where their error came from.
 
-    A group is put back to wait by automate outbox requeue --failed --error GROUP.
+    automate outbox requeue --failed --error GROUP requeues a group.
     """
     from automate_kernel.cli.records import group_data, show_groups
 
@@ -251,8 +229,8 @@ def errors(
     show_groups(context.out, found, "KIND")
 
 
-def found_item(context: Context, item_id: str) -> OutboxItem:
-    """The item with this id; raises ``NOT_FOUND``."""
+def _found_item(context: Context, item_id: str) -> OutboxItem:
+    """Return the item with this id; raises ``NOT_FOUND``."""
     item = context.session.plain.outbox.get(item_id)
     if item is None:
         raise AutomateError(
@@ -281,19 +259,20 @@ def requeue(
     context: Context,
     item_ids: _Ids = None,
     every: _All = False,
-    failed: Annotated[bool, typer.Option("--failed", help="All that FAILED.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="All items that FAILED.")] = False,
     status: _State = None,
     kind: _Kind = None,
-    tenant: _Tenant = None,
+    tenant: Tenant = None,
     error_code: _Error = None,
     error: _ErrorGroup = None,
-    older_than: _Older = None,
-    newer_than: _Newer = None,
-    limit: _Most = None,
+    older_than: OlderThan = None,
+    newer_than: NewerThan = None,
+    limit: Most = None,
     rate: Annotated[
-        float | None, typer.Option(help="So many of a kind become due in a second.", min=0.001)
+        float | None,
+        typer.Option(help="Number of items of a kind that become due in a second.", min=0.001),
     ] = None,
-    yes: _Yes = False,
+    yes: Yes = False,
 ) -> None:
     """
     Make failed or cancelled items wait again, with all their attempts.
@@ -301,18 +280,15 @@ def requeue(
     Without ids every FAILED one that the options match, or with --status CANCELLED those. An
     execution is resumed by automate executions resume instead.
     """
-    wanted = "FAILED" if failed else status_of(status)
-    if wanted not in (None, "FAILED", "CANCELLED"):
-        raise ConfigError(f"items that are {wanted} can't be requeued")
-    chosen = _Chosen(
-        context, item_ids, every or failed, ("FAILED",), wanted, kind, tenant, error_code, error,
-        older_than, newer_than, limit, "executions resume",
-    )  # fmt: skip
-    outbox = context.session.plain.outbox
+    context.params["every"] = every or failed
+    chosen = _Chosen(context, "FAILED" if failed else status, ("FAILED",), "executions resume")
+    if chosen.status not in (None, "FAILED", "CANCELLED"):
+        raise ConfigError(f"items that are {chosen.status} can't be requeued")
     if rate is not None and chosen.ids:
         raise ConfigError("--rate goes with --failed or --all")
+    outbox = context.session.plain.outbox
     many = partial(outbox.requeue_matching, per_second=rate)
-    _change(context, chosen, outbox.requeue, many, ("Requeue", "requeued"), yes=yes)
+    _change(chosen, outbox.requeue, many, ("Requeue", "requeued"), yes=yes)
 
 
 @app.command(
@@ -330,30 +306,25 @@ def cancel(
     every: _All = False,
     status: _State = None,
     kind: _Kind = None,
-    tenant: _Tenant = None,
+    tenant: Tenant = None,
     error_code: _Error = None,
     error: _ErrorGroup = None,
-    older_than: _Older = None,
-    newer_than: _Newer = None,
-    limit: _Most = None,
-    yes: _Yes = False,
+    older_than: OlderThan = None,
+    newer_than: NewerThan = None,
+    limit: Most = None,
+    yes: Yes = False,
 ) -> None:
     """
-    Cancel items that wait, and ask those that run to stop.
+    Cancel waiting items, and ask running ones to stop.
 
-    With --all, every PENDING and RETRY one, or with --status RUNNING those that run. An execution
+    With --all, every PENDING and RETRY one, or with --status RUNNING the running ones. An execution
     is cancelled by automate executions cancel instead.
     """
-    wanted = status_of(status)
-    if wanted not in (None, "PENDING", "RETRY", "RUNNING"):
-        raise ConfigError(f"items that are {wanted} can't be cancelled")
-    chosen = _Chosen(
-        context, item_ids, every, ("PENDING", "RETRY"), wanted, kind, tenant, error_code, error,
-        older_than, newer_than, limit, "executions cancel",
-    )  # fmt: skip
+    chosen = _Chosen(context, status, ("PENDING", "RETRY"), "executions cancel")
+    if chosen.status not in (None, "PENDING", "RETRY", "RUNNING"):
+        raise ConfigError(f"items that are {chosen.status} can't be cancelled")
     outbox = context.session.plain.outbox
-    words = ("Cancel", "cancelled")
-    _change(context, chosen, outbox.cancel, outbox.cancel_matching, words, yes=yes)
+    _change(chosen, outbox.cancel, outbox.cancel_matching, ("Cancel", "cancelled"), yes=yes)
 
 
 @app.command(
@@ -370,131 +341,103 @@ def discard(
     every: _All = False,
     status: _State = None,
     kind: _Kind = None,
-    tenant: _Tenant = None,
+    tenant: Tenant = None,
     error_code: _Error = None,
     error: _ErrorGroup = None,
-    older_than: _Older = None,
-    newer_than: _Newer = None,
-    limit: _Most = None,
-    yes: _Yes = False,
+    older_than: OlderThan = None,
+    newer_than: NewerThan = None,
+    limit: Most = None,
+    yes: Yes = False,
 ) -> None:
     """
     Delete items that are finished.
 
-    With --all, every FAILED and CANCELLED one, or with --status COMPLETED those.
+    With --all, every FAILED and CANCELLED one, or with --status COMPLETED the completed ones.
     """
-    wanted = status_of(status)
-    if wanted not in (None, "COMPLETED", "FAILED", "CANCELLED"):
-        raise ConfigError(f"items that are {wanted} can't be discarded")
-    chosen = _Chosen(
-        context, item_ids, every, ("FAILED", "CANCELLED"), wanted, kind, tenant, error_code, error,
-        older_than, newer_than, limit, None,
-    )  # fmt: skip
+    chosen = _Chosen(context, status, ("FAILED", "CANCELLED"), None)
+    if chosen.status not in (None, "COMPLETED", "FAILED", "CANCELLED"):
+        raise ConfigError(f"items that are {chosen.status} can't be discarded")
     outbox = context.session.plain.outbox
-    words = ("Discard", "discarded")
-    _change(context, chosen, outbox.discard, outbox.discard_matching, words, yes=yes)
+    _change(chosen, outbox.discard, outbox.discard_matching, ("Discard", "discarded"), yes=yes)
 
 
 @app.command(
     "reschedule",
     cls=DataCommand,
-    epilog=examples(
-        "automate outbox reschedule 0193f0c2-… --delay 2h",
-    ),
+    epilog=examples("automate outbox reschedule 0193f0c2-… --delay 2h"),
 )
 def reschedule(
     context: Context,
     item_ids: Annotated[list[str], typer.Argument(help="The items' ids.", metavar="ID…")],
     delay: Annotated[
-        str, typer.Option(help="When they are due, from now: 2h; 0 is at once.", metavar="DURATION")
+        str,
+        typer.Option(help="The time until they are due: 2h; 0 is at once.", metavar="DURATION"),
     ] = "0",
 ) -> None:
     """Change when items that wait are due."""
-    outbox, seconds = context.session.plain.outbox, duration(delay, "--delay")
-    ids = [found_item(context, item_id).id for item_id in item_ids]
-    _report(context, outbox.reschedule(ids, delay=seconds), "rescheduled", len(ids))
+    outbox, seconds_ = context.session.plain.outbox, duration(delay, "--delay")
+    ids = [_found_item(context, item_id).id for item_id in item_ids]
+    _report(context, outbox.reschedule(ids, delay=seconds_), "rescheduled", len(ids))
 
 
-@dataclass
 class _Chosen:
-    """Which items a command is about: those with the ids, or all that match."""
+    """
+    The items that a command changes: those with the ids, or all that its options match.
 
-    context: Context
-    item_ids: Sequence[str] | None
-    every: bool
-    usual: Sequence[str]
-    status: str | None
-    kind: str | None
-    tenant: str | None
-    error_code: str | None
-    error_group: str | None
-    older_than: str | None
-    newer_than: str | None
-    limit: int | None
-    instead: str | None
+    *usual* are the states without --status. *instead* is the command for items of executions.
+    """
 
-    def __post_init__(self) -> None:
-        if bool(self.item_ids) == self.every:
+    def __init__(
+        self, context: Context, status: str | None, usual: Sequence[str], instead: str | None
+    ) -> None:
+        self.context, self.given = context, context.params
+        self.status, self.usual, self.instead = _status(status), usual, instead
+        self.outbox: OutboxStore = context.session.plain.outbox
+        item_ids: Sequence[str] = self.given["item_ids"] or ()
+        if bool(item_ids) == self.given["every"]:
             raise ConfigError(
                 "name the items, or say --all",
                 hint="--all takes every item that --kind, --status and the others match",
             )
-        if self.kind == _WAKE_UP and self.instead:
-            raise self._wake_up()
-        self.ids = self._named() if self.item_ids else []
-
-    def _wake_up(self) -> ConfigError:
-        return ConfigError(
-            f"an item of kind {_WAKE_UP} belongs to an execution",
-            hint=f"use {self.context.named(str(self.instead))}",
-        )
-
-    @property
-    def outbox(self) -> OutboxStore:
-        return self.context.session.plain.outbox
-
-    def _named(self) -> list[str]:
-        found = [found_item(self.context, item_id) for item_id in self.item_ids or ()]
-        if self.instead and any(item.kind == _WAKE_UP for item in found):
-            raise self._wake_up()
-        return [item.id for item in found]
+        found = [_found_item(context, item_id) for item_id in item_ids]
+        kinds = {self.given["kind"], *(item.kind for item in found)}
+        if instead and _WAKE_UP in kinds:
+            raise ConfigError(
+                f"an item of kind {_WAKE_UP} belongs to an execution",
+                hint=f"use {context.named(instead)}",
+            )
+        self.ids: list[str] = [item.id for item in found]
 
     def kinds(self) -> list[str]:
-        """The kinds that are meant: not those of executions, which are steered as a whole."""
-        if self.kind:
-            return [self.kind]
+        """Return the kinds that are meant, without that of executions."""
+        if self.given["kind"]:
+            return [self.given["kind"]]
         counts = self.outbox.stats().counts
         return [kind for kind in counts if kind != _WAKE_UP or not self.instead]
 
     def number(self) -> int | None:
-        """How many there are, or None where only going through them tells."""
+        """Return the number of items, or None where only a pass through all of them shows it."""
         if self.ids:
             return len(self.ids)
-        conditions = (self.tenant, self.error_code, self.error_group, self.older_than)
-        if any((*conditions, self.newer_than, self.limit)):
+        if any(self.given[name] for name in (*_CONDITIONS, "limit")):
             return None
         counts, kinds = self.outbox.stats().counts, set(self.kinds())
         states = (self.status,) if self.status else self.usual
         return sum(counts.get(kind, {}).get(state, 0) for kind in kinds for state in states)
 
     def filter(self) -> dict[str, Any]:
-        """What all of them have in common, beside the kind."""
-        now, ages = self.outbox.now(), {}
-        for name, age in (("before", self.older_than), ("after", self.newer_than)):
-            option = "--older-than" if name == "before" else "--newer-than"
-            if age is not None:
-                ages[f"created_{name}"] = now - timedelta(seconds=duration(age, option))
+        """Return the conditions that all items have in common, beside the kind."""
+        given = self.given
         return {
             "status": self.status,
-            "tenant_id": self.tenant,
-            "error_code": self.error_code,
-            "error_group": self.error_group,
-            **ages,
+            "tenant_id": given["tenant"],
+            "error_code": given["error_code"],
+            "error_group": given["error"],
+            **ages(self.outbox.now(), given["older_than"], given["newer_than"]),
         }
 
 
 def _change(
-    context: Context,
     chosen: _Chosen,
     some: Callable[[Sequence[str]], int],
     many: Callable[..., int],
@@ -502,25 +445,25 @@ def _change(
     *,
     yes: bool,
 ) -> None:
-    out, (verb, done), number = context.out, words, chosen.number()
+    out, (verb, done), number = chosen.context.out, words, chosen.number()
     what = "all that match" if number is None else counted(number)
     if number != 0 and (not chosen.ids or len(chosen.ids) > _HANDFUL):
         confirm(f"{verb} {what}?", yes=yes)
     with out.working(f"{verb.lower()}: {what}") as shown:
 
-        def tell(before: int, count: int) -> None:
+        def show(before: int, count: int) -> None:
             if shown is not None:
                 shown.update(f"{verb.lower()}: {before + count} of {what}")
 
-        changed = some(chosen.ids) if chosen.ids else _matching(chosen, many, tell)
-    _report(context, changed, done, len(chosen.ids) if chosen.ids else None)
+        changed = some(chosen.ids) if chosen.ids else _matching(chosen, many, show)
+    _report(chosen.context, changed, done, len(chosen.ids) if chosen.ids else None)
 
 
-def _matching(chosen: _Chosen, many: Callable[..., int], tell: Callable[[int, int], None]) -> int:
-    changed, wanted = 0, chosen.filter()
+def _matching(chosen: _Chosen, many: Callable[..., int], show: Callable[[int, int], None]) -> int:
+    changed, wanted, most = 0, chosen.filter(), chosen.given["limit"]
     for kind in chosen.kinds():
-        left = None if chosen.limit is None else chosen.limit - changed
-        changed += many(kind=kind, limit=left, progress=partial(tell, changed), **wanted)
+        left = None if most is None else most - changed
+        changed += many(kind=kind, limit=left, progress=partial(show, changed), **wanted)
     return changed
 
 
@@ -532,7 +475,7 @@ def _report(context: Context, changed: int, done: str, named: int | None) -> Non
         raise WorkFailedError(
             ErrorCodes.FAILED_PRECONDITION,
             f"{counted(unchanged)} could not be {done}",
-            hint=f"they are in another state: {context.named('outbox show')} tells which",
+            hint=f"they are in another state: {context.named('outbox show')} shows it",
         )
 
 
@@ -550,16 +493,20 @@ def _report(context: Context, changed: int, done: str, named: int | None) -> Non
 def limit(
     context: Context,
     kind: _OneKind,
-    concurrency: Annotated[int | None, typer.Option(help="So many at once.", min=1)] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(help="The number of items that run at once.", min=1)
+    ] = None,
     rate: Annotated[
         str | None,
-        typer.Option(help="So many starts in a time: 100/1m; 5 is 5/1s.", metavar="N/DURATION"),
+        typer.Option(
+            help="The number of starts in a time: 100/1m; 5 is 5/1s.", metavar="N/DURATION"
+        ),
     ] = None,
     burst: Annotated[
-        int | None, typer.Option(help="So many starts at once after a lull.", min=1)
+        int | None, typer.Option(help="The number of starts at once after a lull.", min=1)
     ] = None,
 ) -> None:
-    """Limit how many items of a kind run at once, and how many start, over all workers."""
+    """Limit the items of a kind that run at once, and that start, over all workers."""
     if concurrency is None and rate is None:
         raise ConfigError("nothing is limited", hint="add --concurrency 5 or --rate 100/1m")
     number, per_seconds = _rate(rate)
@@ -587,13 +534,7 @@ def _rate(text: str | None) -> tuple[int | None, float]:
     return int(number), duration(per or "1", "--rate")
 
 
-@app.command(
-    "unlimit",
-    cls=DataCommand,
-    epilog=examples(
-        "automate outbox unlimit mail.send",
-    ),
-)
+@app.command("unlimit", cls=DataCommand, epilog=examples("automate outbox unlimit mail.send"))
 def unlimit(context: Context, kind: _OneKind) -> None:
     """Lift the limit of a kind."""
     lifted = context.session.plain.outbox.unlimit(kind)
@@ -601,15 +542,9 @@ def unlimit(context: Context, kind: _OneKind) -> None:
     context.out.line(f"{kind} {'is no longer' if lifted else 'was not'} limited")
 
 
-@app.command(
-    "limits",
-    cls=DataCommand,
-    epilog=examples(
-        "automate outbox limits",
-    ),
-)
+@app.command("limits", cls=DataCommand, epilog=examples("automate outbox limits"))
 def limits(context: Context) -> None:
-    """List the limits. Those that the code declares give way to an operator's."""
+    """List the limits. An operator's limit wins over one that the code declares."""
     found = context.session.plain.outbox.limits()
     context.out.data(
         [
@@ -641,20 +576,16 @@ def limits(context: Context) -> None:
 
 
 @app.command(
-    "purge",
-    cls=DataCommand,
-    epilog=examples(
-        "automate outbox purge --older-than 30d --yes",
-    ),
+    "purge", cls=DataCommand, epilog=examples("automate outbox purge --older-than 30d --yes")
 )
 def purge(
     context: Context,
     older_than: Annotated[
-        str, typer.Option(help="Since when they must be over: 30d, 12h.", metavar="DURATION")
+        str, typer.Option(help="The time since they ended: 30d, 12h.", metavar="DURATION")
     ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
 ) -> None:
-    """Delete items and executions that ended long ago, with all that belongs to them."""
+    """Delete items and executions that ended long ago, with everything that belongs to them."""
     age = duration(older_than, "--older-than")
     confirm(f"Delete every item and execution that ended over {older_than} ago?", yes=yes)
     with context.out.working("deleting"):
@@ -666,14 +597,12 @@ def purge(
 @app.command(
     "pause",
     cls=DataCommand,
-    epilog=examples(
-        'automate outbox pause mail.send --reason "the mail server is down"',
-    ),
+    epilog=examples('automate outbox pause mail.send --reason "the mail server is down"'),
 )
 def pause(
     context: Context,
     kind: _OneKind,
-    reason: Annotated[str, typer.Option(help="Why, for whoever wonders.")] = "",
+    reason: Annotated[str, typer.Option(help="The reason, which is shown to others.")] = "",
 ) -> None:
     """Stop all workers from claiming items of a kind, until resume."""
     context.session.plain.outbox.pause(kind, reason)
@@ -681,13 +610,7 @@ def pause(
     context.out.line(f"{kind} is paused; {context.named('outbox resume')} {kind} lets it go on")
 
 
-@app.command(
-    "resume",
-    cls=DataCommand,
-    epilog=examples(
-        "automate outbox resume mail.send",
-    ),
-)
+@app.command("resume", cls=DataCommand, epilog=examples("automate outbox resume mail.send"))
 def resume(context: Context, kind: _OneKind) -> None:
     """Let workers claim items of a kind again."""
     context.session.plain.outbox.resume(kind)
@@ -698,16 +621,13 @@ def resume(context: Context, kind: _OneKind) -> None:
 @app.command(
     "reap",
     cls=DataCommand,
-    epilog=examples(
-        "automate outbox reap",
-        "automate outbox reap --stale-seconds 600",
-    ),
+    epilog=examples("automate outbox reap", "automate outbox reap --stale-seconds 600"),
 )
 def reap(
     context: Context,
     stale_seconds: Annotated[
         float | None,
-        typer.Option(help="Since the lease was last renewed; never less than the lease.", min=0),
+        typer.Option(help="Seconds since the lease was renewed; never less than the lease.", min=0),
     ] = None,
 ) -> None:
     """Recover items whose worker died. Workers do it themselves, if any is running."""

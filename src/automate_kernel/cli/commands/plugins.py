@@ -29,10 +29,7 @@ def _kernel(context: Context) -> Any:
 @app.command(
     "ls",
     cls=DataCommand,
-    epilog=examples(
-        "automate plugins ls",
-        "automate plugins ls --load   # import all, to see",
-    ),
+    epilog=examples("automate plugins ls", "automate plugins ls --load   # import all, to see"),
 )
 def ls(
     context: Context,
@@ -85,22 +82,18 @@ def _data(
     data = {**{name: getattr(record, name) for name in names}, "usable": record.usable}
     if problems and _state(record, problems) == "UNUSABLE":
         problem = problems[record.kind, record.key]
-        told = {"error": problem.message, "remedy": problem.hint, "usable": False}
-        data = {**data, "state": "UNUSABLE", **told}
+        data |= {"state": "UNUSABLE", "error": problem.message, "remedy": problem.hint}
+        data["usable"] = False
     return data
 
 
 @app.command(
     "show",
     cls=DataCommand,
-    epilog=examples(
-        "automate plugins show http",
-        "automate plugins show connector:http --json",
-    ),
+    epilog=examples("automate plugins show http", "automate plugins show connector:http --json"),
 )
 def show(
-    context: Context,
-    key: Annotated[str, typer.Argument(help="The plugin's key, or kind:key.")],
+    context: Context, key: Annotated[str, typer.Argument(help="The plugin's key, or kind:key.")]
 ) -> None:
     """Show a plugin: its state, its config, and its actions or capabilities with their input."""
     plugins, out = _kernel(context).plugins, context.out
@@ -182,6 +175,6 @@ def _show_details(context: Context, details: dict[str, Any]) -> None:
 
 
 def _fields(schema: Mapping[str, Any]) -> list[str]:
-    """The fields of an input; those that may be left out are in brackets."""
+    """Return the fields of an input, the optional ones in brackets."""
     required = schema.get("required", ())
     return [name if name in required else f"[{name}]" for name in schema.get("properties", ())]

@@ -39,7 +39,7 @@ def validate(
     """
     Check workflows: fields, templates, and that their actions and webhooks exist.
 
-    Tells every problem, with its file and line where there is one. Exits with 2 if there are any.
+    Shows every problem, with its file and line if it has them. Exits with 2 if there is any.
     """
     session, out = context.session, context.out
     from automate_kernel.storage import MemoryStorage
@@ -101,7 +101,7 @@ def show(
         str | None, typer.Option(help="Show how far this execution is.", metavar="ID")
     ] = None,
 ) -> None:
-    """Draw a workflow: its steps, what waits for what, and what starts it."""
+    """Draw a workflow: its triggers, its steps, and the order of the steps."""
     from automate_kernel.cli.commands.events import find_workflow, is_path
     from automate_kernel.cli.commands.executions import found_execution
     from automate_kernel.cli.records import statuses_of
@@ -125,13 +125,7 @@ def show(
     context.out.line(to_text(found, statuses, width=width).rstrip("\n"))
 
 
-@app.command(
-    "ls",
-    cls=DataCommand,
-    epilog=examples(
-        "automate workflow ls",
-    ),
-)
+@app.command("ls", cls=DataCommand, epilog=examples("automate workflow ls"))
 def ls(context: Context) -> None:
     """List the workflows that are configured."""
     from automate_kernel.storage import MemoryStorage
@@ -156,11 +150,7 @@ def ls(context: Context) -> None:
 
 
 @app.command(
-    "schema",
-    cls=TextCommand,
-    epilog=examples(
-        "automate workflow schema > workflow.schema.json",
-    ),
+    "schema", cls=TextCommand, epilog=examples("automate workflow schema > workflow.schema.json")
 )
 def schema(context: Context) -> None:
     """Print the JSON Schema of workflows, for editors."""
