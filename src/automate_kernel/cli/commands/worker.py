@@ -30,6 +30,7 @@ _FLAGS = {
     "log_format": "log_format",
 }
 """The setting for which each option of both commands stands."""
+_REPEATED = ("kind", "exclude_kind")
 
 _Processes = Annotated[int | None, typer.Option(help="Worker processes.", min=0)]
 _Slots = Annotated[int | None, typer.Option(help="Calls at once in a process.", min=1)]
@@ -188,8 +189,8 @@ def _set_flags(context: Context, **more: str) -> None:
     """Let options win over the settings, here and in the worker processes."""
     for name, setting in {**_FLAGS, **more}.items():
         value = context.params[name]
-        if value is not None and value != []:
-            context.session.set_flag(setting, value)
+        if value not in (None, (), []):
+            context.session.set_flag(setting, list(value) if name in _REPEATED else value)
 
 
 def _kinds(context: Context) -> dict[str, Any]:
