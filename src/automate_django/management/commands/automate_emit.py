@@ -24,7 +24,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add the options of ``automate emit``."""
-        parser.add_argument("NAME", help="what happened: order.created")
+        parser.add_argument("NAME", help="the event's name: order.created")
         parser.add_argument(
             "PAYLOAD", nargs="?", help="the payload as JSON; @FILE for a file with it, - for stdin"
         )
@@ -34,7 +34,7 @@ class Command(BaseCommand):
             "--delay",
             default="0",
             metavar="DURATION",
-            help="how long to wait before it counts: 90, 5m, 2h (default: %(default)s)",
+            help="the time before it counts: 90, 5m, 2h (default: %(default)s)",
         )
         parser.add_argument(
             "--priority",
@@ -49,7 +49,7 @@ class Command(BaseCommand):
         )
         parser.add_argument("--tenant", help="the tenant that it belongs to")
         parser.add_argument(
-            "--source", default="manage.py", help="who says so (default: %(default)s)"
+            "--source", default="manage.py", help="the sender (default: %(default)s)"
         )
         parser.add_argument(
             "--label",

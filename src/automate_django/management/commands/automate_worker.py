@@ -42,70 +42,36 @@ _STOP_SECONDS = 10.0
 
 
 class Command(BaseCommand):
-    """Runs a worker until it is told to stop."""
+    """Runs a worker until it is stopped."""
 
     help = (
-        "Run workflows, tasks and other outbox items. SIGTERM or Ctrl-C stops it when what runs is "
-        "finished; a second one hands back what runs and stops at once."
+        "Run workflows, tasks and other outbox items. SIGTERM or Ctrl-C lets running items finish; "
+        "a second one hands them back and stops at once."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Add the options; what is left out comes from ``AUTOMATE_WORKER``."""
-        worker = conf.options("AUTOMATE_WORKER")
-        parser.add_argument(
-            "--processes",
-            type=int,
-            default=worker.get("PROCESSES", 1),
-            help="how many processes, each with its own slots (default: %(default)s)",
-        )
-        parser.add_argument(
-            "--slots",
-            "--concurrency",
-            type=int,
-            default=worker.get("SLOTS", 10),
-            help="how many calls run at once in a process (default: %(default)s)",
-        )
-        parser.add_argument(
-            "--grace-seconds",
-            type=float,
-            default=worker.get("GRACE_SECONDS", 30.0),
-            help="how long a stopping worker waits for what runs (default: %(default)s)",
-        )
-        parser.add_argument(
-            "--kinds",
-            action="append",
-            default=[],
-            metavar="KIND,…",
-            help="work on these kinds of items only: mail.send, or mail.*",
-        )
-        parser.add_argument(
-            "--exclude-kinds",
-            action="append",
-            default=[],
-            metavar="KIND,…",
-            help="leave these kinds of items to other workers",
-        )
-        parser.add_argument(
-            "--queue",
-            action="append",
-            default=[],
-            metavar="NAME,…",
-            help="work on these queues of Django's tasks only, and on --kinds if there are any",
-        )
-        parser.add_argument(
-            "--health-port", type=_port, metavar="PORT", help="where to answer /healthz and /readyz"
-        )
-        parser.add_argument(
-            "--metrics-port", type=_port, metavar="PORT", help="where to answer /metrics"
-        )
-        parser.add_argument(
-            "--probe-host",
-            default="127.0.0.1",
-            metavar="ADDRESS",
-            help="the address of these ports (default: %(default)s)",
-        )
+        """Add the options; defaults come from ``AUTOMATE_WORKER``."""
+        worker, add = conf.options("AUTOMATE_WORKER"), parser.add_argument
+        for names, name, default, text in (
+            (("--processes",), "PROCESSES", 1, "the number of processes, each with its own slots"),
+            (("--slots", "--concurrency"), "SLOTS", 10, "the calls that run at once in a process"),
+            (("--grace-seconds",), "GRACE_SECONDS", 30.0, "seconds that a stop waits for items"),
+        ):
+            kind, help_ = type(default), f"{text} (default: %(default)s)"
+            add(*names, type=kind, default=worker.get(name, default), help=help_)
+        for name, metavar, text in (
+            ("--kinds", "KIND,…", "work on these kinds of items only: mail.send, or mail.*"),
+            ("--exclude-kinds", "KIND,…", "leave these kinds of items to other workers"),
+            ("--queue", "NAME,…", "work on these queues of Django's tasks, and on --kinds, only"),
+        ):
+            add(name, action="append", default=[], metavar=metavar, help=text)
+        ports = {"--health-port": "/healthz and /readyz", "--metrics-port": "/metrics"}
+        for name, pages in ports.items():
+            add(name, type=_port, metavar="PORT", help=f"the port that answers {pages}")
+        address = "the address of these ports (default: %(default)s)"
+        add("--probe-host", default="127.0.0.1", metavar="ADDRESS", help=address)
         log_format = worker.get("LOG_FORMAT")
-        parser.add_argument(
+        add(
             "--log-format",
             choices=("text", "json"),
             default=log_format,
@@ -113,15 +79,9 @@ class Command(BaseCommand):
             "line; --verbosity sets the level "
             f"(default: {log_format or 'as LOGGING is configured'})",
         )
-        parser.add_argument(
-            "--until-idle",
-            "--once",
-            action="store_true",
-            help="run what is due and what follows from it, then stop",
-        )
-        parser.add_argument(
-            "--reload", action="store_true", help="start again when code changes: for development"
-        )
+        idle = "run due items and what follows from them, then stop"
+        add("--until-idle", "--once", action="store_true", help=idle)
+        add("--reload", action="store_true", help="start again when code changes: for development")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run one worker here, or several in processes of their own."""
@@ -176,7 +136,7 @@ def _parts(given: list[str]) -> list[str]:
 
 
 def _kinds_of(queues: list[str]) -> list[str]:
-    """The kinds of the items of Django's tasks in *queues*."""
+    """Return the kinds of the items of Django's tasks in *queues*."""
     if not queues:
         return []
     from django.core.exceptions import ImproperlyConfigured
@@ -255,7 +215,7 @@ def _work_with_reloader(make: Callable[[], Worker]) -> None:
     """
     Run the worker that *make* makes under Django's reloader, until SIGTERM or Ctrl-C.
 
-    What runs when code changes is handed back, and the new code runs it.
+    When code changes, running items are handed back, and the new code runs them.
     """
     if os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) == "true":
         autoreload.run_with_reloader(lambda: _Reloaded(make()).run())
@@ -264,8 +224,8 @@ def _work_with_reloader(make: Callable[[], Worker]) -> None:
 
 
 def _watch_over() -> int:
-    # Django's own parent kills its child when it is told to stop, and the leases of what runs
-    # would keep everybody from it for minutes.
+    # When Django's own parent is stopped it kills its child, and the leases of running items
+    # would keep others from them for minutes.
     environment = {**os.environ, autoreload.DJANGO_AUTORELOAD_ENV: "true"}
     stopped = threading.Event()
     while True:
@@ -289,7 +249,7 @@ class _Reloaded:
         self._ended = threading.Event()
 
     def run(self) -> None:
-        """Work until code changes or the process is told to stop."""
+        """Work until code changes or the process is stopped."""
         autoreload.file_changed.connect(self._changed, weak=False)
         # Django's reloader ends the process from its main thread, with this one still at work.
         atexit.register(self._stop)
