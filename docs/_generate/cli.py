@@ -52,7 +52,7 @@ The same for every command of `automate` and of `manage.py`."""
 
 
 def _exit_codes() -> str:
-    from automate_kernel.cli.failures import EXIT_CODES
+    from automate_kernel.cli.command import EXIT_CODES
 
     rows = ["| exit code | means |", "| --- | --- |"]
     return "\n".join([*rows, *(f"| {code} | {text} |" for code, text in EXIT_CODES.items())])

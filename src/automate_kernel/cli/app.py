@@ -19,7 +19,7 @@ from automate_kernel.cli.commands import (
     worker,
     workflow,
 )
-from automate_kernel.cli.entry import version_line
+from automate_kernel.cli.version import version_line
 
 __all__ = ["app", "hosted"]
 

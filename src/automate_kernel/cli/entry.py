@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from automate_kernel import __version__
+from automate_kernel.cli.version import version_line
 from automate_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
 
-__all__ = ["app_for", "main", "version_line"]
+__all__ = ["app_for", "main"]
 
 
 def main() -> None:
@@ -46,12 +45,6 @@ def app_for(
         from automate_kernel.cli.app import hosted
         from automate_kernel.cli.command import mounted
     return mounted(hosted, kernel_factory, name=name, colour=colour)
-
-
-def version_line() -> str:
-    """Return the versions of automate-kernel and of Python, and the system."""
-    system = f"{platform.system()} {platform.machine()}"
-    return f"automate-kernel {__version__} (Python {platform.python_version()}, {system})"
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from automate_kernel.cli.failures import WorkFailedError
+from automate_kernel.cli.command import WorkFailedError
 from automate_kernel.cli.settings import meant
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 

@@ -65,107 +65,59 @@ def _number(name: str, kind: Kind, default: Any, text: str, least: float = 0) ->
     return Setting(name, kind, default, text, least=least)
 
 
-SETTINGS: dict[str, Setting] = {
-    setting.name: setting
-    for setting in (
-        Setting(
-            "app",
-            "text",
-            None,
-            "Your own code: module:kernel, module:function (called with the kernel), or a module "
-            "whose functions become actions called module.function.",
-        ),
-        Setting("app_dir", "text", ".", "The folder that app and plugins are imported from."),
-        Setting("database", "text", "sqlite:///automate.sqlite3", "A SQLAlchemy URL."),
-        Setting("workflows", "list", None, "Files and folders; by default the folder workflows."),
-        Setting("plugins", "list", [], "Classes as dotted paths, beside the installed ones."),
-        Setting("discover", "bool", True, "Use installed plugins."),
-        Setting("strict", "bool", False, "A broken plugin is an error."),
-        Setting("disabled", "list", [], "Plugins that must not run: keys or distributions."),
-        Setting("winners", "table", {}, "The plugin that gets a key which several claim."),
-        Setting(
-            "secrets",
-            "list",
-            ["env"],
-            'Backends in order: "env", {backend = "file", directory = "/run/secrets"}, or the '
-            "key or dotted path of your own, whose options stand beside backend.",
-            texts=False,
-        ),
-        Setting("env_allow", "list", [], "The variables that templates may read as $env:NAME."),
-        Setting("config", "table", {}, "The config of plugins: [config.http] and so on."),
-        Setting(
-            "worker.kinds",
-            "list",
-            [],
-            "The kinds of items that workers work on, mail.* too; by default all.",
-        ),
-        Setting("worker.exclude_kinds", "list", [], "The kinds that they leave to others."),
-        _number("worker.processes", "int", 1, "Worker processes.", 1),
-        _number("worker.slots", "int", 10, "Calls at once in a process.", 1),
-        _number("worker.async_slots", "int", 1000, "Async handlers at once in a process.", 1),
-        _number("worker.batch", "int", 200, "Items in one claim, at most.", 1),
-        _number("worker.poll_seconds", "float", 1.0, "Seconds between two looks for work.", 0.01),
-        _number("worker.lease_seconds", "float", 300.0, "Seconds that a claim holds.", 0.5),
-        _number(
-            "worker.grace_seconds", "float", 30.0, "Seconds that a stop waits for running calls."
-        ),
-        _number(
-            "worker.retention_seconds",
-            "float",
-            None,
-            "Seconds that COMPLETED items are kept; 0 deletes them at once.",
-        ),
-        _number(
-            "worker.failed_retention_seconds",
-            "float",
-            None,
-            "Seconds that FAILED and CANCELLED items are kept.",
-        ),
-        Setting("worker.listen", "bool", True, "Use LISTEN on PostgreSQL."),
-        Setting(
-            "worker.health_port",
-            "int",
-            None,
-            "The port on which worker and serve answer /healthz and /readyz.",
-            least=0,
-            most=65535,
-        ),
-        Setting(
-            "worker.metrics_port",
-            "int",
-            None,
-            "The port on which worker and serve answer /metrics.",
-            least=0,
-            most=65535,
-        ),
-        Setting("worker.probe_host", "text", "127.0.0.1", "The address of these two ports."),
-        Setting("serve.host", "text", "127.0.0.1", "The address to listen on."),
-        Setting("serve.port", "int", 8080, "The port; 0 takes a free one.", least=0, most=65535),
-        _number("serve.processes", "int", 1, "Worker processes beside the receiver; 0 for none."),
-        Setting(
-            "serve.events_token",
-            "text",
-            None,
-            "Clients that send it may POST /events; without it nobody may. Better as $secret:KEY.",
-            hidden=True,
-        ),
-        _number("serve.max_body_bytes", "int", 1_000_000, "The largest request body.", 1),
-        Setting(
-            "log_level",
-            "text",
-            "info",
-            "The level from which worker and serve log.",
-            words=("debug", "info", "warning", "error"),
-        ),
-        Setting(
-            "log_format",
-            "text",
-            "text",
-            "The format of the log of worker and serve: text, or json with ids, a document a line.",
-            words=("text", "json"),
-        ),
-    )
-}
+def _port(name: str, default: int | None, text: str) -> Setting:
+    return Setting(name, "int", default, text, least=0, most=65535)
+
+
+_APP = """\
+Your own code: module:kernel, module:function (called with the kernel), or a module whose functions
+become actions called module.function."""
+_BACKENDS = """\
+Backends in order: "env", {backend = "file", directory = "/run/secrets"}, or the key or dotted path
+of your own, whose options stand beside backend."""
+_KINDS = "The kinds of items that workers work on, mail.* too; by default all."
+_KEPT = "Seconds that COMPLETED items are kept; 0 deletes them at once."
+_FAILED_KEPT = "Seconds that FAILED and CANCELLED items are kept."
+_EVENTS = "Clients that send it may POST /events; without it nobody may. Better as $secret:KEY."
+_LEVELS = ("debug", "info", "warning", "error")
+_FORMAT = "The format of the log of worker and serve: text, or json with ids, a document a line."
+_ALL = (
+    Setting("app", "text", None, _APP.replace("\n", " ")),
+    Setting("app_dir", "text", ".", "The folder that app and plugins are imported from."),
+    Setting("database", "text", "sqlite:///automate.sqlite3", "A SQLAlchemy URL."),
+    Setting("workflows", "list", None, "Files and folders; by default the folder workflows."),
+    Setting("plugins", "list", [], "Classes as dotted paths, beside the installed ones."),
+    Setting("discover", "bool", True, "Use installed plugins."),
+    Setting("strict", "bool", False, "A broken plugin is an error."),
+    Setting("disabled", "list", [], "Plugins that must not run: keys or distributions."),
+    Setting("winners", "table", {}, "The plugin that gets a key which several claim."),
+    Setting("secrets", "list", ["env"], _BACKENDS.replace("\n", " "), texts=False),
+    Setting("env_allow", "list", [], "The variables that templates may read as $env:NAME."),
+    Setting("config", "table", {}, "The config of plugins: [config.http] and so on."),
+    Setting("worker.kinds", "list", [], _KINDS),
+    Setting("worker.exclude_kinds", "list", [], "The kinds that they leave to others."),
+    _number("worker.processes", "int", 1, "Worker processes.", 1),
+    _number("worker.slots", "int", 10, "Calls at once in a process.", 1),
+    _number("worker.async_slots", "int", 1000, "Async handlers at once in a process.", 1),
+    _number("worker.batch", "int", 200, "Items in one claim, at most.", 1),
+    _number("worker.poll_seconds", "float", 1.0, "Seconds between two looks for work.", 0.01),
+    _number("worker.lease_seconds", "float", 300.0, "Seconds that a claim holds.", 0.5),
+    _number("worker.grace_seconds", "float", 30.0, "Seconds that a stop waits for running calls."),
+    _number("worker.retention_seconds", "float", None, _KEPT),
+    _number("worker.failed_retention_seconds", "float", None, _FAILED_KEPT),
+    Setting("worker.listen", "bool", True, "Use LISTEN on PostgreSQL."),
+    _port("worker.health_port", None, "The port of worker and serve for /healthz and /readyz."),
+    _port("worker.metrics_port", None, "The port of worker and serve for /metrics."),
+    Setting("worker.probe_host", "text", "127.0.0.1", "The address of these two ports."),
+    Setting("serve.host", "text", "127.0.0.1", "The address to listen on."),
+    _port("serve.port", 8080, "The port; 0 takes a free one."),
+    _number("serve.processes", "int", 1, "Worker processes beside the receiver; 0 for none."),
+    Setting("serve.events_token", "text", None, _EVENTS, hidden=True),
+    _number("serve.max_body_bytes", "int", 1_000_000, "The largest request body.", 1),
+    Setting("log_level", "text", "info", "The least level that is logged.", words=_LEVELS),
+    Setting("log_format", "text", "text", _FORMAT, words=("text", "json")),
+)
+SETTINGS: dict[str, Setting] = {setting.name: setting for setting in _ALL}
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,7 +333,7 @@ _KEY = r"""(?:[A-Za-z0-9_-]+|"(?:[^"\\]|\\.)*"|'[^']*')"""
 _DOTTED = rf"{_KEY}(?:\s*\.\s*{_KEY})*"
 _HEADER = re.compile(rf"\s*\[\[?\s*({_DOTTED})\s*\]")
 _ASSIGNED = re.compile(rf"\s*({_DOTTED})\s*=")
-_TOKENS = re.compile(
+_EVENTSS = re.compile(
     r'"""(?:[^\\]|\\.)*?"""|\'\'\'.*?\'\'\'|"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\'|#[^\n]*|[\[\]{}\n]',
     re.DOTALL,
 )
@@ -410,7 +362,7 @@ def toml_lines(text: str) -> dict[_Path, int]:
 def _statements(text: str, start: int, depth: int, number: int) -> Iterator[tuple[int, int, int]]:
     """Yield start, end and line of each stretch up to a line's end outside of any bracket."""
     begun = number
-    for token in _TOKENS.finditer(text):
+    for token in _EVENTSS.finditer(text):
         found = token[0]
         if found in "[{":
             depth += 1

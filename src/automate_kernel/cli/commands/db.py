@@ -6,8 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from automate_kernel.cli.command import Context, DataCommand, examples, group
-from automate_kernel.cli.failures import WorkFailedError
+from automate_kernel.cli.command import Context, DataCommand, WorkFailedError, examples, group
 from automate_kernel.errors import AutomateError, ErrorCodes
 
 __all__ = ["app", "hosted"]

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from automate_kernel.cli.command import Context, DataCommand, examples, group
-from automate_kernel.cli.entry import version_line
-from automate_kernel.cli.failures import WorkFailedError
+from automate_kernel.cli.command import Context, DataCommand, WorkFailedError, examples, group
 from automate_kernel.cli.inputs import duration
+from automate_kernel.cli.version import version_line
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.monitoring.diagnosis import (
     Finding,

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from automate_kernel import signals
-from automate_kernel.cli.command import Context, DataCommand, examples
-from automate_kernel.cli.failures import WorkFailedError
+from automate_kernel.cli.command import Context, DataCommand, WorkFailedError, examples
 from automate_kernel.cli.inputs import duration, read_json
 from automate_kernel.cli.output import Output, as_json, seconds
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes

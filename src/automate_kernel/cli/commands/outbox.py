@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from automate_kernel.cli.command import Context, DataCommand, examples, group
-from automate_kernel.cli.failures import WorkFailedError
+from automate_kernel.cli.command import Context, DataCommand, WorkFailedError, examples, group
 from automate_kernel.cli.inputs import (
     Label,
     Limit,

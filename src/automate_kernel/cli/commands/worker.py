@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from automate_kernel.cli.command import Context, TextCommand, examples
-from automate_kernel.cli.failures import WorkFailedError
+from automate_kernel.cli.command import Context, TextCommand, WorkFailedError, examples
 from automate_kernel.cli.output import log_to_stderr
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 
