@@ -223,7 +223,7 @@ def reporting(*, debug: bool, redact: Callable[[str], str] = str) -> Iterator[No
     try:
         yield
     except AutomateError as error:
-        if debug:
+        if debug and not isinstance(error, WorkFailedError):
             print(redact(traceback.format_exc()), file=sys.stderr)
         _show(error, redact)
         raise typer.Exit(exit_code(error)) from None

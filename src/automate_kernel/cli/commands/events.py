@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -218,9 +218,9 @@ def _show(context: Context, execution: Execution) -> None:
 
 class Progress:
     """
-    Prints a line for each start and end of a step of one execution, until it ends.
+    Prints a line for each start and end of a step of one execution.
 
-    `ended` is set when it has. The signals come from the worker's threads.
+    `ended` is set when the execution ends. The signals come from the worker's threads.
     """
 
     def __init__(self, kernel: Any, out: Output, execution_id: str | None = None) -> None:
@@ -228,13 +228,13 @@ class Progress:
         self.execution_id = execution_id
         self._kernel, self._out = kernel, out
         self._begun: dict[tuple[str, int], float] = {}
-        self._receivers = (
-            (signals.step_started, self._started),
-            (signals.step_completed, self._completed),
-            (signals.step_failed, self._failed),
-            (signals.workflow_completed, self._over),
-            (signals.workflow_failed, self._over),
-        )
+        self._receivers = [
+            (signals.step_started, self._own(self._started)),
+            (signals.step_completed, self._own(self._completed)),
+            (signals.step_failed, self._own(self._failed)),
+            (signals.workflow_completed, self._own(self._over)),
+            (signals.workflow_failed, self._own(self._over)),
+        ]
 
     def __enter__(self) -> Self:
         for signal, receiver in self._receivers:
@@ -245,12 +245,14 @@ class Progress:
         for signal, receiver in self._receivers:
             signal.disconnect(receiver, sender=self._kernel)
 
-    def _is_other(self, execution: Execution) -> bool:
-        return self.execution_id is not None and execution.id != self.execution_id
+    def _own(self, show: Callable[..., None]) -> Callable[..., None]:
+        def receive(sender: Any, execution: Execution, **more: Any) -> None:
+            if self.execution_id in (None, execution.id):
+                show(**more)
 
-    def _started(self, sender: Any, execution: Execution, step: StepRun, **more: Any) -> None:
-        if self._is_other(execution):
-            return
+        return receive
+
+    def _started(self, step: StepRun, **more: Any) -> None:
         self._begun.setdefault((step.step_id, step.position), time.monotonic())
         if step.attempts > 1:
             why = f" after {step.error_code}: {step.error}" if step.error else ""
@@ -258,19 +260,14 @@ class Progress:
         else:
             self._out.line(f"▶ {_name(step)}", "cyan")
 
-    def _completed(self, sender: Any, execution: Execution, step: StepRun, **more: Any) -> None:
-        if not self._is_other(execution):
-            self._out.line(f"✓ {_name(step)}  {self._took(step)}", "green")
+    def _completed(self, step: StepRun, **more: Any) -> None:
+        self._out.line(f"✓ {_name(step)}  {self._took(step)}", "green")
 
-    def _failed(
-        self, sender: Any, execution: Execution, step: StepRun, error: Any, **more: Any
-    ) -> None:
-        if not self._is_other(execution):
-            self._out.line(f"✗ {_name(step)}  {self._took(step)}  {error.code}: {error}", "red")
+    def _failed(self, step: StepRun, error: Any, **more: Any) -> None:
+        self._out.line(f"✗ {_name(step)}  {self._took(step)}  {error.code}: {error}", "red")
 
-    def _over(self, sender: Any, execution: Execution, **more: Any) -> None:
-        if not self._is_other(execution):
-            self.ended.set()
+    def _over(self, **more: Any) -> None:
+        self.ended.set()
 
     def _took(self, step: StepRun) -> str:
         begun = self._begun.get((step.step_id, step.position))
@@ -346,15 +343,13 @@ def _labels(given: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _payload(given: Any, payload: Any, file: str | None) -> Any:
+def _payload(given: str | None, payload: str | None, file: str | None) -> Any:
     if sum(each is not None for each in (given, payload, file)) > 1:
         raise ConfigError("give the payload once: as PAYLOAD, with --payload or with --file")
+    if given is not None and (given == "-" or given.startswith("@")):
+        return read_json(given.removeprefix("@"))
     if file is not None:
         return read_json(file)
     if payload is not None:
-        return read_json(payload, "--payload") if isinstance(payload, str) else payload
-    if not isinstance(given, str):
-        return given  # nothing, or what a program gave
-    if given == "-":
-        return read_json("-")
-    return read_json(given[1:]) if given.startswith("@") else read_json(given, "PAYLOAD")
+        return read_json(payload, "--payload")
+    return None if given is None else read_json(given, "PAYLOAD")
