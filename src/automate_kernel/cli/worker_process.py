@@ -12,13 +12,12 @@ from typing import Any
 from automate_kernel.cli.output import log_to_stderr
 from automate_kernel.cli.session import Session
 from automate_kernel.errors import AutomateError
-from automate_kernel.kernel import Kernel
 from automate_kernel.logs import get_logger
 from automate_kernel.monitoring.process import guarded_process
 from automate_kernel.monitoring.workers import Ports, run_observed
 from automate_kernel.secrets import RedactingFilter
 
-__all__ = ["ports_of", "require_tables", "work", "work_here", "worker_options"]
+__all__ = ["ports_of", "work", "work_here", "worker_options"]
 
 _OPTIONS = (
     "slots", "async_slots", "batch", "poll_seconds", "grace_seconds", "retention_seconds",
@@ -30,13 +29,6 @@ def worker_options(session: Session) -> dict[str, Any]:
     """Return the options for `Kernel.worker` from the settings."""
     section = session.settings.section("worker")
     return {name: section[name] for name in _OPTIONS}
-
-
-def require_tables(kernel: Kernel) -> None:
-    """Raise `StorageError` if the tables are not those of this release."""
-    check = getattr(kernel.storage, "check_schema", None)
-    if check is not None:
-        check().require()
 
 
 def work(session: Mapping[str, Any], level: str, board: Connection) -> None:

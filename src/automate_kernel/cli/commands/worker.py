@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import socket
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from automate_kernel.cli.command import Context, TextCommand, WorkFailedError, examples
 from automate_kernel.cli.output import log_to_stderr
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+
+if TYPE_CHECKING:
+    from automate_kernel.cli.serving import Receiver
 
 __all__ = ["app"]
 
@@ -163,6 +166,20 @@ def serve(
     from automate_kernel.monitoring.workers import answering
     from automate_kernel.secrets import RedactingFilter
 
+    kernel, settings, level = _ready_kernel(context), context.session.settings, _level(context)
+    listening = _bind(settings["serve.host"], settings["serve.port"])
+    log_to_stderr(level, [RedactingFilter(kernel.redactor)], format=settings["log_format"])
+    receiver = _receiver(context, level)
+    _show_start(context, kernel)
+    address, bound = listening.getsockname()[:2]
+    shown = f"[{address}]" if ":" in address else address
+    context.out.line(f"listening on http://{shown}:{bound}")
+    with guarded_process(), answering(kernel, receiver.probe, ports_of(context.session)):
+        failed = receiver.run(listening)
+    _require_none(failed)
+
+
+def _receiver(context: Context, level: str) -> Receiver:
     try:
         from automate_kernel.cli.serving import Receiver
     except ModuleNotFoundError as error:
@@ -171,17 +188,7 @@ def serve(
             f"{error.name} is not installed",
             hint="pip install automate-kernel[cli]",
         ) from None
-    kernel, settings, level = _ready_kernel(context), context.session.settings, _level(context)
-    listening = _bind(settings["serve.host"], settings["serve.port"])
-    log_to_stderr(level, [RedactingFilter(kernel.redactor)], format=settings["log_format"])
-    receiver = Receiver(context.session, level)
-    _show_start(context, kernel)
-    address, bound = listening.getsockname()[:2]
-    shown = f"[{address}]" if ":" in address else address
-    context.out.line(f"listening on http://{shown}:{bound}")
-    with guarded_process(), answering(kernel, receiver.probe, ports_of(context.session)):
-        failed = receiver.run(listening)
-    _require_none(failed)
+    return Receiver(context.session, level)
 
 
 def _set_flags(context: Context, **more: str) -> None:
@@ -200,11 +207,12 @@ def _kinds(context: Context) -> dict[str, Any]:
 def _ready_kernel(context: Context) -> Any:
     """Return the kernel, once workers can share its tables and know these kinds."""
     from automate_kernel.cli.session import require_shared
-    from automate_kernel.cli.worker_process import require_tables
 
     kernel = context.session.kernel
     require_shared(kernel)
-    require_tables(kernel)
+    check = getattr(kernel.storage, "check_schema", None)
+    if check is not None:
+        check().require()  # a database that is away is an error at the start, too
     kernel.worker(**_kinds(context))  # raises here, not in each process
     return kernel
 
