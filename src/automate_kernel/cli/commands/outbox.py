@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -509,18 +510,11 @@ def limit(
     if concurrency is None and rate is None:
         raise ConfigError("nothing is limited", hint="add --concurrency 5 or --rate 100/1m")
     number, per_seconds = _rate(rate)
-    context.session.plain.outbox.limit(
-        kind, concurrency=concurrency, rate=number, per_seconds=per_seconds, burst=burst
-    )
-    context.out.data(
-        {
-            "kind": kind,
-            "concurrency": concurrency,
-            "rate": number,
-            "per_seconds": per_seconds,
-            "burst": burst,
-        }
-    )
+    options: dict[str, Any] = {
+        "concurrency": concurrency, "rate": number, "per_seconds": per_seconds, "burst": burst,
+    }  # fmt: skip
+    context.session.plain.outbox.limit(kind, **options)
+    context.out.data({"kind": kind, **options})
     context.out.line(f"{kind} is limited; {context.named('outbox unlimit')} {kind} lifts it")
 
 
@@ -545,19 +539,7 @@ def unlimit(context: Context, kind: _OneKind) -> None:
 def limits(context: Context) -> None:
     """List the limits. An operator's limit wins over one that the code declares."""
     found = context.session.plain.outbox.limits()
-    context.out.data(
-        [
-            {
-                "kind": each.kind,
-                "concurrency": each.concurrency,
-                "rate": each.rate,
-                "per_seconds": each.per_seconds,
-                "burst": each.burst,
-                "declared": each.declared,
-            }
-            for each in found
-        ]
-    )
+    context.out.data([asdict(each) for each in found])
     context.out.table(
         ("KIND", "AT ONCE", "RATE", "BURST", "SET BY"),
         [
