@@ -48,11 +48,11 @@ wins over the variable, and the variable over the file. `automate config` shows 
 
 
 EXIT_CODES_INTRODUCTION = """\
-The same for every command of `automate` and every `manage.py automate_…`."""
+The same for every command of `automate` and of `manage.py`."""
 
 
 def _exit_codes() -> str:
-    from automate_kernel.cli.failures import EXIT_CODES
+    from automate_kernel.cli.command import EXIT_CODES
 
     rows = ["| exit code | means |", "| --- | --- |"]
     return "\n".join([*rows, *(f"| {code} | {text} |" for code, text in EXIT_CODES.items())])

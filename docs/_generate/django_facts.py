@@ -88,7 +88,7 @@ def _commands() -> Iterator[dict[str, Any]]:
     from django.core.management import load_command_class
 
     folder = Path(__import__("automate_django").__file__).parent / "management" / "commands"
-    for name in sorted(path.stem for path in folder.glob("automate_*.py")):
+    for name in sorted(path.stem for path in folder.glob("automate*.py")):
         command = load_command_class("automate_django", name)
         yield from _parsers(command.create_parser("manage.py", name), f"manage.py {name}")
 

@@ -220,3 +220,10 @@ def type_name(value: object) -> str:
     """The type of *value* with its article, for a message: ``a list``, ``an int``."""
     name = type(value).__name__
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def exit_code(error: AutomateError) -> int:
+    """Return the exit code of a command that ends with *error*: 2 for wrong usage, else 1."""
+    mistaken = isinstance(error, (ConfigError, WorkflowError, TemplateError, PluginError))
+    not_found = error.code == ErrorCodes.NOT_FOUND
+    return 2 if (mistaken or error.code == ErrorCodes.INVALID_ARGUMENT) and not not_found else 1

@@ -220,7 +220,7 @@ class Page:
     def toml(self, block: Block) -> None:
         tables = _toml(block.code)
         if block.file == "automate.toml":
-            from automate_kernel.cli.sources import load_settings
+            from automate_kernel.cli.settings import load_settings
 
             load_settings(block.file)
         points = tables.get("project", {}).get("entry-points", {})

@@ -24,7 +24,7 @@ from automate_kernel import StorageError
 from automate_kernel.cli.app import app
 from automate_kernel.cli.database import open_storage
 from automate_kernel.cli.output import Output
-from automate_kernel.cli.watching import Watch
+from automate_kernel.cli.overview import Watch
 from automate_kernel.kernel import Kernel
 from automate_kernel.outbox import WorkerInfo
 from automate_kernel.outbox.statistics import ActivityLog

@@ -65,12 +65,11 @@ CASES: dict[str, list[Case]] = {
     "": [Case("--version")],
     "run": [
         Case("greet --event payload.json --name go --store --timeout 30", "COMPLETED"),
-        Case("workflows/greet.yaml --event other.json --force", "COMPLETED"),
+        Case("workflows/greet.yaml --event other.json --force --label order=7", '"order": "7"'),
         Case(
             "workflows/greet.yaml --event payload.json --header X-Event=push", '"x-event": "push"'
         ),
     ],
-    "top": [Case("--once"), Case("--every 0.2", "{kind}", endless=True)],
     "doctor": [Case("--idle-after 5m", "program", codes=(0, 1))],
     "config": [Case("", "automation"), Case("--show-values", "automation")],
     "workflow validate": [Case("workflows"), Case("--syntax workflows/greet.yaml")],

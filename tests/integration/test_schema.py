@@ -220,7 +220,9 @@ def test_a_step_is_made_once(old, monkeypatch):
     from automate_kernel.storage import migration
 
     sql = "UPDATE automate_worker SET problem = 'computed'"
-    monkeypatch.setattr(migration, "STEPS", (migration.MigrationStep(VERSION, "fill", lambda _: [sql]),))
+    monkeypatch.setattr(
+        migration, "STEPS", (migration.MigrationStep(VERSION, "fill", lambda _: [sql]),)
+    )
     assert old.migrate()[-1] == sql
     (worker,) = RowsOutboxStore(old).workers()
     assert worker.problem == "computed"

@@ -136,6 +136,7 @@ SHARED: dict[str, list[Case]] = {
     "outbox pause": [Case("{kind} --reason 'the server is down'")],
     "outbox resume": [Case("{kind}")],
     "outbox reap": [Case("--stale-seconds 600")],
+    "top": [Case("--once"), Case("--every 0.2", "{kind}", endless=True)],
 }
 """By the command's words. ``{{`` in a case stands for a brace."""
 

@@ -14,10 +14,8 @@ from pydantic import BaseModel, SecretStr
 
 from automate_kernel.cli.commands.config import shown
 from automate_kernel.cli.database import open_storage
-from automate_kernel.cli.host import host_of, load_app, set_up
-from automate_kernel.cli.session import Session
-from automate_kernel.cli.settings import SETTINGS
-from automate_kernel.cli.sources import load_settings, toml_lines
+from automate_kernel.cli.session import Session, host_of, load_app, set_up
+from automate_kernel.cli.settings import SETTINGS, load_settings, toml_lines
 from automate_kernel.errors import ConfigError, StorageError
 from automate_kernel.kernel import Kernel
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+
 import pytest
 
 from automate_kernel import AutomateError
-from automate_kernel.cli.demo import stage as module
-from automate_kernel.cli.demo.stage import Stage
+from automate_kernel.cli import demo as module
+from automate_kernel.cli.demo import Demonstration, project
+from automate_kernel.cli.output import Output
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -14,26 +22,45 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What a demonstration that is short of time says while it waits."""
     monkeypatch.setattr(module, "_DEADLINE", 0.2)
     monkeypatch.setattr(module, "_NEWS", 0.05)
-    return []
+    said: list[str] = []
+    monkeypatch.setattr(Output, "note", lambda self, text: said.append(text))
+    return said
 
 
 def test_a_long_wait_is_told_and_its_end_shows_the_log(hurried: list[str]) -> None:
     """Who waits hears for what; a failure brings the end of the log, and where the rest is."""
-    with Stage(note=hurried.append) as stage:
-        log = stage.folder / "serve.log"
+    with Demonstration.prepared(Output()) as demo:
+        log = demo.folder / "serve.log"
         log.write_text("".join(f"line {number}\n" for number in range(100)))
         with pytest.raises(AutomateError) as caught:
-            stage.until("a worker", lambda: None)
+            demo.until("a worker", lambda: None)
         assert "line 99" in caught.value.message
         assert "line 80" not in caught.value.message
-        assert str(stage.folder) in str(caught.value.hint)
+        assert str(demo.folder) in str(caught.value.hint)
         assert hurried and "still waiting for a worker" in hurried[0]
         log.write_text("")
         with pytest.raises(AutomateError, match="its log is empty"):
-            stage.until("a worker", lambda: None)
-        stage._keep = False
+            demo.until("a worker", lambda: None)
+        demo.keep = False
+    assert not demo.folder.exists()
 
 
 def test_a_busy_machine_has_minutes() -> None:
     """What takes a second on a quiet machine may take far more on one with nine other jobs."""
     assert module._DEADLINE >= 180
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_project(tmp_path: Path) -> None:
+    """Each file of ``examples/demo`` is where the installed command looks for it."""
+    if shutil.which("uv") is None:
+        pytest.skip("uv builds the wheel")
+    subprocess.run(
+        ["uv", "build", "--quiet", "--wheel", "--out-dir", str(tmp_path), str(ROOT)], check=True
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    own = {path.relative_to(project()) for path in project().rglob("*") if path.is_file()}
+    files = {each for each in own if "__pycache__" not in each.parts}
+    assert {f"automate_kernel/cli/demo_project/{each.as_posix()}" for each in files} <= names
+    assert Path("automate.toml") in files

@@ -78,14 +78,13 @@ def by_http(kernel: Kernel, name: Any, options: dict[str, Any]) -> None:
 
 
 def by_command(kernel: Kernel, name: Any, options: dict[str, Any]) -> None:
-    from automate_kernel.cli.commands.emit import emit
+    from automate_kernel.cli.commands.events import emit
 
     class Session:
         plain = kernel
 
     class Context:
         session = Session()
-        source = "cli"
 
     given = {key.replace("tenant_id", "tenant"): value for key, value in options.items()}
     if "delay" in given:
@@ -102,7 +101,7 @@ def test_every_door_refuses_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An event that one door refuses comes by no other, and leaves nothing behind."""
-    monkeypatch.setattr("automate_kernel.cli.host.require_shared", lambda kernel: None)
+    monkeypatch.setattr("automate_kernel.cli.session.require_shared", lambda kernel: None)
     options = {"name": "order.created", **WRONG[wrong]}
     with pytest.raises((PayloadError, ConfigError)) as caught:
         door(kernel, options.pop("name"), options)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from automate_kernel import Kernel
-from automate_kernel.cli import overviews
+from automate_kernel.cli import overview as overviews
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.tables import EXECUTION, STEP
 from automate_kernel.monitoring.prometheus import Exporter

@@ -1,1 +1,1 @@
-"""What runs outside of requests."""
+"""The commands of ``manage.py``."""

@@ -1,7 +1,7 @@
-"""The command line: ``automate``."""
+"""The command line: ``automate``, and its commands for the kernel of an application."""
 
 from __future__ import annotations
 
-from automate_kernel.cli.entry import main
+from automate_kernel.cli.entry import app_for, main
 
-__all__ = ["main"]
+__all__ = ["app_for", "main"]

@@ -6,27 +6,22 @@ from typing import Annotated
 
 import typer
 
-from automate_kernel.cli.command import ConfigFile, Database, Debug, add
+from automate_kernel.cli import demo, overview
+from automate_kernel.cli.command import ConfigFile, Database, Debug
 from automate_kernel.cli.commands import (
     config,
-    demo,
+    db,
+    doctor,
+    events,
+    executions,
+    outbox,
     plugins,
-    run,
-    secrets,
-    top,
     worker,
     workflow,
 )
-from automate_kernel.cli.commands.db import DB
-from automate_kernel.cli.commands.doctor import DOCTOR
-from automate_kernel.cli.commands.emit import EMIT
-from automate_kernel.cli.commands.executions import EXECUTIONS
-from automate_kernel.cli.commands.find import FIND
-from automate_kernel.cli.commands.outbox import OUTBOX
-from automate_kernel.cli.definitions import Command, Group
 from automate_kernel.cli.version import version_line
 
-__all__ = ["app"]
+__all__ = ["app", "hosted"]
 
 app: typer.Typer = typer.Typer(
     name="automate",
@@ -36,6 +31,14 @@ app: typer.Typer = typer.Typer(
     epilog="Begin with [bold]automate demo[/bold]. Each command has examples in its --help.\n\n"
     "Exit codes: 0 done, 1 the work failed, 2 wrong usage or configuration.",
 )
+hosted: typer.Typer = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Look at the outbox and executions of this application, and change them.",
+)
+"""The commands for a kernel that an application has made."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -59,11 +62,10 @@ def _root(
     ctx.obj = {"config": config, "database": database, "debug": debug}
 
 
-for _subject in (
-    demo, run, worker, EMIT, workflow, EXECUTIONS, OUTBOX, FIND, top, plugins, secrets, DOCTOR,
-    config, DB,
+for _each in (
+    demo.app, events.app, worker.app, workflow.app, executions.app, outbox.app, executions.find_app,
+    overview.app, plugins.app, doctor.app, config.app, db.app,
 ):  # fmt: skip
-    if isinstance(_subject, (Command, Group)):
-        add(app, _subject)
-    else:
-        _subject.add_to(app)
+    app.add_typer(_each)
+for _each in (executions.app, outbox.app, executions.find_app, overview.app, db.hosted):
+    hosted.add_typer(_each)

@@ -1,24 +1,38 @@
-"""How a function becomes a command: common options, examples, and errors that help."""
+"""The class of the commands of ``automate``: common options, examples, and errors that help."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
-from copy import copy
-from typing import Annotated, Any, get_args, get_origin
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
-from typer.models import OptionInfo
+from typer.core import TyperCommand, TyperGroup
 
-from automate_kernel.cli import definitions
-from automate_kernel.cli.definitions import Argument, Command, Group, Option, paragraphs
-from automate_kernel.cli.failures import reporting
-from automate_kernel.cli.logs import log_to_stderr
-from automate_kernel.cli.output import Output
-from automate_kernel.cli.session import Session
+from automate_kernel.cli.output import Output, log_to_stderr
+from automate_kernel.cli.session import HostSession, Session
 from automate_kernel.cli.settings import SETTINGS, Setting
+from automate_kernel.errors import AutomateError, ConfigError, StorageError, exit_code
 
-__all__ = ["ConfigFile", "Context", "Database", "Debug", "add", "command", "group"]
+if TYPE_CHECKING:
+    from automate_kernel.kernel import Kernel
+
+__all__ = [
+    "EXIT_CODES",
+    "Context",
+    "DataCommand",
+    "TextCommand",
+    "WorkFailedError",
+    "examples",
+    "group",
+    "mounted",
+    "reporting",
+]
 
 _PANEL = "Options of every command"
 
@@ -39,143 +53,90 @@ Database = Annotated[
     ),
 ]  # fmt: skip
 Debug = Annotated[
-    bool,
-    typer.Option("--debug", help="Show tracebacks and debug logs.", rich_help_panel=_PANEL),
+    bool, typer.Option("--debug", help="Show tracebacks and debug logs.", rich_help_panel=_PANEL)
 ]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=_PANEL)]
 
 
-class Context(definitions.Context):
-    """What a command of ``automate`` is called with, which may need settings, too."""
+class Context(typer.Context):
+    """The context of a command: its session, its output, and whether it is to ``--debug``."""
 
     session: Session
+    out: Output
+    debug: bool = False
+
+    def named(self, command: str) -> str:
+        """Return the words with which the user calls *command*: ``automate outbox ls``, say."""
+        return f"{self.find_root().info_name} {command}"
+
+    def redact(self, text: str) -> str:
+        """Return *text* without the secrets that were read so far."""
+        return self.session.redact(text)
 
 
-def group(name: str, text: str) -> typer.Typer:
-    """A command that has commands of its own."""
-    return typer.Typer(
-        name=name, help=text, no_args_is_help=True, rich_markup_mode="rich",
-        pretty_exceptions_enable=False,
-    )  # fmt: skip
-
-
-def add(app: typer.Typer, definition: Command | Group) -> None:
-    """Make what is defined a command of *app*."""
-    if isinstance(definition, Group):
-        own = group(definition.name, definition.help)
-        for each in definition.commands:
-            add(own, each)
-        app.add_typer(own)
-        return
-    function, examples, data = definition.function, definition.examples, definition.data
-    command(app, definition.name, examples=examples, data=data)(function)
-    for name in definition.also:
-        command(app, name, examples=examples, data=data, hidden=True)(function)
-
-
-def command(
-    app: typer.Typer,
-    name: str,
-    *,
-    examples: Sequence[str] = (),
-    data: bool = False,
-    hidden: bool = False,
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
+class TextCommand(TyperCommand):
     """
-    Make a function the command *name* of *app*. It is called with a `Context` first.
+    A command with the options ``--config``, ``--database`` and ``--debug``.
 
-    Its docstring is the help and *examples* stand below. With *data* it has ``--json``.
+    Its function is called with a `Context`. Errors end as a line, a hint and an exit code.
     """
 
-    def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        wrapped = _wrapped(function, data=data)
-        lines = ["[bold]Examples[/bold]", *(f"  {_escaped(each)}" for each in examples)]
-        epilog = "\n".join(lines) if examples else None
-        app.command(name, help=_help(function), epilog=epilog, hidden=hidden)(wrapped)
-        return function
+    context_class = Context
+    common: ClassVar[tuple[str, ...]] = ("config", "database", "debug")
 
-    return decorate
+    def __init__(self, name: str | None, **options: Any) -> None:
+        super().__init__(name, **options)
+        # Each paragraph in a line: it is wrapped for the terminal's width.
+        paragraphs = (" ".join(each.split()) for each in (self.help or "").split("\n\n"))
+        self.help = "\n\n".join(paragraphs).replace("[", "\\[")
+        for each in self.params:
+            setting = _setting(name, each) if each.param_type_name == "option" else None
+            if setting is not None:
+                each.show_default = str(setting.default)  # type: ignore[attr-defined]
+        self.params += [each for each in _common_parameters() if each.name in self.common]
 
-
-def _help(function: Callable[..., None]) -> str:
-    return "\n\n".join(map(_escaped, paragraphs(function)))
-
-
-def _escaped(text: str) -> str:
-    return text.replace("[", "\\[")
-
-
-def _wrapped(function: Callable[..., None], *, data: bool) -> Callable[..., None]:
-    def run(
-        ctx: typer.Context,
-        config: str | None,
-        database: str | None,
-        *,
-        debug: bool,
-        json: bool = False,
-        **given: Any,
-    ) -> None:
+    def invoke(self, ctx: Any) -> Any:
+        """Open a session, call the function, and report its errors."""
+        given = {name: ctx.params.pop(name, None) for name in self.common}
+        ctx.out = Output(json=bool(given.get("json")))
+        if isinstance(ctx.obj, HostSession):
+            ctx.session, ctx.out.colour = ctx.obj, ctx.obj.colour
+            return super().invoke(ctx)
         before: dict[str, Any] = ctx.obj or {}  # the options in front of the command
-        database = database or before.get("database")
-        debug = debug or bool(before.get("debug"))
-        session = Session(
-            config or before.get("config"), {"database": database} if database else {}
+        database = given["database"] or before.get("database")
+        ctx.debug = bool(given["debug"] or before.get("debug"))
+        ctx.session = Session(
+            given["config"] or before.get("config"), {"database": database} if database else {}
         )
-        context = Context(session, Output(json=json), debug=debug)
-        with reporting(debug=debug, redact=context.redact):
-            log_to_stderr("debug" if debug else "error", brief=not debug)
+        with reporting(debug=ctx.debug, redact=ctx.redact):
+            log_to_stderr("debug" if ctx.debug else "error", brief=not ctx.debug)
             try:
-                _warn_of_strays(context)
-                function(context, **given)
+                _warn_of_strays(ctx)
+                return super().invoke(ctx)
             finally:
-                context.session.close()
-
-    own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
-    extra: list[tuple[str, Any, Any]] = [
-        ("config", ConfigFile, None),
-        ("database", Database, None),
-        ("debug", Debug, False),
-    ]
-    if data:
-        extra.append(("json", _Json, False))
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters = [
-        inspect.Parameter("ctx", keyword, annotation=typer.Context),
-        *(each.replace(kind=keyword, annotation=_typers(each, function.__name__)) for each in own),
-        *(
-            inspect.Parameter(name, keyword, default=default, annotation=annotation)
-            for name, annotation, default in extra
-        ),
-    ]
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {each.name: each.annotation for each in parameters}
-    run.__name__, run.__module__ = function.__name__, function.__module__
-    return run
+                ctx.session.close()
 
 
-def _typers(parameter: inspect.Parameter, command: str) -> Any:
-    """What typer makes of a parameter with an `Option` or `Argument` of ours, or with its own."""
-    annotation = parameter.annotation
-    how = get_args(annotation)[1] if get_origin(annotation) is Annotated else None
-    told: dict[str, Any] = {
-        name: getattr(how, name, None) for name in ("help", "metavar", "min", "max")
-    }
-    if isinstance(how, Option):
-        made = typer.Option(*how.names, **told)
-    elif isinstance(how, Argument):
-        made = typer.Argument(**told)
-    elif isinstance(how, OptionInfo):
-        made = copy(how)
-    else:
-        return annotation
-    setting = _setting(parameter, command)
-    if setting is not None and isinstance(made, OptionInfo):
-        made.show_default = str(setting.default)
-    return Annotated[get_args(annotation)[0], made]
+class DataCommand(TextCommand):
+    """A command that has ``--json`` too."""
+
+    common = (*TextCommand.common, "json")
 
 
-def _setting(parameter: inspect.Parameter, command: str) -> Setting | None:
-    """The setting that counts where the option is left out."""
+def _common(
+    config: ConfigFile = None, database: Database = None, debug: Debug = False, json: _Json = False
+) -> None: ...
+
+
+@cache
+def _common_parameters() -> list[Any]:
+    app = typer.Typer(add_completion=False)
+    app.command()(_common)
+    return list(typer.main.get_command(app).params)
+
+
+def _setting(command: str | None, parameter: Any) -> Setting | None:
+    """Return the setting that counts where the option is left out."""
     if parameter.default is not None:
         return None
     for name in (f"{command}.{parameter.name}", f"worker.{parameter.name}", parameter.name):
@@ -189,3 +150,112 @@ def _warn_of_strays(context: Context) -> None:
     for name, near in context.session.settings.strays:
         if near is not None:
             context.out.note(f"warning: {name} is no setting of ours (did you mean {near}?)")
+
+
+def examples(*lines: str) -> str:
+    """Return the examples that stand below a command's help."""
+    shown = (f"  {each}".replace("[", "\\[") for each in lines)
+    return "\n".join(["[bold]Examples[/bold]", *shown])
+
+
+def group(name: str, text: str) -> typer.Typer:
+    """Return a command that has commands of its own."""
+    return typer.Typer(
+        name=name, help=text, no_args_is_help=True, rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+    )  # fmt: skip
+
+
+def mounted(
+    app: typer.Typer, kernel_factory: Callable[[], Kernel], *, name: str, colour: bool
+) -> Callable[[Sequence[str]], int]:
+    """Return *app* on the kernel of a host, whose users call it *name*; see `app_for`."""
+    command = typer.main.get_command(app)
+    _adopt(command, name)
+
+    def run(arguments: Sequence[str]) -> int:
+        try:
+            session = HostSession(kernel_factory, colour=colour)
+            return int(
+                command.main(list(arguments), prog_name=name, standalone_mode=False, obj=session)
+                or 0
+            )
+        except Exception as error:
+            if not hasattr(error, "format_message"):
+                raise
+            if type(error).__name__ == "NoArgsIsHelpError":
+                return 2  # the help is printed
+            raise ConfigError(error.format_message()) from None  # the parser's own
+
+    return run
+
+
+def _adopt(command: Any, name: str) -> None:
+    """Take out the options for which the host has its own, and let examples begin with *name*."""
+    command.params = [each for each in command.params if each.name not in TextCommand.common]
+    command.epilog = re.sub(r"\bautomate (?=\w)", f"{name} ", command.epilog or "")
+    if isinstance(command, TyperGroup):
+        for each in command.commands.values():
+            _adopt(each, name)
+
+
+# -- errors ---------------------------------------------------------------------------------------
+
+_FAILED = 1
+_INTERRUPTED = 130
+EXIT_CODES = {
+    0: "done",
+    _FAILED: "the work failed, a check found a failure, the database can't be used, or an item, "
+    "execution, workflow or plugin that was named is not there",
+    2: "called wrongly, or configured wrongly: an option, a file, a setting, a definition",
+    _INTERRUPTED: "interrupted by Ctrl-C; a worker that finishes what runs ends with 0",
+}
+"""The meaning of each exit code of every command, `manage.py`'s too; see `exit_code`."""
+
+
+class WorkFailedError(AutomateError):
+    """The command ran, and its work failed."""
+
+
+@contextmanager
+def reporting(*, debug: bool, redact: Callable[[str], str] = str) -> Iterator[None]:
+    """Turn exceptions of the block into a line on standard error and an exit code."""
+    try:
+        yield
+    except AutomateError as error:
+        if debug and not isinstance(error, WorkFailedError):
+            print(redact(traceback.format_exc()), file=sys.stderr)
+        _show(error, redact)
+        raise typer.Exit(exit_code(error)) from None
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise typer.Exit(_INTERRUPTED) from None
+    except BrokenPipeError:
+        # The reader of our output has enough. Python would complain once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(_FAILED) from None
+    except Exception as error:
+        if type(error).__module__.startswith(("typer", "click")):
+            raise  # its own way of ending
+        if debug:
+            print(redact(traceback.format_exc()), file=sys.stderr)
+        text = redact(f"{type(error).__name__}: {error}").split("\n")[0]
+        print(f"error: this should not happen: {text}", file=sys.stderr)
+        if not debug:
+            print(
+                "hint: run the same command with --debug, and report the traceback together with "
+                "the output of automate --version",
+                file=sys.stderr,
+            )
+        raise typer.Exit(_FAILED) from None
+
+
+def _show(error: AutomateError, redact: Callable[[str], str]) -> None:
+    print(f"error: {redact(error.message)}", file=sys.stderr)
+    hint = error.hint
+    if hint is not None and hint.startswith("create our tables"):
+        hint = "run automate db create, or add the tables to your Alembic migrations"
+    if hint is None and isinstance(error, StorageError):
+        hint = "is the server running, and is the database in automate config the right one?"
+    if hint:
+        print(f"hint: {redact(hint)}", file=sys.stderr)

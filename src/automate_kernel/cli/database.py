@@ -28,11 +28,10 @@ def open_storage(
     text: str, *, folder: Path, listen: bool = True, create: bool | None = None
 ) -> SqlAlchemyStorage:
     """
-    The storage at the URL *text*; a relative SQLite file is below *folder*.
+    Return the storage at the URL *text*; a relative SQLite file is below *folder*.
 
-    The tables are made if *create* says so; left to itself, in SQLite files that have none. Raises
-    `ConfigError` for a URL that can't be right and `StorageError` for a database that can't be
-    used.
+    The tables are made if *create* is true; if it is None, in SQLite files that have none. Raises
+    `ConfigError` for an invalid URL and `StorageError` for an unusable database.
     """
     try:
         import sqlalchemy
@@ -122,7 +121,7 @@ def _set_up_sqlite(engine: Engine) -> None:
             # Readers don't wait for the writer.
             connection.execute("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError:
-            pass  # a database that can't be written says so better when it is
+            pass  # the first write to a read-only database shows a better error
         except sqlite3.DatabaseError as error:
             raise StorageError(
                 f"{engine.url.database}: {error}",
@@ -132,7 +131,7 @@ def _set_up_sqlite(engine: Engine) -> None:
 
 
 def hide_password(text: str) -> str:
-    """A database URL without its password."""
+    """Return a database URL without its password."""
     try:
         from sqlalchemy import make_url
 

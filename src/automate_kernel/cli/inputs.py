@@ -1,22 +1,44 @@
-"""What commands are given: JSON from text, files and standard input, durations, confirmations."""
+"""The input of commands: JSON from text, files and standard input, durations, confirmations."""
 
 from __future__ import annotations
 
 import json
 import sys
+from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
-from automate_kernel.cli.failures import WorkFailedError
+import typer
+
+from automate_kernel.cli.command import WorkFailedError
 from automate_kernel.cli.settings import meant
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 
-__all__ = ["confirm", "duration", "one_of", "read_json", "read_text"]
+__all__ = [
+    "Label", "Limit", "Most", "NewerThan", "OlderThan", "Tenant", "Yes", "ages", "confirm",
+    "duration", "one_of", "read_json", "read_text",
+]  # fmt: skip
+
+Label = Annotated[str | None, typer.Option(help="A label: order=4711, or 4711 under any name.")]
+Limit = Annotated[
+    int, typer.Option("--limit", "-n", help="The number of rows, at most.", min=1, max=10_000)
+]
+Most = Annotated[
+    int | None, typer.Option("--limit", "-n", help="The number of them, at most.", min=1)
+]
+NewerThan = Annotated[
+    str | None, typer.Option(help="Only created since then: 30m.", metavar="DURATION")
+]
+OlderThan = Annotated[
+    str | None, typer.Option(help="Only created longer ago: 2h.", metavar="DURATION")
+]
+Tenant = Annotated[str | None, typer.Option(help="Only what belongs to this tenant.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 
 
 def read_text(source: str) -> str:
-    """The text of a file, or of standard input if *source* is ``-``."""
+    """Return the text of a file, or of standard input if *source* is ``-``."""
     try:
         if source == "-":
             return sys.stdin.read()
@@ -30,7 +52,7 @@ def read_text(source: str) -> str:
 
 
 def read_json(source: str | None, option: str | None = None) -> Any:
-    """The JSON in a file or standard input, or, for an *option*, in the text itself."""
+    """Return the JSON in a file or standard input, or, for an *option*, in the text itself."""
     text = str(source) if option else read_text(str(source))
     where = option or _called(str(source))
     try:
@@ -53,7 +75,7 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def duration(text: str, option: str) -> float:
-    """The seconds in ``7d``, ``90s`` or a number."""
+    """Return the seconds in ``7d``, ``90s`` or a number."""
     from automate_kernel.workflows.definition.duration import parse_duration
 
     try:
@@ -63,24 +85,37 @@ def duration(text: str, option: str) -> float:
         raise ConfigError(f"{option}: {error}") from None
 
 
+def ages(now: datetime, older_than: str | None, newer_than: str | None) -> dict[str, datetime]:
+    """Return the conditions of ``--older-than`` and ``--newer-than`` for a store's methods."""
+    given = {
+        "created_before": ("--older-than", older_than),
+        "created_after": ("--newer-than", newer_than),
+    }
+    return {
+        name: now - timedelta(seconds=duration(age, option))
+        for name, (option, age) in given.items()
+        if age is not None
+    }
+
+
 def confirm(question: str, *, yes: bool) -> None:
     """
-    Go on if *yes*, or if the user says so.
+    Ask the user to confirm, unless *yes* says so already.
 
-    Raises `WorkFailedError` if they don't, and `ConfigError` where nobody can be asked.
+    Raises `WorkFailedError` if they refuse, and `ConfigError` where nobody can be asked.
     """
     if yes:
         return
     if not sys.stdin.isatty():
         raise ConfigError(f"{question} Nobody is there to ask", hint="add --yes")
-    # Not among the answers: they may be read by a program.
+    # Not on standard output: a program may read that.
     print(f"{question} [y/N]: ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise WorkFailedError(ErrorCodes.CANCELLED, "nothing was changed")
 
 
 def one_of(text: str | None, known: type[Enum], option: str) -> str | None:
-    """*text* in capitals, if it is a value of *known*; raises `ConfigError`."""
+    """Return *text* in capitals, if it is a value of *known*; raises `ConfigError`."""
     if text is None:
         return None
     values = [str(each.value) for each in known]

@@ -1,21 +1,33 @@
-"""What commands print: tables and lines for people, JSON for programs."""
+"""The output of commands: tables and lines for people, JSON for programs, logs without secrets."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
-from automate_kernel.secrets.logs import printable
+from automate_kernel.monitoring.logs import ContextFilter, JsonFormatter, TextFormatter
+from automate_kernel.secrets import RedactingFilter
+from automate_kernel.secrets.logs import AllRedactingFilter, continued, printable
+
+__all__ = [
+    "STYLES", "Output", "ago", "aligned", "as_json", "boxed", "counted", "log_to_stderr",
+    "redact_logs", "seconds", "time_of",
+]  # fmt: skip
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
-__all__ = ["STYLES", "Output", "ago", "aligned", "as_json", "counted", "seconds", "time_of"]
+    from automate_kernel.kernel import Kernel
+
+    _Stream = logging.StreamHandler[TextIO]
+else:
+    _Stream = logging.StreamHandler  # takes no parameters before Python 3.11
 
 STYLES = {
     "COMPLETED": "green",
@@ -30,6 +42,9 @@ STYLES = {
     "warn": "yellow",
     "CONFLICT": "yellow",
     "INCOMPATIBLE": "yellow",
+    "lost": "red",
+    "failing": "red",
+    "stopping": "yellow",
     "CANCELLED": "magenta",
     "SKIPPED": "dim",
     "DISABLED": "dim",
@@ -38,20 +53,21 @@ STYLES = {
 
 class Output:
     """
-    Prints to standard output, and what is not the answer itself to standard error.
+    Prints answers to standard output, and notes to standard error.
 
-    Colours and boxes are for terminals; elsewhere, and with NO_COLOR, text is plain and nothing
-    is cut off. With *json* only the one document that `data` is given is printed.
+    Colours and boxes are for terminals, if it may *colour*; elsewhere, and with NO_COLOR, text is
+    plain and nothing is cut off. With *json* only the one document of `data` is printed.
     """
 
     def __init__(self, *, json: bool = False) -> None:
         self.json = json
+        self.colour = True
         self._console: Console | None = None
 
     @property
     def terminal(self) -> bool:
-        """Whether a person is looking at standard output."""
-        return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        """Return True if a person is looking at standard output."""
+        return self.colour and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
     @property
     def console(self) -> Console:
@@ -63,7 +79,7 @@ class Output:
         return self._console
 
     def data(self, value: Any) -> None:
-        """Print *value* as JSON, if that was asked for."""
+        """Print *value* as JSON, if JSON was asked for."""
         if self.json:
             self.write(as_json(value))
 
@@ -82,11 +98,11 @@ class Output:
             self.write(text)
 
     def write(self, text: str) -> None:
-        """Print a line to standard output, whatever it is."""
+        """Print a line to standard output, with JSON too."""
         print(text, flush=True)
 
     def note(self, text: str) -> None:
-        """Print a line to standard error: it is no part of the answer."""
+        """Print a line to standard error, beside the answer."""
         print(text, file=sys.stderr, flush=True)
 
     def table(
@@ -99,22 +115,10 @@ class Output:
         if not cells:
             self.line(empty)
         elif self.terminal:
-            self._boxed(columns, cells)
+            self.console.print(boxed(columns, cells))
         else:
             for line in aligned(columns, cells):
                 self.line(line)
-
-    def _boxed(self, columns: Sequence[str], rows: list[list[str]]) -> None:
-        from rich import box
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-        for column in columns:
-            table.add_column(column, overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
-        self.console.print(table)
 
     def fields(self, pairs: Iterable[tuple[str, Any]]) -> None:
         """Print names and values below each other; a value of None is left out."""
@@ -127,10 +131,32 @@ class Output:
                 self.line(f"{'':<{width}}  {line}")
 
     def working(self, text: str) -> AbstractContextManager[Any]:
-        """A moving sign that something is being done; nothing where nobody looks."""
+        """Return a spinner for the time of a block; nothing outside of a terminal."""
         if self.json or not self.terminal:
             return nullcontext()
         return self.console.status(text)
+
+
+def boxed(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, live: bool = False
+) -> RenderableType:
+    """Return a table for a terminal; the figures of a *live* one stand to the right."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for index, column in enumerate(columns):
+        figures = live and index > 0
+        table.add_column(
+            column,
+            justify="right" if figures else "left",
+            no_wrap=figures,
+            overflow="ellipsis" if live else "fold",
+        )
+    for row in rows:
+        table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+    return table
 
 
 def _text(value: Any) -> str:
@@ -140,12 +166,12 @@ def _text(value: Any) -> str:
         return time_of(value)
     if isinstance(value, (dict, list, tuple)):
         value = json.dumps(value, ensure_ascii=False, default=str)
-    # What others sent must not move the cursor or change what was printed before.
+    # Text of others must not move the cursor or change what was printed before.
     return printable(str(value))
 
 
 def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a plain table."""
+    """Return the lines of a plain table."""
     flat = [[cell.replace("\n", " ") for cell in row] for row in [columns, *rows]]
     widths = [max(len(row[index]) for row in flat) for index in range(len(columns))]
     return [
@@ -155,7 +181,7 @@ def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def as_json(value: Any) -> str:
-    """*value* as a JSON document; times are ISO 8601, and what has fields is an object."""
+    """Return *value* as a JSON document; times are ISO 8601."""
     return json.dumps(value, indent=2, ensure_ascii=False, default=_plain)
 
 
@@ -168,12 +194,12 @@ def _plain(value: Any) -> Any:
 
 
 def time_of(moment: datetime | None) -> str:
-    """*moment* in local time, to the second."""
+    """Return *moment* in local time, to the second."""
     return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment is not None else "-"
 
 
 def seconds(value: float | None) -> str:
-    """A duration for people: ``35 ms``, ``2.10 s``, ``3 min``, ``2.5 h``."""
+    """Return a duration for people: ``35 ms``, ``2.10 s``, ``3 min``, ``2.5 h``."""
     if value is None:
         return "-"
     if value < 1:
@@ -184,12 +210,61 @@ def seconds(value: float | None) -> str:
 
 
 def counted(number: int, noun: str = "item") -> str:
-    """``1 item``, ``2 items``."""
+    """Return a number with its noun: ``1 item``, ``2 items``."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def ago(moment: datetime | None) -> str:
-    """How long ago *moment* was, by this machine's clock."""
+    """Return the time since *moment*, by this machine's clock: ``3 min ago``."""
     if moment is None:
         return "-"
     return seconds(max(0.0, (datetime.now(timezone.utc) - moment).total_seconds())) + " ago"
+
+
+class _Handler(_Stream):
+    """The handler that is replaced when the level or the filters change."""
+
+
+class _Brief(logging.Formatter):
+    """The message alone: for commands that end at once, whose user can add --debug."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return continued(f"{record.levelname.lower()}: {record.getMessage()}")
+
+
+_FULL = TextFormatter("%(asctime)s %(levelname)-7s %(message)s", "%Y-%m-%d %H:%M:%S")
+
+
+def log_to_stderr(
+    level: str, filters: Sequence[logging.Filter] = (), *, brief: bool = False, format: str = "text"
+) -> None:
+    """
+    Print log records of *level* and above to standard error, through *filters*.
+
+    When *brief*, without time and traceback; with *format* ``json``, a document a line.
+    """
+    handler = _Handler(sys.stderr)
+    handler.setFormatter(_Brief() if brief else _FULL)
+    if format == "json":
+        handler.setFormatter(JsonFormatter())
+        handler.addFilter(ContextFilter())
+    root = logging.getLogger()
+    # What hides secrets stays in place, whatever the level is changed to.
+    kept = [one for each in root.handlers if type(each) is _Handler for one in each.filters]
+    for each in (*kept, *filters):
+        if not isinstance(each, (ContextFilter, AllRedactingFilter)):
+            handler.addFilter(each)
+    handler.addFilter(AllRedactingFilter())
+    # Replace only ours: a host's code may have added others.
+    root.handlers[:] = [*(each for each in root.handlers if type(each) is not _Handler), handler]
+    root.setLevel(level.upper())
+    # Below their warnings they are of no use here.
+    for name in ("httpx", "httpcore", "sqlalchemy", "uvicorn", "asyncio"):
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+def redact_logs(kernel: Kernel) -> None:
+    """Take the kernel's secrets out of everything that is logged from now on."""
+    for handler in logging.getLogger().handlers:
+        if type(handler) is _Handler:
+            handler.addFilter(RedactingFilter(kernel.redactor))

@@ -1,30 +1,36 @@
-"""The receiver of ``automate serve``: uvicorn in this process, workers in others."""
+"""
+The receiver of ``automate serve``: uvicorn in this process, workers in others.
+
+Only ``serve`` imports this module, since uvicorn takes its time to be imported.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from automate_kernel.cli.working import work
-from automate_kernel.errors import AutomateError, ErrorCodes
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from automate_kernel.cli.worker_process import work
 from automate_kernel.http.webhooks import WebhookApp, webhook_app
 from automate_kernel.monitoring.workers import Workers
 from automate_kernel.worker.process import handling_signals
 
 if TYPE_CHECKING:
-    import uvicorn
-
     from automate_kernel.cli.session import Session
     from automate_kernel.monitoring.health import Probe
 
-__all__ = ["Receiver", "server_of"]
+__all__ = ["PatientProtocol", "Receiver", "server_of"]
 
 
 class Receiver:
-    """Answers requests until it is stopped, as long as its workers' processes."""
+    """Answers requests beside its workers' processes, until it is stopped."""
 
     def __init__(self, session: Session, level: str) -> None:
         settings = session.settings
@@ -45,11 +51,11 @@ class Receiver:
 
     @property
     def probe(self) -> Probe:
-        """How it is, and how its workers are."""
+        """The probe of the receiver and its workers."""
         return self._app
 
     def run(self, listening: socket.socket) -> int:
-        """Serve on *listening*; returns how many worker processes ended with an error."""
+        """Serve on *listening*; return the number of worker processes that ended with an error."""
         self._server = server_of(self._app, self._grace_seconds)
         with handling_signals(self.stop), self._working() as failed:
             self._server.run(sockets=[listening])
@@ -57,7 +63,7 @@ class Receiver:
 
     @contextmanager
     def _working(self) -> Iterator[list[int]]:
-        """Run the workers during the block; how many ended with an error is known after it."""
+        """Run the workers during the block; after it the list holds how many failed."""
         failed: list[int] = []
         workers = self._workers
         if workers is None:
@@ -73,7 +79,7 @@ class Receiver:
             thread.join()
 
     def stop(self) -> None:
-        """Finish what runs; the second time, at once."""
+        """Finish running requests and items; the second time, stop at once."""
         if self._server is None:
             return
         if self._app.stopping:
@@ -85,17 +91,7 @@ class Receiver:
 
 
 def server_of(app: WebhookApp, grace_seconds: float) -> uvicorn.Server:
-    """A server for *app*, which leaves signals to others and gives up on slow clients."""
-    try:
-        import uvicorn
-
-        from automate_kernel.cli.slow_clients import PatientProtocol
-    except ImportError:
-        raise AutomateError(
-            ErrorCodes.FAILED_PRECONDITION,
-            "uvicorn is not installed",
-            hint="pip install automate-kernel[cli]",
-        ) from None
+    """Return a server for *app* that leaves signals to others and gives up on slow clients."""
 
     class Server(uvicorn.Server):
         @contextmanager
@@ -118,7 +114,7 @@ def server_of(app: WebhookApp, grace_seconds: float) -> uvicorn.Server:
 
 
 def _token(session: Session) -> str | None:
-    """The token for events, read from the secrets if the setting names one there."""
+    """Return the token for events, from the secrets if the setting names one there."""
     given = session.settings["serve.events_token"]
     if not given:
         return None
@@ -126,3 +122,50 @@ def _token(session: Session) -> str | None:
         session.kernel.redactor.add(given)
         return str(given)
     return session.kernel.secrets.get(given.removeprefix("$secret:").strip("{}"))
+
+
+class PatientProtocol(H11Protocol):
+    """
+    uvicorn's protocol on h11, with a deadline for the head of each request.
+
+    uvicorn itself waits for ever for a head that doesn't end: clients that send half of one would
+    use up the process's sockets. h11 is used even where httptools is installed, so the same
+    requests are let in everywhere.
+    """
+
+    head_seconds: ClassVar[float] = 10.0
+    """The time that a client has for the first line and the headers of a request."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Run the clock: a connection on which nothing comes is as bad as half a request."""
+        super().connection_made(transport)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
+        self._forget()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on; the clock runs from a head's first byte to its last."""
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        """Run the clock again if half of the next request is there already."""
+        super().on_response_complete()
+        self._watch()
+
+    def _watch(self) -> None:
+        # While a connection is kept and nothing comes, uvicorn's own clock runs.
+        if self.conn.their_state is not h11.IDLE or self.timeout_keep_alive_task is not None:
+            self._forget()
+        elif self._deadline is None:
+            self._deadline = self.loop.call_later(self.head_seconds, self.transport.close)
+
+    def _forget(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None

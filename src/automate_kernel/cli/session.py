@@ -1,19 +1,19 @@
-"""What one command works with: the settings, and the kernel that they describe."""
+"""The session of a command: its settings, and the kernel that they describe."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from automate_kernel.cli.database import open_storage
-from automate_kernel.cli.host import find_on, host_of, load_app, set_up
-from automate_kernel.cli.logs import redact_logs
-from automate_kernel.cli.settings import Settings
-from automate_kernel.errors import ConfigError
-from automate_kernel.secrets.logs import get_logger
+from automate_kernel.cli.output import redact_logs
+from automate_kernel.cli.settings import Settings, load_settings
+from automate_kernel.errors import AutomateError, ConfigError, PluginError, type_name
 from automate_kernel.secrets.redaction import redact_text
 from automate_kernel.secrets.strength import strength_of
 
@@ -22,12 +22,11 @@ if TYPE_CHECKING:
     from automate_kernel.secrets import SecretsBackend
     from automate_kernel.storage import Storage
 
-__all__ = ["Session"]
+__all__ = [
+    "HostSession", "Session", "find_on", "host_of", "load_app", "require_shared", "set_up",
+]  # fmt: skip
 
-logger: logging.Logger = get_logger(__name__)
-
-
-# What a kernel that `app` brings along has decided already.
+# A kernel that `app` brings along has decided these already.
 _KERNELS_OWN = (
     "database", "plugins", "secrets", "config", "env_allow", "discover", "strict", "disabled",
     "winners", "worker.lease_seconds", "worker.listen",
@@ -36,7 +35,7 @@ _KERNELS_OWN = (
 
 class Session:
     """
-    The settings of *file* and *flags*, and what is made of them at the first use.
+    The settings of *file* and *flags*, and the kernels that are made of them at the first use.
 
     It can be made again in another process from its two arguments.
     """
@@ -48,14 +47,12 @@ class Session:
         self._create: bool | None = None
 
     def arguments(self) -> dict[str, Any]:
-        """What a worker process makes its own session of."""
+        """Return the arguments with which a worker process makes its own session."""
         return {"file": self.file, "flags": self.flags}
 
     @cached_property
     def settings(self) -> Settings:
         """The settings. Raises `ConfigError`."""
-        from automate_kernel.cli.sources import load_settings
-
         return load_settings(self.file, self.flags)
 
     def set_flag(self, name: str, value: Any) -> None:
@@ -65,7 +62,7 @@ class Session:
 
     @cached_property
     def app(self) -> Any:
-        """What the setting ``app`` names, imported now; None without one."""
+        """The object that the setting ``app`` names, imported now; None without one."""
         find_on(self.settings.folder / self.settings["app_dir"])
         target = self.settings["app"]
         return load_app(target) if target else None
@@ -83,7 +80,7 @@ class Session:
         return self.plain.storage
 
     def open_storage(self, *, create: bool | None = None) -> Any:
-        """The database of the settings; see `automate_kernel.cli.database.open_storage`."""
+        """Open the database of the settings; see `automate_kernel.cli.database.open_storage`."""
         given = self.settings.values["database"]
         typed = given.source.startswith(("--", "AUTOMATE_"))
         return open_storage(
@@ -102,9 +99,9 @@ class Session:
 
     def build(self, storage: Storage | None = None, *, workflows: bool = True) -> Kernel:
         """
-        A kernel with everything, on *storage* if it is given.
+        Return a kernel with everything, on *storage* if it is given.
 
-        Where ``app`` is a kernel it is that one, with its own storage, plugins and secrets.
+        Where ``app`` is a kernel, return that one, with its own storage, plugins and secrets.
         """
         own = host_of(self.app) if self.app is not None else None
         if own is not None:
@@ -150,7 +147,7 @@ class Session:
     @cached_property
     def plain(self) -> Kernel:
         """
-        A kernel to look at and steer what is stored: without plugins and workflows.
+        A kernel for looking at stored rows and changing them, without plugins and workflows.
 
         So a broken plugin or workflow keeps nobody from looking.
         """
@@ -159,7 +156,7 @@ class Session:
         except ConfigError:
             if not self.settings.given("database"):
                 raise
-            own = None  # broken code of the host's is no reason not to look
+            own = None  # one can look at the database though the host's code is broken
         if own is not None:
             return own
         from automate_kernel.kernel import Kernel
@@ -172,14 +169,14 @@ class Session:
         return kernel
 
     def _redact_database(self, kernel: Kernel) -> None:
-        """Let the redactor know the database's password: a driver's error may tell it."""
+        """Let the redactor know the database's password: a driver's error may show it."""
         url = getattr(getattr(kernel.storage, "engine", None), "url", None)
         password = getattr(url, "password", None)
         if password and strength_of(str(password)) == "strong":
             kernel.redactor.add(str(password))
 
     def workflow_paths(self) -> list[Path]:
-        """The files and folders that the settings name, or the folder ``workflows``."""
+        """Return the files and folders that the settings name, or the folder ``workflows``."""
         folder, named = self.settings.folder, self.settings["workflows"]
         if named is not None:
             return [folder / path for path in named]
@@ -194,11 +191,11 @@ class Session:
         return [_backend(given, self.settings.folder) for given in self.settings["secrets"]]
 
     def redact(self, text: str) -> str:
-        """*text* without the secrets that were read so far, by a kernel that failed too."""
+        """Return *text* without the secrets that were read so far, by a failed kernel too."""
         return redact_text(text)
 
     def close(self) -> None:
-        """Close what was opened."""
+        """Close the kernels and the database."""
         for kernel in self._kernels:
             kernel.close()
         storage = self.__dict__.get("storage")
@@ -233,3 +230,146 @@ def _backend(given: Any, folder: Path) -> SecretsBackend | str:
             hint='file needs directory = "…"' if name == "file" else str(error).split(") ")[-1],
         ) from None
     return backend
+
+
+class HostSession(Session):
+    """
+    The session of a command on the kernel of another program, which *make* gives at first use.
+
+    Without *colour* its output is plain in terminals, too.
+    """
+
+    def __init__(self, make: Callable[[], Kernel], *, colour: bool = True) -> None:
+        super().__init__()
+        self._make = make
+        self.colour = colour
+
+    @cached_property
+    def kernel(self) -> Kernel:
+        """The host's kernel."""
+        return self._make()
+
+    @property
+    def plain(self) -> Kernel:
+        """The same: a host's kernel is there already."""
+        return self.kernel
+
+    @property
+    def bare(self) -> Storage:
+        """The host's own storage."""
+        return self.kernel.storage
+
+
+# -- the setting `app`: the host's own code ------------------------------------------------------
+
+CONFIGURE = "automate_configure"
+
+
+def find_on(folder: Path) -> None:
+    """Let modules be imported from *folder*."""
+    text = str(folder)
+    if text not in sys.path:
+        sys.path.insert(0, text)
+
+
+def load_app(target: str) -> Any:
+    """Import the module, or the object in one, that the setting ``app`` names."""
+    from automate_kernel.plugins.loading import load_target
+    from automate_kernel.plugins.loading import told as describe_error
+
+    try:
+        return load_target(target)
+    except (KeyboardInterrupt, ConfigError):
+        raise
+    except ModuleNotFoundError as error:
+        module = target.partition(":")[0]
+        if error.name and (module == error.name or module.startswith(f"{error.name}.")):
+            raise ConfigError(
+                f"app: there is no module {error.name!r}",
+                hint="app is module:name, imported from app_dir (the config file's folder)",
+            ) from None
+        raise _broken(target, describe_error(error)[0]) from error
+    except PluginError as error:
+        raise ConfigError(f"app: {error.message}", hint=error.hint) from error
+    except BaseException as error:  # SystemExit too: it must not end us without a message
+        raise _broken(target, describe_error(error)[0]) from error
+
+
+def _broken(target: str, text: str) -> ConfigError:
+    return ConfigError(
+        f"app: {target.partition(':')[0]} can't be imported: {text}",
+        hint="run again with --debug for the traceback",
+    )
+
+
+def host_of(app: Any) -> Kernel | None:
+    """Return the kernel that *app* is, has as its ``kernel``, or returns; None without one."""
+    from automate_kernel.kernel import Kernel
+
+    if isinstance(app, ModuleType):
+        app = getattr(app, "kernel", None)
+    elif callable(app) and not isinstance(app, Kernel) and not _takes_kernel(app):
+        app = app()
+        if not isinstance(app, Kernel):
+            raise ConfigError(
+                f"app: it returned {type_name(app)}, not a Kernel",
+                hint="return a Kernel, or take one as the argument",
+            )
+    return app if isinstance(app, Kernel) else None
+
+
+def _takes_kernel(function: Callable[..., Any]) -> bool:
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    return any(each.kind in positional and each.default is each.empty for each in parameters)
+
+
+def set_up(kernel: Kernel, app: Any) -> None:
+    """
+    Register the functions of *app* with *kernel*.
+
+    A function is called with the kernel, and so is a module's ``automate_configure``. In a module
+    without one, each public function of its own becomes an action.
+    """
+    if isinstance(app, ModuleType):
+        configure = getattr(app, CONFIGURE, None)
+        if configure is None:
+            _add_functions(kernel, app)
+            return
+        app = configure
+    if not callable(app):
+        raise ConfigError(
+            f"app: {type_name(app)} is neither a Kernel, nor a function, nor a module"
+        )
+    app(kernel)
+
+
+def _add_functions(kernel: Kernel, module: ModuleType) -> None:
+    owner = module.__name__.rpartition(".")[2]
+    for name, function in _functions(module):
+        try:
+            kernel.action(f"{owner}.{name}")(function)
+        except AutomateError as error:
+            raise ConfigError(
+                f"app: {owner}.{name} can't be an action: {error.message}",
+                hint=error.hint or "begin its name with _ to leave it out",
+            ) from error
+
+
+def _functions(module: ModuleType) -> Iterator[tuple[str, Any]]:
+    public = getattr(module, "__all__", None)
+    for name, value in vars(module).items():
+        own = inspect.isfunction(value) and value.__module__ == module.__name__
+        if own and (name in public if public is not None else not name.startswith("_")):
+            yield name, value
+
+
+def require_shared(kernel: Kernel) -> None:
+    """Raise `ConfigError` for a kernel whose storage other processes can't see."""
+    from automate_kernel.storage import MemoryStorage
+
+    if isinstance(kernel.storage, MemoryStorage):
+        raise ConfigError(
+            "app is a kernel that keeps everything in this process's memory",
+            hint="give it a storage, or let app be a function that is called with the kernel",
+        )

@@ -1,14 +1,27 @@
-"""The settings that there are, and their values together with where each came from."""
+"""The settings, read from a file, from the environment and from flags; the later ones win."""
 
 from __future__ import annotations
 
+import os
+import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["SETTINGS", "Setting", "Settings", "Value", "meant", "problem_with"]
+from automate_kernel.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = [
+    "CONFIG_VARIABLE", "SETTINGS", "Setting", "Settings", "Value", "load_settings", "meant",
+    "problem_with", "toml_lines",
+]  # fmt: skip
 
 Kind = Literal["text", "int", "float", "bool", "list", "table"]
 
@@ -52,110 +65,64 @@ def _number(name: str, kind: Kind, default: Any, text: str, least: float = 0) ->
     return Setting(name, kind, default, text, least=least)
 
 
-SETTINGS: dict[str, Setting] = {
-    setting.name: setting
-    for setting in (
-        Setting(
-            "app",
-            "text",
-            None,
-            "Your own code: module:kernel, module:function (called with the kernel), or a module "
-            "whose functions become actions called module.function.",
-        ),
-        Setting("app_dir", "text", ".", "The folder that app and plugins are imported from."),
-        Setting("database", "text", "sqlite:///automate.sqlite3", "A SQLAlchemy URL."),
-        Setting("workflows", "list", None, "Files and folders; by default the folder workflows."),
-        Setting("plugins", "list", [], "Classes as dotted paths, beside the installed ones."),
-        Setting("discover", "bool", True, "Whether installed plugins count."),
-        Setting("strict", "bool", False, "Whether a broken plugin is an error."),
-        Setting("disabled", "list", [], "Plugins that must not run: keys or distributions."),
-        Setting("winners", "table", {}, "Which of several plugins gets a key that all claim."),
-        Setting(
-            "secrets",
-            "list",
-            ["env"],
-            'Backends in order: "env", {backend = "file", directory = "/run/secrets"}, or the '
-            "key or dotted path of your own, whose options stand beside backend.",
-            texts=False,
-        ),
-        Setting("env_allow", "list", [], "The variables that templates may read as $env:NAME."),
-        Setting("config", "table", {}, "The config of plugins: [config.http] and so on."),
-        Setting(
-            "worker.kinds",
-            "list",
-            [],
-            "The kinds of items that workers work on, mail.* too; by default all.",
-        ),
-        Setting("worker.exclude_kinds", "list", [], "The kinds that they leave to others."),
-        _number("worker.processes", "int", 1, "Worker processes.", 1),
-        _number("worker.slots", "int", 10, "Calls at once in a process.", 1),
-        _number("worker.async_slots", "int", 1000, "Async handlers at once in a process.", 1),
-        _number("worker.batch", "int", 200, "Items in one claim, at most.", 1),
-        _number("worker.poll_seconds", "float", 1.0, "How often to look for work.", 0.01),
-        _number("worker.lease_seconds", "float", 300.0, "How long a claim holds.", 0.5),
-        _number("worker.grace_seconds", "float", 30.0, "How long a stop waits for what runs."),
-        _number(
-            "worker.retention_seconds",
-            "float",
-            None,
-            "For how long what is COMPLETED is kept; 0 deletes it at once.",
-        ),
-        _number(
-            "worker.failed_retention_seconds",
-            "float",
-            None,
-            "For how long what FAILED or was CANCELLED is kept.",
-        ),
-        Setting("worker.listen", "bool", True, "Whether to use LISTEN on PostgreSQL."),
-        Setting(
-            "worker.health_port",
-            "int",
-            None,
-            "Where worker and serve answer /healthz and /readyz.",
-            least=0,
-            most=65535,
-        ),
-        Setting(
-            "worker.metrics_port",
-            "int",
-            None,
-            "Where worker and serve answer /metrics.",
-            least=0,
-            most=65535,
-        ),
-        Setting("worker.probe_host", "text", "127.0.0.1", "The address of these two ports."),
-        Setting("serve.host", "text", "127.0.0.1", "The address to listen on."),
-        Setting("serve.port", "int", 8080, "The port; 0 takes a free one.", least=0, most=65535),
-        _number("serve.processes", "int", 1, "Worker processes beside the receiver; 0 for none."),
-        Setting(
-            "serve.events_token",
-            "text",
-            None,
-            "Who sends it may POST /events; without it nobody may. Better as $secret:KEY.",
-            hidden=True,
-        ),
-        _number("serve.max_body_bytes", "int", 1_000_000, "The largest request body.", 1),
-        Setting(
-            "log_level",
-            "text",
-            "info",
-            "What worker and serve log.",
-            words=("debug", "info", "warning", "error"),
-        ),
-        Setting(
-            "log_format",
-            "text",
-            "text",
-            "How worker and serve log: text, or json with ids, a document a line.",
-            words=("text", "json"),
-        ),
-    )
-}
+def _port(name: str, default: int | None, text: str) -> Setting:
+    return Setting(name, "int", default, text, least=0, most=65535)
+
+
+_APP = """\
+Your own code: module:kernel, module:function (called with the kernel), or a module whose functions
+become actions called module.function."""
+_BACKENDS = """\
+Backends in order: "env", {backend = "file", directory = "/run/secrets"}, or the key or dotted path
+of your own, whose options stand beside backend."""
+_KINDS = "The kinds of items that workers work on, mail.* too; by default all."
+_KEPT = "Seconds that COMPLETED items are kept; 0 deletes them at once."
+_FAILED_KEPT = "Seconds that FAILED and CANCELLED items are kept."
+_EVENTS = "Clients that send it may POST /events; without it nobody may. Better as $secret:KEY."
+_LEVELS = ("debug", "info", "warning", "error")
+_FORMAT = "The format of the log of worker and serve: text, or json with ids, a document a line."
+_ALL = (
+    Setting("app", "text", None, _APP.replace("\n", " ")),
+    Setting("app_dir", "text", ".", "The folder that app and plugins are imported from."),
+    Setting("database", "text", "sqlite:///automate.sqlite3", "A SQLAlchemy URL."),
+    Setting("workflows", "list", None, "Files and folders; by default the folder workflows."),
+    Setting("plugins", "list", [], "Classes as dotted paths, beside the installed ones."),
+    Setting("discover", "bool", True, "Use installed plugins."),
+    Setting("strict", "bool", False, "A broken plugin is an error."),
+    Setting("disabled", "list", [], "Plugins that must not run: keys or distributions."),
+    Setting("winners", "table", {}, "The plugin that gets a key which several claim."),
+    Setting("secrets", "list", ["env"], _BACKENDS.replace("\n", " "), texts=False),
+    Setting("env_allow", "list", [], "The variables that templates may read as $env:NAME."),
+    Setting("config", "table", {}, "The config of plugins: [config.http] and so on."),
+    Setting("worker.kinds", "list", [], _KINDS),
+    Setting("worker.exclude_kinds", "list", [], "The kinds that they leave to others."),
+    _number("worker.processes", "int", 1, "Worker processes.", 1),
+    _number("worker.slots", "int", 10, "Calls at once in a process.", 1),
+    _number("worker.async_slots", "int", 1000, "Async handlers at once in a process.", 1),
+    _number("worker.batch", "int", 200, "Items in one claim, at most.", 1),
+    _number("worker.poll_seconds", "float", 1.0, "Seconds between two looks for work.", 0.01),
+    _number("worker.lease_seconds", "float", 300.0, "Seconds that a claim holds.", 0.5),
+    _number("worker.grace_seconds", "float", 30.0, "Seconds that a stop waits for running calls."),
+    _number("worker.retention_seconds", "float", None, _KEPT),
+    _number("worker.failed_retention_seconds", "float", None, _FAILED_KEPT),
+    Setting("worker.listen", "bool", True, "Use LISTEN on PostgreSQL."),
+    _port("worker.health_port", None, "The port of worker and serve for /healthz and /readyz."),
+    _port("worker.metrics_port", None, "The port of worker and serve for /metrics."),
+    Setting("worker.probe_host", "text", "127.0.0.1", "The address of these two ports."),
+    Setting("serve.host", "text", "127.0.0.1", "The address to listen on."),
+    _port("serve.port", 8080, "The port; 0 takes a free one."),
+    _number("serve.processes", "int", 1, "Worker processes beside the receiver; 0 for none."),
+    Setting("serve.events_token", "text", None, _EVENTS, hidden=True),
+    _number("serve.max_body_bytes", "int", 1_000_000, "The largest request body.", 1),
+    Setting("log_level", "text", "info", "The least level that is logged.", words=_LEVELS),
+    Setting("log_format", "text", "text", _FORMAT, words=("text", "json")),
+)
+SETTINGS: dict[str, Setting] = {setting.name: setting for setting in _ALL}
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A setting's value and where it came from: ``automate.toml:3``, ``--database``, …"""
+    """A setting's value and its source: ``automate.toml:3``, ``--database``, …"""
 
     value: Any
     source: str = "default"
@@ -166,8 +133,8 @@ class Settings:
     """
     The value of every setting.
 
-    *folder* is what relative paths of the file are below: the file's own, or the current one.
-    *strays* are variables ``AUTOMATE_…`` that nobody reads, with the name that may be meant.
+    Relative paths of the file are below *folder*: the file's own, or the current one. *strays* are
+    variables ``AUTOMATE_…`` that nobody reads, with the name that may be meant.
     """
 
     values: dict[str, Value]
@@ -182,11 +149,11 @@ class Settings:
         return iter([(SETTINGS[name], value) for name, value in self.values.items()])
 
     def given(self, name: str) -> bool:
-        """Whether somebody set it."""
+        """Return True if the setting is set somewhere."""
         return self.values[name].source != "default"
 
     def section(self, name: str) -> Mapping[str, Any]:
-        """The values of one table, without its name in front."""
+        """Return the values of one table, without its name in front."""
         prefix = f"{name}."
         return {
             key.removeprefix(prefix): value.value
@@ -196,7 +163,7 @@ class Settings:
 
 
 def problem_with(setting: Setting, value: Any) -> str | None:
-    """What is wrong with *value*, without showing it; None if nothing is."""
+    """Return the problem of *value*, without showing it; None if it is valid."""
     types, words = _TYPES[setting.kind]
     # In Python true is a number too.
     if not isinstance(value, types) or (isinstance(value, bool) and setting.kind != "bool"):
@@ -213,6 +180,247 @@ def problem_with(setting: Setting, value: Any) -> str | None:
 
 
 def meant(word: str, known: Mapping[str, Any] | list[str]) -> str | None:
-    """The known word that is nearest to *word*, if any is near."""
+    """Return the known word that is nearest to *word*, if any is near."""
     close = get_close_matches(word, list(known), n=1, cutoff=0.7)
     return close[0] if close else None
+
+
+CONFIG_VARIABLE = "AUTOMATE_CONFIG_FILE"
+_OWN = "automate.toml"
+_SHARED = "pyproject.toml"
+_SECTIONS = {name.partition(".")[0] for name in SETTINGS if "." in name}
+
+_Path = tuple[str, ...]
+
+
+def load_settings(
+    file: str | Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> Settings:
+    """
+    Return the settings of *file*, or of the nearest one, then of *environ*, then of *flags*.
+
+    Without *file* the nearest ``automate.toml``, or ``pyproject.toml`` with a table
+    ``[tool.automate]``, in *folder* or above it counts. Raises `ConfigError` with all problems and
+    their lines.
+    """
+    environ = os.environ if environ is None else environ
+    folder = Path.cwd() if folder is None else folder
+    found = _chosen(file or environ.get(CONFIG_VARIABLE) or None, folder)
+    values = {name: Value(setting.default) for name, setting in SETTINGS.items()}
+    if found is not None:
+        values.update(_from_file(found))
+    values.update(_from_environment(environ))
+    for name, value in (flags or {}).items():
+        problem = problem_with(SETTINGS[name], value)
+        if problem is not None:
+            raise ConfigError(f"{_flag(name)} {problem}")
+        values[name] = Value(value, _flag(name))
+    base = found.parent if found is not None else folder
+    return Settings(values, base.absolute(), found, list(_strays(environ)))
+
+
+def _flag(name: str) -> str:
+    return "--" + name.rpartition(".")[2].replace("_", "-")
+
+
+# The file --------------------------------------------------------------------------------------
+
+
+def _chosen(given: str | Path | None, folder: Path) -> Path | None:
+    if given is not None:
+        path = Path(given)
+        if not path.is_file():
+            raise ConfigError(
+                f"there is no config file {str(given)!r}", hint="correct --config, or leave it out"
+            )
+        return path
+    for place in (folder, *folder.absolute().parents):
+        if (place / _OWN).is_file():
+            return place / _OWN
+        shared = place / _SHARED
+        if shared.is_file() and _has_table(shared):
+            return shared
+    return None
+
+
+def _has_table(path: Path) -> bool:
+    # Another tool's broken file is not ours to complain about.
+    try:
+        return "automate" in tomllib.loads(path.read_text("utf-8")).get("tool", {})
+    except (OSError, ValueError):
+        return False
+
+
+def _from_file(path: Path) -> dict[str, Value]:
+    try:
+        text = path.read_text("utf-8")
+        data: Any = tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(f"{path} can't be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path.name} is not valid TOML: {error}") from None
+    prefix: _Path = ()
+    if path.name == _SHARED:
+        prefix = ("tool", "automate")
+        data = data.get("tool", {}).get("automate", {})
+    return _Reading(path.name, toml_lines(text), prefix).values(data)
+
+
+class _Reading:
+    """One file, with the lines of its keys and the problems found so far."""
+
+    def __init__(self, name: str, lines: Mapping[_Path, int], prefix: _Path) -> None:
+        self._name, self._lines, self._prefix = name, lines, prefix
+        self._problems: list[str] = []
+
+    def values(self, data: Mapping[str, Any]) -> dict[str, Value]:
+        values: dict[str, Value] = {}
+        for path, value in self._flat(data):
+            name = ".".join(path)
+            setting = SETTINGS.get(name)
+            problem = problem_with(setting, value) if setting else _unknown(path)
+            if problem is not None:
+                self._problems.append(f"{self._place(path)}: {name}: {problem}")
+            else:
+                values[name] = Value(value, self._place(path))
+        if self._problems:
+            number = len(self._problems)
+            what = "1 problem" if number == 1 else f"{number} problems"
+            lines = "\n".join(f"  {problem}" for problem in self._problems)
+            raise ConfigError(f"{self._name} is not valid: {what}\n{lines}")
+        return values
+
+    def _flat(self, data: Mapping[str, Any]) -> Iterator[tuple[_Path, Any]]:
+        for key, value in data.items():
+            if key in _SECTIONS and isinstance(value, dict):
+                yield from (((key, inner), each) for inner, each in value.items())
+            elif key in _SECTIONS:
+                self._problems.append(f"{self._place((key,))}: {key}: must be a table, [{key}]")
+            else:
+                yield (key,), value
+
+    def _place(self, path: _Path) -> str:
+        full = (*self._prefix, *path)
+        line = self._lines.get(full) or min(
+            (line for key, line in self._lines.items() if key[: len(full)] == full), default=0
+        )
+        # A key of an inline table stands on the line of the table.
+        while not line and full:
+            full = full[:-1]
+            line = self._lines.get(full, 0)
+        return f"{self._name}:{line}" if line else self._name
+
+
+def _unknown(path: _Path) -> str:
+    name = ".".join(path)
+    hint = meant(name, SETTINGS) or (meant(path[0], list(_SECTIONS)) if len(path) == 1 else None)
+    if hint is None and len(path) == 1:
+        # Right, but for the table that it belongs in.
+        hint = next((known for known in SETTINGS if known.endswith(f".{name}")), None)
+    elif hint is None and path[-1] in SETTINGS:
+        hint = path[-1]
+    known = "automate config lists all of them"
+    return f"there is no such setting ({f'did you mean {hint}?' if hint else known})"
+
+
+_KEY = r"""(?:[A-Za-z0-9_-]+|"(?:[^"\\]|\\.)*"|'[^']*')"""
+_DOTTED = rf"{_KEY}(?:\s*\.\s*{_KEY})*"
+_HEADER = re.compile(rf"\s*\[\[?\s*({_DOTTED})\s*\]")
+_ASSIGNED = re.compile(rf"\s*({_DOTTED})\s*=")
+_EVENTSS = re.compile(
+    r'"""(?:[^\\]|\\.)*?"""|\'\'\'.*?\'\'\'|"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\'|#[^\n]*|[\[\]{}\n]',
+    re.DOTALL,
+)
+
+
+def toml_lines(text: str) -> dict[_Path, int]:
+    """
+    Return the line of each table and key in valid TOML, by path, but not inside inline tables.
+
+    The parser of the standard library reports no lines.
+    """
+    lines: dict[_Path, int] = {}
+    table: _Path = ()
+    start, depth, number = 0, 0, 1
+    for first, end, following in _statements(text, start, depth, number):
+        statement = text[first:end]
+        header, assigned = _HEADER.match(statement), _ASSIGNED.match(statement)
+        if assigned is not None:
+            lines.setdefault((*table, *_parts(assigned[1])), following)
+        elif header is not None:
+            table = _parts(header[1])
+            lines.setdefault(table, following)
+    return lines
+
+
+def _statements(text: str, start: int, depth: int, number: int) -> Iterator[tuple[int, int, int]]:
+    """Yield start, end and line of each stretch up to a line's end outside of any bracket."""
+    begun = number
+    for token in _EVENTSS.finditer(text):
+        found = token[0]
+        if found in "[{":
+            depth += 1
+        elif found in "]}":
+            depth -= 1
+        number += found.count("\n")
+        if found == "\n" and depth <= 0:
+            yield start, token.start(), begun
+            start, begun = token.end(), number
+    yield start, len(text), begun
+
+
+def _parts(dotted: str) -> _Path:
+    return tuple(part.strip("\"'") for part in re.findall(_KEY, dotted))
+
+
+# The environment -------------------------------------------------------------------------------
+
+_VARIABLES = {
+    setting.variable: setting for setting in SETTINGS.values() if setting.variable is not None
+}
+_PREFIX = "AUTOMATE_"
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Value]:
+    values = {}
+    for variable, setting in _VARIABLES.items():
+        text = environ.get(variable)
+        if text:  # set but empty is how a compose file leaves one out
+            values[setting.name] = Value(_parsed(variable, setting, text), variable)
+    return values
+
+
+def _parsed(variable: str, setting: Setting, text: str) -> Any:
+    value: Any = text
+    try:
+        if setting.kind == "int":
+            value = int(text)
+        elif setting.kind == "float":
+            value = float(text)
+        elif setting.kind == "list":
+            value = [part.strip() for part in text.split(",") if part.strip()]
+        elif setting.kind == "bool":
+            value = {**dict.fromkeys(_TRUE, True), **dict.fromkeys(_FALSE, False)}[text.lower()]
+    except (ValueError, KeyError):
+        value = text
+    problem = problem_with(setting, value)
+    if problem is not None:
+        raise ConfigError(f"the environment variable {variable} {problem}")
+    return value
+
+
+def _strays(environ: Mapping[str, str]) -> Iterator[tuple[str, str | None]]:
+    known = [name.removeprefix(_PREFIX) for name in (*_VARIABLES, CONFIG_VARIABLE)]
+    for name in sorted(environ):
+        own = name.removeprefix(_PREFIX)
+        if own == name or own.startswith("SECRET_") or own in known:
+            continue
+        near = meant(own, known)
+        yield name, near and _PREFIX + near

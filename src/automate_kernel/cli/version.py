@@ -1,4 +1,4 @@
-"""Which automate-kernel this is."""
+"""The version line of ``automate --version``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ __all__ = ["version_line"]
 
 
 def version_line() -> str:
-    """The version of automate-kernel and of Python, on what system."""
+    """Return the versions of automate-kernel and of Python, and the system."""
     system = f"{platform.system()} {platform.machine()}"
     return f"automate-kernel {__version__} (Python {platform.python_version()}, {system})"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Literal
 
 from automate_kernel.errors import AutomateError
 from automate_kernel.plugins.discovery import misspelt
+from automate_kernel.secrets.redaction import redact_text
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
@@ -23,6 +24,7 @@ __all__ = [
     "IDLE_SECONDS",
     "Finding",
     "clock_finding",
+    "findings_of",
     "plugin_findings",
     "schema_findings",
     "secret_findings",
@@ -405,3 +407,27 @@ def _items(number: int) -> str:
 
 def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def findings_of(
+    checks: Iterable[tuple[str, Callable[[], list[Finding]]]], *, debug: bool = False
+) -> list[Finding]:
+    """
+    Return the findings of named checks; a check that raises is a finding itself.
+
+    With *debug* an exception that isn't ours is raised on.
+    """
+    return [each for name, check in checks for each in _carefully(name, check, debug=debug)]
+
+
+def _carefully(name: str, check: Callable[[], list[Finding]], *, debug: bool) -> list[Finding]:
+    try:
+        return check()
+    except AutomateError as error:
+        hint = error.hint and redact_text(error.hint)
+        return [Finding(name, "fail", redact_text(error.message), hint)]
+    except Exception as error:
+        if debug:
+            raise
+        # Its text may be anybody's, and hold anything.
+        return [Finding(name, "fail", f"the check itself failed: {type(error).__name__}")]

@@ -436,7 +436,7 @@ class SchemaReport:
             return (
                 "run manage.py migrate automate_django"
                 if any(each.kind in ("table", "column") for each in self.differences)
-                else "run manage.py automate_db migrate, which makes the indexes anew"
+                else "run manage.py automate db migrate, which makes the indexes anew"
             )
         if self.empty:
             return "run automate db create, or let your migrations make them"

@@ -104,11 +104,11 @@ def seen(api: APIClient, admin: Client) -> dict[str, str]:
     found = {"rows": dump.getvalue()}
     items = list(OutboxItem.objects.values_list("pk", flat=True))
     executions = list(WorkflowExecution.objects.values_list("pk", flat=True))
-    call_command("automate_outbox", "ls", stdout=command)
-    call_command("automate_outbox", "show", str(items[0]), stdout=command)
+    call_command("automate", "outbox", "ls", stdout=command)
+    call_command("automate", "outbox", "show", str(items[0]), stdout=command)
     for execution in executions:
-        call_command("automate_executions", "show", str(execution), stdout=command)
-        call_command("automate_executions", "show", str(execution), "--json", stdout=command)
+        call_command("automate", "executions", "show", str(execution), stdout=command)
+        call_command("automate", "executions", "show", str(execution), "--json", stdout=command)
     found["commands"] = command.getvalue()
     addresses = [f"{API}/executions", f"{API}/outbox"]
     addresses += [f"{API}/executions/{each}" for each in executions]

@@ -1,8 +1,10 @@
-"""How the commands of ``automate`` become those of ``manage.py``."""
+"""``manage.py automate``: the command line on the project's kernel."""
 
 from __future__ import annotations
 
+import contextlib
 import io
+import re
 import subprocess
 import sys
 from datetime import timedelta
@@ -10,15 +12,11 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import typer
 from automate_django import get_kernel
 from automate_django.models import OutboxItem
-from automate_kernel.cli.commands.outbox import OUTBOX
-from django.core.management import (
-    CommandError,
-    call_command,
-    execute_from_command_line,
-    load_command_class,
-)
+from automate_kernel.cli.app import hosted
+from django.core.management import CommandError, call_command, execute_from_command_line
 from django.utils import timezone
 
 PROJECT = Path(__file__).parents[2] / "django_project"
@@ -44,10 +42,10 @@ def test_looking_again_and_again(failed: list[str]) -> None:
 
     for options, words in (((), "failed 3"), (("--json",), '"FAILED": 3')):
         out = Impatient()
-        call_command("automate_outbox", "stats", "--watch", "5", *options, stdout=out)
+        call_command("automate", "outbox", "stats", "--watch", "5", *options, stdout=out)
         assert words in out.getvalue()
-    with pytest.raises(CommandError, match="less than 0.1"):
-        call_command("automate_outbox", "stats", "--watch", "0")
+    with pytest.raises(CommandError, match="SECONDS"):
+        call_command("automate", "outbox", "stats", "--watch", "0")
 
 
 def test_colours_are_for_terminals(failed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +60,7 @@ def test_colours_are_for_terminals(failed: list[str], monkeypatch: pytest.Monkey
             return True
 
     def shown(out: io.StringIO, **options: bool) -> str:
-        call_command("automate_outbox", "ls", stdout=out, **options)
+        call_command("automate", "outbox", "ls", stdout=out, **options)
         assert failed[0] in out.getvalue()
         return out.getvalue()
 
@@ -79,7 +77,7 @@ def test_a_person_is_asked(
     asked, out = io.StringIO(), io.StringIO()
     monkeypatch.setattr("sys.stdin", Person(f"{answer}\n"))
     monkeypatch.setattr("sys.stderr", asked)
-    given = ("automate_outbox", "discard", "--all", "--kind", "shop.order", "--json")
+    given = ("automate", "outbox", "discard", "--all", "--kind", "shop.order", "--json")
     if left:
         with pytest.raises(CommandError, match="nothing was changed"):
             call_command(*given, stdout=out)
@@ -100,9 +98,8 @@ class Person(io.StringIO):
 def test_options_from_code(failed: list[str]) -> None:
     """``call_command`` takes them by name, with values of their own types."""
     out = io.StringIO()
-    call_command(
-        "automate_outbox", "requeue", all=True, kind="shop.order", limit=1, yes=True, stdout=out
-    )
+    given = ("--all", "--kind", "shop.order", "--limit", 1, "--yes")
+    call_command("automate", "outbox", "requeue", *given, stdout=out)
     assert out.getvalue() == "1 item requeued\n"
     call_command("automate_emit", "order.created", payload=ORDER, delay=3600, stdout=out)
     item = Item.get(kind="automate.event")
@@ -110,34 +107,62 @@ def test_options_from_code(failed: list[str]) -> None:
     assert item.next_attempt_at > timezone.now() + timedelta(minutes=50)
 
 
+def help_of(*words: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """What ``--help`` prints."""
+    with contextlib.suppress(SystemExit):
+        execute_from_command_line(["manage.py", *words, "--help"])
+    return capsys.readouterr().out
+
+
 def test_help_is_of_manage_py(sqlite: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The examples can be copied."""
     for command, example in (
-        (("automate_outbox", "requeue"), "manage.py automate_outbox requeue --failed --kind"),
-        (("automate_emit",), "jq .order dump.json | manage.py automate_emit order.created -"),
-        (("automate_reap",), "manage.py automate_reap --stale-seconds 600"),
-        (("automate_executions", "resume"), "manage.py automate_executions resume ID"),
+        (("automate", "outbox", "requeue"), "manage.py automate outbox requeue --failed --kind"),
+        (("automate", "executions", "resume"), "manage.py automate executions resume ID"),
     ):
-        with pytest.raises(SystemExit):
-            execute_from_command_line(["manage.py", *command, "--help"])
-        assert example in capsys.readouterr().out
+        assert example in help_of(*command, capsys=capsys)
 
 
 def test_exit_codes(failed: list[str]) -> None:
     """Those of ``automate``: 1, the work failed, and 2, it was asked for wrongly."""
     for options, code in ((("requeue", str(uuid4())), 1), (("requeue",), 2), (("limit", "x"), 2)):
         with pytest.raises(CommandError) as caught:
-            call_command("automate_outbox", *options)
+            call_command("automate", "outbox", *options)
         assert caught.value.returncode == code
 
 
-def test_every_command_of_the_command_line_is_there(sqlite: str) -> None:
-    """Under the same names."""
-    parser = load_command_class("automate_django", "automate_outbox").create_parser("", "")
-    (commands,) = (each.choices for each in parser._actions if each.dest == "command")
-    names = {name for each in OUTBOX.commands for name in (each.name, *each.also)}
-    assert names == set(commands)
-    assert {"list", "retry"} <= names
+def test_django_s_options_may_stand_anywhere(
+    sqlite: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those of ``manage.py`` are Django's; the rest is for the command."""
+    for words in (
+        ("--no-color", "outbox", "stats", "--json"),
+        ("outbox", "stats", "--json", "-v0"),
+    ):
+        execute_from_command_line(["manage.py", "automate", *words, "--skip-checks"])
+        assert '"counts"' in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        execute_from_command_line(["manage.py", "automate", "outbox", "ls", "--database", "x"])
+    assert "No such option" in capsys.readouterr().err
+
+
+def test_help_shows_defaults(sqlite: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of every command: of the mounted ones and of Django's own."""
+    for words, shown in (
+        (("automate", "outbox", "ls"), r"--limit .*\[default: 20\]"),
+        (("automate_emit",), r"\(default: manage.py\)"),
+        (("automate_doctor",), r"\(default: 60s\)"),
+        (("automate_worker",), r"\(default: 30"),
+    ):
+        text = re.sub(r"[\s│]+", " ", help_of(*words, capsys=capsys))
+        assert re.search(shown, text), words
+
+
+def test_the_commands_for_a_kernel_are_these(sqlite: str) -> None:
+    """All that need no settings of ``automate``, under the same names."""
+    names = set(typer.main.get_command(hosted).commands)
+    assert names == {"db", "executions", "find", "outbox", "top"}
+    assert {"list", "retry"} <= set(typer.main.get_command(hosted).commands["outbox"].commands)
 
 
 BARE = """
@@ -153,21 +178,23 @@ sys.meta_path.insert(0, Missing())
 sys.path.insert(0, sys.argv[1])
 from shopsite.configured import configure
 configure()
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 call_command("migrate", verbosity=0)
 call_command("automate_emit", "x.y", "{}")
-call_command("automate_outbox", "cancel", "--all", "--kind", "x", "--yes")
-call_command("automate_outbox", "workers")
-call_command("automate_executions", "ls")
 call_command("automate_reap")
 call_command("automate_doctor", "--json")
+try:
+    call_command("automate", "outbox", "ls")
+except CommandError as error:
+    print(error)
 """
 
 
 def test_without_the_libraries_of_the_command_line() -> None:
-    """Django's extra doesn't bring them."""
+    """Django's own commands work; ``automate`` names the extra that it needs."""
     done = subprocess.run(
         [sys.executable, "-c", BARE, str(PROJECT)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "0 items cancelled" in done.stdout and "no executions" in done.stdout
+    assert "0 items recovered" in done.stdout
+    assert "pip install 'automate-kernel[cli]'" in done.stdout

@@ -85,34 +85,34 @@ def failed(alias: str) -> list[str]:
 
 def test_stats(failed: list[str]) -> None:
     """For people and for programs."""
-    assert "shop.order" in run("automate_outbox", "stats")
-    found = run_json("automate_outbox", "stats")
+    assert "shop.order" in run("automate", "outbox", "stats")
+    found = run_json("automate", "outbox", "stats")
     assert found["counts"] == {"shop.order": {"FAILED": 3}}
 
 
 def test_list_and_show(failed: list[str]) -> None:
     """By status, kind and tenant; one with its payload and its error."""
-    listed = run_json("automate_outbox", "list", "--status", "failed", "--tenant", "acme")
+    listed = run_json("automate", "outbox", "list", "--status", "failed", "--tenant", "acme")
     assert {each["id"] for each in listed} == set(failed[:2])
     assert "payload" not in listed[0]
-    assert "no items" in run("automate_outbox", "ls", "--kind", "other")
-    shown = run_json("automate_outbox", "show", failed[0])
+    assert "no items" in run("automate", "outbox", "ls", "--kind", "other")
+    shown = run_json("automate", "outbox", "show", failed[0])
     assert shown["payload"] == {"number": "1", "fail": True}
     assert "told to" in shown["last_error"]
     assert "lease_token" not in shown
-    assert "told to" in run("automate_outbox", "show", failed[0])
+    assert "told to" in run("automate", "outbox", "show", failed[0])
     with pytest.raises(CommandError, match="there is no item"):
-        run("automate_outbox", "show", "123")
+        run("automate", "outbox", "show", "123")
     with pytest.raises(CommandError, match="did you mean FAILED"):
-        run("automate_outbox", "list", "--status", "FAILD")
+        run("automate", "outbox", "list", "--status", "FAILD")
 
 
 def test_requeue(failed: list[str]) -> None:
     """One, or all that match; what was named and can't be is an error."""
-    assert run("automate_outbox", "requeue", failed[0]) == "1 item requeued\n"
+    assert run("automate", "outbox", "requeue", failed[0]) == "1 item requeued\n"
     with pytest.raises(CommandError, match="could not be requeued"):
-        run("automate_outbox", "requeue", failed[0])
-    found = run_json("automate_outbox", "requeue", "--all", "--tenant", "acme", "--yes")
+        run("automate", "outbox", "requeue", failed[0])
+    found = run_json("automate", "outbox", "requeue", "--all", "--tenant", "acme", "--yes")
     assert found == {"requeued": 1, "unchanged": 0}
     assert set(Item.filter(status="PENDING").values_list("tenant_id", flat=True)) == {"acme"}
     assert Item.get(pk=failed[2]).status == "FAILED"
@@ -122,11 +122,11 @@ def test_many_are_not_changed_unasked(failed: list[str], monkeypatch: Any) -> No
     """Without --yes a person is asked, and where nobody is it is refused."""
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     with pytest.raises(CommandError, match="add --yes"):
-        run("automate_outbox", "requeue", "--all")
+        run("automate", "outbox", "requeue", "--all")
     with pytest.raises(CommandError, match="name the items, or say --all"):
-        run("automate_outbox", "requeue")
+        run("automate", "outbox", "requeue")
     with pytest.raises(CommandError, match="name the items, or say --all"):
-        run("automate_outbox", "discard", failed[0], "--all", "--yes")
+        run("automate", "outbox", "discard", failed[0], "--all", "--yes")
     assert Item.filter(status="FAILED").count() == 3
 
 
@@ -134,14 +134,14 @@ def test_cancel_reschedule_discard(alias: str) -> None:
     """What waits is moved or cancelled, and deleted after that."""
     outbox = get_kernel().outbox
     first, second = (outbox.enqueue("shop.order", {"number": n}, delay=60) for n in "12")
-    run("automate_outbox", "reschedule", first, "--delay", "3h")
+    run("automate", "outbox", "reschedule", first, "--delay", "3h")
     assert Item.get(pk=first).next_attempt_at - timezone.now() > timedelta(hours=2)
-    assert run("automate_outbox", "cancel", second) == "1 item cancelled\n"
-    found = run_json("automate_outbox", "cancel", "--all", "--kind", "shop.order", "--yes")
+    assert run("automate", "outbox", "cancel", second) == "1 item cancelled\n"
+    found = run_json("automate", "outbox", "cancel", "--all", "--kind", "shop.order", "--yes")
     assert found == {"cancelled": 1, "unchanged": 0}
     assert set(Item.values_list("status", flat=True)) == {"CANCELLED"}
-    run("automate_outbox", "discard", first)
-    run("automate_outbox", "discard", "--all", "--status", "CANCELLED", "--yes")
+    run("automate", "outbox", "discard", first)
+    run("automate", "outbox", "discard", "--all", "--status", "CANCELLED", "--yes")
     assert not Item.exists()
 
 
@@ -151,8 +151,8 @@ def test_what_wakes_executions_is_left_alone(alias: str) -> None:
     (item,) = Item.filter(kind="automate.advance")
     for given in (("cancel", str(item.pk)), ("cancel", "--all", "--kind", item.kind, "--yes")):
         with pytest.raises(CommandError, match="belongs to an execution"):
-            run("automate_outbox", *given)
-    run("automate_outbox", "cancel", "--all", "--yes")
+            run("automate", "outbox", *given)
+    run("automate", "outbox", "cancel", "--all", "--yes")
     item.refresh_from_db()
     assert item.status == "PENDING"
 
@@ -161,24 +161,24 @@ def test_pause_resume_and_limit(alias: str) -> None:
     """On every worker, until it is taken back."""
     test_tasks.noop_task.enqueue()
     kind = "django.task.default"
-    run("automate_outbox", "pause", kind, "--reason", "the mail server is down")
+    run("automate", "outbox", "pause", kind, "--reason", "the mail server is down")
     get_kernel().run_until_idle()
     assert Item.get().status == "PENDING"
-    assert run_json("automate_outbox", "stats")["paused"] == [kind]
-    run("automate_outbox", "resume", kind)
-    run("automate_outbox", "limit", kind, "--concurrency", "2", "--rate", "100/1m")
-    (limit,) = run_json("automate_outbox", "limits")
+    assert run_json("automate", "outbox", "stats")["paused"] == [kind]
+    run("automate", "outbox", "resume", kind)
+    run("automate", "outbox", "limit", kind, "--concurrency", "2", "--rate", "100/1m")
+    (limit,) = run_json("automate", "outbox", "limits")
     assert (limit["kind"], limit["concurrency"], limit["rate"]) == (kind, 2, 100)
     assert limit["per_seconds"] == 60
-    assert kind in run("automate_outbox", "limits")
+    assert kind in run("automate", "outbox", "limits")
     get_kernel().run_until_idle()
     assert Item.get().status == "COMPLETED"
-    run("automate_outbox", "unlimit", kind)
-    assert run_json("automate_outbox", "limits") == []
+    run("automate", "outbox", "unlimit", kind)
+    assert run_json("automate", "outbox", "limits") == []
     with pytest.raises(CommandError, match="nothing is limited"):
-        run("automate_outbox", "limit", kind)
+        run("automate", "outbox", "limit", kind)
     with pytest.raises(CommandError, match="is no rate"):
-        run("automate_outbox", "limit", kind, "--rate", "fast")
+        run("automate", "outbox", "limit", kind, "--rate", "fast")
 
 
 def test_purge(alias: str) -> None:
@@ -186,20 +186,20 @@ def test_purge(alias: str) -> None:
     test_tasks.calculate_meaning_of_life.enqueue()
     get_kernel().run_until_idle()
     emit("order.created", ORDER)
-    assert run_json("automate_outbox", "purge", "--older-than", "1h", "--yes") == {"purged": 0}
+    assert run_json("automate", "outbox", "purge", "--older-than", "1h", "--yes") == {"purged": 0}
     old = timezone.now() - timedelta(days=3)
     Item.filter(status="COMPLETED").update(completed_at=old)
     TaskResult.objects.update(updated_at=old)
-    assert run_json("automate_outbox", "purge", "--older-than", "2d", "--yes") == {"purged": 2}
+    assert run_json("automate", "outbox", "purge", "--older-than", "2d", "--yes") == {"purged": 2}
     assert not TaskResult.objects.exists()
     assert Item.get().status == "PENDING"
 
 
 def test_workers_and_reap(alias: str) -> None:
     """Both are asked without one running."""
-    assert run_json("automate_outbox", "workers") == []
-    assert "no worker is running" in run("automate_outbox", "workers")
-    assert run_json("automate_outbox", "reap") == {"reaped": 0}
+    assert run_json("automate", "outbox", "workers") == []
+    assert "no worker is running" in run("automate", "outbox", "workers")
+    assert run_json("automate", "outbox", "reap") == {"reaped": 0}
 
 
 # -- executions ----------------------------------------------------------------------------------
@@ -208,16 +208,16 @@ def test_workers_and_reap(alias: str) -> None:
 def test_executions(alias: str) -> None:
     """They are listed, shown with their steps, cancelled and resumed."""
     execution_id = get_kernel().start("order-notify", ORDER)
-    (listed,) = run_json("automate_executions", "list", "--workflow", "order-notify")
+    (listed,) = run_json("automate", "executions", "list", "--workflow", "order-notify")
     assert (listed["id"], listed["status"]) == (execution_id, "PENDING")
-    assert run("automate_executions", "cancel", execution_id) == f"{execution_id} cancelled\n"
+    assert run("automate", "executions", "cancel", execution_id) == f"{execution_id} cancelled\n"
     with pytest.raises(CommandError, match="not all were cancelled"):
-        run("automate_executions", "cancel", execution_id)
-    assert "CANCELLED" in run("automate_executions", "show", execution_id)
-    with pytest.raises(CommandError, match="manage.py automate_executions ls"):
-        run("automate_executions", "show", "7")
-    with pytest.raises(CommandError, match="less than 1"):
-        run("automate_executions", "ls", "--limit", "0")
+        run("automate", "executions", "cancel", execution_id)
+    assert "CANCELLED" in run("automate", "executions", "show", execution_id)
+    with pytest.raises(CommandError, match="manage.py automate executions ls"):
+        run("automate", "executions", "show", "7")
+    with pytest.raises(CommandError, match="--limit"):
+        run("automate", "executions", "ls", "--limit", "0")
 
 
 # -- doctor --------------------------------------------------------------------------------------

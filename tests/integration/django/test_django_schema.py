@@ -49,18 +49,18 @@ def test_an_index_that_postgresql_cant_use(cast: str) -> None:
     out = StringIO()
     call_command("automate_doctor", "--json", stdout=out)
     assert "automate_outbox_ready" in out.getvalue()
-    assert "manage.py automate_db migrate" in out.getvalue()
+    assert "manage.py automate db migrate" in out.getvalue()
     out = StringIO()
     with pytest.raises(CommandError, match="1 difference"):
-        call_command("automate_db", "check", stdout=out)
+        call_command("automate", "db", "check", stdout=out)
     assert "PostgreSQL can't use" in out.getvalue()
     out = StringIO()
-    call_command("automate_db", "migrate", "--sql", stdout=out)
+    call_command("automate", "db", "migrate", "--sql", stdout=out)
     assert out.getvalue().count(";") == 2
     assert not DjangoStorage().check_schema().ok
-    call_command("automate_db", "migrate", stdout=StringIO())
+    call_command("automate", "db", "migrate", stdout=StringIO())
     assert DjangoStorage().check_schema().ok
-    call_command("automate_db", "check", stdout=StringIO())
+    call_command("automate", "db", "check", stdout=StringIO())
 
 
 def test_a_migration_mends_the_indexes_of_an_early_django(cast: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from automate_django import get_kernel
-from automate_django.management.logs import log_as
+from automate_django.management.commands.automate_worker import log_as
 from automate_django.models import OutboxItem
 from django.core.management import CommandError, call_command
 from django.test import override_settings

@@ -1,5 +1,5 @@
 """
-Every command of ``manage.py automate_*``, with every option, as a process.
+Every command of ``manage.py automate`` and ``automate_*``, with every option, as a process.
 
 Which there are is read from the parsers themselves: one without a case fails.
 """
@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from automate_django import get_kernel
 from automate_django.models import ApiToken
+from automate_kernel.cli.app import hosted
 from automate_kernel.workflows.engine.execution import ExecutionStatus
 from command_cases import SHARED, Case, State, make_state, missing
 from django.contrib.auth import get_user_model
@@ -31,20 +33,16 @@ DJANGOS = {
     "--help", "--version", "--verbosity", "--settings", "--pythonpath", "--traceback",
     "--no-color", "--force-color", "--skip-checks",
 }  # fmt: skip
+COMMON = {"--config", "--database", "--debug", "--json"}
 # The command runs in the tests' folder, where no file is.
 WITHOUT_FILES = [case for case in SHARED["emit"] if "--file" not in case.arguments]
 CASES: dict[str, list[Case]] = {
-    **{
-        f"automate_{name}": given
-        for name, given in SHARED.items()
-        if name.split()[0] in ("outbox", "executions")
-    },
+    **{f"automate {name}": given for name, given in SHARED.items() if name != "emit"},
     "automate_emit": [*WITHOUT_FILES, Case("go --file {file}")],
-    "automate_find": SHARED["find"],
     "automate_reap": SHARED["outbox reap"],
     "automate_doctor": [Case("--idle-after 5m", "database", codes=(0, 1))],
-    "automate_db check": [Case("", "expected_version")],
-    "automate_db migrate": [Case("--sql"), Case("", "statements")],
+    "automate db check": [Case("", "expected_version")],
+    "automate db migrate": [Case("--sql"), Case("", "statements")],
     "automate_token create": [
         Case(
             "ci --user tester --tenant acme --scope events:write --scope outbox:* --expires 90d",
@@ -69,25 +67,30 @@ def declared() -> dict[str, list[set[str]]]:
         if name.startswith("automate_"):
             parser = load_command_class(str(application), name).create_parser("manage.py", name)
             look(parser, name, found)
+    mounted(typer.main.get_command(hosted), "automate", found)
     return found
 
 
+def mounted(command: Any, name: str, found: dict[str, list[set[str]]]) -> None:
+    """The same of a command of ``automate``, of which Django has the options in common."""
+    children = getattr(command, "commands", {})
+    for word, child in children.items():
+        if not child.hidden:
+            mounted(child, f"{name} {word}", found)
+    if not children:
+        options = [set(each.opts) for each in command.params if each.param_type_name == "option"]
+        found[name] = [each for each in options if not each & COMMON]
+
+
 def look(parser: argparse.ArgumentParser, name: str, found: dict[str, list[set[str]]]) -> None:
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            known: list[argparse.ArgumentParser] = []
-            for word, child in action.choices.items():
-                if child not in known:  # `list` is another name of `ls`
-                    known.append(child)
-                    look(child, f"{name} {word}", found)
-            return
-    options = [set(action.option_strings) for action in parser._actions]
-    shared = "automate_token" not in name
-    found[name] = [
-        each
-        for each in options
-        if each and not each & DJANGOS and not (shared and "--json" in each)
-    ]
+    inner = [each for each in parser._actions if isinstance(each, argparse._SubParsersAction)]
+    for action in inner:
+        for word, child in action.choices.items():
+            look(child, f"{name} {word}", found)
+    if not inner:
+        shared = DJANGOS if "automate_token" in name else DJANGOS | {"--json"}
+        options = [set(action.option_strings) for action in parser._actions]
+        found[name] = [each for each in options if each and not each & shared]
 
 
 def test_every_command_and_option_has_a_case() -> None:

@@ -1,16 +1,174 @@
-"""``manage.py automate_doctor``: is everything as it should be, and what to do where it isn't."""
+"""``manage.py automate_doctor``: check everything, and name the remedies."""
 
 from __future__ import annotations
 
-from automate_django.management.base import AutomateCommand
-from automate_django.management.diagnosis import DOCTOR
+import platform
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from django.core.checks import WARNING, CheckMessage, run_checks
+from django.core.management.base import BaseCommand
+from django.db import DatabaseError, connections
+from django.db.migrations.executor import MigrationExecutor
+
+from automate_django import conf
+from automate_django.kernel import get_kernel
+from automate_django.management.base import as_json, command_errors, duration
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.monitoring.diagnosis import (
+    Finding,
+    clock_finding,
+    findings_of,
+    plugin_findings,
+    schema_findings,
+    secret_findings,
+    secret_uses,
+    worker_findings,
+    workflow_findings,
+)
 
 __all__ = ["Command"]
 
+_PACKAGES = ("automate-kernel", "Django", "djangorestframework", "django-tasks", "psycopg")
 
-class Command(AutomateCommand):
+
+def _versions() -> list[Finding]:
+    found = [f"Python {platform.python_version()}"]
+    for name in _PACKAGES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return [Finding("versions", "ok", ", ".join(found))]
+
+
+def _settings() -> list[Finding]:
+    found = [
+        Finding(
+            "settings",
+            "fail" if message.level > WARNING else "warn",
+            f"{message.msg} ({message.id})",
+            message.hint,
+        )
+        for message in run_checks()
+        if _is_ours(message)
+    ]
+    return found or [Finding("settings", "ok", "no problem found")]
+
+
+def _is_ours(message: CheckMessage) -> bool:
+    return str(message.id).startswith("automate.") and message.level >= WARNING
+
+
+def _database() -> list[Finding]:
+    storage = get_kernel().storage
+    alias: str = storage.alias  # type: ignore[attr-defined]
+    place = storage.describe()
+    try:
+        missing = list(_unapplied(alias))
+    except DatabaseError as error:
+        text = f"{place} can't be reached: {type(error).__name__}"
+        return [Finding("database", "fail", text, f"correct DATABASES[{alias!r}], or start it")]
+    if missing:
+        remedy = f"run manage.py migrate automate_django --database {alias}"
+        return [Finding("database", "fail", f"{place}: not applied: {', '.join(missing)}", remedy)]
+    found = Finding("database", "ok", f"{place}: reachable, all migrations are applied")
+    wrong = [each for each in schema_findings(storage) if each.state != "ok"]
+    return [found, *wrong, clock_finding(storage)]
+
+
+def _unapplied(alias: str) -> Iterator[str]:
+    executor = MigrationExecutor(connections[alias])
+    ours = [node for node in executor.loader.graph.leaf_nodes() if node[0] == "automate_django"]
+    for migration, _ in executor.migration_plan(ours):
+        yield f"{migration.app_label}.{migration.name}"
+
+
+def _plugins() -> list[Finding]:
+    return plugin_findings(get_kernel())
+
+
+def _workflows() -> list[Finding]:
+    return workflow_findings(get_kernel())
+
+
+def _secrets() -> list[Finding]:
+    kernel = get_kernel()
+    return secret_findings(kernel, secret_uses(kernel, conf.options("AUTOMATE_CONFIG")))
+
+
+def _workers(idle_seconds: float) -> list[Finding]:
+    kernel = get_kernel()
+    return worker_findings(
+        kernel.outbox,
+        command="manage.py automate outbox",
+        worker="manage.py automate_worker",
+        kinds=kernel.kinds,
+        idle_seconds=idle_seconds,
+    )
+
+
+_CHECKS: tuple[tuple[str, Callable[[], list[Finding]]], ...] = (
+    ("versions", _versions),
+    ("settings", _settings),
+    ("database", _database),
+    ("plugins", _plugins),
+    ("workflows", _workflows),
+    ("secrets", _secrets),
+)
+
+
+class Command(BaseCommand):
     """Makes all checks, those that need the database too."""
 
-    definition = DOCTOR
-    # It runs them itself, and goes on to tell the rest.
+    help = (
+        "Check settings, versions, database, migrations, tables, plugins, workflows, secrets and "
+        "workers. Each finding comes with its remedy. Exits with 1 if something is broken: work "
+        "that is due and that nobody works on, for example."
+    )
+    # It runs them itself, and goes on to the other checks.
     requires_system_checks: list[str] = []  # noqa: RUF012
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Add the options."""
+        parser.add_argument(
+            "--idle-after",
+            default="60s",
+            metavar="DURATION",
+            help="report work that is due for so long and that no worker works on "
+            "(default: %(default)s)",
+        )
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Make the checks, print the findings, and fail if one is a failure."""
+        with command_errors():
+            seconds = duration(options["idle_after"], "--idle-after")
+            workers: Callable[[], list[Finding]] = partial(_workers, seconds)
+            checks = [*_CHECKS, ("workers", workers)]
+            findings = findings_of(checks, debug=bool(options["traceback"]))
+            broken = sum(each.state == "fail" for each in findings)
+            if options["json"]:
+                found = [each.to_json() for each in findings]
+                self.stdout.write(as_json({"ok": not broken, "findings": found}))
+            else:
+                self._show(findings)
+            if broken:
+                raise AutomateError(
+                    ErrorCodes.FAILED_PRECONDITION,
+                    f"{broken} of {len(findings)} findings are failures",
+                )
+
+    def _show(self, findings: list[Finding]) -> None:
+        width = max(len(each.check) for each in findings)
+        self.stdout.write(f"{'CHECK':<{width}}  STATE  FOUND")
+        styles = {"fail": self.style.ERROR, "warn": self.style.WARNING}
+        for each in findings:
+            text = f"{each.check:<{width}}  {each.state:<5}  {each.text}"
+            self.stdout.write(text, styles.get(each.state))
+        for each in findings:
+            if each.remedy and each.state != "ok":
+                self.stdout.write(f"{each.check}: {each.remedy}")

@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from argparse import ArgumentParser
+from typing import Any
 
-from automate_django.management.base import AutomateCommand
-from automate_kernel.cli.commands.outbox import REAP
+from django.core.management.base import BaseCommand
+
+from automate_django.kernel import get_kernel
+from automate_django.management.base import as_json, command_errors
+from automate_kernel.worker import OutboxReaper
 
 __all__ = ["Command"]
 
 
-class Command(AutomateCommand):
-    """``automate outbox reap`` on the project's kernel, for cron."""
+class Command(BaseCommand):
+    """Recovers items once, for cron."""
 
-    definition = replace(REAP, examples=("automate reap", "automate reap --stale-seconds 600"))
+    help = "Recover items whose worker died. Workers do it themselves, if any is running."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Add the options."""
+        parser.add_argument(
+            "--stale-seconds",
+            type=float,
+            help="since the lease was last renewed; never less than the lease "
+            "(default: the lease's length)",
+        )
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+    def handle(self, *args: Any, stale_seconds: float | None, **options: Any) -> None:
+        """Recover them, and print how many they were."""
+        with command_errors():
+            outbox = get_kernel().outbox
+            stale = outbox.lease_seconds if stale_seconds is None else stale_seconds
+            number = OutboxReaper(outbox, stale_threshold_seconds=stale).reap_stale_items()
+        text = f"{number} item{'' if number == 1 else 's'} recovered"
+        self.stdout.write(as_json({"reaped": number}) if options["json"] else text)

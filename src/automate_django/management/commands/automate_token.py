@@ -20,7 +20,7 @@ __all__ = ["Command"]
 
 
 class Command(BaseCommand):
-    """Steers the tokens of the API."""
+    """Makes, lists and revokes the tokens of the API."""
 
     help = "Make, list and revoke API tokens."
 
@@ -32,28 +32,32 @@ class Command(BaseCommand):
             return commands.add_parser(name, help=text, description=text)
 
         create = command("create", "Make a token and print it, once.")
-        create.add_argument("name", help="what it is for")
-        create.add_argument("--user", help="whose it is, by user name; else it is a service's")
+        create.add_argument("name", help="its purpose")
+        create.add_argument(
+            "--user", help="the user that it belongs to; without it, it is a service's"
+        )
         whose = create.add_mutually_exclusive_group()
-        whose.add_argument("--tenant", help="the tenant whose rows it sees")
+        whose.add_argument("--tenant", help="the tenant whose rows it can see")
         whose.add_argument(
-            "--all-tenants", action="store_true", help="it sees the rows of all: an operator's"
+            "--all-tenants", action="store_true", help="it can see the rows of all: an operator's"
         )
         create.add_argument(
             "--scope",
             action="append",
             required=True,
             metavar="SCOPE",
-            help="what it may do: events:write, outbox:*, *; may be repeated",
+            help="a permission: events:write, outbox:*, *; may be repeated",
         )
-        create.add_argument("--expires", metavar="TIME", help="for how long it holds: 90d, 12h")
+        create.add_argument("--expires", metavar="TIME", help="the time until it expires: 90d, 12h")
         listing = command("list", "List tokens.")
         listing.add_argument("--json", action="store_true", help="print JSON")
         revoke = command("revoke", "End tokens at once.")
-        revoke.add_argument("prefix", nargs="+", help="what list shows: atk_1a2b3c4d5e6f")
+        revoke.add_argument(
+            "prefix", nargs="+", help="the prefix that list shows: atk_1a2b3c4d5e6f"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Do what was asked for."""
+        """Run the chosen command."""
         getattr(self, f"_{options['command']}")(**options)
 
     def _create(self, name: str, **options: Any) -> None:
@@ -66,11 +70,11 @@ class Command(BaseCommand):
             expires_at=_expiry(options["expires"]),
         )
         self.stderr.write(f"{token}: keep it now, it can't be shown again")
-        # Alone on standard output, for whoever pipes it into a secrets store.
+        # Alone on standard output, so that it can be piped into a secrets store.
         self.stdout.write(text)
 
     def _list(self, **options: Any) -> None:
-        tokens = list(map(_told, ApiToken.objects.order_by("pk")))
+        tokens = list(map(_as_data, ApiToken.objects.order_by("pk")))
         if options["json"]:
             self.stdout.write(json.dumps(tokens, indent=2))
             return
@@ -108,7 +112,7 @@ def _expiry(text: str | None) -> datetime | None:
         raise CommandError(f"--expires {text!r} is no duration; write 90d or 12h") from None
 
 
-def _told(token: ApiToken) -> dict[str, Any]:
+def _as_data(token: ApiToken) -> dict[str, Any]:
     times = ("created_at", "expires_at", "last_used_at", "revoked_at")
     return {
         "prefix": token.shown,

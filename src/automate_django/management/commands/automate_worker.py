@@ -2,95 +2,86 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
-from argparse import ArgumentParser
-from collections.abc import Mapping
+import subprocess
+import sys
+import threading
+from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import django
 from django.core.management.base import BaseCommand, CommandError
+from django.utils import autoreload
 
 from automate_django import conf
 from automate_django.connections import FreshConnections
 from automate_django.kernel import get_kernel
-from automate_django.management.logs import add_log_arguments, log_as, log_options
-from automate_django.management.ports import add_port_arguments, ports_of
-from automate_kernel.errors import AutomateError, ConfigError
+from automate_django.management.base import command_errors
+from automate_kernel.errors import ConfigError
 from automate_kernel.kernel import Kernel
+from automate_kernel.monitoring.logs import configure_logging
 from automate_kernel.monitoring.process import guarded_process
 from automate_kernel.monitoring.workers import Ports, run_observed, supervise_observed
 from automate_kernel.storage.migration import require_schema
+from automate_kernel.worker.process import handling_signals
 from automate_kernel.worker.worker import Worker
 
-__all__ = ["Command"]
+__all__ = ["Command", "log_as"]
 
 _NOWHERE = Ports()
+_LEVELS = ("warning", "info", "debug", "debug")
+_HIGHEST_PORT = 65_535
+_RELOAD = 3
+"""The exit code with which Django's reloader asks to be started again."""
+_STOP_SECONDS = 10.0
 
 
 class Command(BaseCommand):
-    """Runs a worker until it is told to stop."""
+    """Runs a worker until it is stopped."""
 
     help = (
-        "Run workflows, tasks and other outbox items. SIGTERM or Ctrl-C stops it when what runs is "
-        "finished; a second one hands back what runs and stops at once."
+        "Run workflows, tasks and other outbox items. SIGTERM or Ctrl-C lets running items finish; "
+        "a second one hands them back and stops at once."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Add the options; what is left out comes from ``AUTOMATE_WORKER``."""
-        worker = conf.options("AUTOMATE_WORKER")
-        parser.add_argument(
-            "--processes",
-            type=int,
-            default=worker.get("PROCESSES", 1),
-            help="how many processes, each with its own slots (default: %(default)s)",
+        """Add the options; defaults come from ``AUTOMATE_WORKER``."""
+        worker, add = conf.options("AUTOMATE_WORKER"), parser.add_argument
+        for names, name, default, text in (
+            (("--processes",), "PROCESSES", 1, "the number of processes, each with its own slots"),
+            (("--slots", "--concurrency"), "SLOTS", 10, "the calls that run at once in a process"),
+            (("--grace-seconds",), "GRACE_SECONDS", 30.0, "seconds that a stop waits for items"),
+        ):
+            kind, help_ = type(default), f"{text} (default: %(default)s)"
+            add(*names, type=kind, default=worker.get(name, default), help=help_)
+        for name, metavar, text in (
+            ("--kinds", "KIND,…", "work on these kinds of items only: mail.send, or mail.*"),
+            ("--exclude-kinds", "KIND,…", "leave these kinds of items to other workers"),
+            ("--queue", "NAME,…", "work on these queues of Django's tasks, and on --kinds, only"),
+        ):
+            add(name, action="append", default=[], metavar=metavar, help=text)
+        ports = {"--health-port": "/healthz and /readyz", "--metrics-port": "/metrics"}
+        for name, pages in ports.items():
+            add(name, type=_port, metavar="PORT", help=f"the port that answers {pages}")
+        address = "the address of these ports (default: %(default)s)"
+        add("--probe-host", default="127.0.0.1", metavar="ADDRESS", help=address)
+        log_format = worker.get("LOG_FORMAT")
+        add(
+            "--log-format",
+            choices=("text", "json"),
+            default=log_format,
+            help="log everything to standard error, as text or as JSON with ids, a document a "
+            "line; --verbosity sets the level "
+            f"(default: {log_format or 'as LOGGING is configured'})",
         )
-        parser.add_argument(
-            "--slots",
-            "--concurrency",
-            type=int,
-            default=worker.get("SLOTS", 10),
-            help="how many calls run at once in a process (default: %(default)s)",
-        )
-        parser.add_argument(
-            "--grace-seconds",
-            type=float,
-            default=worker.get("GRACE_SECONDS", 30.0),
-            help="how long a stopping worker waits for what runs (default: %(default)s)",
-        )
-        parser.add_argument(
-            "--kinds",
-            action="append",
-            default=[],
-            metavar="KIND,…",
-            help="work on these kinds of items only: mail.send, or mail.*",
-        )
-        parser.add_argument(
-            "--exclude-kinds",
-            action="append",
-            default=[],
-            metavar="KIND,…",
-            help="leave these kinds of items to other workers",
-        )
-        parser.add_argument(
-            "--queue",
-            action="append",
-            default=[],
-            metavar="NAME,…",
-            help="work on these queues of Django's tasks only, and on --kinds if there are any",
-        )
-        add_port_arguments(parser)
-        add_log_arguments(parser, worker.get("LOG_FORMAT"))
-        parser.add_argument(
-            "--until-idle",
-            "--once",
-            action="store_true",
-            help="run what is due and what follows from it, then stop",
-        )
-        parser.add_argument(
-            "--reload", action="store_true", help="start again when code changes: for development"
-        )
+        idle = "run due items and what follows from them, then stop"
+        add("--until-idle", "--once", action="store_true", help=idle)
+        add("--reload", action="store_true", help="start again when code changes: for development")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run one worker here, or several in processes of their own."""
@@ -98,43 +89,40 @@ class Command(BaseCommand):
             raise CommandError("--processes and --slots must be at least 1")
         if options["reload"] and (options["processes"] > 1 or options["until_idle"]):
             raise CommandError("--reload goes with one process that runs until it is stopped")
-        if options["reload"] and ports_of(options):
+        if options["reload"] and _ports(options):
             raise CommandError("--reload answers no probes: leave out the ports")
         try:
-            kernel = get_kernel()
-            log_as(kernel, **log_options(options))
-            kinds = [*_parts(options["kinds"]), *_kinds_of(_parts(options["queue"]))]
-            chosen: dict[str, Any] = {
-                "kinds": kinds,
-                "exclude_kinds": _parts(options["exclude_kinds"]),
-            }
-            kernel.worker(**chosen)  # told here, and not by each process
-            require_schema(kernel.storage)
-            if options["until_idle"]:
-                self.stdout.write(str(kernel.run_until_idle(**chosen)))
-            else:
-                with guarded_process():
-                    self._work(kernel, chosen, options)
-        except AutomateError as error:
-            raise CommandError(str(error)) from error
+            with command_errors():
+                self._run(options)
         except KeyboardInterrupt:
             return  # before the worker listens to signals itself, so nothing was begun
 
+    def _run(self, options: dict[str, Any]) -> None:
+        kernel = get_kernel()
+        log_as(kernel, **_log_options(options))
+        kinds = [*_parts(options["kinds"]), *_kinds_of(_parts(options["queue"]))]
+        chosen: dict[str, Any] = {"kinds": kinds, "exclude_kinds": _parts(options["exclude_kinds"])}
+        kernel.worker(**chosen)  # raises here, not in each process
+        require_schema(kernel.storage)
+        if options["until_idle"]:
+            self.stdout.write(str(kernel.run_until_idle(**chosen)))
+        else:
+            with guarded_process():
+                self._work(kernel, chosen, options)
+
     def _work(self, kernel: Kernel, chosen: dict[str, Any], options: dict[str, Any]) -> None:
-        ports, names = ports_of(options), ("slots", "grace_seconds")
+        ports, names = _ports(options), ("slots", "grace_seconds")
         run = {**chosen, **{name: options[name] for name in names}}
         shown = ", ".join(sorted(workflow.name for workflow in kernel.workflows)) or "none"
         self.stdout.write(f"{kernel.storage.describe()}; workflows: {shown}")
         self.stdout.flush()
         if options["reload"]:
-            from automate_django.management.reloading import work_with_reloader
-
             with guarded_process():
-                work_with_reloader(lambda: worker_of(get_kernel(), run))
+                _work_with_reloader(lambda: worker_of(get_kernel(), run))
         elif options["processes"] == 1:
             work(ports, **run)
         else:
-            run["logs"] = log_options(options)
+            run["logs"] = _log_options(options)
             with guarded_process():
                 failed = supervise_observed(
                     kernel, options["processes"], work, run, ports, prepare=django.setup
@@ -148,7 +136,7 @@ def _parts(given: list[str]) -> list[str]:
 
 
 def _kinds_of(queues: list[str]) -> list[str]:
-    """The kinds of the items of Django's tasks in *queues*."""
+    """Return the kinds of the items of Django's tasks in *queues*."""
     if not queues:
         return []
     from django.core.exceptions import ImproperlyConfigured
@@ -161,7 +149,7 @@ def _kinds_of(queues: list[str]) -> list[str]:
 
 
 def worker_of(kernel: Kernel, options: dict[str, Any]) -> Worker:
-    """A worker, whose threads' database connections are looked after."""
+    """Return a worker whose threads keep their database connections usable."""
     kernel.register(FreshConnections(), "hook", key="automate_django")
     return kernel.worker(**options)
 
@@ -180,6 +168,99 @@ def work(
         left = run_observed(kernel, worker_of(kernel, options), board or ports)
         kernel.close()
         if left:
-            # What still runs was handed back. Its threads would keep this process from ending.
+            # Running items were handed back. Their threads would keep this process from ending.
             logging.shutdown()
             os._exit(0)
+
+
+def _ports(options: dict[str, Any]) -> Ports:
+    return Ports(options["health_port"], options["metrics_port"], options["probe_host"])
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > _HIGHEST_PORT:
+        raise ArgumentTypeError(f"a port is a number up to {_HIGHEST_PORT}")
+    return int(text)
+
+
+# -- logs ----------------------------------------------------------------------------------------
+
+
+def _log_options(options: dict[str, Any]) -> dict[str, Any]:
+    return {"log_format": options["log_format"], "log_level": _LEVELS[options["verbosity"]]}
+
+
+def log_as(kernel: Kernel, *, log_format: str | None = None, log_level: str = "info") -> None:
+    """Log to standard error, without the secrets of *kernel*; without a format change nothing."""
+    if log_format is None:
+        return
+    configure_logging(kernel, level=log_level, format=log_format)
+    for name in list(logging.root.manager.loggerDict):
+        _give_up_console(logging.getLogger(name))
+
+
+def _give_up_console(logger: logging.Logger) -> None:
+    # In Django's own configuration ``django`` prints by itself, as plain text and a second time.
+    for handler in logger.handlers[:]:
+        stream = getattr(handler, "stream", None)
+        if stream is not None and stream in (sys.stdout, sys.stderr):
+            logger.removeHandler(handler)
+            logger.propagate = True
+
+
+# -- reloading, for development ------------------------------------------------------------------
+
+
+def _work_with_reloader(make: Callable[[], Worker]) -> None:
+    """
+    Run the worker that *make* makes under Django's reloader, until SIGTERM or Ctrl-C.
+
+    When code changes, running items are handed back, and the new code runs them.
+    """
+    if os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) == "true":
+        autoreload.run_with_reloader(lambda: _Reloaded(make()).run())
+    else:
+        sys.exit(_watch_over())
+
+
+def _watch_over() -> int:
+    # When Django's own parent is stopped it kills its child, and the leases of running items
+    # would keep others from them for minutes.
+    environment = {**os.environ, autoreload.DJANGO_AUTORELOAD_ENV: "true"}
+    stopped = threading.Event()
+    while True:
+        child = subprocess.Popen(autoreload.get_child_arguments(), env=environment)  # noqa: S603
+
+        def stop(child: subprocess.Popen[bytes] = child) -> None:
+            stopped.set()
+            child.terminate()
+
+        with handling_signals(stop):
+            code = child.wait()
+        if code != _RELOAD or stopped.is_set():
+            return 0 if stopped.is_set() else code
+
+
+class _Reloaded:
+    """The worker of one life of the code."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Work until code changes or the process is stopped."""
+        autoreload.file_changed.connect(self._changed, weak=False)
+        # Django's reloader ends the process from its main thread, with this one still at work.
+        atexit.register(self._stop)
+        try:
+            self._worker.run()
+        finally:
+            self._ended.set()
+
+    def _changed(self, sender: Any, file_path: Path, **_: Any) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        self._worker.stop(abandon=True)
+        self._ended.wait(_STOP_SECONDS)

@@ -1,4 +1,4 @@
-"""``automate config``: every setting, its value, and where that came from."""
+"""``automate config``: every setting, its value, and the source of the value."""
 
 from __future__ import annotations
 
@@ -8,32 +8,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from automate_kernel.cli.command import Context, command
+from automate_kernel.cli.command import Context, DataCommand, examples
 from automate_kernel.secrets.masking import masked_by_schema, reference_or_hidden
 
 if TYPE_CHECKING:
     from automate_kernel.cli.settings import Setting
 
-__all__ = ["add_to", "shown"]
+__all__ = ["app", "shown"]
 
-# What the backends of our own take, none of which is a secret.
+app: typer.Typer = typer.Typer()
+
+# The options of our own backends, none of which is a secret.
 _BACKEND = {"properties": {name: {"type": "string"} for name in ("backend", "directory", "prefix")}}
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the command."""
-    command(
-        app,
-        "config",
-        data=True,
-        examples=(
-            "automate config",
-            "automate config --json | jq .settings.database",
-            "automate config --show-values   # with passwords: mind who looks over your shoulder",
-        ),
-    )(config)
-
-
+@app.command(
+    "config",
+    cls=DataCommand,
+    epilog=examples(
+        "automate config",
+        "automate config --json | jq .settings.database",
+        "automate config --show-values   # with passwords: mind who looks over your shoulder",
+    ),
+)
 def config(
     context: Context,
     show_values: Annotated[
@@ -41,11 +38,11 @@ def config(
     ] = False,
 ) -> None:
     """
-    Show every setting: its value, where that came from, and the variable that sets it.
+    Show every setting: its value, the source of the value, and the variable that sets it.
 
     The file automate.toml (or the table tool.automate in pyproject.toml) is read first, then the
-    environment, then flags; the later ones win. Passwords, tokens and what might be one are hidden:
-    of the configs of plugins, what their models don't know.
+    environment, then flags; the later ones win. Passwords and tokens are hidden, and so are those
+    options of plugins that their models don't know.
     """
     settings, out = context.session.settings, context.out
     schemas = {} if show_values else _schemas(context)
@@ -80,10 +77,10 @@ def shown(
     setting: Setting, value: Any, schemas: Mapping[str, Mapping[str, Any]] | None = None
 ) -> Any:
     """
-    *value* as it may be seen: without passwords and tokens.
+    Return *value* without passwords and tokens.
 
-    *schemas* are the JSON Schemas of the plugins' configs, by key; what none of them knows is
-    hidden.
+    *schemas* are the JSON Schemas of the plugins' configs, by key; options that none of them knows
+    are hidden.
     """
     if value is None:
         return None
@@ -111,7 +108,7 @@ def _plain(options: Any) -> bool:
 
 
 def _schemas(context: Context) -> dict[str, Mapping[str, Any]]:
-    """The JSON Schemas of the configs of the plugins that are configured, as far as they load."""
+    """Return the JSON Schemas of the configured plugins' configs, as far as they load."""
     from automate_kernel.storage import MemoryStorage
 
     found: dict[str, Mapping[str, Any]] = {}

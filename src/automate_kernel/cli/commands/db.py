@@ -1,16 +1,23 @@
-"""``automate db``: make our tables, look whether they are right, and bring them to this release."""
+"""``automate db``: create the kernel's tables, check them, and migrate them to this release."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from automate_kernel.cli.definitions import Context, Group, Option
-from automate_kernel.cli.failures import WorkFailedError
+import typer
+
+from automate_kernel.cli.command import Context, DataCommand, WorkFailedError, examples, group
 from automate_kernel.errors import AutomateError, ErrorCodes
 
-__all__ = ["DB", "HOSTED_DB"]
+__all__ = ["app", "hosted"]
 
-_Sql = Annotated[bool, Option("--sql", help="Show the SQL and run nothing.")]
+app: typer.Typer = group(
+    "db", "Make the tables in the database, check them, and migrate them to this release."
+)
+hosted: typer.Typer = group("db", "Check the kernel's tables, and mend their indexes.")
+"""The commands for tables that a host's own migrations make."""
+
+_Sql = Annotated[bool, typer.Option("--sql", help="Show the SQL and run nothing.")]
 
 
 def _storage(context: Context) -> Any:
@@ -24,6 +31,14 @@ def _storage(context: Context) -> Any:
     return storage
 
 
+@app.command(
+    "create",
+    cls=DataCommand,
+    epilog=examples(
+        "automate db create --database postgresql://user@host/name",
+        "automate db create --sql > tables.sql",
+    ),
+)
 def create(context: Context, sql: _Sql = False) -> None:
     """
     Create the tables that are missing.
@@ -40,18 +55,22 @@ def create(context: Context, sql: _Sql = False) -> None:
     storage.create_tables()
     names, place = [each.name for each in missing], report.place
     context.out.data({"database": place, "created": names})
-    told = f"{len(names)} tables created" if names else "the tables are there already"
-    context.out.line(f"{place}: {told}")
+    text = f"{len(names)} tables created" if names else "the tables are there already"
+    context.out.line(f"{place}: {text}")
     left = storage.check_schema()
     if not left.ok:
         context.out.note(f"they are not those of this release: {left.remedy}")
 
 
+@hosted.command("check", cls=DataCommand, epilog=examples("automate db check"))
+@app.command(
+    "check", cls=DataCommand, epilog=examples("automate db check", "automate db check --json")
+)
 def check(context: Context) -> None:
     """
     Compare tables, columns and indexes with those of this release.
 
-    Tells what is missing or wrong, and the command that mends it. Exits with 1 if something is.
+    Shows each difference, and the command that mends it. Exits with 1 if there is any.
     """
     out, report = context.out, _storage(context).check_schema()
     out.data(
@@ -89,16 +108,19 @@ def check(context: Context) -> None:
 
 def _version(version: int | None, manager: str) -> str:
     if manager == "django":
-        return "Django keeps account of the tables"
-    told = "no version is recorded" if version is None else f"version {version}"
-    return f"{told}; Alembic has been here" if manager == "alembic" else told
+        return "Django manages the tables"
+    text = "no version is recorded" if version is None else f"version {version}"
+    return f"{text}; Alembic has been here" if manager == "alembic" else text
 
 
+@app.command(
+    "migrate", cls=DataCommand, epilog=examples("automate db migrate --sql", "automate db migrate")
+)
 def migrate(
     context: Context,
     sql: _Sql = False,
     force: Annotated[
-        bool, Option("--force", help="Though Alembic keeps account of the tables.")
+        bool, typer.Option("--force", help="Migrate though Alembic manages the tables.")
     ] = False,
 ) -> None:
     """
@@ -112,9 +134,12 @@ def migrate(
     _migrate(context, sql=sql, options={"force": True} if force else {})
 
 
+@hosted.command(
+    "migrate", cls=DataCommand, epilog=examples("automate db migrate --sql", "automate db migrate")
+)
 def mend(context: Context, sql: _Sql = False) -> None:
     """
-    Make indexes anew that are not as they should be; rows stay.
+    Make wrong indexes anew; rows stay.
 
     Missing tables and columns are for manage.py migrate. Making an index holds up writers on a
     large table: take the SQL of --sql then, and add CONCURRENTLY on PostgreSQL.
@@ -146,23 +171,3 @@ def _show_sql(context: Context, place: str, statements: list[str]) -> None:
 
 def _first_line(sql: str) -> str:
     return sql.partition("\n")[0].removesuffix("(").rstrip()
-
-
-_HELP = "Make the tables in the database, check them, and migrate them to this release."
-DB = Group("db", _HELP)
-DB.command(
-    "create",
-    examples=(
-        "automate db create --database postgresql://user@host/name",
-        "automate db create --sql > tables.sql",
-    ),
-)(create)
-DB.command("check", examples=("automate db check", "automate db check --json"))(check)
-DB.command(
-    "migrate",
-    examples=("automate db migrate --sql", "automate db migrate"),
-)(migrate)
-
-HOSTED_DB = Group("db", "Check the kernel's tables, and mend their indexes.")
-HOSTED_DB.command("check", examples=("automate db check",))(check)
-HOSTED_DB.command("migrate", examples=("automate db migrate --sql", "automate db migrate"))(mend)

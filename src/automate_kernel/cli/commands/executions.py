@@ -1,44 +1,71 @@
-"""``automate executions``: look at executions, cancel and resume them."""
+"""``automate executions`` and ``find``: look at executions, cancel and resume them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from automate_kernel.cli.definitions import Argument, Context, Group, Option
-from automate_kernel.cli.failures import WorkFailedError
+import typer
+
+from automate_kernel.cli.command import Context, DataCommand, WorkFailedError, examples, group
+from automate_kernel.cli.inputs import (
+    Label,
+    Limit,
+    Most,
+    NewerThan,
+    OlderThan,
+    Tenant,
+    Yes,
+    ages,
+    confirm,
+    duration,
+    one_of,
+)
+from automate_kernel.cli.output import as_json, counted, seconds, time_of
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 
 if TYPE_CHECKING:
     from automate_kernel.workflows.engine.execution import Execution
 
-__all__ = ["EXECUTIONS"]
+__all__ = ["app", "find_app", "found_execution"]
 
-_Id = Annotated[str, Argument(help="The execution's id.", metavar="ID")]
-_Ids = Annotated[list[str], Argument(help="The executions' ids.", metavar="ID…")]
-_Tenant = Annotated[str | None, Option(help="The tenant.")]
+app: typer.Typer = group("executions", "Look at executions of workflows, cancel and resume them.")
+find_app: typer.Typer = typer.Typer()
+
+_Id = Annotated[str, typer.Argument(help="The execution's id.", metavar="ID")]
+_Ids = Annotated[list[str], typer.Argument(help="The executions' ids.", metavar="ID…")]
 _STATS = (
     "WORKFLOW", "PENDING", "RUNNING", "FAILED", "COMPLETED", "LATELY FAILED", "CANCELLED",
     "STEPS DONE", "RETRIED", "STEPS FAILED", "P50", "P95", "STEP P95",
 )  # fmt: skip
-_Limit = Annotated[int, Option("--limit", "-n", help="How many.", min=1, max=10_000)]
 
 
+@app.command("list", cls=DataCommand, hidden=True)
+@app.command(
+    "ls",
+    cls=DataCommand,
+    epilog=examples(
+        "automate executions ls",
+        "automate executions ls --status FAILED --workflow order-notify",
+        "automate executions ls --label order=4711",
+        "automate executions ls --json | jq -r '.[].id'",
+    ),
+)
 def ls(
     context: Context,
     status: Annotated[
-        str | None, Option(help="PENDING, RUNNING, COMPLETED, FAILED or CANCELLED.")
+        str | None, typer.Option(help="PENDING, RUNNING, COMPLETED, FAILED or CANCELLED.")
     ] = None,
-    workflow: Annotated[str | None, Option(help="The workflow's name.")] = None,
-    tenant: _Tenant = None,
+    workflow: Annotated[str | None, typer.Option(help="The workflow's name.")] = None,
+    tenant: Tenant = None,
     error: Annotated[
-        str | None, Option("--error", help="The group of its error: KeyError in shop.charge.")
+        str | None,
+        typer.Option("--error", help="Only with this group of error: KeyError in shop.charge."),
     ] = None,
-    label: Annotated[str | None, Option(help="A label: order=4711, or 4711.")] = None,
-    limit: _Limit = 20,
+    label: Label = None,
+    limit: Limit = 20,
 ) -> None:
     """List executions, the newest first."""
-    from automate_kernel.cli.inputs import one_of
-    from automate_kernel.cli.views import execution_data, show_executions
+    from automate_kernel.cli.records import execution_data, show_executions
     from automate_kernel.workflows.engine.execution import ExecutionStatus
 
     wanted = one_of(status, ExecutionStatus, "--status")
@@ -53,14 +80,18 @@ def ls(
     show_executions(context.out, found)
 
 
+@app.command(
+    "show",
+    cls=DataCommand,
+    epilog=examples("automate executions show 0193f0c2-…", "automate executions show ID --json"),
+)
 def show(context: Context, execution_id: _Id) -> None:
     """
     Show an execution: its event, its steps, its picture, and where each attempt failed.
 
-    What failed is told with the files and lines that it came from, and no values.
+    A failed attempt is shown with the files and lines of its error, without values.
     """
-    from automate_kernel.cli.output import as_json, seconds, time_of
-    from automate_kernel.cli.views import (
+    from automate_kernel.cli.records import (
         attempt_data,
         execution_data,
         labels_text,
@@ -71,10 +102,10 @@ def show(context: Context, execution_id: _Id) -> None:
     from automate_kernel.workflows.definition.graph import to_text
 
     out, kernel = context.out, context.session.plain
-    execution = _get(context, execution_id)
+    execution = found_execution(context, execution_id)
     attempts = kernel.executions.failed_attempts(execution.id)
-    told = [attempt_data(each) for each in attempts]
-    data = {**execution_data(execution), "failed_attempts": told}
+    failed = [attempt_data(each) for each in attempts]
+    data = {**execution_data(execution), "failed_attempts": failed}
     out.data(data)
     if out.json:
         return
@@ -101,14 +132,21 @@ def show(context: Context, execution_id: _Id) -> None:
     show_attempts(out, attempts)
 
 
+@app.command(
+    "errors",
+    cls=DataCommand,
+    epilog=examples(
+        "automate executions errors", "automate executions errors --workflow order-notify"
+    ),
+)
 def errors(
     context: Context,
-    workflow: Annotated[str | None, Option(help="The workflow's name.")] = None,
-    tenant: _Tenant = None,
-    limit: _Limit = 20,
+    workflow: Annotated[str | None, typer.Option(help="The workflow's name.")] = None,
+    tenant: Tenant = None,
+    limit: Limit = 20,
 ) -> None:
     """Group the failed executions by workflow and by where their error came from."""
-    from automate_kernel.cli.views import group_data, show_groups
+    from automate_kernel.cli.records import group_data, show_groups
 
     found = context.session.plain.executions.error_groups(
         workflow=workflow, tenant_id=tenant, limit=limit
@@ -117,7 +155,8 @@ def errors(
     show_groups(context.out, found, "WORKFLOW")
 
 
-def _get(context: Context, execution_id: str) -> Execution:
+def found_execution(context: Context, execution_id: str) -> Execution:
+    """Return the execution with this id; raises ``NOT_FOUND``."""
     from uuid import UUID
 
     try:
@@ -133,19 +172,25 @@ def _get(context: Context, execution_id: str) -> Execution:
     return found
 
 
+@app.command(
+    "stats",
+    cls=DataCommand,
+    epilog=examples("automate executions stats", "automate executions stats --within 15m"),
+)
 def stats(
     context: Context,
     within: Annotated[
-        str, Option(help="What ended since then: 15m; a week at most.", metavar="DURATION")
+        str,
+        typer.Option(
+            help="Count those that ended since then: 15m; a week at most.", metavar="DURATION"
+        ),
     ] = "1h",
 ) -> None:
     """
-    Count executions by workflow: those that have not ended, those that FAILED, and lately ended.
+    Count executions by workflow: running, waiting and FAILED ones, and those that ended lately.
 
-    What ended lately is counted as workers tell of it, with how long executions and steps took.
+    The counts of lately ended ones, and the durations of executions and steps, are the workers'.
     """
-    from automate_kernel.cli.inputs import duration
-    from automate_kernel.cli.output import seconds
     from automate_kernel.outbox.statistics import total_by_kind
     from automate_kernel.workflows.engine.statistics import WorkflowActivity
 
@@ -172,42 +217,50 @@ def stats(
     context.out.table(_STATS, rows, empty="there are no executions")
 
 
+@app.command("cancel", cls=DataCommand, epilog=examples("automate executions cancel ID"))
 def cancel(context: Context, execution_ids: _Ids) -> None:
     """
     End executions as CANCELLED.
 
-    A step that runs is not interrupted, but nothing follows it.
+    A running step is not interrupted, but no step follows it.
     """
     _each(context, execution_ids, "cancel", "cancelled")
 
 
+@app.command(
+    "resume",
+    cls=DataCommand,
+    epilog=examples(
+        "automate executions resume ID",
+        "automate executions resume --failed --workflow order-notify --newer-than 2h",
+        "automate executions resume --failed --error-code UNAVAILABLE --rate 5 --yes",
+    ),
+)
 def resume(
     context: Context,
     execution_ids: Annotated[
-        list[str] | None, Argument(help="The executions' ids.", metavar="[ID]…")
+        list[str] | None, typer.Argument(help="The executions' ids.", metavar="[ID]…")
     ] = None,
-    failed: Annotated[bool, Option("--failed", help="All FAILED ones that match.")] = False,
-    workflow: Annotated[str | None, Option(help="Only of this workflow.")] = None,
-    tenant: Annotated[str | None, Option(help="Only of this tenant.")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="All FAILED ones that match.")] = False,
+    workflow: Annotated[str | None, typer.Option(help="Only of this workflow.")] = None,
+    tenant: Tenant = None,
     error_code: Annotated[
-        str | None, Option("--error-code", help="Only those that failed with this error.")
+        str | None, typer.Option("--error-code", help="Only those that failed with this error.")
     ] = None,
-    older_than: Annotated[
-        str | None, Option(help="Only begun longer ago: 2h.", metavar="DURATION")
+    older_than: OlderThan = None,
+    newer_than: NewerThan = None,
+    limit: Most = None,
+    rate: Annotated[
+        float | None, typer.Option(help="The number of them that go on in a second.", min=0.001)
     ] = None,
-    newer_than: Annotated[
-        str | None, Option(help="Only begun since then: 30m.", metavar="DURATION")
-    ] = None,
-    limit: Annotated[int | None, Option("--limit", "-n", help="At most so many.", min=1)] = None,
-    rate: Annotated[float | None, Option(help="So many go on in a second.", min=0.001)] = None,
-    yes: Annotated[bool, Option("--yes", "-y", help="Don't ask.")] = False,
+    yes: Yes = False,
 ) -> None:
     """
     Run failed executions again, from the steps that failed. A worker does it.
 
     Without ids --failed means every FAILED one that the other options match, the oldest first.
     """
-    options = {
+    options: dict[str, Any] = {
         "workflow": workflow, "tenant_id": tenant, "error_code": error_code, "limit": limit,
         "per_second": rate,
     }  # fmt: skip
@@ -220,41 +273,16 @@ def resume(
     if execution_ids:
         _each(context, execution_ids, "resume", "resumed")
         return
-    _resume_many(context, options, older_than, newer_than, yes=yes)
-
-
-def _resume_many(
-    context: Context,
-    options: dict[str, Any],
-    older_than: str | None,
-    newer_than: str | None,
-    *,
-    yes: bool,
-) -> None:
-    from datetime import timedelta
-
-    from automate_kernel.cli.inputs import confirm, duration
-    from automate_kernel.cli.output import counted
-
-    out, store, now = (
-        context.out,
-        context.session.plain.executions,
-        context.session.plain.outbox.now,
-    )
-    for name, flag, age in (
-        ("created_before", "--older-than", older_than),
-        ("created_after", "--newer-than", newer_than),
-    ):
-        if age is not None:
-            options[name] = now() - timedelta(seconds=duration(age, flag))
+    kernel, out = context.session.plain, context.out
+    options |= ages(kernel.outbox.now(), older_than, newer_than)
     confirm("Resume all failed executions that match?", yes=yes)
     with out.working("resume: all that match") as shown:
 
-        def tell(count: int) -> None:
+        def show(count: int) -> None:
             if shown is not None:
                 shown.update(f"resume: {count} so far")
 
-        count = store.resume_matching(status="FAILED", progress=tell, **options)
+        count = kernel.executions.resume_matching(status="FAILED", progress=show, **options)
     out.data({"resumed": count})
     out.line(f"{counted(count, 'execution')} resumed")
 
@@ -263,7 +291,7 @@ def _each(context: Context, execution_ids: list[str], what: str, done: str) -> N
     out, store = context.out, context.session.plain.executions
     results: dict[str, bool] = {}
     for each in execution_ids:
-        execution = _get(context, each)
+        execution = found_execution(context, each)
         results[execution.id] = getattr(store, what)(execution.id)
         if results[execution.id]:
             out.line(f"{execution.id} {done}")
@@ -277,34 +305,41 @@ def _each(context: Context, execution_ids: list[str], what: str, done: str) -> N
         )
 
 
-EXECUTIONS = Group("executions", "Look at executions of workflows, cancel and resume them.")
-EXECUTIONS.command(
-    "ls",
-    also=("list",),
-    examples=(
-        "automate executions ls",
-        "automate executions ls --status FAILED --workflow order-notify",
-        "automate executions ls --label order=4711",
-        "automate executions ls --json | jq -r '.[].id'",
-    ),
-)(ls)
-EXECUTIONS.command(
-    "show",
-    examples=("automate executions show 0193f0c2-…", "automate executions show ID --json"),
-)(show)
-EXECUTIONS.command(
-    "errors",
-    examples=("automate executions errors", "automate executions errors --workflow order-notify"),
-)(errors)
-EXECUTIONS.command(
-    "stats", examples=("automate executions stats", "automate executions stats --within 15m")
-)(stats)
-EXECUTIONS.command("cancel", examples=("automate executions cancel ID",))(cancel)
-EXECUTIONS.command(
-    "resume",
-    examples=(
-        "automate executions resume ID",
-        "automate executions resume --failed --workflow order-notify --newer-than 2h",
-        "automate executions resume --failed --error-code UNAVAILABLE --rate 5 --yes",
-    ),
-)(resume)
+@find_app.command(
+    "find",
+    cls=DataCommand,
+    epilog=examples("automate find order=4711", "automate find 4711 --json"),
+)
+def find(
+    context: Context,
+    label: Annotated[str, typer.Argument(help="A label: order=4711, or 4711 under any name.")],
+    tenant: Tenant = None,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", help="The number of each, at most.", min=1, max=1000)
+    ] = 20,
+) -> None:
+    """
+    Find items and executions by a label, the newest first.
+
+    Labels are given to an event, an item or an execution: the id of an order, say.
+    """
+    from automate_kernel.cli.records import execution_data, item_data, show_executions, show_items
+
+    out, kernel = context.out, context.session.plain
+    executions = kernel.executions.labelled(label, tenant_id=tenant, limit=limit)
+    items = kernel.outbox.labelled(label, tenant_id=tenant, limit=limit)
+    out.data(
+        {
+            "executions": [execution_data(each) for each in executions],
+            "items": [item_data(each) for each in items],
+        }
+    )
+    if not executions and not items:
+        out.line(f"nothing has the label {label}")
+        return
+    if executions:
+        show_executions(out, executions)
+    if executions and items:
+        out.line()
+    if items:
+        show_items(out, items)

@@ -1,32 +1,572 @@
-"""``automate outbox``: look at the outbox, pause, clean and repair it."""
+"""``automate outbox``: look at items, change, limit and pause them, and clean up."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
-from automate_kernel.cli.commands import (
-    outbox_changes,
-    outbox_items,
-    outbox_limits,
-    outbox_stats,
+import typer
+
+from automate_kernel.cli.command import Context, DataCommand, WorkFailedError, examples, group
+from automate_kernel.cli.inputs import (
+    Label,
+    Limit,
+    Most,
+    NewerThan,
+    OlderThan,
+    Tenant,
+    Yes,
+    ages,
+    confirm,
+    duration,
+    one_of,
 )
-from automate_kernel.cli.definitions import Argument, Command, Context, Group, Option
-from automate_kernel.cli.inputs import confirm, duration
-from automate_kernel.cli.output import counted
+from automate_kernel.cli.output import as_json, boxed, counted, seconds
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 
-__all__ = ["OUTBOX", "REAP"]
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
-_Kind = Annotated[str, Argument(help="The kind of item: automate.event.")]
+    from automate_kernel.outbox import OutboxItem, OutboxStats, OutboxStore
+
+__all__ = ["app"]
+
+app: typer.Typer = group(
+    "outbox", "Look at the outbox, and steer it: requeue, cancel, limit, pause, clean."
+)
+
+_STATES = ("PENDING", "RETRY", "RUNNING", "COMPLETED", "FAILED", "CANCELLED")
+_EVERY_SECONDS = 2.0
+_HANDFUL = 10
+_WAKE_UP = "automate.advance"
+_CONDITIONS = ("tenant", "error_code", "error", "older_than", "newer_than")
+
+_Kind = Annotated[str | None, typer.Option(help="Only items of this kind.")]
+_Status = Annotated[
+    str | None, typer.Option(help="PENDING, RUNNING, RETRY, COMPLETED, FAILED or CANCELLED.")
+]
+_OneKind = Annotated[str, typer.Argument(help="The kind of item: mail.send.")]
+_Ids = Annotated[list[str] | None, typer.Argument(help="The items' ids.", metavar="[ID]…")]
+_All = Annotated[bool, typer.Option("--all", help="All items that the options match.")]
+_State = Annotated[str | None, typer.Option(help="Only items in this state.")]
+_Error = Annotated[str | None, typer.Option("--error-code", help="Only with this last error.")]
+_ErrorGroup = Annotated[
+    str | None,
+    typer.Option(
+        "--error", help="Only of this group, as outbox errors names it: KeyError in shop.charge."
+    ),
+]
 
 
+# -- statistics -----------------------------------------------------------------------------------
+
+
+@app.command(
+    "stats",
+    cls=DataCommand,
+    epilog=examples(
+        "automate outbox stats",
+        "automate outbox stats --watch",
+        "automate outbox stats --watch 10 --json   # a document a line",
+    ),
+)
+def stats(
+    context: Context,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again and again.")] = False,
+    every: Annotated[
+        float | None,
+        typer.Argument(
+            metavar="[SECONDS]",
+            help="With --watch: seconds between two looks; 2 by default.",
+            min=0.1,
+        ),
+    ] = None,
+) -> None:
+    """Count the items of each kind by state, and show the delay of the oldest due one."""
+    if every is not None and not watch:
+        raise ConfigError("how often to look is for --watch", hint=f"add it: --watch {every:g}")
+    look, out = context.session.plain.outbox.stats, context.out
+    if watch:
+        from automate_kernel.cli.overview import Watch
+
+        Watch(out, look, _picture, _line, _data).run(every or _EVERY_SECONDS)
+        return
+    found = look()
+    out.data(_data(found))
+    out.table(("KIND", *_STATES), _rows(found), empty="the outbox is empty")
+    for text, style in _below(found):
+        out.line(text, style)
+
+
+@app.command("workers", cls=DataCommand, epilog=examples("automate outbox workers"))
+def workers(context: Context) -> None:
+    """List the workers that report to this database, with their processes and loads."""
+    from automate_kernel.cli.overview import show_workers, worker_data
+
+    outbox = context.session.plain.outbox
+    found = outbox.workers()
+    context.out.data([worker_data(each) for each in found])
+    show_workers(context.out, found, outbox.now())
+
+
+def _data(found: OutboxStats) -> dict[str, Any]:
+    return {
+        "counts": found.counts,
+        "oldest_due_seconds": found.oldest_due_seconds,
+        "paused": list(found.paused),
+    }
+
+
+def _rows(found: OutboxStats) -> list[tuple[Any, ...]]:
+    return [(kind, *(of.get(each, 0) for each in _STATES)) for kind, of in found.counts.items()]
+
+
+def _below(found: OutboxStats) -> list[tuple[str, str | None]]:
+    late = found.oldest_due_seconds
+    lines: list[tuple[str, str | None]] = [
+        (f"oldest due item: {'none' if late is None else seconds(late) + ' late'}", None)
+    ]
+    if found.paused:
+        lines.append((f"paused: {', '.join(found.paused)}", "yellow"))
+    return lines
+
+
+def _line(found: OutboxStats) -> str:
+    counts = "  ".join(f"{state.lower()} {found.total(state)}" for state in _STATES)
+    return f"{datetime.now():%H:%M:%S}  {counts}  {_below(found)[0][0]}"  # noqa: DTZ005  (to read)
+
+
+def _picture(found: OutboxStats) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    return Group(
+        boxed(("KIND", *_STATES), [tuple(map(str, row)) for row in _rows(found)], live=True),
+        *(Text(text, style=style or "") for text, style in _below(found)),
+    )
+
+
+# -- items ----------------------------------------------------------------------------------------
+
+
+@app.command("list", cls=DataCommand, hidden=True)
+@app.command(
+    "ls",
+    cls=DataCommand,
+    epilog=examples(
+        "automate outbox ls --status FAILED",
+        "automate outbox ls --kind automate.event --limit 100 --json",
+        "automate outbox ls --label order=4711",
+    ),
+)
+def ls(
+    context: Context,
+    status: _Status = None,
+    kind: _Kind = None,
+    tenant: Tenant = None,
+    label: Label = None,
+    limit: Limit = 20,
+) -> None:
+    """List items, the newest first."""
+    from automate_kernel.cli.records import item_data, show_items
+
+    outbox = context.session.plain.outbox
+    given: dict[str, Any] = {"status": _status(status), "kind": kind, "tenant_id": tenant}
+    if label is None:
+        found = outbox.find(**given, limit=limit)
+    else:
+        found = outbox.labelled(label, **given, limit=limit)
+    context.out.data([item_data(item) for item in found])
+    show_items(context.out, found)
+
+
+def _status(given: str | None) -> str | None:
+    from automate_kernel.outbox.item import ItemStatus
+
+    return one_of(given, ItemStatus, "--status")
+
+
+@app.command("show", cls=DataCommand, epilog=examples("automate outbox show 0193f0c2-…"))
+def show(
+    context: Context, item_id: Annotated[str, typer.Argument(help="The item's id.", metavar="ID")]
+) -> None:
+    """
+    Show an item with its payload, and the error of each attempt.
+
+    A failed attempt is shown with the files and lines of its error, without values.
+    """
+    from automate_kernel.cli.records import attempt_data, item_data, labels_text, show_attempts
+
+    item = _found_item(context, item_id)
+    data = item_data(item, whole=True)
+    attempts = context.session.plain.outbox.failed_attempts(item.id)
+    context.out.data({**data, "failed_attempts": [attempt_data(each) for each in attempts]})
+    data["payload"] = as_json(data["payload"])
+    data["headers"] = as_json(data["headers"]) if data["headers"] else None
+    data["labels"] = labels_text(data["labels"])
+    context.out.fields(data.items())
+    show_attempts(context.out, attempts)
+
+
+@app.command(
+    "errors",
+    cls=DataCommand,
+    epilog=examples("automate outbox errors", "automate outbox errors --kind mail.send --json"),
+)
+def errors(context: Context, kind: _Kind = None, tenant: Tenant = None, limit: Limit = 20) -> None:
+    """
+    Group the failed items by kind and by where their error came from.
+
+    automate outbox requeue --failed --error GROUP requeues a group.
+    """
+    from automate_kernel.cli.records import group_data, show_groups
+
+    found = context.session.plain.outbox.error_groups(kind=kind, tenant_id=tenant, limit=limit)
+    context.out.data([group_data(each) for each in found])
+    show_groups(context.out, found, "KIND")
+
+
+def _found_item(context: Context, item_id: str) -> OutboxItem:
+    """Return the item with this id; raises ``NOT_FOUND``."""
+    item = context.session.plain.outbox.get(item_id)
+    if item is None:
+        raise AutomateError(
+            ErrorCodes.NOT_FOUND,
+            f"there is no item {item_id!r}",
+            hint=f"{context.named('outbox ls')} lists them",
+        )
+    return item
+
+
+# -- changes --------------------------------------------------------------------------------------
+
+
+@app.command("retry", cls=DataCommand, hidden=True)
+@app.command(
+    "requeue",
+    cls=DataCommand,
+    epilog=examples(
+        "automate outbox requeue 0193f0c2-… 0193f0c3-…",
+        "automate outbox requeue --failed --kind mail.send --rate 50",
+        'automate outbox requeue --failed --error "KeyError in shop.actions.charge"',
+        "automate outbox requeue --all --status CANCELLED --yes",
+    ),
+)
+def requeue(
+    context: Context,
+    item_ids: _Ids = None,
+    every: _All = False,
+    failed: Annotated[bool, typer.Option("--failed", help="All items that FAILED.")] = False,
+    status: _State = None,
+    kind: _Kind = None,
+    tenant: Tenant = None,
+    error_code: _Error = None,
+    error: _ErrorGroup = None,
+    older_than: OlderThan = None,
+    newer_than: NewerThan = None,
+    limit: Most = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(help="Number of items of a kind that become due in a second.", min=0.001),
+    ] = None,
+    yes: Yes = False,
+) -> None:
+    """
+    Make failed or cancelled items wait again, with all their attempts.
+
+    Without ids every FAILED one that the options match, or with --status CANCELLED those. An
+    execution is resumed by automate executions resume instead.
+    """
+    context.params["every"] = every or failed
+    chosen = _Chosen(context, "FAILED" if failed else status, ("FAILED",), "executions resume")
+    if chosen.status not in (None, "FAILED", "CANCELLED"):
+        raise ConfigError(f"items that are {chosen.status} can't be requeued")
+    if rate is not None and chosen.ids:
+        raise ConfigError("--rate goes with --failed or --all")
+    outbox = context.session.plain.outbox
+    many = partial(outbox.requeue_matching, per_second=rate)
+    _change(chosen, outbox.requeue, many, ("Requeue", "requeued"), yes=yes)
+
+
+@app.command(
+    "cancel",
+    cls=DataCommand,
+    epilog=examples(
+        "automate outbox cancel 0193f0c2-…",
+        "automate outbox cancel --all --kind mail.send --yes",
+        "automate outbox cancel --all --status RUNNING --kind report",
+    ),
+)
+def cancel(
+    context: Context,
+    item_ids: _Ids = None,
+    every: _All = False,
+    status: _State = None,
+    kind: _Kind = None,
+    tenant: Tenant = None,
+    error_code: _Error = None,
+    error: _ErrorGroup = None,
+    older_than: OlderThan = None,
+    newer_than: NewerThan = None,
+    limit: Most = None,
+    yes: Yes = False,
+) -> None:
+    """
+    Cancel waiting items, and ask running ones to stop.
+
+    With --all, every PENDING and RETRY one, or with --status RUNNING the running ones. An execution
+    is cancelled by automate executions cancel instead.
+    """
+    chosen = _Chosen(context, status, ("PENDING", "RETRY"), "executions cancel")
+    if chosen.status not in (None, "PENDING", "RETRY", "RUNNING"):
+        raise ConfigError(f"items that are {chosen.status} can't be cancelled")
+    outbox = context.session.plain.outbox
+    _change(chosen, outbox.cancel, outbox.cancel_matching, ("Cancel", "cancelled"), yes=yes)
+
+
+@app.command(
+    "discard",
+    cls=DataCommand,
+    epilog=examples(
+        "automate outbox discard 0193f0c2-…",
+        "automate outbox discard --all --kind mail.send --older-than 7d --yes",
+    ),
+)
+def discard(
+    context: Context,
+    item_ids: _Ids = None,
+    every: _All = False,
+    status: _State = None,
+    kind: _Kind = None,
+    tenant: Tenant = None,
+    error_code: _Error = None,
+    error: _ErrorGroup = None,
+    older_than: OlderThan = None,
+    newer_than: NewerThan = None,
+    limit: Most = None,
+    yes: Yes = False,
+) -> None:
+    """
+    Delete items that are finished.
+
+    With --all, every FAILED and CANCELLED one, or with --status COMPLETED the completed ones.
+    """
+    chosen = _Chosen(context, status, ("FAILED", "CANCELLED"), None)
+    if chosen.status not in (None, "COMPLETED", "FAILED", "CANCELLED"):
+        raise ConfigError(f"items that are {chosen.status} can't be discarded")
+    outbox = context.session.plain.outbox
+    _change(chosen, outbox.discard, outbox.discard_matching, ("Discard", "discarded"), yes=yes)
+
+
+@app.command(
+    "reschedule",
+    cls=DataCommand,
+    epilog=examples("automate outbox reschedule 0193f0c2-… --delay 2h"),
+)
+def reschedule(
+    context: Context,
+    item_ids: Annotated[list[str], typer.Argument(help="The items' ids.", metavar="ID…")],
+    delay: Annotated[
+        str,
+        typer.Option(help="The time until they are due: 2h; 0 is at once.", metavar="DURATION"),
+    ] = "0",
+) -> None:
+    """Change when items that wait are due."""
+    outbox, seconds_ = context.session.plain.outbox, duration(delay, "--delay")
+    ids = [_found_item(context, item_id).id for item_id in item_ids]
+    _report(context, outbox.reschedule(ids, delay=seconds_), "rescheduled", len(ids))
+
+
+class _Chosen:
+    """
+    The items that a command changes: those with the ids, or all that its options match.
+
+    *usual* are the states without --status. *instead* is the command for items of executions.
+    """
+
+    def __init__(
+        self, context: Context, status: str | None, usual: Sequence[str], instead: str | None
+    ) -> None:
+        self.context, self.given = context, context.params
+        self.status, self.usual, self.instead = _status(status), usual, instead
+        self.outbox: OutboxStore = context.session.plain.outbox
+        item_ids: Sequence[str] = self.given["item_ids"] or ()
+        if bool(item_ids) == self.given["every"]:
+            raise ConfigError(
+                "name the items, or say --all",
+                hint="--all takes every item that --kind, --status and the others match",
+            )
+        found = [_found_item(context, item_id) for item_id in item_ids]
+        kinds = {self.given["kind"], *(item.kind for item in found)}
+        if instead and _WAKE_UP in kinds:
+            raise ConfigError(
+                f"an item of kind {_WAKE_UP} belongs to an execution",
+                hint=f"use {context.named(instead)}",
+            )
+        self.ids: list[str] = [item.id for item in found]
+
+    def kinds(self) -> list[str]:
+        """Return the kinds that are meant, without that of executions."""
+        if self.given["kind"]:
+            return [self.given["kind"]]
+        counts = self.outbox.stats().counts
+        return [kind for kind in counts if kind != _WAKE_UP or not self.instead]
+
+    def number(self) -> int | None:
+        """Return the number of items, or None where only a pass through all of them shows it."""
+        if self.ids:
+            return len(self.ids)
+        if any(self.given[name] for name in (*_CONDITIONS, "limit")):
+            return None
+        counts, kinds = self.outbox.stats().counts, set(self.kinds())
+        states = (self.status,) if self.status else self.usual
+        return sum(counts.get(kind, {}).get(state, 0) for kind in kinds for state in states)
+
+    def filter(self) -> dict[str, Any]:
+        """Return the conditions that all items have in common, beside the kind."""
+        given = self.given
+        return {
+            "status": self.status,
+            "tenant_id": given["tenant"],
+            "error_code": given["error_code"],
+            "error_group": given["error"],
+            **ages(self.outbox.now(), given["older_than"], given["newer_than"]),
+        }
+
+
+def _change(
+    chosen: _Chosen,
+    some: Callable[[Sequence[str]], int],
+    many: Callable[..., int],
+    words: tuple[str, str],
+    *,
+    yes: bool,
+) -> None:
+    out, (verb, done), number = chosen.context.out, words, chosen.number()
+    what = "all that match" if number is None else counted(number)
+    if number != 0 and (not chosen.ids or len(chosen.ids) > _HANDFUL):
+        confirm(f"{verb} {what}?", yes=yes)
+    with out.working(f"{verb.lower()}: {what}") as shown:
+
+        def show(before: int, count: int) -> None:
+            if shown is not None:
+                shown.update(f"{verb.lower()}: {before + count} of {what}")
+
+        changed = some(chosen.ids) if chosen.ids else _matching(chosen, many, show)
+    _report(chosen.context, changed, done, len(chosen.ids) if chosen.ids else None)
+
+
+def _matching(chosen: _Chosen, many: Callable[..., int], show: Callable[[int, int], None]) -> int:
+    changed, wanted, most = 0, chosen.filter(), chosen.given["limit"]
+    for kind in chosen.kinds():
+        left = None if most is None else most - changed
+        changed += many(kind=kind, limit=left, progress=partial(show, changed), **wanted)
+    return changed
+
+
+def _report(context: Context, changed: int, done: str, named: int | None) -> None:
+    unchanged = 0 if named is None else named - changed
+    context.out.data({done: changed, "unchanged": unchanged})
+    context.out.line(f"{counted(changed)} {done}")
+    if unchanged:
+        raise WorkFailedError(
+            ErrorCodes.FAILED_PRECONDITION,
+            f"{counted(unchanged)} could not be {done}",
+            hint=f"they are in another state: {context.named('outbox show')} shows it",
+        )
+
+
+# -- limits and pauses ----------------------------------------------------------------------------
+
+
+@app.command(
+    "limit",
+    cls=DataCommand,
+    epilog=examples(
+        "automate outbox limit mail.send --concurrency 5",
+        "automate outbox limit crm.update --rate 100/1m --burst 10",
+    ),
+)
+def limit(
+    context: Context,
+    kind: _OneKind,
+    concurrency: Annotated[
+        int | None, typer.Option(help="The number of items that run at once.", min=1)
+    ] = None,
+    rate: Annotated[
+        str | None,
+        typer.Option(
+            help="The number of starts in a time: 100/1m; 5 is 5/1s.", metavar="N/DURATION"
+        ),
+    ] = None,
+    burst: Annotated[
+        int | None, typer.Option(help="The number of starts at once after a lull.", min=1)
+    ] = None,
+) -> None:
+    """Limit the items of a kind that run at once, and that start, over all workers."""
+    if concurrency is None and rate is None:
+        raise ConfigError("nothing is limited", hint="add --concurrency 5 or --rate 100/1m")
+    number, per_seconds = _rate(rate)
+    options: dict[str, Any] = {
+        "concurrency": concurrency, "rate": number, "per_seconds": per_seconds, "burst": burst,
+    }  # fmt: skip
+    context.session.plain.outbox.limit(kind, **options)
+    context.out.data({"kind": kind, **options})
+    context.out.line(f"{kind} is limited; {context.named('outbox unlimit')} {kind} lifts it")
+
+
+def _rate(text: str | None) -> tuple[int | None, float]:
+    if text is None:
+        return None, 1.0
+    number, _, per = text.partition("/")
+    if not number.isdecimal() or not int(number):
+        raise ConfigError(f"--rate: {text[:40]!r} is no rate", hint="write 100/1m, or 5 for 5/1s")
+    return int(number), duration(per or "1", "--rate")
+
+
+@app.command("unlimit", cls=DataCommand, epilog=examples("automate outbox unlimit mail.send"))
+def unlimit(context: Context, kind: _OneKind) -> None:
+    """Lift the limit of a kind."""
+    lifted = context.session.plain.outbox.unlimit(kind)
+    context.out.data({"kind": kind, "lifted": lifted})
+    context.out.line(f"{kind} {'is no longer' if lifted else 'was not'} limited")
+
+
+@app.command("limits", cls=DataCommand, epilog=examples("automate outbox limits"))
+def limits(context: Context) -> None:
+    """List the limits. An operator's limit wins over one that the code declares."""
+    found = context.session.plain.outbox.limits()
+    context.out.data([asdict(each) for each in found])
+    context.out.table(
+        ("KIND", "AT ONCE", "RATE", "BURST", "SET BY"),
+        [
+            (
+                each.kind,
+                each.concurrency or "-",
+                f"{each.rate} in {each.per_seconds:g} s" if each.rate else "-",
+                each.burst or each.rate or "-",
+                "the code" if each.declared else "an operator",
+            )
+            for each in found
+        ],
+        empty="no kind is limited",
+    )
+
+
+@app.command(
+    "purge", cls=DataCommand, epilog=examples("automate outbox purge --older-than 30d --yes")
+)
 def purge(
     context: Context,
     older_than: Annotated[
-        str, Option(help="Since when they must be over: 30d, 12h.", metavar="DURATION")
+        str, typer.Option(help="The time since they ended: 30d, 12h.", metavar="DURATION")
     ],
-    yes: Annotated[bool, Option("--yes", "-y", help="Don't ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
 ) -> None:
-    """Delete items and executions that ended long ago, with all that belongs to them."""
+    """Delete items and executions that ended long ago, with everything that belongs to them."""
     age = duration(older_than, "--older-than")
     confirm(f"Delete every item and execution that ended over {older_than} ago?", yes=yes)
     with context.out.working("deleting"):
@@ -35,10 +575,15 @@ def purge(
     context.out.line(f"{counted(total, 'row')} deleted")
 
 
+@app.command(
+    "pause",
+    cls=DataCommand,
+    epilog=examples('automate outbox pause mail.send --reason "the mail server is down"'),
+)
 def pause(
     context: Context,
-    kind: _Kind,
-    reason: Annotated[str, Option(help="Why, for whoever wonders.")] = "",
+    kind: _OneKind,
+    reason: Annotated[str, typer.Option(help="The reason, which is shown to others.")] = "",
 ) -> None:
     """Stop all workers from claiming items of a kind, until resume."""
     context.session.plain.outbox.pause(kind, reason)
@@ -46,18 +591,24 @@ def pause(
     context.out.line(f"{kind} is paused; {context.named('outbox resume')} {kind} lets it go on")
 
 
-def resume(context: Context, kind: _Kind) -> None:
+@app.command("resume", cls=DataCommand, epilog=examples("automate outbox resume mail.send"))
+def resume(context: Context, kind: _OneKind) -> None:
     """Let workers claim items of a kind again."""
     context.session.plain.outbox.resume(kind)
     context.out.data({"kind": kind, "paused": False})
     context.out.line(f"{kind} is no longer paused")
 
 
+@app.command(
+    "reap",
+    cls=DataCommand,
+    epilog=examples("automate outbox reap", "automate outbox reap --stale-seconds 600"),
+)
 def reap(
     context: Context,
     stale_seconds: Annotated[
         float | None,
-        Option(help="Since the lease was last renewed; never less than the lease.", min=0),
+        typer.Option(help="Seconds since the lease was renewed; never less than the lease.", min=0),
     ] = None,
 ) -> None:
     """Recover items whose worker died. Workers do it themselves, if any is running."""
@@ -68,19 +619,3 @@ def reap(
     reaped = OutboxReaper(kernel.outbox, stale_threshold_seconds=stale).reap_stale_items()
     context.out.data({"reaped": reaped})
     context.out.line(f"{counted(reaped)} recovered")
-
-
-REAP = Command(
-    "reap", reap, ("automate outbox reap", "automate outbox reap --stale-seconds 600"), data=True
-)
-OUTBOX = Group("outbox", "Look at the outbox, and steer it: requeue, cancel, limit, pause, clean.")
-outbox_stats.add_to_group(OUTBOX)
-outbox_items.add_to_group(OUTBOX)
-outbox_changes.add_to_group(OUTBOX)
-outbox_limits.add_to_group(OUTBOX)
-OUTBOX.command("purge", examples=("automate outbox purge --older-than 30d --yes",))(purge)
-OUTBOX.command(
-    "pause", examples=('automate outbox pause mail.send --reason "the mail server is down"',)
-)(pause)
-OUTBOX.command("resume", examples=("automate outbox resume mail.send",))(resume)
-OUTBOX.commands.append(REAP)

@@ -1,4 +1,4 @@
-"""``automate plugins``: what is installed and registered, and whether it works."""
+"""``automate plugins``: installed and registered plugins, and their states."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from automate_kernel.cli.command import Context, command, group
+from automate_kernel.cli.command import Context, DataCommand, examples, group
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.operations.schemas import json_schema_of
 from automate_kernel.plugins.discovery import misspelt
@@ -15,25 +15,9 @@ from automate_kernel.plugins.discovery import misspelt
 if TYPE_CHECKING:
     from automate_kernel.plugins import PluginRecord
 
-__all__ = ["add_to"]
+__all__ = ["app"]
 
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
-    own = group("plugins", "Look at connectors, providers and other plugins.")
-    command(
-        own,
-        "ls",
-        data=True,
-        examples=("automate plugins ls", "automate plugins ls --load   # import all, to see"),
-    )(ls)
-    command(
-        own,
-        "show",
-        data=True,
-        examples=("automate plugins show http", "automate plugins show connector:http --json"),
-    )(show)
-    app.add_typer(own)
+app: typer.Typer = group("plugins", "Look at connectors, providers and other plugins.")
 
 
 def _kernel(context: Context) -> Any:
@@ -42,6 +26,11 @@ def _kernel(context: Context) -> Any:
     return context.session.build(MemoryStorage(), workflows=False)
 
 
+@app.command(
+    "ls",
+    cls=DataCommand,
+    epilog=examples("automate plugins ls", "automate plugins ls --load   # import all, to see"),
+)
 def ls(
     context: Context,
     load: Annotated[
@@ -93,14 +82,18 @@ def _data(
     data = {**{name: getattr(record, name) for name in names}, "usable": record.usable}
     if problems and _state(record, problems) == "UNUSABLE":
         problem = problems[record.kind, record.key]
-        told = {"error": problem.message, "remedy": problem.hint, "usable": False}
-        data = {**data, "state": "UNUSABLE", **told}
+        data |= {"state": "UNUSABLE", "error": problem.message, "remedy": problem.hint}
+        data["usable"] = False
     return data
 
 
+@app.command(
+    "show",
+    cls=DataCommand,
+    epilog=examples("automate plugins show http", "automate plugins show connector:http --json"),
+)
 def show(
-    context: Context,
-    key: Annotated[str, typer.Argument(help="The plugin's key, or kind:key.")],
+    context: Context, key: Annotated[str, typer.Argument(help="The plugin's key, or kind:key.")]
 ) -> None:
     """Show a plugin: its state, its config, and its actions or capabilities with their input."""
     plugins, out = _kernel(context).plugins, context.out
@@ -122,7 +115,7 @@ def show(
     details = _details(plugin)
     out.data({**_data(record), **details})
     out.fields((field, str(value)) for field, value in _data(record).items() if value is not None)
-    _tell(context, details)
+    _show_details(context, details)
     if problem is not None:
         if context.debug and record.traceback:
             out.note(record.traceback)
@@ -167,7 +160,7 @@ def _details(plugin: Any) -> dict[str, Any]:
     return details
 
 
-def _tell(context: Context, details: dict[str, Any]) -> None:
+def _show_details(context: Context, details: dict[str, Any]) -> None:
     out = context.out
     for name, field in details.get("config", {}).get("properties", {}).items():
         out.line(f"config  {name}: {field.get('description', field.get('title', ''))}")
@@ -182,6 +175,6 @@ def _tell(context: Context, details: dict[str, Any]) -> None:
 
 
 def _fields(schema: Mapping[str, Any]) -> list[str]:
-    """The fields of an input; those that may be left out are in brackets."""
+    """Return the fields of an input, the optional ones in brackets."""
     required = schema.get("required", ())
     return [name if name in required else f"[{name}]" for name in schema.get("properties", ())]

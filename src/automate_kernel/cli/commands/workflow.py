@@ -7,43 +7,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from automate_kernel.cli.command import Context, command, group
+from automate_kernel.cli.command import Context, DataCommand, TextCommand, examples, group
 from automate_kernel.errors import AutomateError, ConfigError
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
 
-__all__ = ["add_to"]
+__all__ = ["app"]
+
+app: typer.Typer = group("workflow", "Check and show workflows.")
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
-    own = group("workflow", "Check and show workflows.")
-    command(
-        own,
-        "validate",
-        data=True,
-        examples=(
-            "automate workflow validate",
-            "automate workflow validate workflows/ extra/report.yaml",
-            "automate workflow validate --syntax workflows/   # without looking for the actions",
-        ),
-    )(validate)
-    command(
-        own,
-        "show",
-        data=True,
-        examples=(
-            "automate workflow show order-notify",
-            "automate workflow show workflows/order-notify.yaml --mermaid",
-            "automate workflow show order-notify --svg > order-notify.svg",
-        ),
-    )(show)
-    command(own, "ls", data=True, examples=("automate workflow ls",))(ls)
-    command(own, "schema", examples=("automate workflow schema > workflow.schema.json",))(schema)
-    app.add_typer(own)
-
-
+@app.command(
+    "validate",
+    cls=DataCommand,
+    epilog=examples(
+        "automate workflow validate",
+        "automate workflow validate workflows/ extra/report.yaml",
+        "automate workflow validate --syntax workflows/   # without looking for the actions",
+    ),
+)
 def validate(
     context: Context,
     paths: Annotated[
@@ -56,7 +39,7 @@ def validate(
     """
     Check workflows: fields, templates, and that their actions and webhooks exist.
 
-    Tells every problem, with its file and line where there is one. Exits with 2 if there are any.
+    Shows every problem, with its file and line if it has them. Exits with 2 if there is any.
     """
     session, out = context.session, context.out
     from automate_kernel.storage import MemoryStorage
@@ -100,6 +83,15 @@ def _results(kernel: Kernel, path: Path, *, syntax: bool) -> list[dict[str, Any]
     ]
 
 
+@app.command(
+    "show",
+    cls=DataCommand,
+    epilog=examples(
+        "automate workflow show order-notify",
+        "automate workflow show workflows/order-notify.yaml --mermaid",
+        "automate workflow show order-notify --svg > order-notify.svg",
+    ),
+)
 def show(
     context: Context,
     workflow: Annotated[str, typer.Argument(help="A workflow's file, or its name.")],
@@ -109,10 +101,10 @@ def show(
         str | None, typer.Option(help="Show how far this execution is.", metavar="ID")
     ] = None,
 ) -> None:
-    """Draw a workflow: its steps, what waits for what, and what starts it."""
-    from automate_kernel.cli.commands.executions import _get
-    from automate_kernel.cli.commands.run import find_workflow, is_path
-    from automate_kernel.cli.views import statuses_of
+    """Draw a workflow: its triggers, its steps, and the order of the steps."""
+    from automate_kernel.cli.commands.events import find_workflow, is_path
+    from automate_kernel.cli.commands.executions import found_execution
+    from automate_kernel.cli.records import statuses_of
     from automate_kernel.storage import MemoryStorage
     from automate_kernel.workflows.definition.graph import to_mermaid, to_svg, to_text
 
@@ -120,7 +112,7 @@ def show(
         raise ConfigError("--mermaid and --svg are two pictures: take one")
     kernel = context.session.build(MemoryStorage(), workflows=not is_path(workflow))
     found = find_workflow(kernel, workflow)
-    statuses = statuses_of(_get(context, execution)) if execution else None
+    statuses = statuses_of(found_execution(context, execution)) if execution else None
     context.out.data(found.to_dict())
     if context.out.json:
         return
@@ -133,6 +125,7 @@ def show(
     context.out.line(to_text(found, statuses, width=width).rstrip("\n"))
 
 
+@app.command("ls", cls=DataCommand, epilog=examples("automate workflow ls"))
 def ls(context: Context) -> None:
     """List the workflows that are configured."""
     from automate_kernel.storage import MemoryStorage
@@ -156,6 +149,9 @@ def ls(context: Context) -> None:
     )
 
 
+@app.command(
+    "schema", cls=TextCommand, epilog=examples("automate workflow schema > workflow.schema.json")
+)
 def schema(context: Context) -> None:
     """Print the JSON Schema of workflows, for editors."""
     from automate_kernel.cli.output import as_json

@@ -1,4 +1,4 @@
-"""Executions, steps and items as data, and as what a person wants to see of them."""
+"""Executions, steps and items as data for JSON, and as tables."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = [
 
 
 def execution_data(execution: Execution) -> dict[str, Any]:
-    """An execution with its steps, ready for JSON."""
+    """Return an execution with its steps, ready for JSON."""
     return {
         "id": execution.id,
         "workflow": execution.name,
@@ -55,7 +55,7 @@ def execution_data(execution: Execution) -> dict[str, Any]:
 
 
 def step_data(run: StepRun) -> dict[str, Any]:
-    """A step's run, ready for JSON."""
+    """Return a step's run, ready for JSON."""
     data = asdict(run)
     data.pop("execution_id")
     data["output"] = redact_shown(run.output)
@@ -63,9 +63,9 @@ def step_data(run: StepRun) -> dict[str, Any]:
 
 
 def item_data(item: OutboxItem, *, whole: bool = False) -> dict[str, Any]:
-    """An item, ready for JSON; its payload and headers only if *whole*."""
+    """Return an item, ready for JSON; its payload and headers only if *whole*."""
     data = asdict(item)
-    data.pop("lease_token")  # whoever has it can finish the item
+    data.pop("lease_token")  # with it anybody can finish the item
     data.pop("sort_at")
     for name in ("payload", "headers"):
         data[name] = redact_shown(data[name])
@@ -75,7 +75,7 @@ def item_data(item: OutboxItem, *, whole: bool = False) -> dict[str, Any]:
 
 
 def attempt_data(attempt: FailedAttempt) -> dict[str, Any]:
-    """A failed attempt, ready for JSON."""
+    """Return a failed attempt, ready for JSON."""
     data = asdict(attempt)
     if attempt.step_id is None:  # of an item
         data.pop("step_id")
@@ -84,24 +84,24 @@ def attempt_data(attempt: FailedAttempt) -> dict[str, Any]:
 
 
 def labels_text(labels: Mapping[str, str]) -> str | None:
-    """Labels in one line, or None if there are none."""
+    """Return labels in one line, or None if there are none."""
     return " ".join(f"{name}={value}" for name, value in labels.items()) or None
 
 
 def group_data(group: ErrorGroup) -> dict[str, Any]:
-    """A group of errors, ready for JSON."""
+    """Return a group of errors, ready for JSON."""
     return asdict(group)
 
 
 def took(run: StepRun) -> float | None:
-    """Seconds from the first attempt's start to the step's end, waits included."""
+    """Return the seconds from the first attempt's start to the step's end, waits included."""
     if run.started_at is None or run.completed_at is None:
         return None
     return (run.completed_at - run.started_at).total_seconds()
 
 
 def brief(value: Any, length: int = 60) -> str:
-    """A value in one line, cut to *length*."""
+    """Return a value in one line, cut to *length*."""
     if value is None:
         return ""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
@@ -110,24 +110,21 @@ def brief(value: Any, length: int = 60) -> str:
 
 
 def show_steps(out: Output, runs: Iterable[StepRun], *, length: int = 60) -> None:
-    """A table of steps."""
+    """Print a table of steps."""
     rows = []
     for run in runs:
         name = run.step_id if run.position < 0 else f"{run.step_id}[{run.position}]"
-        done = run.status.value == "COMPLETED"
-        told = (
-            redact_shown(run.output)
-            if done
-            else f"{run.error_code}: {run.error}"
-            if run.error
-            else None
+        result = f"{run.error_code}: {run.error}" if run.error else None
+        if run.status.value == "COMPLETED":
+            result = redact_shown(run.output)
+        rows.append(
+            (name, run.status.value, run.attempts, seconds(took(run)), brief(result, length))
         )
-        rows.append((name, run.status.value, run.attempts, seconds(took(run)), brief(told, length)))
     out.table(("STEP", "STATUS", "ATTEMPTS", "TOOK", "OUTPUT"), rows, empty="no step has begun")
 
 
 def show_executions(out: Output, executions: Iterable[Execution]) -> None:
-    """A table of executions."""
+    """Print a table of executions."""
     out.table(
         ("ID", "WORKFLOW", "STATUS", "STARTED", "TOOK", "ERROR"),
         [
@@ -146,7 +143,7 @@ def show_executions(out: Output, executions: Iterable[Execution]) -> None:
 
 
 def show_items(out: Output, items: Iterable[OutboxItem]) -> None:
-    """A table of outbox items."""
+    """Print a table of outbox items."""
     out.table(
         ("ID", "KIND", "STATUS", "ATTEMPTS", "DUE", "WORKER", "ERROR"),
         [
@@ -166,7 +163,7 @@ def show_items(out: Output, items: Iterable[OutboxItem]) -> None:
 
 
 def show_groups(out: Output, groups: Iterable[ErrorGroup], of: str) -> None:
-    """A table of groups of errors; *of* says what they are of: kinds, workflows."""
+    """Print a table of groups of errors, by the kinds or workflows that *of* names."""
     out.table(
         ("COUNT", of, "GROUP", "CODE", "LATEST", "ERROR"),
         [
@@ -185,7 +182,7 @@ def show_groups(out: Output, groups: Iterable[ErrorGroup], of: str) -> None:
 
 
 def show_attempts(out: Output, attempts: Iterable[FailedAttempt]) -> None:
-    """What failed, attempt by attempt, and where it was raised."""
+    """Print each failed attempt with its trace."""
     for each in attempts:
         step = "" if each.step_id is None else f"{each.step_id}, "
         if each.position >= 0:
@@ -203,7 +200,7 @@ def _due(moment: datetime) -> str:
 
 
 def statuses_of(execution: Execution) -> Mapping[str, str]:
-    """The status of each step, for a picture; of a step with ``for_each``, that of the whole."""
+    """Return the status of each step, for a picture; of a step with ``for_each`` the whole's."""
     found: dict[str, str] = {}
     for run in execution.steps:
         if run.position < 0 or run.step_id not in found:

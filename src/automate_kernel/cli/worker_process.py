@@ -1,4 +1,4 @@
-"""Run a worker in this process until it is told to stop."""
+"""A worker in this process, until it is stopped."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
-from automate_kernel.cli.logs import log_to_stderr
+from automate_kernel.cli.output import log_to_stderr
 from automate_kernel.cli.session import Session
 from automate_kernel.errors import AutomateError
-from automate_kernel.kernel import Kernel
 from automate_kernel.monitoring.process import guarded_process
 from automate_kernel.monitoring.workers import Ports, run_observed
 from automate_kernel.secrets import RedactingFilter
 from automate_kernel.secrets.logs import get_logger
 
-__all__ = ["ports_of", "require_tables", "work", "work_here", "worker_options"]
+__all__ = ["ports_of", "work", "work_here", "worker_options"]
 
 _OPTIONS = (
     "slots", "async_slots", "batch", "poll_seconds", "grace_seconds", "retention_seconds",
@@ -27,23 +26,16 @@ _OPTIONS = (
 
 
 def worker_options(session: Session) -> dict[str, Any]:
-    """The options for `Kernel.worker` in the settings."""
+    """Return the options for `Kernel.worker` from the settings."""
     section = session.settings.section("worker")
     return {name: section[name] for name in _OPTIONS}
 
 
-def require_tables(kernel: Kernel) -> None:
-    """Raise `StorageError` if tables are not this release's, rather than try and try again."""
-    check = getattr(kernel.storage, "check_schema", None)
-    if check is not None:
-        check().require()
-
-
 def work(session: Mapping[str, Any], level: str, board: Connection) -> None:
     """
-    Do what a worker process does: see `Workers`. *session* is `Session.arguments`.
+    Run a worker process of `Workers`; *session* is `Session.arguments`.
 
-    It tells *board* how it is, whatever ports the settings name: these are its parent's.
+    It reports its state to *board*; the ports of the settings are its parent's.
     """
     own = Session(**session)
     try:
@@ -58,22 +50,22 @@ def work(session: Mapping[str, Any], level: str, board: Connection) -> None:
 
 def work_here(session: Session, level: str, where: Ports | Connection) -> None:
     """
-    Run one worker; the first SIGTERM or SIGINT drains it, the second hands back what runs.
+    Run one worker; the first SIGTERM or SIGINT drains it, the second hands back running items.
 
-    How it is can be asked *where* `run_observed` says.
+    It answers probes or reports its state at *where*; see `run_observed`.
     """
     kernel = session.kernel
     log_to_stderr(level, [RedactingFilter(kernel.redactor)], format=session.settings["log_format"])
     worker = kernel.worker(**worker_options(session))
     with guarded_process():
         if run_observed(kernel, worker, where):
-            # What still runs was handed back. Its threads would keep this process from ending.
+            # Running items were handed back. Their threads would keep this process from ending.
             logging.shutdown()
             os._exit(0)
 
 
 def ports_of(session: Session) -> Ports:
-    """Where the settings say to answer."""
+    """Return the ports of the settings."""
     settings = session.settings
     return Ports(
         settings["worker.health_port"],

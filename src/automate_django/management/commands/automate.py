@@ -1,0 +1,54 @@
+"""``manage.py automate``: the command line ``automate`` on the project's kernel."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
+from typing import Any, TextIO, cast
+
+from django.core.management.base import BaseCommand, CommandParser
+
+from automate_django.kernel import get_kernel
+from automate_django.management.base import command_errors
+
+__all__ = ["Command"]
+
+
+class Command(BaseCommand):
+    """
+    Looks at the outbox and executions, and changes them.
+
+    Django's own options may stand anywhere; all others are those of ``automate``.
+    """
+
+    help = (
+        "Look at the outbox and executions, and change them. The commands are those of automate; "
+        "they need the extra automate-kernel[cli]."
+    )
+
+    def create_parser(self, prog_name: str, subcommand: str, **options: Any) -> CommandParser:
+        """Return Django's parser, which leaves everything that it doesn't know, --help too."""
+        parser = super().create_parser(prog_name, subcommand, add_help=False, allow_abbrev=False)
+        parser.parse_args = partial(_split, parser)  # type: ignore[assignment]
+        return parser
+
+    def handle(self, *args: Any, arguments: list[str], **options: Any) -> None:
+        """Run the command in *arguments* on the command's own streams."""
+        from automate_kernel.cli import app_for
+
+        out, errors = cast("TextIO", self.stdout._out), cast("TextIO", self.stderr._out)
+        with command_errors(), redirect_stdout(out), redirect_stderr(errors):
+            colour = not options.get("no_color")
+            code = app_for(get_kernel, name="manage.py automate", colour=colour)(arguments)
+        if code:
+            sys.exit(code)
+
+
+def _split(
+    parser: CommandParser, args: list[str] | None = None, namespace: Namespace | None = None
+) -> Namespace:
+    found, rest = parser.parse_known_args(args, namespace)
+    found.arguments = rest or ["--help"]
+    return found

@@ -1,0 +1,355 @@
+"""``automate run`` and ``automate emit``: events, for one workflow now or for all of them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from automate_kernel import signals
+from automate_kernel.cli.command import Context, DataCommand, WorkFailedError, examples
+from automate_kernel.cli.inputs import duration, read_json
+from automate_kernel.cli.output import Output, as_json, seconds
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from automate_kernel.kernel import Kernel
+    from automate_kernel.workflows.definition.model import Workflow
+    from automate_kernel.workflows.engine.execution import Event, Execution, StepRun
+
+__all__ = ["Progress", "app", "find_workflow", "is_path"]
+
+app: typer.Typer = typer.Typer()
+_LOOK_SECONDS = 0.2
+_Labels = Annotated[
+    list[str] | None,
+    typer.Option(help="A key to find it by; may be repeated.", metavar="NAME=VALUE"),
+]
+
+
+@app.command(
+    "run",
+    cls=DataCommand,
+    epilog=examples(
+        "automate run workflows/order-notify.yaml --event order.json",
+        "automate run order-notify --event order.json --store",
+        "echo '{\"total\": 120}' | automate run order-notify --event - --json",
+    ),
+)
+def run(
+    context: Context,
+    workflow: Annotated[str, typer.Argument(help="A workflow's file, or its name.")],
+    event: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The event's payload as JSON; - for stdin.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The event's name; by default what the trigger waits for.")
+    ] = None,
+    header: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="A header of a webhook; may be repeated."),
+    ] = None,
+    store: Annotated[
+        bool,
+        typer.Option("--store", help="Keep it in the database, and run what else is due there."),
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Run it even if the trigger's condition doesn't hold.")
+    ] = False,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds after which to give up waiting.", min=0)
+    ] = None,
+    label: _Labels = None,
+) -> None:
+    """
+    Put one event through a workflow, and show its steps as they run.
+
+    Actions are really called. Without --store nothing is kept, and no database is needed. Exits
+    with 1 if the workflow fails.
+    """
+    payload = read_json(event) if event is not None else None
+    kernel, found = _prepared(context, workflow, store=store)
+    wanted, labels = event_for(found, payload, name, _headers(header or [])), _labels(label or ())
+    if not force and not kernel.workflows.program(found.hash()).starts_on(wanted):
+        raise WorkFailedError(
+            ErrorCodes.FAILED_PRECONDITION,
+            f"this event doesn't start {found.name!r}: no trigger's condition holds",
+            hint="change the event, or add --force",
+        )
+    with Progress(kernel, context.out) as progress:
+        progress.execution_id = kernel.start(found.name, event=wanted, labels=labels)
+        execution = _executed(kernel, progress, timeout)
+    _show(context, execution)
+    if execution.status.value != "COMPLETED":
+        raise typer.Exit(1)
+
+
+def _headers(given: list[str]) -> dict[str, str]:
+    """Return the headers as an event has them."""
+    found = {}
+    for text in given:
+        name, sign, value = text.partition("=")
+        if not sign or not name.strip():
+            raise ConfigError(f"--header {text!r} has no name", hint="write x-github-event=push")
+        found[name.strip().lower()] = value.strip()
+    return found
+
+
+def _prepared(context: Context, workflow: str, *, store: bool) -> tuple[Kernel, Workflow]:
+    from automate_kernel.storage import MemoryStorage
+
+    session = context.session
+    from_file = is_path(workflow)
+    kernel = session.build(None if store else MemoryStorage(), workflows=store or not from_file)
+    if not store and not isinstance(kernel.storage, MemoryStorage):
+        raise ConfigError(
+            f"app is a kernel that keeps what it does in {kernel.storage.describe()}",
+            hint="add --store if that is meant, or let app be a function of the kernel",
+        )
+    return kernel, find_workflow(kernel, workflow)
+
+
+def is_path(workflow: str) -> bool:
+    """Return True if *workflow* is a file rather than a name."""
+    path = Path(workflow)
+    return path.suffix.lower() in (".yaml", ".yml", ".json", ".py") or path.exists()
+
+
+def find_workflow(kernel: Kernel, workflow: str) -> Workflow:
+    """Return the workflow in a file, or with that name; raises `AutomateError` without one."""
+    if not is_path(workflow):
+        return kernel.workflows[workflow]
+    found = kernel.add_workflow(workflow)
+    if len(found) != 1:
+        names = ", ".join(each.name for each in found) or "none"
+        raise ConfigError(
+            f"{workflow} holds {len(found)} workflows", hint=f"name one of them: {names}"
+        )
+    return found[0]
+
+
+def event_for(
+    workflow: Workflow, payload: Any, name: str | None, headers: Mapping[str, str] | None = None
+) -> Event:
+    """Return an event with *payload* as the workflow's first trigger expects it."""
+    from automate_kernel.outbox.ids import new_id
+    from automate_kernel.workflows.definition.model import EventTrigger, WebhookTrigger
+    from automate_kernel.workflows.engine.execution import Event, EventType
+
+    kind: EventType = "manual"
+    source, usual = "cli", workflow.name
+    for trigger in workflow.triggers:
+        if isinstance(trigger, EventTrigger):
+            kind, usual = "event", trigger.event
+        elif isinstance(trigger, WebhookTrigger):
+            kind, source = "webhook", trigger.connector
+            usual = f"{trigger.connector}.{trigger.trigger}"
+        else:
+            kind = trigger.type
+            if payload is None and kind == "schedule":
+                payload = getattr(trigger, "payload", None)
+        break
+    return Event(
+        id=new_id(),
+        name=name or usual,
+        payload=payload,
+        type=kind,
+        source=source,
+        occurred_at=datetime.now(timezone.utc).isoformat(),
+        headers=dict(headers or {}),
+    )
+
+
+def _executed(kernel: Kernel, progress: Progress, timeout: float | None) -> Execution:
+    worker = kernel.worker(poll_seconds=_LOOK_SECONDS)
+    thread = threading.Thread(target=worker.run, name="automate-worker", daemon=True)
+    thread.start()
+    ended = False
+    try:
+        execution = _awaited(kernel, progress, timeout)
+        ended = execution.status.finished
+    finally:
+        # The lease of an execution that goes on is handed back: another worker takes it on.
+        worker.stop(abandon=not ended)
+        thread.join(10)
+    if not ended:
+        raise WorkFailedError(
+            ErrorCodes.DEADLINE_EXCEEDED, f"it has not ended within {timeout:g} seconds"
+        )
+    return execution
+
+
+def _awaited(kernel: Kernel, progress: Progress, timeout: float | None) -> Execution:
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while True:
+        # Another worker may run it where it is stored, whose signals don't get here.
+        progress.ended.wait(_LOOK_SECONDS)
+        execution = kernel.executions.get(str(progress.execution_id))
+        if execution is None:
+            raise AutomateError(ErrorCodes.DATA_LOSS, f"{progress.execution_id} is gone")
+        over = deadline is not None and time.monotonic() >= deadline
+        if execution.status.finished or over:
+            return execution
+
+
+def _show(context: Context, execution: Execution) -> None:
+    from automate_kernel.cli.records import execution_data, show_steps
+
+    out = context.out
+    data = execution_data(execution)
+    out.data(data)
+    out.line()
+    show_steps(out, execution.steps)
+    took = seconds(execution.duration_seconds)
+    style = "green" if execution.status.value == "COMPLETED" else "red"
+    out.line(f"{execution.name} {execution.status.value} in {took}", style)
+    if execution.error:
+        out.line(f"{execution.error_code}: {execution.error}", "red")
+    if execution.output is not None:
+        out.line(as_json(data["output"]))
+
+
+class Progress:
+    """
+    Prints a line for each start and end of a step of one execution.
+
+    `ended` is set when the execution ends. The signals come from the worker's threads.
+    """
+
+    def __init__(self, kernel: Any, out: Output, execution_id: str | None = None) -> None:
+        self.ended: threading.Event = threading.Event()
+        self.execution_id = execution_id
+        self._kernel, self._out = kernel, out
+        self._begun: dict[tuple[str, int], float] = {}
+        self._receivers = [
+            (signals.step_started, self._own(self._started)),
+            (signals.step_completed, self._own(self._completed)),
+            (signals.step_failed, self._own(self._failed)),
+            (signals.workflow_completed, self._own(self._over)),
+            (signals.workflow_failed, self._own(self._over)),
+        ]
+
+    def __enter__(self) -> Self:
+        for signal, receiver in self._receivers:
+            signal.connect(receiver, sender=self._kernel)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for signal, receiver in self._receivers:
+            signal.disconnect(receiver, sender=self._kernel)
+
+    def _own(self, show: Callable[..., None]) -> Callable[..., None]:
+        def receive(sender: Any, execution: Execution, **more: Any) -> None:
+            if self.execution_id in (None, execution.id):
+                show(**more)
+
+        return receive
+
+    def _started(self, step: StepRun, **more: Any) -> None:
+        self._begun.setdefault((step.step_id, step.position), time.monotonic())
+        if step.attempts > 1:
+            why = f" after {step.error_code}: {step.error}" if step.error else ""
+            self._out.line(f"↻ {_name(step)}  attempt {step.attempts}{why}", "yellow")
+        else:
+            self._out.line(f"▶ {_name(step)}", "cyan")
+
+    def _completed(self, step: StepRun, **more: Any) -> None:
+        self._out.line(f"✓ {_name(step)}  {self._took(step)}", "green")
+
+    def _failed(self, step: StepRun, error: Any, **more: Any) -> None:
+        self._out.line(f"✗ {_name(step)}  {self._took(step)}  {error.code}: {error}", "red")
+
+    def _over(self, **more: Any) -> None:
+        self.ended.set()
+
+    def _took(self, step: StepRun) -> str:
+        begun = self._begun.get((step.step_id, step.position))
+        return seconds(time.monotonic() - begun) if begun is not None else ""
+
+
+def _name(step: StepRun) -> str:
+    return step.step_id if step.position < 0 else f"{step.step_id}[{step.position}]"
+
+
+@app.command(
+    "emit",
+    cls=DataCommand,
+    epilog=examples(
+        'automate emit order.created \'{"id": 7, "total": 120}\'',
+        "automate emit order.created @order.json --idempotency-key order-7 --label order=7",
+        "jq .order dump.json | automate emit order.created -",
+    ),
+)
+def emit(
+    context: Context,
+    name: Annotated[str, typer.Argument(help="The event's name: order.created.")],
+    given: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[PAYLOAD]", help="The payload as JSON; @FILE for a file with it, - for stdin."
+        ),
+    ] = None,
+    payload: Annotated[str | None, typer.Option(help="The payload as JSON.")] = None,
+    file: Annotated[str | None, typer.Option(help="A file with it as JSON; - for stdin.")] = None,
+    delay: Annotated[
+        str, typer.Option(help="The time before it counts: 90, 5m, 2h.", metavar="DURATION")
+    ] = "0",
+    priority: Annotated[int, typer.Option(help="A point is worth an hour of waiting.")] = 0,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="A second event with the same key is the first one.")
+    ] = None,
+    tenant: Annotated[str | None, typer.Option(help="The tenant that it belongs to.")] = None,
+    source: Annotated[str | None, typer.Option(help="The sender of the event.")] = None,
+    label: _Labels = None,
+) -> None:
+    """
+    Accept an event: workers start the workflows that wait for it.
+
+    Prints the event's id.
+    """
+    from automate_kernel.cli.session import require_shared
+
+    content = _payload(given, payload, file)
+    kernel = context.session.plain
+    require_shared(kernel)
+    event_id = kernel.emit(
+        name,
+        content,
+        source="cli" if source is None else source,
+        delay=duration(delay, "--delay"),
+        priority=priority,
+        idempotency_key=idempotency_key,
+        tenant_id=tenant,
+        labels=_labels(label or ()),
+    )
+    context.out.data({"id": event_id, "name": name})
+    context.out.line(event_id)
+
+
+def _labels(given: Iterable[str]) -> dict[str, str]:
+    found = {}
+    for each in given:
+        name, equals, value = each.partition("=")
+        if not equals:
+            raise ConfigError(f"--label {each[:40]!r} has no value", hint="order=4711")
+        found[name] = value
+    return found
+
+
+def _payload(given: str | None, payload: str | None, file: str | None) -> Any:
+    if sum(each is not None for each in (given, payload, file)) > 1:
+        raise ConfigError("give the payload once: as PAYLOAD, with --payload or with --file")
+    if given is not None and (given == "-" or given.startswith("@")):
+        return read_json(given.removeprefix("@"))
+    if file is not None:
+        return read_json(file)
+    if payload is not None:
+        return read_json(payload, "--payload")
+    return None if given is None else read_json(given, "PAYLOAD")

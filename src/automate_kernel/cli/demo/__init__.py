@@ -1,1 +1,0 @@
-"""The demonstration: a small project, and what tells its story."""

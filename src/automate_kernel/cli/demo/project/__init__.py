@@ -1,1 +1,0 @@
-"""The project that the demonstration runs, as a user would write it."""

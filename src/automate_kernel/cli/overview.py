@@ -1,0 +1,377 @@
+"""``automate top``: an overview of outbox, workers and executions, once or again and again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+
+import typer
+
+from automate_kernel.cli.command import Context, DataCommand, examples
+from automate_kernel.cli.output import Output, boxed, counted, seconds
+from automate_kernel.errors import StorageError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from automate_kernel.kernel import Kernel
+    from automate_kernel.monitoring.overview import KindOverview, Overview, WorkflowOverview
+    from automate_kernel.outbox import WorkerInfo
+
+__all__ = [
+    "Snapshot",
+    "Watch",
+    "app",
+    "as_data",
+    "in_a_line",
+    "observing",
+    "show_workers",
+    "worker_data",
+]
+
+app: typer.Typer = typer.Typer()
+T = TypeVar("T")
+
+
+@app.command(
+    "top",
+    cls=DataCommand,
+    epilog=examples("automate top", "automate top --once", "automate top --every 10 --json"),
+)
+def top(
+    context: Context,
+    every: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.2)] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
+) -> None:
+    """
+    Show rates, latencies and failures of items and workflows, and workers, live until Ctrl-C.
+
+    It reads the reports that workers write every few seconds, so it works from any machine that
+    reaches the database. Without a terminal it prints a line for each look, and with --json a
+    document.
+    """
+    kernel, out = context.session.plain, context.out
+    look, where = observing(kernel), kernel.storage.describe()
+    if once:
+        found = look()
+        out.data(as_data(found))
+        if not out.json:
+            _show(out, found, where)
+        return
+
+    def draw(found: Snapshot) -> RenderableType:
+        return _picture(found, where, out.console.width)
+
+    Watch(out, look, draw, in_a_line, as_data, screen=True).run(every)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The result of one look: the outbox with its workers, and the executions by workflow."""
+
+    outbox: Overview
+    workflows: list[WorkflowOverview]
+
+
+def observing(kernel: Kernel) -> Callable[[], Snapshot]:
+    """Return a function that looks at *kernel*, again and again."""
+    from automate_kernel.monitoring.overview import ExecutionObserver, Observer
+
+    outbox, executions = Observer(kernel.outbox), ExecutionObserver(kernel.executions)
+
+    def look() -> Snapshot:
+        found = outbox.look()
+        return Snapshot(found, executions.look(found.at))
+
+    return look
+
+
+# -- as data --------------------------------------------------------------------------------------
+
+
+def as_data(snapshot: Snapshot) -> dict[str, Any]:
+    """Return everything in *snapshot*, ready for JSON."""
+    found = snapshot.outbox
+    return {
+        "at": found.at,
+        "rate": round(found.rate, 3),
+        "oldest_due_seconds": found.oldest_due_seconds,
+        "paused": list(found.paused),
+        "kinds": [_kind_data(kind) for kind in found.kinds],
+        "workflows": [_workflow_data(workflow) for workflow in snapshot.workflows],
+        "workers": [worker_data(worker) for worker in found.workers],
+    }
+
+
+def _workflow_data(workflow: WorkflowOverview) -> dict[str, Any]:
+    recent, per_minute = workflow.recent, workflow.per_minute
+    return {
+        "workflow": workflow.workflow,
+        "rate": round(workflow.rate, 3),
+        "took_p50": recent.run_percentile(0.5),
+        "took_p95": recent.run_percentile(0.95),
+        "running": workflow.running,
+        "waiting": workflow.waiting,
+        "failed": workflow.failed,
+        "failed_per_minute": round(per_minute(recent.failed), 3),
+        "cancelled_per_minute": round(per_minute(recent.cancelled), 3),
+        "step_p50": recent.step_percentile(0.5),
+        "step_p95": recent.step_percentile(0.95),
+        "steps_failed_per_minute": round(per_minute(recent.steps_failed), 3),
+        "steps_retried_per_minute": round(per_minute(recent.steps_retried), 3),
+    }
+
+
+def _kind_data(kind: KindOverview) -> dict[str, Any]:
+    recent = kind.recent
+    return {
+        "kind": kind.kind,
+        "rate": round(kind.rate, 3),
+        "run_p50": recent.run_percentile(0.5),
+        "run_p95": recent.run_percentile(0.95),
+        "wait_p50": recent.wait_percentile(0.5),
+        "wait_p95": recent.wait_percentile(0.95),
+        "running": kind.running,
+        "waiting": kind.waiting,
+        "failed": kind.failed,
+        "failed_per_minute": round(kind.per_minute(recent.failed), 3),
+        "retried_per_minute": round(kind.per_minute(recent.retried), 3),
+        "lost_per_minute": round(kind.per_minute(recent.lost), 3),
+        "paused": kind.paused,
+    }
+
+
+def worker_data(worker: WorkerInfo) -> dict[str, Any]:
+    """Return a worker, ready for JSON."""
+    return {**asdict(worker), "state": _state(worker)}
+
+
+def _state(worker: WorkerInfo) -> str:
+    if worker.lost:
+        return "lost"
+    if worker.problem is not None:
+        return "failing"
+    return "stopping" if worker.stopping else "ok"
+
+
+# -- for people -----------------------------------------------------------------------------------
+
+
+def _latency(value: float | None) -> str:
+    """Write a duration with two digits, however short it is."""
+    return f"{value * 1000:.2g} ms" if value is not None and value < 0.1 else seconds(value)
+
+
+def _number(value: float) -> str:
+    """Write a number short enough for a narrow column."""
+    return f"{value:.0f}" if value >= 100 or value == 0 else f"{value:.1f}"
+
+
+def _rate(value: float) -> str:
+    return f"{_number(value)}/s"
+
+
+_Columns = tuple[tuple[str, str, Callable[[Any], str], bool], ...]
+_WIDE = 120
+# A column's title, the name of its values, how they are written, and whether a terminal that is
+# narrower than _WIDE shows it.
+_KINDS: _Columns = (
+    ("KIND", "kind", str, True),
+    ("RATE", "rate", _rate, True),
+    ("RUN P50", "run_p50", _latency, True),
+    ("RUN P95", "run_p95", _latency, True),
+    ("WAIT P50", "wait_p50", _latency, False),
+    ("WAIT P95", "wait_p95", _latency, True),
+    ("RUNNING", "running", str, True),
+    ("WAITING", "waiting", str, True),
+    ("FAILED", "failed", str, True),
+    ("FAIL/MIN", "failed_per_minute", _number, True),
+    ("RETRY/MIN", "retried_per_minute", _number, False),
+    ("LOST/MIN", "lost_per_minute", _number, False),
+)
+_WORKFLOWS: _Columns = (
+    ("WORKFLOW", "workflow", str, True),
+    ("RATE", "rate", _rate, True),
+    ("TOOK P50", "took_p50", _latency, False),
+    ("TOOK P95", "took_p95", _latency, True),
+    ("RUNNING", "running", str, True),
+    ("WAITING", "waiting", str, True),
+    ("FAILED", "failed", str, True),
+    ("FAIL/MIN", "failed_per_minute", _number, True),
+    ("STEP P95", "step_p95", _latency, False),
+    ("STEP FAIL/MIN", "steps_failed_per_minute", _number, True),
+    ("STEP RETRY/MIN", "steps_retried_per_minute", _number, False),
+)
+_WORKERS = ("WORKER", "HOST", "PID", "UP", "RUNNING", "SLOTS", "SEEN", "STATE")
+_NO_WORKER = "no worker is running"
+_Table = tuple[Sequence[str], list[list[str]]]
+
+
+def _tables(snapshot: Snapshot, width: int = _WIDE) -> tuple[_Table, _Table, _Table]:
+    """Return titles and rows of kinds, workflows and workers."""
+    found = as_data(snapshot)
+    for kind in found["kinds"]:
+        kind["kind"] += " (paused)" if kind["paused"] else ""
+    now = snapshot.outbox.at
+    workers = [_worker_row(each, now) for each in snapshot.outbox.workers]
+    return (
+        _table(_KINDS, found["kinds"], width),
+        _table(_WORKFLOWS, found["workflows"], width),
+        (_WORKERS, workers),
+    )
+
+
+def _table(columns: _Columns, found: list[dict[str, Any]], width: int) -> _Table:
+    kept = [each for each in columns if each[3] or width >= _WIDE]
+    rows = [[write(one[name]) for _, name, write, _ in kept] for one in found]
+    return [title for title, *_ in kept], rows
+
+
+def in_a_line(snapshot: Snapshot) -> str:
+    """Return the most important figures in a line."""
+    found = snapshot.outbox
+    p95 = [each.recent.run_percentile(0.95) for each in found.kinds]
+    slowest = max((each for each in p95 if each is not None), default=None)
+    parts = (
+        found.at.astimezone().strftime("%H:%M:%S"),
+        _rate(found.rate),
+        f"run p95 {_latency(slowest)}",
+        f"{sum(each.running for each in found.kinds)} running",
+        f"{sum(each.waiting for each in found.kinds)} waiting",
+        f"{sum(each.failed for each in found.kinds)} failed",
+        f"{sum(each.failed for each in snapshot.workflows)} executions failed",
+        f"oldest due {seconds(found.oldest_due_seconds)}",
+        counted(len(found.alive), "worker"),
+    )
+    return "  ".join(parts)
+
+
+def _headline(found: Overview, where: str) -> str:
+    lost = sum(worker.lost for worker in found.workers)
+    failing = sum(_state(worker) == "failing" for worker in found.workers)
+    gone = [f"{number} {word}" for number, word in ((lost, "lost"), (failing, "failing")) if number]
+    parts = [
+        where,
+        _rate(found.rate),
+        counted(len(found.alive), "worker") + (f" ({', '.join(gone)})" if gone else ""),
+        f"{sum(w.in_flight for w in found.alive)} of {sum(w.slots for w in found.alive)} slots",
+        f"oldest due {seconds(found.oldest_due_seconds)}",
+    ]
+    if found.paused:
+        parts.append(f"paused: {', '.join(found.paused)}")
+    return " · ".join(parts)
+
+
+def _show(out: Output, snapshot: Snapshot, where: str) -> None:
+    out.line(_headline(snapshot.outbox, where))
+    kinds, workflows, workers = _tables(snapshot)
+    out.table(*kinds, empty="the outbox is empty")
+    out.line()
+    if snapshot.workflows:
+        out.table(*workflows)
+        out.line()
+    out.table(*workers, empty=_NO_WORKER)
+
+
+def _picture(snapshot: Snapshot, where: str, width: int) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    kinds, workflows, workers = _tables(snapshot, width)
+    shown = [kinds, *([workflows] if snapshot.workflows else []), workers]
+    title = Text(_headline(snapshot.outbox, where), style="bold")
+    return Group(title, *(boxed(*each, live=True) for each in shown))
+
+
+def show_workers(out: Output, workers: Sequence[WorkerInfo], now: datetime) -> None:
+    """Print a table of workers."""
+    out.table(_WORKERS, [_worker_row(each, now) for each in workers], empty=_NO_WORKER)
+
+
+def _worker_row(worker: WorkerInfo, now: datetime) -> list[str]:
+    return [
+        worker.id,
+        worker.host,
+        str(worker.pid),
+        _since(worker.started_at, now),
+        str(worker.in_flight),
+        str(worker.slots),
+        f"{_since(worker.seen_at, now)} ago",
+        _state(worker),
+    ]
+
+
+def _since(moment: datetime | None, now: datetime) -> str:
+    return seconds(None if moment is None else max(0.0, (now - moment).total_seconds()))
+
+
+# -- again and again ------------------------------------------------------------------------------
+
+
+@dataclass
+class Watch(Generic[T]):
+    """
+    Shows the result of *look*, every few seconds until Ctrl-C.
+
+    A terminal shows *picture* in place. Elsewhere each look prints the text of *line*, or with JSON
+    the document of *data*. While the database is away it says so and waits.
+    """
+
+    out: Output
+    look: Callable[[], T]
+    picture: Callable[[T], RenderableType]
+    line: Callable[[T], str]
+    data: Callable[[T], Any]
+    screen: bool = False
+
+    def run(self, every: float, *, sleep: Callable[[float], Any] = time.sleep) -> None:
+        """Look every *every* seconds until Ctrl-C; the first look may raise."""
+        try:
+            if self.out.terminal and not self.out.json:
+                self._in_place(every, sleep)
+            else:
+                self._line_by_line(every, sleep)
+        except KeyboardInterrupt:
+            pass
+
+    def _line_by_line(self, every: float, sleep: Callable[[float], Any]) -> None:
+        found = self.look()
+        while True:
+            self.out.record(self.data(found))
+            self.out.line(self.line(found))
+            found = self._again(every, sleep, self.out.note)
+
+    def _in_place(self, every: float, sleep: Callable[[float], Any]) -> None:
+        from rich.console import Group
+        from rich.live import Live
+        from rich.text import Text
+
+        found = self.look()
+        # Not refreshed on a thread of its own: only a new result is worth drawing.
+        live = Live(
+            self.picture(found), console=self.out.console, screen=self.screen, auto_refresh=False
+        )
+        try:
+            # Not a with: Ctrl-C in the middle of the start must give the screen back as well.
+            live.start(refresh=True)
+            while True:
+                shown = self.picture(found)
+
+                def warn(text: str, shown: RenderableType = shown) -> None:
+                    live.update(Group(shown, Text(text, style="red")), refresh=True)
+
+                found = self._again(every, sleep, warn)
+                live.update(self.picture(found), refresh=True)
+        finally:
+            live.stop()
+
+    def _again(self, every: float, sleep: Callable[[float], Any], warn: Callable[[str], None]) -> T:
+        while True:
+            sleep(every)
+            try:
+                return self.look()
+            except StorageError as error:
+                warn(f"no answer: {error.message}")
