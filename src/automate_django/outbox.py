@@ -19,6 +19,7 @@ from django.db import transaction as django_transaction
 from automate_django.storage import DjangoStorage, is_open
 from automate_kernel import outbox, worker
 from automate_kernel.outbox import OutboxStore, Outcome
+from automate_kernel.workflows.engine.listener import ExecutionListener
 
 if TYPE_CHECKING:
     _Base = outbox.RowsOutboxStore
@@ -41,6 +42,7 @@ class _InDjango(_Base):
     ) -> None:
         storage = storage or DjangoStorage(using)
         super().__init__(storage, lease_seconds=lease_seconds, **options)
+        self.listen(ExecutionListener())
 
     def acknowledge(
         self, worker_id: str, outcomes: Sequence[Outcome], *, transaction: Any = None

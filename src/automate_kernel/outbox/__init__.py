@@ -11,7 +11,7 @@ from automate_kernel.outbox.rows_store import (
     SkipLockedClaimOutboxStore,
 )
 from automate_kernel.outbox.statistics import percentile
-from automate_kernel.outbox.store import OutboxStore, Outcome, ReapResult
+from automate_kernel.outbox.store import OutboxListener, OutboxStore, Outcome, ReapResult
 from automate_kernel.outbox.worker_reports import Activity, WorkerInfo
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "NewItem",
     "OptimisticClaimOutboxStore",
     "OutboxItem",
+    "OutboxListener",
     "OutboxStats",
     "OutboxStore",
     "Outcome",

@@ -24,7 +24,7 @@ from automate_kernel.errors import PayloadError
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.labels import HEADER, Labels, checked_labels
 from automate_kernel.storage.codec import JsonText
-from automate_kernel.storage.rows import Now, Row
+from automate_kernel.storage.rows import Now, Plus, Row
 from automate_kernel.storage.tables import OUTBOX, TABLES
 from automate_kernel.storage.values import (
     MAX_DEPTH,
@@ -34,10 +34,12 @@ from automate_kernel.storage.values import (
     storable,
     text_problem,
 )
+from automate_kernel.tracebacks import MAX_GROUP
 
 __all__ = [
     "DEFAULT_MAX_ATTEMPTS",
     "FINISHED",
+    "FREE",
     "LENGTHS",
     "MAX_DEPTH",
     "MAX_PAYLOAD_BYTES",
@@ -53,11 +55,15 @@ __all__ = [
     "Result",
     "check_number",
     "check_text",
+    "claim_changes",
     "encode_json",
+    "end_changes",
+    "error_changes",
     "new_id",
     "redacted_json",
     "scoped_key",
     "storable",
+    "waiting_changes",
 ]
 
 LENGTHS = {column.name: column.length for column in TABLES[OUTBOX].columns if column.length}
@@ -379,7 +385,7 @@ def seconds(delay: float | timedelta) -> float:
 
 
 def bounded_seconds(delay: float) -> float:
-    """*delay*, as far as a database can add it to the time: a failure's own wish may be absurd."""
+    """Return *delay*, as far as a database can add it to the time."""
     if not delay > 0:  # so that NaN is none either
         return 0.0
     return min(delay, MAX_DELAY_SECONDS)
@@ -418,6 +424,68 @@ class Outcome:
     token: str | None = None
     group: str | None = None
     trace: str | None = None
+
+
+# -- what each arrow of the picture writes --------------------------------------------------------
+
+FREE: Mapping[str, Any] = {"lease_owner": None, "lease_token": None, "lease_expires_at": None}
+"""The changes that give a lease back."""
+
+
+def claim_changes(worker_id: str, token: str, lease_seconds: float) -> dict[str, Any]:
+    """Return what a claim changes of an item."""
+    return {
+        "status": ItemStatus.RUNNING.value,
+        "waiting_for": None,
+        # At the claim, so that an item which kills its worker spends an attempt too.
+        "attempt_count": Plus(1),
+        "lease_owner": worker_id,
+        "lease_token": token,
+        "lease_expires_at": Now(lease_seconds),
+        "updated_at": _NOW,
+    }
+
+
+def waiting_changes(next_attempt: float | datetime | None, priority: int) -> dict[str, Any]:
+    """Return the changes that make an item wait until then; None keeps its place in the line."""
+    if next_attempt is None:
+        return {"waiting_for": "worker"}
+    ahead = priority * SECONDS_PER_PRIORITY
+    if isinstance(next_attempt, datetime):
+        return {
+            "waiting_for": "time",
+            "next_attempt_at": next_attempt,
+            "sort_at": next_attempt - timedelta(seconds=ahead),
+        }
+    # One absurd delay must not fail the transaction that finishes many items.
+    delay = bounded_seconds(next_attempt)
+    return {
+        "waiting_for": "time" if delay > 0 else "worker",
+        "next_attempt_at": Now(delay),
+        "sort_at": Now(delay - ahead),
+    }
+
+
+def end_changes(status: ItemStatus) -> dict[str, Any]:
+    """Return the changes that end an item; its token stays, and fences what comes late."""
+    return {
+        "status": status.value,
+        "waiting_for": None,  # it may have been asked to stop
+        "lease_expires_at": None,
+        "completed_at": _NOW,
+        "updated_at": _NOW,
+    }
+
+
+def error_changes(code: str | None, error: str | None, group: str | None) -> dict[str, Any]:
+    """Return the changes that note an attempt's error; none without a *code*."""
+    if code is None:
+        return {}
+    return {
+        "last_error_code": storable(code, 64),
+        "last_error": storable(error or ""),
+        "last_error_group": storable(group or code, MAX_GROUP),
+    }
 
 
 @dataclass(slots=True)

@@ -1,30 +1,49 @@
-"""Changing what waits, runs or is finished, over `Rows`: one item or a hundred thousand."""
+"""Operator commands: cancel, requeue, reschedule and discard one item or a hundred thousand."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.outbox import concurrency_keys as slots
-from automate_kernel.outbox import ordering_keys as lanes
-from automate_kernel.outbox.failed_attempts import forget_attempts
-from automate_kernel.outbox.finishing import due_changes
-from automate_kernel.outbox.item import FINISHED, WAITING, ItemStatus, OutboxItem
-from automate_kernel.outbox.labels import forget_labels
-from automate_kernel.outbox.leases import FREE
+from automate_kernel.outbox import concurrency_keys, ordering_keys
+from automate_kernel.outbox.item import (
+    FINISHED,
+    FREE,
+    WAITING,
+    ItemStatus,
+    OutboxItem,
+    end_changes,
+    waiting_changes,
+)
 from automate_kernel.outbox.queries import conditions, item_ids_of
+from automate_kernel.outbox.retention import forget
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import OUTBOX
 
-__all__ = ["BATCH", "BulkAction", "Progress", "Steering", "batches_of"]
+__all__ = ["BATCH", "BulkAction", "OperatorCommands", "OutboxListener", "Progress"]
 
 BATCH = 200
 """How many items one transaction changes, so that nobody waits for it for long."""
+
+
+class OutboxListener(Protocol):
+    """
+    Hears of items in the transaction that changes them.
+
+    What it does with the rows stands or falls with the change; if it raises, nothing is changed.
+    """
+
+    def ended(self, rows: Rows, item: OutboxItem) -> None:
+        """Note that *item* is FAILED or CANCELLED now."""
+
+    def requeued(self, rows: Rows, item: OutboxItem) -> bool:
+        """Let *item*, which FAILED or was CANCELLED, wait again; False keeps it as it is."""
+
 
 Progress = Callable[[int], Any]
 """Is called with how many items have been changed so far, after each batch."""
@@ -81,10 +100,10 @@ def _statuses(action: BulkAction) -> list[str]:
     return [status]
 
 
-def batches_of(ids: Sequence[str]) -> Iterator[list[str]]:
-    """*ids*, `BATCH` at a time."""
+def _batches_of(item_ids: Iterable[str]) -> Iterator[list[str]]:
+    ids = item_ids_of(item_ids)
     for start in range(0, len(ids), BATCH):
-        yield list(ids[start : start + BATCH])
+        yield ids[start : start + BATCH]
 
 
 _RUNNING = ItemStatus.RUNNING.value
@@ -100,12 +119,11 @@ _STATUSES: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
 }
 
 
-class Steering:
-    """The part of `RowsOutboxStore` that cancels, requeues, reschedules and discards."""
+class OperatorCommands:
+    """Changes items by id or by filter, and lets *listeners* hear of it."""
 
-    storage: Storage
-    on_cancelled: Callable[[Rows, OutboxItem], None] | None
-    on_requeued: Callable[[Rows, OutboxItem], bool] | None
+    def __init__(self, storage: Storage, listeners: Sequence[OutboxListener]) -> None:
+        self._storage, self._listeners = storage, listeners
 
     # -- by filter -----------------------------------------------------------------------------
 
@@ -113,14 +131,14 @@ class Steering:
         self,
         action: BulkAction,
         *,
-        seconds: float | None = None,
-        limit: int | None = None,
-        progress: Progress | None = None,
+        seconds: float | None,
+        limit: int | None,
+        progress: Progress | None,
     ) -> BulkAction:
         """Carry a bulk action on; see `OutboxStore.run_bulk`."""
         statuses = Where("status", "in", _statuses(action))
         until = None if seconds is None else time.monotonic() + seconds
-        with self.storage.begin(atomic=False) as rows:
+        with self._storage.begin(atomic=False) as rows:
             where = [statuses, *conditions(rows, action.matching)]
             action = replace(action, began_at=action.began_at or rows.now().isoformat())
         began = datetime.fromisoformat(action.began_at)
@@ -146,7 +164,7 @@ class Steering:
 
     def _next_ids(self, where: Sequence[Where], after: str, size: int) -> list[str]:
         beyond = [Where("id", "gt", after)] if after else []
-        with self.storage.begin(atomic=False) as rows:
+        with self._storage.begin(atomic=False) as rows:
             found = rows.select(
                 OUTBOX, [*where, *beyond], order_by=("id",), limit=size, columns=("id",)
             )
@@ -167,14 +185,14 @@ class Steering:
 
     def cancel(self, item_ids: Sequence[str]) -> int:
         """Cancel what waits, ask what runs to stop; see `OutboxStore.cancel`."""
-        return sum(map(self._cancel, batches_of(item_ids_of(item_ids))))
+        return sum(map(self._cancel, _batches_of(item_ids)))
 
     def _cancel(self, ids: list[str]) -> int:
         left, done = set(ids), 0
         # What waits may be claimed, and what runs put back, between the look and the change.
         for _ in range(3):
             live = [Where("id", "in", sorted(left)), Where("status", "in", (*WAITING, _RUNNING))]
-            with self.storage.begin() as rows:
+            with self._storage.begin() as rows:
                 found = rows.select(
                     OUTBOX, live, columns=("id", "status", "waiting_for", "ordering_key")
                 )
@@ -191,25 +209,23 @@ class Steering:
         return done
 
     def _cancel_waiting(self, ids: list[str], key: str | None) -> set[str]:
-        waiting = [Where("id", "in", ids), Where("status", "in", WAITING)]
-        changes = {
-            "status": ItemStatus.CANCELLED.value,
-            "waiting_for": None,
-            "completed_at": Now(),
-            "updated_at": Now(),
-        }
         if not ids:
             return set()
-        with self.storage.begin() as rows:
+        waiting = [Where("id", "in", ids), Where("status", "in", WAITING)]
+        cancelled = end_changes(ItemStatus.CANCELLED)
+        with self._storage.begin() as rows:
             found = rows.select(OUTBOX, waiting, order_by=("id",), lock=True)
             hit = [row["id"] for row in found]
-            rows.update(OUTBOX, [Where("id", "in", hit)], changes)
-            if self.on_cancelled is not None:
+            rows.update(OUTBOX, [Where("id", "in", hit)], cancelled)
+            if self._listeners:
                 for row in found:
-                    gone = {**row, "status": ItemStatus.CANCELLED.value, "waiting_for": None}
-                    self.on_cancelled(rows, OutboxItem.from_row(gone))
+                    item = OutboxItem.from_row(
+                        {**row, "status": cancelled["status"], "waiting_for": None}
+                    )
+                    for listener in self._listeners:
+                        listener.ended(rows, item)
             if found and key is not None:
-                lanes.wake(rows, key)
+                ordering_keys.wake(rows, key)
             _wake_slots(rows, found)
         return set(hit)
 
@@ -222,21 +238,21 @@ class Steering:
             Where("status", "eq", _RUNNING),
             Where("waiting_for", "eq", None),
         ]
-        with self.storage.begin() as rows:
+        with self._storage.begin() as rows:
             found = rows.select(OUTBOX, running, order_by=("id",), lock=True, columns=("id",))
             hit = [row["id"] for row in found]
             rows.update(OUTBOX, [Where("id", "in", hit)], {"waiting_for": "cancel"})
         return set(hit)
 
     def stop_requests(self, worker_id: str) -> dict[str, str]:
-        """What a worker must stop; see `OutboxStore.stop_requests`."""
+        """Return the items that a worker must stop; see `OutboxStore.stop_requests`."""
         asked = [
             Where("waiting_for", "eq", "cancel"),
             # So that a database without partial indexes has one to use.
             Where("lease_expires_at", "ne", None),
             Where("lease_owner", "eq", worker_id),
         ]
-        with self.storage.begin(atomic=False) as rows:
+        with self._storage.begin(atomic=False) as rows:
             found = rows.select(OUTBOX, asked, columns=("id", "lease_token"))
         return {row["id"]: row["lease_token"] for row in found}
 
@@ -244,15 +260,14 @@ class Steering:
 
     def requeue(self, item_ids: Sequence[str]) -> int:
         """Make failed or cancelled items wait again; see `OutboxStore.requeue`."""
-        return sum(self._requeue(batch) for batch in batches_of(item_ids_of(item_ids)))
+        return sum(map(self._requeue, _batches_of(item_ids)))
 
     def _requeue(self, ids: list[str], due: datetime | float = 0.0, *, ready: bool = False) -> int:
         able = [Where("id", "in", ids), Where("status", "in", _AGAIN)]
-        with self.storage.begin() as rows:
+        with self._storage.begin() as rows:
             found = rows.select(OUTBOX, able, order_by=("id",), lock=True)
-            if self.on_requeued is not None:
-                again = self.on_requeued
-                found = [row for row in found if again(rows, OutboxItem.from_row(row))]
+            for listener in self._listeners:
+                found = [row for row in found if listener.requeued(rows, OutboxItem.from_row(row))]
             for priority, group in _by_priority(found):
                 changes = {
                     "status": ItemStatus.PENDING.value,
@@ -260,7 +275,7 @@ class Steering:
                     "completed_at": None,
                     "updated_at": Now(),
                     **FREE,
-                    **due_changes(due, priority),
+                    **waiting_changes(due, priority),
                     **({"waiting_for": "worker"} if ready else {}),
                 }
                 rows.update(OUTBOX, [Where("id", "in", group)], changes)
@@ -268,44 +283,34 @@ class Steering:
 
     # -- the rest ------------------------------------------------------------------------------
 
-    def reschedule(
-        self, item_ids: Sequence[str], *, delay: float = 0.0, run_at: datetime | None = None
-    ) -> int:
+    def reschedule(self, item_ids: Sequence[str], due: datetime | float) -> int:
         """Change due times; see `OutboxStore.reschedule`."""
-        if run_at is not None and run_at.tzinfo is None:
-            raise AutomateError(
-                ErrorCodes.INVALID_ARGUMENT,
-                "run_at has no time zone",
-                hint="pass an aware datetime",
-            )
-        due = delay if run_at is None else run_at
-        return sum(self._reschedule(batch, due) for batch in batches_of(item_ids_of(item_ids)))
+        return sum(self._reschedule(batch, due) for batch in _batches_of(item_ids))
 
     def _reschedule(self, ids: list[str], due: datetime | float) -> int:
         waiting = [Where("id", "in", ids), Where("status", "in", WAITING)]
-        with self.storage.begin() as rows:
+        with self._storage.begin() as rows:
             found = rows.select(
                 OUTBOX, waiting, order_by=("id",), lock=True,
                 columns=("id", "priority", "concurrency_key"),
             )  # fmt: skip
             for priority, group in _by_priority(found):
                 # One that waits for its key or for a resumption finds out again when it is claimed.
-                changes = {"updated_at": Now(), **due_changes(due, priority)}
+                changes = {"updated_at": Now(), **waiting_changes(due, priority)}
                 rows.update(OUTBOX, [Where("id", "in", group)], changes)
             _wake_slots(rows, found)
         return len(found)
 
     def discard(self, item_ids: Sequence[str]) -> int:
         """Delete finished items; see `OutboxStore.discard`."""
-        return sum(map(self._discard, batches_of(item_ids_of(item_ids))))
+        return sum(map(self._discard, _batches_of(item_ids)))
 
     def _discard(self, ids: list[str]) -> int:
         finished = [Where("id", "in", ids), Where("status", "in", FINISHED)]
-        with self.storage.begin() as rows:
+        with self._storage.begin() as rows:
             found = rows.select(OUTBOX, finished, order_by=("id",), lock=True, columns=("id",))
             ids = [row["id"] for row in found]
-            forget_attempts(rows, ids)
-            forget_labels(rows, ids)
+            forget(rows, ids)
             return rows.delete(OUTBOX, [Where("id", "in", ids)])
 
 
@@ -336,7 +341,8 @@ class _Spread:
 
 def _wake_slots(rows: Rows, gone: Sequence[Row]) -> None:
     """Let others have the turn of items that may have been woken to take a slot, and now won't."""
-    slots.wake(rows, (row["concurrency_key"] for row in gone if row["concurrency_key"]))
+    keys = (row["concurrency_key"] for row in gone if row["concurrency_key"])
+    concurrency_keys.wake(rows, keys)
 
 
 def _by_priority(found: Sequence[Row]) -> list[tuple[int, list[str]]]:

@@ -5,29 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 from uuid import UUID
 
 from automate_kernel.outbox.fair_share import Group, any_ready, ready_groups, ready_kinds
 from automate_kernel.outbox.item import (
     ItemStatus,
     OutboxItem,
-    Redaction,
-    check_text,
     scoped_key,
-    storable,
 )
 from automate_kernel.outbox.labels import MOST_LABELLED, labelled_ids
 from automate_kernel.storage.paging import LOOK, IndexRange, read_page
-from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
+from automate_kernel.storage.rows import Now, Row, Rows, Where
 from automate_kernel.storage.tables import OUTBOX, PAUSE, TABLES
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = [
     "LOOK",
-    "Control",
     "ItemFilter",
     "ItemPage",
     "OutboxStats",
@@ -290,68 +283,3 @@ def _first(rows: Rows, group: Group) -> list[Row]:
     ]
     order = ("sort_at", "id")
     return rows.select(OUTBOX, its, order_by=order, limit=1, columns=("next_attempt_at", *order))
-
-
-class Control:
-    """The part of `RowsOutboxStore` that looks and pauses."""
-
-    storage: Storage
-    redact: Redaction | None
-    _paused_until: float
-
-    def get(self, item_id: str) -> OutboxItem | None:
-        """The item with this id, or None."""
-        found = self.find(ids=[item_id], limit=1)
-        return found[0] if found else None
-
-    def find(
-        self, *, limit: int = 50, before_id: str | None = None, **matching: Unpack[ItemFilter]
-    ) -> list[OutboxItem]:
-        """Items that match, the newest first; see `OutboxStore.find`."""
-        with self.storage.begin(atomic=False) as rows:
-            return find_items(rows, matching, limit, before_id)
-
-    def page(
-        self,
-        *,
-        after: str = "",
-        limit: int = 50,
-        look: int = LOOK,
-        seconds: float = 0.0,
-        payloads: bool = True,
-        **matching: Unpack[ItemFilter],
-    ) -> ItemPage:
-        """A page of items that match; see `OutboxStore.page`."""
-        with self.storage.begin(atomic=False) as rows:
-            return read_item_page(
-                rows, matching, payloads=payloads, after=after, limit=limit, look=look,
-                seconds=seconds,
-            )  # fmt: skip
-
-    def count(self, *, most: int | None = None, **matching: Unpack[ItemFilter]) -> int:
-        """How many items match; see `OutboxStore.count`."""
-        with self.storage.begin(atomic=False) as rows:
-            return count_items(rows, matching, most)
-
-    def stats(self) -> OutboxStats:
-        """Counts per kind and state, the age of the oldest due item, and the paused kinds."""
-        with self.storage.begin(atomic=False) as rows:
-            return read_stats(rows)
-
-    def pause(self, kind: str, reason: str = "") -> None:
-        """Stop claiming items of *kind* until `resume`."""
-        check_text(kind, "kind")
-        if self.redact is not None:
-            reason = self.redact(reason)
-        row = {"kind": kind, "reason": storable(reason), "created_at": Now()}
-        with self.storage.begin() as rows:
-            rows.insert(PAUSE, [row])
-        self._paused_until = 0.0
-
-    def resume(self, kind: str) -> None:
-        """Claim items of *kind* again."""
-        parked = [Where("kind", "eq", kind), Where("waiting_for", "eq", "resume")]
-        with self.storage.begin() as rows:
-            rows.delete(PAUSE, [Where("kind", "eq", kind)])
-            rows.update(OUTBOX, parked, {"waiting_for": "worker"})
-        self._paused_until = 0.0

@@ -1,4 +1,4 @@
-"""Deleting what is finished: at once, after a time, or never."""
+"""Retention: what is finished is deleted at once, after a time, or never."""
 
 from __future__ import annotations
 
@@ -7,64 +7,57 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from automate_kernel.outbox.failed_attempts import forget_attempts
-from automate_kernel.outbox.item import FINISHED, ItemStatus
+from automate_kernel.outbox.item import ItemStatus
 from automate_kernel.outbox.labels import forget_labels
-from automate_kernel.storage.rows import Now, Row, Storage, Where
+from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import OUTBOX
 
-__all__ = ["FOR_PEOPLE", "Retaining"]
+__all__ = ["Retention", "forget"]
 
-FOR_PEOPLE = (ItemStatus.FAILED.value, ItemStatus.CANCELLED.value)
-"""What is kept for somebody to look at, whatever becomes of what went well."""
-
+# Kept for somebody to look at, whatever becomes of what went well.
+_FOR_PEOPLE = (ItemStatus.FAILED.value, ItemStatus.CANCELLED.value)
 # Rows that one transaction looks at.
 _WINDOW = 2000
 # The clocks of those who make ids may differ by so much.
 _SLACK = timedelta(hours=1)
 
 
-class Retaining:
+def forget(rows: Rows, item_ids: Sequence[str]) -> None:
+    """Delete what belongs to items that are deleted: their failed attempts and labels."""
+    forget_attempts(rows, item_ids)
+    forget_labels(rows, item_ids)
+
+
+class Retention:
     """
-    The part of `RowsOutboxStore` that deletes what is finished.
+    Deletes what is finished, for one store.
 
     Finished rows stand in no index but the primary key, so that keeping them costs nothing. Ids
     are in order of time, though: a purge walks along them, a window at a time, and remembers where
     it was. What it can't delete it passes once in a round, not each time.
     """
 
-    storage: Storage
-    retention_seconds: float | None
-    failed_retention_seconds: float | None
-    _walked: dict[tuple[str, ...], str | None]
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._walked: dict[tuple[str, ...], str | None] = {}
 
     def purge(
-        self,
-        *,
-        older_than_seconds: float,
-        limit: int = 1000,
-        statuses: Sequence[ItemStatus | str] = FINISHED,
+        self, older_than_seconds: float, limit: int | None, statuses: Sequence[ItemStatus | str]
     ) -> int:
-        """Delete what finished long ago; see `OutboxStore.purge`."""
-        chosen = tuple(sorted(ItemStatus(status).value for status in statuses))
-        return _Walk(self.storage, chosen, older_than_seconds, self._walked).go(limit)
+        """Delete up to *limit* items in *statuses* that finished that long ago."""
+        return self._walk(statuses, older_than_seconds).go(limit)
 
-    def sweep(
-        self,
-        *,
-        retention_seconds: float | None = None,
-        failed_retention_seconds: float | None = None,
-        seconds: float = 5.0,
-    ) -> int:
-        """Delete what has been kept for its time; see `OutboxStore.sweep`."""
+    def sweep(self, seconds: float, *, completed: float | None, failed: float | None) -> int:
+        """Delete what was *completed*, or *failed* or was cancelled, longer ago than that."""
         until, deleted = time.monotonic() + seconds, 0
-        for statuses, given, own in (
-            ((ItemStatus.COMPLETED.value,), retention_seconds, self.retention_seconds),
-            (FOR_PEOPLE, failed_retention_seconds, self.failed_retention_seconds),
-        ):
-            if (age := own if given is None else given) is not None:
-                walk = _Walk(self.storage, tuple(sorted(statuses)), age, self._walked)
-                deleted += walk.go(None, until)
+        for statuses, age in (((ItemStatus.COMPLETED,), completed), (_FOR_PEOPLE, failed)):
+            if age is not None:
+                deleted += self._walk(statuses, age).go(None, until)
         return deleted
+
+    def _walk(self, statuses: Sequence[ItemStatus | str], age: float) -> _Walk:
+        chosen = tuple(sorted(ItemStatus(status).value for status in statuses))
+        return _Walk(self._storage, chosen, age, self._walked)
 
 
 class _Walk:
@@ -119,14 +112,13 @@ class _Walk:
             )  # fmt: skip
             ids = [row["id"] for row in found]
             deleted = rows.delete(OUTBOX, [Where("id", "in", ids), *over])
-            forget_attempts(rows, ids)
-            forget_labels(rows, ids)
+            forget(rows, ids)
         if len(ids) == limit:
             passed = [row for row in passed if row["id"] <= ids[-1]]
         return deleted, passed, now
 
     def _beyond(self, passed: Sequence[Row], now: datetime) -> str | None:
-        """Where to go on, or None at the end of the round."""
+        """Return the place to go on from, or None at the end of the round."""
         if not passed:
             return None
         last: str = passed[-1]["id"]

@@ -1,4 +1,4 @@
-"""The outbox as its users see it: enqueue, claim, finish, recover, look and steer."""
+"""The outbox as its users see it: enqueue, claim, finish and recover; queries and commands."""
 
 from __future__ import annotations
 
@@ -20,19 +20,18 @@ from automate_kernel.outbox.item import (
     ReapResult,
 )
 from automate_kernel.outbox.limits import Limit
-from automate_kernel.outbox.operator_commands import BulkAction, Progress
+from automate_kernel.outbox.operator_commands import BulkAction, OutboxListener, Progress
 from automate_kernel.outbox.queries import LOOK, ItemFilter, ItemPage, OutboxStats
-from automate_kernel.outbox.worker_reports import Activity, WorkerInfo
+from automate_kernel.outbox.statistics import Minutes
+from automate_kernel.outbox.worker_reports import Activity, ActivityRow, WorkerInfo
 from automate_kernel.storage.rows import Wakeup
 from automate_kernel.storage.values import Redaction
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from automate_kernel.outbox.statistics import ActivityLog
-
 __all__ = [
-    "OperatorCommands",
+    "OutboxListener",
     "OutboxStats",
     "OutboxStore",
     "Outcome",
@@ -41,191 +40,7 @@ __all__ = [
 ]
 
 
-class OperatorCommands(ABC):  # noqa: B024  (a store need not offer any of it)
-    """
-    The part of `OutboxStore` that a store may leave out.
-
-    A filter is what items have in common: see `ItemFilter`. At most *limit* items are changed, the
-    oldest first. They go in small transactions, one after the other, so that workers never wait
-    for a hundred thousand; *progress* is called after each. If it is cut short, what was changed
-    stays changed.
-    """
-
-    def page(
-        self,
-        *,
-        after: str = "",
-        limit: int = 50,
-        look: int = LOOK,
-        seconds: float = 0.0,
-        payloads: bool = True,
-        **matching: Unpack[ItemFilter],
-    ) -> ItemPage:
-        """
-        Return a page of items that match, however many there are in all.
-
-        Its `ItemPage.after` leads to the next page. Items come in the order of the index that
-        serves the filter: RUNNING ones as their leases end, those that wait for their time by due
-        time, due ones by kind in claim order, all others the newest first. Indexes lead to *ids*,
-        labels, idempotency keys, ordering keys of waiting items, and to what is FAILED, RUNNING,
-        due or to wait for its time. Other conditions are looked for among *look* of these, and
-        again as many, for as many *seconds*, as long as nothing is found. Without *payloads* the
-        items have neither payload nor headers.
-        """
-        raise self._unable("give pages")
-
-    def count(self, *, most: int | None = None, **matching: Unpack[ItemFilter]) -> int:
-        """Return how many items match; with *most* it stops counting there."""
-        raise self._unable("count by filter")
-
-    def run_bulk(
-        self,
-        action: BulkAction,
-        *,
-        seconds: float | None = None,
-        limit: int | None = None,
-        progress: Progress | None = None,
-    ) -> BulkAction:
-        """
-        Carry *action* on, for so many *seconds* or to its end, and return how far it has come.
-
-        Pass what is returned to go on, in another process too. ::
-
-            action = BulkAction("requeue", {"status": "FAILED", "kind": "mail.send"})
-            while not action.finished:
-                action = store.run_bulk(action, seconds=1.0)
-        """
-        raise self._unable("change items by filter")
-
-    def requeue_matching(
-        self,
-        *,
-        limit: int | None = None,
-        per_second: float | None = None,
-        progress: Progress | None = None,
-        **matching: Unpack[ItemFilter],
-    ) -> int:
-        """
-        Make FAILED (or, if *status* says so, CANCELLED) items wait again; see `requeue`.
-
-        With *per_second* so many become due in a second, so that whatever they failed of is not
-        overrun. Returns how many there were.
-        """
-        action = BulkAction("requeue", matching, per_second=per_second)
-        return self.run_bulk(action, limit=limit, progress=progress).done
-
-    def cancel_matching(
-        self,
-        *,
-        limit: int | None = None,
-        progress: Progress | None = None,
-        **matching: Unpack[ItemFilter],
-    ) -> int:
-        """
-        Cancel items that wait, or with *status* RUNNING ask those that run to stop; see `cancel`.
-
-        Returns how many there were.
-        """
-        action = BulkAction("cancel", matching)
-        return self.run_bulk(action, limit=limit, progress=progress).done
-
-    def discard_matching(
-        self,
-        *,
-        limit: int | None = None,
-        progress: Progress | None = None,
-        **matching: Unpack[ItemFilter],
-    ) -> int:
-        """
-        Delete items that are FAILED or CANCELLED, or COMPLETED if *status* says so.
-
-        Returns how many there were.
-        """
-        action = BulkAction("discard", matching)
-        return self.run_bulk(action, limit=limit, progress=progress).done
-
-    def discard(self, item_ids: Sequence[str]) -> int:
-        """Delete items that are COMPLETED, FAILED or CANCELLED. Returns how many."""
-        raise self._unable("discard items")
-
-    def reschedule(
-        self, item_ids: Sequence[str], *, delay: float = 0.0, run_at: datetime | None = None
-    ) -> int:
-        """
-        Change when items that wait are due: *delay* seconds from now, or at *run_at*.
-
-        Their priority stays, and so does their place among those with the same ordering key.
-        Returns how many there were.
-        """
-        raise self._unable("reschedule items")
-
-    def sweep(
-        self,
-        *,
-        retention_seconds: float | None = None,
-        failed_retention_seconds: float | None = None,
-        seconds: float = 5.0,
-    ) -> int:
-        """
-        Delete what has been kept for its time; returns how many items.
-
-        The times are the store's own unless others are given. A worker does so every minute. It
-        ends after *seconds*, and the next time goes on there.
-        """
-        return 0
-
-    def stop_requests(self, worker_id: str) -> dict[str, str]:
-        """
-        Which items of *worker_id* are asked to stop, with the tokens of their claims.
-
-        A worker looks about once a second.
-        """
-        return {}
-
-    def limit(
-        self,
-        kind: str,
-        *,
-        concurrency: int | None = None,
-        rate: int | None = None,
-        per_seconds: float = 1.0,
-        burst: int | None = None,
-    ) -> None:
-        """
-        Let at most *concurrency* items of *kind* run at once, and *rate* start per *per_seconds*.
-
-        It holds over all workers, whatever code they run, as soon as they have noticed (within a
-        second), and for the others right now. After a lull up to *burst* (by default *rate*) start
-        at once; see `Limit`. It replaces the limit that the kind had. Raises ``INVALID_ARGUMENT``.
-        """
-        raise self._unable("limit a kind")
-
-    def unlimit(self, kind: str) -> bool:
-        """
-        Lift the limit of *kind*; False if it had none.
-
-        One that is declared with a handler comes back when a worker starts.
-        """
-        raise self._unable("limit a kind")
-
-    def limits(self) -> list[Limit]:
-        """The limits that there are, by kind."""
-        return []
-
-    def declare_limits(self, limits: Iterable[Limit], *, kinds: Iterable[str] = ()) -> None:
-        """
-        Set limits, as `limit` does, but not where an operator has set one.
-
-        A limit that was declared before for one of *kinds*, and is not among these, is lifted.
-        """
-        for limit in limits:
-            raise self._unable(f"limit {limit.kind!r}")
-
-    def _unable(self, what: str) -> AutomateError:
-        return AutomateError(ErrorCodes.UNIMPLEMENTED, f"{type(self).__name__} can't {what}")
-
-
-class OutboxStore(OperatorCommands):
+class OutboxStore(ABC):
     """
     Work that was accepted and is not finished yet.
 
@@ -236,6 +51,7 @@ class OutboxStore(OperatorCommands):
 
     Subclass this for a store that is not a SQL database; for one that is, see
     `automate_kernel.storage.Storage`. `automate_kernel.testing.OutboxStoreContract` is the test.
+    What is not abstract a store may leave out. A filter is what items have in common: `ItemFilter`.
     """
 
     lease_seconds: float = 300.0
@@ -428,7 +244,9 @@ class OutboxStore(OperatorCommands):
             ErrorCodes.UNIMPLEMENTED, f"{type(self).__name__} has no transactions to share"
         )
 
-    def forget(self, item_ids: Iterable[str], *, token: str | None = None) -> None:
+    def forget(  # noqa: B027  (a store may leave it out)
+        self, item_ids: Iterable[str], *, token: str | None = None
+    ) -> None:
         """
         Drop what is remembered of claims that were finished in a caller's transaction.
 
@@ -443,17 +261,49 @@ class OutboxStore(OperatorCommands):
         """Something that waits for new items, or None where polling is all there is."""
         return None
 
-    # -- looking and steering ----------------------------------------------------------------
+    # -- queries -----------------------------------------------------------------------------
 
     @abstractmethod
     def get(self, item_id: str) -> OutboxItem | None:
-        """The item with this id, or None."""
+        """Return the item with this id, or None."""
 
     @abstractmethod
     def find(
         self, *, limit: int = 50, before_id: str | None = None, **matching: Unpack[ItemFilter]
     ) -> list[OutboxItem]:
-        """Items that match, the newest first; with *before_id* only those older than that one."""
+        """
+        Return items that match, the newest first; with *before_id* only older ones.
+
+        Without a filter that an index serves it looks through the whole outbox: see `page`.
+        """
+
+    def page(
+        self,
+        *,
+        after: str = "",
+        limit: int = 50,
+        look: int = LOOK,
+        seconds: float = 0.0,
+        payloads: bool = True,
+        **matching: Unpack[ItemFilter],
+    ) -> ItemPage:
+        """
+        Return a page of items that match, however many there are in all.
+
+        `ItemPage.after` leads to the next page. Items come in the order of the index that serves
+        the filter. RUNNING ones come as their leases end, those that wait for their time by due
+        time, due ones by kind in claim order, all others the newest first.
+
+        Indexes lead to *ids*, labels, idempotency keys, and ordering keys of waiting items; and to
+        what is FAILED, RUNNING, due or waits for its time. Other conditions are looked for among
+        *look* of these items. If nothing is found, it looks on for so many *seconds*. Without
+        *payloads* the items have neither payload nor headers.
+        """
+        raise self._unable("give pages")
+
+    def count(self, *, most: int | None = None, **matching: Unpack[ItemFilter]) -> int:
+        """Return how many items match; with *most* it stops counting there."""
+        raise self._unable("count by filter")
 
     def labelled(
         self,
@@ -465,15 +315,24 @@ class OutboxStore(OperatorCommands):
         limit: int = 50,
     ) -> list[OutboxItem]:
         """
-        Items with *label*, the newest first: ``order=4711``, or ``4711`` under any name.
+        Return items with *label*, the newest first: ``order=4711``, or ``4711`` under any name.
 
-        It is an index that finds them, whatever else the outbox holds.
+        An index finds them, whatever else the outbox holds.
         """
         raise self._unable("find items by their labels")
 
+    def running(self, *, limit: int = 50) -> list[OutboxItem]:
+        """
+        Return items under lease, the one that was claimed first at the front.
+
+        `OutboxItem.lease_owner` is the worker that has the item, `OutboxItem.updated_at` the time
+        of the claim.
+        """
+        return self.find(status=ItemStatus.RUNNING, limit=limit)
+
     def failed_attempts(self, item_id: str) -> list[FailedAttempt]:
         """
-        The errors of an item's attempts, the earliest first: the first one, and the latest.
+        Return the errors of an item's attempts, the earliest first: the first one, and the latest.
 
         By default the last error alone, as the item itself has it.
         """
@@ -495,51 +354,24 @@ class OutboxStore(OperatorCommands):
         self, *, kind: str | None = None, tenant_id: str | None = None, limit: int = 100
     ) -> list[ErrorGroup]:
         """
-        The FAILED items, grouped by kind and by where their last error came from.
+        Return the FAILED items in groups: by kind and by where their last error came from.
 
-        The largest groups first. What it costs grows with the number of failed items.
+        The largest groups come first. What it costs grows with the number of failed items.
         """
         return []
 
     @abstractmethod
     def stats(self) -> OutboxStats:
-        """Counts and lateness, for a dashboard."""
+        """Count items by kind and state, and measure how late they are, for a dashboard."""
 
     def now(self) -> datetime:
-        """The time by the clock that due times, leases and reports are on."""
+        """Return the time by the clock of due times, leases and reports."""
         return datetime.now(timezone.utc)
 
-    def running(self, *, limit: int = 50) -> list[OutboxItem]:
-        """
-        Items under lease, the one that was claimed first at the front.
-
-        `OutboxItem.lease_owner` is the worker that has it, `OutboxItem.updated_at` the time of the
-        claim.
-        """
-        return self.find(status=ItemStatus.RUNNING, limit=limit)
-
-    def workers(self) -> list[WorkerInfo]:
-        """The workers that told of themselves, lost ones too; none where a store can't know."""
-        return []
-
-    def activity(self, *, seconds: float = 3600.0) -> list[Activity]:
-        """What was done in the last *seconds*, per minute and kind, the oldest first."""
-        return []
-
-    def report(self, worker: WorkerInfo, activity: ActivityLog) -> None:
-        """
-        Let `workers` and `activity` know of *worker*. It calls this every few seconds.
-
-        A store that has a place for it writes `ActivityLog.unsaved`, and calls `ActivityLog.saved`
-        once that is safe.
-        """
-
-    def leave(self, worker_id: str) -> None:
-        """Take a worker that has ended off the list of `workers`."""
-
-    def purge_reports(self, *, older_than_seconds: float = 7 * 86_400.0) -> int:
-        """Forget `activity` that old, and `workers` that are lost for a day. Returns how many."""
-        return 0
+    # -- operator commands -------------------------------------------------------------------
+    #
+    # By filter they go in small transactions, one after the other, so that workers never wait for
+    # a hundred thousand items.
 
     @abstractmethod
     def cancel(self, item_ids: Sequence[str]) -> int:
@@ -550,9 +382,150 @@ class OutboxStore(OperatorCommands):
         handler has stopped or its worker is gone; if it succeeds first, its success stands.
         """
 
+    def cancel_matching(
+        self,
+        *,
+        limit: int | None = None,
+        progress: Progress | None = None,
+        **matching: Unpack[ItemFilter],
+    ) -> int:
+        """
+        Cancel items that wait, or with *status* RUNNING ask those that run to stop; see `cancel`.
+
+        The oldest come first, and *limit* of them at most. *progress* is called after each batch.
+        If it is cut short, what was changed stays changed. Returns how many there were.
+        """
+        action = BulkAction("cancel", matching)
+        return self.run_bulk(action, limit=limit, progress=progress).done
+
     @abstractmethod
     def requeue(self, item_ids: Sequence[str]) -> int:
         """Make failed or cancelled items wait again, with all their attempts. Returns how many."""
+
+    def requeue_matching(
+        self,
+        *,
+        limit: int | None = None,
+        per_second: float | None = None,
+        progress: Progress | None = None,
+        **matching: Unpack[ItemFilter],
+    ) -> int:
+        """
+        Make FAILED (or, if *status* says so, CANCELLED) items wait again; see `requeue`.
+
+        With *per_second* so many become due in a second, so that whatever they failed of is not
+        overrun. The rest is as in `cancel_matching`. Returns how many there were.
+        """
+        action = BulkAction("requeue", matching, per_second=per_second)
+        return self.run_bulk(action, limit=limit, progress=progress).done
+
+    def discard(self, item_ids: Sequence[str]) -> int:
+        """Delete items that are COMPLETED, FAILED or CANCELLED. Returns how many."""
+        raise self._unable("discard items")
+
+    def discard_matching(
+        self,
+        *,
+        limit: int | None = None,
+        progress: Progress | None = None,
+        **matching: Unpack[ItemFilter],
+    ) -> int:
+        """
+        Delete items that are FAILED or CANCELLED, or COMPLETED if *status* says so.
+
+        The rest is as in `cancel_matching`. Returns how many there were.
+        """
+        action = BulkAction("discard", matching)
+        return self.run_bulk(action, limit=limit, progress=progress).done
+
+    def reschedule(
+        self, item_ids: Sequence[str], *, delay: float = 0.0, run_at: datetime | None = None
+    ) -> int:
+        """
+        Change when items that wait are due: *delay* seconds from now, or at *run_at*.
+
+        Their priority stays, and so does their place among those with the same ordering key.
+        Returns how many there were.
+        """
+        raise self._unable("reschedule items")
+
+    def run_bulk(
+        self,
+        action: BulkAction,
+        *,
+        seconds: float | None = None,
+        limit: int | None = None,
+        progress: Progress | None = None,
+    ) -> BulkAction:
+        """
+        Carry *action* on, for so many *seconds* or to its end, and return how far it has come.
+
+        Pass what is returned to go on, in another process too. ::
+
+            action = BulkAction("requeue", {"status": "FAILED", "kind": "mail.send"})
+            while not action.finished:
+                action = store.run_bulk(action, seconds=1.0)
+        """
+        raise self._unable("change items by filter")
+
+    def stop_requests(self, worker_id: str) -> dict[str, str]:
+        """
+        Return the items of *worker_id* that are asked to stop, with the tokens of their claims.
+
+        A worker looks about once a second.
+        """
+        return {}
+
+    @abstractmethod
+    def pause(self, kind: str, reason: str = "") -> None:
+        """Stop claiming items of *kind*, on every worker, until `resume`."""
+
+    @abstractmethod
+    def resume(self, kind: str) -> None:
+        """Claim items of *kind* again."""
+
+    # -- limits ------------------------------------------------------------------------------
+
+    def limit(
+        self,
+        kind: str,
+        *,
+        concurrency: int | None = None,
+        rate: int | None = None,
+        per_seconds: float = 1.0,
+        burst: int | None = None,
+    ) -> None:
+        """
+        Let at most *concurrency* items of *kind* run at once, and *rate* start per *per_seconds*.
+
+        It holds over all workers, whatever code they run, as soon as they have noticed (within a
+        second). After a lull up to *burst* (by default *rate*) start at once; see `Limit`. It
+        replaces the limit that the kind had. Raises ``INVALID_ARGUMENT``.
+        """
+        raise self._unable("limit a kind")
+
+    def unlimit(self, kind: str) -> bool:
+        """
+        Lift the limit of *kind*; False if it had none.
+
+        A limit that is declared with a handler comes back when a worker starts.
+        """
+        raise self._unable("limit a kind")
+
+    def limits(self) -> list[Limit]:
+        """Return all limits, by kind."""
+        return []
+
+    def declare_limits(self, limits: Iterable[Limit], *, kinds: Iterable[str] = ()) -> None:
+        """
+        Set limits, as `limit` does, but not where an operator has set one.
+
+        A limit that was declared before for one of *kinds*, and is not among these, is lifted.
+        """
+        for limit in limits:
+            raise self._unable(f"limit {limit.kind!r}")
+
+    # -- retention ---------------------------------------------------------------------------
 
     @abstractmethod
     def purge(
@@ -568,10 +541,47 @@ class OutboxStore(OperatorCommands):
         Only those that are in one of *statuses*, which are COMPLETED, FAILED or CANCELLED.
         """
 
-    @abstractmethod
-    def pause(self, kind: str, reason: str = "") -> None:
-        """Stop claiming items of *kind*, on every worker, until `resume`."""
+    def sweep(
+        self,
+        *,
+        retention_seconds: float | None = None,
+        failed_retention_seconds: float | None = None,
+        seconds: float = 5.0,
+    ) -> int:
+        """
+        Delete what has been kept for its time; returns how many items.
 
-    @abstractmethod
-    def resume(self, kind: str) -> None:
-        """Claim items of *kind* again."""
+        The times are the store's own unless others are given. A worker calls it every minute. It
+        ends after *seconds*, and the next call goes on there.
+        """
+        return 0
+
+    # -- worker reports ----------------------------------------------------------------------
+
+    def report(  # noqa: B027  (a store may leave it out)
+        self, worker: WorkerInfo, activity: Minutes[ActivityRow]
+    ) -> None:
+        """
+        Let `workers` and `activity` know of *worker*. A worker calls this every few seconds.
+
+        A store that has a place for it writes `Minutes.unsaved`, and calls `Minutes.saved` once
+        that is safe.
+        """
+
+    def leave(self, worker_id: str) -> None:  # noqa: B027  (a store may leave it out)
+        """Take a worker that has ended off the list of `workers`."""
+
+    def workers(self) -> list[WorkerInfo]:
+        """Return the workers that reported, lost ones too; none where a store can't know."""
+        return []
+
+    def activity(self, *, seconds: float = 3600.0) -> list[Activity]:
+        """Return the work of the last *seconds*, per minute and kind, the oldest first."""
+        return []
+
+    def purge_reports(self, *, older_than_seconds: float = 7 * 86_400.0) -> int:
+        """Delete `activity` that old, and `workers` that are lost for a day. Returns how many."""
+        return 0
+
+    def _unable(self, what: str) -> AutomateError:
+        return AutomateError(ErrorCodes.UNIMPLEMENTED, f"{type(self).__name__} can't {what}")

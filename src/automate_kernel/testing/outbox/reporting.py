@@ -8,11 +8,12 @@ import pytest
 
 from automate_kernel.outbox import NewItem, OutboxStore, WorkerInfo
 from automate_kernel.outbox.item import Acknowledged, ItemStatus, OutboxItem, Result
-from automate_kernel.outbox.statistics import ActivityLog, total_by_kind
+from automate_kernel.outbox.statistics import total_by_kind
 from automate_kernel.outbox.store import Outcome
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.testing.outbox.hooks import StoreHooks
 from automate_kernel.worker.pools import Task
+from automate_kernel.worker.statistics import ActivityLog
 
 __all__ = ["ReportingContract"]
 
