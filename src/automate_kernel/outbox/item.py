@@ -1,5 +1,5 @@
 """
-What an outbox item is, and which state leads to which.
+Outbox items: their fields, states and outcomes.
 
 ::
 
@@ -67,7 +67,7 @@ __all__ = [
 ]
 
 LENGTHS = {column.name: column.length for column in TABLES[OUTBOX].columns if column.length}
-"""How many characters each text of an item may have."""
+"""The number of characters that each text of an item may have."""
 
 
 def check_text(
@@ -114,7 +114,7 @@ def redacted_json(
     value: Any, name: str, redact: Redaction, limit: int = MAX_PAYLOAD_BYTES, *, inside: int = 0
 ) -> Any:
     """
-    *value* itself, or a copy if *redact* finds secrets in it.
+    Return *value* itself, or a copy if *redact* finds secrets in it.
 
     Raises `PayloadError` for what can't be stored; see `encode_json`.
     """
@@ -138,7 +138,7 @@ _NO_HEADERS = JsonText("{}")
 
 
 class ItemStatus(str, Enum):
-    """Where an item stands."""
+    """The states of an item."""
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"
@@ -158,12 +158,12 @@ FINISHED = (ItemStatus.COMPLETED.value, ItemStatus.FAILED.value, ItemStatus.CANC
 @dataclass(slots=True)
 class OutboxItem:
     """
-    One unit of work, as it stood when it was read.
+    One unit of work, in the state in which it was read.
 
-    `attempt_count` counts the attempts begun, the current one included. `waiting_for` says what a
-    waiting item waits for: ``worker``, ``time``, ``key`` (its ordering or concurrency key) or
-    ``resume``; on a running one ``cancel`` says that it is asked to stop. `last_error_group` is
-    what the last error has in common with others; a claimed item, as its handler has it, lacks it.
+    `attempt_count` counts the attempts begun, the current one included. A waiting item
+    `waiting_for`: ``worker``, ``time``, ``key`` (its ordering or concurrency key) or ``resume``.
+    On a running item ``cancel`` means that it is asked to stop. `last_error_group` is shared by
+    errors of one type and place; a claimed item, as its handler has it, lacks it.
     """
 
     id: str
@@ -194,20 +194,20 @@ class OutboxItem:
 
     @property
     def labels(self) -> dict[str, str]:
-        """The keys of the host by which it is found."""
+        """The labels by which it is found."""
         found = self.headers.get(HEADER)
         return dict(found) if isinstance(found, dict) else {}
 
     @classmethod
     def from_row(cls, row: Row) -> OutboxItem:
-        """The item that a row of the outbox table holds."""
+        """Return the item of a row of the outbox table."""
         item = cls(**row)
         item.status = ItemStatus(item.status)
         return item._unscoped()
 
     @classmethod
     def claimed(cls, row: Row, worker_id: str, token: str) -> OutboxItem:
-        """The item of a row as a claim reads it, with what the claim has written."""
+        """Return the item of a row as a claim reads it, with what the claim has written."""
         item = cls(
             status=ItemStatus.RUNNING, waiting_for=None, lease_owner=worker_id,
             lease_token=token, completed_at=None, **row,
@@ -215,7 +215,7 @@ class OutboxItem:
         return item if item.tenant_id is None else item._unscoped()
 
     def _unscoped(self) -> OutboxItem:
-        """Itself, with its keys as they were given."""
+        """Return itself, with its keys as they were given."""
         if self.tenant_id is not None:
             prefix = len(scoped_key("", self.tenant_id) or "")
             self.idempotency_key = self.idempotency_key and self.idempotency_key[prefix:]
@@ -233,7 +233,7 @@ class OutboxItem:
 @dataclass(slots=True)
 class NewItem:
     """
-    What is to be enqueued.
+    An item to be enqueued.
 
     *delay* (seconds, or a timedelta) counts on the database's clock; *run_at* is an instant.
     A higher *priority* goes first; a point is worth an hour of waiting, so that nothing starves.
@@ -259,7 +259,7 @@ class NewItem:
     labels: Labels | None = None
 
     def redacted(self, redact: Redaction) -> NewItem:
-        """Itself, or a copy if *redact* finds secrets in its payload or headers."""
+        """Return itself, or a copy if *redact* finds secrets in its payload or headers."""
         payload, headers = self.payload, self.headers
         if redact.finds(text := self._encoded()):
             payload = redact(json.loads(text))
@@ -271,7 +271,7 @@ class NewItem:
 
     def to_row(self, redact: Redaction | None = None) -> Row:
         """
-        The new row of the outbox table, without the secrets that *redact* finds.
+        Return the new row of the outbox table, without the secrets that *redact* finds.
 
         Raises `PayloadError` for what can't be stored.
         """
@@ -380,7 +380,7 @@ def _check_instant(run_at: datetime) -> None:
 
 
 def seconds(delay: float | timedelta) -> float:
-    """A delay in seconds."""
+    """Return a delay in seconds."""
     return delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
 
 
@@ -393,7 +393,7 @@ def bounded_seconds(delay: float) -> float:
 
 def scoped_key(key: str | None, tenant_id: str | None) -> str | None:
     """
-    A key as it is stored: one tenant's never meets another's.
+    Return a key as it is stored: one tenant's never meets another's.
 
     The length in front keeps the parts apart whatever characters they hold.
     """
@@ -406,14 +406,14 @@ def scoped_key(key: str | None, tenant_id: str | None) -> str | None:
 @dataclass(slots=True)
 class Outcome:
     """
-    What became of a claimed item.
+    The outcome of a claimed item.
 
     *status* is COMPLETED, FAILED, CANCELLED, RETRY (FAILED if its attempts are spent) or PENDING
     (back to waiting, and the attempt counts as not begun). One that was asked to stop is CANCELLED
     where it would wait again. *next_attempt* is a delay in seconds, an instant, or None for one
     that has not begun: it keeps its place in the line. *token* is the claim's; left out, the store
-    uses the one that it remembers. *group* is what the error has in common with others, and *trace*
-    where it was raised; see `automate_kernel.tracebacks`.
+    uses the one that it remembers. *group* is shared by errors of one type and place, *trace* is
+    where the error was raised; see `automate_kernel.tracebacks`.
     """
 
     item_id: str
@@ -490,7 +490,7 @@ def error_changes(code: str | None, error: str | None, group: str | None) -> dic
 
 @dataclass(slots=True)
 class ReapResult:
-    """Which items a reaping put back to wait, gave up, or cancelled as they were asked to stop."""
+    """Items that a reaping put back to wait, gave up, or cancelled as they were asked to stop."""
 
     retried: list[OutboxItem] = field(default_factory=list)
     failed: list[OutboxItem] = field(default_factory=list)
@@ -519,7 +519,7 @@ class Backoff:
     maximum_seconds: float = 900.0
 
     def delay(self, attempt: int, random: Callable[[], float] = _random.random) -> float:
-        """Seconds to wait after the failure of attempt number *attempt* (the first is 1)."""
+        """Return the seconds to wait after attempt number *attempt* failed (the first is 1)."""
         # 2 ** 40 seconds is beyond any maximum, and a float can't hold 2 ** 2000.
         ceiling = min(self.maximum_seconds, self.base_seconds * 2.0 ** min(attempt - 1, 40))
         return float(ceiling * random())
@@ -537,4 +537,4 @@ class Acknowledged:
 
 
 Result = Outcome | Acknowledged | None
-"""What a handler's run came to; None if its lease was lost, so that nothing may be recorded."""
+"""The result of a handler's run; None if its lease was lost, so that nothing may be recorded."""

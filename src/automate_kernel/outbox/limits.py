@@ -68,7 +68,7 @@ class Limit:
 
     @classmethod
     def of(cls, row: Row) -> Limit:
-        """The limit that a row of the table holds."""
+        """Return the limit of a row of the table."""
         return cls(
             row["kind"],
             row["concurrency"],
@@ -96,13 +96,13 @@ def _invalid(message: str, hint: str | None = None) -> AutomateError:
 
 @dataclass(slots=True)
 class _Budget:
-    """How many items of a limited kind may be claimed now, under the lock of its limit."""
+    """The number of items of a limited kind that may be claimed now, under its limit's lock."""
 
     limit: Limit
     free: int
     now: datetime
     bucket_full_at: datetime
-    """When the starts so far would be made up for."""
+    """The time at which the starts so far would be made up for."""
 
     @classmethod
     def of(cls, row: Row, running: int, now: datetime) -> _Budget:

@@ -28,14 +28,14 @@ from automate_kernel.storage.tables import OUTBOX
 __all__ = ["BATCH", "BulkAction", "OperatorCommands", "OutboxListener", "Progress"]
 
 BATCH = 200
-"""How many items one transaction changes, so that nobody waits for it for long."""
+"""The number of items that one transaction changes, so that nobody waits for it for long."""
 
 
 class OutboxListener(Protocol):
     """
-    Hears of items in the transaction that changes them.
+    A listener, which hears of items in the transaction that changes them.
 
-    What it does with the rows stands or falls with the change; if it raises, nothing is changed.
+    What it writes stands or falls with the change; if it raises, nothing is changed.
     """
 
     def ended(self, rows: Rows, item: OutboxItem) -> None:
@@ -52,7 +52,7 @@ Progress = Callable[[int], Any]
 @dataclass(frozen=True, slots=True)
 class BulkAction:
     """
-    An operator command for all items that *matching* finds, and how far it has come.
+    An operator command for all items that *matching* finds, and its progress.
 
     *command* is ``requeue``, ``cancel``, ``discard`` or ``reschedule``. Items are come to in the
     order of their ids, each once. What is enqueued after the action *began_at* is not among them.
@@ -120,7 +120,7 @@ _STATUSES: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
 
 
 class OperatorCommands:
-    """Changes items by id or by filter, and lets *listeners* hear of it."""
+    """The commands of an operator: they change items, and *listeners* hear of it."""
 
     def __init__(self, storage: Storage, listeners: Sequence[OutboxListener]) -> None:
         self._storage, self._listeners = storage, listeners

@@ -37,14 +37,14 @@ __all__ = [
 
 class ItemFilter(TypedDict, total=False):
     """
-    What items have in common; all conditions must hold, and None is no condition.
+    Conditions on items; all must hold, and None is no condition.
 
-    *status* is one status. *waiting_for* says what waiting items wait for: ``worker`` (due),
-    ``time``, ``key``, ``resume``, or several of these. *error_code* and *error_group* are of the
-    last error (``KeyError in shop.actions.charge``; see `OutboxStore.error_groups`). Of these two
-    and *tenant_id* empty text means: has none. *label* is ``order=4711``, or ``4711`` under any
-    name. A key is looked for among the items of *tenant_id*, or those of no tenant. *ids* that
-    can't be an item's match nothing.
+    *status* is one status. *waiting_for* is what waiting items wait for: ``worker`` (they are due),
+    ``time``, ``key`` or ``resume``, or several of these. *error_code* and *error_group* are of the
+    last error (``KeyError in shop.actions.charge``; see `OutboxStore.error_groups`). For these two
+    and *tenant_id*, empty text means that there is none. *label* is ``order=4711``, or ``4711``
+    under any name. A key is looked for among the items of *tenant_id*, or those of no tenant.
+    Invalid *ids* match nothing.
     """
 
     status: ItemStatus | str | None
@@ -78,9 +78,9 @@ class ItemPage:
 @dataclass(frozen=True, slots=True)
 class OutboxStats:
     """
-    How many items of each kind are in each state, and how late the oldest due one is.
+    The number of items by kind and state, and the lateness of the oldest due item.
 
-    *late* is that by kind, in seconds, for kinds that have a due item; a store need not report it.
+    *late* is the lateness by kind, in seconds, for kinds with a due item; a store may leave it out.
     """
 
     counts: dict[str, dict[str, int]]

@@ -45,42 +45,37 @@ class Retention:
         self, older_than_seconds: float, limit: int | None, statuses: Sequence[ItemStatus | str]
     ) -> int:
         """Delete up to *limit* items in *statuses* that finished that long ago."""
-        return self._walk(statuses, older_than_seconds).go(limit)
+        return self._walk(statuses, older_than_seconds, limit, None)
 
     def sweep(self, seconds: float, *, completed: float | None, failed: float | None) -> int:
         """Delete what was *completed*, or *failed* or was cancelled, longer ago than that."""
         until, deleted = time.monotonic() + seconds, 0
         for statuses, age in (((ItemStatus.COMPLETED,), completed), (_FOR_PEOPLE, failed)):
             if age is not None:
-                deleted += self._walk(statuses, age).go(None, until)
+                deleted += self._walk(statuses, age, None, until)
         return deleted
 
-    def _walk(self, statuses: Sequence[ItemStatus | str], age: float) -> _Walk:
-        chosen = tuple(sorted(ItemStatus(status).value for status in statuses))
-        return _Walk(self._storage, chosen, age, self._walked)
-
-
-class _Walk:
-    """One purge: from where the last one ended, once around at most."""
-
-    def __init__(
+    def _walk(
         self,
-        storage: Storage,
-        statuses: tuple[str, ...],
-        older_than_seconds: float,
-        walked: dict[tuple[str, ...], str | None],
-    ) -> None:
-        self._storage, self._statuses, self._walked = storage, statuses, walked
-        self._age = older_than_seconds
+        statuses: Sequence[ItemStatus | str],
+        age: float,
+        limit: int | None,
+        until: float | None,
+    ) -> int:
+        """
+        Delete from where the last walk ended, once around at most.
 
-    def go(self, limit: int | None, until: float | None = None) -> int:
-        """Delete up to *limit* items, until the monotonic clock shows *until*; returns how many."""
-        deleted, start = 0, self._walked.get(self._statuses)
+        It ends at *limit* items, or when the monotonic clock shows *until*.
+        """
+        chosen = tuple(sorted(ItemStatus(status).value for status in statuses))
+        deleted, start = 0, self._walked.get(chosen)
         place, around = start, start is None
         while limit is None or deleted < limit:
-            found, rest, now = self._window(place, None if limit is None else limit - deleted)
-            deleted += found
-            place = self._beyond(rest, now)
+            left = None if limit is None else limit - deleted
+            with self._storage.begin() as rows:
+                found, passed = _delete_window(rows, place, chosen, age, left)
+                deleted += found
+                place = _beyond(passed, rows.now() - timedelta(seconds=age)) if passed else None
             if place is None:
                 if around:
                     break
@@ -89,42 +84,38 @@ class _Walk:
                 break
             if until is not None and time.monotonic() >= until:
                 break
-        self._walked[self._statuses] = place
+        self._walked[chosen] = place
         return deleted
 
-    def _window(self, place: str | None, limit: int | None) -> tuple[int, list[Row], datetime]:
-        """Delete from the rows after *place*; returns how many, the rows passed, and the time."""
-        beyond = [] if place is None else [Where("id", "gt", place)]
-        with self._storage.begin() as rows:
-            passed = rows.select(
-                OUTBOX, beyond, order_by=("id",), limit=_WINDOW, columns=("id", "created_at")
-            )
-            now = rows.now()
-            if not passed:
-                return 0, [], now
-            over = [
-                Where("status", "in", self._statuses),
-                Where("completed_at", "le", Now(-self._age)),
-            ]
-            found = rows.select(
-                OUTBOX, [*beyond, Where("id", "le", passed[-1]["id"]), *over],
-                order_by=("id",), limit=limit, lock=True, skip_locked=True, columns=("id",),
-            )  # fmt: skip
-            ids = [row["id"] for row in found]
-            deleted = rows.delete(OUTBOX, [Where("id", "in", ids), *over])
-            forget(rows, ids)
-        if len(ids) == limit:
-            passed = [row for row in passed if row["id"] <= ids[-1]]
-        return deleted, passed, now
 
-    def _beyond(self, passed: Sequence[Row], now: datetime) -> str | None:
-        """Return the place to go on from, or None at the end of the round."""
-        if not passed:
-            return None
-        last: str = passed[-1]["id"]
-        recent = now - timedelta(seconds=self._age) + _SLACK
-        if all(row["created_at"] > recent for row in passed):
-            # What follows is younger still, but for ids that are not ours, which tell no time.
-            ours = f"{int((time.time() + 86_400) * 1000):012x}"
-            return max(last, f"{ours[:8]}-{ours[8:]}-7000-8000-000000000000")
-        return last
+def _delete_window(
+    rows: Rows, place: str | None, statuses: Sequence[str], age: float, limit: int | None
+) -> tuple[int, list[Row]]:
+    """Delete from the rows after *place*; returns how many, and the rows passed."""
+    beyond = [] if place is None else [Where("id", "gt", place)]
+    passed = rows.select(
+        OUTBOX, beyond, order_by=("id",), limit=_WINDOW, columns=("id", "created_at")
+    )
+    if not passed:
+        return 0, []
+    over = [Where("status", "in", statuses), Where("completed_at", "le", Now(-age))]
+    found = rows.select(
+        OUTBOX, [*beyond, Where("id", "le", passed[-1]["id"]), *over],
+        order_by=("id",), limit=limit, lock=True, skip_locked=True, columns=("id",),
+    )  # fmt: skip
+    ids = [row["id"] for row in found]
+    deleted = rows.delete(OUTBOX, [Where("id", "in", ids), *over])
+    forget(rows, ids)
+    if len(ids) == limit:
+        passed = [row for row in passed if row["id"] <= ids[-1]]
+    return deleted, passed
+
+
+def _beyond(passed: Sequence[Row], over: datetime) -> str:
+    """Return the place to go on from, if what finished before *over* is looked for."""
+    last: str = passed[-1]["id"]
+    if all(row["created_at"] > over + _SLACK for row in passed):
+        # What follows is younger still, but for ids that are not ours, which tell no time.
+        ours = f"{int((time.time() + 86_400) * 1000):012x}"
+        return max(last, f"{ours[:8]}-{ours[8:]}-7000-8000-000000000000")
+    return last

@@ -106,7 +106,7 @@ _EXPIRED = "LEASE_EXPIRED"
 
 @dataclass(slots=True)
 class _Lease:
-    """What the store remembers of a claim: the fence, and what finishing the item needs."""
+    """A claim as the store remembers it: the fence, and what finishing the item needs."""
 
     worker_id: str
     token: str
@@ -206,7 +206,7 @@ class RowsOutboxStore(OutboxStore):
             return _insert(rows, new, fresh, labels)
 
     async def aenqueue_many(self, items: Iterable[NewItem], transaction: Any = None) -> list[str]:
-        """`enqueue_many` in an asynchronous host transaction."""
+        """Accept items in an asynchronous host transaction; see `OutboxStore.enqueue_many`."""
         new, fresh, labels = _new_rows(self.announced(items), self.redact)
         return await self.storage.abegin(
             transaction, lambda rows: _insert(rows, new, fresh, labels)
@@ -552,12 +552,12 @@ class RowsOutboxStore(OutboxStore):
 
     @contextmanager
     def transaction(self) -> Iterator[Any]:
-        """A transaction of the host's database, as the host's framework knows it."""
+        """Open a transaction of the host's database, as the host's framework knows it."""
         with self.storage.begin() as rows:
             yield rows.native
 
     def next_due_seconds(self) -> float | None:
-        """Seconds until the next waiting item is due; see `OutboxStore.next_due_seconds`."""
+        """Return the seconds until an item is due; see `OutboxStore.next_due_seconds`."""
         with self.storage.begin(atomic=False) as rows:
             return self._limits.due_seconds(next_due(rows))
 
@@ -600,22 +600,6 @@ class RowsOutboxStore(OutboxStore):
         """Count items that match; see `OutboxStore.count`."""
         with self.storage.begin(atomic=False) as rows:
             return count_items(rows, matching, most)
-
-    def labelled(
-        self,
-        label: str,
-        *,
-        status: ItemStatus | str | None = None,
-        kind: str | None = None,
-        tenant_id: str | None = None,
-        limit: int = 50,
-    ) -> list[OutboxItem]:
-        """Return items with a label; see `OutboxStore.labelled`."""
-        matching = {"label": label, "status": status, "kind": kind, "tenant_id": tenant_id}
-        order = ("-created_at", "-id")
-        with self.storage.begin(atomic=False) as rows:
-            found = rows.select(OUTBOX, conditions(rows, matching), order_by=order, limit=limit)
-        return [OutboxItem.from_row(row) for row in found]
 
     def running(self, *, limit: int = 50) -> list[OutboxItem]:
         """Return items under lease; see `OutboxStore.running`."""

@@ -225,7 +225,7 @@ class Kinded(Protocol):
         """The name that they are counted under."""
 
     def __add__(self, other: Any, /) -> Any:
-        """Both together."""
+        """Add both."""
 
 
 K = TypeVar("K", bound=Kinded)

@@ -42,7 +42,7 @@ __all__ = [
 
 class OutboxStore(ABC):
     """
-    Work that was accepted and is not finished yet.
+    The store of all items: accepted, claimed by workers, finished.
 
     An item that is claimed belongs to its worker until the lease ends. Each claim has a token of
     its own, and every finishing call is checked against it, so a worker that lost its lease can't
@@ -56,19 +56,19 @@ class OutboxStore(ABC):
 
     lease_seconds: float = 300.0
     retention_seconds: float | None = None
-    """For how long a COMPLETED item is kept: 0 is not at all, None is for ever."""
+    """Seconds for which a COMPLETED item is kept: 0 is not at all, None is for ever."""
     failed_retention_seconds: float | None = None
-    """For how long a FAILED or CANCELLED item is kept; None is for ever."""
+    """Seconds for which a FAILED or CANCELLED item is kept; None is for ever."""
     before_enqueue: Callable[[Sequence[NewItem]], Any] | None = None
     """Called with items that are about to be accepted, whose headers it may add to."""
     redact: Redaction | None = None
-    """Takes the secrets out of JSON and text that is about to be stored; a kernel sets it."""
+    """Takes the secrets out of JSON and text before it is stored; a kernel sets it."""
 
     # -- entering ----------------------------------------------------------------------------
 
     def entering(self, items: Iterable[NewItem]) -> list[NewItem]:
         """
-        The *items* without secrets, after `before_enqueue` had its say.
+        Return the *items* without secrets, after `before_enqueue` had its say.
 
         An `enqueue_many` begins with it. Raises `PayloadError` for what can't be stored.
         """
@@ -77,7 +77,7 @@ class OutboxStore(ABC):
         return entering if redact is None else [item.redacted(redact) for item in entering]
 
     def announced(self, items: Iterable[NewItem]) -> list[NewItem]:
-        """The *items*, after `before_enqueue` had its say. `entering` redacts them too."""
+        """Return the *items*, after `before_enqueue` had its say; `entering` redacts them too."""
         entering = list(items)
         if self.before_enqueue is not None:
             self.before_enqueue(entering)
@@ -114,11 +114,11 @@ class OutboxStore(ABC):
     async def aenqueue(
         self, kind: str, payload: Any = None, *, transaction: Any = None, **options: Any
     ) -> str:
-        """`enqueue` for asynchronous code; *transaction* may be an asynchronous one."""
+        """Do as `enqueue` does, for asynchronous code and transactions."""
         return (await self.aenqueue_many([NewItem(kind, payload, **options)], transaction))[0]
 
     async def aenqueue_many(self, items: Iterable[NewItem], transaction: Any = None) -> list[str]:
-        """`enqueue_many` for asynchronous code."""
+        """Do as `enqueue_many` does, for asynchronous code."""
         return await asyncio.to_thread(self.enqueue_many, items, transaction=transaction)
 
     # -- working -----------------------------------------------------------------------------
@@ -138,13 +138,13 @@ class OutboxStore(ABC):
         self, worker_id: str, outcomes: Sequence[Outcome], *, transaction: Any = None
     ) -> set[str]:
         """
-        Record what became of claimed items, in one transaction.
+        Record the outcomes of claimed items, in one transaction.
 
         Returns the ids whose lease was lost: nothing was recorded for those. (Of outcomes of two
-        claims of one item the older is lost, and tells its id; the other is recorded all the same.)
-        Saying the same outcome twice is no error, for a caller who never heard that the first one
-        committed. Only where finished items are deleted at once, a repeated success is told as
-        lost: nothing is left to tell it from that of a worker whose item another has done since.
+        claims of one item the older is lost, and gives its id; the other is recorded all the same.)
+        The same outcome may come twice, from a caller who never heard that the first one committed.
+        Only where finished items are deleted at once is a repeated success reported as lost: there
+        it looks like that of a worker whose item another worker has done since.
         """
 
     @abstractmethod
@@ -239,7 +239,7 @@ class OutboxStore(ABC):
             )
 
     def transaction(self) -> AbstractContextManager[Any]:
-        """A transaction of the host's database that a transactional handler may write in."""
+        """Open a transaction of the host's database that a transactional handler may write in."""
         raise AutomateError(
             ErrorCodes.UNIMPLEMENTED, f"{type(self).__name__} has no transactions to share"
         )
@@ -254,11 +254,11 @@ class OutboxStore(ABC):
         """
 
     def next_due_seconds(self) -> float | None:
-        """Seconds until the next waiting item is due (0 or less: now); None if none waits."""
+        """Return the seconds until the next item is due (0 or less: now); None if none waits."""
         return None
 
     def wakeup(self) -> Wakeup | None:
-        """Something that waits for new items, or None where polling is all there is."""
+        """Return something that waits for new items; None where polling is all there is."""
         return None
 
     # -- queries -----------------------------------------------------------------------------
@@ -319,7 +319,7 @@ class OutboxStore(ABC):
 
         An index finds them, whatever else the outbox holds.
         """
-        raise self._unable("find items by their labels")
+        return self.find(label=label, status=status, kind=kind, tenant_id=tenant_id, limit=limit)
 
     def running(self, *, limit: int = 50) -> list[OutboxItem]:
         """

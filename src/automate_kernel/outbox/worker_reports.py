@@ -80,7 +80,7 @@ class Activity:
 
     @property
     def total(self) -> int:
-        """All outcomes."""
+        """The number of all outcomes."""
         return self.completed + self.retried + self.failed
 
     @property
@@ -97,7 +97,7 @@ class Activity:
         return percentile(self.wait_buckets, share)
 
     def __add__(self, other: Activity) -> Activity:
-        """Both together, with the later of their minutes."""
+        """Add both, with the later of their minutes."""
         return self._with(other, 1)
 
     def __sub__(self, other: Activity) -> Activity:
@@ -129,7 +129,7 @@ _ITEM_STATISTICS = MinuteTable(
 
 @dataclass(slots=True)
 class ActivityRow:
-    """What one worker did to items of one kind in one minute; *id* is its row's."""
+    """Counts of one worker for items of one kind in one minute; *id* is its row's."""
 
     kind: str
     at: datetime | None = None
