@@ -12,7 +12,7 @@ The claim stores and the reaper under the names that the specification gives the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db import transaction as django_transaction
 
@@ -21,15 +21,12 @@ from automate_kernel import outbox, worker
 from automate_kernel.outbox import OutboxStore, Outcome
 from automate_kernel.workflows.engine.listener import ExecutionListener
 
-if TYPE_CHECKING:
-    _Base = outbox.RowsOutboxStore
-else:
-    _Base = object
-
 __all__ = ["OptimisticClaimOutboxStore", "OutboxReaper", "SkipLockedClaimOutboxStore"]
 
 
-class _InDjango(_Base):
+class _DjangoOutboxStore(outbox.RowsOutboxStore):
+    """A store in which the open ``atomic()`` block is the host's transaction."""
+
     storage: DjangoStorage
 
     def __init__(
@@ -61,7 +58,7 @@ class _InDjango(_Base):
         return super().acknowledge(worker_id, outcomes, transaction=transaction)
 
 
-class SkipLockedClaimOutboxStore(_InDjango, outbox.SkipLockedClaimOutboxStore):
+class SkipLockedClaimOutboxStore(_DjangoOutboxStore, outbox.SkipLockedClaimOutboxStore):
     """
     An outbox that claims with ``FOR UPDATE SKIP LOCKED``.
 
@@ -70,7 +67,7 @@ class SkipLockedClaimOutboxStore(_InDjango, outbox.SkipLockedClaimOutboxStore):
     """
 
 
-class OptimisticClaimOutboxStore(_InDjango, outbox.OptimisticClaimOutboxStore):
+class OptimisticClaimOutboxStore(_DjangoOutboxStore, outbox.OptimisticClaimOutboxStore):
     """An outbox that claims without row locks, for any database; options as its sibling's."""
 
 
