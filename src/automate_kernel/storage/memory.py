@@ -207,11 +207,13 @@ class _MemoryRows:
         *,
         order_by: Sequence[str] = (),
         limit: int | None = None,
+        offset: int = 0,
         lock: bool = False,
         skip_locked: bool = False,
         columns: Sequence[str] = (),
     ) -> list[Row]:
-        found = self._find(table, where, order_by, limit)
+        found = self._find(table, where, order_by, None if limit is None else limit + offset)
+        found = found[offset:]
         return [{name: copy.deepcopy(row[name]) for name in (columns or row)} for row in found]
 
     def take(

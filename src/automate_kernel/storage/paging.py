@@ -91,18 +91,18 @@ def read_page(
             continue
         place = begin if one.key == key else None
         while True:
-            passed = _passed(rows, table, one, place, look) if one.rest else []
-            end = one.place(passed[-1]) if len(passed) == look else None
+            end = _end(rows, table, one, place, look) if one.rest else None
             some = _select(rows, table, one, place, end, limit + 1 - len(found), columns)
             found += [(one, row) for row in some]
             if len(found) > limit:
-                last = _write_place(name, *found[limit - 1])
-                return RowPage([row for _, row in found[:limit]], last)
-            looked += len(passed)
+                last, row = found[limit - 1]
+                here = _write_place(name, last, last.place(row))
+                return RowPage([row for _, row in found[:limit]], here)
+            looked += look
             if end is None:
                 break
             if found or time.monotonic() >= until:
-                here = _write_place(name, one, passed[-1])
+                here = _write_place(name, one, end)
                 return RowPage([row for _, row in found], here, looked)
             place = end
     return RowPage([row for _, row in found])
@@ -143,12 +143,20 @@ def between(
             yield [Where(name, "eq", end[0]), *more]
 
 
-def _passed(
+def _end(
     rows: Rows, table: str, one: IndexRange, place: Sequence[Any] | None, look: int
-) -> list[Row]:
-    """Return the places of the next *look* rows of a range, whatever its rest says of them."""
-    alone = IndexRange(one.where, one.order)
-    return _select(rows, table, alone, place, None, look, one.columns)
+) -> list[Any] | None:
+    """Return the place of the last of the next *look* rows; None if there are fewer."""
+    left = look
+    for where in between(one.order, place, None):
+        its = [*one.where, *where]
+        found = rows.select(
+            table, its, order_by=one.order, limit=1, offset=left - 1, columns=one.columns
+        )
+        if found:
+            return one.place(found[0])
+        left -= sum(counted["n"] for counted in rows.count(table, (), its))
+    return None
 
 
 def _select(
@@ -170,9 +178,9 @@ def _select(
     return found
 
 
-def _write_place(name: str, one: IndexRange, row: Row) -> str:
-    place = [each.isoformat() if isinstance(each, datetime) else each for each in one.place(row)]
-    text = json.dumps([name, one.key, place], separators=(",", ":"))
+def _write_place(name: str, one: IndexRange, place: Sequence[Any]) -> str:
+    values = [each.isoformat() if isinstance(each, datetime) else each for each in place]
+    text = json.dumps([name, one.key, values], separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
