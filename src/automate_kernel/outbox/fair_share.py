@@ -58,7 +58,7 @@ def ready_groups(rows: Rows, kinds: Sequence[str] | None = None) -> list[Group]:
 
 def _of_tenants(rows: Rows, kinds: Sequence[str]) -> list[Group]:
     groups: list[Group] = []
-    # Most hosts have no tenants, and one look tells.
+    # Most applications have no tenants, and one look shows it.
     if rows.select(OUTBOX, [_READY, _SOMEBODY], limit=1, columns=("id",)):
         for kind in kinds:
             its = [_READY, _SOMEBODY, Where("kind", "eq", kind)]

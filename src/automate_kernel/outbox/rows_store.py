@@ -881,8 +881,8 @@ def _read_item(rows: Rows, item_id: str) -> OutboxItem:
 
 
 def _not_finished(rows: Rows, ids: Sequence[str], token: str, *statuses: ItemStatus) -> set[str]:
-    # The token stays on the row until the next claim: it tells a repeated call (its reply was
-    # lost) from one by a worker whose lease was taken over.
+    # The token stays on the row until the next claim: a repeated call (its reply was lost) has
+    # it too, one by a worker whose lease was taken over has not.
     where = [
         Where("id", "in", ids),
         Where("lease_token", "eq", token),

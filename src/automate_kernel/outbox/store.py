@@ -112,10 +112,19 @@ class OutboxStore(ABC):
         return self.enqueue_many([item], transaction=transaction)[0]
 
     async def aenqueue(
-        self, kind: str, payload: Any = None, *, transaction: Any = None, **options: Any
+        self,
+        kind: str,
+        payload: Any = None,
+        *,
+        transaction: Any = None,
+        delay: float | timedelta = 0.0,
+        run_at: datetime | None = None,
+        priority: int = 0,
+        **options: Any,
     ) -> str:
         """Do as `enqueue` does, for asynchronous code and transactions."""
-        return (await self.aenqueue_many([NewItem(kind, payload, **options)], transaction))[0]
+        item = NewItem(kind, payload, delay=delay, run_at=run_at, priority=priority, **options)
+        return (await self.aenqueue_many([item], transaction))[0]
 
     async def aenqueue_many(self, items: Iterable[NewItem], transaction: Any = None) -> list[str]:
         """Do as `enqueue_many` does, for asynchronous code."""

@@ -24,7 +24,7 @@ from automate_kernel.storage.values import text_problem
 __all__ = ["LOOK", "IndexRange", "RowPage", "between", "read_page"]
 
 LOOK = 20_000
-"""How many rows one stretch has."""
+"""The number of rows in one stretch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class IndexRange:
         return tuple(name.lstrip("-") for name in self.order)
 
     def place(self, row: Row) -> list[Any]:
-        """Where *row* stands in the order."""
+        """Return the place of *row* in the order."""
         return [row[name] for name in self.columns]
 
 

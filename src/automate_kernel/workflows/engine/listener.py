@@ -1,4 +1,4 @@
-"""What the end of an outbox item means to the execution that it wakes."""
+"""The listener that ends and resumes executions with the items that wake them."""
 
 from __future__ import annotations
 
