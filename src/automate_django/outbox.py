@@ -12,23 +12,21 @@ The claim stores and the reaper under the names that the specification gives the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db import transaction as django_transaction
 
 from automate_django.storage import DjangoStorage, is_open
 from automate_kernel import outbox, worker
 from automate_kernel.outbox import OutboxStore, Outcome
-
-if TYPE_CHECKING:
-    _Base = outbox.RowsOutboxStore
-else:
-    _Base = object
+from automate_kernel.workflows.engine.listener import ExecutionListener
 
 __all__ = ["OptimisticClaimOutboxStore", "OutboxReaper", "SkipLockedClaimOutboxStore"]
 
 
-class _InDjango(_Base):
+class _DjangoOutboxStore(outbox.RowsOutboxStore):
+    """A store in which the open ``atomic()`` block is the host's transaction."""
+
     storage: DjangoStorage
 
     def __init__(
@@ -41,6 +39,7 @@ class _InDjango(_Base):
     ) -> None:
         storage = storage or DjangoStorage(using)
         super().__init__(storage, lease_seconds=lease_seconds, **options)
+        self.listen(ExecutionListener())
 
     def acknowledge(
         self, worker_id: str, outcomes: Sequence[Outcome], *, transaction: Any = None
@@ -59,7 +58,7 @@ class _InDjango(_Base):
         return super().acknowledge(worker_id, outcomes, transaction=transaction)
 
 
-class SkipLockedClaimOutboxStore(_InDjango, outbox.SkipLockedClaimOutboxStore):
+class SkipLockedClaimOutboxStore(_DjangoOutboxStore, outbox.SkipLockedClaimOutboxStore):
     """
     An outbox that claims with ``FOR UPDATE SKIP LOCKED``.
 
@@ -68,7 +67,7 @@ class SkipLockedClaimOutboxStore(_InDjango, outbox.SkipLockedClaimOutboxStore):
     """
 
 
-class OptimisticClaimOutboxStore(_InDjango, outbox.OptimisticClaimOutboxStore):
+class OptimisticClaimOutboxStore(_DjangoOutboxStore, outbox.OptimisticClaimOutboxStore):
     """An outbox that claims without row locks, for any database; options as its sibling's."""
 
 

@@ -31,7 +31,6 @@ from automate_kernel.outbox import Backoff, Limit, NewItem, OutboxItem, OutboxSt
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import ItemStatus, Redaction, check_text, encode_json
 from automate_kernel.outbox.labels import Labelled, Labels, checked_labels, labelled_ids
-from automate_kernel.outbox.statistics import ActivityLog
 from automate_kernel.plugins import Plugins
 from automate_kernel.secrets import EnvSecretsBackend, Redactor, SecretResolver, SecretsBackend
 from automate_kernel.secrets.logs import get_logger
@@ -53,6 +52,7 @@ from automate_kernel.worker import OutboxReaper
 from automate_kernel.worker.handler import Handler
 from automate_kernel.worker.inline import run_inline
 from automate_kernel.worker.periodic import Chore
+from automate_kernel.worker.statistics import ActivityLog
 from automate_kernel.worker.worker import Worker, WorkerStats
 from automate_kernel.workflows.catalogue import Catalogue, WorkflowSource
 from automate_kernel.workflows.definition.model import Workflow
@@ -65,6 +65,7 @@ from automate_kernel.workflows.engine.execution import (
     check_event_source,
 )
 from automate_kernel.workflows.engine.executions import ADVANCE, ExecutionStore
+from automate_kernel.workflows.engine.listener import ExecutionListener
 from automate_kernel.workflows.engine.runner import EVENT, Runner
 from automate_kernel.workflows.engine.ticker import Scheduled, Ticker
 
@@ -926,10 +927,6 @@ class Working(Registering, Entering, Keeping):
             raise AutomateError(ErrorCodes.DATA_LOSS, f"execution {execution_id} is gone")
         return execution
 
-    def _item_failed(self, rows: Rows, item: OutboxItem) -> None:
-        self.executions.give_up(rows, item)
-        self._given_up.append((item, time.monotonic() + _COMMIT_SECONDS))
-
     def _tell_given_up(self) -> None:
         """Tell hooks and signals of items that were given up, once that is committed."""
         for _ in range(len(self._given_up)):
@@ -947,6 +944,22 @@ class Working(Registering, Entering, Keeping):
                 execution = self.executions.get(item.payload["execution_id"])
                 if execution is not None:
                     self._runner.tell_failed(execution)
+
+
+class _GivenUp:
+    """Notes items that were given up, and until when to wait for their transaction's commit."""
+
+    def __init__(self, noted: deque[tuple[OutboxItem, float]]) -> None:
+        self._noted = noted
+
+    def ended(self, rows: Rows, item: OutboxItem) -> None:
+        """Note an item that FAILED."""
+        if item.status is ItemStatus.FAILED:
+            self._noted.append((item, time.monotonic() + _COMMIT_SECONDS))
+
+    def requeued(self, rows: Rows, item: OutboxItem) -> bool:
+        """Let every item wait again."""
+        return True
 
 
 class Kernel(Working, Calling):
@@ -976,10 +989,8 @@ class Kernel(Working, Calling):
         self._add_handler(Handler(ADVANCE, self._runner.handle_advance))
         outbox = self.outbox
         if isinstance(outbox, RowsOutboxStore):
-            # What a host has set stays.
-            outbox.on_failed = outbox.on_failed or self._item_failed
-            outbox.on_cancelled = outbox.on_cancelled or self.executions.cancel_with
-            outbox.on_requeued = outbox.on_requeued or self.executions.resume_with
+            outbox.listen(ExecutionListener())
+            outbox.listen(_GivenUp(self._given_up))
         outbox.redact = EnteringRedaction(self.redactor, outbox.redact)
         outbox.before_enqueue = outbox.before_enqueue or self._before_enqueue
 

@@ -1,4 +1,8 @@
-"""The claim stores and the reaper under the names that the specification gives them."""
+"""
+The claim stores and the reaper under the names that the specification gives them.
+
+Where an item ends, so does the execution that it wakes, though no kernel is at hand.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +11,26 @@ from typing import Any
 from sqlalchemy import Engine
 
 from automate_kernel import outbox, worker
-from automate_kernel.workflows import ExecutionStore
+from automate_kernel.workflows.engine.listener import ExecutionListener
 from automate_sqlalchemy.storage import SqlAlchemyStorage
 
 __all__ = ["OptimisticClaimOutboxStore", "OutboxReaper", "SkipLockedClaimOutboxStore"]
 
 
 class SkipLockedClaimOutboxStore(outbox.SkipLockedClaimOutboxStore):
-    """An outbox that claims with ``FOR UPDATE SKIP LOCKED``; options as its base class has them."""
+    """An outbox that claims with ``FOR UPDATE SKIP LOCKED``; other options are its base class's."""
 
     def __init__(self, engine: Engine, *, lease_seconds: float = 300, **options: Any) -> None:
         super().__init__(SqlAlchemyStorage(engine), lease_seconds=lease_seconds, **options)
+        self.listen(ExecutionListener())
 
 
 class OptimisticClaimOutboxStore(outbox.OptimisticClaimOutboxStore):
-    """An outbox that claims without row locks; options as its base class has them."""
+    """An outbox that claims without row locks; other options are its base class's."""
 
     def __init__(self, engine: Engine, *, lease_seconds: float = 300, **options: Any) -> None:
         super().__init__(SqlAlchemyStorage(engine), lease_seconds=lease_seconds, **options)
+        self.listen(ExecutionListener())
 
 
 class OutboxReaper(worker.OutboxReaper):
@@ -32,6 +38,4 @@ class OutboxReaper(worker.OutboxReaper):
 
     def __init__(self, engine: Engine, *, stale_threshold_seconds: float = 600) -> None:
         store = SkipLockedClaimOutboxStore(engine)
-        # An execution whose wake-up is given up fails with it, though no kernel is at hand.
-        store.on_failed = ExecutionStore(store.storage, store).give_up
         super().__init__(store, stale_threshold_seconds=stale_threshold_seconds)

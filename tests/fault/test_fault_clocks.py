@@ -7,11 +7,25 @@ from collections import Counter
 from collections.abc import Callable
 
 import fault_kernel
-from automate_kernel.outbox import ItemStatus, NewItem, RowsOutboxStore
+from automate_kernel.outbox import ItemStatus, NewItem, OutboxItem, RowsOutboxStore
+from automate_kernel.storage.rows import Rows
 from fault_scene import Scene
 from fault_scripts import pass_leases, recover
 
 DELAY_SECONDS = 2.0
+
+
+class Told:
+    """A listener that writes down which items ended."""
+
+    def __init__(self, ids: list[str]) -> None:
+        self.ids = ids
+
+    def ended(self, rows: Rows, item: OutboxItem) -> None:
+        self.ids.append(item.id)
+
+    def requeued(self, rows: Rows, item: OutboxItem) -> bool:
+        return True
 
 
 def test_worker_clocks_that_are_minutes_off(
@@ -60,7 +74,7 @@ def test_reapers_at_the_same_time(open_scene: Callable[..., Scene], full: bool) 
     told: list[str] = []
 
     def reap(outbox: RowsOutboxStore) -> None:
-        outbox.on_failed = lambda rows, item: told.append(item.id)
+        outbox.listeners[:] = [Told(told)]
         start.wait()
         # Again and again: with many at once, whoever comes second finds some left.
         for _ in range(20):

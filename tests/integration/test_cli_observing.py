@@ -27,7 +27,7 @@ from automate_kernel.cli.output import Output
 from automate_kernel.cli.overview import Watch
 from automate_kernel.kernel import Kernel
 from automate_kernel.outbox import WorkerInfo
-from automate_kernel.outbox.statistics import ActivityLog
+from automate_kernel.worker.statistics import ActivityLog
 from automate_kernel.worker.pools import Task
 from automate_kernel.outbox.store import Outcome
 from typer.testing import CliRunner

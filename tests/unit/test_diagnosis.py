@@ -8,7 +8,7 @@ import pytest
 from automate_kernel import StorageError
 from automate_kernel.monitoring.diagnosis import Finding, worker_findings
 from automate_kernel.outbox import NewItem, RowsOutboxStore, WorkerInfo
-from automate_kernel.outbox.statistics import ActivityLog
+from automate_kernel.worker.statistics import ActivityLog
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.monitoring.troubles import Troubles, telling_troubles
 from automate_kernel.testing.clock import FakeClock

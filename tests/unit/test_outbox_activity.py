@@ -11,7 +11,8 @@ import pytest
 from automate_kernel import Kernel
 from automate_kernel.outbox import Activity, NewItem, RowsOutboxStore, WorkerInfo, percentile
 from automate_kernel.worker import Handler, Worker
-from automate_kernel.outbox.statistics import ActivityLog, Times, total_by_kind
+from automate_kernel.outbox.statistics import Times, total_by_kind
+from automate_kernel.worker.statistics import ActivityLog
 from automate_kernel.outbox.statistics import FIRST, LAST, bucket_of, upper_bound
 from automate_kernel.monitoring.overview import CountedSeldom, Increments, Observer
 from automate_kernel.worker.pools import Task

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from automate_kernel.outbox.statistics import ActivityLog
 from automate_kernel.outbox.worker_reports import WorkerInfo
 from automate_kernel.secrets.logs import get_logger
+from automate_kernel.worker.statistics import ActivityLog
 
 if TYPE_CHECKING:
     from automate_kernel.outbox import OutboxStore

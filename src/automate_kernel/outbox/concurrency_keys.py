@@ -1,9 +1,10 @@
 """
-At most so many items at once per concurrency key, whatever their kinds.
+Concurrency keys: at most so many items of a key at once, whatever their kinds.
 
-A *slot* is a row that exists while an item with the key runs: its number and the key are the
-primary key, so that no two items ever have the same one. Who finds all of them taken goes back to
-wait (``waiting_for = "key"``), and whoever leaves a slot wakes one that waits.
+A *slot* is a row of `automate_kernel.storage.tables.SLOT` that exists while an item with the key
+runs: its number and the key are the primary key, so that no two items ever have the same one. Who
+finds all of them taken goes back to wait (``waiting_for = "key"``), and whoever leaves a slot wakes
+one that waits.
 
 Before a claim puts an item to wait it locks the slots that are in its way, without waiting for
 locks itself. Who leaves one of them then waits for the claim's end, and so finds the item and wakes
@@ -18,23 +19,22 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-from automate_kernel.outbox.leases import free_abandoned
 from automate_kernel.storage.rows import Row, Rows, Where
 from automate_kernel.storage.tables import OUTBOX, SLOT
 
-__all__ = ["Entrance", "leave", "mend", "wake"]
+__all__ = ["ConcurrencyKeys", "delete_abandoned", "leave", "mend", "wake"]
 
 _MENDED = 1000
 # Who leave slots of one key at the same time each wake another item.
 _LEAVERS = 10
 
 
-class Entrance:
+class ConcurrencyKeys:
     """
-    Where the items of one claim get their slots.
+    The concurrency keys of one claim.
 
-    `busy` tells whether some item was left ready because others were changing its key's slots: it
-    is worth another claim.
+    `busy` is True once an item was left ready because others were changing its key's slots: it is
+    worth another claim.
     """
 
     def __init__(self, token: str) -> None:
@@ -46,10 +46,10 @@ class Entrance:
         """
         Take slots for *claimed* rows, in the order of their ids.
 
-        Returns the ids that must wait for their key, and those that are to stay ready.
+        Returns the ids that must wait for their key, and the ids that are to stay ready.
         """
         in_turn = sorted(claimed, key=lambda row: str(row["id"]))
-        free, full = _sorted_out(rows, in_turn)
+        free, full = _chosen(rows, in_turn)
         ready = self._take(rows, free)
         must_wait = _locked(rows, full)
         ready |= {row["id"] for row in full} - must_wait
@@ -68,8 +68,8 @@ class Entrance:
         return ids - {slot["item_id"] for slot in rows.select(SLOT, mine, columns=("item_id",))}
 
 
-def _sorted_out(rows: Rows, claimed: Sequence[Row]) -> tuple[list[Row], list[Row]]:
-    """A free slot for each row for which there is one, and the other rows."""
+def _chosen(rows: Rows, claimed: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """Choose a free slot for each row for which there is one; returns the other rows too."""
     taken = _numbers(rows, sorted({row["concurrency_key"] for row in claimed}))
     wanted, full = [], []
     for row in claimed:
@@ -86,7 +86,7 @@ def _sorted_out(rows: Rows, claimed: Sequence[Row]) -> tuple[list[Row], list[Row
 
 
 def _numbers(rows: Rows, keys: Sequence[str], *, lock: bool = False) -> dict[str, set[int]]:
-    """Which slots of these keys are taken, or with *lock* those of them that nobody leaves."""
+    """Return the taken slots of these keys, or with *lock* those of them that nobody leaves."""
     found = rows.select(
         SLOT, [Where("concurrency_key", "in", keys)], order_by=("id",), lock=lock,
         skip_locked=lock, columns=("id", "concurrency_key"),
@@ -99,7 +99,7 @@ def _numbers(rows: Rows, keys: Sequence[str], *, lock: bool = False) -> dict[str
 
 
 def _locked(rows: Rows, full: Sequence[Row]) -> set[str]:
-    """The ids of those rows whose key is full, and stays so until this transaction ends."""
+    """Return the ids of rows whose key is full, and stays so until this transaction ends."""
     taken = _numbers(rows, sorted({row["concurrency_key"] for row in full}), lock=True)
     return {
         row["id"]
@@ -157,7 +157,7 @@ def _is_free(rows: Rows, item_id: str) -> bool:
 
 def mend(rows: Rows) -> None:
     """Free slots of items that are gone, and wake keys that nobody will wake."""
-    free_abandoned(rows, SLOT, "id")
+    delete_abandoned(rows, SLOT, "id")
     asleep = [Where("concurrency_key", "ne", None), Where("waiting_for", "eq", "key")]
     limits: dict[str, int] = {}
     for row in rows.count(OUTBOX, ("concurrency_key", "concurrency_limit"), asleep):
@@ -168,3 +168,21 @@ def mend(rows: Rows) -> None:
         if (free := limit - len(taken.get(key, ()))) > 0:
             # A worker that froze in a transaction must not stop all recovery.
             _wake(rows, key, min(free, _MENDED), wait=False)
+
+
+def delete_abandoned(rows: Rows, table: str, key: str) -> None:
+    """
+    Delete rows of *table*, whose primary key is *key*, if the claim that made them is over.
+
+    Every way out of a claim deletes them itself; what somebody did to the tables by hand doesn't.
+    """
+    held = rows.select(table, [], order_by=(key,), limit=_MENDED)
+    found = rows.select(
+        OUTBOX, [Where("id", "in", [row["item_id"] for row in held])],
+        columns=("id", "lease_token", "lease_expires_at"),
+    )  # fmt: skip
+    holders = {row["id"]: row["lease_token"] for row in found if row["lease_expires_at"]}
+    for row in held:
+        if holders.get(row["item_id"]) != row["lease_token"]:
+            its = [Where(key, "eq", row[key]), Where("lease_token", "eq", row["lease_token"])]
+            rows.delete(table, its)

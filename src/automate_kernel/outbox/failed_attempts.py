@@ -1,4 +1,4 @@
-"""The errors of failed attempts: of an item, or of the steps of an execution."""
+"""Failed attempts: errors of an item, or of the steps of an execution, kept and in groups."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
-from automate_kernel.outbox.item import ItemStatus, OutboxItem, storable
-from automate_kernel.outbox.labels import labelled_ids
+from automate_kernel.outbox.item import storable
 from automate_kernel.secrets.tracebacks import MAX_GROUP, MAX_TRACE
-from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
-from automate_kernel.storage.tables import FAILURE, OUTBOX
+from automate_kernel.storage.rows import Now, Row, Rows, Where
+from automate_kernel.storage.tables import FAILURE
 
 __all__ = [
-    "MOST_LABELLED",
     "ErrorGroup",
     "FailedAttempt",
-    "Insight",
+    "error_groups",
     "failed_attempts",
     "forget_attempts",
     "keep_attempts",
@@ -27,7 +24,7 @@ __all__ = [
 ]
 
 MOST_OF_ITEM = 20
-"""How many failed attempts of an item are kept: the first, and the last ones."""
+"""The number of failed attempts that are kept of an item: the first, and the last ones."""
 MOST_OF_EXECUTION = 200
 """The same for all steps of an execution together."""
 
@@ -39,8 +36,8 @@ class FailedAttempt:
     """
     One attempt that failed: of an item, or of a step (*step_id*, *position*) of an execution.
 
-    *attempt* counts from 1; 0 is a step that failed before its call. *error_group* is what the
-    error has in common with others, *trace* where it was raised: files, lines and their source.
+    *attempt* counts from 1; 0 is a step that failed before its call. *error_group* is shared by
+    errors of one type and place. *trace* is where it was raised: files, lines and their source.
     """
 
     attempt: int
@@ -54,7 +51,7 @@ class FailedAttempt:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> FailedAttempt:
-        """The attempt that a row of `automate_kernel.storage.tables.FAILURE` holds."""
+        """Return the attempt of a row of `automate_kernel.storage.tables.FAILURE`."""
         return cls(**{each.name: row[each.name] for each in fields(cls)})
 
 
@@ -64,8 +61,8 @@ class ErrorGroup:
     Failed items of one *kind*, or executions of one workflow, whose errors have a place in common.
 
     *group* names it (``KeyError in shop.actions.charge``; empty for what failed before groups were
-    kept), *count* is how many there are. Of the newest one *latest_id* is the id, *latest_at* when
-    it failed, and *error* its text.
+    kept), *count* is their number. Of the newest, *latest_id* is the id, *latest_at* the time of
+    its failure, and *error* its text.
     """
 
     kind: str
@@ -90,9 +87,9 @@ def new_attempt(
     position: int = -1,
 ) -> Row:
     """
-    The row of a failed attempt.
+    Return the row of a failed attempt.
 
-    *claim* is the token of the claim in which it was: told twice, it is one row.
+    *claim* is the token of the claim in which it was: recorded twice, it is one row.
     """
     about = f"{subject_id}\n{claim}\n{step_id}\n{position}\n{attempt}"
     return {
@@ -125,7 +122,7 @@ def keep_attempts(rows: Rows, new: Sequence[Row], most: int) -> None:
 
 
 def failed_attempts(rows: Rows, subject_id: str) -> list[FailedAttempt]:
-    """The attempts of an item or of an execution that are kept, the earliest first."""
+    """Return the attempts of an item or of an execution that are kept, the earliest first."""
     found = rows.select(
         FAILURE,
         [Where("subject_id", "eq", subject_id)],
@@ -146,73 +143,41 @@ def _drop(rows: Rows, ids: Sequence[str]) -> None:
         rows.delete(FAILURE, [Where("id", "in", sorted(ids))])
 
 
-MOST_LABELLED = 1000
-"""Among how many of what has a label other conditions are looked for: the newest."""
+def error_groups(
+    rows: Rows,
+    table: str,
+    where: Sequence[Where],
+    *,
+    kind: str,
+    prefix: str = "",
+    newest: str = "-id",
+    limit: int = 100,
+) -> list[ErrorGroup]:
+    """
+    Group the rows of *table* that match *where* by kind and by where their error came from.
 
-
-class Insight:
-    """The part of `RowsOutboxStore` that tells of failures and finds by labels."""
-
-    storage: Storage
-
-    def labelled(
-        self,
-        label: str,
-        *,
-        status: ItemStatus | str | None = None,
-        kind: str | None = None,
-        tenant_id: str | None = None,
-        limit: int = 50,
-    ) -> list[OutboxItem]:
-        """Items with a label; see `OutboxStore.labelled`."""
-        wanted = {
-            "status": status and ItemStatus(status).value,
-            "kind": kind,
-            "tenant_id": tenant_id,
-        }
-        where = [Where(name, "eq", value) for name, value in wanted.items() if value is not None]
-        with self.storage.begin(atomic=False) as rows:
-            found = labelled_ids(
-                rows, label, about="item", tenant_id=tenant_id, limit=MOST_LABELLED
-            )
-            its = [Where("id", "in", [each.id for each in found]), *where]
-            items = rows.select(OUTBOX, its, order_by=("-created_at", "-id"), limit=limit)
-        return [OutboxItem.from_row(row) for row in items]
-
-    def failed_attempts(self, item_id: str) -> list[FailedAttempt]:
-        """The errors of an item's attempts; see `OutboxStore.failed_attempts`."""
-        try:
-            item_id = str(UUID(str(item_id)))
-        except ValueError:
-            return []
-        with self.storage.begin(atomic=False) as rows:
-            return failed_attempts(rows, item_id)
-
-    def error_groups(
-        self, *, kind: str | None = None, tenant_id: str | None = None, limit: int = 100
-    ) -> list[ErrorGroup]:
-        """The failed items in groups; see `OutboxStore.error_groups`."""
-        failed = [Where("status", "eq", ItemStatus.FAILED.value)]
-        given = {"kind": kind, "tenant_id": tenant_id}
-        failed += [Where(name, "eq", value) for name, value in given.items() if value is not None]
-        by = ("kind", "last_error_group", "last_error_code")
-        with self.storage.begin(atomic=False) as rows:
-            counted = rows.count(OUTBOX, by, failed)
-            counted.sort(key=lambda row: (-row["n"], row["kind"], row["last_error_group"] or ""))
-            return [self._group(rows, row, failed) for row in counted[:limit]]
-
-    def _group(self, rows: Rows, counted: Row, failed: list[Where]) -> ErrorGroup:
-        names = ("kind", "last_error_group", "last_error_code")
-        its = [*failed, *(Where(name, "eq", counted[name]) for name in names)]
-        read = ("id", "completed_at", "last_error")
-        latest = rows.select(OUTBOX, its, order_by=("-id",), limit=1, columns=read)
+    *kind* is the column with what they are grouped under, and *prefix* stands before the names of
+    the columns ``error``, ``error_code`` and ``error_group``. *newest* is the order in which the
+    first row of a group is its latest. The largest groups come first.
+    """
+    group, code, error = (f"{prefix}{name}" for name in ("error_group", "error_code", "error"))
+    counted = rows.count(table, (kind, group, code), where)
+    counted.sort(key=lambda row: (-row["n"], row[kind], row[group] or ""))
+    groups = []
+    for of in counted[:limit]:
+        its = [*where, *(Where(name, "eq", of[name]) for name in (kind, group, code))]
+        read = ("id", "completed_at", error)
+        latest = rows.select(table, its, order_by=(newest,), limit=1, columns=read)
         row: Row = latest[0] if latest else dict.fromkeys(read)
-        return ErrorGroup(
-            kind=counted["kind"],
-            group=counted["last_error_group"] or "",
-            error_code=counted["last_error_code"] or "",
-            count=counted["n"],
-            latest_id=row["id"] or "",
-            latest_at=row["completed_at"],
-            error=row["last_error"] or "",
+        groups.append(
+            ErrorGroup(
+                kind=of[kind],
+                group=of[group] or "",
+                error_code=of[code] or "",
+                count=of["n"],
+                latest_id=row["id"] or "",
+                latest_at=row["completed_at"],
+                error=row[error] or "",
+            )
         )
+    return groups

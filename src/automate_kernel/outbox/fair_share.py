@@ -1,5 +1,5 @@
 """
-Who gets how much of a claim: kinds share it equally, and within a kind its tenants do.
+Fair share: kinds share a claim equally, and within a kind its tenants do.
 
 A *group* is the ready items of one kind and tenant. Within a group items go by priority and age;
 no group waits for another's backlog, however long that is.
@@ -15,7 +15,7 @@ from typing import Any
 from automate_kernel.storage.rows import Portion, Row, Rows, Where
 from automate_kernel.storage.tables import OUTBOX
 
-__all__ = ["Group", "Sharing", "any_ready", "ready_groups", "ready_kinds"]
+__all__ = ["FairShare", "Group", "any_ready", "ready_groups", "ready_kinds"]
 
 Group = tuple[str, "str | None"]
 """A kind and a tenant; None for the items of no tenant."""
@@ -29,7 +29,7 @@ _SOMEBODY = Where("tenant_id", "ne", None)
 
 
 def ready_kinds(rows: Rows, kinds: Sequence[str] | None = None) -> list[str]:
-    """The kinds, among *kinds* if given, that have an item ready to be claimed."""
+    """Return the kinds, among *kinds* if given, that have an item ready to be claimed."""
     among = [] if kinds is None else [Where("kind", "in", list(kinds))]
     # Two questions, since the items of tenants and of nobody stand in an index each.
     found = {
@@ -41,7 +41,7 @@ def ready_kinds(rows: Rows, kinds: Sequence[str] | None = None) -> list[str]:
 
 
 def any_ready(rows: Rows) -> bool:
-    """Whether there is an item that is ready to be claimed."""
+    """Return True if an item is ready to be claimed."""
     # Two questions, since the items of tenants and of nobody stand in an index each.
     return any(
         rows.select(OUTBOX, [_READY, whose], limit=1, columns=("id",))
@@ -50,7 +50,7 @@ def any_ready(rows: Rows) -> bool:
 
 
 def ready_groups(rows: Rows, kinds: Sequence[str] | None = None) -> list[Group]:
-    """The groups that may have items ready, of *kinds* if given."""
+    """Return the groups that may have items ready, of *kinds* if given."""
     known = ready_kinds(rows) if kinds is None else sorted(kinds)
     groups: list[Group] = [(kind, None) for kind in known]
     return groups + _of_tenants(rows, known)
@@ -58,7 +58,7 @@ def ready_groups(rows: Rows, kinds: Sequence[str] | None = None) -> list[Group]:
 
 def _of_tenants(rows: Rows, kinds: Sequence[str]) -> list[Group]:
     groups: list[Group] = []
-    # Most hosts have no tenants, and one look tells.
+    # Most applications have no tenants, and one look shows it.
     if rows.select(OUTBOX, [_READY, _SOMEBODY], limit=1, columns=("id",)):
         for kind in kinds:
             its = [_READY, _SOMEBODY, Where("kind", "eq", kind)]
@@ -66,18 +66,18 @@ def _of_tenants(rows: Rows, kinds: Sequence[str]) -> list[Group]:
     return groups
 
 
-class Sharing:
+class FairShare:
     """
-    Shares claims among groups, and remembers which of them had more than they got.
+    Shares claims among groups, and remembers which of them are backlogged: had more than they got.
 
-    While there is such a backlog, and there are many groups or no tenants, the groups are looked
-    up at most every *refresh_seconds*.
+    While one is, and there are many groups or no tenants, the groups are looked up at most every
+    *refresh_seconds*.
     """
 
     def __init__(self, refresh_seconds: float) -> None:
         self._refresh_seconds = refresh_seconds
         self._known: dict[tuple[str, ...] | None, tuple[float, list[Group]]] = {}
-        self._hungry: set[Group] = set()
+        self._backlogged: set[Group] = set()
         self._tenants = False
         self._turn = 0
 
@@ -93,10 +93,10 @@ class Sharing:
         """
         Take up to *limit* ready rows, *only* those that match.
 
-        *claim* is what else `Rows.take` needs.
+        *claim* holds the other arguments of `Rows.take`.
         """
         claim["where"] = [_READY, *only]
-        if kinds is None or self._hungry or self._tenants:
+        if kinds is None or self._backlogged or self._tenants:
             groups = self._groups(rows, kinds)
             self._tenants = any(tenant is not None for _, tenant in groups)
             return self._take(rows, groups, limit, claim)
@@ -116,36 +116,33 @@ class Sharing:
         taken: list[Row] = []
         for start in range(0, len(groups), _MOST_AT_ONCE):
             some = groups[start : start + _MOST_AT_ONCE]
-            while some and len(taken) < limit:
-                taken += self._round(rows, some, limit - len(taken), claim)
+            while some and (left := limit - len(taken)) > 0:
+                shares = self.shares(some, left)
+                parts = [Portion(_its(group), share) for group, share in shares.items()]
+                got = rows.take(
+                    OUTBOX, limit=left, order_by=("sort_at", "id"), parts=parts, **claim
+                )
+                self._note(shares, got, cut=len(got) >= left)
+                taken += got
                 # Who had its fill leaves what it did not use to the others.
-                some = [group for group in some if group in self._hungry]
+                some = [group for group in some if group in self._backlogged]
             if len(taken) >= limit:
                 self._turn += start
                 break
         # One group's are in order already.
         return taken if len(groups) == 1 else sorted(taken, key=_in_order)
 
-    def _round(
-        self, rows: Rows, groups: Sequence[Group], limit: int, claim: dict[str, Any]
-    ) -> list[Row]:
-        shares = self.shares(groups, limit)
-        parts = [Portion(_its(group), share) for group, share in shares.items()]
-        taken = rows.take(OUTBOX, limit=limit, order_by=("sort_at", "id"), parts=parts, **claim)
-        self._note(shares, taken, cut=len(taken) >= limit)
-        return taken
-
     def shares(self, groups: Sequence[Group], limit: int) -> dict[Group, int]:
         """
-        How much each of *groups* may take of *limit*, in the order in which they take it.
+        Return how much each of *groups* may take of *limit*, in the order in which they take it.
 
-        First those that had no backlog the last time, which are not likely to use an equal share.
+        First those without a backlog the last time, which are not likely to use an equal share.
         Altogether it may be more than *limit*, and what is beyond it the last ones don't get.
         """
-        hungry = [group for group in groups if group in self._hungry]
-        others = [group for group in groups if group not in self._hungry]
+        backlogged = [group for group in groups if group in self._backlogged]
+        others = [group for group in groups if group not in self._backlogged]
         shares = dict.fromkeys(others, _share(limit, len(groups)))
-        return {**shares, **dict.fromkeys(hungry, _share(limit, len(hungry)))}
+        return {**shares, **dict.fromkeys(backlogged, _share(limit, len(backlogged)))}
 
     def _groups(self, rows: Rows, kinds: Sequence[str] | None) -> list[Group]:
         key, now = None if kinds is None else tuple(kinds), time.monotonic()
@@ -153,7 +150,7 @@ class Sharing:
         # Without a backlog a claim takes all there is, so it must know of all. Few are looked up in
         # no time; but where nobody has tenants, that is no reason to ask for them at every claim.
         few = len(groups) <= _MOST_AT_ONCE and (kinds is None or self._tenants)
-        if not self._hungry or few or now >= until:
+        if not self._backlogged or few or now >= until:
             groups = ready_groups(rows, kinds)
             self._known = {**self._known, key: (now + self._refresh_seconds, groups)}
         return groups
@@ -161,8 +158,8 @@ class Sharing:
     def _note(self, shares: dict[Group, int], taken: Sequence[Row], *, cut: bool) -> None:
         got = Counter((row["kind"], row["tenant_id"]) for row in taken)
         if not cut:  # else nobody knows what the last ones would have taken
-            self._hungry.difference_update(shares)
-        self._hungry.update(group for group, share in shares.items() if got[group] >= share)
+            self._backlogged.difference_update(shares)
+        self._backlogged.update(group for group, share in shares.items() if got[group] >= share)
 
 
 def _in_order(row: Row) -> tuple[Any, str]:

@@ -1,4 +1,4 @@
-"""Ids that sort by the time of their making."""
+"""Ids that sort by the time when they were made."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["new_id"]
 
 def new_id() -> str:
     """
-    A new UUID of version 7 (RFC 9562): it sorts by its time of making, to the millisecond.
+    Return a new UUID of version 7 (RFC 9562), which sorts by its time to the millisecond.
 
     Ids made in one process within a millisecond are in order too.
     """

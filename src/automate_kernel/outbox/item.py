@@ -1,5 +1,5 @@
 """
-What an outbox item is, and which state leads to which.
+Outbox items: their fields, states and outcomes.
 
 ::
 
@@ -23,8 +23,9 @@ from typing import Any
 from automate_kernel.errors import PayloadError
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.labels import HEADER, Labels, checked_labels
+from automate_kernel.secrets.tracebacks import MAX_GROUP
 from automate_kernel.storage.codec import JsonText
-from automate_kernel.storage.rows import Now, Row
+from automate_kernel.storage.rows import Now, Plus, Row
 from automate_kernel.storage.tables import OUTBOX, TABLES
 from automate_kernel.storage.values import (
     MAX_DEPTH,
@@ -38,6 +39,7 @@ from automate_kernel.storage.values import (
 __all__ = [
     "DEFAULT_MAX_ATTEMPTS",
     "FINISHED",
+    "FREE",
     "LENGTHS",
     "MAX_DEPTH",
     "MAX_PAYLOAD_BYTES",
@@ -53,14 +55,19 @@ __all__ = [
     "Result",
     "check_number",
     "check_text",
+    "claim_changes",
     "encode_json",
+    "end_changes",
+    "error_changes",
     "new_id",
     "redacted_json",
+    "scoped_key",
     "storable",
+    "waiting_changes",
 ]
 
 LENGTHS = {column.name: column.length for column in TABLES[OUTBOX].columns if column.length}
-"""How many characters each text of an item may have."""
+"""The number of characters that each text of an item may have."""
 
 
 def check_text(
@@ -107,7 +114,7 @@ def redacted_json(
     value: Any, name: str, redact: Redaction, limit: int = MAX_PAYLOAD_BYTES, *, inside: int = 0
 ) -> Any:
     """
-    *value* itself, or a copy if *redact* finds secrets in it.
+    Return *value* itself, or a copy if *redact* finds secrets in it.
 
     Raises `PayloadError` for what can't be stored; see `encode_json`.
     """
@@ -131,7 +138,7 @@ _NO_HEADERS = JsonText("{}")
 
 
 class ItemStatus(str, Enum):
-    """Where an item stands."""
+    """The states of an item."""
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"
@@ -151,12 +158,12 @@ FINISHED = (ItemStatus.COMPLETED.value, ItemStatus.FAILED.value, ItemStatus.CANC
 @dataclass(slots=True)
 class OutboxItem:
     """
-    One unit of work, as it stood when it was read.
+    One unit of work, in the state in which it was read.
 
-    `attempt_count` counts the attempts begun, the current one included. `waiting_for` says what a
-    waiting item waits for: ``worker``, ``time``, ``key`` (its ordering or concurrency key) or
-    ``resume``; on a running one ``cancel`` says that it is asked to stop. `last_error_group` is
-    what the last error has in common with others; a claimed item, as its handler has it, lacks it.
+    `attempt_count` counts the attempts begun, the current one included. A waiting item
+    `waiting_for`: ``worker``, ``time``, ``key`` (its ordering or concurrency key) or ``resume``.
+    On a running item ``cancel`` means that it is asked to stop. `last_error_group` is shared by
+    errors of one type and place; a claimed item, as its handler has it, lacks it.
     """
 
     id: str
@@ -187,20 +194,20 @@ class OutboxItem:
 
     @property
     def labels(self) -> dict[str, str]:
-        """The keys of the host by which it is found."""
+        """The labels by which it is found."""
         found = self.headers.get(HEADER)
         return dict(found) if isinstance(found, dict) else {}
 
     @classmethod
     def from_row(cls, row: Row) -> OutboxItem:
-        """The item that a row of the outbox table holds."""
+        """Return the item of a row of the outbox table."""
         item = cls(**row)
         item.status = ItemStatus(item.status)
         return item._unscoped()
 
     @classmethod
     def claimed(cls, row: Row, worker_id: str, token: str) -> OutboxItem:
-        """The item of a row as a claim reads it, with what the claim has written."""
+        """Return the item of a row as a claim reads it, with what the claim has written."""
         item = cls(
             status=ItemStatus.RUNNING, waiting_for=None, lease_owner=worker_id,
             lease_token=token, completed_at=None, **row,
@@ -208,9 +215,9 @@ class OutboxItem:
         return item if item.tenant_id is None else item._unscoped()
 
     def _unscoped(self) -> OutboxItem:
-        """Itself, with its keys as they were given."""
+        """Return itself, with its keys as they were given."""
         if self.tenant_id is not None:
-            prefix = len(_scoped("", self.tenant_id) or "")
+            prefix = len(scoped_key("", self.tenant_id) or "")
             self.idempotency_key = self.idempotency_key and self.idempotency_key[prefix:]
             self.ordering_key = self.ordering_key and self.ordering_key[prefix:]
             self.concurrency_key = self.concurrency_key and self.concurrency_key[prefix:]
@@ -226,7 +233,7 @@ class OutboxItem:
 @dataclass(slots=True)
 class NewItem:
     """
-    What is to be enqueued.
+    An item to be enqueued.
 
     *delay* (seconds, or a timedelta) counts on the database's clock; *run_at* is an instant.
     A higher *priority* goes first; a point is worth an hour of waiting, so that nothing starves.
@@ -252,7 +259,7 @@ class NewItem:
     labels: Labels | None = None
 
     def redacted(self, redact: Redaction) -> NewItem:
-        """Itself, or a copy if *redact* finds secrets in its payload or headers."""
+        """Return itself, or a copy if *redact* finds secrets in its payload or headers."""
         payload, headers = self.payload, self.headers
         if redact.finds(text := self._encoded()):
             payload = redact(json.loads(text))
@@ -264,7 +271,7 @@ class NewItem:
 
     def to_row(self, redact: Redaction | None = None) -> Row:
         """
-        The new row of the outbox table, without the secrets that *redact* finds.
+        Return the new row of the outbox table, without the secrets that *redact* finds.
 
         Raises `PayloadError` for what can't be stored.
         """
@@ -283,15 +290,15 @@ class NewItem:
             "max_attempts": self.max_attempts,
             "next_attempt_at": self.run_at or due,
             "sort_at": sort,
-            "idempotency_key": _scoped(self.idempotency_key, self.tenant_id),
+            "idempotency_key": scoped_key(self.idempotency_key, self.tenant_id),
             "tenant_id": self.tenant_id,
-            "ordering_key": _scoped(self.ordering_key, self.tenant_id),
+            "ordering_key": scoped_key(self.ordering_key, self.tenant_id),
             "created_at": _NOW,
             "updated_at": _NOW,
         }
         if self.concurrency_key is not None:
             # Not written for the others, which are nearly all of them.
-            row["concurrency_key"] = _scoped(self.concurrency_key, self.tenant_id)
+            row["concurrency_key"] = scoped_key(self.concurrency_key, self.tenant_id)
             row["concurrency_limit"] = self.concurrency_limit
         return row
 
@@ -340,7 +347,7 @@ class NewItem:
             check_number(self.max_attempts, "max_attempts", 1, MAX_ATTEMPTS)
 
     def _check_key(self, key: str, what: str) -> None:
-        beside = len(_scoped("", self.tenant_id) or "")
+        beside = len(scoped_key("", self.tenant_id) or "")
         check_text(key, what, beside=beside, hint="pass None for no key")
 
     def _check_concurrency(self) -> None:
@@ -373,20 +380,20 @@ def _check_instant(run_at: datetime) -> None:
 
 
 def seconds(delay: float | timedelta) -> float:
-    """A delay in seconds."""
+    """Return a delay in seconds."""
     return delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
 
 
 def bounded_seconds(delay: float) -> float:
-    """*delay*, as far as a database can add it to the time: a failure's own wish may be absurd."""
+    """Return *delay*, as far as a database can add it to the time."""
     if not delay > 0:  # so that NaN is none either
         return 0.0
     return min(delay, MAX_DELAY_SECONDS)
 
 
-def _scoped(key: str | None, tenant_id: str | None) -> str | None:
+def scoped_key(key: str | None, tenant_id: str | None) -> str | None:
     """
-    A key as it is stored: one tenant's never meets another's.
+    Return a key as it is stored: one tenant's never meets another's.
 
     The length in front keeps the parts apart whatever characters they hold.
     """
@@ -399,14 +406,14 @@ def _scoped(key: str | None, tenant_id: str | None) -> str | None:
 @dataclass(slots=True)
 class Outcome:
     """
-    What became of a claimed item.
+    The outcome of a claimed item.
 
     *status* is COMPLETED, FAILED, CANCELLED, RETRY (FAILED if its attempts are spent) or PENDING
     (back to waiting, and the attempt counts as not begun). One that was asked to stop is CANCELLED
     where it would wait again. *next_attempt* is a delay in seconds, an instant, or None for one
     that has not begun: it keeps its place in the line. *token* is the claim's; left out, the store
-    uses the one that it remembers. *group* is what the error has in common with others, and *trace*
-    where it was raised; see `automate_kernel.secrets.tracebacks`.
+    uses the one that it remembers. *group* is shared by errors of one type and place, *trace* is
+    where the error was raised; see `automate_kernel.tracebacks`.
     """
 
     item_id: str
@@ -419,9 +426,71 @@ class Outcome:
     trace: str | None = None
 
 
+# -- what each arrow of the picture writes --------------------------------------------------------
+
+FREE: Mapping[str, Any] = {"lease_owner": None, "lease_token": None, "lease_expires_at": None}
+"""The changes that give a lease back."""
+
+
+def claim_changes(worker_id: str, token: str, lease_seconds: float) -> dict[str, Any]:
+    """Return what a claim changes of an item."""
+    return {
+        "status": ItemStatus.RUNNING.value,
+        "waiting_for": None,
+        # At the claim, so that an item which kills its worker spends an attempt too.
+        "attempt_count": Plus(1),
+        "lease_owner": worker_id,
+        "lease_token": token,
+        "lease_expires_at": Now(lease_seconds),
+        "updated_at": _NOW,
+    }
+
+
+def waiting_changes(next_attempt: float | datetime | None, priority: int) -> dict[str, Any]:
+    """Return the changes that make an item wait until then; None keeps its place in the line."""
+    if next_attempt is None:
+        return {"waiting_for": "worker"}
+    ahead = priority * SECONDS_PER_PRIORITY
+    if isinstance(next_attempt, datetime):
+        return {
+            "waiting_for": "time",
+            "next_attempt_at": next_attempt,
+            "sort_at": next_attempt - timedelta(seconds=ahead),
+        }
+    # One absurd delay must not fail the transaction that finishes many items.
+    delay = bounded_seconds(next_attempt)
+    return {
+        "waiting_for": "time" if delay > 0 else "worker",
+        "next_attempt_at": Now(delay),
+        "sort_at": Now(delay - ahead),
+    }
+
+
+def end_changes(status: ItemStatus) -> dict[str, Any]:
+    """Return the changes that end an item; its token stays, and fences what comes late."""
+    return {
+        "status": status.value,
+        "waiting_for": None,  # it may have been asked to stop
+        "lease_expires_at": None,
+        "completed_at": _NOW,
+        "updated_at": _NOW,
+    }
+
+
+def error_changes(code: str | None, error: str | None, group: str | None) -> dict[str, Any]:
+    """Return the changes that note an attempt's error; none without a *code*."""
+    if code is None:
+        return {}
+    return {
+        "last_error_code": storable(code, 64),
+        "last_error": storable(error or ""),
+        "last_error_group": storable(group or code, MAX_GROUP),
+    }
+
+
 @dataclass(slots=True)
 class ReapResult:
-    """Which items a reaping put back to wait, gave up, or cancelled as they were asked to stop."""
+    """Items that a reaping put back to wait, gave up, or cancelled as they were asked to stop."""
 
     retried: list[OutboxItem] = field(default_factory=list)
     failed: list[OutboxItem] = field(default_factory=list)
@@ -450,7 +519,7 @@ class Backoff:
     maximum_seconds: float = 900.0
 
     def delay(self, attempt: int, random: Callable[[], float] = _random.random) -> float:
-        """Seconds to wait after the failure of attempt number *attempt* (the first is 1)."""
+        """Return the seconds to wait after attempt number *attempt* failed (the first is 1)."""
         # 2 ** 40 seconds is beyond any maximum, and a float can't hold 2 ** 2000.
         ceiling = min(self.maximum_seconds, self.base_seconds * 2.0 ** min(attempt - 1, 40))
         return float(ceiling * random())
@@ -468,4 +537,4 @@ class Acknowledged:
 
 
 Result = Outcome | Acknowledged | None
-"""What a handler's run came to; None if its lease was lost, so that nothing may be recorded."""
+"""The result of a handler's run; None if its lease was lost, so that nothing may be recorded."""

@@ -1,5 +1,5 @@
 """
-Labels: a host's own keys on items and executions (``order=4711``), by which they are found.
+Labels: an application's own keys on items and executions (``order=4711``), to find them by.
 
 The labels themselves travel with the item, in its headers, and with the event that an execution
 sees. The rows here are the index to them.
@@ -22,6 +22,7 @@ from automate_kernel.storage.values import text_problem
 __all__ = [
     "HEADER",
     "MAX_LABELS",
+    "MOST_LABELLED",
     "Labelled",
     "Labels",
     "add_labels",
@@ -38,7 +39,9 @@ Labels = Mapping[str, "str | int | uuid.UUID"]
 HEADER = "automate-labels"
 """The header of an item that has its labels."""
 MAX_LABELS = 10
-"""How many labels an item or an event can have."""
+"""The number of labels that an item or an event can have."""
+MOST_LABELLED = 1000
+"""Among how many things with a label other conditions are looked for: the newest."""
 MAX_VALUE = 200
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -47,7 +50,7 @@ _NAMESPACE = uuid.UUID("5b9ccc3c-5f6c-4d0e-8a55-6f2cc2f2f1f0")
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """Something that has a label that was looked for: *about* is ``item`` or ``execution``."""
+    """An item or execution with a label: *about* is ``item`` or ``execution``."""
 
     id: str
     about: str
@@ -55,7 +58,7 @@ class Labelled:
 
 
 def checked_labels(labels: Labels | None) -> dict[str, str]:
-    """*labels* with values as text; raises `PayloadError` for what can't be one."""
+    """Return *labels* with values as text; raises `PayloadError` for an invalid label."""
     found: dict[str, str] = {}
     for name, value in (labels or {}).items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -87,7 +90,7 @@ def _checked_value(name: str, text: str) -> str:
 
 
 def read_label(text: str) -> tuple[str | None, str]:
-    """The name, if there is one, and the value of ``order=4711`` or ``4711``."""
+    """Return the name, if there is one, and the value of ``order=4711`` or ``4711``."""
     name, equals, value = text.partition("=")
     if equals and _NAME.fullmatch(name.strip()) and value.strip():
         return name.strip(), value.strip()
@@ -97,7 +100,7 @@ def read_label(text: str) -> tuple[str | None, str]:
 def label_rows(
     subject_id: str, about: str, labels: Mapping[str, str], tenant_id: str | None
 ) -> list[Row]:
-    """The rows of an item's or an execution's *labels*."""
+    """Return the rows of an item's or an execution's *labels*."""
     return [
         {
             "id": str(uuid.uuid5(_NAMESPACE, f"{subject_id}\n{name}")),
@@ -136,9 +139,9 @@ def labelled_ids(
     limit: int = 50,
 ) -> list[Labelled]:
     """
-    What has *label* (``order=4711``, or ``4711`` under any name), the newest first.
+    Return what has *label* (``order=4711``, or ``4711`` under any name), the newest first.
 
-    Only items or executions with *about*, and only those of one tenant with *tenant_id*.
+    With *about* only items or only executions, with *tenant_id* only those of one tenant.
     """
     name, value = read_label(label)
     wanted: dict[str, Any] = {"name": name, "about": about, "tenant_id": tenant_id}

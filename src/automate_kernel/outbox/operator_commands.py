@@ -1,178 +1,198 @@
-"""Changing what waits, runs or is finished, over `Rows`: one item or a hundred thousand."""
+"""Operator commands: cancel, requeue, reschedule and discard one item or a hundred thousand."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
-from uuid import UUID
+from functools import partial
+from typing import Any, Protocol
 
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.outbox import concurrency_keys as slots
-from automate_kernel.outbox import ordering_keys as lanes
-from automate_kernel.outbox.failed_attempts import forget_attempts
-from automate_kernel.outbox.finishing import due_changes
-from automate_kernel.outbox.item import FINISHED, WAITING, ItemStatus, OutboxItem
-from automate_kernel.outbox.labels import forget_labels
-from automate_kernel.outbox.leases import FREE
-from automate_kernel.outbox.store import Progress
+from automate_kernel.outbox import concurrency_keys, ordering_keys
+from automate_kernel.outbox.item import (
+    FINISHED,
+    FREE,
+    WAITING,
+    ItemStatus,
+    OutboxItem,
+    end_changes,
+    waiting_changes,
+)
+from automate_kernel.outbox.queries import conditions, item_ids_of
+from automate_kernel.outbox.retention import forget
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import OUTBOX
 
-__all__ = [
-    "BATCH",
-    "Matching",
-    "Steering",
-    "batches_of",
-    "item_ids_of",
-    "matching_rows",
-]
+__all__ = ["BATCH", "BulkAction", "OperatorCommands", "OutboxListener", "Progress"]
 
 BATCH = 200
-"""How many items one transaction changes, so that nobody waits for it for long."""
+"""The number of items that one transaction changes, so that nobody waits for it for long."""
 
-_COLUMNS = ("id", "kind", "status")
+
+class OutboxListener(Protocol):
+    """
+    A listener, which hears of items in the transaction that changes them.
+
+    What it writes stands or falls with the change; if it raises, nothing is changed.
+    """
+
+    def ended(self, rows: Rows, item: OutboxItem) -> None:
+        """Note that *item* is FAILED or CANCELLED now."""
+
+    def requeued(self, rows: Rows, item: OutboxItem) -> bool:
+        """Let *item*, which FAILED or was CANCELLED, wait again; False keeps it as it is."""
+
+
+Progress = Callable[[int], Any]
+"""Is called with how many items have been changed so far, after each batch."""
 
 
 @dataclass(frozen=True, slots=True)
-class Matching:
-    """What items have in common; a condition that is None holds for all."""
-
-    status: ItemStatus | str | None = None
-    kind: str | None = None
-    tenant_id: str | None = None
-    error_code: str | None = None
-    error_group: str | None = None
-    created_before: datetime | None = None
-    created_after: datetime | None = None
-
-    def where(self, able: Sequence[str], usual: Sequence[str]) -> list[Where]:
-        """
-        The conditions on a row; without a status they are those of *usual*.
-
-        Raises ``INVALID_ARGUMENT`` for a status that is not in *able*, and if nothing is named at
-        all: who means every item says so with its status.
-        """
-        if all(getattr(self, each.name) is None for each in fields(self)):
-            raise AutomateError(
-                ErrorCodes.INVALID_ARGUMENT, "no filter says which items are meant",
-                hint='to mean all of them, name their status: status="FAILED"',
-            )  # fmt: skip
-        return [Where("status", "in", self._statuses(able, usual)), *self._others()]
-
-    def _statuses(self, able: Sequence[str], usual: Sequence[str]) -> Sequence[str]:
-        if self.status is None:
-            return usual
-        status = ItemStatus(self.status).value
-        if status not in able:
-            raise AutomateError(
-                ErrorCodes.INVALID_ARGUMENT, f"this can't be done to items that are {status}",
-                hint=f"only to those that are {', '.join(able)}",
-            )  # fmt: skip
-        return [status]
-
-    def _others(self) -> list[Where]:
-        conditions = (
-            Where("kind", "eq", self.kind),
-            Where("tenant_id", "eq", self.tenant_id),
-            Where("last_error_code", "eq", self.error_code),
-            Where("last_error_group", "eq", self.error_group),
-            Where("created_at", "lt", self.created_before),
-            Where("created_at", "ge", self.created_after),
-        )
-        return [one for one in conditions if one.value is not None]
-
-
-def matching_rows(
-    storage: Storage, where: Sequence[Where], limit: int | None
-) -> Iterator[list[Row]]:
+class BulkAction:
     """
-    Up to *limit* matching items as rows of id, kind and status, the oldest first.
+    An operator command for all items that *matching* finds, and its progress.
 
-    They come `BATCH` at a time, each batch read in a transaction of its own. What is enqueued
-    meanwhile is not among them, so that this ends however fast new ones come.
+    *command* is ``requeue``, ``cancel``, ``discard`` or ``reschedule``. Items are come to in the
+    order of their ids, each once. What is enqueued after the action *began_at* is not among them.
+    *after* is the last item that the action came to, *seen* counts those, and *done* those that it
+    changed. *delay* is for ``reschedule``: seconds from now. *per_second* is for ``requeue``: so
+    many become due in a second.
+
+    All fields are JSON, if *matching* holds no datetimes: so it can be kept and gone on with.
     """
-    left = limit
-    beyond: list[Where] = []
-    with storage.begin(atomic=False) as rows:
-        where = [*where, Where("created_at", "le", rows.now())]
-    while left is None or left > 0:
-        size = BATCH if left is None else min(BATCH, left)
-        with storage.begin(atomic=False) as rows:
-            found = rows.select(
-                OUTBOX, [*where, *beyond], order_by=("id",), limit=size, columns=_COLUMNS
-            )
-        if not found:
-            return
-        yield found
-        beyond = [Where("id", "gt", found[-1]["id"])]
-        left = None if left is None else left - len(found)
+
+    command: str
+    matching: Mapping[str, Any]
+    delay: float = 0.0
+    per_second: float | None = None
+    began_at: str = ""
+    after: str = ""
+    seen: int = 0
+    done: int = 0
+    finished: bool = False
 
 
-def item_ids_of(given: Iterable[str]) -> list[str]:
-    """The ids among *given*, each once and in order; what can't be one is no item's."""
-    ids = set()
-    for item_id in given:
-        try:
-            ids.add(str(UUID(str(item_id))))
-        except ValueError:
-            continue
-    return sorted(ids)
+def _statuses(action: BulkAction) -> list[str]:
+    """
+    Return the statuses whose items *action* changes.
+
+    Raises ``INVALID_ARGUMENT`` for a status that it can't change, and if the filter is empty: to
+    mean every item, name a status.
+    """
+    if action.command not in _STATUSES:
+        raise AutomateError(ErrorCodes.INVALID_ARGUMENT, f"no command is called {action.command!r}")
+    able, usual = _STATUSES[action.command]
+    if all(value is None for value in action.matching.values()):
+        raise AutomateError(
+            ErrorCodes.INVALID_ARGUMENT, "no filter says which items are meant",
+            hint='to mean all of them, name their status: status="FAILED"',
+        )  # fmt: skip
+    if (given := action.matching.get("status")) is None:
+        return list(usual)
+    status = ItemStatus(given).value
+    if status not in able:
+        raise AutomateError(
+            ErrorCodes.INVALID_ARGUMENT, f"this can't be done to items that are {status}",
+            hint=f"only to those that are {', '.join(able)}",
+        )  # fmt: skip
+    return [status]
 
 
-def batches_of(ids: Sequence[str]) -> Iterator[list[str]]:
-    """*ids*, `BATCH` at a time."""
+def _batches_of(item_ids: Iterable[str]) -> Iterator[list[str]]:
+    ids = item_ids_of(item_ids)
     for start in range(0, len(ids), BATCH):
-        yield list(ids[start : start + BATCH])
+        yield ids[start : start + BATCH]
 
 
 _RUNNING = ItemStatus.RUNNING.value
 _AGAIN = (ItemStatus.FAILED.value, ItemStatus.CANCELLED.value)
 # Items that become due together, when so many a second are to.
 _SLICES_PER_SECOND = 10
+# Per command the statuses that it can change, and those that it changes if none is named.
+_STATUSES: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
+    "requeue": (_AGAIN, (ItemStatus.FAILED.value,)),
+    "cancel": ((*WAITING, _RUNNING), WAITING),
+    "discard": (FINISHED, _AGAIN),
+    "reschedule": (WAITING, WAITING),
+}
 
 
-class Steering:
-    """The part of `RowsOutboxStore` that cancels, requeues, reschedules and discards."""
+class OperatorCommands:
+    """The commands of an operator: they change items, and *listeners* hear of it."""
 
-    storage: Storage
-    on_cancelled: Callable[[Rows, OutboxItem], None] | None
-    on_requeued: Callable[[Rows, OutboxItem], bool] | None
+    def __init__(self, storage: Storage, listeners: Sequence[OutboxListener]) -> None:
+        self._storage, self._listeners = storage, listeners
+
+    # -- by filter -----------------------------------------------------------------------------
+
+    def run_bulk(
+        self,
+        action: BulkAction,
+        *,
+        seconds: float | None,
+        limit: int | None,
+        progress: Progress | None,
+    ) -> BulkAction:
+        """Carry a bulk action on; see `OutboxStore.run_bulk`."""
+        statuses = Where("status", "in", _statuses(action))
+        until = None if seconds is None else time.monotonic() + seconds
+        with self._storage.begin(atomic=False) as rows:
+            where = [statuses, *conditions(rows, action.matching)]
+            action = replace(action, began_at=action.began_at or rows.now().isoformat())
+        began = datetime.fromisoformat(action.began_at)
+        # So that this ends however fast new ones come.
+        where.append(Where("created_at", "le", began))
+        change = self._change_of(action, began)
+        while not action.finished:
+            size = BATCH if limit is None else min(BATCH, limit - action.seen)
+            ids = self._next_ids(where, action.after, size) if size > 0 else []
+            done = change(ids) if ids else 0
+            action = replace(
+                action,
+                after=ids[-1] if ids else action.after,
+                seen=action.seen + len(ids),
+                done=action.done + done,
+                finished=len(ids) < BATCH,
+            )
+            if progress is not None and ids:
+                progress(action.done)
+            if until is not None and time.monotonic() >= until:
+                break
+        return action
+
+    def _next_ids(self, where: Sequence[Where], after: str, size: int) -> list[str]:
+        beyond = [Where("id", "gt", after)] if after else []
+        with self._storage.begin(atomic=False) as rows:
+            found = rows.select(
+                OUTBOX, [*where, *beyond], order_by=("id",), limit=size, columns=("id",)
+            )
+        return [row["id"] for row in found]
+
+    def _change_of(self, action: BulkAction, began: datetime) -> Callable[[list[str]], int]:
+        if action.command == "cancel":
+            return self._cancel
+        if action.command == "discard":
+            return self._discard
+        if action.command == "reschedule":
+            return partial(self._reschedule, due=action.delay)
+        if action.per_second is None:
+            return self._requeue
+        return _Spread(self._requeue, began, action.per_second, action.done)
 
     # -- cancelling ----------------------------------------------------------------------------
 
     def cancel(self, item_ids: Sequence[str]) -> int:
         """Cancel what waits, ask what runs to stop; see `OutboxStore.cancel`."""
-        return sum(map(self._cancel, batches_of(item_ids_of(item_ids))))
-
-    def cancel_matching(
-        self, *, limit: int | None = None, progress: Progress | None = None, **matching: Any
-    ) -> int:
-        """Cancel by filter; see `OutboxStore.cancel_matching`."""
-        where = Matching(**matching).where((*WAITING, _RUNNING), WAITING)
-        return self._each(where, limit, progress, self._cancel)
-
-    def _each(
-        self,
-        where: Sequence[Where],
-        limit: int | None,
-        progress: Progress | None,
-        change: Callable[[list[str]], int],
-    ) -> int:
-        changed = 0
-        for found in matching_rows(self.storage, where, limit):
-            changed += change([row["id"] for row in found])
-            if progress is not None:
-                progress(changed)
-        return changed
+        return sum(map(self._cancel, _batches_of(item_ids)))
 
     def _cancel(self, ids: list[str]) -> int:
         left, done = set(ids), 0
         # What waits may be claimed, and what runs put back, between the look and the change.
         for _ in range(3):
             live = [Where("id", "in", sorted(left)), Where("status", "in", (*WAITING, _RUNNING))]
-            with self.storage.begin() as rows:
+            with self._storage.begin() as rows:
                 found = rows.select(
                     OUTBOX, live, columns=("id", "status", "waiting_for", "ordering_key")
                 )
@@ -189,25 +209,23 @@ class Steering:
         return done
 
     def _cancel_waiting(self, ids: list[str], key: str | None) -> set[str]:
-        waiting = [Where("id", "in", ids), Where("status", "in", WAITING)]
-        changes = {
-            "status": ItemStatus.CANCELLED.value,
-            "waiting_for": None,
-            "completed_at": Now(),
-            "updated_at": Now(),
-        }
         if not ids:
             return set()
-        with self.storage.begin() as rows:
+        waiting = [Where("id", "in", ids), Where("status", "in", WAITING)]
+        cancelled = end_changes(ItemStatus.CANCELLED)
+        with self._storage.begin() as rows:
             found = rows.select(OUTBOX, waiting, order_by=("id",), lock=True)
             hit = [row["id"] for row in found]
-            rows.update(OUTBOX, [Where("id", "in", hit)], changes)
-            if self.on_cancelled is not None:
+            rows.update(OUTBOX, [Where("id", "in", hit)], cancelled)
+            if self._listeners:
                 for row in found:
-                    gone = {**row, "status": ItemStatus.CANCELLED.value, "waiting_for": None}
-                    self.on_cancelled(rows, OutboxItem.from_row(gone))
+                    item = OutboxItem.from_row(
+                        {**row, "status": cancelled["status"], "waiting_for": None}
+                    )
+                    for listener in self._listeners:
+                        listener.ended(rows, item)
             if found and key is not None:
-                lanes.wake(rows, key)
+                ordering_keys.wake(rows, key)
             _wake_slots(rows, found)
         return set(hit)
 
@@ -220,21 +238,21 @@ class Steering:
             Where("status", "eq", _RUNNING),
             Where("waiting_for", "eq", None),
         ]
-        with self.storage.begin() as rows:
+        with self._storage.begin() as rows:
             found = rows.select(OUTBOX, running, order_by=("id",), lock=True, columns=("id",))
             hit = [row["id"] for row in found]
             rows.update(OUTBOX, [Where("id", "in", hit)], {"waiting_for": "cancel"})
         return set(hit)
 
     def stop_requests(self, worker_id: str) -> dict[str, str]:
-        """What a worker must stop; see `OutboxStore.stop_requests`."""
+        """Return the items that a worker must stop; see `OutboxStore.stop_requests`."""
         asked = [
             Where("waiting_for", "eq", "cancel"),
             # So that a database without partial indexes has one to use.
             Where("lease_expires_at", "ne", None),
             Where("lease_owner", "eq", worker_id),
         ]
-        with self.storage.begin(atomic=False) as rows:
+        with self._storage.begin(atomic=False) as rows:
             found = rows.select(OUTBOX, asked, columns=("id", "lease_token"))
         return {row["id"]: row["lease_token"] for row in found}
 
@@ -242,33 +260,14 @@ class Steering:
 
     def requeue(self, item_ids: Sequence[str]) -> int:
         """Make failed or cancelled items wait again; see `OutboxStore.requeue`."""
-        return sum(self._requeue(batch) for batch in batches_of(item_ids_of(item_ids)))
-
-    def requeue_matching(
-        self,
-        *,
-        limit: int | None = None,
-        per_second: float | None = None,
-        progress: Progress | None = None,
-        **matching: Any,
-    ) -> int:
-        """Requeue by filter; see `OutboxStore.requeue_matching`."""
-        where = Matching(**matching).where(_AGAIN, [ItemStatus.FAILED.value])
-        if per_second is None:
-            return self._each(where, limit, progress, self._requeue)
-        if not per_second > 0:
-            raise AutomateError(ErrorCodes.INVALID_ARGUMENT, "per_second must be above 0")
-        with self.storage.begin(atomic=False) as rows:
-            start = rows.now()
-        return self._each(where, limit, progress, _Spread(self._requeue, start, per_second))
+        return sum(map(self._requeue, _batches_of(item_ids)))
 
     def _requeue(self, ids: list[str], due: datetime | float = 0.0, *, ready: bool = False) -> int:
         able = [Where("id", "in", ids), Where("status", "in", _AGAIN)]
-        with self.storage.begin() as rows:
+        with self._storage.begin() as rows:
             found = rows.select(OUTBOX, able, order_by=("id",), lock=True)
-            if self.on_requeued is not None:
-                again = self.on_requeued
-                found = [row for row in found if again(rows, OutboxItem.from_row(row))]
+            for listener in self._listeners:
+                found = [row for row in found if listener.requeued(rows, OutboxItem.from_row(row))]
             for priority, group in _by_priority(found):
                 changes = {
                     "status": ItemStatus.PENDING.value,
@@ -276,7 +275,7 @@ class Steering:
                     "completed_at": None,
                     "updated_at": Now(),
                     **FREE,
-                    **due_changes(due, priority),
+                    **waiting_changes(due, priority),
                     **({"waiting_for": "worker"} if ready else {}),
                 }
                 rows.update(OUTBOX, [Where("id", "in", group)], changes)
@@ -284,61 +283,48 @@ class Steering:
 
     # -- the rest ------------------------------------------------------------------------------
 
-    def reschedule(
-        self, item_ids: Sequence[str], *, delay: float = 0.0, run_at: datetime | None = None
-    ) -> int:
+    def reschedule(self, item_ids: Sequence[str], due: datetime | float) -> int:
         """Change due times; see `OutboxStore.reschedule`."""
-        if run_at is not None and run_at.tzinfo is None:
-            raise AutomateError(
-                ErrorCodes.INVALID_ARGUMENT,
-                "run_at has no time zone",
-                hint="pass an aware datetime",
-            )
-        due = delay if run_at is None else run_at
-        return sum(self._reschedule(batch, due) for batch in batches_of(item_ids_of(item_ids)))
+        return sum(self._reschedule(batch, due) for batch in _batches_of(item_ids))
 
     def _reschedule(self, ids: list[str], due: datetime | float) -> int:
         waiting = [Where("id", "in", ids), Where("status", "in", WAITING)]
-        with self.storage.begin() as rows:
+        with self._storage.begin() as rows:
             found = rows.select(
                 OUTBOX, waiting, order_by=("id",), lock=True,
                 columns=("id", "priority", "concurrency_key"),
             )  # fmt: skip
             for priority, group in _by_priority(found):
                 # One that waits for its key or for a resumption finds out again when it is claimed.
-                changes = {"updated_at": Now(), **due_changes(due, priority)}
+                changes = {"updated_at": Now(), **waiting_changes(due, priority)}
                 rows.update(OUTBOX, [Where("id", "in", group)], changes)
             _wake_slots(rows, found)
         return len(found)
 
     def discard(self, item_ids: Sequence[str]) -> int:
         """Delete finished items; see `OutboxStore.discard`."""
-        return sum(map(self._discard, batches_of(item_ids_of(item_ids))))
-
-    def discard_matching(
-        self, *, limit: int | None = None, progress: Progress | None = None, **matching: Any
-    ) -> int:
-        """Delete by filter; see `OutboxStore.discard_matching`."""
-        where = Matching(**matching).where(FINISHED, _AGAIN)
-        return self._each(where, limit, progress, self._discard)
+        return sum(map(self._discard, _batches_of(item_ids)))
 
     def _discard(self, ids: list[str]) -> int:
         finished = [Where("id", "in", ids), Where("status", "in", FINISHED)]
-        with self.storage.begin() as rows:
+        with self._storage.begin() as rows:
             found = rows.select(OUTBOX, finished, order_by=("id",), lock=True, columns=("id",))
             ids = [row["id"] for row in found]
-            forget_attempts(rows, ids)
-            forget_labels(rows, ids)
+            forget(rows, ids)
             return rows.delete(OUTBOX, [Where("id", "in", ids)])
 
 
 class _Spread:
     """Requeues batches so that *per_second* items a second become due, counted over all of them."""
 
-    def __init__(self, requeue: Callable[..., int], start: datetime, per_second: float) -> None:
+    def __init__(
+        self, requeue: Callable[..., int], start: datetime, per_second: float, count: int
+    ) -> None:
+        if not per_second > 0:
+            raise AutomateError(ErrorCodes.INVALID_ARGUMENT, "per_second must be above 0")
         self._requeue, self._start, self._per_second = requeue, start, per_second
         self._slice = max(1, round(per_second / _SLICES_PER_SECOND))
-        self._count = 0
+        self._count = count
 
     def __call__(self, ids: list[str]) -> int:
         before, position = self._count, 0
@@ -355,7 +341,8 @@ class _Spread:
 
 def _wake_slots(rows: Rows, gone: Sequence[Row]) -> None:
     """Let others have the turn of items that may have been woken to take a slot, and now won't."""
-    slots.wake(rows, (row["concurrency_key"] for row in gone if row["concurrency_key"]))
+    keys = (row["concurrency_key"] for row in gone if row["concurrency_key"])
+    concurrency_keys.wake(rows, keys)
 
 
 def _by_priority(found: Sequence[Row]) -> list[tuple[int, list[str]]]:

@@ -1,25 +1,29 @@
 """
-Strictly one item at a time per ordering key, in the order of enqueueing.
+Ordering keys: strictly one item of a key at a time, in the order of enqueueing.
 
-A *lane* is a row that exists while an item with its ordering key runs; the primary key makes it
-exclusive. An item that is claimed while its lane is taken, or before its turn, goes back to wait
-(``waiting_for = "key"``), out of the index that is claimed from, so each one costs that detour
-once. Whoever leaves a lane wakes the next in line.
+A row of `automate_kernel.storage.tables.LANE` exists while an item with the key runs; the primary
+key makes it exclusive. An item that is claimed while its key is taken, or before its turn, goes
+back to wait (``waiting_for = "key"``), out of the index that is claimed from, so each one costs
+that detour once. Whoever leaves a key wakes the next in line.
+
+Concurrency keys have the same four functions, and a mechanism of their own: the wake-ups differ.
+Here exactly one item is next, known by its id, and who finds it too early waits for it. There any
+of those that wait may go, of each kind one, since nobody may work on a kind.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from automate_kernel.outbox.leases import free_abandoned
+from automate_kernel.outbox.concurrency_keys import delete_abandoned
 from automate_kernel.storage.rows import Row, Rows, Where
 from automate_kernel.storage.tables import LANE, OUTBOX
 
-__all__ = ["enter", "leave", "mend"]
+__all__ = ["enter", "leave", "mend", "wake"]
 
 
 def enter(rows: Rows, claimed: Sequence[Row], token: str) -> set[str]:
-    """Take the lanes of *claimed* rows; returns the ids that did not get theirs."""
+    """Take the keys of *claimed* rows; returns the ids that must wait for theirs."""
     first: dict[str, Row] = {}
     for row in sorted(claimed, key=lambda row: str(row["id"])):
         first.setdefault(row["ordering_key"], row)
@@ -34,7 +38,7 @@ def enter(rows: Rows, claimed: Sequence[Row], token: str) -> set[str]:
         Where("lease_token", "eq", token),
     ]
     entered = {lane["ordering_key"]: lane["item_id"] for lane in rows.select(LANE, mine)}
-    # Only now: whoever left a lane a moment ago may have put its item back to wait, before ours.
+    # Only now: whoever left a key a moment ago may have put its item back to wait, before ours.
     late = {key for key, item_id in entered.items() if _overtaken(rows, key, item_id)}
     if late:
         rows.delete(LANE, [Where("ordering_key", "in", sorted(late)), *mine])
@@ -42,7 +46,7 @@ def enter(rows: Rows, claimed: Sequence[Row], token: str) -> set[str]:
 
 
 def _overtaken(rows: Rows, key: str, item_id: str) -> bool:
-    """Whether an item with a smaller id waits; if so it is woken, being next in line."""
+    """Return True if an item with a smaller id waits; it is woken, being next in line."""
     head = _head(rows, key)
     if head is None or head > item_id:
         return False
@@ -65,11 +69,11 @@ def _head(rows: Rows, key: str) -> str | None:
 
 
 def leave(rows: Rows, finished: Iterable[tuple[str, str]]) -> None:
-    """Free the lanes of (ordering key, item id) pairs and wake the next in each."""
+    """Free the keys of (ordering key, item id) pairs and wake the next item of each."""
     pairs = sorted(finished)
     for key in dict.fromkeys(key for key, _ in pairs):
         wake(rows, key)
-    # Last, not first: another worker that now finds the lane taken puts its item to wait and
+    # Last, not first: another worker that now finds the key taken puts its item to wait and
     # commits, and the waking above waits for that row; the other way round they would deadlock.
     rows.delete(LANE, [Where("item_id", "in", [item_id for _, item_id in pairs])])
 
@@ -85,8 +89,8 @@ def wake(rows: Rows, key: str) -> None:
 
 
 def mend(rows: Rows) -> None:
-    """Free lanes of items that don't run, and wake keys with waiting items and no lane."""
-    free_abandoned(rows, LANE, "ordering_key")
+    """Free keys of items that don't run, and wake keys with waiting items and no running one."""
+    delete_abandoned(rows, LANE, "ordering_key")
     # Both conditions, so that the index of waiting items with a key serves.
     asleep = [Where("waiting_for", "eq", "key"), Where("ordering_key", "ne", None)]
     waiting = rows.count(OUTBOX, ("ordering_key",), asleep)

@@ -1,4 +1,4 @@
-"""Deleting what is finished: at once, after a time, or never."""
+"""Retention: what is finished is deleted at once, after a time, or never."""
 
 from __future__ import annotations
 
@@ -7,87 +7,75 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from automate_kernel.outbox.failed_attempts import forget_attempts
-from automate_kernel.outbox.item import FINISHED, ItemStatus
+from automate_kernel.outbox.item import ItemStatus
 from automate_kernel.outbox.labels import forget_labels
-from automate_kernel.storage.rows import Now, Row, Storage, Where
+from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import OUTBOX
 
-__all__ = ["FOR_PEOPLE", "Retaining"]
+__all__ = ["Retention", "forget"]
 
-FOR_PEOPLE = (ItemStatus.FAILED.value, ItemStatus.CANCELLED.value)
-"""What is kept for somebody to look at, whatever becomes of what went well."""
-
+# Kept for somebody to look at, whatever becomes of what went well.
+_FOR_PEOPLE = (ItemStatus.FAILED.value, ItemStatus.CANCELLED.value)
 # Rows that one transaction looks at.
 _WINDOW = 2000
 # The clocks of those who make ids may differ by so much.
 _SLACK = timedelta(hours=1)
 
 
-class Retaining:
+def forget(rows: Rows, item_ids: Sequence[str]) -> None:
+    """Delete what belongs to items that are deleted: their failed attempts and labels."""
+    forget_attempts(rows, item_ids)
+    forget_labels(rows, item_ids)
+
+
+class Retention:
     """
-    The part of `RowsOutboxStore` that deletes what is finished.
+    Deletes what is finished, for one store.
 
     Finished rows stand in no index but the primary key, so that keeping them costs nothing. Ids
     are in order of time, though: a purge walks along them, a window at a time, and remembers where
     it was. What it can't delete it passes once in a round, not each time.
     """
 
-    storage: Storage
-    retention_seconds: float | None
-    failed_retention_seconds: float | None
-    _walked: dict[tuple[str, ...], str | None]
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._walked: dict[tuple[str, ...], str | None] = {}
 
     def purge(
-        self,
-        *,
-        older_than_seconds: float,
-        limit: int = 1000,
-        statuses: Sequence[ItemStatus | str] = FINISHED,
+        self, older_than_seconds: float, limit: int | None, statuses: Sequence[ItemStatus | str]
     ) -> int:
-        """Delete what finished long ago; see `OutboxStore.purge`."""
-        chosen = tuple(sorted(ItemStatus(status).value for status in statuses))
-        return _Walk(self.storage, chosen, older_than_seconds, self._walked).go(limit)
+        """Delete up to *limit* items in *statuses* that finished that long ago."""
+        return self._walk(statuses, older_than_seconds, limit, None)
 
-    def sweep(
-        self,
-        *,
-        retention_seconds: float | None = None,
-        failed_retention_seconds: float | None = None,
-        seconds: float = 5.0,
-    ) -> int:
-        """Delete what has been kept for its time; see `OutboxStore.sweep`."""
+    def sweep(self, seconds: float, *, completed: float | None, failed: float | None) -> int:
+        """Delete what was *completed*, or *failed* or was cancelled, longer ago than that."""
         until, deleted = time.monotonic() + seconds, 0
-        for statuses, given, own in (
-            ((ItemStatus.COMPLETED.value,), retention_seconds, self.retention_seconds),
-            (FOR_PEOPLE, failed_retention_seconds, self.failed_retention_seconds),
-        ):
-            if (age := own if given is None else given) is not None:
-                walk = _Walk(self.storage, tuple(sorted(statuses)), age, self._walked)
-                deleted += walk.go(None, until)
+        for statuses, age in (((ItemStatus.COMPLETED,), completed), (_FOR_PEOPLE, failed)):
+            if age is not None:
+                deleted += self._walk(statuses, age, None, until)
         return deleted
 
-
-class _Walk:
-    """One purge: from where the last one ended, once around at most."""
-
-    def __init__(
+    def _walk(
         self,
-        storage: Storage,
-        statuses: tuple[str, ...],
-        older_than_seconds: float,
-        walked: dict[tuple[str, ...], str | None],
-    ) -> None:
-        self._storage, self._statuses, self._walked = storage, statuses, walked
-        self._age = older_than_seconds
+        statuses: Sequence[ItemStatus | str],
+        age: float,
+        limit: int | None,
+        until: float | None,
+    ) -> int:
+        """
+        Delete from where the last walk ended, once around at most.
 
-    def go(self, limit: int | None, until: float | None = None) -> int:
-        """Delete up to *limit* items, until the monotonic clock shows *until*; returns how many."""
-        deleted, start = 0, self._walked.get(self._statuses)
+        It ends at *limit* items, or when the monotonic clock shows *until*.
+        """
+        chosen = tuple(sorted(ItemStatus(status).value for status in statuses))
+        deleted, start = 0, self._walked.get(chosen)
         place, around = start, start is None
         while limit is None or deleted < limit:
-            found, rest, now = self._window(place, None if limit is None else limit - deleted)
-            deleted += found
-            place = self._beyond(rest, now)
+            left = None if limit is None else limit - deleted
+            with self._storage.begin() as rows:
+                found, passed = _delete_window(rows, place, chosen, age, left)
+                deleted += found
+                place = _beyond(passed, rows.now() - timedelta(seconds=age)) if passed else None
             if place is None:
                 if around:
                     break
@@ -96,43 +84,38 @@ class _Walk:
                 break
             if until is not None and time.monotonic() >= until:
                 break
-        self._walked[self._statuses] = place
+        self._walked[chosen] = place
         return deleted
 
-    def _window(self, place: str | None, limit: int | None) -> tuple[int, list[Row], datetime]:
-        """Delete from the rows after *place*; returns how many, the rows passed, and the time."""
-        beyond = [] if place is None else [Where("id", "gt", place)]
-        with self._storage.begin() as rows:
-            passed = rows.select(
-                OUTBOX, beyond, order_by=("id",), limit=_WINDOW, columns=("id", "created_at")
-            )
-            now = rows.now()
-            if not passed:
-                return 0, [], now
-            over = [
-                Where("status", "in", self._statuses),
-                Where("completed_at", "le", Now(-self._age)),
-            ]
-            found = rows.select(
-                OUTBOX, [*beyond, Where("id", "le", passed[-1]["id"]), *over],
-                order_by=("id",), limit=limit, lock=True, skip_locked=True, columns=("id",),
-            )  # fmt: skip
-            ids = [row["id"] for row in found]
-            deleted = rows.delete(OUTBOX, [Where("id", "in", ids), *over])
-            forget_attempts(rows, ids)
-            forget_labels(rows, ids)
-        if len(ids) == limit:
-            passed = [row for row in passed if row["id"] <= ids[-1]]
-        return deleted, passed, now
 
-    def _beyond(self, passed: Sequence[Row], now: datetime) -> str | None:
-        """Where to go on, or None at the end of the round."""
-        if not passed:
-            return None
-        last: str = passed[-1]["id"]
-        recent = now - timedelta(seconds=self._age) + _SLACK
-        if all(row["created_at"] > recent for row in passed):
-            # What follows is younger still, but for ids that are not ours, which tell no time.
-            ours = f"{int((time.time() + 86_400) * 1000):012x}"
-            return max(last, f"{ours[:8]}-{ours[8:]}-7000-8000-000000000000")
-        return last
+def _delete_window(
+    rows: Rows, place: str | None, statuses: Sequence[str], age: float, limit: int | None
+) -> tuple[int, list[Row]]:
+    """Delete from the rows after *place*; returns how many, and the rows passed."""
+    beyond = [] if place is None else [Where("id", "gt", place)]
+    passed = rows.select(
+        OUTBOX, beyond, order_by=("id",), limit=_WINDOW, columns=("id", "created_at")
+    )
+    if not passed:
+        return 0, []
+    over = [Where("status", "in", statuses), Where("completed_at", "le", Now(-age))]
+    found = rows.select(
+        OUTBOX, [*beyond, Where("id", "le", passed[-1]["id"]), *over],
+        order_by=("id",), limit=limit, lock=True, skip_locked=True, columns=("id",),
+    )  # fmt: skip
+    ids = [row["id"] for row in found]
+    deleted = rows.delete(OUTBOX, [Where("id", "in", ids), *over])
+    forget(rows, ids)
+    if len(ids) == limit:
+        passed = [row for row in passed if row["id"] <= ids[-1]]
+    return deleted, passed
+
+
+def _beyond(passed: Sequence[Row], over: datetime) -> str:
+    """Return the place to go on from, if what finished before *over* is looked for."""
+    last: str = passed[-1]["id"]
+    if all(row["created_at"] > over + _SLACK for row in passed):
+        # What follows is younger still, but for ids that are not ours, which tell no time.
+        ours = f"{int((time.time() + 86_400) * 1000):012x}"
+        return max(last, f"{ours[:8]}-{ours[8:]}-7000-8000-000000000000")
+    return last

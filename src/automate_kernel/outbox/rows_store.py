@@ -1,33 +1,80 @@
-"""The outbox over `Rows`: everything that a SQL database, or memory, needs."""
+"""The outbox in a host's database: here items are enqueued, claimed, leased and finished."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from automate_kernel.errors import StorageError
-from automate_kernel.outbox import concurrency_keys as slots
-from automate_kernel.outbox import ordering_keys as lanes
-from automate_kernel.outbox.concurrency_keys import Entrance
-from automate_kernel.outbox.failed_attempts import Insight
-from automate_kernel.outbox.fair_share import Sharing
+from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError, StorageError
+from automate_kernel.outbox import concurrency_keys, ordering_keys
+from automate_kernel.outbox.concurrency_keys import ConcurrencyKeys
+from automate_kernel.outbox.failed_attempts import (
+    MOST_OF_ITEM,
+    ErrorGroup,
+    FailedAttempt,
+    error_groups,
+    failed_attempts,
+    keep_attempts,
+    new_attempt,
+)
+from automate_kernel.outbox.fair_share import FairShare
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import Backoff, ItemStatus, NewItem, OutboxItem
-from automate_kernel.outbox.labels import add_labels, checked_labels, label_rows
-from automate_kernel.outbox.leases import FREE, Lease
-from automate_kernel.outbox.limits import Limiting
-from automate_kernel.outbox.operator_commands import Steering
-from automate_kernel.outbox.queries import Control, next_due
-from automate_kernel.outbox.recovering import Recovering
-from automate_kernel.outbox.retention import Retaining
-from automate_kernel.outbox.store import OutboxStore
-from automate_kernel.outbox.worker_reports import Registry
+from automate_kernel.outbox.item import (
+    FINISHED,
+    FREE,
+    Backoff,
+    ItemStatus,
+    NewItem,
+    OutboxItem,
+    Outcome,
+    ReapResult,
+    check_text,
+    claim_changes,
+    end_changes,
+    error_changes,
+    storable,
+    waiting_changes,
+)
+from automate_kernel.outbox.labels import HEADER, add_labels, checked_labels, label_rows
+from automate_kernel.outbox.limits import Limit, Limits
+from automate_kernel.outbox.operator_commands import BulkAction, OperatorCommands, Progress
+from automate_kernel.outbox.queries import (
+    LOOK,
+    ItemFilter,
+    ItemPage,
+    OutboxStats,
+    conditions,
+    count_items,
+    find_items,
+    item_ids_of,
+    next_due,
+    read_item_page,
+    read_stats,
+)
+from automate_kernel.outbox.retention import Retention, forget
+from automate_kernel.outbox.statistics import Minutes
+from automate_kernel.outbox.store import OutboxListener, OutboxStore
+from automate_kernel.outbox.worker_reports import (
+    Activity,
+    ActivityRow,
+    WorkerInfo,
+    delete_worker,
+    purge_reports,
+    read_activity,
+    read_workers,
+    write_report,
+)
 from automate_kernel.storage.rows import Now, Plus, Row, Rows, Storage, Wakeup, Where
 from automate_kernel.storage.tables import OUTBOX, PAUSE
 from automate_kernel.storage.values import Redaction
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = [
     "CHANNEL",
@@ -38,13 +85,13 @@ __all__ = [
 
 CHANNEL = "automate_outbox"
 # What a claim reads; the rest of an item is what the claim itself has written.
-CLAIMED = (
+_CLAIMED = (
     "id", "kind", "payload", "headers", "priority", "attempt_count", "max_attempts",
     "next_attempt_at", "sort_at", "lease_expires_at", "idempotency_key", "tenant_id",
     "ordering_key", "concurrency_key", "concurrency_limit", "last_error_code", "last_error",
     "created_at", "updated_at",
 )  # fmt: skip
-KEYLESS = (Where("ordering_key", "eq", None), Where("concurrency_key", "eq", None))
+_KEYLESS = (Where("ordering_key", "eq", None), Where("concurrency_key", "eq", None))
 # How many items that have become due one claim moves to the ready ones.
 _PROMOTE = 1000
 # For how long after one with a key was seen claims expect more of them.
@@ -53,17 +100,50 @@ _KEYED_SECONDS = 60.0
 # room for one item puts one aside each time.
 _ROUNDS = 30
 _TRIES = 3
+_WAITS_AGAIN = (ItemStatus.RETRY, ItemStatus.PENDING)
+_EXPIRED = "LEASE_EXPIRED"
 
 
-class RowsOutboxStore(
-    Steering, Limiting, Retaining, Control, Insight, Recovering, Registry, OutboxStore
-):
+@dataclass(slots=True)
+class _Lease:
+    """A claim as the store remembers it: the fence, and what finishing the item needs."""
+
+    worker_id: str
+    token: str
+    ordering_key: str | None
+    priority: int
+    attempt_count: int
+    max_attempts: int
+    concurrency_key: str | None = None
+    # Whether there are rows beside the item's own, which go with it.
+    followed: bool = False
+
+    @property
+    def keyed(self) -> bool:
+        """True if the item has a key, which others may wait for."""
+        return self.ordering_key is not None or self.concurrency_key is not None
+
+    @classmethod
+    def of(cls, row: Row, worker_id: str, token: str) -> _Lease:
+        """Return the lease of a claimed row."""
+        return cls(
+            worker_id,
+            token,
+            row["ordering_key"],
+            row["priority"],
+            row["attempt_count"],
+            row["max_attempts"],
+            row["concurrency_key"],
+            row["last_error_code"] is not None or HEADER in row["headers"],
+        )
+
+
+class RowsOutboxStore(OutboxStore):
     """
     The outbox in a host's database.
 
-    *backoff* delays items whose worker died. *on_failed* and *on_cancelled* are called with the
-    rows and the item, in the same transaction, when an item is given up or cancelled, and
-    *on_requeued* when it is to wait again; if that returns False, the item stays as it is.
+    *backoff* delays items whose worker died. *listeners* hear, in the same transaction, of items
+    that end as FAILED or CANCELLED or are to wait again.
     What is COMPLETED is deleted *retention_seconds* later: 0 is at once, in the statement that
     would record it, and None never. What is FAILED or CANCELLED goes after
     *failed_retention_seconds*, by default never. *control_seconds* is for how long a worker may not
@@ -79,9 +159,7 @@ class RowsOutboxStore(
         *,
         lease_seconds: float = 300.0,
         backoff: Backoff | None = None,
-        on_failed: Callable[[Rows, OutboxItem], None] | None = None,
-        on_cancelled: Callable[[Rows, OutboxItem], None] | None = None,
-        on_requeued: Callable[[Rows, OutboxItem], bool] | None = None,
+        listeners: Iterable[OutboxListener] = (),
         control_seconds: float = 1.0,
         retention_seconds: float | None = None,
         failed_retention_seconds: float | None = None,
@@ -91,26 +169,33 @@ class RowsOutboxStore(
         self.storage = storage
         self.lease_seconds = lease_seconds
         self.backoff: Backoff = backoff or Backoff()
-        self.on_failed = on_failed
-        self.on_cancelled = on_cancelled
-        self.on_requeued = on_requeued
+        self.listeners: list[OutboxListener] = list(listeners)
         self.retention_seconds = retention_seconds
         self.failed_retention_seconds = failed_retention_seconds
-        self._walked: dict[tuple[str, ...], str | None] = {}
         self._control_seconds = control_seconds
-        self._leases: dict[str, Lease] = {}
+        self._commands = OperatorCommands(storage, self.listeners)
+        self._retention = Retention(storage)
+        self._limits = Limits(
+            storage, control_seconds=control_seconds, skip_locked=self.skip_locked
+        )
+        self._share = FairShare(control_seconds / 20)
+        self._leases: dict[str, _Lease] = {}
         self._paused: frozenset[str] = frozenset()
         self._paused_until = 0.0
-        self._sharing = Sharing(control_seconds / 20)
-        # Per choice of kinds, since a worker has several pools: whether the next claim looks at
-        # all, and from when on one that finds something makes the next do so.
-        self._looks: dict[tuple[str, ...] | None, tuple[bool, float]] = {}
+        # Per choice of kinds, since a worker has several pools: whether the next claim is a full
+        # one, and from when on one that finds something makes the next a full one.
+        self._next_full_claim: dict[tuple[str, ...] | None, tuple[bool, float]] = {}
         self._keyed_until = 0.0
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} in {self.storage.describe()}>"
 
-    # -- entering ----------------------------------------------------------------------------
+    def listen(self, listener: OutboxListener) -> None:
+        """Add a listener, unless the store has one of the same class."""
+        if not any(type(each) is type(listener) for each in self.listeners):
+            self.listeners.append(listener)
+
+    # -- enqueueing --------------------------------------------------------------------------
 
     def enqueue_many(self, items: Iterable[NewItem], *, transaction: Any = None) -> list[str]:
         """Accept items in the host's transaction; see `OutboxStore.enqueue_many`."""
@@ -118,56 +203,16 @@ class RowsOutboxStore(
         new, fresh, labels = _new_rows(self.announced(items), self.redact)
         atomic = len(new) > 1 or not fresh or bool(labels)
         with self.storage.begin(transaction, atomic=atomic) as rows:
-            return self.add(rows, new, fresh=fresh, labels=labels)
+            return _insert(rows, new, fresh, labels)
 
     async def aenqueue_many(self, items: Iterable[NewItem], transaction: Any = None) -> list[str]:
-        """`enqueue_many` in an asynchronous host transaction."""
+        """Accept items in an asynchronous host transaction; see `OutboxStore.enqueue_many`."""
         new, fresh, labels = _new_rows(self.announced(items), self.redact)
         return await self.storage.arun_in(
-            transaction, lambda rows: self.add(rows, new, fresh=fresh, labels=labels)
+            transaction, lambda rows: _insert(rows, new, fresh, labels)
         )
 
-    def add(
-        self, rows: Rows, new: list[Row], *, fresh: bool = False, labels: Sequence[Row] = ()
-    ) -> list[str]:
-        """
-        Insert rows made by `NewItem.to_row`, and return the ids, of the first with a key.
-
-        *fresh* ones have ids that were made just now, and no idempotency key. *labels* are the
-        rows of their labels.
-        """
-        ids = self._add(rows, new, fresh)
-        if labels:
-            # Of one that was there already nothing is added.
-            added = {
-                row["id"] for row, item_id in zip(new, ids, strict=True) if row["id"] == item_id
-            }
-            add_labels(rows, [row for row in labels if row["subject_id"] in added])
-        return ids
-
-    def _add(self, rows: Rows, new: list[Row], fresh: bool) -> list[str]:
-        if any("concurrency_key" in row for row in new):
-            new = [{"concurrency_key": None, "concurrency_limit": None, **row} for row in new]
-        added = rows.insert(OUTBOX, new, notify=CHANNEL, fresh=fresh)
-        if added == len(new):
-            return [row["id"] for row in new]
-        keys: set[str] = {
-            row["idempotency_key"] for row in new if row["idempotency_key"] is not None
-        }
-        by_key = _holders(rows, sorted(keys))
-        # A snapshot that the host's transaction took earlier may not show the winner of a race; a
-        # read that locks does.
-        by_key |= _holders(rows, sorted(keys - set(by_key)), lock=True)
-        ids = [str(by_key.get(row["idempotency_key"], row["id"])) for row in new]
-        found = rows.select(OUTBOX, [Where("id", "in", sorted(set(ids)))], columns=("id",))
-        if missing := set(ids) - {row["id"] for row in found} - set(by_key.values()):
-            raise StorageError(
-                f"the database did not store {len(missing)} of {len(new)} items",
-                hint="look for a trigger or rule of the database's own on automate_outbox",
-            )
-        return ids
-
-    # -- working -----------------------------------------------------------------------------
+    # -- claiming ----------------------------------------------------------------------------
 
     def claim_batch(
         self, worker_id: str, limit: int = 10, *, kinds: Sequence[str] | None = None
@@ -176,69 +221,77 @@ class RowsOutboxStore(
         if limit < 1:
             return []
         token = new_id()
+        of_kinds = None if kinds is None else tuple(kinds)
+        full, full_at = self._next_full_claim.get(of_kinds, (True, 0.0))
         claimed: list[Row] = []
+        if not full and self._control_seconds and time.monotonic() >= self._keyed_until:
+            # Nearly always: one statement, which needs no transaction around it.
+            claimed = self._claim_keyless(worker_id, token, limit, kinds)
+            if claimed:
+                self._next_full_claim[of_kinds] = time.monotonic() >= full_at, full_at
         # Again only if all there was had to do with slots that others were changing.
         for _ in range(_TRIES):
-            entrance = Entrance(token)
-            claimed = self._claim(worker_id, entrance, limit, kinds)
-            if claimed or not entrance.busy:
+            if claimed:
+                break
+            keys = ConcurrencyKeys(token)
+            next_full_at = time.monotonic() + self._control_seconds / 20
+            self._next_full_claim[of_kinds] = False, next_full_at
+            claimed = self._claim_in_full(worker_id, keys, limit, kinds)
+            if not keys.busy:
                 break
         for row in claimed:
-            self._leases[row["id"]] = Lease.of(row, worker_id, token)
+            self._leases[row["id"]] = _Lease.of(row, worker_id, token)
         return [OutboxItem.claimed(row, worker_id, token) for row in claimed]
 
-    def _claim(
-        self, worker_id: str, entrance: Entrance, limit: int, kinds: Sequence[str] | None
-    ) -> list[Row]:
-        key = None if kinds is None else tuple(kinds)
-        looks_at_all, until = self._looks.get(key, (True, 0.0))
-        if not (looks_at_all or self._expects_keys()):
-            # Nearly always: one statement, which needs no transaction around it.
-            plain = self._claim_plain(worker_id, entrance.token, limit, kinds)
-            if plain:
-                self._looks[key] = time.monotonic() >= until, until
-                return plain
-        # Who leaves a lane or a slot must see who wants it: an item with a key is claimed, and let
-        # in or put to wait, in one transaction. So is what has to be made ready first. Where there
-        # seem to be no keys, such a claim follows when there is nothing else, and once in a while.
-        self._looks[key] = False, time.monotonic() + self._control_seconds / 20
-        with self.storage.begin() as rows:
-            gather = partial(self._gather, rows, worker_id, entrance, self._paused_kinds(rows))
-            self._promote(rows)
-            if limited := self._limited_kinds(rows, kinds):
-                return self._claim_apart(rows, limited, kinds, limit, gather)
-            return gather(kinds, limit, self._sharing)
-
-    def _claim_plain(
+    def _claim_keyless(
         self, worker_id: str, token: str, limit: int, kinds: Sequence[str] | None
     ) -> list[Row]:
         """Claim items without keys; none where a kind is paused or limited."""
         with self.storage.begin(atomic=False) as rows:
-            if self._paused_kinds(rows) or self._limited_kinds(rows, kinds):
+            if self._paused_kinds(rows) or self._limits.limited(rows, kinds):
                 return []
-            return self._take(rows, worker_id, token, limit, kinds, self._sharing, only=KEYLESS)
+            return self._share.take(
+                rows, kinds, limit, only=_KEYLESS, columns=_CLAIMED, skip_locked=self.skip_locked,
+                changes=claim_changes(worker_id, token, self.lease_seconds),
+            )  # fmt: skip
 
-    def _expects_keys(self) -> bool:
-        return not self._control_seconds or time.monotonic() < self._keyed_until
+    def _claim_in_full(
+        self, worker_id: str, keys: ConcurrencyKeys, limit: int, kinds: Sequence[str] | None
+    ) -> list[Row]:
+        """
+        Claim items whatever keys they have, after making ready what has become due.
 
-    def _gather(
+        In one transaction: who leaves a key must see who wants it, and an item with a key is
+        claimed, and let in or put to wait. Where there seem to be no keys, such a claim follows
+        when there is nothing else, and once in a while.
+        """
+        with self.storage.begin() as rows:
+            take = partial(self._take, rows, worker_id, keys, self._paused_kinds(rows))
+            self._promote(rows)
+            if limited := self._limits.limited(rows, kinds):
+                return self._limits.claim(rows, limited, kinds, limit, self._share, take)
+            return take(kinds, limit, self._share)
+
+    def _take(
         self,
         rows: Rows,
         worker_id: str,
-        entrance: Entrance,
+        keys: ConcurrencyKeys,
         paused: frozenset[str],
         kinds: Sequence[str] | None,
         limit: int,
-        sharing: Sharing,
+        share: FairShare,
     ) -> list[Row]:
         claimed: list[Row] = []
         # What can't run yet is put aside and more is taken, a bounded number of times.
         for _ in range(_ROUNDS):
-            left = limit - len(claimed)
-            taken = self._take(rows, worker_id, entrance.token, left, kinds, sharing)
-            admitted = self._admit(rows, taken, entrance, paused)
+            taken = share.take(
+                rows, kinds, limit - len(claimed), columns=_CLAIMED, skip_locked=self.skip_locked,
+                changes=claim_changes(worker_id, keys.token, self.lease_seconds),
+            )  # fmt: skip
+            admitted = self._admit(rows, taken, keys, paused)
             claimed += admitted
-            if len(admitted) == len(taken) or len(claimed) >= limit or entrance.busy:
+            if len(admitted) == len(taken) or len(claimed) >= limit or keys.busy:
                 break
         return claimed
 
@@ -261,40 +314,10 @@ class RowsOutboxStore(
             self._paused_until = now + self._control_seconds
         return self._paused
 
-    def _take(
-        self,
-        rows: Rows,
-        worker_id: str,
-        token: str,
-        limit: int,
-        kinds: Sequence[str] | None,
-        sharing: Sharing,
-        *,
-        only: Sequence[Where] = (),
-    ) -> list[Row]:
-        return sharing.take(
-            rows,
-            kinds,
-            limit,
-            only=only,
-            changes={
-                "status": ItemStatus.RUNNING.value,
-                "waiting_for": None,
-                # At the claim, so that an item which kills its worker spends an attempt too.
-                "attempt_count": Plus(1),
-                "lease_owner": worker_id,
-                "lease_token": token,
-                "lease_expires_at": Now(self.lease_seconds),
-                "updated_at": Now(),
-            },
-            skip_locked=self.skip_locked,
-            columns=CLAIMED,
-        )
-
     def _admit(
-        self, rows: Rows, taken: list[Row], entrance: Entrance, paused: frozenset[str]
+        self, rows: Rows, taken: list[Row], keys: ConcurrencyKeys, paused: frozenset[str]
     ) -> list[Row]:
-        """Those of *taken* that may run now; the others go back to wait for their reason."""
+        """Return those of *taken* that may run now; the others go back to wait for their reason."""
         if suspects := sorted({row["kind"] for row in taken} & paused):
             # What is remembered may be old, and nobody would wake what is parked after a resume:
             # locked, the pause can't end before the parked items can be seen.
@@ -303,44 +326,449 @@ class RowsOutboxStore(
             )
             paused = frozenset(row["kind"] for row in found)
         parked = {row["id"] for row in taken if row["kind"] in paused}
-        self._put_back(rows, [row for row in taken if row["id"] in parked], "resume")
+        _put_back(rows, [row for row in taken if row["id"] in parked], "resume")
         # In the place of those that can't use their turn.
         turns = (r["concurrency_key"] for r in taken if r["id"] in parked and r["concurrency_key"])
-        slots.wake(rows, turns)
+        concurrency_keys.wake(rows, turns)
         if any(row["ordering_key"] or row["concurrency_key"] for row in taken):
             self._keyed_until = time.monotonic() + _KEYED_SECONDS
-        keyed = [row for row in taken if row["ordering_key"] and row["id"] not in parked]
-        held = lanes.enter(rows, keyed, entrance.token) if keyed else set()
-        slotted = [row for row in taken if row["concurrency_key"] and row["id"] not in parked]
-        full, ready = entrance.enter(rows, slotted) if slotted else (set(), set())
+        ordered = [row for row in taken if row["ordering_key"] and row["id"] not in parked]
+        held = ordering_keys.enter(rows, ordered, keys.token) if ordered else set()
+        bounded = [row for row in taken if row["concurrency_key"] and row["id"] not in parked]
+        full, ready = keys.enter(rows, bounded) if bounded else (set(), set())
         held |= full
-        self._put_back(rows, [row for row in taken if row["id"] in held], "key")
-        self._put_back(rows, [row for row in taken if row["id"] in ready], "worker")
+        _put_back(rows, [row for row in taken if row["id"] in held], "key")
+        _put_back(rows, [row for row in taken if row["id"] in ready], "worker")
         away = parked | held | ready
         return [row for row in taken if row["id"] not in away]
 
-    def _put_back(self, rows: Rows, taken: list[Row], waiting_for: str) -> None:
-        for status, group in (
-            (ItemStatus.PENDING, [row["id"] for row in taken if row["attempt_count"] <= 1]),
-            (ItemStatus.RETRY, [row["id"] for row in taken if row["attempt_count"] > 1]),
-        ):
-            changes = {"status": status.value, "waiting_for": waiting_for, **FREE}
-            rows.update(OUTBOX, [Where("id", "in", group)], {**changes, "attempt_count": Plus(-1)})
+    # -- leases ------------------------------------------------------------------------------
+
+    def extend(self, item_ids: Sequence[str], worker_id: str) -> set[str]:
+        """Renew leases; see `OutboxStore.extend`."""
+        held = {i: lease.token for i in item_ids if (lease := self._lease(i, worker_id))}
+        lost = set(item_ids) - set(held)
+        changes = {"lease_expires_at": Now(self.lease_seconds)}
+        with self.storage.begin(atomic=False) as rows:
+            for token, ids in _by_token(held.items()):
+                where = _fence(ids, token)
+                if rows.update(OUTBOX, where, changes) < len(ids):
+                    still = rows.select(OUTBOX, where, columns=("id",))
+                    lost |= set(ids) - {row["id"] for row in still}
+        return lost
+
+    def renew(
+        self, item_id: str, worker_id: str, *, token: str | None = None, transaction: Any = None
+    ) -> None:
+        """Renew one lease inside a transaction; see `OutboxStore.renew`."""
+        lease = self._lease(item_id, worker_id)
+        token = token or (lease.token if lease else None)
+        with self.storage.begin(transaction) as rows:
+            changes = {"lease_expires_at": Now(self.lease_seconds)}
+            if token is None or not rows.update(OUTBOX, _fence([item_id], token), changes):
+                raise LeaseLostError(f"the lease of item {item_id} is lost")
+
+    def forget(self, item_ids: Iterable[str], *, token: str | None = None) -> None:
+        """Drop what is remembered of claims that are over."""
+        for item_id in item_ids:
+            lease = self._leases.get(item_id)
+            if lease is not None and token in (None, lease.token):
+                self._leases.pop(item_id, None)
+
+    def _lease(self, item_id: str, worker_id: str) -> _Lease | None:
+        lease = self._leases.get(item_id)
+        return lease if lease is not None and lease.worker_id == worker_id else None
+
+    # -- finishing ---------------------------------------------------------------------------
+
+    def acknowledge(
+        self, worker_id: str, outcomes: Sequence[Outcome], *, transaction: Any = None
+    ) -> set[str]:
+        """Record outcomes in one transaction; see `OutboxStore.acknowledge`."""
+        if not outcomes:
+            return set()
+        if transaction is None and (done := self._all_done(worker_id, outcomes)):
+            token, ids = done
+            with self.storage.begin(atomic=False) as rows:
+                lost = self._complete(rows, token, ids)
+            self.forget(ids, token=token)
+            return lost
+        with self.storage.begin(transaction) as rows:
+            lost = self._record(rows, worker_id, outcomes)
+        if transaction is None:
+            for outcome in outcomes:
+                # Its own claims alone: a late outcome must not make the store forget who holds it
+                # now.
+                if (lease := self._lease(outcome.item_id, worker_id)) is not None:
+                    self.forget([outcome.item_id], token=outcome.token or lease.token)
+        return lost
+
+    def _all_done(
+        self, worker_id: str, outcomes: Sequence[Outcome]
+    ) -> tuple[str, list[str]] | None:
+        """Return the claim's token and the ids, if all is success without keys; else None."""
+        token, leases, completed = outcomes[0].token, self._leases, ItemStatus.COMPLETED
+        ids: list[str] = []
+        for outcome in outcomes:
+            lease = leases.get(outcome.item_id)
+            if (
+                lease is None
+                or outcome.status is not completed
+                or not token == outcome.token == lease.token
+                or lease.worker_id != worker_id
+                or lease.keyed
+                or (lease.followed and self.retention_seconds == 0)
+            ):
+                return None
+            ids.append(outcome.item_id)
+        # Sorted, so that two transactions lock their rows in the same order.
+        return (token, sorted(ids)) if token is not None else None
+
+    def _record(self, rows: Rows, worker_id: str, outcomes: Sequence[Outcome]) -> set[str]:
+        # Ids with tokens: a worker may report an item twice at once, when it was taken from it
+        # while the database was away, and claimed again. It has lost the first claim alone.
+        lost: set[tuple[str, str | None]] = set()
+        done: list[tuple[str, str]] = []
+        keyed: list[tuple[str, _Lease]] = []
+        attempts: list[Row] = []
+        for outcome in outcomes:
+            lease = self._lease_for(rows, worker_id, outcome)
+            if lease is None:
+                lost.add((outcome.item_id, outcome.token))
+                continue
+            if outcome.status is ItemStatus.COMPLETED:
+                done.append((outcome.item_id, lease.token))
+            elif not self._record_one(rows, lease, self._redacted(outcome)):
+                lost.add((outcome.item_id, lease.token))
+            elif outcome.error_code is not None:
+                attempts.append(_attempt(lease, outcome, outcome.error_code))
+            if lease.keyed:
+                keyed.append((outcome.item_id, lease))
+        for token, ids in _by_token(done):
+            lost |= {(item_id, token) for item_id in self._complete(rows, token, ids)}
+        keep_attempts(rows, attempts, MOST_OF_ITEM)
+        left = [(item_id, lease) for item_id, lease in keyed if (item_id, lease.token) not in lost]
+        _leave_keys(rows, [(i, lease.ordering_key, lease.concurrency_key) for i, lease in left])
+        return {item_id for item_id, _ in lost}
+
+    def _lease_for(self, rows: Rows, worker_id: str, outcome: Outcome) -> _Lease | None:
+        lease = self._lease(outcome.item_id, worker_id)
+        if lease is not None and outcome.token in (None, lease.token):
+            return lease
+        if outcome.token is None:
+            return None
+        where = [Where("id", "eq", outcome.item_id), Where("lease_token", "eq", outcome.token)]
+        found = rows.select(OUTBOX, where)
+        return _Lease.of(found[0], worker_id, outcome.token) if found else None
+
+    def _complete(self, rows: Rows, token: str, ids: Sequence[str]) -> set[str]:
+        """Complete items of one claim; returns those that were lost."""
+        if self.retention_seconds == 0:
+            removed = rows.remove(OUTBOX, _fence(ids, token))
+            leases = self._leases
+            followed = [i for i in removed if (lease := leases.get(i)) is None or lease.followed]
+            if followed:
+                forget(rows, followed)
+            return set(ids).difference(removed)
+        if rows.update(OUTBOX, _fence(ids, token), end_changes(ItemStatus.COMPLETED)) == len(ids):
+            return set()
+        return _not_finished(rows, ids, token, ItemStatus.COMPLETED)
+
+    def _redacted(self, outcome: Outcome) -> Outcome:
+        if not outcome.error or self.redact is None:
+            return outcome
+        return replace(outcome, error=self.redact(outcome.error))
+
+    def _record_one(self, rows: Rows, lease: _Lease, outcome: Outcome) -> bool:
+        """Record what is no success; False if the lease was lost."""
+        item_id, fenced = outcome.item_id, _fence([outcome.item_id], lease.token)
+        again, status = outcome.status in _WAITS_AGAIN, _next_status(lease, outcome)
+        # One that is asked to stop does not wait again, nor does it fail for want of attempts.
+        held = [*fenced, Where("waiting_for", "eq", None)] if again else fenced
+        if not rows.update(OUTBOX, held, _changes(lease, outcome, status)):
+            cancelled = _changes(lease, outcome, ItemStatus.CANCELLED)
+            if not again or not rows.update(OUTBOX, fenced, cancelled):
+                recorded = [status]
+                if again:
+                    waits = _WAITS_AGAIN if status in _WAITS_AGAIN else (status,)
+                    recorded = [*waits, ItemStatus.CANCELLED]
+                return not _not_finished(rows, [item_id], lease.token, *recorded)
+            status = ItemStatus.CANCELLED
+        if status not in _WAITS_AGAIN and self.listeners:
+            self._ended(rows, _read_item(rows, item_id))
+        return True
+
+    def _ended(self, rows: Rows, item: OutboxItem) -> None:
+        for listener in self.listeners:
+            listener.ended(rows, item)
+
+    # -- recovering --------------------------------------------------------------------------
+
+    def reap(self, limit: int = 500, *, grace_seconds: float = 0.0) -> ReapResult:
+        """Recover items whose worker is gone; see `OutboxStore.reap`."""
+        result = ReapResult()
+        over = Where("lease_expires_at", "lt", Now(-grace_seconds))
+        with self.storage.begin() as rows:
+            stale = rows.select(
+                OUTBOX, [over], order_by=("lease_expires_at",), limit=limit, lock=True,
+                skip_locked=True,
+            )  # fmt: skip
+            # The keys as they are stored: those of items lack their tenant's part.
+            reaped = [row for row in stale if self._reap_one(rows, row, over, result)]
+            keep_attempts(rows, [_expired_attempt(row) for row in reaped], MOST_OF_ITEM)
+            _leave_keys(
+                rows, [(row["id"], row["ordering_key"], row["concurrency_key"]) for row in reaped]
+            )
+            ordering_keys.mend(rows)
+            concurrency_keys.mend(rows)
+        return result
+
+    def _reap_one(self, rows: Rows, row: Row, over: Where, result: ReapResult) -> bool:
+        ended = None
+        if row["waiting_for"] == "cancel":
+            ended = ItemStatus.CANCELLED
+        elif row["attempt_count"] >= row["max_attempts"]:
+            ended = ItemStatus.FAILED
+        changes = {**error_changes(_EXPIRED, _lost_text(row), None), "updated_at": Now()}
+        if ended is not None:
+            changes |= end_changes(ended)
+        else:
+            delay = self.backoff.delay(row["attempt_count"])
+            changes |= {"status": ItemStatus.RETRY.value, **waiting_changes(delay, row["priority"])}
+        # The token goes: what comes late from the lost worker must not pass for a repeat.
+        changes |= FREE
+        # Decided from the row alone, and again when it is written: without row locks its holder
+        # may have renewed or finished it in between.
+        where = [*_fence([row["id"]], row["lease_token"]), over]
+        if not rows.update(OUTBOX, where, changes):
+            return False
+        item = _read_item(rows, row["id"])
+        result.add(item)
+        if ended is not None:
+            self._ended(rows, item)
+        return True
+
+    # -- waiting -----------------------------------------------------------------------------
 
     @contextmanager
     def transaction(self) -> Iterator[Any]:
-        """A transaction of the host's database, as the host's framework knows it."""
+        """Open a transaction of the host's database, as the host's framework knows it."""
         with self.storage.begin() as rows:
             yield rows.native
 
     def next_due_seconds(self) -> float | None:
-        """Seconds until the next waiting item is due; see `OutboxStore.next_due_seconds`."""
+        """Return the seconds until an item is due; see `OutboxStore.next_due_seconds`."""
         with self.storage.begin(atomic=False) as rows:
-            return self._due_by_limits(next_due(rows))
+            return self._limits.due_seconds(next_due(rows))
 
     def wakeup(self) -> Wakeup | None:
-        """What the storage has to wait with."""
+        """Return what the storage has to wait with."""
         return self.storage.wakeup(CHANNEL)
+
+    # -- queries -----------------------------------------------------------------------------
+
+    def get(self, item_id: str) -> OutboxItem | None:
+        """Return the item with this id, or None."""
+        found = self.find(ids=[item_id], limit=1)
+        return found[0] if found else None
+
+    def find(
+        self, *, limit: int = 50, before_id: str | None = None, **matching: Unpack[ItemFilter]
+    ) -> list[OutboxItem]:
+        """Return items that match, the newest first; see `OutboxStore.find`."""
+        with self.storage.begin(atomic=False) as rows:
+            return find_items(rows, matching, limit, before_id)
+
+    def page(
+        self,
+        *,
+        after: str = "",
+        limit: int = 50,
+        look: int = LOOK,
+        seconds: float = 0.0,
+        payloads: bool = True,
+        **matching: Unpack[ItemFilter],
+    ) -> ItemPage:
+        """Return a page of items that match; see `OutboxStore.page`."""
+        with self.storage.begin(atomic=False) as rows:
+            return read_item_page(
+                rows, matching, payloads=payloads, after=after, limit=limit, look=look,
+                seconds=seconds,
+            )  # fmt: skip
+
+    def count(self, *, most: int | None = None, **matching: Unpack[ItemFilter]) -> int:
+        """Count items that match; see `OutboxStore.count`."""
+        with self.storage.begin(atomic=False) as rows:
+            return count_items(rows, matching, most)
+
+    def running(self, *, limit: int = 50) -> list[OutboxItem]:
+        """Return items under lease; see `OutboxStore.running`."""
+        where = [Where("lease_expires_at", "ne", None)]
+        with self.storage.begin(atomic=False) as rows:
+            found = rows.select(OUTBOX, where, order_by=("updated_at", "id"), limit=limit)
+        return [OutboxItem.from_row(row) for row in found]
+
+    def failed_attempts(self, item_id: str) -> list[FailedAttempt]:
+        """Return the errors of an item's attempts; see `OutboxStore.failed_attempts`."""
+        with self.storage.begin(atomic=False) as rows:
+            return [one for known in item_ids_of([item_id]) for one in failed_attempts(rows, known)]
+
+    def error_groups(
+        self, *, kind: str | None = None, tenant_id: str | None = None, limit: int = 100
+    ) -> list[ErrorGroup]:
+        """Return the failed items in groups; see `OutboxStore.error_groups`."""
+        matching = {"status": ItemStatus.FAILED, "kind": kind, "tenant_id": tenant_id}
+        with self.storage.begin(atomic=False) as rows:
+            return error_groups(
+                rows, OUTBOX, conditions(rows, matching), kind="kind", prefix="last_", limit=limit
+            )
+
+    def stats(self) -> OutboxStats:
+        """Count items per kind and state; see `OutboxStore.stats`."""
+        with self.storage.begin(atomic=False) as rows:
+            return read_stats(rows)
+
+    def now(self) -> datetime:
+        """Return the time by the database's clock."""
+        with self.storage.begin(atomic=False) as rows:
+            return rows.now()
+
+    # -- operator commands -------------------------------------------------------------------
+
+    def cancel(self, item_ids: Sequence[str]) -> int:
+        """Cancel what waits, ask what runs to stop; see `OutboxStore.cancel`."""
+        return self._commands.cancel(item_ids)
+
+    def requeue(self, item_ids: Sequence[str]) -> int:
+        """Make failed or cancelled items wait again; see `OutboxStore.requeue`."""
+        return self._commands.requeue(item_ids)
+
+    def discard(self, item_ids: Sequence[str]) -> int:
+        """Delete finished items; see `OutboxStore.discard`."""
+        return self._commands.discard(item_ids)
+
+    def reschedule(
+        self, item_ids: Sequence[str], *, delay: float = 0.0, run_at: datetime | None = None
+    ) -> int:
+        """Change due times; see `OutboxStore.reschedule`."""
+        if run_at is not None and run_at.tzinfo is None:
+            hint = "pass an aware datetime"
+            raise AutomateError(ErrorCodes.INVALID_ARGUMENT, "run_at has no time zone", hint=hint)
+        return self._commands.reschedule(item_ids, delay if run_at is None else run_at)
+
+    def run_bulk(
+        self,
+        action: BulkAction,
+        *,
+        seconds: float | None = None,
+        limit: int | None = None,
+        progress: Progress | None = None,
+    ) -> BulkAction:
+        """Carry a bulk action on; see `OutboxStore.run_bulk`."""
+        return self._commands.run_bulk(action, seconds=seconds, limit=limit, progress=progress)
+
+    def stop_requests(self, worker_id: str) -> dict[str, str]:
+        """Return the items that a worker must stop; see `OutboxStore.stop_requests`."""
+        return self._commands.stop_requests(worker_id)
+
+    def pause(self, kind: str, reason: str = "") -> None:
+        """Stop claiming items of *kind* until `resume`."""
+        check_text(kind, "kind")
+        if self.redact is not None:
+            reason = self.redact(reason)
+        row = {"kind": kind, "reason": storable(reason), "created_at": Now()}
+        with self.storage.begin() as rows:
+            rows.insert(PAUSE, [row])
+        self._paused_until = 0.0
+
+    def resume(self, kind: str) -> None:
+        """Claim items of *kind* again."""
+        parked = [Where("kind", "eq", kind), Where("waiting_for", "eq", "resume")]
+        with self.storage.begin() as rows:
+            rows.delete(PAUSE, [Where("kind", "eq", kind)])
+            rows.update(OUTBOX, parked, {"waiting_for": "worker"})
+        self._paused_until = 0.0
+
+    # -- limits ------------------------------------------------------------------------------
+
+    def limit(
+        self,
+        kind: str,
+        *,
+        concurrency: int | None = None,
+        rate: int | None = None,
+        per_seconds: float = 1.0,
+        burst: int | None = None,
+    ) -> None:
+        """Set the limit of a kind; see `OutboxStore.limit`."""
+        self._limits.set(Limit(kind, concurrency, rate, per_seconds, burst))
+
+    def declare_limits(self, limits: Iterable[Limit], *, kinds: Iterable[str] = ()) -> None:
+        """Set limits that the code declares; see `OutboxStore.declare_limits`."""
+        self._limits.declare(limits, kinds)
+
+    def unlimit(self, kind: str) -> bool:
+        """Lift the limit of a kind; see `OutboxStore.unlimit`."""
+        return self._limits.lift(kind)
+
+    def limits(self) -> list[Limit]:
+        """Return all limits; see `OutboxStore.limits`."""
+        return self._limits.all()
+
+    # -- retention ---------------------------------------------------------------------------
+
+    def purge(
+        self,
+        *,
+        older_than_seconds: float,
+        limit: int = 1000,
+        statuses: Sequence[ItemStatus | str] = FINISHED,
+    ) -> int:
+        """Delete what finished long ago; see `OutboxStore.purge`."""
+        return self._retention.purge(older_than_seconds, limit, statuses)
+
+    def sweep(
+        self,
+        *,
+        retention_seconds: float | None = None,
+        failed_retention_seconds: float | None = None,
+        seconds: float = 5.0,
+    ) -> int:
+        """Delete what has been kept for its time; see `OutboxStore.sweep`."""
+        completed, failed = retention_seconds, failed_retention_seconds
+        return self._retention.sweep(
+            seconds,
+            completed=self.retention_seconds if completed is None else completed,
+            failed=self.failed_retention_seconds if failed is None else failed,
+        )
+
+    # -- worker reports ----------------------------------------------------------------------
+
+    def report(self, worker: WorkerInfo, activity: Minutes[ActivityRow]) -> None:
+        """Write that *worker* lives, and its statistics; see `OutboxStore.report`."""
+        with self.storage.begin() as rows:
+            write_report(rows, worker, activity)
+        activity.saved()
+
+    def leave(self, worker_id: str) -> None:
+        """Take a worker that has ended off the list."""
+        with self.storage.begin(atomic=False) as rows:
+            delete_worker(rows, worker_id)
+
+    def workers(self) -> list[WorkerInfo]:
+        """Return all workers; see `OutboxStore.workers`."""
+        with self.storage.begin(atomic=False) as rows:
+            return read_workers(rows)
+
+    def activity(self, *, seconds: float = 3600.0) -> list[Activity]:
+        """Return the statistics of late; see `OutboxStore.activity`."""
+        with self.storage.begin(atomic=False) as rows:
+            return read_activity(rows, seconds)
+
+    def purge_reports(self, *, older_than_seconds: float = 7 * 86_400.0) -> int:
+        """Delete old reports; see `OutboxStore.purge_reports`."""
+        with self.storage.begin() as rows:
+            return purge_reports(rows, older_than_seconds)
 
 
 class SkipLockedClaimOutboxStore(RowsOutboxStore):
@@ -355,10 +783,13 @@ class OptimisticClaimOutboxStore(RowsOutboxStore):
     skip_locked = False
 
 
+# -- new items -----------------------------------------------------------------------------------
+
+
 def _new_rows(
     items: Iterable[NewItem], redact: Redaction | None
 ) -> tuple[list[Row], bool, list[Row]]:
-    """The rows of *items*, whether none of them can be there already, and the rows of labels."""
+    """Return the rows of *items*, True if none can be there already, and the rows of labels."""
     items = list(items)
     fresh = all(not item.id and item.idempotency_key is None for item in items)
     new = [item.to_row(redact) for item in items]
@@ -370,8 +801,137 @@ def _new_rows(
     return new, fresh, labels
 
 
+def _insert(rows: Rows, new: list[Row], fresh: bool, labels: Sequence[Row]) -> list[str]:
+    """Insert what `_new_rows` made; returns the ids, for a taken key that of the item with it."""
+    if any("concurrency_key" in row for row in new):
+        new = [{"concurrency_key": None, "concurrency_limit": None, **row} for row in new]
+    added = rows.insert(OUTBOX, new, notify=CHANNEL, fresh=fresh)
+    ids = [row["id"] for row in new] if added == len(new) else _ids_of_keys(rows, new, added)
+    if labels:
+        # Of one that was there already nothing is added.
+        theirs = {row["id"] for row, item_id in zip(new, ids, strict=True) if row["id"] == item_id}
+        add_labels(rows, [row for row in labels if row["subject_id"] in theirs])
+    return ids
+
+
+def _ids_of_keys(rows: Rows, new: list[Row], added: int) -> list[str]:
+    keys: set[str] = {row["idempotency_key"] for row in new if row["idempotency_key"] is not None}
+    by_key = _holders(rows, sorted(keys))
+    # A snapshot that the host's transaction took earlier may not show the winner of a race; a
+    # read that locks does.
+    by_key |= _holders(rows, sorted(keys - set(by_key)), lock=True)
+    ids = [str(by_key.get(row["idempotency_key"], row["id"])) for row in new]
+    found = rows.select(OUTBOX, [Where("id", "in", sorted(set(ids)))], columns=("id",))
+    if missing := set(ids) - {row["id"] for row in found} - set(by_key.values()):
+        raise StorageError(
+            f"the database did not store {len(missing)} of {len(new)} items",
+            hint="look for a trigger or rule of the database's own on automate_outbox",
+        )
+    return ids
+
+
 def _holders(rows: Rows, keys: list[str], *, lock: bool = False) -> dict[str, str]:
-    """Which item has each of these idempotency keys."""
+    """Return the id of the item that has each of these idempotency keys."""
     where = [Where("idempotency_key", "in", keys)]
     found = rows.select(OUTBOX, where, lock=lock, columns=("id", "idempotency_key"))
     return {row["idempotency_key"]: row["id"] for row in found}
+
+
+# -- claimed items -------------------------------------------------------------------------------
+
+
+def _put_back(rows: Rows, taken: list[Row], waiting_for: str) -> None:
+    for status, group in (
+        (ItemStatus.PENDING, [row["id"] for row in taken if row["attempt_count"] <= 1]),
+        (ItemStatus.RETRY, [row["id"] for row in taken if row["attempt_count"] > 1]),
+    ):
+        changes = {"status": status.value, "waiting_for": waiting_for, **FREE}
+        rows.update(OUTBOX, [Where("id", "in", group)], {**changes, "attempt_count": Plus(-1)})
+
+
+def _fence(ids: Sequence[str], token: str) -> list[Where]:
+    """Return what holds for these items only while the claim with *token* does."""
+    return [
+        Where("id", "in", list(ids)),
+        Where("lease_token", "eq", token),
+        Where("status", "eq", ItemStatus.RUNNING.value),
+    ]
+
+
+def _by_token(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:
+    """Group item ids by the token of their claim, from (id, token) pairs."""
+    groups: dict[str, list[str]] = {}
+    for item_id, token in pairs:
+        groups.setdefault(token, []).append(item_id)
+    # Sorted, so that two transactions lock their rows in the same order.
+    return [(token, sorted(ids)) for token, ids in groups.items()]
+
+
+def _leave_keys(rows: Rows, left: Sequence[tuple[str, str | None, str | None]]) -> None:
+    """Free the ordering and concurrency keys of (item id, key, key) triples."""
+    # Slots first: a claim may hold them while it waits for an ordering key that is being left.
+    if bounded := [(key, item_id) for item_id, _, key in left if key is not None]:
+        concurrency_keys.leave(rows, bounded)
+    if ordered := [(key, item_id) for item_id, key, _ in left if key is not None]:
+        ordering_keys.leave(rows, ordered)
+
+
+def _read_item(rows: Rows, item_id: str) -> OutboxItem:
+    return OutboxItem.from_row(rows.select(OUTBOX, [Where("id", "eq", item_id)])[0])
+
+
+def _not_finished(rows: Rows, ids: Sequence[str], token: str, *statuses: ItemStatus) -> set[str]:
+    # The token stays on the row until the next claim: a repeated call (its reply was lost) has
+    # it too, one by a worker whose lease was taken over has not.
+    where = [
+        Where("id", "in", ids),
+        Where("lease_token", "eq", token),
+        Where("status", "in", [status.value for status in statuses]),
+    ]
+    return set(ids) - {row["id"] for row in rows.select(OUTBOX, where, columns=("id",))}
+
+
+# -- outcomes ------------------------------------------------------------------------------------
+
+
+def _next_status(lease: _Lease, outcome: Outcome) -> ItemStatus:
+    if outcome.status is ItemStatus.RETRY and lease.attempt_count >= lease.max_attempts:
+        return ItemStatus.FAILED
+    if outcome.status is ItemStatus.PENDING and lease.attempt_count > 1:
+        return ItemStatus.RETRY
+    return outcome.status
+
+
+def _changes(lease: _Lease, outcome: Outcome, status: ItemStatus) -> dict[str, Any]:
+    error = error_changes(outcome.error_code, outcome.error, outcome.group)
+    if status not in _WAITS_AGAIN:
+        return {**end_changes(status), **error}
+    changes = {
+        "status": status.value,
+        **error,
+        "updated_at": Now(),
+        "lease_owner": None,
+        "lease_expires_at": None,
+        **waiting_changes(outcome.next_attempt, lease.priority),
+    }
+    if outcome.status is ItemStatus.PENDING:
+        changes["attempt_count"] = Plus(-1)
+    return changes
+
+
+def _attempt(lease: _Lease, outcome: Outcome, code: str) -> Row:
+    return new_attempt(
+        outcome.item_id, lease.token, attempt=lease.attempt_count, code=code,
+        group=outcome.group, error=outcome.error or "", trace=outcome.trace,
+    )  # fmt: skip
+
+
+def _lost_text(row: Row) -> str:
+    return f"worker {row['lease_owner']} did not finish in time, or died"
+
+
+def _expired_attempt(row: Row) -> Row:
+    return new_attempt(
+        row["id"], row["lease_token"], attempt=row["attempt_count"], code=_EXPIRED,
+        group=None, error=_lost_text(row), trace=None,
+    )  # fmt: skip

@@ -1,27 +1,28 @@
-"""What workers have done, minute by minute: how it is gathered, and how it is read."""
+"""
+Statistics: counts and durations by minute and name, gathered in memory and kept in a table.
+
+Items are counted by kind, executions by workflow. Durations are counted in buckets, ten to each
+power of ten.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from math import ceil, log10
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import Acknowledged, ItemStatus, ReapResult, Result
-
-if TYPE_CHECKING:
-    from automate_kernel.worker.pools import Task
+from automate_kernel.storage.rows import Row, Rows, Where
 
 __all__ = [
     "FIRST",
     "LAST",
-    "ActivityLog",
-    "ActivityRow",
+    "MinuteTable",
     "Minutes",
     "Times",
+    "added",
     "bucket_of",
     "percentile",
     "total_by_kind",
@@ -29,26 +30,26 @@ __all__ = [
 ]
 
 FIRST, LAST = -50, 60
-"""10 µs and less, and 12 days and more."""
+"""The buckets of 10 µs and less, and of 12 days and more."""
 
 _SHORTEST, _LONGEST = 10 ** (FIRST / 10), 10 ** (LAST / 10)
 
 
 def bucket_of(seconds: float) -> int:
-    """The bucket that a duration is counted in."""
+    """Return the bucket that a duration is counted in."""
     if seconds <= _SHORTEST:
         return FIRST
     return ceil(log10(seconds) * 10) if seconds < _LONGEST else LAST
 
 
 def upper_bound(bucket: int) -> float:
-    """The longest duration that *bucket* holds, in seconds."""
+    """Return the longest duration that *bucket* holds, in seconds."""
     return float(10 ** (bucket / 10))
 
 
 def percentile(buckets: Mapping[int, int], share: float) -> float | None:
     """
-    The duration that a *share* of those counted in *buckets* stayed within; None if there are none.
+    Return the duration within which a *share* of those in *buckets* stayed; None if they are empty.
 
     ``percentile(activity.run_buckets, 0.95)`` is the p95 of run times, in seconds.
     """
@@ -66,9 +67,16 @@ def percentile(buckets: Mapping[int, int], share: float) -> float | None:
     return upper_bound(max(buckets))
 
 
-class MinuteRow(Protocol):
-    """What is counted in one minute."""
+def added(one: Mapping[int, int], other: Mapping[int, int], sign: int = 1) -> dict[int, int]:
+    """Add the buckets of *other* to those of *one*, or with *sign* -1 take them away."""
+    both = {bucket: one.get(bucket, 0) + sign * other.get(bucket, 0) for bucket in {*one, *other}}
+    return {bucket: count for bucket, count in both.items() if count}
 
+
+class MinuteRow(Protocol):
+    """Counts of one minute."""
+
+    id: str
     at: datetime | None
 
     def merge(self, other: Any, /) -> None:
@@ -77,15 +85,10 @@ class MinuteRow(Protocol):
 
 R = TypeVar("R", bound=MinuteRow)
 
-# So many of a group are timed, and stand for the others: to time each would cost a worker that
-# finishes thousands a second more than finishing them does.
-_TIMED = 32
-_COMPLETED, _RETRY, _FAILED = ItemStatus.COMPLETED, ItemStatus.RETRY, ItemStatus.FAILED
-
 
 @dataclass(slots=True)
 class Times:
-    """How long something took: the sum, and a histogram (`automate_kernel.outbox.statistics`)."""
+    """Durations: their sum, and a histogram."""
 
     seconds: float = 0.0
     buckets: dict[int, int] = field(default_factory=dict)
@@ -103,14 +106,14 @@ class Times:
             self.buckets[bucket] = self.buckets.get(bucket, 0) + count
 
     def to_json(self) -> dict[str, Any]:
-        """What is stored."""
+        """Return the value that is stored."""
         return {
             "seconds": round(self.seconds, 6),
             "buckets": {str(bucket): self.buckets[bucket] for bucket in sorted(self.buckets)},
         }
 
     def merge_json(self, data: Mapping[str, Any]) -> None:
-        """Add what was stored."""
+        """Add a stored value."""
         self.seconds += data["seconds"]
         buckets = self.buckets
         for text, count in data["buckets"].items():
@@ -118,33 +121,9 @@ class Times:
             buckets[bucket] = buckets.get(bucket, 0) + count
 
 
-@dataclass(slots=True)
-class ActivityRow:
-    """What one worker did to items of one kind in one minute; *id* is its row's."""
-
-    kind: str
-    at: datetime | None = None
-    id: str = field(default_factory=new_id)
-    completed: int = 0
-    retried: int = 0
-    failed: int = 0
-    lost: int = 0
-    run: Times = field(default_factory=Times)
-    wait: Times = field(default_factory=Times)
-
-    def merge(self, other: ActivityRow) -> None:
-        """Add what *other* counted."""
-        self.completed += other.completed
-        self.retried += other.retried
-        self.failed += other.failed
-        self.lost += other.lost
-        self.run.merge(other.run)
-        self.wait.merge(other.wait)
-
-
 class Minutes(Generic[R]):
     """
-    Rows that are gathered in memory, one per name and minute, until they are written down.
+    Rows that are gathered in memory, one for each name and minute, until they are written down.
 
     *make* makes an empty row for a name and a minute.
     """
@@ -157,7 +136,7 @@ class Minutes(Generic[R]):
         self._minute: dict[str, R] = {}
 
     def _row(self, name: str) -> R:
-        """What is gathered for *name*; to be called with the lock."""
+        """Return the row in which *name* is counted; to be called with the lock held."""
         row = self._gathered.get(name)
         if row is None:
             row = self._gathered[name] = self._make(name)
@@ -165,7 +144,7 @@ class Minutes(Generic[R]):
 
     def unsaved(self, minute: datetime) -> list[R]:
         """
-        The rows to write, after what was gathered since the last call is added to *minute*'s.
+        Return the rows to write, after what was gathered since the last call joined *minute*'s.
 
         Each holds all of its minute, so that writing it twice does no harm.
         """
@@ -180,89 +159,80 @@ class Minutes(Generic[R]):
         return list(self._unsaved.values())
 
     def saved(self) -> None:
-        """What `unsaved` gave is written: forget it."""
+        """Forget what `unsaved` gave: it is written."""
         self._unsaved.clear()
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing to write."""
+        """True if there is nothing to write."""
         return not self._gathered and not self._unsaved
 
 
-class ActivityLog(Minutes[ActivityRow]):
+@dataclass(frozen=True, slots=True)
+class MinuteTable:
     """
-    Gathers in memory what a worker does, until it is written down.
+    A table of statistics: a row for each minute, worker and value of the column *name*.
 
-    `add` is called once for each group of outcomes, from the worker's hot path. Counts are exact.
-    Of a large group only some are timed, and stand for the rest.
+    *counts* are columns with numbers, and attributes of what `Minutes` gathers. So are *times*,
+    durations that stand in columns called ``…_times``.
     """
 
-    def __init__(self) -> None:
-        super().__init__(ActivityRow)
-        self._offset = 0
+    table: str
+    name: str
+    counts: tuple[str, ...]
+    times: tuple[str, ...]
 
-    def add(self, group: Sequence[tuple[Task, Result]], lost: Collection[str]) -> None:
-        """Count the outcomes of *group*, but for those whose lease was *lost*."""
-        stride = len(group) // _TIMED + 1
-        self._offset = (self._offset + 1) % stride
-        with self._lock:
-            rows = self._gathered
-            for task, result in group:
-                kind = task.item.kind
-                row = rows.get(kind)
-                if row is None:
-                    row = rows[kind] = ActivityRow(kind)
-                if type(result) is Acknowledged:
-                    status = result.outcome.status if result.outcome else _COMPLETED
-                elif result is None or (lost and result.item_id in lost):  # type: ignore[union-attr]
-                    continue  # whoever took it over counts it
-                else:
-                    status = result.status  # type: ignore[union-attr]
-                if status is _COMPLETED:
-                    row.completed += 1
-                elif status is _RETRY:
-                    row.retried += 1
-                elif status is _FAILED:
-                    row.failed += 1
-            for task, _ in group[self._offset :: stride]:
-                self._time(rows[task.item.kind], task, stride)
+    def write(self, rows: Rows, worker_id: str, gathered: Minutes[Any]) -> None:
+        """Write what is unsaved; call `Minutes.saved` once that is committed."""
+        minute = _minute(rows.now())
+        for row in gathered.unsaved(minute):
+            changes: Row = {name: getattr(row, name) for name in self.counts}
+            changes |= {f"{name}_times": getattr(row, name).to_json() for name in self.times}
+            # Nobody else writes this row, so there is no race between the two.
+            if not rows.update(self.table, [Where("id", "eq", row.id)], changes):
+                about = {"id": row.id, "at": row.at, "worker_id": worker_id}
+                about[self.name] = getattr(row, self.name)
+                rows.insert(self.table, [{**about, **changes}])
 
-    def _time(self, row: ActivityRow, task: Task, count: int) -> None:
-        if task.started_at is None or task.ended_at is None:
-            return  # handed back without having begun
-        row.run.add(task.ended_at - task.started_at, count)
-        item = task.item
-        # Until the claim on the database's clock, and from there on our own.
-        waited = (item.updated_at - item.next_attempt_at).total_seconds()
-        row.wait.add(waited + task.started_at - task.claimed_at, count)
+    def read(
+        self, rows: Rows, seconds: float
+    ) -> Iterator[tuple[datetime, str, dict[str, int], dict[str, Times]]]:
+        """Give minute, name, counts and durations of all workers together, the oldest first."""
+        # The minute that has begun by then counts whole.
+        since = _minute(rows.now() - timedelta(seconds=seconds))
+        read = ("at", self.name, *self.counts, *(f"{name}_times" for name in self.times))
+        groups: dict[tuple[datetime, str], list[Row]] = {}
+        for row in rows.select(self.table, [Where("at", "ge", since)], columns=read):
+            groups.setdefault((_minute(row["at"]), row[self.name]), []).append(row)
+        for (at, name), group in sorted(groups.items(), key=lambda each: each[0]):
+            # Summed up in place: a day of a busy outbox is some ten thousand rows.
+            times = {each: Times() for each in self.times}
+            for row in group:
+                for each, sums in times.items():
+                    sums.merge_json(row[f"{each}_times"])
+            yield at, name, {each: sum(row[each] for row in group) for each in self.counts}, times
 
-    def reaped(self, result: ReapResult) -> None:
-        """Count items that were taken back from workers that are gone."""
-        with self._lock:
-            for item in result.retried:
-                self._row(item.kind).lost += 1
-            for item in result.failed:
-                row = self._row(item.kind)
-                row.lost += 1
-                row.failed += 1
+
+def _minute(moment: datetime) -> datetime:
+    return moment.replace(second=0, microsecond=0)
 
 
 class Kinded(Protocol):
-    """What is counted under a *kind*, and adds up."""
+    """Statistics of one *kind*, which add up."""
 
     @property
     def kind(self) -> str:
-        """The name that it is counted under."""
+        """The name that they are counted under."""
 
     def __add__(self, other: Any, /) -> Any:
-        """Both together."""
+        """Add both."""
 
 
 K = TypeVar("K", bound=Kinded)
 
 
 def total_by_kind(activity: Iterable[K]) -> dict[str, K]:
-    """One sum per kind of all its minutes, sorted by kind; its *at* is the latest."""
+    """Add up the minutes of each kind, sorted by kind; *at* is the latest."""
     totals: dict[str, K] = {}
     for one in activity:
         total = totals.get(one.kind)

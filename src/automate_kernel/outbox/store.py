@@ -1,4 +1,4 @@
-"""The outbox as its users see it: enqueue, claim, finish, recover, look and steer."""
+"""The outbox as its users see it: enqueue, claim, finish and recover; queries and commands."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -21,15 +20,18 @@ from automate_kernel.outbox.item import (
     ReapResult,
 )
 from automate_kernel.outbox.limits import Limit
-from automate_kernel.outbox.worker_reports import Activity, WorkerInfo
+from automate_kernel.outbox.operator_commands import BulkAction, OutboxListener, Progress
+from automate_kernel.outbox.queries import LOOK, ItemFilter, ItemPage, OutboxStats
+from automate_kernel.outbox.statistics import Minutes
+from automate_kernel.outbox.worker_reports import Activity, ActivityRow, WorkerInfo
 from automate_kernel.storage.rows import Wakeup
 from automate_kernel.storage.values import Redaction
 
 if TYPE_CHECKING:
-    from automate_kernel.outbox.statistics import ActivityLog
+    from typing_extensions import Unpack
 
 __all__ = [
-    "OperatorCommands",
+    "OutboxListener",
     "OutboxStats",
     "OutboxStore",
     "Outcome",
@@ -37,186 +39,10 @@ __all__ = [
     "ReapResult",
 ]
 
-Progress = Callable[[int], Any]
-"""Is told how many items have been changed so far, after each batch."""
 
-
-class OperatorCommands(ABC):  # noqa: B024  (a store need not offer any of it)
+class OutboxStore(ABC):
     """
-    The part of `OutboxStore` that a store may leave out.
-
-    A filter is what items have in common: *status*, *kind*, *tenant_id*, *error_code* and
-    *error_group* (of the last error: ``KeyError in shop.actions.charge``; see `error_groups`),
-    *created_before* and *created_after*. All of what is given must hold. At most *limit* items are
-    changed, the oldest first. They go in small transactions, one after the other, so that workers
-    never wait for a hundred thousand; *progress* is told of each. If it is cut short, what was
-    changed stays changed.
-    """
-
-    def requeue_matching(
-        self,
-        *,
-        status: ItemStatus | str | None = None,
-        kind: str | None = None,
-        tenant_id: str | None = None,
-        error_code: str | None = None,
-        error_group: str | None = None,
-        created_before: datetime | None = None,
-        created_after: datetime | None = None,
-        limit: int | None = None,
-        per_second: float | None = None,
-        progress: Progress | None = None,
-    ) -> int:
-        """
-        Make FAILED (or, if *status* says so, CANCELLED) items wait again; see `requeue`.
-
-        With *per_second* so many become due in a second, so that whatever they failed of is not
-        overrun. Returns how many there were.
-        """
-        raise self._unable("requeue by filter")
-
-    def cancel_matching(
-        self,
-        *,
-        status: ItemStatus | str | None = None,
-        kind: str | None = None,
-        tenant_id: str | None = None,
-        error_code: str | None = None,
-        error_group: str | None = None,
-        created_before: datetime | None = None,
-        created_after: datetime | None = None,
-        limit: int | None = None,
-        progress: Progress | None = None,
-    ) -> int:
-        """
-        Cancel items that wait, or with *status* RUNNING ask those that run to stop; see `cancel`.
-
-        Returns how many there were.
-        """
-        raise self._unable("cancel by filter")
-
-    def discard(self, item_ids: Sequence[str]) -> int:
-        """Delete items that are COMPLETED, FAILED or CANCELLED. Returns how many."""
-        raise self._unable("discard items")
-
-    def discard_matching(
-        self,
-        *,
-        status: ItemStatus | str | None = None,
-        kind: str | None = None,
-        tenant_id: str | None = None,
-        error_code: str | None = None,
-        error_group: str | None = None,
-        created_before: datetime | None = None,
-        created_after: datetime | None = None,
-        limit: int | None = None,
-        progress: Progress | None = None,
-    ) -> int:
-        """
-        Delete items that are FAILED or CANCELLED, or COMPLETED if *status* says so.
-
-        Returns how many there were.
-        """
-        raise self._unable("discard by filter")
-
-    def reschedule(
-        self, item_ids: Sequence[str], *, delay: float = 0.0, run_at: datetime | None = None
-    ) -> int:
-        """
-        Change when items that wait are due: *delay* seconds from now, or at *run_at*.
-
-        Their priority stays, and so does their place among those with the same ordering key.
-        Returns how many there were.
-        """
-        raise self._unable("reschedule items")
-
-    def sweep(
-        self,
-        *,
-        retention_seconds: float | None = None,
-        failed_retention_seconds: float | None = None,
-        seconds: float = 5.0,
-    ) -> int:
-        """
-        Delete what has been kept for its time; returns how many items.
-
-        The times are the store's own unless others are given. A worker does so every minute. It
-        ends after *seconds*, and the next time goes on there.
-        """
-        return 0
-
-    def stop_requests(self, worker_id: str) -> dict[str, str]:
-        """
-        Which items of *worker_id* are asked to stop, with the tokens of their claims.
-
-        A worker looks about once a second.
-        """
-        return {}
-
-    def limit(
-        self,
-        kind: str,
-        *,
-        concurrency: int | None = None,
-        rate: int | None = None,
-        per_seconds: float = 1.0,
-        burst: int | None = None,
-    ) -> None:
-        """
-        Let at most *concurrency* items of *kind* run at once, and *rate* start per *per_seconds*.
-
-        It holds over all workers, whatever code they run, as soon as they have noticed (within a
-        second), and for the others right now. After a lull up to *burst* (by default *rate*) start
-        at once; see `Limit`. It replaces the limit that the kind had. Raises ``INVALID_ARGUMENT``.
-        """
-        raise self._unable("limit a kind")
-
-    def unlimit(self, kind: str) -> bool:
-        """
-        Lift the limit of *kind*; False if it had none.
-
-        One that is declared with a handler comes back when a worker starts.
-        """
-        raise self._unable("limit a kind")
-
-    def limits(self) -> list[Limit]:
-        """The limits that there are, by kind."""
-        return []
-
-    def declare_limits(self, limits: Iterable[Limit], *, kinds: Iterable[str] = ()) -> None:
-        """
-        Set limits, as `limit` does, but not where an operator has set one.
-
-        A limit that was declared before for one of *kinds*, and is not among these, is lifted.
-        """
-        for limit in limits:
-            raise self._unable(f"limit {limit.kind!r}")
-
-    def _unable(self, what: str) -> AutomateError:
-        return AutomateError(ErrorCodes.UNIMPLEMENTED, f"{type(self).__name__} can't {what}")
-
-
-@dataclass(frozen=True, slots=True)
-class OutboxStats:
-    """
-    How many items of each kind are in each state, and how late the oldest due one is.
-
-    *late* is that by kind, in seconds, for kinds that have a due item; a store need not tell.
-    """
-
-    counts: dict[str, dict[str, int]]
-    oldest_due_seconds: float | None
-    paused: tuple[str, ...] = ()
-    late: dict[str, float] = field(default_factory=dict)
-
-    def total(self, status: ItemStatus | str) -> int:
-        """The number of items in *status*, of all kinds."""
-        return sum(of_kind.get(str(status), 0) for of_kind in self.counts.values())
-
-
-class OutboxStore(OperatorCommands):
-    """
-    Work that was accepted and is not finished yet.
+    The store of all items: accepted, claimed by workers, finished.
 
     An item that is claimed belongs to its worker until the lease ends. Each claim has a token of
     its own, and every finishing call is checked against it, so a worker that lost its lease can't
@@ -225,23 +51,24 @@ class OutboxStore(OperatorCommands):
 
     Subclass this for a store that is not a SQL database; for one that is, see
     `automate_kernel.storage.Storage`. `automate_kernel.testing.OutboxStoreContract` is the test.
+    What is not abstract a store may leave out. A filter is what items have in common: `ItemFilter`.
     """
 
     lease_seconds: float = 300.0
     retention_seconds: float | None = None
-    """For how long a COMPLETED item is kept: 0 is not at all, None is for ever."""
+    """Seconds for which a COMPLETED item is kept: 0 is not at all, None is for ever."""
     failed_retention_seconds: float | None = None
-    """For how long a FAILED or CANCELLED item is kept; None is for ever."""
+    """Seconds for which a FAILED or CANCELLED item is kept; None is for ever."""
     before_enqueue: Callable[[Sequence[NewItem]], Any] | None = None
     """Called with items that are about to be accepted, whose headers it may add to."""
     redact: Redaction | None = None
-    """Takes the secrets out of JSON and text that is about to be stored; a kernel sets it."""
+    """Takes the secrets out of JSON and text before it is stored; a kernel sets it."""
 
     # -- entering ----------------------------------------------------------------------------
 
     def entering(self, items: Iterable[NewItem]) -> list[NewItem]:
         """
-        The *items* without secrets, after `before_enqueue` had its say.
+        Return the *items* without secrets, after `before_enqueue` had its say.
 
         An `enqueue_many` begins with it. Raises `PayloadError` for what can't be stored.
         """
@@ -250,7 +77,7 @@ class OutboxStore(OperatorCommands):
         return entering if redact is None else [item.redacted(redact) for item in entering]
 
     def announced(self, items: Iterable[NewItem]) -> list[NewItem]:
-        """The *items*, after `before_enqueue` had its say. `entering` redacts them too."""
+        """Return the *items*, after `before_enqueue` had its say; `entering` redacts them too."""
         entering = list(items)
         if self.before_enqueue is not None:
             self.before_enqueue(entering)
@@ -285,13 +112,22 @@ class OutboxStore(OperatorCommands):
         return self.enqueue_many([item], transaction=transaction)[0]
 
     async def aenqueue(
-        self, kind: str, payload: Any = None, *, transaction: Any = None, **options: Any
+        self,
+        kind: str,
+        payload: Any = None,
+        *,
+        transaction: Any = None,
+        delay: float | timedelta = 0.0,
+        run_at: datetime | None = None,
+        priority: int = 0,
+        **options: Any,
     ) -> str:
-        """`enqueue` for asynchronous code; *transaction* may be an asynchronous one."""
-        return (await self.aenqueue_many([NewItem(kind, payload, **options)], transaction))[0]
+        """Do as `enqueue` does, for asynchronous code and transactions."""
+        item = NewItem(kind, payload, delay=delay, run_at=run_at, priority=priority, **options)
+        return (await self.aenqueue_many([item], transaction))[0]
 
     async def aenqueue_many(self, items: Iterable[NewItem], transaction: Any = None) -> list[str]:
-        """`enqueue_many` for asynchronous code."""
+        """Do as `enqueue_many` does, for asynchronous code."""
         return await asyncio.to_thread(self.enqueue_many, items, transaction=transaction)
 
     # -- working -----------------------------------------------------------------------------
@@ -311,13 +147,13 @@ class OutboxStore(OperatorCommands):
         self, worker_id: str, outcomes: Sequence[Outcome], *, transaction: Any = None
     ) -> set[str]:
         """
-        Record what became of claimed items, in one transaction.
+        Record the outcomes of claimed items, in one transaction.
 
         Returns the ids whose lease was lost: nothing was recorded for those. (Of outcomes of two
-        claims of one item the older is lost, and tells its id; the other is recorded all the same.)
-        Saying the same outcome twice is no error, for a caller who never heard that the first one
-        committed. Only where finished items are deleted at once, a repeated success is told as
-        lost: nothing is left to tell it from that of a worker whose item another has done since.
+        claims of one item the older is lost, and gives its id; the other is recorded all the same.)
+        The same outcome may come twice, from a caller who never heard that the first one committed.
+        Only where finished items are deleted at once is a repeated success reported as lost: there
+        it looks like that of a worker whose item another worker has done since.
         """
 
     @abstractmethod
@@ -412,12 +248,14 @@ class OutboxStore(OperatorCommands):
             )
 
     def transaction(self) -> AbstractContextManager[Any]:
-        """A transaction of the host's database that a transactional handler may write in."""
+        """Open a transaction of the host's database that a transactional handler may write in."""
         raise AutomateError(
             ErrorCodes.UNIMPLEMENTED, f"{type(self).__name__} has no transactions to share"
         )
 
-    def forget(self, item_ids: Iterable[str], *, token: str | None = None) -> None:
+    def forget(  # noqa: B027  (a store may leave it out)
+        self, item_ids: Iterable[str], *, token: str | None = None
+    ) -> None:
         """
         Drop what is remembered of claims that were finished in a caller's transaction.
 
@@ -425,30 +263,56 @@ class OutboxStore(OperatorCommands):
         """
 
     def next_due_seconds(self) -> float | None:
-        """Seconds until the next waiting item is due (0 or less: now); None if none waits."""
+        """Return the seconds until the next item is due (0 or less: now); None if none waits."""
         return None
 
     def wakeup(self) -> Wakeup | None:
-        """Something that waits for new items, or None where polling is all there is."""
+        """Return something that waits for new items; None where polling is all there is."""
         return None
 
-    # -- looking and steering ----------------------------------------------------------------
+    # -- queries -----------------------------------------------------------------------------
 
     @abstractmethod
     def get(self, item_id: str) -> OutboxItem | None:
-        """The item with this id, or None."""
+        """Return the item with this id, or None."""
 
     @abstractmethod
     def find(
+        self, *, limit: int = 50, before_id: str | None = None, **matching: Unpack[ItemFilter]
+    ) -> list[OutboxItem]:
+        """
+        Return items that match, the newest first; with *before_id* only older ones.
+
+        Without a filter that an index serves it looks through the whole outbox: see `page`.
+        """
+
+    def page(
         self,
         *,
-        status: ItemStatus | str | None = None,
-        kind: str | None = None,
-        tenant_id: str | None = None,
+        after: str = "",
         limit: int = 50,
-        before_id: str | None = None,
-    ) -> list[OutboxItem]:
-        """Items that match, the newest first; with *before_id* only those older than that one."""
+        look: int = LOOK,
+        seconds: float = 0.0,
+        payloads: bool = True,
+        **matching: Unpack[ItemFilter],
+    ) -> ItemPage:
+        """
+        Return a page of items that match, however many there are in all.
+
+        `ItemPage.after` leads to the next page. Items come in the order of the index that serves
+        the filter. RUNNING ones come as their leases end, those that wait for their time by due
+        time, due ones by kind in claim order, all others the newest first.
+
+        Indexes lead to *ids*, labels, idempotency keys, and ordering keys of waiting items; and to
+        what is FAILED, RUNNING, due or waits for its time. Other conditions are looked for among
+        *look* of these items. If nothing is found, it looks on for so many *seconds*. Without
+        *payloads* the items have neither payload nor headers.
+        """
+        raise self._unable("give pages")
+
+    def count(self, *, most: int | None = None, **matching: Unpack[ItemFilter]) -> int:
+        """Return how many items match; with *most* it stops counting there."""
+        raise self._unable("count by filter")
 
     def labelled(
         self,
@@ -460,15 +324,24 @@ class OutboxStore(OperatorCommands):
         limit: int = 50,
     ) -> list[OutboxItem]:
         """
-        Items with *label*, the newest first: ``order=4711``, or ``4711`` under any name.
+        Return items with *label*, the newest first: ``order=4711``, or ``4711`` under any name.
 
-        It is an index that finds them, whatever else the outbox holds.
+        An index finds them, whatever else the outbox holds.
         """
-        raise self._unable("find items by their labels")
+        return self.find(label=label, status=status, kind=kind, tenant_id=tenant_id, limit=limit)
+
+    def running(self, *, limit: int = 50) -> list[OutboxItem]:
+        """
+        Return items under lease, the one that was claimed first at the front.
+
+        `OutboxItem.lease_owner` is the worker that has the item, `OutboxItem.updated_at` the time
+        of the claim.
+        """
+        return self.find(status=ItemStatus.RUNNING, limit=limit)
 
     def failed_attempts(self, item_id: str) -> list[FailedAttempt]:
         """
-        The errors of an item's attempts, the earliest first: the first one, and the latest.
+        Return the errors of an item's attempts, the earliest first: the first one, and the latest.
 
         By default the last error alone, as the item itself has it.
         """
@@ -490,51 +363,24 @@ class OutboxStore(OperatorCommands):
         self, *, kind: str | None = None, tenant_id: str | None = None, limit: int = 100
     ) -> list[ErrorGroup]:
         """
-        The FAILED items, grouped by kind and by where their last error came from.
+        Return the FAILED items in groups: by kind and by where their last error came from.
 
-        The largest groups first. What it costs grows with the number of failed items.
+        The largest groups come first. What it costs grows with the number of failed items.
         """
         return []
 
     @abstractmethod
     def stats(self) -> OutboxStats:
-        """Counts and lateness, for a dashboard."""
+        """Count items by kind and state, and measure how late they are, for a dashboard."""
 
     def now(self) -> datetime:
-        """The time by the clock that due times, leases and reports are on."""
+        """Return the time by the clock of due times, leases and reports."""
         return datetime.now(timezone.utc)
 
-    def running(self, *, limit: int = 50) -> list[OutboxItem]:
-        """
-        Items under lease, the one that was claimed first at the front.
-
-        `OutboxItem.lease_owner` is the worker that has it, `OutboxItem.updated_at` the time of the
-        claim.
-        """
-        return self.find(status=ItemStatus.RUNNING, limit=limit)
-
-    def workers(self) -> list[WorkerInfo]:
-        """The workers that told of themselves, lost ones too; none where a store can't know."""
-        return []
-
-    def activity(self, *, seconds: float = 3600.0) -> list[Activity]:
-        """What was done in the last *seconds*, per minute and kind, the oldest first."""
-        return []
-
-    def report(self, worker: WorkerInfo, activity: ActivityLog) -> None:
-        """
-        Let `workers` and `activity` know of *worker*. It calls this every few seconds.
-
-        A store that has a place for it writes `ActivityLog.unsaved`, and calls `ActivityLog.saved`
-        once that is safe.
-        """
-
-    def leave(self, worker_id: str) -> None:
-        """Take a worker that has ended off the list of `workers`."""
-
-    def purge_reports(self, *, older_than_seconds: float = 7 * 86_400.0) -> int:
-        """Forget `activity` that old, and `workers` that are lost for a day. Returns how many."""
-        return 0
+    # -- operator commands -------------------------------------------------------------------
+    #
+    # By filter they go in small transactions, one after the other, so that workers never wait for
+    # a hundred thousand items.
 
     @abstractmethod
     def cancel(self, item_ids: Sequence[str]) -> int:
@@ -545,9 +391,150 @@ class OutboxStore(OperatorCommands):
         handler has stopped or its worker is gone; if it succeeds first, its success stands.
         """
 
+    def cancel_matching(
+        self,
+        *,
+        limit: int | None = None,
+        progress: Progress | None = None,
+        **matching: Unpack[ItemFilter],
+    ) -> int:
+        """
+        Cancel items that wait, or with *status* RUNNING ask those that run to stop; see `cancel`.
+
+        The oldest come first, and *limit* of them at most. *progress* is called after each batch.
+        If it is cut short, what was changed stays changed. Returns how many there were.
+        """
+        action = BulkAction("cancel", matching)
+        return self.run_bulk(action, limit=limit, progress=progress).done
+
     @abstractmethod
     def requeue(self, item_ids: Sequence[str]) -> int:
         """Make failed or cancelled items wait again, with all their attempts. Returns how many."""
+
+    def requeue_matching(
+        self,
+        *,
+        limit: int | None = None,
+        per_second: float | None = None,
+        progress: Progress | None = None,
+        **matching: Unpack[ItemFilter],
+    ) -> int:
+        """
+        Make FAILED (or, if *status* says so, CANCELLED) items wait again; see `requeue`.
+
+        With *per_second* so many become due in a second, so that whatever they failed of is not
+        overrun. The rest is as in `cancel_matching`. Returns how many there were.
+        """
+        action = BulkAction("requeue", matching, per_second=per_second)
+        return self.run_bulk(action, limit=limit, progress=progress).done
+
+    def discard(self, item_ids: Sequence[str]) -> int:
+        """Delete items that are COMPLETED, FAILED or CANCELLED. Returns how many."""
+        raise self._unable("discard items")
+
+    def discard_matching(
+        self,
+        *,
+        limit: int | None = None,
+        progress: Progress | None = None,
+        **matching: Unpack[ItemFilter],
+    ) -> int:
+        """
+        Delete items that are FAILED or CANCELLED, or COMPLETED if *status* says so.
+
+        The rest is as in `cancel_matching`. Returns how many there were.
+        """
+        action = BulkAction("discard", matching)
+        return self.run_bulk(action, limit=limit, progress=progress).done
+
+    def reschedule(
+        self, item_ids: Sequence[str], *, delay: float = 0.0, run_at: datetime | None = None
+    ) -> int:
+        """
+        Change when items that wait are due: *delay* seconds from now, or at *run_at*.
+
+        Their priority stays, and so does their place among those with the same ordering key.
+        Returns how many there were.
+        """
+        raise self._unable("reschedule items")
+
+    def run_bulk(
+        self,
+        action: BulkAction,
+        *,
+        seconds: float | None = None,
+        limit: int | None = None,
+        progress: Progress | None = None,
+    ) -> BulkAction:
+        """
+        Carry *action* on, for so many *seconds* or to its end, and return how far it has come.
+
+        Pass what is returned to go on, in another process too. ::
+
+            action = BulkAction("requeue", {"status": "FAILED", "kind": "mail.send"})
+            while not action.finished:
+                action = store.run_bulk(action, seconds=1.0)
+        """
+        raise self._unable("change items by filter")
+
+    def stop_requests(self, worker_id: str) -> dict[str, str]:
+        """
+        Return the items of *worker_id* that are asked to stop, with the tokens of their claims.
+
+        A worker looks about once a second.
+        """
+        return {}
+
+    @abstractmethod
+    def pause(self, kind: str, reason: str = "") -> None:
+        """Stop claiming items of *kind*, on every worker, until `resume`."""
+
+    @abstractmethod
+    def resume(self, kind: str) -> None:
+        """Claim items of *kind* again."""
+
+    # -- limits ------------------------------------------------------------------------------
+
+    def limit(
+        self,
+        kind: str,
+        *,
+        concurrency: int | None = None,
+        rate: int | None = None,
+        per_seconds: float = 1.0,
+        burst: int | None = None,
+    ) -> None:
+        """
+        Let at most *concurrency* items of *kind* run at once, and *rate* start per *per_seconds*.
+
+        It holds over all workers, whatever code they run, as soon as they have noticed (within a
+        second). After a lull up to *burst* (by default *rate*) start at once; see `Limit`. It
+        replaces the limit that the kind had. Raises ``INVALID_ARGUMENT``.
+        """
+        raise self._unable("limit a kind")
+
+    def unlimit(self, kind: str) -> bool:
+        """
+        Lift the limit of *kind*; False if it had none.
+
+        A limit that is declared with a handler comes back when a worker starts.
+        """
+        raise self._unable("limit a kind")
+
+    def limits(self) -> list[Limit]:
+        """Return all limits, by kind."""
+        return []
+
+    def declare_limits(self, limits: Iterable[Limit], *, kinds: Iterable[str] = ()) -> None:
+        """
+        Set limits, as `limit` does, but not where an operator has set one.
+
+        A limit that was declared before for one of *kinds*, and is not among these, is lifted.
+        """
+        for limit in limits:
+            raise self._unable(f"limit {limit.kind!r}")
+
+    # -- retention ---------------------------------------------------------------------------
 
     @abstractmethod
     def purge(
@@ -563,10 +550,47 @@ class OutboxStore(OperatorCommands):
         Only those that are in one of *statuses*, which are COMPLETED, FAILED or CANCELLED.
         """
 
-    @abstractmethod
-    def pause(self, kind: str, reason: str = "") -> None:
-        """Stop claiming items of *kind*, on every worker, until `resume`."""
+    def sweep(
+        self,
+        *,
+        retention_seconds: float | None = None,
+        failed_retention_seconds: float | None = None,
+        seconds: float = 5.0,
+    ) -> int:
+        """
+        Delete what has been kept for its time; returns how many items.
 
-    @abstractmethod
-    def resume(self, kind: str) -> None:
-        """Claim items of *kind* again."""
+        The times are the store's own unless others are given. A worker calls it every minute. It
+        ends after *seconds*, and the next call goes on there.
+        """
+        return 0
+
+    # -- worker reports ----------------------------------------------------------------------
+
+    def report(  # noqa: B027  (a store may leave it out)
+        self, worker: WorkerInfo, activity: Minutes[ActivityRow]
+    ) -> None:
+        """
+        Let `workers` and `activity` know of *worker*. A worker calls this every few seconds.
+
+        A store that has a place for it writes `Minutes.unsaved`, and calls `Minutes.saved` once
+        that is safe.
+        """
+
+    def leave(self, worker_id: str) -> None:  # noqa: B027  (a store may leave it out)
+        """Take a worker that has ended off the list of `workers`."""
+
+    def workers(self) -> list[WorkerInfo]:
+        """Return the workers that reported, lost ones too; none where a store can't know."""
+        return []
+
+    def activity(self, *, seconds: float = 3600.0) -> list[Activity]:
+        """Return the work of the last *seconds*, per minute and kind, the oldest first."""
+        return []
+
+    def purge_reports(self, *, older_than_seconds: float = 7 * 86_400.0) -> int:
+        """Delete `activity` that old, and `workers` that are lost for a day. Returns how many."""
+        return 0
+
+    def _unable(self, what: str) -> AutomateError:
+        return AutomateError(ErrorCodes.UNIMPLEMENTED, f"{type(self).__name__} can't {what}")

@@ -212,11 +212,13 @@ class _MemoryRows:
         *,
         order_by: Sequence[str] = (),
         limit: int | None = None,
+        offset: int = 0,
         lock: bool = False,
         skip_locked: bool = False,
         columns: Sequence[str] = (),
     ) -> list[Row]:
-        return _copied(self._find(table, where, order_by, limit), columns)
+        most = None if limit is None else limit + offset
+        return _copied(self._find(table, where, order_by, most)[offset:], columns)
 
     def take(
         self,

@@ -110,6 +110,7 @@ class Rows(Protocol):
         *,
         order_by: Sequence[str] = (),
         limit: int | None = None,
+        offset: int = 0,
         lock: bool = False,
         skip_locked: bool = False,
         columns: Sequence[str] = (),

@@ -146,6 +146,7 @@ class _Statement:
         table: Table,
         order_by: Sequence[str],
         limit: int | None,
+        offset: int = 0,
         *,
         lock: bool = False,
         skip_locked: bool = False,
@@ -161,6 +162,8 @@ class _Statement:
             ))  # fmt: skip
         if limit is not None:
             parts.append(f"LIMIT {self.bind(limit)}")
+        if offset:
+            parts.append(f"OFFSET {self.bind(offset)}")
         if lock and self._dialect.row_locks:
             parts.append("FOR UPDATE SKIP LOCKED" if skip_locked else "FOR UPDATE")
         return "".join(f" {part}" for part in parts)
@@ -453,6 +456,7 @@ class SqlRows:
         *,
         order_by: Sequence[str] = (),
         limit: int | None = None,
+        offset: int = 0,
         lock: bool = False,
         skip_locked: bool = False,
         columns: Sequence[str] = (),
@@ -465,7 +469,7 @@ class SqlRows:
         sql = (
             f"SELECT {self._read(wanted)} FROM {statement.name(table)}"
             + statement.where(spec, where)
-            + statement.tail(spec, order_by, limit, lock=lock, skip_locked=skip_locked)
+            + statement.tail(spec, order_by, limit, offset, lock=lock, skip_locked=skip_locked)
         )
         return decode(wanted, self.run(sql, statement.parameters, fetch=True))
 

@@ -10,13 +10,13 @@ from functools import partial
 from queue import Empty, SimpleQueue
 
 from automate_kernel.outbox.item import Acknowledged, ItemStatus, Result
-from automate_kernel.outbox.statistics import ActivityLog
 from automate_kernel.outbox.store import OutboxStore, Outcome
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.worker.cancellation import as_asked
 from automate_kernel.worker.liveness import Vitals
 from automate_kernel.worker.periodic import keep_trying
 from automate_kernel.worker.pools import Task
+from automate_kernel.worker.statistics import ActivityLog
 
 __all__ = [
     "Acknowledger",

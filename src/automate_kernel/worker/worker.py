@@ -22,7 +22,6 @@ from functools import partial
 
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import ItemStatus, OutboxItem, Result
-from automate_kernel.outbox.statistics import ActivityLog
 from automate_kernel.outbox.store import OutboxStore, Outcome
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.rows import Wakeup
@@ -42,6 +41,7 @@ from automate_kernel.worker.periodic import Chore, Chores, keep_trying
 from automate_kernel.worker.pools import InlinePool, Pool, Task, pools_for
 from automate_kernel.worker.process import Flag
 from automate_kernel.worker.reporter import Reporter
+from automate_kernel.worker.statistics import ActivityLog
 
 __all__ = [
     "Claimer",

@@ -101,6 +101,21 @@ def test_an_execution_fails_with_its_item(sqlite: str, capsys: pytest.CaptureFix
     assert (execution.workflow, execution.status) == ("order-notify", "FAILED")
 
 
+@pytest.mark.parametrize("store_class", [SkipLockedClaimOutboxStore, OptimisticClaimOutboxStore])
+def test_a_store_by_itself_ends_executions(sqlite: str, store_class: Any) -> None:
+    """What a store of the specification's name cancels, fails and requeues, its execution is."""
+    emit("order.created", {"lines": [], "channel_id": "C1"})
+    get_kernel()._handlers["automate.event"].function(get_kernel().outbox.claim_batch("worker")[0])
+    store, item = store_class(), OutboxItem.objects.get(kind="automate.advance")
+    assert store.cancel([str(item.pk)]) == 1
+    assert WorkflowExecution.objects.get().status == "CANCELLED"
+    assert store.requeue([str(item.pk)]) == 1
+    assert WorkflowExecution.objects.get().status == "PENDING"
+    store.claim_batch("worker")
+    store.mark_failed(str(item.pk), "worker", "BAD")
+    assert WorkflowExecution.objects.get().status == "FAILED"
+
+
 def test_the_orm_reads_what_the_store_wrote(alias: str) -> None:
     """Values keep their meaning on the way through the model."""
     store = SkipLockedClaimOutboxStore()

@@ -9,10 +9,11 @@ import pytest
 from automate_kernel.errors import PayloadError
 from automate_kernel.outbox import ItemStatus, NewItem, OutboxStore, Outcome, WorkerInfo
 from automate_kernel.outbox.item import Acknowledged, OutboxItem, Result
-from automate_kernel.outbox.statistics import ActivityLog, total_by_kind
+from automate_kernel.outbox.statistics import total_by_kind
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.testing.outbox.hooks import LONG_SECONDS, StoreHooks
 from automate_kernel.worker.pools import Task
+from automate_kernel.worker.statistics import ActivityLog
 
 __all__ = ["ReportsContract"]
 

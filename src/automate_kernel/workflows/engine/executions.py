@@ -13,7 +13,6 @@ from typing import Any
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import NewItem, OutboxItem, OutboxStore
 from automate_kernel.outbox.failed_attempts import (
-    MOST_LABELLED,
     MOST_OF_EXECUTION,
     ErrorGroup,
     FailedAttempt,
@@ -30,7 +29,13 @@ from automate_kernel.outbox.item import (
     redacted_json,
     storable,
 )
-from automate_kernel.outbox.labels import add_labels, forget_labels, label_rows, labelled_ids
+from automate_kernel.outbox.labels import (
+    MOST_LABELLED,
+    add_labels,
+    forget_labels,
+    label_rows,
+    labelled_ids,
+)
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import MAX_GROUP
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from automate_kernel.connectors import Connector, action
 from automate_kernel.outbox import WorkerInfo
-from automate_kernel.outbox.statistics import ActivityLog
+from automate_kernel.worker.statistics import ActivityLog
 
 BASE = "/admin/automate_django/outboxitem/"
 
