@@ -1,7 +1,43 @@
-"""Names that secrets go by, so that what stands under one is shown to nobody."""
+"""Which fields of a model hold what must not be shown, exported, searched or remembered."""
 
 from __future__ import annotations
 
-from automate_kernel.secrets.masking import HIDDEN, is_secret_name, without_secrets, words_of
+import re
+from collections.abc import Collection
+from functools import lru_cache
+from typing import Any
 
-__all__ = ["HIDDEN", "is_secret_name", "without_secrets", "words_of"]
+from django.db import models
+
+from automate_kernel.secrets.masking import is_secret_name, words_of
+
+__all__ = ["is_secret", "secret_names"]
+
+# A number with another of the words that mean a secret counts something: tokens_used.
+_NUMBERS = {"cvc", "cvv", "otp", "pin", "ssn"}
+_CLASS = re.compile(r"encrypt|password|secret|fernet", re.IGNORECASE)
+_NUMERIC = (models.IntegerField, models.FloatField, models.DecimalField)
+_HARMLESS = (models.BooleanField, models.DateField)
+
+
+def is_secret(field: Any, allowed: Collection[str] = ()) -> bool:
+    """
+    Whether the model field *field* holds a secret, by its name or by its class.
+
+    *allowed* names fields that only look like it. A flag, a date (``password_changed_at``) and a
+    number that counts (``tokens_used``) are none.
+    """
+    if field.name in allowed or isinstance(field, _HARMLESS):
+        return False
+    if any(_CLASS.search(each.__name__) for each in type(field).__mro__):
+        return True
+    if isinstance(field, _NUMERIC):
+        return bool(words_of(field.name) & _NUMBERS)
+    return is_secret_name(field.name)
+
+
+@lru_cache(maxsize=512)
+def secret_names(model: Any, allowed: tuple[str, ...] = ()) -> frozenset[str]:
+    """The names of *model*'s columns that hold secrets."""
+    fields = model._meta.concrete_fields
+    return frozenset(field.name for field in fields if is_secret(field, allowed))

@@ -16,8 +16,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from automate_django.admin.bases import trail
-from automate_django.admin.bases.root import Root
+from automate_django.admin.bases.audit import Audited, values_by_key
 
 __all__ = ["BulkActions", "BulkActionsMixin"]
 
@@ -25,7 +24,7 @@ _FLAGS = ("is_active", "is_enabled", "enabled", "active")
 _BATCH = 500
 
 
-class BulkActions(Root):
+class BulkActions(Audited):
     """Enables, disables and updates the chosen rows that the user may change."""
 
     bulk_update_fields: Sequence[str] = ("status",)
@@ -153,7 +152,7 @@ class BulkActions(Root):
     def _bulk_set(self, request: HttpRequest, rows: list[Any], values: Mapping[str, Any]) -> int:
         keys = [row.pk for row in rows]
         found = self.model._base_manager.filter(pk__in=keys)
-        before = trail.stored_many(found)
+        before = values_by_key(found)
         stamps = {
             each.name: timezone.now()
             if isinstance(each, models.DateTimeField)
@@ -162,7 +161,7 @@ class BulkActions(Root):
             if getattr(each, "auto_now", False) and not isinstance(each, models.TimeField)
         }
         found.update(**values, **stamps)
-        after = trail.stored_many(found)
+        after = values_by_key(found)
         differing = [
             row
             for row in rows

@@ -9,8 +9,8 @@ from django.contrib.admin.filters import DateFieldListFilter, RelatedOnlyFieldLi
 from django.db import models
 from django.http import HttpRequest
 
-from automate_django.admin.bases.root import Root
-from automate_django.admin.bases.secrecy import is_secret
+from automate_django.admin.bases.base import Root
+from automate_django.secrecy import is_secret
 
 __all__ = ["FilterMixin", "Filters"]
 

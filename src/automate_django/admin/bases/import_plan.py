@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db import connections, models
+from django.db import DatabaseError, connections, models, router, transaction
 from django.http import HttpRequest
+from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from automate_django.admin.bases.import_source import Source, SourceError
-from automate_django.admin.bases.import_unique import clashes
-from automate_django.admin.bases.import_values import (
+from automate_django.admin.bases.audit import Changes
+from automate_django.admin.bases.import_source import (
     Column,
+    Source,
+    SourceError,
     chunks,
     column_of,
     converted,
@@ -23,7 +25,78 @@ from automate_django.admin.bases.import_values import (
     resolve,
 )
 
-__all__ = ["Plan", "Problem", "RowPlan", "make_plan"]
+__all__ = [
+    "Plan",
+    "Problem",
+    "RowPlan",
+    "apply",
+    "clashes",
+    "make_plan",
+    "rehearse",
+]
+
+Clash = tuple[int, list[str], str]
+
+
+def clashes(model: Any, rows: Sequence[tuple[int, Any]]) -> Iterator[Clash]:
+    """
+    The line, the fields and the reason of each row that would break a unique constraint.
+
+    Constraints with a condition or an expression are left to the database.
+    """
+    for names in _unique_sets(model):
+        yield from _clashes(model, rows, names)
+
+
+def _unique_sets(model: Any) -> list[tuple[str, ...]]:
+    meta = model._meta
+    found: list[tuple[str, ...]] = [
+        (each.name,) for each in meta.concrete_fields if each.unique and not each.primary_key
+    ]
+    found += [tuple(each) for each in meta.unique_together]
+    found += [
+        tuple(each.fields)
+        for each in meta.constraints
+        if isinstance(each, models.UniqueConstraint) and each.fields and each.condition is None
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _clashes(
+    model: Any, rows: Sequence[tuple[int, Any]], names: tuple[str, ...]
+) -> Iterator[Clash]:
+    attnames = [model._meta.get_field(name).attname for name in names]
+    keys = {line: tuple(getattr(obj, name) for name in attnames) for line, obj in rows}
+    # NULL is not equal to NULL, so it never clashes.
+    keys = {line: key for line, key in keys.items() if None not in key}
+    taken = _taken(model, attnames, list(keys.values()))
+    moving = {obj.pk for _line, obj in rows if obj.pk is not None}
+    first: dict[Any, int] = {}
+    for line, obj in rows:
+        key = keys.get(line)
+        if key is None:
+            continue
+        if first.setdefault(key, line) != line:
+            yield line, list(names), _("the same value as in line %d") % first[key]
+        holder = taken.get(key)
+        if holder is not None and holder != obj.pk and holder not in moving:
+            yield line, list(names), _("another row has this value already")
+
+
+def _taken(model: Any, attnames: list[str], keys: list[tuple[Any, ...]]) -> dict[Any, Any]:
+    """Which row has which key: of all rows, whoever may see them, since the database asks all."""
+    found: dict[Any, Any] = {}
+    columns = [set(values) for values in zip(*keys, strict=True)]
+    if not columns:
+        return found
+    # The part of the key that differs most reads the fewest rows.
+    place = max(range(len(columns)), key=lambda index: len(columns[index]))
+    for part in chunks(sorted(columns[place], key=str)):
+        rows = model._base_manager.filter(**{f"{attnames[place]}__in": part})
+        for pk, *key in rows.values_list("pk", *attnames):
+            found[tuple(key)] = pk
+    return found
+
 
 _SEVERAL = object()
 
@@ -345,3 +418,118 @@ def _by_field(error: ValidationError) -> Iterator[tuple[str, Sequence[str]]]:
             yield "" if name == "__all__" else name, texts
     else:
         yield "", error.messages
+
+
+_BATCH = 500
+
+
+def apply(admin: Any, request: HttpRequest, plan: Plan, details: dict[str, Any]) -> None:
+    """Save the rows of *plan* and the trail's entries; needs an open transaction."""
+    _save(admin, plan.rows)
+    admin.audit_write(_entries(admin, request, plan, details))
+
+
+def rehearse(admin: Any, plan: Plan) -> None:
+    """Save the rows of *plan*, take that back, and add to its problems what the database says."""
+    refused = list(_refused(admin, plan.rows))
+    plan.problems += refused
+    lines = {problem.line for problem in refused}
+    plan.rows = [row for row in plan.rows if row.line not in lines]
+
+
+def _refused(admin: Any, rows: Sequence[RowPlan]) -> Iterator[Problem]:
+    """The rows that the database refuses, found by halving."""
+    error = _tried(admin, rows)
+    if error is None:
+        return
+    if len(rows) == 1:
+        yield Problem(rows[0].line, "", _("the database refuses this row: %s") % _reason(error))
+        return
+    middle = len(rows) // 2
+    found = [*_refused(admin, rows[:middle]), *_refused(admin, rows[middle:])]
+    if not found:
+        # Each half is fine by itself: they clash with each other.
+        found = [Problem(rows[-1].line, "", _("the rows clash: %s") % _reason(error))]
+    yield from found
+
+
+def _tried(admin: Any, rows: Sequence[RowPlan]) -> DatabaseError | None:
+    using = router.db_for_write(admin.model)
+    states = [(row.obj, row.obj.pk, row.obj._state.adding, row.obj._state.db) for row in rows]
+    try:
+        with transaction.atomic(using=using):
+            _save(admin, rows)
+            # Deferred constraints speak at the commit, which never comes here.
+            transaction.get_connection(using).check_constraints()
+            transaction.set_rollback(True, using=using)
+    except DatabaseError as error:
+        return error
+    finally:
+        for obj, pk, adding, db in states:
+            obj.pk, obj._state.adding, obj._state.db = pk, adding, db
+    return None
+
+
+def _reason(error: DatabaseError) -> str:
+    """The kind of *error* only: its text quotes values of other rows."""
+    return type(error).__name__
+
+
+def _save(admin: Any, rows: Sequence[RowPlan]) -> None:
+    model: Any = admin.model
+    if admin.import_via_save or model._meta.parents:
+        for row in rows:
+            row.obj.save()
+        return
+    manager = model._base_manager
+    manager.bulk_create([row.obj for row in rows if row.adds], batch_size=_BATCH)
+    changed = [row for row in rows if not row.adds]
+    names = {name for row in changed for name in row.after if row.before[name] != row.after[name]}
+    if not names:
+        return
+    names |= _touch(model, [row.obj for row in changed])
+    _update(model, [row.obj for row in changed], sorted(names))
+
+
+def _update(model: Any, objs: list[Any], names: list[str]) -> None:
+    """Write the fields *names* of *objs*, which exist."""
+    manager = model._base_manager
+    if not connections[router.db_for_write(model)].features.supports_update_conflicts_with_target:
+        # There "on conflict" would mean any unique key, so another row might be written.
+        manager.bulk_update(objs, names, batch_size=_BATCH)
+        return
+    # Four times as fast. None of them is added by that: the rows were read in this transaction.
+    manager.bulk_create(
+        objs,
+        batch_size=_BATCH,
+        update_conflicts=True,
+        unique_fields=[model._meta.pk.attname],
+        update_fields=names,
+    )
+
+
+def _touch(model: Any, objs: list[Any]) -> set[str]:
+    """Set the ``auto_now`` fields of *objs*, which a bulk update leaves alone; their names."""
+    names = set()
+    for each in model._meta.concrete_fields:
+        if getattr(each, "auto_now", False) and not isinstance(each, models.TimeField):
+            names.add(each.name)
+            now = timezone.now() if isinstance(each, models.DateTimeField) else timezone.localdate()
+            for obj in objs:
+                setattr(obj, each.attname, now)
+    return names
+
+
+def _entries(
+    admin: Any, request: HttpRequest, plan: Plan, details: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    counts = {
+        "created": sum(row.adds for row in plan.rows),
+        "updated": sum(not row.adds for row in plan.rows),
+    }
+    yield admin.audit_entry(request, "import", details={**details, **counts})
+    for row in plan.rows:
+        action = "create" if row.adds else "update"
+        changes: Changes = admin.audit_changes(admin.model, row.before, row.after)
+        origin = {"import": details.get("file"), "line": row.line}
+        yield admin.audit_entry(request, action, row.obj, changes=changes, details=origin)

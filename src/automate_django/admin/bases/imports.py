@@ -21,13 +21,11 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST
 
-from automate_django.admin.bases import trail
-from automate_django.admin.bases.basics import Basics
+from automate_django.admin.bases.audit import Audited, changes_between
+from automate_django.admin.bases.base import Basics
 from automate_django.admin.bases.export import Export
-from automate_django.admin.bases.import_apply import apply, rehearse
-from automate_django.admin.bases.import_plan import Plan, RowPlan, make_plan
+from automate_django.admin.bases.import_plan import Plan, RowPlan, apply, make_plan, rehearse
 from automate_django.admin.bases.import_source import SourceError, read
-from automate_django.admin.bases.root import Root
 
 __all__ = ["Import", "ImportExportBaseAdmin"]
 
@@ -36,7 +34,7 @@ _SHOWN = 50
 _SHOWN_PROBLEMS = 200
 
 
-class Import(Root):
+class Import(Audited):
     """Adds and changes rows from an uploaded file."""
 
     import_formats: Sequence[str] = ("csv",)
@@ -255,7 +253,7 @@ class Import(Root):
     def _shown(self, row: RowPlan, names: Collection[str]) -> dict[str, Any]:
         """What the preview says of *row*: of what the user may set, what will be set."""
         allowed = self.not_secret_fields
-        changes = trail.compare(self.model, row.before, row.after, only=names, allowed=allowed)
+        changes = changes_between(self.model, row.before, row.after, only=names, allowed=allowed)
         pairs = [(name, *pair) for name, pair in changes.items()]
         return {"line": row.line, "adds": row.adds, "obj": row.obj, "changes": pairs}
 

@@ -10,8 +10,8 @@ from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.http import HttpRequest
 from django.utils.text import smart_split, unescape_string_literal
 
-from automate_django.admin.bases.root import Root
-from automate_django.admin.bases.secrecy import is_secret
+from automate_django.admin.bases.base import Root
+from automate_django.secrecy import is_secret
 
 __all__ = ["Search", "SearchMixin"]
 

@@ -8,7 +8,9 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import flatten_fieldsets, get_deleted_objects
-from django.core.checks import CheckMessage
+from django.core.checks import CheckMessage, Info
+from django.core.checks import Error as CheckError
+from django.core.checks import Warning as CheckWarning
 from django.core.exceptions import FieldDoesNotExist, PermissionDenied
 from django.db import IntegrityError, models
 from django.db.models import Q
@@ -17,18 +19,106 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from automate_django.admin.bases import trail
-from automate_django.admin.bases.basics import Basics
-from automate_django.admin.bases.deleted_filter import PARAMETER, DeletedFilter
-from automate_django.admin.bases.root import Root
-from automate_django.admin.bases.soft_delete_checks import soft_delete_checks
+from automate_django.admin.bases.audit import Audited, row_values
+from automate_django.admin.bases.base import Basics
 
-__all__ = ["SoftDelete", "SoftDeleteAdmin"]
+__all__ = [
+    "PARAMETER",
+    "DeletedFilter",
+    "SoftDelete",
+    "SoftDeleteAdmin",
+    "soft_delete_checks",
+]
+
+
+def soft_delete_checks(admin: Any) -> Iterator[CheckMessage]:
+    """What is wrong, or easily misunderstood, with the model of *admin*."""
+    hint = "Add `is_deleted` or `deleted_at`, or name yours in soft_delete_fields."
+    try:
+        fields = admin.deleted_fields()
+    except FieldDoesNotExist as error:
+        fields, hint = [], str(error)
+    if not fields:
+        text = f"{admin.opts.object_name} has no field that marks a row as deleted."
+        yield CheckError(text, hint=hint, obj=type(admin), id="automate.E102")
+        return
+    yield from _cascade(admin)
+    yield from _manager(admin)
+    yield from _unique(admin)
+
+
+def _cascade(admin: Any) -> Iterator[CheckMessage]:
+    relations = admin.cascade_relations()
+    for name in admin.soft_delete_cascade:
+        relation = relations.get(name)
+        if relation is None or not admin.deleted_fields(relation.related_model):
+            yield CheckError(
+                f"soft_delete_cascade names {name!r}, which leads to no rows that can be marked.",
+                hint=f"Relations are: {', '.join(sorted(relations)) or 'none'}.",
+                obj=type(admin),
+                id="automate.E103",
+            )
+
+
+def _manager(admin: Any) -> Iterator[CheckMessage]:
+    if admin.model._default_manager.get_queryset().query.where.children:
+        yield CheckWarning(
+            f"The default manager of {admin.opts.object_name} leaves out rows, so the admin can't "
+            "show or restore them, and forms don't see what they clash with.",
+            hint="Set Meta.default_manager_name to a manager that has all rows.",
+            obj=type(admin),
+            id="automate.W102",
+        )
+
+
+def _unique(admin: Any) -> Iterator[CheckMessage]:
+    meta = admin.opts
+    names = [each.name for each in meta.concrete_fields if each.unique and not each.primary_key]
+    names += [", ".join(each) for each in meta.unique_together]
+    if names:
+        yield Info(
+            f"A deleted {meta.object_name} keeps its unique values: {'; '.join(names)}.",
+            hint="Use a UniqueConstraint with condition=Q(is_deleted=False) to free them.",
+            obj=type(admin),
+            id="automate.I102",
+        )
+
+
+PARAMETER = "deleted"
+
+
+class DeletedFilter(admin.SimpleListFilter):
+    """Hide, show or list alone what was deleted."""
+
+    title = gettext_lazy("deleted")
+    parameter_name = PARAMETER
+
+    def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, Any]]:
+        """What there is to choose."""
+        return [("no", _("Hide")), ("all", _("Show")), ("only", _("Only deleted"))]
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        """The choices, without Django's "All", which wouldn't say what it means."""
+        yield from list(super().choices(changelist))[1:]
+
+    def value(self) -> str:
+        """What was chosen, or the default."""
+        default = "all" if self.admin.show_deleted_by_default else "no"
+        return str(super().value() or default)
+
+    def __init__(self, request: Any, params: Any, model: Any, model_admin: Any) -> None:
+        self.admin = model_admin
+        super().__init__(request, params, model, model_admin)
+
+    def queryset(self, request: Any, queryset: Any) -> Any:
+        """*queryset*, which `SoftDelete.get_queryset` has narrowed, without the others."""
+        return queryset.filter(self.admin.deleted_q()) if self.value() == "only" else queryset
+
 
 _FIELDS = ("is_deleted", "deleted", "deleted_at")
 
 
-class SoftDelete(Root):
+class SoftDelete(Audited):
     """Marks rows instead of deleting them, hides them, and restores them."""
 
     soft_deletes = True
@@ -158,12 +248,12 @@ class SoftDelete(Root):
 
     def _mark_row(self, request: HttpRequest, action: str, obj: Any, at: Any) -> Any:
         """Mark *obj* as deleted at *at*, or with None as not deleted; gives the trail's entry."""
-        fields, before = self.deleted_fields(type(obj)), trail.stored(obj)
+        fields, before = self.deleted_fields(type(obj)), row_values(obj)
         for field in fields:
             value = at is not None if isinstance(field, models.BooleanField) else at
             setattr(obj, field.attname, value)
         obj.save(update_fields=[field.name for field in fields])
-        changes = self.audit_changes(type(obj), before, trail.stored(obj))
+        changes = self.audit_changes(type(obj), before, row_values(obj))
         return self.audit_entry(request, action, obj, changes=changes)
 
     def cascade_relations(self) -> dict[str, Any]:

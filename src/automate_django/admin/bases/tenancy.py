@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
-from django.contrib.admin.utils import NestedObjects
+from django.contrib.admin.filters import (
+    AllValuesFieldListFilter,
+    FieldListFilter,
+    RelatedFieldListFilter,
+)
+from django.contrib.admin.options import BaseModelAdmin as DjangoBaseModelAdmin
+from django.contrib.admin.options import InlineModelAdmin
+from django.contrib.admin.utils import (
+    NestedObjects,
+    NotRelationField,
+    get_fields_from_path,
+    get_model_from_relation,
+)
+from django.contrib.admin.widgets import ForeignKeyRawIdWidget, ManyToManyRawIdWidget
 from django.core.checks import CheckMessage
 from django.core.checks import Error as CheckError
 from django.core.checks import Warning as CheckWarning
-from django.core.exceptions import FieldDoesNotExist, PermissionDenied, ValidationError
+from django.core.exceptions import (
+    NON_FIELD_ERRORS,
+    FieldDoesNotExist,
+    PermissionDenied,
+    ValidationError,
+)
 from django.db import router
 from django.db.models import JSONField
 from django.db.models.constants import LOOKUP_SEP
@@ -18,20 +37,283 @@ from django.http import HttpRequest
 from django.utils.translation import gettext as _
 
 from automate_django import conf
-from automate_django.admin.bases.basics import Basics
-from automate_django.admin.bases.list_editable import Editable
-from automate_django.admin.bases.root import Root
+from automate_django.admin.bases.audit import Audited
+from automate_django.admin.bases.base import Basics
+from automate_django.admin.bases.permissions import Editable
 from automate_django.admin.bases.scope import Scope, field_named
-from automate_django.admin.bases.scoped_fields import ScopedFields, ScopedInline
-from automate_django.admin.bases.scoped_filters import scoped_filter
-from automate_django.admin.bases.scoped_forms import scoped_form, scoped_formset
 from automate_django.admin.bases.view_on_site import guard
 from automate_django.tenants import attribute_of, tenant_for_request, tenant_key
+from automate_django.uniqueness import CheckedForm
 
-__all__ = ["TenantScope", "TenantScopedAdmin"]
+__all__ = [
+    "ScopedFields",
+    "ScopedInline",
+    "TenantScope",
+    "TenantScopedAdmin",
+    "narrow",
+    "scoped_filter",
+    "scoped_form",
+    "scoped_formset",
+]
 
 
-class TenantScope(ScopedFields, Root):
+def narrow(field: Any, scope: Scope) -> None:
+    """Leave in the choices of the form field *field* what *scope* covers, whoever chose them."""
+    queryset = getattr(field, "queryset", None)
+    if queryset is None or scope.everything:
+        return
+    field.queryset = scope.filter(queryset)
+    widget = field.widget
+    if isinstance(widget, ForeignKeyRawIdWidget) and not isinstance(widget, ManyToManyRawIdWidget):
+        # Django writes the name of the row with that id beside the box, whosever row it is.
+        if not isinstance(widget, _ScopedLabel):
+            widget.__class__ = _with_scoped_label(type(widget))
+        field.widget.scope = scope
+
+
+class _ScopedLabel(ForeignKeyRawIdWidget):
+    """Names the chosen row only if the user may see it."""
+
+    scope: Scope
+
+    def label_and_url_for_value(self, value: Any) -> tuple[str, str]:
+        key = self.rel.get_related_field().name
+        rows = self.rel.model._default_manager.using(self.db)
+        try:
+            seen = self.scope.filter(rows.filter(**{key: value})).exists()
+        except (ValueError, ValidationError):
+            return "", ""
+        return super().label_and_url_for_value(value) if seen else ("", "")
+
+
+@lru_cache(maxsize=64)
+def _with_scoped_label(cls: Any) -> Any:
+    return type(cls.__name__, (_ScopedLabel, cls), {})
+
+
+class _ScopedForm(CheckedForm):
+    """What is mixed into the form classes of a request."""
+
+    scope: Scope
+    tenant_path: str | None
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        for field in self.fields.values():
+            narrow(field, self.scope)
+        if self.instance._state.adding:
+            self.scope.assign(self.instance, self.tenant_path)
+
+    def _get_validation_exclusions(self) -> Any:
+        # The tenant is not in the form, yet "unique per tenant" is to be checked with it.
+        excluded = super()._get_validation_exclusions()  # type: ignore[misc]
+        path = None if self.scope.everything else self.tenant_path
+        found = field_named(type(self.instance), path) if path and "__" not in path else None
+        return excluded - {found.name} if found is not None else excluded
+
+    def _post_clean(self) -> None:
+        super()._post_clean()
+        obj = self.instance
+        if not obj._state.adding or obj.pk is None:
+            return
+        # A key that is typed in must not make "add" overwrite the row that has it.
+        if type(obj)._base_manager.using(obj._state.db).filter(pk=obj.pk).exists():
+            self.add_error(NON_FIELD_ERRORS, _("An object with this key exists already."))
+
+
+def scoped_form(form: Any, scope: Scope, tenant_path: str | None) -> Any:
+    """The form class *form* for what *scope* covers; *tenant_path* leads from its model there."""
+    names = {"scope": scope, "tenant_path": tenant_path}
+    return type(form.__name__, (_ScopedForm, form), names)
+
+
+class _ScopedFormSet:
+    """What is mixed into the formset classes of a request."""
+
+    # What the model formset that it is mixed into has:
+    queryset: Any
+    is_bound: bool
+    initial_forms: list[Any]
+    _pk_field: Any
+
+    def add_fields(self, form: Any, index: Any) -> None:
+        super().add_fields(form, index)  # type: ignore[misc]
+        field = form.fields.get(self._pk_field.name)
+        # Django looks posted ids up among all rows of the table.
+        if self.is_bound and hasattr(field, "queryset") and self.queryset is not None:
+            field.queryset = self.queryset
+
+    def clean(self) -> None:
+        super().clean()  # type: ignore[misc]
+        if any(form.instance._state.adding for form in self.initial_forms):
+            raise ValidationError(_("A row that was posted is not there (any more)."))
+
+
+def scoped_formset(formset: Any, scope: Scope, tenant_path: str | None) -> Any:
+    """The formset class *formset* for the rows that *scope* covers."""
+    form = scoped_form(formset.form, scope, tenant_path)
+    return type(formset.__name__, (_ScopedFormSet, formset), {"form": form})
+
+
+if TYPE_CHECKING:
+    from django.db.models import Model
+
+    Fields = DjangoBaseModelAdmin[Model]
+    Inline = InlineModelAdmin[Model, Model]
+else:
+    Fields = DjangoBaseModelAdmin
+    Inline = InlineModelAdmin
+
+
+class ScopedFields(Fields):
+    """The fields of a form, of an admin or an inline: choices narrowed, the tenant left out."""
+
+    def scope(self, request: HttpRequest) -> Scope:
+        """What *request* may see."""
+        raise NotImplementedError
+
+    def tenant_path(self, request: HttpRequest) -> str | None:
+        """The lookup that leads from a row to its tenant."""
+        return self.scope(request).path(self.opts.model)
+
+    def _hidden_tenant(self, request: HttpRequest) -> str | None:
+        """The name of the tenant's field, if the user is not to choose it."""
+        path = self.tenant_path(request)
+        if self.scope(request).everything or path is None or LOOKUP_SEP in path:
+            return None
+        found = field_named(self.opts.model, path)
+        return None if found is None or found.primary_key else found.name
+
+    def formfield_for_foreignkey(self, db_field: Any, request: Any, **kwargs: Any) -> Any:
+        """The field, with the choices that *request* may see."""
+        field = super().formfield_for_foreignkey(db_field, request, **kwargs)
+        narrow(field, self.scope(request))
+        return field
+
+    def formfield_for_manytomany(self, db_field: Any, request: Any, **kwargs: Any) -> Any:
+        """The field, with the choices that *request* may see."""
+        field = super().formfield_for_manytomany(db_field, request, **kwargs)
+        narrow(field, self.scope(request))
+        return field
+
+    def get_field_queryset(self, db: Any, db_field: Any, request: Any) -> Any:
+        """What a relation may point to."""
+        rows = super().get_field_queryset(db, db_field, request)
+        if rows is None:
+            rows = db_field.remote_field.model._default_manager.using(db)
+        return self.scope(request).filter(rows.all())
+
+    def get_exclude(self, request: Any, obj: Any = None) -> Any:
+        """The excluded fields, the tenant's among them: nobody moves a row to another tenant."""
+        hidden, excluded = self._hidden_tenant(request), super().get_exclude(request, obj)
+        return excluded if hidden is None else [*(excluded or ()), hidden]
+
+    def get_readonly_fields(self, request: Any, obj: Any = None) -> Any:
+        """The read-only fields; a host that shows the tenant's field shows it read-only."""
+        hidden, readonly = self._hidden_tenant(request), super().get_readonly_fields(request, obj)
+        return [*readonly] if hidden is None or hidden in readonly else [*readonly, hidden]
+
+    def get_fieldsets(self, request: Any, obj: Any = None) -> Any:
+        """The form's parts, without the tenant."""
+        hidden, fieldsets = self._hidden_tenant(request), super().get_fieldsets(request, obj)
+        if hidden is None:
+            return fieldsets
+        return [
+            (name, {**options, "fields": _without(options["fields"], hidden)})
+            for name, options in fieldsets
+        ]
+
+
+def _without(fields: Iterable[Any], name: str) -> list[Any]:
+    rows = [_without(row, name) if isinstance(row, (list, tuple)) else row for row in fields]
+    return [row for row in rows if row not in (name, [])]
+
+
+class ScopedInline(ScopedFields, Inline):
+    """What the inlines of a tenant-scoped admin become, whichever class they are."""
+
+    tenant_admin: Any = None
+
+    def scope(self, request: HttpRequest) -> Scope:
+        """That of the admin which the inline is part of."""
+        found: Scope = self.tenant_admin.scope(request)
+        return found
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        """The tenant's rows."""
+        return self.scope(request).filter(super().get_queryset(request))
+
+    def get_formset(self, request: Any, obj: Any = None, **kwargs: Any) -> Any:
+        """A formset that takes ids of the tenant's rows only."""
+        formset = super().get_formset(request, obj, **kwargs)
+        scope = self.scope(request)
+        return scoped_formset(formset, scope, self.tenant_path(request))
+
+
+def scoped_filter(item: Any, admin: Any) -> Any:
+    """The entry *item* of a ``list_filter`` as one that reads its choices from *admin*'s rows."""
+    path, given = item if isinstance(item, (list, tuple)) else (item, None)
+    if not isinstance(path, str):
+        return item  # a filter class, which says itself what it offers
+    try:
+        field = get_fields_from_path(admin.model, path)[-1]
+    except (FieldDoesNotExist, NotRelationField):
+        return item
+    cls: Any = given or _default_class(field)
+    if not isinstance(cls, type):
+        return item
+    scoped = _scoped_class(cls)
+    return item if scoped is None else (path, _with(scoped, cls))
+
+
+def _scoped_class(cls: Any) -> Any:
+    if issubclass(cls, RelatedFieldListFilter):
+        return _ScopedRelated
+    return _ScopedValues if issubclass(cls, AllValuesFieldListFilter) else None
+
+
+def _default_class(field: Any) -> Any:
+    known: Any = FieldListFilter._field_list_filters  # type: ignore[attr-defined]
+    return next((cls for test, cls in known if test(field)), None)
+
+
+@lru_cache(maxsize=128)
+def _with(scoped: Any, cls: Any) -> Any:
+    return type(cls.__name__, (scoped, cls), {})
+
+
+class _ScopedRelated:
+    """Offers the related rows that rows of the list point to, and of these the tenant's own."""
+
+    field_path: str
+
+    def field_choices(self, field: Any, request: HttpRequest, model_admin: Any) -> Any:
+        related = get_model_from_relation(field)
+        rows = model_admin.get_queryset(request).order_by()
+        used = rows.values_list(f"{self.field_path}__pk", flat=True)
+        own = model_admin.scope(request).filter(related._default_manager.all())
+        own = own.order_by().filter(pk__in=used).values_list("pk", flat=True)
+        ordering = self.field_admin_ordering(field, request, model_admin)  # type: ignore[attr-defined]
+        return field.get_choices(
+            include_blank=False, ordering=ordering, limit_choices_to={"pk__in": own}
+        )
+
+
+class _ScopedValues:
+    """Offers the values that rows of the list have."""
+
+    def __init__(
+        self, field: Any, request: Any, params: Any, model: Any, model_admin: Any, field_path: str
+    ) -> None:
+        super().__init__(field, request, params, model, model_admin, field_path)  # type: ignore[call-arg]
+        rows = model_admin.get_queryset(request)
+        # Django's own choices are not read yet: a queryset is lazy.
+        self.lookup_choices = (
+            rows.order_by(field_path).values_list(field_path, flat=True).distinct()
+        )
+
+
+class TenantScope(ScopedFields, Audited):
     """Narrows every view of an admin to the rows of the request's tenant."""
 
     tenant_field = "tenant_id"

@@ -13,7 +13,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern
 from django.utils.http import parse_etags, quote_etag
 
-from automate_django.admin.bases import trail
+from automate_django.admin.bases.audit import entry_values, write_entries
 from automate_django.admin.pages.access import reach_of
 from automate_django.admin.pages.base import PageAdmin
 from automate_django.admin.pages.execution_facts import (
@@ -297,11 +297,11 @@ class WorkflowExecutionAdmin(PageAdmin):
     def _record(
         self, request: HttpRequest, action: str, execution: WorkflowExecution, **details: Any
     ) -> None:
-        entry = trail.entry_of(
+        entry = entry_values(
             request, action, WorkflowExecution, execution,
             tenant=execution.tenant_id, details=details,
         )  # fmt: skip
-        trail.write([entry])
+        write_entries([entry])
 
 
 def _uuid(text: str) -> UUID | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.http import HttpRequest
 
-from automate_django.admin.bases import trail
+from automate_django.admin.bases.audit import entry_values, write_entries
 from automate_django.admin.pages.access import reach_of
 from automate_django.models import OutboxItem
 
@@ -22,12 +22,12 @@ def record(
     """
     if rows:
         entries = [
-            trail.entry_of(request, action, OutboxItem, row, tenant=row.tenant_id, details=details)
+            entry_values(request, action, OutboxItem, row, tenant=row.tenant_id, details=details)
             for row in rows
         ]
     else:
-        entry = trail.entry_of(
+        entry = entry_values(
             request, action, OutboxItem, tenant=reach_of(request).tenant, details=details
         )
         entries = [{**entry, "object_repr": about[:200]}]
-    trail.write(entries)
+    write_entries(entries)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from automate_django.kernel import get_kernel
-from automate_django.secrecy import without_secrets
+from automate_kernel.secrets.masking import without_secrets
 
 __all__ = ["Shown", "shown_json", "shown_text"]
 

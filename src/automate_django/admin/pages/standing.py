@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 
 from django.contrib.auth import get_user_model
 
-from automate_django.admin.bases import trail
+from automate_django.admin.bases.audit import entry_values, write_entries
 from automate_django.admin.pages.access import Reach
 from automate_django.admin.pages.orders import ORDERS, Order, proceed
 from automate_django.admin.pages.wanted import Wanted
@@ -176,7 +176,7 @@ def _write_down(order_id: str, order: Order, problem: str, *, everyone: bool) ->
         **({"problem": problem} if problem else {}),
     }
     request: Any = SimpleNamespace(user=user or SimpleNamespace(pk=None, get_username=lambda: ""))
-    entry = trail.entry_of(request, order.kind, OutboxItem, tenant=order.tenant, details=details)
+    entry = entry_values(request, order.kind, OutboxItem, tenant=order.tenant, details=details)
     words = Wanted.read(order.fields, Reach(everyone=everyone, tenant=order.tenant)).words
     said = f"{'stopped' if problem else 'ended'}: {order.done:,} of {order.total:,} {words}"
-    trail.write([{**entry, "object_repr": said[:200], "object_id": order_id}])
+    write_entries([{**entry, "object_repr": said[:200], "object_id": order_id}])

@@ -15,7 +15,7 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.csrf import csrf_protect
 
 from automate_django import definitions
-from automate_django.admin.bases import trail
+from automate_django.admin.bases.audit import entry_values, write_entries
 from automate_django.admin.pages.access import Reach, reach_of
 from automate_django.admin.pages.base import PageAdmin
 from automate_django.admin.pages.editing import Editing, digest_of, new_doubts
@@ -97,10 +97,10 @@ class WorkflowDocumentAdmin(PageAdmin):
     ) -> None:
         """Write down what was done."""
         tenant = reach_of(request).tenant if document is None else document.tenant_id
-        entry = trail.entry_of(
+        entry = entry_values(
             request, action, WorkflowDocument, document, tenant=tenant, details=details
         )
-        trail.write([entry])
+        write_entries([entry])
 
     # -- looking -------------------------------------------------------------------------------
 

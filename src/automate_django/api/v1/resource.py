@@ -25,10 +25,10 @@ from automate_django.api.schema import ProblemSchema
 from automate_django.api.scopes import HasRequiredScopes
 from automate_django.kernel import get_kernel
 from automate_django.models import ApiToken, OutboxLabel
-from automate_django.secrecy import without_secrets
 from automate_kernel.kernel import Kernel
 from automate_kernel.outbox.failed_attempts import ErrorGroup, FailedAttempt
 from automate_kernel.outbox.labels import read_label
+from automate_kernel.secrets.masking import without_secrets
 
 __all__ = ["Resource", "attempt_data", "group_data", "shown"]
 

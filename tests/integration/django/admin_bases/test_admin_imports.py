@@ -227,7 +227,7 @@ def test_text_is_imported_as_it_stands(world: World, ending: str) -> None:
 
 def test_words_of_choices_are_found_despite_blanks(world: World) -> None:
     """No choice is written with blanks around it, so these are slips."""
-    from automate_django.admin.bases.import_values import column_of, converted
+    from automate_django.admin.bases.import_source import column_of, converted
 
     assert converted(column_of(Project, "status"), " open ") == "open"
     assert converted(column_of(Project, "name"), " open ") == " open "
@@ -257,7 +257,7 @@ def test_relations_are_not_found_by_secrets_or_by_names_of_several(world: World)
     Category.objects.create(tenant=world.ours.tenant, name="our category")
     text = upload(client, "sku,name,category__name\nA,New,our category\n")
     assert problems(text) == [("2", "category__name", "there is no such row to choose")]
-    from automate_django.admin.bases.import_values import column_of
+    from automate_django.admin.bases.import_source import column_of
 
     assert column_of(Project, "owner__username") and not column_of(Project, "owner__password")
     assert not column_of(Project, "parent__api_key")
@@ -410,7 +410,7 @@ def test_statements_do_not_grow_with_the_rows(world: World) -> None:
 
 def test_what_a_database_asks_at_the_end_is_asked_in_the_rehearsal(world_anywhere: World) -> None:
     """Foreign keys are checked when a transaction commits, which a rehearsal never does."""
-    from automate_django.admin.bases.import_apply import rehearse
+    from automate_django.admin.bases.import_plan import rehearse
     from automate_django.admin.bases.import_plan import Plan, RowPlan
     from backoffice.admin import site
 
@@ -431,7 +431,7 @@ def test_what_a_database_asks_at_the_end_is_asked_in_the_rehearsal(world_anywher
 
 def test_rows_that_clash_with_each_other_alone(world_anywhere: World) -> None:
     """Each is fine by itself: the last of them is told, and what the clash is."""
-    from automate_django.admin.bases.import_apply import rehearse
+    from automate_django.admin.bases.import_plan import rehearse
     from automate_django.admin.bases.import_plan import Plan, RowPlan
     from backoffice.admin import site
 
@@ -464,7 +464,7 @@ def test_what_is_counted_and_touched(world_anywhere: World) -> None:
 
 def test_rows_are_saved_one_by_one_where_it_is_wanted(world: World) -> None:
     """``import_via_save`` calls ``save()`` once for each row, so that receivers hear of it."""
-    from automate_django.admin.bases.import_apply import apply
+    from automate_django.admin.bases.import_plan import apply
     from automate_django.admin.bases.import_plan import Plan, RowPlan
     from backoffice.admin import ProductAdmin, site
     from backoffice.models import Task
