@@ -2,202 +2,33 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import decimal
-import math
-import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from django.apps import apps
 from django.contrib.admin.utils import NestedObjects, flatten_fieldsets
 from django.core.exceptions import FieldDoesNotExist
-from django.db import models, router, transaction
+from django.db import router, transaction
 from django.http import HttpRequest
-from django.utils import timezone
 from django.utils.html import format_html_join
 from django.utils.translation import gettext_lazy as _
 
 from automate_django.admin.bases.base import Basics, Root
-from automate_django.secrecy import is_secret, secret_names
+from automate_django.audit_trail import (
+    Changes,
+    changes_between,
+    entry_values,
+    json_of,
+    row_values,
+    values_by_key,
+    write_entries,
+)
+from automate_django.secrecy import is_secret
 from automate_django.tenants import tenant_for_request, tenant_key
-from automate_kernel.secrets.masking import HIDDEN, without_secrets
-from automate_kernel.secrets.redaction import redactors
+from automate_kernel.secrets.masking import HIDDEN
 
-__all__ = [
-    "Audit",
-    "AuditMixin",
-    "AuditableModelAdmin",
-    "Audited",
-    "Changes",
-    "changes_between",
-    "entry_values",
-    "json_of",
-    "row_values",
-    "values_by_key",
-    "write_entries",
-]
+__all__ = ["Audit", "AuditMixin", "AuditTrail", "AuditableModelAdmin", "Audited"]
 
 _RECENT = 10
-
-Changes = dict[str, list[Any]]
-"""Per field what it was and what it is."""
-
-_LONGEST = 1000
-_BATCH = 500
-
-
-def row_values(obj: Any) -> dict[str, Any]:
-    """What the database holds of *obj* now: column values by field name; nothing if it is new."""
-    if obj.pk is None:
-        return {}
-    rows = type(obj)._base_manager.using(obj._state.db).filter(pk=obj.pk)
-    return _by_name(type(obj), rows.values_list(*_columns(type(obj))).first())
-
-
-def values_by_key(queryset: Any) -> dict[Any, dict[str, Any]]:
-    """`row_values` for all rows of *queryset*, by primary key."""
-    model = queryset.model
-    place = _columns(model).index(model._meta.pk.attname)
-    rows = queryset.order_by().values_list(*_columns(model))
-    return {row[place]: _by_name(model, row) for row in rows}
-
-
-def _columns(model: Any) -> list[str]:
-    return [field.attname for field in model._meta.concrete_fields]
-
-
-def _by_name(model: Any, row: Any) -> dict[str, Any]:
-    if row is None:
-        return {}
-    return {f.name: value for f, value in zip(model._meta.concrete_fields, row, strict=True)}
-
-
-def changes_between(
-    model: Any,
-    before: Mapping[str, Any],
-    after: Mapping[str, Any],
-    *,
-    only: Collection[str] | None = None,
-    exclude: Collection[str] = (),
-    allowed: Collection[str] = (),
-) -> Changes:
-    """
-    What differs between *before* and *after*, which map field names to values.
-
-    Of a secret is told that it changed, not what it was or is.
-    """
-    changes: Changes = {}
-    chosen = None if only is None else frozenset(only)
-    for name, secret in _compared(model, chosen, frozenset(exclude), tuple(allowed)):
-        old, new = before.get(name), after.get(name)
-        if old == new:
-            continue
-        if secret:
-            changes[name] = [None if old is None else HIDDEN, None if new is None else HIDDEN]
-        else:
-            changes[name] = [json_of(old), json_of(new)]
-    return changes
-
-
-@lru_cache(maxsize=256)
-def _compared(
-    model: Any, only: frozenset[str] | None, exclude: frozenset[str], allowed: tuple[str, ...]
-) -> list[tuple[str, bool]]:
-    """The names of the fields that are remembered, and whether each is a secret."""
-    names = (field.name for field in model._meta.concrete_fields)
-    secrets = secret_names(model, allowed)
-    return [
-        (name, name in secrets)
-        for name in names
-        if name not in exclude and (only is None or name in only)
-    ]
-
-
-def json_of(value: Any) -> Any:
-    """*value* as JSON holds it: short, and with secrets inside of it hidden."""
-    if value is None or isinstance(value, (bool, int)):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return f"[{len(value)} bytes]"
-    if isinstance(value, (dt.date, dt.time)):
-        return value.isoformat()
-    if isinstance(value, (Mapping, list, tuple)):
-        return _json(without_secrets(value))
-    if isinstance(value, (decimal.Decimal, uuid.UUID, dt.timedelta)):
-        return str(value)
-    return _short(str(value))
-
-
-def _json(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {_short(str(key)): _json(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_json(each) for each in value]
-    return json_of(value)
-
-
-def _short(text: str) -> str:
-    # PostgreSQL refuses NUL and lone surrogates in JSON, and an entry must never fail for them.
-    text = text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
-
-
-def entry_values(
-    request: HttpRequest,
-    action: str,
-    model: Any,
-    obj: Any = None,
-    *,
-    tenant: Any = None,
-    changes: Changes | None = None,
-    details: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """The values of an entry: *action* on *obj*, a row of *model*, by the user of *request*."""
-    user: Any = request.user
-    return {
-        "actor_id": None if user.pk is None else str(user.pk)[:64],
-        "actor": user.get_username()[:150],
-        "tenant_id": None if tenant is None else str(tenant)[:200],
-        "action": action,
-        "model": model._meta.label_lower,
-        "object_id": None if obj is None or obj.pk is None else str(obj.pk)[:255],
-        "object_repr": "" if obj is None else _short(str(obj))[:200],
-        "changes": changes or {},
-        "details": dict(details or {}),
-    }
-
-
-def _redacted(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """*entry* without the secrets that this process knows: a reason may quote one."""
-    told = {name: entry[name] for name in ("changes", "details", "object_repr") if name in entry}
-    for redactor in redactors():
-        told = redactor.redact_value(told, weak=False)
-    return {**entry, **told}
-
-
-def write_entries(entries: Iterable[Mapping[str, Any]], model: Any = None) -> None:
-    """
-    Save *entries* in the caller's transaction, as rows of *model* or `AuditEntry`.
-
-    Another model gets the values of those fields that it has.
-    """
-    if model is None:
-        model = "automate_django.AuditEntry"
-    if isinstance(model, str):
-        model = apps.get_model(model)
-    fields = [(field.attname, field.get_default) for field in model._meta.concrete_fields]
-    about = {"created_at": timezone.now()}
-    # By position, which is several times as fast: an import writes an entry for each row.
-    made = [
-        model(*(row[name] if name in row else default() for name, default in fields))
-        for row in ({**about, **_redacted(each)} for each in entries)
-    ]
-    manager: models.Manager[Any] = model._base_manager
-    manager.bulk_create(made, batch_size=_BATCH)
 
 
 class Audited(Root):

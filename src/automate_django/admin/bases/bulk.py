@@ -16,7 +16,8 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from automate_django.admin.bases.audit import Audited, values_by_key
+from automate_django.admin.bases.audit import Audited
+from automate_django.audit_trail import values_by_key
 
 __all__ = ["BulkActions", "BulkActionsMixin"]
 

@@ -13,7 +13,6 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from automate_django.admin.bases.audit import Changes
 from automate_django.admin.bases.import_source import (
     Column,
     Source,
@@ -24,6 +23,7 @@ from automate_django.admin.bases.import_source import (
     key_text,
     resolve,
 )
+from automate_django.audit_trail import Changes
 
 __all__ = [
     "Plan",

@@ -21,11 +21,12 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST
 
-from automate_django.admin.bases.audit import Audited, changes_between
+from automate_django.admin.bases.audit import Audited
 from automate_django.admin.bases.base import Basics
 from automate_django.admin.bases.export import Export
 from automate_django.admin.bases.import_plan import Plan, RowPlan, apply, make_plan, rehearse
 from automate_django.admin.bases.import_source import SourceError, read
+from automate_django.audit_trail import changes_between
 
 __all__ = ["Import", "ImportExportBaseAdmin"]
 

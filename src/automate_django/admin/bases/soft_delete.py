@@ -19,8 +19,9 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from automate_django.admin.bases.audit import Audited, row_values
+from automate_django.admin.bases.audit import Audited
 from automate_django.admin.bases.base import Basics
+from automate_django.audit_trail import row_values
 
 __all__ = [
     "PARAMETER",

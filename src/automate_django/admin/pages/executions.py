@@ -13,7 +13,6 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern
 from django.utils.http import parse_etags, quote_etag
 
-from automate_django.admin.bases.audit import entry_values, write_entries
 from automate_django.admin.pages.access import reach_of
 from automate_django.admin.pages.base import PageAdmin
 from automate_django.admin.pages.execution_facts import (
@@ -28,6 +27,7 @@ from automate_django.admin.pages.failures import shown_attempts, shown_labels
 from automate_django.admin.pages.shown import shown_json, shown_text
 from automate_django.admin.pages.slices import PATIENCE, read_page
 from automate_django.admin.pages.tracks import SCALE, Track, draw, latest_statuses
+from automate_django.audit_trail import entry_values, write_entries
 from automate_django.kernel import get_kernel
 from automate_django.models import OutboxItem, WorkflowExecution, WorkflowStep
 from automate_django.templatetags.automate_pages import duration

@@ -7,8 +7,8 @@ from typing import Any
 
 from django.http import HttpRequest
 
-from automate_django.admin.bases.audit import entry_values, write_entries
 from automate_django.admin.pages.access import reach_of
+from automate_django.audit_trail import entry_values, write_entries
 from automate_django.models import OutboxItem
 
 __all__ = ["record"]

@@ -15,10 +15,10 @@ from uuid import UUID, uuid4
 
 from django.contrib.auth import get_user_model
 
-from automate_django.admin.bases.audit import entry_values, write_entries
 from automate_django.admin.pages.access import Reach
 from automate_django.admin.pages.orders import ORDERS, Order, proceed
 from automate_django.admin.pages.wanted import Wanted
+from automate_django.audit_trail import entry_values, write_entries
 from automate_django.kernel import get_kernel
 from automate_django.models import AuditEntry, OutboxItem
 from automate_django.order_kind import ORDER_KIND

@@ -15,7 +15,6 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.csrf import csrf_protect
 
 from automate_django import definitions
-from automate_django.admin.bases.audit import entry_values, write_entries
 from automate_django.admin.pages.access import Reach, reach_of
 from automate_django.admin.pages.base import PageAdmin
 from automate_django.admin.pages.editing import Editing, digest_of, new_doubts
@@ -30,6 +29,7 @@ from automate_django.admin.pages.workflow_rows import (
     runs_of,
 )
 from automate_django.admin.pages.workflow_text import clean, differences
+from automate_django.audit_trail import entry_values, write_entries
 from automate_django.kernel import get_kernel
 from automate_django.models import WorkflowDocument, WorkflowVersion
 from automate_kernel.errors import AutomateError
