@@ -17,7 +17,7 @@ from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html
 from django.utils.text import Truncator
 
-from automate_django.admin.guarding import Guarded, ModelAdmin
+from automate_django.admin.guard import Guarded, ModelAdmin
 from automate_django.secrecy import is_secret
 from automate_django.uniqueness import checked_form
 

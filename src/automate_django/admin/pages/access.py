@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 
+from automate_django.audit_trail import entry_values, write_entries
+from automate_django.kernel import get_kernel
+from automate_django.models import OutboxItem
 from automate_django.tenants import OPERATE, tenant_for_request, tenant_key
 
-__all__ = ["Reach", "reach_of", "require_operator"]
+__all__ = [
+    "Reach",
+    "database",
+    "reach_of",
+    "record",
+    "require_operator",
+]
+
+
+def database() -> str:
+    """The alias of the database that holds the kernel's tables."""
+    return str(getattr(get_kernel().storage, "alias", "default"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +53,9 @@ class Reach:
             return queryset.none()
         return queryset.filter(**{field: self.tenant})
 
-    def covers(self, tenant_id: str | None) -> bool:
-        """Whether a row of *tenant_id* is seen."""
-        return self.everyone or (self.tenant is not None and tenant_id == self.tenant)
+    def rows(self, model: Any) -> Any:
+        """The rows of *model* in the kernel's database, without those of others."""
+        return self.filter(model.objects.using(database()))
 
 
 def reach_of(request: HttpRequest) -> Reach:
@@ -56,3 +71,28 @@ def require_operator(request: HttpRequest) -> None:
     """Raise `PermissionDenied` unless the user may do what concerns all tenants."""
     if not request.user.has_perm(OPERATE):
         raise PermissionDenied
+
+
+def record(
+    request: HttpRequest,
+    action: str,
+    rows: Sequence[Any] = (),
+    *,
+    model: Any = OutboxItem,
+    about: str = "",
+    **details: Any,
+) -> None:
+    """
+    Write down that the user of *request* did *action* to each of *rows*.
+
+    Without rows there is one entry for *model*, which says *about* what it was.
+    """
+    entries = [
+        entry_values(request, action, type(row), row, tenant=row.tenant_id, details=details)
+        for row in rows
+    ]
+    if not rows:
+        tenant = reach_of(request).tenant
+        entry = entry_values(request, action, model, tenant=tenant, details=details)
+        entries = [{**entry, "object_repr": about[:200]}]
+    write_entries(entries)

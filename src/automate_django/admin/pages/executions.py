@@ -3,39 +3,273 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
+from django.db.models import Q
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.urls import URLPattern
+from django.utils import timezone
 from django.utils.http import parse_etags, quote_etag
 
-from automate_django.admin.pages.access import reach_of
+from automate_django.admin.pages.access import Reach, reach_of, record
 from automate_django.admin.pages.base import PageAdmin
-from automate_django.admin.pages.execution_facts import (
-    executions,
-    origin_of,
-    pinned,
-    reconstructed_input,
-    workflow_names,
+from automate_django.admin.pages.display import (
+    labelled,
+    shown_attempts,
+    shown_json,
+    shown_labels,
+    shown_text,
 )
-from automate_django.admin.pages.execution_filter import Filter
-from automate_django.admin.pages.failures import shown_attempts, shown_labels
-from automate_django.admin.pages.shown import shown_json, shown_text
-from automate_django.admin.pages.slices import PATIENCE, read_page
-from automate_django.admin.pages.tracks import SCALE, Track, draw, latest_statuses
-from automate_django.audit_trail import entry_values, write_entries
+from automate_django.admin.pages.slices import PATIENCE, Part, Slice, read_page
+from automate_django.admin.pages.step_tracks import SCALE, Track, draw, latest_statuses
 from automate_django.kernel import get_kernel
-from automate_django.models import OutboxItem, WorkflowExecution, WorkflowStep
+from automate_django.models import OutboxItem, WorkflowExecution, WorkflowStep, WorkflowVersion
 from automate_django.templatetags.automate_pages import duration
-from automate_kernel.errors import AutomateError
+from automate_kernel.errors import AutomateError, TemplateError
 from automate_kernel.workflows.definition.graph import to_svg
+from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.execution import ExecutionStatus, StepStatus
+from automate_kernel.workflows.engine.program import step_input
 
-__all__ = ["WorkflowExecutionAdmin", "register"]
+__all__ = [
+    "Filter",
+    "Origin",
+    "WorkflowExecutionAdmin",
+    "origin_of",
+    "pinned",
+    "reconstructed_input",
+    "register",
+    "workflow_names",
+]
+
+_MOST_NAMES = 200
+_LATELY = 1000
+
+
+def pinned(execution: WorkflowExecution) -> Workflow | None:
+    """The definition that *execution* began with; None if this process can't read it."""
+    kernel = get_kernel()
+    try:
+        return kernel.workflows.program(execution.definition_id).workflow
+    except TemplateError:
+        pass  # a filter that is gone: the workflow can be shown all the same
+    except (AutomateError, ValueError):  # pydantic's error is a ValueError
+        return None
+    return kernel.executions.definition(execution.definition_id)
+
+
+def reconstructed_input(
+    execution: WorkflowExecution, step_id: str, position: int
+) -> tuple[Any, str | None]:
+    """
+    What a step was given, put together from what is stored, and why that is not possible.
+
+    Both texts may hold what the redactor knows; who shows them redacts them.
+    """
+    kernel = get_kernel()
+    stored = kernel.executions.get(str(execution.pk))
+    if stored is None:
+        return None, "the execution is gone"
+    try:
+        program = kernel.workflows.program(stored.definition_id)
+        return step_input(program, stored, step_id, position), None
+    except (AutomateError, ValueError) as error:
+        return None, kernel.redactor.redact(str(error))
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a definition comes from, in words, and the page that shows it."""
+
+    text: str
+    url: str = ""
+
+
+def origin_of(request: HttpRequest, pages: PageAdmin, execution: WorkflowExecution) -> Origin:
+    """Which version of which workflow *execution* began with."""
+    alias = execution._state.db
+    version = (
+        WorkflowVersion.objects.using(alias)
+        .filter(
+            digest=execution.definition_id,
+            document__name=execution.workflow,
+        )
+        .select_related("document")
+        .order_by("-number")
+        .first()
+    )
+    short = execution.definition_id[:12]
+    if version is None or version.document.tenant_id not in (None, execution.tenant_id):
+        return Origin(f"definition {short}")
+    may = request.user.has_perm("automate_django.view_workflowdocument")
+    url = pages.url("automate_workflow_version", version.document_id, version.number)
+    return Origin(f"version {version.number} ({short})", url if may else "")
+
+
+def workflow_names(reach: Reach) -> list[str]:
+    """
+    The names to choose from in a filter.
+
+    Of all workflows that there are or that have run, to who sees all: that costs one look into an
+    index per name, not one per execution. Of those that ran lately, to a tenant.
+    """
+    rows = reach.rows(WorkflowExecution).order_by("workflow").values_list("workflow", flat=True)
+    if not reach.everyone:
+        return sorted(set(rows.order_by("-created_at")[:_LATELY]))
+    names = {entry.workflow.name for entry in get_kernel().workflows.entries()}
+    found: list[str] = []
+    while len(found) < _MOST_NAMES:
+        following = rows.filter(workflow__gt=found[-1]) if found else rows
+        name = following.first()
+        if name is None:
+            break
+        found.append(name)
+    return sorted(names | set(found))
+
+
+_TIMES = {
+    "": ("any time", timedelta()),
+    "1h": ("the last hour", timedelta(hours=1)),
+    "24h": ("the last 24 hours", timedelta(hours=24)),
+    "7d": ("the last 7 days", timedelta(days=7)),
+    "30d": ("the last 30 days", timedelta(days=30)),
+}
+_MOST = ExecutionStatus.COMPLETED.value
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """
+    What a user asks for; empty text is no condition.
+
+    One condition chooses the index that is read, in the order of time. The others are looked for
+    along it, through a bounded stretch.
+    """
+
+    reach: Reach
+    status: str = ""
+    workflow: str = ""
+    since: str = ""
+    tenant: str = ""
+    group: str = ""
+    label: str = ""
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any], reach: Reach) -> Filter:
+        """What the parameters of a request ask for; a value that is not ours counts as left out."""
+
+        def text(name: str) -> str:
+            # No text in a database holds a NUL, and PostgreSQL raises for one.
+            return str(data.get(name) or "").replace("\x00", "").strip()[:200]
+
+        known = {status.value for status in ExecutionStatus}
+        return cls(
+            reach,
+            text("status") if text("status") in known else "",
+            text("workflow"),
+            text("since") if text("since") in _TIMES else "",
+            text("tenant") if reach.everyone else "",
+            text("group"),
+            text("label"),
+        )
+
+    @property
+    def _conditions(self) -> dict[str, Q]:
+        found = {}
+        if self.tenant:
+            found["tenant"] = Q(tenant_id=self.tenant)
+        if self.status:
+            found["status"] = Q(status=self.status)
+        if self.workflow:
+            found["workflow"] = Q(workflow=self.workflow)
+        if self.group:
+            found["group"] = Q(error_group=self.group)
+        return found
+
+    def among(self, queryset: Any) -> Any:
+        """Those of *queryset* that have the label, if one is asked for; an index finds them."""
+        if not self.label:
+            return queryset
+        return queryset.filter(pk__in=labelled(self.label, "execution", self.reach))
+
+    @property
+    def _leading(self) -> str:
+        """The condition whose index is read."""
+        if not self.reach.everyone:
+            return ""  # the user's own tenant is, before all
+        given = self._conditions
+        # Nearly all executions are COMPLETED: that finds little.
+        rare = (
+            ["tenant", "status", "workflow"]
+            if self.status != _MOST
+            else ["tenant", "workflow", "status"]
+        )
+        return next((name for name in rare if name in given), "")
+
+    @property
+    def slice(self) -> Slice:
+        """The executions that one index gives, the newest first."""
+        condition = self._conditions.get(self._leading, Q())
+        if self.since:
+            condition &= Q(created_at__gte=timezone.now() - _TIMES[self.since][1])
+        # The name signs the cursor: one of another list leads nowhere.
+        return Slice(
+            f"executions {sorted(self.fields.items())}",
+            "",
+            (Part(condition, ("-created_at", "-id")),),
+        )
+
+    @property
+    def rest(self) -> Q | None:
+        """The conditions that are looked for along the slice."""
+        q = Q()
+        for name, condition in self._conditions.items():
+            if name != self._leading:
+                q &= condition
+        return q or None
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """What an address says to ask for the same."""
+        given = {
+            "status": self.status,
+            "workflow": self.workflow,
+            "since": self.since,
+            "tenant": self.tenant,
+            "group": self.group,
+            "label": self.label,
+        }
+        return {name: text for name, text in given.items() if text}
+
+    @property
+    def query(self) -> str:
+        """`fields`, as the query of an address."""
+        return urlencode(self.fields)
+
+    def tabs(self) -> list[dict[str, Any]]:
+        """The statuses to choose from, with what else is asked for kept."""
+        kept = {name: text for name, text in self.fields.items() if name != "status"}
+        order = ["", "FAILED", "RUNNING", "PENDING", "COMPLETED", "CANCELLED"]
+        return [
+            {
+                "label": status.capitalize() or "All",
+                "url": f"?{urlencode({**kept, **({'status': status} if status else {})})}",
+                "current": status == self.status,
+            }
+            for status in order
+        ]
+
+    def times(self) -> list[tuple[str, str, bool]]:
+        """The spans of time to choose from: value, label, whether it is chosen."""
+        return [(name, label, name == self.since) for name, (label, _) in _TIMES.items()]
+
 
 _CHANGE = "automate_django_workflowexecution_change"
 _LIST = "automate_django_workflowexecution_changelist"
@@ -69,7 +303,7 @@ class WorkflowExecutionAdmin(PageAdmin):
 
     def get_queryset(self, request: HttpRequest) -> Any:
         """The executions that the user may see."""
-        return executions(reach_of(request))
+        return reach_of(request).rows(WorkflowExecution)
 
     def require_view(self, request: HttpRequest) -> None:
         """Raise `PermissionDenied` unless the user may look at executions."""
@@ -96,7 +330,7 @@ class WorkflowExecutionAdmin(PageAdmin):
         wanted = Filter.read(request.GET, reach)
         try:
             found = read_page(
-                wanted.among(executions(reach)).defer("event", "output"),
+                wanted.among(reach.rows(WorkflowExecution)).defer("event", "output"),
                 wanted.slice,
                 wanted.rest,
                 after=request.GET.get("after", ""),
@@ -274,7 +508,7 @@ class WorkflowExecutionAdmin(PageAdmin):
         done = get_kernel().executions.resume(str(execution.pk), step_id=step_id)
         if not done:
             return done, "It has not failed, or is resumed already.", execution.pk
-        self._record(request, "resume", execution, step=step_id or "")
+        record(request, "resume", [execution], step=step_id or "")
         where = f"step {step_id}" if step_id else "where it failed"
         return done, f"It goes on from {where}.", execution.pk
 
@@ -284,24 +518,15 @@ class WorkflowExecutionAdmin(PageAdmin):
         done = get_kernel().executions.cancel(str(execution.pk))
         if not done:
             return done, "It had ended already.", execution.pk
-        self._record(request, "cancel", execution)
+        record(request, "cancel", [execution])
         return done, "It is cancelled. A step that runs is not interrupted.", execution.pk
 
     def _again(
         self, request: HttpRequest, execution: WorkflowExecution
     ) -> tuple[bool, str, object]:
         begun = get_kernel().start_again(str(execution.pk))
-        self._record(request, "start again", execution, begun=begun)
+        record(request, "start again", [execution], begun=begun)
         return True, "This is another execution, for the same event.", begun
-
-    def _record(
-        self, request: HttpRequest, action: str, execution: WorkflowExecution, **details: Any
-    ) -> None:
-        entry = entry_values(
-            request, action, WorkflowExecution, execution,
-            tenant=execution.tenant_id, details=details,
-        )  # fmt: skip
-        write_entries([entry])
 
 
 def _uuid(text: str) -> UUID | None:

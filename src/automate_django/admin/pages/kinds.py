@@ -10,10 +10,9 @@ from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern
 
-from automate_django.admin.pages.access import Reach, require_operator
+from automate_django.admin.pages.access import Reach, database, record, require_operator
 from automate_django.admin.pages.base import Section
-from automate_django.admin.pages.figures import counts, forget
-from automate_django.admin.pages.records import record
+from automate_django.admin.pages.counts import counts, forget
 from automate_django.kernel import get_kernel
 from automate_django.models import OutboxPause
 from automate_kernel.errors import AutomateError, ErrorCodes
@@ -41,8 +40,7 @@ class Kinds(Section):
         """The page."""
         require_operator(request)
         found = counts(Reach(everyone=True), now=request.GET.get("count") == "now")
-        alias = getattr(get_kernel().storage, "alias", "default")
-        paused = {row.kind: row for row in OutboxPause.objects.using(alias).all()}
+        paused = {row.kind: row for row in OutboxPause.objects.using(database())}
         limits = {limit.kind: limit for limit in get_kernel().outbox.limits()}
         by_kind = {} if found is None else found.by_kind
         names = sorted({*by_kind, *paused, *limits, *_seen()})
@@ -91,20 +89,20 @@ class Kinds(Section):
             case "pause":
                 reason = request.POST.get("reason", "").strip()[:500]
                 outbox.pause(kind, reason)
-                record(request, "pause", kind, reason=reason)
+                record(request, "pause", about=kind, reason=reason)
                 return f"Paused {kind}: no worker takes items of it until it is resumed."
             case "resume":
                 outbox.resume(kind)
-                record(request, "resume", kind)
+                record(request, "resume", about=kind)
                 return f"Resumed {kind}."
             case "limit":
                 given = _limit(request)
                 outbox.limit(kind, **given)
-                record(request, "limit", kind, **given)
+                record(request, "limit", about=kind, **given)
                 return f"Limited {kind}."
             case "unlimit":
                 outbox.unlimit(kind)
-                record(request, "unlimit", kind)
+                record(request, "unlimit", about=kind)
                 return f"Removed the limit of {kind}."
         raise ValueError(what)
 

@@ -17,12 +17,12 @@ from django.http import (
 )
 from django.urls import URLPattern
 
-from automate_django.admin.pages.access import Reach, reach_of
+from automate_django.admin.pages.access import Reach, reach_of, record
 from automate_django.admin.pages.base import Section
-from automate_django.admin.pages.figures import forget
+from automate_django.admin.pages.counts import forget
+from automate_django.admin.pages.display import shown_text
+from automate_django.admin.pages.item_filter import Wanted
 from automate_django.admin.pages.orders import ORDERS, Order, OrderKind, give, items, obey, proceed
-from automate_django.admin.pages.records import record
-from automate_django.admin.pages.shown import shown_text
 from automate_django.admin.pages.slices import SLICES
 from automate_django.admin.pages.standing import (
     Standing,
@@ -31,7 +31,6 @@ from automate_django.admin.pages.standing import (
     stop,
     worker_lives,
 )
-from automate_django.admin.pages.wanted import Wanted
 from automate_kernel.errors import AutomateError
 
 __all__ = ["Ordering", "allowed_orders"]
@@ -121,7 +120,7 @@ class Ordering(Section):
         except AutomateError as error:
             messages.error(request, f"{error.message}.")
             return HttpResponseRedirect(back)
-        record(request, kind.name, "", rows, done=done, of=len(ids))
+        record(request, kind.name, rows, done=done, of=len(ids))
         self._tell(request, kind, done, len(ids))
         return HttpResponseRedirect(back)
 
@@ -147,7 +146,7 @@ class Ordering(Section):
         if request.POST.get("sure") != "yes":
             return self._ask(request, kind, wanted, order.total, all_of_them=True)
         record(
-            request, kind.name, f"begun: {order.total:,} {wanted.words}",
+            request, kind.name, about=f"begun: {order.total:,} {wanted.words}",
             filter=wanted.fields, per_second=order.per_second, delay=order.delay,
         )  # fmt: skip
         return self._go_on(request, order, reach)
@@ -173,9 +172,11 @@ class Ordering(Section):
             return HttpResponseRedirect(back)
         if order.finished:
             record(
-                request, kind.name, f"ended: {order.done:,} of {order.total:,} {wanted.words}",
+                request,
+                kind.name,
+                about=f"ended: {order.done:,} of {order.total:,} {wanted.words}",
                 filter=wanted.fields,
-            )  # fmt: skip
+            )
             self._tell(request, kind, order.done, order.seen)
             return HttpResponseRedirect(back)
         if worker_lives():
@@ -222,7 +223,7 @@ class Ordering(Section):
         """Stop an order."""
         found = self._standing(request, order_id)
         if stop(order_id):
-            record(request, found.order.kind, f"stopped: {found.order.total:,} items")
+            record(request, found.order.kind, about=f"stopped: {found.order.total:,} items")
             messages.success(request, "It is stopped. What is done stays done.")
         else:
             messages.warning(request, "It was over.")

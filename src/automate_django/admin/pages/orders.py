@@ -22,8 +22,8 @@ from django.db import transaction
 from django.utils import timezone
 
 from automate_django.admin.pages.access import Reach
+from automate_django.admin.pages.item_filter import Wanted
 from automate_django.admin.pages.slices import SLICES
-from automate_django.admin.pages.wanted import Wanted
 from automate_django.kernel import get_kernel
 from automate_django.models import OutboxItem
 

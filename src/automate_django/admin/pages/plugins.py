@@ -12,7 +12,7 @@ from django.urls import URLPattern
 
 from automate_django.admin.pages.access import require_operator
 from automate_django.admin.pages.base import Section
-from automate_django.admin.pages.shown import shown_text
+from automate_django.admin.pages.display import shown_text
 from automate_django.kernel import get_kernel
 from automate_kernel.plugins.records import PluginRecord, PluginState
 

@@ -16,8 +16,8 @@ from uuid import UUID, uuid4
 from django.contrib.auth import get_user_model
 
 from automate_django.admin.pages.access import Reach
+from automate_django.admin.pages.item_filter import Wanted
 from automate_django.admin.pages.orders import ORDERS, Order, proceed
-from automate_django.admin.pages.wanted import Wanted
 from automate_django.audit_trail import entry_values, write_entries
 from automate_django.kernel import get_kernel
 from automate_django.models import AuditEntry, OutboxItem
@@ -152,7 +152,7 @@ def carry_out(item: Item) -> Acknowledged | Snooze:
             step = given["step"] + 1
             _enqueue(given["id"], step, order, everyone=everyone, transaction=transaction)
     if problem or order.finished:
-        from automate_django.admin.pages.figures import forget
+        from automate_django.admin.pages.counts import forget
 
         forget()
     return Acknowledged()

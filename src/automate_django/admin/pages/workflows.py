@@ -15,21 +15,19 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.csrf import csrf_protect
 
 from automate_django import definitions
-from automate_django.admin.pages.access import Reach, reach_of
+from automate_django.admin.pages.access import Reach, reach_of, record
 from automate_django.admin.pages.base import PageAdmin
-from automate_django.admin.pages.editing import Editing, digest_of, new_doubts
-from automate_django.admin.pages.shown import shown_text
-from automate_django.admin.pages.workflow_forms import RunForm
-from automate_django.admin.pages.workflow_rows import (
+from automate_django.admin.pages.display import shown_text
+from automate_django.admin.pages.workflow_editor import Editing, RunForm, digest_of, new_doubts
+from automate_django.admin.pages.workflow_list import (
     Listed,
+    clean,
     current_workflow,
-    documents,
+    differences,
     fill,
     listed,
     runs_of,
 )
-from automate_django.admin.pages.workflow_text import clean, differences
-from automate_django.audit_trail import entry_values, write_entries
 from automate_django.kernel import get_kernel
 from automate_django.models import WorkflowDocument, WorkflowVersion
 from automate_kernel.errors import AutomateError
@@ -74,7 +72,7 @@ class WorkflowDocumentAdmin(PageAdmin):
 
     def get_queryset(self, request: HttpRequest) -> Any:
         """The workflows of the database that the user may see."""
-        return documents(reach_of(request))
+        return reach_of(request).rows(WorkflowDocument)
 
     def require_view(self, request: HttpRequest) -> None:
         """Raise `PermissionDenied` unless the user may look at workflows."""
@@ -91,16 +89,6 @@ class WorkflowDocumentAdmin(PageAdmin):
         if found is None:
             raise Http404("There is no such workflow, or it is not yours.")
         return found
-
-    def record(
-        self, request: HttpRequest, action: str, document: WorkflowDocument | None, **details: Any
-    ) -> None:
-        """Write down what was done."""
-        tenant = reach_of(request).tenant if document is None else document.tenant_id
-        entry = entry_values(
-            request, action, WorkflowDocument, document, tenant=tenant, details=details
-        )
-        write_entries([entry])
 
     # -- looking -------------------------------------------------------------------------------
 
@@ -221,7 +209,8 @@ class WorkflowDocumentAdmin(PageAdmin):
             with get_kernel().storage.begin():
                 payload = form.cleaned_data["payload"]
                 begun = get_kernel().start(row.name, payload, tenant_id=tenant_id)
-                self.record(request, "run", row.document, workflow=row.name, begun=begun)
+                rows = [] if row.document is None else [row.document]
+                record(request, "run", rows, model=WorkflowDocument, workflow=row.name, begun=begun)
         except AutomateError as error:
             messages.error(request, f"{clean(str(error))}.")
             return HttpResponseRedirect(self._url_of(row))
@@ -261,7 +250,7 @@ class WorkflowDocumentAdmin(PageAdmin):
         with get_kernel().storage.begin():
             switched = definitions.switch(document, enabled=enabled)
             if switched:
-                self.record(request, "enable" if enabled else "disable", document)
+                record(request, "enable" if enabled else "disable", [document])
         if switched:
             what = "on: the next event starts it" if enabled else "off: nothing starts it"
             messages.success(request, f"It is {what}. What runs goes on.")
@@ -332,7 +321,7 @@ class WorkflowDocumentAdmin(PageAdmin):
         comment = f"Back to version {number}"
         version = definitions.restore(document, number, author=author, comment=comment)
         if version is not None:
-            self.record(request, "restore", document, version=version.number, restored=number)
+            record(request, "restore", [document], version=version.number, restored=number)
         return version
 
 

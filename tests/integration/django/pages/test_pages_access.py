@@ -142,7 +142,8 @@ def test_a_tenant_sees_and_counts_its_own_items_alone(acme, fail):
 
 def test_a_tenants_items_are_looked_for_among_everybodys(alias, acme, fail, kernel, monkeypatch):
     """No index leads to them: a page looks through so many, and never shows the others."""
-    from automate_django.admin.pages import outbox, slices
+    from automate_django.admin.pages import slices
+    from automate_django.admin.pages import outbox
 
     monkeypatch.setattr(slices, "LOOKED_FOR_ONE", 5)
     monkeypatch.setattr(outbox, "PATIENCE", 0.0)

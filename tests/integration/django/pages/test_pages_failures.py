@@ -106,7 +106,8 @@ def test_items_are_found_by_label(
     root: Any, staff: Any, kernel: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However old they are, whatever their status; another tenant's are not found."""
-    from automate_django.admin.pages import access, slices
+    from automate_django.admin.pages import slices
+    from automate_django.admin.pages import access
 
     monkeypatch.setattr(slices, "LOOKED", 2)
     monkeypatch.setattr(slices, "LOOKED_FOR_ONE", 2)

@@ -148,7 +148,7 @@ def test_the_dashboard_tells_of_what_was_done(alias, kernel, root, alive, fail):
 def test_what_was_gathered_is_not_read_again_and_nothing_is_counted_twice(
     alias, kernel, root, alive, monkeypatch
 ):
-    from automate_django.admin.pages import rates
+    from automate_django.admin.pages import dashboard as rates
 
     alive(minutes=90)
     span, now = rates.SPANS["6h"], kernel.outbox.now()
@@ -168,7 +168,7 @@ def test_what_was_gathered_is_not_read_again_and_nothing_is_counted_twice(
 def test_a_long_history_is_gathered_by_the_script_and_not_by_the_page(
     kernel, root, alive, monkeypatch
 ):
-    from automate_django.admin.pages import rates
+    from automate_django.admin.pages import dashboard as rates
 
     alive(minutes=10)
     monkeypatch.setattr(rates, "CHEAP_ROWS", -1)
@@ -251,7 +251,7 @@ def test_the_pages_in_between_hold_none_of_it_either(kernel, root, fail, monkeyp
 
 
 def test_a_page_that_shows_counts_of_a_large_table_waits_for_none(kernel, root, fail, monkeypatch):
-    from automate_django.admin.pages import figures
+    from automate_django.admin.pages import counts as figures
 
     fail(n=2)
     monkeypatch.setattr(figures, "CHEAP_ROWS", -1)
@@ -267,7 +267,7 @@ def test_a_page_that_shows_counts_of_a_large_table_waits_for_none(kernel, root, 
 
 def test_kinds_of_a_large_table_keep_their_counts(kernel, root, fail, monkeypatch):
     """Pausing one kind neither forgets the others nor shows what was not counted as zero."""
-    from automate_django.admin.pages import figures
+    from automate_django.admin.pages import counts as figures
 
     monkeypatch.setattr(figures, "CHEAP_ROWS", 0)
     fail("slack.post", 3)
@@ -298,7 +298,7 @@ def test_kinds_of_a_large_table_keep_their_counts(kernel, root, fail, monkeypatc
 
 
 def test_without_a_script_the_counts_are_a_link_away(kernel, root, fail, monkeypatch):
-    from automate_django.admin.pages import figures
+    from automate_django.admin.pages import counts as figures
 
     fail(n=2)
     monkeypatch.setattr(figures, "CHEAP_ROWS", -1)

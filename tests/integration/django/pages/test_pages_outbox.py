@@ -197,7 +197,7 @@ INDEXES = {
 def test_a_list_counts_nothing_and_reads_along_an_index(
     alias, kernel, root, fail, name, query, monkeypatch
 ):
-    from automate_django.admin.pages import figures
+    from automate_django.admin.pages import counts as figures
 
     monkeypatch.setattr(figures, "CHEAP_ROWS", -1)  # as in a large table
     fail(n=60)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from difflib import unified_diff
 from typing import Any
 
 from django.db.models import F
@@ -12,15 +13,26 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from pydantic import ValidationError
 
-from automate_django.admin.pages.access import Reach
-from automate_django.admin.pages.execution_facts import executions
+from automate_django.admin.pages.access import Reach, database
+from automate_django.definitions.checking import Told
 from automate_django.kernel import get_kernel
-from automate_django.models import WorkflowDocument, WorkflowVersion
+from automate_django.models import WorkflowDocument, WorkflowExecution, WorkflowVersion
 from automate_kernel.workflows.definition.graph import describe_trigger
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.execution import ExecutionStatus
 
-__all__ = ["Listed", "Runs", "current_workflow", "documents", "listed", "runs_of"]
+__all__ = [
+    "Difference",
+    "Listed",
+    "Problem",
+    "Runs",
+    "clean",
+    "current_workflow",
+    "differences",
+    "explained",
+    "listed",
+    "runs_of",
+]
 
 _LAST = 100
 """From how many of the last executions the share of failures is told."""
@@ -85,18 +97,12 @@ class Listed:
         )
 
 
-def documents(reach: Reach) -> Any:
-    """The workflows of the database that *reach* covers."""
-    alias = getattr(get_kernel().storage, "alias", "default")
-    return reach.filter(WorkflowDocument.objects.using(alias))
-
-
 def listed(reach: Reach, search: str = "") -> list[Listed]:
     """The workflows that *reach* covers, by name: a tenant sees its own, an operator all."""
     kernel = get_kernel()
     rows = [
         Listed(document.name, document)
-        for document in documents(reach).filter(name__icontains=search)
+        for document in reach.rows(WorkflowDocument).filter(name__icontains=search)
     ]
     if reach.everyone:
         rows += [
@@ -114,8 +120,7 @@ def listed(reach: Reach, search: str = "") -> list[Listed]:
 def fill(rows: Sequence[Listed], reach: Reach) -> None:
     """Look up for *rows*, which are those of one page, what they say and how their runs went."""
     pks = [row.document.pk for row in rows if row.document is not None]
-    alias = getattr(get_kernel().storage, "alias", "default")
-    current = WorkflowVersion.objects.using(alias).filter(
+    current = WorkflowVersion.objects.using(database()).filter(
         document_id__in=pks, number=F("document__version")
     )
     said = dict(current.values_list("document_id", "definition"))
@@ -141,9 +146,57 @@ def _read(definition: Any) -> Workflow | None:
 
 def runs_of(reach: Reach, name: str, tenant_id: str | None, *, shown: int = 10) -> Runs:
     """The last runs of a workflow: *shown* of them, and how many of the last 100 failed."""
-    rows = executions(reach).filter(workflow=name).order_by("-created_at", "-id")
+    rows = reach.rows(WorkflowExecution).filter(workflow=name).order_by("-created_at", "-id")
     if tenant_id is not None:
         rows = rows.filter(tenant_id=tenant_id)
     last = list(rows.defer("event", "output", "error")[:_LAST])
     ended = Counter(row.status for row in last if ExecutionStatus(row.status).finished)
     return Runs(last[:shown], ended.total(), ended[ExecutionStatus.FAILED.value])
+
+
+_MOST_LINES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A line of a comparison: *sign* is ``+``, ``-``, a space, or ``@`` between two stretches."""
+
+    sign: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with a text, and the line that is meant."""
+
+    text: str
+    line: int | None = None
+    excerpt: str = ""
+
+
+def clean(text: str) -> str:
+    """*text* without what the redactor knows: a key may have become a secret after it was saved."""
+    return get_kernel().redactor.redact(text)
+
+
+def differences(before: str, after: str) -> list[Difference]:
+    """What has changed from *before* to *after*, with three lines around; empty if nothing has."""
+    lines = unified_diff(clean(before).splitlines(), clean(after).splitlines(), lineterm="", n=3)
+    found = []
+    for line in list(lines)[2:_MOST_LINES]:
+        sign = line[:1] or " "
+        found.append(Difference(sign, line if sign == "@" else line[1:]))
+    return found
+
+
+def explained(problems: Iterable[Told], source: str) -> list[Problem]:
+    """*problems*, each with the line of *source* that it is about."""
+    lines = clean(source).splitlines()
+    return [
+        Problem(
+            clean(str(each)),
+            each.line,
+            lines[each.line - 1][:200] if each.line and each.line <= len(lines) else "",
+        )
+        for each in problems
+    ]

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from django.db.models import Q
 
 from automate_django.admin.pages.access import Reach
-from automate_django.admin.pages.failures import labelled
+from automate_django.admin.pages.display import labelled
 from automate_django.admin.pages.slices import SLICES, Slice
 
 __all__ = ["Wanted"]

@@ -15,7 +15,7 @@ from typing import Any
 from django.db.models import Count, Max, Min, Q
 from django.utils import timezone
 
-from automate_django.admin.pages.shown import shown_text
+from automate_django.admin.pages.display import shown_text
 from automate_django.models import WorkflowExecution, WorkflowStep
 from automate_django.templatetags.automate_pages import duration, tone
 from automate_kernel.workflows.definition.model import Step, Workflow

@@ -1,7 +1,8 @@
-"""Failed attempts as the pages show them, and what is found by a label."""
+"""Stored values, errors and labels as pages show them: without secrets, of bounded length."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,13 +10,61 @@ from typing import Any
 from uuid import UUID
 
 from automate_django.admin.pages.access import Reach
-from automate_django.admin.pages.shown import Shown, shown_text
 from automate_django.kernel import get_kernel
 from automate_django.models import OutboxLabel
 from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.labels import read_label
+from automate_kernel.secrets.masking import without_secrets
 
-__all__ = ["ShownAttempt", "labelled", "shown_attempts", "shown_labels"]
+__all__ = [
+    "Shown",
+    "ShownAttempt",
+    "labelled",
+    "shown_attempts",
+    "shown_json",
+    "shown_labels",
+    "shown_text",
+]
+
+MOST = 20_000
+"""How many characters of one value a page shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Text for a page; if it was *cut*, *length* is how long the whole is."""
+
+    text: str
+    length: int
+    cut: bool = False
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __bool__(self) -> bool:
+        return bool(self.text)
+
+
+def shown_json(value: Any, most: int = MOST) -> Shown:
+    """
+    A JSON value, indented.
+
+    What the redactor knows is taken out first, and so is whatever stands under a name like
+    ``password`` or ``api_key``: the redactor of this process knows only the secrets that this
+    process has used.
+    """
+    clean = without_secrets(get_kernel().redactor.redact_value(value))
+    return _cut(json.dumps(clean, indent=2, ensure_ascii=False), most)
+
+
+def shown_text(text: str | None, most: int = MOST) -> Shown:
+    """An error or a traceback, without what the redactor knows."""
+    return _cut(get_kernel().redactor.redact(text or ""), most)
+
+
+def _cut(text: str, most: int) -> Shown:
+    return Shown(text[:most], len(text), len(text) > most)
+
 
 _MOST_LABELLED = 1000
 
@@ -58,9 +107,8 @@ def shown_labels(labels: Any) -> list[str]:
 
 def labelled(label: str, about: str, reach: Reach) -> list[UUID]:
     """The ids of the newest items, or executions, with *label* that *reach* covers."""
-    alias = getattr(get_kernel().storage, "alias", "default")
     name, value = read_label(label)
-    found: Any = reach.filter(OutboxLabel.objects.using(alias)).filter(value=value, about=about)
+    found: Any = reach.rows(OutboxLabel).filter(value=value, about=about)
     if name is not None:
         found = found.filter(name=name)
     return list(found.order_by("-created_at").values_list("subject_id", flat=True)[:_MOST_LABELLED])

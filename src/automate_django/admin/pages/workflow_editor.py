@@ -3,27 +3,98 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from django import forms
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
 from automate_django import definitions
-from automate_django.admin.pages.access import reach_of
-from automate_django.admin.pages.workflow_forms import STARTER, DocumentForm
-from automate_django.admin.pages.workflow_rows import current_workflow
-from automate_django.admin.pages.workflow_text import Problem, clean, explained
+from automate_django.admin.pages.access import reach_of, record
+from automate_django.admin.pages.base import PageAdmin
+from automate_django.admin.pages.workflow_list import Problem, clean, current_workflow, explained
+from automate_django.definitions.checking import FORMATS
 from automate_django.kernel import get_kernel
 from automate_django.models import WorkflowDocument, WorkflowVersion
-from automate_kernel.errors import AutomateError, WorkflowError
+from automate_kernel.errors import AutomateError, PayloadError, WorkflowError
+from automate_kernel.outbox.item import encode_json
+from automate_kernel.workflows.definition.document import LARGEST
 from automate_kernel.workflows.definition.graph import to_svg
 from automate_kernel.workflows.definition.model import Workflow
 
-if TYPE_CHECKING:
-    from automate_django.admin.pages.workflows import WorkflowDocumentAdmin
+__all__ = [
+    "DocumentForm",
+    "Editing",
+    "RunForm",
+    "digest_of",
+    "new_doubts",
+]
 
-__all__ = ["Editing", "digest_of", "new_doubts"]
+STARTER = """\
+name: my-workflow
+trigger: {type: event, event: something.happened}
+steps:
+  - id: first
+    action: connector.action
+    input: {text: "{{ event.payload }}"}
+"""
+
+
+class DocumentForm(forms.Form):
+    """The text of a workflow. Whether it is one, the kernel says."""
+
+    source = forms.CharField(
+        label="Definition",
+        strip=False,
+        max_length=LARGEST,
+        widget=forms.Textarea(
+            attrs={"class": "automate-source", "rows": 24, "spellcheck": "false", "wrap": "off"}
+        ),
+    )
+    format = forms.ChoiceField(choices=[(name, name.upper()) for name in FORMATS])
+    comment = forms.CharField(
+        label="What is changed, and why", max_length=500, required=False, strip=True
+    )
+    tenant_id = forms.CharField(label="Tenant", max_length=200, required=False, strip=True)
+    based_on = forms.IntegerField(required=False, widget=forms.HiddenInput)
+
+    def clean_source(self) -> str:
+        """The text with the line ends of a text file: a browser sends those of a telegram."""
+        text: str = self.cleaned_data["source"].replace("\r\n", "\n").replace("\r", "\n")
+        return text if text.endswith("\n") else f"{text}\n"
+
+
+class RunForm(forms.Form):
+    """What a workflow that is started by hand is to see."""
+
+    payload = forms.CharField(
+        label="Payload (JSON)",
+        required=False,
+        max_length=LARGEST,
+        widget=forms.Textarea(attrs={"rows": 5, "spellcheck": "false"}),
+    )
+    tenant_id = forms.CharField(label="As tenant", max_length=200, required=False, strip=True)
+
+    def clean_payload(self) -> Any:
+        """The JSON value; nothing is an empty object."""
+        text = self.cleaned_data["payload"].strip() or "{}"
+        try:
+            value = json.loads(text)
+        except RecursionError:
+            raise forms.ValidationError("It is nested too deeply.") from None
+        except json.JSONDecodeError as error:
+            raise forms.ValidationError(
+                f"It is not JSON: {error.msg} (line {error.lineno}, column {error.colno})."
+            ) from None
+        except ValueError:
+            raise forms.ValidationError("It has a number of too many digits.") from None
+        try:
+            encode_json(value, "payload")
+        except PayloadError as error:
+            raise forms.ValidationError(f"{error}.") from None
+        return value
 
 
 def new_doubts(
@@ -50,7 +121,7 @@ class Editing:
     """One request to the editor of *document*, or of a new workflow if that is None."""
 
     def __init__(
-        self, pages: WorkflowDocumentAdmin, request: HttpRequest, document: WorkflowDocument | None
+        self, pages: PageAdmin, request: HttpRequest, document: WorkflowDocument | None
     ) -> None:
         self._pages = pages
         self._request = request
@@ -116,7 +187,7 @@ class Editing:
             # A tenant's staff make workflows of the tenant, whatever they post.
             tenant_id = (data["tenant_id"] or None) if self._reach.everyone else self._reach.tenant
             document = definitions.create(data["source"], tenant_id=tenant_id, **about)
-            self._pages.record(self._request, "create", document, version=1)
+            record(self._request, "create", [document], version=1)
             messages.success(self._request, f"Workflow {document.name} is saved, and on.")
         else:
             document = self._document
@@ -124,7 +195,7 @@ class Editing:
             if version is None:
                 messages.warning(self._request, "Nothing was changed.")
             else:
-                self._pages.record(self._request, "change", document, version=version.number)
+                record(self._request, "change", [document], version=version.number)
                 messages.success(
                     self._request,
                     f"Version {version.number} is saved. New executions run it; those that run "
