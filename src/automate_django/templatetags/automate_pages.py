@@ -10,6 +10,9 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from automate_django.admin.pages.charts import compact as written
+from automate_django.admin.pages.display import shown_text
+
 NOTHING = "\N{EN DASH}"
 """Stands where there is no value."""
 
@@ -90,6 +93,12 @@ def shorten(text: Any, length: int = 160) -> str:
 
 
 @register.filter
+def redacted(text: Any) -> str:
+    """The beginning of an error, without what the redactor knows."""
+    return shown_text(text, 300).text
+
+
+@register.filter
 def number(value: Any) -> str:
     """A number with its thousands apart: ``39,800``."""
     return f"{value or 0:,}"
@@ -104,8 +113,6 @@ def plain(value: Any) -> str:
 @register.filter
 def compact(value: Any) -> str:
     """A number in few characters: ``39.8k``."""
-    from automate_django.admin.pages.charts import compact as written
-
     return written(float(value or 0))
 
 

@@ -43,15 +43,26 @@ class Reach:
     @property
     def nothing(self) -> bool:
         """Whether the user sees no row."""
-        return not self.everyone and self.tenant is None
+        return not self.everyone and not self.tenant
 
     def filter(self, queryset: Any, field: str = "tenant_id") -> Any:
         """*queryset* without the rows of others."""
         if self.everyone:
             return queryset
-        if self.tenant is None:
+        if self.nothing:
             return queryset.none()
         return queryset.filter(**{field: self.tenant})
+
+    def conditions(self, chosen: str = "") -> dict[str, Any]:
+        """
+        Return the part of a kernel's filter that leaves out the items of others.
+
+        *chosen* is the tenant that a user who sees everyone's items asks for.
+        """
+        if self.everyone:
+            return {"tenant_id": chosen} if chosen else {}
+        # An empty list of ids matches no item.
+        return {"tenant_id": self.tenant} if self.tenant else {"ids": []}
 
     def rows(self, model: Any) -> Any:
         """The rows of *model* in the kernel's database, without those of others."""

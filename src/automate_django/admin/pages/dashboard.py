@@ -14,12 +14,12 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern
 from django.utils import timezone
 
-from automate_django.admin.pages.access import Reach, database, require_operator
+from automate_django.admin.pages.access import database, require_operator
 from automate_django.admin.pages.base import Section
 from automate_django.admin.pages.charts import Chart, Series, bars, lines
-from automate_django.admin.pages.counts import counts
 from automate_django.kernel import get_kernel
 from automate_django.models import OutboxActivity
+from automate_django.outbox_counts import read_counts
 from automate_django.templatetags.automate_pages import duration
 from automate_kernel.outbox import Activity, ItemStatus
 from automate_kernel.workflows.engine.statistics import WorkflowActivity
@@ -235,7 +235,7 @@ class Dashboard(Section):
         activity = history(span, moment, now=now)
         rate, failing = recent(outbox.activity(seconds=RECENT_SECONDS), moment)
         workers = outbox.workers()
-        found = counts(Reach(everyone=True), now=now)
+        found = read_counts(outbox, now=now)
         return {
             "span": span,
             "charts": None if activity is None else charts(spread(activity, span, moment), span),

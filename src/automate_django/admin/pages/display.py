@@ -7,19 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
-from automate_django.admin.pages.access import Reach
 from automate_django.kernel import get_kernel
-from automate_django.models import OutboxLabel
 from automate_kernel.outbox.failed_attempts import FailedAttempt
-from automate_kernel.outbox.labels import read_label
 from automate_kernel.secrets.masking import without_secrets
 
 __all__ = [
     "Shown",
     "ShownAttempt",
-    "labelled",
     "shown_attempts",
     "shown_json",
     "shown_labels",
@@ -66,9 +61,6 @@ def _cut(text: str, most: int) -> Shown:
     return Shown(text[:most], len(text), len(text) > most)
 
 
-_MOST_LABELLED = 1000
-
-
 @dataclass(frozen=True, slots=True)
 class ShownAttempt:
     """A failed attempt, without secrets and of a length to be shown."""
@@ -103,12 +95,3 @@ def shown_labels(labels: Any) -> list[str]:
     """Labels as text, ``order=4711``."""
     given = labels if isinstance(labels, dict) else {}
     return [shown_text(f"{name}={value}").text for name, value in given.items()]
-
-
-def labelled(label: str, about: str, reach: Reach) -> list[UUID]:
-    """The ids of the newest items, or executions, with *label* that *reach* covers."""
-    name, value = read_label(label)
-    found: Any = reach.rows(OutboxLabel).filter(value=value, about=about)
-    if name is not None:
-        found = found.filter(name=name)
-    return list(found.order_by("-created_at").values_list("subject_id", flat=True)[:_MOST_LABELLED])

@@ -12,7 +12,6 @@ from uuid import UUID
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.db.models import Q
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.urls import URLPattern
 from django.utils import timezone
@@ -20,26 +19,26 @@ from django.utils.http import parse_etags, quote_etag
 
 from automate_django.admin.pages.access import Reach, reach_of, record
 from automate_django.admin.pages.base import PageAdmin
+from automate_django.admin.pages.bulk_actions import RATES, number_in
 from automate_django.admin.pages.display import (
-    labelled,
     shown_attempts,
     shown_json,
     shown_labels,
     shown_text,
 )
-from automate_django.admin.pages.slices import PATIENCE, Part, Slice, read_page
 from automate_django.admin.pages.step_tracks import SCALE, Track, draw, latest_statuses
 from automate_django.kernel import get_kernel
 from automate_django.models import OutboxItem, WorkflowExecution, WorkflowStep, WorkflowVersion
-from automate_django.templatetags.automate_pages import duration
 from automate_kernel.errors import AutomateError, TemplateError
+from automate_kernel.storage.tables import EXECUTION
 from automate_kernel.workflows.definition.graph import to_svg
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.execution import ExecutionStatus, StepStatus
+from automate_kernel.workflows.engine.execution_pages import ExecutionPage
 from automate_kernel.workflows.engine.program import step_input
 
 __all__ = [
-    "Filter",
+    "ExecutionQuery",
     "Origin",
     "WorkflowExecutionAdmin",
     "origin_of",
@@ -49,7 +48,6 @@ __all__ = [
     "workflow_names",
 ]
 
-_MOST_NAMES = 200
 _LATELY = 1000
 
 
@@ -120,18 +118,13 @@ def workflow_names(reach: Reach) -> list[str]:
     Of all workflows that there are or that have run, to who sees all: that costs one look into an
     index per name, not one per execution. Of those that ran lately, to a tenant.
     """
-    rows = reach.rows(WorkflowExecution).order_by("workflow").values_list("workflow", flat=True)
     if not reach.everyone:
-        return sorted(set(rows.order_by("-created_at")[:_LATELY]))
-    names = {entry.workflow.name for entry in get_kernel().workflows.entries()}
-    found: list[str] = []
-    while len(found) < _MOST_NAMES:
-        following = rows.filter(workflow__gt=found[-1]) if found else rows
-        name = following.first()
-        if name is None:
-            break
-        found.append(name)
-    return sorted(names | set(found))
+        rows = reach.rows(WorkflowExecution).order_by("-created_at")
+        return sorted(set(rows.values_list("workflow", flat=True)[:_LATELY]))
+    kernel = get_kernel()
+    with kernel.storage.begin(atomic=False) as rows:
+        found = rows.distinct(EXECUTION, "workflow")
+    return sorted({entry.workflow.name for entry in kernel.workflows.entries()} | set(found))
 
 
 _TIMES = {
@@ -141,19 +134,12 @@ _TIMES = {
     "7d": ("the last 7 days", timedelta(days=7)),
     "30d": ("the last 30 days", timedelta(days=30)),
 }
-_MOST = ExecutionStatus.COMPLETED.value
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
-    """
-    What a user asks for; empty text is no condition.
+class ExecutionQuery:
+    """The executions that a user asks for; empty text is no condition."""
 
-    One condition chooses the index that is read, in the order of time. The others are looked for
-    along it, through a bounded stretch.
-    """
-
-    reach: Reach
     status: str = ""
     workflow: str = ""
     since: str = ""
@@ -162,8 +148,8 @@ class Filter:
     label: str = ""
 
     @classmethod
-    def read(cls, data: Mapping[str, Any], reach: Reach) -> Filter:
-        """What the parameters of a request ask for; a value that is not ours counts as left out."""
+    def read(cls, data: Mapping[str, Any], reach: Reach) -> ExecutionQuery:
+        """Read the parameters of a request; an unknown value counts as left out."""
 
         def text(name: str) -> str:
             # No text in a database holds a NUL, and PostgreSQL raises for one.
@@ -171,7 +157,6 @@ class Filter:
 
         known = {status.value for status in ExecutionStatus}
         return cls(
-            reach,
             text("status") if text("status") in known else "",
             text("workflow"),
             text("since") if text("since") in _TIMES else "",
@@ -180,60 +165,19 @@ class Filter:
             text("label"),
         )
 
-    @property
-    def _conditions(self) -> dict[str, Q]:
-        found = {}
-        if self.tenant:
-            found["tenant"] = Q(tenant_id=self.tenant)
-        if self.status:
-            found["status"] = Q(status=self.status)
-        if self.workflow:
-            found["workflow"] = Q(workflow=self.workflow)
-        if self.group:
-            found["group"] = Q(error_group=self.group)
-        return found
-
-    def among(self, queryset: Any) -> Any:
-        """Those of *queryset* that have the label, if one is asked for; an index finds them."""
-        if not self.label:
-            return queryset
-        return queryset.filter(pk__in=labelled(self.label, "execution", self.reach))
-
-    @property
-    def _leading(self) -> str:
-        """The condition whose index is read."""
-        if not self.reach.everyone:
-            return ""  # the user's own tenant is, before all
-        given = self._conditions
-        # Nearly all executions are COMPLETED: that finds little.
-        rare = (
-            ["tenant", "status", "workflow"]
-            if self.status != _MOST
-            else ["tenant", "workflow", "status"]
-        )
-        return next((name for name in rare if name in given), "")
-
-    @property
-    def slice(self) -> Slice:
-        """The executions that one index gives, the newest first."""
-        condition = self._conditions.get(self._leading, Q())
+    def matching(self, reach: Reach) -> dict[str, Any]:
+        """Return the kernel's filter for these executions, as far as *reach* covers them."""
+        given = {
+            "status": self.status,
+            "workflow": self.workflow,
+            "error_group": self.group,
+            "label": self.label,
+            "tenant_id": self.tenant if reach.everyone else reach.tenant,
+        }
+        found: dict[str, Any] = {name: text for name, text in given.items() if text}
         if self.since:
-            condition &= Q(created_at__gte=timezone.now() - _TIMES[self.since][1])
-        # The name signs the cursor: one of another list leads nowhere.
-        return Slice(
-            f"executions {sorted(self.fields.items())}",
-            "",
-            (Part(condition, ("-created_at", "-id")),),
-        )
-
-    @property
-    def rest(self) -> Q | None:
-        """The conditions that are looked for along the slice."""
-        q = Q()
-        for name, condition in self._conditions.items():
-            if name != self._leading:
-                q &= condition
-        return q or None
+            found["created_after"] = timezone.now() - _TIMES[self.since][1]
+        return found
 
     @property
     def fields(self) -> dict[str, str]:
@@ -252,6 +196,23 @@ class Filter:
     def query(self) -> str:
         """`fields`, as the query of an address."""
         return urlencode(self.fields)
+
+    @property
+    def resumable(self) -> bool:
+        """True if the executions can be resumed together."""
+        return self.status == ExecutionStatus.FAILED.value and not self.label
+
+    @property
+    def words(self) -> str:
+        """The executions in words: ``failed executions of order-notify``."""
+        said = f"{self.status.lower()} executions".lstrip()
+        if self.workflow:
+            said += f" of {self.workflow}"
+        if self.group:
+            said += f" with {self.group}"
+        if self.tenant:
+            said += f" of tenant {self.tenant}"
+        return f"{said} that began in {_TIMES[self.since][0]}" if self.since else said
 
     def tabs(self) -> list[dict[str, Any]]:
         """The statuses to choose from, with what else is asked for kept."""
@@ -273,6 +234,10 @@ class Filter:
 
 _CHANGE = "automate_django_workflowexecution_change"
 _LIST = "automate_django_workflowexecution_changelist"
+PATIENCE = 1.5
+"""For how many seconds a page looks on while it has found nothing."""
+MOST_RESUMED = 500
+"""How many executions one request resumes."""
 # How many of an execution's failed attempts its page shows; a step's page shows all of its own.
 _MOST_ATTEMPTS = 20
 _BLANK = Track(
@@ -295,6 +260,7 @@ class WorkflowExecutionAdmin(PageAdmin):
         """The pages below the executions' own address."""
         one, step = "<uuid:execution_id>/", "<uuid:execution_id>/steps/<str:step_id>/"
         return [
+            self.post("resume/", self.resume_view, "automate_executions_resume"),
             self.get(f"{one}progress/", self.progress_view, "automate_execution_progress"),
             self.post(f"{one}order/", self.order_view, "automate_execution_order"),
             self.get(step, self.step_view, "automate_execution_step"),
@@ -327,34 +293,83 @@ class WorkflowExecutionAdmin(PageAdmin):
         reach = reach_of(request)
         if (execution_id := _uuid(request.GET.get("id", ""))) is not None:
             return HttpResponseRedirect(self.url(_CHANGE, execution_id))
-        wanted = Filter.read(request.GET, reach)
-        try:
-            found = read_page(
-                wanted.among(reach.rows(WorkflowExecution)).defer("event", "output"),
-                wanted.slice,
-                wanted.rest,
-                after=request.GET.get("after", ""),
-                patience=PATIENCE,
-            )
-        except ValueError as error:
-            raise Http404(str(error)) from None
-        for row in found.rows:
-            row.shown_error = shown_text(row.error, 300)
-            ended = row.completed_at
-            row.took = duration((ended - row.created_at).total_seconds()) if ended else ""
+        query = ExecutionQuery.read(request.GET, reach)
         return self.page(
             request,
             "executions.html",
             "Executions",
-            wanted=wanted,
-            found=found,
+            query=query,
+            found=self._read_page(request, query),
             reach=reach,
             unknown_id=request.GET.get("id", ""),
-            tabs_of_statuses=wanted.tabs(),
-            times=wanted.times(),
+            tabs_of_statuses=query.tabs(),
+            times=query.times(),
             names=workflow_names(reach),
-            next_url=f"?{urlencode({**wanted.fields, 'after': found.following})}",
             first_page="after" not in request.GET,
+            may_resume=query.resumable and self.has_change_permission(request),
+            resume_url=self.url("automate_executions_resume"),
+        )
+
+    def _read_page(self, request: HttpRequest, query: ExecutionQuery) -> ExecutionPage:
+        reach = reach_of(request)
+        if reach.nothing:
+            return ExecutionPage()
+        try:
+            return get_kernel().executions.page(
+                **query.matching(reach), after=request.GET.get("after", ""), seconds=PATIENCE
+            )
+        except AutomateError as error:
+            raise Http404(error.message) from None
+
+    # -- many of them --------------------------------------------------------------------------
+
+    def resume_view(self, request: HttpRequest) -> HttpResponse:
+        """Resume the failed executions that a filter finds, after a confirmation."""
+        self.require_view(request)
+        if not self.has_change_permission(request):
+            raise PermissionDenied
+        reach = reach_of(request)
+        query = ExecutionQuery.read(request.POST, reach)
+        if not query.resumable or reach.nothing:
+            return HttpResponse("These executions can't be resumed together.", status=400)
+        back = f"{self.url(_LIST)}?{query.query}"
+        if request.POST.get("sure") != "yes":
+            return self._confirm(request, query, back)
+        per_second = number_in(request, "per_second")
+        try:
+            # What is done and that it is written down are one transaction.
+            with get_kernel().storage.begin():
+                done = get_kernel().executions.resume_matching(
+                    **query.matching(reach), limit=MOST_RESUMED, per_second=per_second or None
+                )
+                record(
+                    request, "resume", model=WorkflowExecution,
+                    about=f"{done:,} {query.words}", filter=query.fields, per_second=per_second,
+                )  # fmt: skip
+        except AutomateError as error:
+            messages.error(request, f"{shown_text(str(error)).text}.")
+            return HttpResponseRedirect(back)
+        text = f"{done:,} execution{'' if done == 1 else 's'} resumed."
+        if done >= MOST_RESUMED:
+            text += " There may be more: resume again."
+        (messages.success if done else messages.warning)(request, text)
+        return HttpResponseRedirect(back)
+
+    def _confirm(self, request: HttpRequest, query: ExecutionQuery, back: str) -> HttpResponse:
+        found = get_kernel().executions.page(
+            **query.matching(reach_of(request)), limit=MOST_RESUMED, seconds=PATIENCE
+        )
+        return self.page(
+            request,
+            "resume.html",
+            "Resume executions?",
+            query=query,
+            n=len(found.executions),
+            more=bool(found.after),
+            rates=RATES,
+            resume_url=self.url("automate_executions_resume"),
+            back=back,
+            crumbs=[{"label": "Executions", "url": self.url(_LIST)}],
         )
 
     # -- one execution -------------------------------------------------------------------------

@@ -1,29 +1,94 @@
-"""Which items an operator asks for: a slice and the filters on it, read from a request."""
+"""The lists of the outbox page, and the filters on them, read from a request."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
-from django.db.models import Q
-
 from automate_django.admin.pages.access import Reach
-from automate_django.admin.pages.display import labelled
-from automate_django.admin.pages.slices import SLICES, Slice
 
-__all__ = ["Wanted"]
+__all__ = ["LISTS", "ItemList", "ItemQuery"]
 
 _NO_CODE = "-"
-"""How a filter says: no error code at all. A code is a word, so it means nothing else."""
+"""Stands in a filter for no error code at all. A code is a word, so it means nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """A slice, and what its items must have; empty text is no condition."""
+class ItemList:
+    """
+    One list of the outbox page: the items that *matching* finds, an `ItemFilter` of the kernel.
 
-    slice: Slice
+    *actions* are the bulk actions on its items. They can be done with all items of the list at once
+    if it is *indexed*.
+    """
+
+    name: str
+    label: str
+    matching: Mapping[str, Any] = field(default_factory=dict)
+    indexed: bool = True
+    actions: tuple[str, ...] = ()
+    hint: str = ""
+
+
+LISTS: dict[str, ItemList] = {
+    one.name: one
+    for one in (
+        ItemList(
+            "failed",
+            "Failed",
+            {"status": "FAILED"},
+            actions=("retry", "discard"),
+            hint="Given up: all attempts are spent, or the error can't go away by itself.",
+        ),
+        ItemList(
+            "due",
+            "Due",
+            {"waiting_for": "worker"},
+            actions=("cancel", "reschedule"),
+            hint="Ready for a worker. Each kind in the order in which they will be taken.",
+        ),
+        ItemList(
+            "later",
+            "Later",
+            {"waiting_for": "time"},
+            actions=("cancel", "reschedule"),
+            hint="Not due yet: delayed, or waiting for their next attempt.",
+        ),
+        ItemList(
+            "running",
+            "Running",
+            {"status": "RUNNING"},
+            actions=("cancel",),
+            hint="Leased to a worker now.",
+        ),
+        ItemList(
+            "held",
+            "Held back",
+            {"waiting_for": ["key", "resume"]},
+            indexed=False,
+            actions=("cancel", "reschedule"),
+            hint="Their kind is paused, or another item with their key is before them.",
+        ),
+        ItemList("done", "Completed", {"status": "COMPLETED"}, indexed=False, actions=("discard",)),
+        ItemList(
+            "cancelled",
+            "Cancelled",
+            {"status": "CANCELLED"},
+            indexed=False,
+            actions=("retry", "discard"),
+        ),
+        ItemList("all", "All", hint="The newest first, whatever their status."),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ItemQuery:
+    """A list, and what its items must have; empty text is no condition."""
+
+    list: ItemList
     kind: str = ""
     code: str = ""
     tenant: str = ""
@@ -31,48 +96,44 @@ class Wanted:
     label: str = ""
 
     @classmethod
-    def read(cls, data: Mapping[str, Any], reach: Reach) -> Wanted:
-        """What the parameters of a request ask for; a name that is not ours counts as left out."""
+    def read(cls, data: Mapping[str, Any], reach: Reach) -> ItemQuery:
+        """Read the parameters of a request; an unknown list counts as left out."""
 
         def text(name: str) -> str:
             # No text in a database holds a NUL, and PostgreSQL raises for one.
             return str(data.get(name) or "").replace("\x00", "").strip()[:255]
 
         # Who looks for a label looks for whatever has it.
-        chosen = SLICES.get(text("slice")) or SLICES["all" if text("label") else "failed"]
+        chosen = LISTS.get(text("slice")) or LISTS["all" if text("label") else "failed"]
         tenant = text("tenant") if reach.everyone else ""
         return cls(chosen, text("kind"), text("code"), tenant, text("group"), text("label"))
 
     @property
-    def filters(self) -> Q | None:
-        """The conditions beside the slice's own, or None if there are none."""
-        q = Q()
-        if self.kind:
-            q &= Q(kind=self.kind)
-        if self.code == _NO_CODE:
-            q &= Q(last_error_code__isnull=True) | Q(last_error_code="")
-        elif self.code:
-            q &= Q(last_error_code=self.code)
-        if self.group:
-            q &= Q(last_error_group=self.group)
-        if self.tenant:
-            q &= Q(tenant_id=self.tenant)
-        return q or None
+    def filtered(self) -> bool:
+        """True if there are conditions beside the list's own."""
+        return len(self.fields) > 1
 
-    def among(self, queryset: Any, reach: Reach) -> Any:
-        """Those of *queryset* that have the label, if one is asked for; an index finds them."""
-        if not self.label:
-            return queryset
-        return queryset.filter(pk__in=labelled(self.label, "item", reach))
+    def matching(self, reach: Reach) -> dict[str, Any]:
+        """Return the kernel's filter for these items, as far as *reach* covers them."""
+        given = {
+            "kind": self.kind,
+            "error_code": self.code,
+            "error_group": self.group,
+            "label": self.label,
+        }
+        found = {**self.list.matching, **{name: text for name, text in given.items() if text}}
+        if self.code == _NO_CODE:
+            found["error_code"] = ""
+        return {**found, **reach.conditions(self.tenant)}
 
     @property
     def fields(self) -> dict[str, str]:
-        """What a form or an address says to ask for the same."""
+        """The fields of a form or an address that asks for the same."""
         given = {
             "kind": self.kind, "code": self.code, "group": self.group, "label": self.label,
             "tenant": self.tenant,
         }  # fmt: skip
-        return {"slice": self.slice.name, **{name: text for name, text in given.items() if text}}
+        return {"slice": self.list.name, **{name: text for name, text in given.items() if text}}
 
     @property
     def query(self) -> str:
@@ -81,10 +142,8 @@ class Wanted:
 
     @property
     def words(self) -> str:
-        """What is asked for, in words: ``failed items of slack.post with DEADLINE_EXCEEDED``."""
-        said = f"{self.slice.label.lower()} items"
-        if self.slice.name == "all":
-            said = "items"
+        """The items in words: ``failed items of slack.post with DEADLINE_EXCEEDED``."""
+        said = "items" if self.list.name == "all" else f"{self.list.label.lower()} items"
         if self.kind:
             said += f" of {self.kind}"
         if self.code == _NO_CODE:

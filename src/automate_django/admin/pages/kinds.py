@@ -10,14 +10,13 @@ from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern
 
-from automate_django.admin.pages.access import Reach, database, record, require_operator
+from automate_django.admin.pages.access import database, record, require_operator
 from automate_django.admin.pages.base import Section
-from automate_django.admin.pages.counts import counts, forget
 from automate_django.kernel import get_kernel
 from automate_django.models import OutboxPause
+from automate_django.outbox_counts import forget_counts, read_counts
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.storage.rows import Where
-from automate_kernel.storage.tables import OUTBOX
+from automate_kernel.outbox.fair_share import ready_kinds
 
 __all__ = ["Kinds"]
 
@@ -39,7 +38,7 @@ class Kinds(Section):
     def view(self, request: HttpRequest) -> TemplateResponse:
         """The page."""
         require_operator(request)
-        found = counts(Reach(everyone=True), now=request.GET.get("count") == "now")
+        found = read_counts(get_kernel().outbox, now=request.GET.get("count") == "now")
         paused = {row.kind: row for row in OutboxPause.objects.using(database())}
         limits = {limit.kind: limit for limit in get_kernel().outbox.limits()}
         by_kind = {} if found is None else found.by_kind
@@ -79,7 +78,7 @@ class Kinds(Section):
         except AutomateError as error:
             messages.error(request, f"{error.message}.")
             return HttpResponseRedirect(self.url("automate_kinds"))
-        forget()
+        forget_counts()
         messages.success(request, said)
         return HttpResponseRedirect(self.url("automate_kinds"))
 
@@ -116,11 +115,7 @@ def _seen() -> set[str]:
     """The kinds that are known without counting: of ready items, and of what was done of late."""
     kernel = get_kernel()
     with kernel.storage.begin(atomic=False) as rows:
-        kinds: set[str] = set()
-        # One tenant's and nobody's ready items stand in two indexes.
-        for tenant in (Where("tenant_id", "eq", None), Where("tenant_id", "ne", None)):
-            ready = [Where("waiting_for", "eq", "worker"), tenant]
-            kinds |= set(rows.distinct(OUTBOX, "kind", ready))
+        kinds = set(ready_kinds(rows))
     lately = kernel.outbox.activity(seconds=_LATELY_SECONDS)
     return kinds | {one.kind for one in lately}
 

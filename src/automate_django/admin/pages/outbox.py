@@ -14,23 +14,25 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern
+from django.utils import timezone
 
-from automate_django.admin.pages.access import Reach, reach_of
+from automate_django.admin.pages.access import reach_of
 from automate_django.admin.pages.base import PageAdmin
-from automate_django.admin.pages.counts import FAILED_COUNTED, counts
+from automate_django.admin.pages.bulk_actions import BulkActionPages, allowed_actions
 from automate_django.admin.pages.dashboard import Dashboard
 from automate_django.admin.pages.display import shown_attempts, shown_json, shown_labels, shown_text
-from automate_django.admin.pages.item_filter import Wanted
+from automate_django.admin.pages.item_filter import LISTS, ItemQuery
 from automate_django.admin.pages.kinds import Kinds
-from automate_django.admin.pages.ordering import Ordering, allowed_orders
-from automate_django.admin.pages.orders import items
 from automate_django.admin.pages.plugins import PluginsPage
-from automate_django.admin.pages.slices import PATIENCE, SLICES, read_page
 from automate_django.admin.pages.workers import Workers
 from automate_django.kernel import get_kernel
 from automate_django.models import OutboxItem
+from automate_django.outbox_counts import Counts, read_counts
+from automate_kernel.errors import AutomateError
+from automate_kernel.outbox import ErrorGroup
 from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.labels import HEADER as LABELS
+from automate_kernel.storage.paging import LOOK
 
 __all__ = [
     "Moment",
@@ -112,7 +114,11 @@ def _options(item: OutboxItem) -> str:
     return ", ".join(given)
 
 
-_NOT_LISTED = ("payload", "headers")
+LOOK_FOR_TENANT = 100_000
+"""Through how many items a page of a tenant's looks at a time."""
+PATIENCE = 1.5
+"""For how many seconds a page looks on while it has found nothing."""
+NOTHING = Counts({}, None, [], timezone.now(), 0.0)
 
 
 class OutboxItemAdmin(PageAdmin):
@@ -122,15 +128,15 @@ class OutboxItemAdmin(PageAdmin):
 
     def pages(self) -> list[URLPattern]:
         """The pages below the outbox's own address."""
-        sections = (Dashboard(self), Ordering(self), Kinds(self), Workers(self), PluginsPage(self))
+        parts = (Dashboard, BulkActionPages, Kinds, Workers, PluginsPage)
         return [
             self.get("figures/", self.figures_view, "automate_outbox_figures"),
-            *(url for section in sections for url in section.urls()),
+            *(url for part in parts for url in part(self).urls()),
         ]
 
     def get_queryset(self, request: HttpRequest) -> Any:
         """The items that the user may see; Django's own history page asks for them here."""
-        return items(reach_of(request))
+        return reach_of(request).rows(OutboxItem)
 
     def require_view(self, request: HttpRequest) -> None:
         """Raise `PermissionDenied` unless the user may look at items."""
@@ -143,50 +149,43 @@ class OutboxItemAdmin(PageAdmin):
         """One slice of the outbox, a page at a time."""
         self.require_view(request)
         reach = reach_of(request)
-        wanted = Wanted.read(request.GET, reach)
+        query = ItemQuery.read(request.GET, reach)
         if (item_id := _item_id(request.GET.get("id", ""))) is not None:
             return HttpResponseRedirect(self.url("automate_django_outboxitem_change", item_id))
         try:
-            all_seen = reach.everyone or reach.nothing
-            found = read_page(
-                wanted.among(items(reach), reach).defer(*_NOT_LISTED),
-                wanted.slice,
-                wanted.filters,
-                # No index leads to the items of a tenant.
-                among=None if all_seen or wanted.label else items(Reach(everyone=True)),
+            found = get_kernel().outbox.page(
+                **query.matching(reach),
                 after=request.GET.get("after", ""),
-                patience=PATIENCE,
+                # No index leads to the items of a tenant.
+                look=LOOK if reach.everyone else LOOK_FOR_TENANT,
+                seconds=PATIENCE,
+                payloads=False,
             )
-        except ValueError as error:
-            raise Http404(str(error)) from None
-        orders = allowed_orders(request, wanted.slice.actions)
-        for row in found.rows:
-            row.shown_error = shown_text(row.last_error, 300)
+        except AutomateError as error:
+            raise Http404(error.message) from None
         return self.page(
             request,
             "outbox.html",
             "Outbox",
-            wanted=wanted,
+            query=query,
             found=found,
-            slices=self._slices(wanted),
-            orders=orders,
-            # A count would have to look at every row; what no index holds is not done in bulk.
-            all_at_once=wanted.slice.indexed,
+            lists=self._lists(query),
+            orders=allowed_actions(request, query.list.actions),
             reach=reach,
-            next_url=f"?{urlencode({**wanted.fields, 'after': found.following})}",
+            next_url=f"?{urlencode({**query.fields, 'after': found.after})}",
             first_page="after" not in request.GET,
             **self._figures(request, now=request.GET.get("count") == "now"),
         )
 
-    def _slices(self, wanted: Wanted) -> list[dict[str, Any]]:
-        kept = {name: text for name, text in wanted.fields.items() if name != "slice"}
+    def _lists(self, query: ItemQuery) -> list[dict[str, Any]]:
+        kept = {name: text for name, text in query.fields.items() if name != "slice"}
         return [
             {
-                "slice": one,
-                "current": one.name == wanted.slice.name,
+                "list": one,
+                "current": one.name == query.list.name,
                 "url": f"?{urlencode({'slice': one.name, **kept})}",
             }
-            for one in SLICES.values()
+            for one in LISTS.values()
         ]
 
     def figures_view(self, request: HttpRequest) -> TemplateResponse:
@@ -195,24 +194,22 @@ class OutboxItemAdmin(PageAdmin):
         return self.fragment(request, "_figures.html", **self._figures(request, now=True))
 
     def _figures(self, request: HttpRequest, *, now: bool) -> dict[str, Any]:
-        found = counts(reach_of(request), now=now)
+        reach, outbox = reach_of(request), get_kernel().outbox
+        tenant = None if reach.everyone else reach.tenant
+        found = NOTHING if reach.nothing else read_counts(outbox, tenant, now=now)
         base = self.url("automate_django_outboxitem_changelist")
-        groups = [] if found is None else found.groups
+        failed = 0 if found is None else found.statuses.get("FAILED", 0)
         return {
             "counts": found,
             "outbox_url": base,
             "figures_url": self.url("automate_outbox_figures"),
-            "failed_counted": FAILED_COUNTED,
             "groups": [
-                (
-                    group,
-                    f"{base}?"
-                    + urlencode(
-                        {"slice": "failed", "kind": group.kind, "code": group.code or "-"}
-                        | ({"group": group.group} if group.group else {})
-                    ),
-                )
-                for group in groups
+                {
+                    "of": group,
+                    "share": group.count / max(failed, group.count),
+                    "url": f"{base}?{urlencode(_fields_of(group))}",
+                }
+                for group in (() if found is None else found.groups)
             ],
             "kinds": [] if found is None else list(found.by_kind),
         }
@@ -231,7 +228,7 @@ class OutboxItemAdmin(PageAdmin):
         if request.method != "GET" or object_id is None:
             raise PermissionDenied
         item_id = _item_id(object_id)
-        item = item_id and items(reach_of(request)).filter(pk=item_id).first()
+        item = item_id and reach_of(request).rows(OutboxItem).filter(pk=item_id).first()
         if not item:
             raise Http404("There is no such item, or it is not yours.")
         attempts = get_kernel().outbox.failed_attempts(str(item.pk))
@@ -246,10 +243,10 @@ class OutboxItemAdmin(PageAdmin):
             timeline=timeline(item, attempts),
             attempts=shown_attempts(attempts),
             labels=shown_labels(item.headers.get(LABELS)),
-            orders=allowed_orders(request, _possible(item)),
+            orders=allowed_actions(request, _possible(item)),
             execution_url=self._execution_url(request, item),
             crumbs=[{"label": "Outbox", "url": self.url("automate_django_outboxitem_changelist")}],
-            delays=Ordering.DELAYS,
+            delays=BulkActionPages.DELAYS,
         )
 
     def _execution_url(self, request: HttpRequest, item: OutboxItem) -> str:
@@ -258,6 +255,12 @@ class OutboxItemAdmin(PageAdmin):
         if execution_id is None or not user.has_perm("automate_django.view_workflowexecution"):
             return ""
         return self.url("automate_django_workflowexecution_change", execution_id)
+
+
+def _fields_of(group: ErrorGroup) -> dict[str, str]:
+    """Return the fields of an address that lists the items of *group*."""
+    fields = {"slice": "failed", "kind": group.kind, "code": group.error_code or "-"}
+    return {**fields, **({"group": group.group} if group.group else {})}
 
 
 def _item_id(text: str) -> UUID | None:

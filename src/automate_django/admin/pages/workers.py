@@ -10,7 +10,7 @@ from django.urls import URLPattern
 
 from automate_django.admin.pages.access import require_operator
 from automate_django.admin.pages.base import Section
-from automate_django.admin.pages.ordering import allowed_orders
+from automate_django.admin.pages.bulk_actions import allowed_actions
 from automate_django.kernel import get_kernel
 from automate_kernel.outbox import OutboxItem, WorkerInfo
 
@@ -69,7 +69,7 @@ class Workers(Section):
             "strays": [(owner, of) for owner, of in by_owner.items() if owner not in known],
             "cut": len(running) == MOST_RUNNING,
             "most": MOST_RUNNING,
-            "can_cancel": bool(allowed_orders(request, ["cancel"])),
+            "can_cancel": bool(allowed_actions(request, ["cancel"])),
             "slots": sum(worker.slots for worker in workers if worker.alive),
             "in_flight": sum(worker.in_flight for worker in workers if worker.alive),
             "alive": sum(worker.alive for worker in workers),
