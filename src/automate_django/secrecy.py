@@ -7,11 +7,13 @@ from collections.abc import Collection
 from functools import lru_cache
 from typing import Any
 
+from django.core.exceptions import FieldDoesNotExist
 from django.db import models
+from django.db.models.constants import LOOKUP_SEP
 
 from automate_kernel.secrets.masking import is_secret_name, words_of
 
-__all__ = ["is_secret", "secret_names"]
+__all__ = ["fields_along", "is_secret", "secret_names"]
 
 # A number with another of the words that mean a secret counts something: tokens_used.
 _NUMBERS = {"cvc", "cvv", "otp", "pin", "ssn"}
@@ -34,6 +36,19 @@ def is_secret(field: Any, allowed: Collection[str] = ()) -> bool:
     if isinstance(field, _NUMERIC):
         return bool(words_of(field.name) & _NUMBERS)
     return is_secret_name(field.name)
+
+
+def fields_along(model: Any, lookup: str) -> list[Any]:
+    """Return the fields along *lookup* (``customer__name``), up to a part that is no field."""
+    found: list[Any] = []
+    for part in lookup.split(LOOKUP_SEP):
+        try:
+            field: Any = model._meta.pk if part == "pk" else model._meta.get_field(part)
+        except FieldDoesNotExist:
+            break
+        found.append(field)
+        model = field.related_model or model
+    return found
 
 
 @lru_cache(maxsize=512)

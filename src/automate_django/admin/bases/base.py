@@ -11,9 +11,11 @@ from typing import Any
 from django.contrib.admin.options import IS_POPUP_VAR
 from django.contrib.admin.utils import flatten_fieldsets, quote
 from django.core.exceptions import FieldDoesNotExist
+from django.db import models
 from django.db.models.constants import LOOKUP_SEP
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.text import Truncator
 
@@ -27,6 +29,17 @@ __all__ = [
     "ModelAdmin",
     "Root",
 ]
+
+
+def auto_now_values(model: Any) -> dict[str, Any]:
+    """Return the values of *model*'s ``auto_now`` fields, which a bulk update leaves alone."""
+    return {
+        each.name: timezone.now()
+        if isinstance(each, models.DateTimeField)
+        else timezone.localdate()
+        for each in model._meta.concrete_fields
+        if getattr(each, "auto_now", False) and not isinstance(each, models.TimeField)
+    }
 
 
 class Root(Guarded):

@@ -12,11 +12,11 @@ from django.core.exceptions import FieldDoesNotExist, PermissionDenied
 from django.db import models
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from automate_django.admin.bases.audit import Audited
+from automate_django.admin.bases.base import auto_now_values
 from automate_django.audit_trail import values_by_key
 
 __all__ = ["BulkActions", "BulkActionsMixin"]
@@ -154,13 +154,7 @@ class BulkActions(Audited):
         keys = [row.pk for row in rows]
         found = self.model._base_manager.filter(pk__in=keys)
         before = values_by_key(found)
-        stamps = {
-            each.name: timezone.now()
-            if isinstance(each, models.DateTimeField)
-            else timezone.localdate()
-            for each in self.opts.concrete_fields
-            if getattr(each, "auto_now", False) and not isinstance(each, models.TimeField)
-        }
+        stamps = auto_now_values(self.model)
         found.update(**values, **stamps)
         after = values_by_key(found)
         differing = [

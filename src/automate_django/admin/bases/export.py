@@ -13,7 +13,7 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.contrib import admin
-from django.core.exceptions import FieldDoesNotExist, PermissionDenied
+from django.core.exceptions import PermissionDenied
 from django.core.handlers.asgi import ASGIRequest
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db.models.constants import LOOKUP_SEP
@@ -22,7 +22,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy
 
 from automate_django.admin.bases.audit import Audited
-from automate_django.secrecy import is_secret
+from automate_django.secrecy import fields_along, is_secret
 from automate_kernel.secrets.masking import without_secrets
 
 __all__ = [
@@ -138,19 +138,12 @@ class Export(Audited):
         return [name for name in names if name not in self.export_exclude and not self._leaks(name)]
 
     def _leaks(self, name: str) -> bool:
-        return any(is_secret(field, self.not_secret_fields) for field in self._fields_of(name))
+        fields = fields_along(self.model, name)
+        return any(is_secret(field, self.not_secret_fields) for field in fields)
 
-    def _fields_of(self, name: str) -> list[Any]:
-        """The fields along the lookup *name*; none for a method."""
-        found, model = [], self.model
-        for part in name.split(LOOKUP_SEP):
-            try:
-                field: Any = model._meta.pk if part == "pk" else model._meta.get_field(part)
-            except FieldDoesNotExist:
-                return []
-            found.append(field)
-            model = field.related_model or model
-        return found
+    def _is_column(self, name: str) -> bool:
+        """Return True if *name* leads to a field, and not to a method or property."""
+        return len(fields_along(self.model, name)) == len(name.split(LOOKUP_SEP))
 
     # -- actions -------------------------------------------------------------------------------
 
@@ -197,7 +190,7 @@ class Export(Audited):
         self, request: HttpRequest, queryset: Any, names: Sequence[str]
     ) -> Iterator[Sequence[Any]]:
         """The values of each row, read from the database in chunks as the client takes them."""
-        if all(self._fields_of(name) for name in names):
+        if all(map(self._is_column, names)):
             rows = queryset.values_list(*names).iterator(chunk_size=_CHUNK)
         else:
             found = queryset.prefetch_related(None).iterator(chunk_size=_CHUNK)
@@ -206,7 +199,7 @@ class Export(Audited):
             yield [without_secrets(v) if isinstance(v, (dict, list)) else v for v in row]
 
     def _value(self, obj: Any, name: str) -> Any:
-        if not self._fields_of(name):
+        if not self._is_column(name):
             own = getattr(self, name, None)
             if callable(own):
                 return own(obj)

@@ -10,9 +10,9 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.db import DatabaseError, connections, models, router, transaction
 from django.http import HttpRequest
-from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from automate_django.admin.bases.base import auto_now_values
 from automate_django.admin.bases.import_source import (
     Column,
     Source,
@@ -509,15 +509,12 @@ def _update(model: Any, objs: list[Any], names: list[str]) -> None:
 
 
 def _touch(model: Any, objs: list[Any]) -> set[str]:
-    """Set the ``auto_now`` fields of *objs*, which a bulk update leaves alone; their names."""
-    names = set()
-    for each in model._meta.concrete_fields:
-        if getattr(each, "auto_now", False) and not isinstance(each, models.TimeField):
-            names.add(each.name)
-            now = timezone.now() if isinstance(each, models.DateTimeField) else timezone.localdate()
-            for obj in objs:
-                setattr(obj, each.attname, now)
-    return names
+    """Set the ``auto_now`` fields of *objs*; return their names."""
+    values = auto_now_values(model)
+    for name, value in values.items():
+        for obj in objs:
+            setattr(obj, name, value)
+    return set(values)
 
 
 def _entries(

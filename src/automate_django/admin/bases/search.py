@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.contrib.admin.utils import lookup_spawns_duplicates
-from django.core.exceptions import FieldDoesNotExist, ValidationError
+from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from django.utils.text import smart_split, unescape_string_literal
 
 from automate_django.admin.bases.base import Root
-from automate_django.secrecy import is_secret
+from automate_django.secrecy import fields_along, is_secret
 
 __all__ = ["Search", "SearchMixin"]
 
@@ -26,20 +26,10 @@ class Search(Root):
         return {
             name: f"{name}__{lookup}"
             for name, lookup in self.advanced_search_fields.items()
-            if not self._is_secret(name)
+            if not any(
+                is_secret(field, self.not_secret_fields) for field in fields_along(self.model, name)
+            )
         }
-
-    def _is_secret(self, name: str) -> bool:
-        model: Any = self.model
-        for part in name.split("__"):
-            try:
-                field = model._meta.get_field(part)
-            except FieldDoesNotExist:
-                return False
-            if is_secret(field, self.not_secret_fields):
-                return True
-            model = field.related_model or model
-        return False
 
     def get_search_fields(self, request: HttpRequest) -> list[str]:
         """``search_fields``, and the advanced ones with their lookups."""

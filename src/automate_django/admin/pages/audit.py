@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.admin.filters import DateFieldListFilter
@@ -27,10 +27,7 @@ from automate_django.models import (
 )
 from automate_django.tenants import OPERATE
 
-if TYPE_CHECKING:
-    from django.contrib.admin import AdminSite
-
-__all__ = ["AuditEntryAdmin", "register"]
+__all__ = ["AuditEntryAdmin"]
 
 _AUTOMATION = [
     model._meta.label_lower
@@ -169,9 +166,3 @@ class AuditEntryAdmin(Tabbed, Export, TenantScopedAdmin):
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def register(site: AdminSite) -> None:
-    """Put the trail on *site*, unless it has a page for it."""
-    if not site.is_registered(AuditEntry):
-        site.register(AuditEntry, AuditEntryAdmin)

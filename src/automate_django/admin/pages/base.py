@@ -8,6 +8,7 @@ from functools import update_wrapper
 from typing import Any, ClassVar
 
 from django.contrib.admin import AdminSite
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, URLPattern, path, reverse
@@ -140,32 +141,32 @@ class PageAdmin(Tabbed):
         """Nobody deletes rows by hand."""
         return False
 
+    def require_view(self, request: HttpRequest) -> None:
+        """Raise `PermissionDenied` unless the user may look at the pages."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+
     # -- answering -----------------------------------------------------------------------------
 
-    def frame(
-        self, request: HttpRequest, title: str, *, current: str = "", **context: Any
-    ) -> dict[str, Any]:
-        """The context that ``admin/automate_django/base.html`` wants, and *context*."""
-        return {
+    def page(
+        self,
+        request: HttpRequest,
+        template: str,
+        title: str,
+        *,
+        current: str = "",
+        **context: Any,
+    ) -> TemplateResponse:
+        """Return a page made of ``templates/admin/automate_django/TEMPLATE``."""
+        request.current_app = self.admin_site.name
+        shared = {
             **self.admin_site.each_context(request),
             "title": title,
             "opts": self.opts,
             "tabs": tabs(request, self.admin_site, current or self.current),
             "automate_home": home_url(request, self.admin_site),
-            **context,
         }
-
-    def page(
-        self, request: HttpRequest, template: str, title: str, *, status: int = 200, **context: Any
-    ) -> TemplateResponse:
-        """A page made of ``templates/admin/automate_django/TEMPLATE``."""
-        request.current_app = self.admin_site.name
-        return TemplateResponse(
-            request,
-            f"admin/automate_django/{template}",
-            self.frame(request, title, **context),
-            status=status,
-        )
+        return TemplateResponse(request, f"admin/automate_django/{template}", {**shared, **context})
 
     def fragment(
         self, request: HttpRequest, template: str, *, stop: bool = False, **context: Any

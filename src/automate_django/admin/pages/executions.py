@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
-from django.contrib import admin, messages
+from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.urls import URLPattern
@@ -44,7 +44,6 @@ __all__ = [
     "origin_of",
     "pinned",
     "reconstructed_input",
-    "register",
     "workflow_names",
 ]
 
@@ -270,11 +269,6 @@ class WorkflowExecutionAdmin(PageAdmin):
     def get_queryset(self, request: HttpRequest) -> Any:
         """The executions that the user may see."""
         return reach_of(request).rows(WorkflowExecution)
-
-    def require_view(self, request: HttpRequest) -> None:
-        """Raise `PermissionDenied` unless the user may look at executions."""
-        if not self.has_view_permission(request):
-            raise PermissionDenied
 
     def _find(self, request: HttpRequest, execution_id: UUID | None) -> WorkflowExecution:
         self.require_view(request)
@@ -553,9 +547,3 @@ def _uuid(text: str) -> UUID | None:
 
 def _knows(workflow: Any, step_id: str) -> bool:
     return any(step.id == step_id for step in (*workflow.steps, *workflow.on_failure))
-
-
-def register(site: admin.AdminSite) -> None:
-    """Put the executions on *site*."""
-    if not site.is_registered(WorkflowExecution):
-        site.register(WorkflowExecution, WorkflowExecutionAdmin)

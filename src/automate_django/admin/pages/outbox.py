@@ -9,7 +9,6 @@ from typing import Any, cast
 from urllib.parse import urlencode
 from uuid import UUID
 
-from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -37,7 +36,6 @@ from automate_kernel.storage.paging import LOOK
 __all__ = [
     "Moment",
     "OutboxItemAdmin",
-    "register",
     "timeline",
 ]
 
@@ -137,11 +135,6 @@ class OutboxItemAdmin(PageAdmin):
     def get_queryset(self, request: HttpRequest) -> Any:
         """The items that the user may see; Django's own history page asks for them here."""
         return reach_of(request).rows(OutboxItem)
-
-    def require_view(self, request: HttpRequest) -> None:
-        """Raise `PermissionDenied` unless the user may look at items."""
-        if not self.has_view_permission(request):
-            raise PermissionDenied
 
     # -- the list ------------------------------------------------------------------------------
 
@@ -279,9 +272,3 @@ def _possible(item: OutboxItem) -> tuple[str, ...]:
         case "RUNNING":
             return ("cancel",)
     return ("reschedule", "cancel")
-
-
-def register(site: admin.AdminSite) -> None:
-    """Put the outbox and the pages about it on *site*."""
-    if not site.is_registered(OutboxItem):
-        site.register(OutboxItem, OutboxItemAdmin)

@@ -6,7 +6,6 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin import AdminSite
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -18,7 +17,7 @@ from automate_django.models import ApiToken
 from automate_django.scopes import SCOPES
 from automate_django.tenants import OPERATE
 
-__all__ = ["ApiTokenAdmin", "register"]
+__all__ = ["ApiTokenAdmin"]
 
 _TEXT = "_automate_token_text"
 
@@ -154,9 +153,3 @@ def _operates(request: HttpRequest) -> bool:
 
 def _is_superuser(request: HttpRequest) -> bool:
     return bool(getattr(request.user, "is_superuser", False))
-
-
-def register(site: AdminSite) -> None:
-    """Put the tokens on *site*."""
-    if not site.is_registered(ApiToken):
-        site.register(ApiToken, ApiTokenAdmin)

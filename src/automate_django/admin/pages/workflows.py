@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlencode
 
-from django.contrib import admin, messages
+from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
@@ -34,7 +34,7 @@ from automate_kernel.errors import AutomateError
 from automate_kernel.workflows.definition.graph import to_svg, to_text
 from automate_kernel.workflows.definition.loader import dumps
 
-__all__ = ["WorkflowDocumentAdmin", "register"]
+__all__ = ["WorkflowDocumentAdmin"]
 
 _LIST = "automate_workflows"
 _RUN = "automate_django.add_workflowexecution"
@@ -73,11 +73,6 @@ class WorkflowDocumentAdmin(PageAdmin):
     def get_queryset(self, request: HttpRequest) -> Any:
         """The workflows of the database that the user may see."""
         return reach_of(request).rows(WorkflowDocument)
-
-    def require_view(self, request: HttpRequest) -> None:
-        """Raise `PermissionDenied` unless the user may look at workflows."""
-        if not self.has_view_permission(request):
-            raise PermissionDenied
 
     def find(self, request: HttpRequest, pk: Any) -> WorkflowDocument:
         """The workflow with this key; raises ``Http404`` if there is none, or it is another's."""
@@ -323,9 +318,3 @@ class WorkflowDocumentAdmin(PageAdmin):
         if version is not None:
             record(request, "restore", [document], version=version.number, restored=number)
         return version
-
-
-def register(site: admin.AdminSite) -> None:
-    """Put the workflows on *site*."""
-    if not site.is_registered(WorkflowDocument):
-        site.register(WorkflowDocument, WorkflowDocumentAdmin)
