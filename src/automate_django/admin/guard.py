@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 else:
     ModelAdmin = admin.ModelAdmin
 
-__all__ = ["Guarded", "ModelAdmin"]
+__all__ = ["GuardedAdmin", "ModelAdmin"]
 
 _TEXTS = {
     Refusal.DUPLICATE: gettext_lazy("Another row has a value that must be unique."),
@@ -38,7 +38,7 @@ _TEXTS = {
 _READS = ("GET", "HEAD", "OPTIONS")
 
 
-class Guarded(ModelAdmin):
+class GuardedAdmin(ModelAdmin):
     """Answers 400 to what can't be looked up, and 409 to what another row stands against."""
 
     refuses_nul = True

@@ -12,7 +12,7 @@ from django.http import HttpRequest
 from django.utils.html import format_html_join
 from django.utils.translation import gettext_lazy as _
 
-from automate_django.admin.bases.base import Basics, Root
+from automate_django.admin.bases.base import AdminBasics, AdminRoot
 from automate_django.audit_trail import (
     Changes,
     changes_between,
@@ -31,7 +31,7 @@ __all__ = ["Audit", "AuditMixin", "AuditTrail", "AuditableModelAdmin", "Audited"
 _RECENT = 10
 
 
-class Audited(Root):
+class Audited(AdminRoot):
     """
     The options of the audit trail, and the methods by which the bases write it.
 
@@ -276,5 +276,5 @@ class AuditMixin(Audit):
     """
 
 
-class AuditableModelAdmin(AuditTrail, Basics):
+class AuditableModelAdmin(AuditTrail, AdminBasics):
     """An admin with an audit trail, which its pages show unless ``show_audit_fields`` is off."""

@@ -19,15 +19,15 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.text import Truncator
 
-from automate_django.admin.guard import Guarded, ModelAdmin
+from automate_django.admin.guard import GuardedAdmin, ModelAdmin
 from automate_django.secrecy import is_secret
 from automate_django.uniqueness import checked_form
 
 __all__ = [
+    "AdminBasics",
+    "AdminRoot",
     "BaseModelAdmin",
-    "Basics",
     "ModelAdmin",
-    "Root",
 ]
 
 
@@ -42,7 +42,7 @@ def auto_now_values(model: Any) -> dict[str, Any]:
     }
 
 
-class Root(Guarded):
+class AdminRoot(GuardedAdmin):
     """
     The common part of all bases and mixins.
 
@@ -167,7 +167,7 @@ _COLOUR = re.compile(r"#[0-9a-fA-F]{3,8}|[a-zA-Z]{3,30}")
 _listing: ContextVar[HttpRequest | None] = ContextVar("automate_listing", default=None)
 
 
-class Basics(Root):
+class AdminBasics(AdminRoot):
     """Timestamps, small things for columns, and which fields a URL may ask about."""
 
     list_per_page = 25
@@ -304,7 +304,7 @@ class Basics(Root):
         return super().to_field_allowed(request, to_field)
 
 
-class BaseModelAdmin(Basics):
+class BaseModelAdmin(AdminBasics):
     """
     A `ModelAdmin` with sensible defaults.
 

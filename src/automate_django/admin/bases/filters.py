@@ -9,13 +9,13 @@ from django.contrib.admin.filters import DateFieldListFilter, RelatedOnlyFieldLi
 from django.db import models
 from django.http import HttpRequest
 
-from automate_django.admin.bases.base import Root
+from automate_django.admin.bases.base import AdminRoot
 from automate_django.secrecy import is_secret
 
 __all__ = ["FilterMixin", "Filters"]
 
 
-class Filters(Root):
+class Filters(AdminRoot):
     """Makes filters from the model's fields."""
 
     auto_filters: bool | Sequence[str] = True

@@ -14,9 +14,9 @@ from django.utils.translation import gettext as _
 
 from automate_django.admin.bases.base import auto_now_values
 from automate_django.admin.bases.import_source import (
-    Column,
-    Source,
-    SourceError,
+    ImportColumn,
+    ImportFile,
+    ImportFileError,
     chunks,
     column_of,
     converted,
@@ -26,9 +26,9 @@ from automate_django.admin.bases.import_source import (
 from automate_django.audit_trail import Changes
 
 __all__ = [
-    "Plan",
-    "Problem",
+    "ImportPlan",
     "RowPlan",
+    "RowProblem",
     "apply",
     "clashes",
     "make_plan",
@@ -102,7 +102,7 @@ _SEVERAL = object()
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class RowProblem:
     """Why a row can't be imported."""
 
     line: int
@@ -126,12 +126,12 @@ class RowPlan:
 
 
 @dataclass(slots=True)
-class Plan:
+class ImportPlan:
     """The rows that an import would save, and its problems."""
 
     rows: list[RowPlan] = field(default_factory=list)
     unchanged: int = 0
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[RowProblem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -145,7 +145,9 @@ class Plan:
         return [row for row in self.rows if not row.adds]
 
 
-def make_plan(admin: Any, request: HttpRequest, source: Source, *, lock: bool = False) -> Plan:
+def make_plan(
+    admin: Any, request: HttpRequest, source: ImportFile, *, lock: bool = False
+) -> ImportPlan:
     """
     What importing *source* by *admin* would do, as the user of *request* may do it.
 
@@ -162,12 +164,12 @@ def _locked(rows: Any) -> Any:
 
 class _Planner:
     def __init__(
-        self, admin: Any, request: HttpRequest, source: Source, *, lock: bool = False
+        self, admin: Any, request: HttpRequest, source: ImportFile, *, lock: bool = False
     ) -> None:
         self.lock = lock
         self.admin, self.request, self.source = admin, request, source
         self.model: Any = admin.model
-        self.result = Plan(notes=list(source.notes))
+        self.result = ImportPlan(notes=list(source.notes))
         self.allowed = list(admin.get_import_fields(request))
         self.key = self._key()
         self.columns = list(self._columns())
@@ -175,7 +177,7 @@ class _Planner:
         self.calls_clean = self.model.clean is not models.Model.clean
         self.may_add = admin.has_add_permission(request)
 
-    def plan(self) -> Plan:
+    def plan(self) -> ImportPlan:
         for line, text in self.source.problems:
             self._problem(line, "", text)
         cells = [(line, self._converted(line, row)) for line, row in self.source.rows]
@@ -194,7 +196,7 @@ class _Planner:
         return self.result
 
     def _problem(self, line: int, column: str, text: Any) -> None:
-        self.result.problems.append(Problem(line, column, str(text)))
+        self.result.problems.append(RowProblem(line, column, str(text)))
 
     # -- columns -------------------------------------------------------------------------------
 
@@ -208,7 +210,7 @@ class _Planner:
     def by_pk(self) -> bool:
         return self.key in ([self.model._meta.pk.name], ["pk"])
 
-    def _columns(self) -> Iterator[Column]:
+    def _columns(self) -> Iterator[ImportColumn]:
         allowed = set(self.allowed)
         unknown, ignored = [], []
         for name in self.source.columns:
@@ -222,10 +224,10 @@ class _Planner:
         if unknown:
             text = _("There is no field: %(unknown)s. Columns may be: %(known)s.")
             known = ", ".join([self.model._meta.pk.name, *sorted(allowed)])
-            raise SourceError(text % {"unknown": ", ".join(unknown), "known": known})
+            raise ImportFileError(text % {"unknown": ", ".join(unknown), "known": known})
         missing = [] if self.by_pk else [k for k in self.key if k not in self.source.columns]
         if missing:
-            raise SourceError(_("The key's column is missing: %s") % ", ".join(missing))
+            raise ImportFileError(_("The key's column is missing: %s") % ", ".join(missing))
         if ignored:
             note = _("These columns are not imported: %s")
             self.result.notes.append(note % ", ".join(ignored))
@@ -339,7 +341,7 @@ class _Planner:
         elif found is None or self._may_set(line, found, before, after):
             self.result.rows.append(RowPlan(line, obj, before, after))
 
-    def _set(self, line: int, obj: Any, column: Column, value: Any) -> None:
+    def _set(self, line: int, obj: Any, column: ImportColumn, value: Any) -> None:
         field = column.field
         if value in (None, "") and obj._state.adding and field.has_default() and not field.blank:
             return
@@ -423,13 +425,13 @@ def _by_field(error: ValidationError) -> Iterator[tuple[str, Sequence[str]]]:
 _BATCH = 500
 
 
-def apply(admin: Any, request: HttpRequest, plan: Plan, details: dict[str, Any]) -> None:
+def apply(admin: Any, request: HttpRequest, plan: ImportPlan, details: dict[str, Any]) -> None:
     """Save the rows of *plan* and the trail's entries; needs an open transaction."""
     _save(admin, plan.rows)
     admin.audit_write(_entries(admin, request, plan, details))
 
 
-def rehearse(admin: Any, plan: Plan) -> None:
+def rehearse(admin: Any, plan: ImportPlan) -> None:
     """Save the rows of *plan*, take that back, and add to its problems what the database says."""
     refused = list(_refused(admin, plan.rows))
     plan.problems += refused
@@ -437,19 +439,19 @@ def rehearse(admin: Any, plan: Plan) -> None:
     plan.rows = [row for row in plan.rows if row.line not in lines]
 
 
-def _refused(admin: Any, rows: Sequence[RowPlan]) -> Iterator[Problem]:
+def _refused(admin: Any, rows: Sequence[RowPlan]) -> Iterator[RowProblem]:
     """The rows that the database refuses, found by halving."""
     error = _tried(admin, rows)
     if error is None:
         return
     if len(rows) == 1:
-        yield Problem(rows[0].line, "", _("the database refuses this row: %s") % _reason(error))
+        yield RowProblem(rows[0].line, "", _("the database refuses this row: %s") % _reason(error))
         return
     middle = len(rows) // 2
     found = [*_refused(admin, rows[:middle]), *_refused(admin, rows[middle:])]
     if not found:
         # Each half is fine by itself: they clash with each other.
-        found = [Problem(rows[-1].line, "", _("the rows clash: %s") % _reason(error))]
+        found = [RowProblem(rows[-1].line, "", _("the rows clash: %s") % _reason(error))]
     yield from found
 
 
@@ -518,7 +520,7 @@ def _touch(model: Any, objs: list[Any]) -> set[str]:
 
 
 def _entries(
-    admin: Any, request: HttpRequest, plan: Plan, details: dict[str, Any]
+    admin: Any, request: HttpRequest, plan: ImportPlan, details: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
     counts = {
         "created": sum(row.adds for row in plan.rows),

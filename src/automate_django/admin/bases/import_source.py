@@ -20,9 +20,9 @@ from automate_django.admin.bases.export import unescaped
 from automate_django.secrecy import is_secret
 
 __all__ = [
-    "Column",
-    "Source",
-    "SourceError",
+    "ImportColumn",
+    "ImportFile",
+    "ImportFileError",
     "chunks",
     "column_of",
     "converted",
@@ -41,12 +41,12 @@ _MARKS = (
 )
 
 
-class SourceError(Exception):
+class ImportFileError(Exception):
     """The file as a whole can't be read; the text is for the user."""
 
 
 @dataclass(slots=True)
-class Source:
+class ImportFile:
     """The *columns* of a file, its *rows* with their line numbers, and *notes* on reading it."""
 
     columns: list[str]
@@ -55,16 +55,16 @@ class Source:
     problems: list[tuple[int, str]] = field(default_factory=list)
 
 
-def read(content: bytes, format: str, *, max_rows: int, known: Sequence[str] = ()) -> Source:
+def read(content: bytes, format: str, *, max_rows: int, known: Sequence[str] = ()) -> ImportFile:
     """
     The rows of *content*; *known* columns help to tell the delimiter.
 
-    Raises `SourceError` if it is no file of that *format* or has more than *max_rows* rows.
+    Raises `ImportFileError` if it is no file of that *format* or has more than *max_rows* rows.
     """
     notes: list[str] = []
     text = _decoded(content, notes)
     if "\0" in text:
-        raise SourceError(_("The file has NUL characters in it; it is no text file."))
+        raise ImportFileError(_("The file has NUL characters in it; it is no text file."))
     reader = {"csv": _read_csv, "json": _read_json}[format]
     source = reader(text, max_rows, known)
     source.notes = [*notes, *source.notes]
@@ -77,7 +77,7 @@ def _decoded(content: bytes, notes: list[str]) -> str:
         return content.decode(encoding)
     except UnicodeDecodeError:
         if encoding != "utf-8":
-            raise SourceError(
+            raise ImportFileError(
                 _("The file's encoding is broken: it is not %s.") % encoding
             ) from None
     notes.append(
@@ -86,17 +86,17 @@ def _decoded(content: bytes, notes: list[str]) -> str:
     return content.decode("cp1252", "replace")
 
 
-def _too_many(max_rows: int) -> SourceError:
-    return SourceError(_("The file has more than %d rows. Split it.") % max_rows)
+def _too_many(max_rows: int) -> ImportFileError:
+    return ImportFileError(_("The file has more than %d rows. Split it.") % max_rows)
 
 
-def _read_csv(text: str, max_rows: int, known: Sequence[str]) -> Source:
+def _read_csv(text: str, max_rows: int, known: Sequence[str]) -> ImportFile:
     delimiter = _delimiter(text, known)
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         return _rows_of(lines, max_rows)
     except csv.Error as error:
-        raise SourceError(
+        raise ImportFileError(
             _("Line %(line)d: %(error)s") % {"line": lines.line_num, "error": error}
         ) from None
 
@@ -113,14 +113,16 @@ def _delimiter(text: str, known: Sequence[str]) -> str:
     return max(_DELIMITERS, key=worth)
 
 
-def _rows_of(lines: Any, max_rows: int) -> Source:
+def _rows_of(lines: Any, max_rows: int) -> ImportFile:
     columns = [cell.strip() for cell in next(lines, [])]
     if not any(columns):
-        raise SourceError(_("The first line has to name the columns."))
+        raise ImportFileError(_("The first line has to name the columns."))
     twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice:
-        raise SourceError(_("The first line names a column twice: %s") % (", ".join(twice) or "-"))
-    source = Source(columns, [])
+        raise ImportFileError(
+            _("The first line names a column twice: %s") % (", ".join(twice) or "-")
+        )
+    source = ImportFile(columns, [])
     for cells in lines:
         if not any(cell.strip() for cell in cells):
             continue
@@ -137,18 +139,18 @@ def _rows_of(lines: Any, max_rows: int) -> Source:
     return source
 
 
-def _read_json(text: str, max_rows: int, known: Sequence[str]) -> Source:
+def _read_json(text: str, max_rows: int, known: Sequence[str]) -> ImportFile:
     try:
         found = json.loads(text, parse_constant=_refuse)
     except RecursionError:
-        raise SourceError(_("The file is nested too deeply.")) from None
+        raise ImportFileError(_("The file is nested too deeply.")) from None
     except ValueError as error:
-        raise SourceError(_("The file is no JSON: %s") % error) from None
+        raise ImportFileError(_("The file is no JSON: %s") % error) from None
     if not isinstance(found, list):
-        raise SourceError(_("The file has to be a list of objects."))
+        raise ImportFileError(_("The file has to be a list of objects."))
     if len(found) > max_rows:
         raise _too_many(max_rows)
-    source = Source([], [])
+    source = ImportFile([], [])
     for number, row in enumerate(found, start=1):
         if isinstance(row, dict):
             source.rows.append((number, row))
@@ -158,7 +160,7 @@ def _read_json(text: str, max_rows: int, known: Sequence[str]) -> Source:
     return source
 
 
-def _names(source: Source) -> Iterator[str]:
+def _names(source: ImportFile) -> Iterator[str]:
     for _number, row in source.rows:
         yield from row
 
@@ -174,7 +176,7 @@ _LARGEST = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class ImportColumn:
     """A column of a file: the *field* that it fills; of a relation, by the field *by* there."""
 
     name: str
@@ -182,7 +184,7 @@ class Column:
     by: Any = None
 
 
-def column_of(model: Any, name: str) -> Column | None:
+def column_of(model: Any, name: str) -> ImportColumn | None:
     """What the column *name* is: ``price``, ``category_id``, ``category__slug``."""
     first, __, further = name.partition("__")
     try:
@@ -192,17 +194,17 @@ def column_of(model: Any, name: str) -> Column | None:
     if not field.concrete or field.many_to_many:
         return None
     if not field.remote_field:
-        return Column(name, field) if not further else None
+        return ImportColumn(name, field) if not further else None
     try:
         by = field.target_field if not further else field.related_model._meta.get_field(further)
     except FieldDoesNotExist:
         return None
     # Not by a secret: "there is such a row" would tell it.
     usable = by.concrete and not by.remote_field and not is_secret(by)
-    return Column(name, field, by) if usable else None
+    return ImportColumn(name, field, by) if usable else None
 
 
-def converted(column: Column, raw: Any) -> Any:
+def converted(column: ImportColumn, raw: Any) -> Any:
     """
     The Python value of the cell *raw*; raises `ValidationError`.
 
@@ -266,7 +268,9 @@ def key_text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def resolve(column: Column, rows: models.QuerySet[Any], values: Iterable[Any]) -> dict[str, Any]:
+def resolve(
+    column: ImportColumn, rows: models.QuerySet[Any], values: Iterable[Any]
+) -> dict[str, Any]:
     """The target key of each of *values*, among *rows*, which the user may choose from."""
     target = column.field.target_field.attname
     wanted = sorted({value for value in values if value not in (None, "")}, key=str)

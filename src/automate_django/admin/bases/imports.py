@@ -22,10 +22,10 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST
 
 from automate_django.admin.bases.audit import Audited
-from automate_django.admin.bases.base import Basics
+from automate_django.admin.bases.base import AdminBasics
 from automate_django.admin.bases.export import Export
-from automate_django.admin.bases.import_plan import Plan, RowPlan, apply, make_plan, rehearse
-from automate_django.admin.bases.import_source import SourceError, read
+from automate_django.admin.bases.import_plan import ImportPlan, RowPlan, apply, make_plan, rehearse
+from automate_django.admin.bases.import_source import ImportFileError, read
 from automate_django.audit_trail import changes_between
 
 __all__ = ["Import", "ImportExportBaseAdmin"]
@@ -127,7 +127,7 @@ class Import(Audited):
         content = upload.read()
         try:
             plan = self._import_plan(request, content, ending)
-        except SourceError as error:
+        except ImportFileError as error:
             form.add_error("file", str(error))
             return self._import_page(request, form=form)
         if plan.problems or not plan.rows:
@@ -183,7 +183,7 @@ class Import(Audited):
 
     def _import_plan(
         self, request: HttpRequest, content: bytes, format: str, *, lock: bool = False
-    ) -> Plan:
+    ) -> ImportPlan:
         known = [self.opts.pk.name, *self.get_import_fields(request)]
         source = read(content, format, max_rows=self.import_max_rows, known=known)
         plan = make_plan(self, request, source, lock=lock)
@@ -226,7 +226,7 @@ class Import(Audited):
         request: HttpRequest,
         *,
         form: Any = None,
-        plan: Plan | None = None,
+        plan: ImportPlan | None = None,
         staged: Any = None,
         filename: str = "",
     ) -> TemplateResponse:
@@ -290,7 +290,7 @@ class ImportForm(forms.Form):
         return data
 
 
-class ImportExportBaseAdmin(Import, Export, Basics):
+class ImportExportBaseAdmin(Import, Export, AdminBasics):
     """
     An admin with import and export.
 

@@ -9,7 +9,7 @@ from django.contrib.auth.backends import ModelBackend
 from django.core.exceptions import EmptyResultSet, PermissionDenied
 from django.http import HttpRequest
 
-from automate_django.admin.bases.base import Root
+from automate_django.admin.bases.base import AdminRoot
 
 __all__ = [
     "Editable",
@@ -44,7 +44,7 @@ def permitted_formset(formset: Any, admin: Any, request: HttpRequest) -> Any:
     return type(formset.__name__, (_PermittedFormSet, formset), names)
 
 
-class Editable(Root):
+class Editable(AdminRoot):
     """Rows of a list are edited as their own pages would let the user edit them."""
 
     def get_changelist_formset(self, request: HttpRequest, **kwargs: Any) -> Any:

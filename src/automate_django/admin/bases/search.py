@@ -10,13 +10,13 @@ from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from django.utils.text import smart_split, unescape_string_literal
 
-from automate_django.admin.bases.base import Root
+from automate_django.admin.bases.base import AdminRoot
 from automate_django.secrecy import fields_along, is_secret
 
 __all__ = ["Search", "SearchMixin"]
 
 
-class Search(Root):
+class Search(AdminRoot):
     """Searches by ``advanced_search_fields``, and understands ``field:words``."""
 
     advanced_search_fields: Mapping[str, str] = {}

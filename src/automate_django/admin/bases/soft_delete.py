@@ -20,7 +20,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from automate_django.admin.bases.audit import Audited
-from automate_django.admin.bases.base import Basics
+from automate_django.admin.bases.base import AdminBasics
 from automate_django.audit_trail import row_values
 
 __all__ = [
@@ -385,7 +385,7 @@ class SoftDelete(Audited):
         return [*super().check(**kwargs), *soft_delete_checks(self)]
 
 
-class SoftDeleteAdmin(SoftDelete, Basics):
+class SoftDeleteAdmin(SoftDelete, AdminBasics):
     """
     An admin that marks rows as deleted, hides them and restores them.
 

@@ -38,7 +38,7 @@ from django.utils.translation import gettext as _
 
 from automate_django import conf
 from automate_django.admin.bases.audit import Audited
-from automate_django.admin.bases.base import Basics
+from automate_django.admin.bases.base import AdminBasics
 from automate_django.admin.bases.permissions import Editable
 from automate_django.admin.bases.scope import Scope, field_named
 from automate_django.admin.bases.view_on_site import guard
@@ -585,7 +585,7 @@ def _covers(scope: Scope, model: Any, keys: set[Any], admin: TenantScope) -> boo
     )
 
 
-class TenantScopedAdmin(TenantScope, Editable, Basics):
+class TenantScopedAdmin(TenantScope, Editable, AdminBasics):
     """
     An admin in which a user sees and changes the rows of one tenant.
 

@@ -16,7 +16,7 @@ from django.utils.translation import gettext_lazy as _
 
 from automate_django.admin.bases.export import Export
 from automate_django.admin.bases.tenancy import TenantScopedAdmin
-from automate_django.admin.pages.base import Tabbed
+from automate_django.admin.pages.base import TabbedAdmin
 from automate_django.models import (
     ApiToken,
     AuditEntry,
@@ -93,7 +93,7 @@ class _ModelFilter(_Recent):
     parameter_name = "model"
 
 
-class AuditEntryAdmin(Tabbed, Export, TenantScopedAdmin):
+class AuditEntryAdmin(TabbedAdmin, Export, TenantScopedAdmin):
     """
     Lists the entries of the user's tenant, the latest first.
 

@@ -14,15 +14,15 @@ from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, URLPattern, path, reverse
 from django.views.decorators.http import require_POST, require_safe
 
-from automate_django.admin.guard import Guarded
+from automate_django.admin.guard import GuardedAdmin
 from automate_django.tenants import OPERATE
 
 __all__ = [
     "FRAGMENT_HEADER",
     "PageAdmin",
-    "Section",
+    "PageSection",
     "Tab",
-    "Tabbed",
+    "TabbedAdmin",
     "home_url",
     "page_url",
     "tabs",
@@ -96,7 +96,7 @@ FRAGMENT_HEADER = "X-Automate-Fragment"
 View = Callable[..., HttpResponseBase]
 
 
-class Tabbed(Guarded):
+class TabbedAdmin(GuardedAdmin):
     """Django's own list and form, with the tabs of the operator pages above them."""
 
     current = ""
@@ -123,7 +123,7 @@ class Tabbed(Guarded):
         return {"tabs": tabs(request, self.admin_site, self.current), **(extra or {})}
 
 
-class PageAdmin(Tabbed):
+class PageAdmin(TabbedAdmin):
     """
     The base of the admin classes of the kernel's tables.
 
@@ -205,7 +205,7 @@ class PageAdmin(Tabbed):
         return ()
 
 
-class Section:
+class PageSection:
     """
     Pages that belong to no table: they live below the addresses of *owner*, an admin class.
 

@@ -20,7 +20,7 @@ from django.http import (
 from django.urls import URLPattern
 
 from automate_django.admin.pages.access import Reach, reach_of, record
-from automate_django.admin.pages.base import Section
+from automate_django.admin.pages.base import PageSection
 from automate_django.admin.pages.display import shown_text
 from automate_django.admin.pages.item_filter import ItemQuery
 from automate_django.bulk_actions import (
@@ -68,7 +68,7 @@ def _may(request: HttpRequest, kind: BulkActionKind) -> bool:
     return user.has_perm(CHANGE) and (not kind.permission or user.has_perm(kind.permission))
 
 
-class BulkActionPages(Section):
+class BulkActionPages(PageSection):
     """
     The addresses that bulk actions are posted to.
 

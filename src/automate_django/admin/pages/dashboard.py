@@ -15,7 +15,7 @@ from django.urls import URLPattern
 from django.utils import timezone
 
 from automate_django.admin.pages.access import database, require_operator
-from automate_django.admin.pages.base import Section
+from automate_django.admin.pages.base import PageSection
 from automate_django.admin.pages.charts import Chart, Series, bars, lines
 from automate_django.kernel import get_kernel
 from automate_django.models import OutboxActivity
@@ -27,8 +27,8 @@ from automate_kernel.workflows.engine.statistics import WorkflowActivity
 __all__ = [
     "RECENT_SECONDS",
     "SPANS",
-    "Dashboard",
-    "Span",
+    "DashboardPages",
+    "TimeSpan",
     "charts",
     "history",
     "recent",
@@ -45,7 +45,7 @@ CHEAP_ROWS = 5_000
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class TimeSpan:
     """How far back a dashboard looks, in what steps, and after how many ms it looks again."""
 
     name: str
@@ -56,17 +56,17 @@ class Span:
     every: int
 
 
-SPANS: dict[str, Span] = {
+SPANS: dict[str, TimeSpan] = {
     span.name: span
     for span in (
-        Span("1h", "Last hour", 3_600, 60, "minute", 5_000),
-        Span("6h", "Last 6 hours", 21_600, 300, "5 minutes", 15_000),
-        Span("24h", "Last 24 hours", 86_400, 3_600, "hour", 30_000),
+        TimeSpan("1h", "Last hour", 3_600, 60, "minute", 5_000),
+        TimeSpan("6h", "Last 6 hours", 21_600, 300, "5 minutes", 15_000),
+        TimeSpan("24h", "Last 24 hours", 86_400, 3_600, "hour", 30_000),
     )
 }
 
 
-def history(span: Span, moment: datetime, *, now: bool = True) -> list[Activity] | None:
+def history(span: TimeSpan, moment: datetime, *, now: bool = True) -> list[Activity] | None:
     """
     What was done in *span* up to *moment*, per step and kind, the oldest first.
 
@@ -107,7 +107,7 @@ def _merged(activity: Iterable[Activity], step: int) -> list[Activity]:
 
 
 def spread(
-    activity: Iterable[Activity], span: Span, now: datetime
+    activity: Iterable[Activity], span: TimeSpan, now: datetime
 ) -> list[tuple[datetime, Activity | None]]:
     """One entry per step of *span* up to *now*: its beginning, and what was done in it."""
     step = timedelta(seconds=span.step)
@@ -125,7 +125,7 @@ def _floor(moment: datetime, step: int) -> datetime:
     return datetime.fromtimestamp(since - since % step, tz=moment.tzinfo)
 
 
-def charts(spread_out: Sequence[tuple[datetime, Activity | None]], span: Span) -> list[Chart]:
+def charts(spread_out: Sequence[tuple[datetime, Activity | None]], span: TimeSpan) -> list[Chart]:
     """Throughput, failures, run time and wait, each over the time of *spread_out*."""
     labels = [timezone.localtime(at).strftime("%H:%M") for at, _ in spread_out]
     done = [one for _, one in spread_out]
@@ -196,7 +196,7 @@ def recent(
 _KEPT_SECONDS = 4
 
 
-class Dashboard(Section):
+class DashboardPages(PageSection):
     """How the outbox does. It tells of all tenants together, so it is for operators."""
 
     current = "dashboard"
@@ -229,7 +229,7 @@ class Dashboard(Section):
             request, "_dashboard.html", **self._figures(_span(request), now=True)
         )
 
-    def _figures(self, span: Span, *, now: bool) -> dict[str, Any]:
+    def _figures(self, span: TimeSpan, *, now: bool) -> dict[str, Any]:
         outbox = get_kernel().outbox
         moment = outbox.now()
         activity = history(span, moment, now=now)
@@ -284,7 +284,7 @@ def _by_workflow() -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -row["total"].ended)
 
 
-def _span(request: HttpRequest) -> Span:
+def _span(request: HttpRequest) -> TimeSpan:
     return SPANS.get(request.GET.get("span", ""), SPANS["1h"])
 
 

@@ -26,7 +26,7 @@ from automate_django.admin.pages.display import (
     shown_labels,
     shown_text,
 )
-from automate_django.admin.pages.step_tracks import SCALE, Track, draw, latest_statuses
+from automate_django.admin.pages.step_tracks import SCALE, StepTrack, draw, latest_statuses
 from automate_django.kernel import get_kernel
 from automate_django.models import OutboxItem, WorkflowExecution, WorkflowStep, WorkflowVersion
 from automate_kernel.errors import AutomateError, TemplateError
@@ -239,7 +239,7 @@ MOST_RESUMED = 500
 """How many executions one request resumes."""
 # How many of an execution's failed attempts its page shows; a step's page shows all of its own.
 _MOST_ATTEMPTS = 20
-_BLANK = Track(
+_BLANK = StepTrack(
     key="", step_id="", position=-1, label="", action="", status="", tone="", attempts="",
     took="", after="", note="", url="",
 )  # fmt: skip

@@ -11,19 +11,19 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern
 
 from automate_django.admin.pages.access import database, record, require_operator
-from automate_django.admin.pages.base import Section
+from automate_django.admin.pages.base import PageSection
 from automate_django.kernel import get_kernel
 from automate_django.models import OutboxPause
 from automate_django.outbox_counts import forget_counts, read_counts
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox.fair_share import ready_kinds
 
-__all__ = ["Kinds"]
+__all__ = ["KindPages"]
 
 _LATELY_SECONDS = 3600.0
 
 
-class Kinds(Section):
+class KindPages(PageSection):
     """A kind is claimed by every tenant's workers, so this page is for operators."""
 
     current = "kinds"

@@ -18,12 +18,12 @@ from django.utils import timezone
 from automate_django.admin.pages.access import reach_of
 from automate_django.admin.pages.base import PageAdmin
 from automate_django.admin.pages.bulk_actions import BulkActionPages, allowed_actions
-from automate_django.admin.pages.dashboard import Dashboard
+from automate_django.admin.pages.dashboard import DashboardPages
 from automate_django.admin.pages.display import shown_attempts, shown_json, shown_labels, shown_text
 from automate_django.admin.pages.item_filter import LISTS, ItemQuery
-from automate_django.admin.pages.kinds import Kinds
-from automate_django.admin.pages.plugins import PluginsPage
-from automate_django.admin.pages.workers import Workers
+from automate_django.admin.pages.kinds import KindPages
+from automate_django.admin.pages.plugins import PluginPages
+from automate_django.admin.pages.workers import WorkerPages
 from automate_django.kernel import get_kernel
 from automate_django.models import OutboxItem
 from automate_django.outbox_counts import Counts, read_counts
@@ -126,7 +126,7 @@ class OutboxItemAdmin(PageAdmin):
 
     def pages(self) -> list[URLPattern]:
         """The pages below the outbox's own address."""
-        parts = (Dashboard, BulkActionPages, Kinds, Workers, PluginsPage)
+        parts = (DashboardPages, BulkActionPages, KindPages, WorkerPages, PluginPages)
         return [
             self.get("figures/", self.figures_view, "automate_outbox_figures"),
             *(url for part in parts for url in part(self).urls()),

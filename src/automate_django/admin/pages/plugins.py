@@ -11,17 +11,17 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern
 
 from automate_django.admin.pages.access import require_operator
-from automate_django.admin.pages.base import Section
+from automate_django.admin.pages.base import PageSection
 from automate_django.admin.pages.display import shown_text
 from automate_django.kernel import get_kernel
 from automate_kernel.plugins.records import PluginRecord, PluginState
 
-__all__ = ["PluginsPage"]
+__all__ = ["PluginPages"]
 
 _FINE = (PluginState.LOADED, PluginState.DISCOVERED)
 
 
-class PluginsPage(Section):
+class PluginPages(PageSection):
     """Every plugin that is known. Only looking imports none; to load all of them is a button."""
 
     current = "plugins"

@@ -9,17 +9,17 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern
 
 from automate_django.admin.pages.access import require_operator
-from automate_django.admin.pages.base import Section
+from automate_django.admin.pages.base import PageSection
 from automate_django.admin.pages.bulk_actions import allowed_actions
 from automate_django.kernel import get_kernel
 from automate_kernel.outbox import OutboxItem, WorkerInfo
 
-__all__ = ["Workers"]
+__all__ = ["WorkerPages"]
 
 MOST_RUNNING = 200
 
 
-class Workers(Section):
+class WorkerPages(PageSection):
     """Workers that tell of themselves, lost ones too."""
 
     current = "workers"

@@ -14,7 +14,12 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from automate_django import definitions
 from automate_django.admin.pages.access import reach_of, record
 from automate_django.admin.pages.base import PageAdmin
-from automate_django.admin.pages.workflow_list import Problem, clean, current_workflow, explained
+from automate_django.admin.pages.workflow_list import (
+    TextProblem,
+    clean,
+    current_workflow,
+    explained,
+)
 from automate_django.definitions.checking import FORMATS
 from automate_django.kernel import get_kernel
 from automate_django.models import WorkflowDocument, WorkflowVersion
@@ -26,8 +31,8 @@ from automate_kernel.workflows.definition.model import Workflow
 
 __all__ = [
     "DocumentForm",
-    "Editing",
     "RunForm",
+    "WorkflowEditor",
     "digest_of",
     "new_doubts",
 ]
@@ -117,7 +122,7 @@ def digest_of(doubts: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(doubts).encode()).hexdigest()[:32]
 
 
-class Editing:
+class WorkflowEditor:
     """One request to the editor of *document*, or of a new workflow if that is None."""
 
     def __init__(
@@ -206,7 +211,7 @@ class Editing:
     def _page(
         self,
         form: DocumentForm,
-        problems: list[Problem] | None = None,
+        problems: list[TextProblem] | None = None,
         *,
         workflow: Workflow | None = None,
         advice: list[str] | None = None,

@@ -22,10 +22,10 @@ from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.execution import ExecutionStatus
 
 __all__ = [
-    "Difference",
-    "Listed",
-    "Problem",
-    "Runs",
+    "ChangedLine",
+    "ListedWorkflow",
+    "RecentRuns",
+    "TextProblem",
     "clean",
     "current_workflow",
     "differences",
@@ -39,7 +39,7 @@ _LAST = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Runs:
+class RecentRuns:
     """The last executions of a workflow, and how many of them failed."""
 
     last: Sequence[Any] = ()
@@ -67,7 +67,7 @@ class Runs:
 
 
 @dataclass(slots=True)
-class Listed:
+class ListedWorkflow:
     """A line of the list. *document* is None for a workflow of a file."""
 
     name: str
@@ -75,7 +75,7 @@ class Listed:
     workflow: Workflow | None = None
     problem: str = ""
     url: str = ""
-    runs: Runs = field(default_factory=Runs)
+    runs: RecentRuns = field(default_factory=RecentRuns)
 
     @property
     def state(self) -> str:
@@ -97,16 +97,16 @@ class Listed:
         )
 
 
-def listed(reach: Reach, search: str = "") -> list[Listed]:
+def listed(reach: Reach, search: str = "") -> list[ListedWorkflow]:
     """The workflows that *reach* covers, by name: a tenant sees its own, an operator all."""
     kernel = get_kernel()
     rows = [
-        Listed(document.name, document)
+        ListedWorkflow(document.name, document)
         for document in reach.rows(WorkflowDocument).filter(name__icontains=search)
     ]
     if reach.everyone:
         rows += [
-            Listed(workflow.name, workflow=workflow)
+            ListedWorkflow(workflow.name, workflow=workflow)
             for workflow in kernel.workflows.added()
             if search.lower() in workflow.name.lower()
         ]
@@ -117,7 +117,7 @@ def listed(reach: Reach, search: str = "") -> list[Listed]:
     return sorted(rows, key=lambda row: (row.name, row.tenant_id or ""))
 
 
-def fill(rows: Sequence[Listed], reach: Reach) -> None:
+def fill(rows: Sequence[ListedWorkflow], reach: Reach) -> None:
     """Look up for *rows*, which are those of one page, what they say and how their runs went."""
     pks = [row.document.pk for row in rows if row.document is not None]
     current = WorkflowVersion.objects.using(database()).filter(
@@ -144,21 +144,21 @@ def _read(definition: Any) -> Workflow | None:
         return None
 
 
-def runs_of(reach: Reach, name: str, tenant_id: str | None, *, shown: int = 10) -> Runs:
+def runs_of(reach: Reach, name: str, tenant_id: str | None, *, shown: int = 10) -> RecentRuns:
     """The last runs of a workflow: *shown* of them, and how many of the last 100 failed."""
     rows = reach.rows(WorkflowExecution).filter(workflow=name).order_by("-created_at", "-id")
     if tenant_id is not None:
         rows = rows.filter(tenant_id=tenant_id)
     last = list(rows.defer("event", "output", "error")[:_LAST])
     ended = Counter(row.status for row in last if ExecutionStatus(row.status).finished)
-    return Runs(last[:shown], ended.total(), ended[ExecutionStatus.FAILED.value])
+    return RecentRuns(last[:shown], ended.total(), ended[ExecutionStatus.FAILED.value])
 
 
 _MOST_LINES = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class ChangedLine:
     """A line of a comparison: *sign* is ``+``, ``-``, a space, or ``@`` between two stretches."""
 
     sign: str
@@ -166,7 +166,7 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class TextProblem:
     """What is wrong with a text, and the line that is meant."""
 
     text: str
@@ -179,21 +179,21 @@ def clean(text: str) -> str:
     return get_kernel().redactor.redact(text)
 
 
-def differences(before: str, after: str) -> list[Difference]:
+def differences(before: str, after: str) -> list[ChangedLine]:
     """What has changed from *before* to *after*, with three lines around; empty if nothing has."""
     lines = unified_diff(clean(before).splitlines(), clean(after).splitlines(), lineterm="", n=3)
     found = []
     for line in list(lines)[2:_MOST_LINES]:
         sign = line[:1] or " "
-        found.append(Difference(sign, line if sign == "@" else line[1:]))
+        found.append(ChangedLine(sign, line if sign == "@" else line[1:]))
     return found
 
 
-def explained(problems: Iterable[Told], source: str) -> list[Problem]:
+def explained(problems: Iterable[Told], source: str) -> list[TextProblem]:
     """*problems*, each with the line of *source* that it is about."""
     lines = clean(source).splitlines()
     return [
-        Problem(
+        TextProblem(
             clean(str(each)),
             each.line,
             lines[each.line - 1][:200] if each.line and each.line <= len(lines) else "",

@@ -18,9 +18,14 @@ from automate_django import definitions
 from automate_django.admin.pages.access import Reach, reach_of, record
 from automate_django.admin.pages.base import PageAdmin
 from automate_django.admin.pages.display import shown_text
-from automate_django.admin.pages.workflow_editor import Editing, RunForm, digest_of, new_doubts
+from automate_django.admin.pages.workflow_editor import (
+    RunForm,
+    WorkflowEditor,
+    digest_of,
+    new_doubts,
+)
 from automate_django.admin.pages.workflow_list import (
-    Listed,
+    ListedWorkflow,
     clean,
     current_workflow,
     differences,
@@ -109,7 +114,7 @@ class WorkflowDocumentAdmin(PageAdmin):
             search_query=urlencode({"q": search}) if search else "",
         )
 
-    def _url_of(self, row: Listed) -> str:
+    def _url_of(self, row: ListedWorkflow) -> str:
         if row.document is not None:
             return self.url("automate_workflow", row.document.pk)
         return self.url("automate_workflow_file", row.name)
@@ -119,18 +124,18 @@ class WorkflowDocumentAdmin(PageAdmin):
         row = self._of_file(request, name)
         return self._show(request, row, run_url=self.url("automate_workflow_run_file", name))
 
-    def _of_file(self, request: HttpRequest, name: str) -> Listed:
+    def _of_file(self, request: HttpRequest, name: str) -> ListedWorkflow:
         self.require_view(request)
         if reach_of(request).everyone:
             for workflow in get_kernel().workflows.added():
                 if workflow.name == name:
-                    return Listed(name, workflow=workflow)
+                    return ListedWorkflow(name, workflow=workflow)
         raise Http404("There is no such workflow, or it is not yours.")
 
     def document_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         """A workflow of the database, with its versions."""
         document = self.find(request, pk)
-        row = Listed(document.name, document, current_workflow(document))
+        row = ListedWorkflow(document.name, document, current_workflow(document))
         problem = get_kernel().workflows.problems().get((document.tenant_id, document.name))
         row.problem = clean(str(problem)) if problem and document.enabled else ""
         versions = WorkflowVersion.objects.using(document._state.db).filter(document=document)
@@ -146,7 +151,7 @@ class WorkflowDocumentAdmin(PageAdmin):
     def _show(
         self,
         request: HttpRequest,
-        row: Listed,
+        row: ListedWorkflow,
         *,
         run_url: str,
         run_form: RunForm | None = None,
@@ -176,7 +181,7 @@ class WorkflowDocumentAdmin(PageAdmin):
 
     # -- starting ------------------------------------------------------------------------------
 
-    def _may_run(self, request: HttpRequest, row: Listed) -> bool:
+    def _may_run(self, request: HttpRequest, row: ListedWorkflow) -> bool:
         may: bool = request.user.has_perm(_RUN)
         return may and not row.problem
 
@@ -189,10 +194,10 @@ class WorkflowDocumentAdmin(PageAdmin):
     def run_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         """Start a workflow of the database."""
         document = self.find(request, pk)
-        row = Listed(document.name, document, current_workflow(document))
+        row = ListedWorkflow(document.name, document, current_workflow(document))
         return self._run(request, row, self.url("automate_workflow_run", pk))
 
-    def _run(self, request: HttpRequest, row: Listed, run_url: str) -> HttpResponse:
+    def _run(self, request: HttpRequest, row: ListedWorkflow, run_url: str) -> HttpResponse:
         if not self._may_run(request, row):
             raise PermissionDenied
         form = RunForm(request.POST)
@@ -211,7 +216,7 @@ class WorkflowDocumentAdmin(PageAdmin):
             return HttpResponseRedirect(self._url_of(row))
         return HttpResponseRedirect(self.url("automate_django_workflowexecution_change", begun))
 
-    def _tenant_of_run(self, reach: Reach, row: Listed, form: RunForm) -> str | None:
+    def _tenant_of_run(self, reach: Reach, row: ListedWorkflow, form: RunForm) -> str | None:
         """Whose execution it becomes: the workflow's tenant's, else whose an operator says."""
         if row.tenant_id is not None or not reach.everyone:
             return row.tenant_id if row.tenant_id is not None else reach.tenant
@@ -236,7 +241,7 @@ class WorkflowDocumentAdmin(PageAdmin):
         )
         if not allowed:
             raise PermissionDenied
-        return Editing(self, request, document).answer()
+        return WorkflowEditor(self, request, document).answer()
 
     def switch_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         """Turn a workflow on or off."""
