@@ -1,5 +1,5 @@
 """
-The audit trail: what to remember of a change, without its secrets.
+The audit trail: entries for changes, without their secrets.
 
 It is written in the transaction of the change: by the admin classes, by the operator's pages, and
 by a worker that carries out a bulk action.
@@ -42,7 +42,7 @@ _BATCH = 500
 
 
 def row_values(obj: Any) -> dict[str, Any]:
-    """What the database holds of *obj* now: column values by field name; nothing if it is new."""
+    """Return *obj*'s row in the database: column values by field name; nothing if it is new."""
     if obj.pk is None:
         return {}
     rows = type(obj)._base_manager.using(obj._state.db).filter(pk=obj.pk)
@@ -50,7 +50,7 @@ def row_values(obj: Any) -> dict[str, Any]:
 
 
 def values_by_key(queryset: Any) -> dict[Any, dict[str, Any]]:
-    """`row_values` for all rows of *queryset*, by primary key."""
+    """Return `row_values` for all rows of *queryset*, by primary key."""
     model = queryset.model
     place = _columns(model).index(model._meta.pk.attname)
     rows = queryset.order_by().values_list(*_columns(model))
@@ -77,9 +77,9 @@ def changes_between(
     allowed: Collection[str] = (),
 ) -> Changes:
     """
-    What differs between *before* and *after*, which map field names to values.
+    Return the differences between *before* and *after*, which map field names to values.
 
-    Of a secret is told that it changed, not what it was or is.
+    Of a secret they say that it changed, and neither its former nor its new value.
     """
     changes: Changes = {}
     chosen = None if only is None else frozenset(only)
@@ -98,7 +98,7 @@ def changes_between(
 def _compared(
     model: Any, only: frozenset[str] | None, exclude: frozenset[str], allowed: tuple[str, ...]
 ) -> list[tuple[str, bool]]:
-    """The names of the fields that are remembered, and whether each is a secret."""
+    """Return the names of the fields that are remembered, and whether each is a secret."""
     names = (field.name for field in model._meta.concrete_fields)
     secrets = secret_names(model, allowed)
     return [
@@ -109,7 +109,7 @@ def _compared(
 
 
 def json_of(value: Any) -> Any:
-    """*value* as JSON holds it: short, and with secrets inside of it hidden."""
+    """Return *value* as JSON holds it: short, and with secrets inside of it hidden."""
     if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, float):
@@ -149,7 +149,9 @@ def entry_values(
     changes: Changes | None = None,
     details: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The values of an entry: *action* on *obj*, a row of *model*, by the user of *request*."""
+    """
+    Return the values of an entry: *action* on *obj*, a row of *model*, by the user of *request*.
+    """
     user: Any = request.user
     return {
         "actor_id": None if user.pk is None else str(user.pk)[:64],
@@ -165,11 +167,11 @@ def entry_values(
 
 
 def _redacted(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """*entry* without the secrets that this process knows: a reason may quote one."""
-    told = {name: entry[name] for name in ("changes", "details", "object_repr") if name in entry}
+    """Return *entry* without the secrets that this process knows: a reason may quote one."""
+    texts = {name: entry[name] for name in ("changes", "details", "object_repr") if name in entry}
     for redactor in redactors():
-        told = redactor.redact_value(told, weak=False)
-    return {**entry, **told}
+        texts = redactor.redact_value(texts, weak=False)
+    return {**entry, **texts}
 
 
 def write_entries(entries: Iterable[Mapping[str, Any]], model: Any = None) -> None:

@@ -53,7 +53,7 @@ KIND = "automate.order"
 CHANGE = "automate_django.change_outboxitem"
 """The permission that every bulk action needs."""
 SECONDS = 1.0
-"""For how many seconds one request, or one item, carries a bulk action on."""
+"""The number of seconds that one request, or one item, carries a bulk action on."""
 
 _LABEL = "automate-order"
 # Before what is merely due: somebody waits for it.
@@ -147,13 +147,13 @@ class BulkRequest:
 
     @property
     def label(self) -> str:
-        """How far it came, in words."""
+        """The progress in words: ``35 of 40 failed items``."""
         return f"{self.action.done:,} of {self.total:,} {self.about}"
 
 
 @dataclass(frozen=True, slots=True)
 class BulkProgress:
-    """Where a bulk action stands: *over* if nothing follows, *problem* if it came to a bad end."""
+    """The progress of a bulk action: *over* if nothing follows, *problem* if it ended badly."""
 
     id: str
     request: BulkRequest

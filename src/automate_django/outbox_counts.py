@@ -27,7 +27,7 @@ __all__ = ["Counts", "TenantCounts", "counts_of_tenant", "forget_counts", "read_
 CHEAP_ROWS = 10_000
 """A table with at most so many rows is counted at each request."""
 LOOKED = 100_000
-"""Among how many of all tenants' items those of one are counted: the newest."""
+"""The number of the newest items of all tenants, among which those of one are counted."""
 
 _MOST_GROUPS = 12
 # Counting may take 5 % of the time, at most.
@@ -47,7 +47,7 @@ class Counts:
     took: float
     statuses: dict[str, int] = field(default_factory=dict)
     looked: int | None = None
-    """Among how many items they were counted, if not among all."""
+    """The number of items among which they were counted, if not all."""
 
     @property
     def total(self) -> int:

@@ -1,4 +1,4 @@
-"""Which fields of a model hold what must not be shown, exported, searched or remembered."""
+"""The fields of a model that must not be shown, exported, searched or recorded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _HARMLESS = (models.BooleanField, models.DateField)
 
 def is_secret(field: Any, allowed: Collection[str] = ()) -> bool:
     """
-    Whether the model field *field* holds a secret, by its name or by its class.
+    Return True if the model field *field* holds a secret, by its name or by its class.
 
     *allowed* names fields that only look like it. A flag, a date (``password_changed_at``) and a
     number that counts (``tokens_used``) are none.
@@ -53,6 +53,6 @@ def fields_along(model: Any, lookup: str) -> list[Any]:
 
 @lru_cache(maxsize=512)
 def secret_names(model: Any, allowed: tuple[str, ...] = ()) -> frozenset[str]:
-    """The names of *model*'s columns that hold secrets."""
+    """Return the names of *model*'s columns that hold secrets."""
     fields = model._meta.concrete_fields
     return frozenset(field.name for field in fields if is_secret(field, allowed))

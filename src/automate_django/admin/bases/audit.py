@@ -1,4 +1,4 @@
-"""Remembers every change that is made in an admin, in the transaction of the change."""
+"""An entry for every change that is made in an admin, in the transaction of the change."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Audited(AdminRoot):
     """True if deleting marks rows; the base that does so writes the trail itself."""
 
     def get_audit_tenant(self, request: HttpRequest, obj: Any = None) -> Any:
-        """The key of the tenant under which a change of *obj* is remembered."""
+        """Return the key of the tenant under which a change of *obj* is remembered."""
         if obj is not None:
             try:
                 field = obj._meta.get_field("tenant_id")
@@ -60,7 +60,7 @@ class Audited(AdminRoot):
     def audit_changes(
         self, model: Any, before: Mapping[str, Any], after: Mapping[str, Any]
     ) -> Changes:
-        """What the trail remembers of the difference between two states of a row of *model*."""
+        """Return the changes between two states of a row of *model*, as the trail keeps them."""
         return changes_between(
             model,
             before,
@@ -73,7 +73,7 @@ class Audited(AdminRoot):
     def audit_entry(
         self, request: HttpRequest, action: str, obj: Any = None, **values: Any
     ) -> dict[str, Any]:
-        """An entry of the trail, for `audit_write`: *values* are ``changes`` and ``details``."""
+        """Return an entry for `audit_write`: *values* are ``changes`` and ``details``."""
         model = self.model if obj is None else type(obj)
         tenant = self.get_audit_tenant(request, obj)
         return entry_values(request, action, model, obj, tenant=tenant, **values)
@@ -88,7 +88,7 @@ class Audited(AdminRoot):
         self.audit_write([self.audit_entry(request, action, obj, **values)])
 
     def atomic(self) -> Any:
-        """A transaction on the database that the model is written to."""
+        """Return a transaction on the database that the model is written to."""
         return transaction.atomic(using=router.db_for_write(self.model))
 
 
@@ -98,7 +98,7 @@ class Audit(Audited):
     # -- saving --------------------------------------------------------------------------------
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Save *obj*, and what changed by that."""
+        """Save *obj*, and record the changes."""
         with self.atomic():
             before = row_values(obj) if change else {}
             super().save_model(request, obj, form, change)
@@ -111,7 +111,7 @@ class Audit(Audited):
             self.audit(request, action, obj, changes=changes)
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
-        """Save the many-to-many fields and inlines, and what changed by that."""
+        """Save the many-to-many fields and inlines, and record the changes."""
         with self.atomic():
             before = _many_to_many(form)
             super().save_related(request, form, formsets, change)
@@ -133,7 +133,7 @@ class Audit(Audited):
         return name not in self.audit_exclude and (only is None or name in only)
 
     def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
-        """Save the rows of an inline, and what changed by that."""
+        """Save the rows of an inline, and record the changes."""
         with self.atomic():
             rows = [each.instance for each in formset.initial_forms if each.has_changed()]
             before = {each.pk: row_values(each) for each in rows if each.pk is not None}
@@ -159,7 +159,7 @@ class Audit(Audited):
     # -- deleting ------------------------------------------------------------------------------
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
-        """Delete *obj*, and remember it and what went along."""
+        """Delete *obj*, and record it and the rows that go along."""
         if self.soft_deletes:
             super().delete_model(request, obj)
             return
@@ -169,7 +169,7 @@ class Audit(Audited):
             self.audit_write(entries)
 
     def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
-        """Delete the rows of *queryset*, and remember them and what went along."""
+        """Delete the rows of *queryset*, and record them and the rows that go along."""
         if self.soft_deletes:
             super().delete_queryset(request, queryset)
             return
@@ -179,7 +179,7 @@ class Audit(Audited):
             self.audit_write(entries)
 
     def _deleted(self, request: HttpRequest, objs: list[Any]) -> Iterator[Any]:
-        """The entries for *objs*, and for what the database takes along."""
+        """Return the entries for *objs*, and for what the database takes along."""
         if not self.audit_log_changes:
             return
         if not objs:
@@ -222,12 +222,12 @@ class AuditTrail(Audit):
         return self.show_audit_fields and obj is not None and self.audit_log_model is None
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
-        """The read-only fields, and the trail."""
+        """Return the read-only fields, and the trail."""
         readonly = super().get_readonly_fields(request, obj)
         return [*readonly, "audit_trail"] if self._shows_trail(obj) else readonly
 
     def get_fieldsets(self, request: Any, obj: Any = None) -> Any:
-        """The form's parts, and the trail below them."""
+        """Return the form's parts, and the trail below them."""
         fieldsets = list(super().get_fieldsets(request, obj))
         if not self._shows_trail(obj):
             return fieldsets
@@ -245,7 +245,7 @@ class AuditTrail(Audit):
         return fieldsets
 
     def audit_trail(self, obj: Any) -> str:
-        """The latest entries about *obj*: when, who and which fields; no values."""
+        """Return the latest entries about *obj*: time, user and names of fields, without values."""
         lines = (
             (f"{each.created_at:%Y-%m-%d %H:%M}", each.actor or "-", each.action, _fields(each))
             for each in self._recent(obj)

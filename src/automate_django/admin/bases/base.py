@@ -56,81 +56,81 @@ class AdminRoot(GuardedAdmin):
     # -- lists ---------------------------------------------------------------------------------
 
     def get_list_display(self, request: HttpRequest) -> list[Any]:
-        """A new list, so that ``["mine"] + super().get_list_display(request)`` works."""
+        """Return a new list, so that ``["mine"] + super().get_list_display(request)`` works."""
         return list(super().get_list_display(request))
 
     def get_list_filter(self, request: HttpRequest) -> list[Any]:
-        """A new list."""
+        """Return a new list."""
         return list(super().get_list_filter(request))
 
     def get_search_fields(self, request: HttpRequest) -> list[str]:
-        """A new list."""
+        """Return a new list."""
         return list(super().get_search_fields(request))
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
-        """A new list."""
+        """Return a new list."""
         return list(super().get_readonly_fields(request, obj))
 
     # -- forms ---------------------------------------------------------------------------------
 
     def get_form(self, request: Any, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
-        """Django's form, which also checks what is unique on a condition."""
+        """Return Django's form, which also checks constraints that have a condition."""
         return checked_form(super().get_form(request, obj, change=change, **kwargs))
 
     def get_changelist_form(self, request: Any, **kwargs: Any) -> Any:
-        """The form of ``list_editable``, which does so too."""
+        """Return the form of ``list_editable``, with the same checks."""
         return checked_form(super().get_changelist_form(request, **kwargs))
 
     # -- permissions ---------------------------------------------------------------------------
 
     def permits(self, request: HttpRequest, name: str, obj: Any = None) -> bool:
-        """Whether the user holds the permission *name*: to view, add, change or delete."""
+        """Return True if the user holds the permission *name*: to view, add, change or delete."""
         arguments = (request,) if name == "add" else (request, obj)
         return bool(getattr(super(), f"has_{name}_permission")(*arguments))
 
     def allows(self, request: HttpRequest, name: str, obj: Any = None) -> bool:
-        """Whether *obj* is one to do that with, whoever asks: the bases that refuse rows say no."""
+        """Return False if a base refuses this for *obj*, whatever the user's permissions."""
         return True
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Held by the user, and allowed for *obj*."""
+        """Return True if the user holds the permission, and no base refuses it for *obj*."""
         return self.permits(request, "view", obj) and self.allows(request, "view", obj)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """Held by the user, and allowed."""
+        """Return True if the user holds the permission, and no base refuses it."""
         return self.permits(request, "add") and self.allows(request, "add")
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Held by the user, and allowed for *obj*."""
+        """Return True if the user holds the permission, and no base refuses it for *obj*."""
         return self.permits(request, "change", obj) and self.allows(request, "change", obj)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Held by the user, and allowed for *obj*."""
+        """Return True if the user holds the permission, and no base refuses it for *obj*."""
         return self.permits(request, "delete", obj) and self.allows(request, "delete", obj)
 
     def own_rows(self, request: HttpRequest, queryset: Any) -> Any:
-        """Those rows of *queryset*, of any model, that are no other tenant's."""
+        """Return *queryset*, of any model, without the rows of other tenants."""
         return queryset
 
     def get_import_queryset(self, request: HttpRequest) -> Any:
-        """The rows that a file may change."""
+        """Return the rows that a file may change."""
         return self.get_queryset(request)
 
     def prepare_new(self, request: HttpRequest, obj: Any) -> None:
         """Complete *obj*, a new row that no form made; `ValidationError` if it can't be added."""
 
     def deletion_refusals(self, request: HttpRequest, objs: Any) -> set[str]:
-        """What stands against really deleting *objs*, for people; nothing if nothing does."""
+        """Return the reasons against really deleting *objs*, as text for people."""
         return set()
 
     def _declares(self, name: str) -> bool:
-        """Whether the model has a permission *name* of its own: ``export_order``."""
+        """Return True if the model has a permission *name* of its own: ``export_order``."""
         codename = f"{name}_{self.opts.model_name}"
         declared = {code for code, _label in self.opts.permissions}
         return name in self.opts.default_permissions or codename in declared
 
     def holds_own(self, request: HttpRequest, name: str) -> bool:
-        """Whether the user has the model's permission *name*, or the model declares none."""
+        """Return True if the user has the model's permission *name*, or the model declares none."""
         user: Any = request.user
         permission = f"{self.opts.app_label}.{name}_{self.opts.model_name}"
         return not self._declares(name) or bool(user.has_perm(permission))
@@ -138,11 +138,11 @@ class AdminRoot(GuardedAdmin):
     # -- actions -------------------------------------------------------------------------------
 
     def offered_actions(self, request: HttpRequest) -> list[str]:
-        """The names of the methods that are actions, beside those in ``actions``."""
+        """Return the names of the methods that are actions, beside those in ``actions``."""
         return []
 
     def get_actions(self, request: HttpRequest, action_location: Any = None) -> dict[str, Any]:
-        """What the host and the site offer, and what the bases do, as far as it is permitted."""
+        """Return the actions of the project, the site and the bases that the user may do."""
         # Django asks with a location from 6.1 on, and only then is it an argument.
         place = () if action_location is None else (action_location,)
         theirs = super().get_actions
@@ -186,14 +186,14 @@ class AdminBasics(AdminRoot):
         return [name for name in self.timestamp_fields if name in names]
 
     def get_list_display(self, request: HttpRequest) -> list[Any]:
-        """The columns, and with ``show_timestamps`` those of the model's timestamps."""
+        """Return the columns, and with ``show_timestamps`` those of the model's timestamps."""
         display = super().get_list_display(request)
         if self.show_timestamps:
             display += [name for name in self._timestamps() if name not in display]
         return display
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
-        """The read-only fields, and with ``timestamp_readonly`` the model's timestamps."""
+        """Return the read-only fields, and with ``timestamp_readonly`` the model's timestamps."""
         readonly = super().get_readonly_fields(request, obj)
         if self.timestamp_readonly:
             readonly += [
@@ -207,7 +207,7 @@ class AdminBasics(AdminRoot):
     # -- columns -------------------------------------------------------------------------------
 
     def link_to_object(self, obj: Any, label: Any = None) -> str:
-        """A link to *obj*'s page in this admin, or only *label* where it has none."""
+        """Return a link to *obj*'s page in this admin, or only *label* where it has none."""
         if obj is None:
             return str(self.get_empty_value_display())
         text = str(obj) if label is None else label
@@ -220,9 +220,9 @@ class AdminBasics(AdminRoot):
 
     def colored_status(self, value: Any, colors: Mapping[Any, str] | None = None) -> str:
         """
-        *value* after a dot in the colour that *colors* has for it.
+        Return *value* after a dot in the colour that *colors* has for it.
 
-        The words tell the same as the colour. The dot is an SVG and needs no inline style, so it
+        The words say the same as the colour. The dot is an SVG and needs no inline style, so it
         is there under a strict Content-Security-Policy too.
         """
         color = (colors or {}).get(value, "")
@@ -236,7 +236,7 @@ class AdminBasics(AdminRoot):
         )
 
     def truncated_field(self, value: Any, max_length: int = 50) -> str:
-        """*value* cut to *max_length* characters, all of it in a tooltip."""
+        """Return *value* cut to *max_length* characters, all of it in a tooltip."""
         text = "" if value is None else str(value)
         if len(text) <= max_length:
             return format_html("{}", text)
@@ -245,7 +245,7 @@ class AdminBasics(AdminRoot):
     # -- what a URL may ask about --------------------------------------------------------------
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
-        """Django's list."""
+        """Show Django's list."""
         token = _listing.set(request)
         try:
             return super().changelist_view(request, extra_context)
@@ -254,10 +254,10 @@ class AdminBasics(AdminRoot):
 
     def lookup_allowed(self, lookup: str, value: Any, request: Any = None) -> bool:
         """
-        Whether the list may be filtered by ``?lookup=value``.
+        Return True if the list may be filtered by ``?lookup=value``.
 
         Beyond what Django refuses: by secrets, and by fields that this admin doesn't show. Else
-        ``?api_key__startswith=a`` tells a hidden value letter by letter.
+        ``?api_key__startswith=a`` finds a hidden value letter by letter.
         """
         arguments = (lookup, value) if request is None else (lookup, value, request)
         request = request or _listing.get()
@@ -275,14 +275,16 @@ class AdminBasics(AdminRoot):
         return field.name in self._shown_fields(request) or self._is_related_lookup(lookup)
 
     def _is_related_lookup(self, lookup: str) -> bool:
-        """Whether a foreign key's ``limit_choices_to`` has *lookup*, for the pop-up of a raw id."""
+        """Return True if a foreign key's ``limit_choices_to`` has *lookup*, as a pop-up needs."""
         limits = (
             limit() if callable(limit) else limit for limit in self.model._meta.related_fkey_lookups
         )
         return any(lookup in limit for limit in limits if isinstance(limit, Mapping))
 
     def _shown_fields(self, request: HttpRequest | None) -> set[str]:
-        """The names of the model's fields that are seen in the list, its filters or the form."""
+        """
+        Return the names of the model's fields that are seen in the list, its filters or the form.
+        """
         if request is None:
             listed = [*self.list_display, *self.list_filter]
             fieldsets: Any = self.fieldsets or [(None, {"fields": self.fields or ()})]
@@ -294,7 +296,7 @@ class AdminBasics(AdminRoot):
         return {str(each).split(LOOKUP_SEP)[0] for each in shown if isinstance(each, str)}
 
     def to_field_allowed(self, request: HttpRequest, to_field: str) -> bool:
-        """Whether rows may be chosen and linked by *to_field*; never by a secret."""
+        """Return True if rows may be chosen and linked by *to_field*; never by a secret."""
         try:
             field = self.opts.get_field(to_field)
         except FieldDoesNotExist:

@@ -45,13 +45,13 @@ class BulkActions(Audited):
         return next((each for each in found if isinstance(each, models.BooleanField)), None)
 
     def _updatable(self, request: HttpRequest) -> list[Any]:
-        """The fields of ``bulk_update_fields`` that the user may change in a form."""
+        """Return the fields of ``bulk_update_fields`` that the user may change in a form."""
         refused = {*self.get_readonly_fields(request), *(self.get_exclude(request) or ())}
         found = (self._bulk_field(name) for name in self.bulk_update_fields if name not in refused)
         return [each for each in found if each is not None and each.editable]
 
     def offered_actions(self, request: HttpRequest) -> list[str]:
-        """Those for which the model has a field."""
+        """Return the actions for which the model has a field."""
         offered, flag = super().offered_actions(request), self._bulk_flag()
         if flag is not None and flag.name not in self.get_readonly_fields(request):
             offered += ["bulk_enable", "bulk_disable"]
@@ -130,7 +130,7 @@ class BulkActions(Audited):
         self, request: HttpRequest, queryset: Any, values: Mapping[str, Any]
     ) -> tuple[int, int]:
         """
-        Set *values* in those rows of *queryset* that the user may change; how many, and not.
+        Set *values* in the rows of *queryset* that the user may change; count both kinds.
 
         It is one ``UPDATE`` for each batch of rows: no ``save()``, no signals. Timestamps with
         ``auto_now`` are set, and the trail says what each row had before.
@@ -190,7 +190,9 @@ class BulkActions(Audited):
 
 
 def _batches(queryset: Any) -> Iterator[list[Any]]:
-    """The rows of *queryset*, whose keys are read first: an update may move rows out of it."""
+    """
+    Return the rows of *queryset*, whose keys are read first: an update may move rows out of it.
+    """
     keys = list(queryset.values_list("pk", flat=True))
     for start in range(0, len(keys), _BATCH):
         yield list(queryset.filter(pk__in=keys[start : start + _BATCH]))

@@ -1,4 +1,4 @@
-"""Exports that stream, leave secrets out and are remembered."""
+"""Exports that stream, leave secrets out and are recorded in the audit trail."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class _Echo:
 
 
 def csv_lines(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[bytes]:
-    """The parts of a CSV file, with the mark that makes Excel read it as UTF-8."""
+    """Return the parts of a CSV file, with the mark that makes Excel read it as UTF-8."""
     writer = csv.writer(_Echo())
     parts = ["\ufeff", writer.writerow(names)]
     for row in rows:
@@ -76,12 +76,12 @@ def _cell(value: Any) -> Any:
 
 
 def unescaped(text: str) -> str:
-    """The cell *text* of a CSV file without the quote that `csv_lines` put before it."""
+    """Return the cell *text* of a CSV file without the quote that `csv_lines` put before it."""
     return text[1:] if _ESCAPED.match(text) else text
 
 
 def json_lines(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[bytes]:
-    """The parts of a JSON file: a list with an object per row."""
+    """Return the parts of a JSON file: a list with an object per row."""
     encode = DjangoJSONEncoder(ensure_ascii=True).encode
     parts, separator = ["[\n"], ""
     for row in rows:
@@ -118,7 +118,7 @@ class Export(Audited):
 
     def has_export_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """
-        Whether rows may be exported: by those who may view them.
+        Return True if rows may be exported: by those who may view them.
 
         If the model declares a permission ``export_MODEL``, by those of them who hold it.
         """
@@ -126,7 +126,7 @@ class Export(Audited):
 
     def get_export_fields(self, request: HttpRequest) -> list[str]:
         """
-        The columns: fields, ``relation__field``, and methods of this class that take the row.
+        Return the columns: fields, ``relation__field``, and methods of this class on a row.
 
         Without ``export_fields`` they are the model's own fields but for those that are excluded
         here. Secrets are left out, whoever listed them; see ``not_secret_fields``.
@@ -148,7 +148,7 @@ class Export(Audited):
     # -- actions -------------------------------------------------------------------------------
 
     def offered_actions(self, request: HttpRequest) -> list[str]:
-        """One for each of ``export_formats``."""
+        """Return an action for each of ``export_formats``."""
         offered = super().offered_actions(request)
         return [*offered, *(f"export_as_{each}" for each in self.export_formats)]
 
@@ -157,7 +157,7 @@ class Export(Audited):
         description=gettext_lazy("Export selected %(verbose_name_plural)s as CSV"),
     )
     def export_as_csv(self, request: HttpRequest, queryset: Any) -> StreamingHttpResponse:
-        """The chosen rows as a CSV file."""
+        """Return the chosen rows as a CSV file."""
         return self.export(request, queryset, "csv")
 
     @admin.action(
@@ -165,11 +165,11 @@ class Export(Audited):
         description=gettext_lazy("Export selected %(verbose_name_plural)s as JSON"),
     )
     def export_as_json(self, request: HttpRequest, queryset: Any) -> StreamingHttpResponse:
-        """The chosen rows as a JSON file."""
+        """Return the chosen rows as a JSON file."""
         return self.export(request, queryset, "json")
 
     def export(self, request: HttpRequest, queryset: Any, format: str) -> StreamingHttpResponse:
-        """A response that streams the rows of *queryset*; the trail says who took how many."""
+        """Return a response that streams the rows of *queryset*, and record who took how many."""
         if format not in self.export_formats or not self.has_export_permission(request):
             raise PermissionDenied
         names = self.get_export_fields(request)
@@ -189,7 +189,9 @@ class Export(Audited):
     def export_rows(
         self, request: HttpRequest, queryset: Any, names: Sequence[str]
     ) -> Iterator[Sequence[Any]]:
-        """The values of each row, read from the database in chunks as the client takes them."""
+        """
+        Return the values of each row, read from the database in chunks as the client takes them.
+        """
         if all(map(self._is_column, names)):
             rows = queryset.values_list(*names).iterator(chunk_size=_CHUNK)
         else:

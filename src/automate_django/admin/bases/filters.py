@@ -1,4 +1,4 @@
-"""Filters for the sidebar that nobody has to list."""
+"""Filters for the sidebar, made from the model's fields."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Filters(AdminRoot):
     date_filters: bool | Sequence[str] = True
 
     def get_list_filter(self, request: HttpRequest) -> list[Any]:
-        """``list_filter``, and what follows from the fields."""
+        """Return ``list_filter``, and filters that follow from the fields."""
         filters = super().get_list_filter(request)
         named = {each[0] if isinstance(each, (list, tuple)) else each for each in filters}
         hidden = {*(self.get_exclude(request) or ())}

@@ -1,4 +1,4 @@
-"""What an import would do, row by row, and everything that stands against it."""
+"""Plans of imports: what would be saved, row by row, and all objections; and carrying them out."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Clash = tuple[int, list[str], str]
 
 def clashes(model: Any, rows: Sequence[tuple[int, Any]]) -> Iterator[Clash]:
     """
-    The line, the fields and the reason of each row that would break a unique constraint.
+    Return the line, the fields and the reason of each row that would break a unique constraint.
 
     Constraints with a condition or an expression are left to the database.
     """
@@ -84,7 +84,7 @@ def _clashes(
 
 
 def _taken(model: Any, attnames: list[str], keys: list[tuple[Any, ...]]) -> dict[Any, Any]:
-    """Which row has which key: of all rows, whoever may see them, since the database asks all."""
+    """Return the row that holds each key. All rows count, as they do for the database."""
     found: dict[Any, Any] = {}
     columns = [set(values) for values in zip(*keys, strict=True)]
     if not columns:
@@ -103,7 +103,7 @@ _SEVERAL = object()
 
 @dataclass(frozen=True, slots=True)
 class RowProblem:
-    """Why a row can't be imported."""
+    """A reason against importing a row."""
 
     line: int
     column: str
@@ -121,7 +121,7 @@ class RowPlan:
 
     @property
     def adds(self) -> bool:
-        """Whether the object is new."""
+        """True if the object is new."""
         return not self.before
 
 
@@ -149,7 +149,7 @@ def make_plan(
     admin: Any, request: HttpRequest, source: ImportFile, *, lock: bool = False
 ) -> ImportPlan:
     """
-    What importing *source* by *admin* would do, as the user of *request* may do it.
+    Plan the import of *source* by *admin*, as far as the user of *request* may do it.
 
     With *lock* nobody else changes the rows until the open transaction ends.
     """
@@ -201,7 +201,7 @@ class _Planner:
     # -- columns -------------------------------------------------------------------------------
 
     def _key(self) -> list[str]:
-        """The columns that tell which row is meant: the primary key, or ``import_key``."""
+        """Return the columns that identify a row: the primary key, or ``import_key``."""
         names = [self.model._meta.pk.name, "pk"]
         found = [name for name in names if name in self.source.columns]
         return found[:1] or list(self.admin.get_import_key(self.request))
@@ -282,7 +282,7 @@ class _Planner:
         return values[name]
 
     def _existing(self, cells: list[tuple[int, dict[str, Any] | None]]) -> dict[Any, Any]:
-        """The rows that are meant and that the user sees, by key."""
+        """Return the rows that are meant and that the user sees, by key."""
         if not self.key:
             return {}
         columns = [column_of(self.model, name) for name in self.key]
@@ -365,7 +365,7 @@ class _Planner:
             setattr(obj, field.attname, value)
 
     def _required(self, line: int, obj: Any, values: dict[str, Any]) -> None:
-        """What a new row must have, and the file has no column for."""
+        """Report the fields that a new row must have, and that the file has no column for."""
         given = {column.field for column in self.columns if column.name in values}
         for name in self.allowed:
             field = self.model._meta.get_field(name)
@@ -432,7 +432,9 @@ def apply(admin: Any, request: HttpRequest, plan: ImportPlan, details: dict[str,
 
 
 def rehearse(admin: Any, plan: ImportPlan) -> None:
-    """Save the rows of *plan*, take that back, and add to its problems what the database says."""
+    """
+    Save the rows of *plan*, take that back, and add the database's objections to its problems.
+    """
     refused = list(_refused(admin, plan.rows))
     plan.problems += refused
     lines = {problem.line for problem in refused}
@@ -440,7 +442,7 @@ def rehearse(admin: Any, plan: ImportPlan) -> None:
 
 
 def _refused(admin: Any, rows: Sequence[RowPlan]) -> Iterator[RowProblem]:
-    """The rows that the database refuses, found by halving."""
+    """Return the rows that the database refuses, found by halving."""
     error = _tried(admin, rows)
     if error is None:
         return
@@ -473,7 +475,7 @@ def _tried(admin: Any, rows: Sequence[RowPlan]) -> DatabaseError | None:
 
 
 def _reason(error: DatabaseError) -> str:
-    """The kind of *error* only: its text quotes values of other rows."""
+    """Return the kind of *error* only: its text quotes values of other rows."""
     return type(error).__name__
 
 

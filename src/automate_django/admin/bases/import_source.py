@@ -1,4 +1,4 @@
-"""Reads an uploaded file: which encoding, which delimiter, which columns, which rows."""
+"""An uploaded file: its encoding, its delimiter, its columns, its rows, and the values of cells."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ImportFile:
 
 def read(content: bytes, format: str, *, max_rows: int, known: Sequence[str] = ()) -> ImportFile:
     """
-    The rows of *content*; *known* columns help to tell the delimiter.
+    Return the rows of *content*; *known* columns help to find the delimiter.
 
     Raises `ImportFileError` if it is no file of that *format* or has more than *max_rows* rows.
     """
@@ -102,7 +102,9 @@ def _read_csv(text: str, max_rows: int, known: Sequence[str]) -> ImportFile:
 
 
 def _delimiter(text: str, known: Sequence[str]) -> str:
-    """The character that splits the first line into the most known names, else the most parts."""
+    """
+    Return the character that splits the first line into the most known names, else the most parts.
+    """
     first = text.partition("\n")[0]
     names = set(known)
 
@@ -185,7 +187,7 @@ class ImportColumn:
 
 
 def column_of(model: Any, name: str) -> ImportColumn | None:
-    """What the column *name* is: ``price``, ``category_id``, ``category__slug``."""
+    """Return the field of the column *name*: ``price``, ``category_id``, ``category__slug``."""
     first, __, further = name.partition("__")
     try:
         field = model._meta.pk if first == "pk" else model._meta.get_field(first)
@@ -199,14 +201,14 @@ def column_of(model: Any, name: str) -> ImportColumn | None:
         by = field.target_field if not further else field.related_model._meta.get_field(further)
     except FieldDoesNotExist:
         return None
-    # Not by a secret: "there is such a row" would tell it.
+    # Not by a secret: "there is such a row" would give it away.
     usable = by.concrete and not by.remote_field and not is_secret(by)
     return ImportColumn(name, field, by) if usable else None
 
 
 def converted(column: ImportColumn, raw: Any) -> Any:
     """
-    The Python value of the cell *raw*; raises `ValidationError`.
+    Return the Python value of the cell *raw*; raises `ValidationError`.
 
     An empty or blank cell is None, or empty text where the field holds text that is never null.
     Other text is kept as it is, so that an export can be imported again.
@@ -235,7 +237,7 @@ def converted(column: ImportColumn, raw: Any) -> Any:
 
 
 def _is_verbatim(field: Any, raw: str) -> bool:
-    """Whether blanks at the ends of *raw* are part of it: in text that may be anything."""
+    """Return True if blanks at the ends of *raw* are part of it: in text that may be anything."""
     if isinstance(field, models.JSONField):
         return True
     if not isinstance(field, (models.CharField, models.TextField)):
@@ -264,14 +266,14 @@ def _json(raw: Any) -> Any:
 
 
 def key_text(value: Any) -> str:
-    """*value* for comparing what a file says with what the database has."""
+    """Return *value* for comparing what a file says with what the database has."""
     return "" if value is None else str(value)
 
 
 def resolve(
     column: ImportColumn, rows: models.QuerySet[Any], values: Iterable[Any]
 ) -> dict[str, Any]:
-    """The target key of each of *values*, among *rows*, which the user may choose from."""
+    """Return the target key of each of *values*, among *rows*, which the user may choose from."""
     target = column.field.target_field.attname
     wanted = sorted({value for value in values if value not in (None, "")}, key=str)
     found: dict[str, Any] = {}
@@ -286,6 +288,6 @@ def resolve(
 
 
 def chunks(values: Sequence[Any], size: int = _BATCH) -> Iterator[Sequence[Any]]:
-    """*values* in parts that fit into one statement of any database."""
+    """Return *values* in parts that fit into one statement of any database."""
     for start in range(0, len(values), size):
         yield values[start : start + size]

@@ -1,4 +1,4 @@
-"""Imports in two steps: see what a file would do, then do exactly that."""
+"""Imports in two steps: a preview of the file's effects, then exactly these."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Import(Audited):
 
     def has_import_permission(self, request: HttpRequest) -> bool:
         """
-        Whether files may be imported: by those who may add or change rows.
+        Return True if files may be imported: by those who may add or change rows.
 
         If the model declares a permission ``import_MODEL``, by those of them who hold it. Each
         row is asked for besides.
@@ -62,7 +62,7 @@ class Import(Audited):
 
     def get_import_fields(self, request: HttpRequest) -> list[str]:
         """
-        The fields that a file may set: those that the user may set in the form.
+        Return the fields that a file may set: those that the user may set in the form.
 
         ``import_fields`` may name others; no read-only or excluded field is ever set.
         """
@@ -79,7 +79,7 @@ class Import(Audited):
         ]
 
     def get_import_key(self, request: HttpRequest) -> Sequence[str]:
-        """The columns that tell which row is meant where the file has no primary key."""
+        """Return the columns that identify a row where the file has no primary key."""
         return self.import_key
 
     # -- pages ---------------------------------------------------------------------------------
@@ -88,7 +88,7 @@ class Import(Audited):
         return f"{self.opts.app_label}_{self.opts.model_name}_{page}"
 
     def get_urls(self) -> list[Any]:
-        """The two pages, before Django's own."""
+        """Return the two pages, before Django's own."""
         upload = require_http_methods(["GET", "HEAD", "POST"])(self.import_view)
         confirm = require_POST(self.import_confirm_view)
         pages = [
@@ -110,14 +110,14 @@ class Import(Audited):
         )
 
     def changelist_view(self, request: Any, extra_context: Any = None) -> Any:
-        """Django's list, with a link to the import."""
+        """Show Django's list, with a link to the import."""
         context = {"automate_import_url": ""}
         if self.import_formats and self.has_import_permission(request):
             context["automate_import_url"] = self._page_url("import")
         return super().changelist_view(request, {**context, **(extra_context or {})})
 
     def import_view(self, request: HttpRequest) -> HttpResponseBase:
-        """Takes a file and shows what it would do; saves nothing."""
+        """Take a file and show its effects, without saving anything."""
         if not self.has_import_permission(request):
             raise PermissionDenied
         form = self._import_form(request)
@@ -136,7 +136,7 @@ class Import(Audited):
         return self._import_page(request, plan=plan, staged=staged, filename=upload.name)
 
     def import_confirm_view(self, request: HttpRequest, staged_id: UUID) -> HttpResponseBase:
-        """Imports the file that was shown before, from where it was kept."""
+        """Import the file that was previewed, from the place where it was kept."""
         if not self.has_import_permission(request):
             raise PermissionDenied
         back = HttpResponseRedirect(self._page_url("changelist"))
@@ -192,7 +192,7 @@ class Import(Audited):
         return plan
 
     def _owner(self, request: HttpRequest) -> str:
-        """Whose upload it is: for this user, this admin and this tenant only."""
+        """Return a digest that stands for the upload's user, admin and tenant."""
         user: Any = request.user
         tenant = self.get_audit_tenant(request)
         parts = (user.pk, self.admin_site.name, self.opts.label_lower, tenant)
@@ -252,7 +252,7 @@ class Import(Audited):
         return TemplateResponse(request, "admin/automate_django/bases/import.html", context)
 
     def _shown(self, row: RowPlan, names: Collection[str]) -> dict[str, Any]:
-        """What the preview says of *row*: of what the user may set, what will be set."""
+        """Return *row* as the preview shows it: only fields that the user may set."""
         allowed = self.not_secret_fields
         changes = changes_between(self.model, row.before, row.after, only=names, allowed=allowed)
         pairs = [(name, *pair) for name, pair in changes.items()]
@@ -272,7 +272,7 @@ class ImportForm(forms.Form):
         self.fields["format"].choices = [("", _("As the file's name says")), *choices]  # type: ignore[attr-defined]
 
     def clean_file(self) -> Any:
-        """The file, unless it is too large."""
+        """Return the file, unless it is too large."""
         upload = self.cleaned_data["file"]
         if upload.size > self.admin.import_max_bytes:
             limit = self.admin.import_max_bytes
@@ -280,7 +280,7 @@ class ImportForm(forms.Form):
         return upload
 
     def clean(self) -> dict[str, Any]:
-        """The data, with the format that was chosen or that the name says."""
+        """Return the data, with the format that was chosen or that the name says."""
         data: dict[str, Any] = super().clean() or {}
         upload = data.get("file")
         if upload is not None and not data.get("format"):
@@ -295,7 +295,7 @@ class ImportExportBaseAdmin(Import, Export, AdminBasics):
     An admin with import and export.
 
     ``import_formats`` (CSV; JSON too) and ``export_formats`` (CSV, JSON). An import sets what the
-    form lets the user set. Rows are told by their primary key, or by the columns in
+    form lets the user set. Rows are identified by their primary key, or by the columns in
     ``import_key``. Before anything is saved a page shows what will be. ``import_max_rows`` and
     ``import_max_bytes`` bound it. Rows are written in bulk, without ``save()`` and signals,
     unless ``import_via_save`` is True.

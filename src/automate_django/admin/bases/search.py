@@ -22,7 +22,7 @@ class Search(AdminRoot):
     advanced_search_fields: Mapping[str, str] = {}
 
     def _lookups(self) -> dict[str, str]:
-        """The lookup for each field that may be searched; no secret, whoever listed it."""
+        """Return the lookup for each field that may be searched; no secret, whoever listed it."""
         return {
             name: f"{name}__{lookup}"
             for name, lookup in self.advanced_search_fields.items()
@@ -32,7 +32,7 @@ class Search(AdminRoot):
         }
 
     def get_search_fields(self, request: HttpRequest) -> list[str]:
-        """``search_fields``, and the advanced ones with their lookups."""
+        """Return ``search_fields``, and the advanced ones with their lookups."""
         unfit = request.__dict__.get("_automate_unfit_lookups", ())
         lookups = [each for each in self._lookups().values() if each not in unfit]
         return [*super().get_search_fields(request), *lookups]
@@ -40,7 +40,7 @@ class Search(AdminRoot):
     def get_search_results(
         self, request: HttpRequest, queryset: Any, search_term: str
     ) -> tuple[Any, bool]:
-        """The rows that have all words; those of ``field:words`` in that field."""
+        """Return the rows that have all words; the words of ``field:words`` in that field."""
         lookups, words, repeats = self._lookups(), [], False
         for word in smart_split(search_term):
             name, colon, wanted = word.partition(":")
@@ -66,7 +66,7 @@ def _filtered(queryset: Any, lookup: str, value: str) -> Any:
 
 
 def _fits(queryset: Any, lookup: str, word: str) -> bool:
-    """Whether the field of *lookup* can be asked for *word*; the database isn't."""
+    """Return True if the field of *lookup* can be asked for *word*; the database isn't."""
     try:
         queryset.filter(**{lookup: _unquoted(word)})
     except (ValueError, ValidationError):

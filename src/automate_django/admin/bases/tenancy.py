@@ -92,7 +92,7 @@ def _with_scoped_label(cls: Any) -> Any:
 
 
 class _ScopedForm(CheckedForm):
-    """What is mixed into the form classes of a request."""
+    """The part that is mixed into the form classes of a request."""
 
     scope: Scope
     tenant_path: str | None
@@ -122,13 +122,15 @@ class _ScopedForm(CheckedForm):
 
 
 def scoped_form(form: Any, scope: Scope, tenant_path: str | None) -> Any:
-    """The form class *form* for what *scope* covers; *tenant_path* leads from its model there."""
+    """
+    Return the form class *form* for what *scope* covers; *tenant_path* leads from its model there.
+    """
     names = {"scope": scope, "tenant_path": tenant_path}
     return type(form.__name__, (_ScopedForm, form), names)
 
 
 class _ScopedFormSet:
-    """What is mixed into the formset classes of a request."""
+    """The part that is mixed into the formset classes of a request."""
 
     # What the model formset that it is mixed into has:
     queryset: Any
@@ -150,7 +152,7 @@ class _ScopedFormSet:
 
 
 def scoped_formset(formset: Any, scope: Scope, tenant_path: str | None) -> Any:
-    """The formset class *formset* for the rows that *scope* covers."""
+    """Return the formset class *formset* for the rows that *scope* covers."""
     form = scoped_form(formset.form, scope, tenant_path)
     return type(formset.__name__, (_ScopedFormSet, formset), {"form": form})
 
@@ -169,15 +171,15 @@ class ScopedFields(Fields):
     """The fields of a form, of an admin or an inline: choices narrowed, the tenant left out."""
 
     def scope(self, request: HttpRequest) -> Scope:
-        """What *request* may see."""
+        """Return the scope of *request*: the rows that it may see."""
         raise NotImplementedError
 
     def tenant_path(self, request: HttpRequest) -> str | None:
-        """The lookup that leads from a row to its tenant."""
+        """Return the lookup that leads from a row to its tenant."""
         return self.scope(request).path(self.opts.model)
 
     def _hidden_tenant(self, request: HttpRequest) -> str | None:
-        """The name of the tenant's field, if the user is not to choose it."""
+        """Return the name of the tenant's field, if the user is not to choose it."""
         path = self.tenant_path(request)
         if self.scope(request).everything or path is None or LOOKUP_SEP in path:
             return None
@@ -185,36 +187,40 @@ class ScopedFields(Fields):
         return None if found is None or found.primary_key else found.name
 
     def formfield_for_foreignkey(self, db_field: Any, request: Any, **kwargs: Any) -> Any:
-        """The field, with the choices that *request* may see."""
+        """Return the field, with the choices that *request* may see."""
         field = super().formfield_for_foreignkey(db_field, request, **kwargs)
         narrow(field, self.scope(request))
         return field
 
     def formfield_for_manytomany(self, db_field: Any, request: Any, **kwargs: Any) -> Any:
-        """The field, with the choices that *request* may see."""
+        """Return the field, with the choices that *request* may see."""
         field = super().formfield_for_manytomany(db_field, request, **kwargs)
         narrow(field, self.scope(request))
         return field
 
     def get_field_queryset(self, db: Any, db_field: Any, request: Any) -> Any:
-        """What a relation may point to."""
+        """Return the rows that a relation may point to."""
         rows = super().get_field_queryset(db, db_field, request)
         if rows is None:
             rows = db_field.remote_field.model._default_manager.using(db)
         return self.scope(request).filter(rows.all())
 
     def get_exclude(self, request: Any, obj: Any = None) -> Any:
-        """The excluded fields, the tenant's among them: nobody moves a row to another tenant."""
+        """
+        Return the excluded fields, the tenant's among them: nobody moves a row to another tenant.
+        """
         hidden, excluded = self._hidden_tenant(request), super().get_exclude(request, obj)
         return excluded if hidden is None else [*(excluded or ()), hidden]
 
     def get_readonly_fields(self, request: Any, obj: Any = None) -> Any:
-        """The read-only fields; a host that shows the tenant's field shows it read-only."""
+        """
+        Return the read-only fields. A project that shows the tenant's field shows it read-only.
+        """
         hidden, readonly = self._hidden_tenant(request), super().get_readonly_fields(request, obj)
         return [*readonly] if hidden is None or hidden in readonly else [*readonly, hidden]
 
     def get_fieldsets(self, request: Any, obj: Any = None) -> Any:
-        """The form's parts, without the tenant."""
+        """Return the form's parts, without the tenant."""
         hidden, fieldsets = self._hidden_tenant(request), super().get_fieldsets(request, obj)
         if hidden is None:
             return fieldsets
@@ -230,28 +236,30 @@ def _without(fields: Iterable[Any], name: str) -> list[Any]:
 
 
 class ScopedInline(ScopedFields, Inline):
-    """What the inlines of a tenant-scoped admin become, whichever class they are."""
+    """The class that is mixed into the inlines of a tenant-scoped admin."""
 
     tenant_admin: Any = None
 
     def scope(self, request: HttpRequest) -> Scope:
-        """That of the admin which the inline is part of."""
+        """Return the scope of the admin which the inline is part of."""
         found: Scope = self.tenant_admin.scope(request)
         return found
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        """The tenant's rows."""
+        """Return the tenant's rows."""
         return self.scope(request).filter(super().get_queryset(request))
 
     def get_formset(self, request: Any, obj: Any = None, **kwargs: Any) -> Any:
-        """A formset that takes ids of the tenant's rows only."""
+        """Return a formset that takes ids of the tenant's rows only."""
         formset = super().get_formset(request, obj, **kwargs)
         scope = self.scope(request)
         return scoped_formset(formset, scope, self.tenant_path(request))
 
 
 def scoped_filter(item: Any, admin: Any) -> Any:
-    """The entry *item* of a ``list_filter`` as one that reads its choices from *admin*'s rows."""
+    """
+    Return the entry *item* of a ``list_filter`` as one that reads its choices from *admin*'s rows.
+    """
     path, given = item if isinstance(item, (list, tuple)) else (item, None)
     if not isinstance(path, str):
         return item  # a filter class, which says itself what it offers
@@ -330,14 +338,14 @@ class TenantScope(ScopedFields, Audited):
 
     def get_tenant_for_request(self, request: HttpRequest) -> Any:
         """
-        The tenant, or its key, whose rows *request* may see; None for none at all.
+        Return the tenant, or its key, whose rows *request* may see; None for none at all.
 
         Override it to say. By default `automate_django.tenants.tenant_for_request` looks.
         """
         return tenant_for_request(request, attribute_of(self.tenant_field))
 
     def scope(self, request: HttpRequest) -> Scope:
-        """What *request* may see; superusers everything, unless ``superusers_see_all`` is off."""
+        """Return the scope of *request*; superusers see all, unless ``superusers_see_all`` is off."""
         held: dict[Any, Scope] = request.__dict__.setdefault("_automate_scopes", {})
         if self not in held:
             held[self] = self._scope(request)
@@ -356,12 +364,12 @@ class TenantScope(ScopedFields, Audited):
         )
 
     def _paths(self) -> dict[str, str]:
-        """How models lead to the tenant, as far as the project says so."""
+        """Return the paths from models to the tenant that the project names."""
         paths = {**conf.options("AUTOMATE_ADMIN").get("TENANT_PATHS", {}), **self.tenant_paths}
         return {label.lower(): path for label, path in paths.items()}
 
     def _tenant_model(self) -> Any:
-        """The model of tenants, if rows point to one."""
+        """Return the model of tenants, if rows point to one."""
         if self.tenant_field in ("pk", "id"):
             return self.model
         try:
@@ -371,7 +379,7 @@ class TenantScope(ScopedFields, Audited):
         return last.model if last.primary_key and not last.is_relation else last.related_model
 
     def _way(self) -> list[Any]:
-        """The fields of ``tenant_field``, to the first that leads no further."""
+        """Return the fields of ``tenant_field``, to the first that leads no further."""
         model, found = self.model, list[Any]()
         for part in self.tenant_field.split(LOOKUP_SEP):
             found.append(model._meta.pk if part == "pk" else model._meta.get_field(part))
@@ -381,11 +389,11 @@ class TenantScope(ScopedFields, Audited):
         return found
 
     def tenant_path(self, request: HttpRequest) -> str:
-        """``tenant_field``."""
+        """Return ``tenant_field``."""
         return self.tenant_field
 
     def get_audit_tenant(self, request: HttpRequest, obj: Any = None) -> Any:
-        """The tenant of *obj*, or of *request*."""
+        """Return the tenant of *obj*, or of *request*."""
         if obj is not None and type(obj) is self.model and LOOKUP_SEP not in self.tenant_field:
             found = self.opts.pk if self.tenant_field == "pk" else None
             found = found or field_named(self.model, self.tenant_field)
@@ -395,11 +403,13 @@ class TenantScope(ScopedFields, Audited):
     # -- reading -------------------------------------------------------------------------------
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        """The tenant's rows: for the list, its actions, single pages, autocomplete, exports."""
+        """
+        Return the tenant's rows: for the list, its actions, single pages, autocomplete, exports.
+        """
         return self.scope(request).filter(super().get_queryset(request), self.tenant_field)
 
     def get_list_display(self, request: HttpRequest) -> list[Any]:
-        """The columns; for those who see several tenants, the tenant's too."""
+        """Return the columns; for those who see several tenants, the tenant's too."""
         display = super().get_list_display(request)
         if self.show_tenant_column and self.scope(request).everything:
             column = self._tenant_column()
@@ -414,14 +424,14 @@ class TenantScope(ScopedFields, Audited):
 
     @admin.display(description="tenant")
     def tenant_of_row(self, obj: Any) -> Any:
-        """The tenant of *obj*, where it is reached by way of other rows."""
+        """Return the tenant of *obj*, where it is reached by way of other rows."""
         value = obj
         for part in self.tenant_field.split(LOOKUP_SEP):
             value = getattr(value, part, None)
         return value
 
     def get_list_filter(self, request: HttpRequest) -> list[Any]:
-        """The filters, whose choices come from the tenant's rows."""
+        """Return the filters, whose choices come from the tenant's rows."""
         filters = super().get_list_filter(request)
         if self.scope(request).everything:
             return filters
@@ -430,7 +440,7 @@ class TenantScope(ScopedFields, Audited):
     # -- permissions ---------------------------------------------------------------------------
 
     def allows(self, request: HttpRequest, name: str, obj: Any = None) -> bool:
-        """Only the tenant's rows, and whoever has no tenant adds none."""
+        """Return False for rows of other tenants, and for adding rows without a tenant."""
         if not super().allows(request, name, obj):
             return False
         if name == "add":
@@ -440,21 +450,21 @@ class TenantScope(ScopedFields, Audited):
     # -- writing -------------------------------------------------------------------------------
 
     def get_form(self, request: Any, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
-        """The form, narrowed also where the host's own form class declares its fields."""
+        """Return the form, narrowed also where the host's own form class declares its fields."""
         form = super().get_form(request, obj, change=change, **kwargs)
         return scoped_form(form, self.scope(request), self.tenant_field)
 
     def get_changelist_formset(self, request: HttpRequest, **kwargs: Any) -> Any:
-        """The formset of ``list_editable``, for the tenant's rows."""
+        """Return the formset of ``list_editable``, for the tenant's rows."""
         formset = super().get_changelist_formset(request, **kwargs)
         return scoped_formset(formset, self.scope(request), self.tenant_field)
 
     def get_inlines(self, request: HttpRequest, obj: Any) -> Any:
-        """The inlines, each narrowed to the tenant, Django's own classes too."""
+        """Return the inlines, each narrowed to the tenant, Django's own classes too."""
         return self.scoped_inlines(super().get_inlines(request, obj))
 
     def scoped_inlines(self, inlines: Sequence[Any]) -> list[Any]:
-        """A subclass of each of *inlines* that is narrowed to the tenant."""
+        """Return a subclass of each of *inlines* that is narrowed to the tenant."""
         for cls in inlines:
             if cls not in self._inlines:
                 bases = (cls,) if issubclass(cls, ScopedInline) else (ScopedInline, cls)
@@ -478,7 +488,7 @@ class TenantScope(ScopedFields, Audited):
             raise PermissionDenied
 
     def get_import_queryset(self, request: HttpRequest) -> Any:
-        """The rows that a file may change, with what says whose they are."""
+        """Return the rows that a file may change, with what says whose they are."""
         rows, (*way, _last) = super().get_import_queryset(request), self.tenant_field.split("__")
         return rows.select_related(LOOKUP_SEP.join(way)) if way else rows
 
@@ -494,7 +504,7 @@ class TenantScope(ScopedFields, Audited):
             raise ValidationError({first: _("there is no such row to choose")})
 
     def _reached(self, request: HttpRequest, obj: Any) -> bool:
-        """Whether the row by way of which *obj* has its tenant is the tenant's."""
+        """Return True if the row by way of which *obj* has its tenant is the tenant's."""
         first, __, rest = self.tenant_field.partition(LOOKUP_SEP)
         parent = getattr(obj, first, None)
         return parent is not None and self.scope(request).owns(parent, rest)
@@ -503,7 +513,7 @@ class TenantScope(ScopedFields, Audited):
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         """
-        What goes along with *objs*. If that includes others' rows, nothing may be deleted.
+        Return what goes along with *objs*. With others' rows among it nothing may be deleted.
 
         Then nothing is listed either: the list has their names in it.
         """
@@ -511,12 +521,12 @@ class TenantScope(ScopedFields, Audited):
         return ([], {}, refused, []) if refused else super().get_deleted_objects(objs, request)
 
     def own_rows(self, request: HttpRequest, queryset: Any) -> Any:
-        """Those rows of *queryset* that are the tenant's."""
+        """Return those rows of *queryset* that are the tenant's."""
         path = self.tenant_field if queryset.model is self.model else None
         return self.scope(request).filter(super().own_rows(request, queryset), path)
 
     def deletion_refusals(self, request: HttpRequest, objs: Any) -> set[str]:
-        """That others' rows would go along, if they would."""
+        """Add the reason that others' rows would go along, if they would."""
         found = super().deletion_refusals(request, objs)
         if not self.scope(request).everything and self._touches_others(objs, request):
             found = {*found, _("rows of other tenants")}
@@ -536,7 +546,7 @@ class TenantScope(ScopedFields, Audited):
     # -- checks --------------------------------------------------------------------------------
 
     def check(self, **kwargs: Any) -> list[CheckMessage]:
-        """Django's checks, and that ``tenant_field`` leads somewhere."""
+        """Return Django's checks, and an error if ``tenant_field`` leads nowhere."""
         found = super().check(**kwargs)
         try:
             way = self._way()
@@ -553,7 +563,7 @@ class TenantScope(ScopedFields, Audited):
         return [*found, *self._check_autocompletes()]
 
     def _check_autocompletes(self) -> Iterator[CheckMessage]:
-        """Tell of each autocomplete that asks an admin which shows all tenants' rows."""
+        """Warn of each autocomplete that asks an admin which shows all tenants' rows."""
         scope = Scope(
             name=attribute_of(self.tenant_field),
             tenant_model=self._tenant_model(),
@@ -563,7 +573,7 @@ class TenantScope(ScopedFields, Audited):
             for name in holder.autocomplete_fields:
                 target = holder.model._meta.get_field(name).related_model
                 asked = self.admin_site._registry.get(target)
-                if asked is None or isinstance(asked, TenantScope) or not scope.tells(target):
+                if asked is None or isinstance(asked, TenantScope) or not scope.is_private(target):
                     continue
                 yield CheckWarning(
                     f"autocomplete_fields: {name!r} shows the names of all tenants'"
@@ -576,7 +586,7 @@ class TenantScope(ScopedFields, Audited):
 
 
 def _covers(scope: Scope, model: Any, keys: set[Any], admin: TenantScope) -> bool:
-    """Whether all rows *keys* of *model* are the tenant's."""
+    """Return True if all rows *keys* of *model* are the tenant's."""
     path = admin.tenant_field if model is admin.model else None
     wanted, batch = list(keys), 500
     return all(

@@ -1,5 +1,5 @@
 """
-The admin's own pages: what an operator needs at three in the morning.
+The operator's pages in the admin: outbox, executions, workflows, tokens and audit trail.
 
 The project's admin site has them without being asked (see ``AUTOMATE_ADMIN``). `register` puts
 them on another one, where that is made::

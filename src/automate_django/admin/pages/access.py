@@ -1,4 +1,4 @@
-"""Whose rows a user sees, and what a user may do with them."""
+"""The rows that a user sees, and what the user may do with them."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ __all__ = [
 
 
 def database() -> str:
-    """The alias of the database that holds the kernel's tables."""
+    """Return the alias of the database that holds the kernel's tables."""
     return str(getattr(get_kernel().storage, "alias", "default"))
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
     """
-    Whose rows a user sees: those of all tenants, or of one.
+    The rows that a user sees: those of all tenants, or of one.
 
     Neither *everyone* nor a *tenant*: none at all. A user who was forgotten in the set-up sees too
     little, never too much.
@@ -42,11 +42,11 @@ class Reach:
 
     @property
     def nothing(self) -> bool:
-        """Whether the user sees no row."""
+        """True if the user sees no row."""
         return not self.everyone and not self.tenant
 
     def filter(self, queryset: Any, field: str = "tenant_id") -> Any:
-        """*queryset* without the rows of others."""
+        """Return *queryset* without the rows of others."""
         if self.everyone:
             return queryset
         if self.nothing:
@@ -65,12 +65,12 @@ class Reach:
         return {"tenant_id": self.tenant} if self.tenant else {"ids": []}
 
     def rows(self, model: Any) -> Any:
-        """The rows of *model* in the kernel's database, without those of others."""
+        """Return the rows of *model* in the kernel's database, without those of others."""
         return self.filter(model.objects.using(database()))
 
 
 def reach_of(request: HttpRequest) -> Reach:
-    """What the user of *request* may see of the tables that have a ``tenant_id``."""
+    """Return the rows that the user of *request* may see in tables with a ``tenant_id``."""
     user: Any = request.user
     if user.has_perm(OPERATE):
         return Reach(everyone=True)

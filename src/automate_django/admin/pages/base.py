@@ -1,4 +1,4 @@
-"""What all operator pages share: the frame, the tabs, fragments for polling, no stock editing."""
+"""The common part of all operator pages: frame, tabs, fragments for polling, no stock editing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
 
 
 def _looking(model: str) -> tuple[str, ...]:
-    """What lets a user look at a model's pages, as in Django's own."""
+    """Return the permissions of which one opens a model's pages, as in Django's own."""
     return (f"automate_django.view_{model}", f"automate_django.change_{model}")
 
 
@@ -64,12 +64,12 @@ class Tab:
 
 
 def page_url(site: AdminSite, name: str, *args: object) -> str:
-    """The URL of a page of *site* by its name; raises `NoReverseMatch`."""
+    """Return the URL of a page of *site* by its name; raises `NoReverseMatch`."""
     return reverse(f"admin:{name}", args=args, current_app=site.name)
 
 
 def tabs(request: HttpRequest, site: AdminSite, current: str = "") -> list[Tab]:
-    """The pages of *site* that the user may see, in order."""
+    """Return the pages of *site* that the user may see, in order."""
     return list(_tabs(request, site, current))
 
 
@@ -86,7 +86,9 @@ def _tabs(request: HttpRequest, site: AdminSite, current: str) -> Iterator[Tab]:
 
 
 def home_url(request: HttpRequest, site: AdminSite) -> str:
-    """Where "Automation" in the breadcrumbs leads: the first page that the user may see."""
+    """
+    Return the address of "Automation" in the breadcrumbs: the first page that the user may see.
+    """
     return next((tab.url for tab in _tabs(request, site, "")), "")
 
 
@@ -105,7 +107,7 @@ class TabbedAdmin(GuardedAdmin):
     change_form_template: ClassVar[Any] = "admin/automate_django/change_form.html"
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
-        """Django's own list, below the tabs."""
+        """Show Django's own list, below the tabs."""
         return super().changelist_view(request, self._with_tabs(request, extra_context))
 
     def changeform_view(
@@ -115,7 +117,7 @@ class TabbedAdmin(GuardedAdmin):
         form_url: str = "",
         extra_context: Any = None,
     ) -> Any:
-        """Django's own form, below the tabs."""
+        """Show Django's own form, below the tabs."""
         context = self._with_tabs(request, extra_context)
         return super().changeform_view(request, object_id, form_url, context)
 
@@ -134,11 +136,11 @@ class PageAdmin(TabbedAdmin):
     actions = None
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """Nobody adds rows by hand."""
+        """Return False: nobody adds rows by hand."""
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Nobody deletes rows by hand."""
+        """Return False: nobody deletes rows by hand."""
         return False
 
     def require_view(self, request: HttpRequest) -> None:
@@ -171,7 +173,7 @@ class PageAdmin(TabbedAdmin):
     def fragment(
         self, request: HttpRequest, template: str, *, stop: bool = False, **context: Any
     ) -> TemplateResponse:
-        """A part of a page, for the polling script; with *stop* it asks no more."""
+        """Return a part of a page for the polling script, which *stop* ends."""
         request.current_app = self.admin_site.name
         headers = {FRAGMENT_HEADER: "stop" if stop else "more"}
         return TemplateResponse(
@@ -181,15 +183,15 @@ class PageAdmin(TabbedAdmin):
     # -- addresses -----------------------------------------------------------------------------
 
     def url(self, name: str, *args: object) -> str:
-        """The URL of a page of this site by its name, without ``admin:``."""
+        """Return the URL of a page of this site by its name, without ``admin:``."""
         return page_url(self.admin_site, name, *args)
 
     def get(self, route: str, view: View, name: str) -> URLPattern:
-        """A page of this admin that is only read; its view asks for permissions itself."""
+        """Return the address of a page that is only read. Its view checks permissions itself."""
         return self._route(route, require_safe(view), name)
 
     def post(self, route: str, view: View, name: str) -> URLPattern:
-        """What changes something: refused unless it is posted, with Django's CSRF check."""
+        """Return an address that takes POST alone, with Django's CSRF check."""
         return self._route(route, require_POST(view), name)
 
     def _route(self, route: str, view: View, name: str) -> URLPattern:
@@ -197,11 +199,11 @@ class PageAdmin(TabbedAdmin):
         return path(route, update_wrapper(wrapped, view), name=name)
 
     def get_urls(self) -> list[Any]:
-        """The pages of `pages`, before Django's own."""
+        """Return the pages of `pages`, before Django's own."""
         return [*self.pages(), *super().get_urls()]
 
     def pages(self) -> Sequence[URLPattern]:
-        """The additional pages; made with `get` and `post`."""
+        """Return the additional pages; made with `get` and `post`."""
         return ()
 
 
@@ -221,9 +223,9 @@ class PageSection:
     def page(
         self, request: HttpRequest, template: str, title: str, **context: Any
     ) -> TemplateResponse:
-        """See `PageAdmin.page`."""
+        """Return a page; see `PageAdmin.page`."""
         return self.owner.page(request, template, title, current=self.current, **context)
 
     def urls(self) -> Sequence[URLPattern]:
-        """The addresses; made with `PageAdmin.get` and `PageAdmin.post`."""
+        """Return the addresses, made with `PageAdmin.get` and `PageAdmin.post`."""
         raise NotImplementedError

@@ -55,7 +55,7 @@ RATES: list[tuple[int, str]] = [
     (200, "200 a second"),
     (1000, "1,000 a second"),
 ]
-"""How many items, or executions, a second may come back."""
+"""The rates to choose from: items, or executions, a second."""
 
 
 def allowed_actions(request: HttpRequest, names: Iterable[str]) -> list[BulkActionKind]:
@@ -88,7 +88,7 @@ class BulkActionPages(PageSection):
     ]
 
     def urls(self) -> list[URLPattern]:
-        """The addresses."""
+        """Return the addresses."""
         get, post = self.owner.get, self.owner.post
         return [
             post("order/", self.take_view, "automate_outbox_order"),

@@ -39,14 +39,14 @@ __all__ = [
 _LATE = timedelta(minutes=5)
 _RECENT_MINUTES = 5
 RECENT_SECONDS = 60 * (_RECENT_MINUTES + 1)
-"""How far back `recent` looks."""
+"""The period that `recent` needs."""
 CHEAP_ROWS = 5_000
-"""So many rows of activity are read whenever somebody asks: it takes a fifth of a second."""
+"""The number of activity rows that are read at each request: it takes 200 ms."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimeSpan:
-    """How far back a dashboard looks, in what steps, and after how many ms it looks again."""
+    """A period of the dashboard, its steps, and the milliseconds until it looks again."""
 
     name: str
     label: str
@@ -68,7 +68,7 @@ SPANS: dict[str, TimeSpan] = {
 
 def history(span: TimeSpan, moment: datetime, *, now: bool = True) -> list[Activity] | None:
     """
-    What was done in *span* up to *moment*, per step and kind, the oldest first.
+    Return the activity in *span* up to *moment*, per step and kind, the oldest first.
 
     Steps that are over are read once and kept in the cache. Without *now*, None if they were not
     read yet and there are so many rows that it would take long.
@@ -109,7 +109,7 @@ def _merged(activity: Iterable[Activity], step: int) -> list[Activity]:
 def spread(
     activity: Iterable[Activity], span: TimeSpan, now: datetime
 ) -> list[tuple[datetime, Activity | None]]:
-    """One entry per step of *span* up to *now*: its beginning, and what was done in it."""
+    """Return the beginning of each step of *span* up to *now*, and the activity in it."""
     step = timedelta(seconds=span.step)
     last = _floor(now, span.step)
     starts = [last - step * i for i in range(span.seconds // span.step - 1, -1, -1)]
@@ -126,7 +126,7 @@ def _floor(moment: datetime, step: int) -> datetime:
 
 
 def charts(spread_out: Sequence[tuple[datetime, Activity | None]], span: TimeSpan) -> list[Chart]:
-    """Throughput, failures, run time and wait, each over the time of *spread_out*."""
+    """Draw throughput, failures, run time and wait over the time of *spread_out*."""
     labels = [timezone.localtime(at).strftime("%H:%M") for at, _ in spread_out]
     done = [one for _, one in spread_out]
 
@@ -185,7 +185,7 @@ def _percent(value: float) -> str:
 def recent(
     activity: Iterable[Activity], now: datetime, *, minutes: int = _RECENT_MINUTES
 ) -> tuple[float, float | None]:
-    """Attempts per minute, and the share of failing ones, over the last *minutes* that are over."""
+    """Return attempts per minute, and the share of failing ones, over the last *minutes*."""
     end = _floor(now, 60)
     rows = [one for one in activity if end - timedelta(minutes=minutes) <= one.at < end]
     total = sum(one.total for one in rows)
@@ -197,12 +197,12 @@ _KEPT_SECONDS = 4
 
 
 class DashboardPages(PageSection):
-    """How the outbox does. It tells of all tenants together, so it is for operators."""
+    """The figures of the outbox. They are of all tenants together, so they are for operators."""
 
     current = "dashboard"
 
     def urls(self) -> list[URLPattern]:
-        """The page, and the part of it that is refreshed."""
+        """Return the page's address, and that of the part that is refreshed."""
         get = self.owner.get
         return [
             get("dashboard/", self.view, "automate_dashboard"),
@@ -210,7 +210,7 @@ class DashboardPages(PageSection):
         ]
 
     def view(self, request: HttpRequest) -> TemplateResponse:
-        """The page."""
+        """Show the page."""
         require_operator(request)
         span = _span(request)
         return self.page(
@@ -223,7 +223,7 @@ class DashboardPages(PageSection):
         )
 
     def figures_view(self, request: HttpRequest) -> TemplateResponse:
-        """The figures and charts alone, for the script that keeps them up to date."""
+        """Return the figures and charts alone, for the script that keeps them up to date."""
         require_operator(request)
         return self.owner.fragment(
             request, "_dashboard.html", **self._figures(_span(request), now=True)
@@ -259,7 +259,7 @@ class DashboardPages(PageSection):
 
 def _by_workflow() -> list[dict[str, Any]]:
     """
-    What became of executions in the last hour, whatever the charts span.
+    Return the executions that ended in the last hour, whatever the charts span.
 
     That is some thousand rows at most; they are read every few seconds, however many look.
     """

@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 MOST = 20_000
-"""How many characters of one value a page shows."""
+"""The number of characters of one value that a page shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Shown:
 
 def shown_json(value: Any, most: int = MOST) -> Shown:
     """
-    A JSON value, indented.
+    Return a JSON value as indented text.
 
     What the redactor knows is taken out first, and so is whatever stands under a name like
     ``password`` or ``api_key``: the redactor of this process knows only the secrets that this
@@ -53,7 +53,7 @@ def shown_json(value: Any, most: int = MOST) -> Shown:
 
 
 def shown_text(text: str | None, most: int = MOST) -> Shown:
-    """An error or a traceback, without what the redactor knows."""
+    """Return an error or a traceback, without what the redactor knows."""
     return _cut(get_kernel().redactor.redact(text or ""), most)
 
 
@@ -75,7 +75,7 @@ class ShownAttempt:
 
 
 def shown_attempts(attempts: Iterable[FailedAttempt]) -> list[ShownAttempt]:
-    """*attempts* as a page shows them, the latest first."""
+    """Return *attempts* as a page shows them, the latest first."""
     found = [
         ShownAttempt(
             each.attempt,
@@ -92,6 +92,6 @@ def shown_attempts(attempts: Iterable[FailedAttempt]) -> list[ShownAttempt]:
 
 
 def shown_labels(labels: Any) -> list[str]:
-    """Labels as text, ``order=4711``."""
+    """Return labels as text: ``order=4711``."""
     given = labels if isinstance(labels, dict) else {}
     return [shown_text(f"{name}={value}").text for name, value in given.items()]

@@ -1,4 +1,4 @@
-"""The executions: which there are, how far each has come, and what can be done about it."""
+"""The pages of executions: the list, each one's progress, and resuming, cancelling, repeating."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _LATELY = 1000
 
 
 def pinned(execution: WorkflowExecution) -> Workflow | None:
-    """The definition that *execution* began with; None if this process can't read it."""
+    """Return the definition that *execution* began with; None if this process can't read it."""
     kernel = get_kernel()
     try:
         return kernel.workflows.program(execution.definition_id).workflow
@@ -66,7 +66,7 @@ def reconstructed_input(
     execution: WorkflowExecution, step_id: str, position: int
 ) -> tuple[Any, str | None]:
     """
-    What a step was given, put together from what is stored, and why that is not possible.
+    Return the input of a step, put together from stored values, or the reason why that fails.
 
     Both texts may hold what the redactor knows; who shows them redacts them.
     """
@@ -83,14 +83,14 @@ def reconstructed_input(
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a definition comes from, in words, and the page that shows it."""
+    """The origin of a definition, in words, and the page that shows it."""
 
     text: str
     url: str = ""
 
 
 def origin_of(request: HttpRequest, pages: PageAdmin, execution: WorkflowExecution) -> Origin:
-    """Which version of which workflow *execution* began with."""
+    """Return the version of the workflow that *execution* began with."""
     alias = execution._state.db
     version = (
         WorkflowVersion.objects.using(alias)
@@ -112,7 +112,7 @@ def origin_of(request: HttpRequest, pages: PageAdmin, execution: WorkflowExecuti
 
 def workflow_names(reach: Reach) -> list[str]:
     """
-    The names to choose from in a filter.
+    Return the names to choose from in a filter.
 
     Of all workflows that there are or that have run, to who sees all: that costs one look into an
     index per name, not one per execution. Of those that ran lately, to a tenant.
@@ -180,7 +180,7 @@ class ExecutionQuery:
 
     @property
     def fields(self) -> dict[str, str]:
-        """What an address says to ask for the same."""
+        """The fields of an address that asks for the same."""
         given = {
             "status": self.status,
             "workflow": self.workflow,
@@ -214,7 +214,7 @@ class ExecutionQuery:
         return f"{said} that began in {_TIMES[self.since][0]}" if self.since else said
 
     def tabs(self) -> list[dict[str, Any]]:
-        """The statuses to choose from, with what else is asked for kept."""
+        """Return the statuses to choose from, with what else is asked for kept."""
         kept = {name: text for name, text in self.fields.items() if name != "status"}
         order = ["", "FAILED", "RUNNING", "PENDING", "COMPLETED", "CANCELLED"]
         return [
@@ -227,16 +227,16 @@ class ExecutionQuery:
         ]
 
     def times(self) -> list[tuple[str, str, bool]]:
-        """The spans of time to choose from: value, label, whether it is chosen."""
+        """Return the spans of time to choose from: value, label, whether it is chosen."""
         return [(name, label, name == self.since) for name, (label, _) in _TIMES.items()]
 
 
 _CHANGE = "automate_django_workflowexecution_change"
 _LIST = "automate_django_workflowexecution_changelist"
 PATIENCE = 1.5
-"""For how many seconds a page looks on while it has found nothing."""
+"""The number of seconds that a page looks on while it has found nothing."""
 MOST_RESUMED = 500
-"""How many executions one request resumes."""
+"""The number of executions that one request resumes."""
 # How many of an execution's failed attempts its page shows; a step's page shows all of its own.
 _MOST_ATTEMPTS = 20
 _BLANK = StepTrack(
@@ -256,7 +256,7 @@ class WorkflowExecutionAdmin(PageAdmin):
     current = "executions"
 
     def pages(self) -> list[URLPattern]:
-        """The pages below the executions' own address."""
+        """Return the pages below the executions' own address."""
         one, step = "<uuid:execution_id>/", "<uuid:execution_id>/steps/<str:step_id>/"
         return [
             self.post("resume/", self.resume_view, "automate_executions_resume"),
@@ -267,7 +267,7 @@ class WorkflowExecutionAdmin(PageAdmin):
         ]
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        """The executions that the user may see."""
+        """Return the executions that the user may see."""
         return reach_of(request).rows(WorkflowExecution)
 
     def _find(self, request: HttpRequest, execution_id: UUID | None) -> WorkflowExecution:
@@ -282,7 +282,7 @@ class WorkflowExecutionAdmin(PageAdmin):
     # -- the list ------------------------------------------------------------------------------
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
-        """The newest first, a page at a time."""
+        """Show a page of executions, the newest first."""
         self.require_view(request)
         reach = reach_of(request)
         if (execution_id := _uuid(request.GET.get("id", ""))) is not None:
@@ -375,7 +375,7 @@ class WorkflowExecutionAdmin(PageAdmin):
         form_url: str = "",
         extra_context: Any = None,
     ) -> Any:
-        """One execution: its steps in time, what came in, what came out."""
+        """Show an execution: its steps in time, its event and its output."""
         if request.method != "GET":
             raise PermissionDenied
         execution = self._find(request, _uuid(object_id or ""))
@@ -413,7 +413,9 @@ class WorkflowExecutionAdmin(PageAdmin):
         return self.url("automate_execution_element", execution.pk, step_id, position)
 
     def _item_url(self, request: HttpRequest, execution: WorkflowExecution) -> str:
-        """The execution's wake-up in the outbox, if it is still there and the user may see it."""
+        """
+        Return the execution's wake-up in the outbox, if it is still there and the user may see it.
+        """
         items = OutboxItem.objects.using(execution._state.db).filter(pk=execution.item_id)
         may = request.user.has_perm("automate_django.view_outboxitem")
         if not may or not items.exists():
@@ -421,7 +423,7 @@ class WorkflowExecutionAdmin(PageAdmin):
         return self.url("automate_django_outboxitem_change", execution.item_id)
 
     def progress_view(self, request: HttpRequest, execution_id: UUID) -> HttpResponse:
-        """The state of the timeline as JSON, for the script that keeps the page up to date."""
+        """Return the timeline as JSON, for the script that keeps the page up to date."""
         execution = self._find(request, execution_id)
         about = f"{execution.status} {execution.updated_at.isoformat()} {execution.item_id}"
         etag = quote_etag(hashlib.sha256(about.encode()).hexdigest()[:32])
@@ -448,7 +450,7 @@ class WorkflowExecutionAdmin(PageAdmin):
     def step_view(
         self, request: HttpRequest, execution_id: UUID, step_id: str, position: int = -1
     ) -> HttpResponse:
-        """One step, or one element of its list: what it was given, gave, and where it failed."""
+        """Show a step, or an element of its list: input, output and errors."""
         execution = self._find(request, execution_id)
         steps = WorkflowStep.objects.using(execution._state.db)
         run = steps.filter(execution=execution, step_id=step_id, position=position).first()

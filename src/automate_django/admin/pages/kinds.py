@@ -1,4 +1,4 @@
-"""The kinds of items: how many there are, and pausing, resuming and limiting them."""
+"""The page of kinds: their counts, and pausing, resuming and limiting them."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class KindPages(PageSection):
     current = "kinds"
 
     def urls(self) -> list[URLPattern]:
-        """The page, and what its buttons post to."""
+        """Return the page's address, and those of its buttons."""
         return [
             self.owner.get("kinds/", self.view, "automate_kinds"),
             self.owner.post("kinds/steer/", self.steer_view, "automate_kinds_steer"),
         ]
 
     def view(self, request: HttpRequest) -> TemplateResponse:
-        """The page."""
+        """Show the page."""
         require_operator(request)
         found = read_counts(get_kernel().outbox, now=request.GET.get("count") == "now")
         paused = {row.kind: row for row in OutboxPause.objects.using(database())}
@@ -112,7 +112,7 @@ def _of(counted: dict[str, int]) -> dict[str, int]:
 
 
 def _seen() -> set[str]:
-    """The kinds that are known without counting: of ready items, and of what was done of late."""
+    """Return the kinds that are known without counting: of ready items, and of recent activity."""
     kernel = get_kernel()
     with kernel.storage.begin(atomic=False) as rows:
         kinds = set(ready_kinds(rows))

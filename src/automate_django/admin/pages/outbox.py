@@ -1,4 +1,4 @@
-"""The outbox page: what waits, runs and failed, and what to do about it."""
+"""The outbox pages: lists of items, and the page of one item with its timeline."""
 
 from __future__ import annotations
 
@@ -51,18 +51,18 @@ class Moment:
 
 
 def timeline(item: OutboxItem, attempts: Sequence[FailedAttempt] = ()) -> list[Moment]:
-    """The moments of *item*; *attempts* are those that failed, as far as they are kept."""
+    """Return the moments of *item*; *attempts* are those that failed, as far as they are kept."""
     return list(_moments(item, attempts))
 
 
 def _moments(item: OutboxItem, attempts: Sequence[FailedAttempt]) -> Iterator[Moment]:
     attempt = f"attempt {item.attempt_count} of {item.max_attempts}"
     yield Moment(item.created_at, "Accepted", note=_options(item))
-    # The last one that failed is told below, with what became of the item.
-    told = attempts[:-1] if item.status in ("RETRY", "FAILED") else attempts
-    for each in told:
+    # The last one that failed follows below, with the item's state.
+    earlier_failed = attempts[:-1] if item.status in ("RETRY", "FAILED") else attempts
+    for each in earlier_failed:
         yield Moment(each.failed_at, f"Attempt {each.attempt} failed", "warn", each.error_group)
-    earlier = item.attempt_count - 1 - len(told)
+    earlier = item.attempt_count - 1 - len(earlier_failed)
     if earlier > 0:
         yield Moment(None, f"{earlier} earlier attempt{'' if earlier == 1 else 's'}", "warn")
     failed = f"{attempt[0].upper()}{attempt[1:]} failed"
@@ -113,9 +113,9 @@ def _options(item: OutboxItem) -> str:
 
 
 LOOK_FOR_TENANT = 100_000
-"""Through how many items a page of a tenant's looks at a time."""
+"""The number of items that a page of a tenant's looks through at a time."""
 PATIENCE = 1.5
-"""For how many seconds a page looks on while it has found nothing."""
+"""The number of seconds that a page looks on while it has found nothing."""
 NOTHING = Counts({}, None, [], timezone.now(), 0.0)
 
 
@@ -125,7 +125,7 @@ class OutboxItemAdmin(PageAdmin):
     current = "outbox"
 
     def pages(self) -> list[URLPattern]:
-        """The pages below the outbox's own address."""
+        """Return the pages below the outbox's own address."""
         parts = (DashboardPages, BulkActionPages, KindPages, WorkerPages, PluginPages)
         return [
             self.get("figures/", self.figures_view, "automate_outbox_figures"),
@@ -133,13 +133,13 @@ class OutboxItemAdmin(PageAdmin):
         ]
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        """The items that the user may see; Django's own history page asks for them here."""
+        """Return the items that the user may see; Django's own history page asks for them here."""
         return reach_of(request).rows(OutboxItem)
 
     # -- the list ------------------------------------------------------------------------------
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
-        """One slice of the outbox, a page at a time."""
+        """Show a page of a list of the outbox."""
         self.require_view(request)
         reach = reach_of(request)
         query = ItemQuery.read(request.GET, reach)
@@ -182,7 +182,7 @@ class OutboxItemAdmin(PageAdmin):
         ]
 
     def figures_view(self, request: HttpRequest) -> TemplateResponse:
-        """The counts alone, for the script that keeps them up to date."""
+        """Return the counts alone, for the script that keeps them up to date."""
         self.require_view(request)
         return self.fragment(request, "_figures.html", **self._figures(request, now=True))
 
@@ -216,7 +216,7 @@ class OutboxItemAdmin(PageAdmin):
         form_url: str = "",
         extra_context: Any = None,
     ) -> Any:
-        """One item: what it is, what became of it, and what can be done with it."""
+        """Show an item: its values, its timeline and its actions."""
         self.require_view(request)
         if request.method != "GET" or object_id is None:
             raise PermissionDenied

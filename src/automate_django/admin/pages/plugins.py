@@ -1,4 +1,4 @@
-"""The plugins: which work, which don't, and what to do about those."""
+"""The page of plugins: their states, their errors and the remedies."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class PluginPages(PageSection):
     current = "plugins"
 
     def urls(self) -> list[URLPattern]:
-        """The page."""
+        """Show the page."""
         return [
             self.owner.get("plugins/", self.view, "automate_plugins"),
             self.owner.post("plugins/load/", self.load_view, "automate_plugins_load"),
         ]
 
     def view(self, request: HttpRequest) -> TemplateResponse:
-        """The page."""
+        """Show the page."""
         require_operator(request)
         return self._page(request, get_kernel().plugins.records())
 

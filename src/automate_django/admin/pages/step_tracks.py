@@ -24,11 +24,11 @@ from automate_kernel.workflows.engine.execution import ExecutionStatus, StepStat
 __all__ = ["SCALE", "StepTrack", "Timeline", "draw", "latest_statuses"]
 
 SCALE = 1000
-"""How many units wide the drawing is."""
+"""The width of the drawing, in its own units."""
 
 _THINNEST = 4
 _ELEMENTS = 20
-"""How many elements of one ``for_each`` have a track of their own."""
+"""The number of elements of one ``for_each`` that have a track of their own."""
 
 _LIVE = [status.value for status in StepStatus if not status.finished]
 _ORDER = {"FAILED": 0, "RUNNING": 1, "RETRY": 2, "CANCELLED": 3}
@@ -62,12 +62,12 @@ class StepTrack:
     recovery: bool = False
 
     def data(self) -> dict[str, Any]:
-        """What the polling script needs of it."""
+        """Return it as data for the polling script."""
         return asdict(self)
 
     @property
     def begun(self) -> bool:
-        """Whether there is anything to look at."""
+        """True if there is anything to look at."""
         return self.status != "WAITING"
 
 
@@ -82,7 +82,7 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True)
 class _Summary:
-    """What a group-by tells of all runs of one step, however many there are."""
+    """A summary of all runs of one step, however many there are."""
 
     statuses: Mapping[str, int]
     begun: datetime | None
@@ -103,7 +103,7 @@ def draw(
     url: Callable[[WorkflowExecution, str, int], str],
 ) -> Timeline:
     """
-    The timeline of *execution*, whose definition is *workflow* (None: it can't be read).
+    Return the timeline of *execution*, whose definition is *workflow* (None: it can't be read).
 
     *url* gives the page of a step. Costs a few queries, however many elements a step has.
     """
@@ -196,7 +196,7 @@ class _Drawing:
     def _whole(
         self, label: str, about: dict[str, Any], run: WorkflowStep | None, summary: _Summary
     ) -> StepTrack:
-        """A step with ``for_each``, from its first element to its last."""
+        """Return the track of a step with ``for_each``, from its first element to its last."""
         done, total = summary.statuses.get("COMPLETED", 0), summary.total
         status = run.status if run is not None else "RUNNING"
         ended = run.completed_at if run is not None else None
@@ -209,7 +209,7 @@ class _Drawing:
         )  # fmt: skip
 
     def _elements(self, about: dict[str, Any], summary: _Summary) -> Iterator[StepTrack]:
-        """The most telling elements of a ``for_each``: those that failed or run before others."""
+        """Give the elements of a ``for_each`` that matter most: failed ones, then running ones."""
         its = self._rows.filter(step_id=about["step_id"], position__gte=0).only(*_WITHOUT_OUTPUT)
         rows = list(its.filter(~Q(status="COMPLETED")).order_by("position")[:_ELEMENTS])
         if len(rows) < _ELEMENTS:
@@ -289,6 +289,6 @@ class _Drawing:
 
 
 def latest_statuses(tracks: Iterable[StepTrack]) -> dict[str, str]:
-    """The status of each step that has begun, as the picture of the graph wants it."""
+    """Return the status of each step that has begun, as the picture of the graph wants it."""
     known = {status.value for status in StepStatus}
     return {one.step_id: one.status for one in tracks if one.position < 0 and one.status in known}

@@ -1,4 +1,4 @@
-"""The workers, what each of them runs now, and how long its leases last."""
+"""The page of workers: their states, their running items and their leases."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ MOST_RUNNING = 200
 
 
 class WorkerPages(PageSection):
-    """Workers that tell of themselves, lost ones too."""
+    """The workers that report, lost ones too."""
 
     current = "workers"
 
     def urls(self) -> list[URLPattern]:
-        """The page, and the part of it that is refreshed."""
+        """Return the page's address, and that of the part that is refreshed."""
         get = self.owner.get
         return [
             get("workers/", self.view, "automate_workers"),
@@ -33,7 +33,7 @@ class WorkerPages(PageSection):
         ]
 
     def view(self, request: HttpRequest) -> TemplateResponse:
-        """The page."""
+        """Show the page."""
         require_operator(request)
         return self.page(
             request,
@@ -44,7 +44,7 @@ class WorkerPages(PageSection):
         )
 
     def list_view(self, request: HttpRequest) -> TemplateResponse:
-        """The workers alone, for the script that keeps them up to date."""
+        """Return the workers alone, for the script that keeps them up to date."""
         require_operator(request)
         return self.owner.fragment(request, "_workers.html", **self._found(request))
 

@@ -1,4 +1,4 @@
-"""The editor of a workflow: check, tell every problem with its line, save as a new version."""
+"""The editor of a workflow: checks, problems with their lines, and new versions."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ class DocumentForm(forms.Form):
     based_on = forms.IntegerField(required=False, widget=forms.HiddenInput)
 
     def clean_source(self) -> str:
-        """The text with the line ends of a text file: a browser sends those of a telegram."""
+        """Return the text with the line ends of a text file; a browser sends CR LF."""
         text: str = self.cleaned_data["source"].replace("\r\n", "\n").replace("\r", "\n")
         return text if text.endswith("\n") else f"{text}\n"
 
 
 class RunForm(forms.Form):
-    """What a workflow that is started by hand is to see."""
+    """The payload of a workflow that is started by hand."""
 
     payload = forms.CharField(
         label="Payload (JSON)",
@@ -83,7 +83,7 @@ class RunForm(forms.Form):
     tenant_id = forms.CharField(label="As tenant", max_length=200, required=False, strip=True)
 
     def clean_payload(self) -> Any:
-        """The JSON value; nothing is an empty object."""
+        """Return the JSON value; nothing is an empty object."""
         text = self.cleaned_data["payload"].strip() or "{}"
         try:
             value = json.loads(text)
@@ -106,7 +106,7 @@ def new_doubts(
     request: HttpRequest, workflow: Workflow, document: WorkflowDocument | None
 ) -> list[str]:
     """
-    What would fail if *workflow* counted, and doesn't where *document* counts today.
+    Return the advice against *workflow* that doesn't hold for *document* as it is today.
 
     None if the request says that the user has read just that, and goes on.
     """
@@ -118,7 +118,7 @@ def new_doubts(
 
 
 def digest_of(doubts: Sequence[str]) -> str:
-    """Stands for these *doubts* in a form: to agree to them is to agree to no others."""
+    """Return a digest of *doubts* for a form: who agrees to them agrees to no others."""
     return hashlib.sha256("\n".join(doubts).encode()).hexdigest()[:32]
 
 
@@ -134,7 +134,7 @@ class WorkflowEditor:
         self._reach = reach_of(request)
 
     def answer(self) -> HttpResponse:
-        """The editor, or where a saved workflow is shown."""
+        """Show the editor, or lead to the saved workflow."""
         if self._request.method != "POST":
             return self._page(DocumentForm(initial=self._initial()))
         form = DocumentForm(self._request.POST)
@@ -176,7 +176,7 @@ class WorkflowEditor:
         )
 
     def _doubts(self, form: DocumentForm) -> list[str]:
-        """What would fail once it counts, and fails not today; none if that was read and agreed."""
+        """Return new advice against the text; none if the user has read and agreed to it."""
         data = form.cleaned_data
         workflow = definitions.checked(data["source"], data["format"], get_kernel())
         return new_doubts(self._request, workflow, self._document)

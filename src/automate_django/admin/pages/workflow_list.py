@@ -1,4 +1,4 @@
-"""The workflows as the pages list them: those of files and those of the database, in one form."""
+"""The workflows of files and of the database, as the pages list and show them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 _LAST = 100
-"""From how many of the last executions the share of failures is told."""
+"""The number of last executions of which the share of failures is shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +86,19 @@ class ListedWorkflow:
 
     @property
     def tenant_id(self) -> str | None:
-        """Whose it is."""
+        """The tenant that the workflow belongs to."""
         return None if self.document is None else self.document.tenant_id
 
     @property
     def triggers(self) -> list[str]:
-        """What starts it, in words."""
+        """The triggers of the workflow, in words."""
         return (
             [] if self.workflow is None else [describe_trigger(t) for t in self.workflow.triggers]
         )
 
 
 def listed(reach: Reach, search: str = "") -> list[ListedWorkflow]:
-    """The workflows that *reach* covers, by name: a tenant sees its own, an operator all."""
+    """Return the workflows that *reach* covers, by name: a tenant sees its own, an operator all."""
     kernel = get_kernel()
     rows = [
         ListedWorkflow(document.name, document)
@@ -118,7 +118,7 @@ def listed(reach: Reach, search: str = "") -> list[ListedWorkflow]:
 
 
 def fill(rows: Sequence[ListedWorkflow], reach: Reach) -> None:
-    """Look up for *rows*, which are those of one page, what they say and how their runs went."""
+    """Look up the definitions and the recent runs of *rows*, which are those of one page."""
     pks = [row.document.pk for row in rows if row.document is not None]
     current = WorkflowVersion.objects.using(database()).filter(
         document_id__in=pks, number=F("document__version")
@@ -131,7 +131,7 @@ def fill(rows: Sequence[ListedWorkflow], reach: Reach) -> None:
 
 
 def current_workflow(document: WorkflowDocument, number: int | None = None) -> Workflow | None:
-    """What *document* says now, or said in version *number*; None if it can't be read any more."""
+    """Return *document*'s definition, of now or of version *number*; None if it can't be read."""
     versions = WorkflowVersion.objects.using(document._state.db).filter(document=document)
     wanted = versions.filter(number=document.version if number is None else number)
     return _read(wanted.values_list("definition", flat=True).first())
@@ -145,7 +145,7 @@ def _read(definition: Any) -> Workflow | None:
 
 
 def runs_of(reach: Reach, name: str, tenant_id: str | None, *, shown: int = 10) -> RecentRuns:
-    """The last runs of a workflow: *shown* of them, and how many of the last 100 failed."""
+    """Return the last runs of a workflow: *shown* of them, and how many of the last 100 failed."""
     rows = reach.rows(WorkflowExecution).filter(workflow=name).order_by("-created_at", "-id")
     if tenant_id is not None:
         rows = rows.filter(tenant_id=tenant_id)
@@ -167,7 +167,7 @@ class ChangedLine:
 
 @dataclass(frozen=True, slots=True)
 class TextProblem:
-    """What is wrong with a text, and the line that is meant."""
+    """A problem of a workflow's text, and the line that is meant."""
 
     text: str
     line: int | None = None
@@ -175,12 +175,12 @@ class TextProblem:
 
 
 def clean(text: str) -> str:
-    """*text* without what the redactor knows: a key may have become a secret after it was saved."""
+    """Return *text* without secrets: a key may have become one after it was saved."""
     return get_kernel().redactor.redact(text)
 
 
 def differences(before: str, after: str) -> list[ChangedLine]:
-    """What has changed from *before* to *after*, with three lines around; empty if nothing has."""
+    """Return the lines that changed from *before* to *after*, with three lines around."""
     lines = unified_diff(clean(before).splitlines(), clean(after).splitlines(), lineterm="", n=3)
     found = []
     for line in list(lines)[2:_MOST_LINES]:
@@ -190,7 +190,7 @@ def differences(before: str, after: str) -> list[ChangedLine]:
 
 
 def explained(problems: Iterable[Told], source: str) -> list[TextProblem]:
-    """*problems*, each with the line of *source* that it is about."""
+    """Return *problems*, each with the line of *source* that it is about."""
     lines = clean(source).splitlines()
     return [
         TextProblem(

@@ -1,4 +1,4 @@
-"""The workflows: what there is, what each does, its versions, and how to change and start it."""
+"""The pages of workflows: the list, definitions, versions, changes and starts."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ class WorkflowDocumentAdmin(PageAdmin):
     current = "workflows"
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """Whether the user may make a workflow: for the own tenant, or for all."""
+        """Return True if the user may make a workflow: for the own tenant, or for all."""
         may: bool = request.user.has_perm("automate_django.add_workflowdocument")
         return may and not reach_of(request).nothing
 
     def pages(self) -> list[URLPattern]:
-        """The pages below the workflows' own address."""
+        """Return the pages below the workflows' own address."""
         one, version = "<int:pk>/", "<int:pk>/versions/<int:number>/"
         return [
             self.get("", self.changelist_view, _LIST),
@@ -76,11 +76,13 @@ class WorkflowDocumentAdmin(PageAdmin):
         ]
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        """The workflows of the database that the user may see."""
+        """Return the workflows of the database that the user may see."""
         return reach_of(request).rows(WorkflowDocument)
 
     def find(self, request: HttpRequest, pk: Any) -> WorkflowDocument:
-        """The workflow with this key; raises ``Http404`` if there is none, or it is another's."""
+        """
+        Return the workflow with this key; raises ``Http404`` if there is none, or it is another's.
+        """
         self.require_view(request)
         try:
             found: WorkflowDocument | None = self.get_queryset(request).filter(pk=pk).first()
@@ -93,7 +95,7 @@ class WorkflowDocumentAdmin(PageAdmin):
     # -- looking -------------------------------------------------------------------------------
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
-        """All workflows by name, with how their last executions went."""
+        """Show all workflows by name, with the outcomes of their last executions."""
         self.require_view(request)
         reach = reach_of(request)
         search = request.GET.get("q", "").replace("\x00", "").strip()[:200]
@@ -120,7 +122,7 @@ class WorkflowDocumentAdmin(PageAdmin):
         return self.url("automate_workflow_file", row.name)
 
     def file_view(self, request: HttpRequest, name: str) -> HttpResponse:
-        """A workflow of a file: operators see it, and can't change it here."""
+        """Show a workflow of a file, which can't be changed here."""
         row = self._of_file(request, name)
         return self._show(request, row, run_url=self.url("automate_workflow_run_file", name))
 
@@ -133,7 +135,7 @@ class WorkflowDocumentAdmin(PageAdmin):
         raise Http404("There is no such workflow, or it is not yours.")
 
     def document_view(self, request: HttpRequest, pk: int) -> HttpResponse:
-        """A workflow of the database, with its versions."""
+        """Show a workflow of the database, with its versions."""
         document = self.find(request, pk)
         row = ListedWorkflow(document.name, document, current_workflow(document))
         problem = get_kernel().workflows.problems().get((document.tenant_id, document.name))
@@ -217,7 +219,9 @@ class WorkflowDocumentAdmin(PageAdmin):
         return HttpResponseRedirect(self.url("automate_django_workflowexecution_change", begun))
 
     def _tenant_of_run(self, reach: Reach, row: ListedWorkflow, form: RunForm) -> str | None:
-        """Whose execution it becomes: the workflow's tenant's, else whose an operator says."""
+        """
+        Return the tenant of a new execution: the workflow's, else the one that an operator chose.
+        """
         if row.tenant_id is not None or not reach.everyone:
             return row.tenant_id if row.tenant_id is not None else reach.tenant
         return form.cleaned_data["tenant_id"] or None
@@ -232,7 +236,7 @@ class WorkflowDocumentAdmin(PageAdmin):
         form_url: str = "",
         extra_context: Any = None,
     ) -> Any:
-        """The editor, for a new workflow or for one that there is."""
+        """Show the editor, for a new workflow or for an existing one."""
         document = None if object_id is None else self.find(request, object_id)
         allowed = (
             self.has_add_permission(request)
@@ -265,7 +269,7 @@ class WorkflowDocumentAdmin(PageAdmin):
     def version_view(
         self, request: HttpRequest, pk: int, number: int, doubts: Sequence[str] = ()
     ) -> HttpResponse:
-        """One version: its text, and what it changed."""
+        """Show a version: its text and its changes."""
         document = self.find(request, pk)
         versions = WorkflowVersion.objects.using(document._state.db).filter(document=document)
         version = versions.filter(number=number).first()
@@ -295,7 +299,7 @@ class WorkflowDocumentAdmin(PageAdmin):
         )
 
     def restore_view(self, request: HttpRequest, pk: int, number: int) -> HttpResponse:
-        """Have what a version says count again, as a new version; ask first if it would fail."""
+        """Restore a version as a new version; ask for confirmation if it would fail."""
         document = self._changeable(request, pk)
         wanted = current_workflow(document, number)
         if wanted is not None and (doubts := new_doubts(request, wanted, document)):
