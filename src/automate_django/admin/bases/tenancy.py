@@ -345,7 +345,7 @@ class TenantScope(ScopedFields, Audited):
         return tenant_for_request(request, attribute_of(self.tenant_field))
 
     def scope(self, request: HttpRequest) -> Scope:
-        """Return the scope of *request*; superusers see all, unless ``superusers_see_all`` is off."""
+        """Return the scope of *request*; superusers see all if ``superusers_see_all`` is on."""
         held: dict[Any, Scope] = request.__dict__.setdefault("_automate_scopes", {})
         if self not in held:
             held[self] = self._scope(request)

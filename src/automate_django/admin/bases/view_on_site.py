@@ -2,8 +2,8 @@
 A guard of ``/admin/r/<content type>/<id>/``, "view on site".
 
 Django's view redirects whoever is staff to the page of any object of any model, and an address
-(``/projects/secret-merger/``) can give a name away. The view belongs to the site and not to an admin class,
-so the first tenant-scoped admin of a site puts its own view before it.
+(``/projects/secret-merger/``) can give a name away. The view belongs to the site and not to an
+admin class, so the first tenant-scoped admin of a site puts its own view before it.
 """
 
 from __future__ import annotations
