@@ -24,6 +24,7 @@ from automate_django.admin.bases.import_source import (
     resolve,
 )
 from automate_django.audit_trail import Changes
+from automate_django.uniqueness import constraints_of
 
 __all__ = [
     "ImportPlan",
@@ -49,17 +50,9 @@ def clashes(model: Any, rows: Sequence[tuple[int, Any]]) -> Iterator[Clash]:
 
 
 def _unique_sets(model: Any) -> list[tuple[str, ...]]:
-    meta = model._meta
-    found: list[tuple[str, ...]] = [
-        (each.name,) for each in meta.concrete_fields if each.unique and not each.primary_key
-    ]
-    found += [tuple(each) for each in meta.unique_together]
-    found += [
-        tuple(each.fields)
-        for each in meta.constraints
-        if isinstance(each, models.UniqueConstraint) and each.fields and each.condition is None
-    ]
-    return list(dict.fromkeys(found))
+    names = {each.name for each in model._meta.concrete_fields}
+    found = (each for _model, each in constraints_of(model, names) if each.condition is None)
+    return list(dict.fromkeys(tuple(each.fields) for each in found if each.fields))
 
 
 def _clashes(

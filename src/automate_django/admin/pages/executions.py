@@ -353,6 +353,9 @@ class WorkflowExecutionAdmin(PageAdmin):
         found = get_kernel().executions.page(
             **query.matching(reach_of(request)), limit=MOST_RESUMED, seconds=PATIENCE
         )
+        if not found.executions and not found.after:
+            messages.warning(request, f"There are no {query.words} any more.")
+            return HttpResponseRedirect(back)
         return self.page(
             request,
             "resume.html",

@@ -367,6 +367,9 @@ def test_all_that_match_are_resumed(
     assert "0 executions resumed." in text_of(
         root.get(resume_all(root, tenant="acme", sure="yes").url)
     )
+    assert "There are no failed executions of tenant acme any more." in text_of(
+        root.get(resume_all(root, tenant="acme").url)
+    )
 
 
 def test_the_filters_of_the_list_are_those_of_its_button(
