@@ -91,11 +91,11 @@ class BulkActionPages(PageSection):
         """Return the addresses."""
         get, post = self.owner.get, self.owner.post
         return [
-            post("order/", self.take_view, "automate_outbox_order"),
-            post("orders/", self.go_on_view, "automate_outbox_orders"),
-            get("orders/<uuid:request_id>/", self.progress_view, "automate_outbox_standing"),
-            get("orders/<uuid:request_id>/now/", self.now_view, "automate_outbox_standing_now"),
-            post("orders/<uuid:request_id>/stop/", self.stop_view, "automate_outbox_standing_stop"),
+            post("order/", self.take_view, "automate_bulk_action"),
+            post("orders/", self.go_on_view, "automate_bulk_action_continue"),
+            get("orders/<uuid:request_id>/", self.progress_view, "automate_bulk_action_progress"),
+            get("orders/<uuid:request_id>/now/", self.now_view, "automate_bulk_action_now"),
+            post("orders/<uuid:request_id>/stop/", self.stop_view, "automate_bulk_action_stop"),
         ]
 
     def take_view(self, request: HttpRequest) -> HttpResponse:
@@ -195,16 +195,16 @@ class BulkActionPages(PageSection):
         if has_worker(outbox):
             # It goes on without the browser.
             return HttpResponseRedirect(
-                self.url("automate_outbox_standing", hand_over(outbox, asked))
+                self.url("automate_bulk_action_progress", hand_over(outbox, asked))
             )
         return self.page(
             request,
-            "progress.html",
+            "bulk_action_by_page.html",
             f"{kind.label}: {asked.action.seen:,} of {asked.total:,}",
             asked=asked,
             kind=kind,
             progress=signing.dumps(asdict(asked), salt=_SALT, compress=True),
-            orders_url=self.url("automate_outbox_orders"),
+            continue_url=self.url("automate_bulk_action_continue"),
             back=back,
         )
 
@@ -217,10 +217,10 @@ class BulkActionPages(PageSection):
         query = ItemQuery.read(found.request.fields, reach_of(request))
         return self.page(
             request,
-            "standing.html",
+            "bulk_action.html",
             f"{context['kind'].label}: {found.request.total:,} items",
-            poll_url=self.url("automate_outbox_standing_now", request_id),
-            stop_url=self.url("automate_outbox_standing_stop", request_id),
+            poll_url=self.url("automate_bulk_action_now", request_id),
+            stop_url=self.url("automate_bulk_action_stop", request_id),
             back=self._list_url(query),
             **context,
         )
@@ -228,7 +228,9 @@ class BulkActionPages(PageSection):
     def now_view(self, request: HttpRequest, request_id: UUID) -> HttpResponse:
         """Return the same alone, for the script that keeps it up to date."""
         found = self._find(request, request_id)
-        return self.owner.fragment(request, "_order.html", stop=found.over, **self._progress(found))
+        return self.owner.fragment(
+            request, "_bulk_action.html", stop=found.over, **self._progress(found)
+        )
 
     def stop_view(self, request: HttpRequest, request_id: UUID) -> HttpResponse:
         """Stop a bulk action."""
@@ -238,7 +240,7 @@ class BulkActionPages(PageSection):
             messages.success(request, "It is stopped. What is done stays done.")
         else:
             messages.warning(request, "It was over.")
-        return HttpResponseRedirect(self.url("automate_outbox_standing", request_id))
+        return HttpResponseRedirect(self.url("automate_bulk_action_progress", request_id))
 
     def _find(self, request: HttpRequest, request_id: UUID) -> BulkProgress:
         """Find a bulk action, if it is the user's own, or the user sees everything."""
@@ -276,7 +278,7 @@ class BulkActionPages(PageSection):
             kind=kind,
             query=query,
             total=total,
-            order_url=self.url("automate_outbox_order"),
+            action_url=self.url("automate_bulk_action"),
             back=self._back(request, query),
             from_item=request.POST.get("from") == "item",
             delays=self.DELAYS if kind.name == "reschedule" else None,

@@ -261,7 +261,7 @@ class WorkflowExecutionAdmin(PageAdmin):
         return [
             self.post("resume/", self.resume_view, "automate_executions_resume"),
             self.get(f"{one}progress/", self.progress_view, "automate_execution_progress"),
-            self.post(f"{one}order/", self.order_view, "automate_execution_order"),
+            self.post(f"{one}order/", self.action_view, "automate_execution_action"),
             self.get(step, self.step_view, "automate_execution_step"),
             self.get(f"{step}<int:position>/", self.step_view, "automate_execution_element"),
         ]
@@ -484,7 +484,7 @@ class WorkflowExecutionAdmin(PageAdmin):
                 and ExecutionStatus(execution.status).finished
                 and self.has_change_permission(request, execution)
             ),
-            order_url=self.url("automate_execution_order", execution.pk),
+            action_url=self.url("automate_execution_action", execution.pk),
             crumbs=[
                 {"label": "Executions", "url": self.url(_LIST)},
                 {
@@ -494,21 +494,21 @@ class WorkflowExecutionAdmin(PageAdmin):
             ],
         )
 
-    # -- orders --------------------------------------------------------------------------------
+    # -- one at a time -------------------------------------------------------------------------
 
-    def order_view(self, request: HttpRequest, execution_id: UUID) -> HttpResponse:
+    def action_view(self, request: HttpRequest, execution_id: UUID) -> HttpResponse:
         """Resume, cancel or repeat an execution."""
         execution = self._find(request, execution_id)
         if not self.has_change_permission(request, execution):
             raise PermissionDenied
-        order = request.POST.get("order", "")
-        give = {"resume": self._resume, "cancel": self._cancel, "again": self._again}.get(order)
-        if give is None:
-            return HttpResponse("There is no such order.", status=400)
+        known = {"resume": self._resume, "cancel": self._cancel, "again": self._again}
+        action = known.get(request.POST.get("order", ""))
+        if action is None:
+            return HttpResponse("There is no such action.", status=400)
         try:
             # What is done and that it is written down are one transaction.
             with get_kernel().storage.begin():
-                done, text, target = give(request, execution)
+                done, text, target = action(request, execution)
         except AutomateError as error:
             messages.error(request, f"{shown_text(str(error)).text}.")
             return HttpResponseRedirect(self.url(_CHANGE, execution.pk))

@@ -74,7 +74,7 @@ class KindPages(PageSection):
         try:
             said = self._steer(request, what, kind)
         except ValueError:
-            return HttpResponseBadRequest("There is no such order.")
+            return HttpResponseBadRequest("There is no such action.")
         except AutomateError as error:
             messages.error(request, f"{error.message}.")
             return HttpResponseRedirect(self.url("automate_kinds"))
