@@ -50,11 +50,6 @@ class Counts:
     """The number of items among which they were counted, if not all."""
 
     @property
-    def total(self) -> int:
-        """The number of all items."""
-        return sum(self.statuses.values())
-
-    @property
     def waiting(self) -> int:
         """The number of items that wait for a worker, for their time or for each other."""
         return self.statuses.get("PENDING", 0) + self.statuses.get("RETRY", 0)
