@@ -10,7 +10,6 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from automate_django import conf
-from automate_django.order_kind import add_orders
 from automate_django.storage import DjangoStorage
 from automate_kernel.errors import ConfigError
 
@@ -56,6 +55,7 @@ def forget_kernel(setting: str = "AUTOMATE_", **_: Any) -> None:
 
 def build_kernel(workflows: Iterable[Any] | None = None) -> Kernel:
     """Another kernel made from the settings, with *workflows* instead of theirs."""
+    from automate_django.bulk_actions import add_bulk_actions
     from automate_django.definitions import DatabaseWorkflows
     from automate_kernel.kernel import Kernel
 
@@ -80,7 +80,7 @@ def build_kernel(workflows: Iterable[Any] | None = None) -> Kernel:
     )
     if getattr(settings, "TASKS", None):
         _add_tasks(kernel)
-    add_orders(kernel)
+    add_bulk_actions(kernel)
     return kernel
 
 

@@ -1,5 +1,5 @@
 """
-Finds out whether a row would break a unique constraint, before the database says so.
+Checks of unique constraints, before the database refuses a row.
 
 Django's forms and REST framework's serializers skip a constraint if one of its fields is not among
 theirs. The tenant never is, so "unique per tenant" would be left to the database, and be a 500.
@@ -8,17 +8,20 @@ theirs. The tenant never is, so "unique per tenant" would be left to the databas
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from functools import lru_cache
 from typing import Any
 
-from django.core.exceptions import ValidationError
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
+from django.db import router
 from django.db.models import F, Model, Q, UniqueConstraint, Value
+from django.utils.translation import gettext as _
 
-__all__ = ["condition_names", "constraints_of", "is_broken", "key_of", "names_of"]
+__all__ = ["CheckedForm", "checked_form", "constraints_of", "is_broken", "key_of", "names_of"]
 
 
 def constraints_of(model: Any, own: Collection[str] = ()) -> Iterator[tuple[Any, UniqueConstraint]]:
     """
-    The unique constraints of *model* with the model that has them, ``unique_together`` among them.
+    Return *model*'s unique constraints, ``unique_together`` among them, with the model of each.
 
     Of fields that are unique by themselves those in *own*; others are everybody's to check.
     """
@@ -38,7 +41,9 @@ def _unique_fields(meta: Any, own: Collection[str]) -> list[Any]:
 
 
 def names_of(constraint: UniqueConstraint) -> set[str]:
-    """The names of the fields that *constraint* is about, those of its condition left out."""
+    """
+    Return the names of the fields that *constraint* is about, those of its condition left out.
+    """
     names = set(constraint.fields)
     for expression in constraint.expressions:
         names |= set(_names_below(expression))
@@ -46,7 +51,7 @@ def names_of(constraint: UniqueConstraint) -> set[str]:
 
 
 def condition_names(constraint: UniqueConstraint) -> set[str]:
-    """The names of the fields in the condition of *constraint*."""
+    """Return the names of the fields in the condition of *constraint*."""
     return set(_names_in(constraint.condition)) if constraint.condition else set()
 
 
@@ -67,7 +72,7 @@ def _names_below(expression: Any) -> Iterator[str]:
 
 
 def is_broken(obj: Model, model: Any, constraint: UniqueConstraint, using: str) -> bool:
-    """Whether another row has what *obj*, as it is in memory, would have."""
+    """Return True if another row has what *obj*, as it is in memory, would have."""
     if constraint.fields and constraint.condition is None:
         return _is_taken(obj, model, constraint, using)
     try:
@@ -92,9 +97,9 @@ def _is_taken(obj: Model, model: Any, constraint: UniqueConstraint, using: str) 
 
 def key_of(obj: Any, constraint: UniqueConstraint) -> tuple[Any, ...] | None:
     """
-    What no two rows may have the same of; None if *obj* can't clash with another row in memory.
+    Return the values that must be unique; None if *obj* can't clash with a row in memory.
 
-    Nor is it told of an expression, which only the database can work out.
+    It is None for an expression too, which only the database can work out.
     """
     key = tuple(getattr(obj, obj._meta.get_field(name).attname) for name in constraint.fields)
     if not key or None in key:
@@ -105,3 +110,45 @@ def key_of(obj: Any, constraint: UniqueConstraint) -> tuple[Any, ...] | None:
         if not constraint.condition.check(values):
             return None
     return key
+
+
+class CheckedForm:
+    """The part that is mixed into the form classes of our admins."""
+
+    # What the model form that it is mixed into has:
+    instance: Any
+    errors: Any
+    fields: dict[str, Any]
+    add_error: Any
+
+    def _post_clean(self) -> None:
+        super()._post_clean()  # type: ignore[misc]
+        using = router.db_for_write(type(self.instance))
+        for model, constraint in self._unchecked():
+            if not is_broken(self.instance, model, constraint, using):
+                continue
+            fields = sorted(names_of(constraint) & self.fields.keys())
+            labels = [str(model._meta.get_field(name).verbose_name) for name in fields]
+            text = _("Another %(what)s with this %(fields)s exists already.") % {
+                "what": model._meta.verbose_name,
+                "fields": _(" and ").join(labels),
+            }
+            where = fields[0] if len(fields) == 1 else NON_FIELD_ERRORS
+            self.add_error(where, ValidationError(text, code="unique"))
+
+    def _unchecked(self) -> Iterator[tuple[Any, UniqueConstraint]]:
+        """
+        Return the constraints that Django can't check here, though all that it needs is known.
+        """
+        hidden = self._get_validation_exclusions()  # type: ignore[attr-defined]
+        for model, constraint in constraints_of(type(self.instance)):
+            names = names_of(constraint)
+            # Deleted rows are marked by a field that no form has, and live ones are unique.
+            if condition_names(constraint) & hidden and not names & (hidden | set(self.errors)):
+                yield model, constraint
+
+
+@lru_cache(maxsize=256)
+def checked_form(form: Any) -> Any:
+    """Return the form class *form*, with the check; itself if it has it."""
+    return form if issubclass(form, CheckedForm) else type(form.__name__, (CheckedForm, form), {})

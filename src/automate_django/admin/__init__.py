@@ -10,7 +10,7 @@ from django.contrib import admin as _django_admin
 
 from automate_django import conf as _conf
 from automate_django.admin.bases.audit import AuditableModelAdmin, AuditMixin
-from automate_django.admin.bases.basics import BaseModelAdmin
+from automate_django.admin.bases.base import BaseModelAdmin
 from automate_django.admin.bases.bulk import BulkActionsMixin
 from automate_django.admin.bases.export import ExportMixin
 from automate_django.admin.bases.filters import FilterMixin

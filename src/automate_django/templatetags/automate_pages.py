@@ -1,4 +1,4 @@
-"""How the operator pages write durations, ages, statuses and long text."""
+"""Formats of the operator pages: durations, ages, statuses, long text."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from django import template
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+
+from automate_django.admin.pages.charts import compact as written
+from automate_django.admin.pages.display import shown_text
 
 NOTHING = "\N{EN DASH}"
 """Stands where there is no value."""
@@ -35,20 +38,20 @@ _UNITS = ((86_400.0, "d", 3_600.0, "h"), (3_600.0, "h", 60.0, "min"), (60.0, "mi
 
 @register.filter
 def tone(status: Any) -> str:
-    """The tone of a status, for ``data-tone``: ok, bad, warn, run or nothing."""
+    """Return the tone of a status, for ``data-tone``: ok, bad, warn, run or nothing."""
     return _TONES.get(str(status).upper(), "")
 
 
 @register.filter
 def badge(status: Any) -> SafeString:
-    """A status as a coloured word; the colour says nothing that the word doesn't."""
+    """Return a status as a coloured word; the colour says nothing that the word doesn't."""
     text = str(status)
     return format_html('<span class="automate-badge" data-tone="{}">{}</span>', tone(text), text)
 
 
 @register.filter
 def duration(seconds: Any) -> str:
-    """Seconds for people: ``340 ms``, ``12.4 s``, ``3 min 20 s``, ``2 d 4 h``."""
+    """Format seconds for people: ``340 ms``, ``12.4 s``, ``3 min 20 s``, ``2 d 4 h``."""
     try:
         value = float(seconds)
     except (TypeError, ValueError):
@@ -69,7 +72,7 @@ def duration(seconds: Any) -> str:
 
 @register.filter
 def ago(moment: datetime | None) -> SafeString | str:
-    """How long ago or ahead *moment* is, with the instant itself as the title."""
+    """Format the time since or until *moment*, with the instant itself as the title."""
     if moment is None:
         return NOTHING
     passed = round((timezone.now() - moment).total_seconds())
@@ -84,34 +87,40 @@ def ago(moment: datetime | None) -> SafeString | str:
 
 @register.filter
 def shorten(text: Any, length: int = 160) -> str:
-    """The beginning of *text*, on one line."""
+    """Return the beginning of *text*, on one line."""
     line = " ".join(str("" if text is None else text).split())
     return line if len(line) <= length else f"{line[: length - 1].rstrip()}…"
 
 
 @register.filter
+def redacted(text: Any) -> str:
+    """Return the beginning of an error, without what the redactor knows."""
+    return shown_text(text, 300).text
+
+
+@register.filter
 def number(value: Any) -> str:
-    """A number with its thousands apart: ``39,800``."""
+    """Return a number with its thousands apart: ``39,800``."""
     return f"{value or 0:,}"
 
 
 @register.filter
 def plain(value: Any) -> str:
-    """A number as HTML attributes want it, whatever the language of the page."""
+    """Return a number as HTML attributes want it, whatever the language of the page."""
     return f"{float(value or 0):g}" if isinstance(value, float) else str(value or 0)
 
 
 @register.filter
 def compact(value: Any) -> str:
-    """A number in few characters: ``39.8k``."""
-    from automate_django.admin.pages.charts import compact as written
-
+    """Return a number in few characters: ``39.8k``."""
     return written(float(value or 0))
 
 
 @register.filter
 def short_id(value: Any) -> SafeString:
-    """The two ends of an id that tell it apart from its neighbours; the whole as the title."""
+    """
+    Return the two ends of an id, which differ from its neighbours'; the whole as the title.
+    """
     text = str(value)
     shown = f"{text[:8]}…{text[-6:]}" if len(text) == 36 else text
     return format_html('<code class="automate-quiet automate-id" title="{}">{}</code>', text, shown)
@@ -119,6 +128,8 @@ def short_id(value: Any) -> SafeString:
 
 @register.simple_tag(takes_context=True)
 def nonce(context: Any) -> SafeString | str:
-    """The attribute for a policy with nonces, where Django's own context processor gives one."""
+    """
+    Return the attribute for a policy with nonces, where Django's own context processor gives one.
+    """
     value = context.get("csp_nonce")
     return "" if value is None else format_html(' nonce="{}"', value)

@@ -147,14 +147,16 @@ class OperatorCommands:
         change = self._change_of(action, began)
         while not action.finished:
             size = BATCH if limit is None else min(BATCH, limit - action.seen)
-            ids = self._next_ids(where, action.after, size) if size > 0 else []
+            # One more tells whether another go is needed.
+            found = self._next_ids(where, action.after, size + 1)
+            ids = found[:size]
             done = change(ids) if ids else 0
             action = replace(
                 action,
                 after=ids[-1] if ids else action.after,
                 seen=action.seen + len(ids),
                 done=action.done + done,
-                finished=len(ids) < BATCH,
+                finished=len(found) <= size or action.seen + len(ids) == limit,
             )
             if progress is not None and ids:
                 progress(action.done)

@@ -1,47 +1,117 @@
-"""Remembers every change that is made in an admin, in the transaction of the change."""
+"""An entry for every change that is made in an admin, in the transaction of the change."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from django.contrib.admin.utils import NestedObjects, flatten_fieldsets
-from django.db import router
+from django.core.exceptions import FieldDoesNotExist
+from django.db import router, transaction
 from django.http import HttpRequest
 from django.utils.html import format_html_join
 from django.utils.translation import gettext_lazy as _
 
-from automate_django.admin.bases import trail
-from automate_django.admin.bases.basics import Basics
-from automate_django.admin.bases.root import Root
-from automate_django.admin.bases.secrecy import is_secret
-from automate_django.secrecy import HIDDEN
+from automate_django.admin.bases.base import AdminBasics, AdminRoot
+from automate_django.audit_trail import (
+    Changes,
+    changes_between,
+    entry_values,
+    json_of,
+    row_values,
+    values_by_key,
+    write_entries,
+)
+from automate_django.secrecy import is_secret
+from automate_django.tenants import tenant_for_request, tenant_key
+from automate_kernel.secrets.masking import HIDDEN
 
-__all__ = ["Audit", "AuditMixin", "AuditableModelAdmin"]
+__all__ = ["Audit", "AuditMixin", "AuditTrail", "AuditableModelAdmin", "Audited"]
 
 _RECENT = 10
 
 
-class Audit(Root):
+class Audited(AdminRoot):
+    """
+    The options of the audit trail, and the methods by which the bases write it.
+
+    The bases that change rows build on this class. Those that only show them don't.
+    """
+
+    audit_log_changes = True
+    audit_log_model: Any = None
+    audit_fields: Sequence[str] | None = None
+    audit_exclude: Sequence[str] = ()
+
+    soft_deletes = False
+    """True if deleting marks rows; the base that does so writes the trail itself."""
+
+    def get_audit_tenant(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Return the key of the tenant under which a change of *obj* is remembered."""
+        if obj is not None:
+            try:
+                field = obj._meta.get_field("tenant_id")
+            except FieldDoesNotExist:
+                pass
+            else:
+                return getattr(obj, field.attname)
+        return tenant_key(tenant_for_request(request))
+
+    def audit_changes(
+        self, model: Any, before: Mapping[str, Any], after: Mapping[str, Any]
+    ) -> Changes:
+        """Return the changes between two states of a row of *model*, as the trail keeps them."""
+        return changes_between(
+            model,
+            before,
+            after,
+            only=self.audit_fields if model is self.model else None,
+            exclude=self.audit_exclude,
+            allowed=self.not_secret_fields,
+        )
+
+    def audit_entry(
+        self, request: HttpRequest, action: str, obj: Any = None, **values: Any
+    ) -> dict[str, Any]:
+        """Return an entry for `audit_write`: *values* are ``changes`` and ``details``."""
+        model = self.model if obj is None else type(obj)
+        tenant = self.get_audit_tenant(request, obj)
+        return entry_values(request, action, model, obj, tenant=tenant, **values)
+
+    def audit_write(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Save *entries* in the open transaction, unless ``audit_log_changes`` is off."""
+        if self.audit_log_changes:
+            write_entries(entries, self.audit_log_model)
+
+    def audit(self, request: HttpRequest, action: str, obj: Any = None, **values: Any) -> None:
+        """Save one entry in the open transaction; see `audit_entry`."""
+        self.audit_write([self.audit_entry(request, action, obj, **values)])
+
+    def atomic(self) -> Any:
+        """Return a transaction on the database that the model is written to."""
+        return transaction.atomic(using=router.db_for_write(self.model))
+
+
+class Audit(Audited):
     """Writes an entry for what is added, changed and deleted by forms, inlines and lists."""
 
     # -- saving --------------------------------------------------------------------------------
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Save *obj*, and what changed by that."""
+        """Save *obj*, and record the changes."""
         with self.atomic():
-            before = trail.stored(obj) if change else {}
+            before = row_values(obj) if change else {}
             super().save_model(request, obj, form, change)
             self._remember(request, obj, before, change)
 
     def _remember(self, request: HttpRequest, obj: Any, before: Any, change: bool) -> None:
-        changes = self.audit_changes(type(obj), before, trail.stored(obj))
+        changes = self.audit_changes(type(obj), before, row_values(obj))
         if changes or not change:
             action = "update" if change else "create"
             self.audit(request, action, obj, changes=changes)
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
-        """Save the many-to-many fields and inlines, and what changed by that."""
+        """Save the many-to-many fields and inlines, and record the changes."""
         with self.atomic():
             before = _many_to_many(form)
             super().save_related(request, form, formsets, change)
@@ -63,10 +133,10 @@ class Audit(Root):
         return name not in self.audit_exclude and (only is None or name in only)
 
     def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
-        """Save the rows of an inline, and what changed by that."""
+        """Save the rows of an inline, and record the changes."""
         with self.atomic():
             rows = [each.instance for each in formset.initial_forms if each.has_changed()]
-            before = {each.pk: trail.stored(each) for each in rows if each.pk is not None}
+            before = {each.pk: row_values(each) for each in rows if each.pk is not None}
             gone = self._deletions(request, formset)
             super().save_formset(request, form, formset, change)
             self.audit_write([*gone, *self._inline_entries(request, formset, before)])
@@ -75,10 +145,10 @@ class Audit(Root):
         self, request: HttpRequest, formset: Any, before: dict[Any, Any]
     ) -> Iterator[Any]:
         for obj in getattr(formset, "new_objects", ()):
-            changes = self.audit_changes(type(obj), {}, trail.stored(obj))
+            changes = self.audit_changes(type(obj), {}, row_values(obj))
             yield self.audit_entry(request, "create", obj, changes=changes)
         for obj, _names in getattr(formset, "changed_objects", ()):
-            changes = self.audit_changes(type(obj), before.get(obj.pk, {}), trail.stored(obj))
+            changes = self.audit_changes(type(obj), before.get(obj.pk, {}), row_values(obj))
             if changes:
                 yield self.audit_entry(request, "update", obj, changes=changes)
 
@@ -89,7 +159,7 @@ class Audit(Root):
     # -- deleting ------------------------------------------------------------------------------
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
-        """Delete *obj*, and remember it and what went along."""
+        """Delete *obj*, and record it and the rows that go along."""
         if self.soft_deletes:
             super().delete_model(request, obj)
             return
@@ -99,7 +169,7 @@ class Audit(Root):
             self.audit_write(entries)
 
     def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
-        """Delete the rows of *queryset*, and remember them and what went along."""
+        """Delete the rows of *queryset*, and record them and the rows that go along."""
         if self.soft_deletes:
             super().delete_queryset(request, queryset)
             return
@@ -109,13 +179,13 @@ class Audit(Root):
             self.audit_write(entries)
 
     def _deleted(self, request: HttpRequest, objs: list[Any]) -> Iterator[Any]:
-        """The entries for *objs*, and for what the database takes along."""
+        """Return the entries for *objs*, and for what the database takes along."""
         if not self.audit_log_changes:
             return
         if not objs:
             return
         model = type(objs[0])
-        before = trail.stored_many(model._base_manager.filter(pk__in=[obj.pk for obj in objs]))
+        before = values_by_key(model._base_manager.filter(pk__in=[obj.pk for obj in objs]))
         for obj in objs:
             changes = self.audit_changes(model, before.get(obj.pk, {}), {})
             yield self.audit_entry(request, "delete", obj, changes=changes)
@@ -137,7 +207,7 @@ def _many_to_many(form: Any) -> dict[str, list[Any]]:
     names = {field.name for field in obj._meta.many_to_many} & set(form.fields)
     return {
         name: sorted(
-            (trail.plain(pk) for pk in getattr(obj, name).values_list("pk", flat=True)), key=str
+            (json_of(pk) for pk in getattr(obj, name).values_list("pk", flat=True)), key=str
         )
         for name in sorted(names)
     }
@@ -152,12 +222,12 @@ class AuditTrail(Audit):
         return self.show_audit_fields and obj is not None and self.audit_log_model is None
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
-        """The read-only fields, and the trail."""
+        """Return the read-only fields, and the trail."""
         readonly = super().get_readonly_fields(request, obj)
         return [*readonly, "audit_trail"] if self._shows_trail(obj) else readonly
 
     def get_fieldsets(self, request: Any, obj: Any = None) -> Any:
-        """The form's parts, and the trail below them."""
+        """Return the form's parts, and the trail below them."""
         fieldsets = list(super().get_fieldsets(request, obj))
         if not self._shows_trail(obj):
             return fieldsets
@@ -175,7 +245,7 @@ class AuditTrail(Audit):
         return fieldsets
 
     def audit_trail(self, obj: Any) -> str:
-        """The latest entries about *obj*: when, who and which fields; no values."""
+        """Return the latest entries about *obj*: time, user and names of fields, without values."""
         lines = (
             (f"{each.created_at:%Y-%m-%d %H:%M}", each.actor or "-", each.action, _fields(each))
             for each in self._recent(obj)
@@ -206,5 +276,5 @@ class AuditMixin(Audit):
     """
 
 
-class AuditableModelAdmin(AuditTrail, Basics):
+class AuditableModelAdmin(AuditTrail, AdminBasics):
     """An admin with an audit trail, which its pages show unless ``show_audit_fields`` is off."""

@@ -12,12 +12,12 @@ from django.core.exceptions import FieldDoesNotExist, PermissionDenied
 from django.db import models
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from automate_django.admin.bases import trail
-from automate_django.admin.bases.root import Root
+from automate_django.admin.bases.audit import Audited
+from automate_django.admin.bases.base import auto_now_values
+from automate_django.audit_trail import values_by_key
 
 __all__ = ["BulkActions", "BulkActionsMixin"]
 
@@ -25,7 +25,7 @@ _FLAGS = ("is_active", "is_enabled", "enabled", "active")
 _BATCH = 500
 
 
-class BulkActions(Root):
+class BulkActions(Audited):
     """Enables, disables and updates the chosen rows that the user may change."""
 
     bulk_update_fields: Sequence[str] = ("status",)
@@ -45,13 +45,13 @@ class BulkActions(Root):
         return next((each for each in found if isinstance(each, models.BooleanField)), None)
 
     def _updatable(self, request: HttpRequest) -> list[Any]:
-        """The fields of ``bulk_update_fields`` that the user may change in a form."""
+        """Return the fields of ``bulk_update_fields`` that the user may change in a form."""
         refused = {*self.get_readonly_fields(request), *(self.get_exclude(request) or ())}
         found = (self._bulk_field(name) for name in self.bulk_update_fields if name not in refused)
         return [each for each in found if each is not None and each.editable]
 
     def offered_actions(self, request: HttpRequest) -> list[str]:
-        """Those for which the model has a field."""
+        """Return the actions for which the model has a field."""
         offered, flag = super().offered_actions(request), self._bulk_flag()
         if flag is not None and flag.name not in self.get_readonly_fields(request):
             offered += ["bulk_enable", "bulk_disable"]
@@ -130,7 +130,7 @@ class BulkActions(Root):
         self, request: HttpRequest, queryset: Any, values: Mapping[str, Any]
     ) -> tuple[int, int]:
         """
-        Set *values* in those rows of *queryset* that the user may change; how many, and not.
+        Set *values* in the rows of *queryset* that the user may change; count both kinds.
 
         It is one ``UPDATE`` for each batch of rows: no ``save()``, no signals. Timestamps with
         ``auto_now`` are set, and the trail says what each row had before.
@@ -153,16 +153,10 @@ class BulkActions(Root):
     def _bulk_set(self, request: HttpRequest, rows: list[Any], values: Mapping[str, Any]) -> int:
         keys = [row.pk for row in rows]
         found = self.model._base_manager.filter(pk__in=keys)
-        before = trail.stored_many(found)
-        stamps = {
-            each.name: timezone.now()
-            if isinstance(each, models.DateTimeField)
-            else timezone.localdate()
-            for each in self.opts.concrete_fields
-            if getattr(each, "auto_now", False) and not isinstance(each, models.TimeField)
-        }
+        before = values_by_key(found)
+        stamps = auto_now_values(self.model)
         found.update(**values, **stamps)
-        after = trail.stored_many(found)
+        after = values_by_key(found)
         differing = [
             row
             for row in rows
@@ -196,7 +190,9 @@ class BulkActions(Root):
 
 
 def _batches(queryset: Any) -> Iterator[list[Any]]:
-    """The rows of *queryset*, whose keys are read first: an update may move rows out of it."""
+    """
+    Return the rows of *queryset*, whose keys are read first: an update may move rows out of it.
+    """
     keys = list(queryset.values_list("pk", flat=True))
     for start in range(0, len(keys), _BATCH):
         yield list(queryset.filter(pk__in=keys[start : start + _BATCH]))

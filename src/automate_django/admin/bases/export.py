@@ -1,31 +1,113 @@
-"""Exports that stream, leave secrets out and are remembered."""
+"""Exports that stream, leave secrets out and are recorded in the audit trail."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+import csv
+import datetime as dt
+import json
+import math
+import re
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from decimal import Decimal
 from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.contrib import admin
-from django.core.exceptions import FieldDoesNotExist, PermissionDenied
+from django.core.exceptions import PermissionDenied
 from django.core.handlers.asgi import ASGIRequest
+from django.core.serializers.json import DjangoJSONEncoder
 from django.db.models.constants import LOOKUP_SEP
 from django.http import HttpRequest, StreamingHttpResponse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy
 
-from automate_django.admin.bases.cells import CONTENT_TYPES, csv_lines, json_lines
-from automate_django.admin.bases.root import Root
-from automate_django.admin.bases.secrecy import is_secret
-from automate_django.secrecy import without_secrets
+from automate_django.admin.bases.audit import Audited
+from automate_django.secrecy import fields_along, is_secret
+from automate_kernel.secrets.masking import hide_named
 
-__all__ = ["Export", "ExportMixin"]
+__all__ = [
+    "CONTENT_TYPES",
+    "Export",
+    "ExportMixin",
+    "csv_lines",
+    "json_lines",
+    "unescaped",
+]
+
+CONTENT_TYPES = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
+
+# What makes a spreadsheet run a cell, also after blanks and in full width; and a cell that
+# begins with our own mark before one of these, so that reading takes off what writing put on.
+_RUNS = re.compile(r"'*[\s\u00a0\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]|'*[\t\r\n]")
+_ESCAPED = re.compile(r"'+[\s\u00a0\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]|'+[\t\r\n]")
+_LINES_PER_CHUNK = 200
+
+
+class _Echo:
+    """A file that gives back what is written to it."""
+
+    def write(self, text: str) -> str:
+        return text
+
+
+def csv_lines(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[bytes]:
+    """Return the parts of a CSV file, with the mark that makes Excel read it as UTF-8."""
+    writer = csv.writer(_Echo())
+    parts = ["\ufeff", writer.writerow(names)]
+    for row in rows:
+        parts.append(writer.writerow([_cell(value) for value in row]))
+        if len(parts) >= _LINES_PER_CHUNK:
+            yield "".join(parts).encode("utf-8", "replace")
+            parts.clear()
+    yield "".join(parts).encode("utf-8", "replace")
+
+
+def _cell(value: Any) -> Any:
+    if value is None or value == "":
+        return ""
+    if isinstance(value, (int, float, Decimal)):
+        return value  # -5 is a number and no formula
+    if isinstance(value, (dt.date, dt.time)):
+        return value.isoformat()
+    text = (
+        json.dumps(value, cls=DjangoJSONEncoder) if isinstance(value, (dict, list)) else str(value)
+    )
+    return f"'{text}" if _RUNS.match(text) else text
+
+
+def unescaped(text: str) -> str:
+    """Return the cell *text* of a CSV file without the quote that `csv_lines` put before it."""
+    return text[1:] if _ESCAPED.match(text) else text
+
+
+def json_lines(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[bytes]:
+    """Return the parts of a JSON file: a list with an object per row."""
+    encode = DjangoJSONEncoder(ensure_ascii=True).encode
+    parts, separator = ["[\n"], ""
+    for row in rows:
+        parts.append(separator + encode(dict(zip(names, map(_value, row), strict=True))))
+        separator = ",\n"
+        if len(parts) >= _LINES_PER_CHUNK:
+            yield "".join(parts).encode()
+            parts.clear()
+    yield ("".join(parts) + "\n]\n").encode()
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has no such numbers
+    if isinstance(value, (dt.date, dt.time)):
+        return value.isoformat()  # all digits of the second, which the encoder would cut
+    if value is None or isinstance(value, (bool, int, float, str, dict, list, Decimal)):
+        return value
+    return str(value)
+
 
 _CHUNK = 2000
 _WRITERS: dict[str, Callable[..., Iterator[bytes]]] = {"csv": csv_lines, "json": json_lines}
 
 
-class Export(Root):
+class Export(Audited):
     """Sends the chosen rows as a file, row by row."""
 
     export_formats: Sequence[str] = ("csv", "json")
@@ -36,7 +118,7 @@ class Export(Root):
 
     def has_export_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """
-        Whether rows may be exported: by those who may view them.
+        Return True if rows may be exported: by those who may view them.
 
         If the model declares a permission ``export_MODEL``, by those of them who hold it.
         """
@@ -44,7 +126,7 @@ class Export(Root):
 
     def get_export_fields(self, request: HttpRequest) -> list[str]:
         """
-        The columns: fields, ``relation__field``, and methods of this class that take the row.
+        Return the columns: fields, ``relation__field``, and methods of this class on a row.
 
         Without ``export_fields`` they are the model's own fields but for those that are excluded
         here. Secrets are left out, whoever listed them; see ``not_secret_fields``.
@@ -56,24 +138,17 @@ class Export(Root):
         return [name for name in names if name not in self.export_exclude and not self._leaks(name)]
 
     def _leaks(self, name: str) -> bool:
-        return any(is_secret(field, self.not_secret_fields) for field in self._fields_of(name))
+        fields = fields_along(self.model, name)
+        return any(is_secret(field, self.not_secret_fields) for field in fields)
 
-    def _fields_of(self, name: str) -> list[Any]:
-        """The fields along the lookup *name*; none for a method."""
-        found, model = [], self.model
-        for part in name.split(LOOKUP_SEP):
-            try:
-                field: Any = model._meta.pk if part == "pk" else model._meta.get_field(part)
-            except FieldDoesNotExist:
-                return []
-            found.append(field)
-            model = field.related_model or model
-        return found
+    def _is_column(self, name: str) -> bool:
+        """Return True if *name* leads to a field, and not to a method or property."""
+        return len(fields_along(self.model, name)) == len(name.split(LOOKUP_SEP))
 
     # -- actions -------------------------------------------------------------------------------
 
     def offered_actions(self, request: HttpRequest) -> list[str]:
-        """One for each of ``export_formats``."""
+        """Return an action for each of ``export_formats``."""
         offered = super().offered_actions(request)
         return [*offered, *(f"export_as_{each}" for each in self.export_formats)]
 
@@ -82,7 +157,7 @@ class Export(Root):
         description=gettext_lazy("Export selected %(verbose_name_plural)s as CSV"),
     )
     def export_as_csv(self, request: HttpRequest, queryset: Any) -> StreamingHttpResponse:
-        """The chosen rows as a CSV file."""
+        """Return the chosen rows as a CSV file."""
         return self.export(request, queryset, "csv")
 
     @admin.action(
@@ -90,11 +165,11 @@ class Export(Root):
         description=gettext_lazy("Export selected %(verbose_name_plural)s as JSON"),
     )
     def export_as_json(self, request: HttpRequest, queryset: Any) -> StreamingHttpResponse:
-        """The chosen rows as a JSON file."""
+        """Return the chosen rows as a JSON file."""
         return self.export(request, queryset, "json")
 
     def export(self, request: HttpRequest, queryset: Any, format: str) -> StreamingHttpResponse:
-        """A response that streams the rows of *queryset*; the trail says who took how many."""
+        """Return a response that streams the rows of *queryset*, and record who took how many."""
         if format not in self.export_formats or not self.has_export_permission(request):
             raise PermissionDenied
         names = self.get_export_fields(request)
@@ -114,17 +189,19 @@ class Export(Root):
     def export_rows(
         self, request: HttpRequest, queryset: Any, names: Sequence[str]
     ) -> Iterator[Sequence[Any]]:
-        """The values of each row, read from the database in chunks as the client takes them."""
-        if all(self._fields_of(name) for name in names):
+        """
+        Return the values of each row, read from the database in chunks as the client takes them.
+        """
+        if all(map(self._is_column, names)):
             rows = queryset.values_list(*names).iterator(chunk_size=_CHUNK)
         else:
             found = queryset.prefetch_related(None).iterator(chunk_size=_CHUNK)
             rows = (tuple(self._value(obj, name) for name in names) for obj in found)
         for row in rows:
-            yield [without_secrets(v) if isinstance(v, (dict, list)) else v for v in row]
+            yield [hide_named(v) if isinstance(v, (dict, list)) else v for v in row]
 
     def _value(self, obj: Any, name: str) -> Any:
-        if not self._fields_of(name):
+        if not self._is_column(name):
             own = getattr(self, name, None)
             if callable(own):
                 return own(obj)

@@ -1,4 +1,4 @@
-"""Filters for the sidebar that nobody has to list."""
+"""Filters for the sidebar, made from the model's fields."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from django.contrib.admin.filters import DateFieldListFilter, RelatedOnlyFieldLi
 from django.db import models
 from django.http import HttpRequest
 
-from automate_django.admin.bases.root import Root
-from automate_django.admin.bases.secrecy import is_secret
+from automate_django.admin.bases.base import AdminRoot
+from automate_django.secrecy import is_secret
 
 __all__ = ["FilterMixin", "Filters"]
 
 
-class Filters(Root):
+class Filters(AdminRoot):
     """Makes filters from the model's fields."""
 
     auto_filters: bool | Sequence[str] = True
     date_filters: bool | Sequence[str] = True
 
     def get_list_filter(self, request: HttpRequest) -> list[Any]:
-        """``list_filter``, and what follows from the fields."""
+        """Return ``list_filter``, and filters that follow from the fields."""
         filters = super().get_list_filter(request)
         named = {each[0] if isinstance(each, (list, tuple)) else each for each in filters}
         hidden = {*(self.get_exclude(request) or ())}

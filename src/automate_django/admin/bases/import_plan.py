@@ -1,4 +1,4 @@
-"""What an import would do, row by row, and everything that stands against it."""
+"""Plans of imports: what would be saved, row by row, and all objections; and carrying them out."""
 
 from __future__ import annotations
 
@@ -8,29 +8,95 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db import connections, models
+from django.db import DatabaseError, connections, models, router, transaction
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
 
-from automate_django.admin.bases.import_source import Source, SourceError
-from automate_django.admin.bases.import_unique import clashes
-from automate_django.admin.bases.import_values import (
-    Column,
+from automate_django.admin.bases.base import auto_now_values
+from automate_django.admin.bases.import_source import (
+    ImportColumn,
+    ImportFile,
+    ImportFileError,
     chunks,
     column_of,
     converted,
     key_text,
     resolve,
 )
+from automate_django.audit_trail import Changes
+from automate_django.uniqueness import constraints_of
 
-__all__ = ["Plan", "Problem", "RowPlan", "make_plan"]
+__all__ = [
+    "ImportPlan",
+    "RowPlan",
+    "RowProblem",
+    "apply",
+    "clashes",
+    "make_plan",
+    "rehearse",
+]
+
+Clash = tuple[int, list[str], str]
+
+
+def clashes(model: Any, rows: Sequence[tuple[int, Any]]) -> Iterator[Clash]:
+    """
+    Return the line, the fields and the reason of each row that would break a unique constraint.
+
+    Constraints with a condition or an expression are left to the database.
+    """
+    for names in _unique_sets(model):
+        yield from _clashes(model, rows, names)
+
+
+def _unique_sets(model: Any) -> list[tuple[str, ...]]:
+    names = {each.name for each in model._meta.concrete_fields}
+    found = (each for _model, each in constraints_of(model, names) if each.condition is None)
+    return list(dict.fromkeys(tuple(each.fields) for each in found if each.fields))
+
+
+def _clashes(
+    model: Any, rows: Sequence[tuple[int, Any]], names: tuple[str, ...]
+) -> Iterator[Clash]:
+    attnames = [model._meta.get_field(name).attname for name in names]
+    keys = {line: tuple(getattr(obj, name) for name in attnames) for line, obj in rows}
+    # NULL is not equal to NULL, so it never clashes.
+    keys = {line: key for line, key in keys.items() if None not in key}
+    taken = _taken(model, attnames, list(keys.values()))
+    moving = {obj.pk for _line, obj in rows if obj.pk is not None}
+    first: dict[Any, int] = {}
+    for line, obj in rows:
+        key = keys.get(line)
+        if key is None:
+            continue
+        if first.setdefault(key, line) != line:
+            yield line, list(names), _("the same value as in line %d") % first[key]
+        holder = taken.get(key)
+        if holder is not None and holder != obj.pk and holder not in moving:
+            yield line, list(names), _("another row has this value already")
+
+
+def _taken(model: Any, attnames: list[str], keys: list[tuple[Any, ...]]) -> dict[Any, Any]:
+    """Return the row that holds each key. All rows count, as they do for the database."""
+    found: dict[Any, Any] = {}
+    columns = [set(values) for values in zip(*keys, strict=True)]
+    if not columns:
+        return found
+    # The part of the key that differs most reads the fewest rows.
+    place = max(range(len(columns)), key=lambda index: len(columns[index]))
+    for part in chunks(sorted(columns[place], key=str)):
+        rows = model._base_manager.filter(**{f"{attnames[place]}__in": part})
+        for pk, *key in rows.values_list("pk", *attnames):
+            found[tuple(key)] = pk
+    return found
+
 
 _SEVERAL = object()
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """Why a row can't be imported."""
+class RowProblem:
+    """A reason against importing a row."""
 
     line: int
     column: str
@@ -48,17 +114,17 @@ class RowPlan:
 
     @property
     def adds(self) -> bool:
-        """Whether the object is new."""
+        """True if the object is new."""
         return not self.before
 
 
 @dataclass(slots=True)
-class Plan:
+class ImportPlan:
     """The rows that an import would save, and its problems."""
 
     rows: list[RowPlan] = field(default_factory=list)
     unchanged: int = 0
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[RowProblem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -72,9 +138,11 @@ class Plan:
         return [row for row in self.rows if not row.adds]
 
 
-def make_plan(admin: Any, request: HttpRequest, source: Source, *, lock: bool = False) -> Plan:
+def make_plan(
+    admin: Any, request: HttpRequest, source: ImportFile, *, lock: bool = False
+) -> ImportPlan:
     """
-    What importing *source* by *admin* would do, as the user of *request* may do it.
+    Plan the import of *source* by *admin*, as far as the user of *request* may do it.
 
     With *lock* nobody else changes the rows until the open transaction ends.
     """
@@ -89,12 +157,12 @@ def _locked(rows: Any) -> Any:
 
 class _Planner:
     def __init__(
-        self, admin: Any, request: HttpRequest, source: Source, *, lock: bool = False
+        self, admin: Any, request: HttpRequest, source: ImportFile, *, lock: bool = False
     ) -> None:
         self.lock = lock
         self.admin, self.request, self.source = admin, request, source
         self.model: Any = admin.model
-        self.result = Plan(notes=list(source.notes))
+        self.result = ImportPlan(notes=list(source.notes))
         self.allowed = list(admin.get_import_fields(request))
         self.key = self._key()
         self.columns = list(self._columns())
@@ -102,7 +170,7 @@ class _Planner:
         self.calls_clean = self.model.clean is not models.Model.clean
         self.may_add = admin.has_add_permission(request)
 
-    def plan(self) -> Plan:
+    def plan(self) -> ImportPlan:
         for line, text in self.source.problems:
             self._problem(line, "", text)
         cells = [(line, self._converted(line, row)) for line, row in self.source.rows]
@@ -121,12 +189,12 @@ class _Planner:
         return self.result
 
     def _problem(self, line: int, column: str, text: Any) -> None:
-        self.result.problems.append(Problem(line, column, str(text)))
+        self.result.problems.append(RowProblem(line, column, str(text)))
 
     # -- columns -------------------------------------------------------------------------------
 
     def _key(self) -> list[str]:
-        """The columns that tell which row is meant: the primary key, or ``import_key``."""
+        """Return the columns that identify a row: the primary key, or ``import_key``."""
         names = [self.model._meta.pk.name, "pk"]
         found = [name for name in names if name in self.source.columns]
         return found[:1] or list(self.admin.get_import_key(self.request))
@@ -135,7 +203,7 @@ class _Planner:
     def by_pk(self) -> bool:
         return self.key in ([self.model._meta.pk.name], ["pk"])
 
-    def _columns(self) -> Iterator[Column]:
+    def _columns(self) -> Iterator[ImportColumn]:
         allowed = set(self.allowed)
         unknown, ignored = [], []
         for name in self.source.columns:
@@ -149,10 +217,10 @@ class _Planner:
         if unknown:
             text = _("There is no field: %(unknown)s. Columns may be: %(known)s.")
             known = ", ".join([self.model._meta.pk.name, *sorted(allowed)])
-            raise SourceError(text % {"unknown": ", ".join(unknown), "known": known})
+            raise ImportFileError(text % {"unknown": ", ".join(unknown), "known": known})
         missing = [] if self.by_pk else [k for k in self.key if k not in self.source.columns]
         if missing:
-            raise SourceError(_("The key's column is missing: %s") % ", ".join(missing))
+            raise ImportFileError(_("The key's column is missing: %s") % ", ".join(missing))
         if ignored:
             note = _("These columns are not imported: %s")
             self.result.notes.append(note % ", ".join(ignored))
@@ -207,7 +275,7 @@ class _Planner:
         return values[name]
 
     def _existing(self, cells: list[tuple[int, dict[str, Any] | None]]) -> dict[Any, Any]:
-        """The rows that are meant and that the user sees, by key."""
+        """Return the rows that are meant and that the user sees, by key."""
         if not self.key:
             return {}
         columns = [column_of(self.model, name) for name in self.key]
@@ -266,7 +334,7 @@ class _Planner:
         elif found is None or self._may_set(line, found, before, after):
             self.result.rows.append(RowPlan(line, obj, before, after))
 
-    def _set(self, line: int, obj: Any, column: Column, value: Any) -> None:
+    def _set(self, line: int, obj: Any, column: ImportColumn, value: Any) -> None:
         field = column.field
         if value in (None, "") and obj._state.adding and field.has_default() and not field.blank:
             return
@@ -290,7 +358,7 @@ class _Planner:
             setattr(obj, field.attname, value)
 
     def _required(self, line: int, obj: Any, values: dict[str, Any]) -> None:
-        """What a new row must have, and the file has no column for."""
+        """Report the fields that a new row must have, and that the file has no column for."""
         given = {column.field for column in self.columns if column.name in values}
         for name in self.allowed:
             field = self.model._meta.get_field(name)
@@ -345,3 +413,117 @@ def _by_field(error: ValidationError) -> Iterator[tuple[str, Sequence[str]]]:
             yield "" if name == "__all__" else name, texts
     else:
         yield "", error.messages
+
+
+_BATCH = 500
+
+
+def apply(admin: Any, request: HttpRequest, plan: ImportPlan, details: dict[str, Any]) -> None:
+    """Save the rows of *plan* and the trail's entries; needs an open transaction."""
+    _save(admin, plan.rows)
+    admin.audit_write(_entries(admin, request, plan, details))
+
+
+def rehearse(admin: Any, plan: ImportPlan) -> None:
+    """
+    Save the rows of *plan*, take that back, and add the database's objections to its problems.
+    """
+    refused = list(_refused(admin, plan.rows))
+    plan.problems += refused
+    lines = {problem.line for problem in refused}
+    plan.rows = [row for row in plan.rows if row.line not in lines]
+
+
+def _refused(admin: Any, rows: Sequence[RowPlan]) -> Iterator[RowProblem]:
+    """Return the rows that the database refuses, found by halving."""
+    error = _tried(admin, rows)
+    if error is None:
+        return
+    if len(rows) == 1:
+        yield RowProblem(rows[0].line, "", _("the database refuses this row: %s") % _reason(error))
+        return
+    middle = len(rows) // 2
+    found = [*_refused(admin, rows[:middle]), *_refused(admin, rows[middle:])]
+    if not found:
+        # Each half is fine by itself: they clash with each other.
+        found = [RowProblem(rows[-1].line, "", _("the rows clash: %s") % _reason(error))]
+    yield from found
+
+
+def _tried(admin: Any, rows: Sequence[RowPlan]) -> DatabaseError | None:
+    using = router.db_for_write(admin.model)
+    states = [(row.obj, row.obj.pk, row.obj._state.adding, row.obj._state.db) for row in rows]
+    try:
+        with transaction.atomic(using=using):
+            _save(admin, rows)
+            # Deferred constraints speak at the commit, which never comes here.
+            transaction.get_connection(using).check_constraints()
+            transaction.set_rollback(True, using=using)
+    except DatabaseError as error:
+        return error
+    finally:
+        for obj, pk, adding, db in states:
+            obj.pk, obj._state.adding, obj._state.db = pk, adding, db
+    return None
+
+
+def _reason(error: DatabaseError) -> str:
+    """Return the kind of *error* only: its text quotes values of other rows."""
+    return type(error).__name__
+
+
+def _save(admin: Any, rows: Sequence[RowPlan]) -> None:
+    model: Any = admin.model
+    if admin.import_via_save or model._meta.parents:
+        for row in rows:
+            row.obj.save()
+        return
+    manager = model._base_manager
+    manager.bulk_create([row.obj for row in rows if row.adds], batch_size=_BATCH)
+    changed = [row for row in rows if not row.adds]
+    names = {name for row in changed for name in row.after if row.before[name] != row.after[name]}
+    if not names:
+        return
+    names |= _touch(model, [row.obj for row in changed])
+    _update(model, [row.obj for row in changed], sorted(names))
+
+
+def _update(model: Any, objs: list[Any], names: list[str]) -> None:
+    """Write the fields *names* of *objs*, which exist."""
+    manager = model._base_manager
+    if not connections[router.db_for_write(model)].features.supports_update_conflicts_with_target:
+        # There "on conflict" would mean any unique key, so another row might be written.
+        manager.bulk_update(objs, names, batch_size=_BATCH)
+        return
+    # Four times as fast. None of them is added by that: the rows were read in this transaction.
+    manager.bulk_create(
+        objs,
+        batch_size=_BATCH,
+        update_conflicts=True,
+        unique_fields=[model._meta.pk.attname],
+        update_fields=names,
+    )
+
+
+def _touch(model: Any, objs: list[Any]) -> set[str]:
+    """Set the ``auto_now`` fields of *objs*; return their names."""
+    values = auto_now_values(model)
+    for name, value in values.items():
+        for obj in objs:
+            setattr(obj, name, value)
+    return set(values)
+
+
+def _entries(
+    admin: Any, request: HttpRequest, plan: ImportPlan, details: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    counts = {
+        "created": sum(row.adds for row in plan.rows),
+        "updated": sum(not row.adds for row in plan.rows),
+    }
+    yield admin.audit_entry(request, "import", details={**details, **counts})
+    for row in plan.rows:
+        action = "create" if row.adds else "update"
+        changes: Changes = admin.audit_changes(admin.model, row.before, row.after)
+        origin = {"import": details.get("file"), "line": row.line}
+        yield admin.audit_entry(request, action, row.obj, changes=changes, details=origin)

@@ -1,20 +1,35 @@
-"""Reads an uploaded file: which encoding, which delimiter, which columns, which rows."""
+"""An uploaded file: its encoding, its delimiter, its columns, its rows, and the values of cells."""
 
 from __future__ import annotations
 
 import codecs
 import csv
+import datetime as dt
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.core.exceptions import FieldDoesNotExist, ValidationError
+from django.db import models
+from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from automate_django.admin.bases.cells import unescaped
+from automate_django.admin.bases.export import unescaped
+from automate_django.secrecy import is_secret
 
-__all__ = ["Source", "SourceError", "read"]
+__all__ = [
+    "ImportColumn",
+    "ImportFile",
+    "ImportFileError",
+    "chunks",
+    "column_of",
+    "converted",
+    "key_text",
+    "read",
+    "resolve",
+]
 
 _DELIMITERS = ",;\t|"
 _MARKS = (
@@ -26,12 +41,12 @@ _MARKS = (
 )
 
 
-class SourceError(Exception):
+class ImportFileError(Exception):
     """The file as a whole can't be read; the text is for the user."""
 
 
 @dataclass(slots=True)
-class Source:
+class ImportFile:
     """The *columns* of a file, its *rows* with their line numbers, and *notes* on reading it."""
 
     columns: list[str]
@@ -40,16 +55,16 @@ class Source:
     problems: list[tuple[int, str]] = field(default_factory=list)
 
 
-def read(content: bytes, format: str, *, max_rows: int, known: Sequence[str] = ()) -> Source:
+def read(content: bytes, format: str, *, max_rows: int, known: Sequence[str] = ()) -> ImportFile:
     """
-    The rows of *content*; *known* columns help to tell the delimiter.
+    Return the rows of *content*; *known* columns help to find the delimiter.
 
-    Raises `SourceError` if it is no file of that *format* or has more than *max_rows* rows.
+    Raises `ImportFileError` if it is no file of that *format* or has more than *max_rows* rows.
     """
     notes: list[str] = []
     text = _decoded(content, notes)
     if "\0" in text:
-        raise SourceError(_("The file has NUL characters in it; it is no text file."))
+        raise ImportFileError(_("The file has NUL characters in it; it is no text file."))
     reader = {"csv": _read_csv, "json": _read_json}[format]
     source = reader(text, max_rows, known)
     source.notes = [*notes, *source.notes]
@@ -62,7 +77,7 @@ def _decoded(content: bytes, notes: list[str]) -> str:
         return content.decode(encoding)
     except UnicodeDecodeError:
         if encoding != "utf-8":
-            raise SourceError(
+            raise ImportFileError(
                 _("The file's encoding is broken: it is not %s.") % encoding
             ) from None
     notes.append(
@@ -71,26 +86,25 @@ def _decoded(content: bytes, notes: list[str]) -> str:
     return content.decode("cp1252", "replace")
 
 
-def _too_many(max_rows: int) -> SourceError:
-    return SourceError(_("The file has more than %d rows. Split it.") % max_rows)
+def _too_many(max_rows: int) -> ImportFileError:
+    return ImportFileError(_("The file has more than %d rows. Split it.") % max_rows)
 
 
-# -- CSV -----------------------------------------------------------------------------------------
-
-
-def _read_csv(text: str, max_rows: int, known: Sequence[str]) -> Source:
+def _read_csv(text: str, max_rows: int, known: Sequence[str]) -> ImportFile:
     delimiter = _delimiter(text, known)
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         return _rows_of(lines, max_rows)
     except csv.Error as error:
-        raise SourceError(
+        raise ImportFileError(
             _("Line %(line)d: %(error)s") % {"line": lines.line_num, "error": error}
         ) from None
 
 
 def _delimiter(text: str, known: Sequence[str]) -> str:
-    """The character that splits the first line into the most known names, else the most parts."""
+    """
+    Return the character that splits the first line into the most known names, else the most parts.
+    """
     first = text.partition("\n")[0]
     names = set(known)
 
@@ -101,14 +115,16 @@ def _delimiter(text: str, known: Sequence[str]) -> str:
     return max(_DELIMITERS, key=worth)
 
 
-def _rows_of(lines: Any, max_rows: int) -> Source:
+def _rows_of(lines: Any, max_rows: int) -> ImportFile:
     columns = [cell.strip() for cell in next(lines, [])]
     if not any(columns):
-        raise SourceError(_("The first line has to name the columns."))
+        raise ImportFileError(_("The first line has to name the columns."))
     twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice:
-        raise SourceError(_("The first line names a column twice: %s") % (", ".join(twice) or "-"))
-    source = Source(columns, [])
+        raise ImportFileError(
+            _("The first line names a column twice: %s") % (", ".join(twice) or "-")
+        )
+    source = ImportFile(columns, [])
     for cells in lines:
         if not any(cell.strip() for cell in cells):
             continue
@@ -125,21 +141,18 @@ def _rows_of(lines: Any, max_rows: int) -> Source:
     return source
 
 
-# -- JSON ----------------------------------------------------------------------------------------
-
-
-def _read_json(text: str, max_rows: int, known: Sequence[str]) -> Source:
+def _read_json(text: str, max_rows: int, known: Sequence[str]) -> ImportFile:
     try:
         found = json.loads(text, parse_constant=_refuse)
     except RecursionError:
-        raise SourceError(_("The file is nested too deeply.")) from None
+        raise ImportFileError(_("The file is nested too deeply.")) from None
     except ValueError as error:
-        raise SourceError(_("The file is no JSON: %s") % error) from None
+        raise ImportFileError(_("The file is no JSON: %s") % error) from None
     if not isinstance(found, list):
-        raise SourceError(_("The file has to be a list of objects."))
+        raise ImportFileError(_("The file has to be a list of objects."))
     if len(found) > max_rows:
         raise _too_many(max_rows)
-    source = Source([], [])
+    source = ImportFile([], [])
     for number, row in enumerate(found, start=1):
         if isinstance(row, dict):
             source.rows.append((number, row))
@@ -149,10 +162,132 @@ def _read_json(text: str, max_rows: int, known: Sequence[str]) -> Source:
     return source
 
 
-def _names(source: Source) -> Iterator[str]:
+def _names(source: ImportFile) -> Iterator[str]:
     for _number, row in source.rows:
         yield from row
 
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON")
+
+
+_TRUE = {"true", "t", "yes", "y", "1", "on"}
+_FALSE = {"false", "f", "no", "n", "0", "off"}
+_BATCH = 500
+_LARGEST = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class ImportColumn:
+    """A column of a file: the *field* that it fills; of a relation, by the field *by* there."""
+
+    name: str
+    field: Any
+    by: Any = None
+
+
+def column_of(model: Any, name: str) -> ImportColumn | None:
+    """Return the field of the column *name*: ``price``, ``category_id``, ``category__slug``."""
+    first, __, further = name.partition("__")
+    try:
+        field = model._meta.pk if first == "pk" else model._meta.get_field(first)
+    except FieldDoesNotExist:
+        return None
+    if not field.concrete or field.many_to_many:
+        return None
+    if not field.remote_field:
+        return ImportColumn(name, field) if not further else None
+    try:
+        by = field.target_field if not further else field.related_model._meta.get_field(further)
+    except FieldDoesNotExist:
+        return None
+    # Not by a secret: "there is such a row" would give it away.
+    usable = by.concrete and not by.remote_field and not is_secret(by)
+    return ImportColumn(name, field, by) if usable else None
+
+
+def converted(column: ImportColumn, raw: Any) -> Any:
+    """
+    Return the Python value of the cell *raw*; raises `ValidationError`.
+
+    An empty or blank cell is None, or empty text where the field holds text that is never null.
+    Other text is kept as it is, so that an export can be imported again.
+    """
+    field = column.by or column.field
+    if isinstance(raw, (dict, list)) and not isinstance(field, models.JSONField):
+        raise ValidationError(_("This has to be a single value."))
+    if isinstance(raw, str) and (not raw.strip() or not _is_verbatim(field, raw)):
+        raw = raw.strip()
+    if raw is None or raw == "":
+        return "" if field.empty_strings_allowed and not column.field.null else None
+    if isinstance(field, models.BooleanField):
+        return _flag(raw)
+    if isinstance(field, models.JSONField):
+        return _json(raw)
+    value = field.to_python(raw)
+    if column.by is not None or field.primary_key:
+        # It is looked up, and not all that can be read can be; Django's own validators for SQLite
+        # know no bounds before 5.0.
+        field.run_validators(value)
+        if isinstance(value, int) and abs(value) > _LARGEST:
+            raise ValidationError(_("This is too large a number."))
+    if isinstance(value, dt.datetime) and timezone.is_naive(value):
+        value = timezone.make_aware(value)
+    return value
+
+
+def _is_verbatim(field: Any, raw: str) -> bool:
+    """Return True if blanks at the ends of *raw* are part of it: in text that may be anything."""
+    if isinstance(field, models.JSONField):
+        return True
+    if not isinstance(field, (models.CharField, models.TextField)):
+        return False  # a number, a date, an address of a machine
+    if field.choices:
+        return raw in {str(value) for value, _label in field.flatchoices}
+    return not isinstance(field, (models.EmailField, models.URLField, models.SlugField))
+
+
+def _flag(raw: Any) -> bool:
+    text = str(raw).lower()
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise ValidationError(_("This is neither yes nor no."))
+
+
+def _json(raw: Any) -> Any:
+    if not isinstance(raw, str):
+        return raw
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        raise ValidationError(_("This is no JSON.")) from None
+
+
+def key_text(value: Any) -> str:
+    """Return *value* for comparing what a file says with what the database has."""
+    return "" if value is None else str(value)
+
+
+def resolve(
+    column: ImportColumn, rows: models.QuerySet[Any], values: Iterable[Any]
+) -> dict[str, Any]:
+    """Return the target key of each of *values*, among *rows*, which the user may choose from."""
+    target = column.field.target_field.attname
+    wanted = sorted({value for value in values if value not in (None, "")}, key=str)
+    found: dict[str, Any] = {}
+    several = set()
+    for part in chunks(wanted):
+        matching = rows.filter(**{f"{column.by.attname}__in": part})
+        for by, key in matching.values_list(column.by.attname, target):
+            if found.setdefault(key_text(by), key) != key:
+                several.add(key_text(by))
+    # What names several rows names none of them.
+    return {by: key for by, key in found.items() if by not in several}
+
+
+def chunks(values: Sequence[Any], size: int = _BATCH) -> Iterator[Sequence[Any]]:
+    """Return *values* in parts that fit into one statement of any database."""
+    for start in range(0, len(values), size):
+        yield values[start : start + size]

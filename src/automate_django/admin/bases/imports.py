@@ -1,4 +1,4 @@
-"""Imports in two steps: see what a file would do, then do exactly that."""
+"""Imports in two steps: a preview of the file's effects, then exactly these."""
 
 from __future__ import annotations
 
@@ -21,13 +21,12 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST
 
-from automate_django.admin.bases import trail
-from automate_django.admin.bases.basics import Basics
+from automate_django.admin.bases.audit import Audited
+from automate_django.admin.bases.base import AdminBasics
 from automate_django.admin.bases.export import Export
-from automate_django.admin.bases.import_apply import apply, rehearse
-from automate_django.admin.bases.import_plan import Plan, RowPlan, make_plan
-from automate_django.admin.bases.import_source import SourceError, read
-from automate_django.admin.bases.root import Root
+from automate_django.admin.bases.import_plan import ImportPlan, RowPlan, apply, make_plan, rehearse
+from automate_django.admin.bases.import_source import ImportFileError, read
+from automate_django.audit_trail import changes_between
 
 __all__ = ["Import", "ImportExportBaseAdmin"]
 
@@ -36,7 +35,7 @@ _SHOWN = 50
 _SHOWN_PROBLEMS = 200
 
 
-class Import(Root):
+class Import(Audited):
     """Adds and changes rows from an uploaded file."""
 
     import_formats: Sequence[str] = ("csv",)
@@ -53,7 +52,7 @@ class Import(Root):
 
     def has_import_permission(self, request: HttpRequest) -> bool:
         """
-        Whether files may be imported: by those who may add or change rows.
+        Return True if files may be imported: by those who may add or change rows.
 
         If the model declares a permission ``import_MODEL``, by those of them who hold it. Each
         row is asked for besides.
@@ -63,7 +62,7 @@ class Import(Root):
 
     def get_import_fields(self, request: HttpRequest) -> list[str]:
         """
-        The fields that a file may set: those that the user may set in the form.
+        Return the fields that a file may set: those that the user may set in the form.
 
         ``import_fields`` may name others; no read-only or excluded field is ever set.
         """
@@ -80,7 +79,7 @@ class Import(Root):
         ]
 
     def get_import_key(self, request: HttpRequest) -> Sequence[str]:
-        """The columns that tell which row is meant where the file has no primary key."""
+        """Return the columns that identify a row where the file has no primary key."""
         return self.import_key
 
     # -- pages ---------------------------------------------------------------------------------
@@ -89,7 +88,7 @@ class Import(Root):
         return f"{self.opts.app_label}_{self.opts.model_name}_{page}"
 
     def get_urls(self) -> list[Any]:
-        """The two pages, before Django's own."""
+        """Return the two pages, before Django's own."""
         upload = require_http_methods(["GET", "HEAD", "POST"])(self.import_view)
         confirm = require_POST(self.import_confirm_view)
         pages = [
@@ -111,14 +110,14 @@ class Import(Root):
         )
 
     def changelist_view(self, request: Any, extra_context: Any = None) -> Any:
-        """Django's list, with a link to the import."""
+        """Show Django's list, with a link to the import."""
         context = {"automate_import_url": ""}
         if self.import_formats and self.has_import_permission(request):
             context["automate_import_url"] = self._page_url("import")
         return super().changelist_view(request, {**context, **(extra_context or {})})
 
     def import_view(self, request: HttpRequest) -> HttpResponseBase:
-        """Takes a file and shows what it would do; saves nothing."""
+        """Take a file and show its effects, without saving anything."""
         if not self.has_import_permission(request):
             raise PermissionDenied
         form = self._import_form(request)
@@ -128,7 +127,7 @@ class Import(Root):
         content = upload.read()
         try:
             plan = self._import_plan(request, content, ending)
-        except SourceError as error:
+        except ImportFileError as error:
             form.add_error("file", str(error))
             return self._import_page(request, form=form)
         if plan.problems or not plan.rows:
@@ -137,7 +136,7 @@ class Import(Root):
         return self._import_page(request, plan=plan, staged=staged, filename=upload.name)
 
     def import_confirm_view(self, request: HttpRequest, staged_id: UUID) -> HttpResponseBase:
-        """Imports the file that was shown before, from where it was kept."""
+        """Import the file that was previewed, from the place where it was kept."""
         if not self.has_import_permission(request):
             raise PermissionDenied
         back = HttpResponseRedirect(self._page_url("changelist"))
@@ -184,7 +183,7 @@ class Import(Root):
 
     def _import_plan(
         self, request: HttpRequest, content: bytes, format: str, *, lock: bool = False
-    ) -> Plan:
+    ) -> ImportPlan:
         known = [self.opts.pk.name, *self.get_import_fields(request)]
         source = read(content, format, max_rows=self.import_max_rows, known=known)
         plan = make_plan(self, request, source, lock=lock)
@@ -193,7 +192,7 @@ class Import(Root):
         return plan
 
     def _owner(self, request: HttpRequest) -> str:
-        """Whose upload it is: for this user, this admin and this tenant only."""
+        """Return a digest that stands for the upload's user, admin and tenant."""
         user: Any = request.user
         tenant = self.get_audit_tenant(request)
         parts = (user.pk, self.admin_site.name, self.opts.label_lower, tenant)
@@ -227,7 +226,7 @@ class Import(Root):
         request: HttpRequest,
         *,
         form: Any = None,
-        plan: Plan | None = None,
+        plan: ImportPlan | None = None,
         staged: Any = None,
         filename: str = "",
     ) -> TemplateResponse:
@@ -253,9 +252,9 @@ class Import(Root):
         return TemplateResponse(request, "admin/automate_django/bases/import.html", context)
 
     def _shown(self, row: RowPlan, names: Collection[str]) -> dict[str, Any]:
-        """What the preview says of *row*: of what the user may set, what will be set."""
+        """Return *row* as the preview shows it: only fields that the user may set."""
         allowed = self.not_secret_fields
-        changes = trail.compare(self.model, row.before, row.after, only=names, allowed=allowed)
+        changes = changes_between(self.model, row.before, row.after, only=names, allowed=allowed)
         pairs = [(name, *pair) for name, pair in changes.items()]
         return {"line": row.line, "adds": row.adds, "obj": row.obj, "changes": pairs}
 
@@ -273,7 +272,7 @@ class ImportForm(forms.Form):
         self.fields["format"].choices = [("", _("As the file's name says")), *choices]  # type: ignore[attr-defined]
 
     def clean_file(self) -> Any:
-        """The file, unless it is too large."""
+        """Return the file, unless it is too large."""
         upload = self.cleaned_data["file"]
         if upload.size > self.admin.import_max_bytes:
             limit = self.admin.import_max_bytes
@@ -281,7 +280,7 @@ class ImportForm(forms.Form):
         return upload
 
     def clean(self) -> dict[str, Any]:
-        """The data, with the format that was chosen or that the name says."""
+        """Return the data, with the format that was chosen or that the name says."""
         data: dict[str, Any] = super().clean() or {}
         upload = data.get("file")
         if upload is not None and not data.get("format"):
@@ -291,12 +290,12 @@ class ImportForm(forms.Form):
         return data
 
 
-class ImportExportBaseAdmin(Import, Export, Basics):
+class ImportExportBaseAdmin(Import, Export, AdminBasics):
     """
     An admin with import and export.
 
     ``import_formats`` (CSV; JSON too) and ``export_formats`` (CSV, JSON). An import sets what the
-    form lets the user set. Rows are told by their primary key, or by the columns in
+    form lets the user set. Rows are identified by their primary key, or by the columns in
     ``import_key``. Before anything is saved a page shows what will be. ``import_max_rows`` and
     ``import_max_bytes`` bound it. Rows are written in bulk, without ``save()`` and signals,
     unless ``import_via_save`` is True.

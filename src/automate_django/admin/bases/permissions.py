@@ -9,9 +9,49 @@ from django.contrib.auth.backends import ModelBackend
 from django.core.exceptions import EmptyResultSet, PermissionDenied
 from django.http import HttpRequest
 
-from automate_django.admin.bases.list_editable import Editable
+from automate_django.admin.bases.base import AdminRoot
 
-__all__ = ["ObjectPermissions", "PermissionMixin"]
+__all__ = [
+    "Editable",
+    "ObjectPermissions",
+    "PermissionMixin",
+    "permitted_formset",
+]
+
+
+class _PermittedFormSet:
+    """Leaves out the fields that the user may not change in a row."""
+
+    permitted_by: Any
+    permitted_for: HttpRequest
+
+    def add_fields(self, form: Any, index: Any) -> None:
+        super().add_fields(form, index)  # type: ignore[misc]
+        admin, request, row = self.permitted_by, self.permitted_for, form.instance
+        if row.pk is None:
+            return
+        if admin.has_change_permission(request, row):
+            refused = set(admin.get_readonly_fields(request, row))
+        else:
+            refused = set(admin.list_editable)
+        for name in refused & set(admin.list_editable):
+            form.fields.pop(name, None)
+
+
+def permitted_formset(formset: Any, admin: Any, request: HttpRequest) -> Any:
+    """
+    Return the formset class *formset* of a list, for what *request*'s user may change of each row.
+    """
+    names = {"permitted_by": admin, "permitted_for": request}
+    return type(formset.__name__, (_PermittedFormSet, formset), names)
+
+
+class Editable(AdminRoot):
+    """Rows of a list are edited as their own pages would let the user edit them."""
+
+    def get_changelist_formset(self, request: HttpRequest, **kwargs: Any) -> Any:
+        """Return Django's formset without the fields that are read-only in a row."""
+        return permitted_formset(super().get_changelist_formset(request, **kwargs), self, request)
 
 
 class ObjectPermissions(Editable):
@@ -36,7 +76,7 @@ class ObjectPermissions(Editable):
 
     def _holds_for_all(self, request: HttpRequest, name: str) -> bool:
         """
-        Whether the user was given the permission for the whole model.
+        Return True if the user was given the permission for the whole model.
 
         Only Django's own backend is asked: others answer "yes" without an object where they mean
         "it depends".
@@ -60,7 +100,9 @@ class ObjectPermissions(Editable):
         return user.is_active and user.is_staff and others
 
     def permits(self, request: HttpRequest, name: str, obj: Any = None) -> bool:
-        """Whether *obj* may be viewed, changed, deleted; without one, whether there may be one."""
+        """
+        Return True if *obj* may be viewed, changed or deleted; without *obj*, if any row may be.
+        """
         if name == "add":
             return self._holds_for_all(request, name)
         if name == "view" and self._holds(request, "change", obj):
@@ -68,7 +110,7 @@ class ObjectPermissions(Editable):
         return self._holds(request, name, obj)
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        """The rows that the user may see, so that the list answers, and is empty if need be."""
+        """Return the rows that the user may see. The list of a user who sees none is empty."""
         queryset = super().get_queryset(request)
         required = self.object_permission_required
         user: Any = request.user
@@ -81,7 +123,7 @@ class ObjectPermissions(Editable):
 
     def get_permitted_queryset(self, request: HttpRequest, queryset: Any) -> Any:
         """
-        Those of *queryset* that the user may see by permission for the object.
+        Return the rows of *queryset* that the user may see by permission for the object.
 
         Override it where a query can say that (``guardian.shortcuts.get_objects_for_user``). This
         asks for each row, up to ``object_permission_limit`` rows, and leaves out the rest.

@@ -1,4 +1,4 @@
-"""Which rows of which model belong to the tenant of a request."""
+"""The rows of each model that belong to the tenant of a request."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["Scope", "field_named", "path_to_tenant"]
 @dataclass(frozen=True, slots=True)
 class Scope:
     """
-    What a request may see.
+    The rows that a request may see.
 
-    Either *everything*, or the rows of *tenant*; with neither, nothing at all. *name* is what the
-    tenant's field is called, and *paths* says how models lead to it, by label.
+    Either *everything*, or the rows of *tenant*; with neither, nothing at all. *name* is the name
+    of the tenant's field. *paths* are lookups from models to it, by label.
     """
 
     name: str = "tenant_id"
@@ -35,20 +35,22 @@ class Scope:
 
     @property
     def nothing(self) -> bool:
-        """Whether no row may be seen."""
+        """True if no row may be seen."""
         return not self.everything and self.tenant is None
 
     def path(self, model: Any) -> str | None:
-        """The lookup that leads from *model* to the tenant; None if it belongs to nobody."""
+        """Return the lookup from *model* to the tenant; None if it belongs to nobody."""
         given = self.paths.get(model._meta.label_lower)
         return given or path_to_tenant(model, self.name, self.tenant_model)
 
-    def tells(self, model: Any) -> bool:
-        """Whether the names of rows of *model* are some tenant's own: users' are, ever."""
+    def is_private(self, model: Any) -> bool:
+        """Return True if the names of *model*'s rows are a tenant's own, as users' always are."""
         return self.path(model) is not None or _is_user(model)
 
     def filter(self, queryset: Any, path: str | None = None) -> Any:
-        """*queryset* without the rows of other tenants; unchanged if its rows are nobody's."""
+        """
+        Return *queryset* without the rows of other tenants; unchanged if its rows are nobody's.
+        """
         if self.everything:
             return queryset
         path = path or self.path(queryset.model)
@@ -62,7 +64,7 @@ class Scope:
         return queryset.filter(**{path: tenant_key(self.tenant)})
 
     def owns(self, obj: Any, path: str | None = None) -> bool:
-        """Whether *obj*, as it is in memory, belongs to the tenant, or to nobody."""
+        """Return True if *obj*, as it is in memory, belongs to the tenant, or to nobody."""
         if self.everything:
             return True
         path = path or self.path(type(obj))
@@ -90,7 +92,7 @@ class Scope:
 
 
 def _in_memory(obj: Any, relations: list[str]) -> bool:
-    """Whether all of *relations* from *obj* are there already, by ``select_related``."""
+    """Return True if all of *relations* from *obj* are there already, by ``select_related``."""
     for relation in relations:
         found = obj._meta.get_field(relation)
         if not found.many_to_one or not found.is_cached(obj):
@@ -102,7 +104,9 @@ def _in_memory(obj: Any, relations: list[str]) -> bool:
 
 
 def _same(found: Any, one: Any, other: Any) -> bool:
-    """Whether two keys for the field *found* are one: a UUID may be written in several ways."""
+    """
+    Return True if two keys for the field *found* are one: a UUID may be written in several ways.
+    """
     target = found.target_field if found.remote_field else found
     try:
         return bool(one is not None and target.to_python(one) == target.to_python(other))
@@ -111,7 +115,7 @@ def _same(found: Any, one: Any, other: Any) -> bool:
 
 
 def field_named(model: Any, name: str) -> Any:
-    """The concrete field *name* (``tenant``, ``tenant_id``) of *model*, if it has one."""
+    """Return the concrete field *name* (``tenant``, ``tenant_id``) of *model*, if it has one."""
     bare = name.removesuffix("_id")
     for each in dict.fromkeys((name, bare, f"{bare}_id")):
         try:
@@ -126,7 +130,7 @@ def field_named(model: Any, name: str) -> Any:
 @lru_cache(maxsize=1024)
 def path_to_tenant(model: Any, name: str, tenant_model: Any) -> str | None:
     """
-    The lookup by which a row of *model* belongs to a tenant.
+    Return the lookup by which a row of *model* belongs to a tenant.
 
     The tenant itself; a field called *name*; a foreign key to the tenant's model; a required
     foreign key to a model that has such a field. The user's model leads nowhere by itself: who

@@ -6,43 +6,33 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.contrib.admin.utils import lookup_spawns_duplicates
-from django.core.exceptions import FieldDoesNotExist, ValidationError
+from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from django.utils.text import smart_split, unescape_string_literal
 
-from automate_django.admin.bases.root import Root
-from automate_django.admin.bases.secrecy import is_secret
+from automate_django.admin.bases.base import AdminRoot
+from automate_django.secrecy import fields_along, is_secret
 
 __all__ = ["Search", "SearchMixin"]
 
 
-class Search(Root):
+class Search(AdminRoot):
     """Searches by ``advanced_search_fields``, and understands ``field:words``."""
 
     advanced_search_fields: Mapping[str, str] = {}
 
     def _lookups(self) -> dict[str, str]:
-        """The lookup for each field that may be searched; no secret, whoever listed it."""
+        """Return the lookup for each field that may be searched; no secret, whoever listed it."""
         return {
             name: f"{name}__{lookup}"
             for name, lookup in self.advanced_search_fields.items()
-            if not self._is_secret(name)
+            if not any(
+                is_secret(field, self.not_secret_fields) for field in fields_along(self.model, name)
+            )
         }
 
-    def _is_secret(self, name: str) -> bool:
-        model: Any = self.model
-        for part in name.split("__"):
-            try:
-                field = model._meta.get_field(part)
-            except FieldDoesNotExist:
-                return False
-            if is_secret(field, self.not_secret_fields):
-                return True
-            model = field.related_model or model
-        return False
-
     def get_search_fields(self, request: HttpRequest) -> list[str]:
-        """``search_fields``, and the advanced ones with their lookups."""
+        """Return ``search_fields``, and the advanced ones with their lookups."""
         unfit = request.__dict__.get("_automate_unfit_lookups", ())
         lookups = [each for each in self._lookups().values() if each not in unfit]
         return [*super().get_search_fields(request), *lookups]
@@ -50,7 +40,7 @@ class Search(Root):
     def get_search_results(
         self, request: HttpRequest, queryset: Any, search_term: str
     ) -> tuple[Any, bool]:
-        """The rows that have all words; those of ``field:words`` in that field."""
+        """Return the rows that have all words; the words of ``field:words`` in that field."""
         lookups, words, repeats = self._lookups(), [], False
         for word in smart_split(search_term):
             name, colon, wanted = word.partition(":")
@@ -76,7 +66,7 @@ def _filtered(queryset: Any, lookup: str, value: str) -> Any:
 
 
 def _fits(queryset: Any, lookup: str, word: str) -> bool:
-    """Whether the field of *lookup* can be asked for *word*; the database isn't."""
+    """Return True if the field of *lookup* can be asked for *word*; the database isn't."""
     try:
         queryset.filter(**{lookup: _unquoted(word)})
     except (ValueError, ValidationError):

@@ -8,7 +8,9 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import flatten_fieldsets, get_deleted_objects
-from django.core.checks import CheckMessage
+from django.core.checks import CheckMessage, Info
+from django.core.checks import Error as CheckError
+from django.core.checks import Warning as CheckWarning
 from django.core.exceptions import FieldDoesNotExist, PermissionDenied
 from django.db import IntegrityError, models
 from django.db.models import Q
@@ -17,18 +19,107 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from automate_django.admin.bases import trail
-from automate_django.admin.bases.basics import Basics
-from automate_django.admin.bases.deleted_filter import PARAMETER, DeletedFilter
-from automate_django.admin.bases.root import Root
-from automate_django.admin.bases.soft_delete_checks import soft_delete_checks
+from automate_django.admin.bases.audit import Audited
+from automate_django.admin.bases.base import AdminBasics
+from automate_django.audit_trail import row_values
 
-__all__ = ["SoftDelete", "SoftDeleteAdmin"]
+__all__ = [
+    "PARAMETER",
+    "DeletedFilter",
+    "SoftDelete",
+    "SoftDeleteAdmin",
+    "soft_delete_checks",
+]
+
+
+def soft_delete_checks(admin: Any) -> Iterator[CheckMessage]:
+    """Check *admin* and its model for errors and misunderstandings."""
+    hint = "Add `is_deleted` or `deleted_at`, or name yours in soft_delete_fields."
+    try:
+        fields = admin.deleted_fields()
+    except FieldDoesNotExist as error:
+        fields, hint = [], str(error)
+    if not fields:
+        text = f"{admin.opts.object_name} has no field that marks a row as deleted."
+        yield CheckError(text, hint=hint, obj=type(admin), id="automate.E102")
+        return
+    yield from _cascade(admin)
+    yield from _manager(admin)
+    yield from _unique(admin)
+
+
+def _cascade(admin: Any) -> Iterator[CheckMessage]:
+    relations = admin.cascade_relations()
+    for name in admin.soft_delete_cascade:
+        relation = relations.get(name)
+        if relation is None or not admin.deleted_fields(relation.related_model):
+            yield CheckError(
+                f"soft_delete_cascade names {name!r}, which leads to no rows that can be marked.",
+                hint=f"Relations are: {', '.join(sorted(relations)) or 'none'}.",
+                obj=type(admin),
+                id="automate.E103",
+            )
+
+
+def _manager(admin: Any) -> Iterator[CheckMessage]:
+    if admin.model._default_manager.get_queryset().query.where.children:
+        yield CheckWarning(
+            f"The default manager of {admin.opts.object_name} leaves out rows, so the admin can't "
+            "show or restore them, and forms don't see what they clash with.",
+            hint="Set Meta.default_manager_name to a manager that has all rows.",
+            obj=type(admin),
+            id="automate.W102",
+        )
+
+
+def _unique(admin: Any) -> Iterator[CheckMessage]:
+    meta = admin.opts
+    names = [each.name for each in meta.concrete_fields if each.unique and not each.primary_key]
+    names += [", ".join(each) for each in meta.unique_together]
+    if names:
+        yield Info(
+            f"A deleted {meta.object_name} keeps its unique values: {'; '.join(names)}.",
+            hint="Use a UniqueConstraint with condition=Q(is_deleted=False) to free them.",
+            obj=type(admin),
+            id="automate.I102",
+        )
+
+
+PARAMETER = "deleted"
+
+
+class DeletedFilter(admin.SimpleListFilter):
+    """Hide, show or list alone what was deleted."""
+
+    title = gettext_lazy("deleted")
+    parameter_name = PARAMETER
+
+    def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, Any]]:
+        """Return the choices."""
+        return [("no", _("Hide")), ("all", _("Show")), ("only", _("Only deleted"))]
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        """Give the choices, without Django's "All", which wouldn't say what it means."""
+        yield from list(super().choices(changelist))[1:]
+
+    def value(self) -> str:
+        """Return the chosen value, or the default."""
+        default = "all" if self.admin.show_deleted_by_default else "no"
+        return str(super().value() or default)
+
+    def __init__(self, request: Any, params: Any, model: Any, model_admin: Any) -> None:
+        self.admin = model_admin
+        super().__init__(request, params, model, model_admin)
+
+    def queryset(self, request: Any, queryset: Any) -> Any:
+        """Leave only deleted rows in *queryset*, which `SoftDelete.get_queryset` has narrowed."""
+        return queryset.filter(self.admin.deleted_q()) if self.value() == "only" else queryset
+
 
 _FIELDS = ("is_deleted", "deleted", "deleted_at")
 
 
-class SoftDelete(Root):
+class SoftDelete(Audited):
     """Marks rows instead of deleting them, hides them, and restores them."""
 
     soft_deletes = True
@@ -40,7 +131,7 @@ class SoftDelete(Root):
     # -- which rows ------------------------------------------------------------------------------
 
     def deleted_fields(self, model: Any = None) -> list[Any]:
-        """The fields that say that a row is deleted: a flag, a time, or both."""
+        """Return the fields that say that a row is deleted: a flag, a time, or both."""
         model = model or self.model
         names = self.soft_delete_fields if model is self.model else None
         found = []
@@ -53,18 +144,18 @@ class SoftDelete(Root):
         return found
 
     def deleted_q(self, model: Any = None) -> Q:
-        """The condition of a deleted row."""
+        """Return the condition of a deleted row."""
         field = self.deleted_fields(model)[0]
         if isinstance(field, models.BooleanField):
             return Q(**{field.name: True})
         return Q(**{f"{field.name}__isnull": False})
 
     def is_deleted(self, obj: Any) -> bool:
-        """Whether *obj* is deleted."""
+        """Return True if *obj* is deleted."""
         return bool(getattr(obj, self.deleted_fields(type(obj))[0].attname))
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        """The rows, without deleted ones unless the list was asked for them."""
+        """Return the rows, without deleted ones unless the list was asked for them."""
         queryset = super().get_queryset(request)
         return queryset if self._shows_deleted(request) else queryset.exclude(self.deleted_q())
 
@@ -77,7 +168,7 @@ class SoftDelete(Root):
 
     @contextmanager
     def with_deleted(self, request: HttpRequest) -> Iterator[None]:
-        """Inside, `get_queryset` has deleted rows too."""
+        """Let `get_queryset` return deleted rows too, inside of the block."""
         held = request.__dict__.setdefault("_automate_with_deleted", [])
         held.append(self)
         try:
@@ -86,17 +177,17 @@ class SoftDelete(Root):
             held.remove(self)
 
     def get_object(self, request: Any, object_id: Any, from_field: Any = None) -> Any:
-        """The row of a page; a deleted one can be looked at."""
+        """Return the row of a page; a deleted row can be looked at."""
         with self.with_deleted(request):
             return super().get_object(request, object_id, from_field)
 
     def get_list_filter(self, request: HttpRequest) -> list[Any]:
-        """The filters, and the toggle."""
+        """Return the filters, and the toggle."""
         filters = super().get_list_filter(request)
         return [*filters, DeletedFilter] if self.show_deleted_toggle else filters
 
     def get_list_display(self, request: HttpRequest) -> list[Any]:
-        """The columns; with deleted rows in the list, one that tells them."""
+        """Return the columns. A list with deleted rows has a column that marks them."""
         display = super().get_list_display(request)
         name = self.deleted_fields()[0].name
         return [*display, name] if self._shows_deleted(request) and name not in display else display
@@ -105,13 +196,13 @@ class SoftDelete(Root):
         return set(flatten_fieldsets(self.fieldsets or [(None, {"fields": self.fields or ()})]))
 
     def get_exclude(self, request: HttpRequest, obj: Any = None) -> Any:
-        """The excluded fields: a row is deleted by deleting it, not in a form."""
+        """Return the excluded fields: a row is deleted by deleting it, not in a form."""
         excluded, declared = super().get_exclude(request, obj), self._declared()
         marks = [each.name for each in self.deleted_fields() if each.name not in declared]
         return [*(excluded or ()), *marks]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
-        """The read-only fields, and the marks where the host shows them."""
+        """Return the read-only fields, and the marks where the host shows them."""
         readonly, declared = super().get_readonly_fields(request, obj), self._declared()
         marks = [each.name for each in self.deleted_fields() if each.name in declared]
         return [*readonly, *(name for name in marks if name not in readonly)]
@@ -119,18 +210,18 @@ class SoftDelete(Root):
     # -- permissions ---------------------------------------------------------------------------
 
     def allows(self, request: HttpRequest, name: str, obj: Any = None) -> bool:
-        """A deleted row is looked at, and not changed."""
+        """Return False for changing a deleted row, which can only be looked at."""
         if not super().allows(request, name, obj):
             return False
         return obj is None or name == "view" or not self.is_deleted(obj)
 
     def has_restore_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Whether deleted rows may be restored: by those who may delete them."""
+        """Return True if the user may restore deleted rows: who may delete may restore."""
         return self.permits(request, "delete", obj) and self.holds_own(request, "restore")
 
     def has_hard_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """
-        Whether rows may be deleted for good.
+        Return True if rows may be deleted for good.
 
         By superusers, and by holders of the model's permission ``hard_delete_MODEL``.
         """
@@ -157,22 +248,24 @@ class SoftDelete(Root):
             self.audit_write(entries)
 
     def _mark_row(self, request: HttpRequest, action: str, obj: Any, at: Any) -> Any:
-        """Mark *obj* as deleted at *at*, or with None as not deleted; gives the trail's entry."""
-        fields, before = self.deleted_fields(type(obj)), trail.stored(obj)
+        """Mark *obj* as deleted at *at*, or as not deleted (None); return the trail's entry."""
+        fields, before = self.deleted_fields(type(obj)), row_values(obj)
         for field in fields:
             value = at is not None if isinstance(field, models.BooleanField) else at
             setattr(obj, field.attname, value)
         obj.save(update_fields=[field.name for field in fields])
-        changes = self.audit_changes(type(obj), before, trail.stored(obj))
+        changes = self.audit_changes(type(obj), before, row_values(obj))
         return self.audit_entry(request, action, obj, changes=changes)
 
     def cascade_relations(self) -> dict[str, Any]:
-        """The relations that ``soft_delete_cascade`` may name, by the names of their accessors."""
+        """
+        Return the relations that ``soft_delete_cascade`` may name, by the names of their accessors.
+        """
         return {str(each.get_accessor_name()): each for each in self.opts.related_objects}
 
     def _children(self, request: HttpRequest, obj: Any, went_at: Any = None) -> Iterator[Any]:
         """
-        The rows that go along with *obj*, by ``soft_delete_cascade``.
+        Return the rows that go along with *obj*, by ``soft_delete_cascade``.
 
         With *went_at* those that went along with it then, which come back with it.
         """
@@ -190,7 +283,7 @@ class SoftDelete(Root):
         return next((each for each in fields if isinstance(each, models.DateTimeField)), None)
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        """What will be marked: the rows and those of ``soft_delete_cascade``; the rest stays."""
+        """Return the rows that will be marked: *objs* and those of ``soft_delete_cascade``."""
         refused = (
             set()
             if all(self.has_delete_permission(request, obj) for obj in objs)
@@ -209,13 +302,13 @@ class SoftDelete(Root):
         return listed, counts, refused, []
 
     def link_to(self, obj: Any) -> str:
-        """How *obj* is named on the page that asks whether to delete it."""
+        """Return the name of *obj* on the page that asks for confirmation."""
         return f"{obj._meta.verbose_name}: {obj}"
 
     # -- actions -------------------------------------------------------------------------------
 
     def offered_actions(self, request: HttpRequest) -> list[str]:
-        """Restoring and deleting for good, where deleted rows are in the list."""
+        """Return restoring and deleting for good, where deleted rows are in the list."""
         offered = super().offered_actions(request)
         if not self._shows_deleted(request):
             return offered
@@ -226,7 +319,7 @@ class SoftDelete(Root):
         description=gettext_lazy("Restore selected %(verbose_name_plural)s"),
     )
     def restore_selected(self, request: HttpRequest, queryset: Any) -> None:
-        """Bring back the chosen rows that are deleted, and what went along with them."""
+        """Bring back the chosen rows that are deleted, and the rows that went along."""
         restored, refused = 0, []
         for obj in queryset.filter(self.deleted_q()):
             if not self.has_restore_permission(request, obj):
@@ -274,7 +367,7 @@ class SoftDelete(Root):
         self._tell_count(request, ngettext("%d row deleted.", "%d rows deleted.", deleted), deleted)
 
     def _gone_with(self, request: HttpRequest, obj: Any) -> str:
-        """Why *obj* can't be deleted for good, if it can't."""
+        """Return the reason why *obj* can't be deleted for good; empty text if it can be."""
         refused = self.deletion_refusals(request, [obj])
         if not refused:
             *_listed, missing, protected = get_deleted_objects([obj], request, self.admin_site)
@@ -290,11 +383,11 @@ class SoftDelete(Root):
         self.message_user(request, text % count, level)
 
     def check(self, **kwargs: Any) -> list[CheckMessage]:
-        """Django's checks, and the traps of marking rows as deleted."""
+        """Return Django's checks, and those of marking rows as deleted."""
         return [*super().check(**kwargs), *soft_delete_checks(self)]
 
 
-class SoftDeleteAdmin(SoftDelete, Basics):
+class SoftDeleteAdmin(SoftDelete, AdminBasics):
     """
     An admin that marks rows as deleted, hides them and restores them.
 

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
-from django.contrib.admin.utils import NestedObjects
+from django.contrib.admin.filters import (
+    AllValuesFieldListFilter,
+    FieldListFilter,
+    RelatedFieldListFilter,
+)
+from django.contrib.admin.options import BaseModelAdmin as DjangoBaseModelAdmin
+from django.contrib.admin.options import InlineModelAdmin
+from django.contrib.admin.utils import (
+    NestedObjects,
+    NotRelationField,
+    get_fields_from_path,
+    get_model_from_relation,
+)
+from django.contrib.admin.widgets import ForeignKeyRawIdWidget, ManyToManyRawIdWidget
 from django.core.checks import CheckMessage
 from django.core.checks import Error as CheckError
 from django.core.checks import Warning as CheckWarning
-from django.core.exceptions import FieldDoesNotExist, PermissionDenied, ValidationError
+from django.core.exceptions import (
+    NON_FIELD_ERRORS,
+    FieldDoesNotExist,
+    PermissionDenied,
+    ValidationError,
+)
 from django.db import router
 from django.db.models import JSONField
 from django.db.models.constants import LOOKUP_SEP
@@ -18,20 +37,291 @@ from django.http import HttpRequest
 from django.utils.translation import gettext as _
 
 from automate_django import conf
-from automate_django.admin.bases.basics import Basics
-from automate_django.admin.bases.list_editable import Editable
-from automate_django.admin.bases.root import Root
+from automate_django.admin.bases.audit import Audited
+from automate_django.admin.bases.base import AdminBasics
+from automate_django.admin.bases.permissions import Editable
 from automate_django.admin.bases.scope import Scope, field_named
-from automate_django.admin.bases.scoped_fields import ScopedFields, ScopedInline
-from automate_django.admin.bases.scoped_filters import scoped_filter
-from automate_django.admin.bases.scoped_forms import scoped_form, scoped_formset
 from automate_django.admin.bases.view_on_site import guard
 from automate_django.tenants import attribute_of, tenant_for_request, tenant_key
+from automate_django.uniqueness import CheckedForm
 
-__all__ = ["TenantScope", "TenantScopedAdmin"]
+__all__ = [
+    "ScopedFields",
+    "ScopedInline",
+    "TenantScope",
+    "TenantScopedAdmin",
+    "narrow",
+    "scoped_filter",
+    "scoped_form",
+    "scoped_formset",
+]
 
 
-class TenantScope(ScopedFields, Root):
+def narrow(field: Any, scope: Scope) -> None:
+    """Leave in the choices of the form field *field* what *scope* covers, whoever chose them."""
+    queryset = getattr(field, "queryset", None)
+    if queryset is None or scope.everything:
+        return
+    field.queryset = scope.filter(queryset)
+    widget = field.widget
+    if isinstance(widget, ForeignKeyRawIdWidget) and not isinstance(widget, ManyToManyRawIdWidget):
+        # Django writes the name of the row with that id beside the box, whosever row it is.
+        if not isinstance(widget, _ScopedLabel):
+            widget.__class__ = _with_scoped_label(type(widget))
+        field.widget.scope = scope
+
+
+class _ScopedLabel(ForeignKeyRawIdWidget):
+    """Names the chosen row only if the user may see it."""
+
+    scope: Scope
+
+    def label_and_url_for_value(self, value: Any) -> tuple[str, str]:
+        key = self.rel.get_related_field().name
+        rows = self.rel.model._default_manager.using(self.db)
+        try:
+            seen = self.scope.filter(rows.filter(**{key: value})).exists()
+        except (ValueError, ValidationError):
+            return "", ""
+        return super().label_and_url_for_value(value) if seen else ("", "")
+
+
+@lru_cache(maxsize=64)
+def _with_scoped_label(cls: Any) -> Any:
+    return type(cls.__name__, (_ScopedLabel, cls), {})
+
+
+class _ScopedForm(CheckedForm):
+    """The part that is mixed into the form classes of a request."""
+
+    scope: Scope
+    tenant_path: str | None
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        for field in self.fields.values():
+            narrow(field, self.scope)
+        if self.instance._state.adding:
+            self.scope.assign(self.instance, self.tenant_path)
+
+    def _get_validation_exclusions(self) -> Any:
+        # The tenant is not in the form, yet "unique per tenant" is to be checked with it.
+        excluded = super()._get_validation_exclusions()  # type: ignore[misc]
+        path = None if self.scope.everything else self.tenant_path
+        found = field_named(type(self.instance), path) if path and "__" not in path else None
+        return excluded - {found.name} if found is not None else excluded
+
+    def _post_clean(self) -> None:
+        super()._post_clean()
+        obj = self.instance
+        if not obj._state.adding or obj.pk is None:
+            return
+        # A key that is typed in must not make "add" overwrite the row that has it.
+        if type(obj)._base_manager.using(obj._state.db).filter(pk=obj.pk).exists():
+            self.add_error(NON_FIELD_ERRORS, _("An object with this key exists already."))
+
+
+def scoped_form(form: Any, scope: Scope, tenant_path: str | None) -> Any:
+    """
+    Return the form class *form* for what *scope* covers; *tenant_path* leads from its model there.
+    """
+    names = {"scope": scope, "tenant_path": tenant_path}
+    return type(form.__name__, (_ScopedForm, form), names)
+
+
+class _ScopedFormSet:
+    """The part that is mixed into the formset classes of a request."""
+
+    # What the model formset that it is mixed into has:
+    queryset: Any
+    is_bound: bool
+    initial_forms: list[Any]
+    _pk_field: Any
+
+    def add_fields(self, form: Any, index: Any) -> None:
+        super().add_fields(form, index)  # type: ignore[misc]
+        field = form.fields.get(self._pk_field.name)
+        # Django looks posted ids up among all rows of the table.
+        if self.is_bound and hasattr(field, "queryset") and self.queryset is not None:
+            field.queryset = self.queryset
+
+    def clean(self) -> None:
+        super().clean()  # type: ignore[misc]
+        if any(form.instance._state.adding for form in self.initial_forms):
+            raise ValidationError(_("A row that was posted is not there (any more)."))
+
+
+def scoped_formset(formset: Any, scope: Scope, tenant_path: str | None) -> Any:
+    """Return the formset class *formset* for the rows that *scope* covers."""
+    form = scoped_form(formset.form, scope, tenant_path)
+    return type(formset.__name__, (_ScopedFormSet, formset), {"form": form})
+
+
+if TYPE_CHECKING:
+    from django.db.models import Model
+
+    Fields = DjangoBaseModelAdmin[Model]
+    Inline = InlineModelAdmin[Model, Model]
+else:
+    Fields = DjangoBaseModelAdmin
+    Inline = InlineModelAdmin
+
+
+class ScopedFields(Fields):
+    """The fields of a form, of an admin or an inline: choices narrowed, the tenant left out."""
+
+    def scope(self, request: HttpRequest) -> Scope:
+        """Return the scope of *request*: the rows that it may see."""
+        raise NotImplementedError
+
+    def tenant_path(self, request: HttpRequest) -> str | None:
+        """Return the lookup that leads from a row to its tenant."""
+        return self.scope(request).path(self.opts.model)
+
+    def _hidden_tenant(self, request: HttpRequest) -> str | None:
+        """Return the name of the tenant's field, if the user is not to choose it."""
+        path = self.tenant_path(request)
+        if self.scope(request).everything or path is None or LOOKUP_SEP in path:
+            return None
+        found = field_named(self.opts.model, path)
+        return None if found is None or found.primary_key else found.name
+
+    def formfield_for_foreignkey(self, db_field: Any, request: Any, **kwargs: Any) -> Any:
+        """Return the field, with the choices that *request* may see."""
+        field = super().formfield_for_foreignkey(db_field, request, **kwargs)
+        narrow(field, self.scope(request))
+        return field
+
+    def formfield_for_manytomany(self, db_field: Any, request: Any, **kwargs: Any) -> Any:
+        """Return the field, with the choices that *request* may see."""
+        field = super().formfield_for_manytomany(db_field, request, **kwargs)
+        narrow(field, self.scope(request))
+        return field
+
+    def get_field_queryset(self, db: Any, db_field: Any, request: Any) -> Any:
+        """Return the rows that a relation may point to."""
+        rows = super().get_field_queryset(db, db_field, request)
+        if rows is None:
+            rows = db_field.remote_field.model._default_manager.using(db)
+        return self.scope(request).filter(rows.all())
+
+    def get_exclude(self, request: Any, obj: Any = None) -> Any:
+        """
+        Return the excluded fields, the tenant's among them: nobody moves a row to another tenant.
+        """
+        hidden, excluded = self._hidden_tenant(request), super().get_exclude(request, obj)
+        return excluded if hidden is None else [*(excluded or ()), hidden]
+
+    def get_readonly_fields(self, request: Any, obj: Any = None) -> Any:
+        """
+        Return the read-only fields. A project that shows the tenant's field shows it read-only.
+        """
+        hidden, readonly = self._hidden_tenant(request), super().get_readonly_fields(request, obj)
+        return [*readonly] if hidden is None or hidden in readonly else [*readonly, hidden]
+
+    def get_fieldsets(self, request: Any, obj: Any = None) -> Any:
+        """Return the form's parts, without the tenant."""
+        hidden, fieldsets = self._hidden_tenant(request), super().get_fieldsets(request, obj)
+        if hidden is None:
+            return fieldsets
+        return [
+            (name, {**options, "fields": _without(options["fields"], hidden)})
+            for name, options in fieldsets
+        ]
+
+
+def _without(fields: Iterable[Any], name: str) -> list[Any]:
+    rows = [_without(row, name) if isinstance(row, (list, tuple)) else row for row in fields]
+    return [row for row in rows if row not in (name, [])]
+
+
+class ScopedInline(ScopedFields, Inline):
+    """The class that is mixed into the inlines of a tenant-scoped admin."""
+
+    tenant_admin: Any = None
+
+    def scope(self, request: HttpRequest) -> Scope:
+        """Return the scope of the admin which the inline is part of."""
+        found: Scope = self.tenant_admin.scope(request)
+        return found
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        """Return the tenant's rows."""
+        return self.scope(request).filter(super().get_queryset(request))
+
+    def get_formset(self, request: Any, obj: Any = None, **kwargs: Any) -> Any:
+        """Return a formset that takes ids of the tenant's rows only."""
+        formset = super().get_formset(request, obj, **kwargs)
+        scope = self.scope(request)
+        return scoped_formset(formset, scope, self.tenant_path(request))
+
+
+def scoped_filter(item: Any, admin: Any) -> Any:
+    """
+    Return the entry *item* of a ``list_filter`` as one that reads its choices from *admin*'s rows.
+    """
+    path, given = item if isinstance(item, (list, tuple)) else (item, None)
+    if not isinstance(path, str):
+        return item  # a filter class, which says itself what it offers
+    try:
+        field = get_fields_from_path(admin.model, path)[-1]
+    except (FieldDoesNotExist, NotRelationField):
+        return item
+    cls: Any = given or _default_class(field)
+    if not isinstance(cls, type):
+        return item
+    scoped = _scoped_class(cls)
+    return item if scoped is None else (path, _with(scoped, cls))
+
+
+def _scoped_class(cls: Any) -> Any:
+    if issubclass(cls, RelatedFieldListFilter):
+        return _ScopedRelated
+    return _ScopedValues if issubclass(cls, AllValuesFieldListFilter) else None
+
+
+def _default_class(field: Any) -> Any:
+    known: Any = FieldListFilter._field_list_filters  # type: ignore[attr-defined]
+    return next((cls for test, cls in known if test(field)), None)
+
+
+@lru_cache(maxsize=128)
+def _with(scoped: Any, cls: Any) -> Any:
+    return type(cls.__name__, (scoped, cls), {})
+
+
+class _ScopedRelated:
+    """Offers the related rows that rows of the list point to, and of these the tenant's own."""
+
+    field_path: str
+
+    def field_choices(self, field: Any, request: HttpRequest, model_admin: Any) -> Any:
+        related = get_model_from_relation(field)
+        rows = model_admin.get_queryset(request).order_by()
+        used = rows.values_list(f"{self.field_path}__pk", flat=True)
+        own = model_admin.scope(request).filter(related._default_manager.all())
+        own = own.order_by().filter(pk__in=used).values_list("pk", flat=True)
+        ordering = self.field_admin_ordering(field, request, model_admin)  # type: ignore[attr-defined]
+        return field.get_choices(
+            include_blank=False, ordering=ordering, limit_choices_to={"pk__in": own}
+        )
+
+
+class _ScopedValues:
+    """Offers the values that rows of the list have."""
+
+    def __init__(
+        self, field: Any, request: Any, params: Any, model: Any, model_admin: Any, field_path: str
+    ) -> None:
+        super().__init__(field, request, params, model, model_admin, field_path)  # type: ignore[call-arg]
+        rows = model_admin.get_queryset(request)
+        # Django's own choices are not read yet: a queryset is lazy.
+        self.lookup_choices = (
+            rows.order_by(field_path).values_list(field_path, flat=True).distinct()
+        )
+
+
+class TenantScope(ScopedFields, Audited):
     """Narrows every view of an admin to the rows of the request's tenant."""
 
     tenant_field = "tenant_id"
@@ -48,14 +338,14 @@ class TenantScope(ScopedFields, Root):
 
     def get_tenant_for_request(self, request: HttpRequest) -> Any:
         """
-        The tenant, or its key, whose rows *request* may see; None for none at all.
+        Return the tenant, or its key, whose rows *request* may see; None for none at all.
 
         Override it to say. By default `automate_django.tenants.tenant_for_request` looks.
         """
         return tenant_for_request(request, attribute_of(self.tenant_field))
 
     def scope(self, request: HttpRequest) -> Scope:
-        """What *request* may see; superusers everything, unless ``superusers_see_all`` is off."""
+        """Return the scope of *request*; superusers see all if ``superusers_see_all`` is on."""
         held: dict[Any, Scope] = request.__dict__.setdefault("_automate_scopes", {})
         if self not in held:
             held[self] = self._scope(request)
@@ -74,12 +364,12 @@ class TenantScope(ScopedFields, Root):
         )
 
     def _paths(self) -> dict[str, str]:
-        """How models lead to the tenant, as far as the project says so."""
+        """Return the paths from models to the tenant that the project names."""
         paths = {**conf.options("AUTOMATE_ADMIN").get("TENANT_PATHS", {}), **self.tenant_paths}
         return {label.lower(): path for label, path in paths.items()}
 
     def _tenant_model(self) -> Any:
-        """The model of tenants, if rows point to one."""
+        """Return the model of tenants, if rows point to one."""
         if self.tenant_field in ("pk", "id"):
             return self.model
         try:
@@ -89,7 +379,7 @@ class TenantScope(ScopedFields, Root):
         return last.model if last.primary_key and not last.is_relation else last.related_model
 
     def _way(self) -> list[Any]:
-        """The fields of ``tenant_field``, to the first that leads no further."""
+        """Return the fields of ``tenant_field``, to the first that leads no further."""
         model, found = self.model, list[Any]()
         for part in self.tenant_field.split(LOOKUP_SEP):
             found.append(model._meta.pk if part == "pk" else model._meta.get_field(part))
@@ -99,11 +389,11 @@ class TenantScope(ScopedFields, Root):
         return found
 
     def tenant_path(self, request: HttpRequest) -> str:
-        """``tenant_field``."""
+        """Return ``tenant_field``."""
         return self.tenant_field
 
     def get_audit_tenant(self, request: HttpRequest, obj: Any = None) -> Any:
-        """The tenant of *obj*, or of *request*."""
+        """Return the tenant of *obj*, or of *request*."""
         if obj is not None and type(obj) is self.model and LOOKUP_SEP not in self.tenant_field:
             found = self.opts.pk if self.tenant_field == "pk" else None
             found = found or field_named(self.model, self.tenant_field)
@@ -113,11 +403,13 @@ class TenantScope(ScopedFields, Root):
     # -- reading -------------------------------------------------------------------------------
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        """The tenant's rows: for the list, its actions, single pages, autocomplete, exports."""
+        """
+        Return the tenant's rows: for the list, its actions, single pages, autocomplete, exports.
+        """
         return self.scope(request).filter(super().get_queryset(request), self.tenant_field)
 
     def get_list_display(self, request: HttpRequest) -> list[Any]:
-        """The columns; for those who see several tenants, the tenant's too."""
+        """Return the columns; for those who see several tenants, the tenant's too."""
         display = super().get_list_display(request)
         if self.show_tenant_column and self.scope(request).everything:
             column = self._tenant_column()
@@ -132,14 +424,14 @@ class TenantScope(ScopedFields, Root):
 
     @admin.display(description="tenant")
     def tenant_of_row(self, obj: Any) -> Any:
-        """The tenant of *obj*, where it is reached by way of other rows."""
+        """Return the tenant of *obj*, where it is reached by way of other rows."""
         value = obj
         for part in self.tenant_field.split(LOOKUP_SEP):
             value = getattr(value, part, None)
         return value
 
     def get_list_filter(self, request: HttpRequest) -> list[Any]:
-        """The filters, whose choices come from the tenant's rows."""
+        """Return the filters, whose choices come from the tenant's rows."""
         filters = super().get_list_filter(request)
         if self.scope(request).everything:
             return filters
@@ -148,7 +440,7 @@ class TenantScope(ScopedFields, Root):
     # -- permissions ---------------------------------------------------------------------------
 
     def allows(self, request: HttpRequest, name: str, obj: Any = None) -> bool:
-        """Only the tenant's rows, and whoever has no tenant adds none."""
+        """Return False for rows of other tenants, and for adding rows without a tenant."""
         if not super().allows(request, name, obj):
             return False
         if name == "add":
@@ -158,21 +450,21 @@ class TenantScope(ScopedFields, Root):
     # -- writing -------------------------------------------------------------------------------
 
     def get_form(self, request: Any, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
-        """The form, narrowed also where the host's own form class declares its fields."""
+        """Return the form, narrowed also where the host's own form class declares its fields."""
         form = super().get_form(request, obj, change=change, **kwargs)
         return scoped_form(form, self.scope(request), self.tenant_field)
 
     def get_changelist_formset(self, request: HttpRequest, **kwargs: Any) -> Any:
-        """The formset of ``list_editable``, for the tenant's rows."""
+        """Return the formset of ``list_editable``, for the tenant's rows."""
         formset = super().get_changelist_formset(request, **kwargs)
         return scoped_formset(formset, self.scope(request), self.tenant_field)
 
     def get_inlines(self, request: HttpRequest, obj: Any) -> Any:
-        """The inlines, each narrowed to the tenant, Django's own classes too."""
+        """Return the inlines, each narrowed to the tenant, Django's own classes too."""
         return self.scoped_inlines(super().get_inlines(request, obj))
 
     def scoped_inlines(self, inlines: Sequence[Any]) -> list[Any]:
-        """A subclass of each of *inlines* that is narrowed to the tenant."""
+        """Return a subclass of each of *inlines* that is narrowed to the tenant."""
         for cls in inlines:
             if cls not in self._inlines:
                 bases = (cls,) if issubclass(cls, ScopedInline) else (ScopedInline, cls)
@@ -196,7 +488,7 @@ class TenantScope(ScopedFields, Root):
             raise PermissionDenied
 
     def get_import_queryset(self, request: HttpRequest) -> Any:
-        """The rows that a file may change, with what says whose they are."""
+        """Return the rows that a file may change, with what says whose they are."""
         rows, (*way, _last) = super().get_import_queryset(request), self.tenant_field.split("__")
         return rows.select_related(LOOKUP_SEP.join(way)) if way else rows
 
@@ -212,7 +504,7 @@ class TenantScope(ScopedFields, Root):
             raise ValidationError({first: _("there is no such row to choose")})
 
     def _reached(self, request: HttpRequest, obj: Any) -> bool:
-        """Whether the row by way of which *obj* has its tenant is the tenant's."""
+        """Return True if the row by way of which *obj* has its tenant is the tenant's."""
         first, __, rest = self.tenant_field.partition(LOOKUP_SEP)
         parent = getattr(obj, first, None)
         return parent is not None and self.scope(request).owns(parent, rest)
@@ -221,7 +513,7 @@ class TenantScope(ScopedFields, Root):
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         """
-        What goes along with *objs*. If that includes others' rows, nothing may be deleted.
+        Return what goes along with *objs*. With others' rows among it nothing may be deleted.
 
         Then nothing is listed either: the list has their names in it.
         """
@@ -229,12 +521,12 @@ class TenantScope(ScopedFields, Root):
         return ([], {}, refused, []) if refused else super().get_deleted_objects(objs, request)
 
     def own_rows(self, request: HttpRequest, queryset: Any) -> Any:
-        """Those rows of *queryset* that are the tenant's."""
+        """Return those rows of *queryset* that are the tenant's."""
         path = self.tenant_field if queryset.model is self.model else None
         return self.scope(request).filter(super().own_rows(request, queryset), path)
 
     def deletion_refusals(self, request: HttpRequest, objs: Any) -> set[str]:
-        """That others' rows would go along, if they would."""
+        """Add the reason that others' rows would go along, if they would."""
         found = super().deletion_refusals(request, objs)
         if not self.scope(request).everything and self._touches_others(objs, request):
             found = {*found, _("rows of other tenants")}
@@ -254,7 +546,7 @@ class TenantScope(ScopedFields, Root):
     # -- checks --------------------------------------------------------------------------------
 
     def check(self, **kwargs: Any) -> list[CheckMessage]:
-        """Django's checks, and that ``tenant_field`` leads somewhere."""
+        """Return Django's checks, and an error if ``tenant_field`` leads nowhere."""
         found = super().check(**kwargs)
         try:
             way = self._way()
@@ -271,7 +563,7 @@ class TenantScope(ScopedFields, Root):
         return [*found, *self._check_autocompletes()]
 
     def _check_autocompletes(self) -> Iterator[CheckMessage]:
-        """Tell of each autocomplete that asks an admin which shows all tenants' rows."""
+        """Warn of each autocomplete that asks an admin which shows all tenants' rows."""
         scope = Scope(
             name=attribute_of(self.tenant_field),
             tenant_model=self._tenant_model(),
@@ -281,7 +573,7 @@ class TenantScope(ScopedFields, Root):
             for name in holder.autocomplete_fields:
                 target = holder.model._meta.get_field(name).related_model
                 asked = self.admin_site._registry.get(target)
-                if asked is None or isinstance(asked, TenantScope) or not scope.tells(target):
+                if asked is None or isinstance(asked, TenantScope) or not scope.is_private(target):
                     continue
                 yield CheckWarning(
                     f"autocomplete_fields: {name!r} shows the names of all tenants'"
@@ -294,7 +586,7 @@ class TenantScope(ScopedFields, Root):
 
 
 def _covers(scope: Scope, model: Any, keys: set[Any], admin: TenantScope) -> bool:
-    """Whether all rows *keys* of *model* are the tenant's."""
+    """Return True if all rows *keys* of *model* are the tenant's."""
     path = admin.tenant_field if model is admin.model else None
     wanted, batch = list(keys), 500
     return all(
@@ -303,7 +595,7 @@ def _covers(scope: Scope, model: Any, keys: set[Any], admin: TenantScope) -> boo
     )
 
 
-class TenantScopedAdmin(TenantScope, Editable, Basics):
+class TenantScopedAdmin(TenantScope, Editable, AdminBasics):
     """
     An admin in which a user sees and changes the rows of one tenant.
 

@@ -1,9 +1,9 @@
 """
-Guards ``/admin/r/<content type>/<id>/``, "view on site".
+A guard of ``/admin/r/<content type>/<id>/``, "view on site".
 
 Django's view redirects whoever is staff to the page of any object of any model, and an address
-(``/projects/secret-merger/``) can tell a name. It belongs to the site and not to an admin class,
-so the first tenant-scoped admin of a site puts its own view before it.
+(``/projects/secret-merger/``) can give a name away. The view belongs to the site and not to an
+admin class, so the first tenant-scoped admin of a site puts its own view before it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["guard"]
 
 
 def guard(site: Any) -> None:
-    """Have *site* redirect only to objects that its admin classes show to the user."""
+    """Let *site* redirect only to objects that its admin classes show to the user."""
     if getattr(site, "automate_guarded", False):
         return
     unguarded = site.get_urls
@@ -60,7 +60,7 @@ def _may_see(site: Any, request: HttpRequest, content_type_id: str, object_id: s
 
 
 def _admins_of(site: Any, model: Any) -> Iterator[Any]:
-    """The admin class of *model*, and where it has none, the inlines that show it."""
+    """Return the admin class of *model*, and where it has none, the inlines that show it."""
     own = site._registry.get(model)
     if own is not None:
         yield own

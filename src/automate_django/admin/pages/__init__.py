@@ -1,5 +1,5 @@
 """
-The admin's own pages: what an operator needs at three in the morning.
+The operator's pages in the admin: outbox, executions, workflows, tokens and audit trail.
 
 The project's admin site has them without being asked (see ``AUTOMATE_ADMIN``). `register` puts
 them on another one, where that is made::
@@ -8,7 +8,7 @@ them on another one, where that is made::
 
     register(my_site)
 
-Each module here has a ``register(site)`` of its own.
+A class that is registered there already stays.
 """
 
 from __future__ import annotations
@@ -23,7 +23,25 @@ __all__ = ["register"]
 
 def register(site: AdminSite) -> None:
     """Put the operator pages on *site*; a model that is registered there already stays as it is."""
-    from automate_django.admin.pages import audit, executions, outbox, tokens, workflows
+    from automate_django.admin.pages.audit import AuditEntryAdmin
+    from automate_django.admin.pages.executions import WorkflowExecutionAdmin
+    from automate_django.admin.pages.outbox import OutboxItemAdmin
+    from automate_django.admin.pages.tokens import ApiTokenAdmin
+    from automate_django.admin.pages.workflows import WorkflowDocumentAdmin
+    from automate_django.models import (
+        ApiToken,
+        AuditEntry,
+        OutboxItem,
+        WorkflowDocument,
+        WorkflowExecution,
+    )
 
-    for module in (outbox, executions, workflows, tokens, audit):
-        module.register(site)
+    for model, page in (
+        (OutboxItem, OutboxItemAdmin),
+        (WorkflowExecution, WorkflowExecutionAdmin),
+        (WorkflowDocument, WorkflowDocumentAdmin),
+        (ApiToken, ApiTokenAdmin),
+        (AuditEntry, AuditEntryAdmin),
+    ):
+        if not site.is_registered(model):
+            site.register(model, page)

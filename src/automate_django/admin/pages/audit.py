@@ -1,9 +1,9 @@
-"""The audit trail as a page: to search and to read, and nobody changes it."""
+"""The page of the audit trail, to search and to read."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.admin.filters import DateFieldListFilter
@@ -16,7 +16,7 @@ from django.utils.translation import gettext_lazy as _
 
 from automate_django.admin.bases.export import Export
 from automate_django.admin.bases.tenancy import TenantScopedAdmin
-from automate_django.admin.pages.base import Tabbed
+from automate_django.admin.pages.base import TabbedAdmin
 from automate_django.models import (
     ApiToken,
     AuditEntry,
@@ -27,10 +27,7 @@ from automate_django.models import (
 )
 from automate_django.tenants import OPERATE
 
-if TYPE_CHECKING:
-    from django.contrib.admin import AdminSite
-
-__all__ = ["AuditEntryAdmin", "register"]
+__all__ = ["AuditEntryAdmin"]
 
 _AUTOMATION = [
     model._meta.label_lower
@@ -67,7 +64,7 @@ class _Recent(admin.SimpleListFilter):
     """Offers the values that the latest entries have: those of all can't be read quickly."""
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        """Those values, and what is chosen."""
+        """Return those values, and the chosen one."""
         known = request.__dict__.setdefault("_automate_recent", {})
         if not known:
             rows = model_admin.get_queryset(request).order_by("-created_at", "-id")
@@ -81,7 +78,7 @@ class _Recent(admin.SimpleListFilter):
         return str(self.value() or "").replace("\x00", "")
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        """The entries that have the chosen value."""
+        """Return the entries that have the chosen value."""
         chosen = self._chosen()
         return queryset.filter(**{str(self.parameter_name): chosen}) if chosen else queryset
 
@@ -96,7 +93,7 @@ class _ModelFilter(_Recent):
     parameter_name = "model"
 
 
-class AuditEntryAdmin(Tabbed, Export, TenantScopedAdmin):
+class AuditEntryAdmin(TabbedAdmin, Export, TenantScopedAdmin):
     """
     Lists the entries of the user's tenant, the latest first.
 
@@ -112,7 +109,7 @@ class AuditEntryAdmin(Tabbed, Export, TenantScopedAdmin):
     search_help_text = _("Searches the latest 100,000 of the entries that the filters leave.")
     ordering = ("-created_at", "-id")  # as the indexes are
     paginator = _Latest
-    # To tell how many entries each choice of a filter has is to count them all.
+    # The number of entries of each choice of a filter takes a count of all.
     show_facets: ClassVar[Any] = admin.ShowFacets.NEVER if hasattr(admin, "ShowFacets") else None
     show_timestamps = False
     fields = ("created_at", "actor", "action", "model", "object_id", "object_repr", "shown_changes")
@@ -120,12 +117,12 @@ class AuditEntryAdmin(Tabbed, Export, TenantScopedAdmin):
 
     @admin.display(description=_("fields"))
     def fields_changed(self, obj: AuditEntry) -> str:
-        """The names of what changed."""
+        """Return the names of what changed."""
         return ", ".join(obj.changes)
 
     @admin.display(description=_("changes"))
     def shown_changes(self, obj: AuditEntry) -> str:
-        """What each field was and is, and what else is known."""
+        """Return each field's former and new value, and the details."""
         lines = ((name, _text(old), _text(new)) for name, (old, new) in obj.changes.items())
         changes = format_html_join("", "<div>{}: <del>{}</del> {}</div>", lines)
         return format_html("{}<div>{}</div>", changes, _text(obj.details) if obj.details else "")
@@ -133,7 +130,7 @@ class AuditEntryAdmin(Tabbed, Export, TenantScopedAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: Any, search_term: str
     ) -> tuple[Any, bool]:
-        """Django's, in the latest of the entries."""
+        """Search as Django does, in the latest of the entries."""
         if search_term:
             times = queryset.order_by("-created_at").values_list("created_at", flat=True)
             oldest = times[_SEARCHED : _SEARCHED + 1].first()
@@ -142,14 +139,14 @@ class AuditEntryAdmin(Tabbed, Export, TenantScopedAdmin):
         return super().get_search_results(request, queryset, search_term)
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        """The entries that the user may see."""
+        """Return the entries that the user may see."""
         scoped = super().get_queryset(request)
         if self.scope(request).everything:
             return scoped
         return scoped | self._all_tenants(request)
 
     def _all_tenants(self, request: HttpRequest) -> Any:
-        """Those that belong to no tenant of the user's, and that it may see all the same."""
+        """Return the entries of no tenant of the user's that it may see all the same."""
         user: Any = request.user
         seen = Q(actor_id=str(user.pk), tenant_id=None)
         if user.has_perm(OPERATE):
@@ -157,11 +154,11 @@ class AuditEntryAdmin(Tabbed, Export, TenantScopedAdmin):
         return self.model._default_manager.filter(seen)
 
     def permits(self, request: HttpRequest, name: str, obj: Any = None) -> bool:
-        """Nobody writes here, superusers included."""
+        """Return False for all but viewing: nobody writes here, superusers included."""
         return name == "view" and super().permits(request, name, obj)
 
     def allows(self, request: HttpRequest, name: str, obj: Any = None) -> bool:
-        """Only what the list has."""
+        """Return True for entries that are in the list."""
         if super().allows(request, name, obj):
             return True
         return obj is not None and bool(self._all_tenants(request).filter(pk=obj.pk).exists())
@@ -169,9 +166,3 @@ class AuditEntryAdmin(Tabbed, Export, TenantScopedAdmin):
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def register(site: AdminSite) -> None:
-    """Put the trail on *site*, unless it has a page for it."""
-    if not site.is_registered(AuditEntry):
-        site.register(AuditEntry, AuditEntryAdmin)

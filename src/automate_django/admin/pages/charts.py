@@ -51,12 +51,12 @@ class Chart:
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to draw."""
+        """True if there is nothing to draw."""
         return not self.rows
 
 
 def compact(value: float) -> str:
-    """A number in few characters: ``950``, ``1.2k``, ``39.8k``, ``4M``, ``7e+15``."""
+    """Return a number in few characters: ``950``, ``1.2k``, ``39.8k``, ``4M``, ``7e+15``."""
     size = abs(value)
     if size >= 1e15 or not math.isfinite(value):
         return f"{value:.0e}" if math.isfinite(value) else NOTHING
@@ -78,7 +78,7 @@ def _short(value: float) -> str:
 
 
 def nice_maximum(values: Sequence[float]) -> float:
-    """The end of an axis that has room for *values*: 1, 2, 2.5 or 5 times a power of ten."""
+    """Return the end of an axis that has room for *values*: 1, 2, 2.5 or 5 times a power of ten."""
     highest = max((value for value in values if math.isfinite(value)), default=0.0)
     if highest <= 0:
         return 1.0
@@ -89,7 +89,7 @@ def nice_maximum(values: Sequence[float]) -> float:
 def bars(
     title: str, labels: Sequence[str], series: Sequence[Series], *, write: Write = compact
 ) -> Chart:
-    """Figures per *label*, stacked upon each other."""
+    """Draw figures per *label*, stacked upon each other."""
     totals = [sum(_clean(one.values[i]) or 0.0 for one in series) for i in range(len(labels))]
     top = nice_maximum(totals)
     width = WIDTH / max(1, len(labels))
@@ -122,7 +122,7 @@ def bars(
 def lines(
     title: str, labels: Sequence[str], series: Sequence[Series], *, write: Write = compact
 ) -> Chart:
-    """Figures per *label* as lines, with a gap where one is missing."""
+    """Draw figures per *label* as lines, with a gap where one is missing."""
     known = [value for one in series for value in map(_clean, one.values) if value is not None]
     top = nice_maximum(known)
     step = WIDTH / max(1, len(labels))
@@ -143,7 +143,7 @@ def lines(
 
 
 def _hit(x: float, width: float, said: str) -> SafeString:
-    """An invisible column that tells its figures under the pointer."""
+    """Draw an invisible column that shows its figures under the pointer."""
     return format_html(
         '<rect class="hit" x="{}" y="0" width="{}" height="{}"><title>{}</title></rect>',
         _at(x),
@@ -154,7 +154,7 @@ def _hit(x: float, width: float, said: str) -> SafeString:
 
 
 def _clean(value: float | None) -> float | None:
-    """*value*, if it can be drawn: no NaN, no infinity, nothing below zero."""
+    """Return *value* if it can be drawn: no NaN, no infinity, nothing below zero."""
     if value is None or not math.isfinite(value):
         return None
     return max(0.0, value)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
@@ -9,35 +12,197 @@ from django.core.cache import cache
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
 from django.urls import URLPattern
+from django.utils import timezone
 
-from automate_django.admin.pages.access import Reach, require_operator
-from automate_django.admin.pages.base import Section
-from automate_django.admin.pages.figures import counts
-from automate_django.admin.pages.rates import (
-    RECENT_SECONDS,
-    SPANS,
-    Span,
-    charts,
-    history,
-    recent,
-    spread,
-)
+from automate_django.admin.pages.access import database, require_operator
+from automate_django.admin.pages.base import PageSection
+from automate_django.admin.pages.charts import Chart, Series, bars, lines
 from automate_django.kernel import get_kernel
+from automate_django.models import OutboxActivity
+from automate_django.outbox_counts import read_counts
+from automate_django.templatetags.automate_pages import duration
 from automate_kernel.outbox import Activity, ItemStatus
 from automate_kernel.workflows.engine.statistics import WorkflowActivity
 
-__all__ = ["Dashboard"]
+__all__ = [
+    "RECENT_SECONDS",
+    "SPANS",
+    "DashboardPages",
+    "TimeSpan",
+    "charts",
+    "history",
+    "recent",
+    "spread",
+]
+
+# Workers write down what they did within seconds. What is older than this is complete.
+_LATE = timedelta(minutes=5)
+_RECENT_MINUTES = 5
+RECENT_SECONDS = 60 * (_RECENT_MINUTES + 1)
+"""The period that `recent` needs."""
+CHEAP_ROWS = 5_000
+"""The number of activity rows that are read at each request: it takes 200 ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimeSpan:
+    """A period of the dashboard, its steps, and the milliseconds until it looks again."""
+
+    name: str
+    label: str
+    seconds: int
+    step: int
+    each: str
+    every: int
+
+
+SPANS: dict[str, TimeSpan] = {
+    span.name: span
+    for span in (
+        TimeSpan("1h", "Last hour", 3_600, 60, "minute", 5_000),
+        TimeSpan("6h", "Last 6 hours", 21_600, 300, "5 minutes", 15_000),
+        TimeSpan("24h", "Last 24 hours", 86_400, 3_600, "hour", 30_000),
+    )
+}
+
+
+def history(span: TimeSpan, moment: datetime, *, now: bool = True) -> list[Activity] | None:
+    """
+    Return the activity in *span* up to *moment*, per step and kind, the oldest first.
+
+    Steps that are over are read once and kept in the cache. Without *now*, None if they were not
+    read yet and there are so many rows that it would take long.
+    """
+    outbox, where = get_kernel().outbox, get_kernel().storage.describe()
+    key = f"automate-pages-activity-{span.name}-{sha256(where.encode()).hexdigest()[:32]}"
+    begin = _floor(moment - timedelta(seconds=span.seconds), span.step)
+    kept: tuple[datetime, list[Activity]] | None = cache.get(key)
+    if kept is None and not now and _is_long(begin):
+        return None
+    since, known = kept or (begin, [])
+    since = max(since, begin)
+    # A minute more, because it has grown later meanwhile.
+    new = outbox.activity(seconds=(moment - since).total_seconds() + 60)
+    rows = _merged([*known, *(one for one in new if one.at >= since)], span.step)
+    rows = [one for one in rows if one.at >= begin]
+    complete = _floor(moment - _LATE, span.step)
+    over = [one for one in rows if one.at < complete]
+    cache.set(key, (complete, over), span.seconds)
+    return rows
+
+
+def _is_long(begin: datetime) -> bool:
+    rows = OutboxActivity.objects.using(database()).filter(at__gte=begin)
+    return bool(rows[: CHEAP_ROWS + 1].count() > CHEAP_ROWS)
+
+
+def _merged(activity: Iterable[Activity], step: int) -> list[Activity]:
+    totals: dict[tuple[datetime, str], Activity] = {}
+    for one in activity:
+        at = _floor(one.at, step)
+        known = totals.get((at, one.kind))
+        total = one if known is None else known + one
+        totals[at, one.kind] = replace(total, at=at)
+    return [totals[each] for each in sorted(totals)]
+
+
+def spread(
+    activity: Iterable[Activity], span: TimeSpan, now: datetime
+) -> list[tuple[datetime, Activity | None]]:
+    """Return the beginning of each step of *span* up to *now*, and the activity in it."""
+    step = timedelta(seconds=span.step)
+    last = _floor(now, span.step)
+    starts = [last - step * i for i in range(span.seconds // span.step - 1, -1, -1)]
+    found: dict[datetime, Activity] = {}
+    for one in activity:
+        at = _floor(one.at, span.step)
+        found[at] = found[at] + one if at in found else one
+    return [(start, found.get(start)) for start in starts]
+
+
+def _floor(moment: datetime, step: int) -> datetime:
+    since = int(moment.timestamp())
+    return datetime.fromtimestamp(since - since % step, tz=moment.tzinfo)
+
+
+def charts(spread_out: Sequence[tuple[datetime, Activity | None]], span: TimeSpan) -> list[Chart]:
+    """Draw throughput, failures, run time and wait over the time of *spread_out*."""
+    labels = [timezone.localtime(at).strftime("%H:%M") for at, _ in spread_out]
+    done = [one for _, one in spread_out]
+
+    def counted(name: str) -> list[float | None]:
+        return [None if one is None else float(getattr(one, name)) for one in done]
+
+    def timed(name: str, share: float) -> list[float | None]:
+        return [None if one is None else getattr(one, f"{name}_percentile")(share) for one in done]
+
+    return [
+        bars(
+            f"Attempts per {span.each}",
+            labels,
+            [
+                Series("completed", counted("completed"), "ok"),
+                Series("to be retried", counted("retried"), "warn"),
+                Series("failed", counted("failed"), "bad"),
+            ],
+        ),
+        lines(
+            "Failing attempts",
+            labels,
+            [
+                Series(
+                    "retried or failed", [_share(one, "retried", "failed") for one in done], "warn"
+                ),
+                Series("failed for good", [_share(one, "failed") for one in done], "bad"),
+            ],
+            write=_percent,
+        ),
+        lines(
+            "Run time",
+            labels,
+            [Series("p95", timed("run", 0.95), "warn"), Series("p50", timed("run", 0.5), "run")],
+            write=duration,
+        ),
+        lines(
+            "Wait from due to begun",
+            labels,
+            [Series("p95", timed("wait", 0.95), "warn"), Series("p50", timed("wait", 0.5), "run")],
+            write=duration,
+        ),
+    ]
+
+
+def _share(one: Activity | None, *names: str) -> float | None:
+    if one is None or not one.total:
+        return None
+    return float(100.0 * sum(getattr(one, name) for name in names) / one.total)
+
+
+def _percent(value: float) -> str:
+    return f"{value:.3g}%"
+
+
+def recent(
+    activity: Iterable[Activity], now: datetime, *, minutes: int = _RECENT_MINUTES
+) -> tuple[float, float | None]:
+    """Return attempts per minute, and the share of failing ones, over the last *minutes*."""
+    end = _floor(now, 60)
+    rows = [one for one in activity if end - timedelta(minutes=minutes) <= one.at < end]
+    total = sum(one.total for one in rows)
+    failing = sum(one.retried + one.failed for one in rows)
+    return total / minutes, (failing / total if total else None)
+
 
 _KEPT_SECONDS = 4
 
 
-class Dashboard(Section):
-    """How the outbox does. It tells of all tenants together, so it is for operators."""
+class DashboardPages(PageSection):
+    """The figures of the outbox. They are of all tenants together, so they are for operators."""
 
     current = "dashboard"
 
     def urls(self) -> list[URLPattern]:
-        """The page, and the part of it that is refreshed."""
+        """Return the page's address, and that of the part that is refreshed."""
         get = self.owner.get
         return [
             get("dashboard/", self.view, "automate_dashboard"),
@@ -45,7 +210,7 @@ class Dashboard(Section):
         ]
 
     def view(self, request: HttpRequest) -> TemplateResponse:
-        """The page."""
+        """Show the page."""
         require_operator(request)
         span = _span(request)
         return self.page(
@@ -58,19 +223,19 @@ class Dashboard(Section):
         )
 
     def figures_view(self, request: HttpRequest) -> TemplateResponse:
-        """The figures and charts alone, for the script that keeps them up to date."""
+        """Return the figures and charts alone, for the script that keeps them up to date."""
         require_operator(request)
         return self.owner.fragment(
             request, "_dashboard.html", **self._figures(_span(request), now=True)
         )
 
-    def _figures(self, span: Span, *, now: bool) -> dict[str, Any]:
+    def _figures(self, span: TimeSpan, *, now: bool) -> dict[str, Any]:
         outbox = get_kernel().outbox
         moment = outbox.now()
         activity = history(span, moment, now=now)
         rate, failing = recent(outbox.activity(seconds=RECENT_SECONDS), moment)
         workers = outbox.workers()
-        found = counts(Reach(everyone=True), now=now)
+        found = read_counts(outbox, now=now)
         return {
             "span": span,
             "charts": None if activity is None else charts(spread(activity, span, moment), span),
@@ -94,7 +259,7 @@ class Dashboard(Section):
 
 def _by_workflow() -> list[dict[str, Any]]:
     """
-    What became of executions in the last hour, whatever the charts span.
+    Return the executions that ended in the last hour, whatever the charts span.
 
     That is some thousand rows at most; they are read every few seconds, however many look.
     """
@@ -119,7 +284,7 @@ def _by_workflow() -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -row["total"].ended)
 
 
-def _span(request: HttpRequest) -> Span:
+def _span(request: HttpRequest) -> TimeSpan:
     return SPANS.get(request.GET.get("span", ""), SPANS["1h"])
 
 

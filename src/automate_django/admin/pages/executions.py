@@ -1,47 +1,245 @@
-"""The executions: which there are, how far each has come, and what can be done about it."""
+"""The pages of executions: the list, each one's progress, and resuming, cancelling, repeating."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
-from django.contrib import admin, messages
+from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.urls import URLPattern
+from django.utils import timezone
 from django.utils.http import parse_etags, quote_etag
 
-from automate_django.admin.bases import trail
-from automate_django.admin.pages.access import reach_of
+from automate_django.admin.pages.access import Reach, reach_of, record
 from automate_django.admin.pages.base import PageAdmin
-from automate_django.admin.pages.execution_facts import (
-    executions,
-    origin_of,
-    pinned,
-    reconstructed_input,
-    workflow_names,
+from automate_django.admin.pages.bulk_actions import RATES, number_in
+from automate_django.admin.pages.display import (
+    shown_attempts,
+    shown_json,
+    shown_labels,
+    shown_text,
 )
-from automate_django.admin.pages.execution_filter import Filter
-from automate_django.admin.pages.failures import shown_attempts, shown_labels
-from automate_django.admin.pages.shown import shown_json, shown_text
-from automate_django.admin.pages.slices import PATIENCE, read_page
-from automate_django.admin.pages.tracks import SCALE, Track, draw, latest_statuses
+from automate_django.admin.pages.step_tracks import SCALE, StepTrack, draw, latest_statuses
 from automate_django.kernel import get_kernel
-from automate_django.models import OutboxItem, WorkflowExecution, WorkflowStep
-from automate_django.templatetags.automate_pages import duration
-from automate_kernel.errors import AutomateError
+from automate_django.models import OutboxItem, WorkflowExecution, WorkflowStep, WorkflowVersion
+from automate_kernel.errors import AutomateError, TemplateError
+from automate_kernel.storage.tables import EXECUTION
 from automate_kernel.workflows.definition.graph import to_svg
+from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.execution import ExecutionStatus, StepStatus
+from automate_kernel.workflows.engine.execution_pages import ExecutionPage
+from automate_kernel.workflows.engine.program import step_input
 
-__all__ = ["WorkflowExecutionAdmin", "register"]
+__all__ = [
+    "ExecutionQuery",
+    "Origin",
+    "WorkflowExecutionAdmin",
+    "origin_of",
+    "pinned",
+    "reconstructed_input",
+    "workflow_names",
+]
+
+_LATELY = 1000
+
+
+def pinned(execution: WorkflowExecution) -> Workflow | None:
+    """Return the definition that *execution* began with; None if this process can't read it."""
+    kernel = get_kernel()
+    try:
+        return kernel.workflows.program(execution.definition_id).workflow
+    except TemplateError:
+        pass  # a filter that is gone: the workflow can be shown all the same
+    except (AutomateError, ValueError):  # pydantic's error is a ValueError
+        return None
+    return kernel.executions.definition(execution.definition_id)
+
+
+def reconstructed_input(
+    execution: WorkflowExecution, step_id: str, position: int
+) -> tuple[Any, str | None]:
+    """
+    Return the input of a step, put together from stored values, or the reason why that fails.
+
+    Both texts may hold what the redactor knows; who shows them redacts them.
+    """
+    kernel = get_kernel()
+    stored = kernel.executions.get(str(execution.pk))
+    if stored is None:
+        return None, "the execution is gone"
+    try:
+        program = kernel.workflows.program(stored.definition_id)
+        return step_input(program, stored, step_id, position), None
+    except (AutomateError, ValueError) as error:
+        return None, kernel.redactor.redact(str(error))
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The origin of a definition, in words, and the page that shows it."""
+
+    text: str
+    url: str = ""
+
+
+def origin_of(request: HttpRequest, pages: PageAdmin, execution: WorkflowExecution) -> Origin:
+    """Return the version of the workflow that *execution* began with."""
+    alias = execution._state.db
+    version = (
+        WorkflowVersion.objects.using(alias)
+        .filter(
+            digest=execution.definition_id,
+            document__name=execution.workflow,
+        )
+        .select_related("document")
+        .order_by("-number")
+        .first()
+    )
+    short = execution.definition_id[:12]
+    if version is None or version.document.tenant_id not in (None, execution.tenant_id):
+        return Origin(f"definition {short}")
+    may = request.user.has_perm("automate_django.view_workflowdocument")
+    url = pages.url("automate_workflow_version", version.document_id, version.number)
+    return Origin(f"version {version.number} ({short})", url if may else "")
+
+
+def workflow_names(reach: Reach) -> list[str]:
+    """
+    Return the names to choose from in a filter.
+
+    Of all workflows that there are or that have run, to who sees all: that costs one look into an
+    index per name, not one per execution. Of those that ran lately, to a tenant.
+    """
+    if not reach.everyone:
+        rows = reach.rows(WorkflowExecution).order_by("-created_at")
+        return sorted(set(rows.values_list("workflow", flat=True)[:_LATELY]))
+    kernel = get_kernel()
+    with kernel.storage.begin(atomic=False) as rows:
+        found = rows.distinct(EXECUTION, "workflow")
+    return sorted({entry.workflow.name for entry in kernel.workflows.entries()} | set(found))
+
+
+_TIMES = {
+    "": ("any time", timedelta()),
+    "1h": ("the last hour", timedelta(hours=1)),
+    "24h": ("the last 24 hours", timedelta(hours=24)),
+    "7d": ("the last 7 days", timedelta(days=7)),
+    "30d": ("the last 30 days", timedelta(days=30)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionQuery:
+    """The executions that a user asks for; empty text is no condition."""
+
+    status: str = ""
+    workflow: str = ""
+    since: str = ""
+    tenant: str = ""
+    group: str = ""
+    label: str = ""
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any], reach: Reach) -> ExecutionQuery:
+        """Read the parameters of a request; an unknown value counts as left out."""
+
+        def text(name: str) -> str:
+            # No text in a database holds a NUL, and PostgreSQL raises for one.
+            return str(data.get(name) or "").replace("\x00", "").strip()[:200]
+
+        known = {status.value for status in ExecutionStatus}
+        return cls(
+            text("status") if text("status") in known else "",
+            text("workflow"),
+            text("since") if text("since") in _TIMES else "",
+            text("tenant") if reach.everyone else "",
+            text("group"),
+            text("label"),
+        )
+
+    def matching(self, reach: Reach) -> dict[str, Any]:
+        """Return the kernel's filter for these executions, as far as *reach* covers them."""
+        given = {
+            "status": self.status,
+            "workflow": self.workflow,
+            "error_group": self.group,
+            "label": self.label,
+            "tenant_id": self.tenant if reach.everyone else reach.tenant,
+        }
+        found: dict[str, Any] = {name: text for name, text in given.items() if text}
+        if self.since:
+            found["created_after"] = timezone.now() - _TIMES[self.since][1]
+        return found
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The fields of an address that asks for the same."""
+        given = {
+            "status": self.status,
+            "workflow": self.workflow,
+            "since": self.since,
+            "tenant": self.tenant,
+            "group": self.group,
+            "label": self.label,
+        }
+        return {name: text for name, text in given.items() if text}
+
+    @property
+    def query(self) -> str:
+        """`fields`, as the query of an address."""
+        return urlencode(self.fields)
+
+    @property
+    def resumable(self) -> bool:
+        """True if the executions can be resumed together."""
+        return self.status == ExecutionStatus.FAILED.value and not self.label
+
+    @property
+    def words(self) -> str:
+        """The executions in words: ``failed executions of order-notify``."""
+        said = f"{self.status.lower()} executions".lstrip()
+        if self.workflow:
+            said += f" of {self.workflow}"
+        if self.group:
+            said += f" with {self.group}"
+        if self.tenant:
+            said += f" of tenant {self.tenant}"
+        return f"{said} that began in {_TIMES[self.since][0]}" if self.since else said
+
+    def tabs(self) -> list[dict[str, Any]]:
+        """Return the statuses to choose from, with what else is asked for kept."""
+        kept = {name: text for name, text in self.fields.items() if name != "status"}
+        order = ["", "FAILED", "RUNNING", "PENDING", "COMPLETED", "CANCELLED"]
+        return [
+            {
+                "label": status.capitalize() or "All",
+                "url": f"?{urlencode({**kept, **({'status': status} if status else {})})}",
+                "current": status == self.status,
+            }
+            for status in order
+        ]
+
+    def times(self) -> list[tuple[str, str, bool]]:
+        """Return the spans of time to choose from: value, label, whether it is chosen."""
+        return [(name, label, name == self.since) for name, (label, _) in _TIMES.items()]
+
 
 _CHANGE = "automate_django_workflowexecution_change"
 _LIST = "automate_django_workflowexecution_changelist"
+PATIENCE = 1.5
+"""The number of seconds that a page looks on while it has found nothing."""
+MOST_RESUMED = 500
+"""The number of executions that one request resumes."""
 # How many of an execution's failed attempts its page shows; a step's page shows all of its own.
 _MOST_ATTEMPTS = 20
-_BLANK = Track(
+_BLANK = StepTrack(
     key="", step_id="", position=-1, label="", action="", status="", tone="", attempts="",
     took="", after="", note="", url="",
 )  # fmt: skip
@@ -58,23 +256,19 @@ class WorkflowExecutionAdmin(PageAdmin):
     current = "executions"
 
     def pages(self) -> list[URLPattern]:
-        """The pages below the executions' own address."""
+        """Return the pages below the executions' own address."""
         one, step = "<uuid:execution_id>/", "<uuid:execution_id>/steps/<str:step_id>/"
         return [
+            self.post("resume/", self.resume_view, "automate_executions_resume"),
             self.get(f"{one}progress/", self.progress_view, "automate_execution_progress"),
-            self.post(f"{one}order/", self.order_view, "automate_execution_order"),
+            self.post(f"{one}order/", self.action_view, "automate_execution_action"),
             self.get(step, self.step_view, "automate_execution_step"),
             self.get(f"{step}<int:position>/", self.step_view, "automate_execution_element"),
         ]
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        """The executions that the user may see."""
-        return executions(reach_of(request))
-
-    def require_view(self, request: HttpRequest) -> None:
-        """Raise `PermissionDenied` unless the user may look at executions."""
-        if not self.has_view_permission(request):
-            raise PermissionDenied
+        """Return the executions that the user may see."""
+        return reach_of(request).rows(WorkflowExecution)
 
     def _find(self, request: HttpRequest, execution_id: UUID | None) -> WorkflowExecution:
         self.require_view(request)
@@ -88,39 +282,91 @@ class WorkflowExecutionAdmin(PageAdmin):
     # -- the list ------------------------------------------------------------------------------
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
-        """The newest first, a page at a time."""
+        """Show a page of executions, the newest first."""
         self.require_view(request)
         reach = reach_of(request)
         if (execution_id := _uuid(request.GET.get("id", ""))) is not None:
             return HttpResponseRedirect(self.url(_CHANGE, execution_id))
-        wanted = Filter.read(request.GET, reach)
-        try:
-            found = read_page(
-                wanted.among(executions(reach)).defer("event", "output"),
-                wanted.slice,
-                wanted.rest,
-                after=request.GET.get("after", ""),
-                patience=PATIENCE,
-            )
-        except ValueError as error:
-            raise Http404(str(error)) from None
-        for row in found.rows:
-            row.shown_error = shown_text(row.error, 300)
-            ended = row.completed_at
-            row.took = duration((ended - row.created_at).total_seconds()) if ended else ""
+        query = ExecutionQuery.read(request.GET, reach)
         return self.page(
             request,
             "executions.html",
             "Executions",
-            wanted=wanted,
-            found=found,
+            query=query,
+            found=self._read_page(request, query),
             reach=reach,
             unknown_id=request.GET.get("id", ""),
-            tabs_of_statuses=wanted.tabs(),
-            times=wanted.times(),
+            tabs_of_statuses=query.tabs(),
+            times=query.times(),
             names=workflow_names(reach),
-            next_url=f"?{urlencode({**wanted.fields, 'after': found.following})}",
             first_page="after" not in request.GET,
+            may_resume=query.resumable and self.has_change_permission(request),
+            resume_url=self.url("automate_executions_resume"),
+        )
+
+    def _read_page(self, request: HttpRequest, query: ExecutionQuery) -> ExecutionPage:
+        reach = reach_of(request)
+        if reach.nothing:
+            return ExecutionPage()
+        try:
+            return get_kernel().executions.page(
+                **query.matching(reach), after=request.GET.get("after", ""), seconds=PATIENCE
+            )
+        except AutomateError as error:
+            raise Http404(error.message) from None
+
+    # -- many of them --------------------------------------------------------------------------
+
+    def resume_view(self, request: HttpRequest) -> HttpResponse:
+        """Resume the failed executions that a filter finds, after a confirmation."""
+        self.require_view(request)
+        if not self.has_change_permission(request):
+            raise PermissionDenied
+        reach = reach_of(request)
+        query = ExecutionQuery.read(request.POST, reach)
+        if not query.resumable or reach.nothing:
+            return HttpResponse("These executions can't be resumed together.", status=400)
+        back = f"{self.url(_LIST)}?{query.query}"
+        if request.POST.get("sure") != "yes":
+            return self._confirm(request, query, back)
+        per_second = number_in(request, "per_second")
+        try:
+            # What is done and that it is written down are one transaction.
+            with get_kernel().storage.begin():
+                done = get_kernel().executions.resume_matching(
+                    **query.matching(reach), limit=MOST_RESUMED, per_second=per_second or None
+                )
+                record(
+                    request, "resume", model=WorkflowExecution,
+                    about=f"{done:,} {query.words}", filter=query.fields, per_second=per_second,
+                )  # fmt: skip
+        except AutomateError as error:
+            messages.error(request, f"{shown_text(str(error)).text}.")
+            return HttpResponseRedirect(back)
+        text = f"{done:,} execution{'' if done == 1 else 's'} resumed."
+        if done >= MOST_RESUMED:
+            text += " There may be more: resume again."
+        (messages.success if done else messages.warning)(request, text)
+        return HttpResponseRedirect(back)
+
+    def _confirm(self, request: HttpRequest, query: ExecutionQuery, back: str) -> HttpResponse:
+        found = get_kernel().executions.page(
+            **query.matching(reach_of(request)), limit=MOST_RESUMED, seconds=PATIENCE
+        )
+        if not found.executions and not found.after:
+            messages.warning(request, f"There are no {query.words} any more.")
+            return HttpResponseRedirect(back)
+        return self.page(
+            request,
+            "resume.html",
+            "Resume executions?",
+            query=query,
+            n=len(found.executions),
+            more=bool(found.after),
+            rates=RATES,
+            resume_url=self.url("automate_executions_resume"),
+            back=back,
+            crumbs=[{"label": "Executions", "url": self.url(_LIST)}],
         )
 
     # -- one execution -------------------------------------------------------------------------
@@ -132,7 +378,7 @@ class WorkflowExecutionAdmin(PageAdmin):
         form_url: str = "",
         extra_context: Any = None,
     ) -> Any:
-        """One execution: its steps in time, what came in, what came out."""
+        """Show an execution: its steps in time, its event and its output."""
         if request.method != "GET":
             raise PermissionDenied
         execution = self._find(request, _uuid(object_id or ""))
@@ -170,7 +416,9 @@ class WorkflowExecutionAdmin(PageAdmin):
         return self.url("automate_execution_element", execution.pk, step_id, position)
 
     def _item_url(self, request: HttpRequest, execution: WorkflowExecution) -> str:
-        """The execution's wake-up in the outbox, if it is still there and the user may see it."""
+        """
+        Return the execution's wake-up in the outbox, if it is still there and the user may see it.
+        """
         items = OutboxItem.objects.using(execution._state.db).filter(pk=execution.item_id)
         may = request.user.has_perm("automate_django.view_outboxitem")
         if not may or not items.exists():
@@ -178,7 +426,7 @@ class WorkflowExecutionAdmin(PageAdmin):
         return self.url("automate_django_outboxitem_change", execution.item_id)
 
     def progress_view(self, request: HttpRequest, execution_id: UUID) -> HttpResponse:
-        """The state of the timeline as JSON, for the script that keeps the page up to date."""
+        """Return the timeline as JSON, for the script that keeps the page up to date."""
         execution = self._find(request, execution_id)
         about = f"{execution.status} {execution.updated_at.isoformat()} {execution.item_id}"
         etag = quote_etag(hashlib.sha256(about.encode()).hexdigest()[:32])
@@ -205,7 +453,7 @@ class WorkflowExecutionAdmin(PageAdmin):
     def step_view(
         self, request: HttpRequest, execution_id: UUID, step_id: str, position: int = -1
     ) -> HttpResponse:
-        """One step, or one element of its list: what it was given, gave, and where it failed."""
+        """Show a step, or an element of its list: input, output and errors."""
         execution = self._find(request, execution_id)
         steps = WorkflowStep.objects.using(execution._state.db)
         run = steps.filter(execution=execution, step_id=step_id, position=position).first()
@@ -236,7 +484,7 @@ class WorkflowExecutionAdmin(PageAdmin):
                 and ExecutionStatus(execution.status).finished
                 and self.has_change_permission(request, execution)
             ),
-            order_url=self.url("automate_execution_order", execution.pk),
+            action_url=self.url("automate_execution_action", execution.pk),
             crumbs=[
                 {"label": "Executions", "url": self.url(_LIST)},
                 {
@@ -246,21 +494,21 @@ class WorkflowExecutionAdmin(PageAdmin):
             ],
         )
 
-    # -- orders --------------------------------------------------------------------------------
+    # -- one at a time -------------------------------------------------------------------------
 
-    def order_view(self, request: HttpRequest, execution_id: UUID) -> HttpResponse:
+    def action_view(self, request: HttpRequest, execution_id: UUID) -> HttpResponse:
         """Resume, cancel or repeat an execution."""
         execution = self._find(request, execution_id)
         if not self.has_change_permission(request, execution):
             raise PermissionDenied
-        order = request.POST.get("order", "")
-        give = {"resume": self._resume, "cancel": self._cancel, "again": self._again}.get(order)
-        if give is None:
-            return HttpResponse("There is no such order.", status=400)
+        known = {"resume": self._resume, "cancel": self._cancel, "again": self._again}
+        action = known.get(request.POST.get("order", ""))
+        if action is None:
+            return HttpResponse("There is no such action.", status=400)
         try:
             # What is done and that it is written down are one transaction.
             with get_kernel().storage.begin():
-                done, text, target = give(request, execution)
+                done, text, target = action(request, execution)
         except AutomateError as error:
             messages.error(request, f"{shown_text(str(error)).text}.")
             return HttpResponseRedirect(self.url(_CHANGE, execution.pk))
@@ -274,7 +522,7 @@ class WorkflowExecutionAdmin(PageAdmin):
         done = get_kernel().executions.resume(str(execution.pk), step_id=step_id)
         if not done:
             return done, "It has not failed, or is resumed already.", execution.pk
-        self._record(request, "resume", execution, step=step_id or "")
+        record(request, "resume", [execution], step=step_id or "")
         where = f"step {step_id}" if step_id else "where it failed"
         return done, f"It goes on from {where}.", execution.pk
 
@@ -284,24 +532,15 @@ class WorkflowExecutionAdmin(PageAdmin):
         done = get_kernel().executions.cancel(str(execution.pk))
         if not done:
             return done, "It had ended already.", execution.pk
-        self._record(request, "cancel", execution)
+        record(request, "cancel", [execution])
         return done, "It is cancelled. A step that runs is not interrupted.", execution.pk
 
     def _again(
         self, request: HttpRequest, execution: WorkflowExecution
     ) -> tuple[bool, str, object]:
         begun = get_kernel().start_again(str(execution.pk))
-        self._record(request, "start again", execution, begun=begun)
+        record(request, "start again", [execution], begun=begun)
         return True, "This is another execution, for the same event.", begun
-
-    def _record(
-        self, request: HttpRequest, action: str, execution: WorkflowExecution, **details: Any
-    ) -> None:
-        entry = trail.entry_of(
-            request, action, WorkflowExecution, execution,
-            tenant=execution.tenant_id, details=details,
-        )  # fmt: skip
-        trail.write([entry])
 
 
 def _uuid(text: str) -> UUID | None:
@@ -313,9 +552,3 @@ def _uuid(text: str) -> UUID | None:
 
 def _knows(workflow: Any, step_id: str) -> bool:
     return any(step.id == step_id for step in (*workflow.steps, *workflow.on_failure))
-
-
-def register(site: admin.AdminSite) -> None:
-    """Put the executions on *site*."""
-    if not site.is_registered(WorkflowExecution):
-        site.register(WorkflowExecution, WorkflowExecutionAdmin)

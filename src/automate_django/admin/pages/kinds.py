@@ -1,4 +1,4 @@
-"""The kinds of items: how many there are, and pausing, resuming and limiting them."""
+"""The page of kinds: their counts, and pausing, resuming and limiting them."""
 
 from __future__ import annotations
 
@@ -10,39 +10,36 @@ from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern
 
-from automate_django.admin.pages.access import Reach, require_operator
-from automate_django.admin.pages.base import Section
-from automate_django.admin.pages.figures import counts, forget
-from automate_django.admin.pages.records import record
+from automate_django.admin.pages.access import database, record, require_operator
+from automate_django.admin.pages.base import PageSection
 from automate_django.kernel import get_kernel
 from automate_django.models import OutboxPause
+from automate_django.outbox_counts import forget_counts, read_counts
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.storage.rows import Where
-from automate_kernel.storage.tables import OUTBOX
+from automate_kernel.outbox.fair_share import ready_kinds
 
-__all__ = ["Kinds"]
+__all__ = ["KindPages"]
 
 _LATELY_SECONDS = 3600.0
 
 
-class Kinds(Section):
+class KindPages(PageSection):
     """A kind is claimed by every tenant's workers, so this page is for operators."""
 
     current = "kinds"
 
     def urls(self) -> list[URLPattern]:
-        """The page, and what its buttons post to."""
+        """Return the page's address, and those of its buttons."""
         return [
             self.owner.get("kinds/", self.view, "automate_kinds"),
             self.owner.post("kinds/steer/", self.steer_view, "automate_kinds_steer"),
         ]
 
     def view(self, request: HttpRequest) -> TemplateResponse:
-        """The page."""
+        """Show the page."""
         require_operator(request)
-        found = counts(Reach(everyone=True), now=request.GET.get("count") == "now")
-        alias = getattr(get_kernel().storage, "alias", "default")
-        paused = {row.kind: row for row in OutboxPause.objects.using(alias).all()}
+        found = read_counts(get_kernel().outbox, now=request.GET.get("count") == "now")
+        paused = {row.kind: row for row in OutboxPause.objects.using(database())}
         limits = {limit.kind: limit for limit in get_kernel().outbox.limits()}
         by_kind = {} if found is None else found.by_kind
         names = sorted({*by_kind, *paused, *limits, *_seen()})
@@ -77,11 +74,11 @@ class Kinds(Section):
         try:
             said = self._steer(request, what, kind)
         except ValueError:
-            return HttpResponseBadRequest("There is no such order.")
+            return HttpResponseBadRequest("There is no such action.")
         except AutomateError as error:
             messages.error(request, f"{error.message}.")
             return HttpResponseRedirect(self.url("automate_kinds"))
-        forget()
+        forget_counts()
         messages.success(request, said)
         return HttpResponseRedirect(self.url("automate_kinds"))
 
@@ -91,20 +88,20 @@ class Kinds(Section):
             case "pause":
                 reason = request.POST.get("reason", "").strip()[:500]
                 outbox.pause(kind, reason)
-                record(request, "pause", kind, reason=reason)
+                record(request, "pause", about=kind, reason=reason)
                 return f"Paused {kind}: no worker takes items of it until it is resumed."
             case "resume":
                 outbox.resume(kind)
-                record(request, "resume", kind)
+                record(request, "resume", about=kind)
                 return f"Resumed {kind}."
             case "limit":
                 given = _limit(request)
                 outbox.limit(kind, **given)
-                record(request, "limit", kind, **given)
+                record(request, "limit", about=kind, **given)
                 return f"Limited {kind}."
             case "unlimit":
                 outbox.unlimit(kind)
-                record(request, "unlimit", kind)
+                record(request, "unlimit", about=kind)
                 return f"Removed the limit of {kind}."
         raise ValueError(what)
 
@@ -115,14 +112,10 @@ def _of(counted: dict[str, int]) -> dict[str, int]:
 
 
 def _seen() -> set[str]:
-    """The kinds that are known without counting: of ready items, and of what was done of late."""
+    """Return the kinds that are known without counting: of ready items, and of recent activity."""
     kernel = get_kernel()
     with kernel.storage.begin(atomic=False) as rows:
-        kinds: set[str] = set()
-        # One tenant's and nobody's ready items stand in two indexes.
-        for tenant in (Where("tenant_id", "eq", None), Where("tenant_id", "ne", None)):
-            ready = [Where("waiting_for", "eq", "worker"), tenant]
-            kinds |= set(rows.distinct(OUTBOX, "kind", ready))
+        kinds = set(ready_kinds(rows))
     lately = kernel.outbox.activity(seconds=_LATELY_SECONDS)
     return kinds | {one.kind for one in lately}
 

@@ -1,38 +1,122 @@
-"""The outbox page: what waits, runs and failed, and what to do about it."""
+"""The outbox pages: lists of items, and the page of one item with its timeline."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, cast
 from urllib.parse import urlencode
 from uuid import UUID
 
-from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern
+from django.utils import timezone
 
-from automate_django.admin.pages.access import Reach, reach_of
+from automate_django.admin.pages.access import reach_of
 from automate_django.admin.pages.base import PageAdmin
-from automate_django.admin.pages.dashboard import Dashboard
-from automate_django.admin.pages.failures import shown_attempts, shown_labels
-from automate_django.admin.pages.figures import FAILED_COUNTED, counts
-from automate_django.admin.pages.kinds import Kinds
-from automate_django.admin.pages.ordering import Ordering, allowed_orders
-from automate_django.admin.pages.orders import items
-from automate_django.admin.pages.plugins import PluginsPage
-from automate_django.admin.pages.shown import shown_json, shown_text
-from automate_django.admin.pages.slices import PATIENCE, SLICES, read_page
-from automate_django.admin.pages.timeline import timeline
-from automate_django.admin.pages.wanted import Wanted
-from automate_django.admin.pages.workers import Workers
+from automate_django.admin.pages.bulk_actions import BulkActionPages, allowed_actions
+from automate_django.admin.pages.dashboard import DashboardPages
+from automate_django.admin.pages.display import shown_attempts, shown_json, shown_labels, shown_text
+from automate_django.admin.pages.item_filter import LISTS, ItemQuery
+from automate_django.admin.pages.kinds import KindPages
+from automate_django.admin.pages.plugins import PluginPages
+from automate_django.admin.pages.workers import WorkerPages
 from automate_django.kernel import get_kernel
 from automate_django.models import OutboxItem
+from automate_django.outbox_counts import Counts, read_counts
+from automate_kernel.errors import AutomateError
+from automate_kernel.outbox import ErrorGroup
+from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.labels import HEADER as LABELS
+from automate_kernel.storage.paging import LOOK
 
-__all__ = ["OutboxItemAdmin", "register"]
+__all__ = [
+    "Moment",
+    "OutboxItemAdmin",
+    "timeline",
+]
 
-_NOT_LISTED = ("payload", "headers")
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Something that happened, or will, and its tone."""
+
+    at: datetime | None
+    text: str
+    tone: str = ""
+    note: str = ""
+
+
+def timeline(item: OutboxItem, attempts: Sequence[FailedAttempt] = ()) -> list[Moment]:
+    """Return the moments of *item*; *attempts* are those that failed, as far as they are kept."""
+    return list(_moments(item, attempts))
+
+
+def _moments(item: OutboxItem, attempts: Sequence[FailedAttempt]) -> Iterator[Moment]:
+    attempt = f"attempt {item.attempt_count} of {item.max_attempts}"
+    yield Moment(item.created_at, "Accepted", note=_options(item))
+    # The last one that failed follows below, with the item's state.
+    earlier_failed = attempts[:-1] if item.status in ("RETRY", "FAILED") else attempts
+    for each in earlier_failed:
+        yield Moment(each.failed_at, f"Attempt {each.attempt} failed", "warn", each.error_group)
+    earlier = item.attempt_count - 1 - len(earlier_failed)
+    if earlier > 0:
+        yield Moment(None, f"{earlier} earlier attempt{'' if earlier == 1 else 's'}", "warn")
+    failed = f"{attempt[0].upper()}{attempt[1:]} failed"
+    code = item.last_error_code or ""
+    match item.status:
+        case "RUNNING":
+            asked = " (asked to stop)" if item.waiting_for == "cancel" else ""
+            yield Moment(
+                item.updated_at,
+                f"Taken by {item.lease_owner}, {attempt}{asked}",
+                "run",
+                "Its lease ends if the worker doesn't renew it.",
+            )
+            yield Moment(item.lease_expires_at, "Lease ends")
+        case "RETRY":
+            yield Moment(item.updated_at, failed, "warn", code)
+            yield Moment(item.next_attempt_at, "Next attempt", note=_held(item))
+        case "FAILED":
+            yield Moment(
+                item.completed_at or item.updated_at, f"Given up at {attempt}", "bad", code
+            )
+        case "COMPLETED":
+            yield Moment(item.completed_at, f"Completed at {attempt}", "ok")
+        case "CANCELLED":
+            yield Moment(item.completed_at or item.updated_at, "Cancelled")
+        case _:
+            if item.attempt_count:
+                yield Moment(item.updated_at, "Handed back by a worker", "warn", code)
+            yield Moment(item.next_attempt_at, "Due", note=_held(item))
+
+
+def _held(item: OutboxItem) -> str:
+    return {
+        "key": "It waits for another item with its ordering key.",
+        "resume": "Its kind is paused.",
+    }.get(item.waiting_for or "", "")
+
+
+def _options(item: OutboxItem) -> str:
+    given = []
+    if item.priority:
+        given.append(f"priority {item.priority}")
+    if item.ordering_key:
+        given.append("one at a time with others of its key")
+    if item.idempotency_key:
+        given.append("once only by its key")
+    return ", ".join(given)
+
+
+LOOK_FOR_TENANT = 100_000
+"""The number of items that a page of a tenant's looks through at a time."""
+PATIENCE = 1.5
+"""The number of seconds that a page looks on while it has found nothing."""
+NOTHING = Counts({}, None, [], timezone.now(), 0.0)
 
 
 class OutboxItemAdmin(PageAdmin):
@@ -41,98 +125,84 @@ class OutboxItemAdmin(PageAdmin):
     current = "outbox"
 
     def pages(self) -> list[URLPattern]:
-        """The pages below the outbox's own address."""
-        sections = (Dashboard(self), Ordering(self), Kinds(self), Workers(self), PluginsPage(self))
+        """Return the pages below the outbox's own address."""
+        parts = (DashboardPages, BulkActionPages, KindPages, WorkerPages, PluginPages)
         return [
             self.get("figures/", self.figures_view, "automate_outbox_figures"),
-            *(url for section in sections for url in section.urls()),
+            *(url for part in parts for url in part(self).urls()),
         ]
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        """The items that the user may see; Django's own history page asks for them here."""
-        return items(reach_of(request))
-
-    def require_view(self, request: HttpRequest) -> None:
-        """Raise `PermissionDenied` unless the user may look at items."""
-        if not self.has_view_permission(request):
-            raise PermissionDenied
+        """Return the items that the user may see; Django's own history page asks for them here."""
+        return reach_of(request).rows(OutboxItem)
 
     # -- the list ------------------------------------------------------------------------------
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
-        """One slice of the outbox, a page at a time."""
+        """Show a page of a list of the outbox."""
         self.require_view(request)
         reach = reach_of(request)
-        wanted = Wanted.read(request.GET, reach)
+        query = ItemQuery.read(request.GET, reach)
         if (item_id := _item_id(request.GET.get("id", ""))) is not None:
             return HttpResponseRedirect(self.url("automate_django_outboxitem_change", item_id))
         try:
-            all_seen = reach.everyone or reach.nothing
-            found = read_page(
-                wanted.among(items(reach), reach).defer(*_NOT_LISTED),
-                wanted.slice,
-                wanted.filters,
-                # No index leads to the items of a tenant.
-                among=None if all_seen or wanted.label else items(Reach(everyone=True)),
+            found = get_kernel().outbox.page(
+                **query.matching(reach),
                 after=request.GET.get("after", ""),
-                patience=PATIENCE,
+                # No index leads to the items of a tenant.
+                look=LOOK if reach.everyone else LOOK_FOR_TENANT,
+                seconds=PATIENCE,
+                payloads=False,
             )
-        except ValueError as error:
-            raise Http404(str(error)) from None
-        orders = allowed_orders(request, wanted.slice.actions)
-        for row in found.rows:
-            row.shown_error = shown_text(row.last_error, 300)
+        except AutomateError as error:
+            raise Http404(error.message) from None
         return self.page(
             request,
             "outbox.html",
             "Outbox",
-            wanted=wanted,
+            query=query,
             found=found,
-            slices=self._slices(wanted),
-            orders=orders,
-            # A count would have to look at every row; what no index holds is not done in bulk.
-            all_at_once=wanted.slice.indexed,
+            lists=self._lists(query),
+            actions=allowed_actions(request, query.list.actions),
             reach=reach,
-            next_url=f"?{urlencode({**wanted.fields, 'after': found.following})}",
+            next_url=f"?{urlencode({**query.fields, 'after': found.after})}",
             first_page="after" not in request.GET,
             **self._figures(request, now=request.GET.get("count") == "now"),
         )
 
-    def _slices(self, wanted: Wanted) -> list[dict[str, Any]]:
-        kept = {name: text for name, text in wanted.fields.items() if name != "slice"}
+    def _lists(self, query: ItemQuery) -> list[dict[str, Any]]:
+        kept = {name: text for name, text in query.fields.items() if name != "slice"}
         return [
             {
-                "slice": one,
-                "current": one.name == wanted.slice.name,
+                "list": one,
+                "current": one.name == query.list.name,
                 "url": f"?{urlencode({'slice': one.name, **kept})}",
             }
-            for one in SLICES.values()
+            for one in LISTS.values()
         ]
 
     def figures_view(self, request: HttpRequest) -> TemplateResponse:
-        """The counts alone, for the script that keeps them up to date."""
+        """Return the counts alone, for the script that keeps them up to date."""
         self.require_view(request)
         return self.fragment(request, "_figures.html", **self._figures(request, now=True))
 
     def _figures(self, request: HttpRequest, *, now: bool) -> dict[str, Any]:
-        found = counts(reach_of(request), now=now)
+        reach, outbox = reach_of(request), get_kernel().outbox
+        tenant = None if reach.everyone else reach.tenant
+        found = NOTHING if reach.nothing else read_counts(outbox, tenant, now=now)
         base = self.url("automate_django_outboxitem_changelist")
-        groups = [] if found is None else found.groups
+        failed = 0 if found is None else found.statuses.get("FAILED", 0)
         return {
             "counts": found,
             "outbox_url": base,
             "figures_url": self.url("automate_outbox_figures"),
-            "failed_counted": FAILED_COUNTED,
             "groups": [
-                (
-                    group,
-                    f"{base}?"
-                    + urlencode(
-                        {"slice": "failed", "kind": group.kind, "code": group.code or "-"}
-                        | ({"group": group.group} if group.group else {})
-                    ),
-                )
-                for group in groups
+                {
+                    "of": group,
+                    "share": group.count / max(failed, group.count),
+                    "url": f"{base}?{urlencode(_fields_of(group))}",
+                }
+                for group in (() if found is None else found.groups)
             ],
             "kinds": [] if found is None else list(found.by_kind),
         }
@@ -146,12 +216,12 @@ class OutboxItemAdmin(PageAdmin):
         form_url: str = "",
         extra_context: Any = None,
     ) -> Any:
-        """One item: what it is, what became of it, and what can be done with it."""
+        """Show an item: its values, its timeline and its actions."""
         self.require_view(request)
         if request.method != "GET" or object_id is None:
             raise PermissionDenied
         item_id = _item_id(object_id)
-        item = item_id and items(reach_of(request)).filter(pk=item_id).first()
+        item = item_id and reach_of(request).rows(OutboxItem).filter(pk=item_id).first()
         if not item:
             raise Http404("There is no such item, or it is not yours.")
         attempts = get_kernel().outbox.failed_attempts(str(item.pk))
@@ -166,10 +236,10 @@ class OutboxItemAdmin(PageAdmin):
             timeline=timeline(item, attempts),
             attempts=shown_attempts(attempts),
             labels=shown_labels(item.headers.get(LABELS)),
-            orders=allowed_orders(request, _possible(item)),
+            actions=allowed_actions(request, _possible(item)),
             execution_url=self._execution_url(request, item),
             crumbs=[{"label": "Outbox", "url": self.url("automate_django_outboxitem_changelist")}],
-            delays=Ordering.DELAYS,
+            delays=BulkActionPages.DELAYS,
         )
 
     def _execution_url(self, request: HttpRequest, item: OutboxItem) -> str:
@@ -178,6 +248,12 @@ class OutboxItemAdmin(PageAdmin):
         if execution_id is None or not user.has_perm("automate_django.view_workflowexecution"):
             return ""
         return self.url("automate_django_workflowexecution_change", execution_id)
+
+
+def _fields_of(group: ErrorGroup) -> dict[str, str]:
+    """Return the fields of an address that lists the items of *group*."""
+    fields = {"slice": "failed", "kind": group.kind, "code": group.error_code or "-"}
+    return {**fields, **({"group": group.group} if group.group else {})}
 
 
 def _item_id(text: str) -> UUID | None:
@@ -196,9 +272,3 @@ def _possible(item: OutboxItem) -> tuple[str, ...]:
         case "RUNNING":
             return ("cancel",)
     return ("reschedule", "cancel")
-
-
-def register(site: admin.AdminSite) -> None:
-    """Put the outbox and the pages about it on *site*."""
-    if not site.is_registered(OutboxItem):
-        site.register(OutboxItem, OutboxItemAdmin)

@@ -1,4 +1,4 @@
-"""The plugins: which work, which don't, and what to do about those."""
+"""The page of plugins: their states, their errors and the remedies."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern
 
 from automate_django.admin.pages.access import require_operator
-from automate_django.admin.pages.base import Section
-from automate_django.admin.pages.shown import shown_text
+from automate_django.admin.pages.base import PageSection
+from automate_django.admin.pages.display import shown_text
 from automate_django.kernel import get_kernel
 from automate_kernel.plugins.records import PluginRecord, PluginState
 
-__all__ = ["PluginsPage"]
+__all__ = ["PluginPages"]
 
 _FINE = (PluginState.LOADED, PluginState.DISCOVERED)
 
 
-class PluginsPage(Section):
+class PluginPages(PageSection):
     """Every plugin that is known. Only looking imports none; to load all of them is a button."""
 
     current = "plugins"
 
     def urls(self) -> list[URLPattern]:
-        """The page."""
+        """Show the page."""
         return [
             self.owner.get("plugins/", self.view, "automate_plugins"),
             self.owner.post("plugins/load/", self.load_view, "automate_plugins_load"),
         ]
 
     def view(self, request: HttpRequest) -> TemplateResponse:
-        """The page."""
+        """Show the page."""
         require_operator(request)
         return self._page(request, get_kernel().plugins.records())
 

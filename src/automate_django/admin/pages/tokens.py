@@ -6,7 +6,6 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin import AdminSite
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -18,13 +17,13 @@ from automate_django.models import ApiToken
 from automate_django.scopes import SCOPES
 from automate_django.tenants import OPERATE
 
-__all__ = ["ApiTokenAdmin", "register"]
+__all__ = ["ApiTokenAdmin"]
 
 _TEXT = "_automate_token_text"
 
 
 class TokenForm(forms.ModelForm):  # type: ignore[type-arg]
-    """What is asked for a new token."""
+    """The form of a new token."""
 
     scopes = forms.MultipleChoiceField(
         choices=[("*", "*: everything"), *((n, f"{n}: {told}") for n, told in SCOPES.items())],
@@ -68,21 +67,21 @@ class ApiTokenAdmin(PageAdmin):
     actions: Any = ("revoke_selected",)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """As Django's permission says."""
+        """Return True if the user holds Django's permission."""
         return bool(request.user.has_perm("automate_django.add_apitoken"))
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ApiToken]:
-        """All for an operator; else those of the user."""
+        """Return all tokens for an operator; else those of the user."""
         found: QuerySet[ApiToken] = super().get_queryset(request)
         return found if _operates(request) else found.filter(user_id=str(request.user.pk))
 
     def lookup_allowed(self, lookup: str, value: Any, request: Any = None) -> bool:
-        """Filter by nothing that is hidden: ``?digest__startswith=`` would tell it bit by bit."""
+        """Refuse filters by what is hidden: ``?digest__startswith=`` would find it bit by bit."""
         asked = () if request is None else (request,)  # Django 4.2 doesn't pass it on
         return not lookup.startswith("digest") and super().lookup_allowed(lookup, value, *asked)
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        """What may be chosen for a new token, and what is told of another."""
+        """Return the fields to choose for a new token, and those to show of another."""
         if obj is not None:
             return (
                 "name", "shown", "whose", "scopes", "created_at", "last_used_at", "expires_at",
@@ -96,11 +95,13 @@ class ApiTokenAdmin(PageAdmin):
         return fields
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        """A token that was given out stays as it is; it can be revoked."""
+        """
+        Return all fields of a token that was given out: it stays as it is, until it is revoked.
+        """
         return self.get_fields(request, obj) if obj is not None else ()
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Make the token; its text lives as long as this request."""
+        """Make the token, whose text lives as long as this request."""
         if change:
             return
         obj.scopes = form.cleaned_data["scopes"]
@@ -114,7 +115,7 @@ class ApiTokenAdmin(PageAdmin):
         super().save_model(request, obj, form, change)
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: Any = None) -> Any:
-        """Show the token, on a page that nobody keeps: not by a message, which would be stored."""
+        """Show the token on a page that nobody keeps. A message would be stored."""
         page: TemplateResponse = self.page(
             request, "token_created.html", "The token", token=obj, text=getattr(request, _TEXT)
         )
@@ -123,25 +124,25 @@ class ApiTokenAdmin(PageAdmin):
 
     @admin.display(description="token", ordering="prefix")
     def shown(self, obj: ApiToken) -> str:
-        """Its beginning."""
+        """Return the beginning of the token."""
         return obj.shown
 
     @admin.display(description="works for")
     def whose(self, obj: ApiToken) -> str:
-        """Its tenant, and its user."""
+        """Return the token's tenant and user."""
         tenant = "all tenants" if obj.all_tenants else f"tenant {obj.tenant_id or 'none'}"
         return tenant if obj.user_id is None else f"{tenant}, as user {obj.user_id}"
 
     @admin.display(description="state")
     def state(self, obj: ApiToken) -> str:
-        """Whether it opens anything."""
+        """Return the token's state: usable, expired or revoked."""
         if obj.revoked_at is not None:
             return "revoked"
         return "usable" if obj.usable else "expired"
 
     @admin.action(description="Revoke selected tokens", permissions=["change"])
     def revoke_selected(self, request: HttpRequest, queryset: QuerySet[ApiToken]) -> None:
-        """End them, from the next request on."""
+        """Revoke tokens: they end with the next request."""
         ended = [token for token in queryset if token.revoke()]
         for token in ended:
             self.log_change(request, token, "Revoked.")
@@ -154,9 +155,3 @@ def _operates(request: HttpRequest) -> bool:
 
 def _is_superuser(request: HttpRequest) -> bool:
     return bool(getattr(request.user, "is_superuser", False))
-
-
-def register(site: AdminSite) -> None:
-    """Put the tokens on *site*."""
-    if not site.is_registered(ApiToken):
-        site.register(ApiToken, ApiTokenAdmin)

@@ -1,4 +1,4 @@
-"""The workers, what each of them runs now, and how long its leases last."""
+"""The page of workers: their states, their running items and their leases."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern
 
 from automate_django.admin.pages.access import require_operator
-from automate_django.admin.pages.base import Section
-from automate_django.admin.pages.ordering import allowed_orders
+from automate_django.admin.pages.base import PageSection
+from automate_django.admin.pages.bulk_actions import allowed_actions
 from automate_django.kernel import get_kernel
 from automate_kernel.outbox import OutboxItem, WorkerInfo
 
-__all__ = ["Workers"]
+__all__ = ["WorkerPages"]
 
 MOST_RUNNING = 200
 
 
-class Workers(Section):
-    """Workers that tell of themselves, lost ones too."""
+class WorkerPages(PageSection):
+    """The workers that report, lost ones too."""
 
     current = "workers"
 
     def urls(self) -> list[URLPattern]:
-        """The page, and the part of it that is refreshed."""
+        """Return the page's address, and that of the part that is refreshed."""
         get = self.owner.get
         return [
             get("workers/", self.view, "automate_workers"),
@@ -33,7 +33,7 @@ class Workers(Section):
         ]
 
     def view(self, request: HttpRequest) -> TemplateResponse:
-        """The page."""
+        """Show the page."""
         require_operator(request)
         return self.page(
             request,
@@ -44,7 +44,7 @@ class Workers(Section):
         )
 
     def list_view(self, request: HttpRequest) -> TemplateResponse:
-        """The workers alone, for the script that keeps them up to date."""
+        """Return the workers alone, for the script that keeps them up to date."""
         require_operator(request)
         return self.owner.fragment(request, "_workers.html", **self._found(request))
 
@@ -69,7 +69,7 @@ class Workers(Section):
             "strays": [(owner, of) for owner, of in by_owner.items() if owner not in known],
             "cut": len(running) == MOST_RUNNING,
             "most": MOST_RUNNING,
-            "can_cancel": bool(allowed_orders(request, ["cancel"])),
+            "can_cancel": bool(allowed_actions(request, ["cancel"])),
             "slots": sum(worker.slots for worker in workers if worker.alive),
             "in_flight": sum(worker.in_flight for worker in workers if worker.alive),
             "alive": sum(worker.alive for worker in workers),

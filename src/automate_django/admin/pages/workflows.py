@@ -1,4 +1,4 @@
-"""The workflows: what there is, what each does, its versions, and how to change and start it."""
+"""The pages of workflows: the list, definitions, versions, changes and starts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlencode
 
-from django.contrib import admin, messages
+from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
@@ -15,28 +15,31 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.csrf import csrf_protect
 
 from automate_django import definitions
-from automate_django.admin.bases import trail
-from automate_django.admin.pages.access import Reach, reach_of
+from automate_django.admin.pages.access import Reach, reach_of, record
 from automate_django.admin.pages.base import PageAdmin
-from automate_django.admin.pages.editing import Editing, digest_of, new_doubts
-from automate_django.admin.pages.shown import shown_text
-from automate_django.admin.pages.workflow_forms import RunForm
-from automate_django.admin.pages.workflow_rows import (
-    Listed,
+from automate_django.admin.pages.display import shown_text
+from automate_django.admin.pages.workflow_editor import (
+    RunForm,
+    WorkflowEditor,
+    digest_of,
+    new_doubts,
+)
+from automate_django.admin.pages.workflow_list import (
+    ListedWorkflow,
+    clean,
     current_workflow,
-    documents,
+    differences,
     fill,
     listed,
     runs_of,
 )
-from automate_django.admin.pages.workflow_text import clean, differences
 from automate_django.kernel import get_kernel
 from automate_django.models import WorkflowDocument, WorkflowVersion
 from automate_kernel.errors import AutomateError
 from automate_kernel.workflows.definition.graph import to_svg, to_text
 from automate_kernel.workflows.definition.loader import dumps
 
-__all__ = ["WorkflowDocumentAdmin", "register"]
+__all__ = ["WorkflowDocumentAdmin"]
 
 _LIST = "automate_workflows"
 _RUN = "automate_django.add_workflowexecution"
@@ -54,12 +57,12 @@ class WorkflowDocumentAdmin(PageAdmin):
     current = "workflows"
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """Whether the user may make a workflow: for the own tenant, or for all."""
+        """Return True if the user may make a workflow: for the own tenant, or for all."""
         may: bool = request.user.has_perm("automate_django.add_workflowdocument")
         return may and not reach_of(request).nothing
 
     def pages(self) -> list[URLPattern]:
-        """The pages below the workflows' own address."""
+        """Return the pages below the workflows' own address."""
         one, version = "<int:pk>/", "<int:pk>/versions/<int:number>/"
         return [
             self.get("", self.changelist_view, _LIST),
@@ -73,16 +76,13 @@ class WorkflowDocumentAdmin(PageAdmin):
         ]
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        """The workflows of the database that the user may see."""
-        return documents(reach_of(request))
-
-    def require_view(self, request: HttpRequest) -> None:
-        """Raise `PermissionDenied` unless the user may look at workflows."""
-        if not self.has_view_permission(request):
-            raise PermissionDenied
+        """Return the workflows of the database that the user may see."""
+        return reach_of(request).rows(WorkflowDocument)
 
     def find(self, request: HttpRequest, pk: Any) -> WorkflowDocument:
-        """The workflow with this key; raises ``Http404`` if there is none, or it is another's."""
+        """
+        Return the workflow with this key; raises ``Http404`` if there is none, or it is another's.
+        """
         self.require_view(request)
         try:
             found: WorkflowDocument | None = self.get_queryset(request).filter(pk=pk).first()
@@ -92,20 +92,10 @@ class WorkflowDocumentAdmin(PageAdmin):
             raise Http404("There is no such workflow, or it is not yours.")
         return found
 
-    def record(
-        self, request: HttpRequest, action: str, document: WorkflowDocument | None, **details: Any
-    ) -> None:
-        """Write down what was done."""
-        tenant = reach_of(request).tenant if document is None else document.tenant_id
-        entry = trail.entry_of(
-            request, action, WorkflowDocument, document, tenant=tenant, details=details
-        )
-        trail.write([entry])
-
     # -- looking -------------------------------------------------------------------------------
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
-        """All workflows by name, with how their last executions went."""
+        """Show all workflows by name, with the outcomes of their last executions."""
         self.require_view(request)
         reach = reach_of(request)
         search = request.GET.get("q", "").replace("\x00", "").strip()[:200]
@@ -126,28 +116,28 @@ class WorkflowDocumentAdmin(PageAdmin):
             search_query=urlencode({"q": search}) if search else "",
         )
 
-    def _url_of(self, row: Listed) -> str:
+    def _url_of(self, row: ListedWorkflow) -> str:
         if row.document is not None:
             return self.url("automate_workflow", row.document.pk)
         return self.url("automate_workflow_file", row.name)
 
     def file_view(self, request: HttpRequest, name: str) -> HttpResponse:
-        """A workflow of a file: operators see it, and can't change it here."""
+        """Show a workflow of a file, which can't be changed here."""
         row = self._of_file(request, name)
         return self._show(request, row, run_url=self.url("automate_workflow_run_file", name))
 
-    def _of_file(self, request: HttpRequest, name: str) -> Listed:
+    def _of_file(self, request: HttpRequest, name: str) -> ListedWorkflow:
         self.require_view(request)
         if reach_of(request).everyone:
             for workflow in get_kernel().workflows.added():
                 if workflow.name == name:
-                    return Listed(name, workflow=workflow)
+                    return ListedWorkflow(name, workflow=workflow)
         raise Http404("There is no such workflow, or it is not yours.")
 
     def document_view(self, request: HttpRequest, pk: int) -> HttpResponse:
-        """A workflow of the database, with its versions."""
+        """Show a workflow of the database, with its versions."""
         document = self.find(request, pk)
-        row = Listed(document.name, document, current_workflow(document))
+        row = ListedWorkflow(document.name, document, current_workflow(document))
         problem = get_kernel().workflows.problems().get((document.tenant_id, document.name))
         row.problem = clean(str(problem)) if problem and document.enabled else ""
         versions = WorkflowVersion.objects.using(document._state.db).filter(document=document)
@@ -163,7 +153,7 @@ class WorkflowDocumentAdmin(PageAdmin):
     def _show(
         self,
         request: HttpRequest,
-        row: Listed,
+        row: ListedWorkflow,
         *,
         run_url: str,
         run_form: RunForm | None = None,
@@ -193,7 +183,7 @@ class WorkflowDocumentAdmin(PageAdmin):
 
     # -- starting ------------------------------------------------------------------------------
 
-    def _may_run(self, request: HttpRequest, row: Listed) -> bool:
+    def _may_run(self, request: HttpRequest, row: ListedWorkflow) -> bool:
         may: bool = request.user.has_perm(_RUN)
         return may and not row.problem
 
@@ -206,10 +196,10 @@ class WorkflowDocumentAdmin(PageAdmin):
     def run_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         """Start a workflow of the database."""
         document = self.find(request, pk)
-        row = Listed(document.name, document, current_workflow(document))
+        row = ListedWorkflow(document.name, document, current_workflow(document))
         return self._run(request, row, self.url("automate_workflow_run", pk))
 
-    def _run(self, request: HttpRequest, row: Listed, run_url: str) -> HttpResponse:
+    def _run(self, request: HttpRequest, row: ListedWorkflow, run_url: str) -> HttpResponse:
         if not self._may_run(request, row):
             raise PermissionDenied
         form = RunForm(request.POST)
@@ -221,14 +211,17 @@ class WorkflowDocumentAdmin(PageAdmin):
             with get_kernel().storage.begin():
                 payload = form.cleaned_data["payload"]
                 begun = get_kernel().start(row.name, payload, tenant_id=tenant_id)
-                self.record(request, "run", row.document, workflow=row.name, begun=begun)
+                rows = [] if row.document is None else [row.document]
+                record(request, "run", rows, model=WorkflowDocument, workflow=row.name, begun=begun)
         except AutomateError as error:
             messages.error(request, f"{clean(str(error))}.")
             return HttpResponseRedirect(self._url_of(row))
         return HttpResponseRedirect(self.url("automate_django_workflowexecution_change", begun))
 
-    def _tenant_of_run(self, reach: Reach, row: Listed, form: RunForm) -> str | None:
-        """Whose execution it becomes: the workflow's tenant's, else whose an operator says."""
+    def _tenant_of_run(self, reach: Reach, row: ListedWorkflow, form: RunForm) -> str | None:
+        """
+        Return the tenant of a new execution: the workflow's, else the one that an operator chose.
+        """
         if row.tenant_id is not None or not reach.everyone:
             return row.tenant_id if row.tenant_id is not None else reach.tenant
         return form.cleaned_data["tenant_id"] or None
@@ -243,7 +236,7 @@ class WorkflowDocumentAdmin(PageAdmin):
         form_url: str = "",
         extra_context: Any = None,
     ) -> Any:
-        """The editor, for a new workflow or for one that there is."""
+        """Show the editor, for a new workflow or for an existing one."""
         document = None if object_id is None else self.find(request, object_id)
         allowed = (
             self.has_add_permission(request)
@@ -252,7 +245,7 @@ class WorkflowDocumentAdmin(PageAdmin):
         )
         if not allowed:
             raise PermissionDenied
-        return Editing(self, request, document).answer()
+        return WorkflowEditor(self, request, document).answer()
 
     def switch_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         """Turn a workflow on or off."""
@@ -261,7 +254,7 @@ class WorkflowDocumentAdmin(PageAdmin):
         with get_kernel().storage.begin():
             switched = definitions.switch(document, enabled=enabled)
             if switched:
-                self.record(request, "enable" if enabled else "disable", document)
+                record(request, "enable" if enabled else "disable", [document])
         if switched:
             what = "on: the next event starts it" if enabled else "off: nothing starts it"
             messages.success(request, f"It is {what}. What runs goes on.")
@@ -276,7 +269,7 @@ class WorkflowDocumentAdmin(PageAdmin):
     def version_view(
         self, request: HttpRequest, pk: int, number: int, doubts: Sequence[str] = ()
     ) -> HttpResponse:
-        """One version: its text, and what it changed."""
+        """Show a version: its text and its changes."""
         document = self.find(request, pk)
         versions = WorkflowVersion.objects.using(document._state.db).filter(document=document)
         version = versions.filter(number=number).first()
@@ -306,7 +299,7 @@ class WorkflowDocumentAdmin(PageAdmin):
         )
 
     def restore_view(self, request: HttpRequest, pk: int, number: int) -> HttpResponse:
-        """Have what a version says count again, as a new version; ask first if it would fail."""
+        """Restore a version as a new version; ask for confirmation if it would fail."""
         document = self._changeable(request, pk)
         wanted = current_workflow(document, number)
         if wanted is not None and (doubts := new_doubts(request, wanted, document)):
@@ -332,11 +325,5 @@ class WorkflowDocumentAdmin(PageAdmin):
         comment = f"Back to version {number}"
         version = definitions.restore(document, number, author=author, comment=comment)
         if version is not None:
-            self.record(request, "restore", document, version=version.number, restored=number)
+            record(request, "restore", [document], version=version.number, restored=number)
         return version
-
-
-def register(site: admin.AdminSite) -> None:
-    """Put the workflows on *site*."""
-    if not site.is_registered(WorkflowDocument):
-        site.register(WorkflowDocument, WorkflowDocumentAdmin)

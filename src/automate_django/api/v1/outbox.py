@@ -24,7 +24,7 @@ from automate_django.api.v1.serializers import (
     StatsSerializer,
 )
 from automate_django.models import OutboxItem
-from automate_django.tenant_counts import counts_of_tenant
+from automate_django.outbox_counts import counts_of_tenant
 from automate_kernel.outbox.labels import HEADER as LABELS
 
 __all__ = ["OutboxViewSet"]

@@ -25,10 +25,10 @@ from automate_django.api.schema import ProblemSchema
 from automate_django.api.scopes import HasRequiredScopes
 from automate_django.kernel import get_kernel
 from automate_django.models import ApiToken, OutboxLabel
-from automate_django.secrecy import without_secrets
 from automate_kernel.kernel import Kernel
 from automate_kernel.outbox.failed_attempts import ErrorGroup, FailedAttempt
 from automate_kernel.outbox.labels import read_label
+from automate_kernel.secrets.masking import hide_named
 
 __all__ = ["Resource", "attempt_data", "group_data", "shown"]
 
@@ -179,7 +179,7 @@ def shown(value: Any) -> Any:
     Without the secrets that this process knows, and without what stands under a name like
     ``password`` or ``api_key``.
     """
-    return without_secrets(get_kernel().redactor.redact_value(value))
+    return hide_named(get_kernel().redactor.redact_value(value))
 
 
 def attempt_data(attempt: FailedAttempt) -> dict[str, Any]:

@@ -107,12 +107,12 @@ def test_saving_without_a_change_writes_nothing(world: World, monkeypatch: Any) 
 def test_entry_and_change_are_one_transaction(world: World, monkeypatch: Any) -> None:
     """If the trail can't be written, nothing was changed."""
     client = world.staff("project", "task")
-    from automate_django.admin.bases import trail
+    from automate_django.admin.bases import audit
 
     def broken(*arguments: Any) -> None:
         raise RuntimeError("no trail")
 
-    monkeypatch.setattr(trail, "write", broken)
+    monkeypatch.setattr(audit, "write_entries", broken)
     address = url("project", world.ours.project.pk, "change")
     data = form_of(page(client.get(address)))
     with pytest.raises(RuntimeError, match="no trail"):

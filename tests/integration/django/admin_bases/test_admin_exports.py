@@ -9,7 +9,7 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from automate_django.admin.bases.cells import csv_lines, unescaped
+from automate_django.admin.bases.export import csv_lines, unescaped
 from automate_django.models import AuditEntry
 from backoffice.models import Product, Project, Task
 

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import pytest
-from automate_django.admin.bases.import_source import SourceError, read
+from automate_django.admin.bases.import_source import ImportFileError, read
 from automate_django.models import AuditEntry, StagedImport
 from backoffice.models import Category, Product, Project
 from django.core.files.uploadedfile import SimpleUploadedFile
@@ -227,7 +227,7 @@ def test_text_is_imported_as_it_stands(world: World, ending: str) -> None:
 
 def test_words_of_choices_are_found_despite_blanks(world: World) -> None:
     """No choice is written with blanks around it, so these are slips."""
-    from automate_django.admin.bases.import_values import column_of, converted
+    from automate_django.admin.bases.import_source import column_of, converted
 
     assert converted(column_of(Project, "status"), " open ") == "open"
     assert converted(column_of(Project, "name"), " open ") == " open "
@@ -257,7 +257,7 @@ def test_relations_are_not_found_by_secrets_or_by_names_of_several(world: World)
     Category.objects.create(tenant=world.ours.tenant, name="our category")
     text = upload(client, "sku,name,category__name\nA,New,our category\n")
     assert problems(text) == [("2", "category__name", "there is no such row to choose")]
-    from automate_django.admin.bases.import_values import column_of
+    from automate_django.admin.bases.import_source import column_of
 
     assert column_of(Project, "owner__username") and not column_of(Project, "owner__password")
     assert not column_of(Project, "parent__api_key")
@@ -373,7 +373,7 @@ def test_files_as_they_come_are_read(content: bytes, name: str) -> None:
     ],
 )
 def test_files_that_cannot_be_read_are_refused(content: bytes, format: str) -> None:
-    with pytest.raises(SourceError):
+    with pytest.raises(ImportFileError):
         read(content, format, max_rows=3)
 
 
@@ -410,8 +410,8 @@ def test_statements_do_not_grow_with_the_rows(world: World) -> None:
 
 def test_what_a_database_asks_at_the_end_is_asked_in_the_rehearsal(world_anywhere: World) -> None:
     """Foreign keys are checked when a transaction commits, which a rehearsal never does."""
-    from automate_django.admin.bases.import_apply import rehearse
-    from automate_django.admin.bases.import_plan import Plan, RowPlan
+    from automate_django.admin.bases.import_plan import rehearse
+    from automate_django.admin.bases.import_plan import ImportPlan, RowPlan
     from backoffice.admin import site
 
     def row(line: int, **values: Any) -> RowPlan:
@@ -419,7 +419,7 @@ def test_what_a_database_asks_at_the_end_is_asked_in_the_rehearsal(world_anywher
         return RowPlan(line, Product(**fields), {}, {"name": "x"})
 
     good, gone = row(2, sku="A"), row(3, sku="B", category_id=999_999)
-    plan = Plan(rows=[good, gone, row(4, sku="C")])
+    plan = ImportPlan(rows=[good, gone, row(4, sku="C")])
     rehearse(site._registry[Product], plan)
     assert [(each.line, each.column) for each in plan.problems] == [(3, "")]
     assert "IntegrityError" in plan.problems[0].text
@@ -431,8 +431,8 @@ def test_what_a_database_asks_at_the_end_is_asked_in_the_rehearsal(world_anywher
 
 def test_rows_that_clash_with_each_other_alone(world_anywhere: World) -> None:
     """Each is fine by itself: the last of them is told, and what the clash is."""
-    from automate_django.admin.bases.import_apply import rehearse
-    from automate_django.admin.bases.import_plan import Plan, RowPlan
+    from automate_django.admin.bases.import_plan import rehearse
+    from automate_django.admin.bases.import_plan import ImportPlan, RowPlan
     from backoffice.admin import site
 
     tenant = world_anywhere.ours.tenant.pk
@@ -440,7 +440,7 @@ def test_rows_that_clash_with_each_other_alone(world_anywhere: World) -> None:
         RowPlan(line, Product(tenant_id=tenant, sku=sku, name="x"), {}, {"name": "x"})
         for line, sku in ((2, "A"), (3, "B"), (4, "A"))
     ]
-    plan = Plan(rows=rows)
+    plan = ImportPlan(rows=rows)
     rehearse(site._registry[Product], plan)
     assert [(each.line, "clash" in each.text) for each in plan.problems] == [(4, True)]
     assert [each.line for each in plan.rows] == [2, 3]
@@ -464,8 +464,8 @@ def test_what_is_counted_and_touched(world_anywhere: World) -> None:
 
 def test_rows_are_saved_one_by_one_where_it_is_wanted(world: World) -> None:
     """``import_via_save`` calls ``save()`` once for each row, so that receivers hear of it."""
-    from automate_django.admin.bases.import_apply import apply
-    from automate_django.admin.bases.import_plan import Plan, RowPlan
+    from automate_django.admin.bases.import_plan import apply
+    from automate_django.admin.bases.import_plan import ImportPlan, RowPlan
     from backoffice.admin import ProductAdmin, site
     from backoffice.models import Task
     from django.db.models.signals import post_save
@@ -485,7 +485,7 @@ def test_rows_are_saved_one_by_one_where_it_is_wanted(world: World) -> None:
     ]
     post_save.connect(hear)
     try:
-        apply(ViaSave(Product, site), request, Plan(rows=rows), {})
+        apply(ViaSave(Product, site), request, ImportPlan(rows=rows), {})
         saved = [each for each in heard if isinstance(each, Product)]
         assert [each.sku for each in saved] == ["2", "3"]
         assert Product.objects.count() == 2
@@ -493,7 +493,7 @@ def test_rows_are_saved_one_by_one_where_it_is_wanted(world: World) -> None:
         heard.clear()
         task = RowPlan(2, Task(project=world.ours.project, title="new"), {}, {})
         bulk = type("Bulk", (ProductAdmin,), {"tenant_field": "project__tenant"})
-        apply(bulk(Task, site), request, Plan(rows=[task]), {})
+        apply(bulk(Task, site), request, ImportPlan(rows=[task]), {})
         assert not [each for each in heard if isinstance(each, Task)]
         assert Task.objects.filter(title="new").count() == 1
     finally:

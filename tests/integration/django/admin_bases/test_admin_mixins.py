@@ -285,13 +285,13 @@ def test_automatic_filters_offer_only_what_rows_point_to(world: World) -> None:
     ],
 )  # fmt: skip
 def test_names_of_secrets(name: str, secret: bool) -> None:
-    from automate_django.secrecy import is_secret_name
+    from automate_kernel.secrets.masking import is_secret_name
 
     assert is_secret_name(name) is secret
 
 
 def test_classes_of_secrets_and_what_only_looks_like_one() -> None:
-    from automate_django.admin.bases.secrecy import is_secret
+    from automate_django.secrecy import is_secret
     from django.db import models
 
     class EncryptedTextField(models.TextField):

@@ -779,10 +779,10 @@ def test_colleagues_are_offered_where_a_project_says_who_they_are(world: World) 
 
 def test_a_hosts_own_refusal_is_kept(world: World) -> None:
     """What else stands against a deletion is told beside others' rows."""
-    from automate_django.admin.bases.root import Root
+    from automate_django.admin.bases.base import AdminRoot
     from backoffice.admin import Scoped, site
 
-    class Archive(Root):
+    class Archive(AdminRoot):
         def deletion_refusals(self, request: Any, objs: Any) -> set[str]:
             return {"it is archived"}
 

@@ -142,9 +142,9 @@ def test_a_tenant_sees_and_counts_its_own_items_alone(acme, fail):
 
 def test_a_tenants_items_are_looked_for_among_everybodys(alias, acme, fail, kernel, monkeypatch):
     """No index leads to them: a page looks through so many, and never shows the others."""
-    from automate_django.admin.pages import outbox, slices
+    from automate_django.admin.pages import outbox
 
-    monkeypatch.setattr(slices, "LOOKED_FOR_ONE", 5)
+    monkeypatch.setattr(outbox, "LOOK_FOR_TENANT", 5)
     monkeypatch.setattr(outbox, "PATIENCE", 0.0)
     (mine,) = fail(tenant_id="acme")
     fail("secret.kind", 12, tenant_id="globex")
@@ -161,9 +161,9 @@ def test_a_tenants_items_are_looked_for_among_everybodys(alias, acme, fail, kern
 
 
 def test_a_tenants_due_items_are_listed_at_once(alias, acme, kernel, monkeypatch):
-    from automate_django.admin.pages import slices
+    from automate_django.admin.pages import outbox
 
-    monkeypatch.setattr(slices, "LOOKED_FOR_ONE", 2)
+    monkeypatch.setattr(outbox, "LOOK_FOR_TENANT", 2)
     mine = kernel.outbox.enqueue("slack.post", tenant_id="acme")
     for tenant_id in (None, "globex"):
         kernel.outbox.enqueue_many([NewItem("a.kind", tenant_id=tenant_id) for _ in range(6)])
@@ -218,10 +218,11 @@ def test_staff_without_a_tenant_see_nothing_unless_they_operate(staff, fail, ker
 
 
 def test_an_order_is_carried_on_by_nobody_else(staff, root, fail, kernel, monkeypatch):
-    from automate_django.admin.pages import orders
+    from automate_django import bulk_actions
+    from automate_kernel.outbox import operator_commands
 
-    monkeypatch.setattr(orders, "SECONDS", 0.0)
-    monkeypatch.setattr(orders, "BATCH", 1)
+    monkeypatch.setattr(bulk_actions, "SECONDS", 0.0)
+    monkeypatch.setattr(operator_commands, "BATCH", 1)
     ids = fail(n=3)
     page = root.post(
         f"{BASE}order/", {"order": "retry", "scope": "all", "slice": "failed", "sure": "yes"}

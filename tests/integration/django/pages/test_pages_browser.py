@@ -68,10 +68,11 @@ def test_from_the_group_of_failures_to_all_of_them_retried(kernel, busy, operato
 
 
 def test_a_large_order_shows_how_far_it_is_and_ends_by_itself(kernel, busy, operator, monkeypatch):
-    from automate_django.admin.pages import orders
+    from automate_django import bulk_actions
+    from automate_kernel.outbox import operator_commands
 
-    monkeypatch.setattr(orders, "SECONDS", 0.0)
-    monkeypatch.setattr(orders, "BATCH", 40)
+    monkeypatch.setattr(bulk_actions, "SECONDS", 0.0)
+    monkeypatch.setattr(operator_commands, "BATCH", 40)
     one = operator()
     sent: list[str] = []
     one.page.on("request", lambda request: sent.append(f"{request.method} {request.url}"))
@@ -184,10 +185,11 @@ def test_a_viewer_has_nothing_to_press(kernel, busy, operator, staff):
 
 
 def test_without_script_everything_is_done_by_buttons(kernel, busy, operator, monkeypatch):
-    from automate_django.admin.pages import orders
+    from automate_django import bulk_actions
+    from automate_kernel.outbox import operator_commands
 
-    monkeypatch.setattr(orders, "SECONDS", 0.0)
-    monkeypatch.setattr(orders, "BATCH", 80)
+    monkeypatch.setattr(bulk_actions, "SECONDS", 0.0)
+    monkeypatch.setattr(operator_commands, "BATCH", 80)
     one = operator(java_script_enabled=False)
     page = one.open(f"{BASE}dashboard/")
     assert page.locator("svg.automate-chart").count() == 4

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 from automate_django.admin.pages.charts import Series, bars, compact, lines, nice_maximum
-from automate_django.admin.pages.rates import SPANS, charts, recent, spread
+from automate_django.admin.pages.dashboard import SPANS, charts, recent, spread
 from automate_kernel.outbox import Activity
 
 NOW = datetime(2025, 3, 4, 3, 12, 40, tzinfo=timezone.utc)

@@ -272,7 +272,7 @@ def test_an_id_leads_to_its_execution(root: Any, ship: Any) -> None:
 
 
 def test_a_cursor_that_was_tampered_with_is_refused(root: Any, kernel: Any) -> None:
-    """A page's address is signed, and fits one list alone."""
+    """A page's address fits one list alone."""
     seed(60)
     text = text_of(root.get(BASE))
     after = text.partition("?after=")[2].partition('"')[0]
@@ -332,6 +332,102 @@ def test_resume(root: Any, kernel: Any, ship: Any, broken: set[str]) -> None:
     assert (entry.action, entry.object_id, entry.actor) == (
         "resume", execution_id, root.user.username,
     )  # fmt: skip
+
+
+def resume_all(client: Any, **data: Any) -> Any:
+    return client.post(f"{BASE}resume/", {"status": "FAILED", **data})
+
+
+def test_all_that_match_are_resumed(
+    root: Any, kernel: Any, ship: Any, broken: set[str], markup_of: Any
+) -> None:
+    """After a confirmation, with an entry in the audit trail; what doesn't match stays."""
+    broken.add("send")
+    mine, other = [ship("acme"), ship("acme")], ship("globex")
+    ended = ship("acme", lines=0)
+    broken.clear()
+    listed = text_of(root.get(BASE, {"status": "FAILED", "tenant": "acme"}))
+    assert "All failed executions of tenant acme:" in listed
+    assert f'action="{BASE}resume/"' in listed
+    page = text_of(resume_all(root, tenant="acme"))
+    assert "All <strong>3</strong> failed executions of tenant acme" in page
+    assert markup_of(page).wrong == []
+    assert status(kernel, mine[0]) == "FAILED"
+    answer = resume_all(root, tenant="acme", sure="yes", per_second="1000")
+    assert answer.url == f"{BASE}?status=FAILED&tenant=acme"
+    assert "3 executions resumed." in text_of(root.get(answer.url))
+    kernel.run_until_idle()
+    assert [status(kernel, each) for each in (*mine, ended)] == ["COMPLETED"] * 3
+    assert status(kernel, other) == "FAILED"
+    entry = AuditEntry.objects.latest("id")
+    assert (entry.action, entry.actor) == ("resume", root.user.username)
+    assert entry.object_repr == "3 failed executions of tenant acme"
+    assert entry.details["filter"] == {"status": "FAILED", "tenant": "acme"}
+    # Once.
+    assert "0 executions resumed." in text_of(
+        root.get(resume_all(root, tenant="acme", sure="yes").url)
+    )
+    assert "There are no failed executions of tenant acme any more." in text_of(
+        root.get(resume_all(root, tenant="acme").url)
+    )
+
+
+def test_the_filters_of_the_list_are_those_of_its_button(
+    root: Any, kernel: Any, ship: Any, broken: set[str]
+) -> None:
+    """Error group, workflow and age."""
+    broken.add("send")
+    execution_id = ship()
+    group = kernel.executions.get(execution_id).error_group
+    assert group
+    for wrong in ({"group": "KeyError in x"}, {"workflow": "other"}):
+        assert root.post(f"{BASE}resume/", {"status": "FAILED", "sure": "yes", **wrong})
+        assert status(kernel, execution_id) == "FAILED"
+    resume_all(root, group=group, workflow="ship", since="1h", sure="yes")
+    assert status(kernel, execution_id) == "PENDING"
+
+
+def test_only_failed_executions_are_resumed_together(root: Any, kernel: Any, ship: Any) -> None:
+    """Those with a label are resumed one by one."""
+    ship()
+    for given in ({"status": ""}, {"status": "COMPLETED"}, {"status": "FAILED", "label": "a=b"}):
+        assert root.post(f"{BASE}resume/", {**given, "sure": "yes"}).status_code == 400
+        assert "Resume all" not in text_of(root.get(BASE, given))
+
+
+def test_who_resumes_all_reaches_the_own_tenant_alone(
+    staff: Any, kernel: Any, ship: Any, broken: set[str]
+) -> None:
+    """And needs the permission to change executions."""
+    broken.add("send")
+    mine, theirs, nobodys = ship("acme"), ship("globex"), ship()
+    viewer = staff("view_workflowexecution", name="acme-viewer")
+    assert resume_all(viewer, sure="yes").status_code == 403
+    assert "Resume all" not in text_of(viewer.get(BASE, {"status": "FAILED"}))
+    permissions = ("view_workflowexecution", "change_workflowexecution")
+    assert resume_all(staff(*permissions, name="lost"), sure="yes").status_code == 400
+    acme = staff(*permissions, name="acme-ann")
+    assert "<strong>1</strong>" in text_of(resume_all(acme, tenant="globex"))
+    resume_all(acme, tenant="globex", sure="yes")
+    assert [status(kernel, each) for each in (mine, theirs, nobodys)] == [
+        "PENDING",
+        "FAILED",
+        "FAILED",
+    ]
+
+
+def test_many_executions_are_resumed_a_part_at_a_time(
+    root: Any, kernel: Any, ship: Any, broken: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page says that there are more."""
+    from automate_django.admin.pages import executions
+
+    monkeypatch.setattr(executions, "MOST_RESUMED", 2)
+    broken.add("send")
+    ids = [ship() for _ in range(3)]
+    assert "There are more" in text_of(resume_all(root))
+    assert "resume again" in text_of(root.get(resume_all(root, sure="yes").url))
+    assert [status(kernel, each) for each in ids] == ["PENDING", "PENDING", "FAILED"]
 
 
 def test_resume_from_a_chosen_step(root: Any, kernel: Any, ship: Any) -> None:

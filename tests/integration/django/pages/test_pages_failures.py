@@ -52,7 +52,7 @@ def test_errors_are_grouped_by_their_place(root: Any, broken: Any) -> None:
     assert "KeyError in shop.charge" in html
     assert "KeyError in shop.refund" in html
     listed = root.get(BASE, {"slice": "failed", "group": "KeyError in shop.refund"})
-    assert [row.last_error_group for row in listed.context_data["found"].rows] == [
+    assert [row.last_error_group for row in listed.context_data["found"].items] == [
         "KeyError in shop.refund"
     ]
     asked = root.post(
@@ -94,29 +94,31 @@ def test_an_execution_shows_where_every_attempt_failed(root: Any, kernel: Any) -
     page = root.get(f"{EXECUTIONS}{execution_id}/change/")
     group = page.context_data["execution"].error_group
     assert group.startswith("KeyError in ")
-    rows = root.get(EXECUTIONS, {"status": "FAILED", "group": group}).context_data["found"].rows
-    assert [str(row.pk) for row in rows] == [execution_id]
-    assert not root.get(EXECUTIONS, {"group": "another"}).context_data["found"].rows
+    rows = (
+        root.get(EXECUTIONS, {"status": "FAILED", "group": group}).context_data["found"].executions
+    )
+    assert [row.id for row in rows] == [execution_id]
+    assert not root.get(EXECUTIONS, {"group": "another"}).context_data["found"].executions
     assert "order=4711" in page.content.decode()
-    found = root.get(EXECUTIONS, {"label": "order=4711"}).context_data["found"].rows
-    assert [str(row.pk) for row in found] == [execution_id]
+    found = root.get(EXECUTIONS, {"label": "order=4711"}).context_data["found"].executions
+    assert [row.id for row in found] == [execution_id]
 
 
 def test_items_are_found_by_label(
     root: Any, staff: Any, kernel: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However old they are, whatever their status; another tenant's are not found."""
-    from automate_django.admin.pages import access, slices
+    from automate_django.admin.pages import access, outbox
 
-    monkeypatch.setattr(slices, "LOOKED", 2)
-    monkeypatch.setattr(slices, "LOOKED_FOR_ONE", 2)
+    monkeypatch.setattr(outbox, "LOOK", 2)
+    monkeypatch.setattr(outbox, "LOOK_FOR_TENANT", 2)
     old = kernel.outbox.enqueue("k", labels={"order": 4711}, tenant_id="acme")
     for _ in range(5):
         kernel.outbox.enqueue("k", tenant_id="acme")
     other = kernel.outbox.enqueue("k", labels={"order": 4711}, tenant_id="globex")
 
     def ids(client: Any, **query: str) -> list[str]:
-        return [str(row.pk) for row in client.get(BASE, query).context_data["found"].rows]
+        return [row.id for row in client.get(BASE, query).context_data["found"].items]
 
     assert ids(root, label="4711") == [other, old]
     assert ids(root, label="order=4711", slice="due", tenant="acme") == [old]

@@ -148,7 +148,7 @@ def test_the_dashboard_tells_of_what_was_done(alias, kernel, root, alive, fail):
 def test_what_was_gathered_is_not_read_again_and_nothing_is_counted_twice(
     alias, kernel, root, alive, monkeypatch
 ):
-    from automate_django.admin.pages import rates
+    from automate_django.admin.pages import dashboard as rates
 
     alive(minutes=90)
     span, now = rates.SPANS["6h"], kernel.outbox.now()
@@ -168,7 +168,7 @@ def test_what_was_gathered_is_not_read_again_and_nothing_is_counted_twice(
 def test_a_long_history_is_gathered_by_the_script_and_not_by_the_page(
     kernel, root, alive, monkeypatch
 ):
-    from automate_django.admin.pages import rates
+    from automate_django.admin.pages import dashboard as rates
 
     alive(minutes=10)
     monkeypatch.setattr(rates, "CHEAP_ROWS", -1)
@@ -236,10 +236,11 @@ def test_no_page_holds_what_a_strict_policy_forbids(kernel, root, fail, alive, p
 
 
 def test_the_pages_in_between_hold_none_of_it_either(kernel, root, fail, monkeypatch, markup_of):
-    from automate_django.admin.pages import orders
+    from automate_django import bulk_actions
+    from automate_kernel.outbox import operator_commands
 
-    monkeypatch.setattr(orders, "SECONDS", 0.0)
-    monkeypatch.setattr(orders, "BATCH", 1)
+    monkeypatch.setattr(bulk_actions, "SECONDS", 0.0)
+    monkeypatch.setattr(operator_commands, "BATCH", 1)
     ids = fail(n=3)
     asked = root.post(f"{BASE}order/", {"order": "discard", "id": ids})
     going = root.post(
@@ -251,10 +252,10 @@ def test_the_pages_in_between_hold_none_of_it_either(kernel, root, fail, monkeyp
 
 
 def test_a_page_that_shows_counts_of_a_large_table_waits_for_none(kernel, root, fail, monkeypatch):
-    from automate_django.admin.pages import figures
+    from automate_django import outbox_counts
 
     fail(n=2)
-    monkeypatch.setattr(figures, "CHEAP_ROWS", -1)
+    monkeypatch.setattr(outbox_counts, "CHEAP_ROWS", -1)
     assert "are being counted" in html_of(root, "")
     assert "data-now" in html_of(root, "")
     assert "<strong>2</strong>" in html_of(root, "figures/")  # the script's request counts
@@ -267,9 +268,9 @@ def test_a_page_that_shows_counts_of_a_large_table_waits_for_none(kernel, root, 
 
 def test_kinds_of_a_large_table_keep_their_counts(kernel, root, fail, monkeypatch):
     """Pausing one kind neither forgets the others nor shows what was not counted as zero."""
-    from automate_django.admin.pages import figures
+    from automate_django import outbox_counts
 
-    monkeypatch.setattr(figures, "CHEAP_ROWS", 0)
+    monkeypatch.setattr(outbox_counts, "CHEAP_ROWS", 0)
     fail("slack.post", 3)
     kernel.outbox.enqueue("mail.send")
     kernel.outbox.pause("report.make")
@@ -293,14 +294,14 @@ def test_kinds_of_a_large_table_keep_their_counts(kernel, root, fail, monkeypatc
     assert counted["mail.send"] == ["1", "0", "0", "0"]
     root.post(f"{BASE}kinds/steer/", {"what": "pause", "kind": "mail.send"})
     assert shown() == counted
-    figures.forget()
+    outbox_counts.forget_counts()
     assert shown() == counted
 
 
 def test_without_a_script_the_counts_are_a_link_away(kernel, root, fail, monkeypatch):
-    from automate_django.admin.pages import figures
+    from automate_django import outbox_counts
 
     fail(n=2)
-    monkeypatch.setattr(figures, "CHEAP_ROWS", -1)
+    monkeypatch.setattr(outbox_counts, "CHEAP_ROWS", -1)
     assert 'href="?count=now"' in html_of(root, "")
     assert "<strong>2</strong>" in html_of(root, "?count=now")

@@ -12,10 +12,11 @@ BASE = "/admin/automate_django/outboxitem/"
 @pytest.fixture(autouse=True)
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten items a step."""
-    from automate_django.admin.pages import orders
+    from automate_django import bulk_actions
+    from automate_kernel.outbox import operator_commands
 
-    monkeypatch.setattr(orders, "SECONDS", 0.0)
-    monkeypatch.setattr(orders, "BATCH", 10)
+    monkeypatch.setattr(bulk_actions, "SECONDS", 0.0)
+    monkeypatch.setattr(operator_commands, "BATCH", 10)
 
 
 @pytest.fixture

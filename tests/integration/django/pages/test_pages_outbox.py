@@ -97,50 +97,45 @@ def test_pages_follow_each_other_without_gap_or_repetition(alias, kernel, root, 
     assert len(seen) == len(set(seen))
 
 
-def test_a_rare_item_is_found_stretch_by_stretch(alias, kernel, fail):
-    from automate_django.admin.pages.slices import SLICES, read_page
-    from automate_django.models import OutboxItem
-    from django.db.models import Q
+def test_a_rare_item_is_found_stretch_by_stretch(alias, kernel, root, fail, monkeypatch):
+    from automate_django.admin.pages import outbox
 
+    monkeypatch.setattr(outbox, "LOOK", 10)
+    monkeypatch.setattr(outbox, "PATIENCE", 0.0)
     (needle,) = fail("rare.kind")
     fail("slack.post", 25)
 
-    found, after, pages = [], "", 0
+    found, query, pages = [], {"slice": "failed", "kind": "rare.kind"}, 0
     while True:
-        page = read_page(
-            OutboxItem.objects.all(), SLICES["failed"], Q(kind="rare.kind"), after=after, looked=10
-        )
-        found += [str(row.pk) for row in page.rows]
-        after, pages = page.following, pages + 1
-        if not after:
+        page = root.get(BASE, query).context_data["found"]
+        found += [item.id for item in page.items]
+        query, pages = {**query, "after": page.after}, pages + 1
+        if not page.after:
             break
         assert page.looked == 10
     assert found == [needle]
     assert pages == 3
 
 
-def test_a_page_looks_on_while_it_has_found_nothing(alias, kernel, fail):
+def test_a_page_looks_on_while_it_has_found_nothing(alias, kernel, root, fail, monkeypatch):
     """A kind whose completed items are older than many others is not told to have none."""
-    from automate_django.admin.pages.slices import SLICES, read_page
-    from automate_django.models import OutboxItem
-    from django.db.models import Q
+    from automate_django.admin.pages import outbox
 
+    monkeypatch.setattr(outbox, "LOOK", 10)
     done = [kernel.outbox.enqueue("old.kind") for _ in range(3)]
     for item in kernel.outbox.claim_batch("w", 3):
         kernel.outbox.mark_success(item.id, "w")
     fail("slack.post", 45)
 
-    def read(patience: float, ticks: list[float]) -> Any:
-        return read_page(
-            OutboxItem.objects.all(), SLICES["done"], Q(kind="old.kind"), looked=10,
-            patience=patience, clock=lambda: ticks.pop(0) if len(ticks) > 1 else ticks[0],
-        )  # fmt: skip
+    def read(patience: float) -> Any:
+        monkeypatch.setattr(outbox, "PATIENCE", patience)
+        query = {"slice": "done", "kind": "old.kind"}
+        return root.get(BASE, query).context_data["found"]
 
-    page = read(60.0, [0.0])
-    assert [str(row.pk) for row in page.rows] == done[::-1]
+    assert [item.id for item in read(60.0).items] == done[::-1]
     # It ends when its time is up, and says how far it came.
-    page = read(1.0, [0.0, 0.5, 1.0])
-    assert (page.rows, page.looked, bool(page.following)) == ([], 20, True)
+    page = read(0.0)
+    assert (page.items, page.looked, bool(page.after)) == ([], 10, True)
 
 
 def test_filters_narrow_the_list(kernel, root, fail):
@@ -197,22 +192,25 @@ INDEXES = {
 def test_a_list_counts_nothing_and_reads_along_an_index(
     alias, kernel, root, fail, name, query, monkeypatch
 ):
-    from automate_django.admin.pages import figures
+    from automate_django import outbox_counts
 
-    monkeypatch.setattr(figures, "CHEAP_ROWS", -1)  # as in a large table
+    monkeypatch.setattr(outbox_counts, "CHEAP_ROWS", -1)  # as in a large table
     fail(n=60)
+    kernel.outbox.enqueue("mail.send")
     connection = connections[alias]
 
     with CaptureQueriesContext(connection) as captured:
         html = root.get(f"{BASE}?slice={name}{query}").content.decode()
 
-    statements = [one["sql"] for one in captured if '"automate_outbox"' in one["sql"]]
+    statements = [one["sql"] for one in captured if re.search(r"automate_outbox\b", one["sql"])]
     assert "are being counted" in html
-    assert len(statements) <= 5
+    # Due items are read kind by kind, and the kinds before them.
+    assert len(statements) <= (6 if name == "due" else 5)
     for statement in statements:
         assert "COUNT(" not in statement.upper()
         assert "OFFSET" not in statement.upper() or "LIMIT 1 OFFSET" in statement
-    pages = [one for one in statements if one.startswith("SELECT") and '"payload"' not in one]
+    assert not any("payload" in one for one in statements)
+    pages = [one for one in statements if one.startswith("SELECT")]
     plans = [plan(connection, one) for one in pages if "ORDER BY" in one]
     assert plans
     for one in plans:
@@ -376,10 +374,11 @@ def test_all_that_a_filter_finds_are_retried_and_no_others(alias, kernel, root, 
 def test_a_large_order_goes_on_request_by_request_and_takes_each_item_once(
     alias, kernel, root, fail, monkeypatch
 ):
-    from automate_django.admin.pages import orders
+    from automate_django import bulk_actions
+    from automate_kernel.outbox import operator_commands
 
-    monkeypatch.setattr(orders, "SECONDS", 0.0)
-    monkeypatch.setattr(orders, "BATCH", 10)
+    monkeypatch.setattr(bulk_actions, "SECONDS", 0.0)
+    monkeypatch.setattr(operator_commands, "BATCH", 10)
     ids = fail(n=25)
     answer = post(root, "retry", scope="all", slice="failed", sure="yes")
     steps = 1
@@ -399,10 +398,11 @@ def test_a_large_order_goes_on_request_by_request_and_takes_each_item_once(
 def test_items_that_fail_after_the_order_was_given_are_not_its_business(
     alias, kernel, root, fail, monkeypatch
 ):
-    from automate_django.admin.pages import orders
+    from automate_django import bulk_actions
+    from automate_kernel.outbox import operator_commands
 
-    monkeypatch.setattr(orders, "SECONDS", 0.0)
-    monkeypatch.setattr(orders, "BATCH", 1)
+    monkeypatch.setattr(bulk_actions, "SECONDS", 0.0)
+    monkeypatch.setattr(operator_commands, "BATCH", 1)
     fail(n=2)
     answer = post(root, "discard", scope="all", slice="failed", sure="yes")
     late = fail()
@@ -417,7 +417,7 @@ def test_retried_items_come_back_at_the_rate_that_was_asked_for(alias, kernel, r
 
     due = sorted(kernel.outbox.get(item_id).next_attempt_at for item_id in ids)
     first = due[0]
-    offsets = [round((moment - first).total_seconds()) for moment in due]
+    offsets = [int((moment - first).total_seconds() + 0.01) for moment in due]
     assert offsets == [0, 0, 0, 1, 1, 1, 2, 2, 2]
 
 

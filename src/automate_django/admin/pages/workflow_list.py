@@ -1,10 +1,11 @@
-"""The workflows as the pages list them: those of files and those of the database, in one form."""
+"""The workflows of files and of the database, as the pages list and show them."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from difflib import unified_diff
 from typing import Any
 
 from django.db.models import F
@@ -12,22 +13,33 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from pydantic import ValidationError
 
-from automate_django.admin.pages.access import Reach
-from automate_django.admin.pages.execution_facts import executions
+from automate_django.admin.pages.access import Reach, database
+from automate_django.definitions.checking import Told
 from automate_django.kernel import get_kernel
-from automate_django.models import WorkflowDocument, WorkflowVersion
+from automate_django.models import WorkflowDocument, WorkflowExecution, WorkflowVersion
 from automate_kernel.workflows.definition.graph import describe_trigger
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.execution import ExecutionStatus
 
-__all__ = ["Listed", "Runs", "current_workflow", "documents", "listed", "runs_of"]
+__all__ = [
+    "ChangedLine",
+    "ListedWorkflow",
+    "RecentRuns",
+    "TextProblem",
+    "clean",
+    "current_workflow",
+    "differences",
+    "explained",
+    "listed",
+    "runs_of",
+]
 
 _LAST = 100
-"""From how many of the last executions the share of failures is told."""
+"""The number of last executions of which the share of failures is shown."""
 
 
 @dataclass(frozen=True, slots=True)
-class Runs:
+class RecentRuns:
     """The last executions of a workflow, and how many of them failed."""
 
     last: Sequence[Any] = ()
@@ -55,7 +67,7 @@ class Runs:
 
 
 @dataclass(slots=True)
-class Listed:
+class ListedWorkflow:
     """A line of the list. *document* is None for a workflow of a file."""
 
     name: str
@@ -63,7 +75,7 @@ class Listed:
     workflow: Workflow | None = None
     problem: str = ""
     url: str = ""
-    runs: Runs = field(default_factory=Runs)
+    runs: RecentRuns = field(default_factory=RecentRuns)
 
     @property
     def state(self) -> str:
@@ -74,33 +86,27 @@ class Listed:
 
     @property
     def tenant_id(self) -> str | None:
-        """Whose it is."""
+        """The tenant that the workflow belongs to."""
         return None if self.document is None else self.document.tenant_id
 
     @property
     def triggers(self) -> list[str]:
-        """What starts it, in words."""
+        """The triggers of the workflow, in words."""
         return (
             [] if self.workflow is None else [describe_trigger(t) for t in self.workflow.triggers]
         )
 
 
-def documents(reach: Reach) -> Any:
-    """The workflows of the database that *reach* covers."""
-    alias = getattr(get_kernel().storage, "alias", "default")
-    return reach.filter(WorkflowDocument.objects.using(alias))
-
-
-def listed(reach: Reach, search: str = "") -> list[Listed]:
-    """The workflows that *reach* covers, by name: a tenant sees its own, an operator all."""
+def listed(reach: Reach, search: str = "") -> list[ListedWorkflow]:
+    """Return the workflows that *reach* covers, by name: a tenant sees its own, an operator all."""
     kernel = get_kernel()
     rows = [
-        Listed(document.name, document)
-        for document in documents(reach).filter(name__icontains=search)
+        ListedWorkflow(document.name, document)
+        for document in reach.rows(WorkflowDocument).filter(name__icontains=search)
     ]
     if reach.everyone:
         rows += [
-            Listed(workflow.name, workflow=workflow)
+            ListedWorkflow(workflow.name, workflow=workflow)
             for workflow in kernel.workflows.added()
             if search.lower() in workflow.name.lower()
         ]
@@ -111,11 +117,10 @@ def listed(reach: Reach, search: str = "") -> list[Listed]:
     return sorted(rows, key=lambda row: (row.name, row.tenant_id or ""))
 
 
-def fill(rows: Sequence[Listed], reach: Reach) -> None:
-    """Look up for *rows*, which are those of one page, what they say and how their runs went."""
+def fill(rows: Sequence[ListedWorkflow], reach: Reach) -> None:
+    """Look up the definitions and the recent runs of *rows*, which are those of one page."""
     pks = [row.document.pk for row in rows if row.document is not None]
-    alias = getattr(get_kernel().storage, "alias", "default")
-    current = WorkflowVersion.objects.using(alias).filter(
+    current = WorkflowVersion.objects.using(database()).filter(
         document_id__in=pks, number=F("document__version")
     )
     said = dict(current.values_list("document_id", "definition"))
@@ -126,7 +131,7 @@ def fill(rows: Sequence[Listed], reach: Reach) -> None:
 
 
 def current_workflow(document: WorkflowDocument, number: int | None = None) -> Workflow | None:
-    """What *document* says now, or said in version *number*; None if it can't be read any more."""
+    """Return *document*'s definition, of now or of version *number*; None if it can't be read."""
     versions = WorkflowVersion.objects.using(document._state.db).filter(document=document)
     wanted = versions.filter(number=document.version if number is None else number)
     return _read(wanted.values_list("definition", flat=True).first())
@@ -139,11 +144,59 @@ def _read(definition: Any) -> Workflow | None:
         return None
 
 
-def runs_of(reach: Reach, name: str, tenant_id: str | None, *, shown: int = 10) -> Runs:
-    """The last runs of a workflow: *shown* of them, and how many of the last 100 failed."""
-    rows = executions(reach).filter(workflow=name).order_by("-created_at", "-id")
+def runs_of(reach: Reach, name: str, tenant_id: str | None, *, shown: int = 10) -> RecentRuns:
+    """Return the last runs of a workflow: *shown* of them, and how many of the last 100 failed."""
+    rows = reach.rows(WorkflowExecution).filter(workflow=name).order_by("-created_at", "-id")
     if tenant_id is not None:
         rows = rows.filter(tenant_id=tenant_id)
     last = list(rows.defer("event", "output", "error")[:_LAST])
     ended = Counter(row.status for row in last if ExecutionStatus(row.status).finished)
-    return Runs(last[:shown], ended.total(), ended[ExecutionStatus.FAILED.value])
+    return RecentRuns(last[:shown], ended.total(), ended[ExecutionStatus.FAILED.value])
+
+
+_MOST_LINES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedLine:
+    """A line of a comparison: *sign* is ``+``, ``-``, a space, or ``@`` between two stretches."""
+
+    sign: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TextProblem:
+    """A problem of a workflow's text, and the line that is meant."""
+
+    text: str
+    line: int | None = None
+    excerpt: str = ""
+
+
+def clean(text: str) -> str:
+    """Return *text* without secrets: a key may have become one after it was saved."""
+    return get_kernel().redactor.redact(text)
+
+
+def differences(before: str, after: str) -> list[ChangedLine]:
+    """Return the lines that changed from *before* to *after*, with three lines around."""
+    lines = unified_diff(clean(before).splitlines(), clean(after).splitlines(), lineterm="", n=3)
+    found = []
+    for line in list(lines)[2:_MOST_LINES]:
+        sign = line[:1] or " "
+        found.append(ChangedLine(sign, line if sign == "@" else line[1:]))
+    return found
+
+
+def explained(problems: Iterable[Told], source: str) -> list[TextProblem]:
+    """Return *problems*, each with the line of *source* that it is about."""
+    lines = clean(source).splitlines()
+    return [
+        TextProblem(
+            clean(str(each)),
+            each.line,
+            lines[each.line - 1][:200] if each.line and each.line <= len(lines) else "",
+        )
+        for each in problems
+    ]

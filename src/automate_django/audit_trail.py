@@ -1,4 +1,9 @@
-"""Writes the audit trail: what to remember of a change, without its secrets."""
+"""
+The audit trail: entries for changes, without their secrets.
+
+It is written in the transaction of the change: by the admin classes, by the operator's pages, and
+by a worker that carries out a bulk action.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +20,19 @@ from django.db import models
 from django.http import HttpRequest
 from django.utils import timezone
 
-from automate_django.admin.bases.secrecy import secret_names
-from automate_django.secrecy import HIDDEN, without_secrets
+from automate_django.secrecy import secret_names
+from automate_kernel.secrets.masking import HIDDEN, hide_named
 from automate_kernel.secrets.redaction import redactors
 
-__all__ = ["Changes", "compare", "entry_of", "plain", "stored", "stored_many", "write"]
+__all__ = [
+    "Changes",
+    "changes_between",
+    "entry_values",
+    "json_of",
+    "row_values",
+    "values_by_key",
+    "write_entries",
+]
 
 Changes = dict[str, list[Any]]
 """Per field what it was and what it is."""
@@ -28,16 +41,16 @@ _LONGEST = 1000
 _BATCH = 500
 
 
-def stored(obj: Any) -> dict[str, Any]:
-    """What the database holds of *obj* now: column values by field name; nothing if it is new."""
+def row_values(obj: Any) -> dict[str, Any]:
+    """Return *obj*'s row in the database: column values by field name; nothing if it is new."""
     if obj.pk is None:
         return {}
     rows = type(obj)._base_manager.using(obj._state.db).filter(pk=obj.pk)
     return _by_name(type(obj), rows.values_list(*_columns(type(obj))).first())
 
 
-def stored_many(queryset: Any) -> dict[Any, dict[str, Any]]:
-    """`stored` for all rows of *queryset*, by primary key."""
+def values_by_key(queryset: Any) -> dict[Any, dict[str, Any]]:
+    """Return `row_values` for all rows of *queryset*, by primary key."""
     model = queryset.model
     place = _columns(model).index(model._meta.pk.attname)
     rows = queryset.order_by().values_list(*_columns(model))
@@ -54,7 +67,7 @@ def _by_name(model: Any, row: Any) -> dict[str, Any]:
     return {f.name: value for f, value in zip(model._meta.concrete_fields, row, strict=True)}
 
 
-def compare(
+def changes_between(
     model: Any,
     before: Mapping[str, Any],
     after: Mapping[str, Any],
@@ -64,9 +77,9 @@ def compare(
     allowed: Collection[str] = (),
 ) -> Changes:
     """
-    What differs between *before* and *after*, which map field names to values.
+    Return the differences between *before* and *after*, which map field names to values.
 
-    Of a secret is told that it changed, not what it was or is.
+    Of a secret they say that it changed, and neither its former nor its new value.
     """
     changes: Changes = {}
     chosen = None if only is None else frozenset(only)
@@ -77,7 +90,7 @@ def compare(
         if secret:
             changes[name] = [None if old is None else HIDDEN, None if new is None else HIDDEN]
         else:
-            changes[name] = [plain(old), plain(new)]
+            changes[name] = [json_of(old), json_of(new)]
     return changes
 
 
@@ -85,7 +98,7 @@ def compare(
 def _compared(
     model: Any, only: frozenset[str] | None, exclude: frozenset[str], allowed: tuple[str, ...]
 ) -> list[tuple[str, bool]]:
-    """The names of the fields that are remembered, and whether each is a secret."""
+    """Return the names of the fields that are remembered, and whether each is a secret."""
     names = (field.name for field in model._meta.concrete_fields)
     secrets = secret_names(model, allowed)
     return [
@@ -95,8 +108,8 @@ def _compared(
     ]
 
 
-def plain(value: Any) -> Any:
-    """*value* as JSON holds it: short, and with secrets inside of it hidden."""
+def json_of(value: Any) -> Any:
+    """Return *value* as JSON holds it: short, and with secrets inside of it hidden."""
     if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, float):
@@ -106,7 +119,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, (dt.date, dt.time)):
         return value.isoformat()
     if isinstance(value, (Mapping, list, tuple)):
-        return _json(without_secrets(value))
+        return _json(hide_named(value))
     if isinstance(value, (decimal.Decimal, uuid.UUID, dt.timedelta)):
         return str(value)
     return _short(str(value))
@@ -117,7 +130,7 @@ def _json(value: Any) -> Any:
         return {_short(str(key)): _json(each) for key, each in value.items()}
     if isinstance(value, list):
         return [_json(each) for each in value]
-    return plain(value)
+    return json_of(value)
 
 
 def _short(text: str) -> str:
@@ -126,7 +139,7 @@ def _short(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
-def entry_of(
+def entry_values(
     request: HttpRequest,
     action: str,
     model: Any,
@@ -136,7 +149,9 @@ def entry_of(
     changes: Changes | None = None,
     details: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The values of an entry: *action* on *obj*, a row of *model*, by the user of *request*."""
+    """
+    Return the values of an entry: *action* on *obj*, a row of *model*, by the user of *request*.
+    """
     user: Any = request.user
     return {
         "actor_id": None if user.pk is None else str(user.pk)[:64],
@@ -152,14 +167,14 @@ def entry_of(
 
 
 def _redacted(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """*entry* without the secrets that this process knows: a reason may quote one."""
-    told = {name: entry[name] for name in ("changes", "details", "object_repr") if name in entry}
+    """Return *entry* without the secrets that this process knows: a reason may quote one."""
+    texts = {name: entry[name] for name in ("changes", "details", "object_repr") if name in entry}
     for redactor in redactors():
-        told = redactor.redact_value(told, weak=False)
-    return {**entry, **told}
+        texts = redactor.redact_value(texts, weak=False)
+    return {**entry, **texts}
 
 
-def write(entries: Iterable[Mapping[str, Any]], model: Any = None) -> None:
+def write_entries(entries: Iterable[Mapping[str, Any]], model: Any = None) -> None:
     """
     Save *entries* in the caller's transaction, as rows of *model* or `AuditEntry`.
 

@@ -1,5 +1,5 @@
 """
-Guards every page of an admin class against values that a database refuses.
+A guard of every page of an admin class, against values that a database refuses.
 
 Django looks up what stands in an address (``?name=…``, ``/change/``) without asking whether the
 database can; PostgreSQL can't with NUL, SQLite can't with a very large number. And between a form's
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 else:
     ModelAdmin = admin.ModelAdmin
 
-__all__ = ["Guarded", "ModelAdmin"]
+__all__ = ["GuardedAdmin", "ModelAdmin"]
 
 _TEXTS = {
     Refusal.DUPLICATE: gettext_lazy("Another row has a value that must be unique."),
@@ -38,15 +38,15 @@ _TEXTS = {
 _READS = ("GET", "HEAD", "OPTIONS")
 
 
-class Guarded(ModelAdmin):
+class GuardedAdmin(ModelAdmin):
     """Answers 400 to what can't be looked up, and 409 to what another row stands against."""
 
     refuses_nul = True
-    """Whether an address with NUL in it is answered with 400 on every database alike."""
+    """True if an address with NUL in it is answered with 400 on every database alike."""
 
     @property
     def urls(self) -> list[Any]:
-        """All pages, those that a host adds among them, each guarded."""
+        """All pages, also those that a project adds, each guarded."""
         return [self._guarded(each) for each in self.get_urls()]
 
     def _guarded(self, pattern: Any) -> Any:
@@ -86,7 +86,7 @@ class Guarded(ModelAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: Any, search_term: str
     ) -> tuple[Any, bool]:
-        """Django's, also for an autocomplete, whose page belongs to the site and not to us."""
+        """Search as Django does; also for an autocomplete, whose page belongs to the site."""
         if has_nul([search_term]):
             raise BadRequest(Refusal.VALUE.value)
         return super().get_search_results(request, queryset, search_term)

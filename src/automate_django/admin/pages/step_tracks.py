@@ -15,20 +15,20 @@ from typing import Any
 from django.db.models import Count, Max, Min, Q
 from django.utils import timezone
 
-from automate_django.admin.pages.shown import shown_text
+from automate_django.admin.pages.display import shown_text
 from automate_django.models import WorkflowExecution, WorkflowStep
 from automate_django.templatetags.automate_pages import duration, tone
 from automate_kernel.workflows.definition.model import Step, Workflow
 from automate_kernel.workflows.engine.execution import ExecutionStatus, StepStatus
 
-__all__ = ["SCALE", "Timeline", "Track", "draw", "latest_statuses"]
+__all__ = ["SCALE", "StepTrack", "Timeline", "draw", "latest_statuses"]
 
 SCALE = 1000
-"""How many units wide the drawing is."""
+"""The width of the drawing, in its own units."""
 
 _THINNEST = 4
 _ELEMENTS = 20
-"""How many elements of one ``for_each`` have a track of their own."""
+"""The number of elements of one ``for_each`` that have a track of their own."""
 
 _LIVE = [status.value for status in StepStatus if not status.finished]
 _ORDER = {"FAILED": 0, "RUNNING": 1, "RETRY": 2, "CANCELLED": 3}
@@ -39,7 +39,7 @@ _WITHOUT_OUTPUT = (
 
 
 @dataclass(frozen=True, slots=True)
-class Track:
+class StepTrack:
     """
     One line of the timeline. *key* names it, *x* and *width* are its bar (none if it has no width).
     """
@@ -62,12 +62,12 @@ class Track:
     recovery: bool = False
 
     def data(self) -> dict[str, Any]:
-        """What the polling script needs of it."""
+        """Return it as data for the polling script."""
         return asdict(self)
 
     @property
     def begun(self) -> bool:
-        """Whether there is anything to look at."""
+        """True if there is anything to look at."""
         return self.status != "WAITING"
 
 
@@ -75,14 +75,14 @@ class Track:
 class Timeline:
     """The tracks of an execution, and how long it took until now."""
 
-    tracks: list[Track]
+    tracks: list[StepTrack]
     took: str
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class _Summary:
-    """What a group-by tells of all runs of one step, however many there are."""
+    """A summary of all runs of one step, however many there are."""
 
     statuses: Mapping[str, int]
     begun: datetime | None
@@ -103,7 +103,7 @@ def draw(
     url: Callable[[WorkflowExecution, str, int], str],
 ) -> Timeline:
     """
-    The timeline of *execution*, whose definition is *workflow* (None: it can't be read).
+    Return the timeline of *execution*, whose definition is *workflow* (None: it can't be read).
 
     *url* gives the page of a step. Costs a few queries, however many elements a step has.
     """
@@ -131,7 +131,7 @@ class _Drawing:
     def timeline(self) -> Timeline:
         summaries = self._summaries()
         runs = {row.step_id: row for row in self._rows.filter(position=-1).only(*_WITHOUT_OUTPUT)}
-        tracks: list[Track] = []
+        tracks: list[StepTrack] = []
         known = set()
         groups: list[tuple[bool, Sequence[Step]]] = []
         if self._workflow is not None:
@@ -174,7 +174,7 @@ class _Drawing:
         *,
         recovery: bool = False,
         name: str = "",
-    ) -> Iterator[Track]:
+    ) -> Iterator[StepTrack]:
         step_id = step.id if step is not None else name
         about: dict[str, Any] = {
             "step_id": step_id,
@@ -188,15 +188,15 @@ class _Drawing:
         elif run is not None:
             yield self._single(label, about, run)
         else:
-            yield Track(
+            yield StepTrack(
                 key=step_id, position=-1, label=label, status="WAITING", tone="", attempts="",
                 took="", after="", note="", url="", **about,
             )  # fmt: skip
 
     def _whole(
         self, label: str, about: dict[str, Any], run: WorkflowStep | None, summary: _Summary
-    ) -> Track:
-        """A step with ``for_each``, from its first element to its last."""
+    ) -> StepTrack:
+        """Return the track of a step with ``for_each``, from its first element to its last."""
         done, total = summary.statuses.get("COMPLETED", 0), summary.total
         status = run.status if run is not None else "RUNNING"
         ended = run.completed_at if run is not None else None
@@ -208,8 +208,8 @@ class _Drawing:
             live=run is None, linked=run is not None,
         )  # fmt: skip
 
-    def _elements(self, about: dict[str, Any], summary: _Summary) -> Iterator[Track]:
-        """The most telling elements of a ``for_each``: those that failed or run before others."""
+    def _elements(self, about: dict[str, Any], summary: _Summary) -> Iterator[StepTrack]:
+        """Give the elements of a ``for_each`` that matter most: failed ones, then running ones."""
         its = self._rows.filter(step_id=about["step_id"], position__gte=0).only(*_WITHOUT_OUTPUT)
         rows = list(its.filter(~Q(status="COMPLETED")).order_by("position")[:_ELEMENTS])
         if len(rows) < _ELEMENTS:
@@ -219,7 +219,7 @@ class _Drawing:
         for row in rows:
             yield self._single(f"[{row.position}]", about, row, depth=1)
         if summary.total > len(rows):
-            yield Track(
+            yield StepTrack(
                 key=f"{about['step_id']}…", position=-1, label="…", status="", tone="",
                 attempts="", took="", after="", url="", depth=1,
                 note=f"and {summary.total - len(rows):,} more", **about,
@@ -227,7 +227,7 @@ class _Drawing:
 
     def _single(
         self, label: str, about: dict[str, Any], run: WorkflowStep, *, depth: int = 0
-    ) -> Track:
+    ) -> StepTrack:
         note = shown_text(run.error, 300).text if run.error else ""
         if run.error_code and not note.startswith(run.error_code):
             note = f"{run.error_code}: {note}"
@@ -254,12 +254,12 @@ class _Drawing:
         attempts: str = "",
         depth: int = 0,
         linked: bool = True,
-    ) -> Track:
+    ) -> StepTrack:
         until = ended or (self._end if live else None)
         x, width = self._bar(begun, until)
         took = (until - begun).total_seconds() if begun and until else None
         step_id = about["step_id"]
-        return Track(
+        return StepTrack(
             key=step_id if position < 0 else f"{step_id}[{position}]",
             position=position,
             label=label,
@@ -288,7 +288,7 @@ class _Drawing:
         return x, max(_THINNEST, round(min(last, SCALE)) - x)
 
 
-def latest_statuses(tracks: Iterable[Track]) -> dict[str, str]:
-    """The status of each step that has begun, as the picture of the graph wants it."""
+def latest_statuses(tracks: Iterable[StepTrack]) -> dict[str, str]:
+    """Return the status of each step that has begun, as the picture of the graph wants it."""
     known = {status.value for status in StepStatus}
     return {one.step_id: one.status for one in tracks if one.position < 0 and one.status in known}

@@ -1,36 +1,112 @@
-"""The editor of a workflow: check, tell every problem with its line, save as a new version."""
+"""The editor of a workflow: checks, problems with their lines, and new versions."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from django import forms
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
 from automate_django import definitions
-from automate_django.admin.pages.access import reach_of
-from automate_django.admin.pages.workflow_forms import STARTER, DocumentForm
-from automate_django.admin.pages.workflow_rows import current_workflow
-from automate_django.admin.pages.workflow_text import Problem, clean, explained
+from automate_django.admin.pages.access import reach_of, record
+from automate_django.admin.pages.base import PageAdmin
+from automate_django.admin.pages.workflow_list import (
+    TextProblem,
+    clean,
+    current_workflow,
+    explained,
+)
+from automate_django.definitions.checking import FORMATS
 from automate_django.kernel import get_kernel
 from automate_django.models import WorkflowDocument, WorkflowVersion
-from automate_kernel.errors import AutomateError, WorkflowError
+from automate_kernel.errors import AutomateError, PayloadError, WorkflowError
+from automate_kernel.outbox.item import encode_json
+from automate_kernel.workflows.definition.document import LARGEST
 from automate_kernel.workflows.definition.graph import to_svg
 from automate_kernel.workflows.definition.model import Workflow
 
-if TYPE_CHECKING:
-    from automate_django.admin.pages.workflows import WorkflowDocumentAdmin
+__all__ = [
+    "DocumentForm",
+    "RunForm",
+    "WorkflowEditor",
+    "digest_of",
+    "new_doubts",
+]
 
-__all__ = ["Editing", "digest_of", "new_doubts"]
+STARTER = """\
+name: my-workflow
+trigger: {type: event, event: something.happened}
+steps:
+  - id: first
+    action: connector.action
+    input: {text: "{{ event.payload }}"}
+"""
+
+
+class DocumentForm(forms.Form):
+    """The text of a workflow. Whether it is one, the kernel says."""
+
+    source = forms.CharField(
+        label="Definition",
+        strip=False,
+        max_length=LARGEST,
+        widget=forms.Textarea(
+            attrs={"class": "automate-source", "rows": 24, "spellcheck": "false", "wrap": "off"}
+        ),
+    )
+    format = forms.ChoiceField(choices=[(name, name.upper()) for name in FORMATS])
+    comment = forms.CharField(
+        label="What is changed, and why", max_length=500, required=False, strip=True
+    )
+    tenant_id = forms.CharField(label="Tenant", max_length=200, required=False, strip=True)
+    based_on = forms.IntegerField(required=False, widget=forms.HiddenInput)
+
+    def clean_source(self) -> str:
+        """Return the text with the line ends of a text file; a browser sends CR LF."""
+        text: str = self.cleaned_data["source"].replace("\r\n", "\n").replace("\r", "\n")
+        return text if text.endswith("\n") else f"{text}\n"
+
+
+class RunForm(forms.Form):
+    """The payload of a workflow that is started by hand."""
+
+    payload = forms.CharField(
+        label="Payload (JSON)",
+        required=False,
+        max_length=LARGEST,
+        widget=forms.Textarea(attrs={"rows": 5, "spellcheck": "false"}),
+    )
+    tenant_id = forms.CharField(label="As tenant", max_length=200, required=False, strip=True)
+
+    def clean_payload(self) -> Any:
+        """Return the JSON value; nothing is an empty object."""
+        text = self.cleaned_data["payload"].strip() or "{}"
+        try:
+            value = json.loads(text)
+        except RecursionError:
+            raise forms.ValidationError("It is nested too deeply.") from None
+        except json.JSONDecodeError as error:
+            raise forms.ValidationError(
+                f"It is not JSON: {error.msg} (line {error.lineno}, column {error.colno})."
+            ) from None
+        except ValueError:
+            raise forms.ValidationError("It has a number of too many digits.") from None
+        try:
+            encode_json(value, "payload")
+        except PayloadError as error:
+            raise forms.ValidationError(f"{error}.") from None
+        return value
 
 
 def new_doubts(
     request: HttpRequest, workflow: Workflow, document: WorkflowDocument | None
 ) -> list[str]:
     """
-    What would fail if *workflow* counted, and doesn't where *document* counts today.
+    Return the advice against *workflow* that doesn't hold for *document* as it is today.
 
     None if the request says that the user has read just that, and goes on.
     """
@@ -42,15 +118,15 @@ def new_doubts(
 
 
 def digest_of(doubts: Sequence[str]) -> str:
-    """Stands for these *doubts* in a form: to agree to them is to agree to no others."""
+    """Return a digest of *doubts* for a form: who agrees to them agrees to no others."""
     return hashlib.sha256("\n".join(doubts).encode()).hexdigest()[:32]
 
 
-class Editing:
+class WorkflowEditor:
     """One request to the editor of *document*, or of a new workflow if that is None."""
 
     def __init__(
-        self, pages: WorkflowDocumentAdmin, request: HttpRequest, document: WorkflowDocument | None
+        self, pages: PageAdmin, request: HttpRequest, document: WorkflowDocument | None
     ) -> None:
         self._pages = pages
         self._request = request
@@ -58,7 +134,7 @@ class Editing:
         self._reach = reach_of(request)
 
     def answer(self) -> HttpResponse:
-        """The editor, or where a saved workflow is shown."""
+        """Show the editor, or lead to the saved workflow."""
         if self._request.method != "POST":
             return self._page(DocumentForm(initial=self._initial()))
         form = DocumentForm(self._request.POST)
@@ -100,7 +176,7 @@ class Editing:
         )
 
     def _doubts(self, form: DocumentForm) -> list[str]:
-        """What would fail once it counts, and fails not today; none if that was read and agreed."""
+        """Return new advice against the text; none if the user has read and agreed to it."""
         data = form.cleaned_data
         workflow = definitions.checked(data["source"], data["format"], get_kernel())
         return new_doubts(self._request, workflow, self._document)
@@ -116,7 +192,7 @@ class Editing:
             # A tenant's staff make workflows of the tenant, whatever they post.
             tenant_id = (data["tenant_id"] or None) if self._reach.everyone else self._reach.tenant
             document = definitions.create(data["source"], tenant_id=tenant_id, **about)
-            self._pages.record(self._request, "create", document, version=1)
+            record(self._request, "create", [document], version=1)
             messages.success(self._request, f"Workflow {document.name} is saved, and on.")
         else:
             document = self._document
@@ -124,7 +200,7 @@ class Editing:
             if version is None:
                 messages.warning(self._request, "Nothing was changed.")
             else:
-                self._pages.record(self._request, "change", document, version=version.number)
+                record(self._request, "change", [document], version=version.number)
                 messages.success(
                     self._request,
                     f"Version {version.number} is saved. New executions run it; those that run "
@@ -135,7 +211,7 @@ class Editing:
     def _page(
         self,
         form: DocumentForm,
-        problems: list[Problem] | None = None,
+        problems: list[TextProblem] | None = None,
         *,
         workflow: Workflow | None = None,
         advice: list[str] | None = None,

@@ -1,0 +1,97 @@
+"""Stored values, errors and labels as pages show them: without secrets, of bounded length."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from automate_django.kernel import get_kernel
+from automate_kernel.outbox.failed_attempts import FailedAttempt
+from automate_kernel.secrets.masking import hide_named
+
+__all__ = [
+    "Shown",
+    "ShownAttempt",
+    "shown_attempts",
+    "shown_json",
+    "shown_labels",
+    "shown_text",
+]
+
+MOST = 20_000
+"""The number of characters of one value that a page shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Text for a page; if it was *cut*, *length* is how long the whole is."""
+
+    text: str
+    length: int
+    cut: bool = False
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __bool__(self) -> bool:
+        return bool(self.text)
+
+
+def shown_json(value: Any, most: int = MOST) -> Shown:
+    """
+    Return a JSON value as indented text.
+
+    What the redactor knows is taken out first, and so is whatever stands under a name like
+    ``password`` or ``api_key``: the redactor of this process knows only the secrets that this
+    process has used.
+    """
+    clean = hide_named(get_kernel().redactor.redact_value(value))
+    return _cut(json.dumps(clean, indent=2, ensure_ascii=False), most)
+
+
+def shown_text(text: str | None, most: int = MOST) -> Shown:
+    """Return an error or a traceback, without what the redactor knows."""
+    return _cut(get_kernel().redactor.redact(text or ""), most)
+
+
+def _cut(text: str, most: int) -> Shown:
+    return Shown(text[:most], len(text), len(text) > most)
+
+
+@dataclass(frozen=True, slots=True)
+class ShownAttempt:
+    """A failed attempt, without secrets and of a length to be shown."""
+
+    attempt: int
+    step: str
+    code: str
+    group: str
+    error: Shown
+    trace: Shown | None
+    failed_at: datetime | None
+
+
+def shown_attempts(attempts: Iterable[FailedAttempt]) -> list[ShownAttempt]:
+    """Return *attempts* as a page shows them, the latest first."""
+    found = [
+        ShownAttempt(
+            each.attempt,
+            f"{each.step_id}[{each.position}]" if each.position >= 0 else each.step_id or "",
+            each.error_code,
+            shown_text(each.error_group).text,
+            shown_text(each.error),
+            shown_text(each.trace, 10_000) if each.trace else None,
+            each.failed_at,
+        )
+        for each in attempts
+    ]
+    return found[::-1]
+
+
+def shown_labels(labels: Any) -> list[str]:
+    """Return labels as text: ``order=4711``."""
+    given = labels if isinstance(labels, dict) else {}
+    return [shown_text(f"{name}={value}").text for name, value in given.items()]

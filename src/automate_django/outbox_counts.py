@@ -1,0 +1,168 @@
+"""
+Counts of outbox items, without making a page wait for them.
+
+Counting a table takes as long as it is large. So a page shows the last counts and their age. The
+request that refreshes the figures takes new ones, at most as often as that is cheap.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from hashlib import sha256
+from typing import Any
+
+from django.core.cache import cache
+from django.db.models import Count
+from django.utils import timezone
+
+from automate_django.models import OutboxItem
+from automate_kernel.outbox import ErrorGroup, ItemStatus
+from automate_kernel.storage.rows import Rows, Where
+from automate_kernel.storage.tables import OUTBOX
+
+__all__ = ["Counts", "TenantCounts", "counts_of_tenant", "forget_counts", "read_counts"]
+
+CHEAP_ROWS = 10_000
+"""A table with at most so many rows is counted at each request."""
+LOOKED = 100_000
+"""The number of the newest items of all tenants, among which those of one are counted."""
+
+_MOST_GROUPS = 12
+# Counting may take 5 % of the time, at most.
+_SHARE = 20
+_SHORTEST, _LONGEST = 5.0, 600.0
+_VERSION = "automate-pages-generation"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The items by kind and status, the largest groups of errors, and when they were counted."""
+
+    by_kind: dict[str, dict[str, int]]
+    oldest_due_seconds: float | None
+    groups: list[ErrorGroup]
+    taken_at: datetime
+    took: float
+    statuses: dict[str, int] = field(default_factory=dict)
+    looked: int | None = None
+    """The number of items among which they were counted, if not all."""
+
+    @property
+    def waiting(self) -> int:
+        """The number of items that wait for a worker, for their time or for each other."""
+        return self.statuses.get("PENDING", 0) + self.statuses.get("RETRY", 0)
+
+    @property
+    def every(self) -> int:
+        """The number of milliseconds after which to count again."""
+        return int(1000 * min(_LONGEST, max(_SHORTEST, self.took * _SHARE)))
+
+
+def read_counts(outbox: Any, tenant: str | None = None, *, now: bool) -> Counts | None:
+    """
+    Return the counts of all items in *outbox*, or those of *tenant*.
+
+    None means: they were not taken yet, and taking them is too slow for a page. With *now* outdated
+    counts are taken anew, however long that takes. Without it the last ones are returned.
+    """
+    if outbox.count(most=CHEAP_ROWS + 1) <= CHEAP_ROWS:
+        return _take(outbox, tenant)
+    key, version = _key(outbox, tenant), cache.get(_VERSION, 0)
+    taken_at, kept = cache.get(key) or (None, None)
+    if not now or (kept is not None and taken_at == version and _is_fresh(kept)):
+        found: Counts | None = kept
+        return found
+    taken = _take(outbox, tenant)
+    cache.set(key, (version, taken), _LONGEST)
+    return taken
+
+
+def forget_counts() -> None:
+    """Have everything counted anew at the next refresh, since something was changed by hand."""
+    cache.set(_VERSION, time.time_ns(), None)
+
+
+def _is_fresh(kept: Counts) -> bool:
+    return (timezone.now() - kept.taken_at).total_seconds() * 1000 < kept.every
+
+
+def _key(outbox: Any, tenant: str | None) -> str:
+    whose = f"{outbox.storage.describe()}|{'*' if tenant is None else f'={tenant}'}"
+    return f"automate-pages-counts-{sha256(whose.encode()).hexdigest()[:32]}"
+
+
+def _take(outbox: Any, tenant: str | None) -> Counts:
+    began = time.monotonic()
+    if tenant is None:
+        stats = outbox.stats()
+        by_kind, oldest, looked = stats.counts, stats.oldest_due_seconds, None
+    else:
+        own = counts_of_tenant(outbox.storage, tenant)
+        by_kind, oldest, looked = own.by_kind, own.oldest_due_seconds, own.looked
+    groups = outbox.error_groups(tenant_id=tenant, limit=_MOST_GROUPS)
+    statuses: dict[str, int] = {str(status): 0 for status in ItemStatus}
+    for of_kind in by_kind.values():
+        for status, n in of_kind.items():
+            statuses[str(status)] = statuses.get(str(status), 0) + n
+    plain = {kind: {str(s): n for s, n in of_kind.items()} for kind, of_kind in by_kind.items()}
+    # A cache is no place for the texts of errors.
+    short = [replace(group, error="") for group in groups]
+    took = time.monotonic() - began
+    return Counts(plain, oldest, short, timezone.now(), took, statuses, looked)
+
+
+# -- one tenant's ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TenantCounts:
+    """
+    Items by kind and status, and how late the oldest due item is.
+
+    *looked* says among how many they were counted, if not among all.
+    """
+
+    by_kind: dict[str, dict[str, int]] = field(default_factory=dict)
+    oldest_due_seconds: float | None = None
+    looked: int | None = None
+
+
+def counts_of_tenant(storage: Any, tenant: str) -> TenantCounts:
+    """
+    Count the items of *tenant* in the outbox of *storage*, at a bounded price.
+
+    Only those of a tenant's items that are ready have an index. So the tenant's are counted among
+    the newest of all items. FAILED and due items are exact.
+    """
+    every = OutboxItem._default_manager.using(storage.alias)
+    newest = every.order_by("-id").values_list("id", flat=True)
+    oldest = next(iter(newest[LOOKED - 1 : LOOKED]), None)
+    own = every.filter(tenant_id=tenant)
+    recent = own if oldest is None else own.filter(id__gte=oldest)
+    by_kind: dict[str, dict[str, int]] = {}
+    for row in recent.order_by().values("kind", "status").annotate(n=Count("id")):
+        by_kind.setdefault(row["kind"], {})[row["status"]] = row["n"]
+    if oldest is not None:
+        for row in own.filter(status="FAILED").order_by().values("kind").annotate(n=Count("id")):
+            by_kind.setdefault(row["kind"], {})["FAILED"] = row["n"]
+    with storage.begin(atomic=False) as rows:
+        late = _oldest_due(rows, tenant)
+    looked = None if oldest is None else LOOKED
+    return TenantCounts(dict(sorted(by_kind.items())), late, looked)
+
+
+def _oldest_due(rows: Rows, tenant: str) -> float | None:
+    ready = [Where("waiting_for", "eq", "worker")]
+    due = []
+    for kind in rows.distinct(OUTBOX, "kind", [*ready, Where("tenant_id", "ne", None)]):
+        its = [*ready, Where("kind", "eq", kind), Where("tenant_id", "eq", tenant)]
+        order = ("sort_at", "id")
+        read = ("next_attempt_at", *order)
+        due += rows.select(OUTBOX, its, order_by=order, limit=1, columns=read)
+    if not due:
+        return None
+    earliest = min(row["next_attempt_at"] for row in due)
+    late: float = (rows.now() - earliest).total_seconds()
+    return max(0.0, late)
