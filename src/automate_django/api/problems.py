@@ -29,8 +29,8 @@ from rest_framework.permissions import SAFE_METHODS
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
-from automate_django import kernel as project
-from automate_django.api.options import option
+from automate_django import conf
+from automate_django.kernel import current_kernel
 from automate_django.refusals import Refusal, refusal_of
 from automate_kernel.errors import (
     AutomateError,
@@ -209,7 +209,9 @@ def _body(error: exceptions.APIException) -> dict[str, Any]:
     status = error.status_code
     code = getattr(error, "problem_code", None) or _CODE_OF_STATUS.get(status, "INTERNAL")
     body: dict[str, Any] = {
-        "type": f"{types}{code}" if (types := option("PROBLEM_TYPES")) else "about:blank",
+        "type": f"{types}{code}"
+        if (types := conf.option("AUTOMATE_API", "PROBLEM_TYPES"))
+        else "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
         "code": code,
@@ -246,5 +248,5 @@ def _token(name: str) -> str:
 
 def _clean(text: str) -> str:
     """*text* without the secrets that this process knows; it knows none before its first kernel."""
-    kernel = project._kernel
+    kernel = current_kernel()
     return text if kernel is None else kernel.redactor.redact(text)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -16,7 +16,11 @@ from django.utils import timezone
 
 from automate_django.values import ExactJSONEncoder
 
-__all__ = ["ApiToken", "IdempotencyRecord"]
+__all__ = [
+    "SCOPES",
+    "ApiToken",
+    "IdempotencyRecord",
+]
 
 _MARK = "atk"
 _PREFIX_BYTES = 6
@@ -193,3 +197,18 @@ class IdempotencyRecord(models.Model):
     def __str__(self) -> str:
         # Not the key: whoever reads it could ask for the answer again.
         return f"request of {self.created_at:%Y-%m-%d %H:%M:%S}"
+
+
+SCOPES: Mapping[str, str] = {
+    "api:read": "read from the project's own views that ask for no other scope",
+    "api:write": "write to them",
+    "workflows:read": "list workflows and read their definitions",
+    "workflows:start": "begin executions",
+    "executions:read": "list executions and read what their steps gave",
+    "executions:write": "cancel, resume and repeat executions",
+    "events:write": "emit events",
+    "outbox:read": "list outbox items, count them, read their payloads",
+    "outbox:write": "requeue, cancel, discard and reschedule items",
+    "plugins:read": "list plugins and their states",
+}
+"""The scopes that our own views ask for, and what each allows; ``outbox:*`` and ``*`` work too."""

@@ -72,7 +72,7 @@ class Editing:
             with get_kernel().storage.begin():
                 return self._saved(form)
         except WorkflowError as error:
-            problems = explained(definitions.told(error), form.cleaned_data["source"])
+            problems = explained(definitions.diagnostics(error), form.cleaned_data["source"])
             for problem in problems:
                 form.add_error("source", problem.text)
             return self._page(form, problems)

@@ -7,7 +7,7 @@ from typing import Any
 
 from django import forms
 
-from automate_django.definitions.checking import FORMATS
+from automate_django.definitions import FORMATS
 from automate_kernel.errors import PayloadError
 from automate_kernel.outbox.item import encode_json
 from automate_kernel.workflows.definition.document import LARGEST

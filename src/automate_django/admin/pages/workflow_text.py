@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import unified_diff
 
-from automate_django.definitions.checking import Told
+from automate_django.definitions import Diagnostic
 from automate_django.kernel import get_kernel
 
 __all__ = ["Difference", "Problem", "clean", "differences", "explained"]
@@ -46,7 +46,7 @@ def differences(before: str, after: str) -> list[Difference]:
     return found
 
 
-def explained(problems: Iterable[Told], source: str) -> list[Problem]:
+def explained(problems: Iterable[Diagnostic], source: str) -> list[Problem]:
     """*problems*, each with the line of *source* that it is about."""
     lines = clean(source).splitlines()
     return [

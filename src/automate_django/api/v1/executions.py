@@ -8,7 +8,7 @@ from django.db import transaction
 from rest_framework.decorators import action
 from rest_framework.response import Response
 
-from automate_django.api.paginators import BoundedCursorPagination
+from automate_django.api.bases.pagination import BoundedCursorPagination
 from automate_django.api.problems import Problem
 from automate_django.api.schema import described
 from automate_django.api.v1.resource import Resource, attempt_data, group_data, shown

@@ -13,19 +13,19 @@ from rest_framework.permissions import BasePermission, IsAuthenticated
 from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 
+from automate_django.api.bases.access import BoundedJSONParser
 from automate_django.api.bases.cors import CORSMixin
 from automate_django.api.bases.idempotency import IdempotencyMixin
 from automate_django.api.bases.pagination import PaginationMixin
 from automate_django.api.bases.rate_limit import RateLimitMixin
-from automate_django.api.bases.views import BaseViewSet
-from automate_django.api.parsers import BoundedJSONParser
-from automate_django.api.principals import Principal, principal_of
 from automate_django.api.problems import ParameterError
 from automate_django.api.schema import ProblemSchema
-from automate_django.api.scopes import HasRequiredScopes
+from automate_django.api.tokens import HasRequiredScopes
+from automate_django.api.v1.base import BaseViewSet
 from automate_django.kernel import get_kernel
 from automate_django.models import ApiToken, OutboxLabel
 from automate_django.secrecy import without_secrets
+from automate_django.tenants import Principal, principal_of
 from automate_kernel.kernel import Kernel
 from automate_kernel.outbox.failed_attempts import ErrorGroup, FailedAttempt
 from automate_kernel.outbox.labels import read_label

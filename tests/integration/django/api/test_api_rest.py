@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from automate_django import emit, get_kernel
-from automate_django.api.paginators import BoundedCursorPagination
+from automate_django.api.bases.pagination import BoundedCursorPagination
 from automate_django.models import OutboxItem, WorkflowExecution
 from automate_kernel.outbox import ItemStatus, NewItem, Outcome
 from django.contrib.auth.models import Permission, User
