@@ -3,20 +3,25 @@
 from automate_kernel.outbox.failed_attempts import ErrorGroup, FailedAttempt
 from automate_kernel.outbox.item import Backoff, ItemStatus, NewItem, OutboxItem
 from automate_kernel.outbox.limits import Limit
+from automate_kernel.outbox.operator_commands import BulkAction
+from automate_kernel.outbox.queries import ItemFilter, ItemPage, OutboxStats
 from automate_kernel.outbox.rows_store import (
     OptimisticClaimOutboxStore,
     RowsOutboxStore,
     SkipLockedClaimOutboxStore,
 )
 from automate_kernel.outbox.statistics import percentile
-from automate_kernel.outbox.store import OutboxStats, OutboxStore, Outcome, ReapResult
+from automate_kernel.outbox.store import OutboxStore, Outcome, ReapResult
 from automate_kernel.outbox.worker_reports import Activity, WorkerInfo
 
 __all__ = [
     "Activity",
     "Backoff",
+    "BulkAction",
     "ErrorGroup",
     "FailedAttempt",
+    "ItemFilter",
+    "ItemPage",
     "ItemStatus",
     "Limit",
     "NewItem",

@@ -10,13 +10,12 @@ from typing import Any
 from uuid import UUID
 
 from automate_kernel.outbox.item import ItemStatus, OutboxItem, storable
-from automate_kernel.outbox.labels import labelled_ids
+from automate_kernel.outbox.queries import conditions
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import FAILURE, OUTBOX
 from automate_kernel.tracebacks import MAX_GROUP, MAX_TRACE
 
 __all__ = [
-    "MOST_LABELLED",
     "ErrorGroup",
     "FailedAttempt",
     "Insight",
@@ -146,10 +145,6 @@ def _drop(rows: Rows, ids: Sequence[str]) -> None:
         rows.delete(FAILURE, [Where("id", "in", sorted(ids))])
 
 
-MOST_LABELLED = 1000
-"""Among how many of what has a label other conditions are looked for: the newest."""
-
-
 class Insight:
     """The part of `RowsOutboxStore` that tells of failures and finds by labels."""
 
@@ -165,18 +160,11 @@ class Insight:
         limit: int = 50,
     ) -> list[OutboxItem]:
         """Items with a label; see `OutboxStore.labelled`."""
-        wanted = {
-            "status": status and ItemStatus(status).value,
-            "kind": kind,
-            "tenant_id": tenant_id,
-        }
-        where = [Where(name, "eq", value) for name, value in wanted.items() if value is not None]
+        matching = {"label": label, "status": status, "kind": kind, "tenant_id": tenant_id}
         with self.storage.begin(atomic=False) as rows:
-            found = labelled_ids(
-                rows, label, about="item", tenant_id=tenant_id, limit=MOST_LABELLED
+            items = rows.select(
+                OUTBOX, conditions(rows, matching), order_by=("-created_at", "-id"), limit=limit
             )
-            its = [Where("id", "in", [each.id for each in found]), *where]
-            items = rows.select(OUTBOX, its, order_by=("-created_at", "-id"), limit=limit)
         return [OutboxItem.from_row(row) for row in items]
 
     def failed_attempts(self, item_id: str) -> list[FailedAttempt]:

@@ -19,13 +19,13 @@ from automate_kernel.outbox.item import (
     SECONDS_PER_PRIORITY,
     ItemStatus,
     OutboxItem,
+    Outcome,
     Redaction,
     bounded_seconds,
     storable,
 )
 from automate_kernel.outbox.labels import forget_labels
 from automate_kernel.outbox.leases import Lease, Leases, by_token, fence
-from automate_kernel.outbox.store import Outcome
 from automate_kernel.storage.rows import Now, Plus, Row, Rows, Where
 from automate_kernel.storage.tables import OUTBOX
 from automate_kernel.tracebacks import MAX_GROUP

@@ -56,6 +56,7 @@ __all__ = [
     "encode_json",
     "new_id",
     "redacted_json",
+    "scoped_key",
     "storable",
 ]
 
@@ -210,7 +211,7 @@ class OutboxItem:
     def _unscoped(self) -> OutboxItem:
         """Itself, with its keys as they were given."""
         if self.tenant_id is not None:
-            prefix = len(_scoped("", self.tenant_id) or "")
+            prefix = len(scoped_key("", self.tenant_id) or "")
             self.idempotency_key = self.idempotency_key and self.idempotency_key[prefix:]
             self.ordering_key = self.ordering_key and self.ordering_key[prefix:]
             self.concurrency_key = self.concurrency_key and self.concurrency_key[prefix:]
@@ -283,15 +284,15 @@ class NewItem:
             "max_attempts": self.max_attempts,
             "next_attempt_at": self.run_at or due,
             "sort_at": sort,
-            "idempotency_key": _scoped(self.idempotency_key, self.tenant_id),
+            "idempotency_key": scoped_key(self.idempotency_key, self.tenant_id),
             "tenant_id": self.tenant_id,
-            "ordering_key": _scoped(self.ordering_key, self.tenant_id),
+            "ordering_key": scoped_key(self.ordering_key, self.tenant_id),
             "created_at": _NOW,
             "updated_at": _NOW,
         }
         if self.concurrency_key is not None:
             # Not written for the others, which are nearly all of them.
-            row["concurrency_key"] = _scoped(self.concurrency_key, self.tenant_id)
+            row["concurrency_key"] = scoped_key(self.concurrency_key, self.tenant_id)
             row["concurrency_limit"] = self.concurrency_limit
         return row
 
@@ -340,7 +341,7 @@ class NewItem:
             check_number(self.max_attempts, "max_attempts", 1, MAX_ATTEMPTS)
 
     def _check_key(self, key: str, what: str) -> None:
-        beside = len(_scoped("", self.tenant_id) or "")
+        beside = len(scoped_key("", self.tenant_id) or "")
         check_text(key, what, beside=beside, hint="pass None for no key")
 
     def _check_concurrency(self) -> None:
@@ -384,7 +385,7 @@ def bounded_seconds(delay: float) -> float:
     return min(delay, MAX_DELAY_SECONDS)
 
 
-def _scoped(key: str | None, tenant_id: str | None) -> str | None:
+def scoped_key(key: str | None, tenant_id: str | None) -> str | None:
     """
     A key as it is stored: one tenant's never meets another's.
 

@@ -22,6 +22,7 @@ from automate_kernel.storage.values import text_problem
 __all__ = [
     "HEADER",
     "MAX_LABELS",
+    "MOST_LABELLED",
     "Labelled",
     "Labels",
     "add_labels",
@@ -39,6 +40,8 @@ HEADER = "automate-labels"
 """The header of an item that has its labels."""
 MAX_LABELS = 10
 """How many labels an item or an event can have."""
+MOST_LABELLED = 1000
+"""Among how many things with a label other conditions are looked for: the newest."""
 MAX_VALUE = 200
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
-from uuid import UUID
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import concurrency_keys as slots
@@ -16,109 +17,68 @@ from automate_kernel.outbox.finishing import due_changes
 from automate_kernel.outbox.item import FINISHED, WAITING, ItemStatus, OutboxItem
 from automate_kernel.outbox.labels import forget_labels
 from automate_kernel.outbox.leases import FREE
-from automate_kernel.outbox.store import Progress
+from automate_kernel.outbox.queries import conditions, item_ids_of
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import OUTBOX
 
-__all__ = [
-    "BATCH",
-    "Matching",
-    "Steering",
-    "batches_of",
-    "item_ids_of",
-    "matching_rows",
-]
+__all__ = ["BATCH", "BulkAction", "Progress", "Steering", "batches_of"]
 
 BATCH = 200
 """How many items one transaction changes, so that nobody waits for it for long."""
 
-_COLUMNS = ("id", "kind", "status")
+Progress = Callable[[int], Any]
+"""Is called with how many items have been changed so far, after each batch."""
 
 
 @dataclass(frozen=True, slots=True)
-class Matching:
-    """What items have in common; a condition that is None holds for all."""
-
-    status: ItemStatus | str | None = None
-    kind: str | None = None
-    tenant_id: str | None = None
-    error_code: str | None = None
-    error_group: str | None = None
-    created_before: datetime | None = None
-    created_after: datetime | None = None
-
-    def where(self, able: Sequence[str], usual: Sequence[str]) -> list[Where]:
-        """
-        The conditions on a row; without a status they are those of *usual*.
-
-        Raises ``INVALID_ARGUMENT`` for a status that is not in *able*, and if nothing is named at
-        all: who means every item says so with its status.
-        """
-        if all(getattr(self, each.name) is None for each in fields(self)):
-            raise AutomateError(
-                ErrorCodes.INVALID_ARGUMENT, "no filter says which items are meant",
-                hint='to mean all of them, name their status: status="FAILED"',
-            )  # fmt: skip
-        return [Where("status", "in", self._statuses(able, usual)), *self._others()]
-
-    def _statuses(self, able: Sequence[str], usual: Sequence[str]) -> Sequence[str]:
-        if self.status is None:
-            return usual
-        status = ItemStatus(self.status).value
-        if status not in able:
-            raise AutomateError(
-                ErrorCodes.INVALID_ARGUMENT, f"this can't be done to items that are {status}",
-                hint=f"only to those that are {', '.join(able)}",
-            )  # fmt: skip
-        return [status]
-
-    def _others(self) -> list[Where]:
-        conditions = (
-            Where("kind", "eq", self.kind),
-            Where("tenant_id", "eq", self.tenant_id),
-            Where("last_error_code", "eq", self.error_code),
-            Where("last_error_group", "eq", self.error_group),
-            Where("created_at", "lt", self.created_before),
-            Where("created_at", "ge", self.created_after),
-        )
-        return [one for one in conditions if one.value is not None]
-
-
-def matching_rows(
-    storage: Storage, where: Sequence[Where], limit: int | None
-) -> Iterator[list[Row]]:
+class BulkAction:
     """
-    Up to *limit* matching items as rows of id, kind and status, the oldest first.
+    An operator command for all items that *matching* finds, and how far it has come.
 
-    They come `BATCH` at a time, each batch read in a transaction of its own. What is enqueued
-    meanwhile is not among them, so that this ends however fast new ones come.
+    *command* is ``requeue``, ``cancel``, ``discard`` or ``reschedule``. Items are come to in the
+    order of their ids, each once. What is enqueued after the action *began_at* is not among them.
+    *after* is the last item that the action came to, *seen* counts those, and *done* those that it
+    changed. *delay* is for ``reschedule``: seconds from now. *per_second* is for ``requeue``: so
+    many become due in a second.
+
+    All fields are JSON, if *matching* holds no datetimes: so it can be kept and gone on with.
     """
-    left = limit
-    beyond: list[Where] = []
-    with storage.begin(atomic=False) as rows:
-        where = [*where, Where("created_at", "le", rows.now())]
-    while left is None or left > 0:
-        size = BATCH if left is None else min(BATCH, left)
-        with storage.begin(atomic=False) as rows:
-            found = rows.select(
-                OUTBOX, [*where, *beyond], order_by=("id",), limit=size, columns=_COLUMNS
-            )
-        if not found:
-            return
-        yield found
-        beyond = [Where("id", "gt", found[-1]["id"])]
-        left = None if left is None else left - len(found)
+
+    command: str
+    matching: Mapping[str, Any]
+    delay: float = 0.0
+    per_second: float | None = None
+    began_at: str = ""
+    after: str = ""
+    seen: int = 0
+    done: int = 0
+    finished: bool = False
 
 
-def item_ids_of(given: Iterable[str]) -> list[str]:
-    """The ids among *given*, each once and in order; what can't be one is no item's."""
-    ids = set()
-    for item_id in given:
-        try:
-            ids.add(str(UUID(str(item_id))))
-        except ValueError:
-            continue
-    return sorted(ids)
+def _statuses(action: BulkAction) -> list[str]:
+    """
+    Return the statuses whose items *action* changes.
+
+    Raises ``INVALID_ARGUMENT`` for a status that it can't change, and if the filter is empty: to
+    mean every item, name a status.
+    """
+    if action.command not in _STATUSES:
+        raise AutomateError(ErrorCodes.INVALID_ARGUMENT, f"no command is called {action.command!r}")
+    able, usual = _STATUSES[action.command]
+    if all(value is None for value in action.matching.values()):
+        raise AutomateError(
+            ErrorCodes.INVALID_ARGUMENT, "no filter says which items are meant",
+            hint='to mean all of them, name their status: status="FAILED"',
+        )  # fmt: skip
+    if (given := action.matching.get("status")) is None:
+        return list(usual)
+    status = ItemStatus(given).value
+    if status not in able:
+        raise AutomateError(
+            ErrorCodes.INVALID_ARGUMENT, f"this can't be done to items that are {status}",
+            hint=f"only to those that are {', '.join(able)}",
+        )  # fmt: skip
+    return [status]
 
 
 def batches_of(ids: Sequence[str]) -> Iterator[list[str]]:
@@ -131,6 +91,13 @@ _RUNNING = ItemStatus.RUNNING.value
 _AGAIN = (ItemStatus.FAILED.value, ItemStatus.CANCELLED.value)
 # Items that become due together, when so many a second are to.
 _SLICES_PER_SECOND = 10
+# Per command the statuses that it can change, and those that it changes if none is named.
+_STATUSES: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
+    "requeue": (_AGAIN, (ItemStatus.FAILED.value,)),
+    "cancel": ((*WAITING, _RUNNING), WAITING),
+    "discard": (FINISHED, _AGAIN),
+    "reschedule": (WAITING, WAITING),
+}
 
 
 class Steering:
@@ -140,32 +107,67 @@ class Steering:
     on_cancelled: Callable[[Rows, OutboxItem], None] | None
     on_requeued: Callable[[Rows, OutboxItem], bool] | None
 
+    # -- by filter -----------------------------------------------------------------------------
+
+    def run_bulk(
+        self,
+        action: BulkAction,
+        *,
+        seconds: float | None = None,
+        limit: int | None = None,
+        progress: Progress | None = None,
+    ) -> BulkAction:
+        """Carry a bulk action on; see `OutboxStore.run_bulk`."""
+        statuses = Where("status", "in", _statuses(action))
+        until = None if seconds is None else time.monotonic() + seconds
+        with self.storage.begin(atomic=False) as rows:
+            where = [statuses, *conditions(rows, action.matching)]
+            action = replace(action, began_at=action.began_at or rows.now().isoformat())
+        began = datetime.fromisoformat(action.began_at)
+        # So that this ends however fast new ones come.
+        where.append(Where("created_at", "le", began))
+        change = self._change_of(action, began)
+        while not action.finished:
+            size = BATCH if limit is None else min(BATCH, limit - action.seen)
+            ids = self._next_ids(where, action.after, size) if size > 0 else []
+            done = change(ids) if ids else 0
+            action = replace(
+                action,
+                after=ids[-1] if ids else action.after,
+                seen=action.seen + len(ids),
+                done=action.done + done,
+                finished=len(ids) < BATCH,
+            )
+            if progress is not None and ids:
+                progress(action.done)
+            if until is not None and time.monotonic() >= until:
+                break
+        return action
+
+    def _next_ids(self, where: Sequence[Where], after: str, size: int) -> list[str]:
+        beyond = [Where("id", "gt", after)] if after else []
+        with self.storage.begin(atomic=False) as rows:
+            found = rows.select(
+                OUTBOX, [*where, *beyond], order_by=("id",), limit=size, columns=("id",)
+            )
+        return [row["id"] for row in found]
+
+    def _change_of(self, action: BulkAction, began: datetime) -> Callable[[list[str]], int]:
+        if action.command == "cancel":
+            return self._cancel
+        if action.command == "discard":
+            return self._discard
+        if action.command == "reschedule":
+            return partial(self._reschedule, due=action.delay)
+        if action.per_second is None:
+            return self._requeue
+        return _Spread(self._requeue, began, action.per_second, action.done)
+
     # -- cancelling ----------------------------------------------------------------------------
 
     def cancel(self, item_ids: Sequence[str]) -> int:
         """Cancel what waits, ask what runs to stop; see `OutboxStore.cancel`."""
         return sum(map(self._cancel, batches_of(item_ids_of(item_ids))))
-
-    def cancel_matching(
-        self, *, limit: int | None = None, progress: Progress | None = None, **matching: Any
-    ) -> int:
-        """Cancel by filter; see `OutboxStore.cancel_matching`."""
-        where = Matching(**matching).where((*WAITING, _RUNNING), WAITING)
-        return self._each(where, limit, progress, self._cancel)
-
-    def _each(
-        self,
-        where: Sequence[Where],
-        limit: int | None,
-        progress: Progress | None,
-        change: Callable[[list[str]], int],
-    ) -> int:
-        changed = 0
-        for found in matching_rows(self.storage, where, limit):
-            changed += change([row["id"] for row in found])
-            if progress is not None:
-                progress(changed)
-        return changed
 
     def _cancel(self, ids: list[str]) -> int:
         left, done = set(ids), 0
@@ -244,24 +246,6 @@ class Steering:
         """Make failed or cancelled items wait again; see `OutboxStore.requeue`."""
         return sum(self._requeue(batch) for batch in batches_of(item_ids_of(item_ids)))
 
-    def requeue_matching(
-        self,
-        *,
-        limit: int | None = None,
-        per_second: float | None = None,
-        progress: Progress | None = None,
-        **matching: Any,
-    ) -> int:
-        """Requeue by filter; see `OutboxStore.requeue_matching`."""
-        where = Matching(**matching).where(_AGAIN, [ItemStatus.FAILED.value])
-        if per_second is None:
-            return self._each(where, limit, progress, self._requeue)
-        if not per_second > 0:
-            raise AutomateError(ErrorCodes.INVALID_ARGUMENT, "per_second must be above 0")
-        with self.storage.begin(atomic=False) as rows:
-            start = rows.now()
-        return self._each(where, limit, progress, _Spread(self._requeue, start, per_second))
-
     def _requeue(self, ids: list[str], due: datetime | float = 0.0, *, ready: bool = False) -> int:
         able = [Where("id", "in", ids), Where("status", "in", _AGAIN)]
         with self.storage.begin() as rows:
@@ -315,13 +299,6 @@ class Steering:
         """Delete finished items; see `OutboxStore.discard`."""
         return sum(map(self._discard, batches_of(item_ids_of(item_ids))))
 
-    def discard_matching(
-        self, *, limit: int | None = None, progress: Progress | None = None, **matching: Any
-    ) -> int:
-        """Delete by filter; see `OutboxStore.discard_matching`."""
-        where = Matching(**matching).where(FINISHED, _AGAIN)
-        return self._each(where, limit, progress, self._discard)
-
     def _discard(self, ids: list[str]) -> int:
         finished = [Where("id", "in", ids), Where("status", "in", FINISHED)]
         with self.storage.begin() as rows:
@@ -335,10 +312,14 @@ class Steering:
 class _Spread:
     """Requeues batches so that *per_second* items a second become due, counted over all of them."""
 
-    def __init__(self, requeue: Callable[..., int], start: datetime, per_second: float) -> None:
+    def __init__(
+        self, requeue: Callable[..., int], start: datetime, per_second: float, count: int
+    ) -> None:
+        if not per_second > 0:
+            raise AutomateError(ErrorCodes.INVALID_ARGUMENT, "per_second must be above 0")
         self._requeue, self._start, self._per_second = requeue, start, per_second
         self._slice = max(1, round(per_second / _SLICES_PER_SECOND))
-        self._count = 0
+        self._count = count
 
     def __call__(self, ids: list[str]) -> int:
         before, position = self._count, 0

@@ -1,89 +1,258 @@
-"""Looking at the outbox, and what concerns it as a whole, over `Rows`."""
+"""Reading the outbox: by filter, a page at a time, in figures. All functions work on `Rows`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypedDict
 from uuid import UUID
 
-from automate_kernel.outbox.fair_share import Group, any_ready, ready_groups
-from automate_kernel.outbox.item import ItemStatus, OutboxItem, Redaction, check_text, storable
-from automate_kernel.outbox.store import OutboxStats
+from automate_kernel.outbox.fair_share import Group, any_ready, ready_groups, ready_kinds
+from automate_kernel.outbox.item import (
+    ItemStatus,
+    OutboxItem,
+    Redaction,
+    check_text,
+    scoped_key,
+    storable,
+)
+from automate_kernel.outbox.labels import MOST_LABELLED, labelled_ids
+from automate_kernel.storage.paging import LOOK, IndexRange, read_page
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
-from automate_kernel.storage.tables import OUTBOX, PAUSE
+from automate_kernel.storage.tables import OUTBOX, PAUSE, TABLES
 
-__all__ = ["Control"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = [
+    "LOOK",
+    "Control",
+    "ItemFilter",
+    "ItemPage",
+    "OutboxStats",
+    "conditions",
+    "count_items",
+    "find_items",
+    "item_ids_of",
+    "late_kinds",
+    "next_due",
+    "read_item_page",
+    "read_stats",
+]
 
 
-class Control:
-    """The part of `RowsOutboxStore` that looks and pauses."""
+class ItemFilter(TypedDict, total=False):
+    """
+    What items have in common; all conditions must hold, and None is no condition.
 
-    storage: Storage
-    redact: Redaction | None
-    _paused_until: float
+    *status* is one status. *waiting_for* says what waiting items wait for: ``worker`` (due),
+    ``time``, ``key``, ``resume``, or several of these. *error_code* and *error_group* are of the
+    last error (``KeyError in shop.actions.charge``; see `OutboxStore.error_groups`). Of these two
+    and *tenant_id* empty text means: has none. *label* is ``order=4711``, or ``4711`` under any
+    name. A key is looked for among the items of *tenant_id*, or those of no tenant. *ids* that
+    can't be an item's match nothing.
+    """
 
-    def get(self, item_id: str) -> OutboxItem | None:
-        """The item with this id, or None."""
+    status: ItemStatus | str | None
+    waiting_for: str | Sequence[str] | None
+    kind: str | None
+    tenant_id: str | None
+    error_code: str | None
+    error_group: str | None
+    created_before: datetime | None
+    created_after: datetime | None
+    label: str | None
+    ids: Sequence[str] | None
+    idempotency_key: str | None
+    ordering_key: str | None
+    concurrency_key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ItemPage:
+    """
+    A page of items; *after* leads to the next one, and is empty at the end.
+
+    *looked* is above 0 if there may be more, but only so many items were looked through.
+    """
+
+    items: list[OutboxItem] = field(default_factory=list)
+    after: str = ""
+    looked: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxStats:
+    """
+    How many items of each kind are in each state, and how late the oldest due one is.
+
+    *late* is that by kind, in seconds, for kinds that have a due item; a store need not report it.
+    """
+
+    counts: dict[str, dict[str, int]]
+    oldest_due_seconds: float | None
+    paused: tuple[str, ...] = ()
+    late: dict[str, float] = field(default_factory=dict)
+
+    def total(self, status: ItemStatus | str) -> int:
+        """Return the number of items in *status*, of all kinds."""
+        return sum(of_kind.get(str(status), 0) for of_kind in self.counts.values())
+
+
+# -- filters ---------------------------------------------------------------------------------
+
+_TEXTS = {
+    "kind": "kind",
+    "tenant_id": "tenant_id",
+    "error_code": "last_error_code",
+    "error_group": "last_error_group",
+}
+_KEYS = ("idempotency_key", "ordering_key", "concurrency_key")
+
+
+def conditions(rows: Rows, matching: Mapping[str, Any]) -> list[Where]:
+    """Return the conditions of an `ItemFilter`; an index finds the ids that have a label."""
+    if unknown := matching.keys() - ItemFilter.__annotations__.keys():
+        raise TypeError(f"items can't be filtered by {', '.join(sorted(unknown))}")
+    given = {name: value for name, value in matching.items() if value is not None}
+    where: list[Where] = []
+    if "status" in given:
+        where.append(Where("status", "eq", ItemStatus(given["status"]).value))
+    if "waiting_for" in given:
+        states = given["waiting_for"]
+        several = not isinstance(states, str)
+        where.append(Where("waiting_for", "in" if several else "eq", states))
+    where += [Where(_TEXTS[name], "eq", given[name] or None) for name in _TEXTS if name in given]
+    tenant = given.get("tenant_id") or None
+    where += [Where(name, "eq", scoped_key(given[name], tenant)) for name in _KEYS if name in given]
+    if "created_before" in given:
+        where.append(Where("created_at", "lt", given["created_before"]))
+    if "created_after" in given:
+        where.append(Where("created_at", "ge", given["created_after"]))
+    if "ids" in given:
+        where.append(Where("id", "in", item_ids_of(given["ids"])))
+    if "label" in given:
+        found = labelled_ids(
+            rows, given["label"], about="item", tenant_id=tenant, limit=MOST_LABELLED
+        )
+        where.append(Where("id", "in", sorted(each.id for each in found)))
+    return where
+
+
+def item_ids_of(given: Iterable[str]) -> list[str]:
+    """Return the ids among *given*, each once and in order; others are no item's."""
+    ids = set()
+    for item_id in given:
         try:
-            item_id = str(UUID(str(item_id)))
+            ids.add(str(UUID(str(item_id))))
         except ValueError:
-            return None
-        with self.storage.begin(atomic=False) as rows:
-            found = rows.select(OUTBOX, [Where("id", "eq", item_id)])
-        return OutboxItem.from_row(found[0]) if found else None
+            continue
+    return sorted(ids)
 
-    def find(
-        self,
-        *,
-        status: ItemStatus | str | None = None,
-        kind: str | None = None,
-        tenant_id: str | None = None,
-        limit: int = 50,
-        before_id: str | None = None,
-    ) -> list[OutboxItem]:
-        """Items that match, the newest first; see `OutboxStore.find`."""
-        wanted = {
-            "status": status and ItemStatus(status).value,
-            "kind": kind,
-            "tenant_id": tenant_id,
-        }
-        where = [Where(name, "eq", value) for name, value in wanted.items() if value is not None]
-        if before_id is not None:
-            where.append(Where("id", "lt", before_id))
-        with self.storage.begin(atomic=False) as rows:
-            found = rows.select(OUTBOX, where, order_by=("-id",), limit=limit)
-        return [OutboxItem.from_row(row) for row in found]
 
-    def stats(self) -> OutboxStats:
-        """Counts per kind and state, the age of the oldest due item, and the paused kinds."""
-        counts: dict[str, dict[str, int]] = {}
-        with self.storage.begin(atomic=False) as rows:
-            for row in rows.count(OUTBOX, ("kind", "status")):
-                counts.setdefault(row["kind"], {})[row["status"]] = row["n"]
-            paused = tuple(sorted(row["kind"] for row in rows.select(PAUSE)))
-            late = late_kinds(rows)
-        oldest = max(late.values(), default=None)
-        return OutboxStats(dict(sorted(counts.items())), oldest, paused, late)
+# -- items -----------------------------------------------------------------------------------
 
-    def pause(self, kind: str, reason: str = "") -> None:
-        """Stop claiming items of *kind* until `resume`."""
-        check_text(kind, "kind")
-        if self.redact is not None:
-            reason = self.redact(reason)
-        row = {"kind": kind, "reason": storable(reason), "created_at": Now()}
-        with self.storage.begin() as rows:
-            rows.insert(PAUSE, [row])
-        self._paused_until = 0.0
 
-    def resume(self, kind: str) -> None:
-        """Claim items of *kind* again."""
-        parked = [Where("kind", "eq", kind), Where("waiting_for", "eq", "resume")]
-        with self.storage.begin() as rows:
-            rows.delete(PAUSE, [Where("kind", "eq", kind)])
-            rows.update(OUTBOX, parked, {"waiting_for": "worker"})
-        self._paused_until = 0.0
+def find_items(
+    rows: Rows, matching: Mapping[str, Any], limit: int, before_id: str | None
+) -> list[OutboxItem]:
+    """Return the newest items that match; see `OutboxStore.find`."""
+    where = conditions(rows, matching)
+    if before_id is not None:
+        where.append(Where("id", "lt", before_id))
+    found = rows.select(OUTBOX, where, order_by=("-id",), limit=limit)
+    return [OutboxItem.from_row(row) for row in found]
+
+
+def count_items(rows: Rows, matching: Mapping[str, Any], most: int | None) -> int:
+    """Return how many items match, *most* at most; see `OutboxStore.count`."""
+    where = conditions(rows, matching)
+    if most is None:
+        counted = rows.count(OUTBOX, (), where)
+        return int(counted[0]["n"]) if counted else 0
+    return len(rows.select(OUTBOX, where, limit=most, columns=("id",)))
+
+
+_WITHOUT_PAYLOAD = tuple(
+    column.name for column in TABLES[OUTBOX].columns if column.name not in ("payload", "headers")
+)
+
+
+def read_item_page(
+    rows: Rows, matching: Mapping[str, Any], *, payloads: bool = True, **options: Any
+) -> ItemPage:
+    """Return a page of items; see `OutboxStore.page`."""
+    name, ranges = _ranges(rows, conditions(rows, matching))
+    columns = () if payloads else _WITHOUT_PAYLOAD
+    found = read_page(rows, OUTBOX, ranges, name=name, columns=columns, **options)
+    bare: Row = {} if payloads else {"payload": None, "headers": {}}
+    items = [OutboxItem.from_row({**row, **bare}) for row in found.rows]
+    return ItemPage(items, found.after, found.looked)
+
+
+def _ranges(rows: Rows, where: list[Where]) -> tuple[str, list[IndexRange]]:
+    """Return the list that *where* asks for, and the parts of indexes that hold it."""
+    given = {one.column: one for one in where if one.operator in ("eq", "in")}
+
+    def besides(*columns: str) -> list[Where]:
+        return [one for one in where if one.column not in columns]
+
+    if "id" in given or "idempotency_key" in given:
+        return "ids", [IndexRange(where)]
+    waiting, status = given.get("waiting_for"), given.get("status")
+    key = given.get("ordering_key")
+    if key is not None and waiting is not None:
+        asleep = Where("waiting_for", "ne", None)
+        return "key", [IndexRange([key, asleep], ("-id",), besides("ordering_key"))]
+    if waiting is not None and waiting.value == "worker":
+        return "due", _due_ranges(rows, given, besides("waiting_for", "kind", "tenant_id"))
+    if waiting is not None and waiting.value == "time":
+        rest = besides("waiting_for")
+        return "later", [IndexRange([waiting], ("next_attempt_at", "id"), rest)]
+    if status is not None and status.value == ItemStatus.RUNNING.value:
+        # However many wait, few run.
+        leased = Where("lease_expires_at", "ne", None)
+        return "running", [IndexRange([leased, *where], ("lease_expires_at", "id"))]
+    if status is not None and status.value == ItemStatus.FAILED.value:
+        return "failed", [IndexRange([status], ("-id",), besides("status"))]
+    return "all", [IndexRange((), ("-id",), where)]
+
+
+def _due_ranges(rows: Rows, given: Mapping[str, Where], rest: list[Where]) -> list[IndexRange]:
+    """Return ready items, each kind in the order in which it is claimed; tenants' items last."""
+    ready, tenant, kind = given["waiting_for"], given.get("tenant_id"), given.get("kind")
+    kinds = ready_kinds(rows) if kind is None else [kind.value]
+    ranges = []
+    for name in kinds:
+        its = [ready, Where("kind", "eq", name)]
+        if tenant is None or tenant.value is None:
+            nobody = [*its, Where("tenant_id", "eq", None)]
+            ranges.append(IndexRange(nobody, ("sort_at", "id"), rest, f"0 {name}"))
+        if tenant is None:
+            of_tenants = [*its, Where("tenant_id", "ne", None)]
+            order = ("tenant_id", "sort_at", "id")
+            ranges.append(IndexRange(of_tenants, order, rest, f"1 {name}"))
+        elif tenant.value is not None:
+            ranges.append(IndexRange([*its, tenant], ("sort_at", "id"), rest, f"1 {name}"))
+    return ranges
+
+
+# -- figures ---------------------------------------------------------------------------------
+
+
+def read_stats(rows: Rows) -> OutboxStats:
+    """Count items per kind and state, and read lateness and paused kinds."""
+    counts: dict[str, dict[str, int]] = {}
+    for row in rows.count(OUTBOX, ("kind", "status")):
+        counts.setdefault(row["kind"], {})[row["status"]] = row["n"]
+    paused = tuple(sorted(row["kind"] for row in rows.select(PAUSE)))
+    late = late_kinds(rows)
+    return OutboxStats(dict(sorted(counts.items())), max(late.values(), default=None), paused, late)
 
 
 def next_due(rows: Rows) -> float | None:
-    """Seconds until the next waiting item is due, 0 or less if one is; None if none waits."""
+    """Return the seconds until the next waiting item is due; None if none waits."""
     if any_ready(rows):
         return 0.0
     later = [Where("waiting_for", "eq", "time")]
@@ -93,7 +262,7 @@ def next_due(rows: Rows) -> float | None:
 
 
 def late_kinds(rows: Rows) -> dict[str, float]:
-    """For how many seconds the oldest due item of each kind has waited, of those that have one."""
+    """Return for how many seconds the oldest due item of each kind has waited."""
     # The first of each kind and tenant in claim order, which is the oldest but for priorities.
     due = [(group[0], row) for group in ready_groups(rows) for row in _first(rows, group)]
     later = [Where("waiting_for", "eq", "time"), Where("next_attempt_at", "le", Now())]
@@ -121,3 +290,68 @@ def _first(rows: Rows, group: Group) -> list[Row]:
     ]
     order = ("sort_at", "id")
     return rows.select(OUTBOX, its, order_by=order, limit=1, columns=("next_attempt_at", *order))
+
+
+class Control:
+    """The part of `RowsOutboxStore` that looks and pauses."""
+
+    storage: Storage
+    redact: Redaction | None
+    _paused_until: float
+
+    def get(self, item_id: str) -> OutboxItem | None:
+        """The item with this id, or None."""
+        found = self.find(ids=[item_id], limit=1)
+        return found[0] if found else None
+
+    def find(
+        self, *, limit: int = 50, before_id: str | None = None, **matching: Unpack[ItemFilter]
+    ) -> list[OutboxItem]:
+        """Items that match, the newest first; see `OutboxStore.find`."""
+        with self.storage.begin(atomic=False) as rows:
+            return find_items(rows, matching, limit, before_id)
+
+    def page(
+        self,
+        *,
+        after: str = "",
+        limit: int = 50,
+        look: int = LOOK,
+        seconds: float = 0.0,
+        payloads: bool = True,
+        **matching: Unpack[ItemFilter],
+    ) -> ItemPage:
+        """A page of items that match; see `OutboxStore.page`."""
+        with self.storage.begin(atomic=False) as rows:
+            return read_item_page(
+                rows, matching, payloads=payloads, after=after, limit=limit, look=look,
+                seconds=seconds,
+            )  # fmt: skip
+
+    def count(self, *, most: int | None = None, **matching: Unpack[ItemFilter]) -> int:
+        """How many items match; see `OutboxStore.count`."""
+        with self.storage.begin(atomic=False) as rows:
+            return count_items(rows, matching, most)
+
+    def stats(self) -> OutboxStats:
+        """Counts per kind and state, the age of the oldest due item, and the paused kinds."""
+        with self.storage.begin(atomic=False) as rows:
+            return read_stats(rows)
+
+    def pause(self, kind: str, reason: str = "") -> None:
+        """Stop claiming items of *kind* until `resume`."""
+        check_text(kind, "kind")
+        if self.redact is not None:
+            reason = self.redact(reason)
+        row = {"kind": kind, "reason": storable(reason), "created_at": Now()}
+        with self.storage.begin() as rows:
+            rows.insert(PAUSE, [row])
+        self._paused_until = 0.0
+
+    def resume(self, kind: str) -> None:
+        """Claim items of *kind* again."""
+        parked = [Where("kind", "eq", kind), Where("waiting_for", "eq", "resume")]
+        with self.storage.begin() as rows:
+            rows.delete(PAUSE, [Where("kind", "eq", kind)])
+            rows.update(OUTBOX, parked, {"waiting_for": "worker"})
+        self._paused_until = 0.0

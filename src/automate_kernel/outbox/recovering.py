@@ -8,9 +8,8 @@ from automate_kernel.outbox import concurrency_keys as slots
 from automate_kernel.outbox import ordering_keys as lanes
 from automate_kernel.outbox.failed_attempts import MOST_OF_ITEM, keep_attempts, new_attempt
 from automate_kernel.outbox.finishing import Finishing, due_changes
-from automate_kernel.outbox.item import Backoff, ItemStatus, OutboxItem
+from automate_kernel.outbox.item import Backoff, ItemStatus, OutboxItem, ReapResult
 from automate_kernel.outbox.leases import FREE, fence
-from automate_kernel.outbox.store import ReapResult
 from automate_kernel.storage.rows import Now, Row, Rows, Where
 from automate_kernel.storage.tables import OUTBOX
 

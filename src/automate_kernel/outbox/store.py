@@ -6,7 +6,6 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +20,15 @@ from automate_kernel.outbox.item import (
     ReapResult,
 )
 from automate_kernel.outbox.limits import Limit
+from automate_kernel.outbox.operator_commands import BulkAction, Progress
+from automate_kernel.outbox.queries import LOOK, ItemFilter, ItemPage, OutboxStats
 from automate_kernel.outbox.worker_reports import Activity, WorkerInfo
 from automate_kernel.storage.rows import Wakeup
 from automate_kernel.storage.values import Redaction
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from automate_kernel.outbox.statistics import ActivityLog
 
 __all__ = [
@@ -37,35 +40,70 @@ __all__ = [
     "ReapResult",
 ]
 
-Progress = Callable[[int], Any]
-"""Is told how many items have been changed so far, after each batch."""
-
 
 class OperatorCommands(ABC):  # noqa: B024  (a store need not offer any of it)
     """
     The part of `OutboxStore` that a store may leave out.
 
-    A filter is what items have in common: *status*, *kind*, *tenant_id*, *error_code* and
-    *error_group* (of the last error: ``KeyError in shop.actions.charge``; see `error_groups`),
-    *created_before* and *created_after*. All of what is given must hold. At most *limit* items are
-    changed, the oldest first. They go in small transactions, one after the other, so that workers
-    never wait for a hundred thousand; *progress* is told of each. If it is cut short, what was
-    changed stays changed.
+    A filter is what items have in common: see `ItemFilter`. At most *limit* items are changed, the
+    oldest first. They go in small transactions, one after the other, so that workers never wait
+    for a hundred thousand; *progress* is called after each. If it is cut short, what was changed
+    stays changed.
     """
+
+    def page(
+        self,
+        *,
+        after: str = "",
+        limit: int = 50,
+        look: int = LOOK,
+        seconds: float = 0.0,
+        payloads: bool = True,
+        **matching: Unpack[ItemFilter],
+    ) -> ItemPage:
+        """
+        Return a page of items that match, however many there are in all.
+
+        Its `ItemPage.after` leads to the next page. Items come in the order of the index that
+        serves the filter: RUNNING ones as their leases end, those that wait for their time by due
+        time, due ones by kind in claim order, all others the newest first. Indexes lead to *ids*,
+        labels, idempotency keys, ordering keys of waiting items, and to what is FAILED, RUNNING,
+        due or to wait for its time. Other conditions are looked for among *look* of these, and
+        again as many, for as many *seconds*, as long as nothing is found. Without *payloads* the
+        items have neither payload nor headers.
+        """
+        raise self._unable("give pages")
+
+    def count(self, *, most: int | None = None, **matching: Unpack[ItemFilter]) -> int:
+        """Return how many items match; with *most* it stops counting there."""
+        raise self._unable("count by filter")
+
+    def run_bulk(
+        self,
+        action: BulkAction,
+        *,
+        seconds: float | None = None,
+        limit: int | None = None,
+        progress: Progress | None = None,
+    ) -> BulkAction:
+        """
+        Carry *action* on, for so many *seconds* or to its end, and return how far it has come.
+
+        Pass what is returned to go on, in another process too. ::
+
+            action = BulkAction("requeue", {"status": "FAILED", "kind": "mail.send"})
+            while not action.finished:
+                action = store.run_bulk(action, seconds=1.0)
+        """
+        raise self._unable("change items by filter")
 
     def requeue_matching(
         self,
         *,
-        status: ItemStatus | str | None = None,
-        kind: str | None = None,
-        tenant_id: str | None = None,
-        error_code: str | None = None,
-        error_group: str | None = None,
-        created_before: datetime | None = None,
-        created_after: datetime | None = None,
         limit: int | None = None,
         per_second: float | None = None,
         progress: Progress | None = None,
+        **matching: Unpack[ItemFilter],
     ) -> int:
         """
         Make FAILED (or, if *status* says so, CANCELLED) items wait again; see `requeue`.
@@ -73,51 +111,42 @@ class OperatorCommands(ABC):  # noqa: B024  (a store need not offer any of it)
         With *per_second* so many become due in a second, so that whatever they failed of is not
         overrun. Returns how many there were.
         """
-        raise self._unable("requeue by filter")
+        action = BulkAction("requeue", matching, per_second=per_second)
+        return self.run_bulk(action, limit=limit, progress=progress).done
 
     def cancel_matching(
         self,
         *,
-        status: ItemStatus | str | None = None,
-        kind: str | None = None,
-        tenant_id: str | None = None,
-        error_code: str | None = None,
-        error_group: str | None = None,
-        created_before: datetime | None = None,
-        created_after: datetime | None = None,
         limit: int | None = None,
         progress: Progress | None = None,
+        **matching: Unpack[ItemFilter],
     ) -> int:
         """
         Cancel items that wait, or with *status* RUNNING ask those that run to stop; see `cancel`.
 
         Returns how many there were.
         """
-        raise self._unable("cancel by filter")
-
-    def discard(self, item_ids: Sequence[str]) -> int:
-        """Delete items that are COMPLETED, FAILED or CANCELLED. Returns how many."""
-        raise self._unable("discard items")
+        action = BulkAction("cancel", matching)
+        return self.run_bulk(action, limit=limit, progress=progress).done
 
     def discard_matching(
         self,
         *,
-        status: ItemStatus | str | None = None,
-        kind: str | None = None,
-        tenant_id: str | None = None,
-        error_code: str | None = None,
-        error_group: str | None = None,
-        created_before: datetime | None = None,
-        created_after: datetime | None = None,
         limit: int | None = None,
         progress: Progress | None = None,
+        **matching: Unpack[ItemFilter],
     ) -> int:
         """
         Delete items that are FAILED or CANCELLED, or COMPLETED if *status* says so.
 
         Returns how many there were.
         """
-        raise self._unable("discard by filter")
+        action = BulkAction("discard", matching)
+        return self.run_bulk(action, limit=limit, progress=progress).done
+
+    def discard(self, item_ids: Sequence[str]) -> int:
+        """Delete items that are COMPLETED, FAILED or CANCELLED. Returns how many."""
+        raise self._unable("discard items")
 
     def reschedule(
         self, item_ids: Sequence[str], *, delay: float = 0.0, run_at: datetime | None = None
@@ -194,24 +223,6 @@ class OperatorCommands(ABC):  # noqa: B024  (a store need not offer any of it)
 
     def _unable(self, what: str) -> AutomateError:
         return AutomateError(ErrorCodes.UNIMPLEMENTED, f"{type(self).__name__} can't {what}")
-
-
-@dataclass(frozen=True, slots=True)
-class OutboxStats:
-    """
-    How many items of each kind are in each state, and how late the oldest due one is.
-
-    *late* is that by kind, in seconds, for kinds that have a due item; a store need not tell.
-    """
-
-    counts: dict[str, dict[str, int]]
-    oldest_due_seconds: float | None
-    paused: tuple[str, ...] = ()
-    late: dict[str, float] = field(default_factory=dict)
-
-    def total(self, status: ItemStatus | str) -> int:
-        """The number of items in *status*, of all kinds."""
-        return sum(of_kind.get(str(status), 0) for of_kind in self.counts.values())
 
 
 class OutboxStore(OperatorCommands):
@@ -440,13 +451,7 @@ class OutboxStore(OperatorCommands):
 
     @abstractmethod
     def find(
-        self,
-        *,
-        status: ItemStatus | str | None = None,
-        kind: str | None = None,
-        tenant_id: str | None = None,
-        limit: int = 50,
-        before_id: str | None = None,
+        self, *, limit: int = 50, before_id: str | None = None, **matching: Unpack[ItemFilter]
     ) -> list[OutboxItem]:
         """Items that match, the newest first; with *before_id* only those older than that one."""
 

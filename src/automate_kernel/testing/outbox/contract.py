@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from automate_kernel.testing.outbox.claiming import ClaimingContract
-from automate_kernel.testing.outbox.controlling import BulkContract, StoppingContract
+from automate_kernel.testing.outbox.controlling import BulkContract, PageContract, StoppingContract
 from automate_kernel.testing.outbox.entering import EnteringContract, RefusalContract
 from automate_kernel.testing.outbox.failing import FailureContract, LabelContract
 from automate_kernel.testing.outbox.finishing import FencingContract, FinishingContract
@@ -30,6 +30,7 @@ class OutboxStoreContract(
     OrderingContract,
     SharingContract,
     SteeringContract,
+    PageContract,
     BulkContract,
     StoppingContract,
     LimitContract,

@@ -2,17 +2,121 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from datetime import timedelta
 
 import pytest
 
 from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError
-from automate_kernel.outbox import ItemStatus, NewItem, OutboxStore, Outcome
+from automate_kernel.outbox import BulkAction, ItemStatus, NewItem, OutboxStore, Outcome
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.testing.outbox.finishing import UNKNOWN_ID
 from automate_kernel.testing.outbox.hooks import LONG_SECONDS, StoreHooks
 
-__all__ = ["BulkContract", "StoppingContract"]
+__all__ = ["BulkContract", "PageContract", "StoppingContract"]
+
+
+class PageContract(StoreHooks):
+    """Pages, counts and searches by filter."""
+
+    def pages(self, store: OutboxStore, **options: object) -> list[str]:
+        """The ids of all pages, one after the other."""
+        self.need("control")
+        ids: list[str] = []
+        after = ""
+        for _ in range(50):
+            page = store.page(after=after, **options)  # type: ignore[arg-type]
+            ids += [item.id for item in page.items]
+            after = page.after
+            if not after:
+                return ids
+        raise AssertionError("the pages never end")
+
+    def test_pages_follow_the_index(self, store: OutboxStore, clock: FakeClock) -> None:
+        """Each item is on one page, in the order of what is asked for."""
+        self.need("control", "clock")
+        late, soon = store.enqueue("k", delay=60), store.enqueue("k", delay=30)
+        due = store.enqueue_many(NewItem("k") for _ in range(5))
+        others = [store.enqueue("a", tenant_id=tenant) for tenant in ("t2", "t1")]
+        before = [store.enqueue("a"), store.enqueue("b")]
+        everything = [late, soon, *due, *others, *before]
+        for limit in (1, 2, 50):
+            assert self.pages(store, limit=limit) == everything[::-1]
+            ready = self.pages(store, limit=limit, waiting_for="worker")
+            assert ready == [before[0], before[1], *due, others[1], others[0]]
+            assert self.pages(store, limit=limit, waiting_for="time") == [soon, late]
+            of_tenant = {"waiting_for": "worker", "tenant_id": "t1"}
+            assert self.pages(store, limit=limit, **of_tenant) == [others[1]]
+        assert self.claim_ids(store, limit=50) == [*due, *others, *before]
+        assert self.pages(store, status="RUNNING", kind="a") == [*others, before[0]]
+
+    def test_pages_look_on(self, store: OutboxStore) -> None:
+        """What no index leads to is found however far away, a bounded stretch at a time."""
+        self.need("control")
+        wanted = store.enqueue_many([NewItem("rare"), NewItem("rare")])
+        store.enqueue_many(NewItem("k") for _ in range(7))
+        page = store.page(kind="rare", look=3)
+        assert (page.items, page.looked) == ([], 3)
+        assert page.after
+        assert self.pages(store, kind="rare", look=3) == wanted[::-1]
+        assert self.pages(store, kind="rare", look=3, limit=1) == wanted[::-1]
+        assert self.pages(store, kind="rare", look=3, waiting_for="worker") == wanted
+        page = store.page(kind="rare", look=3, seconds=60)
+        assert [item.id for item in page.items] == wanted[::-1]
+
+    def test_pages_without_payloads(self, store: OutboxStore) -> None:
+        """Payload and headers, which may be large, are left out on request."""
+        self.need("control")
+        store.enqueue("k", {"n": 1}, headers={"h": 1})
+        (item,) = store.page(payloads=False).items
+        assert (item.kind, item.payload, item.headers) == ("k", None, {})
+
+    def test_a_page_of_another_list_is_refused(self, store: OutboxStore) -> None:
+        """A place means nothing elsewhere, and nor does what never was one."""
+        self.need("control")
+        store.enqueue_many(NewItem("k") for _ in range(3))
+        after = store.page(limit=1).after
+        for place in (after, "nowhere", "\u0000", "W10"):
+            with pytest.raises(AutomateError) as caught:
+                store.page(after=place, waiting_for="time")
+            assert caught.value.code == ErrorCodes.INVALID_ARGUMENT
+
+    def test_filters(self, store: OutboxStore) -> None:
+        """Items are found, counted and changed by what they have, and by what they lack."""
+        self.need("control", "ordering_keys", "labels")
+        first, second = store.enqueue_many(
+            NewItem("k", ordering_key="o", tenant_id="t", idempotency_key=str(n)) for n in range(2)
+        )
+        labelled = store.enqueue("k", labels={"order": 4711})
+        failed = store.enqueue("bad", max_attempts=1)
+        assert len(store.claim_batch("worker")) == 3
+        store.mark_failed(failed, "worker", "DOWN")
+        for matching, found in (
+            ({"waiting_for": "key"}, [second]),
+            ({"waiting_for": ["key", "resume"], "tenant_id": "t"}, [second]),
+            ({"waiting_for": "key", "tenant_id": ""}, []),
+            ({"ordering_key": "o", "tenant_id": "t"}, [second, first]),
+            ({"ordering_key": "o"}, []),
+            ({"idempotency_key": "0", "tenant_id": "t"}, [first]),
+            ({"label": "order=4711"}, [labelled]),
+            ({"label": "4711", "status": "FAILED"}, []),
+            ({"error_code": "DOWN"}, [failed]),
+            ({"error_code": "", "tenant_id": ""}, [labelled]),
+            ({"error_group": "", "status": "FAILED"}, []),
+            ({"ids": [first, UNKNOWN_ID, "no id"]}, [first]),
+            ({"ids": []}, []),
+        ):
+            assert [item.id for item in store.find(**matching)] == found, matching
+            assert self.pages(store, **matching) == found, matching
+            assert store.count(**matching) == len(found), matching
+        assert store.count() == 4
+        assert store.count(most=3) == 3
+        with pytest.raises(TypeError):
+            store.count(colour="red")  # type: ignore[call-arg]
+        assert store.cancel_matching(waiting_for="key") == 1
+        assert store.requeue_matching(label="order=4711") == 0
+        assert self.statuses(store, [second]) == [ItemStatus.CANCELLED]
 
 
 class BulkContract(StoreHooks):
@@ -93,6 +197,35 @@ class BulkContract(StoreHooks):
         assert store.cancel_matching(kind="k") == 450
         assert store.discard_matching(status="CANCELLED") == 450
         assert store.find() == []
+
+    def test_a_bulk_action_is_gone_on_with(self, store: OutboxStore, clock: FakeClock) -> None:
+        """It comes to each item once, at its rate, in however many goes."""
+        self.need("clock")
+        ids = self.some_failed(store, 450)
+        action = BulkAction("requeue", {"status": "FAILED"}, per_second=100)
+        goes = 0
+        while not action.finished:
+            action = BulkAction(**json.loads(json.dumps(asdict(action))))
+            action = self.another(store).run_bulk(action, seconds=0)
+            goes += 1
+            clock.advance(0.001)
+        assert (action.seen, action.done) == (450, 450)
+        assert goes > 1
+        due = [self.see(store, item_id).next_attempt_at for item_id in ids]
+        assert due == sorted(due)
+        assert (due[-1] - due[0]).total_seconds() == pytest.approx(4.4)
+        again = BulkAction("cancel", {"kind": "k"}, began_at=action.began_at)
+        assert store.run_bulk(again, limit=300).done == 300
+        with pytest.raises(AutomateError):
+            store.run_bulk(BulkAction("explode", {"kind": "k"}))
+
+    def test_reschedule_what_matches(self, store: OutboxStore) -> None:
+        """What waits is put off."""
+        self.need("control")
+        store.enqueue_many(NewItem("k") for _ in range(3))
+        action = store.run_bulk(BulkAction("reschedule", {"kind": "k"}, delay=60))
+        assert (action.done, action.finished) == (3, True)
+        assert store.count(waiting_for="time") == 3
 
     def test_cancel_what_matches(self, store: OutboxStore) -> None:
         """What waits is cancelled; what runs only where that is said."""

@@ -14,7 +14,6 @@ from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.logs import get_logger
 from automate_kernel.outbox import NewItem, OutboxItem, OutboxStore
 from automate_kernel.outbox.failed_attempts import (
-    MOST_LABELLED,
     MOST_OF_EXECUTION,
     ErrorGroup,
     FailedAttempt,
@@ -31,7 +30,13 @@ from automate_kernel.outbox.item import (
     redacted_json,
     storable,
 )
-from automate_kernel.outbox.labels import add_labels, forget_labels, label_rows, labelled_ids
+from automate_kernel.outbox.labels import (
+    MOST_LABELLED,
+    add_labels,
+    forget_labels,
+    label_rows,
+    labelled_ids,
+)
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import DEFINITION, EXECUTION, EXECUTION_ACTIVITY, STEP
 from automate_kernel.tracebacks import MAX_GROUP

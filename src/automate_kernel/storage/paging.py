@@ -1,0 +1,209 @@
+"""
+Pages of a table that may have millions of rows: each page costs the same.
+
+Rows come in the order of an index, each page from the place where the one before ended. Nothing is
+skipped over. Conditions that no index serves are looked for along a bounded stretch.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.storage.rows import Operator, Row, Rows, Where
+from automate_kernel.storage.tables import TABLES
+from automate_kernel.storage.values import text_problem
+
+__all__ = ["LOOK", "IndexRange", "RowPage", "between", "read_page"]
+
+LOOK = 20_000
+"""How many rows one stretch has."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRange:
+    """
+    Rows that stand together in an index: *where* holds for them, *order* is the index's.
+
+    All columns of *order* ascend, or all descend (``-id``). *rest* are conditions that the index
+    doesn't serve. A list of several ranges is read in the order of their *key*.
+    """
+
+    where: Sequence[Where] = ()
+    order: tuple[str, ...] = ("-id",)
+    rest: Sequence[Where] = ()
+    key: str = ""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the order."""
+        return tuple(name.lstrip("-") for name in self.order)
+
+    def place(self, row: Row) -> list[Any]:
+        """Where *row* stands in the order."""
+        return [row[name] for name in self.columns]
+
+
+@dataclass(frozen=True, slots=True)
+class RowPage:
+    """
+    A page of rows; *after* leads to the next one, and is empty at the end.
+
+    *looked* is above 0 if there may be more, but only so many rows were looked through.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    after: str = ""
+    looked: int = 0
+
+
+def read_page(
+    rows: Rows,
+    table: str,
+    ranges: Sequence[IndexRange],
+    *,
+    name: str,
+    after: str = "",
+    limit: int = 50,
+    look: int = LOOK,
+    seconds: float = 0.0,
+    columns: Sequence[str] = (),
+) -> RowPage:
+    """
+    Return up to *limit* rows of *ranges*, beyond the place *after*.
+
+    Where a range has a rest, *look* rows of it are looked through; and again as many as long as
+    nothing was found, for as many *seconds*. Raises ``INVALID_ARGUMENT`` if *after* is a place in
+    another list than the one called *name*.
+    """
+    key, begin = _read_place(table, name, ranges, after) if after else ("", None)
+    until, looked = time.monotonic() + seconds, 0
+    found: list[tuple[IndexRange, Row]] = []
+    for one in sorted(ranges, key=lambda each: each.key):
+        if one.key < key:
+            continue
+        place = begin if one.key == key else None
+        while True:
+            passed = _passed(rows, table, one, place, look) if one.rest else []
+            end = one.place(passed[-1]) if len(passed) == look else None
+            some = _select(rows, table, one, place, end, limit + 1 - len(found), columns)
+            found += [(one, row) for row in some]
+            if len(found) > limit:
+                last = _write_place(name, *found[limit - 1])
+                return RowPage([row for _, row in found[:limit]], last)
+            looked += len(passed)
+            if end is None:
+                break
+            if found or time.monotonic() >= until:
+                here = _write_place(name, one, passed[-1])
+                return RowPage([row for _, row in found], here, looked)
+            place = end
+    return RowPage([row for _, row in found])
+
+
+def between(
+    order: Sequence[str], start: Sequence[Any] | None, end: Sequence[Any] | None
+) -> Iterator[list[Where]]:
+    """
+    Give conditions for what comes after *start* and no later than *end* in *order*.
+
+    One list after the other gives the rows in order. An index serves each list, where it may not
+    serve a single condition with ORs.
+    """
+    name, down = order[0].lstrip("-"), order[0].startswith("-")
+    beyond: Operator = "lt" if down else "gt"
+    short_of: Operator = "gt" if down else "lt"
+    if len(order) == 1:
+        up_to: Operator = "ge" if down else "le"
+        yield [
+            *([] if start is None else [Where(name, beyond, start[0])]),
+            *([] if end is None else [Where(name, up_to, end[0])]),
+        ]
+        return
+    if start is not None and end is not None and start[0] == end[0]:
+        for more in between(order[1:], start[1:], end[1:]):
+            yield [Where(name, "eq", start[0]), *more]
+        return
+    if start is not None:
+        for more in between(order[1:], start[1:], None):
+            yield [Where(name, "eq", start[0]), *more]
+    yield [
+        *([] if start is None else [Where(name, beyond, start[0])]),
+        *([] if end is None else [Where(name, short_of, end[0])]),
+    ]
+    if end is not None:
+        for more in between(order[1:], None, end[1:]):
+            yield [Where(name, "eq", end[0]), *more]
+
+
+def _passed(
+    rows: Rows, table: str, one: IndexRange, place: Sequence[Any] | None, look: int
+) -> list[Row]:
+    """Return the places of the next *look* rows of a range, whatever its rest says of them."""
+    alone = IndexRange(one.where, one.order)
+    return _select(rows, table, alone, place, None, look, one.columns)
+
+
+def _select(
+    rows: Rows,
+    table: str,
+    one: IndexRange,
+    start: Sequence[Any] | None,
+    end: Sequence[Any] | None,
+    limit: int,
+    columns: Sequence[str],
+) -> list[Row]:
+    found: list[Row] = []
+    for where in between(one.order, start, end):
+        if len(found) < limit:
+            found += rows.select(
+                table, [*one.where, *where, *one.rest], order_by=one.order,
+                limit=limit - len(found), columns=columns,
+            )  # fmt: skip
+    return found
+
+
+def _write_place(name: str, one: IndexRange, row: Row) -> str:
+    place = [each.isoformat() if isinstance(each, datetime) else each for each in one.place(row)]
+    text = json.dumps([name, one.key, place], separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _read_place(
+    table: str, name: str, ranges: Sequence[IndexRange], after: str
+) -> tuple[str, list[Any] | None]:
+    try:
+        padded = after + "=" * (-len(after) % 4)
+        given, key, place = json.loads(base64.urlsafe_b64decode(padded.encode("ascii")))
+        if given != name or not isinstance(key, str):
+            raise ValueError(given)
+        for one in ranges:
+            if one.key == key:
+                return key, [_value(table, *pair) for pair in zip(one.columns, place, strict=True)]
+    except (ValueError, TypeError):
+        raise AutomateError(
+            ErrorCodes.INVALID_ARGUMENT, "there is no such page of this list",
+            hint="begin with its first page",
+        ) from None  # fmt: skip
+    return key, None  # nothing is left of that range: the next one follows
+
+
+def _value(table: str, name: str, given: Any) -> Any:
+    type_ = TABLES[table].column(name).type
+    if not isinstance(given, str) or text_problem(given):
+        raise ValueError(name)
+    if type_ == "id":
+        return str(UUID(given))
+    if type_ == "time":
+        moment = datetime.fromisoformat(given)
+        if moment.tzinfo is None:
+            raise ValueError(name)
+        return moment
+    return given
