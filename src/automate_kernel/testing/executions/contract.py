@@ -5,6 +5,7 @@ from __future__ import annotations
 from automate_kernel.testing.executions.counting import CountingContract, ResumingManyContract
 from automate_kernel.testing.executions.ending import EndingContract, ResumingContract
 from automate_kernel.testing.executions.failing import FailingContract
+from automate_kernel.testing.executions.pages import PagesContract
 from automate_kernel.testing.executions.saving import BeginningContract, SavingContract
 
 __all__ = ["ExecutionStoreContract"]
@@ -18,6 +19,7 @@ class ExecutionStoreContract(
     ResumingManyContract,
     CountingContract,
     FailingContract,
+    PagesContract,
 ):
     """
     What `ExecutionStore` must do on every storage, as tests.

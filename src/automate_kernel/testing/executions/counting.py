@@ -139,12 +139,14 @@ class ResumingManyContract(ExecutionHooks):
         begun = clock() - timedelta(seconds=50)
         assert store.resume_matching(workflow="nothing") == 0
         assert store.resume_matching(error_code="UNAVAILABLE") == 0
+        assert store.resume_matching(error_group="KeyError in chat.post") == 0
         assert store.resume_matching(workflow="other", created_after=begun) == 0
         assert store.resume_matching(tenant_id="a") == 1
         assert self.statuses(store, ids) == ["FAILED", "FAILED", "PENDING", "FAILED"]
         assert store.resume_matching(workflow=workflow.name, created_before=begun) == 1
         assert self.statuses(store, ids) == ["PENDING", "FAILED", "PENDING", "FAILED"]
-        assert store.resume_matching(error_code="NOT_FOUND") == 2
+        assert store.resume_matching(error_group="SlackApiError in chat.post", limit=1) == 1
+        assert store.resume_matching(error_code="NOT_FOUND") == 1
         assert self.statuses(store, [*ids, done]) == [*["PENDING"] * 4, "COMPLETED"]
         assert len(store.outbox.claim_batch("worker")) == 4
 

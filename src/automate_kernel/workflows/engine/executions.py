@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.logs import get_logger
@@ -37,6 +37,7 @@ from automate_kernel.outbox.labels import (
     label_rows,
     labelled_ids,
 )
+from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import DEFINITION, EXECUTION, EXECUTION_ACTIVITY, STEP
 from automate_kernel.tracebacks import MAX_GROUP
@@ -48,6 +49,11 @@ from automate_kernel.workflows.engine.execution import (
     StepRun,
     StepStatus,
 )
+from automate_kernel.workflows.engine.execution_pages import (
+    ExecutionFilter,
+    ExecutionPage,
+    read_execution_page,
+)
 from automate_kernel.workflows.engine.statistics import (
     ExecutionLog,
     ExecutionStats,
@@ -56,6 +62,9 @@ from automate_kernel.workflows.engine.statistics import (
     read_activity,
     write_activity,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = [
     "ADVANCE",
@@ -394,6 +403,27 @@ class ExecutionStore(ExecutionRows):
         loaded = self.load(execution_id)
         return loaded.execution if loaded else None
 
+    def page(
+        self,
+        *,
+        after: str = "",
+        limit: int = 50,
+        look: int = LOOK,
+        seconds: float = 0.0,
+        **matching: Unpack[ExecutionFilter],
+    ) -> ExecutionPage:
+        """
+        Return a page of executions without their events, outputs and steps, the newest first.
+
+        The index of one condition is read. The others are looked for along it: among *look*
+        executions, and again as many, for as many *seconds*, as long as nothing is found.
+        `ExecutionPage.after` leads to the next page; pass it as *after*.
+        """
+        with self.storage.begin(atomic=False) as rows:
+            return read_execution_page(
+                rows, matching, after=after, limit=limit, look=look, seconds=seconds
+            )
+
     def find(
         self,
         *,
@@ -552,6 +582,7 @@ class ExecutionStore(ExecutionRows):
         workflow: str | None = None,
         tenant_id: str | None = None,
         error_code: str | None = None,
+        error_group: str | None = None,
         created_before: datetime | None = None,
         created_after: datetime | None = None,
         limit: int | None = None,
@@ -568,7 +599,9 @@ class ExecutionStore(ExecutionRows):
         is logged and left. Raises ``INVALID_ARGUMENT`` if nothing is given: who means all says
         ``status="FAILED"``.
         """
-        given = (status, workflow, tenant_id, error_code, created_before, created_after)
+        given = (
+            status, workflow, tenant_id, error_code, error_group, created_before, created_after
+        )  # fmt: skip
         _check_filter(given, status, per_second)
         with self.storage.begin(atomic=False) as rows:
             start = rows.now()
@@ -583,6 +616,8 @@ class ExecutionStore(ExecutionRows):
         where = [Where("status", "eq", ExecutionStatus.FAILED.value), until]
         where += [one for one in given_too if one.value is not None]
         count, begun = 0, 0
+        if error_group is not None:
+            where.append(Where("error_group", "eq", error_group))
         for ids in self._failed(where, limit):
             due = [
                 start + timedelta(seconds=(begun + number) / per_second) if per_second else None
