@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -11,21 +11,24 @@ from django.db import DataError
 from django.db.models import QuerySet
 from rest_framework import pagination
 from rest_framework.exceptions import NotFound
+from rest_framework.utils.urls import remove_query_param, replace_query_param
 
 from automate_django import conf
 from automate_django.api.bases.access import Configured, MixinOrderGuard
 from automate_django.api.problems import ParameterError
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.storage.paging import LOOK
 
 __all__ = [
-    "BoundedCursorPagination",
     "CursorPagination",
     "OffsetPagination",
     "Pagination",
     "PaginationMixin",
+    "StorePagination",
 ]
 
 _MAX_OFFSET = 10_000
-_LOOKED = 20_000
+_MOST_PLACES = 20
 
 
 class CursorPagination(pagination.CursorPagination):
@@ -65,72 +68,50 @@ class CursorPagination(pagination.CursorPagination):
         return tuple(_down_to_key([own] if isinstance(own, str) else list(own), queryset))
 
 
-class BoundedCursorPagination(CursorPagination):
+class StorePagination(CursorPagination):
     """
-    Cursor pages of a large table, for filters that no index serves.
+    Pages of a store of the kernel, which reads along an index.
 
-    One request passes over at most 20,000 of the rows that the view's *passed_over* gives, in the
-    order of an index, and finds those that match among them. A page may so have few rows, or none,
-    and a *next* that looks on: the list is at its end when there is no next.
+    Where no index serves a filter, one request looks through *looked* rows. A page may so have few
+    rows, or none, and a *next* that looks on: the list ends where there is no *next*. The cursor
+    holds the places of the pages before, so that the client can go back.
     """
 
-    looked = _LOOKED
-    _end: str | None = None
+    looked = LOOK
 
-    def paginate_queryset(self, queryset: Any, request: Any, view: Any = None) -> Any:
-        """Return the rows of the page, out of a bounded stretch of the table."""
-        passed = view.passed_over() if hasattr(view, "passed_over") else None
-        if passed is not None:
-            try:
-                queryset = self._stretch(queryset, passed, request, view)
-            except (ValueError, TypeError, OverflowError, ValidationError, DataError):
+    def read(self, read: Callable[..., Any], request: Any, view: Any, **matching: Any) -> Any:
+        """Return the page that *read*, the ``page`` method of a store, gives for *request*."""
+        _number(request, "page_size", 1)
+        self.page_size, self.max_page_size = _sizes(view)
+        self._url: str = request.build_absolute_uri()
+        text = request.query_params.get(self.cursor_query_param) or ""
+        self._places = text.split(".") if text else []
+        after = self._places[-1] if text else ""
+        limit = self.get_page_size(request)
+        try:
+            page = read(after=after, limit=limit, look=self.looked, **matching)
+        except AutomateError as error:
+            if after and error.code is ErrorCodes.INVALID_ARGUMENT:
                 raise NotFound(self.invalid_cursor_message) from None
-        page = super().paginate_queryset(queryset, request, view)
-        self._onward()
+            raise
+        self._after: str = page.after
         return page
-
-    def _stretch(self, queryset: Any, passed: Any, request: Any, view: Any) -> Any:
-        ordering = self.get_ordering(request, queryset, view)
-        name, descends = ordering[0].lstrip("-"), ordering[0].startswith("-")
-        cursor = self.decode_cursor(request)
-        backwards = cursor is not None and cursor.reverse
-        if backwards:
-            ordering = [each[1:] if each[0] == "-" else f"-{each}" for each in ordering]
-            descends = not descends
-        if cursor is not None and cursor.position is not None:
-            beyond = "lt" if descends else "gt"
-            passed = passed.filter(**{f"{name}__{beyond}": cursor.position})
-        places = passed.order_by(*ordering).values_list(name, flat=True)
-        end = next(iter(places[self.looked - 1 : self.looked]), None)
-        if end is None:
-            return queryset
-        self._end = str(end)
-        return queryset.filter(**{f"{name}__{'gte' if descends else 'lte'}": end})
-
-    def _onward(self) -> None:
-        """Let the link look on where the stretch has ended before the page was full."""
-        backwards = self.cursor is not None and self.cursor.reverse
-        if self._end is None or (self.has_previous if backwards else self.has_next):
-            self._end = None
-        elif self.template is not None:
-            self.display_page_controls = True
 
     def get_next_link(self) -> str | None:
         """Return the next page's address."""
-        return self._link(backwards=False) or super().get_next_link()
+        return self._link([*self._places, self._after]) if self._after else None
 
     def get_previous_link(self) -> str | None:
-        """Return the address of the page before."""
-        return self._link(backwards=True) or super().get_previous_link()
+        """Return the address of the page before; None behind the last of `_MOST_PLACES`."""
+        before = self._places[:-1]
+        return None if not self._places or before == [""] else self._link(before)
 
-    def _link(self, *, backwards: bool) -> str | None:
-        going_back = self.cursor is not None and self.cursor.reverse
-        if self._end is None or backwards is not going_back:
-            return None
-        position: Any = self._end  # the stubs think of numbers
-        cursor = pagination.Cursor(offset=0, reverse=backwards, position=position)
-        link: str = self.encode_cursor(cursor)
-        return link
+    def _link(self, places: list[str]) -> str:
+        if not places:
+            return remove_query_param(self._url, self.cursor_query_param)
+        if len(places) > _MOST_PLACES:
+            places = ["", *places[-_MOST_PLACES:]]
+        return replace_query_param(self._url, self.cursor_query_param, ".".join(places))
 
 
 class OffsetPagination(pagination.LimitOffsetPagination):
