@@ -63,9 +63,22 @@ class PagesContract(ExecutionHooks):
         assert self.listed(store, workflow="other", tenant_id="a") == [tenants]
         assert self.listed(store, tenant_id="b") == []
         assert self.listed(store, created_after=since) == [tenants]
+        assert self.listed(store, created_before=since) == [failed]
+        assert self.listed(store, ids=[failed, tenants]) == [tenants, failed]
+        assert self.listed(store, ids=[failed, tenants], tenant_id="a") == [tenants]
         assert self.listed(store, label="order=7") == self.listed(store, label="7") == [tenants]
         assert self.listed(store, label="7", status="FAILED") == []
         assert self.listed(store, label="7", tenant_id="b") == []
+
+    def test_events_are_read_if_they_are_asked_for(
+        self, store: ExecutionStore, workflow: Workflow
+    ) -> None:
+        """Without them a page costs the same, however large payloads are."""
+        self.some(store, workflow, 1, labels={"order": "7"})
+        (bare,) = store.page().executions
+        (whole,) = store.page(events=True).executions
+        assert (bare.event.name, bare.labels) == ("", {})
+        assert (whole.event.name, whole.labels) == ("order.created", {"order": "7"})
 
     def test_a_rare_one_is_looked_for_along_an_index(
         self, store: ExecutionStore, workflow: Workflow
