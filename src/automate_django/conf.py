@@ -186,13 +186,13 @@ T = TypeVar("T")
 
 
 def setting(name: str, default: Any = None) -> Any:
-    """The setting *name*, or *default* if it is missing or None."""
+    """Return the setting *name*, or *default* if it is missing or None."""
     value = getattr(settings, name, None)
     return default if value is None else value
 
 
 def options(name: str) -> Mapping[str, Any]:
-    """The dictionary setting *name*, empty if it is missing."""
+    """Return the dictionary setting *name*, empty if it is missing."""
     value = setting(name, {})
     if not isinstance(value, Mapping):
         raise ConfigError(f"{name} must be a dictionary, not {type_name(value)}")
@@ -200,7 +200,7 @@ def options(name: str) -> Mapping[str, Any]:
 
 
 def option(name: str, key: str, default: Any = None) -> Any:
-    """The value of *key* in the dictionary setting *name*; else *default*, or the key's own."""
+    """Return *key* of the dictionary setting *name*; else *default*, or the key's own default."""
     value = options(name).get(key)
     if value is not None:
         return value
@@ -208,12 +208,12 @@ def option(name: str, key: str, default: Any = None) -> Any:
 
 
 def loaded(name: str, key: str) -> Any:
-    """The object at the path that *key* of the setting *name* names; None without one."""
+    """Import the path that *key* of the setting *name* holds; None without one."""
     return load(option(name, key), f"{name}[{key!r}]")
 
 
 def replaced(name: str, ours: T) -> T:
-    """The replacement of *ours* in ``AUTOMATE_OVERRIDES``, or *ours*; raises `ConfigError`."""
+    """Return the replacement of *ours* in ``AUTOMATE_OVERRIDES``, or *ours* itself."""
     path = option("AUTOMATE_OVERRIDES", name)
     if path is None:
         return ours
@@ -231,7 +231,7 @@ def replaced(name: str, ours: T) -> T:
 
 
 def listed(name: str) -> list[Any]:
-    """The list setting *name*, empty if it is missing."""
+    """Return the list setting *name*, empty if it is missing."""
     value = setting(name, ())
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise ConfigError(
@@ -242,7 +242,7 @@ def listed(name: str) -> list[Any]:
 
 
 def unknown() -> list[tuple[str, str]]:
-    """Each setting or key that we don't know, with the name that may be meant, or an empty text."""
+    """Find unknown settings and keys, each with the name that may be meant, or an empty text."""
     found = [
         (name, _near(name, KEYS)) for name in dir(settings) if _is_ours(name) and name not in KEYS
     ]
@@ -293,7 +293,7 @@ def _imported(path: str) -> Any:
 
 
 def secrets_backends() -> list[Any] | None:
-    """The backends of ``AUTOMATE_SECRETS`` as instances; None if the setting is missing."""
+    """Make the backends of ``AUTOMATE_SECRETS``; None if the setting is missing."""
     if setting("AUTOMATE_SECRETS") is None:
         return None
     return [_secrets_backend(entry) for entry in listed("AUTOMATE_SECRETS")]
@@ -329,7 +329,7 @@ def _secrets_backend(entry: Any) -> Any:
 
 
 def workflows() -> list[Any]:
-    """The entries of ``AUTOMATE_WORKFLOWS``: files and folders as paths, the others loaded."""
+    """Return the entries of ``AUTOMATE_WORKFLOWS``: files and folders as paths, others loaded."""
     found: list[Any] = []
     for entry in listed("AUTOMATE_WORKFLOWS"):
         if not isinstance(entry, str):

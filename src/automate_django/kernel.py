@@ -132,5 +132,5 @@ def emit(name: str, payload: Any = None, **options: Any) -> str:
 
 
 async def aemit(name: str, payload: Any = None, **options: Any) -> str:
-    """`emit` for asynchronous code: an async view, say. It commits at once."""
+    """Accept an event as `emit` does, from asynchronous code. It commits at once."""
     return await get_kernel().aemit(name, payload, **options)

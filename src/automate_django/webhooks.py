@@ -67,7 +67,7 @@ class WebhookView(View):
         return _response(answer)
 
     def http_method_not_allowed(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        """Answer as the other errors are answered."""
+        """Answer 405 with a JSON body."""
         return _response(_refusal(405, "use POST", {"Allow": "POST"}))
 
 

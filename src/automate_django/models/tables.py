@@ -45,15 +45,15 @@ class UniqueIfSet(models.UniqueConstraint):
     """
 
     def constraint_sql(self, model: Any, schema_editor: Any) -> Any:
-        """The SQL in CREATE TABLE."""
+        """Return the SQL in CREATE TABLE."""
         return self._on(schema_editor).constraint_sql(model, schema_editor)
 
     def create_sql(self, model: Any, schema_editor: Any) -> Any:
-        """The SQL that adds it."""
+        """Return the SQL that adds it."""
         return self._on(schema_editor).create_sql(model, schema_editor)
 
     def remove_sql(self, model: Any, schema_editor: Any) -> Any:
-        """The SQL that drops it."""
+        """Return the SQL that drops it."""
         return self._on(schema_editor).remove_sql(model, schema_editor)
 
     def _on(self, schema_editor: Any) -> models.UniqueConstraint:
@@ -178,7 +178,7 @@ class OutboxSlot(models.Model):
 
 
 class OutboxLimit(models.Model):
-    """How many items of a kind may run at once, and how many may start in a time."""
+    """The limits of a kind: of running items, and of starts in a time."""
 
     kind = models.CharField(max_length=200, primary_key=True)
     concurrency = models.IntegerField(null=True)
@@ -211,7 +211,7 @@ class OutboxPause(models.Model):
 
 
 class OutboxWorker(models.Model):
-    """A worker, as it last told of itself."""
+    """A worker, as it last reported."""
 
     id = models.CharField(max_length=200, primary_key=True)
     host = models.CharField(max_length=200)
@@ -232,7 +232,7 @@ class OutboxWorker(models.Model):
 
 
 class OutboxActivity(models.Model):
-    """What one worker did to items of one kind in one minute."""
+    """The work of one worker on items of one kind in one minute."""
 
     id = models.UUIDField(primary_key=True)
     at = models.DateTimeField()
@@ -279,7 +279,7 @@ class OutboxFailure(models.Model):
 
 
 class OutboxLabel(models.Model):
-    """A key of the host's by which an item or an execution is found."""
+    """A label of the host's that finds an item or an execution."""
 
     id = models.UUIDField(primary_key=True)
     name = models.CharField(max_length=64)
@@ -301,7 +301,7 @@ class OutboxLabel(models.Model):
 
 
 class SchemaVersion(models.Model):
-    """The version of the tables, where not Django brought them there but ``automate db``."""
+    """The version of the tables, where ``automate db`` migrates them and not Django."""
 
     name = models.CharField(max_length=200, primary_key=True)
     version = models.IntegerField()
@@ -316,7 +316,7 @@ class SchemaVersion(models.Model):
 
 
 class WebhookDelivery(models.Model):
-    """A webhook delivery that was accepted, so that its repetition is known."""
+    """An accepted webhook delivery, so that its repetition is recognized."""
 
     id = models.CharField(max_length=64, primary_key=True)
     connector = models.CharField(max_length=200)
@@ -426,7 +426,7 @@ class WorkflowStep(models.Model):
 
 
 class WorkflowSchedule(models.Model):
-    """When a workflow's schedule fired last."""
+    """The last firing of a workflow's schedule."""
 
     id = models.CharField(max_length=255, primary_key=True)
     last_fired_at = models.DateTimeField()
@@ -439,7 +439,7 @@ class WorkflowSchedule(models.Model):
 
 
 class WorkflowActivity(models.Model):
-    """What one worker did to executions of one workflow in one minute."""
+    """The work of one worker on executions of one workflow in one minute."""
 
     id = models.UUIDField(primary_key=True)
     at = models.DateTimeField()
