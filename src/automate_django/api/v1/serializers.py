@@ -126,7 +126,7 @@ class KernelText(Text):
         return value
 
 
-class _Input(Strict):
+class _AcceptedInput(Strict):
     """The fields of all that is accepted."""
 
     payload = PayloadField(required=False, default=None, allow_null=True)
@@ -141,11 +141,11 @@ class _Input(Strict):
     )
 
 
-class StartSerializer(_Input):
+class StartSerializer(_AcceptedInput):
     """The start of an execution."""
 
 
-class EventSerializer(_Input):
+class EventSerializer(_AcceptedInput):
     """An event."""
 
     name = KernelText(check_event_name, max_length=LENGTHS["kind"])
