@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from django.apps import AppConfig
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
+
+if TYPE_CHECKING:
+    from automate_kernel.kernel import Kernel
 
 __all__ = ["AutomateConfig"]
 
@@ -16,11 +23,24 @@ class AutomateConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Pass the kernel's signals on to Django's, and have the settings checked."""
+        """Pass the kernel's signals on to Django's, add our handlers, and register the checks."""
         from automate_django import checks  # noqa: F401  (registers them)
-        from automate_django.api import checks as api_checks  # noqa: F401
-        from automate_django.kernel import forget_kernel
+        from automate_django.bulk_actions import add_bulk_actions
+        from automate_django.kernel import extend_kernel, forget_kernel
         from automate_django.signals import connect_forwarders
 
         connect_forwarders()
+        extend_kernel(_add_tasks)
+        extend_kernel(add_bulk_actions)
         setting_changed.connect(forget_kernel, dispatch_uid="automate_django.kernel")
+
+
+def _add_tasks(kernel: Kernel) -> None:
+    """Let workers of *kernel* run the project's tasks, if it has any."""
+    if not getattr(settings, "TASKS", None):
+        return
+    try:
+        from automate_django.tasks.runner import add_tasks
+    except ImproperlyConfigured:
+        return  # below Django 6.0 without django-tasks: TASKS is somebody else's setting
+    add_tasks(kernel)

@@ -1,28 +1,37 @@
-"""System checks: what is wrong with the settings, and what to do about it."""
+"""System checks: problems of the settings, and their remedies."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import django
+from django.apps import apps
 from django.conf import settings
+from django.core.cache import caches
+from django.core.cache.backends.base import InvalidCacheBackendError
 from django.core.checks import ERROR, CheckMessage, Error, register
 from django.core.checks import Warning as CheckWarning
 from django.db import connections
 from django.utils.connection import ConnectionDoesNotExist
 
 from automate_django import conf
+from automate_django.kernel import STORES, build_kernel, get_kernel
+from automate_django.storage import DjangoStorage
 from automate_kernel.errors import AutomateError
 
-__all__ = ["check_database", "check_settings"]
+__all__ = ["check_api", "check_database", "check_settings"]
 
-_PATHS = ("AUTOMATE_PROVIDERS", "AUTOMATE_CONNECTORS", "AUTOMATE_HOOKS")
+_API = "AUTOMATE_API"
 
 
 @register("automate")
 def check_settings(**_: Any) -> list[CheckMessage]:
-    """Names that nobody reads, paths that lead nowhere, and workflows that don't load."""
+    """Find unknown names, paths that lead nowhere, and workflows that don't load."""
     found = [
         *_unknown(),
         *_types(),
@@ -32,7 +41,7 @@ def check_settings(**_: Any) -> list[CheckMessage]:
         *_workflows(),
         *_store(),
     ]
-    # What is wrong above would be told a second time.
+    # The kernel would report the same errors again.
     return found if any(each.level >= ERROR for each in found) else [*found, *_kernel()]
 
 
@@ -47,58 +56,45 @@ def _unknown() -> Iterator[CheckMessage]:
 def _types() -> Iterator[CheckMessage]:
     for name, keys in conf.KEYS.items():
         read = conf.options if keys or name == "AUTOMATE_CONFIG" else conf.listed
-        try:
-            read(name)
-        except AutomateError as error:
-            yield _error(error, "automate.E002")
+        yield from _errors("automate.E002", read, name)
 
 
 def _paths() -> Iterator[CheckMessage]:
-    for name in _PATHS:
+    for name in ("AUTOMATE_PROVIDERS", "AUTOMATE_CONNECTORS", "AUTOMATE_HOOKS"):
         for path in _listed(name):
-            try:
-                conf.load(path, name)
-            except AutomateError as error:
-                yield _error(error, "automate.E003")
+            yield from _errors("automate.E003", conf.load, path, name)
+    admin = _given("AUTOMATE_ADMIN")
     for key in ("SITE", "TENANT"):
-        admin = conf.setting("AUTOMATE_ADMIN", {})
-        try:
-            conf.load(
-                admin.get(key) if isinstance(admin, dict) else None, f"AUTOMATE_ADMIN[{key!r}]"
-            )
-        except AutomateError as error:
-            yield _error(error, "automate.E003")
+        name = f"AUTOMATE_ADMIN[{key!r}]"
+        yield from _errors("automate.E003", conf.load, admin.get(key), name)
     for entry in _listed("AUTOMATE_SECRETS"):
         path = entry.get("BACKEND") if isinstance(entry, dict) else entry
-        if conf.is_plugin_key(path):
-            continue
-        try:
-            conf.load(path, "AUTOMATE_SECRETS")
-        except AutomateError as error:
-            yield _error(error, "automate.E003")
+        if not conf.is_plugin_key(path):
+            yield from _errors("automate.E003", conf.load, path, "AUTOMATE_SECRETS")
 
 
 def _listed(name: str) -> list[Any]:
     try:
         return conf.listed(name)
     except AutomateError:
-        return []  # told by `_types`
+        return []  # reported by `_types`
+
+
+def _given(name: str) -> Mapping[str, Any]:
+    """Return the dictionary setting *name*; empty if it is something else, as `_types` reports."""
+    value = conf.setting(name, {})
+    return value if isinstance(value, dict) else {}
 
 
 def _overrides() -> Iterator[CheckMessage]:
-    given = conf.setting("AUTOMATE_OVERRIDES", {})
-    for name in given if isinstance(given, dict) else ():
-        if name not in conf.OVERRIDABLE:
-            continue  # told by `_unknown`
-        try:
-            conf.replaced(name, conf.load(conf.OVERRIDABLE[name], "AUTOMATE_OVERRIDES"))
-        except AutomateError as error:
-            yield _error(error, "automate.E007")
+    for name in _given("AUTOMATE_OVERRIDES"):
+        if name in conf.OVERRIDABLE:  # else reported by `_unknown`
+            ours = conf.load(conf.OVERRIDABLE[name], "AUTOMATE_OVERRIDES")
+            yield from _errors("automate.E007", conf.replaced, name, ours)
 
 
 def _worker() -> Iterator[CheckMessage]:
-    given = conf.setting("AUTOMATE_WORKER", {})
-    for key, value in given.items() if isinstance(given, dict) else ():
+    for key, value in _given("AUTOMATE_WORKER").items():
         whole = key in ("PROCESSES", "SLOTS")
         types = int if whole else (int, float)
         least = 1 if whole else 0
@@ -111,8 +107,7 @@ def _worker() -> Iterator[CheckMessage]:
                     hint="Leave it out for what LOGGING says.",
                     id="automate.E008",
                 )
-            continue
-        if isinstance(value, bool) or not isinstance(value, types) or value < least:
+        elif isinstance(value, bool) or not isinstance(value, types) or value < least:
             yield Error(
                 f"AUTOMATE_WORKER[{key!r}] must be a{' whole' * whole} number, {least} or more.",
                 hint="Leave it out for the default.",
@@ -121,25 +116,14 @@ def _worker() -> Iterator[CheckMessage]:
 
 
 def _store() -> Iterator[CheckMessage]:
-    outbox = conf.setting("AUTOMATE_OUTBOX", {})
-    name = outbox.get("STORE") if isinstance(outbox, dict) else None
-    if name is None:
-        return
-    from automate_django.kernel import STORES
-
-    if name in STORES:
+    name = _given("AUTOMATE_OUTBOX").get("STORE")
+    if name is None or name in STORES:
         return
     try:
         conf.load(name, "AUTOMATE_OUTBOX['STORE']")
     except AutomateError as error:
         hint = f"Use {', '.join(map(repr, STORES))}, or the dotted path of an OutboxStore."
         yield Error(f"{error.message}.", hint=hint, id="automate.E004")
-
-
-@register("automate")
-def check_database(**_: Any) -> list[CheckMessage]:
-    """Whether the database that holds the outbox suits it; nothing is asked of the database."""
-    return [*_time_zones(), *_alias()]
 
 
 def _workflows() -> Iterator[CheckMessage]:
@@ -154,11 +138,9 @@ def _workflows() -> Iterator[CheckMessage]:
 
 
 def _kernel() -> Iterator[CheckMessage]:
-    """What the kernel says when it is made: of templates and their filters, say."""
-    from automate_django.kernel import get_kernel
-
+    """Report the errors of the kernel's construction: of templates and their filters, say."""
     try:
-        if _knows_its_database():
+        if _database() in connections:  # else reported by `check_database`
             get_kernel()
     except AutomateError as error:
         yield from _broken_workflows() or [_error(error, "automate.E010")]
@@ -171,28 +153,29 @@ def _kernel() -> Iterator[CheckMessage]:
         )
 
 
-def _knows_its_database() -> bool:
-    from automate_django.storage import DjangoStorage
-
-    alias = DjangoStorage(conf.setting("AUTOMATE_OUTBOX", {}).get("USING")).alias
-    return alias in connections  # else `check_database` tells
-
-
 def _broken_workflows() -> list[CheckMessage]:
-    from automate_django.kernel import build_kernel
-
     found: list[CheckMessage] = []
     try:
         kernel = build_kernel(workflows=())
     except AutomateError:
         return found
     for entry in conf.workflows():
-        try:
-            kernel.add_workflow(entry)
-        except AutomateError as error:
-            found.append(_error(error, "automate.E005"))
+        found += _errors("automate.E005", kernel.add_workflow, entry)
     kernel.close()
     return found
+
+
+# -- the database ------------------------------------------------------------------------------
+
+
+@register("automate")
+def check_database(**_: Any) -> list[CheckMessage]:
+    """Find what does not suit us in the outbox's database; the database itself is not asked."""
+    return [*_time_zones(), *_connection()]
+
+
+def _database() -> str:
+    return DjangoStorage(_given("AUTOMATE_OUTBOX").get("USING")).alias
 
 
 def _time_zones() -> Iterator[CheckMessage]:
@@ -204,34 +187,31 @@ def _time_zones() -> Iterator[CheckMessage]:
         )
 
 
-def _alias() -> Iterator[CheckMessage]:
-    from automate_django.storage import DjangoStorage
-
-    storage = DjangoStorage(conf.setting("AUTOMATE_OUTBOX", {}).get("USING"))
+def _connection() -> Iterator[CheckMessage]:
+    alias = _database()
     try:
-        connection = storage.connection
+        connection = connections[alias]
     except ConnectionDoesNotExist:
         yield Error(
-            f"AUTOMATE_OUTBOX['USING'] names the database {storage.alias!r}, which is not there.",
+            f"AUTOMATE_OUTBOX['USING'] names the database {alias!r}, which is not there.",
             hint=f"DATABASES has: {', '.join(connections)}.",
             id="automate.E006",
         )
         return
     if connection.vendor == "sqlite":
-        yield from _sqlite(connection)
+        yield from _sqlite()
     if connection.vendor == "mysql":
         yield from _mysql(connection)
 
 
-def _sqlite(connection: Any) -> Iterator[CheckMessage]:
-    worker, outbox = conf.setting("AUTOMATE_WORKER", {}), conf.setting("AUTOMATE_OUTBOX", {})
-    if worker.get("PROCESSES") not in (None, 0, 1):
+def _sqlite() -> Iterator[CheckMessage]:
+    if _given("AUTOMATE_WORKER").get("PROCESSES") not in (None, 0, 1):
         yield CheckWarning(
             "Several worker processes share an SQLite database, which one of them can write.",
             hint="Use one process with more SLOTS, or PostgreSQL.",
             id="automate.W002",
         )
-    if outbox.get("STORE") == "skip_locked":
+    if _given("AUTOMATE_OUTBOX").get("STORE") == "skip_locked":
         yield CheckWarning(
             "SQLite has no SKIP LOCKED: the store claims as 'optimistic' does.",
             hint="Set AUTOMATE_OUTBOX['STORE'] to 'optimistic', or leave it out.",
@@ -247,6 +227,152 @@ def _mysql(connection: Any) -> Iterator[CheckMessage]:
             hint=f"Set DATABASES[{connection.alias!r}]['OPTIONS']['charset'] to 'utf8mb4'.",
             id="automate.E009",
         )
+
+
+# -- AUTOMATE_API ------------------------------------------------------------------------------
+#
+# REST framework is imported only by the classes that the setting names.
+
+_CLASSES = ("AUTHENTICATION", "PERMISSIONS", "THROTTLES")
+# These count by reading and then writing, or not at all.
+_UNFIT_CACHES = ("dummy.DummyCache", "db.DatabaseCache", "filebased.FileBasedCache")
+_OLDEST = (3, 14)
+# The minimum for a Django; older ones fail at their import.
+_OLDEST_ON = (((6, 1), (3, 18)),)
+
+
+@register("automate")
+def check_api(**_: Any) -> list[CheckMessage]:
+    """Find problems of ``AUTOMATE_API``, and of the libraries that it needs."""
+    given = conf.setting(_API)
+    framework = list(_framework())
+    if given is not None and not isinstance(given, dict):
+        return framework  # reported by `_types`
+    found = [*framework, *_values()]
+    if found or given is None:
+        return found
+    # A framework that can't be imported would fail each of its classes.
+    return [*_api_paths(), *_cors(), *_limits()]
+
+
+def _framework() -> Iterator[CheckMessage]:
+    if not apps.is_installed("rest_framework"):
+        return
+    try:
+        text = version("djangorestframework")
+    except PackageNotFoundError:
+        return
+    numbers = tuple(int(part) for part in re.findall(r"\d+", text)[:2])
+    needed = max([_OLDEST, *(drf for host, drf in _OLDEST_ON if django.VERSION[:2] >= host)])
+    if numbers < needed:
+        yield Error(
+            f"Django REST framework {text} does not run on Django {django.get_version()}.",
+            hint=f"Install djangorestframework>={'.'.join(map(str, needed))}.",
+            id="automate.E020",
+        )
+
+
+def _values() -> Iterator[CheckMessage]:
+    values = {key: conf.option(_API, key) for key in conf.KEYS[_API]}
+    for key, default in conf.DEFAULTS[_API].items():
+        value = values[key]
+        is_list = isinstance(value, Sequence) and not isinstance(value, str)
+        if isinstance(default, tuple) and not is_list:
+            yield _wrong(key, f"is no list: {value!r}", f"Write [{value!r}].")
+    for key in ("PAGE_SIZE", "MAX_PAGE_SIZE", "IDEMPOTENCY_HOURS"):
+        if not _is_number(values[key], least=1):
+            yield _wrong(key, "must be a number above 0", "Leave it out for the default.")
+    for key in ("TRUSTED_PROXIES", "CORS_MAX_AGE"):
+        if not _is_number(values[key], least=0):
+            yield _wrong(key, "must be a number, 0 or more", "Leave it out for the default.")
+    limit = values["RATE_LIMIT_PER_MINUTE"]
+    if limit is not None and not _is_number(limit, least=1):
+        yield _wrong("RATE_LIMIT_PER_MINUTE", "must be a number above 0", "Leave it out for 60.")
+    if values["PAGINATION"] not in ("cursor", "offset"):
+        yield _wrong("PAGINATION", "is unknown", "Use 'cursor' or 'offset'.")
+
+
+def _is_number(value: Any, *, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _api_paths() -> Iterator[CheckMessage]:
+    for key in (*_CLASSES, "TENANT"):
+        value = conf.option(_API, key)
+        for path in value if key in _CLASSES else [value] if value else ():
+            try:
+                loaded = conf.load(path, f"{_API}[{key!r}]")
+            except AutomateError as error:
+                yield _error(error, "automate.E022")
+                continue
+            if not (callable(loaded) if key == "TENANT" else isinstance(loaded, type)):
+                kind = "function" if key == "TENANT" else "class"
+                yield _wrong(key, f"names {path!r}, which is no {kind}", f"Name a {kind}.")
+
+
+def _cors() -> Iterator[CheckMessage]:
+    origins = conf.option(_API, "CORS_ALLOWED_ORIGINS")
+    if "*" in origins and conf.option(_API, "CORS_ALLOW_CREDENTIALS"):
+        yield Error(
+            f"{_API} lets scripts of any origin ('*') send credentials: every site could act as"
+            " its visitor.",
+            hint="List the origins, or set CORS_ALLOW_CREDENTIALS to False.",
+            id="automate.E023",
+        )
+    for origin in origins:
+        if origin != "*" and not _is_origin(origin):
+            yield Error(
+                f"{_API}['CORS_ALLOWED_ORIGINS'] has {origin!r}, which no browser sends.",
+                hint="An origin is a scheme and a host, without a path: 'https://app.example'.",
+                id="automate.E024",
+            )
+
+
+def _is_origin(text: Any) -> bool:
+    try:
+        parts = urlsplit(text)
+        return bool(parts.scheme and parts.hostname) and text == f"{parts.scheme}://{parts.netloc}"
+    except (ValueError, TypeError, AttributeError):
+        return False
+
+
+def _limits() -> Iterator[CheckMessage]:
+    alias = conf.option(_API, "RATE_LIMIT_CACHE")
+    try:
+        backend = type(caches[alias])
+    except InvalidCacheBackendError:
+        hint = f"CACHES has: {', '.join(settings.CACHES)}."
+        yield _wrong("RATE_LIMIT_CACHE", f"names {alias!r}, which is not there", hint)
+        return
+    path = f"{backend.__module__}.{backend.__qualname__}"
+    if path.endswith(_UNFIT_CACHES):
+        yield CheckWarning(
+            f"The cache {alias!r} ({backend.__name__}) can't count requests that race.",
+            hint="Name a Redis or Memcached cache in AUTOMATE_API['RATE_LIMIT_CACHE'].",
+            id="automate.W020",
+        )
+    rest: Any = getattr(settings, "REST_FRAMEWORK", None) or {}
+    if conf.option(_API, "THROTTLES") and rest.get("NUM_PROXIES") is None:
+        yield CheckWarning(
+            "REST framework's throttles believe whatever X-Forwarded-For says.",
+            hint="Set REST_FRAMEWORK['NUM_PROXIES'] (0 without a proxy), or use RateLimitMixin.",
+            id="automate.W021",
+        )
+
+
+def _wrong(key: str, problem: str, hint: str) -> CheckMessage:
+    return Error(f"{_API}[{key!r}] {problem}.", hint=hint, id="automate.E021")
+
+
+# -- messages ----------------------------------------------------------------------------------
+
+
+def _errors(id: str, function: Callable[..., Any], *arguments: Any) -> Iterator[CheckMessage]:
+    """Call *function*, and report the error that it raises."""
+    try:
+        function(*arguments)
+    except AutomateError as error:
+        yield _error(error, id)
 
 
 def _error(error: AutomateError, id: str) -> CheckMessage:

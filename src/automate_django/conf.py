@@ -3,14 +3,14 @@ The settings, all of them optional.
 
 ``AUTOMATE_PROVIDERS``, ``AUTOMATE_CONNECTORS``
     Lists of classes, as dotted paths: ``["myapp.providers.MyCustomProvider"]``. Installed plugins
-    are found without being listed.
+    need no entry.
 ``AUTOMATE_HOOKS``
     A list of dotted paths of modules or objects with hook functions. In ``automate_configure``
     a project adds its own actions and handlers to the kernel.
 ``AUTOMATE_SECRETS``
     The secrets backends, asked in order. Each is a dotted path, the key of an installed plugin,
-    an instance, or ``{"BACKEND": path, "OPTIONS": {…}}``, whose options go to the class. Left
-    out, environment variables ``AUTOMATE_SECRET_…`` are read.
+    an instance, or ``{"BACKEND": path, "OPTIONS": {…}}``, whose options go to the class. By
+    default environment variables ``AUTOMATE_SECRET_…`` are read.
 ``AUTOMATE_WORKFLOWS``
     A list of workflows: files and folders (``BASE_DIR / "workflows"``), or dotted paths of
     workflows and of modules that hold some.
@@ -19,38 +19,57 @@ The settings, all of them optional.
 ``AUTOMATE_ENV_ALLOW``
     The environment variables that templates may read as ``$env:NAME``. None by default.
 ``AUTOMATE_OUTBOX``
-    ``USING``: the database's alias (left out, the database router says). ``STORE``:
-    ``"skip_locked"``, ``"optimistic"`` or the dotted path of an ``OutboxStore`` (left out, what
-    suits the database). ``LEASE_SECONDS``: 300. ``LISTEN``: False where LISTEN doesn't work on
-    PostgreSQL, behind a pooler in transaction mode. ``RETENTION_SECONDS``: for how long what is
-    COMPLETED is kept, 0 for not at all; ``FAILED_RETENTION_SECONDS``: what FAILED or was CANCELLED
-    (left out, for ever).
+    ``USING``: the database's alias; by default the database router chooses. ``STORE``:
+    ``"skip_locked"``, ``"optimistic"`` or the dotted path of an ``OutboxStore``; by default the
+    one that suits the database. ``LEASE_SECONDS``: 300. ``LISTEN``: False where LISTEN doesn't
+    work on PostgreSQL, behind a pooler in transaction mode. ``RETENTION_SECONDS``: the age at
+    which COMPLETED items are deleted, 0 for at once. ``FAILED_RETENTION_SECONDS``: the same for
+    FAILED and CANCELLED items, which are kept by default.
 ``AUTOMATE_WORKER``
-    What ``manage.py automate_worker`` starts with: ``PROCESSES``: 1. ``SLOTS``: calls at once in a
-    process, 10. ``GRACE_SECONDS``: for how long a stopping worker waits for what runs, 30.
-    ``LOG_FORMAT``: ``"json"`` or ``"text"`` (left out, Django's ``LOGGING`` says).
+    The defaults of ``manage.py automate_worker``. ``PROCESSES``: 1. ``SLOTS``: calls at once in a
+    process, 10. ``GRACE_SECONDS``: the time that a stopping worker gives to running calls, 30.
+    ``LOG_FORMAT``: ``"json"`` or ``"text"``; by default Django's ``LOGGING`` decides.
 ``AUTOMATE_ADMIN``
     ``PAGES``: False for no operator pages. ``SITE``: the dotted path of the ``AdminSite`` that gets
-    them (left out, the default one). ``TENANT``: the dotted path of a function that is given a
-    request and returns its tenant. ``TENANT_PATHS``: how models lead to their tenant, where the
-    admin classes can't tell: ``{"auth.User": "membership__tenant_id"}``.
+    them; by default the default site. ``TENANT``: the dotted path of a function that takes a
+    request and returns its tenant. ``TENANT_PATHS``: the lookup from a model to its tenant, where
+    the admin classes have none: ``{"auth.User": "membership__tenant_id"}``.
 ``AUTOMATE_API``
-    What views of `automate_django.api` have unless they say otherwise: ``AUTHENTICATION``,
-    ``PERMISSIONS``, ``THROTTLES`` (lists of paths), ``PAGINATION``, ``PAGE_SIZE``,
-    ``MAX_PAGE_SIZE``, ``CORS_…``, ``RATE_LIMIT_…``, ``TRUSTED_PROXIES``, ``TENANT``,
-    ``IDEMPOTENCY_HOURS``, ``PROBLEM_TYPES``. See `automate_django.api.options`.
+    The defaults of the views in `automate_django.api`:
+
+    =========================== ================================================================
+    ``AUTHENTICATION``          classes, as paths; our tokens, then Django's sessions
+    ``PERMISSIONS``             classes, as paths; authenticated requests, within a token's scopes
+    ``THROTTLES``               classes, as paths; none, since `RateLimitMixin` counts exactly
+    ``PAGINATION``              ``"cursor"`` or ``"offset"``
+    ``PAGE_SIZE``               rows on a page, 50
+    ``MAX_PAGE_SIZE``           rows that a client may ask for, 200
+    ``CORS_ALLOWED_ORIGINS``    origins, such as ``"https://app.example"``, or ``["*"]``; none
+    ``CORS_ALLOWED_METHODS``    methods that another origin's scripts may use
+    ``CORS_ALLOWED_HEADERS``    headers that they may send
+    ``CORS_EXPOSED_HEADERS``    headers of answers that they may read
+    ``CORS_ALLOW_CREDENTIALS``  True if they may send cookies; False
+    ``CORS_MAX_AGE``            seconds for which a browser keeps a preflight's answer, 600
+    ``RATE_LIMIT_PER_MINUTE``   requests of one client; the default of the view's class
+    ``RATE_LIMIT_CACHE``        the alias of the cache that counts, ``"default"``
+    ``RATE_LIMIT_FAIL_OPEN``    True if requests pass while that cache fails; True
+    ``TRUSTED_PROXIES``         the number of your proxies that add to ``X-Forwarded-For``; 0
+    ``TENANT``                  a function (path) that takes a request and returns its tenant's id
+    ``IDEMPOTENCY_HOURS``       hours for which the answer to an ``Idempotency-Key`` is kept, 24
+    ``PROBLEM_TYPES``           the address of your explanations: ``type`` is this and the code
+    =========================== ================================================================
 ``AUTOMATE_PLUGINS``
-    ``DISCOVER``: False for only what is listed here. ``DISABLED``: plugins that must not run.
-    ``WINNERS``: which of several plugins gets a key that all of them claim. ``STRICT``: True for a
-    broken plugin to be an error.
+    ``DISCOVER``: False to use listed plugins only. ``DISABLED``: plugins that must not run.
+    ``WINNERS``: the plugin that gets a key which several claim. ``STRICT``: True for a broken
+    plugin to be an error.
 ``AUTOMATE_OVERRIDES``
     The project's own classes in place of ours, as dotted paths by name: ``kernel``, a
     `automate_kernel.Kernel`. ``storage``, an `automate_django.storage.DjangoStorage`.
-    ``outbox_store``, an `automate_kernel.outbox.OutboxStore`, whatever ``AUTOMATE_OUTBOX`` says of
-    one. ``workflow_source``, an `automate_django.definitions.DatabaseWorkflows`.
+    ``outbox_store``, an `automate_kernel.outbox.OutboxStore`, which wins over ``AUTOMATE_OUTBOX``.
+    ``workflow_source``, an `automate_django.definitions.DatabaseWorkflows`.
     ``token_authentication``, an `automate_django.api.tokens.ApiTokenAuthentication`.
-    ``tenant_resolver``, a function that is given a request and returns its tenant, for the admin
-    and the API alike. All but the last are subclasses, and made with the same arguments.
+    ``tenant_resolver``, a function that takes a request and returns its tenant, for the admin
+    and the API alike. All but the last are subclasses, made with the same arguments.
 """
 
 from __future__ import annotations
@@ -68,11 +87,13 @@ from django.conf import settings
 from automate_kernel.errors import ConfigError, type_name
 
 __all__ = [
+    "DEFAULTS",
     "KEYS",
     "OVERRIDABLE",
     "is_plugin_key",
     "listed",
     "load",
+    "loaded",
     "option",
     "options",
     "replaced",
@@ -90,50 +111,74 @@ OVERRIDABLE: Mapping[str, str] = {
     "token_authentication": "automate_django.api.tokens.ApiTokenAuthentication",
     "tenant_resolver": "automate_django.tenants.tenant_for_request",
 }
-"""What ``AUTOMATE_OVERRIDES`` may replace: classes by their subclasses, a function by another."""
+"""Classes that ``AUTOMATE_OVERRIDES`` may replace by subclasses, and a function."""
 
-KEYS: Mapping[str, tuple[str, ...]] = {
-    "AUTOMATE_PROVIDERS": (),
-    "AUTOMATE_CONNECTORS": (),
-    "AUTOMATE_HOOKS": (),
-    "AUTOMATE_SECRETS": (),
-    "AUTOMATE_WORKFLOWS": (),
-    "AUTOMATE_CONFIG": (),
-    "AUTOMATE_ENV_ALLOW": (),
-    "AUTOMATE_OUTBOX": (
-        "USING",
-        "STORE",
-        "LEASE_SECONDS",
-        "LISTEN",
-        "RETENTION_SECONDS",
-        "FAILED_RETENTION_SECONDS",
-    ),
-    "AUTOMATE_WORKER": ("PROCESSES", "SLOTS", "GRACE_SECONDS", "LOG_FORMAT"),
-    "AUTOMATE_ADMIN": ("PAGES", "SITE", "TENANT", "TENANT_PATHS"),
-    "AUTOMATE_API": (
-        "AUTHENTICATION",
-        "PERMISSIONS",
-        "THROTTLES",
-        "PAGINATION",
-        "PAGE_SIZE",
-        "MAX_PAGE_SIZE",
-        "CORS_ALLOWED_ORIGINS",
-        "CORS_ALLOWED_METHODS",
-        "CORS_ALLOWED_HEADERS",
-        "CORS_EXPOSED_HEADERS",
-        "CORS_ALLOW_CREDENTIALS",
-        "CORS_MAX_AGE",
-        "RATE_LIMIT_PER_MINUTE",
-        "RATE_LIMIT_CACHE",
-        "RATE_LIMIT_FAIL_OPEN",
-        "TRUSTED_PROXIES",
-        "TENANT",
-        "IDEMPOTENCY_HOURS",
-        "PROBLEM_TYPES",
-    ),
-    "AUTOMATE_PLUGINS": ("DISCOVER", "DISABLED", "WINNERS", "STRICT"),
-    "AUTOMATE_OVERRIDES": tuple(OVERRIDABLE),
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "AUTOMATE_PROVIDERS": {},
+    "AUTOMATE_CONNECTORS": {},
+    "AUTOMATE_HOOKS": {},
+    "AUTOMATE_SECRETS": {},
+    "AUTOMATE_WORKFLOWS": {},
+    "AUTOMATE_CONFIG": {},
+    "AUTOMATE_ENV_ALLOW": {},
+    "AUTOMATE_OUTBOX": {
+        "USING": None,
+        "STORE": None,
+        "LEASE_SECONDS": 300,
+        "LISTEN": True,
+        "RETENTION_SECONDS": None,
+        "FAILED_RETENTION_SECONDS": None,
+    },
+    "AUTOMATE_WORKER": dict.fromkeys(("PROCESSES", "SLOTS", "GRACE_SECONDS", "LOG_FORMAT")),
+    "AUTOMATE_ADMIN": {"PAGES": True, "SITE": None, "TENANT": None, "TENANT_PATHS": None},
+    "AUTOMATE_API": {
+        "AUTHENTICATION": (
+            "automate_django.api.tokens.ApiTokenAuthentication",
+            "rest_framework.authentication.SessionAuthentication",
+        ),
+        "PERMISSIONS": (
+            "rest_framework.permissions.IsAuthenticated",
+            "automate_django.api.tokens.HasRequiredScopes",
+        ),
+        "THROTTLES": (),
+        "PAGINATION": "cursor",
+        "PAGE_SIZE": 50,
+        "MAX_PAGE_SIZE": 200,
+        "CORS_ALLOWED_ORIGINS": (),
+        "CORS_ALLOWED_METHODS": ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"),
+        "CORS_ALLOWED_HEADERS": (
+            "accept",
+            "authorization",
+            "content-type",
+            "idempotency-key",
+            "x-csrftoken",
+            "x-requested-with",
+        ),
+        "CORS_EXPOSED_HEADERS": (
+            "idempotency-replayed",
+            "link",
+            "location",
+            "ratelimit-limit",
+            "ratelimit-remaining",
+            "ratelimit-reset",
+            "retry-after",
+        ),
+        "CORS_ALLOW_CREDENTIALS": False,
+        "CORS_MAX_AGE": 600,
+        "RATE_LIMIT_PER_MINUTE": None,
+        "RATE_LIMIT_CACHE": "default",
+        "RATE_LIMIT_FAIL_OPEN": True,
+        "TRUSTED_PROXIES": 0,
+        "TENANT": None,
+        "IDEMPOTENCY_HOURS": 24,
+        "PROBLEM_TYPES": None,
+    },
+    "AUTOMATE_PLUGINS": {"DISCOVER": True, "DISABLED": (), "WINNERS": None, "STRICT": False},
+    "AUTOMATE_OVERRIDES": dict.fromkeys(OVERRIDABLE),
 }
+"""Every setting; for a dictionary of our keys each key with its default."""
+
+KEYS: Mapping[str, tuple[str, ...]] = {name: tuple(keys) for name, keys in DEFAULTS.items()}
 """Every setting, and the keys that it may have if it is a dictionary of our keys."""
 
 _PREFIX = "AUTOMATE_"
@@ -141,13 +186,13 @@ T = TypeVar("T")
 
 
 def setting(name: str, default: Any = None) -> Any:
-    """The setting *name*, or *default* if it is missing or None."""
+    """Return the setting *name*, or *default* if it is missing or None."""
     value = getattr(settings, name, None)
     return default if value is None else value
 
 
 def options(name: str) -> Mapping[str, Any]:
-    """The dictionary setting *name*, empty if it is missing."""
+    """Return the dictionary setting *name*, empty if it is missing."""
     value = setting(name, {})
     if not isinstance(value, Mapping):
         raise ConfigError(f"{name} must be a dictionary, not {type_name(value)}")
@@ -155,13 +200,20 @@ def options(name: str) -> Mapping[str, Any]:
 
 
 def option(name: str, key: str, default: Any = None) -> Any:
-    """The value of *key* in the dictionary setting *name*."""
+    """Return *key* of the dictionary setting *name*; else *default*, or the key's own default."""
     value = options(name).get(key)
-    return default if value is None else value
+    if value is not None:
+        return value
+    return DEFAULTS.get(name, {}).get(key) if default is None else default
+
+
+def loaded(name: str, key: str) -> Any:
+    """Import the path that *key* of the setting *name* holds; None without one."""
+    return load(option(name, key), f"{name}[{key!r}]")
 
 
 def replaced(name: str, ours: T) -> T:
-    """What ``AUTOMATE_OVERRIDES`` has in place of *ours*; raises `ConfigError` if that is wrong."""
+    """Return the replacement of *ours* in ``AUTOMATE_OVERRIDES``, or *ours* itself."""
     path = option("AUTOMATE_OVERRIDES", name)
     if path is None:
         return ours
@@ -179,7 +231,7 @@ def replaced(name: str, ours: T) -> T:
 
 
 def listed(name: str) -> list[Any]:
-    """The list setting *name*, empty if it is missing."""
+    """Return the list setting *name*, empty if it is missing."""
     value = setting(name, ())
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise ConfigError(
@@ -190,7 +242,7 @@ def listed(name: str) -> list[Any]:
 
 
 def unknown() -> list[tuple[str, str]]:
-    """Each setting or key that nobody reads, and the name that may be meant (or nothing)."""
+    """Find unknown settings and keys, each with the name that may be meant, or an empty text."""
     found = [
         (name, _near(name, KEYS)) for name in dir(settings) if _is_ours(name) and name not in KEYS
     ]
@@ -215,9 +267,9 @@ def _near(name: str, names: Iterable[str]) -> str:
 
 def load(path: Any, name: str) -> Any:
     """
-    What *path* (``package.module.Name``, or with a colon) stands for; anything but text as it is.
+    Import *path*, ``package.module.Name`` or with a colon; anything but text is returned as it is.
 
-    Raises `ConfigError` that names the setting *name*.
+    Raises `ConfigError` with the name of the setting, *name*.
     """
     if not isinstance(path, str):
         return path
@@ -241,14 +293,14 @@ def _imported(path: str) -> Any:
 
 
 def secrets_backends() -> list[Any] | None:
-    """The backends of ``AUTOMATE_SECRETS``, made; None if it is missing."""
+    """Make the backends of ``AUTOMATE_SECRETS``; None if the setting is missing."""
     if setting("AUTOMATE_SECRETS") is None:
         return None
     return [_secrets_backend(entry) for entry in listed("AUTOMATE_SECRETS")]
 
 
 def is_plugin_key(entry: Any) -> bool:
-    """Whether *entry* is the key of an installed plugin, and no path."""
+    """Return True if *entry* is the key of an installed plugin, not a path."""
     return isinstance(entry, str) and not {".", ":"} & set(entry)
 
 
@@ -277,7 +329,7 @@ def _secrets_backend(entry: Any) -> Any:
 
 
 def workflows() -> list[Any]:
-    """The entries of ``AUTOMATE_WORKFLOWS``: files and folders as paths, the others loaded."""
+    """Return the entries of ``AUTOMATE_WORKFLOWS``: files and folders as paths, others loaded."""
     found: list[Any] = []
     for entry in listed("AUTOMATE_WORKFLOWS"):
         if not isinstance(entry, str):

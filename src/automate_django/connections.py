@@ -1,4 +1,4 @@
-"""Looking after the database connections of a worker's threads, as a request does for its own."""
+"""Upkeep of the database connections of a worker's threads, as a request does for its own."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def freshen() -> None:
 
 
 class FreshConnections:
-    """The hook that does so around every call that a worker makes."""
+    """A hook that freshens connections around every call of a worker."""
 
     @hookimpl
     def automate_before_call(self, call: Any) -> None:
-        """Begin with connections that work."""
+        """Freshen this thread's connections before a call."""
         freshen()
 
     @hookimpl
     def automate_after_call(self, error: Any) -> None:
-        """After a failure look after the thread in which asynchronous code uses the database."""
+        """Freshen the connections of asynchronous code after a failed call."""
         if error is not None:
             SyncToAsync.single_thread_executor.submit(freshen)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
-
-from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
 
 from automate_django import conf
 from automate_django.storage import DjangoStorage
@@ -17,7 +14,22 @@ if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
     from automate_kernel.outbox import OutboxStore
 
-__all__ = ["aemit", "emit", "get_kernel"]
+__all__ = [
+    "STORES",
+    "aemit",
+    "build_kernel",
+    "current_kernel",
+    "emit",
+    "extend_kernel",
+    "forget_kernel",
+    "get_kernel",
+]
+
+STORES = {
+    "skip_locked": "automate_django.outbox.SkipLockedClaimOutboxStore",
+    "optimistic": "automate_django.outbox.OptimisticClaimOutboxStore",
+}
+"""The stores that ``AUTOMATE_OUTBOX["STORE"]`` can name without a path."""
 
 _LISTED = {
     "provider": "AUTOMATE_PROVIDERS",
@@ -26,20 +38,21 @@ _LISTED = {
 }
 _lock = threading.RLock()
 _kernel: Kernel | None = None
-
-STORES = {
-    "skip_locked": "automate_django.outbox.SkipLockedClaimOutboxStore",
-    "optimistic": "automate_django.outbox.OptimisticClaimOutboxStore",
-}
+_extensions: list[Callable[[Kernel], None]] = []
 
 
 def get_kernel() -> Kernel:
-    """The one kernel of this process; raises `ConfigError` if the settings are wrong."""
+    """Return the one kernel of this process; raises `ConfigError` if the settings are wrong."""
     global _kernel  # noqa: PLW0603  (one for the process)
     if _kernel is None:
         with _lock:
             if _kernel is None:
                 _kernel = build_kernel()
+    return _kernel
+
+
+def current_kernel() -> Kernel | None:
+    """Return the kernel of this process, or None before its first use."""
     return _kernel
 
 
@@ -53,17 +66,22 @@ def forget_kernel(setting: str = "AUTOMATE_", **_: Any) -> None:
             former.close()
 
 
+def extend_kernel(extension: Callable[[Kernel], None]) -> None:
+    """Call *extension* with each kernel that is built: an app adds its handlers this way."""
+    if extension not in _extensions:
+        _extensions.append(extension)
+
+
 def build_kernel(workflows: Iterable[Any] | None = None) -> Kernel:
-    """Another kernel made from the settings, with *workflows* instead of theirs."""
-    from automate_django.bulk_actions import add_bulk_actions
-    from automate_django.definitions import DatabaseWorkflows
+    """Make another kernel from the settings, with *workflows* instead of theirs."""
+    # At first use, since a management command such as migrate needs none of it.
+    from automate_django.workflow_source import DatabaseWorkflows
     from automate_kernel.kernel import Kernel
 
     storage = conf.replaced("storage", DjangoStorage)(
         conf.option("AUTOMATE_OUTBOX", "USING"),
-        listen=bool(conf.option("AUTOMATE_OUTBOX", "LISTEN", True)),
+        listen=bool(conf.option("AUTOMATE_OUTBOX", "LISTEN")),
     )
-    plugins = conf.options("AUTOMATE_PLUGINS")
     kernel = conf.replaced("kernel", Kernel)(
         storage,
         outbox=outbox_store(storage),
@@ -73,27 +91,18 @@ def build_kernel(workflows: Iterable[Any] | None = None) -> Kernel:
         workflows=conf.workflows() if workflows is None else workflows,
         workflow_source=conf.replaced("workflow_source", DatabaseWorkflows)(storage),
         env_allow=conf.listed("AUTOMATE_ENV_ALLOW"),
-        discover=plugins.get("DISCOVER", True),
-        disabled=plugins.get("DISABLED", ()),
-        winners=plugins.get("WINNERS"),
-        strict=plugins.get("STRICT", False),
+        discover=conf.option("AUTOMATE_PLUGINS", "DISCOVER"),
+        disabled=conf.option("AUTOMATE_PLUGINS", "DISABLED"),
+        winners=conf.option("AUTOMATE_PLUGINS", "WINNERS"),
+        strict=conf.option("AUTOMATE_PLUGINS", "STRICT"),
     )
-    if getattr(settings, "TASKS", None):
-        _add_tasks(kernel)
-    add_bulk_actions(kernel)
+    for extension in _extensions:
+        extension(kernel)
     return kernel
 
 
-def _add_tasks(kernel: Kernel) -> None:
-    try:
-        from automate_django.tasks.running import add_tasks
-    except ImproperlyConfigured:
-        return  # below Django 6.0 without django-tasks: TASKS is somebody else's setting
-    add_tasks(kernel)
-
-
 def outbox_store(storage: DjangoStorage) -> OutboxStore:
-    """The outbox that ``AUTOMATE_OUTBOX`` describes."""
+    """Make the outbox that ``AUTOMATE_OUTBOX`` describes."""
     name = conf.option("AUTOMATE_OUTBOX", "STORE")
     if name is None:
         # Where one writer holds the whole file there are no rows to skip.
@@ -103,9 +112,9 @@ def outbox_store(storage: DjangoStorage) -> OutboxStore:
         from automate_kernel.outbox import OutboxStore
 
         store = conf.replaced("outbox_store", OutboxStore)
-    lease_seconds = conf.option("AUTOMATE_OUTBOX", "LEASE_SECONDS", 300)
     if not isinstance(store, type):
         raise ConfigError("AUTOMATE_OUTBOX['STORE'] is no class", hint="name an OutboxStore")
+    lease_seconds = conf.option("AUTOMATE_OUTBOX", "LEASE_SECONDS")
     made: OutboxStore = store(storage, lease_seconds=lease_seconds)
     made.retention_seconds = conf.option("AUTOMATE_OUTBOX", "RETENTION_SECONDS")
     made.failed_retention_seconds = conf.option("AUTOMATE_OUTBOX", "FAILED_RETENTION_SECONDS")
@@ -123,5 +132,5 @@ def emit(name: str, payload: Any = None, **options: Any) -> str:
 
 
 async def aemit(name: str, payload: Any = None, **options: Any) -> str:
-    """`emit` for asynchronous code: an async view, say. It commits at once."""
+    """Accept an event as `emit` does, from asynchronous code. It commits at once."""
     return await get_kernel().aemit(name, payload, **options)

@@ -1,4 +1,4 @@
-"""What a database refuses because of the values that a client sent, told apart from bugs."""
+"""Database errors that a client's values cause, distinguished from bugs."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ __all__ = ["Refusal", "has_nul", "refusal_of"]
 
 
 class Refusal(Enum):
-    """Why the database refused; each is the request's own fault, or another request's."""
+    """The reason of a refusal; each is the request's own fault, or another request's."""
 
     DUPLICATE = "another row has a value that must be unique"
     NEEDED = "other rows need this one"
     GONE = "a row that this one refers to is not there"
     CHECK = "the values break a rule of the table"
-    VALUE = "a value is none that the database can store or look up"
+    VALUE = "the database can't store or look up a value"
 
 
 # SQLSTATE of PostgreSQL, error numbers of MariaDB and MySQL, words of SQLite. NOT NULL is missing
-# on purpose: a client that left something out was to be told by a form or a serializer.
+# on purpose: a form or a serializer reports a missing value to the client.
 _SQLSTATES = {
     "23505": Refusal.DUPLICATE,
     "23P01": Refusal.DUPLICATE,
@@ -54,7 +54,7 @@ _VALUES = (
 
 
 def refusal_of(error: BaseException) -> Refusal | None:
-    """Why the database refused, if *error* says that it refused what a client sent."""
+    """Return the reason if *error* is a refusal of a client's values, else None."""
     if isinstance(error, (ProtectedError, RestrictedError)):
         return Refusal.NEEDED
     if isinstance(error, IntegrityError):
@@ -78,5 +78,5 @@ def _of_integrity(error: IntegrityError) -> Refusal | None:
 
 
 def has_nul(texts: Iterable[str]) -> bool:
-    """Whether a NUL character is in one of *texts*; PostgreSQL has no text with one in it."""
+    """Return True if one of *texts* has a NUL character, which PostgreSQL can't store."""
     return any("\0" in text for text in texts)

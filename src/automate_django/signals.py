@@ -65,7 +65,7 @@ step_failed = KernelSignal()
 def connect_forwarders() -> None:
     """Make each of the kernel's signals send its Django counterpart; twice does no harm."""
     for name in __all__:
-        # blinker would drop a local function: it holds receivers weakly unless told otherwise.
+        # blinker would drop a local function: by default it holds receivers weakly.
         getattr(kernel_signals, name).connect(_FORWARDERS[name], weak=False)
 
 
@@ -114,5 +114,5 @@ async def _asend(signal: Signal, sender: Any, arguments: dict[str, Any]) -> None
 
 
 def _connection(kernel: Any) -> Any:
-    """The connection to the database of *kernel*, if that is one of Django's."""
+    """Return the connection to the database of *kernel*, if it is one of Django's."""
     return getattr(getattr(kernel, "storage", None), "connection", None)

@@ -19,7 +19,13 @@ from automate_kernel.storage.sql import copy_through
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-__all__ = ["DjangoRows", "DjangoStorage", "is_open", "translated"]
+__all__ = [
+    "DjangoRows",
+    "DjangoStorage",
+    "is_open",
+    "mend",
+    "translated",
+]
 
 T = TypeVar("T")
 
@@ -66,9 +72,9 @@ class DjangoStorage:
     The kernel's tables in a Django database.
 
     Inside an ``atomic()`` block of the host everything joins that block, and is committed or
-    rolled back with it; a *transaction* need not be given. *using* is the database's alias; left
-    out, the database router says where outbox items are written. *listen* turns LISTEN on
-    PostgreSQL off (behind a pooler in transaction mode, say), and workers then poll.
+    rolled back with it; a *transaction* need not be given. *using* is the database's alias; by
+    default the database router chooses. Without *listen* workers poll on PostgreSQL too: behind a
+    pooler in transaction mode, say.
     """
 
     def __init__(
@@ -92,21 +98,21 @@ class DjangoStorage:
 
     @property
     def connection(self) -> BaseDatabaseWrapper:
-        """The connection of this thread to it."""
+        """The connection of the current thread to that database."""
         return connections[self.alias]
 
     @property
     def supports_skip_locked(self) -> bool:
-        """Whether the database knows ``SKIP LOCKED``."""
+        """True if the database knows ``SKIP LOCKED``."""
         return self.connection.vendor != "sqlite"
 
     @contextmanager
     def begin(self, transaction: Any = None, *, atomic: bool = True) -> Iterator[DjangoRows]:
         """
-        Rows in the open ``atomic()`` block, or in a transaction of their own.
+        Give rows in the open ``atomic()`` block, or in a transaction of their own.
 
-        *transaction* may name the connection whose block is meant, which must then be open. Without
-        *atomic*, and outside a block, each statement commits by itself where the database lets it.
+        *transaction* may name a connection whose block must then be open. Without *atomic*, and
+        outside a block, each statement commits by itself where the database allows it.
         """
         connection = self.connection if transaction is None else transaction
         if not hasattr(connection, "in_atomic_block"):
@@ -117,7 +123,7 @@ class DjangoStorage:
         if is_open(connection):
             yield self._rows(connection)
         elif transaction is None and not atomic and connection.vendor != "mysql":
-            self._mend(connection)
+            mend(connection)
             yield self._rows(connection)
         elif transaction is None:
             with self._own(connection) as rows:
@@ -130,7 +136,7 @@ class DjangoStorage:
 
     @contextmanager
     def _own(self, connection: BaseDatabaseWrapper) -> Iterator[DjangoRows]:
-        self._mend(connection)
+        mend(connection)
         of_host: Error | None = None
         try:
             with transaction.atomic(using=connection.alias):
@@ -147,11 +153,6 @@ class DjangoStorage:
             if error is of_host:
                 raise
             raise translated(error, connection.alias) from error
-
-    def _mend(self, connection: BaseDatabaseWrapper) -> None:
-        if connection.errors_occurred:
-            # A worker's thread outlives a restart of the server: nobody else looks after it.
-            connection.close_if_unusable_or_obsolete()
 
     def _rows(self, connection: BaseDatabaseWrapper) -> DjangoRows:
         if connection.vendor == "postgresql" and not settings.USE_TZ:
@@ -170,7 +171,7 @@ class DjangoStorage:
             return work(rows)
 
     def wakeup(self, channel: str) -> Wakeup | None:
-        """LISTEN on PostgreSQL with psycopg 3; None elsewhere."""
+        """Return a LISTEN connection on PostgreSQL with psycopg 3; None elsewhere."""
         if not self._listen or self.connection.vendor != "postgresql":
             return None
         from django.db.backends.postgresql.psycopg_any import is_psycopg3
@@ -197,15 +198,15 @@ class DjangoStorage:
         """
         Compare the tables, columns and indexes of the database with those of this release.
 
-        The report names each difference and the command to run. Reads the database's catalogue
-        only.
+        The report names each difference and the command to run. Only the database's catalogue is
+        read.
         """
         with self.begin(atomic=False) as rows:
             return inspect_schema(rows, self.describe())
 
     def migrate(self) -> list[str]:
         """
-        Make indexes anew that aren't as they should be, and return the statements that it took.
+        Rebuild indexes that differ from this release's, and return the statements.
 
         Tables and columns are for ``manage.py migrate``: raises `AutomateError` if some are
         missing.
@@ -214,7 +215,7 @@ class DjangoStorage:
             return migrate_schema(rows, self.describe())
 
     def describe(self) -> str:
-        """The database's alias, kind and name."""
+        """Return the database's alias, kind and name."""
         connection = self.connection
         return f"{self.alias} ({connection.display_name} {connection.settings_dict['NAME']})"
 
@@ -224,7 +225,7 @@ class DjangoStorage:
 
 def _refuse_commit(connection: BaseDatabaseWrapper, failure: StorageError) -> None:
     """
-    Let the commit of the open block raise, unless what failed is rolled back to a savepoint.
+    Let the commit of the open block raise, unless the failure is rolled back to a savepoint.
 
     See `loses_transaction`: a host that catches our error would believe that its rows are there.
     """
@@ -233,17 +234,24 @@ def _refuse_commit(connection: BaseDatabaseWrapper, failure: StorageError) -> No
         raise lost_transaction(failure, "an inner transaction.atomic()") from failure
 
     transaction.on_commit(fail, using=connection.alias)
-    # Before the host's own, which would tell of rows that aren't there.
+    # Before the host's own, which would act on rows that aren't there.
     connection.run_on_commit.insert(0, connection.run_on_commit.pop())
 
 
 def is_open(connection: BaseDatabaseWrapper) -> bool:
-    """Whether the host has a transaction open: an ``atomic()`` block, or autocommit turned off."""
+    """Return True if a transaction is open: an ``atomic()`` block, or autocommit turned off."""
     return connection.in_atomic_block or not connection.get_autocommit()
 
 
+def mend(connection: BaseDatabaseWrapper) -> None:
+    """Close *connection* if errors have broken it."""
+    if connection.errors_occurred:
+        # A worker's thread outlives a restart of the server: nobody else looks after it.
+        connection.close_if_unusable_or_obsolete()
+
+
 def translated(error: Error, alias: str) -> StorageError:
-    """The kernel's error for one of Django's, with a remedy."""
+    """Return the kernel's error for one of Django's, with a remedy."""
     return storage_error(
         error,
         f"database {alias!r}",

@@ -1,15 +1,28 @@
-"""Whose request it is: the tenant that a signed-in user works for."""
+"""Tenants and operators: on whose behalf a request acts."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from django.db.models import Model
 from django.http import HttpRequest
 
 from automate_django import conf
 
-__all__ = ["OPERATE", "attribute_of", "tenant_for_request", "tenant_key"]
+if TYPE_CHECKING:
+    from automate_django.models import ApiToken
+
+__all__ = [
+    "OPERATE",
+    "Principal",
+    "attribute_of",
+    "principal_of",
+    "tenant_for_request",
+    "tenant_key",
+    "tenant_of",
+    "token_of",
+]
 
 OPERATE = "automate_django.operate_outbox"
 """The permission for what concerns all tenants: kinds, workers, plugins, and everybody's rows."""
@@ -17,17 +30,17 @@ OPERATE = "automate_django.operate_outbox"
 
 def tenant_for_request(request: HttpRequest, field: str = "tenant_id") -> Any:
     """
-    The tenant of *request*, as a model instance or a key; None if there is none to be sure of.
+    Return the tenant of *request*, as a model instance or a key; None if it is not certain.
 
-    Where ``AUTOMATE_ADMIN["TENANT"]`` names a function, that one says, or the ``tenant_resolver``
-    of ``AUTOMATE_OVERRIDES``. Else the attribute *field*
-    is looked for (and, for ``tenant_id``, ``tenant``): on the user, then on the request, where a
-    middleware may have put it. If both have one, they must agree: a host name or a header that
-    says "tenant 2" makes nobody a member of tenant 2.
+    The function that ``AUTOMATE_ADMIN["TENANT"]`` names decides, else the ``tenant_resolver`` of
+    ``AUTOMATE_OVERRIDES``. Without either the attribute *field* (and, for ``tenant_id``,
+    ``tenant``) is read: from the user, then from the request, where a middleware may have put it.
+    If both have one, they must agree: a host name or a header that says "tenant 2" makes nobody a
+    member of tenant 2.
     """
-    named = conf.option("AUTOMATE_ADMIN", "TENANT")
+    named = conf.loaded("AUTOMATE_ADMIN", "TENANT")
     if named is not None:
-        return conf.load(named, "AUTOMATE_ADMIN['TENANT']")(request)
+        return named(request)
     resolver = conf.replaced("tenant_resolver", tenant_for_request)
     if resolver is not tenant_for_request:
         return resolver(request)
@@ -40,7 +53,7 @@ def tenant_for_request(request: HttpRequest, field: str = "tenant_id") -> Any:
 
 def attribute_of(path: str) -> str:
     """
-    What the tenant is called on a user or a request, where *path* leads from a row to it.
+    Return the tenant's attribute on a user or a request, where *path* leads from a row to it.
 
     ``tenant_id`` for a path that ends at a key (``"pk"``, ``"project__tenant__id"``): a user's own
     key is no tenant's.
@@ -50,7 +63,7 @@ def attribute_of(path: str) -> str:
 
 
 def tenant_key(tenant: Any) -> Any:
-    """The key of *tenant*, which may be a model instance or a key already."""
+    """Return the key of *tenant*, which may be a model instance or a key already."""
     return tenant.pk if isinstance(tenant, Model) else tenant
 
 
@@ -62,3 +75,69 @@ def _attribute(holder: Any, field: str) -> Any:
         if value is not None and value != "":
             return value
     return None
+
+
+# -- requests of the API -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """The author of a request: an *operator* sees all rows, others those of *tenant_id*."""
+
+    tenant_id: str | None = None
+    operator: bool = False
+
+    @property
+    def nobody(self) -> bool:
+        """True if it may see nothing."""
+        return not self.operator and self.tenant_id is None
+
+
+def tenant_of(request: Any, field: str = "tenant_id") -> Any:
+    """
+    Return the key of the tenant that *request* works for, or None.
+
+    The tenant of its token comes first, then the result of the function ``AUTOMATE_API["TENANT"]``,
+    then that of `tenant_for_request` with *field*. A service's token has its own tenant or none: no
+    host name or header of the request can lend it one.
+    """
+    token = token_of(request)
+    if token is not None and (token.tenant_id or token.user_id is None):
+        return token.tenant_id or None
+    named = conf.loaded("AUTOMATE_API", "TENANT")
+    key = tenant_key(tenant_for_request(request, field) if named is None else named(request))
+    return None if key == "" else key
+
+
+def principal_of(request: Any) -> Principal:
+    """
+    Return the author of *request*, as far as the automation itself is concerned.
+
+    A token's tenant binds it, whoever its user is. A token without a tenant is an operator's if it
+    was made for all tenants, and if its user, when it has one, may operate.
+    """
+    token, user = token_of(request), request.user
+    operates = _operates(user)
+    if token is not None:
+        if token.tenant_id:
+            return Principal(token.tenant_id)
+        if token.all_tenants:
+            return Principal(operator=token.user_id is None or operates)
+    elif operates:
+        return Principal(operator=True)
+    tenant = tenant_of(request)
+    return Principal(None if tenant is None else str(tenant))
+
+
+def token_of(request: Any) -> ApiToken | None:
+    """Return the token of ours that *request* came with, or None."""
+    # Models can't be imported before the apps are loaded, and this module can.
+    from automate_django.models import ApiToken
+
+    token = getattr(request, "auth", None)
+    return token if isinstance(token, ApiToken) else None
+
+
+def _operates(user: Any) -> bool:
+    staff = getattr(user, "is_active", False) and getattr(user, "is_staff", False)
+    return bool(staff and user.has_perm(OPERATE))

@@ -15,16 +15,16 @@ class ExactJSONEncoder(json.JSONEncoder):
     """The ``encoder`` of a ``JSONField`` whose numbers keep their types in every database."""
 
     def encode(self, o: Any) -> str:
-        """*o* as JSON."""
+        """Return *o* as JSON."""
         return str(json_text(o))
 
 
 def keep_text(schema_editor: Any, columns: Mapping[str, Iterable[tuple[str, bool]]]) -> None:
     """
-    Have MariaDB and MySQL keep JSON as the text that it is, for migrations.
+    Let MariaDB and MySQL keep JSON as the text that it is, for migrations.
 
-    *columns* are, by table, names and whether they may be null. What stands in them stays as it is;
-    MariaDB's check of them, which refuses what is nested deeper than 32 levels, goes.
+    *columns* has the names of each table's columns, with True for those that may be null. Their
+    contents stay. MariaDB's check of them goes, which refuses more than 32 levels of nesting.
     """
     if schema_editor.connection.vendor != "mysql":
         return
@@ -41,9 +41,10 @@ def compare_exactly(
     schema_editor: Any, tables: Iterable[str], columns: Iterable[tuple[str, str, int]] = ()
 ) -> None:
     """
-    Have MySQL and MariaDB tell ``a`` from ``A``, for migrations.
+    Let MySQL and MariaDB distinguish ``a`` from ``A``, for migrations.
 
-    In all of *tables*, and in *columns* of other tables: table, name, length; they may be null.
+    It holds for all of *tables*, and for *columns* of other tables (table, name, length), which may
+    be null.
     """
     if schema_editor.connection.vendor != "mysql":
         return

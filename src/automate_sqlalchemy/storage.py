@@ -45,8 +45,8 @@ class SqlAlchemyRows(SqlRows):
     """
     `Rows` on one SQLAlchemy connection, below its expression language.
 
-    *each* says whether a statement joins a transaction, or is one by itself that is to be committed
-    here ("commits") or that the driver commits ("is committed").
+    With *each* "joins" a statement joins a transaction. Otherwise it is a transaction by itself:
+    we commit it ("commits"), or the driver does ("is committed").
     """
 
     def __init__(
@@ -151,11 +151,11 @@ class SqlAlchemyStorage:
     """
     The kernel's tables in the database of a SQLAlchemy engine, or of a URL.
 
-    Of a URL an engine is made, which `close` disposes of; an engine that is given stays the host's.
+    For a URL an engine is made, which `close` disposes of; a given engine stays the host's.
     *transaction*, wherever the kernel takes one, is a ``Session``, ``scoped_session`` or
     ``Connection``; with ``aemit`` an ``AsyncSession`` or ``AsyncConnection``. Listening for
-    new items on PostgreSQL holds one connection of the engine's pool per worker; *listen* turns
-    it off (behind a pooler in transaction mode, say), and workers then poll.
+    new items on PostgreSQL holds one connection of the engine's pool per worker. Without *listen*
+    workers poll: behind a pooler in transaction mode, say.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class SqlAlchemyStorage:
 
     @contextmanager
     def begin(self, transaction: Any = None, *, atomic: bool = True) -> Iterator[SqlAlchemyRows]:
-        """Rows in *transaction*, or in one of their own; see `automate_kernel.storage.Storage`."""
+        """Give rows in *transaction*, or in their own; see `automate_kernel.storage.Storage`."""
         if transaction is not None:
             yield self._rows(transaction)
             return
@@ -231,7 +231,7 @@ class SqlAlchemyStorage:
             return work(rows)
 
     def wakeup(self, channel: str) -> Wakeup | None:
-        """LISTEN on PostgreSQL with psycopg; None elsewhere."""
+        """Return a LISTEN connection on PostgreSQL with psycopg; None elsewhere."""
         if self._listen and self.engine.dialect.driver == "psycopg":
             return ListenWakeup(self._listening_connection, channel)
         return None
@@ -254,27 +254,27 @@ class SqlAlchemyStorage:
         """
         Compare the tables, columns and indexes of the database with those of this release.
 
-        The report names each difference, the SQL that mends it and the command to run. Reads the
-        database's catalogue only.
+        The report names each difference, the SQL that mends it and the command to run. Only the
+        database's catalogue is read.
         """
         with self.begin(atomic=False) as rows:
             return inspect_schema(rows, self.describe())
 
     def migrate(self, *, force: bool = False) -> list[str]:
         """
-        Bring the tables to this release's version, and return the statements that it took.
+        Bring the tables to this release's version, and return the statements.
 
-        In one transaction, but for MariaDB and MySQL, which commit each statement by itself; there
-        it goes on where it was interrupted. Rows stay. Of two that migrate at once one finds
-        nothing to do. Raises `AutomateError` where Django keeps account of these tables, or, unless
-        *force* is given, Alembic; its hint says what to run instead.
+        It is one transaction. MariaDB and MySQL commit each statement by itself; there it goes on
+        where it was interrupted. Rows stay. Of two processes that migrate at once, one finds
+        nothing to do. Raises `AutomateError` where Django migrates these tables, or, without
+        *force*, Alembic; its hint is the command to run instead.
         """
         with self._changing() as rows:
             return migrate_schema(rows, self.describe(), force=force)
 
     @contextmanager
     def _changing(self) -> Iterator[SqlAlchemyRows]:
-        """A transaction in which tables can be changed, and on SQLite no other can write."""
+        """Open a transaction for changes of tables; on SQLite no other can then write."""
         with self._translating(), self.engine.connect() as connection, connection.begin():
             rows = self._rows(connection)
             driver: Any = connection.connection.driver_connection
@@ -283,7 +283,7 @@ class SqlAlchemyStorage:
             yield rows
 
     def describe(self) -> str:
-        """The engine's URL without its password."""
+        """Return the engine's URL without its password."""
         return shown(self.engine.url)
 
     def close(self) -> None:
@@ -294,7 +294,7 @@ class SqlAlchemyStorage:
 
 @contextmanager
 def _alone(connection: Connection) -> Iterator[Each]:
-    """Let each statement be a transaction; tells who commits it."""
+    """Let each statement be a transaction; give its kind of commit."""
     driver: Any = connection.connection.driver_connection
     # Not as an isolation level of SQLAlchemy's: that takes longer than all the rest of it.
     if connection.dialect.driver == "psycopg":
@@ -318,7 +318,7 @@ def _refuse_commit(connection: Connection, failure: StorageError) -> None:
 
     See `loses_transaction`: a host that catches our error would believe that its rows are there.
     """
-    # Who listens already is not added again.
+    # A listener that is there already is not added again.
     for name in ("rollback", "rollback_savepoint"):
         event.listen(connection, name, _forget)
     event.listen(connection, "commit", _fail)
@@ -338,7 +338,7 @@ def _forget(connection: Connection, *_: object) -> None:
 
 
 def _is_watched(connection: Connection) -> bool:
-    """Whether somebody listens to statements or logs them, or the driver has to be awaited."""
+    """Return True if statements have listeners or are logged, or the driver is asynchronous."""
     listeners, dialect = connection.dispatch, connection.dialect
     return bool(
         listeners.before_cursor_execute
@@ -350,7 +350,7 @@ def _is_watched(connection: Connection) -> bool:
 
 
 def shown(url: URL) -> str:
-    """*url* for people: no password, in its place or among its options."""
+    """Return *url* without its passwords, in their place or among its options."""
     query = {
         name: "***" if "password" in name or "passfile" in name else value
         for name, value in url.query.items()
@@ -361,7 +361,7 @@ def shown(url: URL) -> str:
 
 
 def translated(error: DBAPIError, place: str) -> StorageError:
-    """SQLAlchemy's *error* as ours; *place* is the database without a password."""
+    """Return SQLAlchemy's *error* as ours; *place* is the database without a password."""
     retryable = error.connection_invalidated or isinstance(
         error, (OperationalError, InterfaceError)
     )

@@ -16,7 +16,7 @@ metadata: sa.MetaData = sa.MetaData()
 """
 All our tables. Give them to Alembic beside your own: ``[Base.metadata, metadata]``.
 
-What they hold as JSON is text in SQLite, MariaDB and MySQL, also to a query through these tables.
+JSON is text in SQLite, MariaDB and MySQL, also in a query through these tables.
 """
 
 # Whatever characters the database has by default: error texts and payloads hold any.

@@ -10,24 +10,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from automate_django.api.addresses import client_address
-    from automate_django.api.bases.access import ConfigurableMixin, PublicAPIMixin, StaffOnlyMixin
-    from automate_django.api.bases.cors import CORSMixin
-    from automate_django.api.bases.idempotency import IdempotencyMixin
-    from automate_django.api.bases.pagination import PaginationMixin
-    from automate_django.api.bases.rate_limit import RateLimitMixin
-    from automate_django.api.bases.tenants import TenantFilterMixin
-    from automate_django.api.bases.views import (
+    from automate_django.api.bases.pagination import CursorPagination, OffsetPagination
+    from automate_django.api.bases.rate_limit import client_address
+    from automate_django.api.problems import Problem, problem_exception_handler
+    from automate_django.api.tokens import ApiTokenAuthentication, HasRequiredScopes
+    from automate_django.api.v1.base import (
         BaseAPIView,
         BaseModelViewSet,
         BaseReadOnlyViewSet,
         BaseViewSet,
+        ConfigurableMixin,
+        CORSMixin,
+        IdempotencyMixin,
+        PaginationMixin,
+        PublicAPIMixin,
+        RateLimitMixin,
+        StaffOnlyMixin,
+        TenantFilterMixin,
     )
-    from automate_django.api.paginators import CursorPagination, OffsetPagination
-    from automate_django.api.principals import Principal, principal_of, tenant_of
-    from automate_django.api.problems import Problem, problem_exception_handler
-    from automate_django.api.scopes import HasRequiredScopes
-    from automate_django.api.tokens import ApiTokenAuthentication
+    from automate_django.tenants import Principal, principal_of, tenant_of
 
 __all__ = [
     "ApiTokenAuthentication",
@@ -55,29 +56,21 @@ __all__ = [
 ]
 
 _HOMES = {
-    "addresses": ("client_address",),
-    "bases.access": ("ConfigurableMixin", "PublicAPIMixin", "StaffOnlyMixin"),
-    "bases.cors": ("CORSMixin",),
-    "bases.idempotency": ("IdempotencyMixin",),
-    "bases.pagination": ("PaginationMixin",),
-    "bases.rate_limit": ("RateLimitMixin",),
-    "bases.tenants": ("TenantFilterMixin",),
-    "bases.views": ("BaseAPIView", "BaseModelViewSet", "BaseReadOnlyViewSet", "BaseViewSet"),
-    "paginators": ("CursorPagination", "OffsetPagination"),
-    "principals": ("Principal", "principal_of", "tenant_of"),
-    "problems": ("Problem", "problem_exception_handler"),
-    "scopes": ("HasRequiredScopes",),
-    "tokens": ("ApiTokenAuthentication",),
+    "automate_django.api.bases.pagination": ("CursorPagination", "OffsetPagination"),
+    "automate_django.api.bases.rate_limit": ("client_address",),
+    "automate_django.api.problems": ("Problem", "problem_exception_handler"),
+    "automate_django.api.tokens": ("ApiTokenAuthentication", "HasRequiredScopes"),
+    "automate_django.tenants": ("Principal", "principal_of", "tenant_of"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    module = _HOME.get(name)
-    if module is None:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = _HOME.get(name, "automate_django.api.v1.base")
     try:
-        value = globals()[name] = getattr(import_module(f".{module}", __name__), name)
+        value = globals()[name] = getattr(import_module(module), name)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "rest_framework":
             raise
@@ -90,4 +83,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+    return sorted({*globals(), *__all__})

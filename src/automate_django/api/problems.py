@@ -29,8 +29,8 @@ from rest_framework.permissions import SAFE_METHODS
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
-from automate_django import kernel as project
-from automate_django.api.options import option
+from automate_django import conf
+from automate_django.kernel import current_kernel
 from automate_django.refusals import Refusal, refusal_of
 from automate_kernel.errors import (
     AutomateError,
@@ -77,14 +77,14 @@ _CODE_OF_STATUS = {
     429: "RESOURCE_EXHAUSTED",
     503: "UNAVAILABLE",
 }
-# What these say is about the server's own set-up, whatever their code is called.
+# These are about the server's own set-up, whatever their code is called.
 _OUR_FAULT = (ConfigError, SecretError, PluginError, StorageError)
 _FAILED = "It failed. The log of the service says why."
 _WHOLE = "non_field_errors"
 
 
 class ParameterError(exceptions.ValidationError):
-    """What is wrong is in the query, not in the body: errors name a ``parameter``."""
+    """An error in the query, not in the body: it names a ``parameter``."""
 
 
 class Problem(exceptions.APIException):
@@ -105,11 +105,11 @@ class Problem(exceptions.APIException):
 
 
 class ProblemResponse(Response):
-    """A response that says what it is, if it is JSON; a page in the browsable API stays one."""
+    """A JSON response with the content type of problems; a page of the browsable API stays one."""
 
     @property
     def rendered_content(self) -> Any:
-        """The body, once its renderer is known."""
+        """The body, rendered when its renderer is known."""
         if getattr(self, "accepted_media_type", "").partition(";")[0] == "application/json":
             self.content_type = CONTENT_TYPE
         return super().rendered_content
@@ -117,11 +117,11 @@ class ProblemResponse(Response):
 
 def problem_exception_handler(exc: Exception, context: Mapping[str, Any]) -> Response | None:
     """
-    The response for *exc*.
+    Return the response for *exc*.
 
-    What is not meant for the client (a bug, a setting, the database) goes to the log and to
-    `got_request_exception`, and the answer says nothing of it. With ``DEBUG`` an unknown exception
-    gives Django's own page.
+    An error that is not the client's (a bug, a setting, the database) goes to the log and to
+    `got_request_exception`, without a word in the answer. With ``DEBUG`` an unknown exception gives
+    Django's own page.
     """
     error = _known(exc) or _refused(exc, context)
     if error is None:
@@ -161,11 +161,11 @@ _REFUSALS = {
 
 
 def _refused(exc: Exception, context: Mapping[str, Any]) -> Problem | None:
-    """What is the client's of what the database says; it names tables and values, we don't."""
+    """Return the client's fault in a database's error, without its names of tables and values."""
     refusal = refusal_of(exc)
     method = getattr(context.get("request"), "method", None)
     if refusal is None or (refusal is not Refusal.VALUE and method in SAFE_METHODS):
-        return None  # who only reads has broken nothing: that is a bug
+        return None  # a request that only reads has broken nothing: that is a bug
     status, code, detail = _REFUSALS[refusal]
     path = getattr(context.get("request"), "path", "?")
     logger.warning("%s %r: %s (%s)", method, path, refusal.value, type(exc).__name__)
@@ -209,7 +209,9 @@ def _body(error: exceptions.APIException) -> dict[str, Any]:
     status = error.status_code
     code = getattr(error, "problem_code", None) or _CODE_OF_STATUS.get(status, "INTERNAL")
     body: dict[str, Any] = {
-        "type": f"{types}{code}" if (types := option("PROBLEM_TYPES")) else "about:blank",
+        "type": f"{types}{code}"
+        if (types := conf.option("AUTOMATE_API", "PROBLEM_TYPES"))
+        else "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
         "code": code,
@@ -240,11 +242,11 @@ def _errors(detail: Any, path: tuple[str, ...], where: str) -> Iterator[dict[str
 
 
 def _token(name: str) -> str:
-    """One step of a JSON pointer (RFC 6901)."""
+    """Return one step of a JSON pointer (RFC 6901)."""
     return "/" + name.replace("~", "~0").replace("/", "~1")
 
 
 def _clean(text: str) -> str:
-    """*text* without the secrets that this process knows; it knows none before its first kernel."""
-    kernel = project._kernel
+    """Return *text* without the secrets that this process knows: none before its first kernel."""
+    kernel = current_kernel()
     return text if kernel is None else kernel.redactor.redact(text)

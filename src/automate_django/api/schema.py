@@ -1,4 +1,4 @@
-"""What drf-spectacular, where it is installed, is told of our views and tokens."""
+"""OpenAPI 3 of our views and tokens, where drf-spectacular is installed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-__all__ = ["INSTALLED", "HostSchema", "ProblemSchema", "described"]
+__all__ = ["INSTALLED", "HostSchema", "ProblemSchema", "SchemaView", "described"]
 
 try:
     import drf_spectacular  # noqa: F401
@@ -43,12 +43,12 @@ PROBLEM: dict[str, Any] = {
     "required": ["type", "title", "status", "code", "detail"],
 }
 
-# No NUL anywhere, and one character that is no blank: those are cut off at both ends. The class has
-# what Python takes for a blank, which the \\s of other languages has not.
+# No NUL anywhere, and one character that is no blank: blanks are cut off at both ends. The class
+# has Python's blanks; the \\s of other languages has fewer.
 _BLANK = r"\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _TEXT = rf"^[^\x00]*[^\x00{_BLANK}][^\x00]*$"
 _TRIMMED = rf"^[^\x00{_BLANK}]([^\x00]*[^\x00{_BLANK}])?$"
-# What `IdempotencyMixin` takes; it may stand in quotation marks.
+# The keys that `IdempotencyMixin` takes; they may stand in quotation marks.
 _KEY_SCHEMA = {"type": "string", "pattern": "^[!-~]{1,255}$"}
 
 if TYPE_CHECKING or INSTALLED:
@@ -59,11 +59,17 @@ if TYPE_CHECKING or INSTALLED:
     )
     from drf_spectacular.openapi import AutoSchema
     from drf_spectacular.utils import OpenApiParameter, extend_schema
+    from drf_spectacular.views import SpectacularAPIView
     from rest_framework import serializers
+    from rest_framework.permissions import IsAuthenticated
+    from rest_framework.renderers import JSONRenderer
     from rest_framework.schemas import DefaultSchema
 
+    from automate_django.api.bases.access import Defaults
+    from automate_kernel import __version__
+
     class _Problems:
-        """What is mixed into a project's schema class for the views of our bases."""
+        """A mixin of a project's schema class, for the views of our bases."""
 
         def _get_response_bodies(self, direction: Any = "response") -> dict[str, Any]:
             bodies: dict[str, Any] = super()._get_response_bodies(direction)  # type: ignore[misc]
@@ -85,7 +91,7 @@ if TYPE_CHECKING or INSTALLED:
             return schema
 
         def get_override_parameters(self) -> list[Any]:
-            """The project's, and the header of a view that carries a POST out once."""
+            """Return the project's, and the header of a view that carries a POST out once."""
             found = list(super().get_override_parameters())  # type: ignore[misc]
             inspector: Any = self
             if inspector.method == "POST" and getattr(inspector.view, "idempotent", False):
@@ -108,7 +114,7 @@ if TYPE_CHECKING or INSTALLED:
 
     class HostSchema(DefaultSchema):
         """
-        The schema of a project's own views: that of the project, which also tells of problems.
+        The schema of a project's own views: the project's class, with problem details.
 
         A schema class of another library than drf-spectacular is left as it is.
         """
@@ -129,50 +135,77 @@ if TYPE_CHECKING or INSTALLED:
         name = "apiToken"
 
         def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
-            """HTTP bearer authentication."""
+            """Return HTTP bearer authentication."""
             return {"type": "http", "scheme": "bearer"}
 
     class StrictExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
-        """Input of ours, with all that is asked of it."""
+        """The schema of our input: it allows no other fields."""
 
         target_class = "automate_django.api.v1.serializers.Strict"
         match_subclasses = True
 
         def map_serializer(self, auto_schema: Any, direction: Any) -> Any:
-            """What drf-spectacular finds, and that there is nothing else."""
+            """Return drf-spectacular's schema, with no other properties."""
             schema = auto_schema._map_serializer(self.target, direction, bypass_extensions=True)
             if "$ref" in schema:
                 return schema
             return {**schema, "additionalProperties": False, **self.target.more_schema}
 
     class InputTextExtension(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
-        """Text that goes in: not empty, and without NUL."""
+        """The schema of text in a request: not empty, and without NUL."""
 
         target_class = "automate_django.api.v1.serializers.Text"
         match_subclasses = True
 
         def map_serializer_field(self, auto_schema: Any, direction: Any) -> Any:
-            """A pattern says both, as the words of JSON Schema can't."""
+            """Return a pattern for both, since no keyword of JSON Schema says it."""
             schema = auto_schema._map_serializer_field(
                 self.target, direction, bypass_extensions=True
             )
-            # What is not trimmed is refused with spaces around it.
+            # A field that does not trim refuses spaces around the text.
             text = _TEXT if self.target.trim_whitespace else _TRIMMED
             if self.target.allow_blank:
                 return {**schema, "pattern": rf"^[{_BLANK}]*$|{text}"}
             return {**schema, "minLength": 1, "pattern": text}
 
     class WordExtension(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
-        """One of a few words, in a way that no other field's words can get in the way of."""
+        """The schema of one of a few words, which can't clash with another field's words."""
 
         target_class = "automate_django.api.v1.serializers.Word"
 
         def map_serializer_field(self, auto_schema: Any, direction: Any) -> Any:
-            """The words, one level down: above, drf-spectacular wants a name for them."""
+            """Return the words, one level down: above, drf-spectacular wants a name for them."""
             return {"oneOf": [{"type": "string", "enum": list(self.target.words)}]}
 
+    class SchemaView(Defaults, SpectacularAPIView):
+        """The schema of this API alone, without the project's own views."""
+
+        schema = None  # it is not among what it describes
+        permission_classes = [IsAuthenticated]  # noqa: RUF012
+        urlconf = "automate_django.api.urls"
+        custom_settings = {  # noqa: RUF012
+            "TITLE": "Automation",
+            "DESCRIPTION": "Workflows, executions, events, the outbox and plugins.",
+            "VERSION": __version__,
+            "SCHEMA_PATH_PREFIX": "",
+        }
+
+        def handle_exception(self, exc: Exception) -> Any:
+            """Answer a problem as JSON: the renderers of this view write schemas alone."""
+            self.request.accepted_renderer = JSONRenderer()
+            self.request.accepted_media_type = JSONRenderer.media_type
+            return super().handle_exception(exc)
+
+        def _get_version_parameter(self, request: Any) -> None:
+            """Return None: there is one version, and a client's would come back in a header."""
+
+        def _get_schema_response(self, request: Any) -> Any:
+            response: Any = super()._get_schema_response(request)  # type: ignore[no-untyped-call]
+            response.data["servers"] = [{"url": request.path.rpartition("/")[0] or "/"}]
+            return response
+
     def described(**options: Any) -> Callable[[F], F]:
-        """Say what a method of a view takes and gives."""
+        """Describe the request and the responses of a view's method."""
 
         def describe(method: F) -> F:
             # Else it would build on the project's schema class, which may be another library's.
@@ -186,6 +219,7 @@ else:
     from rest_framework.schemas import DefaultSchema as ProblemSchema
 
     HostSchema = ProblemSchema
+    SchemaView = None
 
     def described(**_: Any) -> Callable[[F], F]:
         """Leave the view as it is."""

@@ -1,8 +1,9 @@
-"""Authentication by ``Authorization: Bearer``, with our own tokens."""
+"""Our own tokens: authentication by ``Authorization: Bearer``, and scopes."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -13,20 +14,21 @@ from django.db.models import Q
 from django.utils import timezone
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
 from automate_django.models import ApiToken
-
-__all__ = ["ApiTokenAuthentication", "ServiceUser"]
-
+from automate_django.tenants import token_of
 from automate_kernel.secrets.logs import get_logger
+
+__all__ = ["ApiTokenAuthentication", "HasRequiredScopes", "ServiceUser", "required_scopes"]
 
 logger: logging.Logger = get_logger(__name__)
 _USE_NOTED_EVERY = timedelta(minutes=1)
 
 
 class ServiceUser:
-    """Who asks with a token that is no user's: authenticated, and with no permission of its own."""
+    """The user of a service's token: authenticated, and with no permission of its own."""
 
     is_authenticated = True
     is_anonymous = False
@@ -41,19 +43,19 @@ class ServiceUser:
         self.tenant_id = token.tenant_id
 
     def get_username(self) -> str:
-        """The token's name."""
+        """Return the token's name."""
         return self.username
 
     def has_perm(self, perm: str, obj: object = None) -> bool:
-        """It has none: what it may do are its token's scopes."""
+        """Return False: its token's scopes are its only rights."""
         return False
 
     def has_perms(self, perms: Any, obj: object = None) -> bool:
-        """It has none."""
+        """Return True if *perms* are none."""
         return not perms
 
     def has_module_perms(self, app_label: str) -> bool:
-        """It has none."""
+        """Return False."""
         return False
 
     def __str__(self) -> str:
@@ -62,16 +64,16 @@ class ServiceUser:
 
 class ApiTokenAuthentication(BaseAuthentication):
     """
-    Finds out whose request it is by its bearer token.
+    Authenticates a request by its bearer token.
 
     `request.auth` is the `ApiToken`, `request.user` its user, or a `ServiceUser`. A token that is
-    wrong, revoked, expired or whose user is gone or inactive gets one and the same 401.
+    wrong, revoked or expired, or whose user is gone or inactive, gets one and the same 401.
     """
 
     keyword = "Bearer"
 
     def authenticate(self, request: Request) -> tuple[Any, ApiToken] | None:
-        """The user and the token; None if the request has none."""
+        """Return the user and the token; None if the request has no token."""
         scheme, _, text = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
         if scheme.lower() != self.keyword.lower():
             return None
@@ -85,7 +87,7 @@ class ApiTokenAuthentication(BaseAuthentication):
         return user, token
 
     def authenticate_header(self, request: Request) -> str:
-        """What a 401 asks for."""
+        """Return the header of a 401."""
         return f'{self.keyword} realm="api"'
 
 
@@ -113,3 +115,37 @@ def _note_use(token: ApiToken) -> None:
     except DatabaseError:
         # A read-only or locked database is no reason to turn anybody away.
         logger.warning("the use of API token %s could not be noted", token.shown, exc_info=True)
+
+
+class HasRequiredScopes(BasePermission):
+    """
+    Lets a token through if it has the scopes that the view requires.
+
+    The view's *required_scopes* are a list, or a mapping from action (``"create"``) or method
+    (``"POST"``) to one or several. By default a view requires ``api:read``, or ``api:write`` for
+    changes. Requests without a token are left to other permissions.
+    """
+
+    message = "The token has not the scope that this needs."
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        """Return True if the token has all of them."""
+        token = token_of(request)
+        return token is None or all(map(token.allows, required_scopes(request, view)))
+
+
+def required_scopes(request: Request, view: Any) -> Sequence[str]:
+    """Return the scopes that *view* requires for *request*."""
+    asked = getattr(view, "required_scopes", None)
+    method = request.method or "GET"
+    if isinstance(asked, Mapping):
+        for name in (getattr(view, "action", None), method, method.lower()):
+            if name in asked:
+                return _listed(asked[name])
+    elif asked:
+        return _listed(asked)
+    return ["api:read" if method in SAFE_METHODS else "api:write"]
+
+
+def _listed(scopes: str | Sequence[str]) -> Sequence[str]:
+    return [scopes] if isinstance(scopes, str) else scopes

@@ -6,6 +6,35 @@ The REST API for a project's URLs.
     path("api/automate/", include("automate_django.api.urls"))
 """
 
-from automate_django.api.v1.urls import app_name, urlpatterns
+from __future__ import annotations
+
+from typing import Any
+
+from django.urls import URLPattern, URLResolver, include, path
+from rest_framework.routers import SimpleRouter
+
+from automate_django.api.schema import INSTALLED, SchemaView
+from automate_django.api.v1.events import EventViewSet
+from automate_django.api.v1.executions import ExecutionViewSet
+from automate_django.api.v1.outbox import OutboxViewSet
+from automate_django.api.v1.plugins import PluginViewSet
+from automate_django.api.v1.workflows import WorkflowViewSet
 
 __all__ = ["app_name", "urlpatterns"]
+
+app_name = "automate"
+
+router = SimpleRouter(trailing_slash=False)
+router.register("workflows", WorkflowViewSet, "workflow")
+router.register("executions", ExecutionViewSet, "execution")
+router.register("outbox", OutboxViewSet, "item")
+router.register("plugins", PluginViewSet, "plugin")
+
+_post: Any = {"post": "create"}
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("events", EventViewSet.as_view(_post), name="events"),
+    *router.urls,
+    path("", include("automate_django.webhooks")),
+]
+if INSTALLED:
+    urlpatterns.append(path("schema", SchemaView.as_view(), name="schema"))

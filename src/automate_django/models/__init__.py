@@ -3,7 +3,7 @@
 from automate_django.models.api import ApiToken, IdempotencyRecord
 from automate_django.models.audit import AuditEntry, StagedImport
 from automate_django.models.definitions import WorkflowDocument, WorkflowStamp, WorkflowVersion
-from automate_django.models.outbox import (
+from automate_django.models.tables import (
     OutboxActivity,
     OutboxFailure,
     OutboxItem,
@@ -16,15 +16,13 @@ from automate_django.models.outbox import (
     SchemaVersion,
     UniqueIfSet,
     WebhookDelivery,
-)
-from automate_django.models.tasks import TaskResult
-from automate_django.models.workflows import (
     WorkflowActivity,
     WorkflowDefinition,
     WorkflowExecution,
     WorkflowSchedule,
     WorkflowStep,
 )
+from automate_django.models.tasks import TaskResult
 
 __all__ = [
     "ApiToken",

@@ -1,4 +1,4 @@
-"""What only the API has in the database: tokens, and the answers to requests with a key."""
+"""Models of the API: tokens with their scopes, and the answers to requests with a key."""
 
 # ruff: noqa: D106, DJ001, RUF012  (a Meta speaks for itself; null says that there is none)
 
@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -16,17 +16,17 @@ from django.utils import timezone
 
 from automate_django.values import ExactJSONEncoder
 
-__all__ = ["ApiToken", "IdempotencyRecord"]
+__all__ = ["SCOPES", "ApiToken", "IdempotencyRecord"]
 
 _MARK = "atk"
 _PREFIX_BYTES = 6
 _SECRET_BYTES = 32
-# What an unknown prefix is compared with, so that it takes as long as a known one.
+# An unknown prefix is compared with this, so that it takes as long as a known one.
 _NOBODYS = hashlib.sha256(b"nobody's").hexdigest()
 
 
-class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
-    """Tokens, and how one is made and found."""
+class ApiTokenManager(models.Manager["ApiToken"]):
+    """Makes and finds tokens."""
 
     def issue(
         self,
@@ -38,7 +38,7 @@ class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
         all_tenants: bool = False,
         expires_at: datetime | None = None,
     ) -> tuple[ApiToken, str]:
-        """Make a token; returns it and its text, which is not stored and can't be had again."""
+        """Make a token; return it and its text, which is not stored and never shown again."""
         token = self.model(
             name=name,
             user_id=None if user is None else str(user.pk),
@@ -48,14 +48,14 @@ class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
             expires_at=expires_at,
         )
         text = token.make_text()
-        token.save(using=self._db)  # type: ignore[attr-defined]
+        token.save(using=self._db)
         return token, text
 
     def matching(self, text: str) -> ApiToken | None:
         """
-        The token that *text* is, whatever its state; None if there is none.
+        Return the token with this *text*, whatever its state; None if there is none.
 
-        The prefix finds the row, and is no secret. What is secret is compared in constant time.
+        The prefix finds the row, and is no secret. The secret is compared in constant time.
         """
         mark, _, rest = text.partition("_")
         prefix, _, _ = rest.partition("_")
@@ -65,44 +65,12 @@ class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
         return token if same else None
 
 
-class ApiTokenManager(models.Manager["ApiToken"]):
-    """Makes and finds tokens. Written out, so that a type checker needs no plugin to know it."""
-
-    def get_queryset(self) -> ApiTokenQuerySet:
-        """All tokens."""
-        return ApiTokenQuerySet(self.model, using=self._db)
-
-    def issue(
-        self,
-        name: str,
-        *,
-        user: Any = None,
-        tenant_id: str | None = None,
-        scopes: Iterable[str] = (),
-        all_tenants: bool = False,
-        expires_at: datetime | None = None,
-    ) -> tuple[ApiToken, str]:
-        """Make a token; returns it and its text, which is not stored and can't be had again."""
-        return self.get_queryset().issue(
-            name,
-            user=user,
-            tenant_id=tenant_id,
-            scopes=scopes,
-            all_tenants=all_tenants,
-            expires_at=expires_at,
-        )
-
-    def matching(self, text: str) -> ApiToken | None:
-        """The token that *text* is, whatever its state; None if there is none."""
-        return self.get_queryset().matching(text)
-
-
 class ApiToken(models.Model):
     """
-    A bearer token of the API: for a user, or for a service that is nobody's.
+    A bearer token of the API: a user's, or a service's.
 
-    Only its SHA-256 is stored. The text holds 256 random bits, so there is no dictionary to try
-    and nothing for a slow hash to slow down; it would only make each request dear.
+    Only its SHA-256 is stored. The text holds 256 random bits, so no dictionary helps to guess it,
+    and a slow hash would only make each request dear.
     """
 
     name = models.CharField(max_length=200, help_text="What it is for.")
@@ -128,7 +96,7 @@ class ApiToken(models.Model):
         return f"{self.name} ({self.shown})"
 
     def make_text(self) -> str:
-        """A new text for it, of which only the digest will be saved."""
+        """Make a new text for the token, of which only the digest will be saved."""
         self.prefix = secrets.token_hex(_PREFIX_BYTES)
         text = f"{_MARK}_{self.prefix}_{secrets.token_urlsafe(_SECRET_BYTES)}"
         self.digest = _digest(text)
@@ -136,23 +104,23 @@ class ApiToken(models.Model):
 
     @property
     def shown(self) -> str:
-        """What may be shown of it: enough to tell it from others."""
+        """The part of its text that may be shown: enough to recognize it."""
         return f"{_MARK}_{self.prefix}_…"
 
     @property
     def usable(self) -> bool:
-        """Whether it opens anything now: neither revoked nor expired."""
+        """True if it is neither revoked nor expired."""
         return self.revoked_at is None and (
             self.expires_at is None or self.expires_at > timezone.now()
         )
 
     def allows(self, scope: str) -> bool:
-        """Whether it has *scope*, by name, as ``outbox:*`` or as ``*``."""
+        """Return True if it has *scope*, by name, as ``outbox:*`` or as ``*``."""
         area, _, _ = scope.partition(":")
         return bool({scope, f"{area}:*", "*"}.intersection(self.scopes))
 
     def revoke(self) -> bool:
-        """End it, from the next request on; False if it had been revoked."""
+        """End the token, from the next request on; return False if it had been revoked."""
         self.revoked_at = timezone.now()
         ended = type(self).objects.filter(pk=self.pk, revoked_at=None)
         return bool(ended.update(revoked_at=self.revoked_at))
@@ -164,10 +132,10 @@ def _digest(text: str) -> str:
 
 class IdempotencyRecord(models.Model):
     """
-    A request that came with an ``Idempotency-Key``, and what was answered.
+    A request with an ``Idempotency-Key``, and its answer.
 
-    *owner* is a digest of who asked: the tenant, and the token or user. *lock* is the token of the
-    request that is being answered; without one it has been.
+    *owner* is a digest of the client: the tenant, and the token or user. *lock* is the token of the
+    request that is being answered; after the answer it is empty.
     """
 
     owner = models.CharField(max_length=64)
@@ -191,5 +159,20 @@ class IdempotencyRecord(models.Model):
         indexes = [models.Index(fields=["expires_at"], name="automate_api_idempotency_old")]
 
     def __str__(self) -> str:
-        # Not the key: whoever reads it could ask for the answer again.
+        # Not the key: a reader could ask for the answer again.
         return f"request of {self.created_at:%Y-%m-%d %H:%M:%S}"
+
+
+SCOPES: Mapping[str, str] = {
+    "api:read": "read from the project's own views that ask for no other scope",
+    "api:write": "write to them",
+    "workflows:read": "list workflows and read their definitions",
+    "workflows:start": "begin executions",
+    "executions:read": "list executions and read what their steps gave",
+    "executions:write": "cancel, resume and repeat executions",
+    "events:write": "emit events",
+    "outbox:read": "list outbox items, count them, read their payloads",
+    "outbox:write": "requeue, cancel, discard and reschedule items",
+    "plugins:read": "list plugins and their states",
+}
+"""The scopes that our own views ask for, and what each allows; ``outbox:*`` and ``*`` work too."""

@@ -1,4 +1,4 @@
-"""What the admin remembers: who changed what, and uploads that await a confirmation."""
+"""Models of the admin: its audit trail, and uploads that await a confirmation."""
 
 # ruff: noqa: D106, DJ001, RUF012  (a Meta speaks for itself; null means "nobody" and "no tenant")
 
@@ -14,7 +14,7 @@ __all__ = ["AuditEntry", "StagedImport"]
 
 class AuditEntry(models.Model):
     """
-    One change that somebody made in the admin, or one export.
+    One change in the admin, or one export.
 
     The names are kept as text, so that an entry outlives the user, the object and the model.
     """
@@ -47,8 +47,8 @@ class StagedImport(models.Model):
     """
     A file that was uploaded for import and is not imported yet.
 
-    It waits here between the preview and the confirmation, so that what is imported is what was
-    shown. *owner* says whose it is: the user, the admin class and the tenant.
+    It waits here between the preview and the confirmation, so that the import is the one that was
+    shown. *owner* is a digest of the user, the admin class and the tenant.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid4, editable=False)

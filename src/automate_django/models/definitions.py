@@ -14,7 +14,7 @@ __all__ = ["WorkflowDocument", "WorkflowStamp", "WorkflowVersion", "document_key
 
 
 def document_key(name: str, tenant_id: str | None) -> str:
-    """What is unique of a document. NULLs differ in SQL, so the two columns alone are not."""
+    """Return the unique key of a document. NULLs differ in SQL, so two columns would not do."""
     return hashlib.sha256(json.dumps([tenant_id, name]).encode()).hexdigest()
 
 
@@ -28,7 +28,7 @@ class WorkflowDocument(models.Model):
     key = models.CharField(max_length=64, unique=True, editable=False)
     name = models.CharField(max_length=200)
     tenant_id = models.CharField(max_length=200, null=True, blank=True)
-    """Whose it is; None is everybody's."""
+    """Its owner; None for a workflow of all tenants."""
     enabled = models.BooleanField(default=True)
     version = models.IntegerField(default=1)
     """The number of the version that counts."""
@@ -45,7 +45,7 @@ class WorkflowDocument(models.Model):
 
 
 class WorkflowVersion(models.Model):
-    """One version of a workflow: what was written, by whom and when. It never changes."""
+    """One version of a workflow: its text, author and time. It never changes."""
 
     document = models.ForeignKey(
         WorkflowDocument, models.CASCADE, related_name="versions", db_constraint=False

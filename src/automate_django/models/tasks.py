@@ -1,4 +1,4 @@
-"""What became of tasks that ran: Django's Tasks have results, and outbox items have none."""
+"""The model of task results: Django's Tasks have them, and outbox items have none."""
 
 # ruff: noqa: D106, RUF012  (a Meta speaks for itself)
 
@@ -13,9 +13,9 @@ __all__ = ["TaskResult"]
 
 class TaskResult(models.Model):
     """
-    The attempts of a task, and what the last one returned; its state is that of its outbox item.
+    The attempts of a task and its return value. Its state is that of its outbox item.
 
-    There is none before the first attempt has ended. Read it through the backend's ``get_result``.
+    No row is there before the end of the first attempt. The backend's ``get_result`` reads it.
     """
 
     id = models.UUIDField(primary_key=True)

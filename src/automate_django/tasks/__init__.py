@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from automate_django.tasks.retrying import retry
+from automate_django.tasks.retries import retry
 
 if TYPE_CHECKING:
     from automate_django.tasks.backend import OutboxBackend

@@ -1,17 +1,19 @@
-"""The backend: tasks are outbox items, in the caller's transaction."""
+"""The backend of Django's Tasks: a task is an outbox item, in the caller's transaction."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.apps import apps
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 
-from automate_django.tasks.retrying import OPTIONS, Retry, retry_of
+from automate_django.kernel import get_kernel
+from automate_django.tasks.results import kind_of, read_result
+from automate_django.tasks.retries import OPTIONS, Retry, retry_of
 from automate_django.tasks.versions import (
     BaseTaskBackend,
     Task,
@@ -20,34 +22,22 @@ from automate_django.tasks.versions import (
     TaskResultStatus,
     task_enqueued,
 )
+from automate_kernel.outbox import NewItem
+from automate_kernel.outbox.ids import new_id
 
-if TYPE_CHECKING:
-    from automate_kernel.outbox import NewItem
+__all__ = ["OutboxBackend"]
 
-__all__ = ["KIND", "OutboxBackend", "kind_of"]
-
-KIND = "django.task"
-"""The kind of outbox items that are tasks; those of a declared queue have its name behind it."""
 _LONGEST_QUEUE = 150
-
-
-def kind_of(queue_name: str, queues: set[str]) -> str:
-    """
-    The kind of the items of a queue, so that each one can be paused, limited and chosen.
-
-    A backend without ``QUEUES`` takes any name, so no worker could know all kinds: it has one.
-    """
-    return f"{KIND}.{queue_name}" if queues else KIND
 
 
 class OutboxBackend(BaseTaskBackend):
     """
     Runs tasks on the workers that ``manage.py automate_worker`` starts.
 
-    A task exists exactly if the open ``atomic()`` block commits. One whose worker died is begun
-    again elsewhere. ``OPTIONS`` may hold ``MAX_ATTEMPTS`` (5: how often a task is begun in all),
+    A task exists exactly if the open ``atomic()`` block commits. If its worker dies, it runs again
+    elsewhere. ``OPTIONS`` may hold ``MAX_ATTEMPTS`` (the number of begins in all, 5),
     ``RETRY_ERRORS`` (False: a task that raises has failed), ``BASE_SECONDS`` and
-    ``MAXIMUM_SECONDS`` of the backoff; `automate_django.tasks.retry` says it for one task.
+    ``MAXIMUM_SECONDS`` of the backoff. `automate_django.tasks.retry` sets them for one task.
     """
 
     supports_defer = True
@@ -61,24 +51,21 @@ class OutboxBackend(BaseTaskBackend):
 
     @property
     def retry(self) -> Retry:
-        """What is done with the tasks that have no `automate_django.tasks.retry`."""
+        """The retries of tasks without `automate_django.tasks.retry`."""
         if self._retry is None:
             self._retry = Retry.from_options(self.options)
         return self._retry
 
-    # Generic in what no caller can tell.
+    # The base is generic in the types of the function, which no caller of a backend knows.
     def enqueue(  # type: ignore[override]
         self, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> TaskResult[..., Any]:
         """
         Accept a task, in the open ``atomic()`` block if there is one.
 
-        Raises TypeError for arguments that are no JSON, and `PayloadError` for what no database
-        can store.
+        Raises TypeError for arguments that are no JSON, and `PayloadError` for arguments that no
+        database can store.
         """
-        from automate_django.kernel import get_kernel
-        from automate_kernel.outbox.ids import new_id
-
         self.validate_task(task)
         result: TaskResult[..., Any] = TaskResult(
             task=task,
@@ -99,8 +86,6 @@ class OutboxBackend(BaseTaskBackend):
         return result
 
     def _item(self, result: TaskResult[..., Any]) -> NewItem:
-        from automate_kernel.outbox import NewItem
-
         task = result.task
         return NewItem(
             kind_of(task.queue_name, self.queues),
@@ -121,19 +106,17 @@ class OutboxBackend(BaseTaskBackend):
 
     def get_result(self, result_id: str) -> TaskResult[..., Any]:
         """
-        What became of a task that was enqueued with this backend.
+        Return the result of a task that was enqueued with this backend.
 
-        Raises TaskResultDoesNotExist, also for an id that is none, or that is another backend's.
+        Raises TaskResultDoesNotExist, also for an invalid id and for another backend's task.
         """
-        from automate_django.tasks.results import read_result
-
         found = read_result(result_id)
         if found is None or found.backend != self.alias:
             raise TaskResultDoesNotExist(result_id)
         return found
 
     def check(self, **_: Any) -> list[checks.CheckMessage]:
-        """What is wrong with this backend's settings."""
+        """Find the problems of this backend's settings."""
         return [
             checks.Error(f"TASKS[{self.alias!r}]: {text}.", hint=hint, id=name)
             for name, text, hint in self._problems()

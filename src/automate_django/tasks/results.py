@@ -11,26 +11,30 @@ from uuid import UUID
 from django.core.exceptions import SuspiciousOperation
 from django.utils.module_loading import import_string
 
-from automate_django.tasks.backend import KIND
+from automate_django.kernel import get_kernel
 from automate_django.tasks.versions import Task, TaskError, TaskResult, TaskResultStatus
-from automate_kernel.outbox import ItemStatus
+from automate_kernel.outbox import ItemStatus, RowsOutboxStore
 
 if TYPE_CHECKING:
     from automate_django import models
     from automate_kernel.outbox import OutboxItem
 
 __all__ = [
+    "KIND",
     "TaskCancelledError",
     "TaskLostError",
     "attempts_of",
     "is_task",
+    "kind_of",
     "read_result",
     "result_of",
     "task_of",
 ]
 
+KIND = "django.task"
+"""The kind of outbox items that are tasks; a declared queue's items have its name behind it."""
 LOST = "lost"
-"""What stands for the id of a worker that died, or was cut off, before it could leave its own."""
+"""The id in place of a worker's that died, or was cut off, before it could leave its own."""
 _STATUS = {
     ItemStatus.PENDING: TaskResultStatus("READY"),
     ItemStatus.RETRY: TaskResultStatus("READY"),
@@ -51,7 +55,7 @@ class TaskCancelledError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """The attempts that have ended, and where the one that runs (if one does) stands."""
+    """The ended attempts, and the start of a running one."""
 
     worker_ids: list[str]
     errors: list[dict[str, str]]
@@ -59,13 +63,23 @@ class Attempts:
     last_attempted_at: datetime | None
 
 
+def kind_of(queue_name: str, queues: set[str]) -> str:
+    """
+    Return the kind of the items of a queue, so that each queue can be paused, limited and chosen.
+
+    A backend without ``QUEUES`` takes any name, so that no worker could know all kinds: its items
+    have one kind.
+    """
+    return f"{KIND}.{queue_name}" if queues else KIND
+
+
 def is_task(kind: str) -> bool:
-    """Whether outbox items of *kind* are tasks."""
+    """Return True if outbox items of *kind* are tasks."""
     return kind == KIND or kind.startswith(f"{KIND}.")
 
 
 def task_of(payload: Mapping[str, Any], priority: int) -> Task[..., Any]:
-    """The task that an item names; raises ImportError, or SuspiciousOperation if it is none."""
+    """Return the task that an item names; raises ImportError or SuspiciousOperation."""
     task = import_string(payload["task"])
     if not isinstance(task, Task):
         raise SuspiciousOperation(f"{payload['task']!r} is no task")
@@ -79,7 +93,7 @@ def task_of(payload: Mapping[str, Any], priority: int) -> Task[..., Any]:
 
 
 def attempts_of(item: OutboxItem, row: models.TaskResult | None) -> Attempts:
-    """What is known of the attempts of *item*, the running one included."""
+    """Return the known attempts of *item*, the running one included."""
     running = item.status == ItemStatus.RUNNING
     begun, known = item.attempt_count, row.attempt if row else 0
     if begun < known or (running and begun == known):
@@ -100,7 +114,7 @@ def attempts_of(item: OutboxItem, row: models.TaskResult | None) -> Attempts:
 def result_of(
     item: OutboxItem, row: models.TaskResult | None, task: Task[..., Any]
 ) -> TaskResult[..., Any]:
-    """The result of the *task* that *item* is."""
+    """Return the result of *task*, whose item is *item*."""
     payload, attempts = item.payload, attempts_of(item, row)
     status = _STATUS[ItemStatus(item.status)]
     errors = [*attempts.errors, *_unrecorded(item, row)]
@@ -132,7 +146,7 @@ def _finished_at(item: OutboxItem, row: models.TaskResult | None) -> datetime | 
 
 
 def _unrecorded(item: OutboxItem, row: models.TaskResult | None) -> list[dict[str, str]]:
-    """The error of a task that ended without its function's doing."""
+    """Return the error of a task that its function did not end."""
     if item.status == ItemStatus.CANCELLED:
         return [_error(TaskCancelledError, "the task was cancelled")]
     recorded = row is not None and row.attempt == item.attempt_count and row.finished_at
@@ -147,8 +161,7 @@ def _error(cls: type[Exception], text: str) -> dict[str, str]:
 
 
 def read_result(result_id: str) -> TaskResult[..., Any] | None:
-    """The result with this id, or None."""
-    from automate_django.kernel import get_kernel
+    """Return the result with this id, or None."""
     from automate_django.models import TaskResult as Record
 
     try:
@@ -168,9 +181,8 @@ def read_result(result_id: str) -> TaskResult[..., Any] | None:
 
 def _item(kernel: Any, key: str) -> Any:
     from automate_django import models
-    from automate_kernel.outbox import RowsOutboxStore
 
     if not isinstance(kernel.outbox, RowsOutboxStore):
         return kernel.outbox.get(key)
-    # By the ORM, where it can: the store reads in a transaction, which SQLite has one of at a time.
+    # By the ORM: the store reads in a transaction, and SQLite has one of them at a time.
     return models.OutboxItem.objects.using(kernel.storage.alias).filter(pk=key).first()

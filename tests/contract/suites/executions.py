@@ -702,12 +702,14 @@ class ExecutionStoreContract:
         begun = clock() - timedelta(seconds=50)
         assert store.resume_matching(workflow="nothing") == 0
         assert store.resume_matching(error_code="UNAVAILABLE") == 0
+        assert store.resume_matching(error_group="KeyError in chat.post") == 0
         assert store.resume_matching(workflow="other", created_after=begun) == 0
         assert store.resume_matching(tenant_id="a") == 1
         assert self.statuses(store, ids) == ["FAILED", "FAILED", "PENDING", "FAILED"]
         assert store.resume_matching(workflow=workflow.name, created_before=begun) == 1
         assert self.statuses(store, ids) == ["PENDING", "FAILED", "PENDING", "FAILED"]
-        assert store.resume_matching(error_code="NOT_FOUND") == 2
+        assert store.resume_matching(error_group="SlackApiError in chat.post", limit=1) == 1
+        assert store.resume_matching(error_code="NOT_FOUND") == 1
         assert self.statuses(store, [*ids, done]) == [*["PENDING"] * 4, "COMPLETED"]
         assert len(store.outbox.claim_batch("worker")) == 4
 
@@ -838,3 +840,92 @@ class ExecutionStoreContract:
         assert store.failed_attempts(execution_id) == []
         with store.storage.begin() as rows:
             assert rows.count("automate_label")[0]["n"] == 0
+
+    def some(self, store: ExecutionStore, workflow: Workflow, n: int, **options: Any) -> list[str]:
+        """Begin *n* executions, the newest first."""
+        first = options.pop("first", 0)
+        event_ids = [f"01890000-0000-7000-8000-{first + i:012x}" for i in range(n)]
+        return [self.begin(store, workflow, id=each, **options) for each in event_ids][::-1]
+
+    def listed(self, store: ExecutionStore, **options: Any) -> list[str]:
+        """Return the ids on one page."""
+        return [each.id for each in store.page(**options).executions]
+
+    def test_pages_follow_each_other(
+        self, store: ExecutionStore, workflow: Workflow, clock: FakeClock
+    ) -> None:
+        """No execution is left out or repeated, though several begin at the same moment."""
+        ids = self.some(store, workflow, 4)
+        clock.advance(1)
+        ids = [*self.some(store, workflow, 3, first=4), *ids]
+        seen, after = list[str](), ""
+        for _ in range(4):
+            page = store.page(limit=2, after=after)
+            seen += [each.id for each in page.executions]
+            after = page.after
+        assert after == ""
+        assert sorted(seen) == sorted(ids)
+        assert set(seen[:3]) == set(ids[:3])
+
+    def test_filters_narrow_the_list(
+        self, store: ExecutionStore, workflow: Workflow, clock: FakeClock
+    ) -> None:
+        """Status, workflow, tenant, error, age and label; all of them must hold."""
+        other = Workflow.from_dict({**WORKFLOW, "name": "other"})
+        (failed,) = self.some(store, workflow, 1)
+        self.end(store, self.claim(store), ExecutionStatus.FAILED)
+        clock.advance(100)
+        (tenants,) = self.some(store, other, 1, first=1, tenant_id="a", labels={"order": "7"})
+        since = clock() - timedelta(seconds=50)
+        assert self.listed(store) == [tenants, failed]
+        assert self.listed(store, status="FAILED") == [failed]
+        assert self.listed(store, status="FAILED", workflow="other") == []
+        assert self.listed(store, error_group="SlackApiError in chat.post") == [failed]
+        assert self.listed(store, workflow="other", tenant_id="a") == [tenants]
+        assert self.listed(store, tenant_id="b") == []
+        assert self.listed(store, created_after=since) == [tenants]
+        assert self.listed(store, created_before=since) == [failed]
+        assert self.listed(store, ids=[failed, tenants]) == [tenants, failed]
+        assert self.listed(store, ids=[failed, tenants], tenant_id="a") == [tenants]
+        assert self.listed(store, label="order=7") == self.listed(store, label="7") == [tenants]
+        assert self.listed(store, label="7", status="FAILED") == []
+        assert self.listed(store, label="7", tenant_id="b") == []
+
+    def test_events_are_read_if_they_are_asked_for(
+        self, store: ExecutionStore, workflow: Workflow
+    ) -> None:
+        """Without them a page costs the same, however large payloads are."""
+        self.some(store, workflow, 1, labels={"order": "7"})
+        (bare,) = store.page().executions
+        (whole,) = store.page(events=True).executions
+        assert (bare.event.name, bare.labels) == ("", {})
+        assert (whole.event.name, whole.labels) == ("order.created", {"order": "7"})
+
+    def test_a_rare_one_is_looked_for_along_an_index(
+        self, store: ExecutionStore, workflow: Workflow
+    ) -> None:
+        """A page looks through so many, and the next one looks on."""
+        (failed,) = self.some(store, workflow, 1)
+        self.end(store, self.claim(store), ExecutionStatus.FAILED)
+        self.some(store, workflow, 6, first=1)
+        options: dict[str, Any] = {"error_group": "SlackApiError in chat.post", "look": 4}
+        page = store.page(**options)
+        assert (page.executions, page.looked, bool(page.after)) == ([], 4, True)
+        page = store.page(after=page.after, **options)
+        assert [each.id for each in page.executions] == [failed]
+        assert self.listed(store, seconds=60, **options) == [failed]
+
+    def test_a_place_in_another_list_is_refused(
+        self, store: ExecutionStore, workflow: Workflow
+    ) -> None:
+        """And so is what is no place."""
+        self.some(store, workflow, 3)
+        after = store.page(limit=1).after
+        wrong: list[dict[str, Any]] = [
+            {"status": "PENDING", "after": after},
+            {"after": "x"},
+            {"after": f"{after}x"},
+        ]
+        for options in wrong:
+            with pytest.raises(AutomateError, match="no such page"):
+                store.page(**options)

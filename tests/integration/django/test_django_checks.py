@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from automate_django import conf, get_kernel
-from automate_django.api.options import classes
+from automate_django.api import BaseAPIView
 from automate_django.api.tokens import ApiTokenAuthentication
 from automate_django.checks import check_database, check_settings
 from automate_django.kernel import forget_kernel
@@ -211,7 +211,7 @@ def test_the_project_replaces_classes(sqlite: str) -> None:
         assert [*check_settings(), *check_database()] == []
         kernel = get_kernel()
         found = [type(kernel), type(kernel.storage), type(kernel.outbox)]
-        assert classes("AUTHENTICATION")[0] is OwnAuthentication
+        assert BaseAPIView.authentication_classes[0] is OwnAuthentication
         assert tenant_for_request(RequestFactory().get("/")) == "acme"
     assert found == [OwnKernel, OwnStorage, OwnStore]
     assert type(get_kernel()) is Kernel

@@ -162,7 +162,7 @@ def test_another_process_learns_of_it(
 
 def problems(error: AutomateError) -> list[str]:
     assert isinstance(error, WorkflowError)
-    return [str(one) for one in definitions.told(error)]
+    return [str(one) for one in definitions.diagnostics(error)]
 
 
 def test_a_name_from_a_file_is_taken(sqlite: str) -> None:
@@ -238,7 +238,7 @@ def test_every_problem_is_told_with_its_line(sqlite: str) -> None:
     text = GREET.replace("action:", "acton:").replace("customer.came", '""')
     with pytest.raises(WorkflowError) as caught:
         definitions.create(text)
-    told = definitions.told(caught.value)
+    told = definitions.diagnostics(caught.value)
     assert [(one.line, one.field) for one in told] == [
         (2, "trigger.event"),
         (4, "steps.say.action"),
@@ -247,7 +247,7 @@ def test_every_problem_is_told_with_its_line(sqlite: str) -> None:
     assert told[2].hint == "did you mean 'action'?"
     with pytest.raises(WorkflowError) as caught:
         definitions.create(GREET.replace("payload.name", "payload.name | nosuch"))
-    (one,) = definitions.told(caught.value)
+    (one,) = definitions.diagnostics(caught.value)
     assert (one.line, one.field) == (6, "steps.say.input.text")
     assert "there is no filter 'nosuch'" in one.message
 

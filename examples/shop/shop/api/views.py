@@ -8,7 +8,7 @@ from rest_framework.permissions import DjangoModelPermissions
 from rest_framework.request import Request
 from rest_framework.routers import SimpleRouter
 
-from automate_django.api.scopes import HasRequiredScopes
+from automate_django.api.tokens import HasRequiredScopes
 from automate_django.api.v1.base import (
     BaseModelViewSet,
     IdempotencyMixin,

@@ -14,7 +14,7 @@ from django.template.response import TemplateResponse
 from automate_django.admin.pages.access import reach_of
 from automate_django.admin.pages.base import PageAdmin
 from automate_django.models import ApiToken
-from automate_django.scopes import SCOPES
+from automate_django.models.api import SCOPES
 from automate_django.tenants import OPERATE
 
 __all__ = ["ApiTokenAdmin"]

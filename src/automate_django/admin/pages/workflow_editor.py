@@ -20,7 +20,7 @@ from automate_django.admin.pages.workflow_list import (
     current_workflow,
     explained,
 )
-from automate_django.definitions.checking import FORMATS
+from automate_django.definitions import FORMATS
 from automate_django.kernel import get_kernel
 from automate_django.models import WorkflowDocument, WorkflowVersion
 from automate_kernel.errors import AutomateError, PayloadError, WorkflowError
@@ -148,7 +148,7 @@ class WorkflowEditor:
             with get_kernel().storage.begin():
                 return self._saved(form)
         except WorkflowError as error:
-            problems = explained(definitions.told(error), form.cleaned_data["source"])
+            problems = explained(definitions.diagnostics(error), form.cleaned_data["source"])
             for problem in problems:
                 form.add_error("source", problem.text)
             return self._page(form, problems)

@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString
 from pydantic import ValidationError
 
 from automate_django.admin.pages.access import Reach, database
-from automate_django.definitions.checking import Told
+from automate_django.definitions import Diagnostic
 from automate_django.kernel import get_kernel
 from automate_django.models import WorkflowDocument, WorkflowExecution, WorkflowVersion
 from automate_kernel.workflows.definition.graph import describe_trigger
@@ -189,7 +189,7 @@ def differences(before: str, after: str) -> list[ChangedLine]:
     return found
 
 
-def explained(problems: Iterable[Told], source: str) -> list[TextProblem]:
+def explained(problems: Iterable[Diagnostic], source: str) -> list[TextProblem]:
     """Return *problems*, each with the line of *source* that it is about."""
     lines = clean(source).splitlines()
     return [

@@ -1,7 +1,7 @@
 """
-What the base classes and the mixins are made of.
+The parts of the base classes and the mixins.
 
-Behaviour stands in private classes that both a base class and its mixin inherit, and that sleep
-until they are asked for. So a class that has both, in any order, has one valid order of methods,
-and the behaviour comes before that of Django REST framework in each of them.
+Each behaviour is a class that both the base classes and its mixin inherit, asleep until the mixin
+switches it on. So a class with both, in any order, has one valid order of methods, and our
+behaviour comes before that of Django REST framework.
 """

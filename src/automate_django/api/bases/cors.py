@@ -1,4 +1,4 @@
-"""Cross-origin requests: whose scripts may call a view from a browser."""
+"""Cross-origin requests: the origins whose scripts may call a view from a browser."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpResponse
 from django.utils.cache import patch_vary_headers
 
-from automate_django.api.bases.placed import Placed
-from automate_django.api.options import Configured
+from automate_django.api.bases.access import Configured, MixinOrderGuard
 
 __all__ = ["CORSMixin", "Cors"]
 
 _ASKED = ("Origin", "Access-Control-Request-Method", "Access-Control-Request-Headers")
 
 
-class Cors(Placed):
+class Cors(MixinOrderGuard):
     """The behaviour of `CORSMixin`."""
 
     cors_allowed_origins: Any = Configured("CORS_ALLOWED_ORIGINS")
@@ -35,7 +34,7 @@ class Cors(Placed):
             )
 
     def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
-        """Answer a preflight before anybody is asked who they are, and mark every other answer."""
+        """Answer a preflight before authentication, and add the headers to every other answer."""
         if _is_preflight(request):
             response: Any = HttpResponse(status=204)
             self._allow(request, response)
@@ -52,7 +51,7 @@ class Cors(Placed):
         return response
 
     def is_origin_allowed(self, origin: str) -> bool:
-        """Whether scripts of *origin* may read the answer."""
+        """Return True if scripts of *origin* may read the answer."""
         return origin in self.cors_allowed_origins
 
     def _allow(self, request: Any, response: Any) -> None:

@@ -1,22 +1,56 @@
-"""A limit to how many requests a client may send in a minute."""
+"""A limit to the requests of one client in a minute, counted in the cache."""
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import math
+import time
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
 from typing import Any
 
+from django.core.cache import caches
 from rest_framework.exceptions import APIException, Throttled
 
-from automate_django.api.addresses import client_address
-from automate_django.api.bases.placed import Placed
-from automate_django.api.limits import Allowance, count_request
-from automate_django.api.options import Configured, option
+from automate_django import conf
+from automate_django.api.bases.access import Configured, MixinOrderGuard
 from automate_django.api.problems import Problem
-from automate_django.models import ApiToken
+from automate_django.tenants import token_of
+from automate_kernel.secrets.logs import get_logger
 
-__all__ = ["RateLimit", "RateLimitMixin"]
+__all__ = ["Allowance", "RateLimit", "RateLimitMixin", "client_address", "count_request"]
+
+logger: logging.Logger = get_logger(__name__)
+WINDOW_SECONDS = 60
+_TRIES = 3
+# A home or a server has a whole /64 to choose its addresses from.
+_NETWORK_BITS = 64
 
 
-class RateLimit(Placed):
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """The state of a limit, and the seconds until it starts again."""
+
+    limit: int
+    used: int
+    reset_seconds: int
+
+    @property
+    def exceeded(self) -> bool:
+        """True if this request was one too many."""
+        return self.used > self.limit
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers that show it to the client."""
+        return {
+            "RateLimit-Limit": str(self.limit),
+            "RateLimit-Remaining": str(max(0, self.limit - self.used)),
+            "RateLimit-Reset": str(self.reset_seconds),
+        }
+
+
+class RateLimit(MixinOrderGuard):
     """The behaviour of `RateLimitMixin`, asleep without ``rate_limited``."""
 
     rate_limited = False
@@ -28,28 +62,29 @@ class RateLimit(Placed):
     rate_limit: Allowance | None = None
 
     def perform_authentication(self, request: Any) -> None:
-        """Count the request, once it is known whose it is and before anything is looked up."""
+        """Count the request, once its client is known and before anything is looked up."""
         try:
             super().perform_authentication(request)
         except APIException:
-            # Guessing is limited too, by where it comes from.
+            # Guessing is limited too, by the address.
             self._limit(request, self._address_key(request))
             raise
         self._limit(request, self.get_rate_limit_key(request))
 
     def get_rate_limit_key(self, request: Any) -> str:
-        """Whom *request* counts for: its token, else its user, else where it came from."""
-        if isinstance(request.auth, ApiToken):
-            return f"token:{request.auth.pk}"
+        """Return the client that *request* counts for: its token, else its user or address."""
+        token = token_of(request)
+        if token is not None:
+            return f"token:{token.pk}"
         if getattr(request.user, "is_authenticated", False) and request.user.pk is not None:
             return f"user:{request.user.pk}"
         return self._address_key(request)
 
     def check_rate_limit(self, key: str) -> bool:
         """
-        Count one request of *key*; whether it is within the limit.
+        Count one request of *key*; return True if it is within the limit.
 
-        While the cache fails, what ``rate_limit_fail_open`` says.
+        While the cache fails, ``rate_limit_fail_open`` is returned.
         """
         limit = self.rate_limit_per_minute
         self.rate_limit = count_request(
@@ -63,7 +98,7 @@ class RateLimit(Placed):
         return not self.rate_limit.exceeded
 
     def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
-        """Tell the client how much is left."""
+        """Add the headers of the limit."""
         response = super().finalize_response(request, response, *args, **kwargs)
         if self.rate_limit is not None:
             for name, value in self.rate_limit.headers().items():
@@ -78,7 +113,7 @@ class RateLimit(Placed):
         raise Throttled(wait=self.rate_limit.reset_seconds)
 
     def _address_key(self, request: Any) -> str:
-        return f"address:{client_address(request, option('TRUSTED_PROXIES'))}"
+        return f"address:{client_address(request, conf.option('AUTOMATE_API', 'TRUSTED_PROXIES'))}"
 
 
 class RateLimitMixin(RateLimit):
@@ -91,3 +126,72 @@ class RateLimitMixin(RateLimit):
     """
 
     rate_limited = True
+
+
+def count_request(prefix: str, key: str, limit: int, *, cache: str = "default") -> Allowance | None:
+    """
+    Count one request of *key* in this minute; None if the cache can't.
+
+    ``add`` and ``incr`` are one operation each in the cache, so that of requests that race exactly
+    *limit* are within it. A minute is one of the clock's: at its turn a client may send twice the
+    limit within a few seconds.
+    """
+    now = time.time()
+    window = int(now // WINDOW_SECONDS)
+    reset = max(1, math.ceil((window + 1) * WINDOW_SECONDS - now))
+    # A digest: names and addresses don't fit into the keys of some caches, and none should show.
+    digest = hashlib.sha256(key.encode()).hexdigest()[:32]
+    try:
+        used = _count(cache, f"{prefix}:{digest}:{window}")
+    except Exception:
+        logger.warning("the cache %r can't count requests", cache, exc_info=True)
+        return None
+    return None if used is None else Allowance(limit, used, reset)
+
+
+def _count(cache: str, key: str) -> int | None:
+    for _ in range(_TRIES):
+        # Twice the window: it must not end before the window does, and then nobody asks for it.
+        caches[cache].add(key, 0, timeout=2 * WINDOW_SECONDS)
+        try:
+            return caches[cache].incr(key)
+        except ValueError:
+            continue  # evicted in between, or a cache that keeps nothing
+    logger.warning("the cache %r keeps no counts", cache)
+    return None
+
+
+def client_address(request: Any, trusted_proxies: int = 0) -> str:
+    """
+    Return the address that *request* counts for.
+
+    ``X-Forwarded-For`` is the client's own claim, except for the end that proxies of the host have
+    added: with *trusted_proxies* of them, the address that the outermost saw is returned. Without
+    any the header is not read. An IPv6 client is its /64 network.
+    """
+    peer = str(request.META.get("REMOTE_ADDR") or "")
+    if trusted_proxies > 0:
+        hops = [hop.strip() for hop in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")]
+        # Fewer than there are proxies: it did not come through them, so nobody vouches for it.
+        if len(hops) >= trusted_proxies:
+            return _normal(hops[-trusted_proxies]) or _normal(peer) or peer
+    return _normal(peer) or peer
+
+
+def _normal(text: str) -> str | None:
+    try:
+        address = ip_address(_without_port(text))
+    except ValueError:
+        return None
+    if not isinstance(address, IPv6Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    shift = 128 - _NETWORK_BITS
+    return f"{IPv6Address(int(address) >> shift << shift)}/{_NETWORK_BITS}"
+
+
+def _without_port(text: str) -> str:
+    if text.startswith("["):
+        return text[1:].partition("]")[0]
+    return text.partition(":")[0] if text.count(":") == 1 else text.partition("%")[0]

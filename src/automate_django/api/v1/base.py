@@ -1,17 +1,27 @@
 """The base classes and mixins for a project's own views."""
 
-from automate_django.api.bases.access import ConfigurableMixin, PublicAPIMixin, StaffOnlyMixin
-from automate_django.api.bases.cors import CORSMixin
-from automate_django.api.bases.idempotency import IdempotencyMixin
-from automate_django.api.bases.pagination import PaginationMixin
-from automate_django.api.bases.rate_limit import RateLimitMixin
-from automate_django.api.bases.tenants import TenantFilterMixin
-from automate_django.api.bases.views import (
-    BaseAPIView,
-    BaseModelViewSet,
-    BaseReadOnlyViewSet,
-    BaseViewSet,
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rest_framework import mixins
+from rest_framework.generics import GenericAPIView
+from rest_framework.views import APIView
+from rest_framework.viewsets import GenericViewSet
+
+from automate_django.api.bases.access import (
+    Configurable,
+    ConfigurableMixin,
+    Defaults,
+    PublicAPIMixin,
+    StaffOnlyMixin,
 )
+from automate_django.api.bases.cors import Cors, CORSMixin
+from automate_django.api.bases.idempotency import Idempotency, IdempotencyMixin
+from automate_django.api.bases.pagination import Pagination, PaginationMixin
+from automate_django.api.bases.rate_limit import RateLimit, RateLimitMixin
+from automate_django.api.bases.tenants import TenantFilterMixin, Tenants
+from automate_django.api.schema import HostSchema
 
 __all__ = [
     "BaseAPIView",
@@ -27,3 +37,42 @@ __all__ = [
     "StaffOnlyMixin",
     "TenantFilterMixin",
 ]
+
+if TYPE_CHECKING:
+    _GenericAPIView = GenericAPIView[Any]
+    _GenericViewSet = GenericViewSet[Any]
+else:
+    _GenericAPIView, _GenericViewSet = GenericAPIView, GenericViewSet
+
+
+class _Base(Cors, RateLimit, Idempotency, Tenants, Pagination, Configurable, Defaults):
+    # CORS outermost, so that the answers of all others are marked; the limit before the tenant.
+    schema: Any = HostSchema()
+
+
+class BaseAPIView(_Base, APIView):
+    """
+    A view of one endpoint.
+
+    It asks for authentication and answers errors as problem details. The mixins switch its other
+    features on. All defaults are in ``AUTOMATE_API``.
+    """
+
+
+class BaseViewSet(_Base, _GenericViewSet):
+    """A view set whose actions are its own: ``list``, ``create``, ``destroy`` or ``@action``."""
+
+
+class BaseModelViewSet(
+    mixins.CreateModelMixin,
+    mixins.RetrieveModelMixin,
+    mixins.UpdateModelMixin,
+    mixins.DestroyModelMixin,
+    mixins.ListModelMixin,
+    BaseViewSet,
+):
+    """A view set of a model: list, retrieve, create, update, destroy."""
+
+
+class BaseReadOnlyViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, BaseViewSet):
+    """A view set of a model, to list and retrieve."""

@@ -1,4 +1,4 @@
-"""``POST /events``: what happened elsewhere, and workflows may start on."""
+"""``POST /events``: events from elsewhere, which workflows may start on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["EventViewSet"]
 
 
 class EventViewSet(Resource):
-    """Events come in here. They exist once the answer is 202, and once for one Idempotency-Key."""
+    """Incoming events. An event exists once the answer is 202, and once for one Idempotency-Key."""
 
     required_scopes = {"create": "events:write"}  # noqa: RUF012
     model_permissions = {"create": "add_outboxitem"}  # noqa: RUF012
@@ -27,7 +27,7 @@ class EventViewSet(Resource):
         """Accept an event."""
         given = self.read(EventSerializer)
         if "priority" in given and not self.principal.operator:
-            # Whose items go first is among tenants, and so none of theirs to say.
+            # The order among tenants is not for one of them to decide.
             raise PermissionDenied("Only an operator can give a priority.")
         given["tenant_id"] = self.tenant_for(given.pop("tenant_id", None))
         name, payload = given.pop("name"), given.pop("payload")

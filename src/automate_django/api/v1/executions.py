@@ -1,4 +1,4 @@
-"""``/executions``: what ran, how far it came, and what to do about it."""
+"""``/executions``: runs of workflows, and the commands for them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ from django.db import transaction
 from rest_framework.decorators import action
 from rest_framework.response import Response
 
-from automate_django.api.paginators import BoundedCursorPagination
-from automate_django.api.problems import Problem
+from automate_django.api.bases.pagination import StorePagination
 from automate_django.api.schema import described
-from automate_django.api.v1.resource import Resource, attempt_data, group_data, shown
+from automate_django.api.v1.resource import (
+    Resource,
+    attempt_data,
+    group_data,
+    require,
+    shown,
+    uuid_of,
+)
 from automate_django.api.v1.serializers import (
     AcceptedSerializer,
     ChangedSerializer,
@@ -23,20 +29,13 @@ from automate_django.api.v1.serializers import (
     ExecutionSerializer,
     ResumeSerializer,
 )
-from automate_django.models import WorkflowExecution, WorkflowStep
+from automate_django.models import WorkflowExecution
+from automate_kernel.workflows.engine.execution import Execution, StepRun
 
 __all__ = ["ExecutionViewSet"]
 
-_LOOKUPS = {
-    "status": "status",
-    "workflow": "workflow",
-    "tenant_id": "tenant_id",
-    "error_group": "error_group",
-    "created_after": "created_at__gte",
-    "created_before": "created_at__lt",
-}
-
-
+_READS = ("list", "errors", "retrieve")
+_COMMANDS = ("cancel", "resume", "bulk", "retry")
 _MOST_AT_ONCE = 1000
 
 
@@ -44,60 +43,27 @@ class ExecutionViewSet(Resource):
     """Executions of workflows, the newest first."""
 
     required_scopes = {  # noqa: RUF012
-        "list": "executions:read",
-        "errors": "executions:read",
-        "retrieve": "executions:read",
-        "cancel": "executions:write",
-        "resume": "executions:write",
-        "bulk": "executions:write",
-        "retry": "executions:write",
+        **dict.fromkeys(_READS, "executions:read"),
+        **dict.fromkeys(_COMMANDS, "executions:write"),
     }
     model_permissions = {  # noqa: RUF012
-        "list": "view_workflowexecution",
-        "errors": "view_workflowexecution",
-        "retrieve": "view_workflowexecution",
-        "cancel": "change_workflowexecution",
-        "resume": "change_workflowexecution",
-        "bulk": "change_workflowexecution",
+        **dict.fromkeys(_READS, "view_workflowexecution"),
+        **dict.fromkeys(_COMMANDS, "change_workflowexecution"),
         "retry": "add_workflowexecution",
     }
     serializer_class = ExecutionSerializer
     lookup_url_kwarg = "execution_id"
-    # Their ids are made from their events', and in no order.
-    cursor_ordering = ("-created_at",)
-    pagination_class = BoundedCursorPagination
-    _passed_over: Any = None
-
-    def get_queryset(self) -> Any:
-        """Those that the request may see."""
-        return self.rows(WorkflowExecution)
+    pagination_class = StorePagination
+    # For schemas and permissions: the store reads the rows.
+    queryset = WorkflowExecution._default_manager.none()
 
     @described(parameters=[ExecutionQuerySerializer])
     def list(self, request: Any) -> Response:
         """List executions."""
         given = self.query(ExecutionQuerySerializer)
-        found, label = self.get_queryset(), given.pop("label", None)
-        wanted = {_LOOKUPS[name]: value for name, value in given.items()}
-        if label is not None:
-            found = found.filter(pk__in=self.labelled(label, "execution"))
-        else:
-            self._passed_over = self._along(wanted)
-        return self.page(found.filter(**wanted), ExecutionSerializer, _brief)
-
-    def passed_over(self) -> Any:
-        """The rows that the list goes through, where it looks for some among them."""
-        return self._passed_over
-
-    def _along(self, wanted: dict[str, Any]) -> Any:
-        """The rows of the one index that leads to the fewest, if that is not all that is asked."""
-        own = self.get_queryset()
-        named = [name for name in wanted if not name.startswith("created_at")]
-        if not self.principal.operator:
-            return own if named else None
-        if len(named) < 2 and "error_group" not in named:
-            return None
-        leading = next((name for name in ("tenant_id", "workflow", "status") if name in named), "")
-        return own.filter(**{leading: wanted[leading]}) if leading else own
+        found = self.page(self.kernel.executions.page, events=True, **given).executions
+        executions = ExecutionSerializer([_brief(each) for each in found], many=True)
+        return self.get_paginated_response(executions.data)
 
     @described(
         parameters=[ExecutionErrorQuerySerializer], responses=ErrorGroupSerializer(many=True)
@@ -106,32 +72,29 @@ class ExecutionViewSet(Resource):
     def errors(self, request: Any) -> Response:
         """Group the failed ones by workflow and by where their error came from, largest first."""
         given = self.query(ExecutionErrorQuerySerializer)
-        groups = self.kernel.executions.error_groups(
-            workflow=given.get("workflow"), tenant_id=self.tenant_for(given.get("tenant_id"))
-        )
-        return Response(ErrorGroupSerializer([group_data(one) for one in groups], many=True).data)
+        return Response(group_data(self.kernel.executions.error_groups(**given)))
 
     @described(responses=ExecutionDetailSerializer)
     def retrieve(self, request: Any, execution_id: str) -> Response:
         """Read one execution with its event, output and steps, in which secrets are hidden."""
-        return Response(ExecutionDetailSerializer(self._whole(execution_id)).data)
+        execution = self._execution(execution_id)
+        return Response(ExecutionDetailSerializer(self._whole(execution)).data)
 
     @described(request=None, responses=ExecutionSerializer)
     @action(detail=True, methods=["post"])
     def cancel(self, request: Any, execution_id: str) -> Response:
         """End an execution that has not ended. What runs is asked to stop."""
-        row = self.row(WorkflowExecution, execution_id)
-        if not self.kernel.executions.cancel(str(row.pk)):
-            raise _cannot("It has ended already.")
+        execution = self._execution(execution_id)
+        require(self.kernel.executions.cancel(execution.id), "It has ended already.")
         return self._brief(execution_id)
 
     @described(request=ResumeSerializer, responses=ExecutionSerializer)
     @action(detail=True, methods=["post"])
     def resume(self, request: Any, execution_id: str) -> Response:
         """Go on with a failed execution where it failed, or from a step with any that has ended."""
-        row, step = self.row(WorkflowExecution, execution_id), self.read(ResumeSerializer)
-        if not self.kernel.executions.resume(str(row.pk), step_id=step.get("step")):
-            raise _cannot("It has not failed." if "step" not in step else "It has not ended.")
+        execution, step = self._execution(execution_id), self.read(ResumeSerializer)
+        resumed = self.kernel.executions.resume(execution.id, step_id=step.get("step"))
+        require(resumed, "It has not failed." if "step" not in step else "It has not ended.")
         return self._brief(execution_id)
 
     @described(request=ExecutionBulkSerializer, responses=ChangedSerializer)
@@ -140,75 +103,73 @@ class ExecutionViewSet(Resource):
         """Resume the failed executions with these ids, or all that match a filter."""
         given, store = self.read(ExecutionBulkSerializer), self.kernel.executions
         given.pop("action")
+        tenant = self.tenant_for(given.pop("tenant_id", None))
         if (ids := given.pop("ids", None)) is not None:
-            found = self.get_queryset().filter(pk__in=ids).values_list("pk", flat=True)
-            changed = sum(store.resume(str(execution_id)) for execution_id in found)
+            own = store.page(ids=[str(each) for each in ids], tenant_id=tenant, limit=len(ids))
+            changed = sum(store.resume(execution.id) for execution in own.executions)
         else:
-            given["tenant_id"] = self.tenant_for(given.pop("tenant_id", None))
-            # A request must end before its client gives up; who wants more asks again.
+            # A request must end before its client gives up; the client can ask again.
             given.setdefault("limit", _MOST_AT_ONCE)
-            changed = store.resume_matching(**given)
+            changed = store.resume_matching(tenant_id=tenant, **given)
         return Response(ChangedSerializer({"changed": changed}).data)
 
     @described(request=None, responses={202: AcceptedSerializer})
     @action(detail=True, methods=["post"])
     def retry(self, request: Any, execution_id: str) -> Response:
         """Begin another execution for the same event, with the workflow as it is now."""
-        row = self.row(WorkflowExecution, execution_id)
+        execution = self._execution(execution_id)
         with transaction.atomic(using=self.alias):
-            return self.accepted(self.kernel.start_again(str(row.pk)))
+            return self.accepted(self.kernel.start_again(execution.id))
+
+    def _execution(self, execution_id: str) -> Execution:
+        return self.visible(self.kernel.executions.get(uuid_of(execution_id)))
 
     def _brief(self, execution_id: str) -> Response:
-        row = self.row(WorkflowExecution, execution_id)
-        return Response(ExecutionSerializer(_brief(row)).data)
+        return Response(ExecutionSerializer(_brief(self._execution(execution_id))).data)
 
-    def _whole(self, execution_id: str) -> dict[str, Any]:
-        row = self.row(WorkflowExecution, execution_id)
-        definition = row.definition.body
+    def _whole(self, execution: Execution) -> dict[str, Any]:
+        store = self.kernel.executions
+        definition = store.definition(execution.definition_id).to_dict()
         steps = {
             step["id"]: step
             for step in (*definition.get("steps", ()), *definition.get("on_failure", ()))
         }
-        # Ids are made in the order in which runs begin.
-        runs = WorkflowStep.objects.using(self.alias).filter(execution_id=row.pk).order_by("pk")
         return {
-            **_brief(row),
-            "payload": shown(row.event.get("payload")),
-            "output": shown(row.output),
-            "definition_id": row.definition_id,
-            "item_id": row.item_id,
-            "failed_attempts": [
-                attempt_data(each) for each in self.kernel.executions.failed_attempts(str(row.pk))
-            ],
-            "steps": [_run(run, steps.get(run.step_id, {})) for run in runs],
+            **_brief(execution),
+            "payload": shown(execution.event.payload),
+            "output": shown(execution.output),
+            "definition_id": execution.definition_id,
+            "item_id": execution.item_id,
+            "failed_attempts": [attempt_data(each) for each in store.failed_attempts(execution.id)],
+            "steps": [_run(run, steps.get(run.step_id, {})) for run in execution.steps],
         }
 
 
-def _brief(row: WorkflowExecution) -> dict[str, Any]:
+def _brief(execution: Execution) -> dict[str, Any]:
     fields = (
-        "id", "workflow", "status", "tenant_id", "error_code", "error_group", "created_at",
-        "updated_at", "completed_at",
+        "id", "workflow", "tenant_id", "error_code", "error_group", "created_at", "updated_at",
+        "completed_at",
     )  # fmt: skip
-    told = {name: getattr(row, name) for name in fields}
-    labels = shown(row.event.get("labels") or {})
-    return {**told, "event": row.event.get("name"), "error": shown(row.error), "labels": labels}
+    return {
+        **{name: getattr(execution, name) for name in fields},
+        "status": execution.status.value,
+        "event": execution.event.name,
+        "error": shown(execution.error),
+        "labels": shown(execution.labels),
+    }
 
 
-def _run(run: WorkflowStep, step: dict[str, Any]) -> dict[str, Any]:
+def _run(run: StepRun, step: dict[str, Any]) -> dict[str, Any]:
     fields = (
-        "position", "status", "attempts", "error_code", "error_group", "started_at",
+        "id", "position", "attempts", "error_code", "error_group", "started_at",
         "next_attempt_at", "completed_at",
     )  # fmt: skip
     return {
         **{name: getattr(run, name) for name in fields},
-        "id": run.step_id,
+        "status": run.status.value,
         "action": step.get("action"),
         "input": shown(step.get("input", {})),
         "output": shown(run.output),
         "error": shown(run.error),
         "trace": shown(run.trace),
     }
-
-
-def _cannot(detail: str) -> Problem:
-    return Problem(409, detail, code="FAILED_PRECONDITION")

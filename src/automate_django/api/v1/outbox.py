@@ -1,17 +1,23 @@
-"""``/outbox``: what waits, runs and has failed, and steering it."""
+"""``/outbox``: items, and the operator's commands for them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from rest_framework.decorators import action
 from rest_framework.response import Response
 
-from automate_django.api.paginators import BoundedCursorPagination
-from automate_django.api.problems import Problem
+from automate_django.api.bases.pagination import StorePagination
 from automate_django.api.schema import described
-from automate_django.api.v1.resource import Resource, attempt_data, group_data, shown
+from automate_django.api.v1.resource import (
+    Resource,
+    attempt_data,
+    group_data,
+    may,
+    require,
+    shown,
+    uuid_of,
+)
 from automate_django.api.v1.serializers import (
     BulkSerializer,
     ChangedSerializer,
@@ -23,86 +29,60 @@ from automate_django.api.v1.serializers import (
     RescheduleSerializer,
     StatsSerializer,
 )
-from automate_django.models import OutboxItem
+from automate_django.models import OutboxItem as Model
 from automate_django.outbox_counts import counts_of_tenant
-from automate_kernel.outbox.labels import HEADER as LABELS
+from automate_kernel.outbox import OutboxItem
 
 __all__ = ["OutboxViewSet"]
 
-_LOOKUPS = {
-    "status": "status",
-    "kind": "kind",
-    "tenant_id": "tenant_id",
-    "error_code": "last_error_code",
-    "error_group": "last_error_group",
-    "created_after": "created_at__gte",
-    "created_before": "created_at__lt",
-}
 _MOST_AT_ONCE = 10_000
-_LOOKS = ("list", "retrieve", "stats", "errors")
-_CHANGES = ("requeue", "cancel", "discard", "reschedule", "bulk")
+_READS = ("list", "retrieve", "stats", "errors")
+_COMMANDS = ("requeue", "cancel", "discard", "reschedule", "bulk")
 
 
 class OutboxViewSet(Resource):
     """Items of the outbox, the newest first."""
 
     required_scopes = {  # noqa: RUF012
-        **dict.fromkeys(_LOOKS, "outbox:read"),
-        **dict.fromkeys(_CHANGES, "outbox:write"),
+        **dict.fromkeys(_READS, "outbox:read"),
+        **dict.fromkeys(_COMMANDS, "outbox:write"),
     }
     model_permissions = {  # noqa: RUF012
-        **dict.fromkeys(_LOOKS, "view_outboxitem"),
-        **dict.fromkeys(_CHANGES, "change_outboxitem"),
+        **dict.fromkeys(_READS, "view_outboxitem"),
+        **dict.fromkeys(_COMMANDS, "change_outboxitem"),
         "discard": "delete_outboxitem",
     }
     serializer_class = ItemSerializer
     lookup_url_kwarg = "item_id"
-    pagination_class = BoundedCursorPagination
-    _passed_over: Any = None
-
-    def get_queryset(self) -> Any:
-        """Those that the request may see."""
-        return self.rows(OutboxItem)
+    pagination_class = StorePagination
+    # For schemas and permissions: the store reads the rows.
+    queryset = Model._default_manager.none()
 
     @described(parameters=[ItemQuerySerializer])
     def list(self, request: Any) -> Response:
         """List items, without what they carry."""
         given = self.query(ItemQuerySerializer)
-        found, label = self.get_queryset(), given.pop("label", None)
-        if label is not None:
-            found = found.filter(pk__in=self.labelled(label, "item"))
-        elif given or not self.principal.operator:
-            # No index leads to a kind's items or a tenant's: those of all are passed over.
-            everything = OutboxItem._default_manager.using(self.alias)
-            failed = {"status": "FAILED"} if given.get("status") == "FAILED" else {}
-            self._passed_over = everything.filter(**failed)
-        wanted = {_LOOKUPS[name]: value for name, value in given.items()}
-        found = found.filter(**wanted).defer("payload", "headers")
-        return self.page(found, ItemSerializer, _brief)
-
-    def passed_over(self) -> Any:
-        """The rows that the list goes through, where it looks for some among them."""
-        return self._passed_over
+        found = self.page(self.kernel.outbox.page, payloads=False, **given).items
+        items = ItemSerializer([_brief(item) for item in found], many=True)
+        return self.get_paginated_response(items.data)
 
     @described(parameters=[ErrorQuerySerializer], responses=ErrorGroupSerializer(many=True))
     @action(detail=False, pagination_class=None)
     def errors(self, request: Any) -> Response:
         """Group the failed items by kind and by where their error came from, largest first."""
         given = self.query(ErrorQuerySerializer)
-        tenant = self.tenant_for(given.get("tenant_id"))
-        groups = self.kernel.outbox.error_groups(kind=given.get("kind"), tenant_id=tenant)
-        return Response(ErrorGroupSerializer([group_data(one) for one in groups], many=True).data)
+        return Response(group_data(self.kernel.outbox.error_groups(**given)))
 
     @described(responses=ItemDetailSerializer)
     def retrieve(self, request: Any, item_id: str) -> Response:
         """Read one item with its payload, in which secrets are hidden."""
-        row = self.row(OutboxItem, item_id)
-        attempts = self.kernel.outbox.failed_attempts(str(row.pk))
+        item = self._item(item_id)
+        attempts = self.kernel.outbox.failed_attempts(item.id)
         whole = {
-            **_brief(row),
-            "payload": shown(row.payload),
-            "headers": shown(row.headers),
-            "labels": shown(row.headers.get(LABELS) or {}),
+            **_brief(item),
+            "payload": shown(item.payload),
+            "headers": shown(item.headers),
+            "labels": shown(item.labels),
             "failed_attempts": [attempt_data(each) for each in attempts],
         }
         return Response(ItemDetailSerializer(whole).data)
@@ -113,26 +93,21 @@ class OutboxViewSet(Resource):
         """Count items by kind and status, and say how late the oldest is that is due."""
         if self.principal.operator:
             stats = self.kernel.outbox.stats()
-            told = {
-                "counts": stats.counts,
-                "counted_among": None,
-                "oldest_due_seconds": stats.oldest_due_seconds,
-                "paused": stats.paused,
-            }
+            counts, looked, paused = stats.counts, None, stats.paused
+            oldest = stats.oldest_due_seconds
         else:
-            told = self._stats_of_tenant()
-        return Response(StatsSerializer(told).data)
-
-    def _stats_of_tenant(self) -> dict[str, Any]:
-        own = counts_of_tenant(self.kernel.storage, str(self.principal.tenant_id))
-        return {
-            "counts": own.by_kind,
-            "counted_among": own.looked,
-            "oldest_due_seconds": own.oldest_due_seconds,
-            "paused": [],
+            own = counts_of_tenant(self.kernel.storage, str(self.principal.tenant_id))
+            counts, looked, paused = own.by_kind, own.looked, ()
+            oldest = own.oldest_due_seconds
+        found = {
+            "counts": counts,
+            "counted_among": looked,
+            "oldest_due_seconds": oldest,
+            "paused": paused,
         }
+        return Response(StatsSerializer(found).data)
 
-    # -- steering ----------------------------------------------------------------------------
+    # -- operator commands ---------------------------------------------------------------------
 
     @described(request=None, responses=ItemSerializer)
     @action(detail=True, methods=["post"])
@@ -150,9 +125,8 @@ class OutboxViewSet(Resource):
     @action(detail=True, methods=["post"])
     def discard(self, request: Any, item_id: str) -> Response:
         """Delete an item that is finished."""
-        row = self.row(OutboxItem, item_id)
-        if not self.kernel.outbox.discard([str(row.pk)]):
-            raise _cannot("It is not finished.")
+        item = self._item(item_id)
+        require(self.kernel.outbox.discard([item.id]), "It is not finished.")
         return Response(status=204)
 
     @described(request=RescheduleSerializer, responses=ItemSerializer)
@@ -167,48 +141,37 @@ class OutboxViewSet(Resource):
     def bulk(self, request: Any) -> Response:
         """Requeue, cancel or discard the items with these ids, or all that match a filter."""
         given = self.read(BulkSerializer)
-        what, ids = given.pop("action"), given.pop("ids", None)
-        if what == "discard":
-            self._ask_for("delete_outboxitem")
+        command, ids = given.pop("action"), given.pop("ids", None)
+        if command == "discard" and not may(request, "delete_outboxitem"):
+            self.permission_denied(request)
+        store, tenant = self.kernel.outbox, self.tenant_for(given.pop("tenant_id", None))
         if ids is not None:
-            changed = getattr(self.kernel.outbox, what)(self._own(ids))
+            own = store.find(ids=[str(each) for each in ids], tenant_id=tenant, limit=len(ids))
+            changed = getattr(store, command)([item.id for item in own])
         else:
-            given["tenant_id"] = self.tenant_for(given.pop("tenant_id", None))
-            # A request must end before its client gives up; who wants more asks again.
+            # A request must end before its client gives up; the client can ask again.
             given.setdefault("limit", _MOST_AT_ONCE)
-            changed = getattr(self.kernel.outbox, f"{what}_matching")(**given)
+            changed = getattr(store, f"{command}_matching")(tenant_id=tenant, **given)
         return Response(ChangedSerializer({"changed": changed}).data)
 
-    def _ask_for(self, permission: str) -> None:
-        user: Any = self.request.user
-        service = self.request.auth is not None and user.pk is None
-        if not service and not user.has_perm(f"automate_django.{permission}"):
-            self.permission_denied(self.request)
+    def _item(self, item_id: str) -> OutboxItem:
+        return self.visible(self.kernel.outbox.get(uuid_of(item_id)))
 
-    def _own(self, ids: Sequence[Any]) -> Sequence[str]:
-        """Those of *ids* that the request may see."""
-        found = self.get_queryset().filter(pk__in=ids).values_list("pk", flat=True)
-        return [str(item_id) for item_id in found]
-
-    def _change(self, item_id: str, what: str, refusal: str, **options: Any) -> Response:
-        row = self.row(OutboxItem, item_id)
-        if not getattr(self.kernel.outbox, what)([str(row.pk)], **options):
-            raise _cannot(refusal)
-        return Response(ItemSerializer(_brief(self.row(OutboxItem, item_id))).data)
+    def _change(self, item_id: str, command: str, refusal: str, **options: Any) -> Response:
+        item = self._item(item_id)
+        require(getattr(self.kernel.outbox, command)([item.id], **options), refusal)
+        return Response(ItemSerializer(_brief(self._item(item_id))).data)
 
 
-def _brief(row: OutboxItem) -> dict[str, Any]:
+def _brief(item: OutboxItem) -> dict[str, Any]:
     fields = (
-        "id", "kind", "status", "priority", "attempt_count", "max_attempts", "next_attempt_at",
+        "id", "kind", "priority", "attempt_count", "max_attempts", "next_attempt_at",
         "lease_owner", "lease_expires_at", "tenant_id", "created_at", "updated_at", "completed_at",
     )  # fmt: skip
     return {
-        **{name: getattr(row, name) for name in fields},
-        "error_code": row.last_error_code,
-        "error_group": row.last_error_group,
-        "error": shown(row.last_error),
+        **{name: getattr(item, name) for name in fields},
+        "status": item.status.value,
+        "error_code": item.last_error_code,
+        "error_group": item.last_error_group,
+        "error": shown(item.last_error),
     }
-
-
-def _cannot(detail: str) -> Problem:
-    return Problem(409, detail, code="FAILED_PRECONDITION")

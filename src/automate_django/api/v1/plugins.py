@@ -1,4 +1,4 @@
-"""``/plugins``: what is installed, and whether it works."""
+"""``/plugins``: installed plugins and their states."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["PluginViewSet"]
 
 
 class PluginViewSet(Resource):
-    """Plugins and their states, for operators: they are nobody's in particular."""
+    """Plugins and their states, for operators: they belong to no tenant."""
 
     required_scopes = {"list": "plugins:read"}  # noqa: RUF012
     model_permissions = {"list": "view_outboxitem"}  # noqa: RUF012
@@ -24,7 +24,7 @@ class PluginViewSet(Resource):
     pagination_class = None
 
     def initial(self, request: Any, *args: Any, **kwargs: Any) -> None:
-        """Turn away who is no operator."""
+        """Turn away a user who is no operator."""
         super().initial(request, *args, **kwargs)
         if not self.principal.operator:
             raise PermissionDenied("This is for operators.")
@@ -33,10 +33,10 @@ class PluginViewSet(Resource):
     def list(self, request: Any) -> Response:
         """List the plugins, the unusable ones too, with what to do about those."""
         records = self.kernel.plugins.records()
-        return Response(PluginSerializer([_told(each) for each in records], many=True).data)
+        return Response(PluginSerializer([_shown(each) for each in records], many=True).data)
 
 
-def _told(record: PluginRecord) -> dict[str, Any]:
+def _shown(record: PluginRecord) -> dict[str, Any]:
     return {
         "kind": record.kind,
         "key": record.key,

@@ -1,4 +1,4 @@
-"""What goes in and out of the REST API."""
+"""The input and output of the REST API."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ _EXECUTION_STATUSES = tuple(status.value for status in ExecutionStatus)
 
 
 class Strict(serializers.Serializer[Any]):
-    """Input in which a name that nobody reads is an error: likely it is misspelt."""
+    """Input in which an unknown name is an error: likely it is misspelt."""
 
     more_schema: Mapping[str, Any] = MappingProxyType({})
-    """What of `validate` can be said in the schema."""
+    """The part of `validate` that the schema can express."""
 
     def to_internal_value(self, data: Any) -> Any:
-        """The valid values."""
+        """Return the valid values."""
         if isinstance(data, dict):
             unknown = [str(name) for name in data if name not in self.fields]
             if unknown:
@@ -68,22 +68,22 @@ class Strict(serializers.Serializer[Any]):
 
 
 class Instant(serializers.DateTimeField):
-    """A time, told in UTC whatever the project's own zone."""
+    """A time, shown in UTC whatever the project's own zone."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(default_timezone=timezone.utc, **options)
 
 
 class Text(serializers.CharField):
-    """Text that goes in."""
+    """Text of a request."""
 
 
 class Word(serializers.CharField):
     """
     One of a few words.
 
-    No ChoiceField: its enum would have to be named among those of the project's own fields that
-    are called the same. `automate_django.api.schema` says how they are told.
+    A ChoiceField's enum would need a name among those of the project's own fields with the same
+    name. `automate_django.api.schema` describes the words.
     """
 
     default_error_messages = {  # noqa: RUF012
@@ -95,7 +95,7 @@ class Word(serializers.CharField):
         super().__init__(**options)
 
     def to_internal_value(self, data: Any) -> str:
-        """The word."""
+        """Return the word."""
         value: str = super().to_internal_value(data)
         if value not in self.words:
             self.fail("unknown", words=", ".join(self.words))
@@ -106,7 +106,7 @@ class PayloadField(serializers.JSONField):
     """Any JSON; the kernel refuses what can't be stored."""
 
 
-# -- in ----------------------------------------------------------------------------------------
+# -- input -------------------------------------------------------------------------------------
 
 
 class KernelText(Text):
@@ -117,7 +117,7 @@ class KernelText(Text):
         super().__init__(trim_whitespace=False, **options)
 
     def to_internal_value(self, data: Any) -> str:
-        """The text."""
+        """Return the text."""
         value: str = super().to_internal_value(data)
         try:
             self.check(value)
@@ -126,18 +126,14 @@ class KernelText(Text):
         return value
 
 
-def _tenant() -> KernelText:
-    return KernelText(
+class _AcceptedInput(Strict):
+    """The fields of all that is accepted."""
+
+    payload = PayloadField(required=False, default=None, allow_null=True)
+    tenant_id = KernelText(
         lambda value: check_text(value, "tenant_id"),
         required=False, max_length=LENGTHS["tenant_id"], help_text="For operators.",
     )  # fmt: skip
-
-
-class StartSerializer(Strict):
-    """What an execution is begun with."""
-
-    payload = PayloadField(required=False, default=None, allow_null=True)
-    tenant_id = _tenant()
     labels: Any = serializers.DictField(
         child=Text(max_length=200),
         required=False,
@@ -145,11 +141,14 @@ class StartSerializer(Strict):
     )
 
 
-class EventSerializer(Strict):
+class StartSerializer(_AcceptedInput):
+    """The start of an execution."""
+
+
+class EventSerializer(_AcceptedInput):
     """An event."""
 
     name = KernelText(check_event_name, max_length=LENGTHS["kind"])
-    payload = PayloadField(required=False, default=None, allow_null=True)
     source = KernelText(  # type: ignore[assignment]  # a name of ours
         check_event_source,
         required=False, default="", allow_blank=True, max_length=LENGTHS["kind"],
@@ -167,16 +166,10 @@ class EventSerializer(Strict):
         required=False, min_value=-MAX_PRIORITY, max_value=MAX_PRIORITY,
         help_text="For operators.",
     )  # fmt: skip
-    tenant_id = _tenant()
-    labels: Any = serializers.DictField(
-        child=Text(max_length=200),
-        required=False,
-        help_text="Keys to find it by, and what it starts.",
-    )
 
 
 class ResumeSerializer(Strict):
-    """Where to go on."""
+    """The step from which to go on."""
 
     step = Text(
         required=False,
@@ -186,63 +179,83 @@ class ResumeSerializer(Strict):
 
 
 class RescheduleSerializer(Strict):
-    """When an item is to be due."""
+    """The new due time of an item."""
 
     delay = serializers.FloatField(required=False, min_value=0, max_value=MAX_DELAY_SECONDS)
     run_at = Instant(required=False)
     more_schema = MappingProxyType({"minProperties": 1, "maxProperties": 1})
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Ask for one of them."""
+        """Require one of them."""
         if len(attrs) != 1:
             raise serializers.ValidationError("Say either delay or run_at.")
         return attrs
 
 
-class _ItemFilter(Strict):
-    status = Word(_ITEM_STATUSES, required=False)
-    kind = Text(required=False, max_length=200)
+# -- filters -----------------------------------------------------------------------------------
+
+
+class _TenantFilter(Strict):
     tenant_id = Text(required=False, max_length=200, help_text="For operators.")
-    error_code = Text(required=False, max_length=64)
-    error_group = Text(required=False, max_length=200, help_text="As errors/ names it.")
+
+
+class ErrorQuerySerializer(_TenantFilter):
+    """A filter of failed items, which are then grouped."""
+
+    kind = Text(required=False, max_length=200)
+
+
+class ExecutionErrorQuerySerializer(_TenantFilter):
+    """A filter of failed executions, which are then grouped."""
+
+    workflow = Text(required=False, max_length=200)
+
+
+class _TimeFilter(_TenantFilter):
     created_after = Instant(required=False)
     created_before = Instant(required=False)
 
 
-class ItemQuerySerializer(_ItemFilter):
-    """Which items to list."""
-
-    label: Any = serializers.CharField(
+class _LabelFilter(Strict):
+    error_group = Text(required=False, max_length=200, help_text="As errors/ names it.")
+    label: Any = Text(
         required=False, max_length=300, help_text="`order=4711`, or `4711` under any name."
     )
 
 
-class ErrorQuerySerializer(Strict):
-    """Whose errors to group."""
+class _Bulk(Strict):
+    """A command for rows with these ids, or for those that match a filter."""
 
-    kind = serializers.CharField(required=False, max_length=200)
-    tenant_id = serializers.CharField(required=False, max_length=200, help_text="For operators.")
-
-
-class ExecutionErrorQuerySerializer(Strict):
-    """Whose errors to group."""
-
-    workflow = serializers.CharField(required=False, max_length=200)
-    tenant_id = serializers.CharField(required=False, max_length=200, help_text="For operators.")
-
-
-class BulkSerializer(_ItemFilter):
-    """Which items to change: by ids, or by what they have in common."""
-
-    action = Word(("requeue", "cancel", "discard"))
     ids = serializers.ListField(
         child=serializers.UUIDField(), required=False, allow_empty=False, max_length=1000
     )
+    per_second = serializers.FloatField(required=False, min_value=0.01, max_value=10_000)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Require either ids or a filter."""
+        if "ids" in attrs and len(attrs) > 2:
+            raise serializers.ValidationError("Say either ids or a filter.")
+        return attrs
+
+
+class ItemQuerySerializer(_LabelFilter, _TimeFilter):
+    """A filter of items."""
+
+    status = Word(_ITEM_STATUSES, required=False)
+    kind = Text(required=False, max_length=200)
+    error_code = Text(required=False, max_length=64)
+
+
+class BulkSerializer(_Bulk, _TimeFilter):
+    """A command for several items: by ids, or by a filter."""
+
+    action = Word(("requeue", "cancel", "discard"))
+    status = Word(_ITEM_STATUSES, required=False)
+    kind = Text(required=False, max_length=200)
+    error_code = Text(required=False, max_length=64)
+    error_group = Text(required=False, max_length=200, help_text="As errors/ names it.")
     limit = serializers.IntegerField(
         required=False, min_value=1, max_value=100_000, help_text="10,000 if a filter has none."
-    )
-    per_second = serializers.FloatField(
-        required=False, min_value=0.01, max_value=10_000, help_text="For requeue."
     )
     more_schema = MappingProxyType(
         {
@@ -259,66 +272,61 @@ class BulkSerializer(_ItemFilter):
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Ask for ids or a filter."""
-        if "ids" in attrs and len(attrs) > 2:
-            raise serializers.ValidationError("Say either ids or a filter.")
-        if attrs["action"] != "requeue" and "per_second" in attrs:
+        """Require either ids or a filter, and a rate for requeue alone."""
+        if super().validate(attrs)["action"] != "requeue" and "per_second" in attrs:
             raise serializers.ValidationError({"per_second": "This is for requeue alone."})
         return attrs
 
 
-class ExecutionQuerySerializer(Strict):
-    """Which executions to list."""
+class ExecutionQuerySerializer(_LabelFilter, _TimeFilter):
+    """A filter of executions."""
 
     status = Word(_EXECUTION_STATUSES, required=False)
     workflow = Text(required=False, max_length=200)
-    tenant_id = Text(required=False, max_length=200, help_text="For operators.")
-    error_group = Text(required=False, max_length=200, help_text="As errors/ names it.")
-    label: Any = Text(
-        required=False, max_length=300, help_text="`order=4711`, or `4711` under any name."
-    )
-    created_after = Instant(required=False)
-    created_before = Instant(required=False)
 
 
-class ExecutionBulkSerializer(Strict):
-    """Which failed executions to resume: by ids, or by what they have in common."""
+class ExecutionBulkSerializer(_Bulk, _TimeFilter):
+    """A command for several failed executions: by ids, or by a filter."""
 
     action = Word(("resume",))
-    ids = serializers.ListField(
-        child=serializers.UUIDField(), required=False, allow_empty=False, max_length=1000
-    )
     status = Word(("FAILED",), required=False)
-    workflow = serializers.CharField(required=False, max_length=200)
-    tenant_id = serializers.CharField(required=False, max_length=200, help_text="For operators.")
-    error_code = serializers.CharField(required=False, max_length=64)
-    created_after = Instant(required=False)
-    created_before = Instant(required=False)
+    workflow = Text(required=False, max_length=200)
+    error_code = Text(required=False, max_length=64)
     limit = serializers.IntegerField(
         required=False, min_value=1, max_value=10_000, help_text="1,000 if a filter has none."
     )
-    per_second = serializers.FloatField(required=False, min_value=0.01, max_value=10_000)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Ask for ids or a filter."""
-        if "ids" in attrs and len(attrs) > 2:
-            raise serializers.ValidationError("Say either ids or a filter.")
-        if "ids" not in attrs and not attrs.keys() - {"action", "limit", "per_second"}:
+        """Require either ids or a filter."""
+        super().validate(attrs)
+        if not attrs.keys() - {"action", "limit", "per_second"}:
             raise serializers.ValidationError("Say which: ids, or a filter like status FAILED.")
         return attrs
 
 
-# -- out ---------------------------------------------------------------------------------------
+# -- output ------------------------------------------------------------------------------------
+
+
+def _group() -> serializers.CharField:
+    return serializers.CharField(
+        allow_null=True, help_text="The error's type and place, the same for all of its kind."
+    )
+
+
+def _trace() -> serializers.CharField:
+    return serializers.CharField(
+        allow_null=True, help_text="Where it was raised: files, lines and their source, no values."
+    )
 
 
 class AcceptedSerializer(serializers.Serializer[Any]):
-    """What was begun."""
+    """The id of an accepted event or of a new execution."""
 
     id = serializers.CharField()
 
 
 class ChangedSerializer(serializers.Serializer[Any]):
-    """How many were changed."""
+    """The number of changed rows."""
 
     changed = serializers.IntegerField()
 
@@ -348,14 +356,12 @@ class FailedAttemptSerializer(serializers.Serializer[Any]):
     error_code = serializers.CharField()
     error_group = serializers.CharField()
     error = serializers.CharField()
-    trace = serializers.CharField(
-        allow_null=True, help_text="Where it was raised: files, lines and their source, no values."
-    )
+    trace = _trace()
     failed_at = Instant(allow_null=True)
 
 
 class ErrorGroupSerializer(serializers.Serializer[Any]):
-    """What failed in one place."""
+    """Failures that come from one place."""
 
     kind = serializers.CharField(help_text="The items' kind, or the workflow.")
     error_group = serializers.CharField()
@@ -376,9 +382,7 @@ class ExecutionSerializer(serializers.Serializer[Any]):
     event = serializers.CharField(help_text="The event's name.")
     labels: Any = serializers.DictField(child=serializers.CharField())
     error_code = serializers.CharField(allow_null=True)
-    error_group = serializers.CharField(
-        allow_null=True, help_text="The error's type and place, the same for all of its kind."
-    )
+    error_group = _group()
     error = serializers.CharField(allow_null=True)
     created_at = Instant()
     updated_at = Instant()
@@ -396,13 +400,9 @@ class StepSerializer(serializers.Serializer[Any]):
     input = serializers.JSONField(help_text="As the workflow has it, with its templates.")
     output = serializers.JSONField()
     error_code = serializers.CharField(allow_null=True)
-    error_group = serializers.CharField(
-        allow_null=True, help_text="The error's type and place, the same for all of its kind."
-    )
+    error_group = _group()
     error = serializers.CharField(allow_null=True)
-    trace = serializers.CharField(
-        allow_null=True, help_text="Where it was raised: files, lines and their source, no values."
-    )
+    trace = _trace()
     started_at = Instant(allow_null=True)
     next_attempt_at = Instant(allow_null=True)
     completed_at = Instant(allow_null=True)
@@ -433,9 +433,7 @@ class ItemSerializer(serializers.Serializer[Any]):
     lease_expires_at = Instant(allow_null=True)
     tenant_id = serializers.CharField(allow_null=True)
     error_code = serializers.CharField(allow_null=True)
-    error_group = serializers.CharField(
-        allow_null=True, help_text="The error's type and place, the same for all of its kind."
-    )
+    error_group = _group()
     error = serializers.CharField(allow_null=True)
     created_at = Instant()
     updated_at = Instant()
@@ -452,7 +450,7 @@ class ItemDetailSerializer(ItemSerializer):
 
 
 class StatsSerializer(serializers.Serializer[Any]):
-    """How the outbox stands."""
+    """Figures of the outbox."""
 
     counts = serializers.DictField(
         child=serializers.DictField(child=serializers.IntegerField()),

@@ -1,4 +1,4 @@
-"""``/workflows``: what there is to start, and starting it."""
+"""``/workflows``: definitions, and their start."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ def _kinds_of(queues: list[str]) -> list[str]:
     from django.core.exceptions import ImproperlyConfigured
 
     try:
-        from automate_django.tasks.running import kinds_of
+        from automate_django.tasks.runner import kinds_of
     except ImproperlyConfigured as error:
         raise ConfigError(f"--queue: {error}") from error
     return kinds_of(queues)

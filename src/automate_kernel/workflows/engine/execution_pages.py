@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypedDict
@@ -27,7 +27,7 @@ class ExecutionFilter(TypedDict, total=False):
     """
     What executions have in common; all conditions must hold, and None is no condition.
 
-    *label* is ``order=4711``, or ``4711`` under any name.
+    *label* is ``order=4711``, or ``4711`` under any name. *ids* are those of executions.
     """
 
     status: ExecutionStatus | str | None
@@ -35,7 +35,9 @@ class ExecutionFilter(TypedDict, total=False):
     tenant_id: str | None
     error_group: str | None
     created_after: datetime | None
+    created_before: datetime | None
     label: str | None
+    ids: Sequence[str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,9 @@ class ExecutionPage:
     looked: int = 0
 
 
-def read_execution_page(rows: Rows, matching: Mapping[str, Any], **options: Any) -> ExecutionPage:
+def read_execution_page(
+    rows: Rows, matching: Mapping[str, Any], *, events: bool = False, **options: Any
+) -> ExecutionPage:
     """Return a page of executions; see `ExecutionStore.page`."""
     given = {name: value for name, value in matching.items() if value is not None}
     if "status" in given:
@@ -63,6 +67,8 @@ def read_execution_page(rows: Rows, matching: Mapping[str, Any], **options: Any)
     along = [] if leading is None else [where.pop(leading)]
     if "created_after" in given:
         along.append(Where("created_at", "ge", given["created_after"]))
+    if "created_before" in given:
+        along.append(Where("created_at", "lt", given["created_before"]))
     rest = list(where.values())
     if "label" in given:
         tenant = given.get("tenant_id")
@@ -71,9 +77,12 @@ def read_execution_page(rows: Rows, matching: Mapping[str, Any], **options: Any)
         )
         # The key's index finds them: nothing has to be looked for.
         along, rest = [*along, *rest, Where("id", "in", [each.id for each in known])], []
+    if "ids" in given:
+        along, rest = [*along, *rest, Where("id", "in", list(given["ids"]))], []
     ranges = [IndexRange(along, ("-created_at", "-id"), rest)]
-    found = read_page(rows, EXECUTION, ranges, name=name, columns=_BRIEF, **options)
-    executions = [Execution.from_row({**row, **_WITHOUT}) for row in found.rows]
+    columns = (*_BRIEF, "event") if events else _BRIEF
+    found = read_page(rows, EXECUTION, ranges, name=name, columns=columns, **options)
+    executions = [Execution.from_row({**_WITHOUT, **row}) for row in found.rows]
     return ExecutionPage(executions, found.after, found.looked)
 
 

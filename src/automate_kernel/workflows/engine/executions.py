@@ -410,19 +410,22 @@ class ExecutionStore(ExecutionRows):
         limit: int = 50,
         look: int = LOOK,
         seconds: float = 0.0,
+        events: bool = False,
         **matching: Unpack[ExecutionFilter],
     ) -> ExecutionPage:
         """
-        Return a page of executions without their events, outputs and steps, the newest first.
+        Return a page of executions without their outputs and steps, the newest first.
 
+        Events are read with *events* only, since their payloads may be large.
         The index of one condition is read. The others are looked for along it: among *look*
         executions, and again as many, for as many *seconds*, as long as nothing is found.
         `ExecutionPage.after` leads to the next page; pass it as *after*.
         """
         with self.storage.begin(atomic=False) as rows:
             return read_execution_page(
-                rows, matching, after=after, limit=limit, look=look, seconds=seconds
-            )
+                rows, matching, events=events, after=after, limit=limit, look=look,
+                seconds=seconds,
+            )  # fmt: skip
 
     def find(
         self,

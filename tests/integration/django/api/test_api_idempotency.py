@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from automate_django import get_kernel
-from automate_django.api.idempotency import IdempotentRequest
+from automate_django.api.bases.idempotency import IdempotentRequest
 from automate_django.models import ApiToken, IdempotencyRecord, OutboxItem
 from django.db import connections
 from django.test import override_settings

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from automate_django.api import client_address
-from automate_django.api.limits import count_request
+from automate_django.api.bases.rate_limit import count_request
 from django.core.cache import caches
 from django.db import connections
 from django.test import RequestFactory, override_settings
@@ -22,7 +22,7 @@ NOON = 1_764_072_000.0
 def at_noon(sqlite: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Time stands still, at the beginning of a minute."""
     caches["default"].clear()
-    monkeypatch.setattr("automate_django.api.limits.time.time", lambda: NOON + 12.5)
+    monkeypatch.setattr("automate_django.api.bases.rate_limit.time.time", lambda: NOON + 12.5)
 
 
 def get(times: int, **headers: Any) -> list[int]:
@@ -46,7 +46,7 @@ def test_one_too_many_is_told_when_to_come_again() -> None:
 def test_the_next_minute_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """A window ends by the clock."""
     assert get(6)[-1] == 429
-    monkeypatch.setattr("automate_django.api.limits.time.time", lambda: NOON + 60)
+    monkeypatch.setattr("automate_django.api.bases.rate_limit.time.time", lambda: NOON + 60)
     assert get(1) == [200]
 
 
@@ -150,7 +150,7 @@ def test_while_the_cache_fails(
     path: str, status: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Open by default, and closed for a view that says so; the log has it either way."""
-    monkeypatch.setattr("automate_django.api.limits.caches", {"default": Failing()})
+    monkeypatch.setattr("automate_django.api.bases.rate_limit.caches", {"default": Failing()})
     response = APIClient().get(path)
     assert response.status_code == status
     assert not response.has_header("RateLimit-Limit")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from automate_django import emit, get_kernel
-from automate_django.api.paginators import BoundedCursorPagination
+from automate_django.api.bases.pagination import StorePagination
 from automate_django.models import OutboxItem, WorkflowExecution
 from automate_kernel.outbox import ItemStatus, NewItem, Outcome
 from django.contrib.auth.models import Permission, User
@@ -410,7 +410,7 @@ def test_a_list_looks_at_a_bounded_stretch(
     operator: APIClient, acme: APIClient, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever it is to find; its pages go on until all is looked at, and nothing is lost."""
-    monkeypatch.setattr(BoundedCursorPagination, "looked", 5)
+    monkeypatch.setattr(StorePagination, "looked", 5)
     if path == "outbox":
         kinds = ["rare" if number % 9 == 4 else "usual" for number in range(31)]
         rows = get_kernel().outbox.enqueue_many(

@@ -53,6 +53,19 @@ def test_what_no_database_stores_in_a_body(world_anywhere: Any, given: Any) -> N
     assert not Article.objects.exists()
 
 
+@pytest.mark.parametrize("extra", ["\ud800", {"a": ["x\udfff"]}, {"\ud83d": 1}])
+def test_half_a_surrogate_pair_in_json(world_anywhere: Any, extra: Any) -> None:
+    """SQLite would store it, and no answer could show it; a whole pair is a character."""
+    given = {"code": "a", "title": "a", "extra": extra}
+    client = world_anywhere.client()
+    answer = client.post("/service/articles/", json.dumps(given), content_type="application/json")
+    assert (answer.status_code, answer.json()["status"]) == (400, 400), answer.content
+    assert client.get("/service/articles/").json()["results"] == []
+    whole = json.dumps({**given, "extra": "\U0001f600"})
+    answer = client.post("/service/articles/", whole, content_type="application/json")
+    assert (answer.status_code, answer.json()["extra"]) == (201, "\U0001f600"), answer.content
+
+
 @pytest.mark.parametrize("extra", [{"a": "\0"}, {"\0": 1}, ["\ud800"]])
 def test_what_postgresql_does_not_store_in_json(world_on_postgresql: Any, extra: Any) -> None:
     """``jsonb`` has neither NUL nor half a surrogate pair."""

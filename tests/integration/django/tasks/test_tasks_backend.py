@@ -17,7 +17,7 @@ from automate_django import get_kernel
 from automate_django.models import OutboxItem
 from automate_django.models import TaskResult as Record
 from automate_django.tasks import OutboxBackend, retry
-from automate_django.tasks.retrying import Retry, retry_of
+from automate_django.tasks.retries import Retry, retry_of
 from automate_django.tasks.versions import (
     LOGGER,
     InvalidTask,

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from django.db import Error
 from django.db.models import F
 
-from automate_django.storage import is_open, translated
+from automate_django.storage import DjangoStorage, is_open, mend, translated
 from automate_kernel.workflows.catalogue import SuppliedWorkflow
-
-if TYPE_CHECKING:
-    from automate_django.storage import DjangoStorage
 
 __all__ = ["DatabaseWorkflows"]
 
@@ -22,7 +18,7 @@ class DatabaseWorkflows:
     """
     The kernel's `WorkflowSource` on the tables of the admin's workflows.
 
-    They are in the database that holds the outbox, so that an edit and what follows from it are
+    The tables are in the database that holds the outbox, so that an edit and its consequences are
     seen in one order.
     """
 
@@ -33,19 +29,19 @@ class DatabaseWorkflows:
         return f"DatabaseWorkflows({self._storage!r})"
 
     def stamp(self) -> str | None:
-        """The token of the last change."""
+        """Return the token of the last change."""
         from automate_django.models import WorkflowStamp
 
-        with self._asking() as alias:
+        with self._database() as alias:
             stamps = WorkflowStamp.objects.using(alias).filter(pk=1)
             found: str | None = stamps.values_list("token", flat=True).first()
             return found
 
     def load(self) -> list[SuppliedWorkflow]:
-        """The current versions of those that are switched on, by name."""
+        """Return the current versions of the enabled workflows, by name."""
         from automate_django.models import WorkflowVersion
 
-        with self._asking() as alias:
+        with self._database() as alias:
             current = WorkflowVersion.objects.using(alias).filter(
                 document__enabled=True, number=F("document__version")
             )
@@ -58,11 +54,10 @@ class DatabaseWorkflows:
             ]
 
     @contextmanager
-    def _asking(self) -> Iterator[str]:
+    def _database(self) -> Iterator[str]:
         connection = self._storage.connection
         if connection.errors_occurred and not is_open(connection):
-            # A worker's thread outlives a restart of the server: nobody else looks after it.
-            connection.close_if_unusable_or_obsolete()
+            mend(connection)
         try:
             yield connection.alias
         except Error as error:

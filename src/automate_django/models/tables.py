@@ -1,8 +1,9 @@
 """
-The kernel's outbox as Django models: to look at with the ORM, in the admin and in reports.
+The kernel's tables as Django models: to look at with the ORM, in the admin and in reports.
 
 Write through the kernel (`automate_django.emit`, the outbox stores), which keeps columns that
-depend on each other right.
+depend on each other right. The specification names `OutboxItem`, in the kernel and here: the one
+class name of ours that stands twice.
 """
 
 # ruff: noqa: D106, DJ001, RUF012  (a Meta speaks for itself; null is what the kernel's tables hold)
@@ -27,6 +28,11 @@ __all__ = [
     "SchemaVersion",
     "UniqueIfSet",
     "WebhookDelivery",
+    "WorkflowActivity",
+    "WorkflowDefinition",
+    "WorkflowExecution",
+    "WorkflowSchedule",
+    "WorkflowStep",
 ]
 
 
@@ -39,15 +45,15 @@ class UniqueIfSet(models.UniqueConstraint):
     """
 
     def constraint_sql(self, model: Any, schema_editor: Any) -> Any:
-        """The SQL in CREATE TABLE."""
+        """Return the SQL in CREATE TABLE."""
         return self._on(schema_editor).constraint_sql(model, schema_editor)
 
     def create_sql(self, model: Any, schema_editor: Any) -> Any:
-        """The SQL that adds it."""
+        """Return the SQL that adds it."""
         return self._on(schema_editor).create_sql(model, schema_editor)
 
     def remove_sql(self, model: Any, schema_editor: Any) -> Any:
-        """The SQL that drops it."""
+        """Return the SQL that drops it."""
         return self._on(schema_editor).remove_sql(model, schema_editor)
 
     def _on(self, schema_editor: Any) -> models.UniqueConstraint:
@@ -172,7 +178,7 @@ class OutboxSlot(models.Model):
 
 
 class OutboxLimit(models.Model):
-    """How many items of a kind may run at once, and how many may start in a time."""
+    """The limits of a kind: of running items, and of starts in a time."""
 
     kind = models.CharField(max_length=200, primary_key=True)
     concurrency = models.IntegerField(null=True)
@@ -205,7 +211,7 @@ class OutboxPause(models.Model):
 
 
 class OutboxWorker(models.Model):
-    """A worker, as it last told of itself."""
+    """A worker, as it last reported."""
 
     id = models.CharField(max_length=200, primary_key=True)
     host = models.CharField(max_length=200)
@@ -226,7 +232,7 @@ class OutboxWorker(models.Model):
 
 
 class OutboxActivity(models.Model):
-    """What one worker did to items of one kind in one minute."""
+    """The work of one worker on items of one kind in one minute."""
 
     id = models.UUIDField(primary_key=True)
     at = models.DateTimeField()
@@ -273,7 +279,7 @@ class OutboxFailure(models.Model):
 
 
 class OutboxLabel(models.Model):
-    """A key of the host's by which an item or an execution is found."""
+    """A label of the host's that finds an item or an execution."""
 
     id = models.UUIDField(primary_key=True)
     name = models.CharField(max_length=64)
@@ -295,7 +301,7 @@ class OutboxLabel(models.Model):
 
 
 class SchemaVersion(models.Model):
-    """The version of the tables, where not Django brought them there but ``automate db``."""
+    """The version of the tables, where ``automate db`` migrates them and not Django."""
 
     name = models.CharField(max_length=200, primary_key=True)
     version = models.IntegerField()
@@ -310,7 +316,7 @@ class SchemaVersion(models.Model):
 
 
 class WebhookDelivery(models.Model):
-    """A webhook delivery that was accepted, so that its repetition is known."""
+    """An accepted webhook delivery, so that its repetition is recognized."""
 
     id = models.CharField(max_length=64, primary_key=True)
     connector = models.CharField(max_length=200)
@@ -325,3 +331,134 @@ class WebhookDelivery(models.Model):
 
     def __str__(self) -> str:
         return f"{self.connector}.{self.trigger_name} {self.id[:12]}"
+
+
+class WorkflowDefinition(models.Model):
+    """A workflow as it was when an execution of it began."""
+
+    id = models.CharField(max_length=64, primary_key=True)
+    name = models.CharField(max_length=200)
+    body = models.JSONField()
+    created_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "automate_definition"
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.id[:12]}"
+
+
+class WorkflowExecution(models.Model):
+    """One run of a workflow for one event."""
+
+    id = models.UUIDField(primary_key=True)
+    workflow = models.CharField(max_length=200)
+    definition = models.ForeignKey(
+        WorkflowDefinition,
+        models.DO_NOTHING,
+        related_name="executions",
+        db_constraint=False,
+        db_index=False,
+    )
+    status = models.CharField(max_length=16)
+    event = models.JSONField()
+    output = models.JSONField(null=True)
+    tenant_id = models.CharField(max_length=200, null=True)
+    item_id = models.UUIDField()
+    error_code = models.CharField(max_length=64, null=True)
+    error = models.TextField(null=True)
+    created_at = models.DateTimeField()
+    updated_at = models.DateTimeField()
+    completed_at = models.DateTimeField(null=True)
+    error_group = models.CharField(max_length=200, null=True)
+
+    class Meta:
+        db_table = "automate_execution"
+        indexes = [
+            models.Index(fields=["created_at"], name="automate_execution_recent"),
+            models.Index(fields=["workflow", "created_at"], name="automate_execution_workflow"),
+            models.Index(fields=["status", "created_at"], name="automate_execution_status"),
+            models.Index(
+                fields=["tenant_id", "created_at"],
+                name="automate_execution_tenant",
+                condition=Q(tenant_id__isnull=False),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.workflow} {self.id}"
+
+
+class WorkflowStep(models.Model):
+    """One step of an execution; with ``for_each``, one element of it."""
+
+    id = models.UUIDField(primary_key=True)
+    execution = models.ForeignKey(
+        WorkflowExecution,
+        models.DO_NOTHING,
+        related_name="steps",
+        db_constraint=False,
+        db_index=False,
+    )
+    step_id = models.CharField(max_length=200)
+    position = models.IntegerField()
+    status = models.CharField(max_length=16)
+    attempts = models.IntegerField()
+    output = models.JSONField(null=True)
+    error_code = models.CharField(max_length=64, null=True)
+    error = models.TextField(null=True)
+    trace = models.TextField(null=True)
+    started_at = models.DateTimeField(null=True)
+    next_attempt_at = models.DateTimeField(null=True)
+    completed_at = models.DateTimeField(null=True)
+    error_group = models.CharField(max_length=200, null=True)
+
+    class Meta:
+        db_table = "automate_step"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["execution", "step_id", "position"], name="automate_step_once"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.step_id if self.position < 0 else f"{self.step_id}[{self.position}]"
+
+
+class WorkflowSchedule(models.Model):
+    """The last firing of a workflow's schedule."""
+
+    id = models.CharField(max_length=255, primary_key=True)
+    last_fired_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "automate_schedule"
+
+    def __str__(self) -> str:
+        return self.id
+
+
+class WorkflowActivity(models.Model):
+    """The work of one worker on executions of one workflow in one minute."""
+
+    id = models.UUIDField(primary_key=True)
+    at = models.DateTimeField()
+    worker_id = models.CharField(max_length=200, null=True)
+    workflow = models.CharField(max_length=200)
+    started = models.IntegerField()
+    completed = models.IntegerField()
+    failed = models.IntegerField()
+    cancelled = models.IntegerField()
+    run_times = models.JSONField()
+    steps_completed = models.IntegerField()
+    steps_retried = models.IntegerField()
+    steps_failed = models.IntegerField()
+    step_times = models.JSONField()
+
+    class Meta:
+        db_table = "automate_execution_activity"
+        verbose_name_plural = "workflow activity"
+        indexes = [models.Index(fields=["at"], name="automate_execution_activity_at")]
+
+    def __str__(self) -> str:
+        return f"{self.workflow} {self.at:%Y-%m-%d %H:%M}"

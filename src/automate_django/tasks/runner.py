@@ -1,4 +1,4 @@
-"""What a worker does with a task: call it, and record what came of it with its item."""
+"""The runner of tasks in a worker: it calls a task, and records its end with its item's."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from django.utils import timezone
 from automate_django.connections import freshen
 from automate_django.models import OutboxItem as Item
 from automate_django.models import TaskResult as Record
-from automate_django.tasks.backend import KIND, OutboxBackend, kind_of
-from automate_django.tasks.results import attempts_of, is_task, result_of, task_of
-from automate_django.tasks.retrying import Retry, retry_of
+from automate_django.tasks.backend import OutboxBackend
+from automate_django.tasks.results import KIND, attempts_of, is_task, kind_of, result_of, task_of
+from automate_django.tasks.retries import Retry, retry_of
 from automate_django.tasks.versions import (
     LOGGER,
     Task,
@@ -63,7 +63,7 @@ _FIELDS = [field.name for field in Record._meta.local_fields if not field.primar
 
 
 def add_tasks(kernel: Kernel) -> None:
-    """Have the workers of *kernel* run the tasks of every `OutboxBackend` in ``TASKS``."""
+    """Let workers of *kernel* run the tasks of every `OutboxBackend` in ``TASKS``."""
     backends = _backends()
     if not backends:
         return
@@ -82,14 +82,14 @@ def _backends() -> list[OutboxBackend]:
         try:
             backend = task_backends[alias]
         except (ImproperlyConfigured, ImportError):
-            continue  # told by Django's own check
+            continue  # reported by Django's own check
         if isinstance(backend, OutboxBackend):
             found.append(backend)
     return found
 
 
 def kinds_of(queues: Sequence[str]) -> list[str]:
-    """The kinds of the items in *queues*; raises `ConfigError` for one that no backend has."""
+    """Return the kinds of the items in *queues*; raises `ConfigError` for an unknown queue."""
     backends, found = _backends(), []
     for queue in queues:
         if any(queue in backend.queues for backend in backends):
@@ -119,14 +119,14 @@ class TaskRunner:
         self._alias: str = kernel.storage.alias  # type: ignore[attr-defined]
 
     def __call__(self, item: OutboxItem) -> Acknowledged:
-        """Run the task, and record what came of it together with the item's end."""
+        """Run the task, and record its outcome together with the item's end."""
         freshen()
         row = Record.objects.using(self._alias).filter(pk=item.id).first()
         record = _record_of(item, row)
         try:
             task = task_of(item.payload, item.priority)
         except Exception as error:
-            # Tried again: this worker may be older than what enqueued the task.
+            # Tried again: this worker may be older than the process that enqueued the task.
             return Acknowledged(self._fail(item, record, error))
         result = result_of(item, row, task)
         _change(result, started_at=record.started_at, last_attempted_at=record.last_attempted_at)
@@ -167,13 +167,13 @@ class TaskRunner:
         """Call the task's function."""
         context: list[Any] = [TaskContext(task_result=result)] if result.task.takes_context else []
         # Inside a block (of a TestCase, which runs tasks inline) a database error in the task must
-        # not take along what is to be recorded of it.
+        # not take its record along.
         inside = connections[self._alias].in_atomic_block
         with transaction.atomic(using=self._alias) if inside else nullcontext():
             return result.task.call(*context, *result.args, **result.kwargs)
 
     def _stored(self, value: Any) -> Any:
-        """*value* as JSON, without the secrets that the kernel knows."""
+        """Return *value* as JSON, without the secrets that the kernel knows."""
         value = normalize_json(value)
         encode_json(value, "return value")
         return self._kernel.redactor.redact_value(value)
@@ -184,18 +184,18 @@ class TaskRunner:
         """Record *error*, with the item's end or its next attempt; without *retry* try again."""
         redactor = self._kernel.redactor
         again = retry is None or retry.again(error)
-        told = item if again else replace(item, max_attempts=item.attempt_count)
+        last = item if again else replace(item, max_attempts=item.attempt_count)
         handler = Handler(item.kind, self, backoff=retry.backoff if retry else Backoff())
-        outcome = failed(handler, told, error, redactor.redact_exception, redactor.redact)
+        outcome = failed(handler, last, error, redactor.redact_exception, redactor.redact)
         if outcome is None:
             raise error
         path = f"{type(error).__module__}.{type(error).__qualname__}"
         traceback = redactor.redact("".join(format_exception(error)))[-_LONGEST_TRACEBACK:]
-        told_error = {
+        recorded = {
             "exception_class_path": path,
             "traceback": storable(traceback, len(traceback)),
         }
-        record.errors = [*record.errors, told_error][-_MOST_ERRORS:]
+        record.errors = [*record.errors, recorded][-_MOST_ERRORS:]
         self._save(item, record, outcome)
         return outcome
 
@@ -211,12 +211,12 @@ class TaskRunner:
                     raise LeaseLostError(f"the lease of task {item.id} was lost")
                 _upsert(record, connection)
 
-        # What a task has done is worth more than one try: lost, it would be done again.
+        # The record is worth more than one try: without it the task would run again.
         try_for(outbox.lease_seconds / 2, write, "recording a task", until=draining)
 
 
 def _record_of(item: OutboxItem, row: Record | None) -> Record:
-    """The record of the attempts so far, with this one begun."""
+    """Return the record of the attempts so far, with this one begun."""
     attempts, now = attempts_of(item, row), timezone.now()
     return Record(
         id=item.id,
@@ -230,7 +230,7 @@ def _record_of(item: OutboxItem, row: Record | None) -> Record:
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether a return value is what can't be stored, and not the database that fails."""
+    """Return True if a return value can't be stored; False if the database fails."""
     refused = isinstance(error, StorageError) and error.code is ErrorCodes.INVALID_ARGUMENT
     value = isinstance(error, (PayloadError, TypeError, ValueError))
     return refused or value or (isinstance(error, DatabaseError) and is_refusal(error))
@@ -252,7 +252,7 @@ def _retry(task: Task[..., Any]) -> Retry:
 
 
 def _finish(result: TaskResult[..., Any], record: Record, status: TaskResultStatus) -> None:
-    """Bring *result* up to *record*, and tell that the task has finished."""
+    """Bring *result* up to *record*, and send the signal that the task has finished."""
     _change(
         result,
         status=status,
@@ -269,7 +269,7 @@ def _change(result: TaskResult[..., Any], **values: Any) -> None:
 
 
 def _send(signal: Signal, result: TaskResult[..., Any]) -> None:
-    # Robustly: the task neither fails nor runs again because somebody could not hear of it.
+    # Robustly: the task neither fails nor runs again because of a receiver.
     signal.send_robust(type(result.task.get_backend()), task_result=result)
 
 
@@ -278,7 +278,7 @@ def _in_main_thread() -> bool:
 
 
 class TaskHooks:
-    """Tells of tasks that ended because their workers died, which no worker was there to tell."""
+    """Sends the signal of tasks that ended because their workers died."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._alias: str = kernel.storage.alias  # type: ignore[attr-defined]

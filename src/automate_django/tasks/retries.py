@@ -1,4 +1,4 @@
-"""How often a task is tried, and how long after a failure."""
+"""Retries of tasks: their number, and the delay after a failure."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ OPTIONS = ("MAX_ATTEMPTS", "RETRY_ERRORS", "BASE_SECONDS", "MAXIMUM_SECONDS")
 @dataclass(frozen=True, slots=True)
 class Retry:
     """
-    How often a task is begun in all, and whether one that raised is begun again.
+    The number of a task's attempts, and the errors after which it is tried again.
 
-    A task whose worker died always is, until its attempts are spent.
+    A task whose worker died is always tried again, until its attempts are spent.
     """
 
     max_attempts: int = DEFAULT_MAX_ATTEMPTS
@@ -41,12 +41,12 @@ class Retry:
                 raise ImproperlyConfigured(f"a task's backoff is seconds, not {seconds!r}")
 
     def again(self, error: BaseException) -> bool:
-        """Whether a task that raised *error* may be tried again."""
+        """Return True if a task that raised *error* may be tried again."""
         return self.errors and not isinstance(error, self.give_up_on)
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Retry:
-        """What a backend's ``OPTIONS`` say; raises ImproperlyConfigured."""
+        """Read a backend's ``OPTIONS``; raises ImproperlyConfigured."""
         return cls(
             options.get("MAX_ATTEMPTS", DEFAULT_MAX_ATTEMPTS),
             bool(options.get("RETRY_ERRORS", False)),
@@ -81,17 +81,17 @@ def retry(
     give_up_on: type[BaseException] | tuple[type[BaseException], ...] = (),
 ) -> Any:
     """
-    Have a task tried again that raises, *max_attempts* times in all.
+    Try a task that raises again, *max_attempts* times in all.
 
     The delay is exponential with full jitter; see `automate_kernel.outbox.item.Backoff`. Errors
     of the classes *give_up_on* fail the task at once. With ``max_attempts=1`` it never runs
-    twice, not even if its worker dies. Stands above or below ``@task``, in every version::
+    twice, not even if its worker dies. It may stand above or below ``@task``, in every version::
 
         @task
         @retry(max_attempts=8, give_up_on=ValueError)
         def charge(order_id): ...
 
-    ``@retry`` alone has the usual values.
+    ``@retry`` alone has the default values.
     """
     classes = give_up_on if isinstance(give_up_on, tuple) else (give_up_on,)
     wanted = Retry(
@@ -102,7 +102,7 @@ def retry(
     )
 
     def decorate(decorated: F) -> F:
-        # On the function: what else `@task` takes differs from version to version.
+        # On the function: the other arguments of `@task` differ from version to version.
         setattr(getattr(decorated, "func", decorated), _ATTRIBUTE, wanted)
         return decorated
 
@@ -110,6 +110,6 @@ def retry(
 
 
 def retry_of(function: Callable[..., Any], default: Retry) -> Retry:
-    """What `retry` said of a task's *function*, or *default*."""
+    """Return the retries that `retry` set on a task's *function*, or *default*."""
     found: Retry = getattr(function, _ATTRIBUTE, default)
     return found
