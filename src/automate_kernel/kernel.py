@@ -56,7 +56,10 @@ from automate_kernel.worker.periodic import Chore
 from automate_kernel.worker.worker import Worker, WorkerStats
 from automate_kernel.workflows.catalogue import Catalogue, WorkflowSource
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.execution import (
+from automate_kernel.workflows.engine.executions import ADVANCE, ExecutionStore
+from automate_kernel.workflows.engine.runner import EVENT, Runner
+from automate_kernel.workflows.engine.schedule import Scheduled, Ticker
+from automate_kernel.workflows.execution import (
     Event,
     EventType,
     Execution,
@@ -64,9 +67,6 @@ from automate_kernel.workflows.engine.execution import (
     check_event_name,
     check_event_source,
 )
-from automate_kernel.workflows.engine.executions import ADVANCE, ExecutionStore
-from automate_kernel.workflows.engine.runner import EVENT, Runner
-from automate_kernel.workflows.engine.ticker import Scheduled, Ticker
 
 __all__ = [
     "Assembly",

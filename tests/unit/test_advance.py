@@ -17,7 +17,7 @@ import pytest
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.templates import EnvironmentResolver, TemplateContext, TemplateEngine
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn, advance
-from automate_kernel.workflows.engine.execution import (
+from automate_kernel.workflows.execution import (
     Event,
     Execution,
     ExecutionStatus,

@@ -16,7 +16,7 @@ from automate_kernel.outbox import ItemStatus, RowsOutboxStore
 from automate_kernel.worker.handler import drained_by
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.testing.clock import FakeClock
-from automate_kernel.workflows.engine.execution import Execution, ExecutionStatus, StepStatus
+from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
 
 PATIENCE = 20.0
 LEASE = 10.0

@@ -18,7 +18,7 @@ from django.utils import timezone
 from automate_django.definitions.checking import Format, checked, name_problem
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.ticker import forget_schedules
+from automate_kernel.workflows.engine.schedule import forget_schedules
 
 if TYPE_CHECKING:
     from automate_django.models import WorkflowDocument, WorkflowVersion

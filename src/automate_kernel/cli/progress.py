@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from automate_kernel import signals
 from automate_kernel.cli.output import Output, seconds
-from automate_kernel.workflows.engine.execution import Execution, StepRun
+from automate_kernel.workflows.execution import Execution, StepRun
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -18,13 +18,13 @@ from pydantic import ValidationError
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, WorkflowError
 from automate_kernel.logs import get_logger
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.execution import Event
+from automate_kernel.workflows.definition.triggers import require_cron
 from automate_kernel.workflows.engine.program import Program, Templates
-from automate_kernel.workflows.engine.schedule import require_cron
+from automate_kernel.workflows.execution import Event
 
 __all__ = [
     "EVERYBODY",
-    "BrokenProgram",
+    "BrokenWorkflow",
     "Catalogue",
     "Entry",
     "Everybody",
@@ -76,7 +76,7 @@ class Startable(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class BrokenProgram:
+class BrokenWorkflow:
     """
     A workflow that can't run, in the place of one that can.
 
@@ -108,7 +108,7 @@ class Entry:
     @property
     def error(self) -> AutomateError | None:
         """Why it can't run, or None."""
-        return self.program.error if isinstance(self.program, BrokenProgram) else None
+        return self.program.error if isinstance(self.program, BrokenWorkflow) else None
 
     def visible_to(self, tenant_id: str | None) -> bool:
         """Whether it is this tenant's, or everybody's."""
@@ -155,7 +155,7 @@ class Supply:
                 program = compile(workflow)
             except AutomateError as error:
                 supply.problems[key] = error
-                program = BrokenProgram(workflow, error)
+                program = BrokenWorkflow(workflow, error)
             supply.entries[key] = Entry(program, one.tenant_id, supplied=True)
         return supply
 

@@ -14,7 +14,7 @@ from django.utils import timezone
 from automate_django.admin.pages.access import Reach
 from automate_django.admin.pages.failures import labelled
 from automate_django.admin.pages.slices import Part, Slice
-from automate_kernel.workflows.engine.execution import ExecutionStatus
+from automate_kernel.workflows.execution import ExecutionStatus
 
 __all__ = ["Filter"]
 

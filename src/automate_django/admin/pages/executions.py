@@ -33,7 +33,7 @@ from automate_django.models import OutboxItem, WorkflowExecution, WorkflowStep
 from automate_django.templatetags.automate_pages import duration
 from automate_kernel.errors import AutomateError
 from automate_kernel.workflows.definition.graph import to_svg
-from automate_kernel.workflows.engine.execution import ExecutionStatus, StepStatus
+from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 
 __all__ = ["WorkflowExecutionAdmin", "register"]
 

@@ -9,7 +9,7 @@ from automate_kernel.cli.failures import WorkFailedError
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 
 if TYPE_CHECKING:
-    from automate_kernel.workflows.engine.execution import Execution
+    from automate_kernel.workflows.execution import Execution
 
 __all__ = ["EXECUTIONS"]
 
@@ -39,7 +39,7 @@ def ls(
     """List executions, the newest first."""
     from automate_kernel.cli.inputs import one_of
     from automate_kernel.cli.views import execution_data, show_executions
-    from automate_kernel.workflows.engine.execution import ExecutionStatus
+    from automate_kernel.workflows.execution import ExecutionStatus
 
     wanted = one_of(status, ExecutionStatus, "--status")
     store = context.session.plain.executions

@@ -19,7 +19,7 @@ from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
     from automate_kernel.workflows.definition.model import Workflow
-    from automate_kernel.workflows.engine.execution import Event, Execution
+    from automate_kernel.workflows.execution import Event, Execution
 
 __all__ = ["add_to", "find_workflow", "is_path"]
 
@@ -136,7 +136,7 @@ def event_for(
     """An event with *payload* as the workflow's first trigger expects it."""
     from automate_kernel.outbox.ids import new_id
     from automate_kernel.workflows.definition.model import EventTrigger, WebhookTrigger
-    from automate_kernel.workflows.engine.execution import Event, EventType
+    from automate_kernel.workflows.execution import Event, EventType
 
     kind: EventType = "manual"
     source, usual = "cli", workflow.name

@@ -20,7 +20,7 @@ from automate_kernel.kernel import Kernel
 from automate_kernel.outbox import OutboxItem
 from automate_kernel.storage.tables import DELIVERY
 from automate_kernel.webhooks import GitHubSignature, StripeSignature
-from automate_kernel.workflows.engine.execution import Execution, StepRun
+from automate_kernel.workflows.execution import Execution, StepRun
 
 __all__ = ["tell"]
 

@@ -13,9 +13,9 @@ from automate_kernel.testing.clock import FakeClock
 from automate_kernel.testing.executions.hooks import WORKFLOW, ExecutionHooks
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.advance import Turn
-from automate_kernel.workflows.engine.execution import ExecutionStatus, StepStatus
 from automate_kernel.workflows.engine.executions import ExecutionStore
-from automate_kernel.workflows.engine.statistics import ExecutionLog
+from automate_kernel.workflows.engine.statistics import ExecutionActivity
+from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 
 __all__ = ["CountingContract", "ResumingManyContract"]
 
@@ -29,7 +29,7 @@ class CountingContract(ExecutionHooks):
         self, store: ExecutionStore, workflow: Workflow, clock: FakeClock
     ) -> None:
         """Beginnings, ends with their durations, outcomes of steps; by workflow and minute."""
-        log, execution = ExecutionLog(), self.see(store, self.begin(store, workflow))
+        log, execution = ExecutionActivity(), self.see(store, self.begin(store, workflow))
         begun = execution.created_at
         assert begun is not None
         runs = [
@@ -57,7 +57,7 @@ class CountingContract(ExecutionHooks):
 
     def test_a_list_counts_by_its_elements(self, store: ExecutionStore, workflow: Workflow) -> None:
         """The step that they belong to is no further one, however it ends."""
-        log, execution = ExecutionLog(), self.see(store, self.begin(store, workflow))
+        log, execution = ExecutionActivity(), self.see(store, self.begin(store, workflow))
         element = self.run(execution.id, "count", position=0, status=StepStatus.FAILED)
         execution.steps.append(element)
         whole = self.run(execution.id, "count", status=StepStatus.FAILED, attempts=0)

@@ -14,8 +14,8 @@ from automate_kernel.testing.executions.hooks import (
     ExecutionHooks,
 )
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.execution import ExecutionStatus, StepStatus
 from automate_kernel.workflows.engine.executions import ExecutionEndedError, ExecutionStore
+from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 
 __all__ = ["EndingContract", "ResumingContract"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.testing.executions.hooks import UNKNOWN_ID, ExecutionHooks
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.execution import ExecutionStatus, StepStatus
 from automate_kernel.workflows.engine.executions import ExecutionStore
+from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 
 __all__ = ["FailingContract"]
 

@@ -11,14 +11,14 @@ from automate_kernel.outbox import OutboxItem, RowsOutboxStore
 from automate_kernel.storage import Storage
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.execution import (
+from automate_kernel.workflows.engine.executions import ExecutionStore
+from automate_kernel.workflows.execution import (
     Event,
     Execution,
     ExecutionStatus,
     StepRun,
     StepStatus,
 )
-from automate_kernel.workflows.engine.executions import ExecutionStore
 
 __all__ = ["LEASE_SECONDS", "UNKNOWN_ID", "WORKFLOW", "ExecutionHooks"]
 

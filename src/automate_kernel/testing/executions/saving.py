@@ -14,8 +14,8 @@ from automate_kernel.testing.executions.hooks import (
 )
 from automate_kernel.testing.values import KEPT, REFUSED, each_value, is_json, same
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.execution import ExecutionStatus, StepStatus
 from automate_kernel.workflows.engine.executions import ADVANCE, ExecutionStore
+from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 
 __all__ = ["BeginningContract", "SavingContract"]
 

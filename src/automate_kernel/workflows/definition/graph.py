@@ -1,5 +1,5 @@
 """
-Pictures of a workflow: for a terminal, for Mermaid, and as SVG.
+Pictures of a workflow: an outline in text, a Mermaid flowchart, and SVG.
 
 Each takes *statuses*, the status of each step by its id, to show how far an execution is.
 """
@@ -7,12 +7,12 @@ Each takes *statuses*, the status of each step by its id, to show how far an exe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 from xml.sax.saxutils import escape
 
 from automate_kernel.workflows.definition.duration import format_duration
-from automate_kernel.workflows.definition.graph_layout import Layout, Spot, lay_out
-from automate_kernel.workflows.definition.graph_text import draw_text
 from automate_kernel.workflows.definition.model import (
     EventTrigger,
     ScheduleTrigger,
@@ -21,150 +21,10 @@ from automate_kernel.workflows.definition.model import (
     WebhookTrigger,
     Workflow,
 )
-from automate_kernel.workflows.engine.execution import StepStatus
+from automate_kernel.workflows.definition.structure import topological_order
+from automate_kernel.workflows.execution import StepStatus
 
-__all__ = [
-    "Group",
-    "Statuses",
-    "describe_trigger",
-    "draw_svg",
-    "to_mermaid",
-    "to_svg",
-    "to_text",
-]
-
-Group = tuple[str, Mapping[str, Sequence[str]], Mapping[str, Sequence[str]]]
-"""A title (or none), each step's needs, and the three lines of each step's label."""
-
-_MARGIN, _HEADER, _BOX, _BETWEEN, _GAP = 24, 64, 72, 48, 28
-_PER_LETTER = 7.6  # a little more than the widest usual sans-serif font takes at 13 px
-
-_STYLE = """
-#{id} {{ font: 13px system-ui, sans-serif; --ink: #1f2937; --soft: #6b7280; --line: #9ca3af;
-  --paper: #ffffff; --box: #f9fafb;
-  --ok: #15803d; --bad: #b91c1c; --busy: #1d4ed8; --wait: #b45309; }}
-@media (prefers-color-scheme: dark) {{
-  #{id} {{ --ink: #f3f4f6; --soft: #9ca3af; --line: #6b7280; --paper: #111827; --box: #1f2937;
-    --ok: #4ade80; --bad: #f87171; --busy: #60a5fa; --wait: #fbbf24; }}
-}}
-#{id} .paper {{ fill: var(--paper); }}
-#{id} text {{ fill: var(--ink); }}
-#{id} .head {{ font-size: 16px; font-weight: 600; }}
-#{id} .name {{ font-weight: 600; }}
-#{id} .soft {{ fill: var(--soft); font-size: 12px; }}
-#{id} .edge {{ fill: none; stroke: var(--line); stroke-width: 1.5; }}
-#{id} .tip {{ fill: var(--line); }}
-#{id} rect.box {{ fill: var(--box); stroke: var(--line); stroke-width: 1.5; }}
-#{id} .COMPLETED rect {{ stroke: var(--ok); }}
-#{id} .FAILED rect {{ stroke: var(--bad); stroke-width: 2.5; }}
-#{id} .RUNNING rect {{ stroke: var(--busy); stroke-width: 2.5; }}
-#{id} .RETRY rect {{ stroke: var(--wait); stroke-width: 2.5; }}
-#{id} .SKIPPED rect, #{id} .CANCELLED rect {{ stroke-dasharray: 5 4; }}
-""".strip()
-
-
-def draw_svg(
-    title: str,
-    subtitle: str,
-    groups: Sequence[Group],
-    statuses: Mapping[str, str],
-    *,
-    styled: bool = True,
-) -> str:
-    """The picture of *groups* of steps, one below the other, under a heading."""
-    top, widest, body = float(_HEADER + _MARGIN), 0.0, []
-    for group_title, needs, labels in groups:
-        if group_title:
-            body.append(_text(_MARGIN, top, group_title, "soft"))
-            top += 18
-        widths = {key: max(120.0, _PER_LETTER * max(map(len, labels[key])) + 28) for key in labels}
-        layout = lay_out(needs, widths, gap=_GAP, thin=8)
-        body.append(_group(layout, labels, statuses, top))
-        widest = max(widest, layout.width)
-        top += len(layout.layers) * (_BOX + _BETWEEN) - _BETWEEN + _MARGIN
-    heading = max(_PER_LETTER * 1.3 * len(title), _PER_LETTER * len(subtitle))
-    width, height = max(widest, heading) + 2 * _MARGIN, top
-    # An id of its own keeps the style of one picture from another on the same page.
-    own = "wf-" + hashlib.sha256("\n".join([title, *body]).encode()).hexdigest()[:10]
-    opening = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" id="{own}" class="automate-graph" role="img" '
-        f'aria-labelledby="{own}-t {own}-d" viewBox="0 0 {width:.0f} {height:.0f}" '
-        f'width="{width:.0f}" height="{height:.0f}">'
-    )
-    return "\n".join(
-        [
-            opening,
-            f'<title id="{own}-t">{escape(title)}</title>',
-            f'<desc id="{own}-d">{escape(_description(subtitle, groups, statuses))}</desc>',
-            *([f"<style>{_STYLE.format(id=own)}</style>"] if styled else []),
-            '<rect class="paper" width="100%" height="100%"/>',
-            _text(_MARGIN, _MARGIN + 16, title, "head"),
-            _text(_MARGIN, _MARGIN + 38, subtitle, "soft"),
-            *body,
-            "</svg>\n",
-        ]
-    )
-
-
-def _description(subtitle: str, groups: Sequence[Group], statuses: Mapping[str, str]) -> str:
-    """The whole graph in words."""
-    sentences = [f"Starts on: {subtitle}."]
-    for title, needs, _ in groups:
-        sentences += [f"{title.capitalize()}:"] if title else []
-        for step_id, own in needs.items():
-            after = f" after {', '.join(own)}" if own else " first"
-            status = f" ({statuses[step_id].lower()})" if step_id in statuses else ""
-            sentences.append(f"{step_id}{status}{after}.")
-    return " ".join(sentences)
-
-
-def _group(
-    layout: Layout,
-    labels: Mapping[str, Sequence[str]],
-    statuses: Mapping[str, str],
-    top: float,
-) -> str:
-    edges, boxes = [], []
-    for depth, layer in enumerate(layout.layers):
-        y = top + depth * (_BOX + _BETWEEN)
-        for spot in layer:
-            edges += [_edge(spot, each, y) for each in spot.below]
-            if spot.passage:
-                x = spot.x + _MARGIN
-                edges.append(f'<path class="edge" d="M{x:.1f} {y:.1f}V{y + _BOX:.1f}"/>')
-            else:
-                boxes.append(_box(spot, y, labels[spot.step_id], statuses.get(spot.step_id, "")))
-    return "\n".join([*edges, *boxes])
-
-
-def _edge(upper: Spot, lower: Spot, y: float) -> str:
-    x1, x2 = upper.x + _MARGIN, lower.x + _MARGIN
-    y1, y2 = y + _BOX, y + _BOX + _BETWEEN
-    tip = "" if lower.passage else f'<path class="tip" d="M{x2:.1f} {y2:.1f}l-4.5-8h9z"/>'
-    end = y2 if lower.passage else y2 - 7
-    middle = (y1 + y2) / 2
-    curve = f"M{x1:.1f} {y1:.1f}C{x1:.1f} {middle:.1f} {x2:.1f} {middle:.1f} {x2:.1f} {end:.1f}"
-    return f'<path class="edge" d="{curve}"/>{tip}'
-
-
-def _box(spot: Spot, y: float, label: Sequence[str], status: str) -> str:
-    left = spot.x - spot.width / 2 + _MARGIN
-    lines = [
-        _text(left + 14, y + 24 + 19 * row, line, "soft" if row else "name")
-        for row, line in enumerate(label)
-        if line
-    ]
-    name = f"{spot.step_id}: {status.lower()}" if status else spot.step_id
-    return (
-        f'<g class="{status}"><title>{escape(name)}</title>'
-        f'<rect class="box" x="{left:.1f}" y="{y:.1f}" width="{spot.width:.1f}" '
-        f'height="{_BOX}" rx="8"/>{"".join(lines)}</g>'
-    )
-
-
-def _text(x: float, y: float, text: str, style: str) -> str:
-    return f'<text class="{style}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>'
-
+__all__ = ["Statuses", "describe_trigger", "to_mermaid", "to_svg", "to_text"]
 
 Statuses = Mapping[str, StepStatus | str]
 
@@ -192,25 +52,18 @@ def describe_trigger(trigger: Trigger) -> str:
     return "manual"
 
 
-def to_text(workflow: Workflow, statuses: Statuses | None = None, *, width: int = 100) -> str:
-    """
-    A picture of boxes and lines for a terminal.
+class _StepList(NamedTuple):
+    """The steps of a workflow, or those under on_failure, with what each of them needs."""
 
-    A workflow that is wider than *width* characters comes as a list instead.
-    """
-    states = _checked(statuses)
-    parts = [f"{workflow.name} ({_started_by(workflow)})"]
+    title: str
+    steps: Sequence[Step]
+    needs: dict[str, tuple[str, ...]]
+
+
+def _step_lists(workflow: Workflow) -> Iterator[_StepList]:
     for title, steps in (("", workflow.steps), ("on failure", workflow.on_failure)):
-        if not steps:
-            continue
-        needs = {step.id: workflow.needs_of(step.id) for step in steps}
-        labels = {step.id: _text_label(step, states) for step in steps}
-        parts += [f"\n{title}:"] if title else []
-        picture = draw_text(needs, labels)
-        if max(map(len, picture)) > width:
-            picture = _as_list(steps, needs, labels)
-        parts += picture
-    return "\n".join(parts) + "\n"
+        if steps:
+            yield _StepList(title, steps, {step.id: workflow.needs_of(step.id) for step in steps})
 
 
 def _started_by(workflow: Workflow) -> str:
@@ -222,7 +75,7 @@ def _checked(statuses: Statuses | None) -> dict[str, StepStatus]:
 
 
 def _traits(step: Step) -> list[str]:
-    """What is special about the step, in a word each."""
+    """The step's options that differ from the default, in a word each."""
     traits = ["if"] if step.if_ is not None else []
     traits += ["for each"] if step.for_each is not None else []
     traits += [f"{step.retry.attempts} attempts"] if step.retry.attempts > 1 else []
@@ -235,52 +88,42 @@ def _short(text: str, length: int = 36) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def _text_label(step: Step, states: Mapping[str, StepStatus]) -> list[str]:
-    status = states.get(step.id)
-    first = _short(step.id) if status is None else f"{_ICONS[status]} {_short(step.id)}"
-    traits = _traits(step)
-    return [first, _short(step.action), *([" · ".join(traits)] if traits else [])]
+def _with_icon(text: str, status: StepStatus | None) -> str:
+    return text if status is None else f"{_ICONS[status]} {text}"
 
 
-def _as_list(
-    steps: Iterable[Step], needs: Mapping[str, Sequence[str]], labels: Mapping[str, Sequence[str]]
-) -> list[str]:
-    lines = []
-    for step in steps:
-        first, *others = labels[step.id]
-        after = f"  after {', '.join(needs[step.id])}" if needs[step.id] else ""
-        lines.append(f"  {first}  [{'; '.join(others)}]{after}")
-    return lines
+def _depths(needs: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """How many steps stand above each step at most, in an order that puts needs first."""
+    depths: dict[str, int] = {}
+    for step_id in topological_order(needs):
+        depths[step_id] = max((depths[need] + 1 for need in needs[step_id]), default=0)
+    return depths
 
 
-def to_svg(workflow: Workflow, statuses: Statuses | None = None, *, styled: bool = True) -> str:
+# Text -------------------------------------------------------------------------------------------
+
+
+def to_text(workflow: Workflow, statuses: Statuses | None = None) -> str:
     """
-    A picture that stands on its own, in a page or as a file.
+    An outline for a terminal: a line for each step, indented below the steps that it needs.
 
-    It has a title and a text for screen readers, follows the reader's light or dark scheme, and
-    holds no script and no link. Not *styled* it holds no style either, for a page whose policy
-    forbids that: the page's own style sheet says how ``svg.automate-graph`` looks.
+    The line holds the step's action, its options, and the ids that it waits for.
     """
     states = _checked(statuses)
-    groups = []
-    for title, steps in (("", workflow.steps), ("on failure", workflow.on_failure)):
-        if steps:
-            needs = {step.id: workflow.needs_of(step.id) for step in steps}
-            groups.append((title, needs, {step.id: _svg_label(step, states) for step in steps}))
-    return draw_svg(
-        workflow.title or workflow.name,
-        _started_by(workflow),
-        groups,
-        {step_id: status.value for step_id, status in states.items()},
-        styled=styled,
-    )
+    lines = [f"{workflow.name} ({_started_by(workflow)})"]
+    for title, steps, needs in _step_lists(workflow):
+        lines += [f"\n{title}:"] if title else []
+        by_id = {step.id: step for step in steps}
+        for step_id, depth in _depths(needs).items():
+            step = by_id[step_id]
+            first = _with_icon(step_id, states.get(step_id))
+            about = "; ".join([step.action, *_traits(step)])
+            after = f"  after {', '.join(needs[step_id])}" if needs[step_id] else ""
+            lines.append(f"{'  ' * (depth + 1)}{first}  [{about}]{after}")
+    return "\n".join(lines) + "\n"
 
 
-def _svg_label(step: Step, states: Mapping[str, StepStatus]) -> list[str]:
-    icon = f"{_ICONS[states[step.id]]} " if step.id in states else ""
-    name = _short(step.name or step.id, 32)
-    return [icon + name, _short(step.action, 36), " · ".join(_traits(step))]
-
+# Mermaid ----------------------------------------------------------------------------------------
 
 _CLASSES = {
     StepStatus.RUNNING: "fill:#dbeafe,stroke:#1d4ed8,color:#1e3a8a",
@@ -321,8 +164,11 @@ def _mermaid_steps(
     lines = []
     for step in steps:
         opening, closing = ("[[", "]]") if step.for_each is not None else ("[", "]")
-        text = _quoted("\n".join(_text_label(step, states)))
         status = states.get(step.id)
+        label = [_with_icon(_short(step.id), status), _short(step.action)]
+        if traits := _traits(step):
+            label.append(" · ".join(traits))
+        text = _quoted("\n".join(label))
         styled = f":::{status.value.lower()}" if status in _CLASSES and status else ""
         lines.append(f"{indent}{names[step.id]}{opening}{text}{closing}{styled}")
     for step in steps:
@@ -335,3 +181,271 @@ def _quoted(text: str) -> str:
         c if c.isalnum() or c in " .,:_-/·✓✗○▶↻»■≤…()\n" else f"#{ord(c)};" for c in text
     )
     return '"' + escaped.replace("\n", "<br/>") + '"'
+
+
+# SVG --------------------------------------------------------------------------------------------
+
+_MARGIN, _HEADER, _BOX, _BETWEEN, _GAP = 24, 64, 72, 48, 28
+_PER_LETTER = 7.6  # a little more than the widest usual sans-serif font takes at 13 px
+
+_STYLE = """
+#{id} {{ font: 13px system-ui, sans-serif; --ink: #1f2937; --soft: #6b7280; --line: #9ca3af;
+  --paper: #ffffff; --box: #f9fafb;
+  --ok: #15803d; --bad: #b91c1c; --busy: #1d4ed8; --wait: #b45309; }}
+@media (prefers-color-scheme: dark) {{
+  #{id} {{ --ink: #f3f4f6; --soft: #9ca3af; --line: #6b7280; --paper: #111827; --box: #1f2937;
+    --ok: #4ade80; --bad: #f87171; --busy: #60a5fa; --wait: #fbbf24; }}
+}}
+#{id} .paper {{ fill: var(--paper); }}
+#{id} text {{ fill: var(--ink); }}
+#{id} .head {{ font-size: 16px; font-weight: 600; }}
+#{id} .name {{ font-weight: 600; }}
+#{id} .soft {{ fill: var(--soft); font-size: 12px; }}
+#{id} .edge {{ fill: none; stroke: var(--line); stroke-width: 1.5; }}
+#{id} .tip {{ fill: var(--line); }}
+#{id} rect.box {{ fill: var(--box); stroke: var(--line); stroke-width: 1.5; }}
+#{id} .COMPLETED rect {{ stroke: var(--ok); }}
+#{id} .FAILED rect {{ stroke: var(--bad); stroke-width: 2.5; }}
+#{id} .RUNNING rect {{ stroke: var(--busy); stroke-width: 2.5; }}
+#{id} .RETRY rect {{ stroke: var(--wait); stroke-width: 2.5; }}
+#{id} .SKIPPED rect, #{id} .CANCELLED rect {{ stroke-dasharray: 5 4; }}
+""".strip()
+
+
+def to_svg(workflow: Workflow, statuses: Statuses | None = None, *, styled: bool = True) -> str:
+    """
+    A picture that stands on its own, in a page or as a file.
+
+    It has a title and a text for screen readers, and follows the reader's light or dark scheme.
+    It holds no script and no link. If it is not *styled*, it holds no style either, for a page
+    whose policy forbids that: the page's own style sheet styles ``svg.automate-graph``.
+    """
+    states = _checked(statuses)
+    title, subtitle = workflow.title or workflow.name, _started_by(workflow)
+    top, widest, body = float(_HEADER + _MARGIN), 0.0, []
+    for heading, steps, needs in _step_lists(workflow):
+        if heading:
+            body.append(_text(_MARGIN, top, heading, "soft"))
+            top += 18
+        labels = {step.id: _svg_label(step, states) for step in steps}
+        widths = {key: max(120.0, _PER_LETTER * max(map(len, labels[key])) + 28) for key in labels}
+        layout = lay_out(needs, widths, gap=_GAP, thin=8)
+        body.append(_group(layout, labels, states, top))
+        widest = max(widest, layout.width)
+        top += len(layout.layers) * (_BOX + _BETWEEN) - _BETWEEN + _MARGIN
+    longest = max(_PER_LETTER * 1.3 * len(title), _PER_LETTER * len(subtitle))
+    width, height = max(widest, longest) + 2 * _MARGIN, top
+    # An id of its own keeps the style of one picture from another on the same page.
+    own = "wf-" + hashlib.sha256("\n".join([title, *body]).encode()).hexdigest()[:10]
+    opening = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" id="{own}" class="automate-graph" role="img" '
+        f'aria-labelledby="{own}-t {own}-d" viewBox="0 0 {width:.0f} {height:.0f}" '
+        f'width="{width:.0f}" height="{height:.0f}">'
+    )
+    return "\n".join(
+        [
+            opening,
+            f'<title id="{own}-t">{escape(title)}</title>',
+            f'<desc id="{own}-d">{escape(_description(workflow, states))}</desc>',
+            *([f"<style>{_STYLE.format(id=own)}</style>"] if styled else []),
+            '<rect class="paper" width="100%" height="100%"/>',
+            _text(_MARGIN, _MARGIN + 16, title, "head"),
+            _text(_MARGIN, _MARGIN + 38, subtitle, "soft"),
+            *body,
+            "</svg>\n",
+        ]
+    )
+
+
+def _svg_label(step: Step, states: Mapping[str, StepStatus]) -> list[str]:
+    name = _with_icon(_short(step.name or step.id, 32), states.get(step.id))
+    return [name, _short(step.action), " · ".join(_traits(step))]
+
+
+def _description(workflow: Workflow, states: Mapping[str, StepStatus]) -> str:
+    """The whole graph in words."""
+    sentences = [f"Starts on: {_started_by(workflow)}."]
+    for title, _, needs in _step_lists(workflow):
+        sentences += [f"{title.capitalize()}:"] if title else []
+        for step_id, own in needs.items():
+            after = f" after {', '.join(own)}" if own else " first"
+            status = f" ({states[step_id].value.lower()})" if step_id in states else ""
+            sentences.append(f"{step_id}{status}{after}.")
+    return " ".join(sentences)
+
+
+def _group(
+    layout: Layout,
+    labels: Mapping[str, Sequence[str]],
+    states: Mapping[str, StepStatus],
+    top: float,
+) -> str:
+    edges, boxes = [], []
+    for depth, layer in enumerate(layout.layers):
+        y = top + depth * (_BOX + _BETWEEN)
+        for spot in layer:
+            edges += [_edge(spot, each, y) for each in spot.below]
+            if spot.passage:
+                x = spot.x + _MARGIN
+                edges.append(f'<path class="edge" d="M{x:.1f} {y:.1f}V{y + _BOX:.1f}"/>')
+            else:
+                boxes.append(_box(spot, y, labels[spot.step_id], states.get(spot.step_id)))
+    return "\n".join([*edges, *boxes])
+
+
+def _edge(upper: Spot, lower: Spot, y: float) -> str:
+    x1, x2 = upper.x + _MARGIN, lower.x + _MARGIN
+    y1, y2 = y + _BOX, y + _BOX + _BETWEEN
+    tip = "" if lower.passage else f'<path class="tip" d="M{x2:.1f} {y2:.1f}l-4.5-8h9z"/>'
+    end = y2 if lower.passage else y2 - 7
+    middle = (y1 + y2) / 2
+    curve = f"M{x1:.1f} {y1:.1f}C{x1:.1f} {middle:.1f} {x2:.1f} {middle:.1f} {x2:.1f} {end:.1f}"
+    return f'<path class="edge" d="{curve}"/>{tip}'
+
+
+def _box(spot: Spot, y: float, label: Sequence[str], status: StepStatus | None) -> str:
+    left = spot.x - spot.width / 2 + _MARGIN
+    lines = [
+        _text(left + 14, y + 24 + 19 * row, line, "soft" if row else "name")
+        for row, line in enumerate(label)
+        if line
+    ]
+    shown = status.value if status else ""
+    name = f"{spot.step_id}: {shown.lower()}" if shown else spot.step_id
+    return (
+        f'<g class="{shown}"><title>{escape(name)}</title>'
+        f'<rect class="box" x="{left:.1f}" y="{y:.1f}" width="{spot.width:.1f}" '
+        f'height="{_BOX}" rx="8"/>{"".join(lines)}</g>'
+    )
+
+
+def _text(x: float, y: float, text: str, style: str) -> str:
+    return f'<text class="{style}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>'
+
+
+# Layout of the SVG ------------------------------------------------------------------------------
+
+_SWEEPS = 4
+
+
+@dataclass(slots=True, eq=False)
+class Spot:
+    """
+    A place in a layer: a step's box, or the passage of a line to a lower layer.
+
+    *x* is its middle. All lines that leave a step share one way down, so a layer has at most one
+    passage per step.
+    """
+
+    step_id: str
+    passage: bool
+    width: float
+    x: float = 0.0
+    below: list[Spot] = field(default_factory=list)
+    above: list[Spot] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The layers from top to bottom, each from left to right, and the width of them all."""
+
+    layers: list[list[Spot]]
+    width: float
+
+
+def lay_out(
+    needs: Mapping[str, Sequence[str]], widths: Mapping[str, float], *, gap: float, thin: float
+) -> Layout:
+    """
+    Give every step of an acyclic graph a spot, in layers, each step below all that it needs.
+
+    *gap* is left between neighbours, and *thin* is the width of a line that passes through.
+    """
+    layers = _layers(needs, widths, thin)
+    for _ in range(_SWEEPS):
+        for layer in layers[1:]:
+            _sort_by(layer, [spot.above for spot in layer])
+        for layer in reversed(layers[:-1]):
+            _sort_by(layer, [spot.below for spot in layer])
+    for layer in layers:
+        _place(layer, [_middle(spot.above) for spot in layer], gap)
+    for _ in range(_SWEEPS):
+        for layer in reversed(layers[:-1]):
+            _place(layer, [_middle(spot.below) for spot in layer], gap)
+        for layer in layers[1:]:
+            _place(layer, [_middle(spot.above) for spot in layer], gap)
+    return Layout(layers, _shift_to_zero(layers))
+
+
+def _layers(
+    needs: Mapping[str, Sequence[str]], widths: Mapping[str, float], thin: float
+) -> list[list[Spot]]:
+    depth = _depths(needs)
+    layers: list[list[Spot]] = [[] for _ in range(max(depth.values(), default=-1) + 1)]
+    last: dict[str, list[Spot]] = {}  # each step's box and the passages under it
+    for step_id in needs:
+        spot = Spot(step_id, passage=False, width=widths[step_id])
+        layers[depth[step_id]].append(spot)
+        last[step_id] = [spot]
+    for step_id, own in needs.items():
+        for need in own:
+            way = last[need]
+            while len(way) < depth[step_id] - depth[need]:
+                passage = Spot(need, passage=True, width=thin)
+                layers[depth[need] + len(way)].append(passage)
+                _join(way[-1], passage)
+                way.append(passage)
+            _join(way[depth[step_id] - depth[need] - 1], last[step_id][0])
+    return layers
+
+
+def _join(upper: Spot, lower: Spot) -> None:
+    upper.below.append(lower)
+    lower.above.append(upper)
+
+
+def _sort_by(layer: list[Spot], neighbours: Sequence[list[Spot]]) -> None:
+    """Reorder *layer* by the middle of each spot's neighbours; one without any keeps its place."""
+    keys = {
+        id(spot): sum(each.x for each in near) / len(near) if near else spot.x
+        for spot, near in zip(layer, neighbours, strict=True)
+    }
+    layer.sort(key=lambda spot: keys[id(spot)])
+    for position, spot in enumerate(layer):
+        spot.x = float(position)
+
+
+def _middle(spots: Sequence[Spot]) -> float | None:
+    return sum(spot.x for spot in spots) / len(spots) if spots else None
+
+
+def _place(layer: list[Spot], wanted: Sequence[float | None], gap: float) -> None:
+    """
+    Move each spot as near to where it is wanted as order and gaps allow.
+
+    Least squares under an order is isotonic regression: neighbours that would overlap are
+    pooled, and a pool stands at the mean of what its members want.
+    """
+    offset, offsets = 0.0, []
+    for position, spot in enumerate(layer):
+        if position:
+            offset += (layer[position - 1].width + spot.width) / 2 + gap
+        offsets.append(offset)
+    pools: list[list[float]] = []  # each the sum and the number of what its members want
+    for spot, want, start in zip(layer, wanted, offsets, strict=True):
+        pools.append([(spot.x if want is None else want) - start, 1.0])
+        while len(pools) > 1 and pools[-2][0] / pools[-2][1] > pools[-1][0] / pools[-1][1]:
+            total, count = pools.pop()
+            pools[-1][0] += total
+            pools[-1][1] += count
+    means = [total / count for total, count in pools for _ in range(int(count))]
+    for spot, mean, start in zip(layer, means, offsets, strict=True):
+        spot.x = mean + start
+
+
+def _shift_to_zero(layers: Sequence[Sequence[Spot]]) -> float:
+    spots = [spot for layer in layers for spot in layer]
+    left = min((spot.x - spot.width / 2 for spot in spots), default=0.0)
+    for spot in spots:
+        spot.x -= left
+    return max((spot.x + spot.width / 2 for spot in spots), default=0.0)

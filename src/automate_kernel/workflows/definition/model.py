@@ -69,7 +69,7 @@ from automate_kernel.workflows.definition.triggers import (
     WebhookTrigger,
     trigger_types,
 )
-from automate_kernel.workflows.engine.execution import (
+from automate_kernel.workflows.execution import (
     Event,
     Execution,
     ExecutionStatus,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
@@ -15,9 +17,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from automate_kernel.errors import ConfigError
 from automate_kernel.workflows.definition.duration import Duration
 from automate_kernel.workflows.definition.fields import Condition, JsonTree, Part, PlainText
-from automate_kernel.workflows.engine.execution import Event
+from automate_kernel.workflows.execution import Event
 
 __all__ = [
     "EventTrigger",
@@ -25,6 +28,8 @@ __all__ = [
     "ScheduleTrigger",
     "Trigger",
     "WebhookTrigger",
+    "cron_problem",
+    "require_cron",
     "trigger_types",
 ]
 
@@ -98,9 +103,57 @@ def _check_timezone(name: str) -> str:
     return name
 
 
-def _check_cron(text: str) -> str:
-    from automate_kernel.workflows.engine.schedule import cron_problem
+_FIELDS = "five fields: minute, hour, day of month, month, day of week"
+_MACROS = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
 
+
+def cron_problem(text: str) -> tuple[str, str] | None:
+    """
+    What is wrong with a cron line, and the remedy; None if nothing is.
+
+    Without `cronsim` only the number of fields is checked.
+    """
+    shown = repr(text[:60])
+    if text.strip().startswith("@"):
+        line = _MACROS.get(text.strip().lower())
+        remedy = f"write '{line}'" if line else "write the line out"
+        return f"cron {shown} is a nickname, which is not supported", f"{remedy}: {_FIELDS}"
+    if len(text) > 200 or len(text.split()) not in (5, 6):
+        return f"cron {shown} has {len(text.split())} fields", f"give {_FIELDS}"
+    try:
+        from cronsim import CronSim, CronSimError
+    except ImportError:
+        return None
+    try:
+        next(CronSim(text, datetime(2024, 1, 1, tzinfo=timezone.utc)))
+    except CronSimError as error:
+        part = re.sub("^bad ", "", str(error).lower())
+        return f"cron {shown} has a wrong {part}", f"give {_FIELDS}; for example '0 9 * * MON-FRI'"
+    except StopIteration:
+        return f"cron {shown} never fires", "check its day of month against its month"
+    return None
+
+
+def require_cron() -> None:
+    """Raise `ConfigError` if what reads cron lines is not installed."""
+    try:
+        import cronsim  # noqa: F401
+    except ImportError:
+        raise ConfigError(
+            "cron lines need the package cronsim",
+            hint="install it with: pip install 'automate-kernel[schedule]'",
+        ) from None
+
+
+def _check_cron(text: str) -> str:
     problem = cron_problem(text)
     if problem:
         message, hint = problem

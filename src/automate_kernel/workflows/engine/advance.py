@@ -18,13 +18,13 @@ from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.item import bounded_seconds, encode_json
 from automate_kernel.tracebacks import group_of
 from automate_kernel.workflows.definition.model import Step
-from automate_kernel.workflows.engine.execution import (
+from automate_kernel.workflows.engine.program import Program
+from automate_kernel.workflows.execution import (
     Execution,
     ExecutionStatus,
     StepRun,
     StepStatus,
 )
-from automate_kernel.workflows.engine.program import Program
 
 __all__ = [
     "CallOutcome",

@@ -36,20 +36,20 @@ from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import DEFINITION, EXECUTION, EXECUTION_ACTIVITY, STEP
 from automate_kernel.tracebacks import MAX_GROUP
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.execution import (
-    Event,
-    Execution,
-    ExecutionStatus,
-    StepRun,
-    StepStatus,
-)
 from automate_kernel.workflows.engine.statistics import (
-    ExecutionLog,
+    ExecutionActivity,
     ExecutionStats,
     WorkflowActivity,
     note_end,
     read_activity,
     write_activity,
+)
+from automate_kernel.workflows.execution import (
+    Event,
+    Execution,
+    ExecutionStatus,
+    StepRun,
+    StepStatus,
 )
 
 __all__ = [
@@ -484,7 +484,7 @@ class ExecutionStore(ExecutionRows):
         with self.storage.begin(atomic=False) as rows:
             return read_activity(rows, seconds)
 
-    def report(self, log: ExecutionLog, worker_id: str) -> None:
+    def report(self, log: ExecutionActivity, worker_id: str) -> None:
         """Write down what *log* has gathered. A worker does so every few seconds."""
         with log.writing:
             if log.idle:

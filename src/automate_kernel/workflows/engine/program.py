@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from automate_kernel.errors import AutomateError, ErrorCodes, TemplateError, type_name
 from automate_kernel.secrets.handles import masked
 from automate_kernel.workflows.definition.model import Step, Workflow
-from automate_kernel.workflows.engine.execution import Execution, StepRun, StepStatus
+from automate_kernel.workflows.execution import Execution, StepRun, StepStatus
 
 if TYPE_CHECKING:
     from automate_kernel.workflows.engine.advance import Key

@@ -23,10 +23,10 @@ from automate_kernel.worker.handler import draining
 from automate_kernel.worker.periodic import try_for
 from automate_kernel.workflows.catalogue import Startable
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn, advance
-from automate_kernel.workflows.engine.execution import Event, Execution, ExecutionStatus, StepStatus
 from automate_kernel.workflows.engine.executions import ExecutionEndedError, ExecutionStore, Loaded
 from automate_kernel.workflows.engine.program import Program
-from automate_kernel.workflows.engine.statistics import ExecutionLog
+from automate_kernel.workflows.engine.statistics import ExecutionActivity
+from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepStatus
 
 __all__ = ["EVENT", "Invoke", "Runner"]
 
@@ -74,7 +74,7 @@ class Runner:
         self._around = around
         self._executor: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
-        self.log: ExecutionLog = ExecutionLog()
+        self.log: ExecutionActivity = ExecutionActivity()
         """What was done to executions here, until a worker writes it down."""
 
     # -- events ------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from automate_kernel.outbox.statistics import Minutes, Times, percentile
 from automate_kernel.storage.rows import Now, Row, Rows, Where
 from automate_kernel.storage.tables import EXECUTION_ACTIVITY
 from automate_kernel.workflows.engine.advance import Turn
-from automate_kernel.workflows.engine.execution import (
+from automate_kernel.workflows.execution import (
     Execution,
     ExecutionStatus,
     StepRun,
@@ -21,7 +21,7 @@ from automate_kernel.workflows.engine.execution import (
 )
 
 __all__ = [
-    "ExecutionLog",
+    "ExecutionActivity",
     "ExecutionStats",
     "WorkflowActivity",
     "note_end",
@@ -150,7 +150,7 @@ class _Row:
         self.step.merge(other.step)
 
 
-class ExecutionLog(Minutes[_Row]):
+class ExecutionActivity(Minutes[_Row]):
     """Gathers in memory what a process does to executions, until a worker of it writes it down."""
 
     def __init__(self) -> None:
@@ -195,7 +195,7 @@ def _count(row: _Row, execution: Execution, run: StepRun) -> None:
 # -- rows ------------------------------------------------------------------------------------------
 
 
-def write_activity(rows: Rows, log: ExecutionLog, worker_id: str) -> None:
+def write_activity(rows: Rows, log: ExecutionActivity, worker_id: str) -> None:
     """Write down what *log* has gathered; to be forgotten by it once that is committed."""
     minute = rows.now().replace(second=0, microsecond=0)
     for row in log.unsaved(minute):
