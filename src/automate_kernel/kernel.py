@@ -57,6 +57,7 @@ from automate_kernel.worker.worker import Worker, WorkerStats
 from automate_kernel.workflows.catalogue import Catalogue, WorkflowSource
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.executions import ADVANCE, ExecutionStore
+from automate_kernel.workflows.engine.listener import ExecutionListener
 from automate_kernel.workflows.engine.runner import EVENT, Runner
 from automate_kernel.workflows.engine.schedule import Scheduled, Ticker
 from automate_kernel.workflows.execution import (
@@ -834,7 +835,7 @@ class Working(Registering, Entering, Keeping):
             chores.append(Chore("purge", 60.0, partial(self._sweep, *kept)))
         options.setdefault("describe", self.redactor.redact_exception)
         options.setdefault("redact", self.redactor.redact)
-        options.setdefault("also_report", partial(self.executions.report, self._runner.log))
+        options.setdefault("also_report", partial(self.executions.report, self._runner.activity))
         options.setdefault("preflight", partial(require_schema, self.storage))
         chores += options.pop("chores", ())
         handlers = self._chosen(kinds, exclude_kinds)
@@ -912,7 +913,7 @@ class Working(Registering, Entering, Keeping):
 
     def _report_executions(self) -> None:
         try:
-            self.executions.report(self._runner.log, "inline")
+            self.executions.report(self._runner.activity, "inline")
         except StorageError as error:
             # It is only about the work, which is done.
             logger.warning("what was done could not be counted: %s", error)
@@ -927,7 +928,7 @@ class Working(Registering, Entering, Keeping):
         return execution
 
     def _item_failed(self, rows: Rows, item: OutboxItem) -> None:
-        self.executions.give_up(rows, item)
+        ExecutionListener().give_up(rows, item)
         self._given_up.append((item, time.monotonic() + _COMMIT_SECONDS))
 
     def _tell_given_up(self) -> None:
@@ -946,7 +947,7 @@ class Working(Registering, Entering, Keeping):
             if item.kind == ADVANCE:
                 execution = self.executions.get(item.payload["execution_id"])
                 if execution is not None:
-                    self._runner.tell_failed(execution)
+                    self._runner.send_failed(execution)
 
 
 class Kernel(Working, Calling):
@@ -978,8 +979,9 @@ class Kernel(Working, Calling):
         if isinstance(outbox, RowsOutboxStore):
             # What a host has set stays.
             outbox.on_failed = outbox.on_failed or self._item_failed
-            outbox.on_cancelled = outbox.on_cancelled or self.executions.cancel_with
-            outbox.on_requeued = outbox.on_requeued or self.executions.resume_with
+            listener = ExecutionListener()
+            outbox.on_cancelled = outbox.on_cancelled or listener.cancel_with
+            outbox.on_requeued = outbox.on_requeued or listener.requeued
         outbox.redact = EnteringRedaction(self.redactor, outbox.redact)
         outbox.before_enqueue = outbox.before_enqueue or self._before_enqueue
 

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from automate_kernel import outbox, worker
-from automate_kernel.workflows import ExecutionStore
+from automate_kernel.workflows.engine.listener import ExecutionListener
 from automate_sqlalchemy.storage import SqlAlchemyStorage
 
 __all__ = ["OptimisticClaimOutboxStore", "OutboxReaper", "SkipLockedClaimOutboxStore"]
@@ -33,5 +33,5 @@ class OutboxReaper(worker.OutboxReaper):
     def __init__(self, engine: Engine, *, stale_threshold_seconds: float = 600) -> None:
         store = SkipLockedClaimOutboxStore(engine)
         # An execution whose wake-up is given up fails with it, though no kernel is at hand.
-        store.on_failed = ExecutionStore(store.storage, store).give_up
+        store.on_failed = ExecutionListener().give_up
         super().__init__(store, stale_threshold_seconds=stale_threshold_seconds)

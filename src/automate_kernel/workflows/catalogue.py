@@ -19,7 +19,7 @@ from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, Workf
 from automate_kernel.logs import get_logger
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.definition.triggers import require_cron
-from automate_kernel.workflows.engine.program import Program, Templates
+from automate_kernel.workflows.engine.program import WorkflowProgram, Templates
 from automate_kernel.workflows.execution import Event
 
 __all__ = [
@@ -202,8 +202,8 @@ class Catalogue:
         self._templates = templates
         self._context = context
         self._stored = stored
-        self._current: dict[str, Program] = {}
-        self._programs: OrderedDict[str, Program] = OrderedDict()
+        self._current: dict[str, WorkflowProgram] = {}
+        self._programs: OrderedDict[str, WorkflowProgram] = OrderedDict()
         self._lock = threading.Lock()
         self._source = source
         self._check_seconds = check_seconds
@@ -305,18 +305,18 @@ class Catalogue:
             self._supply, self._supplied = supply, True
         self._check_at = started + self._check_seconds
 
-    def _compiled(self, workflow: Workflow) -> Program:
+    def _compiled(self, workflow: Workflow) -> WorkflowProgram:
         """The compiled form of *workflow*, made once."""
         digest = workflow.hash()
         with self._lock:
             found = self._programs.get(digest)
         if found is None:
             _require_schedule(workflow)
-            found = Program(workflow, self._templates, self._context)
+            found = WorkflowProgram(workflow, self._templates, self._context)
             self._keep(digest, found)
         return found
 
-    def _keep(self, definition_id: str, program: Program) -> None:
+    def _keep(self, definition_id: str, program: WorkflowProgram) -> None:
         with self._lock:
             self._programs[definition_id] = program
             while len(self._programs) > _KEPT:
@@ -327,7 +327,7 @@ class Catalogue:
         added = list(self._read(workflow))
         for one in added:
             _require_schedule(one)
-        programs = [Program(one, self._templates, self._context) for one in added]
+        programs = [WorkflowProgram(one, self._templates, self._context) for one in added]
         for program in programs:
             name = program.workflow.name
             known = self._current.get(name)
@@ -366,14 +366,14 @@ class Catalogue:
         programs += [one.program for one in supplied if one.visible_to(event.tenant_id)]
         return [program for program in programs if program.workflow.triggers_for(event)]
 
-    def program(self, definition_id: str) -> Program:
+    def program(self, definition_id: str) -> WorkflowProgram:
         """The compiled workflow of a stored definition."""
         with self._lock:
             found = self._programs.get(definition_id)
             if found is not None:
                 self._programs.move_to_end(definition_id)
                 return found
-        program = Program(self._stored(definition_id), self._templates, self._context)
+        program = WorkflowProgram(self._stored(definition_id), self._templates, self._context)
         self._keep(definition_id, program)
         return program
 

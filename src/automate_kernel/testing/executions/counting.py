@@ -14,6 +14,7 @@ from automate_kernel.testing.executions.hooks import WORKFLOW, ExecutionHooks
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.advance import Turn
 from automate_kernel.workflows.engine.executions import ExecutionStore
+from automate_kernel.workflows.engine.listener import ExecutionListener
 from automate_kernel.workflows.engine.statistics import ExecutionActivity
 from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 
@@ -77,7 +78,7 @@ class CountingContract(ExecutionHooks):
         given_up = self.begin(store, Workflow.from_dict(OTHER))
         item = self.claim(store)
         with store.storage.begin() as rows:
-            store.give_up(rows, item)
+            ExecutionListener().give_up(rows, item)
         totals = total_by_kind(store.activity())
         assert {name: (one.cancelled, one.failed) for name, one in totals.items()} == {
             workflow.name: (1, 0),

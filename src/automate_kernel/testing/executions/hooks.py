@@ -12,6 +12,7 @@ from automate_kernel.storage import Storage
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.executions import ExecutionStore
+from automate_kernel.workflows.engine.listener import ExecutionListener
 from automate_kernel.workflows.execution import (
     Event,
     Execution,
@@ -53,9 +54,8 @@ class ExecutionHooks:
     def store(self, storage: Storage) -> ExecutionStore:
         """The executions in *storage*, with an outbox beside them."""
         outbox = RowsOutboxStore(storage, lease_seconds=LEASE_SECONDS)
-        store = ExecutionStore(storage, outbox)
-        outbox.on_failed = store.give_up
-        return store
+        outbox.on_failed = ExecutionListener().give_up
+        return ExecutionStore(storage, outbox)
 
     @pytest.fixture
     def workflow(self) -> Workflow:
