@@ -1,7 +1,7 @@
 """
-When a scheduled workflow fires: the next time after a moment, and what is due now.
+The schedule of workflows: the times at which they fire, and the ticker that fires them.
 
-Times go in and come out aware and in UTC. `cronsim` reads cron lines; it comes with the extra
+Times are aware, and come out in UTC. `cronsim` reads cron lines; it comes with the extra
 ``schedule``, and is only needed where cron lines are used.
 """
 
@@ -39,7 +39,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=_UTC)
 
 def next_fire(trigger: ScheduleTrigger, after: datetime) -> datetime:
     """
-    The first time, in UTC, at which *trigger* fires after *after*.
+    Return the first time, in UTC, at which *trigger* fires after *after*.
 
     Raises `WorkflowError` if there is none in the next fifty years.
     """
@@ -62,7 +62,7 @@ def next_fire(trigger: ScheduleTrigger, after: datetime) -> datetime:
 
 
 def upcoming(trigger: ScheduleTrigger, after: datetime) -> Iterator[datetime]:
-    """The times at which *trigger* fires after *after*, without end."""
+    """Yield the times at which *trigger* fires after *after*, without end."""
     while True:
         after = next_fire(trigger, after)
         yield after
@@ -72,11 +72,11 @@ def due(
     trigger: ScheduleTrigger, last: datetime, now: datetime, *, limit: int = 100
 ) -> list[datetime]:
     """
-    The times after *last*, up to *now*, that are to be fired now: the oldest first.
+    Return the times after *last*, up to *now*, that are to be fired now: the oldest first.
 
-    After a pause only the newest of them counts, because an hourly report is not wanted
-    twelve times in the morning. With ``catch_up`` all of them do: the oldest *limit* at a time, so
-    call again with the last one returned as *last* until nothing comes back.
+    After a pause only the newest of them counts, because an hourly report is not wanted twelve
+    times in the morning. With ``catch_up`` all of them count, the oldest *limit* at a time. Then
+    call it again with the last time as *last*, until nothing comes back.
     """
     last, now = _aware(last), _aware(now)
     if not trigger.catch_up:
@@ -91,7 +91,7 @@ def due(
 
 
 def _newest(trigger: ScheduleTrigger, last: datetime, now: datetime) -> datetime | None:
-    """The last fire in (last, now], found in few steps however long the pause was."""
+    """Return the last fire in (last, now]; takes few steps however long the pause was."""
     if trigger.every is not None:
         step = timedelta(seconds=trigger.every)
         newest = _EPOCH + (now - _EPOCH) // step * step
@@ -132,19 +132,19 @@ def _cron(text: str, after: datetime) -> CronSim:
 
 
 Scheduled = tuple[Workflow, str | None]
-"""A workflow, and whose it is."""
+"""A workflow, and the tenant that it belongs to."""
 
-# Called in the transaction that moves the schedule on: the workflow, whose it is, its trigger, and
-# the fire's time.
+# Called in the transaction that moves the schedule on, with the workflow, its tenant, its trigger
+# and the time of the fire.
 Fire = Callable[[Rows, Workflow, str | None, ScheduleTrigger, datetime], Any]
 
 
 def schedules_of(workflow: Workflow, tenant_id: str | None) -> dict[str, ScheduleTrigger]:
     """
-    The schedules of a workflow by the key under which it is remembered when they fired.
+    Return the schedules of a workflow by their keys, under which their last fires are stored.
 
-    A schedule that is changed is another one: it begins to count anew, and does not fire for what
-    its new times would have been in the past.
+    A schedule that is changed is another one. It begins to count anew, and does not fire for its
+    new times in the past.
     """
     found = {}
     for position, trigger in enumerate(workflow.triggers):
@@ -157,15 +157,16 @@ def schedules_of(workflow: Workflow, tenant_id: str | None) -> dict[str, Schedul
 
 
 def forget_schedules(rows: Rows, workflow: Workflow, tenant_id: str | None) -> None:
-    """Have the workflow's schedules begin to count anew, once it is switched on again."""
+    """Let the workflow's schedules begin to count anew, once it is switched on again."""
     rows.delete(SCHEDULE, [Where("id", "in", list(schedules_of(workflow, tenant_id)))])
 
 
 class Ticker:
     """
-    Remembers in the database when each schedule fired last, on the database's clock.
+    The clock of scheduled workflows: each fire happens once, however many workers there are.
 
-    A schedule that is seen for the first time begins to count then: it doesn't fire for the past.
+    The database holds the last fire of each schedule, by its own clock. A new schedule begins to
+    count now: it doesn't fire for the past.
     """
 
     def __init__(
@@ -176,7 +177,7 @@ class Ticker:
         self._fire = fire
 
     def tick(self) -> int:
-        """Fire what is due; returns how many there were."""
+        """Fire the schedules that are due; return the number of fires."""
         schedules = dict(self._schedules())
         if not schedules:
             return 0
