@@ -20,14 +20,14 @@ from pydantic_core import PydanticCustomError
 from automate_kernel.errors import ErrorCodes
 from automate_kernel.storage.values import find_unstorable, plain_json
 from automate_kernel.workflows.definition.duration import Duration, format_duration
-from automate_kernel.workflows.definition.structure import Problem
+from automate_kernel.workflows.definition.structure import DefinitionProblem
 
 __all__ = [
     "Condition",
+    "DefinitionModel",
     "Identifier",
     "JsonTree",
     "OperationName",
-    "Part",
     "PlainText",
     "RetryPolicy",
     "StepInput",
@@ -37,7 +37,7 @@ __all__ = [
 _DEEPEST = 50
 
 
-class Part(BaseModel):
+class DefinitionModel(BaseModel):
     """A part of a definition: frozen, and strict about its fields and their types."""
 
     # Errors don't show the input: a definition may hold what should have been a secret.
@@ -62,7 +62,7 @@ OperationName = Annotated[
 """What a step calls: ``connector.action``, or an action of the host."""
 
 
-def json_problem(value: Any) -> Problem | None:
+def json_problem(value: Any) -> DefinitionProblem | None:
     """
     Why *value* can't be part of a definition, or None if it can.
 
@@ -70,7 +70,7 @@ def json_problem(value: Any) -> Problem | None:
     come in addition.
     """
     found = find_unstorable(value, _DEEPEST)
-    return None if found is None else Problem(found.path, found.message, found.hint)
+    return None if found is None else DefinitionProblem(found.path, found.message, found.hint)
 
 
 def _check_json(value: Any) -> Any:
@@ -144,7 +144,7 @@ _Codes = Annotated[
 ]
 
 
-class RetryPolicy(Part):
+class RetryPolicy(DefinitionModel):
     """
     How often a step is tried, and how long to wait in between.
 

@@ -47,10 +47,10 @@ from automate_kernel.errors import WorkflowError
 from automate_kernel.workflows.definition.duration import Duration
 from automate_kernel.workflows.definition.fields import (
     Condition,
+    DefinitionModel,
     Identifier,
     JsonTree,
     OperationName,
-    Part,
     PlainText,
     RetryPolicy,
     StepInput,
@@ -101,7 +101,7 @@ def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-class Step(Part):
+class Step(DefinitionModel):
     """One call of an action, once or for each element of a list."""
 
     id: Identifier
@@ -167,7 +167,7 @@ else:
     ]
 
 
-class Workflow(Part):
+class Workflow(DefinitionModel):
     """A workflow: its triggers, its steps, and what to do when it fails."""
 
     name: PlainText
@@ -345,7 +345,7 @@ def _field_docs(model: type[BaseModel]) -> dict[str, str]:
     """
     docs: dict[str, str] = {}
     for base in reversed(model.__mro__):
-        if not issubclass(base, Part) or base is Part:
+        if not issubclass(base, DefinitionModel) or base is DefinitionModel:
             continue
         try:
             tree = ast.parse(textwrap.dedent(inspect.getsource(base)))

@@ -19,7 +19,12 @@ from pydantic_core import PydanticCustomError
 
 from automate_kernel.errors import ConfigError
 from automate_kernel.workflows.definition.duration import Duration
-from automate_kernel.workflows.definition.fields import Condition, JsonTree, Part, PlainText
+from automate_kernel.workflows.definition.fields import (
+    Condition,
+    DefinitionModel,
+    JsonTree,
+    PlainText,
+)
 from automate_kernel.workflows.execution import Event
 
 __all__ = [
@@ -34,7 +39,7 @@ __all__ = [
 ]
 
 
-class _Trigger(Part):
+class _Trigger(DefinitionModel):
     if_: Condition | None = Field(default=None, validation_alias="if", serialization_alias="if")
     """Starts the workflow only if this holds for the event."""
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError
 from automate_kernel.logs import get_logger
-from automate_kernel.outbox import NewItem, OutboxItem, OutboxStore, Outcome
+from automate_kernel.outbox import ItemStatus, NewItem, OutboxItem, OutboxStore, Outcome
 from automate_kernel.outbox.failed_attempts import (
     MOST_LABELLED,
     MOST_OF_EXECUTION,
@@ -60,7 +60,15 @@ from automate_kernel.workflows.execution import (
     StepStatus,
 )
 
-__all__ = ["ADVANCE", "ExecutionEndedError", "ExecutionStore", "Loaded", "change_status", "reopen"]
+__all__ = [
+    "ADVANCE",
+    "ExecutionEndedError",
+    "ExecutionListener",
+    "ExecutionStore",
+    "Loaded",
+    "change_status",
+    "reopen",
+]
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -91,9 +99,6 @@ class ExecutionEndedError(AutomateError):
     """The execution was cancelled while it ran."""
 
     default_code = ErrorCodes.CANCELLED
-
-
-# Rows ---------------------------------------------------------------------------------------------
 
 
 def change_status(
@@ -734,3 +739,56 @@ def _check_filter(
         problem = "per_second must be above 0"
     if problem:
         raise AutomateError(ErrorCodes.INVALID_ARGUMENT, problem, hint=hint)
+
+
+class ExecutionListener:
+    """
+    The listener of an outbox that keeps executions in step with the items that wake them.
+
+    An outbox calls it in the transaction in which an item ends or goes back to wait.
+    """
+
+    def ended(self, rows: Rows, item: OutboxItem) -> None:
+        """End the execution whose wake-up has FAILED or was CANCELLED."""
+        if item.status is ItemStatus.FAILED:
+            self.give_up(rows, item)
+        elif item.status is ItemStatus.CANCELLED:
+            self.cancel_with(rows, item)
+
+    def give_up(self, rows: Rows, item: OutboxItem) -> None:
+        """Fail the execution whose wake-up was given up."""
+        for execution in _driven_by(rows, item):
+            execution.error_code = str(item.last_error_code or ErrorCodes.ABORTED)
+            execution.error = f"given up after {item.attempt_count} attempts: {item.last_error}"
+            execution.error_group = item.last_error_group
+            if change_status(rows, execution, ExecutionStatus.FAILED):
+                note_end(rows, execution)
+
+    def cancel_with(self, rows: Rows, item: OutboxItem) -> None:
+        """Cancel the execution whose wake-up was cancelled."""
+        for execution in _driven_by(rows, item):
+            if change_status(rows, execution, ExecutionStatus.CANCELLED):
+                note_end(rows, execution)
+
+    def requeued(self, rows: Rows, item: OutboxItem) -> bool:
+        """
+        Resume the execution whose wake-up is put back to wait.
+
+        Return False if the item drives no execution any more: that was resumed with another item,
+        ended well, or is gone.
+        """
+        if item.kind != ADVANCE:
+            return True
+        found = rows.select(EXECUTION, _of(item), lock=True)
+        able = (ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
+        return bool(found) and reopen(rows, found[0], item.id, able)
+
+
+def _driven_by(rows: Rows, item: OutboxItem) -> Iterator[Execution]:
+    if item.kind == ADVANCE:
+        yield from map(Execution.from_row, rows.select(EXECUTION, _of(item)))
+
+
+def _of(item: OutboxItem) -> list[Where]:
+    # Of this item alone: the execution may have been resumed with another.
+    return [Where("id", "eq", item.payload["execution_id"]), Where("item_id", "eq", item.id)]
