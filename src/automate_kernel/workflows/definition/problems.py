@@ -266,7 +266,7 @@ _TELLS = {"event": "event", "webhook": "connector", "schedule": "cron"}
 def _pattern(case: _Case) -> _Words:
     if case.path[-1] == "action":
         return (
-            "is no name of an action",
+            "is not the name of an action",
             "write connector.action, for example http.post: letters, digits, _ and - between dots",
         )
     return "must start with a letter or _, and hold letters, digits, _ and - only", None

@@ -1,4 +1,4 @@
-"""What starts a workflow: an event, a webhook, the clock, or a person."""
+"""The triggers of a workflow: an event, a webhook, a schedule, or a person."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ __all__ = [
 
 class _Trigger(DefinitionModel):
     if_: Condition | None = Field(default=None, validation_alias="if", serialization_alias="if")
-    """Starts the workflow only if this holds for the event."""
+    """The condition on the event; without it any event starts the workflow."""
 
     @model_serializer(mode="wrap")
     def _with_type(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # `exclude_defaults` would leave the type out, and with it what tells triggers apart.
+        # `exclude_defaults` would leave out the type, which distinguishes triggers.
         return {"type": getattr(self, "type"), **handler(self)}  # noqa: B009
 
 
 class EventTrigger(_Trigger):
-    """Starts on events that the host emits: ``order.created``, or a pattern like ``order.*``."""
+    """A trigger by events that the host emits: ``order.created``, or a pattern: ``order.*``."""
 
     type: Literal["event"] = "event"
     event: PlainText
     """The event's name; ``*``, ``?`` and ``[…]`` match as in file names."""
 
     def matches(self, event: Event, workflow: str) -> bool:
-        """Whether *event* is one of these. `if_` is not looked at."""
+        """Return True if *event* is one of these; `if_` is not decided."""
         # A connector may give its webhooks names that workflows know them by.
         named = bool(event.source) and not event.name.startswith(f"{event.source}.")
         named = named and event.type == "webhook"
@@ -65,7 +65,7 @@ class EventTrigger(_Trigger):
 
 
 class WebhookTrigger(_Trigger):
-    """Starts on a webhook that a connector has verified."""
+    """A trigger by webhooks that a connector has verified."""
 
     type: Literal["webhook"] = "webhook"
     connector: PlainText
@@ -74,7 +74,7 @@ class WebhookTrigger(_Trigger):
     """The connector's trigger, or a pattern: ``push``, ``pull_request.*``."""
 
     def matches(self, event: Event, workflow: str) -> bool:
-        """Whether *event* is one of these. `if_` is not looked at."""
+        """Return True if *event* is one of these; `if_` is not decided."""
         prefix = f"{self.connector}."
         return (
             event.type == "webhook"
@@ -84,12 +84,12 @@ class WebhookTrigger(_Trigger):
 
 
 class ManualTrigger(_Trigger):
-    """Starts when a person or the host's code asks for this workflow by its name."""
+    """A trigger by a person or the host's code, which asks for this workflow by its name."""
 
     type: Literal["manual"] = "manual"
 
     def matches(self, event: Event, workflow: str) -> bool:
-        """Whether *event* asks for the workflow called *workflow*. `if_` is not looked at."""
+        """Return True if *event* asks for the workflow *workflow*; `if_` is not decided."""
         return event.type == "manual" and event.name == workflow
 
 
@@ -122,7 +122,7 @@ _MACROS = {
 
 def cron_problem(text: str) -> tuple[str, str] | None:
     """
-    What is wrong with a cron line, and the remedy; None if nothing is.
+    Return the problem of a cron line and the remedy, or None if it has none.
 
     Without `cronsim` only the number of fields is checked.
     """
@@ -148,7 +148,7 @@ def cron_problem(text: str) -> tuple[str, str] | None:
 
 
 def require_cron() -> None:
-    """Raise `ConfigError` if what reads cron lines is not installed."""
+    """Raise `ConfigError` if the reader of cron lines is not installed."""
     try:
         import cronsim  # noqa: F401
     except ImportError:
@@ -168,13 +168,13 @@ def _check_cron(text: str) -> str:
 
 class ScheduleTrigger(_Trigger):
     """
-    Starts by the clock: at the times of a *cron* line, or *every* so often.
+    A trigger by the clock: at the times of a *cron* line, or *every* so many seconds.
 
     *cron* has five fields (minute, hour, day of month, month, day of week), or six with seconds in
     front, and is read in *timezone*. A time that the clock skips in spring fires right after the
-    gap, and one that it shows twice in autumn fires once; lines with a ``*`` for minute or hour
-    go on at their even pace through both. *every* counts from 1970-01-01 00:00 UTC, so all
-    workers agree on it without talking.
+    gap. A time that it shows twice in autumn fires once. Lines with a ``*`` for minute or hour
+    keep their even pace through both. *every* counts from 1970-01-01 00:00 UTC, so all workers
+    agree on it without talking.
     """
 
     type: Literal["schedule"] = "schedule"
@@ -182,9 +182,9 @@ class ScheduleTrigger(_Trigger):
     every: Annotated[Duration, Field(ge=1)] | None = None
     timezone: Annotated[str, AfterValidator(_check_timezone)] = "UTC"
     catch_up: bool = False
-    """Whether fires that were missed while no worker ran are made up for, one by one."""
+    """Fire once for each time that was missed while no worker ran; by default only the last."""
     payload: JsonTree = Field(default_factory=dict)
-    """What the workflow sees as ``event.payload``."""
+    """The workflow's ``event.payload``."""
 
     @model_validator(mode="after")
     def _one_clock(self) -> ScheduleTrigger:
@@ -204,7 +204,7 @@ class ScheduleTrigger(_Trigger):
         return self
 
     def matches(self, event: Event, workflow: str) -> bool:
-        """Whether *event* is a fire of the workflow called *workflow*. `if_` is not looked at."""
+        """Return True if *event* is a fire of the workflow *workflow*; `if_` is not decided."""
         return event.type == "schedule" and event.name == workflow
 
 
@@ -214,7 +214,7 @@ Trigger = Annotated[
 
 
 def trigger_types() -> dict[str, type[BaseModel]]:
-    """The trigger classes by what a definition calls them."""
+    """Return the trigger classes by their types in a definition."""
     return {
         "event": EventTrigger,
         "webhook": WebhookTrigger,
