@@ -10,7 +10,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,17 +19,16 @@ from pydantic import ValidationError
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, WorkflowError
 from automate_kernel.logs import get_logger
 from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.definition.structure import suggest
 from automate_kernel.workflows.definition.triggers import require_cron
 from automate_kernel.workflows.engine.program import Templates, WorkflowProgram
 from automate_kernel.workflows.execution import Event
 
 __all__ = [
     "EVERYBODY",
-    "BrokenWorkflow",
     "Catalogue",
     "Entry",
     "Everybody",
-    "Startable",
     "SuppliedWorkflow",
     "WorkflowSource",
 ]
@@ -70,51 +68,34 @@ class WorkflowSource(Protocol):
         """Return all workflows that are switched on."""
 
 
-class Startable(Protocol):
-    """A workflow that events may start."""
-
-    @property
-    def workflow(self) -> Workflow:
-        """Its definition."""
-
-    def starts_on(self, event: Event) -> bool:
-        """Return True if *event* starts it; raises `AutomateError` if that can't be decided."""
-
-
 @dataclass(frozen=True, slots=True)
-class BrokenWorkflow:
+class Entry:
     """
-    A workflow that can't run, and the reason.
+    A workflow that is known now: its tenant (None: everybody's), and if a source supplied it.
 
-    An event that it listens to fails. Once the workflow is mended and the event requeued, the event
-    starts it.
+    *program* is its compiled form, or the reason why it can't run.
     """
 
     workflow: Workflow
-    error: AutomateError
-
-    def starts_on(self, event: Event) -> bool:
-        """Raise the reason."""
-        raise self.error
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A workflow that is known now, its tenant (None: everybody's), and its origin."""
-
-    program: Startable
+    program: WorkflowProgram | AutomateError
     tenant_id: str | None = None
     supplied: bool = False
 
     @property
-    def workflow(self) -> Workflow:
-        """Its definition."""
-        return self.program.workflow
-
-    @property
     def error(self) -> AutomateError | None:
         """The reason why it can't run, or None."""
-        return self.program.error if isinstance(self.program, BrokenWorkflow) else None
+        return self.program if isinstance(self.program, AutomateError) else None
+
+    def starts_on(self, event: Event) -> bool:
+        """
+        Return True if *event* starts it; raises `AutomateError` if that can't be decided.
+
+        An event that a broken workflow listens to fails. Once the workflow is mended and the event
+        requeued, the event starts it.
+        """
+        if isinstance(self.program, AutomateError):
+            raise self.program
+        return self.program.starts_on(event)
 
     def visible_to(self, tenant_id: str | None) -> bool:
         """Return True if it is this tenant's, or everybody's."""
@@ -133,7 +114,7 @@ class _SourceState:
     def read(
         cls,
         source: WorkflowSource,
-        compile: Callable[[Workflow], Startable],
+        compile: Callable[[Workflow], WorkflowProgram],
         taken: Callable[[str], bool],
     ) -> _SourceState:
         """
@@ -158,11 +139,10 @@ class _SourceState:
                 state.problems[key] = _unreadable(one.name, error)
                 continue
             try:
-                program = compile(workflow)
+                program: WorkflowProgram | AutomateError = compile(workflow)
             except AutomateError as error:
-                state.problems[key] = error
-                program = BrokenWorkflow(workflow, error)
-            state.entries[key] = Entry(program, one.tenant_id, supplied=True)
+                state.problems[key] = program = error
+            state.entries[key] = Entry(workflow, program, one.tenant_id, supplied=True)
         return state
 
 
@@ -236,12 +216,11 @@ class Catalogue:
         entry = self._find(name, tenant_id)
         if entry is None:
             names = sorted(one.workflow.name for one in self.entries(tenant_id=tenant_id))
-            close = get_close_matches(name, names, n=1)
+            near = suggest(name, names)
             raise AutomateError(
                 ErrorCodes.NOT_FOUND,
                 f"there is no workflow {name!r}",
-                hint=(f"did you mean {close[0]!r}? " if close else "")
-                + f"there are: {', '.join(names) or 'none'}",
+                hint=f"{near + ' ' if near else ''}there are: {', '.join(names) or 'none'}",
             )
         if entry.error is not None:
             raise entry.error
@@ -254,7 +233,8 @@ class Catalogue:
         None as the tenant means those that belong to no tenant.
         """
         supplied = self._fresh().entries.values()
-        found = [*map(Entry, list(self._current.values())), *supplied]
+        own = [Entry(one.workflow, one) for one in list(self._current.values())]
+        found = [*own, *supplied]
         if isinstance(tenant_id, Everybody):
             return found
         return [entry for entry in found if entry.visible_to(tenant_id)]
@@ -277,8 +257,9 @@ class Catalogue:
         self._check_at = 0.0
 
     def _find(self, name: str, tenant_id: str | None) -> Entry | None:
-        if name in self._current:
-            return Entry(self._current[name])
+        own = self._current.get(name)
+        if own is not None:
+            return Entry(own.workflow, own)
         entries = self._fresh().entries
         return entries.get((tenant_id, name)) or entries.get((None, name))
 
@@ -360,10 +341,10 @@ class Catalogue:
         else:
             self._templates.compile(text, field)
 
-    def listening(self, event: Event) -> list[Startable]:
+    def listening(self, event: Event) -> list[Entry]:
         """List the current workflows that *event* starts if their condition holds."""
-        programs = [entry.program for entry in self.entries(tenant_id=event.tenant_id)]
-        return [program for program in programs if program.workflow.triggers_for(event)]
+        entries = self.entries(tenant_id=event.tenant_id)
+        return [entry for entry in entries if entry.workflow.triggers_for(event)]
 
     def program(self, definition_id: str) -> WorkflowProgram:
         """Return the compiled workflow of a stored definition."""

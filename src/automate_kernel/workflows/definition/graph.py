@@ -40,7 +40,7 @@ _ICONS = {
 
 
 def describe_trigger(trigger: Trigger) -> str:
-    """What starts the workflow, in a few words: ``event order.created``, ``every 5m``."""
+    """Write a trigger in a few words: ``event order.created``, ``every 5m``."""
     if isinstance(trigger, EventTrigger):
         return f"event {trigger.event}"
     if isinstance(trigger, WebhookTrigger):
@@ -93,7 +93,7 @@ def _with_icon(text: str, status: StepStatus | None) -> str:
 
 
 def _depths(needs: Mapping[str, Sequence[str]]) -> dict[str, int]:
-    """How many steps stand above each step at most, in an order that puts needs first."""
+    """Return the layer of each step, in an order that puts needs first."""
     depths: dict[str, int] = {}
     for step_id in topological_order(needs):
         depths[step_id] = max((depths[need] + 1 for need in needs[step_id]), default=0)

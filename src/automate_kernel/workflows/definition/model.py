@@ -108,7 +108,7 @@ class Step(DefinitionModel):
     """A list, or a template that gives one: the action is called per ``item`` (at ``index``), and
     ``steps.<id>.output`` is the list of outputs, in the same order."""
     concurrency: int = Field(default=1, ge=1, le=1000)
-    """How many elements of ``for_each`` may run at once."""
+    """The number of elements of ``for_each`` that may run at once."""
     retry: RetryPolicy = RetryPolicy(attempts=1)
     """The policy for failed attempts; without it there is one attempt."""
     timeout: Annotated[Duration, Field(gt=0)] | None = None

@@ -361,7 +361,7 @@ class _Flow:
 
     def _check_time(self) -> None:
         over = self._left is not None and self._left <= 0 and self._execution.error_code is None
-        # What has done everything by now is not failed for having taken long over it.
+        # An execution whose steps have all ended does not fail for having been slow.
         if over and not all(self._ended(step.id) for step in self._workflow.steps):
             self.fail(AutomateError(ErrorCodes.DEADLINE_EXCEEDED, "the workflow took too long"))
 

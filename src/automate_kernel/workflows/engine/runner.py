@@ -21,7 +21,7 @@ from automate_kernel.outbox.item import Acknowledged, encode_json
 from automate_kernel.tracebacks import group_of
 from automate_kernel.worker.handler import draining
 from automate_kernel.worker.periodic import try_for
-from automate_kernel.workflows.catalogue import Startable
+from automate_kernel.workflows.catalogue import Entry
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn, advance
 from automate_kernel.workflows.engine.executions import ExecutionEndedError, ExecutionStore, Loaded
 from automate_kernel.workflows.engine.program import WorkflowProgram
@@ -61,7 +61,7 @@ class Runner:
         *,
         invoke: Invoke,
         programs: Callable[[str], WorkflowProgram],
-        listening: Callable[[Event], Iterable[Startable]],
+        listening: Callable[[Event], Iterable[Entry]],
         sender: Any = None,
         around: Callable[[Execution], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
@@ -89,12 +89,12 @@ class Runner:
         # Once more: the process that accepted it may know fewer secrets than this one.
         event = self.store.redacted(Event.from_json(about))
         starting, outcome = [], Outcome(item.id, token=item.lease_token)
-        for program in self._listening(event):
+        for entry in self._listening(event):
             try:
-                if program.starts_on(event):
-                    starting.append(program.workflow)
+                if entry.starts_on(event):
+                    starting.append(entry.workflow)
             except AutomateError as error:
-                outcome = _refused(item, program.workflow.name, error)
+                outcome = _refused(item, entry.workflow.name, error)
         with self.store.holding(item) as rows:
             for workflow in starting:
                 self.store.start(rows, workflow, event, priority=item.priority)
