@@ -1,4 +1,4 @@
-"""Workflows: definitions, executions, and what moves them on."""
+"""Workflows: their definitions, their executions, and the engine that runs them."""
 
 from automate_kernel.workflows.definition.loader import dumps, load_workflow, load_workflows, loads
 from automate_kernel.workflows.definition.model import (

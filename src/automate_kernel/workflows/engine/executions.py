@@ -7,6 +7,7 @@ that lease in the same transaction. So only the worker that holds the item can s
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import uuid
@@ -671,14 +672,13 @@ class ExecutionStore:
         where.append(until)
         if created_after is not None:
             where.append(Where("created_at", "ge", created_after))
-        count, begun = 0, 0
+        count, place = 0, itertools.count()
         for ids in self._failed(where, limit):
-            due = [
-                start + timedelta(seconds=(begun + number) / per_second) if per_second else None
-                for number in range(len(ids))
-            ]
-            begun += len(ids)
-            count += self._resume_all(ids, due, start)
+            with self.storage.begin() as rows:
+                for execution_id in ids:
+                    delay = next(place) / per_second if per_second else 0.0
+                    run_at = start + timedelta(seconds=delay) if delay else None
+                    count += self._resume_or_leave(rows, execution_id, run_at)
             if progress is not None:
                 progress(count)
         return count
@@ -706,20 +706,14 @@ class ExecutionStore:
             beyond = [Where("created_at", "ge", last)]
             yield [row["id"] for row in new]
 
-    def _resume_all(
-        self, ids: Sequence[str], due: Sequence[datetime | None], start: datetime
-    ) -> int:
-        count = 0
-        with self.storage.begin() as rows:
-            for execution_id, at in zip(ids, due, strict=True):
-                run_at = at if at is not None and at > start else None
-                try:
-                    count += self._resume(rows, execution_id, None, run_at)
-                except AutomateError as error:
-                    if error.retryable:
-                        raise
-                    logger.warning("execution %s can't be resumed: %s", execution_id, error)
-        return count
+    def _resume_or_leave(self, rows: Rows, execution_id: str, run_at: datetime | None) -> bool:
+        try:
+            return self._resume(rows, execution_id, None, run_at)
+        except AutomateError as error:
+            if error.retryable:
+                raise
+            logger.warning("execution %s can't be resumed: %s", execution_id, error)
+            return False
 
     def _resume(
         self,
