@@ -53,7 +53,7 @@ def describe_trigger(trigger: Trigger) -> str:
 
 
 class _StepList(NamedTuple):
-    """The steps of a workflow, or those under on_failure, with what each of them needs."""
+    """The steps of a workflow, or those under on_failure, with the needs of each."""
 
     title: str
     steps: Sequence[Step]
@@ -75,7 +75,7 @@ def _checked(statuses: Statuses | None) -> dict[str, StepStatus]:
 
 
 def _traits(step: Step) -> list[str]:
-    """The step's options that differ from the default, in a word each."""
+    """Return the step's options that differ from the default, in a word each."""
     traits = ["if"] if step.if_ is not None else []
     traits += ["for each"] if step.for_each is not None else []
     traits += [f"{step.retry.attempts} attempts"] if step.retry.attempts > 1 else []
@@ -105,7 +105,7 @@ def _depths(needs: Mapping[str, Sequence[str]]) -> dict[str, int]:
 
 def to_text(workflow: Workflow, statuses: Statuses | None = None) -> str:
     """
-    An outline for a terminal: a line for each step, indented below the steps that it needs.
+    Write an outline for a terminal: a line for each step, indented below the steps that it needs.
 
     The line holds the step's action, its options, and the ids that it waits for.
     """
@@ -136,7 +136,7 @@ _CLASSES = {
 
 
 def to_mermaid(workflow: Workflow, statuses: Statuses | None = None) -> str:
-    """A Mermaid flowchart, which GitHub and many wikis show as a picture."""
+    """Write a Mermaid flowchart, which GitHub and many wikis show as a picture."""
     states = _checked(statuses)
     # Ids of our own: a step may be called "end", which Mermaid doesn't survive.
     names = {
@@ -214,7 +214,7 @@ _STYLE = """
 
 def to_svg(workflow: Workflow, statuses: Statuses | None = None, *, styled: bool = True) -> str:
     """
-    A picture that stands on its own, in a page or as a file.
+    Draw a picture that stands on its own, in a page or as a file.
 
     It has a title and a text for screen readers, and follows the reader's light or dark scheme.
     It holds no script and no link. If it is not *styled*, it holds no style either, for a page
@@ -263,7 +263,7 @@ def _svg_label(step: Step, states: Mapping[str, StepStatus]) -> list[str]:
 
 
 def _description(workflow: Workflow, states: Mapping[str, StepStatus]) -> str:
-    """The whole graph in words."""
+    """Write the whole graph in words."""
     sentences = [f"Starts on: {_started_by(workflow)}."]
     for title, _, needs in _step_lists(workflow):
         sentences += [f"{title.capitalize()}:"] if title else []
@@ -405,7 +405,7 @@ def _join(upper: Spot, lower: Spot) -> None:
 
 
 def _sort_by(layer: list[Spot], neighbours: Sequence[list[Spot]]) -> None:
-    """Reorder *layer* by the middle of each spot's neighbours; one without any keeps its place."""
+    """Reorder *layer* by the middle of each spot's neighbours, if it has any."""
     keys = {
         id(spot): sum(each.x for each in near) / len(near) if near else spot.x
         for spot, near in zip(layer, neighbours, strict=True)

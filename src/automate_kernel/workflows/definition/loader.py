@@ -55,10 +55,10 @@ __all__ = [
 Format = Literal["yaml", "json"]
 Check = Callable[[str, str], object]
 """
-Checks one text that may be a template, and raises an `AutomateError` if it isn't right.
+A check of a text that may be a template. It raises an `AutomateError` if the text is wrong.
 
-Called with the text and its field for people (``steps.notify.input.text``). Where the field ends
-in ``.if``, the text may be an expression without braces.
+Its arguments are the text and its field for people (``steps.notify.input.text``). Where the field
+ends in ``.if``, the text may be an expression without braces.
 """
 
 _FORMATS: dict[str, Format] = {".yaml": "yaml", ".yml": "yaml", ".json": "json"}

@@ -1,8 +1,8 @@
 """
 The next moves of an execution, decided without making any of them.
 
-`advance` is a generator. It yields a `Turn` (runs to save, then calls to make) and is sent the
-outcomes of calls as they come in, until a turn is the last. It reads no clock and touches no
+`advance` is a generator. It yields a `Turn` (runs to save, then calls to make), and is sent the
+outcomes of calls as they come in. It ends with the last turn. It reads no clock and touches no
 database, so the same decisions drive the threads of a worker, an event loop and a test.
 """
 

@@ -130,7 +130,7 @@ def _reopen(
     step_id: str | None = None,
 ) -> bool:
     """
-    Have the ended execution of *row* wait for the item *item_id*; return False if it can't.
+    Let the ended execution of *row* wait for the item *item_id*; return False if it can't.
 
     It must be in one of *statuses*. The steps that did not come to their end are forgotten, with
     those that recover from a failure. With *step_id* that step and all that follow from it are
@@ -170,7 +170,7 @@ def _stored_workflow(rows: Rows, definition_id: str) -> Workflow:
 
 
 def _unfinished(run: StepRun) -> list[Where]:
-    """The row of *run*, as long as it has not ended."""
+    """Select the row of *run*, as long as it has not ended."""
     live = [status.value for status in StepStatus if not status.finished]
     return [
         Where("execution_id", "eq", run.execution_id),
@@ -181,7 +181,7 @@ def _unfinished(run: StepRun) -> list[Where]:
 
 
 def _step_changes(run: StepRun, output: JsonText | None, delay: float | None) -> Row:
-    """The columns that a save writes; *output* is encoded already, *delay* that of a retry."""
+    """Return the columns that a save writes; *output* is encoded, *delay* is that of a retry."""
     if output is None:
         output = encode_json(run.output, f"output of step {run.step_id!r}")
     row: Row = {
@@ -202,7 +202,7 @@ def _step_changes(run: StepRun, output: JsonText | None, delay: float | None) ->
 
 
 def _new_step(run: StepRun, changes: Row) -> Row:
-    """The first row of *run*."""
+    """Return the first row of *run*."""
     return {
         "id": new_id(),
         "execution_id": run.execution_id,
@@ -215,7 +215,7 @@ def _new_step(run: StepRun, changes: Row) -> Row:
 
 
 def _attempts(failures: Sequence[FailedAttempt], execution_id: str, claim: str) -> list[Row]:
-    """The rows of attempts that have failed in the claim with this token."""
+    """Return the rows of attempts that have failed in the claim with this token."""
     return [
         new_attempt(
             execution_id, claim, attempt=each.attempt, code=each.error_code,
@@ -236,7 +236,7 @@ def _runs(rows: Rows, execution_ids: Sequence[str]) -> dict[str, list[StepRun]]:
 
 
 def _equal(**values: Any) -> list[Where]:
-    """A condition for each of *values* that is not None."""
+    """Return a condition for each of *values* that is not None."""
     return [Where(name, "eq", value) for name, value in values.items() if value is not None]
 
 
