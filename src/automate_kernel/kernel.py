@@ -56,7 +56,8 @@ from automate_kernel.worker.periodic import Chore
 from automate_kernel.worker.worker import Worker, WorkerStats
 from automate_kernel.workflows.catalogue import Catalogue, WorkflowSource
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.executions import ADVANCE, ExecutionListener, ExecutionStore
+from automate_kernel.workflows.engine.executions import ADVANCE, ExecutionStore
+from automate_kernel.workflows.engine.listener import ExecutionListener
 from automate_kernel.workflows.engine.runner import EVENT, Runner
 from automate_kernel.workflows.engine.schedule import Scheduled, Ticker
 from automate_kernel.workflows.execution import (

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from automate_kernel import outbox, worker
-from automate_kernel.workflows.engine.executions import ExecutionListener
+from automate_kernel.workflows.engine.listener import ExecutionListener
 from automate_sqlalchemy.storage import SqlAlchemyStorage
 
 __all__ = ["OptimisticClaimOutboxStore", "OutboxReaper", "SkipLockedClaimOutboxStore"]

@@ -13,7 +13,8 @@ from automate_kernel.testing.clock import FakeClock
 from automate_kernel.testing.executions.hooks import WORKFLOW, ExecutionHooks
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.advance import Turn
-from automate_kernel.workflows.engine.executions import ExecutionListener, ExecutionStore
+from automate_kernel.workflows.engine.executions import ExecutionStore
+from automate_kernel.workflows.engine.listener import ExecutionListener
 from automate_kernel.workflows.engine.statistics import ExecutionActivity
 from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 

@@ -11,7 +11,8 @@ from automate_kernel.outbox import OutboxItem, RowsOutboxStore
 from automate_kernel.storage import Storage
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.executions import ExecutionListener, ExecutionStore
+from automate_kernel.workflows.engine.executions import ExecutionStore
+from automate_kernel.workflows.engine.listener import ExecutionListener
 from automate_kernel.workflows.execution import (
     Event,
     Execution,

@@ -19,7 +19,7 @@ from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError
 from automate_kernel.logs import get_logger
-from automate_kernel.outbox import ItemStatus, NewItem, OutboxItem, OutboxStore, Outcome
+from automate_kernel.outbox import NewItem, OutboxItem, OutboxStore, Outcome
 from automate_kernel.outbox.failed_attempts import (
     MOST_LABELLED,
     MOST_OF_EXECUTION,
@@ -64,9 +64,10 @@ from automate_kernel.workflows.execution import (
 __all__ = [
     "ADVANCE",
     "ExecutionEndedError",
-    "ExecutionListener",
     "ExecutionStore",
     "Loaded",
+    "change_status",
+    "reopen",
 ]
 
 logger: logging.Logger = get_logger(__name__)
@@ -100,7 +101,7 @@ class ExecutionEndedError(AutomateError):
     default_code = ErrorCodes.CANCELLED
 
 
-def _change_status(
+def change_status(
     rows: Rows, execution: Execution, status: ExecutionStatus, output: JsonText = _NO_OUTPUT
 ) -> bool:
     """Set the status and the error of an execution that has not ended; return False if it had."""
@@ -122,7 +123,7 @@ def _change_status(
     return changed
 
 
-def _reopen(
+def reopen(
     rows: Rows,
     row: Row,
     item_id: str,
@@ -261,59 +262,6 @@ def _newest(rows: Rows, where: list[Where], limit: int) -> list[Execution]:
     found = rows.select(EXECUTION, where, order_by=("-created_at", "-id"), limit=limit)
     runs = _runs(rows, [row["id"] for row in found])
     return [Execution.from_row(row, runs.get(row["id"], ())) for row in found]
-
-
-class ExecutionListener:
-    """
-    The listener of an outbox that keeps executions in step with the items that wake them.
-
-    An outbox calls it in the transaction in which an item ends or goes back to wait.
-    """
-
-    def ended(self, rows: Rows, item: OutboxItem) -> None:
-        """End the execution whose wake-up has FAILED or was CANCELLED."""
-        if item.status is ItemStatus.FAILED:
-            self.give_up(rows, item)
-        elif item.status is ItemStatus.CANCELLED:
-            self.cancel_with(rows, item)
-
-    def give_up(self, rows: Rows, item: OutboxItem) -> None:
-        """Fail the execution whose wake-up was given up."""
-        for execution in _driven_by(rows, item):
-            execution.error_code = str(item.last_error_code or ErrorCodes.ABORTED)
-            execution.error = f"given up after {item.attempt_count} attempts: {item.last_error}"
-            execution.error_group = item.last_error_group
-            if _change_status(rows, execution, ExecutionStatus.FAILED):
-                note_end(rows, execution)
-
-    def cancel_with(self, rows: Rows, item: OutboxItem) -> None:
-        """Cancel the execution whose wake-up was cancelled."""
-        for execution in _driven_by(rows, item):
-            if _change_status(rows, execution, ExecutionStatus.CANCELLED):
-                note_end(rows, execution)
-
-    def requeued(self, rows: Rows, item: OutboxItem) -> bool:
-        """
-        Resume the execution whose wake-up is put back to wait.
-
-        Return False if the item drives no execution any more: that was resumed with another item,
-        ended well, or is gone.
-        """
-        if item.kind != ADVANCE:
-            return True
-        found = rows.select(EXECUTION, _of(item), lock=True)
-        able = (ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
-        return bool(found) and _reopen(rows, found[0], item.id, able)
-
-
-def _driven_by(rows: Rows, item: OutboxItem) -> Iterator[Execution]:
-    if item.kind == ADVANCE:
-        yield from map(Execution.from_row, rows.select(EXECUTION, _of(item)))
-
-
-def _of(item: OutboxItem) -> list[Where]:
-    # Of this item alone: the execution may have been resumed with another.
-    return [Where("id", "eq", item.payload["execution_id"]), Where("item_id", "eq", item.id)]
 
 
 class ExecutionStore:
@@ -485,12 +433,12 @@ class ExecutionStore:
     ) -> bool:
         """Set the status of an execution that has not ended; return False if it had."""
         if not status.finished:
-            return _change_status(rows, execution, status)
+            return change_status(rows, execution, status)
         text, redact = encode_json(output, "output of the workflow"), self.outbox.redact
         if redact is not None and redact.finds(text):
             output = redact(json.loads(text))
             text = encode_json(output, "output of the workflow")
-        changed = _change_status(rows, execution, status, text)
+        changed = change_status(rows, execution, status, text)
         if changed:
             execution.output = output
         return changed
@@ -616,7 +564,7 @@ class ExecutionStore:
             if not found:
                 return False
             execution = Execution.from_row(found[0])
-            cancelled = _change_status(rows, execution, ExecutionStatus.CANCELLED)
+            cancelled = change_status(rows, execution, ExecutionStatus.CANCELLED)
             if cancelled:
                 note_end(rows, execution)
         if cancelled:
@@ -728,7 +676,7 @@ class ExecutionStore:
         ended = [status for status in ExecutionStatus if status.finished]
         statuses = [ExecutionStatus.FAILED] if step_id is None else ended
         item_id = new_id()
-        if not _reopen(rows, found[0], item_id, statuses, step_id):
+        if not reopen(rows, found[0], item_id, statuses, step_id):
             return False
         self._wake(rows, execution_id, item_id, found[0]["tenant_id"], run_at=run_at)
         return True
