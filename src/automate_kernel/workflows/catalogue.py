@@ -18,10 +18,11 @@ from pydantic import ValidationError
 
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, WorkflowError
 from automate_kernel.logs import get_logger
+from automate_kernel.templates import TemplateEngine
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.definition.structure import suggest
 from automate_kernel.workflows.definition.triggers import require_cron
-from automate_kernel.workflows.engine.program import Templates, WorkflowProgram
+from automate_kernel.workflows.engine.program import BuildContext, WorkflowProgram
 from automate_kernel.workflows.execution import Event
 
 __all__ = [
@@ -174,8 +175,8 @@ class Catalogue:
 
     def __init__(
         self,
-        templates: Templates,
-        context: Any,
+        templates: TemplateEngine,
+        context: BuildContext,
         stored: Callable[[str], Workflow],
         source: WorkflowSource | None = None,
         *,

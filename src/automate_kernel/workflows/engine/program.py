@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes, TemplateError, type_name
 from automate_kernel.secrets.handles import masked
+from automate_kernel.templates import Condition, Template, TemplateContext, TemplateEngine
 from automate_kernel.workflows.definition.model import Step, Workflow
 from automate_kernel.workflows.execution import Event, Execution, StepKey, StepRun, StepStatus
 
-__all__ = ["TemplateView", "Templates", "WorkflowProgram", "step_input"]
+__all__ = ["BuildContext", "TemplateView", "WorkflowProgram", "step_input"]
 
-
-class Templates(Protocol):
-    """The compiler of a workflow's templates (`automate_kernel.templates.TemplateEngine`)."""
-
-    def compile(self, value: Any, path: str = "") -> Any:
-        """Compile a tree, whose ``render`` takes a context."""
-
-    def condition(self, text: Any, path: str = "") -> Any:
-        """Compile a condition, whose ``test`` takes a context and returns a bool."""
+BuildContext = Callable[..., TemplateContext]
+"""Builds the context of templates: from event, execution, steps, and other names."""
 
 
 class WorkflowProgram:
@@ -30,12 +24,14 @@ class WorkflowProgram:
     *context* builds the names that templates see from the four of the specification and extra ones.
     """
 
-    def __init__(self, workflow: Workflow, templates: Templates, context: Any) -> None:
+    def __init__(
+        self, workflow: Workflow, templates: TemplateEngine, context: BuildContext
+    ) -> None:
         self.workflow = workflow
         self._context = context
-        self._inputs: dict[str, Any] = {}
-        self._conditions: dict[str, Any] = {}
-        self._lists: dict[str, Any] = {}
+        self._inputs: dict[str, Template] = {}
+        self._conditions: dict[str, Condition] = {}
+        self._lists: dict[str, Template] = {}
         self._output = templates.compile(workflow.output, path="output")
         for group, steps in (("steps", workflow.steps), ("on_failure", workflow.on_failure)):
             for step in steps:
@@ -45,7 +41,7 @@ class WorkflowProgram:
             for n, one in enumerate(workflow.triggers)
         ]
 
-    def _compile(self, step: Step, path: str, templates: Templates) -> None:
+    def _compile(self, step: Step, path: str, templates: TemplateEngine) -> None:
         self._inputs[step.id] = templates.compile(step.input, path=f"{path}.input")
         if step.if_ is not None:
             self._conditions[step.id] = templates.condition(step.if_, path=f"{path}.if")
@@ -68,7 +64,7 @@ class WorkflowProgram:
     def condition(self, step: Step, view: TemplateView) -> bool:
         """Return True if the step's ``if`` holds now."""
         condition = self._conditions.get(step.id)
-        return condition is None or bool(condition.test(self._names(view)))
+        return condition is None or condition.test(self._names(view))
 
     def elements(self, step: Step, view: TemplateView) -> list[Any]:
         """Render the list of the step's ``for_each``; raises `TemplateError` for anything else."""
@@ -88,7 +84,7 @@ class WorkflowProgram:
         """Render the output of the execution."""
         return self._output.render(self._names(view))
 
-    def _names(self, view: TemplateView, extra: Mapping[str, Any] | None = None) -> Any:
+    def _names(self, view: TemplateView, extra: Mapping[str, Any] | None = None) -> TemplateContext:
         execution = view.execution
         names = dict(extra or {})
         if execution.error_code is not None:

@@ -94,7 +94,7 @@ class Runner:
                 if entry.starts_on(event):
                     starting.append(entry.workflow)
             except AutomateError as error:
-                outcome = _refused(item, entry.workflow.name, error)
+                outcome = _undecided(item, entry.workflow.name, error)
         with self.store.holding(item) as rows:
             for workflow in starting:
                 self.store.start(rows, workflow, event, priority=item.priority)
@@ -336,7 +336,8 @@ class _WakeUp:
         return Outcome(item.id, ItemStatus.PENDING, turn.wait, token=item.lease_token)
 
 
-def _refused(item: OutboxItem, workflow: str, error: AutomateError) -> Outcome:
+def _undecided(item: OutboxItem, workflow: str, error: AutomateError) -> Outcome:
+    """Return the outcome of an event item, for a workflow whose condition can't be decided."""
     text = f"the condition that starts workflow {workflow!r}: {error.message}"
     logger.error("event %s: %s", item.id, text)
     return Outcome(
