@@ -42,7 +42,7 @@ from automate_kernel.outbox.item import encode_json
 from automate_kernel.workflows.definition.document import LARGEST, read_json, read_yaml
 from automate_kernel.workflows.definition.loader import loads
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.ticker import forget_schedules
+from automate_kernel.workflows.engine.schedule import forget_schedules
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel

@@ -56,7 +56,7 @@ from automate_kernel.worker.statistics import ActivityLog
 from automate_kernel.worker.worker import Worker, WorkerStats
 from automate_kernel.workflows.catalogue import Catalogue, WorkflowSource
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.execution import (
+from automate_kernel.workflows.execution import (
     Event,
     EventType,
     Execution,
@@ -67,7 +67,7 @@ from automate_kernel.workflows.engine.execution import (
 from automate_kernel.workflows.engine.executions import ADVANCE, ExecutionStore
 from automate_kernel.workflows.engine.listener import ExecutionListener
 from automate_kernel.workflows.engine.runner import EVENT, Runner
-from automate_kernel.workflows.engine.ticker import Scheduled, Ticker
+from automate_kernel.workflows.engine.schedule import Scheduled, Ticker
 
 __all__ = [
     "Assembly",
@@ -835,7 +835,7 @@ class Working(Registering, Entering, Keeping):
             chores.append(Chore("purge", 60.0, partial(self._sweep, *kept)))
         options.setdefault("describe", self.redactor.redact_exception)
         options.setdefault("redact", self.redactor.redact)
-        options.setdefault("also_report", partial(self.executions.report, self._runner.log))
+        options.setdefault("also_report", partial(self.executions.report, self._runner.activity))
         options.setdefault("preflight", partial(require_schema, self.storage))
         chores += options.pop("chores", ())
         handlers = self._chosen(kinds, exclude_kinds)
@@ -913,7 +913,7 @@ class Working(Registering, Entering, Keeping):
 
     def _report_executions(self) -> None:
         try:
-            self.executions.report(self._runner.log, "inline")
+            self.executions.report(self._runner.activity, "inline")
         except StorageError as error:
             # It is only about the work, which is done.
             logger.warning("what was done could not be counted: %s", error)
@@ -943,7 +943,7 @@ class Working(Registering, Entering, Keeping):
             if item.kind == ADVANCE:
                 execution = self.executions.get(item.payload["execution_id"])
                 if execution is not None:
-                    self._runner.tell_failed(execution)
+                    self._runner.send_failed(execution)
 
 
 class _GivenUp:

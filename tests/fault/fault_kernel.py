@@ -18,7 +18,7 @@ from automate_kernel.operations.context import current_call
 from automate_kernel.kernel import Kernel
 from automate_kernel.outbox import Backoff, Outcome, RowsOutboxStore
 from automate_kernel.worker.periodic import try_for
-from automate_kernel.workflows.engine.execution import StepStatus
+from automate_kernel.workflows.execution import StepStatus
 from automate_sqlalchemy import SqlAlchemyStorage
 
 NARROW = 3

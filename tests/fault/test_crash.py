@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from automate_kernel.workflows.engine.execution import ExecutionStatus, StepStatus
+from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 from fault_scene import Scene, until
 
 SEED = 20261125

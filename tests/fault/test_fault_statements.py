@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from automate_kernel.outbox import ItemStatus
-from automate_kernel.workflows.engine.execution import ExecutionStatus
+from automate_kernel.workflows.execution import ExecutionStatus
 from fault_scene import Process, Scene, until
 from fault_scripts import SCRIPTS, recover
 

@@ -449,7 +449,7 @@ def test_a_malformed_workflow_is_told_with_its_line(project) -> None:
 
 def test_a_workflow_is_drawn_as_text_mermaid_and_svg(project) -> None:
     """From its name or its file."""
-    assert "│ send" in project.run("workflow", "show", "order-notify").stdout
+    assert "\n    send  [" in project.run("workflow", "show", "order-notify").stdout
     assert project.run("workflow", "show", "order-notify", "--mermaid").stdout.startswith(
         "flowchart"
     )

@@ -15,7 +15,7 @@ from automate_kernel.kernel import Kernel
 from automate_kernel.outbox import RowsOutboxStore
 from automate_kernel.testing.values import nested
 from automate_kernel.http.answers import failure_answer
-from automate_kernel.workflows.engine.execution import ExecutionStatus, StepStatus
+from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 from automate_sqlalchemy import SqlAlchemyStorage
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session

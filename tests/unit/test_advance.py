@@ -17,7 +17,7 @@ import pytest
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.templates import EnvironmentResolver, TemplateContext, TemplateEngine
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn, advance
-from automate_kernel.workflows.engine.execution import (
+from automate_kernel.workflows.execution import (
     Event,
     Execution,
     ExecutionStatus,
@@ -25,7 +25,7 @@ from automate_kernel.workflows.engine.execution import (
     StepStatus,
 )
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.program import Program
+from automate_kernel.workflows.engine.program import WorkflowProgram
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -58,7 +58,7 @@ class World:
     """An execution, the rows that were saved of it, and the calls that nobody has ended yet."""
 
     def __init__(self, definition: Workflow, payload: Any = None, timeout: float | None = None):
-        self.program = Program(definition, ENGINE, context)
+        self.program = WorkflowProgram(definition, ENGINE, context)
         self.workflow = definition
         self.timeout = timeout
         self.row = Execution(

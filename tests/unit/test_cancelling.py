@@ -15,7 +15,7 @@ from automate_kernel.outbox import ItemStatus, NewItem, OutboxItem, RowsOutboxSt
 from automate_kernel.worker import Snooze, Worker, cancelling, draining
 from automate_kernel.worker.handler import Handler
 from automate_kernel.storage import MemoryStorage
-from automate_kernel.workflows.engine.execution import ExecutionStatus
+from automate_kernel.workflows.execution import ExecutionStatus
 
 PATIENCE = 20.0
 

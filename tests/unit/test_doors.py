@@ -15,7 +15,7 @@ from automate_kernel.connectors import action
 from automate_kernel.errors import AutomateError, ConfigError, PayloadError
 from automate_kernel.kernel import Kernel
 from automate_kernel.testing.values import KEPT, REFUSED, each_value, is_json, nested, same
-from automate_kernel.workflows.engine.execution import ExecutionStatus
+from automate_kernel.workflows.execution import ExecutionStatus
 
 TOKEN = "an-events-token"
 RUNNING = {

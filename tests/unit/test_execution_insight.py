@@ -13,7 +13,7 @@ from automate_kernel.kernel import Kernel
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.workflows.engine.advance import CallOutcome, advance
-from automate_kernel.workflows.engine.execution import Event, Execution, ExecutionStatus, StepStatus
+from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepStatus
 from automate_kernel.workflows.engine.program import step_input
 from automate_kernel.workflows.definition.model import Workflow
 

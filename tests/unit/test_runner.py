@@ -15,8 +15,9 @@ from automate_kernel.kernel import Kernel
 from automate_kernel.outbox import ItemStatus, RowsOutboxStore
 from automate_kernel.worker.handler import drained_by
 from automate_kernel.storage import MemoryStorage
+from automate_kernel.storage.values import encode_json
 from automate_kernel.testing.clock import FakeClock
-from automate_kernel.workflows.engine.execution import Execution, ExecutionStatus, StepStatus
+from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
 
 PATIENCE = 20.0
 LEASE = 10.0
@@ -509,3 +510,22 @@ def test_many_executions_share_the_worker(kernel: Kernel) -> None:
         joined(thread)
     assert calls == Counter({(one, n): 1 for one in ids for n in range(3)})
     assert worker.stats.completed == worker.stats.total == 100
+
+
+def test_an_output_is_encoded_once(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was checked as storable is stored as it is, however large it is."""
+    from automate_kernel.workflows.engine import executions, runner
+
+    encoded: list[Any] = []
+
+    def noting(value: Any, *args: Any, **options: Any) -> Any:
+        encoded.append(value)
+        return encode_json(value, *args, **options)
+
+    monkeypatch.setattr(executions, "encode_json", noting)
+    monkeypatch.setattr(runner, "encode_json", noting)
+    kernel.action("do.it")(lambda: ["once"])
+    define(kernel, step("a"))
+    execution = kernel.run("w")
+    assert execution.runs_of("a")[0].output == ["once"]
+    assert encoded.count(["once"]) == 1

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from automate_kernel.errors import ConfigError
 from automate_kernel.workflows.definition.model import ScheduleTrigger
-from automate_kernel.workflows.engine.schedule import cron_problem, due, next_fire, upcoming
+from automate_kernel.workflows.definition.triggers import cron_problem
+from automate_kernel.workflows.engine.schedule import due, next_fire, upcoming
 
 pytest.importorskip("cronsim")
 UTC = timezone.utc

@@ -13,7 +13,7 @@ import pytest
 from automate_kernel import signals
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.kernel import Kernel
-from automate_kernel.workflows.engine.execution import ExecutionStatus
+from automate_kernel.workflows.execution import ExecutionStatus
 from blinker import Namespace
 
 SOMETHING = Namespace().signal("something")

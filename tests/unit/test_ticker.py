@@ -12,7 +12,7 @@ from automate_kernel.kernel import Kernel
 from automate_kernel.storage import MemoryStorage, Rows, Where
 from automate_kernel.storage.tables import SCHEDULE
 from automate_kernel.testing.clock import FakeClock
-from automate_kernel.workflows.engine.execution import ExecutionStatus
+from automate_kernel.workflows.execution import ExecutionStatus
 from automate_sqlalchemy import SqlAlchemyStorage
 
 Open = Callable[..., Kernel]

@@ -376,7 +376,7 @@ def test_a_trigger_that_can_not_be_meant_is_refused(options: Any, why: str) -> N
 def test_headers_of_an_event_that_are_no_object_are_no_event() -> None:
     """Stored by whom ever, they don't reach a template."""
     from automate_kernel.errors import PayloadError
-    from automate_kernel.workflows.engine.execution import Event
+    from automate_kernel.workflows.execution import Event
 
     with pytest.raises(PayloadError, match="headers"):
         Event.from_json({"id": "1", "name": "a", "headers": ["x"]})

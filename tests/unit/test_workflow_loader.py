@@ -174,7 +174,7 @@ def test_all_problems_are_told_at_once_with_lines_fields_and_remedies() -> None:
         "w:2: trigger: there is no trigger type 'evnt' (did you mean 'event'?)",
         "w:6: steps.calculate.with: there is no such field (here it is called 'input')",
         "w:7: steps.calculate.timeout: '30 sec' is not a duration: did you mean '30s'?",
-        "w:9: steps.notify.action: is no name of an action (write connector.action",
+        "w:9: steps.notify.action: is not the name of an action (write connector.action",
         "w:10: steps.notify.retrys: there is no such field (did you mean 'retry'?)",
         "w:11: steps.notify.retry: must be a mapping, not a number (for example retry: {attempts:",
         "w:12: steps.notify.needs[0]: there is no step 'calculat' (did you mean 'calculate'?)",

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from automate_kernel.errors import ErrorCodes, PayloadError, WorkflowError
 from automate_kernel.workflows.definition.duration import format_duration, parse_duration
-from automate_kernel.workflows.engine.execution import (
+from automate_kernel.workflows.execution import (
     Event,
     Execution,
     ExecutionStatus,

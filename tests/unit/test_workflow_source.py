@@ -14,9 +14,9 @@ from automate_kernel.outbox import ItemStatus
 from automate_kernel.storage import MemoryStorage, Where
 from automate_kernel.storage.tables import SCHEDULE
 from automate_kernel.testing.clock import FakeClock
-from automate_kernel.workflows.engine.execution import Event
+from automate_kernel.workflows.execution import Event
 from automate_kernel.workflows.catalogue import SuppliedWorkflow
-from automate_kernel.workflows.engine.ticker import forget_schedules
+from automate_kernel.workflows.engine.schedule import forget_schedules
 
 
 def definition(output: Any = None, trigger: Any = None, **more: Any) -> dict[str, Any]:

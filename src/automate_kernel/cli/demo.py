@@ -31,7 +31,7 @@ from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
     from automate_kernel.outbox import OutboxItem
-    from automate_kernel.workflows.engine.execution import Execution, StepRun
+    from automate_kernel.workflows.execution import Execution, StepRun
 
 __all__ = ["Demonstration", "app"]
 

@@ -53,7 +53,7 @@ from automate_kernel.plugins.hooks import hookimpl
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
     from automate_kernel.operations.context import Call
-    from automate_kernel.workflows.engine.execution import Execution, StepRun
+    from automate_kernel.workflows.execution import Execution, StepRun
 
 __all__ = ["Instrumentation", "instrument"]
 

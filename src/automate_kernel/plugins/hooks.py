@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from automate_kernel.operations.context import Call
     from automate_kernel.outbox.item import NewItem, OutboxItem
     from automate_kernel.plugins.registry import Registry
-    from automate_kernel.workflows.engine.execution import Execution
+    from automate_kernel.workflows.execution import Execution
 
 __all__ = ["HookSpecs", "Hooks", "hookimpl", "require_known_hooks"]
 

@@ -1,4 +1,4 @@
-"""Workflows: definitions, executions, and what moves them on."""
+"""Workflows: their definitions, their executions, and the engine that runs them."""
 
 from automate_kernel.workflows.definition.loader import dumps, load_workflow, load_workflows, loads
 from automate_kernel.workflows.definition.model import (
@@ -11,14 +11,14 @@ from automate_kernel.workflows.definition.model import (
     Workflow,
     workflow_json_schema,
 )
-from automate_kernel.workflows.engine.execution import (
+from automate_kernel.workflows.engine.executions import ExecutionStore
+from automate_kernel.workflows.execution import (
     Event,
     Execution,
     ExecutionStatus,
     StepRun,
     StepStatus,
 )
-from automate_kernel.workflows.engine.executions import ExecutionStore
 
 __all__ = [
     "Event",

@@ -23,7 +23,7 @@ from automate_kernel.testing.clock import FakeClock
 from automate_kernel.testing.values import KEPT, REFUSED, each_value, is_json, same
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.advance import Turn
-from automate_kernel.workflows.engine.execution import (
+from automate_kernel.workflows.execution import (
     Event,
     Execution,
     ExecutionStatus,
@@ -35,7 +35,7 @@ from automate_kernel.workflows.engine.executions import (
     ExecutionEndedError,
     ExecutionStore,
 )
-from automate_kernel.workflows.engine.statistics import ExecutionLog
+from automate_kernel.workflows.engine.statistics import ExecutionActivity
 
 __all__ = ["ExecutionStoreContract"]
 
@@ -594,7 +594,7 @@ class ExecutionStoreContract:
         self, store: ExecutionStore, workflow: Workflow, clock: FakeClock
     ) -> None:
         """Beginnings, ends with their durations, outcomes of steps; by workflow and minute."""
-        log, execution = ExecutionLog(), self.see(store, self.begin(store, workflow))
+        log, execution = ExecutionActivity(), self.see(store, self.begin(store, workflow))
         begun = execution.created_at
         assert begun is not None
         runs = [
@@ -622,7 +622,7 @@ class ExecutionStoreContract:
 
     def test_a_list_counts_by_its_elements(self, store: ExecutionStore, workflow: Workflow) -> None:
         """The step that they belong to is no further one, however it ends."""
-        log, execution = ExecutionLog(), self.see(store, self.begin(store, workflow))
+        log, execution = ExecutionActivity(), self.see(store, self.begin(store, workflow))
         element = self.run(execution.id, "count", position=0, status=StepStatus.FAILED)
         execution.steps.append(element)
         whole = self.run(execution.id, "count", status=StepStatus.FAILED, attempts=0)

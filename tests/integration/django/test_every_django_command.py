@@ -19,7 +19,8 @@ import typer
 from automate_django import get_kernel
 from automate_django.models import ApiToken
 from automate_kernel.cli.app import hosted
-from automate_kernel.workflows.engine.execution import ExecutionStatus
+from automate_kernel.workflows.execution import ExecutionStatus
+from automate_kernel.workflows.execution import ExecutionStatus
 from command_cases import SHARED, Case, State, make_state, missing
 from django.contrib.auth import get_user_model
 from django.core.management import get_commands, load_command_class

@@ -19,7 +19,7 @@ from automate_django.admin.pages.display import shown_text
 from automate_django.models import WorkflowExecution, WorkflowStep
 from automate_django.templatetags.automate_pages import duration, tone
 from automate_kernel.workflows.definition.model import Step, Workflow
-from automate_kernel.workflows.engine.execution import ExecutionStatus, StepStatus
+from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 
 __all__ = ["SCALE", "StepTrack", "Timeline", "draw", "latest_statuses"]
 

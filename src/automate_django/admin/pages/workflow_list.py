@@ -19,7 +19,7 @@ from automate_django.kernel import get_kernel
 from automate_django.models import WorkflowDocument, WorkflowExecution, WorkflowVersion
 from automate_kernel.workflows.definition.graph import describe_trigger
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.execution import ExecutionStatus
+from automate_kernel.workflows.execution import ExecutionStatus
 
 __all__ = [
     "ChangedLine",

@@ -30,7 +30,7 @@ from automate_django.api.v1.serializers import (
     ResumeSerializer,
 )
 from automate_django.models import WorkflowExecution
-from automate_kernel.workflows.engine.execution import Execution, StepRun
+from automate_kernel.workflows.execution import Execution, StepRun
 
 __all__ = ["ExecutionViewSet"]
 

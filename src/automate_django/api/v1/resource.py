@@ -31,7 +31,7 @@ from automate_kernel.kernel import Kernel
 from automate_kernel.outbox import OutboxItem
 from automate_kernel.outbox.failed_attempts import ErrorGroup, FailedAttempt
 from automate_kernel.secrets.masking import hide_named
-from automate_kernel.workflows.engine.execution import Execution
+from automate_kernel.workflows.execution import Execution
 
 __all__ = ["Resource", "attempt_data", "group_data", "may", "require", "shown", "uuid_of"]
 

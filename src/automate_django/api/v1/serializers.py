@@ -17,7 +17,7 @@ from automate_kernel.outbox.item import (
     ItemStatus,
     check_text,
 )
-from automate_kernel.workflows.engine.execution import (
+from automate_kernel.workflows.execution import (
     ExecutionStatus,
     check_event_name,
     check_event_source,

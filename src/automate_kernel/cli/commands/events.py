@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from automate_kernel.kernel import Kernel
     from automate_kernel.workflows.definition.model import Workflow
-    from automate_kernel.workflows.engine.execution import Event, Execution, StepRun
+    from automate_kernel.workflows.execution import Event, Execution, StepRun
 
 __all__ = ["Progress", "app", "find_workflow", "is_path"]
 
@@ -141,7 +141,7 @@ def event_for(
     """Return an event with *payload* as the workflow's first trigger expects it."""
     from automate_kernel.outbox.ids import new_id
     from automate_kernel.workflows.definition.model import EventTrigger, WebhookTrigger
-    from automate_kernel.workflows.engine.execution import Event, EventType
+    from automate_kernel.workflows.execution import Event, EventType
 
     kind: EventType = "manual"
     source, usual = "cli", workflow.name

@@ -24,7 +24,7 @@ from automate_kernel.cli.output import as_json, counted, seconds, time_of
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 
 if TYPE_CHECKING:
-    from automate_kernel.workflows.engine.execution import Execution
+    from automate_kernel.workflows.execution import Execution
 
 __all__ = ["app", "find_app", "found_execution"]
 
@@ -66,7 +66,10 @@ def ls(
 ) -> None:
     """List executions, the newest first."""
     from automate_kernel.cli.records import execution_data, show_executions
-    from automate_kernel.workflows.engine.execution import ExecutionStatus
+    from automate_kernel.workflows.execution import ExecutionStatus
+    from automate_kernel.cli.inputs import one_of
+    from automate_kernel.cli.views import execution_data, show_executions
+    from automate_kernel.workflows.execution import ExecutionStatus
 
     wanted = one_of(status, ExecutionStatus, "--status")
     store = context.session.plain.executions

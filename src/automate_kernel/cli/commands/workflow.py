@@ -121,8 +121,7 @@ def show(
         return
     if found.description:
         context.out.line(f"{found.description}\n")
-    width = context.out.console.width if context.out.terminal else 100
-    context.out.line(to_text(found, statuses, width=width).rstrip("\n"))
+    context.out.line(to_text(found, statuses).rstrip("\n"))
 
 
 @app.command("ls", cls=DataCommand, epilog=examples("automate workflow ls"))

@@ -1,1 +1,1 @@
-"""What an author writes: workflows, their triggers and steps, and what is wrong with them."""
+"""The definition of a workflow: its model, its text, its problems and its graph."""

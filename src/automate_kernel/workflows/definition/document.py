@@ -1,8 +1,8 @@
 """
-Definitions as text: their values, and the line on which each value stands.
+The text of definitions: its values, and the line of each value.
 
-YAML is read as YAML 1.2's JSON schema has it: a plain ``true``, ``null`` or number is one, and
-everything else is text. So ``no``, ``12:30``, ``2024-01-01`` and ``0123`` stay what they look like.
+YAML is read by YAML 1.2's JSON schema: a plain ``true``, ``null`` or number is what it looks like,
+and everything else is text. So ``no``, ``12:30``, ``2024-01-01`` and ``0123`` are text.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from automate_kernel.errors import ConfigError
-from automate_kernel.workflows.definition.structure import Path, Problem
+from automate_kernel.workflows.definition.structure import DefinitionProblem, FieldPath
 
 if TYPE_CHECKING:
     import yaml
@@ -35,14 +35,14 @@ _QUOTE = 'put quotes around a template: "{{ … }}"'
 
 @dataclass(slots=True)
 class Document:
-    """A value that was read, where its parts stand, and what was wrong with its text."""
+    """A value that was read, the lines of its parts, and the problems of its text."""
 
     value: Any = None
-    lines: dict[Path, int] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
+    lines: dict[FieldPath, int] = field(default_factory=dict)
+    problems: list[DefinitionProblem] = field(default_factory=list)
 
-    def line(self, path: Path) -> int | None:
-        """The line of the value at *path*, or of what it would be part of."""
+    def line(self, path: FieldPath) -> int | None:
+        """Return the line of the value at *path*, or of the value around it."""
         for length in range(len(path), -1, -1):
             if path[:length] in self.lines:
                 return self.lines[path[:length]]
@@ -50,7 +50,7 @@ class Document:
 
 
 def _failed(message: str, hint: str | None = None, line: int | None = None) -> Document:
-    return Document(problems=[Problem((), message, hint, line)])
+    return Document(problems=[DefinitionProblem((), message, hint, line)])
 
 
 def _too_large(text: str) -> Document | None:
@@ -66,7 +66,7 @@ def _too_large(text: str) -> Document | None:
 
 @lru_cache(maxsize=1)
 def _yaml() -> tuple[type[yaml.SafeLoader], type[yaml.SafeDumper]]:
-    """PyYAML's safe loader and dumper, with our reading of plain scalars."""
+    """Return PyYAML's safe loader and dumper, with our reading of plain scalars."""
     try:
         import yaml
     except ImportError:
@@ -79,7 +79,7 @@ def _yaml() -> tuple[type[yaml.SafeLoader], type[yaml.SafeDumper]]:
         yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's own class attribute
 
     class Dumper(yaml.SafeDumper):
-        """Quotes what either reading, ours or YAML 1.1's, would not take as text."""
+        """A dumper that quotes text which we or YAML 1.1 would read as another type."""
 
         def ignore_aliases(self, data: Any) -> bool:
             return True
@@ -97,7 +97,7 @@ def _yaml() -> tuple[type[yaml.SafeLoader], type[yaml.SafeDumper]]:
 
 
 def dump_yaml(value: Any) -> str:
-    """*value* as YAML that `read_yaml`, and a reader of YAML 1.1, read back as it was."""
+    """Write *value* as YAML that `read_yaml` and readers of YAML 1.1 read back as it was."""
     import yaml
 
     dumper = _yaml()[1]
@@ -105,7 +105,7 @@ def dump_yaml(value: Any) -> str:
 
 
 def read_yaml(text: str) -> list[Document]:
-    """The documents of a YAML text; what is wrong with it is in their problems."""
+    """Read the documents of a YAML text; its mistakes are in their problems."""
     too_large = _too_large(text)
     if too_large:
         return [too_large]
@@ -155,7 +155,7 @@ class _TooManyValuesError(Exception):
 
 
 class _NodeReader:
-    """Turns one document's nodes into plain values, and notes their lines."""
+    """A reader of one document's nodes as plain values, with their lines."""
 
     def __init__(self) -> None:
         self.document = Document()
@@ -167,7 +167,7 @@ class _NodeReader:
         self.document.value = self._read(node, ())
         return self.document
 
-    def _read(self, node: Any, path: Path) -> Any:
+    def _read(self, node: Any, path: FieldPath) -> Any:
         self._count += 1
         if self._count > _MOST_VALUES:
             raise _TooManyValuesError
@@ -182,10 +182,11 @@ class _NodeReader:
         finally:
             self._open.discard(id(node))
 
-    def _add(self, path: Path, message: str, hint: str, node: Any) -> None:
-        self.document.problems.append(Problem(path, message, hint, node.start_mark.line + 1))
+    def _add(self, path: FieldPath, message: str, hint: str, node: Any) -> None:
+        line = node.start_mark.line + 1
+        self.document.problems.append(DefinitionProblem(path, message, hint, line))
 
-    def _list(self, node: Any, path: Path) -> list[Any]:
+    def _list(self, node: Any, path: FieldPath) -> list[Any]:
         self._check_tag(node, path, "seq")
         values = []
         for index, item in enumerate(node.value):
@@ -194,7 +195,7 @@ class _NodeReader:
             values.append(self._read(item, place))
         return values
 
-    def _mapping(self, node: Any, path: Path) -> Any:
+    def _mapping(self, node: Any, path: FieldPath) -> Any:
         self._check_tag(node, path, "map")
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
@@ -218,12 +219,12 @@ class _NodeReader:
             values[key] = self._read(value_node, place)
         return values
 
-    def _check_tag(self, node: Any, path: Path, *expected: str) -> None:
+    def _check_tag(self, node: Any, path: FieldPath, *expected: str) -> None:
         if node.tag not in {_TAG + name for name in expected}:
             shown = node.tag.replace(_TAG, "!!")
             self._add(path, f"has the tag {shown}, which means nothing here", "take it out", node)
 
-    def _scalar(self, node: Any, path: Path) -> Any:
+    def _scalar(self, node: Any, path: FieldPath) -> Any:
         self._check_tag(node, path, "str", "null", "bool", "int", "float")
         text: str = node.value
         if node.tag == _TAG + "null" and _NULL.fullmatch(text):
@@ -243,7 +244,7 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
 
 
 def read_json(text: str) -> Document:
-    """The value of a JSON text; what is wrong with it is in its problems."""
+    """Read the value of a JSON text; its mistakes are in its problems."""
     too_large = _too_large(text)
     if too_large:
         return too_large
@@ -258,7 +259,7 @@ def read_json(text: str) -> Document:
     for path, line, repeated in _json_places(text):
         if repeated:
             hint = f"it is on line {document.lines[path]} already: keep one of them"
-            document.problems.append(Problem(path, "is given twice", hint, line))
+            document.problems.append(DefinitionProblem(path, "is given twice", hint, line))
         else:
             document.lines[path] = line
     return document
@@ -272,8 +273,8 @@ def _after_comma(text: str, position: int) -> bool:
     return text[:position].rstrip().endswith(",") or text[position : position + 1] == ","
 
 
-def _json_places(text: str) -> Iterator[tuple[Path, int, bool]]:
-    """Path and line of each value of a valid JSON text, and whether its key came before."""
+def _json_places(text: str) -> Iterator[tuple[FieldPath, int, bool]]:
+    """Yield path and line of each value of a JSON text, and True if its key came before."""
     stack: list[str | int] = []  # the path of the value that comes next
     seen: list[set[str]] = []  # the keys of each object that is open; an array has an empty set
     line, position, key_next = 1, 0, False

@@ -23,7 +23,7 @@ _LONGEST = 3660 * _UNITS["d"]
 _HAIR = Decimal("0.001")
 _REMEDY = "write it like 250ms, 30s, 5m, 1h30m or 1d, or as a number of seconds"
 
-# What people write instead, for the suggestion in the error.
+# The units that people write instead, for the suggestion in the error.
 _WORDS = (
     ("w", "weeks week wk wks"),
     ("d", "days day"),
@@ -39,14 +39,14 @@ _ALL_LOOSE = re.compile(rf"(?:{_LOOSE.pattern}(?:\s|,|and)*)+", re.ASCII)
 
 def parse_duration(value: str | float) -> float:
     """
-    The number of seconds that *value* says.
+    Read the number of seconds from *value*.
 
     A millisecond is the finest step and ten years the longest duration, so every duration can be
-    written out and read back exactly. Raises ValueError, with the remedy in its text.
+    written out and read back exactly. Raises ValueError with the remedy in its text.
     """
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         problem = f"a duration is text or a number, not {_kind(value)}: {_REMEDY}"
-        raise ValueError(problem)  # noqa: TRY004 - whatever is wrong with it, one kind of error
+        raise ValueError(problem)  # noqa: TRY004 - one kind of error for all problems
     milliseconds = _from_text(value) if isinstance(value, str) else _from_number(value)
     if milliseconds != milliseconds.to_integral_value():
         raise ValueError("a duration can't be finer than a millisecond")
@@ -60,7 +60,7 @@ def parse_duration(value: str | float) -> float:
 def _from_number(value: float) -> Decimal:
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("a duration must be a finite number")
-    # Arithmetic would round to 28 digits; what is too large for us is cut off before that.
+    # Arithmetic would round to 28 digits; values too large for us are cut off before that.
     milliseconds = min(max(Decimal(value), Decimal(-1)), Decimal(_LONGEST)) * 1000
     whole = milliseconds.to_integral_value()
     # 0.1 + 0.2 is a hair beside 0.3, and means it.
@@ -76,7 +76,7 @@ def _from_text(text: str) -> Decimal:
 
 
 def _suggest(text: str) -> str:
-    """What the author of *text* may have meant, as an instruction."""
+    """Return what the author of *text* may have meant, as an instruction."""
     text = text.strip().lower()
     if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text, re.ASCII):
         return f"add its unit, as in '{text}s', or write the number of seconds without quotes"
@@ -89,7 +89,7 @@ def _suggest(text: str) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """*seconds* in the shortest form that `parse_duration` reads back: ``1h30m``, ``250ms``."""
+    """Write *seconds* in the shortest form for `parse_duration`: ``1h30m``, ``250ms``."""
     rest = round(seconds * 1000)
     text = ""
     for unit, size in _UNITS.items():

@@ -1,4 +1,4 @@
-"""The kinds of value that a workflow's fields hold, and how each is checked."""
+"""The types of a workflow's fields, and their checks."""
 
 from __future__ import annotations
 
@@ -18,27 +18,26 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from automate_kernel.errors import ErrorCodes
-from automate_kernel.storage.values import find_unstorable, plain_json
+from automate_kernel.storage.values import UnstorableError, plain_json
 from automate_kernel.workflows.definition.duration import Duration, format_duration
-from automate_kernel.workflows.definition.structure import Problem
 
 __all__ = [
     "Condition",
+    "DefinitionModel",
     "Identifier",
     "JsonTree",
     "OperationName",
-    "Part",
     "PlainText",
     "RetryPolicy",
     "StepInput",
-    "json_problem",
 ]
 
+# Less than a value may be stored with, since the definition's own levels come in addition.
 _DEEPEST = 50
 
 
-class Part(BaseModel):
-    """A part of a definition: frozen, and strict about its fields and their types."""
+class DefinitionModel(BaseModel):
+    """The base of a definition's parts: frozen, and strict about its fields and their types."""
 
     # Errors don't show the input: a definition may hold what should have been a secret.
     model_config: ClassVar[ConfigDict] = ConfigDict(
@@ -59,30 +58,18 @@ OperationName = Annotated[
     str,
     Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_-]*(\.[a-zA-Z_][a-zA-Z0-9_-]*)*$", max_length=200),
 ]
-"""What a step calls: ``connector.action``, or an action of the host."""
-
-
-def json_problem(value: Any) -> Problem | None:
-    """
-    Why *value* can't be part of a definition, or None if it can.
-
-    The rules are those for all that is stored, but for the depth, since a definition's own levels
-    come in addition.
-    """
-    found = find_unstorable(value, _DEEPEST)
-    return None if found is None else Problem(found.path, found.message, found.hint)
+"""The action that a step calls: ``connector.action``, or an action of the host."""
 
 
 def _check_json(value: Any) -> Any:
-    problem = json_problem(value)
-    if problem:
+    try:
+        # Lists and mappings of our own: the author may change theirs later.
+        return plain_json(value, _DEEPEST)
+    except UnstorableError as error:
+        found = error.problem
         raise PydanticCustomError(
-            "json",
-            "it {message}",
-            {"message": problem.message, "hint": problem.hint, "at": problem.path},
-        )
-    # Lists and mappings of our own: what the author does to theirs later changes nothing here.
-    return plain_json(value, _DEEPEST)
+            "json", "it {message}", {"message": found.message, "hint": found.hint, "at": found.path}
+        ) from None
 
 
 def _check_input(value: Any) -> Any:
@@ -127,7 +114,7 @@ StepInput = Annotated[
     AfterValidator(_check_json),
     WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "string", "pattern": r"\{\{"}]}),
 ]
-"""A mapping of the action's fields, or one template that gives one."""
+"""A mapping of the action's fields, or one template that gives a mapping."""
 
 Condition = Annotated[
     bool | str,
@@ -144,23 +131,23 @@ _Codes = Annotated[
 ]
 
 
-class RetryPolicy(Part):
+class RetryPolicy(DefinitionModel):
     """
-    How often a step is tried, and how long to wait in between.
+    The number of attempts of a step, and the waits between them.
 
-    The wait before attempt *n* + 1 is *delay* (``fixed``), *n* times it (``linear``) or twice the
-    one before (``exponential``), at most *max_delay*. With *jitter* it is a random part of
+    The wait before attempt *n* + 1 is *delay* (``fixed``), *n* times *delay* (``linear``) or twice
+    the wait before (``exponential``), at most *max_delay*. With *jitter* it is a random part of
     that, so that many executions that failed together don't come back together.
     """
 
     attempts: int = Field(default=3, ge=1, le=1000)
-    """How often in all, the first time included."""
+    """The number of attempts, the first one included."""
     backoff: Literal["fixed", "linear", "exponential"] = "exponential"
     delay: Duration = 1.0
     max_delay: Duration = 300.0
     jitter: bool = True
     on: _Codes | None = None
-    """Only these failures are tried again; None leaves it to the failure itself."""
+    """The failures that are tried again; None leaves it to the failure itself."""
 
     @model_validator(mode="after")
     def _delay_fits(self) -> RetryPolicy:
@@ -177,7 +164,7 @@ class RetryPolicy(Part):
         return self
 
     def delay_for(self, attempt: int, *, random: Callable[[], float] = _random.random) -> float:
-        """Seconds to wait after attempt number *attempt* (the first is 1) has failed."""
+        """Return the seconds to wait after attempt number *attempt* (the first is 1) has failed."""
         factor: int = 1
         if self.backoff == "linear":
             factor = attempt
@@ -188,10 +175,10 @@ class RetryPolicy(Part):
 
     def allows(self, error_code: ErrorCodes | str | None, *, retryable: bool | None = None) -> bool:
         """
-        Whether a failure with *error_code* is tried again, if an attempt is left.
+        Return True if a failure with *error_code* is tried again, if an attempt is left.
 
-        *retryable* is what the error itself says, and counts where `on` names no codes. A code
-        that is not one of ours counts as INTERNAL.
+        *retryable* is the error's own answer, and counts where `on` names no codes. An unknown code
+        counts as INTERNAL.
         """
         try:
             code = ErrorCodes(error_code or ErrorCodes.INTERNAL)

@@ -1,5 +1,5 @@
 """
-Pictures of a workflow: for a terminal, for Mermaid, and as SVG.
+Pictures of a workflow: an outline in text, a Mermaid flowchart, and SVG.
 
 Each takes *statuses*, the status of each step by its id, to show how far an execution is.
 """
@@ -7,12 +7,12 @@ Each takes *statuses*, the status of each step by its id, to show how far an exe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 from xml.sax.saxutils import escape
 
 from automate_kernel.workflows.definition.duration import format_duration
-from automate_kernel.workflows.definition.graph_layout import Layout, Spot, lay_out
-from automate_kernel.workflows.definition.graph_text import draw_text
 from automate_kernel.workflows.definition.model import (
     EventTrigger,
     ScheduleTrigger,
@@ -21,20 +21,169 @@ from automate_kernel.workflows.definition.model import (
     WebhookTrigger,
     Workflow,
 )
-from automate_kernel.workflows.engine.execution import StepStatus
+from automate_kernel.workflows.definition.structure import topological_order
+from automate_kernel.workflows.execution import StepStatus
 
-__all__ = [
-    "Group",
-    "Statuses",
-    "describe_trigger",
-    "draw_svg",
-    "to_mermaid",
-    "to_svg",
-    "to_text",
-]
+__all__ = ["Statuses", "describe_trigger", "to_mermaid", "to_svg", "to_text"]
 
-Group = tuple[str, Mapping[str, Sequence[str]], Mapping[str, Sequence[str]]]
-"""A title (or none), each step's needs, and the three lines of each step's label."""
+Statuses = Mapping[str, StepStatus | str]
+
+_ICONS = {
+    StepStatus.PENDING: "○",
+    StepStatus.RUNNING: "▶",
+    StepStatus.RETRY: "↻",
+    StepStatus.COMPLETED: "✓",
+    StepStatus.FAILED: "✗",
+    StepStatus.SKIPPED: "»",
+    StepStatus.CANCELLED: "■",
+}
+
+
+def describe_trigger(trigger: Trigger) -> str:
+    """Write a trigger in a few words: ``event order.created``, ``every 5m``."""
+    if isinstance(trigger, EventTrigger):
+        return f"event {trigger.event}"
+    if isinstance(trigger, WebhookTrigger):
+        return f"webhook {trigger.connector}.{trigger.trigger}"
+    if isinstance(trigger, ScheduleTrigger):
+        if trigger.every is not None:
+            return f"every {format_duration(trigger.every)}"
+        return f"cron {trigger.cron} ({trigger.timezone})"
+    return "manual"
+
+
+class _StepList(NamedTuple):
+    """The steps of a workflow, or those under on_failure, with the needs of each."""
+
+    title: str
+    steps: Sequence[Step]
+    needs: dict[str, tuple[str, ...]]
+
+
+def _step_lists(workflow: Workflow) -> Iterator[_StepList]:
+    for title, steps in (("", workflow.steps), ("on failure", workflow.on_failure)):
+        if steps:
+            yield _StepList(title, steps, {step.id: workflow.needs_of(step.id) for step in steps})
+
+
+def _started_by(workflow: Workflow) -> str:
+    return ", ".join(map(describe_trigger, workflow.triggers))
+
+
+def _checked(statuses: Statuses | None) -> dict[str, StepStatus]:
+    return {step_id: StepStatus(status) for step_id, status in (statuses or {}).items()}
+
+
+def _traits(step: Step) -> list[str]:
+    """Return the step's options that differ from the default, in a word each."""
+    traits = ["if"] if step.if_ is not None else []
+    traits += ["for each"] if step.for_each is not None else []
+    traits += [f"{step.retry.attempts} attempts"] if step.retry.attempts > 1 else []
+    traits += [f"≤ {format_duration(step.timeout)}"] if step.timeout is not None else []
+    traits += ["may fail"] if step.on_failure == "continue" else []
+    return traits
+
+
+def _short(text: str, length: int = 36) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _with_icon(text: str, status: StepStatus | None) -> str:
+    return text if status is None else f"{_ICONS[status]} {text}"
+
+
+def _depths(needs: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """Return the layer of each step, in an order that puts needs first."""
+    depths: dict[str, int] = {}
+    for step_id in topological_order(needs):
+        depths[step_id] = max((depths[need] + 1 for need in needs[step_id]), default=0)
+    return depths
+
+
+# Text -------------------------------------------------------------------------------------------
+
+
+def to_text(workflow: Workflow, statuses: Statuses | None = None) -> str:
+    """
+    Write an outline for a terminal: a line for each step, indented below the steps that it needs.
+
+    The line holds the step's action, its options, and the ids that it waits for.
+    """
+    states = _checked(statuses)
+    lines = [f"{workflow.name} ({_started_by(workflow)})"]
+    for title, steps, needs in _step_lists(workflow):
+        lines += [f"\n{title}:"] if title else []
+        by_id = {step.id: step for step in steps}
+        for step_id, depth in _depths(needs).items():
+            step = by_id[step_id]
+            first = _with_icon(step_id, states.get(step_id))
+            about = "; ".join([step.action, *_traits(step)])
+            after = f"  after {', '.join(needs[step_id])}" if needs[step_id] else ""
+            lines.append(f"{'  ' * (depth + 1)}{first}  [{about}]{after}")
+    return "\n".join(lines) + "\n"
+
+
+# Mermaid ----------------------------------------------------------------------------------------
+
+_CLASSES = {
+    StepStatus.RUNNING: "fill:#dbeafe,stroke:#1d4ed8,color:#1e3a8a",
+    StepStatus.RETRY: "fill:#fef3c7,stroke:#b45309,color:#78350f",
+    StepStatus.COMPLETED: "fill:#dcfce7,stroke:#15803d,color:#14532d",
+    StepStatus.FAILED: "fill:#fee2e2,stroke:#b91c1c,color:#7f1d1d",
+    StepStatus.SKIPPED: "fill:#f3f4f6,stroke:#9ca3af,color:#4b5563,stroke-dasharray:4 3",
+    StepStatus.CANCELLED: "fill:#e5e7eb,stroke:#6b7280,color:#374151",
+}
+
+
+def to_mermaid(workflow: Workflow, statuses: Statuses | None = None) -> str:
+    """Write a Mermaid flowchart, which GitHub and many wikis show as a picture."""
+    states = _checked(statuses)
+    # Ids of our own: a step may be called "end", which Mermaid doesn't survive.
+    names = {
+        step.id: f"s{number}" for number, step in enumerate([*workflow.steps, *workflow.on_failure])
+    }
+    lines = ["flowchart TD", f"  start([{_quoted(_started_by(workflow))}])"]
+    lines += _mermaid_steps(workflow, workflow.steps, names, states, "  ")
+    lines += [f"  start --> {names[s.id]}" for s in workflow.steps if not workflow.needs_of(s.id)]
+    if workflow.on_failure:
+        lines.append('  subgraph recovery["on failure"]')
+        lines += _mermaid_steps(workflow, workflow.on_failure, names, states, "    ")
+        lines.append("  end")
+    used = [status for status in _CLASSES if status in states.values()]
+    lines += [f"  classDef {status.value.lower()} {_CLASSES[status]}" for status in used]
+    return "\n".join(lines) + "\n"
+
+
+def _mermaid_steps(
+    workflow: Workflow,
+    steps: Sequence[Step],
+    names: Mapping[str, str],
+    states: Mapping[str, StepStatus],
+    indent: str,
+) -> list[str]:
+    lines = []
+    for step in steps:
+        opening, closing = ("[[", "]]") if step.for_each is not None else ("[", "]")
+        status = states.get(step.id)
+        label = [_with_icon(_short(step.id), status), _short(step.action)]
+        if traits := _traits(step):
+            label.append(" · ".join(traits))
+        text = _quoted("\n".join(label))
+        styled = f":::{status.value.lower()}" if status in _CLASSES and status else ""
+        lines.append(f"{indent}{names[step.id]}{opening}{text}{closing}{styled}")
+    for step in steps:
+        lines += [f"{indent}{names[n]} --> {names[step.id]}" for n in workflow.needs_of(step.id)]
+    return lines
+
+
+def _quoted(text: str) -> str:
+    escaped = "".join(
+        c if c.isalnum() or c in " .,:_-/·✓✗○▶↻»■≤…()\n" else f"#{ord(c)};" for c in text
+    )
+    return '"' + escaped.replace("\n", "<br/>") + '"'
+
+
+# SVG --------------------------------------------------------------------------------------------
 
 _MARGIN, _HEADER, _BOX, _BETWEEN, _GAP = 24, 64, 72, 48, 28
 _PER_LETTER = 7.6  # a little more than the widest usual sans-serif font takes at 13 px
@@ -63,27 +212,29 @@ _STYLE = """
 """.strip()
 
 
-def draw_svg(
-    title: str,
-    subtitle: str,
-    groups: Sequence[Group],
-    statuses: Mapping[str, str],
-    *,
-    styled: bool = True,
-) -> str:
-    """The picture of *groups* of steps, one below the other, under a heading."""
+def to_svg(workflow: Workflow, statuses: Statuses | None = None, *, styled: bool = True) -> str:
+    """
+    Draw a picture that stands on its own, in a page or as a file.
+
+    It has a title and a text for screen readers, and follows the reader's light or dark scheme.
+    It holds no script and no link. If it is not *styled*, it holds no style either, for a page
+    whose policy forbids that: the page's own style sheet styles ``svg.automate-graph``.
+    """
+    states = _checked(statuses)
+    title, subtitle = workflow.title or workflow.name, _started_by(workflow)
     top, widest, body = float(_HEADER + _MARGIN), 0.0, []
-    for group_title, needs, labels in groups:
-        if group_title:
-            body.append(_text(_MARGIN, top, group_title, "soft"))
+    for heading, steps, needs in _step_lists(workflow):
+        if heading:
+            body.append(_text(_MARGIN, top, heading, "soft"))
             top += 18
+        labels = {step.id: _svg_label(step, states) for step in steps}
         widths = {key: max(120.0, _PER_LETTER * max(map(len, labels[key])) + 28) for key in labels}
         layout = lay_out(needs, widths, gap=_GAP, thin=8)
-        body.append(_group(layout, labels, statuses, top))
+        body.append(_group(layout, labels, states, top))
         widest = max(widest, layout.width)
         top += len(layout.layers) * (_BOX + _BETWEEN) - _BETWEEN + _MARGIN
-    heading = max(_PER_LETTER * 1.3 * len(title), _PER_LETTER * len(subtitle))
-    width, height = max(widest, heading) + 2 * _MARGIN, top
+    longest = max(_PER_LETTER * 1.3 * len(title), _PER_LETTER * len(subtitle))
+    width, height = max(widest, longest) + 2 * _MARGIN, top
     # An id of its own keeps the style of one picture from another on the same page.
     own = "wf-" + hashlib.sha256("\n".join([title, *body]).encode()).hexdigest()[:10]
     opening = (
@@ -95,7 +246,7 @@ def draw_svg(
         [
             opening,
             f'<title id="{own}-t">{escape(title)}</title>',
-            f'<desc id="{own}-d">{escape(_description(subtitle, groups, statuses))}</desc>',
+            f'<desc id="{own}-d">{escape(_description(workflow, states))}</desc>',
             *([f"<style>{_STYLE.format(id=own)}</style>"] if styled else []),
             '<rect class="paper" width="100%" height="100%"/>',
             _text(_MARGIN, _MARGIN + 16, title, "head"),
@@ -106,14 +257,19 @@ def draw_svg(
     )
 
 
-def _description(subtitle: str, groups: Sequence[Group], statuses: Mapping[str, str]) -> str:
-    """The whole graph in words."""
-    sentences = [f"Starts on: {subtitle}."]
-    for title, needs, _ in groups:
+def _svg_label(step: Step, states: Mapping[str, StepStatus]) -> list[str]:
+    name = _with_icon(_short(step.name or step.id, 32), states.get(step.id))
+    return [name, _short(step.action), " · ".join(_traits(step))]
+
+
+def _description(workflow: Workflow, states: Mapping[str, StepStatus]) -> str:
+    """Write the whole graph in words."""
+    sentences = [f"Starts on: {_started_by(workflow)}."]
+    for title, _, needs in _step_lists(workflow):
         sentences += [f"{title.capitalize()}:"] if title else []
         for step_id, own in needs.items():
             after = f" after {', '.join(own)}" if own else " first"
-            status = f" ({statuses[step_id].lower()})" if step_id in statuses else ""
+            status = f" ({states[step_id].value.lower()})" if step_id in states else ""
             sentences.append(f"{step_id}{status}{after}.")
     return " ".join(sentences)
 
@@ -121,7 +277,7 @@ def _description(subtitle: str, groups: Sequence[Group], statuses: Mapping[str, 
 def _group(
     layout: Layout,
     labels: Mapping[str, Sequence[str]],
-    statuses: Mapping[str, str],
+    states: Mapping[str, StepStatus],
     top: float,
 ) -> str:
     edges, boxes = [], []
@@ -133,7 +289,7 @@ def _group(
                 x = spot.x + _MARGIN
                 edges.append(f'<path class="edge" d="M{x:.1f} {y:.1f}V{y + _BOX:.1f}"/>')
             else:
-                boxes.append(_box(spot, y, labels[spot.step_id], statuses.get(spot.step_id, "")))
+                boxes.append(_box(spot, y, labels[spot.step_id], states.get(spot.step_id)))
     return "\n".join([*edges, *boxes])
 
 
@@ -147,16 +303,17 @@ def _edge(upper: Spot, lower: Spot, y: float) -> str:
     return f'<path class="edge" d="{curve}"/>{tip}'
 
 
-def _box(spot: Spot, y: float, label: Sequence[str], status: str) -> str:
+def _box(spot: Spot, y: float, label: Sequence[str], status: StepStatus | None) -> str:
     left = spot.x - spot.width / 2 + _MARGIN
     lines = [
         _text(left + 14, y + 24 + 19 * row, line, "soft" if row else "name")
         for row, line in enumerate(label)
         if line
     ]
-    name = f"{spot.step_id}: {status.lower()}" if status else spot.step_id
+    shown = status.value if status else ""
+    name = f"{spot.step_id}: {shown.lower()}" if shown else spot.step_id
     return (
-        f'<g class="{status}"><title>{escape(name)}</title>'
+        f'<g class="{shown}"><title>{escape(name)}</title>'
         f'<rect class="box" x="{left:.1f}" y="{y:.1f}" width="{spot.width:.1f}" '
         f'height="{_BOX}" rx="8"/>{"".join(lines)}</g>'
     )
@@ -166,172 +323,129 @@ def _text(x: float, y: float, text: str, style: str) -> str:
     return f'<text class="{style}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>'
 
 
-Statuses = Mapping[str, StepStatus | str]
+# Layout of the SVG ------------------------------------------------------------------------------
 
-_ICONS = {
-    StepStatus.PENDING: "○",
-    StepStatus.RUNNING: "▶",
-    StepStatus.RETRY: "↻",
-    StepStatus.COMPLETED: "✓",
-    StepStatus.FAILED: "✗",
-    StepStatus.SKIPPED: "»",
-    StepStatus.CANCELLED: "■",
-}
+_SWEEPS = 4
 
 
-def describe_trigger(trigger: Trigger) -> str:
-    """What starts the workflow, in a few words: ``event order.created``, ``every 5m``."""
-    if isinstance(trigger, EventTrigger):
-        return f"event {trigger.event}"
-    if isinstance(trigger, WebhookTrigger):
-        return f"webhook {trigger.connector}.{trigger.trigger}"
-    if isinstance(trigger, ScheduleTrigger):
-        if trigger.every is not None:
-            return f"every {format_duration(trigger.every)}"
-        return f"cron {trigger.cron} ({trigger.timezone})"
-    return "manual"
-
-
-def to_text(workflow: Workflow, statuses: Statuses | None = None, *, width: int = 100) -> str:
+@dataclass(slots=True, eq=False)
+class Spot:
     """
-    A picture of boxes and lines for a terminal.
+    A place in a layer: a step's box, or the passage of a line to a lower layer.
 
-    A workflow that is wider than *width* characters comes as a list instead.
+    *x* is its middle. All lines that leave a step share one way down, so a layer has at most one
+    passage per step.
     """
-    states = _checked(statuses)
-    parts = [f"{workflow.name} ({_started_by(workflow)})"]
-    for title, steps in (("", workflow.steps), ("on failure", workflow.on_failure)):
-        if not steps:
-            continue
-        needs = {step.id: workflow.needs_of(step.id) for step in steps}
-        labels = {step.id: _text_label(step, states) for step in steps}
-        parts += [f"\n{title}:"] if title else []
-        picture = draw_text(needs, labels)
-        if max(map(len, picture)) > width:
-            picture = _as_list(steps, needs, labels)
-        parts += picture
-    return "\n".join(parts) + "\n"
+
+    step_id: str
+    passage: bool
+    width: float
+    x: float = 0.0
+    below: list[Spot] = field(default_factory=list)
+    above: list[Spot] = field(default_factory=list)
 
 
-def _started_by(workflow: Workflow) -> str:
-    return ", ".join(map(describe_trigger, workflow.triggers))
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The layers from top to bottom, each from left to right, and the width of them all."""
+
+    layers: list[list[Spot]]
+    width: float
 
 
-def _checked(statuses: Statuses | None) -> dict[str, StepStatus]:
-    return {step_id: StepStatus(status) for step_id, status in (statuses or {}).items()}
-
-
-def _traits(step: Step) -> list[str]:
-    """What is special about the step, in a word each."""
-    traits = ["if"] if step.if_ is not None else []
-    traits += ["for each"] if step.for_each is not None else []
-    traits += [f"{step.retry.attempts} attempts"] if step.retry.attempts > 1 else []
-    traits += [f"≤ {format_duration(step.timeout)}"] if step.timeout is not None else []
-    traits += ["may fail"] if step.on_failure == "continue" else []
-    return traits
-
-
-def _short(text: str, length: int = 36) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def _text_label(step: Step, states: Mapping[str, StepStatus]) -> list[str]:
-    status = states.get(step.id)
-    first = _short(step.id) if status is None else f"{_ICONS[status]} {_short(step.id)}"
-    traits = _traits(step)
-    return [first, _short(step.action), *([" · ".join(traits)] if traits else [])]
-
-
-def _as_list(
-    steps: Iterable[Step], needs: Mapping[str, Sequence[str]], labels: Mapping[str, Sequence[str]]
-) -> list[str]:
-    lines = []
-    for step in steps:
-        first, *others = labels[step.id]
-        after = f"  after {', '.join(needs[step.id])}" if needs[step.id] else ""
-        lines.append(f"  {first}  [{'; '.join(others)}]{after}")
-    return lines
-
-
-def to_svg(workflow: Workflow, statuses: Statuses | None = None, *, styled: bool = True) -> str:
+def lay_out(
+    needs: Mapping[str, Sequence[str]], widths: Mapping[str, float], *, gap: float, thin: float
+) -> Layout:
     """
-    A picture that stands on its own, in a page or as a file.
+    Give every step of an acyclic graph a spot, in layers, each step below all that it needs.
 
-    It has a title and a text for screen readers, follows the reader's light or dark scheme, and
-    holds no script and no link. Not *styled* it holds no style either, for a page whose policy
-    forbids that: the page's own style sheet says how ``svg.automate-graph`` looks.
+    *gap* is left between neighbours, and *thin* is the width of a line that passes through.
     """
-    states = _checked(statuses)
-    groups = []
-    for title, steps in (("", workflow.steps), ("on failure", workflow.on_failure)):
-        if steps:
-            needs = {step.id: workflow.needs_of(step.id) for step in steps}
-            groups.append((title, needs, {step.id: _svg_label(step, states) for step in steps}))
-    return draw_svg(
-        workflow.title or workflow.name,
-        _started_by(workflow),
-        groups,
-        {step_id: status.value for step_id, status in states.items()},
-        styled=styled,
-    )
+    layers = _layers(needs, widths, thin)
+    for _ in range(_SWEEPS):
+        for layer in layers[1:]:
+            _sort_by(layer, [spot.above for spot in layer])
+        for layer in reversed(layers[:-1]):
+            _sort_by(layer, [spot.below for spot in layer])
+    for layer in layers:
+        _place(layer, [_middle(spot.above) for spot in layer], gap)
+    for _ in range(_SWEEPS):
+        for layer in reversed(layers[:-1]):
+            _place(layer, [_middle(spot.below) for spot in layer], gap)
+        for layer in layers[1:]:
+            _place(layer, [_middle(spot.above) for spot in layer], gap)
+    return Layout(layers, _shift_to_zero(layers))
 
 
-def _svg_label(step: Step, states: Mapping[str, StepStatus]) -> list[str]:
-    icon = f"{_ICONS[states[step.id]]} " if step.id in states else ""
-    name = _short(step.name or step.id, 32)
-    return [icon + name, _short(step.action, 36), " · ".join(_traits(step))]
+def _layers(
+    needs: Mapping[str, Sequence[str]], widths: Mapping[str, float], thin: float
+) -> list[list[Spot]]:
+    depth = _depths(needs)
+    layers: list[list[Spot]] = [[] for _ in range(max(depth.values(), default=-1) + 1)]
+    last: dict[str, list[Spot]] = {}  # each step's box and the passages under it
+    for step_id in needs:
+        spot = Spot(step_id, passage=False, width=widths[step_id])
+        layers[depth[step_id]].append(spot)
+        last[step_id] = [spot]
+    for step_id, own in needs.items():
+        for need in own:
+            way = last[need]
+            while len(way) < depth[step_id] - depth[need]:
+                passage = Spot(need, passage=True, width=thin)
+                layers[depth[need] + len(way)].append(passage)
+                _join(way[-1], passage)
+                way.append(passage)
+            _join(way[depth[step_id] - depth[need] - 1], last[step_id][0])
+    return layers
 
 
-_CLASSES = {
-    StepStatus.RUNNING: "fill:#dbeafe,stroke:#1d4ed8,color:#1e3a8a",
-    StepStatus.RETRY: "fill:#fef3c7,stroke:#b45309,color:#78350f",
-    StepStatus.COMPLETED: "fill:#dcfce7,stroke:#15803d,color:#14532d",
-    StepStatus.FAILED: "fill:#fee2e2,stroke:#b91c1c,color:#7f1d1d",
-    StepStatus.SKIPPED: "fill:#f3f4f6,stroke:#9ca3af,color:#4b5563,stroke-dasharray:4 3",
-    StepStatus.CANCELLED: "fill:#e5e7eb,stroke:#6b7280,color:#374151",
-}
+def _join(upper: Spot, lower: Spot) -> None:
+    upper.below.append(lower)
+    lower.above.append(upper)
 
 
-def to_mermaid(workflow: Workflow, statuses: Statuses | None = None) -> str:
-    """A Mermaid flowchart, which GitHub and many wikis show as a picture."""
-    states = _checked(statuses)
-    # Ids of our own: a step may be called "end", which Mermaid doesn't survive.
-    names = {
-        step.id: f"s{number}" for number, step in enumerate([*workflow.steps, *workflow.on_failure])
+def _sort_by(layer: list[Spot], neighbours: Sequence[list[Spot]]) -> None:
+    """Reorder *layer* by the middle of each spot's neighbours, if it has any."""
+    keys = {
+        id(spot): sum(each.x for each in near) / len(near) if near else spot.x
+        for spot, near in zip(layer, neighbours, strict=True)
     }
-    lines = ["flowchart TD", f"  start([{_quoted(_started_by(workflow))}])"]
-    lines += _mermaid_steps(workflow, workflow.steps, names, states, "  ")
-    lines += [f"  start --> {names[s.id]}" for s in workflow.steps if not workflow.needs_of(s.id)]
-    if workflow.on_failure:
-        lines.append('  subgraph recovery["on failure"]')
-        lines += _mermaid_steps(workflow, workflow.on_failure, names, states, "    ")
-        lines.append("  end")
-    used = [status for status in _CLASSES if status in states.values()]
-    lines += [f"  classDef {status.value.lower()} {_CLASSES[status]}" for status in used]
-    return "\n".join(lines) + "\n"
+    layer.sort(key=lambda spot: keys[id(spot)])
+    for position, spot in enumerate(layer):
+        spot.x = float(position)
 
 
-def _mermaid_steps(
-    workflow: Workflow,
-    steps: Sequence[Step],
-    names: Mapping[str, str],
-    states: Mapping[str, StepStatus],
-    indent: str,
-) -> list[str]:
-    lines = []
-    for step in steps:
-        opening, closing = ("[[", "]]") if step.for_each is not None else ("[", "]")
-        text = _quoted("\n".join(_text_label(step, states)))
-        status = states.get(step.id)
-        styled = f":::{status.value.lower()}" if status in _CLASSES and status else ""
-        lines.append(f"{indent}{names[step.id]}{opening}{text}{closing}{styled}")
-    for step in steps:
-        lines += [f"{indent}{names[n]} --> {names[step.id]}" for n in workflow.needs_of(step.id)]
-    return lines
+def _middle(spots: Sequence[Spot]) -> float | None:
+    return sum(spot.x for spot in spots) / len(spots) if spots else None
 
 
-def _quoted(text: str) -> str:
-    escaped = "".join(
-        c if c.isalnum() or c in " .,:_-/·✓✗○▶↻»■≤…()\n" else f"#{ord(c)};" for c in text
-    )
-    return '"' + escaped.replace("\n", "<br/>") + '"'
+def _place(layer: list[Spot], wanted: Sequence[float | None], gap: float) -> None:
+    """
+    Move each spot as near to where it is wanted as order and gaps allow.
+
+    Least squares under an order is isotonic regression: neighbours that would overlap are
+    pooled, and a pool stands at the mean of what its members want.
+    """
+    offset, offsets = 0.0, []
+    for position, spot in enumerate(layer):
+        if position:
+            offset += (layer[position - 1].width + spot.width) / 2 + gap
+        offsets.append(offset)
+    pools: list[list[float]] = []  # each the sum and the number of what its members want
+    for spot, want, start in zip(layer, wanted, offsets, strict=True):
+        pools.append([(spot.x if want is None else want) - start, 1.0])
+        while len(pools) > 1 and pools[-2][0] / pools[-2][1] > pools[-1][0] / pools[-1][1]:
+            total, count = pools.pop()
+            pools[-1][0] += total
+            pools[-1][1] += count
+    means = [total / count for total, count in pools for _ in range(int(count))]
+    for spot, mean, start in zip(layer, means, offsets, strict=True):
+        spot.x = mean + start
+
+
+def _shift_to_zero(layers: Sequence[Sequence[Spot]]) -> float:
+    spots = [spot for layer in layers for spot in layer]
+    left = min((spot.x - spot.width / 2 for spot in spots), default=0.0)
+    for spot in spots:
+        spot.x -= left
+    return max((spot.x + spot.width / 2 for spot in spots), default=0.0)

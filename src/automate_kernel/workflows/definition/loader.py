@@ -1,5 +1,5 @@
 """
-Read workflows from YAML, JSON and Python, and tell everything that is wrong with them at once.
+The loader of workflows from YAML, JSON and Python; it reports all their problems at once.
 
 ::
 
@@ -18,24 +18,29 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
-from pathlib import Path as FilePath
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from automate_kernel.errors import AutomateError, WorkflowError
+from automate_kernel.errors import AutomateError, WorkflowError, did_you_mean
 from automate_kernel.workflows.definition.document import Document, dump_yaml, read_json, read_yaml
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.definition.problems import (
-    Finding,
-    find,
+    LocatedProblem,
     invalid,
+    locate,
     problems_of,
+    reference_problems,
     show_path,
+    template_texts,
 )
-from automate_kernel.workflows.definition.references import reference_problems, template_texts
-from automate_kernel.workflows.definition.structure import Path, Problem, step_problems, suggest
+from automate_kernel.workflows.definition.structure import (
+    DefinitionProblem,
+    StepNeeds,
+    step_problems,
+)
 
 __all__ = [
     "Check",
@@ -44,16 +49,15 @@ __all__ = [
     "load_workflow",
     "load_workflows",
     "loads",
-    "workflows_in",
 ]
 
 Format = Literal["yaml", "json"]
 Check = Callable[[str, str], object]
 """
-Checks one text that may be a template, and raises an `AutomateError` if it isn't right.
+A check of a text that may be a template. It raises an `AutomateError` if the text is wrong.
 
-Called with the text and its field for people (``steps.notify.input.text``). Where the field ends
-in ``.if``, the text may be an expression without braces.
+Its arguments are the text and its field for people (``steps.notify.input.text``). Where the field
+ends in ``.if``, the text may be an expression without braces.
 """
 
 _FORMATS: dict[str, Format] = {".yaml": "yaml", ".yml": "yaml", ".json": "json"}
@@ -61,21 +65,21 @@ _SUFFIXES = (*_FORMATS, ".py")
 
 
 def load_workflow(
-    source: str | FilePath | Mapping[str, Any], *, check: Check | None = None
+    source: str | Path | Mapping[str, Any], *, check: Check | None = None
 ) -> Workflow:
     """
-    The one workflow in a file (``.yaml``, ``.yml``, ``.json``, ``.py``), or in a mapping.
+    Read the one workflow in a file (``.yaml``, ``.yml``, ``.json``, ``.py``), or in a mapping.
 
-    Raises `WorkflowError`, which tells all problems, each with its line.
+    Raises `WorkflowError` with all problems, each with its line.
     """
     if isinstance(source, Mapping):
         return _one(_build([Document(dict(source))], "workflow", check), "the mapping")
     return _one(_load_file(_existing(source), check), str(source))
 
 
-def load_workflows(source: str | FilePath, *, check: Check | None = None) -> list[Workflow]:
+def load_workflows(source: str | Path, *, check: Check | None = None) -> list[Workflow]:
     """
-    All workflows in a file or directly in a folder, in the order of the files' names.
+    Read all workflows in a file or directly in a folder, in the order of the files' names.
 
     A YAML file may hold many, with ``---`` between them. In a folder, files whose names begin
     with ``_`` or ``.`` are left out. Raises one `WorkflowError` for the problems of all files.
@@ -83,7 +87,7 @@ def load_workflows(source: str | FilePath, *, check: Check | None = None) -> lis
     path = _existing(source)
     if not path.is_dir():
         return _distinct([(str(path), each) for each in _load_file(path, check)], str(source))
-    findings: list[Finding] = []
+    problems: list[LocatedProblem] = []
     loaded: list[tuple[str, Workflow]] = []
     for file in sorted(path.iterdir()):
         if file.suffix.lower() not in _SUFFIXES or file.name.startswith(("_", ".")):
@@ -91,10 +95,10 @@ def load_workflows(source: str | FilePath, *, check: Check | None = None) -> lis
         try:
             loaded += [(str(file), workflow) for workflow in _load_file(file, check)]
         except WorkflowError as error:
-            told = [Finding(**each) for each in error.details.get("problems", ())]
-            findings += told or [Finding(str(file), None, "", error.message, error.hint)]
-    if findings:
-        raise invalid(findings, str(source))
+            found = [LocatedProblem(**each) for each in error.details.get("problems", ())]
+            problems += found or [LocatedProblem(str(file), None, "", error.message, error.hint)]
+    if problems:
+        raise invalid(problems, str(source))
     return _distinct(loaded, str(source))
 
 
@@ -105,12 +109,12 @@ def loads(
     source: str = "<string>",
     check: Check | None = None,
 ) -> Workflow:
-    """The one workflow in a YAML or JSON text; *source* is what errors call it."""
+    """Read the one workflow in a YAML or JSON text; errors name it *source*."""
     return _one(_build(_read(text, format), source, check), source)
 
 
 def dumps(workflow: Workflow, format: Format = "yaml") -> str:
-    """*workflow* as text that `loads` reads back, equal and with the same hash."""
+    """Write *workflow* as text that `loads` reads back, equal and with the same hash."""
     if format == "json":
         return json.dumps(workflow.to_dict(), indent=2, ensure_ascii=False) + "\n"
     return dump_yaml(workflow.to_dict())
@@ -125,40 +129,37 @@ def _one(workflows: list[Workflow], what: str) -> Workflow:
 
 def _distinct(loaded: list[tuple[str, Workflow]], what: str) -> list[Workflow]:
     first: dict[str, str] = {}
-    findings = []
+    located = []
     for source, workflow in loaded:
         if workflow.name in first:
             message = f"another workflow is called {workflow.name!r}"
             hint = f"it is in {first[workflow.name]}: rename one of them"
-            findings.append(Finding(source, None, "name", message, hint))
+            located.append(LocatedProblem(source, None, "name", message, hint))
         first.setdefault(workflow.name, source)
-    if findings:
-        raise invalid(findings, what)
+    if located:
+        raise invalid(located, what)
     return [workflow for _, workflow in loaded]
 
 
-def _existing(source: str | FilePath) -> FilePath:
+def _existing(source: str | Path) -> Path:
     if isinstance(source, str) and ("\n" in source or source.lstrip().startswith("{")):
         raise WorkflowError(
             "load_workflow was given a definition where it takes a file's path",
             hint="use loads(text), or loads(text, 'json')",
         )
-    path = FilePath(source)
+    path = Path(source)
     if path.exists():
         return path
     names = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
-    raise WorkflowError(f"there is no file {str(source)!r}", hint=suggest(path.name, names))
+    raise WorkflowError(f"there is no file {str(source)!r}", hint=did_you_mean(path.name, names))
 
 
-def _load_file(path: FilePath, check: Check | None) -> list[Workflow]:
+def _load_file(path: Path, check: Check | None) -> list[Workflow]:
     if path.is_dir():
         raise WorkflowError(f"{path} is a folder", hint="use load_workflows to read all in it")
     suffix = path.suffix.lower()
     if suffix == ".py":
-        from automate_kernel.workflows.definition.loader import workflows_in
-
-        workflows = workflows_in(path)
-        documents = [Document(workflow.to_dict()) for workflow in workflows]
+        documents = [Document(workflow.to_dict()) for workflow in _workflows_in(path)]
         return _build(documents, str(path), check)
     if suffix not in _FORMATS:
         raise WorkflowError(
@@ -184,10 +185,10 @@ def _read(text: str, form: Format) -> list[Document]:
 
 def _build(documents: list[Document], source: str, check: Check | None) -> list[Workflow]:
     workflows: list[Workflow] = []
-    findings: list[Finding] = []
+    located: list[LocatedProblem] = []
     if not documents:
-        problem = Problem((), "is empty", "it needs a name, a trigger and steps")
-        findings = find([problem], Document(), source)
+        problem = DefinitionProblem((), "is empty", "it needs a name, a trigger and steps")
+        located = locate([problem], Document(), source)
     for document in documents:
         problems = list(document.problems)
         if document.value is not None or not problems:
@@ -195,22 +196,24 @@ def _build(documents: list[Document], source: str, check: Check | None) -> list[
             problems += _without_echoes(problems, more)
             if workflow is not None:
                 workflows.append(workflow)
-        findings += find(problems, document, source)
-    if findings:
-        raise invalid(findings, source)
+        located += locate(problems, document, source)
+    if located:
+        raise invalid(located, source)
     return workflows
 
 
-def _without_echoes(first: list[Problem], more: list[Problem]) -> Iterator[Problem]:
-    """*more*, without what only follows from a problem that the text has at the same place."""
+def _without_echoes(
+    first: list[DefinitionProblem], more: list[DefinitionProblem]
+) -> Iterator[DefinitionProblem]:
+    """Yield *more*, without those at a place where the text has a problem already."""
     places = {problem.path for problem in first}
     return (problem for problem in more if problem.path not in places)
 
 
-def _validate(value: Any, check: Check | None) -> tuple[Workflow | None, list[Problem]]:
+def _validate(value: Any, check: Check | None) -> tuple[Workflow | None, list[DefinitionProblem]]:
     if not isinstance(value, Mapping):
         hint = "it needs a name, a trigger and steps"
-        return None, [Problem((), "a workflow must be a mapping", hint)]
+        return None, [DefinitionProblem((), "a workflow must be a mapping", hint)]
     try:
         workflow = Workflow.model_validate(dict(value))
     except ValidationError as error:
@@ -225,10 +228,10 @@ def _validate(value: Any, check: Check | None) -> tuple[Workflow | None, list[Pr
     return workflow, problems
 
 
-def _raw_steps(value: Mapping[str, Any], group: str) -> list[tuple[Path, str, list[str] | None]]:
-    """Path, id and needs of the steps whose ids can be read."""
+def _raw_steps(value: Mapping[str, Any], group: str) -> list[StepNeeds]:
+    """Return path, id and needs of the steps whose ids can be read."""
     steps = value.get(group)
-    found: list[tuple[Path, str, list[str] | None]] = []
+    found: list[StepNeeds] = []
     for index, step in enumerate(steps if isinstance(steps, list) else []):
         if isinstance(step, Mapping) and isinstance(step.get("id"), str):
             needs = step.get("needs")
@@ -237,14 +240,14 @@ def _raw_steps(value: Mapping[str, Any], group: str) -> list[tuple[Path, str, li
     return found
 
 
-def _checked(workflow: Workflow, check: Check) -> Iterator[Problem]:
+def _checked(workflow: Workflow, check: Check) -> Iterator[DefinitionProblem]:
     definition = workflow.to_dict()
     for path, text in template_texts(workflow):
         shown = show_path(path, definition)
         error = _refusal(check, text, shown)
         if error is not None:
             # The problem names the place, and the line beside it.
-            yield Problem(path, error.message.removeprefix(f"{shown}: "), error.hint)
+            yield DefinitionProblem(path, error.message.removeprefix(f"{shown}: "), error.hint)
 
 
 def _refusal(check: Check, text: str, field: str) -> AutomateError | None:
@@ -255,11 +258,11 @@ def _refusal(check: Check, text: str, field: str) -> AutomateError | None:
     return None
 
 
-def workflows_in(path: FilePath) -> list[Workflow]:
+def _workflows_in(path: Path) -> list[Workflow]:
     """
-    What the file's module-level ``workflow``, or list of ``workflows``, holds.
+    Execute the file, and return its module-level ``workflow``, or list of ``workflows``.
 
-    Executes the file. Raises `WorkflowError` with the line that failed.
+    Raises `WorkflowError` with the line that failed.
     """
     module = _execute(path)
     found = getattr(module, "workflows", None)
@@ -280,7 +283,7 @@ def workflows_in(path: FilePath) -> list[Workflow]:
     return workflows
 
 
-def _execute(path: FilePath) -> ModuleType:
+def _execute(path: Path) -> ModuleType:
     # A name of its own: two files called orders.py must not share a module.
     digest = sha256(str(path.resolve()).encode()).hexdigest()[:12]
     name = f"_automate_workflow_{path.stem}_{digest}"
@@ -294,27 +297,31 @@ def _execute(path: FilePath) -> ModuleType:
     except ValidationError as error:
         raise _named(error, path) from None
     except SyntaxError as error:
-        findings = [Finding(str(path), error.lineno, "", f"is not Python: {error.msg}", None)]
-        raise invalid(findings, str(path)) from None
+        raise _broken_file(path, error.lineno, f"is not Python: {error.msg}") from None
     except (Exception, SystemExit) as error:
         message = f"{type(error).__name__} while the file was executed"
-        findings = [Finding(str(path), _line(error, path), "", message, str(error) or None)]
-        raise invalid(findings, str(path)) from error
+        raise _broken_file(path, _line(error, path), message, str(error) or None) from error
     finally:
         sys.modules.pop(name, None)
     return module
 
 
-def _named(error: ValidationError, path: FilePath) -> WorkflowError:
+def _broken_file(
+    path: Path, line: int | None, message: str, hint: str | None = None
+) -> WorkflowError:
+    return invalid([LocatedProblem(str(path), line, "", message, hint)], str(path))
+
+
+def _named(error: ValidationError, path: Path) -> WorkflowError:
     line = _line(error, path)
-    findings = [
-        Finding(str(path), line, f"{error.title}({show_path(p.path)})", p.message, p.hint)
+    problems = [
+        LocatedProblem(str(path), line, f"{error.title}({show_path(p.path)})", p.message, p.hint)
         for p in problems_of(error, {})
     ]
-    return invalid(findings, str(path))
+    return invalid(problems, str(path))
 
 
-def _line(error: BaseException, path: FilePath) -> int | None:
-    """The last line of the file itself that was being executed."""
+def _line(error: BaseException, path: Path) -> int | None:
+    """Return the last line of the file itself that was being executed."""
     frames = traceback.extract_tb(error.__traceback__)
     return next((f.lineno for f in reversed(frames) if f.filename == str(path)), None)

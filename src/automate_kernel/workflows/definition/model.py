@@ -1,5 +1,5 @@
 """
-The model of a workflow: what starts it, its steps, and what happens when one fails.
+The model of a workflow: its triggers, its steps, and the consequences of a failure.
 
 YAML, JSON and Python build these same objects. `automate_kernel.workflows.definition.loader` reads
 the first two, with a line for each problem. They are frozen: a workflow that runs can't change.
@@ -8,7 +8,7 @@ the first two, with a line for each problem. They are frozen: a workflow that ru
 that one was skipped. ``needs: [a, b]`` waits for those steps instead, and ``needs: []`` for none.
 
 **Skipping.** A step whose ``if`` is false is SKIPPED. Steps that name it in ``needs`` are skipped
-with it, unless they have an ``if`` of their own: that one then decides alone, and may look at
+with it, unless they have an ``if`` of their own. That condition then decides alone, and may look at
 ``steps.a.status``. The output of a skipped step is null.
 
 **Failing.** ``timeout`` bounds each attempt. A failed attempt is tried again as ``retry`` says.
@@ -17,7 +17,7 @@ nothing more and fails the workflow; ``continue`` leaves the step FAILED with nu
 and goes on as if it had completed.
 
 **Recovery.** When the workflow fails, the steps under its own ``on_failure`` run; they see
-``error`` beside the usual names. The workflow ends FAILED whatever they do.
+``error`` beside the usual names. The workflow ends FAILED in any case.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import hashlib
 import inspect
 import json
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -43,14 +43,14 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from automate_kernel.errors import WorkflowError
+from automate_kernel.errors import WorkflowError, did_you_mean
 from automate_kernel.workflows.definition.duration import Duration
 from automate_kernel.workflows.definition.fields import (
     Condition,
+    DefinitionModel,
     Identifier,
     JsonTree,
     OperationName,
-    Part,
     PlainText,
     RetryPolicy,
     StepInput,
@@ -58,7 +58,6 @@ from automate_kernel.workflows.definition.fields import (
 from automate_kernel.workflows.definition.structure import (
     effective_needs,
     step_problems,
-    suggest,
     topological_order,
 )
 from automate_kernel.workflows.definition.triggers import (
@@ -69,64 +68,52 @@ from automate_kernel.workflows.definition.triggers import (
     WebhookTrigger,
     trigger_types,
 )
-from automate_kernel.workflows.engine.execution import (
-    Event,
-    Execution,
-    ExecutionStatus,
-    StepRun,
-    StepStatus,
-)
+from automate_kernel.workflows.execution import Event
 
 __all__ = [
-    "Event",
     "EventTrigger",
-    "Execution",
-    "ExecutionStatus",
     "ManualTrigger",
     "RetryPolicy",
     "ScheduleTrigger",
     "Step",
-    "StepRun",
-    "StepStatus",
     "Trigger",
     "WebhookTrigger",
     "Workflow",
-    "published",
     "workflow_json_schema",
 ]
 
 
 def _listed(value: Any) -> Any:
-    """A single value as a list of one, which is how definitions may write it."""
+    """Return a single value as a list of one: definitions may write it without brackets."""
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-class Step(Part):
+class Step(DefinitionModel):
     """One call of an action, once or for each element of a list."""
 
     id: Identifier
-    """What other steps call it: ``steps.<id>.output``."""
+    """Its name in other steps: ``steps.<id>.output``."""
     action: OperationName
     """``connector.action``, ``provider.capability``, or an action of the host."""
     name: PlainText | None = None
-    """What people call it."""
+    """Its name for people."""
     input: StepInput = Field(default_factory=dict)
     """The action's fields; any text in it may be a template."""
     needs: Annotated[Sequence[str], AfterValidator(tuple)] | None = None
-    """The steps to wait for; None means the one before, an empty list none."""
+    """The steps to wait for; None means the step before, an empty list no step."""
     if_: Condition | None = Field(default=None, validation_alias="if", serialization_alias="if")
-    """Whether to run at all, decided when its turn comes."""
+    """The condition to run at all, decided when its turn comes."""
     for_each: JsonTree = None
     """A list, or a template that gives one: the action is called per ``item`` (at ``index``), and
     ``steps.<id>.output`` is the list of outputs, in the same order."""
     concurrency: int = Field(default=1, ge=1, le=1000)
-    """How many elements of ``for_each`` may run at once."""
+    """The number of elements of ``for_each`` that may run at once."""
     retry: RetryPolicy = RetryPolicy(attempts=1)
-    """Without it there is one attempt."""
+    """The policy for failed attempts; without it there is one attempt."""
     timeout: Annotated[Duration, Field(gt=0)] | None = None
     """Seconds that one attempt may take; None leaves it to the worker."""
     on_failure: Literal["fail", "continue"] = "fail"
-    """What the workflow does once no attempt is left."""
+    """The reaction of the workflow once no attempt is left."""
 
     @model_validator(mode="after")
     def _for_each_fits(self) -> Step:
@@ -146,7 +133,7 @@ class Step(Part):
 
     @property
     def skipped_with_needs(self) -> bool:
-        """Whether it is skipped when one of its needs was: they are explicit, and it has no if."""
+        """Return True if it is skipped with its needs: it names them, and has no ``if``."""
         return self.needs is not None and self.if_ is None
 
 
@@ -157,8 +144,8 @@ def _templated(step: Step) -> bool:
 if TYPE_CHECKING:
     _Triggers = Trigger | Sequence[Trigger]
 else:
-    # To a type checker one trigger will do; validation always sees a list, because the errors of
-    # a union would be told once per branch.
+    # To a type checker one trigger will do. Validation always sees a list, because a union would
+    # report its errors once per branch.
     _Triggers = Annotated[
         Sequence[Trigger],
         BeforeValidator(_listed),
@@ -167,21 +154,21 @@ else:
     ]
 
 
-class Workflow(Part):
-    """A workflow: its triggers, its steps, and what to do when it fails."""
+class Workflow(DefinitionModel):
+    """A workflow: its triggers, its steps, and the steps to recover from a failure."""
 
     name: PlainText
     title: PlainText | None = None
     description: str | None = None
     version: int | None = Field(default=None, ge=1)
-    """The author's own count. Executions are pinned to `hash`, whatever this says."""
+    """The author's own count. Executions are pinned to `hash`, not to this."""
     trigger: _Triggers
-    """What starts it: one trigger, or a list of which any one does."""
+    """The trigger that starts it, or a list of which any one does."""
     steps: Annotated[Sequence[Step], Field(min_length=1), AfterValidator(tuple)]
     on_failure: Annotated[Sequence[Step], AfterValidator(tuple)] = ()
     """Steps that run when the workflow has failed."""
     output: JsonTree = None
-    """A template for what the execution gives back."""
+    """A template for the output of the execution."""
     timeout: Annotated[Duration, Field(gt=0)] | None = None
     """Seconds that an execution may take in all, waits included."""
     env: Annotated[Sequence[str], AfterValidator(tuple)] = ()
@@ -220,50 +207,51 @@ class Workflow(Part):
 
     @property
     def triggers(self) -> tuple[Trigger, ...]:
-        """All that start it, also if there is one only."""
+        """All triggers that start it, as a tuple even if there is only one."""
         return tuple(_listed(self.trigger))
 
     def triggers_for(self, event: Event) -> tuple[Trigger, ...]:
         """
-        The triggers that *event* pulls, before their ``if`` is looked at.
+        Return the triggers that *event* pulls, before their ``if`` is decided.
 
         A manual or scheduled event is for the one workflow that it names.
         """
         return tuple(each for each in self.triggers if each.matches(event, self.name))
 
     def step(self, step_id: str) -> Step:
-        """The step called *step_id*, one under on_failure too; raises `WorkflowError`."""
+        """Return the step called *step_id*, also under on_failure; raises `WorkflowError`."""
         try:
             return self._by_id[step_id]
         except KeyError:
             raise WorkflowError(
                 f"workflow {self.name!r} has no step {step_id!r}",
-                hint=suggest(step_id, self._by_id) or f"it has {', '.join(map(repr, self._by_id))}",
+                hint=did_you_mean(step_id, self._by_id)
+                or f"it has {', '.join(map(repr, self._by_id))}",
             ) from None
 
     def needs_of(self, step_id: str) -> tuple[str, ...]:
-        """What the step waits for, with the step before it filled in where it names no needs."""
+        """Return the ids that the step waits for; that of the step before if it names no needs."""
         return self._needs[self.step(step_id).id]
 
     def graph(self) -> dict[str, tuple[str, ...]]:
-        """Every step's id (without those under on_failure) and the ids that it waits for."""
+        """Return the steps (without those under on_failure) and the ids that each waits for."""
         return {step.id: self._needs[step.id] for step in self.steps}
 
     def order(self) -> tuple[str, ...]:
-        """The ids of the steps, each after all that it needs, otherwise as they are listed."""
+        """Return the ids of the steps, each after all that it needs, otherwise as listed."""
         return topological_order(self.graph())
 
     def followers(self, step_id: str) -> tuple[str, ...]:
         """
-        The step called *step_id*, and all that wait for it or for one that does, in order.
+        Return *step_id* and the ids of all steps that wait for it, directly or not, in order.
 
-        Raises `WorkflowError` if it is none of the steps, or one under on_failure.
+        Raises `WorkflowError` for an unknown step, or a step under on_failure.
         """
         if step_id not in {step.id for step in self.steps}:
             known = [step.id for step in self.steps]
             raise WorkflowError(
                 f"workflow {self.name!r} has no step {step_id!r} to go on from",
-                hint=suggest(step_id, known) or f"it has {', '.join(map(repr, known))}",
+                hint=did_you_mean(step_id, known) or f"it has {', '.join(map(repr, known))}",
             )
         found = {step_id}
         for each in self.order():
@@ -272,11 +260,11 @@ class Workflow(Part):
         return tuple(each for each in self.order() if each in found)
 
     def recovery_order(self) -> tuple[str, ...]:
-        """As `order`, of the steps under on_failure."""
+        """Return the ids of the steps under on_failure, in the order of `order`."""
         return topological_order({step.id: self._needs[step.id] for step in self.on_failure})
 
     def to_dict(self) -> dict[str, Any]:
-        """The definition as a JSON object, without what is as by default."""
+        """Return the definition as a JSON object, without fields that have their defaults."""
         data = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         if len(data["trigger"]) == 1:
             data["trigger"] = data["trigger"][0]
@@ -285,14 +273,14 @@ class Workflow(Part):
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Workflow:
         """
-        The workflow that `to_dict` wrote.
+        Read the workflow that `to_dict` wrote.
 
-        For definitions that were checked already. `loads` explains what is wrong with others.
+        It is for definitions that were checked already. `loads` explains the problems of others.
         """
         return cls.model_validate(dict(data))
 
     def hash(self) -> str:
-        """SHA-256 (hex) of what the workflow says, however it was written down."""
+        """Return the SHA-256 (hex) of the workflow's content, whatever its format was."""
         return self._digest
 
     @cached_property
@@ -302,25 +290,23 @@ class Workflow(Part):
 
 
 def workflow_json_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a definition, for editors and other languages."""
-    from automate_kernel.workflows.definition.model import published
+    """
+    Return the JSON Schema (2020-12) of a definition, for editors and other languages.
 
-    return published(Workflow)
-
-
-def published(workflow: type[BaseModel]) -> dict[str, Any]:
-    """The schema of *workflow*, with the fields' docstrings as descriptions."""
-    schema = workflow.model_json_schema(by_alias=True)
+    The fields' docstrings are the descriptions.
+    """
+    schema = Workflow.model_json_schema(by_alias=True)
     definitions = schema["$defs"]
-    for model in _models(workflow):
-        own = schema if model is workflow else definitions[model.__name__]
+    models: list[type[BaseModel]] = [Workflow, Step, RetryPolicy, *trigger_types().values()]
+    for model in models:
+        own = schema if model is Workflow else definitions[model.__name__]
         for name, text in _field_docs(model).items():
             field = model.model_fields.get(name)
             if field is not None:
                 own["properties"][field.validation_alias or name]["description"] = text
     for name, trigger in trigger_types().items():
         own = definitions[trigger.__name__]
-        # In Python the class says it; in a definition nothing else does.
+        # In Python the class is the type; in a definition only this field is.
         own["required"] = ["type", *own.get("required", ())]
         own["properties"]["type"] = {"const": name, "type": "string"}
     many = schema["properties"]["trigger"]
@@ -329,23 +315,16 @@ def published(workflow: type[BaseModel]) -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def _models(workflow: type[BaseModel]) -> Iterator[type[BaseModel]]:
-    from automate_kernel.workflows.definition.model import Step
-
-    yield from (workflow, Step, RetryPolicy)
-    yield from trigger_types().values()
-
-
 def _field_docs(model: type[BaseModel]) -> dict[str, str]:
     """
-    The docstring under each field.
+    Return the docstring under each field.
 
-    pydantic would collect them as well, but when the class is made: that costs every import of
-    the model half again as much, for what only this schema shows.
+    pydantic could collect them when the class is made. That would make every import of the model
+    half as slow again, though only this schema shows them.
     """
     docs: dict[str, str] = {}
     for base in reversed(model.__mro__):
-        if not issubclass(base, Part) or base is Part:
+        if not issubclass(base, DefinitionModel) or base is DefinitionModel:
             continue
         try:
             tree = ast.parse(textwrap.dedent(inspect.getsource(base)))

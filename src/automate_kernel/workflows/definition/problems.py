@@ -1,14 +1,14 @@
 """
-What is wrong with a definition, in words that say what to do.
+The problems of a definition, in words that help its author.
 
-Turns pydantic's errors into `Problem`, and problems into one `WorkflowError` that tells all of
-them, each with its file, line and field. No message shows what a field held, except for the short
-words that have to be among a few.
+Errors of pydantic and wrong names in templates become a `DefinitionProblem` each, and all problems
+one `WorkflowError`, with file, line and field of each. No message shows the value of a field,
+except for the short words that have to be among a few.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import getitem
@@ -16,18 +16,30 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from automate_kernel.errors import WorkflowError
+from automate_kernel.errors import WorkflowError, did_you_mean
 from automate_kernel.workflows.definition.document import Document
 from automate_kernel.workflows.definition.model import RetryPolicy, Step, Workflow
-from automate_kernel.workflows.definition.structure import Path, Problem, suggest
+from automate_kernel.workflows.definition.structure import (
+    DefinitionProblem,
+    FieldPath,
+    ancestors,
+)
 from automate_kernel.workflows.definition.triggers import trigger_types
 
-__all__ = ["Finding", "find", "invalid", "problems_of", "show_path"]
+__all__ = [
+    "LocatedProblem",
+    "invalid",
+    "locate",
+    "problems_of",
+    "reference_problems",
+    "show_path",
+    "template_texts",
+]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """A problem with its place for people: ``orders.yaml:12: steps.notify.timeout: …``."""
+class LocatedProblem:
+    """A problem and its place for people: ``orders.yaml:12: steps.notify.timeout: …``."""
 
     source: str
     line: int | None
@@ -42,9 +54,11 @@ class Finding:
         return f"{text} ({self.hint})" if self.hint else text
 
 
-def find(problems: Iterable[Problem], document: Document, source: str) -> list[Finding]:
-    """The *problems* of a *document* with their lines and fields, in the order of the text."""
-    findings: dict[Finding, None] = {}
+def locate(
+    problems: Iterable[DefinitionProblem], document: Document, source: str
+) -> list[LocatedProblem]:
+    """Return the *problems* of a *document* with lines and fields, in the order of the text."""
+    located: dict[LocatedProblem, None] = {}
     for problem in problems:
         hint = problem.hint
         other = document.line(problem.see) if problem.see else None
@@ -52,23 +66,23 @@ def find(problems: Iterable[Problem], document: Document, source: str) -> list[F
             hint = f"{hint}; the other is on line {other}"
         line = problem.line or document.line(problem.path)
         field = show_path(problem.path, document.value)
-        findings[Finding(source, line, field, problem.message, hint)] = None
-    return sorted(findings, key=lambda each: each.line or 0)
+        located[LocatedProblem(source, line, field, problem.message, hint)] = None
+    return sorted(located, key=lambda each: each.line or 0)
 
 
-def invalid(findings: Sequence[Finding], what: str) -> WorkflowError:
-    """The error that tells all *findings*; its details hold them for programs."""
-    number = "1 problem" if len(findings) == 1 else f"{len(findings)} problems"
-    lines = [f"{what} is not valid: {number}", *(f"  {finding}" for finding in findings)]
+def invalid(located: Sequence[LocatedProblem], what: str) -> WorkflowError:
+    """Return the error with all *located* problems; its details hold them for programs."""
+    number = "1 problem" if len(located) == 1 else f"{len(located)} problems"
+    lines = [f"{what} is not valid: {number}", *(f"  {each}" for each in located)]
     details = [
         {"source": f.source, "line": f.line, "field": f.field, "message": f.message, "hint": f.hint}
-        for f in findings
+        for f in located
     ]
     return WorkflowError("\n".join(lines), details={"problems": details})
 
 
-def show_path(path: Path, value: Any = None) -> str:
-    """*path* for people; the steps of the definition *value* are called by their ids."""
+def show_path(path: FieldPath, value: Any = None) -> str:
+    """Write *path* for people; steps of the definition *value* are called by their ids."""
     text = ""
     for part in path:
         if isinstance(value, (list, tuple)) and isinstance(part, int) and part < len(value):
@@ -88,11 +102,11 @@ def _has_id(value: Any) -> bool:
     return isinstance(value, Mapping) and isinstance(value.get("id"), str) and value["id"] != ""
 
 
-# From pydantic ---------------------------------------------------------------------------------
+# Errors of pydantic -------------------------------------------------------------------------------
 
 
-def problems_of(error: ValidationError, value: Any) -> list[Problem]:
-    """What pydantic found in the definition *value*, in our words."""
+def problems_of(error: ValidationError, value: Any) -> list[DefinitionProblem]:
+    """Return the problems that pydantic found in the definition *value*, in our words."""
     errors = error.errors(include_url=False, include_input=False)
     problems = [_problem(dict(each), value) for each in errors]
     return list(dict.fromkeys(problems))
@@ -100,9 +114,9 @@ def problems_of(error: ValidationError, value: Any) -> list[Problem]:
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """One of pydantic's errors: where, with what figures, about which value of what definition."""
+    """One of pydantic's errors: its place and figures, the value there, and the definition."""
 
-    path: Path
+    path: FieldPath
     context: Mapping[str, Any]
     value: Any
     definition: Any
@@ -111,7 +125,7 @@ class _Case:
 _Words = tuple[str, str | None]
 
 
-def _problem(error: dict[str, Any], definition: Any) -> Problem:
+def _problem(error: dict[str, Any], definition: Any) -> DefinitionProblem:
     path = _real_path(error["loc"], definition)
     context = error.get("ctx", {})
     kind: str = error["type"]
@@ -122,11 +136,11 @@ def _problem(error: dict[str, Any], definition: Any) -> Problem:
     else:
         path = (*path, *context.get("at", ()))
         message, hint = str(error["msg"]), context.get("hint")
-    return Problem(path, message, hint, see=context.get("see"))
+    return DefinitionProblem(path, message, hint, see=context.get("see"))
 
 
-def _real_path(location: Path, definition: Any) -> Path:
-    """The *location* that pydantic gives, without what stands in its schema only."""
+def _real_path(location: FieldPath, definition: Any) -> FieldPath:
+    """Return the *location* of pydantic, without the parts that exist in its schema only."""
     if location[:1] != ("trigger",) or len(location) < 2:
         return location
     many = isinstance(definition, Mapping) and isinstance(definition.get("trigger"), (list, tuple))
@@ -135,16 +149,16 @@ def _real_path(location: Path, definition: Any) -> Path:
     return ("trigger", *index, *location[3:])
 
 
-def _at(value: Any, path: Path) -> Any:
-    """What stands at *path* in *value*, or None."""
+def _at(value: Any, path: FieldPath) -> Any:
+    """Return the part at *path* in *value*, or None."""
     try:
         return reduce(getitem, path, value)
     except (KeyError, IndexError, TypeError):
         return None
 
 
-def _model_at(path: Path, definition: Any) -> type[BaseModel] | None:
-    """The model of the mapping at *path*."""
+def _model_at(path: FieldPath, definition: Any) -> type[BaseModel] | None:
+    """Return the model of the mapping at *path*."""
     if not path:
         return Workflow
     if path[-1] == "retry":
@@ -163,7 +177,7 @@ def _fields(model: type[BaseModel]) -> list[str]:
     return [str(f.validation_alias or name) for name, f in model.model_fields.items()]
 
 
-# What other tools call our fields.
+# The names of our fields in other tools.
 _ELSEWHERE = {
     "uses": "action",
     "run": "action",
@@ -208,7 +222,7 @@ def _unknown_field(case: _Case) -> _Words:
         return "is not a field here", "take it out"
     known, key = _fields(model), str(case.path[-1])
     meant = _ELSEWHERE.get(key)
-    hint = f"here it is called {meant!r}" if meant in known else suggest(key, known)
+    hint = f"here it is called {meant!r}" if meant in known else did_you_mean(key, known)
     return "there is no such field", hint or f"the fields are {', '.join(known)}"
 
 
@@ -230,8 +244,8 @@ def _missing(case: _Case) -> _Words:
 
 def _choice(case: _Case) -> _Words:
     expected = str(case.context["expected"]).replace("'", "").replace(" or ", ", ")
-    hint = suggest(case.value, expected.split(", ")) if isinstance(case.value, str) else None
-    return f"must be one of {expected}", hint
+    near = did_you_mean(case.value, expected.split(", ")) if isinstance(case.value, str) else ""
+    return f"must be one of {expected}", near or None
 
 
 def _trigger_type(case: _Case) -> _Words:
@@ -242,7 +256,7 @@ def _trigger_type(case: _Case) -> _Words:
         guess = next((name for name, key in _TELLS.items() if key in keys), None)
         return "its type is missing", f"add type: {guess or ', or '.join(types)}"
     message = f"there is no trigger type {str(tag)[:40]!r}"
-    return message, suggest(str(tag), types) or f"the types are {', '.join(types)}"
+    return message, did_you_mean(str(tag), types) or f"the types are {', '.join(types)}"
 
 
 _TELLS = {"event": "event", "webhook": "connector", "schedule": "cron"}
@@ -251,7 +265,7 @@ _TELLS = {"event": "event", "webhook": "connector", "schedule": "cron"}
 def _pattern(case: _Case) -> _Words:
     if case.path[-1] == "action":
         return (
-            "is no name of an action",
+            "is not the name of an action",
             "write connector.action, for example http.post: letters, digits, _ and - between dots",
         )
     return "must start with a letter or _, and hold letters, digits, _ and - only", None
@@ -311,7 +325,7 @@ _WANTED = {
 }
 
 
-def _wrong_type(path: Path, kind: str, value: Any) -> _Words:
+def _wrong_type(path: FieldPath, kind: str, value: Any) -> _Words:
     wanted = _WANTED.get(kind, "a list")
     got = next((name for types, name in _KINDS if isinstance(value, types)), "nothing")
     hint = None
@@ -332,3 +346,156 @@ def _wrong_type(path: Path, kind: str, value: Any) -> _Words:
     elif got == "nothing":
         hint = "give it a value, or take it out"
     return f"must be {wanted}, not {got}", hint
+
+
+# Names in templates ------------------------------------------------------------------------------
+
+
+def _texts_of(value: Any, path: FieldPath) -> Iterator[tuple[FieldPath, str]]:
+    """Yield every text in a JSON tree at *path*, with its own path."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _texts_of(item, (*path, key))
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _texts_of(item, (*path, index))
+
+
+def template_texts(workflow: Workflow) -> Iterator[tuple[FieldPath, str]]:
+    """Yield every text of *workflow* that may be a template, with its path."""
+    many = len(workflow.triggers) > 1
+    for index, trigger in enumerate(workflow.triggers):
+        place: FieldPath = ("trigger", index) if many else ("trigger",)
+        yield from _texts_of(trigger.if_, (*place, "if"))
+    for group in ("steps", "on_failure"):
+        for index, step in enumerate(getattr(workflow, group)):
+            for name, value in _templates_of(step):
+                yield from _texts_of(value, (group, index, name))
+    yield from _texts_of(workflow.output, ("output",))
+
+
+def _templates_of(step: Step) -> tuple[tuple[str, Any], ...]:
+    return ("if", step.if_), ("for_each", step.for_each), ("input", step.input)
+
+
+def reference_problems(workflow: Workflow) -> list[DefinitionProblem]:
+    """Find the names in templates of *workflow* that they can't see there."""
+    visible = _VisibleSteps(workflow)
+    problems: list[DefinitionProblem] = []
+    for path, text in template_texts(workflow):
+        for step_id in _steps_named(text, bare=path[-1] == "if"):
+            problem = visible.step_problem(path, step_id)
+            if problem:
+                problems.append(problem)
+        problems += visible.name_problems(path, text)
+    return problems
+
+
+class _VisibleSteps:
+    """The steps and names that each place of a workflow can see."""
+
+    def __init__(self, workflow: Workflow) -> None:
+        self._groups = {"steps": workflow.steps, "on_failure": workflow.on_failure}
+        self._main = [step.id for step in workflow.steps]
+        self._all = [*self._main, *(step.id for step in workflow.on_failure)]
+        self._before = ancestors({step_id: workflow.needs_of(step_id) for step_id in self._all})
+
+    def step_problem(self, path: FieldPath, step_id: str) -> DefinitionProblem | None:
+        if path[0] == "trigger":
+            return DefinitionProblem(
+                path,
+                "a trigger's condition can't see steps",
+                "move it into the 'if' of the first step",
+            )
+        if step_id not in self._all:
+            hint = did_you_mean(step_id, self._all) or f"there is {', '.join(map(repr, self._all))}"
+            message = f"names the step {step_id!r}, which does not exist"
+            return DefinitionProblem(path, message, hint)
+        if step_id in self._visible(path):
+            return None
+        own = self._step(path)
+        if own is not None and own.id == step_id:
+            message = "a step can't see its own output"
+            return DefinitionProblem(path, message, "name an earlier step")
+        hint = f"add {step_id!r} to needs"
+        if path[0] != "on_failure" and step_id not in self._main:
+            hint = "steps under on_failure run only after these"
+        elif own is not None and own.id in self._before[step_id]:
+            hint = f"{step_id!r} waits for this step: change their order"
+        message = f"names the step {step_id!r}, which may not have finished"
+        return DefinitionProblem(path, message, hint)
+
+    def _visible(self, path: FieldPath) -> Collection[str]:
+        own = self._step(path)
+        if own is None:
+            return self._main
+        before = self._before[own.id]
+        return before | set(self._main) if path[0] == "on_failure" else before
+
+    def _step(self, path: FieldPath) -> Step | None:
+        group = self._groups.get(str(path[0]))
+        return group[int(path[1])] if group else None
+
+    def name_problems(self, path: FieldPath, text: str) -> Iterator[DefinitionProblem]:
+        step = self._step(path)
+        names = _free_names(text, bare=path[-1] == "if")
+        if "error" in names and path[0] != "on_failure":
+            message = "'error' is known under on_failure only"
+            yield DefinitionProblem(path, message, "use steps.<id>.error")
+        looped = step is not None and step.for_each is not None and path[2] == "input"
+        for name in sorted(names & {"item", "index"}):
+            if not looped:
+                message = f"{name!r} is known in the input of a step with for_each only"
+                hint = "add for_each to the step, or use another name"
+                yield DefinitionProblem(path, message, hint)
+
+
+def _parse(text: str, *, bare: bool) -> Any:
+    """Parse a template; return None if it is none. *bare* text is an expression."""
+    if "{{" not in text and "{%" not in text:
+        if not bare:
+            return None
+        text = "{{ (" + text + ") }}"
+    import jinja2
+
+    try:
+        return jinja2.Environment().parse(text)  # noqa: S701 - parsed, never rendered
+    except jinja2.TemplateError:
+        return None  # the engine's check reports it
+    except RecursionError:
+        return None
+
+
+def _steps_named(text: str, *, bare: bool) -> list[str]:
+    """Return the ids in ``steps.ID`` and ``steps['ID']``, each once."""
+    tree = _parse(text, bare=bare) if "steps" in text else None
+    if tree is None:
+        return []
+    from jinja2 import nodes
+
+    ids: dict[str, None] = {}
+    for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
+        if not (isinstance(node.node, nodes.Name) and node.node.name == "steps"):
+            continue
+        if isinstance(node, nodes.Getattr):
+            ids[node.attr] = None
+        elif isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str):
+            ids[node.arg.value] = None
+    return list(ids)
+
+
+def _free_names(text: str, *, bare: bool) -> set[str]:
+    """Return the names that a template takes from outside."""
+    if not any(name in text for name in ("item", "index", "error")):
+        return set()
+    tree = _parse(text, bare=bare)
+    if tree is None:
+        return set()
+    from jinja2 import nodes
+
+    # jinja2.meta would compile the template, and so refuse filters that only the host knows.
+    uses = list(tree.find_all(nodes.Name))
+    assigned = {node.name for node in uses if node.ctx != "load"}
+    return {node.name for node in uses} - assigned

@@ -1,60 +1,57 @@
 """
-The shape of a workflow's steps: their order, and what is wrong with it.
+The structure of a workflow's steps: their order, and the problems of it.
 
-Works on ids and needs alone, so that it can judge a definition whose other fields are wrong.
+It works on ids and needs alone, so that it can judge a definition whose other fields are wrong.
 """
 
 from __future__ import annotations
 
-import difflib
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from automate_kernel.errors import did_you_mean
+
 __all__ = [
-    "Path",
-    "Problem",
+    "DefinitionProblem",
+    "FieldPath",
+    "StepNeeds",
     "ancestors",
     "effective_needs",
     "find_cycle",
     "step_problems",
-    "suggest",
     "topological_order",
 ]
 
-Path = tuple[str | int, ...]
-"""Where a value stands in a definition: ``("steps", 0, "retry", "delay")``."""
+FieldPath = tuple[str | int, ...]
+"""The place of a value in a definition: ``("steps", 0, "retry", "delay")``."""
 
 Needs = Mapping[str, Sequence[str]]
 
+StepNeeds = tuple[FieldPath, str, Sequence[str] | None]
+"""A step's path, its id and its own needs (None if it names none)."""
+
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class DefinitionProblem:
     """
-    One thing that is wrong in a definition: where, what, and what to do about it.
+    A problem in a definition: its place, a message, and a hint for the author.
 
-    *line* is for what has no place in the value, as a key's second time; *see* is another place
-    that has to do with it.
+    *line* is that of a place outside the value, as a key's second time. *see* is another place that
+    has to do with it.
     """
 
-    path: Path
+    path: FieldPath
     message: str
     hint: str | None = None
     line: int | None = None
-    see: Path | None = None
-
-
-def suggest(word: str, known: Iterable[str]) -> str | None:
-    """``did you mean 'x'?`` for the nearest of *known*, or None if none is near."""
-    by_lower = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
-    return f"did you mean {by_lower[near[0]]!r}?" if near else None
+    see: FieldPath | None = None
 
 
 def effective_needs(
     steps: Sequence[tuple[str, Sequence[str] | None]],
 ) -> dict[str, tuple[str, ...]]:
-    """What each step waits for: its own needs, or the step before it if it names none."""
+    """Return the ids that each step waits for: its own needs, or the step before it."""
     before: tuple[str, ...] = ()
     needs: dict[str, tuple[str, ...]] = {}
     for step_id, own in steps:
@@ -65,9 +62,9 @@ def effective_needs(
 
 def topological_order(needs: Needs) -> tuple[str, ...]:
     """
-    The keys of *needs*, each after all that it needs, otherwise in the order given.
+    Sort the keys of *needs*, each after all that it needs, otherwise in the order given.
 
-    Steps of a cycle, and those behind one, are left out: `find_cycle` names it.
+    Steps of a cycle, and those behind a cycle, are left out: `find_cycle` names it.
     """
     place = {step_id: position for position, step_id in enumerate(needs)}
     waiting = {step_id: len(set(own)) for step_id, own in needs.items()}
@@ -90,7 +87,7 @@ def topological_order(needs: Needs) -> tuple[str, ...]:
 
 def find_cycle(needs: Needs) -> tuple[str, ...]:
     """
-    A shortest cycle's ids, each needing the next and the last the first; empty if there is none.
+    Return a shortest cycle's ids, each needing the next and the last the first, or nothing.
     """
     placed = set(topological_order(needs))
     left = {step_id: [n for n in own if n not in placed] for step_id, own in needs.items()}
@@ -122,7 +119,7 @@ def _walk_back(last: str, start: str, came_from: Mapping[str, str]) -> tuple[str
 
 
 def ancestors(needs: Needs) -> dict[str, frozenset[str]]:
-    """Everything that has finished, for sure, before each step starts."""
+    """Return for each step the steps that have surely finished before it starts."""
     found: dict[str, frozenset[str]] = {}
     for step_id in topological_order(needs):
         found[step_id] = frozenset(needs[step_id]).union(*(found[n] for n in needs[step_id]))
@@ -130,34 +127,27 @@ def ancestors(needs: Needs) -> dict[str, frozenset[str]]:
 
 
 def step_problems(
-    steps: Sequence[tuple[Path, str, Sequence[str] | None]],
-    recovery: Sequence[tuple[Path, str, Sequence[str] | None]] = (),
-) -> list[Problem]:
-    """
-    What is wrong with the ids and needs of *steps*, and of the *recovery* steps under on_failure.
-
-    Each step is given as its path, its id and its own needs (None where it names none).
-    """
+    steps: Sequence[StepNeeds], recovery: Sequence[StepNeeds] = ()
+) -> list[DefinitionProblem]:
+    """Find the problems in the ids and needs of *steps*, and of *recovery* under on_failure."""
     problems = _repeated([*steps, *recovery])
     for group, others in ((steps, recovery), (recovery, steps)):
         problems += _wrong_needs(group, {step_id for _, step_id, _ in others})
     return problems
 
 
-def _repeated(steps: Iterable[tuple[Path, str, Sequence[str] | None]]) -> list[Problem]:
-    first: dict[str, Path] = {}
+def _repeated(steps: Iterable[StepNeeds]) -> list[DefinitionProblem]:
+    first: dict[str, FieldPath] = {}
     problems = []
     for path, step_id, _ in steps:
         if step_id in first:
             message, hint = f"another step is called {step_id!r}", "give each an id of its own"
-            problems.append(Problem((*path, "id"), message, hint, see=first[step_id]))
+            problems.append(DefinitionProblem((*path, "id"), message, hint, see=first[step_id]))
         first.setdefault(step_id, path)
     return problems
 
 
-def _wrong_needs(
-    group: Sequence[tuple[Path, str, Sequence[str] | None]], others: set[str]
-) -> list[Problem]:
+def _wrong_needs(group: Sequence[StepNeeds], others: set[str]) -> list[DefinitionProblem]:
     known = [step_id for _, step_id, _ in group]
     problems = []
     for path, step_id, own in group:
@@ -171,16 +161,15 @@ def _wrong_needs(
                 hint = "steps under on_failure run after all others, and need only each other"
             else:
                 message = f"there is no step {need!r}"
-                hint = (
-                    suggest(need, known) or f"there is {', '.join(map(repr, dict.fromkeys(known)))}"
-                )
-            problems.append(Problem((*path, "needs", position), message, hint))
+                there_is = ", ".join(map(repr, dict.fromkeys(known)))
+                hint = did_you_mean(need, known) or f"there is {there_is}"
+            problems.append(DefinitionProblem((*path, "needs", position), message, hint))
     if not problems and len(set(known)) == len(known):
         problems = _cycle_problem(group)
     return problems
 
 
-def _cycle_problem(group: Sequence[tuple[Path, str, Sequence[str] | None]]) -> list[Problem]:
+def _cycle_problem(group: Sequence[StepNeeds]) -> list[DefinitionProblem]:
     needs = effective_needs([(step_id, own) for _, step_id, own in group])
     cycle = find_cycle(needs)
     if not cycle:
@@ -195,4 +184,4 @@ def _cycle_problem(group: Sequence[tuple[Path, str, Sequence[str] | None]]) -> l
     if implicit:
         hint += f"; {implicit[0]!r} needs the step before it, unless it says 'needs: []'"
     message = f"the steps need each other in a circle: {ring}"
-    return [Problem((*spoken[blamed], "needs"), message, hint)]
+    return [DefinitionProblem((*spoken[blamed], "needs"), message, hint)]

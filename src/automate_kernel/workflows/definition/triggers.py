@@ -1,7 +1,9 @@
-"""What starts a workflow: an event, a webhook, the clock, or a person."""
+"""The triggers of a workflow: an event, a webhook, a schedule, or a person."""
 
 from __future__ import annotations
 
+import re
+from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
@@ -15,9 +17,15 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from automate_kernel.errors import ConfigError, did_you_mean
 from automate_kernel.workflows.definition.duration import Duration
-from automate_kernel.workflows.definition.fields import Condition, JsonTree, Part, PlainText
-from automate_kernel.workflows.engine.execution import Event
+from automate_kernel.workflows.definition.fields import (
+    Condition,
+    DefinitionModel,
+    JsonTree,
+    PlainText,
+)
+from automate_kernel.workflows.execution import Event
 
 __all__ = [
     "EventTrigger",
@@ -25,29 +33,31 @@ __all__ = [
     "ScheduleTrigger",
     "Trigger",
     "WebhookTrigger",
+    "cron_problem",
+    "require_cron",
     "trigger_types",
 ]
 
 
-class _Trigger(Part):
+class _Trigger(DefinitionModel):
     if_: Condition | None = Field(default=None, validation_alias="if", serialization_alias="if")
-    """Starts the workflow only if this holds for the event."""
+    """The condition on the event; without it any event starts the workflow."""
 
     @model_serializer(mode="wrap")
     def _with_type(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # `exclude_defaults` would leave the type out, and with it what tells triggers apart.
+        # `exclude_defaults` would leave out the type, which distinguishes triggers.
         return {"type": getattr(self, "type"), **handler(self)}  # noqa: B009
 
 
 class EventTrigger(_Trigger):
-    """Starts on events that the host emits: ``order.created``, or a pattern like ``order.*``."""
+    """A trigger by events that the host emits: ``order.created``, or a pattern: ``order.*``."""
 
     type: Literal["event"] = "event"
     event: PlainText
     """The event's name; ``*``, ``?`` and ``[…]`` match as in file names."""
 
     def matches(self, event: Event, workflow: str) -> bool:
-        """Whether *event* is one of these. `if_` is not looked at."""
+        """Return True if *event* is one of these; `if_` is not decided."""
         # A connector may give its webhooks names that workflows know them by.
         named = bool(event.source) and not event.name.startswith(f"{event.source}.")
         named = named and event.type == "webhook"
@@ -55,7 +65,7 @@ class EventTrigger(_Trigger):
 
 
 class WebhookTrigger(_Trigger):
-    """Starts on a webhook that a connector has verified."""
+    """A trigger by webhooks that a connector has verified."""
 
     type: Literal["webhook"] = "webhook"
     connector: PlainText
@@ -64,7 +74,7 @@ class WebhookTrigger(_Trigger):
     """The connector's trigger, or a pattern: ``push``, ``pull_request.*``."""
 
     def matches(self, event: Event, workflow: str) -> bool:
-        """Whether *event* is one of these. `if_` is not looked at."""
+        """Return True if *event* is one of these; `if_` is not decided."""
         prefix = f"{self.connector}."
         return (
             event.type == "webhook"
@@ -74,12 +84,12 @@ class WebhookTrigger(_Trigger):
 
 
 class ManualTrigger(_Trigger):
-    """Starts when a person or the host's code asks for this workflow by its name."""
+    """A trigger by a person or the host's code, which asks for this workflow by its name."""
 
     type: Literal["manual"] = "manual"
 
     def matches(self, event: Event, workflow: str) -> bool:
-        """Whether *event* asks for the workflow called *workflow*. `if_` is not looked at."""
+        """Return True if *event* asks for the workflow *workflow*; `if_` is not decided."""
         return event.type == "manual" and event.name == workflow
 
 
@@ -89,18 +99,66 @@ def _check_timezone(name: str) -> str:
     try:
         ZoneInfo(name)
     except Exception:  # what it raises depends on the name, the system and the Python version
-        from automate_kernel.workflows.definition.structure import suggest
-
-        hint = suggest(name, available_timezones()) or "use a name like 'UTC' or 'Europe/Berlin'"
+        hint = (
+            did_you_mean(name, available_timezones()) or "use a name like 'UTC' or 'Europe/Berlin'"
+        )
         raise PydanticCustomError(
             "timezone", "there is no time zone {name}", {"name": repr(name), "hint": hint}
         ) from None
     return name
 
 
-def _check_cron(text: str) -> str:
-    from automate_kernel.workflows.engine.schedule import cron_problem
+_FIELDS = "five fields: minute, hour, day of month, month, day of week"
+_MACROS = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
 
+
+def cron_problem(text: str) -> tuple[str, str] | None:
+    """
+    Return the problem of a cron line and the remedy, or None if it has none.
+
+    Without `cronsim` only the number of fields is checked.
+    """
+    shown = repr(text[:60])
+    if text.strip().startswith("@"):
+        line = _MACROS.get(text.strip().lower())
+        remedy = f"write '{line}'" if line else "write the line out"
+        return f"cron {shown} is a nickname, which is not supported", f"{remedy}: {_FIELDS}"
+    if len(text) > 200 or len(text.split()) not in (5, 6):
+        return f"cron {shown} has {len(text.split())} fields", f"give {_FIELDS}"
+    try:
+        from cronsim import CronSim, CronSimError
+    except ImportError:
+        return None
+    try:
+        next(CronSim(text, datetime(2024, 1, 1, tzinfo=timezone.utc)))
+    except CronSimError as error:
+        part = re.sub("^bad ", "", str(error).lower())
+        return f"cron {shown} has a wrong {part}", f"give {_FIELDS}; for example '0 9 * * MON-FRI'"
+    except StopIteration:
+        return f"cron {shown} never fires", "check its day of month against its month"
+    return None
+
+
+def require_cron() -> None:
+    """Raise `ConfigError` if the reader of cron lines is not installed."""
+    try:
+        import cronsim  # noqa: F401
+    except ImportError:
+        raise ConfigError(
+            "cron lines need the package cronsim",
+            hint="install it with: pip install 'automate-kernel[schedule]'",
+        ) from None
+
+
+def _check_cron(text: str) -> str:
     problem = cron_problem(text)
     if problem:
         message, hint = problem
@@ -110,13 +168,13 @@ def _check_cron(text: str) -> str:
 
 class ScheduleTrigger(_Trigger):
     """
-    Starts by the clock: at the times of a *cron* line, or *every* so often.
+    A trigger by the clock: at the times of a *cron* line, or *every* so many seconds.
 
     *cron* has five fields (minute, hour, day of month, month, day of week), or six with seconds in
     front, and is read in *timezone*. A time that the clock skips in spring fires right after the
-    gap, and one that it shows twice in autumn fires once; lines with a ``*`` for minute or hour
-    go on at their even pace through both. *every* counts from 1970-01-01 00:00 UTC, so all
-    workers agree on it without talking.
+    gap. A time that it shows twice in autumn fires once. Lines with a ``*`` for minute or hour
+    keep their even pace through both. *every* counts from 1970-01-01 00:00 UTC, so all workers
+    agree on it without talking.
     """
 
     type: Literal["schedule"] = "schedule"
@@ -124,9 +182,9 @@ class ScheduleTrigger(_Trigger):
     every: Annotated[Duration, Field(ge=1)] | None = None
     timezone: Annotated[str, AfterValidator(_check_timezone)] = "UTC"
     catch_up: bool = False
-    """Whether fires that were missed while no worker ran are made up for, one by one."""
+    """Fire once for each time that was missed while no worker ran; by default only the last."""
     payload: JsonTree = Field(default_factory=dict)
-    """What the workflow sees as ``event.payload``."""
+    """The workflow's ``event.payload``."""
 
     @model_validator(mode="after")
     def _one_clock(self) -> ScheduleTrigger:
@@ -146,7 +204,7 @@ class ScheduleTrigger(_Trigger):
         return self
 
     def matches(self, event: Event, workflow: str) -> bool:
-        """Whether *event* is a fire of the workflow called *workflow*. `if_` is not looked at."""
+        """Return True if *event* is a fire of the workflow *workflow*; `if_` is not decided."""
         return event.type == "schedule" and event.name == workflow
 
 
@@ -156,7 +214,7 @@ Trigger = Annotated[
 
 
 def trigger_types() -> dict[str, type[BaseModel]]:
-    """The trigger classes by what a definition calls them."""
+    """Return the trigger classes by their types in a definition."""
     return {
         "event": EventTrigger,
         "webhook": WebhookTrigger,

@@ -1,1 +1,1 @@
-"""What runs a workflow: executions, the steps that are next, schedules."""
+"""The engine of workflows: executions, their next moves, the runner, schedules."""

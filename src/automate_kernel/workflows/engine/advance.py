@@ -1,8 +1,8 @@
 """
-What an execution does next, decided without doing any of it.
+The next moves of an execution, decided without making any of them.
 
-`advance` is a generator: it yields a `Turn` (what to save, then what to call) and is sent the
-outcomes of calls as they come in, until a turn is the last. It reads no clock and touches no
+`advance` is a generator. It yields a `Turn` (runs to save, then calls to make), and is sent the
+outcomes of calls as they come in. It ends with the last turn. It reads no clock and touches no
 database, so the same decisions drive the threads of a worker, an event loop and a test.
 """
 
@@ -17,33 +17,31 @@ from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.item import bounded_seconds, encode_json
 from automate_kernel.secrets.tracebacks import group_of
+from automate_kernel.storage.codec import JsonText
 from automate_kernel.workflows.definition.model import Step
-from automate_kernel.workflows.engine.execution import (
+from automate_kernel.workflows.engine.program import WorkflowProgram
+from automate_kernel.workflows.execution import (
     Execution,
     ExecutionStatus,
+    StepKey,
     StepRun,
     StepStatus,
 )
-from automate_kernel.workflows.engine.program import Program
 
 __all__ = [
     "CallOutcome",
     "Elements",
-    "Key",
     "StepCall",
     "Turn",
     "Waits",
     "advance",
 ]
 
-Key = tuple[str, int]
-"""A step's id, and the element's position or -1."""
-
 
 class Waits:
-    """The runs that wait for their retry, on a clock that moves only when it is told to."""
+    """The runs that wait for their retry, on a clock that only `pass_time` moves."""
 
-    def __init__(self, left: Mapping[Key, float]) -> None:
+    def __init__(self, left: Mapping[StepKey, float]) -> None:
         self._clock = 0.0
         self._due = dict(left)
         self._queue = [(due, key) for key, due in self._due.items()]
@@ -53,24 +51,24 @@ class Waits:
         return bool(self._due)
 
     def pass_time(self, seconds: float) -> None:
-        """Bring all of them nearer."""
+        """Move the clock on."""
         self._clock += seconds
 
-    def add(self, key: Key, delay: float) -> None:
-        """Have *key* wait for *delay* seconds from now."""
+    def add(self, key: StepKey, delay: float) -> None:
+        """Let *key* wait for *delay* seconds from now."""
         self._due[key] = due = self._clock + delay
         heappush(self._queue, (due, key))
 
-    def drop(self, key: Key) -> None:
-        """Have *key* wait no longer."""
+    def drop(self, key: StepKey) -> None:
+        """Let *key* wait no longer."""
         self._due.pop(key, None)
 
-    def holds(self, key: Key) -> bool:
-        """Whether the time of *key* has not come."""
+    def holds(self, key: StepKey) -> bool:
+        """Return True if the time of *key* has not come."""
         return self._due.get(key, self._clock) > self._clock
 
-    def take_due(self) -> list[Key]:
-        """Those whose time has come since this was asked last."""
+    def take_due(self) -> list[StepKey]:
+        """Return the runs whose time has come since the last call."""
         due = []
         while self._queue and self._queue[0][0] <= self._clock:
             at, key = heappop(self._queue)
@@ -79,7 +77,7 @@ class Waits:
         return due
 
     def until_next(self) -> float | None:
-        """The seconds until another one is due; None if there is none to come."""
+        """Return the seconds until the next run is due; None if none waits."""
         while self._queue and self._due.get(self._queue[0][1]) != self._queue[0][0]:
             heappop(self._queue)
         return self._queue[0][0] - self._clock if self._queue else None
@@ -87,7 +85,7 @@ class Waits:
 
 @dataclass(slots=True)
 class Elements:
-    """What the ``for_each`` of one step goes over: which may begin, how many run, what failed."""
+    """The elements of one step's ``for_each``: those that may begin, run, or have failed."""
 
     values: list[Any]
     ready: list[int] = field(default_factory=list)
@@ -97,9 +95,9 @@ class Elements:
 
     @classmethod
     def of(
-        cls, step_id: str, values: list[Any], runs: Mapping[Key, StepRun], waits: Waits
+        cls, step_id: str, values: list[Any], runs: Mapping[StepKey, StepRun], waits: Waits
     ) -> Elements:
-        """Those of a step whose *runs* may have come some way already."""
+        """Return the elements of a step; its *runs* may have come some way already."""
         elements = cls(values)
         for position in range(len(values)):
             key = (step_id, position)
@@ -114,24 +112,24 @@ class Elements:
         return elements
 
     def note_failed(self, run: StepRun) -> None:
-        """The first in the list counts, whichever failed first."""
+        """Note a failed run; the first in the list counts, whichever failed first."""
         if self.failed is None or run.position < self.failed.position:
             self.failed = run
 
     def take(self, limit: int) -> int | None:
-        """The position of the next one to begin, if there is one and fewer than *limit* run."""
+        """Return the position of the next element to begin, if fewer than *limit* run."""
         if self.failed is not None or self.running >= limit or not self.ready:
             return None
         return heappop(self.ready)
 
     def put_back(self, position: int) -> None:
-        """The retry of the one at *position* is due."""
+        """Let the element at *position* begin again: its retry is due."""
         heappush(self.ready, position)
 
 
 @dataclass(frozen=True, slots=True)
 class StepCall:
-    """One call to make: the step, its run, and its input, in which secrets are handles."""
+    """A call to make: the step, its run, and its input, in which secrets are handles."""
 
     step: Step
     run: StepRun
@@ -140,27 +138,30 @@ class StepCall:
 
 @dataclass(frozen=True, slots=True)
 class CallOutcome:
-    """What a call gave: an output, or an error whose text is redacted."""
+    """The outcome of a call: an output and its JSON, or an error whose text is redacted."""
 
     call: StepCall
     output: Any = None
     error: AutomateError | None = None
+    encoded: JsonText | None = None
 
 
 @dataclass(slots=True)
 class Turn:
     """
-    Save *saves* (and the execution, if *end* or *failed*), then make *calls*.
+    Runs to save (and the execution, if *end* or *failed* is set), then calls to make.
 
-    With *wait* or *end* it is the last: nothing is in flight. *delays* gives, for runs in *saves*
-    that are to be retried, the seconds until then. While calls are in flight, *next_retry* is when
-    to come back even if none of them has ended. *failures* are attempts that have failed since the
-    last turn, also of runs that have begun another one by now.
+    With *wait* or *end* it is the last turn: nothing is in flight. *outputs* are those of runs in
+    *saves* that are encoded already. *delays* are the seconds until runs in *saves* are retried.
+    While calls are in flight, the next turn is due after *next_retry* seconds even if none of them
+    has ended. *failures* are attempts that have failed since the last turn, also of runs that have
+    begun another one by now.
     """
 
     saves: list[StepRun] = field(default_factory=list)
     calls: list[StepCall] = field(default_factory=list)
-    delays: dict[tuple[str, int], float] = field(default_factory=dict)
+    outputs: dict[StepKey, JsonText] = field(default_factory=dict)
+    delays: dict[StepKey, float] = field(default_factory=dict)
     next_retry: float | None = None
     wait: float | None = None
     end: ExecutionStatus | None = None
@@ -170,23 +171,23 @@ class Turn:
 
     @property
     def last(self) -> bool:
-        """Whether nothing follows in this wake-up."""
+        """Return True if nothing follows in this wake-up."""
         return self.end is not None or self.wait is not None
 
 
 def advance(
-    program: Program,
+    program: WorkflowProgram,
     execution: Execution,
     *,
-    waits: dict[tuple[str, int], float],
+    waits: dict[StepKey, float],
     left: float | None = None,
 ) -> Generator[Turn, tuple[Sequence[CallOutcome], float], None]:
     """
-    Bring *execution* as far as it goes now. Sent: outcomes, and the seconds since the last turn.
+    Bring *execution* as far as it goes now. Send outcomes, and the seconds since the last turn.
 
-    *waits* holds, for the runs that wait for a retry, the seconds that are left; *left* are those
-    of the workflow's own timeout. The execution is changed along the way, so that it always shows
-    what the turns yielded so far have saved.
+    *waits* holds the seconds that are left until the runs that wait for a retry are due; *left*
+    are those of the workflow's own timeout. The execution is changed along the way, so that it
+    always shows the state that the turns yielded so far have saved.
     """
     flow = _Flow(program, execution, waits, left)
     turn = flow.next_turn()
@@ -200,27 +201,27 @@ def advance(
 
 
 class _Flow:
-    """The state of one `advance`: the turn being put together, and what is in flight."""
+    """The state of one `advance`: the turn being put together, and the calls in flight."""
 
     def __init__(
         self,
-        program: Program,
+        program: WorkflowProgram,
         execution: Execution,
-        waits: dict[tuple[str, int], float],
+        waits: dict[StepKey, float],
         left: float | None,
     ) -> None:
         self._program = program
         self._workflow = program.workflow
         self._execution = execution
         # A step may have thousands of elements: nothing here may search all of them in a turn.
-        self._runs = {(run.step_id, run.position): run for run in execution.steps}
+        self._runs = {run.key: run for run in execution.steps}
         retrying = (key for key, run in self._runs.items() if run.status is StepStatus.RETRY)
         self._waits = Waits({key: waits.get(key, 0.0) for key in retrying})
         self._left = left
-        self._in_flight: set[Key] = set()
+        self._in_flight: set[StepKey] = set()
         self._turn = Turn()
-        self._saved: set[Key] = set()  # in this turn
-        self._seen = program.seen(execution, self._runs)
+        self._saved: set[StepKey] = set()  # in this turn
+        self._view = program.view(execution, self._runs)
         self._elements: dict[str, Elements] = {}
         self._rest_is_cancelled = False
         self._output: Any = None
@@ -234,14 +235,16 @@ class _Flow:
     # -- outcomes ----------------------------------------------------------------------------
 
     def settle(self, outcome: CallOutcome) -> None:
-        """Take in what a call gave."""
+        """Take in the outcome of a call."""
         step, run = outcome.call.step, outcome.call.run
-        self._in_flight.discard((run.step_id, run.position))
+        self._in_flight.discard(run.key)
         elements = self._elements[step.id] if run.position >= 0 else None
         if elements is not None:
             elements.running -= 1
         if outcome.error is None:
             self._end_run(run, StepStatus.COMPLETED, output=outcome.output)
+            if outcome.encoded is not None:
+                self._turn.outputs[run.key] = outcome.encoded
             if elements is not None:
                 elements.unfinished -= 1
         elif self._retries(step, run, outcome.error):
@@ -261,7 +264,7 @@ class _Flow:
         return step.retry.allows(error.code, retryable=error.retryable)
 
     def _failing_elsewhere(self, step: Step) -> bool:
-        """Whether the workflow has failed by now, so that a retry would be for nothing."""
+        """Return True if the workflow has failed by now, so that a retry would be for nothing."""
         return self._execution.error_code is not None and step in self._workflow.steps
 
     def _retry(self, step: Step, run: StepRun, error: AutomateError) -> None:
@@ -269,11 +272,9 @@ class _Flow:
         if error.retry_after is not None:
             delay = max(delay, bounded_seconds(error.retry_after))
         run.status = StepStatus.RETRY
-        run.error_code, run.error, run.trace = str(error.code), str(error), error.trace
-        run.error_group = group_of(error)
-        self._turn.failures.append(run.failed_attempt())
-        self._waits.add((run.step_id, run.position), delay)
-        self._turn.delays[run.step_id, run.position] = delay
+        self._note_error(run, error)
+        self._waits.add(run.key, delay)
+        self._turn.delays[run.key] = delay
         self._save(run)
 
     def _end_run(
@@ -285,14 +286,16 @@ class _Flow:
         error: AutomateError | None = None,
     ) -> None:
         run.status, run.output = status, output
-        run.error_code = str(error.code) if error else None
-        run.error = str(error) if error else None
-        run.trace = error.trace if error else None
-        run.error_group = group_of(error) if error else None
+        run.error_code = run.error = run.trace = run.error_group = None
         if error:
-            self._turn.failures.append(run.failed_attempt())
-        self._waits.drop((run.step_id, run.position))
+            self._note_error(run, error)
+        self._waits.drop(run.key)
         self._save(run)
+
+    def _note_error(self, run: StepRun, error: AutomateError) -> None:
+        run.error_code, run.error, run.trace = str(error.code), str(error), error.trace
+        run.error_group = group_of(error)
+        self._turn.failures.append(run.failed_attempt())
 
     def _step_failed(self, step: Step, error: AutomateError) -> None:
         # A recovery step that fails changes nothing: the workflow has failed anyway.
@@ -307,18 +310,17 @@ class _Flow:
             self._turn.failed = error
 
     def _save(self, run: StepRun) -> None:
-        key = (run.step_id, run.position)
-        if key not in self._runs:
-            self._runs[key] = run
+        if run.key not in self._runs:
+            self._runs[run.key] = run
             self._execution.steps.append(run)
-        if key not in self._saved:
-            self._saved.add(key)
+        if run.key not in self._saved:
+            self._saved.add(run.key)
             self._turn.saves.append(run)
 
     # -- the next turn -----------------------------------------------------------------------
 
     def next_turn(self) -> Turn:
-        """Start what can start, and hand out the turn that has come together."""
+        """Start the steps that can start, and return the turn that has come together."""
         self._check_time()
         recovering = self._execution.error_code is not None
         if recovering and not self._rest_is_cancelled:
@@ -347,7 +349,7 @@ class _Flow:
         return turn
 
     def _bounded(self, wait: float | None, *, recovering: bool) -> float | None:
-        """*wait*, cut where the workflow's time ends."""
+        """Return *wait*, cut where the workflow's time ends."""
         if wait is None or self._left is None or recovering:
             return wait
         return min(wait, max(0.0, self._left))
@@ -359,13 +361,13 @@ class _Flow:
 
     def _check_time(self) -> None:
         over = self._left is not None and self._left <= 0 and self._execution.error_code is None
-        # What has done everything by now is not failed for having taken long over it.
+        # An execution whose steps have all ended does not fail for having been slow.
         if over and not all(self._ended(step.id) for step in self._workflow.steps):
             self.fail(AutomateError(ErrorCodes.DEADLINE_EXCEEDED, "the workflow took too long"))
 
     def _give_output(self) -> None:
         try:
-            output = self._program.output(self._seen)
+            output = self._program.output(self._view)
             encode_json(output, "output of the workflow")
         except AutomateError as error:
             self.fail(error)
@@ -373,11 +375,11 @@ class _Flow:
             self._output = output
 
     def _cancel_rest(self, steps: Sequence[Step]) -> None:
-        """End what *steps* have begun and will not go on with, after a crash of a worker too."""
+        """End runs of *steps* that have begun and will not go on, after a crash of a worker too."""
         ids = {step.id for step in steps}
         for run in self._execution.steps:
-            running = (run.step_id, run.position) in self._in_flight
-            if run.step_id in ids and not run.status.finished and not running:
+            in_flight = run.key in self._in_flight
+            if run.step_id in ids and not run.status.finished and not in_flight:
                 self._end_run(run, StepStatus.CANCELLED)
 
     # -- starting ----------------------------------------------------------------------------
@@ -401,7 +403,7 @@ class _Flow:
         return run is not None and run.status.finished
 
     def _start(self, step: Step) -> bool:
-        """Begin what can begin of *step*; True if it ended at once."""
+        """Begin as much of *step* as can begin; return True if it ended at once."""
         try:
             if self._begins(step) and self._skips(step):
                 self._end_run(self._run(step, -1), StepStatus.SKIPPED)
@@ -423,12 +425,12 @@ class _Flow:
         skipped = any(run is not None and run.status is StepStatus.SKIPPED for run in needs)
         if skipped and step.skipped_with_needs:
             return True
-        return not self._program.condition(step, self._seen)
+        return not self._program.condition(step, self._view)
 
     def _start_elements(self, step: Step) -> bool:
         elements = self._elements.get(step.id)
         if elements is None:
-            values = self._program.elements(step, self._seen)
+            values = self._program.elements(step, self._view)
             elements = Elements.of(step.id, values, self._runs, self._waits)
             self._elements[step.id] = elements
         while (position := elements.take(step.concurrency)) is not None:
@@ -467,23 +469,20 @@ class _Flow:
         return StepRun(execution_id=self._execution.id, step_id=step.id, position=position)
 
     def _call(self, step: Step, run: StepRun, extra: dict[str, Any]) -> bool:
-        key = (run.step_id, run.position)
-        if key in self._in_flight:
+        if run.key in self._in_flight or self._waits.holds(run.key):
             return False
-        if self._waits.holds(key):
-            return False
-        given = self._program.input(step, self._seen, extra)
+        given = self._program.input(step, self._view, extra)
         # Saved before the call is made, so that an attempt which kills its worker counts too.
         run.status, run.attempts = StepStatus.RUNNING, run.attempts + 1
-        self._in_flight.add(key)
-        self._waits.drop(key)
+        self._in_flight.add(run.key)
+        self._waits.drop(run.key)
         self._save(run)
         self._turn.calls.append(StepCall(step, run, given))
         return True
 
 
 def _within(error: AutomateError, text: str) -> AutomateError:
-    """*error* as that of what holds it, worded anew; it stays in its group."""
-    told = AutomateError(error.code, text)
-    told.group = group_of(error)
-    return told
+    """Return *error* as that of the step around it, with another *text*; it keeps its group."""
+    outer = AutomateError(error.code, text)
+    outer.group = group_of(error)
+    return outer

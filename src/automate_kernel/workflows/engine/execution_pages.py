@@ -11,7 +11,7 @@ from automate_kernel.outbox.labels import MOST_LABELLED, labelled_ids
 from automate_kernel.storage.paging import IndexRange, read_page
 from automate_kernel.storage.rows import Rows, Where
 from automate_kernel.storage.tables import EXECUTION, TABLES
-from automate_kernel.workflows.engine.execution import Execution, ExecutionStatus
+from automate_kernel.workflows.execution import Execution, ExecutionStatus
 
 __all__ = ["ExecutionFilter", "ExecutionPage", "read_execution_page"]
 

@@ -1,21 +1,29 @@
-"""Executions in the host's database: begun once, saved step by step, ended once."""
+"""
+Executions in the host's database: begun once, saved step by step, ended once.
+
+An execution has no lease of its own. The outbox item that wakes it has one, and every save renews
+that lease in the same transaction. So only the worker that holds the item can save.
+"""
 
 from __future__ import annotations
 
+import itertools
+import json
 import logging
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.outbox import NewItem, OutboxItem, OutboxStore
+from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError
+from automate_kernel.outbox import NewItem, OutboxItem, OutboxStore, Outcome
 from automate_kernel.outbox.failed_attempts import (
     MOST_OF_EXECUTION,
     ErrorGroup,
     FailedAttempt,
+    error_groups,
     failed_attempts,
     forget_attempts,
     keep_attempts,
@@ -38,29 +46,31 @@ from automate_kernel.outbox.labels import (
 )
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import MAX_GROUP
+from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import DEFINITION, EXECUTION, EXECUTION_ACTIVITY, STEP
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.engine.execution import (
-    Event,
-    Execution,
-    ExecutionStatus,
-    StepRun,
-    StepStatus,
-)
 from automate_kernel.workflows.engine.execution_pages import (
     ExecutionFilter,
     ExecutionPage,
     read_execution_page,
 )
 from automate_kernel.workflows.engine.statistics import (
-    ExecutionLog,
+    ExecutionActivity,
     ExecutionStats,
     WorkflowActivity,
     note_end,
     read_activity,
     write_activity,
+)
+from automate_kernel.workflows.execution import (
+    Event,
+    Execution,
+    ExecutionStatus,
+    StepKey,
+    StepRun,
+    StepStatus,
 )
 
 if TYPE_CHECKING:
@@ -68,42 +78,115 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ADVANCE",
-    "LIVE",
     "ExecutionEndedError",
-    "ExecutionRows",
     "ExecutionStore",
     "Loaded",
-    "attempt_rows",
-    "forget_steps",
-    "new_step_row",
-    "step_row",
-    "steps_to_repeat",
-    "unfinished",
+    "change_status",
+    "reopen",
 ]
 
-_AGAIN = (StepStatus.FAILED, StepStatus.CANCELLED, StepStatus.RUNNING)
+logger: logging.Logger = get_logger(__name__)
+
+ADVANCE = "automate.advance"
+"""The kind of the outbox item that is an execution's wake-up."""
+
+_LIVE = (ExecutionStatus.PENDING.value, ExecutionStatus.RUNNING.value)
+_NAMESPACE = uuid.UUID("6ba7b812-9dad-11d1-80b4-00c04fd430c8")
+# So many workers may die over one execution before it is given up.
+_MAX_CRASHES = 10
+# Accepted already, at whose limit its id may be one thing too much.
+_MOST_EVENT_BYTES = 2 * MAX_PAYLOAD_BYTES
+_NO_OUTPUT = JsonText("null")
+# So many executions are resumed in one transaction, so that nobody waits for it for long.
+_RESUMED_AT_ONCE = 50
 
 
-def steps_to_repeat(workflow: Workflow, step_id: str | None) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """An execution with its steps, the seconds that its retries still wait, and the time of it."""
+
+    execution: Execution
+    waits: dict[StepKey, float]
+    now: datetime
+
+
+class ExecutionEndedError(AutomateError):
+    """The execution was cancelled while it ran."""
+
+    default_code = ErrorCodes.CANCELLED
+
+
+def change_status(
+    rows: Rows, execution: Execution, status: ExecutionStatus, output: JsonText = _NO_OUTPUT
+) -> bool:
+    """Set the status and the error of an execution that has not ended; return False if it had."""
+    changes: dict[str, Any] = {
+        "status": status.value,
+        "error_code": execution.error_code,
+        "error": storable(execution.error) if execution.error else None,
+        "error_group": (
+            storable(execution.error_group, MAX_GROUP) if execution.error_group else None
+        ),
+        "updated_at": Now(),
+    }
+    if status.finished:
+        changes |= {"completed_at": Now(), "output": output}
+    where = [Where("id", "eq", execution.id), Where("status", "in", _LIVE)]
+    changed = bool(rows.update(EXECUTION, where, changes))
+    if changed:
+        execution.status = status
+    return changed
+
+
+def reopen(
+    rows: Rows,
+    row: Row,
+    item_id: str,
+    statuses: Sequence[ExecutionStatus],
+    step_id: str | None = None,
+) -> bool:
     """
-    The steps that are done again though they may be done: those that recover from a failure.
+    Let the ended execution of *row* wait for the item *item_id*; return False if it can't.
 
-    With *step_id* that step too, and what follows from it; raises `WorkflowError` if it is none.
+    It must be in one of *statuses*. The steps that did not come to their end are forgotten, with
+    those that recover from a failure. With *step_id* that step and all that follow from it are
+    forgotten too.
     """
-    recovery = [step.id for step in workflow.on_failure]
-    return recovery if step_id is None else [*recovery, *workflow.followers(step_id)]
-
-
-def forget_steps(rows: Rows, execution_id: str, again: list[str]) -> None:
-    """Forget the steps *again* of an execution that goes on, and what had not come to its end."""
-    its = Where("execution_id", "eq", execution_id)
-    rows.delete(STEP, [its, Where("status", "in", [status.value for status in _AGAIN])])
+    workflow = _stored_workflow(rows, row["definition_id"])
+    again = [step.id for step in workflow.on_failure]
+    again += [] if step_id is None else workflow.followers(step_id)
+    changes = {
+        "status": ExecutionStatus.PENDING.value,
+        "output": None,
+        "error_code": None,
+        "error": None,
+        "error_group": None,
+        "completed_at": None,
+        "item_id": item_id,
+        "updated_at": Now(),
+    }
+    able = [Where("id", "eq", row["id"]), Where("status", "in", [each.value for each in statuses])]
+    if not rows.update(EXECUTION, able, changes):
+        return False
+    its = Where("execution_id", "eq", row["id"])
+    stopped = (StepStatus.FAILED, StepStatus.CANCELLED, StepStatus.RUNNING)
+    rows.delete(STEP, [its, Where("status", "in", [status.value for status in stopped])])
     if again:
         rows.delete(STEP, [its, Where("step_id", "in", again)])
+    return True
 
 
-def unfinished(run: StepRun) -> list[Where]:
-    """The row of *run*, as long as it has not ended."""
+def _stored_workflow(rows: Rows, definition_id: str) -> Workflow:
+    found = rows.select(DEFINITION, [Where("id", "eq", definition_id)])
+    if not found:
+        raise AutomateError(
+            ErrorCodes.DATA_LOSS, f"workflow definition {definition_id[:12]} is missing"
+        )
+    return Workflow.from_dict(found[0]["body"])
+
+
+def _unfinished(run: StepRun) -> list[Where]:
+    """Select the row of *run*, as long as it has not ended."""
     live = [status.value for status in StepStatus if not status.finished]
     return [
         Where("execution_id", "eq", run.execution_id),
@@ -113,12 +196,14 @@ def unfinished(run: StepRun) -> list[Where]:
     ]
 
 
-def step_row(run: StepRun, delay: float | None) -> Row:
-    """What a save changes of a row; *delay* is how long a retry waits."""
+def _step_changes(run: StepRun, output: JsonText | None, delay: float | None) -> Row:
+    """Return the columns that a save writes; *output* is encoded, *delay* is that of a retry."""
+    if output is None:
+        output = encode_json(run.output, f"output of step {run.step_id!r}")
     row: Row = {
         "status": run.status.value,
         "attempts": run.attempts,
-        "output": encode_json(run.output, f"output of step {run.step_id!r}"),
+        "output": output,
         "error_code": run.error_code,
         "error": storable(run.error) if run.error else None,
         "trace": storable(run.trace) if run.trace else None,
@@ -132,8 +217,21 @@ def step_row(run: StepRun, delay: float | None) -> Row:
     return row
 
 
-def attempt_rows(failures: Sequence[FailedAttempt], execution_id: str, claim: str) -> list[Row]:
-    """The rows of attempts that have failed in the claim with this token."""
+def _new_step(run: StepRun, changes: Row) -> Row:
+    """Return the first row of *run*."""
+    return {
+        "id": new_id(),
+        "execution_id": run.execution_id,
+        "step_id": run.step_id,
+        "position": run.position,
+        "started_at": None,
+        "completed_at": None,
+        **changes,
+    }
+
+
+def _attempts(failures: Sequence[FailedAttempt], execution_id: str, claim: str) -> list[Row]:
+    """Return the rows of attempts that have failed in the claim with this token."""
     return [
         new_attempt(
             execution_id, claim, attempt=each.attempt, code=each.error_code,
@@ -144,53 +242,31 @@ def attempt_rows(failures: Sequence[FailedAttempt], execution_id: str, claim: st
     ]  # fmt: skip
 
 
-def new_step_row(run: StepRun, row: Row) -> Row:
-    """The first *row* of *run*, complete."""
-    return {
-        "id": new_id(),
-        "execution_id": run.execution_id,
-        "step_id": run.step_id,
-        "position": run.position,
-        "started_at": None,
-        "completed_at": None,
-        **row,
-    }
+def _runs(rows: Rows, execution_ids: Sequence[str]) -> dict[str, list[StepRun]]:
+    where = [Where("execution_id", "in", list(execution_ids))]
+    runs: dict[str, list[StepRun]] = {}
+    # Ids are made in the order in which runs begin.
+    for row in rows.select(STEP, where, order_by=("id",)):
+        runs.setdefault(row["execution_id"], []).append(StepRun.from_row(row))
+    return runs
 
 
-ADVANCE = "automate.advance"
-"""The kind of the outbox item that is an execution's wake-up."""
-
-LIVE = (ExecutionStatus.PENDING.value, ExecutionStatus.RUNNING.value)
-_NAMESPACE = uuid.UUID("6ba7b812-9dad-11d1-80b4-00c04fd430c8")
-# How often the worker of one execution may die before it is given up.
-_MAX_CRASHES = 10
-# Accepted already, at whose limit its id may be one thing too much.
-_MOST_EVENT_BYTES = 2 * MAX_PAYLOAD_BYTES
+def _equal(**values: Any) -> list[Where]:
+    """Return a condition for each of *values* that is not None."""
+    return [Where(name, "eq", value) for name, value in values.items() if value is not None]
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+def _newest(rows: Rows, where: list[Where], limit: int) -> list[Execution]:
+    found = rows.select(EXECUTION, where, order_by=("-created_at", "-id"), limit=limit)
+    runs = _runs(rows, [row["id"] for row in found])
+    return [Execution.from_row(row, runs.get(row["id"], ())) for row in found]
+
+
+class ExecutionStore:
     """
-    An execution with its steps, the seconds that its retries still wait, and when that was.
-    """
+    The executions of a host: a worker saves them, people find, cancel and resume them.
 
-    execution: Execution
-    waits: dict[tuple[str, int], float]
-    now: datetime
-
-
-class ExecutionEndedError(AutomateError):
-    """The execution was cancelled while it ran."""
-
-    default_code = ErrorCodes.CANCELLED
-
-
-class ExecutionRows:
-    """
-    The state of executions, as a worker writes it.
-
-    There is no lease here: the execution's outbox item has one, and every save renews it in the
-    same transaction, so that only the worker which holds the item can save.
+    *outbox* holds the items that wake them, in the same *storage*.
     """
 
     def __init__(self, storage: Storage, outbox: OutboxStore) -> None:
@@ -203,46 +279,38 @@ class ExecutionRows:
         """
         Begin an execution of *workflow* for *event*, in the transaction of *rows*.
 
-        The same event starts the same workflow only once; the id says which they were.
+        The same event starts the same workflow only once, since the id follows from both.
         """
         execution_id = str(uuid.uuid5(_NAMESPACE, f"{event.id}\n{workflow.name}"))
-        definition, item_id = workflow.hash(), new_id()
-        body = encode_json(workflow.to_dict(), "workflow")
-        rows.insert(
-            DEFINITION,
-            [{"id": definition, "name": workflow.name, "body": body, "created_at": Now()}],
-        )
-        begun = rows.insert(
-            EXECUTION,
-            [
-                {
-                    "id": execution_id,
-                    "workflow": workflow.name,
-                    "definition_id": definition,
-                    "status": ExecutionStatus.PENDING.value,
-                    # Accepted already, at whose limit its id may be one thing too much.
-                    "event": encode_json(
-                        event.to_json(),
-                        "payload",
-                        _MOST_EVENT_BYTES,
-                        inside=1,
-                        redact=self.outbox.redact,
-                    ),
-                    "tenant_id": event.tenant_id,
-                    "item_id": item_id,
-                    "created_at": Now(),
-                    "updated_at": Now(),
-                }
-            ],
-        )
-        if begun:
+        definition_id, item_id = workflow.hash(), new_id()
+        definition = {
+            "id": definition_id,
+            "name": workflow.name,
+            "body": encode_json(workflow.to_dict(), "workflow"),
+            "created_at": Now(),
+        }
+        execution = {
+            "id": execution_id,
+            "workflow": workflow.name,
+            "definition_id": definition_id,
+            "status": ExecutionStatus.PENDING.value,
+            "event": encode_json(
+                event.to_json(), "payload", _MOST_EVENT_BYTES, inside=1, redact=self.outbox.redact
+            ),
+            "tenant_id": event.tenant_id,
+            "item_id": item_id,
+            "created_at": Now(),
+            "updated_at": Now(),
+        }
+        rows.insert(DEFINITION, [definition])
+        if rows.insert(EXECUTION, [execution]):
             labels = label_rows(execution_id, "execution", event.labels, event.tenant_id)
             add_labels(rows, labels)
             self._wake(rows, execution_id, item_id, event.tenant_id, priority)
         return execution_id
 
     def redacted(self, event: Event) -> Event:
-        """*event*, or a copy without the secrets that are known here in its payload."""
+        """Return *event*, or a copy whose payload lacks the secrets that are known here."""
         redact = self.outbox.redact
         if redact is None:
             return event
@@ -270,37 +338,32 @@ class ExecutionRows:
         )
         self.outbox.enqueue_many([item], transaction=rows.native)
 
-    # -- working -----------------------------------------------------------------------------
+    # -- saving ------------------------------------------------------------------------------
 
     def load(self, execution_id: str) -> Loaded | None:
-        """An execution as it was saved last, or None."""
+        """Read an execution as it was saved last; None if there is none."""
         with self.storage.begin(atomic=False) as rows:
             found = rows.select(EXECUTION, [Where("id", "eq", execution_id)])
             if not found:
                 return None
-            runs = self._runs(rows, [execution_id]).get(execution_id, [])
+            runs = _runs(rows, [execution_id]).get(execution_id, [])
             now = rows.now()
         waits = {
-            (run.step_id, run.position): (run.next_attempt_at - now).total_seconds()
+            run.key: (run.next_attempt_at - now).total_seconds()
             for run in runs
             if run.status is StepStatus.RETRY and run.next_attempt_at is not None
         }
         return Loaded(Execution.from_row(found[0], runs), waits, now)
 
     def definition(self, definition_id: str) -> Workflow:
-        """The definition that an execution is pinned to."""
+        """Read the definition that an execution is pinned to."""
         with self.storage.begin(atomic=False) as rows:
-            found = rows.select(DEFINITION, [Where("id", "eq", definition_id)])
-        if not found:
-            raise AutomateError(
-                ErrorCodes.DATA_LOSS, f"workflow definition {definition_id[:12]} is missing"
-            )
-        return Workflow.from_dict(found[0]["body"])
+            return _stored_workflow(rows, definition_id)
 
     @contextmanager
     def holding(self, item: OutboxItem) -> Iterator[Rows]:
         """
-        A transaction that commits only if *item* is still ours, and renews its lease.
+        Open a transaction that renews the lease of *item*, and commits only if we hold it.
 
         Raises `LeaseLostError`, and nothing is saved.
         """
@@ -313,27 +376,38 @@ class ExecutionRows:
             )
             yield rows
 
+    def finish(self, rows: Rows, item: OutboxItem, outcome: Outcome) -> None:
+        """
+        Record the *outcome* of *item* in the transaction that saves its execution.
+
+        Raises `LeaseLostError` if we don't hold its lease any more.
+        """
+        owner = item.lease_owner or ""
+        if self.outbox.acknowledge(owner, [outcome], transaction=rows.native):
+            raise LeaseLostError(f"the lease of item {item.id} is lost")
+
     def save(
         self,
         rows: Rows,
         execution: Execution,
         runs: Sequence[StepRun],
-        delays: dict[tuple[str, int], float],
-        stored: set[tuple[str, int]],
+        delays: Mapping[StepKey, float],
+        stored: set[StepKey],
         *,
+        outputs: Mapping[StepKey, JsonText] | None = None,
         failures: Sequence[FailedAttempt] = (),
         claim: str = "",
     ) -> None:
         """
         Write *runs*; *stored* holds the keys of those that have a row already.
 
-        *failures* are attempts that failed since the last save, and *claim* is the token of the
-        claim that they were made in.
+        *outputs* are those of runs that are encoded already. *failures* are attempts that failed
+        since the last save, and *claim* is the token of the claim that they were made in.
         Raises `ExecutionEndedError` if the execution was cancelled meanwhile.
         """
         live = [
             Where("id", "eq", execution.id),
-            Where("status", "in", LIVE),
+            Where("status", "in", _LIVE),
             # It may have been cancelled and resumed, and then it is another item's to drive.
             Where("item_id", "eq", execution.item_id),
         ]
@@ -343,63 +417,34 @@ class ExecutionRows:
         execution.status = ExecutionStatus.RUNNING
         new = []
         for run in runs:
-            row = step_row(run, delays.get((run.step_id, run.position)))
-            if (run.step_id, run.position) in stored:
-                rows.update(STEP, unfinished(run), row)
+            row = _step_changes(run, (outputs or {}).get(run.key), delays.get(run.key))
+            if run.key in stored:
+                rows.update(STEP, _unfinished(run), row)
             else:
-                new.append(new_step_row(run, row))
+                new.append(_new_step(run, row))
         if new:
             rows.insert(STEP, new)
-        keep_attempts(rows, attempt_rows(failures, execution.id, claim), MOST_OF_EXECUTION)
+        keep_attempts(rows, _attempts(failures, execution.id, claim), MOST_OF_EXECUTION)
 
     def change(
         self, rows: Rows, execution: Execution, status: ExecutionStatus, output: Any = None
     ) -> bool:
-        """Set the status of an execution that has not ended; False if it had."""
-        changes: dict[str, Any] = {
-            "status": status.value,
-            "error_code": execution.error_code,
-            "error": storable(execution.error) if execution.error else None,
-            "error_group": (
-                storable(execution.error_group, MAX_GROUP) if execution.error_group else None
-            ),
-            "updated_at": Now(),
-        }
-        if status.finished:
-            changes["completed_at"] = Now()
-            if self.outbox.redact is not None:
-                output = redacted_json(output, "output of the workflow", self.outbox.redact)
-            changes["output"] = encode_json(output, "output of the workflow")
-        where = [Where("id", "eq", execution.id), Where("status", "in", LIVE)]
-        changed = bool(rows.update(EXECUTION, where, changes))
+        """Set the status of an execution that has not ended; return False if it had."""
+        if not status.finished:
+            return change_status(rows, execution, status)
+        text, redact = encode_json(output, "output of the workflow"), self.outbox.redact
+        if redact is not None and redact.finds(text):
+            output = redact(json.loads(text))
+            text = encode_json(output, "output of the workflow")
+        changed = change_status(rows, execution, status, text)
         if changed:
-            execution.status = status
             execution.output = output
         return changed
 
-    def _runs(self, rows: Rows, execution_ids: Sequence[str]) -> dict[str, list[StepRun]]:
-        where = [Where("execution_id", "in", list(execution_ids))]
-        runs: dict[str, list[StepRun]] = {}
-        # Ids are made in the order in which runs begin.
-        for row in rows.select(STEP, where, order_by=("id",)):
-            runs.setdefault(row["execution_id"], []).append(StepRun.from_row(row))
-        return runs
-
-
-logger: logging.Logger = get_logger(__name__)
-
-
-# How many executions one transaction resumes, so that nobody waits for it for long.
-_AT_ONCE = 50
-
-
-class ExecutionStore(ExecutionRows):
-    """The state of executions: what a worker does with them, and what people look for and steer."""
-
-    # -- looking and steering ----------------------------------------------------------------
+    # -- finding -----------------------------------------------------------------------------
 
     def get(self, execution_id: str) -> Execution | None:
-        """The execution with this id and its steps, or None."""
+        """Return the execution with this id and its steps, or None."""
         loaded = self.load(execution_id)
         return loaded.execution if loaded else None
 
@@ -436,18 +481,15 @@ class ExecutionStore(ExecutionRows):
         error_group: str | None = None,
         limit: int = 50,
     ) -> list[Execution]:
-        """Executions that match, with their steps, the newest first."""
-        wanted = {
-            "status": status and str(status),
-            "workflow": workflow,
-            "tenant_id": tenant_id,
-            "error_group": error_group,
-        }
-        where = [Where(name, "eq", value) for name, value in wanted.items() if value is not None]
+        """Find executions that match, with their steps, the newest first."""
+        where = _equal(
+            status=status and str(status),
+            workflow=workflow,
+            tenant_id=tenant_id,
+            error_group=error_group,
+        )
         with self.storage.begin(atomic=False) as rows:
-            found = rows.select(EXECUTION, where, order_by=("-created_at", "-id"), limit=limit)
-            runs = self._runs(rows, [row["id"] for row in found])
-        return [Execution.from_row(row, runs.get(row["id"], ())) for row in found]
+            return _newest(rows, where, limit)
 
     def labelled(
         self,
@@ -459,26 +501,22 @@ class ExecutionStore(ExecutionRows):
         limit: int = 50,
     ) -> list[Execution]:
         """
-        Executions with *label*, with their steps, the newest first.
+        Find executions with *label*, with their steps, the newest first.
 
-        A label is ``order=4711``, or ``4711`` under any name. It is an index that finds them.
+        A label is ``order=4711``, or ``4711`` under any name. An index finds them.
         """
-        wanted = {"status": status and str(status), "workflow": workflow, "tenant_id": tenant_id}
-        where = [Where(name, "eq", value) for name, value in wanted.items() if value is not None]
+        where = _equal(status=status and str(status), workflow=workflow, tenant_id=tenant_id)
         with self.storage.begin(atomic=False) as rows:
             known = labelled_ids(
                 rows, label, about="execution", tenant_id=tenant_id, limit=MOST_LABELLED
             )
-            where.append(Where("id", "in", [each.id for each in known]))
-            found = rows.select(EXECUTION, where, order_by=("-created_at", "-id"), limit=limit)
-            runs = self._runs(rows, [row["id"] for row in found])
-        return [Execution.from_row(row, runs.get(row["id"], ())) for row in found]
+            return _newest(rows, [*where, Where("id", "in", [each.id for each in known])], limit)
 
     def failed_attempts(self, execution_id: str) -> list[FailedAttempt]:
         """
-        The errors of all attempts of an execution's steps, the earliest first.
+        List the errors of all attempts of an execution's steps, the earliest first.
 
-        Those before it was resumed too. The first is kept, and the latest 199.
+        Those before it was resumed count too. The first is kept, and the latest 199.
         """
         with self.storage.begin(atomic=False) as rows:
             return failed_attempts(rows, execution_id)
@@ -487,24 +525,21 @@ class ExecutionStore(ExecutionRows):
         self, *, workflow: str | None = None, tenant_id: str | None = None, limit: int = 100
     ) -> list[ErrorGroup]:
         """
-        The FAILED executions, grouped by workflow and by where their error came from.
+        Group the FAILED executions by workflow and by the place that their error came from.
 
-        The largest groups first; `ErrorGroup.kind` is the workflow's name.
+        The largest groups come first; `ErrorGroup.kind` is the workflow's name.
         """
-        failed = [Where("status", "eq", ExecutionStatus.FAILED.value)]
-        given = {"workflow": workflow, "tenant_id": tenant_id}
-        failed += [Where(name, "eq", value) for name, value in given.items() if value is not None]
-        by = ("workflow", "error_group", "error_code")
+        failed = _equal(status=ExecutionStatus.FAILED.value, workflow=workflow, tenant_id=tenant_id)
         with self.storage.begin(atomic=False) as rows:
-            counted = rows.count(EXECUTION, by, failed)
-            counted.sort(key=lambda row: (-row["n"], row["workflow"], row["error_group"] or ""))
-            return [_group(rows, row, failed) for row in counted[:limit]]
+            return error_groups(
+                rows, EXECUTION, failed, kind="workflow", newest="-created_at", limit=limit
+            )
 
-    # -- counting ------------------------------------------------------------------------------
+    # -- statistics --------------------------------------------------------------------------
 
     def stats(self) -> ExecutionStats:
-        """How many have not ended, and how many FAILED, by workflow; looks at these rows alone."""
-        where = [Where("status", "in", [*LIVE, ExecutionStatus.FAILED.value])]
+        """Count by workflow those that have not ended and those that FAILED; reads only these."""
+        where = [Where("status", "in", [*_LIVE, ExecutionStatus.FAILED.value])]
         with self.storage.begin(atomic=False) as rows:
             found = rows.count(EXECUTION, ("workflow", "status"), where)
         counts: dict[str, dict[str, int]] = {}
@@ -514,33 +549,33 @@ class ExecutionStore(ExecutionRows):
 
     def activity(self, *, seconds: float = 3600.0) -> list[WorkflowActivity]:
         """
-        What became of executions and their steps in the last *seconds*, by minute and workflow.
+        Count the ends of executions and steps in the last *seconds*, by minute and workflow.
 
-        It counts what workers have told so far, which they do every few seconds, and goes back a
-        week. Reads no execution.
+        Workers write these counts every few seconds, and they are kept for a week. No execution is
+        read.
         """
         with self.storage.begin(atomic=False) as rows:
             return read_activity(rows, seconds)
 
-    def report(self, log: ExecutionLog, worker_id: str) -> None:
-        """Write down what *log* has gathered. A worker does so every few seconds."""
-        with log.writing:
-            if log.idle:
+    def report(self, activity: ExecutionActivity, worker_id: str) -> None:
+        """Write down what *activity* has gathered. A worker does so every few seconds."""
+        with activity.writing:
+            if activity.idle:
                 return
             with self.storage.begin() as rows:
-                write_activity(rows, log, worker_id)
-            log.saved()
+                write_activity(rows, activity, worker_id)
+            activity.saved()
 
     def purge_activity(self, *, older_than_seconds: float = 7 * 86_400.0) -> int:
-        """Forget old activity; returns how many rows. A worker does so every hour."""
+        """Delete old activity; return the number of rows. A worker does so every hour."""
         with self.storage.begin() as rows:
             return rows.delete(EXECUTION_ACTIVITY, [Where("at", "lt", Now(-older_than_seconds))])
 
-    # -- steering ------------------------------------------------------------------------------
+    # -- operator commands -------------------------------------------------------------------
 
     def cancel(self, execution_id: str) -> bool:
         """
-        End an execution as CANCELLED; False if it had ended.
+        End an execution as CANCELLED; return False if it had ended.
 
         A step that runs is not interrupted, but nothing follows it: the worker that has the
         execution is asked to stop.
@@ -550,29 +585,19 @@ class ExecutionStore(ExecutionRows):
             if not found:
                 return False
             execution = Execution.from_row(found[0])
-            cancelled = self.change(rows, execution, ExecutionStatus.CANCELLED)
+            cancelled = change_status(rows, execution, ExecutionStatus.CANCELLED)
             if cancelled:
                 note_end(rows, execution)
         if cancelled:
             self.outbox.cancel([found[0]["item_id"]])
         return cancelled
 
-    def cancel_with(self, rows: Rows, item: OutboxItem) -> None:
-        """Cancel the execution whose wake-up item was cancelled, in the same transaction."""
-        if item.kind != ADVANCE:
-            return
-        where = [Where("id", "eq", item.payload["execution_id"]), Where("item_id", "eq", item.id)]
-        for row in rows.select(EXECUTION, where):
-            execution = Execution.from_row(row)
-            if self.change(rows, execution, ExecutionStatus.CANCELLED):
-                note_end(rows, execution)
-
     def resume(self, execution_id: str, *, step_id: str | None = None) -> bool:
         """
-        Run a failed execution again from the steps that failed; False if it had not failed.
+        Run a failed execution again from the steps that failed; return False if it had not failed.
 
-        With *step_id* it is any execution that has ended, whatever its end, and that step and all
-        that follow from it are done again, though they were done. Raises `WorkflowError` if there
+        With *step_id* it may be any execution that has ended, whatever its end. That step and all
+        that follow from it run again, though they had completed. Raises `WorkflowError` if there
         is no such step.
         """
         with self.storage.begin() as rows:
@@ -593,13 +618,13 @@ class ExecutionStore(ExecutionRows):
         progress: Callable[[int], Any] | None = None,
     ) -> int:
         """
-        Resume the failed executions that match all of what is given; returns how many.
+        Resume the failed executions that match all of the filters; return their number.
 
-        The oldest first and at most *limit*, in small transactions, so that workers never wait for
-        thousands; *progress* is told after each how many there were so far, and if it is cut short,
-        what was resumed stays resumed. With *per_second* so many go on in a second, so that
-        whatever they failed of is not overrun. One that cannot be resumed (its definition is gone)
-        is logged and left. Raises ``INVALID_ARGUMENT`` if nothing is given: who means all says
+        The oldest come first, and at most *limit*. It takes small transactions, so that workers
+        never wait for thousands. *progress* gets the number so far after each. If it is cut short,
+        what was resumed stays resumed. With *per_second* so many go on in a second, so that the
+        cause of their failure is not overrun. An execution that can't be resumed (its definition is
+        gone) is logged and left. Raises ``INVALID_ARGUMENT`` without any filter: to mean all, pass
         ``status="FAILED"``.
         """
         given = (
@@ -610,35 +635,34 @@ class ExecutionStore(ExecutionRows):
             start = rows.now()
         # Whatever fails anew while this goes on is not meant.
         until = Where("created_at", "lt" if created_before else "le", created_before or start)
-        given_too = (
-            Where("workflow", "eq", workflow),
-            Where("tenant_id", "eq", tenant_id),
-            Where("error_code", "eq", error_code),
-            Where("created_at", "ge", created_after),
+        where = _equal(
+            status=ExecutionStatus.FAILED.value,
+            workflow=workflow,
+            tenant_id=tenant_id,
+            error_code=error_code,
+            error_group=error_group,
         )
-        where = [Where("status", "eq", ExecutionStatus.FAILED.value), until]
-        where += [one for one in given_too if one.value is not None]
-        count, begun = 0, 0
-        if error_group is not None:
-            where.append(Where("error_group", "eq", error_group))
+        where.append(until)
+        if created_after is not None:
+            where.append(Where("created_at", "ge", created_after))
+        count, place = 0, itertools.count()
         for ids in self._failed(where, limit):
-            due = [
-                start + timedelta(seconds=(begun + number) / per_second) if per_second else None
-                for number in range(len(ids))
-            ]
-            begun += len(ids)
-            count += self._resume_all(ids, due, start)
+            with self.storage.begin() as rows:
+                for execution_id in ids:
+                    delay = next(place) / per_second if per_second else 0.0
+                    run_at = start + timedelta(seconds=delay) if delay else None
+                    count += self._resume_or_leave(rows, execution_id, run_at)
             if progress is not None:
                 progress(count)
         return count
 
     def _failed(self, where: list[Where], limit: int | None) -> Iterator[list[str]]:
-        """The ids of executions that match, the oldest first, some at a time and each once."""
+        """Yield the ids of executions that match, the oldest first, each once, in small lists."""
         count, beyond = 0, list[Where]()
         # Of the moment that the last ones ended with: they may have stayed, or failed again.
         seen: set[str] = set()
         while limit is None or count < limit:
-            most = _AT_ONCE if limit is None else min(_AT_ONCE, limit - count)
+            most = _RESUMED_AT_ONCE if limit is None else min(_RESUMED_AT_ONCE, limit - count)
             with self.storage.begin(atomic=False) as rows:
                 found = rows.select(
                     EXECUTION, [*where, *beyond], order_by=("created_at", "id"),
@@ -655,20 +679,14 @@ class ExecutionStore(ExecutionRows):
             beyond = [Where("created_at", "ge", last)]
             yield [row["id"] for row in new]
 
-    def _resume_all(
-        self, ids: Sequence[str], due: Sequence[datetime | None], start: datetime
-    ) -> int:
-        count = 0
-        with self.storage.begin() as rows:
-            for execution_id, at in zip(ids, due, strict=True):
-                run_at = at if at is not None and at > start else None
-                try:
-                    count += self._resume(rows, execution_id, None, run_at)
-                except AutomateError as error:
-                    if error.retryable:
-                        raise
-                    logger.warning("execution %s can't be resumed: %s", execution_id, error)
-        return count
+    def _resume_or_leave(self, rows: Rows, execution_id: str, run_at: datetime | None) -> bool:
+        try:
+            return self._resume(rows, execution_id, None, run_at)
+        except AutomateError as error:
+            if error.retryable:
+                raise
+            logger.warning("execution %s can't be resumed: %s", execution_id, error)
+            return False
 
     def _resume(
         self,
@@ -677,63 +695,16 @@ class ExecutionStore(ExecutionRows):
         step_id: str | None,
         run_at: datetime | None = None,
     ) -> bool:
-        item_id = new_id()
         found = rows.select(EXECUTION, [Where("id", "eq", execution_id)])
         if not found:
             return False
-        definition_id = found[0]["definition_id"]
-        stored = rows.select(DEFINITION, [Where("id", "eq", definition_id)])
-        if not stored:
-            raise AutomateError(
-                ErrorCodes.DATA_LOSS, f"workflow definition {definition_id[:12]} is missing"
-            )
-        again = steps_to_repeat(Workflow.from_dict(stored[0]["body"]), step_id)
-        if not self._reopen(rows, execution_id, item_id, any_end=step_id is not None):
+        ended = [status for status in ExecutionStatus if status.finished]
+        statuses = [ExecutionStatus.FAILED] if step_id is None else ended
+        item_id = new_id()
+        if not reopen(rows, found[0], item_id, statuses, step_id):
             return False
-        forget_steps(rows, execution_id, again)
         self._wake(rows, execution_id, item_id, found[0]["tenant_id"], run_at=run_at)
         return True
-
-    def resume_with(self, rows: Rows, item: OutboxItem) -> bool:
-        """
-        Resume the execution whose wake-up item is put back to wait, in the same transaction.
-
-        False if the item drives no execution any more: that was resumed with another, ended well,
-        or is gone.
-        """
-        if item.kind != ADVANCE:
-            return True
-        ended = [ExecutionStatus.FAILED.value, ExecutionStatus.CANCELLED.value]
-        execution_id = item.payload["execution_id"]
-        its = [
-            Where("id", "eq", execution_id),
-            Where("item_id", "eq", item.id),
-            Where("status", "in", ended),
-        ]
-        found = rows.select(EXECUTION, its, lock=True)
-        if not found:
-            return False
-        stored = rows.select(DEFINITION, [Where("id", "eq", found[0]["definition_id"])])[0]
-        again = steps_to_repeat(Workflow.from_dict(stored["body"]), None)
-        self._reopen(rows, execution_id, item.id, any_end=True)
-        forget_steps(rows, execution_id, again)
-        return True
-
-    def _reopen(self, rows: Rows, execution_id: str, item_id: str, *, any_end: bool) -> bool:
-        ended = [status.value for status in ExecutionStatus if status.finished]
-        resumable = ended if any_end else [ExecutionStatus.FAILED.value]
-        changes = {
-            "status": ExecutionStatus.PENDING.value,
-            "output": None,
-            "error_code": None,
-            "error": None,
-            "error_group": None,
-            "completed_at": None,
-            "item_id": item_id,
-            "updated_at": Now(),
-        }
-        where = [Where("id", "eq", execution_id), Where("status", "in", resumable)]
-        return bool(rows.update(EXECUTION, where, changes))
 
     def purge(
         self,
@@ -745,10 +716,10 @@ class ExecutionStore(ExecutionRows):
         """
         Delete up to *limit* executions that ended that long ago, with their steps.
 
-        Only those that are in one of *statuses*, by default however they ended.
+        Only those in one of *statuses*, by default in any.
         """
         purged = 0
-        for status in statuses or [status for status in ExecutionStatus if status.finished]:
+        for status in statuses or [each for each in ExecutionStatus if each.finished]:
             if purged < limit:
                 purged += self._purge(str(status), older_than_seconds, limit - purged)
         return purged
@@ -770,38 +741,6 @@ class ExecutionStore(ExecutionRows):
             forget_attempts(rows, ids)
             forget_labels(rows, ids)
             return rows.delete(EXECUTION, [Where("id", "in", ids)])
-
-    def give_up(self, rows: Rows, item: OutboxItem) -> None:
-        """Fail the execution whose wake-up item was given up, in the same transaction."""
-        if item.kind != ADVANCE:
-            return
-        # Of this item alone: the execution may have been resumed with another.
-        its = [Where("id", "eq", item.payload["execution_id"]), Where("item_id", "eq", item.id)]
-        found = rows.select(EXECUTION, its)
-        for row in found:
-            execution = Execution.from_row(row)
-            execution.error_code = str(item.last_error_code or ErrorCodes.ABORTED)
-            execution.error = f"given up after {item.attempt_count} attempts: {item.last_error}"
-            execution.error_group = item.last_error_group
-            if self.change(rows, execution, ExecutionStatus.FAILED):
-                note_end(rows, execution)
-
-
-def _group(rows: Rows, counted: Row, failed: list[Where]) -> ErrorGroup:
-    names = ("workflow", "error_group", "error_code")
-    its = [*failed, *(Where(name, "eq", counted[name]) for name in names)]
-    read = ("id", "created_at", "completed_at", "error")
-    latest = rows.select(EXECUTION, its, order_by=("-created_at",), limit=1, columns=read)
-    row: Row = latest[0] if latest else dict.fromkeys(read)
-    return ErrorGroup(
-        kind=counted["workflow"],
-        group=counted["error_group"] or "",
-        error_code=counted["error_code"] or "",
-        count=counted["n"],
-        latest_id=row["id"] or "",
-        latest_at=row["completed_at"],
-        error=row["error"] or "",
-    )
 
 
 def _check_filter(

@@ -1,28 +1,68 @@
-"""The listener that ends and resumes executions with the items that wake them."""
+"""The meaning of an outbox item's end to the execution that it wakes."""
 
 from __future__ import annotations
 
-from automate_kernel.outbox import ItemStatus, OutboxItem, RowsOutboxStore
-from automate_kernel.storage.memory import MemoryStorage
-from automate_kernel.storage.rows import Rows
-from automate_kernel.workflows.engine.executions import ExecutionStore
+from collections.abc import Iterator
+
+from automate_kernel.errors import ErrorCodes
+from automate_kernel.outbox import ItemStatus, OutboxItem
+from automate_kernel.storage.rows import Rows, Where
+from automate_kernel.storage.tables import EXECUTION
+from automate_kernel.workflows.engine.executions import ADVANCE, change_status, reopen
+from automate_kernel.workflows.engine.statistics import note_end
+from automate_kernel.workflows.execution import Execution, ExecutionStatus
 
 __all__ = ["ExecutionListener"]
 
-# Its methods work on the rows that they are given.
-_EXECUTIONS = ExecutionStore(MemoryStorage(), RowsOutboxStore(MemoryStorage()))
-
 
 class ExecutionListener:
-    """The listener of an outbox that keeps executions in step with the items that wake them."""
+    """
+    The listener of an outbox that keeps executions in step with the items that wake them.
+
+    An outbox calls it in the transaction in which an item ends or goes back to wait.
+    """
 
     def ended(self, rows: Rows, item: OutboxItem) -> None:
         """End the execution whose wake-up has FAILED or was CANCELLED."""
         if item.status is ItemStatus.FAILED:
-            _EXECUTIONS.give_up(rows, item)
+            self.give_up(rows, item)
         elif item.status is ItemStatus.CANCELLED:
-            _EXECUTIONS.cancel_with(rows, item)
+            self.cancel_with(rows, item)
+
+    def give_up(self, rows: Rows, item: OutboxItem) -> None:
+        """Fail the execution whose wake-up was given up."""
+        for execution in _driven_by(rows, item):
+            execution.error_code = str(item.last_error_code or ErrorCodes.ABORTED)
+            execution.error = f"given up after {item.attempt_count} attempts: {item.last_error}"
+            execution.error_group = item.last_error_group
+            if change_status(rows, execution, ExecutionStatus.FAILED):
+                note_end(rows, execution)
+
+    def cancel_with(self, rows: Rows, item: OutboxItem) -> None:
+        """Cancel the execution whose wake-up was cancelled."""
+        for execution in _driven_by(rows, item):
+            if change_status(rows, execution, ExecutionStatus.CANCELLED):
+                note_end(rows, execution)
 
     def requeued(self, rows: Rows, item: OutboxItem) -> bool:
-        """Resume the execution whose wake-up is put back to wait; False if it drives none."""
-        return _EXECUTIONS.resume_with(rows, item)
+        """
+        Resume the execution whose wake-up is put back to wait.
+
+        Return False if the item drives no execution any more: that was resumed with another item,
+        ended well, or is gone.
+        """
+        if item.kind != ADVANCE:
+            return True
+        found = rows.select(EXECUTION, _of(item), lock=True)
+        able = (ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
+        return bool(found) and reopen(rows, found[0], item.id, able)
+
+
+def _driven_by(rows: Rows, item: OutboxItem) -> Iterator[Execution]:
+    if item.kind == ADVANCE:
+        yield from map(Execution.from_row, rows.select(EXECUTION, _of(item)))
+
+
+def _of(item: OutboxItem) -> list[Where]:
+    # Of this item alone: the execution may have been resumed with another.
+    return [Where("id", "eq", item.payload["execution_id"]), Where("item_id", "eq", item.id)]

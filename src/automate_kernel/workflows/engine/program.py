@@ -2,48 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes, TemplateError, type_name
 from automate_kernel.secrets.handles import masked
+from automate_kernel.templates import Condition, Template, TemplateContext, TemplateEngine
 from automate_kernel.workflows.definition.model import Step, Workflow
-from automate_kernel.workflows.engine.execution import Execution, StepRun, StepStatus
+from automate_kernel.workflows.execution import Event, Execution, StepKey, StepRun, StepStatus
 
-if TYPE_CHECKING:
-    from automate_kernel.workflows.engine.advance import Key
+__all__ = ["BuildContext", "TemplateView", "WorkflowProgram", "step_input"]
 
-__all__ = [
-    "Program",
-    "Seen",
-    "Templates",
-    "step_input",
-]
+BuildContext = Callable[..., TemplateContext]
+"""Builds the context of templates: from event, execution, steps, and other names."""
 
 
-class Templates(Protocol):
-    """What compiles the templates of a workflow (`automate_kernel.templates.TemplateEngine`)."""
-
-    def compile(self, value: Any, path: str = "") -> Any:
-        """A compiled tree, whose ``render`` takes a context."""
-
-    def condition(self, text: Any, path: str = "") -> Any:
-        """A compiled condition, whose ``test`` takes a context and gives a bool."""
-
-
-class Program:
+class WorkflowProgram:
     """
     A compiled workflow. Compiling raises `TemplateError` that names step and field.
 
-    *context* builds what templates see from the four names of the specification and extra ones.
+    *context* builds the names that templates see from the four of the specification and extra ones.
     """
 
-    def __init__(self, workflow: Workflow, templates: Templates, context: Any) -> None:
+    def __init__(
+        self, workflow: Workflow, templates: TemplateEngine, context: BuildContext
+    ) -> None:
         self.workflow = workflow
         self._context = context
-        self._inputs: dict[str, Any] = {}
-        self._conditions: dict[str, Any] = {}
-        self._lists: dict[str, Any] = {}
+        self._inputs: dict[str, Template] = {}
+        self._conditions: dict[str, Condition] = {}
+        self._lists: dict[str, Template] = {}
         self._output = templates.compile(workflow.output, path="output")
         for group, steps in (("steps", workflow.steps), ("on_failure", workflow.on_failure)):
             for step in steps:
@@ -53,15 +41,15 @@ class Program:
             for n, one in enumerate(workflow.triggers)
         ]
 
-    def _compile(self, step: Step, path: str, templates: Templates) -> None:
+    def _compile(self, step: Step, path: str, templates: TemplateEngine) -> None:
         self._inputs[step.id] = templates.compile(step.input, path=f"{path}.input")
         if step.if_ is not None:
             self._conditions[step.id] = templates.condition(step.if_, path=f"{path}.if")
         if step.for_each is not None:
             self._lists[step.id] = templates.compile(step.for_each, path=f"{path}.for_each")
 
-    def starts_on(self, event: Any) -> bool:
-        """Whether *event* pulls a trigger of this workflow whose condition holds."""
+    def starts_on(self, event: Event) -> bool:
+        """Return True if *event* pulls a trigger of this workflow whose condition holds."""
         matching = self.workflow.triggers_for(event)
         context = self._context(event.to_json(), {}, {}, {})
         for trigger, condition in zip(self.workflow.triggers, self._triggers, strict=True):
@@ -69,20 +57,18 @@ class Program:
                 return True
         return False
 
-    def seen(self, execution: Execution, runs: Mapping[Key, StepRun] | None = None) -> Seen:
-        """*execution* as the templates of this workflow see it; *runs* are its steps by key."""
-        if runs is None:
-            runs = {(run.step_id, run.position): run for run in execution.steps}
-        return Seen(self.workflow, execution, runs)
+    def view(self, execution: Execution, runs: Mapping[StepKey, StepRun]) -> TemplateView:
+        """Return *execution* as the templates of this workflow see it; *runs* are its steps."""
+        return TemplateView(self.workflow, execution, runs)
 
-    def condition(self, step: Step, seen: Seen) -> bool:
-        """Whether the step's ``if`` holds now."""
+    def condition(self, step: Step, view: TemplateView) -> bool:
+        """Return True if the step's ``if`` holds now."""
         condition = self._conditions.get(step.id)
-        return condition is None or bool(condition.test(self._names(seen)))
+        return condition is None or condition.test(self._names(view))
 
-    def elements(self, step: Step, seen: Seen) -> list[Any]:
-        """What the step's ``for_each`` goes over; raises `TemplateError` if it is no list."""
-        value = self._lists[step.id].render(self._names(seen))
+    def elements(self, step: Step, view: TemplateView) -> list[Any]:
+        """Render the list of the step's ``for_each``; raises `TemplateError` for anything else."""
+        value = self._lists[step.id].render(self._names(view))
         if not isinstance(value, list):
             raise TemplateError(
                 f"steps.{step.id}.for_each gave {type_name(value)}, not a list",
@@ -90,16 +76,16 @@ class Program:
             )
         return value
 
-    def input(self, step: Step, seen: Seen, extra: Mapping[str, Any]) -> Any:
-        """The input of one call; secrets in it are still handles."""
-        return self._inputs[step.id].render(self._names(seen, extra))
+    def input(self, step: Step, view: TemplateView, extra: Mapping[str, Any]) -> Any:
+        """Render the input of one call; secrets in it are still handles."""
+        return self._inputs[step.id].render(self._names(view, extra))
 
-    def output(self, seen: Seen) -> Any:
-        """What the execution gives back."""
-        return self._output.render(self._names(seen))
+    def output(self, view: TemplateView) -> Any:
+        """Render the output of the execution."""
+        return self._output.render(self._names(view))
 
-    def _names(self, seen: Seen, extra: Mapping[str, Any] | None = None) -> Any:
-        execution = seen.execution
+    def _names(self, view: TemplateView, extra: Mapping[str, Any] | None = None) -> TemplateContext:
+        execution = view.execution
         names = dict(extra or {})
         if execution.error_code is not None:
             names["error"] = {"code": execution.error_code, "message": execution.error}
@@ -109,18 +95,18 @@ class Program:
             "tenant_id": execution.tenant_id,
             "created_at": execution.created_at and execution.created_at.isoformat(),
         }
-        return self._context(execution.event.to_json(), about, seen.steps(), names)
+        return self._context(execution.event.to_json(), about, view.steps(), names)
 
 
-class Seen:
+class TemplateView:
     """
     An execution as templates see it.
 
-    What has ended stays as it is, so it is put together once, however many elements look at it.
+    A step that has ended never changes, so its part is built once, however many elements read it.
     """
 
     def __init__(
-        self, workflow: Workflow, execution: Execution, runs: Mapping[Key, StepRun]
+        self, workflow: Workflow, execution: Execution, runs: Mapping[StepKey, StepRun]
     ) -> None:
         self.execution = execution
         self._steps = (*workflow.steps, *workflow.on_failure)
@@ -128,7 +114,7 @@ class Seen:
         self._ended: dict[str, dict[str, Any]] = {}
 
     def steps(self) -> dict[str, Any]:
-        """The steps that have ended: one that has not is nothing at all yet."""
+        """Return the steps that have ended; templates see no others."""
         if len(self._ended) < len(self._steps):
             for step in self._steps:
                 run = self._runs.get((step.id, -1))
@@ -146,21 +132,23 @@ class Seen:
         return {"output": output, "status": run.status.value, "error": run.error}
 
 
-def step_input(program: Program, execution: Execution, step_id: str, position: int = -1) -> Any:
+def step_input(
+    program: WorkflowProgram, execution: Execution, step_id: str, position: int = -1
+) -> Any:
     """
-    The input of one step, or of one element of its ``for_each``, as the step's templates give it.
+    Render the input of one step, or of one element of its ``for_each``.
 
-    It is not stored: it follows from the definition, the event and the outputs of the steps
-    before, which are. Secrets stand in it as ``[secret KEY]``. What a template reads elsewhere
-    (the time, an environment variable) may have been something else then. Raises `TemplateError`,
-    or ``NOT_FOUND`` for an element that there is not.
+    The input is not stored. It follows from the definition, the event and the outputs of the steps
+    before. Secrets stand in it as ``[secret KEY]``. Other values that a template reads (the time,
+    an environment variable) may have been different at the time of the call. Raises
+    `TemplateError`, or ``NOT_FOUND`` for an element that does not exist.
     """
     step = program.workflow.step(step_id)
-    seen = program.seen(execution)
+    view = program.view(execution, {run.key: run for run in execution.steps})
     extra: dict[str, Any] = {}
     if position >= 0:
-        elements = program.elements(step, seen) if step.for_each is not None else []
+        elements = program.elements(step, view) if step.for_each is not None else []
         if position >= len(elements):
             raise AutomateError(ErrorCodes.NOT_FOUND, f"step {step_id!r} has no element {position}")
         extra = {"item": elements[position], "index": position}
-    return masked(program.input(step, seen, extra))
+    return masked(program.input(step, view, extra))

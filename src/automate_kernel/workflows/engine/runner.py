@@ -1,4 +1,4 @@
-"""Runs executions: the handler of their wake-up items, and of the events that start them."""
+"""The handlers of executions' wake-up items, and of the events that start executions."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from automate_kernel import signals
-from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError, StorageError
+from automate_kernel.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.operations.context import Call
-from automate_kernel.outbox import ItemStatus, OutboxItem, OutboxStore, Outcome
+from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome
 from automate_kernel.outbox.item import Acknowledged, encode_json
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import group_of
 from automate_kernel.worker.handler import draining
 from automate_kernel.worker.periodic import try_for
-from automate_kernel.workflows.catalogue import Startable
+from automate_kernel.workflows.catalogue import Entry
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn, advance
-from automate_kernel.workflows.engine.execution import Event, Execution, ExecutionStatus, StepStatus
 from automate_kernel.workflows.engine.executions import ExecutionEndedError, ExecutionStore, Loaded
-from automate_kernel.workflows.engine.program import Program
-from automate_kernel.workflows.engine.statistics import ExecutionLog
+from automate_kernel.workflows.engine.program import WorkflowProgram
+from automate_kernel.workflows.engine.statistics import ExecutionActivity
+from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepStatus
 
 __all__ = ["EVENT", "Invoke", "Runner"]
 
@@ -40,7 +40,7 @@ _PARALLEL = 64
 
 
 class Invoke(Protocol):
-    """Makes one call: its output as JSON without secrets. Raises nothing but `AutomateError`."""
+    """The way to make one call. It returns JSON without secrets and raises only `AutomateError`."""
 
     def __call__(self, name: str, data: Any, *, call: Call, timeout: float | None = None) -> Any:
         """Call the operation *name* with *data*, in which secrets are handles."""
@@ -50,9 +50,9 @@ class Runner:
     """
     The handlers of events and executions.
 
-    *programs* gives the compiled workflow of a definition's id, *listening* those that an event
-    starts if their condition holds, *sender* is who the signals come from. What *around* gives is
-    entered while an execution is driven.
+    *programs* finds the compiled workflow of a definition's id, *listening* those that an event
+    starts if their condition holds. *sender* is the sender of the signals. The context manager that
+    *around* returns is entered while an execution is driven.
     """
 
     def __init__(
@@ -60,13 +60,12 @@ class Runner:
         store: ExecutionStore,
         *,
         invoke: Invoke,
-        programs: Callable[[str], Program],
-        listening: Callable[[Event], Iterable[Startable]],
+        programs: Callable[[str], WorkflowProgram],
+        listening: Callable[[Event], Iterable[Entry]],
         sender: Any = None,
         around: Callable[[Execution], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         self.store = store
-        self._outbox: OutboxStore = store.outbox
         self._invoke = invoke
         self._programs = programs
         self._listening = listening
@@ -74,39 +73,34 @@ class Runner:
         self._around = around
         self._executor: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
-        self.log: ExecutionLog = ExecutionLog()
-        """What was done to executions here, until a worker writes it down."""
+        self.activity: ExecutionActivity = ExecutionActivity()
+        """The counts of this process, until a worker writes them down."""
 
     # -- events ------------------------------------------------------------------------------
 
     def handle_event(self, item: OutboxItem) -> Acknowledged:
         """
-        Begin an execution of each workflow that the event starts; all, once, or none.
+        Begin an execution of each workflow that the event starts, in one transaction.
 
-        A workflow whose condition can't be rendered holds up no other, but the item is FAILED: put
-        back to wait once the workflow is mended, it starts what it has not started.
+        A workflow whose condition can't be rendered holds up no other, but the item is FAILED. Once
+        the workflow is mended and the item requeued, the item starts the rest.
         """
         about = {**item.payload, "id": item.id, "tenant_id": item.tenant_id, "labels": item.labels}
-        # Once more: whoever accepted it may know fewer secrets than this process.
+        # Once more: the process that accepted it may know fewer secrets than this one.
         event = self.store.redacted(Event.from_json(about))
         starting, outcome = [], Outcome(item.id, token=item.lease_token)
-        for program in self._listening(event):
+        for entry in self._listening(event):
             try:
-                if program.starts_on(event):
-                    starting.append(program.workflow)
+                if entry.starts_on(event):
+                    starting.append(entry.workflow)
             except AutomateError as error:
-                outcome = _refused(item, program.workflow.name, error)
+                outcome = _undecided(item, entry.workflow.name, error)
         with self.store.holding(item) as rows:
             for workflow in starting:
                 self.store.start(rows, workflow, event, priority=item.priority)
-            self._finish(item, outcome, rows)
+            self.store.finish(rows, item, outcome)
         signals.emit(signals.event_received, self._sender, event=event)
         return Acknowledged()
-
-    def _finish(self, item: OutboxItem, outcome: Outcome, rows: Any) -> None:
-        owner = item.lease_owner or ""
-        if self._outbox.acknowledge(owner, [outcome], transaction=rows.native):
-            raise LeaseLostError(f"the lease of item {item.id} is lost")
 
     # -- executions --------------------------------------------------------------------------
 
@@ -120,7 +114,7 @@ class Runner:
         program = self._programs(loaded.execution.definition_id)
         try:
             with self._around(loaded.execution):
-                _Drive(self, item, loaded, program).run()
+                _WakeUp(self, item, loaded, program).run()
         except ExecutionEndedError:
             return None
         return Acknowledged()
@@ -128,7 +122,7 @@ class Runner:
     def perform(
         self, execution: Execution, call: StepCall, timeout: float | None = None
     ) -> CallOutcome:
-        """Make one call; what goes wrong is part of the outcome."""
+        """Make one call; an error is part of the outcome."""
         run, step = call.run, call.step
         about = Call(
             step.action,
@@ -141,13 +135,13 @@ class Runner:
         )
         try:
             output = self._invoke(step.action, call.input, call=about, timeout=timeout)
-            encode_json(output, f"output of step {step.id!r}")
+            encoded = encode_json(output, f"output of step {step.id!r}")
         except AutomateError as error:
             return CallOutcome(call, error=error)
-        return CallOutcome(call, output)
+        return CallOutcome(call, output, encoded=encoded)
 
     def executor(self) -> ThreadPoolExecutor:
-        """Threads for parallel steps, made when they are first needed."""
+        """Return the threads for parallel steps, made at the first need."""
         with self._lock:
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(_PARALLEL, "automate-step")
@@ -160,9 +154,9 @@ class Runner:
                 self._executor.shutdown(wait=False, cancel_futures=True)
                 self._executor = None
 
-    def tell(self, execution: Execution, turn: Turn, *, began: bool) -> None:
+    def report(self, execution: Execution, turn: Turn, *, began: bool) -> None:
         """Count a turn that has been saved, and send its signals."""
-        self.log.add(execution, turn, began=began)
+        self.activity.add(execution, turn, began=began)
         send, sender = signals.emit, self._sender
         if began:
             send(signals.workflow_started, sender, execution=execution)
@@ -177,18 +171,20 @@ class Runner:
         if turn.end is ExecutionStatus.COMPLETED:
             send(signals.workflow_completed, sender, execution=execution)
         elif turn.end is ExecutionStatus.FAILED:
-            self.tell_failed(execution)
+            self.send_failed(execution)
 
-    def tell_failed(self, execution: Execution) -> None:
+    def send_failed(self, execution: Execution) -> None:
         """Send `workflow_failed`."""
         error = _error(execution.error_code, execution.error, execution.error_group)
         signals.emit(signals.workflow_failed, self._sender, execution=execution, error=error)
 
 
-class _Drive:
+class _WakeUp:
     """One wake-up of one execution: the loop between `advance`, the calls and the database."""
 
-    def __init__(self, runner: Runner, item: OutboxItem, loaded: Loaded, program: Program) -> None:
+    def __init__(
+        self, runner: Runner, item: OutboxItem, loaded: Loaded, program: WorkflowProgram
+    ) -> None:
         self._runner = runner
         self._item = item
         self._execution = loaded.execution
@@ -202,7 +198,7 @@ class _Drive:
             left = program.workflow.timeout - age_seconds
             self._ends_at = time.monotonic() + left
         self._flow = advance(program, loaded.execution, waits=loaded.waits, left=left)
-        self._stored = {(run.step_id, run.position) for run in loaded.execution.steps}
+        self._stored = {run.key for run in loaded.execution.steps}
         self._in_flight: set[Future[CallOutcome]] = set()
         self._pausing = False
 
@@ -223,7 +219,7 @@ class _Drive:
                 since = now
         finally:
             for future in self._in_flight:
-                future.cancel()  # one that has not begun is for whoever holds the execution now
+                future.cancel()  # the next holder of the execution makes those that have not begun
 
     def _pause(self, turn: Turn) -> None:
         """Begin no more calls, and stop once none runs: another worker takes the execution on."""
@@ -237,7 +233,7 @@ class _Drive:
             turn.wait = 0.0
 
     def _make(self, turn: Turn) -> Sequence[CallOutcome]:
-        """Make the turn's calls; returns what has ended since: some, unless a retry is due."""
+        """Make the turn's calls; return the outcomes so far: some, unless a retry is due."""
         perform, execution = self._runner.perform, self._execution
         if len(turn.calls) == 1 and not self._in_flight and turn.next_retry is None:
             return [perform(execution, turn.calls[0], self._timeout(turn.calls[0]))]
@@ -251,7 +247,7 @@ class _Drive:
         return [future.result() for future in done]
 
     def _timeout(self, call: StepCall) -> float | None:
-        """The step's own, or what is left of the workflow's if that is less."""
+        """Return the step's timeout, or the rest of the workflow's if that is less."""
         timeout = call.step.timeout
         if self._ends_at is None or call.step in self._workflow.on_failure:
             return timeout
@@ -259,12 +255,12 @@ class _Drive:
         return left if timeout is None else min(timeout, left)
 
     def _save(self, turn: Turn) -> Turn:
-        """Write a turn; returns what was written, which is less if the database refuses it."""
+        """Write a turn; return the part of it that the database accepts."""
         if not (turn.saves or turn.failed or turn.last):
             return turn
         began = self._execution.status is ExecutionStatus.PENDING
-        # What a call gave is worth more than one try: lost, it would be made again.
-        patience = self._runner._outbox.lease_seconds / 2
+        # An outcome is worth more than one try: were it lost, the call would be made again.
+        patience = self._runner.store.outbox.lease_seconds / 2
         try:
             try_for(patience, lambda: self._write(turn), "saving an execution", until=draining)
         except StorageError as error:
@@ -272,17 +268,17 @@ class _Drive:
                 raise
             turn = self._refused(turn, error)
             self._write(turn)
-        self._stored |= {(run.step_id, run.position) for run in turn.saves}
+        self._stored |= {run.key for run in turn.saves}
         self._date(turn)
-        self._runner.tell(self._execution, turn, began=began)
+        self._runner.report(self._execution, turn, began=began)
         return turn
 
     def _refused(self, turn: Turn, error: StorageError) -> Turn:
         """
-        What is left to write of a turn that the database refuses: its outputs have failed.
+        Return the rest of a turn that the database refuses: the steps with outputs have failed.
 
-        The last turn of this wake-up: the next one goes on from what is written here, and calls no
-        step again whose output can't be kept.
+        It is the last turn of this wake-up. The next one goes on from the state that is written
+        here, and calls no step again whose output can't be kept.
         """
         code, text = str(error.code), f"its output can't be stored: {error}"
         left = Turn(delays=turn.delays, wait=0.0, failed=turn.failed)
@@ -308,7 +304,7 @@ class _Drive:
         return left
 
     def _date(self, turn: Turn) -> None:
-        """Tell receivers of signals when it was: about what the database wrote, unasked."""
+        """Date the runs for receivers of signals: about as the database did, without asking it."""
         now = self._loaded_at + timedelta(seconds=time.monotonic() - self._since)
         for run in turn.saves:
             if run.started_at is None and run.status is StepStatus.RUNNING:
@@ -324,14 +320,14 @@ class _Drive:
         with store.holding(self._item) as rows:
             store.save(
                 rows, execution, turn.saves, turn.delays, self._stored,
-                failures=turn.failures, claim=self._item.lease_token or "",
+                outputs=turn.outputs, failures=turn.failures, claim=self._item.lease_token or "",
             )  # fmt: skip
             if turn.failed is not None and turn.end is None:
                 store.change(rows, execution, ExecutionStatus.RUNNING)
             if turn.end is not None:
                 store.change(rows, execution, turn.end, turn.output)
             if turn.last:
-                self._runner._finish(self._item, self._item_outcome(turn), rows)
+                store.finish(rows, self._item, self._item_outcome(turn))
 
     def _item_outcome(self, turn: Turn) -> Outcome:
         item = self._item
@@ -340,7 +336,8 @@ class _Drive:
         return Outcome(item.id, ItemStatus.PENDING, turn.wait, token=item.lease_token)
 
 
-def _refused(item: OutboxItem, workflow: str, error: AutomateError) -> Outcome:
+def _undecided(item: OutboxItem, workflow: str, error: AutomateError) -> Outcome:
+    """Return the outcome of an event item, for a workflow whose condition can't be decided."""
     text = f"the condition that starts workflow {workflow!r}: {error.message}"
     logger.error("event %s: %s", item.id, text)
     return Outcome(

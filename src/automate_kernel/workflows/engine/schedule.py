@@ -1,45 +1,45 @@
 """
-When a scheduled workflow fires: the next time after a moment, and what is due now.
+The schedule of workflows: the times at which they fire, and the ticker that fires them.
 
-Times go in and come out aware and in UTC. `cronsim` reads cron lines; it comes with the extra
+Times are aware, and come out in UTC. `cronsim` reads cron lines; it comes with the extra
 ``schedule``, and is only needed where cron lines are used.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta, timezone
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from automate_kernel.errors import ConfigError, WorkflowError
+from automate_kernel.errors import WorkflowError
+from automate_kernel.storage.rows import Now, Rows, Storage, Where
+from automate_kernel.storage.tables import SCHEDULE
+from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.definition.triggers import ScheduleTrigger, require_cron
 
 if TYPE_CHECKING:
     from cronsim import CronSim
 
-    from automate_kernel.workflows.definition.triggers import ScheduleTrigger
-
-__all__ = ["cron_problem", "due", "next_fire", "upcoming"]
+__all__ = [
+    "Scheduled",
+    "Ticker",
+    "due",
+    "forget_schedules",
+    "next_fire",
+    "schedules_of",
+    "upcoming",
+]
 
 _UTC = timezone.utc
 _EPOCH = datetime(1970, 1, 1, tzinfo=_UTC)
-_MICROSECOND = timedelta(microseconds=1)
-_FIELDS = "five fields: minute, hour, day of month, month, day of week"
-_MACROS = {
-    "@hourly": "0 * * * *",
-    "@daily": "0 0 * * *",
-    "@midnight": "0 0 * * *",
-    "@weekly": "0 0 * * 0",
-    "@monthly": "0 0 1 * *",
-    "@yearly": "0 0 1 1 *",
-    "@annually": "0 0 1 1 *",
-}
 
 
 def next_fire(trigger: ScheduleTrigger, after: datetime) -> datetime:
     """
-    The first time, in UTC, at which *trigger* fires after *after*.
+    Return the first time, in UTC, at which *trigger* fires after *after*.
 
     Raises `WorkflowError` if there is none in the next fifty years.
     """
@@ -62,7 +62,7 @@ def next_fire(trigger: ScheduleTrigger, after: datetime) -> datetime:
 
 
 def upcoming(trigger: ScheduleTrigger, after: datetime) -> Iterator[datetime]:
-    """The times at which *trigger* fires after *after*, without end."""
+    """Yield the times at which *trigger* fires after *after*, without end."""
     while True:
         after = next_fire(trigger, after)
         yield after
@@ -72,11 +72,11 @@ def due(
     trigger: ScheduleTrigger, last: datetime, now: datetime, *, limit: int = 100
 ) -> list[datetime]:
     """
-    The times after *last*, up to *now*, that are to be fired now: the oldest first.
+    Return the times after *last*, up to *now*, that are to be fired now: the oldest first.
 
-    After a pause only the newest of them counts, because an hourly report is not wanted
-    twelve times in the morning. With ``catch_up`` all of them do: the oldest *limit* at a time, so
-    call again with the last one returned as *last* until nothing comes back.
+    After a pause only the newest of them counts, because an hourly report is not wanted twelve
+    times in the morning. With ``catch_up`` all of them count, the oldest *limit* at a time. Then
+    call it again with the last time as *last*, until nothing comes back.
     """
     last, now = _aware(last), _aware(now)
     if not trigger.catch_up:
@@ -91,7 +91,7 @@ def due(
 
 
 def _newest(trigger: ScheduleTrigger, last: datetime, now: datetime) -> datetime | None:
-    """The last fire in (last, now], found in few steps however long the pause was."""
+    """Return the last fire in (last, now]; takes few steps however long the pause was."""
     if trigger.every is not None:
         step = timedelta(seconds=trigger.every)
         newest = _EPOCH + (now - _EPOCH) // step * step
@@ -131,39 +131,89 @@ def _cron(text: str, after: datetime) -> CronSim:
     return CronSim(text, after)
 
 
-def require_cron() -> None:
-    """Raise `ConfigError` if what reads cron lines is not installed."""
-    try:
-        import cronsim  # noqa: F401
-    except ImportError:
-        raise ConfigError(
-            "cron lines need the package cronsim",
-            hint="install it with: pip install 'automate-kernel[schedule]'",
-        ) from None
+Scheduled = tuple[Workflow, str | None]
+"""A workflow, and the tenant that it belongs to."""
+
+# Called in the transaction that moves the schedule on, with the workflow, its tenant, its trigger
+# and the time of the fire.
+Fire = Callable[[Rows, Workflow, str | None, ScheduleTrigger, datetime], Any]
 
 
-def cron_problem(text: str) -> tuple[str, str] | None:
+def schedules_of(workflow: Workflow, tenant_id: str | None) -> dict[str, ScheduleTrigger]:
     """
-    What is wrong with a cron line, and the remedy; None if nothing is.
+    Return the schedules of a workflow by their keys, under which their last fires are stored.
 
-    Without `cronsim` only the number of fields is checked.
+    A schedule that is changed is another one. It begins to count anew, and does not fire for its
+    new times in the past.
     """
-    shown = repr(text[:60])
-    if text.strip().startswith("@"):
-        line = _MACROS.get(text.strip().lower())
-        remedy = f"write '{line}'" if line else "write the line out"
-        return f"cron {shown} is a nickname, which is not supported", f"{remedy}: {_FIELDS}"
-    if len(text) > 200 or len(text.split()) not in (5, 6):
-        return f"cron {shown} has {len(text.split())} fields", f"give {_FIELDS}"
-    try:
-        from cronsim import CronSim, CronSimError
-    except ImportError:
-        return None
-    try:
-        next(CronSim(text, datetime(2024, 1, 1, tzinfo=_UTC)))
-    except CronSimError as error:
-        part = re.sub("^bad ", "", str(error).lower())
-        return f"cron {shown} has a wrong {part}", f"give {_FIELDS}; for example '0 9 * * MON-FRI'"
-    except StopIteration:
-        return f"cron {shown} never fires", "check its day of month against its month"
-    return None
+    found = {}
+    for position, trigger in enumerate(workflow.triggers):
+        if isinstance(trigger, ScheduleTrigger):
+            times = [trigger.cron, trigger.every, trigger.timezone]
+            about = json.dumps([workflow.name, tenant_id, *times])
+            digest = hashlib.sha256(about.encode()).hexdigest()[:32]
+            found[f"{workflow.name}#{position}#{digest}"] = trigger
+    return found
+
+
+def forget_schedules(rows: Rows, workflow: Workflow, tenant_id: str | None) -> None:
+    """Let the workflow's schedules begin to count anew, once it is switched on again."""
+    rows.delete(SCHEDULE, [Where("id", "in", list(schedules_of(workflow, tenant_id)))])
+
+
+class Ticker:
+    """
+    The clock of scheduled workflows: each fire happens once, however many workers there are.
+
+    The database holds the last fire of each schedule, by its own clock. A new schedule begins to
+    count now: it doesn't fire for the past.
+    """
+
+    def __init__(
+        self, storage: Storage, workflows: Callable[[], Iterable[Scheduled]], fire: Fire
+    ) -> None:
+        self._storage = storage
+        self._scheduled = workflows
+        self._fire = fire
+
+    def tick(self) -> int:
+        """Fire the schedules that are due; return the number of fires."""
+        schedules = dict(self._schedules())
+        if not schedules:
+            return 0
+        with self._storage.begin(atomic=False) as rows:
+            now = rows.now()
+            found = rows.select(SCHEDULE, [Where("id", "in", sorted(schedules))])
+        known = {row["id"]: row["last_fired_at"] for row in found}
+        self._begin(sorted(schedules.keys() - known.keys()))
+        return sum(self._fire_due(key, *schedules[key], last, now) for key, last in known.items())
+
+    def _schedules(self) -> Iterator[tuple[str, tuple[Scheduled, ScheduleTrigger]]]:
+        for workflow, tenant_id in self._scheduled():
+            for key, trigger in schedules_of(workflow, tenant_id).items():
+                yield key, ((workflow, tenant_id), trigger)
+
+    def _begin(self, keys: list[str]) -> None:
+        if keys:
+            with self._storage.begin() as rows:
+                rows.insert(SCHEDULE, [{"id": key, "last_fired_at": Now()} for key in keys])
+
+    def _fire_due(
+        self,
+        key: str,
+        scheduled: Scheduled,
+        trigger: ScheduleTrigger,
+        last: datetime,
+        now: datetime,
+    ) -> int:
+        fired = 0
+        for moment in due(trigger, last, now):
+            with self._storage.begin() as rows:
+                # Compare and set: of all workers that see it due, one moves it on and fires.
+                where = [Where("id", "eq", key), Where("last_fired_at", "eq", last)]
+                if not rows.update(SCHEDULE, where, {"last_fired_at": moment}):
+                    return fired
+                self._fire(rows, *scheduled, trigger, moment)
+            last = moment
+            fired += 1
+        return fired

@@ -1,19 +1,19 @@
-"""What became of executions and their steps, minute by minute and workflow by workflow."""
+"""Statistics of executions and their steps, by minute and workflow."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.statistics import Minutes, Times, percentile
-from automate_kernel.storage.rows import Now, Row, Rows, Where
+from automate_kernel.outbox.statistics import Minutes, MinuteTable, Times, added, percentile
+from automate_kernel.storage.rows import Now, Rows
 from automate_kernel.storage.tables import EXECUTION_ACTIVITY
 from automate_kernel.workflows.engine.advance import Turn
-from automate_kernel.workflows.engine.execution import (
+from automate_kernel.workflows.execution import (
     Execution,
     ExecutionStatus,
     StepRun,
@@ -21,7 +21,7 @@ from automate_kernel.workflows.engine.execution import (
 )
 
 __all__ = [
-    "ExecutionLog",
+    "ExecutionActivity",
     "ExecutionStats",
     "WorkflowActivity",
     "note_end",
@@ -33,34 +33,35 @@ _COUNTED = (
     "started", "completed", "failed", "cancelled", "steps_completed", "steps_retried",
     "steps_failed",
 )  # fmt: skip
+_TABLE = MinuteTable(EXECUTION_ACTIVITY, "workflow", _COUNTED, ("run", "step"))
 
 
 @dataclass(frozen=True, slots=True)
 class ExecutionStats:
     """
-    How many executions there are, by workflow and status.
+    Numbers of executions, by workflow and status.
 
-    *counts* are those that have not ended, and the FAILED ones that are kept: what somebody has
-    to see to. COMPLETED and CANCELLED ones are not counted, however many are kept.
+    *counts* has those that have not ended, and the FAILED ones that are kept, since somebody has to
+    see to them. COMPLETED and CANCELLED ones are not counted, however many are kept.
     """
 
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def total(self, status: ExecutionStatus | str) -> int:
-        """Those in *status*, of all workflows."""
+        """Return the number of executions in *status*, of all workflows."""
         return sum(of.get(str(status), 0) for of in self.counts.values())
 
 
 @dataclass(frozen=True, slots=True)
 class WorkflowActivity:
     """
-    What became of executions of one *workflow* in the minute that begins *at*.
+    The activity of one *workflow* in the minute that begins *at*.
 
-    *started* counts those that a worker began, and *completed*, *failed* and *cancelled* how they
-    ended. *run_seconds* is how long those took that a worker ended, from their creation on and in
-    all. *steps_completed*, *steps_retried* and *steps_failed* count outcomes of steps, each element
-    of a list by itself, and *step_seconds* is how long they took in all, with their retries. The
-    buckets are histograms of both: see `automate_kernel.outbox.percentile`.
+    *started* counts the executions that a worker began, and *completed*, *failed* and *cancelled*
+    their ends. *run_seconds* is the sum of the durations, from creation on, of those that a worker
+    ended. *steps_completed*, *steps_retried* and *steps_failed* count outcomes of steps, each
+    element of a list by itself, and *step_seconds* is the sum of their durations, with their
+    retries. The buckets are histograms of both: see `automate_kernel.outbox.percentile`.
     """
 
     at: datetime
@@ -79,33 +80,33 @@ class WorkflowActivity:
 
     @property
     def kind(self) -> str:
-        """The workflow's name, which is what is counted under."""
+        """The workflow's name, under which it is counted."""
         return self.workflow
 
     @property
     def ended(self) -> int:
-        """The executions that ended, however they did."""
+        """The number of executions that ended, in any status."""
         return self.completed + self.failed + self.cancelled
 
     @property
     def empty(self) -> bool:
-        """Whether nothing was counted."""
+        """Return True if nothing was counted."""
         return not (any(getattr(self, name) for name in _COUNTED) or self.run_buckets)
 
     def run_percentile(self, share: float) -> float | None:
-        """Within how many seconds a *share* of the executions ended; None if none did."""
+        """Return the seconds within which a *share* of the executions ended; None if none did."""
         return percentile(self.run_buckets, share)
 
     def step_percentile(self, share: float) -> float | None:
-        """Within how many seconds a *share* of the steps ended; None if none did."""
+        """Return the seconds within which a *share* of the steps ended; None if none did."""
         return percentile(self.step_buckets, share)
 
     def __add__(self, other: WorkflowActivity) -> WorkflowActivity:
-        """Both together, with the later of their minutes."""
+        """Return the sum of both, with the later of their minutes."""
         return self._with(other, 1)
 
     def __sub__(self, other: WorkflowActivity) -> WorkflowActivity:
-        """What came since *other*, an earlier look at the same."""
+        """Return the difference from *other*, an earlier reading of the same."""
         return self._with(other, -1)
 
     def _with(self, other: WorkflowActivity, sign: int) -> WorkflowActivity:
@@ -115,19 +116,14 @@ class WorkflowActivity:
             max(self.at, other.at),
             self.workflow,
             **numbers,
-            run_buckets=_both(self.run_buckets, other.run_buckets, sign),
-            step_buckets=_both(self.step_buckets, other.step_buckets, sign),
+            run_buckets=added(self.run_buckets, other.run_buckets, sign),
+            step_buckets=added(self.step_buckets, other.step_buckets, sign),
         )
 
 
-def _both(one: Mapping[int, int], other: Mapping[int, int], sign: int) -> dict[int, int]:
-    both = {bucket: one.get(bucket, 0) + sign * other.get(bucket, 0) for bucket in {*one, *other}}
-    return {bucket: count for bucket, count in both.items() if count}
-
-
 @dataclass(slots=True)
-class _Row:
-    """What one process did to executions of one workflow in one minute; *id* is its row's."""
+class _MinuteCounts:
+    """The counts of one process for one workflow and minute; *id* is that of their row."""
 
     workflow: str
     at: datetime | None = None
@@ -142,7 +138,7 @@ class _Row:
     run: Times = field(default_factory=Times)
     step: Times = field(default_factory=Times)
 
-    def merge(self, other: _Row) -> None:
+    def merge(self, other: _MinuteCounts) -> None:
         """Add what *other* counted."""
         for name in _COUNTED:
             setattr(self, name, getattr(self, name) + getattr(other, name))
@@ -150,16 +146,16 @@ class _Row:
         self.step.merge(other.step)
 
 
-class ExecutionLog(Minutes[_Row]):
-    """Gathers in memory what a process does to executions, until a worker of it writes it down."""
+class ExecutionActivity(Minutes[_MinuteCounts]):
+    """The counts of one process, gathered in memory until one of its workers writes them down."""
 
     def __init__(self) -> None:
-        super().__init__(_Row)
+        super().__init__(_MinuteCounts)
         self.writing: threading.Lock = threading.Lock()
-        """Held while it is written, since several workers may share a kernel and so this log."""
+        """The lock of whoever writes the counts down: several workers may share a kernel."""
 
     def add(self, execution: Execution, turn: Turn, *, began: bool) -> None:
-        """Count what a turn of *execution* has come to, once it is saved."""
+        """Count the outcomes of a turn of *execution* that has been saved."""
         with self._lock:
             row = self._row(execution.name)
             row.started += began
@@ -175,11 +171,11 @@ class ExecutionLog(Minutes[_Row]):
                 row.run.add(max(0.0, seconds))
 
 
-def _count(row: _Row, execution: Execution, run: StepRun) -> None:
+def _count(row: _MinuteCounts, execution: Execution, run: StepRun) -> None:
     if run.status is StepStatus.RETRY:
         row.steps_retried += 1
         return
-    # A step with a list stands for its elements, which were counted.
+    # The elements of a step with a list were counted one by one.
     if not run.attempts and (run.status is not StepStatus.FAILED or execution.step(run.id, 0)):
         return
     if run.status is StepStatus.COMPLETED:
@@ -195,26 +191,17 @@ def _count(row: _Row, execution: Execution, run: StepRun) -> None:
 # -- rows ------------------------------------------------------------------------------------------
 
 
-def write_activity(rows: Rows, log: ExecutionLog, worker_id: str) -> None:
-    """Write down what *log* has gathered; to be forgotten by it once that is committed."""
-    minute = rows.now().replace(second=0, microsecond=0)
-    for row in log.unsaved(minute):
-        changes: dict[str, Any] = {name: getattr(row, name) for name in _COUNTED}
-        changes["run_times"], changes["step_times"] = row.run.to_json(), row.step.to_json()
-        # Nobody else writes this row, so there is no race between the two.
-        if not rows.update(EXECUTION_ACTIVITY, [Where("id", "eq", row.id)], changes):
-            about = {
-                "id": row.id, "at": row.at, "worker_id": worker_id, "workflow": row.workflow,
-            }  # fmt: skip
-            rows.insert(EXECUTION_ACTIVITY, [{**about, **changes}])
+def write_activity(rows: Rows, activity: ExecutionActivity, worker_id: str) -> None:
+    """Write the counts of *activity*; call its `saved` once they are committed."""
+    _TABLE.write(rows, worker_id, activity)
 
 
 def note_end(rows: Rows, execution: Execution) -> None:
     """
-    Count an execution that ended otherwise than in a worker's hands: cancelled, or given up.
+    Count an execution that was cancelled or given up, which no worker's counts contain.
 
-    By a row of its own in the same transaction: whoever does it may have nothing that would write
-    later, and a row that two of them add to would make one wait for the other.
+    It gets a row of its own in the same transaction. The caller may have nothing that would write
+    it later, and in a row that two callers add to, one would wait for the other.
     """
     counts: dict[str, Any] = dict.fromkeys(_COUNTED, 0)
     counts["cancelled" if execution.status is ExecutionStatus.CANCELLED else "failed"] = 1
@@ -227,28 +214,12 @@ def note_end(rows: Rows, execution: Execution) -> None:
 
 
 def read_activity(rows: Rows, seconds: float) -> list[WorkflowActivity]:
-    """What all processes did of late, by minute and workflow."""
-    # The minute that has begun by then counts whole.
-    since = _minute(rows.now() - timedelta(seconds=seconds))
-    read = ("at", "workflow", *_COUNTED, "run_times", "step_times")
-    where = [Where("at", "ge", since)]
-    groups: dict[tuple[datetime, str], list[Row]] = {}
-    for row in rows.select(EXECUTION_ACTIVITY, where, columns=read):
-        groups.setdefault((_minute(row["at"]), row["workflow"]), []).append(row)
-    return [_activity(at, name, groups[at, name]) for at, name in sorted(groups)]
-
-
-def _minute(moment: datetime) -> datetime:
-    return moment.replace(second=0, microsecond=0)
-
-
-def _activity(at: datetime, workflow: str, group: Sequence[Row]) -> WorkflowActivity:
-    run, step = Times(), Times()
-    for row in group:
-        run.merge_json(row["run_times"])
-        step.merge_json(row["step_times"])
-    counts = {name: sum(row[name] for row in group) for name in _COUNTED}
-    return WorkflowActivity(
-        at, workflow, **counts, run_seconds=run.seconds, run_buckets=run.buckets,
-        step_seconds=step.seconds, step_buckets=step.buckets,
-    )  # fmt: skip
+    """Sum up the last *seconds* of all processes, by minute and workflow."""
+    return [
+        WorkflowActivity(
+            at, workflow, **counts,
+            run_seconds=times["run"].seconds, run_buckets=times["run"].buckets,
+            step_seconds=times["step"].seconds, step_buckets=times["step"].buckets,
+        )
+        for at, workflow, counts, times in _TABLE.read(rows, seconds)
+    ]  # fmt: skip

@@ -12,7 +12,7 @@ import pytest
 from automate_django import definitions
 from automate_django.models import AuditEntry, WorkflowExecution
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.workflows.engine.execution import ExecutionStatus
+from automate_kernel.workflows.execution import ExecutionStatus
 from django.db import connection
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext

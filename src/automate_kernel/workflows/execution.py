@@ -1,5 +1,5 @@
 """
-What happened: the event that came in, the execution that it started, and each step's run.
+Events, the executions that they start, and the runs of their steps.
 
 ::
 
@@ -32,6 +32,7 @@ __all__ = [
     "EventType",
     "Execution",
     "ExecutionStatus",
+    "StepKey",
     "StepRun",
     "StepStatus",
     "check_event_name",
@@ -40,9 +41,12 @@ __all__ = [
 
 EventType = Literal["event", "webhook", "manual", "schedule"]
 
+StepKey = tuple[str, int]
+"""A step's id, and the position of an element of its ``for_each``, or -1."""
+
 
 def check_event_name(name: Any) -> None:
-    """Raise `PayloadError` for what can't be an event's name, whichever door it comes by."""
+    """Raise `PayloadError` if *name* can't be the name of an event."""
     what = "the event's name"
     check_text(name, what, column="kind", hint='for example "order.created"')
     if not name.isprintable():
@@ -50,13 +54,13 @@ def check_event_name(name: Any) -> None:
 
 
 def check_event_source(source: Any) -> None:
-    """Raise `PayloadError` for what can't be an event's source; it may be none, or empty."""
+    """Raise `PayloadError` if *source* can't be the source of an event; None and "" may."""
     if source is not None and source != "":
         check_text(source, "the event's source", column="kind")
 
 
 class ExecutionStatus(str, Enum):
-    """Where an execution of a workflow stands."""
+    """The status of an execution."""
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"
@@ -69,12 +73,12 @@ class ExecutionStatus(str, Enum):
 
     @property
     def finished(self) -> bool:
-        """Whether the status is final."""
+        """Return True if the status is final."""
         return self not in (ExecutionStatus.PENDING, ExecutionStatus.RUNNING)
 
 
 class StepStatus(str, Enum):
-    """Where one step of an execution stands."""
+    """The status of one step of an execution."""
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"
@@ -88,7 +92,7 @@ class StepStatus(str, Enum):
 
     @property
     def finished(self) -> bool:
-        """Whether the status is final."""
+        """Return True if the status is final."""
         return self not in (StepStatus.PENDING, StepStatus.RUNNING, StepStatus.RETRY)
 
 
@@ -97,12 +101,12 @@ class Event:
     """
     Something that happened, and that workflows may start on.
 
-    *name* says what: the event's own name for type ``event``, ``connector.trigger`` for
-    ``webhook``, the workflow's name for ``manual`` and ``schedule``. *source* says where from: for
-    a webhook it is the connector's key. *headers* are those of a webhook that its trigger keeps, by
-    their names in lower case. *occurred_at* is ISO 8601 text, because an event is
-    stored as JSON and shown to templates as it is stored. *labels* are the host's own keys, by
-    which the executions that it starts are found.
+    *name* is the event's own name for type ``event``, ``connector.trigger`` for ``webhook``, and
+    the workflow's name for ``manual`` and ``schedule``. *source* is its origin: for a webhook the
+    connector's key. *headers* are those of a webhook that its trigger keeps, by their names in
+    lower case. *occurred_at* is ISO 8601 text, because an event is stored as JSON and templates see
+    it as it is stored. *labels* are the host's own keys; the executions that it starts are found by
+    them.
     """
 
     id: str
@@ -116,16 +120,16 @@ class Event:
     labels: dict[str, str] = field(default_factory=dict, hash=False)
 
     def to_json(self) -> dict[str, Any]:
-        """The event as a JSON object: what is stored, and what templates see as ``event``."""
+        """Return the event as a JSON object; templates see it as ``event``."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Event:
         """
-        The event that `to_json` wrote.
+        Read the event that `to_json` wrote.
 
         Fields that a newer version added are ignored, so that a worker can be rolled back.
-        Raises `PayloadError` if *data* is no event.
+        Raises `PayloadError` if *data* is not an event.
         """
         known = {f.name for f in fields(cls)}
         missing = [name for name in ("id", "name") if not isinstance(data.get(name), str)]
@@ -146,7 +150,8 @@ class StepRun:
     One step of an execution, as far as it has come.
 
     A step with ``for_each`` has a run per element, at *position* 0, 1, …; any other step has one
-    run, at -1. *attempts* counts at the start of a call, so one that kills its worker counts.
+    run, at -1. *attempts* counts at the start of a call, so an attempt that kills its worker
+    counts.
     """
 
     execution_id: str
@@ -168,8 +173,13 @@ class StepRun:
         """The step's id in its workflow."""
         return self.step_id
 
+    @property
+    def key(self) -> StepKey:
+        """The step's id and the position."""
+        return (self.step_id, self.position)
+
     def failed_attempt(self) -> FailedAttempt:
-        """The attempt that it has failed at just now."""
+        """Return the attempt that has just failed."""
         return FailedAttempt(
             attempt=self.attempts,
             error_code=self.error_code or "",
@@ -182,7 +192,7 @@ class StepRun:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> StepRun:
-        """The run that a row of `automate_kernel.storage.tables.STEP` holds."""
+        """Read the run that a row of `automate_kernel.storage.tables.STEP` holds."""
         values = {f.name: row[f.name] for f in fields(cls)}
         return cls(**{**values, "status": StepStatus(row["status"])})
 
@@ -214,36 +224,36 @@ class Execution:
 
     @property
     def owner(self) -> str | None:
-        """Whose execution it is: the tenant."""
+        """The tenant that the execution belongs to."""
         return self.tenant_id
 
     @property
     def labels(self) -> dict[str, str]:
-        """The keys of the host by which it is found: those of its event."""
+        """The host's keys by which it is found: those of its event."""
         return self.event.labels
 
     @property
     def duration_seconds(self) -> float | None:
-        """How long it took from its creation to its end, or None while it goes on."""
+        """The seconds from its creation to its end, or None while it goes on."""
         if self.created_at is None or self.completed_at is None:
             return None
         return (self.completed_at - self.created_at).total_seconds()
 
     def step(self, step_id: str, position: int = -1) -> StepRun | None:
-        """The run of one step, or None if it has not begun."""
+        """Return the run of one step, or None if it has not begun."""
         for run in self.steps:
             if run.step_id == step_id and run.position == position:
                 return run
         return None
 
     def runs_of(self, step_id: str) -> list[StepRun]:
-        """All runs of one step, by position: more than one for a step with ``for_each``."""
+        """Return all runs of one step by position; a step with ``for_each`` has many."""
         runs = [run for run in self.steps if run.step_id == step_id]
         return sorted(runs, key=lambda run: run.position)
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any], steps: Iterable[StepRun] = ()) -> Execution:
-        """The execution that a row of `automate_kernel.storage.tables.EXECUTION` holds."""
+        """Read the execution that a row of `automate_kernel.storage.tables.EXECUTION` holds."""
         same = {f.name for f in fields(cls)} - {"name", "event", "status", "steps"}
         return cls(
             name=row["workflow"],
