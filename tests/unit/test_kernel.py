@@ -329,15 +329,15 @@ def test_what_is_given_up_is_told_only_once_it_is_committed() -> None:
     kernel.register(watcher, "hook")
     first, second = kernel.outbox.enqueue("k"), kernel.outbox.enqueue("k")
     first_item, second_item = kernel.outbox.claim_batch("w")
-    kernel._given_up.append((first_item, float("inf")))
-    kernel._given_up.append((second_item, 0.0))
-    kernel._tell_given_up()
+    kernel._failures._waiting.append((first_item, float("inf")))
+    kernel._failures._waiting.append((second_item, 0.0))
+    kernel._failures.send()
     assert watcher.failed == []
     for item_id in (first, second):
         kernel.outbox.mark_failed(item_id, "w", "BAD", "no good")
-    kernel._given_up.pop()
-    kernel._given_up.pop()
-    kernel._tell_given_up()
+    kernel._failures._waiting.pop()
+    kernel._failures._waiting.pop()
+    kernel._failures.send()
     assert [one for one, _ in watcher.failed] == [first]
 
 

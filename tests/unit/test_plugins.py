@@ -13,10 +13,19 @@ from typing import Any
 
 import pytest
 
-from automate_kernel.connectors import Connector, ConnectorRegistry
+from automate_kernel.connectors import Connector
 from automate_kernel.errors import AutomateError, ErrorCodes, PluginError
-from automate_kernel.plugins import Plugins, PluginState, Policy, Registry, discovery, hookimpl
-from automate_kernel.providers import BaseProvider, ProviderRegistry
+from automate_kernel.plugins import (
+    ConnectorRegistry,
+    Plugins,
+    PluginState,
+    Policy,
+    ProviderRegistry,
+    Registry,
+    discovery,
+    hookimpl,
+)
+from automate_kernel.providers import BaseProvider
 
 Install = Callable[..., None]
 

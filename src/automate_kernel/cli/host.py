@@ -30,7 +30,7 @@ def load_app(target: str) -> Any:
     """
     What the setting ``app`` names: a module, or something in one. Raises `ConfigError`.
     """
-    from automate_kernel.plugins.loading import load_target, told
+    from automate_kernel.plugins.targets import describe_failure, load_target
 
     try:
         return load_target(target)
@@ -43,11 +43,11 @@ def load_app(target: str) -> Any:
                 f"app: there is no module {error.name!r}",
                 hint="app is module:name, imported from app_dir (the config file's folder)",
             ) from None
-        raise _broken(target, told(error)[0]) from error
+        raise _broken(target, describe_failure(error)[0]) from error
     except PluginError as error:
         raise ConfigError(f"app: {error.message}", hint=error.hint) from error
     except BaseException as error:  # SystemExit too: it must not end us without a word
-        raise _broken(target, told(error)[0]) from error
+        raise _broken(target, describe_failure(error)[0]) from error
 
 
 def _broken(target: str, text: str) -> ConfigError:

@@ -207,7 +207,7 @@ class Session:
 
 
 def _backend(given: Any, folder: Path) -> SecretsBackend | str:
-    from automate_kernel.plugins.loading import load_target, normal_target
+    from automate_kernel.plugins.targets import load_target, normal_target
     from automate_kernel.secrets import EnvSecretsBackend, FileSecretsBackend
 
     if isinstance(given, str):

@@ -1,0 +1,84 @@
+"""Events on their way in: the outbox item that carries one, and events that the kernel makes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.item import NewItem, Redaction, encode_json
+from automate_kernel.storage.codec import JsonText
+from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.engine.execution import (
+    Event,
+    EventType,
+    check_event_name,
+    check_event_source,
+)
+from automate_kernel.workflows.engine.runner import EVENT
+
+__all__ = ["event_item", "manual_event", "scheduled_event"]
+
+
+class _NewEvent(NewItem):
+    """An item whose payload is an event around the caller's own payload."""
+
+    __slots__ = ()
+
+    def _encoded(self, redact: Redaction | None = None) -> JsonText:
+        return encode_json(self.payload, "payload", inside=1, redact=redact)
+
+
+def event_item(
+    name: str,
+    payload: Any,
+    *,
+    type: EventType = "event",
+    source: str = "",
+    event_headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> NewItem:
+    """
+    Return the outbox item for the event *name*; see `NewItem` for the options.
+
+    *event_headers* are those of a webhook, which workflows see; *headers* are the item's. Raises
+    `PayloadError` for a name or a source that can't be stored.
+    """
+    check_event_name(name)
+    check_event_source(source)
+    body = {
+        "name": name,
+        "type": type,
+        "source": source,
+        "payload": payload,
+        "occurred_at": _now(),
+    }
+    if event_headers:
+        body["headers"] = dict(event_headers)
+    return _NewEvent(EVENT, body, headers=headers or {}, **options)
+
+
+def manual_event(workflow: str, payload: Any) -> Event:
+    """Return the event of a *workflow* that is started by its name."""
+    return Event(id=new_id(), name=workflow, payload=payload, type="manual", occurred_at=_now())
+
+
+def scheduled_event(
+    workflow: Workflow, tenant_id: str | None, payload: Any, moment: datetime
+) -> Event:
+    """Return the event of a *workflow* whose schedule has fired."""
+    return Event(
+        id=new_id(),
+        name=workflow.name,
+        payload=payload,
+        type="schedule",
+        source="schedule",
+        tenant_id=tenant_id,
+        occurred_at=moment.isoformat(),
+    )
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat()
