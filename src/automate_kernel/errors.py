@@ -242,7 +242,9 @@ def nearest(word: object, known: Iterable[object], *, cutoff: float = 0.6) -> st
     return by_lower[close[0]] if close else None
 
 
-def did_you_mean(word: object, known: Iterable[object], *, cutoff: float = 0.6) -> str:
-    """Return ``did you mean 'x'?`` for the nearest of *known*, or an empty text."""
+def did_you_mean(
+    word: object, known: Iterable[object], *, also: str = "", cutoff: float = 0.6
+) -> str:
+    """Return ``did you mean 'x'?`` for the nearest of *known*, if one is near, and then *also*."""
     near = nearest(word, known, cutoff=cutoff)
-    return f"did you mean {near!r}?" if near else ""
+    return " ".join(filter(None, (f"did you mean {near!r}?" if near else "", also)))

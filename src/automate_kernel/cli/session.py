@@ -29,8 +29,8 @@ logger: logging.Logger = get_logger(__name__)
 
 # What a kernel that `app` brings along has decided already.
 _KERNELS_OWN = (
-    "database", "plugins", "secrets", "config", "env_allow", "discover", "strict", "disabled",
-    "winners", "worker.lease_seconds", "worker.listen",
+    "database", "outbox", "plugins", "secrets", "config", "env_allow", "discover", "strict",
+    "disabled", "winners", "worker.lease_seconds", "worker.listen",
 )  # fmt: skip
 
 
@@ -114,6 +114,7 @@ class Session:
 
         kernel = Kernel(
             storage or self.storage,
+            outbox=settings["outbox"],
             plugins=settings["plugins"],
             config=settings["config"],
             secrets=self._backends(),
@@ -164,8 +165,14 @@ class Session:
             return own
         from automate_kernel.kernel import Kernel
 
-        lease = self.settings["worker.lease_seconds"]
-        kernel = Kernel(self.storage, secrets={}, discover=False, lease_seconds=lease)
+        lease, outbox = self.settings["worker.lease_seconds"], self.settings["outbox"]
+        kernel = Kernel(
+            self.storage,
+            secrets={},
+            outbox=outbox,
+            discover=outbox is not None and self.settings["discover"],
+            lease_seconds=lease,
+        )
         self._kernels.append(kernel)
         self._redact_database(kernel)
         redact_logs(kernel)

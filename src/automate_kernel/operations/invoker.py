@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
-from automate_kernel.errors import AutomateError, ErrorCodes, did_you_mean
+from automate_kernel.errors import AutomateError, ErrorCodes, did_you_mean, nearest
 from automate_kernel.logs import get_logger, get_plugin_logger
 from automate_kernel.operations.context import Call, calling
 from automate_kernel.operations.error_mapping import is_bug, normalize
@@ -175,12 +175,12 @@ class Invoker:
                 source.get(owner)
         owners = sorted({key for source in self._sources.values() for key in source})
         known = [*self._functions, *(f"{key}.…" for key in owners)]
-        near = did_you_mean(name, known) or did_you_mean(owner, known)
+        meant = name if nearest(name, known) else owner
         there_are = ", ".join(known) or "none; register one or install a connector"
         return AutomateError(
             ErrorCodes.NOT_FOUND,
             f"there is no action {name!r}",
-            hint=f"{near} there are: {there_are}".lstrip(),
+            hint=did_you_mean(meant, known, also=f"there are: {there_are}"),
         )
 
     def _call_function(self, spec: OperationSpec, data: Any) -> Any:

@@ -313,5 +313,5 @@ def find_operation(index: Mapping[str, S], name: str, *, noun: str, owner: str) 
     raise AutomateError(
         ErrorCodes.INVALID_ARGUMENT,
         f"{owner} has no {noun} {name!r}",
-        hint=f"{did_you_mean(name, index)} it has: {known}".lstrip(),
+        hint=did_you_mean(name, index, also=f"it has: {known}"),
     )

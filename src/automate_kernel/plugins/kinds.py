@@ -134,7 +134,7 @@ def kind_named(name: str) -> Kind:
         raise PluginError(
             f"there is no kind of plugin {name!r}",
             code=ErrorCodes.INVALID_ARGUMENT,
-            hint=f"{did_you_mean(name, KINDS)} there are: {', '.join(KINDS)}".lstrip(),
+            hint=did_you_mean(name, KINDS, also=f"there are: {', '.join(KINDS)}"),
         )
     return kind
 

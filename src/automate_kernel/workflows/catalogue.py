@@ -8,14 +8,19 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, WorkflowError
+from automate_kernel.errors import (
+    AutomateError,
+    ConfigError,
+    ErrorCodes,
+    WorkflowError,
+    did_you_mean,
+)
 from automate_kernel.logs import get_logger
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.execution import Event
@@ -234,12 +239,10 @@ class Catalogue:
         entry = self._find(name, tenant_id)
         if entry is None:
             names = sorted(one.workflow.name for one in self.entries(tenant_id=tenant_id))
-            close = get_close_matches(name, names, n=1)
             raise AutomateError(
                 ErrorCodes.NOT_FOUND,
                 f"there is no workflow {name!r}",
-                hint=(f"did you mean {close[0]!r}? " if close else "")
-                + f"there are: {', '.join(names) or 'none'}",
+                hint=did_you_mean(name, names, also=f"there are: {', '.join(names) or 'none'}"),
             )
         if entry.error is not None:
             raise entry.error

@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from automate_kernel.errors import AutomateError, WorkflowError
+from automate_kernel.errors import AutomateError, WorkflowError, did_you_mean
 from automate_kernel.workflows.definition.document import Document, dump_yaml, read_json, read_yaml
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.definition.problems import (
@@ -35,7 +35,7 @@ from automate_kernel.workflows.definition.problems import (
     show_path,
 )
 from automate_kernel.workflows.definition.references import reference_problems, template_texts
-from automate_kernel.workflows.definition.structure import Path, Problem, step_problems, suggest
+from automate_kernel.workflows.definition.structure import Path, Problem, step_problems
 
 __all__ = [
     "Check",
@@ -147,7 +147,7 @@ def _existing(source: str | FilePath) -> FilePath:
     if path.exists():
         return path
     names = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
-    raise WorkflowError(f"there is no file {str(source)!r}", hint=suggest(path.name, names))
+    raise WorkflowError(f"there is no file {str(source)!r}", hint=did_you_mean(path.name, names))
 
 
 def _load_file(path: FilePath, check: Check | None) -> list[Workflow]:

@@ -43,7 +43,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from automate_kernel.errors import WorkflowError
+from automate_kernel.errors import WorkflowError, did_you_mean
 from automate_kernel.workflows.definition.duration import Duration
 from automate_kernel.workflows.definition.fields import (
     Condition,
@@ -58,7 +58,6 @@ from automate_kernel.workflows.definition.fields import (
 from automate_kernel.workflows.definition.structure import (
     effective_needs,
     step_problems,
-    suggest,
     topological_order,
 )
 from automate_kernel.workflows.definition.triggers import (
@@ -238,7 +237,8 @@ class Workflow(Part):
         except KeyError:
             raise WorkflowError(
                 f"workflow {self.name!r} has no step {step_id!r}",
-                hint=suggest(step_id, self._by_id) or f"it has {', '.join(map(repr, self._by_id))}",
+                hint=did_you_mean(step_id, self._by_id)
+                or f"it has {', '.join(map(repr, self._by_id))}",
             ) from None
 
     def needs_of(self, step_id: str) -> tuple[str, ...]:
@@ -263,7 +263,7 @@ class Workflow(Part):
             known = [step.id for step in self.steps]
             raise WorkflowError(
                 f"workflow {self.name!r} has no step {step_id!r} to go on from",
-                hint=suggest(step_id, known) or f"it has {', '.join(map(repr, known))}",
+                hint=did_you_mean(step_id, known) or f"it has {', '.join(map(repr, known))}",
             )
         found = {step_id}
         for each in self.order():

@@ -16,10 +16,10 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from automate_kernel.errors import WorkflowError
+from automate_kernel.errors import WorkflowError, did_you_mean
 from automate_kernel.workflows.definition.document import Document
 from automate_kernel.workflows.definition.model import RetryPolicy, Step, Workflow
-from automate_kernel.workflows.definition.structure import Path, Problem, suggest
+from automate_kernel.workflows.definition.structure import Path, Problem
 from automate_kernel.workflows.definition.triggers import trigger_types
 
 __all__ = ["Finding", "find", "invalid", "problems_of", "show_path"]
@@ -208,7 +208,7 @@ def _unknown_field(case: _Case) -> _Words:
         return "is not a field here", "take it out"
     known, key = _fields(model), str(case.path[-1])
     meant = _ELSEWHERE.get(key)
-    hint = f"here it is called {meant!r}" if meant in known else suggest(key, known)
+    hint = f"here it is called {meant!r}" if meant in known else did_you_mean(key, known)
     return "there is no such field", hint or f"the fields are {', '.join(known)}"
 
 
@@ -230,8 +230,8 @@ def _missing(case: _Case) -> _Words:
 
 def _choice(case: _Case) -> _Words:
     expected = str(case.context["expected"]).replace("'", "").replace(" or ", ", ")
-    hint = suggest(case.value, expected.split(", ")) if isinstance(case.value, str) else None
-    return f"must be one of {expected}", hint
+    near = did_you_mean(case.value, expected.split(", ")) if isinstance(case.value, str) else ""
+    return f"must be one of {expected}", near or None
 
 
 def _trigger_type(case: _Case) -> _Words:
@@ -242,7 +242,7 @@ def _trigger_type(case: _Case) -> _Words:
         guess = next((name for name, key in _TELLS.items() if key in keys), None)
         return "its type is missing", f"add type: {guess or ', or '.join(types)}"
     message = f"there is no trigger type {str(tag)[:40]!r}"
-    return message, suggest(str(tag), types) or f"the types are {', '.join(types)}"
+    return message, did_you_mean(str(tag), types) or f"the types are {', '.join(types)}"
 
 
 _TELLS = {"event": "event", "webhook": "connector", "schedule": "cron"}

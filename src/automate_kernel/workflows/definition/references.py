@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from automate_kernel.errors import did_you_mean
 from automate_kernel.workflows.definition.model import Step, Workflow
-from automate_kernel.workflows.definition.structure import Path, Problem, ancestors, suggest
+from automate_kernel.workflows.definition.structure import Path, Problem, ancestors
 
 __all__ = ["reference_problems", "template_texts", "texts_of"]
 
@@ -74,7 +75,7 @@ class _Sight:
                 "move it into the 'if' of the first step",
             )
         if step_id not in self._all:
-            hint = suggest(step_id, self._all) or f"there is {', '.join(map(repr, self._all))}"
+            hint = did_you_mean(step_id, self._all) or f"there is {', '.join(map(repr, self._all))}"
             return Problem(path, f"names the step {step_id!r}, which does not exist", hint)
         if step_id in self._visible(path):
             return None

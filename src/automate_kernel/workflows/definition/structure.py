@@ -6,10 +6,11 @@ Works on ids and needs alone, so that it can judge a definition whose other fiel
 
 from __future__ import annotations
 
-import difflib
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+from automate_kernel.errors import did_you_mean
 
 __all__ = [
     "Path",
@@ -18,7 +19,6 @@ __all__ = [
     "effective_needs",
     "find_cycle",
     "step_problems",
-    "suggest",
     "topological_order",
 ]
 
@@ -42,13 +42,6 @@ class Problem:
     hint: str | None = None
     line: int | None = None
     see: Path | None = None
-
-
-def suggest(word: str, known: Iterable[str]) -> str | None:
-    """``did you mean 'x'?`` for the nearest of *known*, or None if none is near."""
-    by_lower = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
-    return f"did you mean {by_lower[near[0]]!r}?" if near else None
 
 
 def effective_needs(
@@ -171,9 +164,8 @@ def _wrong_needs(
                 hint = "steps under on_failure run after all others, and need only each other"
             else:
                 message = f"there is no step {need!r}"
-                hint = (
-                    suggest(need, known) or f"there is {', '.join(map(repr, dict.fromkeys(known)))}"
-                )
+                there_is = ", ".join(map(repr, dict.fromkeys(known)))
+                hint = did_you_mean(need, known) or f"there is {there_is}"
             problems.append(Problem((*path, "needs", position), message, hint))
     if not problems and len(set(known)) == len(known):
         problems = _cycle_problem(group)

@@ -15,6 +15,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from automate_kernel.errors import did_you_mean
 from automate_kernel.workflows.definition.duration import Duration
 from automate_kernel.workflows.definition.fields import Condition, JsonTree, Part, PlainText
 from automate_kernel.workflows.engine.execution import Event
@@ -89,9 +90,8 @@ def _check_timezone(name: str) -> str:
     try:
         ZoneInfo(name)
     except Exception:  # what it raises depends on the name, the system and the Python version
-        from automate_kernel.workflows.definition.structure import suggest
-
-        hint = suggest(name, available_timezones()) or "use a name like 'UTC' or 'Europe/Berlin'"
+        example = "use a name like 'UTC' or 'Europe/Berlin'"
+        hint = did_you_mean(name, available_timezones()) or example
         raise PydanticCustomError(
             "timezone", "there is no time zone {name}", {"name": repr(name), "hint": hint}
         ) from None
