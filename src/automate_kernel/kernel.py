@@ -136,7 +136,7 @@ class Kernel:
         self._config = config or {}
         self.operations: Invoker = Invoker(
             {"connector": self.plugins.connectors, "provider": self.plugins.providers},
-            self.plugins,
+            self.plugins.hooks,
             self.secrets,
             config=self._config,
             settings=settings or {},
@@ -169,7 +169,9 @@ class Kernel:
         self._runner = Runner(
             self.executions,
             invoke=self.operations.invoke,
-            around=lambda execution: self.plugins.around("automate_executing", execution=execution),
+            around=lambda execution: self.plugins.hooks.around(
+                "automate_executing", execution=execution
+            ),
             programs=self.workflows.program,
             listening=self.workflows.listening,
             sender=self,
@@ -648,19 +650,19 @@ class Kernel:
         handlers = self._handlers.choose(
             kinds, exclude_kinds, unwanted=() if knows_workflows else (EVENT,)
         )
-        if self.plugins.receives("automate_handling"):
+        if self.plugins.hooks.receives("automate_handling"):
             handlers = [replace(handler, around=self._around) for handler in handlers]
         return handlers
 
     def _around(self, item: OutboxItem) -> AbstractContextManager[None]:
-        return self.plugins.around("automate_handling", item=item)
+        return self.plugins.hooks.around("automate_handling", item=item)
 
     def _before_enqueue(self, items: Sequence[NewItem]) -> None:
         for item in items:
             if item.labels:
                 item.labels = self.redactor.redact_value(checked_labels(item.labels))
-        if self.plugins.receives("automate_before_enqueue"):
-            self.plugins.notify("automate_before_enqueue", items=items)
+        if self.plugins.hooks.receives("automate_before_enqueue"):
+            self.plugins.hooks.notify("automate_before_enqueue", items=items)
 
     def run_until_idle(
         self,
@@ -709,7 +711,7 @@ class Kernel:
         self._failures.add(item)
 
     def _notify_failed(self, item: OutboxItem, error: AutomateError) -> None:
-        self.plugins.notify("automate_item_failed", item=item, error=error)
+        self.plugins.hooks.notify("automate_item_failed", item=item, error=error)
         if item.kind == ADVANCE:
             execution = self.executions.get(item.payload["execution_id"])
             if execution is not None:
@@ -814,7 +816,9 @@ def _call(operation: str, tenant_id: str | None, idempotency_key: str | None) ->
 
 
 def _read_specs(plugin: Any) -> None:
-    for spec in plugin.operation_specs():
-        spec.json_schema()
+    # Asked of the instance, where an author's own method may need one.
+    for specs in ("actions", "capabilities"):
+        for spec in getattr(plugin, specs, list)():
+            spec.json_schema()
     for trigger in getattr(plugin, "triggers", list)():
         json_schema_of(trigger.payload_schema)

@@ -761,7 +761,7 @@ def test_a_failing_receiver_of_a_notice_stops_no_other(caplog: pytest.LogCapture
     plugins, first, last = Plugins(discover=False), Recorder(), Recorder()
     for key, receiver in {"first": first, "failing": Failing(), "last": last}.items():
         plugins.register(receiver, kind="hook", key=key)
-    errors = plugins.notify("automate_after_call", call=None, output=7, error=None)
+    errors = plugins.hooks.notify("automate_after_call", call=None, output=7, error=None)
     assert [str(error) for error in errors] == ["not today"]
     assert (first.seen, last.seen) == ([7], [7])
     assert "'failing'" in caplog.text

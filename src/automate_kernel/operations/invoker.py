@@ -16,7 +16,7 @@ from automate_kernel.logs import get_logger, get_plugin_logger
 from automate_kernel.operations.context import Call, calling
 from automate_kernel.operations.error_mapping import is_bug, normalize
 from automate_kernel.operations.plugin import Plugin, complete_config, construct
-from automate_kernel.operations.portal import Portal
+from automate_kernel.operations.portal import Portal, contained
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.secrets import Redactor, SecretResolver
 from automate_kernel.secrets.masking import literal_secrets
@@ -237,7 +237,7 @@ class Invoker:
         """`invoke` for asynchronous code; a plain function runs on a thread."""
         try:
             self._before(call, data)
-            work = self._contained(name, data, call)
+            work = contained(self._ainvoke(name, data, call))
             result, failure = await asyncio.wait_for(work, timeout)
             if failure is not None:
                 raise failure
@@ -252,18 +252,6 @@ class Invoker:
             raise self._failed(name, call, error) from None
         self._hooks.notify("automate_after_call", call=call, output=output, error=None)
         return output
-
-    async def _contained(self, name: str, data: Any, call: Call) -> tuple[Any, Exception | None]:
-        """
-        Return the result of a call, or the error that it raised.
-
-        A cancelled call may still raise, and nobody asks for its error: the loop would print it. A
-        task with a result has none.
-        """
-        try:
-            return await self._ainvoke(name, data, call), None
-        except Exception as error:
-            return None, error
 
     async def _ainvoke(self, name: str, data: Any, call: Call) -> Any:
         _, perform = await asyncio.to_thread(self.find, name)

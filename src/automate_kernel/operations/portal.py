@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.logs import log_loop_errors
 
-__all__ = ["Portal"]
+__all__ = ["Portal", "contained"]
 
 T = TypeVar("T")
 _END_SECONDS = 5.0
@@ -44,7 +44,7 @@ class Portal:
                 "invoke() was called from an async action",
                 hint="await kernel.ainvoke(...) there",
             )
-        future = asyncio.run_coroutine_threadsafe(_contained(coroutine), loop)
+        future = asyncio.run_coroutine_threadsafe(contained(coroutine), loop)
         try:
             result, error = future.result(timeout)
         except (FutureTimeoutError, TimeoutError):
@@ -80,14 +80,14 @@ class Portal:
                 loop.close()
 
 
-async def _contained(
+async def contained(
     coroutine: Coroutine[Any, Any, T],
 ) -> tuple[T | None, BaseException | None]:
     """
     Return the coroutine's result, or the error that it raised.
 
     SystemExit would end the loop, and with it the work of all others. And asyncio would print the
-    error of a coroutine that was cancelled after a time limit, since nobody asks for it.
+    error of a coroutine that was cancelled after a time limit: nobody asks for its result.
     """
     try:
         return await coroutine, None

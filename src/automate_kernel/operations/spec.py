@@ -231,17 +231,14 @@ def marked_operations(owner: type, spec: type[S]) -> list[S]:
                         hint=f"rename the method, and mark it with the name {mark.name!r}",
                     )
                 marks[attribute] = mark
-    return [
-        _from_method(getattr(owner, attribute), mark, spec)
-        for attribute, mark in marks.items()
-        if callable(getattr(owner, attribute))
-    ]
-
-
-def _from_method(method: Callable[..., Any], mark: Mark, spec: type[S]) -> S:
-    given = {"name": mark.name, **mark.options}
-    schemas = {key: given.pop(key, None) for key in ("input_schema", "output_schema")}
-    return _described(spec, bind(method, method=True, **schemas), **given)
+    specs = []
+    for attribute, mark in marks.items():
+        method, options = getattr(owner, attribute), dict(mark.options)
+        if callable(method):
+            schemas = {key: options.pop(key, None) for key in ("input_schema", "output_schema")}
+            binding = bind(method, method=True, **schemas)
+            specs.append(_described(spec, binding, name=mark.name, **options))
+    return specs
 
 
 def operation_from_function(
@@ -261,14 +258,11 @@ def operation_from_function(
     each field. A parameter annotated `Call` gets the call. The description defaults to the
     docstring's first paragraph.
     """
+    binding = bind(function, input_schema=input_schema, output_schema=output_schema)
     return _described(
-        OperationSpec,
-        bind(function, input_schema=input_schema, output_schema=output_schema),
-        name=name,
-        idempotent=idempotent,
-        title=title,
-        description=description,
-    )
+        OperationSpec, binding,
+        name=name, idempotent=idempotent, title=title, description=description,
+    )  # fmt: skip
 
 
 def _described(
@@ -276,9 +270,8 @@ def _described(
     binding: Binding,
     *,
     name: str | None,
-    idempotent: bool = False,
-    title: str = "",
     description: str | None = None,
+    **options: Any,
 ) -> S:
     function = binding.function
     if description is None:
@@ -287,10 +280,9 @@ def _described(
         name or str(getattr(function, "__name__", "")),
         input_schema=binding.input_schema,
         output_schema=binding.output_schema,
-        idempotent=idempotent,
-        title=title,
         description=description,
         binding=binding,
+        **options,
     )
 
 

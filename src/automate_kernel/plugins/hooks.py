@@ -131,6 +131,11 @@ class Hooks:
                 self._ready = True
             return self._manager
 
+    @property
+    def hook(self) -> Any:
+        """Pluggy's relay: ``hooks.hook.automate_configure(kernel=…)`` calls every receiver."""
+        return self.manager.hook
+
     def add(self, plugin: Any, key: str) -> None:
         """Let *plugin* receive hooks from now on."""
         with self._lock:
@@ -148,7 +153,7 @@ class Hooks:
 
     def receives(self, name: str) -> bool:
         """Return True if the hook *name* has a receiver."""
-        return bool(getattr(self.manager.hook, name).get_hookimpls())
+        return bool(getattr(self.hook, name).get_hookimpls())
 
     @contextmanager
     def around(self, name: str, **arguments: Any) -> Iterator[None]:
@@ -171,7 +176,7 @@ class Hooks:
     def _call(self, name: str, arguments: dict[str, Any]) -> tuple[list[Any], list[Exception]]:
         results: list[Any] = []
         errors: list[Exception] = []
-        for receiver in reversed(getattr(self.manager.hook, name).get_hookimpls()):
+        for receiver in reversed(getattr(self.hook, name).get_hookimpls()):
             try:
                 found = receiver.function(*(arguments[each] for each in receiver.argnames))
                 if found is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
 from typing import Any
 
 from automate_kernel.errors import PluginError, did_you_mean
@@ -40,36 +39,30 @@ class Plugins:
         self.policy: Policy = Policy.of(strict=strict, disabled=disabled, winners=winners)
         # A misspelt kind would be passed over.
         listed = {kind_named(name).name: paths for name, paths in (settings or {}).items()}
-
-        def options(kind: str) -> dict[str, Any]:
-            paths = listed.get(kind, ())
-            return {"settings": paths, "discover": discover, "policy": self.policy}
-
-        self.providers: ProviderRegistry = ProviderRegistry(**options("provider"))
+        common: Any = {"discover": discover, "policy": self.policy}
+        self.providers: ProviderRegistry = ProviderRegistry(listed.get("provider", ()), **common)
         """The providers."""
-        self.connectors: ConnectorRegistry = ConnectorRegistry(**options("connector"))
-        """The connectors."""
-        self.secrets_backends: Registry[Any] = Registry(
-            "secrets_backend", **options("secrets_backend")
+        self.connectors: ConnectorRegistry = ConnectorRegistry(
+            listed.get("connector", ()), **common
         )
-        """The classes of secrets backends."""
-        self.outbox_stores: Registry[Any] = Registry("outbox_store", **options("outbox_store"))
-        """The classes of outbox stores."""
-        self.filters: Registry[Any] = Registry("filter", **options("filter"))
-        """The template filters."""
-        hooks: Registry[Any] = Registry("hook", **options("hook"))
-        self._registries: dict[str, Registry[Any]] = {
-            registry.kind.name: registry
-            for registry in (
-                self.providers,
-                self.connectors,
-                self.secrets_backends,
-                self.outbox_stores,
-                self.filters,
-                hooks,
-            )
+        """The connectors."""
+        others: dict[str, Registry[Any]] = {
+            name: Registry(name, listed.get(name, ()), **common)
+            for name in ("secrets_backend", "outbox_store", "filter", "hook")
         }
-        self._hooks = Hooks(hooks)
+        self.secrets_backends: Registry[Any] = others["secrets_backend"]
+        """The classes of secrets backends."""
+        self.outbox_stores: Registry[Any] = others["outbox_store"]
+        """The classes of outbox stores."""
+        self.filters: Registry[Any] = others["filter"]
+        """The template filters."""
+        self._registries: dict[str, Registry[Any]] = {
+            "provider": self.providers,
+            "connector": self.connectors,
+            **others,
+        }
+        self.hooks: Hooks = Hooks(others["hook"])
+        """The receivers of hooks."""
 
     def registry(self, kind: str) -> Registry[Any]:
         """Return the registry of the plugins of *kind*."""
@@ -94,7 +87,7 @@ class Plugins:
         if kind == "hook" and not isinstance(plugin, str):
             name = key or registry.kind.key_of(plugin)
             if name in registry:  # unless it is switched off
-                self._hooks.add(plugin, name)
+                self.hooks.add(plugin, name)
 
     def get(self, kind: str, key: str) -> Any:
         """Return the plugin *key* of *kind*, imported now if it was not yet. See `Registry.get`."""
@@ -156,19 +149,7 @@ class Plugins:
     @property
     def hook(self) -> Any:
         """Pluggy's relay: ``plugins.hook.automate_configure(kernel=…)`` calls every receiver."""
-        return self._hooks.manager.hook
-
-    def notify(self, name: str, **arguments: Any) -> list[Exception]:
-        """Call the receivers of a hook that reports what has happened. See `Hooks.notify`."""
-        return self._hooks.notify(name, **arguments)
-
-    def receives(self, name: str) -> bool:
-        """Return True if the hook *name* has a receiver."""
-        return self._hooks.receives(name)
-
-    def around(self, name: str, **arguments: Any) -> AbstractContextManager[None]:
-        """Enter the context managers that a hook's receivers return. See `Hooks.around`."""
-        return self._hooks.around(name, **arguments)
+        return self.hooks.hook
 
     def __repr__(self) -> str:
         return f"<Plugins{' strict' if self.policy.strict else ''}>"

@@ -228,7 +228,8 @@ def test_the_outbox_may_be_an_installed_store(
         "outbox_store", "own", f"{__name__}:OwnStore", "automate.outbox_stores", "own-store", "1.0"
     )
     monkeypatch.setattr(discovery, "_scans", {tuple(sys.path): (announced,)})
-    with override_settings(AUTOMATE_OUTBOX={"STORE": "own", "LEASE_SECONDS": 7}):
+    outbox = {"STORE": "own", "LEASE_SECONDS": 7}
+    with override_settings(AUTOMATE_OUTBOX=outbox, AUTOMATE_PLUGINS={"DISCOVER": True}):
         assert [*check_settings(), *check_database()] == []
         assert type(get_kernel().outbox) is OwnStore
         assert get_kernel().outbox.lease_seconds == 7
