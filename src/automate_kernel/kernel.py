@@ -130,8 +130,9 @@ class Kernel:
         """The template filters of this kernel."""
         self.templates: TemplateEngine = TemplateEngine(self.filters)
         """Compiles and renders templates."""
-        times = (lease_seconds, retention_seconds, failed_retention_seconds)
-        self.outbox: OutboxStore = self._store(outbox, *times)
+        self.outbox: OutboxStore = self._store(
+            outbox, lease_seconds, retention_seconds, failed_retention_seconds
+        )
         """The items that wait, run and are done: enqueue, find, pause, limit, cancel, requeue."""
         self._config = config or {}
         self.operations: Invoker = Invoker(
@@ -152,17 +153,7 @@ class Kernel:
         self.purges: list[Callable[..., int]] = []
         """Deletions of the host's own: called with ``older_than_seconds`` and ``limit``."""
         self._wire()
-        self._add_plugin_filters()
-        # First, since the templates of a file may use a filter that is made here.
-        self.plugins.hook.automate_configure(kernel=self)
-        if strict:
-            self.plugins.load_all()
-        for workflow in workflows:
-            self.workflows.add(workflow)
-        for line in self.unused_config:
-            # More plugins may come, so it is no error; but a near miss is a slip.
-            if "did you mean" in line:
-                logger.warning("%s", line)
+        self._set_up(workflows, strict=strict)
 
     def _wire(self) -> None:
         """Connect the parts, before plugins and workflows come in."""
@@ -192,6 +183,22 @@ class Kernel:
             outbox.on_requeued = outbox.on_requeued or self.executions.resume_with
         outbox.redact = EnteringRedaction(self.redactor, outbox.redact)
         outbox.before_enqueue = outbox.before_enqueue or self._before_enqueue
+
+    def _set_up(self, workflows: Iterable[Workflow | str | Path], *, strict: bool) -> None:
+        """Add the filters of plugins, their hooks' changes and the host's workflows, in order."""
+        # A broken filter is logged and left out, unless the host is strict.
+        for key, function in self.plugins.filters.load_all().items():
+            self.filters.register(key, function, replace=True)
+        # Before the workflows, whose templates may use a filter that is made here.
+        self.plugins.hook.automate_configure(kernel=self)
+        if strict:
+            self.plugins.load_all()
+        for workflow in workflows:
+            self.workflows.add(workflow)
+        for line in self.unused_config:
+            # More plugins may come, so it is no error; but a near miss is a slip.
+            if "did you mean" in line:
+                logger.warning("%s", line)
 
     def _backends(self, secrets: Any) -> Iterable[SecretsBackend]:
         if secrets is None:
@@ -240,11 +247,6 @@ class Kernel:
 
     def _context(self, event: Any, execution: Any, steps: Any, extra: Any) -> TemplateContext:
         return TemplateContext(event, execution, steps, self.env, extra)
-
-    def _add_plugin_filters(self) -> None:
-        # A broken one is logged and left out, unless the host is strict.
-        for key, function in self.plugins.filters.load_all().items():
-            self.filters.register(key, function, replace=True)
 
     def __repr__(self) -> str:
         return f"<Kernel on {self.storage.describe()}, {len(self.workflows.added())} workflows>"
@@ -562,7 +564,7 @@ class Kernel:
         """
         if callable(kind):
             raise ConfigError(
-                "Kernel.handler() was not told which kind of items the function handles",
+                "Kernel.handler() needs the kind of items that the function handles",
                 hint=f'write @kernel.handler("{getattr(kind, "__name__", "kind")}")',
             )
         check_text(kind, "kind", hint='for example "mail.send"')
