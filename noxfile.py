@@ -63,7 +63,7 @@ def tests(session: nox.Session) -> None:
 def django(session: nox.Session, django: str, drf: str) -> None:
     """The Django host in one cell of the matrix; `-- -m "not slow"` for the quick part."""
     session.install(
-        "-e", ".[django,openapi,postgresql,yaml,schedule,jsonschema,sqlalchemy,opentelemetry]",
+        "-e", ".[django,openapi,postgresql,yaml,schedule,sqlalchemy,opentelemetry]",
         f"django=={django}.*",
         f"djangorestframework=={drf if drf.count('.') > 1 else drf + '.*'}",
         *(() if django.startswith("6") else ("django-tasks>=0.12",)),
@@ -94,7 +94,7 @@ def lowest(session: nox.Session) -> None:
     """The oldest versions that the package says it takes: units and contracts, no server."""
     session.install(
         "--resolution=lowest-direct", *LOWEST, "-e",
-        ".[cli,openapi,opentelemetry,postgresql,jsonschema]", "-e", "plugins/automate-http",
+        ".[cli,openapi,opentelemetry,postgresql]", "-e", "plugins/automate-http",
     )  # fmt: skip
     session.run("pytest", *(session.posargs or LOWEST_TESTS))
 

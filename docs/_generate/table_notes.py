@@ -57,7 +57,7 @@ PENDING ─▶ RUNNING ─┬▶ COMPLETED
   │   └ RETRY ◀     └▶ CANCELLED
   └▶ SKIPPED
 ```""",
-    "automate_webhook_delivery": "The accepted webhook deliveries, by which repetitions are recognised.",
+    "automate_webhook_delivery": "The accepted webhook deliveries, to recognise repetitions.",
     "automate_schedule": "When each schedule fired last.",
     "automate_worker": "The workers that run, as they last reported; see "
     "[Observe it](../howto/observe.md).",

@@ -119,11 +119,19 @@ def _store() -> Iterator[CheckMessage]:
     name = _given("AUTOMATE_OUTBOX").get("STORE")
     if name is None or name in STORES:
         return
+    if conf.is_plugin_key(name) and ("outbox_store", name) in _installed():
+        return
     try:
         conf.load(name, "AUTOMATE_OUTBOX['STORE']")
     except AutomateError as error:
         hint = f"Use {', '.join(map(repr, STORES))}, or the dotted path of an OutboxStore."
         yield Error(f"{error.message}.", hint=hint, id="automate.E004")
+
+
+def _installed() -> set[tuple[str, str]]:
+    from automate_kernel.plugins import scan
+
+    return {(found.kind, found.key) for found in scan()}
 
 
 def _workflows() -> Iterator[CheckMessage]:

@@ -75,7 +75,6 @@ The settings, all of them optional.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -84,7 +83,7 @@ from typing import Any, TypeVar, cast
 
 from django.conf import settings
 
-from automate_kernel.errors import ConfigError, type_name
+from automate_kernel.errors import ConfigError, nearest, type_name
 
 __all__ = [
     "DEFAULTS",
@@ -262,7 +261,7 @@ def _is_ours(name: str) -> bool:
 
 
 def _near(name: str, names: Iterable[str]) -> str:
-    return next(iter(get_close_matches(name, list(names), n=1)), "")
+    return nearest(name, names) or ""
 
 
 def load(path: Any, name: str) -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from automate_django import conf
@@ -13,6 +14,7 @@ from automate_kernel.errors import ConfigError
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
     from automate_kernel.outbox import OutboxStore
+    from automate_kernel.outbox.labels import Labels
 
 __all__ = [
     "STORES",
@@ -85,6 +87,9 @@ def build_kernel(workflows: Iterable[Any] | None = None) -> Kernel:
     kernel = conf.replaced("kernel", Kernel)(
         storage,
         outbox=outbox_store(storage),
+        lease_seconds=_lease_seconds(),
+        retention_seconds=conf.option("AUTOMATE_OUTBOX", "RETENTION_SECONDS"),
+        failed_retention_seconds=conf.option("AUTOMATE_OUTBOX", "FAILED_RETENTION_SECONDS"),
         listed={kind: conf.listed(name) for kind, name in _LISTED.items()},
         config=conf.options("AUTOMATE_CONFIG"),
         secrets=conf.secrets_backends(),
@@ -101,36 +106,71 @@ def build_kernel(workflows: Iterable[Any] | None = None) -> Kernel:
     return kernel
 
 
-def outbox_store(storage: DjangoStorage) -> OutboxStore:
-    """Make the outbox that ``AUTOMATE_OUTBOX`` describes."""
+def _lease_seconds() -> float:
+    return float(conf.option("AUTOMATE_OUTBOX", "LEASE_SECONDS"))
+
+
+def outbox_store(storage: DjangoStorage) -> OutboxStore | str:
+    """Return the outbox that ``AUTOMATE_OUTBOX`` describes, or the key of an installed one."""
     name = conf.option("AUTOMATE_OUTBOX", "STORE")
     if name is None:
         # Where one writer holds the whole file there are no rows to skip.
         name = "skip_locked" if storage.supports_skip_locked else "optimistic"
-    store = conf.load(STORES.get(name, name), "AUTOMATE_OUTBOX['STORE']")
     if conf.option("AUTOMATE_OVERRIDES", "outbox_store") is not None:
         from automate_kernel.outbox import OutboxStore
 
-        store = conf.replaced("outbox_store", OutboxStore)
+        store: Any = conf.replaced("outbox_store", OutboxStore)
+    elif name not in STORES and conf.is_plugin_key(name):
+        return str(name)
+    else:
+        store = conf.load(STORES.get(name, name), "AUTOMATE_OUTBOX['STORE']")
     if not isinstance(store, type):
         raise ConfigError("AUTOMATE_OUTBOX['STORE'] is no class", hint="name an OutboxStore")
-    lease_seconds = conf.option("AUTOMATE_OUTBOX", "LEASE_SECONDS")
-    made: OutboxStore = store(storage, lease_seconds=lease_seconds)
+    made: OutboxStore = store(storage, lease_seconds=_lease_seconds())
     made.retention_seconds = conf.option("AUTOMATE_OUTBOX", "RETENTION_SECONDS")
     made.failed_retention_seconds = conf.option("AUTOMATE_OUTBOX", "FAILED_RETENTION_SECONDS")
     return made
 
 
-def emit(name: str, payload: Any = None, **options: Any) -> str:
+def emit(
+    name: str,
+    payload: Any = None,
+    *,
+    transaction: Any = None,
+    source: str = "",
+    tenant_id: str | None = None,
+    delay: float | timedelta = 0.0,
+    priority: int = 0,
+    idempotency_key: str | None = None,
+    headers: Mapping[str, Any] | None = None,
+    labels: Labels | None = None,
+) -> str:
     """
     Accept an event and return its id; it exists exactly if the open ``atomic()`` block commits.
 
-    *options* are those of `automate_kernel.kernel.Kernel.emit`: ``source``, ``tenant_id``,
-    ``delay``, ``idempotency_key`` and so on.
+    See `automate_kernel.kernel.Kernel.emit`.
     """
-    return get_kernel().emit(name, payload, **options)
+    return get_kernel().emit(
+        name, payload, transaction=transaction, source=source, tenant_id=tenant_id, delay=delay,
+        priority=priority, idempotency_key=idempotency_key, headers=headers, labels=labels,
+    )  # fmt: skip
 
 
-async def aemit(name: str, payload: Any = None, **options: Any) -> str:
+async def aemit(
+    name: str,
+    payload: Any = None,
+    *,
+    transaction: Any = None,
+    source: str = "",
+    tenant_id: str | None = None,
+    delay: float | timedelta = 0.0,
+    priority: int = 0,
+    idempotency_key: str | None = None,
+    headers: Mapping[str, Any] | None = None,
+    labels: Labels | None = None,
+) -> str:
     """Accept an event as `emit` does, from asynchronous code. It commits at once."""
-    return await get_kernel().aemit(name, payload, **options)
+    return await get_kernel().aemit(
+        name, payload, transaction=transaction, source=source, tenant_id=tenant_id, delay=delay,
+        priority=priority, idempotency_key=idempotency_key, headers=headers, labels=labels,
+    )  # fmt: skip

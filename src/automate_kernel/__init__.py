@@ -39,8 +39,8 @@ if TYPE_CHECKING:
         current_item,
     )
     from automate_kernel.outbox import OutboxItem, OutboxStore
-    from automate_kernel.plugins import hookimpl
-    from automate_kernel.providers import BaseProvider, CapabilitySpec, ProviderRegistry, capability
+    from automate_kernel.plugins import ProviderRegistry, hookimpl
+    from automate_kernel.providers import BaseProvider, CapabilitySpec, capability
     from automate_kernel.secrets import SecretsBackend
     from automate_kernel.storage import MemoryStorage
     from automate_kernel.templates import register_filter
@@ -127,11 +127,13 @@ _HOMES = {
         "OutboxItem",
         "OutboxStore",
     ),
-    "plugins": ("hookimpl",),
+    "plugins": (
+        "ProviderRegistry",
+        "hookimpl",
+    ),
     "providers": (
         "BaseProvider",
         "CapabilitySpec",
-        "ProviderRegistry",
         "capability",
     ),
     "secrets": ("SecretsBackend",),

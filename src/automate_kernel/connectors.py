@@ -18,7 +18,7 @@ from __future__ import annotations
 import inspect
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, overload
@@ -30,7 +30,7 @@ from automate_kernel.errors import (
     SecretUnavailableError,
 )
 from automate_kernel.operations.context import ConnectorContext, NoSecrets, PluginContext
-from automate_kernel.operations.plugin import Plugin, create
+from automate_kernel.operations.plugin import Plugin
 from automate_kernel.operations.schemas import (
     Schema,
     check_model,
@@ -40,13 +40,9 @@ from automate_kernel.operations.schemas import (
 )
 from automate_kernel.operations.spec import (
     OperationSpec,
-    find_operation,
-    index_operations,
     mark_operation,
     marked_operations,
 )
-from automate_kernel.plugins.kinds import CONNECTOR
-from automate_kernel.plugins.registry import Policy, Registry
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import log_error, trace_of
 
@@ -57,7 +53,6 @@ __all__ = [
     "ActionSpec",
     "Connector",
     "ConnectorContext",
-    "ConnectorRegistry",
     "TriggerSpec",
     "action",
 ]
@@ -68,7 +63,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class ActionSpec(OperationSpec):
-    """What one action of a connector takes and gives."""
+    """The input and output of one action of a connector."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +72,19 @@ class TriggerSpec:
     One kind of webhook that a service sends.
 
     *signature* is a scheme of `automate_kernel.webhooks`; without one the connector's own
-    `Connector.verify_webhook` decides. *event_name* is what workflows call the event; the default
+    `Connector.verify_webhook` decides. *event_name* is the event's name in workflows; the default
     is ``connector.trigger``.
 
-    *delivery_id_header* names the header that is the same when the service sends a delivery again;
-    without it, or where a request has it not exactly once, the scheme knows the delivery's id.
-    *replay_guard* says what becomes of ids: ``"on"``, a delivery that comes again starts nothing;
-    ``"required"``, one without an id of the service's own is refused as well; ``"off"``, each
-    request is an event.
+    *delivery_id_header* names the header that is the same when the service sends a delivery again.
+    Without it, or where a request has it not exactly once, the scheme knows the delivery's id.
+    With *replay_guard* ``"on"`` a repeated delivery starts nothing. With ``"required"`` a delivery
+    without the service's own id is refused as well. With ``"off"`` each request is an event.
 
-    *events* says which requests are events of this trigger; all others are accepted and start
-    nothing. It is a name or several as the service calls them (``"invoice.paid"``,
+    *events* chooses the requests that are events of this trigger; all others are accepted and start
+    nothing. It holds one or more of the service's names (``"invoice.paid"``,
     ``["push", "pull_request.*"]``), for schemes that know the name, or values of headers:
-    ``{"X-GitHub-Event": "push"}``. *keep_headers* are those that workflows see, as
-    ``event.headers["x-github-event"]``; none that proves who sent it can be among them.
+    ``{"X-GitHub-Event": "push"}``. Workflows see the headers in *keep_headers*, as
+    ``event.headers["x-github-event"]``; a header that proves the sender can't be among them.
     """
 
     name: str
@@ -133,7 +127,7 @@ class TriggerSpec:
         return callable(getattr(self.signature, "event_name", None))
 
     def wants(self, headers: Any, raw_body: bytes) -> bool:
-        """Whether a verified request is one of `events`."""
+        """Return True if a verified request is one of `events`."""
         if self.events is None:
             return True
         if not isinstance(self.events, Mapping):
@@ -146,7 +140,7 @@ class TriggerSpec:
         )
 
     def kept_headers(self, headers: Any) -> dict[str, str]:
-        """Those of *headers* that workflows see, by their names in lower case."""
+        """Return those of *headers* that workflows see, by their names in lower case."""
         if not self.keep_headers:
             return {}
         found = _headers_of(headers)
@@ -154,7 +148,7 @@ class TriggerSpec:
         return {name: value for name, value in values.items() if value is not None}
 
     def check_payload(self, payload: Any) -> None:
-        """Raise ``INVALID_ARGUMENT`` if *payload* is not what `payload_schema` says."""
+        """Raise ``INVALID_ARGUMENT`` if *payload* does not fit `payload_schema`."""
         what = f"payload of {self.name!r}"
         if is_model(self.payload_schema):
             _, problems = check_model(self.payload_schema, payload)  # type: ignore[arg-type]
@@ -203,8 +197,8 @@ def action(name: Any = None, /, **options: Any) -> Any:
     """
     Make a method of a connector one of its actions.
 
-    ``@action``, ``@action("name")`` and ``@action(idempotent=True)`` all work. How the method
-    takes its input says `operation_from_function`.
+    ``@action``, ``@action("name")`` and ``@action(idempotent=True)`` all work. See
+    `operation_from_function` for the method's parameters.
     """
     return mark_operation(name, options, "action")
 
@@ -217,7 +211,9 @@ class Connector(Plugin):
     `actions` and `execute_action`. One that receives webhooks lists them in `triggers`.
     """
 
+    context_class: ClassVar[type[ConnectorContext]] = ConnectorContext
     _noun: ClassVar[str] = "connector"
+    _operation_noun: ClassVar[str] = "action"
 
     def __init__(
         self, config: dict[str, Any] | None = None, *, ctx: ConnectorContext | None = None
@@ -227,25 +223,27 @@ class Connector(Plugin):
 
     @classmethod
     def actions(cls) -> list[ActionSpec]:
-        """What the connector can do: by default, its methods marked with `action`."""
+        """Return the specs of the actions: by default, of the methods marked with `action`."""
         return marked_operations(cls, ActionSpec)
 
     @classmethod
+    def operation_specs(cls) -> list[ActionSpec]:
+        """Return the same as `actions`."""
+        return cls.actions()
+
+    @classmethod
     def triggers(cls) -> list[TriggerSpec]:
-        """The webhooks that the connector takes: by default none."""
+        """Return the webhooks that the connector takes: by default none."""
         return []
 
     @classmethod
-    def find_action(cls, name: str) -> ActionSpec:
-        """The action called *name*, or ``INVALID_ARGUMENT`` that says what there is."""
-        # Kept per class, not inherited: a subclass has actions of its own.
-        if "_action_index" not in cls.__dict__:
-            cls._action_index = index_operations(cls.actions(), cls._title())
-        return find_operation(cls._action_index, name, noun="action", owner=cls._title())
+    def find_action(cls, name: str) -> OperationSpec:
+        """Return the spec of the action *name*, or raise ``INVALID_ARGUMENT`` with their names."""
+        return cls.find_operation(name)
 
     @classmethod
     def find_trigger(cls, name: str) -> TriggerSpec:
-        """The trigger called *name*, or ``NOT_FOUND`` that says what there is."""
+        """Return the trigger called *name*, or raise ``NOT_FOUND`` with the names of all."""
         triggers = cls.triggers()
         for spec in triggers:
             if spec.name == name:
@@ -255,11 +253,9 @@ class Connector(Plugin):
             ErrorCodes.NOT_FOUND, f"{cls._title()} has no trigger {name!r}", hint=f"it has: {known}"
         )
 
-    _action_index: ClassVar[Mapping[str, ActionSpec]]
-
     def execute_action(self, action: str, input_data: dict[str, Any]) -> Any:
         """
-        Do what *action* says. Mark methods, or override it (``def``, ``async def``).
+        Carry out *action*. Mark methods, or override it (``def``, ``async def``).
 
         The kernel calls `call_action`, which checks the input first.
         """
@@ -267,33 +263,34 @@ class Connector(Plugin):
 
     def call_action(self, action: str, input_data: Mapping[str, Any]) -> Any:
         """
-        The action's output as a JSON value, or an awaitable of it if the action is async.
+        Return the action's output as a JSON value, or an awaitable of it if the action is async.
 
-        Raises nothing but `AutomateError`: for input that is not valid before the call, and as
-        `normalize_error` words it afterwards.
+        Raises nothing but `AutomateError`: before the call for invalid input, and after it the
+        error that `normalize_error` returns.
         """
-        spec = self.find_action(action)
-        value = spec.validate(input_data)
         # The default would only look up and check again.
-        plain = type(self).execute_action is Connector.execute_action
-        given = value if plain else dict(input_data)
-        return self._perform(spec, lambda: self.execute_action(action, given))
+        raw = type(self).execute_action is not Connector.execute_action
+        return self._call(action, input_data, self.execute_action, raw=raw)
+
+    def call_operation(self, name: str, input_data: Mapping[str, Any]) -> Any:
+        """Return the same as `call_action`."""
+        return self.call_action(name, input_data)
 
     def verify_webhook(self, headers: dict[str, str], raw_body: bytes) -> bool:
         """
-        Whether the request proves that the service sent it. By default nothing does.
+        Return True if the request proves that the service sent it. By default none does.
 
-        Only ``True`` itself counts. Callers ask `accepts_webhook`, which sees to that.
+        Only ``True`` itself counts. Call `accepts_webhook`, which sees to that.
         """
         return False
 
     def accepts_webhook(self, trigger: str, headers: Any, raw_body: bytes) -> bool:
         """
-        Whether a request for *trigger* may be believed.
+        Return True if a request for *trigger* is proven.
 
         The trigger's signature scheme decides, or `verify_webhook` where it has none. Anything but
         ``True`` is a no: a stub that returns None, a coroutine, an exception. Raises only
-        `SecretUnavailableError`: whether to believe it can't be told now.
+        `SecretUnavailableError`: the proof can't be checked now.
         """
         signature = self.find_trigger(trigger).signature
         try:
@@ -327,10 +324,10 @@ class Connector(Plugin):
 
     def ignores_webhook(self, trigger: str, headers: Any, raw_body: bytes) -> Ignored | None:
         """
-        The answer to an accepted request that starts nothing, or None for one that is an event.
+        Return the answer to an accepted request that starts nothing, or None for an event.
 
-        By default these are the handshakes that the trigger's scheme knows, and what is not among
-        the `TriggerSpec`'s events.
+        By default these are the handshakes that the trigger's scheme knows, and requests that are
+        not among the `TriggerSpec`'s events.
         """
         from automate_kernel.webhooks.request import Ignored
 
@@ -345,11 +342,11 @@ class Connector(Plugin):
 
     def parse_webhook(self, trigger: str, headers: Any, raw_body: bytes) -> Any:
         """
-        What the request says, as a JSON value. By default the body is JSON.
+        Return the request's content as a JSON value. By default the body is JSON.
 
-        Called only for a request that was accepted. An `automate_kernel.webhooks.Ignored` in place
-        of a value: it is accepted, and starts nothing. Raises ``INVALID_ARGUMENT`` for a body that
-        can't be read, or that is not what the trigger's payload schema says.
+        Called only for a request that was accepted. A request for which it returns an
+        `automate_kernel.webhooks.Ignored` starts nothing. Raises ``INVALID_ARGUMENT`` for a body
+        that can't be read, or that does not fit the trigger's payload schema.
         """
         from automate_kernel.webhooks.request import BodyError, parse_json
 
@@ -367,43 +364,11 @@ class Connector(Plugin):
 
     def delivery_id(self, trigger: str, headers: Any, raw_body: bytes) -> str | None:
         """
-        What is the same when the service sends a delivery again, or None if nothing is.
+        Return the text that is the same when the service sends a delivery again, or None.
 
-        By default the header that the `TriggerSpec` names, if it was sent once and isn't blank.
-        Override it where the body says. Where this is None, the trigger's scheme is asked.
+        By default it is the header that the `TriggerSpec` names, if it was sent once and isn't
+        blank. Override it where the body holds an id. Without one the trigger's scheme decides.
         """
         wanted = self.find_trigger(trigger).delivery_id_header
         value = _headers_of(headers).get(wanted) if wanted else None
         return value if value is not None and value.strip() else None
-
-
-class ConnectorRegistry(Registry[type[Connector]]):
-    """
-    The connectors that the host has: registered, listed in its settings, installed, or built in.
-
-    Nothing is imported before a connector is asked for.
-    """
-
-    def __init__(
-        self,
-        settings: Iterable[str] | Mapping[str, str] = (),
-        *,
-        discover: bool = True,
-        policy: Policy | None = None,
-    ) -> None:
-        super().__init__(CONNECTOR, settings, discover=discover, policy=policy)
-
-    def create(
-        self, key: str, config: Mapping[str, Any] | None = None, ctx: ConnectorContext | None = None
-    ) -> Connector:
-        """An instance of the connector *key*, with its config checked."""
-        return create(self.get(key), config, ctx or ConnectorContext(key=key))
-
-    @property
-    def names(self) -> dict[str, str]:
-        """The names for people, by key. Loads every connector; broken ones are left out."""
-        return {key: cls.display_name or key for key, cls in self.load_all().items()}
-
-    def specs(self) -> dict[str, list[ActionSpec]]:
-        """All actions, by connector key. Loads every connector; broken ones are left out."""
-        return {key: cls.actions() for key, cls in self.load_all().items()}

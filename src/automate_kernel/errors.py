@@ -20,7 +20,9 @@ Every error that the kernel raises, under one root.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
+from itertools import islice
 from typing import Any
 
 __all__ = [
@@ -43,7 +45,7 @@ __all__ = [
 
 class ErrorCodes(str, Enum):
     """
-    What kind of failure it was, in the words of gRPC's status codes.
+    The kinds of failure, in the words of gRPC's status codes.
 
     A code decides whether trying again can help (`retryable`), so a connector that maps its
     service's failures to codes gets sensible retries without more.
@@ -69,7 +71,7 @@ class ErrorCodes(str, Enum):
 
     @property
     def retryable(self) -> bool:
-        """Whether the same call may succeed later, with nothing changed."""
+        """True if the same call may succeed later, with nothing changed."""
         return self in _RETRYABLE
 
 
@@ -88,10 +90,10 @@ class AutomateError(Exception):
     """
     A failure with a code for programs, a message for people and, where one is known, a remedy.
 
-    *retryable* overrides what the code says. *retry_after* is the delay in seconds that the
-    other side asked for. Of an error that came out of a call, `trace` says where it was raised
-    (files, lines and their source, no values) and `group` what it has in common with others of
-    its kind (``KeyError in shop.actions.charge``). None of these may hold a secret's value.
+    *retryable* overrides the code. *retry_after* is the delay in seconds that the other side
+    asked for. After a call, `trace` holds files, lines and their source, without values. `group`
+    names what an error has in common with its like (``KeyError in shop.actions.charge``). None of
+    these may hold a secret's value.
     """
 
     default_code = ErrorCodes.INTERNAL
@@ -217,9 +219,35 @@ class LeaseLostError(_WordedError):
 
 
 def type_name(value: object) -> str:
-    """The type of *value* with its article, for a message: ``a list``, ``an int``."""
-    name = type(value).__name__
-    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+    """Return the type of *value* with its article, for a message: ``a list``, ``an int``."""
+    return with_article(type(value).__name__)
+
+
+def with_article(noun: str) -> str:
+    """Return *noun* with its article: ``a list``, ``an int``."""
+    return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
+
+
+# A comparison takes the square of the lengths, and strangers may have chosen the words.
+_MOST_WORDS, _LONGEST_WORD = 1_000, 200
+
+
+def nearest(word: object, known: Iterable[object], *, cutoff: float = 0.6) -> str | None:
+    """Return the text of *known* that is most like *word* in any case, or None if none is."""
+    import difflib
+
+    texts = (text for text in islice(known, _MOST_WORDS) if isinstance(text, str))
+    by_lower = {text.lower(): text for text in texts if len(text) <= _LONGEST_WORD}
+    close = difflib.get_close_matches(str(word)[:_LONGEST_WORD].lower(), by_lower, 1, cutoff)
+    return by_lower[close[0]] if close else None
+
+
+def did_you_mean(
+    word: object, known: Iterable[object], *, also: str = "", cutoff: float = 0.6
+) -> str:
+    """Return ``did you mean 'x'?`` for the nearest of *known*, if one is near, and then *also*."""
+    near = nearest(word, known, cutoff=cutoff)
+    return " ".join(filter(None, (f"did you mean {near!r}?" if near else "", also)))
 
 
 def exit_code(error: AutomateError) -> int:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
-from fnmatch import fnmatchcase
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -19,9 +16,8 @@ from automate_kernel.errors import (
     AutomateError,
     ConfigError,
     ErrorCodes,
-    SecretUnavailableError,
     StorageError,
-    WebhookRejectedError,
+    type_name,
 )
 from automate_kernel.operations.context import Call
 from automate_kernel.operations.invoker import Invoker
@@ -29,15 +25,19 @@ from automate_kernel.operations.schemas import Schema, json_schema_of
 from automate_kernel.operations.spec import OperationSpec, operation_from_function
 from automate_kernel.outbox import Backoff, Limit, NewItem, OutboxItem, OutboxStore, RowsOutboxStore
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import ItemStatus, Redaction, check_text, encode_json
+from automate_kernel.outbox.item import check_text
 from automate_kernel.outbox.labels import Labelled, Labels, checked_labels, labelled_ids
 from automate_kernel.plugins import Plugins
-from automate_kernel.secrets import EnvSecretsBackend, Redactor, SecretResolver, SecretsBackend
+from automate_kernel.secrets import (
+    EnvSecretsBackend,
+    MemorySecretsBackend,
+    Redactor,
+    SecretResolver,
+    SecretsBackend,
+)
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.redaction import EnteringRedaction
-from automate_kernel.secrets.tracebacks import log_error
 from automate_kernel.storage import MemoryStorage, Rows, Storage
-from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.migration import require_schema
 from automate_kernel.templates import (
     EnvironmentResolver,
@@ -46,44 +46,53 @@ from automate_kernel.templates import (
     TemplateEngine,
 )
 from automate_kernel.templates.filters import default_filters
-from automate_kernel.webhooks import Ignored, ReplayLedger, WebhookReceipt
-from automate_kernel.webhooks.request import delivery_id_of
+from automate_kernel.webhooks import WebhookReceipt
+from automate_kernel.webhooks.receiver import WebhookReceiver
 from automate_kernel.worker import OutboxReaper
+from automate_kernel.worker.failure_notices import FailureNotices
 from automate_kernel.worker.handler import Handler
+from automate_kernel.worker.handler_registry import HandlerRegistry
 from automate_kernel.worker.inline import run_inline
 from automate_kernel.worker.periodic import Chore
 from automate_kernel.worker.statistics import ActivityLog
 from automate_kernel.worker.worker import Worker, WorkerStats
 from automate_kernel.workflows.catalogue import Catalogue, WorkflowSource
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.execution import (
-    Event,
-    EventType,
-    Execution,
-    ExecutionStatus,
-    check_event_name,
-    check_event_source,
-)
 from automate_kernel.workflows.engine.executions import ADVANCE, ExecutionStore
 from automate_kernel.workflows.engine.listener import ExecutionListener
 from automate_kernel.workflows.engine.runner import EVENT, Runner
 from automate_kernel.workflows.engine.schedule import Scheduled, Ticker
+from automate_kernel.workflows.events import event_item, manual_event, scheduled_event
+from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus
 
-__all__ = [
-    "Assembly",
-    "Calling",
-    "Entering",
-    "Keeping",
-    "Kernel",
-    "Registering",
-    "Working",
-]
+__all__ = ["Kernel"]
 
 logger: logging.Logger = get_logger(__name__)
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Services send a webhook again for days.
+_REMEMBERED_SECONDS = 30 * 86_400.0
+_SWEEP_SECONDS = 5.0
 
 
-class Assembly:
-    """A kernel's parts, from what the host gave."""
+class Kernel:
+    """
+    The parts that one host needs, put together.
+
+    *storage* holds events and executions: `MemoryStorage` by default, else an adapter's
+    (``SqlAlchemyStorage(engine)``, ``DjangoStorage()``). *outbox* is an `OutboxStore` of your own,
+    or the key or dotted path of a class, which is called with the storage and ``lease_seconds``.
+    *plugins* are classes or dotted paths; with *discover* the installed ones count too. *config*
+    holds each plugin's configuration by its key; text in it may be ``$secret:KEY``. *secrets* are
+    backends, or a mapping for tests; by default the environment variables ``AUTOMATE_SECRET_…``.
+    *workflows* are objects, files or folders; *workflow_source* supplies workflows that change
+    while the kernel runs. *env_allow* names the environment variables that templates may read.
+
+    A plugin is imported at its first use, and a broken one is logged and left out. With *strict*
+    all are imported at once, and the first that is broken, incompatible or contested raises
+    `PluginError`. *lease_seconds*, *retention_seconds* and *failed_retention_seconds* are for an
+    outbox that the kernel makes; see `RowsOutboxStore`. Raises `ConfigError` for wrong arguments.
+    """
 
     def __init__(
         self,
@@ -94,7 +103,7 @@ class Assembly:
         secrets: SecretsBackend | Iterable[Any] | Mapping[str, str] | None = None,
         workflows: Iterable[Workflow | str | Path] = (),
         workflow_source: WorkflowSource | None = None,
-        outbox: OutboxStore | None = None,
+        outbox: OutboxStore | str | None = None,
         env_allow: Iterable[str] = (),
         settings: Mapping[str, Any] | None = None,
         discover: bool = True,
@@ -106,85 +115,91 @@ class Assembly:
         retention_seconds: float | None = None,
         failed_retention_seconds: float | None = None,
     ) -> None:
-        if storage is not None:
-            _require_storage(storage)
-        theirs: Storage | None = getattr(outbox, "storage", None)
-        if storage is not None and theirs is not None and theirs is not storage:
-            raise ConfigError(
-                "the outbox is in another storage than the one that was given",
-                hint="pass the outbox alone, or Kernel(outbox.storage, outbox=outbox)",
-            )
-        self.storage: Storage = storage or theirs or MemoryStorage()
-        """Where everything is kept."""
+        self.storage: Storage = _storage_for(storage, outbox)
+        """The place of all data."""
         self.plugins: Plugins = Plugins(discover, strict, disabled, winners, settings=listed)
-        """The plugins of every kind, those that can't be used too."""
+        """The plugins of every kind, the unusable ones too."""
         for plugin in plugins:
             self.plugins.register(plugin)
         self.redactor: Redactor = Redactor()
-        """Takes the secrets that were resolved out of texts and values."""
+        """Takes resolved secrets out of texts and values."""
         self.secrets: SecretResolver = SecretResolver(self._backends(secrets), self.redactor)
-        """Looks secrets up, and checks whether they can be: `SecretResolver.check`."""
+        """Looks secrets up, and checks them: `SecretResolver.check`."""
         self.env: EnvironmentResolver = EnvironmentResolver(tuple(env_allow))
         """The environment variables that templates may read."""
         self.filters: FilterRegistry = FilterRegistry(default_filters)
         """The template filters of this kernel."""
         self.templates: TemplateEngine = TemplateEngine(self.filters)
         """Compiles and renders templates."""
-        self.outbox: OutboxStore = outbox or RowsOutboxStore(
-            self.storage,
-            lease_seconds=lease_seconds,
-            retention_seconds=retention_seconds,
-            failed_retention_seconds=failed_retention_seconds,
+        self.outbox: OutboxStore = self._store(
+            outbox, lease_seconds, retention_seconds, failed_retention_seconds
         )
         """The items that wait, run and are done: enqueue, find, pause, limit, cancel, requeue."""
-        self._invoker = Invoker(
-            self.plugins,
+        self._config = config or {}
+        self.operations: Invoker = Invoker(
+            {"connector": self.plugins.connectors, "provider": self.plugins.providers},
+            self.plugins.hooks,
             self.secrets,
-            config=config or {},
+            config=self._config,
             settings=settings or {},
             compile_config=self._render_config,
         )
+        """The actions and capabilities by name."""
         self.executions: ExecutionStore = ExecutionStore(self.storage, self.outbox)
         """Runs of workflows: get, find, cancel, resume."""
-        self.purges: list[Callable[..., int]] = []
-        """What a host deletes of its own: called with ``older_than_seconds`` and ``limit``."""
         self.workflows: Catalogue = Catalogue(
             self.templates, self._context, self.executions.definition, workflow_source
         )
-        """The workflows that this kernel knows, by name."""
+        """The workflows of this kernel, by name."""
+        self.purges: list[Callable[..., int]] = []
+        """Deletions of the host's own: called with ``older_than_seconds`` and ``limit``."""
+        self._wire()
+        self._set_up(workflows, strict=strict)
+
+    def _wire(self) -> None:
+        """Connect the parts, before plugins and workflows come in."""
         self._runner = Runner(
             self.executions,
-            invoke=self._invoker.invoke,
-            around=lambda execution: self.plugins.around("automate_executing", execution=execution),
+            invoke=self.operations.invoke,
+            around=lambda execution: self.plugins.hooks.around(
+                "automate_executing", execution=execution
+            ),
             programs=self.workflows.program,
             listening=self.workflows.listening,
             sender=self,
         )
-        self._wire()
-        self._add_plugin_filters()
-        # First, since the templates of a file may use a filter that is made here.
+        self._ticker = Ticker(self.storage, self._scheduled, self._fire)
+        self._webhooks = WebhookReceiver(
+            self.storage, self.outbox, self.operations, self.redactor, event_item
+        )
+        self._failures = FailureNotices(self.outbox, self._notify_failed)
+        self._handlers = HandlerRegistry()
+        self._handlers.add(Handler(EVENT, self._runner.handle_event))
+        self._handlers.add(Handler(ADVANCE, self._runner.handle_advance))
+        outbox = self.outbox
+        if isinstance(outbox, RowsOutboxStore):
+            outbox.listen(ExecutionListener())
+            outbox.listen(self._failures)
+        outbox.redact = EnteringRedaction(self.redactor, outbox.redact)
+        outbox.before_enqueue = outbox.before_enqueue or self._before_enqueue
+
+    def _set_up(self, workflows: Iterable[Workflow | str | Path], *, strict: bool) -> None:
+        """Add the filters of plugins, their hooks' changes and the host's workflows, in order."""
+        # A broken filter is logged and left out, unless the host is strict.
+        for key, function in self.plugins.filters.load_all().items():
+            self.filters.register(key, function, replace=True)
+        # Before the workflows, whose templates may use a filter that is made here.
         self.plugins.hook.automate_configure(kernel=self)
         if strict:
             self.plugins.load_all()
         for workflow in workflows:
             self.workflows.add(workflow)
-        for told in self._invoker.unused_config():
+        for line in self.unused_config:
             # More plugins may come, so it is no error; but a near miss is a slip.
-            if "did you mean" in told:
-                logger.warning("%s", told)
-
-    @property
-    def unused_config(self) -> list[str]:
-        """A line for each key of *config* that no connector and no provider has."""
-        return self._invoker.unused_config()
-
-    def _wire(self) -> None:
-        """Connect the parts with what the kernel does; before plugins and workflows come in."""
-        raise NotImplementedError
+            if "did you mean" in line:
+                logger.warning("%s", line)
 
     def _backends(self, secrets: Any) -> Iterable[SecretsBackend]:
-        from automate_kernel.secrets import MemorySecretsBackend
-
         if secrets is None:
             return [EnvSecretsBackend()]
         if isinstance(secrets, Mapping):
@@ -192,13 +207,9 @@ class Assembly:
         given = [secrets] if isinstance(secrets, (str, SecretsBackend)) else list(secrets)
         return [one if isinstance(one, SecretsBackend) else self._backend(one) for one in given]
 
-    def _backend(self, name: Any) -> SecretsBackend:
-        """A backend from its class, dotted path or plugin key."""
-        if isinstance(name, str) and name not in self.plugins.keys("secrets_backend"):
-            from automate_kernel.plugins.loading import load_target, normal_target
-
-            name = load_target(normal_target(name))
-        cls = self.plugins.get("secrets_backend", name) if isinstance(name, str) else name
+    def _backend(self, given: Any) -> SecretsBackend:
+        """Return a backend made from its class, dotted path or plugin key."""
+        cls = self.plugins.named("secrets_backend", given) if isinstance(given, str) else given
         try:
             backend: SecretsBackend = cls()
         except TypeError as error:
@@ -208,47 +219,51 @@ class Assembly:
             ) from error
         return backend
 
+    def _store(
+        self,
+        given: OutboxStore | str | None,
+        lease_seconds: float,
+        retention_seconds: float | None,
+        failed_retention_seconds: float | None,
+    ) -> OutboxStore:
+        """Return the outbox: the host's own, or one made from a dotted path or plugin key."""
+        if given is not None and not isinstance(given, str):
+            return given
+        cls = RowsOutboxStore if given is None else self.plugins.named("outbox_store", given)
+        try:
+            store: OutboxStore = cls(self.storage, lease_seconds=lease_seconds)
+        except TypeError as error:
+            raise ConfigError(
+                f"the outbox store {given!r} can't be made from a storage and lease_seconds",
+                hint="pass an instance instead of its key or path",
+            ) from error
+        store.retention_seconds = retention_seconds
+        store.failed_retention_seconds = failed_retention_seconds
+        return store
+
     def _render_config(self, config: Any) -> Any:
         return self.templates.compile(config, "config").render(TemplateContext(env=self.env))
 
     def _context(self, event: Any, execution: Any, steps: Any, extra: Any) -> TemplateContext:
         return TemplateContext(event, execution, steps, self.env, extra)
 
-    def _add_plugin_filters(self) -> None:
-        # A broken one is logged and left out, unless the host is strict.
-        for key, function in self.plugins.filters.load_all().items():
-            self.filters.register(key, function, replace=True)
+    def __repr__(self) -> str:
+        return f"<Kernel on {self.storage.describe()}, {len(self.workflows.added())} workflows>"
+
+    def __enter__(self) -> Kernel:  # noqa: PYI034  (Self is new in Python 3.11)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
     def close(self) -> None:
-        """Close plugins, secrets backends, threads and what the storage opened."""
+        """Close plugins, secrets backends, threads and connections that the storage opened."""
         self._runner.close()
-        self._invoker.close()
+        self.operations.close()
         self.secrets.close()
         self.storage.close()
 
-
-def _require_storage(storage: object) -> None:
-    if not isinstance(storage, type) and hasattr(storage, "begin") and hasattr(storage, "describe"):
-        return
-    kind = f"the class {storage.__name__}" if isinstance(storage, type) else type(storage).__name__
-    # Not the value, which may be a URL with a password.
-    raise ConfigError(
-        f"a kernel's storage can't be {_an(kind)}",
-        hint=(
-            "pass a storage: SqlAlchemyStorage(engine or URL) of automate_sqlalchemy,"
-            " DjangoStorage() of automate_django, or MemoryStorage()"
-        ),
-    )
-
-
-def _an(kind: str) -> str:
-    if kind.startswith("the "):
-        return kind
-    return f"{'an' if kind[0] in 'AEIOUaeiou' else 'a'} {kind}"
-
-
-class Calling(Assembly):
-    """The part of `Kernel` that calls actions and capabilities."""
+    # -- calls of actions and capabilities -----------------------------------------------------
 
     def invoke(
         self,
@@ -265,7 +280,7 @@ class Calling(Assembly):
         Text in *input* may be ``$secret:KEY``; the output is redacted. Raises `AutomateError`.
         """
         call = _call(operation, tenant_id, idempotency_key)
-        return self._invoker.invoke(operation, self._input(input), call=call, timeout=timeout)
+        return self.operations.invoke(operation, self._input(input), call=call, timeout=timeout)
 
     async def ainvoke(
         self,
@@ -278,7 +293,7 @@ class Calling(Assembly):
     ) -> Any:
         """`invoke` for asynchronous code."""
         call = _call(operation, tenant_id, idempotency_key)
-        return await self._invoker.ainvoke(
+        return await self.operations.ainvoke(
             operation, self._input(input), call=call, timeout=timeout
         )
 
@@ -286,39 +301,18 @@ class Calling(Assembly):
         return self._render_config({} if given is None else given)
 
     def operation(self, name: str) -> OperationSpec:
-        """What the action or capability *name* takes and gives; raises ``NOT_FOUND``."""
-        return self._invoker.spec(name)
+        """Return the spec of the action or capability *name*; raises ``NOT_FOUND``."""
+        return self.operations.spec(name)
 
     def connector(self, key: str) -> Any:
-        """The connector *key*, configured."""
-        return self._invoker.instance("connector", key)
+        """Return the connector *key*, configured."""
+        return self.operations.instance("connector", key)
 
     def provider(self, key: str) -> Any:
-        """The provider *key*, configured."""
-        return self._invoker.instance("provider", key)
+        """Return the provider *key*, configured."""
+        return self.operations.instance("provider", key)
 
-
-def _call(operation: str, tenant_id: str | None, idempotency_key: str | None) -> Call:
-    if tenant_id is not None:
-        check_text(tenant_id, "tenant_id")
-    if idempotency_key is not None:
-        check_text(idempotency_key, "idempotency_key", hint="pass None for no key")
-    return Call(operation, tenant_id, idempotency_key=idempotency_key)
-
-
-class _NewEvent(NewItem):
-    """An item whose payload is an event around the caller's own payload."""
-
-    __slots__ = ()
-
-    def _encoded(self, redact: Redaction | None = None) -> JsonText:
-        return encode_json(self.payload, "payload", inside=1, redact=redact)
-
-
-class Entering(Assembly):
-    """The part of `Kernel` that accepts work."""
-
-    _ledger: ReplayLedger
+    # -- events and executions -----------------------------------------------------------------
 
     def emit(
         self,
@@ -337,16 +331,15 @@ class Entering(Assembly):
         """
         Accept the event *name* in the host's *transaction*, and return its id.
 
-        It happens exactly if the transaction commits; without one, when this returns. What
-        *transaction* may be is the storage's to say (a SQLAlchemy ``Session``; in Django nothing).
-        A second event with the same *idempotency_key* is the first one. By *labels*
-        (``{"order": 4711}``) the event is found, and the executions that it starts. Raises
-        `PayloadError`, before anything is written, for what can't be stored as it is.
+        The event exists exactly if the transaction commits; without one, when this returns. With
+        SQLAlchemy *transaction* is a ``Session`` or a ``Connection``; in Django it is left out. A
+        second event with the same *idempotency_key* is the first one. Queries by *labels*
+        (``{"order": 4711}``) find the event and the executions that it starts. Raises
+        `PayloadError`, before anything is written, for values that can't be stored as they are.
         """
-        item = self._event_item(
-            name, payload, "event", source, tenant_id,
-            delay=delay, priority=priority, idempotency_key=idempotency_key,
-            headers=headers or {}, labels=labels,
+        item = event_item(
+            name, payload, source=source, tenant_id=tenant_id, delay=delay, priority=priority,
+            idempotency_key=idempotency_key, headers=headers, labels=labels,
         )  # fmt: skip
         return self.outbox.enqueue_many([item], transaction=transaction)[0]
 
@@ -365,36 +358,11 @@ class Entering(Assembly):
         labels: Labels | None = None,
     ) -> str:
         """`emit` for asynchronous code; *transaction* may be an ``AsyncSession``."""
-        item = self._event_item(
-            name, payload, "event", source, tenant_id,
-            delay=delay, priority=priority, idempotency_key=idempotency_key,
-            headers=headers or {}, labels=labels,
+        item = event_item(
+            name, payload, source=source, tenant_id=tenant_id, delay=delay, priority=priority,
+            idempotency_key=idempotency_key, headers=headers, labels=labels,
         )  # fmt: skip
         return (await self.outbox.aenqueue_many([item], transaction))[0]
-
-    def _event_item(
-        self,
-        name: str,
-        payload: Any,
-        kind: EventType,
-        source: str,
-        tenant_id: str | None,
-        kept: Mapping[str, str] | None = None,
-        **options: Any,
-    ) -> NewItem:
-        check_event_name(name)
-        check_event_source(source)
-        options["headers"] = options.get("headers") or {}
-        body = {
-            "name": name,
-            "type": kind,
-            "source": source,
-            "payload": payload,
-            "occurred_at": datetime.now(timezone.utc).isoformat(),
-        }
-        if kept:
-            body["headers"] = dict(kept)
-        return _NewEvent(EVENT, body, tenant_id=tenant_id, **options)
 
     def receive_webhook(
         self,
@@ -409,72 +377,17 @@ class Entering(Assembly):
         """
         Verify a webhook and accept it as an event named ``connector.trigger``.
 
-        *headers* is a mapping or a sequence of pairs, *raw_body* the bytes as they came. A
-        delivery that was accepted before comes back with ``duplicate`` set and does nothing, and
-        so does one that is no event of this trigger, with ``ignored`` set.
-        Raises `WebhookRejectedError`, the same for every reason (the log has the reason), and
-        `AutomateError` with ``INVALID_ARGUMENT`` for a body that proves its origin but can't be
-        read, and `SecretUnavailableError` if the secret to verify with can't be read now.
+        *headers* is a mapping or a sequence of pairs, *raw_body* the unchanged bytes. A delivery
+        that was accepted before starts nothing, and its receipt has ``duplicate`` set. A request
+        that is no event of this trigger starts nothing either, with ``ignored`` set.
+
+        Raises `WebhookRejectedError`, the same for every reason; the log has the reason. Raises
+        ``INVALID_ARGUMENT`` for a proven body that can't be read, and `SecretUnavailableError` if
+        the secret to verify with can't be read now.
         """
-        connector, spec = self._connector_for(connector_key, trigger)
-        if not connector.accepts_webhook(trigger, headers, raw_body):
-            logger.warning("webhook %s.%s refused: not proven", connector_key, trigger)
-            raise WebhookRejectedError("the webhook was refused")
-        payload, delivery_id = self._read_webhook(connector, spec, headers, raw_body)
-        if isinstance(payload, Ignored):
-            # Its texts are the connector's, which knows secrets, and they are logged and answered.
-            reason = self.redactor.redact(payload.reason)
-            told = Ignored(reason, self.redactor.redact_value(payload.answer))
-            logger.info("webhook %s.%s starts nothing: %s", connector_key, trigger, reason)
-            return WebhookReceipt(accepted=True, ignored=told)
-        name = spec.event_name or f"{connector_key}.{trigger}"
-        kept = spec.kept_headers(headers)
-        item = self._event_item(
-            name, payload, "webhook", connector_key, tenant_id, kept=kept, id=new_id()
+        return self._webhooks.receive(
+            connector_key, trigger, headers, raw_body, transaction=transaction, tenant_id=tenant_id
         )
-        delivery = (connector_key, trigger, delivery_id or "")
-        with self.storage.begin(transaction) as rows:
-            # In one transaction: a delivery that is remembered is also enqueued.
-            if delivery_id is None or self._ledger.remember(
-                rows, *delivery, item.id, tenant_id=tenant_id
-            ):
-                self.outbox.enqueue_many([item], transaction=rows.native)
-                return WebhookReceipt(accepted=True, item_id=item.id)
-            first = self._ledger.item_of(rows, *delivery, tenant_id=tenant_id)
-        logger.info("webhook %s.%s came again", connector_key, trigger)
-        return WebhookReceipt(accepted=True, item_id=first, duplicate=True)
-
-    def _read_webhook(
-        self, connector: Any, spec: Any, headers: Any, raw_body: bytes
-    ) -> tuple[Any, str | None]:
-        """What a verified request says, or why it says nothing, and its delivery's id."""
-        trigger = spec.name
-        try:
-            ignored = connector.ignores_webhook(trigger, headers, raw_body)
-            payload = ignored or connector.parse_webhook(trigger, headers, raw_body)
-            if isinstance(payload, Ignored) or spec.replay_guard == "off":
-                return payload, None
-            return payload, delivery_id_of(connector, spec, headers, raw_body)
-        except Exception as error:
-            # None: what the connector raised may quote its secret, and this is shown and logged.
-            clean = self._invoker.clean_error(error, f"webhook {trigger!r}")
-            if not isinstance(error, AutomateError):
-                what = f"{connector.key}.{trigger}"
-                log_error(
-                    logger, logging.ERROR, "webhook %s can't be read: %s", what, clean.message,
-                    trace=clean.trace,
-                )  # fmt: skip
-            raise clean from None
-
-    def _connector_for(self, connector_key: str, trigger: str) -> tuple[Any, Any]:
-        try:
-            connector = self._invoker.instance("connector", connector_key)
-            return connector, connector.find_trigger(trigger)
-        except SecretUnavailableError:
-            raise  # not the sender's fault: it should come again
-        except AutomateError as error:
-            logger.warning("webhook %s.%s refused: %s", connector_key, trigger, error)
-            raise WebhookRejectedError("the webhook was refused") from None
 
     def start(
         self,
@@ -489,20 +402,14 @@ class Entering(Assembly):
         """
         Begin an execution of *workflow* by its name, whatever its triggers, and return its id.
 
-        *event* is what it sees as ``event``; by default a manual one with *payload*. With a
-        *tenant_id* the workflow may be one of the tenant's own, and the event is the tenant's:
-        raises ``INVALID_ARGUMENT`` if it is another's, and `PayloadError` for what can't be stored.
-        By *labels* (``{"order": 4711}``), added to those of the event, it is found.
+        The execution sees *event*; by default a manual event with *payload*. With a *tenant_id*
+        the workflow may be one of the tenant's own, and the event is the tenant's: another
+        tenant's event raises ``INVALID_ARGUMENT``. Raises `PayloadError` for values that can't be
+        stored. Queries find the execution by *labels* (``{"order": 4711}``) and those of the event.
         """
         if tenant_id is not None:
             check_text(tenant_id, "tenant_id")
-        event = event or Event(
-            id=new_id(),
-            name=workflow,
-            payload=payload,
-            type="manual",
-            occurred_at=datetime.now(timezone.utc).isoformat(),
-        )
+        event = event or manual_event(workflow, payload)
         if tenant_id is not None and event.tenant_id is None:
             event = replace(event, tenant_id=tenant_id)
         elif tenant_id not in (None, event.tenant_id):
@@ -520,7 +427,7 @@ class Entering(Assembly):
         self, label: str, *, tenant_id: str | None = None, limit: int = 50
     ) -> list[Labelled]:
         """
-        Items and executions with *label*, the newest first: ``order=4711``, or ``4711``.
+        Return items and executions with *label*, the newest first: ``order=4711``, or ``4711``.
 
         `Kernel.outbox` and `Kernel.executions` have the same for one of the two, with conditions.
         """
@@ -529,9 +436,9 @@ class Entering(Assembly):
 
     def start_again(self, execution_id: str, *, transaction: Any = None) -> str:
         """
-        Begin another execution of the same workflow, as it is now, for what the first one saw.
+        Begin another execution of the same workflow, as it is now, for the same event.
 
-        Returns the new one's id. Raises ``NOT_FOUND`` if the execution or its workflow is gone.
+        Returns the new id. Raises ``NOT_FOUND`` if the execution or its workflow is gone.
         """
         first = self.executions.get(execution_id)
         if first is None:
@@ -552,118 +459,38 @@ class Entering(Assembly):
         trigger: Any,
         moment: datetime,
     ) -> None:
-        event = Event(
-            id=new_id(),
-            name=workflow.name,
-            payload=trigger.payload,
-            type="schedule",
-            source="schedule",
-            tenant_id=tenant_id,
-            occurred_at=moment.isoformat(),
-        )
+        event = scheduled_event(workflow, tenant_id, trigger.payload, moment)
         self.executions.start(rows, workflow, event)
 
-
-_REMEMBERED_SECONDS = 30 * 86_400.0
-_SWEEP_SECONDS = 5.0
-
-
-class Keeping(Assembly):
-    """The part of `Kernel` that deletes what has been kept for its time."""
-
-    _ledger: ReplayLedger
-
-    def sweep(
-        self,
-        *,
-        retention_seconds: float | None = None,
-        failed_retention_seconds: float | None = None,
-    ) -> int:
-        """
-        Delete items and executions that have been kept for their time; returns how many.
-
-        What was COMPLETED *retention_seconds* ago goes, and what FAILED or was CANCELLED
-        *failed_retention_seconds* ago, by default the outbox's own times: None is for ever. It
-        takes some seconds at most, and the next time goes on there. A worker does so every minute.
-        """
-        return self._sweep(*self._kept(retention_seconds, failed_retention_seconds))
-
-    def _kept(
-        self, seconds: float | None, failed_seconds: float | None
-    ) -> tuple[float | None, float | None]:
-        own = self.outbox
-        return (
-            own.retention_seconds if seconds is None else seconds,
-            own.failed_retention_seconds if failed_seconds is None else failed_seconds,
-        )
-
-    def _sweep(self, kept: float | None, failed_kept: float | None) -> int:
-        swept = self.outbox.sweep(retention_seconds=kept, failed_retention_seconds=failed_kept)
-        until = time.monotonic() + _SWEEP_SECONDS
-        for age, statuses in (
-            (kept, [ExecutionStatus.COMPLETED]),
-            (failed_kept, [ExecutionStatus.FAILED, ExecutionStatus.CANCELLED]),
-        ):
-            while age is not None and time.monotonic() < until:
-                purged = self.executions.purge(older_than_seconds=age, statuses=statuses)
-                swept += purged
-                if not purged:
-                    break
-        ages = [age for age in (kept, failed_kept) if age is not None]
-        for purge in self.purges if ages else ():
-            while time.monotonic() < until and (
-                purged := purge(older_than_seconds=min(ages), limit=1000)
-            ):
-                swept += purged
-        if kept is not None:
-            self._ledger.forget(max(kept, _REMEMBERED_SECONDS))
-        return swept
-
-    def purge(self, *, older_than_seconds: float, batch: int = 1000) -> int:
-        """
-        Delete items and executions that finished that long ago; returns how many there were.
-
-        *batch* rows go in a transaction, so that nothing waits for it. Webhook deliveries are
-        remembered for 30 days at least, because services send them again.
-        """
-        age, total = older_than_seconds, 0
-        for purge in (self.outbox.purge, self.executions.purge, *self.purges):
-            while purged := purge(older_than_seconds=age, limit=batch):
-                total += purged
-        self._ledger.forget(max(age, _REMEMBERED_SECONDS))
-        return total
-
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-class Registering(Assembly):
-    """The part of `Kernel` that takes in what a host brings."""
-
-    _handlers: dict[str, Handler]
+    # -- registration --------------------------------------------------------------------------
 
     def register(self, plugin: Any, kind: str | None = None, *, key: str | None = None) -> None:
         """Add a plugin: a class or its dotted path; see `Plugins.register`."""
         self.plugins.register(plugin, kind, key=key)
 
+    @property
+    def unused_config(self) -> list[str]:
+        """A line for each key of *config* that no connector and no provider has."""
+        return self.plugins.unused_config(self._config)
+
     def plugin_problems(self) -> dict[tuple[str, str], AutomateError]:
         """
-        What keeps connectors and providers from being used, by kind and key.
+        Return the errors that keep connectors and providers from being used, by kind and key.
 
-        Each is imported, made with its config and the secrets in it, and its actions,
-        capabilities and triggers are read; no service is asked. Other plugins are imported; those
-        that can't be are in `Plugins.records`.
+        Each is imported and made with its config and the secrets in it. Its actions, capabilities
+        and triggers are read; no service is called. Other plugins are imported; `Plugins.records`
+        shows those that can't be.
         """
         found: dict[tuple[str, str], AutomateError] = {}
         self.plugins.load_all()
         for kind in ("connector", "provider"):
             for key in self.plugins.keys(kind):
                 try:
-                    _read_specs(self._invoker.instance(kind, key))
+                    _read_specs(self.operations.instance(kind, key))
                 except KeyboardInterrupt:
                     raise
                 except BaseException as error:  # SystemExit too: a plugin must not end its host
-                    found[kind, key] = self._invoker.clean_error(error, f"{kind} {key!r}")
+                    found[kind, key] = self.operations.clean_error(error, f"{kind} {key!r}")
         return found
 
     @overload
@@ -699,7 +526,7 @@ class Registering(Assembly):
             raise TypeError(f"an action's name must be text, not {type(name).__name__}")
 
         def decorate(function: F) -> F:
-            self._invoker.add(
+            self.operations.add(
                 operation_from_function(
                     function,
                     name=name if isinstance(name, str) else None,
@@ -730,13 +557,13 @@ class Registering(Assembly):
         Make a function the handler of outbox items of *kind*.
 
         It is called with the item; see `automate_kernel.worker.handler.Handler` for the options.
-        At most *concurrency* of them run at once and *rate* start per *per_seconds*, *burst* at
-        once after a lull, over all workers, unless an operator sets another limit; see
+        Over all workers at most *concurrency* of them run at once, and *rate* start per
+        *per_seconds*, *burst* at once after a lull. An operator may set another limit; see
         `OutboxStore.limit`.
         """
         if callable(kind):
             raise ConfigError(
-                "Kernel.handler() was not told which kind of items the function handles",
+                "Kernel.handler() needs the kind of items that the function handles",
                 hint=f'write @kernel.handler("{getattr(kind, "__name__", "kind")}")',
             )
         check_text(kind, "kind", hint='for example "mail.send"')
@@ -744,7 +571,7 @@ class Registering(Assembly):
         limit = Limit(kind, concurrency, rate, per_seconds, burst) if limited else None
 
         def decorate(function: F) -> F:
-            self._add_handler(
+            self._handlers.add(
                 Handler(kind, function, transactional, inline, backoff or Backoff(), limit)
             )
             return function
@@ -754,14 +581,7 @@ class Registering(Assembly):
     @property
     def kinds(self) -> list[str]:
         """The kinds of outbox items that have a handler."""
-        return sorted(self._handlers)
-
-    def _add_handler(self, handler: Handler) -> None:
-        if handler.kind in self._handlers:
-            raise AutomateError(
-                ErrorCodes.ALREADY_EXISTS, f"items of kind {handler.kind!r} have a handler already"
-            )
-        self._handlers[handler.kind] = handler
+        return self._handlers.kinds
 
     @overload
     def filter(self, name: F) -> F: ...
@@ -783,23 +603,7 @@ class Registering(Assembly):
         """
         return self.workflows.add(workflow)
 
-
-def _read_specs(plugin: Any) -> None:
-    for what in ("actions", "capabilities"):
-        for spec in getattr(plugin, what, list)():
-            spec.json_schema()
-    for trigger in getattr(plugin, "triggers", list)():
-        json_schema_of(trigger.payload_schema)
-
-
-_COMMIT_SECONDS = 60.0
-
-
-class Working(Registering, Entering, Keeping):
-    """The part of `Kernel` that runs what is due."""
-
-    _ticker: Ticker
-    _given_up: deque[tuple[OutboxItem, float]]
+    # -- workers -------------------------------------------------------------------------------
 
     def worker(
         self,
@@ -811,22 +615,21 @@ class Working(Registering, Entering, Keeping):
         **options: Any,
     ) -> Worker:
         """
-        A worker for this kernel's items; see `Worker` for the options.
+        Return a worker for this kernel's items; see `Worker` for the options.
 
-        What has been kept for its time is deleted; see `sweep` for both times. *kinds* are those
-        that it works on, ``mail.*`` too; by default all that have a handler. *exclude_kinds* are
-        left to other workers. Raises `ConfigError` for one that no handler is there for, and if
-        none is left.
+        It deletes items and executions after their time; see `sweep` for both times. It works on
+        *kinds*, ``mail.*`` too; by default on all that have a handler. *exclude_kinds* are left to
+        other workers. Raises `ConfigError` for a kind without a handler, and if no kind is left.
         """
-        for told in self.unused_config:
-            logger.warning("%s", told)
+        for line in self.unused_config:
+            logger.warning("%s", line)
         lease = self.outbox.lease_seconds
         activity = options.setdefault("activity", ActivityLog())
         reaper = OutboxReaper(self.outbox, stale_threshold_seconds=lease, on_reaped=activity.reaped)
         chores = [
             Chore("reaper", min(60.0, max(0.5, lease / 4)), reaper.reap_stale_items),
             Chore("schedules", 1.0, self._ticker.tick),
-            Chore("failures", 1.0, self._tell_given_up),
+            Chore("failures", 1.0, self._failures.send),
             Chore("reports", 3600.0, self.outbox.purge_reports),
             Chore("execution reports", 3600.0, self.executions.purge_activity),
         ]
@@ -842,48 +645,25 @@ class Working(Registering, Entering, Keeping):
         return Worker(self.outbox, handlers, chores=chores, **options)
 
     def _chosen(self, kinds: Iterable[str], exclude_kinds: Iterable[str]) -> list[Handler]:
-        patterns, others = list(kinds), list(exclude_kinds)
-        for pattern in (*patterns, *others):
-            if not any(fnmatchcase(kind, pattern) for kind in self._handlers):
-                raise ConfigError(
-                    f"no handler is there for items of kind {pattern!r}",
-                    hint=f"there are: {', '.join(sorted(self._handlers))}",
-                )
-        handlers = self._working_handlers()
-        chosen = [
-            one
-            for one in handlers
-            if (not patterns or any(fnmatchcase(one.kind, each) for each in patterns))
-            and not any(fnmatchcase(one.kind, each) for each in others)
-        ]
-        if handlers and not chosen:
-            raise ConfigError(
-                "no kind of item is left to work on",
-                hint="name fewer kinds that are left out, or others that are worked on",
-            )
-        return chosen
-
-    def _working_handlers(self) -> list[Handler]:
-        # Events are left to whoever knows workflows: taken by a process that has none of them,
-        # they would be done with, and start nothing.
-        handlers = [
-            handler
-            for kind, handler in self._handlers.items()
-            if kind != EVENT or self.workflows.changing or self.workflows.added()
-        ]
-        if self.plugins.receives("automate_handling"):
+        # A process without workflows leaves events to the others: it would finish them, and start
+        # nothing.
+        knows_workflows = self.workflows.changing or self.workflows.added()
+        handlers = self._handlers.choose(
+            kinds, exclude_kinds, unwanted=() if knows_workflows else (EVENT,)
+        )
+        if self.plugins.hooks.receives("automate_handling"):
             handlers = [replace(handler, around=self._around) for handler in handlers]
         return handlers
+
+    def _around(self, item: OutboxItem) -> AbstractContextManager[None]:
+        return self.plugins.hooks.around("automate_handling", item=item)
 
     def _before_enqueue(self, items: Sequence[NewItem]) -> None:
         for item in items:
             if item.labels:
                 item.labels = self.redactor.redact_value(checked_labels(item.labels))
-        if self.plugins.receives("automate_before_enqueue"):
-            self.plugins.notify("automate_before_enqueue", items=items)
-
-    def _around(self, item: OutboxItem) -> AbstractContextManager[None]:
-        return self.plugins.around("automate_handling", item=item)
+        if self.plugins.hooks.receives("automate_before_enqueue"):
+            self.plugins.hooks.notify("automate_before_enqueue", items=items)
 
     def run_until_idle(
         self,
@@ -893,9 +673,9 @@ class Working(Registering, Entering, Keeping):
         exclude_kinds: Iterable[str] = (),
     ) -> WorkerStats:
         """
-        Run what is due, and what follows from it, in this thread; for tests and scripts.
+        Run all due items, and those that follow from them, in this thread; for tests and scripts.
 
-        Waits for what is due within *patience* seconds, retries for example. *kinds* and
+        Waits for items that are due within *patience* seconds, retries for example. *kinds* and
         *exclude_kinds* choose as they do for `worker`.
         """
         handlers = self._chosen(kinds, exclude_kinds)
@@ -907,7 +687,7 @@ class Working(Registering, Entering, Keeping):
             describe=self.redactor.redact_exception,
             redact=self.redactor.redact,
         )
-        self._tell_given_up()
+        self._failures.send()
         self._report_executions()
         return stats
 
@@ -915,7 +695,7 @@ class Working(Registering, Entering, Keeping):
         try:
             self.executions.report(self._runner.activity, "inline")
         except StorageError as error:
-            # It is only about the work, which is done.
+            # These are only figures; the work is done.
             logger.warning("what was done could not be counted: %s", error)
 
     def run(self, workflow: str, payload: Any = None, *, patience: float = 3600.0) -> Execution:
@@ -927,90 +707,115 @@ class Working(Registering, Entering, Keeping):
             raise AutomateError(ErrorCodes.DATA_LOSS, f"execution {execution_id} is gone")
         return execution
 
-    def _tell_given_up(self) -> None:
-        """Tell hooks and signals of items that were given up, once that is committed."""
-        for _ in range(len(self._given_up)):
-            item, until = self._given_up.popleft()
-            found = self.outbox.get(item.id)
-            if found is None or found.status is not ItemStatus.FAILED:
-                # Not committed yet, or rolled back.
-                if found is not None and time.monotonic() < until:
-                    self._given_up.append((item, until))
-                continue
-            error = AutomateError(ErrorCodes.ABORTED, item.last_error or "given up")
-            error.group = item.last_error_group
-            self.plugins.notify("automate_item_failed", item=item, error=error)
-            if item.kind == ADVANCE:
-                execution = self.executions.get(item.payload["execution_id"])
-                if execution is not None:
-                    self._runner.send_failed(execution)
+    def _notify_failed(self, item: OutboxItem, error: AutomateError) -> None:
+        self.plugins.hooks.notify("automate_item_failed", item=item, error=error)
+        if item.kind == ADVANCE:
+            execution = self.executions.get(item.payload["execution_id"])
+            if execution is not None:
+                self._runner.send_failed(execution)
+
+    # -- retention -----------------------------------------------------------------------------
+
+    def sweep(
+        self,
+        *,
+        retention_seconds: float | None = None,
+        failed_retention_seconds: float | None = None,
+    ) -> int:
+        """
+        Delete items and executions that have been kept for their time; returns how many.
+
+        COMPLETED ones go after *retention_seconds*, FAILED and CANCELLED ones after
+        *failed_retention_seconds*. The defaults are the outbox's own times: None is for ever. It
+        takes some seconds at most; the next call continues. A worker does so every minute.
+        """
+        return self._sweep(*self._kept(retention_seconds, failed_retention_seconds))
+
+    def _kept(
+        self, seconds: float | None, failed_seconds: float | None
+    ) -> tuple[float | None, float | None]:
+        own = self.outbox
+        return (
+            own.retention_seconds if seconds is None else seconds,
+            own.failed_retention_seconds if failed_seconds is None else failed_seconds,
+        )
+
+    def _sweep(self, kept: float | None, failed_kept: float | None) -> int:
+        swept = self.outbox.sweep(retention_seconds=kept, failed_retention_seconds=failed_kept)
+        until = time.monotonic() + _SWEEP_SECONDS
+        for age, statuses in (
+            (kept, [ExecutionStatus.COMPLETED]),
+            (failed_kept, [ExecutionStatus.FAILED, ExecutionStatus.CANCELLED]),
+        ):
+            while age is not None and time.monotonic() < until:
+                purged = self.executions.purge(older_than_seconds=age, statuses=statuses)
+                swept += purged
+                if not purged:
+                    break
+        ages = [age for age in (kept, failed_kept) if age is not None]
+        for purge in self.purges if ages else ():
+            while time.monotonic() < until and (
+                purged := purge(older_than_seconds=min(ages), limit=1000)
+            ):
+                swept += purged
+        if kept is not None:
+            self._webhooks.ledger.forget(max(kept, _REMEMBERED_SECONDS))
+        return swept
+
+    def purge(self, *, older_than_seconds: float, batch: int = 1000) -> int:
+        """
+        Delete items and executions that finished that long ago; returns how many there were.
+
+        A transaction deletes *batch* rows, so that nothing waits for it. Webhook deliveries are
+        remembered for 30 days at least, because services send them again.
+        """
+        age, total = older_than_seconds, 0
+        for purge in (self.outbox.purge, self.executions.purge, *self.purges):
+            while purged := purge(older_than_seconds=age, limit=batch):
+                total += purged
+        self._webhooks.ledger.forget(max(age, _REMEMBERED_SECONDS))
+        return total
 
 
-class _GivenUp:
-    """Notes items that were given up, and until when to wait for their transaction's commit."""
-
-    def __init__(self, noted: deque[tuple[OutboxItem, float]]) -> None:
-        self._noted = noted
-
-    def ended(self, rows: Rows, item: OutboxItem) -> None:
-        """Note an item that FAILED."""
-        if item.status is ItemStatus.FAILED:
-            self._noted.append((item, time.monotonic() + _COMMIT_SECONDS))
-
-    def requeued(self, rows: Rows, item: OutboxItem) -> bool:
-        """Let every item wait again."""
-        return True
+def _storage_for(storage: Storage | None, outbox: OutboxStore | str | None) -> Storage:
+    """Return the storage of a kernel: the given one, the outbox's, or one in memory."""
+    if storage is not None:
+        _require_storage(storage)
+    theirs: Storage | None = getattr(outbox, "storage", None)
+    if storage is not None and theirs is not None and theirs is not storage:
+        raise ConfigError(
+            "the outbox is in another storage than the one that was given",
+            hint="pass the outbox alone, or Kernel(outbox.storage, outbox=outbox)",
+        )
+    return storage or theirs or MemoryStorage()
 
 
-class Kernel(Working, Calling):
-    """
-    Everything that one host needs, put together.
-
-    *storage* is where events and executions live: `MemoryStorage` by default, else an adapter's
-    (``SqlAlchemyStorage(engine)``, ``DjangoStorage()``). *plugins* are classes or dotted paths;
-    with *discover* the installed ones count too. *config* holds each plugin's configuration by
-    its key, in which text may be ``$secret:KEY``. *secrets* are backends, or a mapping for tests;
-    by default the environment variables ``AUTOMATE_SECRET_…``. *workflows* are objects, files or
-    folders; *workflow_source* supplies those that change while the kernel runs. *env_allow* names
-    the environment variables that templates may read. With *strict* all plugins are imported at
-    once, and the first that is broken, incompatible or contested raises `PluginError`; without, one
-    is imported at its first use, and a broken one is logged and left out.
-    *lease_seconds*, *retention_seconds* and *failed_retention_seconds* are those of an outbox that
-    isn't given; see `RowsOutboxStore`. Raises `ConfigError` for what can't work.
-    """
-
-    def _wire(self) -> None:
-        self._ticker = Ticker(self.storage, self._scheduled, self._fire)
-        self._ledger = ReplayLedger(self.storage)
-        # What was given up, and until when to wait for its transaction to be committed.
-        self._given_up: deque[tuple[OutboxItem, float]] = deque()
-        self._handlers: dict[str, Handler] = {}
-        self._add_handler(Handler(EVENT, self._runner.handle_event))
-        self._add_handler(Handler(ADVANCE, self._runner.handle_advance))
-        outbox = self.outbox
-        if isinstance(outbox, RowsOutboxStore):
-            outbox.listen(ExecutionListener())
-            outbox.listen(_GivenUp(self._given_up))
-        outbox.redact = EnteringRedaction(self.redactor, outbox.redact)
-        outbox.before_enqueue = outbox.before_enqueue or self._before_enqueue
-
-    def __repr__(self) -> str:
-        return f"<Kernel on {self.storage.describe()}, {len(self.workflows.added())} workflows>"
-
-    def __enter__(self) -> Kernel:  # noqa: PYI034  (Self is new in Python 3.11)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+def _require_storage(storage: object) -> None:
+    if not isinstance(storage, type) and hasattr(storage, "begin") and hasattr(storage, "describe"):
+        return
+    kind = f"the class {storage.__name__}" if isinstance(storage, type) else type_name(storage)
+    # Not the value, which may be a URL with a password.
+    raise ConfigError(
+        f"a kernel's storage can't be {kind}",
+        hint=(
+            "pass a storage: SqlAlchemyStorage(engine or URL) of automate_sqlalchemy,"
+            " DjangoStorage() of automate_django, or MemoryStorage()"
+        ),
+    )
 
 
-def _named_as_public() -> None:
-    # The parts of the kernel are modules of their own for their readers; what Python says of a
-    # wrong call should name what its writer knows.
-    for base in Kernel.__mro__[1:-1]:
-        for name, method in vars(base).items():
-            if inspect.isfunction(method) and (name == "__init__" or name[0] != "_"):
-                method.__qualname__ = f"Kernel.{name}"
+def _call(operation: str, tenant_id: str | None, idempotency_key: str | None) -> Call:
+    if tenant_id is not None:
+        check_text(tenant_id, "tenant_id")
+    if idempotency_key is not None:
+        check_text(idempotency_key, "idempotency_key", hint="pass None for no key")
+    return Call(operation, tenant_id, idempotency_key=idempotency_key)
 
 
-_named_as_public()
+def _read_specs(plugin: Any) -> None:
+    # Asked of the instance, where an author's own method may need one.
+    for specs in ("actions", "capabilities"):
+        for spec in getattr(plugin, specs, list)():
+            spec.json_schema()
+    for trigger in getattr(plugin, "triggers", list)():
+        json_schema_of(trigger.payload_schema)

@@ -14,31 +14,23 @@ Providers: capabilities (an LLM, a calculation, a tool) that workflows call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar, overload
 
 from automate_kernel.operations.context import ProviderContext
-from automate_kernel.operations.plugin import Plugin, create
+from automate_kernel.operations.plugin import Plugin
 from automate_kernel.operations.schemas import Schema
-from automate_kernel.operations.spec import (
-    OperationSpec,
-    find_operation,
-    index_operations,
-    mark_operation,
-    marked_operations,
-)
-from automate_kernel.plugins.kinds import PROVIDER
-from automate_kernel.plugins.registry import Policy, Registry
+from automate_kernel.operations.spec import OperationSpec, mark_operation, marked_operations
 
-__all__ = ["BaseProvider", "CapabilitySpec", "ProviderContext", "ProviderRegistry", "capability"]
+__all__ = ["BaseProvider", "CapabilitySpec", "ProviderContext", "capability"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
 class CapabilitySpec(OperationSpec):
-    """What one capability of a provider takes and gives."""
+    """The input and output of one capability of a provider."""
 
 
 @overload
@@ -62,8 +54,8 @@ def capability(name: Any = None, /, **options: Any) -> Any:
     """
     Make a method of a provider one of its capabilities.
 
-    ``@capability``, ``@capability("name")`` and ``@capability(idempotent=True)`` all work. How
-    the method takes its input says `operation_from_function`.
+    ``@capability``, ``@capability("name")`` and ``@capability(idempotent=True)`` all work. See
+    `operation_from_function` for the method's parameters.
     """
     return mark_operation(name, options, "capability")
 
@@ -76,7 +68,9 @@ class BaseProvider(Plugin):
     `capabilities` and `execute_capability`.
     """
 
+    context_class: ClassVar[type[ProviderContext]] = ProviderContext
     _noun: ClassVar[str] = "provider"
+    _operation_noun: ClassVar[str] = "capability"
 
     def __init__(self, config: dict[str, Any], *, ctx: ProviderContext) -> None:
         self.config: Mapping[str, Any] = config
@@ -84,22 +78,22 @@ class BaseProvider(Plugin):
 
     @classmethod
     def capabilities(cls) -> list[CapabilitySpec]:
-        """What the provider can do: by default, its methods marked with `capability`."""
+        """Return the specs of the capabilities: by default, of the methods marked `capability`."""
         return marked_operations(cls, CapabilitySpec)
 
     @classmethod
-    def find_capability(cls, name: str) -> CapabilitySpec:
-        """The capability called *name*, or ``INVALID_ARGUMENT`` that says what there is."""
-        # Kept per class, not inherited: a subclass has capabilities of its own.
-        if "_capability_index" not in cls.__dict__:
-            cls._capability_index = index_operations(cls.capabilities(), cls._title())
-        return find_operation(cls._capability_index, name, noun="capability", owner=cls._title())
+    def operation_specs(cls) -> list[CapabilitySpec]:
+        """Return the same as `capabilities`."""
+        return cls.capabilities()
 
-    _capability_index: ClassVar[Mapping[str, CapabilitySpec]]
+    @classmethod
+    def find_capability(cls, name: str) -> OperationSpec:
+        """Return the spec of a capability, or raise ``INVALID_ARGUMENT`` with their names."""
+        return cls.find_operation(name)
 
     def execute_capability(self, name: str, input_data: dict[str, Any]) -> Any:
         """
-        Do what the capability *name* says. Mark methods, or override it (``def``, ``async def``).
+        Carry out the capability *name*. Mark methods, or override it (``def``, ``async def``).
 
         The kernel calls `call_capability`, which checks the input first.
         """
@@ -107,46 +101,15 @@ class BaseProvider(Plugin):
 
     def call_capability(self, name: str, input_data: Mapping[str, Any]) -> Any:
         """
-        The capability's output as a JSON value, or an awaitable of it if the capability is async.
+        Return the capability's output as a JSON value, or an awaitable of it if it is async.
 
-        Raises nothing but `AutomateError`: for input that is not valid before the call, and as
-        `normalize_error` words it afterwards.
+        Raises nothing but `AutomateError`: before the call for invalid input, and after it the
+        error that `normalize_error` returns.
         """
-        spec = self.find_capability(name)
-        value = spec.validate(input_data)
         # The default would only look up and check again.
-        plain = type(self).execute_capability is BaseProvider.execute_capability
-        given = value if plain else dict(input_data)
-        return self._perform(spec, lambda: self.execute_capability(name, given))
+        raw = type(self).execute_capability is not BaseProvider.execute_capability
+        return self._call(name, input_data, self.execute_capability, raw=raw)
 
-
-class ProviderRegistry(Registry[type[BaseProvider]]):
-    """
-    The providers that the host has: registered, listed in its settings, installed, or built in.
-
-    Nothing is imported before a provider is asked for.
-    """
-
-    def __init__(
-        self,
-        settings: Iterable[str] | Mapping[str, str] = (),
-        *,
-        discover: bool = True,
-        policy: Policy | None = None,
-    ) -> None:
-        super().__init__(PROVIDER, settings, discover=discover, policy=policy)
-
-    def create(
-        self, key: str, config: Mapping[str, Any] | None = None, ctx: ProviderContext | None = None
-    ) -> BaseProvider:
-        """An instance of the provider *key*, with its config checked."""
-        return create(self.get(key), config, ctx or ProviderContext(key=key))
-
-    @property
-    def names(self) -> dict[str, str]:
-        """The names for people, by key. Loads every provider; broken ones are left out."""
-        return {key: cls.display_name or key for key, cls in self.load_all().items()}
-
-    def specs(self) -> dict[str, list[CapabilitySpec]]:
-        """All capabilities, by provider key. Loads every provider; broken ones are left out."""
-        return {key: cls.capabilities() for key, cls in self.load_all().items()}
+    def call_operation(self, name: str, input_data: Mapping[str, Any]) -> Any:
+        """Return the same as `call_capability`."""
+        return self.call_capability(name, input_data)

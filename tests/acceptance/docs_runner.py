@@ -315,7 +315,11 @@ def _django_session() -> None:
 def _any_filter() -> Any:
     from automate_kernel.templates import FilterRegistry
 
-    return FilterRegistry(find=lambda name: lambda value, *arguments: value)
+    class AnyFilter(FilterRegistry):
+        def get(self, name: str) -> Any:
+            return super().get(name) or (lambda value, *arguments: value)
+
+    return AnyFilter()
 
 
 def _toml(text: str) -> dict[str, Any]:

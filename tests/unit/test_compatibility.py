@@ -38,6 +38,8 @@ def test_specifiers_mean_what_they_mean_to_pip(version: str, specifier: str) -> 
         ("0.2.0.post1", ">=0.2", True),
         ("0.2.0rc2", ">=0.2.0rc1", True),
         ("0.2.0+local", "==0.2", True),
+        ("1.0rc10", ">=1.0rc9", True),
+        ("1.1.post1", ">1.1", False),
     ],
 )
 def test_pre_and_post_releases_have_their_place(version: str, specifier: str, holds: bool) -> None:

@@ -15,11 +15,11 @@ from automate_kernel.connectors import (
     ActionSpec,
     Connector,
     ConnectorContext,
-    ConnectorRegistry,
     TriggerSpec,
     action,
 )
 from automate_kernel.errors import AutomateError, ErrorCodes, PluginError
+from automate_kernel.plugins import ConnectorRegistry
 
 
 class SlackConnector(Connector):

@@ -329,15 +329,15 @@ def test_what_is_given_up_is_told_only_once_it_is_committed() -> None:
     kernel.register(watcher, "hook")
     first, second = kernel.outbox.enqueue("k"), kernel.outbox.enqueue("k")
     first_item, second_item = kernel.outbox.claim_batch("w")
-    kernel._given_up.append((first_item, float("inf")))
-    kernel._given_up.append((second_item, 0.0))
-    kernel._tell_given_up()
+    kernel._failures._waiting.append((first_item, float("inf")))
+    kernel._failures._waiting.append((second_item, 0.0))
+    kernel._failures.send()
     assert watcher.failed == []
     for item_id in (first, second):
         kernel.outbox.mark_failed(item_id, "w", "BAD", "no good")
-    kernel._given_up.pop()
-    kernel._given_up.pop()
-    kernel._tell_given_up()
+    kernel._failures._waiting.pop()
+    kernel._failures._waiting.pop()
+    kernel._failures.send()
     assert [one for one, _ in watcher.failed] == [first]
 
 
@@ -745,3 +745,29 @@ def test_workflow_files_may_use_the_filters_of_a_plugin(tmp_path: Path) -> None:
     file.write_text(json.dumps({"name": "loud", "trigger": {"type": "manual"}, "steps": [step]}))
     kernel = kernel_on(listed={"hook": [Plugin]}, workflows=[file])
     assert [workflow.name for workflow in kernel.workflows] == ["loud"]
+
+
+def twins(owner):
+    """Each pair of a plain function and its asynchronous twin."""
+    for name, function in vars(owner).items():
+        twin = getattr(owner, f"a{name}", None)
+        if inspect.isfunction(function) and inspect.iscoroutinefunction(twin):
+            yield function, twin
+
+
+def test_a_call_and_its_asynchronous_twin_take_the_same():
+    """What the one refuses or means, the other does too."""
+    found = list(twins(Kernel))
+    assert {function.__name__ for function, _ in found} >= {"emit", "invoke"}
+    for function, twin in found:
+        assert inspect.signature(function) == inspect.signature(twin)
+        kinds = {parameter.kind for parameter in inspect.signature(twin).parameters.values()}
+        assert inspect.Parameter.VAR_KEYWORD not in kinds
+
+
+@pytest.mark.parametrize("method", ["emit", "invoke", "start", "sweep", "__init__"])
+def test_a_misspelt_option_names_the_kernel(method):
+    """Python's own words name a class that the caller knows."""
+    kernel = Kernel(discover=False, secrets={})
+    with pytest.raises(TypeError, match=rf"^Kernel\.{method}\(\) got an unexpected keyword"):
+        getattr(kernel, method)(tenant="a")

@@ -136,17 +136,8 @@ POST_MESSAGE: dict[str, Any] = {
 }
 
 
-@pytest.fixture(params=["jsonschema", "built in"])
-def checker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways to check a plain schema: with the extra, and without it."""
-    if request.param == "built in":
-        monkeypatch.setitem(__import__("sys").modules, "jsonschema", None)
-    return str(request.param)
-
-
-@pytest.mark.usefixtures("checker")
 class TestPlainSchemas:
-    """Input that a JSON Schema describes; both checkers say the same."""
+    """Input that a JSON Schema describes."""
 
     def test_valid_input_is_a_dict(self) -> None:
         """What fits comes back as it was."""
@@ -186,50 +177,17 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("xyz"), inner),
     max_leaves=8,
 )
-SCHEMAS = st.recursive(
-    st.fixed_dictionaries(
-        {},
-        optional={
-            "type": st.sampled_from(["string", "integer", "object", ["array", "null"]]),
-            "enum": st.lists(JSON, min_size=1, max_size=3),
-            "required": st.lists(st.sampled_from("xyz"), unique=True),
-            "additionalProperties": st.booleans(),
-        },
-    ),
-    lambda inner: st.fixed_dictionaries(
-        {},
-        optional={
-            "properties": st.dictionaries(st.sampled_from("xyz"), inner, max_size=2),
-            "items": inner,
-            "additionalProperties": inner,
-        },
-    ),
-    max_leaves=5,
-)
 
 
-@given(SCHEMAS, st.dictionaries(st.sampled_from("xyz"), JSON))
-def test_the_built_in_check_agrees_with_jsonschema(schema: dict[str, Any], data: Any) -> None:
-    """For the keywords that it knows, the check without the extra gives the same verdict."""
-    from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
-
-    from automate_kernel.operations.schemas import _walk
-
-    assert (not list(_walk(schema, data, ()))) == Draft202012Validator(schema).is_valid(data)
-
-
-def test_an_unchecked_keyword_is_told(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_without_jsonschema_a_plain_schema_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Without the extra, a schema that says more than the kernel can check is logged."""
+    """The kernel works without the package; a plain schema names it."""
     monkeypatch.setitem(__import__("sys").modules, "jsonschema", None)
-    spec = OperationSpec("post", {"properties": {"n": {"minimum": 3}}})
-    assert spec.validate({"n": 1}) == {"n": 1}
-    spec.validate({"n": 1})
-    assert [r.message for r in caplog.records] == [
-        "the schema for input of 'post' uses minimum, which only automate-kernel[jsonschema]"
-        " can check"
-    ]
+    assert OperationSpec("post").validate({"n": 1}) == {"n": 1}
+    with pytest.raises(PluginError, match="pip install jsonschema") as caught:
+        OperationSpec("post", {"properties": {"n": {"minimum": 3}}}).validate({"n": 1})
+    assert "input of 'post'" in caught.value.message
 
 
 def test_a_schema_fetches_nothing_from_the_network(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import textwrap
@@ -12,11 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
-from automate_kernel.connectors import Connector, ConnectorRegistry
+from automate_kernel import Kernel
+from automate_kernel.connectors import Connector
 from automate_kernel.errors import AutomateError, ErrorCodes, PluginError
-from automate_kernel.plugins import Plugins, PluginState, Policy, Registry, discovery, hookimpl
-from automate_kernel.providers import BaseProvider, ProviderRegistry
+from automate_kernel.plugins import (
+    ConnectorRegistry,
+    Plugins,
+    PluginState,
+    Policy,
+    ProviderRegistry,
+    Registry,
+    discovery,
+    hookimpl,
+)
+from automate_kernel.providers import BaseProvider
 
 Install = Callable[..., None]
 
@@ -749,7 +761,7 @@ def test_a_failing_receiver_of_a_notice_stops_no_other(caplog: pytest.LogCapture
     plugins, first, last = Plugins(discover=False), Recorder(), Recorder()
     for key, receiver in {"first": first, "failing": Failing(), "last": last}.items():
         plugins.register(receiver, kind="hook", key=key)
-    errors = plugins.notify("automate_after_call", call=None, output=7, error=None)
+    errors = plugins.hooks.notify("automate_after_call", call=None, output=7, error=None)
     assert [str(error) for error in errors] == ["not today"]
     assert (first.seen, last.seen) == ([7], [7])
     assert "'failing'" in caplog.text
@@ -851,3 +863,97 @@ def test_groups_of_others_are_none_of_ours(install: Install) -> None:
     """Those of other tools whose names begin alike, too."""
     install("other", {"automated.tests": {"a": "b:c"}, "pytest11": {"a": "b:c"}})
     assert [each for each in discovery.misspelt() if each.distribution == "other"] == []
+
+
+STORE = """
+    from automate_kernel.outbox import RowsOutboxStore
+
+    class Counting(RowsOutboxStore):
+        added = 0
+
+        def enqueue_many(self, items, *, transaction=None):
+            found = super().enqueue_many(items, transaction=transaction)
+            Counting.added += len(found)
+            return found
+"""
+
+
+def test_an_installed_outbox_store_is_chosen_by_its_key(install: Install) -> None:
+    """``Kernel(outbox="key")`` makes the store that an entry point announces, and uses it."""
+    install(
+        "counting-store",
+        {"automate.outbox_stores": {"counting": "counting_store:Counting"}},
+        {"counting_store": STORE},
+    )
+    kernel = Kernel(outbox="counting", secrets={}, lease_seconds=30, retention_seconds=60)
+    kernel.emit("order.created")
+    assert type(kernel.outbox).added == 1  # type: ignore[attr-defined]
+    assert (kernel.outbox.lease_seconds, kernel.outbox.retention_seconds) == (30, 60)
+    assert kernel.outbox.stats().total("PENDING") == 1
+    by_path = Kernel(outbox="counting_store.Counting", secrets={}, discover=False)
+    assert type(by_path.outbox) is type(kernel.outbox)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [("countng", "did you mean 'counting'"), ("hungry", "can't be made from a storage")],
+)
+def test_an_outbox_store_that_can_not_be_had_is_refused(
+    install: Install, key: str, message: str
+) -> None:
+    """A misspelt key is named, and a store that needs other arguments says what to do."""
+    hungry = STORE + "\n    class Hungry(Counting):\n        def __init__(self, url): ...\n"
+    stores = {"counting": "counting_store:Counting", "hungry": "counting_store:Hungry"}
+    install("counting-store", {"automate.outbox_stores": stores}, {"counting_store": hungry})
+    with pytest.raises(AutomateError, match=message):
+        Kernel(outbox=key, secrets={})
+
+
+@pytest.mark.parametrize("option", ["wrapper", "hookwrapper"])
+def test_a_wrapper_of_a_hook_that_is_never_wrapped_is_refused(option: str) -> None:
+    """Hooks that report what has happened call each receiver by itself: no wrapper would run."""
+
+    class Wrapping:
+        @hookimpl(**{option: True})  # type: ignore[call-overload]
+        def automate_after_call(self, call: Any) -> Any:
+            yield
+
+    with pytest.raises(PluginError, match="'automate_after_call' can't have a wrapper"):
+        Plugins(discover=False).register(Wrapping(), "hook", key="wrapping")
+
+
+def test_a_wrapper_of_a_hook_before_a_call_is_called() -> None:
+    """Where pluggy itself calls, a wrapper is what pluggy says it is."""
+    seen: list[str] = []
+
+    class Wrapping:
+        @hookimpl(wrapper=True)
+        def automate_before_call(self, call: Any) -> Any:
+            seen.append(call.operation)
+            return (yield)
+
+    kernel = Kernel(discover=False, secrets={})
+    kernel.register(Wrapping(), "hook", key="wrapping")
+    kernel.action("double")(lambda: 2)
+    assert kernel.invoke("double") == 2
+    assert seen == ["double"]
+
+
+@pytest.mark.parametrize("config", [{"port": "none"}, {"port": "$secret:MISSING"}])
+def test_a_connector_that_can_not_start_leaves_no_logger(config: dict[str, str]) -> None:
+    """Logging keeps a logger for as long as the process lives."""
+    key = f"failing-{config['port'].strip('$').replace(':', '-').lower()}"
+
+    class Config(BaseModel):
+        port: int
+
+    class Failing(Connector):
+        @classmethod
+        def config_schema(cls) -> type[BaseModel]:
+            return Config
+
+    kernel = Kernel(discover=False, secrets={}, config={key: config})
+    kernel.register(Failing, "connector", key=key)
+    with pytest.raises(AutomateError):
+        kernel.connector(key)
+    assert f"automate.plugins.{key}" not in logging.Logger.manager.loggerDict

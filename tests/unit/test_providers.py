@@ -11,10 +11,10 @@ from pydantic import BaseModel, SecretStr
 
 from automate_kernel.operations.context import Call, NoSecrets, ProviderContext, calling
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, SecretNotFoundError
+from automate_kernel.plugins import ProviderRegistry
 from automate_kernel.providers import (
     BaseProvider,
     CapabilitySpec,
-    ProviderRegistry,
     capability,
 )
 

@@ -297,22 +297,6 @@ def test_nothing_is_kept_by_default():
     assert resolver.get("K") == "second value"
 
 
-def test_values_are_kept_for_their_time():
-    """With a ttl the backend is asked again only after it."""
-    now = 0.0
-    backend = Raising("first value")
-    resolver = SecretResolver(backend, ttl_seconds=60, clock=lambda: now)
-    resolver.get("K")
-    backend.result = "second value"
-    now = 59.0
-    assert resolver.get("K") == "first value"
-    now = 60.0
-    assert resolver.get("K") == "second value"
-    backend.result = "third value"
-    resolver.forget()
-    assert resolver.get("K") == "third value"
-
-
 @both
 def test_a_session_looks_each_key_up_once(how):
     """One call of an action costs one look-up per secret."""

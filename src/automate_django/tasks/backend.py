@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from django.apps import apps
@@ -22,6 +21,7 @@ from automate_django.tasks.versions import (
     TaskResultStatus,
     task_enqueued,
 )
+from automate_kernel.errors import nearest
 from automate_kernel.outbox import NewItem
 from automate_kernel.outbox.ids import new_id
 
@@ -129,8 +129,8 @@ class OutboxBackend(BaseTaskBackend):
             found.append(("automate.E030", "its backend's app is not installed", hint))
         for key in self.options:
             if key not in OPTIONS:
-                near = get_close_matches(str(key).upper(), OPTIONS, n=1)
-                hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(OPTIONS)}."
+                near = nearest(key, OPTIONS)
+                hint = f"Did you mean {near}?" if near else f"There are {', '.join(OPTIONS)}."
                 found.append(("automate.E031", f"{key!r} is no option of OutboxBackend", hint))
         try:
             Retry.from_options(self.options)

@@ -12,8 +12,6 @@ from automate_kernel.cli.output import Output, ago, seconds, time_of
 from automate_kernel.outbox import ErrorGroup, FailedAttempt, OutboxItem
 from automate_kernel.secrets.redaction import redact_shown
 from automate_kernel.workflows.execution import Execution, StepRun
-from automate_kernel.secrets.log_filter import redact_shown
-from automate_kernel.workflows.execution import Execution, StepRun
 
 __all__ = [
     "attempt_data",

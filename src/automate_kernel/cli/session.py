@@ -28,8 +28,8 @@ __all__ = [
 
 # A kernel that `app` brings along has decided these already.
 _KERNELS_OWN = (
-    "database", "plugins", "secrets", "config", "env_allow", "discover", "strict", "disabled",
-    "winners", "worker.lease_seconds", "worker.listen",
+    "database", "outbox", "plugins", "secrets", "config", "env_allow", "discover", "strict",
+    "disabled", "winners", "worker.lease_seconds", "worker.listen",
 )  # fmt: skip
 
 
@@ -111,6 +111,7 @@ class Session:
 
         kernel = Kernel(
             storage or self.storage,
+            outbox=settings["outbox"],
             plugins=settings["plugins"],
             config=settings["config"],
             secrets=self._backends(),
@@ -161,8 +162,14 @@ class Session:
             return own
         from automate_kernel.kernel import Kernel
 
-        lease = self.settings["worker.lease_seconds"]
-        kernel = Kernel(self.storage, secrets={}, discover=False, lease_seconds=lease)
+        lease, outbox = self.settings["worker.lease_seconds"], self.settings["outbox"]
+        kernel = Kernel(
+            self.storage,
+            secrets={},
+            outbox=outbox,
+            discover=outbox is not None and self.settings["discover"],
+            lease_seconds=lease,
+        )
         self._kernels.append(kernel)
         self._redact_database(kernel)
         redact_logs(kernel)
@@ -204,7 +211,7 @@ class Session:
 
 
 def _backend(given: Any, folder: Path) -> SecretsBackend | str:
-    from automate_kernel.plugins.loading import load_target, normal_target
+    from automate_kernel.plugins.targets import load_target, normal_target
     from automate_kernel.secrets import EnvSecretsBackend, FileSecretsBackend
 
     if isinstance(given, str):
@@ -274,8 +281,7 @@ def find_on(folder: Path) -> None:
 
 def load_app(target: str) -> Any:
     """Import the module, or the object in one, that the setting ``app`` names."""
-    from automate_kernel.plugins.loading import load_target
-    from automate_kernel.plugins.loading import told as describe_error
+    from automate_kernel.plugins.targets import describe_failure, load_target
 
     try:
         return load_target(target)
@@ -288,11 +294,11 @@ def load_app(target: str) -> Any:
                 f"app: there is no module {error.name!r}",
                 hint="app is module:name, imported from app_dir (the config file's folder)",
             ) from None
-        raise _broken(target, describe_error(error)[0]) from error
+        raise _broken(target, describe_failure(error)[0]) from error
     except PluginError as error:
         raise ConfigError(f"app: {error.message}", hint=error.hint) from error
     except BaseException as error:  # SystemExit too: it must not end us without a message
-        raise _broken(target, describe_error(error)[0]) from error
+        raise _broken(target, describe_failure(error)[0]) from error
 
 
 def _broken(target: str, text: str) -> ConfigError:

@@ -7,11 +7,10 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from automate_kernel.errors import ConfigError
+from automate_kernel.errors import ConfigError, nearest
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -85,6 +84,7 @@ _ALL = (
     Setting("app", "text", None, _APP.replace("\n", " ")),
     Setting("app_dir", "text", ".", "The folder that app and plugins are imported from."),
     Setting("database", "text", "sqlite:///automate.sqlite3", "A SQLAlchemy URL."),
+    Setting("outbox", "text", None, "The key or dotted path of an outbox store of your own."),
     Setting("workflows", "list", None, "Files and folders; by default the folder workflows."),
     Setting("plugins", "list", [], "Classes as dotted paths, beside the installed ones."),
     Setting("discover", "bool", True, "Use installed plugins."),
@@ -181,8 +181,7 @@ def problem_with(setting: Setting, value: Any) -> str | None:
 
 def meant(word: str, known: Mapping[str, Any] | list[str]) -> str | None:
     """Return the known word that is nearest to *word*, if any is near."""
-    close = get_close_matches(word, list(known), n=1, cutoff=0.7)
-    return close[0] if close else None
+    return nearest(word, known, cutoff=0.7)
 
 
 CONFIG_VARIABLE = "AUTOMATE_CONFIG_FILE"

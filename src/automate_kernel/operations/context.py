@@ -1,4 +1,4 @@
-"""What a plugin is given: its context, and the call that it is serving."""
+"""The context of a plugin, and the call that it serves."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = [
 @dataclass(frozen=True, slots=True)
 class Call:
     """
-    One call of an action or a capability, as the code that serves it sees it.
+    One call of an action or a capability, as seen by the code that serves it.
 
     *operation* is the full name (``slack.post_message``). *idempotency_key* is the same for every
     attempt of a step, so a service that takes such keys does the work once: pass it on.
@@ -50,16 +50,16 @@ _current: ContextVar[Call | None] = ContextVar("automate_current_call", default=
 
 
 def current_call() -> Call | None:
-    """The call being served here, or None outside of one. Each thread and task has its own."""
+    """Return the call being served here, or None. Each thread and task has its own."""
     return _current.get()
 
 
 handled_item: ContextVar[OutboxItem | None] = ContextVar("automate_handled_item", default=None)
-"""The item that is being handled; set and reset without more ado, since it is for each item."""
+"""The item that is being handled. Its setters reset it themselves: this runs for each item."""
 
 
 def current_item() -> OutboxItem | None:
-    """The outbox item being handled here, or None outside of one, as `current_call`."""
+    """Return the outbox item being handled here, or None, as `current_call` does."""
     return handled_item.get()
 
 
@@ -75,17 +75,17 @@ def calling(call: Call) -> Iterator[Call]:
 
 @runtime_checkable
 class SecretReader(Protocol):
-    """Gives the values of secrets by their keys, and raises `SecretError` if it can't."""
+    """A reader of secrets by their keys, which raises `SecretError` if it can't read one."""
 
     def get(self, key: str) -> str:
-        """The value of the secret *key*."""
+        """Return the value of the secret *key*."""
 
     async def aget(self, key: str) -> str:
-        """The value of the secret *key*, without blocking the event loop."""
+        """Return the value of the secret *key*, without blocking the event loop."""
 
 
 class NoSecrets:
-    """A `SecretReader` that has none: what a plugin gets that is used without a kernel."""
+    """A `SecretReader` without secrets, for a plugin that is used without a kernel."""
 
     def get(self, key: str) -> str:
         """Raise `SecretNotFoundError`."""
@@ -108,10 +108,10 @@ def _as_it_is(text: str) -> str:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginContext:
     """
-    What the host lends to one plugin instance.
+    The things that the host lends to one plugin instance.
 
-    *settings* are the host's own, read-only. *redact* takes the secrets out of a text that is to
-    leave the plugin. `PluginContext(key="x")` is enough for a test.
+    *settings* are the host's own, read-only. *redact* takes the secrets out of a text that leaves
+    the plugin. `PluginContext(key="x")` is enough for a test.
     """
 
     key: str

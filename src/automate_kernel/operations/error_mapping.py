@@ -1,4 +1,4 @@
-"""Turn any exception of a plugin into an `AutomateError` with the code that fits."""
+"""The mapping of a plugin's exceptions to `AutomateError` and its codes."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ def normalize(
     error: Exception, *, what: str = "", redact: Callable[[str], str] = str
 ) -> AutomateError:
     """
-    *error* itself if it is an `AutomateError`, else one whose code says whether to try again.
+    Return *error* itself if it is an `AutomateError`, else one with the code that fits.
 
-    The code comes from the type, or from the HTTP status that the error carries. *what* names who
-    failed; *redact* takes the secrets out of the text.
+    The code comes from the type, or from the HTTP status that the error carries. *what* names the
+    failed call; *redact* takes the secrets out of the text.
     """
     if isinstance(error, AutomateError):
         return error
@@ -86,14 +86,14 @@ def normalize(
 
 
 def is_bug(error: BaseException) -> bool:
-    """Whether *error* is likely a mistake in some code, rather than a service that is away."""
+    """Return True if *error* is likely a mistake in some code, not a service that is away."""
     if not isinstance(error, Exception):
         return True
     return normalize(error).code in (ErrorCodes.INTERNAL, ErrorCodes.UNIMPLEMENTED)
 
 
 def code_of_status(status: int) -> ErrorCodes:
-    """The code for an HTTP status of 400 or more."""
+    """Return the code for an HTTP status of 400 or more."""
     fallback = ErrorCodes.UNAVAILABLE if status >= 500 else ErrorCodes.FAILED_PRECONDITION
     return _STATUS.get(status, fallback)
 

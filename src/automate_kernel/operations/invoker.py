@@ -1,4 +1,4 @@
-"""Calls actions and capabilities by name: config, secrets, hooks, time limits, errors."""
+"""The invoker of actions and capabilities by name: config, secrets, hooks, time limits, errors."""
 
 from __future__ import annotations
 
@@ -8,49 +8,75 @@ import functools
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Mapping
-from difflib import get_close_matches
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
 
-from automate_kernel.connectors import Connector
-from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.operations.context import Call, ConnectorContext, ProviderContext, calling
+from automate_kernel.errors import AutomateError, ErrorCodes, did_you_mean, nearest
+from automate_kernel.operations.context import Call, calling
 from automate_kernel.operations.error_mapping import is_bug, normalize
-from automate_kernel.operations.plugin import Plugin, create
-from automate_kernel.operations.portal import Portal
+from automate_kernel.operations.plugin import Plugin, complete_config, construct
+from automate_kernel.operations.portal import Portal, contained
 from automate_kernel.operations.spec import OperationSpec
-from automate_kernel.plugins import Plugins
-from automate_kernel.providers import BaseProvider
 from automate_kernel.secrets import Redactor, SecretResolver
 from automate_kernel.secrets.logs import get_logger, get_plugin_logger
 from automate_kernel.secrets.masking import literal_secrets
 from automate_kernel.secrets.tracebacks import log_error, mark
 from automate_kernel.templates import areveal, masked, reveal
 
-__all__ = ["Invoker"]
+__all__ = ["CallHooks", "Invoker", "PluginSource"]
 
 logger: logging.Logger = get_logger(__name__)
 Work = Callable[[Any], Any]
 
 
+class PluginSource(Protocol):
+    """A registry of connectors or of providers, as the invoker needs it."""
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the usable keys."""
+
+    def __contains__(self, key: object) -> bool:
+        """Return True if there is a usable plugin *key*."""
+
+    def get(self, key: str) -> type[Plugin]:
+        """Return the class *key*, or raise what is wrong with it."""
+
+    def knows(self, key: str) -> bool:
+        """Return True if there is a plugin *key*, usable or not."""
+
+
+class CallHooks(Protocol):
+    """The hooks around a call, as the invoker needs them."""
+
+    @property
+    def hook(self) -> Any:
+        """The relay whose ``automate_before_call`` may refuse a call."""
+
+    def notify(self, name: str, **arguments: Any) -> Any:
+        """Call the receivers of the hook *name*, which can't change anything any more."""
+
+
 class Invoker:
     """
-    Finds operations by name and calls them.
+    The actions and capabilities by name, and their calls.
 
-    *config* holds the configuration of connectors and providers by key; text in it may be
-    ``$secret:KEY``. Instances are made once and shared by all threads.
+    *sources* are the registries of plugins by kind, in the order in which a name is looked up.
+    *config* holds the configuration of plugins by key; text in it may be ``$secret:KEY``. Instances
+    are made once and shared by all threads.
     """
 
     def __init__(
         self,
-        plugins: Plugins,
+        sources: Mapping[str, PluginSource],
+        hooks: CallHooks,
         secrets: SecretResolver,
         *,
         config: Mapping[str, Mapping[str, Any]],
         settings: Mapping[str, Any],
         compile_config: Callable[[Any], Any],
     ) -> None:
-        self._plugins = plugins
+        self._sources = sources
+        self._hooks = hooks
         self._secrets = secrets
         self._redactor: Redactor = secrets.redactor
         self._config = config
@@ -60,14 +86,6 @@ class Invoker:
         self._instances: dict[tuple[str, str], Plugin] = {}
         self._lock = threading.RLock()
         self.portal: Portal = Portal()
-
-    def unused_config(self) -> list[str]:
-        """Keys of the config that no connector and no provider has, told with the nearest one."""
-        return [
-            f"config has {key!r}, which is no connector and no provider"
-            + (f" (did you mean {near!r}?)" if near else "")
-            for key, near in self._plugins.without_plugin(self._config).items()
-        ]
 
     # -- finding -----------------------------------------------------------------------------
 
@@ -80,104 +98,90 @@ class Invoker:
         self._functions[spec.name] = spec
 
     def instance(self, kind: str, key: str) -> Any:
-        """The connector or provider *key*, created with its config at the first use."""
+        """Return the plugin *key* of *kind*, created with its config at the first use."""
         found = self._instances.get((kind, key))
         if found is not None:
             return found
         # Imported before the lock is taken: it may import what waits for the lock.
-        cls = self._plugins.get(kind, key)
+        cls = self._sources[kind].get(key)
         with self._lock:
             found = self._instances.get((kind, key))
             if found is None:
-                found = self._instances[kind, key] = self._create(cls, kind, key)
+                found = self._instances[kind, key] = self._create(cls, key)
             return found
 
-    def _create(self, cls: Any, kind: str, key: str) -> Plugin:
-        context = ProviderContext if kind == "provider" else ConnectorContext
-        ctx = context(
+    def _create(self, cls: type[Plugin], key: str) -> Plugin:
+        given = dict(self._config.get(key, {}))
+        self._redact_literals(cls, given)
+        config = complete_config(cls, reveal(self._compile_config(given), self._secrets))
+        # Last: logging keeps each logger for ever, also that of a plugin which can't start.
+        ctx = cls.context_class(
             key=key,
             secrets=self._secrets,
             logger=get_plugin_logger(key),
             settings=self._settings,
             redact=self._redactor.redact,
         )
-        given = dict(self._config.get(key, {}))
-        self._redact_literals(cls, given)
-        config = reveal(self._compile_config(given), self._secrets)
-        instance: Plugin = create(cls, config, ctx)
-        return instance
+        return construct(cls, config, ctx)
 
-    def _redact_literals(self, cls: Any, config: Mapping[str, Any]) -> None:
-        """Let the redactor know the secrets that stand in *config* as they are."""
+    def _redact_literals(self, cls: type[Plugin], config: Mapping[str, Any]) -> None:
+        """Add the secrets that stand in *config* as they are to the redactor."""
         if not config:
             return
         try:
             schema = cls.config_json_schema()
-        except Exception:  # told when the config is parsed
+        except Exception:  # reported when the config is parsed
             schema = None
         for text in literal_secrets(config, schema):
             self._redactor.add(text)
 
     def spec(self, name: str) -> OperationSpec:
         """
-        An operation's spec, without making an instance: its config and secrets are not needed.
+        Return an operation's spec, without an instance: its config and secrets are not needed.
 
-        Raises ``NOT_FOUND`` that says what there is.
+        Raises ``NOT_FOUND`` with the names that there are.
         """
         found = self._functions.get(name)
         if found is not None:
             return found
-        owner, _, operation = name.partition(".")
-        connectors, providers = self._plugins.keys("connector"), self._plugins.keys("provider")
-        if operation and owner in connectors:
-            return self._plugins.connectors.get(owner).find_action(operation)
-        if operation and owner in providers:
-            return self._plugins.providers.get(owner).find_capability(operation)
-        raise self._unknown(name)
+        kind, owner, operation = self._located(name)
+        return self._sources[kind].get(owner).find_operation(operation)
 
     def find(self, name: str) -> tuple[OperationSpec, Work]:
         """
-        An operation's spec, and the function that performs it on revealed input.
+        Return an operation's spec, and the function that performs it on revealed input.
 
-        Raises ``NOT_FOUND`` that says what there is.
+        Raises ``NOT_FOUND`` with the names that there are.
         """
         spec = self._functions.get(name)
         if spec is not None:
-            function = spec
-            return spec, lambda data: self._call_function(function, data)
-        owner, _, operation = name.partition(".")
-        connectors, providers = self._plugins.connectors.keys(), self._plugins.providers.keys()
-        if operation and owner in connectors:
-            connector: Connector = self.instance("connector", owner)
-            return connector.find_action(operation), lambda data: connector.call_action(
-                operation, data
-            )
-        if operation and owner in providers:
-            provider: BaseProvider = self.instance("provider", owner)
-            return provider.find_capability(operation), lambda data: provider.call_capability(
-                operation, data
-            )
-        raise self._unknown(name)
+            return spec, functools.partial(self._call_function, spec)
+        kind, owner, operation = self._located(name)
+        plugin: Plugin = self.instance(kind, owner)
+        return plugin.find_operation(operation), functools.partial(plugin.call_operation, operation)
 
-    def _unknown(self, name: str) -> AutomateError:
-        """What to raise about a name that no operation has; raises what is wrong with a plugin."""
-        owner = name.partition(".")[0]
-        self._raise_if_known(owner)
-        owners = {*self._plugins.connectors.keys(), *self._plugins.providers.keys()}
-        known = [*self._functions, *(f"{key}.…" for key in sorted(owners))]
-        close = get_close_matches(name, known, n=1) or get_close_matches(owner, known, n=1)
+    def _located(self, name: str) -> tuple[str, str, str]:
+        """Return the kind and key of the plugin that has the operation *name*, and its own name."""
+        owner, _, operation = name.partition(".")
+        for kind, source in self._sources.items() if operation else ():
+            if owner in source:
+                return kind, owner, operation
+        raise self._unknown(name, owner)
+
+    def _unknown(self, name: str, owner: str) -> AutomateError:
+        """Return the error for a name without an operation; raises the fault of a broken plugin."""
+        for source in self._sources.values():
+            if source.knows(owner):
+                source.get(owner)
+        owners = sorted({key for source in self._sources.values() for key in source})
+        known = [*self._functions, *(f"{key}.…" for key in owners)]
+        meant = name if nearest(name, known) else owner
+        there_are = ", ".join(known) or "none; register one or install a connector"
         return AutomateError(
             ErrorCodes.NOT_FOUND,
             f"there is no action {name!r}",
-            hint=(f"did you mean {close[0]!r}? " if close else "")
-            + f"there are: {', '.join(known) or 'none; register one or install a connector'}",
+            hint=did_you_mean(meant, known, also=f"there are: {there_are}"),
         )
-
-    def _raise_if_known(self, owner: str) -> None:
-        """Raise what is wrong with the plugin *owner*, if there is one that can't be used."""
-        for kind in ("connector", "provider"):
-            if any(record.key == owner for record in self._plugins.records(kind)):
-                self._plugins.get(kind, owner)
 
     def _call_function(self, spec: OperationSpec, data: Any) -> Any:
         result = spec.call(data)
@@ -198,18 +202,29 @@ class Invoker:
         An async operation runs on the portal's loop; *timeout* leaves a plain function running on
         its thread, whose result is dropped.
         """
-        return self._guarded(name, data, call, lambda: self._invoke(name, data, call, timeout))
+        with calling(call):
+            try:
+                self._before(call, data)
+                output = self._clean(self._invoke(name, data, call, timeout))
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                # SystemExit too: an action must not end its worker, whatever it calls.
+                # None: the cause may hold a secret, and a log of this error would print it.
+                raise self._failed(name, call, error) from None
+            self._hooks.notify("automate_after_call", call=call, output=output, error=None)
+            return output
 
     def _invoke(self, name: str, data: Any, call: Call, timeout: float | None) -> Any:
         _, perform = self.find(name)
-        work = functools.partial(self._perform, perform, data, call)
+        work = functools.partial(self._perform, perform, data)
         result = work() if timeout is None else _within(work, timeout)
         if inspect.isawaitable(result):
             return self.portal.run(self._await(result, call), timeout)
         return result
 
-    def _perform(self, perform: Work, data: Any, call: Call) -> Any:
-        with self._secrets.session(), calling(call):
+    def _perform(self, perform: Work, data: Any) -> Any:
+        with self._secrets.session():
             return perform(reveal(data, self._secrets))
 
     async def _await(self, result: Any, call: Call) -> Any:
@@ -222,33 +237,21 @@ class Invoker:
         """`invoke` for asynchronous code; a plain function runs on a thread."""
         try:
             self._before(call, data)
-            work = self._contained(name, data, call)
+            work = contained(self._ainvoke(name, data, call))
             result, failure = await asyncio.wait_for(work, timeout)
             if failure is not None:
                 raise failure
             output = self._clean(result)
         except asyncio.CancelledError:
             cancelled = AutomateError(ErrorCodes.CANCELLED, "the call was cancelled")
-            self._plugins.notify("automate_after_call", call=call, output=None, error=cancelled)
+            self._hooks.notify("automate_after_call", call=call, output=None, error=cancelled)
             raise
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             raise self._failed(name, call, error) from None
-        self._plugins.notify("automate_after_call", call=call, output=output, error=None)
+        self._hooks.notify("automate_after_call", call=call, output=output, error=None)
         return output
-
-    async def _contained(self, name: str, data: Any, call: Call) -> tuple[Any, Exception | None]:
-        """
-        The result of a call, or what it raised.
-
-        A task with a result has nothing that the loop would print if nobody is there to ask for
-        it: what is cancelled, by a time limit say, may still raise.
-        """
-        try:
-            return await self._ainvoke(name, data, call), None
-        except Exception as error:
-            return None, error
 
     async def _ainvoke(self, name: str, data: Any, call: Call) -> Any:
         _, perform = await asyncio.to_thread(self.find, name)
@@ -257,25 +260,8 @@ class Invoker:
             result = await asyncio.to_thread(perform, revealed)
             return await result if inspect.isawaitable(result) else result
 
-    def _guarded(self, name: str, data: Any, call: Call, work: Callable[[], Any]) -> Any:
-        with calling(call):
-            return self._made(name, data, call, work)
-
-    def _made(self, name: str, data: Any, call: Call, work: Callable[[], Any]) -> Any:
-        try:
-            self._before(call, data)
-            output = self._clean(work())
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            # SystemExit too: an action must not end its worker, whatever it calls.
-            # None: what caused it may hold a secret, and whoever logs this would print it.
-            raise self._failed(name, call, error) from None
-        self._plugins.notify("automate_after_call", call=call, output=output, error=None)
-        return output
-
     def _before(self, call: Call, data: Any) -> None:
-        self._plugins.hook.automate_before_call(call=call, input=masked(data))
+        self._hooks.hook.automate_before_call(call=call, input=masked(data))
 
     def _clean(self, output: Any) -> Any:
         return self._redactor.redact_value(output, cut=False)
@@ -287,11 +273,11 @@ class Invoker:
             if is_bug(error):
                 level, trace = logging.ERROR, clean.trace
             log_error(logger, level, "%s failed: %s", name, clean.message, trace=trace)
-        self._plugins.notify("automate_after_call", call=call, output=None, error=clean)
+        self._hooks.notify("automate_after_call", call=call, output=None, error=clean)
         return clean
 
     def clean_error(self, error: BaseException, what: str) -> AutomateError:
-        """*error* as an `AutomateError` whose texts are redacted."""
+        """Return *error* as an `AutomateError` whose texts are redacted."""
         if isinstance(error, AutomateError):
             known = error
         elif isinstance(error, Exception):
@@ -328,7 +314,7 @@ async def _awaited(result: Any) -> Any:
 
 
 def _within(work: Callable[[], Any], timeout: float) -> Any:
-    """The result of *work*, on a thread of its own that is left alone when time is up."""
+    """Return the result of *work*, on a thread of its own that is abandoned when time is up."""
     box: list[Any] = []
     failure: list[BaseException] = []
     context = contextvars.copy_context()

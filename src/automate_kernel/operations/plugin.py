@@ -1,17 +1,17 @@
-"""What providers and connectors have in common: a key, a config, a context, errors, an end."""
+"""The common base of providers and connectors: key, config, context, operations, errors."""
 
 from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from automate_kernel.errors import ConfigError
 from automate_kernel.operations.context import PluginContext
 from automate_kernel.operations.error_mapping import normalize, normalizing
 from automate_kernel.operations.schemas import (
-    Problem,
+    FieldProblem,
     Schema,
     compile_schema,
     is_model,
@@ -19,13 +19,13 @@ from automate_kernel.operations.schemas import (
     open_model,
     validation_problems,
 )
-from automate_kernel.operations.spec import OperationSpec
+from automate_kernel.operations.spec import OperationSpec, find_operation, index_operations
 from automate_kernel.secrets.tracebacks import log_error, mark
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-__all__ = ["Plugin", "create"]
+__all__ = ["Plugin", "complete_config", "construct", "create"]
 
 P = TypeVar("P", bound="Plugin")
 
@@ -47,25 +47,54 @@ class Plugin:
     automate_requires: ClassVar[str] = ""
     """The versions of automate-kernel that the plugin works with, such as ``>=0.1,<2``."""
 
+    context_class: ClassVar[type[PluginContext]] = PluginContext
+    """The class of `ctx`."""
+
     _noun: ClassVar[str] = "plugin"
+    _operation_noun: ClassVar[str] = "operation"
+    _operation_index: ClassVar[Mapping[str, OperationSpec]]
 
     config: Mapping[str, Any]
     ctx: PluginContext
 
     @classmethod
+    def operation_specs(cls) -> Sequence[OperationSpec]:
+        """Return the specs of a connector's actions or a provider's capabilities."""
+        return []
+
+    @classmethod
+    def find_operation(cls, name: str) -> OperationSpec:
+        """Return the spec of *name*, or raise ``INVALID_ARGUMENT`` with all names."""
+        # Kept per class, not inherited: a subclass has operations of its own.
+        if "_operation_index" not in cls.__dict__:
+            cls._operation_index = index_operations(cls.operation_specs(), cls._title())
+        return find_operation(
+            cls._operation_index, name, noun=cls._operation_noun, owner=cls._title()
+        )
+
+    def call_operation(self, name: str, input_data: Mapping[str, Any]) -> Any:
+        """
+        Return the output of the operation *name* as a JSON value, or an awaitable of it.
+
+        Raises nothing but `AutomateError`: before the call for invalid input, and after it the
+        error that `normalize_error` returns.
+        """
+        raise NotImplementedError
+
+    @classmethod
     def config_schema(cls) -> type[BaseModel]:
-        """The pydantic model of the configuration. By default anything is taken."""
+        """Return the pydantic model of the configuration. By default anything is taken."""
         return open_model()
 
     @classmethod
     def config_json_schema(cls) -> dict[str, Any]:
-        """The JSON Schema of the configuration, for forms and documentation."""
+        """Return the JSON Schema of the configuration, for forms and documentation."""
         return json_schema_of(cls.config_schema())
 
     @classmethod
     def parse_config(cls, config: Mapping[str, Any] | None) -> Any:
         """
-        The checked configuration: an instance of the model that `config_schema` names.
+        Return the checked configuration: an instance of the model that `config_schema` names.
 
         Raises `ConfigError` that names each wrong field and shows no value. Unlike an action's
         input it is read leniently (``"8080"`` for a number), since it may come from the
@@ -87,10 +116,10 @@ class Plugin:
 
     def normalize_error(self, exc: Exception) -> Exception:
         """
-        The `AutomateError` to report for *exc*, whose code says whether to try again.
+        Return the `AutomateError` to report for *exc*. Its code decides about another attempt.
 
-        By default time-outs, lost connections and HTTP statuses are told apart, and the rest is
-        ``INTERNAL``. Override it for a service that says more.
+        By default time-outs, lost connections and HTTP statuses have codes of their own, and the
+        rest is ``INTERNAL``. Override it for a service that says more.
         """
         ctx = getattr(self, "ctx", None)
         redact = ctx.redact if isinstance(ctx, PluginContext) else str
@@ -98,7 +127,7 @@ class Plugin:
 
     def check(self) -> Any:
         """
-        Ask the service whether it can be used: a few words on what was found, or None for no test.
+        Try the service; returns a few words on the result, or None if there is no test.
 
         Raises if it can't be used. May be ``async``. Ask for no more than the actions need, or a
         token that is good enough looks bad.
@@ -113,10 +142,14 @@ class Plugin:
         # Never the config: it may hold a password.
         return f"<{type(self).__name__} {self.key!r}>"
 
-    def _perform(self, spec: OperationSpec, execute: Callable[[], Any]) -> Any:
-        """The JSON value that *execute* gives, or an awaitable of it, with errors normalised."""
+    def _call(
+        self, name: str, input_data: Mapping[str, Any], execute: Callable[..., Any], *, raw: bool
+    ) -> Any:
+        """Check the input, and *execute* the operation with it, or with the *raw* input."""
+        spec = self.find_operation(name)
+        value = spec.validate(input_data)
         with normalizing(self):
-            result = execute()
+            result = execute(name, dict(input_data) if raw else value)
             if not inspect.isawaitable(result):
                 return spec.dump(result)
         return self._awaited(spec, result)
@@ -130,7 +163,7 @@ class Plugin:
         return f"{cls._noun} {cls.key!r}"
 
     @classmethod
-    def _wrong_config(cls, problems: list[Problem]) -> ConfigError:
+    def _wrong_config(cls, problems: list[FieldProblem]) -> ConfigError:
         return ConfigError(
             f"the config of {cls._title()} is not valid: " + "; ".join(map(str, problems)),
             details={"problems": [{"field": p.field, "message": p.message} for p in problems]},
@@ -139,12 +172,23 @@ class Plugin:
 
 def create(cls: type[P], config: Mapping[str, Any] | None, ctx: PluginContext) -> P:
     """
-    An instance of *cls* with *config* checked, and completed with its defaults.
+    Return an instance of *cls* with *config* checked, and completed with its defaults.
 
     Not a method of `Plugin`: an action may well be called ``create``.
     """
+    return construct(cls, complete_config(cls, config), ctx)
+
+
+def complete_config(cls: type[Plugin], config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return *config* checked, and completed with the defaults of the plugin *cls*."""
     parsed = cls.parse_config(config)
+    complete: dict[str, Any]
     complete = parsed if isinstance(parsed, dict) else parsed.model_dump(by_alias=True)
+    return complete
+
+
+def construct(cls: type[P], complete: dict[str, Any], ctx: PluginContext) -> P:
+    """Return an instance of *cls* with its *complete* config."""
     try:
         return cls(complete, ctx=ctx)  # type: ignore[call-arg]
     except ConfigError:

@@ -1,4 +1,4 @@
-"""Runs coroutines for code that has no event loop of its own."""
+"""An event loop for code that has none of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.secrets.logs import log_loop_errors
 
-__all__ = ["Portal"]
+__all__ = ["Portal", "contained"]
 
 T = TypeVar("T")
 _END_SECONDS = 5.0
@@ -31,10 +31,10 @@ class Portal:
 
     def run(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """
-        The result of *coroutine*; blocks the calling thread, for at most *timeout* seconds.
+        Return the result of *coroutine*; blocks the calling thread for at most *timeout* seconds.
 
-        Raises ``DEADLINE_EXCEEDED``, and the coroutine is cancelled. Called from the portal's own
-        loop it would wait for itself for ever, so that is refused.
+        Then it cancels the coroutine and raises ``DEADLINE_EXCEEDED``. A call from the portal's own
+        loop is refused, because it would wait for itself for ever.
         """
         loop = self._running_loop()
         if threading.current_thread() is self._thread:
@@ -44,7 +44,7 @@ class Portal:
                 "invoke() was called from an async action",
                 hint="await kernel.ainvoke(...) there",
             )
-        future = asyncio.run_coroutine_threadsafe(_contained(coroutine), loop)
+        future = asyncio.run_coroutine_threadsafe(contained(coroutine), loop)
         try:
             result, error = future.result(timeout)
         except (FutureTimeoutError, TimeoutError):
@@ -80,14 +80,14 @@ class Portal:
                 loop.close()
 
 
-async def _contained(
+async def contained(
     coroutine: Coroutine[Any, Any, T],
 ) -> tuple[T | None, BaseException | None]:
     """
-    The coroutine's result, or what it raised.
+    Return the coroutine's result, or the error that it raised.
 
-    SystemExit would end the loop, and with it the work of all others. And what is raised after a
-    time limit, by a coroutine that was cancelled, nobody asks for: asyncio would print it.
+    SystemExit would end the loop, and with it the work of all others. And asyncio would print the
+    error of a coroutine that was cancelled after a time limit: nobody asks for its result.
     """
     try:
         return await coroutine, None

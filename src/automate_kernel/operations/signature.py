@@ -1,4 +1,4 @@
-"""Read a Python function's signature as the input of an operation."""
+"""The signature of a Python function, read as the input of an operation."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ def bind(
     output_schema: Schema = None,
 ) -> Binding:
     """
-    How *function* takes its input.
+    Return the binding of *function* to its input.
 
-    One parameter annotated with a pydantic model takes all of it, and so does the one parameter of
-    a function that is given an *input_schema*. Otherwise each parameter is a field, and must say
-    its type. A parameter annotated `Call` gets the call. With *method* the first parameter is
+    A parameter annotated with a pydantic model takes all of the input, if there is no other one.
+    With an *input_schema* the only parameter takes it. Otherwise each parameter is a field, and
+    needs a type. A parameter annotated `Call` gets the call. With *method* the first parameter is
     the instance's.
     """
     parameters, hints = _read(function, method)
@@ -125,7 +125,7 @@ def _build_model(
 
 
 def _field(name: str, annotation: Any) -> tuple[str, Any]:
-    """The name of the model's field for a parameter, and its annotation."""
+    """Return the name of the model's field for a parameter, and its annotation."""
     from pydantic import BaseModel, Field
 
     if not name.startswith("_") and not hasattr(BaseModel, name):

@@ -1,5 +1,5 @@
 """
-What actions and capabilities share: a name, the shape of input and output, and often a function.
+The spec of an operation, an action or a capability: name, input and output, often a function.
 
 An operation's input is always a JSON object. Its shape is a pydantic model, a plain JSON Schema,
 or read from the annotations of a function.
@@ -13,16 +13,21 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, is_dataclass
 from datetime import date, time, timedelta
 from decimal import Decimal
-from difflib import get_close_matches
 from pathlib import PurePath
 from typing import Any, TypeVar
 from uuid import UUID
 
-from automate_kernel.errors import AutomateError, ErrorCodes, PluginError, type_name
+from automate_kernel.errors import (
+    AutomateError,
+    ErrorCodes,
+    PluginError,
+    did_you_mean,
+    type_name,
+)
 from automate_kernel.operations.context import Call, current_call
 from automate_kernel.operations.schemas import (
     Check,
-    Problem,
+    FieldProblem,
     Schema,
     check_model,
     compile_schema,
@@ -51,10 +56,10 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}")
 @dataclass(frozen=True, slots=True)
 class OperationSpec:
     """
-    What one action or capability takes and gives.
+    The input and output of one action or capability.
 
     *input_schema* and *output_schema* are pydantic models or JSON Schemas; without the first any
-    object is taken. An *idempotent* operation may be called again when nobody knows whether the
+    object is taken. An *idempotent* operation may be called again where it is unknown whether the
     last call reached the service.
     """
 
@@ -82,18 +87,18 @@ class OperationSpec:
                 )
 
     def json_schema(self) -> dict[str, Any]:
-        """The JSON Schema of the input."""
+        """Return the JSON Schema of the input."""
         return json_schema_of(self.input_schema)
 
     def output_json_schema(self) -> dict[str, Any] | None:
-        """The JSON Schema of the output, or None if nothing is known of it."""
+        """Return the JSON Schema of the output, or None if nothing is known of it."""
         if self.output_schema is None:
             return None
         return json_schema_of(self.output_schema, output=True)
 
     def validate(self, data: Any) -> Any:
         """
-        The input made of *data*: an instance of the model, or a dict if there is no model.
+        Return the input made of *data*: an instance of the model, or a dict without a model.
 
         Raises `AutomateError` with ``INVALID_ARGUMENT`` that names each wrong field and shows
         none of the values.
@@ -104,7 +109,7 @@ class OperationSpec:
             value = dict(data)
             problems = self._checker()(value) if self.input_schema else []
         else:
-            value, problems = None, [Problem("", "it must be an object with named fields")]
+            value, problems = None, [FieldProblem("", "it must be an object with named fields")]
         if problems:
             raise invalid_input(self._what(), problems)
         return value
@@ -125,13 +130,13 @@ class OperationSpec:
 
     def dump(self, output: Any) -> Any:
         """
-        *output* as a JSON value, in which every value keeps its type.
+        Return *output* as a JSON value, in which every value keeps its type.
 
         Models and dataclasses become what pydantic writes for them; dates, times, UUIDs, decimals
-        and paths become text. Raises `PayloadError` for all else that JSON has not, keys that are
-        no text among them.
+        and paths become text. Raises `PayloadError` for all else that JSON has not, such as keys
+        that are no text.
         """
-        # Whoever calls an action may take more than what can be stored.
+        # The caller of an action may take more than can be stored.
         if is_plain(output, most=_MOST):
             return output
         try:
@@ -150,7 +155,7 @@ class OperationSpec:
 
 
 def _written(value: Any) -> Any:
-    """What becomes of a value in an output that is not JSON; `NotImplemented` if nothing does."""
+    """Return the JSON value for a *value* that is not JSON, or `NotImplemented`."""
     known = isinstance(value, (date, time, timedelta, UUID, Decimal, PurePath))
     model = hasattr(type(value), "__pydantic_serializer__") or is_dataclass(value)
     if not (known or model) or isinstance(value, type):
@@ -165,26 +170,34 @@ def _written(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What a decorator noted on a method, until someone asks for the specs."""
+    """The note of a decorator on a method, until its spec is made."""
 
     name: str
     options: Mapping[str, Any]
 
 
 _MARK = "__automate_operation__"
-# What the kernel itself calls on a plugin.
-_TAKEN = {"check", "close", "config_schema", "normalize_error", "parse_config"}
+# The methods that the kernel itself calls on a plugin.
+_TAKEN = {
+    "call_operation",
+    "check",
+    "close",
+    "config_schema",
+    "find_operation",
+    "normalize_error",
+    "operation_specs",
+    "parse_config",
+}
 
 
 _OPTIONS = ("idempotent", "title", "description", "input_schema", "output_schema")
 
 
 def mark_operation(name: Any, options: Mapping[str, Any], noun: str) -> Any:
-    """The body of `action` and `capability` (*noun*), used with or without parentheses."""
+    """Mark a method for `action` or `capability` (*noun*), with or without parentheses."""
     for option in options:
         if option not in _OPTIONS:
-            close = get_close_matches(option, _OPTIONS, n=1)
-            meant = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(_OPTIONS)}"
+            meant = did_you_mean(option, _OPTIONS) or f"it has {', '.join(_OPTIONS)}"
             raise TypeError(f"{noun}() has no option {option!r}: {meant}")
 
     def mark(function: F, named: str | None = None) -> F:
@@ -202,7 +215,7 @@ def mark_operation(name: Any, options: Mapping[str, Any], noun: str) -> Any:
 
 def marked_operations(owner: type, spec: type[S]) -> list[S]:
     """
-    The specs of the methods of *owner* that a decorator marked, base classes' first.
+    Return the specs of the methods of *owner* that a decorator marked, base classes' first.
 
     A method that overrides a marked one stays an operation without being marked again; ``None``
     takes it away.
@@ -218,17 +231,14 @@ def marked_operations(owner: type, spec: type[S]) -> list[S]:
                         hint=f"rename the method, and mark it with the name {mark.name!r}",
                     )
                 marks[attribute] = mark
-    return [
-        _from_method(getattr(owner, attribute), mark, spec)
-        for attribute, mark in marks.items()
-        if callable(getattr(owner, attribute))
-    ]
-
-
-def _from_method(method: Callable[..., Any], mark: Mark, spec: type[S]) -> S:
-    given = {"name": mark.name, **mark.options}
-    schemas = {key: given.pop(key, None) for key in ("input_schema", "output_schema")}
-    return _described(spec, bind(method, method=True, **schemas), **given)
+    specs = []
+    for attribute, mark in marks.items():
+        method, options = getattr(owner, attribute), dict(mark.options)
+        if callable(method):
+            schemas = {key: options.pop(key, None) for key in ("input_schema", "output_schema")}
+            binding = bind(method, method=True, **schemas)
+            specs.append(_described(spec, binding, name=mark.name, **options))
+    return specs
 
 
 def operation_from_function(
@@ -242,20 +252,17 @@ def operation_from_function(
     output_schema: Schema = None,
 ) -> OperationSpec:
     """
-    The spec of a function, ``def`` or ``async def``; its `OperationSpec.call` calls the function.
+    Return the spec of a function, ``def`` or ``async def``, which `OperationSpec.call` calls.
 
-    Input comes in through one parameter annotated with a pydantic model, or through typed
-    parameters, one a field. A parameter annotated `Call` gets the call. The description defaults
-    to the docstring's first paragraph.
+    The input goes to one parameter annotated with a pydantic model, or to typed parameters, one for
+    each field. A parameter annotated `Call` gets the call. The description defaults to the
+    docstring's first paragraph.
     """
+    binding = bind(function, input_schema=input_schema, output_schema=output_schema)
     return _described(
-        OperationSpec,
-        bind(function, input_schema=input_schema, output_schema=output_schema),
-        name=name,
-        idempotent=idempotent,
-        title=title,
-        description=description,
-    )
+        OperationSpec, binding,
+        name=name, idempotent=idempotent, title=title, description=description,
+    )  # fmt: skip
 
 
 def _described(
@@ -263,9 +270,8 @@ def _described(
     binding: Binding,
     *,
     name: str | None,
-    idempotent: bool = False,
-    title: str = "",
     description: str | None = None,
+    **options: Any,
 ) -> S:
     function = binding.function
     if description is None:
@@ -274,15 +280,14 @@ def _described(
         name or str(getattr(function, "__name__", "")),
         input_schema=binding.input_schema,
         output_schema=binding.output_schema,
-        idempotent=idempotent,
-        title=title,
         description=description,
         binding=binding,
+        **options,
     )
 
 
 def index_operations(specs: Iterable[S], owner: str) -> dict[str, S]:
-    """*specs* by name. Raises `PluginError` if *owner* declares one name twice."""
+    """Return *specs* by name. Raises `PluginError` if *owner* declares one name twice."""
     index: dict[str, S] = {}
     for spec in specs:
         if spec.name in index:
@@ -292,14 +297,13 @@ def index_operations(specs: Iterable[S], owner: str) -> dict[str, S]:
 
 
 def find_operation(index: Mapping[str, S], name: str, *, noun: str, owner: str) -> S:
-    """The spec called *name*; ``INVALID_ARGUMENT`` says what there is instead."""
+    """Return the spec called *name*, or raise ``INVALID_ARGUMENT`` with all names."""
     spec = index.get(name)
     if spec is not None:
         return spec
-    close = get_close_matches(str(name), index, n=1)
     known = ", ".join(sorted(index)) or "none"
     raise AutomateError(
         ErrorCodes.INVALID_ARGUMENT,
         f"{owner} has no {noun} {name!r}",
-        hint=(f"did you mean {close[0]!r}? " if close else "") + f"it has: {known}",
+        hint=did_you_mean(name, index, also=f"it has: {known}"),
     )

@@ -1,4 +1,4 @@
-"""Find the plugins that are installed, without importing any of them."""
+"""Discovery of the installed plugins, without an import of any of them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from automate_kernel.errors import did_you_mean
 from automate_kernel.plugins.kinds import KINDS, kind_of_group
-from automate_kernel.plugins.loading import normal_target
+from automate_kernel.plugins.targets import normal_target
 from automate_kernel.secrets.logs import get_logger
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ _scans: dict[tuple[str, ...], tuple[Found, ...]] = {}
 
 def scan(*, refresh: bool = False) -> tuple[Found, ...]:
     """
-    Every announced plugin, in an order that does not depend on the file system.
+    Return every announced plugin, in an order that does not depend on the file system.
 
     The installed distributions are read once for each ``sys.path``; with *refresh*, again.
     """
@@ -71,7 +71,7 @@ def scan(*, refresh: bool = False) -> tuple[Found, ...]:
 
 
 def misspelt() -> tuple[Misspelt, ...]:
-    """The entry-point groups of installed distributions that are nearly one of ours."""
+    """Return the entry-point groups of installed distributions that are nearly one of ours."""
     scan()
     return _misspelt[tuple(sys.path)]
 
@@ -82,21 +82,20 @@ def _find_misspelt() -> Iterator[Misspelt]:
     ours = [group for kind in KINDS.values() for group in kind.groups]
     try:
         groups = entry_points().groups
-    except Exception:  # damaged metadata, of which the scan tells
+    except Exception:  # damaged metadata, which the scan reports
         return
     for group in sorted(groups):
         root = re.split(r"[.:-]", group, maxsplit=1)[0].replace("-", "_")
         if group in ours or root not in _ROOTS:
             continue
-        near = get_close_matches(group, ours, 1, cutoff=0.75)
-        remedy = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(ours)}"
+        remedy = did_you_mean(group, ours, cutoff=0.75) or f"there are: {', '.join(ours)}"
         for entry in entry_points(group=group):
             yield Misspelt(group, _described(entry.dist)[0], remedy)
             break
 
 
 def _entry_points() -> list[EntryPoint]:
-    """The entry points in our groups. One look over all of them, not one for each group."""
+    """Return the entry points in our groups, from one look over all of them."""
     from importlib.metadata import distributions, entry_points
 
     groups = [group for kind in KINDS.values() for group in kind.groups]

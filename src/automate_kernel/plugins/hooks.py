@@ -1,5 +1,5 @@
 """
-Hooks: points at which any number of plugins, and the host, may join in.
+Hooks: the points at which any number of plugins, and the host, may join in.
 
 Keyed plugins live in registries; pluggy is for what has many receivers. A hook plugin is a module
 or an object with functions marked `hookimpl`::
@@ -17,10 +17,9 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from automate_kernel.errors import PluginError
+from automate_kernel.errors import PluginError, did_you_mean
 from automate_kernel.secrets.logs import get_logger
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from automate_kernel.operations.context import Call
     from automate_kernel.outbox.item import NewItem, OutboxItem
     from automate_kernel.plugins.registry import Registry
-    from automate_kernel.workflows.execution import Execution
 
 __all__ = ["HookSpecs", "Hooks", "hookimpl", "require_known_hooks"]
 
@@ -50,7 +48,12 @@ def hookimpl(
 
 
 def hookimpl(function: Any = None, **options: bool) -> Any:
-    """Mark a function as the implementation of the hook that it is named after."""
+    """
+    Mark a function as the implementation of the hook that it is named after.
+
+    A *wrapper* is for ``automate_configure`` and ``automate_before_call``: the other hooks call
+    each receiver by itself, so that none can fail or hide another.
+    """
     # A function, so that importing this module does not import pluggy.
     from pluggy import HookimplMarker
 
@@ -59,7 +62,7 @@ def hookimpl(function: Any = None, **options: bool) -> Any:
 
 
 class HookSpecs:
-    """The hooks, and when they are called. An implementation takes the arguments that it needs."""
+    """The hooks. An implementation takes the arguments that it needs."""
 
     def automate_configure(self, kernel: Any) -> None:
         """A kernel was set up and runs nothing yet: register plugins, connect to signals."""
@@ -86,15 +89,17 @@ class HookSpecs:
         """
         An item is about to be handled.
 
-        What is returned is entered before, on the thread or task of the handler, and left after,
-        with the exception if there was one. What a receiver raises is logged.
+        The context manager that a receiver returns is entered before, on the thread or task of the
+        handler, and left after, with the exception if there was one. What a receiver raises is
+        logged.
         """
 
-    def automate_executing(self, execution: Execution) -> AbstractContextManager[Any] | None:
+    # Any: plugins and workflows stand side by side, and neither imports the other.
+    def automate_executing(self, execution: Any) -> AbstractContextManager[Any] | None:
         """
-        An execution is about to go on, after its start, a wait or a crash: as `automate_handling`.
+        An `Execution` is about to go on, after its start, a wait or a crash.
 
-        It is of the item that is handled.
+        It belongs to the item that is handled. See `automate_handling`.
         """
 
     def automate_item_failed(self, item: OutboxItem, error: AutomateError) -> None:
@@ -126,6 +131,11 @@ class Hooks:
                 self._ready = True
             return self._manager
 
+    @property
+    def hook(self) -> Any:
+        """Pluggy's relay: ``hooks.hook.automate_configure(kernel=…)`` calls every receiver."""
+        return self.manager.hook
+
     def add(self, plugin: Any, key: str) -> None:
         """Let *plugin* receive hooks from now on."""
         with self._lock:
@@ -136,18 +146,18 @@ class Hooks:
         """
         Call every receiver of the hook *name*, and return the errors of those that failed.
 
-        A failing receiver is logged and the next one is called, because what the hook tells of
-        has happened already. Wrappers are not used here.
+        A failing receiver is logged and the next one is called, because such a hook reports what
+        has happened already.
         """
         return self._call(name, arguments)[1]
 
     def receives(self, name: str) -> bool:
-        """Whether anybody receives the hook *name*."""
-        return bool(getattr(self.manager.hook, name).get_hookimpls())
+        """Return True if the hook *name* has a receiver."""
+        return bool(getattr(self.hook, name).get_hookimpls())
 
     @contextmanager
     def around(self, name: str, **arguments: Any) -> Iterator[None]:
-        """Enter what the receivers of the hook *name* return, while the block runs."""
+        """Enter the context managers that the receivers of the hook *name* return."""
         entered: list[AbstractContextManager[Any]] = []
         for manager in self._call(name, arguments)[0]:
             try:
@@ -166,9 +176,7 @@ class Hooks:
     def _call(self, name: str, arguments: dict[str, Any]) -> tuple[list[Any], list[Exception]]:
         results: list[Any] = []
         errors: list[Exception] = []
-        for receiver in reversed(getattr(self.manager.hook, name).get_hookimpls()):
-            if receiver.wrapper or receiver.hookwrapper:
-                continue
+        for receiver in reversed(getattr(self.hook, name).get_hookimpls()):
             try:
                 found = receiver.function(*(arguments[each] for each in receiver.argnames))
                 if found is not None:
@@ -218,11 +226,15 @@ def _new_manager() -> PluginManager:
     return manager
 
 
+# The hooks that pluggy itself calls; a wrapper needs that.
+_WRAPPABLE = ("automate_configure", "automate_before_call")
+
+
 def require_known_hooks(plugin: Any) -> None:
     """
-    Raise `PluginError` for what *plugin* marks as a hook and is none, such as a misspelt one.
+    Raise `PluginError` if *plugin* marks a function as a hook that is none, or that can't be one.
 
-    Pluggy takes that, and never calls it. A hook that was to refuse calls would refuse none.
+    Pluggy accepts a misspelt hook, and never calls it. A hook to refuse calls would refuse none.
     """
     known = {
         name: list(inspect.signature(function).parameters)[1:]
@@ -236,6 +248,12 @@ def require_known_hooks(plugin: Any) -> None:
             continue
         if name not in known:
             raise PluginError(f"there is no hook {name!r}", hint=_near(name, list(known)))
+        options = getattr(function, f"{PROJECT}_impl")
+        if (options.get("wrapper") or options.get("hookwrapper")) and name not in _WRAPPABLE:
+            raise PluginError(
+                f"the hook {name!r} can't have a wrapper, which would never be called",
+                hint=f"write a plain function; wrappers are for {' and '.join(_WRAPPABLE)}",
+            )
         given = [each for each in inspect.signature(function).parameters if each != "self"]
         for argument in given:
             if argument not in known[name]:
@@ -246,8 +264,7 @@ def require_known_hooks(plugin: Any) -> None:
 
 
 def _near(word: str, known: list[str]) -> str:
-    close = get_close_matches(word, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else "there are: " + ", ".join(known)
+    return did_you_mean(word, known) or "there are: " + ", ".join(known)
 
 
 def _require_hooks(manager: PluginManager, receiver: Any) -> None:

@@ -1,4 +1,4 @@
-"""The kinds of plugin that there are, and the entry-point groups that each is found in."""
+"""The kinds of plugin: their entry-point groups, base classes and keys."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from automate_kernel.errors import PluginError, type_name
+from automate_kernel.errors import ErrorCodes, PluginError, did_you_mean, type_name
+from automate_kernel.plugins.compatibility import incompatibility
+from automate_kernel.plugins.targets import load_target
 
 __all__ = [
     "CONNECTOR",
@@ -18,6 +20,7 @@ __all__ = [
     "PROVIDER",
     "SECRETS_BACKEND",
     "Kind",
+    "kind_named",
     "kind_of_class",
     "kind_of_group",
 ]
@@ -31,44 +34,80 @@ class Kind:
     """
     One kind of plugin.
 
-    *base* is the class that a plugin derives from, as ``module:Name``, so that knowing the kinds
-    imports none of them. *registry* is the class of its registry, where it has one of its own.
+    *base* is the class that a plugin derives from, as ``module:Name``, so that the kinds import
+    none of them. A plugin that *has_key* states its own; the others can be called by their names.
     """
 
     name: str
     groups: tuple[str, ...]
     base: str | None = None
-    registry: str | None = None
+    has_key: bool = False
     key_pattern: str = _KEY
 
     def __str__(self) -> str:
         return self.name.replace("_", " ")
 
     def base_class(self) -> type | None:
-        """The base class, imported now; None if a plugin of this kind need not be a class."""
+        """Return the base class, imported now; None if such a plugin need not be a class."""
         if self.base is None:
             return None
-        from automate_kernel.plugins.loading import load_target
-
         loaded: type = load_target(self.base)
         return loaded
 
     def takes_key(self, key: str) -> bool:
-        """Whether *key* is written as keys of this kind are."""
+        """Return True if *key* is written as keys of this kind are."""
         return re.fullmatch(self.key_pattern, key) is not None
+
+    def require_key(self, key: str) -> None:
+        """Raise `PluginError` if *key* is not written as keys of this kind are."""
+        if not self.takes_key(key):
+            raise PluginError(
+                f"{key!r} is no key for plugins of kind {self}",
+                code=ErrorCodes.INVALID_ARGUMENT,
+                hint="use lower-case letters, digits, _ and -, with a letter first",
+            )
+
+    def require_fit(self, plugin: Any, target: str) -> None:
+        """Raise `PluginError` if *plugin*, named *target*, can't be a plugin of this kind."""
+        base = self.base_class()
+        if base is not None and not (isinstance(plugin, type) and issubclass(plugin, base)):
+            what = plugin.__qualname__ if isinstance(plugin, type) else type(plugin).__name__
+            raise PluginError(
+                f"{target} is no subclass of {base.__name__}: it is {what}",
+                hint=f"derive the class from {base.__module__}.{base.__name__}; register classes",
+            )
+        if self.name == "filter" and not callable(plugin):
+            raise PluginError(f"{target} can't be called", hint="a filter is a function")
+        needs = getattr(plugin, "automate_requires", "")
+        if needs and (problem := incompatibility(str(needs))):
+            raise problem
+
+    def key_of(self, plugin: Any) -> str:
+        """Return the key that *plugin* states, or else one made of its name."""
+        key = getattr(plugin, "key", None)
+        if isinstance(key, str) and key:
+            return key
+        name = str(getattr(plugin, "__name__", type(plugin).__name__))
+        if self.base is None:
+            return name
+        if self.has_key:
+            hint = f'give it one: key = "{name.lower()}"'
+            raise PluginError(f"class {name} has no key", hint=hint)
+        # The specification's secrets backends have none of their own: VaultBackend, vault_backend.
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
 PROVIDER = Kind(
     "provider",
     ("automate.providers", "django_automate.providers"),
     "automate_kernel.providers:BaseProvider",
-    "automate_kernel.providers:ProviderRegistry",
+    has_key=True,
 )
 CONNECTOR = Kind(
     "connector",
     ("automate.connectors", "django_automate.connectors"),
     "automate_kernel.connectors:Connector",
-    "automate_kernel.connectors:ConnectorRegistry",
+    has_key=True,
 )
 SECRETS_BACKEND = Kind(
     "secrets_backend",
@@ -88,13 +127,25 @@ KINDS: dict[str, Kind] = {
 _GROUPS = {group: kind for kind in KINDS.values() for group in kind.groups}
 
 
+def kind_named(name: str) -> Kind:
+    """Return the kind *name*; raises `PluginError` if there is none."""
+    kind = KINDS.get(name)
+    if kind is None:
+        raise PluginError(
+            f"there is no kind of plugin {name!r}",
+            code=ErrorCodes.INVALID_ARGUMENT,
+            hint=did_you_mean(name, KINDS, also=f"there are: {', '.join(KINDS)}"),
+        )
+    return kind
+
+
 def kind_of_group(group: str) -> Kind | None:
-    """The kind whose plugins are found in the entry-point group *group*."""
+    """Return the kind whose plugins are found in the entry-point group *group*."""
     return _GROUPS.get(group)
 
 
 def kind_of_class(plugin: Any) -> Kind:
-    """The kind of a plugin class, by what it derives from."""
+    """Return the kind of a plugin class, by its base class."""
     if not isinstance(plugin, type):
         raise PluginError(
             f"can't tell the kind of {type_name(plugin)}",

@@ -1,5 +1,5 @@
 """
-What is known of a plugin, and how far it has come.
+The record of a plugin: its key, its source and its state.
 
 ::
 
@@ -16,6 +16,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 
+from automate_kernel.plugins.compatibility import normal_name
+
 __all__ = [
     "PluginRecord",
     "PluginState",
@@ -25,7 +27,7 @@ __all__ = [
 
 
 class PluginState(str, Enum):
-    """How far a plugin has come."""
+    """The state of a plugin, as drawn above."""
 
     DISCOVERED = "DISCOVERED"
     LOADED = "LOADED"
@@ -38,7 +40,7 @@ class PluginState(str, Enum):
 
 
 class Source(IntEnum):
-    """Where a plugin was named. The higher one has the key."""
+    """The place that names a plugin. The higher one gets the key."""
 
     BUILTIN = 0
     ENTRY_POINT = 1
@@ -76,7 +78,7 @@ class PluginRecord:
 
     @property
     def usable(self) -> bool:
-        """Whether asking for the key gives this plugin."""
+        """True if its key gives this plugin."""
         return self.replaced_by is None and self.state in (
             PluginState.DISCOVERED,
             PluginState.LOADED,
@@ -86,7 +88,7 @@ class PluginRecord:
 @dataclass(frozen=True, slots=True)
 class Policy:
     """
-    What the host decides about plugins.
+    The host's decisions about plugins.
 
     *disabled* holds keys (``slack``), keys of one kind (``connector:slack``) or names of
     distributions. *winners* gives a contested key, with or without its kind, to a target or a
@@ -106,24 +108,19 @@ class Policy:
         disabled: Iterable[str] = (),
         winners: Mapping[str, str] | None = None,
     ) -> Policy:
-        """The policy with what a host writes in its settings."""
+        """Return the policy of a host's settings."""
         if isinstance(disabled, str):
             disabled = (disabled,)  # or each letter would be a name
         return cls(strict, frozenset(disabled), dict(winners or {}))
 
     def disables(self, kind: str, key: str) -> bool:
-        """Whether the key is switched off, whoever claims it."""
+        """Return True if the key is switched off for every plugin."""
         return key in self.disabled or f"{kind}:{key}" in self.disabled
 
     def disables_distribution(self, name: str | None) -> bool:
-        """Whether everything that the distribution *name* brings is switched off."""
+        """Return True if all plugins of the distribution *name* are switched off."""
         return name is not None and normal_name(name) in map(normal_name, self.disabled)
 
     def winner(self, kind: str, key: str) -> str | None:
-        """The target or distribution that is to have a contested key."""
+        """Return the target or distribution that gets a contested key."""
         return self.winners.get(f"{kind}:{key}") or self.winners.get(key)
-
-
-def normal_name(distribution: str) -> str:
-    """A distribution's name as package indexes compare it."""
-    return distribution.lower().replace("_", "-").replace(".", "-")

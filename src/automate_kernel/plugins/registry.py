@@ -1,29 +1,27 @@
-"""One kind of plugin by key: who claims a key, who has it, and its class once someone asks."""
+"""The registry of one kind of plugin, by key."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from typing import Generic, TypeVar
 
-from automate_kernel.errors import ErrorCodes, PluginError
-from automate_kernel.plugins.claims import Claim, refusal, settle
+from automate_kernel.errors import ErrorCodes, PluginError, did_you_mean
+from automate_kernel.plugins.candidates import Candidate, resolve_conflict
 from automate_kernel.plugins.discovery import scan
-from automate_kernel.plugins.inspection import key_of, require_fit, require_key
-from automate_kernel.plugins.kinds import KINDS, Kind
-from automate_kernel.plugins.loading import (
+from automate_kernel.plugins.kinds import Kind, kind_named
+from automate_kernel.plugins.records import PluginRecord, PluginState, Policy, Source
+from automate_kernel.plugins.targets import (
     StillImportingError,
+    describe_failure,
     is_being_imported,
     load_target,
     module_of,
     normal_target,
     remedy_for,
     target_of,
-    told,
 )
-from automate_kernel.plugins.records import PluginRecord, PluginState, Policy, Source
 from automate_kernel.secrets.logs import get_logger
 
 __all__ = ["Policy", "Registry"]
@@ -38,9 +36,9 @@ class Registry(Generic[T]):
     """
     The plugins of one *kind*, each under its key.
 
-    A key goes to what was registered, else to what the *settings* list (paths, or paths by key),
-    else to what is installed, else to what is built in. Nothing is imported before it is asked
-    for, except that a path in the settings without a key has to be, to learn its key.
+    A key goes to the plugin that was registered, else to that of the *settings* (paths, or paths by
+    key), else to the installed one, else to the built-in one. A plugin is imported at its first
+    use; a path in the settings without a key is imported earlier, to learn its key.
 
     Safe to use from several threads. No lock is held while a plugin is imported, so that two
     imports that ask for each other's plugins can't lock each other out.
@@ -54,10 +52,10 @@ class Registry(Generic[T]):
         discover: bool = True,
         policy: Policy | None = None,
     ) -> None:
-        self.kind: Kind = KINDS[kind] if isinstance(kind, str) else kind
+        self.kind: Kind = kind_named(kind) if isinstance(kind, str) else kind
         self.policy: Policy = policy or Policy()
         self._lock = threading.RLock()
-        self._claims: dict[str, list[Claim]] = {}
+        self._candidates: dict[str, list[Candidate]] = {}
         self._nameless: dict[str, Source] = {}
         self._loaded: dict[str, T] = {}
         self._keys: tuple[str, ...] | None = None
@@ -90,21 +88,21 @@ class Registry(Generic[T]):
                 with self._lock:
                     self._nameless[plugin] = level
                 return
-            claim = Claim(self.kind, key, normal_target(plugin), level)
+            candidate = Candidate(self.kind, key, normal_target(plugin), level)
         else:
-            claim = Claim(
-                self.kind, "", target_of(plugin), level, thing=plugin, state=PluginState.LOADED
+            candidate = Candidate(
+                self.kind, "", target_of(plugin), level, plugin=plugin, state=PluginState.LOADED
             )
-            require_fit(self.kind, plugin, claim.target)
-            claim.key = key or key_of(self.kind, plugin)
-        require_key(self.kind, claim.key)
+            self.kind.require_fit(plugin, candidate.target)
+            candidate.key = key or self.kind.key_of(plugin)
+        self.kind.require_key(candidate.key)
         with self._lock:
-            self._refuse_second(claim, replace)
-            self._add(claim)
+            self._refuse_second(candidate, replace)
+            self._add(candidate)
 
     def get(self, key: str) -> T:
         """
-        The plugin *key*, imported now if it was not yet.
+        Return the plugin *key*, imported now if it was not yet.
 
         Raises `PluginError`, with the remedy, if there is none or it can't be used.
         """
@@ -112,19 +110,19 @@ class Registry(Generic[T]):
         if loaded is not None:
             return loaded
         self._prepare()
-        claim = self._holder(key)
-        if claim is None:
+        candidate = self._holder(key)
+        if candidate is None:
             raise self._unknown(key)
-        return self._load(claim)
+        return self._load(candidate)
 
     def keys(self) -> list[str]:
-        """The keys that can be used, sorted. A plugin that was not loaded yet may still fail."""
+        """Return the usable keys, sorted. A plugin that was not loaded yet may still fail."""
         self._prepare()
         with self._lock:
             if self._keys is None:  # asked for at every call of an operation
-                claims = self._every_claim()
+                candidates = self._every_candidate()
                 self._keys = tuple(
-                    sorted({c.key for c in claims if c.usable and not c.replaced_by})
+                    sorted({c.key for c in candidates if c.usable and not c.replaced_by})
                 )
             return list(self._keys)
 
@@ -134,9 +132,14 @@ class Registry(Generic[T]):
     def __contains__(self, key: object) -> bool:
         return key in self.keys()
 
+    def knows(self, key: str) -> bool:
+        """Return True if there is a plugin *key*, usable or not."""
+        self._prepare()
+        return key in self._candidates
+
     def load_all(self) -> dict[str, T]:
         """
-        Every plugin that loads, by key. What does not is logged and left out.
+        Return every plugin that loads, by key. A plugin that fails is logged and left out.
 
         In strict mode the first one that is broken, incompatible or contested raises.
         """
@@ -148,23 +151,23 @@ class Registry(Generic[T]):
                 if self.policy.strict:
                     raise
         if self.policy.strict:
-            for claim in self._every_claim():
-                if claim.state in _UNUSABLE and claim.replaced_by is None:
-                    raise refusal(claim)
+            for candidate in self._every_candidate():
+                if candidate.state in _UNUSABLE and candidate.replaced_by is None:
+                    raise candidate.unusable_error()
         return loaded
 
     def records(self) -> list[PluginRecord]:
-        """Every plugin that is known, the unusable ones too, by key."""
+        """Return the records of all known plugins, the unusable ones too, by key."""
         self._prepare()
-        return [claim.record() for claim in self._every_claim()]
+        return [candidate.record() for candidate in self._every_candidate()]
 
     def mark_broken(self, key: str, error: BaseException) -> PluginError:
-        """Take the plugin *key* out of use because of *error*, and return what to raise for it."""
-        claim = self._holder(key)
-        if claim is None:
+        """Take the plugin *key* out of use because of *error*, and return the error to raise."""
+        candidate = self._holder(key)
+        if candidate is None:
             return self._unknown(key)
-        self._mark(claim, PluginState.BROKEN, error)
-        return refusal(claim)
+        self._mark(candidate, PluginState.BROKEN, error)
+        return candidate.unusable_error()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.kind}s>"
@@ -176,22 +179,22 @@ class Registry(Generic[T]):
                     self._to_scan = False
                     for found in scan():
                         if found.kind == self.kind.name:
-                            self._add(Claim.from_found(self.kind, found))
+                            self._add(Candidate.from_found(self.kind, found))
         for path, level in list(self._nameless.items()):
             self._name(path, level)
 
     def _name(self, path: str, level: Source) -> None:
-        """Import what *path* names to learn its key."""
-        claim = Claim(self.kind, path, normal_target(path), level)
+        """Import the plugin at *path* to learn its key."""
+        candidate = Candidate(self.kind, path, normal_target(path), level)
         failure: BaseException | None = None
         try:
-            thing = load_target(claim.target)
-            if is_being_imported(module_of(claim.target)):
+            thing = load_target(candidate.target)
+            if is_being_imported(module_of(candidate.target)):
                 return
-            require_fit(self.kind, thing, claim.target)
-            key = key_of(self.kind, thing)
-            require_key(self.kind, key)
-            claim.key, claim.thing, claim.state = key, thing, PluginState.LOADED
+            self.kind.require_fit(thing, candidate.target)
+            key = self.kind.key_of(thing)
+            self.kind.require_key(key)
+            candidate.key, candidate.plugin, candidate.state = key, thing, PluginState.LOADED
         except (KeyboardInterrupt, StillImportingError) as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
@@ -201,100 +204,104 @@ class Registry(Generic[T]):
         with self._lock:
             if self._nameless.pop(path, None) is None:
                 return  # another thread was quicker
-            self._add(claim)
+            self._add(candidate)
         if failure is not None:
-            self._mark(claim, self._state_for(failure), failure)
+            self._mark(candidate, self._state_for(failure), failure)
             if self.policy.strict:
-                raise refusal(claim) from failure
+                raise candidate.unusable_error() from failure
 
-    def _add(self, claim: Claim) -> None:
-        claims = self._claims.setdefault(claim.key, [])
-        same = (claim.source, claim.target.replace(":", "."))
+    def _add(self, candidate: Candidate) -> None:
+        candidates = self._candidates.setdefault(candidate.key, [])
+        same = (candidate.source, candidate.target.replace(":", "."))
         # A module that is loaded again registers its classes anew: the last one is meant.
-        claims[:] = [c for c in claims if (c.source, c.target.replace(":", ".")) != same]
-        claims.append(claim)
-        settle(claims, self.policy)
-        self._forget(claim.key)
+        candidates[:] = [c for c in candidates if (c.source, c.target.replace(":", ".")) != same]
+        candidates.append(candidate)
+        resolve_conflict(candidates, self.policy)
+        self._forget(candidate.key)
 
     def _forget(self, key: str) -> None:
         self._loaded.pop(key, None)
         self._keys = None
 
-    def _refuse_second(self, claim: Claim, replace: bool) -> None:
-        claims = self._claims.get(claim.key, [])
-        rivals = [c for c in claims if c.source == claim.source and c.target != claim.target]
+    def _refuse_second(self, candidate: Candidate, replace: bool) -> None:
+        candidates = self._candidates.get(candidate.key, [])
+        rivals = [
+            c for c in candidates if c.source == candidate.source and c.target != candidate.target
+        ]
         if replace:
-            claims[:] = [c for c in claims if c not in rivals]
+            candidates[:] = [c for c in candidates if c not in rivals]
         elif (
             rivals
-            and claim.source is Source.REGISTER
-            and not self.policy.winner(self.kind.name, claim.key)
+            and candidate.source is Source.REGISTER
+            and not self.policy.winner(self.kind.name, candidate.key)
         ):
             raise PluginError(
-                f"{self.kind} {claim.key!r} is registered already, as {rivals[0].target}",
+                f"{self.kind} {candidate.key!r} is registered already, as {rivals[0].target}",
                 code=ErrorCodes.ALREADY_EXISTS,
                 hint="register it with another key=, or with replace=True",
             )
 
-    def _every_claim(self) -> list[Claim]:
+    def _every_candidate(self) -> list[Candidate]:
         with self._lock:
-            claims = [claim for key in self._claims.values() for claim in key]
-        return sorted(claims, key=lambda claim: (claim.key, -claim.source, claim.target))
+            candidates = [candidate for key in self._candidates.values() for candidate in key]
+        return sorted(candidates, key=lambda each: (each.key, -each.source, each.target))
 
-    def _holder(self, key: str) -> Claim | None:
-        """The claim that has the key, or one that says why nobody does."""
+    def _holder(self, key: str) -> Candidate | None:
+        """Return the candidate that has the key, or one whose state explains why none has it."""
         with self._lock:
-            claims = [c for c in self._claims.get(key, ()) if c.replaced_by is None]
-            return max(claims, key=lambda claim: (claim.usable, claim.source), default=None)
+            candidates = [c for c in self._candidates.get(key, ()) if c.replaced_by is None]
+            return max(candidates, key=lambda each: (each.usable, each.source), default=None)
 
-    def _load(self, claim: Claim) -> T:
-        if not claim.usable:
-            raise refusal(claim)
+    def _load(self, candidate: Candidate) -> T:
+        if not candidate.usable:
+            raise candidate.unusable_error()
         try:
-            thing = claim.thing if claim.thing is not None else load_target(claim.target)
-            require_fit(self.kind, thing, claim.target)
+            thing = candidate.plugin
+            if thing is None:
+                thing = load_target(candidate.target)
+            self.kind.require_fit(thing, candidate.target)
         except (KeyboardInterrupt, StillImportingError):
             raise
         except BaseException as error:  # SystemExit too: a plugin must not end its host
-            self._mark(claim, self._state_for(error), error)
-            raise refusal(claim) from error
-        if claim.thing is None and is_being_imported(module_of(claim.target)):
+            self._mark(candidate, self._state_for(error), error)
+            raise candidate.unusable_error() from error
+        if candidate.plugin is None and is_being_imported(module_of(candidate.target)):
             return thing  # type: ignore[no-any-return]  # its module may fail yet: not LOADED
-        self._publish(claim, thing)
+        self._publish(candidate, thing)
         return thing  # type: ignore[no-any-return]
 
-    def _publish(self, claim: Claim, thing: T) -> None:
+    def _publish(self, candidate: Candidate, thing: T) -> None:
         with self._lock:
-            if not claim.usable or claim.replaced_by is not None:
+            if not candidate.usable or candidate.replaced_by is not None:
                 return
-            claim.state, claim.thing = PluginState.LOADED, thing
-            self._loaded[claim.key] = thing
+            candidate.state, candidate.plugin = PluginState.LOADED, thing
+            self._loaded[candidate.key] = thing
         own = vars(thing).get("key") if isinstance(thing, type) else None
-        if claim.source is Source.ENTRY_POINT and isinstance(own, str) and own != claim.key:
+        if candidate.source is Source.ENTRY_POINT and isinstance(own, str) and own != candidate.key:
             logger.warning(
                 "%s %r calls itself %r; it is known by the name of its entry point",
                 self.kind,
-                claim.key,
+                candidate.key,
                 own,
             )
 
-    def _mark(self, claim: Claim, state: PluginState, error: BaseException) -> None:
+    def _mark(self, candidate: Candidate, state: PluginState, error: BaseException) -> None:
         with self._lock:
-            if claim.state in (PluginState.BROKEN, PluginState.INCOMPATIBLE):
+            if candidate.state in (PluginState.BROKEN, PluginState.INCOMPATIBLE):
                 return
-            claim.state = state
-            claim.error, claim.traceback = told(error)
-            claim.remedy = remedy_for(
-                error, kind=self.kind.name, key=claim.key, origin=claim.origin
+            candidate.state = state
+            candidate.error, candidate.traceback = describe_failure(error)
+            candidate.remedy = remedy_for(
+                error, kind=self.kind.name, key=candidate.key, origin=candidate.origin
             )
-            self._forget(claim.key)
+            self._forget(candidate.key)
         logger.error(
             "%s %r from %s is %s and is not used: %s",
             self.kind,
-            claim.key,
-            claim.origin,
+            candidate.key,
+            candidate.origin,
             state.lower(),
-            claim.error,
+            candidate.error,
             exc_info=error,
         )
 
@@ -305,13 +312,13 @@ class Registry(Generic[T]):
 
     def _unknown(self, key: str) -> PluginError:
         known = self.keys()
-        close = get_close_matches(str(key), known, n=1)
-        failed = [c.key for c in self._every_claim() if c.state in _UNUSABLE]
-        hints = [f"did you mean {close[0]!r}?"] if close else []
+        near = did_you_mean(key, known)
+        failed = [c.key for c in self._every_candidate() if c.state in _UNUSABLE]
+        hints = [near] if near else []
         hints.append("there are: " + (", ".join(known) or f"no {self.kind}s at all"))
         if failed:
             hints.append("these can't be used: " + ", ".join(failed))
-        if not close:
+        if not near:
             hints.append("install the distribution that brings it, or register it")
         return PluginError(
             f"there is no {self.kind} {key!r}", code=ErrorCodes.NOT_FOUND, hint="; ".join(hints)

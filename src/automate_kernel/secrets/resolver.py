@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -77,24 +75,17 @@ class SecretResolver:
     an error: falling through would quietly use an old value from further down. Every value
     enters the *redactor* before it is returned.
 
-    Values are kept for *ttl_seconds*, by default not at all: a rotated secret counts at once.
-    Within ``with resolver.session():`` each key is looked up only once.
+    No value is kept: a rotated secret counts at once. Within ``with resolver.session():`` each key
+    is looked up only once.
     """
 
     def __init__(
         self,
         backends: SecretsBackend | Iterable[SecretsBackend] | Mapping[str, SecretsBackend] = (),
         redactor: Redactor | None = None,
-        *,
-        ttl_seconds: float = 0.0,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.redactor: Redactor = redactor if redactor is not None else Redactor()
         self._backends = _named(backends)
-        self._ttl = ttl_seconds
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._kept: dict[str, tuple[float, str]] = {}
         self._judged: set[str] = set()
 
     def __repr__(self) -> str:
@@ -155,11 +146,6 @@ class SecretResolver:
         """
         return SecretReport(tuple(self._status(key) for key in sorted(set(keys))))
 
-    def forget(self) -> None:
-        """Drop the values kept for *ttl_seconds*, after secrets have been rotated."""
-        with self._lock:
-            self._kept.clear()
-
     def close(self) -> None:
         """Close the backends."""
         for name, backend in self._backends:
@@ -190,11 +176,7 @@ class SecretResolver:
         session = _session.get()
         if session is not None and (id(self), key) in session:
             return session[id(self), key]
-        if self._ttl <= 0:
-            return None
-        with self._lock:
-            kept = self._kept.get(key)
-        return kept[1] if kept is not None and self._clock() < kept[0] else None
+        return None
 
     def _accepted(self, key: str, backend: str, value: object) -> str:
         if not isinstance(value, str):
@@ -211,9 +193,6 @@ class SecretResolver:
         session = _session.get()
         if session is not None:
             session[id(self), key] = value
-        if self._ttl > 0:
-            with self._lock:
-                self._kept[key] = (self._clock() + self._ttl, value)
         return value
 
     def _judge(self, key: str, value: str) -> None:

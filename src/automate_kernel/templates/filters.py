@@ -329,18 +329,12 @@ class FilterRegistry:
     """
     Template filters by name.
 
-    A name that is missing here is looked up in *parent*, then by *find*, with which plugins load a
-    filter at its first use. All methods may be called from several threads.
+    A name that is missing here is looked up in *parent*. All methods may be called from several
+    threads.
     """
 
-    def __init__(
-        self,
-        parent: FilterRegistry | None = None,
-        *,
-        find: Callable[[str], Filter | None] | None = None,
-    ) -> None:
+    def __init__(self, parent: FilterRegistry | None = None) -> None:
         self._parent = parent
-        self._find = find
         self._own: dict[str, Filter] = {}
         self._lock = threading.RLock()
 
@@ -406,15 +400,13 @@ class FilterRegistry:
         found = self._own.get(name)
         if found is None and self._parent is not None:
             found = self._parent.registered(name)
-        if found is None and self._find is not None:
-            found = self._find(name)
         return found
 
     def __contains__(self, name: str) -> bool:
         return name in JINJA_FILTERS or self.get(name) is not None
 
     def names(self) -> list[str]:
-        """Return all names, sorted, without those that plugins would still have to load."""
+        """Return all names, sorted."""
         inherited = self._parent.names() if self._parent else [*BUILTIN_FILTERS, *JINJA_FILTERS]
         return sorted({*self._own, *inherited})
 

@@ -7,7 +7,6 @@ mean keys, and the only methods are those that `members` lists.
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,7 +18,7 @@ from jinja2.runtime import Context, Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace, missing
 
-from automate_kernel.errors import TemplateError, type_name
+from automate_kernel.errors import TemplateError, did_you_mean, type_name
 from automate_kernel.secrets.handles import SecretRef
 from automate_kernel.templates.bounded_filters import BoundedFilters, BoundedTests, RenderContext
 from automate_kernel.templates.context import EnvironmentResolver, TemplateContext
@@ -67,15 +66,11 @@ class Missing(StrictUndefined):
             return f"{name!r} is not defined"
         if not isinstance(obj, Mapping):
             return f"{type_name(obj)} has no {name!r}"
-        near = _nearest(name or "", obj)
-        return f"there is no {name!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
-
-
-def _nearest(name: str, keys: Mapping[Any, Any]) -> list[str]:
-    # Comparing takes the square of their lengths, and whoever sent them chose them.
-    some = itertools.islice(keys, _KEYS_LOOKED_AT)
-    texts = (key for key in some if isinstance(key, str) and len(key) <= _NAME_LENGTH)
-    return difflib.get_close_matches(name[:_NAME_LENGTH], texts, 1)
+        # Comparing takes the square of their lengths, and strangers may have chosen them.
+        some = itertools.islice(obj, _KEYS_LOOKED_AT)
+        texts = (key for key in some if isinstance(key, str) and len(key) <= _NAME_LENGTH)
+        near = did_you_mean((name or "")[:_NAME_LENGTH], texts)
+        return f"there is no {name!r}" + (f" ({near})" if near else "")
 
 
 class _Generator(CodeGenerator):

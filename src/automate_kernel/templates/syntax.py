@@ -7,13 +7,12 @@ name only, so that a workflow's secrets are known without running it.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from jinja2 import nodes
 
-from automate_kernel.errors import SecretError, TemplateError
+from automate_kernel.errors import SecretError, TemplateError, did_you_mean
 from automate_kernel.secrets.handles import check_key
 from automate_kernel.templates.context import RESERVED_NAMES
 from automate_kernel.templates.filters import JINJA_TESTS
@@ -272,14 +271,12 @@ class Checker:
 
     def _check_filter(self, name: str, line: int) -> None:
         if name not in self._filters:
-            hint = _nearest(name, self._filters.names())
-            remedy = f"did you mean {hint!r}?" if hint else "add it with register_filter"
+            remedy = did_you_mean(name, self._filters.names()) or "add it with register_filter"
             raise _error(line, f"there is no filter {name!r}", hint=remedy)
 
     def _visit_test(self, node: nodes.Test, *, secrets: bool) -> None:
         if node.name not in JINJA_TESTS:
-            hint = _nearest(node.name, JINJA_TESTS)
-            remedy = f"did you mean {hint!r}?" if hint else None
+            remedy = did_you_mean(node.name, JINJA_TESTS) or None
             raise _error(node.lineno, f"there is no test {node.name!r}", hint=remedy)
         self._visit_children(node, secrets=False)
 
@@ -288,10 +285,6 @@ def _root_and_name(reference: SecretReference | EnvReference) -> tuple[str, str]
     if isinstance(reference, SecretReference):
         return "secrets", reference.key
     return "env", reference.name
-
-
-def _nearest(name: str, known: Collection[str]) -> str:
-    return next(iter(difflib.get_close_matches(name, known, 1)), "")
 
 
 def _located(line: int, work: Callable[[], T]) -> T:

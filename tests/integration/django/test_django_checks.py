@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 from automate_django import conf, get_kernel
 from automate_django.api import BaseAPIView
+from automate_django import aemit, conf, emit, get_kernel
 from automate_django.api.tokens import ApiTokenAuthentication
 from automate_django.checks import check_database, check_settings
 from automate_django.kernel import forget_kernel
@@ -19,6 +22,7 @@ from automate_django.tenants import tenant_for_request
 from automate_kernel import hookimpl
 from automate_kernel.errors import AutomateError, ConfigError
 from automate_kernel.kernel import Kernel
+from automate_kernel.plugins import discovery
 from django.core.checks import WARNING, run_checks
 from django.db import OperationalError, connections
 from django.test import RequestFactory, override_settings
@@ -215,3 +219,23 @@ def test_the_project_replaces_classes(sqlite: str) -> None:
         assert tenant_for_request(RequestFactory().get("/")) == "acme"
     assert found == [OwnKernel, OwnStorage, OwnStore]
     assert type(get_kernel()) is Kernel
+
+
+def test_the_outbox_may_be_an_installed_store(sqlite: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key of an entry point in ``automate.outbox_stores`` is a store's name too."""
+    announced = discovery.Found(
+        "outbox_store", "own", f"{__name__}:OwnStore", "automate.outbox_stores", "own-store", "1.0"
+    )
+    monkeypatch.setattr(discovery, "_scans", {tuple(sys.path): (announced,)})
+    outbox = {"STORE": "own", "LEASE_SECONDS": 7}
+    with override_settings(AUTOMATE_OUTBOX=outbox, AUTOMATE_PLUGINS={"DISCOVER": True}):
+        assert [*check_settings(), *check_database()] == []
+        assert type(get_kernel().outbox) is OwnStore
+        assert get_kernel().outbox.lease_seconds == 7
+
+
+def test_emit_and_its_twin_take_what_the_kernel_takes() -> None:
+    """Both functions have the kernel's own parameters, written out."""
+    wanted = list(inspect.signature(Kernel.emit).parameters.values())[1:]
+    for function in (emit, aemit):
+        assert list(inspect.signature(function).parameters.values()) == wanted

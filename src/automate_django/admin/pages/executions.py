@@ -33,9 +33,9 @@ from automate_kernel.errors import AutomateError, TemplateError
 from automate_kernel.storage.tables import EXECUTION
 from automate_kernel.workflows.definition.graph import to_svg
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 from automate_kernel.workflows.engine.execution_pages import ExecutionPage
 from automate_kernel.workflows.engine.program import step_input
+from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 
 __all__ = [
     "ExecutionQuery",

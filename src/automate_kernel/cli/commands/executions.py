@@ -67,9 +67,6 @@ def ls(
     """List executions, the newest first."""
     from automate_kernel.cli.records import execution_data, show_executions
     from automate_kernel.workflows.execution import ExecutionStatus
-    from automate_kernel.cli.inputs import one_of
-    from automate_kernel.cli.views import execution_data, show_executions
-    from automate_kernel.workflows.execution import ExecutionStatus
 
     wanted = one_of(status, ExecutionStatus, "--status")
     store = context.session.plain.executions

@@ -1,25 +1,25 @@
-"""Import what a target names, and explain it when that fails."""
+"""Targets (``module:Name``): imported at first use, and explained where that fails."""
 
 from __future__ import annotations
 
 import sys
 import traceback
-from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-from automate_kernel.errors import PluginError
+from automate_kernel.errors import PluginError, did_you_mean
 
 __all__ = [
     "StillImportingError",
+    "describe_failure",
+    "is_being_imported",
     "load_target",
     "module_of",
     "normal_target",
     "remedy_for",
     "target_of",
-    "told",
 ]
 
 
@@ -29,7 +29,7 @@ class StillImportingError(PluginError):
 
 def normal_target(target: str, *, announced: bool = False) -> str:
     """
-    *target* as ``module:Name``. Settings may write ``module.Name``.
+    Return *target* as ``module:Name``. Settings may write ``module.Name``.
 
     In an entry point (*announced*) what has no colon is a module; an ``[extra]`` is dropped.
     """
@@ -41,7 +41,7 @@ def normal_target(target: str, *, announced: bool = False) -> str:
 
 
 def target_of(thing: Any) -> str:
-    """The target that names *thing*, a class, a function or a module."""
+    """Return the target that names *thing*, a class, a function or a module."""
     if isinstance(thing, ModuleType):
         return thing.__name__
     named = thing if hasattr(thing, "__qualname__") else type(thing)
@@ -52,7 +52,7 @@ def target_of(thing: Any) -> str:
 
 def load_target(target: str) -> Any:
     """
-    What *target* (``module:Name``, or a module) names, imported now.
+    Import and return the object that *target* (``module:Name``, or a module) names.
 
     No lock of ours is held meanwhile. The import system has its own, finds deadlocks between
     them, and gives every thread the same module.
@@ -79,18 +79,17 @@ def _part(owner: Any, name: str, module: ModuleType) -> Any:
         submodule = f"{module.__name__}.{name}"
         if name.isidentifier() and find_spec(submodule) is not None:
             return import_module(submodule)
-    close = get_close_matches(name, dir(owner), n=1)
-    meant = f"; did you mean {close[0]!r}?" if close else ""
-    raise AttributeError(f"{module.__name__!r} has no {name!r}{meant}")
+    problem = f"{module.__name__!r} has no {name!r}"
+    raise AttributeError("; ".join(filter(None, (problem, did_you_mean(name, dir(owner))))))
 
 
 def is_being_imported(module: ModuleType) -> bool:
-    """Whether some thread is still running the module's top level."""
+    """Return True while some thread runs the module's top level."""
     return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
 
 
 def remedy_for(error: BaseException, *, kind: str, key: str, origin: str) -> str:
-    """What the host can do about a plugin that did not load."""
+    """Return advice for the host about a plugin that did not load."""
     off = f"or switch it off with disabled=['{kind}:{key}']"
     if isinstance(error, ModuleNotFoundError):
         return f"install what provides the module {error.name!r}, or reinstall {origin}, {off}"
@@ -105,8 +104,8 @@ def remedy_for(error: BaseException, *, kind: str, key: str, origin: str) -> str
     return f"see the traceback; report it to the author of {origin}, {off}"
 
 
-def told(error: BaseException) -> tuple[str, str]:
-    """The error in a line, and its traceback from the plugin's own code on."""
+def describe_failure(error: BaseException) -> tuple[str, str]:
+    """Return the error in a line, and its traceback from the plugin's own code on."""
     text = getattr(error, "message", None) or str(error)
     kind = type(error).__name__
     frames = error.__traceback__
@@ -122,5 +121,5 @@ def _is_ours(filename: str) -> bool:
 
 
 def module_of(target: str) -> ModuleType:
-    """The module of a *target* that was loaded."""
+    """Return the module of a *target* that was loaded."""
     return sys.modules[target.partition(":")[0]]

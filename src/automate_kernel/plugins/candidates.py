@@ -1,0 +1,186 @@
+"""The plugins that want the same key, and the decision which of them gets it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from automate_kernel.errors import PluginError
+from automate_kernel.plugins.compatibility import (
+    incompatibility,
+    normal_name,
+    requirement_on_kernel,
+)
+from automate_kernel.plugins.discovery import Found
+from automate_kernel.plugins.kinds import Kind
+from automate_kernel.plugins.records import PluginRecord, PluginState, Policy, Source
+from automate_kernel.secrets.logs import get_logger
+
+__all__ = ["Candidate", "resolve_conflict"]
+
+logger: logging.Logger = get_logger(__name__)
+
+
+_STORIES = {
+    PluginState.BROKEN: "is broken",
+    PluginState.INCOMPATIBLE: "does not fit this version",
+    PluginState.CONFLICT: "is contested",
+    PluginState.DISABLED: "is switched off",
+}
+
+
+@dataclass(slots=True, eq=False)
+class Candidate:
+    """One plugin that wants a key. Changed under its registry's lock only."""
+
+    kind: Kind
+    key: str
+    target: str
+    source: Source
+    found: Found | None = None
+    plugin: Any = None
+    state: PluginState = PluginState.DISCOVERED
+    replaced_by: str | None = None
+    error: str | None = None
+    traceback: str | None = None
+    remedy: str | None = None
+
+    @classmethod
+    def from_found(cls, kind: Kind, found: Found) -> Candidate:
+        """Return the candidate that an installed plugin is."""
+        candidate = cls(kind, found.key, found.target, Source.ENTRY_POINT, found)
+        needs = requirement_on_kernel(found.requires)
+        problem = incompatibility(needs) if needs else None
+        if problem is not None:
+            candidate.state = PluginState.INCOMPATIBLE
+            candidate.error, candidate.remedy = problem.message, problem.hint
+        elif not kind.takes_key(found.key):
+            candidate.state = PluginState.BROKEN
+            candidate.error = f"{found.key!r} is no key for plugins of kind {kind}"
+            candidate.remedy = f"its author ({candidate.origin}) must rename the entry point"
+        if candidate.state is not PluginState.DISCOVERED:
+            logger.error(
+                "%s %r from %s is not used: %s",
+                kind,
+                candidate.key,
+                candidate.origin,
+                candidate.error,
+            )
+        return candidate
+
+    @property
+    def origin(self) -> str:
+        """The distribution and version that it came with, or else its source."""
+        if self.found is None or self.found.distribution is None:
+            return self.source.label
+        return f"{self.found.distribution} {self.found.version or ''}".rstrip()
+
+    @property
+    def usable(self) -> bool:
+        """True if the plugin may be loaded, or was."""
+        return self.state in (PluginState.DISCOVERED, PluginState.LOADED)
+
+    def belongs_to(self, winner: str) -> bool:
+        """Return True if *winner*, a target or a distribution, means this plugin."""
+        distribution = self.found.distribution if self.found else None
+        return winner.replace(":", ".") == self.target.replace(":", ".") or (
+            distribution is not None and normal_name(winner) == normal_name(distribution)
+        )
+
+    def unusable_error(self) -> PluginError:
+        """Return the error for a plugin that is there but can't be used."""
+        story = _STORIES.get(self.state, "can't be used")
+        reason = f": {self.error}" if self.error else ""
+        return PluginError(
+            f"{self.kind} {self.key!r} from {self.origin} {story}{reason}",
+            hint=self.remedy,
+            details={"state": self.state.value, "target": self.target},
+        )
+
+    def record(self) -> PluginRecord:
+        """Return its state, for people."""
+        return PluginRecord(
+            kind=self.kind.name,
+            key=self.key,
+            target=self.target,
+            source=self.origin,
+            state=self.state,
+            group=self.found.group if self.found else None,
+            distribution=self.found.distribution if self.found else None,
+            version=self.found.version if self.found else None,
+            replaced_by=self.replaced_by,
+            error=self.error,
+            traceback=self.traceback,
+            remedy=self.remedy,
+        )
+
+
+def resolve_conflict(candidates: Sequence[Candidate], policy: Policy) -> None:
+    """
+    Decide which of the *candidates* for one key gets it, by source and by the host's *policy*.
+
+    A candidate that failed keeps its key from lower sources: a broken replacement must not bring
+    back the plugin that it replaced.
+    """
+    live = []
+    for candidate in candidates:
+        _reset(candidate)
+        if _disable(candidate, policy):
+            continue
+        live.append(candidate)
+    if not live:
+        return
+    level = max(candidate.source for candidate in live)
+    rivals = [candidate for candidate in live if candidate.source == level]
+    for candidate in live:
+        if candidate.source != level:
+            candidate.replaced_by = level.label
+    fitting = [candidate for candidate in rivals if candidate.state is not PluginState.INCOMPATIBLE]
+    _decide(fitting or rivals, rivals, policy)
+
+
+def _reset(candidate: Candidate) -> None:
+    candidate.replaced_by = None
+    if candidate.state in (PluginState.CONFLICT, PluginState.DISABLED):
+        candidate.state = PluginState.DISCOVERED if candidate.plugin is None else PluginState.LOADED
+        candidate.error = candidate.remedy = None
+
+
+def _disable(candidate: Candidate, policy: Policy) -> bool:
+    by_key = policy.disables(candidate.kind.name, candidate.key)
+    distribution = candidate.found.distribution if candidate.found else None
+    if not by_key and not policy.disables_distribution(distribution):
+        return False
+    candidate.state = PluginState.DISABLED
+    candidate.error = None
+    switched_off = candidate.key if by_key else distribution
+    candidate.remedy = f"take {switched_off!r} out of the disabled plugins"
+    return True
+
+
+def _decide(contenders: Sequence[Candidate], rivals: Sequence[Candidate], policy: Policy) -> None:
+    kind, key = contenders[0].kind, contenders[0].key
+    if len(contenders) > 1 and (wanted := policy.winner(kind.name, key)):
+        named = [candidate for candidate in contenders if candidate.belongs_to(wanted)]
+        contenders = named if len(named) == 1 else contenders
+    if len(contenders) == 1:
+        for candidate in rivals:
+            if candidate is not contenders[0]:
+                candidate.replaced_by = contenders[0].origin
+        return
+    names = ", ".join(
+        sorted(f"{candidate.origin} ({candidate.target})" for candidate in contenders)
+    )
+    problem = f"more than one {kind} claims the key {key!r}: {names}"
+    logger.error("%s; none of them is used", problem)
+    for candidate in contenders:
+        if not candidate.usable:
+            continue  # its own failure says more
+        candidate.state = PluginState.CONFLICT
+        candidate.error = problem
+        candidate.remedy = (
+            f"name the one to use with winners={{'{kind.name}:{key}': {candidate.target!r}}},"
+            " or uninstall the others"
+        )

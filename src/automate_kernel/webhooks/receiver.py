@@ -1,0 +1,123 @@
+"""The receiver of webhooks: proof, replay guard and the event that comes of a request."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from automate_kernel.errors import AutomateError, SecretUnavailableError, WebhookRejectedError
+from automate_kernel.operations.invoker import Invoker
+from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.item import NewItem
+from automate_kernel.outbox.store import OutboxStore
+from automate_kernel.secrets import Redactor
+from automate_kernel.secrets.logs import get_logger
+from automate_kernel.secrets.tracebacks import log_error
+from automate_kernel.storage.rows import Storage
+from automate_kernel.webhooks.ledger import ReplayLedger, WebhookReceipt
+from automate_kernel.webhooks.request import Ignored, delivery_id_of
+
+__all__ = ["WebhookReceiver"]
+
+logger: logging.Logger = get_logger(__name__)
+
+
+class WebhookReceiver:
+    """
+    Verifies webhooks with the connectors of *operations*, and accepts each delivery once.
+
+    *new_item* makes the outbox item of an event, from its name, its payload and options.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        outbox: OutboxStore,
+        operations: Invoker,
+        redactor: Redactor,
+        new_item: Callable[..., NewItem],
+    ) -> None:
+        self._storage = storage
+        self._outbox = outbox
+        self._operations = operations
+        self._redactor = redactor
+        self._new_item = new_item
+        self.ledger: ReplayLedger = ReplayLedger(storage)
+
+    def receive(
+        self,
+        connector_key: str,
+        trigger: str,
+        headers: Any,
+        raw_body: bytes,
+        *,
+        transaction: Any = None,
+        tenant_id: str | None = None,
+    ) -> WebhookReceipt:
+        """Verify a webhook and accept it as an event; see `Kernel.receive_webhook`."""
+        connector, spec = self._connector_for(connector_key, trigger)
+        if not connector.accepts_webhook(trigger, headers, raw_body):
+            logger.warning("webhook %s.%s refused: not proven", connector_key, trigger)
+            raise WebhookRejectedError("the webhook was refused")
+        payload, delivery_id = self._read(connector, spec, headers, raw_body)
+        if isinstance(payload, Ignored):
+            # Its texts are the connector's, which knows secrets, and they are logged and answered.
+            reason = self._redactor.redact(payload.reason)
+            ignored = Ignored(reason, self._redactor.redact_value(payload.answer))
+            logger.info("webhook %s.%s starts nothing: %s", connector_key, trigger, reason)
+            return WebhookReceipt(accepted=True, ignored=ignored)
+        item = self._new_item(
+            spec.event_name or f"{connector_key}.{trigger}",
+            payload,
+            type="webhook",
+            source=connector_key,
+            tenant_id=tenant_id,
+            event_headers=spec.kept_headers(headers),
+            id=new_id(),
+        )
+        delivery = (connector_key, trigger, delivery_id or "")
+        with self._storage.begin(transaction) as rows:
+            # In one transaction: a delivery that is remembered is also enqueued.
+            if delivery_id is None or self.ledger.remember(
+                rows, *delivery, item.id, tenant_id=tenant_id
+            ):
+                self._outbox.enqueue_many([item], transaction=rows.native)
+                return WebhookReceipt(accepted=True, item_id=item.id)
+            first = self.ledger.item_of(rows, *delivery, tenant_id=tenant_id)
+        logger.info("webhook %s.%s came again", connector_key, trigger)
+        return WebhookReceipt(accepted=True, item_id=first, duplicate=True)
+
+    def _connector_for(self, connector_key: str, trigger: str) -> tuple[Any, Any]:
+        try:
+            connector = self._operations.instance("connector", connector_key)
+            return connector, connector.find_trigger(trigger)
+        except SecretUnavailableError:
+            raise  # not the sender's fault: it should come again
+        except AutomateError as error:
+            logger.warning("webhook %s.%s refused: %s", connector_key, trigger, error)
+            raise WebhookRejectedError("the webhook was refused") from None
+
+    def _read(
+        self, connector: Any, spec: Any, headers: Any, raw_body: bytes
+    ) -> tuple[Any, str | None]:
+        """Return the content of a verified request, or an `Ignored`, and its delivery's id."""
+        trigger = spec.name
+        try:
+            ignored = connector.ignores_webhook(trigger, headers, raw_body)
+            payload = ignored or connector.parse_webhook(trigger, headers, raw_body)
+            if isinstance(payload, Ignored) or spec.replay_guard == "off":
+                return payload, None
+            return payload, delivery_id_of(connector, spec, headers, raw_body)
+        except Exception as error:
+            # None: the connector's error may quote its secret, and this one is shown and logged.
+            raise self._unreadable(error, connector.key, trigger) from None
+
+    def _unreadable(self, error: Exception, connector_key: str, trigger: str) -> AutomateError:
+        clean = self._operations.clean_error(error, f"webhook {trigger!r}")
+        if not isinstance(error, AutomateError):
+            log_error(
+                logger, logging.ERROR, "webhook %s.%s can't be read: %s",
+                connector_key, trigger, clean.message, trace=clean.trace,
+            )  # fmt: skip
+        return clean
