@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from automate_kernel import ConfigError, Kernel, StorageError
 from automate_kernel.worker import Worker
-from automate_kernel.worker.liveness import Vitals
+from automate_kernel.worker.liveness import Liveness
 from automate_kernel.http import probes as serving
 from automate_kernel.monitoring.health import Board, WorkerProbe, keep_telling
 from automate_kernel.http.probes import Probes
@@ -57,7 +57,7 @@ def working(kernel: Kernel, **options: Any) -> Iterator[Worker]:
     thread = threading.Thread(target=worker.run, daemon=True)
     thread.start()
     try:
-        until(lambda: worker.vitals.began)
+        until(lambda: worker.liveness.began)
         yield worker
     finally:
         worker.stop(abandon=True)
@@ -77,32 +77,32 @@ def get(url: str) -> tuple[int, Any]:
 
 def test_a_thread_that_does_not_move_is_stuck(time: Time) -> None:
     """After a minute; one that rests may do so for ever."""
-    vitals = Vitals(time)
-    vitals.claiming()
-    vitals.claimed()
-    vitals.move("acknowledger")
-    vitals.rest("acknowledger")
+    liveness = Liveness(time)
+    liveness.claiming()
+    liveness.claimed()
+    liveness.move("acknowledger")
+    liveness.rest("acknowledger")
     time.now += 59
-    vitals.move("heartbeat")
-    assert vitals.stuck() == []
+    liveness.move("heartbeat")
+    assert liveness.stuck() == []
     time.now += 2
-    assert vitals.stuck() == ["fetcher"]
-    vitals.claiming()
-    assert vitals.stuck() == []
+    assert liveness.stuck() == ["fetcher"]
+    liveness.claiming()
+    assert liveness.stuck() == []
 
 
 def test_a_worker_that_waits_for_its_database_is_alive_and_not_ready(time: Time) -> None:
     """Tries that fail are moves; that none succeeds shows in readiness."""
-    vitals = Vitals(time)
-    vitals.claiming()
-    vitals.claimed()
+    liveness = Liveness(time)
+    liveness.claiming()
+    liveness.claimed()
     for _ in range(20):
         time.now += 25
-        vitals.claiming()
-    assert vitals.stuck() == []
-    assert vitals.failing()
-    vitals.claimed()
-    assert not vitals.failing()
+        liveness.claiming()
+    assert liveness.stuck() == []
+    assert liveness.failing()
+    liveness.claimed()
+    assert not liveness.failing()
 
 
 def test_a_running_worker_is_alive_and_ready(kernel: Kernel) -> None:
@@ -136,7 +136,7 @@ def test_a_fetcher_that_hangs_is_noticed(kernel: Kernel, monkeypatch: pytest.Mon
             return claim(*arguments, **options)
 
         monkeypatch.setattr(kernel.outbox, "claim_batch", stuck)
-        monkeypatch.setattr(worker.vitals, "_clock", time)
+        monkeypatch.setattr(worker.liveness, "_clock", time)
         kernel.outbox.enqueue("wakes.it")
         assert entered.wait(PATIENCE)
         time.now += 10_000_000

@@ -47,7 +47,7 @@ class WorkerProbe:
 
     def __init__(self, kernel: Kernel, worker: Worker) -> None:
         self._kernel = kernel
-        self._vitals = worker.vitals
+        self._vitals = worker.liveness
 
     def live(self) -> list[str]:
         """The threads that are stuck."""

@@ -46,7 +46,7 @@ except ImportError:
 
 from automate_kernel import signals
 from automate_kernel.errors import AutomateError
-from automate_kernel.monitoring.overview import CountedSeldom
+from automate_kernel.monitoring.overview import ThrottledStats
 from automate_kernel.outbox.item import ItemStatus, NewItem, OutboxItem
 from automate_kernel.plugins.hooks import hookimpl
 
@@ -272,8 +272,8 @@ class _Gauges:
 
     def __init__(self, kernel: Kernel) -> None:
         self._outbox = kernel.outbox
-        self._counts = CountedSeldom(kernel.outbox)
-        self._execution_counts = CountedSeldom(kernel.executions)
+        self._counts = ThrottledStats(kernel.outbox)
+        self._execution_counts = ThrottledStats(kernel.executions)
         self._lock = threading.Lock()
 
     def register(self, meter: metrics.Meter) -> None:

@@ -16,13 +16,13 @@ from automate_kernel.workflows.engine.executions import ExecutionStore
 from automate_kernel.workflows.engine.statistics import ExecutionStats, WorkflowActivity
 
 __all__ = [
-    "CountedSeldom",
     "ExecutionObserver",
     "Increments",
     "KindOverview",
     "Observer",
     "Overview",
     "Recently",
+    "ThrottledStats",
     "WorkflowOverview",
 ]
 
@@ -152,7 +152,7 @@ class Increments(Generic[C]):
 
 
 @dataclass
-class CountedSeldom(Generic[S]):
+class ThrottledStats(Generic[S]):
     """The stats of *source*, and less often than they are asked for where counting takes long."""
 
     source: Countable[S]
@@ -213,7 +213,7 @@ class Observer:
     def __init__(self, outbox: OutboxStore, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.outbox = outbox
         self._recently: Recently[Activity] = Recently(outbox, clock)
-        self._counts: CountedSeldom[OutboxStats] = CountedSeldom(outbox, clock)
+        self._counts: ThrottledStats[OutboxStats] = ThrottledStats(outbox, clock)
 
     def look(self) -> Overview:
         """How it is now."""
@@ -275,7 +275,7 @@ class ExecutionObserver:
         self, executions: ExecutionStore, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._recently: Recently[WorkflowActivity] = Recently(executions, clock)
-        self._counts: CountedSeldom[ExecutionStats] = CountedSeldom(executions, clock)
+        self._counts: ThrottledStats[ExecutionStats] = ThrottledStats(executions, clock)
 
     def look(self, now: datetime) -> list[WorkflowOverview]:
         """How each workflow does at *now* on the database's clock, sorted by name."""

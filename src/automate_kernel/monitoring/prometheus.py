@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from automate_kernel.logs import get_logger
-from automate_kernel.monitoring.overview import CountedSeldom, Increments
+from automate_kernel.monitoring.overview import Increments, ThrottledStats
 from automate_kernel.outbox.item import ItemStatus
 from automate_kernel.outbox.statistics import upper_bound
 from automate_kernel.outbox.worker_reports import Activity
@@ -54,11 +54,11 @@ class Exporter:
         self._outbox = kernel.outbox
         self._redact = kernel.redactor.redact
         self._increments = Increments(kernel.outbox, clock)
-        self._counts = CountedSeldom(kernel.outbox, clock)
+        self._counts = ThrottledStats(kernel.outbox, clock)
         self._totals: dict[str, Activity] = {}
         self._workflows = kernel.workflows.added
         self._execution_increments = Increments(kernel.executions, clock)
-        self._execution_counts = CountedSeldom(kernel.executions, clock)
+        self._execution_counts = ThrottledStats(kernel.executions, clock)
         self._execution_totals: dict[str, WorkflowActivity] = {}
         self._lock = threading.Lock()
 

@@ -42,12 +42,12 @@ __all__ = [
     "MAX_DEPTH",
     "MAX_PAYLOAD_BYTES",
     "WAITING",
-    "Acknowledged",
     "Backoff",
     "ItemStatus",
     "NewItem",
     "OutboxItem",
     "Outcome",
+    "OutcomeRecorded",
     "ReapResult",
     "Redaction",
     "Result",
@@ -457,7 +457,7 @@ class Backoff:
 
 
 @dataclass(frozen=True, slots=True)
-class Acknowledged:
+class OutcomeRecorded:
     """
     Returned by a handler that has recorded the item's outcome itself, in its own transaction.
 
@@ -467,5 +467,5 @@ class Acknowledged:
     outcome: Outcome | None = None
 
 
-Result = Outcome | Acknowledged | None
+Result = Outcome | OutcomeRecorded | None
 """What a handler's run came to; None if its lease was lost, so that nothing may be recorded."""

@@ -7,13 +7,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from math import ceil, log10
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import Acknowledged, ItemStatus, ReapResult, Result
-
-if TYPE_CHECKING:
-    from automate_kernel.worker.pools import Task
+from automate_kernel.outbox.item import ItemStatus, OutboxItem, OutcomeRecorded, ReapResult, Result
 
 __all__ = [
     "FIRST",
@@ -189,6 +186,26 @@ class Minutes(Generic[R]):
         return not self._gathered and not self._unsaved
 
 
+class TimedItem(Protocol):
+    """An item with the times at which a worker claimed, began and ended it."""
+
+    @property
+    def item(self) -> OutboxItem:
+        """The item."""
+
+    @property
+    def claimed_at(self) -> float:
+        """The claim, on this machine's monotonic clock as the others."""
+
+    @property
+    def started_at(self) -> float | None:
+        """The beginning; None if it did not begin."""
+
+    @property
+    def ended_at(self) -> float | None:
+        """The end."""
+
+
 class ActivityLog(Minutes[ActivityRow]):
     """
     Gathers in memory what a worker does, until it is written down.
@@ -201,7 +218,7 @@ class ActivityLog(Minutes[ActivityRow]):
         super().__init__(ActivityRow)
         self._offset = 0
 
-    def add(self, group: Sequence[tuple[Task, Result]], lost: Collection[str]) -> None:
+    def add(self, group: Sequence[tuple[TimedItem, Result]], lost: Collection[str]) -> None:
         """Count the outcomes of *group*, but for those whose lease was *lost*."""
         stride = len(group) // _TIMED + 1
         self._offset = (self._offset + 1) % stride
@@ -212,7 +229,7 @@ class ActivityLog(Minutes[ActivityRow]):
                 row = rows.get(kind)
                 if row is None:
                     row = rows[kind] = ActivityRow(kind)
-                if type(result) is Acknowledged:
+                if type(result) is OutcomeRecorded:
                     status = result.outcome.status if result.outcome else _COMPLETED
                 elif result is None or (lost and result.item_id in lost):  # type: ignore[union-attr]
                     continue  # whoever took it over counts it
@@ -227,7 +244,7 @@ class ActivityLog(Minutes[ActivityRow]):
             for task, _ in group[self._offset :: stride]:
                 self._time(rows[task.item.kind], task, stride)
 
-    def _time(self, row: ActivityRow, task: Task, count: int) -> None:
+    def _time(self, row: ActivityRow, task: TimedItem, count: int) -> None:
         if task.started_at is None or task.ended_at is None:
             return  # handed back without having begun
         row.run.add(task.ended_at - task.started_at, count)

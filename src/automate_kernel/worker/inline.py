@@ -1,4 +1,4 @@
-"""Running what is due without a worker, in the calling thread."""
+"""Inline runs: due items run without a worker, in the calling thread."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 
+from automate_kernel.errors import describe_error
 from automate_kernel.logs import run_logged
-from automate_kernel.outbox.item import Acknowledged, OutboxItem, Result
+from automate_kernel.outbox.item import OutboxItem, OutcomeRecorded, Result
 from automate_kernel.outbox.store import OutboxStore, Outcome
 from automate_kernel.worker.acknowledger import WorkerStats
 from automate_kernel.worker.handler import (
@@ -16,11 +17,11 @@ from automate_kernel.worker.handler import (
     Redact,
     aexecute,
     declare_limits,
-    drained_by,
     execute,
     failed,
+    stoppable_by,
 )
-from automate_kernel.worker.worker import default_worker_id, describe_error
+from automate_kernel.worker.worker import default_worker_id
 
 __all__ = ["run_inline"]
 
@@ -39,10 +40,10 @@ def run_inline(
     sleep: Callable[[float], None] = time.sleep,
 ) -> WorkerStats:
     """
-    Run what is due, and what follows from it, in the calling thread; for tests and scripts.
+    Run due items, and what follows from them, in the calling thread; for tests and scripts.
 
     Returns when nothing is due within *patience* seconds. A lease is renewed before its item runs,
-    and not while it does.
+    and not while it runs.
     """
     by_kind = {handler.kind: handler for handler in handlers}
     worker_id, stats = worker_id or default_worker_id(), WorkerStats()
@@ -87,7 +88,7 @@ def _run(
 ) -> Result:
     try:
         # Nobody stops this, even if a worker that is being stopped runs the code around it.
-        with drained_by(lambda: False):
+        with stoppable_by(lambda: False):
             if not handler.asynchronous:
                 return execute(store, worker_id, handler, item, describe, redact)
             return run_logged(aexecute(store, handler, item, describe, redact))
@@ -96,7 +97,7 @@ def _run(
 
 
 def _record(store: OutboxStore, worker_id: str, result: Result, stats: WorkerStats) -> None:
-    if isinstance(result, Acknowledged):
+    if isinstance(result, OutcomeRecorded):
         stats.count(result.outcome or Outcome(""))
     elif result is None or store.acknowledge(worker_id, [result]):
         stats.lost += 1

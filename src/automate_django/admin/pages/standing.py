@@ -26,7 +26,7 @@ from automate_django.tenants import OPERATE
 from automate_kernel.errors import LeaseLostError
 from automate_kernel.outbox import ItemStatus, Outcome
 from automate_kernel.outbox import OutboxItem as Item
-from automate_kernel.outbox.item import Acknowledged
+from automate_kernel.outbox.item import OutcomeRecorded
 from automate_kernel.worker import Snooze, cancelling
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def stop(order_id: UUID) -> bool:
     return False
 
 
-def carry_out(item: Item) -> Acknowledged | Snooze:
+def carry_out(item: Item) -> OutcomeRecorded | Snooze:
     """Handle an item of an order: a second's worth of it, and the next item for the rest."""
     given = item.payload
     order, everyone = Order(**given["order"]), bool(given["everyone"])
@@ -155,7 +155,7 @@ def carry_out(item: Item) -> Acknowledged | Snooze:
         from automate_django.admin.pages.figures import forget
 
         forget()
-    return Acknowledged()
+    return OutcomeRecorded()
 
 
 def _objection(order: Order, *, everyone: bool) -> str:

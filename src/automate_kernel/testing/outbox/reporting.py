@@ -7,12 +7,12 @@ from datetime import timedelta
 import pytest
 
 from automate_kernel.outbox import NewItem, OutboxStore, WorkerInfo
-from automate_kernel.outbox.item import Acknowledged, ItemStatus, OutboxItem, Result
+from automate_kernel.outbox.item import ItemStatus, OutboxItem, OutcomeRecorded, Result
 from automate_kernel.outbox.statistics import ActivityLog, total_by_kind
 from automate_kernel.outbox.store import Outcome
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.testing.outbox.hooks import StoreHooks
-from automate_kernel.worker.pools import Task
+from automate_kernel.worker.in_flight import Task
 
 __all__ = ["ReportingContract"]
 
@@ -79,7 +79,7 @@ class ReportingContract(StoreHooks):
             (a[2], Outcome(a[2].id, ItemStatus.FAILED)),
             (a[3], Outcome(a[3].id)),
             (a[4], None),
-            (b[0], Acknowledged()),
+            (b[0], OutcomeRecorded()),
             (b[1], Outcome(b[1].id, ItemStatus.PENDING)),
         ]
         log.add([(self.ended(item, 0.5), result) for item, result in outcomes], {a[3].id})

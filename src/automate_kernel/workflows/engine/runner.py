@@ -17,9 +17,9 @@ from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError, St
 from automate_kernel.logs import get_logger
 from automate_kernel.operations.context import Call
 from automate_kernel.outbox import ItemStatus, OutboxItem, OutboxStore, Outcome
-from automate_kernel.outbox.item import Acknowledged, encode_json
+from automate_kernel.outbox.item import OutcomeRecorded, encode_json
 from automate_kernel.tracebacks import group_of
-from automate_kernel.worker.handler import draining
+from automate_kernel.worker.handler import should_stop
 from automate_kernel.worker.periodic import try_for
 from automate_kernel.workflows.catalogue import Startable
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn, advance
@@ -79,7 +79,7 @@ class Runner:
 
     # -- events ------------------------------------------------------------------------------
 
-    def handle_event(self, item: OutboxItem) -> Acknowledged:
+    def handle_event(self, item: OutboxItem) -> OutcomeRecorded:
         """
         Begin an execution of each workflow that the event starts; all, once, or none.
 
@@ -101,7 +101,7 @@ class Runner:
                 self.store.start(rows, workflow, event, priority=item.priority)
             self._finish(item, outcome, rows)
         signals.emit(signals.event_received, self._sender, event=event)
-        return Acknowledged()
+        return OutcomeRecorded()
 
     def _finish(self, item: OutboxItem, outcome: Outcome, rows: Any) -> None:
         owner = item.lease_owner or ""
@@ -110,7 +110,7 @@ class Runner:
 
     # -- executions --------------------------------------------------------------------------
 
-    def handle_advance(self, item: OutboxItem) -> Acknowledged | None:
+    def handle_advance(self, item: OutboxItem) -> OutcomeRecorded | None:
         """Bring an execution as far as it goes now."""
         loaded = self.store.load(item.payload["execution_id"])
         if loaded is None or loaded.execution.status.finished:
@@ -123,7 +123,7 @@ class Runner:
                 _Drive(self, item, loaded, program).run()
         except ExecutionEndedError:
             return None
-        return Acknowledged()
+        return OutcomeRecorded()
 
     def perform(
         self, execution: Execution, call: StepCall, timeout: float | None = None
@@ -212,7 +212,7 @@ class _Drive:
         since = time.monotonic()
         try:
             while True:
-                if draining():
+                if should_stop():
                     self._pause(turn)
                 turn = self._save(turn)
                 if turn.last:
@@ -266,7 +266,7 @@ class _Drive:
         # What a call gave is worth more than one try: lost, it would be made again.
         patience = self._runner._outbox.lease_seconds / 2
         try:
-            try_for(patience, lambda: self._write(turn), "saving an execution", until=draining)
+            try_for(patience, lambda: self._write(turn), "saving an execution", until=should_stop)
         except StorageError as error:
             if error.code is not ErrorCodes.INVALID_ARGUMENT:
                 raise
