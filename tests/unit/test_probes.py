@@ -15,8 +15,9 @@ import pytest
 from automate_kernel import ConfigError, Kernel, StorageError
 from automate_kernel.worker import Worker
 from automate_kernel.worker.liveness import Liveness
+from automate_kernel.http import pages
 from automate_kernel.http import probes as serving
-from automate_kernel.monitoring.health import Board, WorkerProbe, keep_telling
+from automate_kernel.monitoring.health import ProcessesProbe, WorkerProbe, keep_reporting
 from automate_kernel.http.probes import Probes
 
 PATIENCE = 10
@@ -205,7 +206,7 @@ def test_a_database_that_does_not_answer_holds_up_no_liveness(
 ) -> None:
     """Readiness and metrics give up after a while; liveness asks nobody."""
     hang = threading.Event()
-    monkeypatch.setattr(serving, "_ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(pages, "_ANSWER_SECONDS", 0.1)
     with working(kernel) as worker:
         monkeypatch.setattr(kernel.outbox, "next_due_seconds", lambda: hang.wait(PATIENCE))
         probe = WorkerProbe(kernel, worker)
@@ -260,7 +261,7 @@ def test_a_client_that_never_ends_its_request_is_cut_off(
 def test_the_board_tells_of_processes(time: Time) -> None:
     """Alive while each tells so; ready while one of them works."""
     pids = [1, 2]
-    board = Board(lambda: pids, clock=time)
+    board = ProcessesProbe(lambda: pids, clock=time)
     try:
         assert board.live() == []
         assert board.ready() == ["no process has begun"]
@@ -285,7 +286,7 @@ def test_the_board_tells_of_processes(time: Time) -> None:
 def test_the_board_says_how_those_ended_that_are_not_there(time: Time) -> None:
     """Why none works, while none works; one that does is enough."""
     pids, troubles = [], ["a worker process ended with exit code 1"]
-    board = Board(lambda: pids, troubles=lambda: troubles, clock=time)
+    board = ProcessesProbe(lambda: pids, troubles=lambda: troubles, clock=time)
     try:
         assert (board.live(), board.ready()) == ([], troubles)
         pids.append(7)
@@ -300,11 +301,11 @@ def test_a_process_tells_through_the_pipe(kernel: Kernel) -> None:
     """What it tells arrives, with its id."""
     import os
 
-    board, ended = Board(lambda: [os.getpid()]), threading.Event()
+    board, ended = ProcessesProbe(lambda: [os.getpid()]), threading.Event()
     try:
         with working(kernel) as worker:
             arguments = (board.writer, WorkerProbe(kernel, worker), ended)
-            thread = threading.Thread(target=keep_telling, args=arguments, daemon=True)
+            thread = threading.Thread(target=keep_reporting, args=arguments, daemon=True)
             thread.start()
             until(lambda: board.ready() == [])
             ended.set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, ArgumentTypeError
 from typing import Any
 
-from automate_kernel.monitoring.workers import Ports
+from automate_kernel.http.worker_ports import Ports
 
 __all__ = ["add_port_arguments", "ports_of"]
 

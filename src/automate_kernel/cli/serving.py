@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from automate_kernel.cli.working import work
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.http.webhooks import WebhookApp, webhook_app
-from automate_kernel.monitoring.workers import Workers
+from automate_kernel.http.app import HttpApp, webhook_app
+from automate_kernel.http.worker_ports import Workers
 from automate_kernel.worker.process import handling_signals
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Receiver:
             self._workers.stop()
 
 
-def server_of(app: WebhookApp, grace_seconds: float) -> uvicorn.Server:
+def server_of(app: HttpApp, grace_seconds: float) -> uvicorn.Server:
     """A server for *app*, which leaves signals to others and gives up on slow clients."""
     try:
         import uvicorn

@@ -12,10 +12,10 @@ from typing import Any
 from automate_kernel.cli.logs import log_to_stderr
 from automate_kernel.cli.session import Session
 from automate_kernel.errors import AutomateError
+from automate_kernel.http.worker_ports import Ports, run_observed
 from automate_kernel.kernel import Kernel
 from automate_kernel.logs import get_logger
 from automate_kernel.monitoring.process import guarded_process
-from automate_kernel.monitoring.workers import Ports, run_observed
 from automate_kernel.secrets import RedactingFilter
 
 __all__ = ["ports_of", "require_tables", "work", "work_here", "worker_options"]

@@ -18,9 +18,9 @@ from automate_django.kernel import get_kernel
 from automate_django.management.logs import add_log_arguments, log_as, log_options
 from automate_django.management.ports import add_port_arguments, ports_of
 from automate_kernel.errors import AutomateError, ConfigError
+from automate_kernel.http.worker_ports import Ports, run_observed, supervise_observed
 from automate_kernel.kernel import Kernel
 from automate_kernel.monitoring.process import guarded_process
-from automate_kernel.monitoring.workers import Ports, run_observed, supervise_observed
 from automate_kernel.storage.migration import require_schema
 from automate_kernel.worker.worker import Worker
 

@@ -168,8 +168,8 @@ def _say(context: Context, kernel: Any) -> None:
 
 def _supervise(context: Context, number: int, level: str) -> None:
     from automate_kernel.cli.working import ports_of, work
+    from automate_kernel.http.worker_ports import supervise_observed
     from automate_kernel.monitoring.process import guarded_process
-    from automate_kernel.monitoring.workers import supervise_observed
 
     session = context.session
     log_to_stderr(level, format=session.settings["log_format"])
@@ -224,8 +224,8 @@ def serve(
     )
     from automate_kernel.cli.serving import Receiver
     from automate_kernel.cli.working import ports_of
+    from automate_kernel.http.worker_ports import answering
     from automate_kernel.monitoring.process import guarded_process
-    from automate_kernel.monitoring.workers import answering
     from automate_kernel.secrets import RedactingFilter
 
     kernel, settings, level = _ready_kernel(context), context.session.settings, _level(context)
