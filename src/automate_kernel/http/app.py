@@ -25,8 +25,7 @@ import asyncio
 import hmac
 import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from automate_kernel.http.answers import (
@@ -42,7 +41,7 @@ from automate_kernel.monitoring.health import Probe, database_problems
 from automate_kernel.webhooks import WebhookHeaders
 from automate_kernel.webhooks.request import BodyError, parse_json
 
-__all__ = ["HttpApp", "Request", "Route", "metrics_app", "webhook_app"]
+__all__ = ["HttpApp", "Request", "metrics_app", "webhook_app"]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -74,7 +73,7 @@ class Request:
         self.path: str = _path(scope)
         self.parts: list[str] = _parts(scope, self.path)
 
-    @property
+    @cached_property
     def headers(self) -> WebhookHeaders:
         """The headers, as they came."""
         return WebhookHeaders(self._scope["headers"])
@@ -119,31 +118,6 @@ class Request:
 Handle = Callable[[Request], Awaitable[HttpAnswer]]
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """
-    The requests that *handle* answers: a *method*, and the *parts* of a path.
-
-    GET stands for HEAD too. A part of ``*`` is any one part. Without parts it is every path.
-    """
-
-    method: str
-    parts: tuple[str, ...] | None
-    handle: Handle
-
-    def leads(self, parts: Sequence[str]) -> bool:
-        """Return True if a path of these *parts* is the route's."""
-        if self.parts is None:
-            return True
-        return len(parts) == len(self.parts) and all(
-            own in ("*", given) for own, given in zip(self.parts, parts, strict=True)
-        )
-
-    def takes(self, method: str) -> bool:
-        """Return True if a request of this *method* is the route's."""
-        return method == self.method or (method == "HEAD" and self.method == "GET")
-
-
 class HttpApp:
     """
     The application that `webhook_app` and `metrics_app` make.
@@ -159,12 +133,16 @@ class HttpApp:
         self.stopping = False
         """Set while the server winds down: it is alive, and no longer ready."""
         self._workers = workers
-        self._routes: list[Route] = []
+        self._routes: list[tuple[str, tuple[str, ...] | None, Handle]] = []
         self._pages = PageThread()
 
     def add(self, method: str, parts: tuple[str, ...] | None, handle: Handle) -> None:
-        """Add a `Route`."""
-        self._routes.append(Route(method, parts, handle))
+        """
+        Answer requests of *method* for a path of these *parts* by *handle*.
+
+        GET stands for HEAD too. A part of ``*`` is any one part. Without parts it is every path.
+        """
+        self._routes.append((method, parts, handle))
 
     def add_page(self, path: str | None, page: HttpPage) -> None:
         """Add a page at *path*, or at every path."""
@@ -185,7 +163,7 @@ class HttpApp:
             return
         request = Request(scope, receive, self.max_body_bytes)
         try:
-            answer = await self._route(request).handle(request)
+            answer = await self._handle_of(request)(request)
         except Exception as error:
             answer = failure_answer(error, request.path)
         headers, body = answer.encoded()
@@ -194,16 +172,16 @@ class HttpApp:
         body = b"" if request.method == "HEAD" else body
         await send({"type": "http.response.body", "body": body})
 
-    def _route(self, request: Request) -> Route:
-        found = [route for route in self._routes if route.leads(request.parts)]
-        for route in found:
-            if route.takes(request.method):
-                return route
-        if found:
-            method = found[0].method
-            allowed = "GET, HEAD" if method == "GET" else method
-            raise HttpError(405, f"use {method}", {"Allow": allowed})
-        raise HttpError(404, "there is nothing here")
+    def _handle_of(self, request: Request) -> Handle:
+        wrong: str | None = None
+        for method, parts, handle in self._routes:
+            if parts is None or _leads(parts, request.parts):
+                if request.method == method or (request.method, method) == ("HEAD", "GET"):
+                    return handle
+                wrong = method
+        if wrong is None:
+            raise HttpError(404, "there is nothing here")
+        raise HttpError(405, f"use {wrong}", {"Allow": "GET, HEAD" if wrong == "GET" else wrong})
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:
@@ -257,6 +235,12 @@ def metrics_app(kernel: Kernel) -> HttpApp:
     app = HttpApp(kernel)
     app.add_page(None, metrics_page(kernel))
     return app
+
+
+def _leads(own: Sequence[str], given: Sequence[str]) -> bool:
+    return len(own) == len(given) and all(
+        part in ("*", other) for part, other in zip(own, given, strict=True)
+    )
 
 
 async def _webhook(kernel: Kernel, request: Request) -> HttpAnswer:
