@@ -78,64 +78,54 @@ class Probes:
         self._closing.close()
 
 
-class ProbeServer:
+class ProbeServer(socketserver.ThreadingMixIn, http.server.HTTPServer):
     """Serves *pages* by their paths on a thread, until it is closed."""
+
+    daemon_threads = True
 
     def __init__(
         self, pages: Mapping[str, HttpPage], page_thread: PageThread, host: str, port: int
     ) -> None:
+        self.pages, self.page_thread = pages, page_thread
         try:
-            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-            self._server = _Server(family, (host, port), pages, page_thread)
+            self.address_family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+            super().__init__((host, port), _Handler)
         except OSError as error:
             raise ConfigError(
                 f"can't listen on {host}:{port}: {error.strerror or error}",
                 hint="choose another port, or 0 for a free one",
             ) from None
         self._thread = threading.Thread(
-            target=self._server.serve_forever, name="automate-probes", daemon=True
+            target=self.serve_forever, name="automate-probes", daemon=True
         )
         self._thread.start()
 
     @property
     def url(self) -> str:
         """The address that it listens on."""
-        host, port = self._server.server_address[:2]
+        host, port = self.server_address[:2]
         shown = f"[{host!s}]" if ":" in str(host) else str(host)
         return f"http://{shown}:{port}"
 
     def close(self) -> None:
         """Listen no more."""
-        self._server.shutdown()
-        self._server.server_close()
+        self.shutdown()
+        self.server_close()
         self._thread.join(5)
 
-
-class _Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
-    daemon_threads = True
-
-    def __init__(
-        self,
-        family: socket.AddressFamily,
-        address: tuple[str, int],
-        pages: Mapping[str, HttpPage],
-        page_thread: PageThread,
-    ) -> None:
-        self.address_family = family
-        self.pages, self.page_thread = pages, page_thread
-        super().__init__(address, _Handler)
-
     def server_bind(self) -> None:
+        """Bind the port."""
         # Not HTTPServer's own, which asks a name server who we are.
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log that a client is gone."""
         logger.debug("a probe was cut off: %s", sys.exc_info()[1])
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    server: _Server
+    server: ProbeServer
     timeout = 10.0  # for a client that sends nothing
     request_seconds = 30.0  # for one that sends a byte now and then, or doesn't read
     disable_nagle_algorithm = True  # else an answer's body may wait for its head's arrival

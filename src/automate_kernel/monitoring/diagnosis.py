@@ -171,7 +171,7 @@ class Finding:
     remedy: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The finding as a JSON object."""
+        """Return the finding as a JSON object."""
         return asdict(self)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar
@@ -25,6 +25,7 @@ __all__ = [
     "RecentActivity",
     "ThrottledStats",
     "WorkflowOverview",
+    "workers_by_state",
 ]
 
 _RATE_SECONDS = 30.0
@@ -43,7 +44,7 @@ S_co = TypeVar("S_co", covariant=True)
 
 
 class Counted(Protocol):
-    """What was counted in the minute *at* under a *kind*; minutes add up."""
+    """The counts of the minute *at* under a *kind*; they add up."""
 
     @property
     def at(self) -> datetime:
@@ -267,6 +268,17 @@ class ExecutionObserver:
             )
             for name in sorted({*counts, *recent})
         ]  # fmt: skip
+
+
+def workers_by_state(workers: Iterable[WorkerInfo]) -> dict[str, int]:
+    """Count workers that are running, stopping, lost, or failing before they can begin."""
+    counts = dict.fromkeys(("running", "stopping", "lost", "failing"), 0)
+    for worker in workers:
+        if worker.problem is None:
+            counts["lost" if worker.lost else "stopping" if worker.stopping else "running"] += 1
+        elif not worker.lost:
+            counts["failing"] += 1
+    return counts
 
 
 def _numbers(by_status: Mapping[str, int]) -> tuple[int, int, int]:

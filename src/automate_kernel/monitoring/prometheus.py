@@ -15,7 +15,12 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from automate_kernel.logs import get_logger
-from automate_kernel.monitoring.overview import Increments, Observed, ThrottledStats
+from automate_kernel.monitoring.overview import (
+    Increments,
+    Observed,
+    ThrottledStats,
+    workers_by_state,
+)
 from automate_kernel.outbox.item import ItemStatus
 from automate_kernel.outbox.statistics import upper_bound
 from automate_kernel.outbox.store import OutboxStats
@@ -130,16 +135,10 @@ def _write_items(page: _Lines, stats: OutboxStats) -> None:
 
 def _write_workers(page: _Lines, workers: Sequence[WorkerInfo]) -> None:
     alive = [worker for worker in workers if worker.alive]
-    states = {
-        "running": sum(not worker.stopping for worker in alive),
-        "stopping": sum(worker.stopping for worker in alive),
-        "lost": sum(worker.lost and worker.problem is None for worker in workers),
-        "failing": sum(not worker.lost and worker.problem is not None for worker in workers),
-    }
     page.family(
         "automate_workers", "gauge",
         "Workers; a lost one has not been heard of for a minute, a failing one can't begin.",
-        (({"state": state}, number) for state, number in states.items()),
+        (({"state": state}, number) for state, number in workers_by_state(workers).items()),
     )  # fmt: skip
     page.family(
         "automate_worker_slots", "gauge", "Handlers that can run at once, on all workers.",

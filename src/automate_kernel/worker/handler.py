@@ -18,6 +18,7 @@ from automate_kernel.errors import (
     ErrorCodes,
     LeaseLostError,
     StorageError,
+    describe_error,
 )
 from automate_kernel.logs import get_logger
 from automate_kernel.operations.context import handled_item
@@ -36,11 +37,10 @@ from automate_kernel.tracebacks import group_of, log_error, trace_of
 
 __all__ = [
     "Handler",
+    "ItemRunner",
     "Snooze",
-    "aexecute",
     "cancelling",
     "declare_limits",
-    "execute",
     "failed",
     "should_stop",
     "stoppable_by",
@@ -154,61 +154,63 @@ def declare_limits(store: OutboxStore, handlers: Iterable[Handler]) -> None:
     store.declare_limits([one for one in by_kind.values() if one is not None], kinds=by_kind)
 
 
-def execute(
-    store: OutboxStore,
-    worker_id: str,
-    handler: Handler,
-    item: OutboxItem,
-    describe: Describe,
-    redact: Redact = str,
-) -> Result:
-    """Run a handler, and return the result to record."""
-    token = handled_item.set(item)
-    try:
-        if not handler.transactional:
-            return _outcome(store, item, handler.call(item))
-        with store.transaction() as transaction:
-            outcome = _outcome(store, item, handler.call(item, transaction))
-            if isinstance(outcome, Outcome) and store.acknowledge(
-                worker_id, [outcome], transaction=transaction
-            ):
-                raise LeaseLostError(f"the lease of item {item.id} was lost")
-        return _outcome(store, item, OutcomeRecorded())
-    except BaseException as error:
-        main = threading.current_thread() is threading.main_thread()
-        if isinstance(error, KeyboardInterrupt) and main:
-            raise  # Ctrl-C is meant for the program, not for the item that happened to run
-        return failed(handler, item, error, describe, redact)
-    finally:
-        handled_item.reset(token)
+@dataclass(frozen=True, slots=True)
+class ItemRunner:
+    """
+    Runs handlers on items that *worker_id* has claimed from *store*.
 
+    *describe* gives an error's text, *redact* takes secrets out of its traceback.
+    """
 
-async def aexecute(
-    store: OutboxStore,
-    handler: Handler,
-    item: OutboxItem,
-    describe: Describe,
-    redact: Redact = str,
-) -> Result:
-    """`execute` for an ``async def`` handler. Cancellation passes through."""
-    token = handled_item.set(item)
-    try:
-        return _outcome(store, item, await handler.acall(item))
-    except asyncio.CancelledError:
-        raise
-    except BaseException as error:  # SystemExit too: it would end the loop, and all work on it
-        return failed(handler, item, error, describe, redact)
-    finally:
-        handled_item.reset(token)
+    store: OutboxStore
+    worker_id: str
+    describe: Describe = describe_error
+    redact: Redact = str
 
+    def run(self, handler: Handler, item: OutboxItem) -> Result:
+        """Run a handler, and return the result to record."""
+        token = handled_item.set(item)
+        try:
+            if not handler.transactional:
+                return self._outcome(item, handler.call(item))
+            with self.store.transaction() as transaction:
+                outcome = self._outcome(item, handler.call(item, transaction))
+                if isinstance(outcome, Outcome) and self.store.acknowledge(
+                    self.worker_id, [outcome], transaction=transaction
+                ):
+                    raise LeaseLostError(f"the lease of item {item.id} was lost")
+            return self._outcome(item, OutcomeRecorded())
+        except BaseException as error:
+            main = threading.current_thread() is threading.main_thread()
+            if isinstance(error, KeyboardInterrupt) and main:
+                raise  # Ctrl-C is meant for the program, not for the item that happened to run
+            return self.failed(handler, item, error)
+        finally:
+            handled_item.reset(token)
 
-def _outcome(store: OutboxStore, item: OutboxItem, result: Any) -> Outcome | OutcomeRecorded:
-    if isinstance(result, OutcomeRecorded):
-        store.forget([item.id], token=item.lease_token)
-        return result
-    if isinstance(result, Snooze):
-        return Outcome(item.id, ItemStatus.PENDING, result.seconds, token=item.lease_token)
-    return Outcome(item.id, token=item.lease_token)
+    async def arun(self, handler: Handler, item: OutboxItem) -> Result:
+        """Run an ``async def`` handler as `run` does. Cancellation passes through."""
+        token = handled_item.set(item)
+        try:
+            return self._outcome(item, await handler.acall(item))
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # SystemExit too: it would end the loop, and all work on it
+            return self.failed(handler, item, error)
+        finally:
+            handled_item.reset(token)
+
+    def failed(self, handler: Handler, item: OutboxItem, error: BaseException) -> Outcome | None:
+        """Return the outcome of an item whose handler ended with *error*; see `failed`."""
+        return failed(handler, item, error, self.describe, self.redact)
+
+    def _outcome(self, item: OutboxItem, result: Any) -> Outcome | OutcomeRecorded:
+        if isinstance(result, OutcomeRecorded):
+            self.store.forget([item.id], token=item.lease_token)
+            return result
+        if isinstance(result, Snooze):
+            return Outcome(item.id, ItemStatus.PENDING, result.seconds, token=item.lease_token)
+        return Outcome(item.id, token=item.lease_token)
 
 
 def failed(

@@ -14,11 +14,9 @@ from automate_kernel.worker.acknowledger import WorkerStats
 from automate_kernel.worker.handler import (
     Describe,
     Handler,
+    ItemRunner,
     Redact,
-    aexecute,
     declare_limits,
-    execute,
-    failed,
     stoppable_by,
 )
 from automate_kernel.worker.worker import default_worker_id
@@ -46,25 +44,15 @@ def run_inline(
     and not while it runs.
     """
     by_kind = {handler.kind: handler for handler in handlers}
-    worker_id, stats = worker_id or default_worker_id(), WorkerStats()
+    runner = ItemRunner(store, worker_id or default_worker_id(), describe, redact)
+    stats = WorkerStats()
     declare_limits(store, by_kind.values())
     store.reap()  # what a process that died before this one held
     overdue = False
     while True:
-        waiting = store.claim_batch(worker_id, _BATCH, kinds=list(by_kind))
-        if waiting:
-            try:
-                while waiting:
-                    item = waiting.pop(0)
-                    # The ones before it may have taken longer than its lease.
-                    if store.extend([item.id], worker_id):
-                        stats.lost += 1
-                        continue
-                    result = _run(store, worker_id, by_kind[item.kind], item, describe, redact)
-                    _record(store, worker_id, result, stats)
-            finally:
-                if waiting:
-                    store.release([item.id for item in waiting], worker_id)
+        claimed = store.claim_batch(runner.worker_id, _BATCH, kinds=list(by_kind))
+        if claimed:
+            _run_all(runner, by_kind, claimed, stats)
             overdue = False
             continue
         due = store.next_due_seconds()
@@ -78,28 +66,37 @@ def run_inline(
             patience -= due
 
 
-def _run(
-    store: OutboxStore,
-    worker_id: str,
-    handler: Handler,
-    item: OutboxItem,
-    describe: Describe,
-    redact: Redact,
-) -> Result:
+def _run_all(
+    runner: ItemRunner, by_kind: dict[str, Handler], waiting: list[OutboxItem], stats: WorkerStats
+) -> None:
+    try:
+        while waiting:
+            item = waiting.pop(0)
+            # The ones before it may have taken longer than its lease.
+            if runner.store.extend([item.id], runner.worker_id):
+                stats.lost += 1
+            else:
+                _record(runner, _run(runner, by_kind[item.kind], item), stats)
+    finally:
+        if waiting:
+            runner.store.release([item.id for item in waiting], runner.worker_id)
+
+
+def _run(runner: ItemRunner, handler: Handler, item: OutboxItem) -> Result:
     try:
         # Nobody stops this, even if a worker that is being stopped runs the code around it.
         with stoppable_by(lambda: False):
             if not handler.asynchronous:
-                return execute(store, worker_id, handler, item, describe, redact)
-            return run_logged(aexecute(store, handler, item, describe, redact))
+                return runner.run(handler, item)
+            return run_logged(runner.arun(handler, item))
     except asyncio.CancelledError as error:
-        return failed(handler, item, error, describe, redact)
+        return runner.failed(handler, item, error)
 
 
-def _record(store: OutboxStore, worker_id: str, result: Result, stats: WorkerStats) -> None:
+def _record(runner: ItemRunner, result: Result, stats: WorkerStats) -> None:
     if isinstance(result, OutcomeRecorded):
         stats.count(result.outcome or Outcome(""))
-    elif result is None or store.acknowledge(worker_id, [result]):
+    elif result is None or runner.store.acknowledge(runner.worker_id, [result]):
         stats.lost += 1
     else:
         stats.count(result)

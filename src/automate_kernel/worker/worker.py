@@ -30,14 +30,7 @@ from automate_kernel.outbox.store import OutboxStore, Outcome
 from automate_kernel.outbox.worker_reports import WorkerInfo
 from automate_kernel.storage.rows import Wakeup
 from automate_kernel.worker.acknowledger import Acknowledger, WorkerStats
-from automate_kernel.worker.handler import (
-    Handler,
-    aexecute,
-    declare_limits,
-    execute,
-    failed,
-    stoppable_by,
-)
+from automate_kernel.worker.handler import Handler, ItemRunner, declare_limits, stoppable_by
 from automate_kernel.worker.heartbeat import Heartbeat
 from automate_kernel.worker.in_flight import Ended, InFlight, Task
 from automate_kernel.worker.liveness import Liveness
@@ -224,6 +217,7 @@ class Worker:
 
     def __post_init__(self) -> None:
         self.liveness: Liveness = Liveness()
+        self._runner = ItemRunner(self.store, self.worker_id, self.describe, self.redact)
         self._by_kind = {handler.kind: handler for handler in self.handlers}
         self._in_flight = InFlight()
         self._stopping, self._abandoning, self._finished = Flag(), Flag(), Flag()
@@ -438,9 +432,7 @@ class Worker:
         if handler is None:
             return self._unbegun(task)
         with stoppable_by(self._stopping.is_set, lambda: task.asked):
-            return execute(
-                self.store, self.worker_id, handler, task.item, self.describe, self.redact
-            )
+            return self._runner.run(handler, task.item)
 
     async def _aexecute(self, task: Task) -> Result:
         handler = self._begin(task)
@@ -448,12 +440,12 @@ class Worker:
             return self._unbegun(task)
         try:
             with stoppable_by(self._stopping.is_set, lambda: task.asked):
-                return await aexecute(self.store, handler, task.item, self.describe, self.redact)
+                return await self._runner.arun(handler, task.item)
         except asyncio.CancelledError as error:
             if task.lost or task.asked:
                 raise
             # Not by us, but by something that the handler awaited.
-            return failed(handler, task.item, error, self.describe, self.redact)
+            return self._runner.failed(handler, task.item, error)
 
     def _execute_all(self, tasks: Sequence[Task]) -> None:
         """Run inline handlers one after another."""
@@ -464,15 +456,12 @@ class Worker:
             for task in tasks:
                 current, task.started_at = task, now
                 result: Result = None
-                if not task.lost:
-                    if self._stopping.is_set() or task.asked:
-                        task.started_at, result = None, self._unbegun(task)
-                    else:
-                        handler = self._by_kind[task.item.kind]
-                        result = execute(
-                            self.store, self.worker_id, handler, task.item, self.describe,
-                            self.redact,
-                        )  # fmt: skip
+                if task.lost:
+                    pass
+                elif self._stopping.is_set() or task.asked:
+                    task.started_at, result = None, self._unbegun(task)
+                else:
+                    result = self._runner.run(self._by_kind[task.item.kind], task.item)
                 now = task.ended_at = time.monotonic()
                 ended.append((task, result))
                 if now - handed_on > _INLINE_SECONDS:
