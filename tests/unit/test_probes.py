@@ -235,7 +235,7 @@ def test_a_client_that_never_ends_its_request_is_cut_off(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though it sends something now and then: else each would keep a thread for ever."""
-    monkeypatch.setattr(serving._Handler, "request_seconds", 0.3)
+    monkeypatch.setattr(serving._ProbeHandler, "request_seconds", 0.3)
     with Probes(kernel, metrics_port=0) as probes:
         port = int(probes.urls[0].rsplit(":", 1)[1])
         with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from automate_kernel.cli.working import work
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.http.app import HttpApp, webhook_app
-from automate_kernel.http.worker_ports import Workers
+from automate_kernel.http.worker_ports import WorkerProcesses
 from automate_kernel.worker.process import handling_signals
 
 if TYPE_CHECKING:
@@ -31,10 +31,12 @@ class Receiver:
         self._session, self._level = session, level
         self._grace_seconds: float = settings["worker.grace_seconds"]
         self._processes: int = settings["serve.processes"]
-        self._workers: Workers | None = None
+        self._workers: WorkerProcesses | None = None
         if self._processes:
             options = {"session": session.arguments(), "level": level}
-            self._workers = Workers(self._processes, work, options, outbox=session.kernel.outbox)
+            self._workers = WorkerProcesses(
+                self._processes, work, options, outbox=session.kernel.outbox
+            )
         self._app = webhook_app(
             session.kernel,
             events_token=_token(session),

@@ -41,7 +41,7 @@ def require_tables(kernel: Kernel) -> None:
 
 def work(session: Mapping[str, Any], level: str, board: Connection) -> None:
     """
-    Do what a worker process does: see `Workers`. *session* is `Session.arguments`.
+    Do what a worker process does: see `WorkerProcesses`. *session* is `Session.arguments`.
 
     It tells *board* how it is, whatever ports the settings name: these are its parent's.
     """

@@ -89,7 +89,7 @@ class ProbeServer(socketserver.ThreadingMixIn, http.server.HTTPServer):
         self.pages, self.page_thread = pages, page_thread
         try:
             self.address_family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-            super().__init__((host, port), _Handler)
+            super().__init__((host, port), _ProbeHandler)
         except OSError as error:
             raise ConfigError(
                 f"can't listen on {host}:{port}: {error.strerror or error}",
@@ -124,7 +124,7 @@ class ProbeServer(socketserver.ThreadingMixIn, http.server.HTTPServer):
         logger.debug("a probe was cut off: %s", sys.exc_info()[1])
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+class _ProbeHandler(http.server.BaseHTTPRequestHandler):
     server: ProbeServer
     timeout = 10.0  # for a client that sends nothing
     request_seconds = 30.0  # for one that sends a byte now and then, or doesn't read

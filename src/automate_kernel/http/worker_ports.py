@@ -25,7 +25,7 @@ from automate_kernel.worker.process import handling_signals, run_until_stopped
 from automate_kernel.worker.supervisor import Supervisor
 from automate_kernel.worker.worker import Worker
 
-__all__ = ["Ports", "Workers", "answering", "run_observed", "supervise_observed"]
+__all__ = ["Ports", "WorkerProcesses", "answering", "run_observed", "supervise_observed"]
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -85,7 +85,7 @@ def _piped(writer: Connection, probe: Probe) -> Iterator[None]:
         ended.set()
 
 
-class Workers:
+class WorkerProcesses:
     """
     Worker processes that report their health to this one.
 
@@ -134,10 +134,10 @@ def supervise_observed(
     prepare: Callable[[], Any] | None = None,
 ) -> int:
     """
-    Run `Workers` until they are stopped, and answer on *ports* for all of their processes.
+    Run `WorkerProcesses` until they are stopped, and answer on *ports* for all of their processes.
 
     Returns how many processes ended with an error.
     """
-    workers = Workers(count, target, options, outbox=kernel.outbox, prepare=prepare)
+    workers = WorkerProcesses(count, target, options, outbox=kernel.outbox, prepare=prepare)
     with answering(kernel, workers.probe, ports), handling_signals(workers.stop):
         return workers.run()

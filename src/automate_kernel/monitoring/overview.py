@@ -37,13 +37,13 @@ _REPORT_SECONDS = 180.0
 _COUNT_SHARE = 0.1
 
 
-C = TypeVar("C", bound="Counted")
-C_co = TypeVar("C_co", bound="Counted", covariant=True)
+C = TypeVar("C", bound="CountedMinute")
+C_co = TypeVar("C_co", bound="CountedMinute", covariant=True)
 S = TypeVar("S")
 S_co = TypeVar("S_co", covariant=True)
 
 
-class Counted(Protocol):
+class CountedMinute(Protocol):
     """The counts of the minute *at* under a *kind*; they add up."""
 
     @property

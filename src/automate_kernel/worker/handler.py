@@ -140,7 +140,7 @@ class Handler:
         with self.around(item):
             return self.function(item, *transaction)
 
-    async def acall(self, item: OutboxItem) -> Any:
+    async def call_async(self, item: OutboxItem) -> Any:
         """Await the function."""
         if self.around is None:
             return await self.function(item)
@@ -192,7 +192,7 @@ class ItemRunner:
         """Run an ``async def`` handler as `run` does. Cancellation passes through."""
         token = handled_item.set(item)
         try:
-            return self._outcome(item, await handler.acall(item))
+            return self._outcome(item, await handler.call_async(item))
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # SystemExit too: it would end the loop, and all work on it
