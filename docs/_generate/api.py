@@ -58,13 +58,12 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
             "automate_kernel.testing.outbox",
         ),
     ),
-    "asgi": ("ASGI", ("automate_kernel.http.webhooks",)),
+    "asgi": ("ASGI", ("automate_kernel.http.app",)),
     "telemetry": (
         "Telemetry",
         (
             "automate_kernel.monitoring.logs",
             "automate_kernel.monitoring.prometheus",
-            "automate_kernel.http.metrics",
             "automate_kernel.monitoring.health",
             "automate_kernel.http.probes",
             "automate_kernel.monitoring.opentelemetry",

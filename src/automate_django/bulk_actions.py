@@ -24,7 +24,7 @@ from automate_django.tenants import OPERATE
 from automate_kernel.errors import LeaseLostError
 from automate_kernel.outbox import BulkAction, ItemStatus, OutboxStore, Outcome
 from automate_kernel.outbox import OutboxItem as Item
-from automate_kernel.outbox.item import FINISHED, Acknowledged
+from automate_kernel.outbox.item import FINISHED, OutcomeRecorded
 from automate_kernel.worker import Snooze, cancelling
 
 if TYPE_CHECKING:
@@ -255,13 +255,13 @@ def add_bulk_actions(kernel: Kernel) -> None:
     if not apps.is_installed("django.contrib.admin"):
         return
 
-    def handle(item: Item) -> Acknowledged | Snooze:
+    def handle(item: Item) -> OutcomeRecorded | Snooze:
         return _handle(kernel.outbox, item)
 
     kernel.handler(KIND)(handle)
 
 
-def _handle(outbox: OutboxStore, item: Item) -> Acknowledged | Snooze:
+def _handle(outbox: OutboxStore, item: Item) -> OutcomeRecorded | Snooze:
     """Handle the item of a bulk action: a second's worth of it, and the next item for the rest."""
     given, request = item.payload, BulkRequest.read(item.payload["request"])
     problem = _objection(request)
@@ -280,7 +280,7 @@ def _handle(outbox: OutboxStore, item: Item) -> Acknowledged | Snooze:
             _enqueue(outbox, given["id"], given["step"] + 1, request, transaction)
     if ends:
         forget_counts()
-    return Acknowledged()
+    return OutcomeRecorded()
 
 
 def _objection(request: BulkRequest) -> str:

@@ -218,6 +218,16 @@ class LeaseLostError(_WordedError):
     default_code = ErrorCodes.ABORTED
 
 
+def describe_error(error: BaseException) -> str:
+    """Return an error's class and text, whatever its ``__str__`` does."""
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:
+        text = f"<{name} that can't be printed>"
+    return f"{name}: {text}" if text else name
+
+
 def type_name(value: object) -> str:
     """Return the type of *value* with its article, for a message: ``a list``, ``an int``."""
     return with_article(type(value).__name__)

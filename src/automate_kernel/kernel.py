@@ -53,7 +53,7 @@ from automate_kernel.worker.failure_notices import FailureNotices
 from automate_kernel.worker.handler import Handler
 from automate_kernel.worker.handler_registry import HandlerRegistry
 from automate_kernel.worker.inline import run_inline
-from automate_kernel.worker.periodic import Chore
+from automate_kernel.worker.periodic import PeriodicTask
 from automate_kernel.worker.statistics import ActivityLog
 from automate_kernel.worker.worker import Worker, WorkerStats
 from automate_kernel.workflows.catalogue import Catalogue, WorkflowSource
@@ -626,23 +626,23 @@ class Kernel:
         lease = self.outbox.lease_seconds
         activity = options.setdefault("activity", ActivityLog())
         reaper = OutboxReaper(self.outbox, stale_threshold_seconds=lease, on_reaped=activity.reaped)
-        chores = [
-            Chore("reaper", min(60.0, max(0.5, lease / 4)), reaper.reap_stale_items),
-            Chore("schedules", 1.0, self._ticker.tick),
-            Chore("failures", 1.0, self._failures.send),
-            Chore("reports", 3600.0, self.outbox.purge_reports),
-            Chore("execution reports", 3600.0, self.executions.purge_activity),
+        periodic_tasks = [
+            PeriodicTask("reaper", min(60.0, max(0.5, lease / 4)), reaper.reap_stale_items),
+            PeriodicTask("schedules", 1.0, self._ticker.tick),
+            PeriodicTask("failures", 1.0, self._failures.send),
+            PeriodicTask("reports", 3600.0, self.outbox.purge_reports),
+            PeriodicTask("execution reports", 3600.0, self.executions.purge_activity),
         ]
         kept = self._kept(retention_seconds, failed_retention_seconds)
         if kept != (None, None):
-            chores.append(Chore("purge", 60.0, partial(self._sweep, *kept)))
+            periodic_tasks.append(PeriodicTask("purge", 60.0, partial(self._sweep, *kept)))
         options.setdefault("describe", self.redactor.redact_exception)
         options.setdefault("redact", self.redactor.redact)
         options.setdefault("also_report", partial(self.executions.report, self._runner.activity))
         options.setdefault("preflight", partial(require_schema, self.storage))
-        chores += options.pop("chores", ())
+        periodic_tasks += options.pop("periodic_tasks", ())
         handlers = self._chosen(kinds, exclude_kinds)
-        return Worker(self.outbox, handlers, chores=chores, **options)
+        return Worker(self.outbox, handlers, periodic_tasks=periodic_tasks, **options)
 
     def _chosen(self, kinds: Iterable[str], exclude_kinds: Iterable[str]) -> list[Handler]:
         # A process without workflows leaves events to the others: it would finish them, and start

@@ -1,5 +1,5 @@
 """
-The seven signals, and how they are sent.
+The seven signals, and the function that sends them.
 
 They are blinker signals, sent by the worker after the change that they announce is committed.
 A receiver gets the kernel as *sender* and keyword arguments:
@@ -67,9 +67,9 @@ def emit(signal: NamedSignal, sender: Any, **arguments: Any) -> list[Exception]:
     Call every receiver of *signal*, and return the errors of those that failed.
 
     blinker's own ``send`` stops at the first receiver that raises and refuses async ones. Here a
-    failing receiver is logged and the next one is called, because what the signal announces has
-    happened already. An async receiver is run to its end (in the running loop if there is one,
-    as a task).
+    failing receiver is logged and the next one is called, because the announced change has
+    happened already. An async receiver runs to its end, as a task of the running loop if there is
+    one.
     """
     if not signal.receivers:
         return []

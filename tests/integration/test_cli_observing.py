@@ -28,7 +28,9 @@ from automate_kernel.cli.overview import Watch
 from automate_kernel.kernel import Kernel
 from automate_kernel.outbox import WorkerInfo
 from automate_kernel.worker.statistics import ActivityLog
-from automate_kernel.worker.pools import Task
+from automate_kernel.worker.in_flight import Task
+from automate_kernel.worker.statistics import ActivityLog
+from automate_kernel.worker.in_flight import Task
 from automate_kernel.outbox.store import Outcome
 from typer.testing import CliRunner
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from automate_kernel import Connector, Kernel, TriggerSpec
-from automate_kernel.http.webhooks import webhook_app
+from automate_kernel.http.app import webhook_app
 from automate_kernel.cli.commands.worker import _bind
 from automate_kernel.cli.serving import PatientProtocol, server_of
 from automate_kernel.webhooks import GitHubSignature

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from urllib.parse import unquote
 
 import httpx
 import pytest
 
 from automate_kernel import Connector, Kernel, TriggerSpec
-from automate_kernel.http.webhooks import webhook_app
+from automate_kernel.http import pages
+from automate_kernel.http.app import webhook_app
 from automate_kernel.errors import StorageError
 from automate_kernel.webhooks import GitHubSignature
 
@@ -183,6 +185,34 @@ def test_health_and_readiness(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -
     assert (response.status_code, "postgresql" in response.text) == (503, False)
     assert call(app, "GET", "/healthz").status_code == 200
     assert call(app, "HEAD", "/healthz").content == b""
+
+
+def test_a_database_that_does_not_answer_makes_it_unready_in_time(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks gets an answer, and liveness asks nobody; served again, it answers again."""
+    hang, app = threading.Event(), webhook_app(kernel)
+    monkeypatch.setattr(pages, "_ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(kernel.outbox, "next_due_seconds", lambda: hang.wait(10))
+    for _ in range(2):
+        assert call(app, "GET", "/readyz").json()["problems"] == ["no answer"]
+    assert call(app, "GET", "/healthz").status_code == 200
+    hang.set()
+    monkeypatch.undo()
+    asyncio.run(lifespan(app))
+    assert call(app, "GET", "/readyz").status_code == 200
+
+
+async def lifespan(app) -> None:
+    messages = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
+
+    async def receive():
+        return next(messages)
+
+    async def send(message) -> None:
+        assert message["type"].endswith(".complete")
+
+    await app({"type": "lifespan"}, receive, send)
 
 
 def test_while_the_database_is_down_senders_are_asked_to_come_again(

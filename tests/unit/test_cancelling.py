@@ -12,7 +12,7 @@ import pytest
 from automate_kernel import Kernel
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox import ItemStatus, NewItem, OutboxItem, RowsOutboxStore
-from automate_kernel.worker import Snooze, Worker, cancelling, draining
+from automate_kernel.worker import Snooze, Worker, cancelling, should_stop
 from automate_kernel.worker.handler import Handler
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.workflows.execution import ExecutionStatus
@@ -55,7 +55,7 @@ def working(worker: Worker) -> Iterator[Worker]:
 
 def heard(worker: Worker) -> int:
     """How many of its items the worker knows to be cancelled."""
-    return sum(task.asked for task in list(worker._held.tasks.values()))
+    return sum(task.asked for task in list(worker._in_flight.tasks.values()))
 
 
 def status(store: RowsOutboxStore, item_id: str) -> ItemStatus:
@@ -126,7 +126,7 @@ def test_a_plain_handler_looks_by_itself(
 
     def handle(item: OutboxItem) -> Any:
         begun.set()
-        until(draining)
+        until(should_stop)
         saw.append(cancelling())
         return ends()
 
@@ -149,7 +149,7 @@ def test_only_the_cancelled_item_stops(store: RowsOutboxStore) -> None:
             until(cancelling)
         else:
             go.pass_()
-            saw.append(draining())
+            saw.append(should_stop())
 
     other, cancelled = store.enqueue_many([NewItem("k", 0), NewItem("k", 1)])
     with working(Worker(store, [Handler("k", handle)], poll_seconds=0.05)):
@@ -174,7 +174,7 @@ def test_an_item_that_has_not_begun_never_does(store: RowsOutboxStore) -> None:
     worker = Worker(store, [Handler("k", handle)], slots=10, poll_seconds=0.05)
     with working(worker):
         until(lambda: len(calls) == 10 and worker.in_flight > 10)
-        ahead = sorted(set(worker._held.ids()) - set(calls))
+        ahead = sorted(set(worker._in_flight.ids()) - set(calls))
         assert store.cancel(ahead) == len(ahead)
         until(lambda: heard(worker) == len(ahead))
         go.set()

@@ -10,7 +10,7 @@ from automate_kernel.monitoring.diagnosis import Finding, worker_findings
 from automate_kernel.outbox import NewItem, RowsOutboxStore, WorkerInfo
 from automate_kernel.worker.statistics import ActivityLog
 from automate_kernel.storage import MemoryStorage
-from automate_kernel.monitoring.troubles import Troubles, telling_troubles
+from automate_kernel.monitoring.start_failures import StartFailures, reporting_start_failures
 from automate_kernel.testing.clock import FakeClock
 
 
@@ -122,7 +122,7 @@ def test_processes_that_end_again_and_again(outbox: RowsOutboxStore, clock: Fake
     """Their parent tells of them, in between too, and takes it back once they run."""
     failing: list[str] = []
     seconds = Seconds()
-    troubles = Troubles(outbox, lambda: failing, seconds)
+    troubles = StartFailures(outbox, lambda: failing, seconds)
 
     def wait(duration: float) -> None:
         for _ in range(int(duration)):
@@ -156,12 +156,12 @@ def test_an_outbox_that_cant_be_told(
         raise StorageError("the database is down")
 
     monkeypatch.setattr(outbox, "report", down)
-    monkeypatch.setattr("automate_kernel.monitoring.troubles._LOOK_SECONDS", 0.001)
+    monkeypatch.setattr("automate_kernel.monitoring.start_failures._LOOK_SECONDS", 0.001)
     looked = threading.Event()
 
     def failing() -> list[str]:
         looked.set()
         return ["it ended"]
 
-    with telling_troubles(outbox, failing):
+    with reporting_start_failures(outbox, failing):
         assert looked.wait(10)

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from automate_kernel import capability
-from automate_kernel.http.webhooks import webhook_app
+from automate_kernel.http.app import webhook_app
 from automate_kernel.connectors import action
 from automate_kernel.errors import AutomateError, ConfigError, PayloadError
 from automate_kernel.kernel import Kernel

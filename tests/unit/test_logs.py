@@ -21,7 +21,9 @@ from automate_kernel.connectors import Connector, action
 from automate_kernel.operations.context import ConnectorContext
 from automate_kernel.errors import AutomateError
 from automate_kernel.secrets.logs import get_logger
-from automate_kernel.worker.periodic import Chore, Chores
+from automate_kernel.worker.periodic import PeriodicTask, PeriodicRunner
+from automate_kernel.secrets.logs import get_logger
+from automate_kernel.worker.periodic import PeriodicTask, PeriodicRunner
 from automate_kernel.plugins.hooks import hookimpl
 from automate_kernel.secrets import Redactor
 from automate_kernel.monitoring.logs import TextFormatter
@@ -93,7 +95,7 @@ def test_a_plugin_that_fails_to_close(log: io.StringIO, kernel: Kernel) -> None:
     assert "RuntimeError: [secret] is still in use" in told(log)
 
 
-def test_receivers_hooks_and_chores_that_fail(log: io.StringIO, kernel: Kernel) -> None:
+def test_receivers_hooks_and_periodic_tasks_that_fail(log: io.StringIO, kernel: Kernel) -> None:
     """Each of them is logged by the kernel, since nobody else hears of it."""
 
     def receiver(sender: Any, event: Any) -> None:
@@ -119,14 +121,14 @@ def test_receivers_hooks_and_chores_that_fail(log: io.StringIO, kernel: Kernel) 
         kernel.emit("x")
         kernel.run_until_idle()
 
-    def chore() -> None:
+    def task() -> None:
         stopping.set()
-        raise ValueError(f"chored {SECRET}")
+        raise ValueError(f"repeated {SECRET}")
 
     stopping = threading.Event()
-    Chores([Chore("c", 1.0, chore, at_once=True)], stopping).run()
+    PeriodicRunner([PeriodicTask("c", 1.0, task, at_once=True)], stopping).run()
     text = told(log)
-    for word in ("received", "awaited", "hooked", "chored"):
+    for word in ("received", "awaited", "hooked", "repeated"):
         assert f"ValueError: {word} [secret]" in text
 
 

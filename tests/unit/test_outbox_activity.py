@@ -14,8 +14,8 @@ from automate_kernel.worker import Handler, Worker
 from automate_kernel.outbox.statistics import Times, total_by_kind
 from automate_kernel.worker.statistics import ActivityLog
 from automate_kernel.outbox.statistics import FIRST, LAST, bucket_of, upper_bound
-from automate_kernel.monitoring.overview import CountedSeldom, Increments, Observer
-from automate_kernel.worker.pools import Task
+from automate_kernel.monitoring.overview import ThrottledStats, Increments, Observer
+from automate_kernel.worker.in_flight import Task
 from automate_kernel.outbox.store import OutboxStats, Outcome
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.testing.clock import FakeClock
@@ -192,7 +192,7 @@ def test_a_kernels_worker_counts_what_it_takes_back() -> None:
     assert len(kernel.outbox.claim_batch("dead")) == 1
     clock.advance(31)
     worker = kernel.worker()
-    (reaper,) = [chore for chore in worker.chores if chore.name == "reaper"]
+    (reaper,) = [task for task in worker.periodic_tasks if task.name == "reaper"]
     reaper.run()
     kernel.outbox.report(WorkerInfo("w", "h", 1, None, None), worker.activity)
     assert [(one.kind, one.lost) for one in kernel.outbox.activity()] == [("k", 1)]
@@ -285,7 +285,7 @@ def test_slow_counts_are_made_seldom(store: RowsOutboxStore, clock: Clock) -> No
             clock.advance(1)
             return super().stats()
 
-    counts = CountedSeldom(Slow(store.storage), clock)
+    counts = ThrottledStats(Slow(store.storage), clock)
     for _ in range(25):
         counts.look()
         clock.advance(1)

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from automate_kernel import ConfigError, Kernel, StorageError
 from automate_kernel.worker import Worker
-from automate_kernel.worker.liveness import Vitals
+from automate_kernel.worker.liveness import Liveness
+from automate_kernel.http import pages
 from automate_kernel.http import probes as serving
-from automate_kernel.monitoring.health import Board, WorkerProbe, keep_telling
+from automate_kernel.monitoring.health import ProcessesProbe, WorkerProbe, keep_reporting
 from automate_kernel.http.probes import Probes
 
 PATIENCE = 10
@@ -57,7 +58,7 @@ def working(kernel: Kernel, **options: Any) -> Iterator[Worker]:
     thread = threading.Thread(target=worker.run, daemon=True)
     thread.start()
     try:
-        until(lambda: worker.vitals.began)
+        until(lambda: worker.liveness.began)
         yield worker
     finally:
         worker.stop(abandon=True)
@@ -77,32 +78,32 @@ def get(url: str) -> tuple[int, Any]:
 
 def test_a_thread_that_does_not_move_is_stuck(time: Time) -> None:
     """After a minute; one that rests may do so for ever."""
-    vitals = Vitals(time)
-    vitals.claiming()
-    vitals.claimed()
-    vitals.move("acknowledger")
-    vitals.rest("acknowledger")
+    liveness = Liveness(time)
+    liveness.claiming()
+    liveness.claimed()
+    liveness.move("acknowledger")
+    liveness.rest("acknowledger")
     time.now += 59
-    vitals.move("heartbeat")
-    assert vitals.stuck() == []
+    liveness.move("heartbeat")
+    assert liveness.stuck() == []
     time.now += 2
-    assert vitals.stuck() == ["fetcher"]
-    vitals.claiming()
-    assert vitals.stuck() == []
+    assert liveness.stuck() == ["fetcher"]
+    liveness.claiming()
+    assert liveness.stuck() == []
 
 
 def test_a_worker_that_waits_for_its_database_is_alive_and_not_ready(time: Time) -> None:
     """Tries that fail are moves; that none succeeds shows in readiness."""
-    vitals = Vitals(time)
-    vitals.claiming()
-    vitals.claimed()
+    liveness = Liveness(time)
+    liveness.claiming()
+    liveness.claimed()
     for _ in range(20):
         time.now += 25
-        vitals.claiming()
-    assert vitals.stuck() == []
-    assert vitals.failing()
-    vitals.claimed()
-    assert not vitals.failing()
+        liveness.claiming()
+    assert liveness.stuck() == []
+    assert liveness.failing()
+    liveness.claimed()
+    assert not liveness.failing()
 
 
 def test_a_running_worker_is_alive_and_ready(kernel: Kernel) -> None:
@@ -136,7 +137,7 @@ def test_a_fetcher_that_hangs_is_noticed(kernel: Kernel, monkeypatch: pytest.Mon
             return claim(*arguments, **options)
 
         monkeypatch.setattr(kernel.outbox, "claim_batch", stuck)
-        monkeypatch.setattr(worker.vitals, "_clock", time)
+        monkeypatch.setattr(worker.liveness, "_clock", time)
         kernel.outbox.enqueue("wakes.it")
         assert entered.wait(PATIENCE)
         time.now += 10_000_000
@@ -205,7 +206,7 @@ def test_a_database_that_does_not_answer_holds_up_no_liveness(
 ) -> None:
     """Readiness and metrics give up after a while; liveness asks nobody."""
     hang = threading.Event()
-    monkeypatch.setattr(serving, "_ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(pages, "_ANSWER_SECONDS", 0.1)
     with working(kernel) as worker:
         monkeypatch.setattr(kernel.outbox, "next_due_seconds", lambda: hang.wait(PATIENCE))
         probe = WorkerProbe(kernel, worker)
@@ -234,7 +235,7 @@ def test_a_client_that_never_ends_its_request_is_cut_off(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though it sends something now and then: else each would keep a thread for ever."""
-    monkeypatch.setattr(serving._Handler, "request_seconds", 0.3)
+    monkeypatch.setattr(serving._ProbeHandler, "request_seconds", 0.3)
     with Probes(kernel, metrics_port=0) as probes:
         port = int(probes.urls[0].rsplit(":", 1)[1])
         with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
@@ -260,7 +261,7 @@ def test_a_client_that_never_ends_its_request_is_cut_off(
 def test_the_board_tells_of_processes(time: Time) -> None:
     """Alive while each tells so; ready while one of them works."""
     pids = [1, 2]
-    board = Board(lambda: pids, clock=time)
+    board = ProcessesProbe(lambda: pids, clock=time)
     try:
         assert board.live() == []
         assert board.ready() == ["no process has begun"]
@@ -285,7 +286,7 @@ def test_the_board_tells_of_processes(time: Time) -> None:
 def test_the_board_says_how_those_ended_that_are_not_there(time: Time) -> None:
     """Why none works, while none works; one that does is enough."""
     pids, troubles = [], ["a worker process ended with exit code 1"]
-    board = Board(lambda: pids, troubles=lambda: troubles, clock=time)
+    board = ProcessesProbe(lambda: pids, troubles=lambda: troubles, clock=time)
     try:
         assert (board.live(), board.ready()) == ([], troubles)
         pids.append(7)
@@ -300,11 +301,11 @@ def test_a_process_tells_through_the_pipe(kernel: Kernel) -> None:
     """What it tells arrives, with its id."""
     import os
 
-    board, ended = Board(lambda: [os.getpid()]), threading.Event()
+    board, ended = ProcessesProbe(lambda: [os.getpid()]), threading.Event()
     try:
         with working(kernel) as worker:
             arguments = (board.writer, WorkerProbe(kernel, worker), ended)
-            thread = threading.Thread(target=keep_telling, args=arguments, daemon=True)
+            thread = threading.Thread(target=keep_reporting, args=arguments, daemon=True)
             thread.start()
             until(lambda: board.ready() == [])
             ended.set()

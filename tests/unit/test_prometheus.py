@@ -10,10 +10,12 @@ import pytest
 from automate_kernel import Kernel, StorageError
 from automate_kernel.outbox import ItemStatus, NewItem, WorkerInfo
 from automate_kernel.worker.statistics import ActivityLog
-from automate_kernel.worker.pools import Task
+from automate_kernel.worker.in_flight import Task
+from automate_kernel.worker.statistics import ActivityLog
+from automate_kernel.worker.in_flight import Task
 from automate_kernel.outbox.store import Outcome
 from automate_kernel.storage import MemoryStorage
-from automate_kernel.http.metrics import metrics_app
+from automate_kernel.http.app import metrics_app
 from automate_kernel.monitoring.prometheus import Exporter
 from automate_kernel.testing.clock import FakeClock
 

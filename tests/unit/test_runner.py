@@ -13,7 +13,7 @@ from automate_kernel import signals
 from automate_kernel.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.kernel import Kernel
 from automate_kernel.outbox import ItemStatus, RowsOutboxStore
-from automate_kernel.worker.handler import drained_by
+from automate_kernel.worker.handler import stoppable_by
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.values import encode_json
 from automate_kernel.testing.clock import FakeClock
@@ -180,7 +180,7 @@ def test_a_paused_retry_keeps_its_attempts(kernel: Kernel, clock: FakeClock) -> 
     kernel.run_until_idle()
     clock.advance(5)
     (item,) = kernel.outbox.claim_batch("w")
-    with drained_by(lambda: True):
+    with stoppable_by(lambda: True):
         kernel._runner.handle_advance(item)
     (run,) = see(kernel, execution_id).steps
     assert (run.status, run.attempts, len(calls)) == (StepStatus.RETRY, 1, 1)
@@ -197,7 +197,7 @@ def test_run_until_idle_inside_a_worker_that_stops(kernel: Kernel) -> None:
         return "done"
 
     define(kernel, step("a"))
-    with drained_by(lambda: True):
+    with stoppable_by(lambda: True):
         assert kernel.run("w").status is ExecutionStatus.COMPLETED
 
 

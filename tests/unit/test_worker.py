@@ -26,15 +26,15 @@ from automate_kernel.outbox import (
 )
 from automate_kernel.worker import run_until_stopped
 from automate_kernel.worker import pools
-from automate_kernel.worker.acknowledger import Held
-from automate_kernel.worker.periodic import Chore
-from automate_kernel.worker.process import Flag
-from automate_kernel.outbox.item import Acknowledged
-from automate_kernel.worker.handler import Handler, Snooze, draining
+from automate_kernel.worker.in_flight import InFlight
+from automate_kernel.worker.periodic import PeriodicTask
+from automate_kernel.worker.worker import Flag
+from automate_kernel.outbox.item import OutcomeRecorded
+from automate_kernel.worker.handler import Handler, Snooze, should_stop
 from automate_kernel.worker.heartbeat import Heartbeat
 from automate_kernel.worker.inline import run_inline
-from automate_kernel.worker.pools import Task
-from automate_kernel.worker.liveness import Vitals
+from automate_kernel.worker.in_flight import Task
+from automate_kernel.worker.liveness import Liveness
 from automate_kernel.worker.worker import Worker
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.rows import Where
@@ -482,17 +482,19 @@ def test_ctrl_c_is_not_the_items_failure(store: RowsOutboxStore) -> None:
     go.set()
 
 
-def test_a_failing_chore_runs_again(store: RowsOutboxStore) -> None:
-    """A chore's error is logged, and the work and the chore go on."""
+def test_a_failing_periodic_task_runs_again(store: RowsOutboxStore) -> None:
+    """A periodic task's error is logged, and the work and the task go on."""
     runs, again = [], Gate()
 
-    def chore() -> None:
+    def task() -> None:
         runs.append(1)
         if len(runs) > 2:
             again.set()
         raise ValueError
 
-    run = running(store, Handler("k", lambda one: None), chores=[Chore("c", 0.001, chore)])
+    run = running(
+        store, Handler("k", lambda one: None), periodic_tasks=[PeriodicTask("c", 0.001, task)]
+    )
     again.pass_()
     ids = [store.enqueue("k")]
     until(lambda: ended(store, ids))
@@ -548,9 +550,9 @@ def test_a_lost_lease_is_told_once(
     stopped: list[str] = []
     for item_id, task in tasks.items():
         task.cancel = partial(stopped.append, item_id)
-    held = Held()
+    held = InFlight()
     held.add(list(tasks.values()))
-    heartbeat = Heartbeat(store, "worker", held, Vitals(), threading.Event())
+    heartbeat = Heartbeat(store, "worker", held, Liveness(), threading.Event())
     with store.storage.begin() as rows:
         rows.update(OUTBOX, [Where("id", "eq", lost)], {"lease_token": "another's"})
     clock.advance(LEASE / 2)
@@ -570,11 +572,11 @@ def test_a_lease_that_ended_with_its_item_is_not_lost(
     """Between the end of a handler and the next heartbeat its item is finished, and that is all."""
     (item_id,) = (store.enqueue("k"),)
     (one,) = store.claim_batch("worker")
-    task, held = Task(one), Held()
+    task, held = Task(one), InFlight()
     held.add([task])
     store.mark_success(item_id, "worker")
     task.ended = True
-    Heartbeat(store, "worker", held, Vitals(), threading.Event()).beat()
+    Heartbeat(store, "worker", held, Liveness(), threading.Event()).beat()
     assert not task.lost
     assert "lost" not in caplog.text
 
@@ -628,12 +630,12 @@ def test_an_item_that_comes_back_at_once_is_held_by_its_new_run(store: RowsOutbo
     again, finish = Gate(), Gate()
     tokens = []
 
-    def handle(one: OutboxItem) -> Acknowledged | None:
+    def handle(one: OutboxItem) -> OutcomeRecorded | None:
         tokens.append(one.lease_token)
         if len(tokens) == 1:
             store.snooze(one.id, one.lease_owner or "", 0.0)
             again.pass_()
-            return Acknowledged()
+            return OutcomeRecorded()
         again.set()
         finish.pass_()
         return None
@@ -658,7 +660,7 @@ def test_a_stop_waits_for_what_runs(store: RowsOutboxStore) -> None:
     def handle(one: OutboxItem) -> None:
         begun.set()
         go.pass_()
-        assert draining()
+        assert should_stop()
 
     first = store.enqueue("k")
     run = running(store, Handler("k", handle))
@@ -681,7 +683,7 @@ def test_a_stop_waits_for_async_work_too(store: RowsOutboxStore) -> None:
         begun.set()
         while not go.is_set():
             await asyncio.sleep(0.001)
-        saw.append(draining())
+        saw.append(should_stop())
 
     item_id = store.enqueue("k")
     run = running(store, Handler("k", handle))
@@ -820,6 +822,14 @@ def test_a_flag_may_be_set_in_the_middle_of_being_used() -> None:
         signal.signal(signal.SIGALRM, before)
 
 
+def test_a_flag_has_a_repr() -> None:
+    """A debugger or a log that shows one works, as for any `threading.Event`."""
+    flag = Flag()
+    assert "unset" in repr(flag)
+    flag.set()
+    assert "unset" not in repr(flag)
+
+
 # -- a database that fails ---------------------------------------------------------------------------
 
 
@@ -842,7 +852,7 @@ def test_a_database_that_fails_for_a_while_loses_nothing(clock: FakeClock) -> No
     storage.is_down = True
     go.set()
     storage.failed.pass_()
-    until(lambda: all(task.ended for task in run.worker._held.tasks.values()))
+    until(lambda: all(task.ended for task in run.worker._in_flight.tasks.values()))
     storage.is_down = False
     until(lambda: ended(store, ids))
     ids += [store.enqueue("k")]

@@ -44,11 +44,11 @@ from automate_kernel.errors import (
     StorageError,
 )
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome
-from automate_kernel.outbox.item import Acknowledged, Backoff, encode_json, storable
+from automate_kernel.outbox.item import Backoff, OutcomeRecorded, encode_json, storable
 from automate_kernel.plugins import hookimpl
 from automate_kernel.secrets import RedactingFilter
 from automate_kernel.storage.errors import is_refusal
-from automate_kernel.worker.handler import Handler, draining, failed
+from automate_kernel.worker.handler import Handler, failed, should_stop
 from automate_kernel.worker.periodic import try_for
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class TaskRunner:
         self._kernel = kernel
         self._alias: str = kernel.storage.alias  # type: ignore[attr-defined]
 
-    def __call__(self, item: OutboxItem) -> Acknowledged:
+    def __call__(self, item: OutboxItem) -> OutcomeRecorded:
         """Run the task, and record its outcome together with the item's end."""
         freshen()
         row = Record.objects.using(self._alias).filter(pk=item.id).first()
@@ -127,7 +127,7 @@ class TaskRunner:
             task = task_of(item.payload, item.priority)
         except Exception as error:
             # Tried again: this worker may be older than the process that enqueued the task.
-            return Acknowledged(self._fail(item, record, error))
+            return OutcomeRecorded(self._fail(item, record, error))
         result = result_of(item, row, task)
         _change(result, started_at=record.started_at, last_attempted_at=record.last_attempted_at)
         _send(task_started, result)
@@ -147,7 +147,7 @@ class TaskRunner:
             record.return_value = None
             return self._failed(result, item, record, error, _NEVER)
         _finish(result, record, TaskResultStatus("SUCCESSFUL"))
-        return Acknowledged()
+        return OutcomeRecorded()
 
     def _failed(
         self,
@@ -156,12 +156,12 @@ class TaskRunner:
         record: Record,
         error: BaseException,
         retry: Retry,
-    ) -> Acknowledged:
+    ) -> OutcomeRecorded:
         outcome = self._fail(item, record, error, retry)
         if outcome.status is ItemStatus.FAILED:
             _finish(result, record, TaskResultStatus("FAILED"))
         freshen()
-        return Acknowledged(outcome)
+        return OutcomeRecorded(outcome)
 
     def _call(self, result: TaskResult[..., Any]) -> Any:
         """Call the task's function."""
@@ -212,7 +212,7 @@ class TaskRunner:
                 _upsert(record, connection)
 
         # The record is worth more than one try: without it the task would run again.
-        try_for(outbox.lease_seconds / 2, write, "recording a task", until=draining)
+        try_for(outbox.lease_seconds / 2, write, "recording a task", until=should_stop)
 
 
 def _record_of(item: OutboxItem, row: Record | None) -> Record:

@@ -18,8 +18,8 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from automate_kernel.cli.worker_process import work
-from automate_kernel.http.webhooks import WebhookApp, webhook_app
-from automate_kernel.monitoring.workers import Workers
+from automate_kernel.http.app import HttpApp, webhook_app
+from automate_kernel.http.worker_ports import WorkerProcesses
 from automate_kernel.worker.process import handling_signals
 
 if TYPE_CHECKING:
@@ -37,10 +37,12 @@ class Receiver:
         self._session, self._level = session, level
         self._grace_seconds: float = settings["worker.grace_seconds"]
         self._processes: int = settings["serve.processes"]
-        self._workers: Workers | None = None
+        self._workers: WorkerProcesses | None = None
         if self._processes:
             options = {"session": session.arguments(), "level": level}
-            self._workers = Workers(self._processes, work, options, outbox=session.kernel.outbox)
+            self._workers = WorkerProcesses(
+                self._processes, work, options, outbox=session.kernel.outbox
+            )
         self._app = webhook_app(
             session.kernel,
             events_token=_token(session),
@@ -90,7 +92,7 @@ class Receiver:
             self._workers.stop()
 
 
-def server_of(app: WebhookApp, grace_seconds: float) -> uvicorn.Server:
+def server_of(app: HttpApp, grace_seconds: float) -> uvicorn.Server:
     """Return a server for *app* that leaves signals to others and gives up on slow clients."""
 
     class Server(uvicorn.Server):

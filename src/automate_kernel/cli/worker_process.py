@@ -12,8 +12,8 @@ from typing import Any
 from automate_kernel.cli.output import log_to_stderr
 from automate_kernel.cli.session import Session
 from automate_kernel.errors import AutomateError
+from automate_kernel.http.worker_ports import Ports, run_observed
 from automate_kernel.monitoring.process import guarded_process
-from automate_kernel.monitoring.workers import Ports, run_observed
 from automate_kernel.secrets import RedactingFilter
 from automate_kernel.secrets.logs import get_logger
 

@@ -1,1 +1,1 @@
-"""What answers over HTTP: webhooks, events, probes and metrics."""
+"""HTTP: webhooks, events, probes and metrics, for any server."""

@@ -1,9 +1,10 @@
-"""What a sender is told, whichever server took its request."""
+"""Answers to HTTP requests, whichever server takes them."""
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,14 @@ from automate_kernel.secrets.logs import get_logger
 from automate_kernel.webhooks.ledger import WebhookReceipt
 from automate_kernel.webhooks.request import HeadersLike
 
-__all__ = ["REFUSED", "HttpAnswer", "answer_webhook", "failure_answer"]
+__all__ = [
+    "REFUSED",
+    "HttpAnswer",
+    "HttpError",
+    "answer_webhook",
+    "failure_answer",
+    "health_answer",
+]
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -28,11 +36,33 @@ REFUSED = {"error": "the request was refused"}
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
-    """A status, a JSON body and headers."""
+    """A status, a body and headers. An object is sent as JSON, a text as it stands."""
 
     status: int
-    body: Mapping[str, Any]
+    body: Mapping[str, Any] | str
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    def encoded(self) -> tuple[dict[str, str], bytes]:
+        """Return all headers and the bytes of the body."""
+        text = self.body if isinstance(self.body, str) else json.dumps(self.body)
+        content = text.encode()
+        fixed = {"Content-Length": str(len(content)), "Cache-Control": "no-store"}
+        return {"Content-Type": "application/json", **fixed, **self.headers}, content
+
+
+class HttpError(Exception):
+    """An answer that ends the handling of a request."""
+
+    def __init__(self, status: int, text: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(text)
+        self.answer = HttpAnswer(status, {"error": text}, headers or {})
+
+
+def health_answer(word: str, problems: Sequence[str]) -> HttpAnswer:
+    """Return 200 with *word*, or 503 with the problems if there are any."""
+    if not problems:
+        return HttpAnswer(200, {"status": word})
+    return HttpAnswer(503, {"status": f"not {word}", "problems": [*problems]})
 
 
 def answer_webhook(
@@ -44,7 +74,7 @@ def answer_webhook(
     **options: Any,
 ) -> HttpAnswer:
     """
-    Have a webhook received (by `Kernel.receive_webhook`), and say what its sender is told.
+    Have a webhook received (by `Kernel.receive_webhook`), and return the answer for its sender.
 
     202 if it was accepted, 200 if it had been before or starts nothing, and one and the same 401
     for every proof that fails.
@@ -58,12 +88,14 @@ def answer_webhook(
     if receipt.ignored is not None:
         answer = receipt.ignored.answer
         return HttpAnswer(200, {"ignored": receipt.ignored.reason} if answer is None else answer)
-    told = {"id": receipt.item_id, "duplicate": receipt.duplicate}
-    return HttpAnswer(200 if receipt.duplicate else 202, told)
+    accepted = {"id": receipt.item_id, "duplicate": receipt.duplicate}
+    return HttpAnswer(200 if receipt.duplicate else 202, accepted)
 
 
 def failure_answer(error: Exception, what: str) -> HttpAnswer:
-    """What to tell of *error*: whose fault it is, and whether to come again. The rest is logged."""
+    """Return the answer for *error*: whose fault it is, and when to try again. Log the rest."""
+    if isinstance(error, HttpError):
+        return error.answer
     code = error.code if isinstance(error, AutomateError) else None
     if isinstance(error, StorageError) and code is ErrorCodes.INVALID_ARGUMENT:
         # The same content will be refused again; how our tables are made is nobody's business.

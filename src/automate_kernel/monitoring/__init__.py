@@ -1,1 +1,1 @@
-"""What operators see: logs, metrics, health, traces, and a diagnosis."""
+"""Monitoring for operators: logs, metrics, health, traces, and a diagnosis."""

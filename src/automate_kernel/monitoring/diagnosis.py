@@ -1,4 +1,4 @@
-"""What can be told of a kernel's health, for whatever command line asks."""
+"""A diagnosis of a kernel: findings about its database, plugins, workflows, secrets and workers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
 from automate_kernel.errors import AutomateError
@@ -14,11 +15,12 @@ from automate_kernel.plugins.discovery import misspelt
 from automate_kernel.secrets.redaction import redact_text
 
 if TYPE_CHECKING:
+    from automate_kernel.connectors import TriggerSpec
     from automate_kernel.kernel import Kernel
-    from automate_kernel.outbox import OutboxStore
+    from automate_kernel.outbox import OutboxItem, OutboxStats, OutboxStore, WorkerInfo
     from automate_kernel.storage import Storage
     from automate_kernel.storage.migration import SchemaReport
-    from automate_kernel.workflows.definition.model import Step, Workflow
+    from automate_kernel.workflows.definition.model import Step, WebhookTrigger, Workflow
 
 __all__ = [
     "IDLE_SECONDS",
@@ -38,10 +40,10 @@ __all__ = [
 
 def workflow_problems(kernel: Kernel, workflow: Workflow) -> list[str]:
     """
-    What would go wrong with a workflow that is well-formed, each in a line.
+    Return the problems of a well-formed workflow on this kernel, each in a line.
 
-    Its actions exist and are given the fields that they need, its webhooks are known, and its
-    environment variables are allowed.
+    They are about unknown actions and webhooks, fields that an action lacks or doesn't have, and
+    environment variables that aren't allowed.
     """
     return [
         *_trigger_problems(kernel, workflow),
@@ -80,27 +82,31 @@ def _step_problems(kernel: Kernel, place: str, step: Step) -> Iterator[str]:
             yield f"{place}.input: {step.action} needs the field {name!r}"
 
 
-def _trigger_problems(kernel: Kernel, workflow: Workflow) -> Iterator[str]:
-    from fnmatch import fnmatchcase
-
+def _webhooks(
+    kernel: Kernel, workflow: Workflow
+) -> Iterator[tuple[WebhookTrigger, list[TriggerSpec] | AutomateError]]:
+    """Yield the webhook triggers of a workflow, each with its connector's triggers or the error."""
     from automate_kernel.workflows.definition.model import WebhookTrigger
 
     for trigger in workflow.triggers:
-        if not isinstance(trigger, WebhookTrigger):
-            continue
-        try:
-            connector = kernel.plugins.connectors.get(trigger.connector)
-            known = [each.name for each in connector.triggers()]
-        except AutomateError as error:
-            yield f"trigger: {error}"
-            continue
-        if not any(fnmatchcase(name, trigger.trigger) for name in known):
-            has = ", ".join(known) or "none"
+        if isinstance(trigger, WebhookTrigger):
+            try:
+                yield trigger, kernel.plugins.connectors.get(trigger.connector).triggers()
+            except AutomateError as error:
+                yield trigger, error
+
+
+def _trigger_problems(kernel: Kernel, workflow: Workflow) -> Iterator[str]:
+    for trigger, specs in _webhooks(kernel, workflow):
+        if isinstance(specs, AutomateError):
+            yield f"trigger: {specs}"
+        elif not any(fnmatchcase(spec.name, trigger.trigger) for spec in specs):
+            has = ", ".join(spec.name for spec in specs) or "none"
             yield f"trigger: {trigger.connector} has no trigger {trigger.trigger!r} (it has: {has})"
 
 
 def variables_of(kernel: Kernel, workflow: Workflow) -> list[str]:
-    """The environment variables that a workflow reads."""
+    """Return the environment variables that a workflow reads."""
     used = set(workflow.env)
     for _, step in _steps(workflow):
         used |= kernel.templates.compile(step.input).env_keys
@@ -118,7 +124,7 @@ def _env_problems(kernel: Kernel, workflow: Workflow) -> Iterator[str]:
 def secret_uses(
     kernel: Kernel, config: Mapping[str, Any], token: str | None = None
 ) -> dict[str, list[str]]:
-    """The keys of the secrets that workflows, plugins' config and webhooks need, and where."""
+    """Return the keys of secrets that workflows, config and webhooks need, with the places."""
     uses: dict[str, list[str]] = {}
 
     def add(keys: Iterable[str], where: str) -> None:
@@ -130,7 +136,7 @@ def secret_uses(
     for workflow in kernel.workflows:
         for place, step in _steps(workflow):
             add(kernel.templates.compile(step.input).secret_keys, f"{workflow.name}: {place}")
-        add(*_webhook_keys(kernel, workflow))
+        add(_webhook_keys(kernel, workflow), f"{workflow.name}: webhook")
     for key, options in config.items():
         add(kernel.templates.compile(dict(options)).secret_keys, f"config.{key}")
     if token and token.startswith("$secret:"):
@@ -138,36 +144,28 @@ def secret_uses(
     return dict(sorted(uses.items()))
 
 
-def _webhook_keys(kernel: Kernel, workflow: Workflow) -> tuple[list[str], str]:
-    from fnmatch import fnmatchcase
-
-    from automate_kernel.workflows.definition.model import WebhookTrigger
-
+def _webhook_keys(kernel: Kernel, workflow: Workflow) -> list[str]:
     keys: list[str] = []
-    for trigger in workflow.triggers:
-        if not isinstance(trigger, WebhookTrigger):
-            continue
-        try:
-            specs = kernel.plugins.connectors.get(trigger.connector).triggers()
-        except AutomateError:
-            continue  # told with the workflow's other problems
+    for trigger, specs in _webhooks(kernel, workflow):
+        if isinstance(specs, AutomateError):
+            continue  # reported with the workflow's other problems
         for spec in specs:
             if fnmatchcase(spec.name, trigger.trigger):
                 keys += getattr(spec.signature, "keys", ())
-    return keys, f"{workflow.name}: webhook"
+    return keys
 
 
 State = Literal["ok", "warn", "fail"]
 _SKEW_SECONDS = 5.0
 _LATE_SECONDS = 300.0
 IDLE_SECONDS = 60.0
-"""For how long work may be due that no worker works on, before the doctor calls that a failure."""
+"""The time that due work may wait without any worker for it; after that it is a failure."""
 _LOOKED_AT = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found, and what to do about it."""
+    """The result of one check, with its remedy."""
 
     check: str
     state: State
@@ -175,12 +173,12 @@ class Finding:
     remedy: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The finding as a JSON object."""
+        """Return the finding as a JSON object."""
         return asdict(self)
 
 
 def clock_finding(storage: Storage) -> Finding:
-    """How far the database's clock is off this machine's; raises `StorageError`."""
+    """Compare the database's clock with this machine's. Raises `StorageError`."""
     with storage.begin() as rows:  # writes, where that is how a transaction begins
         before, now, after = time.time(), rows.now(), time.time()
     skew = now.timestamp() - (before + after) / 2
@@ -193,7 +191,7 @@ def clock_finding(storage: Storage) -> Finding:
 
 def schema_findings(storage: Storage) -> list[Finding]:
     """
-    What is missing or wrong in the tables, and the command that mends it.
+    Return the differences of the tables, with the command that mends them.
 
     Raises `StorageError` for a database that can't be used.
     """
@@ -224,7 +222,7 @@ def schema_findings(storage: Storage) -> list[Finding]:
 
 
 def plugin_findings(kernel: Kernel) -> list[Finding]:
-    """The plugins that don't load, all of which are imported for it, and config for none."""
+    """Return the plugins that don't load, and config for unknown ones. It imports all plugins."""
     plugins = kernel.plugins
     records = plugins.load_all()
     found = [
@@ -249,7 +247,7 @@ def plugin_findings(kernel: Kernel) -> list[Finding]:
 
 
 def workflow_findings(kernel: Kernel, *, none: str | None = None) -> list[Finding]:
-    """What would go wrong with the kernel's workflows; *none* is the remedy if there are none."""
+    """Return the problems of the kernel's workflows; *none* is the remedy if there are none."""
     entries = kernel.workflows.entries()
     found = [
         Finding("workflows", "fail", f"{name}: {error}", None)
@@ -273,7 +271,7 @@ def workflow_findings(kernel: Kernel, *, none: str | None = None) -> list[Findin
 
 
 def secret_findings(kernel: Kernel, uses: Mapping[str, Sequence[str]]) -> list[Finding]:
-    """The secrets that can't be read, of those in *uses*: keys, and the places that need them."""
+    """Return the secrets of *uses* (keys, with the places that need them) that can't be read."""
     report = kernel.secrets.check(uses)
     found = [
         Finding("secrets", "fail", each.problem, f"{each.key} is used by {uses[each.key][0]}")
@@ -295,75 +293,62 @@ def worker_findings(
     idle_seconds: float = IDLE_SECONDS,
 ) -> list[Finding]:
     """
-    What is late, stale, paused or failed, and what nobody works on.
+    Return what is late, stale, paused, failed, or due without a worker for it.
 
     *command* and *worker* are the command line's own, for remedies. *kinds* are those that workers
     have handlers for, if that is known. Work that is due for *idle_seconds*, and that no worker
     works on, is a failure.
     """
+    stats, workers = outbox.stats(), outbox.workers()
+    running = outbox.running(limit=_LOOKED_AT)
     found = [
-        *_failing(outbox),
-        *_stale(outbox, command),
-        *_lost(outbox),
-        *_idle(outbox, worker, idle_seconds),
-        *_waiting(outbox, command),
-        *_unhandled(outbox, kinds),
+        *_failing(workers),
+        *_stale(running, command),
+        *_lost(workers),
+        *_idle(stats, workers, worker, idle_seconds),
+        *_waiting(stats, command),
+        *_unhandled(stats, kinds),
     ]
-    running = len(outbox.running(limit=_LOOKED_AT))
-    alive = sum(each.alive for each in outbox.workers())
-    text = f"{_items(running)} running, none stale or late; {_counted(alive, 'worker')} seen"
+    alive = sum(each.alive for each in workers)
+    text = f"{_items(len(running))} running, none stale or late; {_counted(alive, 'worker')} seen"
     return found or [Finding("workers", "ok", text)]
 
 
-def _failing(outbox: OutboxStore) -> Iterator[Finding]:
-    for each in outbox.workers():
+def _failing(workers: Sequence[WorkerInfo]) -> Iterator[Finding]:
+    remedy = "its log says why; it is started again and again"
+    for each in workers:
         if each.problem is not None and not each.lost:
             text = f"a worker on {each.host} can't begin: {each.problem}"
-            yield Finding(
-                "workers", "fail", text, "its log says why; it is started again and again"
-            )
+            yield Finding("workers", "fail", text, remedy)
 
 
-def _idle(outbox: OutboxStore, worker: str, seconds: float) -> Iterator[Finding]:
-    """Work that is due, and that nobody works on."""
-    stats, alive = outbox.stats(), [each for each in outbox.workers() if each.alive]
-    late = stats.late
+def _idle(
+    stats: OutboxStats, workers: Sequence[WorkerInfo], worker: str, seconds: float
+) -> Iterator[Finding]:
+    """Find work that is due, and that nobody works on."""
+    late, alive = stats.late, [each for each in workers if each.alive]
     if not late and stats.oldest_due_seconds is not None:
-        late = {"": stats.oldest_due_seconds}  # a store that doesn't tell of which kind
-    handled = {kind for each in alive for kind in each.kinds}
-    idle = {
-        kind: age
-        for kind, age in late.items()
-        if age > seconds
-        and kind not in stats.paused
-        and kind not in handled
-        and not (alive and not kind)
-    }
+        late = {"": stats.oldest_due_seconds}  # from a store that doesn't know of which kind
+    handled = {*stats.paused, *(kind for each in alive for kind in each.kinds)}
+    if alive:
+        handled.add("")
+    idle = {kind: age for kind, age in late.items() if age > seconds and kind not in handled}
     if not idle:
         return
-    counts = (
-        [stats.counts.get(kind, {}) for kind in idle]
-        if "" not in idle
-        else [*stats.counts.values()]
-    )
-    waiting = sum(of.get("PENDING", 0) + of.get("RETRY", 0) for of in counts)
-    text = f"{_items(waiting)} waiting, the oldest due for {max(idle.values()):.0f} s, and "
+    counts = [of for kind, of in stats.counts.items() if kind in idle or "" in idle]
+    number = sum(map(_waiting_in, counts))
+    text = f"{_items(number)} waiting, the oldest due for {max(idle.values()):.0f} s, and "
     if not alive:
-        remedy = f"start one: {worker}"
-        yield Finding("workers", "fail", f"{text}no worker runs", remedy)
+        yield Finding("workers", "fail", f"{text}no worker runs", f"start one: {worker}")
         return
     named = ", ".join(sorted(idle))
     text += f"none of {_counted(len(alive), 'worker')} works on their kind: {named}"
     yield Finding("workers", "fail", text, f"start one that has its handler: {worker}")
 
 
-def _stale(outbox: OutboxStore, command: str) -> Iterator[Finding]:
+def _stale(running: Sequence[OutboxItem], command: str) -> Iterator[Finding]:
     now = datetime.now(timezone.utc)
-    stale = [
-        each
-        for each in outbox.running(limit=_LOOKED_AT)
-        if each.lease_expires_at is not None and each.lease_expires_at < now
-    ]
+    stale = [each for each in running if each.lease_expires_at and each.lease_expires_at < now]
     if stale:
         owners = ", ".join(sorted({str(each.lease_owner) for each in stale}))
         text = f"{_items(len(stale))} held by workers that stopped renewing: {owners}"
@@ -371,15 +356,14 @@ def _stale(outbox: OutboxStore, command: str) -> Iterator[Finding]:
         yield Finding("workers", "warn", text, remedy)
 
 
-def _lost(outbox: OutboxStore) -> Iterator[Finding]:
-    lost = [each.id for each in outbox.workers() if each.lost and each.problem is None]
+def _lost(workers: Sequence[WorkerInfo]) -> Iterator[Finding]:
+    lost = [each.id for each in workers if each.lost and each.problem is None]
     if lost:
         text = f"{_counted(len(lost), 'worker')} not heard of for a minute: {', '.join(lost)}"
         yield Finding("workers", "warn", text, "look for them: killed, or cut off the database")
 
 
-def _waiting(outbox: OutboxStore, command: str) -> Iterator[Finding]:
-    stats = outbox.stats()
+def _waiting(stats: OutboxStats, command: str) -> Iterator[Finding]:
     late = stats.oldest_due_seconds
     if late is not None and late > _LATE_SECONDS:
         text = f"the oldest due item has waited for {late:.0f} s"
@@ -391,14 +375,16 @@ def _waiting(outbox: OutboxStore, command: str) -> Iterator[Finding]:
         yield Finding("workers", "warn", f"{_items(failed)} failed for good", remedy)
 
 
-def _unhandled(outbox: OutboxStore, kinds: Collection[str] | None) -> Iterator[Finding]:
-    if kinds is None:
-        return
-    for kind, states in outbox.stats().counts.items():
-        waiting = states.get("PENDING", 0) + states.get("RETRY", 0)
-        if waiting and kind not in kinds:
-            text = f"{_items(waiting)} of kind {kind}, which has no handler here"
+def _unhandled(stats: OutboxStats, kinds: Collection[str] | None) -> Iterator[Finding]:
+    for kind, states in stats.counts.items():
+        number = _waiting_in(states)
+        if kinds is not None and kind not in kinds and number:
+            text = f"{_items(number)} of kind {kind}, which has no handler here"
             yield Finding("workers", "warn", text, "add the handler, or cancel them")
+
+
+def _waiting_in(states: Mapping[str, int]) -> int:
+    return states.get("PENDING", 0) + states.get("RETRY", 0)
 
 
 def _items(number: int) -> str:

@@ -1,8 +1,8 @@
 """
-Whether a worker is alive, and whether it can work.
+Health of workers: probes that say if they are alive, and if they are ready.
 
-*Alive* asks for a new process: its threads move, though the database be down. *Ready* tells that it
-does its work now.
+A worker is *alive* while its threads move, even if the database is down; else it needs a new
+process. It is *ready* while it does its work.
 """
 
 from __future__ import annotations
@@ -17,68 +17,72 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Protocol
 
+from automate_kernel.secrets.logs import get_logger
+
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
     from automate_kernel.worker import Worker
 
-__all__ = ["Board", "Probe", "WorkerProbe", "keep_telling"]
-
-from automate_kernel.secrets.logs import get_logger
+__all__ = ["Probe", "ProcessesProbe", "WorkerProbe", "database_problems", "keep_reporting"]
 
 logger: logging.Logger = get_logger(__name__)
 
-_TELL_SECONDS = 5.0
-_UNREADY_TELL_SECONDS = 0.5
+_REPORT_SECONDS = 5.0
+_UNREADY_SECONDS = 0.5
 _SILENT_SECONDS = 60.0
 
 
 class Probe(Protocol):
-    """What is asked how it is."""
+    """The health of a process, or of several."""
 
     def live(self) -> list[str]:
-        """Why a new process is needed; nothing if it isn't. Never blocks."""
+        """Return the reasons why a new process is needed. Never blocks."""
 
     def ready(self) -> list[str]:
-        """Why it does not work now; nothing if it does. May ask the database."""
+        """Return the reasons why it does not work now. May ask the database."""
+
+
+def database_problems(kernel: Kernel) -> list[str]:
+    """Return the problem with the database of *kernel*, if there is one, without its details."""
+    try:
+        kernel.outbox.next_due_seconds()
+    except Exception as error:
+        # The details are for the log: whoever may ask a probe need not know the database.
+        logger.warning("not ready: %s", kernel.redactor.redact(str(error) or repr(error)))
+        return ["the database can't be used"]
+    return []
 
 
 class WorkerProbe:
-    """How one worker of this process is."""
+    """The health of one worker of this process."""
 
     def __init__(self, kernel: Kernel, worker: Worker) -> None:
         self._kernel = kernel
-        self._vitals = worker.vitals
+        self._liveness = worker.liveness
 
     def live(self) -> list[str]:
-        """The threads that are stuck."""
-        return [f"the {thread} is stuck" for thread in self._vitals.stuck()]
+        """Return the threads that are stuck."""
+        return [f"the {thread} is stuck" for thread in self._liveness.stuck()]
 
     def ready(self) -> list[str]:
-        """Why it can't claim."""
+        """Return the reasons why it can't claim."""
         problems = self.live()
-        if self._vitals.stopping:
+        if self._liveness.stopping:
             problems.append("it is stopping")
-        elif not self._vitals.began:
+        elif not self._liveness.began:
             problems.append("it has not begun")
-        elif self._vitals.failing():
+        elif self._liveness.failing():
             problems.append("claims fail")
-        try:
-            self._kernel.outbox.next_due_seconds()
-        except Exception as error:
-            # What exactly is for the log: whoever may ask a probe need not know the database.
-            text = str(error) or repr(error)
-            logger.warning("not ready: %s", self._kernel.redactor.redact(text))
-            problems.append("the database can't be used")
-        return problems
+        return problems + database_problems(self._kernel)
 
 
-class Board:
+class ProcessesProbe:
     """
-    How the workers in other processes are, as they tell through a pipe.
+    The health of workers in other processes, which report it through a pipe.
 
-    *pids* gives the processes that there are. Each tells every few seconds, from a thread of
-    its own (`keep_telling`): one that is silent for a minute is frozen. *troubles* says of those
-    that ought to be there, and are not, how they ended.
+    *pids* gives the processes that there are. Each reports every few seconds, from a thread of
+    its own (`keep_reporting`): one that is silent for a minute is frozen. *troubles* gives the
+    ends of processes that ought to be there, and are not.
     """
 
     def __init__(
@@ -91,48 +95,48 @@ class Board:
         self._pids, self._troubles, self._clock = pids, troubles, clock
         self._reader: Connection
         self.writer: Connection
-        """For the processes, which share it: what each writes fits in the pipe at once."""
+        """For the processes, which share it: a report of each fits in the pipe at once."""
         self._reader, self.writer = multiprocessing.Pipe(duplex=False)
-        self._told: dict[int, tuple[list[str], list[str]]] = {}
+        self._reports: dict[int, tuple[list[str], list[str]]] = {}
         self._heard_at: dict[int, float] = {}
         self.stopping = False
-        threading.Thread(target=self._listen, name="automate-board", daemon=True).start()
+        threading.Thread(target=self._listen, name="automate-reports", daemon=True).start()
 
     def _listen(self) -> None:
         while True:
             try:
-                told = json.loads(self._reader.recv_bytes())
+                report = json.loads(self._reader.recv_bytes())
             except (EOFError, OSError):
                 return
-            self.hear(told["pid"], told["live"], told["ready"])
+            self.hear(report["pid"], report["live"], report["ready"])
 
     def hear(self, pid: int, live: list[str], ready: list[str]) -> None:
-        """Note what a process told."""
-        self._told[pid] = live, ready
+        """Note the report of a process."""
+        self._reports[pid] = live, ready
         self._heard_at[pid] = self._clock()
 
     def live(self) -> list[str]:
-        """What is wrong with the processes that are there."""
+        """Return the problems of the processes that are there."""
         problems, now, pids = [], self._clock(), list(self._pids())
         for gone in self._heard_at.keys() - set(pids):
             self._heard_at.pop(gone, None)
-            self._told.pop(gone, None)
+            self._reports.pop(gone, None)
         for pid in pids:
             # From the first look on, for one that has only just been started.
             heard_at = self._heard_at.setdefault(pid, now)
             if now - heard_at > _SILENT_SECONDS:
                 problems.append(f"process {pid} is silent")
-            problems += [f"process {pid}: {each}" for each in self._told.get(pid, ([], []))[0]]
+            problems += [f"process {pid}: {each}" for each in self._reports.get(pid, ([], []))[0]]
         return problems
 
     def ready(self) -> list[str]:
-        """Why none of them works; nothing if one does."""
+        """Return the reasons why none of them works; nothing if one does."""
         if self.stopping:
             return ["it is stopping"]
-        problems, told = self.live(), [self._told.get(pid) for pid in self._pids()]
-        if any(each is not None and not each[1] for each in told):
+        problems, reports = self.live(), [self._reports.get(pid) for pid in self._pids()]
+        if any(each is not None and not each[1] for each in reports):
             return problems
-        reasons = {reason for each in told if each is not None for reason in each[1]}
+        reasons = {reason for each in reports if each is not None for reason in each[1]}
         reasons.update(self._troubles())
         return problems + (sorted(reasons) or ["no process has begun"])
 
@@ -141,20 +145,20 @@ class Board:
         self.writer.close()
 
 
-def keep_telling(
-    writer: Connection, probe: Probe, ended: threading.Event, *, every: float = _TELL_SECONDS
+def keep_reporting(
+    writer: Connection, probe: Probe, ended: threading.Event, *, every: float = _REPORT_SECONDS
 ) -> None:
     """
-    Tell a `Board` how *probe* finds this process, until *ended* is set.
+    Report to a `ProcessesProbe` how *probe* finds this process, until *ended* is set.
 
-    That is *every* so many seconds, and more often while it isn't ready: who waits for it to begin
-    should not wait for a report.
+    It does so *every* so many seconds, and more often while the process isn't ready: nobody
+    should wait longer for its beginning than it takes.
     """
     while True:
-        told = {"pid": os.getpid(), "live": probe.live(), "ready": probe.ready()}
+        report = {"pid": os.getpid(), "live": probe.live(), "ready": probe.ready()}
         try:
-            writer.send_bytes(json.dumps(told).encode())
+            writer.send_bytes(json.dumps(report).encode())
         except OSError:
             return  # nobody listens any more
-        if ended.wait(min(every, _UNREADY_TELL_SECONDS) if told["ready"] else every):
+        if ended.wait(min(every, _UNREADY_SECONDS) if report["ready"] else every):
             return

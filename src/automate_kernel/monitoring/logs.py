@@ -1,11 +1,11 @@
 """
-Structured logs: a JSON document a line, which says what item and execution it is about.
+Structured logs: a JSON document a line, with the ids of its item and execution.
 
 ::
 
     configure_logging(kernel)                  # everything, as JSON, to standard error
 
-or, in a logging configuration of one's own::
+or, in a logging configuration of your own::
 
     handler.addFilter(ContextFilter())
     handler.addFilter(RedactingFilter(kernel.redactor))
@@ -43,7 +43,7 @@ FIELDS = (
     "item_id", "kind", "attempt", "worker_id", "tenant_id", "execution_id", "operation", "step_id",
     "step_attempt", "trace_id", "span_id",
 )  # fmt: skip
-"""What a record may say of where it was logged."""
+"""The fields that a record may have about its item, execution and trace."""
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _TEXT = "%(asctime)s %(levelname)-7s %(message)s"
@@ -51,7 +51,7 @@ _WAKE_UP = "automate.advance"
 
 
 def context_fields() -> dict[str, Any]:
-    """What is being worked on here: some of `FIELDS`, and nothing outside of any work."""
+    """Return the fields about the work at hand: some of `FIELDS`, and none outside of any work."""
     fields: dict[str, Any] = {}
     item, call = current_item(), current_call()
     if item is not None:
@@ -88,8 +88,8 @@ class ContextFilter(logging.Filter):
     """
     Adds `context_fields` to each record, as if the caller had passed them as ``extra``.
 
-    Add it to a handler, before the one that redacts. A formatter of one's own can then use
-    ``%(item_id)s`` and so on, if *complete*, which gives every record all `FIELDS`.
+    Add it to a handler, before the one that redacts. With *complete* every record has all `FIELDS`:
+    a formatter of your own can use ``%(item_id)s`` and so on.
     """
 
     def __init__(self, *, complete: bool = False) -> None:
@@ -97,7 +97,7 @@ class ContextFilter(logging.Filter):
         self._complete = complete
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Add what is known to *record*. Never drops one, and never raises."""
+        """Add the fields to *record*. Never drops one, and never raises."""
         try:
             fields = context_fields()
         except Exception:  # a custom store's items may be anything
@@ -114,24 +114,24 @@ class TextFormatter(logging.Formatter):
     """
     Formats a record as text that can't be taken for several records.
 
-    A line break in it, as in a traceback, is followed by spaces, and other control characters are
-    escaped, whoever logged it.
+    A line break in it, as in a traceback, is followed by spaces. Other control characters are
+    escaped.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The text."""
+        """Return the text."""
         return continued(super().format(record))
 
 
 class JsonFormatter(logging.Formatter):
     """
-    Formats a record as one line of JSON: time, level, logger, message, then what is known.
+    Formats a record as one line of JSON: time, level, logger, message, then `FIELDS` and ``extra``.
 
-    Values of ``extra`` that JSON doesn't have are given as text.
+    Values that JSON doesn't have are written as text.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Return the line."""
         data: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(
                 timespec="milliseconds"
@@ -175,8 +175,8 @@ def configure_logging(
     """
     Log everything of *level* and above to *stream*, standard error by default, and nowhere else.
 
-    *format* is ``json`` or ``text``. The secrets of *kernels* are taken out, after *filters*.
-    Returns the handler that is now the root logger's.
+    *format* is ``json`` or ``text``. The secrets of *kernels* are taken out, after *filters* ran.
+    Returns the new handler of the root logger.
     """
     if format not in ("json", "text"):
         raise ConfigError(f"there is no log format {format!r}", hint="json or text")

@@ -5,8 +5,8 @@ Traces and metrics for OpenTelemetry: ``pip install automate-kernel[opentelemetr
 
     instrument(kernel)
 
-The context of the trace travels in an item's headers (``traceparent``), so what an event leads to
-is in the trace of the code that emitted it, whichever process does it:
+The context of the trace travels in an item's headers (``traceparent``). So the work that an event
+leads to is in the trace of the code that emitted it, whichever process does it:
 
 .. code-block:: text
 
@@ -19,8 +19,8 @@ is in the trace of the code that emitted it, whichever process does it:
                    ├─ call shop.total       client
                    └─ call slack.post_message
 
-Names and attributes follow the semantic conventions for messaging. Neither payloads nor error texts
-are among them: an error is told by its code.
+Names and attributes follow the semantic conventions for messaging. They hold neither payloads nor
+error texts, only an error's code.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ except ImportError:
 
 from automate_kernel import signals
 from automate_kernel.errors import AutomateError
-from automate_kernel.monitoring.overview import CountedSeldom
+from automate_kernel.monitoring.overview import ThrottledStats, workers_by_state
 from automate_kernel.outbox.item import ItemStatus, NewItem, OutboxItem
 from automate_kernel.plugins.hooks import hookimpl
 
@@ -72,11 +72,10 @@ def instrument(
     gauges: bool = True,
 ) -> Instrumentation:
     """
-    Trace and measure what *kernel* does, with the global providers unless others are given.
+    Trace and measure the work of *kernel*, with the global providers unless others are given.
 
-    Call it once, in each process, before workers are made. A second call changes nothing. The
-    *gauges* are about the whole outbox and read from the database: a process whose own are not
-    needed beside those of a worker can do without.
+    Call it once in each process, before workers are made. A second call changes nothing. The
+    *gauges* are about the whole outbox and read from the database: one process is enough for them.
     """
     found: Instrumentation | None = getattr(kernel, "_instrumentation", None)
     if found is None:
@@ -108,7 +107,6 @@ class Instrumentation:
         self._call = meter.create_histogram(
             "automate.call.duration", "s", "How long actions and capabilities took."
         )
-
         self._execution = meter.create_histogram(
             "automate.execution.duration", "s", "How long executions took, from creation to end."
         )
@@ -142,7 +140,7 @@ class Instrumentation:
 
     @hookimpl
     def automate_before_enqueue(self, items: Sequence[NewItem]) -> None:
-        """Put the context of a span for the enqueueing into the headers of *items*."""
+        """Put the context of a span for the enqueuing into the headers of *items*."""
         by_kind: dict[str, list[NewItem]] = {}
         for item in items:
             by_kind.setdefault(item.kind, []).append(item)
@@ -162,7 +160,7 @@ class Instrumentation:
 
     @hookimpl
     def automate_handling(self, item: OutboxItem) -> Any:
-        """A span around the handler of *item*, in the trace that enqueued it."""
+        """Open a span around the handler of *item*, in the trace that enqueued it."""
         return self._handling(item)
 
     @contextmanager
@@ -172,34 +170,47 @@ class Instrumentation:
             "messaging.client.id": item.lease_owner or "",
             "automate.attempt": item.attempt_count,
         }
-        begun, error_type = time.monotonic(), None
+        name, context = f"process {item.kind}", _propagator.extract(_carrier(item))
+        begun, about = time.monotonic(), _about(item.kind, "process")
+        try:
+            with self._span(name, attributes, context, SpanKind.CONSUMER):
+                yield
+        except BaseException as error:
+            about |= _with_error(_error_type(error))
+            raise
+        finally:
+            self._consumed.add(1, about)
+            self._process.record(time.monotonic() - begun, about)
+
+    @contextmanager
+    def _span(
+        self,
+        name: str,
+        attributes: Attributes,
+        context: Any = None,
+        kind: SpanKind = SpanKind.INTERNAL,
+    ) -> Iterator[trace.Span]:
         span = self._tracer.start_as_current_span(
-            f"process {item.kind}",
-            _propagator.extract(_carrier(item)),
-            kind=SpanKind.CONSUMER,
-            attributes=attributes,
+            name,
+            context,
+            kind,
+            attributes,
             # Not by itself: it would record the error's text, and its traceback.
             record_exception=False,
             set_status_on_exception=False,
         )
-        try:
-            with span as current:
-                try:
-                    yield
-                except BaseException as error:
-                    error_type = _error_type(error)
-                    _fail(current, error_type)
-                    raise
-        finally:
-            about = _about(item.kind, "process") | _with_error(error_type)
-            self._consumed.add(1, about)
-            self._process.record(time.monotonic() - begun, about)
+        with span as current:
+            try:
+                yield current
+            except BaseException as error:
+                _fail(current, _error_type(error))
+                raise
 
     # -- executions and steps ----------------------------------------------------------------
 
     @hookimpl
     def automate_executing(self, execution: Execution) -> Any:
-        """A span around what is done of an execution at a time."""
+        """Open a span around one turn of an execution."""
         return self._executing(execution)
 
     @contextmanager
@@ -209,17 +220,9 @@ class Instrumentation:
             "automate.execution.id": execution.id,
             "automate.execution.definition": execution.definition_id,
         }
-        with self._tracer.start_as_current_span(
-            f"execute {execution.name}",
-            attributes=attributes,
-            record_exception=False,
-            set_status_on_exception=False,
-        ) as span:
+        with self._span(f"execute {execution.name}", attributes) as span:
             try:
                 yield
-            except BaseException as error:
-                _fail(span, _error_type(error))
-                raise
             finally:
                 span.set_attribute("automate.execution.status", str(execution.status.value))
                 if execution.status.value == "FAILED":
@@ -268,16 +271,16 @@ class _OpenCall:
 
 
 class _Gauges:
-    """What is read from the database when metrics are collected."""
+    """The gauges, which are read from the database when metrics are collected."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._outbox = kernel.outbox
-        self._counts = CountedSeldom(kernel.outbox)
-        self._execution_counts = CountedSeldom(kernel.executions)
+        self._counts = ThrottledStats(kernel.outbox)
+        self._execution_counts = ThrottledStats(kernel.executions)
         self._lock = threading.Lock()
 
     def register(self, meter: metrics.Meter) -> None:
-        """Have *meter* ask for them."""
+        """Let *meter* ask for them."""
         for name, unit, text, observe in (
             ("automate.outbox.items", "{item}", "Items in the outbox.", self._items),
             (
@@ -290,9 +293,9 @@ class _Gauges:
             ("automate.workers", "{worker}", "Workers.", self._workers),
             ("automate.worker.in_flight", "{item}", "Items that workers hold.", self._in_flight),
         ):
-            meter.create_observable_gauge(name, [self._carefully(observe)], unit, text)
+            meter.create_observable_gauge(name, [self._locked(observe)], unit, text)
 
-    def _carefully(
+    def _locked(
         self, observe: Callable[[], Iterable[Observation]]
     ) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def callback(options: CallbackOptions) -> Iterable[Observation]:
@@ -317,19 +320,17 @@ class _Gauges:
         yield Observation(self._counts.look().oldest_due_seconds or 0.0)
 
     def _workers(self) -> Iterable[Observation]:
-        workers = self._outbox.workers()
-        alive = sum(worker.alive for worker in workers)
-        lost = sum(worker.lost and worker.problem is None for worker in workers)
-        failing = sum(not worker.lost and worker.problem is not None for worker in workers)
-        for state, number in (("alive", alive), ("lost", lost), ("failing", failing)):
-            yield Observation(number, {"automate.state": state})
+        states = workers_by_state(self._outbox.workers())
+        alive = states["running"] + states["stopping"]
+        for state in ("alive", "lost", "failing"):
+            yield Observation(states.get(state, alive), {"automate.state": state})
 
     def _in_flight(self) -> Iterable[Observation]:
         yield Observation(sum(w.in_flight for w in self._outbox.workers() if not w.lost))
 
 
 def _about(kind: str, operation: str, operation_type: str | None = None) -> Attributes:
-    """What the conventions say about an item of *kind*; without the type for metrics."""
+    """Return the conventions' attributes of an item of *kind*; metrics have no type."""
     attributes: Attributes = {
         "messaging.system": SYSTEM,
         "messaging.destination.name": kind,

@@ -1,10 +1,10 @@
-"""How the outbox does right now: rates, latencies, what is in flight and what fails."""
+"""An overview of the outbox and the executions: rates, latencies, failures, what is in flight."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar
@@ -16,14 +16,16 @@ from automate_kernel.workflows.engine.executions import ExecutionStore
 from automate_kernel.workflows.engine.statistics import ExecutionStats, WorkflowActivity
 
 __all__ = [
-    "CountedSeldom",
     "ExecutionObserver",
     "Increments",
     "KindOverview",
+    "NameOverview",
     "Observer",
     "Overview",
-    "Recently",
+    "RecentActivity",
+    "ThrottledStats",
     "WorkflowOverview",
+    "workers_by_state",
 ]
 
 _RATE_SECONDS = 30.0
@@ -35,31 +37,95 @@ _REPORT_SECONDS = 180.0
 _COUNT_SHARE = 0.1
 
 
+C = TypeVar("C", bound="CountedMinute")
+C_co = TypeVar("C_co", bound="CountedMinute", covariant=True)
+S = TypeVar("S")
+S_co = TypeVar("S_co", covariant=True)
+
+
+class CountedMinute(Protocol):
+    """The counts of the minute *at* under a *kind*; they add up."""
+
+    @property
+    def at(self) -> datetime:
+        """The minute's beginning."""
+
+    @property
+    def kind(self) -> str:
+        """The name that it is counted under."""
+
+    @property
+    def empty(self) -> bool:
+        """True if nothing was counted."""
+
+    @property
+    def completed(self) -> int:
+        """The items or executions that were completed."""
+
+    def __add__(self, other: Any, /) -> Any:
+        """Return both together."""
+
+    def __sub__(self, other: Any, /) -> Any:
+        """Return what came since *other*, an earlier state of the same minute."""
+
+
+class Observed(Protocol[C_co, S_co]):
+    """An outbox, or executions."""
+
+    def activity(self, *, seconds: float) -> Sequence[C_co]:
+        """Return the activity of the last *seconds*, by minute."""
+
+    def stats(self) -> S_co:
+        """Count what is stored."""
+
+
 @dataclass(frozen=True, slots=True)
-class KindOverview:
+class NameOverview(Generic[C]):
     """
-    One kind of item.
+    The items or executions of one *name*.
 
-    *waiting*, *running* and *failed* are numbers of items in the outbox; *recent* is what was done
-    in the last *seconds*.
+    *waiting*, *running* and *failed* are numbers of those that are stored; *recent* is the activity
+    of the last *seconds*.
     """
 
-    kind: str
+    name: str
     waiting: int
     running: int
     failed: int
-    recent: Activity
+    recent: C
     seconds: float
-    paused: bool = False
 
     @property
     def rate(self) -> float:
-        """Items that were finished, in a second."""
+        """The number that was completed in a second."""
         return self.recent.completed / self.seconds
 
     def per_minute(self, count: int) -> float:
-        """*count*, being of the last *seconds*, in a minute."""
+        """Return the rate in a minute of a *count* of the last *seconds*."""
         return count * 60.0 / self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class KindOverview(NameOverview[Activity]):
+    """The items of one kind."""
+
+    paused: bool = False
+
+    @property
+    def kind(self) -> str:
+        """The kind."""
+        return self.name
+
+
+class WorkflowOverview(NameOverview[WorkflowActivity]):
+    """The executions of one workflow."""
+
+    __slots__ = ()
+
+    @property
+    def workflow(self) -> str:
+        """The workflow's name."""
+        return self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,64 +145,22 @@ class Overview:
 
     @property
     def rate(self) -> float:
-        """Items of all kinds that were finished, in a second."""
+        """The items of all kinds that were finished in a second."""
         return sum(kind.rate for kind in self.kinds)
-
-
-class Counted(Protocol):
-    """What was counted in the minute *at* under a *kind*."""
-
-    @property
-    def at(self) -> datetime:
-        """The minute's beginning."""
-
-    @property
-    def kind(self) -> str:
-        """The name that it is counted under."""
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing was counted."""
-
-    def __add__(self, other: Any, /) -> Any:
-        """Both together."""
-
-    def __sub__(self, other: Any, /) -> Any:
-        """What came since *other*, an earlier look at the same."""
-
-
-C = TypeVar("C", bound=Counted)
-C_co = TypeVar("C_co", bound=Counted, covariant=True)
-S = TypeVar("S")
-S_co = TypeVar("S_co", covariant=True)
-
-
-class Active(Protocol[C_co]):
-    """What tells of its activity, minute by minute: an outbox, or executions."""
-
-    def activity(self, *, seconds: float) -> Sequence[C_co]:
-        """What was done in the last *seconds*."""
-
-
-class Countable(Protocol[S_co]):
-    """What counts its rows."""
-
-    def stats(self) -> S_co:
-        """The counts."""
 
 
 @dataclass
 class Increments(Generic[C]):
-    """What is added to the activity of *source* between two looks at it."""
+    """The activity that is added to *source* between two looks at it."""
 
-    source: Active[C]
+    source: Observed[C, Any]
     clock: Callable[[], float] = time.monotonic
     latest: Sequence[C] = ()
     """The activity of the last minutes, as it stood at the last look."""
     _looked_at: float | None = None
 
     def look(self) -> list[C]:
-        """What was done since the last look; at the first one nothing."""
+        """Return the activity since the last look; at the first one nothing."""
         at = self.clock()
         since = 0.0 if self._looked_at is None else at - self._looked_at
         found = self.source.activity(seconds=since + _REPORT_SECONDS)
@@ -152,16 +176,16 @@ class Increments(Generic[C]):
 
 
 @dataclass
-class CountedSeldom(Generic[S]):
-    """The stats of *source*, and less often than they are asked for where counting takes long."""
+class ThrottledStats(Generic[S]):
+    """The stats of *source*, counted less often than asked for where counting takes long."""
 
-    source: Countable[S]
+    source: Observed[Any, S]
     clock: Callable[[], float] = time.monotonic
     _stats: S | None = None
     _again_at: float = 0.0
 
     def look(self) -> S:
-        """The counts, as they were a little ago at most."""
+        """Return the counts of now, or of a little ago."""
         begun = self.clock()
         if self._stats is None or begun >= self._again_at:
             self._stats = self.source.stats()
@@ -170,27 +194,26 @@ class CountedSeldom(Generic[S]):
         return self._stats
 
 
-class Recently(Generic[C]):
+class RecentActivity(Generic[C]):
     """
-    What *source* did of late, as it is looked at again and again.
+    The recent activity of *source*, for somebody who looks again and again.
 
-    The first looks tell of the last minute or two; once it has looked on for a while they tell of
-    the last half minute.
+    The first looks give the last minute or two. After a while they give the last half minute.
     """
 
-    def __init__(self, source: Active[C], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, source: Observed[C, Any], clock: Callable[[], float]) -> None:
         self._clock = clock
         self._increments: Increments[C] = Increments(source, clock)
         self._steps: deque[tuple[float, list[C]]] = deque()
 
     def look(self, now: datetime) -> tuple[float, dict[str, C]]:
-        """What was done, by kind, in how many seconds before *now* on the database's clock."""
+        """Return a number of seconds before *now*, and their activity by kind."""
         seconds = self._step(self._increments.look())
         if seconds < _SHORTEST_SECONDS:
             begin = (now - timedelta(seconds=60)).replace(second=0, microsecond=0)
             latest = [one for one in self._increments.latest if one.at >= begin]
             return (now - begin).total_seconds(), total_by_kind(latest)
-        # The oldest step only says when what the others tell of begins.
+        # The oldest step only marks the beginning of the others' time.
         gathered = [one for _, step in list(self._steps)[1:] for one in step]
         return seconds, total_by_kind(gathered)
 
@@ -203,92 +226,62 @@ class Recently(Generic[C]):
 
 
 class Observer:
-    """
-    Looks at *outbox* again and again.
-
-    The first looks tell of the last minute or two; once it has looked on for a while they tell of
-    the last half minute.
-    """
+    """Looks at *outbox* again and again; see `RecentActivity` for the time that a look covers."""
 
     def __init__(self, outbox: OutboxStore, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.outbox = outbox
-        self._recently: Recently[Activity] = Recently(outbox, clock)
-        self._counts: CountedSeldom[OutboxStats] = CountedSeldom(outbox, clock)
+        self._recent: RecentActivity[Activity] = RecentActivity(outbox, clock)
+        self._counts: ThrottledStats[OutboxStats] = ThrottledStats(outbox, clock)
 
     def look(self) -> Overview:
-        """How it is now."""
+        """Return the overview of this moment."""
         now = self.outbox.now()
-        seconds, recent = self._recently.look(now)
+        seconds, recent = self._recent.look(now)
         stats = self._counts.look()
         kinds = [
             KindOverview(
-                kind,
-                waiting=of.get("PENDING", 0) + of.get("RETRY", 0),
-                running=of.get("RUNNING", 0),
-                failed=of.get("FAILED", 0),
-                recent=recent.get(kind) or Activity(now, kind),
-                seconds=seconds,
-                paused=kind in stats.paused,
+                kind, *_numbers(stats.counts.get(kind, {})),
+                recent.get(kind) or Activity(now, kind), seconds, kind in stats.paused,
             )
-            for kind, of in _with_all(stats.counts, recent).items()
-        ]
+            for kind in sorted({*stats.counts, *recent})
+        ]  # fmt: skip
         return Overview(now, kinds, self.outbox.workers(), stats.oldest_due_seconds, stats.paused)
 
 
-def _with_all(
-    counts: Mapping[str, Mapping[str, int]], recent: Mapping[str, Activity]
-) -> dict[str, Mapping[str, int]]:
-    """The counts of every kind that is stored, or was of late."""
-    return {kind: counts.get(kind, {}) for kind in sorted({*counts, *recent})}
-
-
-@dataclass(frozen=True, slots=True)
-class WorkflowOverview:
-    """
-    The executions of one workflow.
-
-    *waiting* (PENDING), *running* and *failed* are numbers of executions that are stored; *recent*
-    is what became of executions in the last *seconds*.
-    """
-
-    workflow: str
-    waiting: int
-    running: int
-    failed: int
-    recent: WorkflowActivity
-    seconds: float
-
-    @property
-    def rate(self) -> float:
-        """Executions that were completed, in a second."""
-        return self.recent.completed / self.seconds
-
-    def per_minute(self, count: int) -> float:
-        """*count*, being of the last *seconds*, in a minute."""
-        return count * 60.0 / self.seconds
-
-
 class ExecutionObserver:
-    """Looks at *executions* again and again; see `automate_kernel.monitoring.overview.Observer`."""
+    """Looks at *executions* again and again, as `Observer` does at an outbox."""
 
     def __init__(
         self, executions: ExecutionStore, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._recently: Recently[WorkflowActivity] = Recently(executions, clock)
-        self._counts: CountedSeldom[ExecutionStats] = CountedSeldom(executions, clock)
+        self._recent: RecentActivity[WorkflowActivity] = RecentActivity(executions, clock)
+        self._counts: ThrottledStats[ExecutionStats] = ThrottledStats(executions, clock)
 
     def look(self, now: datetime) -> list[WorkflowOverview]:
-        """How each workflow does at *now* on the database's clock, sorted by name."""
-        seconds, recent = self._recently.look(now)
+        """Return an overview of each workflow at *now* on the database's clock, by name."""
+        seconds, recent = self._recent.look(now)
         counts = self._counts.look().counts
         return [
             WorkflowOverview(
-                name,
-                waiting=counts.get(name, {}).get("PENDING", 0),
-                running=counts.get(name, {}).get("RUNNING", 0),
-                failed=counts.get(name, {}).get("FAILED", 0),
-                recent=recent.get(name) or WorkflowActivity(now, name),
-                seconds=seconds,
+                name, *_numbers(counts.get(name, {})),
+                recent.get(name) or WorkflowActivity(now, name), seconds,
             )
             for name in sorted({*counts, *recent})
-        ]
+        ]  # fmt: skip
+
+
+def workers_by_state(workers: Iterable[WorkerInfo]) -> dict[str, int]:
+    """Count workers that are running, stopping, lost, or failing before they can begin."""
+    counts = dict.fromkeys(("running", "stopping", "lost", "failing"), 0)
+    for worker in workers:
+        if worker.problem is None:
+            counts["lost" if worker.lost else "stopping" if worker.stopping else "running"] += 1
+        elif not worker.lost:
+            counts["failing"] += 1
+    return counts
+
+
+def _numbers(by_status: Mapping[str, int]) -> tuple[int, int, int]:
+    """Return the numbers of waiting, running and failed ones."""
+    waiting = by_status.get("PENDING", 0) + by_status.get("RETRY", 0)
+    return waiting, by_status.get("RUNNING", 0), by_status.get("FAILED", 0)

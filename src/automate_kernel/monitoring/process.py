@@ -1,4 +1,4 @@
-"""What a process prints without being asked: warnings, dead threads, errors nobody caught."""
+"""The guard of a process: no secret in its warnings, dead threads and uncaught errors."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from automate_kernel.secrets.redaction import redact_text
 __all__ = ["guarded_process"]
 
 logger: logging.Logger = get_logger(__name__)
-# Of the standard library: each of them says what somebody else's code has raised or warned of.
+# Of the standard library: they log what somebody else's code has raised or warned of.
 _OTHERS = ("py.warnings", "asyncio", "concurrent.futures")
 
 
 @contextmanager
 def guarded_process() -> Iterator[None]:
     """
-    Let nothing that this process logs, warns of or dies of show a secret, while the block runs.
+    Take secrets out of all that this process logs, warns of or dies of, while the block runs.
 
-    For a process that is all the kernel's own, as a worker's is: it sets the interpreter's hooks
-    for warnings, threads and errors that nobody catches, and adds a filter to every handler that
-    there is. Enter it once logging is configured.
+    It is for a process that is all the kernel's own, as a worker's is. It sets the interpreter's
+    hooks for warnings, threads and uncaught errors, and adds a filter to every handler that there
+    is. Enter it once logging is configured.
     """
     hooks = threading.excepthook, sys.excepthook, sys.unraisablehook, warnings.showwarning
     for name in _OTHERS:
@@ -52,7 +52,7 @@ def guarded_process() -> Iterator[None]:
 
 
 def _handlers() -> list[logging.Handler]:
-    """Every handler of every logger."""
+    """Return every handler of every logger."""
     loggers = [logging.getLogger(), *map(logging.getLogger, list(logging.root.manager.loggerDict))]
     return list({id(each): each for logger in loggers for each in logger.handlers}.values())
 

@@ -44,12 +44,12 @@ __all__ = [
     "MAX_DEPTH",
     "MAX_PAYLOAD_BYTES",
     "WAITING",
-    "Acknowledged",
     "Backoff",
     "ItemStatus",
     "NewItem",
     "OutboxItem",
     "Outcome",
+    "OutcomeRecorded",
     "ReapResult",
     "Redaction",
     "Result",
@@ -526,7 +526,7 @@ class Backoff:
 
 
 @dataclass(frozen=True, slots=True)
-class Acknowledged:
+class OutcomeRecorded:
     """
     Returned by a handler that has recorded the item's outcome itself, in its own transaction.
 
@@ -536,5 +536,5 @@ class Acknowledged:
     outcome: Outcome | None = None
 
 
-Result = Outcome | Acknowledged | None
+Result = Outcome | OutcomeRecorded | None
 """The result of a handler's run; None if its lease was lost, so that nothing may be recorded."""

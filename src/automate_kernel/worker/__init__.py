@@ -1,19 +1,19 @@
-"""Workers: claim items, run their handlers, record what became of them, recover what was lost."""
+"""Workers: they claim items, run their handlers, record the outcomes and recover lost items."""
 
-from automate_kernel.worker.handler import Handler, Snooze, cancelling, draining
-from automate_kernel.worker.periodic import Chore
+from automate_kernel.worker.handler import Handler, Snooze, cancelling, should_stop
+from automate_kernel.worker.periodic import PeriodicTask
 from automate_kernel.worker.process import run_until_stopped
 from automate_kernel.worker.reaper import OutboxReaper
 from automate_kernel.worker.worker import Worker, WorkerStats
 
 __all__ = [
-    "Chore",
     "Handler",
     "OutboxReaper",
+    "PeriodicTask",
     "Snooze",
     "Worker",
     "WorkerStats",
     "cancelling",
-    "draining",
     "run_until_stopped",
+    "should_stop",
 ]

@@ -1,34 +1,32 @@
-"""Recording what came of items, in groups: the thread of a worker that does it."""
+"""The acknowledger of a worker: it records the outcomes of items, in groups."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from queue import Empty, SimpleQueue
 
-from automate_kernel.outbox.item import Acknowledged, ItemStatus, Result
+from automate_kernel.outbox.item import ItemStatus, OutcomeRecorded, Result
 from automate_kernel.outbox.store import OutboxStore, Outcome
 from automate_kernel.secrets.logs import get_logger
-from automate_kernel.worker.cancellation import as_asked
-from automate_kernel.worker.liveness import Vitals
+from automate_kernel.worker.in_flight import Ended, InFlight, Task
+from automate_kernel.worker.liveness import Liveness
 from automate_kernel.worker.periodic import keep_trying
-from automate_kernel.worker.pools import Task
 from automate_kernel.worker.statistics import ActivityLog
 
-__all__ = [
-    "Acknowledger",
-    "Ended",
-    "Held",
-    "WorkerStats",
-]
+__all__ = ["Acknowledger", "WorkerStats"]
+
+logger: logging.Logger = get_logger(__name__)
+
+_GROUP = 500
 
 
 @dataclass(slots=True)
 class WorkerStats:
-    """What a worker has done since it started."""
+    """The outcomes that a worker has recorded since it started."""
 
     completed: int = 0
     retried: int = 0
@@ -53,57 +51,9 @@ class WorkerStats:
         return self.completed + self.retried + self.failed + self.lost + self.cancelled
 
 
-logger: logging.Logger = get_logger(__name__)
-
-Ended = tuple[Task, Result]
-"""A task, and what its handler's run came to."""
-
-_GROUP = 500
-
-
-class Held:
-    """The tasks that a worker holds, by the ids of their items."""
-
-    def __init__(self) -> None:
-        self.tasks: dict[str, Task] = {}
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self.tasks)
-
-    def add(self, tasks: Sequence[Task]) -> None:
-        """Hold *tasks*."""
-        with self._lock:
-            self.tasks.update((task.item.id, task) for task in tasks)
-
-    def drop(self, ended: Sequence[Ended]) -> None:
-        """Hold these no longer."""
-        tasks = self.tasks
-        with self._lock:
-            for task, _ in ended:
-                # An item that put itself back to wait may be held again already, by a new task.
-                if tasks.get(task.item.id) is task:
-                    del tasks[task.item.id]
-
-    def ids(self) -> list[str]:
-        """The items' ids."""
-        with self._lock:
-            return list(self.tasks)
-
-    def get(self, item_id: str) -> Task | None:
-        """The task of this item."""
-        with self._lock:
-            return self.tasks.get(item_id)
-
-    def unfinished(self) -> dict[str, Task]:
-        """Those whose handler has not come to its end."""
-        with self._lock:
-            return {item_id: task for item_id, task in self.tasks.items() if not task.ended}
-
-
 class Acknowledger:
     """
-    Commits results in groups, and keeps count of them.
+    Commits results in groups, and counts them.
 
     While one group commits, the next gathers: the slower the disk, the larger the groups. It tries
     until *abandoning* is set, and calls *freed* after each group.
@@ -113,23 +63,23 @@ class Acknowledger:
         self,
         store: OutboxStore,
         worker_id: str,
-        held: Held,
+        in_flight: InFlight,
         activity: ActivityLog,
         *,
-        vitals: Vitals,
+        liveness: Liveness,
         abandoning: threading.Event,
         freed: Callable[[], None],
     ) -> None:
         self.stats: WorkerStats = WorkerStats()
-        self._store, self._worker_id, self._held = store, worker_id, held
-        self._activity, self._vitals = activity, vitals
+        self._store, self._worker_id, self._in_flight = store, worker_id, in_flight
+        self._activity, self._liveness = activity, liveness
         self._abandoning, self._freed = abandoning, freed
         # A list in one entry is one wake-up, and one turn of the interpreter's lock.
         self._ended: SimpleQueue[list[Ended] | None] = SimpleQueue()
 
     @property
     def waiting(self) -> int:
-        """How many results, or lists of them, are not being recorded yet."""
+        """The number of results, or lists of them, that are not being recorded yet."""
         return self._ended.qsize()
 
     def put(self, ended: list[Ended]) -> None:
@@ -137,7 +87,7 @@ class Acknowledger:
         for number, (task, result) in enumerate(ended):
             task.ended = True
             if task.asked:
-                ended[number] = (task, as_asked(task, result))
+                ended[number] = (task, _cancelled(task, result))
         self._ended.put(ended)
 
     def stop(self) -> None:
@@ -167,17 +117,17 @@ class Acknowledger:
     def _commit(self, group: list[Ended]) -> None:
         outcomes = [result for _, result in group if type(result) is Outcome]
         lost = keep_trying(partial(self._record, outcomes), self._abandoning, "finishing")
-        self._vitals.rest("acknowledger")
+        self._liveness.rest("acknowledger")
         if lost is None:
             logger.error("%d results could not be recorded; they run again", len(outcomes))
             lost = {outcome.item_id for outcome in outcomes}
-        self._held.drop(group)
+        self._in_flight.drop(group)
         self._count(group, outcomes, lost)
         self._activity.add(group, lost)
         self._freed()
 
     def _record(self, outcomes: Sequence[Outcome]) -> set[str]:
-        self._vitals.move("acknowledger")
+        self._liveness.move("acknowledger")
         return self._store.acknowledge(self._worker_id, outcomes)
 
     def _count(
@@ -195,7 +145,7 @@ class Acknowledger:
             self._count_one(task, result, lost)
 
     def _count_one(self, task: Task, result: Result, lost: Collection[str]) -> None:
-        if isinstance(result, Acknowledged):
+        if isinstance(result, OutcomeRecorded):
             self.stats.count(result.outcome or Outcome(task.item.id))
         elif result is None:
             self.stats.lost += 1
@@ -205,3 +155,12 @@ class Acknowledger:
             logger.warning("lease of item %s lost: its result is dropped", result.item_id)
         else:
             self.stats.count(result)
+
+
+def _cancelled(task: Task, result: Result) -> Result:
+    """Return CANCELLED for a task that was asked to stop, unless it had succeeded."""
+    if result is None and not task.lost:
+        return Outcome(task.item.id, ItemStatus.CANCELLED, token=task.item.lease_token)
+    if isinstance(result, Outcome) and result.status is not ItemStatus.COMPLETED:
+        return replace(result, status=ItemStatus.CANCELLED)
+    return result

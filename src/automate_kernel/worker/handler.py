@@ -1,4 +1,4 @@
-"""What does the work of an item, and what its result or its error means for the item."""
+"""Handlers: they do the work of items; and the outcome that a result or an error means."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from automate_kernel.errors import (
     ErrorCodes,
     LeaseLostError,
     StorageError,
+    describe_error,
 )
 from automate_kernel.operations.context import handled_item
 from automate_kernel.operations.error_mapping import is_bug
 from automate_kernel.outbox.item import (
-    Acknowledged,
     Backoff,
     ItemStatus,
     OutboxItem,
+    OutcomeRecorded,
     Result,
     bounded_seconds,
 )
@@ -36,14 +37,13 @@ from automate_kernel.secrets.tracebacks import group_of, log_error, trace_of
 
 __all__ = [
     "Handler",
+    "ItemRunner",
     "Snooze",
-    "aexecute",
     "cancelling",
     "declare_limits",
-    "drained_by",
-    "draining",
-    "execute",
     "failed",
+    "should_stop",
+    "stoppable_by",
 ]
 
 logger: logging.Logger = get_logger(__name__)
@@ -53,7 +53,7 @@ Redact = Callable[[str], str]
 
 @dataclass(frozen=True, slots=True)
 class Snooze:
-    """Returned by a handler: call me again in *seconds*, and don't count this attempt."""
+    """A handler's result that asks for another call in *seconds*; this attempt isn't counted."""
 
     seconds: float
 
@@ -63,38 +63,36 @@ def _never() -> bool:
 
 
 _Asked = Callable[[], bool]
-_draining: ContextVar[tuple[_Asked, _Asked]] = ContextVar(
-    "automate_draining", default=(_never, _never)
-)
+_stops: ContextVar[tuple[_Asked, _Asked]] = ContextVar("automate_stops", default=(_never, _never))
 
 
-def draining() -> bool:
+def should_stop() -> bool:
     """
-    Whether this handler should pause at the next good moment, and return `Snooze`.
+    Return True if this handler should pause at the next good moment, and return `Snooze`.
 
     The worker that runs it is stopping, or its item is `cancelling`.
     """
-    return any(asked() for asked in _draining.get())
+    return any(asked() for asked in _stops.get())
 
 
 def cancelling() -> bool:
     """
-    Whether somebody has cancelled the item that this handler works on.
+    Return True if somebody has cancelled the item that this handler works on.
 
-    Nothing stops a ``def`` handler by force; one that runs for long looks here, and returns
-    `Snooze` or raises. An ``async def`` handler is cancelled by its worker.
+    Nothing stops a ``def`` handler by force. A long one looks here, and returns `Snooze` or
+    raises. An ``async def`` handler is cancelled by its worker.
     """
-    return _draining.get()[1]()
+    return _stops.get()[1]()
 
 
 @contextmanager
-def drained_by(stopping: _Asked, cancelled: _Asked = _never) -> Iterator[None]:
-    """Let `draining` and `cancelling` ask these while the block runs, and nobody after it."""
-    token = _draining.set((stopping, cancelled))
+def stoppable_by(stopping: _Asked, cancelled: _Asked = _never) -> Iterator[None]:
+    """Let `should_stop` and `cancelling` ask these while the block runs."""
+    token = _stops.set((stopping, cancelled))
     try:
         yield
     finally:
-        _draining.reset(token)
+        _stops.reset(token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +100,14 @@ class Handler:
     """
     A function for the items of one kind, and how to run it.
 
-    A ``def`` runs on a thread, or with *inline* one after another and never two at once (for work
-    of well under a millisecond that never blocks): on a thread for all of them, or where their
-    items were claimed. An ``async def`` runs on the worker's event loop. With *transactional* it
-    is called with the item and a transaction of the host's database, which commits together with
-    the item's completion. *limit* is set when a worker starts, unless an operator has set another.
-    What *around* makes of an item is entered before the function is called, and left after.
+    A ``def`` runs on one of the worker's threads, an ``async def`` on its event loop. *inline* is
+    for work of well under a millisecond that never blocks: it runs one after another, on a thread
+    for all such handlers or where the items were claimed.
+
+    A *transactional* function is called with the item and a transaction of the host's database,
+    which commits together with the item's completion. *limit* is set when a worker starts, unless
+    an operator has set another. The function is called in the context manager that *around* makes
+    of the item.
     """
 
     kind: str
@@ -127,7 +127,7 @@ class Handler:
 
     @property
     def asynchronous(self) -> bool:
-        """Whether it is an ``async def``."""
+        """True if it is an ``async def``."""
         function = inspect.unwrap(self.function)
         return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
             getattr(function, "__call__", None)  # noqa: B004  (a callable object's own method)
@@ -140,7 +140,7 @@ class Handler:
         with self.around(item):
             return self.function(item, *transaction)
 
-    async def acall(self, item: OutboxItem) -> Any:
+    async def call_async(self, item: OutboxItem) -> Any:
         """Await the function."""
         if self.around is None:
             return await self.function(item)
@@ -149,66 +149,68 @@ class Handler:
 
 
 def declare_limits(store: OutboxStore, handlers: Iterable[Handler]) -> None:
-    """Set the limits that *handlers* declare, and lift those that they no longer do."""
+    """Set the limits that *handlers* declare, and lift those that they no longer declare."""
     by_kind = {handler.kind: handler.limit for handler in handlers}
     store.declare_limits([one for one in by_kind.values() if one is not None], kinds=by_kind)
 
 
-def execute(
-    store: OutboxStore,
-    worker_id: str,
-    handler: Handler,
-    item: OutboxItem,
-    describe: Describe,
-    redact: Redact = str,
-) -> Result:
-    """Run a handler, and return what to record."""
-    token = handled_item.set(item)
-    try:
-        if not handler.transactional:
-            return _outcome(store, item, handler.call(item))
-        with store.transaction() as transaction:
-            outcome = _outcome(store, item, handler.call(item, transaction))
-            if isinstance(outcome, Outcome) and store.acknowledge(
-                worker_id, [outcome], transaction=transaction
-            ):
-                raise LeaseLostError(f"the lease of item {item.id} was lost")
-        return _outcome(store, item, Acknowledged())
-    except BaseException as error:
-        main = threading.current_thread() is threading.main_thread()
-        if isinstance(error, KeyboardInterrupt) and main:
-            raise  # Ctrl-C is meant for the program, not for the item that happened to run
-        return failed(handler, item, error, describe, redact)
-    finally:
-        handled_item.reset(token)
+@dataclass(frozen=True, slots=True)
+class ItemRunner:
+    """
+    Runs handlers on items that *worker_id* has claimed from *store*.
 
+    *describe* gives an error's text, *redact* takes secrets out of its traceback.
+    """
 
-async def aexecute(
-    store: OutboxStore,
-    handler: Handler,
-    item: OutboxItem,
-    describe: Describe,
-    redact: Redact = str,
-) -> Result:
-    """`execute` for an ``async def`` handler. Cancellation passes through."""
-    token = handled_item.set(item)
-    try:
-        return _outcome(store, item, await handler.acall(item))
-    except asyncio.CancelledError:
-        raise
-    except BaseException as error:  # SystemExit too: it would end the loop, and all work on it
-        return failed(handler, item, error, describe, redact)
-    finally:
-        handled_item.reset(token)
+    store: OutboxStore
+    worker_id: str
+    describe: Describe = describe_error
+    redact: Redact = str
 
+    def run(self, handler: Handler, item: OutboxItem) -> Result:
+        """Run a handler, and return the result to record."""
+        token = handled_item.set(item)
+        try:
+            if not handler.transactional:
+                return self._outcome(item, handler.call(item))
+            with self.store.transaction() as transaction:
+                outcome = self._outcome(item, handler.call(item, transaction))
+                if isinstance(outcome, Outcome) and self.store.acknowledge(
+                    self.worker_id, [outcome], transaction=transaction
+                ):
+                    raise LeaseLostError(f"the lease of item {item.id} was lost")
+            return self._outcome(item, OutcomeRecorded())
+        except BaseException as error:
+            main = threading.current_thread() is threading.main_thread()
+            if isinstance(error, KeyboardInterrupt) and main:
+                raise  # Ctrl-C is meant for the program, not for the item that happened to run
+            return self.failed(handler, item, error)
+        finally:
+            handled_item.reset(token)
 
-def _outcome(store: OutboxStore, item: OutboxItem, result: Any) -> Outcome | Acknowledged:
-    if isinstance(result, Acknowledged):
-        store.forget([item.id], token=item.lease_token)
-        return result
-    if isinstance(result, Snooze):
-        return Outcome(item.id, ItemStatus.PENDING, result.seconds, token=item.lease_token)
-    return Outcome(item.id, token=item.lease_token)
+    async def arun(self, handler: Handler, item: OutboxItem) -> Result:
+        """Run an ``async def`` handler as `run` does. Cancellation passes through."""
+        token = handled_item.set(item)
+        try:
+            return self._outcome(item, await handler.call_async(item))
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # SystemExit too: it would end the loop, and all work on it
+            return self.failed(handler, item, error)
+        finally:
+            handled_item.reset(token)
+
+    def failed(self, handler: Handler, item: OutboxItem, error: BaseException) -> Outcome | None:
+        """Return the outcome of an item whose handler ended with *error*; see `failed`."""
+        return failed(handler, item, error, self.describe, self.redact)
+
+    def _outcome(self, item: OutboxItem, result: Any) -> Outcome | OutcomeRecorded:
+        if isinstance(result, OutcomeRecorded):
+            self.store.forget([item.id], token=item.lease_token)
+            return result
+        if isinstance(result, Snooze):
+            return Outcome(item.id, ItemStatus.PENDING, result.seconds, token=item.lease_token)
+        return Outcome(item.id, token=item.lease_token)
 
 
 def failed(
@@ -219,9 +221,9 @@ def failed(
     redact: Redact = str,
 ) -> Outcome | None:
     """
-    What to record for an item whose handler ended with *error*; None if its lease is lost.
+    Return the outcome of an item whose handler ended with *error*; None if its lease is lost.
 
-    *describe* gives the error's text, *redact* takes secrets out of where it was raised.
+    *describe* gives the error's text, *redact* takes secrets out of its traceback.
     """
     if isinstance(error, LeaseLostError):
         logger.warning("%s: lease lost, its result is dropped", item)
@@ -253,5 +255,5 @@ def failed(
 def _described(error: BaseException, describe: Describe) -> str:
     try:
         return describe(error)
-    except Exception:  # its own __str__ may be what fails
+    except Exception:
         return type(error).__name__

@@ -1,4 +1,4 @@
-"""Renewing the leases of what a worker holds."""
+"""The heartbeat of a worker: it renews leases, and stops what was lost or cancelled."""
 
 from __future__ import annotations
 
@@ -9,46 +9,67 @@ from functools import partial
 
 from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.secrets.logs import get_logger
-from automate_kernel.worker.acknowledger import Held
-from automate_kernel.worker.liveness import Vitals
-from automate_kernel.worker.periodic import keep_trying
+from automate_kernel.worker.in_flight import InFlight
+from automate_kernel.worker.liveness import Liveness
+from automate_kernel.worker.periodic import PeriodicTask, keep_trying
 
 __all__ = ["Heartbeat"]
 
 logger: logging.Logger = get_logger(__name__)
 
+_CANCELLATION_SECONDS = 1.0
+
 
 class Heartbeat:
-    """Renews the leases of all *held* tasks at once, and stops those that were lost."""
+    """Renews the leases of all tasks *in_flight* at once, and stops those that must not go on."""
 
     def __init__(
         self,
         store: OutboxStore,
         worker_id: str,
-        held: Held,
-        vitals: Vitals,
+        in_flight: InFlight,
+        liveness: Liveness,
         finished: threading.Event,
     ) -> None:
-        self._store, self._worker_id, self._held = store, worker_id, held
-        self._vitals, self._finished = vitals, finished
+        self._store, self._worker_id, self._in_flight = store, worker_id, in_flight
+        self._liveness, self._finished = liveness, finished
+
+    def periodic_tasks(self, seconds: float) -> list[PeriodicTask]:
+        """Return the renewal of leases every so many *seconds*, and the look for cancellations."""
+        return [
+            PeriodicTask("heartbeat", seconds, self.beat),
+            PeriodicTask("cancellations", _CANCELLATION_SECONDS, self.stop_cancelled),
+        ]
 
     def beat(self) -> None:
-        """Renew what is held now. It tries until the worker has finished."""
-        held = self._held.ids()
+        """Renew the leases of what is held now. It tries until the worker has finished."""
+        held = self._in_flight.ids()
         if held:
             extend = partial(self._extend, held)
             for item_id in keep_trying(extend, self._finished, "renewing") or ():
                 self._lose(item_id)
 
     def _extend(self, held: Sequence[str]) -> set[str]:
-        self._vitals.move("heartbeat")
+        self._liveness.move("heartbeat")
         return self._store.extend(held, self._worker_id)
 
     def _lose(self, item_id: str) -> None:
-        task = self._held.get(item_id)
+        task = self._in_flight.tasks.get(item_id)
         # One that has ended may have finished its item between the two looks at it.
         if task is not None and not task.lost and not task.ended:
             logger.warning("lease of item %s lost while it ran", item_id)
             task.lost = True
-            if task.cancel is not None:
-                task.cancel()
+            task.stop()
+
+    def stop_cancelled(self) -> None:
+        """Stop the tasks whose items were cancelled: one query for all, and none if none runs."""
+        if not self._in_flight:
+            return
+        for item_id, token in self._store.stop_requests(self._worker_id).items():
+            task = self._in_flight.tasks.get(item_id)
+            if task is None or task.item.lease_token != token:
+                continue
+            if not (task.asked or task.lost or task.ended):
+                logger.info("%s is cancelled while it runs", task.item)
+                task.asked = True
+                task.stop()

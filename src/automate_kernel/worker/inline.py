@@ -1,4 +1,4 @@
-"""Running what is due without a worker, in the calling thread."""
+"""Inline runs: due items run without a worker, in the calling thread."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 
-from automate_kernel.outbox.item import Acknowledged, OutboxItem, Result
+from automate_kernel.errors import describe_error
+from automate_kernel.outbox.item import OutboxItem, OutcomeRecorded, Result
 from automate_kernel.outbox.store import OutboxStore, Outcome
 from automate_kernel.secrets.logs import run_logged
 from automate_kernel.worker.acknowledger import WorkerStats
 from automate_kernel.worker.handler import (
     Describe,
     Handler,
+    ItemRunner,
     Redact,
-    aexecute,
     declare_limits,
-    drained_by,
-    execute,
-    failed,
+    stoppable_by,
 )
-from automate_kernel.worker.worker import default_worker_id, describe_error
+from automate_kernel.worker.worker import default_worker_id
 
 __all__ = ["run_inline"]
 
@@ -39,31 +38,21 @@ def run_inline(
     sleep: Callable[[float], None] = time.sleep,
 ) -> WorkerStats:
     """
-    Run what is due, and what follows from it, in the calling thread; for tests and scripts.
+    Run due items, and what follows from them, in the calling thread; for tests and scripts.
 
     Returns when nothing is due within *patience* seconds. A lease is renewed before its item runs,
-    and not while it does.
+    and not while it runs.
     """
     by_kind = {handler.kind: handler for handler in handlers}
-    worker_id, stats = worker_id or default_worker_id(), WorkerStats()
+    runner = ItemRunner(store, worker_id or default_worker_id(), describe, redact)
+    stats = WorkerStats()
     declare_limits(store, by_kind.values())
     store.reap()  # what a process that died before this one held
     overdue = False
     while True:
-        waiting = store.claim_batch(worker_id, _BATCH, kinds=list(by_kind))
-        if waiting:
-            try:
-                while waiting:
-                    item = waiting.pop(0)
-                    # The ones before it may have taken longer than its lease.
-                    if store.extend([item.id], worker_id):
-                        stats.lost += 1
-                        continue
-                    result = _run(store, worker_id, by_kind[item.kind], item, describe, redact)
-                    _record(store, worker_id, result, stats)
-            finally:
-                if waiting:
-                    store.release([item.id for item in waiting], worker_id)
+        claimed = store.claim_batch(runner.worker_id, _BATCH, kinds=list(by_kind))
+        if claimed:
+            _run_all(runner, by_kind, claimed, stats)
             overdue = False
             continue
         due = store.next_due_seconds()
@@ -77,28 +66,37 @@ def run_inline(
             patience -= due
 
 
-def _run(
-    store: OutboxStore,
-    worker_id: str,
-    handler: Handler,
-    item: OutboxItem,
-    describe: Describe,
-    redact: Redact,
-) -> Result:
+def _run_all(
+    runner: ItemRunner, by_kind: dict[str, Handler], waiting: list[OutboxItem], stats: WorkerStats
+) -> None:
+    try:
+        while waiting:
+            item = waiting.pop(0)
+            # The ones before it may have taken longer than its lease.
+            if runner.store.extend([item.id], runner.worker_id):
+                stats.lost += 1
+            else:
+                _record(runner, _run(runner, by_kind[item.kind], item), stats)
+    finally:
+        if waiting:
+            runner.store.release([item.id for item in waiting], runner.worker_id)
+
+
+def _run(runner: ItemRunner, handler: Handler, item: OutboxItem) -> Result:
     try:
         # Nobody stops this, even if a worker that is being stopped runs the code around it.
-        with drained_by(lambda: False):
+        with stoppable_by(lambda: False):
             if not handler.asynchronous:
-                return execute(store, worker_id, handler, item, describe, redact)
-            return run_logged(aexecute(store, handler, item, describe, redact))
+                return runner.run(handler, item)
+            return run_logged(runner.arun(handler, item))
     except asyncio.CancelledError as error:
-        return failed(handler, item, error, describe, redact)
+        return runner.failed(handler, item, error)
 
 
-def _record(store: OutboxStore, worker_id: str, result: Result, stats: WorkerStats) -> None:
-    if isinstance(result, Acknowledged):
+def _record(runner: ItemRunner, result: Result, stats: WorkerStats) -> None:
+    if isinstance(result, OutcomeRecorded):
         stats.count(result.outcome or Outcome(""))
-    elif result is None or store.acknowledge(worker_id, [result]):
+    elif result is None or runner.store.acknowledge(runner.worker_id, [result]):
         stats.lost += 1
     else:
         stats.count(result)

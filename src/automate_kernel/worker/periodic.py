@@ -1,4 +1,4 @@
-"""What a worker does beside the work: recovery, schedules, cleaning up."""
+"""Periodic tasks of a worker: recovery, schedules, cleaning up; and retries of failed calls."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from typing import Any, TypeVar
 from automate_kernel.errors import ErrorCodes, LeaseLostError, StorageError
 from automate_kernel.secrets.logs import get_logger
 
-__all__ = ["Chore", "Chores", "keep_trying", "try_for"]
+__all__ = ["PeriodicRunner", "PeriodicTask", "keep_trying", "try_for"]
 
 logger: logging.Logger = get_logger(__name__)
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Chore:
+class PeriodicTask:
     """
-    Something to do every so often. An error is logged and the chore runs again next time.
+    A function to call every so many *seconds*. An error is logged, and it is called again in time.
 
-    With *at_once* it is first done when the worker starts, else at some time after.
+    With *at_once* it is first called when the worker starts, else at some time after.
     """
 
     name: str
@@ -33,11 +33,11 @@ class Chore:
     at_once: bool = False
 
 
-class Chores:
-    """Runs chores in turn, each when its time has come."""
+class PeriodicRunner:
+    """Runs periodic tasks in turn, each when its time has come."""
 
-    def __init__(self, chores: Sequence[Chore], stopping: threading.Event) -> None:
-        self._chores = chores
+    def __init__(self, tasks: Sequence[PeriodicTask], stopping: threading.Event) -> None:
+        self._tasks = tasks
         self._stopping = stopping
 
     def run(self) -> None:
@@ -45,25 +45,25 @@ class Chores:
         # Workers that were started together must not all reap at the same moment.
         now = time.monotonic()
         due = {
-            chore.name: now if chore.at_once else now + chore.seconds * random.random()
-            for chore in self._chores
+            task.name: now if task.at_once else now + task.seconds * random.random()
+            for task in self._tasks
         }
         while due and not self._stopping.wait(max(0.0, min(due.values()) - time.monotonic())):
-            for chore in self._chores:
-                if due[chore.name] <= time.monotonic():
-                    self._run(chore)
-                    due[chore.name] = time.monotonic() + chore.seconds
+            for task in self._tasks:
+                if due[task.name] <= time.monotonic():
+                    self._run(task)
+                    due[task.name] = time.monotonic() + task.seconds
 
-    def _run(self, chore: Chore) -> None:
+    def _run(self, task: PeriodicTask) -> None:
         try:
-            chore.run()
+            task.run()
         except Exception:
-            logger.exception("chore %r failed; it runs again in %gs", chore.name, chore.seconds)
+            logger.exception("periodic task %r failed; next try in %gs", task.name, task.seconds)
 
 
 def keep_trying(work: Callable[[], T], stopping: threading.Event | None, what: str) -> T | None:
     """
-    Call *work* until it succeeds, backing off with jitter up to half a minute.
+    Call *work* until it succeeds, with random pauses of up to half a minute.
 
     Returns None if *stopping* was set while it failed, or after five failures if there is no such
     event. A database that is down makes a worker wait, and never lose what it has finished.
@@ -88,7 +88,7 @@ def keep_trying(work: Callable[[], T], stopping: threading.Event | None, what: s
         stop=stop_when_event_set(stopping) if stopping else stop_after_attempt(5),
         retry=retry_if_not_exception_type((LeaseLostError, KeyboardInterrupt, SystemExit)),
         sleep=pause,
-        before_sleep=_teller(what),
+        before_sleep=_warn_of(what),
         retry_error_callback=lambda state: None,
     )
     return retrying(work)
@@ -96,9 +96,9 @@ def keep_trying(work: Callable[[], T], stopping: threading.Event | None, what: s
 
 def try_for(seconds: float, work: Callable[[], T], what: str, *, until: Callable[[], bool]) -> T:
     """
-    Call *work* until its database has no failure, *until* is true or *seconds* have passed.
+    Call *work* until its database does not fail, *until* returns True or *seconds* have passed.
 
-    What the database refuses for its values (``INVALID_ARGUMENT``) is raised at once.
+    An error about refused values (``INVALID_ARGUMENT``) is raised at once.
     """
     from tenacity import (
         Retrying,
@@ -118,7 +118,7 @@ def try_for(seconds: float, work: Callable[[], T], what: str, *, until: Callable
         wait=wait_random_exponential(multiplier=0.1, max=10),
         stop=stop_any(stop_after_delay(seconds), lambda state: until()),  # type: ignore[arg-type]
         retry=retry_if_exception(_may_pass),
-        before_sleep=_teller(what),
+        before_sleep=_warn_of(what),
         reraise=True,
     )
     return retrying(work)
@@ -128,10 +128,10 @@ def _may_pass(error: BaseException) -> bool:
     return isinstance(error, StorageError) and error.code is not ErrorCodes.INVALID_ARGUMENT
 
 
-def _teller(what: str) -> Callable[[Any], None]:
-    def tell(state: Any) -> None:
+def _warn_of(what: str) -> Callable[[Any], None]:
+    def warn(state: Any) -> None:
         error = state.outcome.exception()
         log = logger.warning if state.attempt_number < 5 else logger.error
         log("%s failed (try %d), trying again: %s", what, state.attempt_number, error)
 
-    return tell
+    return warn

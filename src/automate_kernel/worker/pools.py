@@ -1,4 +1,4 @@
-"""Where handlers run: on threads, on an event loop, or one after another on one thread."""
+"""Pools that run handlers: on threads, on an event loop, or one after another on one thread."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any, Protocol
 
-from automate_kernel.outbox.item import OutboxItem, Result
+from automate_kernel.outbox.item import Result
 from automate_kernel.secrets.logs import get_logger, log_loop_errors
 from automate_kernel.worker.handler import Handler
+from automate_kernel.worker.in_flight import Task
 
-__all__ = ["InlinePool", "LoopPool", "Pool", "Task", "ThreadPool"]
+__all__ = ["InlinePool", "LoopPool", "Pool", "ThreadPool", "pools_for"]
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -28,24 +29,6 @@ _AT_ONCE_SECONDS = 0.0003
 _STOP_SECONDS = 10.0
 
 
-class Task:
-    """An item that this worker holds: waiting for a slot, or running."""
-
-    __slots__ = ("asked", "cancel", "claimed_at", "ended", "ended_at", "item", "lost", "started_at")
-
-    def __init__(self, item: OutboxItem, claimed_at: float = 0.0) -> None:
-        self.item: OutboxItem = item
-        self.claimed_at: float = claimed_at
-        self.started_at: float | None = None
-        self.ended_at: float | None = None
-        self.lost: bool = False
-        """Whether its lease is gone, so that it must not begin, and what it gives is dropped."""
-        self.asked: bool = False
-        """Whether it is asked to stop, since it was cancelled while it ran."""
-        self.ended: bool = False
-        self.cancel: Callable[[], Any] | None = None
-
-
 Run = Callable[[Task], Result]
 RunAll = Callable[[Sequence[Task]], None]
 Done = Callable[[Task, Result], None]
@@ -57,13 +40,13 @@ class Pool(Protocol):
     kinds: Sequence[str]
 
     def free(self) -> int:
-        """How many more items it can take."""
+        """Return the number of items that it can still take."""
 
     def start(self, tasks: Sequence[Task]) -> None:
-        """Run these as soon as can be."""
+        """Run these as soon as possible."""
 
     def stop(self) -> None:
-        """Take no more; called when nothing is held any longer, or to abandon what is."""
+        """Take no more. It is called when nothing is held any longer, or to abandon what is."""
 
 
 class InlinePool:
@@ -85,7 +68,7 @@ class InlinePool:
         self._mean_seconds = _AHEAD_SECONDS / 10  # so that the first claims are small
 
     def free(self) -> int:
-        """A batch while at most one is at hand; what is sure to run soon, if handlers are slow."""
+        """Return a batch while at most one is at hand; fewer if handlers are slow."""
         soon = int(_AHEAD_SECONDS / self._mean_seconds)
         if self._batches >= (2 if soon >= self._batch else 1):
             return 0
@@ -139,7 +122,7 @@ class ThreadPool:
         self._mean_seconds = 1.0
 
     def free(self) -> int:
-        """Free slots, and what they will take in the next moment."""
+        """Return the free slots, with the items that they will take in the next moment."""
         ahead = min(_AHEAD_MOST, int(self._slots * _AHEAD_SECONDS / self._mean_seconds))
         return max(0, self._slots + ahead - self._held)
 
@@ -196,7 +179,7 @@ class LoopPool:
         self._thread.start()
 
     def free(self) -> int:
-        """How many more may be in flight."""
+        """Return the number of free slots."""
         return self._slots - self._held
 
     def start(self, tasks: Sequence[Task]) -> None:
@@ -218,14 +201,14 @@ class LoopPool:
             if not task.lost:
                 outcome = await self._run(task)
         except asyncio.CancelledError:
-            pass  # what there is to say of it has been said to its lease
+            pass  # whoever cancelled it has seen to its lease
         finally:
             with self._lock:
                 self._held -= 1
             self._done(task, outcome)
 
     def stop(self) -> None:
-        """Cancel what runs and end the loop."""
+        """Cancel the running handlers and end the loop."""
         self._loop.call_soon_threadsafe(lambda: self._loop.create_task(self._end()))
         self._thread.join(_STOP_SECONDS)
         if self._thread.is_alive():
@@ -253,7 +236,7 @@ def pools_for(
     done: Done,
     room: Callable[[], None],
 ) -> list[Pool]:
-    """The pools that these handlers need."""
+    """Return the pools that these handlers need."""
     inline = [one.kind for one in handlers if one.inline]
     loop = [one.kind for one in handlers if one.asynchronous]
     threads = [one.kind for one in handlers if not one.inline and not one.asynchronous]

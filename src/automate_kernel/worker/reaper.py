@@ -1,4 +1,4 @@
-"""Recovering items whose worker died."""
+"""The reaper: it recovers items whose worker died."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class OutboxReaper:
     """
     Puts items whose lease ended back to wait, or fails them if their attempts are spent.
 
-    *stale_threshold_seconds* counts from the last renewal of the lease. It can wait longer than
-    the lease but never rescues an item whose lease still runs. *on_reaped* is told of each batch
-    that was recovered.
+    *stale_threshold_seconds* counts from the last renewal of the lease. It can be longer than a
+    lease, but an item whose lease still runs is never rescued. *on_reaped* is called with each
+    batch that was recovered.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class OutboxReaper:
         self.on_reaped = on_reaped
 
     def reap_stale_items(self, batch: int = 500) -> int:
-        """Recover all stale items, *batch* in a transaction; returns how many there were."""
+        """Recover all stale items, *batch* in a transaction, and return their number."""
         grace = max(0.0, self.stale_threshold_seconds - self.store.lease_seconds)
         total = 0
         while reaped := len(result := self.store.reap(batch, grace_seconds=grace)):

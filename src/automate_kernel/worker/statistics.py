@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from automate_kernel.outbox.item import Acknowledged, ItemStatus, ReapResult, Result
+from automate_kernel.outbox.item import ItemStatus, OutcomeRecorded, ReapResult, Result
 from automate_kernel.outbox.statistics import Minutes
 from automate_kernel.outbox.worker_reports import ActivityRow
-from automate_kernel.worker.pools import Task
+from automate_kernel.worker.in_flight import Task
 
 __all__ = ["ActivityLog"]
 
@@ -40,7 +40,7 @@ class ActivityLog(Minutes[ActivityRow]):
                 row = rows.get(kind)
                 if row is None:
                     row = rows[kind] = ActivityRow(kind)
-                if type(result) is Acknowledged:
+                if type(result) is OutcomeRecorded:
                     status = result.outcome.status if result.outcome else _COMPLETED
                 elif result is None or (lost and result.item_id in lost):  # type: ignore[union-attr]
                     continue  # whoever took it over counts it

@@ -1,4 +1,4 @@
-"""Several worker processes under one that watches over them."""
+"""The supervisor: it runs several worker processes, and starts them again when they die."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-__all__ = ["Supervisor"]
-
 from automate_kernel.secrets.logs import get_logger
+
+__all__ = ["Supervisor"]
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -28,7 +28,7 @@ _KILL = 3
 
 @dataclass(slots=True)
 class _Slot:
-    """One of the processes, and how often in a row it has died young."""
+    """One of the processes, with the number of its early deaths in a row."""
 
     process: Any = None
     started_at: float = 0.0
@@ -43,7 +43,7 @@ class Supervisor:
 
     *target* and *options* are pickled, and *prepare* is called before *target* (``django.setup``,
     say). A process that ends with 0 has done its work. One that dies is started again after
-    *again_seconds*, and after twice as long each time that it dies soon after.
+    *again_seconds*. The pause doubles each time that it dies soon after.
 
     The processes end when this one is gone, however it ended.
     """
@@ -79,7 +79,7 @@ class Supervisor:
 
     @property
     def troubles(self) -> list[str]:
-        """Say of each process that died, and is not running again yet, how it ended."""
+        """The ends of the processes that died and do not run again yet."""
         return self._troubles(1)
 
     @property
@@ -106,7 +106,7 @@ class Supervisor:
                     self._begin(slot)
 
     def run(self) -> int:
-        """Wait until all have ended for good, and return how many ended with an error."""
+        """Wait until all have ended for good, and return the number that ended with an error."""
         self.start()
         failed = 0
         while self._slots:
@@ -118,7 +118,7 @@ class Supervisor:
 
     def stop(self) -> None:
         """
-        Have the processes finish what they do; the second time at once; the third time kills.
+        Let the processes finish; the second time stop at once; the third time kill.
 
         Safe to call from any thread. From a signal handler use `handling_signals`.
         """
@@ -139,7 +139,7 @@ class Supervisor:
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _look_after(self) -> int:
-        """Note who has ended, start who is due; returns how many ended for good with an error."""
+        """Note ended processes and start due ones; return how many ended for good with an error."""
         failed = 0
         with self._lock:
             for slot in list(self._slots):

@@ -1,11 +1,12 @@
 """
-A worker process: claims items, runs their handlers, records what became of them.
+A worker: it claims items, runs their handlers, and has the outcomes recorded.
 
 ::
 
     fetcher ──claim──▶ pools (threads, event loop, inline) ──outcomes──▶ acknowledger ──commit──▶
        ▲ wakes on NOTIFY, free slots, due times                 commits whatever has gathered
-    heartbeat: renews leases, cancels what was lost        chores: the reaper, schedules, purging
+    heartbeat: renews leases, stops what was lost or cancelled, reports
+    periodic tasks: the reaper, schedules, purging
 """
 
 from __future__ import annotations
@@ -20,35 +21,37 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from automate_kernel.errors import describe_error
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import ItemStatus, OutboxItem, Result
+from automate_kernel.outbox.item import ItemStatus, Result
 from automate_kernel.outbox.store import OutboxStore, Outcome
+from automate_kernel.outbox.worker_reports import WorkerInfo
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.rows import Wakeup
-from automate_kernel.worker.acknowledger import Acknowledger, Ended, Held, WorkerStats
-from automate_kernel.worker.cancellation import cancellations
-from automate_kernel.worker.handler import (
-    Handler,
-    aexecute,
-    declare_limits,
-    drained_by,
-    execute,
-    failed,
-)
+from automate_kernel.worker.acknowledger import Acknowledger, WorkerStats
+from automate_kernel.worker.handler import Handler, ItemRunner, declare_limits, stoppable_by
 from automate_kernel.worker.heartbeat import Heartbeat
-from automate_kernel.worker.liveness import Vitals
-from automate_kernel.worker.periodic import Chore, Chores, keep_trying
-from automate_kernel.worker.pools import InlinePool, Pool, Task, pools_for
-from automate_kernel.worker.process import Flag
+from automate_kernel.worker.in_flight import Ended, InFlight, Task
+from automate_kernel.worker.liveness import Liveness
+from automate_kernel.worker.periodic import PeriodicRunner, PeriodicTask, keep_trying
+from automate_kernel.worker.pools import InlinePool, Pool, pools_for
 from automate_kernel.worker.reporter import Reporter
 from automate_kernel.worker.statistics import ActivityLog
 
 __all__ = [
     "Claimer",
+    "Flag",
     "Worker",
     "WorkerStats",
     "default_worker_id",
 ]
+
+logger: logging.Logger = get_logger(__name__)
+
+_SHORTEST_POLL = 0.02
+_SOON = 1.0
+# Results of inline handlers are handed on in lists, but none later than this.
+_INLINE_SECONDS = 0.02
 
 
 class Claimer:
@@ -64,29 +67,30 @@ class Claimer:
         store: OutboxStore,
         worker_id: str,
         pools: Sequence[Pool],
-        held: Held,
+        in_flight: InFlight,
         *,
         batch: int,
         stopping: threading.Event,
     ) -> None:
-        self._store, self._worker_id, self._pools, self._held = store, worker_id, pools, held
+        self._store, self._worker_id = store, worker_id
+        self._pools, self._in_flight = pools, in_flight
         self._batch, self._stopping = batch, stopping
         self._resting: set[Pool] = set()
         self.full: bool = False
-        """Whether a pool had no room the last time."""
+        """True if a pool had no room the last time."""
         self.keyed: bool = False
-        """Whether an item with a key was claimed, after whose end another one may begin."""
+        """True if an item with a key was claimed, after whose end another one may begin."""
 
     def room(self) -> bool:
-        """Whether any pool has room."""
+        """Return True if any pool has room."""
         return any(pool.free() > 0 for pool in self._pools)
 
     def claim(self) -> int:
-        """Claim once for each busy pool, or once for all; returns how many items were started."""
+        """Claim once for each busy pool, or once for all; return the number of started items."""
         room = {pool: min(self._batch, pool.free()) for pool in self._pools}
         self.full = any(limit < 1 for limit in room.values())
-        # Whether something may end, from here on, that lets another one of its key begin.
-        self.keyed = self.keyed and len(self._held) > 0
+        # From here on something may end that lets another one of its key begin.
+        self.keyed = self.keyed and len(self._in_flight) > 0
         resting = [pool for pool in self._pools if room[pool] > 0 and pool in self._resting]
         total = 0
         for pool in self._pools:
@@ -109,63 +113,89 @@ class Claimer:
         started: list[tuple[Pool, list[Task]]] = []
         for pool in pools:
             its = items if len(pools) == 1 else [one for one in items if one.kind in pool.kinds]
-            # Who had nothing for a while may be short of room for what has come all at once.
+            # A pool that had nothing for a while may be short of room for what comes all at once.
             fitting = len(its) if pool is pools[0] else max(0, pool.free())
             surplus += [item.id for item in its[fitting:]]
             started.append((pool, [Task(item, now) for item in its[:fitting]]))
-            self._note(pool, its)
+            if its:
+                self._resting.discard(pool)
+            else:
+                self._resting.add(pool)
         for _, tasks in started:
-            self._held.add(tasks)
+            self._in_flight.add(tasks)
         # Last those that may run theirs on this very thread.
-        for pool, tasks in sorted(started, key=_runs_here):
+        for pool, tasks in sorted(started, key=lambda one: isinstance(one[0], InlinePool)):
             pool.start(tasks)
         if surplus:
             hand_back = partial(self._store.release, surplus, self._worker_id)
             keep_trying(hand_back, self._stopping, "handing back")
         return len(items) - len(surplus)
 
-    def _note(self, pool: Pool, items: Sequence[OutboxItem]) -> None:
-        if items:
-            self._resting.discard(pool)
-        else:
-            self._resting.add(pool)
 
+class Flag(threading.Event):
+    """
+    A `threading.Event` that can be set while the same thread is in the middle of using it.
 
-def _runs_here(started: tuple[Pool, list[Task]]) -> bool:
-    return isinstance(started[0], InlinePool)
+    A signal handler runs between two steps of the main thread. If that one just holds the lock of
+    an ordinary event, the handler waits for it for ever.
+    """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._reentrant = threading.Condition(threading.RLock())
+        self._set = False
 
-logger: logging.Logger = get_logger(__name__)
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {'set' if self._set else 'unset'}>"
 
-_SHORTEST_POLL = 0.02
-_SOON = 1.0
-# Results of inline handlers are handed on in lists, but none later than this.
-_INLINE_SECONDS = 0.02
+    def is_set(self) -> bool:
+        """Return True if the flag is set."""
+        return self._set
+
+    def set(self) -> None:
+        """Set it, and wake the threads that wait for it."""
+        self._set = True
+        with self._reentrant:
+            self._reentrant.notify_all()
+
+    def clear(self) -> None:
+        """Take it back."""
+        self._set = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until it is set, for at most *timeout* seconds; return True if it is."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self._set:
+            # In parts: a signal that comes right before the wait begins is seen after one.
+            left = 0.5 if deadline is None else min(0.5, deadline - time.monotonic())
+            if left <= 0:
+                break
+            with self._reentrant:
+                if not self._set:
+                    self._reentrant.wait(left)
+        return self._set
 
 
 def default_worker_id() -> str:
-    """A name that tells host and process, and that no other worker has."""
+    """Return a name with host and process that no other worker has."""
     return f"{socket.gethostname()}-{os.getpid()}-{new_id()[-6:]}"[:200]
-
-
-def describe_error(error: BaseException) -> str:
-    """An error's type and text."""
-    return f"{type(error).__name__}: {error}"
 
 
 @dataclass
 class Worker:
     """
-    Runs `handlers` on items from *store* until it is told to stop.
+    Runs `handlers` on items from *store* until it is stopped.
 
     *slots* handlers run at once on threads and *async_slots* on the event loop; *batch* bounds one
-    claim. Without NOTIFY it looks for work at least every *poll_seconds*. *heartbeat_seconds*
-    (a third of the lease by default) is how often leases are renewed. *chores* run beside the
-    work. After `stop` it finishes what runs, for at most *grace_seconds*, then hands it back.
-    *describe* turns an error into the text that is stored and logged, and *redact* takes secrets
-    out of where it was raised. Every *report_seconds* it tells the store of itself, and what
-    `activity` has gathered; *also_report* is then called with its id. What *preflight* raises,
-    before anything begins, ends `run`.
+    claim. Without NOTIFY it looks for work at least every *poll_seconds*. Leases are renewed every
+    *heartbeat_seconds*, a third of the lease by default. *periodic_tasks* run beside the work.
+
+    After `stop` it finishes the running items, for at most *grace_seconds*, then hands them back.
+
+    *describe* turns an error into the text that is stored and logged. *redact* takes secrets out
+    of its traceback. Every *report_seconds* the worker writes its state and its `activity` to the
+    store, and calls *also_report* with its id. An error of *preflight* ends `run` before anything
+    begins.
     """
 
     store: OutboxStore
@@ -177,7 +207,7 @@ class Worker:
     poll_seconds: float = 1.0
     heartbeat_seconds: float | None = None
     grace_seconds: float = 30.0
-    chores: Sequence[Chore] = ()
+    periodic_tasks: Sequence[PeriodicTask] = ()
     describe: Callable[[BaseException], str] = describe_error
     report_seconds: float = 5.0
     activity: ActivityLog = field(default_factory=ActivityLog)
@@ -186,13 +216,11 @@ class Worker:
     also_report: Callable[[str], object] | None = None
 
     def __post_init__(self) -> None:
-        self.vitals: Vitals = Vitals()
-        self._reporter = Reporter(self)
+        self.liveness: Liveness = Liveness()
+        self._runner = ItemRunner(self.store, self.worker_id, self.describe, self.redact)
         self._by_kind = {handler.kind: handler for handler in self.handlers}
-        self._held = Held()
-        self._stopping = Flag()
-        self._abandoning = Flag()
-        self._finished = Flag()
+        self._in_flight = InFlight()
+        self._stopping, self._abandoning, self._finished = Flag(), Flag(), Flag()
         self._freed = Flag()
         self._kept_back = False
         self._wakeup: Wakeup | None = None
@@ -200,24 +228,75 @@ class Worker:
         self._acknowledger = Acknowledger(
             self.store,
             self.worker_id,
-            self._held,
+            self._in_flight,
             self.activity,
-            vitals=self.vitals,
+            liveness=self.liveness,
             abandoning=self._abandoning,
             freed=self._on_freed,
+        )
+        self._heartbeat = Heartbeat(
+            self.store, self.worker_id, self._in_flight, self.liveness, self._finished
+        )
+        self._reporter = Reporter(
+            self.store, self._info, self.activity, self.liveness, self.also_report
         )
 
     @property
     def stats(self) -> WorkerStats:
-        """What was done so far."""
+        """The outcomes that were recorded so far."""
         return self._acknowledger.stats
+
+    @property
+    def in_flight(self) -> int:
+        """The number of items that this worker holds."""
+        return len(self._in_flight)
+
+    def _info(self) -> WorkerInfo:
+        handlers = self._by_kind.values()
+        threads = any(not one.asynchronous and not one.inline for one in handlers)
+        asynchronous = any(one.asynchronous for one in handlers)
+        inline = any(one.inline for one in handlers)
+        return WorkerInfo(
+            self.worker_id,
+            socket.gethostname(),
+            os.getpid(),
+            None,
+            None,
+            kinds=tuple(sorted(self._by_kind)),
+            slots=self.slots * threads + self.async_slots * asynchronous + inline,
+            in_flight=self.in_flight,
+            stopping=self.liveness.stopping,
+        )
 
     # -- life ----------------------------------------------------------------------------------
 
     def run(self) -> WorkerStats:
-        """Work until `stop`; returns what was done. Blocks the calling thread."""
+        """Work until `stop`, and return the outcomes. Blocks the calling thread."""
         if self.preflight is not None:
             self.preflight()
+        self._open()
+        threads = self._threads()
+        declared = partial(declare_limits, self.store, self._by_kind.values())
+        keep_trying(declared, self._stopping, "declaring limits")
+        logger.info("worker %s started: %s", self.worker_id, ", ".join(self._by_kind))
+        for thread in threads:
+            thread.start()
+        try:
+            self._fetch()
+        except BaseException:
+            self._abandoning.set()  # after a KeyboardInterrupt too nothing may be left leased
+            raise
+        finally:
+            self.liveness.stopping = True
+            self._stopping.set()
+            try:
+                self._drain()
+            finally:
+                self._close(threads)
+        logger.info("worker %s stopped: %s", self.worker_id, self.stats)
+        return self.stats
+
+    def _open(self) -> None:
         self._pools = pools_for(
             list(self._by_kind.values()),
             slots=self.slots,
@@ -233,52 +312,34 @@ class Worker:
             self.store,
             self.worker_id,
             self._pools,
-            self._held,
+            self._in_flight,
             batch=self.batch,
             stopping=self._stopping,
         )
         self._wakeup = self.store.wakeup()
-        asked = partial(self.store.stop_requests, self.worker_id)
-        stops = cancellations(self._held.tasks, asked)
-        beat = Heartbeat(self.store, self.worker_id, self._held, self.vitals, self._finished).beat
+
+    def _threads(self) -> list[threading.Thread]:
+        """Return the threads beside the fetcher's, the acknowledger's first."""
         every = self.heartbeat_seconds or self.store.lease_seconds / 3
-        regular = [Chore("heartbeat", every, beat), self._reporter.chore, stops]
-        threads = [
+        report = PeriodicTask("report", self.report_seconds, self._reporter.report, at_once=True)
+        upkeep = [*self._heartbeat.periodic_tasks(every), report]
+        return [
             threading.Thread(target=target, name=f"automate-{name}", daemon=True)
             for name, target in (
                 ("acknowledger", self._acknowledger.run),
-                ("heartbeat", Chores(regular, self._finished).run),
-                ("chores", Chores(self.chores, self._stopping).run),
+                ("heartbeat", PeriodicRunner(upkeep, self._finished).run),
+                ("periodic", PeriodicRunner(self.periodic_tasks, self._stopping).run),
             )
         ]
-        declared = partial(declare_limits, self.store, self._by_kind.values())
-        keep_trying(declared, self._stopping, "declaring limits")
-        logger.info("worker %s started: %s", self.worker_id, ", ".join(self._by_kind))
-        for thread in threads:
-            thread.start()
-        try:
-            self._fetch()
-        except BaseException:
-            self._abandoning.set()  # after a KeyboardInterrupt too nothing may be left leased
-            raise
-        finally:
-            self.vitals.stopping = True
-            self._stopping.set()
-            try:
-                self._drain()
-            finally:
-                self._close(threads)
-        logger.info("worker %s stopped: %s", self.worker_id, self.stats)
-        return self.stats
 
     def stop(self, *, abandon: bool = False) -> None:
         """
-        Claim nothing more, and let `run` return when what runs is finished.
+        Claim nothing more, and let `run` return once the running items are finished.
 
         With *abandon*, hand back the leases of what runs and return at once. Safe to call from a
         signal handler or any thread, any number of times.
         """
-        self.vitals.stopping = True
+        self.liveness.stopping = True
         self._stopping.set()
         if abandon:
             self._abandoning.set()
@@ -305,11 +366,6 @@ class Worker:
         if wakeup is not None:
             wakeup.close()
 
-    @property
-    def in_flight(self) -> int:
-        """How many items this worker holds."""
-        return len(self._held)
-
     # -- claiming ------------------------------------------------------------------------------
 
     def _fetch(self) -> None:
@@ -327,9 +383,9 @@ class Worker:
                 self._freed.wait(self.poll_seconds)
 
     def _claim(self) -> int:
-        self.vitals.claiming()
+        self.liveness.claiming()
         claimed = self._claimer.claim()
-        self.vitals.claimed()
+        self.liveness.claimed()
         return claimed
 
     def _wait_for_work(self, idle: float) -> None:
@@ -353,6 +409,12 @@ class Worker:
         # While one of several pools is full, there may be work for it as soon as it has room.
         return self._claimer.full or self._kept_back
 
+    def _on_freed(self) -> None:
+        if self._looks_when_freed:
+            self._wake()
+        else:
+            self._freed.set()
+
     # -- running -------------------------------------------------------------------------------
 
     def _begin(self, task: Task) -> Handler | None:
@@ -362,49 +424,44 @@ class Worker:
         return self._by_kind[task.item.kind]
 
     def _unbegun(self, task: Task) -> Outcome:
-        """What gives an item back that was claimed ahead: another worker can have it at once."""
+        """Return the outcome that gives an item back: another worker can have it at once."""
         return Outcome(task.item.id, ItemStatus.PENDING, None, token=task.item.lease_token)
 
     def _execute(self, task: Task) -> Result:
         handler = self._begin(task)
         if handler is None:
             return self._unbegun(task)
-        with drained_by(self._stopping.is_set, lambda: task.asked):
-            return execute(
-                self.store, self.worker_id, handler, task.item, self.describe, self.redact
-            )
+        with stoppable_by(self._stopping.is_set, lambda: task.asked):
+            return self._runner.run(handler, task.item)
 
     async def _aexecute(self, task: Task) -> Result:
         handler = self._begin(task)
         if handler is None:
             return self._unbegun(task)
         try:
-            with drained_by(self._stopping.is_set, lambda: task.asked):
-                return await aexecute(self.store, handler, task.item, self.describe, self.redact)
+            with stoppable_by(self._stopping.is_set, lambda: task.asked):
+                return await self._runner.arun(handler, task.item)
         except asyncio.CancelledError as error:
             if task.lost or task.asked:
                 raise
             # Not by us, but by something that the handler awaited.
-            return failed(handler, task.item, error, self.describe, self.redact)
+            return self._runner.failed(handler, task.item, error)
 
     def _execute_all(self, tasks: Sequence[Task]) -> None:
         """Run inline handlers one after another."""
         ended: list[Ended] = []
         current: Task | None = None
         handed_on = now = time.monotonic()
-        with drained_by(self._stopping.is_set, lambda: current is not None and current.asked):
+        with stoppable_by(self._stopping.is_set, lambda: current is not None and current.asked):
             for task in tasks:
                 current, task.started_at = task, now
                 result: Result = None
-                if not task.lost:
-                    if self._stopping.is_set() or task.asked:
-                        task.started_at, result = None, self._unbegun(task)
-                    else:
-                        handler = self._by_kind[task.item.kind]
-                        result = execute(
-                            self.store, self.worker_id, handler, task.item, self.describe,
-                            self.redact,
-                        )  # fmt: skip
+                if task.lost:
+                    pass
+                elif self._stopping.is_set() or task.asked:
+                    task.started_at, result = None, self._unbegun(task)
+                else:
+                    result = self._runner.run(self._by_kind[task.item.kind], task.item)
                 now = task.ended_at = time.monotonic()
                 ended.append((task, result))
                 if now - handed_on > _INLINE_SECONDS:
@@ -417,19 +474,13 @@ class Worker:
         task.ended_at = time.monotonic()
         self._acknowledger.put([(task, result)])
 
-    def _on_freed(self) -> None:
-        if self._looks_when_freed:
-            self._wake()
-        else:
-            self._freed.set()
-
     def _drain(self) -> None:
         """Wait until nothing is held, or time is up, or `stop(abandon=True)`; then hand back."""
         deadline = time.monotonic() + self.grace_seconds
-        while self._held and not self._abandoning.is_set() and time.monotonic() < deadline:
+        while self._in_flight and not self._abandoning.is_set() and time.monotonic() < deadline:
             self._freed.wait(0.1)
             self._freed.clear()
-        left = self._held.unfinished()
+        left = self._in_flight.unfinished()
         if left:
             logger.warning("handing back %d items that are not finished", len(left))
             keep_trying(

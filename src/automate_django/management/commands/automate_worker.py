@@ -23,10 +23,10 @@ from automate_django.connections import FreshConnections
 from automate_django.kernel import get_kernel
 from automate_django.management.base import command_errors
 from automate_kernel.errors import ConfigError
+from automate_kernel.http.worker_ports import Ports, run_observed, supervise_observed
 from automate_kernel.kernel import Kernel
 from automate_kernel.monitoring.logs import configure_logging
 from automate_kernel.monitoring.process import guarded_process
-from automate_kernel.monitoring.workers import Ports, run_observed, supervise_observed
 from automate_kernel.storage.migration import require_schema
 from automate_kernel.worker.process import handling_signals
 from automate_kernel.worker.worker import Worker

@@ -102,8 +102,8 @@ def worker(
     if number < 1:
         raise ConfigError("--processes must be at least 1")
     from automate_kernel.cli.worker_process import ports_of, work, work_here
+    from automate_kernel.http.worker_ports import supervise_observed
     from automate_kernel.monitoring.process import guarded_process
-    from automate_kernel.monitoring.workers import supervise_observed
 
     session, kernel = context.session, _ready_kernel(context)
     _show_start(context, kernel)
@@ -162,8 +162,8 @@ def serve(
     """
     _set_flags(context, host="serve.host", port="serve.port", processes="serve.processes")
     from automate_kernel.cli.worker_process import ports_of
+    from automate_kernel.http.worker_ports import answering
     from automate_kernel.monitoring.process import guarded_process
-    from automate_kernel.monitoring.workers import answering
     from automate_kernel.secrets import RedactingFilter
 
     kernel, settings, level = _ready_kernel(context), context.session.settings, _level(context)

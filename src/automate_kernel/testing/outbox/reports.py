@@ -8,11 +8,11 @@ import pytest
 
 from automate_kernel.errors import PayloadError
 from automate_kernel.outbox import ItemStatus, NewItem, OutboxStore, Outcome, WorkerInfo
-from automate_kernel.outbox.item import Acknowledged, OutboxItem, Result
+from automate_kernel.outbox.item import OutboxItem, OutcomeRecorded, Result
 from automate_kernel.outbox.statistics import total_by_kind
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.testing.outbox.hooks import LONG_SECONDS, StoreHooks
-from automate_kernel.worker.pools import Task
+from automate_kernel.worker.in_flight import Task
 from automate_kernel.worker.statistics import ActivityLog
 
 __all__ = ["ReportsContract"]
@@ -86,7 +86,7 @@ class ReportsContract(StoreHooks):
             (a[2], Outcome(a[2].id, ItemStatus.FAILED)),
             (a[3], Outcome(a[3].id)),
             (a[4], None),
-            (b[0], Acknowledged()),
+            (b[0], OutcomeRecorded()),
             (b[1], Outcome(b[1].id, ItemStatus.PENDING)),
         ]
         log.add([(self.ended(item, 0.5), result) for item, result in outcomes], {a[3].id})

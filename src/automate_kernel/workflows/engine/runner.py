@@ -16,10 +16,10 @@ from automate_kernel import signals
 from automate_kernel.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.operations.context import Call
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome
-from automate_kernel.outbox.item import Acknowledged, encode_json
+from automate_kernel.outbox.item import OutcomeRecorded, encode_json
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import group_of
-from automate_kernel.worker.handler import draining
+from automate_kernel.worker.handler import should_stop
 from automate_kernel.worker.periodic import try_for
 from automate_kernel.workflows.catalogue import Entry
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn, advance
@@ -78,7 +78,7 @@ class Runner:
 
     # -- events ------------------------------------------------------------------------------
 
-    def handle_event(self, item: OutboxItem) -> Acknowledged:
+    def handle_event(self, item: OutboxItem) -> OutcomeRecorded:
         """
         Begin an execution of each workflow that the event starts, in one transaction.
 
@@ -100,11 +100,11 @@ class Runner:
                 self.store.start(rows, workflow, event, priority=item.priority)
             self.store.finish(rows, item, outcome)
         signals.emit(signals.event_received, self._sender, event=event)
-        return Acknowledged()
+        return OutcomeRecorded()
 
     # -- executions --------------------------------------------------------------------------
 
-    def handle_advance(self, item: OutboxItem) -> Acknowledged | None:
+    def handle_advance(self, item: OutboxItem) -> OutcomeRecorded | None:
         """Bring an execution as far as it goes now."""
         loaded = self.store.load(item.payload["execution_id"])
         if loaded is None or loaded.execution.status.finished:
@@ -117,7 +117,7 @@ class Runner:
                 _WakeUp(self, item, loaded, program).run()
         except ExecutionEndedError:
             return None
-        return Acknowledged()
+        return OutcomeRecorded()
 
     def perform(
         self, execution: Execution, call: StepCall, timeout: float | None = None
@@ -208,7 +208,7 @@ class _WakeUp:
         since = time.monotonic()
         try:
             while True:
-                if draining():
+                if should_stop():
                     self._pause(turn)
                 turn = self._save(turn)
                 if turn.last:
@@ -262,7 +262,7 @@ class _WakeUp:
         # An outcome is worth more than one try: were it lost, the call would be made again.
         patience = self._runner.store.outbox.lease_seconds / 2
         try:
-            try_for(patience, lambda: self._write(turn), "saving an execution", until=draining)
+            try_for(patience, lambda: self._write(turn), "saving an execution", until=should_stop)
         except StorageError as error:
             if error.code is not ErrorCodes.INVALID_ARGUMENT:
                 raise

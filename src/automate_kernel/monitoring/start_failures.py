@@ -1,4 +1,4 @@
-"""Worker processes that end before they can work, told where the others tell of themselves."""
+"""Reports of worker processes that end before they can work, among the reports of workers."""
 
 from __future__ import annotations
 
@@ -9,32 +9,28 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
+from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.outbox.worker_reports import WorkerInfo
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.worker.statistics import ActivityLog
 
-if TYPE_CHECKING:
-    from automate_kernel.outbox import OutboxStore
-
-__all__ = ["Troubles", "telling_troubles"]
+__all__ = ["StartFailures", "reporting_start_failures"]
 
 logger: logging.Logger = get_logger(__name__)
 
-
 _LOOK_SECONDS = 1.0
-_TELL_SECONDS = 10.0
+_REPORT_SECONDS = 10.0
 # A process that ended again and again is alive in between, for as long as it takes to begin.
 _OVER_SECONDS = 20.0
 
 
-class Troubles:
+class StartFailures:
     """
-    Tells *outbox* of worker processes that can't begin, as if of a worker with that problem.
+    Reports worker processes that can't begin to *outbox*, as one worker with that problem.
 
-    *failing* says what is wrong at the moment, nothing if all is well. Once there has been nothing
-    for a while, the entry is taken back.
+    *failing* gives the problems at the moment. Once there have been none for a while, the report
+    is taken back.
     """
 
     def __init__(
@@ -45,62 +41,62 @@ class Troubles:
     ) -> None:
         self._outbox, self._failing, self._clock = outbox, failing, clock
         self._id = f"{socket.gethostname()}-{os.getpid()}-supervisor"[:200]
-        self._told: str | None = None
-        self._told_at = self._seen_at = 0.0
+        self._reported: str | None = None
+        self._reported_at = self._seen_at = 0.0
 
     def look(self) -> None:
-        """Tell what is wrong now, if that is new or some time has passed."""
+        """Report the problem of the moment, if it is new or some time has passed."""
         problem, now = "; ".join(self._failing()), self._clock()
+        due = now - self._reported_at >= _REPORT_SECONDS
         if problem:
             self._seen_at = now
-            if self._told != problem or now - self._told_at >= _TELL_SECONDS:
-                self._tell(problem)
-                self._told, self._told_at = problem, now
-        elif self._told is not None:
+            if due or problem != self._reported:
+                self._report(problem, now)
+        elif self._reported is not None:
             if now - self._seen_at >= _OVER_SECONDS:
                 self.end()
-            elif now - self._told_at >= _TELL_SECONDS:
-                self._tell(self._told)
-                self._told_at = now
+            elif due:
+                self._report(self._reported, now)
 
     def end(self) -> None:
-        """Take it back."""
-        if self._told is not None:
+        """Take the report back."""
+        if self._reported is not None:
             self._outbox.leave(self._id)
-            self._told = None
+            self._reported = None
 
-    def _tell(self, problem: str) -> None:
+    def _report(self, problem: str, now: float) -> None:
         about = WorkerInfo(self._id, socket.gethostname(), os.getpid(), None, None, problem=problem)
         self._outbox.report(about, ActivityLog())
+        self._reported, self._reported_at = problem, now
 
 
 @contextmanager
-def telling_troubles(
+def reporting_start_failures(
     outbox: OutboxStore | None, failing: Callable[[], Sequence[str]]
 ) -> Iterator[None]:
-    """Tell *outbox* what is *failing* while the block runs; see `Troubles`."""
+    """Report to *outbox* what is *failing* while the block runs; see `StartFailures`."""
     if outbox is None:
         yield
         return
-    troubles, ended = Troubles(outbox, failing), threading.Event()
+    failures, ended = StartFailures(outbox, failing), threading.Event()
 
     def work() -> None:
         while not ended.wait(_LOOK_SECONDS):
-            _carefully(troubles.look)
+            _try(failures.look)
 
-    thread = threading.Thread(target=work, name="automate-troubles", daemon=True)
+    thread = threading.Thread(target=work, name="automate-start-failures", daemon=True)
     thread.start()
     try:
         yield
     finally:
         ended.set()
         thread.join(5)
-        _carefully(troubles.end)
+        _try(failures.end)
 
 
-def _carefully(work: Callable[[], None]) -> None:
+def _try(work: Callable[[], None]) -> None:
     try:
         work()
     except Exception as error:
         # It may be the database that keeps them from beginning. The log has it in any case.
-        logger.debug("the troubles of worker processes could not be told: %s", error)
+        logger.debug("failed starts of worker processes could not be reported: %s", error)

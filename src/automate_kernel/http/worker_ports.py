@@ -1,4 +1,4 @@
-"""Run workers so that whoever operates them can ask how they are."""
+"""Workers with ports for probes and metrics: one in this process, or several under this one."""
 
 from __future__ import annotations
 
@@ -8,28 +8,31 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from automate_kernel.http.probes import Probes
-from automate_kernel.monitoring.health import Board, Probe, WorkerProbe, keep_telling
-from automate_kernel.monitoring.troubles import telling_troubles
+from automate_kernel.kernel import Kernel
+from automate_kernel.monitoring.health import (
+    Probe,
+    ProcessesProbe,
+    WorkerProbe,
+    keep_reporting,
+)
+from automate_kernel.monitoring.start_failures import reporting_start_failures
+from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.worker.process import handling_signals, run_until_stopped
 from automate_kernel.worker.supervisor import Supervisor
+from automate_kernel.worker.worker import Worker
 
-if TYPE_CHECKING:
-    from automate_kernel.kernel import Kernel
-    from automate_kernel.outbox import OutboxStore
-    from automate_kernel.worker import Worker
-
-__all__ = ["Ports", "Workers", "answering", "run_observed", "supervise_observed"]
+__all__ = ["Ports", "WorkerProcesses", "answering", "run_observed", "supervise_observed"]
 
 logger: logging.Logger = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Where to answer; see `automate_kernel.http.probes.Probes`."""
+    """The ports to answer on; see `automate_kernel.http.probes.Probes`."""
 
     health_port: int | None = None
     metrics_port: int | None = None
@@ -40,7 +43,7 @@ class Ports:
 
 
 @contextmanager
-def answering(kernel: Kernel, probe: Probe | None, ports: Ports) -> Iterator[None]:
+def answering(kernel: Kernel, probe: Probe, ports: Ports) -> Iterator[None]:
     """Answer for *probe*, and for the outbox of *kernel*, on *ports* while the block runs."""
     if not ports:
         yield
@@ -59,22 +62,35 @@ def answering(kernel: Kernel, probe: Probe | None, ports: Ports) -> Iterator[Non
 
 def run_observed(kernel: Kernel, worker: Worker, where: Ports | Connection) -> bool:
     """
-    Run *worker* as `run_until_stopped` does, and tell how it is.
+    Run *worker* as `run_until_stopped` does, and report its health.
 
     *where* is either the ports to answer on or, in a process that another one watches over, the
-    pipe to its board: of several processes only one can have a port.
+    pipe to its `ProcessesProbe`: of several processes only one can have a port.
     """
     probe = WorkerProbe(kernel, worker)
-    with answering(kernel, probe, where) if isinstance(where, Ports) else _telling(where, probe):
+    answers = answering(kernel, probe, where) if isinstance(where, Ports) else _piped(where, probe)
+    with answers:
         return run_until_stopped(worker)
 
 
-class Workers:
-    """
-    Worker processes that tell this one how they are: a `Supervisor` and a `Board`.
+@contextmanager
+def _piped(writer: Connection, probe: Probe) -> Iterator[None]:
+    ended = threading.Event()
+    threading.Thread(
+        target=keep_reporting, args=(writer, probe, ended), name="automate-reporting", daemon=True
+    ).start()
+    try:
+        yield
+    finally:
+        ended.set()
 
-    *target* is given the *options* and a ``board``, for `run_observed`. *outbox* is told of those
-    that end again and again, so that whoever looks at its workers sees it.
+
+class WorkerProcesses:
+    """
+    Worker processes that report their health to this one.
+
+    *target* is given the *options* and a ``board``, the pipe for `run_observed`. Processes that
+    end again and again are reported to *outbox*, for everybody who looks at its workers.
     """
 
     def __init__(
@@ -87,17 +103,17 @@ class Workers:
         prepare: Callable[[], Any] | None = None,
     ) -> None:
         self._outbox = outbox
-        self.probe: Board = Board(
+        self.probe: ProcessesProbe = ProcessesProbe(
             lambda: self._supervisor.pids, troubles=lambda: self._supervisor.troubles
         )
-        """How they are: for the pages of this process."""
+        """Their health, for the pages of this process."""
         given = {**options, "board": self.probe.writer}
         self._supervisor = Supervisor(count, target, given, prepare=prepare)
 
     def run(self) -> int:
-        """Run them until they are stopped; returns how many ended with an error."""
+        """Run them until they are stopped, and return how many ended with an error."""
         try:
-            with telling_troubles(self._outbox, lambda: self._supervisor.failing):
+            with reporting_start_failures(self._outbox, lambda: self._supervisor.failing):
                 return self._supervisor.run()
         finally:
             self.probe.close()
@@ -118,23 +134,10 @@ def supervise_observed(
     prepare: Callable[[], Any] | None = None,
 ) -> int:
     """
-    Run a `Supervisor` until it is stopped, and answer on *ports* for all of its processes.
+    Run `WorkerProcesses` until they are stopped, and answer on *ports* for all of their processes.
 
-    *target* is given a ``board`` beside *options*, for `run_observed`. Returns how many processes
-    ended with an error.
+    Returns how many processes ended with an error.
     """
-    workers = Workers(count, target, options, outbox=kernel.outbox, prepare=prepare)
+    workers = WorkerProcesses(count, target, options, outbox=kernel.outbox, prepare=prepare)
     with answering(kernel, workers.probe, ports), handling_signals(workers.stop):
         return workers.run()
-
-
-@contextmanager
-def _telling(board: Connection, probe: Probe) -> Iterator[None]:
-    ended = threading.Event()
-    threading.Thread(
-        target=keep_telling, args=(board, probe, ended), name="automate-telling", daemon=True
-    ).start()
-    try:
-        yield
-    finally:
-        ended.set()

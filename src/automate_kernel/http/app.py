@@ -1,0 +1,302 @@
+"""
+The ASGI application: webhooks, events, probes and metrics, in no framework.
+
+Serve it alone (``automate serve``) or mount it in a host's own application::
+
+    app = FastAPI()
+    app.mount("/automate", webhook_app(kernel))
+    app.mount("/metrics", metrics_app(kernel))
+
+========================================  =====================================================
+``POST /webhooks/<connector>/<trigger>``  202; 200 if it came before, or starts nothing; 401
+                                          without a valid proof
+``POST /events``                          202; for holders of *events_token* alone
+``GET /healthz``                          200 while the process and its workers live, else 503
+``GET /readyz``                           200 while the database can be used and, if it has
+                                          workers, one of them works; else 503 and why
+========================================  =====================================================
+
+A path is taken as it stands: with a slash more, or an encoded one, it leads nowhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import re
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from functools import cached_property, partial
+from typing import Any
+
+from automate_kernel.http.answers import (
+    REFUSED,
+    HttpAnswer,
+    HttpError,
+    answer_webhook,
+    failure_answer,
+)
+from automate_kernel.http.pages import HttpPage, PageThread, health_pages, metrics_page
+from automate_kernel.kernel import Kernel
+from automate_kernel.monitoring.health import Probe, database_problems
+from automate_kernel.webhooks import WebhookHeaders
+from automate_kernel.webhooks.request import BodyError, parse_json
+
+__all__ = ["HttpApp", "Request", "metrics_app", "webhook_app"]
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_READ_SECONDS = 30.0
+_CLOSE = {"Connection": "close"}
+_DIGITS = re.compile("[0-9]+")
+_MOST_DIGITS = 18
+_EVENT_FIELDS: dict[str, tuple[type, ...]] = {
+    "name": (str,),
+    "payload": (object,),
+    "source": (str,),
+    "tenant_id": (str,),
+    "delay": (int, float),
+    "priority": (int,),
+    "idempotency_key": (str,),
+    "labels": (dict,),
+}
+
+
+class Request:
+    """One request: its path in *parts*, its headers, and its body once that is asked for."""
+
+    def __init__(self, scope: Scope, receive: Receive, max_body_bytes: int) -> None:
+        self._scope, self._receive, self._most = scope, receive, max_body_bytes
+        self.method: str = scope["method"]
+        self.path: str = _path(scope)
+        self.parts: list[str] = _parts(scope, self.path)
+
+    @cached_property
+    def headers(self) -> WebhookHeaders:
+        """The headers, as they came."""
+        return WebhookHeaders(self._scope["headers"])
+
+    async def body(self) -> bytes:
+        """Read the body. Raises `HttpError` if it is too long, too slow or ambiguous."""
+        self._require_length()
+        try:
+            # Else a client that sends a byte now and then would hold a connection for ever.
+            return await asyncio.wait_for(self._read(), _READ_SECONDS)
+        except asyncio.TimeoutError:
+            raise HttpError(408, "the body took too long", _CLOSE) from None
+
+    def _require_length(self) -> None:
+        lengths = self.headers.get_all("content-length")
+        if lengths and self.headers.get_all("transfer-encoding"):
+            # A proxy may have gone by the other one: what follows is then a request that it has
+            # not seen.
+            raise HttpError(400, "Content-Length with Transfer-Encoding", _CLOSE)
+        if any(not _DIGITS.fullmatch(each) for each in lengths) or len(set(lengths)) > 1:
+            raise HttpError(400, "Content-Length is no number", _CLOSE)
+        # By its length first: Python refuses to read a number of thousands of digits.
+        if lengths and (len(lengths[0]) > _MOST_DIGITS or int(lengths[0]) > self._most):
+            raise self._too_long()
+
+    async def _read(self) -> bytes:
+        body = bytearray()
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise HttpError(400, "the request was cut off")
+            body += message.get("body", b"")
+            if len(body) > self._most:
+                raise self._too_long()
+            if not message.get("more_body"):
+                return bytes(body)
+
+    def _too_long(self) -> HttpError:
+        return HttpError(413, f"the body is longer than {self._most} bytes", _CLOSE)
+
+
+Handle = Callable[[Request], Awaitable[HttpAnswer]]
+
+
+class HttpApp:
+    """
+    The application that `webhook_app` and `metrics_app` make.
+
+    It is the `Probe` of its process too: of itself, and of the *workers* that it looks after.
+    """
+
+    def __init__(
+        self, kernel: Kernel, *, max_body_bytes: int = 1_000_000, workers: Probe | None = None
+    ) -> None:
+        self.kernel = kernel
+        self.max_body_bytes = max_body_bytes
+        self.stopping = False
+        """Set while the server winds down: it is alive, and no longer ready."""
+        self._workers = workers
+        self._routes: list[tuple[str, tuple[str, ...] | None, Handle]] = []
+        self._pages = PageThread()
+
+    def add(self, method: str, parts: tuple[str, ...] | None, handle: Handle) -> None:
+        """
+        Answer requests of *method* for a path of these *parts* by *handle*.
+
+        GET stands for HEAD too. A part of ``*`` is any one part. Without parts it is every path.
+        """
+        self._routes.append((method, parts, handle))
+
+    def add_page(self, path: str | None, page: HttpPage) -> None:
+        """Add a page at *path*, or at every path."""
+
+        async def handle(request: Request) -> HttpAnswer:
+            return await self._pages.aanswer(page)
+
+        self.add("GET", None if path is None else tuple(path.split("/")[1:]), handle)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        if scope["type"] != "http":
+            await receive()
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        request = Request(scope, receive, self.max_body_bytes)
+        try:
+            answer = await self._handle_of(request)(request)
+        except Exception as error:
+            answer = failure_answer(error, request.path)
+        headers, body = answer.encoded()
+        encoded = [(k.lower().encode(), v.encode()) for k, v in headers.items()]
+        await send({"type": "http.response.start", "status": answer.status, "headers": encoded})
+        body = b"" if request.method == "HEAD" else body
+        await send({"type": "http.response.body", "body": body})
+
+    def _handle_of(self, request: Request) -> Handle:
+        wrong: str | None = None
+        for method, parts, handle in self._routes:
+            if parts is None or _leads(parts, request.parts):
+                if request.method == method or (request.method, method) == ("HEAD", "GET"):
+                    return handle
+                wrong = method
+        if wrong is None:
+            raise HttpError(404, "there is nothing here")
+        raise HttpError(405, f"use {wrong}", {"Allow": "GET, HEAD" if wrong == "GET" else wrong})
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            await send({"type": f"{message['type']}.complete"})
+            if message["type"] == "lifespan.shutdown":
+                self._pages.close()
+                return
+
+    def live(self) -> list[str]:
+        """Return the reasons why a new process is needed. Never blocks."""
+        return self._workers.live() if self._workers is not None else []
+
+    def ready(self) -> list[str]:
+        """Return the reasons why it can't do all of its work now. Asks the database."""
+        if self.stopping:
+            return ["it is stopping"]
+        problems = self._workers.ready() if self._workers is not None else []
+        return [*problems, *database_problems(self.kernel)]
+
+
+def webhook_app(
+    kernel: Kernel,
+    *,
+    events_token: str | None = None,
+    max_body_bytes: int = 1_000_000,
+    workers: Probe | None = None,
+) -> HttpApp:
+    """
+    Return the ASGI application that accepts webhooks and events for *kernel*, with its probes.
+
+    Without *events_token* nobody can send events. A body of more than *max_body_bytes* is refused
+    before it is read. *workers* is the probe of the workers that the same server looks after:
+    while none of them works it isn't ready. The kernel stays the caller's to close.
+    """
+    app = HttpApp(kernel, max_body_bytes=max_body_bytes, workers=workers)
+    token = events_token.encode() if events_token else None
+    app.add("POST", ("webhooks", "*", "*"), partial(_webhook, kernel))
+    app.add("POST", ("events",), partial(_event, kernel, token))
+    for path, page in health_pages(app).items():
+        app.add_page(path, page)
+    return app
+
+
+def metrics_app(kernel: Kernel) -> HttpApp:
+    """
+    Return the ASGI application that answers GET with the metrics of *kernel*, whatever the path.
+
+    It asks nobody who they are: mount it where only your monitoring can reach it.
+    """
+    app = HttpApp(kernel)
+    app.add_page(None, metrics_page(kernel))
+    return app
+
+
+def _leads(own: Sequence[str], given: Sequence[str]) -> bool:
+    return len(own) == len(given) and all(
+        part in ("*", other) for part, other in zip(own, given, strict=True)
+    )
+
+
+async def _webhook(kernel: Kernel, request: Request) -> HttpAnswer:
+    _, connector, trigger = request.parts
+    body, accept = await request.body(), kernel.receive_webhook
+    return await asyncio.to_thread(
+        answer_webhook, accept, connector, trigger, request.headers, body
+    )
+
+
+async def _event(kernel: Kernel, token: bytes | None, request: Request) -> HttpAnswer:
+    headers = request.headers
+    if token is None:
+        raise HttpError(403, "events are not accepted here: no token is configured")
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    right = hmac.compare_digest(given.strip().encode("latin-1", "replace"), token)
+    if not (right and scheme.lower() == "bearer"):
+        return HttpAnswer(401, REFUSED, {"WWW-Authenticate": "Bearer"})
+    event = _event_in(await request.body())
+    key = headers.get("idempotency-key")
+    if key is not None:
+        event.setdefault("idempotency_key", key)
+    name, payload = event.pop("name"), event.pop("payload", None)
+    item_id = await asyncio.to_thread(partial(kernel.emit, name, payload, **event))
+    return HttpAnswer(202, {"id": item_id})
+
+
+def _event_in(body: bytes) -> dict[str, Any]:
+    try:
+        event = parse_json(body)
+    except BodyError as error:
+        raise HttpError(400, f"the body is refused: {error}") from None
+    if not isinstance(event, dict) or not isinstance(event.get("name"), str) or not event["name"]:
+        raise HttpError(400, 'the body must be an object with a "name"')
+    for field, value in event.items():
+        types = _EVENT_FIELDS.get(field)
+        if types is None:
+            known = ", ".join(_EVENT_FIELDS)
+            raise HttpError(400, f"unknown field {field[:40]!r}; there are {known}")
+        if not isinstance(value, types) or (isinstance(value, bool) and object not in types):
+            wanted = "text" if str in types else "a number"
+            raise HttpError(400, f"{field} must be {wanted}")
+    return event
+
+
+def _parts(scope: Scope, path: str) -> list[str]:
+    """Return the path's parts; none for a path that is written in another way than ours."""
+    # A proxy that lets some paths through, and others not, must see the same path as we do.
+    if b"%2f" in (scope.get("raw_path") or b"").lower():
+        return []
+    first, *parts = path.split("/")
+    return parts if not first else []
+
+
+def _path(scope: Scope) -> str:
+    # Mounted, the path has the mount's in front, or doesn't: servers and frameworks differ.
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    return path[len(root) :] if root and path.startswith(f"{root}/") else path

@@ -1,0 +1,73 @@
+"""The items that a worker holds, and what it knows of each."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from automate_kernel.outbox.item import OutboxItem, Result
+
+__all__ = ["Ended", "InFlight", "Task"]
+
+
+class Task:
+    """An item that this worker holds: waiting for a slot, or running."""
+
+    __slots__ = ("asked", "cancel", "claimed_at", "ended", "ended_at", "item", "lost", "started_at")
+
+    def __init__(self, item: OutboxItem, claimed_at: float = 0.0) -> None:
+        self.item: OutboxItem = item
+        self.claimed_at: float = claimed_at
+        self.started_at: float | None = None
+        self.ended_at: float | None = None
+        self.lost: bool = False
+        """True once its lease is gone: it must not begin, and its result is dropped."""
+        self.asked: bool = False
+        """True once it is asked to stop, since its item was cancelled."""
+        self.ended: bool = False
+        self.cancel: Callable[[], Any] | None = None
+
+    def stop(self) -> None:
+        """Cancel its handler, where that can be done."""
+        if self.cancel is not None:
+            self.cancel()
+
+
+Ended = tuple[Task, Result]
+"""A task, and the result of its handler's run."""
+
+
+class InFlight:
+    """The tasks that a worker holds, by the ids of their items."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, Task] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def add(self, tasks: Sequence[Task]) -> None:
+        """Hold *tasks*."""
+        with self._lock:
+            self.tasks.update((task.item.id, task) for task in tasks)
+
+    def drop(self, ended: Sequence[Ended]) -> None:
+        """Hold these no longer."""
+        tasks = self.tasks
+        with self._lock:
+            for task, _ in ended:
+                # An item that put itself back to wait may be held again already, by a new task.
+                if tasks.get(task.item.id) is task:
+                    del tasks[task.item.id]
+
+    def ids(self) -> list[str]:
+        """Return the items' ids."""
+        with self._lock:
+            return list(self.tasks)
+
+    def unfinished(self) -> dict[str, Task]:
+        """Return the tasks whose handler has not ended."""
+        with self._lock:
+            return {item_id: task for item_id, task in self.tasks.items() if not task.ended}
