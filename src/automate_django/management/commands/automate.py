@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
-from typing import Any, TextIO, cast
+from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandParser, OutputWrapper
 
 from automate_django.kernel import get_kernel
 from automate_django.management.base import command_errors
@@ -38,12 +39,28 @@ class Command(BaseCommand):
         """Run the command in *arguments* on the command's own streams."""
         from automate_kernel.cli import app_for
 
-        out, errors = cast("TextIO", self.stdout._out), cast("TextIO", self.stderr._out)
-        with command_errors(), redirect_stdout(out), redirect_stderr(errors):
+        with (
+            command_errors(),
+            _as_it_is(self.stdout) as out,
+            _as_it_is(self.stderr) as errors,
+            redirect_stdout(out),
+            redirect_stderr(errors),
+        ):
             colour = not options.get("no_color")
             code = app_for(get_kernel, name="manage.py automate", colour=colour)(arguments)
         if code:
             sys.exit(code)
+
+
+@contextmanager
+def _as_it_is(stream: OutputWrapper) -> Iterator[Any]:
+    """Let a stream of Django print texts without a line's end and a style of its own."""
+    ending, style = stream.ending, stream.style_func
+    stream.ending, stream.style_func = "", None
+    try:
+        yield stream
+    finally:
+        stream.ending, stream.style_func = ending, style
 
 
 def _split(
