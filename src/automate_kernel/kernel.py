@@ -362,7 +362,7 @@ class Kernel:
             name, payload, source=source, tenant_id=tenant_id, delay=delay, priority=priority,
             idempotency_key=idempotency_key, headers=headers, labels=labels,
         )  # fmt: skip
-        return (await self.outbox.aenqueue_many([item], transaction))[0]
+        return (await self.outbox.aenqueue_many([item], transaction=transaction))[0]
 
     def receive_webhook(
         self,

@@ -209,7 +209,7 @@ class AsyncEnqueueing:
             async with self.transaction(engine, kind) as transaction:
                 one = await store.aenqueue("k", {"n": 1}, transaction=transaction, priority=1)
                 new = [NewItem("k", {"n": 2}), NewItem("k", {"n": 3})]
-                return [one, *await store.aenqueue_many(new, transaction)]
+                return [one, *await store.aenqueue_many(new, transaction=transaction)]
 
         ids = asyncio.run(host())
         assert [item.id for item in store.claim_batch("worker")] == ids
@@ -222,7 +222,7 @@ class AsyncEnqueueing:
 
         async def host() -> list[str]:
             async with self.transaction(engine, "session") as transaction:
-                return await store.aenqueue_many(new, transaction)
+                return await store.aenqueue_many(new, transaction=transaction)
 
         ids = asyncio.run(host())
         found = {item.id: item.payload for item in store.find(limit=count)}

@@ -46,8 +46,6 @@ MANY_ANCESTORS = {
 }
 """Kernel classes that may have more of ours above them, each with its reason."""
 
-ROOMS_UNDER_WORK = pytest.mark.xfail(strict=False, reason="not all rooms follow this rule yet")
-
 QUESTION = re.compile(r"(What|Who|Whose|Whom|How|Whether|Where|Why)\b")
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 DEFINITIONS = (*FUNCTIONS, ast.ClassDef)
@@ -161,7 +159,6 @@ def circles(graph: dict[str, dict[str, set[str]]]) -> list[list[str]]:
     return found
 
 
-@ROOMS_UNDER_WORK
 def test_modules_import_each_other_in_no_circle():
     """Imports below TYPE_CHECKING and inside functions count as well."""
     graph = {name: arrows(module) for name, module in modules().items()}
@@ -205,7 +202,6 @@ def classes() -> Iterator[tuple[Module, ast.ClassDef]]:
                 yield module, node
 
 
-@ROOMS_UNDER_WORK
 def test_a_class_name_exists_once():
     """Whoever searches for a name finds one class."""
     places = defaultdict(list)
@@ -226,7 +222,6 @@ def test_a_class_name_exists_once():
     )
 
 
-@ROOMS_UNDER_WORK
 def test_few_classes_stand_above_one():
     """A class of the kernel is read in one place, not put together from mixins."""
     bases = {}
@@ -250,7 +245,6 @@ def test_few_classes_stand_above_one():
     )
 
 
-@ROOMS_UNDER_WORK
 def test_functions_are_short():
     """A function fits on a screen."""
     lengths = [
@@ -268,7 +262,6 @@ def test_functions_are_short():
         )
 
 
-@ROOMS_UNDER_WORK
 def test_twins_take_the_same_arguments():
     """`aemit` takes what `emit` takes: names, order, defaults and types are written out in both."""
     different = []
@@ -319,7 +312,6 @@ def docstrings(module: Module) -> Iterator[tuple[ast.AST, str, bool, str]]:
     yield from visit(module.tree, (module.name,), True)
 
 
-@ROOMS_UNDER_WORK
 @pytest.mark.parametrize("public", [True, False], ids=["public", "private"])
 def test_a_docstring_begins_with_no_question(public: bool):
     """It begins with a verb (function), a noun (class, property, module) or "Return True if"."""

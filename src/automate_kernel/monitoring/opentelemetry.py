@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 try:
     from opentelemetry import context as otel_context
@@ -77,15 +78,18 @@ def instrument(
     Call it once in each process, before workers are made. A second call changes nothing. The
     *gauges* are about the whole outbox and read from the database: one process is enough for them.
     """
-    found: Instrumentation | None = getattr(kernel, "_instrumentation", None)
+    found = _INSTRUMENTED.get(kernel)
     if found is None:
         found = Instrumentation(tracer_provider, meter_provider)
         found.listen(kernel)
         if gauges:
             _Gauges(kernel).register(metrics.get_meter(_NAME, meter_provider=meter_provider))
         kernel.plugins.register(found, "hook", key="opentelemetry")
-        kernel._instrumentation = found  # type: ignore[attr-defined]
+        _INSTRUMENTED[kernel] = found
     return found
+
+
+_INSTRUMENTED: WeakKeyDictionary[Kernel, Instrumentation] = WeakKeyDictionary()
 
 
 class Instrumentation:

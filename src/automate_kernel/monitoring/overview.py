@@ -13,7 +13,7 @@ from automate_kernel.outbox.statistics import total_by_kind
 from automate_kernel.outbox.store import OutboxStats, OutboxStore
 from automate_kernel.outbox.worker_reports import Activity, WorkerInfo
 from automate_kernel.workflows.engine.executions import ExecutionStore
-from automate_kernel.workflows.engine.statistics import ExecutionStats, WorkflowActivity
+from automate_kernel.workflows.engine.statistics import ExecutionCounts, ExecutionStats
 
 __all__ = [
     "ExecutionObserver",
@@ -117,7 +117,7 @@ class KindOverview(NameOverview[Activity]):
         return self.name
 
 
-class WorkflowOverview(NameOverview[WorkflowActivity]):
+class WorkflowOverview(NameOverview[ExecutionCounts]):
     """The executions of one workflow."""
 
     __slots__ = ()
@@ -254,7 +254,7 @@ class ExecutionObserver:
     def __init__(
         self, executions: ExecutionStore, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._recent: RecentActivity[WorkflowActivity] = RecentActivity(executions, clock)
+        self._recent: RecentActivity[ExecutionCounts] = RecentActivity(executions, clock)
         self._counts: ThrottledStats[ExecutionStats] = ThrottledStats(executions, clock)
 
     def look(self, now: datetime) -> list[WorkflowOverview]:
@@ -264,7 +264,7 @@ class ExecutionObserver:
         return [
             WorkflowOverview(
                 name, *_numbers(counts.get(name, {})),
-                recent.get(name) or WorkflowActivity(now, name), seconds,
+                recent.get(name) or ExecutionCounts(now, name), seconds,
             )
             for name in sorted({*counts, *recent})
         ]  # fmt: skip

@@ -25,7 +25,7 @@ from automate_kernel.outbox.statistics import upper_bound
 from automate_kernel.outbox.store import OutboxStats
 from automate_kernel.outbox.worker_reports import Activity, WorkerInfo
 from automate_kernel.secrets.logs import get_logger
-from automate_kernel.workflows.engine.statistics import ExecutionStats, WorkflowActivity
+from automate_kernel.workflows.engine.statistics import ExecutionCounts, ExecutionStats
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
@@ -47,7 +47,7 @@ _COUNTERS = (
 _STANDING = ("PENDING", "RUNNING", "FAILED")
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=timezone.utc)
 Labels = Mapping[str, str]
-C = TypeVar("C", Activity, WorkflowActivity)
+C = TypeVar("C", Activity, ExecutionCounts)
 
 
 class Exporter:
@@ -62,7 +62,7 @@ class Exporter:
         self._redact = kernel.redactor.redact
         self._workflows = kernel.workflows.added
         self._items = _Source(kernel.outbox, Activity, clock)
-        self._executions = _Source(kernel.executions, WorkflowActivity, clock)
+        self._executions = _Source(kernel.executions, ExecutionCounts, clock)
         self._lock = threading.Lock()
 
     def render(self) -> str:
@@ -167,7 +167,7 @@ def _write_activity(page: _Lines, totals: Sequence[Activity]) -> None:
 
 
 def _write_executions(
-    page: _Lines, stats: ExecutionStats, totals: Sequence[WorkflowActivity]
+    page: _Lines, stats: ExecutionStats, totals: Sequence[ExecutionCounts]
 ) -> None:
     page.family(
         "automate_executions", "gauge",

@@ -20,7 +20,7 @@ from automate_kernel.outbox.item import check_text
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import LIMIT, OUTBOX
 
-__all__ = ["Limit", "Limits", "Take"]
+__all__ = ["KindLimits", "Limit", "Take"]
 
 _MOST = 2_147_483_647
 # A limit that another worker holds is free again within so long.
@@ -133,7 +133,7 @@ class _Budget:
         return (self.bucket_full_at - self.now).total_seconds() - bucket * self.limit.seconds_apart
 
 
-class Limits:
+class KindLimits:
     """
     The limits of all kinds, as one store keeps to them.
 

@@ -41,7 +41,7 @@ from automate_kernel.outbox.item import (
     waiting_changes,
 )
 from automate_kernel.outbox.labels import HEADER, add_labels, checked_labels, label_rows
-from automate_kernel.outbox.limits import Limit, Limits
+from automate_kernel.outbox.limits import KindLimits, Limit
 from automate_kernel.outbox.operator_commands import BulkAction, OperatorCommands, Progress
 from automate_kernel.outbox.queries import (
     LOOK,
@@ -175,7 +175,7 @@ class RowsOutboxStore(OutboxStore):
         self._control_seconds = control_seconds
         self._commands = OperatorCommands(storage, self.listeners)
         self._retention = Retention(storage)
-        self._limits = Limits(
+        self._limits = KindLimits(
             storage, control_seconds=control_seconds, skip_locked=self.skip_locked
         )
         self._share = FairShare(control_seconds / 20)
@@ -205,7 +205,9 @@ class RowsOutboxStore(OutboxStore):
         with self.storage.begin(transaction, atomic=atomic) as rows:
             return _insert(rows, new, fresh, labels)
 
-    async def aenqueue_many(self, items: Iterable[NewItem], transaction: Any = None) -> list[str]:
+    async def aenqueue_many(
+        self, items: Iterable[NewItem], *, transaction: Any = None
+    ) -> list[str]:
         """Accept items in an asynchronous host transaction; see `OutboxStore.enqueue_many`."""
         new, fresh, labels = _new_rows(self.announced(items), self.redact)
         return await self.storage.arun_in(

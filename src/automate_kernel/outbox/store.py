@@ -124,9 +124,11 @@ class OutboxStore(ABC):
     ) -> str:
         """Do as `enqueue` does, for asynchronous code and transactions."""
         item = NewItem(kind, payload, delay=delay, run_at=run_at, priority=priority, **options)
-        return (await self.aenqueue_many([item], transaction))[0]
+        return (await self.aenqueue_many([item], transaction=transaction))[0]
 
-    async def aenqueue_many(self, items: Iterable[NewItem], transaction: Any = None) -> list[str]:
+    async def aenqueue_many(
+        self, items: Iterable[NewItem], *, transaction: Any = None
+    ) -> list[str]:
         """Do as `enqueue_many` does, for asynchronous code."""
         return await asyncio.to_thread(self.enqueue_many, items, transaction=transaction)
 

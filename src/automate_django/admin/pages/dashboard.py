@@ -22,7 +22,7 @@ from automate_django.models import OutboxActivity
 from automate_django.outbox_counts import read_counts
 from automate_django.templatetags.automate_pages import duration
 from automate_kernel.outbox import Activity, ItemStatus
-from automate_kernel.workflows.engine.statistics import WorkflowActivity
+from automate_kernel.workflows.engine.statistics import ExecutionCounts
 
 __all__ = [
     "RECENT_SECONDS",
@@ -268,7 +268,7 @@ def _by_workflow() -> list[dict[str, Any]]:
     kernel = get_kernel()
     where = sha256(kernel.storage.describe().encode()).hexdigest()[:32]
     key = f"automate-pages-workflows-{where}"
-    found: list[WorkflowActivity] | None = cache.get(key)
+    found: list[ExecutionCounts] | None = cache.get(key)
     if found is None:
         found = list(total_by_kind(kernel.executions.activity(seconds=3600)).values())
         cache.set(key, found, _KEPT_SECONDS)

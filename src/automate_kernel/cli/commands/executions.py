@@ -192,14 +192,14 @@ def stats(
     The counts of lately ended ones, and the durations of executions and steps, are the workers'.
     """
     from automate_kernel.outbox.statistics import total_by_kind
-    from automate_kernel.workflows.engine.statistics import WorkflowActivity
+    from automate_kernel.workflows.engine.statistics import ExecutionCounts
 
     store, age = context.session.plain.executions, duration(within, "--within")
     counts, recent = store.stats().counts, total_by_kind(store.activity(seconds=age))
     data, rows = {}, []
     for name in sorted({*counts, *recent}):
         of = counts.get(name, {})
-        did = recent.get(name) or WorkflowActivity(context.session.plain.outbox.now(), name)
+        did = recent.get(name) or ExecutionCounts(context.session.plain.outbox.now(), name)
         standing = {status: of.get(status, 0) for status in ("PENDING", "RUNNING", "FAILED")}
         ended = {each: getattr(did, each) for each in ("completed", "failed", "cancelled")}
         steps = {each: getattr(did, f"steps_{each}") for each in ("completed", "retried", "failed")}

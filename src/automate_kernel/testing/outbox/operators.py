@@ -52,7 +52,7 @@ class OperatorContract(StoreHooks):
         assert self.pages(store, status="RUNNING", kind="a") == [*others, before[0]]
 
     def test_pages_look_on(self, store: OutboxStore) -> None:
-        """What no index leads to is found however far away, a bounded stretch at a time."""
+        """An item that no index leads to is found however far away, a bounded stretch at a time."""
         self.need("control")
         wanted = store.enqueue_many([NewItem("rare"), NewItem("rare")])
         store.enqueue_many(NewItem("k") for _ in range(7))
@@ -370,7 +370,7 @@ class OperatorContract(StoreHooks):
             store.run_bulk(BulkAction("explode", {"kind": "k"}))
 
     def test_reschedule_what_matches(self, store: OutboxStore) -> None:
-        """What waits is put off."""
+        """Waiting items are put off."""
         self.need("control")
         store.enqueue_many(NewItem("k") for _ in range(3))
         action = store.run_bulk(BulkAction("reschedule", {"kind": "k"}, delay=60))

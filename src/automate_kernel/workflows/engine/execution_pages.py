@@ -25,7 +25,7 @@ _WITHOUT: dict[str, Any] = {"event": {"id": "", "name": ""}, "output": None}
 
 class ExecutionFilter(TypedDict, total=False):
     """
-    What executions have in common; all conditions must hold, and None is no condition.
+    Conditions on executions; all conditions must hold, and None is no condition.
 
     *label* is ``order=4711``, or ``4711`` under any name. *ids* are those of executions.
     """

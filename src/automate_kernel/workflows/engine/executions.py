@@ -58,8 +58,8 @@ from automate_kernel.workflows.engine.execution_pages import (
 )
 from automate_kernel.workflows.engine.statistics import (
     ExecutionActivity,
+    ExecutionCounts,
     ExecutionStats,
-    WorkflowActivity,
     note_end,
     read_activity,
     write_activity,
@@ -547,7 +547,7 @@ class ExecutionStore:
             counts.setdefault(row["workflow"], {})[row["status"]] = row["n"]
         return ExecutionStats(dict(sorted(counts.items())))
 
-    def activity(self, *, seconds: float = 3600.0) -> list[WorkflowActivity]:
+    def activity(self, *, seconds: float = 3600.0) -> list[ExecutionCounts]:
         """
         Count the ends of executions and steps in the last *seconds*, by minute and workflow.
 

@@ -22,8 +22,8 @@ from automate_kernel.workflows.execution import (
 
 __all__ = [
     "ExecutionActivity",
+    "ExecutionCounts",
     "ExecutionStats",
-    "WorkflowActivity",
     "note_end",
     "read_activity",
     "write_activity",
@@ -53,7 +53,7 @@ class ExecutionStats:
 
 
 @dataclass(frozen=True, slots=True)
-class WorkflowActivity:
+class ExecutionCounts:
     """
     The activity of one *workflow* in the minute that begins *at*.
 
@@ -101,18 +101,18 @@ class WorkflowActivity:
         """Return the seconds within which a *share* of the steps ended; None if none did."""
         return percentile(self.step_buckets, share)
 
-    def __add__(self, other: WorkflowActivity) -> WorkflowActivity:
+    def __add__(self, other: ExecutionCounts) -> ExecutionCounts:
         """Return the sum of both, with the later of their minutes."""
         return self._with(other, 1)
 
-    def __sub__(self, other: WorkflowActivity) -> WorkflowActivity:
+    def __sub__(self, other: ExecutionCounts) -> ExecutionCounts:
         """Return the difference from *other*, an earlier reading of the same."""
         return self._with(other, -1)
 
-    def _with(self, other: WorkflowActivity, sign: int) -> WorkflowActivity:
+    def _with(self, other: ExecutionCounts, sign: int) -> ExecutionCounts:
         names = (*_COUNTED, "run_seconds", "step_seconds")
         numbers = {name: getattr(self, name) + sign * getattr(other, name) for name in names}
-        return WorkflowActivity(
+        return ExecutionCounts(
             max(self.at, other.at),
             self.workflow,
             **numbers,
@@ -213,10 +213,10 @@ def note_end(rows: Rows, execution: Execution) -> None:
     rows.insert(EXECUTION_ACTIVITY, [{**about, **counts}])
 
 
-def read_activity(rows: Rows, seconds: float) -> list[WorkflowActivity]:
+def read_activity(rows: Rows, seconds: float) -> list[ExecutionCounts]:
     """Sum up the last *seconds* of all processes, by minute and workflow."""
     return [
-        WorkflowActivity(
+        ExecutionCounts(
             at, workflow, **counts,
             run_seconds=times["run"].seconds, run_buckets=times["run"].buckets,
             step_seconds=times["step"].seconds, step_buckets=times["step"].buckets,
