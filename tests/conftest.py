@@ -319,7 +319,9 @@ def own_logging() -> Iterator[None]:
     }
     yield
     # pytest's own handlers come and go by themselves.
-    root.handlers[:] = [one for one in root.handlers if "cli.logs" not in type(one).__module__]
+    root.handlers[:] = [
+        one for one in root.handlers if "automate_kernel.cli" not in type(one).__module__
+    ]
     root.setLevel(level)
     for name, before in levels.items():
         logging.getLogger(name).setLevel(before)

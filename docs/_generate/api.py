@@ -27,6 +27,7 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
         "Outbox",
         (
             "automate_kernel.outbox",
+            "automate_kernel.worker",
             "automate_kernel.worker.handler",
             "automate_kernel.worker.worker",
             "automate_kernel.worker.periodic",

@@ -40,6 +40,11 @@ class OperationRegistry(Registry[type[P]], Generic[P]):
         cls = self.get(key)
         return create(cls, config, ctx or cls.context_class(key=key))
 
+    @property
+    def names(self) -> dict[str, str]:
+        """The display names, by key. Loads every plugin; broken ones are left out."""
+        return {key: cls.display_name or key for key, cls in self.load_all().items()}
+
     def specs(self) -> dict[str, Sequence[OperationSpec]]:
         """Return all operations, by key. Loads every plugin; broken ones are left out."""
         return {key: cls.operation_specs() for key, cls in self.load_all().items()}

@@ -148,15 +148,20 @@ def _end(
 ) -> list[Any] | None:
     """Return the place of the last of the next *look* rows; None if there are fewer."""
     left = look
-    for where in between(one.order, place, None):
-        its = [*one.where, *where]
+    *first, rest = between(one.order, place, None)
+    # Rows beside *place*, few as a rule. To count them would not be bounded by *look*.
+    for where in first:
         found = rows.select(
-            table, its, order_by=one.order, limit=1, offset=left - 1, columns=one.columns
+            table, [*one.where, *where], order_by=one.order, limit=left, columns=one.columns
         )
-        if found:
-            return one.place(found[0])
-        left -= sum(counted["n"] for counted in rows.count(table, (), its))
-    return None
+        if len(found) == left:
+            return one.place(found[-1])
+        left -= len(found)
+    found = rows.select(
+        table, [*one.where, *rest], order_by=one.order, limit=1, offset=left - 1,
+        columns=one.columns,
+    )  # fmt: skip
+    return one.place(found[0]) if found else None
 
 
 def _select(

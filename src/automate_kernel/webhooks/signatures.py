@@ -231,9 +231,9 @@ def parse_timestamp(text: str | None) -> int | None:
 def read_header(headers: WebhookHeaders, name: str) -> str | None:
     """Return the header's value if it was sent exactly once and is valid."""
     value = headers.get(name)
-    if value is None or not value.isascii() or not 0 < len(value) <= _MAX_HEADER_LENGTH:
+    if value is None or len(value) > _MAX_HEADER_LENGTH:
         return None
-    return value
+    return value if value.strip() and value.isascii() and value.isprintable() else None
 
 
 def read_field(body: bytes, *path: str) -> str | None:
