@@ -53,8 +53,8 @@ One row per step of an execution, and one more per element of `for_each`.
 
 ```text
 PENDING ─▶ RUNNING ─┬▶ COMPLETED
-  │   ▲      │      ├▶ FAILED
-  │   └ RETRY ◀     └▶ CANCELLED
+  │          ▲ ▼    ├▶ FAILED
+  │         RETRY   └▶ CANCELLED
   └▶ SKIPPED
 ```""",
     "automate_webhook_delivery": "The accepted webhook deliveries, to recognise repetitions.",

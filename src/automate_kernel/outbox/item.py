@@ -413,7 +413,7 @@ class Outcome:
     where it would wait again. *next_attempt* is a delay in seconds, an instant, or None for one
     that has not begun: it keeps its place in the line. *token* is the claim's; left out, the store
     uses the one that it remembers. *group* is shared by errors of one type and place, *trace* is
-    where the error was raised; see `automate_kernel.tracebacks`.
+    where the error was raised; see `automate_kernel.secrets.tracebacks`.
     """
 
     item_id: str

@@ -8,11 +8,11 @@ Events, the executions that they start, and the runs of their steps.
                                    └▶ CANCELLED
 
     step run   PENDING ─▶ RUNNING ─┬▶ COMPLETED
-                 │   ▲      │      ├▶ FAILED
-                 │   └ RETRY ◀     └▶ CANCELLED
+                 │          ▲ ▼    ├▶ FAILED
+                 │         RETRY   └▶ CANCELLED
                  └▶ SKIPPED
 
-A finished status is final: nothing leaves it.
+Only an operator's resume leads out of a finished status. An execution may end before it runs.
 """
 
 from __future__ import annotations

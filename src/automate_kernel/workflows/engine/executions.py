@@ -1,5 +1,5 @@
 """
-Executions in the host's database: begun once, saved step by step, ended once.
+Executions in the host's database: begun once, saved step by step, and ended.
 
 An execution has no lease of its own. The outbox item that wakes it has one, and every save renews
 that lease in the same transaction. So only the worker that holds the item can save.
