@@ -340,7 +340,7 @@ class Catalogue:
         return load_workflows(workflow, check=self.check)
 
     def check(self, text: str, field: str) -> None:
-        """Check the syntax of one text of a definition; see `automate_kernel.workflows.definition.loader.Check`."""
+        """Check the syntax of one text of a definition; see `Check` of the loader."""
         if field.endswith(".if") or field == "if":
             self._templates.condition(text, field)
         else:
