@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from automate_kernel.errors import PayloadError
+from automate_kernel.errors import PayloadError, describe_error
 from automate_kernel.secrets.masking import hide_named, hide_shapes
 from automate_kernel.secrets.strength import strength_of
 
@@ -305,10 +305,7 @@ class Redactor:
 
     def redact_exception(self, error: BaseException) -> str:
         """Return the error's class and message for people, without the secrets."""
-        message = _safe_str(error)
-        return self.redact(
-            f"{type(error).__name__}: {message}" if message else type(error).__name__
-        )
+        return self.redact(describe_error(error))
 
     def _found(self, text: str, weak: bool = True) -> list[tuple[int, int]]:
         spans = self._parts_found(text) if self._parts else []
