@@ -151,7 +151,8 @@ def _existing(source: str | Path) -> Path:
     if path.exists():
         return path
     names = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
-    raise WorkflowError(f"there is no file {str(source)!r}", hint=did_you_mean(path.name, names))
+    near = did_you_mean(path.name, names) or None
+    raise WorkflowError(f"there is no file {str(source)!r}", hint=near)
 
 
 def _load_file(path: Path, check: Check | None) -> list[Workflow]:
