@@ -33,7 +33,7 @@ def worker_options(session: Session) -> dict[str, Any]:
 
 def work(session: Mapping[str, Any], level: str, board: Connection) -> None:
     """
-    Run a worker process of `Workers`; *session* is `Session.arguments`.
+    Run a worker process of `WorkerProcesses`; *session* is `Session.arguments`.
 
     It reports its state to *board*; the ports of the settings are its parent's.
     """

@@ -211,7 +211,7 @@ class LeaseContract(StoreHooks):
         assert store.release([], "worker") == 0
 
     def test_success_in_the_hosts_transaction(self, store: OutboxStore) -> None:
-        """OutcomeRecorded with the handler's writes, an item is finished exactly if they commit."""
+        """Acknowledged with the handler's writes, an item is finished exactly if they commit."""
         self.need("transactions")
         item_id = store.enqueue("k")
         self.claim_one(store)
