@@ -114,6 +114,12 @@ def world_anywhere(alias: str) -> Iterator[World]:
     yield _world()
 
 
+@pytest.fixture
+def world_mariadb(mariadb: str) -> Iterator[World]:
+    """Two tenants with rows, on MariaDB."""
+    yield _world()
+
+
 def _world() -> World:
     with connections[TestedDatabase.alias].cursor() as cursor:
         for table in (

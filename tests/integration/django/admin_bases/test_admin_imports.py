@@ -13,6 +13,7 @@ from backoffice.models import Category, Product, Project
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connections
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 from shopsite.routing import TestedDatabase
 
 from .conftest import World, page, url
@@ -460,6 +461,43 @@ def test_what_is_counted_and_touched(world_anywhere: World) -> None:
     assert (entry.details["created"], entry.details["updated"]) == (1, 1)
     actions = AuditEntry.objects.exclude(action="import").values_list("action", "details__line")
     assert sorted(actions) == [("create", 4), ("update", 2)]
+
+
+@pytest.mark.parametrize("upserts", [True, False])
+def test_a_change_moves_the_time_of_the_row_on_every_kind_of_database(
+    world: World, monkeypatch: pytest.MonkeyPatch, upserts: bool
+) -> None:
+    """Changed rows get a new ``updated_at``, also on databases without "on conflict" by a key."""
+    features = type(connections[TestedDatabase.alias].features)
+    monkeypatch.setattr(features, "supports_update_conflicts_with_target", upserts)
+    for sku in "ABC":
+        product(world, sku=sku)
+    Product.objects.update(updated_at="2020-01-01T00:00Z")
+    start = timezone.now()
+    run(world.staff("product"), "sku,name\nA,New\nB,Newer\nC,Old\n")
+    found = {each.sku: each for each in Product.objects.all()}
+    assert [found[sku].name for sku in "ABC"] == ["New", "Newer", "Old"]
+    moved = {sku: each.updated_at for sku, each in found.items() if each.updated_at.year > 2020}
+    assert set(moved) == {"A", "B"}
+    assert all(start <= each <= timezone.now() for each in moved.values())
+
+
+def test_mariadb_changes_the_row_of_the_key_alone(world_mariadb: World) -> None:
+    """An import on MariaDB writes by primary key; no other row is hit by its unique values."""
+    from automate_django.admin.bases.import_plan import ImportPlan, RowPlan, apply
+    from backoffice.admin import site
+
+    world = world_mariadb
+    mine, other = product(world, sku="A"), product(world, sku="B")
+    run(world.staff("product"), f"id,sku,name\n{mine.pk},C,New\n")
+    rows = Product.objects.order_by("sku").values_list("pk", "sku", "name")
+    assert list(rows) == [(other.pk, "B", "Old"), (mine.pk, "C", "New")]
+    # There "on duplicate key" would write to whichever row has the SKU, if this one is gone.
+    gone = Product(pk=mine.pk + 1000, tenant_id=world.ours.tenant.pk, sku="B", name="Taken")
+    row = RowPlan(2, gone, before={"name": "Old"}, after={"name": "Taken"})
+    request = Holder(user=world.user(tenant=world.ours.tenant), META={})
+    apply(site._registry[Product], request, ImportPlan(rows=[row]), {})
+    assert list(rows.all()) == [(other.pk, "B", "Old"), (mine.pk, "C", "New")]
 
 
 def test_rows_are_saved_one_by_one_where_it_is_wanted(world: World) -> None:

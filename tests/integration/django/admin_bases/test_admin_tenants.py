@@ -744,6 +744,30 @@ def test_an_autocomplete_to_a_plain_admin_is_told(world: World) -> None:
     assert [each.msg.split()[1] for each in found] == ["'owner'"]
 
 
+def test_an_autocomplete_is_warned_of_where_only_a_path_leads_to_the_tenant(world: World) -> None:
+    """A model counts as the tenant's if ``tenant_paths`` or the setting names its way there."""
+    from backoffice.admin import Scoped
+    from django.contrib import admin
+    from django.test import override_settings
+
+    site = admin.AdminSite(name="other")
+    site.register(Category, type("Plain", (admin.ModelAdmin,), {"search_fields": ["name"]}))
+    paths = {"backoffice.Category": "tenant__employment__user"}
+
+    class OfOwner(Scoped):
+        tenant_field = "owner"
+        tenant_paths = {}
+        autocomplete_fields = ["category"]
+
+    class WithPath(OfOwner):
+        tenant_paths = paths
+
+    assert OfOwner(Project, site).check() == []
+    assert [each.id for each in WithPath(Project, site).check()] == ["automate.W103"]
+    with override_settings(AUTOMATE_ADMIN={"TENANT_PATHS": paths}):
+        assert [each.id for each in OfOwner(Project, site).check()] == ["automate.W103"]
+
+
 def test_what_else_is_checked(world: World) -> None:
     """Django's own checks stay, and a way that ends too early is told as one that is wrong."""
     from backoffice.admin import Scoped, site
