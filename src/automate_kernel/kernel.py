@@ -50,8 +50,7 @@ from automate_kernel.webhooks import WebhookReceipt
 from automate_kernel.webhooks.receiver import WebhookReceiver
 from automate_kernel.worker import OutboxReaper
 from automate_kernel.worker.failure_notices import FailureNotices
-from automate_kernel.worker.handler import Handler
-from automate_kernel.worker.handler_registry import HandlerRegistry
+from automate_kernel.worker.handler import Handler, HandlerRegistry
 from automate_kernel.worker.inline import run_inline
 from automate_kernel.worker.periodic import PeriodicTask
 from automate_kernel.worker.statistics import ActivityLog

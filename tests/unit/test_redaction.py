@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from automate_kernel.errors import AutomateError, ErrorCodes, PayloadError
 from automate_kernel.secrets import RedactingFilter, Redactor, SecretRef
-from automate_kernel.secrets.strength import strength_of
+from automate_kernel.secrets.masking import strength_of
 
 VALUE = "p/s+w?rd=&\"'ö€😀\\ \nline-two"
 

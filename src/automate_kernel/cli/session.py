@@ -14,8 +14,8 @@ from automate_kernel.cli.database import open_storage
 from automate_kernel.cli.output import redact_logs
 from automate_kernel.cli.settings import Settings, load_settings
 from automate_kernel.errors import AutomateError, ConfigError, PluginError, type_name
+from automate_kernel.secrets.masking import strength_of
 from automate_kernel.secrets.redaction import redact_text
-from automate_kernel.secrets.strength import strength_of
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel

@@ -20,8 +20,7 @@ from typing import Any
 from urllib.parse import quote
 
 from automate_kernel.errors import PayloadError, describe_error
-from automate_kernel.secrets.masking import hide_named, hide_shapes
-from automate_kernel.secrets.strength import strength_of
+from automate_kernel.secrets.masking import hide_named, hide_shapes, strength_of
 
 __all__ = [
     "EnteringRedaction",

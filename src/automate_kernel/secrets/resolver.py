@@ -17,8 +17,8 @@ from automate_kernel.errors import (
 from automate_kernel.secrets.backends import SecretsBackend
 from automate_kernel.secrets.handles import check_key
 from automate_kernel.secrets.logs import get_logger
+from automate_kernel.secrets.masking import strength_of, weakness_of
 from automate_kernel.secrets.redaction import Redactor
-from automate_kernel.secrets.strength import strength_of, weakness_of
 from automate_kernel.secrets.tracebacks import mark
 
 __all__ = ["SecretReport", "SecretResolver", "SecretStatus"]
