@@ -63,7 +63,7 @@ def tests(session: nox.Session) -> None:
 def django(session: nox.Session, django: str, drf: str) -> None:
     """The Django host in one cell of the matrix; `-- -m "not slow"` for the quick part."""
     session.install(
-        "-e", ".[django,openapi,postgresql,yaml,schedule,sqlalchemy,opentelemetry]",
+        "-e", ".[cli,django,openapi,postgresql,yaml,schedule,sqlalchemy,opentelemetry]",
         f"django=={django}.*",
         f"djangorestframework=={drf if drf.count('.') > 1 else drf + '.*'}",
         *(() if django.startswith("6") else ("django-tasks>=0.12",)),
