@@ -10,9 +10,6 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from automate_django.admin.pages.charts import compact as written
-from automate_django.admin.pages.display import shown_text
-
 NOTHING = "\N{EN DASH}"
 """Stands where there is no value."""
 
@@ -95,6 +92,9 @@ def shorten(text: Any, length: int = 160) -> str:
 @register.filter
 def redacted(text: Any) -> str:
     """Return the beginning of an error, without what the redactor knows."""
+    # At the call: Django may import this module before the admin, whose pages import it in turn.
+    from automate_django.admin.pages.display import shown_text
+
     return shown_text(text, 300).text
 
 
@@ -113,7 +113,9 @@ def plain(value: Any) -> str:
 @register.filter
 def compact(value: Any) -> str:
     """Return a number in few characters: ``39.8k``."""
-    return written(float(value or 0))
+    from automate_django.admin.pages import charts
+
+    return charts.compact(float(value or 0))
 
 
 @register.filter
