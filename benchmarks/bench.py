@@ -15,8 +15,6 @@ from benchmarks.environments import Environment
 from benchmarks.machine import Noise, cpu_seconds, tree_cpu_seconds
 from benchmarks.processes import FailedError, Producer, Seat, workers
 
-__all__ = ["QUICK", "Bench", "Drained", "Entrant", "Sizes"]
-
 _LAST_COMMIT_SECONDS = 15.0
 _WARM_UP_SECONDS = 30.0
 _SETTLED_SECONDS = 0.5

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 from urllib.parse import quote
 
-__all__ = ["BATCH", "Contender", "Database", "Filling", "Purpose", "payload"]
-
 Purpose = Literal["drain", "pick-up", "wait", "wait-long", "workflows"]
 """What a worker is started for: each contender then uses the settings that suit it best."""
 Filling = Literal["finished", "future"]

@@ -9,8 +9,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["SLOTS", "Counter", "begin", "tick", "use", "wait_for_gate", "waiting"]
-
 SLOTS = 8
 _COUNT, _FIRST, _LAST, _BEGUN, _READY = range(5)
 _CELLS = 5

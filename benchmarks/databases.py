@@ -14,8 +14,6 @@ from psycopg.conninfo import conninfo_to_dict
 
 from benchmarks.contender import Database
 
-__all__ = ["Databases"]
-
 _SETTINGS = (
     "server_version", "fsync", "synchronous_commit", "full_page_writes", "wal_sync_method",
     "shared_buffers", "max_wal_size",

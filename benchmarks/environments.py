@@ -13,8 +13,6 @@ from pathlib import Path
 
 from benchmarks.contender import Contender
 
-__all__ = ["Environment", "MissingError", "environment"]
-
 _REQUIREMENTS = Path(__file__).with_name("requirements")
 _VERSIONS = """
 import importlib.metadata, json, platform, sys

@@ -15,8 +15,6 @@ from benchmarks.environments import environment
 from benchmarks.machine import resident_mb
 from benchmarks.processes import FailedError, Producer, workers
 
-__all__ = ["Endurance", "million"]
-
 _CHUNK = 10_000
 _KEPT_SECONDS = 2.0
 _SAMPLE_SECONDS = 0.25

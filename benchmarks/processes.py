@@ -17,8 +17,6 @@ from benchmarks.contender import Database, Purpose
 from benchmarks.counter import Counter
 from benchmarks.environments import Environment
 
-__all__ = ["Answer", "FailedError", "Producer", "Seat", "workers"]
-
 _ROOT = Path(__file__).resolve().parents[1]
 _START_SECONDS = 60.0
 _STOP_SECONDS = 3.0

@@ -10,8 +10,6 @@ from typing import Any
 
 from benchmarks.machine import Noise
 
-__all__ = ["Cell", "Results", "Sample"]
-
 _FEWEST_QUIET = 3
 
 

@@ -22,8 +22,6 @@ from benchmarks.measures import MEASURES, Measure
 from benchmarks.processes import FailedError
 from benchmarks.results import Results, Sample
 
-__all__ = ["Plan", "run"]
-
 _MOST_FAILURES = 2
 Say = Callable[[str], None]
 Keep = Callable[[Results], None]

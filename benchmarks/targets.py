@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from benchmarks.contenders import NAMES, load
 from benchmarks.results import Results
 
-__all__ = ["TARGETS", "Reached", "reached"]
-
 _OURS, _LIMIT = "ours", "limit"
 _PEERS = [name for name in NAMES if load(name).peer]
 

@@ -6,8 +6,6 @@ from typing import Any
 
 from benchmarks.contender import Database
 
-__all__ = ["set_up_django"]
-
 
 def set_up_django(database: Database, app: str, **settings: Any) -> None:
     """Configure Django in this process, once."""

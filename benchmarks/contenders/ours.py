@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from automate_kernel import Kernel
     from automate_kernel.outbox import NewItem
 
-__all__ = ["Ours"]
-
 _DAY = 86_400
 _PRIORITIES = 10
 _CLAIMED = "SELECT EXISTS (SELECT 1 FROM automate_outbox WHERE lease_expires_at IS NOT NULL)"

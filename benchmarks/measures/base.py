@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from benchmarks.bench import Bench, Entrant, Sizes
 
-__all__ = ["Measure", "Values"]
-
 Values = dict[str, float]
 
 

@@ -12,8 +12,6 @@ from benchmarks.machine import resident_mb
 from benchmarks.measures.base import Measure, Values
 from benchmarks.processes import FailedError, workers
 
-__all__ = ["IMPORT", "MEMORY", "PICK_UP", "WAIT", "WAIT_LONG"]
-
 _SAMPLE_SECONDS = 0.05
 _RESIDENT = """
 import os

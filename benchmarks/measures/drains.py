@@ -8,8 +8,6 @@ from benchmarks.bench import Bench, Drained, Entrant, Sizes
 from benchmarks.contender import Filling
 from benchmarks.measures.base import Measure, Values
 
-__all__ = ["DRAIN_1", "DRAIN_2", "FINISHED", "FUTURE", "SQLITE_DRAIN"]
-
 
 def _values(drained: Drained) -> Values:
     return {

@@ -7,8 +7,6 @@ from functools import partial
 from benchmarks.bench import Bench, Entrant, Sizes
 from benchmarks.measures.base import Measure, Values
 
-__all__ = ["BULK", "ENQUEUE", "SQLITE_ENQUEUE", "WITHIN"]
-
 _WARM_UP = 50
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from benchmarks.bench import Bench, Entrant, Sizes
 from benchmarks.measures.base import Measure, Values
 
-__all__ = ["WORKFLOWS", "WORKFLOWS_EACH"]
-
 _STEPS = 3
 
 

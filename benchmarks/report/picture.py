@@ -8,8 +8,6 @@ from typing import Any
 from benchmarks.results import Results
 from benchmarks.targets import reached
 
-__all__ = ["draw"]
-
 _OURS, _PEERS, _LIMIT, _PALE = "#1f6feb", "#8b949e", "#d29922", "#c9d1d9"
 _MET, _MISSED = "#2da44e", "#cf222e"
 

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Sequence
 from benchmarks.results import Cell, Results
 from benchmarks.targets import reached
 
-__all__ = ["tables"]
-
 _POSTGRESQL = (
     ("drain, 1 worker", "drain-1", "per_second"),
     ("2 workers", "drain-2", "per_second"),

@@ -12,8 +12,6 @@ from django.core.signals import setting_changed
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
 
-__all__ = ["AutomateConfig"]
-
 
 class AutomateConfig(AppConfig):
     """automate-kernel in this project."""

@@ -24,16 +24,6 @@ from automate_django.secrecy import secret_names
 from automate_kernel.secrets.masking import HIDDEN, hide_named
 from automate_kernel.secrets.redaction import redactors
 
-__all__ = [
-    "Changes",
-    "changes_between",
-    "entry_values",
-    "json_of",
-    "row_values",
-    "values_by_key",
-    "write_entries",
-]
-
 Changes = dict[str, list[Any]]
 """Per field what it was and what it is."""
 

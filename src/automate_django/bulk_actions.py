@@ -32,22 +32,6 @@ if TYPE_CHECKING:
 
     from automate_kernel.kernel import Kernel
 
-__all__ = [
-    "BULK_ACTIONS",
-    "CHANGE",
-    "KIND",
-    "BulkActionKind",
-    "BulkProgress",
-    "BulkRequest",
-    "add_bulk_actions",
-    "carry_on",
-    "find_progress",
-    "hand_over",
-    "has_worker",
-    "run_on_items",
-    "stop",
-]
-
 KIND = "automate.order"
 """The kind of the outbox items that hold bulk actions."""
 CHANGE = "automate_django.change_outboxitem"

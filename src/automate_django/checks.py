@@ -24,8 +24,6 @@ from automate_django.kernel import STORES, build_kernel, get_kernel
 from automate_django.storage import DjangoStorage
 from automate_kernel.errors import AutomateError
 
-__all__ = ["check_api", "check_database", "check_settings"]
-
 _API = "AUTOMATE_API"
 
 

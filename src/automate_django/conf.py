@@ -85,23 +85,6 @@ from django.conf import settings
 
 from automate_kernel.errors import ConfigError, nearest, type_name
 
-__all__ = [
-    "DEFAULTS",
-    "KEYS",
-    "OVERRIDABLE",
-    "is_plugin_key",
-    "listed",
-    "load",
-    "loaded",
-    "option",
-    "options",
-    "replaced",
-    "secrets_backends",
-    "setting",
-    "unknown",
-    "workflows",
-]
-
 OVERRIDABLE: Mapping[str, str] = {
     "kernel": "automate_kernel.kernel.Kernel",
     "storage": "automate_django.storage.DjangoStorage",

@@ -11,8 +11,6 @@ from django.db import connections
 
 from automate_kernel.plugins import hookimpl
 
-__all__ = ["FreshConnections", "freshen"]
-
 # Servers, proxies and firewalls cut idle connections; none that is common does so within a minute.
 _IDLE_SECONDS = 60.0
 _thread = threading.local()

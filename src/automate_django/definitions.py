@@ -38,7 +38,7 @@ from automate_kernel.errors import (
     PayloadError,
     WorkflowError,
 )
-from automate_kernel.outbox.item import encode_json
+from automate_kernel.storage.values import encode_json
 from automate_kernel.workflows.definition.document import LARGEST, read_json, read_yaml
 from automate_kernel.workflows.definition.loader import loads
 from automate_kernel.workflows.definition.model import Workflow

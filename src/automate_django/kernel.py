@@ -16,17 +16,6 @@ if TYPE_CHECKING:
     from automate_kernel.outbox import OutboxStore
     from automate_kernel.outbox.labels import Labels
 
-__all__ = [
-    "STORES",
-    "aemit",
-    "build_kernel",
-    "current_kernel",
-    "emit",
-    "extend_kernel",
-    "forget_kernel",
-    "get_kernel",
-]
-
 STORES = {
     "skip_locked": "automate_django.outbox.SkipLockedClaimOutboxStore",
     "optimistic": "automate_django.outbox.OptimisticClaimOutboxStore",

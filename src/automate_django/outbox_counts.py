@@ -22,8 +22,6 @@ from automate_kernel.outbox import ErrorGroup, ItemStatus
 from automate_kernel.storage.rows import Rows, Where
 from automate_kernel.storage.tables import OUTBOX
 
-__all__ = ["Counts", "TenantCounts", "counts_of_tenant", "forget_counts", "read_counts"]
-
 CHEAP_ROWS = 10_000
 """A table with at most so many rows is counted at each request."""
 LOOKED = 100_000

@@ -9,8 +9,6 @@ from typing import Any
 from django.db import DataError, IntegrityError
 from django.db.models import ProtectedError, RestrictedError
 
-__all__ = ["Refusal", "has_nul", "refusal_of"]
-
 
 class Refusal(Enum):
     """The reason of a refusal; each is the request's own fault, or another request's."""

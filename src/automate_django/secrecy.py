@@ -13,8 +13,6 @@ from django.db.models.constants import LOOKUP_SEP
 
 from automate_kernel.secrets.masking import is_secret_name, words_of
 
-__all__ = ["fields_along", "is_secret", "secret_names"]
-
 # A number with another of the words that mean a secret counts something: tokens_used.
 _NUMBERS = {"cvc", "cvv", "otp", "pin", "ssn"}
 _CLASS = re.compile(r"encrypt|password|secret|fernet", re.IGNORECASE)

@@ -16,8 +16,6 @@ from django.db import router
 from django.db.models import F, Model, Q, UniqueConstraint, Value
 from django.utils.translation import gettext as _
 
-__all__ = ["CheckedForm", "checked_form", "constraints_of", "is_broken", "key_of", "names_of"]
-
 
 def constraints_of(model: Any, own: Collection[str] = ()) -> Iterator[tuple[Any, UniqueConstraint]]:
     """

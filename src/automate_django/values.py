@@ -8,8 +8,6 @@ from typing import Any
 
 from automate_kernel.storage.codec import json_text
 
-__all__ = ["ExactJSONEncoder", "compare_exactly", "keep_text"]
-
 
 class ExactJSONEncoder(json.JSONEncoder):
     """The ``encoder`` of a ``JSONField`` whose numbers keep their types in every database."""

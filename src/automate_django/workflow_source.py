@@ -11,8 +11,6 @@ from django.db.models import F
 from automate_django.storage import DjangoStorage, is_open, mend, translated
 from automate_kernel.workflows.catalogue import SuppliedWorkflow
 
-__all__ = ["DatabaseWorkflows"]
-
 
 class DatabaseWorkflows:
     """

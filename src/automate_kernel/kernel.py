@@ -49,12 +49,13 @@ from automate_kernel.templates.filters import default_filters
 from automate_kernel.webhooks import WebhookReceipt
 from automate_kernel.webhooks.receiver import WebhookReceiver
 from automate_kernel.worker import OutboxReaper
+from automate_kernel.worker.acknowledger import WorkerStats
 from automate_kernel.worker.failure_notices import FailureNotices
 from automate_kernel.worker.handler import Handler, HandlerRegistry
 from automate_kernel.worker.inline import run_inline
 from automate_kernel.worker.periodic import PeriodicTask
 from automate_kernel.worker.statistics import ActivityLog
-from automate_kernel.worker.worker import Worker, WorkerStats
+from automate_kernel.worker.worker import Worker
 from automate_kernel.workflows.catalogue import Catalogue, WorkflowSource
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.executions import ADVANCE, ExecutionStore

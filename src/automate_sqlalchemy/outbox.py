@@ -14,8 +14,6 @@ from automate_kernel import outbox, worker
 from automate_kernel.workflows.engine.listener import ExecutionListener
 from automate_sqlalchemy.storage import SqlAlchemyStorage
 
-__all__ = ["OptimisticClaimOutboxStore", "OutboxReaper", "SkipLockedClaimOutboxStore"]
-
 
 class SkipLockedClaimOutboxStore(outbox.SkipLockedClaimOutboxStore):
     """An outbox that claims with ``FOR UPDATE SKIP LOCKED``; other options are its base class's."""

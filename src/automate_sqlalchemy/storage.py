@@ -26,8 +26,6 @@ from automate_kernel.storage.migration import (
 )
 from automate_kernel.storage.sql import copy_through
 
-__all__ = ["SqlAlchemyRows", "SqlAlchemyStorage"]
-
 T = TypeVar("T")
 Each = Literal["joins", "commits", "is committed"]
 _MIGRATE = (

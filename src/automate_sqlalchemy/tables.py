@@ -10,8 +10,6 @@ from sqlalchemy.dialects import mysql, postgresql
 from automate_kernel.storage import TABLES, Column, Index, Table
 from automate_kernel.storage.tables import NULL
 
-__all__ = ["metadata"]
-
 metadata: sa.MetaData = sa.MetaData()
 """
 All our tables. Give them to Alembic beside your own: ``[Base.metadata, metadata]``.

@@ -9,8 +9,10 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import BaseModel
 
-from automate_kernel.connectors import ActionSpec, Connector, ConnectorContext, TriggerSpec, action
-from automate_kernel.providers import BaseProvider, ProviderContext, capability
+from automate_kernel.connectors import ActionSpec, Connector, TriggerSpec, action
+from automate_kernel.operations.context import ConnectorContext
+from automate_kernel.providers import BaseProvider, capability
+from automate_kernel.operations.context import ProviderContext
 from automate_kernel.testing.connectors import ConnectorContract
 from suites.executions import ExecutionStoreContract
 from automate_kernel.testing.outbox import OutboxStoreContract

@@ -10,8 +10,6 @@ from automate_kernel.outbox import ItemStatus, OutboxStore
 from automate_kernel.outbox.item import FINISHED
 from automate_kernel.storage.tables import LANE, OUTBOX, SLOT
 
-__all__ = ["Invariants", "most_at_once", "plain"]
-
 _COLUMNS = (
     "id, kind, status, attempt_count, max_attempts, lease_token, lease_expires_at, ordering_key"
 )

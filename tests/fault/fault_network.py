@@ -7,8 +7,6 @@ import os
 import shutil
 import subprocess
 
-__all__ = ["Machine", "why_no_machines"]
-
 _numbers = itertools.count(1)
 
 

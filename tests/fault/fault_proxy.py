@@ -10,8 +10,6 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-__all__ = ["Proxy"]
-
 _CHUNK = 65536
 
 

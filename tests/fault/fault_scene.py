@@ -25,8 +25,6 @@ from automate_sqlalchemy import metadata
 from fault_invariants import Invariants, plain
 from worker_process import Order
 
-__all__ = ["Forks", "Process", "Scene", "until"]
-
 _FOLDER = Path(__file__).parent
 _SOURCE = _FOLDER.parents[1] / "src"
 PATIENCE_SECONDS = 60.0

@@ -12,8 +12,6 @@ from automate_kernel.storage.rows import Now, Where
 from automate_kernel.storage.tables import OUTBOX
 from fault_kernel import Ledger
 
-__all__ = ["SCRIPTS", "Script", "pass_delays", "pass_leases", "recover"]
-
 _PATIENCE_SECONDS = 5.0
 
 

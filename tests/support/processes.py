@@ -16,8 +16,6 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-__all__ = ["DEVNULL", "PIPE", "end", "listen_to_signals", "running", "start"]
-
 
 def listen_to_signals() -> None:
     """Have the processes that are started from now on hear SIGINT and SIGTERM."""

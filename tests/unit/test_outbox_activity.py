@@ -16,7 +16,8 @@ from automate_kernel.worker.statistics import ActivityLog
 from automate_kernel.outbox.statistics import FIRST, LAST, bucket_of, upper_bound
 from automate_kernel.monitoring.overview import ThrottledStats, Increments, Observer
 from automate_kernel.worker.in_flight import Task
-from automate_kernel.outbox.store import OutboxStats, Outcome
+from automate_kernel.outbox.queries import OutboxStats
+from automate_kernel.outbox.item import Outcome
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.testing.clock import FakeClock
 

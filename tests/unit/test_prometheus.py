@@ -13,7 +13,7 @@ from automate_kernel.worker.statistics import ActivityLog
 from automate_kernel.worker.in_flight import Task
 from automate_kernel.worker.statistics import ActivityLog
 from automate_kernel.worker.in_flight import Task
-from automate_kernel.outbox.store import Outcome
+from automate_kernel.outbox.item import Outcome
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.http.app import metrics_app
 from automate_kernel.monitoring.prometheus import Exporter

@@ -359,7 +359,7 @@ def test_a_folder_is_read_whole_and_told_whole(tmp_path: Path) -> None:
     (tmp_path / "_draft.yaml").write_text("nothing")
     (tmp_path / "notes.txt").write_text("nothing")
     (tmp_path / "c.py").write_text(
-        "from automate_kernel.workflows.definition.model import ManualTrigger, Step, Workflow\n"
+        "from automate_kernel.workflows import ManualTrigger, Step, Workflow\n"
         "workflow = Workflow(name='c', trigger=ManualTrigger(), steps=[Step(id='a', action='x')])\n"
     )
     assert [each.name for each in load_workflows(tmp_path)] == ["w", "v", "b", "c"]

@@ -19,15 +19,13 @@ from automate_kernel.workflows.execution import (
     StepRun,
     StepStatus,
 )
-from automate_kernel.workflows.definition.model import (
+from automate_kernel.workflows.definition.model import Step, Workflow, workflow_json_schema
+from automate_kernel.workflows.definition.fields import RetryPolicy
+from automate_kernel.workflows.definition.triggers import (
     EventTrigger,
     ManualTrigger,
-    RetryPolicy,
     ScheduleTrigger,
-    Step,
     WebhookTrigger,
-    Workflow,
-    workflow_json_schema,
 )
 from automate_kernel.workflows.definition.structure import (
     ancestors,

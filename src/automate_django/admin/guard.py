@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 else:
     ModelAdmin = admin.ModelAdmin
 
-__all__ = ["GuardedAdmin", "ModelAdmin"]
-
 _TEXTS = {
     Refusal.DUPLICATE: gettext_lazy("Another row has a value that must be unique."),
     Refusal.NEEDED: gettext_lazy("Other rows need this one."),

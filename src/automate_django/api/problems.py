@@ -42,8 +42,6 @@ from automate_kernel.errors import (
 )
 from automate_kernel.secrets.logs import get_logger
 
-__all__ = ["STATUS_OF_CODE", "ParameterError", "Problem", "problem_exception_handler"]
-
 logger: logging.Logger = get_logger(__name__)
 CONTENT_TYPE = "application/problem+json"
 

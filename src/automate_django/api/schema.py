@@ -6,8 +6,6 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-__all__ = ["INSTALLED", "HostSchema", "ProblemSchema", "SchemaView", "described"]
-
 try:
     import drf_spectacular  # noqa: F401
 except ImportError:

@@ -21,8 +21,6 @@ from automate_django.models import ApiToken
 from automate_django.tenants import token_of
 from automate_kernel.secrets.logs import get_logger
 
-__all__ = ["ApiTokenAuthentication", "HasRequiredScopes", "ServiceUser", "required_scopes"]
-
 logger: logging.Logger = get_logger(__name__)
 _USE_NOTED_EVERY = timedelta(minutes=1)
 

@@ -20,8 +20,6 @@ from automate_django.api.v1.outbox import OutboxViewSet
 from automate_django.api.v1.plugins import PluginViewSet
 from automate_django.api.v1.workflows import WorkflowViewSet
 
-__all__ = ["app_name", "urlpatterns"]
-
 app_name = "automate"
 
 router = SimpleRouter(trailing_slash=False)

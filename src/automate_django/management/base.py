@@ -13,8 +13,6 @@ from automate_kernel.errors import AutomateError, ConfigError, exit_code
 from automate_kernel.secrets.redaction import redact_text
 from automate_kernel.workflows.definition.duration import parse_duration
 
-__all__ = ["as_json", "command_errors", "duration"]
-
 
 @contextmanager
 def command_errors() -> Iterator[None]:

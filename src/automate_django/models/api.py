@@ -16,8 +16,6 @@ from django.utils import timezone
 
 from automate_django.values import ExactJSONEncoder
 
-__all__ = ["SCOPES", "ApiToken", "IdempotencyRecord"]
-
 _MARK = "atk"
 _PREFIX_BYTES = 6
 _SECRET_BYTES = 32

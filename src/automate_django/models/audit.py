@@ -9,8 +9,6 @@ from uuid import uuid4
 from django.db import models
 from django.utils import timezone
 
-__all__ = ["AuditEntry", "StagedImport"]
-
 
 class AuditEntry(models.Model):
     """

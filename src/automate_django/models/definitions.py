@@ -10,8 +10,6 @@ from typing import Any
 
 from django.db import models
 
-__all__ = ["WorkflowDocument", "WorkflowStamp", "WorkflowVersion", "document_key"]
-
 
 def document_key(name: str, tenant_id: str | None) -> str:
     """Return the unique key of a document. NULLs differ in SQL, so two columns would not do."""

@@ -15,26 +15,6 @@ from typing import Any
 from django.db import models
 from django.db.models import Q
 
-__all__ = [
-    "OutboxActivity",
-    "OutboxFailure",
-    "OutboxItem",
-    "OutboxLabel",
-    "OutboxLane",
-    "OutboxLimit",
-    "OutboxPause",
-    "OutboxSlot",
-    "OutboxWorker",
-    "SchemaVersion",
-    "UniqueIfSet",
-    "WebhookDelivery",
-    "WorkflowActivity",
-    "WorkflowDefinition",
-    "WorkflowExecution",
-    "WorkflowSchedule",
-    "WorkflowStep",
-]
-
 
 class UniqueIfSet(models.UniqueConstraint):
     """

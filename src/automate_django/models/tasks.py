@@ -8,8 +8,6 @@ from django.db import models
 
 from automate_django.values import ExactJSONEncoder
 
-__all__ = ["TaskResult"]
-
 
 class TaskResult(models.Model):
     """

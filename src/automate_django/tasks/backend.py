@@ -25,8 +25,6 @@ from automate_kernel.errors import nearest
 from automate_kernel.outbox import NewItem
 from automate_kernel.outbox.ids import new_id
 
-__all__ = ["OutboxBackend"]
-
 _LONGEST_QUEUE = 150
 
 

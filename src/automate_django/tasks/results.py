@@ -19,18 +19,6 @@ if TYPE_CHECKING:
     from automate_django import models
     from automate_kernel.outbox import OutboxItem
 
-__all__ = [
-    "KIND",
-    "TaskCancelledError",
-    "TaskLostError",
-    "attempts_of",
-    "is_task",
-    "kind_of",
-    "read_result",
-    "result_of",
-    "task_of",
-]
-
 KIND = "django.task"
 """The kind of outbox items that are tasks; a declared queue's items have its name behind it."""
 LOST = "lost"

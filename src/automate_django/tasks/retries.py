@@ -10,8 +10,6 @@ from django.core.exceptions import ImproperlyConfigured
 
 from automate_kernel.outbox.item import DEFAULT_MAX_ATTEMPTS, MAX_ATTEMPTS, Backoff
 
-__all__ = ["OPTIONS", "Retry", "retry", "retry_of"]
-
 F = TypeVar("F", bound=Callable[..., Any])
 _ATTRIBUTE = "automate_retry"
 _USUAL = Backoff()

@@ -44,17 +44,16 @@ from automate_kernel.errors import (
     StorageError,
 )
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome
-from automate_kernel.outbox.item import Backoff, OutcomeRecorded, encode_json, storable
+from automate_kernel.outbox.item import Backoff, OutcomeRecorded
 from automate_kernel.plugins import hookimpl
 from automate_kernel.secrets import RedactingFilter
 from automate_kernel.storage.errors import is_refusal
+from automate_kernel.storage.values import encode_json, storable
 from automate_kernel.worker.handler import Handler, failed, should_stop
 from automate_kernel.worker.periodic import try_for
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
-
-__all__ = ["TaskHooks", "TaskRunner", "add_tasks", "forget_results", "kinds_of"]
 
 _LONGEST_TRACEBACK = 20_000
 _MOST_ERRORS = 20

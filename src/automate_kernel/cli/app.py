@@ -21,8 +21,6 @@ from automate_kernel.cli.commands import (
 )
 from automate_kernel.cli.version import version_line
 
-__all__ = ["app", "hosted"]
-
 app: typer.Typer = typer.Typer(
     name="automate",
     no_args_is_help=True,

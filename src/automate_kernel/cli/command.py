@@ -22,18 +22,6 @@ from automate_kernel.errors import AutomateError, ConfigError, StorageError, exi
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
 
-__all__ = [
-    "EXIT_CODES",
-    "Context",
-    "DataCommand",
-    "TextCommand",
-    "WorkFailedError",
-    "examples",
-    "group",
-    "mounted",
-    "reporting",
-]
-
 _PANEL = "Options of every command"
 
 ConfigFile = Annotated[

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from automate_sqlalchemy import SqlAlchemyStorage
 
-__all__ = ["BUSY_SECONDS", "hide_password", "open_storage"]
-
 BUSY_SECONDS = 30.0
 _DRIVERS = {
     "psycopg": "automate-kernel[postgresql]",

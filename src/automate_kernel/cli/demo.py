@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from automate_kernel.outbox import OutboxItem
     from automate_kernel.workflows.execution import Execution, StepRun
 
-__all__ = ["Demonstration", "app"]
-
 app: typer.Typer = typer.Typer()
 T = TypeVar("T")
 _DEADLINE = 300.0

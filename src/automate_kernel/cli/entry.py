@@ -13,8 +13,6 @@ from automate_kernel.errors import ConfigError
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
 
-__all__ = ["app_for", "main"]
-
 
 def main() -> None:
     """Run the command line, and exit with its exit code."""

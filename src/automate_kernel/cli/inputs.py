@@ -15,11 +15,6 @@ from automate_kernel.cli.command import WorkFailedError
 from automate_kernel.cli.settings import meant
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 
-__all__ = [
-    "Label", "Limit", "Most", "NewerThan", "OlderThan", "Tenant", "Yes", "ages", "confirm",
-    "duration", "one_of", "read_json", "read_text",
-]  # fmt: skip
-
 Label = Annotated[str | None, typer.Option(help="A label: order=4711, or 4711 under any name.")]
 Limit = Annotated[
     int, typer.Option("--limit", "-n", help="The number of rows, at most.", min=1, max=10_000)

@@ -15,11 +15,6 @@ from automate_kernel.monitoring.logs import ContextFilter, JsonFormatter, TextFo
 from automate_kernel.secrets import RedactingFilter
 from automate_kernel.secrets.logs import AllRedactingFilter, continued, printable
 
-__all__ = [
-    "STYLES", "Output", "ago", "aligned", "as_json", "boxed", "counted", "log_to_stderr",
-    "redact_logs", "seconds", "time_of",
-]  # fmt: skip
-
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 

@@ -21,17 +21,6 @@ if TYPE_CHECKING:
     from automate_kernel.monitoring.overview import KindOverview, Overview, WorkflowOverview
     from automate_kernel.outbox import WorkerInfo
 
-__all__ = [
-    "Snapshot",
-    "Watch",
-    "app",
-    "as_data",
-    "in_a_line",
-    "observing",
-    "show_workers",
-    "worker_data",
-]
-
 app: typer.Typer = typer.Typer()
 T = TypeVar("T")
 

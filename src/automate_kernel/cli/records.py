@@ -13,23 +13,6 @@ from automate_kernel.outbox import ErrorGroup, FailedAttempt, OutboxItem
 from automate_kernel.secrets.redaction import redact_shown
 from automate_kernel.workflows.execution import Execution, StepRun
 
-__all__ = [
-    "attempt_data",
-    "brief",
-    "execution_data",
-    "group_data",
-    "item_data",
-    "labels_text",
-    "show_attempts",
-    "show_executions",
-    "show_groups",
-    "show_items",
-    "show_steps",
-    "statuses_of",
-    "step_data",
-    "took",
-]
-
 
 def execution_data(execution: Execution) -> dict[str, Any]:
     """Return an execution with its steps, ready for JSON."""

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from automate_kernel.cli.session import Session
     from automate_kernel.monitoring.health import Probe
 
-__all__ = ["PatientProtocol", "Receiver", "server_of"]
-
 
 class Receiver:
     """Answers requests beside its workers' processes, until it is stopped."""

@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from automate_kernel.secrets import SecretsBackend
     from automate_kernel.storage import Storage
 
-__all__ = [
-    "HostSession", "Session", "find_on", "host_of", "load_app", "require_shared", "set_up",
-]  # fmt: skip
-
 # A kernel that `app` brings along has decided these already.
 _KERNELS_OWN = (
     "database", "outbox", "plugins", "secrets", "config", "env_allow", "discover", "strict",

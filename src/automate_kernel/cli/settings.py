@@ -17,11 +17,6 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = [
-    "CONFIG_VARIABLE", "SETTINGS", "Setting", "Settings", "Value", "load_settings", "meant",
-    "problem_with", "toml_lines",
-]  # fmt: skip
-
 Kind = Literal["text", "int", "float", "bool", "list", "table"]
 
 _TYPES: dict[Kind, tuple[Any, str]] = {

@@ -6,8 +6,6 @@ import platform
 
 from automate_kernel import __version__
 
-__all__ = ["version_line"]
-
 
 def version_line() -> str:
     """Return the versions of automate-kernel and of Python, and the system."""

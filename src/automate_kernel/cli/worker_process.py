@@ -17,8 +17,6 @@ from automate_kernel.monitoring.process import guarded_process
 from automate_kernel.secrets import RedactingFilter
 from automate_kernel.secrets.logs import get_logger
 
-__all__ = ["ports_of", "work", "work_here", "worker_options"]
-
 _OPTIONS = (
     "slots", "async_slots", "batch", "poll_seconds", "grace_seconds", "retention_seconds",
     "failed_retention_seconds", "kinds", "exclude_kinds",

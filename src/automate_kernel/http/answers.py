@@ -19,15 +19,6 @@ from automate_kernel.secrets.logs import get_logger
 from automate_kernel.webhooks.ledger import WebhookReceipt
 from automate_kernel.webhooks.request import HeadersLike
 
-__all__ = [
-    "REFUSED",
-    "HttpAnswer",
-    "HttpError",
-    "answer_webhook",
-    "failure_answer",
-    "health_answer",
-]
-
 logger: logging.Logger = get_logger(__name__)
 
 # The same bytes for every reason, so that nobody learns which connectors and secrets there are.

@@ -23,8 +23,6 @@ from automate_kernel.kernel import Kernel
 from automate_kernel.monitoring.health import Probe
 from automate_kernel.monitoring.prometheus import CONTENT_TYPE, Exporter
 
-__all__ = ["HttpPage", "PageThread", "health_pages", "metrics_page"]
-
 _ANSWER_SECONDS = 5.0
 
 

@@ -25,8 +25,6 @@ from automate_kernel.worker.process import handling_signals, run_until_stopped
 from automate_kernel.worker.supervisor import Supervisor
 from automate_kernel.worker.worker import Worker
 
-__all__ = ["Ports", "WorkerProcesses", "answering", "run_observed", "supervise_observed"]
-
 logger: logging.Logger = get_logger(__name__)
 
 

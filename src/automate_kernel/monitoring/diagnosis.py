@@ -20,22 +20,8 @@ if TYPE_CHECKING:
     from automate_kernel.outbox import OutboxItem, OutboxStats, OutboxStore, WorkerInfo
     from automate_kernel.storage import Storage
     from automate_kernel.storage.migration import SchemaReport
-    from automate_kernel.workflows.definition.model import Step, WebhookTrigger, Workflow
-
-__all__ = [
-    "IDLE_SECONDS",
-    "Finding",
-    "clock_finding",
-    "findings_of",
-    "plugin_findings",
-    "schema_findings",
-    "secret_findings",
-    "secret_uses",
-    "variables_of",
-    "worker_findings",
-    "workflow_findings",
-    "workflow_problems",
-]
+    from automate_kernel.workflows.definition.model import Step, Workflow
+    from automate_kernel.workflows.definition.triggers import WebhookTrigger
 
 
 def workflow_problems(kernel: Kernel, workflow: Workflow) -> list[str]:
@@ -86,7 +72,7 @@ def _webhooks(
     kernel: Kernel, workflow: Workflow
 ) -> Iterator[tuple[WebhookTrigger, list[TriggerSpec] | AutomateError]]:
     """Yield the webhook triggers of a workflow, each with its connector's triggers or the error."""
-    from automate_kernel.workflows.definition.model import WebhookTrigger
+    from automate_kernel.workflows.definition.triggers import WebhookTrigger
 
     for trigger in workflow.triggers:
         if isinstance(trigger, WebhookTrigger):

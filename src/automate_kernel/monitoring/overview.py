@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar
 
+from automate_kernel.outbox.queries import OutboxStats
 from automate_kernel.outbox.statistics import total_by_kind
-from automate_kernel.outbox.store import OutboxStats, OutboxStore
+from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.outbox.worker_reports import Activity, WorkerInfo
 from automate_kernel.workflows.engine.executions import ExecutionStore
 from automate_kernel.workflows.engine.statistics import ExecutionCounts, ExecutionStats

@@ -15,8 +15,6 @@ from typing import Any
 from automate_kernel.secrets.logs import AllRedactingFilter, get_logger
 from automate_kernel.secrets.redaction import redact_text
 
-__all__ = ["guarded_process"]
-
 logger: logging.Logger = get_logger(__name__)
 # Of the standard library: they log what somebody else's code has raised or warned of.
 _OTHERS = ("py.warnings", "asyncio", "concurrent.futures")

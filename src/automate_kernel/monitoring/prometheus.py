@@ -21,8 +21,8 @@ from automate_kernel.monitoring.overview import (
     workers_by_state,
 )
 from automate_kernel.outbox.item import ItemStatus
+from automate_kernel.outbox.queries import OutboxStats
 from automate_kernel.outbox.statistics import upper_bound
-from automate_kernel.outbox.store import OutboxStats
 from automate_kernel.outbox.worker_reports import Activity, WorkerInfo
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.workflows.engine.statistics import ExecutionCounts, ExecutionStats

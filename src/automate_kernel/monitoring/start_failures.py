@@ -15,8 +15,6 @@ from automate_kernel.outbox.worker_reports import WorkerInfo
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.worker.statistics import ActivityLog
 
-__all__ = ["StartFailures", "reporting_start_failures"]
-
 logger: logging.Logger = get_logger(__name__)
 
 _LOOK_SECONDS = 1.0

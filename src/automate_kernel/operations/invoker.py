@@ -23,8 +23,6 @@ from automate_kernel.secrets.masking import literal_secrets
 from automate_kernel.secrets.tracebacks import log_error, mark
 from automate_kernel.templates import areveal, masked, reveal
 
-__all__ = ["CallHooks", "Invoker", "PluginSource"]
-
 logger: logging.Logger = get_logger(__name__)
 Work = Callable[[Any], Any]
 

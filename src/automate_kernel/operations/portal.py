@@ -11,8 +11,6 @@ from typing import Any, TypeVar, cast
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.secrets.logs import log_loop_errors
 
-__all__ = ["Portal", "contained"]
-
 T = TypeVar("T")
 _END_SECONDS = 5.0
 

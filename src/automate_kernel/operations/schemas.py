@@ -16,18 +16,6 @@ from automate_kernel.errors import AutomateError, ErrorCodes, PluginError
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
-__all__ = [
-    "FieldProblem",
-    "Schema",
-    "check_model",
-    "compile_schema",
-    "invalid_input",
-    "is_model",
-    "json_schema_of",
-    "open_model",
-    "validation_problems",
-]
-
 Schema: TypeAlias = Union[Mapping[str, Any], "type[BaseModel]", None]
 """A JSON Schema, a pydantic model, or nothing: any object."""
 

@@ -14,8 +14,6 @@ from automate_kernel.operations.schemas import Schema, is_model
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-__all__ = ["Binding", "bind"]
-
 _Parameters = list[inspect.Parameter]
 
 

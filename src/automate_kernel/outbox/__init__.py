@@ -1,9 +1,16 @@
 """Reliable work in the host's own database: enqueue, claim, finish, recover."""
 
 from automate_kernel.outbox.failed_attempts import ErrorGroup, FailedAttempt
-from automate_kernel.outbox.item import Backoff, ItemStatus, NewItem, OutboxItem
+from automate_kernel.outbox.item import (
+    Backoff,
+    ItemStatus,
+    NewItem,
+    OutboxItem,
+    Outcome,
+    ReapResult,
+)
 from automate_kernel.outbox.limits import Limit
-from automate_kernel.outbox.operator_commands import BulkAction
+from automate_kernel.outbox.operator_commands import BulkAction, OutboxListener
 from automate_kernel.outbox.queries import ItemFilter, ItemPage, OutboxStats
 from automate_kernel.outbox.rows_store import (
     OptimisticClaimOutboxStore,
@@ -11,7 +18,7 @@ from automate_kernel.outbox.rows_store import (
     SkipLockedClaimOutboxStore,
 )
 from automate_kernel.outbox.statistics import percentile
-from automate_kernel.outbox.store import OutboxListener, OutboxStore, Outcome, ReapResult
+from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.outbox.worker_reports import Activity, WorkerInfo
 
 __all__ = [

@@ -22,8 +22,6 @@ from itertools import islice
 from automate_kernel.storage.rows import Row, Rows, Where
 from automate_kernel.storage.tables import OUTBOX, SLOT
 
-__all__ = ["ConcurrencyKeys", "delete_abandoned", "leave", "mend", "wake"]
-
 _MENDED = 1000
 # Who leave slots of one key at the same time each wake another item.
 _LEAVERS = 10

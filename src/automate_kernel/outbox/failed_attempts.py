@@ -8,20 +8,10 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from automate_kernel.outbox.item import storable
 from automate_kernel.secrets.tracebacks import MAX_GROUP, MAX_TRACE
 from automate_kernel.storage.rows import Now, Row, Rows, Where
 from automate_kernel.storage.tables import FAILURE
-
-__all__ = [
-    "ErrorGroup",
-    "FailedAttempt",
-    "error_groups",
-    "failed_attempts",
-    "forget_attempts",
-    "keep_attempts",
-    "new_attempt",
-]
+from automate_kernel.storage.values import storable
 
 MOST_OF_ITEM = 20
 """The number of failed attempts that are kept of an item: the first, and the last ones."""

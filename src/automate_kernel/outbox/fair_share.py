@@ -15,8 +15,6 @@ from typing import Any
 from automate_kernel.storage.rows import Portion, Row, Rows, Where
 from automate_kernel.storage.tables import OUTBOX
 
-__all__ = ["FairShare", "Group", "any_ready", "ready_groups", "ready_kinds"]
-
 Group = tuple[str, "str | None"]
 """A kind and a tenant; None for the items of no tenant."""
 

@@ -6,8 +6,6 @@ import os
 import random
 import time
 
-__all__ = ["new_id"]
-
 
 def new_id() -> str:
     """

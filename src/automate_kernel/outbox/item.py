@@ -28,43 +28,12 @@ from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.rows import Now, Plus, Row
 from automate_kernel.storage.tables import OUTBOX, TABLES
 from automate_kernel.storage.values import (
-    MAX_DEPTH,
     MAX_PAYLOAD_BYTES,
     Redaction,
     encode_json,
     storable,
     text_problem,
 )
-
-__all__ = [
-    "DEFAULT_MAX_ATTEMPTS",
-    "FINISHED",
-    "FREE",
-    "LENGTHS",
-    "MAX_DEPTH",
-    "MAX_PAYLOAD_BYTES",
-    "WAITING",
-    "Backoff",
-    "ItemStatus",
-    "NewItem",
-    "OutboxItem",
-    "Outcome",
-    "OutcomeRecorded",
-    "ReapResult",
-    "Redaction",
-    "Result",
-    "check_number",
-    "check_text",
-    "claim_changes",
-    "encode_json",
-    "end_changes",
-    "error_changes",
-    "new_id",
-    "redacted_json",
-    "scoped_key",
-    "storable",
-    "waiting_changes",
-]
 
 LENGTHS = {column.name: column.length for column in TABLES[OUTBOX].columns if column.length}
 """The number of characters that each text of an item may have."""

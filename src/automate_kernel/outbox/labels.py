@@ -19,20 +19,6 @@ from automate_kernel.storage.rows import Now, Row, Rows, Where
 from automate_kernel.storage.tables import LABEL
 from automate_kernel.storage.values import text_problem
 
-__all__ = [
-    "HEADER",
-    "MAX_LABELS",
-    "MOST_LABELLED",
-    "Labelled",
-    "Labels",
-    "add_labels",
-    "checked_labels",
-    "forget_labels",
-    "label_rows",
-    "labelled_ids",
-    "read_label",
-]
-
 Labels = Mapping[str, "str | int | uuid.UUID"]
 """Names and values: ``{"order": 4711}``."""
 

@@ -20,8 +20,6 @@ from automate_kernel.outbox.item import check_text
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import LIMIT, OUTBOX
 
-__all__ = ["KindLimits", "Limit", "Take"]
-
 _MOST = 2_147_483_647
 # A limit that another worker holds is free again within so long.
 _BUSY_SECONDS = 0.02

@@ -25,8 +25,6 @@ from automate_kernel.outbox.retention import forget
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import OUTBOX
 
-__all__ = ["BATCH", "BulkAction", "OperatorCommands", "OutboxListener", "Progress"]
-
 BATCH = 200
 """The number of items that one transaction changes, so that nobody waits for it for long."""
 

@@ -19,8 +19,6 @@ from automate_kernel.outbox.concurrency_keys import delete_abandoned
 from automate_kernel.storage.rows import Row, Rows, Where
 from automate_kernel.storage.tables import LANE, OUTBOX
 
-__all__ = ["enter", "leave", "mend", "wake"]
-
 
 def enter(rows: Rows, claimed: Sequence[Row], token: str) -> set[str]:
     """Take the keys of *claimed* rows; returns the ids that must wait for theirs."""

@@ -15,24 +15,9 @@ from automate_kernel.outbox.item import (
     scoped_key,
 )
 from automate_kernel.outbox.labels import MOST_LABELLED, labelled_ids
-from automate_kernel.storage.paging import LOOK, IndexRange, read_page
+from automate_kernel.storage.paging import IndexRange, read_page
 from automate_kernel.storage.rows import Now, Row, Rows, Where
 from automate_kernel.storage.tables import OUTBOX, PAUSE, TABLES
-
-__all__ = [
-    "LOOK",
-    "ItemFilter",
-    "ItemPage",
-    "OutboxStats",
-    "conditions",
-    "count_items",
-    "find_items",
-    "item_ids_of",
-    "late_kinds",
-    "next_due",
-    "read_item_page",
-    "read_stats",
-]
 
 
 class ItemFilter(TypedDict, total=False):

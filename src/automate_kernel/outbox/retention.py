@@ -12,8 +12,6 @@ from automate_kernel.outbox.labels import forget_labels
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import OUTBOX
 
-__all__ = ["Retention", "forget"]
-
 # Kept for somebody to look at, whatever becomes of what went well.
 _FOR_PEOPLE = (ItemStatus.FAILED.value, ItemStatus.CANCELLED.value)
 # Rows that one transaction looks at.

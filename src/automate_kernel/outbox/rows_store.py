@@ -37,14 +37,17 @@ from automate_kernel.outbox.item import (
     claim_changes,
     end_changes,
     error_changes,
-    storable,
     waiting_changes,
 )
 from automate_kernel.outbox.labels import HEADER, add_labels, checked_labels, label_rows
 from automate_kernel.outbox.limits import KindLimits, Limit
-from automate_kernel.outbox.operator_commands import BulkAction, OperatorCommands, Progress
+from automate_kernel.outbox.operator_commands import (
+    BulkAction,
+    OperatorCommands,
+    OutboxListener,
+    Progress,
+)
 from automate_kernel.outbox.queries import (
-    LOOK,
     ItemFilter,
     ItemPage,
     OutboxStats,
@@ -58,7 +61,7 @@ from automate_kernel.outbox.queries import (
 )
 from automate_kernel.outbox.retention import Retention, forget
 from automate_kernel.outbox.statistics import Minutes
-from automate_kernel.outbox.store import OutboxListener, OutboxStore
+from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.outbox.worker_reports import (
     Activity,
     ActivityRow,
@@ -69,19 +72,13 @@ from automate_kernel.outbox.worker_reports import (
     read_workers,
     write_report,
 )
+from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.rows import Now, Plus, Row, Rows, Storage, Wakeup, Where
 from automate_kernel.storage.tables import OUTBOX, PAUSE
-from automate_kernel.storage.values import Redaction
+from automate_kernel.storage.values import Redaction, storable
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-__all__ = [
-    "CHANNEL",
-    "OptimisticClaimOutboxStore",
-    "RowsOutboxStore",
-    "SkipLockedClaimOutboxStore",
-]
 
 CHANNEL = "automate_outbox"
 # What a claim reads; the rest of an item is what the claim itself has written.

@@ -16,19 +16,6 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from automate_kernel.storage.rows import Row, Rows, Where
 
-__all__ = [
-    "FIRST",
-    "LAST",
-    "MinuteTable",
-    "Minutes",
-    "Times",
-    "added",
-    "bucket_of",
-    "percentile",
-    "total_by_kind",
-    "upper_bound",
-]
-
 FIRST, LAST = -50, 60
 """The buckets of 10 µs and less, and of 12 days and more."""
 

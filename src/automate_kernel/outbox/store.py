@@ -20,24 +20,16 @@ from automate_kernel.outbox.item import (
     ReapResult,
 )
 from automate_kernel.outbox.limits import Limit
-from automate_kernel.outbox.operator_commands import BulkAction, OutboxListener, Progress
-from automate_kernel.outbox.queries import LOOK, ItemFilter, ItemPage, OutboxStats
+from automate_kernel.outbox.operator_commands import BulkAction, Progress
+from automate_kernel.outbox.queries import ItemFilter, ItemPage, OutboxStats
 from automate_kernel.outbox.statistics import Minutes
 from automate_kernel.outbox.worker_reports import Activity, ActivityRow, WorkerInfo
+from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.rows import Wakeup
 from automate_kernel.storage.values import Redaction
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-__all__ = [
-    "OutboxListener",
-    "OutboxStats",
-    "OutboxStore",
-    "Outcome",
-    "Progress",
-    "ReapResult",
-]
 
 
 class OutboxStore(ABC):

@@ -8,21 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import storable
 from automate_kernel.outbox.statistics import Minutes, MinuteTable, Times, added, percentile
 from automate_kernel.storage.rows import Now, Row, Rows, Where
 from automate_kernel.storage.tables import ACTIVITY, WORKER
-
-__all__ = [
-    "Activity",
-    "ActivityRow",
-    "WorkerInfo",
-    "delete_worker",
-    "purge_reports",
-    "read_activity",
-    "read_workers",
-    "write_report",
-]
+from automate_kernel.storage.values import storable
 
 
 @dataclass(frozen=True, slots=True)

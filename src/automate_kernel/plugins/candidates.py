@@ -18,8 +18,6 @@ from automate_kernel.plugins.kinds import Kind
 from automate_kernel.plugins.records import PluginRecord, PluginState, Policy, Source
 from automate_kernel.secrets.logs import get_logger
 
-__all__ = ["Candidate", "resolve_conflict"]
-
 logger: logging.Logger = get_logger(__name__)
 
 

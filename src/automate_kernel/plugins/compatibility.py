@@ -8,15 +8,6 @@ from collections.abc import Iterable
 
 from automate_kernel.errors import PluginError
 
-__all__ = [
-    "IncompatibleError",
-    "incompatibility",
-    "kernel_version",
-    "normal_name",
-    "requirement_on_kernel",
-    "satisfies",
-]
-
 KERNEL = "automate-kernel"
 
 

@@ -18,8 +18,6 @@ from automate_kernel.secrets.logs import get_logger
 if TYPE_CHECKING:
     from importlib.metadata import Distribution, EntryPoint
 
-__all__ = ["Found", "misspelt", "scan"]
-
 logger: logging.Logger = get_logger(__name__)
 _ROOTS = frozenset({"automate", "automates", "automate_kernel", "django_automate"})
 

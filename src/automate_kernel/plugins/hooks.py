@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from automate_kernel.outbox.item import NewItem, OutboxItem
     from automate_kernel.plugins.registry import Registry
 
-__all__ = ["HookSpecs", "Hooks", "hookimpl", "require_known_hooks"]
-
 PROJECT = "automate"
 logger: logging.Logger = get_logger(__name__)
 F = TypeVar("F", bound=Callable[..., Any])

@@ -11,20 +11,6 @@ from automate_kernel.errors import ErrorCodes, PluginError, did_you_mean, type_n
 from automate_kernel.plugins.compatibility import incompatibility
 from automate_kernel.plugins.targets import load_target
 
-__all__ = [
-    "CONNECTOR",
-    "FILTER",
-    "HOOK",
-    "KINDS",
-    "OUTBOX_STORE",
-    "PROVIDER",
-    "SECRETS_BACKEND",
-    "Kind",
-    "kind_named",
-    "kind_of_class",
-    "kind_of_group",
-]
-
 _KEY = r"[a-z][a-z0-9_-]{0,63}"
 _ANY_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}"
 

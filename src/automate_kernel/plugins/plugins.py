@@ -14,8 +14,6 @@ from automate_kernel.plugins.registries import ConnectorRegistry, ProviderRegist
 from automate_kernel.plugins.registry import Registry
 from automate_kernel.plugins.targets import describe_failure, load_target, normal_target
 
-__all__ = ["Plugins"]
-
 Listed = Iterable[str] | Mapping[str, str]
 
 

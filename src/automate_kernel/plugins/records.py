@@ -18,13 +18,6 @@ from enum import Enum, IntEnum
 
 from automate_kernel.plugins.compatibility import normal_name
 
-__all__ = [
-    "PluginRecord",
-    "PluginState",
-    "Policy",
-    "Source",
-]
-
 
 class PluginState(str, Enum):
     """The state of a plugin, as drawn above."""

@@ -14,8 +14,6 @@ from automate_kernel.plugins.records import Policy
 from automate_kernel.plugins.registry import Registry
 from automate_kernel.providers import BaseProvider
 
-__all__ = ["ConnectorRegistry", "OperationRegistry", "ProviderRegistry"]
-
 P = TypeVar("P", bound=Plugin)
 
 

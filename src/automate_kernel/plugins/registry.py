@@ -24,8 +24,6 @@ from automate_kernel.plugins.targets import (
 )
 from automate_kernel.secrets.logs import get_logger
 
-__all__ = ["Policy", "Registry"]
-
 logger: logging.Logger = get_logger(__name__)
 T = TypeVar("T")
 

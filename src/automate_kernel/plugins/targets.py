@@ -11,17 +11,6 @@ from typing import Any
 
 from automate_kernel.errors import PluginError, did_you_mean
 
-__all__ = [
-    "StillImportingError",
-    "describe_failure",
-    "is_being_imported",
-    "load_target",
-    "module_of",
-    "normal_target",
-    "remedy_for",
-    "target_of",
-]
-
 
 class StillImportingError(PluginError):
     """A plugin was asked for while its module is being imported."""

@@ -16,13 +16,6 @@ from automate_kernel.errors import (
     SecretUnavailableError,
 )
 
-__all__ = [
-    "EnvSecretsBackend",
-    "FileSecretsBackend",
-    "MemorySecretsBackend",
-    "SecretsBackend",
-]
-
 
 class SecretsBackend(ABC):
     """

@@ -7,8 +7,6 @@ from typing import Any, NoReturn, Protocol
 
 from automate_kernel.errors import SecretError
 
-__all__ = ["Sealed", "SecretRef", "areveal", "check_key", "masked", "reveal", "secret_keys"]
-
 _MAX_KEY_LENGTH = 512
 
 

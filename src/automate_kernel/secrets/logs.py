@@ -11,17 +11,6 @@ from typing import Any, TypeVar
 from automate_kernel.secrets.masking import hide_named, hide_shapes
 from automate_kernel.secrets.redaction import Redactor, redactors
 
-__all__ = [
-    "AllRedactingFilter",
-    "RedactingFilter",
-    "continued",
-    "get_logger",
-    "get_plugin_logger",
-    "log_loop_errors",
-    "printable",
-    "run_logged",
-]
-
 T = TypeVar("T")
 
 _formatter = logging.Formatter()

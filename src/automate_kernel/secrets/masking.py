@@ -9,20 +9,6 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Literal
 
-__all__ = [
-    "HIDDEN",
-    "Strength",
-    "hide_named",
-    "hide_shapes",
-    "is_secret_name",
-    "literal_secrets",
-    "masked_by_schema",
-    "reference_or_hidden",
-    "strength_of",
-    "weakness_of",
-    "words_of",
-]
-
 Strength = Literal["none", "weak", "strong"]
 
 _SHORTEST_ANYWHERE = 4

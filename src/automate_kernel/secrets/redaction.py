@@ -22,14 +22,6 @@ from urllib.parse import quote
 from automate_kernel.errors import PayloadError, describe_error
 from automate_kernel.secrets.masking import hide_named, hide_shapes, strength_of
 
-__all__ = [
-    "EnteringRedaction",
-    "Redactor",
-    "redact_shown",
-    "redact_text",
-    "redactors",
-]
-
 _LONG = 4096
 _PERCENT = re.compile(r"%[0-9A-F]{2}")
 _ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2})")

@@ -21,8 +21,6 @@ from automate_kernel.secrets.masking import strength_of, weakness_of
 from automate_kernel.secrets.redaction import Redactor
 from automate_kernel.secrets.tracebacks import mark
 
-__all__ = ["SecretReport", "SecretResolver", "SecretStatus"]
-
 logger = get_logger(__name__)
 
 _MAX_LENGTH = 65_536

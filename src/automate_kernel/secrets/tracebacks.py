@@ -22,8 +22,6 @@ from typing import Any
 
 from automate_kernel.errors import AutomateError
 
-__all__ = ["MAX_GROUP", "MAX_TRACE", "group_of", "log_error", "mark", "trace_of"]
-
 MAX_TRACE = 8_000
 """The most characters of a traceback that are kept."""
 MAX_GROUP = 200

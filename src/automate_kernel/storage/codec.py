@@ -15,17 +15,6 @@ from automate_kernel.storage.dialects import Dialect
 from automate_kernel.storage.rows import Row
 from automate_kernel.storage.tables import Column
 
-__all__ = [
-    "JsonText",
-    "array_text",
-    "copy_text",
-    "decode",
-    "decode_json",
-    "decode_time",
-    "encode",
-    "json_text",
-]
-
 _ZONE = re.compile(r"[+-][0-9:]+$")
 
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
-__all__ = ["DIALECTS", "Dialect", "utc_now"]
-
 
 @dataclass(frozen=True, slots=True)
 class Dialect:

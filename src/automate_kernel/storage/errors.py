@@ -6,14 +6,6 @@ import re
 
 from automate_kernel.errors import ErrorCodes, StorageError
 
-__all__ = [
-    "DuplicateKeyError",
-    "is_refusal",
-    "loses_transaction",
-    "lost_transaction",
-    "storage_error",
-]
-
 # MySQL's and MariaDB's: out of range, not of the column's characters, too long, no JSON, a check,
 # and longer than max_allowed_packet.
 _REFUSED = frozenset({1153, 1264, 1265, 1292, 1366, 1406, 3140, 3141, 3819, 4025})

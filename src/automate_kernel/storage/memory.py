@@ -19,8 +19,6 @@ from automate_kernel.storage.dialects import utc_now
 from automate_kernel.storage.rows import Clock, Now, Plus, Portion, Row, Wakeup, Where
 from automate_kernel.storage.tables import TABLES, Column
 
-__all__ = ["MemoryStorage"]
-
 T = TypeVar("T")
 
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {

@@ -21,18 +21,6 @@ from automate_kernel.storage.rows import Now, Storage, Where
 from automate_kernel.storage.sql import SqlRows
 from automate_kernel.storage.tables import NULL, SCHEMA, TABLES, VERSION, Column, Index, Table
 
-__all__ = [
-    "STEPS",
-    "Manager",
-    "MigrationStep",
-    "SchemaDifference",
-    "SchemaReport",
-    "inspect_schema",
-    "make_tables",
-    "migrate_schema",
-    "require_schema",
-]
-
 logger: logging.Logger = get_logger(__name__)
 
 _EXACT = "CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"

@@ -21,8 +21,6 @@ from automate_kernel.storage.rows import Operator, Row, Rows, Where
 from automate_kernel.storage.tables import TABLES
 from automate_kernel.storage.values import text_problem
 
-__all__ = ["LOOK", "IndexRange", "RowPage", "between", "read_page"]
-
 LOOK = 20_000
 """The number of rows in one stretch."""
 

@@ -14,19 +14,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol, TypeVar
 
-__all__ = [
-    "Clock",
-    "Now",
-    "Operator",
-    "Plus",
-    "Portion",
-    "Row",
-    "Rows",
-    "Storage",
-    "Wakeup",
-    "Where",
-]
-
 Row = dict[str, Any]
 T = TypeVar("T")
 Clock = Callable[[], datetime]

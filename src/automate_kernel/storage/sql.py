@@ -21,11 +21,6 @@ from automate_kernel.storage.errors import DuplicateKeyError
 from automate_kernel.storage.rows import Clock, Now, Plus, Portion, Row, Where
 from automate_kernel.storage.tables import TABLES, Column, Table, Type
 
-__all__ = [
-    "SqlRows",
-    "copy_through",
-]
-
 _OPERATORS = {"eq": "=", "ne": "<>", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _TIME = Column("now", "time")
 

@@ -5,32 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = [
-    "ACTIVITY",
-    "DEFINITION",
-    "DELIVERY",
-    "EXECUTION",
-    "EXECUTION_ACTIVITY",
-    "FAILURE",
-    "LABEL",
-    "LANE",
-    "LIMIT",
-    "NULL",
-    "OUTBOX",
-    "PAUSE",
-    "SCHEDULE",
-    "SCHEMA",
-    "SLOT",
-    "STEP",
-    "TABLES",
-    "VERSION",
-    "WORKER",
-    "Column",
-    "Index",
-    "Table",
-    "Type",
-]
-
 Type = Literal["id", "text", "longtext", "json", "int", "time"]
 
 NULL = "null"

@@ -23,21 +23,6 @@ from uuid import UUID
 from automate_kernel.errors import PayloadError, type_name
 from automate_kernel.storage.codec import JsonText, json_text
 
-__all__ = [
-    "MAX_DEPTH",
-    "MAX_PAYLOAD_BYTES",
-    "Redaction",
-    "Unstorable",
-    "UnstorableError",
-    "encode_json",
-    "find_unstorable",
-    "is_plain",
-    "plain_json",
-    "read_json",
-    "storable",
-    "text_problem",
-]
-
 MAX_PAYLOAD_BYTES = 1_000_000
 MAX_DEPTH = 100
 """The most lists and dicts in each other: any Python stack can read that."""

@@ -47,8 +47,6 @@ from automate_kernel.templates.members import INNER, bounded, check_values, comp
 from automate_kernel.templates.syntax import COUNTED
 from automate_kernel.templates.values import stripped, text_of, unfit
 
-__all__ = ["BoundedFilters", "BoundedTests", "FilterError", "RenderContext"]
-
 _LARGE = 1000
 _MAX_PARTS = 32
 # Errors in these packages' filters come from their arguments: nobody can mend the code.

@@ -9,8 +9,6 @@ from typing import Any
 
 from automate_kernel.errors import TemplateError
 
-__all__ = ["RESERVED_NAMES", "EnvironmentResolver", "TemplateContext"]
-
 RESERVED_NAMES = frozenset({"env", "event", "execution", "secrets", "steps"})
 """Names with a fixed meaning, which neither a template nor *extra* can take."""
 

@@ -20,12 +20,6 @@ if TYPE_CHECKING:
     from automate_kernel.templates.bounded_filters import RenderContext
     from automate_kernel.templates.sandbox import Sandbox
 
-__all__ = [
-    "Condition",
-    "Template",
-    "TemplateEngine",
-]
-
 
 class _Rendering:
     """One rendering of a template: its context, and its budget."""

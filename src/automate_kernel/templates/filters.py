@@ -31,19 +31,6 @@ from automate_kernel.templates.limits import (
 )
 from automate_kernel.templates.values import plain_of, text_of
 
-__all__ = [
-    "BOUNDED_FILTERS",
-    "BUILTIN_FILTERS",
-    "FILTER_PRICES",
-    "JINJA_FILTERS",
-    "JINJA_TESTS",
-    "LAZY_FILTERS",
-    "Filter",
-    "FilterRegistry",
-    "default_filters",
-    "register_filter",
-]
-
 JINJA_FILTERS = frozenset({
     "abs", "capitalize", "count", "d", "default", "dictsort", "first", "float", "groupby",
     "int", "items", "last", "length", "list", "lower", "map", "max", "min", "reject",

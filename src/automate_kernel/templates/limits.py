@@ -20,26 +20,6 @@ from typing import Any
 from automate_kernel.errors import TemplateError
 from automate_kernel.secrets.handles import Sealed
 
-__all__ = [
-    "FREE",
-    "MAX_DIGITS",
-    "Budget",
-    "Cost",
-    "CountedItems",
-    "Limits",
-    "Measure",
-    "allow_digits",
-    "compared",
-    "contained",
-    "digits",
-    "division",
-    "linear",
-    "searched",
-    "searching",
-    "sorting",
-    "stripping",
-]
-
 MAX_DIGITS = 4300
 """The most digits of a number as text: Python's own default, which a process may lift."""
 _MAX_BITS = 14_300

@@ -31,18 +31,6 @@ from automate_kernel.templates.limits import (
 )
 from automate_kernel.templates.values import unfit
 
-__all__ = [
-    "BINARY",
-    "INNER",
-    "LOOP_METHODS",
-    "Method",
-    "bounded",
-    "check_values",
-    "compare",
-    "member",
-    "sliced",
-]
-
 
 class Method:
     """A method of a value, ready to be called with the budget."""

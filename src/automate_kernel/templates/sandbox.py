@@ -27,8 +27,6 @@ from automate_kernel.templates.limits import Budget, Limits, compared
 from automate_kernel.templates.members import BINARY, LOOP_METHODS, Method, member
 from automate_kernel.templates.syntax import Checker
 
-__all__ = ["Sandbox"]
-
 
 class _SecretsView:
     """The value of ``secrets`` in a template: its fields are references."""

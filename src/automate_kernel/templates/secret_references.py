@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 from automate_kernel.errors import TemplateError
 
-__all__ = ["EnvReference", "SecretReference", "has_reference", "split"]
-
 _REFERENCE = re.compile(
     r"""\$\$(?P<escaped>(?:secret|env):)
     | \$secret:(?:\{(?P<braced>[^{}]+)\}|(?P<key>[A-Za-z0-9_]+(?:[-./][A-Za-z0-9_]+)*))?

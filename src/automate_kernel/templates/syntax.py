@@ -26,8 +26,6 @@ from automate_kernel.templates.secret_references import (
 if TYPE_CHECKING:
     from automate_kernel.templates.filters import FilterRegistry
 
-__all__ = ["COUNTED", "Checker"]
-
 T = TypeVar("T")
 
 COUNTED = "__counted"

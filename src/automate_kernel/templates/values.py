@@ -16,19 +16,6 @@ from automate_kernel.errors import TemplateError, type_name
 from automate_kernel.secrets.handles import Sealed, SecretRef
 from automate_kernel.templates.limits import Budget, allow_digits, linear
 
-__all__ = [
-    "format_fields",
-    "json_copy",
-    "plain_of",
-    "rfind",
-    "rindex",
-    "rpartition",
-    "rsplit",
-    "stripped",
-    "text_of",
-    "unfit",
-]
-
 
 def json_copy(value: Any, budget: Budget) -> Any:
     """

@@ -16,8 +16,6 @@ from automate_kernel.operations.plugin import Plugin
 from automate_kernel.operations.schemas import is_model
 from automate_kernel.plugins.kinds import Kind
 
-__all__ = ["PluginContract", "finished", "require_json_schema", "require_unique"]
-
 _SHORTEST_SECRET = 4
 
 

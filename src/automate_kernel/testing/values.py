@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 
 import pytest
 
-__all__ = ["DEEPEST", "KEPT", "REFUSED", "each_value", "is_json", "nested", "same"]
-
 DEEPEST = 100
 """The most lists and objects in each other."""
 

@@ -11,8 +11,6 @@ from automate_kernel.storage.rows import Now, Rows, Storage, Where
 from automate_kernel.storage.tables import DELIVERY
 from automate_kernel.webhooks.request import Ignored
 
-__all__ = ["ReplayLedger", "WebhookReceipt"]
-
 _DAY = 86_400.0
 _MIN_AGE_SECONDS = 3_600.0
 _BATCH = 1_000

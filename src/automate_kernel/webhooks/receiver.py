@@ -18,8 +18,6 @@ from automate_kernel.storage.rows import Storage
 from automate_kernel.webhooks.ledger import ReplayLedger, WebhookReceipt
 from automate_kernel.webhooks.request import Ignored, delivery_id_of
 
-__all__ = ["WebhookReceiver"]
-
 logger: logging.Logger = get_logger(__name__)
 
 

@@ -12,16 +12,6 @@ from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.values import MAX_DEPTH, is_plain, read_json
 
-__all__ = [
-    "MOST_DIGITS",
-    "BodyError",
-    "HeadersLike",
-    "Ignored",
-    "WebhookHeaders",
-    "delivery_id_of",
-    "parse_json",
-]
-
 HeadersLike = Mapping[str, Any] | Iterable[tuple[Any, Any]]
 """A mapping, or pairs of name and value; as text or, as in ASGI, as bytes."""
 

@@ -25,22 +25,6 @@ from automate_kernel.webhooks.request import (
     parse_json,
 )
 
-__all__ = [
-    "GitHubSignature",
-    "HmacSignature",
-    "Message",
-    "SecretNames",
-    "SignatureScheme",
-    "SignedRequest",
-    "SlackSignature",
-    "StandardWebhooksSignature",
-    "StripeSignature",
-    "digest",
-    "parse_timestamp",
-    "read_field",
-    "read_header",
-]
-
 SecretNames = str | SecretRef | Sequence[str | SecretRef]
 """A secret's key (``KEY``, ``$secret:KEY`` or a `SecretRef`), or several while one is rotated."""
 

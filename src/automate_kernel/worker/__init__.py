@@ -1,10 +1,11 @@
 """Workers: they claim items, run their handlers, record the outcomes and recover lost items."""
 
+from automate_kernel.worker.acknowledger import WorkerStats
 from automate_kernel.worker.handler import Handler, Snooze, cancelling, should_stop
 from automate_kernel.worker.periodic import PeriodicTask
 from automate_kernel.worker.process import run_until_stopped
 from automate_kernel.worker.reaper import OutboxReaper
-from automate_kernel.worker.worker import Worker, WorkerStats
+from automate_kernel.worker.worker import Worker
 
 __all__ = [
     "Handler",

@@ -9,15 +9,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from queue import Empty, SimpleQueue
 
-from automate_kernel.outbox.item import ItemStatus, OutcomeRecorded, Result
-from automate_kernel.outbox.store import OutboxStore, Outcome
+from automate_kernel.outbox.item import ItemStatus, Outcome, OutcomeRecorded, Result
+from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.worker.in_flight import Ended, InFlight, Task
 from automate_kernel.worker.liveness import Liveness
 from automate_kernel.worker.periodic import keep_trying
 from automate_kernel.worker.statistics import ActivityLog
-
-__all__ = ["Acknowledger", "WorkerStats"]
 
 logger: logging.Logger = get_logger(__name__)
 

@@ -12,8 +12,6 @@ from automate_kernel.outbox.item import ItemStatus, OutboxItem
 from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.storage.rows import Rows
 
-__all__ = ["FailureNotices"]
-
 _COMMIT_SECONDS = 60.0
 
 

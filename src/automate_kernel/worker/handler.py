@@ -27,12 +27,13 @@ from automate_kernel.outbox.item import (
     Backoff,
     ItemStatus,
     OutboxItem,
+    Outcome,
     OutcomeRecorded,
     Result,
     bounded_seconds,
 )
 from automate_kernel.outbox.limits import Limit
-from automate_kernel.outbox.store import OutboxStore, Outcome
+from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import group_of, log_error, trace_of
 

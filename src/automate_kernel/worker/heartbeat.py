@@ -13,8 +13,6 @@ from automate_kernel.worker.in_flight import InFlight
 from automate_kernel.worker.liveness import Liveness
 from automate_kernel.worker.periodic import PeriodicTask, keep_trying
 
-__all__ = ["Heartbeat"]
-
 logger: logging.Logger = get_logger(__name__)
 
 _CANCELLATION_SECONDS = 1.0

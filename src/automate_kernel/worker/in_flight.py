@@ -8,8 +8,6 @@ from typing import Any
 
 from automate_kernel.outbox.item import OutboxItem, Result
 
-__all__ = ["Ended", "InFlight", "Task"]
-
 
 class Task:
     """An item that this worker holds: waiting for a slot, or running."""

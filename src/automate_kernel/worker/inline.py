@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterable
 
 from automate_kernel.errors import describe_error
-from automate_kernel.outbox.item import OutboxItem, OutcomeRecorded, Result
-from automate_kernel.outbox.store import OutboxStore, Outcome
+from automate_kernel.outbox.item import OutboxItem, Outcome, OutcomeRecorded, Result
+from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.secrets.logs import run_logged
 from automate_kernel.worker.acknowledger import WorkerStats
 from automate_kernel.worker.handler import (
@@ -20,8 +20,6 @@ from automate_kernel.worker.handler import (
     stoppable_by,
 )
 from automate_kernel.worker.worker import default_worker_id
-
-__all__ = ["run_inline"]
 
 # Few, because their leases are not renewed while the ones before them run.
 _BATCH = 20

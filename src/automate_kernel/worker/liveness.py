@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-__all__ = ["Liveness"]
-
 # Longer than the longest pause between two tries while the database is down: a worker that waits
 # for its database is well, and starting it again would help nobody.
 _STUCK_SECONDS = 60.0

@@ -15,8 +15,6 @@ from automate_kernel.secrets.logs import get_logger, log_loop_errors
 from automate_kernel.worker.handler import Handler
 from automate_kernel.worker.in_flight import Task
 
-__all__ = ["InlinePool", "LoopPool", "Pool", "ThreadPool", "pools_for"]
-
 logger: logging.Logger = get_logger(__name__)
 
 # No more is claimed ahead than the slots are likely to start within this time, so that a long

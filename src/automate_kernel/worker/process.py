@@ -11,8 +11,6 @@ from typing import Any
 
 from automate_kernel.worker.worker import Worker
 
-__all__ = ["handling_signals", "run_until_stopped"]
-
 # Python 3.12 itself begins with some frozen objects.
 _FROZEN_BY_PYTHON = gc.get_freeze_count()
 

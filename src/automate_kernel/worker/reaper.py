@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from automate_kernel.outbox.store import OutboxStore, ReapResult
-
-__all__ = ["OutboxReaper"]
+from automate_kernel.outbox.item import ReapResult
+from automate_kernel.outbox.store import OutboxStore
 
 
 class OutboxReaper:

@@ -12,8 +12,6 @@ from automate_kernel.secrets.logs import get_logger
 from automate_kernel.worker.liveness import Liveness
 from automate_kernel.worker.statistics import ActivityLog
 
-__all__ = ["Reporter"]
-
 logger: logging.Logger = get_logger(__name__)
 
 # An idle worker has little to report: only that it lives.

@@ -9,8 +9,6 @@ from automate_kernel.outbox.statistics import Minutes
 from automate_kernel.outbox.worker_reports import ActivityRow
 from automate_kernel.worker.in_flight import Task
 
-__all__ = ["ActivityLog"]
-
 # So many of a group are timed, and stand for the others: to time each would cost a worker that
 # finishes thousands a second more than finishing them does.
 _TIMED = 32

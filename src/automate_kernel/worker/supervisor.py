@@ -16,8 +16,6 @@ from typing import Any
 
 from automate_kernel.secrets.logs import get_logger
 
-__all__ = ["Supervisor"]
-
 logger: logging.Logger = get_logger(__name__)
 
 _LONGEST_PAUSE = 30.0

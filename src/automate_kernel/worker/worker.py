@@ -23,8 +23,8 @@ from functools import partial
 
 from automate_kernel.errors import describe_error
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import ItemStatus, Result
-from automate_kernel.outbox.store import OutboxStore, Outcome
+from automate_kernel.outbox.item import ItemStatus, Outcome, Result
+from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.outbox.worker_reports import WorkerInfo
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.rows import Wakeup

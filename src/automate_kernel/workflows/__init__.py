@@ -1,15 +1,13 @@
 """Workflows: their definitions, their executions, and the engine that runs them."""
 
+from automate_kernel.workflows.definition.fields import RetryPolicy
 from automate_kernel.workflows.definition.loader import dumps, load_workflow, load_workflows, loads
-from automate_kernel.workflows.definition.model import (
+from automate_kernel.workflows.definition.model import Step, Workflow, workflow_json_schema
+from automate_kernel.workflows.definition.triggers import (
     EventTrigger,
     ManualTrigger,
-    RetryPolicy,
     ScheduleTrigger,
-    Step,
     WebhookTrigger,
-    Workflow,
-    workflow_json_schema,
 )
 from automate_kernel.workflows.engine.executions import ExecutionStore
 from automate_kernel.workflows.execution import (

@@ -7,8 +7,9 @@ from datetime import datetime, timezone
 from typing import Any
 
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import NewItem, Redaction, encode_json
+from automate_kernel.outbox.item import NewItem
 from automate_kernel.storage.codec import JsonText
+from automate_kernel.storage.values import Redaction, encode_json
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.runner import EVENT
 from automate_kernel.workflows.execution import (
@@ -17,8 +18,6 @@ from automate_kernel.workflows.execution import (
     check_event_name,
     check_event_source,
 )
-
-__all__ = ["event_item", "manual_event", "scheduled_event"]
 
 
 class _NewEvent(NewItem):

@@ -27,18 +27,6 @@ from automate_kernel.errors import PayloadError
 from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.item import check_text
 
-__all__ = [
-    "Event",
-    "EventType",
-    "Execution",
-    "ExecutionStatus",
-    "StepKey",
-    "StepRun",
-    "StepStatus",
-    "check_event_name",
-    "check_event_source",
-]
-
 EventType = Literal["event", "webhook", "manual", "schedule"]
 
 StepKey = tuple[str, int]

@@ -37,8 +37,6 @@ from automate_kernel.workflows.engine.executions import (
 )
 from automate_kernel.workflows.engine.statistics import ExecutionActivity
 
-__all__ = ["ExecutionStoreContract"]
-
 LEASE_SECONDS = 30.0
 UNKNOWN_ID = "01890000-0000-7000-8000-000000000000"
 EVENT_ID = "01890000-0000-7000-8000-00000000000e"

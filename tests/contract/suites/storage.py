@@ -18,8 +18,6 @@ from automate_kernel.storage.tables import DELIVERY, LANE, PAUSE, STEP
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.testing.values import KEPT, same
 
-__all__ = ["StorageContract"]
-
 T0 = datetime(2026, 3, 29, 1, 30, 0, 123456, tzinfo=timezone.utc)
 
 

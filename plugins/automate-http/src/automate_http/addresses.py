@@ -21,8 +21,6 @@ from ipaddress import (
 
 from automate_kernel.errors import ConfigError
 
-__all__ = ["AddressPolicy", "normal_host"]
-
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 _HOST = re.compile(

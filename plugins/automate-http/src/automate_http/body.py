@@ -8,8 +8,6 @@ import httpx
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 
-__all__ = ["ACCEPT_ENCODING", "read_body"]
-
 ACCEPT_ENCODING = "gzip, deflate"
 _WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 _RAW_DEFLATE = -15

@@ -12,8 +12,6 @@ from automate_http.headers import check_headers
 from automate_http.urls import parse_base_url
 from automate_kernel.errors import AutomateError
 
-__all__ = ["HttpConfig"]
-
 _MIB = 1024 * 1024
 
 

@@ -35,8 +35,6 @@ from automate_kernel import Connector, ConnectorContext, action, current_call
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, SecretError
 from automate_kernel.webhooks import StandardWebhooksSignature
 
-__all__ = ["HttpConnector"]
-
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _GONE = 410
 

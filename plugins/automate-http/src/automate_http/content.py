@@ -12,8 +12,6 @@ from automate_http.exchange import Reply
 from automate_http.messages import HttpResponse, PostInput
 from automate_kernel.errors import AutomateError, ErrorCodes
 
-__all__ = ["encode_body", "encode_json", "response_of"]
-
 _JSON = re.compile(r"application/(json|[a-z0-9.+-]*\+json)|text/json", re.IGNORECASE)
 _CHARSET = re.compile(r""";\s*charset\s*=\s*"?([A-Za-z0-9_.:-]{1,40})""", re.IGNORECASE)
 # Not every codec of Python's: some are slow on purpose-made input, and some are not text at all.

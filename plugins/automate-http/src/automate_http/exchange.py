@@ -15,8 +15,6 @@ from automate_http.guard import origin
 from automate_http.redirects import REDIRECTS, next_request
 from automate_kernel.errors import AutomateError, ErrorCodes
 
-__all__ = ["Bounds", "Reply", "exchange"]
-
 _CONNECT_SECONDS = 10.0
 
 

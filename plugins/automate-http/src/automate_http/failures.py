@@ -11,8 +11,6 @@ from automate_http.guard import origin
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.error_mapping import code_of_status
 
-__all__ = ["failure_of", "retry_after"]
-
 _MAX_WAIT_SECONDS = 86_400.0
 _READ, _SHOWN = 4_096, 200
 

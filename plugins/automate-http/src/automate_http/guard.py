@@ -17,8 +17,6 @@ from automate_http.addresses import AddressPolicy, normal_host
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.secrets.logs import get_logger
 
-__all__ = ["Guard", "GuardedBackend", "Resolver", "origin", "resolve"]
-
 logger: logging.Logger = get_logger(__name__)
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 
-__all__ = ["check_headers", "is_header_text", "key_as_header"]
-
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
 _VALUE = re.compile(r"[\t -~]{0,16384}")
 

@@ -6,8 +6,6 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-__all__ = ["GetInput", "HttpResponse", "PostInput", "RequestInput", "WebhookInput", "WebhookResult"]
-
 Scalar = str | int | float | bool
 
 

@@ -7,8 +7,6 @@ import httpx
 from automate_http.guard import origin
 from automate_kernel.errors import AutomateError, ErrorCodes
 
-__all__ = ["next_request"]
-
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 # Another origin gets only these. Any other header may be a credential, whatever its name.

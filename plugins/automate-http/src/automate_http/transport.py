@@ -12,8 +12,6 @@ import httpx
 
 from automate_http.guard import Guard, GuardedBackend
 
-__all__ = ["GuardedTransport"]
-
 _MAX_CONNECTIONS = 100
 _MAX_IDLE = 20
 # Shorter than most servers', or requests go into connections that are being closed.

@@ -9,8 +9,6 @@ import httpx
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 
-__all__ = ["Query", "full_url", "parse_base_url"]
-
 Scalar = str | int | float | bool
 Query = Mapping[str, Scalar | Sequence[Scalar]]
 

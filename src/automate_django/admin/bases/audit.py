@@ -26,8 +26,6 @@ from automate_django.secrecy import is_secret
 from automate_django.tenants import tenant_for_request, tenant_key
 from automate_kernel.secrets.masking import HIDDEN
 
-__all__ = ["Audit", "AuditMixin", "AuditTrail", "AuditableModelAdmin", "Audited"]
-
 _RECENT = 10
 
 

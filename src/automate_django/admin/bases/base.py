@@ -19,16 +19,9 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.text import Truncator
 
-from automate_django.admin.guard import GuardedAdmin, ModelAdmin
+from automate_django.admin.guard import GuardedAdmin
 from automate_django.secrecy import is_secret
 from automate_django.uniqueness import checked_form
-
-__all__ = [
-    "AdminBasics",
-    "AdminRoot",
-    "BaseModelAdmin",
-    "ModelAdmin",
-]
 
 
 def auto_now_values(model: Any) -> dict[str, Any]:

@@ -19,8 +19,6 @@ from automate_django.admin.bases.audit import Audited
 from automate_django.admin.bases.base import auto_now_values
 from automate_django.audit_trail import values_by_key
 
-__all__ = ["BulkActions", "BulkActionsMixin"]
-
 _FLAGS = ("is_active", "is_enabled", "enabled", "active")
 _BATCH = 500
 

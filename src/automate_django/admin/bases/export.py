@@ -25,15 +25,6 @@ from automate_django.admin.bases.audit import Audited
 from automate_django.secrecy import fields_along, is_secret
 from automate_kernel.secrets.masking import hide_named
 
-__all__ = [
-    "CONTENT_TYPES",
-    "Export",
-    "ExportMixin",
-    "csv_lines",
-    "json_lines",
-    "unescaped",
-]
-
 CONTENT_TYPES = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
 
 # What makes a spreadsheet run a cell, also after blanks and in full width; and a cell that

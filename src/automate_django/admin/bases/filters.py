@@ -12,8 +12,6 @@ from django.http import HttpRequest
 from automate_django.admin.bases.base import AdminRoot
 from automate_django.secrecy import is_secret
 
-__all__ = ["FilterMixin", "Filters"]
-
 
 class Filters(AdminRoot):
     """Makes filters from the model's fields."""

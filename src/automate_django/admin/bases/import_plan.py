@@ -26,16 +26,6 @@ from automate_django.admin.bases.import_source import (
 from automate_django.audit_trail import Changes
 from automate_django.uniqueness import constraints_of
 
-__all__ = [
-    "ImportPlan",
-    "RowPlan",
-    "RowProblem",
-    "apply",
-    "clashes",
-    "make_plan",
-    "rehearse",
-]
-
 Clash = tuple[int, list[str], str]
 
 

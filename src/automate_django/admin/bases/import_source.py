@@ -19,18 +19,6 @@ from django.utils.translation import gettext as _
 from automate_django.admin.bases.export import unescaped
 from automate_django.secrecy import is_secret
 
-__all__ = [
-    "ImportColumn",
-    "ImportFile",
-    "ImportFileError",
-    "chunks",
-    "column_of",
-    "converted",
-    "key_text",
-    "read",
-    "resolve",
-]
-
 _DELIMITERS = ",;\t|"
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),

@@ -28,8 +28,6 @@ from automate_django.admin.bases.import_plan import ImportPlan, RowPlan, apply, 
 from automate_django.admin.bases.import_source import ImportFileError, read
 from automate_django.audit_trail import changes_between
 
-__all__ = ["Import", "ImportExportBaseAdmin"]
-
 _KEPT = timedelta(hours=1)
 _SHOWN = 50
 _SHOWN_PROBLEMS = 200

@@ -15,8 +15,6 @@ else:
     Stacked = admin.StackedInline
     Tabular = admin.TabularInline
 
-__all__ = ["InlineBaseAdmin", "StackedInlineBaseAdmin"]
-
 
 class InlineBaseAdmin(Tabular):
     """

@@ -11,13 +11,6 @@ from django.http import HttpRequest
 
 from automate_django.admin.bases.base import AdminRoot
 
-__all__ = [
-    "Editable",
-    "ObjectPermissions",
-    "PermissionMixin",
-    "permitted_formset",
-]
-
 
 class _PermittedFormSet:
     """Leaves out the fields that the user may not change in a row."""

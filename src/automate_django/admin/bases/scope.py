@@ -14,8 +14,6 @@ from django.db.models.constants import LOOKUP_SEP
 
 from automate_django.tenants import tenant_key
 
-__all__ = ["Scope", "field_named", "path_to_tenant"]
-
 
 @dataclass(frozen=True, slots=True)
 class Scope:

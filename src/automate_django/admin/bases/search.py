@@ -13,8 +13,6 @@ from django.utils.text import smart_split, unescape_string_literal
 from automate_django.admin.bases.base import AdminRoot
 from automate_django.secrecy import fields_along, is_secret
 
-__all__ = ["Search", "SearchMixin"]
-
 
 class Search(AdminRoot):
     """Searches by ``advanced_search_fields``, and understands ``field:words``."""

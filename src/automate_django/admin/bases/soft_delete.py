@@ -23,14 +23,6 @@ from automate_django.admin.bases.audit import Audited
 from automate_django.admin.bases.base import AdminBasics
 from automate_django.audit_trail import row_values
 
-__all__ = [
-    "PARAMETER",
-    "DeletedFilter",
-    "SoftDelete",
-    "SoftDeleteAdmin",
-    "soft_delete_checks",
-]
-
 
 def soft_delete_checks(admin: Any) -> Iterator[CheckMessage]:
     """Check *admin* and its model for errors and misunderstandings."""

@@ -45,17 +45,6 @@ from automate_django.admin.bases.view_on_site import guard
 from automate_django.tenants import attribute_of, tenant_for_request, tenant_key
 from automate_django.uniqueness import CheckedForm
 
-__all__ = [
-    "ScopedFields",
-    "ScopedInline",
-    "TenantScope",
-    "TenantScopedAdmin",
-    "narrow",
-    "scoped_filter",
-    "scoped_form",
-    "scoped_formset",
-]
-
 
 def narrow(field: Any, scope: Scope) -> None:
     """Leave in the choices of the form field *field* what *scope* covers, whoever chose them."""

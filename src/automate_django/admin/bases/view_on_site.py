@@ -18,8 +18,6 @@ from django.db import DataError
 from django.http import Http404, HttpRequest, HttpResponseBase
 from django.urls import path
 
-__all__ = ["guard"]
-
 
 def guard(site: Any) -> None:
     """Let *site* redirect only to objects that its admin classes show to the user."""

@@ -14,14 +14,6 @@ from automate_django.kernel import get_kernel
 from automate_django.models import OutboxItem
 from automate_django.tenants import OPERATE, tenant_for_request, tenant_key
 
-__all__ = [
-    "Reach",
-    "database",
-    "reach_of",
-    "record",
-    "require_operator",
-]
-
 
 def database() -> str:
     """Return the alias of the database that holds the kernel's tables."""

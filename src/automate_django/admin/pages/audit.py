@@ -27,8 +27,6 @@ from automate_django.models import (
 )
 from automate_django.tenants import OPERATE
 
-__all__ = ["AuditEntryAdmin"]
-
 _AUTOMATION = [
     model._meta.label_lower
     for model in (OutboxItem, WorkflowExecution, WorkflowDocument, WorkflowVersion, ApiToken)

@@ -17,17 +17,6 @@ from django.views.decorators.http import require_POST, require_safe
 from automate_django.admin.guard import GuardedAdmin
 from automate_django.tenants import OPERATE
 
-__all__ = [
-    "FRAGMENT_HEADER",
-    "PageAdmin",
-    "PageSection",
-    "Tab",
-    "TabbedAdmin",
-    "home_url",
-    "page_url",
-    "tabs",
-]
-
 
 def _looking(model: str) -> tuple[str, ...]:
     """Return the permissions of which one opens a model's pages, as in Django's own."""

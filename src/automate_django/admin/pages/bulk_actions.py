@@ -42,8 +42,6 @@ from automate_django.outbox_counts import forget_counts
 from automate_kernel.errors import AutomateError
 from automate_kernel.outbox import BulkAction
 
-__all__ = ["RATES", "BulkActionPages", "allowed_actions", "number_in"]
-
 _MOST_IDS = 200
 _SALT = "automate_django.pages.order"
 _DAY = 86_400

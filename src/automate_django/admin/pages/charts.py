@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-__all__ = ["Chart", "Series", "bars", "compact", "lines", "nice_maximum"]
-
 WIDTH, HEIGHT = 600.0, 160.0
 NOTHING = "\N{EN DASH}"
 """Stands where there is no figure."""

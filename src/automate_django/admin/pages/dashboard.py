@@ -24,17 +24,6 @@ from automate_django.templatetags.automate_pages import duration
 from automate_kernel.outbox import Activity, ItemStatus
 from automate_kernel.workflows.engine.statistics import ExecutionCounts
 
-__all__ = [
-    "RECENT_SECONDS",
-    "SPANS",
-    "DashboardPages",
-    "TimeSpan",
-    "charts",
-    "history",
-    "recent",
-    "spread",
-]
-
 # Workers write down what they did within seconds. What is older than this is complete.
 _LATE = timedelta(minutes=5)
 _RECENT_MINUTES = 5

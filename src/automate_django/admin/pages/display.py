@@ -12,15 +12,6 @@ from automate_django.kernel import get_kernel
 from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.secrets.masking import hide_named
 
-__all__ = [
-    "Shown",
-    "ShownAttempt",
-    "shown_attempts",
-    "shown_json",
-    "shown_labels",
-    "shown_text",
-]
-
 MOST = 20_000
 """The number of characters of one value that a page shows."""
 

@@ -37,16 +37,6 @@ from automate_kernel.workflows.engine.execution_pages import ExecutionPage
 from automate_kernel.workflows.engine.program import step_input
 from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 
-__all__ = [
-    "ExecutionQuery",
-    "Origin",
-    "WorkflowExecutionAdmin",
-    "origin_of",
-    "pinned",
-    "reconstructed_input",
-    "workflow_names",
-]
-
 _LATELY = 1000
 
 

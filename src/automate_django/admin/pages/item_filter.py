@@ -9,8 +9,6 @@ from urllib.parse import urlencode
 
 from automate_django.admin.pages.access import Reach
 
-__all__ = ["LISTS", "ItemList", "ItemQuery"]
-
 _NO_CODE = "-"
 """Stands in a filter for no error code at all. A code is a word, so it means nothing else."""
 

@@ -18,8 +18,6 @@ from automate_django.outbox_counts import forget_counts, read_counts
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox.fair_share import ready_kinds
 
-__all__ = ["KindPages"]
-
 _LATELY_SECONDS = 3600.0
 
 

@@ -33,12 +33,6 @@ from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.labels import HEADER as LABELS
 from automate_kernel.storage.paging import LOOK
 
-__all__ = [
-    "Moment",
-    "OutboxItemAdmin",
-    "timeline",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Moment:

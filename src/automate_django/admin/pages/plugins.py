@@ -16,8 +16,6 @@ from automate_django.admin.pages.display import shown_text
 from automate_django.kernel import get_kernel
 from automate_kernel.plugins.records import PluginRecord, PluginState
 
-__all__ = ["PluginPages"]
-
 _FINE = (PluginState.LOADED, PluginState.DISCOVERED)
 
 

@@ -21,8 +21,6 @@ from automate_django.templatetags.automate_pages import duration, tone
 from automate_kernel.workflows.definition.model import Step, Workflow
 from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 
-__all__ = ["SCALE", "StepTrack", "Timeline", "draw", "latest_statuses"]
-
 SCALE = 1000
 """The width of the drawing, in its own units."""
 

@@ -17,12 +17,10 @@ from automate_django.models import ApiToken
 from automate_django.models.api import SCOPES
 from automate_django.tenants import OPERATE
 
-__all__ = ["ApiTokenAdmin"]
-
 _TEXT = "_automate_token_text"
 
 
-class TokenForm(forms.ModelForm):  # type: ignore[type-arg]
+class _TokenForm(forms.ModelForm):  # type: ignore[type-arg]
     """The form of a new token."""
 
     scopes = forms.MultipleChoiceField(
@@ -59,7 +57,7 @@ class ApiTokenAdmin(PageAdmin):
     """
 
     current = "tokens"
-    form = TokenForm
+    form = _TokenForm
     list_display = ("name", "shown", "whose", "scopes", "last_used_at", "expires_at", "state")
     list_filter = ("revoked_at",)
     search_fields = ("name", "prefix")

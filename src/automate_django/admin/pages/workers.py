@@ -14,8 +14,6 @@ from automate_django.admin.pages.bulk_actions import allowed_actions
 from automate_django.kernel import get_kernel
 from automate_kernel.outbox import OutboxItem, WorkerInfo
 
-__all__ = ["WorkerPages"]
-
 MOST_RUNNING = 200
 
 

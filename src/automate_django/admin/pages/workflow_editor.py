@@ -24,18 +24,10 @@ from automate_django.definitions import FORMATS
 from automate_django.kernel import get_kernel
 from automate_django.models import WorkflowDocument, WorkflowVersion
 from automate_kernel.errors import AutomateError, PayloadError, WorkflowError
-from automate_kernel.outbox.item import encode_json
+from automate_kernel.storage.values import encode_json
 from automate_kernel.workflows.definition.document import LARGEST
 from automate_kernel.workflows.definition.graph import to_svg
 from automate_kernel.workflows.definition.model import Workflow
-
-__all__ = [
-    "DocumentForm",
-    "RunForm",
-    "WorkflowEditor",
-    "digest_of",
-    "new_doubts",
-]
 
 STARTER = """\
 name: my-workflow

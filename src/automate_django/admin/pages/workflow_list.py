@@ -21,19 +21,6 @@ from automate_kernel.workflows.definition.graph import describe_trigger
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.execution import ExecutionStatus
 
-__all__ = [
-    "ChangedLine",
-    "ListedWorkflow",
-    "RecentRuns",
-    "TextProblem",
-    "clean",
-    "current_workflow",
-    "differences",
-    "explained",
-    "listed",
-    "runs_of",
-]
-
 _LAST = 100
 """The number of last executions of which the share of failures is shown."""
 

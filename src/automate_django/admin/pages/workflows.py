@@ -39,8 +39,6 @@ from automate_kernel.errors import AutomateError
 from automate_kernel.workflows.definition.graph import to_svg, to_text
 from automate_kernel.workflows.definition.loader import dumps
 
-__all__ = ["WorkflowDocumentAdmin"]
-
 _LIST = "automate_workflows"
 _RUN = "automate_django.add_workflowexecution"
 _VERSIONS_SHOWN = 50

@@ -27,18 +27,6 @@ if TYPE_CHECKING:
 else:
     ViewBase = object
 
-__all__ = [
-    "Access",
-    "BoundedJSONParser",
-    "Configurable",
-    "ConfigurableMixin",
-    "Configured",
-    "Defaults",
-    "MixinOrderGuard",
-    "PublicAPIMixin",
-    "StaffOnlyMixin",
-]
-
 _SETTING = "AUTOMATE_API"
 _TOKENS = conf.OVERRIDABLE["token_authentication"]
 _NUL = "No text has a NUL character in it."

@@ -11,8 +11,6 @@ from django.utils.cache import patch_vary_headers
 
 from automate_django.api.bases.access import Configured, MixinOrderGuard
 
-__all__ = ["CORSMixin", "Cors"]
-
 _ASKED = ("Origin", "Access-Control-Request-Method", "Access-Control-Request-Headers")
 
 

@@ -38,8 +38,6 @@ from automate_django.kernel import get_kernel
 from automate_django.models import IdempotencyRecord
 from automate_django.tenants import tenant_of, token_of
 
-__all__ = ["Idempotency", "IdempotencyMixin", "IdempotentRequest"]
-
 LOCK_SECONDS = 60
 _KEY = re.compile(r'"?([!-~]{1,255}?)"?')
 _KEPT_HEADERS = ("Location",)

@@ -19,14 +19,6 @@ from automate_django.api.problems import ParameterError
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.storage.paging import LOOK
 
-__all__ = [
-    "CursorPagination",
-    "OffsetPagination",
-    "Pagination",
-    "PaginationMixin",
-    "StorePagination",
-]
-
 _MAX_OFFSET = 10_000
 _MOST_PLACES = 20
 

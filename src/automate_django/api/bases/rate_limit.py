@@ -19,8 +19,6 @@ from automate_django.api.problems import Problem
 from automate_django.tenants import token_of
 from automate_kernel.secrets.logs import get_logger
 
-__all__ = ["Allowance", "RateLimit", "RateLimitMixin", "client_address", "count_request"]
-
 logger: logging.Logger = get_logger(__name__)
 WINDOW_SECONDS = 60
 _TRIES = 3

@@ -29,8 +29,6 @@ from automate_django.api.bases.access import MixinOrderGuard
 from automate_django.tenants import attribute_of, tenant_of
 from automate_django.uniqueness import constraints_of, is_broken, key_of, names_of
 
-__all__ = ["TenantFilterMixin", "Tenants"]
-
 _NO_TENANT = "You belong to no tenant."
 _REFUSED = "This is set by the service, and can't be another one."
 _NO_NEW = "A tenant can't make another one."

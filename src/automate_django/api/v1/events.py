@@ -12,8 +12,6 @@ from automate_django.api.schema import described
 from automate_django.api.v1.resource import Resource
 from automate_django.api.v1.serializers import AcceptedSerializer, EventSerializer
 
-__all__ = ["EventViewSet"]
-
 
 class EventViewSet(Resource):
     """Incoming events. An event exists once the answer is 202, and once for one Idempotency-Key."""

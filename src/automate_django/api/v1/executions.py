@@ -32,8 +32,6 @@ from automate_django.api.v1.serializers import (
 from automate_django.models import WorkflowExecution
 from automate_kernel.workflows.execution import Execution, StepRun
 
-__all__ = ["ExecutionViewSet"]
-
 _READS = ("list", "errors", "retrieve")
 _COMMANDS = ("cancel", "resume", "bulk", "retry")
 _MOST_AT_ONCE = 1000

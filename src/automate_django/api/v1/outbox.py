@@ -33,8 +33,6 @@ from automate_django.models import OutboxItem as Model
 from automate_django.outbox_counts import counts_of_tenant
 from automate_kernel.outbox import OutboxItem
 
-__all__ = ["OutboxViewSet"]
-
 _MOST_AT_ONCE = 10_000
 _READS = ("list", "retrieve", "stats", "errors")
 _COMMANDS = ("requeue", "cancel", "discard", "reschedule", "bulk")

@@ -12,8 +12,6 @@ from automate_django.api.v1.resource import Resource, shown
 from automate_django.api.v1.serializers import PluginSerializer
 from automate_kernel.plugins.records import PluginRecord
 
-__all__ = ["PluginViewSet"]
-
 
 class PluginViewSet(Resource):
     """Plugins and their states, for operators: they belong to no tenant."""

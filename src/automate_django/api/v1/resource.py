@@ -33,8 +33,6 @@ from automate_kernel.outbox.failed_attempts import ErrorGroup, FailedAttempt
 from automate_kernel.secrets.masking import hide_named
 from automate_kernel.workflows.execution import Execution
 
-__all__ = ["Resource", "attempt_data", "group_data", "may", "require", "shown", "uuid_of"]
-
 Seen = TypeVar("Seen", OutboxItem, Execution)
 _OF_PAGES = ("cursor", "page_size", "limit", "offset", "format")
 

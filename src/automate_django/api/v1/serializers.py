@@ -23,29 +23,6 @@ from automate_kernel.workflows.execution import (
     check_event_source,
 )
 
-__all__ = [
-    "AcceptedSerializer",
-    "BulkSerializer",
-    "ChangedSerializer",
-    "ErrorGroupSerializer",
-    "ErrorQuerySerializer",
-    "EventSerializer",
-    "ExecutionDetailSerializer",
-    "ExecutionErrorQuerySerializer",
-    "ExecutionQuerySerializer",
-    "ExecutionSerializer",
-    "ItemDetailSerializer",
-    "ItemQuerySerializer",
-    "ItemSerializer",
-    "PluginSerializer",
-    "RescheduleSerializer",
-    "ResumeSerializer",
-    "StartSerializer",
-    "StatsSerializer",
-    "WorkflowDetailSerializer",
-    "WorkflowSerializer",
-]
-
 _ITEM_STATUSES = tuple(status.value for status in ItemStatus)
 _EXECUTION_STATUSES = tuple(status.value for status in ExecutionStatus)
 

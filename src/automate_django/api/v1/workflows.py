@@ -19,8 +19,6 @@ from automate_django.api.v1.serializers import (
 )
 from automate_kernel.workflows.catalogue import EVERYBODY, Entry
 
-__all__ = ["WorkflowViewSet"]
-
 
 class WorkflowViewSet(Resource):
     """Workflows of files and of the database, by name; a tenant sees its own and everybody's."""

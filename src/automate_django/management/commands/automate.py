@@ -14,8 +14,6 @@ from django.core.management.base import BaseCommand, CommandParser, OutputWrappe
 from automate_django.kernel import get_kernel
 from automate_django.management.base import command_errors
 
-__all__ = ["Command"]
-
 
 class Command(BaseCommand):
     """

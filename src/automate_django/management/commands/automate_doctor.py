@@ -30,8 +30,6 @@ from automate_kernel.monitoring.diagnosis import (
     workflow_findings,
 )
 
-__all__ = ["Command"]
-
 _PACKAGES = ("automate-kernel", "Django", "djangorestframework", "django-tasks", "psycopg")
 
 

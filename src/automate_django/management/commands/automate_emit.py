@@ -14,8 +14,6 @@ from automate_django.kernel import get_kernel
 from automate_django.management.base import as_json, command_errors, duration
 from automate_kernel.errors import ConfigError
 
-__all__ = ["Command"]
-
 
 class Command(BaseCommand):
     """Accepts an event, and prints its id."""

@@ -11,8 +11,6 @@ from automate_django.kernel import get_kernel
 from automate_django.management.base import as_json, command_errors
 from automate_kernel.worker import OutboxReaper
 
-__all__ = ["Command"]
-
 
 class Command(BaseCommand):
     """Recovers items once, for cron."""

@@ -16,8 +16,6 @@ from automate_django.models import ApiToken
 from automate_kernel.errors import AutomateError
 from automate_kernel.workflows.definition.duration import parse_duration
 
-__all__ = ["Command"]
-
 
 class Command(BaseCommand):
     """Makes, lists and revokes the tokens of the API."""

@@ -31,8 +31,6 @@ from automate_kernel.storage.migration import require_schema
 from automate_kernel.worker.process import handling_signals
 from automate_kernel.worker.worker import Worker
 
-__all__ = ["Command", "log_as"]
-
 _NOWHERE = Ports()
 _LEVELS = ("warning", "info", "debug", "debug")
 _HIGHEST_PORT = 65_535

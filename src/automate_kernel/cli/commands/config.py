@@ -14,8 +14,6 @@ from automate_kernel.secrets.masking import masked_by_schema, reference_or_hidde
 if TYPE_CHECKING:
     from automate_kernel.cli.settings import Setting
 
-__all__ = ["app", "shown"]
-
 app: typer.Typer = typer.Typer()
 
 # The options of our own backends, none of which is a secret.

@@ -9,8 +9,6 @@ import typer
 from automate_kernel.cli.command import Context, DataCommand, WorkFailedError, examples, group
 from automate_kernel.errors import AutomateError, ErrorCodes
 
-__all__ = ["app", "hosted"]
-
 app: typer.Typer = group(
     "db", "Make the tables in the database, check them, and migrate them to this release."
 )

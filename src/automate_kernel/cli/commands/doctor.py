@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
     from automate_kernel.secrets import SecretStatus
 
-__all__ = ["app"]
-
 app: typer.Typer = typer.Typer()
 secrets_app: typer.Typer = group(
     "secrets", "Find out whether secrets can be read. Values are never shown."

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from automate_kernel.workflows.definition.model import Workflow
     from automate_kernel.workflows.execution import Event, Execution, StepRun
 
-__all__ = ["Progress", "app", "find_workflow", "is_path"]
-
 app: typer.Typer = typer.Typer()
 _LOOK_SECONDS = 0.2
 _Labels = Annotated[
@@ -140,7 +138,7 @@ def event_for(
 ) -> Event:
     """Return an event with *payload* as the workflow's first trigger expects it."""
     from automate_kernel.outbox.ids import new_id
-    from automate_kernel.workflows.definition.model import EventTrigger, WebhookTrigger
+    from automate_kernel.workflows.definition.triggers import EventTrigger, WebhookTrigger
     from automate_kernel.workflows.execution import Event, EventType
 
     kind: EventType = "manual"

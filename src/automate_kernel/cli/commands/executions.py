@@ -26,8 +26,6 @@ from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 if TYPE_CHECKING:
     from automate_kernel.workflows.execution import Execution
 
-__all__ = ["app", "find_app", "found_execution"]
-
 app: typer.Typer = group("executions", "Look at executions of workflows, cancel and resume them.")
 find_app: typer.Typer = typer.Typer()
 

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
     from automate_kernel.outbox import OutboxItem, OutboxStats, OutboxStore
 
-__all__ = ["app"]
-
 app: typer.Typer = group(
     "outbox", "Look at the outbox, and steer it: requeue, cancel, limit, pause, clean."
 )

@@ -15,8 +15,6 @@ from automate_kernel.plugins.discovery import misspelt
 if TYPE_CHECKING:
     from automate_kernel.plugins import PluginRecord
 
-__all__ = ["app"]
-
 app: typer.Typer = group("plugins", "Look at connectors, providers and other plugins.")
 
 

@@ -14,8 +14,6 @@ from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 if TYPE_CHECKING:
     from automate_kernel.cli.serving import Receiver
 
-__all__ = ["app"]
-
 app: typer.Typer = typer.Typer()
 
 _BACKLOG = 2048

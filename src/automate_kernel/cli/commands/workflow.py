@@ -13,8 +13,6 @@ from automate_kernel.errors import AutomateError, ConfigError
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
 
-__all__ = ["app"]
-
 app: typer.Typer = group("workflow", "Check and show workflows.")
 
 

@@ -12,8 +12,6 @@ from automate_kernel.outbox import ItemStatus, NewItem, OutboxItem, OutboxStore,
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.testing.outbox.hooks import StoreHooks
 
-__all__ = ["ClaimContract"]
-
 
 class ClaimContract(StoreHooks):
     """Tests of which items are due, and in which order they are claimed."""

@@ -9,8 +9,6 @@ from automate_kernel.testing.outbox.limits import LimitsContract
 from automate_kernel.testing.outbox.operators import OperatorContract
 from automate_kernel.testing.outbox.reports import ReportsContract
 
-__all__ = ["OutboxStoreContract"]
-
 
 class OutboxStoreContract(
     EnqueueContract,

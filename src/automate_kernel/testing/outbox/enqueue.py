@@ -13,8 +13,6 @@ from automate_kernel.outbox import ItemStatus, NewItem, OutboxStore
 from automate_kernel.testing.outbox.hooks import StoreHooks
 from automate_kernel.testing.values import KEPT, REFUSED, each_value, is_json, same
 
-__all__ = ["EnqueueContract"]
-
 PAYLOADS: dict[str, Any] = {
     "null": None,
     "true": True,

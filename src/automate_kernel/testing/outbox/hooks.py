@@ -11,8 +11,6 @@ import pytest
 from automate_kernel.outbox import ItemStatus, OutboxItem, OutboxStore
 from automate_kernel.testing.clock import FakeClock
 
-__all__ = ["StoreHooks"]
-
 # Longer than any backoff that a store may give to an item whose worker died.
 LONG_SECONDS = 86_400.0
 

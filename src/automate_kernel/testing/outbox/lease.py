@@ -18,8 +18,6 @@ from automate_kernel.testing.clock import FakeClock
 from automate_kernel.testing.outbox.hooks import LONG_SECONDS, StoreHooks
 from automate_kernel.worker import OutboxReaper
 
-__all__ = ["UNKNOWN_ID", "LeaseContract"]
-
 UNKNOWN_ID = "01890000-0000-7000-8000-000000000000"
 ERROR_TEXTS = {
     "NUL": "before \x00 after",

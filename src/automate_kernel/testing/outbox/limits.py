@@ -11,8 +11,6 @@ from automate_kernel.outbox import ItemStatus, Limit, NewItem, OutboxStore, Outc
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.testing.outbox.hooks import StoreHooks
 
-__all__ = ["LimitsContract"]
-
 
 class LimitsContract(StoreHooks):
     """Tests of limits per kind and per concurrency key."""

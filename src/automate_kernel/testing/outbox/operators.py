@@ -14,8 +14,6 @@ from automate_kernel.testing.clock import FakeClock
 from automate_kernel.testing.outbox.hooks import LONG_SECONDS, StoreHooks
 from automate_kernel.testing.outbox.lease import UNKNOWN_ID
 
-__all__ = ["OperatorContract"]
-
 
 class OperatorContract(StoreHooks):
     """Tests of operator commands, bulk changes, stop requests and retention."""

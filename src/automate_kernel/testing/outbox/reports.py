@@ -15,9 +15,6 @@ from automate_kernel.testing.outbox.hooks import LONG_SECONDS, StoreHooks
 from automate_kernel.worker.in_flight import Task
 from automate_kernel.worker.statistics import ActivityLog
 
-__all__ = ["ReportsContract"]
-
-
 _CHARGE = "KeyError in shop.charge"
 _SHIP = "KeyError in shop.ship"
 

@@ -20,8 +20,6 @@ from automate_kernel.workflows.definition.structure import DefinitionProblem, Fi
 if TYPE_CHECKING:
     import yaml
 
-__all__ = ["Document", "dump_yaml", "read_json", "read_yaml"]
-
 LARGEST = 256 * 1024
 _MOST_VALUES = 50_000
 _TAG = "tag:yaml.org,2002:"

@@ -21,17 +21,6 @@ from automate_kernel.errors import ErrorCodes
 from automate_kernel.storage.values import UnstorableError, plain_json
 from automate_kernel.workflows.definition.duration import Duration, format_duration
 
-__all__ = [
-    "Condition",
-    "DefinitionModel",
-    "Identifier",
-    "JsonTree",
-    "OperationName",
-    "PlainText",
-    "RetryPolicy",
-    "StepInput",
-]
-
 # Less than a value may be stored with, since the definition's own levels come in addition.
 _DEEPEST = 50
 

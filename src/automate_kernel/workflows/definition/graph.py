@@ -13,15 +13,14 @@ from typing import NamedTuple
 from xml.sax.saxutils import escape
 
 from automate_kernel.workflows.definition.duration import format_duration
-from automate_kernel.workflows.definition.model import (
+from automate_kernel.workflows.definition.model import Step, Workflow
+from automate_kernel.workflows.definition.structure import topological_order
+from automate_kernel.workflows.definition.triggers import (
     EventTrigger,
     ScheduleTrigger,
-    Step,
     Trigger,
     WebhookTrigger,
-    Workflow,
 )
-from automate_kernel.workflows.definition.structure import topological_order
 from automate_kernel.workflows.execution import StepStatus
 
 __all__ = ["Statuses", "describe_trigger", "to_mermaid", "to_svg", "to_text"]

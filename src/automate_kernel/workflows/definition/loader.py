@@ -42,15 +42,6 @@ from automate_kernel.workflows.definition.structure import (
     step_problems,
 )
 
-__all__ = [
-    "Check",
-    "Format",
-    "dumps",
-    "load_workflow",
-    "load_workflows",
-    "loads",
-]
-
 Format = Literal["yaml", "json"]
 Check = Callable[[str, str], object]
 """

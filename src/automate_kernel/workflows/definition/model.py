@@ -61,26 +61,10 @@ from automate_kernel.workflows.definition.structure import (
     topological_order,
 )
 from automate_kernel.workflows.definition.triggers import (
-    EventTrigger,
-    ManualTrigger,
-    ScheduleTrigger,
     Trigger,
-    WebhookTrigger,
     trigger_types,
 )
 from automate_kernel.workflows.execution import Event
-
-__all__ = [
-    "EventTrigger",
-    "ManualTrigger",
-    "RetryPolicy",
-    "ScheduleTrigger",
-    "Step",
-    "Trigger",
-    "WebhookTrigger",
-    "Workflow",
-    "workflow_json_schema",
-]
 
 
 def _listed(value: Any) -> Any:

@@ -18,23 +18,14 @@ from pydantic import BaseModel, ValidationError
 
 from automate_kernel.errors import WorkflowError, did_you_mean
 from automate_kernel.workflows.definition.document import Document
-from automate_kernel.workflows.definition.model import RetryPolicy, Step, Workflow
+from automate_kernel.workflows.definition.fields import RetryPolicy
+from automate_kernel.workflows.definition.model import Step, Workflow
 from automate_kernel.workflows.definition.structure import (
     DefinitionProblem,
     FieldPath,
     ancestors,
 )
 from automate_kernel.workflows.definition.triggers import trigger_types
-
-__all__ = [
-    "LocatedProblem",
-    "invalid",
-    "locate",
-    "problems_of",
-    "reference_problems",
-    "show_path",
-    "template_texts",
-]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,17 +12,6 @@ from dataclasses import dataclass
 
 from automate_kernel.errors import did_you_mean
 
-__all__ = [
-    "DefinitionProblem",
-    "FieldPath",
-    "StepNeeds",
-    "ancestors",
-    "effective_needs",
-    "find_cycle",
-    "step_problems",
-    "topological_order",
-]
-
 FieldPath = tuple[str | int, ...]
 """The place of a value in a definition: ``("steps", 0, "retry", "delay")``."""
 

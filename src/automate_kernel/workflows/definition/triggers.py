@@ -27,17 +27,6 @@ from automate_kernel.workflows.definition.fields import (
 )
 from automate_kernel.workflows.execution import Event
 
-__all__ = [
-    "EventTrigger",
-    "ManualTrigger",
-    "ScheduleTrigger",
-    "Trigger",
-    "WebhookTrigger",
-    "cron_problem",
-    "require_cron",
-    "trigger_types",
-]
-
 
 class _Trigger(DefinitionModel):
     if_: Condition | None = Field(default=None, validation_alias="if", serialization_alias="if")

@@ -15,9 +15,10 @@ from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox.failed_attempts import FailedAttempt
-from automate_kernel.outbox.item import bounded_seconds, encode_json
+from automate_kernel.outbox.item import bounded_seconds
 from automate_kernel.secrets.tracebacks import group_of
 from automate_kernel.storage.codec import JsonText
+from automate_kernel.storage.values import encode_json
 from automate_kernel.workflows.definition.model import Step
 from automate_kernel.workflows.engine.program import WorkflowProgram
 from automate_kernel.workflows.execution import (
@@ -27,15 +28,6 @@ from automate_kernel.workflows.execution import (
     StepRun,
     StepStatus,
 )
-
-__all__ = [
-    "CallOutcome",
-    "Elements",
-    "StepCall",
-    "Turn",
-    "Waits",
-    "advance",
-]
 
 
 class Waits:

@@ -13,8 +13,6 @@ from automate_kernel.storage.rows import Rows, Where
 from automate_kernel.storage.tables import EXECUTION, TABLES
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
 
-__all__ = ["ExecutionFilter", "ExecutionPage", "read_execution_page"]
-
 _COLUMNS = ("tenant_id", "status", "workflow", "error_group")
 _BRIEF = tuple(
     column.name for column in TABLES[EXECUTION].columns if column.name not in ("event", "output")

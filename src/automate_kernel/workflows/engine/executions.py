@@ -30,13 +30,7 @@ from automate_kernel.outbox.failed_attempts import (
     new_attempt,
 )
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import (
-    MAX_PAYLOAD_BYTES,
-    bounded_seconds,
-    encode_json,
-    redacted_json,
-    storable,
-)
+from automate_kernel.outbox.item import bounded_seconds, redacted_json
 from automate_kernel.outbox.labels import (
     MOST_LABELLED,
     add_labels,
@@ -50,6 +44,7 @@ from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import DEFINITION, EXECUTION, EXECUTION_ACTIVITY, STEP
+from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, encode_json, storable
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.execution_pages import (
     ExecutionFilter,

@@ -12,8 +12,6 @@ from automate_kernel.workflows.engine.executions import ADVANCE, change_status, 
 from automate_kernel.workflows.engine.statistics import note_end
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
 
-__all__ = ["ExecutionListener"]
-
 
 class ExecutionListener:
     """

@@ -11,8 +11,6 @@ from automate_kernel.templates import Condition, Template, TemplateContext, Temp
 from automate_kernel.workflows.definition.model import Step, Workflow
 from automate_kernel.workflows.execution import Event, Execution, StepKey, StepRun, StepStatus
 
-__all__ = ["BuildContext", "TemplateView", "WorkflowProgram", "step_input"]
-
 BuildContext = Callable[..., TemplateContext]
 """Builds the context of templates: from event, execution, steps, and other names."""
 

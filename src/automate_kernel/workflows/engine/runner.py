@@ -16,9 +16,10 @@ from automate_kernel import signals
 from automate_kernel.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.operations.context import Call
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome
-from automate_kernel.outbox.item import OutcomeRecorded, encode_json
+from automate_kernel.outbox.item import OutcomeRecorded
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import group_of
+from automate_kernel.storage.values import encode_json
 from automate_kernel.worker.handler import should_stop
 from automate_kernel.worker.periodic import try_for
 from automate_kernel.workflows.catalogue import Entry
@@ -27,8 +28,6 @@ from automate_kernel.workflows.engine.executions import ExecutionEndedError, Exe
 from automate_kernel.workflows.engine.program import WorkflowProgram
 from automate_kernel.workflows.engine.statistics import ExecutionActivity
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepStatus
-
-__all__ = ["EVENT", "Invoke", "Runner"]
 
 logger: logging.Logger = get_logger(__name__)
 

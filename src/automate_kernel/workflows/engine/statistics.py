@@ -20,15 +20,6 @@ from automate_kernel.workflows.execution import (
     StepStatus,
 )
 
-__all__ = [
-    "ExecutionActivity",
-    "ExecutionCounts",
-    "ExecutionStats",
-    "note_end",
-    "read_activity",
-    "write_activity",
-]
-
 _COUNTED = (
     "started", "completed", "failed", "cancelled", "steps_completed", "steps_retried",
     "steps_failed",
