@@ -58,6 +58,7 @@ from automate_kernel.worker.statistics import ActivityLog
 from automate_kernel.worker.worker import Worker
 from automate_kernel.workflows.catalogue import Catalogue, WorkflowSource
 from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.engine.engine import Engine
 from automate_kernel.workflows.engine.executions import ADVANCE, ExecutionStore
 from automate_kernel.workflows.engine.listener import ExecutionListener
 from automate_kernel.workflows.engine.runner import EVENT, Runner
@@ -160,7 +161,7 @@ class Kernel:
         """Connect the parts, before plugins and workflows come in."""
         self._runner = Runner(
             self.executions,
-            invoke=self.operations.invoke,
+            operations=self.operations,
             around=lambda execution: self.plugins.hooks.around(
                 "automate_executing", execution=execution
             ),
@@ -175,7 +176,8 @@ class Kernel:
         self._failures = FailureNotices(self.outbox, self._notify_failed)
         self._handlers = HandlerRegistry()
         self._handlers.add(Handler(EVENT, self._runner.handle_event))
-        self._handlers.add(Handler(ADVANCE, self._runner.handle_advance))
+        engine = partial(Engine, self._runner, self.operations.portal, ADVANCE)
+        self._handlers.add(Handler(ADVANCE, self._runner.handle_advance, pool=engine))
         outbox = self.outbox
         if isinstance(outbox, RowsOutboxStore):
             outbox.listen(ExecutionListener())

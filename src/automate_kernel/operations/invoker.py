@@ -145,6 +145,13 @@ class Invoker:
         kind, owner, operation = self._located(name)
         return self._sources[kind].get(owner).find_operation(operation)
 
+    def is_async(self, name: str) -> bool:
+        """Return True if the operation *name* is an ``async def``; False if that can't be known."""
+        try:
+            return self.spec(name).asynchronous
+        except AutomateError:
+            return False
+
     def find(self, name: str) -> tuple[OperationSpec, Work]:
         """
         Return an operation's spec, and the function that performs it on revealed input.
@@ -252,10 +259,14 @@ class Invoker:
         return output
 
     async def _ainvoke(self, name: str, data: Any, call: Call) -> Any:
-        _, perform = await asyncio.to_thread(self.find, name)
+        # On a thread: it may import a plugin, and read the secrets of its config.
+        spec, perform = await asyncio.to_thread(self.find, name)
         with calling(call):
             revealed = await areveal(data, self._secrets)
-            result = await asyncio.to_thread(perform, revealed)
+            if spec.asynchronous:
+                result = perform(revealed)
+            else:
+                result = await asyncio.to_thread(perform, revealed)
             return await result if inspect.isawaitable(result) else result
 
     def _before(self, call: Call, data: Any) -> None:

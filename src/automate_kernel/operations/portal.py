@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, TypeVar, cast
 
@@ -55,6 +55,10 @@ class Portal:
         if error is not None:
             raise error
         return cast("T", result)
+
+    def call_soon(self, function: Callable[..., object], *arguments: object) -> None:
+        """Call *function* on the loop, soon; it may create tasks there."""
+        self._running_loop().call_soon_threadsafe(function, *arguments)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:

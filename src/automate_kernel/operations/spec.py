@@ -86,6 +86,12 @@ class OperationSpec:
                     hint="give a pydantic model class or a JSON Schema as a dict",
                 )
 
+    @property
+    def asynchronous(self) -> bool:
+        """True if an ``async def`` performs it."""
+        function = inspect.unwrap(self.binding.function) if self.binding else None
+        return inspect.iscoroutinefunction(function)
+
     def json_schema(self) -> dict[str, Any]:
         """Return the JSON Schema of the input."""
         return json_schema_of(self.input_schema)

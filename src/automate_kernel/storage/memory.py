@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from typing import Any, TypeVar
 
+from automate_kernel.storage.checkpoint import checkpoint_in_steps
 from automate_kernel.storage.codec import JsonText, decode_json, json_text
 from automate_kernel.storage.dialects import utc_now
-from automate_kernel.storage.rows import Clock, Now, Plus, Portion, Row, Wakeup, Where
+from automate_kernel.storage.rows import Checkpoint, Clock, Now, Plus, Portion, Row, Wakeup, Where
 from automate_kernel.storage.tables import TABLES, Column
 
 T = TypeVar("T")
@@ -262,6 +263,9 @@ class _MemoryRows:
             self._undo.append((stored, row[key], row))
             del stored[row[key]]
         return [row[key] for row in found]
+
+    def checkpoint(self, group: Sequence[Checkpoint], lease_seconds: float) -> set[str]:
+        return checkpoint_in_steps(self, group, lease_seconds)
 
     def now(self) -> datetime:
         return self._clock()

@@ -61,6 +61,30 @@ class Portion:
     limit: int
 
 
+@dataclass(slots=True)
+class Checkpoint:
+    """
+    The progress of one execution, whose item is claimed with *token*.
+
+    *steps* are rows of `automate_kernel.storage.tables.STEP` with all columns; their times are
+    None or `Now`. One whose step has a row already changes it, unless that step has ended. With
+    *status* the execution's status, error and *output* (JSON) are written. *progress* forgets the
+    crashes of workers so far. *ends* completes the item; else its lease is renewed.
+    """
+
+    item_id: str
+    token: str
+    execution_id: str
+    steps: Sequence[Row] = ()
+    status: str | None = None
+    error_code: str | None = None
+    error: str | None = None
+    error_group: str | None = None
+    output: str | None = None
+    progress: bool = False
+    ends: bool = False
+
+
 class Rows(Protocol):
     """
     Our tables inside one transaction of the host's database.
@@ -133,6 +157,15 @@ class Rows(Protocol):
 
     def remove(self, table: str, where: Sequence[Where]) -> list[Any]:
         """Remove all rows that match, and return their keys."""
+
+    def checkpoint(self, group: Sequence[Checkpoint], lease_seconds: float) -> set[str]:
+        """
+        Save the progress of executions; return the items whose claims held.
+
+        Of an item that is claimed with another token, or whose execution has ended, nothing is
+        written. The others' leases are renewed for *lease_seconds*. It is one statement on
+        PostgreSQL; elsewhere the transaction must be atomic.
+        """
 
     def now(self) -> datetime:
         """Return the time of the database's clock."""

@@ -11,14 +11,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
-from itertools import repeat
+from itertools import count, repeat
 from operator import itemgetter
 from typing import Any
 
+from automate_kernel.storage.checkpoint import (
+    checkpoint_in_steps,
+    checkpoint_parameters,
+    checkpoint_statement,
+)
 from automate_kernel.storage.codec import array_text, copy_text, decode, decode_time, encode
 from automate_kernel.storage.dialects import DIALECTS, Dialect, utc_now
 from automate_kernel.storage.errors import DuplicateKeyError
-from automate_kernel.storage.rows import Clock, Now, Plus, Portion, Row, Where
+from automate_kernel.storage.rows import Checkpoint, Clock, Now, Plus, Portion, Row, Where
 from automate_kernel.storage.tables import TABLES, Column, Table, Type
 
 _OPERATORS = {"eq": "=", "ne": "<>", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
@@ -442,6 +447,18 @@ class SqlRows:
         removed = decode(columns, self.run(sql, statement.parameters, fetch=True))
         return [row[key] for row in removed]
 
+    def checkpoint(self, group: Sequence[Checkpoint], lease_seconds: float) -> set[str]:
+        """Save the progress of executions; see `Rows.checkpoint`."""
+        if not group:
+            return set()
+        if not self.dialect.arrays:
+            return checkpoint_in_steps(self, group, lease_seconds)
+        sql, parameters = _checkpoint_sql(self._style, self._clock is None), []
+        if self._clock is not None:
+            parameters.append(self._clock())
+        parameters += checkpoint_parameters(group, lease_seconds)
+        return {row[0] for row in self.run(sql, parameters, fetch=True)}
+
     # -- reading -----------------------------------------------------------------------------
 
     def select(
@@ -613,6 +630,17 @@ class SqlRows:
             self.dialect.arrays,
             tuple([(column.name, column.type) for column in columns]),
         )
+
+
+@lru_cache(8)
+def _checkpoint_sql(style: str, servers_clock: bool) -> str:
+    numbers = count(1)
+
+    def marker() -> str:
+        return f"${next(numbers)}" if style == "$" else style
+
+    now = _POSTGRESQL.now if servers_clock else f"{marker()}::timestamptz"
+    return checkpoint_statement(now, marker)
 
 
 @lru_cache(256)

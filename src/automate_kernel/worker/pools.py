@@ -7,13 +7,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Protocol
 
 from automate_kernel.outbox.item import Result
 from automate_kernel.secrets.logs import get_logger, log_loop_errors
 from automate_kernel.worker.handler import Handler
-from automate_kernel.worker.in_flight import Task
+from automate_kernel.worker.in_flight import Ended, Task
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -45,6 +46,22 @@ class Pool(Protocol):
 
     def stop(self) -> None:
         """Take no more. It is called when nothing is held any longer, or to abandon what is."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSetup:
+    """
+    What a worker gives to a pool that a handler brings along.
+
+    *slots* are its threads. *done_all* takes the tasks that have ended, *failed* gives the outcome
+    of a task that ended with an error, and *stopping* is True once nothing new may begin.
+    """
+
+    slots: int
+    lease_seconds: float
+    done_all: Callable[[list[Ended]], None]
+    failed: Callable[[Task, BaseException], Result]
+    stopping: Callable[[], bool]
 
 
 class InlinePool:
@@ -233,12 +250,15 @@ def pools_for(
     run_all: RunAll,
     done: Done,
     room: Callable[[], None],
+    setup: PoolSetup,
 ) -> list[Pool]:
     """Return the pools that these handlers need."""
+    own: list[Pool] = [one.pool(setup) for one in handlers if one.pool is not None]
+    handlers = [one for one in handlers if one.pool is None]
     inline = [one.kind for one in handlers if one.inline]
     loop = [one.kind for one in handlers if one.asynchronous]
     threads = [one.kind for one in handlers if not one.inline and not one.asynchronous]
-    pools: list[Pool] = []
+    pools = own
     if inline:
         pools.append(InlinePool(inline, batch, run_all, room))
     if threads:

@@ -23,7 +23,7 @@ from functools import partial
 
 from automate_kernel.errors import describe_error
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.item import ItemStatus, Outcome, Result
+from automate_kernel.outbox.item import ItemStatus, Outcome, OutcomeRecorded, Result
 from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.outbox.worker_reports import WorkerInfo
 from automate_kernel.secrets.logs import get_logger
@@ -34,7 +34,7 @@ from automate_kernel.worker.heartbeat import Heartbeat
 from automate_kernel.worker.in_flight import Ended, InFlight, Task
 from automate_kernel.worker.liveness import Liveness
 from automate_kernel.worker.periodic import PeriodicRunner, PeriodicTask, keep_trying
-from automate_kernel.worker.pools import InlinePool, Pool, pools_for
+from automate_kernel.worker.pools import InlinePool, Pool, PoolSetup, pools_for
 from automate_kernel.worker.reporter import Reporter
 from automate_kernel.worker.statistics import ActivityLog
 
@@ -307,6 +307,13 @@ class Worker:
             run_all=self._execute_all,
             done=self._done,
             room=self._on_freed,
+            setup=PoolSetup(
+                self.slots,
+                self.store.lease_seconds,
+                self._done_all,
+                self._failed,
+                self._stopping.is_set,
+            ),
         )
         self._claimer = Claimer(
             self.store,
@@ -473,6 +480,15 @@ class Worker:
     def _done(self, task: Task, result: Result) -> None:
         task.ended_at = time.monotonic()
         self._acknowledger.put([(task, result)])
+
+    def _done_all(self, ended: list[Ended]) -> None:
+        recorded = [task.item for task, result in ended if isinstance(result, OutcomeRecorded)]
+        for item in recorded:
+            self.store.forget([item.id], token=item.lease_token)
+        self._acknowledger.put(ended)
+
+    def _failed(self, task: Task, error: BaseException) -> Result:
+        return self._runner.failed(self._by_kind[task.item.kind], task.item, error)
 
     def _drain(self) -> None:
         """Wait until nothing is held, or time is up, or `stop(abandon=True)`; then hand back."""

@@ -173,16 +173,20 @@ def advance(
     *,
     waits: dict[StepKey, float],
     left: float | None = None,
+    crashes: int = 0,
 ) -> Generator[Turn, tuple[Sequence[CallOutcome], float], None]:
     """
     Bring *execution* as far as it goes now. Send outcomes, and the seconds since the last turn.
 
     *waits* holds the seconds that are left until the runs that wait for a retry are due; *left*
-    are those of the workflow's own timeout. The execution is changed along the way, so that it
-    always shows the state that the turns yielded so far have saved.
+    are those of the workflow's own timeout. *crashes* is how many workers have died over it since
+    it was saved last: what begins at once was running then, and has had so many attempts. The
+    execution is changed along the way, so that it always shows what the turns yielded so far have
+    saved, and the calls that run.
     """
-    flow = _Flow(program, execution, waits, left)
+    flow = _Flow(program, execution, waits, left, crashes)
     turn = flow.next_turn()
+    flow.crashes = 0
     while not turn.last:
         outcomes, elapsed = yield turn
         flow.pass_time(elapsed)
@@ -201,7 +205,9 @@ class _Flow:
         execution: Execution,
         waits: dict[StepKey, float],
         left: float | None,
+        crashes: int,
     ) -> None:
+        self.crashes = crashes
         self._program = program
         self._workflow = program.workflow
         self._execution = execution
@@ -302,12 +308,15 @@ class _Flow:
             self._turn.failed = error
 
     def _save(self, run: StepRun) -> None:
-        if run.key not in self._runs:
-            self._runs[run.key] = run
-            self._execution.steps.append(run)
+        self._add(run)
         if run.key not in self._saved:
             self._saved.add(run.key)
             self._turn.saves.append(run)
+
+    def _add(self, run: StepRun) -> None:
+        if run.key not in self._runs:
+            self._runs[run.key] = run
+            self._execution.steps.append(run)
 
     # -- the next turn -----------------------------------------------------------------------
 
@@ -464,11 +473,11 @@ class _Flow:
         if run.key in self._in_flight or self._waits.holds(run.key):
             return False
         given = self._program.input(step, self._view, extra)
-        # Saved before the call is made, so that an attempt which kills its worker counts too.
-        run.status, run.attempts = StepStatus.RUNNING, run.attempts + 1
+        # Not saved: an attempt that kills its worker is counted by the claims of the item.
+        run.status, run.attempts = StepStatus.RUNNING, max(run.attempts, self.crashes) + 1
         self._in_flight.add(run.key)
         self._waits.drop(run.key)
-        self._save(run)
+        self._add(run)
         self._turn.calls.append(StepCall(step, run, given))
         return True
 

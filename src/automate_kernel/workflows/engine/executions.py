@@ -11,14 +11,21 @@ import itertools
 import json
 import logging
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError
-from automate_kernel.outbox import NewItem, OutboxItem, OutboxStore, Outcome
+from automate_kernel.outbox import (
+    ItemStatus,
+    NewItem,
+    OutboxItem,
+    OutboxStore,
+    Outcome,
+    RowsOutboxStore,
+)
 from automate_kernel.outbox.failed_attempts import (
     MOST_OF_EXECUTION,
     ErrorGroup,
@@ -40,12 +47,14 @@ from automate_kernel.outbox.labels import (
 )
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import MAX_GROUP
+from automate_kernel.storage.checkpoint import save_progress
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.paging import LOOK
-from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
-from automate_kernel.storage.tables import DEFINITION, EXECUTION, EXECUTION_ACTIVITY, STEP
+from automate_kernel.storage.rows import Checkpoint, Now, Row, Rows, Storage, Where
+from automate_kernel.storage.tables import DEFINITION, EXECUTION, EXECUTION_ACTIVITY, OUTBOX, STEP
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, encode_json, storable
 from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.engine.advance import Turn
 from automate_kernel.workflows.engine.execution_pages import (
     ExecutionFilter,
     ExecutionPage,
@@ -73,10 +82,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ADVANCE",
-    "ExecutionEndedError",
     "ExecutionStore",
     "Loaded",
+    "Save",
     "change_status",
+    "end_from_outside",
     "reopen",
 ]
 
@@ -105,23 +115,32 @@ class Loaded:
     now: datetime
 
 
-class ExecutionEndedError(AutomateError):
-    """The execution was cancelled while it ran."""
+@dataclass(slots=True)
+class Save:
+    """
+    What an execution has come to since its last checkpoint, in a turn of `advance`.
 
-    default_code = ErrorCodes.CANCELLED
+    *begun* has, of the runs that began here, the id of their row and the seconds since then.
+    *stored* is False for the first checkpoint of an execution.
+    """
+
+    item: OutboxItem
+    execution: Execution
+    turn: Turn
+    begun: Mapping[StepKey, tuple[str, float]]
+    stored: bool
 
 
 def change_status(
     rows: Rows, execution: Execution, status: ExecutionStatus, output: JsonText = _NO_OUTPUT
 ) -> bool:
     """Set the status and the error of an execution that has not ended; return False if it had."""
+    code, error, group = _stored_error(execution)
     changes: dict[str, Any] = {
         "status": status.value,
-        "error_code": execution.error_code,
-        "error": storable(execution.error) if execution.error else None,
-        "error_group": (
-            storable(execution.error_group, MAX_GROUP) if execution.error_group else None
-        ),
+        "error_code": code,
+        "error": error,
+        "error_group": group,
         "updated_at": Now(),
     }
     if status.finished:
@@ -131,6 +150,17 @@ def change_status(
     if changed:
         execution.status = status
     return changed
+
+
+def end_from_outside(rows: Rows, execution: Execution, status: ExecutionStatus) -> bool:
+    """End an execution that no worker ends, and its steps; return False if it had ended."""
+    if not change_status(rows, execution, status):
+        return False
+    live = [each.value for each in StepStatus if not each.finished]
+    its = [Where("execution_id", "eq", execution.id), Where("status", "in", live)]
+    rows.update(STEP, its, {"status": StepStatus.CANCELLED.value, "completed_at": Now()})
+    note_end(rows, execution)
+    return True
 
 
 def reopen(
@@ -180,22 +210,18 @@ def _stored_workflow(rows: Rows, definition_id: str) -> Workflow:
     return Workflow.from_dict(found[0]["body"])
 
 
-def _unfinished(run: StepRun) -> list[Where]:
-    """Select the row of *run*, as long as it has not ended."""
-    live = [status.value for status in StepStatus if not status.finished]
-    return [
-        Where("execution_id", "eq", run.execution_id),
-        Where("step_id", "eq", run.step_id),
-        Where("position", "eq", run.position),
-        Where("status", "in", live),
-    ]
-
-
-def _step_changes(run: StepRun, output: JsonText | None, delay: float | None) -> Row:
-    """Return the columns that a save writes; *output* is encoded, *delay* is that of a retry."""
+def _step_row(save: Save, run: StepRun) -> Row:
+    """Return the row of *run*; the database's clock gives it its times."""
+    output, delay = save.turn.outputs.get(run.key), save.turn.delays.get(run.key)
     if output is None:
         output = encode_json(run.output, f"output of step {run.step_id!r}")
-    row: Row = {
+    # Ids are made when runs begin: their order is that of the rows.
+    row_id, since = save.begun.get(run.key) or (new_id(), None)
+    return {
+        "id": row_id,
+        "execution_id": run.execution_id,
+        "step_id": run.step_id,
+        "position": run.position,
         "status": run.status.value,
         "attempts": run.attempts,
         "output": output,
@@ -203,38 +229,51 @@ def _step_changes(run: StepRun, output: JsonText | None, delay: float | None) ->
         "error": storable(run.error) if run.error else None,
         "trace": storable(run.trace) if run.trace else None,
         "error_group": storable(run.error_group, MAX_GROUP) if run.error_group else None,
+        "started_at": None if since is None else Now(-since),
         "next_attempt_at": Now(bounded_seconds(delay)) if delay is not None else None,
-    }
-    if run.status is StepStatus.RUNNING and run.attempts <= 1:
-        row["started_at"] = Now()
-    if run.status.finished:
-        row["completed_at"] = Now()
-    return row
-
-
-def _new_step(run: StepRun, changes: Row) -> Row:
-    """Return the first row of *run*."""
-    return {
-        "id": new_id(),
-        "execution_id": run.execution_id,
-        "step_id": run.step_id,
-        "position": run.position,
-        "started_at": None,
-        "completed_at": None,
-        **changes,
+        "completed_at": Now() if run.status.finished else None,
     }
 
 
-def _attempts(failures: Sequence[FailedAttempt], execution_id: str, claim: str) -> list[Row]:
-    """Return the rows of attempts that have failed in the claim with this token."""
+def _stored_error(execution: Execution) -> tuple[str | None, str | None, str | None]:
+    """Return an execution's error as columns take it: code, text and group."""
+    return (
+        execution.error_code,
+        storable(execution.error) if execution.error else None,
+        storable(execution.error_group, MAX_GROUP) if execution.error_group else None,
+    )
+
+
+def _attempts(save: Save) -> list[Row]:
+    """Return the rows of attempts that have failed since the last checkpoint."""
     return [
         new_attempt(
-            execution_id, claim, attempt=each.attempt, code=each.error_code,
-            group=each.error_group, error=each.error, trace=each.trace, step_id=each.step_id,
-            position=each.position,
+            save.execution.id, save.item.lease_token or "", attempt=each.attempt,
+            code=each.error_code, group=each.error_group, error=each.error, trace=each.trace,
+            step_id=each.step_id, position=each.position,
         )
-        for each in failures
+        for each in save.turn.failures
     ]  # fmt: skip
+
+
+def _is_saved(rows: Rows, save: Save) -> bool:
+    """Return True if *save* was committed before, by a call whose reply was lost."""
+    if not save.turn.last:
+        return False
+    mine = [Where("id", "eq", save.item.id), Where("lease_token", "eq", save.item.lease_token)]
+    items = rows.select(OUTBOX, [*mine, Where("status", "ne", "RUNNING")], columns=("id",))
+    status = str(save.turn.end or ExecutionStatus.RUNNING)
+    where = [Where("id", "eq", save.execution.id), Where("status", "eq", status)]
+    return bool(items) and bool(rows.select(EXECUTION, where, columns=("id",)))
+
+
+def _waits(runs: Iterable[StepRun], now: datetime) -> dict[StepKey, float]:
+    """Return the seconds until the retries among *runs* are due."""
+    return {
+        run.key: (run.next_attempt_at - now).total_seconds()
+        for run in runs
+        if run.status is StepStatus.RETRY and run.next_attempt_at is not None
+    }
 
 
 def _runs(rows: Rows, execution_ids: Sequence[str]) -> dict[str, list[StepRun]]:
@@ -337,104 +376,126 @@ class ExecutionStore:
 
     def load(self, execution_id: str) -> Loaded | None:
         """Read an execution as it was saved last; None if there is none."""
+        return self.load_all([execution_id]).get(execution_id)
+
+    def load_all(
+        self, execution_ids: Sequence[str], now: datetime | None = None
+    ) -> dict[str, Loaded]:
+        """
+        Read executions as they were saved last, by their ids.
+
+        *now* is the database's time, if it is known. Steps are read only if any has begun.
+        """
         with self.storage.begin(atomic=False) as rows:
-            found = rows.select(EXECUTION, [Where("id", "eq", execution_id)])
-            if not found:
-                return None
-            runs = _runs(rows, [execution_id]).get(execution_id, [])
-            now = rows.now()
-        waits = {
-            run.key: (run.next_attempt_at - now).total_seconds()
-            for run in runs
-            if run.status is StepStatus.RETRY and run.next_attempt_at is not None
+            found = rows.select(EXECUTION, [Where("id", "in", sorted(execution_ids))])
+            begun = [row["id"] for row in found if row["status"] != ExecutionStatus.PENDING.value]
+            runs = _runs(rows, begun) if begun else {}
+            now = now or rows.now()
+        return {
+            row["id"]: Loaded(
+                Execution.from_row(row, runs.get(row["id"], ())),
+                _waits(runs.get(row["id"], ()), now),
+                now,
+            )
+            for row in found
         }
-        return Loaded(Execution.from_row(found[0], runs), waits, now)
 
     def definition(self, definition_id: str) -> Workflow:
         """Read the definition that an execution is pinned to."""
         with self.storage.begin(atomic=False) as rows:
             return _stored_workflow(rows, definition_id)
 
-    @contextmanager
-    def holding(self, item: OutboxItem) -> Iterator[Rows]:
+    def checkpoint(self, group: Sequence[Save]) -> set[str]:
         """
-        Open a transaction that renews the lease of *item*, and commits only if we hold it.
+        Save what executions have come to, all in one transaction; return the items that were held.
 
-        Raises `LeaseLostError`, and nothing is saved.
+        Of an execution that has ended meanwhile, or whose item is another's by now, nothing is
+        saved. The leases of those that go on are renewed.
         """
-        with self.storage.begin() as rows:
-            self.outbox.renew(
-                item.id,
-                item.lease_owner or "",
-                token=item.lease_token,
-                transaction=rows.native,
+        checkpoints = [self._checkpoint(save) for save in group]
+        failures = [row for save in group for row in _attempts(save)]
+        # What finishes an item in more than one statement; nearly always there is nothing.
+        outcomes = [
+            save for save, one in zip(group, checkpoints, strict=True)
+            if save.turn.last and not one.ends
+        ]  # fmt: skip
+        plain = self._shares_tables and not failures and not outcomes
+        atomic = not plain or not self.storage.supports_skip_locked
+        with self.storage.begin(atomic=atomic) as rows:
+            held = self._save(rows, group, checkpoints)
+            for save in outcomes:
+                if save.item.id in held:
+                    self._finish(rows, save)
+            kept = {save.execution.id for save in group if save.item.id in held}
+            keep_attempts(
+                rows, [row for row in failures if row["subject_id"] in kept], MOST_OF_EXECUTION
             )
-            yield rows
+            if len(held) < len(group):
+                held |= {
+                    one.item.id for one in group if one.item.id not in held if _is_saved(rows, one)
+                }
+        return held
 
-    def finish(self, rows: Rows, item: OutboxItem, outcome: Outcome) -> None:
-        """
-        Record the *outcome* of *item* in the transaction that saves its execution.
+    @property
+    def _shares_tables(self) -> bool:
+        """True if the items are in the tables that the executions are in."""
+        return isinstance(self.outbox, RowsOutboxStore)
 
-        Raises `LeaseLostError` if we don't hold its lease any more.
-        """
-        owner = item.lease_owner or ""
-        if self.outbox.acknowledge(owner, [outcome], transaction=rows.native):
+    def _save(
+        self, rows: Rows, group: Sequence[Save], checkpoints: Sequence[Checkpoint]
+    ) -> set[str]:
+        if self._shares_tables:
+            return rows.checkpoint(checkpoints, self.outbox.lease_seconds)
+        held = []
+        for save, one in zip(group, checkpoints, strict=True):
+            item, owner = save.item, save.item.lease_owner or ""
+            with suppress(LeaseLostError):
+                self.outbox.renew(item.id, owner, token=item.lease_token, transaction=rows.native)
+                held.append(one)
+        return save_progress(rows, held)
+
+    def _checkpoint(self, save: Save) -> Checkpoint:
+        item, turn, execution = save.item, save.turn, save.execution
+        one = Checkpoint(
+            item.id,
+            item.lease_token or "",
+            execution.id,
+            [_step_row(save, run) for run in turn.saves],
+            progress=any(run.status.finished for run in turn.saves),
+        )
+        if turn.end is None and turn.failed is None and save.stored:
+            return one
+        one.status = str(turn.end or ExecutionStatus.RUNNING)
+        one.error_code, one.error, one.error_group = _stored_error(execution)
+        if turn.end is not None:
+            one.output = self._final_output(save)
+            keyed = item.ordering_key or item.concurrency_key
+            one.ends = self._shares_tables and not keyed and self.outbox.retention_seconds != 0
+        return one
+
+    def _final_output(self, save: Save) -> JsonText:
+        text, redact = encode_json(save.turn.output, "output of the workflow"), self.outbox.redact
+        if redact is not None and redact.finds(text):
+            save.turn.output = redact(json.loads(text))
+            text = encode_json(save.turn.output, "output of the workflow")
+        return text
+
+    def _finish(self, rows: Rows, save: Save) -> None:
+        """Record the outcome of an item in the transaction that saves its execution."""
+        item, wait = save.item, save.turn.wait
+        outcome = Outcome(item.id, token=item.lease_token)
+        if wait is not None:
+            outcome = Outcome(item.id, ItemStatus.PENDING, wait, token=item.lease_token)
+        if self.outbox.acknowledge(item.lease_owner or "", [outcome], transaction=rows.native):
             raise LeaseLostError(f"the lease of item {item.id} is lost")
 
-    def save(
-        self,
-        rows: Rows,
-        execution: Execution,
-        runs: Sequence[StepRun],
-        delays: Mapping[StepKey, float],
-        stored: set[StepKey],
-        *,
-        outputs: Mapping[StepKey, JsonText] | None = None,
-        failures: Sequence[FailedAttempt] = (),
-        claim: str = "",
-    ) -> None:
-        """
-        Write *runs*; *stored* holds the keys of those that have a row already.
-
-        *outputs* are those of runs that are encoded already. *failures* are attempts that failed
-        since the last save, and *claim* is the token of the claim that they were made in.
-        Raises `ExecutionEndedError` if the execution was cancelled meanwhile.
-        """
-        live = [
-            Where("id", "eq", execution.id),
-            Where("status", "in", _LIVE),
-            # It may have been cancelled and resumed, and then it is another item's to drive.
-            Where("item_id", "eq", execution.item_id),
-        ]
-        changes = {"status": ExecutionStatus.RUNNING.value, "updated_at": Now()}
-        if not rows.update(EXECUTION, live, changes):
-            raise ExecutionEndedError(message=f"execution {execution.id} has ended")
-        execution.status = ExecutionStatus.RUNNING
-        new = []
-        for run in runs:
-            row = _step_changes(run, (outputs or {}).get(run.key), delays.get(run.key))
-            if run.key in stored:
-                rows.update(STEP, _unfinished(run), row)
-            else:
-                new.append(_new_step(run, row))
-        if new:
-            rows.insert(STEP, new)
-        keep_attempts(rows, _attempts(failures, execution.id, claim), MOST_OF_EXECUTION)
-
-    def change(
-        self, rows: Rows, execution: Execution, status: ExecutionStatus, output: Any = None
-    ) -> bool:
-        """Set the status of an execution that has not ended; return False if it had."""
-        if not status.finished:
-            return change_status(rows, execution, status)
-        text, redact = encode_json(output, "output of the workflow"), self.outbox.redact
-        if redact is not None and redact.finds(text):
-            output = redact(json.loads(text))
-            text = encode_json(output, "output of the workflow")
-        changed = change_status(rows, execution, status, text)
-        if changed:
-            execution.output = output
-        return changed
+    def holds(self, item: OutboxItem) -> bool:
+        """Renew the lease of *item*; return False if it is another's by now."""
+        try:
+            self.outbox.renew(item.id, item.lease_owner or "", token=item.lease_token)
+        except LeaseLostError:
+            return False
+        return True
 
     # -- finding -----------------------------------------------------------------------------
 
@@ -580,9 +641,7 @@ class ExecutionStore:
             if not found:
                 return False
             execution = Execution.from_row(found[0])
-            cancelled = change_status(rows, execution, ExecutionStatus.CANCELLED)
-            if cancelled:
-                note_end(rows, execution)
+            cancelled = end_from_outside(rows, execution, ExecutionStatus.CANCELLED)
         if cancelled:
             self.outbox.cancel([found[0]["item_id"]])
         return cancelled

@@ -8,8 +8,7 @@ from automate_kernel.errors import ErrorCodes
 from automate_kernel.outbox import ItemStatus, OutboxItem
 from automate_kernel.storage.rows import Rows, Where
 from automate_kernel.storage.tables import EXECUTION
-from automate_kernel.workflows.engine.executions import ADVANCE, change_status, reopen
-from automate_kernel.workflows.engine.statistics import note_end
+from automate_kernel.workflows.engine.executions import ADVANCE, end_from_outside, reopen
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
 
 
@@ -33,14 +32,12 @@ class ExecutionListener:
             execution.error_code = str(item.last_error_code or ErrorCodes.ABORTED)
             execution.error = f"given up after {item.attempt_count} attempts: {item.last_error}"
             execution.error_group = item.last_error_group
-            if change_status(rows, execution, ExecutionStatus.FAILED):
-                note_end(rows, execution)
+            end_from_outside(rows, execution, ExecutionStatus.FAILED)
 
     def cancel_with(self, rows: Rows, item: OutboxItem) -> None:
         """Cancel the execution whose wake-up was cancelled."""
         for execution in _driven_by(rows, item):
-            if change_status(rows, execution, ExecutionStatus.CANCELLED):
-                note_end(rows, execution)
+            end_from_outside(rows, execution, ExecutionStatus.CANCELLED)
 
     def requeued(self, rows: Rows, item: OutboxItem) -> bool:
         """

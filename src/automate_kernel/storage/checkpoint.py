@@ -1,0 +1,216 @@
+"""
+Checkpoints: the progress of many executions, saved as a group.
+
+A worker has hundreds of executions in flight, and each saves what its steps gave before it goes on.
+One transaction for each would cost several statements and a commit. A group costs one statement on
+PostgreSQL, and one transaction elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from automate_kernel.storage.codec import array_text
+from automate_kernel.storage.rows import Checkpoint, Now, Row, Rows, Where
+from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP
+
+LIVE = ("PENDING", "RUNNING")
+"""The statuses of an execution that has not ended."""
+
+_UNFINISHED = ("PENDING", "RUNNING", "RETRY")
+_ITEM_ENDS: Mapping[str, Any] = {
+    "status": "COMPLETED",
+    "waiting_for": None,
+    "lease_expires_at": None,
+    "completed_at": Now(),
+    "updated_at": Now(),
+}
+
+
+def checkpoint_in_steps(rows: Rows, group: Sequence[Checkpoint], lease_seconds: float) -> set[str]:
+    """
+    Save *group* with several statements, in the transaction of *rows*; see `Rows.checkpoint`.
+
+    For databases without data-modifying ``WITH``.
+    """
+    held = _renew(rows, group, lease_seconds)
+    live = save_progress(rows, [one for one in group if one.item_id in held])
+    saved = [one for one in group if one.item_id in live]
+    progressed = sorted(one.item_id for one in saved if one.progress and not one.ends)
+    rows.update(OUTBOX, [Where("id", "in", progressed)], {"attempt_count": 1})
+    ended = sorted(one.item_id for one in saved if one.ends)
+    rows.update(OUTBOX, [Where("id", "in", ended)], _ITEM_ENDS)
+    return live
+
+
+def save_progress(rows: Rows, group: Sequence[Checkpoint]) -> set[str]:
+    """Save steps and executions of *group*; return the items whose executions had not ended."""
+    live = _live(rows, group)
+    saved = [one for one in group if one.item_id in live]
+    _save_steps(rows, [row for one in saved for row in one.steps])
+    for one in saved:
+        if one.status is not None:
+            rows.update(EXECUTION, [Where("id", "eq", one.execution_id)], _execution_changes(one))
+    return live
+
+
+def _renew(rows: Rows, group: Sequence[Checkpoint], lease_seconds: float) -> set[str]:
+    """Renew the leases of the items that are held with the group's tokens; return their ids."""
+    by_token: dict[str, list[str]] = {}
+    for one in group:
+        by_token.setdefault(one.token, []).append(one.item_id)
+    held: set[str] = set()
+    for token, ids in sorted(by_token.items()):
+        where = [
+            Where("id", "in", sorted(ids)),
+            Where("lease_token", "eq", token),
+            Where("status", "eq", "RUNNING"),
+        ]
+        if rows.update(OUTBOX, where, {"lease_expires_at": Now(lease_seconds)}) == len(ids):
+            held |= set(ids)
+        else:
+            held |= {row["id"] for row in rows.select(OUTBOX, where, columns=("id",))}
+    return held
+
+
+def _live(rows: Rows, group: Sequence[Checkpoint]) -> set[str]:
+    """Return the items whose executions have not ended and are theirs to drive."""
+    ids = sorted(one.execution_id for one in group)
+    found = rows.select(
+        EXECUTION, [Where("id", "in", ids), Where("status", "in", LIVE)],
+        order_by=("id",), lock=True, columns=("id", "item_id"),
+    )  # fmt: skip
+    return {row["item_id"] for row in found} & {one.item_id for one in group}
+
+
+def _execution_changes(one: Checkpoint) -> Row:
+    changes: Row = {
+        "status": one.status,
+        "error_code": one.error_code,
+        "error": one.error,
+        "error_group": one.error_group,
+        "updated_at": Now(),
+    }
+    if one.status not in LIVE:
+        changes |= {"completed_at": Now(), "output": one.output}
+    return changes
+
+
+def _save_steps(rows: Rows, steps: Sequence[Row]) -> None:
+    if not steps or rows.insert(STEP, steps) == len(steps):
+        return
+    # Some have a row: of an attempt that failed or took long, or of this very save, whose reply
+    # was lost.
+    for row in steps:
+        where = [
+            Where("execution_id", "eq", row["execution_id"]),
+            Where("step_id", "eq", row["step_id"]),
+            Where("position", "eq", row["position"]),
+            Where("status", "in", _UNFINISHED),
+            Where("id", "ne", row["id"]),
+        ]
+        kept = ("id", "execution_id", "step_id", "position")
+        changes = {name: value for name, value in row.items() if name not in kept}
+        if changes["started_at"] is None:
+            del changes["started_at"]
+        rows.update(STEP, where, changes)
+
+
+# -- one statement ---------------------------------------------------------------------------------
+
+# The times of a step are sent as seconds from now, or null.
+_STEP_COLUMNS = {
+    "id": "uuid", "execution_id": "uuid", "step_id": "text", "position": "integer",
+    "status": "text", "attempts": "integer", "output": "jsonb", "error_code": "text",
+    "error": "text", "trace": "text", "error_group": "text", "started_at": "time",
+    "next_attempt_at": "time", "completed_at": "time",
+}  # fmt: skip
+_GIVEN_COLUMNS = {
+    "item_id": "uuid", "token": "uuid", "execution_id": "uuid", "status": "text",
+    "error_code": "text", "error": "text", "error_group": "text", "output": "jsonb",
+    "progress": "boolean", "ends": "boolean",
+}  # fmt: skip
+
+
+def _unnested(columns: Mapping[str, str], marker: Callable[[], str]) -> str:
+    """Return a query of rows that are sent as an array of text for each column."""
+    selected = ", ".join(
+        f"clock.now + {name}::double precision * interval '1 second' AS {name}"
+        if type_ == "time"
+        else f"{name}::{type_} AS {name}"
+        for name, type_ in columns.items()
+    )
+    # By way of text: asyncpg sends nothing but a list for an array.
+    arrays = ", ".join(f"{marker()}::text::text[]" for _ in columns)
+    return f"SELECT {selected} FROM clock, unnest({arrays}) AS sent({', '.join(columns)})"
+
+
+def checkpoint_statement(now: str, marker: Callable[[], str]) -> str:
+    """
+    Return the statement for PostgreSQL, whose parameters are `checkpoint_parameters`.
+
+    *now* is the expression of the clock, *marker* gives the marker of each parameter in turn. The
+    items are locked first: whoever takes one over waits, and then finds its lease renewed. What a
+    cancellation does to an execution meanwhile is seen once more when its row is written.
+    """
+    live, unfinished = (", ".join(f"'{word}'" for word in words) for words in (LIVE, _UNFINISHED))
+    kept = {"id", "execution_id", "step_id", "position", "started_at"}
+    changed = ", ".join(f"{name} = excluded.{name}" for name in _STEP_COLUMNS if name not in kept)
+    names = ", ".join(_STEP_COLUMNS)
+    return f"""
+        WITH clock AS MATERIALIZED (SELECT {now} AS now),
+        given AS MATERIALIZED ({_unnested(_GIVEN_COLUMNS, marker)}),
+        steps AS MATERIALIZED ({_unnested(_STEP_COLUMNS, marker)}),
+        held AS (
+            UPDATE {OUTBOX} AS item SET
+                lease_expires_at = CASE WHEN given.ends THEN NULL
+                    ELSE clock.now + {marker()} * interval '1 second' END,
+                attempt_count = CASE WHEN given.progress THEN 1 ELSE item.attempt_count END,
+                status = CASE WHEN given.ends THEN 'COMPLETED' ELSE item.status END,
+                waiting_for = CASE WHEN given.ends THEN NULL ELSE item.waiting_for END,
+                completed_at = CASE WHEN given.ends THEN clock.now ELSE item.completed_at END,
+                updated_at = CASE WHEN given.ends THEN clock.now ELSE item.updated_at END
+            FROM given, clock, {EXECUTION} AS driven
+            WHERE item.id = given.item_id AND item.lease_token = given.token
+                AND item.status = 'RUNNING' AND driven.id = given.execution_id
+                AND driven.item_id = given.item_id AND driven.status IN ({live})
+            RETURNING item.id, given.execution_id
+        ),
+        saved AS (
+            INSERT INTO {STEP} ({names})
+            SELECT {", ".join(f"steps.{name}" for name in _STEP_COLUMNS)}
+            FROM steps JOIN held USING (execution_id)
+            ON CONFLICT (execution_id, step_id, position) DO UPDATE SET {changed},
+                started_at = coalesce({STEP}.started_at, excluded.started_at)
+            WHERE {STEP}.status IN ({unfinished})
+        ),
+        changed AS (
+            UPDATE {EXECUTION} AS driven SET
+                status = given.status, error_code = given.error_code, error = given.error,
+                error_group = given.error_group, updated_at = clock.now,
+                output = CASE WHEN given.status IN ({live}) THEN driven.output
+                    ELSE given.output END,
+                completed_at = CASE WHEN given.status IN ({live}) THEN NULL ELSE clock.now END
+            FROM given JOIN held ON held.id = given.item_id, clock
+            WHERE driven.id = given.execution_id AND given.status IS NOT NULL
+                AND driven.status IN ({live})
+        )
+        SELECT id::text FROM held
+    """
+
+
+def checkpoint_parameters(group: Sequence[Checkpoint], lease_seconds: float) -> list[Any]:
+    """Return the parameters of `checkpoint_statement` in their order."""
+    # Sorted, so that two groups lock their rows in the same order.
+    group = sorted(group, key=lambda one: one.item_id)
+    steps = [row for one in group for row in one.steps]
+    return [
+        *(array_text([getattr(one, name) for one in group]) for name in _GIVEN_COLUMNS),
+        *(array_text([_sent(row[name]) for row in steps]) for name in _STEP_COLUMNS),
+        lease_seconds,
+    ]
+
+
+def _sent(value: Any) -> Any:
+    return value.offset if type(value) is Now else value

@@ -1,0 +1,443 @@
+"""
+The engine of a worker: it holds hundreds of executions, and saves their checkpoints as a group.
+
+::
+
+    claimed ──▶ ready queue ──▶ turn ──▶ dirty list ──▶ committer ──▶ ready queue ──▶ …
+                     ▲           │ calls
+                     └─ outcomes ┴─▶ in place (quick) · step threads · event loop (async def)
+
+A turn takes the outcomes of calls in, and gives what is to be saved and called next. The committer
+saves whatever has gathered while it saved the group before: the slower the disk, the larger the
+groups. Once its checkpoint is committed an execution goes on, without a new claim.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from queue import Empty, SimpleQueue
+
+from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.operations.portal import Portal
+from automate_kernel.outbox.item import Outcome, OutcomeRecorded, Result
+from automate_kernel.secrets.logs import get_logger
+from automate_kernel.worker.in_flight import Ended, Task
+from automate_kernel.worker.pools import PoolSetup
+from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
+from automate_kernel.workflows.engine.flow import Flow, needs_saving
+from automate_kernel.workflows.engine.runner import Runner
+
+logger: logging.Logger = get_logger(__name__)
+
+# Executions in flight. A third of them must be free before more are claimed.
+_MOST = 400
+_GROUP = 200
+# A call that takes less is made where the turn is taken: handing it to a thread costs as much.
+_QUICK_SECONDS = 0.0001
+# A call in place that takes longer keeps its thread, and another one takes the turns on.
+_OVERRUN_SECONDS = 0.02
+_UNKNOWN_SECONDS = 1.0
+
+
+class Driven:
+    """An execution in the engine: its task, its flow, and what waits for its next turn."""
+
+    __slots__ = ("arrived", "calls", "flow", "saving", "task", "turns")
+
+    def __init__(self, task: Task, flow: Flow) -> None:
+        self.task: Task = task
+        self.flow: Flow = flow
+        self.arrived: list[CallOutcome] = []
+        self.saving: Turn | None = None
+        """The turn that is being saved."""
+        self.turns: int = 0
+        self.calls: dict[int, asyncio.Task[None]] = {}
+        """Its calls on the event loop, by their identities."""
+
+
+_Entry = tuple[Driven, Sequence[CallOutcome] | None]
+
+
+class Engine:
+    """
+    Drives executions under a worker, as one of its pools.
+
+    Executions are turned one after another by one thread. Plain steps run on *setup*'s slots
+    threads, or where they are if they prove quick; ``async def`` steps on the event loop of
+    *portal*, where they hold no thread.
+    """
+
+    def __init__(self, runner: Runner, portal: Portal, kind: str, setup: PoolSetup) -> None:
+        self.kinds: Sequence[str] = (kind,)
+        self._runner, self._portal, self._setup = runner, portal, setup
+        self._held = 0
+        self._lock = threading.Lock()
+        self._ready: SimpleQueue[_Entry | None] = SimpleQueue()
+        self._dirty: SimpleQueue[Driven | None] = SimpleQueue()
+        self._steps = _StepThreads(setup.slots, self._perform)
+        self._timers: list[tuple[float, int, Driven, int]] = []
+        self._timer_count = 0
+        self._means: dict[str, float] = {}
+        self._async: dict[str, bool] = {}
+        # The thread that takes the turns, by its number; and since when it has been in a call.
+        self._turner = 0
+        self._calling_since: float | None = None
+        self._threads: list[threading.Thread] = []
+        self._stopped = threading.Event()
+
+    # -- as a pool ---------------------------------------------------------------------------
+
+    def free(self) -> int:
+        """Return the room for executions; none while less than a third is free."""
+        free = _MOST - self._held
+        return free if free * 3 >= _MOST else 0
+
+    def start(self, tasks: Sequence[Task]) -> None:
+        """Load these executions, and let them have their first turn."""
+        if not tasks:
+            return
+        with self._lock:
+            self._held += len(tasks)
+        if not self._threads:
+            self._start_threads()
+        first = tasks[0].item
+        now = None
+        if first.lease_expires_at is not None:
+            # The database's time at the claim, without asking for it.
+            lease = timedelta(seconds=self._setup.lease_seconds)
+            passed = timedelta(seconds=time.monotonic() - tasks[0].claimed_at)
+            now = first.lease_expires_at - lease + passed
+        try:
+            opened = self._runner.open([task.item for task in tasks], now)
+        except AutomateError as error:
+            opened = {task.item.id: error for task in tasks}
+        for task in tasks:
+            flow = opened.get(task.item.id)
+            if isinstance(flow, Flow):
+                task.started_at = time.monotonic()
+                driven = Driven(task, flow)
+                task.cancel = self._canceller(driven)
+                self._ready.put((driven, ()))
+            elif flow is None:
+                self._end([(task, Outcome(task.item.id, token=task.item.lease_token))])
+            else:
+                self._end([(task, self._setup.failed(task, flow))])
+
+    def stop(self) -> None:
+        """End the threads; what is still held is released by the worker."""
+        self._stopped.set()
+        self._ready.put(None)
+        self._dirty.put(None)
+        self._steps.stop()
+
+    def _start_threads(self) -> None:
+        for name, target in (
+            ("committer", self._serve_commits),
+            ("engine-watch", self._watch),
+        ):
+            self._start_thread(name, target)
+        self._start_thread("engine", lambda: self._serve_turns(0))
+
+    def _start_thread(self, name: str, target: Callable[[], None]) -> None:
+        thread = threading.Thread(target=target, name=f"automate-{name}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _canceller(self, driven: Driven) -> Callable[[], None]:
+        def cancel() -> None:
+            self._portal.call_soon(self._cancel_calls, driven)
+            self._ready.put((driven, ()))
+
+        return cancel
+
+    def _cancel_calls(self, driven: Driven) -> None:
+        for running in list(driven.calls.values()):
+            running.cancel()
+
+    def _end(self, ended: list[Ended]) -> None:
+        with self._lock:
+            self._held -= len(ended)
+        now = time.monotonic()
+        for task, _ in ended:
+            task.ended_at = now
+        self._setup.done_all(ended)
+
+    # -- turns -------------------------------------------------------------------------------
+
+    def _serve_turns(self, number: int) -> None:
+        while self._turner == number and not self._stopped.is_set():
+            try:
+                entry = self._ready.get(timeout=self._until_timer())
+            except Empty:
+                entry = None
+            else:
+                if entry is None:
+                    return
+            self._ring_timers()
+            if entry is None:
+                continue
+            driven, outcomes = entry
+            try:
+                if outcomes is None:
+                    self._go_on_saved(driven)
+                else:
+                    driven.arrived += outcomes
+                    if driven.saving is None:
+                        self._go_on(driven)
+            except _ReplacedError:
+                return
+            except Exception as error:
+                self._fail(driven, error)
+
+    def _go_on_saved(self, driven: Driven) -> None:
+        turn, driven.saving = driven.saving, None
+        if turn is None or driven.task.lost or driven.task.asked:
+            self._go_on(driven)
+            return
+        self._call(driven, turn)
+        if driven.arrived:
+            self._go_on(driven)
+
+    def _go_on(self, driven: Driven) -> None:
+        """Take turns until something is to be saved or waited for."""
+        task, flow = driven.task, driven.flow
+        while True:
+            outcomes, driven.arrived = driven.arrived, []
+            if task.lost or task.asked:
+                for outcome in outcomes:
+                    flow.running.pop(outcome.call.run.key, None)
+                if not flow.running:
+                    self._leave(driven, None)
+                return
+            driven.turns += 1
+            turn = flow.context.copy().run(flow.next_turn, outcomes)
+            if self._setup.stopping():
+                flow.pause(turn)
+            if needs_saving(turn):
+                driven.saving = turn
+                self._dirty.put(driven)
+                return
+            self._call(driven, turn)
+            if not driven.arrived:
+                return
+
+    def _leave(self, driven: Driven, result: Result) -> None:
+        if driven.task.ended:
+            return
+        driven.flow.leave()
+        self._end([(driven.task, result)])
+
+    def _fail(self, driven: Driven, error: BaseException) -> None:
+        """Give an execution up whose turn raised: a defect, not a step's failure."""
+        logger.error("execution %s: %s", driven.flow.execution.id, error, exc_info=error)
+        self._leave(driven, self._setup.failed(driven.task, error))
+
+    # -- timers ------------------------------------------------------------------------------
+
+    def _until_timer(self) -> float | None:
+        return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
+
+    def _ring_timers(self) -> None:
+        while self._timers and self._timers[0][0] <= time.monotonic():
+            _, _, driven, turns = heapq.heappop(self._timers)
+            if driven.turns == turns and driven.saving is None and not driven.task.ended:
+                self._ready.put((driven, ()))
+
+    # -- calls -------------------------------------------------------------------------------
+
+    def _call(self, driven: Driven, turn: Turn) -> None:
+        """Make the calls of a turn; outcomes of those in place have arrived after it."""
+        flow = driven.flow
+        if turn.next_retry is not None:
+            self._timer_count += 1
+            due = time.monotonic() + turn.next_retry
+            heapq.heappush(self._timers, (due, self._timer_count, driven, driven.turns))
+        if not turn.calls:
+            return
+        quick: list[StepCall] = []
+        loop: list[StepCall] = []
+        for call in turn.calls:
+            self._runner.begin(flow, call)
+            name = call.step.action
+            if self._is_async(name):
+                loop.append(call)
+            elif self._is_quick(name) and flow.timeout_of(call) is None:
+                quick.append(call)
+            else:
+                self._steps.put(driven, call)
+        if loop:
+            self._portal.call_soon(self._begin_async, driven, loop)
+        for number, call in enumerate(quick):
+            if not self._call_in_place(driven, call):
+                for left in quick[number + 1 :]:
+                    self._steps.put(driven, left)
+                raise _ReplacedError
+
+    def _is_async(self, name: str) -> bool:
+        known = self._async.get(name)
+        if known is None:
+            known = self._async[name] = self._runner.operations.is_async(name)
+        return known
+
+    def _is_quick(self, name: str) -> bool:
+        return self._means.get(name, _UNKNOWN_SECONDS) < _QUICK_SECONDS
+
+    def _call_in_place(self, driven: Driven, call: StepCall) -> bool:
+        """Make a quick call; return False if another thread has taken the turns on meanwhile."""
+        number = self._turner
+        self._calling_since = began = time.monotonic()
+        outcome = driven.flow.context.copy().run(self._runner.perform, driven.flow, call)
+        took = time.monotonic() - began
+        with self._lock:
+            replaced = self._turner != number
+            if not replaced:
+                self._calling_since = None
+        self._note(call.step.action, took)
+        if replaced:
+            self._ready.put((driven, [outcome]))
+            return False
+        driven.arrived.append(outcome)
+        return True
+
+    def _perform(self, driven: Driven, call: StepCall) -> None:
+        """Make a call on a step's thread."""
+        began = time.monotonic()
+        outcome = driven.flow.context.copy().run(self._runner.perform, driven.flow, call)
+        self._note(call.step.action, time.monotonic() - began)
+        self._ready.put((driven, [outcome]))
+
+    def _note(self, name: str, took: float) -> None:
+        # Down fast and up slowly: what others did meanwhile makes a quick call look slow.
+        mean = self._means.get(name, took)
+        if took > _OVERRUN_SECONDS:
+            self._means[name] = max(mean, took)
+        else:
+            self._means[name] = mean + (took - mean) * (0.5 if took < mean else 0.02)
+
+    def _begin_async(self, driven: Driven, calls: Sequence[StepCall]) -> None:
+        for call in calls:
+            work = self._aperform(driven, call)
+            running = asyncio.get_running_loop().create_task(work)
+            driven.calls[id(call)] = running
+
+    async def _aperform(self, driven: Driven, call: StepCall) -> None:
+        try:
+            outcome = await self._runner.aperform(driven.flow, call)
+        except asyncio.CancelledError:
+            outcome = CallOutcome(
+                call, error=AutomateError(ErrorCodes.CANCELLED, "the call was cancelled")
+            )
+        finally:
+            driven.calls.pop(id(call), None)
+        self._ready.put((driven, [outcome]))
+
+    # -- overruns ----------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Let another thread take the turns on while a call in place takes too long."""
+        while not self._stopped.wait(_OVERRUN_SECONDS):
+            since = self._calling_since
+            if since is None or time.monotonic() - since < _OVERRUN_SECONDS:
+                continue
+            with self._lock:
+                if self._calling_since != since:
+                    continue
+                self._calling_since = None
+                self._turner += 1
+                number = self._turner
+            self._start_thread("engine", lambda number=number: self._serve_turns(number))
+
+    # -- checkpoints -------------------------------------------------------------------------
+
+    def _serve_commits(self) -> None:
+        while (driven := self._dirty.get()) is not None:
+            group = [driven]
+            try:
+                while len(group) < _GROUP:
+                    more = self._dirty.get_nowait()
+                    if more is None:
+                        self._commit(group)
+                        return
+                    group.append(more)
+            except Empty:
+                pass
+            self._commit(group)
+
+    def _commit(self, group: Sequence[Driven]) -> None:
+        pairs = [(driven.flow, driven.saving) for driven in group if driven.saving is not None]
+        try:
+            saved = self._runner.save(pairs, until=self._stopped.is_set)
+        except Exception as error:
+            for driven in group:
+                self._fail(driven, error)
+            return
+        ended: list[Ended] = []
+        for driven in group:
+            task, turn = driven.task, saved.get(driven.task.item.id)
+            if turn is None:
+                self._let_go(driven)
+            elif turn.last:
+                driven.flow.leave()
+                ended.append((task, OutcomeRecorded()))
+            else:
+                driven.saving = turn
+                self._ready.put((driven, None))
+        if ended:
+            self._end(ended)
+
+    def _let_go(self, driven: Driven) -> None:
+        task, result = driven.task, None
+        try:
+            if self._runner.store.holds(task.item):
+                # The execution was ended from outside, and the item has nothing to drive.
+                result = Outcome(task.item.id, token=task.item.lease_token)
+            else:
+                task.lost = True
+        except AutomateError as error:
+            logger.warning("execution %s: %s", driven.flow.execution.id, error)
+            task.lost = True
+        self._leave(driven, result)
+
+
+class _ReplacedError(Exception):
+    """Another thread takes the turns."""
+
+
+class _StepThreads:
+    """Threads for plain steps, started as they are needed."""
+
+    def __init__(self, most: int, perform: Callable[[Driven, StepCall], None]) -> None:
+        self._most, self._perform = most, perform
+        self._queue: SimpleQueue[tuple[Driven, StepCall] | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._busy = 0
+        self._lock = threading.Lock()
+
+    def put(self, driven: Driven, call: StepCall) -> None:
+        """Make *call* on the next free thread."""
+        with self._lock:
+            self._busy += 1
+            missing = len(self._threads) < min(self._most, self._busy)
+        self._queue.put((driven, call))
+        if missing:
+            name = f"automate-step-{len(self._threads)}"
+            thread = threading.Thread(target=self._serve, name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self) -> None:
+        while (entry := self._queue.get()) is not None:
+            self._perform(*entry)
+            with self._lock:
+                self._busy -= 1
+
+    def stop(self) -> None:
+        """End the threads once they are through with what they run."""
+        for _ in self._threads:
+            self._queue.put(None)

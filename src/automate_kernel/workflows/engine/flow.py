@@ -1,0 +1,137 @@
+"""An execution while a worker has it: its state in memory, between two checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
+from contextvars import Context, copy_context
+from datetime import timedelta
+from typing import Any
+
+from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.item import OutboxItem
+from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn, advance
+from automate_kernel.workflows.engine.executions import Loaded, Save
+from automate_kernel.workflows.engine.program import WorkflowProgram
+from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepKey, StepStatus
+
+
+class Flow:
+    """
+    One execution, driven under the claim of *item*.
+
+    It is turned by one thread at a time: `next_turn` takes outcomes in and gives what is to be
+    saved and called. A turn that `needs_saving` is saved, by `save_of`, before its calls are made.
+    """
+
+    def __init__(self, item: OutboxItem, loaded: Loaded, program: WorkflowProgram) -> None:
+        self.item: OutboxItem = item
+        self.execution: Execution = loaded.execution
+        self.workflow = program.workflow
+        self.running: dict[StepKey, StepCall] = {}
+        """The calls in flight."""
+        self.context: Context = copy_context()
+        """The context variables of its steps: what hooks around it have set."""
+        self._around = ExitStack()
+        self._loaded_at, self._started = loaded.now, time.monotonic()
+        self._begun: dict[StepKey, tuple[str, float]] = {}
+        self._stored = loaded.execution.status is not ExecutionStatus.PENDING
+        self._ends_at: float | None = None
+        left = None
+        if program.workflow.timeout is not None:
+            # Since its wake-up was enqueued: an execution that is resumed has all its time again.
+            age = (loaded.now - item.created_at).total_seconds()
+            left = program.workflow.timeout - age
+            self._ends_at = self._started + left
+        crashes = max(0, item.attempt_count - 1)
+        self._flow = advance(
+            program, loaded.execution, waits=loaded.waits, left=left, crashes=crashes
+        )
+        self._since = self._started
+        self._begins = True
+
+    def enter(self, around: AbstractContextManager[Any]) -> None:
+        """Enter *around* for all that is done for this execution, until `leave`."""
+        self.context.run(self._around.enter_context, around)
+
+    def leave(self) -> None:
+        """Leave what was entered."""
+        self.context.run(self._around.close)
+
+    # -- turns -------------------------------------------------------------------------------
+
+    def next_turn(self, outcomes: Sequence[CallOutcome] = ()) -> Turn:
+        """Take *outcomes* in, and return what follows from them."""
+        for outcome in outcomes:
+            self.running.pop(outcome.call.run.key, None)
+        now = time.monotonic()
+        elapsed, self._since = now - self._since, now
+        if self._begins:
+            self._begins = False
+            return self._flow.send(None)
+        return self._flow.send((outcomes, elapsed))
+
+    def begin(self, call: StepCall) -> None:
+        """Note that *call* is made now."""
+        key = call.run.key
+        self.running[key] = call
+        self._begun[key] = new_id(), time.monotonic()
+
+    def pause(self, turn: Turn) -> None:
+        """Take the calls out of *turn*; with none in flight, the execution waits for a worker."""
+        for call in turn.calls:
+            call.run.attempts -= 1
+            call.run.status = StepStatus.PENDING
+        paused = bool(turn.calls)
+        turn.calls = []
+        if (paused or not turn.last) and not self.running:
+            turn.wait = 0.0
+
+    def timeout_of(self, call: StepCall) -> float | None:
+        """Return the step's timeout, or the rest of the workflow's if that is less."""
+        timeout = call.step.timeout
+        if self._ends_at is None or call.step in self.workflow.on_failure:
+            return timeout
+        left = max(0.001, self._ends_at - time.monotonic())
+        return left if timeout is None else min(timeout, left)
+
+    # -- checkpoints -------------------------------------------------------------------------
+
+    def save_of(self, turn: Turn) -> Save:
+        """Return what is to be saved of *turn*."""
+        now = time.monotonic()
+        begun = {
+            run.key: (known[0], now - known[1])
+            for run in turn.saves
+            if (known := self._begun.get(run.key)) is not None
+        }
+        return Save(self.item, self.execution, turn, begun, self._stored)
+
+    def saved(self, turn: Turn) -> bool:
+        """Note that *turn* is saved, and date it; return True if it is the execution's first."""
+        first, self._stored = not self._stored, True
+        self._date(turn)
+        for run in turn.saves:
+            if run.status.finished:
+                self._begun.pop(run.key, None)
+        return first
+
+    def _date(self, turn: Turn) -> None:
+        """Date the runs for receivers of signals: about as the database did, without asking it."""
+        now = time.monotonic()
+        moment = self._loaded_at + timedelta(seconds=now - self._started)
+        for run in turn.saves:
+            known = self._begun.get(run.key)
+            if run.started_at is None and known is not None:
+                run.started_at = moment - timedelta(seconds=now - known[1])
+            if run.status.finished:
+                run.completed_at = moment
+        self.execution.updated_at = moment
+        if turn.end is not None:
+            self.execution.completed_at = moment
+
+
+def needs_saving(turn: Turn) -> bool:
+    """Return True if *turn* has anything for the database."""
+    return bool(turn.saves or turn.failed is not None or turn.last)
