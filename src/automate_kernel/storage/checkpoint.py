@@ -19,6 +19,8 @@ LIVE = ("PENDING", "RUNNING")
 """The statuses of an execution that has not ended."""
 
 _UNFINISHED = ("PENDING", "RUNNING", "RETRY")
+# A row that is there keeps these.
+_KEPT = ("id", "execution_id", "step_id", "position", "started_at")
 _ITEM_ENDS: Mapping[str, Any] = {
     "status": "COMPLETED",
     "waiting_for": None,
@@ -110,10 +112,7 @@ def _save_steps(rows: Rows, steps: Sequence[Row]) -> None:
             Where("status", "in", _UNFINISHED),
             Where("id", "ne", row["id"]),
         ]
-        kept = ("id", "execution_id", "step_id", "position")
-        changes = {name: value for name, value in row.items() if name not in kept}
-        if changes["started_at"] is None:
-            del changes["started_at"]
+        changes = {name: value for name, value in row.items() if name not in _KEPT}
         rows.update(STEP, where, changes)
 
 
@@ -155,8 +154,7 @@ def checkpoint_statement(now: str, marker: Callable[[], str]) -> str:
     cancellation does to an execution meanwhile is seen once more when its row is written.
     """
     live, unfinished = (", ".join(f"'{word}'" for word in words) for words in (LIVE, _UNFINISHED))
-    kept = {"id", "execution_id", "step_id", "position", "started_at"}
-    changed = ", ".join(f"{name} = excluded.{name}" for name in _STEP_COLUMNS if name not in kept)
+    changed = ", ".join(f"{name} = excluded.{name}" for name in _STEP_COLUMNS if name not in _KEPT)
     names = ", ".join(_STEP_COLUMNS)
     return f"""
         WITH clock AS MATERIALIZED (SELECT {now} AS now),
@@ -181,8 +179,7 @@ def checkpoint_statement(now: str, marker: Callable[[], str]) -> str:
             INSERT INTO {STEP} ({names})
             SELECT {", ".join(f"steps.{name}" for name in _STEP_COLUMNS)}
             FROM steps JOIN held USING (execution_id)
-            ON CONFLICT (execution_id, step_id, position) DO UPDATE SET {changed},
-                started_at = coalesce({STEP}.started_at, excluded.started_at)
+            ON CONFLICT (execution_id, step_id, position) DO UPDATE SET {changed}
             WHERE {STEP}.status IN ({unfinished})
         ),
         changed AS (

@@ -10,11 +10,11 @@ import pytest
 
 from automate_kernel.errors import (
     AutomateError,
-    LeaseLostError,
     PayloadError,
     WorkflowError,
 )
 from automate_kernel.outbox import ItemStatus, OutboxItem, RowsOutboxStore
+from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.statistics import total_by_kind
 from automate_kernel.storage import Storage
 from automate_kernel.storage.rows import Rows
@@ -32,8 +32,9 @@ from automate_kernel.workflows.execution import (
 )
 from automate_kernel.workflows.engine.executions import (
     ADVANCE,
-    ExecutionEndedError,
     ExecutionStore,
+    Save,
+    change_status,
 )
 from automate_kernel.workflows.engine.statistics import ExecutionActivity
 
@@ -126,21 +127,30 @@ class ExecutionStoreContract:
         known = {"position": -1, "status": StepStatus.COMPLETED, "attempts": 1, **values}
         return StepRun(execution_id=execution_id, step_id=step_id, **known)  # type: ignore[arg-type]
 
+    def checkpoint(
+        self,
+        store: ExecutionStore,
+        item: OutboxItem,
+        turn: Turn,
+        execution: Execution | None = None,
+    ) -> bool:
+        """Save *turn* under the lease of *item*; False if it is not held, or the execution ended."""
+        if execution is None:
+            execution = self.see(store, item.payload["execution_id"])
+        turn.failures = [run.failed_attempt() for run in turn.saves if run.error_code is not None]
+        begun = {run.key: (new_id(), 0.0) for run in turn.saves}
+        stored = execution.status is not ExecutionStatus.PENDING
+        return bool(store.checkpoint([Save(item, execution, turn, begun, stored)]))
+
     def save(
         self,
         store: ExecutionStore,
         item: OutboxItem,
         runs: Sequence[StepRun],
         delays: dict[tuple[str, int], float] | None = None,
-    ) -> Execution:
-        """Save *runs* under the lease of *item*."""
-        execution = self.see(store, item.payload["execution_id"])
-        stored = {(run.step_id, run.position) for run in execution.steps}
-        with store.holding(item) as rows:
-            failed = [run.failed_attempt() for run in runs if run.error_code is not None]
-            claim = item.lease_token or ""
-            store.save(rows, execution, runs, delays or {}, stored, failures=failed, claim=claim)
-        return execution
+    ) -> None:
+        """Save *runs* under the lease of *item*, which is held."""
+        assert self.checkpoint(store, item, Turn(saves=list(runs), delays=delays or {}))
 
     def end(
         self,
@@ -154,13 +164,7 @@ class ExecutionStoreContract:
         if status is ExecutionStatus.FAILED:
             execution.error_code, execution.error = "NOT_FOUND", "no such channel"
             execution.error_group = "SlackApiError in chat.post"
-        with store.holding(item) as rows:
-            changed = store.change(rows, execution, status, output)
-            owner = item.lease_owner or ""
-            store.outbox.mark_success(
-                item.id, owner, token=item.lease_token, transaction=rows.native
-            )
-        return changed
+        return self.checkpoint(store, item, Turn(end=status, output=output), execution)
 
     def lose(self, store: ExecutionStore, clock: FakeClock) -> OutboxItem:
         """Let the lease end and another worker claim the item."""
@@ -294,10 +298,12 @@ class ExecutionStoreContract:
         execution_id = self.begin(store, workflow)
         late = self.claim(store)
         now = self.lose(store, clock)
-        with pytest.raises(LeaseLostError):
-            self.save(store, late, [self.run(execution_id, "count", output="late")])
-        with pytest.raises(LeaseLostError):
-            self.end(store, late, ExecutionStatus.COMPLETED, "late")
+        assert not self.checkpoint(
+            store, late, Turn(saves=[self.run(execution_id, "count", output="late")])
+        )
+        assert not self.end(store, late, ExecutionStatus.COMPLETED, "late")
+        assert not store.holds(late)
+        assert store.holds(now)
         assert self.see(store, execution_id).steps == []
         self.save(store, now, [self.run(execution_id, "count", output="now")])
         assert self.end(store, now, ExecutionStatus.COMPLETED, "now")
@@ -312,9 +318,6 @@ class ExecutionStoreContract:
         for status in (StepStatus.FAILED, StepStatus.COMPLETED, StepStatus.RUNNING):
             again = self.run(execution_id, "count", status=status, output="second")
             self.save(store, item, [again])
-        execution = self.see(store, execution_id)
-        with store.holding(item) as rows:  # by one who doesn't know that there is a row
-            store.save(rows, execution, [self.run(execution_id, "count")], {}, set())
         (run,) = self.see(store, execution_id).steps
         assert (run.status, run.output) == (StepStatus.COMPLETED, "first")
 
@@ -411,10 +414,8 @@ class ExecutionStoreContract:
         self.end(store, self.claim(store), ExecutionStatus.COMPLETED, "first")
         execution = self.see(store, execution_id)
         with store.storage.begin() as rows:
-            assert not store.change(rows, execution, ExecutionStatus.FAILED)
-            assert not store.change(rows, execution, ExecutionStatus.RUNNING)
-            with pytest.raises(ExecutionEndedError):
-                store.save(rows, execution, [], {}, set())
+            assert not change_status(rows, execution, ExecutionStatus.FAILED)
+            assert not change_status(rows, execution, ExecutionStatus.RUNNING)
         assert not store.cancel(execution_id)
         assert not store.resume(execution_id)
         assert self.see(store, execution_id).output == "first"
@@ -438,12 +439,12 @@ class ExecutionStoreContract:
         running = self.run(execution_id, "count", status=StepStatus.RUNNING)
         self.save(store, item, [running])
         assert store.cancel(execution_id)
-        with pytest.raises(ExecutionEndedError):
-            self.save(store, item, [self.run(execution_id, "count")])
+        turn = Turn(saves=[self.run(execution_id, "count")])
+        assert not self.checkpoint(store, item, turn)
         store.outbox.mark_success(item.id, "worker")
         execution = self.see(store, execution_id)
         assert execution.status is ExecutionStatus.CANCELLED
-        assert execution.steps[0].status is StepStatus.RUNNING
+        assert execution.steps[0].status is StepStatus.CANCELLED
 
     def test_what_is_not_there(self, store: ExecutionStore) -> None:
         """An unknown id is nothing, and can't be steered."""
@@ -539,13 +540,13 @@ class ExecutionStoreContract:
         item = self.claim(store)
         running = self.see(store, execution_id)
         with store.storage.begin() as rows:
-            assert store.change(rows, running, ExecutionStatus.CANCELLED)
+            assert change_status(rows, running, ExecutionStatus.CANCELLED)
         assert store.resume(execution_id, step_id="count")
         before = store.load(execution_id)
         assert before is not None
         before.execution.item_id = item.id
-        with store.holding(item) as rows, pytest.raises(ExecutionEndedError):
-            store.save(rows, before.execution, [self.run(execution_id, "count")], {}, set())
+        turn = Turn(saves=[self.run(execution_id, "count")])
+        assert not self.checkpoint(store, item, turn, before.execution)
         assert self.see(store, execution_id).steps == []
 
     def test_an_item_of_before_fails_nothing(

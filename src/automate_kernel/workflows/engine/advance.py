@@ -217,6 +217,8 @@ class _Flow:
         self._waits = Waits({key: waits.get(key, 0.0) for key in retrying})
         self._left = left
         self._in_flight: set[StepKey] = set()
+        # Steps whose condition has held, of which the database knows nothing yet.
+        self._decided: dict[StepKey, StepRun] = {}
         self._turn = Turn()
         self._saved: set[StepKey] = set()  # in this turn
         self._view = program.view(execution, self._runs)
@@ -328,6 +330,8 @@ class _Flow:
             self._cancel_rest(self._workflow.steps)
             self._rest_is_cancelled = True
         self._put_back_due()
+        if self._turn.saves:
+            self._save_decided()
         steps = self._workflow.on_failure if recovering else self._workflow.steps
         if not (recovering and self._in_flight):
             self._start_ready(steps)
@@ -348,6 +352,13 @@ class _Flow:
             failed = self._execution.error_code is not None
             turn.end = ExecutionStatus.FAILED if failed else ExecutionStatus.COMPLETED
         return turn
+
+    def _save_decided(self) -> None:
+        """Save the conditional steps that run: what is saved beside them may change their ifs."""
+        decided, self._decided = self._decided, {}
+        for key, run in decided.items():
+            if key in self._in_flight:
+                self._save(run)
 
     def _bounded(self, wait: float | None, *, recovering: bool) -> float | None:
         """Return *wait*, cut where the workflow's time ends."""
@@ -478,6 +489,8 @@ class _Flow:
         self._in_flight.add(run.key)
         self._waits.drop(run.key)
         self._add(run)
+        if step.if_ is not None and step.for_each is None:
+            self._decided[run.key] = run
         self._turn.calls.append(StepCall(step, run, given))
         return True
 

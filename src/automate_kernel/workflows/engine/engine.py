@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from queue import Empty, SimpleQueue
 
 from automate_kernel.errors import AutomateError, ErrorCodes
@@ -142,7 +143,7 @@ class Engine:
             ("engine-watch", self._watch),
         ):
             self._start_thread(name, target)
-        self._start_thread("engine", lambda: self._serve_turns(0))
+        self._start_thread("engine", partial(self._serve_turns, 0))
 
     def _start_thread(self, name: str, target: Callable[[], None]) -> None:
         thread = threading.Thread(target=target, name=f"automate-{name}", daemon=True)
@@ -351,7 +352,7 @@ class Engine:
                 self._calling_since = None
                 self._turner += 1
                 number = self._turner
-            self._start_thread("engine", lambda number=number: self._serve_turns(number))
+            self._start_thread("engine", partial(self._serve_turns, number))
 
     # -- checkpoints -------------------------------------------------------------------------
 

@@ -384,12 +384,11 @@ class ExecutionStore:
         """
         Read executions as they were saved last, by their ids.
 
-        *now* is the database's time, if it is known. Steps are read only if any has begun.
+        *now* is the database's time, if it is known.
         """
         with self.storage.begin(atomic=False) as rows:
             found = rows.select(EXECUTION, [Where("id", "in", sorted(execution_ids))])
-            begun = [row["id"] for row in found if row["status"] != ExecutionStatus.PENDING.value]
-            runs = _runs(rows, begun) if begun else {}
+            runs = _runs(rows, [row["id"] for row in found])
             now = now or rows.now()
         return {
             row["id"]: Loaded(

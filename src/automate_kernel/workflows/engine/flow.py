@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from contextvars import Context, copy_context
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from automate_kernel.outbox.ids import new_id
@@ -69,14 +69,15 @@ class Flow:
         elapsed, self._since = now - self._since, now
         if self._begins:
             self._begins = False
-            return self._flow.send(None)
+            return next(self._flow)
         return self._flow.send((outcomes, elapsed))
 
     def begin(self, call: StepCall) -> None:
         """Note that *call* is made now."""
-        key = call.run.key
-        self.running[key] = call
-        self._begun[key] = new_id(), time.monotonic()
+        run, now = call.run, time.monotonic()
+        self.running[run.key] = call
+        self._begun[run.key] = new_id(), now
+        run.started_at = run.started_at or self._moment(now)
 
     def pause(self, turn: Turn) -> None:
         """Take the calls out of *turn*; with none in flight, the execution waits for a worker."""
@@ -95,6 +96,10 @@ class Flow:
             return timeout
         left = max(0.001, self._ends_at - time.monotonic())
         return left if timeout is None else min(timeout, left)
+
+    def _moment(self, now: float) -> datetime:
+        """Return about the time of the database, without asking it."""
+        return self._loaded_at + timedelta(seconds=now - self._started)
 
     # -- checkpoints -------------------------------------------------------------------------
 
@@ -118,13 +123,9 @@ class Flow:
         return first
 
     def _date(self, turn: Turn) -> None:
-        """Date the runs for receivers of signals: about as the database did, without asking it."""
-        now = time.monotonic()
-        moment = self._loaded_at + timedelta(seconds=now - self._started)
+        """Date what was saved for receivers of signals."""
+        moment = self._moment(time.monotonic())
         for run in turn.saves:
-            known = self._begun.get(run.key)
-            if run.started_at is None and known is not None:
-                run.started_at = moment - timedelta(seconds=now - known[1])
             if run.status.finished:
                 run.completed_at = moment
         self.execution.updated_at = moment
