@@ -52,10 +52,10 @@ from automate_kernel.worker import OutboxReaper
 from automate_kernel.worker.acknowledger import WorkerStats
 from automate_kernel.worker.failure_notices import FailureNotices
 from automate_kernel.worker.handler import Handler, HandlerRegistry
-from automate_kernel.worker.inline import run_inline
+from automate_kernel.worker.inline import run_claimed, run_inline
 from automate_kernel.worker.periodic import PeriodicTask
 from automate_kernel.worker.statistics import ActivityLog
-from automate_kernel.worker.worker import Worker
+from automate_kernel.worker.worker import Worker, default_worker_id
 from automate_kernel.workflows.catalogue import Catalogue, WorkflowSource
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.engine import Engine
@@ -175,8 +175,8 @@ class Kernel:
         )
         self._failures = FailureNotices(self.outbox, self._notify_failed)
         self._handlers = HandlerRegistry()
-        self._handlers.add(Handler(EVENT, self._runner.handle_event))
-        engine = partial(Engine, self._runner, self.operations.portal, ADVANCE)
+        engine = partial(Engine, self._runner, self.operations.portal)
+        self._handlers.add(Handler(EVENT, self._runner.handle_event, pool=engine))
         self._handlers.add(Handler(ADVANCE, self._runner.handle_advance, pool=engine))
         outbox = self.outbox
         if isinstance(outbox, RowsOutboxStore):
@@ -653,9 +653,12 @@ class Kernel:
         handlers = self._handlers.choose(
             kinds, exclude_kinds, unwanted=() if knows_workflows else (EVENT,)
         )
-        if self.plugins.hooks.receives("automate_handling"):
-            handlers = [replace(handler, around=self._around) for handler in handlers]
-        return handlers
+        return self._around_items(handlers)
+
+    def _around_items(self, handlers: list[Handler]) -> list[Handler]:
+        if not self.plugins.hooks.receives("automate_handling"):
+            return handlers
+        return [replace(handler, around=self._around) for handler in handlers]
 
     def _around(self, item: OutboxItem) -> AbstractContextManager[None]:
         return self.plugins.hooks.around("automate_handling", item=item)
@@ -702,9 +705,21 @@ class Kernel:
 
     def run(self, workflow: str, payload: Any = None, *, patience: float = 3600.0) -> Execution:
         """Start *workflow*, run until it has ended, and return the execution."""
-        execution_id = self.start(workflow, payload)
-        self.run_until_idle(patience=patience)
+        event = manual_event(workflow, payload)
+        definition = self.workflows.get(workflow)
+        execution_id, item = self._runner.begin_execution(definition, event, default_worker_id())
+        if item is not None:
+            (handler,) = self._around_items([self._handlers[ADVANCE]])
+            run_claimed(
+                self.outbox, handler, item, describe=self.redactor.redact_exception,
+                redact=self.redactor.redact,
+            )  # fmt: skip
+            self._failures.send()
+            self._report_executions()
         execution = self.executions.get(execution_id)
+        if execution is not None and not execution.status.finished:
+            self.run_until_idle(patience=patience)
+            execution = self.executions.get(execution_id)
         if execution is None:
             raise AutomateError(ErrorCodes.DATA_LOSS, f"execution {execution_id} is gone")
         return execution

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,7 @@ _CLAIMED = (
     "ordering_key", "concurrency_key", "concurrency_limit", "last_error_code", "last_error",
     "created_at", "updated_at",
 )  # fmt: skip
+_NO_KEYS = dict.fromkeys(("concurrency_key", "last_error_code"))
 _KEYLESS = (Where("ordering_key", "eq", None), Where("concurrency_key", "eq", None))
 # How many items that have become due one claim moves to the ready ones.
 _PROMOTE = 1000
@@ -210,6 +212,41 @@ class RowsOutboxStore(OutboxStore):
         return await self.storage.arun_in(
             transaction, lambda rows: _insert(rows, new, fresh, labels)
         )
+
+    def insert_claimed(
+        self, rows: Rows, items: Sequence[NewItem], worker_id: str
+    ) -> list[OutboxItem]:
+        """
+        Accept new items without keys that *worker_id* has claimed from the start.
+
+        Nobody else gets them, unless their lease ends. There are none back where their kinds are
+        paused or limited: enqueue them then.
+        """
+        if {item.kind for item in items} & self._paused_kinds(rows) or self._limits.limited(
+            rows, sorted({item.kind for item in items})
+        ):
+            return []
+        new, _, labels = _new_rows(self.announced(items), self.redact)
+        token, now = new_id(), rows.now()
+        claim = claim_changes(worker_id, token, self.lease_seconds)
+        claimed = [{**row, **claim, "attempt_count": 1} for row in new]
+        rows.insert(OUTBOX, claimed, fresh=True)
+        add_labels(rows, labels)
+        times = {
+            "next_attempt_at": now, "sort_at": now, "created_at": now, "updated_at": now,
+            "lease_expires_at": now + timedelta(seconds=self.lease_seconds), "completed_at": None,
+        }  # fmt: skip
+        plain = dict.fromkeys(("last_error_code", "last_error"))
+        found = [
+            OutboxItem.from_row({
+                **plain, **row, **times,
+                "payload": json.loads(row["payload"]), "headers": json.loads(row["headers"]),
+            })
+            for row in claimed
+        ]  # fmt: skip
+        for row in claimed:
+            self._leases[row["id"]] = _Lease.of({**_NO_KEYS, **row}, worker_id, token)
+        return found
 
     # -- claiming ----------------------------------------------------------------------------
 

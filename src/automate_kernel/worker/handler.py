@@ -110,8 +110,8 @@ class Handler:
     A *transactional* function is called with the item and a transaction of the host's database,
     which commits together with the item's completion. *limit* is set when a worker starts, unless
     an operator has set another. The function is called in the context manager that *around* makes
-    of the item. With *pool* a worker runs its items there, and not by calling the function; see
-    `automate_kernel.worker.pools`.
+    of the item. With *pool* a worker runs its items in the pool that this makes of
+    the handlers that have it and a `PoolSetup`, and not by calling the function.
     """
 
     kind: str
@@ -121,7 +121,7 @@ class Handler:
     backoff: Backoff = field(default_factory=Backoff)
     limit: Limit | None = None
     around: Callable[[OutboxItem], AbstractContextManager[Any]] | None = None
-    pool: Callable[[Any], Any] | None = None
+    pool: Callable[[Any, Any], Any] | None = None
 
     def __post_init__(self) -> None:
         if self.asynchronous and (self.transactional or self.inline):

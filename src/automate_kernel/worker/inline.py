@@ -64,6 +64,20 @@ def run_inline(
             patience -= due
 
 
+def run_claimed(
+    store: OutboxStore,
+    handler: Handler,
+    item: OutboxItem,
+    *,
+    describe: Describe = describe_error,
+    redact: Redact = str,
+) -> WorkerStats:
+    """Run one item, which is claimed already, in the calling thread."""
+    runner, stats = ItemRunner(store, item.lease_owner or "", describe, redact), WorkerStats()
+    _record(runner, _run(runner, handler, item), stats)
+    return stats
+
+
 def _run_all(
     runner: ItemRunner, by_kind: dict[str, Handler], waiting: list[OutboxItem], stats: WorkerStats
 ) -> None:

@@ -53,12 +53,16 @@ class PoolSetup:
     """
     What a worker gives to a pool that a handler brings along.
 
-    *slots* are its threads. *done_all* takes the tasks that have ended, *failed* gives the outcome
-    of a task that ended with an error, and *stopping* is True once nothing new may begin.
+    *slots* are its threads. *run* calls the handler of a task. *hold* takes tasks that the pool has
+    claimed itself, *done_all* the tasks that have ended. *failed* gives the outcome of a task that
+    ended with an error, and *stopping* is True once nothing new may begin.
     """
 
+    worker_id: str
     slots: int
     lease_seconds: float
+    run: Run
+    hold: Callable[[Sequence[Task]], None]
     done_all: Callable[[list[Ended]], None]
     failed: Callable[[Task, BaseException], Result]
     stopping: Callable[[], bool]
@@ -253,7 +257,11 @@ def pools_for(
     setup: PoolSetup,
 ) -> list[Pool]:
     """Return the pools that these handlers need."""
-    own: list[Pool] = [one.pool(setup) for one in handlers if one.pool is not None]
+    factories: dict[Any, list[Handler]] = {}
+    for one in handlers:
+        if one.pool is not None:
+            factories.setdefault(one.pool, []).append(one)
+    own: list[Pool] = [factory(its, setup) for factory, its in factories.items()]
     handlers = [one for one in handlers if one.pool is None]
     inline = [one.kind for one in handlers if one.inline]
     loop = [one.kind for one in handlers if one.asynchronous]

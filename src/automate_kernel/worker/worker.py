@@ -308,11 +308,14 @@ class Worker:
             done=self._done,
             room=self._on_freed,
             setup=PoolSetup(
+                self.worker_id,
                 self.slots,
                 self.store.lease_seconds,
-                self._done_all,
-                self._failed,
-                self._stopping.is_set,
+                run=self._execute,
+                hold=self._in_flight.add,
+                done_all=self._done_all,
+                failed=self._failed,
+                stopping=self._stopping.is_set,
             ),
         )
         self._claimer = Claimer(

@@ -186,7 +186,7 @@ def advance(
     """
     flow = _Flow(program, execution, waits, left, crashes)
     turn = flow.next_turn()
-    flow.crashes = 0
+    flow.first = False
     while not turn.last:
         outcomes, elapsed = yield turn
         flow.pass_time(elapsed)
@@ -207,7 +207,8 @@ class _Flow:
         left: float | None,
         crashes: int,
     ) -> None:
-        self.crashes = crashes
+        self.first = True
+        self._crashes = crashes
         self._program = program
         self._workflow = program.workflow
         self._execution = execution
@@ -485,7 +486,8 @@ class _Flow:
             return False
         given = self._program.input(step, self._view, extra)
         # Not saved: an attempt that kills its worker is counted by the claims of the item.
-        run.status, run.attempts = StepStatus.RUNNING, max(run.attempts, self.crashes) + 1
+        run.attempts = self._attempts_of(run) + 1
+        run.status = StepStatus.RUNNING
         self._in_flight.add(run.key)
         self._waits.drop(run.key)
         self._add(run)
@@ -493,6 +495,13 @@ class _Flow:
             self._decided[run.key] = run
         self._turn.calls.append(StepCall(step, run, given))
         return True
+
+    def _attempts_of(self, run: StepRun) -> int:
+        """Return the attempts that a run has had, with those that killed a worker."""
+        if run.status is StepStatus.RUNNING:
+            # Written while it ran. Without a crash the worker gave it back, and that is free.
+            return max(run.attempts - 1 + min(1, self._crashes), self._crashes)
+        return run.attempts + self._crashes * self.first
 
 
 def _within(error: AutomateError, text: str) -> AutomateError:

@@ -19,20 +19,23 @@ import heapq
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from queue import Empty, SimpleQueue
 
 from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.operations.context import handled_item
 from automate_kernel.operations.portal import Portal
-from automate_kernel.outbox.item import Outcome, OutcomeRecorded, Result
+from automate_kernel.outbox.item import OutboxItem, Outcome, OutcomeRecorded, Result
 from automate_kernel.secrets.logs import get_logger
+from automate_kernel.worker.handler import Handler, stoppable_by
 from automate_kernel.worker.in_flight import Ended, Task
 from automate_kernel.worker.pools import PoolSetup
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.flow import Flow, needs_saving
-from automate_kernel.workflows.engine.runner import Runner
+from automate_kernel.workflows.engine.runner import EVENT, Runner
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -44,12 +47,14 @@ _QUICK_SECONDS = 0.0001
 # A call in place that takes longer keeps its thread, and another one takes the turns on.
 _OVERRUN_SECONDS = 0.02
 _UNKNOWN_SECONDS = 1.0
+# A call that takes longer has a row while it runs, so that people see it.
+_SEEN_SECONDS = 0.1
 
 
 class Driven:
     """An execution in the engine: its task, its flow, and what waits for its next turn."""
 
-    __slots__ = ("arrived", "calls", "flow", "saving", "task", "turns")
+    __slots__ = ("arrived", "calls", "flow", "given_up", "result", "saving", "task", "turns")
 
     def __init__(self, task: Task, flow: Flow) -> None:
         self.task: Task = task
@@ -57,9 +62,17 @@ class Driven:
         self.arrived: list[CallOutcome] = []
         self.saving: Turn | None = None
         """The turn that is being saved."""
+        self.given_up: bool = False
+        """True once nothing more of it is to begin: it is another worker's, or was ended."""
+        self.result: Result = None
         self.turns: int = 0
         self.calls: dict[int, asyncio.Task[None]] = {}
         """Its calls on the event loop, by their identities."""
+
+    @property
+    def over(self) -> bool:
+        """True if it only waits for the calls in flight."""
+        return self.given_up or self.task.lost or self.task.asked
 
 
 _Entry = tuple[Driven, Sequence[CallOutcome] | None]
@@ -74,8 +87,11 @@ class Engine:
     *portal*, where they hold no thread.
     """
 
-    def __init__(self, runner: Runner, portal: Portal, kind: str, setup: PoolSetup) -> None:
-        self.kinds: Sequence[str] = (kind,)
+    def __init__(
+        self, runner: Runner, portal: Portal, handlers: Sequence[Handler], setup: PoolSetup
+    ) -> None:
+        self.kinds: Sequence[str] = [handler.kind for handler in handlers]
+        self._handlers = {handler.kind: handler for handler in handlers}
         self._runner, self._portal, self._setup = runner, portal, setup
         self._held = 0
         self._lock = threading.Lock()
@@ -84,6 +100,8 @@ class Engine:
         self._steps = _StepThreads(setup.slots, self._perform)
         self._timers: list[tuple[float, int, Driven, int]] = []
         self._timer_count = 0
+        # Calls in the order in which they began, until they are old enough to be seen.
+        self._young: deque[tuple[float, Driven, StepCall]] = deque()
         self._means: dict[str, float] = {}
         self._async: dict[str, bool] = {}
         # The thread that takes the turns, by its number; and since when it has been in a call.
@@ -100,13 +118,40 @@ class Engine:
         return free if free * 3 >= _MOST else 0
 
     def start(self, tasks: Sequence[Task]) -> None:
-        """Load these executions, and let them have their first turn."""
+        """Begin what events ask for, load executions, and let them have their first turn."""
         if not tasks:
             return
         with self._lock:
             self._held += len(tasks)
         if not self._threads:
             self._start_threads()
+        events = [task for task in tasks if task.item.kind == EVENT]
+        if events:
+            self._begin_events(events)
+        executions = [task for task in tasks if task.item.kind != EVENT]
+        if executions:
+            self._open(executions)
+
+    def _begin_events(self, tasks: Sequence[Task]) -> None:
+        begun: list[tuple[OutboxItem, Flow | AutomateError]] = []
+        results: list[Result] = [OutcomeRecorded()] * len(tasks)
+        try:
+            if self._handlers[EVENT].around is not None:
+                raise _OneByOneError
+            begun = self._runner.begin_events([task.item for task in tasks])
+        except (AutomateError, _OneByOneError):
+            # One of them can't be begun, and must not hold up the others.
+            results = [self._setup.run(task) for task in tasks]
+        now = time.monotonic()
+        opened = [(Task(item, now), flow) for item, flow in begun]
+        with self._lock:
+            self._held += len(opened)
+        self._setup.hold([task for task, _ in opened])
+        self._end(list(zip(tasks, results, strict=True)))
+        for task, flow in opened:
+            self._admit(task, flow)
+
+    def _open(self, tasks: Sequence[Task]) -> None:
         first = tasks[0].item
         now = None
         if first.lease_expires_at is not None:
@@ -114,21 +159,32 @@ class Engine:
             lease = timedelta(seconds=self._setup.lease_seconds)
             passed = timedelta(seconds=time.monotonic() - tasks[0].claimed_at)
             now = first.lease_expires_at - lease + passed
+        opened: Mapping[str, Flow | AutomateError]
         try:
             opened = self._runner.open([task.item for task in tasks], now)
         except AutomateError as error:
             opened = {task.item.id: error for task in tasks}
         for task in tasks:
             flow = opened.get(task.item.id)
-            if isinstance(flow, Flow):
-                task.started_at = time.monotonic()
-                driven = Driven(task, flow)
-                task.cancel = self._canceller(driven)
-                self._ready.put((driven, ()))
-            elif flow is None:
+            if flow is None:
                 self._end([(task, Outcome(task.item.id, token=task.item.lease_token))])
             else:
-                self._end([(task, self._setup.failed(task, flow))])
+                self._admit(task, flow)
+
+    def _admit(self, task: Task, flow: Flow | AutomateError) -> None:
+        if isinstance(flow, AutomateError):
+            self._end([(task, self._setup.failed(task, flow))])
+            return
+        task.started_at = time.monotonic()
+        flow.context.run(handled_item.set, task.item)
+        flow.enter(stoppable_by(self._setup.stopping, lambda: task.asked))
+        handler = self._handlers.get(task.item.kind)
+        if handler is not None and handler.around is not None:
+            flow.enter(handler.around(task.item))
+        flow.enter(self._runner.around(flow.execution))
+        driven = Driven(task, flow)
+        task.cancel = self._canceller(driven)
+        self._ready.put((driven, ()))
 
     def stop(self) -> None:
         """End the threads; what is still held is released by the worker."""
@@ -198,7 +254,7 @@ class Engine:
 
     def _go_on_saved(self, driven: Driven) -> None:
         turn, driven.saving = driven.saving, None
-        if turn is None or driven.task.lost or driven.task.asked:
+        if turn is None or driven.over:
             self._go_on(driven)
             return
         self._call(driven, turn)
@@ -207,17 +263,17 @@ class Engine:
 
     def _go_on(self, driven: Driven) -> None:
         """Take turns until something is to be saved or waited for."""
-        task, flow = driven.task, driven.flow
+        flow = driven.flow
         while True:
             outcomes, driven.arrived = driven.arrived, []
-            if task.lost or task.asked:
+            if driven.over:
                 for outcome in outcomes:
                     flow.running.pop(outcome.call.run.key, None)
                 if not flow.running:
-                    self._leave(driven, None)
+                    self._leave(driven, None if driven.task.asked else driven.result)
                 return
             driven.turns += 1
-            turn = flow.context.copy().run(flow.next_turn, outcomes)
+            turn = flow.context.copy().run(self._runner.turn, flow, outcomes)
             if self._setup.stopping():
                 flow.pause(turn)
             if needs_saving(turn):
@@ -242,13 +298,27 @@ class Engine:
     # -- timers ------------------------------------------------------------------------------
 
     def _until_timer(self) -> float | None:
-        return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
+        due: list[float] = [self._timers[0][0]] if self._timers else []
+        due += [self._young[0][0]] if self._young else []
+        return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _ring_timers(self) -> None:
+        while self._young and self._young[0][0] <= time.monotonic():
+            _, driven, call = self._young.popleft()
+            if driven.flow.running.get(call.run.key) is call and not driven.task.ended:
+                self._show(driven, call)
         while self._timers and self._timers[0][0] <= time.monotonic():
             _, _, driven, turns = heapq.heappop(self._timers)
             if driven.turns == turns and driven.saving is None and not driven.task.ended:
                 self._ready.put((driven, ()))
+
+    def _show(self, driven: Driven, call: StepCall) -> None:
+        """Save that a call runs; later, if its execution is being saved."""
+        if driven.saving is None:
+            driven.saving = Turn(saves=[call.run])
+            self._dirty.put(driven)
+        else:
+            self._young.append((time.monotonic() + _SEEN_SECONDS, driven, call))
 
     # -- calls -------------------------------------------------------------------------------
 
@@ -266,10 +336,12 @@ class Engine:
         for call in turn.calls:
             self._runner.begin(flow, call)
             name = call.step.action
+            if self._is_quick(name) and flow.timeout_of(call) is None and not self._is_async(name):
+                quick.append(call)
+                continue
+            self._young.append((time.monotonic() + _SEEN_SECONDS, driven, call))
             if self._is_async(name):
                 loop.append(call)
-            elif self._is_quick(name) and flow.timeout_of(call) is None:
-                quick.append(call)
             else:
                 self._steps.put(driven, call)
         if loop:
@@ -393,17 +465,24 @@ class Engine:
             self._end(ended)
 
     def _let_go(self, driven: Driven) -> None:
-        task, result = driven.task, None
+        """Begin nothing more of an execution that could not be saved."""
+        task = driven.task
         try:
             if self._runner.store.holds(task.item):
                 # The execution was ended from outside, and the item has nothing to drive.
-                result = Outcome(task.item.id, token=task.item.lease_token)
+                driven.result = Outcome(task.item.id, token=task.item.lease_token)
             else:
                 task.lost = True
         except AutomateError as error:
             logger.warning("execution %s: %s", driven.flow.execution.id, error)
             task.lost = True
-        self._leave(driven, result)
+        driven.given_up = True
+        self._portal.call_soon(self._cancel_calls, driven)
+        self._ready.put((driven, None))
+
+
+class _OneByOneError(Exception):
+    """Something is to be called around each event."""
 
 
 class _ReplacedError(Exception):

@@ -52,7 +52,7 @@ from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.rows import Checkpoint, Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import DEFINITION, EXECUTION, EXECUTION_ACTIVITY, OUTBOX, STEP
-from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, encode_json, storable
+from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, Redaction, encode_json, storable
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.advance import Turn
 from automate_kernel.workflows.engine.execution_pages import (
@@ -87,6 +87,7 @@ __all__ = [
     "Save",
     "change_status",
     "end_from_outside",
+    "execution_id_of",
     "reopen",
 ]
 
@@ -113,6 +114,77 @@ class Loaded:
     execution: Execution
     waits: dict[StepKey, float]
     now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _NewExecution:
+    """An execution that is to begin, as its row, with the item that wakes it."""
+
+    workflow: Workflow
+    event: Event
+    row: Row
+    item: NewItem
+
+    @property
+    def id(self) -> str:
+        """The execution's id."""
+        return str(self.row["id"])
+
+    def as_stored(self, now: datetime) -> Execution:
+        """Return the execution as a worker would read it."""
+        nothing = dict.fromkeys(("output", "error_code", "error", "error_group", "completed_at"))
+        event = json.loads(self.row["event"])
+        times = {"created_at": now, "updated_at": now}
+        return Execution.from_row({**nothing, **self.row, "event": event, **times})
+
+
+def execution_id_of(workflow: Workflow, event: Event) -> str:
+    """Return the id of the one execution of *workflow* for *event*."""
+    return str(uuid.uuid5(_NAMESPACE, f"{event.id}\n{workflow.name}"))
+
+
+def _new_execution(
+    workflow: Workflow, event: Event, priority: int, redact: Redaction | None
+) -> _NewExecution:
+    execution_id = execution_id_of(workflow, event)
+    item = _wake_up(execution_id, new_id(), event.tenant_id, priority)
+    row = {
+        "id": execution_id,
+        "workflow": workflow.name,
+        "definition_id": workflow.hash(),
+        "status": ExecutionStatus.PENDING.value,
+        "event": encode_json(
+            event.to_json(), "payload", _MOST_EVENT_BYTES, inside=1, redact=redact
+        ),
+        "tenant_id": event.tenant_id,
+        "item_id": item.id,
+        "created_at": Now(),
+        "updated_at": Now(),
+    }
+    return _NewExecution(workflow, event, row, item)
+
+
+def _definition(workflow: Workflow) -> Row:
+    body = encode_json(workflow.to_dict(), "workflow")
+    return {"id": workflow.hash(), "name": workflow.name, "body": body, "created_at": Now()}
+
+
+def _wake_up(
+    execution_id: str,
+    item_id: str,
+    tenant_id: str | None,
+    priority: int = 0,
+    run_at: datetime | None = None,
+) -> NewItem:
+    return NewItem(
+        ADVANCE,
+        {"execution_id": execution_id},
+        id=item_id,
+        tenant_id=tenant_id,
+        priority=priority,
+        run_at=run_at,
+        max_attempts=_MAX_CRASHES,
+    )
 
 
 @dataclass(slots=True)
@@ -315,33 +387,50 @@ class ExecutionStore:
 
         The same event starts the same workflow only once, since the id follows from both.
         """
-        execution_id = str(uuid.uuid5(_NAMESPACE, f"{event.id}\n{workflow.name}"))
-        definition_id, item_id = workflow.hash(), new_id()
-        definition = {
-            "id": definition_id,
-            "name": workflow.name,
-            "body": encode_json(workflow.to_dict(), "workflow"),
-            "created_at": Now(),
-        }
-        execution = {
-            "id": execution_id,
-            "workflow": workflow.name,
-            "definition_id": definition_id,
-            "status": ExecutionStatus.PENDING.value,
-            "event": encode_json(
-                event.to_json(), "payload", _MOST_EVENT_BYTES, inside=1, redact=self.outbox.redact
-            ),
-            "tenant_id": event.tenant_id,
-            "item_id": item_id,
-            "created_at": Now(),
-            "updated_at": Now(),
-        }
-        rows.insert(DEFINITION, [definition])
-        if rows.insert(EXECUTION, [execution]):
-            labels = label_rows(execution_id, "execution", event.labels, event.tenant_id)
-            add_labels(rows, labels)
-            self._wake(rows, execution_id, item_id, event.tenant_id, priority)
-        return execution_id
+        new = _new_execution(workflow, event, priority, self.outbox.redact)
+        if self._insert(rows, [new]):
+            self.outbox.enqueue_many([new.item], transaction=rows.native)
+        return new.id
+
+    def start_claimed(
+        self, rows: Rows, starts: Sequence[tuple[Workflow, Event, int]], worker_id: str
+    ) -> list[tuple[OutboxItem, Loaded]]:
+        """
+        Begin executions that *worker_id* drives, of (workflow, event, priority) triples.
+
+        Returns those that are its own, with their items. Those that there were already are left
+        out, and all of them where their items must be claimed like any other: they wait then.
+        """
+        given = [_new_execution(*start, self.outbox.redact) for start in starts]
+        new = self._insert(rows, given)
+        items = [one.item for one in new]
+        claimed: list[OutboxItem] = []
+        if new and isinstance(self.outbox, RowsOutboxStore):
+            claimed = self.outbox.insert_claimed(rows, items, worker_id)
+        if new and not claimed:
+            self.outbox.enqueue_many(items, transaction=rows.native)
+        return [
+            (item, Loaded(one.as_stored(item.created_at), {}, item.created_at))
+            for item, one in zip(claimed, new, strict=bool(claimed))
+        ]
+
+    def _insert(self, rows: Rows, given: Sequence[_NewExecution]) -> Sequence[_NewExecution]:
+        """Insert executions with their definitions; return those that were not there."""
+        definitions = {one.workflow.hash(): one.workflow for one in given}
+        rows.insert(DEFINITION, [_definition(definitions[key]) for key in sorted(definitions)])
+        new = given
+        if rows.insert(EXECUTION, [one.row for one in given]) < len(given):
+            where = [Where("id", "in", sorted(one.id for one in given))]
+            found = rows.select(EXECUTION, where, columns=("id", "item_id"))
+            theirs = {row["item_id"] for row in found}
+            new = [one for one in given if one.item.id in theirs]
+        labels = [
+            row
+            for one in new
+            for row in label_rows(one.id, "execution", one.event.labels, one.event.tenant_id)
+        ]
+        add_labels(rows, labels)
+        return new
 
     def redacted(self, event: Event) -> Event:
         """Return *event*, or a copy whose payload lacks the secrets that are known here."""
@@ -350,27 +439,6 @@ class ExecutionStore:
             return event
         payload = redacted_json(event.payload, "payload", redact, _MOST_EVENT_BYTES)
         return event if payload is event.payload else replace(event, payload=payload)
-
-    def _wake(
-        self,
-        rows: Rows,
-        execution_id: str,
-        item_id: str,
-        tenant_id: str | None,
-        priority: int = 0,
-        *,
-        run_at: datetime | None = None,
-    ) -> None:
-        item = NewItem(
-            ADVANCE,
-            {"execution_id": execution_id},
-            id=item_id,
-            tenant_id=tenant_id,
-            priority=priority,
-            run_at=run_at,
-            max_attempts=_MAX_CRASHES,
-        )
-        self.outbox.enqueue_many([item], transaction=rows.native)
 
     # -- saving ------------------------------------------------------------------------------
 
@@ -460,7 +528,7 @@ class ExecutionStore:
             item.lease_token or "",
             execution.id,
             [_step_row(save, run) for run in turn.saves],
-            progress=any(run.status.finished for run in turn.saves),
+            progress=any(run.status is not StepStatus.RUNNING for run in turn.saves),
         )
         if turn.end is None and turn.failed is None and save.stored:
             return one
@@ -756,7 +824,8 @@ class ExecutionStore:
         item_id = new_id()
         if not reopen(rows, found[0], item_id, statuses, step_id):
             return False
-        self._wake(rows, execution_id, item_id, found[0]["tenant_id"], run_at=run_at)
+        item = _wake_up(execution_id, item_id, found[0]["tenant_id"], run_at=run_at)
+        self.outbox.enqueue_many([item], transaction=rows.native)
         return True
 
     def purge(

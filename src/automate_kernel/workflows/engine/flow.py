@@ -49,7 +49,8 @@ class Flow:
             program, loaded.execution, waits=loaded.waits, left=left, crashes=crashes
         )
         self._since = self._started
-        self._begins = True
+        self.begins: bool = True
+        """True until the first turn is taken."""
 
     def enter(self, around: AbstractContextManager[Any]) -> None:
         """Enter *around* for all that is done for this execution, until `leave`."""
@@ -61,14 +62,19 @@ class Flow:
 
     # -- turns -------------------------------------------------------------------------------
 
+    @property
+    def fresh(self) -> bool:
+        """True if nothing of it has been saved yet, since it began or was resumed."""
+        return not self._stored
+
     def next_turn(self, outcomes: Sequence[CallOutcome] = ()) -> Turn:
         """Take *outcomes* in, and return what follows from them."""
         for outcome in outcomes:
             self.running.pop(outcome.call.run.key, None)
         now = time.monotonic()
         elapsed, self._since = now - self._since, now
-        if self._begins:
-            self._begins = False
+        if self.begins:
+            self.begins = False
             return next(self._flow)
         return self._flow.send((outcomes, elapsed))
 
@@ -129,8 +135,9 @@ class Flow:
             if run.status.finished:
                 run.completed_at = moment
         self.execution.updated_at = moment
+        self.execution.status = turn.end or ExecutionStatus.RUNNING
         if turn.end is not None:
-            self.execution.completed_at = moment
+            self.execution.completed_at, self.execution.output = moment, turn.output
 
 
 def needs_saving(turn: Turn) -> bool:

@@ -17,12 +17,14 @@ from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome
 from automate_kernel.outbox.item import OutcomeRecorded
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import group_of
+from automate_kernel.storage.rows import Rows
 from automate_kernel.storage.values import encode_json
 from automate_kernel.worker.handler import should_stop
 from automate_kernel.worker.periodic import try_for
 from automate_kernel.workflows.catalogue import Entry
+from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
-from automate_kernel.workflows.engine.executions import ExecutionStore
+from automate_kernel.workflows.engine.executions import ExecutionStore, Loaded, execution_id_of
 from automate_kernel.workflows.engine.flow import Flow, needs_saving
 from automate_kernel.workflows.engine.program import WorkflowProgram
 from automate_kernel.workflows.engine.statistics import ExecutionActivity
@@ -76,9 +78,11 @@ class Runner:
         self._programs = programs
         self._listening = listening
         self._sender = sender
-        self._around = around
+        self.around = around
         self._executor: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
+        # Executions that `begin` has begun, until they are driven: they need not be read.
+        self._begun: dict[str, Loaded] = {}
         self.activity: ExecutionActivity = ExecutionActivity()
         """The counts of this process, until a worker writes them down."""
 
@@ -91,6 +95,39 @@ class Runner:
         A workflow whose condition can't be rendered holds up no other, but the item is FAILED. Once
         the workflow is mended and the item requeued, the item starts the rest.
         """
+        event, starting, outcome = self._asked_for(item)
+        with self.store.storage.begin() as rows:
+            for workflow in starting:
+                self.store.start(rows, workflow, event, priority=item.priority)
+            self._finish_events(rows, item.lease_owner or "", [outcome])
+        signals.emit(signals.event_received, self._sender, event=event)
+        return OutcomeRecorded()
+
+    def begin_events(
+        self, items: Sequence[OutboxItem]
+    ) -> list[tuple[OutboxItem, Flow | AutomateError]]:
+        """
+        Begin what several events start, in one transaction, already claimed by their worker.
+
+        Returns the executions with their items. Raises what `handle_event` does: then nothing has
+        begun.
+        """
+        asked = [self._asked_for(item) for item in items]
+        starts = [
+            (workflow, event, item.priority)
+            for item, (event, workflows, _) in zip(items, asked, strict=True)
+            for workflow in workflows
+        ]
+        owner = items[0].lease_owner or ""
+        with self.store.storage.begin() as rows:
+            begun = self.store.start_claimed(rows, starts, owner) if starts else []
+            self._finish_events(rows, owner, [outcome for _, _, outcome in asked])
+        for event, _, _ in asked:
+            signals.emit(signals.event_received, self._sender, event=event)
+        return [(item, self._flow(item, loaded)) for item, loaded in begun]
+
+    def _asked_for(self, item: OutboxItem) -> tuple[Event, list[Workflow], Outcome]:
+        """Return an item's event, the workflows that it starts, and the item's outcome."""
         about = {**item.payload, "id": item.id, "tenant_id": item.tenant_id, "labels": item.labels}
         # Once more: the process that accepted it may know fewer secrets than this one.
         event = self.store.redacted(Event.from_json(about))
@@ -101,16 +138,11 @@ class Runner:
                     starting.append(entry.workflow)
             except AutomateError as error:
                 outcome = _undecided(item, entry.workflow.name, error)
-        owner = item.lease_owner or ""
-        with self.store.storage.begin() as rows:
-            outbox, native = self.store.outbox, rows.native
-            outbox.renew(item.id, owner, token=item.lease_token, transaction=native)
-            for workflow in starting:
-                self.store.start(rows, workflow, event, priority=item.priority)
-            if outbox.acknowledge(owner, [outcome], transaction=native):
-                raise LeaseLostError(f"the lease of item {item.id} is lost")
-        signals.emit(signals.event_received, self._sender, event=event)
-        return OutcomeRecorded()
+        return event, starting, outcome
+
+    def _finish_events(self, rows: Rows, owner: str, outcomes: Sequence[Outcome]) -> None:
+        if self.store.outbox.acknowledge(owner, outcomes, transaction=rows.native):
+            raise LeaseLostError("the lease of an event is lost")
 
     # -- executions --------------------------------------------------------------------------
 
@@ -131,22 +163,40 @@ class Runner:
             # Another item's to drive, if it was resumed since.
             if one is None or one.execution.status.finished or one.execution.item_id != item.id:
                 continue
-            try:
-                program = self._programs(one.execution.definition_id)
-            except AutomateError as error:
-                opened[item.id] = error
-                continue
-            flow = opened[item.id] = Flow(item, one, program)
-            flow.enter(self._around(one.execution))
+            opened[item.id] = self._flow(item, one)
         return opened
+
+    def _flow(self, item: OutboxItem, loaded: Loaded) -> Flow | AutomateError:
+        try:
+            program = self._programs(loaded.execution.definition_id)
+        except AutomateError as error:
+            return error
+        return Flow(item, loaded, program)
+
+    def begin_execution(
+        self, workflow: Workflow, event: Event, owner: str
+    ) -> tuple[str, OutboxItem | None]:
+        """
+        Begin an execution, claimed by *owner*; return its id, and the item for `handle_advance`.
+
+        There is no item if it was there already, or has to wait to be claimed.
+        """
+        with self.store.storage.begin() as rows:
+            begun = self.store.start_claimed(rows, [(workflow, event, 0)], owner)
+        for item, loaded in begun:
+            self._begun[item.id] = loaded
+            return loaded.execution.id, item
+        return execution_id_of(workflow, event), None
 
     def handle_advance(self, item: OutboxItem) -> OutcomeRecorded | None:
         """Bring an execution as far as it goes now, in this thread."""
-        flow = self.open([item]).get(item.id)
+        begun = self._begun.pop(item.id, None)
+        flow = self._flow(item, begun) if begun else self.open([item]).get(item.id)
         if flow is None:
             return None
         if isinstance(flow, AutomateError):
             raise flow
+        flow.enter(self.around(flow.execution))
         try:
             return flow.context.copy().run(self._drive, flow)
         finally:
@@ -154,7 +204,7 @@ class Runner:
 
     def _drive(self, flow: Flow) -> OutcomeRecorded | None:
         in_flight: set[Future[CallOutcome]] = set()
-        turn = flow.next_turn()
+        turn = self.turn(flow)
         try:
             while True:
                 if should_stop():
@@ -167,10 +217,16 @@ class Runner:
                     turn = saved[flow.item.id]
                     if turn.last:
                         return OutcomeRecorded()
-                turn = flow.next_turn(self._make(flow, turn, in_flight))
+                turn = self.turn(flow, self._make(flow, turn, in_flight))
         finally:
             for future in in_flight:
                 future.cancel()  # the next holder of the execution makes those that have not begun
+
+    def turn(self, flow: Flow, outcomes: Sequence[CallOutcome] = ()) -> Turn:
+        """Take *outcomes* in, and return what follows; a new execution sends its signal."""
+        if flow.begins and flow.fresh:
+            signals.emit(signals.workflow_started, self._sender, execution=flow.execution)
+        return flow.next_turn(outcomes)
 
     def let_go(self, flow: Flow) -> None:
         """Raise `LeaseLostError` if the item is another's; else the execution has been ended."""
@@ -284,8 +340,6 @@ class Runner:
         execution = flow.execution
         self.activity.add(execution, turn, began=began)
         send, sender = signals.emit, self._sender
-        if began:
-            send(signals.workflow_started, sender, execution=execution)
         for run in turn.saves:
             if run.status is StepStatus.COMPLETED:
                 send(signals.step_completed, sender, execution=execution, step=run)
