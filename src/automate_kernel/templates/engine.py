@@ -156,6 +156,14 @@ class _Expression(_Program):
         return next(pieces)
 
 
+def _is_constant(part: _Part) -> bool:
+    if isinstance(part, _Tree):
+        return all(isinstance(key, str) and _is_constant(value) for key, value in part.pairs)
+    if isinstance(part, _Items):
+        return all(map(_is_constant, part.parts))
+    return isinstance(part, _Constant)
+
+
 _Key = str | _Program | _ReferenceText
 _JINJA = re.compile(r"\{[{%#]")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
@@ -177,6 +185,11 @@ class Template:
         self._limits = limits
         self.secret_keys: frozenset[str] = secrets
         self.env_keys: frozenset[str] = env
+
+    @property
+    def constant(self) -> bool:
+        """True if it reads nothing: any context will do."""
+        return _is_constant(self._root)
 
     def render(self, context: TemplateContext) -> Any:
         """

@@ -109,7 +109,7 @@ class Event:
 
     def to_json(self) -> dict[str, Any]:
         """Return the event as a JSON object; templates see it as ``event``."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: getattr(self, name) for name in _EVENT_FIELDS}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Event:
@@ -119,7 +119,6 @@ class Event:
         Fields that a newer version added are ignored, so that a worker can be rolled back.
         Raises `PayloadError` if *data* is not an event.
         """
-        known = {f.name for f in fields(cls)}
         missing = [name for name in ("id", "name") if not isinstance(data.get(name), str)]
         if missing:
             raise PayloadError(f"not an event: {' and '.join(missing)} must be text")
@@ -129,7 +128,10 @@ class Event:
             )
         if not isinstance(data.get("headers", {}), Mapping):
             raise PayloadError("not an event: its headers must be an object")
-        return cls(**{key: value for key, value in data.items() if key in known})
+        return cls(**{key: value for key, value in data.items() if key in _EVENT_FIELDS})
+
+
+_EVENT_FIELDS = tuple(each.name for each in fields(Event))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -181,8 +183,11 @@ class StepRun:
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> StepRun:
         """Read the run that a row of `automate_kernel.storage.tables.STEP` holds."""
-        values = {f.name: row[f.name] for f in fields(cls)}
+        values = {name: row[name] for name in _RUN_FIELDS}
         return cls(**{**values, "status": StepStatus(row["status"])})
+
+
+_RUN_FIELDS = tuple(each.name for each in fields(StepRun))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -242,11 +247,14 @@ class Execution:
     @classmethod
     def from_row(cls, row: Mapping[str, Any], steps: Iterable[StepRun] = ()) -> Execution:
         """Read the execution that a row of `automate_kernel.storage.tables.EXECUTION` holds."""
-        same = {f.name for f in fields(cls)} - {"name", "event", "status", "steps"}
         return cls(
             name=row["workflow"],
             event=Event.from_json(row["event"]),
             status=ExecutionStatus(row["status"]),
             steps=list(steps),
-            **{name: row[name] for name in same},
+            **{name: row[name] for name in _SAME},
         )
+
+
+# The fields that are columns as they are.
+_SAME = {each.name for each in fields(Execution)} - {"name", "event", "status", "steps"}

@@ -8,9 +8,11 @@ database, so the same decisions drive the threads of a worker, an event loop and
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from bisect import insort
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
+from operator import itemgetter
 from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
@@ -73,6 +75,47 @@ class Waits:
         while self._queue and self._due.get(self._queue[0][1]) != self._queue[0][0]:
             heappop(self._queue)
         return self._queue[0][0] - self._clock if self._queue else None
+
+
+class Agenda:
+    """
+    The steps that may begin or go on, since all that they need has ended, in the workflow's order.
+
+    It counts the open needs of each step, so that a turn looks at none that has to wait.
+    """
+
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        needs: Mapping[str, Sequence[str]],
+        ended: Callable[[str], bool],
+    ) -> None:
+        self._steps = {step.id: (place, step) for place, step in enumerate(steps)}
+        self._open: dict[str, int] = {}
+        self._followers: dict[str, list[str]] = {}
+        self._ready: list[tuple[int, Step]] = []
+        for place, step in self._steps.values():
+            if ended(step.id):
+                continue
+            waited_for = [need for need in set(needs[step.id]) if not ended(need)]
+            for need in waited_for:
+                self._followers.setdefault(need, []).append(step.id)
+            if waited_for:
+                self._open[step.id] = len(waited_for)
+            else:
+                self._ready.append((place, step))
+
+    def ready(self) -> list[Step]:
+        """Return the steps whose needs have ended, and that have not ended themselves."""
+        return [step for _, step in self._ready]
+
+    def end(self, step_id: str) -> None:
+        """Note that a step has ended."""
+        self._ready = [entry for entry in self._ready if entry[1].id != step_id]
+        for follower in self._followers.pop(step_id, ()):
+            self._open[follower] -= 1
+            if not self._open[follower]:
+                insort(self._ready, self._steps[follower], key=itemgetter(0))
 
 
 @dataclass(slots=True)
@@ -225,6 +268,7 @@ class _Flow:
         self._view = program.view(execution, self._runs)
         self._elements: dict[str, Elements] = {}
         self._rest_is_cancelled = False
+        self._agenda = Agenda(self._workflow.steps, program.needs, self._ended)
         self._output: Any = None
 
     def pass_time(self, elapsed: float) -> None:
@@ -266,7 +310,7 @@ class _Flow:
 
     def _failing_elsewhere(self, step: Step) -> bool:
         """Return True if the workflow has failed by now, so that a retry would be for nothing."""
-        return self._execution.error_code is not None and step in self._workflow.steps
+        return self._execution.error_code is not None and step.id not in self._program.recovery
 
     def _retry(self, step: Step, run: StepRun, error: AutomateError) -> None:
         delay = step.retry.delay_for(run.attempts)
@@ -292,6 +336,8 @@ class _Flow:
             self._note_error(run, error)
         self._waits.drop(run.key)
         self._save(run)
+        if run.position < 0 and status.finished:
+            self._agenda.end(run.step_id)
 
     def _note_error(self, run: StepRun, error: AutomateError) -> None:
         run.error_code, run.error, run.trace = str(error.code), str(error), error.trace
@@ -300,7 +346,7 @@ class _Flow:
 
     def _step_failed(self, step: Step, error: AutomateError) -> None:
         # A recovery step that fails changes nothing: the workflow has failed anyway.
-        if step.on_failure == "fail" and step in self._workflow.steps:
+        if step.on_failure == "fail" and step.id not in self._program.recovery:
             self.fail(_within(error, f"step {step.id!r} failed: {error}"))
 
     def fail(self, error: AutomateError) -> None:
@@ -330,12 +376,12 @@ class _Flow:
         if recovering and not self._rest_is_cancelled:
             self._cancel_rest(self._workflow.steps)
             self._rest_is_cancelled = True
+            self._agenda = Agenda(self._workflow.on_failure, self._program.needs, self._ended)
         self._put_back_due()
         if self._turn.saves:
             self._save_decided()
-        steps = self._workflow.on_failure if recovering else self._workflow.steps
         if not (recovering and self._in_flight):
-            self._start_ready(steps)
+            self._start_ready()
         idle = not (self._turn.calls or self._in_flight or self._waits)
         if idle and not recovering and self._execution.error_code is None:
             self._give_output()
@@ -397,19 +443,16 @@ class _Flow:
 
     # -- starting ----------------------------------------------------------------------------
 
-    def _start_ready(self, steps: Sequence[Step]) -> None:
+    def _start_ready(self) -> None:
         error_code, started = self._execution.error_code, True
         while started:
             # Ending a step without a call (skipped, nothing to go over) may make others ready.
             started = False
-            for step in steps:
-                if not self._ended(step.id) and self._is_ready(step):
+            for step in self._agenda.ready():
+                if not self._ended(step.id):
                     started = self._start(step) or started
                 if self._execution.error_code != error_code:
                     return  # the workflow failed just now
-
-    def _is_ready(self, step: Step) -> bool:
-        return all(self._ended(need) for need in self._workflow.needs_of(step.id))
 
     def _ended(self, step_id: str) -> bool:
         run = self._runs.get((step_id, -1))
@@ -434,7 +477,7 @@ class _Flow:
         return (step.id, -1) not in self._runs and (step.id, 0) not in self._runs
 
     def _skips(self, step: Step) -> bool:
-        needs = (self._runs.get((need, -1)) for need in self._workflow.needs_of(step.id))
+        needs = (self._runs.get((need, -1)) for need in self._program.needs[step.id])
         skipped = any(run is not None and run.status is StepStatus.SKIPPED for run in needs)
         if skipped and step.skipped_with_needs:
             return True

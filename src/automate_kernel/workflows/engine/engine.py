@@ -298,9 +298,11 @@ class Engine:
     # -- timers ------------------------------------------------------------------------------
 
     def _until_timer(self) -> float | None:
-        due: list[float] = [self._timers[0][0]] if self._timers else []
-        due += [self._young[0][0]] if self._young else []
-        return max(0.0, min(due) - time.monotonic()) if due else None
+        if not self._held:
+            return None
+        # While anything is held, what has begun on other threads is looked at in time.
+        left = self._timers[0][0] - time.monotonic() if self._timers else _SEEN_SECONDS
+        return max(0.0, min(left, _SEEN_SECONDS))
 
     def _ring_timers(self) -> None:
         while self._young and self._young[0][0] <= time.monotonic():
@@ -339,8 +341,8 @@ class Engine:
             if self._is_quick(name) and flow.timeout_of(call) is None and not self._is_async(name):
                 quick.append(call)
                 continue
-            self._young.append((time.monotonic() + _SEEN_SECONDS, driven, call))
             if self._is_async(name):
+                self._young.append((time.monotonic() + _SEEN_SECONDS, driven, call))
                 loop.append(call)
             else:
                 self._steps.put(driven, call)
@@ -381,6 +383,7 @@ class Engine:
     def _perform(self, driven: Driven, call: StepCall) -> None:
         """Make a call on a step's thread."""
         began = time.monotonic()
+        self._young.append((began + _SEEN_SECONDS, driven, call))
         outcome = driven.flow.context.copy().run(self._runner.perform, driven.flow, call)
         self._note(call.step.action, time.monotonic() - began)
         self._ready.put((driven, [outcome]))

@@ -29,6 +29,7 @@ class Flow:
         self.item: OutboxItem = item
         self.execution: Execution = loaded.execution
         self.workflow = program.workflow
+        self._recovery = program.recovery
         self.running: dict[StepKey, StepCall] = {}
         """The calls in flight."""
         self.context: Context = copy_context()
@@ -98,7 +99,7 @@ class Flow:
     def timeout_of(self, call: StepCall) -> float | None:
         """Return the step's timeout, or the rest of the workflow's if that is less."""
         timeout = call.step.timeout
-        if self._ends_at is None or call.step in self.workflow.on_failure:
+        if self._ends_at is None or call.step.id in self._recovery:
             return timeout
         left = max(0.001, self._ends_at - time.monotonic())
         return left if timeout is None else min(timeout, left)

@@ -26,7 +26,15 @@ class WorkflowProgram:
         self, workflow: Workflow, templates: TemplateEngine, context: BuildContext
     ) -> None:
         self.workflow = workflow
+        every = (*workflow.steps, *workflow.on_failure)
+        self.needs: dict[str, tuple[str, ...]] = {
+            step.id: workflow.needs_of(step.id) for step in every
+        }
+        """The ids that each step waits for."""
+        self.recovery: frozenset[str] = frozenset(step.id for step in workflow.on_failure)
+        """The ids of the steps that run after a failure."""
         self._context = context
+        self._constant: set[Template] = set()
         self._inputs: dict[str, Template] = {}
         self._conditions: dict[str, Condition] = {}
         self._lists: dict[str, Template] = {}
@@ -34,6 +42,8 @@ class WorkflowProgram:
         for group, steps in (("steps", workflow.steps), ("on_failure", workflow.on_failure)):
             for step in steps:
                 self._compile(step, f"{group}.{step.id}", templates)
+        every = (*self._inputs.values(), *self._lists.values(), self._output)
+        self._constant = {template for template in every if template.constant}
         self._triggers = [
             templates.condition(one.if_, path=f"trigger[{n}].if") if one.if_ is not None else None
             for n, one in enumerate(workflow.triggers)
@@ -45,6 +55,14 @@ class WorkflowProgram:
             self._conditions[step.id] = templates.condition(step.if_, path=f"{path}.if")
         if step.for_each is not None:
             self._lists[step.id] = templates.compile(step.for_each, path=f"{path}.for_each")
+
+    def _render(
+        self, template: Template, view: TemplateView, extra: Mapping[str, Any] | None = None
+    ) -> Any:
+        # Nothing is put together that no template reads.
+        if template in self._constant:
+            return template.render(_NO_NAMES)
+        return template.render(self._names(view, extra))
 
     def starts_on(self, event: Event) -> bool:
         """Return True if *event* pulls a trigger of this workflow whose condition holds."""
@@ -66,7 +84,7 @@ class WorkflowProgram:
 
     def elements(self, step: Step, view: TemplateView) -> list[Any]:
         """Render the list of the step's ``for_each``; raises `TemplateError` for anything else."""
-        value = self._lists[step.id].render(self._names(view))
+        value = self._render(self._lists[step.id], view)
         if not isinstance(value, list):
             raise TemplateError(
                 f"steps.{step.id}.for_each gave {type_name(value)}, not a list",
@@ -76,24 +94,21 @@ class WorkflowProgram:
 
     def input(self, step: Step, view: TemplateView, extra: Mapping[str, Any]) -> Any:
         """Render the input of one call; secrets in it are still handles."""
-        return self._inputs[step.id].render(self._names(view, extra))
+        return self._render(self._inputs[step.id], view, extra)
 
     def output(self, view: TemplateView) -> Any:
         """Render the output of the execution."""
-        return self._output.render(self._names(view))
+        return self._render(self._output, view)
 
     def _names(self, view: TemplateView, extra: Mapping[str, Any] | None = None) -> TemplateContext:
         execution = view.execution
         names = dict(extra or {})
         if execution.error_code is not None:
             names["error"] = {"code": execution.error_code, "message": execution.error}
-        about = {
-            "id": execution.id,
-            "name": execution.name,
-            "tenant_id": execution.tenant_id,
-            "created_at": execution.created_at and execution.created_at.isoformat(),
-        }
-        return self._context(execution.event.to_json(), about, view.steps(), names)
+        return self._context(view.event, view.about, view.steps(), names)
+
+
+_NO_NAMES = TemplateContext()
 
 
 class TemplateView:
@@ -110,6 +125,13 @@ class TemplateView:
         self._steps = (*workflow.steps, *workflow.on_failure)
         self._runs = runs
         self._ended: dict[str, dict[str, Any]] = {}
+        self.event: dict[str, Any] = execution.event.to_json()
+        self.about: dict[str, Any] = {
+            "id": execution.id,
+            "name": execution.name,
+            "tenant_id": execution.tenant_id,
+            "created_at": execution.created_at and execution.created_at.isoformat(),
+        }
 
     def steps(self) -> dict[str, Any]:
         """Return the steps that have ended; templates see no others."""
