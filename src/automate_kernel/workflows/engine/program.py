@@ -34,7 +34,6 @@ class WorkflowProgram:
         self.recovery: frozenset[str] = frozenset(step.id for step in workflow.on_failure)
         """The ids of the steps that run after a failure."""
         self._context = context
-        self._constant: set[Template] = set()
         self._inputs: dict[str, Template] = {}
         self._conditions: dict[str, Condition] = {}
         self._lists: dict[str, Template] = {}
@@ -42,8 +41,8 @@ class WorkflowProgram:
         for group, steps in (("steps", workflow.steps), ("on_failure", workflow.on_failure)):
             for step in steps:
                 self._compile(step, f"{group}.{step.id}", templates)
-        every = (*self._inputs.values(), *self._lists.values(), self._output)
-        self._constant = {template for template in every if template.constant}
+        compiled = (*self._inputs.values(), *self._lists.values(), self._output)
+        self._constant = {template for template in compiled if template.constant}
         self._triggers = [
             templates.condition(one.if_, path=f"trigger[{n}].if") if one.if_ is not None else None
             for n, one in enumerate(workflow.triggers)
