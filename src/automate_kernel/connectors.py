@@ -23,12 +23,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, overload
 
-from automate_kernel.errors import (
-    AutomateError,
-    ConfigError,
-    ErrorCodes,
-    SecretUnavailableError,
-)
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, SecretUnavailableError
 from automate_kernel.operations.context import ConnectorContext, NoSecrets, PluginContext
 from automate_kernel.operations.plugin import Plugin
 from automate_kernel.operations.schemas import (
@@ -38,24 +33,14 @@ from automate_kernel.operations.schemas import (
     invalid_input,
     is_model,
 )
-from automate_kernel.operations.spec import (
-    OperationSpec,
-    mark_operation,
-    marked_operations,
-)
+from automate_kernel.operations.spec import OperationSpec, mark_operation, marked_operations
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import log_error, trace_of
 
 if TYPE_CHECKING:
     from automate_kernel.webhooks.request import Ignored
 
-__all__ = [
-    "ActionSpec",
-    "Connector",
-    "ConnectorContext",
-    "TriggerSpec",
-    "action",
-]
+__all__ = ["ActionSpec", "Connector", "ConnectorContext", "TriggerSpec", "action"]
 
 logger: logging.Logger = get_logger(__name__)
 F = TypeVar("F", bound=Callable[..., Any])

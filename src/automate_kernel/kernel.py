@@ -12,13 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from automate_kernel.errors import (
-    AutomateError,
-    ConfigError,
-    ErrorCodes,
-    StorageError,
-    type_name,
-)
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, StorageError, type_name
 from automate_kernel.operations.context import Call
 from automate_kernel.operations.invoker import Invoker
 from automate_kernel.operations.schemas import Schema, json_schema_of
@@ -452,12 +446,7 @@ class Kernel:
                 yield entry.workflow, entry.tenant_id
 
     def _fire(
-        self,
-        rows: Rows,
-        workflow: Workflow,
-        tenant_id: str | None,
-        trigger: Any,
-        moment: datetime,
+        self, rows: Rows, workflow: Workflow, tenant_id: str | None, trigger: Any, moment: datetime
     ) -> None:
         event = scheduled_event(workflow, tenant_id, trigger.payload, moment)
         self.executions.start(rows, workflow, event)
@@ -666,11 +655,7 @@ class Kernel:
             self.plugins.hooks.notify("automate_before_enqueue", items=items)
 
     def run_until_idle(
-        self,
-        *,
-        patience: float = 0.0,
-        kinds: Iterable[str] = (),
-        exclude_kinds: Iterable[str] = (),
+        self, *, patience: float = 0.0, kinds: Iterable[str] = (), exclude_kinds: Iterable[str] = ()
     ) -> WorkerStats:
         """
         Run all due items, and those that follow from them, in this thread; for tests and scripts.

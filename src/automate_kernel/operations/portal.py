@@ -78,9 +78,7 @@ class Portal:
                 loop.close()
 
 
-async def contained(
-    coroutine: Coroutine[Any, Any, T],
-) -> tuple[T | None, BaseException | None]:
+async def contained(coroutine: Coroutine[Any, Any, T]) -> tuple[T | None, BaseException | None]:
     """
     Return the coroutine's result, or the error that it raised.
 

@@ -17,13 +17,7 @@ from pathlib import PurePath
 from typing import Any, TypeVar
 from uuid import UUID
 
-from automate_kernel.errors import (
-    AutomateError,
-    ErrorCodes,
-    PluginError,
-    did_you_mean,
-    type_name,
-)
+from automate_kernel.errors import AutomateError, ErrorCodes, PluginError, did_you_mean, type_name
 from automate_kernel.operations.context import Call, current_call
 from automate_kernel.operations.schemas import (
     Check,

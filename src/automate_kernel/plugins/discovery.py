@@ -133,9 +133,7 @@ def _order(found: Found) -> tuple[Any, ...]:
     return (found.kind, found.key, found.distribution or "", groups.index(found.group))
 
 
-def _described(
-    distribution: Distribution | None,
-) -> tuple[str | None, str | None, tuple[str, ...]]:
+def _described(distribution: Distribution | None) -> tuple[str | None, str | None, tuple[str, ...]]:
     try:
         if distribution is None:
             return None, None, ()
