@@ -18,26 +18,34 @@ from __future__ import annotations
 import inspect
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, overload
 
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, SecretUnavailableError
-from automate_kernel.operations.context import ConnectorContext, NoSecrets, PluginContext
+from automate_kernel.operations.context import ConnectorContext
 from automate_kernel.operations.plugin import Plugin
 from automate_kernel.operations.schemas import (
     Schema,
     check_model,
     compile_schema,
-    invalid_input,
+    invalid,
     is_model,
 )
-from automate_kernel.operations.spec import OperationSpec, mark_operation, marked_operations
+from automate_kernel.operations.spec import (
+    OperationOptions,
+    OperationSpec,
+    decorating,
+    mark_operation,
+    marked_operations,
+)
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import log_error, trace_of
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from automate_kernel.webhooks.request import Ignored
 
 __all__ = ["ActionSpec", "Connector", "ConnectorContext", "TriggerSpec", "action"]
@@ -86,30 +94,26 @@ class TriggerSpec:
     replay_guard: Literal["on", "required", "off"] = "on"
 
     def __post_init__(self) -> None:
+        for problem, hint in self._problems():
+            raise ConfigError(f"trigger {self.name!r}: {problem}", hint=hint)
+
+    def _problems(self) -> Iterator[tuple[str, str]]:
         if self.replay_guard not in _GUARDS:
-            raise ConfigError(
-                f"trigger {self.name!r}: replay_guard can't be {self.replay_guard!r}",
-                hint=f"use {', '.join(_GUARDS)}",
-            )
+            yield f"replay_guard can't be {self.replay_guard!r}", f"use {', '.join(_GUARDS)}"
         if isinstance(self.keep_headers, str):
-            raise ConfigError(
-                f"trigger {self.name!r}: keep_headers is text",
-                hint=f"write keep_headers=[{self.keep_headers!r}]",
-            )
+            yield "keep_headers is text", f"write keep_headers=[{self.keep_headers!r}]"
         for name in self.keep_headers:
             if _SECRETIVE.search(name):
-                raise ConfigError(
-                    f"trigger {self.name!r}: the header {name!r} can't be kept",
-                    hint="it may prove who sent a request, and what is kept is stored and shown",
+                yield (
+                    f"the header {name!r} can't be kept",
+                    "it may prove who sent a request, and what is kept is stored and shown",
                 )
-        if not (self.events is None or isinstance(self.events, Mapping) or self._names_events()):
-            raise ConfigError(
-                f"trigger {self.name!r}: its scheme doesn't tell what an event is called",
-                hint='name a header: events={"X-Event": "push"}',
+        names_events = callable(getattr(self.signature, "event_name", None))
+        if not (self.events is None or isinstance(self.events, Mapping) or names_events):
+            yield (
+                "its scheme doesn't tell what an event is called",
+                'name a header: events={"X-Event": "push"}',
             )
-
-    def _names_events(self) -> bool:
-        return callable(getattr(self.signature, "event_name", None))
 
     def wants(self, headers: Any, raw_body: bytes) -> bool:
         """Return True if a verified request is one of `events`."""
@@ -142,7 +146,7 @@ class TriggerSpec:
         else:
             return
         if problems:
-            raise invalid_input(what, problems)
+            raise invalid(what, problems)
 
 
 _GUARDS = ("on", "required", "off")
@@ -166,26 +170,17 @@ def action(name: F, /) -> F: ...
 
 
 @overload
-def action(
-    name: str | None = None,
-    /,
-    *,
-    idempotent: bool = False,
-    title: str = "",
-    description: str | None = None,
-    input_schema: Schema = None,
-    output_schema: Schema = None,
-) -> Callable[[F], F]: ...
+def action(name: str | None = None, /, **options: Unpack[OperationOptions]) -> Callable[[F], F]: ...
 
 
-def action(name: Any = None, /, **options: Any) -> Any:
+def action(name: Any = None, /, **options: Unpack[OperationOptions]) -> Any:
     """
     Make a method of a connector one of its actions.
 
     ``@action``, ``@action("name")`` and ``@action(idempotent=True)`` all work. See
     `operation_from_function` for the method's parameters.
     """
-    return mark_operation(name, options, "action")
+    return decorating(name, options, "action", mark_operation)
 
 
 class Connector(Plugin):
@@ -277,12 +272,10 @@ class Connector(Plugin):
         ``True`` is a no: a stub that returns None, a coroutine, an exception. Raises only
         `SecretUnavailableError`: the proof can't be checked now.
         """
-        signature = self.find_trigger(trigger).signature
+        signature, ctx = self.find_trigger(trigger).signature, self._context()
         try:
             if signature is not None:
-                ctx = getattr(self, "ctx", None)
-                secrets = ctx.secrets if isinstance(ctx, PluginContext) else NoSecrets()
-                verdict = signature.verify(headers, raw_body, secrets)
+                verdict = signature.verify(headers, raw_body, ctx.secrets)
             else:
                 verdict = self.verify_webhook(headers, raw_body)
         except SecretUnavailableError:
@@ -290,15 +283,13 @@ class Connector(Plugin):
             raise
         except Exception as error:
             # Without Python's own traceback, in which the error may quote the secret.
-            ctx = getattr(self, "ctx", None)
-            redact = ctx.redact if isinstance(ctx, PluginContext) else str
             log_error(
                 logger,
                 logging.ERROR,
                 "%s failed to verify a webhook, which is refused: %s",
                 self._title(),
-                redact(f"{type(error).__name__}: {error}"),
-                trace=trace_of(error, redact),
+                ctx.redact(f"{type(error).__name__}: {error}"),
+                trace=trace_of(error, ctx.redact),
             )
             return False
         if inspect.iscoroutine(verdict):

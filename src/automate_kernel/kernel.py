@@ -10,13 +10,18 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, StorageError, type_name
 from automate_kernel.operations.context import Call
 from automate_kernel.operations.invoker import Invoker
-from automate_kernel.operations.schemas import Schema, json_schema_of
-from automate_kernel.operations.spec import OperationSpec, operation_from_function
+from automate_kernel.operations.schemas import json_schema_of
+from automate_kernel.operations.spec import (
+    OperationOptions,
+    OperationSpec,
+    decorating,
+    operation_from_function,
+)
 from automate_kernel.outbox import Backoff, Limit, NewItem, OutboxItem, OutboxStore, RowsOutboxStore
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import check_text
@@ -58,6 +63,9 @@ from automate_kernel.workflows.engine.runner import EVENT, Runner
 from automate_kernel.workflows.engine.schedule import Scheduled, Ticker
 from automate_kernel.workflows.events import event_item, manual_event, scheduled_event
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["Kernel"]
 
@@ -134,9 +142,9 @@ class Kernel:
             {"connector": self.plugins.connectors, "provider": self.plugins.providers},
             self.plugins.hooks,
             self.secrets,
-            config=self._config,
-            settings=settings or {},
-            compile_config=self._render_config,
+            self._config,
+            settings or {},
+            self._render_config,
         )
         """The actions and capabilities by name."""
         self.executions: ExecutionStore = ExecutionStore(self.storage, self.outbox)
@@ -486,49 +494,20 @@ class Kernel:
     def action(self, name: F) -> F: ...
     @overload
     def action(
-        self,
-        name: str | None = None,
-        *,
-        idempotent: bool = False,
-        title: str = "",
-        description: str | None = None,
-        input_schema: Schema = None,
-        output_schema: Schema = None,
+        self, name: str | None = None, **options: Unpack[OperationOptions]
     ) -> Callable[[F], F]: ...
-    def action(
-        self,
-        name: Any = None,
-        *,
-        idempotent: bool = False,
-        title: str = "",
-        description: str | None = None,
-        input_schema: Schema = None,
-        output_schema: Schema = None,
-    ) -> Any:
+    def action(self, name: Any = None, **options: Unpack[OperationOptions]) -> Any:
         """
         Make a function, ``def`` or ``async def``, an action that steps can call as *name*.
 
         Its typed parameters, or its one pydantic parameter, are the schema of its input. Without a
         *name*, as in ``@kernel.action`` alone, the action is called as the function is.
         """
-        if not (name is None or isinstance(name, str) or callable(name)):
-            raise TypeError(f"an action's name must be text, not {type(name).__name__}")
 
-        def decorate(function: F) -> F:
-            self.operations.add(
-                operation_from_function(
-                    function,
-                    name=name if isinstance(name, str) else None,
-                    idempotent=idempotent,
-                    title=title,
-                    description=description,
-                    input_schema=input_schema,
-                    output_schema=output_schema,
-                )
-            )
-            return function
+        def take(function: Callable[..., Any], **options: Any) -> None:
+            self.operations.add(operation_from_function(function, **options))
 
-        return decorate(name) if callable(name) else decorate
+        return decorating(name, options, "Kernel.action", take)
 
     def handler(
         self,

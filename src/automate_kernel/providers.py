@@ -16,12 +16,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 from automate_kernel.operations.context import ProviderContext
 from automate_kernel.operations.plugin import Plugin
-from automate_kernel.operations.schemas import Schema
-from automate_kernel.operations.spec import OperationSpec, mark_operation, marked_operations
+from automate_kernel.operations.spec import (
+    OperationOptions,
+    OperationSpec,
+    decorating,
+    mark_operation,
+    marked_operations,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["BaseProvider", "CapabilitySpec", "ProviderContext", "capability"]
 
@@ -39,25 +47,18 @@ def capability(name: F, /) -> F: ...
 
 @overload
 def capability(
-    name: str | None = None,
-    /,
-    *,
-    idempotent: bool = False,
-    title: str = "",
-    description: str | None = None,
-    input_schema: Schema = None,
-    output_schema: Schema = None,
+    name: str | None = None, /, **options: Unpack[OperationOptions]
 ) -> Callable[[F], F]: ...
 
 
-def capability(name: Any = None, /, **options: Any) -> Any:
+def capability(name: Any = None, /, **options: Unpack[OperationOptions]) -> Any:
     """
     Make a method of a provider one of its capabilities.
 
     ``@capability``, ``@capability("name")`` and ``@capability(idempotent=True)`` all work. See
     `operation_from_function` for the method's parameters.
     """
-    return mark_operation(name, options, "capability")
+    return decorating(name, options, "capability", mark_operation)
 
 
 class BaseProvider(Plugin):

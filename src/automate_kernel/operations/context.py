@@ -98,13 +98,6 @@ class NoSecrets:
         return self.get(key)
 
 
-_NO_SECRETS = NoSecrets()
-
-
-def _as_it_is(text: str) -> str:
-    return text
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginContext:
     """
@@ -116,11 +109,11 @@ class PluginContext:
 
     key: str
     # Never in the repr: a reader may hold values, and settings are the host's.
-    secrets: SecretReader = field(default=_NO_SECRETS, repr=False)
+    secrets: SecretReader = field(default_factory=NoSecrets, repr=False)
     logger: logging.Logger = field(default=None, repr=False)  # type: ignore[assignment]
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
     tenant_id: str | None = None
-    redact: Callable[[str], str] = field(default=_as_it_is, repr=False)
+    redact: Callable[[str], str] = field(default=str, repr=False)
 
     def __post_init__(self) -> None:
         if self.logger is None:

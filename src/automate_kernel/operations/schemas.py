@@ -55,15 +55,14 @@ def open_model() -> type[BaseModel]:
     return create_model("AnyConfig", __config__=ConfigDict(extra="allow"))
 
 
-def invalid_input(
-    what: str, problems: Iterable[FieldProblem], hint: str | None = None
+def invalid(
+    what: str, problems: Iterable[FieldProblem], kind: type[AutomateError] = AutomateError
 ) -> AutomateError:
     """Return the error for *what* (``input of 'post_message'``), with every wrong field."""
     listed = list(problems)
-    return AutomateError(
-        ErrorCodes.INVALID_ARGUMENT,
-        f"{what} is not valid: " + "; ".join(map(str, listed)),
-        hint=hint,
+    return kind(
+        code=ErrorCodes.INVALID_ARGUMENT,
+        message=f"{what} is not valid: " + "; ".join(map(str, listed)),
         details={"problems": [{"field": p.field, "message": p.message} for p in listed]},
     )
 
