@@ -197,13 +197,17 @@ class LeaseLostError(_WordedError):
     default_code = ErrorCodes.ABORTED
 
 
+def printed(value: object) -> str:
+    """Return the text of *value*, whatever its ``__str__`` does."""
+    try:
+        return str(value)
+    except Exception:
+        return f"<{type(value).__name__} that can't be printed>"
+
+
 def describe_error(error: BaseException) -> str:
     """Return an error's class and text, whatever its ``__str__`` does."""
-    name = type(error).__name__
-    try:
-        text = str(error)
-    except Exception:
-        text = f"<{name} that can't be printed>"
+    name, text = type(error).__name__, printed(error)
     return f"{name}: {text}" if text else name
 
 

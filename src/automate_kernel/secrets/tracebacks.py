@@ -15,6 +15,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from traceback import walk_tb
 from types import FrameType
@@ -109,26 +110,18 @@ def _frames_text(frames: Sequence[_Frame], source: bool) -> str:
 
 
 def _lines(frames: Sequence[_Frame], source: bool) -> Iterator[str]:
-    ours = 0
     all_ours = all(_is_ours(frame) for frame, _ in frames)
-    for frame, number in frames:
-        if _is_ours(frame) and not all_ours:
-            ours += 1
-            continue
+    for ours, group in groupby(frames, key=lambda each: _is_ours(each[0]) and not all_ours):
         if ours:
-            yield _of_ours(ours)
-            ours = 0
-        code = frame.f_code
-        yield f'  File "{code.co_filename}", line {number}, in {code.co_name}\n'
-        found = linecache.getline(code.co_filename, number, frame.f_globals) if source else ""
-        if line := found.strip():
-            yield f"    {line[:_LONGEST_LINE]}\n"
-    if ours:
-        yield _of_ours(ours)
-
-
-def _of_ours(count: int) -> str:
-    return f"  [{count} frame{'' if count == 1 else 's'} of the kernel]\n"
+            count = sum(1 for _ in group)
+            yield f"  [{count} frame{'' if count == 1 else 's'} of the kernel]\n"
+            continue
+        for frame, number in group:
+            code = frame.f_code
+            yield f'  File "{code.co_filename}", line {number}, in {code.co_name}\n'
+            found = linecache.getline(code.co_filename, number, frame.f_globals) if source else ""
+            if line := found.strip():
+                yield f"    {line[:_LONGEST_LINE]}\n"
 
 
 def _cut(text: str) -> str:
