@@ -45,7 +45,7 @@ from automate_kernel.templates import (
     TemplateEngine,
 )
 from automate_kernel.templates.filters import default_filters
-from automate_kernel.webhooks import WebhookReceipt
+from automate_kernel.webhooks import ReplayLedger, WebhookReceipt
 from automate_kernel.webhooks.receiver import WebhookReceiver
 from automate_kernel.worker import OutboxReaper
 from automate_kernel.worker.acknowledger import WorkerStats
@@ -172,7 +172,7 @@ class Kernel:
         )
         self._ticker = Ticker(self.storage, self._scheduled, self._fire)
         self._webhooks = WebhookReceiver(
-            self.storage, self.outbox, self.operations, self.redactor, event_item
+            self.storage, ReplayLedger(self.storage), self.outbox, self.operations, event_item
         )
         self._failures = FailureNotices(self.outbox, self._notify_failed)
         self._handlers = HandlerRegistry()

@@ -141,7 +141,14 @@ def compile_schema(schema: Mapping[str, Any], what: str) -> Check:
 
     Raises `PluginError` for a wrong schema. Its messages use the schema's words alone.
     """
-    jsonschema, registry = _jsonschema(what)
+    try:
+        import jsonschema
+        from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise PluginError(
+            f"{what} has a plain JSON Schema, and the package jsonschema is not installed",
+            hint="pip install jsonschema, or describe it with a pydantic model",
+        ) from error
     chosen = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
     try:
         chosen.check_schema(schema)
@@ -151,21 +158,8 @@ def compile_schema(schema: Mapping[str, Any], what: str) -> Check:
             hint="check it against the JSON Schema draft that it names",
         ) from None
     # With a closed registry: the default one fetches a `$ref` over the network.
-    validator = chosen(schema, registry=registry)
+    validator = chosen(schema, registry=REGISTRY)
     return lambda data: _problems(validator, data, what)
-
-
-def _jsonschema(what: str) -> tuple[Any, Any]:
-    """Import jsonschema, which only plain schemas need; returns it and its registry of drafts."""
-    try:
-        import jsonschema
-        from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise PluginError(
-            f"{what} has a plain JSON Schema, and the package jsonschema is not installed",
-            hint="pip install jsonschema, or describe it with a pydantic model",
-        ) from error
-    return jsonschema, REGISTRY
 
 
 def _problems(validator: Any, data: Any, what: str) -> list[FieldProblem]:

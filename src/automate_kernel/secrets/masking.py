@@ -259,11 +259,9 @@ def _within(forms: _Schemas, key: Any) -> _Schemas:
     """Return the schemas of the value under *key*."""
     found = []
     for form in forms:
-        properties = form.get("properties")
-        if isinstance(properties, Mapping) and key in properties:
-            found.append(properties[key])
-        else:
-            found.append(form.get("additionalProperties"))
+        properties: Any = form.get("properties")
+        known = isinstance(properties, Mapping) and key in properties
+        found.append(properties[key] if known else form.get("additionalProperties"))
     return [each for each in found if isinstance(each, Mapping)]
 
 
