@@ -110,7 +110,7 @@ KINDS: dict[str, Kind] = {
     kind.name: kind for kind in (PROVIDER, CONNECTOR, SECRETS_BACKEND, OUTBOX_STORE, FILTER, HOOK)
 }
 
-_GROUPS = {group: kind for kind in KINDS.values() for group in kind.groups}
+GROUPS: dict[str, Kind] = {group: kind for kind in KINDS.values() for group in kind.groups}
 
 
 def kind_named(name: str) -> Kind:
@@ -127,7 +127,7 @@ def kind_named(name: str) -> Kind:
 
 def kind_of_group(group: str) -> Kind | None:
     """Return the kind whose plugins are found in the entry-point group *group*."""
-    return _GROUPS.get(group)
+    return GROUPS.get(group)
 
 
 def kind_of_class(plugin: Any) -> Kind:

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from automate_kernel.errors import ErrorCodes, PluginError, did_you_mean
 from automate_kernel.plugins.candidates import Candidate, resolve_conflict
+from automate_kernel.plugins.compatibility import IncompatibleError
 from automate_kernel.plugins.discovery import scan
 from automate_kernel.plugins.kinds import Kind, kind_named
 from automate_kernel.plugins.records import PluginRecord, PluginState, Policy, Source
@@ -164,7 +165,7 @@ class Registry(Generic[T]):
         candidate = self._holder(key)
         if candidate is None:
             return self._unknown(key)
-        self._mark(candidate, PluginState.BROKEN, error)
+        self._mark(candidate, error)
         return candidate.unusable_error()
 
     def __repr__(self) -> str:
@@ -193,9 +194,9 @@ class Registry(Generic[T]):
             key = self.kind.key_of(thing)
             self.kind.require_key(key)
             candidate.key, candidate.plugin, candidate.state = key, thing, PluginState.LOADED
-        except (KeyboardInterrupt, StillImportingError) as error:
-            if isinstance(error, KeyboardInterrupt):
-                raise
+        except KeyboardInterrupt:
+            raise
+        except StillImportingError:
             return  # by its own module, as it is imported; it gets its key when that is done
         except BaseException as error:
             failure = error
@@ -204,7 +205,7 @@ class Registry(Generic[T]):
                 return  # another thread was quicker
             self._add(candidate)
         if failure is not None:
-            self._mark(candidate, self._state_for(failure), failure)
+            self._mark(candidate, failure)
             if self.policy.strict:
                 raise candidate.unusable_error() from failure
 
@@ -254,14 +255,12 @@ class Registry(Generic[T]):
         if not candidate.usable:
             raise candidate.unusable_error()
         try:
-            thing = candidate.plugin
-            if thing is None:
-                thing = load_target(candidate.target)
+            thing = load_target(candidate.target) if candidate.plugin is None else candidate.plugin
             self.kind.require_fit(thing, candidate.target)
         except (KeyboardInterrupt, StillImportingError):
             raise
         except BaseException as error:  # SystemExit too: a plugin must not end its host
-            self._mark(candidate, self._state_for(error), error)
+            self._mark(candidate, error)
             raise candidate.unusable_error() from error
         if candidate.plugin is None and is_being_imported(module_of(candidate.target)):
             return thing  # type: ignore[no-any-return]  # its module may fail yet: not LOADED
@@ -276,14 +275,12 @@ class Registry(Generic[T]):
             self._loaded[candidate.key] = thing
         own = vars(thing).get("key") if isinstance(thing, type) else None
         if candidate.source is Source.ENTRY_POINT and isinstance(own, str) and own != candidate.key:
-            logger.warning(
-                "%s %r calls itself %r; it is known by the name of its entry point",
-                self.kind,
-                candidate.key,
-                own,
-            )
+            text = "%s %r calls itself %r; it is known by the name of its entry point"
+            logger.warning(text, self.kind, candidate.key, own)
 
-    def _mark(self, candidate: Candidate, state: PluginState, error: BaseException) -> None:
+    def _mark(self, candidate: Candidate, error: BaseException) -> None:
+        unfit = isinstance(error, IncompatibleError)
+        state = PluginState.INCOMPATIBLE if unfit else PluginState.BROKEN
         with self._lock:
             if candidate.state in (PluginState.BROKEN, PluginState.INCOMPATIBLE):
                 return
@@ -293,20 +290,9 @@ class Registry(Generic[T]):
                 error, kind=self.kind.name, key=candidate.key, origin=candidate.origin
             )
             self._forget(candidate.key)
-        logger.error(
-            "%s %r from %s is %s and is not used: %s",
-            self.kind,
-            candidate.key,
-            candidate.origin,
-            state.lower(),
-            candidate.error,
-            exc_info=error,
-        )
-
-    @staticmethod
-    def _state_for(error: BaseException) -> PluginState:
-        incompatible = getattr(error, "incompatible", False)
-        return PluginState.INCOMPATIBLE if incompatible else PluginState.BROKEN
+        text = "%s %r from %s is %s and is not used: %s"
+        named = (self.kind, candidate.key, candidate.origin)
+        logger.error(text, *named, state.lower(), candidate.error, exc_info=error)
 
     def _unknown(self, key: str) -> PluginError:
         known = self.keys()
