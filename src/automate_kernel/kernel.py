@@ -137,12 +137,11 @@ class Kernel:
             outbox, lease_seconds, retention_seconds, failed_retention_seconds
         )
         """The items that wait, run and are done: enqueue, find, pause, limit, cancel, requeue."""
-        self._config = config or {}
         self.operations: Invoker = Invoker(
             {"connector": self.plugins.connectors, "provider": self.plugins.providers},
             self.plugins.hooks,
             self.secrets,
-            self._config,
+            config or {},
             settings or {},
             self._render_config,
         )
@@ -163,9 +162,7 @@ class Kernel:
         self._runner = Runner(
             self.executions,
             invoke=self.operations.invoke,
-            around=lambda execution: self.plugins.hooks.around(
-                "automate_executing", execution=execution
-            ),
+            around=lambda each: self.plugins.hooks.around("automate_executing", execution=each),
             programs=self.workflows.program,
             listening=self.workflows.listening,
             sender=self,
@@ -207,19 +204,7 @@ class Kernel:
         if isinstance(secrets, Mapping):
             return [MemorySecretsBackend(secrets)]
         given = [secrets] if isinstance(secrets, (str, SecretsBackend)) else list(secrets)
-        return [one if isinstance(one, SecretsBackend) else self._backend(one) for one in given]
-
-    def _backend(self, given: Any) -> SecretsBackend:
-        """Return a backend made from its class, dotted path or plugin key."""
-        cls = self.plugins.named("secrets_backend", given) if isinstance(given, str) else given
-        try:
-            backend: SecretsBackend = cls()
-        except TypeError as error:
-            raise ConfigError(
-                f"the secrets backend {getattr(cls, '__name__', cls)} needs arguments",
-                hint="pass an instance instead of its path",
-            ) from error
-        return backend
+        return [self._made("secrets_backend", each, "needs arguments") for each in given]
 
     def _store(
         self,
@@ -231,17 +216,31 @@ class Kernel:
         """Return the outbox: the host's own, or one made from a dotted path or plugin key."""
         if given is not None and not isinstance(given, str):
             return given
-        cls = RowsOutboxStore if given is None else self.plugins.named("outbox_store", given)
-        try:
-            store: OutboxStore = cls(self.storage, lease_seconds=lease_seconds)
-        except TypeError as error:
-            raise ConfigError(
-                f"the outbox store {given!r} can't be made from a storage and lease_seconds",
-                hint="pass an instance instead of its key or path",
-            ) from error
+        trouble = "can't be made from a storage and lease_seconds"
+        store: OutboxStore = self._made(
+            "outbox_store",
+            given or RowsOutboxStore,
+            trouble,
+            self.storage,
+            lease_seconds=lease_seconds,
+        )
         store.retention_seconds = retention_seconds
         store.failed_retention_seconds = failed_retention_seconds
         return store
+
+    def _made(self, kind: str, given: Any, trouble: str, *arguments: Any, **options: Any) -> Any:
+        """Return a part that is given as itself, its class, dotted path or plugin key."""
+        if isinstance(given, SecretsBackend):
+            return given
+        cls = self.plugins.named(kind, given) if isinstance(given, str) else given
+        try:
+            return cls(*arguments, **options)
+        except TypeError as error:
+            name = getattr(cls, "__name__", cls)
+            raise ConfigError(
+                f"the {kind.replace('_', ' ')} {name} {trouble}",
+                hint="pass an instance instead of its key or path",
+            ) from error
 
     def _render_config(self, config: Any) -> Any:
         return self.templates.compile(config, "config").render(TemplateContext(env=self.env))
@@ -468,7 +467,7 @@ class Kernel:
     @property
     def unused_config(self) -> list[str]:
         """A line for each key of *config* that no connector and no provider has."""
-        return self.plugins.unused_config(self._config)
+        return self.plugins.unused_config(self.operations.config)
 
     def plugin_problems(self) -> dict[tuple[str, str], AutomateError]:
         """
@@ -619,12 +618,14 @@ class Kernel:
         handlers = self._handlers.choose(
             kinds, exclude_kinds, unwanted=() if knows_workflows else (EVENT,)
         )
-        if self.plugins.hooks.receives("automate_handling"):
-            handlers = [replace(handler, around=self._around) for handler in handlers]
-        return handlers
+        hooks = self.plugins.hooks
+        if not hooks.receives("automate_handling"):
+            return handlers
 
-    def _around(self, item: OutboxItem) -> AbstractContextManager[None]:
-        return self.plugins.hooks.around("automate_handling", item=item)
+        def around(item: OutboxItem) -> AbstractContextManager[None]:
+            return hooks.around("automate_handling", item=item)
+
+        return [replace(handler, around=around) for handler in handlers]
 
     def _before_enqueue(self, items: Sequence[NewItem]) -> None:
         for item in items:
@@ -652,15 +653,12 @@ class Kernel:
             redact=self.redactor.redact,
         )
         self._failures.send()
-        self._report_executions()
-        return stats
-
-    def _report_executions(self) -> None:
         try:
             self.executions.report(self._runner.activity, "inline")
         except StorageError as error:
             # These are only figures; the work is done.
             logger.warning("what was done could not be counted: %s", error)
+        return stats
 
     def run(self, workflow: str, payload: Any = None, *, patience: float = 3600.0) -> Execution:
         """Start *workflow*, run until it has ended, and return the execution."""
@@ -707,21 +705,18 @@ class Kernel:
     def _sweep(self, kept: float | None, failed_kept: float | None) -> int:
         swept = self.outbox.sweep(retention_seconds=kept, failed_retention_seconds=failed_kept)
         until = time.monotonic() + _SWEEP_SECONDS
-        for age, statuses in (
-            (kept, [ExecutionStatus.COMPLETED]),
-            (failed_kept, [ExecutionStatus.FAILED, ExecutionStatus.CANCELLED]),
+        purge, failed = self.executions.purge, [ExecutionStatus.FAILED, ExecutionStatus.CANCELLED]
+        youngest = min((age for age in (kept, failed_kept) if age is not None), default=None)
+        for age, purge_batch in (
+            (kept, partial(purge, statuses=[ExecutionStatus.COMPLETED])),
+            (failed_kept, partial(purge, statuses=failed)),
+            *((youngest, partial(own, limit=1000)) for own in self.purges),
         ):
             while age is not None and time.monotonic() < until:
-                purged = self.executions.purge(older_than_seconds=age, statuses=statuses)
+                purged = purge_batch(older_than_seconds=age)
                 swept += purged
                 if not purged:
                     break
-        ages = [age for age in (kept, failed_kept) if age is not None]
-        for purge in self.purges if ages else ():
-            while time.monotonic() < until and (
-                purged := purge(older_than_seconds=min(ages), limit=1000)
-            ):
-                swept += purged
         if kept is not None:
             self._webhooks.ledger.forget(max(kept, _REMEMBERED_SECONDS))
         return swept
@@ -743,8 +738,17 @@ class Kernel:
 
 def _storage_for(storage: Storage | None, outbox: OutboxStore | str | None) -> Storage:
     """Return the storage of a kernel: the given one, the outbox's, or one in memory."""
-    if storage is not None:
-        _require_storage(storage)
+    able = hasattr(storage, "begin") and hasattr(storage, "describe")
+    if storage is not None and (isinstance(storage, type) or not able):
+        kind = f"the class {storage.__name__}" if isinstance(storage, type) else type_name(storage)
+        # Not the value, which may be a URL with a password.
+        raise ConfigError(
+            f"a kernel's storage can't be {kind}",
+            hint=(
+                "pass a storage: SqlAlchemyStorage(engine or URL) of automate_sqlalchemy,"
+                " DjangoStorage() of automate_django, or MemoryStorage()"
+            ),
+        )
     theirs: Storage | None = getattr(outbox, "storage", None)
     if storage is not None and theirs is not None and theirs is not storage:
         raise ConfigError(
@@ -752,20 +756,6 @@ def _storage_for(storage: Storage | None, outbox: OutboxStore | str | None) -> S
             hint="pass the outbox alone, or Kernel(outbox.storage, outbox=outbox)",
         )
     return storage or theirs or MemoryStorage()
-
-
-def _require_storage(storage: object) -> None:
-    if not isinstance(storage, type) and hasattr(storage, "begin") and hasattr(storage, "describe"):
-        return
-    kind = f"the class {storage.__name__}" if isinstance(storage, type) else type_name(storage)
-    # Not the value, which may be a URL with a password.
-    raise ConfigError(
-        f"a kernel's storage can't be {kind}",
-        hint=(
-            "pass a storage: SqlAlchemyStorage(engine or URL) of automate_sqlalchemy,"
-            " DjangoStorage() of automate_django, or MemoryStorage()"
-        ),
-    )
 
 
 def _call(operation: str, tenant_id: str | None, idempotency_key: str | None) -> Call:

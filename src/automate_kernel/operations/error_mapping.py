@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 
@@ -38,30 +38,20 @@ _CONNECTIONS = {"ConnectionError", "ConnectError", "NetworkError", "ProtocolErro
 }
 
 
-class _Normalizer(Protocol):
-    def normalize_error(self, exc: Exception) -> Exception: ...
-
-
 @contextmanager
-def normalizing(plugin: _Normalizer) -> Iterator[None]:
+def normalizing(plugin: Any) -> Iterator[None]:
     """Let nothing but `AutomateError` out of the block, as *plugin* words it."""
     try:
         yield
     except Exception as error:
-        normal = _ask(plugin, error)
+        try:
+            answer = plugin.normalize_error(error)
+        except Exception as failure:  # it may raise what it should have returned
+            answer = failure
+        normal = normalize(answer if isinstance(answer, Exception) else error)
         if normal is error:
             raise
         raise normal from error
-
-
-def _ask(plugin: _Normalizer, error: Exception) -> AutomateError:
-    try:
-        answer: Any = plugin.normalize_error(error)
-    except Exception as failure:  # it may raise what it should have returned
-        answer = failure
-    if isinstance(answer, AutomateError):
-        return answer
-    return normalize(answer if isinstance(answer, Exception) else error)
 
 
 def normalize(

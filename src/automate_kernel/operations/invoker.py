@@ -165,8 +165,9 @@ class Invoker:
         """
         with calling(call):
             try:
-                self._before(call, data)
-                output = self._clean(self._invoke(name, data, timeout))
+                self.hooks.hook.automate_before_call(call=call, input=masked(data))
+                result = self._invoke(name, data, timeout)
+                output = self.redactor.redact_value(result, cut=False)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
@@ -190,12 +191,12 @@ class Invoker:
     ) -> Any:
         """`invoke` for asynchronous code; a plain function runs on a thread."""
         try:
-            self._before(call, data)
+            self.hooks.hook.automate_before_call(call=call, input=masked(data))
             work = contained(self._ainvoke(name, data, call))
             result, failure = await asyncio.wait_for(work, timeout)
             if failure is not None:
                 raise failure
-            output = self._clean(result)
+            output = self.redactor.redact_value(result, cut=False)
         except asyncio.CancelledError:
             cancelled = AutomateError(ErrorCodes.CANCELLED, "the call was cancelled")
             self.hooks.notify("automate_after_call", call=call, output=None, error=cancelled)
@@ -213,12 +214,6 @@ class Invoker:
             revealed = await areveal(data, self.secrets)
             result = await asyncio.to_thread(perform, revealed)
             return await result if inspect.isawaitable(result) else result
-
-    def _before(self, call: Call, data: Any) -> None:
-        self.hooks.hook.automate_before_call(call=call, input=masked(data))
-
-    def _clean(self, output: Any) -> Any:
-        return self.redactor.redact_value(output, cut=False)
 
     def _failed(self, name: str, call: Call, error: BaseException) -> AutomateError:
         clean = self.clean_error(error, f"action {name!r}")

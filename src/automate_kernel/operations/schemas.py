@@ -6,6 +6,7 @@ Plugin authors write both. A model is the better authority: it also gives typed 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -180,18 +181,6 @@ def _problems(validator: Any, data: Any, what: str) -> list[FieldProblem]:
     return list(dict.fromkeys(problems))
 
 
-def _unknown(schema: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
-    import re
-
-    patterns = schema.get("patternProperties", {})
-    return [
-        str(name)
-        for name in data
-        if name not in schema.get("properties", {})
-        and not any(re.search(pattern, str(name)) for pattern in patterns)
-    ]
-
-
 def _wording(keyword: str, wanted: Any, data: Any, schema: Mapping[str, Any]) -> list[str]:
     """Return messages for a keyword that does not hold, from the schema's words alone."""
     if keyword == "type":
@@ -199,8 +188,12 @@ def _wording(keyword: str, wanted: Any, data: Any, schema: Mapping[str, Any]) ->
     if keyword == "required":
         return [f"{name!r} is required" for name in wanted if name not in data]
     if keyword == "additionalProperties" and wanted is False:
-        known = ", ".join(schema.get("properties", {})) or "none"
-        return [f"{name!r} is unknown (known: {known})" for name in _unknown(schema, data)]
+        known, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
+        return [
+            f"{str(name)!r} is unknown (known: {', '.join(known) or 'none'})"
+            for name in data
+            if name not in known and not any(re.search(each, str(name)) for each in patterns)
+        ]
     if keyword == "enum":
         return ["must be one of " + ", ".join(map(repr, wanted))]
     shown = repr(wanted)

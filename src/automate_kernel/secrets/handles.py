@@ -28,11 +28,10 @@ class _Opaque:
         # A width or precision is for the value, which is not here.
         return str(self)
 
-    def __copy__(self) -> _Opaque:
+    def __copy__(self, memo: object = None) -> _Opaque:
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Opaque:
-        return self
+    __deepcopy__ = __copy__
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("a reference to a secret can't be serialised: store its key")
