@@ -33,19 +33,14 @@ from automate_kernel.operations.schemas import (
     invalid,
     is_model,
 )
-from automate_kernel.operations.spec import (
-    OperationOptions,
-    OperationSpec,
-    decorating,
-    mark_operation,
-    marked_operations,
-)
+from automate_kernel.operations.spec import OperationSpec, decorating, marked_operations
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import log_error, trace_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from automate_kernel.operations.spec import OperationOptions
     from automate_kernel.webhooks.request import Ignored
 
 __all__ = ["ActionSpec", "Connector", "ConnectorContext", "TriggerSpec", "action"]
@@ -180,7 +175,7 @@ def action(name: Any = None, /, **options: Unpack[OperationOptions]) -> Any:
     ``@action``, ``@action("name")`` and ``@action(idempotent=True)`` all work. See
     `operation_from_function` for the method's parameters.
     """
-    return decorating(name, options, "action", mark_operation)
+    return decorating(name, options, "action")
 
 
 class Connector(Plugin):
@@ -242,12 +237,7 @@ class Connector(Plugin):
         return self.find_action(action).call(input_data, self)
 
     def call_action(self, action: str, input_data: Mapping[str, Any]) -> Any:
-        """
-        Return the action's output as a JSON value, or an awaitable of it if the action is async.
-
-        Raises nothing but `AutomateError`: before the call for invalid input, and after it the
-        error that `normalize_error` returns.
-        """
+        """Return the action's output, or an awaitable of it; see `Plugin.call_operation`."""
         # The default would only look up and check again.
         raw = type(self).execute_action is not Connector.execute_action
         return self._call(action, input_data, self.execute_action, raw=raw)

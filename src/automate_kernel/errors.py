@@ -1,22 +1,4 @@
-"""
-Every error that the kernel raises, under one root.
-
-::
-
-    AutomateError                  code, message, hint, retryable
-    ├── ConfigError                settings or a plugin's config are wrong
-    ├── PluginError                a plugin is missing, broken or ambiguous
-    ├── SecretError
-    │   ├── SecretNotFoundError    no backend has the key
-    │   ├── SecretDeniedError      a backend refused the key
-    │   └── SecretUnavailableError a backend could not be reached
-    ├── TemplateError              a template does not parse or render
-    ├── WorkflowError              a workflow definition is wrong
-    ├── WebhookRejectedError       a webhook did not prove where it came from
-    ├── PayloadError               a payload can't be stored as JSON
-    ├── StorageError               the database refused or is missing something
-    └── LeaseLostError             another worker owns the item now
-"""
+"""Every error that the kernel raises, under one root: `AutomateError`."""
 
 from __future__ import annotations
 

@@ -16,12 +16,7 @@ from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, Stora
 from automate_kernel.operations.context import Call
 from automate_kernel.operations.invoker import Invoker
 from automate_kernel.operations.schemas import json_schema_of
-from automate_kernel.operations.spec import (
-    OperationOptions,
-    OperationSpec,
-    decorating,
-    operation_from_function,
-)
+from automate_kernel.operations.spec import OperationSpec, decorating, operation_from_function
 from automate_kernel.outbox import Backoff, Limit, NewItem, OutboxItem, OutboxStore, RowsOutboxStore
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import check_text
@@ -66,6 +61,8 @@ from automate_kernel.workflows.execution import Event, Execution, ExecutionStatu
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+    from automate_kernel.operations.spec import OperationOptions
 
 __all__ = ["Kernel"]
 
@@ -600,9 +597,10 @@ class Kernel:
             PeriodicTask("reports", 3600.0, self.outbox.purge_reports),
             PeriodicTask("execution reports", 3600.0, self.executions.purge_activity),
         ]
-        kept = self._kept(retention_seconds, failed_retention_seconds)
-        if kept != (None, None):
-            periodic_tasks.append(PeriodicTask("purge", 60.0, partial(self._sweep, *kept)))
+        kept, failed = self._kept(retention_seconds, failed_retention_seconds)
+        if (kept, failed) != (None, None):
+            sweep = partial(self.sweep, retention_seconds=kept, failed_retention_seconds=failed)
+            periodic_tasks.append(PeriodicTask("purge", 60.0, sweep))
         options.setdefault("describe", self.redactor.redact_exception)
         options.setdefault("redact", self.redactor.redact)
         options.setdefault("also_report", partial(self.executions.report, self._runner.activity))
@@ -691,18 +689,7 @@ class Kernel:
         *failed_retention_seconds*. The defaults are the outbox's own times: None is for ever. It
         takes some seconds at most; the next call continues. A worker does so every minute.
         """
-        return self._sweep(*self._kept(retention_seconds, failed_retention_seconds))
-
-    def _kept(
-        self, seconds: float | None, failed_seconds: float | None
-    ) -> tuple[float | None, float | None]:
-        own = self.outbox
-        return (
-            own.retention_seconds if seconds is None else seconds,
-            own.failed_retention_seconds if failed_seconds is None else failed_seconds,
-        )
-
-    def _sweep(self, kept: float | None, failed_kept: float | None) -> int:
+        kept, failed_kept = self._kept(retention_seconds, failed_retention_seconds)
         swept = self.outbox.sweep(retention_seconds=kept, failed_retention_seconds=failed_kept)
         until = time.monotonic() + _SWEEP_SECONDS
         purge, failed = self.executions.purge, [ExecutionStatus.FAILED, ExecutionStatus.CANCELLED]
@@ -720,6 +707,15 @@ class Kernel:
         if kept is not None:
             self._webhooks.ledger.forget(max(kept, _REMEMBERED_SECONDS))
         return swept
+
+    def _kept(
+        self, seconds: float | None, failed_seconds: float | None
+    ) -> tuple[float | None, float | None]:
+        own = self.outbox
+        return (
+            own.retention_seconds if seconds is None else seconds,
+            own.failed_retention_seconds if failed_seconds is None else failed_seconds,
+        )
 
     def purge(self, *, older_than_seconds: float, batch: int = 1000) -> int:
         """

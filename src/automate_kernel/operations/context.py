@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from automate_kernel.errors import SecretNotFoundError
+from automate_kernel.secrets.handles import SecretReader
 from automate_kernel.secrets.logs import get_plugin_logger
 
 if TYPE_CHECKING:
@@ -71,17 +72,6 @@ def calling(call: Call) -> Iterator[Call]:
         yield call
     finally:
         _current.reset(token)
-
-
-@runtime_checkable
-class SecretReader(Protocol):
-    """A reader of secrets by their keys, which raises `SecretError` if it can't read one."""
-
-    def get(self, key: str) -> str:
-        """Return the value of the secret *key*."""
-
-    async def aget(self, key: str) -> str:
-        """Return the value of the secret *key*, without blocking the event loop."""
 
 
 class NoSecrets:

@@ -34,7 +34,15 @@ class Portal:
         Then it cancels the work and raises ``DEADLINE_EXCEEDED``. A call from the portal's own
         loop is refused, because it would wait for itself for ever.
         """
-        loop = self._running_loop()
+        with self._lock:
+            loop = self._loop
+            if loop is None:
+                loop = self._loop = asyncio.new_event_loop()
+                log_loop_errors(loop)
+                self._thread = threading.Thread(
+                    target=loop.run_forever, name="automate-portal", daemon=True
+                )
+                self._thread.start()
         if threading.current_thread() is self._thread:
             if asyncio.iscoroutine(work):
                 work.close()
@@ -54,17 +62,6 @@ class Portal:
         if error is not None:
             raise error
         return cast("T", result)
-
-    def _running_loop(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                log_loop_errors(self._loop)
-                self._thread = threading.Thread(
-                    target=self._loop.run_forever, name="automate-portal", daemon=True
-                )
-                self._thread.start()
-            return self._loop
 
     def close(self) -> None:
         """End the loop and its thread."""

@@ -98,7 +98,7 @@ def validation_problems(error: ValidationError, data: Any) -> list[FieldProblem]
         message = entry["msg"]
         if entry["type"] not in _valueless_errors():
             message = _without_values(message, data)
-        found.append(FieldProblem(_dotted(entry["loc"]), message))
+        found.append(FieldProblem(".".join(map(str, entry["loc"])), message))
     return found
 
 
@@ -132,10 +132,6 @@ def _leaves(data: Any) -> Iterator[str]:
         yield str(data)
 
 
-def _dotted(path: Iterable[Any]) -> str:
-    return ".".join(str(part) for part in path)
-
-
 def compile_schema(schema: Mapping[str, Any], what: str) -> Check:
     """
     Return a check for a plain JSON Schema, of the draft that it names.
@@ -155,7 +151,7 @@ def compile_schema(schema: Mapping[str, Any], what: str) -> Check:
         chosen.check_schema(schema)
     except jsonschema.SchemaError as error:
         raise PluginError(
-            f"the JSON Schema for {what} is wrong at {_dotted(error.path) or 'its top'}",
+            f"the JSON Schema for {what} is wrong at {'.'.join(map(str, error.path)) or 'its top'}",
             hint="check it against the JSON Schema draft that it names",
         ) from None
     # With a closed registry: the default one fetches a `$ref` over the network.
@@ -171,7 +167,7 @@ def _problems(validator: Any, data: Any, what: str) -> list[FieldProblem]:
     except Unresolvable as error:
         raise PluginError(f"the JSON Schema for {what} has a reference to {error.ref!r}") from None
     problems = [
-        FieldProblem(_dotted(error.absolute_path), message)
+        FieldProblem(".".join(map(str, error.absolute_path)), message)
         for error in errors
         for message in _wording(
             error.validator, error.validator_value, error.instance, error.schema

@@ -177,11 +177,20 @@ _TAKEN = {
 }
 
 
-def decorating(name: Any, options: OperationOptions, noun: str, take: Callable[..., None]) -> Any:
+def _mark(function: Any, **options: Any) -> None:
+    if not inspect.isfunction(function):
+        raise TypeError("decorate a plain method; put this decorator innermost")
+    setattr(function, _MARK, {**options, "name": options["name"] or function.__name__})
+
+
+def decorating(
+    name: Any, options: OperationOptions, noun: str, take: Callable[..., None] = _mark
+) -> Any:
     """
     Return what the decorator *noun* returns, with parentheses or, where *name* is a function, not.
 
-    *take* gets the decorated function, and by keywords its name and the *options*.
+    *take* gets the decorated function, and by keywords its name and the *options*. By default it
+    notes them on a method, for `marked_operations`.
     """
     known = OperationOptions.__annotations__
     for option in options:
@@ -196,13 +205,6 @@ def decorating(name: Any, options: OperationOptions, noun: str, take: Callable[.
         return function
 
     return decorate(name) if callable(name) else decorate
-
-
-def mark_operation(function: Any, **options: Any) -> None:
-    """Note on a method that it is an action or a capability, with its name and options."""
-    if not inspect.isfunction(function):
-        raise TypeError("decorate a plain method; put this decorator innermost")
-    setattr(function, _MARK, {**options, "name": options["name"] or function.__name__})
 
 
 def marked_operations(owner: type, spec: type[S]) -> list[S]:

@@ -73,11 +73,6 @@ class Candidate:
             return self.source.label
         return f"{self.distribution} {self.version or ''}".rstrip()
 
-    @property
-    def usable(self) -> bool:
-        """True if the plugin may be loaded, or was."""
-        return self.state in (PluginState.DISCOVERED, PluginState.LOADED)
-
     def belongs_to(self, winner: str) -> bool:
         """Return True if *winner*, a target or a distribution, means this plugin."""
         return winner.replace(":", ".") == self.target.replace(":", ".") or (
@@ -146,7 +141,7 @@ def _decide(contenders: Sequence[Candidate], rivals: Sequence[Candidate], policy
     problem = f"more than one {kind} claims the key {key!r}: {names}"
     logger.error("%s; none of them is used", problem)
     for candidate in contenders:
-        if not candidate.usable:
+        if not candidate.state.usable:
             continue  # its own failure says more
         candidate.state = PluginState.CONFLICT
         candidate.error = problem

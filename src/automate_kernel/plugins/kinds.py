@@ -33,13 +33,6 @@ class Kind:
     def __str__(self) -> str:
         return self.name.replace("_", " ")
 
-    def base_class(self) -> type | None:
-        """Return the base class, imported now; None if such a plugin need not be a class."""
-        if self.base is None:
-            return None
-        loaded: type = load_target(self.base)
-        return loaded
-
     def takes_key(self, key: str) -> bool:
         """Return True if *key* is written as keys of this kind are."""
         return re.fullmatch(self.key_pattern, key) is not None
@@ -55,7 +48,7 @@ class Kind:
 
     def require_fit(self, plugin: Any, target: str) -> None:
         """Raise `PluginError` if *plugin*, named *target*, can't be a plugin of this kind."""
-        base = self.base_class()
+        base: type | None = load_target(self.base) if self.base else None
         if base is not None and not (isinstance(plugin, type) and issubclass(plugin, base)):
             what = plugin.__qualname__ if isinstance(plugin, type) else type(plugin).__name__
             raise PluginError(

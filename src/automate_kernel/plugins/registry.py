@@ -121,7 +121,7 @@ class Registry(Generic[T]):
             if self._keys is None:  # asked for at every call of an operation
                 candidates = self._every_candidate()
                 self._keys = tuple(
-                    sorted({c.key for c in candidates if c.usable and not c.replaced_by})
+                    sorted({c.key for c in candidates if c.state.usable and not c.replaced_by})
                 )
             return list(self._keys)
 
@@ -249,10 +249,10 @@ class Registry(Generic[T]):
         """Return the candidate that has the key, or one whose state explains why none has it."""
         with self._lock:
             candidates = [c for c in self._candidates.get(key, ()) if c.replaced_by is None]
-            return max(candidates, key=lambda each: (each.usable, each.source), default=None)
+            return max(candidates, key=lambda each: (each.state.usable, each.source), default=None)
 
     def _load(self, candidate: Candidate) -> T:
-        if not candidate.usable:
+        if not candidate.state.usable:
             raise candidate.unusable_error()
         try:
             thing = load_target(candidate.target) if candidate.plugin is None else candidate.plugin
@@ -269,7 +269,7 @@ class Registry(Generic[T]):
 
     def _publish(self, candidate: Candidate, thing: T) -> None:
         with self._lock:
-            if not candidate.usable or candidate.replaced_by is not None:
+            if not candidate.state.usable or candidate.replaced_by is not None:
                 return
             candidate.state, candidate.plugin = PluginState.LOADED, thing
             self._loaded[candidate.key] = thing

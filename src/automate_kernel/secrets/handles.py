@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from automate_kernel.errors import SecretError
 
 _MAX_KEY_LENGTH = 512
 
 
-class _Reader(Protocol):
-    def get(self, key: str, /) -> str: ...
+@runtime_checkable
+class SecretReader(Protocol):
+    """A reader of secrets by their keys, which raises `SecretError` if it can't read one."""
 
-    async def aget(self, key: str, /) -> str: ...
+    def get(self, key: str) -> str:
+        """Return the value of the secret *key*."""
+
+    async def aget(self, key: str) -> str:
+        """Return the value of the secret *key*, without blocking the event loop."""
 
 
 class _Opaque:
@@ -122,7 +127,7 @@ def secret_keys(tree: Any) -> set[str]:
     return found
 
 
-def reveal(tree: Any, resolver: _Reader) -> Any:
+def reveal(tree: Any, resolver: SecretReader) -> Any:
     """
     Return a copy of *tree* with every secret's value in place.
 
@@ -133,7 +138,7 @@ def reveal(tree: Any, resolver: _Reader) -> Any:
     return _replaced(tree, lambda handle: Sealed(handle).unseal(values))
 
 
-async def areveal(tree: Any, resolver: _Reader) -> Any:
+async def areveal(tree: Any, resolver: SecretReader) -> Any:
     """Do the same as `reveal`, without blocking the event loop."""
     values = {key: await resolver.aget(key) for key in sorted(secret_keys(tree))}
     return _replaced(tree, lambda handle: Sealed(handle).unseal(values))

@@ -63,26 +63,27 @@ class RedactingFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Redact *record* in place. Never drops one, and never raises."""
-        record.msg, record.args = self._line(_message(record)), ()
+        record.msg, record.args = self._text(_message(record)), ()
         if record.exc_info and record.exc_info[0] is not None and not record.exc_text:
-            record.exc_text = _traceback(record)
+            try:
+                record.exc_text = _formatter.formatException(record.exc_info)
+            except Exception:
+                record.exc_text = "a traceback that can't be printed"
         record.exc_info = None
         if record.exc_text:
-            record.exc_text = self._lines(record.exc_text)
+            record.exc_text = self._text(record.exc_text, lines=True)
         if record.stack_info:
-            record.stack_info = self._lines(record.stack_info)
+            record.stack_info = self._text(record.stack_info, lines=True)
         for name in _NAMES:
             value = record.__dict__.get(name)
             if isinstance(value, str):
-                record.__dict__[name] = self._line(value)
+                record.__dict__[name] = self._text(value)
         for name in record.__dict__.keys() - _STANDARD:
             record.__dict__[name] = self._value(name, record.__dict__[name])
         return True
 
-    def _line(self, text: str) -> str:
-        return redact_text(text, self._redactors())
-
-    def _lines(self, text: str) -> str:
+    def _text(self, text: str, *, lines: bool = False) -> str:
+        """Return *text*, which may have several *lines*, as it is logged."""
         return redact_text(text, self._redactors())
 
     def _value(self, name: str, value: Any) -> Any:
@@ -109,13 +110,12 @@ class _KernelFilter(AllRedactingFilter):
     It also escapes control characters: no record can look like two.
     """
 
-    def _line(self, text: str) -> str:
-        # With control characters escaped, it can't look like two lines.
-        text = super()._line(text).rstrip()  # a warning ends with a line break
+    def _text(self, text: str, *, lines: bool = False) -> str:
+        text = super()._text(text, lines=lines)
+        if lines:
+            return "\n".join(f"  {line}" for line in printable(text).split("\n"))
+        text = text.rstrip()  # a warning ends with a line break
         return text if text.isprintable() else _CONTROL.sub(_escaped, text)
-
-    def _lines(self, text: str) -> str:
-        return "\n".join(f"  {line}" for line in printable(super()._lines(text)).split("\n"))
 
 
 def _message(record: logging.LogRecord) -> str:
@@ -129,13 +129,6 @@ def _message(record: logging.LogRecord) -> str:
     except Exception:
         # Wrong arguments. Printing them is what logging itself would do, to stderr.
         return f"{printed(record.msg)} (its arguments don't fit)"
-
-
-def _traceback(record: logging.LogRecord) -> str:
-    try:
-        return _formatter.formatException(record.exc_info)  # type: ignore[arg-type]
-    except Exception:
-        return "a traceback that can't be printed"
 
 
 # -- loggers ----------------------------------------------------------------------------------

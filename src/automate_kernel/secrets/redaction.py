@@ -274,9 +274,9 @@ class Redactor:
             return value
         if isinstance(value, (int, float)):
             return self._mark if self._is_secret_number(value) else value
-        if isinstance(value, bytes):
-            return self.redact(value.decode("utf-8", "backslashreplace"), weak=weak)
-        return self.redact(printed(value), weak=weak)
+        raw = isinstance(value, bytes)
+        text = value.decode("utf-8", "backslashreplace") if raw else printed(value)
+        return self.redact(text, weak=weak)
 
     def _is_secret_number(self, value: float) -> bool:
         if not self._strong:

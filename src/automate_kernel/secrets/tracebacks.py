@@ -100,13 +100,11 @@ def _theirs(error: BaseException) -> list[_Frame]:
 
 
 def _frames_text(frames: Sequence[_Frame], source: bool) -> str:
-    first, last = frames, frames[:0]
-    if len(frames) > _FIRST + _LAST:
-        first, last = frames[:_FIRST], frames[-_LAST:]
-    lines = list(_lines(first, source))
-    if last:
-        lines += [f"  [{len(frames) - _FIRST - _LAST} more frames]\n", *_lines(last, source)]
-    return "".join(lines)
+    left_out = len(frames) - _FIRST - _LAST
+    if left_out <= 0:
+        return "".join(_lines(frames, source))
+    first, last = _lines(frames[:_FIRST], source), _lines(frames[-_LAST:], source)
+    return "".join([*first, f"  [{left_out} more frames]\n", *last])
 
 
 def _lines(frames: Sequence[_Frame], source: bool) -> Iterator[str]:

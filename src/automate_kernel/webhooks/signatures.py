@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from automate_kernel.errors import ConfigError, SecretError, SecretNotFoundError
-from automate_kernel.operations.context import SecretReader
-from automate_kernel.secrets.handles import SecretRef, check_key
+from automate_kernel.secrets.handles import SecretReader, SecretRef, check_key
 from automate_kernel.webhooks.request import (
     BodyError,
     HeadersLike,
