@@ -125,8 +125,6 @@ class TriggerSpec:
 
     def kept_headers(self, headers: Any) -> dict[str, str]:
         """Return those of *headers* that workflows see, by their names in lower case."""
-        if not self.keep_headers:
-            return {}
         found = _headers_of(headers)
         values = {name.lower(): found.get(name) for name in self.keep_headers}
         return {name: value for name, value in values.items() if value is not None}
@@ -273,14 +271,10 @@ class Connector(Plugin):
             raise
         except Exception as error:
             # Without Python's own traceback, in which the error may quote the secret.
-            log_error(
-                logger,
-                logging.ERROR,
-                "%s failed to verify a webhook, which is refused: %s",
-                self._title(),
-                ctx.redact(f"{type(error).__name__}: {error}"),
-                trace=trace_of(error, ctx.redact),
-            )
+            text = "%s failed to verify a webhook, which is refused: %s"
+            words = ctx.redact(f"{type(error).__name__}: {error}")
+            trace = trace_of(error, ctx.redact)
+            log_error(logger, logging.ERROR, text, self._title(), words, trace=trace)
             return False
         if inspect.iscoroutine(verdict):
             verdict.close()

@@ -204,25 +204,16 @@ class Kernel:
         return [self._made("secrets_backend", each, "needs arguments") for each in given]
 
     def _store(
-        self,
-        given: OutboxStore | str | None,
-        lease_seconds: float,
-        retention_seconds: float | None,
-        failed_retention_seconds: float | None,
+        self, given: OutboxStore | str | None, lease: float, *kept: float | None
     ) -> OutboxStore:
-        """Return the outbox: the host's own, or one made from a dotted path or plugin key."""
+        """Return the outbox: the host's own, or one that is made and keeps items for its times."""
         if given is not None and not isinstance(given, str):
             return given
         trouble = "can't be made from a storage and lease_seconds"
         store: OutboxStore = self._made(
-            "outbox_store",
-            given or RowsOutboxStore,
-            trouble,
-            self.storage,
-            lease_seconds=lease_seconds,
+            "outbox_store", given or RowsOutboxStore, trouble, self.storage, lease_seconds=lease
         )
-        store.retention_seconds = retention_seconds
-        store.failed_retention_seconds = failed_retention_seconds
+        store.retention_seconds, store.failed_retention_seconds = kept
         return store
 
     def _made(self, kind: str, given: Any, trouble: str, *arguments: Any, **options: Any) -> Any:

@@ -105,17 +105,14 @@ def _code(error: Exception, response: Any) -> ErrorCodes:
 
 def _text(error: Exception, redact: Callable[[str], str]) -> str:
     pydantic = sys.modules.get("pydantic")
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
     if pydantic is not None and isinstance(error, pydantic.ValidationError):
         # Its own text quotes the values.
         entries = error.errors(include_input=False, include_url=False, include_context=False)
-        text = "; ".join(
-            f"{'.'.join(map(str, entry['loc']))}: {entry['type']}" for entry in entries
-        )
-    else:
-        try:
-            text = str(error)
-        except Exception:
-            text = ""
+        text = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['type']}" for each in entries)
     text = redact(text)  # before it is cut: half a secret is not recognised
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
 

@@ -20,7 +20,7 @@ from automate_kernel.operations.plugin import Plugin, complete_config, construct
 from automate_kernel.operations.portal import Portal, contained
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.secrets import Redactor, SecretResolver
-from automate_kernel.secrets.logs import get_logger, get_plugin_logger
+from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.masking import literal_secrets
 from automate_kernel.secrets.tracebacks import log_error, mark
 from automate_kernel.templates import areveal, masked, reveal
@@ -101,12 +101,9 @@ class Invoker:
             self.redactor.add(text)
         config = complete_config(cls, reveal(self.compile_config(given), self.secrets))
         # Last: logging keeps each logger for ever, also that of a plugin which can't start.
+        redact = self.redactor.redact
         ctx = cls.context_class(
-            key=key,
-            secrets=self.secrets,
-            logger=get_plugin_logger(key),
-            settings=self.settings,
-            redact=self.redactor.redact,
+            key=key, secrets=self.secrets, settings=self.settings, redact=redact
         )
         return construct(cls, config, ctx)
 

@@ -122,11 +122,8 @@ def _without_values(message: str, data: Any) -> str:
 
 
 def _leaves(data: Any) -> Iterator[str]:
-    if isinstance(data, Mapping):
-        for value in data.values():
-            yield from _leaves(value)
-    elif isinstance(data, (list, tuple, set, frozenset)):
-        for value in data:
+    if isinstance(data, (Mapping, list, tuple, set, frozenset)):
+        for value in data.values() if isinstance(data, Mapping) else data:
             yield from _leaves(value)
     elif data is not None and not isinstance(data, bool):
         yield str(data)

@@ -33,15 +33,13 @@ class Binding:
 
     def __call__(self, value: Any, call: Call, *instance: Any) -> Any:
         """Call the function (as a method of *instance*, if there is one) with the input *value*."""
-        arguments: dict[str, Any] = {}
         if self.whole is not None:
-            arguments[self.whole] = value
-        elif self.fields:
-            arguments.update({name: getattr(value, field) for name, field in self.fields.items()})
+            arguments = {self.whole: value}
+        else:
+            arguments = {name: getattr(value, field) for name, field in self.fields.items()}
+            arguments.update(getattr(value, "model_extra", None) or {})
         if self.call is not None:
             arguments[self.call] = call
-        if self.whole is None:
-            arguments.update(getattr(value, "model_extra", None) or {})
         return self.function(*instance, **arguments)
 
 

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from automate_kernel.errors import did_you_mean
 from automate_kernel.plugins.kinds import GROUPS
@@ -87,9 +87,8 @@ def _find_misspelt() -> Iterator[Misspelt]:
         if group in ours or root not in _ROOTS:
             continue
         remedy = did_you_mean(group, ours, cutoff=0.75) or f"there are: {', '.join(ours)}"
-        for entry in entry_points(group=group):
-            yield Misspelt(group, _described(entry.dist)[0], remedy)
-            break
+        entry = next(iter(entry_points(group=group)))
+        yield Misspelt(group, _described(entry.dist)[0], remedy)
 
 
 def _entry_points() -> list[EntryPoint]:
@@ -121,17 +120,14 @@ def _found(entries: Iterable[EntryPoint]) -> tuple[Found, ...]:
         name, version, requires = _described(entry.dist)
         kind, target = GROUPS[entry.group].name, normal_target(entry.value, announced=True)
         found.append(Found(kind, entry.name, target, entry.group, name, version, requires))
+    groups = list(GROUPS)
+    found.sort(key=lambda f: (f.kind, f.key, f.distribution or "", groups.index(f.group)))
     # Of two announcements of one target the first counts: it may be in an old and a new group. Not
     # across keys: one class may well be announced under a second name.
     first: dict[tuple[str, str, str], Found] = {}
-    for one in sorted(found, key=_order):
+    for one in found:
         first.setdefault((one.kind, one.key, one.target), one)
     return tuple(first.values())
-
-
-def _order(found: Found) -> tuple[Any, ...]:
-    number = list(GROUPS).index(found.group)
-    return found.kind, found.key, found.distribution or "", number
 
 
 def _described(distribution: Distribution | None) -> tuple[str | None, str | None, tuple[str, ...]]:

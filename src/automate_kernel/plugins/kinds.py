@@ -104,6 +104,7 @@ KINDS: dict[str, Kind] = {
 }
 
 GROUPS: dict[str, Kind] = {group: kind for kind in KINDS.values() for group in kind.groups}
+"""The kind whose plugins are found in each entry-point group."""
 
 
 def kind_named(name: str) -> Kind:
@@ -116,11 +117,6 @@ def kind_named(name: str) -> Kind:
             hint=did_you_mean(name, KINDS, also=f"there are: {', '.join(KINDS)}"),
         )
     return kind
-
-
-def kind_of_group(group: str) -> Kind | None:
-    """Return the kind whose plugins are found in the entry-point group *group*."""
-    return GROUPS.get(group)
 
 
 def kind_of_class(plugin: Any) -> Kind:

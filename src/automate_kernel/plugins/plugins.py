@@ -44,10 +44,7 @@ class Plugins:
             listed.get("connector", ()), **common
         )
         """The connectors."""
-        made: dict[str, Registry[Any]] = {
-            "provider": self.providers,
-            "connector": self.connectors,
-        }
+        made: dict[str, Registry[Any]] = {"provider": self.providers, "connector": self.connectors}
         for name in [name for name in KINDS if name not in made]:
             made[name] = Registry(name, listed.get(name, ()), **common)
         self._registries = made

@@ -18,7 +18,6 @@ from automate_kernel.plugins.targets import (
     describe_failure,
     is_being_imported,
     load_target,
-    module_of,
     normal_target,
     remedy_for,
     target_of,
@@ -89,11 +88,10 @@ class Registry(Generic[T]):
                 return
             candidate = Candidate(self.kind, key, normal_target(plugin), level)
         else:
-            candidate = Candidate(
-                self.kind, "", target_of(plugin), level, plugin=plugin, state=PluginState.LOADED
-            )
-            self.kind.require_fit(plugin, candidate.target)
-            candidate.key = key or self.kind.key_of(plugin)
+            target = target_of(plugin)
+            self.kind.require_fit(plugin, target)
+            candidate = Candidate(self.kind, key or self.kind.key_of(plugin), target, level)
+            candidate.plugin, candidate.state = plugin, PluginState.LOADED
         self.kind.require_key(candidate.key)
         with self._lock:
             self._refuse_second(candidate, replace)
@@ -120,9 +118,8 @@ class Registry(Generic[T]):
         with self._lock:
             if self._keys is None:  # asked for at every call of an operation
                 candidates = self._every_candidate()
-                self._keys = tuple(
-                    sorted({c.key for c in candidates if c.state.usable and not c.replaced_by})
-                )
+                usable = {c.key for c in candidates if c.state.usable and not c.replaced_by}
+                self._keys = tuple(sorted(usable))
             return list(self._keys)
 
     def __iter__(self) -> Iterator[str]:
@@ -188,7 +185,7 @@ class Registry(Generic[T]):
         failure: BaseException | None = None
         try:
             thing = load_target(candidate.target)
-            if is_being_imported(module_of(candidate.target)):
+            if is_being_imported(candidate.target):
                 return
             self.kind.require_fit(thing, candidate.target)
             key = self.kind.key_of(thing)
@@ -229,11 +226,9 @@ class Registry(Generic[T]):
         ]
         if replace:
             candidates[:] = [c for c in candidates if c not in rivals]
-        elif (
-            rivals
-            and candidate.source is Source.REGISTER
-            and not self.policy.winner(self.kind.name, candidate.key)
-        ):
+            return
+        decided = self.policy.winner(self.kind.name, candidate.key)
+        if rivals and candidate.source is Source.REGISTER and not decided:
             raise PluginError(
                 f"{self.kind} {candidate.key!r} is registered already, as {rivals[0].target}",
                 code=ErrorCodes.ALREADY_EXISTS,
@@ -262,7 +257,7 @@ class Registry(Generic[T]):
         except BaseException as error:  # SystemExit too: a plugin must not end its host
             self._mark(candidate, error)
             raise candidate.unusable_error() from error
-        if candidate.plugin is None and is_being_imported(module_of(candidate.target)):
+        if candidate.plugin is None and is_being_imported(candidate.target):
             return thing  # type: ignore[no-any-return]  # its module may fail yet: not LOADED
         self._publish(candidate, thing)
         return thing  # type: ignore[no-any-return]

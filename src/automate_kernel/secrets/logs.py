@@ -104,11 +104,7 @@ class AllRedactingFilter(RedactingFilter):
 
 
 class _KernelFilter(AllRedactingFilter):
-    """
-    The filter of the kernel's own loggers, whichever handlers the application has.
-
-    It also escapes control characters: no record can look like two.
-    """
+    """The filter of the kernel's own loggers, which also lets no record look like two."""
 
     def _text(self, text: str, *, lines: bool = False) -> str:
         text = super()._text(text, lines=lines)

@@ -172,6 +172,7 @@ class SecretResolver:
         return (_session.get() or {}).get((id(self), check_key(key)))
 
     def _accepted(self, key: str, backend: str, value: object) -> str:
+        """Return the *value*, unless it can't be hidden; warn once if it can't be hidden well."""
         if not isinstance(value, str):
             found = "None" if value is None else type_name(value)
             hint = "a backend returns text, or raises SecretNotFoundError(key)"
@@ -181,15 +182,6 @@ class SecretResolver:
         if len(value) > _MAX_LENGTH:
             message = f"secret {key!r} in backend {backend} is longer than {_MAX_LENGTH} characters"
             raise SecretError(message, hint="keep documents elsewhere, and their key here")
-        self._judge(key, value)
-        self.redactor.add(value)
-        session = _session.get()
-        if session is not None:
-            session[id(self), key] = value
-        return value
-
-    def _judge(self, key: str, value: str) -> None:
-        """Refuse a value that can't be hidden; warn once of one that can't be hidden well."""
         strength = strength_of(value)
         if strength == "none":
             raise SecretError(
@@ -199,6 +191,11 @@ class SecretResolver:
         if strength == "weak" and key not in self._judged:
             self._judged.add(key)
             logger.warning("the value of secret %r %s", key, weakness_of(value))
+        self.redactor.add(value)
+        session = _session.get()
+        if session is not None:
+            session[id(self), key] = value
+        return value
 
     def _problem(self, key: str, backend: str, error: Exception) -> SecretError | None:
         """Return the error that ends the look-up, or None: the next backend is asked."""

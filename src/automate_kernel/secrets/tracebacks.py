@@ -174,7 +174,8 @@ def _place(frames: Sequence[_Frame]) -> str:
         root = _module(own[0]).partition(".")[0]
         written = [frame for frame in own if _module(frame).partition(".")[0] == root]
     frame = written[-1]
-    return f"{_module(frame)}.{_function(frame)}"
+    function = getattr(frame.f_code, "co_qualname", None) or _qualified(frame)
+    return f"{_module(frame)}.{function.replace('<locals>.', '')}"
 
 
 def _named(frame: FrameType) -> bool:
@@ -189,12 +190,6 @@ def _module(frame: FrameType) -> str:
         spec: Any = frame.f_globals.get("__spec__")
         name = getattr(spec, "name", None) or Path(frame.f_code.co_filename).stem
     return name
-
-
-def _function(frame: FrameType) -> str:
-    code = frame.f_code
-    qualified = getattr(code, "co_qualname", None) or _qualified(frame)
-    return qualified.replace("<locals>.", "")
 
 
 def _qualified(frame: FrameType) -> str:
