@@ -52,6 +52,7 @@ step_completed: NamedSignal = _namespace.signal("step_completed")
 step_failed: NamedSignal = _namespace.signal("step_failed")
 
 ALL_SIGNALS: tuple[NamedSignal, ...] = tuple(_namespace.values())
+"""All seven, in the order of the table."""
 
 
 def emit(signal: NamedSignal, sender: Any, **arguments: Any) -> list[Exception]:

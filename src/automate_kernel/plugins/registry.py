@@ -58,12 +58,9 @@ class Registry(Generic[T]):
         self._loaded: dict[str, T] = {}
         self._keys: tuple[str, ...] | None = None
         self._to_scan = discover
-        if isinstance(settings, Mapping):
-            for key, path in settings.items():
-                self.register(path, key=key, source="settings")
-        else:
-            for path in (settings,) if isinstance(settings, str) else settings:
-                self.register(path, source="settings")
+        keys = settings if isinstance(settings, Mapping) else {}
+        for name in (settings,) if isinstance(settings, str) else settings:
+            self.register(keys.get(name, name), key=name if keys else None, source="settings")
 
     def register(
         self,

@@ -133,9 +133,8 @@ def _hidden(value: Any, deepest: int, left: list[int], above: frozenset[int]) ->
 
 def _is_secret_pair(key: Any, value: Any) -> bool:
     # Yes and no are no secrets, and nothing is none.
-    return not (value is None or value == "" or isinstance(value, bool)) and is_secret_name(
-        str(key)
-    )
+    nothing = value is None or value == "" or isinstance(value, bool)
+    return not nothing and is_secret_name(str(key))
 
 
 def hide_shapes(text: str) -> str:

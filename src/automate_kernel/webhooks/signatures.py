@@ -388,9 +388,8 @@ class StripeSignature(SignatureScheme):
         return read_field(body, "id")
 
     def _read(self, headers: WebhookHeaders, body: bytes) -> SignedRequest | None:
-        pairs = [
-            part.partition("=") for part in (read_header(headers, self.header) or "").split(",")
-        ]
+        value = read_header(headers, self.header) or ""
+        pairs = [part.partition("=") for part in value.split(",")]
         times = [value for name, _, value in pairs if name == "t"]
         timestamp = parse_timestamp(times[0]) if len(times) == 1 else None
         if timestamp is None:
@@ -453,12 +452,11 @@ class StandardWebhooksSignature(SignatureScheme):
         if not _MESSAGE_ID.fullmatch(message_id):
             raise ValueError("a message id has 1 to 256 visible ASCII characters, and no dot")
         message = self._message(message_id, timestamp, body)
+        signatures = [f"v1,{self._signature(key, message)}" for key in keys]
         return {
             f"{self.prefix}-id": message_id,
             f"{self.prefix}-timestamp": str(timestamp),
-            f"{self.prefix}-signature": " ".join(
-                f"v1,{self._signature(key, message)}" for key in keys
-            ),
+            f"{self.prefix}-signature": " ".join(signatures),
         }
 
     def _message(self, message_id: str, timestamp: int, body: bytes) -> bytes:
