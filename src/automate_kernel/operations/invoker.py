@@ -63,10 +63,8 @@ class Invoker:
     _instances: dict[tuple[str, str], Plugin] = field(default_factory=dict, init=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False)
 
-    @property
-    def redactor(self) -> Redactor:
-        """Takes the secrets out of what leaves."""
-        return self.secrets.redactor
+    def __post_init__(self) -> None:
+        self.redactor: Redactor = self.secrets.redactor
 
     # -- finding -----------------------------------------------------------------------------
 
