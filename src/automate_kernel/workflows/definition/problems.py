@@ -8,8 +8,8 @@ except for the short words that have to be among a few.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import reduce
 from operator import getitem
 from typing import Any
@@ -20,12 +20,8 @@ from automate_kernel.errors import WorkflowError, did_you_mean
 from automate_kernel.workflows.definition.document import Document
 from automate_kernel.workflows.definition.fields import RetryPolicy
 from automate_kernel.workflows.definition.model import Step, Workflow
-from automate_kernel.workflows.definition.structure import (
-    DefinitionProblem,
-    FieldPath,
-    ancestors,
-)
-from automate_kernel.workflows.definition.triggers import trigger_types
+from automate_kernel.workflows.definition.structure import DefinitionProblem, FieldPath, ancestors
+from automate_kernel.workflows.definition.triggers import TRIGGERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +61,7 @@ def invalid(located: Sequence[LocatedProblem], what: str) -> WorkflowError:
     """Return the error with all *located* problems; its details hold them for programs."""
     number = "1 problem" if len(located) == 1 else f"{len(located)} problems"
     lines = [f"{what} is not valid: {number}", *(f"  {each}" for each in located)]
-    details = [
-        {"source": f.source, "line": f.line, "field": f.field, "message": f.message, "hint": f.hint}
-        for f in located
-    ]
-    return WorkflowError("\n".join(lines), details={"problems": details})
+    return WorkflowError("\n".join(lines), details={"problems": [asdict(f) for f in located]})
 
 
 def show_path(path: FieldPath, value: Any = None) -> str:
@@ -158,9 +150,7 @@ def _model_at(path: FieldPath, definition: Any) -> type[BaseModel] | None:
         return Step
     if path[0] == "trigger":
         trigger = _at(definition, path)
-        return (
-            trigger_types().get(str(trigger.get("type"))) if isinstance(trigger, Mapping) else None
-        )
+        return TRIGGERS.get(str(trigger.get("type"))) if isinstance(trigger, Mapping) else None
     return None
 
 
@@ -168,42 +158,23 @@ def _fields(model: type[BaseModel]) -> list[str]:
     return [str(f.validation_alias or name) for name, f in model.model_fields.items()]
 
 
-# The names of our fields in other tools.
+# Our fields, each with its names in other tools.
 _ELSEWHERE = {
-    "uses": "action",
-    "run": "action",
-    "call": "action",
-    "task": "action",
-    "with": "input",
-    "inputs": "input",
-    "args": "input",
-    "arguments": "input",
-    "params": "input",
-    "parameters": "input",
-    "depends_on": "needs",
-    "dependencies": "needs",
-    "after": "needs",
-    "when": "if",
-    "condition": "if",
-    "on": "trigger",
-    "triggers": "trigger",
-    "jobs": "steps",
-    "tasks": "steps",
-    "retries": "retry",
-    "loop": "for_each",
-    "foreach": "for_each",
-    "with_items": "for_each",
-    "max_attempts": "attempts",
-    "max_retries": "attempts",
-    "interval": "every",
-    "schedule": "cron",
-    "tz": "timezone",
-    "outputs": "output",
-    "on_error": "on_failure",
-    "finally": "on_failure",
-    "if_": "if",
-    "max_parallel": "concurrency",
-    "parallel": "concurrency",
+    "action": "uses run call task",
+    "input": "with inputs args arguments params parameters",
+    "needs": "depends_on dependencies after",
+    "if": "when condition if_",
+    "trigger": "on triggers",
+    "steps": "jobs tasks",
+    "retry": "retries",
+    "for_each": "loop foreach with_items",
+    "attempts": "max_attempts max_retries",
+    "every": "interval",
+    "cron": "schedule",
+    "timezone": "tz",
+    "output": "outputs",
+    "on_failure": "on_error finally",
+    "concurrency": "max_parallel parallel",
 }
 
 
@@ -212,7 +183,7 @@ def _unknown_field(case: _Case) -> _Words:
     if model is None:
         return "is not a field here", "take it out"
     known, key = _fields(model), str(case.path[-1])
-    meant = _ELSEWHERE.get(key)
+    meant = next((ours for ours, names in _ELSEWHERE.items() if key in names.split()), None)
     hint = f"here it is called {meant!r}" if meant in known else did_you_mean(key, known)
     return "there is no such field", hint or f"the fields are {', '.join(known)}"
 
@@ -240,7 +211,7 @@ def _choice(case: _Case) -> _Words:
 
 
 def _trigger_type(case: _Case) -> _Words:
-    types = list(trigger_types())
+    types = list(TRIGGERS)
     tag = case.context.get("tag")
     if tag is None:
         keys = case.value if isinstance(case.value, Mapping) else {}
@@ -362,29 +333,22 @@ def template_texts(workflow: Workflow) -> Iterator[tuple[FieldPath, str]]:
         yield from _texts_of(trigger.if_, (*place, "if"))
     for group in ("steps", "on_failure"):
         for index, step in enumerate(getattr(workflow, group)):
-            for name, value in _templates_of(step):
-                yield from _texts_of(value, (group, index, name))
+            texts = {"if": step.if_, "for_each": step.for_each, "input": step.input}
+            yield from _texts_of(texts, (group, index))
     yield from _texts_of(workflow.output, ("output",))
-
-
-def _templates_of(step: Step) -> tuple[tuple[str, Any], ...]:
-    return ("if", step.if_), ("for_each", step.for_each), ("input", step.input)
 
 
 def reference_problems(workflow: Workflow) -> list[DefinitionProblem]:
     """Find the names in templates of *workflow* that they can't see there."""
-    visible = _VisibleSteps(workflow)
-    problems: list[DefinitionProblem] = []
-    for path, text in template_texts(workflow):
-        for step_id in _steps_named(text, bare=path[-1] == "if"):
-            problem = visible.step_problem(path, step_id)
-            if problem:
-                problems.append(problem)
-        problems += visible.name_problems(path, text)
-    return problems
+    visible = _Visible(workflow)
+    return [
+        DefinitionProblem(path, message, hint)
+        for path, text in template_texts(workflow)
+        for message, hint in visible.problems(path, text)
+    ]
 
 
-class _VisibleSteps:
+class _Visible:
     """The steps and names that each place of a workflow can see."""
 
     def __init__(self, workflow: Workflow) -> None:
@@ -393,54 +357,43 @@ class _VisibleSteps:
         self._all = [*self._main, *(step.id for step in workflow.on_failure)]
         self._before = ancestors({step_id: workflow.needs_of(step_id) for step_id in self._all})
 
-    def step_problem(self, path: FieldPath, step_id: str) -> DefinitionProblem | None:
+    def problems(self, path: FieldPath, text: str) -> Iterator[_Words]:
+        """Find the names in *text* that can't be seen at *path*."""
+        group = self._groups.get(str(path[0]))
+        step = group[int(path[1])] if group else None
+        ids, names = _names_in(text, bare=path[-1] == "if")
+        for step_id in ids:
+            problem = self._step_problem(path, step, step_id)
+            if problem:
+                yield problem
+        if "error" in names and path[0] != "on_failure":
+            yield "'error' is known under on_failure only", "use steps.<id>.error"
+        if step is None or step.for_each is None or path[2] != "input":
+            for name in sorted(names & {"item", "index"}):
+                message = f"{name!r} is known in the input of a step with for_each only"
+                yield message, "add for_each to the step, or use another name"
+
+    def _step_problem(self, path: FieldPath, own: Step | None, step_id: str) -> _Words | None:
+        """Return the problem of naming *step_id* at *path*, in the step *own*."""
         if path[0] == "trigger":
-            return DefinitionProblem(
-                path,
+            return (
                 "a trigger's condition can't see steps",
                 "move it into the 'if' of the first step",
             )
         if step_id not in self._all:
             hint = did_you_mean(step_id, self._all) or f"there is {', '.join(map(repr, self._all))}"
-            message = f"names the step {step_id!r}, which does not exist"
-            return DefinitionProblem(path, message, hint)
-        if step_id in self._visible(path):
+            return f"names the step {step_id!r}, which does not exist", hint
+        before = frozenset() if own is None else self._before[own.id]
+        if step_id in before or (path[0] in ("on_failure", "output") and step_id in self._main):
             return None
-        own = self._step(path)
         if own is not None and own.id == step_id:
-            message = "a step can't see its own output"
-            return DefinitionProblem(path, message, "name an earlier step")
+            return "a step can't see its own output", "name an earlier step"
         hint = f"add {step_id!r} to needs"
         if path[0] != "on_failure" and step_id not in self._main:
             hint = "steps under on_failure run only after these"
         elif own is not None and own.id in self._before[step_id]:
             hint = f"{step_id!r} waits for this step: change their order"
-        message = f"names the step {step_id!r}, which may not have finished"
-        return DefinitionProblem(path, message, hint)
-
-    def _visible(self, path: FieldPath) -> Collection[str]:
-        own = self._step(path)
-        if own is None:
-            return self._main
-        before = self._before[own.id]
-        return before | set(self._main) if path[0] == "on_failure" else before
-
-    def _step(self, path: FieldPath) -> Step | None:
-        group = self._groups.get(str(path[0]))
-        return group[int(path[1])] if group else None
-
-    def name_problems(self, path: FieldPath, text: str) -> Iterator[DefinitionProblem]:
-        step = self._step(path)
-        names = _free_names(text, bare=path[-1] == "if")
-        if "error" in names and path[0] != "on_failure":
-            message = "'error' is known under on_failure only"
-            yield DefinitionProblem(path, message, "use steps.<id>.error")
-        looped = step is not None and step.for_each is not None and path[2] == "input"
-        for name in sorted(names & {"item", "index"}):
-            if not looped:
-                message = f"{name!r} is known in the input of a step with for_each only"
-                hint = "add for_each to the step, or use another name"
-                yield DefinitionProblem(path, message, hint)
+        return f"names the step {step_id!r}, which may not have finished", hint
 
 
 def _parse(text: str, *, bare: bool) -> Any:
@@ -453,17 +406,16 @@ def _parse(text: str, *, bare: bool) -> Any:
 
     try:
         return jinja2.Environment().parse(text)  # noqa: S701 - parsed, never rendered
-    except jinja2.TemplateError:
+    except (jinja2.TemplateError, RecursionError):
         return None  # the engine's check reports it
-    except RecursionError:
-        return None
 
 
-def _steps_named(text: str, *, bare: bool) -> list[str]:
-    """Return the ids in ``steps.ID`` and ``steps['ID']``, each once."""
-    tree = _parse(text, bare=bare) if "steps" in text else None
+def _names_in(text: str, *, bare: bool) -> tuple[list[str], set[str]]:
+    """Return the ids in ``steps.ID`` and ``steps['ID']``, each once, and all names from outside."""
+    known = any(name in text for name in ("steps", "item", "index", "error"))
+    tree = _parse(text, bare=bare) if known else None
     if tree is None:
-        return []
+        return [], set()
     from jinja2 import nodes
 
     ids: dict[str, None] = {}
@@ -474,19 +426,7 @@ def _steps_named(text: str, *, bare: bool) -> list[str]:
             ids[node.attr] = None
         elif isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str):
             ids[node.arg.value] = None
-    return list(ids)
-
-
-def _free_names(text: str, *, bare: bool) -> set[str]:
-    """Return the names that a template takes from outside."""
-    if not any(name in text for name in ("item", "index", "error")):
-        return set()
-    tree = _parse(text, bare=bare)
-    if tree is None:
-        return set()
-    from jinja2 import nodes
-
     # jinja2.meta would compile the template, and so refuse filters that only the host knows.
     uses = list(tree.find_all(nodes.Name))
     assigned = {node.name for node in uses if node.ctx != "load"}
-    return {node.name for node in uses} - assigned
+    return list(ids), {node.name for node in uses} - assigned
