@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from operator import attrgetter
 from xml.sax.saxutils import escape
 
 from automate_kernel.workflows.definition.duration import format_duration
@@ -51,18 +51,13 @@ def describe_trigger(trigger: Trigger) -> str:
     return "manual"
 
 
-class _StepList(NamedTuple):
-    """The steps of a workflow, or those under on_failure, with the needs of each."""
-
-    title: str
-    steps: Sequence[Step]
-    needs: dict[str, tuple[str, ...]]
-
-
-def _step_lists(workflow: Workflow) -> Iterator[_StepList]:
+def _step_lists(
+    workflow: Workflow,
+) -> Iterator[tuple[str, Sequence[Step], dict[str, tuple[str, ...]]]]:
+    """Yield a title, the steps below it, and the needs of each."""
     for title, steps in (("", workflow.steps), ("on failure", workflow.on_failure)):
         if steps:
-            yield _StepList(title, steps, {step.id: workflow.needs_of(step.id) for step in steps})
+            yield title, steps, {step.id: workflow.needs_of(step.id) for step in steps}
 
 
 def _started_by(workflow: Workflow) -> str:
@@ -363,9 +358,9 @@ def lay_out(
     layers = _layers(needs, widths, thin)
     for _ in range(_SWEEPS):
         for layer in layers[1:]:
-            _sort_by(layer, [spot.above for spot in layer])
+            _sort(layer, [_middle(spot.above) for spot in layer])
         for layer in reversed(layers[:-1]):
-            _sort_by(layer, [spot.below for spot in layer])
+            _sort(layer, [_middle(spot.below) for spot in layer])
     for layer in layers:
         _place(layer, [_middle(spot.above) for spot in layer], gap)
     for _ in range(_SWEEPS):
@@ -403,19 +398,17 @@ def _join(upper: Spot, lower: Spot) -> None:
     lower.above.append(upper)
 
 
-def _sort_by(layer: list[Spot], neighbours: Sequence[list[Spot]]) -> None:
-    """Reorder *layer* by the middle of each spot's neighbours, if it has any."""
-    keys = {
-        id(spot): sum(each.x for each in near) / len(near) if near else spot.x
-        for spot, near in zip(layer, neighbours, strict=True)
-    }
-    layer.sort(key=lambda spot: keys[id(spot)])
-    for position, spot in enumerate(layer):
-        spot.x = float(position)
-
-
 def _middle(spots: Sequence[Spot]) -> float | None:
     return sum(spot.x for spot in spots) / len(spots) if spots else None
+
+
+def _sort(layer: list[Spot], wanted: Sequence[float | None]) -> None:
+    """Reorder *layer* by where each spot is wanted; None leaves it where it is."""
+    for spot, want in zip(layer, wanted, strict=True):
+        spot.x = spot.x if want is None else want
+    layer.sort(key=attrgetter("x"))
+    for position, spot in enumerate(layer):
+        spot.x = float(position)
 
 
 def _place(layer: list[Spot], wanted: Sequence[float | None], gap: float) -> None:
