@@ -1,6 +1,4 @@
-"""
-The workflows of a kernel: those that were added, and those of a source that changes while it runs.
-"""
+"""The workflows of a kernel: those added, and those of a source that changes while it runs."""
 
 from __future__ import annotations
 
@@ -133,31 +131,30 @@ class _SourceState:
         loaded = list(source.load())
         common = {one.name for one in loaded if one.tenant_id is None}
         for one in loaded:
-            key = (one.tenant_id, one.name)
-            if taken(one.name) or (one.tenant_id is not None and one.name in common):
-                state.problems[key] = WorkflowError(
-                    f"another workflow is called {one.name!r}", hint="rename one of them"
-                )
-                continue
+            key, workflow = (one.tenant_id, one.name), None
             try:
-                workflow = Workflow.from_dict({**one.definition, "name": one.name})
-            except ValidationError as error:
-                state.problems[key] = _unreadable(one.name, error)
-                continue
-            try:
+                if taken(one.name) or (one.tenant_id is not None and one.name in common):
+                    message = f"another workflow is called {one.name!r}"
+                    raise WorkflowError(message, hint="rename one of them")
+                workflow = _read(one)
                 program: WorkflowProgram | AutomateError = compile(workflow)
             except AutomateError as error:
                 state.problems[key] = program = error
-            state.entries[key] = Entry(workflow, program, one.tenant_id, supplied=True)
+            if workflow is not None:
+                state.entries[key] = Entry(workflow, program, one.tenant_id, supplied=True)
         return state
 
 
-def _unreadable(name: str, error: ValidationError) -> WorkflowError:
-    # Saved by a version with other fields: this version refuses to save such a definition.
-    return WorkflowError(
-        f"workflow {name!r} can't be read: {error.error_count()} fields are not as they must be",
-        hint="open it, mend what is marked, and save it",
-    )
+def _read(supplied: SuppliedWorkflow) -> Workflow:
+    try:
+        return Workflow.from_dict({**supplied.definition, "name": supplied.name})
+    except ValidationError as error:
+        # Saved by a version with other fields: this version refuses to save such a definition.
+        wrong = f"{error.error_count()} fields are not as they must be"
+        raise WorkflowError(
+            f"workflow {supplied.name!r} can't be read: {wrong}",
+            hint="open it, mend what is marked, and save it",
+        ) from None
 
 
 class Everybody(Enum):
@@ -201,7 +198,7 @@ class Catalogue:
         self._checking = threading.Lock()
 
     def __iter__(self) -> Iterator[Workflow]:
-        return iter([entry.workflow for entry in self.entries(tenant_id=None)])
+        return (entry.workflow for entry in self.entries(tenant_id=None))
 
     def __len__(self) -> int:
         return len(self.entries(tenant_id=None))
@@ -210,7 +207,7 @@ class Catalogue:
         return isinstance(name, str) and self._find(name, None) is not None
 
     def __getitem__(self, name: str) -> Workflow:
-        """Return everybody's workflow called *name*; raises ``NOT_FOUND``."""
+        """Return everybody's workflow called *name*, as `get` does."""
         return self.get(name)
 
     def get(self, name: str, tenant_id: str | None = None) -> Workflow:
@@ -238,8 +235,7 @@ class Catalogue:
         None as the tenant means those that belong to no tenant.
         """
         supplied = self._fresh().entries.values()
-        own = [Entry(one.workflow, one) for one in list(self._current.values())]
-        found = [*own, *supplied]
+        found = [*(Entry(one.workflow, one) for one in list(self._current.values())), *supplied]
         if isinstance(tenant_id, Everybody):
             return found
         return [entry for entry in found if entry.visible_to(tenant_id)]
@@ -294,20 +290,12 @@ class Catalogue:
 
     def _compiled(self, workflow: Workflow) -> WorkflowProgram:
         """Return the compiled form of *workflow*, made once."""
-        digest = workflow.hash()
-        with self._lock:
-            found = self._programs.get(digest)
-        if found is None:
-            _require_schedule(workflow)
-            found = WorkflowProgram(workflow, self._templates, self._context)
-            self._keep(digest, found)
-        return found
 
-    def _keep(self, definition_id: str, program: WorkflowProgram) -> None:
-        with self._lock:
-            self._programs[definition_id] = program
-            while len(self._programs) > _KEPT:
-                self._programs.popitem(last=False)
+        def checked(_: str) -> Workflow:
+            _require_schedule(workflow)
+            return workflow
+
+        return self._kept(workflow.hash(), checked)
 
     def add(self, workflow: Workflow | Mapping[str, Any] | str | Path) -> list[Workflow]:
         """Add a workflow, a definition, or those of a file or folder; return them."""
@@ -315,13 +303,11 @@ class Catalogue:
         for one in added:
             _require_schedule(one)
         programs = [WorkflowProgram(one, self._templates, self._context) for one in added]
-        for program in programs:
-            name = program.workflow.name
-            known = self._current.get(name)
-            if known is not None and known.workflow.hash() != program.workflow.hash():
-                raise WorkflowError(
-                    f"there are two workflows called {name!r}", hint="rename one of them"
-                )
+        for one in added:
+            known = self._current.get(one.name)
+            if known is not None and known.workflow.hash() != one.hash():
+                message = f"there are two workflows called {one.name!r}"
+                raise WorkflowError(message, hint="rename one of them")
         with self._lock:
             for program in programs:
                 self._current[program.workflow.name] = program
@@ -353,13 +339,19 @@ class Catalogue:
 
     def program(self, definition_id: str) -> WorkflowProgram:
         """Return the compiled workflow of a stored definition."""
+        return self._kept(definition_id, self._stored)
+
+    def _kept(self, definition_id: str, read: Callable[[str], Workflow]) -> WorkflowProgram:
         with self._lock:
             found = self._programs.get(definition_id)
             if found is not None:
                 self._programs.move_to_end(definition_id)
                 return found
-        program = WorkflowProgram(self._stored(definition_id), self._templates, self._context)
-        self._keep(definition_id, program)
+        program = WorkflowProgram(read(definition_id), self._templates, self._context)
+        with self._lock:
+            self._programs[definition_id] = program
+            while len(self._programs) > _KEPT:
+                self._programs.popitem(last=False)
         return program
 
 
