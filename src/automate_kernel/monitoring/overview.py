@@ -36,38 +36,13 @@ _SHORTEST_SECONDS = 20.0
 _REPORT_SECONDS = 180.0
 # Counting a large table takes its time; no more than a tenth of the time is spent on it.
 _COUNT_SHARE = 0.1
+STANDING = ("PENDING", "RUNNING", "FAILED")
+"""The statuses of the executions that are counted as they stand in the database."""
 
-
-C = TypeVar("C", bound="CountedMinute")
-C_co = TypeVar("C_co", bound="CountedMinute", covariant=True)
+C = TypeVar("C", Activity, ExecutionCounts)
+C_co = TypeVar("C_co", covariant=True)
 S = TypeVar("S")
 S_co = TypeVar("S_co", covariant=True)
-
-
-class CountedMinute(Protocol):
-    """The counts of the minute *at* under a *kind*; they add up."""
-
-    @property
-    def at(self) -> datetime:
-        """The minute's beginning."""
-
-    @property
-    def kind(self) -> str:
-        """The name that it is counted under."""
-
-    @property
-    def empty(self) -> bool:
-        """True if nothing was counted."""
-
-    @property
-    def completed(self) -> int:
-        """The items or executions that were completed."""
-
-    def __add__(self, other: Any, /) -> Any:
-        """Return both together."""
-
-    def __sub__(self, other: Any, /) -> Any:
-        """Return what came since *other*, an earlier state of the same minute."""
 
 
 class Observed(Protocol[C_co, S_co]):
@@ -169,10 +144,8 @@ class Increments(Generic[C]):
         first, self._looked_at, self.latest = self._looked_at is None, at, found
         if first:
             return []
-        new = []
-        for one in found:
-            earlier = before.get((one.at, one.kind))
-            new.append(one if earlier is None else one - earlier)
+        pairs = ((one, before.get((one.at, one.kind))) for one in found)
+        new = [one if earlier is None else one - earlier for one, earlier in pairs]
         return [one for one in new if not one.empty]
 
 
