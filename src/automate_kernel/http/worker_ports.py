@@ -6,18 +6,13 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
 from automate_kernel.http.probes import Probes
 from automate_kernel.kernel import Kernel
-from automate_kernel.monitoring.health import (
-    Probe,
-    ProcessesProbe,
-    WorkerProbe,
-    keep_reporting,
-)
+from automate_kernel.monitoring.health import Probe, ProcessesProbe, WorkerProbe, keep_reporting
 from automate_kernel.monitoring.start_failures import reporting_start_failures
 from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.secrets.logs import get_logger
@@ -43,16 +38,7 @@ class Ports:
 @contextmanager
 def answering(kernel: Kernel, probe: Probe, ports: Ports) -> Iterator[None]:
     """Answer for *probe*, and for the outbox of *kernel*, on *ports* while the block runs."""
-    if not ports:
-        yield
-        return
-    with Probes(
-        kernel,
-        probe,
-        health_port=ports.health_port,
-        metrics_port=ports.metrics_port,
-        host=ports.host,
-    ) as probes:
+    with Probes(kernel, probe, **asdict(ports)) as probes:
         for url in probes.urls:
             logger.info("probes and metrics on %s", url)
         yield

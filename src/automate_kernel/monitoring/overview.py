@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar
@@ -213,12 +213,9 @@ class Observer:
         seconds, recent = self._recent.look(now)
         stats = self._counts.look()
         kinds = [
-            KindOverview(
-                kind, *_numbers(stats.counts.get(kind, {})),
-                recent.get(kind) or Activity(now, kind), seconds, kind in stats.paused,
-            )
-            for kind in sorted({*stats.counts, *recent})
-        ]  # fmt: skip
+            KindOverview(*each, seconds, each[0] in stats.paused)
+            for each in _figures(stats.counts, recent, Activity, now)
+        ]
         return Overview(now, kinds, self.outbox.workers(), stats.oldest_due_seconds, stats.paused)
 
 
@@ -235,13 +232,8 @@ class ExecutionObserver:
         """Return an overview of each workflow at *now* on the database's clock, by name."""
         seconds, recent = self._recent.look(now)
         counts = self._counts.look().counts
-        return [
-            WorkflowOverview(
-                name, *_numbers(counts.get(name, {})),
-                recent.get(name) or ExecutionCounts(now, name), seconds,
-            )
-            for name in sorted({*counts, *recent})
-        ]  # fmt: skip
+        figures = _figures(counts, recent, ExecutionCounts, now)
+        return [WorkflowOverview(*each, seconds) for each in figures]
 
 
 def workers_by_state(workers: Iterable[WorkerInfo]) -> dict[str, int]:
@@ -255,7 +247,15 @@ def workers_by_state(workers: Iterable[WorkerInfo]) -> dict[str, int]:
     return counts
 
 
-def _numbers(by_status: Mapping[str, int]) -> tuple[int, int, int]:
-    """Return the numbers of waiting, running and failed ones."""
-    waiting = by_status.get("PENDING", 0) + by_status.get("RETRY", 0)
-    return waiting, by_status.get("RUNNING", 0), by_status.get("FAILED", 0)
+def _figures(
+    counts: Mapping[str, Mapping[str, int]],
+    recent: Mapping[str, C],
+    empty: Callable[[datetime, str], C],
+    now: datetime,
+) -> Iterator[tuple[str, int, int, int, C]]:
+    """Yield the numbers of waiting, running and failed ones of each name, and its activity."""
+    for name in sorted({*counts, *recent}):
+        of = counts.get(name, {})
+        waiting = of.get("PENDING", 0) + of.get("RETRY", 0)
+        activity = recent.get(name) or empty(now, name)
+        yield name, waiting, of.get("RUNNING", 0), of.get("FAILED", 0), activity
