@@ -86,6 +86,10 @@ def _with_icon(text: str, status: StepStatus | None) -> str:
     return text if status is None else f"{_ICONS[status]} {text}"
 
 
+def _label(name: str, step: Step, status: StepStatus | None) -> list[str]:
+    return [_with_icon(name, status), _short(step.action), " · ".join(_traits(step))]
+
+
 def _depths(needs: Mapping[str, Sequence[str]]) -> dict[str, int]:
     """Return the layer of each step, in an order that puts needs first."""
     depths: dict[str, int] = {}
@@ -137,37 +141,26 @@ def to_mermaid(workflow: Workflow, statuses: Statuses | None = None) -> str:
         step.id: f"s{number}" for number, step in enumerate([*workflow.steps, *workflow.on_failure])
     }
     lines = ["flowchart TD", f"  start([{_quoted(_started_by(workflow))}])"]
-    lines += _mermaid_steps(workflow, workflow.steps, names, states, "  ")
-    lines += [f"  start --> {names[s.id]}" for s in workflow.steps if not workflow.needs_of(s.id)]
-    if workflow.on_failure:
-        lines.append('  subgraph recovery["on failure"]')
-        lines += _mermaid_steps(workflow, workflow.on_failure, names, states, "    ")
-        lines.append("  end")
+    for title, steps, needs in _step_lists(workflow):
+        indent = "    " if title else "  "
+        lines += [f'  subgraph recovery["{title}"]'] if title else []
+        lines += [indent + names[s.id] + _mermaid_box(s, states.get(s.id)) for s in steps]
+        arrows = [(need, step_id) for step_id, own in needs.items() for need in own]
+        lines += [f"{indent}{names[need]} --> {names[step_id]}" for need, step_id in arrows]
+        if title:
+            lines.append("  end")
+        else:
+            lines += [f"  start --> {names[step_id]}" for step_id, own in needs.items() if not own]
     used = [status for status in _CLASSES if status in states.values()]
     lines += [f"  classDef {status.value.lower()} {_CLASSES[status]}" for status in used]
     return "\n".join(lines) + "\n"
 
 
-def _mermaid_steps(
-    workflow: Workflow,
-    steps: Sequence[Step],
-    names: Mapping[str, str],
-    states: Mapping[str, StepStatus],
-    indent: str,
-) -> list[str]:
-    lines = []
-    for step in steps:
-        opening, closing = ("[[", "]]") if step.for_each is not None else ("[", "]")
-        status = states.get(step.id)
-        label = [_with_icon(_short(step.id), status), _short(step.action)]
-        if traits := _traits(step):
-            label.append(" · ".join(traits))
-        text = _quoted("\n".join(label))
-        styled = f":::{status.value.lower()}" if status in _CLASSES and status else ""
-        lines.append(f"{indent}{names[step.id]}{opening}{text}{closing}{styled}")
-    for step in steps:
-        lines += [f"{indent}{names[n]} --> {names[step.id]}" for n in workflow.needs_of(step.id)]
-    return lines
+def _mermaid_box(step: Step, status: StepStatus | None) -> str:
+    opening, closing = ("[[", "]]") if step.for_each is not None else ("[", "]")
+    text = _quoted("\n".join(filter(None, _label(_short(step.id), step, status))))
+    styled = f":::{status.value.lower()}" if status in _CLASSES and status else ""
+    return f"{opening}{text}{closing}{styled}"
 
 
 def _quoted(text: str) -> str:
@@ -221,7 +214,7 @@ def to_svg(workflow: Workflow, statuses: Statuses | None = None, *, styled: bool
         if heading:
             body.append(_text(_MARGIN, top, heading, "soft"))
             top += 18
-        labels = {step.id: _svg_label(step, states) for step in steps}
+        labels = {s.id: _label(_short(s.name or s.id, 32), s, states.get(s.id)) for s in steps}
         widths = {key: max(120.0, _PER_LETTER * max(map(len, labels[key])) + 28) for key in labels}
         layout = lay_out(needs, widths, gap=_GAP, thin=8)
         body.append(_group(layout, labels, states, top))
@@ -249,11 +242,6 @@ def to_svg(workflow: Workflow, statuses: Statuses | None = None, *, styled: bool
             "</svg>\n",
         ]
     )
-
-
-def _svg_label(step: Step, states: Mapping[str, StepStatus]) -> list[str]:
-    name = _with_icon(_short(step.name or step.id, 32), states.get(step.id))
-    return [name, _short(step.action), " · ".join(_traits(step))]
 
 
 def _description(workflow: Workflow, states: Mapping[str, StepStatus]) -> str:

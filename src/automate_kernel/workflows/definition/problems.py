@@ -20,7 +20,12 @@ from automate_kernel.errors import WorkflowError, did_you_mean
 from automate_kernel.workflows.definition.document import Document
 from automate_kernel.workflows.definition.fields import RetryPolicy
 from automate_kernel.workflows.definition.model import Step, Workflow
-from automate_kernel.workflows.definition.structure import DefinitionProblem, FieldPath, ancestors
+from automate_kernel.workflows.definition.structure import (
+    DefinitionProblem,
+    FieldPath,
+    ancestors,
+    kind_of,
+)
 from automate_kernel.workflows.definition.triggers import TRIGGERS
 
 
@@ -68,21 +73,15 @@ def show_path(path: FieldPath, value: Any = None) -> str:
     """Write *path* for people; steps of the definition *value* are called by their ids."""
     text = ""
     for part in path:
-        if isinstance(value, (list, tuple)) and isinstance(part, int) and part < len(value):
-            value = value[part]
-        else:
-            value = value.get(part) if isinstance(value, Mapping) else None
+        value = _at(value, (part,))
+        step_id = _at(value, ("id",)) if text in ("steps", "on_failure") else None
         if isinstance(part, str):
             text += f".{part}" if text else part
-        elif text in ("steps", "on_failure") and _has_id(value):
-            text += f".{value['id']}"
+        elif isinstance(step_id, str) and step_id:
+            text += f".{step_id}"
         else:
             text += f"[{part}]"
     return text
-
-
-def _has_id(value: Any) -> bool:
-    return isinstance(value, Mapping) and isinstance(value.get("id"), str) and value["id"] != ""
 
 
 # Errors of pydantic -------------------------------------------------------------------------------
@@ -154,10 +153,6 @@ def _model_at(path: FieldPath, definition: Any) -> type[BaseModel] | None:
     return None
 
 
-def _fields(model: type[BaseModel]) -> list[str]:
-    return [str(f.validation_alias or name) for name, f in model.model_fields.items()]
-
-
 # Our fields, each with its names in other tools.
 _ELSEWHERE = {
     "action": "uses run call task",
@@ -182,7 +177,8 @@ def _unknown_field(case: _Case) -> _Words:
     model = _model_at(case.path[:-1], case.definition)
     if model is None:
         return "is not a field here", "take it out"
-    known, key = _fields(model), str(case.path[-1])
+    known = [str(f.validation_alias or name) for name, f in model.model_fields.items()]
+    key = str(case.path[-1])
     meant = next((ours for ours, names in _ELSEWHERE.items() if key in names.split()), None)
     hint = f"here it is called {meant!r}" if meant in known else did_you_mean(key, known)
     return "there is no such field", hint or f"the fields are {', '.join(known)}"
@@ -248,10 +244,6 @@ def _empty(case: _Case) -> _Words:
     return "must not be empty", remedy
 
 
-def _long(case: _Case) -> _Words:
-    return f"must not be longer than {case.context['max_length']} characters", None
-
-
 _WORDING: dict[str, Callable[[_Case], _Words]] = {
     "extra_forbidden": _unknown_field,
     "missing": _missing,
@@ -265,17 +257,12 @@ _WORDING: dict[str, Callable[[_Case], _Words]] = {
     "less_than_equal": _bound("at most", "le"),
     "string_too_short": _empty,
     "too_short": _empty,
-    "string_too_long": _long,
+    "string_too_long": lambda case: (
+        f"must not be longer than {case.context['max_length']} characters",
+        None,
+    ),
 }
 
-_KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
-    (bool, "true or false"),
-    (int, "a number"),
-    (float, "a number"),
-    (str, "text"),
-    (Mapping, "a mapping"),
-    ((list, tuple), "a list"),
-)
 _WANTED = {
     "int_type": "a whole number",
     "float_type": "a number",
@@ -289,7 +276,7 @@ _WANTED = {
 
 def _wrong_type(path: FieldPath, kind: str, value: Any) -> _Words:
     wanted = _WANTED.get(kind, "a list")
-    got = next((name for types, name in _KINDS if isinstance(value, types)), "nothing")
+    got = kind_of(value)
     hint = None
     if path[-1:] == ("retry",):
         hint = "for example retry: {attempts: 5}"

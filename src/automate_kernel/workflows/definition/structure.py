@@ -24,6 +24,21 @@ StepNeeds = tuple[FieldPath, str, Sequence[str] | None]
 """A step's path, its id and its own needs (None if it names none)."""
 
 
+_KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
+    (bool, "true or false"),
+    ((int, float), "a number"),
+    (str, "text"),
+    (Mapping, "a mapping"),
+    ((list, tuple), "a list"),
+    (type(None), "nothing"),
+)
+
+
+def kind_of(value: object) -> str:
+    """Return the kind of a definition's value, in words for its author."""
+    return next((name for types, name in _KINDS if isinstance(value, types)), type(value).__name__)
+
+
 @dataclass(frozen=True, slots=True)
 class DefinitionProblem:
     """
