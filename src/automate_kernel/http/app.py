@@ -244,11 +244,9 @@ def _leads(own: Sequence[str], given: Sequence[str]) -> bool:
 
 
 async def _webhook(kernel: Kernel, request: Request) -> HttpAnswer:
-    _, connector, trigger = request.parts
-    body, accept = await request.body(), kernel.receive_webhook
-    return await asyncio.to_thread(
-        answer_webhook, accept, connector, trigger, request.headers, body
-    )
+    (_, connector, trigger), body = request.parts, await request.body()
+    receive = partial(answer_webhook, kernel.receive_webhook, connector, trigger)
+    return await asyncio.to_thread(receive, request.headers, body)
 
 
 async def _event(kernel: Kernel, token: bytes | None, request: Request) -> HttpAnswer:

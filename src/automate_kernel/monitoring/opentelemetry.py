@@ -166,7 +166,9 @@ class Instrumentation:
             "messaging.client.id": item.lease_owner or "",
             "automate.attempt": item.attempt_count,
         }
-        name, context = f"process {item.kind}", _propagator.extract(_carrier(item))
+        headers = {name: item.headers.get(name) for name in ("traceparent", "tracestate")}
+        carrier = {name: value for name, value in headers.items() if isinstance(value, str)}
+        name, context = f"process {item.kind}", _propagator.extract(carrier)
         begun, about = time.monotonic(), _about(item.kind, "process")
         try:
             with self._span(name, attributes, context, SpanKind.CONSUMER):
@@ -326,11 +328,6 @@ def _about(kind: str, operation: str, operation_type: str | None = None) -> Attr
 def _outcome(execution: Execution, status: str, error: AutomateError | None) -> Attributes:
     about = {"automate.workflow": execution.name, "automate.outcome": status.lower()}
     return about | _with_error(error)
-
-
-def _carrier(item: OutboxItem) -> dict[str, str]:
-    names = ("traceparent", "tracestate")
-    return {name: value for name in names if isinstance(value := item.headers.get(name), str)}
 
 
 def _error_type(error: BaseException) -> str:

@@ -281,7 +281,7 @@ class Redactor:
             return self._mark if self._is_secret_number(value) else value
         if isinstance(value, bytes):
             return self.redact(value.decode("utf-8", "backslashreplace"), weak=weak)
-        return self.redact(_safe_str(value), weak=weak)
+        return self.redact(safe_text(value), weak=weak)
 
     def _is_secret_number(self, value: float) -> bool:
         if not self._strong:
@@ -344,7 +344,8 @@ def _limit(deep: bool, large: bool, circular: bool) -> str:
     return _CIRCULAR if circular else _TOO_DEEP if deep else _TOO_LARGE if large else ""
 
 
-def _safe_str(value: object) -> str:
+def safe_text(value: object) -> str:
+    """Return *value* as text, whatever its ``__str__`` does."""
     try:
         return str(value)
     except Exception:

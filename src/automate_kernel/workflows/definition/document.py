@@ -51,6 +51,10 @@ def _failed(message: str, hint: str | None = None, line: int | None = None) -> D
     return Document(problems=[DefinitionProblem((), message, hint, line)])
 
 
+def _number(digits: str) -> int | float:
+    return int(digits) if len(digits) < 400 else float(digits)
+
+
 def _too_large(text: str) -> Document | None:
     if len(text) <= LARGEST:
         return None
@@ -229,8 +233,8 @@ class _NodeReader:
             return None
         if node.tag == _TAG + "bool" and _BOOL.fullmatch(text):
             return text.lower() == "true"
-        if node.tag == _TAG + "int" and _INT.fullmatch(text) and len(text) < 400:
-            return int(text)
+        if node.tag == _TAG + "int" and _INT.fullmatch(text):
+            return _number(text)
         if node.tag in (_TAG + "float", _TAG + "int") and _FLOAT.fullmatch(text):
             return float(text)
         return text
@@ -247,9 +251,11 @@ def read_json(text: str) -> Document:
     if too_large:
         return too_large
     try:
-        value = json.loads(text, parse_int=_json_int)
+        value = json.loads(text, parse_int=_number)
     except json.JSONDecodeError as error:
-        hint = "JSON has no comma after the last item" if _after_comma(text, error.pos) else None
+        before, after = text[: error.pos].rstrip(), text[error.pos :]
+        comma = before.endswith(",") or after.startswith(",")
+        hint = "JSON has no comma after the last item" if comma else None
         return _failed(f"is not JSON: {error.msg}", hint, error.lineno)
     except RecursionError:
         return _failed("is nested too deeply", "flatten it")
@@ -263,41 +269,27 @@ def read_json(text: str) -> Document:
     return document
 
 
-def _json_int(text: str) -> int | float:
-    return int(text) if len(text) < 400 else float(text)
-
-
-def _after_comma(text: str, position: int) -> bool:
-    return text[:position].rstrip().endswith(",") or text[position : position + 1] == ","
-
-
 def _json_places(text: str) -> Iterator[tuple[FieldPath, int, bool]]:
     """Yield path and line of each value of a JSON text, and True if its key came before."""
-    stack: list[str | int] = []  # the path of the value that comes next
+    stack: list[str | int] = []  # the path of the value that comes next; -1 is a key to come
     seen: list[set[str]] = []  # the keys of each object that is open; an array has an empty set
-    line, position, key_next = 1, 0, False
+    line, position = 1, 0
     yield (), text[: len(text) - len(text.lstrip())].count("\n") + 1, False
     for match in _TOKEN.finditer(text):
         line += text.count("\n", position, match.start())
         position, mark = match.start(), match.group()
-        if mark in "{[":
-            if stack and isinstance(stack[-1], int):
-                yield tuple(stack), line, False
-            stack.append("" if mark == "{" else 0)
-            seen.append(set())
-            key_next = mark == "{"
-        elif mark in "}]":
+        if mark in "}]":
             stack.pop()
             seen.pop()
-            key_next = False
         elif mark == ",":
-            if isinstance(stack[-1], int):
-                stack[-1] += 1
-            key_next = isinstance(stack[-1], str)
-        elif key_next:
+            stack[-1] = stack[-1] + 1 if isinstance(stack[-1], int) else -1
+        elif stack and stack[-1] == -1:
             stack[-1] = key = json.loads(mark)
             yield tuple(stack), line, key in seen[-1]
             seen[-1].add(key)
-            key_next = False
-        elif mark != ":" and stack and isinstance(stack[-1], int):
-            yield tuple(stack), line, False
+        elif mark != ":":
+            if stack and isinstance(stack[-1], int):
+                yield tuple(stack), line, False
+            if mark in "{[":
+                stack.append(-1 if mark == "{" else 0)
+                seen.append(set())
