@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,12 +14,9 @@ from automate_kernel.kernel import Kernel
 from automate_kernel.monitoring.health import Probe, ProcessesProbe, WorkerProbe, keep_reporting
 from automate_kernel.monitoring.start_failures import reporting_start_failures
 from automate_kernel.outbox.store import OutboxStore
-from automate_kernel.secrets.logs import get_logger
 from automate_kernel.worker.process import handling_signals, run_until_stopped
 from automate_kernel.worker.supervisor import Supervisor
 from automate_kernel.worker.worker import Worker
-
-logger: logging.Logger = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +31,9 @@ class Ports:
         return self.health_port is not None or self.metrics_port is not None
 
 
-@contextmanager
-def answering(kernel: Kernel, probe: Probe, ports: Ports) -> Iterator[None]:
-    """Answer for *probe*, and for the outbox of *kernel*, on *ports* while the block runs."""
-    with Probes(kernel, probe, **asdict(ports)) as probes:
-        for url in probes.urls:
-            logger.info("probes and metrics on %s", url)
-        yield
+def answering(kernel: Kernel, probe: Probe, ports: Ports) -> Probes:
+    """Answer for *probe*, and for the outbox of *kernel*, on *ports* while its block runs."""
+    return Probes(kernel, probe, **asdict(ports))
 
 
 def run_observed(kernel: Kernel, worker: Worker, where: Ports | Connection) -> bool:

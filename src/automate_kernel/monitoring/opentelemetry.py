@@ -84,7 +84,7 @@ def instrument(
         found = Instrumentation(tracer_provider, meter_provider)
         found.listen(kernel)
         if gauges:
-            _Gauges(kernel).register(metrics.get_meter(_NAME, meter_provider=meter_provider))
+            _Gauges(kernel, metrics.get_meter(_NAME, meter_provider=meter_provider))
         kernel.plugins.register(found, "hook", key="opentelemetry")
         _INSTRUMENTED[kernel] = found
     return found
@@ -260,14 +260,11 @@ class _OpenCall(NamedTuple):
 class _Gauges:
     """The gauges, which are read from the database when metrics are collected."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, meter: metrics.Meter) -> None:
         self._outbox = kernel.outbox
         self._counts = ThrottledStats(kernel.outbox)
         self._execution_counts = ThrottledStats(kernel.executions)
         self._lock = threading.Lock()
-
-    def register(self, meter: metrics.Meter) -> None:
-        """Let *meter* ask for them."""
         for name, unit, text, observe in (
             ("automate.outbox.items", "{item}", "Items in the outbox.", self._items),
             (

@@ -182,7 +182,11 @@ class RecentActivity(Generic[C]):
 
     def look(self, now: datetime) -> tuple[float, dict[str, C]]:
         """Return a number of seconds before *now*, and their activity by kind."""
-        seconds = self._step(self._increments.look())
+        new, at = self._increments.look(), self._clock()
+        self._steps.append((at, new))
+        while len(self._steps) > 2 and self._steps[1][0] <= at - _RATE_SECONDS:
+            self._steps.popleft()
+        seconds = at - self._steps[0][0]
         if seconds < _SHORTEST_SECONDS:
             begin = (now - timedelta(seconds=60)).replace(second=0, microsecond=0)
             latest = [one for one in self._increments.latest if one.at >= begin]
@@ -190,13 +194,6 @@ class RecentActivity(Generic[C]):
         # The oldest step only marks the beginning of the others' time.
         gathered = [one for _, step in list(self._steps)[1:] for one in step]
         return seconds, total_by_kind(gathered)
-
-    def _step(self, new: list[C]) -> float:
-        at = self._clock()
-        self._steps.append((at, new))
-        while len(self._steps) > 2 and self._steps[1][0] <= at - _RATE_SECONDS:
-            self._steps.popleft()
-        return at - self._steps[0][0]
 
 
 class Observer:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
+from math import inf
 from typing import TYPE_CHECKING, Any, Generic
 
 from automate_kernel.monitoring.overview import (
@@ -24,7 +25,7 @@ from automate_kernel.monitoring.overview import (
 )
 from automate_kernel.outbox.item import ItemStatus
 from automate_kernel.outbox.queries import OutboxStats
-from automate_kernel.outbox.statistics import LAST, upper_bound
+from automate_kernel.outbox.statistics import upper_bound
 from automate_kernel.outbox.worker_reports import Activity, WorkerInfo
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.workflows.engine.statistics import ExecutionCounts, ExecutionStats
@@ -40,10 +41,10 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 # 1 ms, 2 ms, 5 ms, … 100 s, and then 17 min and 1 h: the bounds of ours that are round numbers.
 # They are written for people: 0.002, not 0.00199526, from which it differs by 0.25 %.
-_BOUNDS = {
+_BOUNDS: dict[float, str] = {
     bucket: f"{float(f'{upper_bound(bucket):.1g}'):g}"
     for bucket in (-30, -27, -23, -20, -17, -13, -10, -7, -3, 0, 3, 7, 10, 13, 17, 20, 30, 36)
-}
+} | {inf: "+Inf"}
 _TEXTS = {
     "automate_outbox_items": "Items in the outbox.",
     "automate_outbox_oldest_due_seconds": "How late the oldest due item is; 0 if none is due.",
@@ -204,7 +205,7 @@ class _Page:
         self._begin(name, "histogram")
         for labels, buckets, seconds in found:
             count = sum(buckets.values())
-            for bound, shown in (*_BOUNDS.items(), (LAST, "+Inf")):
+            for bound, shown in _BOUNDS.items():
                 within = sum(number for bucket, number in buckets.items() if bucket <= bound)
                 le = {**labels, "le": shown}
                 self._lines.append(f"{name}_bucket{_labelled(le)} {within}")

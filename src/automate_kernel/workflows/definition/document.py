@@ -118,7 +118,7 @@ def read_yaml(text: str) -> list[Document]:
     try:
         loader = loader_class(text)
         while loader.check_node():
-            documents.append(_NodeReader().read_document(loader.get_node()))
+            documents.append(_NodeReader(loader.get_node()).document)
     except RecursionError:
         documents.append(_failed("is nested too deeply", "flatten it"))
     except _TooManyValuesError:
@@ -159,17 +159,15 @@ class _TooManyValuesError(Exception):
 class _NodeReader:
     """A reader of one document's nodes as plain values, with their lines."""
 
-    def __init__(self) -> None:
+    def __init__(self, root: Any) -> None:
         self.document = Document()
         self._open: set[int] = set()
         self._count = 0
+        self.document.value = self._read(root, (), root)
 
-    def read_document(self, node: Any) -> Document:
-        self.document.lines[()] = node.start_mark.line + 1
-        self.document.value = self._read(node, ())
-        return self.document
-
-    def _read(self, node: Any, path: FieldPath) -> Any:
+    def _read(self, node: Any, path: FieldPath, shown: Any) -> Any:
+        """Return the value of *node* at *path*, whose line is that of the node *shown*."""
+        self.document.lines[path] = shown.start_mark.line + 1
         self._count += 1
         if self._count > _MOST_VALUES:
             raise _TooManyValuesError
@@ -190,12 +188,7 @@ class _NodeReader:
 
     def _list(self, node: Any, path: FieldPath) -> list[Any]:
         self._check_tag(node, path, "seq")
-        values = []
-        for index, item in enumerate(node.value):
-            place = (*path, index)
-            self.document.lines[place] = item.start_mark.line + 1
-            values.append(self._read(item, place))
-        return values
+        return [self._read(item, (*path, index), item) for index, item in enumerate(node.value)]
 
     def _mapping(self, node: Any, path: FieldPath) -> Any:
         self._check_tag(node, path, "map")
@@ -217,8 +210,7 @@ class _NodeReader:
                 hint = f"it is on line {first} already: keep one of them"
                 self._add(place, "is given twice", hint, key_node)
                 continue
-            self.document.lines[place] = key_node.start_mark.line + 1
-            values[key] = self._read(value_node, place)
+            values[key] = self._read(value_node, place, key_node)
         return values
 
     def _check_tag(self, node: Any, path: FieldPath, *expected: str) -> None:

@@ -137,9 +137,7 @@ def to_mermaid(workflow: Workflow, statuses: Statuses | None = None) -> str:
     """Write a Mermaid flowchart, which GitHub and many wikis show as a picture."""
     states = _checked(statuses)
     # Ids of our own: a step may be called "end", which Mermaid doesn't survive.
-    names = {
-        step.id: f"s{number}" for number, step in enumerate([*workflow.steps, *workflow.on_failure])
-    }
+    names = {step.id: f"s{n}" for n, step in enumerate((*workflow.steps, *workflow.on_failure))}
     lines = ["flowchart TD", f"  start([{_quoted(_started_by(workflow))}])"]
     for title, steps, needs in _step_lists(workflow):
         indent = "    " if title else "  "

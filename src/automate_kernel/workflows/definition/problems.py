@@ -277,24 +277,19 @@ _WANTED = {
 def _wrong_type(path: FieldPath, kind: str, value: Any) -> _Words:
     wanted = _WANTED.get(kind, "a list")
     got = kind_of(value)
-    hint = None
-    if path[-1:] == ("retry",):
-        hint = "for example retry: {attempts: 5}"
-    elif path[-1:] in (("steps",), ("on_failure",)):
-        hint = "write each step as '- id: …'"
-    elif path[:1] in (("steps",), ("on_failure",)) and len(path) == 2:
-        hint = "a step has an id and an action"
-    elif path[:1] == ("trigger",) and (len(path) == 1 or wanted == "a mapping"):
-        hint = f"for example {_EXAMPLES['trigger']}"
-    elif wanted == "a list":
-        hint = "put it in brackets: [a, b]"
-    elif wanted == "text" and got == "a number":
-        hint = "put it in quotes"
-    elif got == "text":
-        hint = "take its quotes away, or write one"
-    elif got == "nothing":
-        hint = "give it a value, or take it out"
-    return f"must be {wanted}, not {got}", hint
+    first, last, lists = path[:1], path[-1:], (("steps",), ("on_failure",))
+    a_trigger = first == ("trigger",) and (len(path) == 1 or wanted == "a mapping")
+    hints = (
+        (last == ("retry",), "for example retry: {attempts: 5}"),
+        (last in lists, "write each step as '- id: …'"),
+        (first in lists and len(path) == 2, "a step has an id and an action"),
+        (a_trigger, f"for example {_EXAMPLES['trigger']}"),
+        (wanted == "a list", "put it in brackets: [a, b]"),
+        (wanted == "text" and got == "a number", "put it in quotes"),
+        (got == "text", "take its quotes away, or write one"),
+        (got == "nothing", "give it a value, or take it out"),
+    )
+    return f"must be {wanted}, not {got}", next((hint for fits, hint in hints if fits), None)
 
 
 # Names in templates ------------------------------------------------------------------------------
