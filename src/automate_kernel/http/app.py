@@ -279,7 +279,7 @@ def _event_in(body: bytes) -> dict[str, Any]:
             known = ", ".join(_EVENT_FIELDS)
             raise HttpError(400, f"unknown field {field[:40]!r}; there are {known}")
         if not isinstance(value, types) or (isinstance(value, bool) and object not in types):
-            wanted = {str: "text", dict: "an object"}.get(types[0], "a number")
+            wanted = "text" if str in types else "an object" if dict in types else "a number"
             raise HttpError(400, f"{field} must be {wanted}")
     return event
 

@@ -110,13 +110,11 @@ def secret_uses(
     kernel: Kernel, config: Mapping[str, Any], token: str | None = None
 ) -> dict[str, list[str]]:
     """Return the keys of secrets that workflows, config and webhooks need, with the places."""
-    uses: dict[str, list[str]] = {}
+    uses: dict[str, dict[str, None]] = {}
 
     def add(keys: Iterable[str], where: str) -> None:
         for key in keys:
-            places = uses.setdefault(key, [])
-            if where not in places:
-                places.append(where)
+            uses.setdefault(key, {})[where] = None
 
     for workflow in kernel.workflows:
         for place, step in _steps(workflow):
@@ -126,7 +124,7 @@ def secret_uses(
         add(kernel.templates.compile(dict(options)).secret_keys, f"config.{key}")
     if token and token.startswith("$secret:"):
         add([token.removeprefix("$secret:").strip("{}")], "serve.events_token")
-    return dict(sorted(uses.items()))
+    return {key: list(places) for key, places in sorted(uses.items())}
 
 
 def _webhook_keys(kernel: Kernel, workflow: Workflow) -> list[str]:

@@ -106,8 +106,7 @@ class ContextFilter(logging.Filter):
         if self._complete:
             fields = {**dict.fromkeys(FIELDS, ""), **fields}
         for name, value in fields.items():
-            if name not in record.__dict__:  # what the caller says itself wins
-                record.__dict__[name] = value
+            record.__dict__.setdefault(name, value)  # what the caller says itself wins
         return True
 
 

@@ -67,11 +67,7 @@ Attributes = dict[str, Any]
 
 
 def instrument(
-    kernel: Kernel,
-    tracer_provider: Any = None,
-    meter_provider: Any = None,
-    *,
-    gauges: bool = True,
+    kernel: Kernel, tracer_provider: Any = None, meter_provider: Any = None, *, gauges: bool = True
 ) -> Instrumentation:
     """
     Trace and measure the work of *kernel*, with the global providers unless others are given.

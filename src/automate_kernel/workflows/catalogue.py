@@ -28,14 +28,7 @@ from automate_kernel.workflows.definition.triggers import require_cron
 from automate_kernel.workflows.engine.program import BuildContext, WorkflowProgram
 from automate_kernel.workflows.execution import Event
 
-__all__ = [
-    "EVERYBODY",
-    "Catalogue",
-    "Entry",
-    "Everybody",
-    "SuppliedWorkflow",
-    "WorkflowSource",
-]
+__all__ = ["EVERYBODY", "Catalogue", "Entry", "Everybody", "SuppliedWorkflow", "WorkflowSource"]
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -290,18 +283,11 @@ class Catalogue:
 
     def _compiled(self, workflow: Workflow) -> WorkflowProgram:
         """Return the compiled form of *workflow*, made once."""
-
-        def checked(_: str) -> Workflow:
-            _require_schedule(workflow)
-            return workflow
-
-        return self._kept(workflow.hash(), checked)
+        return self._kept(workflow.hash(), lambda _: _schedulable(workflow))
 
     def add(self, workflow: Workflow | Mapping[str, Any] | str | Path) -> list[Workflow]:
         """Add a workflow, a definition, or those of a file or folder; return them."""
-        added = list(self._read(workflow))
-        for one in added:
-            _require_schedule(one)
+        added = [_schedulable(one) for one in self._read(workflow)]
         programs = [WorkflowProgram(one, self._templates, self._context) for one in added]
         for one in added:
             known = self._current.get(one.name)
@@ -355,13 +341,14 @@ class Catalogue:
         return program
 
 
-def _require_schedule(workflow: Workflow) -> None:
+def _schedulable(workflow: Workflow) -> Workflow:
+    """Return *workflow*, if its cron lines can be read."""
     # Here and not in the definition: an execution goes on where cron lines can't be read, but a
     # workflow that would never fire is refused.
     if any(getattr(trigger, "cron", None) for trigger in workflow.triggers):
         try:
             require_cron()
         except ConfigError as error:
-            raise WorkflowError(
-                f"workflow {workflow.name!r}: {error.message}", hint=error.hint
-            ) from None
+            message = f"workflow {workflow.name!r}: {error.message}"
+            raise WorkflowError(message, hint=error.hint) from None
+    return workflow

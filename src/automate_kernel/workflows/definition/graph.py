@@ -342,18 +342,13 @@ def lay_out(
     *gap* is left between neighbours, and *thin* is the width of a line that passes through.
     """
     layers = _layers(needs, widths, thin)
-    for _ in range(_SWEEPS):
-        for layer in layers[1:]:
-            _sort(layer, [_middle(spot.above) for spot in layer])
-        for layer in reversed(layers[:-1]):
-            _sort(layer, [_middle(spot.below) for spot in layer])
-    for layer in layers:
-        _place(layer, [_middle(spot.above) for spot in layer], gap)
-    for _ in range(_SWEEPS):
-        for layer in reversed(layers[:-1]):
-            _place(layer, [_middle(spot.below) for spot in layer], gap)
-        for layer in layers[1:]:
-            _place(layer, [_middle(spot.above) for spot in layer], gap)
+    above, below = attrgetter("above"), attrgetter("below")
+    down = [(layer, above) for layer in layers[1:]]
+    up = [(layer, below) for layer in reversed(layers[:-1])]
+    for layer, near in (down + up) * _SWEEPS:
+        _sort(layer, [_middle(near(spot)) for spot in layer])
+    for layer, near in [(layer, above) for layer in layers] + (up + down) * _SWEEPS:
+        _place(layer, [_middle(near(spot)) for spot in layer], gap)
     return Layout(layers, _shift_to_zero(layers))
 
 
