@@ -75,7 +75,7 @@ class WorkerProcesses:
         target: Callable[..., None],
         options: Mapping[str, Any],
         *,
-        outbox: OutboxStore | None = None,
+        outbox: OutboxStore,
         prepare: Callable[[], Any] | None = None,
     ) -> None:
         self._outbox = outbox

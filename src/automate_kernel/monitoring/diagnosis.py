@@ -270,8 +270,7 @@ def worker_findings(
         *_stale(running, command),
         *_lost(workers),
         *_idle(stats, workers, worker, idle_seconds),
-        *_waiting(stats, command),
-        *_unhandled(stats, kinds),
+        *_waiting(stats, command, kinds),
     ]
     alive = sum(each.alive for each in workers)
     text = f"{_counted(len(running))} running, none stale or late; {_counted(alive, 'worker')} seen"
@@ -327,7 +326,7 @@ def _lost(workers: Sequence[WorkerInfo]) -> Iterator[Finding]:
         yield Finding("workers", "warn", text, "look for them: killed, or cut off the database")
 
 
-def _waiting(stats: OutboxStats, command: str) -> Iterator[Finding]:
+def _waiting(stats: OutboxStats, command: str, kinds: Collection[str] | None) -> Iterator[Finding]:
     late = stats.oldest_due_seconds
     if late is not None and late > _LATE_SECONDS:
         text = f"the oldest due item has waited for {late:.0f} s"
@@ -338,8 +337,6 @@ def _waiting(stats: OutboxStats, command: str) -> Iterator[Finding]:
         remedy = f"{command} ls --status FAILED"
         yield Finding("workers", "warn", f"{_counted(failed)} failed for good", remedy)
 
-
-def _unhandled(stats: OutboxStats, kinds: Collection[str] | None) -> Iterator[Finding]:
     for kind, states in stats.counts.items():
         number = _waiting_in(states)
         if kinds is not None and kind not in kinds and number:

@@ -140,7 +140,7 @@ class Instrumentation:
         for item in items:
             by_kind.setdefault(item.kind, []).append(item)
         for kind, group in by_kind.items():
-            attributes = _about(kind, "enqueue", "create")
+            attributes = _about(kind, "enqueue") | {"messaging.operation.type": "create"}
             if len(group) > 1:
                 attributes["messaging.batch.message_count"] = len(group)
             name = f"enqueue {kind}"
@@ -157,7 +157,9 @@ class Instrumentation:
     @contextmanager
     def automate_handling(self, item: OutboxItem) -> Iterator[None]:
         """Open a span around the handler of *item*, in the trace that enqueued it."""
-        attributes = _about(item.kind, "process", "process") | {
+        about = _about(item.kind, "process")
+        attributes = about | {
+            "messaging.operation.type": "process",
             "messaging.message.id": item.id,
             "messaging.client.id": item.lease_owner or "",
             "automate.attempt": item.attempt_count,
@@ -165,7 +167,7 @@ class Instrumentation:
         headers = {name: item.headers.get(name) for name in ("traceparent", "tracestate")}
         carrier = {name: value for name, value in headers.items() if isinstance(value, str)}
         name, context = f"process {item.kind}", _propagator.extract(carrier)
-        begun, about = time.monotonic(), _about(item.kind, "process")
+        begun = time.monotonic()
         try:
             with self._span(name, attributes, context, SpanKind.CONSUMER):
                 yield
@@ -306,16 +308,13 @@ class _Gauges:
         yield Observation(sum(w.in_flight for w in self._outbox.workers() if not w.lost))
 
 
-def _about(kind: str, operation: str, operation_type: str | None = None) -> Attributes:
-    """Return the conventions' attributes of an item of *kind*; metrics have no type."""
-    attributes: Attributes = {
+def _about(kind: str, operation: str) -> Attributes:
+    """Return the conventions' attributes of an item of *kind*; spans have a type as well."""
+    return {
         "messaging.system": SYSTEM,
         "messaging.destination.name": kind,
         "messaging.operation.name": operation,
     }
-    if operation_type is not None:
-        attributes["messaging.operation.type"] = operation_type
-    return attributes
 
 
 def _outcome(execution: Execution, status: str, error: AutomateError | None) -> Attributes:

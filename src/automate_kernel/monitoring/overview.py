@@ -219,11 +219,9 @@ class Observer:
 class ExecutionObserver:
     """Looks at *executions* again and again, as `Observer` does at an outbox."""
 
-    def __init__(
-        self, executions: ExecutionStore, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._recent: RecentActivity[ExecutionCounts] = RecentActivity(executions, clock)
-        self._counts: ThrottledStats[ExecutionStats] = ThrottledStats(executions, clock)
+    def __init__(self, executions: ExecutionStore) -> None:
+        self._recent: RecentActivity[ExecutionCounts] = RecentActivity(executions, time.monotonic)
+        self._counts: ThrottledStats[ExecutionStats] = ThrottledStats(executions)
 
     def look(self, now: datetime) -> list[WorkflowOverview]:
         """Return an overview of each workflow at *now* on the database's clock, by name."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from math import inf
@@ -68,6 +67,7 @@ _TEXTS = {
     "automate_step_seconds": "How long steps took, with their retries.",
     "automate_up": "Whether the database could be used.",
 }
+_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=timezone.utc)
 Labels = Mapping[str, str]
 
@@ -79,12 +79,12 @@ class Exporter:
     Counters begin at 0 with the exporter and count what all workers do from then on.
     """
 
-    def __init__(self, kernel: Kernel, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, kernel: Kernel) -> None:
         self._outbox = kernel.outbox
         self._redact = kernel.redactor.redact
         self._workflows = kernel.workflows.added
-        self._items = _Source(kernel.outbox, Activity, clock)
-        self._executions = _Source(kernel.executions, ExecutionCounts, clock)
+        self._items = _Source(kernel.outbox, Activity)
+        self._executions = _Source(kernel.executions, ExecutionCounts)
         self._lock = threading.Lock()
 
     def render(self) -> str:
@@ -108,11 +108,9 @@ class Exporter:
 class _Source(Generic[C]):
     """The counts of *source*, and the totals of its activity since the first look."""
 
-    def __init__(
-        self, source: Observed[C, Any], make: Callable[..., C], clock: Callable[[], float]
-    ) -> None:
-        self._increments: Increments[C] = Increments(source, clock)
-        self._counts: ThrottledStats[Any] = ThrottledStats(source, clock)
+    def __init__(self, source: Observed[C, Any], make: Callable[..., C]) -> None:
+        self._increments: Increments[C] = Increments(source)
+        self._counts: ThrottledStats[Any] = ThrottledStats(source)
         self._make: Callable[..., C] = make
         self._totals: dict[str, C] = {}
 
@@ -219,8 +217,5 @@ class _Page:
 def _labelled(labels: Labels) -> str:
     if not labels:
         return ""
-    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in labels.items()) + "}"
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+    values = {name: value.translate(_ESCAPES) for name, value in labels.items()}
+    return "{" + ",".join(f'{name}="{value}"' for name, value in values.items()) + "}"

@@ -67,12 +67,9 @@ class StartFailures:
 
 @contextmanager
 def reporting_start_failures(
-    outbox: OutboxStore | None, failing: Callable[[], Sequence[str]]
+    outbox: OutboxStore, failing: Callable[[], Sequence[str]]
 ) -> Iterator[None]:
     """Report to *outbox* what is *failing* while the block runs; see `StartFailures`."""
-    if outbox is None:
-        yield
-        return
     failures, ended = StartFailures(outbox, failing), threading.Event()
 
     def work() -> None:

@@ -34,6 +34,7 @@ logger: logging.Logger = get_logger(__name__)
 
 # So many compiled definitions are kept, the last used ones.
 _KEPT = 500
+_CHECK_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,38 +108,8 @@ class _SourceState:
     entries: dict[tuple[str | None, str], Entry] = field(default_factory=dict)
     problems: dict[tuple[str | None, str], AutomateError] = field(default_factory=dict)
 
-    @classmethod
-    def read(
-        cls,
-        source: WorkflowSource,
-        compile: Callable[[Workflow], WorkflowProgram],
-        taken: Callable[[str], bool],
-    ) -> _SourceState:
-        """
-        Read *source*; one bad definition holds up no other.
 
-        *compile* makes a workflow ready, and *taken* returns True for the names of the host's own
-        workflows. These come first, so a supplied workflow of that name is a problem.
-        """
-        state = cls(source.stamp())  # before the rest: later changes are seen next time
-        loaded = list(source.load())
-        common = {one.name for one in loaded if one.tenant_id is None}
-        for one in loaded:
-            key, workflow = (one.tenant_id, one.name), None
-            try:
-                if taken(one.name) or (one.tenant_id is not None and one.name in common):
-                    message = f"another workflow is called {one.name!r}"
-                    raise WorkflowError(message, hint="rename one of them")
-                workflow = _read(one)
-                program: WorkflowProgram | AutomateError = compile(workflow)
-            except AutomateError as error:
-                state.problems[key] = program = error
-            if workflow is not None:
-                state.entries[key] = Entry(workflow, program, one.tenant_id, supplied=True)
-        return state
-
-
-def _read(supplied: SuppliedWorkflow) -> Workflow:
+def _definition_of(supplied: SuppliedWorkflow) -> Workflow:
     try:
         return Workflow.from_dict({**supplied.definition, "name": supplied.name})
     except ValidationError as error:
@@ -164,8 +135,8 @@ class Catalogue:
     """
     Workflows by name, and compiled definitions for executions that began with another version.
 
-    *stored* reads such a definition. *source* is asked at most every *check_seconds* whether its
-    workflows have changed. A workflow of one tenant is found with that tenant's id alone.
+    *stored* reads such a definition. *source* is asked at most once a second whether its workflows
+    have changed. A workflow of one tenant is found with that tenant's id alone.
     """
 
     def __init__(
@@ -174,8 +145,6 @@ class Catalogue:
         context: BuildContext,
         stored: Callable[[str], Workflow],
         source: WorkflowSource | None = None,
-        *,
-        check_seconds: float = 1.0,
     ) -> None:
         self._templates = templates
         self._context = context
@@ -184,7 +153,6 @@ class Catalogue:
         self._programs: OrderedDict[str, WorkflowProgram] = OrderedDict()
         self._lock = threading.Lock()
         self._source = source
-        self._check_seconds = check_seconds
         self._supplied = _SourceState()
         self._is_read = False
         self._check_at = 0.0
@@ -274,12 +242,31 @@ class Catalogue:
     def _ask(self, source: WorkflowSource) -> None:
         started = time.monotonic()
         if not self._is_read or source.stamp() != self._supplied.stamp:
-            state = _SourceState.read(source, self._compiled, self._current.__contains__)
+            state = self._read_source(source)
             for key, error in state.problems.items():
                 if str(self._supplied.problems.get(key)) != str(error):
                     logger.error("workflow %r can't run: %s", key[1], error)
             self._supplied, self._is_read = state, True
-        self._check_at = started + self._check_seconds
+        self._check_at = started + _CHECK_SECONDS
+
+    def _read_source(self, source: WorkflowSource) -> _SourceState:
+        """Read *source*: one bad definition holds up no other, and names of our own come first."""
+        state = _SourceState(source.stamp())  # before the rest: later changes are seen next time
+        loaded = list(source.load())
+        common = {one.name for one in loaded if one.tenant_id is None}
+        for one in loaded:
+            key, workflow = (one.tenant_id, one.name), None
+            try:
+                if one.name in self._current or (one.tenant_id is not None and one.name in common):
+                    message = f"another workflow is called {one.name!r}"
+                    raise WorkflowError(message, hint="rename one of them")
+                workflow = _definition_of(one)
+                program: WorkflowProgram | AutomateError = self._compiled(workflow)
+            except AutomateError as error:
+                state.problems[key] = program = error
+            if workflow is not None:
+                state.entries[key] = Entry(workflow, program, one.tenant_id, supplied=True)
+        return state
 
     def _compiled(self, workflow: Workflow) -> WorkflowProgram:
         """Return the compiled form of *workflow*, made once."""

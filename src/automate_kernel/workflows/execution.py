@@ -118,9 +118,10 @@ class Event:
         missing = [name for name in ("id", "name") if not isinstance(data.get(name), str)]
         if missing:
             raise PayloadError(f"not an event: {' and '.join(missing)} must be text")
-        if data.get("type", "event") not in get_args(EventType):
+        types = get_args(EventType)
+        if data.get("type", "event") not in types:
             raise PayloadError(
-                "not an event: its type is unknown", hint=f"one of {', '.join(get_args(EventType))}"
+                "not an event: its type is unknown", hint=f"one of {', '.join(types)}"
             )
         if not isinstance(data.get("headers", {}), Mapping):
             raise PayloadError("not an event: its headers must be an object")

@@ -41,10 +41,8 @@ class Document:
 
     def line(self, path: FieldPath) -> int | None:
         """Return the line of the value at *path*, or of the value around it."""
-        for length in range(len(path), -1, -1):
-            if path[:length] in self.lines:
-                return self.lines[path[:length]]
-        return None
+        around = (path[:length] for length in range(len(path), -1, -1))
+        return next((self.lines[place] for place in around if place in self.lines), None)
 
 
 def _failed(message: str, hint: str | None = None, line: int | None = None) -> Document:

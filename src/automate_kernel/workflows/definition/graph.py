@@ -214,10 +214,10 @@ def to_svg(workflow: Workflow, statuses: Statuses | None = None, *, styled: bool
             top += 18
         labels = {s.id: _label(_short(s.name or s.id, 32), s, states.get(s.id)) for s in steps}
         widths = {key: max(120.0, _PER_LETTER * max(map(len, labels[key])) + 28) for key in labels}
-        layout = lay_out(needs, widths, gap=_GAP, thin=8)
-        body.append(_group(layout, labels, states, top))
-        widest = max(widest, layout.width)
-        top += len(layout.layers) * (_BOX + _BETWEEN) - _BETWEEN + _MARGIN
+        layers, width = lay_out(needs, widths, gap=_GAP, thin=8)
+        body.append(_group(layers, labels, states, top))
+        widest = max(widest, width)
+        top += len(layers) * (_BOX + _BETWEEN) - _BETWEEN + _MARGIN
     longest = max(_PER_LETTER * 1.3 * len(title), _PER_LETTER * len(subtitle))
     width, height = max(widest, longest) + 2 * _MARGIN, top
     # An id of its own keeps the style of one picture from another on the same page.
@@ -255,13 +255,13 @@ def _description(workflow: Workflow, states: Mapping[str, StepStatus]) -> str:
 
 
 def _group(
-    layout: Layout,
+    layers: Sequence[Sequence[Spot]],
     labels: Mapping[str, Sequence[str]],
     states: Mapping[str, StepStatus],
     top: float,
 ) -> str:
     edges, boxes = [], []
-    for depth, layer in enumerate(layout.layers):
+    for depth, layer in enumerate(layers):
         y = top + depth * (_BOX + _BETWEEN)
         for spot in layer:
             edges += [_edge(spot, each, y) for each in spot.below]
@@ -325,20 +325,13 @@ class Spot:
     above: list[Spot] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """The layers from top to bottom, each from left to right, and the width of them all."""
-
-    layers: list[list[Spot]]
-    width: float
-
-
 def lay_out(
     needs: Mapping[str, Sequence[str]], widths: Mapping[str, float], *, gap: float, thin: float
-) -> Layout:
+) -> tuple[list[list[Spot]], float]:
     """
     Give every step of an acyclic graph a spot, in layers, each step below all that it needs.
 
+    Returns the layers from top to bottom, each from left to right, and the width of them all.
     *gap* is left between neighbours, and *thin* is the width of a line that passes through.
     """
     layers = _layers(needs, widths, thin)
@@ -349,7 +342,7 @@ def lay_out(
         _sort(layer, [_middle(near(spot)) for spot in layer])
     for layer, near in [(layer, above) for layer in layers] + (up + down) * _SWEEPS:
         _place(layer, [_middle(near(spot)) for spot in layer], gap)
-    return Layout(layers, _shift_to_zero(layers))
+    return layers, _shift_to_zero(layers)
 
 
 def _layers(

@@ -290,10 +290,8 @@ def _field_docs(model: type[BaseModel]) -> dict[str, str]:
             tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
         except OSError:  # no source is installed
             continue
-        body = getattr(tree.body[0], "body", [])
-        for statement, following in pairwise(body):
-            name = getattr(getattr(statement, "target", None), "id", None)
-            text = getattr(getattr(following, "value", None), "value", None)
-            if isinstance(following, ast.Expr) and isinstance(text, str) and name:
-                docs[name] = inspect.cleandoc(text).replace("``", "`")
+        for pair in pairwise(getattr(tree.body[0], "body", [])):
+            match pair:
+                case ast.AnnAssign(ast.Name(name)), ast.Expr(ast.Constant(str(text))):
+                    docs[name] = inspect.cleandoc(text).replace("``", "`")
     return docs
