@@ -48,8 +48,7 @@ Identifier = Annotated[
 """A step's id."""
 
 OperationName = Annotated[
-    str,
-    Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_-]*(\.[a-zA-Z_][a-zA-Z0-9_-]*)*$", max_length=200),
+    str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_-]*(\.[a-zA-Z_][a-zA-Z0-9_-]*)*$", max_length=200)
 ]
 """The action that a step calls: ``connector.action``, or an action of the host."""
 

@@ -358,10 +358,8 @@ class _Visible:
     def _step_problem(self, path: FieldPath, own: Step | None, step_id: str) -> _Words | None:
         """Return the problem of naming *step_id* at *path*, in the step *own*."""
         if path[0] == "trigger":
-            return (
-                "a trigger's condition can't see steps",
-                "move it into the 'if' of the first step",
-            )
+            hint = "move it into the 'if' of the first step"
+            return "a trigger's condition can't see steps", hint
         if step_id not in self._all:
             hint = did_you_mean(step_id, self._all) or f"there is {', '.join(map(repr, self._all))}"
             return f"names the step {step_id!r}, which does not exist", hint
@@ -402,12 +400,11 @@ def _names_in(text: str, *, bare: bool) -> tuple[list[str], set[str]]:
 
     ids: dict[str, None] = {}
     for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
-        if not (isinstance(node.node, nodes.Name) and node.node.name == "steps"):
-            continue
-        if isinstance(node, nodes.Getattr):
-            ids[node.attr] = None
-        elif isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str):
-            ids[node.arg.value] = None
+        match node:
+            case nodes.Getattr(node=nodes.Name(name="steps"), attr=step_id):
+                ids[step_id] = None
+            case nodes.Getitem(node=nodes.Name(name="steps"), arg=nodes.Const(value=str(step_id))):
+                ids[step_id] = None
     # jinja2.meta would compile the template, and so refuse filters that only the host knows.
     uses = list(tree.find_all(nodes.Name))
     assigned = {node.name for node in uses if node.ctx != "load"}
