@@ -146,7 +146,12 @@ class CheckedForm:
                 yield model, constraint
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=512)
+def mixed_into(cls: Any, part: Any) -> Any:
+    """Return the class *cls* with *part* mixed into it; itself if it has it."""
+    return cls if issubclass(cls, part) else type(cls.__name__, (part, cls), {})
+
+
 def checked_form(form: Any) -> Any:
-    """Return the form class *form*, with the check; itself if it has it."""
-    return form if issubclass(form, CheckedForm) else type(form.__name__, (CheckedForm, form), {})
+    """Return the form class *form*, with the check."""
+    return mixed_into(form, CheckedForm)

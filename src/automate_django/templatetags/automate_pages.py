@@ -16,18 +16,9 @@ NOTHING = "\N{EN DASH}"
 register = template.Library()
 
 _TONES = {
-    "COMPLETED": "ok",
-    "LOADED": "ok",
-    "ALIVE": "ok",
-    "FAILED": "bad",
-    "BROKEN": "bad",
-    "LOST": "bad",
-    "FAILING": "bad",
-    "CONFLICT": "bad",
-    "INCOMPATIBLE": "bad",
-    "RETRY": "warn",
-    "PAUSED": "warn",
-    "STOPPING": "warn",
+    **dict.fromkeys(("COMPLETED", "LOADED", "ALIVE"), "ok"),
+    **dict.fromkeys(("FAILED", "BROKEN", "LOST", "FAILING", "CONFLICT", "INCOMPATIBLE"), "bad"),
+    **dict.fromkeys(("RETRY", "PAUSED", "STOPPING"), "warn"),
     "RUNNING": "run",
 }
 _UNITS = ((86_400.0, "d", 3_600.0, "h"), (3_600.0, "h", 60.0, "min"), (60.0, "min", 1.0, "s"))

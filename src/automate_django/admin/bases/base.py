@@ -14,7 +14,7 @@ from django.core.exceptions import FieldDoesNotExist
 from django.db import models
 from django.db.models.constants import LOOKUP_SEP
 from django.http import HttpRequest
-from django.urls import NoReverseMatch, reverse
+from django.urls import NoReverseMatch
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.text import Truncator
@@ -204,9 +204,9 @@ class AdminBasics(AdminRoot):
         if obj is None:
             return str(self.get_empty_value_display())
         text = str(obj) if label is None else label
-        name = f"admin:{obj._meta.app_label}_{obj._meta.model_name}_change"
+        name = f"{obj._meta.app_label}_{obj._meta.model_name}_change"
         try:
-            url = reverse(name, args=(quote(obj.pk),), current_app=self.admin_site.name)
+            url = self.own_url(name, quote(obj.pk))
         except NoReverseMatch:
             return format_html("{}", text)
         return format_html('<a href="{}">{}</a>', url, text)

@@ -107,20 +107,18 @@ class BulkActions(Audited):
         return type("BulkUpdateForm", (forms.Form,), fields)(data, prefix="bulk")
 
     def _bulk_ask(self, request: HttpRequest, queryset: Any, form: Any) -> TemplateResponse:
-        context = {
-            **self.admin_site.each_context(request),
-            "title": _("Update %(name)s") % {"name": self.opts.verbose_name_plural},
-            "opts": self.opts,
-            "form": form,
-            "media": self.media + form.media,
-            "count": queryset.count(),
-            "action": request.POST.get("action", "bulk_update_status"),
-            "select_across": request.POST.get("select_across", "0"),
-            "selected": request.POST.getlist(helpers.ACTION_CHECKBOX_NAME),
-            "action_checkbox_name": helpers.ACTION_CHECKBOX_NAME,
-        }
-        request.current_app = self.admin_site.name
-        return TemplateResponse(request, "admin/automate_django/bases/bulk_update.html", context)
+        return self.own_page(
+            request,
+            "bases/bulk_update.html",
+            _("Update %(name)s") % {"name": self.opts.verbose_name_plural},
+            form=form,
+            media=self.media + form.media,
+            count=queryset.count(),
+            action=request.POST.get("action", "bulk_update_status"),
+            select_across=request.POST.get("select_across", "0"),
+            selected=request.POST.getlist(helpers.ACTION_CHECKBOX_NAME),
+            action_checkbox_name=helpers.ACTION_CHECKBOX_NAME,
+        )
 
     # -- doing it ------------------------------------------------------------------------------
 

@@ -35,14 +35,10 @@ def clashes(model: Any, rows: Sequence[tuple[int, Any]]) -> Iterator[Clash]:
 
     Constraints with a condition or an expression are left to the database.
     """
-    for names in _unique_sets(model):
+    every = {each.name for each in model._meta.concrete_fields}
+    found = (each for _model, each in constraints_of(model, every) if each.condition is None)
+    for names in dict.fromkeys(tuple(each.fields) for each in found if each.fields):
         yield from _clashes(model, rows, names)
-
-
-def _unique_sets(model: Any) -> list[tuple[str, ...]]:
-    names = {each.name for each in model._meta.concrete_fields}
-    found = (each for _model, each in constraints_of(model, names) if each.condition is None)
-    return list(dict.fromkeys(tuple(each.fields) for each in found if each.fields))
 
 
 def _clashes(
@@ -128,24 +124,13 @@ class ImportPlan:
         return [row for row in self.rows if not row.adds]
 
 
-def make_plan(
-    admin: Any, request: HttpRequest, source: ImportFile, *, lock: bool = False
-) -> ImportPlan:
+class ImportPlanner:
     """
-    Plan the import of *source* by *admin*, as far as the user of *request* may do it.
+    Plans the import of *source* by *admin*, as far as the user of *request* may do it.
 
     With *lock* nobody else changes the rows until the open transaction ends.
     """
-    return _Planner(admin, request, source, lock=lock).plan()
 
-
-def _locked(rows: Any) -> Any:
-    features = connections[rows.db].features
-    # Rows that are joined need no lock, and PostgreSQL locks no outer join.
-    return rows.select_for_update(of=("self",) if features.has_select_for_update_of else ())
-
-
-class _Planner:
     def __init__(
         self, admin: Any, request: HttpRequest, source: ImportFile, *, lock: bool = False
     ) -> None:
@@ -161,6 +146,7 @@ class _Planner:
         self.may_add = admin.has_add_permission(request)
 
     def plan(self) -> ImportPlan:
+        """Return the plan, with all problems."""
         for line, text in self.source.problems:
             self._problem(line, "", text)
         cells = [(line, self._converted(line, row)) for line, row in self.source.rows]
@@ -190,7 +176,7 @@ class _Planner:
         return found[:1] or list(self.admin.get_import_key(self.request))
 
     @property
-    def by_pk(self) -> bool:
+    def _by_pk(self) -> bool:
         return self.key in ([self.model._meta.pk.name], ["pk"])
 
     def _columns(self) -> Iterator[ImportColumn]:
@@ -208,7 +194,7 @@ class _Planner:
             text = _("There is no field: %(unknown)s. Columns may be: %(known)s.")
             known = ", ".join([self.model._meta.pk.name, *sorted(allowed)])
             raise ImportFileError(text % {"unknown": ", ".join(unknown), "known": known})
-        missing = [] if self.by_pk else [k for k in self.key if k not in self.source.columns]
+        missing = [] if self._by_pk else [k for k in self.key if k not in self.source.columns]
         if missing:
             raise ImportFileError(_("The key's column is missing: %s") % ", ".join(missing))
         if ignored:
@@ -224,13 +210,7 @@ class _Planner:
                 continue
             try:
                 value = converted(column, row[column.name])
-            except (
-                ValidationError,
-                ValueError,
-                TypeError,
-                OverflowError,
-                ArithmeticError,
-            ) as error:
+            except (ValidationError, ValueError, TypeError, ArithmeticError) as error:
                 self._problem(line, column.name, _text(error))
                 values = None
             else:
@@ -273,7 +253,9 @@ class _Planner:
         wanted = {self._key_value(self.key[0], v) for _l, v in cells if v and self._key_of(v)}
         rows = self.admin.get_import_queryset(self.request).order_by().defer(None)
         if self.lock:
-            rows = _locked(rows)
+            # Rows that are joined need no lock, and PostgreSQL locks no outer join.
+            of_self = connections[rows.db].features.has_select_for_update_of
+            rows = rows.select_for_update(of=("self",) if of_self else ())
         found: dict[Any, Any] = {}
         for part in chunks(sorted(wanted, key=str)):
             for obj in rows.filter(**{f"{attnames[0]}__in": part}):
@@ -291,7 +273,7 @@ class _Planner:
         if values is None:
             return
         found = existing.get(key) if key is not None else None
-        if found is None and key is not None and self.by_pk:
+        if found is None and key is not None and self._by_pk:
             # The same words for a row of another tenant and one that never was.
             self._problem(line, self.key[0], _("there is no such row"))
             return
@@ -474,16 +456,12 @@ def _save(admin: Any, rows: Sequence[RowPlan]) -> None:
     names = {name for row in changed for name in row.after if row.before[name] != row.after[name]}
     if not names:
         return
-    names |= _touch(model, [row.obj for row in changed])
-    _update(model, [row.obj for row in changed], sorted(names))
-
-
-def _update(model: Any, objs: list[Any], names: list[str]) -> None:
-    """Write the fields *names* of *objs*, which exist."""
-    manager = model._base_manager
+    objs, stamps = [row.obj for row in changed], auto_now_values(model)
+    for obj in objs:
+        vars(obj).update(stamps)
     if not connections[router.db_for_write(model)].features.supports_update_conflicts_with_target:
         # There "on conflict" would mean any unique key, so another row might be written.
-        manager.bulk_update(objs, names, batch_size=_BATCH)
+        manager.bulk_update(objs, sorted(names | stamps.keys()), batch_size=_BATCH)
         return
     # Four times as fast. None of them is added by that: the rows were read in this transaction.
     manager.bulk_create(
@@ -491,26 +469,14 @@ def _update(model: Any, objs: list[Any], names: list[str]) -> None:
         batch_size=_BATCH,
         update_conflicts=True,
         unique_fields=[model._meta.pk.attname],
-        update_fields=names,
+        update_fields=sorted(names | stamps.keys()),
     )
-
-
-def _touch(model: Any, objs: list[Any]) -> set[str]:
-    """Set the ``auto_now`` fields of *objs*; return their names."""
-    values = auto_now_values(model)
-    for name, value in values.items():
-        for obj in objs:
-            setattr(obj, name, value)
-    return set(values)
 
 
 def _entries(
     admin: Any, request: HttpRequest, plan: ImportPlan, details: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    counts = {
-        "created": sum(row.adds for row in plan.rows),
-        "updated": sum(not row.adds for row in plan.rows),
-    }
+    counts = {"created": len(plan.created), "updated": len(plan.updated)}
     yield admin.audit_entry(request, "import", details={**details, **counts})
     for row in plan.rows:
         action = "create" if row.adds else "update"

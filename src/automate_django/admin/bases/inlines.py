@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from django.contrib import admin
 
-if TYPE_CHECKING:
-    from django.db.models import Model
 
-    Stacked = admin.StackedInline[Model, Model]
-    Tabular = admin.TabularInline[Model, Model]
-else:
-    Stacked = admin.StackedInline
-    Tabular = admin.TabularInline
-
-
-class InlineBaseAdmin(Tabular):
+class InlineBaseAdmin(admin.TabularInline):  # type: ignore[type-arg]
     """
     A table of rows inside another row's page.
 
@@ -30,7 +19,7 @@ class InlineBaseAdmin(Tabular):
     can_delete = True
 
 
-class StackedInlineBaseAdmin(Stacked):
+class StackedInlineBaseAdmin(admin.StackedInline):  # type: ignore[type-arg]
     """`InlineBaseAdmin`, with a form below each other for each row."""
 
     extra = 0

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.filters import (
@@ -43,7 +42,7 @@ from automate_django.admin.bases.permissions import Editable
 from automate_django.admin.bases.scope import Scope, field_named
 from automate_django.admin.bases.view_on_site import guard
 from automate_django.tenants import attribute_of, tenant_for_request, tenant_key
-from automate_django.uniqueness import CheckedForm
+from automate_django.uniqueness import CheckedForm, mixed_into
 
 
 def narrow(field: Any, scope: Scope) -> None:
@@ -55,8 +54,7 @@ def narrow(field: Any, scope: Scope) -> None:
     widget = field.widget
     if isinstance(widget, ForeignKeyRawIdWidget) and not isinstance(widget, ManyToManyRawIdWidget):
         # Django writes the name of the row with that id beside the box, whosever row it is.
-        if not isinstance(widget, _ScopedLabel):
-            widget.__class__ = _with_scoped_label(type(widget))
+        widget.__class__ = mixed_into(type(widget), _ScopedLabel)
         field.widget.scope = scope
 
 
@@ -73,11 +71,6 @@ class _ScopedLabel(ForeignKeyRawIdWidget):
         except (ValueError, ValidationError):
             return "", ""
         return super().label_and_url_for_value(value) if seen else ("", "")
-
-
-@lru_cache(maxsize=64)
-def _with_scoped_label(cls: Any) -> Any:
-    return type(cls.__name__, (_ScopedLabel, cls), {})
 
 
 class _ScopedForm(CheckedForm):
@@ -146,17 +139,7 @@ def scoped_formset(formset: Any, scope: Scope, tenant_path: str | None) -> Any:
     return type(formset.__name__, (_ScopedFormSet, formset), {"form": form})
 
 
-if TYPE_CHECKING:
-    from django.db.models import Model
-
-    Fields = DjangoBaseModelAdmin[Model]
-    Inline = InlineModelAdmin[Model, Model]
-else:
-    Fields = DjangoBaseModelAdmin
-    Inline = InlineModelAdmin
-
-
-class ScopedFields(Fields):
+class ScopedFields(DjangoBaseModelAdmin):  # type: ignore[type-arg]
     """The fields of a form, of an admin or an inline: choices narrowed, the tenant left out."""
 
     def scope(self, request: HttpRequest) -> Scope:
@@ -175,15 +158,9 @@ class ScopedFields(Fields):
         found = field_named(self.opts.model, path)
         return None if found is None or found.primary_key else found.name
 
-    def formfield_for_foreignkey(self, db_field: Any, request: Any, **kwargs: Any) -> Any:
+    def formfield_for_dbfield(self, db_field: Any, request: Any, **kwargs: Any) -> Any:
         """Return the field, with the choices that *request* may see."""
-        field = super().formfield_for_foreignkey(db_field, request, **kwargs)
-        narrow(field, self.scope(request))
-        return field
-
-    def formfield_for_manytomany(self, db_field: Any, request: Any, **kwargs: Any) -> Any:
-        """Return the field, with the choices that *request* may see."""
-        field = super().formfield_for_manytomany(db_field, request, **kwargs)
+        field = super().formfield_for_dbfield(db_field, request, **kwargs)
         narrow(field, self.scope(request))
         return field
 
@@ -224,7 +201,7 @@ def _without(fields: Iterable[Any], name: str) -> list[Any]:
     return [row for row in rows if row not in (name, [])]
 
 
-class ScopedInline(ScopedFields, Inline):
+class ScopedInline(ScopedFields, InlineModelAdmin):  # type: ignore[type-arg]
     """The class that is mixed into the inlines of a tenant-scoped admin."""
 
     tenant_admin: Any = None
@@ -256,27 +233,13 @@ def scoped_filter(item: Any, admin: Any) -> Any:
         field = get_fields_from_path(admin.model, path)[-1]
     except (FieldDoesNotExist, NotRelationField):
         return item
-    cls: Any = given or _default_class(field)
+    known: Any = FieldListFilter._field_list_filters  # type: ignore[attr-defined]
+    cls: Any = given or next((cls for test, cls in known if test(field)), None)
     if not isinstance(cls, type):
         return item
-    scoped = _scoped_class(cls)
-    return item if scoped is None else (path, _with(scoped, cls))
-
-
-def _scoped_class(cls: Any) -> Any:
-    if issubclass(cls, RelatedFieldListFilter):
-        return _ScopedRelated
-    return _ScopedValues if issubclass(cls, AllValuesFieldListFilter) else None
-
-
-def _default_class(field: Any) -> Any:
-    known: Any = FieldListFilter._field_list_filters  # type: ignore[attr-defined]
-    return next((cls for test, cls in known if test(field)), None)
-
-
-@lru_cache(maxsize=128)
-def _with(scoped: Any, cls: Any) -> Any:
-    return type(cls.__name__, (scoped, cls), {})
+    parts = ((RelatedFieldListFilter, _ScopedRelated), (AllValuesFieldListFilter, _ScopedValues))
+    part = next((part for kind, part in parts if issubclass(cls, kind)), None)
+    return item if part is None else (path, mixed_into(cls, part))
 
 
 class _ScopedRelated:

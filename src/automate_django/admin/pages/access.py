@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
@@ -63,6 +64,14 @@ def reach_of(request: HttpRequest) -> Reach:
         return Reach(everyone=True)
     tenant = tenant_key(tenant_for_request(request))
     return Reach(tenant=None if tenant is None else str(tenant))
+
+
+def uuid_of(text: str | None) -> UUID | None:
+    """Return the id that *text* of a request is; None if it is none."""
+    try:
+        return UUID((text or "").strip())
+    except ValueError:
+        return None
 
 
 def require_operator(request: HttpRequest) -> None:

@@ -19,7 +19,7 @@ from django.http import (
 )
 from django.urls import URLPattern
 
-from automate_django.admin.pages.access import Reach, reach_of, record
+from automate_django.admin.pages.access import Reach, reach_of, record, uuid_of
 from automate_django.admin.pages.base import PageSection
 from automate_django.admin.pages.display import shown_text
 from automate_django.admin.pages.item_filter import ItemQuery
@@ -114,10 +114,8 @@ class BulkActionPages(PageSection):
     def _some(
         self, request: HttpRequest, kind: BulkActionKind, query: ItemQuery, reach: Reach
     ) -> HttpResponse:
-        asked = list(_ids(request.POST.getlist("id")))[:_MOST_IDS]
-        found = (
-            reach.rows(OutboxItem).filter(pk__in=asked).only("id", "kind", "status", "tenant_id")
-        )
+        asked = reach.rows(OutboxItem).filter(pk__in=_ids(request)[:_MOST_IDS])
+        found = asked.only("id", "kind", "status", "tenant_id")
         rows = sorted(found, key=lambda row: str(row.pk))
         back = self._back(request, query)
         if not rows:
@@ -293,7 +291,7 @@ class BulkActionPages(PageSection):
         (messages.success if done else messages.warning)(request, text)
 
     def _back(self, request: HttpRequest, query: ItemQuery) -> str:
-        ids = list(_ids(request.POST.getlist("id")))
+        ids = _ids(request)
         if request.POST.get("from") == "item" and ids and request.POST.get("order") != "discard":
             return self.url("automate_django_outboxitem_change", ids[0])
         return self._list_url(query)
@@ -302,12 +300,8 @@ class BulkActionPages(PageSection):
         return f"{self.url('automate_django_outboxitem_changelist')}?{query.query}"
 
 
-def _ids(given: Iterable[str]) -> Iterable[UUID]:
-    for text in given:
-        try:
-            yield UUID(text)
-        except ValueError:
-            continue
+def _ids(request: HttpRequest) -> list[UUID]:
+    return [found for text in request.POST.getlist("id") if (found := uuid_of(text))]
 
 
 def number_in(request: HttpRequest, name: str) -> float:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
-from urllib.parse import urlencode
 from uuid import UUID
 
 from django.contrib import messages
@@ -17,16 +16,17 @@ from django.urls import URLPattern
 from django.utils import timezone
 from django.utils.http import parse_etags, quote_etag
 
-from automate_django.admin.pages.access import Reach, reach_of, record
-from automate_django.admin.pages.base import PageAdmin
+from automate_django.admin.pages.access import Reach, reach_of, record, uuid_of
+from automate_django.admin.pages.base import Link, PageAdmin
 from automate_django.admin.pages.bulk_actions import RATES, number_in
-from automate_django.admin.pages.display import (
-    shown_attempts,
-    shown_json,
-    shown_labels,
-    shown_text,
+from automate_django.admin.pages.display import shown_attempts, shown_json, shown_labels, shown_text
+from automate_django.admin.pages.list_query import ListQuery, given
+from automate_django.admin.pages.step_tracks import (
+    SCALE,
+    StepTrack,
+    TimelineDrawing,
+    latest_statuses,
 )
-from automate_django.admin.pages.step_tracks import SCALE, StepTrack, draw, latest_statuses
 from automate_django.kernel import get_kernel
 from automate_django.models import OutboxItem, WorkflowExecution, WorkflowStep, WorkflowVersion
 from automate_kernel.errors import AutomateError, TemplateError
@@ -38,6 +38,9 @@ from automate_kernel.workflows.engine.program import step_input
 from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 
 _LATELY = 1000
+
+_Done = tuple[bool, str, object]
+"""What an action did: whether it changed anything, words for the user, the execution to show."""
 
 
 def pinned(execution: WorkflowExecution) -> Workflow | None:
@@ -71,33 +74,16 @@ def reconstructed_input(
         return None, kernel.redactor.redact(str(error))
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """The origin of a definition, in words, and the page that shows it."""
-
-    text: str
-    url: str = ""
-
-
-def origin_of(request: HttpRequest, pages: PageAdmin, execution: WorkflowExecution) -> Origin:
-    """Return the version of the workflow that *execution* began with."""
-    alias = execution._state.db
-    version = (
-        WorkflowVersion.objects.using(alias)
-        .filter(
-            digest=execution.definition_id,
-            document__name=execution.workflow,
-        )
-        .select_related("document")
-        .order_by("-number")
-        .first()
-    )
-    short = execution.definition_id[:12]
+def origin_of(request: HttpRequest, pages: PageAdmin, execution: WorkflowExecution) -> Link:
+    """Return the version of the workflow that *execution* began with, and its page."""
+    versions = WorkflowVersion.objects.using(execution._state.db).select_related("document")
+    its = versions.filter(digest=execution.definition_id, document__name=execution.workflow)
+    version, short = its.order_by("-number").first(), execution.definition_id[:12]
     if version is None or version.document.tenant_id not in (None, execution.tenant_id):
-        return Origin(f"definition {short}")
+        return Link(f"definition {short}")
     may = request.user.has_perm("automate_django.view_workflowdocument")
     url = pages.url("automate_workflow_version", version.document_id, version.number)
-    return Origin(f"version {version.number} ({short})", url if may else "")
+    return Link(f"version {version.number} ({short})", url if may else "")
 
 
 def workflow_names(reach: Reach) -> list[str]:
@@ -126,8 +112,8 @@ _TIMES = {
 
 
 @dataclass(frozen=True, slots=True)
-class ExecutionQuery:
-    """The executions that a user asks for; empty text is no condition."""
+class ExecutionQuery(ListQuery):
+    """The executions that a user asks for."""
 
     status: str = ""
     workflow: str = ""
@@ -139,52 +125,21 @@ class ExecutionQuery:
     @classmethod
     def read(cls, data: Mapping[str, Any], reach: Reach) -> ExecutionQuery:
         """Read the parameters of a request; an unknown value counts as left out."""
-
-        def text(name: str) -> str:
-            # No text in a database holds a NUL, and PostgreSQL raises for one.
-            return str(data.get(name) or "").replace("\x00", "").strip()[:200]
-
-        known = {status.value for status in ExecutionStatus}
-        return cls(
-            text("status") if text("status") in known else "",
-            text("workflow"),
-            text("since") if text("since") in _TIMES else "",
-            text("tenant") if reach.everyone else "",
-            text("group"),
-            text("label"),
-        )
+        found = cls.texts(data, reach)
+        if found["status"] not in {status.value for status in ExecutionStatus}:
+            found["status"] = ""
+        if found["since"] not in _TIMES:
+            found["since"] = ""
+        return cls(**found)
 
     def matching(self, reach: Reach) -> dict[str, Any]:
         """Return the kernel's filter for these executions, as far as *reach* covers them."""
-        given = {
-            "status": self.status,
-            "workflow": self.workflow,
-            "error_group": self.group,
-            "label": self.label,
-            "tenant_id": self.tenant if reach.everyone else reach.tenant,
-        }
-        found: dict[str, Any] = {name: text for name, text in given.items() if text}
+        found = given(
+            status=self.status, workflow=self.workflow, error_group=self.group, label=self.label
+        )
         if self.since:
             found["created_after"] = timezone.now() - _TIMES[self.since][1]
-        return found
-
-    @property
-    def fields(self) -> dict[str, str]:
-        """The fields of an address that asks for the same."""
-        given = {
-            "status": self.status,
-            "workflow": self.workflow,
-            "since": self.since,
-            "tenant": self.tenant,
-            "group": self.group,
-            "label": self.label,
-        }
-        return {name: text for name, text in given.items() if text}
-
-    @property
-    def query(self) -> str:
-        """`fields`, as the query of an address."""
-        return urlencode(self.fields)
+        return {**found, **reach.conditions(self.tenant)}
 
     @property
     def resumable(self) -> bool:
@@ -195,24 +150,14 @@ class ExecutionQuery:
     def words(self) -> str:
         """The executions in words: ``failed executions of order-notify``."""
         said = f"{self.status.lower()} executions".lstrip()
-        if self.workflow:
-            said += f" of {self.workflow}"
-        if self.group:
-            said += f" with {self.group}"
-        if self.tenant:
-            said += f" of tenant {self.tenant}"
+        said += self.said(workflow="of", group="with", tenant="of tenant")
         return f"{said} that began in {_TIMES[self.since][0]}" if self.since else said
 
-    def tabs(self) -> list[dict[str, Any]]:
+    def tabs(self) -> list[Link]:
         """Return the statuses to choose from, with what else is asked for kept."""
-        kept = {name: text for name, text in self.fields.items() if name != "status"}
         order = ["", "FAILED", "RUNNING", "PENDING", "COMPLETED", "CANCELLED"]
         return [
-            {
-                "label": status.capitalize() or "All",
-                "url": f"?{urlencode({**kept, **({'status': status} if status else {})})}",
-                "current": status == self.status,
-            }
+            Link(status.capitalize() or "All", self.url(status=status), status == self.status)
             for status in order
         ]
 
@@ -229,10 +174,6 @@ MOST_RESUMED = 500
 """The number of executions that one request resumes."""
 # How many of an execution's failed attempts its page shows; a step's page shows all of its own.
 _MOST_ATTEMPTS = 20
-_BLANK = StepTrack(
-    key="", step_id="", position=-1, label="", action="", status="", tone="", attempts="",
-    took="", after="", note="", url="",
-)  # fmt: skip
 
 
 class WorkflowExecutionAdmin(PageAdmin):
@@ -275,7 +216,7 @@ class WorkflowExecutionAdmin(PageAdmin):
         """Show a page of executions, the newest first."""
         self.require_view(request)
         reach = reach_of(request)
-        if (execution_id := _uuid(request.GET.get("id", ""))) is not None:
+        if (execution_id := uuid_of(request.GET.get("id"))) is not None:
             return HttpResponseRedirect(self.url(_CHANGE, execution_id))
         query = ExecutionQuery.read(request.GET, reach)
         return self.page(
@@ -356,37 +297,29 @@ class WorkflowExecutionAdmin(PageAdmin):
             rates=RATES,
             resume_url=self.url("automate_executions_resume"),
             back=back,
-            crumbs=[{"label": "Executions", "url": self.url(_LIST)}],
+            crumbs=[self._crumb],
         )
 
     # -- one execution -------------------------------------------------------------------------
 
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: Any = None,
-    ) -> Any:
+    def changeform_view(self, request: Any, object_id: Any = None, *_: Any, **__: Any) -> Any:
         """Show an execution: its steps in time, its event and its output."""
         if request.method != "GET":
             raise PermissionDenied
-        execution = self._find(request, _uuid(object_id or ""))
+        execution = self._find(request, uuid_of(object_id))
         workflow = pinned(execution)
-        timeline = draw(execution, workflow, self._step_url)
+        timeline = TimelineDrawing(execution, workflow, self._step_url).timeline()
         finished = ExecutionStatus(execution.status).finished
         return self.page(
             request,
             "execution.html",
-            f"{execution.workflow} {str(execution.pk)[:8]}",
+            _name(execution),
             execution=execution,
             finished=finished,
             timeline=timeline,
             scale=SCALE,
-            blank=_BLANK,
-            graph=to_svg(workflow, latest_statuses(timeline.tracks), styled=False)
-            if workflow is not None
-            else "",
+            blank=StepTrack(key="", step_id=""),
+            graph=workflow and to_svg(workflow, latest_statuses(timeline.tracks), styled=False),
             event=shown_json(execution.event.get("payload")),
             output=shown_json(execution.output) if execution.output is not None else "",
             error=shown_text(execution.error),
@@ -397,8 +330,12 @@ class WorkflowExecutionAdmin(PageAdmin):
             origin=origin_of(request, self, execution),
             item_url=self._item_url(request, execution),
             may_change=self.has_change_permission(request, execution),
-            crumbs=[{"label": "Executions", "url": self.url(_LIST)}],
+            crumbs=[self._crumb],
         )
+
+    @property
+    def _crumb(self) -> Link:
+        return Link("Executions", self.url(_LIST))
 
     def _step_url(self, execution: WorkflowExecution, step_id: str, position: int) -> str:
         if position < 0:
@@ -423,7 +360,7 @@ class WorkflowExecutionAdmin(PageAdmin):
         headers = {"ETag": etag, "Cache-Control": "private, no-store"}
         if etag in parse_etags(request.headers.get("If-None-Match", "")):
             return HttpResponse(status=304, headers=headers)
-        timeline = draw(execution, pinned(execution), self._step_url)
+        timeline = TimelineDrawing(execution, pinned(execution), self._step_url).timeline()
         finished = ExecutionStatus(execution.status).finished
         shown = shown_json(execution.output).text if execution.output is not None else ""
         return JsonResponse(
@@ -433,7 +370,7 @@ class WorkflowExecutionAdmin(PageAdmin):
                 "took": timeline.took,
                 "error": shown_text(execution.error).text,
                 "output": shown,
-                "tracks": [track.data() for track in timeline.tracks],
+                "tracks": [asdict(track) for track in timeline.tracks],
             },
             headers=headers,
         )
@@ -475,13 +412,7 @@ class WorkflowExecutionAdmin(PageAdmin):
                 and self.has_change_permission(request, execution)
             ),
             action_url=self.url("automate_execution_action", execution.pk),
-            crumbs=[
-                {"label": "Executions", "url": self.url(_LIST)},
-                {
-                    "label": f"{execution.workflow} {str(execution.pk)[:8]}",
-                    "url": self.url(_CHANGE, execution.pk),
-                },
-            ],
+            crumbs=[self._crumb, Link(_name(execution), self.url(_CHANGE, execution.pk))],
         )
 
     # -- one at a time -------------------------------------------------------------------------
@@ -505,9 +436,7 @@ class WorkflowExecutionAdmin(PageAdmin):
         (messages.success if done else messages.warning)(request, text)
         return HttpResponseRedirect(self.url(_CHANGE, target))
 
-    def _resume(
-        self, request: HttpRequest, execution: WorkflowExecution
-    ) -> tuple[bool, str, object]:
+    def _resume(self, request: HttpRequest, execution: WorkflowExecution) -> _Done:
         step_id = request.POST.get("step") or None
         done = get_kernel().executions.resume(str(execution.pk), step_id=step_id)
         if not done:
@@ -516,28 +445,21 @@ class WorkflowExecutionAdmin(PageAdmin):
         where = f"step {step_id}" if step_id else "where it failed"
         return done, f"It goes on from {where}.", execution.pk
 
-    def _cancel(
-        self, request: HttpRequest, execution: WorkflowExecution
-    ) -> tuple[bool, str, object]:
+    def _cancel(self, request: HttpRequest, execution: WorkflowExecution) -> _Done:
         done = get_kernel().executions.cancel(str(execution.pk))
         if not done:
             return done, "It had ended already.", execution.pk
         record(request, "cancel", [execution])
         return done, "It is cancelled. A step that runs is not interrupted.", execution.pk
 
-    def _again(
-        self, request: HttpRequest, execution: WorkflowExecution
-    ) -> tuple[bool, str, object]:
+    def _again(self, request: HttpRequest, execution: WorkflowExecution) -> _Done:
         begun = get_kernel().start_again(str(execution.pk))
         record(request, "start again", [execution], begun=begun)
         return True, "This is another execution, for the same event.", begun
 
 
-def _uuid(text: str) -> UUID | None:
-    try:
-        return UUID(text.strip())
-    except ValueError:
-        return None
+def _name(execution: WorkflowExecution) -> str:
+    return f"{execution.workflow} {str(execution.pk)[:8]}"
 
 
 def _knows(workflow: Any, step_id: str) -> bool:

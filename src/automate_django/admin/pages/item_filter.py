@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlencode
 
 from automate_django.admin.pages.access import Reach
+from automate_django.admin.pages.list_query import ListQuery, given
 
-_NO_CODE = "-"
+NO_CODE = "-"
 """Stands in a filter for no error code at all. A code is a word, so it means nothing else."""
 
 
@@ -83,28 +83,29 @@ LISTS: dict[str, ItemList] = {
 
 
 @dataclass(frozen=True, slots=True)
-class ItemQuery:
-    """A list, and what its items must have; empty text is no condition."""
+class ItemQuery(ListQuery):
+    """A list, and what its items must have."""
 
-    list: ItemList
+    slice: str = "failed"
     kind: str = ""
     code: str = ""
-    tenant: str = ""
     group: str = ""
     label: str = ""
+    tenant: str = ""
 
     @classmethod
     def read(cls, data: Mapping[str, Any], reach: Reach) -> ItemQuery:
         """Read the parameters of a request; an unknown list counts as left out."""
+        found = cls.texts(data, reach)
+        if found["slice"] not in LISTS:
+            # Who looks for a label looks for whatever has it.
+            found["slice"] = "all" if found["label"] else "failed"
+        return cls(**found)
 
-        def text(name: str) -> str:
-            # No text in a database holds a NUL, and PostgreSQL raises for one.
-            return str(data.get(name) or "").replace("\x00", "").strip()[:255]
-
-        # Who looks for a label looks for whatever has it.
-        chosen = LISTS.get(text("slice")) or LISTS["all" if text("label") else "failed"]
-        tenant = text("tenant") if reach.everyone else ""
-        return cls(chosen, text("kind"), text("code"), tenant, text("group"), text("label"))
+    @property
+    def list(self) -> ItemList:
+        """The list that is meant."""
+        return LISTS[self.slice]
 
     @property
     def filtered(self) -> bool:
@@ -113,45 +114,15 @@ class ItemQuery:
 
     def matching(self, reach: Reach) -> dict[str, Any]:
         """Return the kernel's filter for these items, as far as *reach* covers them."""
-        given = {
-            "kind": self.kind,
-            "error_code": self.code,
-            "error_group": self.group,
-            "label": self.label,
-        }
-        found = {**self.list.matching, **{name: text for name, text in given.items() if text}}
-        if self.code == _NO_CODE:
-            found["error_code"] = ""
-        return {**found, **reach.conditions(self.tenant)}
-
-    @property
-    def fields(self) -> dict[str, str]:
-        """The fields of a form or an address that asks for the same."""
-        given = {
-            "kind": self.kind, "code": self.code, "group": self.group, "label": self.label,
-            "tenant": self.tenant,
-        }  # fmt: skip
-        return {"slice": self.list.name, **{name: text for name, text in given.items() if text}}
-
-    @property
-    def query(self) -> str:
-        """`fields`, as the query of an address."""
-        return urlencode(self.fields)
+        own = given(kind=self.kind, error_code=self.code, error_group=self.group, label=self.label)
+        if self.code == NO_CODE:
+            own["error_code"] = ""
+        return {**self.list.matching, **own, **reach.conditions(self.tenant)}
 
     @property
     def words(self) -> str:
         """The items in words: ``failed items of slack.post with DEADLINE_EXCEEDED``."""
-        said = "items" if self.list.name == "all" else f"{self.list.label.lower()} items"
-        if self.kind:
-            said += f" of {self.kind}"
-        if self.code == _NO_CODE:
-            said += " without an error code"
-        elif self.code:
-            said += f" with {self.code}"
-        if self.group:
-            said += f" of {self.group}"
-        if self.label:
-            said += f" labelled {self.label}"
-        if self.tenant:
-            said += f" of tenant {self.tenant}"
-        return said
+        said = "items" if self.slice == "all" else f"{self.list.label.lower()} items"
+        code = self.said(code="with") if self.code != NO_CODE else " without an error code"
+        more = self.said(group="of", label="labelled", tenant="of tenant")
+        return f"{said}{self.said(kind='of')}{code}{more}"

@@ -7,8 +7,8 @@ that stand above each other in time are steps that ran beside each other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ from django.utils import timezone
 from automate_django.admin.pages.display import shown_text
 from automate_django.models import WorkflowExecution, WorkflowStep
 from automate_django.templatetags.automate_pages import duration, tone
-from automate_kernel.workflows.definition.model import Step, Workflow
+from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 
 SCALE = 1000
@@ -44,29 +44,20 @@ class StepTrack:
 
     key: str
     step_id: str
-    position: int
-    label: str
-    action: str
-    status: str
-    tone: str
-    attempts: str
-    took: str
-    after: str
-    note: str
-    url: str
+    position: int = -1
+    label: str = ""
+    action: str = ""
+    status: str = ""
+    tone: str = ""
+    attempts: str = ""
+    took: str = ""
+    after: str = ""
+    note: str = ""
+    url: str = ""
     x: int = 0
     width: int = 0
     depth: int = 0
     recovery: bool = False
-
-    def data(self) -> dict[str, Any]:
-        """Return it as data for the polling script."""
-        return asdict(self)
-
-    @property
-    def begun(self) -> bool:
-        """True if there is anything to look at."""
-        return self.status != "WAITING"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,20 +86,13 @@ class _Summary:
         return any(self.statuses.get(status) for status in _LIVE)
 
 
-def draw(
-    execution: WorkflowExecution,
-    workflow: Workflow | None,
-    url: Callable[[WorkflowExecution, str, int], str],
-) -> Timeline:
+class TimelineDrawing:
     """
-    Return the timeline of *execution*, whose definition is *workflow* (None: it can't be read).
+    Draws the timeline of *execution*, whose definition is *workflow* (None: it can't be read).
 
     *url* gives the page of a step. Costs a few queries, however many elements a step has.
     """
-    return _Drawing(execution, workflow, url).timeline()
 
-
-class _Drawing:
     def __init__(
         self,
         execution: WorkflowExecution,
@@ -127,22 +111,20 @@ class _Drawing:
         self._open = not finished
 
     def timeline(self) -> Timeline:
+        """Return the tracks, in the order of the definition."""
         summaries = self._summaries()
         runs = {row.step_id: row for row in self._rows.filter(position=-1).only(*_WITHOUT_OUTPUT)}
         tracks: list[StepTrack] = []
-        known = set()
-        groups: list[tuple[bool, Sequence[Step]]] = []
-        if self._workflow is not None:
-            groups = [(False, self._workflow.steps), (True, self._workflow.on_failure)]
-        for recovery, steps in groups:
-            for step in steps:
-                known.add(step.id)
-                summary = summaries.get(step.id)
-                if summary is None and (recovery or not self._open):
-                    continue  # it did not come to that
-                tracks += self._of_step(step, runs.get(step.id), summary, recovery=recovery)
-        for step_id in summaries.keys() - known:
-            tracks += self._of_step(None, runs.get(step_id), summaries[step_id], name=step_id)
+        steps = self._workflow.steps if self._workflow else ()
+        recovery = self._workflow.on_failure if self._workflow else ()
+        for i, step in enumerate((*steps, *recovery)):
+            summary, recovers = summaries.pop(step.id, None), i >= len(steps)
+            if summary is None and (recovers or not self._open):
+                continue  # it did not come to that
+            about = {"step_id": step.id, "action": step.action, "recovery": recovers}
+            tracks += self._of_step(step.name or step.id, about, runs.get(step.id), summary)
+        for step_id, summary in summaries.items():
+            tracks += self._of_step(step_id, {"step_id": step_id}, runs.get(step_id), summary)
         return Timeline(tracks, duration(self._seconds), self._seconds)
 
     def _summaries(self) -> dict[str, _Summary]:
@@ -166,30 +148,18 @@ class _Drawing:
 
     def _of_step(
         self,
-        step: Step | None,
+        label: str,
+        about: dict[str, Any],
         run: WorkflowStep | None,
         summary: _Summary | None,
-        *,
-        recovery: bool = False,
-        name: str = "",
     ) -> Iterator[StepTrack]:
-        step_id = step.id if step is not None else name
-        about: dict[str, Any] = {
-            "step_id": step_id,
-            "action": step.action if step is not None else "",
-            "recovery": recovery,
-        }
-        label = (step.name if step is not None else None) or step_id
         if summary is not None and summary.total:
             yield self._whole(label, about, run, summary)
             yield from self._elements(about, summary)
         elif run is not None:
             yield self._single(label, about, run)
         else:
-            yield StepTrack(
-                key=step_id, position=-1, label=label, status="WAITING", tone="", attempts="",
-                took="", after="", note="", url="", **about,
-            )  # fmt: skip
+            yield StepTrack(key=about["step_id"], label=label, status="WAITING", **about)
 
     def _whole(
         self, label: str, about: dict[str, Any], run: WorkflowStep | None, summary: _Summary
@@ -217,11 +187,8 @@ class _Drawing:
         for row in rows:
             yield self._single(f"[{row.position}]", about, row, depth=1)
         if summary.total > len(rows):
-            yield StepTrack(
-                key=f"{about['step_id']}…", position=-1, label="…", status="", tone="",
-                attempts="", took="", after="", url="", depth=1,
-                note=f"and {summary.total - len(rows):,} more", **about,
-            )  # fmt: skip
+            note = f"and {summary.total - len(rows):,} more"
+            yield StepTrack(key=f"{about['step_id']}…", label="…", depth=1, note=note, **about)
 
     def _single(
         self, label: str, about: dict[str, Any], run: WorkflowStep, *, depth: int = 0
