@@ -65,7 +65,8 @@ def read_counts(outbox: Any, tenant: str | None = None, *, now: bool) -> Counts 
     None means: they were not taken yet, and taking them is too slow for a page. With *now* outdated
     counts are taken anew, however long that takes. Without it the last ones are returned.
     """
-    key, version = _key(outbox, tenant), cache.get(_VERSION, 0)
+    key = cache_key(outbox.storage, "counts", "*" if tenant is None else f"={tenant}")
+    version = cache.get(_VERSION, 0)
     kept: Counts | None
     version_kept, kept = cache.get(key) or (None, None)
     # Only the counts of a large table are kept: if there are some, its size needs no look.
@@ -93,9 +94,10 @@ def _is_fresh(kept: Counts) -> bool:
     return (timezone.now() - kept.taken_at).total_seconds() * 1000 < kept.every
 
 
-def _key(outbox: Any, tenant: str | None) -> str:
-    whose = f"{outbox.storage.describe()}|{'*' if tenant is None else f'={tenant}'}"
-    return f"automate-pages-counts-{sha256(whose.encode()).hexdigest()[:32]}"
+def cache_key(storage: Any, name: str, whose: str = "*") -> str:
+    """Return the key in the cache of what is called *name* and is read from *storage*."""
+    digest = sha256(f"{storage.describe()}|{whose}".encode()).hexdigest()
+    return f"automate-pages-{name}-{digest[:32]}"
 
 
 def _take(outbox: Any, tenant: str | None) -> Counts:

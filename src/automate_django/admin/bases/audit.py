@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from django.contrib import messages
 from django.contrib.admin.utils import NestedObjects, flatten_fieldsets
 from django.core.exceptions import FieldDoesNotExist
 from django.db import router, transaction
@@ -86,6 +87,11 @@ class Audited(AdminRoot):
         """Save one entry in the open transaction; see `audit_entry`."""
         self.audit_write([self.audit_entry(request, action, obj, **values)])
 
+    def tell_count(self, request: HttpRequest, text: str, count: int) -> None:
+        """Say to the user in *text* how many rows an action has changed."""
+        level = messages.SUCCESS if count else messages.WARNING
+        self.message_user(request, text % count, level)
+
     def atomic(self) -> Any:
         """Return a transaction on the database that the model is written to."""
         return transaction.atomic(using=router.db_for_write(self.model))
@@ -94,20 +100,14 @@ class Audited(AdminRoot):
 class Audit(Audited):
     """Writes an entry for what is added, changed and deleted by forms, inlines and lists."""
 
-    # -- saving --------------------------------------------------------------------------------
-
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Save *obj*, and record the changes."""
         with self.atomic():
             before = row_values(obj) if change else {}
             super().save_model(request, obj, form, change)
-            self._remember(request, obj, before, change)
-
-    def _remember(self, request: HttpRequest, obj: Any, before: Any, change: bool) -> None:
-        changes = self.audit_changes(type(obj), before, row_values(obj))
-        if changes or not change:
-            action = "update" if change else "create"
-            self.audit(request, action, obj, changes=changes)
+            changes = self.audit_changes(type(obj), before, row_values(obj))
+            if changes or not change:
+                self.audit(request, "update" if change else "create", obj, changes=changes)
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         """Save the many-to-many fields and inlines, and record the changes."""
@@ -146,8 +146,6 @@ class Audit(Audited):
             changes = self.audit_changes(type(obj), before.get(obj.pk, {}), row_values(obj))
             if changes:
                 yield self.audit_entry(request, "update", obj, changes=changes)
-
-    # -- deleting ------------------------------------------------------------------------------
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
         """Delete *obj*, and record it and the rows that go along."""
@@ -190,13 +188,9 @@ def _many_to_many(form: Any) -> dict[str, list[Any]]:
     obj = form.instance
     if obj.pk is None:
         return {}
-    names = {field.name for field in obj._meta.many_to_many} & set(form.fields)
-    return {
-        name: sorted(
-            (json_of(pk) for pk in getattr(obj, name).values_list("pk", flat=True)), key=str
-        )
-        for name in sorted(names)
-    }
+    names = sorted({field.name for field in obj._meta.many_to_many} & set(form.fields))
+    keys = {name: getattr(obj, name).values_list("pk", flat=True) for name in names}
+    return {name: sorted(map(json_of, found), key=str) for name, found in keys.items()}
 
 
 class AuditTrail(Audit):
@@ -225,9 +219,8 @@ class AuditTrail(Audit):
             ]
             names = []
         if "audit_trail" not in names:
-            fieldsets.append(
-                (_("Audit trail"), {"fields": ["audit_trail"], "classes": ["collapse"]})
-            )
+            own: Any = {"fields": ["audit_trail"], "classes": ["collapse"]}
+            fieldsets.append((_("Audit trail"), own))
         return fieldsets
 
     def audit_trail(self, obj: Any) -> str:

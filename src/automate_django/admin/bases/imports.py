@@ -50,8 +50,6 @@ class Import(Audited):
 
     change_list_template = "admin/automate_django/bases/change_list.html"
 
-    # -- who, and what -------------------------------------------------------------------------
-
     def has_import_permission(self, request: HttpRequest) -> bool:
         """
         Return True if files may be imported: by those who may add or change rows.
@@ -84,8 +82,6 @@ class Import(Audited):
         """Return the columns that identify a row where the file has no primary key."""
         return self.import_key
 
-    # -- pages ---------------------------------------------------------------------------------
-
     def _page_name(self, page: str) -> str:
         return f"{self.opts.app_label}_{self.opts.model_name}_{page}"
 
@@ -113,7 +109,8 @@ class Import(Audited):
         """Take a file and show its effects, without saving anything."""
         if not self.has_import_permission(request):
             raise PermissionDenied
-        form = self._import_form(request)
+        uploads = (request.POST, request.FILES) if request.method == "POST" else ()
+        form = ImportForm(*uploads, admin=self)
         if request.method != "POST" or not form.is_valid():
             return self._import_page(request, form=form)
         upload, ending = form.cleaned_data["file"], form.cleaned_data["format"]
@@ -157,22 +154,13 @@ class Import(Audited):
                     return back
         if plan.problems:
             # Something changed since the preview.
-            return self._import_page(
-                request, form=self._import_form(request, bound=False), plan=plan
-            )
+            return self._import_page(request, form=ImportForm(admin=self), plan=plan)
         text = _(
             "Imported. Rows added: %(created)d, changed: %(updated)d, as before: %(unchanged)d."
         )
         counts = {"created": len(plan.created), "updated": len(plan.updated)}
         self.message_user(request, text % {**counts, "unchanged": plan.unchanged}, messages.SUCCESS)
         return back
-
-    # -- steps ---------------------------------------------------------------------------------
-
-    def _import_form(self, request: HttpRequest, *, bound: bool = True) -> Any:
-        if bound and request.method == "POST":
-            return ImportForm(request.POST, request.FILES, admin=self)
-        return ImportForm(admin=self)
 
     def _import_plan(
         self, request: HttpRequest, content: bytes, format: str, *, lock: bool = False
@@ -211,8 +199,6 @@ class Import(Audited):
         rows = StagedImport.objects.filter(owner=self._owner(request), created_at__gte=fresh)
         # Two clicks on the button import once: the second one waits here, and finds nothing.
         return rows.select_for_update().filter(pk=staged_id).first()
-
-    # -- showing -------------------------------------------------------------------------------
 
     def _import_page(
         self,

@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from django.utils.text import smart_split, unescape_string_literal
 
 from automate_django.admin.bases.base import AdminRoot
-from automate_django.secrecy import fields_along, is_secret
+from automate_django.secrecy import leads_to_secret
 
 
 class Search(AdminRoot):
@@ -24,9 +24,7 @@ class Search(AdminRoot):
         return {
             name: f"{name}__{lookup}"
             for name, lookup in self.advanced_search_fields.items()
-            if not any(
-                is_secret(field, self.not_secret_fields) for field in fields_along(self.model, name)
-            )
+            if not leads_to_secret(self.model, name, self.not_secret_fields)
         }
 
     def get_search_fields(self, request: HttpRequest) -> list[str]:

@@ -59,8 +59,7 @@ class Reach:
 
 def reach_of(request: HttpRequest) -> Reach:
     """Return the rows that the user of *request* may see in tables with a ``tenant_id``."""
-    user: Any = request.user
-    if user.has_perm(OPERATE):
+    if operates(request):
         return Reach(everyone=True)
     tenant = tenant_key(tenant_for_request(request))
     return Reach(tenant=None if tenant is None else str(tenant))
@@ -74,9 +73,14 @@ def uuid_of(text: str | None) -> UUID | None:
         return None
 
 
+def operates(request: HttpRequest) -> bool:
+    """Return True if the user may do what concerns all tenants."""
+    return bool(request.user.has_perm(OPERATE))
+
+
 def require_operator(request: HttpRequest) -> None:
     """Raise `PermissionDenied` unless the user may do what concerns all tenants."""
-    if not request.user.has_perm(OPERATE):
+    if not operates(request):
         raise PermissionDenied
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
-from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponseBase
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.http import Http404, HttpRequest, HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, URLPattern
 from django.views.decorators.http import require_POST, require_safe
 
 from automate_django.admin.guard import GuardedAdmin
+from automate_django.admin.pages.access import reach_of
 from automate_django.tenants import OPERATE
 
 # What a page is called in `current` and its label; and the model whose list it is, and whose
@@ -27,6 +29,9 @@ _PAGES: tuple[tuple[str, str, str], ...] = (
     ("tokens", "API tokens", "apitoken"),
     ("audit", "Audit", "auditentry"),
 )
+FRAGMENT_HEADER = "X-Automate-Fragment"
+"""Tells the polling script that an answer is a part of a page; ``stop`` ends the polling."""
+View = Callable[..., HttpResponseBase]
 
 
 class Link(NamedTuple):
@@ -35,12 +40,6 @@ class Link(NamedTuple):
     label: str
     url: str = ""
     current: bool = False
-
-
-FRAGMENT_HEADER = "X-Automate-Fragment"
-"""Tells the polling script that an answer is a part of a page; ``stop`` ends the polling."""
-
-View = Callable[..., HttpResponseBase]
 
 
 class TabbedAdmin(GuardedAdmin):
@@ -53,26 +52,28 @@ class TabbedAdmin(GuardedAdmin):
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
         """Show Django's own list, below the tabs."""
-        tabs = list(self.tabs(request, self.current))
-        return super().changelist_view(request, {"tabs": tabs, **(extra_context or {})})
+        context = {"tabs": self.tabs(request, self.current), **(extra_context or {})}
+        return super().changelist_view(request, context)
 
     def render_change_form(self, request: Any, context: Any, *args: Any, **kwargs: Any) -> Any:
         """Show Django's own form, below the tabs."""
-        tabs = list(self.tabs(request, self.current))
-        return super().render_change_form(request, {"tabs": tabs, **context}, *args, **kwargs)
+        context = {"tabs": self.tabs(request, self.current), **context}
+        return super().render_change_form(request, context, *args, **kwargs)
 
-    def tabs(self, request: HttpRequest, current: str) -> Iterator[Link]:
+    def tabs(self, request: HttpRequest, current: str) -> list[Link]:
         """Return the pages of this site that the user may see, in order."""
         user: Any = request.user
+        found = []
         for name, label, model in _PAGES:
             looking = [f"automate_django.{may}_{model}" for may in ("view", "change")]
             if not any(map(user.has_perm, looking if model else [OPERATE])):
                 continue
             page = f"automate_django_{model}_changelist" if model else f"automate_{name}"
             try:
-                yield Link(label, self.url(page), name == current)
+                found.append(Link(label, self.url(page), name == current))
             except NoReverseMatch:
                 continue  # not registered on this site
+        return found
 
     url = GuardedAdmin.own_url
 
@@ -95,9 +96,29 @@ class PageAdmin(TabbedAdmin):
         """Return False: nobody deletes rows by hand."""
         return False
 
+    def get_queryset(self, request: HttpRequest) -> Any:
+        """Return the rows that the user may see; Django's own history page asks for them here."""
+        return reach_of(request).rows(self.model)
+
+    def find(self, request: HttpRequest, pk: Any) -> Any:
+        """Return the row *pk*; raises ``Http404`` if there is none, or it is another's."""
+        self.require_view(request)
+        try:
+            found = self.get_queryset(request).filter(pk=pk).first()
+        except (TypeError, ValueError, ValidationError):
+            found = None
+        if found is None:
+            raise Http404(f"There is no such {self.opts.verbose_name}, or it is not yours.")
+        return found
+
     def require_view(self, request: HttpRequest) -> None:
         """Raise `PermissionDenied` unless the user may look at the pages."""
         if not self.has_view_permission(request):
+            raise PermissionDenied
+
+    def require_change(self, request: HttpRequest, obj: Any = None) -> None:
+        """Raise `PermissionDenied` unless the user may change *obj*, or anything."""
+        if not self.has_change_permission(request, obj):
             raise PermissionDenied
 
     def page(
@@ -110,7 +131,7 @@ class PageAdmin(TabbedAdmin):
         **context: Any,
     ) -> TemplateResponse:
         """Return a page below the tabs; *current* is the one that it belongs to."""
-        tabs = list(self.tabs(request, current or self.current))
+        tabs = self.tabs(request, current or self.current)
         # "Automation" in the breadcrumbs leads to the first page that the user may see.
         home = tabs[0].url if tabs else ""
         return self.own_page(request, template, title, tabs=tabs, automate_home=home, **context)
@@ -153,12 +174,7 @@ class PageSection:
     def __init__(self, owner: PageAdmin) -> None:
         self.owner = owner
         self.url = owner.url
-
-    def page(
-        self, request: HttpRequest, template: str, title: str, **context: Any
-    ) -> TemplateResponse:
-        """Return a page; see `PageAdmin.page`."""
-        return self.owner.page(request, template, title, current=self.current, **context)
+        self.page = partial(owner.page, current=self.current)
 
     def urls(self) -> Sequence[URLPattern]:
         """Return the addresses, made with `PageAdmin.get` and `PageAdmin.post`."""

@@ -18,8 +18,8 @@ from automate_django.admin.pages.base import Link, PageAdmin
 from automate_django.admin.pages.bulk_actions import BulkActionPages, allowed_actions
 from automate_django.admin.pages.dashboard import DashboardPages
 from automate_django.admin.pages.display import shown_attempts, shown_json, shown_labels, shown_text
-from automate_django.admin.pages.item_filter import LISTS, NO_CODE, ItemQuery
 from automate_django.admin.pages.kinds import KindPages
+from automate_django.admin.pages.list_query import LISTS, NO_CODE, ItemQuery
 from automate_django.admin.pages.plugins import PluginPages
 from automate_django.admin.pages.workers import WorkerPages
 from automate_django.kernel import get_kernel
@@ -30,6 +30,12 @@ from automate_kernel.outbox import ErrorGroup
 from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.labels import HEADER as LABELS
 from automate_kernel.storage.paging import LOOK
+
+LOOK_FOR_TENANT = 100_000
+"""The number of items that a page of a tenant's looks through at a time."""
+PATIENCE = 1.5
+"""The number of seconds that a page looks on while it has found nothing."""
+NOTHING = Counts({}, None, [], timezone.now(), 0.0)
 
 
 class Moment(NamedTuple):
@@ -53,7 +59,7 @@ def timeline(item: OutboxItem, attempts: Sequence[FailedAttempt]) -> Iterator[Mo
     if earlier > 0:
         yield Moment(None, f"{earlier} earlier attempt{'' if earlier == 1 else 's'}", "warn")
     failed = f"{attempt[0].upper()}{attempt[1:]} failed"
-    code = item.last_error_code or ""
+    code, ended = item.last_error_code or "", item.completed_at or item.updated_at
     match item.status:
         case "RUNNING":
             asked = " (asked to stop)" if item.waiting_for == "cancel" else ""
@@ -68,13 +74,11 @@ def timeline(item: OutboxItem, attempts: Sequence[FailedAttempt]) -> Iterator[Mo
             yield Moment(item.updated_at, failed, "warn", code)
             yield Moment(item.next_attempt_at, "Next attempt", note=_held(item))
         case "FAILED":
-            yield Moment(
-                item.completed_at or item.updated_at, f"Given up at {attempt}", "bad", code
-            )
+            yield Moment(ended, f"Given up at {attempt}", "bad", code)
         case "COMPLETED":
             yield Moment(item.completed_at, f"Completed at {attempt}", "ok")
         case "CANCELLED":
-            yield Moment(item.completed_at or item.updated_at, "Cancelled")
+            yield Moment(ended, "Cancelled")
         case _:
             if item.attempt_count:
                 yield Moment(item.updated_at, "Handed back by a worker", "warn", code)
@@ -99,13 +103,6 @@ def _options(item: OutboxItem) -> str:
     return ", ".join(given)
 
 
-LOOK_FOR_TENANT = 100_000
-"""The number of items that a page of a tenant's looks through at a time."""
-PATIENCE = 1.5
-"""The number of seconds that a page looks on while it has found nothing."""
-NOTHING = Counts({}, None, [], timezone.now(), 0.0)
-
-
 class OutboxItemAdmin(PageAdmin):
     """The outbox, and the pages about what works on it."""
 
@@ -118,12 +115,6 @@ class OutboxItemAdmin(PageAdmin):
             self.get("figures/", self.figures_view, "automate_outbox_figures"),
             *(url for part in parts for url in part(self).urls()),
         ]
-
-    def get_queryset(self, request: HttpRequest) -> Any:
-        """Return the items that the user may see; Django's own history page asks for them here."""
-        return reach_of(request).rows(OutboxItem)
-
-    # -- the list ------------------------------------------------------------------------------
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
         """Show a page of a list of the outbox."""
@@ -186,17 +177,11 @@ class OutboxItemAdmin(PageAdmin):
             "kinds": [] if found is None else list(found.by_kind),
         }
 
-    # -- one item ------------------------------------------------------------------------------
-
     def changeform_view(self, request: Any, object_id: Any = None, *_: Any, **__: Any) -> Any:
         """Show an item: its values, its timeline and its actions."""
-        self.require_view(request)
         if request.method != "GET" or object_id is None:
             raise PermissionDenied
-        item_id = uuid_of(object_id)
-        item = item_id and self.get_queryset(request).filter(pk=item_id).first()
-        if not item:
-            raise Http404("There is no such item, or it is not yours.")
+        item = self.find(request, object_id)
         attempts = get_kernel().outbox.failed_attempts(str(item.pk))
         return self.page(
             request,
