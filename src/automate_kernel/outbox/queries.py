@@ -149,7 +149,7 @@ def count_items(rows: Rows, matching: Mapping[str, Any], most: int | None) -> in
     if most is None:
         counted = rows.count(OUTBOX, (), where)
         return int(counted[0]["n"]) if counted else 0
-    return len(rows.select(OUTBOX, where, limit=most, columns=("id",)))
+    return len(rows.select(OUTBOX, where, limit=most, columns=("id",))) if most > 0 else 0
 
 
 _WITHOUT_PAYLOAD = tuple(
