@@ -10,14 +10,7 @@ from rest_framework.response import Response
 
 from automate_django.api.bases.pagination import StorePagination
 from automate_django.api.schema import described
-from automate_django.api.v1.resource import (
-    Resource,
-    attempt_data,
-    group_data,
-    require,
-    shown,
-    uuid_of,
-)
+from automate_django.api.v1.resource import Resource, require, uuid_of
 from automate_django.api.v1.serializers import (
     AcceptedSerializer,
     ChangedSerializer,
@@ -28,9 +21,10 @@ from automate_django.api.v1.serializers import (
     ExecutionQuerySerializer,
     ExecutionSerializer,
     ResumeSerializer,
+    Whole,
 )
 from automate_django.models import WorkflowExecution
-from automate_kernel.workflows.execution import Execution, StepRun
+from automate_kernel.workflows.execution import Execution
 
 _READS = ("list", "errors", "retrieve")
 _COMMANDS = ("cancel", "resume", "bulk", "retry")
@@ -60,8 +54,7 @@ class ExecutionViewSet(Resource):
         """List executions."""
         given = self.query(ExecutionQuerySerializer)
         found = self.page(self.kernel.executions.page, events=True, **given).executions
-        executions = ExecutionSerializer([_brief(each) for each in found], many=True)
-        return self.get_paginated_response(executions.data)
+        return self.get_paginated_response(ExecutionSerializer(found, many=True).data)
 
     @described(
         parameters=[ExecutionErrorQuerySerializer], responses=ErrorGroupSerializer(many=True)
@@ -70,13 +63,25 @@ class ExecutionViewSet(Resource):
     def errors(self, request: Any) -> Response:
         """Group the failed ones by workflow and by where their error came from, largest first."""
         given = self.query(ExecutionErrorQuerySerializer)
-        return Response(group_data(self.kernel.executions.error_groups(**given)))
+        groups = self.kernel.executions.error_groups(**given)
+        return Response(ErrorGroupSerializer(groups, many=True).data)
 
     @described(responses=ExecutionDetailSerializer)
     def retrieve(self, request: Any, execution_id: str) -> Response:
         """Read one execution with its event, output and steps, in which secrets are hidden."""
-        execution = self._execution(execution_id)
-        return Response(ExecutionDetailSerializer(self._whole(execution)).data)
+        execution, store = self._execution(execution_id), self.kernel.executions
+        definition = store.definition(execution.definition_id).to_dict()
+        steps = {
+            step["id"]: step
+            for step in (*definition.get("steps", ()), *definition.get("on_failure", ()))
+        }
+        runs = []
+        for run in execution.steps:
+            step = steps.get(run.step_id, {})
+            runs.append(Whole(run, action=step.get("action"), input=step.get("input", {})))
+        attempts = store.failed_attempts(execution.id)
+        whole = Whole(execution, steps=runs, failed_attempts=attempts)
+        return Response(ExecutionDetailSerializer(whole).data)
 
     @described(request=None, responses=ExecutionSerializer)
     @action(detail=True, methods=["post"])
@@ -123,51 +128,4 @@ class ExecutionViewSet(Resource):
         return self.visible(self.kernel.executions.get(uuid_of(execution_id)))
 
     def _brief(self, execution_id: str) -> Response:
-        return Response(ExecutionSerializer(_brief(self._execution(execution_id))).data)
-
-    def _whole(self, execution: Execution) -> dict[str, Any]:
-        store = self.kernel.executions
-        definition = store.definition(execution.definition_id).to_dict()
-        steps = {
-            step["id"]: step
-            for step in (*definition.get("steps", ()), *definition.get("on_failure", ()))
-        }
-        return {
-            **_brief(execution),
-            "payload": shown(execution.event.payload),
-            "output": shown(execution.output),
-            "definition_id": execution.definition_id,
-            "item_id": execution.item_id,
-            "failed_attempts": [attempt_data(each) for each in store.failed_attempts(execution.id)],
-            "steps": [_run(run, steps.get(run.step_id, {})) for run in execution.steps],
-        }
-
-
-def _brief(execution: Execution) -> dict[str, Any]:
-    fields = (
-        "id", "workflow", "tenant_id", "error_code", "error_group", "created_at", "updated_at",
-        "completed_at",
-    )  # fmt: skip
-    return {
-        **{name: getattr(execution, name) for name in fields},
-        "status": execution.status.value,
-        "event": execution.event.name,
-        "error": shown(execution.error),
-        "labels": shown(execution.labels),
-    }
-
-
-def _run(run: StepRun, step: dict[str, Any]) -> dict[str, Any]:
-    fields = (
-        "id", "position", "attempts", "error_code", "error_group", "started_at",
-        "next_attempt_at", "completed_at",
-    )  # fmt: skip
-    return {
-        **{name: getattr(run, name) for name in fields},
-        "status": run.status.value,
-        "action": step.get("action"),
-        "input": shown(step.get("input", {})),
-        "output": shown(run.output),
-        "error": shown(run.error),
-        "trace": shown(run.trace),
-    }
+        return Response(ExecutionSerializer(self._execution(execution_id)).data)

@@ -9,15 +9,7 @@ from rest_framework.response import Response
 
 from automate_django.api.bases.pagination import StorePagination
 from automate_django.api.schema import described
-from automate_django.api.v1.resource import (
-    Resource,
-    attempt_data,
-    group_data,
-    may,
-    require,
-    shown,
-    uuid_of,
-)
+from automate_django.api.v1.resource import Resource, may, require, uuid_of
 from automate_django.api.v1.serializers import (
     BulkSerializer,
     ChangedSerializer,
@@ -28,6 +20,7 @@ from automate_django.api.v1.serializers import (
     ItemSerializer,
     RescheduleSerializer,
     StatsSerializer,
+    Whole,
 )
 from automate_django.models import OutboxItem as Model
 from automate_django.outbox_counts import counts_of_tenant
@@ -61,48 +54,32 @@ class OutboxViewSet(Resource):
         """List items, without what they carry."""
         given = self.query(ItemQuerySerializer)
         found = self.page(self.kernel.outbox.page, payloads=False, **given).items
-        items = ItemSerializer([_brief(item) for item in found], many=True)
-        return self.get_paginated_response(items.data)
+        return self.get_paginated_response(ItemSerializer(found, many=True).data)
 
     @described(parameters=[ErrorQuerySerializer], responses=ErrorGroupSerializer(many=True))
     @action(detail=False, pagination_class=None)
     def errors(self, request: Any) -> Response:
         """Group the failed items by kind and by where their error came from, largest first."""
         given = self.query(ErrorQuerySerializer)
-        return Response(group_data(self.kernel.outbox.error_groups(**given)))
+        groups = self.kernel.outbox.error_groups(**given)
+        return Response(ErrorGroupSerializer(groups, many=True).data)
 
     @described(responses=ItemDetailSerializer)
     def retrieve(self, request: Any, item_id: str) -> Response:
         """Read one item with its payload, in which secrets are hidden."""
         item = self._item(item_id)
         attempts = self.kernel.outbox.failed_attempts(item.id)
-        whole = {
-            **_brief(item),
-            "payload": shown(item.payload),
-            "headers": shown(item.headers),
-            "labels": shown(item.labels),
-            "failed_attempts": [attempt_data(each) for each in attempts],
-        }
-        return Response(ItemDetailSerializer(whole).data)
+        return Response(ItemDetailSerializer(Whole(item, failed_attempts=attempts)).data)
 
     @described(responses=StatsSerializer)
     @action(detail=False, pagination_class=None)
     def stats(self, request: Any) -> Response:
         """Count items by kind and status, and say how late the oldest is that is due."""
         if self.principal.operator:
-            stats = self.kernel.outbox.stats()
-            counts, looked, paused = stats.counts, None, stats.paused
-            oldest = stats.oldest_due_seconds
+            found = Whole(self.kernel.outbox.stats(), counted_among=None)
         else:
             own = counts_of_tenant(self.kernel.storage, str(self.principal.tenant_id))
-            counts, looked, paused = own.by_kind, own.looked, ()
-            oldest = own.oldest_due_seconds
-        found = {
-            "counts": counts,
-            "counted_among": looked,
-            "oldest_due_seconds": oldest,
-            "paused": paused,
-        }
+            found = Whole(own, counts=own.by_kind, counted_among=own.looked, paused=())
         return Response(StatsSerializer(found).data)
 
     # -- operator commands ---------------------------------------------------------------------
@@ -158,18 +135,4 @@ class OutboxViewSet(Resource):
     def _change(self, item_id: str, command: str, refusal: str, **options: Any) -> Response:
         item = self._item(item_id)
         require(getattr(self.kernel.outbox, command)([item.id], **options), refusal)
-        return Response(ItemSerializer(_brief(self._item(item_id))).data)
-
-
-def _brief(item: OutboxItem) -> dict[str, Any]:
-    fields = (
-        "id", "kind", "priority", "attempt_count", "max_attempts", "next_attempt_at",
-        "lease_owner", "lease_expires_at", "tenant_id", "created_at", "updated_at", "completed_at",
-    )  # fmt: skip
-    return {
-        **{name: getattr(item, name) for name in fields},
-        "status": item.status.value,
-        "error_code": item.last_error_code,
-        "error_group": item.last_error_group,
-        "error": shown(item.last_error),
-    }
+        return Response(ItemSerializer(self._item(item_id)).data)

@@ -1,8 +1,8 @@
-"""The base of the REST API's resources: permissions, tenants, pages and hidden secrets."""
+"""The base of the REST API's resources: permissions, tenants and pages."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -24,13 +24,10 @@ from automate_django.api.v1.base import (
     PaginationMixin,
     RateLimitMixin,
 )
-from automate_django.api.v1.serializers import ErrorGroupSerializer
 from automate_django.kernel import get_kernel
 from automate_django.tenants import Principal, principal_of, token_of
 from automate_kernel.kernel import Kernel
 from automate_kernel.outbox import OutboxItem
-from automate_kernel.outbox.failed_attempts import ErrorGroup, FailedAttempt
-from automate_kernel.secrets.masking import hide_named
 from automate_kernel.workflows.execution import Execution
 
 Seen = TypeVar("Seen", OutboxItem, Execution)
@@ -158,41 +155,6 @@ class Resource(CORSMixin, RateLimitMixin, PaginationMixin, IdempotencyMixin, Bas
         if given not in (None, self.principal.tenant_id):
             raise PermissionDenied("Only an operator can name a tenant.")
         return self.principal.tenant_id
-
-
-def shown(value: Any) -> Any:
-    """
-    Return a stored value as it may be shown.
-
-    The secrets that this process knows are hidden, and the values under names like ``password`` or
-    ``api_key``.
-    """
-    return hide_named(get_kernel().redactor.redact_value(value))
-
-
-def attempt_data(attempt: FailedAttempt) -> dict[str, Any]:
-    """Return a failed attempt as it may be shown."""
-    names = ("attempt", "error_code", "error_group", "failed_at", "position")
-    return {
-        **{name: getattr(attempt, name) for name in names},
-        "step": attempt.step_id,
-        "error": shown(attempt.error),
-        "trace": shown(attempt.trace),
-    }
-
-
-def group_data(groups: Iterable[ErrorGroup]) -> Any:
-    """Return groups of errors as they may be shown."""
-    names = ("kind", "error_code", "count", "latest_id", "latest_at")
-    shown_groups = [
-        {
-            **{name: getattr(group, name) for name in names},
-            "error_group": group.group,
-            "error": shown(group.error),
-        }
-        for group in groups
-    ]
-    return ErrorGroupSerializer(shown_groups, many=True).data
 
 
 def require(done: Any, refusal: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from rest_framework import serializers
 
+from automate_django.kernel import get_kernel
 from automate_kernel.errors import PayloadError
 from automate_kernel.outbox.item import (
     LENGTHS,
@@ -17,6 +18,7 @@ from automate_kernel.outbox.item import (
     ItemStatus,
     check_text,
 )
+from automate_kernel.secrets.masking import hide_named
 from automate_kernel.workflows.execution import (
     ExecutionStatus,
     check_event_name,
@@ -284,16 +286,49 @@ class ExecutionBulkSerializer(_Bulk, _TimeFilter):
 # -- output ------------------------------------------------------------------------------------
 
 
-def _group() -> serializers.CharField:
-    return serializers.CharField(
-        allow_null=True, help_text="The error's type and place, the same for all of its kind."
-    )
+class Whole:
+    """A value of the kernel's, with more attributes for its serializer."""
+
+    def __init__(self, value: object, **more: Any) -> None:
+        self._value = value
+        vars(self).update(more)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._value, name)
 
 
-def _trace() -> serializers.CharField:
-    return serializers.CharField(
-        allow_null=True, help_text="Where it was raised: files, lines and their source, no values."
-    )
+class _Shown(serializers.Field[Any, Any, Any, Any]):
+    """
+    A stored value as it may be shown.
+
+    The secrets that this process knows are hidden, and the values under names like ``password`` or
+    ``api_key``.
+    """
+
+    def to_representation(self, value: Any) -> Any:
+        return super().to_representation(hide_named(get_kernel().redactor.redact_value(value)))
+
+
+class ShownText(_Shown, serializers.CharField):
+    """Text without secrets."""
+
+
+class ShownJSON(_Shown, serializers.JSONField):
+    """JSON without secrets."""
+
+
+class ShownDict(_Shown, serializers.DictField):
+    """A JSON object without secrets."""
+
+
+def _group(**options: Any) -> serializers.CharField:
+    text = "The error's type and place, the same for all of its kind."
+    return serializers.CharField(allow_null=True, help_text=text, **options)
+
+
+def _trace() -> ShownText:
+    text = "Where it was raised: files, lines and their source, no values."
+    return ShownText(allow_null=True, help_text=text)
 
 
 class AcceptedSerializer(serializers.Serializer[Any]):
@@ -311,28 +346,30 @@ class ChangedSerializer(serializers.Serializer[Any]):
 class WorkflowSerializer(serializers.Serializer[Any]):
     """A workflow."""
 
-    name = serializers.CharField()
-    title = serializers.CharField(allow_null=True)
-    description = serializers.CharField(allow_null=True)
+    name = serializers.CharField(source="workflow.name")
+    title = serializers.CharField(source="workflow.title", allow_null=True)
+    description = serializers.CharField(source="workflow.description", allow_null=True)
     tenant_id = serializers.CharField(allow_null=True)
-    problem = serializers.CharField(allow_null=True, help_text="Why it can't run.")
+    problem = ShownText(source="error.message", allow_null=True, help_text="Why it can't run.")
 
 
 class WorkflowDetailSerializer(WorkflowSerializer):
     """A workflow with its definition."""
 
-    definition = serializers.DictField()
+    definition = ShownDict(source="workflow.to_dict")
 
 
 class FailedAttemptSerializer(serializers.Serializer[Any]):
     """One attempt that failed."""
 
     attempt = serializers.IntegerField(help_text="From 1; 0 is before the step's call.")
-    step = serializers.CharField(allow_null=True, help_text="Of an execution: its step.")
+    step = serializers.CharField(
+        source="step_id", allow_null=True, help_text="Of an execution: its step."
+    )
     position = serializers.IntegerField(help_text="Which element of for_each; else -1.")
     error_code = serializers.CharField()
     error_group = serializers.CharField()
-    error = serializers.CharField()
+    error = ShownText()
     trace = _trace()
     failed_at = Instant(allow_null=True)
 
@@ -341,12 +378,12 @@ class ErrorGroupSerializer(serializers.Serializer[Any]):
     """Failures that come from one place."""
 
     kind = serializers.CharField(help_text="The items' kind, or the workflow.")
-    error_group = serializers.CharField()
+    error_group = serializers.CharField(source="group")
     error_code = serializers.CharField()
     count = serializers.IntegerField()
     latest_id = serializers.CharField(help_text="The newest of them.")
     latest_at = Instant(allow_null=True)
-    error = serializers.CharField(help_text="Of the newest.")
+    error = ShownText(help_text="Of the newest.")
 
 
 class ExecutionSerializer(serializers.Serializer[Any]):
@@ -356,11 +393,11 @@ class ExecutionSerializer(serializers.Serializer[Any]):
     workflow = serializers.CharField()
     status = Word(_EXECUTION_STATUSES)
     tenant_id = serializers.CharField(allow_null=True)
-    event = serializers.CharField(help_text="The event's name.")
-    labels: Any = serializers.DictField(child=serializers.CharField())
+    event = serializers.CharField(source="event.name", help_text="The event's name.")
+    labels: Any = ShownDict(child=serializers.CharField())
     error_code = serializers.CharField(allow_null=True)
     error_group = _group()
-    error = serializers.CharField(allow_null=True)
+    error = ShownText(allow_null=True)
     created_at = Instant()
     updated_at = Instant()
     completed_at = Instant(allow_null=True)
@@ -374,11 +411,11 @@ class StepSerializer(serializers.Serializer[Any]):
     action = serializers.CharField(allow_null=True)
     status = serializers.CharField()
     attempts = serializers.IntegerField()
-    input = serializers.JSONField(help_text="As the workflow has it, with its templates.")
-    output = serializers.JSONField()
+    input = ShownJSON(help_text="As the workflow has it, with its templates.")
+    output = ShownJSON()
     error_code = serializers.CharField(allow_null=True)
     error_group = _group()
-    error = serializers.CharField(allow_null=True)
+    error = ShownText(allow_null=True)
     trace = _trace()
     started_at = Instant(allow_null=True)
     next_attempt_at = Instant(allow_null=True)
@@ -388,8 +425,8 @@ class StepSerializer(serializers.Serializer[Any]):
 class ExecutionDetailSerializer(ExecutionSerializer):
     """An execution with its event, its output and its steps."""
 
-    payload = serializers.JSONField(help_text="The event's.")
-    output = serializers.JSONField()
+    payload = ShownJSON(source="event.payload", help_text="The event's.")
+    output = ShownJSON()
     definition_id = serializers.CharField()
     item_id = serializers.UUIDField()
     steps = StepSerializer(many=True)
@@ -409,9 +446,9 @@ class ItemSerializer(serializers.Serializer[Any]):
     lease_owner = serializers.CharField(allow_null=True)
     lease_expires_at = Instant(allow_null=True)
     tenant_id = serializers.CharField(allow_null=True)
-    error_code = serializers.CharField(allow_null=True)
-    error_group = _group()
-    error = serializers.CharField(allow_null=True)
+    error_code = serializers.CharField(source="last_error_code", allow_null=True)
+    error_group = _group(source="last_error_group")
+    error = ShownText(source="last_error", allow_null=True)
     created_at = Instant()
     updated_at = Instant()
     completed_at = Instant(allow_null=True)
@@ -420,9 +457,9 @@ class ItemSerializer(serializers.Serializer[Any]):
 class ItemDetailSerializer(ItemSerializer):
     """An outbox item with its payload, in which secrets are hidden."""
 
-    payload = serializers.JSONField()
-    headers = serializers.DictField()
-    labels: Any = serializers.DictField(child=serializers.CharField())
+    payload = ShownJSON()
+    headers = ShownDict()
+    labels: Any = ShownDict(child=serializers.CharField())
     failed_attempts = FailedAttemptSerializer(many=True)
 
 
@@ -449,7 +486,7 @@ class PluginSerializer(serializers.Serializer[Any]):
     key = serializers.CharField()
     source = serializers.CharField()  # type: ignore[assignment]
     version = serializers.CharField(allow_null=True)
-    state = serializers.CharField()
+    state = serializers.CharField(source="state.value")
     usable = serializers.BooleanField()
-    error = serializers.CharField(allow_null=True)
-    remedy = serializers.CharField(allow_null=True)
+    error = ShownText(allow_null=True)
+    remedy = ShownText(allow_null=True)

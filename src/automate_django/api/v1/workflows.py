@@ -10,7 +10,7 @@ from rest_framework.decorators import action
 from rest_framework.response import Response
 
 from automate_django.api.schema import described
-from automate_django.api.v1.resource import Resource, shown
+from automate_django.api.v1.resource import Resource
 from automate_django.api.v1.serializers import (
     AcceptedSerializer,
     StartSerializer,
@@ -46,15 +46,14 @@ class WorkflowViewSet(Resource):
     def list(self, request: Any) -> Response:
         """List the workflows, by name."""
         entries = sorted(self._entries(), key=lambda entry: entry.workflow.name)
-        return Response(WorkflowSerializer([_brief(each) for each in entries], many=True).data)
+        return Response(WorkflowSerializer(entries, many=True).data)
 
     @described(responses=WorkflowDetailSerializer)
     def retrieve(self, request: Any, name: str) -> Response:
         """Read one workflow, with its definition."""
         for entry in self._entries():
             if entry.workflow.name == name:
-                whole = {**_brief(entry), "definition": shown(entry.workflow.to_dict())}
-                return Response(WorkflowDetailSerializer(whole).data)
+                return Response(WorkflowDetailSerializer(entry).data)
         raise Http404
 
     @described(request=StartSerializer, responses={202: AcceptedSerializer})
@@ -68,14 +67,3 @@ class WorkflowViewSet(Resource):
                 name, given["payload"], tenant_id=tenant, labels=given.get("labels")
             )
         return self.accepted(execution_id)
-
-
-def _brief(entry: Entry) -> dict[str, Any]:
-    workflow = entry.workflow
-    return {
-        "name": workflow.name,
-        "title": workflow.title,
-        "description": workflow.description,
-        "tenant_id": entry.tenant_id,
-        "problem": None if entry.error is None else shown(entry.error.message),
-    }
