@@ -6,7 +6,7 @@ depend on each other right. The specification names `OutboxItem`, in the kernel 
 class name of ours that stands twice.
 """
 
-# ruff: noqa: D106, DJ001, RUF012  (a Meta speaks for itself; null is what the kernel's tables hold)
+# ruff: noqa: DJ001  (null is what the kernel's tables hold)
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class UniqueIfSet(models.UniqueConstraint):
         return models.UniqueConstraint(fields=self.fields, name=self.name, condition=condition)
 
 
-def _meta(table: str, **options: Any) -> type:
+def _meta(table: str, **options: Any) -> Any:
     """Return the Meta of a model: the name and indexes of the kernel's *table*, and *options*."""
     indexes: list[models.Index] = []
     constraints: list[models.UniqueConstraint] = []
