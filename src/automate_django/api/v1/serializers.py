@@ -81,10 +81,6 @@ class Word(serializers.CharField):
         return value
 
 
-class PayloadField(serializers.JSONField):
-    """Any JSON; the kernel refuses what can't be stored."""
-
-
 # -- input -------------------------------------------------------------------------------------
 
 
@@ -105,10 +101,10 @@ class KernelText(Text):
         return value
 
 
-class _AcceptedInput(Strict):
-    """The fields of all that is accepted."""
+class StartSerializer(Strict):
+    """The start of an execution."""
 
-    payload = PayloadField(required=False, default=None, allow_null=True)
+    payload = serializers.JSONField(required=False, default=None, allow_null=True)
     tenant_id = KernelText(
         lambda value: check_text(value, "tenant_id"),
         required=False, max_length=LENGTHS["tenant_id"], help_text="For operators.",
@@ -120,11 +116,7 @@ class _AcceptedInput(Strict):
     )
 
 
-class StartSerializer(_AcceptedInput):
-    """The start of an execution."""
-
-
-class EventSerializer(_AcceptedInput):
+class EventSerializer(StartSerializer):
     """An event."""
 
     name = KernelText(check_event_name, max_length=LENGTHS["kind"])
@@ -195,11 +187,30 @@ class _TimeFilter(_TenantFilter):
     created_before = Instant(required=False)
 
 
-class _LabelFilter(Strict):
+class _ItemFilter(_TimeFilter):
+    status = Word(_ITEM_STATUSES, required=False)
+    kind = Text(required=False, max_length=200)
+    error_code = Text(required=False, max_length=64)
     error_group = Text(required=False, max_length=200, help_text="As errors/ names it.")
-    label: Any = Text(
-        required=False, max_length=300, help_text="`order=4711`, or `4711` under any name."
-    )
+
+
+def _label() -> Any:
+    return Text(required=False, max_length=300, help_text="`order=4711`, or `4711` under any name.")
+
+
+class ItemQuerySerializer(_ItemFilter):
+    """A filter of items."""
+
+    label = _label()
+
+
+class ExecutionQuerySerializer(_TimeFilter):
+    """A filter of executions."""
+
+    status = Word(_EXECUTION_STATUSES, required=False)
+    workflow = Text(required=False, max_length=200)
+    error_group = Text(required=False, max_length=200, help_text="As errors/ names it.")
+    label = _label()
 
 
 class _Bulk(Strict):
@@ -217,22 +228,10 @@ class _Bulk(Strict):
         return attrs
 
 
-class ItemQuerySerializer(_LabelFilter, _TimeFilter):
-    """A filter of items."""
-
-    status = Word(_ITEM_STATUSES, required=False)
-    kind = Text(required=False, max_length=200)
-    error_code = Text(required=False, max_length=64)
-
-
-class BulkSerializer(_Bulk, _TimeFilter):
+class BulkSerializer(_Bulk, _ItemFilter):
     """A command for several items: by ids, or by a filter."""
 
     action = Word(("requeue", "cancel", "discard"))
-    status = Word(_ITEM_STATUSES, required=False)
-    kind = Text(required=False, max_length=200)
-    error_code = Text(required=False, max_length=64)
-    error_group = Text(required=False, max_length=200, help_text="As errors/ names it.")
     limit = serializers.IntegerField(
         required=False, min_value=1, max_value=100_000, help_text="10,000 if a filter has none."
     )
@@ -257,13 +256,6 @@ class BulkSerializer(_Bulk, _TimeFilter):
         return attrs
 
 
-class ExecutionQuerySerializer(_LabelFilter, _TimeFilter):
-    """A filter of executions."""
-
-    status = Word(_EXECUTION_STATUSES, required=False)
-    workflow = Text(required=False, max_length=200)
-
-
 class ExecutionBulkSerializer(_Bulk, _TimeFilter):
     """A command for several failed executions: by ids, or by a filter."""
 
@@ -277,8 +269,7 @@ class ExecutionBulkSerializer(_Bulk, _TimeFilter):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Require either ids or a filter."""
-        super().validate(attrs)
-        if not attrs.keys() - {"action", "limit", "per_second"}:
+        if not super().validate(attrs).keys() - {"action", "limit", "per_second"}:
             raise serializers.ValidationError("Say which: ids, or a filter like status FAILED.")
         return attrs
 
