@@ -30,15 +30,7 @@ _API = "AUTOMATE_API"
 @register("automate")
 def check_settings(**_: Any) -> list[CheckMessage]:
     """Find unknown names, paths that lead nowhere, and workflows that don't load."""
-    found = [
-        *_unknown(),
-        *_types(),
-        *_paths(),
-        *_overrides(),
-        *_worker(),
-        *_workflows(),
-        *_store(),
-    ]
+    found = [*_unknown(), *_types(), *_paths(), *_overrides(), *_worker(), *_workflows(), *_store()]
     # The kernel would report the same errors again.
     return found if any(each.level >= ERROR for each in found) else [*found, *_kernel()]
 

@@ -19,13 +19,7 @@ from automate_kernel.storage.sql import copy_through
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-__all__ = [
-    "DjangoRows",
-    "DjangoStorage",
-    "is_open",
-    "mend",
-    "translated",
-]
+__all__ = ["DjangoRows", "DjangoStorage", "is_open", "mend", "translated"]
 
 T = TypeVar("T")
 

@@ -130,5 +130,5 @@ def _response(answer: HttpAnswer) -> JsonResponse:
 
 
 urlpatterns = [
-    path("webhooks/<str:connector>/<str:trigger>", WebhookView.as_view(), name="webhook"),
+    path("webhooks/<str:connector>/<str:trigger>", WebhookView.as_view(), name="webhook")
 ]

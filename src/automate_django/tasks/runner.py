@@ -190,10 +190,7 @@ class TaskRunner:
             raise error
         path = f"{type(error).__module__}.{type(error).__qualname__}"
         traceback = redactor.redact("".join(format_exception(error)))[-_LONGEST_TRACEBACK:]
-        recorded = {
-            "exception_class_path": path,
-            "traceback": storable(traceback, len(traceback)),
-        }
+        recorded = {"exception_class_path": path, "traceback": storable(traceback, len(traceback))}
         record.errors = [*record.errors, recorded][-_MOST_ERRORS:]
         self._save(item, record, outcome)
         return outcome
