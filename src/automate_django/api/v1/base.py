@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rest_framework import mixins
-from rest_framework.generics import GenericAPIView
 from rest_framework.views import APIView
 from rest_framework.viewsets import GenericViewSet
 
@@ -38,12 +37,6 @@ __all__ = [
     "TenantFilterMixin",
 ]
 
-if TYPE_CHECKING:
-    _GenericAPIView = GenericAPIView[Any]
-    _GenericViewSet = GenericViewSet[Any]
-else:
-    _GenericAPIView, _GenericViewSet = GenericAPIView, GenericViewSet
-
 
 class _Base(Cors, RateLimit, Idempotency, Tenants, Pagination, Configurable, Defaults):
     # CORS outermost, so that the answers of all others are marked; the limit before the tenant.
@@ -59,7 +52,7 @@ class BaseAPIView(_Base, APIView):
     """
 
 
-class BaseViewSet(_Base, _GenericViewSet):
+class BaseViewSet(_Base, GenericViewSet[Any]):
     """A view set whose actions are its own: ``list``, ``create``, ``destroy`` or ``@action``."""
 
 

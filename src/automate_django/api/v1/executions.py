@@ -10,19 +10,8 @@ from rest_framework.response import Response
 
 from automate_django.api.bases.pagination import StorePagination
 from automate_django.api.schema import described
+from automate_django.api.v1 import serializers
 from automate_django.api.v1.resource import Resource, require, uuid_of
-from automate_django.api.v1.serializers import (
-    AcceptedSerializer,
-    ChangedSerializer,
-    ErrorGroupSerializer,
-    ExecutionBulkSerializer,
-    ExecutionDetailSerializer,
-    ExecutionErrorQuerySerializer,
-    ExecutionQuerySerializer,
-    ExecutionSerializer,
-    ResumeSerializer,
-    Whole,
-)
 from automate_django.models import WorkflowExecution
 from automate_kernel.workflows.execution import Execution
 
@@ -43,30 +32,31 @@ class ExecutionViewSet(Resource):
         **dict.fromkeys(_COMMANDS, "change_workflowexecution"),
         "retry": "add_workflowexecution",
     }
-    serializer_class = ExecutionSerializer
+    serializer_class = serializers.ExecutionSerializer
     lookup_url_kwarg = "execution_id"
     pagination_class = StorePagination
     # For schemas and permissions: the store reads the rows.
     queryset = WorkflowExecution._default_manager.none()
 
-    @described(parameters=[ExecutionQuerySerializer])
+    @described(parameters=[serializers.ExecutionQuerySerializer])
     def list(self, request: Any) -> Response:
         """List executions."""
-        given = self.query(ExecutionQuerySerializer)
+        given = self.query(serializers.ExecutionQuerySerializer)
         found = self.page(self.kernel.executions.page, events=True, **given).executions
-        return self.get_paginated_response(ExecutionSerializer(found, many=True).data)
+        return self.get_paginated_response(serializers.ExecutionSerializer(found, many=True).data)
 
     @described(
-        parameters=[ExecutionErrorQuerySerializer], responses=ErrorGroupSerializer(many=True)
+        parameters=[serializers.ExecutionErrorQuerySerializer],
+        responses=serializers.ErrorGroupSerializer(many=True),
     )
     @action(detail=False, pagination_class=None)
     def errors(self, request: Any) -> Response:
         """Group the failed ones by workflow and by where their error came from, largest first."""
-        given = self.query(ExecutionErrorQuerySerializer)
+        given = self.query(serializers.ExecutionErrorQuerySerializer)
         groups = self.kernel.executions.error_groups(**given)
-        return Response(ErrorGroupSerializer(groups, many=True).data)
+        return Response(serializers.ErrorGroupSerializer(groups, many=True).data)
 
-    @described(responses=ExecutionDetailSerializer)
+    @described(responses=serializers.ExecutionDetailSerializer)
     def retrieve(self, request: Any, execution_id: str) -> Response:
         """Read one execution with its event, output and steps, in which secrets are hidden."""
         execution, store = self._execution(execution_id), self.kernel.executions
@@ -78,12 +68,14 @@ class ExecutionViewSet(Resource):
         runs = []
         for run in execution.steps:
             step = steps.get(run.step_id, {})
-            runs.append(Whole(run, action=step.get("action"), input=step.get("input", {})))
+            runs.append(
+                serializers.Whole(run, action=step.get("action"), input=step.get("input", {}))
+            )
         attempts = store.failed_attempts(execution.id)
-        whole = Whole(execution, steps=runs, failed_attempts=attempts)
-        return Response(ExecutionDetailSerializer(whole).data)
+        whole = serializers.Whole(execution, steps=runs, failed_attempts=attempts)
+        return Response(serializers.ExecutionDetailSerializer(whole).data)
 
-    @described(request=None, responses=ExecutionSerializer)
+    @described(request=None, responses=serializers.ExecutionSerializer)
     @action(detail=True, methods=["post"])
     def cancel(self, request: Any, execution_id: str) -> Response:
         """End an execution that has not ended. What runs is asked to stop."""
@@ -91,20 +83,20 @@ class ExecutionViewSet(Resource):
         require(self.kernel.executions.cancel(execution.id), "It has ended already.")
         return self._brief(execution_id)
 
-    @described(request=ResumeSerializer, responses=ExecutionSerializer)
+    @described(request=serializers.ResumeSerializer, responses=serializers.ExecutionSerializer)
     @action(detail=True, methods=["post"])
     def resume(self, request: Any, execution_id: str) -> Response:
         """Go on with a failed execution where it failed, or from a step with any that has ended."""
-        execution, step = self._execution(execution_id), self.read(ResumeSerializer)
+        execution, step = self._execution(execution_id), self.read(serializers.ResumeSerializer)
         resumed = self.kernel.executions.resume(execution.id, step_id=step.get("step"))
         require(resumed, "It has not failed." if "step" not in step else "It has not ended.")
         return self._brief(execution_id)
 
-    @described(request=ExecutionBulkSerializer, responses=ChangedSerializer)
+    @described(request=serializers.ExecutionBulkSerializer, responses=serializers.ChangedSerializer)
     @action(detail=False, methods=["post"])
     def bulk(self, request: Any) -> Response:
         """Resume the failed executions with these ids, or all that match a filter."""
-        given, store = self.read(ExecutionBulkSerializer), self.kernel.executions
+        given, store = self.read(serializers.ExecutionBulkSerializer), self.kernel.executions
         given.pop("action")
         tenant = self.tenant_for(given.pop("tenant_id", None))
         if (ids := given.pop("ids", None)) is not None:
@@ -114,9 +106,9 @@ class ExecutionViewSet(Resource):
             # A request must end before its client gives up; the client can ask again.
             given.setdefault("limit", _MOST_AT_ONCE)
             changed = store.resume_matching(tenant_id=tenant, **given)
-        return Response(ChangedSerializer({"changed": changed}).data)
+        return Response(serializers.ChangedSerializer({"changed": changed}).data)
 
-    @described(request=None, responses={202: AcceptedSerializer})
+    @described(request=None, responses={202: serializers.AcceptedSerializer})
     @action(detail=True, methods=["post"])
     def retry(self, request: Any, execution_id: str) -> Response:
         """Begin another execution for the same event, with the workflow as it is now."""
@@ -128,4 +120,4 @@ class ExecutionViewSet(Resource):
         return self.visible(self.kernel.executions.get(uuid_of(execution_id)))
 
     def _brief(self, execution_id: str) -> Response:
-        return Response(ExecutionSerializer(self._execution(execution_id)).data)
+        return Response(serializers.ExecutionSerializer(self._execution(execution_id)).data)

@@ -11,14 +11,8 @@ from rest_framework.exceptions import PermissionDenied
 from rest_framework.response import Response
 
 from automate_django.api.schema import described
+from automate_django.api.v1 import serializers
 from automate_django.api.v1.resource import Resource
-from automate_django.api.v1.serializers import (
-    AcceptedSerializer,
-    EventSerializer,
-    StartSerializer,
-    WorkflowDetailSerializer,
-    WorkflowSerializer,
-)
 from automate_kernel.workflows.catalogue import EVERYBODY, Entry
 
 
@@ -35,7 +29,7 @@ class WorkflowViewSet(Resource):
         "retrieve": "view_workflowdefinition",
         "start": "add_workflowexecution",
     }
-    serializer_class = WorkflowSerializer
+    serializer_class = serializers.WorkflowSerializer
     lookup_field = "name"
     pagination_class = None
 
@@ -44,25 +38,25 @@ class WorkflowViewSet(Resource):
         seen = EVERYBODY if principal.operator else principal.tenant_id
         return self.kernel.workflows.entries(tenant_id=seen)
 
-    @described(responses=WorkflowSerializer(many=True))
+    @described(responses=serializers.WorkflowSerializer(many=True))
     def list(self, request: Any) -> Response:
         """List the workflows, by name."""
         entries = sorted(self._entries(), key=lambda entry: entry.workflow.name)
-        return Response(WorkflowSerializer(entries, many=True).data)
+        return Response(serializers.WorkflowSerializer(entries, many=True).data)
 
-    @described(responses=WorkflowDetailSerializer)
+    @described(responses=serializers.WorkflowDetailSerializer)
     def retrieve(self, request: Any, name: str) -> Response:
         """Read one workflow, with its definition."""
         for entry in self._entries():
             if entry.workflow.name == name:
-                return Response(WorkflowDetailSerializer(entry).data)
+                return Response(serializers.WorkflowDetailSerializer(entry).data)
         raise Http404
 
-    @described(request=StartSerializer, responses={202: AcceptedSerializer})
+    @described(request=serializers.StartSerializer, responses={202: serializers.AcceptedSerializer})
     @action(detail=True, methods=["post"])
     def start(self, request: Any, name: str) -> Response:
         """Begin an execution, whatever the workflow's triggers."""
-        given = self.read(StartSerializer)
+        given = self.read(serializers.StartSerializer)
         tenant = self.tenant_for(given.get("tenant_id"))
         with transaction.atomic(using=self.alias):
             execution_id = self.kernel.start(
@@ -76,12 +70,12 @@ class EventViewSet(Resource):
 
     required_scopes = {"create": "events:write"}  # noqa: RUF012
     model_permissions = {"create": "add_outboxitem"}  # noqa: RUF012
-    serializer_class = EventSerializer
+    serializer_class = serializers.EventSerializer
 
-    @described(request=EventSerializer, responses={202: AcceptedSerializer})
+    @described(request=serializers.EventSerializer, responses={202: serializers.AcceptedSerializer})
     def create(self, request: Any) -> Response:
         """Accept an event."""
-        given = self.read(EventSerializer)
+        given = self.read(serializers.EventSerializer)
         if "priority" in given and not self.principal.operator:
             # The order among tenants is not for one of them to decide.
             raise PermissionDenied("Only an operator can give a priority.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -12,6 +11,7 @@ from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
+from automate_django.management.base import as_json
 from automate_django.models import ApiToken
 from automate_kernel.errors import AutomateError
 from automate_kernel.workflows.definition.duration import parse_duration
@@ -74,7 +74,7 @@ class Command(BaseCommand):
     def _list(self, **options: Any) -> None:
         tokens = list(map(_as_data, ApiToken.objects.order_by("pk")))
         if options["json"]:
-            self.stdout.write(json.dumps(tokens, indent=2))
+            self.stdout.write(as_json(tokens))
             return
         if not tokens:
             self.stdout.write("no tokens")
