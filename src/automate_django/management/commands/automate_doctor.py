@@ -98,13 +98,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add the options."""
-        parser.add_argument(
-            "--idle-after",
-            default="60s",
-            metavar="DURATION",
-            help="report work that is due for so long and that no worker works on "
-            "(default: %(default)s)",
-        )
+        idle = "report work that is due for so long and that no worker works on"
+        help_ = f"{idle} (default: %(default)s)"
+        parser.add_argument("--idle-after", default="60s", metavar="DURATION", help=help_)
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -31,28 +31,19 @@ class Command(BaseCommand):
 
         create = command("create", "Make a token and print it, once.")
         create.add_argument("name", help="its purpose")
-        create.add_argument(
-            "--user", help="the user that it belongs to; without it, it is a service's"
-        )
+        user = "the user that it belongs to; without it, it is a service's"
+        create.add_argument("--user", help=user)
         whose = create.add_mutually_exclusive_group()
         whose.add_argument("--tenant", help="the tenant whose rows it can see")
-        whose.add_argument(
-            "--all-tenants", action="store_true", help="it can see the rows of all: an operator's"
-        )
-        create.add_argument(
-            "--scope",
-            action="append",
-            required=True,
-            metavar="SCOPE",
-            help="a permission: events:write, outbox:*, *; may be repeated",
-        )
+        operators = "it can see the rows of all: an operator's"
+        whose.add_argument("--all-tenants", action="store_true", help=operators)
+        scope = "a permission: events:write, outbox:*, *; may be repeated"
+        create.add_argument("--scope", action="append", required=True, metavar="SCOPE", help=scope)
         create.add_argument("--expires", metavar="TIME", help="the time until it expires: 90d, 12h")
         listing = command("list", "List tokens.")
         listing.add_argument("--json", action="store_true", help="print JSON")
-        revoke = command("revoke", "End tokens at once.")
-        revoke.add_argument(
-            "prefix", nargs="+", help="the prefix that list shows: atk_1a2b3c4d5e6f"
-        )
+        prefix = "the prefix that list shows: atk_1a2b3c4d5e6f"
+        command("revoke", "End tokens at once.").add_argument("prefix", nargs="+", help=prefix)
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run the chosen command."""
