@@ -44,16 +44,24 @@ class UniqueIfSet(models.UniqueConstraint):
         return models.UniqueConstraint(fields=self.fields, name=self.name, condition=condition)
 
 
+_FIELDS = {"execution_id": "execution"}
+"""The fields that have another name than their column."""
+_LOOSE: Any = {"on_delete": models.DO_NOTHING, "db_constraint": False, "db_index": False}
+"""The options of a foreign key that no database keeps."""
+
+
 def _meta(table: str, **options: Any) -> Any:
     """Return the Meta of a model: the name and indexes of the kernel's *table*, and *options*."""
     indexes: list[models.Index] = []
     constraints: list[models.UniqueConstraint] = []
     for index in tables.TABLES[table].indexes:
+        fields = [_FIELDS.get(column, column) for column in index.columns]
         if index.unique:
-            constraints.append(UniqueIfSet(fields=index.columns, name=index.name))
+            unique = UniqueIfSet if index.where else models.UniqueConstraint
+            constraints.append(unique(fields=fields, name=index.name))
         else:
             condition = Q(**dict(map(_condition, index.where))) if index.where else None
-            indexes.append(models.Index(fields=index.columns, name=index.name, condition=condition))
+            indexes.append(models.Index(fields=fields, name=index.name, condition=condition))
     own = {"db_table": table, "indexes": indexes, "constraints": constraints}
     return type("Meta", (), {**own, **options})
 
@@ -279,13 +287,7 @@ class WorkflowExecution(_KernelTable):
 
     id = models.UUIDField(primary_key=True)
     workflow = models.CharField(max_length=200)
-    definition = models.ForeignKey(
-        WorkflowDefinition,
-        models.DO_NOTHING,
-        related_name="executions",
-        db_constraint=False,
-        db_index=False,
-    )
+    definition = models.ForeignKey(WorkflowDefinition, related_name="executions", **_LOOSE)
     status = models.CharField(max_length=16)
     event = models.JSONField()
     output = models.JSONField(null=True)
@@ -308,13 +310,7 @@ class WorkflowStep(_KernelTable):
     """One step of an execution; with ``for_each``, one element of it."""
 
     id = models.UUIDField(primary_key=True)
-    execution = models.ForeignKey(
-        WorkflowExecution,
-        models.DO_NOTHING,
-        related_name="steps",
-        db_constraint=False,
-        db_index=False,
-    )
+    execution = models.ForeignKey(WorkflowExecution, related_name="steps", **_LOOSE)
     step_id = models.CharField(max_length=200)
     position = models.IntegerField()
     status = models.CharField(max_length=16)
@@ -328,14 +324,7 @@ class WorkflowStep(_KernelTable):
     completed_at = models.DateTimeField(null=True)
     error_group = models.CharField(max_length=200, null=True)
 
-    Meta = _meta(
-        tables.STEP,
-        constraints=[
-            models.UniqueConstraint(
-                fields=["execution", "step_id", "position"], name="automate_step_once"
-            )
-        ],
-    )
+    Meta = _meta(tables.STEP)
 
     def __str__(self) -> str:
         return self.step_id if self.position < 0 else f"{self.step_id}[{self.position}]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from django.apps import apps
@@ -43,16 +44,10 @@ class OutboxBackend(BaseTaskBackend):
     supports_get_result = True
     supports_priority = True
 
-    def __init__(self, alias: str, params: Mapping[str, Any]) -> None:
-        super().__init__(alias, dict(params))
-        self._retry: Retry | None = None
-
-    @property
+    @cached_property
     def retry(self) -> Retry:
         """The retries of tasks without `automate_django.tasks.retry`."""
-        if self._retry is None:
-            self._retry = Retry.from_options(self.options)
-        return self._retry
+        return Retry.from_options(self.options)
 
     # The base is generic in the types of the function, which no caller of a backend knows.
     def enqueue(  # type: ignore[override]

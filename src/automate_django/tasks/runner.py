@@ -72,7 +72,11 @@ def add_tasks(kernel: Kernel) -> None:
         kernel.handler(kind)(runner)
     kernel.register(TaskHooks(kernel), "hook", key="automate_django.tasks")
     kernel.purges.append(partial(forget_results, kernel))
-    _redact_logs(kernel)
+    # Django logs the exception of a failed task, whole.
+    log = logging.getLogger(LOGGER)
+    for former in [each for each in log.filters if isinstance(each, RedactingFilter)]:
+        log.removeFilter(former)
+    log.addFilter(RedactingFilter(kernel.redactor))
 
 
 def _backends() -> list[OutboxBackend]:
@@ -102,14 +106,6 @@ def kinds_of(queues: Sequence[str]) -> list[str]:
     return found
 
 
-def _redact_logs(kernel: Kernel) -> None:
-    # Django logs the exception of a failed task, whole.
-    log = logging.getLogger(LOGGER)
-    for former in [each for each in log.filters if isinstance(each, RedactingFilter)]:
-        log.removeFilter(former)
-    log.addFilter(RedactingFilter(kernel.redactor))
-
-
 class TaskRunner:
     """The handler of outbox items that are tasks."""
 
@@ -133,7 +129,8 @@ class TaskRunner:
         try:
             value = self._call(result)
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt) and _in_main_thread():
+            main = threading.current_thread() is threading.main_thread()
+            if main and isinstance(error, KeyboardInterrupt):
                 raise
             return self._failed(result, item, record, error, retry_of(task.func, _retry(task)))
         try:
@@ -267,10 +264,6 @@ def _change(result: TaskResult[..., Any], **values: Any) -> None:
 def _send(signal: Signal, result: TaskResult[..., Any]) -> None:
     # Robustly: the task neither fails nor runs again because of a receiver.
     signal.send_robust(type(result.task.get_backend()), task_result=result)
-
-
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
 
 
 class TaskHooks:

@@ -68,9 +68,8 @@ class ExecutionViewSet(Resource):
         runs = []
         for run in execution.steps:
             step = steps.get(run.step_id, {})
-            runs.append(
-                serializers.Whole(run, action=step.get("action"), input=step.get("input", {}))
-            )
+            action, given = step.get("action"), step.get("input", {})
+            runs.append(serializers.Whole(run, action=action, input=given))
         attempts = store.failed_attempts(execution.id)
         whole = serializers.Whole(execution, steps=runs, failed_attempts=attempts)
         return Response(serializers.ExecutionDetailSerializer(whole).data)

@@ -61,9 +61,8 @@ class OutboxViewSet(Resource):
         """Read one item with its payload, in which secrets are hidden."""
         item = self._item(item_id)
         attempts = self.kernel.outbox.failed_attempts(item.id)
-        return Response(
-            serializers.ItemDetailSerializer(serializers.Whole(item, failed_attempts=attempts)).data
-        )
+        whole = serializers.Whole(item, failed_attempts=attempts)
+        return Response(serializers.ItemDetailSerializer(whole).data)
 
     @described(responses=serializers.StatsSerializer)
     @action(detail=False, pagination_class=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -84,13 +85,10 @@ class Resource(CORSMixin, RateLimitMixin, PaginationMixin, IdempotencyMixin, Bas
         if self.principal.nobody:
             raise PermissionDenied("You belong to no tenant.")
 
-    @property
+    @cached_property
     def principal(self) -> Principal:
         """The author of the request."""
-        found: Principal | None = getattr(self, "_principal", None)
-        if found is None:
-            found = self._principal = principal_of(self.request)
-        return found
+        return principal_of(self.request)
 
     @property
     def kernel(self) -> Kernel:

@@ -115,16 +115,13 @@ class Command(BaseCommand):
         self.stdout.write(f"{kernel.storage.describe()}; workflows: {shown}")
         self.stdout.flush()
         if options["reload"]:
-            with guarded_process():
-                _work_with_reloader(lambda: worker_of(get_kernel(), run))
+            _work_with_reloader(lambda: worker_of(get_kernel(), run))
         elif options["processes"] == 1:
             work(ports, **run)
         else:
             run["logs"] = _log_options(options)
-            with guarded_process():
-                failed = supervise_observed(
-                    kernel, options["processes"], work, run, ports, prepare=django.setup
-                )
+            number = options["processes"]
+            failed = supervise_observed(kernel, number, work, run, ports, prepare=django.setup)
             if failed:
                 raise CommandError(f"{failed} of the worker processes failed")
 
