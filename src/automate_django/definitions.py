@@ -122,11 +122,9 @@ def save(
     with _changing() as (kernel, alias):
         current = _current(document, alias)
         if based_on is not None and based_on != current.version:
-            raise AutomateError(
-                ErrorCodes.ABORTED,
-                f"somebody has saved version {current.version} meanwhile",
-                hint="look at what it changes, and make your change in it",
-            )
+            problem = f"somebody has saved version {current.version} meanwhile"
+            hint = "look at what it changes, and make your change in it"
+            raise AutomateError(ErrorCodes.ABORTED, problem, hint=hint)
         return _revise(current, kernel, text, format, author, comment)
 
 

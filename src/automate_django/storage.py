@@ -30,10 +30,8 @@ class DjangoRows(SqlRows):
     def __init__(self, connection: BaseDatabaseWrapper, clock: Clock | None = None) -> None:
         dialect = DIALECTS.get(connection.vendor)
         if dialect is None:
-            raise ConfigError(
-                f"database {connection.alias!r}: {connection.vendor} is not supported",
-                hint="use PostgreSQL, SQLite, MariaDB or MySQL",
-            )
+            text = f"database {connection.alias!r}: {connection.vendor} is not supported"
+            raise ConfigError(text, hint="use PostgreSQL, SQLite, MariaDB or MySQL")
         super().__init__(dialect, "%s", clock)
         self.native = connection
 
@@ -110,10 +108,8 @@ class DjangoStorage:
         """
         connection = self.connection if transaction is None else transaction
         if not hasattr(connection, "in_atomic_block"):
-            raise StorageError(
-                f"{type_name(transaction)} is no Django transaction",
-                hint="leave it out: the open transaction.atomic() block is meant",
-            )
+            hint = "leave it out: the open transaction.atomic() block is meant"
+            raise StorageError(f"{type_name(transaction)} is no Django transaction", hint=hint)
         if is_open(connection):
             yield self._rows(connection)
         elif transaction is None and not atomic and connection.vendor != "mysql":
@@ -123,10 +119,8 @@ class DjangoStorage:
             with self._own(connection) as rows:
                 yield rows
         else:
-            raise StorageError(
-                f"no transaction is open on the database {connection.alias!r}",
-                hint="open transaction.atomic(), or leave *transaction* out",
-            )
+            text = f"no transaction is open on the database {connection.alias!r}"
+            raise StorageError(text, hint="open transaction.atomic(), or leave *transaction* out")
 
     @contextmanager
     def _own(self, connection: BaseDatabaseWrapper) -> Iterator[DjangoRows]:
@@ -184,9 +178,8 @@ class DjangoStorage:
         """Run our migrations."""
         from django.core.management import call_command
 
-        call_command(
-            "migrate", "automate_django", database=self.alias, verbosity=0, interactive=False
-        )
+        options: Any = {"database": self.alias, "verbosity": 0, "interactive": False}
+        call_command("migrate", "automate_django", **options)
 
     def check_schema(self) -> SchemaReport:
         """

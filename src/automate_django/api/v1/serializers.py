@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timezone
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -65,10 +66,6 @@ class Word(serializers.CharField):
     name. `automate_django.api.schema` describes the words.
     """
 
-    default_error_messages = {  # noqa: RUF012
-        "unknown": "This is none of: {words}."
-    }
-
     def __init__(self, words: Sequence[str], **options: Any) -> None:
         self.words = words
         super().__init__(**options)
@@ -77,7 +74,8 @@ class Word(serializers.CharField):
         """Return the word."""
         value: str = super().to_internal_value(data)
         if value not in self.words:
-            self.fail("unknown", words=", ".join(self.words))
+            text = f"This is none of: {', '.join(self.words)}."
+            raise serializers.ValidationError(text, code="unknown")
         return value
 
 
@@ -312,14 +310,13 @@ class ShownDict(_Shown, serializers.DictField):
     """A JSON object without secrets."""
 
 
-def _group(**options: Any) -> serializers.CharField:
-    text = "The error's type and place, the same for all of its kind."
-    return serializers.CharField(allow_null=True, help_text=text, **options)
-
-
-def _trace() -> ShownText:
-    text = "Where it was raised: files, lines and their source, no values."
-    return ShownText(allow_null=True, help_text=text)
+_text = partial(serializers.CharField, allow_null=True)
+_group = partial(_text, help_text="The error's type and place, the same for all of its kind.")
+_trace = partial(
+    ShownText,
+    allow_null=True,
+    help_text="Where it was raised: files, lines and their source, no values.",
+)
 
 
 class AcceptedSerializer(serializers.Serializer[Any]):
@@ -338,9 +335,9 @@ class WorkflowSerializer(serializers.Serializer[Any]):
     """A workflow."""
 
     name = serializers.CharField(source="workflow.name")
-    title = serializers.CharField(source="workflow.title", allow_null=True)
-    description = serializers.CharField(source="workflow.description", allow_null=True)
-    tenant_id = serializers.CharField(allow_null=True)
+    title = _text(source="workflow.title")
+    description = _text(source="workflow.description")
+    tenant_id = _text()
     problem = ShownText(source="error.message", allow_null=True, help_text="Why it can't run.")
 
 
@@ -354,9 +351,7 @@ class FailedAttemptSerializer(serializers.Serializer[Any]):
     """One attempt that failed."""
 
     attempt = serializers.IntegerField(help_text="From 1; 0 is before the step's call.")
-    step = serializers.CharField(
-        source="step_id", allow_null=True, help_text="Of an execution: its step."
-    )
+    step = _text(source="step_id", help_text="Of an execution: its step.")
     position = serializers.IntegerField(help_text="Which element of for_each; else -1.")
     error_code = serializers.CharField()
     error_group = serializers.CharField()
@@ -383,10 +378,10 @@ class ExecutionSerializer(serializers.Serializer[Any]):
     id = serializers.UUIDField()
     workflow = serializers.CharField()
     status = Word(_EXECUTION_STATUSES)
-    tenant_id = serializers.CharField(allow_null=True)
+    tenant_id = _text()
     event = serializers.CharField(source="event.name", help_text="The event's name.")
     labels: Any = ShownDict(child=serializers.CharField())
-    error_code = serializers.CharField(allow_null=True)
+    error_code = _text()
     error_group = _group()
     error = ShownText(allow_null=True)
     created_at = Instant()
@@ -399,12 +394,12 @@ class StepSerializer(serializers.Serializer[Any]):
 
     id = serializers.CharField()
     position = serializers.IntegerField(help_text="Which element of for_each; else -1.")
-    action = serializers.CharField(allow_null=True)
+    action = _text()
     status = serializers.CharField()
     attempts = serializers.IntegerField()
     input = ShownJSON(help_text="As the workflow has it, with its templates.")
     output = ShownJSON()
-    error_code = serializers.CharField(allow_null=True)
+    error_code = _text()
     error_group = _group()
     error = ShownText(allow_null=True)
     trace = _trace()
@@ -434,10 +429,10 @@ class ItemSerializer(serializers.Serializer[Any]):
     attempt_count = serializers.IntegerField()
     max_attempts = serializers.IntegerField()
     next_attempt_at = Instant()
-    lease_owner = serializers.CharField(allow_null=True)
+    lease_owner = _text()
     lease_expires_at = Instant(allow_null=True)
-    tenant_id = serializers.CharField(allow_null=True)
-    error_code = serializers.CharField(source="last_error_code", allow_null=True)
+    tenant_id = _text()
+    error_code = _text(source="last_error_code")
     error_group = _group(source="last_error_group")
     error = ShownText(source="last_error", allow_null=True)
     created_at = Instant()
@@ -476,7 +471,7 @@ class PluginSerializer(serializers.Serializer[Any]):
     kind = serializers.CharField()
     key = serializers.CharField()
     source = serializers.CharField()  # type: ignore[assignment]
-    version = serializers.CharField(allow_null=True)
+    version = _text()
     state = serializers.CharField(source="state.value")
     usable = serializers.BooleanField()
     error = ShownText(allow_null=True)
