@@ -122,7 +122,7 @@ class TaskRunner:
             task = task_of(item.payload, item.priority)
         except Exception as error:
             # Tried again: this worker may be older than the process that enqueued the task.
-            return OutcomeRecorded(self._fail(item, record, error))
+            return self._fail(item, record, error)
         result = result_of(item, row, task)
         _change(result, started_at=record.started_at, last_attempted_at=record.last_attempted_at)
         _send(task_started, result)
@@ -132,7 +132,7 @@ class TaskRunner:
             main = threading.current_thread() is threading.main_thread()
             if main and isinstance(error, KeyboardInterrupt):
                 raise
-            return self._failed(result, item, record, error, retry_of(task.func, _retry(task)))
+            return self._fail(item, record, error, retry_of(task.func, _retry(task)), result)
         try:
             record.return_value = self._stored(value)
             self._save(item, record, Outcome(item.id, token=item.lease_token))
@@ -141,23 +141,9 @@ class TaskRunner:
                 raise
             # The task has done its work: called again, it would do it again for the same end.
             record.return_value = None
-            return self._failed(result, item, record, error, _NEVER)
+            return self._fail(item, record, error, _NEVER, result)
         _finish(result, record, TaskResultStatus("SUCCESSFUL"))
         return OutcomeRecorded()
-
-    def _failed(
-        self,
-        result: TaskResult[..., Any],
-        item: OutboxItem,
-        record: Record,
-        error: BaseException,
-        retry: Retry,
-    ) -> OutcomeRecorded:
-        outcome = self._fail(item, record, error, retry)
-        if outcome.status is ItemStatus.FAILED:
-            _finish(result, record, TaskResultStatus("FAILED"))
-        freshen()
-        return OutcomeRecorded(outcome)
 
     def _call(self, result: TaskResult[..., Any]) -> Any:
         """Call the task's function."""
@@ -175,8 +161,13 @@ class TaskRunner:
         return self._kernel.redactor.redact_value(value)
 
     def _fail(
-        self, item: OutboxItem, record: Record, error: BaseException, retry: Retry | None = None
-    ) -> Outcome:
+        self,
+        item: OutboxItem,
+        record: Record,
+        error: BaseException,
+        retry: Retry | None = None,
+        result: TaskResult[..., Any] | None = None,
+    ) -> OutcomeRecorded:
         """Record *error*, with the item's end or its next attempt; without *retry* try again."""
         redactor = self._kernel.redactor
         again = retry is None or retry.again(error)
@@ -190,7 +181,11 @@ class TaskRunner:
         recorded = {"exception_class_path": path, "traceback": storable(traceback, len(traceback))}
         record.errors = [*record.errors, recorded][-_MOST_ERRORS:]
         self._save(item, record, outcome)
-        return outcome
+        if result is not None:
+            if outcome.status is ItemStatus.FAILED:
+                _finish(result, record, TaskResultStatus("FAILED"))
+            freshen()
+        return OutcomeRecorded(outcome)
 
     def _save(self, item: OutboxItem, record: Record, outcome: Outcome) -> None:
         """Write *record* and *outcome* in one transaction; raises `LeaseLostError`."""

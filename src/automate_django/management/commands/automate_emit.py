@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from argparse import ArgumentParser
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from django.core.management.base import BaseCommand
 
 from automate_django.kernel import get_kernel
 from automate_django.management.base import as_json, command_errors, duration
 from automate_kernel.errors import ConfigError
+from automate_kernel.storage.values import read_json
 
 
 class Command(BaseCommand):
@@ -88,10 +88,6 @@ def _read(source: str) -> str:
 
 def _loaded(text: str, place: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return read_json(text)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{place} is not JSON: {error}") from None
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
