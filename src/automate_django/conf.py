@@ -75,8 +75,6 @@ The settings, all of them optional.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar, cast
@@ -251,22 +249,14 @@ def load(path: Any, name: str) -> Any:
     """
     if not isinstance(path, str):
         return path
+    from automate_kernel.plugins.targets import load_target, normal_target
+
     try:
-        return _imported(path.replace(":", "."))
+        return load_target(normal_target(path))
     except Exception as error:
         text = f"{name}: {path!r} can't be imported: {type(error).__name__}: {error}"
         hint = "give the dotted path of a module and of a name in it"
         raise ConfigError(text, hint=hint) from error
-
-
-def _imported(path: str) -> Any:
-    module, _, name = path.rpartition(".")
-    if not module:
-        return import_module(path)
-    holder = import_module(module)
-    if not hasattr(holder, name) and hasattr(holder, "__path__") and find_spec(path):
-        return import_module(path)
-    return getattr(holder, name)
 
 
 def secrets_backends() -> list[Any] | None:
