@@ -182,12 +182,7 @@ class DjangoStorage:
         call_command("migrate", "automate_django", **options)
 
     def check_schema(self) -> SchemaReport:
-        """
-        Compare the tables, columns and indexes of the database with those of this release.
-
-        The report names each difference and the command to run. Only the database's catalogue is
-        read.
-        """
+        """Compare the database's catalogue with this release; a difference has its remedy."""
         with self.begin(atomic=False) as rows:
             return inspect_schema(rows, self.describe())
 
@@ -211,11 +206,7 @@ class DjangoStorage:
 
 
 def _refuse_commit(connection: BaseDatabaseWrapper, failure: StorageError) -> None:
-    """
-    Let the commit of the open block raise, unless the failure is rolled back to a savepoint.
-
-    See `loses_transaction`: a host that catches our error would believe that its rows are there.
-    """
+    """Let the commit of the open block raise, but for a savepoint; see `loses_transaction`."""
 
     def fail() -> None:
         raise lost_transaction(failure, "an inner transaction.atomic()") from failure

@@ -38,11 +38,7 @@ _ENCODED_SLASH = re.compile("%2f", re.IGNORECASE)
 # In a transaction of its own, not in the request's: what fails is rolled back, and answered.
 @method_decorator([csrf_exempt, transaction.non_atomic_requests], name="dispatch")
 class WebhookView(View):
-    """
-    Accepts webhooks as events.
-
-    A subclass's *get_tenant_id* returns their tenant; by default they belong to none.
-    """
+    """Accepts webhooks as events; by default of no tenant, else of a subclass's *get_tenant_id*."""
 
     http_method_names = ["post"]  # noqa: RUF012  (as Django has it)
 

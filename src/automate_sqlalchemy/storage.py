@@ -236,12 +236,7 @@ class SqlAlchemyStorage:
             make_tables(rows, self.describe())
 
     def check_schema(self) -> SchemaReport:
-        """
-        Compare the tables, columns and indexes of the database with those of this release.
-
-        The report names each difference, the SQL that mends it and the command to run. Only the
-        database's catalogue is read.
-        """
+        """Compare the database's catalogue with this release; a difference has its remedy."""
         with self.begin(atomic=False) as rows:
             return inspect_schema(rows, self.describe())
 
@@ -298,11 +293,7 @@ _lost: WeakKeyDictionary[Connection, StorageError] = WeakKeyDictionary()
 
 
 def _refuse_commit(connection: Connection, failure: StorageError) -> None:
-    """
-    Let the commit of *connection* raise, until it is rolled back, to a savepoint perhaps.
-
-    See `loses_transaction`: a host that catches our error would believe that its rows are there.
-    """
+    """Let the commit raise, unless a rollback comes first; see `loses_transaction`."""
     # A listener that is there already is not added again.
     for name in ("rollback", "rollback_savepoint"):
         event.listen(connection, name, _forget)

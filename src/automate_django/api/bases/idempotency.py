@@ -118,11 +118,7 @@ def _response(response: Any) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class IdempotentRequest:
-    """
-    One request with a key: *owner* is its client's digest, *fingerprint* its own.
-
-    `answer` gives the answer to its first sending, or that of *carry_out*.
-    """
+    """One request with a key: *owner* is its client's digest, *fingerprint* its own."""
 
     owner: str
     key: str

@@ -36,11 +36,7 @@ _OF_PAGES = ("cursor", "page_size", "limit", "offset", "format")
 
 
 class HasModelPermission(BasePermission):
-    """
-    Requires the Django permission that the view's *model_permissions* name for the action.
-
-    A service's token has no permissions: its scopes alone decide.
-    """
+    """Requires a user's permission of *model_permissions*; a service's token has scopes alone."""
 
     def has_permission(self, request: Any, view: Any) -> bool:
         """Return True if the user has it."""
@@ -110,11 +106,7 @@ class Resource(CORSMixin, RateLimitMixin, PaginationMixin, IdempotencyMixin, Bas
         return found
 
     def query(self, serializer: type[Any]) -> dict[str, Any]:
-        """
-        Return the valid parameters of the query, with the tenant whose rows may be seen.
-
-        The parameters of pages are left out. Raises `ParameterError`.
-        """
+        """Return the query's valid parameters, but those of pages; raises `ParameterError`."""
         given = {k: v for k, v in self.request.query_params.items() if k not in _OF_PAGES}
         read = serializer(data=given)
         if not read.is_valid():

@@ -287,12 +287,7 @@ class Whole:
 
 
 class _Shown(serializers.Field[Any, Any, Any, Any]):
-    """
-    A stored value as it may be shown.
-
-    The secrets that this process knows are hidden, and the values under names like ``password`` or
-    ``api_key``.
-    """
+    """A value without known secrets, and without those under names like ``password``."""
 
     def to_representation(self, value: Any) -> Any:
         return super().to_representation(hide_named(get_kernel().redactor.redact_value(value)))

@@ -207,11 +207,7 @@ def _give_up_console(logger: logging.Logger) -> None:
 
 
 def _work_with_reloader(make: Callable[[], Worker]) -> None:
-    """
-    Run the worker that *make* makes under Django's reloader, until SIGTERM or Ctrl-C.
-
-    When code changes, running items are handed back, and the new code runs them.
-    """
+    """Run the worker of *make*; changed code hands running items back and runs anew."""
     if os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) == "true":
         autoreload.run_with_reloader(lambda: _Reloaded(make()).run())
     else:
