@@ -15,15 +15,9 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, Operationa
 from sqlalchemy.orm import Session, scoped_session
 
 from automate_kernel.errors import ConfigError, StorageError, type_name
-from automate_kernel.storage import DIALECTS, Clock, SqlRows, Wakeup
+from automate_kernel.storage import DIALECTS, Clock, SqlRows, Wakeup, migration
 from automate_kernel.storage.errors import loses_transaction, lost_transaction, storage_error
 from automate_kernel.storage.listen import ListenWakeup
-from automate_kernel.storage.migration import (
-    SchemaReport,
-    inspect_schema,
-    make_tables,
-    migrate_schema,
-)
 from automate_kernel.storage.sql import copy_through
 
 T = TypeVar("T")
@@ -233,12 +227,12 @@ class SqlAlchemyStorage:
     def create_tables(self) -> None:
         """Create the tables that are missing, and change none that is there: see `migrate`."""
         with self._changing() as rows:
-            make_tables(rows, self.describe())
+            migration.make_tables(rows, self.describe())
 
-    def check_schema(self) -> SchemaReport:
+    def check_schema(self) -> migration.SchemaReport:
         """Compare the database's catalogue with this release; a difference has its remedy."""
         with self.begin(atomic=False) as rows:
-            return inspect_schema(rows, self.describe())
+            return migration.inspect_schema(rows, self.describe())
 
     def migrate(self, *, force: bool = False) -> list[str]:
         """
@@ -250,7 +244,7 @@ class SqlAlchemyStorage:
         *force*, Alembic; its hint is the command to run instead.
         """
         with self._changing() as rows:
-            return migrate_schema(rows, self.describe(), force=force)
+            return migration.migrate_schema(rows, self.describe(), force=force)
 
     @contextmanager
     def _changing(self) -> Iterator[SqlAlchemyRows]:

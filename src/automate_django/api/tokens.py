@@ -56,8 +56,7 @@ class ServiceUser:
         """Return False."""
         return False
 
-    def __str__(self) -> str:
-        return self.username
+    __str__ = get_username
 
 
 class ApiTokenAuthentication(BaseAuthentication):

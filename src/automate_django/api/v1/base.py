@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rest_framework import mixins
 from rest_framework.views import APIView
-from rest_framework.viewsets import GenericViewSet
+from rest_framework.viewsets import GenericViewSet, ModelViewSet, ReadOnlyModelViewSet
 
 from automate_django.api.bases.access import (
     Configurable,
@@ -56,16 +55,9 @@ class BaseViewSet(_Base, GenericViewSet[Any]):
     """A view set whose actions are its own: ``list``, ``create``, ``destroy`` or ``@action``."""
 
 
-class BaseModelViewSet(
-    mixins.CreateModelMixin,
-    mixins.RetrieveModelMixin,
-    mixins.UpdateModelMixin,
-    mixins.DestroyModelMixin,
-    mixins.ListModelMixin,
-    BaseViewSet,
-):
+class BaseModelViewSet(BaseViewSet, ModelViewSet[Any]):
     """A view set of a model: list, retrieve, create, update, destroy."""
 
 
-class BaseReadOnlyViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, BaseViewSet):
+class BaseReadOnlyViewSet(BaseViewSet, ReadOnlyModelViewSet[Any]):
     """A view set of a model, to list and retrieve."""

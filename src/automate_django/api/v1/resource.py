@@ -18,13 +18,7 @@ from automate_django.api.bases.access import BoundedJSONParser
 from automate_django.api.problems import ParameterError, Problem
 from automate_django.api.schema import ProblemSchema
 from automate_django.api.tokens import HasRequiredScopes
-from automate_django.api.v1.base import (
-    BaseViewSet,
-    CORSMixin,
-    IdempotencyMixin,
-    PaginationMixin,
-    RateLimitMixin,
-)
+from automate_django.api.v1.base import BaseViewSet
 from automate_django.kernel import get_kernel
 from automate_django.tenants import Principal, principal_of, token_of
 from automate_kernel.kernel import Kernel
@@ -53,7 +47,7 @@ def may(request: Any, permission: str) -> bool:
     return bool(request.user.has_perm(f"automate_django.{permission}"))
 
 
-class Resource(CORSMixin, RateLimitMixin, PaginationMixin, IdempotencyMixin, BaseViewSet):
+class Resource(BaseViewSet):
     """
     A resource of the automation itself.
 
@@ -63,6 +57,8 @@ class Resource(CORSMixin, RateLimitMixin, PaginationMixin, IdempotencyMixin, Bas
 
     required_scopes: Mapping[str, str] = {}
     model_permissions: Mapping[str, str] = {}
+    idempotent = True
+    rate_limited = True
     rate_limit_key_prefix = "automate"
     rate_limit_default = 600
     renderer_classes = [JSONRenderer]  # noqa: RUF012  (as REST framework has it)
@@ -106,7 +102,7 @@ class Resource(CORSMixin, RateLimitMixin, PaginationMixin, IdempotencyMixin, Bas
         return found
 
     def query(self, serializer: type[Any]) -> dict[str, Any]:
-        """Return the query's valid parameters, but those of pages; raises `ParameterError`."""
+        """Return the query's valid parameters, but pages', and the tenant; or `ParameterError`."""
         given = {k: v for k, v in self.request.query_params.items() if k not in _OF_PAGES}
         read = serializer(data=given)
         if not read.is_valid():

@@ -47,11 +47,8 @@ class Strict(serializers.Serializer[Any]):
         return super().to_internal_value(data)
 
 
-class Instant(serializers.DateTimeField):
-    """A time, shown in UTC whatever the project's own zone."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(default_timezone=timezone.utc, **options)
+Instant = partial(serializers.DateTimeField, default_timezone=timezone.utc)
+"""A time, shown in UTC whatever the project's own zone."""
 
 
 class Text(serializers.CharField):

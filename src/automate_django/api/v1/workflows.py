@@ -15,18 +15,15 @@ from automate_django.api.v1 import serializers
 from automate_django.api.v1.resource import Resource
 from automate_kernel.workflows.catalogue import EVERYBODY, Entry
 
+_READS = ("list", "retrieve")
+
 
 class WorkflowViewSet(Resource):
     """Workflows of files and of the database, by name; a tenant sees its own and everybody's."""
 
-    required_scopes = {  # noqa: RUF012
-        "list": "workflows:read",
-        "retrieve": "workflows:read",
-        "start": "workflows:start",
-    }
+    required_scopes = {**dict.fromkeys(_READS, "workflows:read"), "start": "workflows:start"}  # noqa: RUF012
     model_permissions = {  # noqa: RUF012
-        "list": "view_workflowdefinition",
-        "retrieve": "view_workflowdefinition",
+        **dict.fromkeys(_READS, "view_workflowdefinition"),
         "start": "add_workflowexecution",
     }
     serializer_class = serializers.WorkflowSerializer
@@ -59,10 +56,9 @@ class WorkflowViewSet(Resource):
         given = self.read(serializers.StartSerializer)
         tenant = self.tenant_for(given.get("tenant_id"))
         with transaction.atomic(using=self.alias):
-            execution_id = self.kernel.start(
-                name, given["payload"], tenant_id=tenant, labels=given.get("labels")
-            )
-        return self.accepted(execution_id)
+            labels = given.get("labels")
+            started = self.kernel.start(name, given["payload"], tenant_id=tenant, labels=labels)
+        return self.accepted(started)
 
 
 class EventViewSet(Resource):
