@@ -182,7 +182,7 @@ class DjangoStorage:
         call_command("migrate", "automate_django", **options)
 
     def check_schema(self) -> SchemaReport:
-        """Compare the database's catalogue with this release; a difference has its remedy."""
+        """Report where the database's catalogue differs from this release, with remedies."""
         with self.begin(atomic=False) as rows:
             return inspect_schema(rows, self.describe())
 

@@ -38,7 +38,7 @@ _ENCODED_SLASH = re.compile("%2f", re.IGNORECASE)
 # In a transaction of its own, not in the request's: what fails is rolled back, and answered.
 @method_decorator([csrf_exempt, transaction.non_atomic_requests], name="dispatch")
 class WebhookView(View):
-    """Accepts webhooks as events; by default of no tenant, else of a subclass's *get_tenant_id*."""
+    """Accepts webhooks as events; a subclass says with *get_tenant_id* whose they are."""
 
     http_method_names = ["post"]  # noqa: RUF012  (as Django has it)
 

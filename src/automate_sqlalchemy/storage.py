@@ -18,6 +18,7 @@ from automate_kernel.errors import ConfigError, StorageError, type_name
 from automate_kernel.storage import DIALECTS, Clock, SqlRows, Wakeup, migration
 from automate_kernel.storage.errors import loses_transaction, lost_transaction, storage_error
 from automate_kernel.storage.listen import ListenWakeup
+from automate_kernel.storage.migration import SchemaReport
 from automate_kernel.storage.sql import copy_through
 
 T = TypeVar("T")
@@ -229,8 +230,8 @@ class SqlAlchemyStorage:
         with self._changing() as rows:
             migration.make_tables(rows, self.describe())
 
-    def check_schema(self) -> migration.SchemaReport:
-        """Compare the database's catalogue with this release; a difference has its remedy."""
+    def check_schema(self) -> SchemaReport:
+        """Report where the database's catalogue differs from this release, with remedies."""
         with self.begin(atomic=False) as rows:
             return migration.inspect_schema(rows, self.describe())
 
