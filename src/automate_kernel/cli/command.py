@@ -8,8 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -22,6 +21,7 @@ from automate_kernel.errors import AutomateError, ConfigError, StorageError, exi
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 _PANEL = "Options of every command"
 
 ConfigFile = Annotated[
@@ -46,11 +46,33 @@ Debug = Annotated[
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=_PANEL)]
 
 
+# An option that several commands have is an annotated type; one of a single command is the default
+# of its parameter.
+def option(default: Any, help: str, *names: str, **more: Any) -> Any:
+    """Return an option, as the default of a command's parameter."""
+    return typer.Option(default, *names, help=help, **more)
+
+
+def flag(name: str, help: str) -> Any:
+    """Return an option without a value; it has no opposite ``--no-…``."""
+    return typer.Option(False, name, help=help)
+
+
+def argument(help: str, *, default: Any = ..., **more: Any) -> Any:
+    """Return an argument that must be given, unless it has a *default*."""
+    return typer.Argument(default, help=help, **more)
+
+
 class Context(typer.Context):
-    """The context of a command: its session, its output, and whether it is to ``--debug``."""
+    """
+    The context of a command: its session, its output, and whether it is to ``--debug``.
+
+    *given* are the options that it shares with other commands, which its function doesn't take.
+    """
 
     session: Session
     out: Output
+    given: dict[str, Any]
     debug: bool = False
 
     def named(self, command: str) -> str:
@@ -66,26 +88,33 @@ class TextCommand(TyperCommand):
     """
     A command with the options ``--config``, ``--database`` and ``--debug``.
 
-    Its function is called with a `Context`. Errors end as a line, a hint and an exit code.
+    Its function is called with a `Context`. Errors end as a line, a hint and an exit code. A
+    subclass may add the parameters of the function *shared*, but for those named in *without*.
     """
 
     context_class = Context
     common: ClassVar[tuple[str, ...]] = ("config", "database", "debug")
+    shared: ClassVar[Callable[..., None] | None] = None
+    without: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, name: str | None, **options: Any) -> None:
         super().__init__(name, **options)
         # Each paragraph in a line: it is wrapped for the terminal's width.
         paragraphs = (" ".join(each.split()) for each in (self.help or "").split("\n\n"))
         self.help = "\n\n".join(paragraphs).replace("[", "\\[")
+        shared = _parameters(self.shared) if self.shared is not None else []
+        shared = [each for each in shared if each.name not in self.without]
+        self._not_own = (*self.common, *(each.name for each in shared))
+        self.params += shared
         for each in self.params:
             setting = _setting(name, each) if each.param_type_name == "option" else None
             if setting is not None:
                 each.show_default = str(setting.default)  # type: ignore[attr-defined]
-        self.params += [each for each in _common_parameters() if each.name in self.common]
+        self.params += [each for each in _parameters(_common) if each.name in self.common]
 
     def invoke(self, ctx: Any) -> Any:
         """Open a session, call the function, and report its errors."""
-        given = {name: ctx.params.pop(name, None) for name in self.common}
+        given = ctx.given = {name: ctx.params.pop(name, None) for name in self._not_own}
         ctx.out = Output(json=bool(given.get("json")))
         if isinstance(ctx.obj, HostSession):
             ctx.session, ctx.out.colour = ctx.obj, ctx.obj.colour
@@ -116,10 +145,10 @@ def _common(
 ) -> None: ...
 
 
-@cache
-def _common_parameters() -> list[Any]:
+def _parameters(function: Callable[..., None]) -> list[Any]:
+    """Return the parameters of a command that calls *function*."""
     app = typer.Typer(add_completion=False)
-    app.command()(_common)
+    app.command()(function)
     return list(typer.main.get_command(app).params)
 
 
@@ -140,18 +169,21 @@ def _warn_of_strays(context: Context) -> None:
             context.out.note(f"warning: {name} is no setting of ours (did you mean {near}?)")
 
 
-def examples(*lines: str) -> str:
-    """Return the examples that stand below a command's help."""
-    shown = (f"  {each}".replace("[", "\\[") for each in lines)
-    return "\n".join(["[bold]Examples[/bold]", *shown])
+class Commands(typer.Typer):
+    """Commands of the program, or, with a name, of one of its commands."""
 
+    def __init__(self, name: str | None = None, help: str | None = None) -> None:
+        super().__init__(
+            name=name, help=help, no_args_is_help=True, rich_markup_mode="rich",
+            pretty_exceptions_enable=False,
+        )  # fmt: skip
 
-def group(name: str, text: str) -> typer.Typer:
-    """Return a command that has commands of its own."""
-    return typer.Typer(
-        name=name, help=text, no_args_is_help=True, rich_markup_mode="rich",
-        pretty_exceptions_enable=False,
-    )  # fmt: skip
+    def called(
+        self, *examples: str, cls: type[TextCommand] = DataCommand, name: str | None = None
+    ) -> Callable[[_Function], _Function]:
+        """Return a decorator for a command, whose help ends with *examples* of calls."""
+        shown = (f"  {each}".replace("[", "\\[") for each in examples)
+        return self.command(name, cls=cls, epilog="\n".join(["[bold]Examples[/bold]", *shown]))
 
 
 def mounted(

@@ -18,13 +18,13 @@ from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from textwrap import wrap
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
 import typer
 
-from automate_kernel.cli.command import Context, DataCommand, examples
+from automate_kernel.cli.command import Commands, Context, flag
 from automate_kernel.cli.output import Output, seconds
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from automate_kernel.outbox import OutboxItem
     from automate_kernel.workflows.execution import Execution, StepRun
 
-app: typer.Typer = typer.Typer()
+app = Commands()
 T = TypeVar("T")
 _DEADLINE = 300.0
 """The longest wait: a busy machine needs minutes for what takes a second elsewhere."""
@@ -47,16 +47,10 @@ def project() -> Path:
     return installed if installed.is_dir() else Path(__file__).parents[3] / "examples" / "demo"
 
 
-@app.command(
-    "demo",
-    cls=DataCommand,
-    epilog=examples("automate demo", "automate demo --keep", "automate demo --json"),
-)
+@app.called("automate demo", "automate demo --keep", "automate demo --json")
 def demo(
     context: Context,
-    keep: Annotated[
-        bool, typer.Option("--keep", help="Leave the project and its database where they are.")
-    ] = False,
+    keep: bool = flag("--keep", "Leave the project and its database where they are."),
 ) -> None:
     """
     See it work: webhooks come in, a workflow runs, a worker is killed, and nothing is lost.

@@ -6,11 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import typer
-
-from automate_kernel.cli.command import Context, DataCommand, examples
+from automate_kernel.cli.command import Commands, Context, flag, option
 from automate_kernel.cli.output import Output, boxed, counted, seconds
 from automate_kernel.errors import StorageError
 
@@ -21,19 +19,15 @@ if TYPE_CHECKING:
     from automate_kernel.monitoring.overview import KindOverview, Overview, WorkflowOverview
     from automate_kernel.outbox import WorkerInfo
 
-app: typer.Typer = typer.Typer()
+app = Commands()
 T = TypeVar("T")
 
 
-@app.command(
-    "top",
-    cls=DataCommand,
-    epilog=examples("automate top", "automate top --once", "automate top --every 10 --json"),
-)
+@app.called("automate top", "automate top --once", "automate top --every 10 --json")
 def top(
     context: Context,
-    every: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.2)] = 2.0,
-    once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
+    every: float = option(2.0, "Seconds between two looks.", min=0.2),
+    once: bool = flag("--once", "Look once, and end."),
 ) -> None:
     """
     Show rates, latencies and failures of items and workflows, and workers, live until Ctrl-C.

@@ -4,36 +4,28 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from automate_kernel.cli.command import Context, DataCommand, examples
+from automate_kernel.cli.command import Commands, Context, flag
 from automate_kernel.secrets.masking import masked_by_schema, reference_or_hidden
 
 if TYPE_CHECKING:
     from automate_kernel.cli.settings import Setting
 
-app: typer.Typer = typer.Typer()
+app = Commands()
 
 # The options of our own backends, none of which is a secret.
 _BACKEND = {"properties": {name: {"type": "string"} for name in ("backend", "directory", "prefix")}}
 
 
-@app.command(
-    "config",
-    cls=DataCommand,
-    epilog=examples(
-        "automate config",
-        "automate config --json | jq .settings.database",
-        "automate config --show-values   # with passwords: mind who looks over your shoulder",
-    ),
+@app.called(
+    "automate config",
+    "automate config --json | jq .settings.database",
+    "automate config --show-values   # with passwords: mind who looks over your shoulder",
 )
 def config(
     context: Context,
-    show_values: Annotated[
-        bool, typer.Option("--show-values", help="Show passwords and tokens too.")
-    ] = False,
+    show_values: bool = flag("--show-values", "Show passwords and tokens too."),
 ) -> None:
     """
     Show every setting: its value, the source of the value, and the variable that sets it.

@@ -6,13 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
-from automate_kernel.cli.command import Context, DataCommand, WorkFailedError, examples, group
+from automate_kernel.cli.command import Commands, Context, WorkFailedError, flag
 from automate_kernel.errors import AutomateError, ErrorCodes
 
-app: typer.Typer = group(
+app = Commands(
     "db", "Make the tables in the database, check them, and migrate them to this release."
 )
-hosted: typer.Typer = group("db", "Check the kernel's tables, and mend their indexes.")
+hosted = Commands("db", "Check the kernel's tables, and mend their indexes.")
 """The commands for tables that a host's own migrations make."""
 
 _Sql = Annotated[bool, typer.Option("--sql", help="Show the SQL and run nothing.")]
@@ -29,13 +29,9 @@ def _storage(context: Context) -> Any:
     return storage
 
 
-@app.command(
-    "create",
-    cls=DataCommand,
-    epilog=examples(
-        "automate db create --database postgresql://user@host/name",
-        "automate db create --sql > tables.sql",
-    ),
+@app.called(
+    "automate db create --database postgresql://user@host/name",
+    "automate db create --sql > tables.sql",
 )
 def create(context: Context, sql: _Sql = False) -> None:
     """
@@ -60,10 +56,8 @@ def create(context: Context, sql: _Sql = False) -> None:
         context.out.note(f"they are not those of this release: {left.remedy}")
 
 
-@hosted.command("check", cls=DataCommand, epilog=examples("automate db check"))
-@app.command(
-    "check", cls=DataCommand, epilog=examples("automate db check", "automate db check --json")
-)
+@hosted.called("automate db check")
+@app.called("automate db check", "automate db check --json")
 def check(context: Context) -> None:
     """
     Compare tables, columns and indexes with those of this release.
@@ -111,15 +105,11 @@ def _version(version: int | None, manager: str) -> str:
     return f"{text}; Alembic has been here" if manager == "alembic" else text
 
 
-@app.command(
-    "migrate", cls=DataCommand, epilog=examples("automate db migrate --sql", "automate db migrate")
-)
+@app.called("automate db migrate --sql", "automate db migrate")
 def migrate(
     context: Context,
     sql: _Sql = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Migrate though Alembic manages the tables.")
-    ] = False,
+    force: bool = flag("--force", "Migrate though Alembic manages the tables."),
 ) -> None:
     """
     Bring the tables of an earlier release to this one's; rows stay.
@@ -132,9 +122,7 @@ def migrate(
     _migrate(context, sql=sql, options={"force": True} if force else {})
 
 
-@hosted.command(
-    "migrate", cls=DataCommand, epilog=examples("automate db migrate --sql", "automate db migrate")
-)
+@hosted.called("automate db migrate --sql", "automate db migrate", name="migrate")
 def mend(context: Context, sql: _Sql = False) -> None:
     """
     Make wrong indexes anew; rows stay.

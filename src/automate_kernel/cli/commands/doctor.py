@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from automate_kernel.cli.command import Context, DataCommand, WorkFailedError, examples, group
+from automate_kernel.cli.command import Commands, Context, WorkFailedError, option
 from automate_kernel.cli.inputs import duration
 from automate_kernel.cli.version import version_line
 from automate_kernel.errors import AutomateError, ErrorCodes
@@ -29,30 +29,22 @@ if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
     from automate_kernel.secrets import SecretStatus
 
-app: typer.Typer = typer.Typer()
-secrets_app: typer.Typer = group(
-    "secrets", "Find out whether secrets can be read. Values are never shown."
-)
+app = Commands()
+secrets_app = Commands("secrets", "Find out whether secrets can be read. Values are never shown.")
 
 
-@app.command(
-    "doctor",
-    cls=DataCommand,
-    epilog=examples(
-        "automate doctor",
-        "automate doctor --json",
-        "automate doctor --idle-after 15m   # where a worker runs every ten minutes",
-    ),
+@app.called(
+    "automate doctor",
+    "automate doctor --json",
+    "automate doctor --idle-after 15m   # where a worker runs every ten minutes",
 )
 def doctor(
     context: Context,
-    idle_after: Annotated[
-        str,
-        typer.Option(
-            metavar="DURATION",
-            help="Report work that is due for so long and that no worker works on.",
-        ),
-    ] = "60s",
+    idle_after: str = option(
+        "60s",
+        "Report work that is due for so long and that no worker works on.",
+        metavar="DURATION",
+    ),
 ) -> None:
     """
     Check the database and its tables, plugins, secrets, workflows, workers and clocks.
@@ -152,11 +144,7 @@ _CHECKS: tuple[tuple[str, Callable[[Context], list[Finding]]], ...] = (
 )
 
 
-@secrets_app.command(
-    "check",
-    cls=DataCommand,
-    epilog=examples("automate secrets check", "automate secrets check --json"),
-)
+@secrets_app.called("automate secrets check", "automate secrets check --json")
 def check(context: Context) -> None:
     """
     Read each secret that workflows, plugins' config and webhooks name, and show which work.

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from automate_kernel import signals
-from automate_kernel.cli.command import Context, DataCommand, WorkFailedError, examples
+from automate_kernel.cli.command import (
+    Commands,
+    Context,
+    WorkFailedError,
+    argument,
+    flag,
+    option,
+)
 from automate_kernel.cli.inputs import duration, read_json
 from automate_kernel.cli.output import Output, as_json, seconds
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
@@ -24,7 +31,7 @@ if TYPE_CHECKING:
     from automate_kernel.workflows.definition.model import Workflow
     from automate_kernel.workflows.execution import Event, Execution, StepRun
 
-app: typer.Typer = typer.Typer()
+app = Commands()
 _LOOK_SECONDS = 0.2
 _Labels = Annotated[
     list[str] | None,
@@ -32,38 +39,22 @@ _Labels = Annotated[
 ]
 
 
-@app.command(
-    "run",
-    cls=DataCommand,
-    epilog=examples(
-        "automate run workflows/order-notify.yaml --event order.json",
-        "automate run order-notify --event order.json --store",
-        "echo '{\"total\": 120}' | automate run order-notify --event - --json",
-    ),
+@app.called(
+    "automate run workflows/order-notify.yaml --event order.json",
+    "automate run order-notify --event order.json --store",
+    "echo '{\"total\": 120}' | automate run order-notify --event - --json",
 )
 def run(
     context: Context,
-    workflow: Annotated[str, typer.Argument(help="A workflow's file, or its name.")],
-    event: Annotated[
-        str | None, typer.Option(metavar="FILE", help="The event's payload as JSON; - for stdin.")
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="The event's name; by default what the trigger waits for.")
-    ] = None,
-    header: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="A header of a webhook; may be repeated."),
-    ] = None,
-    store: Annotated[
-        bool,
-        typer.Option("--store", help="Keep it in the database, and run what else is due there."),
-    ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Run it even if the trigger's condition doesn't hold.")
-    ] = False,
-    timeout: Annotated[
-        float | None, typer.Option(help="Seconds after which to give up waiting.", min=0)
-    ] = None,
+    workflow: str = argument("A workflow's file, or its name."),
+    event: str | None = option(None, "The event's payload as JSON; - for stdin.", metavar="FILE"),
+    name: str | None = option(None, "The event's name; by default what the trigger waits for."),
+    header: list[str] | None = option(
+        None, "A header of a webhook; may be repeated.", metavar="NAME=VALUE"
+    ),
+    store: bool = flag("--store", "Keep it in the database, and run what else is due there."),
+    force: bool = flag("--force", "Run it even if the trigger's condition doesn't hold."),
+    timeout: float | None = option(None, "Seconds after which to give up waiting.", min=0),
     label: _Labels = None,
 ) -> None:
     """
@@ -276,35 +267,28 @@ def _name(step: StepRun) -> str:
     return step.step_id if step.position < 0 else f"{step.step_id}[{step.position}]"
 
 
-@app.command(
-    "emit",
-    cls=DataCommand,
-    epilog=examples(
-        'automate emit order.created \'{"id": 7, "total": 120}\'',
-        "automate emit order.created @order.json --idempotency-key order-7 --label order=7",
-        "jq .order dump.json | automate emit order.created -",
-    ),
+@app.called(
+    'automate emit order.created \'{"id": 7, "total": 120}\'',
+    "automate emit order.created @order.json --idempotency-key order-7 --label order=7",
+    "jq .order dump.json | automate emit order.created -",
 )
 def emit(
     context: Context,
-    name: Annotated[str, typer.Argument(help="The event's name: order.created.")],
-    given: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[PAYLOAD]", help="The payload as JSON; @FILE for a file with it, - for stdin."
-        ),
-    ] = None,
-    payload: Annotated[str | None, typer.Option(help="The payload as JSON.")] = None,
-    file: Annotated[str | None, typer.Option(help="A file with it as JSON; - for stdin.")] = None,
-    delay: Annotated[
-        str, typer.Option(help="The time before it counts: 90, 5m, 2h.", metavar="DURATION")
-    ] = "0",
-    priority: Annotated[int, typer.Option(help="A point is worth an hour of waiting.")] = 0,
-    idempotency_key: Annotated[
-        str | None, typer.Option(help="A second event with the same key is the first one.")
-    ] = None,
-    tenant: Annotated[str | None, typer.Option(help="The tenant that it belongs to.")] = None,
-    source: Annotated[str | None, typer.Option(help="The sender of the event.")] = None,
+    name: str = argument("The event's name: order.created."),
+    given: str | None = argument(
+        "The payload as JSON; @FILE for a file with it, - for stdin.",
+        default=None,
+        metavar="[PAYLOAD]",
+    ),
+    payload: str | None = option(None, "The payload as JSON."),
+    file: str | None = option(None, "A file with it as JSON; - for stdin."),
+    delay: str = option("0", "The time before it counts: 90, 5m, 2h.", metavar="DURATION"),
+    priority: int = option(0, "A point is worth an hour of waiting."),
+    idempotency_key: str | None = option(
+        None, "A second event with the same key is the first one."
+    ),
+    tenant: str | None = option(None, "The tenant that it belongs to."),
+    source: str | None = option(None, "The sender of the event."),
     label: _Labels = None,
 ) -> None:
     """

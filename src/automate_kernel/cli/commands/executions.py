@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from automate_kernel.cli.command import Context, DataCommand, WorkFailedError, examples, group
+from automate_kernel.cli.command import (
+    Commands,
+    Context,
+    DataCommand,
+    WorkFailedError,
+    argument,
+    flag,
+    option,
+)
 from automate_kernel.cli.inputs import (
     Label,
     Limit,
@@ -26,8 +34,8 @@ from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 if TYPE_CHECKING:
     from automate_kernel.workflows.execution import Execution
 
-app: typer.Typer = group("executions", "Look at executions of workflows, cancel and resume them.")
-find_app: typer.Typer = typer.Typer()
+app = Commands("executions", "Look at executions of workflows, cancel and resume them.")
+find_app = Commands()
 
 _Id = Annotated[str, typer.Argument(help="The execution's id.", metavar="ID")]
 _Ids = Annotated[list[str], typer.Argument(help="The executions' ids.", metavar="ID…")]
@@ -38,27 +46,20 @@ _STATS = (
 
 
 @app.command("list", cls=DataCommand, hidden=True)
-@app.command(
-    "ls",
-    cls=DataCommand,
-    epilog=examples(
-        "automate executions ls",
-        "automate executions ls --status FAILED --workflow order-notify",
-        "automate executions ls --label order=4711",
-        "automate executions ls --json | jq -r '.[].id'",
-    ),
+@app.called(
+    "automate executions ls",
+    "automate executions ls --status FAILED --workflow order-notify",
+    "automate executions ls --label order=4711",
+    "automate executions ls --json | jq -r '.[].id'",
 )
 def ls(
     context: Context,
-    status: Annotated[
-        str | None, typer.Option(help="PENDING, RUNNING, COMPLETED, FAILED or CANCELLED.")
-    ] = None,
-    workflow: Annotated[str | None, typer.Option(help="The workflow's name.")] = None,
+    status: str | None = option(None, "PENDING, RUNNING, COMPLETED, FAILED or CANCELLED."),
+    workflow: str | None = option(None, "The workflow's name."),
     tenant: Tenant = None,
-    error: Annotated[
-        str | None,
-        typer.Option("--error", help="Only with this group of error: KeyError in shop.charge."),
-    ] = None,
+    error: str | None = option(
+        None, "Only with this group of error: KeyError in shop.charge.", "--error"
+    ),
     label: Label = None,
     limit: Limit = 20,
 ) -> None:
@@ -78,11 +79,7 @@ def ls(
     show_executions(context.out, found)
 
 
-@app.command(
-    "show",
-    cls=DataCommand,
-    epilog=examples("automate executions show 0193f0c2-…", "automate executions show ID --json"),
-)
+@app.called("automate executions show 0193f0c2-…", "automate executions show ID --json")
 def show(context: Context, execution_id: _Id) -> None:
     """
     Show an execution: its event, its steps, its picture, and where each attempt failed.
@@ -130,16 +127,10 @@ def show(context: Context, execution_id: _Id) -> None:
     show_attempts(out, attempts)
 
 
-@app.command(
-    "errors",
-    cls=DataCommand,
-    epilog=examples(
-        "automate executions errors", "automate executions errors --workflow order-notify"
-    ),
-)
+@app.called("automate executions errors", "automate executions errors --workflow order-notify")
 def errors(
     context: Context,
-    workflow: Annotated[str | None, typer.Option(help="The workflow's name.")] = None,
+    workflow: str | None = option(None, "The workflow's name."),
     tenant: Tenant = None,
     limit: Limit = 20,
 ) -> None:
@@ -170,19 +161,12 @@ def found_execution(context: Context, execution_id: str) -> Execution:
     return found
 
 
-@app.command(
-    "stats",
-    cls=DataCommand,
-    epilog=examples("automate executions stats", "automate executions stats --within 15m"),
-)
+@app.called("automate executions stats", "automate executions stats --within 15m")
 def stats(
     context: Context,
-    within: Annotated[
-        str,
-        typer.Option(
-            help="Count those that ended since then: 15m; a week at most.", metavar="DURATION"
-        ),
-    ] = "1h",
+    within: str = option(
+        "1h", "Count those that ended since then: 15m; a week at most.", metavar="DURATION"
+    ),
 ) -> None:
     """
     Count executions by workflow: running, waiting and FAILED ones, and those that ended lately.
@@ -215,7 +199,7 @@ def stats(
     context.out.table(_STATS, rows, empty="there are no executions")
 
 
-@app.command("cancel", cls=DataCommand, epilog=examples("automate executions cancel ID"))
+@app.called("automate executions cancel ID")
 def cancel(context: Context, execution_ids: _Ids) -> None:
     """
     End executions as CANCELLED.
@@ -225,32 +209,26 @@ def cancel(context: Context, execution_ids: _Ids) -> None:
     _each(context, execution_ids, "cancel", "cancelled")
 
 
-@app.command(
-    "resume",
-    cls=DataCommand,
-    epilog=examples(
-        "automate executions resume ID",
-        "automate executions resume --failed --workflow order-notify --newer-than 2h",
-        "automate executions resume --failed --error-code UNAVAILABLE --rate 5 --yes",
-    ),
+@app.called(
+    "automate executions resume ID",
+    "automate executions resume --failed --workflow order-notify --newer-than 2h",
+    "automate executions resume --failed --error-code UNAVAILABLE --rate 5 --yes",
 )
 def resume(
     context: Context,
-    execution_ids: Annotated[
-        list[str] | None, typer.Argument(help="The executions' ids.", metavar="[ID]…")
-    ] = None,
-    failed: Annotated[bool, typer.Option("--failed", help="All FAILED ones that match.")] = False,
-    workflow: Annotated[str | None, typer.Option(help="Only of this workflow.")] = None,
+    execution_ids: list[str] | None = argument(
+        "The executions' ids.", default=None, metavar="[ID]…"
+    ),
+    failed: bool = flag("--failed", "All FAILED ones that match."),
+    workflow: str | None = option(None, "Only of this workflow."),
     tenant: Tenant = None,
-    error_code: Annotated[
-        str | None, typer.Option("--error-code", help="Only those that failed with this error.")
-    ] = None,
+    error_code: str | None = option(
+        None, "Only those that failed with this error.", "--error-code"
+    ),
     older_than: OlderThan = None,
     newer_than: NewerThan = None,
     limit: Most = None,
-    rate: Annotated[
-        float | None, typer.Option(help="The number of them that go on in a second.", min=0.001)
-    ] = None,
+    rate: float | None = option(None, "The number of them that go on in a second.", min=0.001),
     yes: Yes = False,
 ) -> None:
     """
@@ -303,18 +281,12 @@ def _each(context: Context, execution_ids: list[str], what: str, done: str) -> N
         )
 
 
-@find_app.command(
-    "find",
-    cls=DataCommand,
-    epilog=examples("automate find order=4711", "automate find 4711 --json"),
-)
+@find_app.called("automate find order=4711", "automate find 4711 --json")
 def find(
     context: Context,
-    label: Annotated[str, typer.Argument(help="A label: order=4711, or 4711 under any name.")],
+    label: str = argument("A label: order=4711, or 4711 under any name."),
     tenant: Tenant = None,
-    limit: Annotated[
-        int, typer.Option("--limit", "-n", help="The number of each, at most.", min=1, max=1000)
-    ] = 20,
+    limit: int = option(20, "The number of each, at most.", "--limit", "-n", min=1, max=1000),
 ) -> None:
     """
     Find items and executions by a label, the newest first.

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from automate_kernel.cli.command import Context, DataCommand, WorkFailedError, examples, group
+from automate_kernel.cli.command import (
+    Commands,
+    Context,
+    DataCommand,
+    WorkFailedError,
+    argument,
+    flag,
+    option,
+)
 from automate_kernel.cli.inputs import (
     Label,
     Limit,
@@ -32,9 +40,7 @@ if TYPE_CHECKING:
 
     from automate_kernel.outbox import OutboxItem, OutboxStats, OutboxStore
 
-app: typer.Typer = group(
-    "outbox", "Look at the outbox, and steer it: requeue, cancel, limit, pause, clean."
-)
+app = Commands("outbox", "Look at the outbox, and steer it: requeue, cancel, limit, pause, clean.")
 
 _STATES = ("PENDING", "RETRY", "RUNNING", "COMPLETED", "FAILED", "CANCELLED")
 _EVERY_SECONDS = 2.0
@@ -62,26 +68,20 @@ _ErrorGroup = Annotated[
 # -- statistics -----------------------------------------------------------------------------------
 
 
-@app.command(
-    "stats",
-    cls=DataCommand,
-    epilog=examples(
-        "automate outbox stats",
-        "automate outbox stats --watch",
-        "automate outbox stats --watch 10 --json   # a document a line",
-    ),
+@app.called(
+    "automate outbox stats",
+    "automate outbox stats --watch",
+    "automate outbox stats --watch 10 --json   # a document a line",
 )
 def stats(
     context: Context,
-    watch: Annotated[bool, typer.Option("--watch", help="Look again and again.")] = False,
-    every: Annotated[
-        float | None,
-        typer.Argument(
-            metavar="[SECONDS]",
-            help="With --watch: seconds between two looks; 2 by default.",
-            min=0.1,
-        ),
-    ] = None,
+    watch: bool = flag("--watch", "Look again and again."),
+    every: float | None = argument(
+        "With --watch: seconds between two looks; 2 by default.",
+        default=None,
+        metavar="[SECONDS]",
+        min=0.1,
+    ),
 ) -> None:
     """Count the items of each kind by state, and show the delay of the oldest due one."""
     if every is not None and not watch:
@@ -99,7 +99,7 @@ def stats(
         out.line(text, style)
 
 
-@app.command("workers", cls=DataCommand, epilog=examples("automate outbox workers"))
+@app.called("automate outbox workers")
 def workers(context: Context) -> None:
     """List the workers that report to this database, with their processes and loads."""
     from automate_kernel.cli.overview import show_workers, worker_data
@@ -151,14 +151,10 @@ def _picture(found: OutboxStats) -> RenderableType:
 
 
 @app.command("list", cls=DataCommand, hidden=True)
-@app.command(
-    "ls",
-    cls=DataCommand,
-    epilog=examples(
-        "automate outbox ls --status FAILED",
-        "automate outbox ls --kind automate.event --limit 100 --json",
-        "automate outbox ls --label order=4711",
-    ),
+@app.called(
+    "automate outbox ls --status FAILED",
+    "automate outbox ls --kind automate.event --limit 100 --json",
+    "automate outbox ls --label order=4711",
 )
 def ls(
     context: Context,
@@ -187,10 +183,8 @@ def _status(given: str | None) -> str | None:
     return one_of(given, ItemStatus, "--status")
 
 
-@app.command("show", cls=DataCommand, epilog=examples("automate outbox show 0193f0c2-…"))
-def show(
-    context: Context, item_id: Annotated[str, typer.Argument(help="The item's id.", metavar="ID")]
-) -> None:
+@app.called("automate outbox show 0193f0c2-…")
+def show(context: Context, item_id: str = argument("The item's id.", metavar="ID")) -> None:
     """
     Show an item with its payload, and the error of each attempt.
 
@@ -209,11 +203,7 @@ def show(
     show_attempts(context.out, attempts)
 
 
-@app.command(
-    "errors",
-    cls=DataCommand,
-    epilog=examples("automate outbox errors", "automate outbox errors --kind mail.send --json"),
-)
+@app.called("automate outbox errors", "automate outbox errors --kind mail.send --json")
 def errors(context: Context, kind: _Kind = None, tenant: Tenant = None, limit: Limit = 20) -> None:
     """
     Group the failed items by kind and by where their error came from.
@@ -243,21 +233,17 @@ def _found_item(context: Context, item_id: str) -> OutboxItem:
 
 
 @app.command("retry", cls=DataCommand, hidden=True)
-@app.command(
-    "requeue",
-    cls=DataCommand,
-    epilog=examples(
-        "automate outbox requeue 0193f0c2-… 0193f0c3-…",
-        "automate outbox requeue --failed --kind mail.send --rate 50",
-        'automate outbox requeue --failed --error "KeyError in shop.actions.charge"',
-        "automate outbox requeue --all --status CANCELLED --yes",
-    ),
+@app.called(
+    "automate outbox requeue 0193f0c2-… 0193f0c3-…",
+    "automate outbox requeue --failed --kind mail.send --rate 50",
+    'automate outbox requeue --failed --error "KeyError in shop.actions.charge"',
+    "automate outbox requeue --all --status CANCELLED --yes",
 )
 def requeue(
     context: Context,
     item_ids: _Ids = None,
     every: _All = False,
-    failed: Annotated[bool, typer.Option("--failed", help="All items that FAILED.")] = False,
+    failed: bool = flag("--failed", "All items that FAILED."),
     status: _State = None,
     kind: _Kind = None,
     tenant: Tenant = None,
@@ -266,10 +252,9 @@ def requeue(
     older_than: OlderThan = None,
     newer_than: NewerThan = None,
     limit: Most = None,
-    rate: Annotated[
-        float | None,
-        typer.Option(help="Number of items of a kind that become due in a second.", min=0.001),
-    ] = None,
+    rate: float | None = option(
+        None, "Number of items of a kind that become due in a second.", min=0.001
+    ),
     yes: Yes = False,
 ) -> None:
     """
@@ -289,14 +274,10 @@ def requeue(
     _change(chosen, outbox.requeue, many, ("Requeue", "requeued"), yes=yes)
 
 
-@app.command(
-    "cancel",
-    cls=DataCommand,
-    epilog=examples(
-        "automate outbox cancel 0193f0c2-…",
-        "automate outbox cancel --all --kind mail.send --yes",
-        "automate outbox cancel --all --status RUNNING --kind report",
-    ),
+@app.called(
+    "automate outbox cancel 0193f0c2-…",
+    "automate outbox cancel --all --kind mail.send --yes",
+    "automate outbox cancel --all --status RUNNING --kind report",
 )
 def cancel(
     context: Context,
@@ -325,13 +306,9 @@ def cancel(
     _change(chosen, outbox.cancel, outbox.cancel_matching, ("Cancel", "cancelled"), yes=yes)
 
 
-@app.command(
-    "discard",
-    cls=DataCommand,
-    epilog=examples(
-        "automate outbox discard 0193f0c2-…",
-        "automate outbox discard --all --kind mail.send --older-than 7d --yes",
-    ),
+@app.called(
+    "automate outbox discard 0193f0c2-…",
+    "automate outbox discard --all --kind mail.send --older-than 7d --yes",
 )
 def discard(
     context: Context,
@@ -359,18 +336,11 @@ def discard(
     _change(chosen, outbox.discard, outbox.discard_matching, ("Discard", "discarded"), yes=yes)
 
 
-@app.command(
-    "reschedule",
-    cls=DataCommand,
-    epilog=examples("automate outbox reschedule 0193f0c2-… --delay 2h"),
-)
+@app.called("automate outbox reschedule 0193f0c2-… --delay 2h")
 def reschedule(
     context: Context,
-    item_ids: Annotated[list[str], typer.Argument(help="The items' ids.", metavar="ID…")],
-    delay: Annotated[
-        str,
-        typer.Option(help="The time until they are due: 2h; 0 is at once.", metavar="DURATION"),
-    ] = "0",
+    item_ids: list[str] = argument("The items' ids.", metavar="ID…"),
+    delay: str = option("0", "The time until they are due: 2h; 0 is at once.", metavar="DURATION"),
 ) -> None:
     """Change when items that wait are due."""
     outbox, seconds_ = context.session.plain.outbox, duration(delay, "--delay")
@@ -480,29 +450,18 @@ def _report(context: Context, changed: int, done: str, named: int | None) -> Non
 # -- limits and pauses ----------------------------------------------------------------------------
 
 
-@app.command(
-    "limit",
-    cls=DataCommand,
-    epilog=examples(
-        "automate outbox limit mail.send --concurrency 5",
-        "automate outbox limit crm.update --rate 100/1m --burst 10",
-    ),
+@app.called(
+    "automate outbox limit mail.send --concurrency 5",
+    "automate outbox limit crm.update --rate 100/1m --burst 10",
 )
 def limit(
     context: Context,
     kind: _OneKind,
-    concurrency: Annotated[
-        int | None, typer.Option(help="The number of items that run at once.", min=1)
-    ] = None,
-    rate: Annotated[
-        str | None,
-        typer.Option(
-            help="The number of starts in a time: 100/1m; 5 is 5/1s.", metavar="N/DURATION"
-        ),
-    ] = None,
-    burst: Annotated[
-        int | None, typer.Option(help="The number of starts at once after a lull.", min=1)
-    ] = None,
+    concurrency: int | None = option(None, "The number of items that run at once.", min=1),
+    rate: str | None = option(
+        None, "The number of starts in a time: 100/1m; 5 is 5/1s.", metavar="N/DURATION"
+    ),
+    burst: int | None = option(None, "The number of starts at once after a lull.", min=1),
 ) -> None:
     """Limit the items of a kind that run at once, and that start, over all workers."""
     if concurrency is None and rate is None:
@@ -525,7 +484,7 @@ def _rate(text: str | None) -> tuple[int | None, float]:
     return int(number), duration(per or "1", "--rate")
 
 
-@app.command("unlimit", cls=DataCommand, epilog=examples("automate outbox unlimit mail.send"))
+@app.called("automate outbox unlimit mail.send")
 def unlimit(context: Context, kind: _OneKind) -> None:
     """Lift the limit of a kind."""
     lifted = context.session.plain.outbox.unlimit(kind)
@@ -533,7 +492,7 @@ def unlimit(context: Context, kind: _OneKind) -> None:
     context.out.line(f"{kind} {'is no longer' if lifted else 'was not'} limited")
 
 
-@app.command("limits", cls=DataCommand, epilog=examples("automate outbox limits"))
+@app.called("automate outbox limits")
 def limits(context: Context) -> None:
     """List the limits. An operator's limit wins over one that the code declares."""
     found = context.session.plain.outbox.limits()
@@ -554,14 +513,10 @@ def limits(context: Context) -> None:
     )
 
 
-@app.command(
-    "purge", cls=DataCommand, epilog=examples("automate outbox purge --older-than 30d --yes")
-)
+@app.called("automate outbox purge --older-than 30d --yes")
 def purge(
     context: Context,
-    older_than: Annotated[
-        str, typer.Option(help="The time since they ended: 30d, 12h.", metavar="DURATION")
-    ],
+    older_than: str = option(..., "The time since they ended: 30d, 12h.", metavar="DURATION"),
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
 ) -> None:
     """Delete items and executions that ended long ago, with everything that belongs to them."""
@@ -573,15 +528,11 @@ def purge(
     context.out.line(f"{counted(total, 'row')} deleted")
 
 
-@app.command(
-    "pause",
-    cls=DataCommand,
-    epilog=examples('automate outbox pause mail.send --reason "the mail server is down"'),
-)
+@app.called('automate outbox pause mail.send --reason "the mail server is down"')
 def pause(
     context: Context,
     kind: _OneKind,
-    reason: Annotated[str, typer.Option(help="The reason, which is shown to others.")] = "",
+    reason: str = option("", "The reason, which is shown to others."),
 ) -> None:
     """Stop all workers from claiming items of a kind, until resume."""
     context.session.plain.outbox.pause(kind, reason)
@@ -589,7 +540,7 @@ def pause(
     context.out.line(f"{kind} is paused; {context.named('outbox resume')} {kind} lets it go on")
 
 
-@app.command("resume", cls=DataCommand, epilog=examples("automate outbox resume mail.send"))
+@app.called("automate outbox resume mail.send")
 def resume(context: Context, kind: _OneKind) -> None:
     """Let workers claim items of a kind again."""
     context.session.plain.outbox.resume(kind)
@@ -597,17 +548,12 @@ def resume(context: Context, kind: _OneKind) -> None:
     context.out.line(f"{kind} is no longer paused")
 
 
-@app.command(
-    "reap",
-    cls=DataCommand,
-    epilog=examples("automate outbox reap", "automate outbox reap --stale-seconds 600"),
-)
+@app.called("automate outbox reap", "automate outbox reap --stale-seconds 600")
 def reap(
     context: Context,
-    stale_seconds: Annotated[
-        float | None,
-        typer.Option(help="Seconds since the lease was renewed; never less than the lease.", min=0),
-    ] = None,
+    stale_seconds: float | None = option(
+        None, "Seconds since the lease was renewed; never less than the lease.", min=0
+    ),
 ) -> None:
     """Recover items whose worker died. Workers do it themselves, if any is running."""
     from automate_kernel.worker import OutboxReaper

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from automate_kernel.cli.command import Context, DataCommand, examples, group
+from automate_kernel.cli.command import Commands, Context, argument, flag, option
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.operations.schemas import json_schema_of
 from automate_kernel.plugins.discovery import misspelt
@@ -15,7 +15,7 @@ from automate_kernel.plugins.discovery import misspelt
 if TYPE_CHECKING:
     from automate_kernel.plugins import PluginRecord
 
-app: typer.Typer = group("plugins", "Look at connectors, providers and other plugins.")
+app = Commands("plugins", "Look at connectors, providers and other plugins.")
 
 
 def _kernel(context: Context) -> Any:
@@ -24,18 +24,11 @@ def _kernel(context: Context) -> Any:
     return context.session.build(MemoryStorage(), workflows=False)
 
 
-@app.command(
-    "ls",
-    cls=DataCommand,
-    epilog=examples("automate plugins ls", "automate plugins ls --load   # import all, to see"),
-)
+@app.called("automate plugins ls", "automate plugins ls --load   # import all, to see")
 def ls(
     context: Context,
-    load: Annotated[
-        bool,
-        typer.Option("--load", help="Import each and make it with its config, to see if it works."),
-    ] = False,
-    kind: Annotated[str | None, typer.Option(help="Only this kind: connector, provider, …")] = None,
+    load: bool = flag("--load", "Import each and make it with its config, to see if it works."),
+    kind: str | None = option(None, "Only this kind: connector, provider, …"),
 ) -> None:
     """
     List plugins, where each comes from, and its state.
@@ -85,14 +78,8 @@ def _data(
     return data
 
 
-@app.command(
-    "show",
-    cls=DataCommand,
-    epilog=examples("automate plugins show http", "automate plugins show connector:http --json"),
-)
-def show(
-    context: Context, key: Annotated[str, typer.Argument(help="The plugin's key, or kind:key.")]
-) -> None:
+@app.called("automate plugins show http", "automate plugins show connector:http --json")
+def show(context: Context, key: str = argument("The plugin's key, or kind:key.")) -> None:
     """Show a plugin: its state, its config, and its actions or capabilities with their input."""
     plugins, out = _kernel(context).plugins, context.out
     kind, _, name = key.rpartition(":")

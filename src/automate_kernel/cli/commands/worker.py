@@ -7,14 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from automate_kernel.cli.command import Context, TextCommand, WorkFailedError, examples
+from automate_kernel.cli.command import (
+    Commands,
+    Context,
+    TextCommand,
+    WorkFailedError,
+    flag,
+    option,
+)
 from automate_kernel.cli.output import log_to_stderr
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 
 if TYPE_CHECKING:
     from automate_kernel.cli.serving import Receiver
 
-app: typer.Typer = typer.Typer()
+app = Commands()
 
 _BACKLOG = 2048
 
@@ -57,16 +64,13 @@ _ProbeHost = Annotated[str | None, typer.Option(help="The address of these ports
 _LogFormat = Annotated[str | None, typer.Option(help="text, or json: a document a line.")]
 
 
-@app.command(
-    "worker",
+@app.called(
+    "automate worker",
+    "automate worker --processes 4 --slots 20",
+    "automate worker --kind 'mail.*' --kind sms.send",
+    "automate worker --until-idle   # in a cron job, or a test",
+    "automate worker --log-format json --health-port 8081 --metrics-port 9100",
     cls=TextCommand,
-    epilog=examples(
-        "automate worker",
-        "automate worker --processes 4 --slots 20",
-        "automate worker --kind 'mail.*' --kind sms.send",
-        "automate worker --until-idle   # in a cron job, or a test",
-        "automate worker --log-format json --health-port 8081 --metrics-port 9100",
-    ),
 )
 def worker(
     context: Context,
@@ -76,9 +80,7 @@ def worker(
     lease_seconds: _Lease = None,
     kind: _Kinds = None,
     exclude_kind: _ExcludeKinds = None,
-    until_idle: Annotated[
-        bool, typer.Option("--until-idle", help="Run due items and what follows them; then stop.")
-    ] = False,
+    until_idle: bool = flag("--until-idle", "Run due items and what follows them; then stop."),
     health_port: _HealthPort = None,
     metrics_port: _MetricsPort = None,
     probe_host: _ProbeHost = None,
@@ -120,22 +122,17 @@ def worker(
             _require_none(supervise_observed(kernel, number, work, options, ports_of(session)))
 
 
-@app.command(
-    "serve",
+@app.called(
+    "automate serve",
+    "automate serve --host 0.0.0.0 --port 9000 --processes 2",
+    "automate serve --processes 0   # only receive; workers run elsewhere",
+    "AUTOMATE_SERVE_EVENTS_TOKEN=… automate serve",
     cls=TextCommand,
-    epilog=examples(
-        "automate serve",
-        "automate serve --host 0.0.0.0 --port 9000 --processes 2",
-        "automate serve --processes 0   # only receive; workers run elsewhere",
-        "AUTOMATE_SERVE_EVENTS_TOKEN=… automate serve",
-    ),
 )
 def serve(
     context: Context,
-    host: Annotated[str | None, typer.Option(help="The address to listen on.")] = None,
-    port: Annotated[
-        int | None, typer.Option(help="The port; 0 takes a free one.", max=65535)
-    ] = None,
+    host: str | None = option(None, "The address to listen on."),
+    port: int | None = option(None, "The port; 0 takes a free one.", max=65535),
     processes: _Processes = None,
     slots: _Slots = None,
     grace_seconds: _Grace = None,

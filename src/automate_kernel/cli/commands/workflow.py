@@ -3,36 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from automate_kernel.cli.command import Context, DataCommand, TextCommand, examples, group
+from automate_kernel.cli.command import (
+    Commands,
+    Context,
+    TextCommand,
+    argument,
+    flag,
+    option,
+)
 from automate_kernel.errors import AutomateError, ConfigError
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
 
-app: typer.Typer = group("workflow", "Check and show workflows.")
+app = Commands("workflow", "Check and show workflows.")
 
 
-@app.command(
-    "validate",
-    cls=DataCommand,
-    epilog=examples(
-        "automate workflow validate",
-        "automate workflow validate workflows/ extra/report.yaml",
-        "automate workflow validate --syntax workflows/   # without looking for the actions",
-    ),
+@app.called(
+    "automate workflow validate",
+    "automate workflow validate workflows/ extra/report.yaml",
+    "automate workflow validate --syntax workflows/   # without looking for the actions",
 )
 def validate(
     context: Context,
-    paths: Annotated[
-        list[str] | None, typer.Argument(help="Files and folders; by default the configured ones.")
-    ] = None,
-    syntax: Annotated[
-        bool, typer.Option("--syntax", help="Only what stands in the files themselves.")
-    ] = False,
+    paths: list[str] | None = argument(
+        "Files and folders; by default the configured ones.", default=None
+    ),
+    syntax: bool = flag("--syntax", "Only what stands in the files themselves."),
 ) -> None:
     """
     Check workflows: fields, templates, and that their actions and webhooks exist.
@@ -81,23 +82,17 @@ def _results(kernel: Kernel, path: Path, *, syntax: bool) -> list[dict[str, Any]
     ]
 
 
-@app.command(
-    "show",
-    cls=DataCommand,
-    epilog=examples(
-        "automate workflow show order-notify",
-        "automate workflow show workflows/order-notify.yaml --mermaid",
-        "automate workflow show order-notify --svg > order-notify.svg",
-    ),
+@app.called(
+    "automate workflow show order-notify",
+    "automate workflow show workflows/order-notify.yaml --mermaid",
+    "automate workflow show order-notify --svg > order-notify.svg",
 )
 def show(
     context: Context,
-    workflow: Annotated[str, typer.Argument(help="A workflow's file, or its name.")],
-    mermaid: Annotated[bool, typer.Option("--mermaid", help="As a Mermaid diagram.")] = False,
-    svg: Annotated[bool, typer.Option("--svg", help="As an SVG picture.")] = False,
-    execution: Annotated[
-        str | None, typer.Option(help="Show how far this execution is.", metavar="ID")
-    ] = None,
+    workflow: str = argument("A workflow's file, or its name."),
+    mermaid: bool = flag("--mermaid", "As a Mermaid diagram."),
+    svg: bool = flag("--svg", "As an SVG picture."),
+    execution: str | None = option(None, "Show how far this execution is.", metavar="ID"),
 ) -> None:
     """Draw a workflow: its triggers, its steps, and the order of the steps."""
     from automate_kernel.cli.commands.events import find_workflow, is_path
@@ -122,7 +117,7 @@ def show(
     context.out.line(to_text(found, statuses).rstrip("\n"))
 
 
-@app.command("ls", cls=DataCommand, epilog=examples("automate workflow ls"))
+@app.called("automate workflow ls")
 def ls(context: Context) -> None:
     """List the workflows that are configured."""
     from automate_kernel.storage import MemoryStorage
@@ -146,9 +141,7 @@ def ls(context: Context) -> None:
     )
 
 
-@app.command(
-    "schema", cls=TextCommand, epilog=examples("automate workflow schema > workflow.schema.json")
-)
+@app.called("automate workflow schema > workflow.schema.json", cls=TextCommand)
 def schema(context: Context) -> None:
     """Print the JSON Schema of workflows, for editors."""
     from automate_kernel.cli.output import as_json
