@@ -46,23 +46,6 @@ Debug = Annotated[
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=_PANEL)]
 
 
-# An option that several commands have is an annotated type; one of a single command is the default
-# of its parameter.
-def option(default: Any, help: str, *names: str, **more: Any) -> Any:
-    """Return an option, as the default of a command's parameter."""
-    return typer.Option(default, *names, help=help, **more)
-
-
-def flag(name: str, help: str) -> Any:
-    """Return an option without a value; it has no opposite ``--no-…``."""
-    return typer.Option(False, name, help=help)
-
-
-def argument(help: str, *, default: Any = ..., **more: Any) -> Any:
-    """Return an argument that must be given, unless it has a *default*."""
-    return typer.Argument(default, help=help, **more)
-
-
 class Context(typer.Context):
     """
     The context of a command: its session, its output, and whether it is to ``--debug``.
@@ -104,17 +87,18 @@ class TextCommand(TyperCommand):
         self.help = "\n\n".join(paragraphs).replace("[", "\\[")
         shared = _parameters(self.shared) if self.shared is not None else []
         shared = [each for each in shared if each.name not in self.without]
-        self._not_own = (*self.common, *(each.name for each in shared))
+        self._shared_names = [each.name for each in shared]
         self.params += shared
         for each in self.params:
-            setting = _setting(name, each) if each.param_type_name == "option" else None
-            if setting is not None:
+            setting = setting_of(name, each.name) if each.param_type_name == "option" else None
+            if setting is not None and each.default is None and setting.default not in (None, []):
                 each.show_default = str(setting.default)  # type: ignore[attr-defined]
         self.params += [each for each in _parameters(_common) if each.name in self.common]
 
     def invoke(self, ctx: Any) -> Any:
         """Open a session, call the function, and report its errors."""
-        given = ctx.given = {name: ctx.params.pop(name, None) for name in self._not_own}
+        ctx.given = {name: ctx.params.pop(name) for name in self._shared_names}
+        given = {name: ctx.params.pop(name, None) for name in self.common}
         ctx.out = Output(json=bool(given.get("json")))
         if isinstance(ctx.obj, HostSession):
             ctx.session, ctx.out.colour = ctx.obj, ctx.obj.colour
@@ -152,15 +136,10 @@ def _parameters(function: Callable[..., None]) -> list[Any]:
     return list(typer.main.get_command(app).params)
 
 
-def _setting(command: str | None, parameter: Any) -> Setting | None:
-    """Return the setting that counts where the option is left out."""
-    if parameter.default is not None:
-        return None
-    for name in (f"{command}.{parameter.name}", f"worker.{parameter.name}", parameter.name):
-        setting = SETTINGS.get(name)
-        if setting is not None:
-            return setting if setting.default is not None else None
-    return None
+def setting_of(command: str | None, parameter: str | None) -> Setting | None:
+    """Return the setting that counts where an option is left out."""
+    names = (f"{command}.{parameter}", f"worker.{parameter}", parameter)
+    return next((SETTINGS[name] for name in names if name in SETTINGS), None)
 
 
 def _warn_of_strays(context: Context) -> None:

@@ -24,7 +24,8 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 import typer
 
-from automate_kernel.cli.command import Commands, Context, flag
+from automate_kernel.cli.command import Commands, Context
+from automate_kernel.cli.inputs import flag
 from automate_kernel.cli.output import Output, seconds
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 

@@ -15,6 +15,7 @@ from automate_kernel.cli.command import WorkFailedError
 from automate_kernel.cli.settings import meant
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 
+# Options of several commands are types; those of one command are defaults, made by the functions.
 Label = Annotated[str | None, typer.Option(help="A label: order=4711, or 4711 under any name.")]
 Limit = Annotated[
     int, typer.Option("--limit", "-n", help="The number of rows, at most.", min=1, max=10_000)
@@ -30,6 +31,21 @@ OlderThan = Annotated[
 ]
 Tenant = Annotated[str | None, typer.Option(help="Only what belongs to this tenant.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
+
+
+def option(default: Any, help: str, *names: str, **more: Any) -> Any:
+    """Return an option, as the default of a command's parameter."""
+    return typer.Option(default, *names, help=help, **more)
+
+
+def flag(name: str, help: str) -> Any:
+    """Return an option without a value; it has no opposite ``--no-…``."""
+    return typer.Option(False, name, help=help)
+
+
+def argument(help: str, *, default: Any = ..., **more: Any) -> Any:
+    """Return an argument that must be given, unless it has a *default*."""
+    return typer.Argument(default, help=help, **more)
 
 
 def read_text(source: str) -> str:

@@ -6,9 +6,11 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import datetime, timezone
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TextIO
 
 from automate_kernel.monitoring.logs import ContextFilter, JsonFormatter, TextFormatter
@@ -24,26 +26,19 @@ if TYPE_CHECKING:
 else:
     _Stream = logging.StreamHandler  # takes no parameters before Python 3.11
 
-STYLES = {
-    "COMPLETED": "green",
-    "LOADED": "green",
-    "ok": "green",
-    "FAILED": "red",
-    "BROKEN": "red",
-    "fail": "red",
-    "missing": "red",
-    "RUNNING": "cyan",
-    "RETRY": "yellow",
-    "warn": "yellow",
-    "CONFLICT": "yellow",
-    "INCOMPATIBLE": "yellow",
-    "lost": "red",
-    "failing": "red",
-    "stopping": "yellow",
-    "CANCELLED": "magenta",
-    "SKIPPED": "dim",
-    "DISABLED": "dim",
+_COLOURS = {
+    "green": ("COMPLETED", "LOADED", "ok"),
+    "red": ("FAILED", "BROKEN", "fail", "missing", "lost", "failing"),
+    "cyan": ("RUNNING",),
+    "yellow": ("RETRY", "warn", "CONFLICT", "INCOMPATIBLE", "stopping"),
+    "magenta": ("CANCELLED",),
+    "dim": ("SKIPPED", "DISABLED"),
 }
+_STYLES = {word: colour for colour, words in _COLOURS.items() for word in words}
+
+
+Columns = Mapping[str, "str | Callable[[Any], Any]"]
+"""The title of each column, with the attribute that it shows, or a function that reads it."""
 
 
 class Output:
@@ -101,7 +96,7 @@ class Output:
         print(text, file=sys.stderr, flush=True)
 
     def table(
-        self, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str = "none"
+        self, columns: Collection[str], rows: Iterable[Sequence[Any]], *, empty: str = "none"
     ) -> None:
         """Print a table, or *empty* if it has no rows."""
         if self.json:
@@ -125,15 +120,37 @@ class Output:
             for line in lines[1:]:
                 self.line(f"{'':<{width}}  {line}")
 
-    def working(self, text: str) -> AbstractContextManager[Any]:
-        """Return a spinner for the time of a block; nothing outside of a terminal."""
+    def listing(
+        self,
+        found: Iterable[Any],
+        columns: Columns,
+        *,
+        data: Callable[[Any], Any] = asdict,
+        empty: str = "none",
+    ) -> None:
+        """Print each of *found*: as *data* for JSON, else in a row of a table."""
+        found = list(found)
+        self.data([data(each) for each in found])
+        self.table(columns, rows_of(found, columns), empty=empty)
+
+    @contextmanager
+    def working(self, text: str) -> Iterator[Callable[[str], None]]:
+        """Show a spinner in a terminal during a block, which may change its text."""
         if self.json or not self.terminal:
-            return nullcontext()
-        return self.console.status(text)
+            yield lambda text: None
+        else:
+            with self.console.status(text) as status:
+                yield status.update
+
+
+def rows_of(found: Iterable[Any], columns: Columns) -> list[list[Any]]:
+    """Return a row for each of *found*."""
+    reads = [attrgetter(each) if isinstance(each, str) else each for each in columns.values()]
+    return [[read(each) for read in reads] for each in found]
 
 
 def boxed(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], *, live: bool = False
+    columns: Iterable[str], rows: Iterable[Sequence[str]], *, live: bool = False
 ) -> RenderableType:
     """Return a table for a terminal; the figures of a *live* one stand to the right."""
     from rich import box
@@ -150,7 +167,7 @@ def boxed(
             overflow="ellipsis" if live else "fold",
         )
     for row in rows:
-        table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     return table
 
 
@@ -165,7 +182,7 @@ def _text(value: Any) -> str:
     return printable(str(value))
 
 
-def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(columns: Collection[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Return the lines of a plain table."""
     flat = [[cell.replace("\n", " ") for cell in row] for row in [columns, *rows]]
     widths = [max(len(row[index]) for row in flat) for index in range(len(columns))]

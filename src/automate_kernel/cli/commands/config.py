@@ -6,7 +6,8 @@ import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from automate_kernel.cli.command import Commands, Context, flag
+from automate_kernel.cli.command import Commands, Context
+from automate_kernel.cli.inputs import flag
 from automate_kernel.secrets.masking import masked_by_schema, reference_or_hidden
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from automate_kernel.cli.command import Commands, Context, WorkFailedError, flag
+from automate_kernel.cli.command import Commands, Context, WorkFailedError
+from automate_kernel.cli.inputs import flag
 from automate_kernel.errors import AutomateError, ErrorCodes
 
 app = Commands(

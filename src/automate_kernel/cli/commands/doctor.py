@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from automate_kernel.cli.command import Commands, Context, WorkFailedError, option
-from automate_kernel.cli.inputs import duration
+from automate_kernel.cli.command import Commands, Context, WorkFailedError
+from automate_kernel.cli.inputs import duration, option
 from automate_kernel.cli.version import version_line
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.monitoring.diagnosis import (

@@ -12,15 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from automate_kernel import signals
-from automate_kernel.cli.command import (
-    Commands,
-    Context,
-    WorkFailedError,
-    argument,
-    flag,
-    option,
-)
-from automate_kernel.cli.inputs import duration, read_json
+from automate_kernel.cli.command import Commands, Context, WorkFailedError
+from automate_kernel.cli.inputs import argument, duration, flag, option, read_json
 from automate_kernel.cli.output import Output, as_json, seconds
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 

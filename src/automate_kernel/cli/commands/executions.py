@@ -6,29 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from automate_kernel.cli.command import (
-    Commands,
-    Context,
-    DataCommand,
-    WorkFailedError,
-    argument,
-    flag,
-    option,
-)
-from automate_kernel.cli.inputs import (
-    Label,
-    Limit,
-    Most,
-    NewerThan,
-    OlderThan,
-    Tenant,
-    Yes,
-    ages,
-    confirm,
-    duration,
-    one_of,
-)
-from automate_kernel.cli.output import as_json, counted, seconds, time_of
+from automate_kernel.cli import inputs, records
+from automate_kernel.cli.command import Commands, Context, DataCommand, WorkFailedError
+from automate_kernel.cli.inputs import Label, Limit, Tenant, argument, duration, flag, option
+from automate_kernel.cli.output import as_json, counted, rows_of, seconds, time_of
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 
 if TYPE_CHECKING:
@@ -57,17 +38,14 @@ def ls(
     status: str | None = option(None, "PENDING, RUNNING, COMPLETED, FAILED or CANCELLED."),
     workflow: str | None = option(None, "The workflow's name."),
     tenant: Tenant = None,
-    error: str | None = option(
-        None, "Only with this group of error: KeyError in shop.charge.", "--error"
-    ),
+    error: str | None = option(None, "Only with this group of error: KeyError in shop.charge."),
     label: Label = None,
     limit: Limit = 20,
 ) -> None:
     """List executions, the newest first."""
-    from automate_kernel.cli.records import execution_data, show_executions
     from automate_kernel.workflows.execution import ExecutionStatus
 
-    wanted = one_of(status, ExecutionStatus, "--status")
+    wanted = inputs.one_of(status, ExecutionStatus, "--status")
     store = context.session.plain.executions
     given: dict[str, Any] = {"status": wanted, "workflow": workflow, "tenant_id": tenant}
     if label is None:
@@ -75,8 +53,8 @@ def ls(
     else:
         found = store.labelled(label, **given, limit=limit if error is None else 1000)
         found = [each for each in found if error in (None, each.error_group)][:limit]
-    context.out.data([execution_data(each) for each in found])
-    show_executions(context.out, found)
+    data = records.execution_data
+    context.out.listing(found, records.EXECUTIONS, data=data, empty="no executions")
 
 
 @app.called("automate executions show 0193f0c2-…", "automate executions show ID --json")
@@ -86,21 +64,13 @@ def show(context: Context, execution_id: _Id) -> None:
 
     A failed attempt is shown with the files and lines of its error, without values.
     """
-    from automate_kernel.cli.records import (
-        attempt_data,
-        execution_data,
-        labels_text,
-        show_attempts,
-        show_steps,
-        statuses_of,
-    )
     from automate_kernel.workflows.definition.graph import to_text
 
     out, kernel = context.out, context.session.plain
     execution = found_execution(context, execution_id)
     attempts = kernel.executions.failed_attempts(execution.id)
-    failed = [attempt_data(each) for each in attempts]
-    data = {**execution_data(execution), "failed_attempts": failed}
+    failed = [records.attempt_data(each) for each in attempts]
+    data = {**records.execution_data(execution), "failed_attempts": failed}
     out.data(data)
     if out.json:
         return
@@ -114,7 +84,7 @@ def show(context: Context, execution_id: _Id) -> None:
             ("took", seconds(execution.duration_seconds)),
             ("error", error),
             ("group", execution.error_group),
-            ("labels", labels_text(execution.labels)),
+            ("labels", records.labels_text(execution.labels)),
             ("event", f"{execution.event.name} ({execution.event.type}, {execution.event.id})"),
             ("payload", as_json(data["event"]["payload"])),
             ("output", None if execution.output is None else as_json(data["output"])),
@@ -122,9 +92,9 @@ def show(context: Context, execution_id: _Id) -> None:
     )
     out.line()
     definition = kernel.executions.definition(execution.definition_id)
-    out.line(to_text(definition, statuses_of(execution)))
-    show_steps(out, execution.steps)
-    show_attempts(out, attempts)
+    out.line(to_text(definition, records.statuses_of(execution)))
+    records.show_steps(out, execution.steps)
+    records.show_attempts(out, attempts)
 
 
 @app.called("automate executions errors", "automate executions errors --workflow order-notify")
@@ -135,13 +105,10 @@ def errors(
     limit: Limit = 20,
 ) -> None:
     """Group the failed executions by workflow and by where their error came from."""
-    from automate_kernel.cli.records import group_data, show_groups
-
     found = context.session.plain.executions.error_groups(
         workflow=workflow, tenant_id=tenant, limit=limit
     )
-    context.out.data([group_data(each) for each in found])
-    show_groups(context.out, found, "WORKFLOW")
+    records.list_groups(context.out, found, "WORKFLOW")
 
 
 def found_execution(context: Context, execution_id: str) -> Execution:
@@ -222,14 +189,12 @@ def resume(
     failed: bool = flag("--failed", "All FAILED ones that match."),
     workflow: str | None = option(None, "Only of this workflow."),
     tenant: Tenant = None,
-    error_code: str | None = option(
-        None, "Only those that failed with this error.", "--error-code"
-    ),
-    older_than: OlderThan = None,
-    newer_than: NewerThan = None,
-    limit: Most = None,
+    error_code: str | None = option(None, "Only those that failed with this error."),
+    older_than: inputs.OlderThan = None,
+    newer_than: inputs.NewerThan = None,
+    limit: inputs.Most = None,
     rate: float | None = option(None, "The number of them that go on in a second.", min=0.001),
-    yes: Yes = False,
+    yes: inputs.Yes = False,
 ) -> None:
     """
     Run failed executions again, from the steps that failed. A worker does it.
@@ -250,15 +215,12 @@ def resume(
         _each(context, execution_ids, "resume", "resumed")
         return
     kernel, out = context.session.plain, context.out
-    options |= ages(kernel.outbox.now(), older_than, newer_than)
-    confirm("Resume all failed executions that match?", yes=yes)
-    with out.working("resume: all that match") as shown:
-
-        def show(count: int) -> None:
-            if shown is not None:
-                shown.update(f"resume: {count} so far")
-
-        count = kernel.executions.resume_matching(status="FAILED", progress=show, **options)
+    options |= inputs.ages(kernel.outbox.now(), older_than, newer_than)
+    inputs.confirm("Resume all failed executions that match?", yes=yes)
+    with out.working("resume: all that match") as show:
+        count = kernel.executions.resume_matching(
+            status="FAILED", progress=lambda count: show(f"resume: {count} so far"), **options
+        )
     out.data({"resumed": count})
     out.line(f"{counted(count, 'execution')} resumed")
 
@@ -293,23 +255,21 @@ def find(
 
     Labels are given to an event, an item or an execution: the id of an order, say.
     """
-    from automate_kernel.cli.records import execution_data, item_data, show_executions, show_items
-
     out, kernel = context.out, context.session.plain
     executions = kernel.executions.labelled(label, tenant_id=tenant, limit=limit)
     items = kernel.outbox.labelled(label, tenant_id=tenant, limit=limit)
     out.data(
         {
-            "executions": [execution_data(each) for each in executions],
-            "items": [item_data(each) for each in items],
+            "executions": [records.execution_data(each) for each in executions],
+            "items": [records.item_data(each) for each in items],
         }
     )
     if not executions and not items:
         out.line(f"nothing has the label {label}")
         return
     if executions:
-        show_executions(out, executions)
+        out.table(records.EXECUTIONS, rows_of(executions, records.EXECUTIONS))
     if executions and items:
         out.line()
     if items:
-        show_items(out, items)
+        out.table(records.ITEMS, rows_of(items, records.ITEMS))

@@ -3,42 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from automate_kernel.cli.command import (
-    Commands,
-    Context,
-    DataCommand,
-    WorkFailedError,
-    argument,
-    flag,
-    option,
-)
-from automate_kernel.cli.inputs import (
-    Label,
-    Limit,
-    Most,
-    NewerThan,
-    OlderThan,
-    Tenant,
-    Yes,
-    ages,
-    confirm,
-    duration,
-    one_of,
-)
-from automate_kernel.cli.output import as_json, boxed, counted, seconds
+from automate_kernel.cli import inputs, overview, records
+from automate_kernel.cli.command import Commands, Context, DataCommand, WorkFailedError
+from automate_kernel.cli.inputs import Label, Limit, Tenant, argument, duration, flag, option
+from automate_kernel.cli.output import Columns, as_json, boxed, counted, seconds
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from automate_kernel.outbox import OutboxItem, OutboxStats, OutboxStore
+    from automate_kernel.outbox import OutboxItem, OutboxStats
 
 app = Commands("outbox", "Look at the outbox, and steer it: requeue, cancel, limit, pause, clean.")
 
@@ -46,24 +26,13 @@ _STATES = ("PENDING", "RETRY", "RUNNING", "COMPLETED", "FAILED", "CANCELLED")
 _EVERY_SECONDS = 2.0
 _HANDFUL = 10
 _WAKE_UP = "automate.advance"
-_CONDITIONS = ("tenant", "error_code", "error", "older_than", "newer_than")
+_CONDITIONS = ("tenant", "error_code", "error", "older_than", "newer_than", "limit")
 
 _Kind = Annotated[str | None, typer.Option(help="Only items of this kind.")]
 _Status = Annotated[
     str | None, typer.Option(help="PENDING, RUNNING, RETRY, COMPLETED, FAILED or CANCELLED.")
 ]
 _OneKind = Annotated[str, typer.Argument(help="The kind of item: mail.send.")]
-_Ids = Annotated[list[str] | None, typer.Argument(help="The items' ids.", metavar="[ID]…")]
-_All = Annotated[bool, typer.Option("--all", help="All items that the options match.")]
-_State = Annotated[str | None, typer.Option(help="Only items in this state.")]
-_Error = Annotated[str | None, typer.Option("--error-code", help="Only with this last error.")]
-_ErrorGroup = Annotated[
-    str | None,
-    typer.Option(
-        "--error", help="Only of this group, as outbox errors names it: KeyError in shop.charge."
-    ),
-]
-
 
 # -- statistics -----------------------------------------------------------------------------------
 
@@ -88,9 +57,7 @@ def stats(
         raise ConfigError("how often to look is for --watch", hint=f"add it: --watch {every:g}")
     look, out = context.session.plain.outbox.stats, context.out
     if watch:
-        from automate_kernel.cli.overview import Watch
-
-        Watch(out, look, _picture, _line, _data).run(every or _EVERY_SECONDS)
+        overview.Watch(out, look, _picture, _line, _data).run(every or _EVERY_SECONDS)
         return
     found = look()
     out.data(_data(found))
@@ -102,12 +69,8 @@ def stats(
 @app.called("automate outbox workers")
 def workers(context: Context) -> None:
     """List the workers that report to this database, with their processes and loads."""
-    from automate_kernel.cli.overview import show_workers, worker_data
-
     outbox = context.session.plain.outbox
-    found = outbox.workers()
-    context.out.data([worker_data(each) for each in found])
-    show_workers(context.out, found, outbox.now())
+    overview.list_workers(context.out, outbox.workers(), outbox.now())
 
 
 def _data(found: OutboxStats) -> dict[str, Any]:
@@ -165,22 +128,19 @@ def ls(
     limit: Limit = 20,
 ) -> None:
     """List items, the newest first."""
-    from automate_kernel.cli.records import item_data, show_items
-
     outbox = context.session.plain.outbox
     given: dict[str, Any] = {"status": _status(status), "kind": kind, "tenant_id": tenant}
     if label is None:
         found = outbox.find(**given, limit=limit)
     else:
         found = outbox.labelled(label, **given, limit=limit)
-    context.out.data([item_data(item) for item in found])
-    show_items(context.out, found)
+    context.out.listing(found, records.ITEMS, data=records.item_data, empty="no items")
 
 
 def _status(given: str | None) -> str | None:
     from automate_kernel.outbox.item import ItemStatus
 
-    return one_of(given, ItemStatus, "--status")
+    return inputs.one_of(given, ItemStatus, "--status")
 
 
 @app.called("automate outbox show 0193f0c2-…")
@@ -190,17 +150,16 @@ def show(context: Context, item_id: str = argument("The item's id.", metavar="ID
 
     A failed attempt is shown with the files and lines of its error, without values.
     """
-    from automate_kernel.cli.records import attempt_data, item_data, labels_text, show_attempts
-
     item = _found_item(context, item_id)
-    data = item_data(item, whole=True)
+    data = records.item_data(item, whole=True)
     attempts = context.session.plain.outbox.failed_attempts(item.id)
-    context.out.data({**data, "failed_attempts": [attempt_data(each) for each in attempts]})
+    failed = [records.attempt_data(each) for each in attempts]
+    context.out.data({**data, "failed_attempts": failed})
     data["payload"] = as_json(data["payload"])
     data["headers"] = as_json(data["headers"]) if data["headers"] else None
-    data["labels"] = labels_text(data["labels"])
+    data["labels"] = records.labels_text(data["labels"])
     context.out.fields(data.items())
-    show_attempts(context.out, attempts)
+    records.show_attempts(context.out, attempts)
 
 
 @app.called("automate outbox errors", "automate outbox errors --kind mail.send --json")
@@ -210,11 +169,8 @@ def errors(context: Context, kind: _Kind = None, tenant: Tenant = None, limit: L
 
     automate outbox requeue --failed --error GROUP requeues a group.
     """
-    from automate_kernel.cli.records import group_data, show_groups
-
     found = context.session.plain.outbox.error_groups(kind=kind, tenant_id=tenant, limit=limit)
-    context.out.data([group_data(each) for each in found])
-    show_groups(context.out, found, "KIND")
+    records.list_groups(context.out, found, "KIND")
 
 
 def _found_item(context: Context, item_id: str) -> OutboxItem:
@@ -232,108 +188,93 @@ def _found_item(context: Context, item_id: str) -> OutboxItem:
 # -- changes --------------------------------------------------------------------------------------
 
 
-@app.command("retry", cls=DataCommand, hidden=True)
+def _choice(
+    item_ids: list[str] | None = argument("The items' ids.", default=None, metavar="[ID]…"),
+    every: bool = flag("--all", "All items that the options match."),
+    failed: bool = flag("--failed", "All items that FAILED."),
+    status: str | None = option(None, "Only items in this state."),
+    kind: _Kind = None,
+    tenant: Tenant = None,
+    error_code: str | None = option(None, "Only with this last error."),
+    error: str | None = option(
+        None, "Only of this group, as outbox errors names it: KeyError in shop.charge."
+    ),
+    older_than: inputs.OlderThan = None,
+    newer_than: inputs.NewerThan = None,
+    limit: inputs.Most = None,
+    rate: float | None = option(
+        None, "Number of items of a kind that become due in a second.", min=0.001
+    ),
+    yes: inputs.Yes = False,
+) -> None: ...
+
+
+class _RequeueCommand(DataCommand):
+    shared = staticmethod(_choice)
+
+
+class _ChangeCommand(_RequeueCommand):
+    without = ("failed", "rate")
+
+
+@app.command("retry", cls=_RequeueCommand, hidden=True)
 @app.called(
     "automate outbox requeue 0193f0c2-… 0193f0c3-…",
     "automate outbox requeue --failed --kind mail.send --rate 50",
     'automate outbox requeue --failed --error "KeyError in shop.actions.charge"',
     "automate outbox requeue --all --status CANCELLED --yes",
+    cls=_RequeueCommand,
 )
-def requeue(
-    context: Context,
-    item_ids: _Ids = None,
-    every: _All = False,
-    failed: bool = flag("--failed", "All items that FAILED."),
-    status: _State = None,
-    kind: _Kind = None,
-    tenant: Tenant = None,
-    error_code: _Error = None,
-    error: _ErrorGroup = None,
-    older_than: OlderThan = None,
-    newer_than: NewerThan = None,
-    limit: Most = None,
-    rate: float | None = option(
-        None, "Number of items of a kind that become due in a second.", min=0.001
-    ),
-    yes: Yes = False,
-) -> None:
+def requeue(context: Context) -> None:
     """
     Make failed or cancelled items wait again, with all their attempts.
 
     Without ids every FAILED one that the options match, or with --status CANCELLED those. An
     execution is resumed by automate executions resume instead.
     """
-    context.params["every"] = every or failed
-    chosen = _Chosen(context, "FAILED" if failed else status, ("FAILED",), "executions resume")
-    if chosen.status not in (None, "FAILED", "CANCELLED"):
-        raise ConfigError(f"items that are {chosen.status} can't be requeued")
-    if rate is not None and chosen.ids:
+    outbox, rate = context.session.plain.outbox, context.given["rate"]
+    change = _Change(
+        context, "requeue", "requeued", ("FAILED",), ("CANCELLED",), "executions resume"
+    )
+    if rate is not None and change.ids:
         raise ConfigError("--rate goes with --failed or --all")
-    outbox = context.session.plain.outbox
-    many = partial(outbox.requeue_matching, per_second=rate)
-    _change(chosen, outbox.requeue, many, ("Requeue", "requeued"), yes=yes)
+    change.run(outbox.requeue, partial(outbox.requeue_matching, per_second=rate))
 
 
 @app.called(
     "automate outbox cancel 0193f0c2-…",
     "automate outbox cancel --all --kind mail.send --yes",
     "automate outbox cancel --all --status RUNNING --kind report",
+    cls=_ChangeCommand,
 )
-def cancel(
-    context: Context,
-    item_ids: _Ids = None,
-    every: _All = False,
-    status: _State = None,
-    kind: _Kind = None,
-    tenant: Tenant = None,
-    error_code: _Error = None,
-    error: _ErrorGroup = None,
-    older_than: OlderThan = None,
-    newer_than: NewerThan = None,
-    limit: Most = None,
-    yes: Yes = False,
-) -> None:
+def cancel(context: Context) -> None:
     """
     Cancel waiting items, and ask running ones to stop.
 
     With --all, every PENDING and RETRY one, or with --status RUNNING the running ones. An execution
     is cancelled by automate executions cancel instead.
     """
-    chosen = _Chosen(context, status, ("PENDING", "RETRY"), "executions cancel")
-    if chosen.status not in (None, "PENDING", "RETRY", "RUNNING"):
-        raise ConfigError(f"items that are {chosen.status} can't be cancelled")
     outbox = context.session.plain.outbox
-    _change(chosen, outbox.cancel, outbox.cancel_matching, ("Cancel", "cancelled"), yes=yes)
+    change = _Change(
+        context, "cancel", "cancelled", ("PENDING", "RETRY"), ("RUNNING",), "executions cancel"
+    )
+    change.run(outbox.cancel, outbox.cancel_matching)
 
 
 @app.called(
     "automate outbox discard 0193f0c2-…",
     "automate outbox discard --all --kind mail.send --older-than 7d --yes",
+    cls=_ChangeCommand,
 )
-def discard(
-    context: Context,
-    item_ids: _Ids = None,
-    every: _All = False,
-    status: _State = None,
-    kind: _Kind = None,
-    tenant: Tenant = None,
-    error_code: _Error = None,
-    error: _ErrorGroup = None,
-    older_than: OlderThan = None,
-    newer_than: NewerThan = None,
-    limit: Most = None,
-    yes: Yes = False,
-) -> None:
+def discard(context: Context) -> None:
     """
     Delete items that are finished.
 
     With --all, every FAILED and CANCELLED one, or with --status COMPLETED the completed ones.
     """
-    chosen = _Chosen(context, status, ("FAILED", "CANCELLED"), None)
-    if chosen.status not in (None, "COMPLETED", "FAILED", "CANCELLED"):
-        raise ConfigError(f"items that are {chosen.status} can't be discarded")
     outbox = context.session.plain.outbox
-    _change(chosen, outbox.discard, outbox.discard_matching, ("Discard", "discarded"), yes=yes)
+    change = _Change(context, "discard", "discarded", ("FAILED", "CANCELLED"), ("COMPLETED",))
+    change.run(outbox.discard, outbox.discard_matching)
 
 
 @app.called("automate outbox reschedule 0193f0c2-… --delay 2h")
@@ -348,91 +289,92 @@ def reschedule(
     _report(context, outbox.reschedule(ids, delay=seconds_), "rescheduled", len(ids))
 
 
-class _Chosen:
+class _Change:
     """
-    The items that a command changes: those with the ids, or all that its options match.
+    A change of the items that `_choice` chooses: those with the ids, or all that match.
 
-    *usual* are the states without --status. *instead* is the command for items of executions.
+    *usual* are the states without --status, *also* the others that it may name. *instead* is the
+    command for items of executions. Raises `ConfigError` for options that don't go together.
     """
 
     def __init__(
-        self, context: Context, status: str | None, usual: Sequence[str], instead: str | None
+        self,
+        context: Context,
+        verb: str,
+        done: str,
+        usual: tuple[str, ...],
+        also: tuple[str, ...],
+        instead: str | None = None,
     ) -> None:
-        self.context, self.given = context, context.params
-        self.status, self.usual, self.instead = _status(status), usual, instead
-        self.outbox: OutboxStore = context.session.plain.outbox
-        item_ids: Sequence[str] = self.given["item_ids"] or ()
-        if bool(item_ids) == self.given["every"]:
+        given = self._given = context.given
+        self._context, self._verb, self._done, self._instead = context, verb, done, instead
+        self._outbox = context.session.plain.outbox
+        failed = bool(given.get("failed"))
+        self._status = _status("FAILED" if failed else given["status"])
+        self._states = (self._status,) if self._status else usual
+        item_ids: Sequence[str] = given["item_ids"] or ()
+        if bool(item_ids) == (given["every"] or failed):
             raise ConfigError(
                 "name the items, or say --all",
                 hint="--all takes every item that --kind, --status and the others match",
             )
         found = [_found_item(context, item_id) for item_id in item_ids]
-        kinds = {self.given["kind"], *(item.kind for item in found)}
-        if instead and _WAKE_UP in kinds:
+        if instead and _WAKE_UP in (given["kind"], *(item.kind for item in found)):
             raise ConfigError(
                 f"an item of kind {_WAKE_UP} belongs to an execution",
                 hint=f"use {context.named(instead)}",
             )
+        if self._status not in (None, *usual, *also):
+            raise ConfigError(f"items that are {self._status} can't be {done}")
         self.ids: list[str] = [item.id for item in found]
 
-    def kinds(self) -> list[str]:
-        """Return the kinds that are meant, without that of executions."""
-        if self.given["kind"]:
-            return [self.given["kind"]]
-        counts = self.outbox.stats().counts
-        return [kind for kind in counts if kind != _WAKE_UP or not self.instead]
+    def run(self, some: Callable[[Sequence[str]], int], many: Callable[..., int]) -> None:
+        """Change *some* items by their ids, or *many* of each kind by conditions, and report."""
+        ids, out, verb, number = self.ids, self._context.out, self._verb, self._number()
+        what = "all that match" if number is None else counted(number)
+        if number != 0 and (not ids or len(ids) > _HANDFUL):
+            inputs.confirm(f"{verb.capitalize()} {what}?", yes=self._given["yes"])
+        with out.working(f"{verb}: {what}") as show:
+            changed = (
+                some(ids)
+                if ids
+                else self._matching(many, lambda count: show(f"{verb}: {count} of {what}"))
+            )
+        _report(self._context, changed, self._done, len(ids) if ids else None)
 
-    def number(self) -> int | None:
-        """Return the number of items, or None where only a pass through all of them shows it."""
-        if self.ids:
-            return len(self.ids)
-        if any(self.given[name] for name in (*_CONDITIONS, "limit")):
-            return None
-        counts, kinds = self.outbox.stats().counts, set(self.kinds())
-        states = (self.status,) if self.status else self.usual
-        return sum(counts.get(kind, {}).get(state, 0) for kind in kinds for state in states)
-
-    def filter(self) -> dict[str, Any]:
-        """Return the conditions that all items have in common, beside the kind."""
-        given = self.given
-        return {
-            "status": self.status,
+    def _matching(self, many: Callable[..., int], show: Callable[[int], None]) -> int:
+        given, changed = self._given, 0
+        conditions = {
+            "status": self._status,
             "tenant_id": given["tenant"],
             "error_code": given["error_code"],
             "error_group": given["error"],
-            **ages(self.outbox.now(), given["older_than"], given["newer_than"]),
+            **inputs.ages(self._outbox.now(), given["older_than"], given["newer_than"]),
         }
+        for kind in self._kinds():
+            left = None if given["limit"] is None else given["limit"] - changed
 
+            def progress(count: int, before: int = changed) -> None:
+                show(before + count)
 
-def _change(
-    chosen: _Chosen,
-    some: Callable[[Sequence[str]], int],
-    many: Callable[..., int],
-    words: tuple[str, str],
-    *,
-    yes: bool,
-) -> None:
-    out, (verb, done), number = chosen.context.out, words, chosen.number()
-    what = "all that match" if number is None else counted(number)
-    if number != 0 and (not chosen.ids or len(chosen.ids) > _HANDFUL):
-        confirm(f"{verb} {what}?", yes=yes)
-    with out.working(f"{verb.lower()}: {what}") as shown:
+            changed += many(kind=kind, limit=left, progress=progress, **conditions)
+        return changed
 
-        def show(before: int, count: int) -> None:
-            if shown is not None:
-                shown.update(f"{verb.lower()}: {before + count} of {what}")
+    def _kinds(self) -> list[str]:
+        """Return the kinds that are meant, without that of executions."""
+        if self._given["kind"]:
+            return [self._given["kind"]]
+        counts = self._outbox.stats().counts
+        return [kind for kind in counts if kind != _WAKE_UP or not self._instead]
 
-        changed = some(chosen.ids) if chosen.ids else _matching(chosen, many, show)
-    _report(chosen.context, changed, done, len(chosen.ids) if chosen.ids else None)
-
-
-def _matching(chosen: _Chosen, many: Callable[..., int], show: Callable[[int, int], None]) -> int:
-    changed, wanted, most = 0, chosen.filter(), chosen.given["limit"]
-    for kind in chosen.kinds():
-        left = None if most is None else most - changed
-        changed += many(kind=kind, limit=left, progress=partial(show, changed), **wanted)
-    return changed
+    def _number(self) -> int | None:
+        """Return the number of items, or None where only a pass through all of them shows it."""
+        if self.ids:
+            return len(self.ids)
+        if any(self._given[name] for name in _CONDITIONS):
+            return None
+        counts, kinds = self._outbox.stats().counts, self._kinds()
+        return sum(counts.get(kind, {}).get(state, 0) for kind in kinds for state in self._states)
 
 
 def _report(context: Context, changed: int, done: str, named: int | None) -> None:
@@ -496,32 +438,25 @@ def unlimit(context: Context, kind: _OneKind) -> None:
 def limits(context: Context) -> None:
     """List the limits. An operator's limit wins over one that the code declares."""
     found = context.session.plain.outbox.limits()
-    context.out.data([asdict(each) for each in found])
-    context.out.table(
-        ("KIND", "AT ONCE", "RATE", "BURST", "SET BY"),
-        [
-            (
-                each.kind,
-                each.concurrency or "-",
-                f"{each.rate} in {each.per_seconds:g} s" if each.rate else "-",
-                each.burst or each.rate or "-",
-                "the code" if each.declared else "an operator",
-            )
-            for each in found
-        ],
-        empty="no kind is limited",
-    )
+    columns: Columns = {
+        "KIND": "kind",
+        "AT ONCE": lambda each: each.concurrency or "-",
+        "RATE": lambda each: f"{each.rate} in {each.per_seconds:g} s" if each.rate else "-",
+        "BURST": lambda each: each.burst or each.rate or "-",
+        "SET BY": lambda each: "the code" if each.declared else "an operator",
+    }
+    context.out.listing(found, columns, empty="no kind is limited")
 
 
 @app.called("automate outbox purge --older-than 30d --yes")
 def purge(
     context: Context,
     older_than: str = option(..., "The time since they ended: 30d, 12h.", metavar="DURATION"),
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    yes: inputs.Yes = False,
 ) -> None:
     """Delete items and executions that ended long ago, with everything that belongs to them."""
     age = duration(older_than, "--older-than")
-    confirm(f"Delete every item and execution that ended over {older_than} ago?", yes=yes)
+    inputs.confirm(f"Delete every item and execution that ended over {older_than} ago?", yes=yes)
     with context.out.working("deleting"):
         total = context.session.plain.purge(older_than_seconds=age)
     context.out.data({"purged": total})

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from automate_kernel.cli.command import Commands, Context, argument, flag, option
+from automate_kernel.cli.command import Commands, Context
+from automate_kernel.cli.inputs import argument, flag, option
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.operations.schemas import json_schema_of
 from automate_kernel.plugins.discovery import misspelt

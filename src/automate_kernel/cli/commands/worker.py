@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import typer
-
-from automate_kernel.cli.command import (
-    Commands,
-    Context,
-    TextCommand,
-    WorkFailedError,
-    flag,
-    option,
-)
+from automate_kernel.cli.command import Commands, Context, TextCommand, WorkFailedError, setting_of
+from automate_kernel.cli.inputs import flag, option
 from automate_kernel.cli.output import log_to_stderr
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 
@@ -25,43 +17,39 @@ app = Commands()
 
 _BACKLOG = 2048
 
-_FLAGS = {
-    "slots": "worker.slots",
-    "grace_seconds": "worker.grace_seconds",
-    "lease_seconds": "worker.lease_seconds",
-    "kind": "worker.kinds",
-    "exclude_kind": "worker.exclude_kinds",
-    "health_port": "worker.health_port",
-    "metrics_port": "worker.metrics_port",
-    "probe_host": "worker.probe_host",
-    "log_format": "log_format",
-}
-"""The setting for which each option of both commands stands."""
-_REPEATED = ("kind", "exclude_kind")
 
-_Processes = Annotated[int | None, typer.Option(help="Worker processes.", min=0)]
-_Slots = Annotated[int | None, typer.Option(help="Calls at once in a process.", min=1)]
-_Grace = Annotated[
-    float | None, typer.Option(help="Seconds that a stop waits for running calls.", min=0)
-]
-_Lease = Annotated[
-    float | None,
-    typer.Option(help="Seconds after which another worker takes over from a dead one.", min=0.5),
-]
-_Kinds = Annotated[
-    list[str] | None,
-    typer.Option("--kind", metavar="KIND", help="Work on this kind only: mail.send, or mail.*."),
-]
-_ExcludeKinds = Annotated[
-    list[str] | None,
-    typer.Option("--exclude-kind", metavar="KIND", help="Leave this kind to other workers."),
-]
-_HealthPort = Annotated[
-    int | None, typer.Option(help="The port for /healthz and /readyz.", min=0, max=65535)
-]
-_MetricsPort = Annotated[int | None, typer.Option(help="The port for /metrics.", min=0, max=65535)]
-_ProbeHost = Annotated[str | None, typer.Option(help="The address of these ports: 127.0.0.1.")]
-_LogFormat = Annotated[str | None, typer.Option(help="text, or json: a document a line.")]
+def _options(
+    host: str | None = option(None, "The address to listen on."),
+    port: int | None = option(None, "The port; 0 takes a free one.", max=65535),
+    processes: int | None = option(None, "Worker processes.", min=0),
+    slots: int | None = option(None, "Calls at once in a process.", min=1),
+    grace_seconds: float | None = option(
+        None, "Seconds that a stop waits for running calls.", min=0
+    ),
+    lease_seconds: float | None = option(
+        None, "Seconds after which another worker takes over from a dead one.", min=0.5
+    ),
+    kinds: list[str] | None = option(
+        None, "Work on this kind only: mail.send, or mail.*.", "--kind", metavar="KIND"
+    ),
+    exclude_kinds: list[str] | None = option(
+        None, "Leave this kind to other workers.", "--exclude-kind", metavar="KIND"
+    ),
+    until_idle: bool = flag("--until-idle", "Run due items and what follows them; then stop."),
+    health_port: int | None = option(None, "The port for /healthz and /readyz.", min=0, max=65535),
+    metrics_port: int | None = option(None, "The port for /metrics.", min=0, max=65535),
+    probe_host: str | None = option(None, "The address of these ports: 127.0.0.1."),
+    log_format: str | None = option(None, "text, or json: a document a line."),
+) -> None: ...
+
+
+class _ServeCommand(TextCommand):
+    shared = staticmethod(_options)
+    without: ClassVar[tuple[str, ...]] = ("until_idle",)
+
+
+class _WorkerCommand(_ServeCommand):
+    without = ("host", "port")
 
 
 @app.called(
@@ -70,22 +58,9 @@ _LogFormat = Annotated[str | None, typer.Option(help="text, or json: a document 
     "automate worker --kind 'mail.*' --kind sms.send",
     "automate worker --until-idle   # in a cron job, or a test",
     "automate worker --log-format json --health-port 8081 --metrics-port 9100",
-    cls=TextCommand,
+    cls=_WorkerCommand,
 )
-def worker(
-    context: Context,
-    processes: _Processes = None,
-    slots: _Slots = None,
-    grace_seconds: _Grace = None,
-    lease_seconds: _Lease = None,
-    kind: _Kinds = None,
-    exclude_kind: _ExcludeKinds = None,
-    until_idle: bool = flag("--until-idle", "Run due items and what follows them; then stop."),
-    health_port: _HealthPort = None,
-    metrics_port: _MetricsPort = None,
-    probe_host: _ProbeHost = None,
-    log_format: _LogFormat = None,
-) -> None:
+def worker(context: Context) -> None:
     """
     Run workflows and other outbox items until it is stopped.
 
@@ -96,8 +71,8 @@ def worker(
     The health port answers GET /healthz and /readyz for an orchestrator, the metrics port /metrics
     for Prometheus; both may be one port.
     """
-    _set_flags(context, processes="worker.processes")
-    settings = context.session.settings
+    _set_flags(context)
+    settings, until_idle = context.session.settings, context.given["until_idle"]
     number, level = settings["worker.processes"], _level(context)
     if number < 1:
         raise ConfigError("--processes must be at least 1")
@@ -127,23 +102,9 @@ def worker(
     "automate serve --host 0.0.0.0 --port 9000 --processes 2",
     "automate serve --processes 0   # only receive; workers run elsewhere",
     "AUTOMATE_SERVE_EVENTS_TOKEN=… automate serve",
-    cls=TextCommand,
+    cls=_ServeCommand,
 )
-def serve(
-    context: Context,
-    host: str | None = option(None, "The address to listen on."),
-    port: int | None = option(None, "The port; 0 takes a free one.", max=65535),
-    processes: _Processes = None,
-    slots: _Slots = None,
-    grace_seconds: _Grace = None,
-    lease_seconds: _Lease = None,
-    kind: _Kinds = None,
-    exclude_kind: _ExcludeKinds = None,
-    health_port: _HealthPort = None,
-    metrics_port: _MetricsPort = None,
-    probe_host: _ProbeHost = None,
-    log_format: _LogFormat = None,
-) -> None:
+def serve(context: Context) -> None:
     """
     Receive webhooks over HTTP, and run workers beside it.
 
@@ -155,7 +116,7 @@ def serve(
     The health port answers /healthz and /readyz too, for probes that don't reach the other port,
     and the metrics port /metrics.
     """
-    _set_flags(context, host="serve.host", port="serve.port", processes="serve.processes")
+    _set_flags(context)
     from automate_kernel.cli.worker_process import ports_of
     from automate_kernel.http.worker_ports import answering
     from automate_kernel.monitoring.process import guarded_process
@@ -186,12 +147,13 @@ def _receiver(context: Context, level: str) -> Receiver:
     return Receiver(context.session, level)
 
 
-def _set_flags(context: Context, **more: str) -> None:
+def _set_flags(context: Context) -> None:
     """Let options win over the settings, here and in the worker processes."""
-    for name, setting in {**_FLAGS, **more}.items():
-        value = context.params[name]
-        if value not in (None, (), []):
-            context.session.set_flag(setting, list(value) if name in _REPEATED else value)
+    for name, value in context.given.items():
+        setting = setting_of(context.info_name, name)
+        if setting is not None and value not in (None, (), []):
+            given = list(value) if setting.kind == "list" else value
+            context.session.set_flag(setting.name, given)
 
 
 def _kinds(context: Context) -> dict[str, Any]:

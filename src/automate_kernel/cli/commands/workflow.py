@@ -7,14 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from automate_kernel.cli.command import (
-    Commands,
-    Context,
-    TextCommand,
-    argument,
-    flag,
-    option,
-)
+from automate_kernel.cli.command import Commands, Context, TextCommand
+from automate_kernel.cli.inputs import argument, flag, option
 from automate_kernel.errors import AutomateError, ConfigError
 
 if TYPE_CHECKING:
