@@ -17,6 +17,7 @@ from automate_kernel.cli.output import Output, log_to_stderr
 from automate_kernel.cli.session import HostSession, Session
 from automate_kernel.cli.settings import SETTINGS, Setting
 from automate_kernel.errors import AutomateError, ConfigError, StorageError, exit_code
+from automate_kernel.secrets.redaction import redact_text
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
@@ -62,10 +63,6 @@ class Context(typer.Context):
         """Return the words with which the user calls *command*: ``automate outbox ls``, say."""
         return f"{self.find_root().info_name} {command}"
 
-    def redact(self, text: str) -> str:
-        """Return *text* without the secrets that were read so far."""
-        return self.session.redact(text)
-
 
 class TextCommand(TyperCommand):
     """
@@ -109,7 +106,7 @@ class TextCommand(TyperCommand):
         ctx.session = Session(
             given["config"] or before.get("config"), {"database": database} if database else {}
         )
-        with reporting(debug=ctx.debug, redact=ctx.redact):
+        with _reporting(debug=ctx.debug):
             log_to_stderr("debug" if ctx.debug else "error", brief=not ctx.debug)
             try:
                 _warn_of_strays(ctx)
@@ -217,14 +214,14 @@ class WorkFailedError(AutomateError):
 
 
 @contextmanager
-def reporting(*, debug: bool, redact: Callable[[str], str] = str) -> Iterator[None]:
+def _reporting(*, debug: bool) -> Iterator[None]:
     """Turn exceptions of the block into a line on standard error and an exit code."""
     try:
         yield
     except AutomateError as error:
         if debug and not isinstance(error, WorkFailedError):
-            print(redact(traceback.format_exc()), file=sys.stderr)
-        _show(error, redact)
+            print(redact_text(traceback.format_exc()), file=sys.stderr)
+        _show(error)
         raise typer.Exit(exit_code(error)) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -237,8 +234,8 @@ def reporting(*, debug: bool, redact: Callable[[str], str] = str) -> Iterator[No
         if type(error).__module__.startswith(("typer", "click")):
             raise  # its own way of ending
         if debug:
-            print(redact(traceback.format_exc()), file=sys.stderr)
-        text = redact(f"{type(error).__name__}: {error}").split("\n")[0]
+            print(redact_text(traceback.format_exc()), file=sys.stderr)
+        text = redact_text(f"{type(error).__name__}: {error}").split("\n")[0]
         print(f"error: this should not happen: {text}", file=sys.stderr)
         if not debug:
             print(
@@ -249,12 +246,12 @@ def reporting(*, debug: bool, redact: Callable[[str], str] = str) -> Iterator[No
         raise typer.Exit(_FAILED) from None
 
 
-def _show(error: AutomateError, redact: Callable[[str], str]) -> None:
-    print(f"error: {redact(error.message)}", file=sys.stderr)
+def _show(error: AutomateError) -> None:
+    print(f"error: {redact_text(error.message)}", file=sys.stderr)
     hint = error.hint
     if hint is not None and hint.startswith("create our tables"):
         hint = "run automate db create, or add the tables to your Alembic migrations"
     if hint is None and isinstance(error, StorageError):
         hint = "is the server running, and is the database in automate config the right one?"
     if hint:
-        print(f"hint: {redact(hint)}", file=sys.stderr)
+        print(f"hint: {redact_text(hint)}", file=sys.stderr)

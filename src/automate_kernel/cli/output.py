@@ -71,12 +71,12 @@ class Output:
     def data(self, value: Any) -> None:
         """Print *value* as JSON, if JSON was asked for."""
         if self.json:
-            self.write(as_json(value))
+            print(as_json(value), flush=True)
 
     def record(self, value: Any) -> None:
         """Print *value* as JSON in a line of its own, if JSON was asked for."""
         if self.json:
-            self.write(json.dumps(value, ensure_ascii=False, default=_plain))
+            print(json.dumps(value, ensure_ascii=False, default=_plain), flush=True)
 
     def line(self, text: str = "", style: str | None = None) -> None:
         """Print a line, unless JSON was asked for."""
@@ -85,11 +85,7 @@ class Output:
         if self.terminal and style:
             self.console.print(text, style=style, markup=False, soft_wrap=True)
         else:
-            self.write(text)
-
-    def write(self, text: str) -> None:
-        """Print a line to standard output, with JSON too."""
-        print(text, flush=True)
+            print(text, flush=True)
 
     def note(self, text: str) -> None:
         """Print a line to standard error, beside the answer."""
@@ -147,6 +143,11 @@ def rows_of(found: Iterable[Any], columns: Columns) -> list[list[Any]]:
     """Return a row for each of *found*."""
     reads = [attrgetter(each) if isinstance(each, str) else each for each in columns.values()]
     return [[read(each) for read in reads] for each in found]
+
+
+def attributes(one: Any, *names: str) -> dict[str, Any]:
+    """Return attributes of *one* by their names."""
+    return {name: getattr(one, name) for name in names}
 
 
 def boxed(

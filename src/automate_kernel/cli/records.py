@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from automate_kernel.cli.output import Columns, Output, ago, rows_of, seconds, time_of
+from automate_kernel.cli.output import Columns, Output, ago, attributes, rows_of, seconds, time_of
 from automate_kernel.secrets.redaction import redact_shown
 
 if TYPE_CHECKING:
@@ -25,15 +25,8 @@ def execution_data(execution: Execution) -> dict[str, Any]:
         "definition_id": execution.definition_id,
         "event": redact_shown(execution.event.to_json()),
         "output": redact_shown(execution.output),
-        "error_code": execution.error_code,
-        "error": execution.error,
-        "error_group": execution.error_group,
-        "labels": execution.labels,
-        "tenant_id": execution.tenant_id,
-        "item_id": execution.item_id,
-        "created_at": execution.created_at,
-        "updated_at": execution.updated_at,
-        "completed_at": execution.completed_at,
+        **attributes(execution, "error_code", "error", "error_group", "labels", "tenant_id"),
+        **attributes(execution, "item_id", "created_at", "updated_at", "completed_at"),
         "duration_seconds": execution.duration_seconds,
         "steps": [step_data(run) for run in execution.steps],
     }

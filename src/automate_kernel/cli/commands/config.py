@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from automate_kernel.cli.command import Commands, Context
 from automate_kernel.cli.inputs import flag
+from automate_kernel.cli.output import attributes
 from automate_kernel.secrets.masking import masked_by_schema, reference_or_hidden
 
 if TYPE_CHECKING:
@@ -37,28 +38,19 @@ def config(
     """
     settings, out = context.session.settings, context.out
     schemas = {} if show_values else _schemas(context)
-    rows = [
-        (setting, each.value if show_values else shown(setting, each.value, schemas), each.source)
-        for setting, each in settings
-    ]
-    out.data(
-        {
-            "file": settings.file and str(settings.file),
-            "settings": {
-                setting.name: {
-                    "value": value,
-                    "source": source,
-                    "variable": setting.variable,
-                    "help": setting.help,
-                }
-                for setting, value, source in rows
-            },
+    rows = {
+        setting.name: {
+            "value": each.value if show_values else shown(setting, each.value, schemas),
+            "source": each.source,
+            **attributes(setting, "variable", "help"),
         }
-    )
+        for setting, each in settings
+    }
+    out.data({"file": settings.file and str(settings.file), "settings": rows})
     out.line(f"file: {settings.file or 'none (automate.toml or pyproject.toml)'}\n")
     out.table(
         ("SETTING", "VALUE", "FROM", "VARIABLE"),
-        [(setting.name, value, source, setting.variable) for setting, value, source in rows],
+        [(name, row["value"], row["source"], row["variable"]) for name, row in rows.items()],
     )
     for name, near in settings.strays:
         out.note(f"{name} is set and read by nobody{f': do you mean {near}?' if near else ''}")
@@ -100,15 +92,13 @@ def _plain(options: Any) -> bool:
 
 def _schemas(context: Context) -> dict[str, Mapping[str, Any]]:
     """Return the JSON Schemas of the configured plugins' configs, as far as they load."""
-    from automate_kernel.storage import MemoryStorage
-
     found: dict[str, Mapping[str, Any]] = {}
     configured = context.session.settings["config"]
     if not configured:
         return found
     # A plugin or app that is broken keeps nobody from looking; its options are hidden.
     with contextlib.suppress(Exception):
-        plugins = context.session.build(MemoryStorage()).plugins
+        plugins = context.session.in_memory().plugins
         for key in configured:
             for kind in ("connector", "provider"):
                 if key in plugins.keys(kind):

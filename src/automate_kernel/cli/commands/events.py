@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,10 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from automate_kernel import signals
+from automate_kernel.cli import records
 from automate_kernel.cli.command import Commands, Context, WorkFailedError
 from automate_kernel.cli.inputs import argument, duration, flag, option, read_json
 from automate_kernel.cli.output import Output, as_json, seconds
+from automate_kernel.cli.records import step_name
+from automate_kernel.cli.session import require_shared
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.storage import MemoryStorage
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -58,7 +63,7 @@ def run(
     """
     payload = read_json(event) if event is not None else None
     kernel, found = _prepared(context, workflow, store=store)
-    wanted, labels = event_for(found, payload, name, _headers(header or [])), _labels(label or ())
+    wanted, labels = _event(found, payload, name, _headers(header or [])), _labels(label or ())
     if not force and not kernel.workflows.program(found.hash()).starts_on(wanted):
         raise WorkFailedError(
             ErrorCodes.FAILED_PRECONDITION,
@@ -85,11 +90,9 @@ def _headers(given: list[str]) -> dict[str, str]:
 
 
 def _prepared(context: Context, workflow: str, *, store: bool) -> tuple[Kernel, Workflow]:
-    from automate_kernel.storage import MemoryStorage
-
-    session = context.session
-    from_file = is_path(workflow)
-    kernel = session.build(None if store else MemoryStorage(), workflows=store or not from_file)
+    session, from_file = context.session, is_path(workflow)
+    build = session.build if store else session.in_memory
+    kernel = build(workflows=store or not from_file)
     if not store and not isinstance(kernel.storage, MemoryStorage):
         raise ConfigError(
             f"app is a kernel that keeps what it does in {kernel.storage.describe()}",
@@ -117,9 +120,7 @@ def find_workflow(kernel: Kernel, workflow: str) -> Workflow:
     return found[0]
 
 
-def event_for(
-    workflow: Workflow, payload: Any, name: str | None, headers: Mapping[str, str] | None = None
-) -> Event:
+def _event(workflow: Workflow, payload: Any, name: str | None, headers: dict[str, str]) -> Event:
     """Return an event with *payload* as the workflow's first trigger expects it."""
     from automate_kernel.outbox.ids import new_id
     from automate_kernel.workflows.definition.triggers import EventTrigger, WebhookTrigger
@@ -127,17 +128,16 @@ def event_for(
 
     kind: EventType = "manual"
     source, usual = "cli", workflow.name
-    for trigger in workflow.triggers:
-        if isinstance(trigger, EventTrigger):
-            kind, usual = "event", trigger.event
-        elif isinstance(trigger, WebhookTrigger):
-            kind, source = "webhook", trigger.connector
-            usual = f"{trigger.connector}.{trigger.trigger}"
-        else:
-            kind = trigger.type
-            if payload is None and kind == "schedule":
-                payload = getattr(trigger, "payload", None)
-        break
+    trigger = next(iter(workflow.triggers), None)
+    if isinstance(trigger, EventTrigger):
+        kind, usual = "event", trigger.event
+    elif isinstance(trigger, WebhookTrigger):
+        kind, source = "webhook", trigger.connector
+        usual = f"{trigger.connector}.{trigger.trigger}"
+    elif trigger is not None:
+        kind = trigger.type
+        if payload is None and kind == "schedule":
+            payload = getattr(trigger, "payload", None)
     return Event(
         id=new_id(),
         name=name or usual,
@@ -145,7 +145,7 @@ def event_for(
         type=kind,
         source=source,
         occurred_at=datetime.now(timezone.utc).isoformat(),
-        headers=dict(headers or {}),
+        headers=headers,
     )
 
 
@@ -153,10 +153,18 @@ def _executed(kernel: Kernel, progress: Progress, timeout: float | None) -> Exec
     worker = kernel.worker(poll_seconds=_LOOK_SECONDS)
     thread = threading.Thread(target=worker.run, name="automate-worker", daemon=True)
     thread.start()
+    deadline = math.inf if timeout is None else time.monotonic() + timeout
     ended = False
     try:
-        execution = _awaited(kernel, progress, timeout)
-        ended = execution.status.finished
+        while True:
+            # Another worker may run it where it is stored, whose signals don't get here.
+            progress.ended.wait(_LOOK_SECONDS)
+            execution = kernel.executions.get(str(progress.execution_id))
+            if execution is None:
+                raise AutomateError(ErrorCodes.DATA_LOSS, f"{progress.execution_id} is gone")
+            ended = execution.status.finished
+            if ended or time.monotonic() >= deadline:
+                break
     finally:
         # The lease of an execution that goes on is handed back: another worker takes it on.
         worker.stop(abandon=not ended)
@@ -168,27 +176,11 @@ def _executed(kernel: Kernel, progress: Progress, timeout: float | None) -> Exec
     return execution
 
 
-def _awaited(kernel: Kernel, progress: Progress, timeout: float | None) -> Execution:
-    deadline = None if timeout is None else time.monotonic() + timeout
-    while True:
-        # Another worker may run it where it is stored, whose signals don't get here.
-        progress.ended.wait(_LOOK_SECONDS)
-        execution = kernel.executions.get(str(progress.execution_id))
-        if execution is None:
-            raise AutomateError(ErrorCodes.DATA_LOSS, f"{progress.execution_id} is gone")
-        over = deadline is not None and time.monotonic() >= deadline
-        if execution.status.finished or over:
-            return execution
-
-
 def _show(context: Context, execution: Execution) -> None:
-    from automate_kernel.cli.records import execution_data, show_steps
-
-    out = context.out
-    data = execution_data(execution)
+    out, data = context.out, records.execution_data(execution)
     out.data(data)
     out.line()
-    show_steps(out, execution.steps)
+    records.show_steps(out, execution.steps)
     took = seconds(execution.duration_seconds)
     style = "green" if execution.status.value == "COMPLETED" else "red"
     out.line(f"{execution.name} {execution.status.value} in {took}", style)
@@ -205,9 +197,9 @@ class Progress:
     `ended` is set when the execution ends. The signals come from the worker's threads.
     """
 
-    def __init__(self, kernel: Any, out: Output, execution_id: str | None = None) -> None:
+    def __init__(self, kernel: Any, out: Output) -> None:
         self.ended: threading.Event = threading.Event()
-        self.execution_id = execution_id
+        self.execution_id: str | None = None
         self._kernel, self._out = kernel, out
         self._begun: dict[tuple[str, int], float] = {}
         self._receivers = [
@@ -238,15 +230,15 @@ class Progress:
         self._begun.setdefault((step.step_id, step.position), time.monotonic())
         if step.attempts > 1:
             why = f" after {step.error_code}: {step.error}" if step.error else ""
-            self._out.line(f"↻ {_name(step)}  attempt {step.attempts}{why}", "yellow")
+            self._out.line(f"↻ {step_name(step)}  attempt {step.attempts}{why}", "yellow")
         else:
-            self._out.line(f"▶ {_name(step)}", "cyan")
+            self._out.line(f"▶ {step_name(step)}", "cyan")
 
     def _completed(self, step: StepRun, **more: Any) -> None:
-        self._out.line(f"✓ {_name(step)}  {self._took(step)}", "green")
+        self._out.line(f"✓ {step_name(step)}  {self._took(step)}", "green")
 
     def _failed(self, step: StepRun, error: Any, **more: Any) -> None:
-        self._out.line(f"✗ {_name(step)}  {self._took(step)}  {error.code}: {error}", "red")
+        self._out.line(f"✗ {step_name(step)}  {self._took(step)}  {error.code}: {error}", "red")
 
     def _over(self, **more: Any) -> None:
         self.ended.set()
@@ -254,10 +246,6 @@ class Progress:
     def _took(self, step: StepRun) -> str:
         begun = self._begun.get((step.step_id, step.position))
         return seconds(time.monotonic() - begun) if begun is not None else ""
-
-
-def _name(step: StepRun) -> str:
-    return step.step_id if step.position < 0 else f"{step.step_id}[{step.position}]"
 
 
 @app.called(
@@ -289,8 +277,6 @@ def emit(
 
     Prints the event's id.
     """
-    from automate_kernel.cli.session import require_shared
-
     content = _payload(given, payload, file)
     kernel = context.session.plain
     require_shared(kernel)

@@ -12,7 +12,7 @@ import typer
 from automate_kernel.cli import inputs, overview, records
 from automate_kernel.cli.command import Commands, Context, DataCommand, WorkFailedError
 from automate_kernel.cli.inputs import Label, Limit, Tenant, argument, duration, flag, option
-from automate_kernel.cli.output import Columns, as_json, boxed, counted, seconds
+from automate_kernel.cli.output import Columns, as_json, attributes, boxed, counted, seconds
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 
 if TYPE_CHECKING:
@@ -74,11 +74,7 @@ def workers(context: Context) -> None:
 
 
 def _data(found: OutboxStats) -> dict[str, Any]:
-    return {
-        "counts": found.counts,
-        "oldest_due_seconds": found.oldest_due_seconds,
-        "paused": list(found.paused),
-    }
+    return attributes(found, "counts", "oldest_due_seconds", "paused")
 
 
 def _rows(found: OutboxStats) -> list[tuple[Any, ...]]:

@@ -9,6 +9,8 @@ import typer
 
 from automate_kernel.cli.command import Commands, Context
 from automate_kernel.cli.inputs import argument, flag, option
+from automate_kernel.cli.output import attributes
+from automate_kernel.cli.settings import meant
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.operations.schemas import json_schema_of
 from automate_kernel.plugins.discovery import misspelt
@@ -20,9 +22,7 @@ app = Commands("plugins", "Look at connectors, providers and other plugins.")
 
 
 def _kernel(context: Context) -> Any:
-    from automate_kernel.storage import MemoryStorage
-
-    return context.session.build(MemoryStorage(), workflows=False)
+    return context.session.in_memory(workflows=False)
 
 
 @app.called("automate plugins ls", "automate plugins ls --load   # import all, to see")
@@ -39,15 +39,10 @@ def ls(
     kernel, out = _kernel(context), context.out
     problems = kernel.plugin_problems() if load else {}
     records = kernel.plugins.records(kind)
-    out.data([_data(record, problems) for record in records])
-    out.table(
-        ("KIND", "KEY", "STATE", "FROM", "TARGET"),
-        [
-            (each.kind, each.key, _state(each, problems), each.source, each.target)
-            for each in records
-        ],
-        empty="no plugins",
-    )
+    rows = [_data(record, problems) for record in records]
+    columns = {"KIND": "kind", "KEY": "key", "STATE": "state", "FROM": "source", "TARGET": "target"}
+    out.data(rows)
+    out.table(columns, [[row[of] for of in columns.values()] for row in rows], empty="no plugins")
     unusable = [each for each in records if not each.usable and each.remedy]
     for record in unusable:
         out.line(f"{record.kind} {record.key}: {record.error or record.state.value}", "red")
@@ -58,24 +53,19 @@ def ls(
             out.line(f"  {problem.hint or f'automate plugins show {of}:{key} shows its config'}")
     for wrong in misspelt():
         out.line(f"{wrong}: {wrong.remedy}", "yellow")
-    if any(_state(each, problems) in {"BROKEN", "UNUSABLE"} for each in records if load):
+    if load and any(row["state"] in {"BROKEN", "UNUSABLE"} for row in rows):
         raise typer.Exit(1)
-
-
-def _state(record: PluginRecord, problems: Mapping[tuple[str, str], AutomateError]) -> str:
-    found = not record.replaced_by and (record.kind, record.key) in problems
-    return "UNUSABLE" if found and record.usable else record.state.value
 
 
 def _data(
     record: PluginRecord, problems: Mapping[tuple[str, str], AutomateError] | None = None
 ) -> dict[str, Any]:
-    names = ("kind", "key", "target", "source", "state", "replaced_by", "error", "remedy")
-    data = {**{name: getattr(record, name) for name in names}, "usable": record.usable}
-    if problems and _state(record, problems) == "UNUSABLE":
-        problem = problems[record.kind, record.key]
-        data |= {"state": "UNUSABLE", "error": problem.message, "remedy": problem.hint}
-        data["usable"] = False
+    names = ("kind", "key", "target", "source", "state", "replaced_by", "error", "remedy", "usable")
+    data = {**attributes(record, *names), "state": record.state.value}
+    problem = (problems or {}).get((record.kind, record.key))
+    if problem is not None and record.usable:
+        wrong = {"state": "UNUSABLE", "error": problem.message, "remedy": problem.hint}
+        data |= {**wrong, "usable": False}
     return data
 
 
@@ -109,8 +99,6 @@ def show(context: Context, key: str = argument("The plugin's key, or kind:key.")
 
 
 def _unknown(plugins: Any, name: str) -> AutomateError:
-    from automate_kernel.cli.settings import meant
-
     near = meant(name, [record.key for record in plugins.records()])
     return AutomateError(
         ErrorCodes.NOT_FOUND,
@@ -125,20 +113,15 @@ def _details(plugin: Any) -> dict[str, Any]:
         details["config"] = json_schema_of(plugin.config_schema())
     for what in ("actions", "capabilities"):
         if hasattr(plugin, what):
+            names = ("name", "idempotent", "description")
             details[what] = [
-                {
-                    "name": spec.name,
-                    "idempotent": spec.idempotent,
-                    "description": spec.description,
-                    "input": spec.json_schema(),
-                }
+                {**attributes(spec, *names), "input": spec.json_schema()}
                 for spec in getattr(plugin, what)()
             ]
     if hasattr(plugin, "triggers"):
         details["triggers"] = [
             {
-                "name": spec.name,
-                "description": spec.description,
+                **attributes(spec, "name", "description"),
                 "secrets": list(getattr(spec.signature, "keys", ())),
             }
             for spec in plugin.triggers()

@@ -35,9 +35,7 @@ def validate(
     Shows every problem, with its file and line if it has them. Exits with 2 if there is any.
     """
     session, out = context.session, context.out
-    from automate_kernel.storage import MemoryStorage
-
-    kernel = session.build(MemoryStorage(), workflows=False)
+    kernel = session.in_memory(workflows=False)
     given = [Path(path) for path in paths or ()] or session.workflow_paths()
     if not given and not len(kernel.workflows):
         raise ConfigError(
@@ -92,12 +90,11 @@ def show(
     from automate_kernel.cli.commands.events import find_workflow, is_path
     from automate_kernel.cli.commands.executions import found_execution
     from automate_kernel.cli.records import statuses_of
-    from automate_kernel.storage import MemoryStorage
     from automate_kernel.workflows.definition.graph import to_mermaid, to_svg, to_text
 
     if mermaid and svg:
         raise ConfigError("--mermaid and --svg are two pictures: take one")
-    kernel = context.session.build(MemoryStorage(), workflows=not is_path(workflow))
+    kernel = context.session.in_memory(workflows=not is_path(workflow))
     found = find_workflow(kernel, workflow)
     statuses = statuses_of(found_execution(context, execution)) if execution else None
     context.out.data(found.to_dict())
@@ -114,10 +111,9 @@ def show(
 @app.called("automate workflow ls")
 def ls(context: Context) -> None:
     """List the workflows that are configured."""
-    from automate_kernel.storage import MemoryStorage
     from automate_kernel.workflows.definition.graph import describe_trigger
 
-    kernel = context.session.build(MemoryStorage())
+    kernel = context.session.in_memory()
     found = sorted(kernel.workflows, key=lambda each: each.name)
     context.out.data([each.to_dict() for each in found])
     context.out.table(
