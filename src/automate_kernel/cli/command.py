@@ -23,28 +23,18 @@ if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-_PANEL = "Options of every command"
 
-ConfigFile = Annotated[
-    str | None,
-    typer.Option(
-        "--config",
-        metavar="FILE",
-        help="Settings; by default the nearest automate.toml or pyproject.toml.",
-        rich_help_panel=_PANEL,
-    ),
-]
-Database = Annotated[
-    str | None,
-    typer.Option(
-        "--database", metavar="URL", help="The database, as SQLAlchemy writes it.",
-        rich_help_panel=_PANEL,
-    ),
-]  # fmt: skip
-Debug = Annotated[
-    bool, typer.Option("--debug", help="Show tracebacks and debug logs.", rich_help_panel=_PANEL)
-]
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=_PANEL)]
+
+def _everywhere(name: str, help: str, **more: Any) -> Any:
+    return typer.Option(name, help=help, rich_help_panel="Options of every command", **more)
+
+
+_CONFIG_HELP = "Settings; by default the nearest automate.toml or pyproject.toml."
+_DATABASE_HELP = "The database, as SQLAlchemy writes it."
+ConfigFile = Annotated[str | None, _everywhere("--config", _CONFIG_HELP, metavar="FILE")]
+Database = Annotated[str | None, _everywhere("--database", _DATABASE_HELP, metavar="URL")]
+Debug = Annotated[bool, _everywhere("--debug", "Show tracebacks and debug logs.")]
+_Json = Annotated[bool, _everywhere("--json", "Print JSON.")]
 
 
 class Context(typer.Context):
@@ -171,11 +161,11 @@ def mounted(
 
     def run(arguments: Sequence[str]) -> int:
         try:
-            session = HostSession(kernel_factory, colour=colour)
-            return int(
-                command.main(list(arguments), prog_name=name, standalone_mode=False, obj=session)
-                or 0
-            )
+            options: dict[str, Any] = {
+                "obj": HostSession(kernel_factory, colour=colour),
+                "standalone_mode": False,
+            }
+            return int(command.main(list(arguments), prog_name=name, **options) or 0)
         except Exception as error:
             if not hasattr(error, "format_message"):
                 raise
@@ -220,11 +210,14 @@ def _reporting(*, debug: bool) -> Iterator[None]:
         yield
     except AutomateError as error:
         if debug and not isinstance(error, WorkFailedError):
-            print(redact_text(traceback.format_exc()), file=sys.stderr)
-        _show(error)
+            _say(traceback.format_exc())
+        _say(f"error: {error.message}")
+        hint = _hint(error)
+        if hint:
+            _say(f"hint: {hint}")
         raise typer.Exit(exit_code(error)) from None
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        _say("interrupted")
         raise typer.Exit(_INTERRUPTED) from None
     except BrokenPipeError:
         # The reader of our output has enough. Python would complain once more at its end.
@@ -233,25 +226,27 @@ def _reporting(*, debug: bool) -> Iterator[None]:
     except Exception as error:
         if type(error).__module__.startswith(("typer", "click")):
             raise  # its own way of ending
-        if debug:
-            print(redact_text(traceback.format_exc()), file=sys.stderr)
         text = redact_text(f"{type(error).__name__}: {error}").split("\n")[0]
-        print(f"error: this should not happen: {text}", file=sys.stderr)
+        if debug:
+            _say(traceback.format_exc())
+        _say(f"error: this should not happen: {text}")
         if not debug:
-            print(
-                "hint: run the same command with --debug, and report the traceback together with "
-                "the output of automate --version",
-                file=sys.stderr,
-            )
+            _say(_REPORT_IT)
         raise typer.Exit(_FAILED) from None
 
 
-def _show(error: AutomateError) -> None:
-    print(f"error: {redact_text(error.message)}", file=sys.stderr)
-    hint = error.hint
-    if hint is not None and hint.startswith("create our tables"):
-        hint = "run automate db create, or add the tables to your Alembic migrations"
-    if hint is None and isinstance(error, StorageError):
-        hint = "is the server running, and is the database in automate config the right one?"
-    if hint:
-        print(f"hint: {redact_text(hint)}", file=sys.stderr)
+_REPORT_IT = """\
+hint: run the same command with --debug, and report the traceback together with the output of \
+automate --version"""
+
+
+def _say(text: str) -> None:
+    print(redact_text(text), file=sys.stderr)
+
+
+def _hint(error: AutomateError) -> str | None:
+    if error.hint is None and isinstance(error, StorageError):
+        return "is the server running, and is the database in automate config the right one?"
+    if error.hint is not None and error.hint.startswith("create our tables"):
+        return "run automate db create, or add the tables to your Alembic migrations"
+    return error.hint

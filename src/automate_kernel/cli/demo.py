@@ -175,11 +175,10 @@ class Demonstration:
         killed_at = time.monotonic()
         self.out.line(f"   process {pid} held the execution; it is gone, and replaced")
 
-        def other() -> str | None:
-            found = _worker_of_slow(kernel)
-            return found if found != first else None
-
-        second = self.until("another worker to take over", other)
+        second = self.until(
+            "another worker to take over",
+            lambda: found if (found := _worker_of_slow(kernel)) != first else None,
+        )
         taken = time.monotonic() - killed_at
         self.out.line(f"   process {second.rsplit('-', 2)[1]} took it over after {seconds(taken)}")
         self.found["killed"] = {

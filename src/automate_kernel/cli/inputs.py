@@ -43,12 +43,12 @@ def flag(name: str, help: str) -> Any:
     return typer.Option(False, name, help=help)
 
 
-def argument(help: str, *, default: Any = ..., **more: Any) -> Any:
+def argument(help: str, default: Any = ..., **more: Any) -> Any:
     """Return an argument that must be given, unless it has a *default*."""
     return typer.Argument(default, help=help, **more)
 
 
-def read_text(source: str) -> str:
+def _read_text(source: str) -> str:
     """Return the text of a file, or of standard input if *source* is ``-``."""
     try:
         if source == "-":
@@ -62,10 +62,9 @@ def read_text(source: str) -> str:
         raise ConfigError(f"{source} can't be read: {error.strerror}") from None
 
 
-def read_json(source: str | None, option: str | None = None) -> Any:
+def read_json(source: str, option: str | None = None) -> Any:
     """Return the JSON in a file or standard input, or, for an *option*, in the text itself."""
-    text = str(source) if option else read_text(str(source))
-    where = option or _called(str(source))
+    text, where = (source, option) if option else (_read_text(source), _called(source))
     try:
         return json.loads(text, parse_constant=_no_constant)
     except json.JSONDecodeError as error:

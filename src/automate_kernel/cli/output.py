@@ -37,7 +37,8 @@ _COLOURS = {
 _STYLES = {word: colour for colour, words in _COLOURS.items() for word in words}
 
 
-Columns = Mapping[str, "str | Callable[[Any], Any]"]
+_Read = Callable[[Any], Any]
+Columns = Mapping[str, "str | _Read"]
 """The title of each column, with the attribute that it shows, or a function that reads it."""
 
 
@@ -117,12 +118,7 @@ class Output:
                 self.line(f"{'':<{width}}  {line}")
 
     def listing(
-        self,
-        found: Iterable[Any],
-        columns: Columns,
-        *,
-        data: Callable[[Any], Any] = asdict,
-        empty: str = "none",
+        self, found: Iterable[Any], columns: Columns, empty: str, data: _Read = asdict
     ) -> None:
         """Print each of *found*: as *data* for JSON, else in a row of a table."""
         found = list(found)

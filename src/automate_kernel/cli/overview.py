@@ -42,8 +42,7 @@ def top(
     if once:
         found = look()
         out.data(as_data(found))
-        if not out.json:
-            _show(out, found, where)
+        _show(out, found, where)
         return
 
     def draw(found: Snapshot) -> RenderableType:

@@ -194,9 +194,7 @@ def _backend(given: Any, folder: Path) -> SecretsBackend | str:
     from automate_kernel.plugins.targets import load_target, normal_target
     from automate_kernel.secrets import EnvSecretsBackend, FileSecretsBackend
 
-    if isinstance(given, str):
-        given = {"backend": given}
-    options = dict(given) if isinstance(given, dict) else {}
+    options = dict(given) if isinstance(given, dict) else {"backend": given}
     name = options.pop("backend", None)
     if not isinstance(name, str):
         raise ConfigError(
@@ -248,25 +246,19 @@ def load_app(target: str) -> Any:
         return load_target(target)
     except (KeyboardInterrupt, ConfigError):
         raise
-    except ModuleNotFoundError as error:
+    except PluginError as error:
+        raise ConfigError(f"app: {error.message}", hint=error.hint) from error
+    except BaseException as error:  # SystemExit too: it must not end us without a message
         module = target.partition(":")[0]
-        if error.name and (module == error.name or module.startswith(f"{error.name}.")):
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
             raise ConfigError(
                 f"app: there is no module {error.name!r}",
                 hint="app is module:name, imported from app_dir (the config file's folder)",
             ) from None
-        raise _broken(target, describe_failure(error)[0]) from error
-    except PluginError as error:
-        raise ConfigError(f"app: {error.message}", hint=error.hint) from error
-    except BaseException as error:  # SystemExit too: it must not end us without a message
-        raise _broken(target, describe_failure(error)[0]) from error
-
-
-def _broken(target: str, text: str) -> ConfigError:
-    return ConfigError(
-        f"app: {target.partition(':')[0]} can't be imported: {text}",
-        hint="run again with --debug for the traceback",
-    )
+        raise ConfigError(
+            f"app: {module} can't be imported: {describe_failure(error)[0]}",
+            hint="run again with --debug for the traceback",
+        ) from error
 
 
 def host_of(app: Any) -> Kernel | None:

@@ -147,15 +147,6 @@ class Settings:
         """Return True if the setting is set somewhere."""
         return self.values[name].source != "default"
 
-    def section(self, name: str) -> Mapping[str, Any]:
-        """Return the values of one table, without its name in front."""
-        prefix = f"{name}."
-        return {
-            key.removeprefix(prefix): value.value
-            for key, value in self.values.items()
-            if key.startswith(prefix)
-        }
-
 
 def problem_with(setting: Setting, value: Any) -> str | None:
     """Return the problem of *value*, without showing it; None if it is valid."""
@@ -341,8 +332,7 @@ def toml_lines(text: str) -> dict[_Path, int]:
     """
     lines: dict[_Path, int] = {}
     table: _Path = ()
-    start, depth, number = 0, 0, 1
-    for first, end, following in _statements(text, start, depth, number):
+    for first, end, following in _statements(text):
         statement = text[first:end]
         header, assigned = _HEADER.match(statement), _ASSIGNED.match(statement)
         if assigned is not None:
@@ -353,9 +343,9 @@ def toml_lines(text: str) -> dict[_Path, int]:
     return lines
 
 
-def _statements(text: str, start: int, depth: int, number: int) -> Iterator[tuple[int, int, int]]:
+def _statements(text: str) -> Iterator[tuple[int, int, int]]:
     """Yield start, end and line of each stretch up to a line's end outside of any bracket."""
-    begun = number
+    start, depth, number, begun = 0, 0, 1, 1
     for token in _EVENTSS.finditer(text):
         found = token[0]
         if found in "[{":

@@ -76,7 +76,7 @@ def shown(
     if setting.name == "config":
         known = schemas or {}
         return {
-            key: masked_by_schema(options, known.get(key), key if _plain(options) else "")
+            key: masked_by_schema(options, known.get(key), "" if isinstance(options, dict) else key)
             for key, options in value.items()
         }
     if setting.name == "secrets":
@@ -84,10 +84,6 @@ def shown(
             each if isinstance(each, str) else masked_by_schema(each, _BACKEND) for each in value
         ]
     return value
-
-
-def _plain(options: Any) -> bool:
-    return not isinstance(options, dict)
 
 
 def _schemas(context: Context) -> dict[str, Mapping[str, Any]]:

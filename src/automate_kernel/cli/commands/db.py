@@ -8,6 +8,7 @@ import typer
 
 from automate_kernel.cli.command import Commands, Context, WorkFailedError
 from automate_kernel.cli.inputs import flag
+from automate_kernel.cli.output import attributes
 from automate_kernel.errors import AutomateError, ErrorCodes
 
 app = Commands(
@@ -69,33 +70,24 @@ def check(context: Context) -> None:
     out.data(
         {
             "database": report.place,
-            "ok": report.ok,
-            "version": report.version,
+            **attributes(report, "ok", "version"),
             "expected_version": report.expected,
             "managed_by": report.manager,
             "differences": [
-                {
-                    "kind": each.kind, "table": each.table, "name": each.name,
-                    "text": each.text, "needed": each.needed,
-                }
+                attributes(each, "kind", "table", "name", "text", "needed")
                 for each in report.differences
             ],
             "remedy": None if report.ok else report.remedy,
         }
-    )  # fmt: skip
+    )
     out.line(f"{report.place}: {_version(report.version, report.manager)}")
-    if report.empty:
-        raise WorkFailedError(
-            ErrorCodes.FAILED_PRECONDITION, "it has none of the tables", hint=report.remedy
-        )
-    for each in report.differences:
-        out.line(("missing: " if each.needed else "slow: ") + each.text)
+    problem = "it has none of the tables"
+    if not report.empty:
+        problem = f"{len(report.differences)} differences from the tables of this release"
+        for each in report.differences:
+            out.line(("missing: " if each.needed else "slow: ") + each.text)
     if not report.ok:
-        raise WorkFailedError(
-            ErrorCodes.FAILED_PRECONDITION,
-            f"{len(report.differences)} differences from the tables of this release",
-            hint=report.remedy,
-        )
+        raise WorkFailedError(ErrorCodes.FAILED_PRECONDITION, problem, hint=report.remedy)
     out.line("as they should be")
 
 
@@ -144,7 +136,8 @@ def _migrate(context: Context, *, sql: bool, options: dict[str, Any]) -> None:
     after = storage.check_schema()
     out.data({"database": report.place, "statements": run, "version": after.version})
     for text in run:
-        out.line(f"{_first_line(text)} … done")
+        first = text.partition("\n")[0].removesuffix("(").rstrip()
+        out.line(f"{first} … done")
     out.line(f"{report.place}: " + ("migrated" if run else "there was nothing to do"))
 
 
@@ -154,7 +147,3 @@ def _show_sql(context: Context, place: str, statements: list[str]) -> None:
         context.out.line(f"{text};")
     if not statements:
         context.out.note(f"{place}: there is nothing to do")
-
-
-def _first_line(sql: str) -> str:
-    return sql.partition("\n")[0].removesuffix("(").rstrip()

@@ -258,7 +258,7 @@ def emit(
     name: str = argument("The event's name: order.created."),
     given: str | None = argument(
         "The payload as JSON; @FILE for a file with it, - for stdin.",
-        default=None,
+        None,
         metavar="[PAYLOAD]",
     ),
     payload: str | None = option(None, "The payload as JSON."),

@@ -183,9 +183,7 @@ def cancel(context: Context, execution_ids: _Ids) -> None:
 )
 def resume(
     context: Context,
-    execution_ids: list[str] | None = argument(
-        "The executions' ids.", default=None, metavar="[ID]…"
-    ),
+    execution_ids: list[str] | None = argument("The executions' ids.", None, metavar="[ID]…"),
     failed: bool = flag("--failed", "All FAILED ones that match."),
     workflow: str | None = option(None, "Only of this workflow."),
     tenant: Tenant = None,

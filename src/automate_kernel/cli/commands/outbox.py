@@ -29,9 +29,6 @@ _WAKE_UP = "automate.advance"
 _CONDITIONS = ("tenant", "error_code", "error", "older_than", "newer_than", "limit")
 
 _Kind = Annotated[str | None, typer.Option(help="Only items of this kind.")]
-_Status = Annotated[
-    str | None, typer.Option(help="PENDING, RUNNING, RETRY, COMPLETED, FAILED or CANCELLED.")
-]
 _OneKind = Annotated[str, typer.Argument(help="The kind of item: mail.send.")]
 
 # -- statistics -----------------------------------------------------------------------------------
@@ -46,10 +43,7 @@ def stats(
     context: Context,
     watch: bool = flag("--watch", "Look again and again."),
     every: float | None = argument(
-        "With --watch: seconds between two looks; 2 by default.",
-        default=None,
-        metavar="[SECONDS]",
-        min=0.1,
+        "With --watch: seconds between two looks; 2 by default.", None, metavar="[SECONDS]", min=0.1
     ),
 ) -> None:
     """Count the items of each kind by state, and show the delay of the oldest due one."""
@@ -117,7 +111,7 @@ def _picture(found: OutboxStats) -> RenderableType:
 )
 def ls(
     context: Context,
-    status: _Status = None,
+    status: str | None = option(None, "PENDING, RUNNING, RETRY, COMPLETED, FAILED or CANCELLED."),
     kind: _Kind = None,
     tenant: Tenant = None,
     label: Label = None,
@@ -185,7 +179,7 @@ def _found_item(context: Context, item_id: str) -> OutboxItem:
 
 
 def _choice(
-    item_ids: list[str] | None = argument("The items' ids.", default=None, metavar="[ID]…"),
+    item_ids: list[str] | None = argument("The items' ids.", None, metavar="[ID]…"),
     every: bool = flag("--all", "All items that the options match."),
     failed: bool = flag("--failed", "All items that FAILED."),
     status: str | None = option(None, "Only items in this state."),
@@ -331,11 +325,10 @@ class _Change:
         if number != 0 and (not ids or len(ids) > _HANDFUL):
             inputs.confirm(f"{verb.capitalize()} {what}?", yes=self._given["yes"])
         with out.working(f"{verb}: {what}") as show:
-            changed = (
-                some(ids)
-                if ids
-                else self._matching(many, lambda count: show(f"{verb}: {count} of {what}"))
-            )
+            if ids:
+                changed = some(ids)
+            else:
+                changed = self._matching(many, lambda count: show(f"{verb}: {count} of {what}"))
         _report(self._context, changed, self._done, len(ids) if ids else None)
 
     def _matching(self, many: Callable[..., int], show: Callable[[int], None]) -> int:
@@ -348,12 +341,10 @@ class _Change:
             **inputs.ages(self._outbox.now(), given["older_than"], given["newer_than"]),
         }
         for kind in self._kinds():
-            left = None if given["limit"] is None else given["limit"] - changed
-
-            def progress(count: int, before: int = changed) -> None:
-                show(before + count)
-
-            changed += many(kind=kind, limit=left, progress=progress, **conditions)
+            conditions["limit"] = None if given["limit"] is None else given["limit"] - changed
+            changed += many(
+                kind=kind, progress=lambda n, before=changed: show(before + n), **conditions
+            )
         return changed
 
     def _kinds(self) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from automate_kernel.cli.command import Commands, Context, TextCommand, WorkFailedError, setting_of
 from automate_kernel.cli.inputs import flag, option
 from automate_kernel.cli.output import log_to_stderr
+from automate_kernel.cli.session import require_shared
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 
 if TYPE_CHECKING:
@@ -157,14 +158,12 @@ def _set_flags(context: Context) -> None:
 
 
 def _kinds(context: Context) -> dict[str, Any]:
-    section = context.session.settings.section("worker")
-    return {name: section[name] for name in ("kinds", "exclude_kinds")}
+    settings = context.session.settings
+    return {name: settings[f"worker.{name}"] for name in ("kinds", "exclude_kinds")}
 
 
 def _ready_kernel(context: Context) -> Any:
     """Return the kernel, once workers can share its tables and know these kinds."""
-    from automate_kernel.cli.session import require_shared
-
     kernel = context.session.kernel
     require_shared(kernel)
     check = getattr(kernel.storage, "check_schema", None)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from automate_kernel.cli.command import Commands, Context, TextCommand
+from automate_kernel.cli.commands.events import find_workflow, is_path
+from automate_kernel.cli.commands.executions import found_execution
 from automate_kernel.cli.inputs import argument, flag, option
+from automate_kernel.cli.output import Columns, as_json
+from automate_kernel.cli.records import statuses_of
 from automate_kernel.errors import AutomateError, ConfigError
 
 if TYPE_CHECKING:
@@ -24,9 +29,7 @@ app = Commands("workflow", "Check and show workflows.")
 )
 def validate(
     context: Context,
-    paths: list[str] | None = argument(
-        "Files and folders; by default the configured ones.", default=None
-    ),
+    paths: list[str] | None = argument("Files and folders; by default the configured ones.", None),
     syntax: bool = flag("--syntax", "Only what stands in the files themselves."),
 ) -> None:
     """
@@ -45,12 +48,9 @@ def validate(
     results = [result for path in given for result in _results(kernel, path, syntax=syntax)]
     out.data({"ok": not any(each["problems"] for each in results), "workflows": results})
     for each in results:
-        name = each["workflow"] or each["source"]
-        if not each["problems"]:
-            out.line(f"✓ {name}", "green")
-            continue
-        out.line(f"✗ {name}", "red")
-        for problem in each["problems"]:
+        name, problems = each["workflow"] or each["source"], each["problems"]
+        out.line(f"{'✗' if problems else '✓'} {name}", "red" if problems else "green")
+        for problem in problems:
             out.line(f"  {problem}")
     if any(each["problems"] for each in results):
         raise typer.Exit(2)
@@ -87,9 +87,6 @@ def show(
     execution: str | None = option(None, "Show how far this execution is.", metavar="ID"),
 ) -> None:
     """Draw a workflow: its triggers, its steps, and the order of the steps."""
-    from automate_kernel.cli.commands.events import find_workflow, is_path
-    from automate_kernel.cli.commands.executions import found_execution
-    from automate_kernel.cli.records import statuses_of
     from automate_kernel.workflows.definition.graph import to_mermaid, to_svg, to_text
 
     if mermaid and svg:
@@ -114,27 +111,20 @@ def ls(context: Context) -> None:
     from automate_kernel.workflows.definition.graph import describe_trigger
 
     kernel = context.session.in_memory()
+    columns: Columns = {
+        "NAME": "name",
+        "STARTS ON": lambda each: ", ".join(map(describe_trigger, each.triggers)),
+        "STEPS": lambda each: len(each.steps),
+        "DESCRIPTION": lambda each: each.description or each.title or "",
+    }
     found = sorted(kernel.workflows, key=lambda each: each.name)
-    context.out.data([each.to_dict() for each in found])
-    context.out.table(
-        ("NAME", "STARTS ON", "STEPS", "DESCRIPTION"),
-        [
-            (
-                each.name,
-                ", ".join(map(describe_trigger, each.triggers)),
-                len(each.steps),
-                each.description or each.title or "",
-            )
-            for each in found
-        ],
-        empty="no workflows; set workflows in automate.toml, or make the folder workflows",
-    )
+    none = "no workflows; set workflows in automate.toml, or make the folder workflows"
+    context.out.listing(found, columns, data=methodcaller("to_dict"), empty=none)
 
 
 @app.called("automate workflow schema > workflow.schema.json", cls=TextCommand)
 def schema(context: Context) -> None:
     """Print the JSON Schema of workflows, for editors."""
-    from automate_kernel.cli.output import as_json
     from automate_kernel.workflows import workflow_json_schema
 
     print(as_json(workflow_json_schema()))
