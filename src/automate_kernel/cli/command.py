@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -25,16 +25,20 @@ if TYPE_CHECKING:
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def _everywhere(name: str, help: str, **more: Any) -> Any:
-    return typer.Option(name, help=help, rich_help_panel="Options of every command", **more)
+def _everywhere(default: Any, name: str, help: str, **more: Any) -> Any:
+    panel = "Options of every command"
+    return typer.Option(default, name, help=help, rich_help_panel=panel, **more)
 
 
-_CONFIG_HELP = "Settings; by default the nearest automate.toml or pyproject.toml."
-_DATABASE_HELP = "The database, as SQLAlchemy writes it."
-ConfigFile = Annotated[str | None, _everywhere("--config", _CONFIG_HELP, metavar="FILE")]
-Database = Annotated[str | None, _everywhere("--database", _DATABASE_HELP, metavar="URL")]
-Debug = Annotated[bool, _everywhere("--debug", "Show tracebacks and debug logs.")]
-_Json = Annotated[bool, _everywhere("--json", "Print JSON.")]
+CONFIG = _everywhere(
+    None,
+    "--config",
+    "Settings; by default the nearest automate.toml or pyproject.toml.",
+    metavar="FILE",
+)
+DATABASE = _everywhere(None, "--database", "The database, as SQLAlchemy writes it.", metavar="URL")
+DEBUG = _everywhere(False, "--debug", "Show tracebacks and debug logs.")
+_JSON = _everywhere(False, "--json", "Print JSON.")
 
 
 class Context(typer.Context):
@@ -99,7 +103,10 @@ class TextCommand(TyperCommand):
         with _reporting(debug=ctx.debug):
             log_to_stderr("debug" if ctx.debug else "error", brief=not ctx.debug)
             try:
-                _warn_of_strays(ctx)
+                for name, near in ctx.session.settings.strays:
+                    if near is not None:
+                        text = f"{name} is no setting of ours (did you mean {near}?)"
+                        ctx.out.note(f"warning: {text}")
                 return super().invoke(ctx)
             finally:
                 ctx.session.close()
@@ -112,7 +119,10 @@ class DataCommand(TextCommand):
 
 
 def _common(
-    config: ConfigFile = None, database: Database = None, debug: Debug = False, json: _Json = False
+    config: str | None = CONFIG,
+    database: str | None = DATABASE,
+    debug: bool = DEBUG,
+    json: bool = _JSON,
 ) -> None: ...
 
 
@@ -129,20 +139,14 @@ def setting_of(command: str | None, parameter: str | None) -> Setting | None:
     return next((SETTINGS[name] for name in names if name in SETTINGS), None)
 
 
-def _warn_of_strays(context: Context) -> None:
-    for name, near in context.session.settings.strays:
-        if near is not None:
-            context.out.note(f"warning: {name} is no setting of ours (did you mean {near}?)")
-
-
 class Commands(typer.Typer):
     """Commands of the program, or, with a name, of one of its commands."""
 
-    def __init__(self, name: str | None = None, help: str | None = None) -> None:
-        super().__init__(
-            name=name, help=help, no_args_is_help=True, rich_markup_mode="rich",
-            pretty_exceptions_enable=False,
-        )  # fmt: skip
+    def __init__(self, name: str | None = None, help: str | None = None, **more: Any) -> None:
+        more |= {"no_args_is_help": True, "rich_markup_mode": "rich"}
+        if help is not None:  # else it is the callback's
+            more["help"] = help
+        super().__init__(name=name, pretty_exceptions_enable=False, **more)
 
     def called(
         self, *examples: str, cls: type[TextCommand] = DataCommand, name: str | None = None

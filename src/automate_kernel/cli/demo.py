@@ -25,8 +25,10 @@ from urllib.request import ProxyHandler, Request, build_opener
 import typer
 
 from automate_kernel.cli.command import Commands, Context
+from automate_kernel.cli.database import open_storage
 from automate_kernel.cli.inputs import flag
 from automate_kernel.cli.output import Output, seconds
+from automate_kernel.cli.records import execution_data, item_data, show_steps
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 
 if TYPE_CHECKING:
@@ -101,7 +103,6 @@ class Demonstration:
 
     def run(self) -> bool:
         """Run the project; return True if everything was as it should be."""
-        from automate_kernel.cli.database import open_storage
         from automate_kernel.kernel import Kernel
 
         begun = time.monotonic()
@@ -112,7 +113,7 @@ class Demonstration:
         services = self._start("services", "services.py")
         url = self._start("serve", "-m", "automate_kernel.cli", "serve", "--port", "0",
                           SERVICES_URL=services)  # fmt: skip
-        self.until("the receiver to be ready", lambda: _ask(f"{url}/readyz")[0] == 200 or None)
+        self.until("the receiver to be ready", lambda: _ask(f"{url}/readyz")[0] == 200)
         self.out.line(f"   receiver   {url}")
         self.out.line(f"   services   {services}   (a warehouse and a chat)")
         self.out.line(f"   project    {self.folder}")
@@ -186,9 +187,9 @@ class Demonstration:
         }  # fmt: skip
 
     def _stop(self, kernel: Kernel) -> None:
-        def ended() -> bool | None:
+        def ended() -> bool:
             found = kernel.executions.find()
-            return (len(found) == 2 and all(e.status.finished for e in found)) or None
+            return len(found) == 2 and all(each.status.finished for each in found)
 
         self.until("both executions to end", ended)
         receiver = self.processes[-1]
@@ -200,7 +201,6 @@ class Demonstration:
     # -- the database ----------------------------------------------------------------------------
 
     def _report(self, kernel: Kernel, begun: float) -> bool:
-        from automate_kernel.cli.records import execution_data, item_data, show_steps
         from automate_kernel.storage.tables import DELIVERY
 
         executions = sorted(kernel.executions.find(), key=lambda each: each.name)
@@ -283,10 +283,10 @@ class Demonstration:
         return self.until(f"{name} to start", url)
 
     def until(self, what: str, found: Callable[[], T | None]) -> T:
-        """Return the result of *found*, once it isn't None."""
+        """Return the result of *found*, once it is true."""
         begun = time.monotonic()
         news = begun + _NEWS
-        while (result := found()) is None:
+        while not (result := found()):
             waited = time.monotonic() - begun
             if any(each.poll() is not None for each in self.processes):
                 raise self._broken("a process has ended")

@@ -7,30 +7,13 @@ import sys
 from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Any, NoReturn
 
 import typer
 
 from automate_kernel.cli.command import WorkFailedError
 from automate_kernel.cli.settings import meant
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
-
-# Options of several commands are types; those of one command are defaults, made by the functions.
-Label = Annotated[str | None, typer.Option(help="A label: order=4711, or 4711 under any name.")]
-Limit = Annotated[
-    int, typer.Option("--limit", "-n", help="The number of rows, at most.", min=1, max=10_000)
-]
-Most = Annotated[
-    int | None, typer.Option("--limit", "-n", help="The number of them, at most.", min=1)
-]
-NewerThan = Annotated[
-    str | None, typer.Option(help="Only created since then: 30m.", metavar="DURATION")
-]
-OlderThan = Annotated[
-    str | None, typer.Option(help="Only created longer ago: 2h.", metavar="DURATION")
-]
-Tenant = Annotated[str | None, typer.Option(help="Only what belongs to this tenant.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 
 
 def option(default: Any, help: str, *names: str, **more: Any) -> Any:
@@ -48,8 +31,17 @@ def argument(help: str, default: Any = ..., **more: Any) -> Any:
     return typer.Argument(default, help=help, **more)
 
 
+# The options of several commands.
+LABEL = option(None, "A label: order=4711, or 4711 under any name.")
+LIMIT = option(20, "The number of rows, at most.", "--limit", "-n", min=1, max=10_000)
+MOST = option(None, "The number of them, at most.", "--limit", "-n", min=1)
+NEWER_THAN = option(None, "Only created since then: 30m.", metavar="DURATION")
+OLDER_THAN = option(None, "Only created longer ago: 2h.", metavar="DURATION")
+TENANT = option(None, "Only what belongs to this tenant.")
+YES = option(False, "Don't ask.", "--yes", "-y")
+
+
 def _read_text(source: str) -> str:
-    """Return the text of a file, or of standard input if *source* is ``-``."""
     try:
         if source == "-":
             return sys.stdin.read()

@@ -69,15 +69,10 @@ class Output:
             self._console = Console(highlight=False, soft_wrap=not self.terminal)
         return self._console
 
-    def data(self, value: Any) -> None:
-        """Print *value* as JSON, if JSON was asked for."""
+    def data(self, value: Any, *, indent: int | None = 2) -> None:
+        """Print *value* as JSON, if JSON was asked for; in a line if *indent* is None."""
         if self.json:
-            print(as_json(value), flush=True)
-
-    def record(self, value: Any) -> None:
-        """Print *value* as JSON in a line of its own, if JSON was asked for."""
-        if self.json:
-            print(json.dumps(value, ensure_ascii=False, default=_plain), flush=True)
+            print(as_json(value, indent), flush=True)
 
     def line(self, text: str = "", style: str | None = None) -> None:
         """Print a line, unless JSON was asked for."""
@@ -189,9 +184,9 @@ def aligned(columns: Collection[str], rows: Sequence[Sequence[str]]) -> list[str
     ]
 
 
-def as_json(value: Any) -> str:
+def as_json(value: Any, indent: int | None = 2) -> str:
     """Return *value* as a JSON document; times are ISO 8601."""
-    return json.dumps(value, indent=2, ensure_ascii=False, default=_plain)
+    return json.dumps(value, indent=indent, ensure_ascii=False, default=_plain)
 
 
 def _plain(value: Any) -> Any:

@@ -300,7 +300,7 @@ class Watch(Generic[T]):
     def _line_by_line(self, every: float, sleep: Callable[[float], Any]) -> None:
         found = self.look()
         while True:
-            self.out.record(self.data(found))
+            self.out.data(self.data(found), indent=None)
             self.out.line(self.line(found))
             found = self._again(every, sleep, self.out.note)
 
@@ -314,15 +314,14 @@ class Watch(Generic[T]):
         live = Live(
             self.picture(found), console=self.out.console, screen=self.screen, auto_refresh=False
         )
+
+        def warn(text: str) -> None:
+            live.update(Group(self.picture(found), Text(text, style="red")), refresh=True)
+
         try:
             # Not a with: Ctrl-C in the middle of the start must give the screen back as well.
             live.start(refresh=True)
             while True:
-                shown = self.picture(found)
-
-                def warn(text: str, shown: RenderableType = shown) -> None:
-                    live.update(Group(shown, Text(text, style="red")), refresh=True)
-
                 found = self._again(every, sleep, warn)
                 live.update(self.picture(found), refresh=True)
         finally:

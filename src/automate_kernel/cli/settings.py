@@ -318,10 +318,8 @@ _KEY = r"""(?:[A-Za-z0-9_-]+|"(?:[^"\\]|\\.)*"|'[^']*')"""
 _DOTTED = rf"{_KEY}(?:\s*\.\s*{_KEY})*"
 _HEADER = re.compile(rf"\s*\[\[?\s*({_DOTTED})\s*\]")
 _ASSIGNED = re.compile(rf"\s*({_DOTTED})\s*=")
-_EVENTSS = re.compile(
-    r'"""(?:[^\\]|\\.)*?"""|\'\'\'.*?\'\'\'|"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\'|#[^\n]*|[\[\]{}\n]',
-    re.DOTALL,
-)
+_SHORT = r'"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\''
+_TOKEN = re.compile(rf'(?s:"""(?:[^\\]|\\.)*?"""|\'\'\'.*?\'\'\')|{_SHORT}|#[^\n]*')
 
 
 def toml_lines(text: str) -> dict[_Path, int]:
@@ -332,31 +330,23 @@ def toml_lines(text: str) -> dict[_Path, int]:
     """
     lines: dict[_Path, int] = {}
     table: _Path = ()
-    for first, end, following in _statements(text):
-        statement = text[first:end]
-        header, assigned = _HEADER.match(statement), _ASSIGNED.match(statement)
-        if assigned is not None:
-            lines.setdefault((*table, *_parts(assigned[1])), following)
-        elif header is not None:
+    depth = 0  # in brackets
+    for number, line in enumerate(_TOKEN.sub(_in_a_line, text).split("\n"), 1):
+        header, assigned = _HEADER.match(line), _ASSIGNED.match(line)
+        if depth == 0 and assigned is not None:
+            lines.setdefault((*table, *_parts(assigned[1])), number)
+        elif depth == 0 and header is not None:
             table = _parts(header[1])
-            lines.setdefault(table, following)
+            lines.setdefault(table, number)
+        bare = re.sub(_SHORT, "", line)
+        depth += sum(map(bare.count, "[{")) - sum(map(bare.count, "]}"))
     return lines
 
 
-def _statements(text: str) -> Iterator[tuple[int, int, int]]:
-    """Yield start, end and line of each stretch up to a line's end outside of any bracket."""
-    start, depth, number, begun = 0, 0, 1, 1
-    for token in _EVENTSS.finditer(text):
-        found = token[0]
-        if found in "[{":
-            depth += 1
-        elif found in "]}":
-            depth -= 1
-        number += found.count("\n")
-        if found == "\n" and depth <= 0:
-            yield start, token.start(), begun
-            start, begun = token.end(), number
-    yield start, len(text), begun
+def _in_a_line(token: re.Match[str]) -> str:
+    """Leave a short string as it is, only the line breaks of a long one, and no comment."""
+    text = token[0]
+    return "\n" * text.count("\n") if text.startswith(('"""', "'''", "#")) else text
 
 
 def _parts(dotted: str) -> _Path:

@@ -26,8 +26,7 @@ _BACKEND = {"properties": {name: {"type": "string"} for name in ("backend", "dir
     "automate config --show-values   # with passwords: mind who looks over your shoulder",
 )
 def config(
-    context: Context,
-    show_values: bool = flag("--show-values", "Show passwords and tokens too."),
+    context: Context, show_values: bool = flag("--show-values", "Show passwords and tokens too.")
 ) -> None:
     """
     Show every setting: its value, the source of the value, and the variable that sets it.

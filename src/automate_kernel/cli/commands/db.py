@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from automate_kernel.cli.command import Commands, Context, WorkFailedError
 from automate_kernel.cli.inputs import flag
@@ -17,7 +15,7 @@ app = Commands(
 hosted = Commands("db", "Check the kernel's tables, and mend their indexes.")
 """The commands for tables that a host's own migrations make."""
 
-_Sql = Annotated[bool, typer.Option("--sql", help="Show the SQL and run nothing.")]
+_SQL = flag("--sql", "Show the SQL and run nothing.")
 
 
 def _storage(context: Context) -> Any:
@@ -35,7 +33,7 @@ def _storage(context: Context) -> Any:
     "automate db create --database postgresql://user@host/name",
     "automate db create --sql > tables.sql",
 )
-def create(context: Context, sql: _Sql = False) -> None:
+def create(context: Context, sql: bool = _SQL) -> None:
     """
     Create the tables that are missing.
 
@@ -101,7 +99,7 @@ def _version(version: int | None, manager: str) -> str:
 @app.called("automate db migrate --sql", "automate db migrate")
 def migrate(
     context: Context,
-    sql: _Sql = False,
+    sql: bool = _SQL,
     force: bool = flag("--force", "Migrate though Alembic manages the tables."),
 ) -> None:
     """
@@ -116,7 +114,7 @@ def migrate(
 
 
 @hosted.called("automate db migrate --sql", "automate db migrate", name="migrate")
-def mend(context: Context, sql: _Sql = False) -> None:
+def mend(context: Context, sql: bool = _SQL) -> None:
     """
     Make wrong indexes anew; rows stay.
 

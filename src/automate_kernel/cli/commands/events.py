@@ -6,9 +6,9 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable
-from datetime import datetime, timezone
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -31,10 +31,7 @@ if TYPE_CHECKING:
 
 app = Commands()
 _LOOK_SECONDS = 0.2
-_Labels = Annotated[
-    list[str] | None,
-    typer.Option(help="A key to find it by; may be repeated.", metavar="NAME=VALUE"),
-]
+_LABELS = option(None, "A key to find it by; may be repeated.", metavar="NAME=VALUE")
 
 
 @app.called(
@@ -53,7 +50,7 @@ def run(
     store: bool = flag("--store", "Keep it in the database, and run what else is due there."),
     force: bool = flag("--force", "Run it even if the trigger's condition doesn't hold."),
     timeout: float | None = option(None, "Seconds after which to give up waiting.", min=0),
-    label: _Labels = None,
+    label: list[str] | None = _LABELS,
 ) -> None:
     """
     Put one event through a workflow, and show its steps as they run.
@@ -79,7 +76,6 @@ def run(
 
 
 def _headers(given: list[str]) -> dict[str, str]:
-    """Return the headers as an event has them."""
     found = {}
     for text in given:
         name, sign, value = text.partition("=")
@@ -122,31 +118,21 @@ def find_workflow(kernel: Kernel, workflow: str) -> Workflow:
 
 def _event(workflow: Workflow, payload: Any, name: str | None, headers: dict[str, str]) -> Event:
     """Return an event with *payload* as the workflow's first trigger expects it."""
-    from automate_kernel.outbox.ids import new_id
     from automate_kernel.workflows.definition.triggers import EventTrigger, WebhookTrigger
-    from automate_kernel.workflows.execution import Event, EventType
+    from automate_kernel.workflows.events import manual_event
 
-    kind: EventType = "manual"
-    source, usual = "cli", workflow.name
+    event = replace(manual_event(workflow.name, payload), source="cli", headers=headers)
     trigger = next(iter(workflow.triggers), None)
     if isinstance(trigger, EventTrigger):
-        kind, usual = "event", trigger.event
+        event = replace(event, type="event", name=trigger.event)
     elif isinstance(trigger, WebhookTrigger):
-        kind, source = "webhook", trigger.connector
         usual = f"{trigger.connector}.{trigger.trigger}"
+        event = replace(event, type="webhook", name=usual, source=trigger.connector)
     elif trigger is not None:
-        kind = trigger.type
-        if payload is None and kind == "schedule":
+        if payload is None and trigger.type == "schedule":
             payload = getattr(trigger, "payload", None)
-    return Event(
-        id=new_id(),
-        name=name or usual,
-        payload=payload,
-        type=kind,
-        source=source,
-        occurred_at=datetime.now(timezone.utc).isoformat(),
-        headers=headers,
-    )
+        event = replace(event, type=trigger.type, payload=payload)
+    return replace(event, name=name or event.name)
 
 
 def _executed(kernel: Kernel, progress: Progress, timeout: float | None) -> Execution:
@@ -257,9 +243,7 @@ def emit(
     context: Context,
     name: str = argument("The event's name: order.created."),
     given: str | None = argument(
-        "The payload as JSON; @FILE for a file with it, - for stdin.",
-        None,
-        metavar="[PAYLOAD]",
+        "The payload as JSON; @FILE for a file with it, - for stdin.", None, metavar="[PAYLOAD]"
     ),
     payload: str | None = option(None, "The payload as JSON."),
     file: str | None = option(None, "A file with it as JSON; - for stdin."),
@@ -270,7 +254,7 @@ def emit(
     ),
     tenant: str | None = option(None, "The tenant that it belongs to."),
     source: str | None = option(None, "The sender of the event."),
-    label: _Labels = None,
+    label: list[str] | None = _LABELS,
 ) -> None:
     """
     Accept an event: workers start the workflows that wait for it.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from automate_kernel.cli import inputs, records
 from automate_kernel.cli.command import Commands, Context, DataCommand, WorkFailedError
-from automate_kernel.cli.inputs import Label, Limit, Tenant, argument, duration, flag, option
+from automate_kernel.cli.inputs import LABEL, LIMIT, TENANT, argument, duration, flag, option
 from automate_kernel.cli.output import as_json, counted, rows_of, seconds, time_of
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 
@@ -18,8 +17,9 @@ if TYPE_CHECKING:
 app = Commands("executions", "Look at executions of workflows, cancel and resume them.")
 find_app = Commands()
 
-_Id = Annotated[str, typer.Argument(help="The execution's id.", metavar="ID")]
-_Ids = Annotated[list[str], typer.Argument(help="The executions' ids.", metavar="ID…")]
+_ID = argument("The execution's id.", metavar="ID")
+_IDS = argument("The executions' ids.", metavar="ID…")
+_WORKFLOW = option(None, "The workflow's name.")
 _STATS = (
     "WORKFLOW", "PENDING", "RUNNING", "FAILED", "COMPLETED", "LATELY FAILED", "CANCELLED",
     "STEPS DONE", "RETRIED", "STEPS FAILED", "P50", "P95", "STEP P95",
@@ -36,11 +36,11 @@ _STATS = (
 def ls(
     context: Context,
     status: str | None = option(None, "PENDING, RUNNING, COMPLETED, FAILED or CANCELLED."),
-    workflow: str | None = option(None, "The workflow's name."),
-    tenant: Tenant = None,
+    workflow: str | None = _WORKFLOW,
+    tenant: str | None = TENANT,
     error: str | None = option(None, "Only with this group of error: KeyError in shop.charge."),
-    label: Label = None,
-    limit: Limit = 20,
+    label: str | None = LABEL,
+    limit: int = LIMIT,
 ) -> None:
     """List executions, the newest first."""
     from automate_kernel.workflows.execution import ExecutionStatus
@@ -58,7 +58,7 @@ def ls(
 
 
 @app.called("automate executions show 0193f0c2-…", "automate executions show ID --json")
-def show(context: Context, execution_id: _Id) -> None:
+def show(context: Context, execution_id: str = _ID) -> None:
     """
     Show an execution: its event, its steps, its picture, and where each attempt failed.
 
@@ -100,9 +100,9 @@ def show(context: Context, execution_id: _Id) -> None:
 @app.called("automate executions errors", "automate executions errors --workflow order-notify")
 def errors(
     context: Context,
-    workflow: str | None = option(None, "The workflow's name."),
-    tenant: Tenant = None,
-    limit: Limit = 20,
+    workflow: str | None = _WORKFLOW,
+    tenant: str | None = TENANT,
+    limit: int = LIMIT,
 ) -> None:
     """Group the failed executions by workflow and by where their error came from."""
     found = context.session.plain.executions.error_groups(
@@ -113,8 +113,6 @@ def errors(
 
 def found_execution(context: Context, execution_id: str) -> Execution:
     """Return the execution with this id; raises ``NOT_FOUND``."""
-    from uuid import UUID
-
     try:
         found = context.session.plain.executions.get(str(UUID(execution_id)))
     except ValueError:
@@ -167,7 +165,7 @@ def stats(
 
 
 @app.called("automate executions cancel ID")
-def cancel(context: Context, execution_ids: _Ids) -> None:
+def cancel(context: Context, execution_ids: list[str] = _IDS) -> None:
     """
     End executions as CANCELLED.
 
@@ -186,13 +184,13 @@ def resume(
     execution_ids: list[str] | None = argument("The executions' ids.", None, metavar="[ID]…"),
     failed: bool = flag("--failed", "All FAILED ones that match."),
     workflow: str | None = option(None, "Only of this workflow."),
-    tenant: Tenant = None,
+    tenant: str | None = TENANT,
     error_code: str | None = option(None, "Only those that failed with this error."),
-    older_than: inputs.OlderThan = None,
-    newer_than: inputs.NewerThan = None,
-    limit: inputs.Most = None,
+    older_than: str | None = inputs.OLDER_THAN,
+    newer_than: str | None = inputs.NEWER_THAN,
+    limit: int | None = inputs.MOST,
     rate: float | None = option(None, "The number of them that go on in a second.", min=0.001),
-    yes: inputs.Yes = False,
+    yes: bool = inputs.YES,
 ) -> None:
     """
     Run failed executions again, from the steps that failed. A worker does it.
@@ -245,7 +243,7 @@ def _each(context: Context, execution_ids: list[str], what: str, done: str) -> N
 def find(
     context: Context,
     label: str = argument("A label: order=4711, or 4711 under any name."),
-    tenant: Tenant = None,
+    tenant: str | None = TENANT,
     limit: int = option(20, "The number of each, at most.", "--limit", "-n", min=1, max=1000),
 ) -> None:
     """

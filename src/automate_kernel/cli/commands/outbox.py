@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from automate_kernel.cli import inputs, overview, records
 from automate_kernel.cli.command import Commands, Context, DataCommand, WorkFailedError
-from automate_kernel.cli.inputs import Label, Limit, Tenant, argument, duration, flag, option
+from automate_kernel.cli.inputs import LABEL, LIMIT, TENANT, argument, duration, flag, option
 from automate_kernel.cli.output import Columns, as_json, attributes, boxed, counted, seconds
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 
@@ -28,8 +26,8 @@ _HANDFUL = 10
 _WAKE_UP = "automate.advance"
 _CONDITIONS = ("tenant", "error_code", "error", "older_than", "newer_than", "limit")
 
-_Kind = Annotated[str | None, typer.Option(help="Only items of this kind.")]
-_OneKind = Annotated[str, typer.Argument(help="The kind of item: mail.send.")]
+_KIND = option(None, "Only items of this kind.")
+_ONE_KIND = argument("The kind of item: mail.send.")
 
 # -- statistics -----------------------------------------------------------------------------------
 
@@ -112,10 +110,10 @@ def _picture(found: OutboxStats) -> RenderableType:
 def ls(
     context: Context,
     status: str | None = option(None, "PENDING, RUNNING, RETRY, COMPLETED, FAILED or CANCELLED."),
-    kind: _Kind = None,
-    tenant: Tenant = None,
-    label: Label = None,
-    limit: Limit = 20,
+    kind: str | None = _KIND,
+    tenant: str | None = TENANT,
+    label: str | None = LABEL,
+    limit: int = LIMIT,
 ) -> None:
     """List items, the newest first."""
     outbox = context.session.plain.outbox
@@ -153,7 +151,9 @@ def show(context: Context, item_id: str = argument("The item's id.", metavar="ID
 
 
 @app.called("automate outbox errors", "automate outbox errors --kind mail.send --json")
-def errors(context: Context, kind: _Kind = None, tenant: Tenant = None, limit: Limit = 20) -> None:
+def errors(
+    context: Context, kind: str | None = _KIND, tenant: str | None = TENANT, limit: int = LIMIT
+) -> None:
     """
     Group the failed items by kind and by where their error came from.
 
@@ -164,7 +164,6 @@ def errors(context: Context, kind: _Kind = None, tenant: Tenant = None, limit: L
 
 
 def _found_item(context: Context, item_id: str) -> OutboxItem:
-    """Return the item with this id; raises ``NOT_FOUND``."""
     item = context.session.plain.outbox.get(item_id)
     if item is None:
         raise AutomateError(
@@ -183,19 +182,19 @@ def _choice(
     every: bool = flag("--all", "All items that the options match."),
     failed: bool = flag("--failed", "All items that FAILED."),
     status: str | None = option(None, "Only items in this state."),
-    kind: _Kind = None,
-    tenant: Tenant = None,
+    kind: str | None = _KIND,
+    tenant: str | None = TENANT,
     error_code: str | None = option(None, "Only with this last error."),
     error: str | None = option(
         None, "Only of this group, as outbox errors names it: KeyError in shop.charge."
     ),
-    older_than: inputs.OlderThan = None,
-    newer_than: inputs.NewerThan = None,
-    limit: inputs.Most = None,
+    older_than: str | None = inputs.OLDER_THAN,
+    newer_than: str | None = inputs.NEWER_THAN,
+    limit: int | None = inputs.MOST,
     rate: float | None = option(
         None, "Number of items of a kind that become due in a second.", min=0.001
     ),
-    yes: inputs.Yes = False,
+    yes: bool = inputs.YES,
 ) -> None: ...
 
 
@@ -348,7 +347,6 @@ class _Change:
         return changed
 
     def _kinds(self) -> list[str]:
-        """Return the kinds that are meant, without that of executions."""
         if self._given["kind"]:
             return [self._given["kind"]]
         counts = self._outbox.stats().counts
@@ -385,7 +383,7 @@ def _report(context: Context, changed: int, done: str, named: int | None) -> Non
 )
 def limit(
     context: Context,
-    kind: _OneKind,
+    kind: str = _ONE_KIND,
     concurrency: int | None = option(None, "The number of items that run at once.", min=1),
     rate: str | None = option(
         None, "The number of starts in a time: 100/1m; 5 is 5/1s.", metavar="N/DURATION"
@@ -414,7 +412,7 @@ def _rate(text: str | None) -> tuple[int | None, float]:
 
 
 @app.called("automate outbox unlimit mail.send")
-def unlimit(context: Context, kind: _OneKind) -> None:
+def unlimit(context: Context, kind: str = _ONE_KIND) -> None:
     """Lift the limit of a kind."""
     lifted = context.session.plain.outbox.unlimit(kind)
     context.out.data({"kind": kind, "lifted": lifted})
@@ -439,7 +437,7 @@ def limits(context: Context) -> None:
 def purge(
     context: Context,
     older_than: str = option(..., "The time since they ended: 30d, 12h.", metavar="DURATION"),
-    yes: inputs.Yes = False,
+    yes: bool = inputs.YES,
 ) -> None:
     """Delete items and executions that ended long ago, with everything that belongs to them."""
     age = duration(older_than, "--older-than")
@@ -453,7 +451,7 @@ def purge(
 @app.called('automate outbox pause mail.send --reason "the mail server is down"')
 def pause(
     context: Context,
-    kind: _OneKind,
+    kind: str = _ONE_KIND,
     reason: str = option("", "The reason, which is shown to others."),
 ) -> None:
     """Stop all workers from claiming items of a kind, until resume."""
@@ -463,7 +461,7 @@ def pause(
 
 
 @app.called("automate outbox resume mail.send")
-def resume(context: Context, kind: _OneKind) -> None:
+def resume(context: Context, kind: str = _ONE_KIND) -> None:
     """Let workers claim items of a kind again."""
     context.session.plain.outbox.resume(kind)
     context.out.data({"kind": kind, "paused": False})

@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 app = Commands("plugins", "Look at connectors, providers and other plugins.")
 
 
-def _kernel(context: Context) -> Any:
-    return context.session.in_memory(workflows=False)
-
-
 @app.called("automate plugins ls", "automate plugins ls --load   # import all, to see")
 def ls(
     context: Context,
@@ -36,7 +32,7 @@ def ls(
 
     With --load it exits with 1 if one is broken, or can't be made with its config.
     """
-    kernel, out = _kernel(context), context.out
+    kernel, out = context.session.in_memory(workflows=False), context.out
     problems = kernel.plugin_problems() if load else {}
     records = kernel.plugins.records(kind)
     rows = [_data(record, problems) for record in records]
@@ -72,7 +68,7 @@ def _data(
 @app.called("automate plugins show http", "automate plugins show connector:http --json")
 def show(context: Context, key: str = argument("The plugin's key, or kind:key.")) -> None:
     """Show a plugin: its state, its config, and its actions or capabilities with their input."""
-    plugins, out = _kernel(context).plugins, context.out
+    plugins, out = context.session.in_memory(workflows=False).plugins, context.out
     kind, _, name = key.rpartition(":")
     records = [
         each for each in plugins.records(kind or None) if each.key == name and not each.replaced_by

@@ -75,8 +75,6 @@ def worker(context: Context) -> None:
     _set_flags(context)
     settings, until_idle = context.session.settings, context.given["until_idle"]
     number, level = settings["worker.processes"], _level(context)
-    if number < 1:
-        raise ConfigError("--processes must be at least 1")
     from automate_kernel.cli.worker_process import ports_of, work, work_here
     from automate_kernel.http.worker_ports import supervise_observed
     from automate_kernel.monitoring.process import guarded_process
@@ -202,5 +200,4 @@ def _bind(host: str, port: int) -> socket.socket:
             f"can't listen on {host}:{port}: {error.strerror or error}",
             hint="choose another --port, or 0 for a free one",
         ) from None
-    listening.set_inheritable(False)
     return listening
