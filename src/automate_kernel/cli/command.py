@@ -16,7 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 from automate_kernel.cli.output import Output, log_to_stderr
 from automate_kernel.cli.session import HostSession, Session
 from automate_kernel.cli.settings import SETTINGS, Setting
-from automate_kernel.errors import AutomateError, ConfigError, StorageError, exit_code
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, StorageError, exit_code
 from automate_kernel.secrets.redaction import redact_text
 
 if TYPE_CHECKING:
@@ -56,6 +56,11 @@ class Context(typer.Context):
     def named(self, command: str) -> str:
         """Return the words with which the user calls *command*: ``automate outbox ls``, say."""
         return f"{self.find_root().info_name} {command}"
+
+    def missing(self, what: str, command: str) -> AutomateError:
+        """Return the error for *what* is not there, among those that *command* lists."""
+        hint = f"{self.named(command)} lists them"
+        return AutomateError(ErrorCodes.NOT_FOUND, f"there is no {what}", hint=hint)
 
 
 class TextCommand(TyperCommand):
@@ -205,6 +210,8 @@ EXIT_CODES = {
 
 class WorkFailedError(AutomateError):
     """The command ran, and its work failed."""
+
+    default_code = ErrorCodes.FAILED_PRECONDITION
 
 
 @contextmanager

@@ -70,13 +70,12 @@ class Session:
         """The database, opened; the tables of a SQLite file are made, unless `bare` asks for it."""
         given = self.settings.values["database"]
         typed = given.source.startswith(("--", "AUTOMATE_"))
-        storage: Storage = open_storage(
+        return open_storage(
             given.value,
             folder=Path.cwd() if typed else self.settings.folder,
             listen=self.settings["worker.listen"],
             create=self._create,
         )
-        return storage
 
     @property
     def bare(self) -> Storage:

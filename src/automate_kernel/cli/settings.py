@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from automate_kernel.cli.output import counted
 from automate_kernel.errors import ConfigError, nearest
 
 if sys.version_info >= (3, 11):
@@ -254,56 +256,50 @@ def _from_file(path: Path) -> dict[str, Value]:
     if path.name == _SHARED:
         prefix = ("tool", "automate")
         data = data.get("tool", {}).get("automate", {})
-    return _Reading(path.name, toml_lines(text), prefix).values(data)
+    return _values(data, path.name, partial(_place, path.name, toml_lines(text), prefix))
 
 
-class _Reading:
-    """One file, with the lines of its keys and the problems found so far."""
+def _values(data: Mapping[str, Any], file: str, place: Callable[[_Path], str]) -> dict[str, Value]:
+    values: dict[str, Value] = {}
+    problems: list[str] = []
+    for path, value in _flat(data):
+        name = ".".join(path)
+        setting = SETTINGS.get(name)
+        problem = problem_with(setting, value) if setting else _unknown(path)
+        if problem is None:
+            values[name] = Value(value, place(path))
+        else:
+            problems.append(f"\n  {place(path)}: {name}: {problem}")
+    if problems:
+        number = counted(len(problems), "problem")
+        raise ConfigError(f"{file} is not valid: {number}{''.join(problems)}")
+    return values
 
-    def __init__(self, name: str, lines: Mapping[_Path, int], prefix: _Path) -> None:
-        self._name, self._lines, self._prefix = name, lines, prefix
-        self._problems: list[str] = []
 
-    def values(self, data: Mapping[str, Any]) -> dict[str, Value]:
-        values: dict[str, Value] = {}
-        for path, value in self._flat(data):
-            name = ".".join(path)
-            setting = SETTINGS.get(name)
-            problem = problem_with(setting, value) if setting else _unknown(path)
-            if problem is not None:
-                self._problems.append(f"{self._place(path)}: {name}: {problem}")
-            else:
-                values[name] = Value(value, self._place(path))
-        if self._problems:
-            number = len(self._problems)
-            what = "1 problem" if number == 1 else f"{number} problems"
-            lines = "\n".join(f"  {problem}" for problem in self._problems)
-            raise ConfigError(f"{self._name} is not valid: {what}\n{lines}")
-        return values
+def _flat(data: Mapping[str, Any]) -> Iterator[tuple[_Path, Any]]:
+    for key, value in data.items():
+        if key in _SECTIONS and isinstance(value, dict):
+            yield from (((key, inner), each) for inner, each in value.items())
+        else:
+            yield (key,), value
 
-    def _flat(self, data: Mapping[str, Any]) -> Iterator[tuple[_Path, Any]]:
-        for key, value in data.items():
-            if key in _SECTIONS and isinstance(value, dict):
-                yield from (((key, inner), each) for inner, each in value.items())
-            elif key in _SECTIONS:
-                self._problems.append(f"{self._place((key,))}: {key}: must be a table, [{key}]")
-            else:
-                yield (key,), value
 
-    def _place(self, path: _Path) -> str:
-        full = (*self._prefix, *path)
-        line = self._lines.get(full) or min(
-            (line for key, line in self._lines.items() if key[: len(full)] == full), default=0
-        )
-        # A key of an inline table stands on the line of the table.
-        while not line and full:
-            full = full[:-1]
-            line = self._lines.get(full, 0)
-        return f"{self._name}:{line}" if line else self._name
+def _place(file: str, lines: Mapping[_Path, int], prefix: _Path, path: _Path) -> str:
+    full = (*prefix, *path)
+    line = lines.get(full) or min(
+        (line for key, line in lines.items() if key[: len(full)] == full), default=0
+    )
+    # A key of an inline table stands on the line of the table.
+    while not line and full:
+        full = full[:-1]
+        line = lines.get(full, 0)
+    return f"{file}:{line}" if line else file
 
 
 def _unknown(path: _Path) -> str:
     name = ".".join(path)
+    if name in _SECTIONS:
+        return f"must be a table, [{name}]"
     hint = meant(name, SETTINGS) or (meant(path[0], list(_SECTIONS)) if len(path) == 1 else None)
     if hint is None and len(path) == 1:
         # Right, but for the table that it belongs in.

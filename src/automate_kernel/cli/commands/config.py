@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from automate_kernel.cli.command import Commands, Context
+from automate_kernel.cli.database import hide_password
 from automate_kernel.cli.inputs import flag
 from automate_kernel.cli.output import attributes
 from automate_kernel.secrets.masking import masked_by_schema, reference_or_hidden
@@ -67,8 +68,6 @@ def shown(
     if value is None:
         return None
     if setting.name == "database":
-        from automate_kernel.cli.database import hide_password
-
         return hide_password(value)
     if setting.hidden:
         return reference_or_hidden(value)

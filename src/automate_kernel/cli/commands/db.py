@@ -85,7 +85,7 @@ def check(context: Context) -> None:
         for each in report.differences:
             out.line(("missing: " if each.needed else "slow: ") + each.text)
     if not report.ok:
-        raise WorkFailedError(ErrorCodes.FAILED_PRECONDITION, problem, hint=report.remedy)
+        raise WorkFailedError(message=problem, hint=report.remedy)
     out.line("as they should be")
 
 

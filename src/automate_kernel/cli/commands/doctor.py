@@ -13,7 +13,7 @@ from automate_kernel.cli.command import Commands, Context, WorkFailedError
 from automate_kernel.cli.inputs import duration, option
 from automate_kernel.cli.output import Columns, attributes, rows_of
 from automate_kernel.cli.version import version_line
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.errors import AutomateError
 from automate_kernel.monitoring.diagnosis import (
     Finding,
     clock_finding,
@@ -64,8 +64,7 @@ def doctor(
         if each.remedy and each.state != "ok":
             out.line(f"{each.check}: {each.remedy}", "yellow")
     if broken:
-        text = f"{broken} of {len(findings)} findings are failures"
-        raise WorkFailedError(ErrorCodes.FAILED_PRECONDITION, text)
+        raise WorkFailedError(message=f"{broken} of {len(findings)} findings are failures")
 
 
 def _checks(

@@ -63,8 +63,7 @@ def run(
     wanted, labels = _event(found, payload, name, _headers(header or [])), _labels(label or ())
     if not force and not kernel.workflows.program(found.hash()).starts_on(wanted):
         raise WorkFailedError(
-            ErrorCodes.FAILED_PRECONDITION,
-            f"this event doesn't start {found.name!r}: no trigger's condition holds",
+            message=f"this event doesn't start {found.name!r}: no trigger's condition holds",
             hint="change the event, or add --force",
         )
     with Progress(kernel, context.out) as progress:

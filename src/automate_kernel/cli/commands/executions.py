@@ -9,7 +9,7 @@ from automate_kernel.cli import inputs, records
 from automate_kernel.cli.command import Commands, Context, DataCommand, WorkFailedError
 from automate_kernel.cli.inputs import LABEL, LIMIT, TENANT, argument, duration, flag, option
 from automate_kernel.cli.output import as_json, counted, rows_of, seconds, time_of
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
     from automate_kernel.workflows.execution import Execution
@@ -118,11 +118,7 @@ def found_execution(context: Context, execution_id: str) -> Execution:
     except ValueError:
         found = None
     if found is None:
-        raise AutomateError(
-            ErrorCodes.NOT_FOUND,
-            f"there is no execution {execution_id!r}",
-            hint=f"{context.named('executions ls')} lists them",
-        )
+        raise context.missing(f"execution {execution_id!r}", "executions ls")
     return found
 
 
@@ -234,9 +230,7 @@ def _each(context: Context, execution_ids: list[str], what: str, done: str) -> N
     out.data({key: done if changed else "unchanged" for key, changed in results.items()})
     if not all(results.values()):
         only = "failed ones" if what == "resume" else "ones that have not ended"
-        raise WorkFailedError(
-            ErrorCodes.FAILED_PRECONDITION, f"not all were {done}", hint=f"only {only} can be"
-        )
+        raise WorkFailedError(message=f"not all were {done}", hint=f"only {only} can be")
 
 
 @find_app.called("automate find order=4711", "automate find 4711 --json")

@@ -11,7 +11,7 @@ from automate_kernel.cli import inputs, overview, records
 from automate_kernel.cli.command import Commands, Context, DataCommand, WorkFailedError
 from automate_kernel.cli.inputs import LABEL, LIMIT, TENANT, argument, duration, flag, option
 from automate_kernel.cli.output import Columns, as_json, attributes, boxed, counted, seconds
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -166,11 +166,7 @@ def errors(
 def _found_item(context: Context, item_id: str) -> OutboxItem:
     item = context.session.plain.outbox.get(item_id)
     if item is None:
-        raise AutomateError(
-            ErrorCodes.NOT_FOUND,
-            f"there is no item {item_id!r}",
-            hint=f"{context.named('outbox ls')} lists them",
-        )
+        raise context.missing(f"item {item_id!r}", "outbox ls")
     return item
 
 
@@ -368,8 +364,7 @@ def _report(context: Context, changed: int, done: str, named: int | None) -> Non
     context.out.line(f"{counted(changed)} {done}")
     if unchanged:
         raise WorkFailedError(
-            ErrorCodes.FAILED_PRECONDITION,
-            f"{counted(unchanged)} could not be {done}",
+            message=f"{counted(unchanged)} could not be {done}",
             hint=f"they are in another state: {context.named('outbox show')} shows it",
         )
 
