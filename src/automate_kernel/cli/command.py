@@ -194,8 +194,6 @@ def _adopt(command: Any, name: str) -> None:
             _adopt(each, name)
 
 
-# -- errors ---------------------------------------------------------------------------------------
-
 _FAILED = 1
 _INTERRUPTED = 130
 EXIT_CODES = {

@@ -30,6 +30,7 @@ from automate_kernel.cli.inputs import flag
 from automate_kernel.cli.output import Output, seconds
 from automate_kernel.cli.records import execution_data, item_data, show_steps
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.storage.tables import DELIVERY
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
@@ -127,8 +128,6 @@ class Demonstration:
         finally:
             storage.engine.dispose()
 
-    # -- the story -------------------------------------------------------------------------------
-
     def _scene(self, title: str, text: str) -> None:
         self.out.line()
         self.out.line(title, "bold")
@@ -198,11 +197,7 @@ class Demonstration:
         code = self.found["exit_code"]
         self.out.line(f"   both executions ended; SIGTERM stopped everything, exit code {code}")
 
-    # -- the database ----------------------------------------------------------------------------
-
     def _report(self, kernel: Kernel, begun: float) -> bool:
-        from automate_kernel.storage.tables import DELIVERY
-
         executions = sorted(kernel.executions.find(), key=lambda each: each.name)
         items = kernel.outbox.find(limit=100)
         with kernel.storage.begin() as rows:
@@ -260,8 +255,6 @@ class Demonstration:
             ),
             "everything stopped cleanly": self.found["exit_code"] == 0,
         }
-
-    # -- processes -------------------------------------------------------------------------------
 
     def _start(self, name: str, *arguments: str, **variables: str) -> str:
         """Start a Python program, and return the URL that it prints."""

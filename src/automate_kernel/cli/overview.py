@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -46,7 +46,12 @@ def top(
         return
 
     def draw(found: Snapshot) -> RenderableType:
-        return _picture(found, where, out.console.width)
+        from rich.console import Group
+        from rich.text import Text
+
+        title = Text(_headline(found.outbox, where), style="bold")
+        tables = _tables(found, out.console.width)
+        return Group(title, *(boxed(columns, rows, live=True) for columns, rows, _ in tables))
 
     Watch(out, look, draw, in_a_line, as_data, screen=True).run(every)
 
@@ -70,9 +75,6 @@ def observing(kernel: Kernel) -> Callable[[], Snapshot]:
         return Snapshot(found, executions.look(found.at))
 
     return look
-
-
-# -- as data --------------------------------------------------------------------------------------
 
 
 def as_data(snapshot: Snapshot) -> dict[str, Any]:
@@ -168,26 +170,25 @@ _WORKFLOWS: _Fields = (
     ("STEP FAIL/MIN", "steps_failed_per_minute", _number, True),
     ("STEP RETRY/MIN", "steps_retried_per_minute", _number, False),
 )
-_NO_WORKER = "no worker is running"
-_Table = tuple[Collection[str], list[list[str]]]
+NO_WORKER = "no worker is running"
+_Table = tuple[Collection[str], list[list[str]], str]
 
 
-def _tables(snapshot: Snapshot, width: int = _WIDE) -> tuple[_Table, _Table, _Table]:
-    """Return titles and rows of kinds, workflows and workers."""
-    found, columns = as_data(snapshot), _worker_columns(snapshot.outbox.at)
+def _tables(snapshot: Snapshot, width: int = _WIDE) -> Iterator[_Table]:
+    """Yield titles and rows of kinds, workflows and workers, and the words for none of them."""
+    found, columns = as_data(snapshot), worker_columns(snapshot.outbox.at)
     for kind in found["kinds"]:
         kind["kind"] += " (paused)" if kind["paused"] else ""
-    return (
-        _table(_KINDS, found["kinds"], width),
-        _table(_WORKFLOWS, found["workflows"], width),
-        (columns, rows_of(snapshot.outbox.workers, columns)),
-    )
+    yield _table(_KINDS, found["kinds"], width)
+    if snapshot.workflows:
+        yield _table(_WORKFLOWS, found["workflows"], width)
+    yield columns, rows_of(snapshot.outbox.workers, columns), NO_WORKER
 
 
 def _table(fields: _Fields, found: list[dict[str, Any]], width: int) -> _Table:
     kept = [each for each in fields if each[0] and (each[3] or width >= _WIDE)]
     rows = [[write(one[name]) for _, name, write, _ in kept] for one in found]
-    return [str(title) for title, *_ in kept], rows
+    return [str(title) for title, *_ in kept], rows, "the outbox is empty"
 
 
 def in_a_line(snapshot: Snapshot) -> str:
@@ -227,31 +228,14 @@ def _headline(found: Overview, where: str) -> str:
 
 def _show(out: Output, snapshot: Snapshot, where: str) -> None:
     out.line(_headline(snapshot.outbox, where))
-    kinds, workflows, workers = _tables(snapshot)
-    out.table(*kinds, empty="the outbox is empty")
-    out.line()
-    if snapshot.workflows:
-        out.table(*workflows)
-        out.line()
-    out.table(*workers, empty=_NO_WORKER)
+    for index, (columns, rows, empty) in enumerate(_tables(snapshot)):
+        if index:
+            out.line()
+        out.table(columns, rows, empty=empty)
 
 
-def _picture(snapshot: Snapshot, where: str, width: int) -> RenderableType:
-    from rich.console import Group
-    from rich.text import Text
-
-    kinds, workflows, workers = _tables(snapshot, width)
-    shown = [kinds, *([workflows] if snapshot.workflows else []), workers]
-    title = Text(_headline(snapshot.outbox, where), style="bold")
-    return Group(title, *(boxed(*each, live=True) for each in shown))
-
-
-def list_workers(out: Output, workers: Iterable[WorkerInfo], now: datetime) -> None:
-    """Print workers."""
-    out.listing(workers, _worker_columns(now), data=worker_data, empty=_NO_WORKER)
-
-
-def _worker_columns(now: datetime) -> Columns:
+def worker_columns(now: datetime) -> Columns:
+    """Return the columns of a table of workers."""
     return {
         "WORKER": "id",
         "HOST": "host",
@@ -266,9 +250,6 @@ def _worker_columns(now: datetime) -> Columns:
 
 def _since(moment: datetime | None, now: datetime) -> str:
     return seconds(None if moment is None else max(0.0, (now - moment).total_seconds()))
-
-
-# -- again and again ------------------------------------------------------------------------------
 
 
 @dataclass

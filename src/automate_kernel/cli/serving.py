@@ -11,19 +11,17 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from automate_kernel.cli.session import Session
 from automate_kernel.cli.worker_process import work
 from automate_kernel.http.app import HttpApp, webhook_app
 from automate_kernel.http.worker_ports import WorkerProcesses
 from automate_kernel.worker.process import handling_signals
-
-if TYPE_CHECKING:
-    from automate_kernel.cli.session import Session
 
 
 class Receiver:

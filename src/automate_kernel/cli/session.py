@@ -14,13 +14,13 @@ from automate_kernel.cli.database import open_storage
 from automate_kernel.cli.output import redact_logs
 from automate_kernel.cli.settings import Settings, load_settings
 from automate_kernel.errors import AutomateError, ConfigError, PluginError, type_name
+from automate_kernel.plugins.targets import describe_failure, load_target, normal_target
+from automate_kernel.secrets import EnvSecretsBackend, FileSecretsBackend, SecretsBackend
 from automate_kernel.secrets.masking import strength_of
-from automate_kernel.storage import MemoryStorage
+from automate_kernel.storage import MemoryStorage, Storage
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
-    from automate_kernel.secrets import SecretsBackend
-    from automate_kernel.storage import Storage
 
 # A kernel that `app` brings along has decided these already.
 _KERNELS_OWN = (
@@ -82,8 +82,6 @@ class Session:
         """The storage of `plain`; the tables of a SQLite file are not made."""
         self._create = False
         return self.plain.storage
-
-    # -- kernels -------------------------------------------------------------------------------
 
     @cached_property
     def kernel(self) -> Kernel:
@@ -190,9 +188,6 @@ class Session:
 
 
 def _backend(given: Any, folder: Path) -> SecretsBackend | str:
-    from automate_kernel.plugins.targets import load_target, normal_target
-    from automate_kernel.secrets import EnvSecretsBackend, FileSecretsBackend
-
     options = dict(given) if isinstance(given, dict) else {"backend": given}
     name = options.pop("backend", None)
     if not isinstance(name, str):
@@ -239,8 +234,6 @@ class HostSession(Session):
 
 def load_app(target: str) -> Any:
     """Import the module, or the object in one, that the setting ``app`` names."""
-    from automate_kernel.plugins.targets import describe_failure, load_target
-
     try:
         return load_target(target)
     except (KeyboardInterrupt, ConfigError):

@@ -214,9 +214,6 @@ def _flag(name: str) -> str:
     return "--" + name.rpartition(".")[2].replace("_", "-")
 
 
-# The file --------------------------------------------------------------------------------------
-
-
 def _chosen(given: str | Path | None, folder: Path) -> Path | None:
     if given is not None:
         path = Path(given)
@@ -348,8 +345,6 @@ def _in_a_line(token: re.Match[str]) -> str:
 def _parts(dotted: str) -> _Path:
     return tuple(part.strip("\"'") for part in re.findall(_KEY, dotted))
 
-
-# The environment -------------------------------------------------------------------------------
 
 _VARIABLES = {
     setting.variable: setting for setting in SETTINGS.values() if setting.variable is not None

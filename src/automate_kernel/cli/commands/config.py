@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from automate_kernel.cli.command import Commands, Context
 from automate_kernel.cli.database import hide_password
 from automate_kernel.cli.inputs import flag
 from automate_kernel.cli.output import attributes
+from automate_kernel.cli.settings import Setting
 from automate_kernel.secrets.masking import masked_by_schema, reference_or_hidden
-
-if TYPE_CHECKING:
-    from automate_kernel.cli.settings import Setting
 
 app = Commands()
 

@@ -29,7 +29,6 @@ from automate_kernel.storage import MemoryStorage
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
-    from automate_kernel.secrets import SecretStatus
 
 app = Commands()
 secrets_app = Commands("secrets", "Find out whether secrets can be read. Values are never shown.")
@@ -154,7 +153,7 @@ def check(context: Context) -> None:
     out.data({"ok": report.ok, "secrets": rows})
     columns: Columns = {
         "KEY": "key",
-        "STATE": _state,
+        "STATE": lambda status: ("warn" if status.warning else "ok") if status.ok else "missing",
         "BACKEND": lambda status: status.backend or None,
         "USED BY": lambda status: "; ".join(uses[status.key]),
     }
@@ -166,12 +165,6 @@ def check(context: Context) -> None:
         out.line(f"{status.key}: {status.warning}", "yellow")
     if not report.ok:
         raise typer.Exit(1)
-
-
-def _state(status: SecretStatus) -> str:
-    if not status.ok:
-        return "missing"
-    return "warn" if status.warning else "ok"
 
 
 app.add_typer(secrets_app)

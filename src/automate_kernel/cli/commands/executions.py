@@ -254,12 +254,10 @@ def find(
             "items": [records.item_data(each) for each in items],
         }
     )
-    if not executions and not items:
-        out.line(f"nothing has the label {label}")
-        return
     if executions:
         out.table(records.EXECUTIONS, rows_of(executions, records.EXECUTIONS))
     if executions and items:
         out.line()
-    if items:
-        out.table(records.ITEMS, rows_of(items, records.ITEMS))
+    if items or not executions:
+        none = f"nothing has the label {label}"
+        out.table(records.ITEMS, rows_of(items, records.ITEMS), empty=none)

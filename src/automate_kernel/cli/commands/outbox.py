@@ -62,7 +62,8 @@ def stats(
 def workers(context: Context) -> None:
     """List the workers that report to this database, with their processes and loads."""
     outbox = context.session.plain.outbox
-    overview.list_workers(context.out, outbox.workers(), outbox.now())
+    columns, data = overview.worker_columns(outbox.now()), overview.worker_data
+    context.out.listing(outbox.workers(), columns, data=data, empty=overview.NO_WORKER)
 
 
 def _data(found: OutboxStats) -> dict[str, Any]:

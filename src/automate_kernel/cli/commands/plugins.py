@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
@@ -13,10 +13,8 @@ from automate_kernel.cli.output import attributes
 from automate_kernel.cli.settings import meant
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 from automate_kernel.operations.schemas import json_schema_of
+from automate_kernel.plugins import PluginRecord
 from automate_kernel.plugins.discovery import misspelt
-
-if TYPE_CHECKING:
-    from automate_kernel.plugins import PluginRecord
 
 app = Commands("plugins", "Look at connectors, providers and other plugins.")
 
@@ -74,7 +72,9 @@ def show(context: Context, key: str = argument("The plugin's key, or kind:key.")
         each for each in plugins.records(kind or None) if each.key == name and not each.replaced_by
     ]
     if not records:
-        raise _unknown(plugins, name)
+        near = meant(name, [record.key for record in plugins.records()])
+        hint = f"did you mean {near}?" if near else "automate plugins ls lists them"
+        raise AutomateError(ErrorCodes.NOT_FOUND, f"there is no plugin {name!r}", hint=hint)
     if len(records) > 1:
         kinds = ", ".join(f"{each.kind}:{name}" for each in records)
         raise ConfigError(f"there are several plugins {name!r}", hint=f"say which: {kinds}")
@@ -92,15 +92,6 @@ def show(context: Context, key: str = argument("The plugin's key, or kind:key.")
         if context.debug and record.traceback:
             out.note(record.traceback)
         raise problem
-
-
-def _unknown(plugins: Any, name: str) -> AutomateError:
-    near = meant(name, [record.key for record in plugins.records()])
-    return AutomateError(
-        ErrorCodes.NOT_FOUND,
-        f"there is no plugin {name!r}",
-        hint=f"did you mean {near}?" if near else "automate plugins ls lists them",
-    )
 
 
 def _details(plugin: Any) -> dict[str, Any]:
@@ -131,15 +122,14 @@ def _show_details(context: Context, details: dict[str, Any]) -> None:
         out.line(f"config  {name}: {field.get('description', field.get('title', ''))}")
     for what, word in (("actions", "action"), ("capabilities", "capability")):
         for spec in details.get(what, ()):
-            out.line(f"{word}  {spec['name']}({', '.join(_fields(spec['input']))})")
+            fields, required = (
+                spec["input"].get("properties", ()),
+                spec["input"].get("required", ()),
+            )
+            shown = ", ".join(name if name in required else f"[{name}]" for name in fields)
+            out.line(f"{word}  {spec['name']}({shown})")
             if spec["description"]:
                 out.line(f"        {spec['description'].splitlines()[0]}")
     for spec in details.get("triggers", ()):
         needs = f"  needs {', '.join(spec['secrets'])}" if spec["secrets"] else ""
         out.line(f"trigger  {spec['name']}{needs}")
-
-
-def _fields(schema: Mapping[str, Any]) -> list[str]:
-    """Return the fields of an input, the optional ones in brackets."""
-    required = schema.get("required", ())
-    return [name if name in required else f"[{name}]" for name in schema.get("properties", ())]

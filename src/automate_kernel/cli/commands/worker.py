@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from automate_kernel.cli.command import Commands, Context, TextCommand, WorkFailedError, setting_of
 from automate_kernel.cli.inputs import flag, option
 from automate_kernel.cli.output import log_to_stderr
 from automate_kernel.cli.session import require_shared
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
-
-if TYPE_CHECKING:
-    from automate_kernel.cli.serving import Receiver
 
 app = Commands()
 
@@ -121,10 +118,15 @@ def serve(context: Context) -> None:
     from automate_kernel.monitoring.process import guarded_process
     from automate_kernel.secrets import RedactingFilter
 
+    try:
+        from automate_kernel.cli.serving import Receiver
+    except ModuleNotFoundError as error:
+        problem, hint = f"{error.name} is not installed", "pip install automate-kernel[cli]"
+        raise AutomateError(ErrorCodes.FAILED_PRECONDITION, problem, hint=hint) from None
     kernel, settings, level = _ready_kernel(context), context.session.settings, _level(context)
     listening = _bind(settings["serve.host"], settings["serve.port"])
     log_to_stderr(level, [RedactingFilter(kernel.redactor)], format=settings["log_format"])
-    receiver = _receiver(context, level)
+    receiver = Receiver(context.session, level)
     _show_start(context, kernel)
     address, bound = listening.getsockname()[:2]
     shown = f"[{address}]" if ":" in address else address
@@ -132,18 +134,6 @@ def serve(context: Context) -> None:
     with guarded_process(), answering(kernel, receiver.probe, ports_of(context.session)):
         failed = receiver.run(listening)
     _require_none(failed)
-
-
-def _receiver(context: Context, level: str) -> Receiver:
-    try:
-        from automate_kernel.cli.serving import Receiver
-    except ModuleNotFoundError as error:
-        raise AutomateError(
-            ErrorCodes.FAILED_PRECONDITION,
-            f"{error.name} is not installed",
-            hint="pip install automate-kernel[cli]",
-        ) from None
-    return Receiver(context.session, level)
 
 
 def _set_flags(context: Context) -> None:
