@@ -102,9 +102,8 @@ class TextCommand(TyperCommand):
         before: dict[str, Any] = ctx.obj or {}  # the options in front of the command
         database = given["database"] or before.get("database")
         ctx.debug = bool(given["debug"] or before.get("debug"))
-        ctx.session = Session(
-            given["config"] or before.get("config"), {"database": database} if database else {}
-        )
+        flags = {"database": database} if database else {}
+        ctx.session = Session(given["config"] or before.get("config"), flags)
         with _reporting(debug=ctx.debug):
             log_to_stderr("debug" if ctx.debug else "error", brief=not ctx.debug)
             try:
@@ -170,11 +169,9 @@ def mounted(
 
     def run(arguments: Sequence[str]) -> int:
         try:
-            options: dict[str, Any] = {
-                "obj": HostSession(kernel_factory, colour=colour),
-                "standalone_mode": False,
-            }
-            return int(command.main(list(arguments), prog_name=name, **options) or 0)
+            session = HostSession(kernel_factory, colour=colour)
+            code = command.main(list(arguments), name, standalone_mode=False, obj=session)
+            return int(code or 0)
         except Exception as error:
             if not hasattr(error, "format_message"):
                 raise

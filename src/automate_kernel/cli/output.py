@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from automate_kernel.monitoring.logs import ContextFilter, JsonFormatter, TextFormatter
 from automate_kernel.secrets import RedactingFilter
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from automate_kernel.kernel import Kernel
-
-    _Stream = logging.StreamHandler[TextIO]
-else:
-    _Stream = logging.StreamHandler  # takes no parameters before Python 3.11
 
 _COLOURS = {
     "green": ("COMPLETED", "LOADED", "ok"),
@@ -99,7 +95,7 @@ class Output:
         elif self.terminal:
             self.console.print(boxed(columns, cells))
         else:
-            for line in aligned(columns, cells):
+            for line in _aligned(columns, cells):
                 self.line(line)
 
     def fields(self, pairs: Iterable[tuple[str, Any]]) -> None:
@@ -151,13 +147,8 @@ def boxed(
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
-        figures = live and index > 0
-        table.add_column(
-            column,
-            justify="right" if figures else "left",
-            no_wrap=figures,
-            overflow="ellipsis" if live else "fold",
-        )
+        figures: dict[str, Any] = {"justify": "right", "no_wrap": True} if live and index else {}
+        table.add_column(column, overflow="ellipsis" if live else "fold", **figures)
     for row in rows:
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     return table
@@ -174,8 +165,7 @@ def _text(value: Any) -> str:
     return printable(str(value))
 
 
-def aligned(columns: Collection[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a plain table."""
+def _aligned(columns: Collection[str], rows: Sequence[Sequence[str]]) -> list[str]:
     flat = [[cell.replace("\n", " ") for cell in row] for row in [columns, *rows]]
     widths = [max(len(row[index]) for row in flat) for index in range(len(columns))]
     return [
@@ -225,7 +215,7 @@ def ago(moment: datetime | None) -> str:
     return seconds(max(0.0, (datetime.now(timezone.utc) - moment).total_seconds())) + " ago"
 
 
-class _Handler(_Stream):
+class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # none before Python 3.11
     """The handler that is replaced when the level or the filters change."""
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from automate_kernel.cli.command import Commands, Context
 from automate_kernel.cli.inputs import flag, option
@@ -56,8 +57,7 @@ def top(
     Watch(out, look, draw, in_a_line, as_data, screen=True).run(every)
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """The result of one look: the outbox with its workers, and the executions by workflow."""
 
     outbox: Overview
@@ -270,13 +270,11 @@ class Watch(Generic[T]):
 
     def run(self, every: float, *, sleep: Callable[[float], Any] = time.sleep) -> None:
         """Look every *every* seconds until Ctrl-C; the first look may raise."""
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             if self.out.terminal and not self.out.json:
                 self._in_place(every, sleep)
             else:
                 self._line_by_line(every, sleep)
-        except KeyboardInterrupt:
-            pass
 
     def _line_by_line(self, every: float, sleep: Callable[[float], Any]) -> None:
         found = self.look()

@@ -114,6 +114,7 @@ _ALL = (
     Setting("log_level", "text", "info", "The least level that is logged.", words=_LEVELS),
     Setting("log_format", "text", "text", _FORMAT, words=("text", "json")),
 )
+meant = partial(nearest, cutoff=0.7)
 SETTINGS: dict[str, Setting] = {setting.name: setting for setting in _ALL}
 
 
@@ -142,9 +143,6 @@ class Settings:
     def __getitem__(self, name: str) -> Any:
         return self.values[name].value
 
-    def __iter__(self) -> Iterator[tuple[Setting, Value]]:
-        return iter([(SETTINGS[name], value) for name, value in self.values.items()])
-
     def given(self, name: str) -> bool:
         """Return True if the setting is set somewhere."""
         return self.values[name].source != "default"
@@ -165,11 +163,6 @@ def problem_with(setting: Setting, value: Any) -> str | None:
     if setting.kind == "list" and setting.texts and not all(isinstance(v, str) for v in value):
         return "must be a list of texts"
     return None
-
-
-def meant(word: str, known: Mapping[str, Any] | list[str]) -> str | None:
-    """Return the known word that is nearest to *word*, if any is near."""
-    return nearest(word, known, cutoff=0.7)
 
 
 CONFIG_VARIABLE = "AUTOMATE_CONFIG_FILE"

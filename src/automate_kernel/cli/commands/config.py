@@ -10,7 +10,7 @@ from automate_kernel.cli.command import Commands, Context
 from automate_kernel.cli.database import hide_password
 from automate_kernel.cli.inputs import flag
 from automate_kernel.cli.output import attributes
-from automate_kernel.cli.settings import Setting
+from automate_kernel.cli.settings import SETTINGS, Setting
 from automate_kernel.secrets.masking import masked_by_schema, reference_or_hidden
 
 app = Commands()
@@ -37,12 +37,12 @@ def config(
     settings, out = context.session.settings, context.out
     schemas = {} if show_values else _schemas(context)
     rows = {
-        setting.name: {
-            "value": each.value if show_values else shown(setting, each.value, schemas),
+        name: {
+            "value": each.value if show_values else shown(SETTINGS[name], each.value, schemas),
             "source": each.source,
-            **attributes(setting, "variable", "help"),
+            **attributes(SETTINGS[name], "variable", "help"),
         }
-        for setting, each in settings
+        for name, each in settings.values.items()
     }
     out.data({"file": settings.file and str(settings.file), "settings": rows})
     out.line(f"file: {settings.file or 'none (automate.toml or pyproject.toml)'}\n")

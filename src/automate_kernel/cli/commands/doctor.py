@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,11 +70,7 @@ def _checks(
     context: Context, idle_seconds: float
 ) -> Iterator[tuple[str, Callable[[], list[Finding]]]]:
     session = context.session
-
-    @cache
-    def kernel() -> Kernel:
-        return session.in_memory(workflows=False)
-
+    kernel = cache(partial(session.in_memory, workflows=False))
     yield "program", lambda: [Finding("program", "ok", version_line())]
     yield "settings", lambda: _settings(context)
     yield "database", lambda: _database(context)
@@ -107,9 +103,8 @@ def _database(context: Context) -> list[Finding]:
         remedy = "give the kernel a storage, or workers in other processes see nothing"
         return [Finding("database", "warn", "app keeps everything in memory", remedy)]
     found = schema_findings(storage)
-    if any(each.state == "fail" for each in found):
-        return found
-    return [*found, clock_finding(storage)]
+    failed = any(each.state == "fail" for each in found)
+    return found if failed else [*found, clock_finding(storage)]
 
 
 def _workflows(paths: list[Path], kernel: Kernel) -> list[Finding]:

@@ -53,8 +53,7 @@ def ls(
     else:
         found = store.labelled(label, **given, limit=limit if error is None else 1000)
         found = [each for each in found if error in (None, each.error_group)][:limit]
-    data = records.execution_data
-    context.out.listing(found, records.EXECUTIONS, data=data, empty="no executions")
+    context.out.listing(found, records.EXECUTIONS, "no executions", records.execution_data)
 
 
 @app.called("automate executions show 0193f0c2-…", "automate executions show ID --json")

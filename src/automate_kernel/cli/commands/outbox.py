@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 app = Commands("outbox", "Look at the outbox, and steer it: requeue, cancel, limit, pause, clean.")
 
 _STATES = ("PENDING", "RETRY", "RUNNING", "COMPLETED", "FAILED", "CANCELLED")
-_EVERY_SECONDS = 2.0
 _HANDFUL = 10
 _WAKE_UP = "automate.advance"
 _CONDITIONS = ("tenant", "error_code", "error", "older_than", "newer_than", "limit")
@@ -49,7 +48,7 @@ def stats(
         raise ConfigError("how often to look is for --watch", hint=f"add it: --watch {every:g}")
     look, out = context.session.plain.outbox.stats, context.out
     if watch:
-        overview.Watch(out, look, _picture, _line, _data).run(every or _EVERY_SECONDS)
+        overview.Watch(out, look, _picture, _line, _data).run(every or 2.0)
         return
     found = look()
     out.data(_data(found))
@@ -62,8 +61,8 @@ def stats(
 def workers(context: Context) -> None:
     """List the workers that report to this database, with their processes and loads."""
     outbox = context.session.plain.outbox
-    columns, data = overview.worker_columns(outbox.now()), overview.worker_data
-    context.out.listing(outbox.workers(), columns, data=data, empty=overview.NO_WORKER)
+    columns = overview.worker_columns(outbox.now())
+    context.out.listing(outbox.workers(), columns, overview.NO_WORKER, overview.worker_data)
 
 
 def _data(found: OutboxStats) -> dict[str, Any]:
@@ -123,7 +122,7 @@ def ls(
         found = outbox.find(**given, limit=limit)
     else:
         found = outbox.labelled(label, **given, limit=limit)
-    context.out.listing(found, records.ITEMS, data=records.item_data, empty="no items")
+    context.out.listing(found, records.ITEMS, "no items", records.item_data)
 
 
 def _status(given: str | None) -> str | None:
@@ -390,9 +389,8 @@ def limit(
     if concurrency is None and rate is None:
         raise ConfigError("nothing is limited", hint="add --concurrency 5 or --rate 100/1m")
     number, per_seconds = _rate(rate)
-    options: dict[str, Any] = {
-        "concurrency": concurrency, "rate": number, "per_seconds": per_seconds, "burst": burst,
-    }  # fmt: skip
+    options: dict[str, Any] = {"concurrency": concurrency, "rate": number}
+    options |= {"per_seconds": per_seconds, "burst": burst}
     context.session.plain.outbox.limit(kind, **options)
     context.out.data({"kind": kind, **options})
     context.out.line(f"{kind} is limited; {context.named('outbox unlimit')} {kind} lifts it")

@@ -13,8 +13,6 @@ from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 
 app = Commands()
 
-_BACKLOG = 2048
-
 
 def _options(
     host: str | None = option(None, "The address to listen on."),
@@ -184,7 +182,7 @@ def _bind(host: str, port: int) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
         # From here on a client that connects waits rather than being refused.
-        listening.listen(_BACKLOG)
+        listening.listen(2048)
     except OSError as error:
         raise ConfigError(
             f"can't listen on {host}:{port}: {error.strerror or error}",
