@@ -34,7 +34,6 @@ from automate_kernel.storage.tables import DELIVERY
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
-    from automate_kernel.outbox import OutboxItem
     from automate_kernel.workflows.execution import Execution, StepRun
 
 app = Commands()
@@ -324,7 +323,7 @@ def _worker_of_slow(kernel: Kernel) -> str | None:
     step = found[0].step(_SLOW) if found else None
     if step is None or step.status.value != "RUNNING":
         return None
-    item: OutboxItem | None = kernel.outbox.get(found[0].item_id or "")
+    item = kernel.outbox.get(found[0].item_id or "")
     return item.lease_owner if item is not None else None
 
 

@@ -143,10 +143,10 @@ def show(context: Context, item_id: str = argument("The item's id.", metavar="ID
     attempts = context.session.plain.outbox.failed_attempts(item.id)
     failed = [records.attempt_data(each) for each in attempts]
     context.out.data({**data, "failed_attempts": failed})
-    data["payload"] = as_json(data["payload"])
-    data["headers"] = as_json(data["headers"]) if data["headers"] else None
-    data["labels"] = records.labels_text(data["labels"])
-    context.out.fields(data.items())
+    headers = as_json(data["headers"]) if data["headers"] else None
+    labels = records.labels_text(data["labels"])
+    shown = {**data, "payload": as_json(data["payload"]), "headers": headers, "labels": labels}
+    context.out.fields(shown.items())
     records.show_attempts(context.out, attempts)
 
 
