@@ -22,11 +22,10 @@ from datetime import datetime, timezone
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any, TextIO
 
-from automate_kernel.errors import ConfigError
+from automate_kernel.errors import ConfigError, printed
 from automate_kernel.operations.context import current_call, current_item
 from automate_kernel.secrets import RedactingFilter
 from automate_kernel.secrets.logs import continued
-from automate_kernel.errors import printed
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
