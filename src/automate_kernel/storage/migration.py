@@ -49,7 +49,7 @@ def _type_of(dialect: Dialect, column: Column) -> str:
     return _TYPES[dialect.name][column.type].format(column.length)
 
 
-def _create_table(dialect: Dialect, table: Table) -> list[str]:
+def create_statements(dialect: Dialect, table: Table) -> list[str]:
     key = _name(dialect, table.key)
     lines = [_column(dialect, column) for column in table.columns] + [f"PRIMARY KEY ({key})"]
     body = ",\n  ".join(lines)
@@ -553,7 +553,7 @@ def _compared(
     dialect: Dialect, table: Table, found: _FoundTable | None
 ) -> Iterator[SchemaDifference]:
     if found is None:
-        made = tuple(_create_table(dialect, table))
+        made = tuple(create_statements(dialect, table))
         text = f"the table {table.name} is missing"
         yield SchemaDifference("table", table.name, table.name, text, True, made)
         return
