@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar
 
 from automate_kernel.outbox.queries import OutboxStats
-from automate_kernel.outbox.statistics import total_by_kind
+from automate_kernel.outbox.statistics import MinuteTotal, total_by_kind
 from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.outbox.worker_reports import Activity, WorkerInfo
 from automate_kernel.workflows.engine.executions import ExecutionStore
@@ -38,36 +38,10 @@ _REPORT_SECONDS = 180.0
 _COUNT_SHARE = 0.1
 
 
-C = TypeVar("C", bound="CountedMinute")
-C_co = TypeVar("C_co", bound="CountedMinute", covariant=True)
+C = TypeVar("C", bound=MinuteTotal)
+C_co = TypeVar("C_co", bound=MinuteTotal, covariant=True)
 S = TypeVar("S")
 S_co = TypeVar("S_co", covariant=True)
-
-
-class CountedMinute(Protocol):
-    """The counts of the minute *at* under a *kind*; they add up."""
-
-    @property
-    def at(self) -> datetime:
-        """The minute's beginning."""
-
-    @property
-    def kind(self) -> str:
-        """The name that it is counted under."""
-
-    @property
-    def empty(self) -> bool:
-        """True if nothing was counted."""
-
-    @property
-    def completed(self) -> int:
-        """The items or executions that were completed."""
-
-    def __add__(self, other: Any, /) -> Any:
-        """Return both together."""
-
-    def __sub__(self, other: Any, /) -> Any:
-        """Return what came since *other*, an earlier state of the same minute."""
 
 
 class Observed(Protocol[C_co, S_co]):

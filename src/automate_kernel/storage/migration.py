@@ -50,6 +50,7 @@ def _type_of(dialect: Dialect, column: Column) -> str:
 
 
 def create_statements(dialect: Dialect, table: Table) -> list[str]:
+    """Return the statements that create *table* with its indexes."""
     key = _name(dialect, table.key)
     lines = [_column(dialect, column) for column in table.columns] + [f"PRIMARY KEY ({key})"]
     body = ",\n  ".join(lines)
