@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
 
 from automate_kernel.secrets.tracebacks import MAX_GROUP, MAX_TRACE
 from automate_kernel.storage.rows import Now, Row, Rows, Where
@@ -18,6 +17,7 @@ MOST_OF_ITEM = 20
 MOST_OF_EXECUTION = 200
 """The same for all steps of an execution together."""
 
+_ORDER = ("failed_at", "attempt", "id")
 _NAMESPACE = uuid.UUID("1b671a64-40d5-491e-99b0-da01ff1f3341")
 
 
@@ -38,11 +38,6 @@ class FailedAttempt:
     failed_at: datetime | None = None
     step_id: str | None = None
     position: int = -1
-
-    @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> FailedAttempt:
-        """Return the attempt of a row of `automate_kernel.storage.tables.FAILURE`."""
-        return cls(**{each.name: row[each.name] for each in fields(cls)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,31 +101,17 @@ def keep_attempts(rows: Rows, new: Sequence[Row], most: int) -> None:
     for counted in rows.count(FAILURE, ("subject_id",), [of_these]):
         if counted["n"] > most:
             its = [Where("subject_id", "eq", counted["subject_id"])]
-            order = ("failed_at", "attempt", "id")
-            found = rows.select(FAILURE, its, order_by=order, columns=order)
-            _drop(rows, [row["id"] for row in found[1 : counted["n"] - most + 1]])
+            found = rows.select(FAILURE, its, order_by=_ORDER, columns=_ORDER)
+            gone = sorted(row["id"] for row in found[1 : counted["n"] - most + 1])
+            rows.delete(FAILURE, [Where("id", "in", gone)])
 
 
 def failed_attempts(rows: Rows, subject_id: str) -> list[FailedAttempt]:
     """Return the attempts of an item or of an execution that are kept, the earliest first."""
-    found = rows.select(
-        FAILURE,
-        [Where("subject_id", "eq", subject_id)],
-        order_by=("failed_at", "attempt", "id"),
-    )
-    return [FailedAttempt.from_row(row) for row in found]
-
-
-def forget_attempts(rows: Rows, subject_ids: Sequence[str]) -> None:
-    """Forget the attempts of items or executions that are deleted."""
-    # By their keys, which lock nothing beside them; mostly there are none.
-    where = [Where("subject_id", "in", list(subject_ids))]
-    _drop(rows, [row["id"] for row in rows.select(FAILURE, where, columns=("id",))])
-
-
-def _drop(rows: Rows, ids: Sequence[str]) -> None:
-    if ids:
-        rows.delete(FAILURE, [Where("id", "in", sorted(ids))])
+    its = [Where("subject_id", "eq", subject_id)]
+    names = [each.name for each in fields(FailedAttempt)]
+    found = rows.select(FAILURE, its, order_by=_ORDER, columns=names)
+    return [FailedAttempt(**row) for row in found]
 
 
 def error_groups(

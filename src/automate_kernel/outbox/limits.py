@@ -182,11 +182,6 @@ class KindLimits:
         self._known_until = 0.0
         return lifted
 
-    def all(self) -> list[Limit]:
-        """Read all limits, by kind."""
-        with self._storage.begin(atomic=False) as rows:
-            return [Limit.of(row) for row in rows.select(LIMIT, order_by=("kind",))]
-
     # -- claiming ------------------------------------------------------------------------------
 
     def limited(self, rows: Rows, kinds: Collection[str] | None) -> list[str]:
@@ -292,6 +287,11 @@ class KindLimits:
         if due is None or due > 0 or not self._free_at:
             return due
         return max(0.001, min(self._free_at.values()) - time.monotonic())
+
+
+def read_limits(rows: Rows) -> list[Limit]:
+    """Return all limits, by kind."""
+    return [Limit.of(row) for row in rows.select(LIMIT, order_by=("kind",))]
 
 
 def _running(rows: Rows, kinds: Sequence[str]) -> dict[str, int]:

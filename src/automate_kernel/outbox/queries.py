@@ -9,11 +9,7 @@ from typing import Any, TypedDict
 from uuid import UUID
 
 from automate_kernel.outbox.fair_share import Group, any_ready, ready_groups, ready_kinds
-from automate_kernel.outbox.item import (
-    ItemStatus,
-    OutboxItem,
-    scoped_key,
-)
+from automate_kernel.outbox.item import ItemStatus, OutboxItem, scoped_key
 from automate_kernel.outbox.labels import MOST_LABELLED, labelled_ids
 from automate_kernel.storage.paging import IndexRange, read_page
 from automate_kernel.storage.rows import Now, Row, Rows, Where
@@ -141,6 +137,25 @@ def find_items(
         where.append(Where("id", "lt", before_id))
     found = rows.select(OUTBOX, where, order_by=("-id",), limit=limit)
     return [OutboxItem.from_row(row) for row in found]
+
+
+def running_items(rows: Rows, limit: int) -> list[OutboxItem]:
+    """Return items under lease, the one that was claimed first at the front."""
+    leased = [Where("lease_expires_at", "ne", None)]
+    found = rows.select(OUTBOX, leased, order_by=("updated_at", "id"), limit=limit)
+    return [OutboxItem.from_row(row) for row in found]
+
+
+def stop_requests(rows: Rows, worker_id: str) -> dict[str, str]:
+    """Return the items that a worker must stop; see `OutboxStore.stop_requests`."""
+    asked = [
+        Where("waiting_for", "eq", "cancel"),
+        # So that a database without partial indexes has one to use.
+        Where("lease_expires_at", "ne", None),
+        Where("lease_owner", "eq", worker_id),
+    ]
+    found = rows.select(OUTBOX, asked, columns=("id", "lease_token"))
+    return {row["id"]: row["lease_token"] for row in found}
 
 
 def count_items(rows: Rows, matching: Mapping[str, Any], most: int | None) -> int:

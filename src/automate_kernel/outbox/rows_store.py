@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError, StorageError
 from automate_kernel.outbox import concurrency_keys, ordering_keys
@@ -40,7 +40,7 @@ from automate_kernel.outbox.item import (
     waiting_changes,
 )
 from automate_kernel.outbox.labels import HEADER, add_labels, checked_labels, label_rows
-from automate_kernel.outbox.limits import KindLimits, Limit
+from automate_kernel.outbox.limits import KindLimits, Limit, read_limits
 from automate_kernel.outbox.operator_commands import (
     BulkAction,
     OperatorCommands,
@@ -58,27 +58,30 @@ from automate_kernel.outbox.queries import (
     next_due,
     read_item_page,
     read_stats,
+    running_items,
+    stop_requests,
 )
 from automate_kernel.outbox.retention import Retention, forget
 from automate_kernel.outbox.statistics import Minutes
 from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.outbox.worker_reports import (
+    ITEM_STATISTICS,
     Activity,
     ActivityRow,
     WorkerInfo,
-    delete_worker,
     purge_reports,
-    read_activity,
     read_workers,
     write_report,
 )
 from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.rows import Now, Plus, Row, Rows, Storage, Wakeup, Where
-from automate_kernel.storage.tables import OUTBOX, PAUSE
+from automate_kernel.storage.tables import OUTBOX, PAUSE, WORKER
 from automate_kernel.storage.values import Redaction, storable
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+T = TypeVar("T")
 
 CHANNEL = "automate_outbox"
 # What a claim reads; the rest of an item is what the claim itself has written.
@@ -557,8 +560,7 @@ class RowsOutboxStore(OutboxStore):
 
     def next_due_seconds(self) -> float | None:
         """Return the seconds until an item is due; see `OutboxStore.next_due_seconds`."""
-        with self.storage.begin(atomic=False) as rows:
-            return self._limits.due_seconds(next_due(rows))
+        return self._limits.due_seconds(self._read(next_due))
 
     def wakeup(self) -> Wakeup | None:
         """Return what the storage has to wait with."""
@@ -566,17 +568,15 @@ class RowsOutboxStore(OutboxStore):
 
     # -- queries -----------------------------------------------------------------------------
 
-    def get(self, item_id: str) -> OutboxItem | None:
-        """Return the item with this id, or None."""
-        found = self.find(ids=[item_id], limit=1)
-        return found[0] if found else None
+    def _read(self, read: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        with self.storage.begin(atomic=False) as rows:
+            return read(rows, *arguments, **options)
 
     def find(
         self, *, limit: int = 50, before_id: str | None = None, **matching: Unpack[ItemFilter]
     ) -> list[OutboxItem]:
         """Return items that match, the newest first; see `OutboxStore.find`."""
-        with self.storage.begin(atomic=False) as rows:
-            return find_items(rows, matching, limit, before_id)
+        return self._read(find_items, matching, limit, before_id)
 
     def page(
         self,
@@ -589,28 +589,21 @@ class RowsOutboxStore(OutboxStore):
         **matching: Unpack[ItemFilter],
     ) -> ItemPage:
         """Return a page of items that match; see `OutboxStore.page`."""
-        with self.storage.begin(atomic=False) as rows:
-            return read_item_page(
-                rows, matching, payloads=payloads, after=after, limit=limit, look=look,
-                seconds=seconds,
-            )  # fmt: skip
+        place = {"after": after, "limit": limit, "look": look, "seconds": seconds}
+        return self._read(read_item_page, matching, payloads=payloads, **place)
 
     def count(self, *, most: int | None = None, **matching: Unpack[ItemFilter]) -> int:
         """Count items that match; see `OutboxStore.count`."""
-        with self.storage.begin(atomic=False) as rows:
-            return count_items(rows, matching, most)
+        return self._read(count_items, matching, most)
 
     def running(self, *, limit: int = 50) -> list[OutboxItem]:
         """Return items under lease; see `OutboxStore.running`."""
-        where = [Where("lease_expires_at", "ne", None)]
-        with self.storage.begin(atomic=False) as rows:
-            found = rows.select(OUTBOX, where, order_by=("updated_at", "id"), limit=limit)
-        return [OutboxItem.from_row(row) for row in found]
+        return self._read(running_items, limit)
 
     def failed_attempts(self, item_id: str) -> list[FailedAttempt]:
         """Return the errors of an item's attempts; see `OutboxStore.failed_attempts`."""
-        with self.storage.begin(atomic=False) as rows:
-            return [one for known in item_ids_of([item_id]) for one in failed_attempts(rows, known)]
+        known = item_ids_of([item_id])
+        return self._read(failed_attempts, known[0]) if known else []
 
     def error_groups(
         self, *, kind: str | None = None, tenant_id: str | None = None, limit: int = 100
@@ -624,8 +617,7 @@ class RowsOutboxStore(OutboxStore):
 
     def stats(self) -> OutboxStats:
         """Count items per kind and state; see `OutboxStore.stats`."""
-        with self.storage.begin(atomic=False) as rows:
-            return read_stats(rows)
+        return self._read(read_stats)
 
     def now(self) -> datetime:
         """Return the time by the database's clock."""
@@ -636,15 +628,15 @@ class RowsOutboxStore(OutboxStore):
 
     def cancel(self, item_ids: Sequence[str]) -> int:
         """Cancel what waits, ask what runs to stop; see `OutboxStore.cancel`."""
-        return self._commands.cancel(item_ids)
+        return self._commands.run("cancel", item_ids)
 
     def requeue(self, item_ids: Sequence[str]) -> int:
         """Make failed or cancelled items wait again; see `OutboxStore.requeue`."""
-        return self._commands.requeue(item_ids)
+        return self._commands.run("requeue", item_ids)
 
     def discard(self, item_ids: Sequence[str]) -> int:
         """Delete finished items; see `OutboxStore.discard`."""
-        return self._commands.discard(item_ids)
+        return self._commands.run("discard", item_ids)
 
     def reschedule(
         self, item_ids: Sequence[str], *, delay: float = 0.0, run_at: datetime | None = None
@@ -653,7 +645,7 @@ class RowsOutboxStore(OutboxStore):
         if run_at is not None and run_at.tzinfo is None:
             hint = "pass an aware datetime"
             raise AutomateError(ErrorCodes.INVALID_ARGUMENT, "run_at has no time zone", hint=hint)
-        return self._commands.reschedule(item_ids, delay if run_at is None else run_at)
+        return self._commands.run("reschedule", item_ids, due=delay if run_at is None else run_at)
 
     def run_bulk(
         self,
@@ -664,11 +656,11 @@ class RowsOutboxStore(OutboxStore):
         progress: Progress | None = None,
     ) -> BulkAction:
         """Carry a bulk action on; see `OutboxStore.run_bulk`."""
-        return self._commands.run_bulk(action, seconds=seconds, limit=limit, progress=progress)
+        return self._commands.run_bulk(action, seconds, limit, progress)
 
     def stop_requests(self, worker_id: str) -> dict[str, str]:
         """Return the items that a worker must stop; see `OutboxStore.stop_requests`."""
-        return self._commands.stop_requests(worker_id)
+        return self._read(stop_requests, worker_id)
 
     def pause(self, kind: str, reason: str = "") -> None:
         """Stop claiming items of *kind* until `resume`."""
@@ -712,7 +704,7 @@ class RowsOutboxStore(OutboxStore):
 
     def limits(self) -> list[Limit]:
         """Return all limits; see `OutboxStore.limits`."""
-        return self._limits.all()
+        return self._read(read_limits)
 
     # -- retention ---------------------------------------------------------------------------
 
@@ -751,18 +743,15 @@ class RowsOutboxStore(OutboxStore):
 
     def leave(self, worker_id: str) -> None:
         """Take a worker that has ended off the list."""
-        with self.storage.begin(atomic=False) as rows:
-            delete_worker(rows, worker_id)
+        self._read(lambda rows: rows.delete(WORKER, [Where("id", "eq", worker_id)]))
 
     def workers(self) -> list[WorkerInfo]:
         """Return all workers; see `OutboxStore.workers`."""
-        with self.storage.begin(atomic=False) as rows:
-            return read_workers(rows)
+        return self._read(read_workers)
 
     def activity(self, *, seconds: float = 3600.0) -> list[Activity]:
         """Return the statistics of late; see `OutboxStore.activity`."""
-        with self.storage.begin(atomic=False) as rows:
-            return read_activity(rows, seconds)
+        return self._read(ITEM_STATISTICS.read, seconds, Activity)
 
     def purge_reports(self, *, older_than_seconds: float = 7 * 86_400.0) -> int:
         """Delete old reports; see `OutboxStore.purge_reports`."""

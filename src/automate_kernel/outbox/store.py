@@ -266,9 +266,9 @@ class OutboxStore(ABC):
 
     # -- queries -----------------------------------------------------------------------------
 
-    @abstractmethod
     def get(self, item_id: str) -> OutboxItem | None:
         """Return the item with this id, or None."""
+        return next(iter(self.find(ids=[item_id], limit=1)), None)
 
     @abstractmethod
     def find(

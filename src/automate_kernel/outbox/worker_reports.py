@@ -87,7 +87,7 @@ class Activity(MinuteTotal):
 # Several times as long as workers go without a report.
 _LOST_SECONDS = 60.0
 _WORKER_SECONDS = 86_400.0
-_ITEM_STATISTICS = MinuteTable(
+ITEM_STATISTICS = MinuteTable(
     ACTIVITY, "kind", ("completed", "retried", "failed", "lost"), ("run", "wait")
 )
 
@@ -122,12 +122,7 @@ def write_report(rows: Rows, worker: WorkerInfo, activity: Minutes[ActivityRow])
             "slots": worker.slots,
         }
         rows.insert(WORKER, [{**about, **changes}])
-    _ITEM_STATISTICS.write(rows, worker.id, activity)
-
-
-def delete_worker(rows: Rows, worker_id: str) -> None:
-    """Take a worker that has ended off the list."""
-    rows.delete(WORKER, [Where("id", "eq", worker_id)])
+    ITEM_STATISTICS.write(rows, worker.id, activity)
 
 
 def read_workers(rows: Rows) -> list[WorkerInfo]:
@@ -141,11 +136,6 @@ def _worker(row: Row, now: datetime) -> WorkerInfo:
     age = (now - row["seen_at"]).total_seconds()
     about = {**row, "kinds": tuple(row["kinds"]), "stopping": bool(row["stopping"])}
     return WorkerInfo(**about, lost=age > _LOST_SECONDS)
-
-
-def read_activity(rows: Rows, seconds: float) -> list[Activity]:
-    """Return the statistics of all workers together; see `OutboxStore.activity`."""
-    return _ITEM_STATISTICS.read(rows, seconds, Activity)
 
 
 def purge_reports(rows: Rows, older_than_seconds: float) -> int:
