@@ -24,7 +24,7 @@ from automate_kernel.storage.migration import (
     make_tables,
     migrate_schema,
 )
-from automate_kernel.storage.sql import copy_through
+from automate_kernel.storage.rows import copy_through
 
 T = TypeVar("T")
 Each = Literal["joins", "commits", "is committed"]

@@ -142,7 +142,7 @@ class OperationSpec:
         try:
             return plain_json(output, other=_written, most=_MOST)
         except UnstorableError as error:
-            raise error.problem.error(f"output of {self.name!r}") from None
+            raise error.about(f"output of {self.name!r}") from None
 
     def _checker(self) -> Check:
         if self._check is None:

@@ -65,9 +65,9 @@ def new_attempt(
     *,
     attempt: int,
     code: str,
-    group: str | None,
     error: str,
-    trace: str | None,
+    group: str | None = None,
+    trace: str | None = None,
     step_id: str | None = None,
     position: int = -1,
 ) -> Row:

@@ -11,17 +11,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError, StorageError
-from automate_kernel.outbox import concurrency_keys, ordering_keys
-from automate_kernel.outbox.concurrency_keys import ConcurrencyKeys
-from automate_kernel.outbox.failed_attempts import (
-    MOST_OF_ITEM,
-    ErrorGroup,
-    FailedAttempt,
-    error_groups,
+from automate_kernel.outbox import (
+    concurrency_keys,
     failed_attempts,
-    keep_attempts,
-    new_attempt,
+    ordering_keys,
+    queries,
+    worker_reports,
 )
+from automate_kernel.outbox.concurrency_keys import ConcurrencyKeys
+from automate_kernel.outbox.failed_attempts import ErrorGroup, FailedAttempt
 from automate_kernel.outbox.fair_share import FairShare
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import (
@@ -47,35 +45,14 @@ from automate_kernel.outbox.operator_commands import (
     OutboxListener,
     Progress,
 )
-from automate_kernel.outbox.queries import (
-    ItemFilter,
-    ItemPage,
-    OutboxStats,
-    conditions,
-    count_items,
-    find_items,
-    item_ids_of,
-    next_due,
-    read_item_page,
-    read_stats,
-    running_items,
-    stop_requests,
-)
+from automate_kernel.outbox.queries import ItemFilter, ItemPage, OutboxStats
 from automate_kernel.outbox.retention import Retention, forget
 from automate_kernel.outbox.statistics import Minutes
 from automate_kernel.outbox.store import OutboxStore
-from automate_kernel.outbox.worker_reports import (
-    ITEM_STATISTICS,
-    Activity,
-    ActivityRow,
-    WorkerInfo,
-    purge_reports,
-    read_workers,
-    write_report,
-)
+from automate_kernel.outbox.worker_reports import Activity, ActivityRow, WorkerInfo
 from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.rows import Now, Plus, Row, Rows, Storage, Wakeup, Where
-from automate_kernel.storage.tables import OUTBOX, PAUSE, WORKER
+from automate_kernel.storage.tables import OUTBOX, PAUSE, TABLES, WORKER
 from automate_kernel.storage.values import Redaction, storable
 
 if TYPE_CHECKING:
@@ -84,13 +61,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CHANNEL = "automate_outbox"
-# What a claim reads; the rest of an item is what the claim itself has written.
-_CLAIMED = (
-    "id", "kind", "payload", "headers", "priority", "attempt_count", "max_attempts",
-    "next_attempt_at", "sort_at", "lease_expires_at", "idempotency_key", "tenant_id",
-    "ordering_key", "concurrency_key", "concurrency_limit", "last_error_code", "last_error",
-    "created_at", "updated_at",
-)  # fmt: skip
+# What a claim reads: all but what it has written itself, and what no handler needs.
+_WRITTEN = ("status", "waiting_for", "lease_owner", "lease_token", "completed_at")
+_CLAIMED = tuple(
+    column.name
+    for column in TABLES[OUTBOX].columns
+    if column.name not in (*_WRITTEN, "last_error_group")
+)
 _KEYLESS = (Where("ordering_key", "eq", None), Where("concurrency_key", "eq", None))
 # How many items that have become due one claim moves to the ready ones.
 _PROMOTE = 1000
@@ -448,7 +425,7 @@ class RowsOutboxStore(OutboxStore):
                 keyed.append((outcome.item_id, lease))
         for token, ids in _by_token(done):
             lost |= {(item_id, token) for item_id in self._complete(rows, token, ids)}
-        keep_attempts(rows, attempts, MOST_OF_ITEM)
+        failed_attempts.keep_attempts(rows, attempts, failed_attempts.MOST_OF_ITEM)
         left = [(item_id, lease) for item_id, lease in keyed if (item_id, lease.token) not in lost]
         _leave_keys(rows, [(i, lease.ordering_key, lease.concurrency_key) for i, lease in left])
         return {item_id for item_id, _ in lost}
@@ -517,7 +494,9 @@ class RowsOutboxStore(OutboxStore):
             )  # fmt: skip
             # The keys as they are stored: those of items lack their tenant's part.
             reaped = [row for row in stale if self._reap_one(rows, row, over, result)]
-            keep_attempts(rows, [_expired_attempt(row) for row in reaped], MOST_OF_ITEM)
+            failed_attempts.keep_attempts(
+                rows, [_expired_attempt(row) for row in reaped], failed_attempts.MOST_OF_ITEM
+            )
             _leave_keys(
                 rows, [(row["id"], row["ordering_key"], row["concurrency_key"]) for row in reaped]
             )
@@ -560,7 +539,7 @@ class RowsOutboxStore(OutboxStore):
 
     def next_due_seconds(self) -> float | None:
         """Return the seconds until an item is due; see `OutboxStore.next_due_seconds`."""
-        return self._limits.due_seconds(self._read(next_due))
+        return self._limits.due_seconds(self._read(queries.next_due))
 
     def wakeup(self) -> Wakeup | None:
         """Return what the storage has to wait with."""
@@ -576,7 +555,7 @@ class RowsOutboxStore(OutboxStore):
         self, *, limit: int = 50, before_id: str | None = None, **matching: Unpack[ItemFilter]
     ) -> list[OutboxItem]:
         """Return items that match, the newest first; see `OutboxStore.find`."""
-        return self._read(find_items, matching, limit, before_id)
+        return self._read(queries.find_items, matching, limit, before_id)
 
     def page(
         self,
@@ -590,20 +569,20 @@ class RowsOutboxStore(OutboxStore):
     ) -> ItemPage:
         """Return a page of items that match; see `OutboxStore.page`."""
         place = {"after": after, "limit": limit, "look": look, "seconds": seconds}
-        return self._read(read_item_page, matching, payloads=payloads, **place)
+        return self._read(queries.read_item_page, matching, payloads=payloads, **place)
 
     def count(self, *, most: int | None = None, **matching: Unpack[ItemFilter]) -> int:
         """Count items that match; see `OutboxStore.count`."""
-        return self._read(count_items, matching, most)
+        return self._read(queries.count_items, matching, most)
 
     def running(self, *, limit: int = 50) -> list[OutboxItem]:
         """Return items under lease; see `OutboxStore.running`."""
-        return self._read(running_items, limit)
+        return self._read(queries.running_items, limit)
 
     def failed_attempts(self, item_id: str) -> list[FailedAttempt]:
         """Return the errors of an item's attempts; see `OutboxStore.failed_attempts`."""
-        known = item_ids_of([item_id])
-        return self._read(failed_attempts, known[0]) if known else []
+        known = queries.item_ids_of([item_id])
+        return self._read(failed_attempts.failed_attempts, known[0]) if known else []
 
     def error_groups(
         self, *, kind: str | None = None, tenant_id: str | None = None, limit: int = 100
@@ -611,13 +590,18 @@ class RowsOutboxStore(OutboxStore):
         """Return the failed items in groups; see `OutboxStore.error_groups`."""
         matching = {"status": ItemStatus.FAILED, "kind": kind, "tenant_id": tenant_id}
         with self.storage.begin(atomic=False) as rows:
-            return error_groups(
-                rows, OUTBOX, conditions(rows, matching), kind="kind", prefix="last_", limit=limit
+            return failed_attempts.error_groups(
+                rows,
+                OUTBOX,
+                queries.conditions(rows, matching),
+                kind="kind",
+                prefix="last_",
+                limit=limit,
             )
 
     def stats(self) -> OutboxStats:
         """Count items per kind and state; see `OutboxStore.stats`."""
-        return self._read(read_stats)
+        return self._read(queries.read_stats)
 
     def now(self) -> datetime:
         """Return the time by the database's clock."""
@@ -660,7 +644,7 @@ class RowsOutboxStore(OutboxStore):
 
     def stop_requests(self, worker_id: str) -> dict[str, str]:
         """Return the items that a worker must stop; see `OutboxStore.stop_requests`."""
-        return self._read(stop_requests, worker_id)
+        return self._read(queries.stop_requests, worker_id)
 
     def pause(self, kind: str, reason: str = "") -> None:
         """Stop claiming items of *kind* until `resume`."""
@@ -738,7 +722,7 @@ class RowsOutboxStore(OutboxStore):
     def report(self, worker: WorkerInfo, activity: Minutes[ActivityRow]) -> None:
         """Write that *worker* lives, and its statistics; see `OutboxStore.report`."""
         with self.storage.begin() as rows:
-            write_report(rows, worker, activity)
+            worker_reports.write_report(rows, worker, activity)
         activity.saved()
 
     def leave(self, worker_id: str) -> None:
@@ -747,16 +731,16 @@ class RowsOutboxStore(OutboxStore):
 
     def workers(self) -> list[WorkerInfo]:
         """Return all workers; see `OutboxStore.workers`."""
-        return self._read(read_workers)
+        return self._read(worker_reports.read_workers)
 
     def activity(self, *, seconds: float = 3600.0) -> list[Activity]:
         """Return the statistics of late; see `OutboxStore.activity`."""
-        return self._read(ITEM_STATISTICS.read, seconds, Activity)
+        return self._read(worker_reports.ITEM_STATISTICS.read, seconds, Activity)
 
     def purge_reports(self, *, older_than_seconds: float = 7 * 86_400.0) -> int:
         """Delete old reports; see `OutboxStore.purge_reports`."""
         with self.storage.begin() as rows:
-            return purge_reports(rows, older_than_seconds)
+            return worker_reports.purge_reports(rows, older_than_seconds)
 
 
 class SkipLockedClaimOutboxStore(RowsOutboxStore):
@@ -908,7 +892,7 @@ def _changes(lease: _Lease, outcome: Outcome, status: ItemStatus) -> dict[str, A
 
 
 def _attempt(lease: _Lease, outcome: Outcome, code: str) -> Row:
-    return new_attempt(
+    return failed_attempts.new_attempt(
         outcome.item_id, lease.token, attempt=lease.attempt_count, code=code,
         group=outcome.group, error=outcome.error or "", trace=outcome.trace,
     )  # fmt: skip
@@ -919,7 +903,7 @@ def _lost_text(row: Row) -> str:
 
 
 def _expired_attempt(row: Row) -> Row:
-    return new_attempt(
-        row["id"], row["lease_token"], attempt=row["attempt_count"], code=_EXPIRED,
-        group=None, error=_lost_text(row), trace=None,
-    )  # fmt: skip
+    about, attempt = (row["id"], row["lease_token"]), row["attempt_count"]
+    return failed_attempts.new_attempt(
+        *about, attempt=attempt, code=_EXPIRED, error=_lost_text(row)
+    )

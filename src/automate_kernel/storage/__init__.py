@@ -9,11 +9,11 @@ from automate_kernel.storage.rows import (
     Portion,
     Row,
     Rows,
+    SqlRows,
     Storage,
     Wakeup,
     Where,
 )
-from automate_kernel.storage.sql import SqlRows
 from automate_kernel.storage.tables import TABLES, Column, Index, Table
 
 __all__ = [

@@ -9,15 +9,14 @@ from __future__ import annotations
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from automate_kernel.storage.dialects import DIALECTS
 from automate_kernel.storage.migration import create_statements
-from automate_kernel.storage.rows import Clock, Wakeup
-from automate_kernel.storage.sql import SqlRows
+from automate_kernel.storage.rows import Clock, NewRows, Rows, Wakeup
 from automate_kernel.storage.tables import TABLES
 
 T = TypeVar("T")
@@ -124,7 +123,7 @@ class _BellWakeup:
         pass
 
 
-class _MemoryRows(SqlRows):
+class _MemoryRows(Rows):
     def __init__(self, connection: sqlite3.Connection, clock: Clock | None) -> None:
         super().__init__(_DIALECT, "?", clock)
         self.native = self
@@ -135,14 +134,7 @@ class _MemoryRows(SqlRows):
         cursor = self._connection.execute(sql, parameters)
         return cursor.fetchall() if fetch else cursor.rowcount
 
-    def insert(
-        self,
-        table: str,
-        rows: Sequence[Mapping[str, Any]],
-        *,
-        notify: str = "",
-        fresh: bool = False,
-    ) -> int:
+    def insert(self, table: str, rows: NewRows, *, notify: str = "", fresh: bool = False) -> int:
         added = super().insert(table, rows, fresh=fresh)
         self.rang = self.rang or bool(notify and added)
         return added

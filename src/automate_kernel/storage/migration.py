@@ -18,8 +18,7 @@ from typing import Any, Literal
 from automate_kernel.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.dialects import Dialect
-from automate_kernel.storage.rows import Now, Storage, Where
-from automate_kernel.storage.sql import SqlRows
+from automate_kernel.storage.rows import Now, Rows, Storage, Where
 from automate_kernel.storage.tables import NULL, SCHEMA, TABLES, VERSION, Column, Index, Table
 
 logger: logging.Logger = get_logger(__name__)
@@ -254,7 +253,7 @@ SELECT TABLE_NAME, CONSTRAINT_NAME FROM information_schema.CHECK_CONSTRAINTS
 """
 
 
-def _read_tables(rows: SqlRows, names: Iterable[str]) -> dict[str, _FoundTable]:
+def _read_tables(rows: Rows, names: Iterable[str]) -> dict[str, _FoundTable]:
     """Return those of the tables *names* that the database has, in two or three queries."""
     catalogue = _CATALOGUES[rows.dialect.name]
     these = ", ".join(catalogue.table.format(name) for name in names)
@@ -275,7 +274,7 @@ def _read_tables(rows: SqlRows, names: Iterable[str]) -> dict[str, _FoundTable]:
     return found
 
 
-def _json_checks(rows: SqlRows, these: str) -> set[tuple[str, str]]:
+def _json_checks(rows: Rows, these: str) -> set[tuple[str, str]]:
     if "mariadb" not in _text(rows.run("SELECT VERSION()", (), fetch=True)[0][0]).lower():
         return set()
     found = rows.run(_MARIADB_JSON.format(these), (), fetch=True)
@@ -291,7 +290,7 @@ def _text(value: object) -> str:
     return value
 
 
-def _manager_of(rows: SqlRows) -> Manager:
+def _manager_of(rows: Rows) -> Manager:
     """
     Return the tool that keeps account of our tables.
 
@@ -432,7 +431,7 @@ class SchemaReport:
             )
 
 
-def inspect_schema(rows: SqlRows, place: str) -> SchemaReport:
+def inspect_schema(rows: Rows, place: str) -> SchemaReport:
     """Compare the database with our tables. It reads the catalogue and a single row."""
     found = _read_tables(rows, TABLES)
     version = _recorded(rows) if SCHEMA in found else None
@@ -469,7 +468,7 @@ def require_schema(storage: Storage) -> None:
         logger.warning("%s: %s; %s", report.place, each.text, report.remedy)
 
 
-def make_tables(rows: SqlRows, place: str) -> list[str]:
+def make_tables(rows: Rows, place: str) -> list[str]:
     """Create the missing tables, and nothing else; return their names."""
     with _alone(rows):
         report = inspect_schema(rows, place)
@@ -481,7 +480,7 @@ def make_tables(rows: SqlRows, place: str) -> list[str]:
     return [each.name for each in missing]
 
 
-def migrate_schema(rows: SqlRows, place: str, *, force: bool = False) -> list[str]:
+def migrate_schema(rows: Rows, place: str, *, force: bool = False) -> list[str]:
     """
     Bring the tables to this release's version in the transaction of *rows*; return the statements.
 
@@ -579,10 +578,6 @@ def _changed(dialect: Dialect, table: Table, column: Column, how: str) -> tuple[
     return ()
 
 
-_PG_TYPES = {
-    "id": "uuid", "longtext": "text", "json": "jsonb", "int": "integer",
-    "time": "timestamp with time zone",
-}  # fmt: skip
 _MYSQL_TYPES = {
     # Django's are UUIDs where MariaDB has them.
     "id": r"(char\(32\).*|uuid)", "longtext": "longtext.*", "json": "longtext.*",
@@ -604,7 +599,7 @@ def _other_type(dialect: Dialect, column: Column, found: str) -> str | None:
         fits = length is not None and int(length[1]) >= column.length and exact
         return None if fits else wanted
     if dialect.name == "postgresql":
-        return None if found == _PG_TYPES[column.type] else wanted
+        return None if found == wanted.lower() else wanted
     return None if re.fullmatch(_MYSQL_TYPES[column.type], found) else wanted
 
 
@@ -690,24 +685,24 @@ def _steps_left(dialect: Dialect, version: int | None) -> Iterator[SchemaDiffere
             yield SchemaDifference("version", SCHEMA, step.name, text, False, sql)
 
 
-def _recorded(rows: SqlRows) -> int | None:
+def _recorded(rows: Rows) -> int | None:
     found = rows.select(SCHEMA, [Where("name", "eq", _VERSION_ROW)])
     return int(found[0]["version"]) if found else None
 
 
-def _record(rows: SqlRows) -> None:
+def _record(rows: Rows) -> None:
     changes: dict[str, Any] = {"version": VERSION, "migrated_at": Now()}
     if not rows.update(SCHEMA, [Where("name", "eq", _VERSION_ROW)], changes):
         rows.insert(SCHEMA, [{"name": _VERSION_ROW, **changes}])
 
 
-def _run(rows: SqlRows, statements: Sequence[str]) -> None:
+def _run(rows: Rows, statements: Sequence[str]) -> None:
     for sql in statements:
         rows.run(sql, (), fetch=False)
 
 
 @contextmanager
-def _alone(rows: SqlRows) -> Iterator[None]:
+def _alone(rows: Rows) -> Iterator[None]:
     """Wait until nobody else changes the schema; on SQLite the transaction has done so."""
     if rows.dialect.name == "postgresql":
         rows.run(f"SELECT pg_advisory_xact_lock({_LOCK})", (), fetch=True)

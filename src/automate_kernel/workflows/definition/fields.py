@@ -54,8 +54,7 @@ def _check_json(value: Any) -> Any:
     try:
         # Lists and mappings of our own: the author may change theirs later.
         return plain_json(value, _DEEPEST)
-    except UnstorableError as error:
-        found = error.problem
+    except UnstorableError as found:
         raise PydanticCustomError(
             "json", "it {message}", {"message": found.message, "hint": found.hint, "at": found.path}
         ) from None
