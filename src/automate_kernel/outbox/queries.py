@@ -12,7 +12,7 @@ from automate_kernel.outbox.fair_share import Group, any_ready, ready_groups, re
 from automate_kernel.outbox.item import ItemStatus, OutboxItem, scoped_key
 from automate_kernel.outbox.labels import MOST_LABELLED, labelled_ids
 from automate_kernel.storage.paging import IndexRange, read_page
-from automate_kernel.storage.rows import Now, Row, Rows, Where
+from automate_kernel.storage.rows import Now, Operator, Row, Rows, Where
 from automate_kernel.storage.tables import OUTBOX, PAUSE, TABLES
 
 
@@ -76,11 +76,13 @@ class OutboxStats:
 
 # -- filters ---------------------------------------------------------------------------------
 
-_TEXTS = {
-    "kind": "kind",
-    "tenant_id": "tenant_id",
-    "error_code": "last_error_code",
-    "error_group": "last_error_group",
+_COLUMNS: Mapping[str, tuple[str, Operator]] = {
+    "kind": ("kind", "eq"),
+    "tenant_id": ("tenant_id", "eq"),
+    "error_code": ("last_error_code", "eq"),
+    "error_group": ("last_error_group", "eq"),
+    "created_before": ("created_at", "lt"),
+    "created_after": ("created_at", "ge"),
 }
 _KEYS = ("idempotency_key", "ordering_key", "concurrency_key")
 
@@ -97,13 +99,13 @@ def conditions(rows: Rows, matching: Mapping[str, Any]) -> list[Where]:
         states = given["waiting_for"]
         several = not isinstance(states, str)
         where.append(Where("waiting_for", "in" if several else "eq", states))
-    where += [Where(_TEXTS[name], "eq", given[name] or None) for name in _TEXTS if name in given]
+    where += [
+        Where(column, operator, given[name] or None)
+        for name, (column, operator) in _COLUMNS.items()
+        if name in given
+    ]
     tenant = given.get("tenant_id") or None
     where += [Where(name, "eq", scoped_key(given[name], tenant)) for name in _KEYS if name in given]
-    if "created_before" in given:
-        where.append(Where("created_at", "lt", given["created_before"]))
-    if "created_after" in given:
-        where.append(Where("created_at", "ge", given["created_after"]))
     if "ids" in given:
         where.append(Where("id", "in", item_ids_of(given["ids"])))
     if "label" in given:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -52,7 +52,7 @@ from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.outbox.worker_reports import Activity, ActivityRow, WorkerInfo
 from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.rows import Now, Plus, Row, Rows, Storage, Wakeup, Where
-from automate_kernel.storage.tables import OUTBOX, PAUSE, TABLES, WORKER
+from automate_kernel.storage.tables import OUTBOX, PAUSE, WORKER
 from automate_kernel.storage.values import Redaction, storable
 
 if TYPE_CHECKING:
@@ -61,13 +61,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CHANNEL = "automate_outbox"
-# What a claim reads: all but what it has written itself, and what no handler needs.
-_WRITTEN = ("status", "waiting_for", "lease_owner", "lease_token", "completed_at")
-_CLAIMED = tuple(
-    column.name
-    for column in TABLES[OUTBOX].columns
-    if column.name not in (*_WRITTEN, "last_error_group")
-)
+# What a claim reads; the rest of an item is what the claim itself has written.
+_CLAIMED = (
+    "id", "kind", "payload", "headers", "priority", "attempt_count", "max_attempts",
+    "next_attempt_at", "sort_at", "lease_expires_at", "idempotency_key", "tenant_id",
+    "ordering_key", "concurrency_key", "concurrency_limit", "last_error_code", "last_error",
+    "created_at", "updated_at",
+)  # fmt: skip
 _KEYLESS = (Where("ordering_key", "eq", None), Where("concurrency_key", "eq", None))
 # How many items that have become due one claim moves to the ready ones.
 _PROMOTE = 1000
@@ -200,12 +200,17 @@ class RowsOutboxStore(OutboxStore):
         if limit < 1:
             return []
         token = new_id()
+        claim = {
+            "columns": _CLAIMED,
+            "skip_locked": self.skip_locked,
+            "changes": claim_changes(worker_id, token, self.lease_seconds),
+        }
         of_kinds = None if kinds is None else tuple(kinds)
         full, full_at = self._next_full_claim.get(of_kinds, (True, 0.0))
         claimed: list[Row] = []
         if not full and self._control_seconds and time.monotonic() >= self._keyed_until:
             # Nearly always: one statement, which needs no transaction around it.
-            claimed = self._claim_keyless(worker_id, token, limit, kinds)
+            claimed = self._claim_keyless(claim, limit, kinds)
             if claimed:
                 self._next_full_claim[of_kinds] = time.monotonic() >= full_at, full_at
         # Again only if all there was had to do with slots that others were changing.
@@ -215,7 +220,7 @@ class RowsOutboxStore(OutboxStore):
             keys = ConcurrencyKeys(token)
             next_full_at = time.monotonic() + self._control_seconds / 20
             self._next_full_claim[of_kinds] = False, next_full_at
-            claimed = self._claim_in_full(worker_id, keys, limit, kinds)
+            claimed = self._claim_in_full(claim, keys, limit, kinds)
             if not keys.busy:
                 break
         for row in claimed:
@@ -223,19 +228,20 @@ class RowsOutboxStore(OutboxStore):
         return [OutboxItem.claimed(row, worker_id, token) for row in claimed]
 
     def _claim_keyless(
-        self, worker_id: str, token: str, limit: int, kinds: Sequence[str] | None
+        self, claim: Mapping[str, Any], limit: int, kinds: Sequence[str] | None
     ) -> list[Row]:
         """Claim items without keys; none where a kind is paused or limited."""
         with self.storage.begin(atomic=False) as rows:
             if self._paused_kinds(rows) or self._limits.limited(rows, kinds):
                 return []
-            return self._share.take(
-                rows, kinds, limit, only=_KEYLESS, columns=_CLAIMED, skip_locked=self.skip_locked,
-                changes=claim_changes(worker_id, token, self.lease_seconds),
-            )  # fmt: skip
+            return self._share.take(rows, kinds, limit, only=_KEYLESS, **claim)
 
     def _claim_in_full(
-        self, worker_id: str, keys: ConcurrencyKeys, limit: int, kinds: Sequence[str] | None
+        self,
+        claim: Mapping[str, Any],
+        keys: ConcurrencyKeys,
+        limit: int,
+        kinds: Sequence[str] | None,
     ) -> list[Row]:
         """
         Claim items whatever keys they have, after making ready what has become due.
@@ -245,7 +251,7 @@ class RowsOutboxStore(OutboxStore):
         when there is nothing else, and once in a while.
         """
         with self.storage.begin() as rows:
-            take = partial(self._take, rows, worker_id, keys, self._paused_kinds(rows))
+            take = partial(self._take, rows, claim, keys, self._paused_kinds(rows))
             self._promote(rows)
             if limited := self._limits.limited(rows, kinds):
                 return self._limits.claim(rows, limited, kinds, limit, self._share, take)
@@ -254,7 +260,7 @@ class RowsOutboxStore(OutboxStore):
     def _take(
         self,
         rows: Rows,
-        worker_id: str,
+        claim: Mapping[str, Any],
         keys: ConcurrencyKeys,
         paused: frozenset[str],
         kinds: Sequence[str] | None,
@@ -264,10 +270,7 @@ class RowsOutboxStore(OutboxStore):
         claimed: list[Row] = []
         # What can't run yet is put aside and more is taken, a bounded number of times.
         for _ in range(_ROUNDS):
-            taken = share.take(
-                rows, kinds, limit - len(claimed), columns=_CLAIMED, skip_locked=self.skip_locked,
-                changes=claim_changes(worker_id, keys.token, self.lease_seconds),
-            )  # fmt: skip
+            taken = share.take(rows, kinds, limit - len(claimed), **claim)
             admitted = self._admit(rows, taken, keys, paused)
             claimed += admitted
             if len(admitted) == len(taken) or len(claimed) >= limit or keys.busy:
