@@ -229,7 +229,8 @@ class NewItem:
 
     def redacted(self, redact: Redaction) -> NewItem:
         """Return a copy without the secrets that *redact* finds in its payload or headers."""
-        payload = redacted_json(self.payload, "payload", redact)
+        text = self._encoded(None)
+        payload = redact(json.loads(text)) if redact.finds(text) else self.payload
         headers = redacted_json(dict(self.headers), "headers", redact)
         return replace(self, payload=payload, headers=headers)
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from operator import itemgetter
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox.fair_share import FairShare, ready_kinds
@@ -151,8 +152,6 @@ class KindLimits:
         self._share_of: Mapping[str, FairShare] = {}
         self._turns = 0
 
-    # -- setting -------------------------------------------------------------------------------
-
     def set(self, limit: Limit) -> None:
         """Set the limit of a kind, whatever it was."""
         self._set(limit, [])
@@ -181,8 +180,6 @@ class KindLimits:
             lifted = bool(rows.delete(LIMIT, [Where("kind", "eq", kind)]))
         self._known_until = 0.0
         return lifted
-
-    # -- claiming ------------------------------------------------------------------------------
 
     def limited(self, rows: Rows, kinds: Collection[str] | None) -> list[str]:
         """Return those of *kinds* (all if None) that have a limit, as far as is known."""
@@ -238,7 +235,7 @@ class KindLimits:
             claimed += taken
         if more and len(claimed) < limit:
             claimed += take(others, limit - len(claimed), share)
-        return sorted(claimed, key=lambda row: (row["sort_at"], row["id"]))
+        return sorted(claimed, key=itemgetter("sort_at", "id"))
 
     def _start(
         self, rows: Rows, budget: _Budget, count: int, share: FairShare, take: Take

@@ -219,7 +219,7 @@ class OperatorCommands:
                         listener.ended(rows, item)
             if found and key is not None:
                 ordering_keys.wake(rows, key)
-            _wake_slots(rows, found)
+            concurrency_keys.wake(rows, (row["concurrency_key"] for row in found))
         return set(hit)
 
     def _ask(self, ids: list[str]) -> set[str]:
@@ -258,7 +258,7 @@ class OperatorCommands:
                 # One that waits for its key or for a resumption finds out again when it is claimed.
                 changes = {"updated_at": Now(), **waiting_changes(due, priority)}
                 rows.update(OUTBOX, [Where("id", "in", group)], changes)
-            _wake_slots(rows, found)
+            concurrency_keys.wake(rows, (row["concurrency_key"] for row in found))
         return len(found)
 
     def _discard(self, ids: list[str]) -> int:
@@ -300,12 +300,6 @@ def _locked(
     """Return those of the items *ids* that match, which nobody else changes meanwhile."""
     where = [Where("id", "in", sorted(ids)), *where]
     return rows.select(OUTBOX, where, order_by=("id",), lock=True, columns=columns)
-
-
-def _wake_slots(rows: Rows, gone: Sequence[Row]) -> None:
-    """Let others have the turn of items that may have been woken to take a slot, and now won't."""
-    keys = (row["concurrency_key"] for row in gone if row["concurrency_key"])
-    concurrency_keys.wake(rows, keys)
 
 
 def _by_priority(found: Sequence[Row]) -> list[tuple[int, list[str]]]:

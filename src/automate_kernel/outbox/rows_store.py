@@ -310,8 +310,7 @@ class RowsOutboxStore(OutboxStore):
         parked = {row["id"] for row in taken if row["kind"] in paused}
         _put_back(rows, [row for row in taken if row["id"] in parked], "resume")
         # In the place of those that can't use their turn.
-        turns = (r["concurrency_key"] for r in taken if r["id"] in parked and r["concurrency_key"])
-        concurrency_keys.wake(rows, turns)
+        concurrency_keys.wake(rows, (r["concurrency_key"] for r in taken if r["id"] in parked))
         if any(row["ordering_key"] or row["concurrency_key"] for row in taken):
             self._keyed_until = time.monotonic() + _KEYED_SECONDS
         ordered = [row for row in taken if row["ordering_key"] and row["id"] not in parked]

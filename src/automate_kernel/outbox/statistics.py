@@ -86,11 +86,8 @@ class Times:
 
     def merge_json(self, data: Mapping[str, Any]) -> None:
         """Add a stored value."""
-        self.seconds += data["seconds"]
-        buckets = self.buckets
-        for text, count in data["buckets"].items():
-            bucket = int(text)
-            buckets[bucket] = buckets.get(bucket, 0) + count
+        buckets = {int(text): count for text, count in data["buckets"].items()}
+        self.merge(Times(data["seconds"], buckets))
 
 
 @dataclass(slots=True)

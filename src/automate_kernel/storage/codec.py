@@ -56,9 +56,6 @@ def _in_full(match: re.Match[str]) -> str:
     return f"{whole}{fraction}{'0' * (int(exponent) - len(fraction))}.0"
 
 
-# -- to the database -----------------------------------------------------------------------------
-
-
 def encode(dialect: Dialect, column: Column, value: Any) -> Any:
     """Return *value* as the driver takes it."""
     if value is None and not (column.type == "json" and not column.null):
@@ -103,9 +100,6 @@ def _escaped(value: Any) -> str:
     if not isinstance(value, str):
         return value.isoformat() if isinstance(value, datetime) else str(value)
     return value.replace("\\", "\\\\") if "\\" in value else value
-
-
-# -- from the database ---------------------------------------------------------------------------
 
 
 def decode(columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:

@@ -630,9 +630,9 @@ def _wrong(dialect: Dialect, index: Index, found: _FoundIndex) -> str:
         return "is not unique" if index.unique else "is unique, and should not be"
     if not _partial(dialect):
         return ""
-    if _conditions(found.where) != frozenset(index.where):
-        wanted = _condition(dialect, index) or "no condition"
-        text = f"has {found.where or 'no condition'} for {wanted}"
+    wanted = _condition(dialect, index)
+    if _conditions(found.where) != _conditions(wanted):
+        text = f"has {found.where or 'no condition'} for {wanted or 'no condition'}"
         if "::text IS" in found.where:
             # Django 4.2.0 to 4.2.5 wrote them so.
             text += ", which PostgreSQL can't use"
@@ -640,41 +640,16 @@ def _wrong(dialect: Dialect, index: Index, found: _FoundIndex) -> str:
     return ""
 
 
-_NULLNESS = re.compile(r'"?(\w+)"? IS (NOT )?NULL', re.IGNORECASE)
-# PostgreSQL compares a varchar as text, and says so.
-_EQUALITY = re.compile(r"""\(?["]?(\w+)["]?\)?(?:::text)? = '(\w*)'(?:::[\w ]+)?""")
+_KEYWORDS = re.compile(r"\b(and|is|not|null)\b", re.IGNORECASE)
+# PostgreSQL compares a varchar as text, and says so. In front of IS NULL such a cast makes another
+# condition, to its planner.
+_CAST = re.compile(r"::(text|character varying)\b(?! IS)")
 
 
-def _conditions(text: str) -> frozenset[tuple[str, str | None]] | None:
-    """
-    Return a database's condition in the form of `Index.where`; None for any other.
-
-    A cast in front of IS NULL is another condition to PostgreSQL's planner.
-    """
-    text = " ".join(text.split())
-    if not text:
-        return frozenset()
-    found: set[tuple[str, str | None]] = set()
-    for part in re.split(r" AND ", _bare(text), flags=re.IGNORECASE):
-        if match := _NULLNESS.fullmatch(_bare(part)):
-            found.add((match[1], None if match[2] else NULL))
-        elif match := _EQUALITY.fullmatch(_bare(part)):
-            found.add((match[1], match[2]))
-        else:
-            return None
-    return frozenset(found)
-
-
-def _bare(text: str) -> str:
-    """Return *text* without the parentheses around all of it."""
-    while text.startswith("(") and text.endswith(")"):
-        depth = 0
-        for position, character in enumerate(text):
-            depth += (character == "(") - (character == ")")
-            if depth == 0 and position < len(text) - 1:
-                return text
-        text = text[1:-1].strip()
-    return text
+def _conditions(text: str) -> frozenset[str]:
+    """Return the parts of a condition, in one form for all ways in which a database writes them."""
+    text = _KEYWORDS.sub(lambda word: word[0].upper(), " ".join(text.split()))
+    return frozenset(_CAST.sub("", re.sub(r'[()"]', "", text)).split(" AND "))
 
 
 def _steps_left(dialect: Dialect, version: int | None) -> Iterator[SchemaDifference]:

@@ -127,15 +127,15 @@ _ALL = (
         Column("payload", "json"),
         Column("headers", "json"),
         Column("status", "text", 16, fixed=True),
-        # What a waiting item waits for: "worker" (ready to be claimed), "time" (not due),
-        # "key" (its ordering or concurrency key is busy), "resume" (its kind is paused).
-        # On a running item "cancel" asks it to stop. Else null.
-        # Only ready items stand in the index that is claimed from.
+        # What a waiting item waits for: "worker" (ready to be claimed), "time" (not due), "key"
+        # (its ordering or concurrency key is busy), "resume" (its kind is paused). On a running
+        # item "cancel" asks it to stop. Else null. Only ready items stand in the index that is
+        # claimed from.
         Column("waiting_for", "text", 8, null=True, fixed=True),
         *_columns("int", "priority attempt_count max_attempts"),
         Column("next_attempt_at", "time"),
-        # The claim order: the due time, moved ahead by an hour per priority point. Priority
-        # wins among items of about the same age, and age wins in the end.
+        # The claim order: the due time, moved ahead by an hour per priority point. Priority wins
+        # among items of about the same age, and age wins in the end.
         Column("sort_at", "time"),
         Column("lease_owner", "text", _NAME, null=True),
         Column("lease_token", "id", null=True),
@@ -149,11 +149,11 @@ _ALL = (
         Column("completed_at", "time", null=True),
         Column("concurrency_key", "text", _NAME, null=True),
         Column("concurrency_limit", "int", null=True),
-        # Not read by a claim. The failed ones, among which a group is looked for, have an
-        # index of their own.
+        # Not read by a claim. The failed ones, among which a group is looked for, have an index of
+        # their own.
         Column("last_error_group", "text", _GROUP, null=True),
-        # Ready items by kind, and by tenant those that have one: in one of the two, so that
-        # each kind and tenant has a queue of its own and none waits for another's.
+        # Ready items by kind, and by tenant those that have one: in one of the two, so that each
+        # kind and tenant has a queue of its own and none waits for another's.
         _index("automate_outbox_ready", "kind sort_at id", tenant_id=NULL, waiting_for="worker"),
         _index(
             "automate_outbox_shared",
@@ -165,8 +165,8 @@ _ALL = (
         _index("automate_outbox_lease", "lease_expires_at", lease_expires_at=None),
         _index("automate_outbox_ordering", "ordering_key id", ordering_key=None, waiting_for=None),
         _index("automate_outbox_idempotency", "idempotency_key", idempotency_key=None, unique=True),
-        # Finished rows stand in no index but the key: keeping them costs nothing. The
-        # failed ones, which people look for, are few.
+        # Finished rows stand in no index but the key: keeping them costs nothing. The failed ones,
+        # which people look for, are few.
         _index("automate_outbox_failed", "id", status="FAILED"),
         _index(
             "automate_outbox_concurrency",
@@ -177,8 +177,8 @@ _ALL = (
         _index("automate_outbox_cancel", "id", waiting_for="cancel"),
         # Room for the version that the claim writes, so that it stays on its page.
         fillfactor=70,
-        # Every item leaves two dead versions. The usual fifth of the table would be a lot
-        # of them where finished items are kept.
+        # Every item leaves two dead versions. The usual fifth of the table would be a lot of them
+        # where finished items are kept.
         autovacuum_vacuum_scale_factor=0.02,
         autovacuum_analyze_scale_factor=0.05,
     ),
@@ -211,8 +211,8 @@ _ALL = (
         Column("burst", "int", null=True),
         # Whether it comes from the code (1) or from an operator (0), who has the last word.
         Column("declared", "int"),
-        # When the bucket of starts that may be made at once would be full again: the one
-        # number that a token bucket needs.
+        # When the bucket of starts that may be made at once would be full again: the one number
+        # that a token bucket needs.
         *_columns("time", "full_at updated_at"),
     ),
     _table(
@@ -261,8 +261,8 @@ _ALL = (
     ),
     _table(
         DELIVERY,
-        # SHA-256 over connector, trigger and the delivery's own id: unique, so that the
-        # database itself recognizes a replayed webhook.
+        # SHA-256 over connector, trigger and the delivery's own id: unique, so that the database
+        # itself recognizes a replayed webhook.
         Column("id", "text", _KEY),
         Column("connector", "text", _NAME),
         Column("trigger_name", "text", _NAME),
@@ -289,8 +289,8 @@ _ALL = (
     ),
     _table(
         ACTIVITY,
-        # One row per minute, worker and kind: its worker alone writes it, so that no two
-        # ever wait for each other.
+        # One row per minute, worker and kind: its worker alone writes it, so that no two ever wait
+        # for each other.
         Column("id", "id"),
         Column("at", "time"),
         Column("worker_id", "text", _NAME),
@@ -332,8 +332,8 @@ _ALL = (
     ),
     _table(
         EXECUTION_ACTIVITY,
-        # One row per minute, worker and workflow, as above; and one without a worker for
-        # each execution that ended otherwise than in a worker's hands.
+        # One row per minute, worker and workflow, as above; and one without a worker for each
+        # execution that ended otherwise than in a worker's hands.
         Column("id", "id"),
         Column("at", "time"),
         Column("worker_id", "text", _NAME, null=True),
@@ -346,8 +346,8 @@ _ALL = (
     ),
     _table(
         SCHEMA,
-        # One row: which version of these tables the database has, where it was `migrate`
-        # that brought it there. Django and Alembic keep an account of their own.
+        # One row: which version of these tables the database has, where it was `migrate` that
+        # brought it there. Django and Alembic keep an account of their own.
         Column("name", "text", _NAME),
         Column("version", "int"),
         Column("migrated_at", "time"),

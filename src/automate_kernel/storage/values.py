@@ -41,6 +41,13 @@ _SCALARS = frozenset({str, int, float, bool, type(None)})
 _SHOWN = 100  # characters of a path
 _USUAL = "pass dicts, lists, text, numbers, booleans and None"
 _ELSEWHERE = "store the data elsewhere and pass a reference"
+_INSTEAD: tuple[tuple[tuple[type, ...], str], ...] = (
+    ((set, frozenset), "pass a list, sorted if its order matters"),
+    ((Enum,), "pass its .value"),
+    ((bytes, bytearray, memoryview), "pass text: decode it, or encode it as base64"),
+    ((date, time), "pass text: its .isoformat()"),
+    ((Decimal, UUID), "pass text: str() of it"),
+)
 
 
 class Redaction(Protocol):
@@ -252,18 +259,8 @@ def text_problem(text: str) -> tuple[str, str] | None:
 
 def _foreign(value: Any) -> tuple[str, str]:
     """Return the reason to refuse a value of another type, and a value to pass in its place."""
-    message = f"is {type_name(value)}, which JSON has not"
-    if isinstance(value, (set, frozenset)):
-        return message, "pass a list, sorted if its order matters"
-    if isinstance(value, Enum):
-        return message, "pass its .value"
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return message, "pass text: decode it, or encode it as base64"
-    if isinstance(value, (date, time)):
-        return message, "pass text: its .isoformat()"
-    if isinstance(value, (Decimal, UUID)):
-        return message, "pass text: str() of it"
-    return message, _USUAL
+    hint = next((hint for types, hint in _INSTEAD if isinstance(value, types)), _USUAL)
+    return f"is {type_name(value)}, which JSON has not", hint
 
 
 def _shown(path: tuple[str | int, ...]) -> str:
