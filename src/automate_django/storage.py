@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db import Error, InterfaceError, OperationalError, connections, router, transaction
 
 from automate_kernel.errors import ConfigError, StorageError, type_name
-from automate_kernel.storage import DIALECTS, Clock, SqlRows, Wakeup
+from automate_kernel.storage import DIALECTS, Clock, Rows, Wakeup
 from automate_kernel.storage.errors import loses_transaction, lost_transaction, storage_error
 from automate_kernel.storage.listen import ListenWakeup
 from automate_kernel.storage.migration import SchemaReport, inspect_schema, migrate_schema
@@ -30,7 +30,7 @@ __all__ = [
 T = TypeVar("T")
 
 
-class DjangoRows(SqlRows):
+class DjangoRows(Rows):
     """`Rows` on one Django connection, below the ORM."""
 
     def __init__(self, connection: BaseDatabaseWrapper, clock: Clock | None = None) -> None:

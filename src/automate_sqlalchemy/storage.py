@@ -15,7 +15,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, Operationa
 from sqlalchemy.orm import Session, scoped_session
 
 from automate_kernel.errors import ConfigError, StorageError, type_name
-from automate_kernel.storage import DIALECTS, Clock, SqlRows, Wakeup
+from automate_kernel.storage import DIALECTS, Clock, Rows, Wakeup
 from automate_kernel.storage.errors import loses_transaction, lost_transaction, storage_error
 from automate_kernel.storage.listen import ListenWakeup
 from automate_kernel.storage.migration import (
@@ -39,7 +39,7 @@ _PLAIN_ENGINE = (
 _STYLES = {"qmark": "?", "numeric_dollar": "$"}
 
 
-class SqlAlchemyRows(SqlRows):
+class SqlAlchemyRows(Rows):
     """
     `Rows` on one SQLAlchemy connection, below its expression language.
 

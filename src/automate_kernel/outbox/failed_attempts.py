@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 
 from automate_kernel.secrets.tracebacks import MAX_GROUP, MAX_TRACE
@@ -59,34 +59,21 @@ class ErrorGroup:
     error: str
 
 
-def new_attempt(
-    subject_id: str,
-    claim: str,
-    *,
-    attempt: int,
-    code: str,
-    error: str,
-    group: str | None = None,
-    trace: str | None = None,
-    step_id: str | None = None,
-    position: int = -1,
-) -> Row:
+def new_attempt(subject_id: str, claim: str, failed: FailedAttempt) -> Row:
     """
-    Return the row of a failed attempt.
+    Return the row of an attempt that has failed now.
 
     *claim* is the token of the claim in which it was: recorded twice, it is one row.
     """
-    about = f"{subject_id}\n{claim}\n{step_id}\n{position}\n{attempt}"
+    about = f"{subject_id}\n{claim}\n{failed.step_id}\n{failed.position}\n{failed.attempt}"
     return {
+        **asdict(failed),
         "id": str(uuid.uuid5(_NAMESPACE, about)),
         "subject_id": subject_id,
-        "step_id": step_id,
-        "position": position,
-        "attempt": attempt,
-        "error_code": storable(code, 64),
-        "error_group": storable(group or code, MAX_GROUP),
-        "error": storable(error),
-        "trace": storable(trace, MAX_TRACE) if trace else None,
+        "error_code": storable(failed.error_code, 64),
+        "error_group": storable(failed.error_group or failed.error_code, MAX_GROUP),
+        "error": storable(failed.error),
+        "trace": storable(failed.trace, MAX_TRACE) if failed.trace else None,
         "failed_at": Now(),
     }
 

@@ -68,14 +68,9 @@ class Limit:
     @classmethod
     def of(cls, row: Row) -> Limit:
         """Return the limit of a row of the table."""
-        return cls(
-            row["kind"],
-            row["concurrency"],
-            row["rate"],
-            row["per_milliseconds"] / 1000,
-            row["burst"],
-            bool(row["declared"]),
-        )
+        same = {name: row[name] for name in ("kind", "concurrency", "rate", "burst")}
+        seconds = row["per_milliseconds"] / 1000
+        return cls(**same, per_seconds=seconds, declared=bool(row["declared"]))
 
     def to_changes(self) -> Row:
         """Return the changes of its row that set it."""

@@ -148,9 +148,13 @@ class OperatorCommands:
         change = self._change_of(action, began)
         while not action.finished:
             size = BATCH if limit is None else min(BATCH, limit - action.seen)
-            # One more tells whether another go is needed.
-            found = self._next_ids(where, action.after, size + 1)
-            ids = found[:size]
+            beyond = [Where("id", "gt", action.after)] if action.after else []
+            with self._storage.begin(atomic=False) as rows:
+                # One more tells whether another go is needed.
+                found = rows.select(
+                    OUTBOX, [*where, *beyond], order_by=("id",), limit=size + 1, columns=("id",)
+                )
+            ids = [row["id"] for row in found[:size]]
             done = change(ids) if ids else 0
             action = replace(
                 action,
@@ -164,14 +168,6 @@ class OperatorCommands:
             if until is not None and time.monotonic() >= until:
                 break
         return action
-
-    def _next_ids(self, where: Sequence[Where], after: str, size: int) -> list[str]:
-        beyond = [Where("id", "gt", after)] if after else []
-        with self._storage.begin(atomic=False) as rows:
-            found = rows.select(
-                OUTBOX, [*where, *beyond], order_by=("id",), limit=size, columns=("id",)
-            )
-        return [row["id"] for row in found]
 
     def _change_of(self, action: BulkAction, began: datetime) -> Callable[[list[str]], int]:
         change = self._changes[action.command]

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, TypedDict
 from uuid import UUID
 
-from automate_kernel.outbox.fair_share import Group, any_ready, ready_groups, ready_kinds
+from automate_kernel.outbox.fair_share import any_ready, ready_groups, ready_kinds
 from automate_kernel.outbox.item import ItemStatus, OutboxItem, scoped_key
 from automate_kernel.outbox.labels import MOST_LABELLED, labelled_ids
 from automate_kernel.storage.paging import IndexRange, read_page
@@ -258,8 +258,19 @@ def next_due(rows: Rows) -> float | None:
 
 def late_kinds(rows: Rows) -> dict[str, float]:
     """Return for how many seconds the oldest due item of each kind has waited."""
-    # The first of each kind and tenant in claim order, which is the oldest but for priorities.
-    due = [(group[0], row) for group in ready_groups(rows) for row in _first(rows, group)]
+    due: list[tuple[str, Row]] = []
+    for kind, tenant in ready_groups(rows):
+        # The first in claim order, which is the oldest but for priorities.
+        its = [
+            Where("waiting_for", "eq", "worker"),
+            Where("kind", "eq", kind),
+            Where("tenant_id", "eq", tenant),
+        ]
+        order = ("sort_at", "id")
+        read = ("next_attempt_at", *order)
+        due += [
+            (kind, row) for row in rows.select(OUTBOX, its, order_by=order, limit=1, columns=read)
+        ]
     later = [Where("waiting_for", "eq", "time"), Where("next_attempt_at", "le", Now())]
     # Only that of all kinds: a worker that is there makes these ready at once, so if one is late
     # it is because there is none, for whatever kind.
@@ -274,14 +285,3 @@ def late_kinds(rows: Rows) -> dict[str, float]:
             seconds = max(0.0, (now - row["next_attempt_at"]).total_seconds())
             late[kind] = max(seconds, late.get(kind, 0.0))
     return late
-
-
-def _first(rows: Rows, group: Group) -> list[Row]:
-    kind, tenant = group
-    its = [
-        Where("waiting_for", "eq", "worker"),
-        Where("kind", "eq", kind),
-        Where("tenant_id", "eq", tenant),
-    ]
-    order = ("sort_at", "id")
-    return rows.select(OUTBOX, its, order_by=order, limit=1, columns=("next_attempt_at", *order))

@@ -894,10 +894,11 @@ def _changes(lease: _Lease, outcome: Outcome, status: ItemStatus) -> dict[str, A
 
 
 def _attempt(lease: _Lease, outcome: Outcome, code: str) -> Row:
-    return failed_attempts.new_attempt(
-        outcome.item_id, lease.token, attempt=lease.attempt_count, code=code,
-        group=outcome.group, error=outcome.error or "", trace=outcome.trace,
+    failed = FailedAttempt(
+        attempt=lease.attempt_count, error_code=code, error_group=outcome.group or code,
+        error=outcome.error or "", trace=outcome.trace,
     )  # fmt: skip
+    return failed_attempts.new_attempt(outcome.item_id, lease.token, failed)
 
 
 def _lost_text(row: Row) -> str:
@@ -905,7 +906,8 @@ def _lost_text(row: Row) -> str:
 
 
 def _expired_attempt(row: Row) -> Row:
-    about, attempt = (row["id"], row["lease_token"]), row["attempt_count"]
-    return failed_attempts.new_attempt(
-        *about, attempt=attempt, code=_EXPIRED, error=_lost_text(row)
-    )
+    failed = FailedAttempt(
+        attempt=row["attempt_count"], error_code=_EXPIRED, error_group=_EXPIRED,
+        error=_lost_text(row),
+    )  # fmt: skip
+    return failed_attempts.new_attempt(row["id"], row["lease_token"], failed)

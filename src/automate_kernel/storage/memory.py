@@ -40,7 +40,7 @@ class MemoryStorage:
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock
         self._lock = threading.RLock()
-        self._bell = _Bell()
+        self._bells: set[_Bell] = set()
         self._connection = sqlite3.connect(
             ":memory:", isolation_level=None, check_same_thread=False
         )
@@ -70,7 +70,8 @@ class MemoryStorage:
             finally:
                 self._connection.execute("RELEASE begun")
         if rows.rang:
-            self._bell.ring()
+            for bell in list(self._bells):
+                bell.wake()
 
     async def arun_in(self, transaction: Any, work: Callable[[Any], T]) -> T:
         """Run *work* with Rows; nothing here waits, so there is nothing to await."""
@@ -79,7 +80,7 @@ class MemoryStorage:
 
     def wakeup(self, channel: str) -> Wakeup | None:
         """Return a `Wakeup` that wakes when a transaction with new items commits."""
-        return _BellWakeup(self._bell)
+        return _Bell(self._bells)
 
     def create_tables(self) -> None:
         """Do nothing: they are here from the start."""
@@ -93,34 +94,23 @@ class MemoryStorage:
 
 
 class _Bell:
-    """A count of the commits that notify, and a condition to wait for the next."""
+    """A `Wakeup`, one of all those that a commit with new items rings."""
 
-    def __init__(self) -> None:
-        self.rung = threading.Condition()
-        self.count = 0
-
-    def ring(self) -> None:
-        with self.rung:
-            self.count += 1
-            self.rung.notify_all()
-
-
-class _BellWakeup:
-    def __init__(self, bell: _Bell) -> None:
-        self._bell = bell
-        self._heard = bell.count
+    def __init__(self, bells: set[_Bell]) -> None:
+        self._rung = threading.Event()
+        self._bells = bells
+        bells.add(self)
 
     def wait(self, timeout: float) -> bool:
-        with self._bell.rung:
-            rang = self._bell.rung.wait_for(lambda: self._bell.count != self._heard, timeout)
-            self._heard = self._bell.count
-            return rang
+        rang = self._rung.wait(timeout)
+        self._rung.clear()
+        return rang
 
     def wake(self) -> None:
-        self._bell.ring()
+        self._rung.set()
 
     def close(self) -> None:
-        pass
+        self._bells.discard(self)
 
 
 class _MemoryRows(Rows):

@@ -138,10 +138,6 @@ def _name(dialect: Dialect, name: str) -> str:
     return f"{dialect.quote}{name}{dialect.quote}"
 
 
-Manager = str
-"""The tool that migrates the tables: ``django``, ``alembic`` or ``automate``."""
-
-
 @dataclass(frozen=True, slots=True)
 class _FoundColumn:
     """A column, with the database's word for its type; *default* is True if it has one."""
@@ -290,7 +286,7 @@ def _text(value: object) -> str:
     return value
 
 
-def _manager_of(rows: Rows) -> Manager:
+def _manager_of(rows: Rows) -> str:
     """
     Return the tool that keeps account of our tables.
 
@@ -359,7 +355,7 @@ class SchemaReport:
 
     place: str
     version: int | None
-    manager: Manager
+    manager: str
     differences: tuple[SchemaDifference, ...]
     expected: int = VERSION
     dialect: str = ""

@@ -319,17 +319,8 @@ def _from_arrays(statement: _Statement, columns: Sequence[Column], rows: NewRows
     return f"SELECT {', '.join(selected)} FROM unnest({given}) AS given({names})"
 
 
-def _copied_lines(
-    columns: Sequence[Column], rows: NewRows, clock: Callable[[], datetime]
-) -> Iterator[str]:
-    """Yield *rows* as COPY's text; *clock*, the database's, is read once."""
-    times = [column.name for column in columns if column.type == "time"]
-    asks = any(type(row[name]) is Now for name in times for row in rows)
-    # At once, and not from inside the generator: while COPY runs the connection answers nothing.
-    return _lines(columns, rows, clock() if asks else None)
-
-
-def _lines(columns: Sequence[Column], rows: NewRows, now: datetime | None) -> Iterator[str]:
+def _copied_lines(columns: Sequence[Column], rows: NewRows, now: datetime | None) -> Iterator[str]:
+    """Yield *rows* as COPY's text; *now* is the database's time, if one of them asks for it."""
     for start in range(0, len(rows), _BLOCK):
         block = rows[start : start + _BLOCK]
         cells = [_cells(column, [row[column.name] for row in block], now) for column in columns]
@@ -397,8 +388,6 @@ class Rows:
     def _statement(self) -> _Statement:
         return _Statement(self.dialect, self._style, self._clock)
 
-    # -- writing -----------------------------------------------------------------------------
-
     def insert(self, table: str, rows: NewRows, *, notify: str = "", fresh: bool = False) -> int:
         """
         Add *rows*, skipping each whose key exists, and return the number of those added.
@@ -450,7 +439,10 @@ class Rows:
         columns, statement = _columns(table, tuple(rows[0])), self._statement()
         names = statement.names(list(rows[0]))
         sql = f"COPY {statement.name(table.name)} ({names}) FROM STDIN"
-        count = self.copy(sql, _copied_lines(columns, rows, self.now))
+        times = [column.name for column in columns if column.type == "time"]
+        asks = any(type(row[name]) is Now for name in times for row in rows)
+        # The time at once: while COPY runs the connection answers nothing.
+        count = self.copy(sql, _copied_lines(columns, rows, self.now() if asks else None))
         if count and notify:
             sql = f"SELECT pg_notify({statement.bind(notify)}, '')::text"
             self.run(sql, statement.parameters, fetch=True)
@@ -488,8 +480,6 @@ class Rows:
         sql += f" RETURNING {self._read(columns)}"
         removed = decode(columns, self.run(sql, statement.parameters, fetch=True))
         return [row[key] for row in removed]
-
-    # -- reading -----------------------------------------------------------------------------
 
     def select(
         self,
@@ -569,8 +559,6 @@ class Rows:
             values.append(found[0][column])
             beyond = Where(column, "gt", values[-1])
         return values
-
-    # -- taking ------------------------------------------------------------------------------
 
     def take(
         self,
@@ -663,10 +651,6 @@ def _only(table: str, names: tuple[str, ...]) -> tuple[Column, ...]:
 
 def _columns(table: Table, names: Sequence[str]) -> Sequence[Column]:
     return _only(table.name, tuple(names)) if names else table.columns
-
-
-SqlRows = Rows
-"""The name of `Rows` in adapters, which subclass it."""
 
 
 class Wakeup(Protocol):

@@ -226,14 +226,7 @@ def _new_step(run: StepRun, changes: Row) -> Row:
 
 def _attempts(failures: Sequence[FailedAttempt], execution_id: str, claim: str) -> list[Row]:
     """Return the rows of attempts that have failed in the claim with this token."""
-    return [
-        new_attempt(
-            execution_id, claim, attempt=each.attempt, code=each.error_code,
-            group=each.error_group, error=each.error, trace=each.trace, step_id=each.step_id,
-            position=each.position,
-        )
-        for each in failures
-    ]  # fmt: skip
+    return [new_attempt(execution_id, claim, each) for each in failures]
 
 
 def _runs(rows: Rows, execution_ids: Sequence[str]) -> dict[str, list[StepRun]]:
