@@ -74,8 +74,6 @@ class OutboxStats:
         return sum(of_kind.get(str(status), 0) for of_kind in self.counts.values())
 
 
-# -- filters ---------------------------------------------------------------------------------
-
 _COLUMNS: Mapping[str, tuple[str, Operator]] = {
     "kind": ("kind", "eq"),
     "tenant_id": ("tenant_id", "eq"),
@@ -125,9 +123,6 @@ def item_ids_of(given: Iterable[str]) -> list[str]:
         except ValueError:
             continue
     return sorted(ids)
-
-
-# -- items -----------------------------------------------------------------------------------
 
 
 def find_items(
@@ -231,9 +226,6 @@ def _due_ranges(rows: Rows, given: Mapping[str, Where], rest: list[Where]) -> li
         elif tenant.value is not None:
             ranges.append(IndexRange([*its, tenant], ("sort_at", "id"), rest, f"1 {name}"))
     return ranges
-
-
-# -- figures ---------------------------------------------------------------------------------
 
 
 def read_stats(rows: Rows) -> OutboxStats:

@@ -757,9 +757,6 @@ class OptimisticClaimOutboxStore(RowsOutboxStore):
     skip_locked = False
 
 
-# -- new items -----------------------------------------------------------------------------------
-
-
 def _new_rows(
     items: Iterable[NewItem], redact: Redaction | None
 ) -> tuple[list[Row], bool, list[Row]]:
@@ -811,9 +808,6 @@ def _holders(rows: Rows, keys: list[str], *, lock: bool = False) -> dict[str, st
     return {row["idempotency_key"]: row["id"] for row in found}
 
 
-# -- claimed items -------------------------------------------------------------------------------
-
-
 def _put_back(rows: Rows, taken: list[Row], waiting_for: str) -> None:
     for status, group in (
         (ItemStatus.PENDING, [row["id"] for row in taken if row["attempt_count"] <= 1]),
@@ -863,9 +857,6 @@ def _not_finished(rows: Rows, ids: Sequence[str], token: str, *statuses: ItemSta
         Where("status", "in", [status.value for status in statuses]),
     ]
     return set(ids) - {row["id"] for row in rows.select(OUTBOX, where, columns=("id",))}
-
-
-# -- outcomes ------------------------------------------------------------------------------------
 
 
 def _next_status(lease: _Lease, outcome: Outcome) -> ItemStatus:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from automate_kernel.storage.dialects import DIALECTS
+from automate_kernel.storage.errors import storage_error
 from automate_kernel.storage.migration import create_statements
 from automate_kernel.storage.rows import Clock, NewRows, Rows, Wakeup
 from automate_kernel.storage.tables import TABLES
@@ -121,7 +122,10 @@ class _MemoryRows(Rows):
         self._connection = connection
 
     def run(self, sql: str, parameters: Sequence[Any], *, fetch: bool) -> Any:
-        cursor = self._connection.execute(sql, parameters)
+        try:
+            cursor = self._connection.execute(sql, parameters)
+        except sqlite3.Error as error:
+            raise storage_error(error, "memory", migrate="", retryable=False) from error
         return cursor.fetchall() if fetch else cursor.rowcount
 
     def insert(self, table: str, rows: NewRows, *, notify: str = "", fresh: bool = False) -> int:
