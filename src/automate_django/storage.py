@@ -10,11 +10,11 @@ from django.conf import settings
 from django.db import Error, InterfaceError, OperationalError, connections, router, transaction
 
 from automate_kernel.errors import ConfigError, StorageError, type_name
-from automate_kernel.storage import DIALECTS, Clock, SqlRows, Wakeup
+from automate_kernel.storage import DIALECTS, Clock, Rows, Wakeup
 from automate_kernel.storage.errors import loses_transaction, lost_transaction, storage_error
 from automate_kernel.storage.listen import ListenWakeup
 from automate_kernel.storage.migration import SchemaReport, inspect_schema, migrate_schema
-from automate_kernel.storage.sql import copy_through
+from automate_kernel.storage.rows import copy_through
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -24,7 +24,7 @@ __all__ = ["DjangoRows", "DjangoStorage", "is_open", "mend", "translated"]
 T = TypeVar("T")
 
 
-class DjangoRows(SqlRows):
+class DjangoRows(Rows):
     """`Rows` on one Django connection, below the ORM."""
 
     def __init__(self, connection: BaseDatabaseWrapper, clock: Clock | None = None) -> None:

@@ -15,11 +15,11 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, Operationa
 from sqlalchemy.orm import Session, scoped_session
 
 from automate_kernel.errors import ConfigError, StorageError, type_name
-from automate_kernel.storage import DIALECTS, Clock, SqlRows, Wakeup, migration
+from automate_kernel.storage import DIALECTS, Clock, Rows, Wakeup, migration
 from automate_kernel.storage.errors import loses_transaction, lost_transaction, storage_error
 from automate_kernel.storage.listen import ListenWakeup
 from automate_kernel.storage.migration import SchemaReport
-from automate_kernel.storage.sql import copy_through
+from automate_kernel.storage.rows import copy_through
 
 T = TypeVar("T")
 Each = Literal["joins", "commits", "is committed"]
@@ -34,7 +34,7 @@ _PLAIN_ENGINE = (
 _STYLES = {"qmark": "?", "numeric_dollar": "$"}
 
 
-class SqlAlchemyRows(SqlRows):
+class SqlAlchemyRows(Rows):
     """
     `Rows` on one SQLAlchemy connection, below its expression language.
 

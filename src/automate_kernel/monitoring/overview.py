@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar
 
 from automate_kernel.outbox.queries import OutboxStats
-from automate_kernel.outbox.statistics import total_by_kind
+from automate_kernel.outbox.statistics import MinuteTotal, total_by_kind
 from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.outbox.worker_reports import Activity, WorkerInfo
 from automate_kernel.workflows.engine.executions import ExecutionStore
@@ -39,8 +39,8 @@ _COUNT_SHARE = 0.1
 STANDING = ("PENDING", "RUNNING", "FAILED")
 """The statuses of the executions that are counted as they stand in the database."""
 
-C = TypeVar("C", Activity, ExecutionCounts)
-C_co = TypeVar("C_co", covariant=True)
+C = TypeVar("C", bound=MinuteTotal)
+C_co = TypeVar("C_co", bound=MinuteTotal, covariant=True)
 S = TypeVar("S")
 S_co = TypeVar("S_co", covariant=True)
 

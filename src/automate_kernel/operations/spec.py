@@ -136,7 +136,7 @@ class OperationSpec:
         try:
             return plain_json(output, other=_written, most=_MOST)
         except UnstorableError as error:
-            raise error.problem.error(f"output of {self.name!r}") from None
+            raise error.about(f"output of {self.name!r}") from None
 
 
 def _written(value: Any) -> Any:

@@ -57,8 +57,7 @@ def _check_json(value: Any) -> Any:
     try:
         # Lists and mappings of our own: the author may change theirs later.
         return plain_json(value, _DEEPEST)
-    except UnstorableError as error:
-        found = error.problem
+    except UnstorableError as found:
         raise refused("json", f"it {found.message}", found.hint, at=found.path) from None
 
 

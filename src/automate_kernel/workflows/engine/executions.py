@@ -25,7 +25,6 @@ from automate_kernel.outbox.failed_attempts import (
     FailedAttempt,
     error_groups,
     failed_attempts,
-    forget_attempts,
     keep_attempts,
     new_attempt,
 )
@@ -34,10 +33,10 @@ from automate_kernel.outbox.item import bounded_seconds, redacted_json
 from automate_kernel.outbox.labels import (
     MOST_LABELLED,
     add_labels,
-    forget_labels,
     label_rows,
     labelled_ids,
 )
+from automate_kernel.outbox.retention import forget
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import MAX_GROUP
 from automate_kernel.storage.codec import JsonText
@@ -227,14 +226,7 @@ def _new_step(run: StepRun, changes: Row) -> Row:
 
 def _attempts(failures: Sequence[FailedAttempt], execution_id: str, claim: str) -> list[Row]:
     """Return the rows of attempts that have failed in the claim with this token."""
-    return [
-        new_attempt(
-            execution_id, claim, attempt=each.attempt, code=each.error_code,
-            group=each.error_group, error=each.error, trace=each.trace, step_id=each.step_id,
-            position=each.position,
-        )
-        for each in failures
-    ]  # fmt: skip
+    return [new_attempt(execution_id, claim, each) for each in failures]
 
 
 def _runs(rows: Rows, execution_ids: Sequence[str]) -> dict[str, list[StepRun]]:
@@ -733,8 +725,7 @@ class ExecutionStore:
             )  # fmt: skip
             ids = sorted(row["id"] for row in found)
             rows.delete(STEP, [Where("execution_id", "in", ids)])
-            forget_attempts(rows, ids)
-            forget_labels(rows, ids)
+            forget(rows, ids)
             return rows.delete(EXECUTION, [Where("id", "in", ids)])
 
 
