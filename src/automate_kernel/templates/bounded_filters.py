@@ -23,16 +23,7 @@ from automate_kernel.errors import AutomateError, TemplateError
 from automate_kernel.secrets.handles import Sealed, SecretRef
 from automate_kernel.secrets.tracebacks import group_of, trace_of
 from automate_kernel.templates import filters as builtin
-from automate_kernel.templates.filters import (
-    BOUNDED_FILTERS,
-    BUILTIN_FILTERS,
-    FILTER_PRICES,
-    JINJA_FILTERS,
-    JINJA_TESTS,
-    LAZY_FILTERS,
-    Filter,
-    FilterRegistry,
-)
+from automate_kernel.templates.filters import JINJA_FILTERS, JINJA_TESTS, Filter, FilterRegistry
 from automate_kernel.templates.limits import (
     FREE,
     Budget,
@@ -164,9 +155,9 @@ def _counted(context: RenderContext, items: Any) -> Any:
 def _wrapped(name: str, function: Filter) -> Any:
     price = _price(name, function)
     passed = getattr(getattr(function, "jinja_pass_arg", None), "name", "")
-    budgeted = function in BOUNDED_FILTERS
+    budgeted = function in builtin.BOUNDED_FILTERS
     takes_undefined = name in {"default", "d"}
-    lazy = name in LAZY_FILTERS and price is not bounded_sizes
+    lazy = name in builtin.LAZY_FILTERS and price is not bounded_sizes
     shown = f"filter {name!r}"
 
     @pass_context
@@ -201,8 +192,8 @@ def _wrapped(name: str, function: Filter) -> Any:
 
 
 def _price(name: str, function: Filter) -> Cost:
-    if function is BUILTIN_FILTERS.get(name) or function is _JINJA.get(name):
-        return FILTER_PRICES[name]
+    if function is builtin.BUILTIN_FILTERS.get(name) or function is _JINJA.get(name):
+        return builtin.FILTER_PRICES[name]
     return bounded_sizes
 
 
@@ -331,15 +322,11 @@ def _groupby(
     previous: Any = None
     for index in order:
         context.budget.spend()
-        if not groups or not _equal(context, previous, folded[index]):
+        if not groups or not compare(context.budget, "eq", previous, folded[index]):
             groups.append(_GroupTuple(keys[index], []))
         previous = folded[index]
         groups[-1].list.append(values[index])
     return groups
-
-
-def _equal(context: RenderContext, left: Any, right: Any) -> bool:
-    return bool(compare(context.budget, "eq", left, right))
 
 
 def _outermost(name: str, choose: Callable[..., int]) -> Filter:
@@ -392,10 +379,6 @@ def _of_text(name: str) -> Filter:
     return pass_context(filtered)
 
 
-def _wordcount(context: RenderContext, value: Any) -> int:
-    return int(FILTERS["wordcount"](text_of(context.budget, value)))
-
-
 def _urlencode(context: RenderContext, value: Any) -> str:
     if not isinstance(value, str):
         text = text_of(context.budget, value)  # refuses what has none
@@ -418,8 +401,7 @@ _JINJA: dict[str, Filter] = {name: FILTERS[name] for name in JINJA_FILTERS} | {
     "trim": pass_context(_trim),
     "unique": pass_context(_unique),
     "urlencode": pass_context(_urlencode),
-    "wordcount": pass_context(_wordcount),
-    **{name: _of_text(name) for name in ("capitalize", "lower", "title", "upper")},
+    **{name: _of_text(name) for name in ("capitalize", "lower", "title", "upper", "wordcount")},
 }
 
 
@@ -447,13 +429,6 @@ TEST_PRICES: dict[str, Cost] = {
 }
 
 
-class BoundedTests(dict[str, Any]):
-    """The tests, each at its price: ``is even``."""
-
-    def __init__(self) -> None:
-        super().__init__({name: _tested(name) for name in JINJA_TESTS})
-
-
 def _tested(name: str) -> Any:
     comparison = _COMPARING.get(name)
     if comparison is not None:
@@ -473,3 +448,7 @@ def _tested(name: str) -> Any:
         return function(value, *args)
 
     return asked
+
+
+BOUNDED_TESTS: dict[str, Any] = {name: _tested(name) for name in JINJA_TESTS}
+"""The tests, each at its price: ``is even``."""

@@ -13,7 +13,7 @@ from automate_kernel.secrets.handles import Sealed, SecretRef, check_key
 from automate_kernel.templates.context import EnvironmentResolver, TemplateContext
 from automate_kernel.templates.filters import FilterRegistry, default_filters
 from automate_kernel.templates.limits import Budget, Limits
-from automate_kernel.templates.secret_references import EnvReference, SecretReference, split
+from automate_kernel.templates.secret_references import EnvReference, split
 from automate_kernel.templates.values import json_copy
 
 if TYPE_CHECKING:
@@ -311,15 +311,12 @@ class _Compiler:
     def _marked(self, text: str, path: str) -> _Constant | _ReferenceText:
         if "$" not in text:
             return _Constant(text)
-        pieces: list[str | SecretRef | EnvReference] = []
-        for piece in split(text):
-            if isinstance(piece, SecretReference):
+        pieces = split(text)
+        for piece in pieces:
+            if isinstance(piece, SecretRef):
                 self.secrets.add(check_key(piece.key))
-                pieces.append(SecretRef(piece.key))
-            else:
-                if isinstance(piece, EnvReference):
-                    self.env.add(piece.name)
-                pieces.append(piece)
+            elif isinstance(piece, EnvReference):
+                self.env.add(piece.name)
         if pieces[1:] == ["\n"]:
             del pieces[1]  # the end of a block of YAML
         if len(pieces) == 1 and not isinstance(pieces[0], EnvReference):
@@ -327,30 +324,30 @@ class _Compiler:
         return _ReferenceText(tuple(pieces), path)
 
     def _program(self, text: str, path: str) -> _Program:
-        sandbox = self._engine.sandbox()
-        return self._made(sandbox.prepared(sandbox.parse(text)), text, path)
+        return self._checked(self._engine.sandbox().parse(text), text, path)
 
     def condition(self, text: str, path: str) -> _Part:
         try:
             sandbox = self._engine.sandbox()
             if not text.strip():
                 raise TemplateError("a condition can't be empty", hint="leave it out, or say true")
-            tree = sandbox.parse(text.strip()) if _JINJA.search(text) else None
-            prepared = sandbox.prepared(tree or sandbox.expression(text), secrets=False)
-            if not prepared.whole:
+            parse = sandbox.parse if _JINJA.search(text) else sandbox.expression
+            program = self._checked(parse(text.strip()), text, path, secrets=False)
+            if not isinstance(program, _Expression):
                 hint = "put one pair of {{ }} around the whole condition, or leave them out"
                 raise TemplateError("there is text outside the expression", hint=hint)
-            return self._made(prepared, text, path)
+            return program
         except Exception as error:
             problem = explain(error, path=path, source=text)
         raise problem
 
-    def _made(self, prepared: Any, text: str, path: str) -> _Program:
-        self.secrets |= prepared.secrets
-        self.env |= prepared.variables
-        kind = _Expression if prepared.whole else _Program
-        template = prepared.compiled()
-        return kind(self._engine.sandbox(), template, path=path, source=text)
+    def _checked(self, tree: Any, text: str, path: str, *, secrets: bool = True) -> _Program:
+        sandbox = self._engine.sandbox()
+        checker = sandbox.checked(tree, secrets=secrets)
+        self.secrets |= checker.secrets
+        self.env |= checker.variables
+        kind = _Expression if checker.whole else _Program
+        return kind(sandbox, sandbox.from_string(tree), path=path, source=text)
 
 
 def _joined(path: str, key: str) -> str:
