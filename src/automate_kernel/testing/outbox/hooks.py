@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 
-from automate_kernel.outbox import ItemStatus, OutboxItem, OutboxStore
+from automate_kernel.errors import LeaseLostError
+from automate_kernel.outbox import OutboxItem, OutboxStore, Outcome, ReapResult
 from automate_kernel.testing.clock import FakeClock
 
 # Longer than any backoff that a store may give to an item whose worker died.
@@ -50,6 +51,12 @@ class StoreHooks:
         return FakeClock()
 
     @pytest.fixture
+    def time(self, clock: FakeClock) -> FakeClock:
+        """Return the clock to a test that moves it, which is skipped unless the store reads it."""
+        self.need("clock")
+        return clock
+
+    @pytest.fixture
     def store(self, clock: FakeClock) -> OutboxStore:
         """Make an empty store."""
         raise NotImplementedError(f"{type(self).__name__} needs a fixture 'store'")
@@ -78,6 +85,11 @@ class StoreHooks:
             if not getattr(self, f"supports_{feature}"):
                 pytest.skip(f"{type(self).__name__} doesn't support {feature}")
 
+    def claimed(self, store: OutboxStore, worker_id: str = "worker", **options: Any) -> OutboxItem:
+        """Enqueue an item, and claim it as the one that is due."""
+        store.enqueue("k", **options)
+        return self.claim_one(store, worker_id)
+
     def claim_one(self, store: OutboxStore, worker_id: str = "worker") -> OutboxItem:
         """Claim the one item that is due."""
         (item,) = store.claim_batch(worker_id)
@@ -89,11 +101,39 @@ class StoreHooks:
         """Claim items and return their ids, in order."""
         return [item.id for item in store.claim_batch(worker_id, limit)]
 
-    def expire(self, store: OutboxStore, clock: FakeClock) -> None:
+    def claim_all(self, store: OutboxStore, worker_id: str = "worker") -> list[str]:
+        """Claim until there is nothing left to claim, and return the ids, in order."""
+        ids: list[str] = []
+        while claimed := self.claim_ids(store, worker_id):
+            ids += claimed
+        return ids
+
+    def take_turns(self, store: OutboxStore, *item_ids: str) -> None:
+        """Claim and finish the items, each of which is the only one that is due in its turn."""
+        for item_id in item_ids:
+            assert self.claim_all(store) == [item_id]
+            store.mark_success(item_id, "worker")
+
+    def lapse(self, store: OutboxStore, time: FakeClock) -> ReapResult:
+        """End all leases, and recover their items."""
+        time.advance(store.lease_seconds + 1)
+        return store.reap()
+
+    def expire(self, store: OutboxStore, time: FakeClock) -> None:
         """End all leases, recover their items and let them become due."""
-        clock.advance(store.lease_seconds + 1)
-        store.reap()
-        clock.advance(LONG_SECONDS)
+        self.lapse(store, time)
+        time.advance(LONG_SECONDS)
+
+    def late_and_right(self, store: OutboxStore, time: FakeClock) -> list[Outcome]:
+        """Claim an item, lose it and get it again; return the outcomes of both claims."""
+        late = self.claim_one(store)
+        self.expire(store, time)
+        return [Outcome(one.id, token=one.lease_token) for one in (late, self.claim_one(store))]
+
+    def loses(self, call: Callable[..., object], *arguments: Any, **options: Any) -> None:
+        """Require that the *call* is refused, since the worker has not got the item."""
+        with pytest.raises(LeaseLostError):
+            call(*arguments, **options)
 
     def see(self, store: OutboxStore, item_id: str) -> OutboxItem:
         """Return the item with this id, which must exist."""
@@ -101,6 +141,6 @@ class StoreHooks:
         assert item is not None
         return item
 
-    def statuses(self, store: OutboxStore, item_ids: Sequence[str]) -> list[ItemStatus]:
+    def statuses(self, store: OutboxStore, item_ids: Iterable[str]) -> list[str]:
         """Return the states of these items."""
-        return [self.see(store, item_id).status for item_id in item_ids]
+        return [str(self.see(store, item_id).status) for item_id in item_ids]
