@@ -16,8 +16,6 @@ from automate_kernel.testing.outbox.hooks import StoreHooks
 class ClaimContract(StoreHooks):
     """Tests of which items are due, and in which order they are claimed."""
 
-    # How items are claimed.
-
     def test_claim_leases_the_item(self, store: OutboxStore, clock: FakeClock) -> None:
         """A claimed item runs, has spent an attempt, and is its worker's until the lease ends."""
         item_id = store.enqueue("k")
@@ -119,11 +117,14 @@ class ClaimContract(StoreHooks):
             store.mark_retry(item.id, "worker", 0)
         assert len(tokens) == 3
 
-    # How items with an ordering key take turns.
+
+class OrderingContract(StoreHooks):
+    """Tests of how items with an ordering key take turns."""
+
+    needs = ("ordering_keys",)
 
     def in_line(self, store: OutboxStore, count: int = 3) -> list[str]:
         """Enqueue items of one key."""
-        self.need("ordering_keys")
         return store.enqueue_many(NewItem("k", ordering_key="key") for _ in range(count))
 
     def test_one_at_a_time(self, store: OutboxStore) -> None:
@@ -147,7 +148,6 @@ class ClaimContract(StoreHooks):
 
     def test_keys_and_plain_items_do_not_wait_for_each_other(self, store: OutboxStore) -> None:
         """One item per key runs at once, and those without a key as they come."""
-        self.need("ordering_keys")
         keys = ["a", "a", None, "b", "a", None, "b"]
         ids = store.enqueue_many(NewItem("k", ordering_key=key) for key in keys)
         assert self.claim_ids(store) == [ids[0], ids[2], ids[3], ids[5]]
@@ -180,7 +180,6 @@ class ClaimContract(StoreHooks):
 
     def test_priority_does_not_jump_the_line(self, store: OutboxStore) -> None:
         """Within a key the order of enqueueing counts alone."""
-        self.need("ordering_keys")
         first = store.enqueue("k", ordering_key="key", priority=0)
         second = store.enqueue("k", ordering_key="key", priority=9)
         self.take_turns(store, first, second)
@@ -196,7 +195,6 @@ class ClaimContract(StoreHooks):
 
     def test_delayed_item_keeps_its_place(self, store: OutboxStore, time: FakeClock) -> None:
         """An item that is not due yet is not overtaken by later ones of its key."""
-        self.need("ordering_keys")
         first = store.enqueue("k", ordering_key="key", delay=60)
         second = store.enqueue("k", ordering_key="key")
         assert self.claim_ids(store) == []
@@ -231,7 +229,6 @@ class ClaimContract(StoreHooks):
 
     def test_dead_worker_frees_the_key(self, store: OutboxStore, time: FakeClock) -> None:
         """After a crash the same item is tried again first; once it has failed, the next one."""
-        self.need("ordering_keys")
         first = store.enqueue("k", ordering_key="key", max_attempts=2)
         second = store.enqueue("k", ordering_key="key")
         for item_id in (first, first, second):
@@ -251,7 +248,6 @@ class ClaimContract(StoreHooks):
 
     def test_group_acknowledgement_frees_all_keys(self, store: OutboxStore) -> None:
         """Finishing items of several keys in one group lets the next of each go."""
-        self.need("ordering_keys")
         keys = ["a", "b", "c"] * 2
         ids = store.enqueue_many(NewItem("k", ordering_key=key) for key in keys)
         assert self.claim_ids(store) == ids[:3]
@@ -272,11 +268,14 @@ class ClaimContract(StoreHooks):
         assert self.statuses(store, [first]) == ["CANCELLED"]
         assert self.claim_ids(store) == [second]
 
-    # Shares of kinds and tenants in what is claimed.
+
+class SharingContract(StoreHooks):
+    """Tests of the shares of kinds and tenants in what is claimed."""
+
+    needs = ("sharing",)
 
     def flood(self, store: OutboxStore, count: int, **options: Any) -> None:
         """Enqueue a backlog before everything else."""
-        self.need("sharing")
         store.enqueue_many(NewItem("flood", n, **options) for n in range(count))
 
     def kinds(self, items: list[OutboxItem]) -> Counter[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -44,6 +44,15 @@ class StoreHooks:
     """True if a claim is shared among kinds and tenants."""
     supports_ageing = True
     """True if an old item goes before a new one of higher priority in the end."""
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    """The features that all tests of a part of the contract need, for it alone."""
+
+    @pytest.fixture(autouse=True)
+    def _skip_what_is_not_supported(self, request: pytest.FixtureRequest) -> None:
+        for part in type(self).__mro__:
+            if request.function.__name__ in vars(part):
+                self.need(*vars(part).get("needs", ()))
 
     @pytest.fixture
     def clock(self) -> FakeClock:

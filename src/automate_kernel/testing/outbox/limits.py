@@ -14,18 +14,16 @@ from automate_kernel.testing.outbox.hooks import StoreHooks
 
 
 class LimitsContract(StoreHooks):
-    """Tests of limits per kind and per concurrency key."""
+    """Tests of how many of a kind run at once, and how many start in a time."""
 
-    # How many of a kind run at once, and how many start in a time.
+    needs = ("limits",)
 
     def many(self, store: OutboxStore, count: int = 10, kind: str = "k") -> list[str]:
         """Enqueue items of one kind."""
-        self.need("limits")
         return store.enqueue_many(NewItem(kind) for _ in range(count))
 
     def test_limits_are_seen_and_lifted(self, store: OutboxStore) -> None:
         """A limit can be read, replaced and lifted from any process."""
-        self.need("limits")
         other = self.another(store)
         store.limit("mail", concurrency=5, rate=100, per_seconds=60, burst=10)
         store.limit("chat", rate=1)
@@ -49,7 +47,6 @@ class LimitsContract(StoreHooks):
     )
     def test_no_such_limit(self, store: OutboxStore, wrong: dict[str, float]) -> None:
         """A limit without sense is refused, and changes nothing."""
-        self.need("limits")
         with pytest.raises(AutomateError) as caught:
             store.limit("k", **wrong)  # type: ignore[arg-type]
         assert caught.value.code == ErrorCodes.INVALID_ARGUMENT
@@ -57,7 +54,6 @@ class LimitsContract(StoreHooks):
 
     def test_operator_goes_before_the_code(self, store: OutboxStore) -> None:
         """A declared limit holds until an operator sets one, which no worker's start undoes."""
-        self.need("limits")
         for most in (3, 4):
             store.declare_limits([Limit("k", concurrency=most)])
             assert store.limits() == [Limit("k", concurrency=most, declared=True)]
@@ -67,7 +63,6 @@ class LimitsContract(StoreHooks):
 
     def test_what_the_code_no_longer_declares(self, store: OutboxStore) -> None:
         """A limit goes with its declaration, but not an operator's, nor one of other kinds."""
-        self.need("limits")
         store.declare_limits([Limit("mine", concurrency=1), Limit("other's", concurrency=1)])
         store.limit("operator's", concurrency=1)
         kept = Limit("new", rate=1, declared=True)
@@ -249,7 +244,7 @@ class LimitsContract(StoreHooks):
 
     def test_tenants_share_a_limited_kind(self, store: OutboxStore) -> None:
         """Tenants take the few places in turn, and so do the items of none."""
-        self.need("limits", "sharing")
+        self.need("sharing")
         store.limit("k", concurrency=1)
         store.enqueue_many(
             NewItem("k", tenant_id=tenant) for tenant in [None, "big"] for _ in "1234"
@@ -281,7 +276,7 @@ class LimitsContract(StoreHooks):
 
     def test_limited_kind_with_ordering_keys(self, store: OutboxStore) -> None:
         """Items that wait for their key take no room."""
-        self.need("limits", "ordering_keys")
+        self.need("ordering_keys")
         store.limit("k", concurrency=2)
         keys = ["a", "a", "a", "b", "c"]
         ids = store.enqueue_many(NewItem("k", ordering_key=key) for key in keys)
@@ -289,11 +284,14 @@ class LimitsContract(StoreHooks):
         store.mark_success(ids[0], "worker")
         assert len(self.claim_ids(store)) == 1
 
-    # How many items of a key run at once, whatever their kinds.
+
+class ConcurrencyKeyContract(StoreHooks):
+    """Tests of how many items of a key run at once, whatever their kinds."""
+
+    needs = ("concurrency_keys",)
 
     def keyed(self, store: OutboxStore, count: int, limit: int = 2, kind: str = "k") -> list[str]:
         """Enqueue items of one key."""
-        self.need("concurrency_keys")
         return store.enqueue_many(
             NewItem(kind, concurrency_key="key", concurrency_limit=limit) for _ in range(count)
         )
@@ -360,7 +358,6 @@ class LimitsContract(StoreHooks):
 
     def test_others_overtake_one_that_waits(self, store: OutboxStore, time: FakeClock) -> None:
         """Unlike an ordering key: an item that is not due yet holds up no other."""
-        self.need("concurrency_keys")
         store.enqueue("k", concurrency_key="key", concurrency_limit=1, delay=3600)
         self.take_turns(store, *self.keyed(store, 1, limit=1))
 
@@ -403,7 +400,6 @@ class LimitsContract(StoreHooks):
 
     def test_tenants_have_keys_of_their_own(self, store: OutboxStore) -> None:
         """The same key of two tenants is two keys."""
-        self.need("concurrency_keys")
         ids = store.enqueue_many(
             NewItem("k", tenant_id=tenant, concurrency_key="key", concurrency_limit=1)
             for tenant in ("t1", "t2", "t1")
@@ -423,6 +419,5 @@ class LimitsContract(StoreHooks):
     )
     def test_no_such_key(self, store: OutboxStore, wrong: dict[str, object]) -> None:
         """A key without sense is refused when it is enqueued."""
-        self.need("concurrency_keys")
         with pytest.raises(PayloadError):
             store.enqueue("k", **wrong)  # type: ignore[arg-type]

@@ -16,107 +16,7 @@ from automate_kernel.testing.outbox.lease import UNKNOWN_ID
 
 
 class OperatorContract(StoreHooks):
-    """Tests of operator commands, bulk changes, stop requests and retention."""
-
-    def pages(self, store: OutboxStore, **options: object) -> list[str]:
-        """The ids of all pages, one after the other."""
-        self.need("control")
-        ids: list[str] = []
-        after = ""
-        for _ in range(50):
-            page = store.page(after=after, **options)  # type: ignore[arg-type]
-            ids += [item.id for item in page.items]
-            after = page.after
-            if not after:
-                return ids
-        raise AssertionError("the pages never end")
-
-    def test_pages_follow_the_index(self, store: OutboxStore, time: FakeClock) -> None:
-        """Each item is on one page, in the order of what is asked for."""
-        self.need("control")
-        late, soon = store.enqueue("k", delay=60), store.enqueue("k", delay=30)
-        due = store.enqueue_many(NewItem("k") for _ in range(5))
-        others = [store.enqueue("a", tenant_id=tenant) for tenant in ("t2", "t1")]
-        before = [store.enqueue("a"), store.enqueue("b")]
-        everything = [late, soon, *due, *others, *before]
-        for limit in (1, 2, 50):
-            assert self.pages(store, limit=limit) == everything[::-1]
-            ready = self.pages(store, limit=limit, waiting_for="worker")
-            assert ready == [before[0], before[1], *due, others[1], others[0]]
-            assert self.pages(store, limit=limit, waiting_for="time") == [soon, late]
-            of_tenant = {"waiting_for": "worker", "tenant_id": "t1"}
-            assert self.pages(store, limit=limit, **of_tenant) == [others[1]]
-        assert self.claim_ids(store, limit=50) == [*due, *others, *before]
-        assert self.pages(store, status="RUNNING", kind="a") == [*others, before[0]]
-
-    def test_pages_look_on(self, store: OutboxStore) -> None:
-        """An item that no index leads to is found however far away, a bounded stretch at a time."""
-        self.need("control")
-        wanted = store.enqueue_many([NewItem("rare"), NewItem("rare")])
-        store.enqueue_many(NewItem("k") for _ in range(7))
-        page = store.page(kind="rare", look=3)
-        assert (page.items, page.looked) == ([], 3)
-        assert page.after
-        assert self.pages(store, kind="rare", look=3) == wanted[::-1]
-        assert self.pages(store, kind="rare", look=3, limit=1) == wanted[::-1]
-        assert self.pages(store, kind="rare", look=3, waiting_for="worker") == wanted
-        page = store.page(kind="rare", look=3, seconds=60)
-        assert [item.id for item in page.items] == wanted[::-1]
-
-    def test_pages_without_payloads(self, store: OutboxStore) -> None:
-        """Payload and headers, which may be large, are left out on request."""
-        self.need("control")
-        store.enqueue("k", {"n": 1}, headers={"h": 1})
-        (item,) = store.page(payloads=False).items
-        assert (item.kind, item.payload, item.headers) == ("k", None, {})
-
-    def test_a_page_of_another_list_is_refused(self, store: OutboxStore) -> None:
-        """A place means nothing elsewhere, and nor does what never was one."""
-        self.need("control")
-        store.enqueue_many(NewItem("k") for _ in range(3))
-        after = store.page(limit=1).after
-        for place in (after, "nowhere", "\u0000", "W10"):
-            with pytest.raises(AutomateError) as caught:
-                store.page(after=place, waiting_for="time")
-            assert caught.value.code == ErrorCodes.INVALID_ARGUMENT
-
-    def test_filters(self, store: OutboxStore) -> None:
-        """Items are found, counted and changed by what they have, and by what they lack."""
-        self.need("control", "ordering_keys", "labels")
-        first, second = store.enqueue_many(
-            NewItem("k", ordering_key="o", tenant_id="t", idempotency_key=str(n)) for n in range(2)
-        )
-        labelled = store.enqueue("k", labels={"order": 4711})
-        failed = store.enqueue("bad", max_attempts=1)
-        assert len(store.claim_batch("worker")) == 3
-        store.mark_failed(failed, "worker", "DOWN")
-        for matching, found in (
-            ({"waiting_for": "key"}, [second]),
-            ({"waiting_for": ["key", "resume"], "tenant_id": "t"}, [second]),
-            ({"waiting_for": "key", "tenant_id": ""}, []),
-            ({"ordering_key": "o", "tenant_id": "t"}, [second, first]),
-            ({"ordering_key": "o"}, []),
-            ({"idempotency_key": "0", "tenant_id": "t"}, [first]),
-            ({"label": "order=4711"}, [labelled]),
-            ({"label": "4711", "status": "FAILED"}, []),
-            ({"error_code": "DOWN"}, [failed]),
-            ({"error_code": "", "tenant_id": ""}, [labelled]),
-            ({"error_group": "", "status": "FAILED"}, []),
-            ({"ids": [first, UNKNOWN_ID, "no id"]}, [first]),
-            ({"ids": []}, []),
-        ):
-            assert [item.id for item in store.find(**matching)] == found, matching
-            assert self.pages(store, **matching) == found, matching
-            assert store.count(**matching) == len(found), matching
-        assert store.count() == 4
-        assert store.count(most=3) == 3
-        with pytest.raises(TypeError):
-            store.count(colour="red")  # type: ignore[call-arg]
-        assert store.cancel_matching(waiting_for="key") == 1
-        assert store.requeue_matching(label="order=4711") == 0
-        assert self.statuses(store, [second]) == ["CANCELLED"]
-
-    # Looking, cancelling, requeueing, purging and pausing.
+    """Tests of finding, cancelling, requeueing, purging and pausing."""
 
     def one_of_each(self, store: OutboxStore) -> dict[str, str]:
         """Make an item in every state: PENDING, RUNNING, RETRY, COMPLETED, FAILED, CANCELLED."""
@@ -154,6 +54,21 @@ class OperatorContract(StoreHooks):
         assert [item.id for item in store.find(status="RUNNING")] == [ids[0]]
         pending = store.find(status=ItemStatus.PENDING, kind="a")
         assert [item.id for item in pending] == [ids[3], ids[2]]
+
+    def test_running(self, store: OutboxStore, clock: FakeClock) -> None:
+        """Leased items are listed with their workers, the oldest claim first."""
+        first, second = store.enqueue_many([NewItem("k")] * 2)
+        assert store.running() == []
+        assert self.claim_ids(store, "one", 1) == [first]
+        if self.supports_clock:
+            clock.advance(1)
+        assert self.claim_ids(store, "two", 1) == [second]
+        store.enqueue("k")
+        found = {item.id: item.lease_owner for item in store.running()}
+        assert found == {first: "one", second: "two"}
+        assert len(store.running(limit=1)) == 1
+        store.mark_success(first, "one")
+        assert [item.id for item in store.running()] == [second]
 
     def test_stats(self, store: OutboxStore) -> None:
         """Counts per kind and state."""
@@ -264,11 +179,107 @@ class OperatorContract(StoreHooks):
         assert store.claim_batch("worker") == []
         assert self.statuses(store, [item_id]) == ["CANCELLED"]
 
-    # Items by filter; due times; discarding.
+
+class ControlContract(StoreHooks):
+    """Tests of pages, changes by filter, due times, discarding, and requests to stop."""
+
+    needs = ("control",)
+
+    def pages(self, store: OutboxStore, **options: object) -> list[str]:
+        """The ids of all pages, one after the other."""
+        ids: list[str] = []
+        after = ""
+        for _ in range(50):
+            page = store.page(after=after, **options)  # type: ignore[arg-type]
+            ids += [item.id for item in page.items]
+            after = page.after
+            if not after:
+                return ids
+        raise AssertionError("the pages never end")
+
+    def test_pages_follow_the_index(self, store: OutboxStore, time: FakeClock) -> None:
+        """Each item is on one page, in the order of what is asked for."""
+        late, soon = store.enqueue("k", delay=60), store.enqueue("k", delay=30)
+        due = store.enqueue_many(NewItem("k") for _ in range(5))
+        others = [store.enqueue("a", tenant_id=tenant) for tenant in ("t2", "t1")]
+        before = [store.enqueue("a"), store.enqueue("b")]
+        everything = [late, soon, *due, *others, *before]
+        for limit in (1, 2, 50):
+            assert self.pages(store, limit=limit) == everything[::-1]
+            ready = self.pages(store, limit=limit, waiting_for="worker")
+            assert ready == [before[0], before[1], *due, others[1], others[0]]
+            assert self.pages(store, limit=limit, waiting_for="time") == [soon, late]
+            of_tenant = {"waiting_for": "worker", "tenant_id": "t1"}
+            assert self.pages(store, limit=limit, **of_tenant) == [others[1]]
+        assert self.claim_ids(store, limit=50) == [*due, *others, *before]
+        assert self.pages(store, status="RUNNING", kind="a") == [*others, before[0]]
+
+    def test_pages_look_on(self, store: OutboxStore) -> None:
+        """An item that no index leads to is found however far away, a bounded stretch at a time."""
+        wanted = store.enqueue_many([NewItem("rare"), NewItem("rare")])
+        store.enqueue_many(NewItem("k") for _ in range(7))
+        page = store.page(kind="rare", look=3)
+        assert (page.items, page.looked) == ([], 3)
+        assert page.after
+        assert self.pages(store, kind="rare", look=3) == wanted[::-1]
+        assert self.pages(store, kind="rare", look=3, limit=1) == wanted[::-1]
+        assert self.pages(store, kind="rare", look=3, waiting_for="worker") == wanted
+        page = store.page(kind="rare", look=3, seconds=60)
+        assert [item.id for item in page.items] == wanted[::-1]
+
+    def test_pages_without_payloads(self, store: OutboxStore) -> None:
+        """Payload and headers, which may be large, are left out on request."""
+        store.enqueue("k", {"n": 1}, headers={"h": 1})
+        (item,) = store.page(payloads=False).items
+        assert (item.kind, item.payload, item.headers) == ("k", None, {})
+
+    def test_a_page_of_another_list_is_refused(self, store: OutboxStore) -> None:
+        """A place means nothing elsewhere, and nor does what never was one."""
+        store.enqueue_many(NewItem("k") for _ in range(3))
+        after = store.page(limit=1).after
+        for place in (after, "nowhere", "\u0000", "W10"):
+            with pytest.raises(AutomateError) as caught:
+                store.page(after=place, waiting_for="time")
+            assert caught.value.code == ErrorCodes.INVALID_ARGUMENT
+
+    def test_filters(self, store: OutboxStore) -> None:
+        """Items are found, counted and changed by what they have, and by what they lack."""
+        self.need("ordering_keys", "labels")
+        first, second = store.enqueue_many(
+            NewItem("k", ordering_key="o", tenant_id="t", idempotency_key=str(n)) for n in range(2)
+        )
+        labelled = store.enqueue("k", labels={"order": 4711})
+        failed = store.enqueue("bad", max_attempts=1)
+        assert len(store.claim_batch("worker")) == 3
+        store.mark_failed(failed, "worker", "DOWN")
+        for matching, found in (
+            ({"waiting_for": "key"}, [second]),
+            ({"waiting_for": ["key", "resume"], "tenant_id": "t"}, [second]),
+            ({"waiting_for": "key", "tenant_id": ""}, []),
+            ({"ordering_key": "o", "tenant_id": "t"}, [second, first]),
+            ({"ordering_key": "o"}, []),
+            ({"idempotency_key": "0", "tenant_id": "t"}, [first]),
+            ({"label": "order=4711"}, [labelled]),
+            ({"label": "4711", "status": "FAILED"}, []),
+            ({"error_code": "DOWN"}, [failed]),
+            ({"error_code": "", "tenant_id": ""}, [labelled]),
+            ({"error_group": "", "status": "FAILED"}, []),
+            ({"ids": [first, UNKNOWN_ID, "no id"]}, [first]),
+            ({"ids": []}, []),
+        ):
+            assert [item.id for item in store.find(**matching)] == found, matching
+            assert self.pages(store, **matching) == found, matching
+            assert store.count(**matching) == len(found), matching
+        assert store.count() == 4
+        assert store.count(most=3) == 3
+        with pytest.raises(TypeError):
+            store.count(colour="red")  # type: ignore[call-arg]
+        assert store.cancel_matching(waiting_for="key") == 1
+        assert store.requeue_matching(label="order=4711") == 0
+        assert self.statuses(store, [second]) == ["CANCELLED"]
 
     def some_failed(self, store: OutboxStore, count: int, **options: object) -> list[str]:
         """So many items that are FAILED."""
-        self.need("control")
         ids = store.enqueue_many(NewItem("k", **options) for _ in range(count))  # type: ignore[arg-type]
         while items := store.claim_batch("worker", count):
             for item in items:
@@ -362,7 +373,6 @@ class OperatorContract(StoreHooks):
 
     def test_reschedule_what_matches(self, store: OutboxStore) -> None:
         """Waiting items are put off."""
-        self.need("control")
         store.enqueue_many(NewItem("k") for _ in range(3))
         action = store.run_bulk(BulkAction("reschedule", {"kind": "k"}, delay=60))
         assert (action.done, action.finished) == (3, True)
@@ -370,7 +380,6 @@ class OperatorContract(StoreHooks):
 
     def test_cancel_what_matches(self, store: OutboxStore) -> None:
         """Waiting items are cancelled; running ones only if the status says so."""
-        self.need("control")
         ids = store.enqueue_many(NewItem("k") for _ in range(3))
         assert self.claim_ids(store, limit=1) == ids[:1]
         other = store.enqueue("other")
@@ -387,7 +396,7 @@ class OperatorContract(StoreHooks):
 
     def test_cancelling_in_bulk_lets_the_next_of_a_key_go(self, store: OutboxStore) -> None:
         """Items of other kinds that wait behind cancelled ones run."""
-        self.need("control", "ordering_keys")
+        self.need("ordering_keys")
         store.enqueue("bad", ordering_key="a")
         store.enqueue("bad", ordering_key="b")
         good = store.enqueue_many(NewItem("good", ordering_key=key) for key in "ab")
@@ -397,7 +406,6 @@ class OperatorContract(StoreHooks):
 
     def test_discard(self, store: OutboxStore) -> None:
         """Finished items can be deleted; waiting and running ones can't."""
-        self.need("control")
         done, failed, running, waiting = store.enqueue_many(NewItem("k") for _ in range(4))
         store.claim_batch("worker", 3)
         store.mark_success(done, "worker")
@@ -407,7 +415,6 @@ class OperatorContract(StoreHooks):
 
     def test_discard_what_matches_spares_successes(self, store: OutboxStore) -> None:
         """Without a status failed and cancelled items are meant."""
-        self.need("control")
         done = store.enqueue("k")
         self.claim_one(store)
         store.mark_success(done, "worker")
@@ -419,7 +426,6 @@ class OperatorContract(StoreHooks):
 
     def test_reschedule(self, store: OutboxStore, time: FakeClock) -> None:
         """A waiting item is due at the new time, sooner or later, and keeps its priority."""
-        self.need("control")
         soon, late = store.enqueue("k", priority=3), store.enqueue("k", delay=3600)
         assert store.reschedule([soon], delay=60) == 1
         assert store.reschedule([late, UNKNOWN_ID], run_at=time() + timedelta(seconds=90)) == 1
@@ -436,7 +442,7 @@ class OperatorContract(StoreHooks):
         self, store: OutboxStore, time: FakeClock
     ) -> None:
         """A new due time lets nothing jump its line or run in a paused kind."""
-        self.need("control", "ordering_keys")
+        self.need("ordering_keys")
         first, second = store.enqueue_many(NewItem("k", ordering_key="key") for _ in range(2))
         store.pause("paused")
         paused = store.enqueue("paused")
@@ -455,7 +461,6 @@ class OperatorContract(StoreHooks):
 
     def asked(self, store: OutboxStore, **options: object) -> tuple[str, str]:
         """Ask a running item to stop; return its id and its claim's token."""
-        self.need("control")
         item_id = store.enqueue("k", **options)  # type: ignore[arg-type]
         token = self.claim_one(store).lease_token
         assert store.cancel([item_id]) == 1
@@ -538,21 +543,14 @@ class OperatorContract(StoreHooks):
         self.loses(store.mark_success, item_id, "worker", token=token)
         store.mark_success(item_id, "worker")
 
-    def test_lost_claims_cancel_nothing(self, store: OutboxStore, time: FakeClock) -> None:
-        """Only the claim that holds the item can say that it has stopped."""
-        item_id = store.enqueue("k")
-        token = self.claim_one(store).lease_token
-        self.expire(store, time)
-        self.claim_one(store, "worker-2")
-        late = Outcome(item_id, ItemStatus.CANCELLED, token=token)
-        assert store.acknowledge("worker", [late]) == {item_id}
-        assert self.statuses(store, [item_id]) == ["RUNNING"]
 
-    # Deleting what is finished.
+class RetentionContract(StoreHooks):
+    """Tests of deleting what is finished."""
+
+    needs = ("retention",)
 
     def finished(self, store: OutboxStore) -> dict[ItemStatus, str]:
         """Make an item in each final state."""
-        self.need("retention")
         done, failed, cancelled = store.enqueue_many(NewItem("k") for _ in range(3))
         store.cancel([cancelled])
         store.claim_batch("worker")
@@ -606,7 +604,6 @@ class OperatorContract(StoreHooks):
 
     def test_deleting_at_once_is_fenced(self, store: OutboxStore, time: FakeClock) -> None:
         """A worker that lost the item deletes nothing, and gets an error, even after it is gone."""
-        self.need("retention")
         store = self.kept(store, 0)
         lost, mine = store.enqueue("k"), store.enqueue("k")
         old = {item.id: item.lease_token for item in store.claim_batch("worker-1")}
@@ -623,7 +620,6 @@ class OperatorContract(StoreHooks):
         self, store: OutboxStore, time: FakeClock
     ) -> None:
         """A process that remembers its own claim alone deletes nothing that another one holds."""
-        self.need("retention")
         late, holder = self.kept(store, 0), self.kept(self.another(store), 0)
         ids = {late.enqueue("k"), late.enqueue("k")}
         old = {item.id: item.lease_token for item in late.claim_batch("worker")}
@@ -640,7 +636,7 @@ class OperatorContract(StoreHooks):
 
     def test_deleted_with_the_hosts_transaction(self, store: OutboxStore) -> None:
         """After a rollback it is still there, and its holder's."""
-        self.need("retention", "transactions")
+        self.need("transactions")
         store = self.kept(store, 0)
         item_id = self.claimed(store).id
         with pytest.raises(ZeroDivisionError), self.transaction(store) as transaction:
@@ -652,7 +648,7 @@ class OperatorContract(StoreHooks):
 
     def test_deleted_items_leave_their_keys(self, store: OutboxStore) -> None:
         """The next of an ordering or concurrency key runs, and an idempotency key is free."""
-        self.need("retention", "ordering_keys", "concurrency_keys")
+        self.need("ordering_keys", "concurrency_keys")
         store = self.kept(store, 0)
         ordered = [store.enqueue("k", ordering_key="a", idempotency_key="once")]
         slotted = [store.enqueue("k", concurrency_key="b", concurrency_limit=1)]
@@ -675,7 +671,6 @@ class OperatorContract(StoreHooks):
 
     def test_purge_finds_what_ends_late(self, store: OutboxStore, time: FakeClock) -> None:
         """An old item that was passed while it waited goes once it has been finished for long."""
-        self.need("retention")
         old = store.enqueue("k", delay=3600)
         new = store.enqueue_many(NewItem("k") for _ in range(3))
         store.claim_batch("worker")

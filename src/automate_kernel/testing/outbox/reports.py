@@ -20,9 +20,9 @@ _SHIP = "KeyError in shop.ship"
 
 
 class ReportsContract(StoreHooks):
-    """Tests of failures, labels and worker reports."""
+    """Tests of the list of workers, and of what they have done."""
 
-    # The list of workers, what they have done, and what they do.
+    needs = ("reports",)
 
     def worker_info(self, worker_id: str = "worker", **changes: object) -> WorkerInfo:
         """Make the report of a worker."""
@@ -37,7 +37,6 @@ class ReportsContract(StoreHooks):
 
     def test_workers(self, store: OutboxStore, clock: FakeClock) -> None:
         """A worker is on the list from its first report until it leaves."""
-        self.need("reports")
         assert store.workers() == []
         store.report(self.worker_info(), ActivityLog())
         store.report(self.worker_info("other", kinds=(), stopping=True), ActivityLog())
@@ -57,7 +56,6 @@ class ReportsContract(StoreHooks):
 
     def test_lost_workers(self, store: OutboxStore, time: FakeClock) -> None:
         """A worker that is not heard of any more is lost, and forgotten after a day."""
-        self.need("reports")
         store.report(self.worker_info("dead"), ActivityLog())
         time.advance(50)
         store.report(self.worker_info("alive"), ActivityLog())
@@ -72,7 +70,6 @@ class ReportsContract(StoreHooks):
 
     def test_activity(self, store: OutboxStore) -> None:
         """Outcomes are counted per kind, and lost ones are not."""
-        self.need("reports")
         store.enqueue_many([NewItem(kind) for kind in "aaaaabb"])
         items = store.claim_batch("worker", 7)
         a, b = ([item for item in items if item.kind == kind] for kind in "ab")
@@ -99,7 +96,6 @@ class ReportsContract(StoreHooks):
 
     def test_activity_by_the_minute(self, store: OutboxStore, time: FakeClock) -> None:
         """The activity of several workers adds up per minute and kind, without old minutes."""
-        self.need("reports")
         log, other = ActivityLog(), ActivityLog()
         for _ in range(3):
             for worker_id, each in (("worker", log), ("other", other)):
@@ -121,7 +117,6 @@ class ReportsContract(StoreHooks):
 
     def test_activity_is_counted_once(self, store: OutboxStore) -> None:
         """A report that is written twice, for want of a reply, counts once."""
-        self.need("reports")
         store.enqueue_many([NewItem("k")] * 2)
         log = ActivityLog()
         for item in store.claim_batch("worker"):
@@ -134,7 +129,6 @@ class ReportsContract(StoreHooks):
 
     def test_reaped_items_are_lost(self, store: OutboxStore, time: FakeClock) -> None:
         """A lease that ended before its worker did counts as lost; given up, as failed too."""
-        self.need("reports")
         store.enqueue_many([NewItem("k"), NewItem("k", max_attempts=1)])
         store.claim_batch("worker")
         time.advance(store.lease_seconds + 1)
@@ -146,7 +140,6 @@ class ReportsContract(StoreHooks):
 
     def test_old_activity_is_forgotten(self, store: OutboxStore, time: FakeClock) -> None:
         """Activity goes after a time."""
-        self.need("reports")
         store.enqueue("k")
         log, item = ActivityLog(), self.claim_one(store)
         log.add([(self.ended(item, 1.0), Outcome(item.id))], ())
@@ -157,26 +150,11 @@ class ReportsContract(StoreHooks):
         assert store.purge_reports(older_than_seconds=900) >= 1
         assert store.activity() == []
 
-    def test_running(self, store: OutboxStore, clock: FakeClock) -> None:
-        """Leased items are listed with their workers, the oldest claim first."""
-        first, second = store.enqueue_many([NewItem("k")] * 2)
-        assert store.running() == []
-        assert self.claim_ids(store, "one", 1) == [first]
-        if self.supports_clock:
-            clock.advance(1)
-        assert self.claim_ids(store, "two", 1) == [second]
-        store.enqueue("k")
-        found = {item.id: item.lease_owner for item in store.running()}
-        assert found == {first: "one", second: "two"}
-        assert len(store.running(limit=1)) == 1
-        store.mark_success(first, "one")
-        assert [item.id for item in store.running()] == [second]
 
-    # Errors of every attempt, and errors in groups.
+class FailuresContract(StoreHooks):
+    """Tests of the errors of every attempt, and of errors in groups."""
 
-    @pytest.fixture(autouse=True)
-    def _needs_failures(self) -> None:
-        self.need("failures")
+    needs = ("failures",)
 
     def fail(
         self, store: OutboxStore, item_id: str, *, group: str = _CHARGE, **options: object
@@ -302,11 +280,11 @@ class ReportsContract(StoreHooks):
         assert store.get(ids[_SHIP]) is None
         assert store.cancel_matching(error_group=_CHARGE) == 1
 
-    # Keys of the host by which items are found.
 
-    @pytest.fixture(autouse=True)
-    def _needs_labels(self) -> None:
-        self.need("labels")
+class LabelsContract(StoreHooks):
+    """Tests of labels: the application's keys by which items are found."""
+
+    needs = ("labels",)
 
     def test_an_item_is_found_by_its_labels(self, store: OutboxStore) -> None:
         """Items are found by a label's name and value, or by its value alone."""
