@@ -108,10 +108,9 @@ class SecretsBackendContract:
         self, backend: SecretsBackend, known_key: str, known_value: str
     ) -> None:
         """A backend can be logged, before and after a look-up."""
-        before = f"{backend!r} {backend}"
-        backend.get_secret(known_key)
-        after = f"{backend!r} {backend}"
-        assert known_value not in before + after
+        for _ in range(2):
+            assert known_value not in f"{backend!r} {backend}"
+            backend.get_secret(known_key)
 
     def test_value_is_not_logged(
         self,

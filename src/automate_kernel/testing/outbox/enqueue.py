@@ -11,7 +11,7 @@ import pytest
 from automate_kernel.errors import PayloadError
 from automate_kernel.outbox import ItemStatus, NewItem, OutboxStore
 from automate_kernel.testing.outbox.hooks import StoreHooks
-from automate_kernel.testing.values import KEPT, REFUSED, each_value, is_json, same
+from automate_kernel.testing.values import KEPT, REFUSED, each_value, is_json, nested, same
 
 PAYLOADS: dict[str, Any] = {
     "null": None,
@@ -32,22 +32,9 @@ PAYLOADS: dict[str, Any] = {
 }
 
 
-def _circular() -> Any:
-    value: list[Any] = []
-    value.append(value)
-    return value
-
-
-def _deep(levels: int) -> Any:
-    value: list[Any] = []
-    for _ in range(levels):
-        value = [value]
-    return value
-
-
+_CIRCULAR: list[Any] = []
+_CIRCULAR.append(_CIRCULAR)
 UNSTORABLE: dict[str, Any] = {
-    "NaN": {"total": float("nan")},
-    "infinity": [float("-inf")],
     "NUL": "a\x00b",
     "NUL in a key": {"a\x00": 1},
     "NUL after a backslash": "\\\x00",
@@ -55,11 +42,9 @@ UNSTORABLE: dict[str, Any] = {
     "lone surrogate in a key": {"\udc00": 1},
     "over-long": "x" * 1_100_000,
     "over-long once encoded": "\u20ac" * 400_000,
-    "circular": _circular(),
-    "too deep to write": _deep(100_000),
-    "too deep to read": _deep(900),
-    "a set": {1, 2},
-    "bytes": b"bytes",
+    "circular": _CIRCULAR,
+    "too deep to write": nested(100_000),
+    "too deep to read": nested(900),
     "an object": {"when": object()},
     "a date": [datetime(2026, 1, 1, tzinfo=timezone.utc)],
     **REFUSED,
@@ -109,8 +94,6 @@ BAD_OPTIONS: dict[str, dict[str, Any]] = {
 
 class EnqueueContract(StoreHooks):
     """Tests of how items are enqueued, and of what is refused."""
-
-    # How items enter.
 
     def test_new_item_is_kept_as_given(self, store: OutboxStore) -> None:
         """All options come back, and the item waits with no attempt spent."""
@@ -170,9 +153,8 @@ class EnqueueContract(StoreHooks):
         """The ids of many items are in the order of the items."""
         ids = store.enqueue_many(NewItem("k", number) for number in range(250))
         assert len(set(ids)) == 250
-        assert [self.see(store, item_id).payload for item_id in ids[::50]] == list(
-            range(0, 250, 50)
-        )
+        found = [self.see(store, item_id).payload for item_id in ids[::50]]
+        assert found == [0, 50, 100, 150, 200]
 
     def test_none_is_no_error(self, store: OutboxStore) -> None:
         """Enqueueing nothing does nothing."""
@@ -187,10 +169,8 @@ class EnqueueContract(StoreHooks):
 
     def test_rollback_leaves_no_item(self, store: OutboxStore) -> None:
         """An item of a transaction that rolls back never existed."""
-        self.need("transactions")
-        with pytest.raises(ZeroDivisionError), self.transaction(store) as transaction:
+        with self.rolled_back(store) as transaction:
             item_id = store.enqueue("k", 1, transaction=transaction, idempotency_key="key")
-            raise ZeroDivisionError
         assert store.get(item_id) is None
         assert store.claim_batch("worker") == []
         assert store.enqueue("k", 2, idempotency_key="key") != item_id

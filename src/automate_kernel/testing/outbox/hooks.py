@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar
 
 import pytest
 
-from automate_kernel.errors import LeaseLostError
+from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError
 from automate_kernel.outbox import OutboxItem, OutboxStore, Outcome, ReapResult
 from automate_kernel.testing.clock import FakeClock
 
 # Longer than any backoff that a store may give to an item whose worker died.
 LONG_SECONDS = 86_400.0
+UNKNOWN_ID = "01890000-0000-7000-8000-000000000000"
 
 
 class StoreHooks:
@@ -86,6 +87,14 @@ class StoreHooks:
         """Begin an application's transaction, which rolls back if the block raises."""
         return store.transaction()
 
+    @contextmanager
+    def rolled_back(self, store: OutboxStore) -> Iterator[Any]:
+        """Begin an application's transaction that fails at its end."""
+        self.need("transactions")
+        with pytest.raises(ZeroDivisionError), self.transaction(store) as transaction:
+            yield transaction
+            raise ZeroDivisionError
+
     # -- shared by the groups ----------------------------------------------------------------
 
     def need(self, *features: str) -> None:
@@ -137,7 +146,17 @@ class StoreHooks:
         """Claim an item, lose it and get it again; return the outcomes of both claims."""
         late = self.claim_one(store)
         self.expire(store, time)
-        return [Outcome(one.id, token=one.lease_token) for one in (late, self.claim_one(store))]
+        return self.successes([late, self.claim_one(store)])
+
+    def successes(self, claimed: Iterable[OutboxItem]) -> list[Outcome]:
+        """Return the outcomes by which the *claimed* items are finished."""
+        return [Outcome(item.id, token=item.lease_token) for item in claimed]
+
+    def invalid(self, call: Callable[..., object], *arguments: Any, **options: Any) -> None:
+        """Require that the *call* is refused for its arguments."""
+        with pytest.raises(AutomateError) as caught:
+            call(*arguments, **options)
+        assert caught.value.code == ErrorCodes.INVALID_ARGUMENT
 
     def loses(self, call: Callable[..., object], *arguments: Any, **options: Any) -> None:
         """Require that the *call* is refused, since the worker has not got the item."""
