@@ -25,13 +25,10 @@ from automate_kernel.secrets.tracebacks import group_of, trace_of
 from automate_kernel.templates import filters as builtin
 from automate_kernel.templates.filters import JINJA_FILTERS, JINJA_TESTS, Filter, FilterRegistry
 from automate_kernel.templates.limits import (
-    FREE,
     Budget,
     Cost,
     CountedItems,
     contained,
-    division,
-    linear,
     sorting,
 )
 from automate_kernel.templates.members import INNER, bounded, check_values, compare, sliced
@@ -407,30 +404,9 @@ _JINJA: dict[str, Filter] = {name: FILTERS[name] for name in JINJA_FILTERS} | {
 
 # -- tests ------------------------------------------------------------------------------------
 
-_COMPARING = {
-    "==": "eq", "eq": "eq", "equalto": "eq", "!=": "ne", "ne": "ne",
-    ">": "gt", "gt": "gt", "greaterthan": "gt", ">=": "gteq", "ge": "gteq",
-    "<": "lt", "lt": "lt", "lessthan": "lt", "<=": "lteq", "le": "lteq", "in": "in",
-}  # fmt: skip
-
-
-def _halved(budget: Budget, value: Any, divisor: Any = 2) -> float:
-    return division(value, divisor)
-
-
-_FREE_TESTS = (
-    "boolean", "defined", "false", "float", "integer", "iterable", "mapping", "none", "number",
-    "sequence", "string", "true", "undefined",
-)  # fmt: skip
-TEST_PRICES: dict[str, Cost] = {
-    **dict.fromkeys(_FREE_TESTS, FREE),
-    **dict.fromkeys(("divisibleby", "even", "odd"), _halved),
-    **dict.fromkeys(("lower", "upper"), linear(15)),
-}
-
 
 def _tested(name: str) -> Any:
-    comparison = _COMPARING.get(name)
+    comparison = builtin.COMPARING.get(name)
     if comparison is not None:
 
         @pass_context
@@ -439,7 +415,7 @@ def _tested(name: str) -> Any:
 
         return compared
     function: Any = TESTS[name]
-    price = TEST_PRICES[name]
+    price = builtin.TEST_PRICES[name]
 
     @pass_context
     def asked(context: RenderContext, value: Any, *args: Any) -> Any:

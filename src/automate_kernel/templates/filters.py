@@ -25,24 +25,12 @@ from automate_kernel.templates.limits import (
     CountedItems,
     allow_digits,
     digits,
+    division,
     linear,
     searched,
     stripping,
 )
 from automate_kernel.templates.values import plain_of, text_of
-
-JINJA_FILTERS = frozenset({
-    "abs", "capitalize", "count", "d", "default", "dictsort", "first", "float", "groupby",
-    "int", "items", "last", "length", "list", "lower", "map", "max", "min", "reject",
-    "rejectattr", "reverse", "select", "selectattr", "sort", "string", "sum", "title", "trim",
-    "join", "truncate", "unique", "upper", "urlencode", "wordcount",
-})  # fmt: skip
-JINJA_TESTS = frozenset({
-    "boolean", "defined", "divisibleby", "eq", "equalto", "even", "false", "float", "ge",
-    "greaterthan", "gt", "in", "integer", "iterable", "le", "lessthan", "lower", "lt",
-    "mapping", "ne", "none", "number", "odd", "sequence", "string", "true", "undefined",
-    "upper", "==", "!=", ">", ">=", "<", "<=",
-})  # fmt: skip
 
 _MAX_WIDTH = 200
 _MAX_PRECISION = 30
@@ -267,6 +255,10 @@ def _writing(budget: Budget, value: Any, indent: Any = None) -> float:
     return linear(15, 150 if indent is None else 2500)(budget, value)
 
 
+def _halving(budget: Budget, value: Any, divisor: Any = 2) -> float:
+    return division(value, divisor)
+
+
 LAZY_FILTERS = frozenset(
     {"d", "default", "first", "map", "reject", "rejectattr", "select", "selectattr", "unique"}
 )
@@ -298,6 +290,25 @@ FILTER_PRICES: dict[str, Cost] = {
     "urlencode": linear(400),
 }
 """The price of each filter, charged before its call. Templates can't reach one without."""
+JINJA_FILTERS = frozenset(FILTER_PRICES) - BUILTIN_FILTERS.keys()
+
+COMPARING = {
+    "==": "eq", "eq": "eq", "equalto": "eq", "!=": "ne", "ne": "ne",
+    ">": "gt", "gt": "gt", "greaterthan": "gt", ">=": "gteq", "ge": "gteq",
+    "<": "lt", "lt": "lt", "lessthan": "lt", "<=": "lteq", "le": "lteq", "in": "in",
+}  # fmt: skip
+"""The tests that are comparisons, and cost as much."""
+
+_FREE_TESTS = (
+    "boolean", "defined", "false", "float", "integer", "iterable", "mapping", "none", "number",
+    "sequence", "string", "true", "undefined",
+)  # fmt: skip
+TEST_PRICES: dict[str, Cost] = {
+    **dict.fromkeys(_FREE_TESTS, FREE),
+    **dict.fromkeys(("divisibleby", "even", "odd"), _halving),
+    **dict.fromkeys(("lower", "upper"), linear(15)),
+}
+JINJA_TESTS = frozenset({*COMPARING, *TEST_PRICES})
 
 
 Filter = Callable[..., Any]

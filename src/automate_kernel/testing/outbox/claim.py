@@ -256,9 +256,7 @@ class OrderingContract(StoreHooks):
             store.mark_success(item_id, "worker")
         assert sorted(self.claim_ids(store)) == sorted([ids[0], ids[4], ids[5]])
 
-    def test_an_item_cancelled_while_it_ran_leaves_its_key(
-        self, store: OutboxStore, time: FakeClock
-    ) -> None:
+    def test_cancelled_while_it_ran(self, store: OutboxStore, time: FakeClock) -> None:
         """If its worker dies before it could stop, recovery cancels it, and the next one runs."""
         self.need("control")
         first, second, _ = self.in_line(store)

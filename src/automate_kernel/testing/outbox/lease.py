@@ -112,9 +112,7 @@ class LeaseContract(StoreHooks):
 
     @pytest.mark.parametrize("name", ERROR_TEXTS)
     @pytest.mark.parametrize("finish", ["mark_retry", "mark_failed"])
-    def test_no_error_text_blocks_finishing(
-        self, store: OutboxStore, name: str, finish: str
-    ) -> None:
+    def test_no_error_text_is_a_hindrance(self, store: OutboxStore, name: str, finish: str) -> None:
         """An error with any text finishes the item, with all or most of the text."""
         item_id = self.claimed(store, max_attempts=1).id
         code = "CODE" * 100 + "\x00"
@@ -195,9 +193,7 @@ class LeaseContract(StoreHooks):
             store.mark_success(item_id, "worker", transaction=transaction)
         assert self.statuses(store, [item_id, written]) == ["COMPLETED", "PENDING"]
 
-    def test_lost_lease_leaves_the_transaction_to_roll_back(
-        self, store: OutboxStore, time: FakeClock
-    ) -> None:
+    def test_lost_lease_rolls_the_writes_back(self, store: OutboxStore, time: FakeClock) -> None:
         """A handler that lost its lease can't commit: the error rolls its writes back."""
         self.need("transactions")
         item_id = self.claimed(store).id
@@ -276,9 +272,7 @@ class LeaseContract(StoreHooks):
         assert self.statuses(store, [done, failed]) == ["COMPLETED", "FAILED"]
         assert store.claim_batch("worker") == []
 
-    def test_one_lost_item_does_not_hold_up_its_group(
-        self, store: OutboxStore, time: FakeClock
-    ) -> None:
+    def test_a_lost_item_holds_up_no_other(self, store: OutboxStore, time: FakeClock) -> None:
         """Of a group the lost items are reported, and the others are finished."""
         lost, kept = store.enqueue("k"), store.enqueue("k")
         store.claim_batch("worker", 2)
@@ -485,12 +479,11 @@ class LeaseContract(StoreHooks):
     def test_limit_is_reached_and_never_exceeded(self, store: OutboxStore) -> None:
         """A limited kind reaches its limit, and never exceeds it."""
         self.need("limits")
-        total, most = 40, 3
-        store.enqueue_many(NewItem("k") for _ in range(total))
-        store.limit("k", concurrency=most)
-        crowd = _Crowd(total, most)
-        self.drain(store, total, 1, crowd.begin, crowd.end)
-        assert crowd.peaks == {"": most}
+        store.enqueue_many(NewItem("k") for _ in range(40))
+        store.limit("k", concurrency=3)
+        crowd = _Crowd(40, 3)
+        self.drain(store, 40, 1, crowd.begin, crowd.end)
+        assert crowd.peaks == {"": 3}
 
     def test_concurrency_key_is_reached_and_never_exceeded(self, store: OutboxStore) -> None:
         """Each concurrency key reaches its limit, and no item is left to wait."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -411,9 +412,7 @@ class ControlContract(StoreHooks):
         assert store.reschedule([soon]) == 0
         self.invalid(store.reschedule, [soon], run_at=time().replace(tzinfo=None))
 
-    def test_reschedule_of_a_paused_or_waiting_key(
-        self, store: OutboxStore, time: FakeClock
-    ) -> None:
+    def test_reschedule_jumps_no_line(self, store: OutboxStore, time: FakeClock) -> None:
         """A new due time lets nothing jump its line or run in a paused kind."""
         self.need("ordering_keys")
         first, second = store.enqueue_many(NewItem("k", ordering_key="key") for _ in range(2))
@@ -432,7 +431,7 @@ class ControlContract(StoreHooks):
 
     # Cancelling an item that runs.
 
-    def asked(self, store: OutboxStore, **options: object) -> tuple[str, str]:
+    def asked(self, store: OutboxStore, **options: Any) -> tuple[str, str]:
         """Ask a running item to stop; return its id and its claim's token."""
         item = self.claimed(store, **options)
         assert store.cancel([item.id]) == 1
@@ -548,9 +547,7 @@ class RetentionContract(StoreHooks):
         assert store.sweep() == 2
         assert [item.id for item in store.find()] == [waiting]
 
-    def test_failures_are_kept_without_a_time_of_their_own(
-        self, store: OutboxStore, time: FakeClock
-    ) -> None:
+    def test_failures_have_their_own_time(self, store: OutboxStore, time: FakeClock) -> None:
         """The time of successes has no effect on failures."""
         store = self.kept(store, 60)
         ids = self.finished(store)
@@ -579,9 +576,7 @@ class RetentionContract(StoreHooks):
         assert store.get(lost) is None
         self.loses(store.mark_success, lost, "worker-1", token=old[lost])
 
-    def test_deleting_at_once_is_fenced_by_the_row(
-        self, store: OutboxStore, time: FakeClock
-    ) -> None:
+    def test_deleting_is_fenced_by_the_row(self, store: OutboxStore, time: FakeClock) -> None:
         """A process that remembers its own claim alone deletes nothing that another one holds."""
         late, holder = self.kept(store, 0), self.kept(self.another(store), 0)
         ids = late.enqueue_many(NewItem("k") for _ in range(2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -73,22 +74,19 @@ class ReportsContract(StoreHooks):
         items = store.claim_batch("worker", 7)
         a, b = ([item for item in items if item.kind == kind] for kind in "ab")
         log = ActivityLog()
-        outcomes: list[tuple[OutboxItem, Result]] = [
-            (a[0], Outcome(a[0].id)),
-            (a[1], Outcome(a[1].id, ItemStatus.RETRY)),
-            (a[2], Outcome(a[2].id, ItemStatus.FAILED)),
-            (a[3], Outcome(a[3].id)),
-            (a[4], None),
-            (b[0], OutcomeRecorded()),
-            (b[1], Outcome(b[1].id, ItemStatus.PENDING)),
+        ends = ["COMPLETED", "RETRY", "FAILED", "COMPLETED", "PENDING"]
+        results: list[Result] = [
+            Outcome(item.id, ItemStatus(end))
+            for item, end in zip([*a[:4], b[0]], ends, strict=True)
         ]
-        log.add([(self.ended(item, 0.5), result) for item, result in outcomes], {a[3].id})
+        results += [None, OutcomeRecorded()]
+        tasks = [self.ended(item, 0.5) for item in (*a[:4], b[0], a[4], b[1])]
+        log.add(list(zip(tasks, results, strict=True)), {a[3].id})
         store.report(self.worker_info(), log)
         found = total_by_kind(store.activity())
-        assert {
-            kind: (one.completed, one.retried, one.failed, one.lost, one.total)
-            for kind, one in found.items()
-        } == {"a": (1, 1, 1, 0, 3), "b": (1, 0, 0, 0, 1)}
+        counts = attrgetter("completed", "retried", "failed", "lost", "total")
+        assert counts(found["a"]) == (1, 1, 1, 0, 3)
+        assert counts(found["b"]) == (1, 0, 0, 0, 1)
         assert found["a"].run_seconds == pytest.approx(2.5)
         assert found["a"].run_percentile(0.95) == pytest.approx(0.5, rel=0.15)
         assert found["a"].wait_percentile(0.5) is not None
