@@ -290,9 +290,9 @@ FILTER_PRICES: dict[str, Cost] = {
     "urlencode": linear(400),
 }
 """The price of each filter, charged before its call. Templates can't reach one without."""
-JINJA_FILTERS = frozenset(FILTER_PRICES) - BUILTIN_FILTERS.keys()
+JINJA_FILTERS: frozenset[str] = frozenset(FILTER_PRICES) - BUILTIN_FILTERS.keys()
 
-COMPARING = {
+COMPARING: dict[str, str] = {
     "==": "eq", "eq": "eq", "equalto": "eq", "!=": "ne", "ne": "ne",
     ">": "gt", "gt": "gt", "greaterthan": "gt", ">=": "gteq", "ge": "gteq",
     "<": "lt", "lt": "lt", "lessthan": "lt", "<=": "lteq", "le": "lteq", "in": "in",
@@ -308,7 +308,7 @@ TEST_PRICES: dict[str, Cost] = {
     **dict.fromkeys(("divisibleby", "even", "odd"), _halving),
     **dict.fromkeys(("lower", "upper"), linear(15)),
 }
-JINJA_TESTS = frozenset({*COMPARING, *TEST_PRICES})
+JINJA_TESTS: frozenset[str] = frozenset({*COMPARING, *TEST_PRICES})
 
 
 Filter = Callable[..., Any]

@@ -1,13 +1,4 @@
-"""
-The contract of a secrets backend, as tests that its author inherits.
-
-::
-
-    class TestVaultBackend(SecretsBackendContract):
-        @pytest.fixture
-        def backend(self, known_key, known_value):
-            return VaultBackend(FakeVault({known_key: known_value}))
-"""
+"""The contract of a secrets backend, as tests that its author inherits."""
 
 from __future__ import annotations
 

@@ -68,13 +68,9 @@ class ClaimContract(StoreHooks):
     def test_delay(self, store: OutboxStore, time: FakeClock) -> None:
         """A delayed item is claimed once it is due, and not before."""
         seconds, delta = (store.enqueue("k", delay=late) for late in (60, timedelta(minutes=2)))
-        assert self.claim_ids(store) == []
-        time.advance(59.5)
-        assert self.claim_ids(store) == []
-        time.advance(0.5)
-        assert self.claim_ids(store) == [seconds]
-        time.advance(60)
-        assert self.claim_ids(store) == [delta]
+        for wait, due in ((0, []), (59.5, []), (0.5, [seconds]), (60, [delta])):
+            time.advance(wait)
+            assert self.claim_ids(store) == due
 
     def test_far_future_is_not_due(self, store: OutboxStore) -> None:
         """An item that is not due is not claimed, whatever its priority."""
