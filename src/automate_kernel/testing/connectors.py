@@ -53,7 +53,7 @@ class ConnectorContract(PluginContract):
     """
 
     kind = CONNECTOR
-    spec_class = ActionSpec
+    _spec_class = ActionSpec
     supports_webhooks: ClassVar[bool] = True
 
     @pytest.fixture

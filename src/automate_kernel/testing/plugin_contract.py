@@ -58,7 +58,7 @@ class PluginContract:
     """The tests that providers and connectors share. Subclass one of their contracts instead."""
 
     kind: ClassVar[Kind]
-    spec_class: ClassVar[type[OperationSpec]]
+    _spec_class: ClassVar[type[OperationSpec]]
     example_inputs: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     @pytest.fixture
@@ -73,7 +73,7 @@ class PluginContract:
     def test_operations_have_unique_names_and_valid_schemas(self, plugin: Plugin) -> None:
         """Each action or capability has its own name, and schemas that are JSON Schema."""
         specs = plugin.operation_specs()
-        assert all(isinstance(spec, self.spec_class) for spec in specs)
+        assert all(isinstance(spec, self._spec_class) for spec in specs)
         require_unique([spec.name for spec in specs])
         for spec in specs:
             require_json_schema(spec.json_schema())

@@ -34,7 +34,7 @@ class ProviderContract(PluginContract):
     """
 
     kind = PROVIDER
-    spec_class = CapabilitySpec
+    _spec_class = CapabilitySpec
     supports_capabilities: ClassVar[bool] = True
 
     @pytest.fixture

@@ -117,7 +117,7 @@ class ClaimContract(StoreHooks):
 class OrderingContract(StoreHooks):
     """Tests of how items with an ordering key take turns."""
 
-    needs = ("ordering_keys",)
+    _needs = ("ordering_keys",)
 
     def in_line(self, store: OutboxStore, count: int = 3) -> list[str]:
         """Enqueue items of one key."""
@@ -266,7 +266,7 @@ class OrderingContract(StoreHooks):
 class SharingContract(StoreHooks):
     """Tests of the shares of kinds and tenants in what is claimed."""
 
-    needs = ("sharing",)
+    _needs = ("sharing",)
 
     def flood(self, store: OutboxStore, count: int, **options: Any) -> None:
         """Enqueue a backlog before everything else."""

@@ -46,14 +46,14 @@ class StoreHooks:
     supports_ageing = True
     """True if an old item goes before a new one of higher priority in the end."""
 
-    needs: ClassVar[tuple[str, ...]] = ()
+    _needs: ClassVar[tuple[str, ...]] = ()
     """The features that all tests of a part of the contract need, for it alone."""
 
     @pytest.fixture(autouse=True)
     def _skip_what_is_not_supported(self, request: pytest.FixtureRequest) -> None:
         for part in type(self).__mro__:
             if request.function.__name__ in vars(part):
-                self.need(*vars(part).get("needs", ()))
+                self.need(*vars(part).get("_needs", ()))
 
     @pytest.fixture
     def clock(self) -> FakeClock:

@@ -29,7 +29,7 @@ _WAYS_OUT = [
 class LimitsContract(StoreHooks):
     """Tests of how many of a kind run at once, and how many start in a time."""
 
-    needs = ("limits",)
+    _needs = ("limits",)
 
     def many(self, store: OutboxStore, count: int = 10, kind: str = "k") -> list[str]:
         """Enqueue items of one kind."""
@@ -261,7 +261,7 @@ class LimitsContract(StoreHooks):
 class ConcurrencyKeyContract(StoreHooks):
     """Tests of how many items of a key run at once, whatever their kinds."""
 
-    needs = ("concurrency_keys",)
+    _needs = ("concurrency_keys",)
 
     def keyed(self, store: OutboxStore, count: int, limit: int = 2, kind: str = "k") -> list[str]:
         """Enqueue items of one key."""

@@ -177,7 +177,7 @@ class OperatorContract(StoreHooks):
 class ControlContract(StoreHooks):
     """Tests of pages, changes by filter, due times, discarding, and requests to stop."""
 
-    needs = ("control",)
+    _needs = ("control",)
 
     def pages(self, store: OutboxStore, **options: object) -> list[str]:
         """The ids of all pages, one after the other."""
@@ -513,7 +513,7 @@ class ControlContract(StoreHooks):
 class RetentionContract(StoreHooks):
     """Tests of deleting what is finished."""
 
-    needs = ("retention",)
+    _needs = ("retention",)
 
     def finished(self, store: OutboxStore) -> list[str]:
         """Make an item in each final state."""

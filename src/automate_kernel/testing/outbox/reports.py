@@ -24,7 +24,7 @@ _SHIP = "KeyError in shop.ship"
 class ReportsContract(StoreHooks):
     """Tests of the list of workers, and of what they have done."""
 
-    needs = ("reports",)
+    _needs = ("reports",)
 
     def worker_info(self, worker_id: str = "worker", **changes: object) -> WorkerInfo:
         """Make the report of a worker."""
@@ -148,7 +148,7 @@ class ReportsContract(StoreHooks):
 class FailuresContract(StoreHooks):
     """Tests of the errors of every attempt, and of errors in groups."""
 
-    needs = ("failures",)
+    _needs = ("failures",)
 
     def fail(self, store: OutboxStore, error: str = "broke", **options: Any) -> str:
         """Claim the one item and let its attempt fail; it waits for the next one, if it has one."""
@@ -268,7 +268,7 @@ class FailuresContract(StoreHooks):
 class LabelsContract(StoreHooks):
     """Tests of labels: the application's keys by which items are found."""
 
-    needs = ("labels",)
+    _needs = ("labels",)
 
     def test_an_item_is_found_by_its_labels(self, store: OutboxStore) -> None:
         """Items are found by a label's name and value, or by its value alone."""
