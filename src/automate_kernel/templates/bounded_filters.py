@@ -26,7 +26,6 @@ from automate_kernel.templates import filters as builtin
 from automate_kernel.templates.filters import JINJA_FILTERS, JINJA_TESTS, Filter, FilterRegistry
 from automate_kernel.templates.limits import (
     Budget,
-    Cost,
     CountedItems,
     contained,
     sorting,
@@ -150,7 +149,8 @@ def _counted(context: RenderContext, items: Any) -> Any:
 
 
 def _wrapped(name: str, function: Filter) -> Any:
-    price = _price(name, function)
+    known = function is builtin.BUILTIN_FILTERS.get(name) or function is _JINJA.get(name)
+    price = builtin.FILTER_PRICES[name] if known else bounded_sizes
     passed = getattr(getattr(function, "jinja_pass_arg", None), "name", "")
     budgeted = function in builtin.BOUNDED_FILTERS
     takes_undefined = name in {"default", "d"}
@@ -186,12 +186,6 @@ def _wrapped(name: str, function: Filter) -> Any:
 
     call.function = function  # type: ignore[attr-defined]
     return call
-
-
-def _price(name: str, function: Filter) -> Cost:
-    if function is builtin.BUILTIN_FILTERS.get(name) or function is _JINJA.get(name):
-        return builtin.FILTER_PRICES[name]
-    return bounded_sizes
 
 
 def bounded_sizes(budget: Budget, *args: Any, **kwargs: Any) -> float:

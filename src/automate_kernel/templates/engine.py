@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -21,16 +21,14 @@ if TYPE_CHECKING:
     from automate_kernel.templates.sandbox import Sandbox
 
 
+@dataclass(slots=True)
 class _Rendering:
     """One rendering of a template: its context, and its budget."""
 
-    __slots__ = ("budget", "context", "variables")
-
-    def __init__(self, context: TemplateContext, limits: Limits) -> None:
-        self.context: TemplateContext = context
-        self.budget: Budget = Budget(limits)
-        # Made by the first part that needs them.
-        self.variables: dict[str, Any] | None = None
+    context: TemplateContext
+    budget: Budget
+    # Made by the first part that needs them.
+    variables: dict[str, Any] | None = None
 
 
 class _Part(Protocol):
@@ -112,27 +110,24 @@ class _ReferenceText:
         raise problem
 
 
+@dataclass(frozen=True, slots=True)
 class _Program:
     """A compiled Jinja template, whose value is text."""
 
-    __slots__ = ("_environment", "_path", "_root", "_source", "_template")
-
-    def __init__(self, environment: Sandbox, template: Any, *, path: str, source: str) -> None:
-        self._environment = environment
-        self._template = template
-        self._root: Callable[[Any], Iterator[Any]] = template.root_render_func
-        self._path = path
-        self._source = source
+    environment: Sandbox
+    template: Any
+    path: str
+    source: str
 
     def render(self, rendering: _Rendering) -> Any:
         pieces: Iterator[Any] | None = None
         try:
             scope = self._scope(rendering)
-            pieces = self._root(scope)
+            pieces = self.template.root_render_func(scope)
             return json_copy(self.value(pieces, scope), rendering.budget)
         except Exception as error:
             problem = explain(
-                error, path=self._path, source=self._source, template=self._template, pieces=pieces
+                error, path=self.path, source=self.source, template=self.template, pieces=pieces
             )
         # Not in the handler: the error it handles, with the values in its frames, would be kept
         # as this one's context.
@@ -143,8 +138,8 @@ class _Program:
 
     def _scope(self, rendering: _Rendering) -> RenderContext:
         if rendering.variables is None:
-            rendering.variables = self._environment.variables(rendering.context)
-        return self._environment.scope(rendering.variables, rendering.budget)
+            rendering.variables = self.environment.variables(rendering.context)
+        return self.environment.scope(rendering.variables, rendering.budget)
 
 
 class _Expression(_Program):
@@ -184,7 +179,7 @@ class Template:
 
         `reveal` puts their values in, right before the call. Raises `TemplateError`.
         """
-        return self._root.render(_Rendering(context, self._limits))
+        return self._root.render(_Rendering(context, Budget(self._limits)))
 
 
 class Condition(Template):
@@ -347,7 +342,7 @@ class _Compiler:
         self.secrets |= checker.secrets
         self.env |= checker.variables
         kind = _Expression if checker.whole else _Program
-        return kind(sandbox, sandbox.from_string(tree), path=path, source=text)
+        return kind(sandbox, sandbox.from_string(tree), path, text)
 
 
 def _joined(path: str, key: str) -> str:

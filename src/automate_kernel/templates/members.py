@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, ItemsView, Iterable, KeysView, Mapping
+from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from functools import partial
 from types import ModuleType
@@ -32,16 +33,14 @@ from automate_kernel.templates.limits import (
 from automate_kernel.templates.values import unfit
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Method:
     """A method of a value, ready to be called with the budget."""
 
-    __slots__ = ("cost", "function", "name", "owner")
-
-    def __init__(self, name: str, function: Callable[..., Any], cost: Cost, owner: Any) -> None:
-        self.name: str = name
-        self.function: Callable[..., Any] = function
-        self.cost: Cost = cost
-        self.owner: Any = owner
+    name: str
+    function: Callable[..., Any]
+    cost: Cost
+    owner: Any
 
     def __call__(self, budget: Budget, *args: Any, **kwargs: Any) -> Any:
         """Call the method within *budget*."""

@@ -61,11 +61,6 @@ class ConnectorContract(PluginContract):
         """Make the connector under test."""
         raise NotImplementedError("override the fixture `connector`")
 
-    @pytest.fixture
-    def plugin(self, connector: Connector) -> Connector:
-        """Return the connector, for the tests that providers have too."""
-        return connector
-
     def _execute(self, plugin: Connector, name: str) -> Any:
         return plugin.execute_action(name, {})
 

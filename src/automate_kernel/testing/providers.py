@@ -42,11 +42,6 @@ class ProviderContract(PluginContract):
         """Make the provider under test."""
         raise NotImplementedError("override the fixture `provider`")
 
-    @pytest.fixture
-    def plugin(self, provider: BaseProvider) -> BaseProvider:
-        """Return the provider, for the tests that connectors have too."""
-        return provider
-
     def _execute(self, plugin: BaseProvider, name: str) -> Any:
         return plugin.execute_capability(name, {})
 

@@ -113,11 +113,9 @@ class StoreHooks:
         (item,) = store.claim_batch(worker_id)
         return item
 
-    def claim_ids(
-        self, store: OutboxStore, worker_id: str = "worker", limit: int = 10
-    ) -> list[str]:
+    def claim_ids(self, store: OutboxStore, worker: str = "worker", limit: int = 10) -> list[str]:
         """Claim items and return their ids, in order."""
-        return [item.id for item in store.claim_batch(worker_id, limit)]
+        return [item.id for item in store.claim_batch(worker, limit)]
 
     def claim_all(self, store: OutboxStore, worker_id: str = "worker") -> list[str]:
         """Claim until there is nothing left to claim, and return the ids, in order."""
