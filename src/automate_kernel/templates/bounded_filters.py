@@ -24,12 +24,7 @@ from automate_kernel.secrets.handles import Sealed, SecretRef
 from automate_kernel.secrets.tracebacks import group_of, trace_of
 from automate_kernel.templates import filters as builtin
 from automate_kernel.templates.filters import JINJA_FILTERS, JINJA_TESTS, Filter, FilterRegistry
-from automate_kernel.templates.limits import (
-    Budget,
-    CountedItems,
-    contained,
-    sorting,
-)
+from automate_kernel.templates.limits import Budget, CountedItems, contained, sorting
 from automate_kernel.templates.members import INNER, bounded, check_values, compare, sliced
 from automate_kernel.templates.syntax import COUNTED
 from automate_kernel.templates.values import stripped, text_of, unfit

@@ -13,7 +13,7 @@ from automate_kernel.secrets.handles import Sealed, SecretRef, check_key
 from automate_kernel.templates.context import EnvironmentResolver, TemplateContext
 from automate_kernel.templates.filters import FilterRegistry, default_filters
 from automate_kernel.templates.limits import Budget, Limits
-from automate_kernel.templates.secret_references import EnvReference, split
+from automate_kernel.templates.secret_references import EnvReference, Piece, split
 from automate_kernel.templates.values import json_copy
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class _Tree:
 class _ReferenceText:
     """Text with ``$secret:`` or ``$env:`` in it, and no syntax of Jinja's."""
 
-    pieces: tuple[str | SecretRef | EnvReference, ...]
+    pieces: tuple[Piece, ...]
     path: str
 
     def render(self, rendering: _Rendering) -> Any:
@@ -95,9 +95,7 @@ class _ReferenceText:
             return "".join(map(str, pieces))
         return pieces[0] if len(pieces) == 1 else Sealed(*pieces)
 
-    def _known(
-        self, piece: str | SecretRef | EnvReference, env: EnvironmentResolver
-    ) -> str | SecretRef:
+    def _known(self, piece: Piece, env: EnvironmentResolver) -> str | SecretRef:
         if not isinstance(piece, EnvReference):
             return piece
         try:
@@ -298,7 +296,9 @@ class _Compiler:
             message = f"{path or 'template'}: it has more than {limit:,} characters"
             raise TemplateError(message, hint="Limits.source bounds it")
         try:
-            return self._program(text, path) if _JINJA.search(text) else self._marked(text, path)
+            if not _JINJA.search(text):
+                return self._marked(text, path)
+            return self._checked(self._engine.sandbox().parse(text), text, path)
         except Exception as error:
             problem = explain(error, path=path, source=text)
         raise problem
@@ -318,16 +318,14 @@ class _Compiler:
             return _Constant(pieces[0])
         return _ReferenceText(tuple(pieces), path)
 
-    def _program(self, text: str, path: str) -> _Program:
-        return self._checked(self._engine.sandbox().parse(text), text, path)
-
     def condition(self, text: str, path: str) -> _Part:
         try:
             sandbox = self._engine.sandbox()
             if not text.strip():
                 raise TemplateError("a condition can't be empty", hint="leave it out, or say true")
-            parse = sandbox.parse if _JINJA.search(text) else sandbox.expression
-            program = self._checked(parse(text.strip()), text, path, secrets=False)
+            has_braces = _JINJA.search(text) is not None
+            tree = sandbox.parse(text.strip()) if has_braces else sandbox.expression(text)
+            program = self._checked(tree, text, path, secrets=False)
             if not isinstance(program, _Expression):
                 hint = "put one pair of {{ }} around the whole condition, or leave them out"
                 raise TemplateError("there is text outside the expression", hint=hint)

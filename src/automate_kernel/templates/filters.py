@@ -40,7 +40,6 @@ _FORMAT = re.compile(
     r"%[-#0 +]*(?P<width>\*|\d*)(?:\.(?P<precision>\*|\d*))?(?P<kind>.|$)", re.DOTALL
 )
 
-
 _NUMBERS = (int, float, Decimal)
 _TWO_FORMATS = "write '%.2f' | format(price), or '{:,.2f}'.format(price)"
 
@@ -310,7 +309,6 @@ TEST_PRICES: dict[str, Cost] = {
 }
 JINJA_TESTS: frozenset[str] = frozenset({*COMPARING, *TEST_PRICES})
 
-
 Filter = Callable[..., Any]
 F = TypeVar("F", bound=Filter)
 
@@ -339,12 +337,7 @@ class FilterRegistry:
     @overload
     def register(self, name: str | None, function: F, /, *, replace: bool = False) -> F: ...
     def register(
-        self,
-        name: Any = None,
-        function: Filter | None = None,
-        /,
-        *,
-        replace: bool = False,
+        self, name: Any = None, function: Filter | None = None, /, *, replace: bool = False
     ) -> Any:
         """
         Add a filter: ``@register("name")``, ``@register`` or ``register("name", function)``.

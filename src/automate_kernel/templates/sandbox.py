@@ -66,10 +66,7 @@ class _Generator(CodeGenerator):
     """Makes code that yields values as they are, where Jinja's yields text."""
 
     def _output_child_to_const(
-        self,
-        node: nodes.Expr,
-        frame: Frame,
-        finalize: CodeGenerator._FinalizeInfo,
+        self, node: nodes.Expr, frame: Frame, finalize: CodeGenerator._FinalizeInfo
     ) -> str:
         if not isinstance(node, nodes.TemplateData):
             # A constant is computed when the template is rendered, under its budget.
@@ -180,9 +177,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         parser = Parser(self, source, state="variable")
         tree = parser.parse_expression()
         if not parser.stream.eos:
-            raise TemplateSyntaxError(
-                "there is more after the expression", parser.stream.current.lineno
-            )
+            line = parser.stream.current.lineno
+            raise TemplateSyntaxError("there is more after the expression", line)
         return nodes.Template([nodes.Output([tree], lineno=1)], lineno=1)
 
     def checked(self, tree: nodes.Template, *, secrets: bool) -> Checker:

@@ -29,19 +29,22 @@ class EnvReference:
     name: str
 
 
+Piece = str | SecretRef | EnvReference
+
+
 def has_reference(text: str) -> bool:
     """Return True if *text* refers to a secret or an environment variable."""
     return any(not match["escaped"] for match in _REFERENCE.finditer(text))
 
 
-def split(text: str) -> list[str | SecretRef | EnvReference]:
+def split(text: str) -> list[Piece]:
     """
     Split *text* into plain text and references.
 
     A bare key has letters, digits and underscores, with single ``-``, ``.`` or ``/`` between
     them. ``$$secret:`` and ``$$env:`` stand for the text with one ``$``.
     """
-    pieces: list[str | SecretRef | EnvReference] = []
+    pieces: list[Piece] = []
     position = 0
     for match in _REFERENCE.finditer(text):
         plain = text[position : match.start()]
@@ -55,7 +58,7 @@ def split(text: str) -> list[str | SecretRef | EnvReference]:
     return pieces
 
 
-def _add(pieces: list[str | SecretRef | EnvReference], plain: str) -> None:
+def _add(pieces: list[Piece], plain: str) -> None:
     if pieces and isinstance(pieces[-1], str):
         pieces[-1] += plain
     elif plain:

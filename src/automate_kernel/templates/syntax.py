@@ -88,10 +88,8 @@ class Checker:
             level = [child for node in level for child in node.iter_child_nodes()]
             if not level:
                 return
-        line = level[0].lineno
-        raise _error(
-            line, f"it is nested more than {self._depth} deep", hint="Limits.depth bounds it"
-        )
+        message = f"it is nested more than {self._depth} deep"
+        raise _error(level[0].lineno, message, hint="Limits.depth bounds it")
 
     def _visit(self, node: nodes.Node, *, secrets: bool) -> None:
         if not isinstance(node, _ALLOWED):

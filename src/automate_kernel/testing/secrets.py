@@ -16,7 +16,6 @@ from automate_kernel.secrets import SecretResolver, SecretsBackend
 
 __all__ = ["SecretsBackendContract"]
 
-
 _ODD_PATHS = ["../known", "/etc/passwd", "known/../known", "%2e%2e", "."]
 _ODD_TEXTS = ["a" * 500, "ключ", "a b", "a\nb"]
 

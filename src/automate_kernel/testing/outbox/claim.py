@@ -89,8 +89,7 @@ class ClaimContract(StoreHooks):
 
     def test_due_time_before_id(self, store: OutboxStore, time: FakeClock) -> None:
         """Of two items the one that was due first goes first, though it was enqueued later."""
-        late = store.enqueue("k", delay=20)
-        early = store.enqueue("k", delay=10)
+        late, early = (store.enqueue("k", delay=delay) for delay in (20, 10))
         time.advance(30)
         assert self.claim_ids(store) == [early, late]
 

@@ -26,7 +26,6 @@ PAYLOADS: dict[str, Any] = {
     **KEPT,
 }
 
-
 _CIRCULAR: list[Any] = []
 _CIRCULAR.append(_CIRCULAR)
 UNSTORABLE: dict[str, Any] = {

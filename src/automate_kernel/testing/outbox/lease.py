@@ -25,8 +25,8 @@ ERROR_TEXTS = {
     "empty": "",
 }
 
-
 T = TypeVar("T")
+_Step = Callable[[OutboxItem], Any]
 WORKERS = 4
 PATIENCE_SECONDS = 30.0
 
@@ -64,8 +64,6 @@ class _Crowd:
 
 class LeaseContract(StoreHooks):
     """Tests of how leased items are finished, recovered and raced for."""
-
-    # What the holder of an item may do with it.
 
     def test_success(self, store: OutboxStore) -> None:
         """A finished item is COMPLETED, and nobody gets it again."""
@@ -428,12 +426,7 @@ class LeaseContract(StoreHooks):
             thread.result()
 
     def drain(
-        self,
-        store: OutboxStore,
-        total: int,
-        limit: int,
-        begin: Callable[[OutboxItem], None],
-        end: Callable[[OutboxItem], Any] = id,
+        self, store: OutboxStore, total: int, limit: int, begin: _Step, end: _Step = id
     ) -> None:
         """Claim and finish with all threads until *total* items are done."""
         done: list[str] = []
@@ -488,16 +481,15 @@ class LeaseContract(StoreHooks):
     def test_concurrency_key_is_reached_and_never_exceeded(self, store: OutboxStore) -> None:
         """Each concurrency key reaches its limit, and no item is left to wait."""
         self.need("concurrency_keys")
-        total, most = 60, 2
         store.enqueue_many(
-            NewItem(f"kind-{n % 2}", concurrency_key=f"key-{n % 3}", concurrency_limit=most)
-            for n in range(total)
+            NewItem(f"kind-{n % 2}", concurrency_key=f"key-{n % 3}", concurrency_limit=2)
+            for n in range(60)
         )
-        crowd = _Crowd(total, most)
+        crowd = _Crowd(60, 2)
         # Six, so that the first claim alone has two of each key, however the threads are run.
-        self.drain(store, total, 6, crowd.begin, crowd.end)
+        self.drain(store, 60, 6, crowd.begin, crowd.end)
         assert set(crowd.peaks) == {"key-0", "key-1", "key-2"}
-        assert max(crowd.peaks.values()) == most
+        assert max(crowd.peaks.values()) == 2
 
     def test_rate_holds_under_competition(self, store: OutboxStore, time: FakeClock) -> None:
         """However many ask at once, no more start than the rate allows, and no fewer."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from automate_kernel.outbox import BulkAction, ItemStatus, NewItem, OutboxStore, Outcome
+from automate_kernel.outbox import BulkAction, ItemStatus, NewItem, OutboxItem, OutboxStore, Outcome
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.testing.outbox.hooks import LONG_SECONDS, UNKNOWN_ID, StoreHooks
 
@@ -20,8 +20,7 @@ class OperatorContract(StoreHooks):
     def one_of_each(self, store: OutboxStore) -> dict[str, str]:
         """Make an item in every state: PENDING, RUNNING, RETRY, COMPLETED, FAILED, CANCELLED."""
         names = ("RUNNING", "RETRY", "COMPLETED", "FAILED")
-        new = [NewItem("k", name) for name in names]
-        ids = dict(zip(names, store.enqueue_many(new), strict=True))
+        ids = {name: store.enqueue("k", name) for name in names}
         store.claim_batch("worker")
         store.mark_retry(ids["RETRY"], "worker", 3600)
         store.mark_success(ids["COMPLETED"], "worker")
@@ -40,10 +39,8 @@ class OperatorContract(StoreHooks):
 
     def test_find(self, store: OutboxStore) -> None:
         """Items are found by state, kind and tenant, the newest first."""
-        ids = store.enqueue_many(
-            NewItem(kind, tenant_id=tenant)
-            for kind, tenant in [("a", "x"), ("b", "x"), ("a", "y"), ("a", None)]
-        )
+        wanted = [("a", "x"), ("b", "x"), ("a", "y"), ("a", None)]
+        ids = store.enqueue_many(NewItem(kind, tenant_id=tenant) for kind, tenant in wanted)
         store.claim_batch("worker", 1)
         assert [item.id for item in store.find()] == ids[::-1]
         assert [item.id for item in store.find(limit=2)] == [ids[3], ids[2]]
@@ -186,8 +183,7 @@ class ControlContract(StoreHooks):
         for _ in range(50):
             page = store.page(after=after, **options)  # type: ignore[arg-type]
             ids += [item.id for item in page.items]
-            after = page.after
-            if not after:
+            if not (after := page.after):
                 return ids
         raise AssertionError("the pages never end")
 
@@ -431,35 +427,34 @@ class ControlContract(StoreHooks):
 
     # Cancelling an item that runs.
 
-    def asked(self, store: OutboxStore, **options: Any) -> tuple[str, str]:
-        """Ask a running item to stop; return its id and its claim's token."""
+    def asked(self, store: OutboxStore, **options: Any) -> OutboxItem:
+        """Ask a running item to stop, and return it as it was claimed."""
         item = self.claimed(store, **options)
         assert store.cancel([item.id]) == 1
-        assert item.lease_token is not None
-        return item.id, item.lease_token
+        return item
 
     def test_a_running_item_is_asked_to_stop(self, store: OutboxStore) -> None:
         """The item runs on until its worker gets the request; asking twice changes nothing."""
-        item_id, token = self.asked(store)
-        assert self.statuses(store, [item_id]) == ["RUNNING"]
+        item = self.asked(store)
+        assert self.statuses(store, [item.id]) == ["RUNNING"]
         assert store.stop_requests("another") == {}
-        assert self.another(store).stop_requests("worker") == {item_id: token}
-        assert store.cancel([item_id]) == 0
-        assert store.extend([item_id], "worker") == set()
-        assert store.acknowledge("worker", [Outcome(item_id, ItemStatus.CANCELLED)]) == set()
-        item = self.see(store, item_id)
-        assert (item.status, item.waiting_for) == (ItemStatus.CANCELLED, None)
-        assert (item.lease_expires_at, item.completed_at is not None) == (None, True)
+        assert self.another(store).stop_requests("worker") == {item.id: item.lease_token}
+        assert store.cancel([item.id]) == 0
+        assert store.extend([item.id], "worker") == set()
+        assert store.acknowledge("worker", [Outcome(item.id, ItemStatus.CANCELLED)]) == set()
+        ended = self.see(store, item.id)
+        assert (ended.status, ended.waiting_for) == (ItemStatus.CANCELLED, None)
+        assert (ended.lease_expires_at, ended.completed_at is not None) == (None, True)
         assert store.stop_requests("worker") == {}
         assert store.claim_batch("worker") == []
 
     @pytest.mark.parametrize("status", [ItemStatus.COMPLETED, ItemStatus.FAILED])
     def test_an_end_stands(self, store: OutboxStore, status: ItemStatus) -> None:
         """A handler that finishes first has finished, and one that gives up has FAILED."""
-        item_id, _ = self.asked(store)
-        assert store.acknowledge("worker", [Outcome(item_id, status)]) == set()
-        item = self.see(store, item_id)
-        assert (item.status, item.waiting_for) == (status, None)
+        item = self.asked(store)
+        assert store.acknowledge("worker", [Outcome(item.id, status)]) == set()
+        ended = self.see(store, item.id)
+        assert (ended.status, ended.waiting_for) == (status, None)
         assert store.stop_requests("worker") == {}
 
     @pytest.mark.parametrize("max_attempts", [1, 3])
@@ -468,46 +463,46 @@ class ControlContract(StoreHooks):
         self, store: OutboxStore, status: ItemStatus, max_attempts: int
     ) -> None:
         """A retry or a release becomes CANCELLED; a repeated outcome is fine."""
-        item_id, token = self.asked(store, max_attempts=max_attempts)
-        outcome = Outcome(item_id, status, 0.0, "DOWN", "the service is down", token)
+        item = self.asked(store, max_attempts=max_attempts)
+        outcome = Outcome(item.id, status, 0.0, "DOWN", "the service is down", item.lease_token)
         for _ in range(2):
             assert store.acknowledge("worker", [outcome]) == set()
-            assert self.statuses(store, [item_id]) == ["CANCELLED"]
-        assert self.see(store, item_id).last_error == "the service is down"
+            assert self.statuses(store, [item.id]) == ["CANCELLED"]
+        assert self.see(store, item.id).last_error == "the service is down"
         assert store.claim_batch("worker") == []
 
     def test_dead_worker(self, store: OutboxStore, time: FakeClock) -> None:
         """If its worker dies it is not tried again, whatever attempts are left."""
-        item_id, token = self.asked(store)
+        item = self.asked(store)
         result = self.lapse(store, time)
-        assert [item.id for item in result.cancelled] == [item_id]
+        assert [one.id for one in result.cancelled] == [item.id]
         assert (result.retried, result.failed) == ([], [])
-        assert self.statuses(store, [item_id]) == ["CANCELLED"]
-        self.loses(store.mark_success, item_id, "worker", token=token)
+        assert self.statuses(store, [item.id]) == ["CANCELLED"]
+        self.loses(store.mark_success, item.id, "worker", token=item.lease_token)
         time.advance(LONG_SECONDS)
         assert store.claim_batch("worker") == []
 
     def test_its_keys_stay_taken(self, store: OutboxStore) -> None:
         """While it may still run, its idempotency key and its place in a line are its own."""
         self.need("ordering_keys")
-        item_id, _ = self.asked(store, idempotency_key="once", ordering_key="key")
+        item = self.asked(store, idempotency_key="once", ordering_key="key")
         following = store.enqueue("k", ordering_key="key")
-        assert store.enqueue("k", idempotency_key="once") == item_id
+        assert store.enqueue("k", idempotency_key="once") == item.id
         assert self.claim_ids(store) == []
-        store.acknowledge("worker", [Outcome(item_id, ItemStatus.CANCELLED)])
-        assert store.enqueue("k", idempotency_key="once") == item_id
+        store.acknowledge("worker", [Outcome(item.id, ItemStatus.CANCELLED)])
+        assert store.enqueue("k", idempotency_key="once") == item.id
         assert self.claim_ids(store) == [following]
 
     def test_a_cancelled_item_can_be_requeued(self, store: OutboxStore) -> None:
         """It starts anew, and nobody asks the new run to stop."""
-        item_id, token = self.asked(store)
-        store.acknowledge("worker", [Outcome(item_id, ItemStatus.CANCELLED)])
-        assert store.requeue([item_id]) == 1
+        item = self.asked(store)
+        store.acknowledge("worker", [Outcome(item.id, ItemStatus.CANCELLED)])
+        assert store.requeue([item.id]) == 1
         again = self.claim_one(store)
-        assert (again.id, again.attempt_count) == (item_id, 1)
+        assert (again.id, again.attempt_count) == (item.id, 1)
         assert store.stop_requests("worker") == {}
-        self.loses(store.mark_success, item_id, "worker", token=token)
-        store.mark_success(item_id, "worker")
+        self.loses(store.mark_success, item.id, "worker", token=item.lease_token)
+        store.mark_success(item.id, "worker")
 
 
 class RetentionContract(StoreHooks):
@@ -603,12 +598,9 @@ class RetentionContract(StoreHooks):
         """The next of an ordering or concurrency key runs, and an idempotency key is free."""
         self.need("ordering_keys", "concurrency_keys")
         store = self.kept(store, 0)
-        keys = (
-            NewItem("k", ordering_key="a"),
-            NewItem("k", concurrency_key="b", concurrency_limit=1),
-        )
+        slot = NewItem("k", concurrency_key="b", concurrency_limit=1)
         once = store.enqueue("k", ordering_key="a", idempotency_key="once")
-        slotted, *behind = store.enqueue_many([keys[1], *keys])
+        slotted, *behind = store.enqueue_many([slot, NewItem("k", ordering_key="a"), slot])
         assert self.claim_all(store) == [once, slotted]
         store.acknowledge("worker", [Outcome(once), Outcome(slotted)])
         assert store.enqueue("k", idempotency_key="once", delay=60) != once

@@ -180,11 +180,9 @@ class FailuresContract(StoreHooks):
     def test_an_attempt_recorded_twice_is_one(self, store: OutboxStore) -> None:
         """A caller that never heard of its commit repeats the failure, and it counts once."""
         item = self.claimed(store)
-        retry = Outcome(
-            item.id, ItemStatus.RETRY, 60.0, "ERROR", "broke", item.lease_token, _CHARGE
-        )
+        once = Outcome(item.id, ItemStatus.RETRY, 60.0, "ERROR", "broke", item.lease_token, _CHARGE)
         for _ in range(2):
-            assert store.acknowledge("worker", [retry]) == set()
+            assert store.acknowledge("worker", [once]) == set()
         assert len(store.failed_attempts(item.id)) == 1
 
     def test_attempts_are_bounded(self, store: OutboxStore) -> None:
