@@ -323,8 +323,7 @@ class _Compiler:
             sandbox = self._engine.sandbox()
             if not text.strip():
                 raise TemplateError("a condition can't be empty", hint="leave it out, or say true")
-            has_braces = _JINJA.search(text) is not None
-            tree = sandbox.parse(text.strip()) if has_braces else sandbox.expression(text)
+            tree = sandbox.parse(text.strip()) if _JINJA.search(text) else sandbox.expression(text)
             program = self._checked(tree, text, path, secrets=False)
             if not isinstance(program, _Expression):
                 hint = "put one pair of {{ }} around the whole condition, or leave them out"

@@ -199,8 +199,6 @@ class EnqueueContract(StoreHooks):
         first, again = asyncio.run(enqueue())
         assert (first, self.see(store, first).payload) == (again, 1)
 
-    # What is refused at the door.
-
     @pytest.mark.parametrize("name", UNSTORABLE)
     def test_unstorable_payload_is_refused(self, store: OutboxStore, name: str) -> None:
         """An unstorable payload raises `PayloadError`, whose text doesn't repeat it."""

@@ -16,6 +16,7 @@ from automate_kernel.testing.outbox.hooks import StoreHooks
 
 _NO_LIMITS = [{}, {"concurrency": 0}, {"rate": -1}, {"concurrency": 1, "burst": 1}]
 _NO_RATES = [{"rate": 1, "per_seconds": 0}, {"rate": 1, "burst": 0}]
+_NO_KEYS = [("k", None, None), (None, 1, None), ("k", 0, None), ("k", 2, "k"), ("k" * 201, 2, None)]
 _WAYS_OUT = [
     "retry",
     "release, put off",
@@ -366,17 +367,8 @@ class ConcurrencyKeyContract(StoreHooks):
         assert self.claim_ids(store) == ids[:2]
         assert [self.see(store, item_id).concurrency_key for item_id in ids] == ["key"] * 3
 
-    @pytest.mark.parametrize(
-        "wrong",
-        [
-            {"concurrency_key": "key"},
-            {"concurrency_limit": 1},
-            {"concurrency_key": "key", "concurrency_limit": 0},
-            {"concurrency_key": "key", "concurrency_limit": 2, "ordering_key": "key"},
-            {"concurrency_key": "x" * 201, "concurrency_limit": 2},
-        ],
-    )
-    def test_no_such_key(self, store: OutboxStore, wrong: dict[str, object]) -> None:
+    @pytest.mark.parametrize(("key", "limit", "lane"), _NO_KEYS)
+    def test_no_such_key(self, store: OutboxStore, key: Any, limit: Any, lane: Any) -> None:
         """A key without sense is refused when it is enqueued."""
         with pytest.raises(PayloadError):
-            store.enqueue("k", **wrong)  # type: ignore[arg-type]
+            store.enqueue("k", concurrency_key=key, concurrency_limit=limit, ordering_key=lane)

@@ -1,0 +1,47 @@
+"""All parts of the contract in one class."""
+
+from __future__ import annotations
+
+from automate_kernel.testing.outbox.claim import ClaimContract, OrderingContract, SharingContract
+from automate_kernel.testing.outbox.enqueue import EnqueueContract
+from automate_kernel.testing.outbox.lease import LeaseContract
+from automate_kernel.testing.outbox.limits import ConcurrencyKeyContract, LimitsContract
+from automate_kernel.testing.outbox.operators import (
+    ControlContract,
+    OperatorContract,
+    RetentionContract,
+)
+from automate_kernel.testing.outbox.reports import FailuresContract, LabelsContract, ReportsContract
+
+
+class OutboxStoreContract(
+    EnqueueContract,
+    ClaimContract,
+    OrderingContract,
+    SharingContract,
+    LeaseContract,
+    LimitsContract,
+    ConcurrencyKeyContract,
+    OperatorContract,
+    ControlContract,
+    RetentionContract,
+    ReportsContract,
+    FailuresContract,
+    LabelsContract,
+):
+    """
+    Tests of what every `OutboxStore` must do.
+
+    ::
+
+        class TestMyStore(OutboxStoreContract):
+            @pytest.fixture
+            def store(self, clock):
+                return MyStore(clock=clock, lease_seconds=30)
+
+            def another(self, store):
+                return MyStore(clock=store.clock, lease_seconds=30)  # on the same data
+
+    The store starts empty. Set a ``supports_…`` flag to False for what it can't do: the tests in
+    question are then skipped. `StoreHooks` lists all hooks.
+    """
