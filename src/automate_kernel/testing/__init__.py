@@ -16,27 +16,15 @@ They need pytest, which is why importing `automate_kernel` does not import them.
 
 from __future__ import annotations
 
-try:
-    import pytest
-except ModuleNotFoundError:
-    raise ImportError(
-        "the contract suites need pytest: pip install 'automate-kernel[testing]'", name="pytest"
-    ) from None
-else:
-    # Before a contract is imported: a failing test then shows the values that it compared. Not this
-    # package itself, which is being imported already: pytest would warn of it in each author's run.
-    pytest.register_assert_rewrite(
-        *(
-            f"{__name__}.{part}"
-            for part in ("connectors", "outbox", "plugin_contract", "providers", "secrets")
-        )
-    )
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from automate_kernel.testing.clock import FakeClock
-from automate_kernel.testing.connectors import ConnectorContract
-from automate_kernel.testing.outbox import OutboxStoreContract
-from automate_kernel.testing.providers import ProviderContract
-from automate_kernel.testing.secrets import SecretsBackendContract
+if TYPE_CHECKING:
+    from automate_kernel.testing.clock import FakeClock
+    from automate_kernel.testing.connectors import ConnectorContract
+    from automate_kernel.testing.outbox import OutboxStoreContract
+    from automate_kernel.testing.providers import ProviderContract
+    from automate_kernel.testing.secrets import SecretsBackendContract
 
 __all__ = [
     "ConnectorContract",
@@ -45,3 +33,33 @@ __all__ = [
     "ProviderContract",
     "SecretsBackendContract",
 ]
+
+_HOME = {
+    "ConnectorContract": "connectors",
+    "FakeClock": "clock",
+    "OutboxStoreContract": "outbox",
+    "ProviderContract": "providers",
+    "SecretsBackendContract": "secrets",
+}
+
+
+try:
+    import pytest
+except ModuleNotFoundError:
+    raise ImportError(
+        "the contract suites need pytest: pip install 'automate-kernel[testing]'", name="pytest"
+    ) from None
+
+# Before a contract is imported: a failing test then shows the values that it compared. Not this
+# package itself, which is being imported already: pytest would warn of it in each author's run.
+pytest.register_assert_rewrite(
+    *(f"{__name__}.{module}" for module in {*_HOME.values(), "plugin_contract"})
+)
+
+
+def __getattr__(name: str) -> Any:
+    module = _HOME.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
+    return value
