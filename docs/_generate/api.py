@@ -100,7 +100,11 @@ API: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def _whole(node: ast.ClassDef, home: str) -> ast.ClassDef:
-    """A class of a package *home* with all that its parts, in modules of that package, bring."""
+    """
+    A class of a package *home* with all that its parts bring.
+
+    Its parts are its private bases, and those in modules of the package.
+    """
     parts, others = _parts(node, home, home)
     known = {member.name: member for part in reversed(parts) for member in _members(part)}
     body = [*node.body, *(known[name] for name in known if name not in _names(node))]
@@ -113,8 +117,11 @@ def _parts(node: ast.ClassDef, module: str, home: str) -> tuple[list[ast.ClassDe
     for base in node.bases:
         found = find(module, base.id) if isinstance(base, ast.Name) else None
         part = found and found[1][found[2]]
-        if found and found[0].startswith(f"{home}.") and isinstance(part, ast.ClassDef):
-            parts += [part, *_parts(part, found[0], home)[0]]
+        inside = found is not None and found[0].startswith(f"{home}.")
+        if found and isinstance(part, ast.ClassDef) and (inside or part.name.startswith("_")):
+            more, rest = _parts(part, found[0], home)
+            parts += [part, *more]
+            others += [] if inside else rest
         else:
             others.append(base)
     return parts, others

@@ -36,25 +36,15 @@ def row_values(obj: Any) -> dict[str, Any]:
     if obj.pk is None:
         return {}
     rows = type(obj)._base_manager.using(obj._state.db).filter(pk=obj.pk)
-    return _by_name(type(obj), rows.values_list(*_columns(type(obj))).first())
+    return next(iter(values_by_key(rows).values()), {})
 
 
 def values_by_key(queryset: Any) -> dict[Any, dict[str, Any]]:
     """Return `row_values` for all rows of *queryset*, by primary key."""
-    model = queryset.model
-    place = _columns(model).index(model._meta.pk.attname)
-    rows = queryset.order_by().values_list(*_columns(model))
-    return {row[place]: _by_name(model, row) for row in rows}
-
-
-def _columns(model: Any) -> list[str]:
-    return [field.attname for field in model._meta.concrete_fields]
-
-
-def _by_name(model: Any, row: Any) -> dict[str, Any]:
-    if row is None:
-        return {}
-    return {f.name: value for f, value in zip(model._meta.concrete_fields, row, strict=True)}
+    meta = queryset.model._meta
+    names = [field.name for field in meta.concrete_fields]
+    rows = queryset.order_by().values_list("pk", *(each.attname for each in meta.concrete_fields))
+    return {pk: dict(zip(names, values, strict=True)) for pk, *values in rows}
 
 
 def changes_between(
@@ -100,10 +90,8 @@ def _compared(
 
 def json_of(value: Any) -> Any:
     """Return *value* as JSON holds it: short, and with secrets inside of it hidden."""
-    if value is None or isinstance(value, (bool, int)):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
+    if value is None or isinstance(value, (bool, int, float)):
+        return str(value) if isinstance(value, float) and not math.isfinite(value) else value
     if isinstance(value, (bytes, bytearray, memoryview)):
         return f"[{len(value)} bytes]"
     if isinstance(value, (dt.date, dt.time)):
@@ -139,9 +127,7 @@ def entry_values(
     changes: Changes | None = None,
     details: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """
-    Return the values of an entry: *action* on *obj*, a row of *model*, by the user of *request*.
-    """
+    """Return an entry's values: *action* on *obj*, a row of *model*, by *request*'s user."""
     user: Any = request.user
     return {
         "actor_id": None if user.pk is None else str(user.pk)[:64],
@@ -170,10 +156,8 @@ def write_entries(entries: Iterable[Mapping[str, Any]], model: Any = None) -> No
 
     Another model gets the values of those fields that it has.
     """
-    if model is None:
-        model = "automate_django.AuditEntry"
-    if isinstance(model, str):
-        model = apps.get_model(model)
+    model = model or "automate_django.AuditEntry"
+    model = apps.get_model(model) if isinstance(model, str) else model
     fields = [(field.attname, field.get_default) for field in model._meta.concrete_fields]
     about = {"created_at": timezone.now()}
     # By position, which is several times as fast: an import writes an entry for each row.

@@ -62,6 +62,10 @@ class BulkActionKind:
     tone: str = ""
     safe: bool = False
 
+    def allowed(self, user: Any) -> bool:
+        """Return True if *user* may do it."""
+        return all(map(user.has_perm, filter(None, (CHANGE, self.permission))))
+
 
 BULK_ACTIONS: dict[str, BulkActionKind] = {
     one.name: one
@@ -149,14 +153,10 @@ class BulkProgress:
 
 def run_on_items(outbox: OutboxStore, kind: str, ids: list[str], *, delay: float = 0.0) -> int:
     """Do what the bulk action *kind* does to the items *ids*; return how many it changed."""
-    match BULK_ACTIONS[kind].command:
-        case "requeue":
-            return outbox.requeue(ids)
-        case "cancel":
-            return outbox.cancel(ids)
-        case "discard":
-            return outbox.discard(ids)
-    return outbox.reschedule(ids, delay=delay)
+    command = BULK_ACTIONS[kind].command
+    if command == "reschedule":
+        return outbox.reschedule(ids, delay=delay)
+    return int(getattr(outbox, command)(ids))
 
 
 def carry_on(outbox: OutboxStore, request: BulkRequest) -> BulkRequest:
@@ -197,9 +197,8 @@ def find_progress(outbox: OutboxStore, request_id: UUID) -> BulkProgress | None:
     # All steps have the same label; the newest one is where it stands.
     found = outbox.find(label=f"{_LABEL}={request_id}", limit=1)
     # What is completed may be deleted at once. That it ended is written down.
-    entry = AuditEntry.objects.filter(
-        model=OutboxItem._meta.label_lower, object_id=str(request_id)
-    ).first()
+    entries = AuditEntry.objects.filter(model=OutboxItem._meta.label_lower)
+    entry = entries.filter(object_id=str(request_id)).first()
     if entry is not None and (not found or found[0].status is ItemStatus.COMPLETED):
         request, problem = BulkRequest.read(entry.details["request"]), entry.details.get("problem")
         return BulkProgress(str(request_id), request, over=True, problem=problem or "")
@@ -207,18 +206,15 @@ def find_progress(outbox: OutboxStore, request_id: UUID) -> BulkProgress | None:
 
 
 def _progress_of(item: Item) -> BulkProgress:
-    problem = ""
-    if item.status is ItemStatus.CANCELLED:
-        problem = "It was stopped"
-    elif item.status is ItemStatus.FAILED:
-        problem = f"It failed: {item.last_error}"
+    failed = f"It failed: {item.last_error}"
+    ends = {ItemStatus.CANCELLED: "It was stopped", ItemStatus.FAILED: failed}
     return BulkProgress(
         item.payload["id"],
         BulkRequest.read(item.payload["request"]),
         over=item.status.value in FINISHED,
         item_id=item.id,
         waits=item.status in (ItemStatus.PENDING, ItemStatus.RETRY),
-        problem=problem,
+        problem=ends.get(item.status, ""),
     )
 
 
@@ -239,10 +235,7 @@ def add_bulk_actions(kernel: Kernel) -> None:
     if not apps.is_installed("django.contrib.admin"):
         return
 
-    def handle(item: Item) -> OutcomeRecorded | Snooze:
-        return _handle(kernel.outbox, item)
-
-    kernel.handler(KIND)(handle)
+    kernel.handler(KIND)(lambda item: _handle(kernel.outbox, item))
 
 
 def _handle(outbox: OutboxStore, item: Item) -> OutcomeRecorded | Snooze:
@@ -270,11 +263,10 @@ def _handle(outbox: OutboxStore, item: Item) -> OutcomeRecorded | Snooze:
 def _objection(request: BulkRequest) -> str:
     """Return why the user may not do it any more; empty text if they may."""
     user = _user(request)
-    operates = [OPERATE] if request.tenant is None else []
-    needed = [CHANGE, *operates, *filter(None, [BULK_ACTIONS[request.kind].permission])]
-    if user is None or not user.is_active or not all(user.has_perm(each) for each in needed):
-        return "The user who began it may not do it any more"
-    return ""
+    may = user is not None and user.is_active and BULK_ACTIONS[request.kind].allowed(user)
+    if may and (request.tenant is not None or user.has_perm(OPERATE)):
+        return ""
+    return "The user who began it may not do it any more"
 
 
 def _user(request: BulkRequest) -> Any:
@@ -284,11 +276,9 @@ def _user(request: BulkRequest) -> Any:
 def _record_end(request_id: str, request: BulkRequest, problem: str) -> None:
     nobody = SimpleNamespace(pk=None, get_username=lambda: "")
     by: Any = SimpleNamespace(user=_user(request) or nobody)
-    details = {
-        "filter": request.fields,
-        "request": asdict(request),
-        **({"problem": problem} if problem else {}),
-    }
+    details: dict[str, Any] = {"filter": request.fields, "request": asdict(request)}
+    if problem:
+        details["problem"] = problem
     entry = entry_values(by, request.kind, OutboxItem, tenant=request.tenant, details=details)
     about = f"{'stopped' if problem else 'ended'}: {request.label}"
     write_entries([{**entry, "object_repr": about[:200], "object_id": request_id}])

@@ -30,15 +30,7 @@ _API = "AUTOMATE_API"
 @register("automate")
 def check_settings(**_: Any) -> list[CheckMessage]:
     """Find unknown names, paths that lead nowhere, and workflows that don't load."""
-    found = [
-        *_unknown(),
-        *_types(),
-        *_paths(),
-        *_overrides(),
-        *_worker(),
-        *_workflows(),
-        *_store(),
-    ]
+    found = [*_unknown(), *_types(), *_paths(), *_overrides(), *_worker(), *_workflows(), *_store()]
     # The kernel would report the same errors again.
     return found if any(each.level >= ERROR for each in found) else [*found, *_kernel()]
 
@@ -46,29 +38,27 @@ def check_settings(**_: Any) -> list[CheckMessage]:
 def _unknown() -> Iterator[CheckMessage]:
     for name, near in conf.unknown():
         hint = f"Did you mean {near}?" if near else "Its documentation is in automate_django.conf."
-        yield CheckWarning(
-            f"{name} is no setting of automate_django.", hint=hint, id="automate.W001"
-        )
+        yield _problem("W001", f"{name} is no setting of automate_django.", hint)
 
 
 def _types() -> Iterator[CheckMessage]:
     for name, keys in conf.KEYS.items():
         read = conf.options if keys or name == "AUTOMATE_CONFIG" else conf.listed
-        yield from _errors("automate.E002", read, name)
+        yield from _errors("E002", read, name)
 
 
 def _paths() -> Iterator[CheckMessage]:
     for name in ("AUTOMATE_PROVIDERS", "AUTOMATE_CONNECTORS", "AUTOMATE_HOOKS"):
         for path in _listed(name):
-            yield from _errors("automate.E003", conf.load, path, name)
+            yield from _errors("E003", conf.load, path, name)
     admin = _given("AUTOMATE_ADMIN")
     for key in ("SITE", "TENANT"):
         name = f"AUTOMATE_ADMIN[{key!r}]"
-        yield from _errors("automate.E003", conf.load, admin.get(key), name)
+        yield from _errors("E003", conf.load, admin.get(key), name)
     for entry in _listed("AUTOMATE_SECRETS"):
         path = entry.get("BACKEND") if isinstance(entry, dict) else entry
         if not conf.is_plugin_key(path):
-            yield from _errors("automate.E003", conf.load, path, "AUTOMATE_SECRETS")
+            yield from _errors("E003", conf.load, path, "AUTOMATE_SECRETS")
 
 
 def _listed(name: str) -> list[Any]:
@@ -88,48 +78,37 @@ def _overrides() -> Iterator[CheckMessage]:
     for name in _given("AUTOMATE_OVERRIDES"):
         if name in conf.OVERRIDABLE:  # else reported by `_unknown`
             ours = conf.load(conf.OVERRIDABLE[name], "AUTOMATE_OVERRIDES")
-            yield from _errors("automate.E007", conf.replaced, name, ours)
+            yield from _errors("E007", conf.replaced, name, ours)
 
 
 def _worker() -> Iterator[CheckMessage]:
     for key, value in _given("AUTOMATE_WORKER").items():
-        whole = key in ("PROCESSES", "SLOTS")
-        types = int if whole else (int, float)
-        least = 1 if whole else 0
         if key not in conf.KEYS["AUTOMATE_WORKER"] or value is None:
             continue
+        name, whole = f"AUTOMATE_WORKER[{key!r}]", key in ("PROCESSES", "SLOTS")
         if key == "LOG_FORMAT":
             if value not in ("json", "text"):
-                yield Error(
-                    f"AUTOMATE_WORKER[{key!r}] must be 'json' or 'text'.",
-                    hint="Leave it out for what LOGGING says.",
-                    id="automate.E008",
-                )
-        elif isinstance(value, bool) or not isinstance(value, types) or value < least:
-            yield Error(
-                f"AUTOMATE_WORKER[{key!r}] must be a{' whole' * whole} number, {least} or more.",
-                hint="Leave it out for the default.",
-                id="automate.E008",
-            )
+                hint = "Leave it out for what LOGGING says."
+                yield _problem("E008", f"{name} must be 'json' or 'text'.", hint)
+        elif not _is_number(value, least=int(whole), types=int if whole else (int, float)):
+            text = f"{name} must be a{' whole' * whole} number, {int(whole)} or more."
+            yield _problem("E008", text, "Leave it out for the default.")
 
 
 def _store() -> Iterator[CheckMessage]:
     name = _given("AUTOMATE_OUTBOX").get("STORE")
     if name is None or name in STORES:
         return
-    if conf.is_plugin_key(name) and ("outbox_store", name) in _installed():
-        return
+    if conf.is_plugin_key(name):
+        from automate_kernel.plugins import scan
+
+        if any((found.kind, found.key) == ("outbox_store", name) for found in scan()):
+            return
     try:
         conf.load(name, "AUTOMATE_OUTBOX['STORE']")
     except AutomateError as error:
         hint = f"Use {', '.join(map(repr, STORES))}, or the dotted path of an OutboxStore."
-        yield Error(f"{error.message}.", hint=hint, id="automate.E004")
-
-
-def _installed() -> set[tuple[str, str]]:
-    from automate_kernel.plugins import scan
-
-    return {(found.kind, found.key) for found in scan()}
+        yield _problem("E004", f"{error.message}.", hint)
 
 
 def _workflows() -> Iterator[CheckMessage]:
@@ -140,7 +119,7 @@ def _workflows() -> Iterator[CheckMessage]:
             if isinstance(entry, Path):
                 load_workflows(entry)
     except AutomateError as error:
-        yield _error(error, "automate.E005")
+        yield _error(error, "E005")
 
 
 def _kernel() -> Iterator[CheckMessage]:
@@ -149,14 +128,11 @@ def _kernel() -> Iterator[CheckMessage]:
         if _database() in connections:  # else reported by `check_database`
             get_kernel()
     except AutomateError as error:
-        yield from _broken_workflows() or [_error(error, "automate.E010")]
+        yield from _broken_workflows() or [_error(error, "E010")]
     except Exception as error:
         # A hook of the project's, say, that reads a table which migrate is about to make.
-        yield CheckWarning(
-            f"The kernel can't be made: {type(error).__name__}.",
-            hint="Call automate_django.get_kernel() in manage.py shell for the traceback.",
-            id="automate.W004",
-        )
+        hint = "Call automate_django.get_kernel() in manage.py shell for the traceback."
+        yield _problem("W004", f"The kernel can't be made: {type(error).__name__}.", hint)
 
 
 def _broken_workflows() -> list[CheckMessage]:
@@ -166,7 +142,7 @@ def _broken_workflows() -> list[CheckMessage]:
     except AutomateError:
         return found
     for entry in conf.workflows():
-        found += _errors("automate.E005", kernel.add_workflow, entry)
+        found += _errors("E005", kernel.add_workflow, entry)
     kernel.close()
     return found
 
@@ -177,62 +153,42 @@ def _broken_workflows() -> list[CheckMessage]:
 @register("automate")
 def check_database(**_: Any) -> list[CheckMessage]:
     """Find what does not suit us in the outbox's database; the database itself is not asked."""
-    return [*_time_zones(), *_connection()]
+    return list(_found_in_database())
 
 
 def _database() -> str:
     return DjangoStorage(_given("AUTOMATE_OUTBOX").get("USING")).alias
 
 
-def _time_zones() -> Iterator[CheckMessage]:
+def _found_in_database() -> Iterator[CheckMessage]:
     if not settings.USE_TZ:
-        yield Error(
-            "USE_TZ is off, and due times are instants.",
-            hint="Set USE_TZ = True.",
-            id="automate.E001",
-        )
-
-
-def _connection() -> Iterator[CheckMessage]:
+        text = "USE_TZ is off, and due times are instants."
+        yield _problem("E001", text, "Set USE_TZ = True.")
     alias = _database()
     try:
-        connection = connections[alias]
+        connection: Any = connections[alias]
     except ConnectionDoesNotExist:
-        yield Error(
-            f"AUTOMATE_OUTBOX['USING'] names the database {alias!r}, which is not there.",
-            hint=f"DATABASES has: {', '.join(connections)}.",
-            id="automate.E006",
-        )
+        text = f"AUTOMATE_OUTBOX['USING'] names the database {alias!r}, which is not there."
+        yield _problem("E006", text, f"DATABASES has: {', '.join(connections)}.")
         return
     if connection.vendor == "sqlite":
         yield from _sqlite()
-    if connection.vendor == "mysql":
-        yield from _mysql(connection)
+    # Before 5.2 Django's own default: it has no emoji, and a row is stored with "?" in their place.
+    mysql = connection.vendor == "mysql"
+    if mysql and connection.get_connection_params().get("charset") != "utf8mb4":
+        text = f"The connection {alias!r} can't tell all characters: they become '?'."
+        hint = f"Set DATABASES[{alias!r}]['OPTIONS']['charset'] to 'utf8mb4'."
+        yield _problem("E009", text, hint)
 
 
 def _sqlite() -> Iterator[CheckMessage]:
     if _given("AUTOMATE_WORKER").get("PROCESSES") not in (None, 0, 1):
-        yield CheckWarning(
-            "Several worker processes share an SQLite database, which one of them can write.",
-            hint="Use one process with more SLOTS, or PostgreSQL.",
-            id="automate.W002",
-        )
+        text = "Several worker processes share an SQLite database, which one of them can write."
+        yield _problem("W002", text, "Use one process with more SLOTS, or PostgreSQL.")
     if _given("AUTOMATE_OUTBOX").get("STORE") == "skip_locked":
-        yield CheckWarning(
-            "SQLite has no SKIP LOCKED: the store claims as 'optimistic' does.",
-            hint="Set AUTOMATE_OUTBOX['STORE'] to 'optimistic', or leave it out.",
-            id="automate.W003",
-        )
-
-
-def _mysql(connection: Any) -> Iterator[CheckMessage]:
-    # Before 5.2 Django's own default: it has no emoji, and a row is stored with "?" in their place.
-    if connection.get_connection_params().get("charset") != "utf8mb4":
-        yield Error(
-            f"The connection {connection.alias!r} can't tell all characters: they become '?'.",
-            hint=f"Set DATABASES[{connection.alias!r}]['OPTIONS']['charset'] to 'utf8mb4'.",
-            id="automate.E009",
-        )
+        text = "SQLite has no SKIP LOCKED: the store claims as 'optimistic' does."
+        hint = "Set AUTOMATE_OUTBOX['STORE'] to 'optimistic', or leave it out."
+        yield _problem("W003", text, hint)
 
 
 # -- AUTOMATE_API ------------------------------------------------------------------------------
@@ -240,6 +196,14 @@ def _mysql(connection: Any) -> Iterator[CheckMessage]:
 # REST framework is imported only by the classes that the setting names.
 
 _CLASSES = ("AUTHENTICATION", "PERMISSIONS", "THROTTLES")
+_LEAST = {
+    "PAGE_SIZE": 1,
+    "MAX_PAGE_SIZE": 1,
+    "IDEMPOTENCY_HOURS": 1,
+    "RATE_LIMIT_PER_MINUTE": 1,
+    "TRUSTED_PROXIES": 0,
+    "CORS_MAX_AGE": 0,
+}
 # These count by reading and then writing, or not at all.
 _UNFIT_CACHES = ("dummy.DummyCache", "db.DatabaseCache", "filebased.FileBasedCache")
 _OLDEST = (3, 14)
@@ -271,11 +235,9 @@ def _framework() -> Iterator[CheckMessage]:
     numbers = tuple(int(part) for part in re.findall(r"\d+", text)[:2])
     needed = max([_OLDEST, *(drf for host, drf in _OLDEST_ON if django.VERSION[:2] >= host)])
     if numbers < needed:
-        yield Error(
-            f"Django REST framework {text} does not run on Django {django.get_version()}.",
-            hint=f"Install djangorestframework>={'.'.join(map(str, needed))}.",
-            id="automate.E020",
-        )
+        text = f"Django REST framework {text} does not run on Django {django.get_version()}."
+        hint = f"Install djangorestframework>={'.'.join(map(str, needed))}."
+        yield _problem("E020", text, hint)
 
 
 def _values() -> Iterator[CheckMessage]:
@@ -285,21 +247,17 @@ def _values() -> Iterator[CheckMessage]:
         is_list = isinstance(value, Sequence) and not isinstance(value, str)
         if isinstance(default, tuple) and not is_list:
             yield _wrong(key, f"is no list: {value!r}", f"Write [{value!r}].")
-    for key in ("PAGE_SIZE", "MAX_PAGE_SIZE", "IDEMPOTENCY_HOURS"):
-        if not _is_number(values[key], least=1):
-            yield _wrong(key, "must be a number above 0", "Leave it out for the default.")
-    for key in ("TRUSTED_PROXIES", "CORS_MAX_AGE"):
-        if not _is_number(values[key], least=0):
-            yield _wrong(key, "must be a number, 0 or more", "Leave it out for the default.")
-    limit = values["RATE_LIMIT_PER_MINUTE"]
-    if limit is not None and not _is_number(limit, least=1):
-        yield _wrong("RATE_LIMIT_PER_MINUTE", "must be a number above 0", "Leave it out for 60.")
+    for key, least in _LEAST.items():
+        value, or_none = values[key], conf.DEFAULTS[_API][key] is None
+        if not _is_number(value, least=least) and not (or_none and value is None):
+            text = "must be a number" + (" above 0" if least else ", 0 or more")
+            yield _wrong(key, text, f"Leave it out for {'60' if or_none else 'the default'}.")
     if values["PAGINATION"] not in ("cursor", "offset"):
         yield _wrong("PAGINATION", "is unknown", "Use 'cursor' or 'offset'.")
 
 
-def _is_number(value: Any, *, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+def _is_number(value: Any, *, least: int, types: Any = int) -> bool:
+    return isinstance(value, types) and not isinstance(value, bool) and bool(value >= least)
 
 
 def _api_paths() -> Iterator[CheckMessage]:
@@ -309,7 +267,7 @@ def _api_paths() -> Iterator[CheckMessage]:
             try:
                 loaded = conf.load(path, f"{_API}[{key!r}]")
             except AutomateError as error:
-                yield _error(error, "automate.E022")
+                yield _error(error, "E022")
                 continue
             if not (callable(loaded) if key == "TENANT" else isinstance(loaded, type)):
                 kind = "function" if key == "TENANT" else "class"
@@ -319,19 +277,14 @@ def _api_paths() -> Iterator[CheckMessage]:
 def _cors() -> Iterator[CheckMessage]:
     origins = conf.option(_API, "CORS_ALLOWED_ORIGINS")
     if "*" in origins and conf.option(_API, "CORS_ALLOW_CREDENTIALS"):
-        yield Error(
-            f"{_API} lets scripts of any origin ('*') send credentials: every site could act as"
-            " its visitor.",
-            hint="List the origins, or set CORS_ALLOW_CREDENTIALS to False.",
-            id="automate.E023",
-        )
+        text = f"{_API} lets scripts of any origin ('*') send credentials"
+        hint = "List the origins, or set CORS_ALLOW_CREDENTIALS to False."
+        yield _problem("E023", f"{text}: every site could act as its visitor.", hint)
     for origin in origins:
         if origin != "*" and not _is_origin(origin):
-            yield Error(
-                f"{_API}['CORS_ALLOWED_ORIGINS'] has {origin!r}, which no browser sends.",
-                hint="An origin is a scheme and a host, without a path: 'https://app.example'.",
-                id="automate.E024",
-            )
+            text = f"{_API}['CORS_ALLOWED_ORIGINS'] has {origin!r}, which no browser sends."
+            hint = "An origin is a scheme and a host, without a path: 'https://app.example'."
+            yield _problem("E024", text, hint)
 
 
 def _is_origin(text: Any) -> bool:
@@ -352,34 +305,35 @@ def _limits() -> Iterator[CheckMessage]:
         return
     path = f"{backend.__module__}.{backend.__qualname__}"
     if path.endswith(_UNFIT_CACHES):
-        yield CheckWarning(
-            f"The cache {alias!r} ({backend.__name__}) can't count requests that race.",
-            hint="Name a Redis or Memcached cache in AUTOMATE_API['RATE_LIMIT_CACHE'].",
-            id="automate.W020",
-        )
+        text = f"The cache {alias!r} ({backend.__name__}) can't count requests that race."
+        hint = "Name a Redis or Memcached cache in AUTOMATE_API['RATE_LIMIT_CACHE']."
+        yield _problem("W020", text, hint)
     rest: Any = getattr(settings, "REST_FRAMEWORK", None) or {}
     if conf.option(_API, "THROTTLES") and rest.get("NUM_PROXIES") is None:
-        yield CheckWarning(
-            "REST framework's throttles believe whatever X-Forwarded-For says.",
-            hint="Set REST_FRAMEWORK['NUM_PROXIES'] (0 without a proxy), or use RateLimitMixin.",
-            id="automate.W021",
-        )
+        text = "REST framework's throttles believe whatever X-Forwarded-For says."
+        hint = "Set REST_FRAMEWORK['NUM_PROXIES'] (0 without a proxy), or use RateLimitMixin."
+        yield _problem("W021", text, hint)
 
 
 def _wrong(key: str, problem: str, hint: str) -> CheckMessage:
-    return Error(f"{_API}[{key!r}] {problem}.", hint=hint, id="automate.E021")
+    return _problem("E021", f"{_API}[{key!r}] {problem}.", hint)
 
 
 # -- messages ----------------------------------------------------------------------------------
 
 
-def _errors(id: str, function: Callable[..., Any], *arguments: Any) -> Iterator[CheckMessage]:
+def _problem(number: str, text: str, hint: str | None) -> CheckMessage:
+    """Return an error, or with a *number* like ``W001`` a warning."""
+    return (CheckWarning if number[0] == "W" else Error)(text, hint=hint, id=f"automate.{number}")
+
+
+def _errors(number: str, function: Callable[..., Any], *arguments: Any) -> Iterator[CheckMessage]:
     """Call *function*, and report the error that it raises."""
     try:
         function(*arguments)
     except AutomateError as error:
-        yield _error(error, id)
+        yield _error(error, number)
 
 
-def _error(error: AutomateError, id: str) -> CheckMessage:
-    return Error(f"{error.message}.", hint=error.hint and f"{error.hint}.", id=id)
+def _error(error: AutomateError, number: str) -> CheckMessage:
+    return _problem(number, f"{error.message}.", error.hint and f"{error.hint}.")

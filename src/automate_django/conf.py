@@ -75,8 +75,6 @@ The settings, all of them optional.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar, cast
@@ -203,10 +201,8 @@ def replaced(name: str, ours: T) -> T:
     found = load(path, setting_name)
     if isinstance(ours, type):
         if not (isinstance(found, type) and issubclass(found, ours)):
-            raise ConfigError(
-                f"{setting_name}: {path!r} is no subclass of {ours.__qualname__}",
-                hint=f"derive it from {ours.__module__}.{ours.__qualname__}",
-            )
+            text = f"{setting_name}: {path!r} is no subclass of {ours.__qualname__}"
+            raise ConfigError(text, hint=f"derive it from {ours.__module__}.{ours.__qualname__}")
     elif not callable(found):
         raise ConfigError(f"{setting_name}: {path!r} can't be called", hint="name a function")
     return cast("T", found)
@@ -216,10 +212,8 @@ def listed(name: str) -> list[Any]:
     """Return the list setting *name*, empty if it is missing."""
     value = setting(name, ())
     if isinstance(value, str) or not isinstance(value, Iterable):
-        raise ConfigError(
-            f"{name} must be a list, not {type_name(value)}",
-            hint=f"write [{value!r}]" if isinstance(value, str) else None,
-        )
+        hint = f"write [{value!r}]" if isinstance(value, str) else None
+        raise ConfigError(f"{name} must be a list, not {type_name(value)}", hint=hint)
     return list(value)
 
 
@@ -255,23 +249,14 @@ def load(path: Any, name: str) -> Any:
     """
     if not isinstance(path, str):
         return path
+    from automate_kernel.plugins.targets import load_target, normal_target
+
     try:
-        return _imported(path.replace(":", "."))
+        return load_target(normal_target(path))
     except Exception as error:
-        raise ConfigError(
-            f"{name}: {path!r} can't be imported: {type(error).__name__}: {error}",
-            hint="give the dotted path of a module and of a name in it",
-        ) from error
-
-
-def _imported(path: str) -> Any:
-    module, _, name = path.rpartition(".")
-    if not module:
-        return import_module(path)
-    holder = import_module(module)
-    if not hasattr(holder, name) and hasattr(holder, "__path__") and find_spec(path):
-        return import_module(path)
-    return getattr(holder, name)
+        text = f"{name}: {path!r} can't be imported: {type(error).__name__}: {error}"
+        hint = "give the dotted path of a module and of a name in it"
+        raise ConfigError(text, hint=hint) from error
 
 
 def secrets_backends() -> list[Any] | None:
@@ -290,10 +275,9 @@ def _secrets_backend(entry: Any) -> Any:
     arguments: Mapping[str, Any] = {}
     if isinstance(entry, Mapping):
         if set(entry) - {"BACKEND", "OPTIONS"} or "BACKEND" not in entry:
-            raise ConfigError(
-                "AUTOMATE_SECRETS: an entry has other keys than BACKEND and OPTIONS",
-                hint="write {'BACKEND': 'myapp.secrets.VaultBackend', 'OPTIONS': {…}}",
-            )
+            text = "AUTOMATE_SECRETS: an entry has other keys than BACKEND and OPTIONS"
+            hint = "write {'BACKEND': 'myapp.secrets.VaultBackend', 'OPTIONS': {…}}"
+            raise ConfigError(text, hint=hint)
         entry, arguments = entry["BACKEND"], entry.get("OPTIONS") or {}
     if is_plugin_key(entry) and not arguments:
         return entry
@@ -304,10 +288,9 @@ def _secrets_backend(entry: Any) -> Any:
         return backend(**arguments)
     except TypeError:
         # Its text may hold the options, and those may hold a token.
-        raise ConfigError(
-            f"AUTOMATE_SECRETS: {backend.__qualname__} can't be made with these options",
-            hint=f"it was given: {', '.join(arguments) or 'none'}",
-        ) from None
+        text = f"AUTOMATE_SECRETS: {backend.__qualname__} can't be made with these options"
+        hint = f"it was given: {', '.join(arguments) or 'none'}"
+        raise ConfigError(text, hint=hint) from None
 
 
 def workflows() -> list[Any]:
@@ -328,8 +311,6 @@ def _workflows_in(loaded: Any, path: str) -> list[Any]:
         return list(loaded) if isinstance(loaded, (list, tuple)) else [loaded]
     held = [getattr(loaded, "workflow", None), *getattr(loaded, "workflows", ())]
     if not any(held):
-        raise ConfigError(
-            f"AUTOMATE_WORKFLOWS: module {path!r} holds no workflow",
-            hint="name one in it, or call it `workflow`, or a list of them `workflows`",
-        )
+        hint = "name one in it, or call it `workflow`, or a list of them `workflows`"
+        raise ConfigError(f"AUTOMATE_WORKFLOWS: module {path!r} holds no workflow", hint=hint)
     return [each for each in held if each is not None]

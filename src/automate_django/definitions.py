@@ -122,23 +122,10 @@ def save(
     with _changing() as (kernel, alias):
         current = _current(document, alias)
         if based_on is not None and based_on != current.version:
-            raise AutomateError(
-                ErrorCodes.ABORTED,
-                f"somebody has saved version {current.version} meanwhile",
-                hint="look at what it changes, and make your change in it",
-            )
-        former = _version(current, current.version)
-        if (former.source, former.format) == (text, format):
-            return None
-        workflow = checked(text, format, kernel)
-        if workflow.name != current.name:
-            raise _name_error(
-                text,
-                format,
-                "the name of a workflow stays as it is",
-                f"write {current.name}, or make another workflow",
-            )
-        return _add_version(current, workflow, text, format, author, comment)
+            problem = f"somebody has saved version {current.version} meanwhile"
+            hint = "look at what it changes, and make your change in it"
+            raise AutomateError(ErrorCodes.ABORTED, problem, hint=hint)
+        return _revise(current, kernel, text, format, author, comment)
 
 
 def restore(
@@ -151,12 +138,8 @@ def restore(
     """
     with _changing() as (kernel, alias):
         current = _current(document, alias)
-        wanted, former = _version(current, number), _version(current, current.version)
-        content = wanted.source, wanted.format
-        if (former.source, former.format) == content:
-            return None
-        workflow = checked(*content, kernel)
-        return _add_version(current, workflow, *content, author, comment, number)
+        wanted = _version(current, number)
+        return _revise(current, kernel, wanted.source, wanted.format, author, comment, number)
 
 
 def switch(document: WorkflowDocument, *, enabled: bool) -> bool:
@@ -199,7 +182,7 @@ def _changing() -> Iterator[tuple[Kernel, str]]:
 
 
 def _require_free(
-    name: str, tenant_id: str | None, text: str, format: Format, kernel: Kernel, alias: str
+    name: str, tenant_id: str | None, text: str, format: str, kernel: Kernel, alias: str
 ) -> None:
     owners = WorkflowDocument.objects.using(alias).filter(name=name)
     if any(workflow.name == name for workflow in kernel.workflows.added()):
@@ -224,16 +207,24 @@ def _version(document: WorkflowDocument, number: int) -> WorkflowVersion:
     versions = document.versions.using(document._state.db)
     found: WorkflowVersion | None = versions.filter(number=number).first()
     if found is None:
-        raise AutomateError(
-            ErrorCodes.NOT_FOUND, f"workflow {document.name!r} has no version {number}"
-        )
+        text = f"workflow {document.name!r} has no version {number}"
+        raise AutomateError(ErrorCodes.NOT_FOUND, text)
     return found
 
 
-def _add_version(document: WorkflowDocument, *content: Any) -> WorkflowVersion:
+def _revise(
+    document: WorkflowDocument, kernel: Kernel, text: str, format: str, *about: Any
+) -> WorkflowVersion | None:
+    former = _version(document, document.version)
+    if (former.source, former.format) == (text, format):
+        return None
+    workflow = checked(text, format, kernel)
+    if workflow.name != document.name:
+        hint = f"write {document.name}, or make another workflow"
+        raise _name_error(text, format, "the name of a workflow stays as it is", hint)
     document.version += 1
     document.updated_at = timezone.now()
-    version = _write_version(document, *content)
+    version = _write_version(document, workflow, text, format, *about)
     document.save(using=document._state.db, update_fields=["version", "updated_at"])
     return version
 
@@ -337,7 +328,7 @@ def _error(*problems: Diagnostic) -> WorkflowError:
     return WorkflowError("\n".join(map(str, problems)), details={"problems": details})
 
 
-def _name_error(text: str, format: Format, message: str, hint: str) -> WorkflowError:
+def _name_error(text: str, format: str, message: str, hint: str) -> WorkflowError:
     """Make an error about the workflow's name, with the line on which it stands."""
     document = read_json(text) if format == "json" else read_yaml(text)[0]
     return _error(Diagnostic(message, document.line(("name",)), "name", hint))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from automate_django import conf
@@ -21,12 +22,7 @@ STORES = {
     "optimistic": "automate_django.outbox.OptimisticClaimOutboxStore",
 }
 """The stores that ``AUTOMATE_OUTBOX["STORE"]`` can name without a path."""
-
-_LISTED = {
-    "provider": "AUTOMATE_PROVIDERS",
-    "connector": "AUTOMATE_CONNECTORS",
-    "hook": "AUTOMATE_HOOKS",
-}
+_outbox = partial(conf.option, "AUTOMATE_OUTBOX")
 _lock = threading.RLock()
 _kernel: Kernel | None = None
 _extensions: list[Callable[[Kernel], None]] = []
@@ -69,17 +65,19 @@ def build_kernel(workflows: Iterable[Any] | None = None) -> Kernel:
     from automate_django.workflow_source import DatabaseWorkflows
     from automate_kernel.kernel import Kernel
 
-    storage = conf.replaced("storage", DjangoStorage)(
-        conf.option("AUTOMATE_OUTBOX", "USING"),
-        listen=bool(conf.option("AUTOMATE_OUTBOX", "LISTEN")),
-    )
+    make_storage = conf.replaced("storage", DjangoStorage)
+    storage = make_storage(_outbox("USING"), listen=bool(_outbox("LISTEN")))
     kernel = conf.replaced("kernel", Kernel)(
         storage,
         outbox=outbox_store(storage),
-        lease_seconds=_lease_seconds(),
-        retention_seconds=conf.option("AUTOMATE_OUTBOX", "RETENTION_SECONDS"),
-        failed_retention_seconds=conf.option("AUTOMATE_OUTBOX", "FAILED_RETENTION_SECONDS"),
-        listed={kind: conf.listed(name) for kind, name in _LISTED.items()},
+        lease_seconds=float(_outbox("LEASE_SECONDS")),
+        retention_seconds=_outbox("RETENTION_SECONDS"),
+        failed_retention_seconds=_outbox("FAILED_RETENTION_SECONDS"),
+        listed={
+            "provider": conf.listed("AUTOMATE_PROVIDERS"),
+            "connector": conf.listed("AUTOMATE_CONNECTORS"),
+            "hook": conf.listed("AUTOMATE_HOOKS"),
+        },
         config=conf.options("AUTOMATE_CONFIG"),
         secrets=conf.secrets_backends(),
         workflows=conf.workflows() if workflows is None else workflows,
@@ -95,13 +93,9 @@ def build_kernel(workflows: Iterable[Any] | None = None) -> Kernel:
     return kernel
 
 
-def _lease_seconds() -> float:
-    return float(conf.option("AUTOMATE_OUTBOX", "LEASE_SECONDS"))
-
-
 def outbox_store(storage: DjangoStorage) -> OutboxStore | str:
     """Return the outbox that ``AUTOMATE_OUTBOX`` describes, or the key of an installed one."""
-    name = conf.option("AUTOMATE_OUTBOX", "STORE")
+    name = _outbox("STORE")
     if name is None:
         # Where one writer holds the whole file there are no rows to skip.
         name = "skip_locked" if storage.supports_skip_locked else "optimistic"
@@ -115,9 +109,9 @@ def outbox_store(storage: DjangoStorage) -> OutboxStore | str:
         store = conf.load(STORES.get(name, name), "AUTOMATE_OUTBOX['STORE']")
     if not isinstance(store, type):
         raise ConfigError("AUTOMATE_OUTBOX['STORE'] is no class", hint="name an OutboxStore")
-    made: OutboxStore = store(storage, lease_seconds=_lease_seconds())
-    made.retention_seconds = conf.option("AUTOMATE_OUTBOX", "RETENTION_SECONDS")
-    made.failed_retention_seconds = conf.option("AUTOMATE_OUTBOX", "FAILED_RETENTION_SECONDS")
+    made: OutboxStore = store(storage, lease_seconds=float(_outbox("LEASE_SECONDS")))
+    made.retention_seconds = _outbox("RETENTION_SECONDS")
+    made.failed_retention_seconds = _outbox("FAILED_RETENTION_SECONDS")
     return made
 
 

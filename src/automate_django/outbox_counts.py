@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.core.cache import cache
 from django.db.models import Count
@@ -65,16 +65,24 @@ def read_counts(outbox: Any, tenant: str | None = None, *, now: bool) -> Counts 
     None means: they were not taken yet, and taking them is too slow for a page. With *now* outdated
     counts are taken anew, however long that takes. Without it the last ones are returned.
     """
-    if outbox.count(most=CHEAP_ROWS + 1) <= CHEAP_ROWS:
-        return _take(outbox, tenant)
-    key, version = _key(outbox, tenant), cache.get(_VERSION, 0)
-    taken_at, kept = cache.get(key) or (None, None)
-    if not now or (kept is not None and taken_at == version and _is_fresh(kept)):
-        found: Counts | None = kept
-        return found
+    key = cache_key(outbox.storage, "counts", "*" if tenant is None else f"={tenant}")
+    version = cache.get(_VERSION, 0)
+    kept: Counts | None
+    version_kept, kept = cache.get(key) or (None, None)
+    # Only the counts of a large table are kept: if there are some, its size needs no look.
+    large = kept is not None or _is_large(outbox)
+    if large and (not now or (kept and version_kept == version and _is_fresh(kept))):
+        return kept
     taken = _take(outbox, tenant)
-    cache.set(key, (version, taken), _LONGEST)
+    if kept is not None:
+        large = _is_large(outbox)  # it may have shrunk
+    if large or kept is not None:
+        cache.set(key, (version, taken), _LONGEST if large else 0)
     return taken
+
+
+def _is_large(outbox: Any) -> bool:
+    return bool(outbox.count(most=CHEAP_ROWS + 1) > CHEAP_ROWS)
 
 
 def forget_counts() -> None:
@@ -86,44 +94,41 @@ def _is_fresh(kept: Counts) -> bool:
     return (timezone.now() - kept.taken_at).total_seconds() * 1000 < kept.every
 
 
-def _key(outbox: Any, tenant: str | None) -> str:
-    whose = f"{outbox.storage.describe()}|{'*' if tenant is None else f'={tenant}'}"
-    return f"automate-pages-counts-{sha256(whose.encode()).hexdigest()[:32]}"
+def cache_key(storage: Any, name: str, whose: str = "*") -> str:
+    """Return the key in the cache of what is called *name* and is read from *storage*."""
+    digest = sha256(f"{storage.describe()}|{whose}".encode()).hexdigest()
+    return f"automate-pages-{name}-{digest[:32]}"
 
 
 def _take(outbox: Any, tenant: str | None) -> Counts:
     began = time.monotonic()
     if tenant is None:
         stats = outbox.stats()
-        by_kind, oldest, looked = stats.counts, stats.oldest_due_seconds, None
+        own = TenantCounts(stats.counts, stats.oldest_due_seconds)
     else:
         own = counts_of_tenant(outbox.storage, tenant)
-        by_kind, oldest, looked = own.by_kind, own.oldest_due_seconds, own.looked
     groups = outbox.error_groups(tenant_id=tenant, limit=_MOST_GROUPS)
-    statuses: dict[str, int] = {str(status): 0 for status in ItemStatus}
-    for of_kind in by_kind.values():
-        for status, n in of_kind.items():
-            statuses[str(status)] = statuses.get(str(status), 0) + n
-    plain = {kind: {str(s): n for s, n in of_kind.items()} for kind, of_kind in by_kind.items()}
+    plain = {kind: {str(s): n for s, n in of.items()} for kind, of in own.by_kind.items()}
+    statuses = {str(s): sum(of.get(str(s), 0) for of in plain.values()) for s in ItemStatus}
     # A cache is no place for the texts of errors.
     short = [replace(group, error="") for group in groups]
     took = time.monotonic() - began
-    return Counts(plain, oldest, short, timezone.now(), took, statuses, looked)
+    late = own.oldest_due_seconds
+    return Counts(plain, late, short, timezone.now(), took, statuses, own.looked)
 
 
 # -- one tenant's ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class TenantCounts:
+class TenantCounts(NamedTuple):
     """
     Items by kind and status, and how late the oldest due item is.
 
     *looked* says among how many they were counted, if not among all.
     """
 
-    by_kind: dict[str, dict[str, int]] = field(default_factory=dict)
-    oldest_due_seconds: float | None = None
+    by_kind: dict[str, dict[str, int]]
+    oldest_due_seconds: float | None
     looked: int | None = None
 
 
@@ -161,6 +166,5 @@ def _oldest_due(rows: Rows, tenant: str) -> float | None:
         due += rows.select(OUTBOX, its, order_by=order, limit=1, columns=read)
     if not due:
         return None
-    earliest = min(row["next_attempt_at"] for row in due)
-    late: float = (rows.now() - earliest).total_seconds()
-    return max(0.0, late)
+    late = rows.now() - min(row["next_attempt_at"] for row in due)
+    return float(max(0.0, late.total_seconds()))

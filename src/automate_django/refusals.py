@@ -29,14 +29,10 @@ _SQLSTATES = {
     "23514": Refusal.CHECK,
 }
 _NUMBERS = {
-    1062: Refusal.DUPLICATE,
-    1586: Refusal.DUPLICATE,
-    1216: Refusal.GONE,
-    1217: Refusal.NEEDED,
-    1451: Refusal.NEEDED,
-    1452: Refusal.GONE,
-    3819: Refusal.CHECK,
-    4025: Refusal.CHECK,
+    **dict.fromkeys((1062, 1586), Refusal.DUPLICATE),
+    **dict.fromkeys((1216, 1452), Refusal.GONE),
+    **dict.fromkeys((1217, 1451), Refusal.NEEDED),
+    **dict.fromkeys((3819, 4025), Refusal.CHECK),
 }
 _WORDS = {
     "UNIQUE constraint failed": Refusal.DUPLICATE,
@@ -57,11 +53,8 @@ def refusal_of(error: BaseException) -> Refusal | None:
         return Refusal.NEEDED
     if isinstance(error, IntegrityError):
         return _of_integrity(error)
-    if isinstance(error, DataError):
-        return Refusal.VALUE
-    if any(isinstance(error, kind) and words in str(error) for kind, words in _VALUES):
-        return Refusal.VALUE
-    return None
+    known = any(isinstance(error, kind) and words in str(error) for kind, words in _VALUES)
+    return Refusal.VALUE if known or isinstance(error, DataError) else None
 
 
 def _of_integrity(error: IntegrityError) -> Refusal | None:

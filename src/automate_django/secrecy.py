@@ -49,6 +49,11 @@ def fields_along(model: Any, lookup: str) -> list[Any]:
     return found
 
 
+def leads_to_secret(model: Any, lookup: str, allowed: Collection[str] = ()) -> bool:
+    """Return True if a field along *lookup* holds a secret."""
+    return any(is_secret(field, allowed) for field in fields_along(model, lookup))
+
+
 @lru_cache(maxsize=512)
 def secret_names(model: Any, allowed: tuple[str, ...] = ()) -> frozenset[str]:
     """Return the names of *model*'s columns that hold secrets."""

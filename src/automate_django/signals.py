@@ -40,16 +40,12 @@ class KernelSignal(Signal):
     def connect(self, receiver: Callable[..., Any], *args: Any, **options: Any) -> None:
         """Connect *receiver*, as `django.dispatch.Signal.connect` does."""
         if iscoroutinefunction(receiver) and not _AWAITS:
-            raise ConfigError(
-                f"receiver {receiver!r} is an async def",
-                hint="Django 4.2 never runs those: use a plain function, or Django 5.0",
-            )
+            hint = "Django 4.2 never runs those: use a plain function, or Django 5.0"
+            raise ConfigError(f"receiver {receiver!r} is an async def", hint=hint)
         call = getattr(receiver, "__call__", None)  # noqa: B004  (a callable object's own method)
         if iscoroutinefunction(call) and not iscoroutinefunction(receiver):
-            raise ConfigError(
-                f"the __call__ of receiver {receiver!r} is an async def",
-                hint="Django calls it and awaits nothing: connect an async def itself",
-            )
+            hint = "Django calls it and awaits nothing: connect an async def itself"
+            raise ConfigError(f"the __call__ of receiver {receiver!r} is an async def", hint=hint)
         super().connect(receiver, *args, **options)
 
 

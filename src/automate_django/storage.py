@@ -10,36 +10,28 @@ from django.conf import settings
 from django.db import Error, InterfaceError, OperationalError, connections, router, transaction
 
 from automate_kernel.errors import ConfigError, StorageError, type_name
-from automate_kernel.storage import DIALECTS, Clock, SqlRows, Wakeup
+from automate_kernel.storage import DIALECTS, Clock, Rows, Wakeup
 from automate_kernel.storage.errors import loses_transaction, lost_transaction, storage_error
 from automate_kernel.storage.listen import ListenWakeup
 from automate_kernel.storage.migration import SchemaReport, inspect_schema, migrate_schema
-from automate_kernel.storage.sql import copy_through
+from automate_kernel.storage.rows import copy_through
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-__all__ = [
-    "DjangoRows",
-    "DjangoStorage",
-    "is_open",
-    "mend",
-    "translated",
-]
+__all__ = ["DjangoRows", "DjangoStorage", "is_open", "mend", "translated"]
 
 T = TypeVar("T")
 
 
-class DjangoRows(SqlRows):
+class DjangoRows(Rows):
     """`Rows` on one Django connection, below the ORM."""
 
     def __init__(self, connection: BaseDatabaseWrapper, clock: Clock | None = None) -> None:
         dialect = DIALECTS.get(connection.vendor)
         if dialect is None:
-            raise ConfigError(
-                f"database {connection.alias!r}: {connection.vendor} is not supported",
-                hint="use PostgreSQL, SQLite, MariaDB or MySQL",
-            )
+            text = f"database {connection.alias!r}: {connection.vendor} is not supported"
+            raise ConfigError(text, hint="use PostgreSQL, SQLite, MariaDB or MySQL")
         super().__init__(dialect, "%s", clock)
         self.native = connection
 
@@ -116,10 +108,8 @@ class DjangoStorage:
         """
         connection = self.connection if transaction is None else transaction
         if not hasattr(connection, "in_atomic_block"):
-            raise StorageError(
-                f"{type_name(transaction)} is no Django transaction",
-                hint="leave it out: the open transaction.atomic() block is meant",
-            )
+            hint = "leave it out: the open transaction.atomic() block is meant"
+            raise StorageError(f"{type_name(transaction)} is no Django transaction", hint=hint)
         if is_open(connection):
             yield self._rows(connection)
         elif transaction is None and not atomic and connection.vendor != "mysql":
@@ -129,10 +119,8 @@ class DjangoStorage:
             with self._own(connection) as rows:
                 yield rows
         else:
-            raise StorageError(
-                f"no transaction is open on the database {connection.alias!r}",
-                hint="open transaction.atomic(), or leave *transaction* out",
-            )
+            text = f"no transaction is open on the database {connection.alias!r}"
+            raise StorageError(text, hint="open transaction.atomic(), or leave *transaction* out")
 
     @contextmanager
     def _own(self, connection: BaseDatabaseWrapper) -> Iterator[DjangoRows]:
@@ -190,17 +178,11 @@ class DjangoStorage:
         """Run our migrations."""
         from django.core.management import call_command
 
-        call_command(
-            "migrate", "automate_django", database=self.alias, verbosity=0, interactive=False
-        )
+        options: Any = {"database": self.alias, "verbosity": 0, "interactive": False}
+        call_command("migrate", "automate_django", **options)
 
     def check_schema(self) -> SchemaReport:
-        """
-        Compare the tables, columns and indexes of the database with those of this release.
-
-        The report names each difference and the command to run. Only the database's catalogue is
-        read.
-        """
+        """Report where the database's catalogue differs from this release, with remedies."""
         with self.begin(atomic=False) as rows:
             return inspect_schema(rows, self.describe())
 
@@ -224,11 +206,7 @@ class DjangoStorage:
 
 
 def _refuse_commit(connection: BaseDatabaseWrapper, failure: StorageError) -> None:
-    """
-    Let the commit of the open block raise, unless the failure is rolled back to a savepoint.
-
-    See `loses_transaction`: a host that catches our error would believe that its rows are there.
-    """
+    """Let the commit of the open block raise, but for a savepoint; see `loses_transaction`."""
 
     def fail() -> None:
         raise lost_transaction(failure, "an inner transaction.atomic()") from failure

@@ -25,7 +25,8 @@ def constraints_of(model: Any, own: Collection[str] = ()) -> Iterator[tuple[Any,
     """
     for each in (model, *model._meta.get_parent_list()):
         meta = each._meta
-        together = [*meta.unique_together, *((f.name,) for f in _unique_fields(meta, own))]
+        alone = (f for f in meta.local_concrete_fields if f.unique and not f.primary_key)
+        together = [*meta.unique_together, *((f.name,) for f in alone if f.name in own)]
         for names in together:
             yield each, UniqueConstraint(fields=names, name="unique")
         for constraint in meta.constraints:
@@ -33,15 +34,8 @@ def constraints_of(model: Any, own: Collection[str] = ()) -> Iterator[tuple[Any,
                 yield each, constraint
 
 
-def _unique_fields(meta: Any, own: Collection[str]) -> list[Any]:
-    fields = meta.local_concrete_fields
-    return [f for f in fields if f.unique and not f.primary_key and f.name in own]
-
-
 def names_of(constraint: UniqueConstraint) -> set[str]:
-    """
-    Return the names of the fields that *constraint* is about, those of its condition left out.
-    """
+    """Return the names of the fields that *constraint* is about, without its condition's."""
     names = set(constraint.fields)
     for expression in constraint.expressions:
         names |= set(_names_below(expression))
@@ -135,9 +129,7 @@ class CheckedForm:
             self.add_error(where, ValidationError(text, code="unique"))
 
     def _unchecked(self) -> Iterator[tuple[Any, UniqueConstraint]]:
-        """
-        Return the constraints that Django can't check here, though all that it needs is known.
-        """
+        """Return the constraints that Django doesn't check here, though all is known for it."""
         hidden = self._get_validation_exclusions()  # type: ignore[attr-defined]
         for model, constraint in constraints_of(type(self.instance)):
             names = names_of(constraint)
@@ -146,7 +138,7 @@ class CheckedForm:
                 yield model, constraint
 
 
-@lru_cache(maxsize=256)
-def checked_form(form: Any) -> Any:
-    """Return the form class *form*, with the check; itself if it has it."""
-    return form if issubclass(form, CheckedForm) else type(form.__name__, (CheckedForm, form), {})
+@lru_cache(maxsize=512)
+def mixed_into(cls: Any, part: Any) -> Any:
+    """Return the class *cls* with *part* mixed into it; itself if it has it."""
+    return cls if issubclass(cls, part) else type(cls.__name__, (part, cls), {})

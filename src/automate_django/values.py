@@ -50,6 +50,5 @@ def compare_exactly(
     for table in tables:
         schema_editor.execute(f"ALTER TABLE `{table}` CONVERT TO {exact}")
     for table, name, length in columns:
-        schema_editor.execute(
-            f"ALTER TABLE `{table}` MODIFY `{name}` varchar({length}) {exact} NULL"
-        )
+        change = f"MODIFY `{name}` varchar({length}) {exact} NULL"
+        schema_editor.execute(f"ALTER TABLE `{table}` {change}")

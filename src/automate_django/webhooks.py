@@ -12,7 +12,6 @@ sender, so the view requires no login and no CSRF token.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from django.conf import settings
@@ -27,7 +26,7 @@ from django.views import View
 from django.views.decorators.csrf import csrf_exempt
 
 from automate_django.kernel import get_kernel
-from automate_kernel.http.answers import HttpAnswer, answer_webhook
+from automate_kernel.http.answers import HttpAnswer, HttpError, answer_webhook
 from automate_kernel.webhooks import WebhookHeaders
 
 __all__ = ["WebhookView", "urlpatterns"]
@@ -39,11 +38,7 @@ _ENCODED_SLASH = re.compile("%2f", re.IGNORECASE)
 # In a transaction of its own, not in the request's: what fails is rolled back, and answered.
 @method_decorator([csrf_exempt, transaction.non_atomic_requests], name="dispatch")
 class WebhookView(View):
-    """
-    Accepts webhooks as events.
-
-    A subclass's *get_tenant_id* returns their tenant; by default they belong to none.
-    """
+    """Accepts webhooks as events; a subclass says with *get_tenant_id* whose they are."""
 
     http_method_names = ["post"]  # noqa: RUF012  (as Django has it)
 
@@ -53,9 +48,10 @@ class WebhookView(View):
 
     def post(self, request: HttpRequest, connector: str, trigger: str, **kwargs: Any) -> Any:
         """Answer 202; 200 for a repetition; 401 for a request that proves nothing."""
-        body = _body(request)
-        if isinstance(body, HttpAnswer):
-            return _response(body)
+        try:
+            body = _body(request)
+        except HttpError as error:
+            return _response(error.answer)
         answer = answer_webhook(
             get_kernel().receive_webhook,
             connector,
@@ -68,42 +64,48 @@ class WebhookView(View):
 
     def http_method_not_allowed(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         """Answer 405 with a JSON body."""
-        return _response(_refusal(405, "use POST", {"Allow": "POST"}))
+        return _response(HttpError(405, "use POST", {"Allow": "POST"}).answer)
 
 
-def _body(request: HttpRequest) -> bytes | HttpAnswer:
-    """Return the bytes as they were sent, since those were signed; or the refusal of them."""
+def _body(request: HttpRequest) -> bytes:
+    """Return the bytes as they were sent, since those were signed; raises `HttpError`."""
     length = request.META.get("CONTENT_LENGTH") or ""
     chunked = "HTTP_TRANSFER_ENCODING" in request.META
     if _ENCODED_SLASH.search(_raw_path(request)):
         # A proxy that lets some paths through, and others not, must see the same path as we do.
-        return _refusal(404, "there is nothing here")
+        raise HttpError(404, "there is nothing here")
     if length and chunked:
         # The server in front may have gone by the other one.
-        return _refusal(400, "Content-Length with Transfer-Encoding")
+        raise HttpError(400, "Content-Length with Transfer-Encoding")
     if length and not _DIGITS.fullmatch(length):
         # Python refuses to read a number of thousands of digits, and Django would not expect it.
         number = length.isascii() and length.isdigit()
-        return _too_long() if number else _refusal(400, "Content-Length is no number")
+        raise _too_long() if number else HttpError(400, "Content-Length is no number")
     try:
         if chunked and isinstance(request, WSGIRequest):
             return _chunks(request)
         return request.body
     except RequestDataTooBig:
-        return _too_long()
+        raise _too_long() from None
     except (UnreadablePostError, OSError):
-        return _refusal(400, "the request was cut off")
+        raise HttpError(400, "the request was cut off") from None
 
 
-def _chunks(request: WSGIRequest) -> bytes | HttpAnswer:
+def _chunks(request: WSGIRequest) -> bytes:
     # Django reads as much as Content-Length says, and so nothing of a body that comes in chunks.
     # A server that marks its end can be read to the end; with others the end is unknown.
     if not request.environ.get("wsgi.input_terminated"):
-        return _refusal(411, "send a Content-Length")
+        raise HttpError(411, "send a Content-Length")
     limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
     read = request.environ["wsgi.input"].read
     body: bytes = read() if limit is None else read(limit + 1)
-    return body if limit is None or len(body) <= limit else _too_long()
+    if limit is not None and len(body) > limit:
+        raise _too_long()
+    return body
+
+
+def _too_long() -> HttpError:
+    return HttpError(413, "the body is too long")
 
 
 def _raw_path(request: HttpRequest) -> str:
@@ -115,14 +117,6 @@ def _raw_path(request: HttpRequest) -> str:
     return str(target).partition("?")[0]
 
 
-def _too_long() -> HttpAnswer:
-    return _refusal(413, "the body is too long")
-
-
-def _refusal(status: int, text: str, headers: Mapping[str, str] | None = None) -> HttpAnswer:
-    return HttpAnswer(status, {"error": text}, headers or {})
-
-
 def _response(answer: HttpAnswer) -> JsonResponse:
     response = JsonResponse(answer.body, status=answer.status, headers=answer.headers)
     response["Cache-Control"] = "no-store"
@@ -130,5 +124,5 @@ def _response(answer: HttpAnswer) -> JsonResponse:
 
 
 urlpatterns = [
-    path("webhooks/<str:connector>/<str:trigger>", WebhookView.as_view(), name="webhook"),
+    path("webhooks/<str:connector>/<str:trigger>", WebhookView.as_view(), name="webhook")
 ]

@@ -18,44 +18,32 @@ from __future__ import annotations
 import inspect
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, overload
 
-from automate_kernel.errors import (
-    AutomateError,
-    ConfigError,
-    ErrorCodes,
-    SecretUnavailableError,
-)
-from automate_kernel.operations.context import ConnectorContext, NoSecrets, PluginContext
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, SecretUnavailableError
+from automate_kernel.operations.context import ConnectorContext
 from automate_kernel.operations.plugin import Plugin
 from automate_kernel.operations.schemas import (
     Schema,
     check_model,
     compile_schema,
-    invalid_input,
+    invalid,
     is_model,
 )
-from automate_kernel.operations.spec import (
-    OperationSpec,
-    mark_operation,
-    marked_operations,
-)
+from automate_kernel.operations.spec import OperationSpec, decorating, marked_operations
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import log_error, trace_of
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from automate_kernel.operations.spec import OperationOptions
     from automate_kernel.webhooks.request import Ignored
 
-__all__ = [
-    "ActionSpec",
-    "Connector",
-    "ConnectorContext",
-    "TriggerSpec",
-    "action",
-]
+__all__ = ["ActionSpec", "Connector", "ConnectorContext", "TriggerSpec", "action"]
 
 logger: logging.Logger = get_logger(__name__)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -101,30 +89,26 @@ class TriggerSpec:
     replay_guard: Literal["on", "required", "off"] = "on"
 
     def __post_init__(self) -> None:
+        for problem, hint in self._problems():
+            raise ConfigError(f"trigger {self.name!r}: {problem}", hint=hint)
+
+    def _problems(self) -> Iterator[tuple[str, str]]:
         if self.replay_guard not in _GUARDS:
-            raise ConfigError(
-                f"trigger {self.name!r}: replay_guard can't be {self.replay_guard!r}",
-                hint=f"use {', '.join(_GUARDS)}",
-            )
+            yield f"replay_guard can't be {self.replay_guard!r}", f"use {', '.join(_GUARDS)}"
         if isinstance(self.keep_headers, str):
-            raise ConfigError(
-                f"trigger {self.name!r}: keep_headers is text",
-                hint=f"write keep_headers=[{self.keep_headers!r}]",
-            )
+            yield "keep_headers is text", f"write keep_headers=[{self.keep_headers!r}]"
         for name in self.keep_headers:
             if _SECRETIVE.search(name):
-                raise ConfigError(
-                    f"trigger {self.name!r}: the header {name!r} can't be kept",
-                    hint="it may prove who sent a request, and what is kept is stored and shown",
+                yield (
+                    f"the header {name!r} can't be kept",
+                    "it may prove who sent a request, and what is kept is stored and shown",
                 )
-        if not (self.events is None or isinstance(self.events, Mapping) or self._names_events()):
-            raise ConfigError(
-                f"trigger {self.name!r}: its scheme doesn't tell what an event is called",
-                hint='name a header: events={"X-Event": "push"}',
+        names_events = callable(getattr(self.signature, "event_name", None))
+        if not (self.events is None or isinstance(self.events, Mapping) or names_events):
+            yield (
+                "its scheme doesn't tell what an event is called",
+                'name a header: events={"X-Event": "push"}',
             )
-
-    def _names_events(self) -> bool:
-        return callable(getattr(self.signature, "event_name", None))
 
     def wants(self, headers: Any, raw_body: bytes) -> bool:
         """Return True if a verified request is one of `events`."""
@@ -141,8 +125,6 @@ class TriggerSpec:
 
     def kept_headers(self, headers: Any) -> dict[str, str]:
         """Return those of *headers* that workflows see, by their names in lower case."""
-        if not self.keep_headers:
-            return {}
         found = _headers_of(headers)
         values = {name.lower(): found.get(name) for name in self.keep_headers}
         return {name: value for name, value in values.items() if value is not None}
@@ -157,7 +139,7 @@ class TriggerSpec:
         else:
             return
         if problems:
-            raise invalid_input(what, problems)
+            raise invalid(what, problems)
 
 
 _GUARDS = ("on", "required", "off")
@@ -181,26 +163,17 @@ def action(name: F, /) -> F: ...
 
 
 @overload
-def action(
-    name: str | None = None,
-    /,
-    *,
-    idempotent: bool = False,
-    title: str = "",
-    description: str | None = None,
-    input_schema: Schema = None,
-    output_schema: Schema = None,
-) -> Callable[[F], F]: ...
+def action(name: str | None = None, /, **options: Unpack[OperationOptions]) -> Callable[[F], F]: ...
 
 
-def action(name: Any = None, /, **options: Any) -> Any:
+def action(name: Any = None, /, **options: Unpack[OperationOptions]) -> Any:
     """
     Make a method of a connector one of its actions.
 
     ``@action``, ``@action("name")`` and ``@action(idempotent=True)`` all work. See
     `operation_from_function` for the method's parameters.
     """
-    return mark_operation(name, options, "action")
+    return decorating(name, options, "action")
 
 
 class Connector(Plugin):
@@ -262,12 +235,7 @@ class Connector(Plugin):
         return self.find_action(action).call(input_data, self)
 
     def call_action(self, action: str, input_data: Mapping[str, Any]) -> Any:
-        """
-        Return the action's output as a JSON value, or an awaitable of it if the action is async.
-
-        Raises nothing but `AutomateError`: before the call for invalid input, and after it the
-        error that `normalize_error` returns.
-        """
+        """Return the action's output, or an awaitable of it; see `Plugin.call_operation`."""
         # The default would only look up and check again.
         raw = type(self).execute_action is not Connector.execute_action
         return self._call(action, input_data, self.execute_action, raw=raw)
@@ -292,12 +260,10 @@ class Connector(Plugin):
         ``True`` is a no: a stub that returns None, a coroutine, an exception. Raises only
         `SecretUnavailableError`: the proof can't be checked now.
         """
-        signature = self.find_trigger(trigger).signature
+        signature, ctx = self.find_trigger(trigger).signature, self._context()
         try:
             if signature is not None:
-                ctx = getattr(self, "ctx", None)
-                secrets = ctx.secrets if isinstance(ctx, PluginContext) else NoSecrets()
-                verdict = signature.verify(headers, raw_body, secrets)
+                verdict = signature.verify(headers, raw_body, ctx.secrets)
             else:
                 verdict = self.verify_webhook(headers, raw_body)
         except SecretUnavailableError:
@@ -305,16 +271,10 @@ class Connector(Plugin):
             raise
         except Exception as error:
             # Without Python's own traceback, in which the error may quote the secret.
-            ctx = getattr(self, "ctx", None)
-            redact = ctx.redact if isinstance(ctx, PluginContext) else str
-            log_error(
-                logger,
-                logging.ERROR,
-                "%s failed to verify a webhook, which is refused: %s",
-                self._title(),
-                redact(f"{type(error).__name__}: {error}"),
-                trace=trace_of(error, redact),
-            )
+            text = "%s failed to verify a webhook, which is refused: %s"
+            words = ctx.redact(f"{type(error).__name__}: {error}")
+            trace = trace_of(error, ctx.redact)
+            log_error(logger, logging.ERROR, text, self._title(), words, trace=trace)
             return False
         if inspect.iscoroutine(verdict):
             verdict.close()

@@ -1,25 +1,8 @@
-"""
-Every error that the kernel raises, under one root.
-
-::
-
-    AutomateError                  code, message, hint, retryable
-    ├── ConfigError                settings or a plugin's config are wrong
-    ├── PluginError                a plugin is missing, broken or ambiguous
-    ├── SecretError
-    │   ├── SecretNotFoundError    no backend has the key
-    │   ├── SecretDeniedError      a backend refused the key
-    │   └── SecretUnavailableError a backend could not be reached
-    ├── TemplateError              a template does not parse or render
-    ├── WorkflowError              a workflow definition is wrong
-    ├── WebhookRejectedError       a webhook did not prove where it came from
-    ├── PayloadError               a payload can't be stored as JSON
-    ├── StorageError               the database refused or is missing something
-    └── LeaseLostError             another worker owns the item now
-"""
+"""Every error that the kernel raises, under one root: `AutomateError`."""
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Iterable
 from enum import Enum
 from itertools import islice
@@ -72,18 +55,10 @@ class ErrorCodes(str, Enum):
     @property
     def retryable(self) -> bool:
         """True if the same call may succeed later, with nothing changed."""
-        return self in _RETRYABLE
+        return self.value in _RETRYABLE
 
 
-_RETRYABLE = frozenset(
-    {
-        ErrorCodes.INTERNAL,
-        ErrorCodes.RESOURCE_EXHAUSTED,
-        ErrorCodes.UNAVAILABLE,
-        ErrorCodes.DEADLINE_EXCEEDED,
-        ErrorCodes.ABORTED,
-    }
-)
+_RETRYABLE = {"INTERNAL", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED"}
 
 
 class AutomateError(Exception):
@@ -122,21 +97,15 @@ class AutomateError(Exception):
         return f"{self.message} ({self.hint})" if self.hint else self.message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Subclasses take other arguments; rebuilding from __dict__ pickles all of them.
-        return _rebuild, (type(self), self.args, self.__dict__)
-
-
-def _rebuild(
-    cls: type[AutomateError], args: tuple[Any, ...], state: dict[str, Any]
-) -> AutomateError:
-    error = cls.__new__(cls, *args)
-    Exception.__init__(error, *args)
-    error.__dict__.update(state)
-    return error
+        # Subclasses take other arguments; without a call of __init__ all of them can be pickled.
+        new = copyreg.__newobj__  # type: ignore[attr-defined]
+        return new, (type(self), *self.args), self.__dict__
 
 
 class _WordedError(AutomateError):
     """An error whose code is fixed by its class, so that its message comes first."""
+
+    default_code = ErrorCodes.INVALID_ARGUMENT
 
     def __init__(self, message: str = "", **options: Any) -> None:
         super().__init__(options.pop("code", None), message, **options)
@@ -144,8 +113,6 @@ class _WordedError(AutomateError):
 
 class ConfigError(_WordedError):
     """The configuration is wrong."""
-
-    default_code = ErrorCodes.INVALID_ARGUMENT
 
 
 class PluginError(_WordedError):
@@ -185,13 +152,9 @@ class SecretUnavailableError(SecretError):
 class TemplateError(_WordedError):
     """A template does not parse or render."""
 
-    default_code = ErrorCodes.INVALID_ARGUMENT
-
 
 class WorkflowError(_WordedError):
     """A workflow definition is wrong."""
-
-    default_code = ErrorCodes.INVALID_ARGUMENT
 
 
 class WebhookRejectedError(_WordedError):
@@ -202,8 +165,6 @@ class WebhookRejectedError(_WordedError):
 
 class PayloadError(_WordedError):
     """The payload can't be stored as JSON."""
-
-    default_code = ErrorCodes.INVALID_ARGUMENT
 
 
 class StorageError(_WordedError):
@@ -218,24 +179,24 @@ class LeaseLostError(_WordedError):
     default_code = ErrorCodes.ABORTED
 
 
+def printed(value: object) -> str:
+    """Return the text of *value*, whatever its ``__str__`` does."""
+    try:
+        return str(value)
+    except Exception:
+        return f"<{type(value).__name__} that can't be printed>"
+
+
 def describe_error(error: BaseException) -> str:
     """Return an error's class and text, whatever its ``__str__`` does."""
-    name = type(error).__name__
-    try:
-        text = str(error)
-    except Exception:
-        text = f"<{name} that can't be printed>"
+    name, text = type(error).__name__, printed(error)
     return f"{name}: {text}" if text else name
 
 
 def type_name(value: object) -> str:
     """Return the type of *value* with its article, for a message: ``a list``, ``an int``."""
-    return with_article(type(value).__name__)
-
-
-def with_article(noun: str) -> str:
-    """Return *noun* with its article: ``a list``, ``an int``."""
-    return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
 # A comparison takes the square of the lengths, and strangers may have chosen the words.

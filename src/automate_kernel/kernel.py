@@ -10,19 +10,13 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from automate_kernel.errors import (
-    AutomateError,
-    ConfigError,
-    ErrorCodes,
-    StorageError,
-    type_name,
-)
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, StorageError, type_name
 from automate_kernel.operations.context import Call
 from automate_kernel.operations.invoker import Invoker
-from automate_kernel.operations.schemas import Schema, json_schema_of
-from automate_kernel.operations.spec import OperationSpec, operation_from_function
+from automate_kernel.operations.schemas import json_schema_of
+from automate_kernel.operations.spec import OperationSpec, decorating, operation_from_function
 from automate_kernel.outbox import Backoff, Limit, NewItem, OutboxItem, OutboxStore, RowsOutboxStore
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import check_text
@@ -46,7 +40,7 @@ from automate_kernel.templates import (
     TemplateEngine,
 )
 from automate_kernel.templates.filters import default_filters
-from automate_kernel.webhooks import WebhookReceipt
+from automate_kernel.webhooks import ReplayLedger, WebhookReceipt
 from automate_kernel.webhooks.receiver import WebhookReceiver
 from automate_kernel.worker import OutboxReaper
 from automate_kernel.worker.acknowledger import WorkerStats
@@ -66,6 +60,11 @@ from automate_kernel.workflows.engine.schedule import Scheduled, Ticker
 from automate_kernel.workflows.events import event_item, manual_event, scheduled_event
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from automate_kernel.operations.spec import OperationOptions
+
 __all__ = ["Kernel"]
 
 logger: logging.Logger = get_logger(__name__)
@@ -73,6 +72,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 # Services send a webhook again for days.
 _REMEMBERED_SECONDS = 30 * 86_400.0
+# How often `run` writes down what it has counted.
+_REPORT_SECONDS = 1.0
 _SWEEP_SECONDS = 5.0
 
 
@@ -136,14 +137,13 @@ class Kernel:
             outbox, lease_seconds, retention_seconds, failed_retention_seconds
         )
         """The items that wait, run and are done: enqueue, find, pause, limit, cancel, requeue."""
-        self._config = config or {}
         self.operations: Invoker = Invoker(
             {"connector": self.plugins.connectors, "provider": self.plugins.providers},
             self.plugins.hooks,
             self.secrets,
-            config=self._config,
-            settings=settings or {},
-            compile_config=self._render_config,
+            config or {},
+            settings or {},
+            self._render_config,
         )
         """The actions and capabilities by name."""
         self.executions: ExecutionStore = ExecutionStore(self.storage, self.outbox)
@@ -162,19 +162,18 @@ class Kernel:
         self._runner = Runner(
             self.executions,
             operations=self.operations,
-            around=lambda execution: self.plugins.hooks.around(
-                "automate_executing", execution=execution
-            ),
+            around=lambda each: self.plugins.hooks.around("automate_executing", execution=each),
             programs=self.workflows.program,
             listening=self.workflows.listening,
             sender=self,
         )
         self._ticker = Ticker(self.storage, self._scheduled, self._fire)
         self._webhooks = WebhookReceiver(
-            self.storage, self.outbox, self.operations, self.redactor, event_item
+            self.storage, ReplayLedger(self.storage), self.outbox, self.operations, event_item
         )
         self._failures = FailureNotices(self.outbox, self._notify_failed)
         self._handlers = HandlerRegistry()
+        self._reported_at = 0.0
         engine = partial(Engine, self._runner, self.operations.portal)
         self._handlers.add(Handler(EVENT, self._runner.handle_event, pool=engine))
         self._handlers.add(Handler(ADVANCE, self._runner.handle_advance, pool=engine))
@@ -207,41 +206,34 @@ class Kernel:
         if isinstance(secrets, Mapping):
             return [MemorySecretsBackend(secrets)]
         given = [secrets] if isinstance(secrets, (str, SecretsBackend)) else list(secrets)
-        return [one if isinstance(one, SecretsBackend) else self._backend(one) for one in given]
-
-    def _backend(self, given: Any) -> SecretsBackend:
-        """Return a backend made from its class, dotted path or plugin key."""
-        cls = self.plugins.named("secrets_backend", given) if isinstance(given, str) else given
-        try:
-            backend: SecretsBackend = cls()
-        except TypeError as error:
-            raise ConfigError(
-                f"the secrets backend {getattr(cls, '__name__', cls)} needs arguments",
-                hint="pass an instance instead of its path",
-            ) from error
-        return backend
+        return [self._made("secrets_backend", each, "needs arguments") for each in given]
 
     def _store(
-        self,
-        given: OutboxStore | str | None,
-        lease_seconds: float,
-        retention_seconds: float | None,
-        failed_retention_seconds: float | None,
+        self, given: OutboxStore | str | None, lease: float, *kept: float | None
     ) -> OutboxStore:
-        """Return the outbox: the host's own, or one made from a dotted path or plugin key."""
+        """Return the outbox: the host's own, or one that is made and keeps items for its times."""
         if given is not None and not isinstance(given, str):
             return given
-        cls = RowsOutboxStore if given is None else self.plugins.named("outbox_store", given)
+        trouble = "can't be made from a storage and lease_seconds"
+        store: OutboxStore = self._made(
+            "outbox_store", given or RowsOutboxStore, trouble, self.storage, lease_seconds=lease
+        )
+        store.retention_seconds, store.failed_retention_seconds = kept
+        return store
+
+    def _made(self, kind: str, given: Any, trouble: str, *arguments: Any, **options: Any) -> Any:
+        """Return a part that is given as itself, its class, dotted path or plugin key."""
+        if isinstance(given, SecretsBackend):
+            return given
+        cls = self.plugins.named(kind, given) if isinstance(given, str) else given
         try:
-            store: OutboxStore = cls(self.storage, lease_seconds=lease_seconds)
+            return cls(*arguments, **options)
         except TypeError as error:
+            name = getattr(cls, "__name__", cls)
             raise ConfigError(
-                f"the outbox store {given!r} can't be made from a storage and lease_seconds",
+                f"the {kind.replace('_', ' ')} {name} {trouble}",
                 hint="pass an instance instead of its key or path",
             ) from error
-        store.retention_seconds = retention_seconds
-        store.failed_retention_seconds = failed_retention_seconds
-        return store
 
     def _render_config(self, config: Any) -> Any:
         return self.templates.compile(config, "config").render(TemplateContext(env=self.env))
@@ -261,6 +253,8 @@ class Kernel:
     def close(self) -> None:
         """Close plugins, secrets backends, threads and connections that the storage opened."""
         self._runner.close()
+        if not self._runner.activity.idle:
+            self._report_executions()
         self.operations.close()
         self.secrets.close()
         self.storage.close()
@@ -454,12 +448,7 @@ class Kernel:
                 yield entry.workflow, entry.tenant_id
 
     def _fire(
-        self,
-        rows: Rows,
-        workflow: Workflow,
-        tenant_id: str | None,
-        trigger: Any,
-        moment: datetime,
+        self, rows: Rows, workflow: Workflow, tenant_id: str | None, trigger: Any, moment: datetime
     ) -> None:
         event = scheduled_event(workflow, tenant_id, trigger.payload, moment)
         self.executions.start(rows, workflow, event)
@@ -473,7 +462,7 @@ class Kernel:
     @property
     def unused_config(self) -> list[str]:
         """A line for each key of *config* that no connector and no provider has."""
-        return self.plugins.unused_config(self._config)
+        return self.plugins.unused_config(self.operations.config)
 
     def plugin_problems(self) -> dict[tuple[str, str], AutomateError]:
         """
@@ -499,49 +488,20 @@ class Kernel:
     def action(self, name: F) -> F: ...
     @overload
     def action(
-        self,
-        name: str | None = None,
-        *,
-        idempotent: bool = False,
-        title: str = "",
-        description: str | None = None,
-        input_schema: Schema = None,
-        output_schema: Schema = None,
+        self, name: str | None = None, **options: Unpack[OperationOptions]
     ) -> Callable[[F], F]: ...
-    def action(
-        self,
-        name: Any = None,
-        *,
-        idempotent: bool = False,
-        title: str = "",
-        description: str | None = None,
-        input_schema: Schema = None,
-        output_schema: Schema = None,
-    ) -> Any:
+    def action(self, name: Any = None, **options: Unpack[OperationOptions]) -> Any:
         """
         Make a function, ``def`` or ``async def``, an action that steps can call as *name*.
 
         Its typed parameters, or its one pydantic parameter, are the schema of its input. Without a
         *name*, as in ``@kernel.action`` alone, the action is called as the function is.
         """
-        if not (name is None or isinstance(name, str) or callable(name)):
-            raise TypeError(f"an action's name must be text, not {type(name).__name__}")
 
-        def decorate(function: F) -> F:
-            self.operations.add(
-                operation_from_function(
-                    function,
-                    name=name if isinstance(name, str) else None,
-                    idempotent=idempotent,
-                    title=title,
-                    description=description,
-                    input_schema=input_schema,
-                    output_schema=output_schema,
-                )
-            )
-            return function
+        def take(function: Callable[..., Any], **options: Any) -> None:
+            self.operations.add(operation_from_function(function, **options))
 
-        return decorate(name) if callable(name) else decorate
+        return decorating(name, options, "Kernel.action", take)
 
     def handler(
         self,
@@ -635,9 +595,10 @@ class Kernel:
             PeriodicTask("reports", 3600.0, self.outbox.purge_reports),
             PeriodicTask("execution reports", 3600.0, self.executions.purge_activity),
         ]
-        kept = self._kept(retention_seconds, failed_retention_seconds)
-        if kept != (None, None):
-            periodic_tasks.append(PeriodicTask("purge", 60.0, partial(self._sweep, *kept)))
+        kept, failed = self._kept(retention_seconds, failed_retention_seconds)
+        if (kept, failed) != (None, None):
+            sweep = partial(self.sweep, retention_seconds=kept, failed_retention_seconds=failed)
+            periodic_tasks.append(PeriodicTask("purge", 60.0, sweep))
         options.setdefault("describe", self.redactor.redact_exception)
         options.setdefault("redact", self.redactor.redact)
         options.setdefault("also_report", partial(self.executions.report, self._runner.activity))
@@ -656,12 +617,14 @@ class Kernel:
         return self._around_items(handlers)
 
     def _around_items(self, handlers: list[Handler]) -> list[Handler]:
-        if not self.plugins.hooks.receives("automate_handling"):
+        hooks = self.plugins.hooks
+        if not hooks.receives("automate_handling"):
             return handlers
-        return [replace(handler, around=self._around) for handler in handlers]
 
-    def _around(self, item: OutboxItem) -> AbstractContextManager[None]:
-        return self.plugins.hooks.around("automate_handling", item=item)
+        def around(item: OutboxItem) -> AbstractContextManager[None]:
+            return hooks.around("automate_handling", item=item)
+
+        return [replace(handler, around=around) for handler in handlers]
 
     def _before_enqueue(self, items: Sequence[NewItem]) -> None:
         for item in items:
@@ -671,11 +634,7 @@ class Kernel:
             self.plugins.hooks.notify("automate_before_enqueue", items=items)
 
     def run_until_idle(
-        self,
-        *,
-        patience: float = 0.0,
-        kinds: Iterable[str] = (),
-        exclude_kinds: Iterable[str] = (),
+        self, *, patience: float = 0.0, kinds: Iterable[str] = (), exclude_kinds: Iterable[str] = ()
     ) -> WorkerStats:
         """
         Run all due items, and those that follow from them, in this thread; for tests and scripts.
@@ -697,6 +656,7 @@ class Kernel:
         return stats
 
     def _report_executions(self) -> None:
+        self._reported_at = time.monotonic()
         try:
             self.executions.report(self._runner.activity, "inline")
         except StorageError as error:
@@ -710,12 +670,14 @@ class Kernel:
         execution_id, item = self._runner.begin_execution(definition, event, default_worker_id())
         if item is not None:
             (handler,) = self._around_items([self._handlers[ADVANCE]])
-            run_claimed(
+            stats = run_claimed(
                 self.outbox, handler, item, describe=self.redactor.redact_exception,
                 redact=self.redactor.redact,
             )  # fmt: skip
-            self._failures.send()
-            self._report_executions()
+            if stats.failed:
+                self._failures.send()
+            if time.monotonic() - self._reported_at > _REPORT_SECONDS:
+                self._report_executions()
         execution = self.executions.get(execution_id)
         if execution is not None and not execution.status.finished:
             self.run_until_idle(patience=patience)
@@ -746,7 +708,24 @@ class Kernel:
         *failed_retention_seconds*. The defaults are the outbox's own times: None is for ever. It
         takes some seconds at most; the next call continues. A worker does so every minute.
         """
-        return self._sweep(*self._kept(retention_seconds, failed_retention_seconds))
+        kept, failed_kept = self._kept(retention_seconds, failed_retention_seconds)
+        swept = self.outbox.sweep(retention_seconds=kept, failed_retention_seconds=failed_kept)
+        until = time.monotonic() + _SWEEP_SECONDS
+        purge, failed = self.executions.purge, [ExecutionStatus.FAILED, ExecutionStatus.CANCELLED]
+        youngest = min((age for age in (kept, failed_kept) if age is not None), default=None)
+        for age, purge_batch in (
+            (kept, partial(purge, statuses=[ExecutionStatus.COMPLETED])),
+            (failed_kept, partial(purge, statuses=failed)),
+            *((youngest, partial(own, limit=1000)) for own in self.purges),
+        ):
+            while age is not None and time.monotonic() < until:
+                purged = purge_batch(older_than_seconds=age)
+                swept += purged
+                if not purged:
+                    break
+        if kept is not None:
+            self._webhooks.ledger.forget(max(kept, _REMEMBERED_SECONDS))
+        return swept
 
     def _kept(
         self, seconds: float | None, failed_seconds: float | None
@@ -756,28 +735,6 @@ class Kernel:
             own.retention_seconds if seconds is None else seconds,
             own.failed_retention_seconds if failed_seconds is None else failed_seconds,
         )
-
-    def _sweep(self, kept: float | None, failed_kept: float | None) -> int:
-        swept = self.outbox.sweep(retention_seconds=kept, failed_retention_seconds=failed_kept)
-        until = time.monotonic() + _SWEEP_SECONDS
-        for age, statuses in (
-            (kept, [ExecutionStatus.COMPLETED]),
-            (failed_kept, [ExecutionStatus.FAILED, ExecutionStatus.CANCELLED]),
-        ):
-            while age is not None and time.monotonic() < until:
-                purged = self.executions.purge(older_than_seconds=age, statuses=statuses)
-                swept += purged
-                if not purged:
-                    break
-        ages = [age for age in (kept, failed_kept) if age is not None]
-        for purge in self.purges if ages else ():
-            while time.monotonic() < until and (
-                purged := purge(older_than_seconds=min(ages), limit=1000)
-            ):
-                swept += purged
-        if kept is not None:
-            self._webhooks.ledger.forget(max(kept, _REMEMBERED_SECONDS))
-        return swept
 
     def purge(self, *, older_than_seconds: float, batch: int = 1000) -> int:
         """
@@ -796,8 +753,17 @@ class Kernel:
 
 def _storage_for(storage: Storage | None, outbox: OutboxStore | str | None) -> Storage:
     """Return the storage of a kernel: the given one, the outbox's, or one in memory."""
-    if storage is not None:
-        _require_storage(storage)
+    able = hasattr(storage, "begin") and hasattr(storage, "describe")
+    if storage is not None and (isinstance(storage, type) or not able):
+        kind = f"the class {storage.__name__}" if isinstance(storage, type) else type_name(storage)
+        # Not the value, which may be a URL with a password.
+        raise ConfigError(
+            f"a kernel's storage can't be {kind}",
+            hint=(
+                "pass a storage: SqlAlchemyStorage(engine or URL) of automate_sqlalchemy,"
+                " DjangoStorage() of automate_django, or MemoryStorage()"
+            ),
+        )
     theirs: Storage | None = getattr(outbox, "storage", None)
     if storage is not None and theirs is not None and theirs is not storage:
         raise ConfigError(
@@ -805,20 +771,6 @@ def _storage_for(storage: Storage | None, outbox: OutboxStore | str | None) -> S
             hint="pass the outbox alone, or Kernel(outbox.storage, outbox=outbox)",
         )
     return storage or theirs or MemoryStorage()
-
-
-def _require_storage(storage: object) -> None:
-    if not isinstance(storage, type) and hasattr(storage, "begin") and hasattr(storage, "describe"):
-        return
-    kind = f"the class {storage.__name__}" if isinstance(storage, type) else type_name(storage)
-    # Not the value, which may be a URL with a password.
-    raise ConfigError(
-        f"a kernel's storage can't be {kind}",
-        hint=(
-            "pass a storage: SqlAlchemyStorage(engine or URL) of automate_sqlalchemy,"
-            " DjangoStorage() of automate_django, or MemoryStorage()"
-        ),
-    )
 
 
 def _call(operation: str, tenant_id: str | None, idempotency_key: str | None) -> Call:

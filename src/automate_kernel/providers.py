@@ -16,12 +16,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 from automate_kernel.operations.context import ProviderContext
 from automate_kernel.operations.plugin import Plugin
-from automate_kernel.operations.schemas import Schema
-from automate_kernel.operations.spec import OperationSpec, mark_operation, marked_operations
+from automate_kernel.operations.spec import OperationSpec, decorating, marked_operations
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from automate_kernel.operations.spec import OperationOptions
 
 __all__ = ["BaseProvider", "CapabilitySpec", "ProviderContext", "capability"]
 
@@ -39,25 +43,18 @@ def capability(name: F, /) -> F: ...
 
 @overload
 def capability(
-    name: str | None = None,
-    /,
-    *,
-    idempotent: bool = False,
-    title: str = "",
-    description: str | None = None,
-    input_schema: Schema = None,
-    output_schema: Schema = None,
+    name: str | None = None, /, **options: Unpack[OperationOptions]
 ) -> Callable[[F], F]: ...
 
 
-def capability(name: Any = None, /, **options: Any) -> Any:
+def capability(name: Any = None, /, **options: Unpack[OperationOptions]) -> Any:
     """
     Make a method of a provider one of its capabilities.
 
     ``@capability``, ``@capability("name")`` and ``@capability(idempotent=True)`` all work. See
     `operation_from_function` for the method's parameters.
     """
-    return mark_operation(name, options, "capability")
+    return decorating(name, options, "capability")
 
 
 class BaseProvider(Plugin):
@@ -100,12 +97,7 @@ class BaseProvider(Plugin):
         return self.find_capability(name).call(input_data, self)
 
     def call_capability(self, name: str, input_data: Mapping[str, Any]) -> Any:
-        """
-        Return the capability's output as a JSON value, or an awaitable of it if it is async.
-
-        Raises nothing but `AutomateError`: before the call for invalid input, and after it the
-        error that `normalize_error` returns.
-        """
+        """Return the capability's output, or an awaitable of it; see `Plugin.call_operation`."""
         # The default would only look up and check again.
         raw = type(self).execute_capability is not BaseProvider.execute_capability
         return self._call(name, input_data, self.execute_capability, raw=raw)

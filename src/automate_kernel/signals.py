@@ -51,15 +51,8 @@ step_started: NamedSignal = _namespace.signal("step_started")
 step_completed: NamedSignal = _namespace.signal("step_completed")
 step_failed: NamedSignal = _namespace.signal("step_failed")
 
-ALL_SIGNALS: tuple[NamedSignal, ...] = (
-    event_received,
-    workflow_started,
-    workflow_completed,
-    workflow_failed,
-    step_started,
-    step_completed,
-    step_failed,
-)
+ALL_SIGNALS: tuple[NamedSignal, ...] = tuple(_namespace.values())
+"""All seven, in the order of the table."""
 
 
 def emit(signal: NamedSignal, sender: Any, **arguments: Any) -> list[Exception]:

@@ -15,16 +15,11 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, Operationa
 from sqlalchemy.orm import Session, scoped_session
 
 from automate_kernel.errors import ConfigError, StorageError, type_name
-from automate_kernel.storage import DIALECTS, Clock, SqlRows, Wakeup
+from automate_kernel.storage import DIALECTS, Clock, Rows, Wakeup, migration
 from automate_kernel.storage.errors import loses_transaction, lost_transaction, storage_error
 from automate_kernel.storage.listen import ListenWakeup
-from automate_kernel.storage.migration import (
-    SchemaReport,
-    inspect_schema,
-    make_tables,
-    migrate_schema,
-)
-from automate_kernel.storage.sql import copy_through
+from automate_kernel.storage.migration import SchemaReport
+from automate_kernel.storage.rows import copy_through
 
 T = TypeVar("T")
 Each = Literal["joins", "commits", "is committed"]
@@ -39,7 +34,7 @@ _PLAIN_ENGINE = (
 _STYLES = {"qmark": "?", "numeric_dollar": "$"}
 
 
-class SqlAlchemyRows(SqlRows):
+class SqlAlchemyRows(Rows):
     """
     `Rows` on one SQLAlchemy connection, below its expression language.
 
@@ -53,10 +48,8 @@ class SqlAlchemyRows(SqlRows):
         dialect = connection.dialect
         known = DIALECTS.get("mysql" if dialect.name == "mariadb" else dialect.name)
         if known is None:
-            raise StorageError(
-                f"the database {dialect.name!r} is not supported",
-                hint="use PostgreSQL, SQLite, MariaDB or MySQL",
-            )
+            hint = "use PostgreSQL, SQLite, MariaDB or MySQL"
+            raise StorageError(f"the database {dialect.name!r} is not supported", hint=hint)
         super().__init__(known, _STYLES.get(dialect.paramstyle, "%s"), clock)
         self.native = connection
         self._each = each
@@ -101,9 +94,8 @@ class SqlAlchemyRows(SqlRows):
         try:
             return copy_through(self.native.connection.driver_connection, sql, lines)
         except self.native.dialect.loaded_dbapi.Error as error:
-            failure = storage_error(
-                error, shown(self.native.engine.url), migrate=_MIGRATE, retryable=False
-            )
+            place = shown(self.native.engine.url)
+            failure = storage_error(error, place, migrate=_MIGRATE, retryable=False)
             self._note(error, failure)
             raise failure from error
 
@@ -114,18 +106,13 @@ def _engine(given: object) -> Engine:
     if isinstance(given, (URL, str)):
         given = _url(given)
         if given.get_dialect().is_async:
-            raise ConfigError(
-                f"{given.drivername} is an asynchronous driver, and the kernel's threads need"
-                " another",
-                hint=_PLAIN_ENGINE,
-            )
+            text = f"{given.drivername} is an asynchronous driver"
+            raise ConfigError(f"{text}, and the kernel's threads need another", hint=_PLAIN_ENGINE)
         return create_engine(given)
     if hasattr(given, "sync_engine"):
         raise ConfigError("the engine is asynchronous", hint=_PLAIN_ENGINE)
-    raise ConfigError(
-        f"a storage is made of an engine or a URL, not of {type(given).__name__}",
-        hint="SqlAlchemyStorage(create_engine(url))",
-    )
+    text = f"a storage is made of an engine or a URL, not of {type(given).__name__}"
+    raise ConfigError(text, hint="SqlAlchemyStorage(create_engine(url))")
 
 
 def _url(given: URL | str) -> URL:
@@ -134,14 +121,11 @@ def _url(given: URL | str) -> URL:
         url.get_dialect()
     except ArgumentError:
         # Without the text, which may hold a password.
-        raise ConfigError(
-            "the database's URL can't be read",
-            hint="write postgresql+psycopg://user:password@host/name or sqlite:///file.db",
-        ) from None
+        hint = "write postgresql+psycopg://user:password@host/name or sqlite:///file.db"
+        raise ConfigError("the database's URL can't be read", hint=hint) from None
     except ImportError as error:
-        raise ConfigError(
-            f"the database's driver is not installed: {error.name}", hint="install it"
-        ) from None
+        text = f"the database's driver is not installed: {error.name}"
+        raise ConfigError(text, hint="install it") from None
     return url
 
 
@@ -211,10 +195,8 @@ class SqlAlchemyStorage:
         if isinstance(transaction, (Session, scoped_session)):
             transaction = transaction.connection()
         if not isinstance(transaction, Connection):
-            raise StorageError(
-                f"{type_name(transaction)} is no SQLAlchemy transaction",
-                hint="pass a Session or Connection; with aemit(), an AsyncSession",
-            )
+            hint = "pass a Session or Connection; with aemit(), an AsyncSession"
+            raise StorageError(f"{type_name(transaction)} is no SQLAlchemy transaction", hint=hint)
         return SqlAlchemyRows(transaction, self._clock)
 
     async def arun_in(self, transaction: Any, work: Callable[[SqlAlchemyRows], T]) -> T:
@@ -246,17 +228,12 @@ class SqlAlchemyStorage:
     def create_tables(self) -> None:
         """Create the tables that are missing, and change none that is there: see `migrate`."""
         with self._changing() as rows:
-            make_tables(rows, self.describe())
+            migration.make_tables(rows, self.describe())
 
     def check_schema(self) -> SchemaReport:
-        """
-        Compare the tables, columns and indexes of the database with those of this release.
-
-        The report names each difference, the SQL that mends it and the command to run. Only the
-        database's catalogue is read.
-        """
+        """Report where the database's catalogue differs from this release, with remedies."""
         with self.begin(atomic=False) as rows:
-            return inspect_schema(rows, self.describe())
+            return migration.inspect_schema(rows, self.describe())
 
     def migrate(self, *, force: bool = False) -> list[str]:
         """
@@ -268,7 +245,7 @@ class SqlAlchemyStorage:
         *force*, Alembic; its hint is the command to run instead.
         """
         with self._changing() as rows:
-            return migrate_schema(rows, self.describe(), force=force)
+            return migration.migrate_schema(rows, self.describe(), force=force)
 
     @contextmanager
     def _changing(self) -> Iterator[SqlAlchemyRows]:
@@ -311,11 +288,7 @@ _lost: WeakKeyDictionary[Connection, StorageError] = WeakKeyDictionary()
 
 
 def _refuse_commit(connection: Connection, failure: StorageError) -> None:
-    """
-    Let the commit of *connection* raise, until it is rolled back, to a savepoint perhaps.
-
-    See `loses_transaction`: a host that catches our error would believe that its rows are there.
-    """
+    """Let the commit raise, unless a rollback comes first; see `loses_transaction`."""
     # A listener that is there already is not added again.
     for name in ("rollback", "rollback_savepoint"):
         event.listen(connection, name, _forget)
@@ -360,7 +333,6 @@ def shown(url: URL) -> str:
 
 def translated(error: DBAPIError, place: str) -> StorageError:
     """Return SQLAlchemy's *error* as ours; *place* is the database without a password."""
-    retryable = error.connection_invalidated or isinstance(
-        error, (OperationalError, InterfaceError)
-    )
+    passing = isinstance(error, (OperationalError, InterfaceError))
+    retryable = error.connection_invalidated or passing
     return storage_error(error.orig, place, migrate=_MIGRATE, retryable=retryable)

@@ -46,16 +46,10 @@ def _type(column: Column) -> sa.types.TypeEngine[Any]:
 
 def _index(index: Index, table: sa.Table) -> sa.Index:
     columns = [table.c[name] for name in index.columns]
-    if not index.where:
-        return sa.Index(index.name, *columns, unique=index.unique)
-    condition = sa.and_(*(_condition(table.c[name], value) for name, value in index.where))
-    return sa.Index(
-        index.name,
-        *columns,
-        unique=index.unique,
-        postgresql_where=condition,
-        sqlite_where=condition,
-    )
+    where = [_condition(table.c[name], value) for name, value in index.where]
+    condition: Any = sa.and_(*where) if where else None
+    partial = {"postgresql_where": condition, "sqlite_where": condition}
+    return sa.Index(index.name, *columns, unique=index.unique, **partial)
 
 
 def _condition(column: sa.Column[Any], value: str | None) -> sa.ColumnElement[bool]:

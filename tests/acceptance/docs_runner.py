@@ -224,11 +224,11 @@ class Page:
 
             load_settings(block.file)
         points = tables.get("project", {}).get("entry-points", {})
-        from automate_kernel.plugins.kinds import kind_of_group
+        from automate_kernel.plugins.kinds import GROUPS
 
         for group, targets in points.items():
             if group.partition(".")[0] in ("automate", "django_automate"):
-                if kind_of_group(group) is None:
+                if group not in GROUPS:
                     raise DocumentationError(f"there is no entry-point group {group!r}")
                 if any(re.fullmatch(r"[\w.]+:\w+|[\w.]+", t) is None for t in targets.values()):
                     raise DocumentationError(f"a target in {group!r} is not module:Name")

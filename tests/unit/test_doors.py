@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -89,7 +90,9 @@ def by_command(kernel: Kernel, name: Any, options: dict[str, Any]) -> None:
     given = {key.replace("tenant_id", "tenant"): value for key, value in options.items()}
     if "delay" in given:
         given["delay"] = str(given["delay"])
-    emit(Context(), name, **given)  # type: ignore[arg-type]
+    parameters = list(inspect.signature(emit).parameters.values())[2:]
+    defaults = {each.name: getattr(each.default, "default", None) for each in parameters}
+    emit(Context(), name, **{**defaults, **given})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("wrong", WRONG)
@@ -101,7 +104,7 @@ def test_every_door_refuses_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An event that one door refuses comes by no other, and leaves nothing behind."""
-    monkeypatch.setattr("automate_kernel.cli.session.require_shared", lambda kernel: None)
+    monkeypatch.setattr("automate_kernel.cli.commands.events.require_shared", lambda kernel: None)
     options = {"name": "order.created", **WRONG[wrong]}
     with pytest.raises((PayloadError, ConfigError)) as caught:
         door(kernel, options.pop("name"), options)

@@ -75,14 +75,14 @@ def test_any_graph_has_an_outline(workflow: Workflow) -> None:
 def test_spots_do_not_overlap(workflow: Workflow) -> None:
     """Boxes stand side by side, each layer below what it needs."""
     needs = workflow.graph()
-    layout = lay_out(needs, dict.fromkeys(needs, 11.0), gap=2, thin=1)
-    depth = {s.step_id: n for n, row in enumerate(layout.layers) for s in row if not s.passage}
+    layers, width = lay_out(needs, dict.fromkeys(needs, 11.0), gap=2, thin=1)
+    depth = {s.step_id: n for n, row in enumerate(layers) for s in row if not s.passage}
     assert sorted(depth) == sorted(needs)
     assert all(depth[need] < depth[key] for key in needs for need in needs[key])
-    for row in layout.layers:
+    for row in layers:
         for left, right in pairwise(row):
             assert right.x - left.x >= (left.width + right.width) / 2 + 2 - 1e-6
-        assert all(-1e-6 <= s.x - s.width / 2 <= s.x + s.width / 2 <= layout.width for s in row)
+        assert all(-1e-6 <= s.x - s.width / 2 <= s.x + s.width / 2 <= width for s in row)
 
 
 def test_mermaid_survives_ids_and_texts_that_it_reads_itself() -> None:

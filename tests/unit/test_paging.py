@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 from automate_kernel.errors import AutomateError
-from automate_kernel.outbox.failed_attempts import new_attempt
+from automate_kernel.outbox.failed_attempts import FailedAttempt, new_attempt
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.paging import IndexRange, RowPage, between, read_page
 from automate_kernel.storage.rows import Where
@@ -23,12 +23,13 @@ def filled() -> MemoryStorage:
     for minute in range(3):
         with storage.begin() as rows:
             new = [
-                {
-                    **new_attempt(
-                        str(uuid4()), "claim", attempt=number, group=None, error="", trace=None,
-                        code="RARE" if (minute * 5 + number) % 3 == 0 else "OFTEN",
+                new_attempt(
+                    str(uuid4()), "claim",
+                    FailedAttempt(
+                        attempt=number, error="", error_group="",
+                        error_code="RARE" if (minute * 5 + number) % 3 == 0 else "OFTEN",
                     ),
-                }
+                )
                 for number in range(5)
             ]  # fmt: skip
             rows.insert(FAILURE, new)

@@ -29,11 +29,11 @@ from automate_kernel.templates.filters import (
     FILTER_PRICES,
     JINJA_FILTERS,
     JINJA_TESTS,
+    TEST_PRICES,
 )
 from automate_kernel.templates.limits import Budget
 from automate_kernel.templates.members import LOOP_METHODS, Method, member
 from automate_kernel.templates.members import BINARY
-from automate_kernel.templates.bounded_filters import TEST_PRICES
 from automate_kernel.templates.sandbox import GLOBALS
 
 CALL_SECONDS = 0.25

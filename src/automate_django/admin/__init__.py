@@ -10,12 +10,11 @@ from django.contrib import admin as _django_admin
 
 from automate_django import conf as _conf
 from automate_django.admin.bases.audit import AuditableModelAdmin, AuditMixin
-from automate_django.admin.bases.base import BaseModelAdmin
+from automate_django.admin.bases.base import BaseModelAdmin, InlineBaseAdmin, StackedInlineBaseAdmin
 from automate_django.admin.bases.bulk import BulkActionsMixin
 from automate_django.admin.bases.export import ExportMixin
 from automate_django.admin.bases.filters import FilterMixin
 from automate_django.admin.bases.imports import ImportExportBaseAdmin
-from automate_django.admin.bases.inlines import InlineBaseAdmin, StackedInlineBaseAdmin
 from automate_django.admin.bases.permissions import PermissionMixin
 from automate_django.admin.bases.search import SearchMixin
 from automate_django.admin.bases.soft_delete import SoftDeleteAdmin

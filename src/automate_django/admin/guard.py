@@ -9,23 +9,18 @@ check of what is unique and the saving somebody else may save.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
-from typing import TYPE_CHECKING, Any
+from functools import update_wrapper, wraps
+from typing import Any
 
 from django.contrib import admin
 from django.core.exceptions import BadRequest
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
-from django.urls import URLPattern
+from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from automate_django.refusals import Refusal, has_nul, refusal_of
-
-if TYPE_CHECKING:
-    ModelAdmin = admin.ModelAdmin[Any]
-else:
-    ModelAdmin = admin.ModelAdmin
 
 _TEXTS = {
     Refusal.DUPLICATE: gettext_lazy("Another row has a value that must be unique."),
@@ -36,8 +31,12 @@ _TEXTS = {
 _READS = ("GET", "HEAD", "OPTIONS")
 
 
-class GuardedAdmin(ModelAdmin):
-    """Answers 400 to what can't be looked up, and 409 to what another row stands against."""
+class GuardedAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """
+    Answers 400 to what can't be looked up, and 409 to what another row stands against.
+
+    What our own pages share stands here as well: their addresses, and their frame.
+    """
 
     refuses_nul = True
     """True if an address with NUL in it is answered with 400 on every database alike."""
@@ -71,15 +70,26 @@ class GuardedAdmin(ModelAdmin):
         return guarded
 
     def _conflict(self, request: HttpRequest, refusal: Refusal) -> TemplateResponse:
+        page = self.own_page(request, "bases/conflict.html", _("Not saved"), reason=_TEXTS[refusal])
+        page.status_code = 409
+        return page
+
+    def own_page(
+        self, request: HttpRequest, template: str, title: str, **context: Any
+    ) -> TemplateResponse:
+        """Return a page made of ``templates/admin/automate_django/TEMPLATE``."""
         request.current_app = self.admin_site.name
-        context = {
-            **self.admin_site.each_context(request),
-            "title": _("Not saved"),
-            "opts": self.opts,
-            "reason": _TEXTS[refusal],
-        }
-        template = "admin/automate_django/bases/conflict.html"
-        return TemplateResponse(request, template, context, status=409)
+        shared = {**self.admin_site.each_context(request), "title": title, "opts": self.opts}
+        template = f"admin/automate_django/{template}"
+        return TemplateResponse(request, template, {**shared, **context})
+
+    def own_path(self, route: str, view: Callable[..., Any], name: str) -> URLPattern:
+        """Return the address of a page below this class's own, for who may enter the site."""
+        return path(route, update_wrapper(self.admin_site.admin_view(view), view), name=name)
+
+    def own_url(self, name: str, *args: object) -> str:
+        """Return the URL of a page of this site by its name, without ``admin:``."""
+        return reverse(f"admin:{name}", args=args, current_app=self.admin_site.name)
 
     def get_search_results(
         self, request: HttpRequest, queryset: Any, search_term: str

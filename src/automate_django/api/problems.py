@@ -206,14 +206,9 @@ def _headers(error: exceptions.APIException) -> dict[str, str]:
 def _body(error: exceptions.APIException) -> dict[str, Any]:
     status = error.status_code
     code = getattr(error, "problem_code", None) or _CODE_OF_STATUS.get(status, "INTERNAL")
-    body: dict[str, Any] = {
-        "type": f"{types}{code}"
-        if (types := conf.option("AUTOMATE_API", "PROBLEM_TYPES"))
-        else "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "code": code,
-    }
+    types, title = conf.option("AUTOMATE_API", "PROBLEM_TYPES"), HTTPStatus(status).phrase
+    kind = f"{types}{code}" if types else "about:blank"
+    body: dict[str, Any] = {"type": kind, "title": title, "status": status, "code": code}
     detail = error.detail
     if isinstance(detail, (list, dict)):
         body["detail"] = "The request is not valid."

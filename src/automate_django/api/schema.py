@@ -111,11 +111,7 @@ if TYPE_CHECKING or INSTALLED:
         return type(cls.__name__, (_Problems, cls), {})
 
     class HostSchema(DefaultSchema):
-        """
-        The schema of a project's own views: the project's class, with problem details.
-
-        A schema class of another library than drf-spectacular is left as it is.
-        """
+        """The schema of a project's views: its class, if drf-spectacular's with problem details."""
 
         def __get__(self, instance: Any, owner: Any) -> Any:
             found: Any = super().__get__(instance, owner)

@@ -56,8 +56,7 @@ class ServiceUser:
         """Return False."""
         return False
 
-    def __str__(self) -> str:
-        return self.username
+    __str__ = get_username
 
 
 class ApiTokenAuthentication(BaseAuthentication):
@@ -134,16 +133,11 @@ class HasRequiredScopes(BasePermission):
 
 def required_scopes(request: Request, view: Any) -> Sequence[str]:
     """Return the scopes that *view* requires for *request*."""
-    asked = getattr(view, "required_scopes", None)
+    asked = getattr(view, "required_scopes", None) or None
     method = request.method or "GET"
     if isinstance(asked, Mapping):
-        for name in (getattr(view, "action", None), method, method.lower()):
-            if name in asked:
-                return _listed(asked[name])
-    elif asked:
-        return _listed(asked)
-    return ["api:read" if method in SAFE_METHODS else "api:write"]
-
-
-def _listed(scopes: str | Sequence[str]) -> Sequence[str]:
-    return [scopes] if isinstance(scopes, str) else scopes
+        names = (getattr(view, "action", None), method, method.lower())
+        asked = next((asked[name] for name in names if name in asked), None)
+    if asked is None:
+        return ["api:read" if method in SAFE_METHODS else "api:write"]
+    return [asked] if isinstance(asked, str) else asked

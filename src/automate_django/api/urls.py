@@ -14,11 +14,10 @@ from django.urls import URLPattern, URLResolver, include, path
 from rest_framework.routers import SimpleRouter
 
 from automate_django.api.schema import INSTALLED, SchemaView
-from automate_django.api.v1.events import EventViewSet
 from automate_django.api.v1.executions import ExecutionViewSet
 from automate_django.api.v1.outbox import OutboxViewSet
 from automate_django.api.v1.plugins import PluginViewSet
-from automate_django.api.v1.workflows import WorkflowViewSet
+from automate_django.api.v1.workflows import EventViewSet, WorkflowViewSet
 
 app_name = "automate"
 

@@ -152,7 +152,7 @@ class IdempotencyRecord(models.Model):
         verbose_name = "answer to an idempotent request"
         verbose_name_plural = "answers to idempotent requests"
         constraints = [
-            models.UniqueConstraint(fields=["owner", "key"], name="automate_api_idempotency_once"),
+            models.UniqueConstraint(fields=["owner", "key"], name="automate_api_idempotency_once")
         ]
         indexes = [models.Index(fields=["expires_at"], name="automate_api_idempotency_old")]
 

@@ -6,7 +6,7 @@ depend on each other right. The specification names `OutboxItem`, in the kernel 
 class name of ours that stands twice.
 """
 
-# ruff: noqa: D106, DJ001, RUF012  (a Meta speaks for itself; null is what the kernel's tables hold)
+# ruff: noqa: DJ001  (null is what the kernel's tables hold)
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from typing import Any
 
 from django.db import models
 from django.db.models import Q
+
+from automate_kernel.storage import tables
 
 
 class UniqueIfSet(models.UniqueConstraint):
@@ -42,7 +44,44 @@ class UniqueIfSet(models.UniqueConstraint):
         return models.UniqueConstraint(fields=self.fields, name=self.name, condition=condition)
 
 
-class OutboxItem(models.Model):
+_FIELDS = {"execution_id": "execution"}
+"""The fields that have another name than their column."""
+_LOOSE: Any = {"on_delete": models.DO_NOTHING, "db_constraint": False, "db_index": False}
+"""The options of a foreign key that no database keeps."""
+
+
+def _meta(table: str, **options: Any) -> Any:
+    """Return the Meta of a model: the name and indexes of the kernel's *table*, and *options*."""
+    indexes: list[models.Index] = []
+    constraints: list[models.UniqueConstraint] = []
+    for index in tables.TABLES[table].indexes:
+        fields = [_FIELDS.get(column, column) for column in index.columns]
+        if index.unique:
+            unique = UniqueIfSet if index.where else models.UniqueConstraint
+            constraints.append(unique(fields=fields, name=index.name))
+        else:
+            condition = Q(**dict(map(_condition, index.where))) if index.where else None
+            indexes.append(models.Index(fields=fields, name=index.name, condition=condition))
+    own = {"db_table": table, "indexes": indexes, "constraints": constraints}
+    return type("Meta", (), {**own, **options})
+
+
+def _condition(pair: tuple[str, str | None]) -> tuple[str, Any]:
+    column, value = pair
+    if value in (None, tables.NULL):
+        return f"{column}__isnull", value is not None
+    return column, value
+
+
+class _KernelTable(models.Model):
+    class Meta:
+        abstract = True
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+
+class OutboxItem(_KernelTable):
     """One unit of work."""
 
     id = models.UUIDField(primary_key=True)
@@ -71,74 +110,27 @@ class OutboxItem(models.Model):
     concurrency_limit = models.IntegerField(null=True)
     last_error_group = models.CharField(max_length=200, null=True)
 
-    class Meta:
-        db_table = "automate_outbox"
-        permissions = [
-            ("operate_outbox", "Can see and steer the outbox of all tenants"),
-        ]
-        constraints = [
-            UniqueIfSet(fields=["idempotency_key"], name="automate_outbox_idempotency"),
-        ]
-        indexes = [
-            models.Index(
-                fields=["kind", "sort_at", "id"],
-                name="automate_outbox_ready",
-                condition=Q(waiting_for="worker", tenant_id__isnull=True),
-            ),
-            models.Index(
-                fields=["kind", "tenant_id", "sort_at", "id"],
-                name="automate_outbox_shared",
-                condition=Q(waiting_for="worker", tenant_id__isnull=False),
-            ),
-            models.Index(
-                fields=["next_attempt_at"],
-                name="automate_outbox_later",
-                condition=Q(waiting_for="time"),
-            ),
-            models.Index(
-                fields=["lease_expires_at"],
-                name="automate_outbox_lease",
-                condition=Q(lease_expires_at__isnull=False),
-            ),
-            models.Index(
-                fields=["ordering_key", "id"],
-                name="automate_outbox_ordering",
-                condition=Q(ordering_key__isnull=False, waiting_for__isnull=False),
-            ),
-            models.Index(
-                fields=["id"], name="automate_outbox_failed", condition=Q(status="FAILED")
-            ),
-            models.Index(
-                fields=["concurrency_key", "kind", "id"],
-                name="automate_outbox_concurrency",
-                condition=Q(concurrency_key__isnull=False, waiting_for="key"),
-            ),
-            models.Index(
-                fields=["id"], name="automate_outbox_cancel", condition=Q(waiting_for="cancel")
-            ),
-        ]
+    Meta = _meta(
+        tables.OUTBOX,
+        permissions=[("operate_outbox", "Can see and steer the outbox of all tenants")],
+    )
 
     def __str__(self) -> str:
         # Without payload and error text: what names an object ends in logs and pages.
         return f"{self.kind} {self.id}"
 
 
-class OutboxLane(models.Model):
+class OutboxLane(_KernelTable):
     """The item that runs for an ordering key."""
 
     ordering_key = models.CharField(max_length=200, primary_key=True)
     item_id = models.UUIDField()
     lease_token = models.UUIDField()
 
-    class Meta:
-        db_table = "automate_outbox_lane"
-        indexes = [models.Index(fields=["item_id"], name="automate_outbox_lane_item")]
-
-    def __str__(self) -> str:
-        return self.ordering_key
+    Meta = _meta(tables.LANE)
 
 
-class OutboxSlot(models.Model):
+class OutboxSlot(_KernelTable):
     """A place that an item has taken among those of its concurrency key."""
 
     id = models.CharField(max_length=255, primary_key=True)
@@ -146,18 +138,10 @@ class OutboxSlot(models.Model):
     item_id = models.UUIDField()
     lease_token = models.UUIDField()
 
-    class Meta:
-        db_table = "automate_outbox_slot"
-        indexes = [
-            models.Index(fields=["concurrency_key"], name="automate_outbox_slot_key"),
-            models.Index(fields=["item_id"], name="automate_outbox_slot_item"),
-        ]
-
-    def __str__(self) -> str:
-        return self.id
+    Meta = _meta(tables.SLOT)
 
 
-class OutboxLimit(models.Model):
+class OutboxLimit(_KernelTable):
     """The limits of a kind: of running items, and of starts in a time."""
 
     kind = models.CharField(max_length=200, primary_key=True)
@@ -169,28 +153,20 @@ class OutboxLimit(models.Model):
     full_at = models.DateTimeField()
     updated_at = models.DateTimeField()
 
-    class Meta:
-        db_table = "automate_outbox_limit"
-
-    def __str__(self) -> str:
-        return self.kind
+    Meta = _meta(tables.LIMIT)
 
 
-class OutboxPause(models.Model):
+class OutboxPause(_KernelTable):
     """A kind whose items are not claimed for now."""
 
     kind = models.CharField(max_length=200, primary_key=True)
     reason = models.TextField(null=True)
     created_at = models.DateTimeField()
 
-    class Meta:
-        db_table = "automate_outbox_pause"
-
-    def __str__(self) -> str:
-        return self.kind
+    Meta = _meta(tables.PAUSE)
 
 
-class OutboxWorker(models.Model):
+class OutboxWorker(_KernelTable):
     """A worker, as it last reported."""
 
     id = models.CharField(max_length=200, primary_key=True)
@@ -204,14 +180,10 @@ class OutboxWorker(models.Model):
     stopping = models.IntegerField()
     problem = models.TextField(null=True)
 
-    class Meta:
-        db_table = "automate_worker"
-
-    def __str__(self) -> str:
-        return self.id
+    Meta = _meta(tables.WORKER)
 
 
-class OutboxActivity(models.Model):
+class OutboxActivity(_KernelTable):
     """The work of one worker on items of one kind in one minute."""
 
     id = models.UUIDField(primary_key=True)
@@ -225,16 +197,13 @@ class OutboxActivity(models.Model):
     run_times = models.JSONField()
     wait_times = models.JSONField()
 
-    class Meta:
-        db_table = "automate_activity"
-        verbose_name_plural = "outbox activity"
-        indexes = [models.Index(fields=["at"], name="automate_activity_at")]
+    Meta = _meta(tables.ACTIVITY, verbose_name_plural="outbox activity")
 
     def __str__(self) -> str:
         return f"{self.kind} {self.at:%Y-%m-%d %H:%M}"
 
 
-class OutboxFailure(models.Model):
+class OutboxFailure(_KernelTable):
     """One failed attempt of an item, or of a step of an execution."""
 
     id = models.UUIDField(primary_key=True)
@@ -248,17 +217,13 @@ class OutboxFailure(models.Model):
     trace = models.TextField(null=True)
     failed_at = models.DateTimeField()
 
-    class Meta:
-        db_table = "automate_failure"
-        indexes = [
-            models.Index(fields=["subject_id", "failed_at"], name="automate_failure_subject")
-        ]
+    Meta = _meta(tables.FAILURE)
 
     def __str__(self) -> str:
         return f"attempt {self.attempt} of {self.subject_id}"
 
 
-class OutboxLabel(models.Model):
+class OutboxLabel(_KernelTable):
     """A label of the host's that finds an item or an execution."""
 
     id = models.UUIDField(primary_key=True)
@@ -269,33 +234,26 @@ class OutboxLabel(models.Model):
     tenant_id = models.CharField(max_length=200, null=True)
     created_at = models.DateTimeField()
 
-    class Meta:
-        db_table = "automate_label"
-        indexes = [
-            models.Index(fields=["value", "created_at"], name="automate_label_value"),
-            models.Index(fields=["subject_id"], name="automate_label_subject"),
-        ]
+    Meta = _meta(tables.LABEL)
 
     def __str__(self) -> str:
         return f"{self.name}={self.value}"
 
 
-class SchemaVersion(models.Model):
+class SchemaVersion(_KernelTable):
     """The version of the tables, where ``automate db`` migrates them and not Django."""
 
     name = models.CharField(max_length=200, primary_key=True)
     version = models.IntegerField()
     migrated_at = models.DateTimeField()
 
-    class Meta:
-        db_table = "automate_schema"
-        default_permissions = ()
+    Meta = _meta(tables.SCHEMA, default_permissions=())
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
 
 
-class WebhookDelivery(models.Model):
+class WebhookDelivery(_KernelTable):
     """An accepted webhook delivery, so that its repetition is recognized."""
 
     id = models.CharField(max_length=64, primary_key=True)
@@ -304,16 +262,13 @@ class WebhookDelivery(models.Model):
     item_id = models.UUIDField()
     received_at = models.DateTimeField()
 
-    class Meta:
-        db_table = "automate_webhook_delivery"
-        verbose_name_plural = "webhook deliveries"
-        indexes = [models.Index(fields=["received_at"], name="automate_delivery_received")]
+    Meta = _meta(tables.DELIVERY, verbose_name_plural="webhook deliveries")
 
     def __str__(self) -> str:
         return f"{self.connector}.{self.trigger_name} {self.id[:12]}"
 
 
-class WorkflowDefinition(models.Model):
+class WorkflowDefinition(_KernelTable):
     """A workflow as it was when an execution of it began."""
 
     id = models.CharField(max_length=64, primary_key=True)
@@ -321,25 +276,18 @@ class WorkflowDefinition(models.Model):
     body = models.JSONField()
     created_at = models.DateTimeField()
 
-    class Meta:
-        db_table = "automate_definition"
+    Meta = _meta(tables.DEFINITION)
 
     def __str__(self) -> str:
         return f"{self.name} {self.id[:12]}"
 
 
-class WorkflowExecution(models.Model):
+class WorkflowExecution(_KernelTable):
     """One run of a workflow for one event."""
 
     id = models.UUIDField(primary_key=True)
     workflow = models.CharField(max_length=200)
-    definition = models.ForeignKey(
-        WorkflowDefinition,
-        models.DO_NOTHING,
-        related_name="executions",
-        db_constraint=False,
-        db_index=False,
-    )
+    definition = models.ForeignKey(WorkflowDefinition, related_name="executions", **_LOOSE)
     status = models.CharField(max_length=16)
     event = models.JSONField()
     output = models.JSONField(null=True)
@@ -352,34 +300,17 @@ class WorkflowExecution(models.Model):
     completed_at = models.DateTimeField(null=True)
     error_group = models.CharField(max_length=200, null=True)
 
-    class Meta:
-        db_table = "automate_execution"
-        indexes = [
-            models.Index(fields=["created_at"], name="automate_execution_recent"),
-            models.Index(fields=["workflow", "created_at"], name="automate_execution_workflow"),
-            models.Index(fields=["status", "created_at"], name="automate_execution_status"),
-            models.Index(
-                fields=["tenant_id", "created_at"],
-                name="automate_execution_tenant",
-                condition=Q(tenant_id__isnull=False),
-            ),
-        ]
+    Meta = _meta(tables.EXECUTION)
 
     def __str__(self) -> str:
         return f"{self.workflow} {self.id}"
 
 
-class WorkflowStep(models.Model):
+class WorkflowStep(_KernelTable):
     """One step of an execution; with ``for_each``, one element of it."""
 
     id = models.UUIDField(primary_key=True)
-    execution = models.ForeignKey(
-        WorkflowExecution,
-        models.DO_NOTHING,
-        related_name="steps",
-        db_constraint=False,
-        db_index=False,
-    )
+    execution = models.ForeignKey(WorkflowExecution, related_name="steps", **_LOOSE)
     step_id = models.CharField(max_length=200)
     position = models.IntegerField()
     status = models.CharField(max_length=16)
@@ -393,32 +324,22 @@ class WorkflowStep(models.Model):
     completed_at = models.DateTimeField(null=True)
     error_group = models.CharField(max_length=200, null=True)
 
-    class Meta:
-        db_table = "automate_step"
-        constraints = [
-            models.UniqueConstraint(
-                fields=["execution", "step_id", "position"], name="automate_step_once"
-            ),
-        ]
+    Meta = _meta(tables.STEP)
 
     def __str__(self) -> str:
         return self.step_id if self.position < 0 else f"{self.step_id}[{self.position}]"
 
 
-class WorkflowSchedule(models.Model):
+class WorkflowSchedule(_KernelTable):
     """The last firing of a workflow's schedule."""
 
     id = models.CharField(max_length=255, primary_key=True)
     last_fired_at = models.DateTimeField()
 
-    class Meta:
-        db_table = "automate_schedule"
-
-    def __str__(self) -> str:
-        return self.id
+    Meta = _meta(tables.SCHEDULE)
 
 
-class WorkflowActivity(models.Model):
+class WorkflowActivity(_KernelTable):
     """The work of one worker on executions of one workflow in one minute."""
 
     id = models.UUIDField(primary_key=True)
@@ -435,10 +356,7 @@ class WorkflowActivity(models.Model):
     steps_failed = models.IntegerField()
     step_times = models.JSONField()
 
-    class Meta:
-        db_table = "automate_execution_activity"
-        verbose_name_plural = "workflow activity"
-        indexes = [models.Index(fields=["at"], name="automate_execution_activity_at")]
+    Meta = _meta(tables.EXECUTION_ACTIVITY, verbose_name_plural="workflow activity")
 
     def __str__(self) -> str:
         return f"{self.workflow} {self.at:%Y-%m-%d %H:%M}"

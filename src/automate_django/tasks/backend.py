@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from django.apps import apps
@@ -43,16 +44,10 @@ class OutboxBackend(BaseTaskBackend):
     supports_get_result = True
     supports_priority = True
 
-    def __init__(self, alias: str, params: Mapping[str, Any]) -> None:
-        super().__init__(alias, dict(params))
-        self._retry: Retry | None = None
-
-    @property
+    @cached_property
     def retry(self) -> Retry:
         """The retries of tasks without `automate_django.tasks.retry`."""
-        if self._retry is None:
-            self._retry = Retry.from_options(self.options)
-        return self._retry
+        return Retry.from_options(self.options)
 
     # The base is generic in the types of the function, which no caller of a backend knows.
     def enqueue(  # type: ignore[override]
@@ -116,27 +111,23 @@ class OutboxBackend(BaseTaskBackend):
     def check(self, **_: Any) -> list[checks.CheckMessage]:
         """Find the problems of this backend's settings."""
         return [
-            checks.Error(f"TASKS[{self.alias!r}]: {text}.", hint=hint, id=name)
-            for name, text, hint in self._problems()
+            checks.Error(f"TASKS[{self.alias!r}]: {text}.", hint=hint, id=f"automate.{number}")
+            for number, text, hint in self._problems()
         ]
 
-    def _problems(self) -> list[tuple[str, str, str]]:
-        found = []
+    def _problems(self) -> Iterator[tuple[str, str, str]]:
         if not apps.is_installed("automate_django"):
             hint = "Add 'automate_django' to INSTALLED_APPS."
-            found.append(("automate.E030", "its backend's app is not installed", hint))
+            yield "E030", "its backend's app is not installed", hint
         for key in self.options:
             if key not in OPTIONS:
                 near = nearest(key, OPTIONS)
                 hint = f"Did you mean {near}?" if near else f"There are {', '.join(OPTIONS)}."
-                found.append(("automate.E031", f"{key!r} is no option of OutboxBackend", hint))
+                yield "E031", f"{key!r} is no option of OutboxBackend", hint
         try:
             Retry.from_options(self.options)
         except ImproperlyConfigured as error:
-            found.append(("automate.E032", str(error), "Correct its OPTIONS."))
-        long = sorted(name for name in self.queues if len(name) > _LONGEST_QUEUE)
-        found += [
-            ("automate.E033", f"the queue's name {name[:20]}… is too long", "Shorten it.")
-            for name in long
-        ]
-        return found
+            yield "E032", str(error), "Correct its OPTIONS."
+        for name in sorted(self.queues):
+            if len(name) > _LONGEST_QUEUE:
+                yield "E033", f"the queue's name {name[:20]}… is too long", "Shorten it."

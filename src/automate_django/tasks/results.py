@@ -88,15 +88,12 @@ def attempts_of(item: OutboxItem, row: models.TaskResult | None) -> Attempts:
         known = 0  # it was requeued since, and its attempts count from the start
     ids = list(row.worker_ids) if row else []
     ids += [LOST] * (begun - known - running)
-    claimed = [item.updated_at] if running else []
     if running:
         ids.append(str(item.lease_owner))
-    return Attempts(
-        ids,
-        list(row.errors) if row else [],
-        row.started_at if row else next(iter(claimed), None),
-        claimed[0] if claimed else row.last_attempted_at if row else None,
-    )
+    claimed = item.updated_at if running else None
+    if row is None:
+        return Attempts(ids, [], claimed, claimed)
+    return Attempts(ids, list(row.errors), row.started_at, claimed or row.last_attempted_at)
 
 
 def result_of(

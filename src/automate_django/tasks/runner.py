@@ -72,7 +72,11 @@ def add_tasks(kernel: Kernel) -> None:
         kernel.handler(kind)(runner)
     kernel.register(TaskHooks(kernel), "hook", key="automate_django.tasks")
     kernel.purges.append(partial(forget_results, kernel))
-    _redact_logs(kernel)
+    # Django logs the exception of a failed task, whole.
+    log = logging.getLogger(LOGGER)
+    for former in [each for each in log.filters if isinstance(each, RedactingFilter)]:
+        log.removeFilter(former)
+    log.addFilter(RedactingFilter(kernel.redactor))
 
 
 def _backends() -> list[OutboxBackend]:
@@ -102,14 +106,6 @@ def kinds_of(queues: Sequence[str]) -> list[str]:
     return found
 
 
-def _redact_logs(kernel: Kernel) -> None:
-    # Django logs the exception of a failed task, whole.
-    log = logging.getLogger(LOGGER)
-    for former in [each for each in log.filters if isinstance(each, RedactingFilter)]:
-        log.removeFilter(former)
-    log.addFilter(RedactingFilter(kernel.redactor))
-
-
 class TaskRunner:
     """The handler of outbox items that are tasks."""
 
@@ -126,16 +122,17 @@ class TaskRunner:
             task = task_of(item.payload, item.priority)
         except Exception as error:
             # Tried again: this worker may be older than the process that enqueued the task.
-            return OutcomeRecorded(self._fail(item, record, error))
+            return self._fail(item, record, error)
         result = result_of(item, row, task)
         _change(result, started_at=record.started_at, last_attempted_at=record.last_attempted_at)
         _send(task_started, result)
         try:
             value = self._call(result)
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt) and _in_main_thread():
+            main = threading.current_thread() is threading.main_thread()
+            if main and isinstance(error, KeyboardInterrupt):
                 raise
-            return self._failed(result, item, record, error, retry_of(task.func, _retry(task)))
+            return self._fail(item, record, error, retry_of(task.func, _retry(task)), result)
         try:
             record.return_value = self._stored(value)
             self._save(item, record, Outcome(item.id, token=item.lease_token))
@@ -144,23 +141,9 @@ class TaskRunner:
                 raise
             # The task has done its work: called again, it would do it again for the same end.
             record.return_value = None
-            return self._failed(result, item, record, error, _NEVER)
+            return self._fail(item, record, error, _NEVER, result)
         _finish(result, record, TaskResultStatus("SUCCESSFUL"))
         return OutcomeRecorded()
-
-    def _failed(
-        self,
-        result: TaskResult[..., Any],
-        item: OutboxItem,
-        record: Record,
-        error: BaseException,
-        retry: Retry,
-    ) -> OutcomeRecorded:
-        outcome = self._fail(item, record, error, retry)
-        if outcome.status is ItemStatus.FAILED:
-            _finish(result, record, TaskResultStatus("FAILED"))
-        freshen()
-        return OutcomeRecorded(outcome)
 
     def _call(self, result: TaskResult[..., Any]) -> Any:
         """Call the task's function."""
@@ -178,8 +161,13 @@ class TaskRunner:
         return self._kernel.redactor.redact_value(value)
 
     def _fail(
-        self, item: OutboxItem, record: Record, error: BaseException, retry: Retry | None = None
-    ) -> Outcome:
+        self,
+        item: OutboxItem,
+        record: Record,
+        error: BaseException,
+        retry: Retry | None = None,
+        result: TaskResult[..., Any] | None = None,
+    ) -> OutcomeRecorded:
         """Record *error*, with the item's end or its next attempt; without *retry* try again."""
         redactor = self._kernel.redactor
         again = retry is None or retry.again(error)
@@ -190,13 +178,14 @@ class TaskRunner:
             raise error
         path = f"{type(error).__module__}.{type(error).__qualname__}"
         traceback = redactor.redact("".join(format_exception(error)))[-_LONGEST_TRACEBACK:]
-        recorded = {
-            "exception_class_path": path,
-            "traceback": storable(traceback, len(traceback)),
-        }
+        recorded = {"exception_class_path": path, "traceback": storable(traceback, len(traceback))}
         record.errors = [*record.errors, recorded][-_MOST_ERRORS:]
         self._save(item, record, outcome)
-        return outcome
+        if result is not None:
+            if outcome.status is ItemStatus.FAILED:
+                _finish(result, record, TaskResultStatus("FAILED"))
+            freshen()
+        return OutcomeRecorded(outcome)
 
     def _save(self, item: OutboxItem, record: Record, outcome: Outcome) -> None:
         """Write *record* and *outcome* in one transaction; raises `LeaseLostError`."""
@@ -270,10 +259,6 @@ def _change(result: TaskResult[..., Any], **values: Any) -> None:
 def _send(signal: Signal, result: TaskResult[..., Any]) -> None:
     # Robustly: the task neither fails nor runs again because of a receiver.
     signal.send_robust(type(result.task.get_backend()), task_result=result)
-
-
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
 
 
 class TaskHooks:

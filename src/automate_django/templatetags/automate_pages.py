@@ -16,18 +16,9 @@ NOTHING = "\N{EN DASH}"
 register = template.Library()
 
 _TONES = {
-    "COMPLETED": "ok",
-    "LOADED": "ok",
-    "ALIVE": "ok",
-    "FAILED": "bad",
-    "BROKEN": "bad",
-    "LOST": "bad",
-    "FAILING": "bad",
-    "CONFLICT": "bad",
-    "INCOMPATIBLE": "bad",
-    "RETRY": "warn",
-    "PAUSED": "warn",
-    "STOPPING": "warn",
+    **dict.fromkeys(("COMPLETED", "LOADED", "ALIVE"), "ok"),
+    **dict.fromkeys(("FAILED", "BROKEN", "LOST", "FAILING", "CONFLICT", "INCOMPATIBLE"), "bad"),
+    **dict.fromkeys(("RETRY", "PAUSED", "STOPPING"), "warn"),
     "RUNNING": "run",
 }
 _UNITS = ((86_400.0, "d", 3_600.0, "h"), (3_600.0, "h", 60.0, "min"), (60.0, "min", 1.0, "s"))
@@ -120,9 +111,7 @@ def compact(value: Any) -> str:
 
 @register.filter
 def short_id(value: Any) -> SafeString:
-    """
-    Return the two ends of an id, which differ from its neighbours'; the whole as the title.
-    """
+    """Return both ends of an id, which differ from its neighbours'; the whole as the title."""
     text = str(value)
     shown = f"{text[:8]}…{text[-6:]}" if len(text) == 36 else text
     return format_html('<code class="automate-quiet automate-id" title="{}">{}</code>', text, shown)
@@ -130,8 +119,6 @@ def short_id(value: Any) -> SafeString:
 
 @register.simple_tag(takes_context=True)
 def nonce(context: Any) -> SafeString | str:
-    """
-    Return the attribute for a policy with nonces, where Django's own context processor gives one.
-    """
+    """Return the attribute for a policy with nonces, if Django's context processor gives one."""
     value = context.get("csp_nonce")
     return "" if value is None else format_html(' nonce="{}"', value)

@@ -2,6 +2,59 @@
 
 from __future__ import annotations
 
-from automate_kernel.cli.entry import app_for, main
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from automate_kernel.cli.version import version_line
+from automate_kernel.errors import ConfigError
+
+if TYPE_CHECKING:
+    from automate_kernel.kernel import Kernel
 
 __all__ = ["app_for", "main"]
+
+
+def main() -> None:
+    """Run the command line, and exit with its exit code."""
+    if sys.argv[1:] == ["--version"]:
+        # Asked for by scripts, at every start: it needs nothing else.
+        print(version_line())
+        return
+    try:
+        with _libraries():
+            from automate_kernel.cli.app import app
+    except ConfigError as error:
+        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
+        raise SystemExit(2) from None
+    app(prog_name="automate")
+
+
+def app_for(
+    kernel_factory: Callable[[], Kernel], *, name: str = "automate", colour: bool = True
+) -> Callable[[Sequence[str]], int]:
+    """
+    Return the commands for operators on a kernel of your own, as a function of their arguments.
+
+    They are ``outbox``, ``executions``, ``find``, ``top`` and ``db``. The function prints to
+    standard output and returns an exit code; a command that fails raises an `AutomateError`. *name*
+    is how users call it. Raises `ConfigError` where the extra ``cli`` isn't installed.
+    """
+    with _libraries():
+        from automate_kernel.cli.app import hosted
+        from automate_kernel.cli.command import mounted
+    return mounted(hosted, kernel_factory, name=name, colour=colour)
+
+
+@contextmanager
+def _libraries() -> Iterator[None]:
+    """Raise `ConfigError` for a library of the command line that isn't installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in ("typer", "rich", "tomli", "yaml", "sqlalchemy"):
+            raise
+        raise ConfigError(
+            f"the command line needs {error.name}", hint="pip install 'automate-kernel[cli]'"
+        ) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from automate_kernel.cli.entry import main
+from automate_kernel.cli import main
 
 if __name__ == "__main__":
     main()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from automate_kernel.cli import demo, overview
-from automate_kernel.cli.command import ConfigFile, Database, Debug
+from automate_kernel.cli.command import CONFIG, DATABASE, DEBUG, Commands
 from automate_kernel.cli.commands import (
     config,
     db,
@@ -19,22 +17,17 @@ from automate_kernel.cli.commands import (
     worker,
     workflow,
 )
+from automate_kernel.cli.inputs import option
 from automate_kernel.cli.version import version_line
 
-app: typer.Typer = typer.Typer(
-    name="automate",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
+app = Commands(
+    "automate",
     epilog="Begin with [bold]automate demo[/bold]. Each command has examples in its --help.\n\n"
     "Exit codes: 0 done, 1 the work failed, 2 wrong usage or configuration.",
 )
-hosted: typer.Typer = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    add_completion=False,
+hosted = Commands(
     help="Look at the outbox and executions of this application, and change them.",
+    add_completion=False,
 )
 """The commands for a kernel that an application has made."""
 
@@ -48,13 +41,12 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _root(
     ctx: typer.Context,
-    config: ConfigFile = None,
-    database: Database = None,
-    debug: Debug = False,
-    version: Annotated[
-        bool,
-        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
-    ] = False,
+    config: str | None = CONFIG,
+    database: str | None = DATABASE,
+    debug: bool = DEBUG,
+    version: bool = option(
+        False, "Show the version.", "--version", callback=_show_version, is_eager=True
+    ),
 ) -> None:
     """Run automations durably, from your own database: workflows, webhooks, workers."""
     ctx.obj = {"config": config, "database": database, "debug": debug}

@@ -8,8 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -17,74 +16,84 @@ from typer.core import TyperCommand, TyperGroup
 from automate_kernel.cli.output import Output, log_to_stderr
 from automate_kernel.cli.session import HostSession, Session
 from automate_kernel.cli.settings import SETTINGS, Setting
-from automate_kernel.errors import AutomateError, ConfigError, StorageError, exit_code
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, StorageError, exit_code
+from automate_kernel.secrets.redaction import redact_text
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
 
-_PANEL = "Options of every command"
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
-ConfigFile = Annotated[
-    str | None,
-    typer.Option(
-        "--config",
-        metavar="FILE",
-        help="Settings; by default the nearest automate.toml or pyproject.toml.",
-        rich_help_panel=_PANEL,
-    ),
-]
-Database = Annotated[
-    str | None,
-    typer.Option(
-        "--database", metavar="URL", help="The database, as SQLAlchemy writes it.",
-        rich_help_panel=_PANEL,
-    ),
-]  # fmt: skip
-Debug = Annotated[
-    bool, typer.Option("--debug", help="Show tracebacks and debug logs.", rich_help_panel=_PANEL)
-]
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=_PANEL)]
+
+def _everywhere(default: Any, name: str, help: str, **more: Any) -> Any:
+    panel = "Options of every command"
+    return typer.Option(default, name, help=help, rich_help_panel=panel, **more)
+
+
+CONFIG = _everywhere(
+    None,
+    "--config",
+    "Settings; by default the nearest automate.toml or pyproject.toml.",
+    metavar="FILE",
+)
+DATABASE = _everywhere(None, "--database", "The database, as SQLAlchemy writes it.", metavar="URL")
+DEBUG = _everywhere(False, "--debug", "Show tracebacks and debug logs.")
+_JSON = _everywhere(False, "--json", "Print JSON.")
 
 
 class Context(typer.Context):
-    """The context of a command: its session, its output, and whether it is to ``--debug``."""
+    """
+    The context of a command: its session, its output, and whether it is to ``--debug``.
+
+    *given* are the options that it shares with other commands, which its function doesn't take.
+    """
 
     session: Session
     out: Output
+    given: dict[str, Any]
     debug: bool = False
 
     def named(self, command: str) -> str:
         """Return the words with which the user calls *command*: ``automate outbox ls``, say."""
         return f"{self.find_root().info_name} {command}"
 
-    def redact(self, text: str) -> str:
-        """Return *text* without the secrets that were read so far."""
-        return self.session.redact(text)
+    def missing(self, what: str, command: str) -> AutomateError:
+        """Return the error for *what* is not there, among those that *command* lists."""
+        hint = f"{self.named(command)} lists them"
+        return AutomateError(ErrorCodes.NOT_FOUND, f"there is no {what}", hint=hint)
 
 
 class TextCommand(TyperCommand):
     """
     A command with the options ``--config``, ``--database`` and ``--debug``.
 
-    Its function is called with a `Context`. Errors end as a line, a hint and an exit code.
+    Its function is called with a `Context`. Errors end as a line, a hint and an exit code. A
+    subclass may add the parameters of the function *shared*, but for those named in *without*.
     """
 
     context_class = Context
     common: ClassVar[tuple[str, ...]] = ("config", "database", "debug")
+    shared: ClassVar[Callable[..., None] | None] = None
+    without: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, name: str | None, **options: Any) -> None:
         super().__init__(name, **options)
         # Each paragraph in a line: it is wrapped for the terminal's width.
         paragraphs = (" ".join(each.split()) for each in (self.help or "").split("\n\n"))
         self.help = "\n\n".join(paragraphs).replace("[", "\\[")
+        shared = _parameters(self.shared) if self.shared is not None else []
+        shared = [each for each in shared if each.name not in self.without]
+        self._shared_names = [each.name for each in shared]
+        self.params += shared
         for each in self.params:
-            setting = _setting(name, each) if each.param_type_name == "option" else None
-            if setting is not None:
+            setting = setting_of(name, each.name) if each.param_type_name == "option" else None
+            if setting is not None and each.default is None and setting.default not in (None, []):
                 each.show_default = str(setting.default)  # type: ignore[attr-defined]
-        self.params += [each for each in _common_parameters() if each.name in self.common]
+        self.params += [each for each in _parameters(_common) if each.name in self.common]
 
     def invoke(self, ctx: Any) -> Any:
         """Open a session, call the function, and report its errors."""
+        ctx.given = {name: ctx.params.pop(name) for name in self._shared_names}
         given = {name: ctx.params.pop(name, None) for name in self.common}
         ctx.out = Output(json=bool(given.get("json")))
         if isinstance(ctx.obj, HostSession):
@@ -93,13 +102,15 @@ class TextCommand(TyperCommand):
         before: dict[str, Any] = ctx.obj or {}  # the options in front of the command
         database = given["database"] or before.get("database")
         ctx.debug = bool(given["debug"] or before.get("debug"))
-        ctx.session = Session(
-            given["config"] or before.get("config"), {"database": database} if database else {}
-        )
-        with reporting(debug=ctx.debug, redact=ctx.redact):
+        flags = {"database": database} if database else {}
+        ctx.session = Session(given["config"] or before.get("config"), flags)
+        with _reporting(debug=ctx.debug):
             log_to_stderr("debug" if ctx.debug else "error", brief=not ctx.debug)
             try:
-                _warn_of_strays(ctx)
+                for name, near in ctx.session.settings.strays:
+                    if near is not None:
+                        text = f"{name} is no setting of ours (did you mean {near}?)"
+                        ctx.out.note(f"warning: {text}")
                 return super().invoke(ctx)
             finally:
                 ctx.session.close()
@@ -112,46 +123,41 @@ class DataCommand(TextCommand):
 
 
 def _common(
-    config: ConfigFile = None, database: Database = None, debug: Debug = False, json: _Json = False
+    config: str | None = CONFIG,
+    database: str | None = DATABASE,
+    debug: bool = DEBUG,
+    json: bool = _JSON,
 ) -> None: ...
 
 
-@cache
-def _common_parameters() -> list[Any]:
+def _parameters(function: Callable[..., None]) -> list[Any]:
+    """Return the parameters of a command that calls *function*."""
     app = typer.Typer(add_completion=False)
-    app.command()(_common)
+    app.command()(function)
     return list(typer.main.get_command(app).params)
 
 
-def _setting(command: str | None, parameter: Any) -> Setting | None:
-    """Return the setting that counts where the option is left out."""
-    if parameter.default is not None:
-        return None
-    for name in (f"{command}.{parameter.name}", f"worker.{parameter.name}", parameter.name):
-        setting = SETTINGS.get(name)
-        if setting is not None:
-            return setting if setting.default is not None else None
-    return None
+def setting_of(command: str | None, parameter: str | None) -> Setting | None:
+    """Return the setting that counts where an option is left out."""
+    names = (f"{command}.{parameter}", f"worker.{parameter}", parameter)
+    return next((SETTINGS[name] for name in names if name in SETTINGS), None)
 
 
-def _warn_of_strays(context: Context) -> None:
-    for name, near in context.session.settings.strays:
-        if near is not None:
-            context.out.note(f"warning: {name} is no setting of ours (did you mean {near}?)")
+class Commands(typer.Typer):
+    """Commands of the program, or, with a name, of one of its commands."""
 
+    def __init__(self, name: str | None = None, help: str | None = None, **more: Any) -> None:
+        more |= {"no_args_is_help": True, "rich_markup_mode": "rich"}
+        if help is not None:  # else it is the callback's
+            more["help"] = help
+        super().__init__(name=name, pretty_exceptions_enable=False, **more)
 
-def examples(*lines: str) -> str:
-    """Return the examples that stand below a command's help."""
-    shown = (f"  {each}".replace("[", "\\[") for each in lines)
-    return "\n".join(["[bold]Examples[/bold]", *shown])
-
-
-def group(name: str, text: str) -> typer.Typer:
-    """Return a command that has commands of its own."""
-    return typer.Typer(
-        name=name, help=text, no_args_is_help=True, rich_markup_mode="rich",
-        pretty_exceptions_enable=False,
-    )  # fmt: skip
+    def called(
+        self, *examples: str, cls: type[TextCommand] = DataCommand, name: str | None = None
+    ) -> Callable[[_Function], _Function]:
+        """Return a decorator for a command, whose help ends with *examples* of calls."""
+        shown = (f"  {each}".replace("[", "\\[") for each in examples)
+        return self.command(name, cls=cls, epilog="\n".join(["[bold]Examples[/bold]", *shown]))
 
 
 def mounted(
@@ -164,10 +170,8 @@ def mounted(
     def run(arguments: Sequence[str]) -> int:
         try:
             session = HostSession(kernel_factory, colour=colour)
-            return int(
-                command.main(list(arguments), prog_name=name, standalone_mode=False, obj=session)
-                or 0
-            )
+            code = command.main(list(arguments), name, standalone_mode=False, obj=session)
+            return int(code or 0)
         except Exception as error:
             if not hasattr(error, "format_message"):
                 raise
@@ -187,8 +191,6 @@ def _adopt(command: Any, name: str) -> None:
             _adopt(each, name)
 
 
-# -- errors ---------------------------------------------------------------------------------------
-
 _FAILED = 1
 _INTERRUPTED = 130
 EXIT_CODES = {
@@ -204,19 +206,24 @@ EXIT_CODES = {
 class WorkFailedError(AutomateError):
     """The command ran, and its work failed."""
 
+    default_code = ErrorCodes.FAILED_PRECONDITION
+
 
 @contextmanager
-def reporting(*, debug: bool, redact: Callable[[str], str] = str) -> Iterator[None]:
+def _reporting(*, debug: bool) -> Iterator[None]:
     """Turn exceptions of the block into a line on standard error and an exit code."""
     try:
         yield
     except AutomateError as error:
         if debug and not isinstance(error, WorkFailedError):
-            print(redact(traceback.format_exc()), file=sys.stderr)
-        _show(error, redact)
+            _say(traceback.format_exc())
+        _say(f"error: {error.message}")
+        hint = _hint(error)
+        if hint:
+            _say(f"hint: {hint}")
         raise typer.Exit(exit_code(error)) from None
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        _say("interrupted")
         raise typer.Exit(_INTERRUPTED) from None
     except BrokenPipeError:
         # The reader of our output has enough. Python would complain once more at its end.
@@ -225,25 +232,27 @@ def reporting(*, debug: bool, redact: Callable[[str], str] = str) -> Iterator[No
     except Exception as error:
         if type(error).__module__.startswith(("typer", "click")):
             raise  # its own way of ending
+        text = redact_text(f"{type(error).__name__}: {error}").split("\n")[0]
         if debug:
-            print(redact(traceback.format_exc()), file=sys.stderr)
-        text = redact(f"{type(error).__name__}: {error}").split("\n")[0]
-        print(f"error: this should not happen: {text}", file=sys.stderr)
+            _say(traceback.format_exc())
+        _say(f"error: this should not happen: {text}")
         if not debug:
-            print(
-                "hint: run the same command with --debug, and report the traceback together with "
-                "the output of automate --version",
-                file=sys.stderr,
-            )
+            _say(_REPORT_IT)
         raise typer.Exit(_FAILED) from None
 
 
-def _show(error: AutomateError, redact: Callable[[str], str]) -> None:
-    print(f"error: {redact(error.message)}", file=sys.stderr)
-    hint = error.hint
-    if hint is not None and hint.startswith("create our tables"):
-        hint = "run automate db create, or add the tables to your Alembic migrations"
-    if hint is None and isinstance(error, StorageError):
-        hint = "is the server running, and is the database in automate config the right one?"
-    if hint:
-        print(f"hint: {redact(hint)}", file=sys.stderr)
+_REPORT_IT = """\
+hint: run the same command with --debug, and report the traceback together with the output of \
+automate --version"""
+
+
+def _say(text: str) -> None:
+    print(redact_text(text), file=sys.stderr)
+
+
+def _hint(error: AutomateError) -> str | None:
+    if error.hint is None and isinstance(error, StorageError):
+        return "is the server running, and is the database in automate config the right one?"
+    if error.hint is not None and error.hint.startswith("create our tables"):
+        return "run automate db create, or add the tables to your Alembic migrations"
+    return error.hint

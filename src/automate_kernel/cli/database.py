@@ -93,19 +93,15 @@ def _url(text: str, folder: Path) -> URL:
             "the password in the database URL has an @ in it",
             hint="write %40 for @, and %2F for /, in user and password",
         )
-    return _placed(url, folder) if url.get_backend_name() == "sqlite" else url
-
-
-def _placed(url: URL, folder: Path) -> URL:
-    database = url.database
-    if database in (None, "", ":memory:") or "mode=memory" in str(database):
+    if url.get_backend_name() != "sqlite":
+        return url
+    database = url.database or ":memory:"
+    if database == ":memory:" or "mode=memory" in database:
         raise ConfigError(
             "an SQLite database in memory ends with this command",
             hint="give it a file: sqlite:///automate.sqlite3",
         )
-    if database.startswith("file:") or Path(database).is_absolute():
-        return url
-    return url.set(database=str(folder / database))
+    return url if database.startswith("file:") else url.set(database=str(folder / database))
 
 
 def _set_up_sqlite(engine: Engine) -> None:

@@ -18,22 +18,25 @@ from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from textwrap import wrap
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
 import typer
 
-from automate_kernel.cli.command import Context, DataCommand, examples
+from automate_kernel.cli.command import Commands, Context
+from automate_kernel.cli.database import open_storage
+from automate_kernel.cli.inputs import flag
 from automate_kernel.cli.output import Output, seconds
+from automate_kernel.cli.records import execution_data, item_data, show_steps
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.storage.tables import DELIVERY
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
-    from automate_kernel.outbox import OutboxItem
     from automate_kernel.workflows.execution import Execution, StepRun
 
-app: typer.Typer = typer.Typer()
+app = Commands()
 T = TypeVar("T")
 _DEADLINE = 300.0
 """The longest wait: a busy machine needs minutes for what takes a second elsewhere."""
@@ -47,16 +50,10 @@ def project() -> Path:
     return installed if installed.is_dir() else Path(__file__).parents[3] / "examples" / "demo"
 
 
-@app.command(
-    "demo",
-    cls=DataCommand,
-    epilog=examples("automate demo", "automate demo --keep", "automate demo --json"),
-)
+@app.called("automate demo", "automate demo --keep", "automate demo --json")
 def demo(
     context: Context,
-    keep: Annotated[
-        bool, typer.Option("--keep", help="Leave the project and its database where they are.")
-    ] = False,
+    keep: bool = flag("--keep", "Leave the project and its database where they are."),
 ) -> None:
     """
     See it work: webhooks come in, a workflow runs, a worker is killed, and nothing is lost.
@@ -106,7 +103,6 @@ class Demonstration:
 
     def run(self) -> bool:
         """Run the project; return True if everything was as it should be."""
-        from automate_kernel.cli.database import open_storage
         from automate_kernel.kernel import Kernel
 
         begun = time.monotonic()
@@ -117,7 +113,7 @@ class Demonstration:
         services = self._start("services", "services.py")
         url = self._start("serve", "-m", "automate_kernel.cli", "serve", "--port", "0",
                           SERVICES_URL=services)  # fmt: skip
-        self.until("the receiver to be ready", lambda: _ask(f"{url}/readyz")[0] == 200 or None)
+        self.until("the receiver to be ready", lambda: _ask(f"{url}/readyz")[0] == 200)
         self.out.line(f"   receiver   {url}")
         self.out.line(f"   services   {services}   (a warehouse and a chat)")
         self.out.line(f"   project    {self.folder}")
@@ -130,8 +126,6 @@ class Demonstration:
             return self._report(kernel, begun)
         finally:
             storage.engine.dispose()
-
-    # -- the story -------------------------------------------------------------------------------
 
     def _scene(self, title: str, text: str) -> None:
         self.out.line()
@@ -180,11 +174,10 @@ class Demonstration:
         killed_at = time.monotonic()
         self.out.line(f"   process {pid} held the execution; it is gone, and replaced")
 
-        def other() -> str | None:
-            found = _worker_of_slow(kernel)
-            return found if found != first else None
-
-        second = self.until("another worker to take over", other)
+        second = self.until(
+            "another worker to take over",
+            lambda: found if (found := _worker_of_slow(kernel)) != first else None,
+        )
         taken = time.monotonic() - killed_at
         self.out.line(f"   process {second.rsplit('-', 2)[1]} took it over after {seconds(taken)}")
         self.found["killed"] = {
@@ -192,9 +185,9 @@ class Demonstration:
         }  # fmt: skip
 
     def _stop(self, kernel: Kernel) -> None:
-        def ended() -> bool | None:
+        def ended() -> bool:
             found = kernel.executions.find()
-            return (len(found) == 2 and all(e.status.finished for e in found)) or None
+            return len(found) == 2 and all(each.status.finished for each in found)
 
         self.until("both executions to end", ended)
         receiver = self.processes[-1]
@@ -203,12 +196,7 @@ class Demonstration:
         code = self.found["exit_code"]
         self.out.line(f"   both executions ended; SIGTERM stopped everything, exit code {code}")
 
-    # -- the database ----------------------------------------------------------------------------
-
     def _report(self, kernel: Kernel, begun: float) -> bool:
-        from automate_kernel.cli.records import execution_data, item_data, show_steps
-        from automate_kernel.storage.tables import DELIVERY
-
         executions = sorted(kernel.executions.find(), key=lambda each: each.name)
         items = kernel.outbox.find(limit=100)
         with kernel.storage.begin() as rows:
@@ -267,8 +255,6 @@ class Demonstration:
             "everything stopped cleanly": self.found["exit_code"] == 0,
         }
 
-    # -- processes -------------------------------------------------------------------------------
-
     def _start(self, name: str, *arguments: str, **variables: str) -> str:
         """Start a Python program, and return the URL that it prints."""
         # Settings of the user must not change the demonstration.
@@ -289,10 +275,10 @@ class Demonstration:
         return self.until(f"{name} to start", url)
 
     def until(self, what: str, found: Callable[[], T | None]) -> T:
-        """Return the result of *found*, once it isn't None."""
+        """Return the result of *found*, once it is true."""
         begun = time.monotonic()
         news = begun + _NEWS
-        while (result := found()) is None:
+        while not (result := found()):
             waited = time.monotonic() - begun
             if any(each.poll() is not None for each in self.processes):
                 raise self._broken("a process has ended")
@@ -337,7 +323,7 @@ def _worker_of_slow(kernel: Kernel) -> str | None:
     step = found[0].step(_SLOW) if found else None
     if step is None or step.status.value != "RUNNING":
         return None
-    item: OutboxItem | None = kernel.outbox.get(found[0].item_id or "")
+    item = kernel.outbox.get(found[0].item_id or "")
     return item.lease_owner if item is not None else None
 
 

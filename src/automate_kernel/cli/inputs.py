@@ -7,7 +7,7 @@ import sys
 from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Any, NoReturn
 
 import typer
 
@@ -15,25 +15,33 @@ from automate_kernel.cli.command import WorkFailedError
 from automate_kernel.cli.settings import meant
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 
-Label = Annotated[str | None, typer.Option(help="A label: order=4711, or 4711 under any name.")]
-Limit = Annotated[
-    int, typer.Option("--limit", "-n", help="The number of rows, at most.", min=1, max=10_000)
-]
-Most = Annotated[
-    int | None, typer.Option("--limit", "-n", help="The number of them, at most.", min=1)
-]
-NewerThan = Annotated[
-    str | None, typer.Option(help="Only created since then: 30m.", metavar="DURATION")
-]
-OlderThan = Annotated[
-    str | None, typer.Option(help="Only created longer ago: 2h.", metavar="DURATION")
-]
-Tenant = Annotated[str | None, typer.Option(help="Only what belongs to this tenant.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
+
+def option(default: Any, help: str, *names: str, **more: Any) -> Any:
+    """Return an option, as the default of a command's parameter."""
+    return typer.Option(default, *names, help=help, **more)
 
 
-def read_text(source: str) -> str:
-    """Return the text of a file, or of standard input if *source* is ``-``."""
+def flag(name: str, help: str) -> Any:
+    """Return an option without a value; it has no opposite ``--no-…``."""
+    return typer.Option(False, name, help=help)
+
+
+def argument(help: str, default: Any = ..., **more: Any) -> Any:
+    """Return an argument that must be given, unless it has a *default*."""
+    return typer.Argument(default, help=help, **more)
+
+
+# The options of several commands.
+LABEL = option(None, "A label: order=4711, or 4711 under any name.")
+LIMIT = option(20, "The number of rows, at most.", "--limit", "-n", min=1, max=10_000)
+MOST = option(None, "The number of them, at most.", "--limit", "-n", min=1)
+NEWER_THAN = option(None, "Only created since then: 30m.", metavar="DURATION")
+OLDER_THAN = option(None, "Only created longer ago: 2h.", metavar="DURATION")
+TENANT = option(None, "Only what belongs to this tenant.")
+YES = option(False, "Don't ask.", "--yes", "-y")
+
+
+def _read_text(source: str) -> str:
     try:
         if source == "-":
             return sys.stdin.read()
@@ -46,10 +54,9 @@ def read_text(source: str) -> str:
         raise ConfigError(f"{source} can't be read: {error.strerror}") from None
 
 
-def read_json(source: str | None, option: str | None = None) -> Any:
+def read_json(source: str, option: str | None = None) -> Any:
     """Return the JSON in a file or standard input, or, for an *option*, in the text itself."""
-    text = str(source) if option else read_text(str(source))
-    where = option or _called(str(source))
+    text, where = (source, option) if option else (_read_text(source), _called(source))
     try:
         return json.loads(text, parse_constant=_no_constant)
     except json.JSONDecodeError as error:

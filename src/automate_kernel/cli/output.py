@@ -6,10 +6,12 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, TextIO
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 from automate_kernel.monitoring.logs import ContextFilter, JsonFormatter, TextFormatter
 from automate_kernel.secrets import RedactingFilter
@@ -20,30 +22,20 @@ if TYPE_CHECKING:
 
     from automate_kernel.kernel import Kernel
 
-    _Stream = logging.StreamHandler[TextIO]
-else:
-    _Stream = logging.StreamHandler  # takes no parameters before Python 3.11
-
-STYLES = {
-    "COMPLETED": "green",
-    "LOADED": "green",
-    "ok": "green",
-    "FAILED": "red",
-    "BROKEN": "red",
-    "fail": "red",
-    "missing": "red",
-    "RUNNING": "cyan",
-    "RETRY": "yellow",
-    "warn": "yellow",
-    "CONFLICT": "yellow",
-    "INCOMPATIBLE": "yellow",
-    "lost": "red",
-    "failing": "red",
-    "stopping": "yellow",
-    "CANCELLED": "magenta",
-    "SKIPPED": "dim",
-    "DISABLED": "dim",
+_COLOURS = {
+    "green": ("COMPLETED", "LOADED", "ok"),
+    "red": ("FAILED", "BROKEN", "fail", "missing", "lost", "failing"),
+    "cyan": ("RUNNING",),
+    "yellow": ("RETRY", "warn", "CONFLICT", "INCOMPATIBLE", "stopping"),
+    "magenta": ("CANCELLED",),
+    "dim": ("SKIPPED", "DISABLED"),
 }
+_STYLES = {word: colour for colour, words in _COLOURS.items() for word in words}
+
+
+_Read = Callable[[Any], Any]
+Columns = Mapping[str, "str | _Read"]
+"""The title of each column, with the attribute that it shows, or a function that reads it."""
 
 
 class Output:
@@ -73,15 +65,10 @@ class Output:
             self._console = Console(highlight=False, soft_wrap=not self.terminal)
         return self._console
 
-    def data(self, value: Any) -> None:
-        """Print *value* as JSON, if JSON was asked for."""
+    def data(self, value: Any, *, indent: int | None = 2) -> None:
+        """Print *value* as JSON, if JSON was asked for; in a line if *indent* is None."""
         if self.json:
-            self.write(as_json(value))
-
-    def record(self, value: Any) -> None:
-        """Print *value* as JSON in a line of its own, if JSON was asked for."""
-        if self.json:
-            self.write(json.dumps(value, ensure_ascii=False, default=_plain))
+            print(as_json(value, indent), flush=True)
 
     def line(self, text: str = "", style: str | None = None) -> None:
         """Print a line, unless JSON was asked for."""
@@ -90,18 +77,14 @@ class Output:
         if self.terminal and style:
             self.console.print(text, style=style, markup=False, soft_wrap=True)
         else:
-            self.write(text)
-
-    def write(self, text: str) -> None:
-        """Print a line to standard output, with JSON too."""
-        print(text, flush=True)
+            print(text, flush=True)
 
     def note(self, text: str) -> None:
         """Print a line to standard error, beside the answer."""
         print(text, file=sys.stderr, flush=True)
 
     def table(
-        self, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str = "none"
+        self, columns: Collection[str], rows: Iterable[Sequence[Any]], *, empty: str = "none"
     ) -> None:
         """Print a table, or *empty* if it has no rows."""
         if self.json:
@@ -112,7 +95,7 @@ class Output:
         elif self.terminal:
             self.console.print(boxed(columns, cells))
         else:
-            for line in aligned(columns, cells):
+            for line in _aligned(columns, cells):
                 self.line(line)
 
     def fields(self, pairs: Iterable[tuple[str, Any]]) -> None:
@@ -125,15 +108,37 @@ class Output:
             for line in lines[1:]:
                 self.line(f"{'':<{width}}  {line}")
 
-    def working(self, text: str) -> AbstractContextManager[Any]:
-        """Return a spinner for the time of a block; nothing outside of a terminal."""
+    def listing(
+        self, found: Iterable[Any], columns: Columns, empty: str, data: _Read = asdict
+    ) -> None:
+        """Print each of *found*: as *data* for JSON, else in a row of a table."""
+        found = list(found)
+        self.data([data(each) for each in found])
+        self.table(columns, rows_of(found, columns), empty=empty)
+
+    @contextmanager
+    def working(self, text: str) -> Iterator[Callable[[str], None]]:
+        """Show a spinner in a terminal during a block, which may change its text."""
         if self.json or not self.terminal:
-            return nullcontext()
-        return self.console.status(text)
+            yield lambda text: None
+        else:
+            with self.console.status(text) as status:
+                yield status.update
+
+
+def rows_of(found: Iterable[Any], columns: Columns) -> list[list[Any]]:
+    """Return a row for each of *found*."""
+    reads = [attrgetter(each) if isinstance(each, str) else each for each in columns.values()]
+    return [[read(each) for read in reads] for each in found]
+
+
+def attributes(one: Any, *names: str) -> dict[str, Any]:
+    """Return attributes of *one* by their names."""
+    return {name: getattr(one, name) for name in names}
 
 
 def boxed(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], *, live: bool = False
+    columns: Iterable[str], rows: Iterable[Sequence[str]], *, live: bool = False
 ) -> RenderableType:
     """Return a table for a terminal; the figures of a *live* one stand to the right."""
     from rich import box
@@ -142,15 +147,10 @@ def boxed(
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
-        figures = live and index > 0
-        table.add_column(
-            column,
-            justify="right" if figures else "left",
-            no_wrap=figures,
-            overflow="ellipsis" if live else "fold",
-        )
+        figures: dict[str, Any] = {"justify": "right", "no_wrap": True} if live and index else {}
+        table.add_column(column, overflow="ellipsis" if live else "fold", **figures)
     for row in rows:
-        table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     return table
 
 
@@ -165,8 +165,7 @@ def _text(value: Any) -> str:
     return printable(str(value))
 
 
-def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a plain table."""
+def _aligned(columns: Collection[str], rows: Sequence[Sequence[str]]) -> list[str]:
     flat = [[cell.replace("\n", " ") for cell in row] for row in [columns, *rows]]
     widths = [max(len(row[index]) for row in flat) for index in range(len(columns))]
     return [
@@ -175,9 +174,9 @@ def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def as_json(value: Any) -> str:
+def as_json(value: Any, indent: int | None = 2) -> str:
     """Return *value* as a JSON document; times are ISO 8601."""
-    return json.dumps(value, indent=2, ensure_ascii=False, default=_plain)
+    return json.dumps(value, indent=indent, ensure_ascii=False, default=_plain)
 
 
 def _plain(value: Any) -> Any:
@@ -216,7 +215,7 @@ def ago(moment: datetime | None) -> str:
     return seconds(max(0.0, (datetime.now(timezone.utc) - moment).total_seconds())) + " ago"
 
 
-class _Handler(_Stream):
+class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # none before Python 3.11
     """The handler that is replaced when the level or the filters change."""
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-import typer
-
-from automate_kernel.cli.command import Context, DataCommand, examples
-from automate_kernel.cli.output import Output, boxed, counted, seconds
+from automate_kernel.cli.command import Commands, Context
+from automate_kernel.cli.inputs import flag, option
+from automate_kernel.cli.output import Columns, Output, boxed, counted, rows_of, seconds
 from automate_kernel.errors import StorageError
 
 if TYPE_CHECKING:
@@ -21,19 +21,15 @@ if TYPE_CHECKING:
     from automate_kernel.monitoring.overview import KindOverview, Overview, WorkflowOverview
     from automate_kernel.outbox import WorkerInfo
 
-app: typer.Typer = typer.Typer()
+app = Commands()
 T = TypeVar("T")
 
 
-@app.command(
-    "top",
-    cls=DataCommand,
-    epilog=examples("automate top", "automate top --once", "automate top --every 10 --json"),
-)
+@app.called("automate top", "automate top --once", "automate top --every 10 --json")
 def top(
     context: Context,
-    every: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.2)] = 2.0,
-    once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
+    every: float = option(2.0, "Seconds between two looks.", min=0.2),
+    once: bool = flag("--once", "Look once, and end."),
 ) -> None:
     """
     Show rates, latencies and failures of items and workflows, and workers, live until Ctrl-C.
@@ -47,18 +43,21 @@ def top(
     if once:
         found = look()
         out.data(as_data(found))
-        if not out.json:
-            _show(out, found, where)
+        _show(out, found, where)
         return
 
     def draw(found: Snapshot) -> RenderableType:
-        return _picture(found, where, out.console.width)
+        from rich.console import Group
+        from rich.text import Text
+
+        title = Text(_headline(found.outbox, where), style="bold")
+        tables = _tables(found, out.console.width)
+        return Group(title, *(boxed(columns, rows, live=True) for columns, rows, _ in tables))
 
     Watch(out, look, draw, in_a_line, as_data, screen=True).run(every)
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """The result of one look: the outbox with its workers, and the executions by workflow."""
 
     outbox: Overview
@@ -78,9 +77,6 @@ def observing(kernel: Kernel) -> Callable[[], Snapshot]:
     return look
 
 
-# -- as data --------------------------------------------------------------------------------------
-
-
 def as_data(snapshot: Snapshot) -> dict[str, Any]:
     """Return everything in *snapshot*, ready for JSON."""
     found = snapshot.outbox
@@ -89,48 +85,25 @@ def as_data(snapshot: Snapshot) -> dict[str, Any]:
         "rate": round(found.rate, 3),
         "oldest_due_seconds": found.oldest_due_seconds,
         "paused": list(found.paused),
-        "kinds": [_kind_data(kind) for kind in found.kinds],
-        "workflows": [_workflow_data(workflow) for workflow in snapshot.workflows],
+        "kinds": [_figures(kind, _KINDS) for kind in found.kinds],
+        "workflows": [_figures(workflow, _WORKFLOWS) for workflow in snapshot.workflows],
         "workers": [worker_data(worker) for worker in found.workers],
     }
 
 
-def _workflow_data(workflow: WorkflowOverview) -> dict[str, Any]:
-    recent, per_minute = workflow.recent, workflow.per_minute
-    return {
-        "workflow": workflow.workflow,
-        "rate": round(workflow.rate, 3),
-        "took_p50": recent.run_percentile(0.5),
-        "took_p95": recent.run_percentile(0.95),
-        "running": workflow.running,
-        "waiting": workflow.waiting,
-        "failed": workflow.failed,
-        "failed_per_minute": round(per_minute(recent.failed), 3),
-        "cancelled_per_minute": round(per_minute(recent.cancelled), 3),
-        "step_p50": recent.step_percentile(0.5),
-        "step_p95": recent.step_percentile(0.95),
-        "steps_failed_per_minute": round(per_minute(recent.steps_failed), 3),
-        "steps_retried_per_minute": round(per_minute(recent.steps_retried), 3),
-    }
+def _figures(of: KindOverview | WorkflowOverview, fields: _Fields) -> dict[str, Any]:
+    return {name: _figure(of, name) for _, name, *_ in fields}
 
 
-def _kind_data(kind: KindOverview) -> dict[str, Any]:
-    recent = kind.recent
-    return {
-        "kind": kind.kind,
-        "rate": round(kind.rate, 3),
-        "run_p50": recent.run_percentile(0.5),
-        "run_p95": recent.run_percentile(0.95),
-        "wait_p50": recent.wait_percentile(0.5),
-        "wait_p95": recent.wait_percentile(0.95),
-        "running": kind.running,
-        "waiting": kind.waiting,
-        "failed": kind.failed,
-        "failed_per_minute": round(kind.per_minute(recent.failed), 3),
-        "retried_per_minute": round(kind.per_minute(recent.retried), 3),
-        "lost_per_minute": round(kind.per_minute(recent.lost), 3),
-        "paused": kind.paused,
-    }
+def _figure(of: Any, name: str) -> Any:
+    """Return what is called *name* in JSON; its end says how it is found."""
+    what, _, end = name.rpartition("_")
+    if end in ("p50", "p95"):
+        percentile = getattr(of.recent, f"{'run' if what == 'took' else what}_percentile")
+        return percentile(int(end[1:]) / 100)
+    if end == "minute":
+        return round(of.per_minute(getattr(of.recent, name.removesuffix("_per_minute"))), 3)
+    return round(of.rate, 3) if name == "rate" else getattr(of, name)
 
 
 def worker_data(worker: WorkerInfo) -> dict[str, Any]:
@@ -163,60 +136,59 @@ def _rate(value: float) -> str:
     return f"{_number(value)}/s"
 
 
-_Columns = tuple[tuple[str, str, Callable[[Any], str], bool], ...]
+_Fields = tuple[tuple["str | None", str, Callable[[Any], str], bool], ...]
 _WIDE = 120
-# A column's title, the name of its values, how they are written, and whether a terminal that is
-# narrower than _WIDE shows it.
-_KINDS: _Columns = (
+# A column's title, if it has one, the name of its values in JSON, how they are written, and whether
+# a terminal that is narrower than _WIDE shows it.
+_STANDING: _Fields = (
+    ("RUNNING", "running", str, True),
+    ("WAITING", "waiting", str, True),
+    ("FAILED", "failed", str, True),
+    ("FAIL/MIN", "failed_per_minute", _number, True),
+)
+_KINDS: _Fields = (
     ("KIND", "kind", str, True),
     ("RATE", "rate", _rate, True),
     ("RUN P50", "run_p50", _latency, True),
     ("RUN P95", "run_p95", _latency, True),
     ("WAIT P50", "wait_p50", _latency, False),
     ("WAIT P95", "wait_p95", _latency, True),
-    ("RUNNING", "running", str, True),
-    ("WAITING", "waiting", str, True),
-    ("FAILED", "failed", str, True),
-    ("FAIL/MIN", "failed_per_minute", _number, True),
+    *_STANDING,
     ("RETRY/MIN", "retried_per_minute", _number, False),
     ("LOST/MIN", "lost_per_minute", _number, False),
+    (None, "paused", str, False),
 )
-_WORKFLOWS: _Columns = (
+_WORKFLOWS: _Fields = (
     ("WORKFLOW", "workflow", str, True),
     ("RATE", "rate", _rate, True),
     ("TOOK P50", "took_p50", _latency, False),
     ("TOOK P95", "took_p95", _latency, True),
-    ("RUNNING", "running", str, True),
-    ("WAITING", "waiting", str, True),
-    ("FAILED", "failed", str, True),
-    ("FAIL/MIN", "failed_per_minute", _number, True),
+    *_STANDING,
+    (None, "cancelled_per_minute", _number, False),
+    (None, "step_p50", _latency, False),
     ("STEP P95", "step_p95", _latency, False),
     ("STEP FAIL/MIN", "steps_failed_per_minute", _number, True),
     ("STEP RETRY/MIN", "steps_retried_per_minute", _number, False),
 )
-_WORKERS = ("WORKER", "HOST", "PID", "UP", "RUNNING", "SLOTS", "SEEN", "STATE")
-_NO_WORKER = "no worker is running"
-_Table = tuple[Sequence[str], list[list[str]]]
+NO_WORKER = "no worker is running"
+_Table = tuple[Collection[str], list[list[str]], str]
 
 
-def _tables(snapshot: Snapshot, width: int = _WIDE) -> tuple[_Table, _Table, _Table]:
-    """Return titles and rows of kinds, workflows and workers."""
-    found = as_data(snapshot)
+def _tables(snapshot: Snapshot, width: int = _WIDE) -> Iterator[_Table]:
+    """Yield titles and rows of kinds, workflows and workers, and the words for none of them."""
+    found, columns = as_data(snapshot), worker_columns(snapshot.outbox.at)
     for kind in found["kinds"]:
         kind["kind"] += " (paused)" if kind["paused"] else ""
-    now = snapshot.outbox.at
-    workers = [_worker_row(each, now) for each in snapshot.outbox.workers]
-    return (
-        _table(_KINDS, found["kinds"], width),
-        _table(_WORKFLOWS, found["workflows"], width),
-        (_WORKERS, workers),
-    )
+    yield _table(_KINDS, found["kinds"], width)
+    if snapshot.workflows:
+        yield _table(_WORKFLOWS, found["workflows"], width)
+    yield columns, rows_of(snapshot.outbox.workers, columns), NO_WORKER
 
 
-def _table(columns: _Columns, found: list[dict[str, Any]], width: int) -> _Table:
-    kept = [each for each in columns if each[3] or width >= _WIDE]
+def _table(fields: _Fields, found: list[dict[str, Any]], width: int) -> _Table:
+    kept = [each for each in fields if each[0] and (each[3] or width >= _WIDE)]
     rows = [[write(one[name]) for _, name, write, _ in kept] for one in found]
-    return [title for title, *_ in kept], rows
+    return [str(title) for title, *_ in kept], rows, "the outbox is empty"
 
 
 def in_a_line(snapshot: Snapshot) -> str:
@@ -256,48 +228,28 @@ def _headline(found: Overview, where: str) -> str:
 
 def _show(out: Output, snapshot: Snapshot, where: str) -> None:
     out.line(_headline(snapshot.outbox, where))
-    kinds, workflows, workers = _tables(snapshot)
-    out.table(*kinds, empty="the outbox is empty")
-    out.line()
-    if snapshot.workflows:
-        out.table(*workflows)
-        out.line()
-    out.table(*workers, empty=_NO_WORKER)
+    for index, (columns, rows, empty) in enumerate(_tables(snapshot)):
+        if index:
+            out.line()
+        out.table(columns, rows, empty=empty)
 
 
-def _picture(snapshot: Snapshot, where: str, width: int) -> RenderableType:
-    from rich.console import Group
-    from rich.text import Text
-
-    kinds, workflows, workers = _tables(snapshot, width)
-    shown = [kinds, *([workflows] if snapshot.workflows else []), workers]
-    title = Text(_headline(snapshot.outbox, where), style="bold")
-    return Group(title, *(boxed(*each, live=True) for each in shown))
-
-
-def show_workers(out: Output, workers: Sequence[WorkerInfo], now: datetime) -> None:
-    """Print a table of workers."""
-    out.table(_WORKERS, [_worker_row(each, now) for each in workers], empty=_NO_WORKER)
-
-
-def _worker_row(worker: WorkerInfo, now: datetime) -> list[str]:
-    return [
-        worker.id,
-        worker.host,
-        str(worker.pid),
-        _since(worker.started_at, now),
-        str(worker.in_flight),
-        str(worker.slots),
-        f"{_since(worker.seen_at, now)} ago",
-        _state(worker),
-    ]
+def worker_columns(now: datetime) -> Columns:
+    """Return the columns of a table of workers."""
+    return {
+        "WORKER": "id",
+        "HOST": "host",
+        "PID": lambda each: str(each.pid),
+        "UP": lambda each: _since(each.started_at, now),
+        "RUNNING": lambda each: str(each.in_flight),
+        "SLOTS": lambda each: str(each.slots),
+        "SEEN": lambda each: f"{_since(each.seen_at, now)} ago",
+        "STATE": _state,
+    }
 
 
 def _since(moment: datetime | None, now: datetime) -> str:
     return seconds(None if moment is None else max(0.0, (now - moment).total_seconds()))
-
-
-# -- again and again ------------------------------------------------------------------------------
 
 
 @dataclass
@@ -318,18 +270,16 @@ class Watch(Generic[T]):
 
     def run(self, every: float, *, sleep: Callable[[float], Any] = time.sleep) -> None:
         """Look every *every* seconds until Ctrl-C; the first look may raise."""
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             if self.out.terminal and not self.out.json:
                 self._in_place(every, sleep)
             else:
                 self._line_by_line(every, sleep)
-        except KeyboardInterrupt:
-            pass
 
     def _line_by_line(self, every: float, sleep: Callable[[float], Any]) -> None:
         found = self.look()
         while True:
-            self.out.record(self.data(found))
+            self.out.data(self.data(found), indent=None)
             self.out.line(self.line(found))
             found = self._again(every, sleep, self.out.note)
 
@@ -343,15 +293,14 @@ class Watch(Generic[T]):
         live = Live(
             self.picture(found), console=self.out.console, screen=self.screen, auto_refresh=False
         )
+
+        def warn(text: str) -> None:
+            live.update(Group(self.picture(found), Text(text, style="red")), refresh=True)
+
         try:
             # Not a with: Ctrl-C in the middle of the start must give the screen back as well.
             live.start(refresh=True)
             while True:
-                shown = self.picture(found)
-
-                def warn(text: str, shown: RenderableType = shown) -> None:
-                    live.update(Group(shown, Text(text, style="red")), refresh=True)
-
                 found = self._again(every, sleep, warn)
                 live.update(self.picture(found), refresh=True)
         finally:

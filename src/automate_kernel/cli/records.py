@@ -6,12 +6,14 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from automate_kernel.cli.output import Output, ago, seconds, time_of
-from automate_kernel.outbox import ErrorGroup, FailedAttempt, OutboxItem
+from automate_kernel.cli.output import Columns, Output, ago, attributes, rows_of, seconds, time_of
 from automate_kernel.secrets.redaction import redact_shown
-from automate_kernel.workflows.execution import Execution, StepRun
+
+if TYPE_CHECKING:
+    from automate_kernel.outbox import ErrorGroup, FailedAttempt, OutboxItem
+    from automate_kernel.workflows.execution import Execution, StepRun
 
 
 def execution_data(execution: Execution) -> dict[str, Any]:
@@ -23,15 +25,8 @@ def execution_data(execution: Execution) -> dict[str, Any]:
         "definition_id": execution.definition_id,
         "event": redact_shown(execution.event.to_json()),
         "output": redact_shown(execution.output),
-        "error_code": execution.error_code,
-        "error": execution.error,
-        "error_group": execution.error_group,
-        "labels": execution.labels,
-        "tenant_id": execution.tenant_id,
-        "item_id": execution.item_id,
-        "created_at": execution.created_at,
-        "updated_at": execution.updated_at,
-        "completed_at": execution.completed_at,
+        **attributes(execution, "error_code", "error", "error_group", "labels", "tenant_id"),
+        **attributes(execution, "item_id", "created_at", "updated_at", "completed_at"),
         "duration_seconds": execution.duration_seconds,
         "steps": [step_data(run) for run in execution.steps],
     }
@@ -71,11 +66,6 @@ def labels_text(labels: Mapping[str, str]) -> str | None:
     return " ".join(f"{name}={value}" for name, value in labels.items()) or None
 
 
-def group_data(group: ErrorGroup) -> dict[str, Any]:
-    """Return a group of errors, ready for JSON."""
-    return asdict(group)
-
-
 def took(run: StepRun) -> float | None:
     """Return the seconds from the first attempt's start to the step's end, waits included."""
     if run.started_at is None or run.completed_at is None:
@@ -92,84 +82,65 @@ def brief(value: Any, length: int = 60) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
+def step_name(run: StepRun | FailedAttempt) -> str:
+    """Return a step's id, with the position in what a ``for_each`` goes through."""
+    return f"{run.step_id}[{run.position}]" if run.position >= 0 else str(run.step_id)
+
+
 def show_steps(out: Output, runs: Iterable[StepRun], *, length: int = 60) -> None:
     """Print a table of steps."""
-    rows = []
-    for run in runs:
-        name = run.step_id if run.position < 0 else f"{run.step_id}[{run.position}]"
-        result = f"{run.error_code}: {run.error}" if run.error else None
+
+    def result(run: StepRun) -> str:
         if run.status.value == "COMPLETED":
-            result = redact_shown(run.output)
-        rows.append(
-            (name, run.status.value, run.attempts, seconds(took(run)), brief(result, length))
-        )
-    out.table(("STEP", "STATUS", "ATTEMPTS", "TOOK", "OUTPUT"), rows, empty="no step has begun")
+            return brief(redact_shown(run.output), length)
+        return brief(f"{run.error_code}: {run.error}" if run.error else None, length)
+
+    columns: Columns = {
+        "STEP": step_name,
+        "STATUS": "status.value",
+        "ATTEMPTS": "attempts",
+        "TOOK": lambda run: seconds(took(run)),
+        "OUTPUT": result,
+    }
+    out.table(columns, rows_of(runs, columns), empty="no step has begun")
 
 
-def show_executions(out: Output, executions: Iterable[Execution]) -> None:
-    """Print a table of executions."""
-    out.table(
-        ("ID", "WORKFLOW", "STATUS", "STARTED", "TOOK", "ERROR"),
-        [
-            (
-                each.id,
-                each.name,
-                each.status.value,
-                ago(each.created_at),
-                seconds(each.duration_seconds),
-                brief(each.error, 50),
-            )
-            for each in executions
-        ],
-        empty="no executions",
-    )
+EXECUTIONS: Columns = {
+    "ID": "id",
+    "WORKFLOW": "name",
+    "STATUS": "status.value",
+    "STARTED": lambda each: ago(each.created_at),
+    "TOOK": lambda each: seconds(each.duration_seconds),
+    "ERROR": lambda each: brief(each.error, 50),
+}
+ITEMS: Columns = {
+    "ID": "id",
+    "KIND": "kind",
+    "STATUS": "status.value",
+    "ATTEMPTS": lambda each: f"{each.attempt_count}/{each.max_attempts}",
+    "DUE": lambda each: _due(each.next_attempt_at) if each.waiting_for else "-",
+    "WORKER": "lease_owner",
+    "ERROR": lambda each: brief(each.last_error, 50),
+}
 
 
-def show_items(out: Output, items: Iterable[OutboxItem]) -> None:
-    """Print a table of outbox items."""
-    out.table(
-        ("ID", "KIND", "STATUS", "ATTEMPTS", "DUE", "WORKER", "ERROR"),
-        [
-            (
-                each.id,
-                each.kind,
-                each.status.value,
-                f"{each.attempt_count}/{each.max_attempts}",
-                _due(each.next_attempt_at) if each.waiting_for else "-",
-                each.lease_owner,
-                brief(each.last_error, 50),
-            )
-            for each in items
-        ],
-        empty="no items",
-    )
-
-
-def show_groups(out: Output, groups: Iterable[ErrorGroup], of: str) -> None:
-    """Print a table of groups of errors, by the kinds or workflows that *of* names."""
-    out.table(
-        ("COUNT", of, "GROUP", "CODE", "LATEST", "ERROR"),
-        [
-            (
-                each.count,
-                each.kind,
-                each.group or "-",
-                each.error_code,
-                ago(each.latest_at),
-                brief(each.error, 50),
-            )
-            for each in groups
-        ],
-        empty="nothing has failed",
-    )
+def list_groups(out: Output, groups: Iterable[ErrorGroup], of: str) -> None:
+    """Print groups of errors, by the kinds or workflows that *of* names."""
+    columns: Columns = {
+        "COUNT": "count",
+        of: "kind",
+        "GROUP": lambda each: each.group or "-",
+        "CODE": "error_code",
+        "LATEST": lambda each: ago(each.latest_at),
+        "ERROR": lambda each: brief(each.error, 50),
+    }
+    out.listing(groups, columns, empty="nothing has failed")
 
 
 def show_attempts(out: Output, attempts: Iterable[FailedAttempt]) -> None:
     """Print each failed attempt with its trace."""
     for each in attempts:
-        step = "" if each.step_id is None else f"{each.step_id}, "
-        if each.position >= 0:
-            step = f"{each.step_id}[{each.position}], "
+        step = "" if each.step_id is None else f"{step_name(each)}, "
         which = f"attempt {each.attempt}" if each.attempt else "before its call"
         out.line()
         out.line(f"{step}{which} failed at {time_of(each.failed_at)}: {each.error_group}", "red")

@@ -11,20 +11,17 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from automate_kernel.cli.session import Session
 from automate_kernel.cli.worker_process import work
 from automate_kernel.http.app import HttpApp, webhook_app
 from automate_kernel.http.worker_ports import WorkerProcesses
 from automate_kernel.worker.process import handling_signals
-
-if TYPE_CHECKING:
-    from automate_kernel.cli.session import Session
-    from automate_kernel.monitoring.health import Probe
 
 
 class Receiver:
@@ -32,31 +29,23 @@ class Receiver:
 
     def __init__(self, session: Session, level: str) -> None:
         settings = session.settings
-        self._session, self._level = session, level
-        self._grace_seconds: float = settings["worker.grace_seconds"]
-        self._processes: int = settings["serve.processes"]
         self._workers: WorkerProcesses | None = None
-        if self._processes:
+        if settings["serve.processes"]:
             options = {"session": session.arguments(), "level": level}
             self._workers = WorkerProcesses(
-                self._processes, work, options, outbox=session.kernel.outbox
+                settings["serve.processes"], work, options, outbox=session.kernel.outbox
             )
-        self._app = webhook_app(
+        self.probe: HttpApp = webhook_app(
             session.kernel,
             events_token=_token(session),
             max_body_bytes=settings["serve.max_body_bytes"],
             workers=self._workers.probe if self._workers is not None else None,
         )
-        self._server: uvicorn.Server | None = None
-
-    @property
-    def probe(self) -> Probe:
         """The probe of the receiver and its workers."""
-        return self._app
+        self._server = server_of(self.probe, settings["worker.grace_seconds"])
 
     def run(self, listening: socket.socket) -> int:
         """Serve on *listening*; return the number of worker processes that ended with an error."""
-        self._server = server_of(self._app, self._grace_seconds)
         with handling_signals(self.stop), self._working() as failed:
             self._server.run(sockets=[listening])
         return sum(failed)
@@ -74,17 +63,15 @@ class Receiver:
         try:
             yield failed
         finally:
-            if not self._app.stopping:
+            if not self.probe.stopping:
                 workers.stop()  # it could not even start
             thread.join()
 
     def stop(self) -> None:
         """Finish running requests and items; the second time, stop at once."""
-        if self._server is None:
-            return
-        if self._app.stopping:
+        if self.probe.stopping:
             self._server.force_exit = True
-        self._app.stopping = True
+        self.probe.stopping = True
         self._server.should_exit = True
         if self._workers is not None:
             self._workers.stop()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -14,13 +14,13 @@ from automate_kernel.cli.database import open_storage
 from automate_kernel.cli.output import redact_logs
 from automate_kernel.cli.settings import Settings, load_settings
 from automate_kernel.errors import AutomateError, ConfigError, PluginError, type_name
+from automate_kernel.plugins.targets import describe_failure, load_target, normal_target
+from automate_kernel.secrets import EnvSecretsBackend, FileSecretsBackend, SecretsBackend
 from automate_kernel.secrets.masking import strength_of
-from automate_kernel.secrets.redaction import redact_text
+from automate_kernel.storage import MemoryStorage, Storage
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
-    from automate_kernel.secrets import SecretsBackend
-    from automate_kernel.storage import Storage
 
 # A kernel that `app` brings along has decided these already.
 _KERNELS_OWN = (
@@ -59,34 +59,29 @@ class Session:
     @cached_property
     def app(self) -> Any:
         """The object that the setting ``app`` names, imported now; None without one."""
-        find_on(self.settings.folder / self.settings["app_dir"])
+        folder = str(self.settings.folder / self.settings["app_dir"])
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
         target = self.settings["app"]
         return load_app(target) if target else None
 
     @cached_property
     def storage(self) -> Storage:
-        """The database, opened; the tables of a SQLite file are made."""
-        storage: Storage = self.open_storage(create=self._create)
-        return storage
-
-    @property
-    def bare(self) -> Storage:
-        """The storage of `plain`; the tables of a SQLite file are not made."""
-        self._create = False
-        return self.plain.storage
-
-    def open_storage(self, *, create: bool | None = None) -> Any:
-        """Open the database of the settings; see `automate_kernel.cli.database.open_storage`."""
+        """The database, opened; the tables of a SQLite file are made, unless `bare` asks for it."""
         given = self.settings.values["database"]
         typed = given.source.startswith(("--", "AUTOMATE_"))
         return open_storage(
             given.value,
             folder=Path.cwd() if typed else self.settings.folder,
             listen=self.settings["worker.listen"],
-            create=create,
+            create=self._create,
         )
 
-    # -- kernels -------------------------------------------------------------------------------
+    @property
+    def bare(self) -> Storage:
+        """The storage of `plain`; the tables of a SQLite file are not made."""
+        self._create = False
+        return self.plain.storage
 
     @cached_property
     def kernel(self) -> Kernel:
@@ -99,44 +94,37 @@ class Session:
 
         Where ``app`` is a kernel, return that one, with its own storage, plugins and secrets.
         """
-        own = host_of(self.app) if self.app is not None else None
+        own = self._own()
         if own is not None:
             return self._hosted(own, workflows=workflows)
         settings = self.settings
-        from automate_kernel.kernel import Kernel
-
-        kernel = Kernel(
+        names = ("outbox", "plugins", "config", "env_allow", "discover", "strict", "disabled")
+        kernel = self._made(
             storage or self.storage,
-            outbox=settings["outbox"],
-            plugins=settings["plugins"],
-            config=settings["config"],
-            secrets=self._backends(),
-            env_allow=settings["env_allow"],
-            discover=settings["discover"],
-            strict=settings["strict"],
-            disabled=settings["disabled"],
+            secrets=[_backend(given, settings.folder) for given in settings["secrets"]],
             winners=settings["winners"],
-            lease_seconds=settings["worker.lease_seconds"],
             retention_seconds=settings["worker.retention_seconds"],
             failed_retention_seconds=settings["worker.failed_retention_seconds"],
+            **{name: settings[name] for name in names},
         )
-        self._kernels.append(kernel)
-        self._redact_database(kernel)
-        redact_logs(kernel)
         if self.app is not None:
             set_up(kernel, self.app)
         if workflows:
             self._add_workflows(kernel)
         return kernel
 
+    def in_memory(self, *, workflows: bool = True) -> Kernel:
+        """Return a kernel with everything, except that it keeps nothing; see `build`."""
+        return self.build(MemoryStorage(), workflows=workflows)
+
     def _hosted(self, kernel: Kernel, *, workflows: bool) -> Kernel:
-        for name in _KERNELS_OWN:
-            if self.settings.given(name):
-                raise ConfigError(
-                    f"{name} is set, and app is a kernel that has its own",
-                    hint=f"take {name} out ({self.settings.values[name].source}), or let app be a "
-                    "function that is called with the kernel",
-                )
+        name = next(filter(self.settings.given, _KERNELS_OWN), None)
+        if name is not None:
+            raise ConfigError(
+                f"{name} is set, and app is a kernel that has its own",
+                hint=f"take {name} out ({self.settings.values[name].source}), or let app be a "
+                "function that is called with the kernel",
+            )
         if workflows and self.settings.given("workflows"):
             self._add_workflows(kernel)
         return kernel
@@ -149,34 +137,34 @@ class Session:
         So a broken plugin or workflow keeps nobody from looking.
         """
         try:
-            own = host_of(self.app) if self.app is not None else None
+            own = self._own()
         except ConfigError:
             if not self.settings.given("database"):
                 raise
             own = None  # one can look at the database though the host's code is broken
         if own is not None:
             return own
+        outbox = self.settings["outbox"]
+        discover = outbox is not None and self.settings["discover"]
+        return self._made(self.storage, secrets={}, outbox=outbox, discover=discover)
+
+    def _own(self) -> Kernel | None:
+        return host_of(self.app) if self.app is not None else None
+
+    def _made(self, storage: Storage, **options: Any) -> Kernel:
+        """Return a new kernel, whose secrets and database password are kept out of all output."""
         from automate_kernel.kernel import Kernel
 
-        lease, outbox = self.settings["worker.lease_seconds"], self.settings["outbox"]
-        kernel = Kernel(
-            self.storage,
-            secrets={},
-            outbox=outbox,
-            discover=outbox is not None and self.settings["discover"],
-            lease_seconds=lease,
-        )
+        lease_seconds = self.settings["worker.lease_seconds"]
+        kernel = Kernel(storage, lease_seconds=lease_seconds, **options)
         self._kernels.append(kernel)
-        self._redact_database(kernel)
-        redact_logs(kernel)
-        return kernel
-
-    def _redact_database(self, kernel: Kernel) -> None:
-        """Let the redactor know the database's password: a driver's error may show it."""
-        url = getattr(getattr(kernel.storage, "engine", None), "url", None)
+        # A driver's error may show the password.
+        url = getattr(getattr(storage, "engine", None), "url", None)
         password = getattr(url, "password", None)
         if password and strength_of(str(password)) == "strong":
             kernel.redactor.add(str(password))
+        redact_logs(kernel)
+        return kernel
 
     def workflow_paths(self) -> list[Path]:
         """Return the files and folders that the settings name, or the folder ``workflows``."""
@@ -190,13 +178,6 @@ class Session:
         for path in self.workflow_paths():
             kernel.add_workflow(path)
 
-    def _backends(self) -> list[SecretsBackend | str]:
-        return [_backend(given, self.settings.folder) for given in self.settings["secrets"]]
-
-    def redact(self, text: str) -> str:
-        """Return *text* without the secrets that were read so far, by a failed kernel too."""
-        return redact_text(text)
-
     def close(self) -> None:
         """Close the kernels and the database."""
         for kernel in self._kernels:
@@ -207,12 +188,7 @@ class Session:
 
 
 def _backend(given: Any, folder: Path) -> SecretsBackend | str:
-    from automate_kernel.plugins.targets import load_target, normal_target
-    from automate_kernel.secrets import EnvSecretsBackend, FileSecretsBackend
-
-    if isinstance(given, str):
-        given = {"backend": given}
-    options = dict(given) if isinstance(given, dict) else {}
+    options = dict(given) if isinstance(given, dict) else {"backend": given}
     name = options.pop("backend", None)
     if not isinstance(name, str):
         raise ConfigError(
@@ -248,60 +224,33 @@ class HostSession(Session):
         self.colour = colour
 
     @cached_property
-    def kernel(self) -> Kernel:
+    def plain(self) -> Kernel:
         """The host's kernel."""
         return self._make()
-
-    @property
-    def plain(self) -> Kernel:
-        """The same: a host's kernel is there already."""
-        return self.kernel
-
-    @property
-    def bare(self) -> Storage:
-        """The host's own storage."""
-        return self.kernel.storage
 
 
 # -- the setting `app`: the host's own code ------------------------------------------------------
 
-CONFIGURE = "automate_configure"
-
-
-def find_on(folder: Path) -> None:
-    """Let modules be imported from *folder*."""
-    text = str(folder)
-    if text not in sys.path:
-        sys.path.insert(0, text)
-
 
 def load_app(target: str) -> Any:
     """Import the module, or the object in one, that the setting ``app`` names."""
-    from automate_kernel.plugins.targets import describe_failure, load_target
-
     try:
         return load_target(target)
     except (KeyboardInterrupt, ConfigError):
         raise
-    except ModuleNotFoundError as error:
+    except PluginError as error:
+        raise ConfigError(f"app: {error.message}", hint=error.hint) from error
+    except BaseException as error:  # SystemExit too: it must not end us without a message
         module = target.partition(":")[0]
-        if error.name and (module == error.name or module.startswith(f"{error.name}.")):
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
             raise ConfigError(
                 f"app: there is no module {error.name!r}",
                 hint="app is module:name, imported from app_dir (the config file's folder)",
             ) from None
-        raise _broken(target, describe_failure(error)[0]) from error
-    except PluginError as error:
-        raise ConfigError(f"app: {error.message}", hint=error.hint) from error
-    except BaseException as error:  # SystemExit too: it must not end us without a message
-        raise _broken(target, describe_failure(error)[0]) from error
-
-
-def _broken(target: str, text: str) -> ConfigError:
-    return ConfigError(
-        f"app: {target.partition(':')[0]} can't be imported: {text}",
-        hint="run again with --debug for the traceback",
-    )
+        raise ConfigError(
+            f"app: {module} can't be imported: {describe_failure(error)[0]}",
+            hint="run again with --debug for the traceback",
+        ) from error
 
 
 def host_of(app: Any) -> Kernel | None:
@@ -334,7 +283,7 @@ def set_up(kernel: Kernel, app: Any) -> None:
     without one, each public function of its own becomes an action.
     """
     if isinstance(app, ModuleType):
-        configure = getattr(app, CONFIGURE, None)
+        configure = getattr(app, "automate_configure", None)
         if configure is None:
             _add_functions(kernel, app)
             return
@@ -348,9 +297,14 @@ def set_up(kernel: Kernel, app: Any) -> None:
 
 def _add_functions(kernel: Kernel, module: ModuleType) -> None:
     owner = module.__name__.rpartition(".")[2]
-    for name, function in _functions(module):
+    public = getattr(module, "__all__", None)
+    for name, value in vars(module).items():
+        if not inspect.isfunction(value) or value.__module__ != module.__name__:
+            continue
+        if name.startswith("_") if public is None else name not in public:
+            continue
         try:
-            kernel.action(f"{owner}.{name}")(function)
+            kernel.action(f"{owner}.{name}")(value)
         except AutomateError as error:
             raise ConfigError(
                 f"app: {owner}.{name} can't be an action: {error.message}",
@@ -358,18 +312,8 @@ def _add_functions(kernel: Kernel, module: ModuleType) -> None:
             ) from error
 
 
-def _functions(module: ModuleType) -> Iterator[tuple[str, Any]]:
-    public = getattr(module, "__all__", None)
-    for name, value in vars(module).items():
-        own = inspect.isfunction(value) and value.__module__ == module.__name__
-        if own and (name in public if public is not None else not name.startswith("_")):
-            yield name, value
-
-
 def require_shared(kernel: Kernel) -> None:
     """Raise `ConfigError` for a kernel whose storage other processes can't see."""
-    from automate_kernel.storage import MemoryStorage
-
     if isinstance(kernel.storage, MemoryStorage):
         raise ConfigError(
             "app is a kernel that keeps everything in this process's memory",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from automate_kernel.cli.output import counted
 from automate_kernel.errors import ConfigError, nearest
 
 if sys.version_info >= (3, 11):
@@ -112,6 +114,7 @@ _ALL = (
     Setting("log_level", "text", "info", "The least level that is logged.", words=_LEVELS),
     Setting("log_format", "text", "text", _FORMAT, words=("text", "json")),
 )
+meant = partial(nearest, cutoff=0.7)
 SETTINGS: dict[str, Setting] = {setting.name: setting for setting in _ALL}
 
 
@@ -140,21 +143,9 @@ class Settings:
     def __getitem__(self, name: str) -> Any:
         return self.values[name].value
 
-    def __iter__(self) -> Iterator[tuple[Setting, Value]]:
-        return iter([(SETTINGS[name], value) for name, value in self.values.items()])
-
     def given(self, name: str) -> bool:
         """Return True if the setting is set somewhere."""
         return self.values[name].source != "default"
-
-    def section(self, name: str) -> Mapping[str, Any]:
-        """Return the values of one table, without its name in front."""
-        prefix = f"{name}."
-        return {
-            key.removeprefix(prefix): value.value
-            for key, value in self.values.items()
-            if key.startswith(prefix)
-        }
 
 
 def problem_with(setting: Setting, value: Any) -> str | None:
@@ -172,11 +163,6 @@ def problem_with(setting: Setting, value: Any) -> str | None:
     if setting.kind == "list" and setting.texts and not all(isinstance(v, str) for v in value):
         return "must be a list of texts"
     return None
-
-
-def meant(word: str, known: Mapping[str, Any] | list[str]) -> str | None:
-    """Return the known word that is nearest to *word*, if any is near."""
-    return nearest(word, known, cutoff=0.7)
 
 
 CONFIG_VARIABLE = "AUTOMATE_CONFIG_FILE"
@@ -221,9 +207,6 @@ def _flag(name: str) -> str:
     return "--" + name.rpartition(".")[2].replace("_", "-")
 
 
-# The file --------------------------------------------------------------------------------------
-
-
 def _chosen(given: str | Path | None, folder: Path) -> Path | None:
     if given is not None:
         path = Path(given)
@@ -263,56 +246,50 @@ def _from_file(path: Path) -> dict[str, Value]:
     if path.name == _SHARED:
         prefix = ("tool", "automate")
         data = data.get("tool", {}).get("automate", {})
-    return _Reading(path.name, toml_lines(text), prefix).values(data)
+    return _values(data, path.name, partial(_place, path.name, toml_lines(text), prefix))
 
 
-class _Reading:
-    """One file, with the lines of its keys and the problems found so far."""
+def _values(data: Mapping[str, Any], file: str, place: Callable[[_Path], str]) -> dict[str, Value]:
+    values: dict[str, Value] = {}
+    problems: list[str] = []
+    for path, value in _flat(data):
+        name = ".".join(path)
+        setting = SETTINGS.get(name)
+        problem = problem_with(setting, value) if setting else _unknown(path)
+        if problem is None:
+            values[name] = Value(value, place(path))
+        else:
+            problems.append(f"\n  {place(path)}: {name}: {problem}")
+    if problems:
+        number = counted(len(problems), "problem")
+        raise ConfigError(f"{file} is not valid: {number}{''.join(problems)}")
+    return values
 
-    def __init__(self, name: str, lines: Mapping[_Path, int], prefix: _Path) -> None:
-        self._name, self._lines, self._prefix = name, lines, prefix
-        self._problems: list[str] = []
 
-    def values(self, data: Mapping[str, Any]) -> dict[str, Value]:
-        values: dict[str, Value] = {}
-        for path, value in self._flat(data):
-            name = ".".join(path)
-            setting = SETTINGS.get(name)
-            problem = problem_with(setting, value) if setting else _unknown(path)
-            if problem is not None:
-                self._problems.append(f"{self._place(path)}: {name}: {problem}")
-            else:
-                values[name] = Value(value, self._place(path))
-        if self._problems:
-            number = len(self._problems)
-            what = "1 problem" if number == 1 else f"{number} problems"
-            lines = "\n".join(f"  {problem}" for problem in self._problems)
-            raise ConfigError(f"{self._name} is not valid: {what}\n{lines}")
-        return values
+def _flat(data: Mapping[str, Any]) -> Iterator[tuple[_Path, Any]]:
+    for key, value in data.items():
+        if key in _SECTIONS and isinstance(value, dict):
+            yield from (((key, inner), each) for inner, each in value.items())
+        else:
+            yield (key,), value
 
-    def _flat(self, data: Mapping[str, Any]) -> Iterator[tuple[_Path, Any]]:
-        for key, value in data.items():
-            if key in _SECTIONS and isinstance(value, dict):
-                yield from (((key, inner), each) for inner, each in value.items())
-            elif key in _SECTIONS:
-                self._problems.append(f"{self._place((key,))}: {key}: must be a table, [{key}]")
-            else:
-                yield (key,), value
 
-    def _place(self, path: _Path) -> str:
-        full = (*self._prefix, *path)
-        line = self._lines.get(full) or min(
-            (line for key, line in self._lines.items() if key[: len(full)] == full), default=0
-        )
-        # A key of an inline table stands on the line of the table.
-        while not line and full:
-            full = full[:-1]
-            line = self._lines.get(full, 0)
-        return f"{self._name}:{line}" if line else self._name
+def _place(file: str, lines: Mapping[_Path, int], prefix: _Path, path: _Path) -> str:
+    full = (*prefix, *path)
+    line = lines.get(full) or min(
+        (line for key, line in lines.items() if key[: len(full)] == full), default=0
+    )
+    # A key of an inline table stands on the line of the table.
+    while not line and full:
+        full = full[:-1]
+        line = lines.get(full, 0)
+    return f"{file}:{line}" if line else file
 
 
 def _unknown(path: _Path) -> str:
     name = ".".join(path)
+    if name in _SECTIONS:
+        return f"must be a table, [{name}]"
     hint = meant(name, SETTINGS) or (meant(path[0], list(_SECTIONS)) if len(path) == 1 else None)
     if hint is None and len(path) == 1:
         # Right, but for the table that it belongs in.
@@ -327,10 +304,8 @@ _KEY = r"""(?:[A-Za-z0-9_-]+|"(?:[^"\\]|\\.)*"|'[^']*')"""
 _DOTTED = rf"{_KEY}(?:\s*\.\s*{_KEY})*"
 _HEADER = re.compile(rf"\s*\[\[?\s*({_DOTTED})\s*\]")
 _ASSIGNED = re.compile(rf"\s*({_DOTTED})\s*=")
-_EVENTSS = re.compile(
-    r'"""(?:[^\\]|\\.)*?"""|\'\'\'.*?\'\'\'|"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\'|#[^\n]*|[\[\]{}\n]',
-    re.DOTALL,
-)
+_SHORT = r'"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\''
+_TOKEN = re.compile(rf'(?s:"""(?:[^\\]|\\.)*?"""|\'\'\'.*?\'\'\')|{_SHORT}|#[^\n]*')
 
 
 def toml_lines(text: str) -> dict[_Path, int]:
@@ -341,39 +316,28 @@ def toml_lines(text: str) -> dict[_Path, int]:
     """
     lines: dict[_Path, int] = {}
     table: _Path = ()
-    start, depth, number = 0, 0, 1
-    for first, end, following in _statements(text, start, depth, number):
-        statement = text[first:end]
-        header, assigned = _HEADER.match(statement), _ASSIGNED.match(statement)
-        if assigned is not None:
-            lines.setdefault((*table, *_parts(assigned[1])), following)
-        elif header is not None:
+    depth = 0  # in brackets
+    for number, line in enumerate(_TOKEN.sub(_in_a_line, text).split("\n"), 1):
+        header, assigned = _HEADER.match(line), _ASSIGNED.match(line)
+        if depth == 0 and assigned is not None:
+            lines.setdefault((*table, *_parts(assigned[1])), number)
+        elif depth == 0 and header is not None:
             table = _parts(header[1])
-            lines.setdefault(table, following)
+            lines.setdefault(table, number)
+        bare = re.sub(_SHORT, "", line)
+        depth += sum(map(bare.count, "[{")) - sum(map(bare.count, "]}"))
     return lines
 
 
-def _statements(text: str, start: int, depth: int, number: int) -> Iterator[tuple[int, int, int]]:
-    """Yield start, end and line of each stretch up to a line's end outside of any bracket."""
-    begun = number
-    for token in _EVENTSS.finditer(text):
-        found = token[0]
-        if found in "[{":
-            depth += 1
-        elif found in "]}":
-            depth -= 1
-        number += found.count("\n")
-        if found == "\n" and depth <= 0:
-            yield start, token.start(), begun
-            start, begun = token.end(), number
-    yield start, len(text), begun
+def _in_a_line(token: re.Match[str]) -> str:
+    """Leave a short string as it is, only the line breaks of a long one, and no comment."""
+    text = token[0]
+    return "\n" * text.count("\n") if text.startswith(('"""', "'''", "#")) else text
 
 
 def _parts(dotted: str) -> _Path:
     return tuple(part.strip("\"'") for part in re.findall(_KEY, dotted))
 
-
-# The environment -------------------------------------------------------------------------------
 
 _VARIABLES = {
     setting.variable: setting for setting in SETTINGS.values() if setting.variable is not None

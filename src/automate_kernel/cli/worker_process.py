@@ -23,12 +23,6 @@ _OPTIONS = (
 )  # fmt: skip
 
 
-def worker_options(session: Session) -> dict[str, Any]:
-    """Return the options for `Kernel.worker` from the settings."""
-    section = session.settings.section("worker")
-    return {name: section[name] for name in _OPTIONS}
-
-
 def work(session: Mapping[str, Any], level: str, board: Connection) -> None:
     """
     Run a worker process of `WorkerProcesses`; *session* is `Session.arguments`.
@@ -54,7 +48,7 @@ def work_here(session: Session, level: str, where: Ports | Connection) -> None:
     """
     kernel = session.kernel
     log_to_stderr(level, [RedactingFilter(kernel.redactor)], format=session.settings["log_format"])
-    worker = kernel.worker(**worker_options(session))
+    worker = kernel.worker(**{name: session.settings[f"worker.{name}"] for name in _OPTIONS})
     with guarded_process():
         if run_observed(kernel, worker, where):
             # Running items were handed back. Their threads would keep this process from ending.
@@ -64,9 +58,5 @@ def work_here(session: Session, level: str, where: Ports | Connection) -> None:
 
 def ports_of(session: Session) -> Ports:
     """Return the ports of the settings."""
-    settings = session.settings
-    return Ports(
-        settings["worker.health_port"],
-        settings["worker.metrics_port"],
-        settings["worker.probe_host"],
-    )
+    names = ("health_port", "metrics_port", "probe_host")
+    return Ports(*(session.settings[f"worker.{name}"] for name in names))

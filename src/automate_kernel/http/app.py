@@ -70,8 +70,14 @@ class Request:
     def __init__(self, scope: Scope, receive: Receive, max_body_bytes: int) -> None:
         self._scope, self._receive, self._most = scope, receive, max_body_bytes
         self.method: str = scope["method"]
-        self.path: str = _path(scope)
-        self.parts: list[str] = _parts(scope, self.path)
+        # Mounted, the path has the mount's in front, or doesn't: servers and frameworks differ.
+        path, root = scope["path"], scope.get("root_path", "").rstrip("/")
+        self.path: str = path[len(root) :] if root and path.startswith(f"{root}/") else path
+        # A proxy that lets some paths through, and others not, must see the same path as we do.
+        encoded = b"%2f" in (scope.get("raw_path") or b"").lower()
+        first, *parts = self.path.split("/")
+        self.parts: list[str] = [] if first or encoded else parts
+        """The path's parts; none for a path that is written in another way than ours."""
 
     @cached_property
     def headers(self) -> WebhookHeaders:
@@ -244,11 +250,9 @@ def _leads(own: Sequence[str], given: Sequence[str]) -> bool:
 
 
 async def _webhook(kernel: Kernel, request: Request) -> HttpAnswer:
-    _, connector, trigger = request.parts
-    body, accept = await request.body(), kernel.receive_webhook
-    return await asyncio.to_thread(
-        answer_webhook, accept, connector, trigger, request.headers, body
-    )
+    (_, connector, trigger), body = request.parts, await request.body()
+    receive = partial(answer_webhook, kernel.receive_webhook, connector, trigger)
+    return await asyncio.to_thread(receive, request.headers, body)
 
 
 async def _event(kernel: Kernel, token: bytes | None, request: Request) -> HttpAnswer:
@@ -281,22 +285,6 @@ def _event_in(body: bytes) -> dict[str, Any]:
             known = ", ".join(_EVENT_FIELDS)
             raise HttpError(400, f"unknown field {field[:40]!r}; there are {known}")
         if not isinstance(value, types) or (isinstance(value, bool) and object not in types):
-            wanted = "text" if str in types else "a number"
+            wanted = "text" if str in types else "an object" if dict in types else "a number"
             raise HttpError(400, f"{field} must be {wanted}")
     return event
-
-
-def _parts(scope: Scope, path: str) -> list[str]:
-    """Return the path's parts; none for a path that is written in another way than ours."""
-    # A proxy that lets some paths through, and others not, must see the same path as we do.
-    if b"%2f" in (scope.get("raw_path") or b"").lower():
-        return []
-    first, *parts = path.split("/")
-    return parts if not first else []
-
-
-def _path(scope: Scope) -> str:
-    # Mounted, the path has the mount's in front, or doesn't: servers and frameworks differ.
-    path: str = scope["path"]
-    root: str = scope.get("root_path", "").rstrip("/")
-    return path[len(root) :] if root and path.startswith(f"{root}/") else path

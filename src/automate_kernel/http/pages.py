@@ -1,12 +1,4 @@
-"""
-Pages about a process: health, readiness and metrics.
-
-============  ===============================================================
-``/healthz``  200 while no thread is stuck, else 503: start it again
-``/readyz``   200 while it works, else 503 and why
-``/metrics``  the outbox in Prometheus's text format
-============  ===============================================================
-"""
+"""Pages about a process: its health, its readiness, and the metrics of its outbox."""
 
 from __future__ import annotations
 

@@ -69,6 +69,7 @@ class Probes:
                 server = ProbeServer(pages, self._thread, self._host, port)
                 self._closing.callback(server.close)
                 self.servers.append(server)
+                logger.info("probes and metrics on %s", server.url)
         except BaseException:
             self._closing.close()
             raise

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
 from automate_kernel.http.probes import Probes
 from automate_kernel.kernel import Kernel
-from automate_kernel.monitoring.health import (
-    Probe,
-    ProcessesProbe,
-    WorkerProbe,
-    keep_reporting,
-)
+from automate_kernel.monitoring.health import Probe, ProcessesProbe, WorkerProbe, keep_reporting
 from automate_kernel.monitoring.start_failures import reporting_start_failures
 from automate_kernel.outbox.store import OutboxStore
-from automate_kernel.secrets.logs import get_logger
 from automate_kernel.worker.process import handling_signals, run_until_stopped
 from automate_kernel.worker.supervisor import Supervisor
 from automate_kernel.worker.worker import Worker
-
-logger: logging.Logger = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +31,9 @@ class Ports:
         return self.health_port is not None or self.metrics_port is not None
 
 
-@contextmanager
-def answering(kernel: Kernel, probe: Probe, ports: Ports) -> Iterator[None]:
-    """Answer for *probe*, and for the outbox of *kernel*, on *ports* while the block runs."""
-    if not ports:
-        yield
-        return
-    with Probes(
-        kernel,
-        probe,
-        health_port=ports.health_port,
-        metrics_port=ports.metrics_port,
-        host=ports.host,
-    ) as probes:
-        for url in probes.urls:
-            logger.info("probes and metrics on %s", url)
-        yield
+def answering(kernel: Kernel, probe: Probe, ports: Ports) -> Probes:
+    """Answer for *probe*, and for the outbox of *kernel*, on *ports* while its block runs."""
+    return Probes(kernel, probe, **asdict(ports))
 
 
 def run_observed(kernel: Kernel, worker: Worker, where: Ports | Connection) -> bool:
@@ -97,7 +75,7 @@ class WorkerProcesses:
         target: Callable[..., None],
         options: Mapping[str, Any],
         *,
-        outbox: OutboxStore | None = None,
+        outbox: OutboxStore,
         prepare: Callable[[], Any] | None = None,
     ) -> None:
         self._outbox = outbox

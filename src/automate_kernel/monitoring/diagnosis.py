@@ -33,11 +33,7 @@ def workflow_problems(kernel: Kernel, workflow: Workflow) -> list[str]:
     """
     return [
         *_trigger_problems(kernel, workflow),
-        *(
-            problem
-            for place, step in _steps(workflow)
-            for problem in _step_problems(kernel, place, step)
-        ),
+        *_step_problems(kernel, workflow),
         *_env_problems(kernel, workflow),
     ]
 
@@ -48,15 +44,18 @@ def _steps(workflow: Workflow) -> Iterator[tuple[str, Step]]:
             yield f"{group}.{step.id}", step
 
 
-def _step_problems(kernel: Kernel, place: str, step: Step) -> Iterator[str]:
-    try:
-        spec = kernel.operation(step.action)
-        schema = spec.json_schema()
-    except AutomateError as error:
-        yield f"{place}.action: {error}"
-        return
-    if not isinstance(step.input, Mapping):
-        return
+def _step_problems(kernel: Kernel, workflow: Workflow) -> Iterator[str]:
+    for place, step in _steps(workflow):
+        try:
+            schema = kernel.operation(step.action).json_schema()
+        except AutomateError as error:
+            yield f"{place}.action: {error}"
+            continue
+        if isinstance(step.input, Mapping):
+            yield from _input_problems(place, step, schema)
+
+
+def _input_problems(place: str, step: Step, schema: Mapping[str, Any]) -> Iterator[str]:
     known: Mapping[str, Any] = schema.get("properties", {})
     if schema.get("additionalProperties") is False:
         for name in step.input:
@@ -111,13 +110,11 @@ def secret_uses(
     kernel: Kernel, config: Mapping[str, Any], token: str | None = None
 ) -> dict[str, list[str]]:
     """Return the keys of secrets that workflows, config and webhooks need, with the places."""
-    uses: dict[str, list[str]] = {}
+    uses: dict[str, dict[str, None]] = {}
 
     def add(keys: Iterable[str], where: str) -> None:
         for key in keys:
-            places = uses.setdefault(key, [])
-            if where not in places:
-                places.append(where)
+            uses.setdefault(key, {})[where] = None
 
     for workflow in kernel.workflows:
         for place, step in _steps(workflow):
@@ -127,7 +124,7 @@ def secret_uses(
         add(kernel.templates.compile(dict(options)).secret_keys, f"config.{key}")
     if token and token.startswith("$secret:"):
         add([token.removeprefix("$secret:").strip("{}")], "serve.events_token")
-    return dict(sorted(uses.items()))
+    return {key: list(places) for key, places in sorted(uses.items())}
 
 
 def _webhook_keys(kernel: Kernel, workflow: Workflow) -> list[str]:
@@ -189,12 +186,9 @@ def schema_findings(storage: Storage) -> list[Finding]:
         text = f"{place}: it has none of the tables"
         return [Finding("database", "fail", text, report.remedy)]
     found = [
-        Finding(
-            "database",
-            "fail" if each.needed else "warn",
-            f"{each.text}" + ("" if each.needed else ": slow"),
-            report.remedy,
-        )
+        Finding("database", "fail", each.text, report.remedy)
+        if each.needed
+        else Finding("database", "warn", f"{each.text}: slow", report.remedy)
         for each in report.differences
     ]
     if report.version is not None and report.version > report.expected:
@@ -202,32 +196,23 @@ def schema_findings(storage: Storage) -> list[Finding]:
         remedy = "update this program: it may lack what the other writes"
         found.append(Finding("database", "warn", text, remedy))
     version = "" if report.version is None else f" of version {report.version}"
-    return found or [
-        Finding("database", "ok", f"{place}: reachable, the tables{version} are as they should be")
-    ]
+    text = f"{place}: reachable, the tables{version} are as they should be"
+    return found or [Finding("database", "ok", text)]
 
 
 def plugin_findings(kernel: Kernel) -> list[Finding]:
     """Return the plugins that don't load, and config for unknown ones. It imports all plugins."""
-    plugins = kernel.plugins
-    records = plugins.load_all()
-    found = [
-        Finding(
-            "plugins",
-            "warn" if each.state.value == "DISABLED" else "fail",
-            f"{each.kind} {each.key} is {each.state.value}: {each.error or each.target}",
-            each.remedy,
-        )
-        for each in records
-        if not each.usable and each.remedy
-    ]
-    remedy = "correct disabled or winners"
-    found += [
-        Finding("plugins", "warn", f"there is no plugin {name!r} to disable or prefer", remedy)
-        for name in plugins.unmatched()
-    ]
+    records, found = kernel.plugins.load_all(), []
+    for each in records:
+        if not each.usable and each.remedy:
+            state: State = "warn" if each.state.value == "DISABLED" else "fail"
+            text = f"{each.kind} {each.key} is {each.state.value}: {each.error or each.target}"
+            found.append(Finding("plugins", state, text, each.remedy))
+    for name in kernel.plugins.unmatched():
+        text = f"there is no plugin {name!r} to disable or prefer"
+        found.append(Finding("plugins", "warn", text, "correct disabled or winners"))
     remedy = "correct the key, or install the plugin"
-    found += [Finding("plugins", "warn", each, remedy) for each in kernel.unused_config]
+    found += [Finding("plugins", "warn", text, remedy) for text in kernel.unused_config]
     found += [Finding("plugins", "warn", str(wrong), wrong.remedy) for wrong in misspelt()]
     return found or [Finding("plugins", "ok", f"{len(records)} load")]
 
@@ -236,24 +221,19 @@ def workflow_findings(kernel: Kernel, *, none: str | None = None) -> list[Findin
     """Return the problems of the kernel's workflows; *none* is the remedy if there are none."""
     entries = kernel.workflows.entries()
     found = [
-        Finding("workflows", "fail", f"{name}: {error}", None)
+        Finding("workflows", "fail", f"{name}: {error}")
         for (_, name), error in sorted(kernel.workflows.problems().items(), key=str)
     ]
     for workflow in [entry.workflow for entry in entries if entry.error is None]:
-        found += [
-            Finding("workflows", "fail", f"{workflow.name}: {problem}", None)
-            for problem in workflow_problems(kernel, workflow)
-        ]
-        found += [
-            Finding("workflows", "warn", f"{workflow.name} reads {name}, which is not set", None)
-            for name in variables_of(kernel, workflow)
-            if name not in os.environ
-        ]
-    if found:
-        return found
-    if not entries:
+        problems = [f"{workflow.name}: {each}" for each in workflow_problems(kernel, workflow)]
+        found += [Finding("workflows", "fail", text) for text in problems]
+        for name in variables_of(kernel, workflow):
+            if name not in os.environ:
+                text = f"{workflow.name} reads {name}, which is not set"
+                found.append(Finding("workflows", "warn", text))
+    if not found and not entries:
         return [Finding("workflows", "warn" if none else "ok", "there are none", none)]
-    return [Finding("workflows", "ok", f"{len(entries)} are valid")]
+    return found or [Finding("workflows", "ok", f"{len(entries)} are valid")]
 
 
 def secret_findings(kernel: Kernel, uses: Mapping[str, Sequence[str]]) -> list[Finding]:
@@ -263,10 +243,8 @@ def secret_findings(kernel: Kernel, uses: Mapping[str, Sequence[str]]) -> list[F
         Finding("secrets", "fail", each.problem, f"{each.key} is used by {uses[each.key][0]}")
         for each in report.problems
     ]
-    found += [
-        Finding("secrets", "warn", each.warning, "take a longer, random value")
-        for each in report.warnings
-    ]
+    remedy = "take a longer, random value"
+    found += [Finding("secrets", "warn", each.warning, remedy) for each in report.warnings]
     return found or [Finding("secrets", "ok", f"all {len(uses)} that are used can be read")]
 
 
@@ -292,11 +270,10 @@ def worker_findings(
         *_stale(running, command),
         *_lost(workers),
         *_idle(stats, workers, worker, idle_seconds),
-        *_waiting(stats, command),
-        *_unhandled(stats, kinds),
+        *_waiting(stats, command, kinds),
     ]
     alive = sum(each.alive for each in workers)
-    text = f"{_items(len(running))} running, none stale or late; {_counted(alive, 'worker')} seen"
+    text = f"{_counted(len(running))} running, none stale or late; {_counted(alive, 'worker')} seen"
     return found or [Finding("workers", "ok", text)]
 
 
@@ -323,7 +300,7 @@ def _idle(
         return
     counts = [of for kind, of in stats.counts.items() if kind in idle or "" in idle]
     number = sum(map(_waiting_in, counts))
-    text = f"{_items(number)} waiting, the oldest due for {max(idle.values()):.0f} s, and "
+    text = f"{_counted(number)} waiting, the oldest due for {max(idle.values()):.0f} s, and "
     if not alive:
         yield Finding("workers", "fail", f"{text}no worker runs", f"start one: {worker}")
         return
@@ -337,7 +314,7 @@ def _stale(running: Sequence[OutboxItem], command: str) -> Iterator[Finding]:
     stale = [each for each in running if each.lease_expires_at and each.lease_expires_at < now]
     if stale:
         owners = ", ".join(sorted({str(each.lease_owner) for each in stale}))
-        text = f"{_items(len(stale))} held by workers that stopped renewing: {owners}"
+        text = f"{_counted(len(stale))} held by workers that stopped renewing: {owners}"
         remedy = f"start a worker, which recovers them, or run {command} reap"
         yield Finding("workers", "warn", text, remedy)
 
@@ -349,7 +326,7 @@ def _lost(workers: Sequence[WorkerInfo]) -> Iterator[Finding]:
         yield Finding("workers", "warn", text, "look for them: killed, or cut off the database")
 
 
-def _waiting(stats: OutboxStats, command: str) -> Iterator[Finding]:
+def _waiting(stats: OutboxStats, command: str, kinds: Collection[str] | None) -> Iterator[Finding]:
     late = stats.oldest_due_seconds
     if late is not None and late > _LATE_SECONDS:
         text = f"the oldest due item has waited for {late:.0f} s"
@@ -358,14 +335,12 @@ def _waiting(stats: OutboxStats, command: str) -> Iterator[Finding]:
         yield Finding("workers", "warn", f"{kind} is paused", f"{command} resume {kind}")
     if failed := stats.total("FAILED"):
         remedy = f"{command} ls --status FAILED"
-        yield Finding("workers", "warn", f"{_items(failed)} failed for good", remedy)
+        yield Finding("workers", "warn", f"{_counted(failed)} failed for good", remedy)
 
-
-def _unhandled(stats: OutboxStats, kinds: Collection[str] | None) -> Iterator[Finding]:
     for kind, states in stats.counts.items():
         number = _waiting_in(states)
         if kinds is not None and kind not in kinds and number:
-            text = f"{_items(number)} of kind {kind}, which has no handler here"
+            text = f"{_counted(number)} of kind {kind}, which has no handler here"
             yield Finding("workers", "warn", text, "add the handler, or cancel them")
 
 
@@ -373,11 +348,7 @@ def _waiting_in(states: Mapping[str, int]) -> int:
     return states.get("PENDING", 0) + states.get("RETRY", 0)
 
 
-def _items(number: int) -> str:
-    return _counted(number, "item")
-
-
-def _counted(number: int, noun: str) -> str:
+def _counted(number: int, noun: str = "item") -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
@@ -389,17 +360,17 @@ def findings_of(
 
     With *debug* an exception that isn't ours is raised on.
     """
-    return [each for name, check in checks for each in _carefully(name, check, debug=debug)]
-
-
-def _carefully(name: str, check: Callable[[], list[Finding]], *, debug: bool) -> list[Finding]:
-    try:
-        return check()
-    except AutomateError as error:
-        hint = error.hint and redact_text(error.hint)
-        return [Finding(name, "fail", redact_text(error.message), hint)]
-    except Exception as error:
-        if debug:
-            raise
-        # Its text may be anybody's, and hold anything.
-        return [Finding(name, "fail", f"the check itself failed: {type(error).__name__}")]
+    found: list[Finding] = []
+    for name, check in checks:
+        try:
+            found += check()
+        except AutomateError as error:
+            hint = error.hint and redact_text(error.hint)
+            found.append(Finding(name, "fail", redact_text(error.message), hint))
+        except Exception as error:
+            if debug:
+                raise
+            # Its text may be anybody's, and hold anything.
+            text = f"the check itself failed: {type(error).__name__}"
+            found.append(Finding(name, "fail", text))
+    return found

@@ -22,7 +22,7 @@ from datetime import datetime, timezone
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any, TextIO
 
-from automate_kernel.errors import ConfigError
+from automate_kernel.errors import ConfigError, printed
 from automate_kernel.operations.context import current_call, current_item
 from automate_kernel.secrets import RedactingFilter
 from automate_kernel.secrets.logs import continued
@@ -105,8 +105,7 @@ class ContextFilter(logging.Filter):
         if self._complete:
             fields = {**dict.fromkeys(FIELDS, ""), **fields}
         for name, value in fields.items():
-            if name not in record.__dict__:  # what the caller says itself wins
-                record.__dict__[name] = value
+            record.__dict__.setdefault(name, value)  # what the caller says itself wins
         return True
 
 
@@ -152,17 +151,10 @@ class JsonFormatter(logging.Formatter):
             data["stack"] = dedent(record.stack_info)
         # Lines are what log collectors split at, so there must be none inside.
         try:
-            return json.dumps(data, ensure_ascii=False, default=_safe_text)
+            return json.dumps(data, ensure_ascii=False, default=printed)
         except (TypeError, ValueError, RecursionError):
             # Keys that JSON doesn't have, or something that holds itself.
-            return json.dumps({name: _safe_text(value) for name, value in data.items()})
-
-
-def _safe_text(value: object) -> str:
-    try:
-        return str(value)
-    except Exception:
-        return f"<{type(value).__name__} that can't be printed>"
+            return json.dumps({name: printed(value) for name, value in data.items()})
 
 
 def configure_logging(

@@ -29,8 +29,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar, Token
-from typing import TYPE_CHECKING, Any
+from contextvars import ContextVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 try:
@@ -47,7 +48,7 @@ except ImportError:
 
 from automate_kernel import signals
 from automate_kernel.errors import AutomateError
-from automate_kernel.monitoring.overview import ThrottledStats, workers_by_state
+from automate_kernel.monitoring.overview import STANDING, ThrottledStats, workers_by_state
 from automate_kernel.outbox.item import ItemStatus, NewItem, OutboxItem
 from automate_kernel.plugins.hooks import hookimpl
 
@@ -66,11 +67,7 @@ Attributes = dict[str, Any]
 
 
 def instrument(
-    kernel: Kernel,
-    tracer_provider: Any = None,
-    meter_provider: Any = None,
-    *,
-    gauges: bool = True,
+    kernel: Kernel, tracer_provider: Any = None, meter_provider: Any = None, *, gauges: bool = True
 ) -> Instrumentation:
     """
     Trace and measure the work of *kernel*, with the global providers unless others are given.
@@ -83,7 +80,7 @@ def instrument(
         found = Instrumentation(tracer_provider, meter_provider)
         found.listen(kernel)
         if gauges:
-            _Gauges(kernel).register(metrics.get_meter(_NAME, meter_provider=meter_provider))
+            _Gauges(kernel, metrics.get_meter(_NAME, meter_provider=meter_provider))
         kernel.plugins.register(found, "hook", key="opentelemetry")
         _INSTRUMENTED[kernel] = found
     return found
@@ -99,24 +96,18 @@ class Instrumentation:
         self._tracer = trace.get_tracer(_NAME, tracer_provider=tracer_provider)
         self._calls: ContextVar[_OpenCall | None] = ContextVar("automate_open_call", default=None)
         meter = metrics.get_meter(_NAME, meter_provider=meter_provider)
-        self._sent = meter.create_counter(
-            "messaging.client.sent.messages", "{message}", "Items that were enqueued."
-        )
-        self._consumed = meter.create_counter(
-            "messaging.client.consumed.messages", "{message}", "Attempts at items."
-        )
-        self._process = meter.create_histogram(
-            "messaging.process.duration", "s", "How long handlers ran."
-        )
-        self._call = meter.create_histogram(
-            "automate.call.duration", "s", "How long actions and capabilities took."
-        )
-        self._execution = meter.create_histogram(
-            "automate.execution.duration", "s", "How long executions took, from creation to end."
-        )
-        self._step = meter.create_histogram(
-            "automate.step.duration", "s", "How long steps took, with their retries."
-        )
+        count, measure = meter.create_counter, meter.create_histogram
+        text = "Items that were enqueued."
+        self._sent = count("messaging.client.sent.messages", "{message}", text)
+        text = "Attempts at items."
+        self._consumed = count("messaging.client.consumed.messages", "{message}", text)
+        self._process = measure("messaging.process.duration", "s", "How long handlers ran.")
+        text = "How long actions and capabilities took."
+        self._call = measure("automate.call.duration", "s", text)
+        text = "How long executions took, from creation to end."
+        self._execution = measure("automate.execution.duration", "s", text)
+        text = "How long steps took, with their retries."
+        self._step = measure("automate.step.duration", "s", text)
 
     def listen(self, kernel: Kernel) -> None:
         """Measure the executions and steps that end in this process."""
@@ -149,7 +140,7 @@ class Instrumentation:
         for item in items:
             by_kind.setdefault(item.kind, []).append(item)
         for kind, group in by_kind.items():
-            attributes = _about(kind, "enqueue", "create")
+            attributes = _about(kind, "enqueue") | {"messaging.operation.type": "create"}
             if len(group) > 1:
                 attributes["messaging.batch.message_count"] = len(group)
             name = f"enqueue {kind}"
@@ -163,24 +154,25 @@ class Instrumentation:
             self._sent.add(len(group), _about(kind, "enqueue"))
 
     @hookimpl
-    def automate_handling(self, item: OutboxItem) -> Any:
-        """Open a span around the handler of *item*, in the trace that enqueued it."""
-        return self._handling(item)
-
     @contextmanager
-    def _handling(self, item: OutboxItem) -> Iterator[None]:
-        attributes = _about(item.kind, "process", "process") | {
+    def automate_handling(self, item: OutboxItem) -> Iterator[None]:
+        """Open a span around the handler of *item*, in the trace that enqueued it."""
+        about = _about(item.kind, "process")
+        attributes = about | {
+            "messaging.operation.type": "process",
             "messaging.message.id": item.id,
             "messaging.client.id": item.lease_owner or "",
             "automate.attempt": item.attempt_count,
         }
-        name, context = f"process {item.kind}", _propagator.extract(_carrier(item))
-        begun, about = time.monotonic(), _about(item.kind, "process")
+        headers = {name: item.headers.get(name) for name in ("traceparent", "tracestate")}
+        carrier = {name: value for name, value in headers.items() if isinstance(value, str)}
+        name, context = f"process {item.kind}", _propagator.extract(carrier)
+        begun = time.monotonic()
         try:
             with self._span(name, attributes, context, SpanKind.CONSUMER):
                 yield
         except BaseException as error:
-            about |= _with_error(_error_type(error))
+            about |= _with_error(error)
             raise
         finally:
             self._consumed.add(1, about)
@@ -188,11 +180,7 @@ class Instrumentation:
 
     @contextmanager
     def _span(
-        self,
-        name: str,
-        attributes: Attributes,
-        context: Any = None,
-        kind: SpanKind = SpanKind.INTERNAL,
+        self, name: str, attributes: Attributes, context: Any = None, kind: Any = SpanKind.INTERNAL
     ) -> Iterator[trace.Span]:
         span = self._tracer.start_as_current_span(
             name,
@@ -213,12 +201,9 @@ class Instrumentation:
     # -- executions and steps ----------------------------------------------------------------
 
     @hookimpl
-    def automate_executing(self, execution: Execution) -> Any:
-        """Open a span around one turn of an execution."""
-        return self._executing(execution)
-
     @contextmanager
-    def _executing(self, execution: Execution) -> Iterator[None]:
+    def automate_executing(self, execution: Execution) -> Iterator[None]:
+        """Open a span around one turn of an execution."""
         attributes: Attributes = {
             "automate.workflow": execution.name,
             "automate.execution.id": execution.id,
@@ -242,12 +227,10 @@ class Instrumentation:
                 "automate.step.id": call.step_id or "",
                 "automate.attempt": call.attempt,
             }
-        span = self._tracer.start_span(
-            f"call {call.operation}", kind=SpanKind.CLIENT, attributes=attributes
-        )
-        opened = _OpenCall(call, span, time.monotonic())
-        opened.context = otel_context.attach(trace.set_span_in_context(span))
-        opened.token = self._calls.set(opened)
+        name = f"call {call.operation}"
+        span = self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
+        attached = otel_context.attach(trace.set_span_in_context(span))
+        self._calls.set(_OpenCall(call, span, time.monotonic(), attached, self._calls.get()))
 
     @hookimpl
     def automate_after_call(self, call: Call, output: Any, error: AutomateError | None) -> None:
@@ -255,36 +238,31 @@ class Instrumentation:
         opened = self._calls.get()
         if opened is None or opened.call is not call:
             return  # refused by another hook before ours was called
-        self._calls.reset(opened.token)
-        otel_context.detach(opened.context)
-        error_type = None if error is None else str(error.code)
-        if error_type is not None:
-            _fail(opened.span, error_type)
+        self._calls.set(opened.around)
+        otel_context.detach(opened.attached)
+        if error is not None:
+            _fail(opened.span, _error_type(error))
         opened.span.end()
-        about = {"automate.operation": call.operation} | _with_error(error_type)
+        about = {"automate.operation": call.operation} | _with_error(error)
         self._call.record(time.monotonic() - opened.begun, about)
 
 
-class _OpenCall:
-    __slots__ = ("begun", "call", "context", "span", "token")
-
-    def __init__(self, call: Call, span: trace.Span, begun: float) -> None:
-        self.call, self.span, self.begun = call, span, begun
-        self.context: Any = None
-        self.token: Token[Any]
+class _OpenCall(NamedTuple):
+    call: Call
+    span: trace.Span
+    begun: float
+    attached: Any
+    around: _OpenCall | None
 
 
 class _Gauges:
     """The gauges, which are read from the database when metrics are collected."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, meter: metrics.Meter) -> None:
         self._outbox = kernel.outbox
         self._counts = ThrottledStats(kernel.outbox)
         self._execution_counts = ThrottledStats(kernel.executions)
         self._lock = threading.Lock()
-
-    def register(self, meter: metrics.Meter) -> None:
-        """Let *meter* ask for them."""
         for name, unit, text, observe in (
             ("automate.outbox.items", "{item}", "Items in the outbox.", self._items),
             (
@@ -297,16 +275,13 @@ class _Gauges:
             ("automate.workers", "{worker}", "Workers.", self._workers),
             ("automate.worker.in_flight", "{item}", "Items that workers hold.", self._in_flight),
         ):
-            meter.create_observable_gauge(name, [self._locked(observe)], unit, text)
+            meter.create_observable_gauge(name, [partial(self._locked, observe)], unit, text)
 
     def _locked(
-        self, observe: Callable[[], Iterable[Observation]]
-    ) -> Callable[[CallbackOptions], Iterable[Observation]]:
-        def callback(options: CallbackOptions) -> Iterable[Observation]:
-            with self._lock:
-                return list(observe())
-
-        return callback
+        self, observe: Callable[[], Iterable[Observation]], options: CallbackOptions
+    ) -> Iterable[Observation]:
+        with self._lock:
+            return list(observe())
 
     def _items(self) -> Iterable[Observation]:
         for kind, of in self._counts.look().counts.items():
@@ -316,7 +291,7 @@ class _Gauges:
 
     def _executions(self) -> Iterable[Observation]:
         for workflow, of in self._execution_counts.look().counts.items():
-            for status in ("PENDING", "RUNNING", "FAILED"):
+            for status in STANDING:
                 about = {"automate.workflow": workflow, "automate.status": status}
                 yield Observation(of.get(status, 0), about)
 
@@ -333,34 +308,26 @@ class _Gauges:
         yield Observation(sum(w.in_flight for w in self._outbox.workers() if not w.lost))
 
 
-def _about(kind: str, operation: str, operation_type: str | None = None) -> Attributes:
-    """Return the conventions' attributes of an item of *kind*; metrics have no type."""
-    attributes: Attributes = {
+def _about(kind: str, operation: str) -> Attributes:
+    """Return the conventions' attributes of an item of *kind*; spans have a type as well."""
+    return {
         "messaging.system": SYSTEM,
         "messaging.destination.name": kind,
         "messaging.operation.name": operation,
     }
-    if operation_type is not None:
-        attributes["messaging.operation.type"] = operation_type
-    return attributes
 
 
 def _outcome(execution: Execution, status: str, error: AutomateError | None) -> Attributes:
     about = {"automate.workflow": execution.name, "automate.outcome": status.lower()}
-    return about | _with_error(None if error is None else str(error.code))
-
-
-def _carrier(item: OutboxItem) -> dict[str, str]:
-    names = ("traceparent", "tracestate")
-    return {name: value for name in names if isinstance(value := item.headers.get(name), str)}
+    return about | _with_error(error)
 
 
 def _error_type(error: BaseException) -> str:
     return str(error.code) if isinstance(error, AutomateError) else type(error).__qualname__
 
 
-def _with_error(error_type: str | None) -> Attributes:
-    return {} if error_type is None else {"error.type": error_type}
+def _with_error(error: BaseException | None) -> Attributes:
+    return {} if error is None else {"error.type": _error_type(error)}
 
 
 def _fail(span: trace.Span, error_type: str) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar
 
 from automate_kernel.outbox.queries import OutboxStats
-from automate_kernel.outbox.statistics import total_by_kind
+from automate_kernel.outbox.statistics import MinuteTotal, total_by_kind
 from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.outbox.worker_reports import Activity, WorkerInfo
 from automate_kernel.workflows.engine.executions import ExecutionStore
@@ -36,38 +36,13 @@ _SHORTEST_SECONDS = 20.0
 _REPORT_SECONDS = 180.0
 # Counting a large table takes its time; no more than a tenth of the time is spent on it.
 _COUNT_SHARE = 0.1
+STANDING = ("PENDING", "RUNNING", "FAILED")
+"""The statuses of the executions that are counted as they stand in the database."""
 
-
-C = TypeVar("C", bound="CountedMinute")
-C_co = TypeVar("C_co", bound="CountedMinute", covariant=True)
+C = TypeVar("C", bound=MinuteTotal)
+C_co = TypeVar("C_co", bound=MinuteTotal, covariant=True)
 S = TypeVar("S")
 S_co = TypeVar("S_co", covariant=True)
-
-
-class CountedMinute(Protocol):
-    """The counts of the minute *at* under a *kind*; they add up."""
-
-    @property
-    def at(self) -> datetime:
-        """The minute's beginning."""
-
-    @property
-    def kind(self) -> str:
-        """The name that it is counted under."""
-
-    @property
-    def empty(self) -> bool:
-        """True if nothing was counted."""
-
-    @property
-    def completed(self) -> int:
-        """The items or executions that were completed."""
-
-    def __add__(self, other: Any, /) -> Any:
-        """Return both together."""
-
-    def __sub__(self, other: Any, /) -> Any:
-        """Return what came since *other*, an earlier state of the same minute."""
 
 
 class Observed(Protocol[C_co, S_co]):
@@ -169,10 +144,8 @@ class Increments(Generic[C]):
         first, self._looked_at, self.latest = self._looked_at is None, at, found
         if first:
             return []
-        new = []
-        for one in found:
-            earlier = before.get((one.at, one.kind))
-            new.append(one if earlier is None else one - earlier)
+        pairs = ((one, before.get((one.at, one.kind))) for one in found)
+        new = [one if earlier is None else one - earlier for one, earlier in pairs]
         return [one for one in new if not one.empty]
 
 
@@ -209,7 +182,11 @@ class RecentActivity(Generic[C]):
 
     def look(self, now: datetime) -> tuple[float, dict[str, C]]:
         """Return a number of seconds before *now*, and their activity by kind."""
-        seconds = self._step(self._increments.look())
+        new, at = self._increments.look(), self._clock()
+        self._steps.append((at, new))
+        while len(self._steps) > 2 and self._steps[1][0] <= at - _RATE_SECONDS:
+            self._steps.popleft()
+        seconds = at - self._steps[0][0]
         if seconds < _SHORTEST_SECONDS:
             begin = (now - timedelta(seconds=60)).replace(second=0, microsecond=0)
             latest = [one for one in self._increments.latest if one.at >= begin]
@@ -217,13 +194,6 @@ class RecentActivity(Generic[C]):
         # The oldest step only marks the beginning of the others' time.
         gathered = [one for _, step in list(self._steps)[1:] for one in step]
         return seconds, total_by_kind(gathered)
-
-    def _step(self, new: list[C]) -> float:
-        at = self._clock()
-        self._steps.append((at, new))
-        while len(self._steps) > 2 and self._steps[1][0] <= at - _RATE_SECONDS:
-            self._steps.popleft()
-        return at - self._steps[0][0]
 
 
 class Observer:
@@ -240,35 +210,25 @@ class Observer:
         seconds, recent = self._recent.look(now)
         stats = self._counts.look()
         kinds = [
-            KindOverview(
-                kind, *_numbers(stats.counts.get(kind, {})),
-                recent.get(kind) or Activity(now, kind), seconds, kind in stats.paused,
-            )
-            for kind in sorted({*stats.counts, *recent})
-        ]  # fmt: skip
+            KindOverview(*each, seconds, each[0] in stats.paused)
+            for each in _figures(stats.counts, recent, Activity, now)
+        ]
         return Overview(now, kinds, self.outbox.workers(), stats.oldest_due_seconds, stats.paused)
 
 
 class ExecutionObserver:
     """Looks at *executions* again and again, as `Observer` does at an outbox."""
 
-    def __init__(
-        self, executions: ExecutionStore, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._recent: RecentActivity[ExecutionCounts] = RecentActivity(executions, clock)
-        self._counts: ThrottledStats[ExecutionStats] = ThrottledStats(executions, clock)
+    def __init__(self, executions: ExecutionStore) -> None:
+        self._recent: RecentActivity[ExecutionCounts] = RecentActivity(executions, time.monotonic)
+        self._counts: ThrottledStats[ExecutionStats] = ThrottledStats(executions)
 
     def look(self, now: datetime) -> list[WorkflowOverview]:
         """Return an overview of each workflow at *now* on the database's clock, by name."""
         seconds, recent = self._recent.look(now)
         counts = self._counts.look().counts
-        return [
-            WorkflowOverview(
-                name, *_numbers(counts.get(name, {})),
-                recent.get(name) or ExecutionCounts(now, name), seconds,
-            )
-            for name in sorted({*counts, *recent})
-        ]  # fmt: skip
+        figures = _figures(counts, recent, ExecutionCounts, now)
+        return [WorkflowOverview(*each, seconds) for each in figures]
 
 
 def workers_by_state(workers: Iterable[WorkerInfo]) -> dict[str, int]:
@@ -282,7 +242,15 @@ def workers_by_state(workers: Iterable[WorkerInfo]) -> dict[str, int]:
     return counts
 
 
-def _numbers(by_status: Mapping[str, int]) -> tuple[int, int, int]:
-    """Return the numbers of waiting, running and failed ones."""
-    waiting = by_status.get("PENDING", 0) + by_status.get("RETRY", 0)
-    return waiting, by_status.get("RUNNING", 0), by_status.get("FAILED", 0)
+def _figures(
+    counts: Mapping[str, Mapping[str, int]],
+    recent: Mapping[str, C],
+    empty: Callable[[datetime, str], C],
+    now: datetime,
+) -> Iterator[tuple[str, int, int, int, C]]:
+    """Yield the numbers of waiting, running and failed ones of each name, and its activity."""
+    for name in sorted({*counts, *recent}):
+        of = counts.get(name, {})
+        waiting = of.get("PENDING", 0) + of.get("RETRY", 0)
+        activity = recent.get(name) or empty(now, name)
+        yield name, waiting, of.get("RUNNING", 0), of.get("FAILED", 0), activity

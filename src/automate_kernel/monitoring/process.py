@@ -35,7 +35,9 @@ def guarded_process() -> Iterator[None]:
     warned = logging.getLogger("py.warnings")
     if not warned.hasHandlers():
         warned.addHandler(logging.StreamHandler())  # else they would be lost
-    own, handlers = AllRedactingFilter(), _handlers()
+    loggers = [logging.getLogger(), *map(logging.getLogger, list(logging.root.manager.loggerDict))]
+    handlers = {id(each): each for one in loggers for each in one.handlers}.values()
+    own = AllRedactingFilter()
     for handler in handlers:
         handler.addFilter(own)
     logging.captureWarnings(capture=True)
@@ -47,12 +49,6 @@ def guarded_process() -> Iterator[None]:
         threading.excepthook, sys.excepthook, sys.unraisablehook, warnings.showwarning = hooks
         for handler in handlers:
             handler.removeFilter(own)
-
-
-def _handlers() -> list[logging.Handler]:
-    """Return every handler of every logger."""
-    loggers = [logging.getLogger(), *map(logging.getLogger, list(logging.root.manager.loggerDict))]
-    return list({id(each): each for logger in loggers for each in logger.handlers}.values())
 
 
 def _thread_died(arguments: threading.ExceptHookArgs) -> None:

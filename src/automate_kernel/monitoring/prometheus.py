@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from math import inf
+from typing import TYPE_CHECKING, Any, Generic
 
 from automate_kernel.monitoring.overview import (
+    STANDING,
+    C,
     Increments,
     Observed,
     ThrottledStats,
@@ -37,17 +39,37 @@ logger: logging.Logger = get_logger(__name__)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 # 1 ms, 2 ms, 5 ms, … 100 s, and then 17 min and 1 h: the bounds of ours that are round numbers.
-_BOUNDS = (-30, -27, -23, -20, -17, -13, -10, -7, -3, 0, 3, 7, 10, 13, 17, 20, 30, 36)
-_COUNTERS = (
-    ("completed", "Items that were finished."),
-    ("retried", "Attempts that failed and are to be repeated."),
-    ("failed", "Items that were given up."),
-    ("lost", "Leases that ended before their worker did."),
-)
-_STANDING = ("PENDING", "RUNNING", "FAILED")
+# They are written for people: 0.002, not 0.00199526, from which it differs by 0.25 %.
+_BOUNDS: dict[float, str] = {
+    bucket: f"{float(f'{upper_bound(bucket):.1g}'):g}"
+    for bucket in (-30, -27, -23, -20, -17, -13, -10, -7, -3, 0, 3, 7, 10, 13, 17, 20, 30, 36)
+} | {inf: "+Inf"}
+_TEXTS = {
+    "automate_outbox_items": "Items in the outbox.",
+    "automate_outbox_oldest_due_seconds": "How late the oldest due item is; 0 if none is due.",
+    "automate_outbox_paused": "Kinds that are paused.",
+    "automate_workers": (
+        "Workers; a lost one has not been heard of for a minute, a failing one can't begin."
+    ),
+    "automate_worker_slots": "Handlers that can run at once, on all workers.",
+    "automate_worker_in_flight": "Items that workers hold.",
+    "automate_outbox_completed_total": "Items that were finished.",
+    "automate_outbox_retried_total": "Attempts that failed and are to be repeated.",
+    "automate_outbox_failed_total": "Items that were given up.",
+    "automate_outbox_lost_total": "Leases that ended before their worker did.",
+    "automate_outbox_run_seconds": "How long handlers ran.",
+    "automate_outbox_wait_seconds": "How long items were due before they were begun.",
+    "automate_executions": "Executions that have not ended, and FAILED ones that are kept.",
+    "automate_executions_started_total": "Executions that a worker began, or began again.",
+    "automate_executions_ended_total": "Executions that ended.",
+    "automate_execution_seconds": "How long executions took, from creation to end.",
+    "automate_steps_total": "Outcomes of steps.",
+    "automate_step_seconds": "How long steps took, with their retries.",
+    "automate_up": "Whether the database could be used.",
+}
+_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=timezone.utc)
 Labels = Mapping[str, str]
-C = TypeVar("C", Activity, ExecutionCounts)
 
 
 class Exporter:
@@ -57,48 +79,39 @@ class Exporter:
     Counters begin at 0 with the exporter and count what all workers do from then on.
     """
 
-    def __init__(self, kernel: Kernel, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, kernel: Kernel) -> None:
         self._outbox = kernel.outbox
         self._redact = kernel.redactor.redact
         self._workflows = kernel.workflows.added
-        self._items = _Source(kernel.outbox, Activity, clock)
-        self._executions = _Source(kernel.executions, ExecutionCounts, clock)
+        self._items = _Source(kernel.outbox, Activity)
+        self._executions = _Source(kernel.executions, ExecutionCounts)
         self._lock = threading.Lock()
 
     def render(self) -> str:
         """Return the page; with ``automate_up 0`` alone if the database can't be used."""
-        page = _Lines()
+        page, up = _Page(), 1
         try:
             with self._lock:
-                self._write(page)
+                items, totals = self._items.look()
+                _write_items(page, items)
+                _write_workers(page, self._outbox.workers())
+                _write_activity(page, totals)
+                names = {workflow.name for workflow in self._workflows()}
+                _write_executions(page, *self._executions.look(names))
         except Exception as error:
             logger.warning("no metrics: %s", self._redact(str(error) or repr(error)))
-            page = _Lines()
-            page.family("automate_up", "gauge", _UP, [({}, 0)])
+            page, up = _Page(), 0
+        page.write("automate_up", [({}, up)])
         return page.text()
-
-    def _write(self, page: _Lines) -> None:
-        items, totals = self._items.look()
-        _write_items(page, items)
-        _write_workers(page, self._outbox.workers())
-        _write_activity(page, totals)
-        names = {workflow.name for workflow in self._workflows()}
-        _write_executions(page, *self._executions.look(names))
-        page.family("automate_up", "gauge", _UP, [({}, 1)])
 
 
 class _Source(Generic[C]):
     """The counts of *source*, and the totals of its activity since the first look."""
 
-    def __init__(
-        self,
-        source: Observed[C, Any],
-        make: Callable[[datetime, str], C],
-        clock: Callable[[], float],
-    ) -> None:
-        self._increments: Increments[C] = Increments(source, clock)
-        self._counts: ThrottledStats[Any] = ThrottledStats(source, clock)
-        self._make: Callable[[datetime, str], C] = make
+    def __init__(self, source: Observed[C, Any], make: Callable[..., C]) -> None:
+        self._increments: Increments[C] = Increments(source)
+        self._counts: ThrottledStats[Any] = ThrottledStats(source)
+        self._make: Callable[..., C] = make
         self._totals: dict[str, C] = {}
 
     def look(self, names: Collection[str] = ()) -> tuple[Any, list[C]]:
@@ -113,106 +126,65 @@ class _Source(Generic[C]):
         return stats, [totals[name] for name in sorted(totals)]
 
 
-def _write_items(page: _Lines, stats: OutboxStats) -> None:
-    page.family(
-        "automate_outbox_items", "gauge", "Items in the outbox.",
-        (
-            ({"kind": kind, "status": str(status)}, of.get(status, 0))
-            for kind, of in stats.counts.items()
-            for status in ItemStatus
-        ),
-    )  # fmt: skip
-    page.family(
-        "automate_outbox_oldest_due_seconds", "gauge",
-        "How late the oldest due item is; 0 if none is due.",
-        [({}, stats.oldest_due_seconds or 0)],
-    )  # fmt: skip
-    page.family(
-        "automate_outbox_paused", "gauge", "Kinds that are paused.",
-        (({"kind": kind}, 1) for kind in stats.paused),
-    )  # fmt: skip
+def _write_items(page: _Page, stats: OutboxStats) -> None:
+    items = (
+        ({"kind": kind, "status": str(status)}, of.get(status, 0))
+        for kind, of in stats.counts.items()
+        for status in ItemStatus
+    )
+    page.write("automate_outbox_items", items)
+    page.write("automate_outbox_oldest_due_seconds", [({}, stats.oldest_due_seconds or 0)])
+    page.write("automate_outbox_paused", (({"kind": kind}, 1) for kind in stats.paused))
 
 
-def _write_workers(page: _Lines, workers: Sequence[WorkerInfo]) -> None:
+def _write_workers(page: _Page, workers: Sequence[WorkerInfo]) -> None:
     alive = [worker for worker in workers if worker.alive]
-    page.family(
-        "automate_workers", "gauge",
-        "Workers; a lost one has not been heard of for a minute, a failing one can't begin.",
-        (({"state": state}, number) for state, number in workers_by_state(workers).items()),
-    )  # fmt: skip
-    page.family(
-        "automate_worker_slots", "gauge", "Handlers that can run at once, on all workers.",
-        [({}, sum(worker.slots for worker in alive))],
-    )  # fmt: skip
-    page.family(
-        "automate_worker_in_flight", "gauge", "Items that workers hold.",
-        [({}, sum(worker.in_flight for worker in alive))],
-    )  # fmt: skip
+    states = workers_by_state(workers).items()
+    page.write("automate_workers", (({"state": state}, number) for state, number in states))
+    page.write("automate_worker_slots", [({}, sum(worker.slots for worker in alive))])
+    page.write("automate_worker_in_flight", [({}, sum(worker.in_flight for worker in alive))])
 
 
-def _write_activity(page: _Lines, totals: Sequence[Activity]) -> None:
-    for name, text in _COUNTERS:
-        page.family(
-            f"automate_outbox_{name}_total", "counter", text,
-            (({"kind": one.kind}, getattr(one, name)) for one in totals),
-        )  # fmt: skip
-    page.histograms(
-        "automate_outbox_run_seconds", "How long handlers ran.",
-        (({"kind": one.kind}, one.run_buckets, one.run_seconds) for one in totals),
-    )  # fmt: skip
-    page.histograms(
-        "automate_outbox_wait_seconds", "How long items were due before they were begun.",
-        (({"kind": one.kind}, one.wait_buckets, one.wait_seconds) for one in totals),
-    )  # fmt: skip
+def _write_activity(page: _Page, totals: Sequence[Activity]) -> None:
+    by_kind = [({"kind": one.kind}, one) for one in totals]
+    for name in ("completed", "retried", "failed", "lost"):
+        page.write(f"automate_outbox_{name}_total", ((k, getattr(one, name)) for k, one in by_kind))
+    run = ((k, one.run_buckets, one.run_seconds) for k, one in by_kind)
+    page.write_histograms("automate_outbox_run_seconds", run)
+    wait = ((k, one.wait_buckets, one.wait_seconds) for k, one in by_kind)
+    page.write_histograms("automate_outbox_wait_seconds", wait)
 
 
 def _write_executions(
-    page: _Lines, stats: ExecutionStats, totals: Sequence[ExecutionCounts]
+    page: _Page, stats: ExecutionStats, totals: Sequence[ExecutionCounts]
 ) -> None:
-    page.family(
-        "automate_executions", "gauge",
-        "Executions that have not ended, and FAILED ones that are kept.",
-        (
-            ({"workflow": name, "status": status}, of.get(status, 0))
-            for name, of in stats.counts.items()
-            for status in ("PENDING", "RUNNING", "FAILED")
-        ),
-    )  # fmt: skip
-    page.family(
-        "automate_executions_started_total", "counter",
-        "Executions that a worker began, or began again.",
-        (({"workflow": one.workflow}, one.started) for one in totals),
-    )  # fmt: skip
-    page.family(
-        "automate_executions_ended_total", "counter", "Executions that ended.",
-        (
-            ({"workflow": one.workflow, "outcome": outcome}, getattr(one, outcome))
-            for one in totals
-            for outcome in ("completed", "failed", "cancelled")
-        ),
-    )  # fmt: skip
-    page.histograms(
-        "automate_execution_seconds", "How long executions took, from creation to end.",
-        (({"workflow": one.workflow}, one.run_buckets, one.run_seconds) for one in totals),
-    )  # fmt: skip
-    page.family(
-        "automate_steps_total", "counter", "Outcomes of steps.",
-        (
-            ({"workflow": one.workflow, "outcome": outcome}, getattr(one, f"steps_{outcome}"))
-            for one in totals
-            for outcome in ("completed", "retried", "failed")
-        ),
-    )  # fmt: skip
-    page.histograms(
-        "automate_step_seconds", "How long steps took, with their retries.",
-        (({"workflow": one.workflow}, one.step_buckets, one.step_seconds) for one in totals),
-    )  # fmt: skip
+    standing = (
+        ({"workflow": name, "status": status}, of.get(status, 0))
+        for name, of in stats.counts.items()
+        for status in STANDING
+    )
+    page.write("automate_executions", standing)
+    by_name = [({"workflow": one.workflow}, one) for one in totals]
+    page.write("automate_executions_started_total", ((w, one.started) for w, one in by_name))
+    ended = ("completed", "failed", "cancelled")
+    page.write("automate_executions_ended_total", _outcomes(by_name, ended))
+    took = ((w, one.run_buckets, one.run_seconds) for w, one in by_name)
+    page.write_histograms("automate_execution_seconds", took)
+    steps = ("completed", "retried", "failed")
+    page.write("automate_steps_total", _outcomes(by_name, steps, "steps_"))
+    took = ((w, one.step_buckets, one.step_seconds) for w, one in by_name)
+    page.write_histograms("automate_step_seconds", took)
 
 
-_UP = "Whether the database could be used."
+def _outcomes(
+    by_name: Iterable[tuple[Labels, ExecutionCounts]], outcomes: Sequence[str], prefix: str = ""
+) -> Iterator[tuple[Labels, float]]:
+    for labels, one in by_name:
+        for outcome in outcomes:
+            yield {**labels, "outcome": outcome}, getattr(one, prefix + outcome)
 
 
-class _Lines:
+class _Page:
     """Lines of the text format."""
 
     def __init__(self) -> None:
@@ -221,40 +193,29 @@ class _Lines:
     def text(self) -> str:
         return "\n".join(self._lines) + "\n"
 
-    def family(
-        self, name: str, type_: str, text: str, samples: Iterable[tuple[Labels, float]]
-    ) -> None:
-        self._lines += [f"# HELP {name} {text}", f"# TYPE {name} {type_}"]
+    def write(self, name: str, samples: Iterable[tuple[Labels, float]]) -> None:
+        self._begin(name, "counter" if name.endswith("_total") else "gauge")
         self._lines += [f"{name}{_labelled(labels)} {value:.15g}" for labels, value in samples]
 
-    def histograms(
-        self,
-        name: str,
-        text: str,
-        found: Iterable[tuple[Labels, Mapping[int, int], float]],
+    def write_histograms(
+        self, name: str, found: Iterable[tuple[Labels, Mapping[int, int], float]]
     ) -> None:
-        self._lines += [f"# HELP {name} {text}", f"# TYPE {name} histogram"]
+        self._begin(name, "histogram")
         for labels, buckets, seconds in found:
             count = sum(buckets.values())
-            for bound in _BOUNDS:
+            for bound, shown in _BOUNDS.items():
                 within = sum(number for bucket, number in buckets.items() if bucket <= bound)
-                le = {**labels, "le": _rounded(upper_bound(bound))}
+                le = {**labels, "le": shown}
                 self._lines.append(f"{name}_bucket{_labelled(le)} {within}")
-            self._lines.append(f"{name}_bucket{_labelled({**labels, 'le': '+Inf'})} {count}")
             self._lines.append(f"{name}_sum{_labelled(labels)} {seconds:.15g}")
             self._lines.append(f"{name}_count{_labelled(labels)} {count}")
 
-
-def _rounded(seconds: float) -> str:
-    """Return a bound for people: 0.002, not 0.00199526, from which it differs by 0.25 %."""
-    return f"{float(f'{seconds:.1g}'):g}"
+    def _begin(self, name: str, type_: str) -> None:
+        self._lines += [f"# HELP {name} {_TEXTS[name]}", f"# TYPE {name} {type_}"]
 
 
 def _labelled(labels: Labels) -> str:
     if not labels:
         return ""
-    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in labels.items()) + "}"
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+    values = {name: value.translate(_ESCAPES) for name, value in labels.items()}
+    return "{" + ",".join(f'{name}="{value}"' for name, value in values.items()) + "}"

@@ -45,16 +45,18 @@ class StartFailures:
     def look(self) -> None:
         """Report the problem of the moment, if it is new or some time has passed."""
         problem, now = "; ".join(self._failing()), self._clock()
-        due = now - self._reported_at >= _REPORT_SECONDS
         if problem:
             self._seen_at = now
-            if due or problem != self._reported:
-                self._report(problem, now)
-        elif self._reported is not None:
-            if now - self._seen_at >= _OVER_SECONDS:
-                self.end()
-            elif due:
-                self._report(self._reported, now)
+        elif now - self._seen_at >= _OVER_SECONDS:
+            self.end()
+        else:
+            problem = self._reported or ""
+        due = now - self._reported_at >= _REPORT_SECONDS
+        if problem and (due or problem != self._reported):
+            host, pid = socket.gethostname(), os.getpid()
+            about = WorkerInfo(self._id, host, pid, None, None, problem=problem)
+            self._outbox.report(about, ActivityLog())
+            self._reported, self._reported_at = problem, now
 
     def end(self) -> None:
         """Take the report back."""
@@ -62,20 +64,12 @@ class StartFailures:
             self._outbox.leave(self._id)
             self._reported = None
 
-    def _report(self, problem: str, now: float) -> None:
-        about = WorkerInfo(self._id, socket.gethostname(), os.getpid(), None, None, problem=problem)
-        self._outbox.report(about, ActivityLog())
-        self._reported, self._reported_at = problem, now
-
 
 @contextmanager
 def reporting_start_failures(
-    outbox: OutboxStore | None, failing: Callable[[], Sequence[str]]
+    outbox: OutboxStore, failing: Callable[[], Sequence[str]]
 ) -> Iterator[None]:
     """Report to *outbox* what is *failing* while the block runs; see `StartFailures`."""
-    if outbox is None:
-        yield
-        return
     failures, ended = StartFailures(outbox, failing), threading.Event()
 
     def work() -> None:

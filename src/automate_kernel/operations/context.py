@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from automate_kernel.errors import SecretNotFoundError
+from automate_kernel.secrets.handles import SecretReader
 from automate_kernel.secrets.logs import get_plugin_logger
 
 if TYPE_CHECKING:
@@ -73,17 +74,6 @@ def calling(call: Call) -> Iterator[Call]:
         _current.reset(token)
 
 
-@runtime_checkable
-class SecretReader(Protocol):
-    """A reader of secrets by their keys, which raises `SecretError` if it can't read one."""
-
-    def get(self, key: str) -> str:
-        """Return the value of the secret *key*."""
-
-    async def aget(self, key: str) -> str:
-        """Return the value of the secret *key*, without blocking the event loop."""
-
-
 class NoSecrets:
     """A `SecretReader` without secrets, for a plugin that is used without a kernel."""
 
@@ -98,13 +88,6 @@ class NoSecrets:
         return self.get(key)
 
 
-_NO_SECRETS = NoSecrets()
-
-
-def _as_it_is(text: str) -> str:
-    return text
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginContext:
     """
@@ -116,11 +99,11 @@ class PluginContext:
 
     key: str
     # Never in the repr: a reader may hold values, and settings are the host's.
-    secrets: SecretReader = field(default=_NO_SECRETS, repr=False)
+    secrets: SecretReader = field(default_factory=NoSecrets, repr=False)
     logger: logging.Logger = field(default=None, repr=False)  # type: ignore[assignment]
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
     tenant_id: str | None = None
-    redact: Callable[[str], str] = field(default=_as_it_is, repr=False)
+    redact: Callable[[str], str] = field(default=str, repr=False)
 
     def __post_init__(self) -> None:
         if self.logger is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 
@@ -38,30 +38,20 @@ _CONNECTIONS = {"ConnectionError", "ConnectError", "NetworkError", "ProtocolErro
 }
 
 
-class _Normalizer(Protocol):
-    def normalize_error(self, exc: Exception) -> Exception: ...
-
-
 @contextmanager
-def normalizing(plugin: _Normalizer) -> Iterator[None]:
+def normalizing(plugin: Any) -> Iterator[None]:
     """Let nothing but `AutomateError` out of the block, as *plugin* words it."""
     try:
         yield
     except Exception as error:
-        normal = _ask(plugin, error)
+        try:
+            answer = plugin.normalize_error(error)
+        except Exception as failure:  # it may raise what it should have returned
+            answer = failure
+        normal = normalize(answer if isinstance(answer, Exception) else error)
         if normal is error:
             raise
         raise normal from error
-
-
-def _ask(plugin: _Normalizer, error: Exception) -> AutomateError:
-    try:
-        answer: Any = plugin.normalize_error(error)
-    except Exception as failure:  # it may raise what it should have returned
-        answer = failure
-    if isinstance(answer, AutomateError):
-        return answer
-    return normalize(answer if isinstance(answer, Exception) else error)
 
 
 def normalize(
@@ -115,17 +105,14 @@ def _code(error: Exception, response: Any) -> ErrorCodes:
 
 def _text(error: Exception, redact: Callable[[str], str]) -> str:
     pydantic = sys.modules.get("pydantic")
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
     if pydantic is not None and isinstance(error, pydantic.ValidationError):
         # Its own text quotes the values.
         entries = error.errors(include_input=False, include_url=False, include_context=False)
-        text = "; ".join(
-            f"{'.'.join(map(str, entry['loc']))}: {entry['type']}" for entry in entries
-        )
-    else:
-        try:
-            text = str(error)
-        except Exception:
-            text = ""
+        text = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['type']}" for each in entries)
     text = redact(text)  # before it is cut: half a secret is not recognised
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
 

@@ -9,6 +9,8 @@ import inspect
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from automate_kernel.errors import AutomateError, ErrorCodes, did_you_mean, nearest
@@ -18,7 +20,7 @@ from automate_kernel.operations.plugin import Plugin, complete_config, construct
 from automate_kernel.operations.portal import Portal, contained
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.secrets import Redactor, SecretResolver
-from automate_kernel.secrets.logs import get_logger, get_plugin_logger
+from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.masking import literal_secrets
 from automate_kernel.secrets.tracebacks import log_error, mark
 from automate_kernel.templates import areveal, masked, reveal
@@ -27,33 +29,20 @@ logger: logging.Logger = get_logger(__name__)
 Work = Callable[[Any], Any]
 
 
-class PluginSource(Protocol):
-    """A registry of connectors or of providers, as the invoker needs it."""
-
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over the usable keys."""
-
-    def __contains__(self, key: object) -> bool:
-        """Return True if there is a usable plugin *key*."""
-
-    def get(self, key: str) -> type[Plugin]:
-        """Return the class *key*, or raise what is wrong with it."""
-
-    def knows(self, key: str) -> bool:
-        """Return True if there is a plugin *key*, usable or not."""
+class _Registry(Protocol):
+    def __iter__(self) -> Iterator[str]: ...
+    def __contains__(self, key: object) -> bool: ...
+    def get(self, key: str) -> type[Plugin]: ...
+    def knows(self, key: str) -> bool: ...
 
 
-class CallHooks(Protocol):
-    """The hooks around a call, as the invoker needs them."""
-
+class _Hooks(Protocol):
     @property
-    def hook(self) -> Any:
-        """The relay whose ``automate_before_call`` may refuse a call."""
-
-    def notify(self, name: str, **arguments: Any) -> Any:
-        """Call the receivers of the hook *name*, which can't change anything any more."""
+    def hook(self) -> Any: ...
+    def notify(self, name: str, **arguments: Any) -> Any: ...
 
 
+@dataclass(eq=False, repr=False)
 class Invoker:
     """
     The actions and capabilities by name, and their calls.
@@ -63,27 +52,19 @@ class Invoker:
     are made once and shared by all threads.
     """
 
-    def __init__(
-        self,
-        sources: Mapping[str, PluginSource],
-        hooks: CallHooks,
-        secrets: SecretResolver,
-        *,
-        config: Mapping[str, Mapping[str, Any]],
-        settings: Mapping[str, Any],
-        compile_config: Callable[[Any], Any],
-    ) -> None:
-        self._sources = sources
-        self._hooks = hooks
-        self._secrets = secrets
-        self._redactor: Redactor = secrets.redactor
-        self._config = config
-        self._settings = settings
-        self._compile_config = compile_config
-        self._functions: dict[str, OperationSpec] = {}
-        self._instances: dict[tuple[str, str], Plugin] = {}
-        self._lock = threading.RLock()
-        self.portal: Portal = Portal()
+    sources: Mapping[str, _Registry]
+    hooks: _Hooks
+    secrets: SecretResolver
+    config: Mapping[str, Mapping[str, Any]]
+    settings: Mapping[str, Any]
+    compile_config: Callable[[Any], Any]
+    portal: Portal = field(default_factory=Portal, init=False)
+    _functions: dict[str, OperationSpec] = field(default_factory=dict, init=False)
+    _instances: dict[tuple[str, str], Plugin] = field(default_factory=dict, init=False)
+    _lock: threading.RLock = field(default_factory=threading.RLock, init=False)
+
+    def __post_init__(self) -> None:
+        self.redactor: Redactor = self.secrets.redactor
 
     # -- finding -----------------------------------------------------------------------------
 
@@ -101,7 +82,7 @@ class Invoker:
         if found is not None:
             return found
         # Imported before the lock is taken: it may import what waits for the lock.
-        cls = self._sources[kind].get(key)
+        cls = self.sources[kind].get(key)
         with self._lock:
             found = self._instances.get((kind, key))
             if found is None:
@@ -109,29 +90,20 @@ class Invoker:
             return found
 
     def _create(self, cls: type[Plugin], key: str) -> Plugin:
-        given = dict(self._config.get(key, {}))
-        self._redact_literals(cls, given)
-        config = complete_config(cls, reveal(self._compile_config(given), self._secrets))
-        # Last: logging keeps each logger for ever, also that of a plugin which can't start.
-        ctx = cls.context_class(
-            key=key,
-            secrets=self._secrets,
-            logger=get_plugin_logger(key),
-            settings=self._settings,
-            redact=self._redactor.redact,
-        )
-        return construct(cls, config, ctx)
-
-    def _redact_literals(self, cls: type[Plugin], config: Mapping[str, Any]) -> None:
-        """Add the secrets that stand in *config* as they are to the redactor."""
-        if not config:
-            return
+        given = dict(self.config.get(key, {}))
         try:
-            schema = cls.config_json_schema()
+            schema = cls.config_json_schema() if given else None
         except Exception:  # reported when the config is parsed
             schema = None
-        for text in literal_secrets(config, schema):
-            self._redactor.add(text)
+        for text in literal_secrets(given, schema):
+            self.redactor.add(text)
+        config = complete_config(cls, reveal(self.compile_config(given), self.secrets))
+        # Last: logging keeps each logger for ever, also that of a plugin which can't start.
+        redact = self.redactor.redact
+        ctx = cls.context_class(
+            key=key, secrets=self.secrets, settings=self.settings, redact=redact
+        )
+        return construct(cls, config, ctx)
 
     def spec(self, name: str) -> OperationSpec:
         """
@@ -143,7 +115,7 @@ class Invoker:
         if found is not None:
             return found
         kind, owner, operation = self._located(name)
-        return self._sources[kind].get(owner).find_operation(operation)
+        return self.sources[kind].get(owner).find_operation(operation)
 
     def is_async(self, name: str) -> bool:
         """Return True if the operation *name* is an ``async def``; False if that can't be known."""
@@ -152,33 +124,28 @@ class Invoker:
         except AutomateError:
             return False
 
-    def find(self, name: str) -> tuple[OperationSpec, Work]:
-        """
-        Return an operation's spec, and the function that performs it on revealed input.
-
-        Raises ``NOT_FOUND`` with the names that there are.
-        """
+    def _work(self, name: str) -> Work:
+        """Return the function that performs an operation on revealed input."""
         spec = self._functions.get(name)
         if spec is not None:
-            return spec, functools.partial(self._call_function, spec)
+            return functools.partial(_call_function, spec)
         kind, owner, operation = self._located(name)
-        plugin: Plugin = self.instance(kind, owner)
-        return plugin.find_operation(operation), functools.partial(plugin.call_operation, operation)
+        return functools.partial(self.instance(kind, owner).call_operation, operation)
 
     def _located(self, name: str) -> tuple[str, str, str]:
         """Return the kind and key of the plugin that has the operation *name*, and its own name."""
         owner, _, operation = name.partition(".")
-        for kind, source in self._sources.items() if operation else ():
+        for kind, source in self.sources.items() if operation else ():
             if owner in source:
                 return kind, owner, operation
         raise self._unknown(name, owner)
 
     def _unknown(self, name: str, owner: str) -> AutomateError:
         """Return the error for a name without an operation; raises the fault of a broken plugin."""
-        for source in self._sources.values():
+        for source in self.sources.values():
             if source.knows(owner):
                 source.get(owner)
-        owners = sorted({key for source in self._sources.values() for key in source})
+        owners = sorted({key for source in self.sources.values() for key in source})
         known = [*self._functions, *(f"{key}.…" for key in owners)]
         meant = name if nearest(name, known) else owner
         there_are = ", ".join(known) or "none; register one or install a connector"
@@ -187,15 +154,6 @@ class Invoker:
             f"there is no action {name!r}",
             hint=did_you_mean(meant, known, also=f"there are: {there_are}"),
         )
-
-    def _call_function(self, spec: OperationSpec, data: Any) -> Any:
-        result = spec.call(data)
-        if inspect.isawaitable(result):
-            return self._dumped(spec, result)
-        return spec.dump(result)
-
-    async def _dumped(self, spec: OperationSpec, result: Any) -> Any:
-        return spec.dump(await result)
 
     # -- calling -----------------------------------------------------------------------------
 
@@ -209,71 +167,59 @@ class Invoker:
         """
         with calling(call):
             try:
-                self._before(call, data)
-                output = self._clean(self._invoke(name, data, call, timeout))
+                self.hooks.hook.automate_before_call(call=call, input=masked(data))
+                result = self._invoke(name, data, timeout)
+                output = self.redactor.redact_value(result, cut=False)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
                 # SystemExit too: an action must not end its worker, whatever it calls.
                 # None: the cause may hold a secret, and a log of this error would print it.
                 raise self._failed(name, call, error) from None
-            self._hooks.notify("automate_after_call", call=call, output=output, error=None)
+            self.hooks.notify("automate_after_call", call=call, output=output, error=None)
             return output
 
-    def _invoke(self, name: str, data: Any, call: Call, timeout: float | None) -> Any:
-        _, perform = self.find(name)
-        work = functools.partial(self._perform, perform, data)
+    def _invoke(self, name: str, data: Any, timeout: float | None) -> Any:
+        work = functools.partial(self._perform, self._work(name), data)
         result = work() if timeout is None else _within(work, timeout)
-        if inspect.isawaitable(result):
-            return self.portal.run(self._await(result, call), timeout)
-        return result
+        return self.portal.run(result, timeout) if inspect.isawaitable(result) else result
 
-    def _perform(self, perform: Work, data: Any) -> Any:
-        with self._secrets.session():
-            return perform(reveal(data, self._secrets))
-
-    async def _await(self, result: Any, call: Call) -> Any:
-        with calling(call):
-            return await result
+    def _perform(self, work: Work, data: Any) -> Any:
+        with self.secrets.session():
+            return work(reveal(data, self.secrets))
 
     async def ainvoke(
         self, name: str, data: Any, *, call: Call, timeout: float | None = None
     ) -> Any:
         """`invoke` for asynchronous code; a plain function runs on a thread."""
         try:
-            self._before(call, data)
+            self.hooks.hook.automate_before_call(call=call, input=masked(data))
             work = contained(self._ainvoke(name, data, call))
             result, failure = await asyncio.wait_for(work, timeout)
             if failure is not None:
                 raise failure
-            output = self._clean(result)
+            output = self.redactor.redact_value(result, cut=False)
         except asyncio.CancelledError:
             cancelled = AutomateError(ErrorCodes.CANCELLED, "the call was cancelled")
-            self._hooks.notify("automate_after_call", call=call, output=None, error=cancelled)
+            self.hooks.notify("automate_after_call", call=call, output=None, error=cancelled)
             raise
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             raise self._failed(name, call, error) from None
-        self._hooks.notify("automate_after_call", call=call, output=output, error=None)
+        self.hooks.notify("automate_after_call", call=call, output=output, error=None)
         return output
 
     async def _ainvoke(self, name: str, data: Any, call: Call) -> Any:
         # On a thread: it may import a plugin, and read the secrets of its config.
-        spec, perform = await asyncio.to_thread(self.find, name)
+        perform = await asyncio.to_thread(self._work, name)
         with calling(call):
-            revealed = await areveal(data, self._secrets)
-            if spec.asynchronous:
+            revealed = await areveal(data, self.secrets)
+            if self.is_async(name):
                 result = perform(revealed)
             else:
                 result = await asyncio.to_thread(perform, revealed)
             return await result if inspect.isawaitable(result) else result
-
-    def _before(self, call: Call, data: Any) -> None:
-        self._hooks.hook.automate_before_call(call=call, input=masked(data))
-
-    def _clean(self, output: Any) -> Any:
-        return self._redactor.redact_value(output, cut=False)
 
     def _failed(self, name: str, call: Call, error: BaseException) -> AutomateError:
         clean = self.clean_error(error, f"action {name!r}")
@@ -282,7 +228,7 @@ class Invoker:
             if is_bug(error):
                 level, trace = logging.ERROR, clean.trace
             log_error(logger, level, "%s failed: %s", name, clean.message, trace=trace)
-        self._hooks.notify("automate_after_call", call=call, output=None, error=clean)
+        self.hooks.notify("automate_after_call", call=call, output=None, error=clean)
         return clean
 
     def clean_error(self, error: BaseException, what: str) -> AutomateError:
@@ -290,18 +236,18 @@ class Invoker:
         if isinstance(error, AutomateError):
             known = error
         elif isinstance(error, Exception):
-            known = normalize(error, what=what, redact=self._redactor.redact)
+            known = normalize(error, what=what, redact=self.redactor.redact)
         else:
             text = f"{what} raised {type(error).__name__}: {error}"
             known = AutomateError(ErrorCodes.INTERNAL, text)
         clean = AutomateError(
             known.code,
-            self._redactor.redact(known.message),
-            hint=self._redactor.redact(known.hint) if known.hint else None,
+            self.redactor.redact(known.message),
+            hint=self.redactor.redact(known.hint) if known.hint else None,
             retryable=known.retryable,
             retry_after=known.retry_after,
         )
-        mark(clean, error, self._redactor.redact)
+        mark(clean, error, self.redactor.redact)
         return clean
 
     def close(self) -> None:
@@ -312,35 +258,35 @@ class Invoker:
             try:
                 result = instance.close()
                 if inspect.isawaitable(result):
-                    self.portal.run(_awaited(result), 10)
+                    self.portal.run(result, 10)
             except Exception:
                 logger.exception("closing %r failed", instance)
         self.portal.close()
 
 
-async def _awaited(result: Any) -> Any:
-    return await result
+def _call_function(spec: OperationSpec, data: Any) -> Any:
+    result = spec.call(data)
+    return _dumped(spec, result) if inspect.isawaitable(result) else spec.dump(result)
+
+
+async def _dumped(spec: OperationSpec, result: Any) -> Any:
+    return spec.dump(await result)
 
 
 def _within(work: Callable[[], Any], timeout: float) -> Any:
     """Return the result of *work*, on a thread of its own that is abandoned when time is up."""
-    box: list[Any] = []
-    failure: list[BaseException] = []
+    future: Future[Any] = Future()
     context = contextvars.copy_context()
 
     def run() -> None:
         try:
-            box.append(context.run(work))
+            future.set_result(context.run(work))
         except BaseException as error:
-            failure.append(error)
+            future.set_exception(error)
 
-    thread = threading.Thread(target=run, name="automate-timed", daemon=True)
-    thread.start()
-    thread.join(timeout)
-    if failure:
-        raise failure[0]
-    if not box:
+    threading.Thread(target=run, name="automate-timed", daemon=True).start()
+    if not wait([future], timeout).done:
         raise AutomateError(
             ErrorCodes.DEADLINE_EXCEEDED, f"it took longer than {timeout:g} seconds"
         )
-    return box[0]
+    return future.result()

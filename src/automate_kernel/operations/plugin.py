@@ -7,19 +7,19 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from automate_kernel.errors import ConfigError
+from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, PluginError, did_you_mean
 from automate_kernel.operations.context import PluginContext
 from automate_kernel.operations.error_mapping import normalize, normalizing
 from automate_kernel.operations.schemas import (
-    FieldProblem,
     Schema,
     compile_schema,
+    invalid,
     is_model,
     json_schema_of,
     open_model,
     validation_problems,
 )
-from automate_kernel.operations.spec import OperationSpec, find_operation, index_operations
+from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.secrets.tracebacks import log_error, mark
 
 if TYPE_CHECKING:
@@ -66,10 +66,23 @@ class Plugin:
     def find_operation(cls, name: str) -> OperationSpec:
         """Return the spec of *name*, or raise ``INVALID_ARGUMENT`` with all names."""
         # Kept per class, not inherited: a subclass has operations of its own.
-        if "_operation_index" not in cls.__dict__:
-            cls._operation_index = index_operations(cls.operation_specs(), cls._title())
-        return find_operation(
-            cls._operation_index, name, noun=cls._operation_noun, owner=cls._title()
+        index = cls.__dict__.get("_operation_index")
+        if index is None:
+            index = {}
+            for spec in cls.operation_specs():
+                if spec.name in index:
+                    problem = f"{cls._title()} declares {spec.name!r} twice"
+                    raise PluginError(problem, hint="rename one of them")
+                index[spec.name] = spec
+            cls._operation_index = index
+        if name in index:
+            found: OperationSpec = index[name]
+            return found
+        known = ", ".join(sorted(index)) or "none"
+        raise AutomateError(
+            ErrorCodes.INVALID_ARGUMENT,
+            f"{cls._title()} has no {cls._operation_noun} {name!r}",
+            hint=did_you_mean(name, index, also=f"it has: {known}"),
         )
 
     def call_operation(self, name: str, input_data: Mapping[str, Any]) -> Any:
@@ -101,18 +114,19 @@ class Plugin:
         environment.
         """
         schema: Schema = cls.config_schema()
-        data = dict(config or {})
-        if not is_model(schema):
-            if isinstance(schema, Mapping) and (found := compile_schema(schema, cls.key)(data)):
-                raise cls._wrong_config(found)
-            return data
-        from pydantic import ValidationError
+        data, problems = dict(config or {}), []
+        if is_model(schema):
+            from pydantic import ValidationError
 
-        try:
-            return schema.model_validate(data)  # type: ignore[union-attr]
-        except ValidationError as error:
-            problems = validation_problems(error, data)
-        raise cls._wrong_config(problems)
+            try:
+                return schema.model_validate(data)  # type: ignore[union-attr]
+            except ValidationError as error:
+                problems = validation_problems(error, data)
+        elif isinstance(schema, Mapping):
+            problems = compile_schema(schema, cls.key)(data)
+        if problems:
+            raise invalid(f"the config of {cls._title()}", problems, ConfigError)
+        return data
 
     def normalize_error(self, exc: Exception) -> Exception:
         """
@@ -121,9 +135,7 @@ class Plugin:
         By default time-outs, lost connections and HTTP statuses have codes of their own, and the
         rest is ``INTERNAL``. Override it for a service that says more.
         """
-        ctx = getattr(self, "ctx", None)
-        redact = ctx.redact if isinstance(ctx, PluginContext) else str
-        return normalize(exc, what=self._title(), redact=redact)
+        return normalize(exc, what=self._title(), redact=self._context().redact)
 
     def check(self) -> Any:
         """
@@ -162,12 +174,10 @@ class Plugin:
     def _title(cls) -> str:
         return f"{cls._noun} {cls.key!r}"
 
-    @classmethod
-    def _wrong_config(cls, problems: list[FieldProblem]) -> ConfigError:
-        return ConfigError(
-            f"the config of {cls._title()} is not valid: " + "; ".join(map(str, problems)),
-            details={"problems": [{"field": p.field, "message": p.message} for p in problems]},
-        )
+    def _context(self) -> PluginContext:
+        """Return `ctx`, or one without secrets where a subclass did not set it."""
+        ctx = getattr(self, "ctx", None)
+        return ctx if isinstance(ctx, PluginContext) else PluginContext(key=self.key)
 
 
 def create(cls: type[P], config: Mapping[str, Any] | None, ctx: PluginContext) -> P:
@@ -194,16 +204,12 @@ def construct(cls: type[P], complete: dict[str, Any], ctx: PluginContext) -> P:
     except ConfigError:
         raise
     except Exception as error:
+        problem = ConfigError(
+            f"{cls._noun} {ctx.key!r} could not be created: {type(error).__name__}",
+            hint="the log says more; its config may name something that does not exist",
+        )
+        mark(problem, error, ctx.redact)
+        text = ctx.redact(f"{type(error).__name__}: {error}")
+        log_error(ctx.logger, logging.ERROR, "%s", text, trace=problem.trace)
         # Not in the message, and no cause for a traceback to show: it may quote the config.
-        raise _not_created(cls, error, ctx) from None
-
-
-def _not_created(cls: type[Plugin], error: Exception, ctx: PluginContext) -> ConfigError:
-    problem = ConfigError(
-        f"{cls._noun} {ctx.key!r} could not be created: {type(error).__name__}",
-        hint="the log says more; its config may name something that does not exist",
-    )
-    mark(problem, error, ctx.redact)
-    text = ctx.redact(f"{type(error).__name__}: {error}")
-    log_error(ctx.logger, logging.ERROR, "%s", text, trace=problem.trace)
-    return problem
+        raise problem from None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.secrets.logs import log_loop_errors
@@ -27,31 +27,30 @@ class Portal:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
-    def run(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+    def run(self, work: Awaitable[T], timeout: float | None = None) -> T:
         """
-        Return the result of *coroutine*; blocks the calling thread for at most *timeout* seconds.
+        Return the result of *work*; blocks the calling thread for at most *timeout* seconds.
 
-        Then it cancels the coroutine and raises ``DEADLINE_EXCEEDED``. A call from the portal's own
+        Then it cancels the work and raises ``DEADLINE_EXCEEDED``. A call from the portal's own
         loop is refused, because it would wait for itself for ever.
         """
         loop = self._running_loop()
         if threading.current_thread() is self._thread:
-            coroutine.close()
+            if asyncio.iscoroutine(work):
+                work.close()
             raise AutomateError(
                 ErrorCodes.FAILED_PRECONDITION,
                 "invoke() was called from an async action",
                 hint="await kernel.ainvoke(...) there",
             )
-        future = asyncio.run_coroutine_threadsafe(contained(coroutine), loop)
+        future = asyncio.run_coroutine_threadsafe(contained(work), loop)
         try:
             result, error = future.result(timeout)
-        except (FutureTimeoutError, TimeoutError):
-            if not future.done():
-                future.cancel()
-                raise AutomateError(
-                    ErrorCodes.DEADLINE_EXCEEDED, f"it took longer than {timeout:g} seconds"
-                ) from None
-            raise
+        except FutureTimeoutError:
+            future.cancel()
+            raise AutomateError(
+                ErrorCodes.DEADLINE_EXCEEDED, f"it took longer than {timeout:g} seconds"
+            ) from None
         if error is not None:
             raise error
         return cast("T", result)
@@ -62,14 +61,15 @@ class Portal:
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                log_loop_errors(self._loop)
+            loop = self._loop
+            if loop is None:
+                loop = self._loop = asyncio.new_event_loop()
+                log_loop_errors(loop)
                 self._thread = threading.Thread(
-                    target=self._loop.run_forever, name="automate-portal", daemon=True
+                    target=loop.run_forever, name="automate-portal", daemon=True
                 )
                 self._thread.start()
-            return self._loop
+            return loop
 
     def close(self) -> None:
         """End the loop and its thread."""
@@ -82,17 +82,15 @@ class Portal:
                 loop.close()
 
 
-async def contained(
-    coroutine: Coroutine[Any, Any, T],
-) -> tuple[T | None, BaseException | None]:
+async def contained(work: Awaitable[T]) -> tuple[T | None, BaseException | None]:
     """
-    Return the coroutine's result, or the error that it raised.
+    Return the result of *work*, or the error that it raised.
 
     SystemExit would end the loop, and with it the work of all others. And asyncio would print the
     error of a coroutine that was cancelled after a time limit: nobody asks for its result.
     """
     try:
-        return await coroutine, None
+        return await work, None
     except asyncio.CancelledError:
         raise
     except BaseException as error:

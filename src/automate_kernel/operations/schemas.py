@@ -6,6 +6,7 @@ Plugin authors write both. A model is the better authority: it also gives typed 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -55,15 +56,14 @@ def open_model() -> type[BaseModel]:
     return create_model("AnyConfig", __config__=ConfigDict(extra="allow"))
 
 
-def invalid_input(
-    what: str, problems: Iterable[FieldProblem], hint: str | None = None
+def invalid(
+    what: str, problems: Iterable[FieldProblem], kind: type[AutomateError] = AutomateError
 ) -> AutomateError:
     """Return the error for *what* (``input of 'post_message'``), with every wrong field."""
     listed = list(problems)
-    return AutomateError(
-        ErrorCodes.INVALID_ARGUMENT,
-        f"{what} is not valid: " + "; ".join(map(str, listed)),
-        hint=hint,
+    return kind(
+        code=ErrorCodes.INVALID_ARGUMENT,
+        message=f"{what} is not valid: " + "; ".join(map(str, listed)),
         details={"problems": [{"field": p.field, "message": p.message} for p in listed]},
     )
 
@@ -98,7 +98,7 @@ def validation_problems(error: ValidationError, data: Any) -> list[FieldProblem]
         message = entry["msg"]
         if entry["type"] not in _valueless_errors():
             message = _without_values(message, data)
-        found.append(FieldProblem(_dotted(entry["loc"]), message))
+        found.append(FieldProblem(".".join(map(str, entry["loc"])), message))
     return found
 
 
@@ -122,18 +122,11 @@ def _without_values(message: str, data: Any) -> str:
 
 
 def _leaves(data: Any) -> Iterator[str]:
-    if isinstance(data, Mapping):
-        for value in data.values():
-            yield from _leaves(value)
-    elif isinstance(data, (list, tuple, set, frozenset)):
-        for value in data:
+    if isinstance(data, (Mapping, list, tuple, set, frozenset)):
+        for value in data.values() if isinstance(data, Mapping) else data:
             yield from _leaves(value)
     elif data is not None and not isinstance(data, bool):
         yield str(data)
-
-
-def _dotted(path: Iterable[Any]) -> str:
-    return ".".join(str(part) for part in path)
 
 
 def compile_schema(schema: Mapping[str, Any], what: str) -> Check:
@@ -142,22 +135,6 @@ def compile_schema(schema: Mapping[str, Any], what: str) -> Check:
 
     Raises `PluginError` for a wrong schema. Its messages use the schema's words alone.
     """
-    jsonschema, registry = _jsonschema(what)
-    chosen = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
-    try:
-        chosen.check_schema(schema)
-    except jsonschema.SchemaError as error:
-        raise PluginError(
-            f"the JSON Schema for {what} is wrong at {_dotted(error.path) or 'its top'}",
-            hint="check it against the JSON Schema draft that it names",
-        ) from None
-    # With a closed registry: the default one fetches a `$ref` over the network.
-    validator = chosen(schema, registry=registry)
-    return lambda data: _problems(validator, data, what)
-
-
-def _jsonschema(what: str) -> tuple[Any, Any]:
-    """Import jsonschema, which only plain schemas need; returns it and its registry of drafts."""
     try:
         import jsonschema
         from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]
@@ -166,7 +143,17 @@ def _jsonschema(what: str) -> tuple[Any, Any]:
             f"{what} has a plain JSON Schema, and the package jsonschema is not installed",
             hint="pip install jsonschema, or describe it with a pydantic model",
         ) from error
-    return jsonschema, REGISTRY
+    chosen = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    try:
+        chosen.check_schema(schema)
+    except jsonschema.SchemaError as error:
+        raise PluginError(
+            f"the JSON Schema for {what} is wrong at {'.'.join(map(str, error.path)) or 'its top'}",
+            hint="check it against the JSON Schema draft that it names",
+        ) from None
+    # With a closed registry: the default one fetches a `$ref` over the network.
+    validator = chosen(schema, registry=REGISTRY)
+    return lambda data: _problems(validator, data, what)
 
 
 def _problems(validator: Any, data: Any, what: str) -> list[FieldProblem]:
@@ -177,7 +164,7 @@ def _problems(validator: Any, data: Any, what: str) -> list[FieldProblem]:
     except Unresolvable as error:
         raise PluginError(f"the JSON Schema for {what} has a reference to {error.ref!r}") from None
     problems = [
-        FieldProblem(_dotted(error.absolute_path), message)
+        FieldProblem(".".join(map(str, error.absolute_path)), message)
         for error in errors
         for message in _wording(
             error.validator, error.validator_value, error.instance, error.schema
@@ -187,18 +174,6 @@ def _problems(validator: Any, data: Any, what: str) -> list[FieldProblem]:
     return list(dict.fromkeys(problems))
 
 
-def _unknown(schema: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
-    import re
-
-    patterns = schema.get("patternProperties", {})
-    return [
-        str(name)
-        for name in data
-        if name not in schema.get("properties", {})
-        and not any(re.search(pattern, str(name)) for pattern in patterns)
-    ]
-
-
 def _wording(keyword: str, wanted: Any, data: Any, schema: Mapping[str, Any]) -> list[str]:
     """Return messages for a keyword that does not hold, from the schema's words alone."""
     if keyword == "type":
@@ -206,8 +181,12 @@ def _wording(keyword: str, wanted: Any, data: Any, schema: Mapping[str, Any]) ->
     if keyword == "required":
         return [f"{name!r} is required" for name in wanted if name not in data]
     if keyword == "additionalProperties" and wanted is False:
-        known = ", ".join(schema.get("properties", {})) or "none"
-        return [f"{name!r} is unknown (known: {known})" for name in _unknown(schema, data)]
+        known, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
+        return [
+            f"{str(name)!r} is unknown (known: {', '.join(known) or 'none'})"
+            for name in data
+            if name not in known and not any(re.search(each, str(name)) for each in patterns)
+        ]
     if keyword == "enum":
         return ["must be one of " + ", ".join(map(repr, wanted))]
     shown = repr(wanted)

@@ -14,8 +14,6 @@ from automate_kernel.operations.schemas import Schema, is_model
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-_Parameters = list[inspect.Parameter]
-
 
 @dataclass(frozen=True, slots=True)
 class Binding:
@@ -35,15 +33,13 @@ class Binding:
 
     def __call__(self, value: Any, call: Call, *instance: Any) -> Any:
         """Call the function (as a method of *instance*, if there is one) with the input *value*."""
-        arguments: dict[str, Any] = {}
         if self.whole is not None:
-            arguments[self.whole] = value
-        elif self.fields:
-            arguments.update({name: getattr(value, field) for name, field in self.fields.items()})
+            arguments = {self.whole: value}
+        else:
+            arguments = {name: getattr(value, field) for name, field in self.fields.items()}
+            arguments.update(getattr(value, "model_extra", None) or {})
         if self.call is not None:
             arguments[self.call] = call
-        if self.whole is None:
-            arguments.update(getattr(value, "model_extra", None) or {})
         return self.function(*instance, **arguments)
 
 
@@ -62,7 +58,8 @@ def bind(
     needs a type. A parameter annotated `Call` gets the call. With *method* the first parameter is
     the instance's.
     """
-    parameters, hints = _read(function, method)
+    parameters = list(inspect.signature(function).parameters.values())[method:]
+    hints = _hints(function)
     call = next((p.name for p in parameters if hints.get(p.name) is Call), None)
     rest = [p for p in parameters if p.name != call]
     output = output_schema
@@ -78,26 +75,22 @@ def bind(
     return Binding(function, model, output, fields=fields, call=call)
 
 
-def _read(function: Callable[..., Any], method: bool) -> tuple[_Parameters, dict[str, Any]]:
-    parameters = list(inspect.signature(function).parameters.values())
-    if method:
-        parameters = parameters[1:]
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     hinted = inspect.unwrap(function)
     if not inspect.isroutine(hinted):
         hinted = type(hinted).__call__  # an object that can be called
     try:
-        hints = get_type_hints(hinted, include_extras=True)
+        return get_type_hints(hinted, include_extras=True)
     except NameError as error:
         raise _wrong(
             function,
             f"has an annotation that can't be resolved: {error}",
             hint="define the types that it names at the top level of its module",
         ) from None
-    return parameters, hints
 
 
 def _build_model(
-    function: Callable[..., Any], parameters: _Parameters, hints: Mapping[str, Any]
+    function: Callable[..., Any], parameters: list[inspect.Parameter], hints: Mapping[str, Any]
 ) -> tuple[type[BaseModel], dict[str, str]]:
     from pydantic import ConfigDict, create_model
 
@@ -117,8 +110,9 @@ def _build_model(
         fields[parameter.name] = name
         definitions[name] = (annotation, default)
     config = ConfigDict(extra=extra, protected_namespaces=())  # type: ignore[typeddict-item]
-    name = getattr(function, "__name__", type(function).__name__)
-    model = create_model(f"{_camel(name)}Input", __config__=config, **definitions)
+    words = getattr(function, "__name__", type(function).__name__).split("_")
+    title = "".join(map(str.capitalize, words)) or "Operation"
+    model = create_model(f"{title}Input", __config__=config, **definitions)
     return model, fields
 
 
@@ -130,10 +124,6 @@ def _field(name: str, annotation: Any) -> tuple[str, Any]:
         return name, annotation
     # A parameter called `json` or `copy` would hide a method of the model.
     return f"field_{name.strip('_')}", Annotated[annotation, Field(alias=name)]
-
-
-def _camel(name: str) -> str:
-    return "".join(part.capitalize() for part in name.split("_")) or "Operation"
 
 
 def _wrong(function: Callable[..., Any], problem: str, hint: str | None = None) -> PluginError:

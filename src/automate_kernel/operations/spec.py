@@ -9,21 +9,15 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, is_dataclass
 from datetime import date, time, timedelta
 from decimal import Decimal
 from pathlib import PurePath
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 from uuid import UUID
 
-from automate_kernel.errors import (
-    AutomateError,
-    ErrorCodes,
-    PluginError,
-    did_you_mean,
-    type_name,
-)
+from automate_kernel.errors import AutomateError, ErrorCodes, PluginError, did_you_mean, type_name
 from automate_kernel.operations.context import Call, current_call
 from automate_kernel.operations.schemas import (
     Check,
@@ -31,20 +25,17 @@ from automate_kernel.operations.schemas import (
     Schema,
     check_model,
     compile_schema,
-    invalid_input,
+    invalid,
     is_model,
     json_schema_of,
 )
 from automate_kernel.operations.signature import Binding, bind
 from automate_kernel.storage.values import UnstorableError, is_plain, plain_json
 
-__all__ = [
-    "OperationSpec",
-    "find_operation",
-    "index_operations",
-    "marked_operations",
-    "operation_from_function",
-]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["OperationOptions", "OperationSpec", "marked_operations", "operation_from_function"]
 
 S = TypeVar("S", bound="OperationSpec")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -113,11 +104,14 @@ class OperationSpec:
             value, problems = check_model(self.input_schema, data)  # type: ignore[arg-type]
         elif isinstance(data, Mapping):
             value = dict(data)
-            problems = self._checker()(value) if self.input_schema else []
+            if self.input_schema and self._check is None:
+                check = compile_schema(self.input_schema, f"input of {self.name!r}")  # type: ignore[arg-type]
+                object.__setattr__(self, "_check", check)
+            problems = self._check(value) if self._check else []
         else:
             value, problems = None, [FieldProblem("", "it must be an object with named fields")]
         if problems:
-            raise invalid_input(self._what(), problems)
+            raise invalid(f"input of {self.name!r}", problems)
         return value
 
     def call(self, data: Any, *instance: Any) -> Any:
@@ -148,16 +142,7 @@ class OperationSpec:
         try:
             return plain_json(output, other=_written, most=_MOST)
         except UnstorableError as error:
-            raise error.problem.error(f"output of {self.name!r}") from None
-
-    def _checker(self) -> Check:
-        if self._check is None:
-            check = compile_schema(self.input_schema, self._what())  # type: ignore[arg-type]
-            object.__setattr__(self, "_check", check)
-        return self._check  # type: ignore[return-value]
-
-    def _what(self) -> str:
-        return f"input of {self.name!r}"
+            raise error.about(f"output of {self.name!r}") from None
 
 
 def _written(value: Any) -> Any:
@@ -174,12 +159,14 @@ def _written(value: Any) -> Any:
         return NotImplemented
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """The note of a decorator on a method, until its spec is made."""
+class OperationOptions(TypedDict, total=False):
+    """The options of an action or a capability that is made from a function or a method."""
 
-    name: str
-    options: Mapping[str, Any]
+    idempotent: bool
+    title: str
+    description: str | None
+    input_schema: Schema
+    output_schema: Schema
 
 
 _MARK = "__automate_operation__"
@@ -196,27 +183,34 @@ _TAKEN = {
 }
 
 
-_OPTIONS = ("idempotent", "title", "description", "input_schema", "output_schema")
+def _mark(function: Any, **options: Any) -> None:
+    if not inspect.isfunction(function):
+        raise TypeError("decorate a plain method; put this decorator innermost")
+    setattr(function, _MARK, {**options, "name": options["name"] or function.__name__})
 
 
-def mark_operation(name: Any, options: Mapping[str, Any], noun: str) -> Any:
-    """Mark a method for `action` or `capability` (*noun*), with or without parentheses."""
+def decorating(
+    name: Any, options: OperationOptions, noun: str, take: Callable[..., None] = _mark
+) -> Any:
+    """
+    Return what the decorator *noun* returns, with parentheses or, where *name* is a function, not.
+
+    *take* gets the decorated function, and by keywords its name and the *options*. By default it
+    notes them on a method, for `marked_operations`.
+    """
+    known = OperationOptions.__annotations__
     for option in options:
-        if option not in _OPTIONS:
-            meant = did_you_mean(option, _OPTIONS) or f"it has {', '.join(_OPTIONS)}"
+        if option not in known:
+            meant = did_you_mean(option, known) or f"it has {', '.join(known)}"
             raise TypeError(f"{noun}() has no option {option!r}: {meant}")
+    if not (name is None or isinstance(name, str) or callable(name)):
+        raise TypeError(f"the name in {noun}() must be text, not {type(name).__name__}")
 
-    def mark(function: F, named: str | None = None) -> F:
-        if not inspect.isfunction(function):
-            raise TypeError("decorate a plain method; put this decorator innermost")
-        setattr(function, _MARK, Mark(named or function.__name__, dict(options)))
+    def decorate(function: F) -> F:
+        take(function, name=None if callable(name) else name, **options)
         return function
 
-    if callable(name):
-        return mark(name)
-    if name is not None and not isinstance(name, str):
-        raise TypeError("the operation's name must be text")
-    return lambda function: mark(function, name)
+    return decorate(name) if callable(name) else decorate
 
 
 def marked_operations(owner: type, spec: type[S]) -> list[S]:
@@ -226,36 +220,23 @@ def marked_operations(owner: type, spec: type[S]) -> list[S]:
     A method that overrides a marked one stays an operation without being marked again; ``None``
     takes it away.
     """
-    marks: dict[str, Mark] = {}
+    marks: dict[str, dict[str, Any]] = {}
     for base in reversed(owner.__mro__):
         for attribute, value in vars(base).items():
             mark = getattr(value, _MARK, None)
-            if isinstance(mark, Mark):
+            if isinstance(mark, dict):
                 if attribute in _TAKEN:
                     raise PluginError(
                         f"{owner.__name__}.{attribute}() is what the kernel calls for its own ends",
-                        hint=f"rename the method, and mark it with the name {mark.name!r}",
+                        hint=f"rename the method, and mark it with the name {mark['name']!r}",
                     )
                 marks[attribute] = mark
-    specs = []
-    for attribute, mark in marks.items():
-        method, options = getattr(owner, attribute), dict(mark.options)
-        if callable(method):
-            schemas = {key: options.pop(key, None) for key in ("input_schema", "output_schema")}
-            binding = bind(method, method=True, **schemas)
-            specs.append(_described(spec, binding, name=mark.name, **options))
-    return specs
+    methods = ((getattr(owner, attribute), mark) for attribute, mark in marks.items())
+    return [_made(spec, each, True, **mark) for each, mark in methods if callable(each)]
 
 
 def operation_from_function(
-    function: Callable[..., Any],
-    *,
-    name: str | None = None,
-    idempotent: bool = False,
-    title: str = "",
-    description: str | None = None,
-    input_schema: Schema = None,
-    output_schema: Schema = None,
+    function: Callable[..., Any], *, name: str | None = None, **options: Unpack[OperationOptions]
 ) -> OperationSpec:
     """
     Return the spec of a function, ``def`` or ``async def``, which `OperationSpec.call` calls.
@@ -264,22 +245,21 @@ def operation_from_function(
     each field. A parameter annotated `Call` gets the call. The description defaults to the
     docstring's first paragraph.
     """
-    binding = bind(function, input_schema=input_schema, output_schema=output_schema)
-    return _described(
-        OperationSpec, binding,
-        name=name, idempotent=idempotent, title=title, description=description,
-    )  # fmt: skip
+    return _made(OperationSpec, function, False, name=name, **options)
 
 
-def _described(
+def _made(
     spec: type[S],
-    binding: Binding,
+    function: Callable[..., Any],
+    method: bool,
     *,
     name: str | None,
     description: str | None = None,
+    input_schema: Schema = None,
+    output_schema: Schema = None,
     **options: Any,
 ) -> S:
-    function = binding.function
+    binding = bind(function, method=method, input_schema=input_schema, output_schema=output_schema)
     if description is None:
         description = (inspect.getdoc(function) or "").split("\n\n")[0].replace("\n", " ")
     return spec(
@@ -289,27 +269,4 @@ def _described(
         description=description,
         binding=binding,
         **options,
-    )
-
-
-def index_operations(specs: Iterable[S], owner: str) -> dict[str, S]:
-    """Return *specs* by name. Raises `PluginError` if *owner* declares one name twice."""
-    index: dict[str, S] = {}
-    for spec in specs:
-        if spec.name in index:
-            raise PluginError(f"{owner} declares {spec.name!r} twice", hint="rename one of them")
-        index[spec.name] = spec
-    return index
-
-
-def find_operation(index: Mapping[str, S], name: str, *, noun: str, owner: str) -> S:
-    """Return the spec called *name*, or raise ``INVALID_ARGUMENT`` with all names."""
-    spec = index.get(name)
-    if spec is not None:
-        return spec
-    known = ", ".join(sorted(index)) or "none"
-    raise AutomateError(
-        ErrorCodes.INVALID_ARGUMENT,
-        f"{owner} has no {noun} {name!r}",
-        hint=did_you_mean(name, index, also=f"it has: {known}"),
     )

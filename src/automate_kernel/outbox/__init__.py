@@ -17,7 +17,7 @@ from automate_kernel.outbox.rows_store import (
     RowsOutboxStore,
     SkipLockedClaimOutboxStore,
 )
-from automate_kernel.outbox.statistics import percentile
+from automate_kernel.outbox.statistics import MinuteTotal, percentile
 from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.outbox.worker_reports import Activity, WorkerInfo
 
@@ -31,6 +31,7 @@ __all__ = [
     "ItemPage",
     "ItemStatus",
     "Limit",
+    "MinuteTotal",
     "NewItem",
     "OptimisticClaimOutboxStore",
     "OutboxItem",

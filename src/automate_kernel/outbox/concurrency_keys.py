@@ -119,9 +119,13 @@ def leave(rows: Rows, finished: Iterable[tuple[str, str]]) -> None:
     wake(rows, (key for key, _ in pairs))
 
 
-def wake(rows: Rows, keys: Iterable[str]) -> None:
-    """Let as many waiting items of each key be claimed as it stands in *keys*."""
-    for key, count in sorted(Counter(keys).items()):
+def wake(rows: Rows, keys: Iterable[str | None]) -> None:
+    """
+    Let as many waiting items of each key be claimed as it stands in *keys*; None is no key.
+
+    Those that leave a slot have it called, and those that were woken to take one and now won't.
+    """
+    for key, count in sorted(Counter(key for key in keys if key is not None).items()):
         _wake(rows, key, count)
 
 
@@ -137,7 +141,7 @@ def _wake(rows: Rows, key: str, count: int, *, wait: bool = True) -> None:
             OUTBOX, [*asleep, Where("kind", "eq", kind)], order_by=("id",),
             limit=count + _LEAVERS, columns=("id",),
         )  # fmt: skip
-        free = (row["id"] for row in found if _is_free(rows, row["id"]))
+        free = (row["id"] for row in found if is_free(rows, row["id"]))
         chosen = list(islice(free, count))
         if not chosen and found and wait:
             # Who holds the first is about to let go: InnoDB frees a transaction's locks one by one.
@@ -146,7 +150,8 @@ def _wake(rows: Rows, key: str, count: int, *, wait: bool = True) -> None:
         rows.update(OUTBOX, its, {"waiting_for": "worker"})
 
 
-def _is_free(rows: Rows, item_id: str) -> bool:
+def is_free(rows: Rows, item_id: str) -> bool:
+    """Lock an item that waits for its key; False if somebody has it, or it does not wait."""
     # By its key alone, so that no other row is locked on the way. Who holds it cancels it, or
     # wakes it too, and then it is another's turn.
     its = [Where("id", "eq", item_id), Where("waiting_for", "eq", "key")]

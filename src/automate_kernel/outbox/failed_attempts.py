@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
-from typing import Any
 
 from automate_kernel.secrets.tracebacks import MAX_GROUP, MAX_TRACE
 from automate_kernel.storage.rows import Now, Row, Rows, Where
@@ -18,6 +17,7 @@ MOST_OF_ITEM = 20
 MOST_OF_EXECUTION = 200
 """The same for all steps of an execution together."""
 
+_ORDER = ("failed_at", "attempt", "id")
 _NAMESPACE = uuid.UUID("1b671a64-40d5-491e-99b0-da01ff1f3341")
 
 
@@ -39,11 +39,6 @@ class FailedAttempt:
     step_id: str | None = None
     position: int = -1
 
-    @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> FailedAttempt:
-        """Return the attempt of a row of `automate_kernel.storage.tables.FAILURE`."""
-        return cls(**{each.name: row[each.name] for each in fields(cls)})
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorGroup:
@@ -64,34 +59,21 @@ class ErrorGroup:
     error: str
 
 
-def new_attempt(
-    subject_id: str,
-    claim: str,
-    *,
-    attempt: int,
-    code: str,
-    group: str | None,
-    error: str,
-    trace: str | None,
-    step_id: str | None = None,
-    position: int = -1,
-) -> Row:
+def new_attempt(subject_id: str, claim: str, failed: FailedAttempt) -> Row:
     """
-    Return the row of a failed attempt.
+    Return the row of an attempt that has failed now.
 
     *claim* is the token of the claim in which it was: recorded twice, it is one row.
     """
-    about = f"{subject_id}\n{claim}\n{step_id}\n{position}\n{attempt}"
+    about = f"{subject_id}\n{claim}\n{failed.step_id}\n{failed.position}\n{failed.attempt}"
     return {
+        **asdict(failed),
         "id": str(uuid.uuid5(_NAMESPACE, about)),
         "subject_id": subject_id,
-        "step_id": step_id,
-        "position": position,
-        "attempt": attempt,
-        "error_code": storable(code, 64),
-        "error_group": storable(group or code, MAX_GROUP),
-        "error": storable(error),
-        "trace": storable(trace, MAX_TRACE) if trace else None,
+        "error_code": storable(failed.error_code, 64),
+        "error_group": storable(failed.error_group or failed.error_code, MAX_GROUP),
+        "error": storable(failed.error),
+        "trace": storable(failed.trace, MAX_TRACE) if failed.trace else None,
         "failed_at": Now(),
     }
 
@@ -106,31 +88,17 @@ def keep_attempts(rows: Rows, new: Sequence[Row], most: int) -> None:
     for counted in rows.count(FAILURE, ("subject_id",), [of_these]):
         if counted["n"] > most:
             its = [Where("subject_id", "eq", counted["subject_id"])]
-            order = ("failed_at", "attempt", "id")
-            found = rows.select(FAILURE, its, order_by=order, columns=order)
-            _drop(rows, [row["id"] for row in found[1 : counted["n"] - most + 1]])
+            found = rows.select(FAILURE, its, order_by=_ORDER, columns=_ORDER)
+            gone = sorted(row["id"] for row in found[1 : counted["n"] - most + 1])
+            rows.delete(FAILURE, [Where("id", "in", gone)])
 
 
 def failed_attempts(rows: Rows, subject_id: str) -> list[FailedAttempt]:
     """Return the attempts of an item or of an execution that are kept, the earliest first."""
-    found = rows.select(
-        FAILURE,
-        [Where("subject_id", "eq", subject_id)],
-        order_by=("failed_at", "attempt", "id"),
-    )
-    return [FailedAttempt.from_row(row) for row in found]
-
-
-def forget_attempts(rows: Rows, subject_ids: Sequence[str]) -> None:
-    """Forget the attempts of items or executions that are deleted."""
-    # By their keys, which lock nothing beside them; mostly there are none.
-    where = [Where("subject_id", "in", list(subject_ids))]
-    _drop(rows, [row["id"] for row in rows.select(FAILURE, where, columns=("id",))])
-
-
-def _drop(rows: Rows, ids: Sequence[str]) -> None:
-    if ids:
-        rows.delete(FAILURE, [Where("id", "in", sorted(ids))])
+    its = [Where("subject_id", "eq", subject_id)]
+    names = [each.name for each in fields(FailedAttempt)]
+    found = rows.select(FAILURE, its, order_by=_ORDER, columns=names)
+    return [FailedAttempt(**row) for row in found]
 
 
 def error_groups(

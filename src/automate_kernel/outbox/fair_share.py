@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 from automate_kernel.storage.rows import Portion, Row, Rows, Where
@@ -116,7 +117,10 @@ class FairShare:
             some = groups[start : start + _MOST_AT_ONCE]
             while some and (left := limit - len(taken)) > 0:
                 shares = self.shares(some, left)
-                parts = [Portion(_its(group), share) for group, share in shares.items()]
+                parts = [
+                    Portion([Where("kind", "eq", kind), Where("tenant_id", "eq", tenant)], share)
+                    for (kind, tenant), share in shares.items()
+                ]
                 got = rows.take(
                     OUTBOX, limit=left, order_by=("sort_at", "id"), parts=parts, **claim
                 )
@@ -128,7 +132,7 @@ class FairShare:
                 self._turn += start
                 break
         # One group's are in order already.
-        return taken if len(groups) == 1 else sorted(taken, key=_in_order)
+        return taken if len(groups) == 1 else sorted(taken, key=itemgetter("sort_at", "id"))
 
     def shares(self, groups: Sequence[Group], limit: int) -> dict[Group, int]:
         """
@@ -160,14 +164,5 @@ class FairShare:
         self._backlogged.update(group for group, share in shares.items() if got[group] >= share)
 
 
-def _in_order(row: Row) -> tuple[Any, str]:
-    return row["sort_at"], row["id"]
-
-
 def _share(limit: int, groups: int) -> int:
     return -(-limit // max(1, groups))
-
-
-def _its(group: Group) -> list[Where]:
-    kind, tenant = group
-    return [Where("kind", "eq", kind), Where("tenant_id", "eq", tenant)]

@@ -228,14 +228,10 @@ class NewItem:
     labels: Labels | None = None
 
     def redacted(self, redact: Redaction) -> NewItem:
-        """Return itself, or a copy if *redact* finds secrets in its payload or headers."""
-        payload, headers = self.payload, self.headers
-        if redact.finds(text := self._encoded()):
-            payload = redact(json.loads(text))
-        if headers:
-            headers = redacted_json(dict(headers), "headers", redact)
-        if payload is self.payload and headers == self.headers:
-            return self
+        """Return a copy without the secrets that *redact* finds in its payload or headers."""
+        text = self._encoded(None)
+        payload = redact(json.loads(text)) if redact.finds(text) else self.payload
+        headers = redacted_json(dict(self.headers), "headers", redact)
         return replace(self, payload=payload, headers=headers)
 
     def to_row(self, redact: Redaction | None = None) -> Row:
@@ -271,7 +267,7 @@ class NewItem:
             row["concurrency_limit"] = self.concurrency_limit
         return row
 
-    def _encoded(self, redact: Redaction | None = None) -> JsonText:
+    def _encoded(self, redact: Redaction | None) -> JsonText:
         return encode_json(self.payload, "payload", redact=redact)
 
     def _headers(self, redact: Redaction | None) -> JsonText:

@@ -107,15 +107,6 @@ def add_labels(rows: Rows, new: Sequence[Row]) -> None:
         rows.insert(LABEL, new)
 
 
-def forget_labels(rows: Rows, subject_ids: Sequence[str]) -> None:
-    """Forget the labels of items or executions that are deleted."""
-    # By their keys, which lock nothing beside them.
-    where = [Where("subject_id", "in", list(subject_ids))]
-    ids = [row["id"] for row in rows.select(LABEL, where, columns=("id",))]
-    if ids:
-        rows.delete(LABEL, [Where("id", "in", sorted(ids))])
-
-
 def labelled_ids(
     rows: Rows,
     label: str,
@@ -133,16 +124,8 @@ def labelled_ids(
     wanted: dict[str, Any] = {"name": name, "about": about, "tenant_id": tenant_id}
     where = [Where("value", "eq", value)]
     where += [Where(each, "eq", given) for each, given in wanted.items() if given is not None]
-    found = rows.select(
-        LABEL,
-        where,
-        order_by=("-created_at", "-id"),
-        # One thing may have the value under several names.
-        limit=limit * (1 if name else 2),
-        columns=("id", "subject_id", "about", "created_at"),
-    )
-    each = {
-        row["subject_id"]: Labelled(row["subject_id"], row["about"], row["created_at"])
-        for row in found
-    }
-    return list(each.values())[:limit]
+    # One thing may have the value under several names.
+    most = limit * (1 if name else 2)
+    found = rows.select(LABEL, where, order_by=("-created_at", "-id"), limit=most)
+    each = {row["subject_id"]: (row["about"], row["created_at"]) for row in found}
+    return [Labelled(subject_id, *more) for subject_id, more in each.items()][:limit]

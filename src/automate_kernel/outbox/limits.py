@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from operator import itemgetter
 
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.outbox.fair_share import FairShare, ready_kinds
@@ -67,14 +68,9 @@ class Limit:
     @classmethod
     def of(cls, row: Row) -> Limit:
         """Return the limit of a row of the table."""
-        return cls(
-            row["kind"],
-            row["concurrency"],
-            row["rate"],
-            row["per_milliseconds"] / 1000,
-            row["burst"],
-            bool(row["declared"]),
-        )
+        same = {name: row[name] for name in ("kind", "concurrency", "rate", "burst")}
+        seconds = row["per_milliseconds"] / 1000
+        return cls(**same, per_seconds=seconds, declared=bool(row["declared"]))
 
     def to_changes(self) -> Row:
         """Return the changes of its row that set it."""
@@ -151,8 +147,6 @@ class KindLimits:
         self._share_of: Mapping[str, FairShare] = {}
         self._turns = 0
 
-    # -- setting -------------------------------------------------------------------------------
-
     def set(self, limit: Limit) -> None:
         """Set the limit of a kind, whatever it was."""
         self._set(limit, [])
@@ -181,13 +175,6 @@ class KindLimits:
             lifted = bool(rows.delete(LIMIT, [Where("kind", "eq", kind)]))
         self._known_until = 0.0
         return lifted
-
-    def all(self) -> list[Limit]:
-        """Read all limits, by kind."""
-        with self._storage.begin(atomic=False) as rows:
-            return [Limit.of(row) for row in rows.select(LIMIT, order_by=("kind",))]
-
-    # -- claiming ------------------------------------------------------------------------------
 
     def limited(self, rows: Rows, kinds: Collection[str] | None) -> list[str]:
         """Return those of *kinds* (all if None) that have a limit, as far as is known."""
@@ -243,7 +230,7 @@ class KindLimits:
             claimed += taken
         if more and len(claimed) < limit:
             claimed += take(others, limit - len(claimed), share)
-        return sorted(claimed, key=lambda row: (row["sort_at"], row["id"]))
+        return sorted(claimed, key=itemgetter("sort_at", "id"))
 
     def _start(
         self, rows: Rows, budget: _Budget, count: int, share: FairShare, take: Take
@@ -292,6 +279,11 @@ class KindLimits:
         if due is None or due > 0 or not self._free_at:
             return due
         return max(0.001, min(self._free_at.values()) - time.monotonic())
+
+
+def read_limits(rows: Rows) -> list[Limit]:
+    """Return all limits, by kind."""
+    return [Limit.of(row) for row in rows.select(LIMIT, order_by=("kind",))]
 
 
 def _running(rows: Rows, kinds: Sequence[str]) -> dict[str, int]:

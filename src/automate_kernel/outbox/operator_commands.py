@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -98,12 +98,6 @@ def _statuses(action: BulkAction) -> list[str]:
     return [status]
 
 
-def _batches_of(item_ids: Iterable[str]) -> Iterator[list[str]]:
-    ids = item_ids_of(item_ids)
-    for start in range(0, len(ids), BATCH):
-        yield ids[start : start + BATCH]
-
-
 _RUNNING = ItemStatus.RUNNING.value
 _AGAIN = (ItemStatus.FAILED.value, ItemStatus.CANCELLED.value)
 # Items that become due together, when so many a second are to.
@@ -122,13 +116,22 @@ class OperatorCommands:
 
     def __init__(self, storage: Storage, listeners: Sequence[OutboxListener]) -> None:
         self._storage, self._listeners = storage, listeners
+        self._changes: Mapping[str, Callable[..., int]] = {
+            "cancel": self._cancel,
+            "requeue": self._requeue,
+            "discard": self._discard,
+            "reschedule": self._reschedule,
+        }
 
-    # -- by filter -----------------------------------------------------------------------------
+    def run(self, command: str, item_ids: Iterable[str], **options: Any) -> int:
+        """Carry *command* out for items, in small transactions; return how many it changed."""
+        ids = item_ids_of(item_ids)
+        batches = (ids[start : start + BATCH] for start in range(0, len(ids), BATCH))
+        return sum(self._changes[command](batch, **options) for batch in batches)
 
     def run_bulk(
         self,
         action: BulkAction,
-        *,
         seconds: float | None,
         limit: int | None,
         progress: Progress | None,
@@ -145,9 +148,13 @@ class OperatorCommands:
         change = self._change_of(action, began)
         while not action.finished:
             size = BATCH if limit is None else min(BATCH, limit - action.seen)
-            # One more tells whether another go is needed.
-            found = self._next_ids(where, action.after, size + 1)
-            ids = found[:size]
+            beyond = [Where("id", "gt", action.after)] if action.after else []
+            with self._storage.begin(atomic=False) as rows:
+                # One more tells whether another go is needed.
+                found = rows.select(
+                    OUTBOX, [*where, *beyond], order_by=("id",), limit=size + 1, columns=("id",)
+                )
+            ids = [row["id"] for row in found[:size]]
             done = change(ids) if ids else 0
             action = replace(
                 action,
@@ -162,30 +169,13 @@ class OperatorCommands:
                 break
         return action
 
-    def _next_ids(self, where: Sequence[Where], after: str, size: int) -> list[str]:
-        beyond = [Where("id", "gt", after)] if after else []
-        with self._storage.begin(atomic=False) as rows:
-            found = rows.select(
-                OUTBOX, [*where, *beyond], order_by=("id",), limit=size, columns=("id",)
-            )
-        return [row["id"] for row in found]
-
     def _change_of(self, action: BulkAction, began: datetime) -> Callable[[list[str]], int]:
-        if action.command == "cancel":
-            return self._cancel
-        if action.command == "discard":
-            return self._discard
+        change = self._changes[action.command]
         if action.command == "reschedule":
-            return partial(self._reschedule, due=action.delay)
-        if action.per_second is None:
-            return self._requeue
-        return _Spread(self._requeue, began, action.per_second, action.done)
-
-    # -- cancelling ----------------------------------------------------------------------------
-
-    def cancel(self, item_ids: Sequence[str]) -> int:
-        """Cancel what waits, ask what runs to stop; see `OutboxStore.cancel`."""
-        return sum(map(self._cancel, _batches_of(item_ids)))
+            return partial(change, due=action.delay)
+        if action.command == "requeue" and action.per_second is not None:
+            return _Spread(change, began, action.per_second, action.done)
+        return change
 
     def _cancel(self, ids: list[str]) -> int:
         left, done = set(ids), 0
@@ -211,10 +201,9 @@ class OperatorCommands:
     def _cancel_waiting(self, ids: list[str], key: str | None) -> set[str]:
         if not ids:
             return set()
-        waiting = [Where("id", "in", ids), Where("status", "in", WAITING)]
         cancelled = end_changes(ItemStatus.CANCELLED)
         with self._storage.begin() as rows:
-            found = rows.select(OUTBOX, waiting, order_by=("id",), lock=True)
+            found = _locked(rows, ids, [Where("status", "in", WAITING)])
             hit = [row["id"] for row in found]
             rows.update(OUTBOX, [Where("id", "in", hit)], cancelled)
             if self._listeners:
@@ -226,46 +215,22 @@ class OperatorCommands:
                         listener.ended(rows, item)
             if found and key is not None:
                 ordering_keys.wake(rows, key)
-            _wake_slots(rows, found)
+            concurrency_keys.wake(rows, (row["concurrency_key"] for row in found))
         return set(hit)
 
     def _ask(self, ids: list[str]) -> set[str]:
         """Leave word on the rows of running items; their worker looks for it."""
         if not ids:
             return set()
-        running = [
-            Where("id", "in", sorted(ids)),
-            Where("status", "eq", _RUNNING),
-            Where("waiting_for", "eq", None),
-        ]
+        running = [Where("status", "eq", _RUNNING), Where("waiting_for", "eq", None)]
         with self._storage.begin() as rows:
-            found = rows.select(OUTBOX, running, order_by=("id",), lock=True, columns=("id",))
-            hit = [row["id"] for row in found]
+            hit = [row["id"] for row in _locked(rows, ids, running, ("id",))]
             rows.update(OUTBOX, [Where("id", "in", hit)], {"waiting_for": "cancel"})
         return set(hit)
 
-    def stop_requests(self, worker_id: str) -> dict[str, str]:
-        """Return the items that a worker must stop; see `OutboxStore.stop_requests`."""
-        asked = [
-            Where("waiting_for", "eq", "cancel"),
-            # So that a database without partial indexes has one to use.
-            Where("lease_expires_at", "ne", None),
-            Where("lease_owner", "eq", worker_id),
-        ]
-        with self._storage.begin(atomic=False) as rows:
-            found = rows.select(OUTBOX, asked, columns=("id", "lease_token"))
-        return {row["id"]: row["lease_token"] for row in found}
-
-    # -- trying again --------------------------------------------------------------------------
-
-    def requeue(self, item_ids: Sequence[str]) -> int:
-        """Make failed or cancelled items wait again; see `OutboxStore.requeue`."""
-        return sum(map(self._requeue, _batches_of(item_ids)))
-
     def _requeue(self, ids: list[str], due: datetime | float = 0.0, *, ready: bool = False) -> int:
-        able = [Where("id", "in", ids), Where("status", "in", _AGAIN)]
         with self._storage.begin() as rows:
-            found = rows.select(OUTBOX, able, order_by=("id",), lock=True)
+            found = _locked(rows, ids, [Where("status", "in", _AGAIN)])
             for listener in self._listeners:
                 found = [row for row in found if listener.requeued(rows, OutboxItem.from_row(row))]
             for priority, group in _by_priority(found):
@@ -281,34 +246,20 @@ class OperatorCommands:
                 rows.update(OUTBOX, [Where("id", "in", group)], changes)
         return len(found)
 
-    # -- the rest ------------------------------------------------------------------------------
-
-    def reschedule(self, item_ids: Sequence[str], due: datetime | float) -> int:
-        """Change due times; see `OutboxStore.reschedule`."""
-        return sum(self._reschedule(batch, due) for batch in _batches_of(item_ids))
-
     def _reschedule(self, ids: list[str], due: datetime | float) -> int:
-        waiting = [Where("id", "in", ids), Where("status", "in", WAITING)]
+        read = ("id", "priority", "concurrency_key")
         with self._storage.begin() as rows:
-            found = rows.select(
-                OUTBOX, waiting, order_by=("id",), lock=True,
-                columns=("id", "priority", "concurrency_key"),
-            )  # fmt: skip
+            found = _locked(rows, ids, [Where("status", "in", WAITING)], read)
             for priority, group in _by_priority(found):
                 # One that waits for its key or for a resumption finds out again when it is claimed.
                 changes = {"updated_at": Now(), **waiting_changes(due, priority)}
                 rows.update(OUTBOX, [Where("id", "in", group)], changes)
-            _wake_slots(rows, found)
+            concurrency_keys.wake(rows, (row["concurrency_key"] for row in found))
         return len(found)
 
-    def discard(self, item_ids: Sequence[str]) -> int:
-        """Delete finished items; see `OutboxStore.discard`."""
-        return sum(map(self._discard, _batches_of(item_ids)))
-
     def _discard(self, ids: list[str]) -> int:
-        finished = [Where("id", "in", ids), Where("status", "in", FINISHED)]
         with self._storage.begin() as rows:
-            found = rows.select(OUTBOX, finished, order_by=("id",), lock=True, columns=("id",))
+            found = _locked(rows, ids, [Where("status", "in", FINISHED)], ("id",))
             ids = [row["id"] for row in found]
             forget(rows, ids)
             return rows.delete(OUTBOX, [Where("id", "in", ids)])
@@ -339,10 +290,12 @@ class _Spread:
         return self._count - before
 
 
-def _wake_slots(rows: Rows, gone: Sequence[Row]) -> None:
-    """Let others have the turn of items that may have been woken to take a slot, and now won't."""
-    keys = (row["concurrency_key"] for row in gone if row["concurrency_key"])
-    concurrency_keys.wake(rows, keys)
+def _locked(
+    rows: Rows, ids: Iterable[str], where: Sequence[Where], columns: Sequence[str] = ()
+) -> list[Row]:
+    """Return those of the items *ids* that match, which nobody else changes meanwhile."""
+    where = [Where("id", "in", sorted(ids)), *where]
+    return rows.select(OUTBOX, where, order_by=("id",), lock=True, columns=columns)
 
 
 def _by_priority(found: Sequence[Row]) -> list[tuple[int, list[str]]]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from automate_kernel.outbox.concurrency_keys import delete_abandoned
+from automate_kernel.outbox.concurrency_keys import delete_abandoned, is_free
 from automate_kernel.storage.rows import Row, Rows, Where
 from automate_kernel.storage.tables import LANE, OUTBOX
 
@@ -55,9 +55,8 @@ def _overtaken(rows: Rows, key: str, item_id: str) -> bool:
 
 def _wake_if_free(rows: Rows, item_id: str) -> None:
     # Whoever holds its row now finishes, cancels or wakes it, and so sees to it.
-    asleep = [Where("id", "eq", item_id), Where("waiting_for", "eq", "key")]
-    if rows.select(OUTBOX, asleep, lock=True, skip_locked=True, columns=("id",)):
-        rows.update(OUTBOX, asleep, {"waiting_for": "worker"})
+    if is_free(rows, item_id):
+        rows.update(OUTBOX, [Where("id", "eq", item_id)], {"waiting_for": "worker"})
 
 
 def _head(rows: Rows, key: str) -> str | None:

@@ -8,15 +8,11 @@ from datetime import datetime
 from typing import Any, TypedDict
 from uuid import UUID
 
-from automate_kernel.outbox.fair_share import Group, any_ready, ready_groups, ready_kinds
-from automate_kernel.outbox.item import (
-    ItemStatus,
-    OutboxItem,
-    scoped_key,
-)
+from automate_kernel.outbox.fair_share import any_ready, ready_groups, ready_kinds
+from automate_kernel.outbox.item import ItemStatus, OutboxItem, scoped_key
 from automate_kernel.outbox.labels import MOST_LABELLED, labelled_ids
 from automate_kernel.storage.paging import IndexRange, read_page
-from automate_kernel.storage.rows import Now, Row, Rows, Where
+from automate_kernel.storage.rows import Now, Operator, Row, Rows, Where
 from automate_kernel.storage.tables import OUTBOX, PAUSE, TABLES
 
 
@@ -78,13 +74,13 @@ class OutboxStats:
         return sum(of_kind.get(str(status), 0) for of_kind in self.counts.values())
 
 
-# -- filters ---------------------------------------------------------------------------------
-
-_TEXTS = {
-    "kind": "kind",
-    "tenant_id": "tenant_id",
-    "error_code": "last_error_code",
-    "error_group": "last_error_group",
+_COLUMNS: Mapping[str, tuple[str, Operator]] = {
+    "kind": ("kind", "eq"),
+    "tenant_id": ("tenant_id", "eq"),
+    "error_code": ("last_error_code", "eq"),
+    "error_group": ("last_error_group", "eq"),
+    "created_before": ("created_at", "lt"),
+    "created_after": ("created_at", "ge"),
 }
 _KEYS = ("idempotency_key", "ordering_key", "concurrency_key")
 
@@ -101,13 +97,13 @@ def conditions(rows: Rows, matching: Mapping[str, Any]) -> list[Where]:
         states = given["waiting_for"]
         several = not isinstance(states, str)
         where.append(Where("waiting_for", "in" if several else "eq", states))
-    where += [Where(_TEXTS[name], "eq", given[name] or None) for name in _TEXTS if name in given]
+    where += [
+        Where(column, operator, given[name] or None)
+        for name, (column, operator) in _COLUMNS.items()
+        if name in given
+    ]
     tenant = given.get("tenant_id") or None
     where += [Where(name, "eq", scoped_key(given[name], tenant)) for name in _KEYS if name in given]
-    if "created_before" in given:
-        where.append(Where("created_at", "lt", given["created_before"]))
-    if "created_after" in given:
-        where.append(Where("created_at", "ge", given["created_after"]))
     if "ids" in given:
         where.append(Where("id", "in", item_ids_of(given["ids"])))
     if "label" in given:
@@ -129,9 +125,6 @@ def item_ids_of(given: Iterable[str]) -> list[str]:
     return sorted(ids)
 
 
-# -- items -----------------------------------------------------------------------------------
-
-
 def find_items(
     rows: Rows, matching: Mapping[str, Any], limit: int, before_id: str | None
 ) -> list[OutboxItem]:
@@ -143,13 +136,32 @@ def find_items(
     return [OutboxItem.from_row(row) for row in found]
 
 
+def running_items(rows: Rows, limit: int) -> list[OutboxItem]:
+    """Return items under lease, the one that was claimed first at the front."""
+    leased = [Where("lease_expires_at", "ne", None)]
+    found = rows.select(OUTBOX, leased, order_by=("updated_at", "id"), limit=limit)
+    return [OutboxItem.from_row(row) for row in found]
+
+
+def stop_requests(rows: Rows, worker_id: str) -> dict[str, str]:
+    """Return the items that a worker must stop; see `OutboxStore.stop_requests`."""
+    asked = [
+        Where("waiting_for", "eq", "cancel"),
+        # So that a database without partial indexes has one to use.
+        Where("lease_expires_at", "ne", None),
+        Where("lease_owner", "eq", worker_id),
+    ]
+    found = rows.select(OUTBOX, asked, columns=("id", "lease_token"))
+    return {row["id"]: row["lease_token"] for row in found}
+
+
 def count_items(rows: Rows, matching: Mapping[str, Any], most: int | None) -> int:
     """Return how many items match, *most* at most; see `OutboxStore.count`."""
     where = conditions(rows, matching)
     if most is None:
         counted = rows.count(OUTBOX, (), where)
         return int(counted[0]["n"]) if counted else 0
-    return len(rows.select(OUTBOX, where, limit=most, columns=("id",)))
+    return len(rows.select(OUTBOX, where, limit=most, columns=("id",))) if most > 0 else 0
 
 
 _WITHOUT_PAYLOAD = tuple(
@@ -216,9 +228,6 @@ def _due_ranges(rows: Rows, given: Mapping[str, Where], rest: list[Where]) -> li
     return ranges
 
 
-# -- figures ---------------------------------------------------------------------------------
-
-
 def read_stats(rows: Rows) -> OutboxStats:
     """Count items per kind and state, and read lateness and paused kinds."""
     counts: dict[str, dict[str, int]] = {}
@@ -241,8 +250,19 @@ def next_due(rows: Rows) -> float | None:
 
 def late_kinds(rows: Rows) -> dict[str, float]:
     """Return for how many seconds the oldest due item of each kind has waited."""
-    # The first of each kind and tenant in claim order, which is the oldest but for priorities.
-    due = [(group[0], row) for group in ready_groups(rows) for row in _first(rows, group)]
+    due: list[tuple[str, Row]] = []
+    for kind, tenant in ready_groups(rows):
+        # The first in claim order, which is the oldest but for priorities.
+        its = [
+            Where("waiting_for", "eq", "worker"),
+            Where("kind", "eq", kind),
+            Where("tenant_id", "eq", tenant),
+        ]
+        order = ("sort_at", "id")
+        read = ("next_attempt_at", *order)
+        due += [
+            (kind, row) for row in rows.select(OUTBOX, its, order_by=order, limit=1, columns=read)
+        ]
     later = [Where("waiting_for", "eq", "time"), Where("next_attempt_at", "le", Now())]
     # Only that of all kinds: a worker that is there makes these ready at once, so if one is late
     # it is because there is none, for whatever kind.
@@ -257,14 +277,3 @@ def late_kinds(rows: Rows) -> dict[str, float]:
             seconds = max(0.0, (now - row["next_attempt_at"]).total_seconds())
             late[kind] = max(seconds, late.get(kind, 0.0))
     return late
-
-
-def _first(rows: Rows, group: Group) -> list[Row]:
-    kind, tenant = group
-    its = [
-        Where("waiting_for", "eq", "worker"),
-        Where("kind", "eq", kind),
-        Where("tenant_id", "eq", tenant),
-    ]
-    order = ("sort_at", "id")
-    return rows.select(OUTBOX, its, order_by=order, limit=1, columns=("next_attempt_at", *order))

@@ -6,11 +6,9 @@ import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from automate_kernel.outbox.failed_attempts import forget_attempts
 from automate_kernel.outbox.item import ItemStatus
-from automate_kernel.outbox.labels import forget_labels
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
-from automate_kernel.storage.tables import OUTBOX
+from automate_kernel.storage.tables import FAILURE, LABEL, OUTBOX
 
 # Kept for somebody to look at, whatever becomes of what went well.
 _FOR_PEOPLE = (ItemStatus.FAILED.value, ItemStatus.CANCELLED.value)
@@ -20,10 +18,13 @@ _WINDOW = 2000
 _SLACK = timedelta(hours=1)
 
 
-def forget(rows: Rows, item_ids: Sequence[str]) -> None:
-    """Delete what belongs to items that are deleted: their failed attempts and labels."""
-    forget_attempts(rows, item_ids)
-    forget_labels(rows, item_ids)
+def forget(rows: Rows, subject_ids: Sequence[str]) -> None:
+    """Delete the failed attempts and labels of items or executions that are deleted."""
+    for table in (FAILURE, LABEL):
+        # By their keys, which lock nothing beside them; mostly there are none.
+        its = [Where("subject_id", "in", list(subject_ids))]
+        ids = sorted(row["id"] for row in rows.select(table, its, columns=("id",)))
+        rows.delete(table, [Where("id", "in", ids)])
 
 
 class Retention:
@@ -39,31 +40,22 @@ class Retention:
         self._storage = storage
         self._walked: dict[tuple[str, ...], str | None] = {}
 
-    def purge(
-        self, older_than_seconds: float, limit: int | None, statuses: Sequence[ItemStatus | str]
-    ) -> int:
-        """Delete up to *limit* items in *statuses* that finished that long ago."""
-        return self._walk(statuses, older_than_seconds, limit, None)
-
     def sweep(self, seconds: float, *, completed: float | None, failed: float | None) -> int:
         """Delete what was *completed*, or *failed* or was cancelled, longer ago than that."""
         until, deleted = time.monotonic() + seconds, 0
         for statuses, age in (((ItemStatus.COMPLETED,), completed), (_FOR_PEOPLE, failed)):
             if age is not None:
-                deleted += self._walk(statuses, age, None, until)
+                deleted += self.purge(age, None, statuses, until)
         return deleted
 
-    def _walk(
-        self,
-        statuses: Sequence[ItemStatus | str],
-        age: float,
-        limit: int | None,
-        until: float | None,
+    def purge(
+        self, age: float, limit: int | None, statuses: Sequence[str], until: float | None = None
     ) -> int:
         """
-        Delete from where the last walk ended, once around at most.
+        Delete items in *statuses* that finished *age* seconds ago, from where the last walk ended.
 
-        It ends at *limit* items, or when the monotonic clock shows *until*.
+        It goes around once at most, and ends at *limit* items, or when the monotonic clock shows
+        *until*.
         """
         chosen = tuple(sorted(ItemStatus(status).value for status in statuses))
         deleted, start = 0, self._walked.get(chosen)

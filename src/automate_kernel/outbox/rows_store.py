@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError, StorageError
-from automate_kernel.outbox import concurrency_keys, ordering_keys
-from automate_kernel.outbox.concurrency_keys import ConcurrencyKeys
-from automate_kernel.outbox.failed_attempts import (
-    MOST_OF_ITEM,
-    ErrorGroup,
-    FailedAttempt,
-    error_groups,
+from automate_kernel.outbox import (
+    concurrency_keys,
     failed_attempts,
-    keep_attempts,
-    new_attempt,
+    ordering_keys,
+    queries,
+    worker_reports,
 )
+from automate_kernel.outbox.concurrency_keys import ConcurrencyKeys
+from automate_kernel.outbox.failed_attempts import ErrorGroup, FailedAttempt
 from automate_kernel.outbox.fair_share import FairShare
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import (
@@ -41,45 +39,27 @@ from automate_kernel.outbox.item import (
     waiting_changes,
 )
 from automate_kernel.outbox.labels import HEADER, add_labels, checked_labels, label_rows
-from automate_kernel.outbox.limits import KindLimits, Limit
+from automate_kernel.outbox.limits import KindLimits, Limit, read_limits
 from automate_kernel.outbox.operator_commands import (
     BulkAction,
     OperatorCommands,
     OutboxListener,
     Progress,
 )
-from automate_kernel.outbox.queries import (
-    ItemFilter,
-    ItemPage,
-    OutboxStats,
-    conditions,
-    count_items,
-    find_items,
-    item_ids_of,
-    next_due,
-    read_item_page,
-    read_stats,
-)
+from automate_kernel.outbox.queries import ItemFilter, ItemPage, OutboxStats
 from automate_kernel.outbox.retention import Retention, forget
 from automate_kernel.outbox.statistics import Minutes
 from automate_kernel.outbox.store import OutboxStore
-from automate_kernel.outbox.worker_reports import (
-    Activity,
-    ActivityRow,
-    WorkerInfo,
-    delete_worker,
-    purge_reports,
-    read_activity,
-    read_workers,
-    write_report,
-)
+from automate_kernel.outbox.worker_reports import Activity, ActivityRow, WorkerInfo
 from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.rows import Now, Plus, Row, Rows, Storage, Wakeup, Where
-from automate_kernel.storage.tables import OUTBOX, PAUSE
+from automate_kernel.storage.tables import OUTBOX, PAUSE, WORKER
 from automate_kernel.storage.values import Redaction, storable
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+T = TypeVar("T")
 
 CHANNEL = "automate_outbox"
 # What a claim reads; the rest of an item is what the claim itself has written.
@@ -257,12 +237,17 @@ class RowsOutboxStore(OutboxStore):
         if limit < 1:
             return []
         token = new_id()
+        claim = {
+            "columns": _CLAIMED,
+            "skip_locked": self.skip_locked,
+            "changes": claim_changes(worker_id, token, self.lease_seconds),
+        }
         of_kinds = None if kinds is None else tuple(kinds)
         full, full_at = self._next_full_claim.get(of_kinds, (True, 0.0))
         claimed: list[Row] = []
         if not full and self._control_seconds and time.monotonic() >= self._keyed_until:
             # Nearly always: one statement, which needs no transaction around it.
-            claimed = self._claim_keyless(worker_id, token, limit, kinds)
+            claimed = self._claim_keyless(claim, limit, kinds)
             if claimed:
                 self._next_full_claim[of_kinds] = time.monotonic() >= full_at, full_at
         # Again only if all there was had to do with slots that others were changing.
@@ -272,7 +257,7 @@ class RowsOutboxStore(OutboxStore):
             keys = ConcurrencyKeys(token)
             next_full_at = time.monotonic() + self._control_seconds / 20
             self._next_full_claim[of_kinds] = False, next_full_at
-            claimed = self._claim_in_full(worker_id, keys, limit, kinds)
+            claimed = self._claim_in_full(claim, keys, limit, kinds)
             if not keys.busy:
                 break
         for row in claimed:
@@ -280,19 +265,20 @@ class RowsOutboxStore(OutboxStore):
         return [OutboxItem.claimed(row, worker_id, token) for row in claimed]
 
     def _claim_keyless(
-        self, worker_id: str, token: str, limit: int, kinds: Sequence[str] | None
+        self, claim: Mapping[str, Any], limit: int, kinds: Sequence[str] | None
     ) -> list[Row]:
         """Claim items without keys; none where a kind is paused or limited."""
         with self.storage.begin(atomic=False) as rows:
             if self._paused_kinds(rows) or self._limits.limited(rows, kinds):
                 return []
-            return self._share.take(
-                rows, kinds, limit, only=_KEYLESS, columns=_CLAIMED, skip_locked=self.skip_locked,
-                changes=claim_changes(worker_id, token, self.lease_seconds),
-            )  # fmt: skip
+            return self._share.take(rows, kinds, limit, only=_KEYLESS, **claim)
 
     def _claim_in_full(
-        self, worker_id: str, keys: ConcurrencyKeys, limit: int, kinds: Sequence[str] | None
+        self,
+        claim: Mapping[str, Any],
+        keys: ConcurrencyKeys,
+        limit: int,
+        kinds: Sequence[str] | None,
     ) -> list[Row]:
         """
         Claim items whatever keys they have, after making ready what has become due.
@@ -302,7 +288,7 @@ class RowsOutboxStore(OutboxStore):
         when there is nothing else, and once in a while.
         """
         with self.storage.begin() as rows:
-            take = partial(self._take, rows, worker_id, keys, self._paused_kinds(rows))
+            take = partial(self._take, rows, claim, keys, self._paused_kinds(rows))
             self._promote(rows)
             if limited := self._limits.limited(rows, kinds):
                 return self._limits.claim(rows, limited, kinds, limit, self._share, take)
@@ -311,7 +297,7 @@ class RowsOutboxStore(OutboxStore):
     def _take(
         self,
         rows: Rows,
-        worker_id: str,
+        claim: Mapping[str, Any],
         keys: ConcurrencyKeys,
         paused: frozenset[str],
         kinds: Sequence[str] | None,
@@ -321,10 +307,7 @@ class RowsOutboxStore(OutboxStore):
         claimed: list[Row] = []
         # What can't run yet is put aside and more is taken, a bounded number of times.
         for _ in range(_ROUNDS):
-            taken = share.take(
-                rows, kinds, limit - len(claimed), columns=_CLAIMED, skip_locked=self.skip_locked,
-                changes=claim_changes(worker_id, keys.token, self.lease_seconds),
-            )  # fmt: skip
+            taken = share.take(rows, kinds, limit - len(claimed), **claim)
             admitted = self._admit(rows, taken, keys, paused)
             claimed += admitted
             if len(admitted) == len(taken) or len(claimed) >= limit or keys.busy:
@@ -364,8 +347,7 @@ class RowsOutboxStore(OutboxStore):
         parked = {row["id"] for row in taken if row["kind"] in paused}
         _put_back(rows, [row for row in taken if row["id"] in parked], "resume")
         # In the place of those that can't use their turn.
-        turns = (r["concurrency_key"] for r in taken if r["id"] in parked and r["concurrency_key"])
-        concurrency_keys.wake(rows, turns)
+        concurrency_keys.wake(rows, (r["concurrency_key"] for r in taken if r["id"] in parked))
         if any(row["ordering_key"] or row["concurrency_key"] for row in taken):
             self._keyed_until = time.monotonic() + _KEYED_SECONDS
         ordered = [row for row in taken if row["ordering_key"] and row["id"] not in parked]
@@ -482,7 +464,7 @@ class RowsOutboxStore(OutboxStore):
                 keyed.append((outcome.item_id, lease))
         for token, ids in _by_token(done):
             lost |= {(item_id, token) for item_id in self._complete(rows, token, ids)}
-        keep_attempts(rows, attempts, MOST_OF_ITEM)
+        failed_attempts.keep_attempts(rows, attempts, failed_attempts.MOST_OF_ITEM)
         left = [(item_id, lease) for item_id, lease in keyed if (item_id, lease.token) not in lost]
         _leave_keys(rows, [(i, lease.ordering_key, lease.concurrency_key) for i, lease in left])
         return {item_id for item_id, _ in lost}
@@ -551,7 +533,9 @@ class RowsOutboxStore(OutboxStore):
             )  # fmt: skip
             # The keys as they are stored: those of items lack their tenant's part.
             reaped = [row for row in stale if self._reap_one(rows, row, over, result)]
-            keep_attempts(rows, [_expired_attempt(row) for row in reaped], MOST_OF_ITEM)
+            failed_attempts.keep_attempts(
+                rows, [_expired_attempt(row) for row in reaped], failed_attempts.MOST_OF_ITEM
+            )
             _leave_keys(
                 rows, [(row["id"], row["ordering_key"], row["concurrency_key"]) for row in reaped]
             )
@@ -594,8 +578,7 @@ class RowsOutboxStore(OutboxStore):
 
     def next_due_seconds(self) -> float | None:
         """Return the seconds until an item is due; see `OutboxStore.next_due_seconds`."""
-        with self.storage.begin(atomic=False) as rows:
-            return self._limits.due_seconds(next_due(rows))
+        return self._limits.due_seconds(self._read(queries.next_due))
 
     def wakeup(self) -> Wakeup | None:
         """Return what the storage has to wait with."""
@@ -603,17 +586,15 @@ class RowsOutboxStore(OutboxStore):
 
     # -- queries -----------------------------------------------------------------------------
 
-    def get(self, item_id: str) -> OutboxItem | None:
-        """Return the item with this id, or None."""
-        found = self.find(ids=[item_id], limit=1)
-        return found[0] if found else None
+    def _read(self, read: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        with self.storage.begin(atomic=False) as rows:
+            return read(rows, *arguments, **options)
 
     def find(
         self, *, limit: int = 50, before_id: str | None = None, **matching: Unpack[ItemFilter]
     ) -> list[OutboxItem]:
         """Return items that match, the newest first; see `OutboxStore.find`."""
-        with self.storage.begin(atomic=False) as rows:
-            return find_items(rows, matching, limit, before_id)
+        return self._read(queries.find_items, matching, limit, before_id)
 
     def page(
         self,
@@ -626,28 +607,21 @@ class RowsOutboxStore(OutboxStore):
         **matching: Unpack[ItemFilter],
     ) -> ItemPage:
         """Return a page of items that match; see `OutboxStore.page`."""
-        with self.storage.begin(atomic=False) as rows:
-            return read_item_page(
-                rows, matching, payloads=payloads, after=after, limit=limit, look=look,
-                seconds=seconds,
-            )  # fmt: skip
+        place = {"after": after, "limit": limit, "look": look, "seconds": seconds}
+        return self._read(queries.read_item_page, matching, payloads=payloads, **place)
 
     def count(self, *, most: int | None = None, **matching: Unpack[ItemFilter]) -> int:
         """Count items that match; see `OutboxStore.count`."""
-        with self.storage.begin(atomic=False) as rows:
-            return count_items(rows, matching, most)
+        return self._read(queries.count_items, matching, most)
 
     def running(self, *, limit: int = 50) -> list[OutboxItem]:
         """Return items under lease; see `OutboxStore.running`."""
-        where = [Where("lease_expires_at", "ne", None)]
-        with self.storage.begin(atomic=False) as rows:
-            found = rows.select(OUTBOX, where, order_by=("updated_at", "id"), limit=limit)
-        return [OutboxItem.from_row(row) for row in found]
+        return self._read(queries.running_items, limit)
 
     def failed_attempts(self, item_id: str) -> list[FailedAttempt]:
         """Return the errors of an item's attempts; see `OutboxStore.failed_attempts`."""
-        with self.storage.begin(atomic=False) as rows:
-            return [one for known in item_ids_of([item_id]) for one in failed_attempts(rows, known)]
+        known = queries.item_ids_of([item_id])
+        return self._read(failed_attempts.failed_attempts, known[0]) if known else []
 
     def error_groups(
         self, *, kind: str | None = None, tenant_id: str | None = None, limit: int = 100
@@ -655,14 +629,18 @@ class RowsOutboxStore(OutboxStore):
         """Return the failed items in groups; see `OutboxStore.error_groups`."""
         matching = {"status": ItemStatus.FAILED, "kind": kind, "tenant_id": tenant_id}
         with self.storage.begin(atomic=False) as rows:
-            return error_groups(
-                rows, OUTBOX, conditions(rows, matching), kind="kind", prefix="last_", limit=limit
+            return failed_attempts.error_groups(
+                rows,
+                OUTBOX,
+                queries.conditions(rows, matching),
+                kind="kind",
+                prefix="last_",
+                limit=limit,
             )
 
     def stats(self) -> OutboxStats:
         """Count items per kind and state; see `OutboxStore.stats`."""
-        with self.storage.begin(atomic=False) as rows:
-            return read_stats(rows)
+        return self._read(queries.read_stats)
 
     def now(self) -> datetime:
         """Return the time by the database's clock."""
@@ -673,15 +651,15 @@ class RowsOutboxStore(OutboxStore):
 
     def cancel(self, item_ids: Sequence[str]) -> int:
         """Cancel what waits, ask what runs to stop; see `OutboxStore.cancel`."""
-        return self._commands.cancel(item_ids)
+        return self._commands.run("cancel", item_ids)
 
     def requeue(self, item_ids: Sequence[str]) -> int:
         """Make failed or cancelled items wait again; see `OutboxStore.requeue`."""
-        return self._commands.requeue(item_ids)
+        return self._commands.run("requeue", item_ids)
 
     def discard(self, item_ids: Sequence[str]) -> int:
         """Delete finished items; see `OutboxStore.discard`."""
-        return self._commands.discard(item_ids)
+        return self._commands.run("discard", item_ids)
 
     def reschedule(
         self, item_ids: Sequence[str], *, delay: float = 0.0, run_at: datetime | None = None
@@ -690,7 +668,7 @@ class RowsOutboxStore(OutboxStore):
         if run_at is not None and run_at.tzinfo is None:
             hint = "pass an aware datetime"
             raise AutomateError(ErrorCodes.INVALID_ARGUMENT, "run_at has no time zone", hint=hint)
-        return self._commands.reschedule(item_ids, delay if run_at is None else run_at)
+        return self._commands.run("reschedule", item_ids, due=delay if run_at is None else run_at)
 
     def run_bulk(
         self,
@@ -701,11 +679,11 @@ class RowsOutboxStore(OutboxStore):
         progress: Progress | None = None,
     ) -> BulkAction:
         """Carry a bulk action on; see `OutboxStore.run_bulk`."""
-        return self._commands.run_bulk(action, seconds=seconds, limit=limit, progress=progress)
+        return self._commands.run_bulk(action, seconds, limit, progress)
 
     def stop_requests(self, worker_id: str) -> dict[str, str]:
         """Return the items that a worker must stop; see `OutboxStore.stop_requests`."""
-        return self._commands.stop_requests(worker_id)
+        return self._read(queries.stop_requests, worker_id)
 
     def pause(self, kind: str, reason: str = "") -> None:
         """Stop claiming items of *kind* until `resume`."""
@@ -749,7 +727,7 @@ class RowsOutboxStore(OutboxStore):
 
     def limits(self) -> list[Limit]:
         """Return all limits; see `OutboxStore.limits`."""
-        return self._limits.all()
+        return self._read(read_limits)
 
     # -- retention ---------------------------------------------------------------------------
 
@@ -783,28 +761,25 @@ class RowsOutboxStore(OutboxStore):
     def report(self, worker: WorkerInfo, activity: Minutes[ActivityRow]) -> None:
         """Write that *worker* lives, and its statistics; see `OutboxStore.report`."""
         with self.storage.begin() as rows:
-            write_report(rows, worker, activity)
+            worker_reports.write_report(rows, worker, activity)
         activity.saved()
 
     def leave(self, worker_id: str) -> None:
         """Take a worker that has ended off the list."""
-        with self.storage.begin(atomic=False) as rows:
-            delete_worker(rows, worker_id)
+        self._read(lambda rows: rows.delete(WORKER, [Where("id", "eq", worker_id)]))
 
     def workers(self) -> list[WorkerInfo]:
         """Return all workers; see `OutboxStore.workers`."""
-        with self.storage.begin(atomic=False) as rows:
-            return read_workers(rows)
+        return self._read(worker_reports.read_workers)
 
     def activity(self, *, seconds: float = 3600.0) -> list[Activity]:
         """Return the statistics of late; see `OutboxStore.activity`."""
-        with self.storage.begin(atomic=False) as rows:
-            return read_activity(rows, seconds)
+        return self._read(worker_reports.ITEM_STATISTICS.read, seconds, Activity)
 
     def purge_reports(self, *, older_than_seconds: float = 7 * 86_400.0) -> int:
         """Delete old reports; see `OutboxStore.purge_reports`."""
         with self.storage.begin() as rows:
-            return purge_reports(rows, older_than_seconds)
+            return worker_reports.purge_reports(rows, older_than_seconds)
 
 
 class SkipLockedClaimOutboxStore(RowsOutboxStore):
@@ -817,9 +792,6 @@ class OptimisticClaimOutboxStore(RowsOutboxStore):
     """Claims without row locks: of two workers that want an item, the second finds it gone."""
 
     skip_locked = False
-
-
-# -- new items -----------------------------------------------------------------------------------
 
 
 def _new_rows(
@@ -873,9 +845,6 @@ def _holders(rows: Rows, keys: list[str], *, lock: bool = False) -> dict[str, st
     return {row["idempotency_key"]: row["id"] for row in found}
 
 
-# -- claimed items -------------------------------------------------------------------------------
-
-
 def _put_back(rows: Rows, taken: list[Row], waiting_for: str) -> None:
     for status, group in (
         (ItemStatus.PENDING, [row["id"] for row in taken if row["attempt_count"] <= 1]),
@@ -927,9 +896,6 @@ def _not_finished(rows: Rows, ids: Sequence[str], token: str, *statuses: ItemSta
     return set(ids) - {row["id"] for row in rows.select(OUTBOX, where, columns=("id",))}
 
 
-# -- outcomes ------------------------------------------------------------------------------------
-
-
 def _next_status(lease: _Lease, outcome: Outcome) -> ItemStatus:
     if outcome.status is ItemStatus.RETRY and lease.attempt_count >= lease.max_attempts:
         return ItemStatus.FAILED
@@ -956,10 +922,11 @@ def _changes(lease: _Lease, outcome: Outcome, status: ItemStatus) -> dict[str, A
 
 
 def _attempt(lease: _Lease, outcome: Outcome, code: str) -> Row:
-    return new_attempt(
-        outcome.item_id, lease.token, attempt=lease.attempt_count, code=code,
-        group=outcome.group, error=outcome.error or "", trace=outcome.trace,
+    failed = FailedAttempt(
+        attempt=lease.attempt_count, error_code=code, error_group=outcome.group or code,
+        error=outcome.error or "", trace=outcome.trace,
     )  # fmt: skip
+    return failed_attempts.new_attempt(outcome.item_id, lease.token, failed)
 
 
 def _lost_text(row: Row) -> str:
@@ -967,7 +934,8 @@ def _lost_text(row: Row) -> str:
 
 
 def _expired_attempt(row: Row) -> Row:
-    return new_attempt(
-        row["id"], row["lease_token"], attempt=row["attempt_count"], code=_EXPIRED,
-        group=None, error=_lost_text(row), trace=None,
+    failed = FailedAttempt(
+        attempt=row["attempt_count"], error_code=_EXPIRED, error_group=_EXPIRED,
+        error=_lost_text(row),
     )  # fmt: skip
+    return failed_attempts.new_attempt(row["id"], row["lease_token"], failed)

@@ -8,13 +8,17 @@ power of ten.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from math import ceil, log10
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from automate_kernel.outbox.ids import new_id
 from automate_kernel.storage.rows import Row, Rows, Where
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 FIRST, LAST = -50, 60
 """The buckets of 10 µs and less, and of 12 days and more."""
@@ -54,25 +58,6 @@ def percentile(buckets: Mapping[int, int], share: float) -> float | None:
     return upper_bound(max(buckets))
 
 
-def added(one: Mapping[int, int], other: Mapping[int, int], sign: int = 1) -> dict[int, int]:
-    """Add the buckets of *other* to those of *one*, or with *sign* -1 take them away."""
-    both = {bucket: one.get(bucket, 0) + sign * other.get(bucket, 0) for bucket in {*one, *other}}
-    return {bucket: count for bucket, count in both.items() if count}
-
-
-class MinuteRow(Protocol):
-    """Counts of one minute."""
-
-    id: str
-    at: datetime | None
-
-    def merge(self, other: Any, /) -> None:
-        """Add what *other* counted."""
-
-
-R = TypeVar("R", bound=MinuteRow)
-
-
 @dataclass(slots=True)
 class Times:
     """Durations: their sum, and a histogram."""
@@ -101,11 +86,29 @@ class Times:
 
     def merge_json(self, data: Mapping[str, Any]) -> None:
         """Add a stored value."""
-        self.seconds += data["seconds"]
-        buckets = self.buckets
-        for text, count in data["buckets"].items():
-            bucket = int(text)
-            buckets[bucket] = buckets.get(bucket, 0) + count
+        buckets = {int(text): count for text, count in data["buckets"].items()}
+        self.merge(Times(data["seconds"], buckets))
+
+
+@dataclass(slots=True)
+class MinuteRow:
+    """Numbers and `Times` of one process, under one *name* in one minute; *id* is their row's."""
+
+    name: str
+    at: datetime | None = None
+    id: str = field(default_factory=new_id)
+
+    def merge(self, other: Any) -> None:
+        """Add what *other* counted."""
+        for each in fields(self):
+            value, its = getattr(self, each.name), getattr(other, each.name)
+            if isinstance(value, Times):
+                value.merge(its)
+            elif isinstance(value, int):
+                setattr(self, each.name, value + its)
+
+
+R = TypeVar("R", bound=MinuteRow)
 
 
 class Minutes(Generic[R]):
@@ -156,6 +159,53 @@ class Minutes(Generic[R]):
 
 
 @dataclass(frozen=True, slots=True)
+class MinuteTotal:
+    """Statistics of one *kind*, which add up, in the minute that begins *at*."""
+
+    at: datetime
+    kind: str
+    completed: int = 0
+
+    @property
+    def empty(self) -> bool:
+        """True if nothing was counted."""
+        values = (getattr(self, each.name) for each in fields(self))
+        return not any(value for value in values if isinstance(value, (int, Mapping)))
+
+    def __add__(self, other: Self) -> Self:
+        """Add both, with the later of their minutes."""
+        return _sum(self, other, 1)
+
+    def __sub__(self, other: Self) -> Self:
+        """Take away *other*, an earlier state of the same statistics."""
+        return _sum(self, other, -1)
+
+
+T = TypeVar("T", bound=MinuteTotal)
+
+
+def _sum(one: T, other: T, sign: int) -> T:
+    sums: dict[str, Any] = {"at": max(one.at, other.at)}
+    for name in (each.name for each in fields(one)):
+        mine, its = getattr(one, name), getattr(other, name)
+        if isinstance(mine, Mapping):
+            both = {each: mine.get(each, 0) + sign * its.get(each, 0) for each in {*mine, *its}}
+            sums[name] = {bucket: count for bucket, count in both.items() if count}
+        elif isinstance(mine, (int, float)):
+            sums[name] = mine + sign * its
+    return replace(one, **sums)
+
+
+def total_by_kind(activity: Iterable[T]) -> dict[str, T]:
+    """Add up the minutes of each kind, sorted by kind; *at* is the latest."""
+    totals: dict[str, T] = {}
+    for one in activity:
+        total = totals.get(one.kind)
+        totals[one.kind] = one if total is None else total + one
+    return dict(sorted(totals.items()))
+
+
+@dataclass(frozen=True, slots=True)
 class MinuteTable:
     """
     A table of statistics: a row for each minute, worker and value of the column *name*.
@@ -171,57 +221,34 @@ class MinuteTable:
 
     def write(self, rows: Rows, worker_id: str, gathered: Minutes[Any]) -> None:
         """Write what is unsaved; call `Minutes.saved` once that is committed."""
-        minute = _minute(rows.now())
-        for row in gathered.unsaved(minute):
+        for row in gathered.unsaved(_minute(rows.now())):
             changes: Row = {name: getattr(row, name) for name in self.counts}
             changes |= {f"{name}_times": getattr(row, name).to_json() for name in self.times}
             # Nobody else writes this row, so there is no race between the two.
             if not rows.update(self.table, [Where("id", "eq", row.id)], changes):
-                about = {"id": row.id, "at": row.at, "worker_id": worker_id}
-                about[self.name] = getattr(row, self.name)
+                about = {"id": row.id, "at": row.at, "worker_id": worker_id, self.name: row.name}
                 rows.insert(self.table, [{**about, **changes}])
 
-    def read(
-        self, rows: Rows, seconds: float
-    ) -> Iterator[tuple[datetime, str, dict[str, int], dict[str, Times]]]:
-        """Give minute, name, counts and durations of all workers together, the oldest first."""
+    def read(self, rows: Rows, seconds: float, total: type[T]) -> list[T]:
+        """Return the totals of all workers in the last *seconds*, the oldest first."""
         # The minute that has begun by then counts whole.
         since = _minute(rows.now() - timedelta(seconds=seconds))
         read = ("at", self.name, *self.counts, *(f"{name}_times" for name in self.times))
         groups: dict[tuple[datetime, str], list[Row]] = {}
         for row in rows.select(self.table, [Where("at", "ge", since)], columns=read):
             groups.setdefault((_minute(row["at"]), row[self.name]), []).append(row)
-        for (at, name), group in sorted(groups.items(), key=lambda each: each[0]):
+        return [total(*key, **self._sums(groups[key])) for key in sorted(groups)]
+
+    def _sums(self, group: list[Row]) -> dict[str, Any]:
+        sums: dict[str, Any] = {name: sum(row[name] for row in group) for name in self.counts}
+        for name in self.times:
             # Summed up in place: a day of a busy outbox is some ten thousand rows.
-            times = {each: Times() for each in self.times}
+            times = Times()
             for row in group:
-                for each, sums in times.items():
-                    sums.merge_json(row[f"{each}_times"])
-            yield at, name, {each: sum(row[each] for row in group) for each in self.counts}, times
+                times.merge_json(row[f"{name}_times"])
+            sums |= {f"{name}_seconds": times.seconds, f"{name}_buckets": times.buckets}
+        return sums
 
 
 def _minute(moment: datetime) -> datetime:
     return moment.replace(second=0, microsecond=0)
-
-
-class Kinded(Protocol):
-    """Statistics of one *kind*, which add up."""
-
-    @property
-    def kind(self) -> str:
-        """The name that they are counted under."""
-
-    def __add__(self, other: Any, /) -> Any:
-        """Add both."""
-
-
-K = TypeVar("K", bound=Kinded)
-
-
-def total_by_kind(activity: Iterable[K]) -> dict[str, K]:
-    """Add up the minutes of each kind, sorted by kind; *at* is the latest."""
-    totals: dict[str, K] = {}
-    for one in activity:
-        total = totals.get(one.kind)
-        totals[one.kind] = one if total is None else total + one
-    return dict(sorted(totals.items()))

@@ -167,9 +167,7 @@ class OutboxStore(ABC):
         Raises `LeaseLostError`, after which the transaction must be rolled back: so whatever is
         saved beside this call is saved only by the one that holds the item.
         """
-        raise AutomateError(
-            ErrorCodes.UNIMPLEMENTED, f"{type(self).__name__} can't renew inside a transaction"
-        )
+        raise self._unable("renew inside a transaction")
 
     def mark_success(
         self, item_id: str, worker_id: str, *, token: str | None = None, transaction: Any = None
@@ -266,9 +264,9 @@ class OutboxStore(ABC):
 
     # -- queries -----------------------------------------------------------------------------
 
-    @abstractmethod
     def get(self, item_id: str) -> OutboxItem | None:
         """Return the item with this id, or None."""
+        return next(iter(self.find(ids=[item_id], limit=1)), None)
 
     @abstractmethod
     def find(

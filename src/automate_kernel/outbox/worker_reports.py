@@ -7,8 +7,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.statistics import Minutes, MinuteTable, Times, added, percentile
+from automate_kernel.outbox.statistics import (
+    MinuteRow,
+    Minutes,
+    MinuteTable,
+    MinuteTotal,
+    Times,
+    percentile,
+)
 from automate_kernel.storage.rows import Now, Row, Rows, Where
 from automate_kernel.storage.tables import ACTIVITY, WORKER
 from automate_kernel.storage.values import storable
@@ -46,7 +52,7 @@ class WorkerInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Activity:
+class Activity(MinuteTotal):
     """
     Work of all workers together on items of one *kind*, in the minute that begins *at*.
 
@@ -56,9 +62,6 @@ class Activity:
     began. The buckets are histograms of both: see `automate_kernel.outbox.percentile`.
     """
 
-    at: datetime
-    kind: str
-    completed: int = 0
     retried: int = 0
     failed: int = 0
     lost: int = 0
@@ -72,11 +75,6 @@ class Activity:
         """The number of all outcomes."""
         return self.completed + self.retried + self.failed
 
-    @property
-    def empty(self) -> bool:
-        """True if nothing was counted."""
-        return not (self.total or self.lost or self.run_buckets)
-
     def run_percentile(self, share: float) -> float | None:
         """Return the seconds within which a *share* of the handlers ended; None if none ran."""
         return percentile(self.run_buckets, share)
@@ -85,59 +83,25 @@ class Activity:
         """Return the seconds within which a *share* of due items began; None if none did."""
         return percentile(self.wait_buckets, share)
 
-    def __add__(self, other: Activity) -> Activity:
-        """Add both, with the later of their minutes."""
-        return self._with(other, 1)
-
-    def __sub__(self, other: Activity) -> Activity:
-        """Take away *other*, an earlier state of the same statistics."""
-        return self._with(other, -1)
-
-    def _with(self, other: Activity, sign: int) -> Activity:
-        return Activity(
-            max(self.at, other.at),
-            self.kind,
-            self.completed + sign * other.completed,
-            self.retried + sign * other.retried,
-            self.failed + sign * other.failed,
-            self.lost + sign * other.lost,
-            self.run_seconds + sign * other.run_seconds,
-            self.wait_seconds + sign * other.wait_seconds,
-            added(self.run_buckets, other.run_buckets, sign),
-            added(self.wait_buckets, other.wait_buckets, sign),
-        )
-
 
 # Several times as long as workers go without a report.
 _LOST_SECONDS = 60.0
 _WORKER_SECONDS = 86_400.0
-_ITEM_STATISTICS = MinuteTable(
+ITEM_STATISTICS = MinuteTable(
     ACTIVITY, "kind", ("completed", "retried", "failed", "lost"), ("run", "wait")
 )
 
 
 @dataclass(slots=True)
-class ActivityRow:
-    """Counts of one worker for items of one kind in one minute; *id* is its row's."""
+class ActivityRow(MinuteRow):
+    """Counts of one worker for items of one kind in one minute."""
 
-    kind: str
-    at: datetime | None = None
-    id: str = field(default_factory=new_id)
     completed: int = 0
     retried: int = 0
     failed: int = 0
     lost: int = 0
     run: Times = field(default_factory=Times)
     wait: Times = field(default_factory=Times)
-
-    def merge(self, other: ActivityRow) -> None:
-        """Add what *other* counted."""
-        self.completed += other.completed
-        self.retried += other.retried
-        self.failed += other.failed
-        self.lost += other.lost
-        self.run.merge(other.run)
-        self.wait.merge(other.wait)
 
 
 def write_report(rows: Rows, worker: WorkerInfo, activity: Minutes[ActivityRow]) -> None:
@@ -158,12 +122,7 @@ def write_report(rows: Rows, worker: WorkerInfo, activity: Minutes[ActivityRow])
             "slots": worker.slots,
         }
         rows.insert(WORKER, [{**about, **changes}])
-    _ITEM_STATISTICS.write(rows, worker.id, activity)
-
-
-def delete_worker(rows: Rows, worker_id: str) -> None:
-    """Take a worker that has ended off the list."""
-    rows.delete(WORKER, [Where("id", "eq", worker_id)])
+    ITEM_STATISTICS.write(rows, worker.id, activity)
 
 
 def read_workers(rows: Rows) -> list[WorkerInfo]:
@@ -177,18 +136,6 @@ def _worker(row: Row, now: datetime) -> WorkerInfo:
     age = (now - row["seen_at"]).total_seconds()
     about = {**row, "kinds": tuple(row["kinds"]), "stopping": bool(row["stopping"])}
     return WorkerInfo(**about, lost=age > _LOST_SECONDS)
-
-
-def read_activity(rows: Rows, seconds: float) -> list[Activity]:
-    """Return the statistics of all workers together; see `OutboxStore.activity`."""
-    return [
-        Activity(
-            at, kind, **counts,
-            run_seconds=times["run"].seconds, run_buckets=times["run"].buckets,
-            wait_seconds=times["wait"].seconds, wait_buckets=times["wait"].buckets,
-        )
-        for at, kind, counts, times in _ITEM_STATISTICS.read(rows, seconds)
-    ]  # fmt: skip
 
 
 def purge_reports(rows: Rows, older_than_seconds: float) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from automate_kernel.errors import PluginError
@@ -37,7 +37,9 @@ class Candidate:
     key: str
     target: str
     source: Source
-    found: Found | None = None
+    group: str | None = None
+    distribution: str | None = None
+    version: str | None = None
     plugin: Any = None
     state: PluginState = PluginState.DISCOVERED
     replaced_by: str | None = None
@@ -48,7 +50,8 @@ class Candidate:
     @classmethod
     def from_found(cls, kind: Kind, found: Found) -> Candidate:
         """Return the candidate that an installed plugin is."""
-        candidate = cls(kind, found.key, found.target, Source.ENTRY_POINT, found)
+        brought = (found.group, found.distribution, found.version)
+        candidate = cls(kind, found.key, found.target, Source.ENTRY_POINT, *brought)
         needs = requirement_on_kernel(found.requires)
         problem = incompatibility(needs) if needs else None
         if problem is not None:
@@ -59,32 +62,21 @@ class Candidate:
             candidate.error = f"{found.key!r} is no key for plugins of kind {kind}"
             candidate.remedy = f"its author ({candidate.origin}) must rename the entry point"
         if candidate.state is not PluginState.DISCOVERED:
-            logger.error(
-                "%s %r from %s is not used: %s",
-                kind,
-                candidate.key,
-                candidate.origin,
-                candidate.error,
-            )
+            text = "%s %r from %s is not used: %s"
+            logger.error(text, kind, candidate.key, candidate.origin, candidate.error)
         return candidate
 
     @property
     def origin(self) -> str:
         """The distribution and version that it came with, or else its source."""
-        if self.found is None or self.found.distribution is None:
+        if self.distribution is None:
             return self.source.label
-        return f"{self.found.distribution} {self.found.version or ''}".rstrip()
-
-    @property
-    def usable(self) -> bool:
-        """True if the plugin may be loaded, or was."""
-        return self.state in (PluginState.DISCOVERED, PluginState.LOADED)
+        return f"{self.distribution} {self.version or ''}".rstrip()
 
     def belongs_to(self, winner: str) -> bool:
         """Return True if *winner*, a target or a distribution, means this plugin."""
-        distribution = self.found.distribution if self.found else None
         return winner.replace(":", ".") == self.target.replace(":", ".") or (
-            distribution is not None and normal_name(winner) == normal_name(distribution)
+            self.distribution is not None and normal_name(winner) == normal_name(self.distribution)
         )
 
     def unusable_error(self) -> PluginError:
@@ -99,20 +91,8 @@ class Candidate:
 
     def record(self) -> PluginRecord:
         """Return its state, for people."""
-        return PluginRecord(
-            kind=self.kind.name,
-            key=self.key,
-            target=self.target,
-            source=self.origin,
-            state=self.state,
-            group=self.found.group if self.found else None,
-            distribution=self.found.distribution if self.found else None,
-            version=self.found.version if self.found else None,
-            replaced_by=self.replaced_by,
-            error=self.error,
-            traceback=self.traceback,
-            remedy=self.remedy,
-        )
+        same = {each.name: getattr(self, each.name) for each in fields(PluginRecord)}
+        return PluginRecord(**{**same, "kind": self.kind.name, "source": self.origin})
 
 
 def resolve_conflict(candidates: Sequence[Candidate], policy: Policy) -> None:
@@ -122,12 +102,18 @@ def resolve_conflict(candidates: Sequence[Candidate], policy: Policy) -> None:
     A candidate that failed keeps its key from lower sources: a broken replacement must not bring
     back the plugin that it replaced.
     """
-    live = []
     for candidate in candidates:
-        _reset(candidate)
-        if _disable(candidate, policy):
-            continue
-        live.append(candidate)
+        candidate.replaced_by = None
+        by_key = policy.disables(candidate.kind.name, candidate.key)
+        if by_key or policy.disables_distribution(candidate.distribution):
+            switched_off = candidate.key if by_key else candidate.distribution
+            candidate.state, candidate.error = PluginState.DISABLED, None
+            candidate.remedy = f"take {switched_off!r} out of the disabled plugins"
+        elif candidate.state in (PluginState.CONFLICT, PluginState.DISABLED):
+            loaded = candidate.plugin is not None
+            candidate.state = PluginState.LOADED if loaded else PluginState.DISCOVERED
+            candidate.error = candidate.remedy = None
+    live = [each for each in candidates if each.state is not PluginState.DISABLED]
     if not live:
         return
     level = max(candidate.source for candidate in live)
@@ -137,25 +123,6 @@ def resolve_conflict(candidates: Sequence[Candidate], policy: Policy) -> None:
             candidate.replaced_by = level.label
     fitting = [candidate for candidate in rivals if candidate.state is not PluginState.INCOMPATIBLE]
     _decide(fitting or rivals, rivals, policy)
-
-
-def _reset(candidate: Candidate) -> None:
-    candidate.replaced_by = None
-    if candidate.state in (PluginState.CONFLICT, PluginState.DISABLED):
-        candidate.state = PluginState.DISCOVERED if candidate.plugin is None else PluginState.LOADED
-        candidate.error = candidate.remedy = None
-
-
-def _disable(candidate: Candidate, policy: Policy) -> bool:
-    by_key = policy.disables(candidate.kind.name, candidate.key)
-    distribution = candidate.found.distribution if candidate.found else None
-    if not by_key and not policy.disables_distribution(distribution):
-        return False
-    candidate.state = PluginState.DISABLED
-    candidate.error = None
-    switched_off = candidate.key if by_key else distribution
-    candidate.remedy = f"take {switched_off!r} out of the disabled plugins"
-    return True
 
 
 def _decide(contenders: Sequence[Candidate], rivals: Sequence[Candidate], policy: Policy) -> None:
@@ -174,7 +141,7 @@ def _decide(contenders: Sequence[Candidate], rivals: Sequence[Candidate], policy
     problem = f"more than one {kind} claims the key {key!r}: {names}"
     logger.error("%s; none of them is used", problem)
     for candidate in contenders:
-        if not candidate.usable:
+        if not candidate.state.usable:
             continue  # its own failure says more
         candidate.state = PluginState.CONFLICT
         candidate.error = problem

@@ -14,8 +14,6 @@ KERNEL = "automate-kernel"
 class IncompatibleError(PluginError):
     """A plugin needs another version of this package."""
 
-    incompatible = True
-
 
 def normal_name(distribution: str) -> str:
     """Return a distribution's name in the form that package indexes compare."""

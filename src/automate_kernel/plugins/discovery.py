@@ -8,10 +8,10 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from automate_kernel.errors import did_you_mean
-from automate_kernel.plugins.kinds import KINDS, kind_of_group
+from automate_kernel.plugins.kinds import GROUPS
 from automate_kernel.plugins.targets import normal_target
 from automate_kernel.secrets.logs import get_logger
 
@@ -61,7 +61,7 @@ def scan(*, refresh: bool = False) -> tuple[Found, ...]:
     place = tuple(sys.path)
     with _lock:
         if refresh or place not in _scans:
-            _scans[place] = tuple(_unique(_found(_entry_points())))
+            _scans[place] = _found(_entry_points())
             _misspelt[place] = tuple(_find_misspelt())
             for wrong in _misspelt[place]:
                 logger.warning("%s, which nobody reads; %s", wrong, wrong.remedy)
@@ -77,7 +77,7 @@ def misspelt() -> tuple[Misspelt, ...]:
 def _find_misspelt() -> Iterator[Misspelt]:
     from importlib.metadata import entry_points
 
-    ours = [group for kind in KINDS.values() for group in kind.groups]
+    ours = list(GROUPS)
     try:
         groups = entry_points().groups
     except Exception:  # damaged metadata, which the scan reports
@@ -87,19 +87,17 @@ def _find_misspelt() -> Iterator[Misspelt]:
         if group in ours or root not in _ROOTS:
             continue
         remedy = did_you_mean(group, ours, cutoff=0.75) or f"there are: {', '.join(ours)}"
-        for entry in entry_points(group=group):
-            yield Misspelt(group, _described(entry.dist)[0], remedy)
-            break
+        entry = next(iter(entry_points(group=group)))
+        yield Misspelt(group, _described(entry.dist)[0], remedy)
 
 
 def _entry_points() -> list[EntryPoint]:
     """Return the entry points in our groups, from one look over all of them."""
     from importlib.metadata import distributions, entry_points
 
-    groups = [group for kind in KINDS.values() for group in kind.groups]
     try:
         every = entry_points()
-        return [entry for group in groups for entry in every.select(group=group)]
+        return [entry for group in GROUPS for entry in every.select(group=group)]
     except Exception:
         logger.warning("the entry points can't be read in one go; reading them one by one")
     found: list[EntryPoint] = []
@@ -109,33 +107,30 @@ def _entry_points() -> list[EntryPoint]:
             # The first on sys.path is the one that imports.
             if (name := distribution.metadata["Name"].lower()) not in seen:
                 seen.add(name)
-                found += [e for e in distribution.entry_points if e.group in groups]
+                found += [e for e in distribution.entry_points if e.group in GROUPS]
         except Exception as error:
             where = getattr(distribution, "_path", "an installed distribution")
             logger.error("%s is damaged, and its plugins are not seen: %s", where, error)
     return found
 
 
-def _found(entries: Iterable[EntryPoint]) -> list[Found]:
+def _found(entries: Iterable[EntryPoint]) -> tuple[Found, ...]:
     found: list[Found] = []
     for entry in entries:
-        kind = kind_of_group(entry.group)
-        if kind is None:
-            continue
         name, version, requires = _described(entry.dist)
-        target = normal_target(entry.value, announced=True)
-        found.append(Found(kind.name, entry.name, target, entry.group, name, version, requires))
-    return sorted(found, key=_order)
+        kind, target = GROUPS[entry.group].name, normal_target(entry.value, announced=True)
+        found.append(Found(kind, entry.name, target, entry.group, name, version, requires))
+    groups = list(GROUPS)
+    found.sort(key=lambda f: (f.kind, f.key, f.distribution or "", groups.index(f.group)))
+    # Of two announcements of one target the first counts: it may be in an old and a new group. Not
+    # across keys: one class may well be announced under a second name.
+    first: dict[tuple[str, str, str], Found] = {}
+    for one in found:
+        first.setdefault((one.kind, one.key, one.target), one)
+    return tuple(first.values())
 
 
-def _order(found: Found) -> tuple[Any, ...]:
-    groups = KINDS[found.kind].groups
-    return (found.kind, found.key, found.distribution or "", groups.index(found.group))
-
-
-def _described(
-    distribution: Distribution | None,
-) -> tuple[str | None, str | None, tuple[str, ...]]:
+def _described(distribution: Distribution | None) -> tuple[str | None, str | None, tuple[str, ...]]:
     try:
         if distribution is None:
             return None, None, ()
@@ -143,14 +138,3 @@ def _described(
         return metadata["Name"], metadata["Version"], tuple(distribution.requires or ())
     except Exception:  # no METADATA, or none that can be read: the plugin may still work
         return None, None, ()
-
-
-def _unique(found: Iterable[Found]) -> Iterator[Found]:
-    """Drop the second of two announcements of one target: it may be in an old and a new group."""
-    seen: set[tuple[str, str, str]] = set()
-    for one in found:
-        # Not across keys: one class may well be announced under a second name.
-        identity = (one.kind, one.key, one.target)
-        if identity not in seen:
-            seen.add(identity)
-            yield one

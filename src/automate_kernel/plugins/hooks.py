@@ -191,11 +191,10 @@ class Hooks:
             receiver = plugin() if isinstance(plugin, type) else plugin
             require_known_hooks(receiver)
             manager.register(receiver, name=key)
-            try:
-                _require_hooks(manager, receiver)
-            except PluginError:
+            if not manager.get_hookcallers(receiver):
                 manager.unregister(name=key)
-                raise
+                hint = "mark its functions with automate_kernel.hookimpl"
+                raise PluginError("it implements no hook", hint=hint)
         except Exception as error:
             problem = self._registry.mark_broken(key, error)
             if self._registry.policy.strict:
@@ -216,14 +215,14 @@ def _new_manager() -> PluginManager:
     from pluggy import HookspecMarker, PluginManager
 
     marker = HookspecMarker(PROJECT)
-    for name, function in vars(HookSpecs).items():
-        if name.startswith(f"{PROJECT}_"):
-            marker(function)
+    for function in _HOOKS.values():
+        marker(function)
     manager = PluginManager(PROJECT)
     manager.add_hookspecs(HookSpecs)
     return manager
 
 
+_HOOKS = {name: each for name, each in vars(HookSpecs).items() if name.startswith(f"{PROJECT}_")}
 # The hooks that pluggy itself calls; a wrapper needs that.
 _WRAPPABLE = ("automate_configure", "automate_before_call")
 
@@ -234,39 +233,27 @@ def require_known_hooks(plugin: Any) -> None:
 
     Pluggy accepts a misspelt hook, and never calls it. A hook to refuse calls would refuse none.
     """
-    known = {
-        name: list(inspect.signature(function).parameters)[1:]
-        for name, function in vars(HookSpecs).items()
-        if name.startswith(f"{PROJECT}_")
-    }
     for name in dir(plugin):
         function = inspect.getattr_static(plugin, name, None)
         function = getattr(function, "__func__", function)
         if not inspect.isfunction(function) or not hasattr(function, f"{PROJECT}_impl"):
             continue
-        if name not in known:
-            raise PluginError(f"there is no hook {name!r}", hint=_near(name, list(known)))
+        if name not in _HOOKS:
+            raise PluginError(f"there is no hook {name!r}", hint=_near(name, list(_HOOKS)))
         options = getattr(function, f"{PROJECT}_impl")
         if (options.get("wrapper") or options.get("hookwrapper")) and name not in _WRAPPABLE:
             raise PluginError(
                 f"the hook {name!r} can't have a wrapper, which would never be called",
                 hint=f"write a plain function; wrappers are for {' and '.join(_WRAPPABLE)}",
             )
-        given = [each for each in inspect.signature(function).parameters if each != "self"]
-        for argument in given:
-            if argument not in known[name]:
+        known = list(inspect.signature(_HOOKS[name]).parameters)
+        for argument in inspect.signature(function).parameters:
+            if argument not in known:
                 raise PluginError(
                     f"the hook {name!r} has no argument {argument!r}",
-                    hint=_near(argument, known[name]),
+                    hint=_near(argument, known[1:]),
                 )
 
 
 def _near(word: str, known: list[str]) -> str:
     return did_you_mean(word, known) or "there are: " + ", ".join(known)
-
-
-def _require_hooks(manager: PluginManager, receiver: Any) -> None:
-    if not manager.get_hookcallers(receiver):
-        raise PluginError(
-            "it implements no hook", hint="mark its functions with automate_kernel.hookimpl"
-        )

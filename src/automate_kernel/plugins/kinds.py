@@ -33,13 +33,6 @@ class Kind:
     def __str__(self) -> str:
         return self.name.replace("_", " ")
 
-    def base_class(self) -> type | None:
-        """Return the base class, imported now; None if such a plugin need not be a class."""
-        if self.base is None:
-            return None
-        loaded: type = load_target(self.base)
-        return loaded
-
     def takes_key(self, key: str) -> bool:
         """Return True if *key* is written as keys of this kind are."""
         return re.fullmatch(self.key_pattern, key) is not None
@@ -55,7 +48,7 @@ class Kind:
 
     def require_fit(self, plugin: Any, target: str) -> None:
         """Raise `PluginError` if *plugin*, named *target*, can't be a plugin of this kind."""
-        base = self.base_class()
+        base: type | None = load_target(self.base) if self.base else None
         if base is not None and not (isinstance(plugin, type) and issubclass(plugin, base)):
             what = plugin.__qualname__ if isinstance(plugin, type) else type(plugin).__name__
             raise PluginError(
@@ -110,7 +103,8 @@ KINDS: dict[str, Kind] = {
     kind.name: kind for kind in (PROVIDER, CONNECTOR, SECRETS_BACKEND, OUTBOX_STORE, FILTER, HOOK)
 }
 
-_GROUPS = {group: kind for kind in KINDS.values() for group in kind.groups}
+GROUPS: dict[str, Kind] = {group: kind for kind in KINDS.values() for group in kind.groups}
+"""The kind whose plugins are found in each entry-point group."""
 
 
 def kind_named(name: str) -> Kind:
@@ -123,11 +117,6 @@ def kind_named(name: str) -> Kind:
             hint=did_you_mean(name, KINDS, also=f"there are: {', '.join(KINDS)}"),
         )
     return kind
-
-
-def kind_of_group(group: str) -> Kind | None:
-    """Return the kind whose plugins are found in the entry-point group *group*."""
-    return _GROUPS.get(group)
 
 
 def kind_of_class(plugin: Any) -> Kind:

@@ -44,22 +44,17 @@ class Plugins:
             listed.get("connector", ()), **common
         )
         """The connectors."""
-        others: dict[str, Registry[Any]] = {
-            name: Registry(name, listed.get(name, ()), **common)
-            for name in ("secrets_backend", "outbox_store", "filter", "hook")
-        }
-        self.secrets_backends: Registry[Any] = others["secrets_backend"]
+        made: dict[str, Registry[Any]] = {"provider": self.providers, "connector": self.connectors}
+        for name in [name for name in KINDS if name not in made]:
+            made[name] = Registry(name, listed.get(name, ()), **common)
+        self._registries = made
+        self.secrets_backends: Registry[Any] = made["secrets_backend"]
         """The classes of secrets backends."""
-        self.outbox_stores: Registry[Any] = others["outbox_store"]
+        self.outbox_stores: Registry[Any] = made["outbox_store"]
         """The classes of outbox stores."""
-        self.filters: Registry[Any] = others["filter"]
+        self.filters: Registry[Any] = made["filter"]
         """The template filters."""
-        self._registries: dict[str, Registry[Any]] = {
-            "provider": self.providers,
-            "connector": self.connectors,
-            **others,
-        }
-        self.hooks: Hooks = Hooks(others["hook"])
+        self.hooks: Hooks = Hooks(made["hook"])
         """The receivers of hooks."""
 
     def registry(self, kind: str) -> Registry[Any]:
@@ -76,7 +71,16 @@ class Plugins:
         is given.
         """
         if kind is None:
-            plugin = _imported(plugin) if isinstance(plugin, str) else plugin
+            try:
+                if isinstance(plugin, str):
+                    plugin = load_target(normal_target(plugin))
+            except (KeyboardInterrupt, PluginError):
+                raise
+            except BaseException as error:  # SystemExit too: a plugin must not end its host
+                raise PluginError(
+                    f"{plugin!r} can't be registered: {describe_failure(error)[0]}",
+                    hint="correct the path, or say the kind= to have it imported at first use",
+                ) from error
             kind = kind_of_class(plugin).name
         registry = self.registry(kind)
         if kind == "hook" and not isinstance(plugin, str):
@@ -151,15 +155,3 @@ class Plugins:
 
     def __repr__(self) -> str:
         return f"<Plugins{' strict' if self.policy.strict else ''}>"
-
-
-def _imported(path: str) -> Any:
-    try:
-        return load_target(normal_target(path))
-    except (KeyboardInterrupt, PluginError):
-        raise
-    except BaseException as error:  # SystemExit too: a plugin must not end its host
-        raise PluginError(
-            f"{path!r} can't be registered: {describe_failure(error)[0]}",
-            hint="correct the path, or say the kind= to have it imported at first use",
-        ) from error

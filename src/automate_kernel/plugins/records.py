@@ -31,6 +31,11 @@ class PluginState(str, Enum):
 
     __str__ = str.__str__
 
+    @property
+    def usable(self) -> bool:
+        """True if the plugin may be loaded, or was."""
+        return self in (PluginState.DISCOVERED, PluginState.LOADED)
+
 
 class Source(IntEnum):
     """The place that names a plugin. The higher one gets the key."""
@@ -72,10 +77,7 @@ class PluginRecord:
     @property
     def usable(self) -> bool:
         """True if its key gives this plugin."""
-        return self.replaced_by is None and self.state in (
-            PluginState.DISCOVERED,
-            PluginState.LOADED,
-        )
+        return self.replaced_by is None and self.state.usable
 
 
 @dataclass(frozen=True, slots=True)

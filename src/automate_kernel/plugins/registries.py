@@ -49,20 +49,12 @@ class OperationRegistry(Registry[type[P]], Generic[P]):
 
 
 class ConnectorRegistry(OperationRegistry[Connector]):
-    """
-    The connectors of a host: registered, listed in its settings, installed, or built in.
-
-    Each is imported at its first use.
-    """
+    """The connectors of a host: registered, listed in its settings, installed, or built in."""
 
     plugin_kind: ClassVar[Kind] = CONNECTOR
 
 
 class ProviderRegistry(OperationRegistry[BaseProvider]):
-    """
-    The providers of a host: registered, listed in its settings, installed, or built in.
-
-    Each is imported at its first use.
-    """
+    """The providers of a host: registered, listed in its settings, installed, or built in."""
 
     plugin_kind: ClassVar[Kind] = PROVIDER

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from automate_kernel.errors import ErrorCodes, PluginError, did_you_mean
 from automate_kernel.plugins.candidates import Candidate, resolve_conflict
+from automate_kernel.plugins.compatibility import IncompatibleError
 from automate_kernel.plugins.discovery import scan
 from automate_kernel.plugins.kinds import Kind, kind_named
 from automate_kernel.plugins.records import PluginRecord, PluginState, Policy, Source
@@ -17,7 +18,6 @@ from automate_kernel.plugins.targets import (
     describe_failure,
     is_being_imported,
     load_target,
-    module_of,
     normal_target,
     remedy_for,
     target_of,
@@ -58,12 +58,9 @@ class Registry(Generic[T]):
         self._loaded: dict[str, T] = {}
         self._keys: tuple[str, ...] | None = None
         self._to_scan = discover
-        if isinstance(settings, Mapping):
-            for key, path in settings.items():
-                self.register(path, key=key, source="settings")
-        else:
-            for path in (settings,) if isinstance(settings, str) else settings:
-                self.register(path, source="settings")
+        keys = settings if isinstance(settings, Mapping) else {}
+        for name in (settings,) if isinstance(settings, str) else settings:
+            self.register(keys.get(name, name), key=name if keys else None, source="settings")
 
     def register(
         self,
@@ -88,11 +85,10 @@ class Registry(Generic[T]):
                 return
             candidate = Candidate(self.kind, key, normal_target(plugin), level)
         else:
-            candidate = Candidate(
-                self.kind, "", target_of(plugin), level, plugin=plugin, state=PluginState.LOADED
-            )
-            self.kind.require_fit(plugin, candidate.target)
-            candidate.key = key or self.kind.key_of(plugin)
+            target = target_of(plugin)
+            self.kind.require_fit(plugin, target)
+            candidate = Candidate(self.kind, key or self.kind.key_of(plugin), target, level)
+            candidate.plugin, candidate.state = plugin, PluginState.LOADED
         self.kind.require_key(candidate.key)
         with self._lock:
             self._refuse_second(candidate, replace)
@@ -119,9 +115,8 @@ class Registry(Generic[T]):
         with self._lock:
             if self._keys is None:  # asked for at every call of an operation
                 candidates = self._every_candidate()
-                self._keys = tuple(
-                    sorted({c.key for c in candidates if c.usable and not c.replaced_by})
-                )
+                usable = {c.key for c in candidates if c.state.usable and not c.replaced_by}
+                self._keys = tuple(sorted(usable))
             return list(self._keys)
 
     def __iter__(self) -> Iterator[str]:
@@ -164,7 +159,7 @@ class Registry(Generic[T]):
         candidate = self._holder(key)
         if candidate is None:
             return self._unknown(key)
-        self._mark(candidate, PluginState.BROKEN, error)
+        self._mark(candidate, error)
         return candidate.unusable_error()
 
     def __repr__(self) -> str:
@@ -187,15 +182,15 @@ class Registry(Generic[T]):
         failure: BaseException | None = None
         try:
             thing = load_target(candidate.target)
-            if is_being_imported(module_of(candidate.target)):
+            if is_being_imported(candidate.target):
                 return
             self.kind.require_fit(thing, candidate.target)
             key = self.kind.key_of(thing)
             self.kind.require_key(key)
             candidate.key, candidate.plugin, candidate.state = key, thing, PluginState.LOADED
-        except (KeyboardInterrupt, StillImportingError) as error:
-            if isinstance(error, KeyboardInterrupt):
-                raise
+        except KeyboardInterrupt:
+            raise
+        except StillImportingError:
             return  # by its own module, as it is imported; it gets its key when that is done
         except BaseException as error:
             failure = error
@@ -204,7 +199,7 @@ class Registry(Generic[T]):
                 return  # another thread was quicker
             self._add(candidate)
         if failure is not None:
-            self._mark(candidate, self._state_for(failure), failure)
+            self._mark(candidate, failure)
             if self.policy.strict:
                 raise candidate.unusable_error() from failure
 
@@ -228,11 +223,9 @@ class Registry(Generic[T]):
         ]
         if replace:
             candidates[:] = [c for c in candidates if c not in rivals]
-        elif (
-            rivals
-            and candidate.source is Source.REGISTER
-            and not self.policy.winner(self.kind.name, candidate.key)
-        ):
+            return
+        decided = self.policy.winner(self.kind.name, candidate.key)
+        if rivals and candidate.source is Source.REGISTER and not decided:
             raise PluginError(
                 f"{self.kind} {candidate.key!r} is registered already, as {rivals[0].target}",
                 code=ErrorCodes.ALREADY_EXISTS,
@@ -248,42 +241,38 @@ class Registry(Generic[T]):
         """Return the candidate that has the key, or one whose state explains why none has it."""
         with self._lock:
             candidates = [c for c in self._candidates.get(key, ()) if c.replaced_by is None]
-            return max(candidates, key=lambda each: (each.usable, each.source), default=None)
+            return max(candidates, key=lambda each: (each.state.usable, each.source), default=None)
 
     def _load(self, candidate: Candidate) -> T:
-        if not candidate.usable:
+        if not candidate.state.usable:
             raise candidate.unusable_error()
         try:
-            thing = candidate.plugin
-            if thing is None:
-                thing = load_target(candidate.target)
+            thing = load_target(candidate.target) if candidate.plugin is None else candidate.plugin
             self.kind.require_fit(thing, candidate.target)
         except (KeyboardInterrupt, StillImportingError):
             raise
         except BaseException as error:  # SystemExit too: a plugin must not end its host
-            self._mark(candidate, self._state_for(error), error)
+            self._mark(candidate, error)
             raise candidate.unusable_error() from error
-        if candidate.plugin is None and is_being_imported(module_of(candidate.target)):
+        if candidate.plugin is None and is_being_imported(candidate.target):
             return thing  # type: ignore[no-any-return]  # its module may fail yet: not LOADED
         self._publish(candidate, thing)
         return thing  # type: ignore[no-any-return]
 
     def _publish(self, candidate: Candidate, thing: T) -> None:
         with self._lock:
-            if not candidate.usable or candidate.replaced_by is not None:
+            if not candidate.state.usable or candidate.replaced_by is not None:
                 return
             candidate.state, candidate.plugin = PluginState.LOADED, thing
             self._loaded[candidate.key] = thing
         own = vars(thing).get("key") if isinstance(thing, type) else None
         if candidate.source is Source.ENTRY_POINT and isinstance(own, str) and own != candidate.key:
-            logger.warning(
-                "%s %r calls itself %r; it is known by the name of its entry point",
-                self.kind,
-                candidate.key,
-                own,
-            )
+            text = "%s %r calls itself %r; it is known by the name of its entry point"
+            logger.warning(text, self.kind, candidate.key, own)
 
-    def _mark(self, candidate: Candidate, state: PluginState, error: BaseException) -> None:
+    def _mark(self, candidate: Candidate, error: BaseException) -> None:
+        unfit = isinstance(error, IncompatibleError)
+        state = PluginState.INCOMPATIBLE if unfit else PluginState.BROKEN
         with self._lock:
             if candidate.state in (PluginState.BROKEN, PluginState.INCOMPATIBLE):
                 return
@@ -293,20 +282,9 @@ class Registry(Generic[T]):
                 error, kind=self.kind.name, key=candidate.key, origin=candidate.origin
             )
             self._forget(candidate.key)
-        logger.error(
-            "%s %r from %s is %s and is not used: %s",
-            self.kind,
-            candidate.key,
-            candidate.origin,
-            state.lower(),
-            candidate.error,
-            exc_info=error,
-        )
-
-    @staticmethod
-    def _state_for(error: BaseException) -> PluginState:
-        incompatible = getattr(error, "incompatible", False)
-        return PluginState.INCOMPATIBLE if incompatible else PluginState.BROKEN
+        text = "%s %r from %s is %s and is not used: %s"
+        named = (self.kind, candidate.key, candidate.origin)
+        logger.error(text, *named, state.lower(), candidate.error, exc_info=error)
 
     def _unknown(self, key: str) -> PluginError:
         known = self.keys()

@@ -59,7 +59,7 @@ def load_target(target: str) -> Any:
 def _part(owner: Any, name: str, module: ModuleType) -> Any:
     if hasattr(owner, name):
         return getattr(owner, name)
-    if is_being_imported(module):
+    if is_being_imported(module.__name__):
         raise StillImportingError(
             f"{name!r} of {module.__name__!r} was asked for while that is being imported",
             hint="ask for plugins inside functions, not at the top level of a module",
@@ -72,8 +72,9 @@ def _part(owner: Any, name: str, module: ModuleType) -> Any:
     raise AttributeError("; ".join(filter(None, (problem, did_you_mean(name, dir(owner))))))
 
 
-def is_being_imported(module: ModuleType) -> bool:
-    """Return True while some thread runs the module's top level."""
+def is_being_imported(target: str) -> bool:
+    """Return True while some thread runs the top level of the module of *target*."""
+    module = sys.modules.get(target.partition(":")[0])
     return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
 
 
@@ -107,8 +108,3 @@ def describe_failure(error: BaseException) -> tuple[str, str]:
 def _is_ours(filename: str) -> bool:
     importing = sys.modules["importlib"].__file__ or ""
     return filename in (__file__, importing) or filename.startswith("<frozen importlib")
-
-
-def module_of(target: str) -> ModuleType:
-    """Return the module of a *target* that was loaded."""
-    return sys.modules[target.partition(":")[0]]

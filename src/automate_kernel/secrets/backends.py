@@ -132,8 +132,7 @@ class FileSecretsBackend(SecretsBackend):
         """Return the file's text."""
         if not _FILE_NAME.fullmatch(key):
             raise SecretNotFoundError(key)
-        text = self._read(key)
-        return text[: -len(ending)] if (ending := _line_ending(text)) else text
+        return re.sub(r"\r?\n\Z", "", self._read(key))
 
     def _read(self, key: str) -> str:
         try:
@@ -173,7 +172,3 @@ def _text(key: str, content: bytes) -> str:
         hint = "encode a binary secret as base64"
         message = f"the file of secret {key!r} is not UTF-8 text"
     raise SecretError(message, hint=hint)  # outside the handler: that error holds the content
-
-
-def _line_ending(text: str) -> str:
-    return next((ending for ending in ("\r\n", "\n") if text.endswith(ending)), "")

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, NoReturn, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from automate_kernel.errors import SecretError
 
 _MAX_KEY_LENGTH = 512
 
 
-class _Reader(Protocol):
-    def get(self, key: str, /) -> str: ...
+@runtime_checkable
+class SecretReader(Protocol):
+    """A reader of secrets by their keys, which raises `SecretError` if it can't read one."""
 
-    async def aget(self, key: str, /) -> str: ...
+    def get(self, key: str) -> str:
+        """Return the value of the secret *key*."""
+
+    async def aget(self, key: str) -> str:
+        """Return the value of the secret *key*, without blocking the event loop."""
 
 
 class _Opaque:
@@ -28,20 +33,18 @@ class _Opaque:
         # A width or precision is for the value, which is not here.
         return str(self)
 
-    def __copy__(self) -> _Opaque:
+    def __copy__(self, memo: object = None) -> _Opaque:
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Opaque:
-        return self
+    __deepcopy__ = __copy__
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("a reference to a secret can't be serialised: store its key")
 
-    def __setattr__(self, name: str, value: object) -> NoReturn:
+    def __setattr__(self, name: str, *value: object) -> NoReturn:
         raise AttributeError(f"{type(self).__name__} can't be changed")
 
-    def __delattr__(self, name: str) -> NoReturn:
-        raise AttributeError(f"{type(self).__name__} can't be changed")
+    __delattr__ = __setattr__
 
 
 class SecretRef(_Opaque):
@@ -117,57 +120,41 @@ def check_key(key: object) -> str:
     return key
 
 
-def secret_keys(tree: Any) -> frozenset[str]:
+def secret_keys(tree: Any) -> set[str]:
     """Return the keys of all secrets that *tree* refers to."""
-    return frozenset(_keys(tree))
+    found: set[str] = set()
+    _replaced(tree, lambda handle: found.update(Sealed(handle).keys))
+    return found
 
 
-def _keys(tree: Any) -> Iterator[str]:
-    if isinstance(tree, SecretRef):
-        yield tree.key
-    elif isinstance(tree, Sealed):
-        yield from tree.keys
-    elif isinstance(tree, Mapping):
-        for value in tree.values():
-            yield from _keys(value)
-    elif isinstance(tree, (list, tuple)):
-        for value in tree:
-            yield from _keys(value)
-
-
-def reveal(tree: Any, resolver: _Reader) -> Any:
+def reveal(tree: Any, resolver: SecretReader) -> Any:
     """
     Return a copy of *tree* with every secret's value in place.
 
     Call it at the last moment before a call: nothing may store, log or signal the result. Each
     secret is looked up once.
     """
-    return _filled(tree, {key: resolver.get(key) for key in sorted(secret_keys(tree))})
+    values = {key: resolver.get(key) for key in sorted(secret_keys(tree))}
+    return _replaced(tree, lambda handle: Sealed(handle).unseal(values))
 
 
-async def areveal(tree: Any, resolver: _Reader) -> Any:
+async def areveal(tree: Any, resolver: SecretReader) -> Any:
     """Do the same as `reveal`, without blocking the event loop."""
-    return _filled(tree, {key: await resolver.aget(key) for key in sorted(secret_keys(tree))})
-
-
-def _filled(tree: Any, values: Mapping[str, str]) -> Any:
-    if isinstance(tree, SecretRef):
-        return values[tree.key]
-    if isinstance(tree, Sealed):
-        return tree.unseal(values)
-    if isinstance(tree, Mapping):
-        return {key: _filled(value, values) for key, value in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return [_filled(value, values) for value in tree]
-    return tree
+    values = {key: await resolver.aget(key) for key in sorted(secret_keys(tree))}
+    return _replaced(tree, lambda handle: Sealed(handle).unseal(values))
 
 
 def masked(tree: Any) -> Any:
     """Return a copy of *tree* to show or store, with each secret as ``[secret KEY]``."""
+    return _replaced(tree, str)
+
+
+def _replaced(tree: Any, stand_in: Callable[[Any], Any]) -> Any:
+    """Return a copy of *tree* in which *stand_in* has replaced each handle."""
     if isinstance(tree, _Opaque):
-        return str(tree)
+        return stand_in(tree)
     if isinstance(tree, Mapping):
-        return {key: masked(value) for key, value in tree.items()}
+        return {key: _replaced(value, stand_in) for key, value in tree.items()}
     if isinstance(tree, (list, tuple)):
-        return [masked(value) for value in tree]
+        return [_replaced(value, stand_in) for value in tree]
     return tree

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
-from automate_kernel.secrets.masking import hide_named, hide_shapes
-from automate_kernel.secrets.redaction import Redactor, redactors
+from automate_kernel.errors import printed
+from automate_kernel.secrets.masking import hide_named
+from automate_kernel.secrets.redaction import Redactor, redact_text, redactors
 
 T = TypeVar("T")
 
@@ -27,11 +28,6 @@ _CONTROL = re.compile(f"[\x00-\x1f{_OTHERS}]")
 _CONTROL_BUT_LINES = re.compile(f"[\x00-\x09\x0b-\x1f{_OTHERS}]")
 
 
-def _one_line(text: str) -> str:
-    r"""Return *text* with control characters escaped (``\n``): it can't look like two lines."""
-    return text if text.isprintable() else _CONTROL.sub(_escaped, text)
-
-
 def printable(text: str) -> str:
     """Return *text* with every control character escaped but the ends of lines."""
     return text if text.isprintable() else _CONTROL_BUT_LINES.sub(_escaped, text)
@@ -45,10 +41,6 @@ def continued(text: str) -> str:
     """
     first, *rest = printable(text).split("\n")
     return "\n".join([first, *(line if line[:1] == " " else f"  {line}" for line in rest)])
-
-
-def _indented(text: str) -> str:
-    return "\n".join(f"  {line}" for line in printable(text).split("\n"))
 
 
 def _escaped(match: re.Match[str]) -> str:
@@ -73,12 +65,15 @@ class RedactingFilter(logging.Filter):
         """Redact *record* in place. Never drops one, and never raises."""
         record.msg, record.args = self._text(_message(record)), ()
         if record.exc_info and record.exc_info[0] is not None and not record.exc_text:
-            record.exc_text = _traceback(record)
+            try:
+                record.exc_text = _formatter.formatException(record.exc_info)
+            except Exception:
+                record.exc_text = "a traceback that can't be printed"
         record.exc_info = None
         if record.exc_text:
-            record.exc_text = self._text(record.exc_text)
+            record.exc_text = self._text(record.exc_text, lines=True)
         if record.stack_info:
-            record.stack_info = self._text(record.stack_info)
+            record.stack_info = self._text(record.stack_info, lines=True)
         for name in _NAMES:
             value = record.__dict__.get(name)
             if isinstance(value, str):
@@ -87,11 +82,9 @@ class RedactingFilter(logging.Filter):
             record.__dict__[name] = self._value(name, record.__dict__[name])
         return True
 
-    def _text(self, text: str) -> str:
-        text = hide_shapes(text)
-        for redactor in self._redactors():
-            text = redactor.redact(text)
-        return text
+    def _text(self, text: str, *, lines: bool = False) -> str:
+        """Return *text*, which may have several *lines*, as it is logged."""
+        return redact_text(text, self._redactors())
 
     def _value(self, name: str, value: Any) -> Any:
         try:
@@ -111,56 +104,27 @@ class AllRedactingFilter(RedactingFilter):
 
 
 class _KernelFilter(AllRedactingFilter):
-    """
-    The filter of the kernel's own loggers, whichever handlers the application has.
+    """The filter of the kernel's own loggers, which also lets no record look like two."""
 
-    It also escapes control characters: no record can look like two.
-    """
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Redact *record* in place, and escape control characters."""
-        super().filter(record)
-        record.msg = _one_line(record.msg.rstrip())  # a warning ends with a line break
-        for name in _NAMES:
-            value = record.__dict__.get(name)
-            if isinstance(value, str):
-                record.__dict__[name] = _one_line(value)
-        if record.exc_text:
-            record.exc_text = _indented(record.exc_text)
-        if record.stack_info:
-            record.stack_info = _indented(record.stack_info)
-        return True
+    def _text(self, text: str, *, lines: bool = False) -> str:
+        text = super()._text(text, lines=lines)
+        if lines:
+            return "\n".join(f"  {line}" for line in printable(text).split("\n"))
+        text = text.rstrip()  # a warning ends with a line break
+        return text if text.isprintable() else _CONTROL.sub(_escaped, text)
 
 
 def _message(record: logging.LogRecord) -> str:
-    record.args = _safe_arguments(record.args)
+    # Without the values that stand under a secret's name in a mapping.
+    if isinstance(record.args, tuple):
+        record.args = tuple(hide_named(each, deepest=_DEEPEST) for each in record.args)
+    else:
+        record.args = hide_named(record.args, deepest=_DEEPEST)
     try:
         return record.getMessage()
     except Exception:
         # Wrong arguments. Printing them is what logging itself would do, to stderr.
-        try:
-            return f"{record.msg!s} (its arguments don't fit)"
-        except Exception:
-            return f"<{type(record.msg).__name__} that can't be printed>"
-
-
-def _safe_arguments(arguments: Any) -> Any:
-    """Return the arguments without the values that stand under a secret's name in a mapping."""
-    if isinstance(arguments, Mapping):
-        return hide_named(arguments, deepest=_DEEPEST)
-    if isinstance(arguments, tuple):
-        return tuple(
-            hide_named(each, deepest=_DEEPEST) if isinstance(each, (Mapping, list, tuple)) else each
-            for each in arguments
-        )
-    return arguments
-
-
-def _traceback(record: logging.LogRecord) -> str:
-    try:
-        return _formatter.formatException(record.exc_info)  # type: ignore[arg-type]
-    except Exception:
-        return "a traceback that can't be printed"
+        return f"{printed(record.msg)} (its arguments don't fit)"
 
 
 # -- loggers ----------------------------------------------------------------------------------

@@ -133,9 +133,8 @@ def _hidden(value: Any, deepest: int, left: list[int], above: frozenset[int]) ->
 
 def _is_secret_pair(key: Any, value: Any) -> bool:
     # Yes and no are no secrets, and nothing is none.
-    return not (value is None or value == "" or isinstance(value, bool)) and is_secret_name(
-        str(key)
-    )
+    nothing = value is None or value == "" or isinstance(value, bool)
+    return not nothing and is_secret_name(str(key))
 
 
 def hide_shapes(text: str) -> str:
@@ -259,11 +258,9 @@ def _within(forms: _Schemas, key: Any) -> _Schemas:
     """Return the schemas of the value under *key*."""
     found = []
     for form in forms:
-        properties = form.get("properties")
-        if isinstance(properties, Mapping) and key in properties:
-            found.append(properties[key])
-        else:
-            found.append(form.get("additionalProperties"))
+        properties: Any = form.get("properties")
+        known = isinstance(properties, Mapping) and key in properties
+        found.append(properties[key] if known else form.get("additionalProperties"))
     return [each for each in found if isinstance(each, Mapping)]
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from automate_kernel.errors import PayloadError, describe_error
+from automate_kernel.errors import PayloadError, describe_error, printed
 from automate_kernel.secrets.masking import hide_named, hide_shapes, strength_of
 
 _LONG = 4096
@@ -106,18 +106,13 @@ _MOST_VALUES = 10_000_000
 _CIRCULAR, _TOO_DEEP, _TOO_LARGE = "[circular]", "[nested too deep]", "[too large]"
 
 
-_alive: dict[int, weakref.ref[Redactor]] = {}
+_alive: weakref.WeakValueDictionary[int, Redactor] = weakref.WeakValueDictionary()
 
 
 def redactors() -> list[Redactor]:
     """Return every redactor of this process: no log may show a secret that one of them knows."""
-    # list() of a dict's values is one step to other threads.
-    return [found for each in list(_alive.values()) if (found := each()) is not None]
-
-
-def _keep(redactor: Redactor) -> None:
-    number = id(redactor)
-    _alive[number] = weakref.ref(redactor, lambda _: _alive.pop(number, None))
+    # Of the references, which are copied in one step to other threads.
+    return [found for each in _alive.valuerefs() if (found := each()) is not None]
 
 
 class Redactor:
@@ -150,7 +145,7 @@ class Redactor:
         self._mark = _MARKS[0]
         for value in values:
             self.add(value)
-        _keep(self)
+        _alive[id(self)] = self
 
     def __repr__(self) -> str:
         return f"<Redactor of {len(self._values)} values>"
@@ -279,9 +274,9 @@ class Redactor:
             return value
         if isinstance(value, (int, float)):
             return self._mark if self._is_secret_number(value) else value
-        if isinstance(value, bytes):
-            return self.redact(value.decode("utf-8", "backslashreplace"), weak=weak)
-        return self.redact(_safe_str(value), weak=weak)
+        raw = isinstance(value, bytes)
+        text = value.decode("utf-8", "backslashreplace") if raw else printed(value)
+        return self.redact(text, weak=weak)
 
     def _is_secret_number(self, value: float) -> bool:
         if not self._strong:
@@ -344,17 +339,14 @@ def _limit(deep: bool, large: bool, circular: bool) -> str:
     return _CIRCULAR if circular else _TOO_DEEP if deep else _TOO_LARGE if large else ""
 
 
-def _safe_str(value: object) -> str:
-    try:
-        return str(value)
-    except Exception:
-        return f"<{type(value).__name__} that can't be printed>"
+def redact_text(text: str, known: Iterable[Redactor] | None = None) -> str:
+    """
+    Return *text* without the shapes of credentials, and without the secrets that *known* know.
 
-
-def redact_text(text: str) -> str:
-    """Return *text* without the secrets of this process and without the shapes of credentials."""
+    By default these are all redactors of the process.
+    """
     text = hide_shapes(text)
-    for redactor in redactors():
+    for redactor in redactors() if known is None else known:
         text = redactor.redact(text)
     return text
 

@@ -91,37 +91,35 @@ class SecretResolver:
 
     def get(self, key: str) -> str:
         """Return the secret's value, from the first backend that has it."""
-        known = self._known(check_key(key))
+        known = self._known(key)
         if known is not None:
             return known
         for name, backend in self._backends:
             try:
                 value: object = backend.get_secret(key)
-            except SecretNotFoundError:
-                continue
             except Exception as error:
                 problem = self._problem(key, name, error)
             else:
                 return self._accepted(key, name, value)
             # Not while the backend's error is being handled: it may hold the value.
-            raise problem
+            if problem is not None:
+                raise problem
         raise self._missing(key)
 
     async def aget(self, key: str) -> str:
         """Do the same as `get`, without blocking the event loop."""
-        known = self._known(check_key(key))
+        known = self._known(key)
         if known is not None:
             return known
         for name, backend in self._backends:
             try:
                 value: object = await backend.aget_secret(key)
-            except SecretNotFoundError:
-                continue
             except Exception as error:
                 problem = self._problem(key, name, error)
             else:
                 return self._accepted(key, name, value)
-            raise problem
+            if problem is not None:
+                raise problem
         raise self._missing(key)
 
     @contextlib.contextmanager
@@ -171,12 +169,10 @@ class SecretResolver:
         return SecretStatus(key, ok=False, problem=str(self._missing(key)))
 
     def _known(self, key: str) -> str | None:
-        session = _session.get()
-        if session is not None and (id(self), key) in session:
-            return session[id(self), key]
-        return None
+        return (_session.get() or {}).get((id(self), check_key(key)))
 
     def _accepted(self, key: str, backend: str, value: object) -> str:
+        """Return the *value*, unless it can't be hidden; warn once if it can't be hidden well."""
         if not isinstance(value, str):
             found = "None" if value is None else type_name(value)
             hint = "a backend returns text, or raises SecretNotFoundError(key)"
@@ -186,15 +182,6 @@ class SecretResolver:
         if len(value) > _MAX_LENGTH:
             message = f"secret {key!r} in backend {backend} is longer than {_MAX_LENGTH} characters"
             raise SecretError(message, hint="keep documents elsewhere, and their key here")
-        self._judge(key, value)
-        self.redactor.add(value)
-        session = _session.get()
-        if session is not None:
-            session[id(self), key] = value
-        return value
-
-    def _judge(self, key: str, value: str) -> None:
-        """Refuse a value that can't be hidden; warn once of one that can't be hidden well."""
         strength = strength_of(value)
         if strength == "none":
             raise SecretError(
@@ -204,13 +191,26 @@ class SecretResolver:
         if strength == "weak" and key not in self._judged:
             self._judged.add(key)
             logger.warning("the value of secret %r %s", key, weakness_of(value))
+        self.redactor.add(value)
+        session = _session.get()
+        if session is not None:
+            session[id(self), key] = value
+        return value
 
-    def _problem(self, key: str, backend: str, error: Exception) -> SecretError:
+    def _problem(self, key: str, backend: str, error: Exception) -> SecretError | None:
+        """Return the error that ends the look-up, or None: the next backend is asked."""
+        if isinstance(error, SecretNotFoundError):
+            return None
         if isinstance(error, SecretError):
             # A backend's own words, but what else it has handed out may be in them.
             known = (SecretDeniedError, SecretUnavailableError, SecretError)
             kind = next(kind for kind in known if isinstance(error, kind))
-            return kind(self.redactor.redact(error.message), **self._remedy(error))
+            return kind(
+                self.redactor.redact(error.message),
+                hint=error.hint and self.redactor.redact(error.hint),
+                code=error.code,
+                retryable=error.retryable,
+            )
         if isinstance(error, PermissionError):
             return SecretDeniedError(f"backend {backend} refused to read secret {key!r}")
         # The text of a stranger's error may show the request, with a token, or the response.
@@ -221,10 +221,6 @@ class SecretResolver:
         )
         mark(problem, error, self.redactor.redact)
         return problem
-
-    def _remedy(self, error: SecretError) -> dict[str, object]:
-        hint = error.hint and self.redactor.redact(error.hint)
-        return {"hint": hint, "code": error.code, "retryable": error.retryable}
 
     def _missing(self, key: str) -> SecretNotFoundError:
         if not self._backends:

@@ -15,6 +15,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from traceback import walk_tb
 from types import FrameType
@@ -99,36 +100,26 @@ def _theirs(error: BaseException) -> list[_Frame]:
 
 
 def _frames_text(frames: Sequence[_Frame], source: bool) -> str:
-    first, last = frames, frames[:0]
-    if len(frames) > _FIRST + _LAST:
-        first, last = frames[:_FIRST], frames[-_LAST:]
-    lines = list(_lines(first, source))
-    if last:
-        lines += [f"  [{len(frames) - _FIRST - _LAST} more frames]\n", *_lines(last, source)]
-    return "".join(lines)
+    left_out = len(frames) - _FIRST - _LAST
+    if left_out <= 0:
+        return "".join(_lines(frames, source))
+    first, last = _lines(frames[:_FIRST], source), _lines(frames[-_LAST:], source)
+    return "".join([*first, f"  [{left_out} more frames]\n", *last])
 
 
 def _lines(frames: Sequence[_Frame], source: bool) -> Iterator[str]:
-    ours = 0
     all_ours = all(_is_ours(frame) for frame, _ in frames)
-    for frame, number in frames:
-        if _is_ours(frame) and not all_ours:
-            ours += 1
-            continue
+    for ours, group in groupby(frames, key=lambda each: _is_ours(each[0]) and not all_ours):
         if ours:
-            yield _of_ours(ours)
-            ours = 0
-        code = frame.f_code
-        yield f'  File "{code.co_filename}", line {number}, in {code.co_name}\n'
-        found = linecache.getline(code.co_filename, number, frame.f_globals) if source else ""
-        if line := found.strip():
-            yield f"    {line[:_LONGEST_LINE]}\n"
-    if ours:
-        yield _of_ours(ours)
-
-
-def _of_ours(count: int) -> str:
-    return f"  [{count} frame{'' if count == 1 else 's'} of the kernel]\n"
+            count = sum(1 for _ in group)
+            yield f"  [{count} frame{'' if count == 1 else 's'} of the kernel]\n"
+            continue
+        for frame, number in group:
+            code = frame.f_code
+            yield f'  File "{code.co_filename}", line {number}, in {code.co_name}\n'
+            found = linecache.getline(code.co_filename, number, frame.f_globals) if source else ""
+            if line := found.strip():
+                yield f"    {line[:_LONGEST_LINE]}\n"
 
 
 def _cut(text: str) -> str:
@@ -183,7 +174,8 @@ def _place(frames: Sequence[_Frame]) -> str:
         root = _module(own[0]).partition(".")[0]
         written = [frame for frame in own if _module(frame).partition(".")[0] == root]
     frame = written[-1]
-    return f"{_module(frame)}.{_function(frame)}"
+    function = getattr(frame.f_code, "co_qualname", None) or _qualified(frame)
+    return f"{_module(frame)}.{function.replace('<locals>.', '')}"
 
 
 def _named(frame: FrameType) -> bool:
@@ -198,12 +190,6 @@ def _module(frame: FrameType) -> str:
         spec: Any = frame.f_globals.get("__spec__")
         name = getattr(spec, "name", None) or Path(frame.f_code.co_filename).stem
     return name
-
-
-def _function(frame: FrameType) -> str:
-    code = frame.f_code
-    qualified = getattr(code, "co_qualname", None) or _qualified(frame)
-    return qualified.replace("<locals>.", "")
 
 
 def _qualified(frame: FrameType) -> str:

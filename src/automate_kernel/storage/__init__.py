@@ -13,7 +13,6 @@ from automate_kernel.storage.rows import (
     Wakeup,
     Where,
 )
-from automate_kernel.storage.sql import SqlRows
 from automate_kernel.storage.tables import TABLES, Column, Index, Table
 
 __all__ = [
@@ -29,7 +28,6 @@ __all__ = [
     "Portion",
     "Row",
     "Rows",
-    "SqlRows",
     "Storage",
     "Table",
     "Wakeup",

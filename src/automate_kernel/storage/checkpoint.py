@@ -8,11 +8,14 @@ PostgreSQL, and one transaction elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from automate_kernel.storage.codec import array_text
-from automate_kernel.storage.rows import Checkpoint, Now, Row, Rows, Where
+from automate_kernel.storage.dialects import DIALECTS
+from automate_kernel.storage.rows import Now, Row, Rows, Where
 from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP
 
 LIVE = ("PENDING", "RUNNING")
@@ -30,9 +33,51 @@ _ITEM_ENDS: Mapping[str, Any] = {
 }
 
 
+@dataclass(slots=True)
+class Checkpoint:
+    """
+    The progress of one execution, whose item is claimed with *token*.
+
+    *steps* are rows of `automate_kernel.storage.tables.STEP` with all columns; their times are
+    None or `Now`. One whose step has a row already changes it, unless that step has ended. With
+    *status* the execution's status, error and *output* (JSON) are written. *progress* forgets the
+    crashes of workers so far. *ends* completes the item; else its lease is renewed.
+    """
+
+    item_id: str
+    token: str
+    execution_id: str
+    steps: Sequence[Row] = ()
+    status: str | None = None
+    error_code: str | None = None
+    error: str | None = None
+    error_group: str | None = None
+    output: str | None = None
+    progress: bool = False
+    ends: bool = False
+
+
+def save_checkpoints(rows: Rows, group: Sequence[Checkpoint], lease_seconds: float) -> set[str]:
+    """
+    Save the progress of executions; return the items whose claims held.
+
+    Of an item that is claimed with another token, or whose execution has ended, nothing is written.
+    The others' leases are renewed for *lease_seconds*. It is one statement on PostgreSQL; elsewhere
+    the transaction of *rows* must be atomic.
+    """
+    if not group:
+        return set()
+    if not rows.dialect.arrays:
+        return checkpoint_in_steps(rows, group, lease_seconds)
+    parameters = checkpoint_parameters(group, lease_seconds)
+    if not rows.asks_server:
+        parameters.insert(0, rows.now())
+    return {row[0] for row in rows.query(_checkpoint_sql(rows.asks_server), parameters)}
+
+
 def checkpoint_in_steps(rows: Rows, group: Sequence[Checkpoint], lease_seconds: float) -> set[str]:
     """
-    Save *group* with several statements, in the transaction of *rows*; see `Rows.checkpoint`.
+    Do `save_checkpoints` with several statements, in the transaction of *rows*.
 
     For databases without data-modifying ``WITH``.
     """
@@ -132,7 +177,7 @@ _GIVEN_COLUMNS = {
 }  # fmt: skip
 
 
-def _unnested(columns: Mapping[str, str], marker: Callable[[], str]) -> str:
+def _unnested(columns: Mapping[str, str]) -> str:
     """Return a query of rows that are sent as an array of text for each column."""
     selected = ", ".join(
         f"clock.now + {name}::double precision * interval '1 second' AS {name}"
@@ -141,29 +186,31 @@ def _unnested(columns: Mapping[str, str], marker: Callable[[], str]) -> str:
         for name, type_ in columns.items()
     )
     # By way of text: asyncpg sends nothing but a list for an array.
-    arrays = ", ".join(f"{marker()}::text::text[]" for _ in columns)
+    arrays = ", ".join("{}::text::text[]" for _ in columns)
     return f"SELECT {selected} FROM clock, unnest({arrays}) AS sent({', '.join(columns)})"
 
 
-def checkpoint_statement(now: str, marker: Callable[[], str]) -> str:
+@lru_cache(2)
+def _checkpoint_sql(asks_server: bool) -> str:
     """
     Return the statement for PostgreSQL, whose parameters are `checkpoint_parameters`.
 
-    *now* is the expression of the clock, *marker* gives the marker of each parameter in turn. The
-    items are locked first: whoever takes one over waits, and then finds its lease renewed. What a
-    cancellation does to an execution meanwhile is seen once more when its row is written.
+    The clock is the server's, or the first parameter. The items are locked first: whoever takes one
+    over waits, and then finds its lease renewed. What a cancellation does to an execution meanwhile
+    is seen once more when its row is written.
     """
+    now = DIALECTS["postgresql"].now if asks_server else "{}::timestamptz"
     live, unfinished = (", ".join(f"'{word}'" for word in words) for words in (LIVE, _UNFINISHED))
     changed = ", ".join(f"{name} = excluded.{name}" for name in _STEP_COLUMNS if name not in _KEPT)
     names = ", ".join(_STEP_COLUMNS)
     return f"""
         WITH clock AS MATERIALIZED (SELECT {now} AS now),
-        given AS MATERIALIZED ({_unnested(_GIVEN_COLUMNS, marker)}),
-        steps AS MATERIALIZED ({_unnested(_STEP_COLUMNS, marker)}),
+        given AS MATERIALIZED ({_unnested(_GIVEN_COLUMNS)}),
+        steps AS MATERIALIZED ({_unnested(_STEP_COLUMNS)}),
         held AS (
             UPDATE {OUTBOX} AS item SET
                 lease_expires_at = CASE WHEN given.ends THEN NULL
-                    ELSE clock.now + {marker()} * interval '1 second' END,
+                    ELSE clock.now + {{}} * interval '1 second' END,
                 attempt_count = CASE WHEN given.progress THEN 1 ELSE item.attempt_count END,
                 status = CASE WHEN given.ends THEN 'COMPLETED' ELSE item.status END,
                 waiting_for = CASE WHEN given.ends THEN NULL ELSE item.waiting_for END,
@@ -198,7 +245,7 @@ def checkpoint_statement(now: str, marker: Callable[[], str]) -> str:
 
 
 def checkpoint_parameters(group: Sequence[Checkpoint], lease_seconds: float) -> list[Any]:
-    """Return the parameters of `checkpoint_statement` in their order."""
+    """Return the parameters of the statement in their order."""
     # Sorted, so that two groups lock their rows in the same order.
     group = sorted(group, key=lambda one: one.item_id)
     steps = [row for one in group for row in one.steps]

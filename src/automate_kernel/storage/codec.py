@@ -12,7 +12,6 @@ from typing import Any
 
 from automate_kernel.errors import StorageError
 from automate_kernel.storage.dialects import Dialect
-from automate_kernel.storage.rows import Row
 from automate_kernel.storage.tables import Column
 
 _ZONE = re.compile(r"[+-][0-9:]+$")
@@ -55,9 +54,6 @@ def _in_full(match: re.Match[str]) -> str:
     whole, _, fraction = number.partition(".")
     # Python writes an exponent from 1e16 on, and at most 16 digits after the point.
     return f"{whole}{fraction}{'0' * (int(exponent) - len(fraction))}.0"
-
-
-# -- to the database -----------------------------------------------------------------------------
 
 
 def encode(dialect: Dialect, column: Column, value: Any) -> Any:
@@ -114,10 +110,7 @@ def _escaped(value: Any) -> str:
     return value.replace("\\", "\\\\") if "\\" in value else value
 
 
-# -- from the database ---------------------------------------------------------------------------
-
-
-def decode(columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> list[Row]:
+def decode(columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
     """Return the driver's rows with plain Python values."""
     if not rows:
         return []
@@ -183,18 +176,13 @@ def _iso(text: str) -> str:
     return f"{head[:19]}{fraction}{zone}:00" if len(zone) == 3 else f"{head[:19]}{fraction}{zone}"
 
 
-def decode_json(value: Any) -> Any:
-    """Return the JSON value, which some drivers have decoded already."""
-    return json.loads(value) if isinstance(value, (str, bytes)) else value
-
-
 def _decode_jsons(values: Sequence[Any]) -> Sequence[Any]:
     # Every text is JSON, so all together are one list of it: one call in place of hundreds. But a
-    # null of the column is no text, and some drivers give values.
+    # null of the column is no text, and some drivers have decoded it already.
     if set(map(type, values)) == {str}:
         decoded: list[Any] = json.loads("[" + ",".join(values) + "]")
         return decoded
-    return [decode_json(value) for value in values]
+    return [json.loads(each) if isinstance(each, (str, bytes)) else each for each in values]
 
 
 _DECODERS: dict[str, Callable[[Sequence[Any]], Sequence[Any]]] = {

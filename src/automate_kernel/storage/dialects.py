@@ -30,8 +30,6 @@ class Dialect:
     """The statement that a transaction of our own begins with."""
 
 
-_POSTGRESQL_CASTS = {"id": "uuid", "json": "jsonb", "time": "timestamptz", "int": "integer"}
-
 DIALECTS: dict[str, Dialect] = {
     "postgresql": Dialect(
         "postgresql",
@@ -40,7 +38,7 @@ DIALECTS: dict[str, Dialect] = {
         notifies=True,
         now="statement_timestamp()",
         now_plus="statement_timestamp() + {} * interval '1 second'",
-        casts=_POSTGRESQL_CASTS,
+        casts={"id": "uuid", "json": "jsonb", "time": "timestamptz", "int": "integer"},
     ),
     "sqlite": Dialect(
         "sqlite",

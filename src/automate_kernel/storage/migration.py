@@ -12,13 +12,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from automate_kernel.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.storage.dialects import Dialect
-from automate_kernel.storage.rows import Now, Storage, Where
-from automate_kernel.storage.sql import SqlRows
+from automate_kernel.storage.rows import Now, Rows, Storage, Where
 from automate_kernel.storage.tables import NULL, SCHEMA, TABLES, VERSION, Column, Index, Table
 
 logger: logging.Logger = get_logger(__name__)
@@ -49,7 +49,8 @@ def _type_of(dialect: Dialect, column: Column) -> str:
     return _TYPES[dialect.name][column.type].format(column.length)
 
 
-def _create_table(dialect: Dialect, table: Table) -> list[str]:
+def create_statements(dialect: Dialect, table: Table) -> list[str]:
+    """Return the statements that create *table* with its indexes."""
     key = _name(dialect, table.key)
     lines = [_column(dialect, column) for column in table.columns] + [f"PRIMARY KEY ({key})"]
     body = ",\n  ".join(lines)
@@ -57,7 +58,7 @@ def _create_table(dialect: Dialect, table: Table) -> list[str]:
     made += [_create_index(dialect, table, index) for index in table.indexes]
     if table.storage and dialect.name == "postgresql":
         settings = ", ".join(f"{name} = {value}" for name, value in table.storage)
-        made.append(f"ALTER TABLE {_name(dialect, table.name)} SET ({settings})")
+        made.append(f"{_alter(dialect, table)} SET ({settings})")
     return made
 
 
@@ -77,12 +78,12 @@ def _add_column(dialect: Dialect, table: Table, column: Column) -> str:
         # In parentheses it is an expression, which MySQL wants for JSON, and SQLite refuses.
         given = f"({column.default})" if dialect.name == "mysql" else column.default
         text += f" DEFAULT {given}"
-    return f"ALTER TABLE {_name(dialect, table.name)} ADD COLUMN {text}"
+    return f"{_alter(dialect, table)} ADD COLUMN {text}"
 
 
 def _json_as_text(dialect: Dialect, table: Table, column: Column) -> tuple[str, ...]:
     """Return the statements that make text of a column of the database's own type for JSON."""
-    alter, name = f"ALTER TABLE {_name(dialect, table.name)}", _name(dialect, column.name)
+    alter, name = _alter(dialect, table), _name(dialect, column.name)
     if dialect.name == "mysql":
         return (f"{alter} MODIFY {_column(dialect, column)}",)
     new = _name(dialect, f"{column.name}_text")
@@ -129,12 +130,12 @@ def _column(dialect: Dialect, column: Column) -> str:
     return f"{_name(dialect, column.name)} {_type_of(dialect, column)}{null}"
 
 
+def _alter(dialect: Dialect, table: Table) -> str:
+    return f"ALTER TABLE {_name(dialect, table.name)}"
+
+
 def _name(dialect: Dialect, name: str) -> str:
     return f"{dialect.quote}{name}{dialect.quote}"
-
-
-Manager = str
-"""The tool that migrates the tables: ``django``, ``alembic`` or ``automate``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,18 +168,125 @@ class _FoundIndex:
 class _FoundTable:
     """A table of the database."""
 
-    name: str
     columns: dict[str, _FoundColumn] = field(default_factory=dict)
     indexes: dict[str, _FoundIndex] = field(default_factory=dict)
 
 
-def _read_tables(rows: SqlRows, names: Iterable[str]) -> dict[str, _FoundTable]:
+@dataclass(frozen=True, slots=True)
+class _Catalogue:
+    """
+    The queries for a database's catalogue, with a place for the *table* names in question.
+
+    *columns* gives table, name, type, nullness and if there is a default. *indexes* gives a row for
+    each column of each index but the primary key's, in order: table, name, uniqueness, validity,
+    column (null for an expression), if that descends, and the condition.
+    """
+
+    columns: str
+    indexes: str
+    table: str = "'{}'"
+
+
+_CATALOGUES = {
+    "postgresql": _Catalogue(
+        """
+SELECT c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull,
+       a.atthasdef
+  FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+ WHERE c.oid = ANY(ARRAY[{}]::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
+ ORDER BY c.relname, a.attnum
+""",
+        """
+SELECT c.relname::text, i.relname::text, x.indisunique, x.indisvalid, a.attname::text,
+       x.indoption[k.place - 1] & 1 = 1, coalesce(pg_get_expr(x.indpred, x.indrelid), '')
+  FROM pg_class c JOIN pg_index x ON x.indrelid = c.oid JOIN pg_class i ON i.oid = x.indexrelid
+ CROSS JOIN unnest(x.indkey::int2[]) WITH ORDINALITY k(number, place)
+  LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.number AND k.number > 0
+ WHERE c.oid = ANY(ARRAY[{}]::oid[]) AND NOT x.indisprimary AND k.place <= x.indnkeyatts
+ ORDER BY c.relname, i.relname, k.place
+""",
+        # So that the table is meant which a statement without a schema would reach.
+        table="to_regclass('{}')::oid",
+    ),
+    "sqlite": _Catalogue(
+        """
+SELECT m.name, p.name, p.type, NOT p."notnull", p.dflt_value IS NOT NULL
+  FROM sqlite_master m, pragma_table_info(m.name) p
+ WHERE m.type = 'table' AND m.name IN ({})
+""",
+        # A condition begins at the WHERE: none of our names holds the word.
+        """
+SELECT m.name, l.name, l."unique", 1, x.name, x."desc",
+       CASE WHEN instr(upper(i.sql), ' WHERE ')
+            THEN substr(i.sql, instr(upper(i.sql), ' WHERE ') + 7) ELSE '' END
+  FROM sqlite_master m, pragma_index_list(m.name) l, pragma_index_xinfo(l.name) x
+  LEFT JOIN sqlite_master i ON i.type = 'index' AND i.name = l.name
+ WHERE m.type = 'table' AND m.name IN ({}) AND l.origin <> 'pk' AND x.key
+ ORDER BY m.name, l.name, x.seqno
+""",
+    ),
+    "mysql": _Catalogue(
+        # MariaDB's word for no default of a column that may be null is the text NULL.
+        """
+SELECT TABLE_NAME, COLUMN_NAME, CONCAT_WS(' ', COLUMN_TYPE, COLLATION_NAME), IS_NULLABLE = 'YES',
+       COALESCE(UPPER(COLUMN_DEFAULT) <> 'NULL', 0)
+  FROM information_schema.COLUMNS
+ WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME IN ({}) ORDER BY TABLE_NAME, ORDINAL_POSITION
+""",
+        """
+SELECT TABLE_NAME, INDEX_NAME, NOT NON_UNIQUE, 1, COLUMN_NAME, COLLATION = 'D', ''
+  FROM information_schema.STATISTICS
+ WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME IN ({}) AND INDEX_NAME <> 'PRIMARY'
+ ORDER BY TABLE_NAME, INDEX_NAME, SEQ_IN_INDEX
+""",
+    ),
+}
+# MariaDB's word for JSON is a long text with a check of this kind.
+_MARIADB_JSON = """
+SELECT TABLE_NAME, CONSTRAINT_NAME FROM information_schema.CHECK_CONSTRAINTS
+ WHERE CONSTRAINT_SCHEMA = DATABASE() AND TABLE_NAME IN ({})
+   AND LOCATE('json_valid(', LOWER(CHECK_CLAUSE)) > 0
+"""
+
+
+def _read_tables(rows: Rows, names: Iterable[str]) -> dict[str, _FoundTable]:
     """Return those of the tables *names* that the database has, in two or three queries."""
-    read = {"postgresql": _postgresql, "sqlite": _sqlite, "mysql": _mysql}[rows.dialect.name]
-    return read(rows, list(names))
+    catalogue = _CATALOGUES[rows.dialect.name]
+    these = ", ".join(catalogue.table.format(name) for name in names)
+    checked = _json_checks(rows, these) if rows.dialect.name == "mysql" else ()
+    found: dict[str, _FoundTable] = {}
+    for *texts, null, default in rows.run(catalogue.columns.format(these), (), fetch=True):
+        table, name, type_ = map(_text, texts)
+        type_ = "json" if (table, name) in checked else type_.lower()
+        own = found.setdefault(table, _FoundTable())
+        own.columns[name] = _FoundColumn(name, type_, bool(null), bool(default))
+    for table, name, unique, valid, column, descends, where in rows.run(
+        catalogue.indexes.format(these), (), fetch=True
+    ):
+        indexes = found[table].indexes
+        before = indexes[name].columns if name in indexes else ()
+        columns = (*before, (column or "?") + (" DESC" if descends else ""))
+        indexes[name] = _FoundIndex(name, columns, bool(unique), where, bool(valid))
+    return found
 
 
-def _manager_of(rows: SqlRows) -> Manager:
+def _json_checks(rows: Rows, these: str) -> set[tuple[str, str]]:
+    if "mariadb" not in _text(rows.run("SELECT VERSION()", (), fetch=True)[0][0]).lower():
+        return set()
+    found = rows.run(_MARIADB_JSON.format(these), (), fetch=True)
+    return {(_text(table), _text(name)) for table, name in found}
+
+
+def _text(value: object) -> str:
+    """Return text, which some drivers of MySQL give as bytes."""
+    if isinstance(value, bytes):
+        return value.decode()
+    if not isinstance(value, str):
+        raise StorageError("the database's catalogue can't be read")
+    return value
+
+
+def _manager_of(rows: Rows) -> str:
     """
     Return the tool that keeps account of our tables.
 
@@ -191,138 +299,6 @@ def _manager_of(rows: SqlRows) -> Manager:
         if int(rows.run(sql, (), fetch=True)[0][0]):
             return "django"
     return "alembic" if "alembic_version" in found else "automate"
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names)
-
-
-# By to_regclass, so that the table is meant which a statement without a schema would reach.
-_PG_TABLES = "c.oid = ANY(ARRAY[{}]::oid[])"
-_PG_COLUMNS = """
-SELECT c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull,
-       a.atthasdef
-  FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
- WHERE {} AND a.attnum > 0 AND NOT a.attisdropped ORDER BY c.relname, a.attnum
-"""
-_PG_INDEXES = """
-SELECT c.relname::text, i.relname::text, x.indisunique, x.indisvalid,
-       (SELECT string_agg(coalesce(a.attname::text, '?')
-                          || CASE WHEN x.indoption[k.place - 1] & 1 = 1 THEN ' DESC' ELSE '' END,
-                          ',' ORDER BY k.place)
-          FROM unnest(x.indkey::int2[]) WITH ORDINALITY k(number, place)
-          LEFT JOIN pg_attribute a
-            ON a.attrelid = c.oid AND a.attnum = k.number AND k.number > 0
-         WHERE k.place <= x.indnkeyatts),
-       coalesce(pg_get_expr(x.indpred, x.indrelid), '')
-  FROM pg_class c JOIN pg_index x ON x.indrelid = c.oid JOIN pg_class i ON i.oid = x.indexrelid
- WHERE {} AND NOT x.indisprimary
-"""
-
-
-def _postgresql(rows: SqlRows, names: list[str]) -> dict[str, _FoundTable]:
-    these = _PG_TABLES.format(", ".join(f"to_regclass('{name}')::oid" for name in names))
-    found: dict[str, _FoundTable] = {}
-    for table, name, type_, null, default in rows.run(_PG_COLUMNS.format(these), (), fetch=True):
-        own = found.setdefault(table, _FoundTable(table))
-        own.columns[name] = _FoundColumn(name, type_, bool(null), bool(default))
-    for table, name, unique, valid, columns, where in rows.run(
-        _PG_INDEXES.format(these), (), fetch=True
-    ):
-        index = _FoundIndex(name, tuple(columns.split(",")), bool(unique), where, bool(valid))
-        found[table].indexes[name] = index
-    return found
-
-
-_SQLITE_COLUMNS = """
-SELECT m.name, p.name, p.type, p."notnull", p.dflt_value IS NOT NULL
-  FROM sqlite_master m, pragma_table_info(m.name) p
- WHERE m.type = 'table' AND m.name IN ({})
-"""
-_SQLITE_INDEXES = """
-SELECT m.name, l.name, l."unique", x.name, x."desc", coalesce(i.sql, '')
-  FROM sqlite_master m, pragma_index_list(m.name) l, pragma_index_xinfo(l.name) x
-  LEFT JOIN sqlite_master i ON i.type = 'index' AND i.name = l.name
- WHERE m.type = 'table' AND m.name IN ({}) AND l.origin <> 'pk' AND x.key
- ORDER BY m.name, l.name, x.seqno
-"""
-
-
-def _sqlite(rows: SqlRows, names: list[str]) -> dict[str, _FoundTable]:
-    these, found = _listed(names), dict[str, _FoundTable]()
-    for table, name, type_, not_null, default in rows.run(
-        _SQLITE_COLUMNS.format(these), (), fetch=True
-    ):
-        own = found.setdefault(table, _FoundTable(table))
-        own.columns[name] = _FoundColumn(name, type_.lower(), not not_null, bool(default))
-    for table, name, unique, column, descends, sql in rows.run(
-        _SQLITE_INDEXES.format(these), (), fetch=True
-    ):
-        before = found[table].indexes.get(name)
-        columns = before.columns if before else ()
-        here = (column or "?") + (" DESC" if descends else "")
-        _, _, where = _partitioned(sql)
-        found[table].indexes[name] = _FoundIndex(name, (*columns, here), bool(unique), where)
-    return found
-
-
-def _partitioned(sql: str) -> tuple[str, str, str]:
-    """Split a CREATE INDEX at its WHERE: none of our names holds the word."""
-    position = sql.upper().find(" WHERE ")
-    return (sql, "", "") if position < 0 else (sql[:position], "WHERE", sql[position + 7 :])
-
-
-_MYSQL_COLUMNS = """
-SELECT TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, COLLATION_NAME, IS_NULLABLE, COLUMN_DEFAULT
-  FROM information_schema.COLUMNS
- WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME IN ({}) ORDER BY TABLE_NAME, ORDINAL_POSITION
-"""
-# MariaDB's word for JSON is a long text with a check of this kind.
-_MARIADB_JSON = """
-SELECT TABLE_NAME, CONSTRAINT_NAME FROM information_schema.CHECK_CONSTRAINTS
- WHERE CONSTRAINT_SCHEMA = DATABASE() AND TABLE_NAME IN ({})
-   AND LOCATE('json_valid(', LOWER(CHECK_CLAUSE)) > 0
-"""
-_MYSQL_INDEXES = """
-SELECT TABLE_NAME, INDEX_NAME, NON_UNIQUE, COLUMN_NAME, COLLATION
-  FROM information_schema.STATISTICS
- WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME IN ({}) AND INDEX_NAME <> 'PRIMARY'
- ORDER BY TABLE_NAME, INDEX_NAME, SEQ_IN_INDEX
-"""
-
-
-def _mysql(rows: SqlRows, names: list[str]) -> dict[str, _FoundTable]:
-    these, found = _listed(names), dict[str, _FoundTable]()
-    checked: set[tuple[str, str]] = set()
-    if "mariadb" in _text(rows.run("SELECT VERSION()", (), fetch=True)[0][0]).lower():
-        for table, name in rows.run(_MARIADB_JSON.format(these), (), fetch=True):
-            checked.add((_text(table), _text(name)))
-    for table, name, type_, collation, null, default in rows.run(
-        _MYSQL_COLUMNS.format(these), (), fetch=True
-    ):
-        own = found.setdefault(table, _FoundTable(table))
-        shown = f"{_text(type_)} {_text(collation)}" if collation else _text(type_)
-        shown = "json" if (table, name) in checked else shown
-        # MariaDB's word for no default of a column that may be null is the text NULL.
-        has_default = default is not None and _text(default).upper() != "NULL"
-        own.columns[name] = _FoundColumn(name, shown.lower(), null == "YES", has_default)
-    for table, name, not_unique, column, order in rows.run(
-        _MYSQL_INDEXES.format(these), (), fetch=True
-    ):
-        before = found[table].indexes.get(name)
-        columns = before.columns if before else ()
-        here = (column or "?") + (" DESC" if order == "D" else "")
-        found[table].indexes[name] = _FoundIndex(name, (*columns, here), not not_unique)
-    return found
-
-
-def _text(value: object) -> str:
-    """Return text, which some drivers of MySQL give as bytes."""
-    if isinstance(value, bytes):
-        return value.decode()
-    if not isinstance(value, str):
-        raise StorageError("the database's catalogue can't be read")
-    return value
 
 
 _VERSION_ROW = "automate"
@@ -379,7 +355,7 @@ class SchemaReport:
 
     place: str
     version: int | None
-    manager: Manager
+    manager: str
     differences: tuple[SchemaDifference, ...]
     expected: int = VERSION
     dialect: str = ""
@@ -451,7 +427,7 @@ class SchemaReport:
             )
 
 
-def inspect_schema(rows: SqlRows, place: str) -> SchemaReport:
+def inspect_schema(rows: Rows, place: str) -> SchemaReport:
     """Compare the database with our tables. It reads the catalogue and a single row."""
     found = _read_tables(rows, TABLES)
     version = _recorded(rows) if SCHEMA in found else None
@@ -488,7 +464,7 @@ def require_schema(storage: Storage) -> None:
         logger.warning("%s: %s; %s", report.place, each.text, report.remedy)
 
 
-def make_tables(rows: SqlRows, place: str) -> list[str]:
+def make_tables(rows: Rows, place: str) -> list[str]:
     """Create the missing tables, and nothing else; return their names."""
     with _alone(rows):
         report = inspect_schema(rows, place)
@@ -500,7 +476,7 @@ def make_tables(rows: SqlRows, place: str) -> list[str]:
     return [each.name for each in missing]
 
 
-def migrate_schema(rows: SqlRows, place: str, *, force: bool = False) -> list[str]:
+def migrate_schema(rows: Rows, place: str, *, force: bool = False) -> list[str]:
     """
     Bring the tables to this release's version in the transaction of *rows*; return the statements.
 
@@ -525,35 +501,32 @@ def migrate_schema(rows: SqlRows, place: str, *, force: bool = False) -> list[st
 
 
 def _refuse(report: SchemaReport, force: bool) -> None:
+    def refusal(text: str, hint: str) -> AutomateError:
+        text = f"{report.place}: {text}"
+        return AutomateError(ErrorCodes.FAILED_PRECONDITION, text, hint=hint)
+
     if report.version is not None and report.version > VERSION:
-        raise AutomateError(
-            ErrorCodes.FAILED_PRECONDITION,
-            f"{report.place}: its tables are of version {report.version}, and this release's of "
-            f"version {VERSION}",
-            hint="install the release that migrated them, or a later one",
+        raise refusal(
+            f"its tables are of version {report.version}, and this release's of version {VERSION}",
+            "install the release that migrated them, or a later one",
         )
-    by_hand = [each.text for each in report.differences if not each.statements]
-    if by_hand:
-        raise AutomateError(
-            ErrorCodes.FAILED_PRECONDITION,
-            f"{report.place}: {'; '.join(by_hand)}",
-            hint="mend this by hand: no statement of ours does it without a risk for your rows",
+    if by_hand := [each.text for each in report.differences if not each.statements]:
+        raise refusal(
+            "; ".join(by_hand),
+            "mend this by hand: no statement of ours does it without a risk for your rows",
         )
     structural = any(each.kind in ("table", "column") for each in report.differences)
     theirs = report.manager == "django" and structural
     if theirs or (report.manager == "alembic" and report.differences and not force):
-        raise AutomateError(
-            ErrorCodes.FAILED_PRECONDITION,
-            f"{report.place}: {report.manager.capitalize()} keeps account of these tables",
-            hint=report.remedy,
-        )
+        manager = report.manager.capitalize()
+        raise refusal(f"{manager} keeps account of these tables", report.remedy)
 
 
 def _compared(
     dialect: Dialect, table: Table, found: _FoundTable | None
 ) -> Iterator[SchemaDifference]:
     if found is None:
-        made = tuple(_create_table(dialect, table))
+        made = tuple(create_statements(dialect, table))
         text = f"the table {table.name} is missing"
         yield SchemaDifference("table", table.name, table.name, text, True, made)
         return
@@ -572,44 +545,35 @@ def _compared_column(
     dialect: Dialect, table: Table, column: Column, found: _FoundColumn | None
 ) -> Iterator[SchemaDifference]:
     place = f"{table.name}.{column.name}"
+    differs = partial(SchemaDifference, "column", table.name, column.name)
     if found is None:
-        sql = _add_column(dialect, table, column)
-        yield SchemaDifference(
-            "column", table.name, column.name, f"{place} is missing", True, (sql,)
-        )
+        yield differs(f"{place} is missing", True, (_add_column(dialect, table, column),))
         return
     if column.null and not found.null:
-        text = f"{place} must be allowed to be null"
-        allowed = _changed(dialect, table, column, nullness=True)
-        yield SchemaDifference("column", table.name, column.name, text, True, allowed)
+        allowed = _changed(dialect, table, column, "DROP NOT NULL")
+        yield differs(f"{place} must be allowed to be null", True, allowed)
     if wanted := _other_type(dialect, column, found.type):
-        text = f"{place} is {found.type}, and should be {wanted}"
         widened: tuple[str, ...] = ()
         if column.type == "json" and found.type == "json":
             widened = _json_as_text(dialect, table, column)
         elif column.type == "text":
-            widened = _changed(dialect, table, column)
-        yield SchemaDifference("column", table.name, column.name, text, True, widened)
+            widened = _changed(dialect, table, column, f"TYPE {wanted}")
+        yield differs(f"{place} is {found.type}, and should be {wanted}", True, widened)
 
 
-def _changed(
-    dialect: Dialect, table: Table, column: Column, *, nullness: bool = False
-) -> tuple[str, ...]:
-    """Return the statement for our type and nullness; none where it would need a new table."""
-    alter, quote = f"ALTER TABLE {dialect.quote}{table.name}{dialect.quote}", dialect.quote
-    name, type_ = f"{quote}{column.name}{quote}", _type_of(dialect, column)
+def _changed(dialect: Dialect, table: Table, column: Column, how: str) -> tuple[str, ...]:
+    """
+    Return the statement for our type and nullness; none where it would need a new table.
+
+    *how* is the one change that is needed, as PostgreSQL has it.
+    """
     if dialect.name == "postgresql":
-        how = "DROP NOT NULL" if nullness else f"TYPE {type_}"
-        return (f"{alter} ALTER COLUMN {name} {how}",)
+        return (f"{_alter(dialect, table)} ALTER COLUMN {_name(dialect, column.name)} {how}",)
     if dialect.name == "mysql":
-        return (f"{alter} MODIFY {name} {type_}{'' if column.null else ' NOT NULL'}",)
+        return (f"{_alter(dialect, table)} MODIFY {_column(dialect, column)}",)
     return ()
 
 
-_PG_TYPES = {
-    "id": "uuid", "longtext": "text", "json": "jsonb", "int": "integer",
-    "time": "timestamp with time zone",
-}  # fmt: skip
 _MYSQL_TYPES = {
     # Django's are UUIDs where MariaDB has them.
     "id": r"(char\(32\).*|uuid)", "longtext": "longtext.*", "json": "longtext.*",
@@ -631,28 +595,25 @@ def _other_type(dialect: Dialect, column: Column, found: str) -> str | None:
         fits = length is not None and int(length[1]) >= column.length and exact
         return None if fits else wanted
     if dialect.name == "postgresql":
-        return None if found == _PG_TYPES[column.type] else wanted
+        return None if found == wanted.lower() else wanted
     return None if re.fullmatch(_MYSQL_TYPES[column.type], found) else wanted
 
 
 def _compared_index(
     dialect: Dialect, table: Table, index: Index, found: _FoundTable
 ) -> Iterator[SchemaDifference]:
+    differs = partial(SchemaDifference, "index", table.name, index.name)
+    made = _create_index(dialect, table, index)
     same = found.indexes.get(index.name)
     if same is None:
         # A unique constraint's index may have a name of the database's own.
-        if any(not _wrong(dialect, index, other) for other in found.indexes.values()):
-            return
-        text = f"the index {index.name} is missing on {table.name}"
-        made = (_create_index(dialect, table, index),)
-        yield SchemaDifference("index", table.name, index.name, text, index.unique, made)
-        return
-    wrong = _wrong(dialect, index, same)
-    if wrong:
-        again = (_drop_index(dialect, table.name, index.name), _create_index(dialect, table, index))
+        if all(_wrong(dialect, index, other) for other in found.indexes.values()):
+            text = f"the index {index.name} is missing on {table.name}"
+            yield differs(text, index.unique, (made,))
+    elif wrong := _wrong(dialect, index, same):
+        again = (_drop_index(dialect, table.name, index.name), made)
         text = f"the index {index.name} on {table.name} {wrong}"
-        needed = index.unique and not same.unique
-        yield SchemaDifference("index", table.name, index.name, text, needed, again)
+        yield differs(text, index.unique and not same.unique, again)
 
 
 def _wrong(dialect: Dialect, index: Index, found: _FoundIndex) -> str:
@@ -665,9 +626,9 @@ def _wrong(dialect: Dialect, index: Index, found: _FoundIndex) -> str:
         return "is not unique" if index.unique else "is unique, and should not be"
     if not _partial(dialect):
         return ""
-    if _conditions(found.where) != frozenset(index.where):
-        wanted = _condition(dialect, index) or "no condition"
-        text = f"has {found.where or 'no condition'} for {wanted}"
+    wanted = _condition(dialect, index)
+    if _conditions(found.where) != _conditions(wanted):
+        text = f"has {found.where or 'no condition'} for {wanted or 'no condition'}"
         if "::text IS" in found.where:
             # Django 4.2.0 to 4.2.5 wrote them so.
             text += ", which PostgreSQL can't use"
@@ -675,41 +636,16 @@ def _wrong(dialect: Dialect, index: Index, found: _FoundIndex) -> str:
     return ""
 
 
-_NULLNESS = re.compile(r'"?(\w+)"? IS (NOT )?NULL', re.IGNORECASE)
-# PostgreSQL compares a varchar as text, and says so.
-_EQUALITY = re.compile(r"""\(?["]?(\w+)["]?\)?(?:::text)? = '(\w*)'(?:::[\w ]+)?""")
+_KEYWORDS = re.compile(r"\b(and|is|not|null)\b", re.IGNORECASE)
+# PostgreSQL compares a varchar as text, and says so. In front of IS NULL such a cast makes another
+# condition, to its planner.
+_CAST = re.compile(r"::(text|character varying)\b(?! IS)")
 
 
-def _conditions(text: str) -> frozenset[tuple[str, str | None]] | None:
-    """
-    Return a database's condition in the form of `Index.where`; None for any other.
-
-    A cast in front of IS NULL is another condition to PostgreSQL's planner.
-    """
-    text = " ".join(text.split())
-    if not text:
-        return frozenset()
-    found: set[tuple[str, str | None]] = set()
-    for part in re.split(r" AND ", _bare(text), flags=re.IGNORECASE):
-        if match := _NULLNESS.fullmatch(_bare(part)):
-            found.add((match[1], None if match[2] else NULL))
-        elif match := _EQUALITY.fullmatch(_bare(part)):
-            found.add((match[1], match[2]))
-        else:
-            return None
-    return frozenset(found)
-
-
-def _bare(text: str) -> str:
-    """Return *text* without the parentheses around all of it."""
-    while text.startswith("(") and text.endswith(")"):
-        depth = 0
-        for position, character in enumerate(text):
-            depth += (character == "(") - (character == ")")
-            if depth == 0 and position < len(text) - 1:
-                return text
-        text = text[1:-1].strip()
-    return text
+def _conditions(text: str) -> frozenset[str]:
+    """Return the parts of a condition, in one form for all ways in which a database writes them."""
+    text = _KEYWORDS.sub(lambda word: word[0].upper(), " ".join(text.split()))
+    return frozenset(_CAST.sub("", re.sub(r'[()"]', "", text)).split(" AND "))
 
 
 def _steps_left(dialect: Dialect, version: int | None) -> Iterator[SchemaDifference]:
@@ -720,24 +656,24 @@ def _steps_left(dialect: Dialect, version: int | None) -> Iterator[SchemaDiffere
             yield SchemaDifference("version", SCHEMA, step.name, text, False, sql)
 
 
-def _recorded(rows: SqlRows) -> int | None:
+def _recorded(rows: Rows) -> int | None:
     found = rows.select(SCHEMA, [Where("name", "eq", _VERSION_ROW)])
     return int(found[0]["version"]) if found else None
 
 
-def _record(rows: SqlRows) -> None:
+def _record(rows: Rows) -> None:
     changes: dict[str, Any] = {"version": VERSION, "migrated_at": Now()}
     if not rows.update(SCHEMA, [Where("name", "eq", _VERSION_ROW)], changes):
         rows.insert(SCHEMA, [{"name": _VERSION_ROW, **changes}])
 
 
-def _run(rows: SqlRows, statements: Sequence[str]) -> None:
+def _run(rows: Rows, statements: Sequence[str]) -> None:
     for sql in statements:
         rows.run(sql, (), fetch=False)
 
 
 @contextmanager
-def _alone(rows: SqlRows) -> Iterator[None]:
+def _alone(rows: Rows) -> Iterator[None]:
     """Wait until nobody else changes the schema; on SQLite the transaction has done so."""
     if rows.dialect.name == "postgresql":
         rows.run(f"SELECT pg_advisory_xact_lock({_LOCK})", (), fetch=True)

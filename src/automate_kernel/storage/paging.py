@@ -23,6 +23,8 @@ from automate_kernel.storage.values import text_problem
 
 LOOK = 20_000
 """The number of rows in one stretch."""
+_ASCENDING: tuple[Operator, Operator, Operator] = ("gt", "lt", "le")
+_DESCENDING: tuple[Operator, Operator, Operator] = ("lt", "gt", "ge")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,30 +117,26 @@ def between(
     One list after the other gives the rows in order. An index serves each list, where it may not
     serve a single condition with ORs.
     """
-    name, down = order[0].lstrip("-"), order[0].startswith("-")
-    beyond: Operator = "lt" if down else "gt"
-    short_of: Operator = "gt" if down else "lt"
-    if len(order) == 1:
-        up_to: Operator = "ge" if down else "le"
-        yield [
-            *([] if start is None else [Where(name, beyond, start[0])]),
-            *([] if end is None else [Where(name, up_to, end[0])]),
-        ]
+    name, rest = order[0].lstrip("-"), order[1:]
+    beyond, short_of, up_to = _DESCENDING if order[0].startswith("-") else _ASCENDING
+
+    def beside(
+        place: Any, start: Sequence[Any] | None, end: Sequence[Any] | None
+    ) -> Iterator[list[Where]]:
+        for more in between(rest, start, end):
+            yield [Where(name, "eq", place), *more]
+
+    if rest and start is not None and end is not None and start[0] == end[0]:
+        yield from beside(start[0], start[1:], end[1:])
         return
-    if start is not None and end is not None and start[0] == end[0]:
-        for more in between(order[1:], start[1:], end[1:]):
-            yield [Where(name, "eq", start[0]), *more]
-        return
-    if start is not None:
-        for more in between(order[1:], start[1:], None):
-            yield [Where(name, "eq", start[0]), *more]
+    if rest and start is not None:
+        yield from beside(start[0], start[1:], None)
     yield [
         *([] if start is None else [Where(name, beyond, start[0])]),
-        *([] if end is None else [Where(name, short_of, end[0])]),
+        *([] if end is None else [Where(name, short_of if rest else up_to, end[0])]),
     ]
-    if end is not None:
-        for more in between(order[1:], None, end[1:]):
-            yield [Where(name, "eq", end[0]), *more]
+    if rest and end is not None:
+        yield from beside(end[0], None, end[1:])
 
 
 def _end(

@@ -104,322 +104,254 @@ _KEY, _NAME, _CODE, _LONG_KEY = 64, 200, 64, 255
 # What errors have in common: their type and place, `automate_kernel.secrets.tracebacks.group_of`.
 _GROUP = 200
 
-TABLES: dict[str, Table] = {
-    table.name: table
-    for table in (
-        Table(
-            OUTBOX,
-            (
-                Column("id", "id"),
-                Column("kind", "text", _NAME),
-                Column("payload", "json"),
-                Column("headers", "json"),
-                Column("status", "text", 16, fixed=True),
-                # What a waiting item waits for: "worker" (ready to be claimed), "time" (not due),
-                # "key" (its ordering or concurrency key is busy), "resume" (its kind is paused).
-                # On a running item "cancel" asks it to stop. Else null.
-                # Only ready items stand in the index that is claimed from.
-                Column("waiting_for", "text", 8, null=True, fixed=True),
-                Column("priority", "int"),
-                Column("attempt_count", "int"),
-                Column("max_attempts", "int"),
-                Column("next_attempt_at", "time"),
-                # The claim order: the due time, moved ahead by an hour per priority point. Priority
-                # wins among items of about the same age, and age wins in the end.
-                Column("sort_at", "time"),
-                Column("lease_owner", "text", _NAME, null=True),
-                Column("lease_token", "id", null=True),
-                Column("lease_expires_at", "time", null=True),
-                Column("idempotency_key", "text", _LONG_KEY, null=True),
-                Column("tenant_id", "text", _NAME, null=True),
-                Column("ordering_key", "text", _NAME, null=True),
-                Column("last_error_code", "text", _CODE, null=True),
-                Column("last_error", "longtext", null=True),
-                Column("created_at", "time"),
-                Column("updated_at", "time"),
-                Column("completed_at", "time", null=True),
-                Column("concurrency_key", "text", _NAME, null=True),
-                Column("concurrency_limit", "int", null=True),
-                # Not read by a claim. The failed ones, among which a group is looked for, have an
-                # index of their own.
-                Column("last_error_group", "text", _GROUP, null=True),
-            ),
-            (
-                # Ready items by kind, and by tenant those that have one: in one of the two, so that
-                # each kind and tenant has a queue of its own and none waits for another's.
-                Index(
-                    "automate_outbox_ready",
-                    ("kind", "sort_at", "id"),
-                    (("tenant_id", NULL), ("waiting_for", "worker")),
-                ),
-                Index(
-                    "automate_outbox_shared",
-                    ("kind", "tenant_id", "sort_at", "id"),
-                    (("tenant_id", None), ("waiting_for", "worker")),
-                ),
-                Index("automate_outbox_later", ("next_attempt_at",), (("waiting_for", "time"),)),
-                Index(
-                    "automate_outbox_lease", ("lease_expires_at",), (("lease_expires_at", None),)
-                ),
-                Index(
-                    "automate_outbox_ordering",
-                    ("ordering_key", "id"),
-                    (("ordering_key", None), ("waiting_for", None)),
-                ),
-                Index(
-                    "automate_outbox_idempotency",
-                    ("idempotency_key",),
-                    (("idempotency_key", None),),
-                    unique=True,
-                ),
-                # Finished rows stand in no index but the key: keeping them costs nothing. The
-                # failed ones, which people look for, are few.
-                Index("automate_outbox_failed", ("id",), (("status", "FAILED"),)),
-                Index(
-                    "automate_outbox_concurrency",
-                    ("concurrency_key", "kind", "id"),
-                    (("concurrency_key", None), ("waiting_for", "key")),
-                ),
-                Index("automate_outbox_cancel", ("id",), (("waiting_for", "cancel"),)),
-            ),
-            (
-                # Room for the version that the claim writes, so that it stays on its page.
-                ("fillfactor", 70),
-                # Every item leaves two dead versions. The usual fifth of the table would be a lot
-                # of them where finished items are kept.
-                ("autovacuum_vacuum_scale_factor", 0.02),
-                ("autovacuum_analyze_scale_factor", 0.05),
-            ),
+
+def _columns(type_: Type, names: str, *, null: bool = False) -> list[Column]:
+    return [Column(name, type_, null=null) for name in names.split()]
+
+
+def _index(name: str, columns: str, *, unique: bool = False, **where: str | None) -> Index:
+    return Index(name, tuple(columns.split()), tuple(where.items()), unique)
+
+
+def _table(name: str, *parts: Column | Index, **storage: float) -> Table:
+    columns = tuple(part for part in parts if isinstance(part, Column))
+    indexes = tuple(part for part in parts if isinstance(part, Index))
+    return Table(name, columns, indexes, tuple(storage.items()))
+
+
+_ALL = (
+    _table(
+        OUTBOX,
+        Column("id", "id"),
+        Column("kind", "text", _NAME),
+        Column("payload", "json"),
+        Column("headers", "json"),
+        Column("status", "text", 16, fixed=True),
+        # What a waiting item waits for: "worker" (ready to be claimed), "time" (not due), "key"
+        # (its ordering or concurrency key is busy), "resume" (its kind is paused). On a running
+        # item "cancel" asks it to stop. Else null. Only ready items stand in the index that is
+        # claimed from.
+        Column("waiting_for", "text", 8, null=True, fixed=True),
+        *_columns("int", "priority attempt_count max_attempts"),
+        Column("next_attempt_at", "time"),
+        # The claim order: the due time, moved ahead by an hour per priority point. Priority wins
+        # among items of about the same age, and age wins in the end.
+        Column("sort_at", "time"),
+        Column("lease_owner", "text", _NAME, null=True),
+        Column("lease_token", "id", null=True),
+        Column("lease_expires_at", "time", null=True),
+        Column("idempotency_key", "text", _LONG_KEY, null=True),
+        Column("tenant_id", "text", _NAME, null=True),
+        Column("ordering_key", "text", _NAME, null=True),
+        Column("last_error_code", "text", _CODE, null=True),
+        Column("last_error", "longtext", null=True),
+        *_columns("time", "created_at updated_at"),
+        Column("completed_at", "time", null=True),
+        Column("concurrency_key", "text", _NAME, null=True),
+        Column("concurrency_limit", "int", null=True),
+        # Not read by a claim. The failed ones, among which a group is looked for, have an index of
+        # their own.
+        Column("last_error_group", "text", _GROUP, null=True),
+        # Ready items by kind, and by tenant those that have one: in one of the two, so that each
+        # kind and tenant has a queue of its own and none waits for another's.
+        _index("automate_outbox_ready", "kind sort_at id", tenant_id=NULL, waiting_for="worker"),
+        _index(
+            "automate_outbox_shared",
+            "kind tenant_id sort_at id",
+            tenant_id=None,
+            waiting_for="worker",
         ),
-        Table(
-            LANE,
-            (
-                Column("ordering_key", "text", _NAME),
-                Column("item_id", "id"),
-                Column("lease_token", "id"),
-            ),
-            (Index("automate_outbox_lane_item", ("item_id",)),),
+        _index("automate_outbox_later", "next_attempt_at", waiting_for="time"),
+        _index("automate_outbox_lease", "lease_expires_at", lease_expires_at=None),
+        _index("automate_outbox_ordering", "ordering_key id", ordering_key=None, waiting_for=None),
+        _index("automate_outbox_idempotency", "idempotency_key", idempotency_key=None, unique=True),
+        # Finished rows stand in no index but the key: keeping them costs nothing. The failed ones,
+        # which people look for, are few.
+        _index("automate_outbox_failed", "id", status="FAILED"),
+        _index(
+            "automate_outbox_concurrency",
+            "concurrency_key kind id",
+            concurrency_key=None,
+            waiting_for="key",
         ),
-        Table(
-            SLOT,
-            (
-                # Its number and the key: unique, so that no two items ever have the same one.
-                Column("id", "text", _LONG_KEY),
-                Column("concurrency_key", "text", _NAME),
-                Column("item_id", "id"),
-                Column("lease_token", "id"),
-            ),
-            (
-                Index("automate_outbox_slot_key", ("concurrency_key",)),
-                Index("automate_outbox_slot_item", ("item_id",)),
-            ),
-        ),
-        Table(
-            PAUSE,
-            (
-                Column("kind", "text", _NAME),
-                Column("reason", "longtext", null=True),
-                Column("created_at", "time"),
-            ),
-        ),
-        Table(
-            LIMIT,
-            (
-                Column("kind", "text", _NAME),
-                Column("concurrency", "int", null=True),
-                Column("rate", "int", null=True),
-                Column("per_milliseconds", "int"),
-                Column("burst", "int", null=True),
-                # Whether it comes from the code (1) or from an operator (0), who has the last word.
-                Column("declared", "int"),
-                # When the bucket of starts that may be made at once would be full again: the one
-                # number that a token bucket needs.
-                Column("full_at", "time"),
-                Column("updated_at", "time"),
-            ),
-        ),
-        Table(
-            DEFINITION,
-            (
-                Column("id", "text", _KEY),
-                Column("name", "text", _NAME),
-                Column("body", "json"),
-                Column("created_at", "time"),
-            ),
-        ),
-        Table(
-            EXECUTION,
-            (
-                Column("id", "id"),
-                Column("workflow", "text", _NAME),
-                Column("definition_id", "text", _KEY),
-                Column("status", "text", 16),
-                Column("event", "json"),
-                Column("output", "json", null=True),
-                Column("tenant_id", "text", _NAME, null=True),
-                Column("item_id", "id"),
-                Column("error_code", "text", _CODE, null=True),
-                Column("error", "longtext", null=True),
-                Column("created_at", "time"),
-                Column("updated_at", "time"),
-                Column("completed_at", "time", null=True),
-                Column("error_group", "text", _GROUP, null=True),
-            ),
-            (
-                Index("automate_execution_recent", ("created_at",)),
-                Index("automate_execution_workflow", ("workflow", "created_at")),
-                Index("automate_execution_status", ("status", "created_at")),
-                Index(
-                    "automate_execution_tenant",
-                    ("tenant_id", "created_at"),
-                    (("tenant_id", None),),
-                ),
-            ),
-        ),
-        Table(
-            STEP,
-            (
-                Column("id", "id"),
-                Column("execution_id", "id"),
-                Column("step_id", "text", _NAME),
-                # Which element of `for_each` it is; -1 for a step without.
-                Column("position", "int"),
-                Column("status", "text", 16),
-                Column("attempts", "int"),
-                Column("output", "json", null=True),
-                Column("error_code", "text", _CODE, null=True),
-                Column("error", "longtext", null=True),
-                # Where the last error was raised: files and lines, no values.
-                Column("trace", "longtext", null=True),
-                Column("started_at", "time", null=True),
-                Column("next_attempt_at", "time", null=True),
-                Column("completed_at", "time", null=True),
-                Column("error_group", "text", _GROUP, null=True),
-            ),
-            (Index("automate_step_once", ("execution_id", "step_id", "position"), unique=True),),
-        ),
-        Table(
-            DELIVERY,
-            (
-                # SHA-256 over connector, trigger and the delivery's own id: unique, so that the
-                # database itself recognizes a replayed webhook.
-                Column("id", "text", _KEY),
-                Column("connector", "text", _NAME),
-                Column("trigger_name", "text", _NAME),
-                Column("item_id", "id"),
-                Column("received_at", "time"),
-            ),
-            (Index("automate_delivery_received", ("received_at",)),),
-        ),
-        Table(
-            SCHEDULE,
-            (
-                # The workflow's name and which of its triggers it is.
-                Column("id", "text", _LONG_KEY),
-                Column("last_fired_at", "time"),
-            ),
-        ),
-        Table(
-            WORKER,
-            (
-                Column("id", "text", _NAME),
-                Column("host", "text", _NAME),
-                Column("pid", "int"),
-                Column("started_at", "time"),
-                Column("seen_at", "time"),
-                Column("kinds", "json"),
-                Column("slots", "int"),
-                Column("in_flight", "int"),
-                Column("stopping", "int"),
-                # The reason for which it can't work, as its supervisor reports.
-                Column("problem", "longtext", null=True),
-            ),
-        ),
-        Table(
-            ACTIVITY,
-            (
-                # One row per minute, worker and kind: its worker alone writes it, so that no two
-                # ever wait for each other.
-                Column("id", "id"),
-                Column("at", "time"),
-                Column("worker_id", "text", _NAME),
-                Column("kind", "text", _NAME),
-                Column("completed", "int"),
-                Column("retried", "int"),
-                Column("failed", "int"),
-                Column("lost", "int"),
-                Column("run_times", "json"),
-                Column("wait_times", "json"),
-            ),
-            (Index("automate_activity_at", ("at",)),),
-        ),
-        Table(
-            FAILURE,
-            (
-                # One failed attempt, of an item or of a step; the last ones of each are kept.
-                Column("id", "id"),
-                # The item's id, or the execution's.
-                Column("subject_id", "id"),
-                Column("step_id", "text", _NAME, null=True),
-                Column("position", "int"),
-                Column("attempt", "int"),
-                Column("error_code", "text", _CODE),
-                Column("error_group", "text", _GROUP),
-                Column("error", "longtext"),
-                # Where it was raised: files and lines, no values.
-                Column("trace", "longtext", null=True),
-                Column("failed_at", "time"),
-            ),
-            (Index("automate_failure_subject", ("subject_id", "failed_at")),),
-        ),
-        Table(
-            LABEL,
-            (
-                # Of subject and name: a label has one value.
-                Column("id", "id"),
-                Column("name", "text", _KEY),
-                Column("value", "text", _NAME),
-                # The item's id, or the execution's.
-                Column("subject_id", "id"),
-                Column("about", "text", 16),
-                Column("tenant_id", "text", _NAME, null=True),
-                Column("created_at", "time"),
-            ),
-            (
-                Index("automate_label_value", ("value", "created_at")),
-                Index("automate_label_subject", ("subject_id",)),
-            ),
-        ),
-        Table(
-            EXECUTION_ACTIVITY,
-            (
-                # One row per minute, worker and workflow, as above; and one without a worker for
-                # each execution that ended otherwise than in a worker's hands.
-                Column("id", "id"),
-                Column("at", "time"),
-                Column("worker_id", "text", _NAME, null=True),
-                Column("workflow", "text", _NAME),
-                Column("started", "int"),
-                Column("completed", "int"),
-                Column("failed", "int"),
-                Column("cancelled", "int"),
-                Column("run_times", "json"),
-                Column("steps_completed", "int"),
-                Column("steps_retried", "int"),
-                Column("steps_failed", "int"),
-                Column("step_times", "json"),
-            ),
-            (Index("automate_execution_activity_at", ("at",)),),
-        ),
-        Table(
-            SCHEMA,
-            (
-                # One row: which version of these tables the database has, where it was `migrate`
-                # that brought it there. Django and Alembic keep an account of their own.
-                Column("name", "text", _NAME),
-                Column("version", "int"),
-                Column("migrated_at", "time"),
-            ),
-        ),
-    )
-}
+        _index("automate_outbox_cancel", "id", waiting_for="cancel"),
+        # Room for the version that the claim writes, so that it stays on its page.
+        fillfactor=70,
+        # Every item leaves two dead versions. The usual fifth of the table would be a lot of them
+        # where finished items are kept.
+        autovacuum_vacuum_scale_factor=0.02,
+        autovacuum_analyze_scale_factor=0.05,
+    ),
+    _table(
+        LANE,
+        Column("ordering_key", "text", _NAME),
+        *_columns("id", "item_id lease_token"),
+        _index("automate_outbox_lane_item", "item_id"),
+    ),
+    _table(
+        SLOT,
+        # Its number and the key: unique, so that no two items ever have the same one.
+        Column("id", "text", _LONG_KEY),
+        Column("concurrency_key", "text", _NAME),
+        *_columns("id", "item_id lease_token"),
+        _index("automate_outbox_slot_key", "concurrency_key"),
+        _index("automate_outbox_slot_item", "item_id"),
+    ),
+    _table(
+        PAUSE,
+        Column("kind", "text", _NAME),
+        Column("reason", "longtext", null=True),
+        Column("created_at", "time"),
+    ),
+    _table(
+        LIMIT,
+        Column("kind", "text", _NAME),
+        *_columns("int", "concurrency rate", null=True),
+        Column("per_milliseconds", "int"),
+        Column("burst", "int", null=True),
+        # Whether it comes from the code (1) or from an operator (0), who has the last word.
+        Column("declared", "int"),
+        # When the bucket of starts that may be made at once would be full again: the one number
+        # that a token bucket needs.
+        *_columns("time", "full_at updated_at"),
+    ),
+    _table(
+        DEFINITION,
+        Column("id", "text", _KEY),
+        Column("name", "text", _NAME),
+        Column("body", "json"),
+        Column("created_at", "time"),
+    ),
+    _table(
+        EXECUTION,
+        Column("id", "id"),
+        Column("workflow", "text", _NAME),
+        Column("definition_id", "text", _KEY),
+        Column("status", "text", 16),
+        Column("event", "json"),
+        Column("output", "json", null=True),
+        Column("tenant_id", "text", _NAME, null=True),
+        Column("item_id", "id"),
+        Column("error_code", "text", _CODE, null=True),
+        Column("error", "longtext", null=True),
+        *_columns("time", "created_at updated_at"),
+        Column("completed_at", "time", null=True),
+        Column("error_group", "text", _GROUP, null=True),
+        _index("automate_execution_recent", "created_at"),
+        _index("automate_execution_workflow", "workflow created_at"),
+        _index("automate_execution_status", "status created_at"),
+        _index("automate_execution_tenant", "tenant_id created_at", tenant_id=None),
+    ),
+    _table(
+        STEP,
+        *_columns("id", "id execution_id"),
+        Column("step_id", "text", _NAME),
+        # Which element of `for_each` it is; -1 for a step without.
+        Column("position", "int"),
+        Column("status", "text", 16),
+        Column("attempts", "int"),
+        Column("output", "json", null=True),
+        Column("error_code", "text", _CODE, null=True),
+        Column("error", "longtext", null=True),
+        # Where the last error was raised: files and lines, no values.
+        Column("trace", "longtext", null=True),
+        *_columns("time", "started_at next_attempt_at completed_at", null=True),
+        Column("error_group", "text", _GROUP, null=True),
+        _index("automate_step_once", "execution_id step_id position", unique=True),
+    ),
+    _table(
+        DELIVERY,
+        # SHA-256 over connector, trigger and the delivery's own id: unique, so that the database
+        # itself recognizes a replayed webhook.
+        Column("id", "text", _KEY),
+        Column("connector", "text", _NAME),
+        Column("trigger_name", "text", _NAME),
+        Column("item_id", "id"),
+        Column("received_at", "time"),
+        _index("automate_delivery_received", "received_at"),
+    ),
+    _table(
+        SCHEDULE,
+        # The workflow's name and which of its triggers it is.
+        Column("id", "text", _LONG_KEY),
+        Column("last_fired_at", "time"),
+    ),
+    _table(
+        WORKER,
+        Column("id", "text", _NAME),
+        Column("host", "text", _NAME),
+        Column("pid", "int"),
+        *_columns("time", "started_at seen_at"),
+        Column("kinds", "json"),
+        *_columns("int", "slots in_flight stopping"),
+        # The reason for which it can't work, as its supervisor reports.
+        Column("problem", "longtext", null=True),
+    ),
+    _table(
+        ACTIVITY,
+        # One row per minute, worker and kind: its worker alone writes it, so that no two ever wait
+        # for each other.
+        Column("id", "id"),
+        Column("at", "time"),
+        Column("worker_id", "text", _NAME),
+        Column("kind", "text", _NAME),
+        *_columns("int", "completed retried failed lost"),
+        Column("run_times", "json"),
+        Column("wait_times", "json"),
+        _index("automate_activity_at", "at"),
+    ),
+    _table(
+        FAILURE,
+        # One failed attempt, of an item or of a step; the last ones of each are kept.
+        Column("id", "id"),
+        # The item's id, or the execution's.
+        Column("subject_id", "id"),
+        Column("step_id", "text", _NAME, null=True),
+        *_columns("int", "position attempt"),
+        Column("error_code", "text", _CODE),
+        Column("error_group", "text", _GROUP),
+        Column("error", "longtext"),
+        # Where it was raised: files and lines, no values.
+        Column("trace", "longtext", null=True),
+        Column("failed_at", "time"),
+        _index("automate_failure_subject", "subject_id failed_at"),
+    ),
+    _table(
+        LABEL,
+        # Of subject and name: a label has one value.
+        Column("id", "id"),
+        Column("name", "text", _KEY),
+        Column("value", "text", _NAME),
+        # The item's id, or the execution's.
+        Column("subject_id", "id"),
+        Column("about", "text", 16),
+        Column("tenant_id", "text", _NAME, null=True),
+        Column("created_at", "time"),
+        _index("automate_label_value", "value created_at"),
+        _index("automate_label_subject", "subject_id"),
+    ),
+    _table(
+        EXECUTION_ACTIVITY,
+        # One row per minute, worker and workflow, as above; and one without a worker for each
+        # execution that ended otherwise than in a worker's hands.
+        Column("id", "id"),
+        Column("at", "time"),
+        Column("worker_id", "text", _NAME, null=True),
+        Column("workflow", "text", _NAME),
+        *_columns("int", "started completed failed cancelled"),
+        Column("run_times", "json"),
+        *_columns("int", "steps_completed steps_retried steps_failed"),
+        Column("step_times", "json"),
+        _index("automate_execution_activity_at", "at"),
+    ),
+    _table(
+        SCHEMA,
+        # One row: which version of these tables the database has, where it was `migrate` that
+        # brought it there. Django and Alembic keep an account of their own.
+        Column("name", "text", _NAME),
+        Column("version", "int"),
+        Column("migrated_at", "time"),
+    ),
+)
+
+TABLES: dict[str, Table] = {table.name: table for table in _ALL}

@@ -13,7 +13,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, time
 from decimal import Decimal
 from enum import Enum
@@ -41,20 +41,13 @@ _SCALARS = frozenset({str, int, float, bool, type(None)})
 _SHOWN = 100  # characters of a path
 _USUAL = "pass dicts, lists, text, numbers, booleans and None"
 _ELSEWHERE = "store the data elsewhere and pass a reference"
-
-
-@dataclass(frozen=True, slots=True)
-class Unstorable:
-    """A part of a value that can't be stored: the place, the reason and the remedy."""
-
-    path: tuple[str | int, ...]
-    message: str
-    hint: str
-
-    def error(self, name: str, inside: int = 0) -> PayloadError:
-        """Return the error about the value *name*, without the first *inside* parts of the path."""
-        where = _shown(self.path[inside:])
-        return PayloadError(f"the {name} can't be stored: {where} {self.message}", hint=self.hint)
+_INSTEAD: tuple[tuple[tuple[type, ...], str], ...] = (
+    ((set, frozenset), "pass a list, sorted if its order matters"),
+    ((Enum,), "pass its .value"),
+    ((bytes, bytearray, memoryview), "pass text: decode it, or encode it as base64"),
+    ((date, time), "pass text: its .isoformat()"),
+    ((Decimal, UUID), "pass text: str() of it"),
+)
 
 
 class Redaction(Protocol):
@@ -68,11 +61,16 @@ class Redaction(Protocol):
 
 
 class UnstorableError(Exception):
-    """A value has a part that can't be stored: *problem*."""
+    """A part of a value can't be stored: the place, the reason and the remedy."""
 
-    def __init__(self, problem: Unstorable) -> None:
-        self.problem = problem
-        super().__init__(problem.message)
+    def __init__(self, path: tuple[str | int, ...], message: str, hint: str) -> None:
+        self.path, self.message, self.hint = path, message, hint
+        super().__init__(message)
+
+    def about(self, name: str, inside: int = 0) -> PayloadError:
+        """Return the error about the value *name*, without the first *inside* parts of the path."""
+        where = _shown(self.path[inside:])
+        return PayloadError(f"the {name} can't be stored: {where} {self.message}", hint=self.hint)
 
 
 def encode_json(
@@ -92,15 +90,13 @@ def encode_json(
     """
     most = limit // 2  # values in so much JSON: each takes a character and a comma
     if not is_plain(value, MAX_DEPTH + inside, most):
-        try:
-            value = plain_json(value, inside=inside, most=most)
-        except UnstorableError as error:
-            raise error.problem.error(name, inside) from None
+        value = _plain(value, name, inside, most)
     try:
         text = json_text(value)
     except ValueError:
         # json's own text may show the value.
-        raise _refusal(value, name, inside, most) from None
+        _plain(value, name, inside, most)
+        raise PayloadError(f"the {name} can't be stored as JSON", hint=_USUAL) from None
     # Cheap tests first: they spare nearly every payload the costly ones.
     ascii_only = text.isascii()
     if (
@@ -108,25 +104,20 @@ def encode_json(
         or ("\\u0000" in text and _UNSTORABLE_ESCAPE.search(text))
         or (len(text) > 307 and _SIX_DIGITS.search(text[::50]) and _LONG_NUMBER.search(text))
     ):
-        problem = find_unstorable(value, inside=inside, most=most)
-        if problem is not None:
-            raise problem.error(name, inside)
+        _plain(value, name, inside, most)
     if len(text) > limit or (not ascii_only and len(text.encode()) > limit):
-        raise PayloadError(
-            f"the {name} is too long: over {limit:,} bytes of JSON",
-            hint=_ELSEWHERE,
-        )
+        raise PayloadError(f"the {name} is too long: over {limit:,} bytes of JSON", hint=_ELSEWHERE)
     if redact is not None and redact.finds(text):
         # As it would be stored, so that no type of Python's hides anything.
         return encode_json(redact(json.loads(text)), name, limit, inside=inside)
     return text
 
 
-def _refusal(value: Any, name: str, inside: int, most: int) -> PayloadError:
-    problem = find_unstorable(value, inside=inside, most=most)
-    if problem is not None:
-        return problem.error(name, inside)
-    return PayloadError(f"the {name} can't be stored as JSON", hint=_USUAL)
+def _plain(value: Any, name: str, inside: int, most: int) -> Any:
+    try:
+        return plain_json(value, inside=inside, most=most)
+    except UnstorableError as error:
+        raise error.about(name, inside) from None
 
 
 def is_plain(value: Any, levels: int = MAX_DEPTH, most: int = _MOST) -> bool:
@@ -161,17 +152,6 @@ def _is_plain(value: Any, levels: int, left: list[int]) -> bool:
     return True
 
 
-def find_unstorable(
-    value: Any, levels: int = MAX_DEPTH, *, inside: int = 0, most: int = _MOST
-) -> Unstorable | None:
-    """Return the first part of *value* that can't be stored, or None; see `plain_json`."""
-    try:
-        plain_json(value, levels, inside=inside, most=most)
-    except UnstorableError as error:
-        return error.problem
-    return None
-
-
 def plain_json(
     value: Any,
     levels: int = MAX_DEPTH,
@@ -190,22 +170,20 @@ def plain_json(
     return _Copy(levels, inside, most, other).of(value, ())
 
 
+@dataclass(slots=True)
 class _Copy:
     """Copies a value in JSON's own types, and looks at every part of it."""
 
-    def __init__(
-        self, levels: int, inside: int, most: int, other: Callable[[Any], Any] | None
-    ) -> None:
-        self._levels = levels
-        self._inside_of = inside
-        self._other = other
-        self._around: set[int] = set()
-        # Few objects that share their parts many times over would be copied without end.
-        self._left = most
+    levels: int
+    inside_of: int
+    left: int
+    """Few objects that share their parts many times over would be copied without end."""
+    other: Callable[[Any], Any] | None
+    around: set[int] = field(default_factory=set)
 
     def of(self, value: Any, path: tuple[str | int, ...]) -> Any:
         kind = type(value)
-        self._left -= 1
+        self.left -= 1
         if kind is str:
             return self._text(value, path)
         if value is None or kind is bool:
@@ -214,14 +192,14 @@ class _Copy:
             return self._scalar(value, path)
         if isinstance(value, (Mapping, list, tuple)):
             return self._inside(value, path)
-        written = NotImplemented if self._other is None else self._other(value)
+        written = NotImplemented if self.other is None else self.other(value)
         if written is not NotImplemented:
             return self.of(written, path)
-        raise _refused(path, *_foreign(value))
+        raise UnstorableError(path, *_foreign(value))
 
     def _text(self, value: str, path: tuple[str | int, ...]) -> str:
         if problem := text_problem(value):
-            raise _refused(path, *problem)
+            raise UnstorableError(path, *problem)
         return value
 
     def _scalar(self, value: Any, path: tuple[str | int, ...]) -> Any:
@@ -229,46 +207,44 @@ class _Copy:
             return self._text(str.__str__(value), path)
         if isinstance(value, float):
             if not math.isfinite(value):
-                raise _refused(
+                raise UnstorableError(
                     path, "is NaN or infinite, not a number that JSON has", "use null, or text"
                 )
             return float.__float__(value)
         if not -_LARGEST < value < _LARGEST:
-            raise _refused(
+            raise UnstorableError(
                 path, "is larger than the numbers that JSON readers take", "make it text"
             )
         return int.__int__(value)
 
     def _inside(self, value: Any, path: tuple[str | int, ...]) -> Any:
         if hasattr(value, "_fields") and isinstance(value, tuple):
-            raise _refused(path, f"is {type_name(value)}, a named tuple", "pass its ._asdict()")
-        if id(value) in self._around:
+            raise UnstorableError(
+                path, f"is {type_name(value)}, a named tuple", "pass its ._asdict()"
+            )
+        if id(value) in self.around:
             hint = "pass the parts once, without what holds them"
-            raise _refused(path, "is a circular reference", hint)
-        if self._left < 0:
-            raise _refused(path, "is one value too many", _ELSEWHERE)
-        if len(path) >= self._levels + self._inside_of:
+            raise UnstorableError(path, "is a circular reference", hint)
+        if self.left < 0:
+            raise UnstorableError(path, "is one value too many", _ELSEWHERE)
+        if len(path) >= self.levels + self.inside_of:
             hint = "flatten it, or pass it as a string of JSON"
-            raise _refused(path, f"is nested deeper than {self._levels} levels", hint)
-        self._around.add(id(value))
+            raise UnstorableError(path, f"is nested deeper than {self.levels} levels", hint)
+        self.around.add(id(value))
         if isinstance(value, Mapping):
             copy: Any = {
                 self._key(key, path): self.of(part, (*path, key)) for key, part in value.items()
             }
         else:
             copy = [self.of(part, (*path, index)) for index, part in enumerate(value)]
-        self._around.discard(id(value))
+        self.around.discard(id(value))
         return copy
 
     def _key(self, key: object, path: tuple[str | int, ...]) -> str:
         if isinstance(key, str):
             return self._text(str.__str__(key), (*path, key))
         message = f"has a key that is not text but {type(key).__name__}"
-        raise _refused(path, message, "make its keys text")
-
-
-def _refused(path: tuple[str | int, ...], message: str, hint: str) -> UnstorableError:
-    return UnstorableError(Unstorable(path, message, hint))
+        raise UnstorableError(path, message, "make its keys text")
 
 
 def text_problem(text: str) -> tuple[str, str] | None:
@@ -283,18 +259,8 @@ def text_problem(text: str) -> tuple[str, str] | None:
 
 def _foreign(value: Any) -> tuple[str, str]:
     """Return the reason to refuse a value of another type, and a value to pass in its place."""
-    message = f"is {type_name(value)}, which JSON has not"
-    if isinstance(value, (set, frozenset)):
-        return message, "pass a list, sorted if its order matters"
-    if isinstance(value, Enum):
-        return message, "pass its .value"
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return message, "pass text: decode it, or encode it as base64"
-    if isinstance(value, (date, time)):
-        return message, "pass text: its .isoformat()"
-    if isinstance(value, (Decimal, UUID)):
-        return message, "pass text: str() of it"
-    return message, _USUAL
+    hint = next((hint for types, hint in _INSTEAD if isinstance(value, types)), _USUAL)
+    return f"is {type_name(value)}, which JSON has not", hint
 
 
 def _shown(path: tuple[str | int, ...]) -> str:

@@ -23,26 +23,8 @@ from automate_kernel.errors import AutomateError, TemplateError
 from automate_kernel.secrets.handles import Sealed, SecretRef
 from automate_kernel.secrets.tracebacks import group_of, trace_of
 from automate_kernel.templates import filters as builtin
-from automate_kernel.templates.filters import (
-    BOUNDED_FILTERS,
-    BUILTIN_FILTERS,
-    FILTER_PRICES,
-    JINJA_FILTERS,
-    JINJA_TESTS,
-    LAZY_FILTERS,
-    Filter,
-    FilterRegistry,
-)
-from automate_kernel.templates.limits import (
-    FREE,
-    Budget,
-    Cost,
-    CountedItems,
-    contained,
-    division,
-    linear,
-    sorting,
-)
+from automate_kernel.templates.filters import JINJA_FILTERS, JINJA_TESTS, Filter, FilterRegistry
+from automate_kernel.templates.limits import Budget, CountedItems, contained, sorting
 from automate_kernel.templates.members import INNER, bounded, check_values, compare, sliced
 from automate_kernel.templates.syntax import COUNTED
 from automate_kernel.templates.values import stripped, text_of, unfit
@@ -162,11 +144,12 @@ def _counted(context: RenderContext, items: Any) -> Any:
 
 
 def _wrapped(name: str, function: Filter) -> Any:
-    price = _price(name, function)
+    known = function is builtin.BUILTIN_FILTERS.get(name) or function is _JINJA.get(name)
+    price = builtin.FILTER_PRICES[name] if known else bounded_sizes
     passed = getattr(getattr(function, "jinja_pass_arg", None), "name", "")
-    budgeted = function in BOUNDED_FILTERS
+    budgeted = function in builtin.BOUNDED_FILTERS
     takes_undefined = name in {"default", "d"}
-    lazy = name in LAZY_FILTERS and price is not bounded_sizes
+    lazy = name in builtin.LAZY_FILTERS and price is not bounded_sizes
     shown = f"filter {name!r}"
 
     @pass_context
@@ -198,12 +181,6 @@ def _wrapped(name: str, function: Filter) -> Any:
 
     call.function = function  # type: ignore[attr-defined]
     return call
-
-
-def _price(name: str, function: Filter) -> Cost:
-    if function is BUILTIN_FILTERS.get(name) or function is _JINJA.get(name):
-        return FILTER_PRICES[name]
-    return bounded_sizes
 
 
 def bounded_sizes(budget: Budget, *args: Any, **kwargs: Any) -> float:
@@ -331,15 +308,11 @@ def _groupby(
     previous: Any = None
     for index in order:
         context.budget.spend()
-        if not groups or not _equal(context, previous, folded[index]):
+        if not groups or not compare(context.budget, "eq", previous, folded[index]):
             groups.append(_GroupTuple(keys[index], []))
         previous = folded[index]
         groups[-1].list.append(values[index])
     return groups
-
-
-def _equal(context: RenderContext, left: Any, right: Any) -> bool:
-    return bool(compare(context.budget, "eq", left, right))
 
 
 def _outermost(name: str, choose: Callable[..., int]) -> Filter:
@@ -392,10 +365,6 @@ def _of_text(name: str) -> Filter:
     return pass_context(filtered)
 
 
-def _wordcount(context: RenderContext, value: Any) -> int:
-    return int(FILTERS["wordcount"](text_of(context.budget, value)))
-
-
 def _urlencode(context: RenderContext, value: Any) -> str:
     if not isinstance(value, str):
         text = text_of(context.budget, value)  # refuses what has none
@@ -418,44 +387,15 @@ _JINJA: dict[str, Filter] = {name: FILTERS[name] for name in JINJA_FILTERS} | {
     "trim": pass_context(_trim),
     "unique": pass_context(_unique),
     "urlencode": pass_context(_urlencode),
-    "wordcount": pass_context(_wordcount),
-    **{name: _of_text(name) for name in ("capitalize", "lower", "title", "upper")},
+    **{name: _of_text(name) for name in ("capitalize", "lower", "title", "upper", "wordcount")},
 }
 
 
 # -- tests ------------------------------------------------------------------------------------
 
-_COMPARING = {
-    "==": "eq", "eq": "eq", "equalto": "eq", "!=": "ne", "ne": "ne",
-    ">": "gt", "gt": "gt", "greaterthan": "gt", ">=": "gteq", "ge": "gteq",
-    "<": "lt", "lt": "lt", "lessthan": "lt", "<=": "lteq", "le": "lteq", "in": "in",
-}  # fmt: skip
-
-
-def _halved(budget: Budget, value: Any, divisor: Any = 2) -> float:
-    return division(value, divisor)
-
-
-_FREE_TESTS = (
-    "boolean", "defined", "false", "float", "integer", "iterable", "mapping", "none", "number",
-    "sequence", "string", "true", "undefined",
-)  # fmt: skip
-TEST_PRICES: dict[str, Cost] = {
-    **dict.fromkeys(_FREE_TESTS, FREE),
-    **dict.fromkeys(("divisibleby", "even", "odd"), _halved),
-    **dict.fromkeys(("lower", "upper"), linear(15)),
-}
-
-
-class BoundedTests(dict[str, Any]):
-    """The tests, each at its price: ``is even``."""
-
-    def __init__(self) -> None:
-        super().__init__({name: _tested(name) for name in JINJA_TESTS})
-
 
 def _tested(name: str) -> Any:
-    comparison = _COMPARING.get(name)
+    comparison = builtin.COMPARING.get(name)
     if comparison is not None:
 
         @pass_context
@@ -464,7 +404,7 @@ def _tested(name: str) -> Any:
 
         return compared
     function: Any = TESTS[name]
-    price = TEST_PRICES[name]
+    price = builtin.TEST_PRICES[name]
 
     @pass_context
     def asked(context: RenderContext, value: Any, *args: Any) -> Any:
@@ -473,3 +413,7 @@ def _tested(name: str) -> Any:
         return function(value, *args)
 
     return asked
+
+
+BOUNDED_TESTS: dict[str, Any] = {name: _tested(name) for name in JINJA_TESTS}
+"""The tests, each at its price: ``is even``."""

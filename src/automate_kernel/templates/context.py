@@ -61,9 +61,4 @@ class TemplateContext:
 
     def variables(self) -> dict[str, Any]:
         """Return the JSON that templates see, by name."""
-        return {
-            **self.extra,
-            "event": self.event,
-            "execution": self.execution,
-            "steps": self.steps,
-        }
+        return {**self.extra, "event": self.event, "execution": self.execution, "steps": self.steps}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -13,7 +13,7 @@ from automate_kernel.secrets.handles import Sealed, SecretRef, check_key
 from automate_kernel.templates.context import EnvironmentResolver, TemplateContext
 from automate_kernel.templates.filters import FilterRegistry, default_filters
 from automate_kernel.templates.limits import Budget, Limits
-from automate_kernel.templates.secret_references import EnvReference, SecretReference, split
+from automate_kernel.templates.secret_references import EnvReference, Piece, split
 from automate_kernel.templates.values import json_copy
 
 if TYPE_CHECKING:
@@ -21,16 +21,14 @@ if TYPE_CHECKING:
     from automate_kernel.templates.sandbox import Sandbox
 
 
+@dataclass(slots=True)
 class _Rendering:
     """One rendering of a template: its context, and its budget."""
 
-    __slots__ = ("budget", "context", "variables")
-
-    def __init__(self, context: TemplateContext, limits: Limits) -> None:
-        self.context: TemplateContext = context
-        self.budget: Budget = Budget(limits)
-        # Made by the first part that needs them.
-        self.variables: dict[str, Any] | None = None
+    context: TemplateContext
+    budget: Budget
+    # Made by the first part that needs them.
+    variables: dict[str, Any] | None = None
 
 
 class _Part(Protocol):
@@ -86,7 +84,7 @@ class _Tree:
 class _ReferenceText:
     """Text with ``$secret:`` or ``$env:`` in it, and no syntax of Jinja's."""
 
-    pieces: tuple[str | SecretRef | EnvReference, ...]
+    pieces: tuple[Piece, ...]
     path: str
 
     def render(self, rendering: _Rendering) -> Any:
@@ -97,9 +95,7 @@ class _ReferenceText:
             return "".join(map(str, pieces))
         return pieces[0] if len(pieces) == 1 else Sealed(*pieces)
 
-    def _known(
-        self, piece: str | SecretRef | EnvReference, env: EnvironmentResolver
-    ) -> str | SecretRef:
+    def _known(self, piece: Piece, env: EnvironmentResolver) -> str | SecretRef:
         if not isinstance(piece, EnvReference):
             return piece
         try:
@@ -112,27 +108,24 @@ class _ReferenceText:
         raise problem
 
 
+@dataclass(frozen=True, slots=True)
 class _Program:
     """A compiled Jinja template, whose value is text."""
 
-    __slots__ = ("_environment", "_path", "_root", "_source", "_template")
-
-    def __init__(self, environment: Sandbox, template: Any, *, path: str, source: str) -> None:
-        self._environment = environment
-        self._template = template
-        self._root: Callable[[Any], Iterator[Any]] = template.root_render_func
-        self._path = path
-        self._source = source
+    environment: Sandbox
+    template: Any
+    path: str
+    source: str
 
     def render(self, rendering: _Rendering) -> Any:
         pieces: Iterator[Any] | None = None
         try:
             scope = self._scope(rendering)
-            pieces = self._root(scope)
+            pieces = self.template.root_render_func(scope)
             return json_copy(self.value(pieces, scope), rendering.budget)
         except Exception as error:
             problem = explain(
-                error, path=self._path, source=self._source, template=self._template, pieces=pieces
+                error, path=self.path, source=self.source, template=self.template, pieces=pieces
             )
         # Not in the handler: the error it handles, with the values in its frames, would be kept
         # as this one's context.
@@ -143,8 +136,8 @@ class _Program:
 
     def _scope(self, rendering: _Rendering) -> RenderContext:
         if rendering.variables is None:
-            rendering.variables = self._environment.variables(rendering.context)
-        return self._environment.scope(rendering.variables, rendering.budget)
+            rendering.variables = self.environment.variables(rendering.context)
+        return self.environment.scope(rendering.variables, rendering.budget)
 
 
 class _Expression(_Program):
@@ -197,7 +190,7 @@ class Template:
 
         `reveal` puts their values in, right before the call. Raises `TemplateError`.
         """
-        return self._root.render(_Rendering(context, self._limits))
+        return self._root.render(_Rendering(context, Budget(self._limits)))
 
 
 class Condition(Template):
@@ -316,7 +309,9 @@ class _Compiler:
             message = f"{path or 'template'}: it has more than {limit:,} characters"
             raise TemplateError(message, hint="Limits.source bounds it")
         try:
-            return self._program(text, path) if _JINJA.search(text) else self._marked(text, path)
+            if not _JINJA.search(text):
+                return self._marked(text, path)
+            return self._checked(self._engine.sandbox().parse(text), text, path)
         except Exception as error:
             problem = explain(error, path=path, source=text)
         raise problem
@@ -324,46 +319,40 @@ class _Compiler:
     def _marked(self, text: str, path: str) -> _Constant | _ReferenceText:
         if "$" not in text:
             return _Constant(text)
-        pieces: list[str | SecretRef | EnvReference] = []
-        for piece in split(text):
-            if isinstance(piece, SecretReference):
+        pieces = split(text)
+        for piece in pieces:
+            if isinstance(piece, SecretRef):
                 self.secrets.add(check_key(piece.key))
-                pieces.append(SecretRef(piece.key))
-            else:
-                if isinstance(piece, EnvReference):
-                    self.env.add(piece.name)
-                pieces.append(piece)
+            elif isinstance(piece, EnvReference):
+                self.env.add(piece.name)
         if pieces[1:] == ["\n"]:
             del pieces[1]  # the end of a block of YAML
         if len(pieces) == 1 and not isinstance(pieces[0], EnvReference):
             return _Constant(pieces[0])
         return _ReferenceText(tuple(pieces), path)
 
-    def _program(self, text: str, path: str) -> _Program:
-        sandbox = self._engine.sandbox()
-        return self._made(sandbox.prepared(sandbox.parse(text)), text, path)
-
     def condition(self, text: str, path: str) -> _Part:
         try:
             sandbox = self._engine.sandbox()
             if not text.strip():
                 raise TemplateError("a condition can't be empty", hint="leave it out, or say true")
-            tree = sandbox.parse(text.strip()) if _JINJA.search(text) else None
-            prepared = sandbox.prepared(tree or sandbox.expression(text), secrets=False)
-            if not prepared.whole:
+            tree = sandbox.parse(text.strip()) if _JINJA.search(text) else sandbox.expression(text)
+            program = self._checked(tree, text, path, secrets=False)
+            if not isinstance(program, _Expression):
                 hint = "put one pair of {{ }} around the whole condition, or leave them out"
                 raise TemplateError("there is text outside the expression", hint=hint)
-            return self._made(prepared, text, path)
+            return program
         except Exception as error:
             problem = explain(error, path=path, source=text)
         raise problem
 
-    def _made(self, prepared: Any, text: str, path: str) -> _Program:
-        self.secrets |= prepared.secrets
-        self.env |= prepared.variables
-        kind = _Expression if prepared.whole else _Program
-        template = prepared.compiled()
-        return kind(self._engine.sandbox(), template, path=path, source=text)
+    def _checked(self, tree: Any, text: str, path: str, *, secrets: bool = True) -> _Program:
+        sandbox = self._engine.sandbox()
+        checker = sandbox.checked(tree, secrets=secrets)
+        self.secrets |= checker.secrets
+        self.env |= checker.variables
+        kind = _Expression if checker.whole else _Program
+        return kind(sandbox, sandbox.from_string(tree), path, text)
 
 
 def _joined(path: str, key: str) -> str:

@@ -25,24 +25,12 @@ from automate_kernel.templates.limits import (
     CountedItems,
     allow_digits,
     digits,
+    division,
     linear,
     searched,
     stripping,
 )
 from automate_kernel.templates.values import plain_of, text_of
-
-JINJA_FILTERS = frozenset({
-    "abs", "capitalize", "count", "d", "default", "dictsort", "first", "float", "groupby",
-    "int", "items", "last", "length", "list", "lower", "map", "max", "min", "reject",
-    "rejectattr", "reverse", "select", "selectattr", "sort", "string", "sum", "title", "trim",
-    "join", "truncate", "unique", "upper", "urlencode", "wordcount",
-})  # fmt: skip
-JINJA_TESTS = frozenset({
-    "boolean", "defined", "divisibleby", "eq", "equalto", "even", "false", "float", "ge",
-    "greaterthan", "gt", "in", "integer", "iterable", "le", "lessthan", "lower", "lt",
-    "mapping", "ne", "none", "number", "odd", "sequence", "string", "true", "undefined",
-    "upper", "==", "!=", ">", ">=", "<", "<=",
-})  # fmt: skip
 
 _MAX_WIDTH = 200
 _MAX_PRECISION = 30
@@ -51,7 +39,6 @@ _MAX_DIGITS = 3
 _FORMAT = re.compile(
     r"%[-#0 +]*(?P<width>\*|\d*)(?:\.(?P<precision>\*|\d*))?(?P<kind>.|$)", re.DOTALL
 )
-
 
 _NUMBERS = (int, float, Decimal)
 _TWO_FORMATS = "write '%.2f' | format(price), or '{:,.2f}'.format(price)"
@@ -267,6 +254,10 @@ def _writing(budget: Budget, value: Any, indent: Any = None) -> float:
     return linear(15, 150 if indent is None else 2500)(budget, value)
 
 
+def _halving(budget: Budget, value: Any, divisor: Any = 2) -> float:
+    return division(value, divisor)
+
+
 LAZY_FILTERS = frozenset(
     {"d", "default", "first", "map", "reject", "rejectattr", "select", "selectattr", "unique"}
 )
@@ -280,31 +271,43 @@ FILTER_PRICES: dict[str, Cost] = {
     **dict.fromkeys(["capitalize", "lower", "upper"], linear(25)),
     **dict.fromkeys(("e", "escape"), linear(25)),
     **dict.fromkeys(("json", "tojson"), _writing),
+    **dict.fromkeys(("b64encode", "float", "string"), linear(20)),
+    **dict.fromkeys(("format_datetime", "to_datetime"), linear(50)),
+    **dict.fromkeys(("from_json", "wordcount"), linear(100)),
+    **dict.fromkeys(("indent", "slug", "title"), linear(200)),
     "abs": linear(1),
     "b64decode": linear(40),
-    "b64encode": linear(20),
     "combine": linear(1, 150),
-    "float": linear(20),
     "format": _filling,
-    "format_datetime": linear(50),
-    "from_json": linear(100),
-    "indent": linear(200),
     "int": digits,
     "list": linear(30, 50),
     "replace": _searching_text,
     "reverse": linear(5, 10),
     "sha256": linear(30),
-    "slug": linear(200),
-    "string": linear(20),
-    "title": linear(200),
-    "to_datetime": linear(50),
     "trim": stripping,
     "truncate": linear(5),
     "urlencode": linear(400),
-    "wordcount": linear(100),
 }
 """The price of each filter, charged before its call. Templates can't reach one without."""
+JINJA_FILTERS: frozenset[str] = frozenset(FILTER_PRICES) - BUILTIN_FILTERS.keys()
 
+COMPARING: dict[str, str] = {
+    "==": "eq", "eq": "eq", "equalto": "eq", "!=": "ne", "ne": "ne",
+    ">": "gt", "gt": "gt", "greaterthan": "gt", ">=": "gteq", "ge": "gteq",
+    "<": "lt", "lt": "lt", "lessthan": "lt", "<=": "lteq", "le": "lteq", "in": "in",
+}  # fmt: skip
+"""The tests that are comparisons, and cost as much."""
+
+_FREE_TESTS = (
+    "boolean", "defined", "false", "float", "integer", "iterable", "mapping", "none", "number",
+    "sequence", "string", "true", "undefined",
+)  # fmt: skip
+TEST_PRICES: dict[str, Cost] = {
+    **dict.fromkeys(_FREE_TESTS, FREE),
+    **dict.fromkeys(("divisibleby", "even", "odd"), _halving),
+    **dict.fromkeys(("lower", "upper"), linear(15)),
+}
+JINJA_TESTS: frozenset[str] = frozenset({*COMPARING, *TEST_PRICES})
 
 Filter = Callable[..., Any]
 F = TypeVar("F", bound=Filter)
@@ -334,12 +337,7 @@ class FilterRegistry:
     @overload
     def register(self, name: str | None, function: F, /, *, replace: bool = False) -> F: ...
     def register(
-        self,
-        name: Any = None,
-        function: Filter | None = None,
-        /,
-        *,
-        replace: bool = False,
+        self, name: Any = None, function: Filter | None = None, /, *, replace: bool = False
     ) -> Any:
         """
         Add a filter: ``@register("name")``, ``@register`` or ``register("name", function)``.

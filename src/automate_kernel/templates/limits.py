@@ -85,10 +85,7 @@ class Budget:
         before = self._steps
         self._steps = left = before - steps
         if left < 0:
-            limit = self.limits.steps
-            raise TemplateError(
-                f"it takes more than {limit:,} steps", hint="Limits.steps bounds it"
-            )
+            raise _over(f"it takes more than {self.limits.steps:,} steps", "steps")
         if before // _CLOCK_EVERY != left // _CLOCK_EVERY:
             self.look_at_clock()
 
@@ -98,10 +95,7 @@ class Budget:
         if not self._deadline:
             self._deadline = now + self.limits.seconds
         elif now > self._deadline:
-            limit = self.limits.seconds
-            raise TemplateError(
-                f"it takes longer than {limit:g} seconds", hint="Limits.seconds bounds it"
-            )
+            raise _over(f"it takes longer than {self.limits.seconds:g} seconds", "seconds")
 
     def charge(self, name: str, nanoseconds: float) -> None:
         """Refuse the call of *name*, before it runs, if it could take too long."""
@@ -133,10 +127,7 @@ class Budget:
     def allow_bits(self, bits: float) -> None:
         """Refuse an integer of so many *bits*, before it is made."""
         if bits > self.limits.bits:
-            limit = self.limits.bits
-            raise TemplateError(
-                f"it gives a number of over {limit:,} bits", hint="Limits.bits bounds it"
-            )
+            raise _over(f"it gives a number of over {self.limits.bits:,} bits", "bits")
 
     def weigh(self, value: Any) -> Any:
         """
@@ -218,10 +209,11 @@ class Budget:
         return Measure(chars, nodes) if chars + nodes <= limit else _ENDLESS
 
     def _too_large(self) -> TemplateError:
-        limit = self.limits.output
-        return TemplateError(
-            f"it gives more than {limit:,} characters", hint="Limits.output bounds it"
-        )
+        return _over(f"it gives more than {self.limits.output:,} characters", "output")
+
+
+def _over(message: str, limit: str) -> TemplateError:
+    return TemplateError(message, hint=f"Limits.{limit} bounds it")
 
 
 def _chars(value: Any) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, ItemsView, Iterable, KeysView, Mapping
+from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from functools import partial
 from types import ModuleType
@@ -32,16 +33,14 @@ from automate_kernel.templates.limits import (
 from automate_kernel.templates.values import unfit
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Method:
     """A method of a value, ready to be called with the budget."""
 
-    __slots__ = ("cost", "function", "name", "owner")
-
-    def __init__(self, name: str, function: Callable[..., Any], cost: Cost, owner: Any) -> None:
-        self.name: str = name
-        self.function: Callable[..., Any] = function
-        self.cost: Cost = cost
-        self.owner: Any = owner
+    name: str
+    function: Callable[..., Any]
+    cost: Cost
+    owner: Any
 
     def __call__(self, budget: Budget, *args: Any, **kwargs: Any) -> Any:
         """Call the method within *budget*."""
@@ -84,12 +83,8 @@ def _priced(kind: type, names: str, cost: Cost) -> dict[str, tuple[Callable[...,
     return {name: (getattr(kind, name), cost) for name in names.split()}
 
 
-def _search_in(budget: Budget, values: Any, item: Any = None, *_: Any) -> float:
+def _containing(budget: Budget, values: Any, item: Any = None, *_: Any) -> float:
     return contained(budget, item, values)
-
-
-def _hash_key(budget: Budget, values: Any, key: Any = None, *_: Any) -> float:
-    return contained(budget, key, values)
 
 
 _BUDGETED = frozenset({builtin.join, builtin.replace, texts.format_fields})
@@ -120,9 +115,9 @@ _METHODS: tuple[tuple[type, dict[str, tuple[Callable[..., Any], Cost]]], ...] = 
             "strip": (texts.stripped, stripping),
         },
     ),
-    (dict, _priced(dict, "items keys values", FREE) | _priced(dict, "get", _hash_key)),
-    (Mapping, _priced(Mapping, "items keys values", FREE) | _priced(Mapping, "get", _hash_key)),
-    (list, _priced(list, "count index", _search_in)),
+    (dict, _priced(dict, "items keys values", FREE) | _priced(dict, "get", _containing)),
+    (Mapping, _priced(Mapping, "items keys values", FREE) | _priced(Mapping, "get", _containing)),
+    (list, _priced(list, "count index", _containing)),
     (datetime, _priced(datetime, "date isoformat isoweekday timestamp weekday", linear(1))),
     (date, _priced(date, "isoformat isoweekday weekday", FREE)),
     (timedelta, _priced(timedelta, "total_seconds", FREE)),
@@ -221,21 +216,16 @@ BINARY: dict[str, Callable[[Budget, Any, Any], Any]] = {
 
 
 def _contains(budget: Budget, item: Any, container: Any) -> bool:
-    """Tell if *item* is in *container*."""
     if type(container) is not list and (
         hasattr(container, "__next__") or isinstance(container, CountedItems)
     ):
-        return any(_same(budget, item, other) for other in container)
+        return any(item is other or compare(budget, "eq", item, other) for other in container)
     if isinstance(container, (str, bytes)):
         part = len(item) if isinstance(item, (str, bytes)) else 0
         budget.charge("in", searched(len(container), part))
     else:
         budget.charge("in", contained(budget, item, container))
     return item in container
-
-
-def _same(budget: Budget, left: Any, right: Any) -> bool:
-    return left is right or bool(compare(budget, "eq", left, right))
 
 
 _COMPARISONS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jinja2 import StrictUndefined, Template, TemplateSyntaxError, nodes
+from jinja2 import StrictUndefined, TemplateSyntaxError, nodes
 from jinja2.compiler import CodeGenerator, Frame
 from jinja2.parser import Parser
 from jinja2.runtime import Context, Macro, Undefined
@@ -20,7 +20,7 @@ from jinja2.utils import Namespace, missing
 
 from automate_kernel.errors import TemplateError, did_you_mean, type_name
 from automate_kernel.secrets.handles import SecretRef
-from automate_kernel.templates.bounded_filters import BoundedFilters, BoundedTests, RenderContext
+from automate_kernel.templates.bounded_filters import BOUNDED_TESTS, BoundedFilters, RenderContext
 from automate_kernel.templates.context import EnvironmentResolver, TemplateContext
 from automate_kernel.templates.filters import FilterRegistry
 from automate_kernel.templates.limits import Budget, Limits, compared
@@ -39,15 +39,6 @@ GLOBALS: dict[str, Any] = {"namespace": Namespace, "range": range}
 """The functions that templates can call."""
 _KEYS_LOOKED_AT = 200
 _NAME_LENGTH = 64
-
-
-class _EnvironmentView:
-    """The value of ``env`` in a template: its fields come from the resolver."""
-
-    __slots__ = ("resolver",)
-
-    def __init__(self, resolver: EnvironmentResolver | None) -> None:
-        self.resolver: EnvironmentResolver = resolver or EnvironmentResolver()
 
 
 class Missing(StrictUndefined):
@@ -75,10 +66,7 @@ class _Generator(CodeGenerator):
     """Makes code that yields values as they are, where Jinja's yields text."""
 
     def _output_child_to_const(
-        self,
-        node: nodes.Expr,
-        frame: Frame,
-        finalize: CodeGenerator._FinalizeInfo,
+        self, node: nodes.Expr, frame: Frame, finalize: CodeGenerator._FinalizeInfo
     ) -> str:
         if not isinstance(node, nodes.TemplateData):
             # A constant is computed when the template is rendered, under its budget.
@@ -168,34 +156,6 @@ class _Generator(CodeGenerator):
         self.visit(first, frame)
 
 
-class CheckedTree:
-    """A checked tree, and the names that it reads."""
-
-    __slots__ = ("_environment", "_tree", "secrets", "variables", "whole")
-
-    def __init__(self, environment: Sandbox, tree: nodes.Template, checker: Checker) -> None:
-        self._environment = environment
-        self._tree = tree
-        self.secrets: set[str] = checker.secrets
-        self.variables: set[str] = checker.variables
-        self.whole: bool = _is_whole(tree)
-        """True for a single expression, whose value keeps its type."""
-
-    def compiled(self) -> Template:
-        """Compile Jinja's template."""
-        return self._environment.from_string(self._tree)
-
-
-def _is_whole(tree: nodes.Template) -> bool:
-    if len(tree.body) != 1 or not isinstance(tree.body[0], nodes.Output):
-        return False
-    parts = tree.body[0].nodes
-    last = parts[-1] if len(parts) > 1 else None
-    if isinstance(last, nodes.TemplateData) and last.data == "\n":
-        del parts[-1]  # the end of a block of YAML
-    return len(parts) == 1 and not isinstance(parts[0], nodes.TemplateData)
-
-
 class Sandbox(ImmutableSandboxedEnvironment):
     """The environment in which all templates of an engine are compiled and run."""
 
@@ -210,23 +170,22 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self._registry = filters
         self.globals: dict[str, Any] = {}
         self.filters: BoundedFilters = BoundedFilters(filters)
-        self.tests: BoundedTests = BoundedTests()
+        self.tests: dict[str, Any] = dict(BOUNDED_TESTS)
 
     def expression(self, source: str) -> nodes.Template:
         """Parse a bare expression."""
         parser = Parser(self, source, state="variable")
         tree = parser.parse_expression()
         if not parser.stream.eos:
-            raise TemplateSyntaxError(
-                "there is more after the expression", parser.stream.current.lineno
-            )
+            line = parser.stream.current.lineno
+            raise TemplateSyntaxError("there is more after the expression", line)
         return nodes.Template([nodes.Output([tree], lineno=1)], lineno=1)
 
-    def prepared(self, tree: nodes.Template, *, secrets: bool = True) -> CheckedTree:
-        """Check *tree*; unless *secrets*, it may read none."""
+    def checked(self, tree: nodes.Template, *, secrets: bool) -> Checker:
+        """Return the checker that has found nothing wrong in *tree*."""
         checker = Checker(self.limits.depth, self._registry)
         checker.check(tree, secrets=secrets)
-        return CheckedTree(self, tree, checker)
+        return checker
 
     def variables(self, context: TemplateContext) -> dict[str, Any]:
         """Return the variables of one rendering."""
@@ -234,7 +193,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             **GLOBALS,
             **context.variables(),
             "secrets": _SECRETS,
-            "env": _EnvironmentView(context.env),
+            "env": context.env or EnvironmentResolver(),
         }
 
     def scope(self, variables: dict[str, Any], budget: Budget) -> RenderContext:
@@ -253,8 +212,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
                 pass
         elif isinstance(obj, _SecretsView):
             return SecretRef(attribute)
-        elif isinstance(obj, _EnvironmentView):
-            value = obj.resolver.get(attribute)
+        elif isinstance(obj, EnvironmentResolver):
+            value = obj.get(attribute)
             hint = f"environment variable {attribute!r} is not set"
             return self.undefined(hint, name=attribute) if value is None else value
         elif isinstance(obj, Undefined):
@@ -271,7 +230,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         """Return the item *argument*, or a field of an object that a filter made."""
-        if isinstance(obj, (_SecretsView, _EnvironmentView, Namespace)):
+        if isinstance(obj, (_SecretsView, EnvironmentResolver, Namespace)):
             return self.getattr(obj, argument)
         if isinstance(obj, Undefined):
             str(obj)  # raises, saying what is missing

@@ -1,5 +1,5 @@
 """
-References in the author's text: ``$secret:KEY`` and ``$env:NAME``.
+References in the author's text: ``$secret:KEY`` or ``$secret:{KEY}``, and ``$env:NAME``.
 
 Only the author's own text is read for them. The result of a template is never read again, so
 ``$secret:KEY`` in an event's payload stays text.
@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 
 from automate_kernel.errors import TemplateError
+from automate_kernel.secrets.handles import SecretRef
 
 _REFERENCE = re.compile(
     r"""\$\$(?P<escaped>(?:secret|env):)
@@ -22,17 +23,13 @@ _REFERENCE = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class SecretReference:
-    """``$secret:KEY``, or ``$secret:{KEY}`` for a key with other characters."""
-
-    key: str
-
-
-@dataclass(frozen=True, slots=True)
 class EnvReference:
     """``$env:NAME`` or ``$env:{NAME}``."""
 
     name: str
+
+
+Piece = str | SecretRef | EnvReference
 
 
 def has_reference(text: str) -> bool:
@@ -40,14 +37,14 @@ def has_reference(text: str) -> bool:
     return any(not match["escaped"] for match in _REFERENCE.finditer(text))
 
 
-def split(text: str) -> list[str | SecretReference | EnvReference]:
+def split(text: str) -> list[Piece]:
     """
     Split *text* into plain text and references.
 
     A bare key has letters, digits and underscores, with single ``-``, ``.`` or ``/`` between
     them. ``$$secret:`` and ``$$env:`` stand for the text with one ``$``.
     """
-    pieces: list[str | SecretReference | EnvReference] = []
+    pieces: list[Piece] = []
     position = 0
     for match in _REFERENCE.finditer(text):
         plain = text[position : match.start()]
@@ -61,16 +58,16 @@ def split(text: str) -> list[str | SecretReference | EnvReference]:
     return pieces
 
 
-def _add(pieces: list[str | SecretReference | EnvReference], plain: str) -> None:
+def _add(pieces: list[Piece], plain: str) -> None:
     if pieces and isinstance(pieces[-1], str):
         pieces[-1] += plain
     elif plain:
         pieces.append(plain)
 
 
-def _reference(match: re.Match[str]) -> SecretReference | EnvReference:
+def _reference(match: re.Match[str]) -> SecretRef | EnvReference:
     if key := match["braced"] or match["key"]:
-        return SecretReference(key)
+        return SecretRef(key)
     if name := match["variable"] or match["name"]:
         return EnvReference(name)
     start = match.group()

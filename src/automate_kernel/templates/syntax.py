@@ -13,15 +13,10 @@ from typing import TYPE_CHECKING, TypeVar
 from jinja2 import nodes
 
 from automate_kernel.errors import SecretError, TemplateError, did_you_mean
-from automate_kernel.secrets.handles import check_key
+from automate_kernel.secrets.handles import SecretRef, check_key
 from automate_kernel.templates.context import RESERVED_NAMES
 from automate_kernel.templates.filters import JINJA_TESTS
-from automate_kernel.templates.secret_references import (
-    EnvReference,
-    SecretReference,
-    has_reference,
-    split,
-)
+from automate_kernel.templates.secret_references import has_reference, split
 
 if TYPE_CHECKING:
     from automate_kernel.templates.filters import FilterRegistry
@@ -31,37 +26,26 @@ T = TypeVar("T")
 COUNTED = "__counted"
 """The filter around each loop's iterable; no author can write its name."""
 
-_ALLOWED: tuple[type[nodes.Node], ...] = (
-    nodes.Template,
-    nodes.Output,
-    nodes.TemplateData,
-    nodes.For,
-    nodes.If,
-    nodes.Assign,
-    nodes.AssignBlock,
-    nodes.Macro,
-    nodes.NSRef,
-    nodes.With,
-    nodes.Name,
-    nodes.Const,
-    nodes.Tuple,
-    nodes.List,
-    nodes.Dict,
-    nodes.Pair,
-    nodes.Keyword,
-    nodes.CondExpr,
-    nodes.Filter,
-    nodes.Test,
-    nodes.Call,
-    nodes.Getitem,
-    nodes.Getattr,
-    nodes.Slice,
-    nodes.Concat,
-    nodes.Compare,
-    nodes.Operand,
-    nodes.BinExpr,
-    nodes.UnaryExpr,
+_ALLOWED_NAMES = """
+    Template Output TemplateData For If Assign AssignBlock Macro NSRef With Name Const Tuple List
+    Dict Pair Keyword CondExpr Filter Test Call Getitem Getattr Slice Concat Compare Operand
+    BinExpr UnaryExpr
+"""
+_ALLOWED: tuple[type[nodes.Node], ...] = tuple(
+    getattr(nodes, name) for name in _ALLOWED_NAMES.split()
 )
+# The parts of each of these that may be a secret if the whole may be: what a block gives as text,
+# and what a value holds. What a macro or a {% set %} holds isn't given where it stands, so the rule
+# for a whole value can't be checked there.
+_PASSING: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("Template", "With"), ("body",)),
+    **dict.fromkeys(("Concat", "Output"), ("nodes",)),
+    **dict.fromkeys(("Dict", "List", "Tuple"), ("items",)),
+    "CondExpr": ("expr1", "expr2"),
+    "For": ("body", "else_"),
+    "If": ("body", "elif_", "else_"),
+    "Pair": ("value",),
+}
 _ALONE = "a workflow's text stands alone: share text by a macro in it, or by a filter of your own"
 _STATEMENTS = {
     "Block": ("{% block %}", _ALONE),
@@ -81,20 +65,21 @@ _SECRET_RULE = "a secret can only be a whole value or a part of text, and no fil
 
 
 class Checker:
-    """
-    Checks trees, and collects the literal names that they read in *secrets* and *variables*.
-    """
+    """Checks a tree, and collects the literal names that it reads in *secrets* and *variables*."""
 
     def __init__(self, depth: int, filters: FilterRegistry) -> None:
         self.secrets: set[str] = set()
         self.variables: set[str] = set()
+        self.whole: bool = False
+        """True for a single expression, whose value keeps its type."""
         self._depth = depth
         self._filters = filters
 
-    def check(self, node: nodes.Node, *, secrets: bool = True) -> None:
-        """Check *node* and all below it; unless *secrets*, it may be none itself."""
-        self._check_depth(node)
-        self._visit(node, secrets=secrets)
+    def check(self, tree: nodes.Template, *, secrets: bool) -> None:
+        """Check *tree* and all below it; unless *secrets*, it may be none itself."""
+        self._check_depth(tree)
+        self._visit(tree, secrets=secrets)
+        self.whole = _is_whole(tree)
 
     def _check_depth(self, root: nodes.Node) -> None:
         # Without recursion: this is what makes recursion over the tree safe.
@@ -103,10 +88,8 @@ class Checker:
             level = [child for node in level for child in node.iter_child_nodes()]
             if not level:
                 return
-        line = level[0].lineno
-        raise _error(
-            line, f"it is nested more than {self._depth} deep", hint="Limits.depth bounds it"
-        )
+        message = f"it is nested more than {self._depth} deep"
+        raise _error(level[0].lineno, message, hint="Limits.depth bounds it")
 
     def _visit(self, node: nodes.Node, *, secrets: bool) -> None:
         if not isinstance(node, _ALLOWED):
@@ -115,63 +98,26 @@ class Checker:
             message = f"{syntax} is not available in workflow templates"
             raise _error(node.lineno, message, hint=hint)
         visitor = getattr(self, f"_visit_{type(node).__name__.lower()}", None)
-        if visitor is not None:
-            visitor(node, secrets=secrets)
-        else:
-            self._visit_children(node, secrets=False)
+        (visitor or self._visit_children)(node, secrets=secrets)
 
     def _visit_children(self, node: nodes.Node, *, secrets: bool) -> None:
-        for child in node.iter_child_nodes():
+        passing = _PASSING.get(type(node).__name__, ())
+        for child in node.iter_child_nodes(exclude=passing):
+            self._visit(child, secrets=False)
+        for child in node.iter_child_nodes(only=passing):
             self._visit(child, secrets=secrets)
-
-    # The value of each of these may be a secret if the whole may be.
-    def _passing(self, node: nodes.Node, *, secrets: bool) -> None:
-        self._visit_children(node, secrets=secrets)
-
-    _visit_list = _visit_tuple = _visit_dict = _visit_concat = _passing
-
-    def _visit_pair(self, node: nodes.Pair, *, secrets: bool) -> None:
-        self._visit(node.key, secrets=False)
-        self._visit(node.value, secrets=secrets)
-
-    def _visit_condexpr(self, node: nodes.CondExpr, *, secrets: bool) -> None:
-        self._visit(node.test, secrets=False)
-        self._visit(node.expr1, secrets=secrets)
-        if node.expr2 is not None:
-            self._visit(node.expr2, secrets=secrets)
 
     def _visit_output(self, node: nodes.Output, *, secrets: bool) -> None:
         node.nodes = [part for child in node.nodes for part in self._parts(child)]
         self._visit_children(node, secrets=secrets)
 
-    # The statements whose blocks make text.
-    def _visit_template(self, node: nodes.Template, *, secrets: bool) -> None:
-        self._visit_children(node, secrets=secrets)
-
-    def _visit_if(self, node: nodes.If, *, secrets: bool) -> None:
-        self._visit(node.test, secrets=False)
-        for child in (*node.body, *node.elif_, *node.else_):
-            self._visit(child, secrets=secrets)
-
     def _visit_for(self, node: nodes.For, *, secrets: bool) -> None:
         if node.recursive:
             message = "recursive loops are not available in workflow templates"
             raise _error(node.lineno, message, hint="write a macro that calls itself")
-        self._visit(node.target, secrets=False)
-        self._visit(node.iter, secrets=False)
-        if node.test is not None:
-            self._visit(node.test, secrets=False)
-        for child in (*node.body, *node.else_):
-            self._visit(child, secrets=secrets)
+        self._visit_children(node, secrets=secrets)
         node.iter = nodes.Filter(node.iter, COUNTED, [], [], None, None, lineno=node.lineno)
 
-    def _visit_with(self, node: nodes.With, *, secrets: bool) -> None:
-        for expression in (*node.targets, *node.values):
-            self._visit(expression, secrets=False)
-        for child in node.body:
-            self._visit(child, secrets=secrets)
-
-    # What these hold isn't given where it stands, so the rule for a whole value can't be checked.
     def _visit_macro(self, node: nodes.Macro, *, secrets: bool) -> None:
         self._check_stored(node.name, node.lineno)
         self._visit_children(node, secrets=False)
@@ -197,8 +143,9 @@ class Checker:
             if isinstance(piece, str):
                 parts.append(nodes.TemplateData(piece, lineno=line))
             else:
-                root, name = _root_and_name(piece)
-                load = nodes.Name(root, "load", lineno=line)
+                secret = isinstance(piece, SecretRef)
+                name = piece.key if isinstance(piece, SecretRef) else piece.name
+                load = nodes.Name("secrets" if secret else "env", "load", lineno=line)
                 parts.append(nodes.Getattr(load, name, "load", lineno=line))
         return parts
 
@@ -279,10 +226,14 @@ class Checker:
         self._visit_children(node, secrets=False)
 
 
-def _root_and_name(reference: SecretReference | EnvReference) -> tuple[str, str]:
-    if isinstance(reference, SecretReference):
-        return "secrets", reference.key
-    return "env", reference.name
+def _is_whole(tree: nodes.Template) -> bool:
+    if len(tree.body) != 1 or not isinstance(tree.body[0], nodes.Output):
+        return False
+    parts = tree.body[0].nodes
+    last = parts[-1] if len(parts) > 1 else None
+    if isinstance(last, nodes.TemplateData) and last.data == "\n":
+        del parts[-1]  # the end of a block of YAML
+    return len(parts) == 1 and not isinstance(parts[0], nodes.TemplateData)
 
 
 def _located(line: int, work: Callable[[], T]) -> T:

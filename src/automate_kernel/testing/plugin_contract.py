@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 
 import pytest
 
-from automate_kernel.errors import AutomateError
+from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.plugin import Plugin
 from automate_kernel.operations.schemas import is_model
+from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.plugins.kinds import Kind
 
 _SHORTEST_SECRET = 4
@@ -35,6 +36,11 @@ def require_unique(names: list[str]) -> None:
     assert not [name for name, count in Counter(names).items() if count > 1]
 
 
+def require_json(value: Any) -> None:
+    """Fail unless *value* is a JSON value."""
+    json.dumps(value, allow_nan=False)
+
+
 def require_json_schema(schema: Any) -> None:
     """Fail unless *schema* is a JSON Schema; a full check needs the extra ``jsonschema``."""
     assert isinstance(schema, Mapping)
@@ -52,11 +58,47 @@ class PluginContract:
     """The tests that providers and connectors share. Subclass one of their contracts instead."""
 
     kind: ClassVar[Kind]
+    _spec_class: ClassVar[type[OperationSpec]]
+    example_inputs: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     @pytest.fixture
-    def plugin(self) -> Plugin:
-        """Make the plugin under test."""
+    def plugin(self, request: pytest.FixtureRequest) -> Plugin:
+        """Return the fixture `connector` or `provider`, for the tests that both have."""
+        plugin: Plugin = request.getfixturevalue(self.kind.name)
+        return plugin
+
+    def _execute(self, plugin: Any, name: str) -> Any:
+        """Call what the plugin's author may have overridden, with an empty input."""
         raise NotImplementedError
+
+    def test_operations_have_unique_names_and_valid_schemas(self, plugin: Plugin) -> None:
+        """Each action or capability has its own name, and schemas that are JSON Schema."""
+        specs = plugin.operation_specs()
+        assert all(isinstance(spec, self._spec_class) for spec in specs)
+        require_unique([spec.name for spec in specs])
+        for spec in specs:
+            require_json_schema(spec.json_schema())
+            if (output := spec.output_json_schema()) is not None:
+                require_json_schema(output)
+
+    def test_an_unknown_operation_is_an_invalid_argument(self, plugin: Plugin) -> None:
+        """An action or capability that does not exist is refused, and not tried again."""
+        with pytest.raises(AutomateError) as caught:
+            finished(self._execute(plugin, "no_such_thing"))
+        assert caught.value.code is ErrorCodes.INVALID_ARGUMENT
+        assert not caught.value.retryable
+
+    def test_input_that_is_no_object_is_refused(self, plugin: Plugin) -> None:
+        """Nothing is called with something that is not an object."""
+        for spec in plugin.operation_specs():
+            with pytest.raises(AutomateError) as caught:
+                plugin.call_operation(spec.name, ["no", "object"])  # type: ignore[arg-type]
+            assert caught.value.code is ErrorCodes.INVALID_ARGUMENT
+
+    def test_examples_give_json(self, plugin: Plugin) -> None:
+        """The output for each example input is a JSON value."""
+        for name, example in self.example_inputs.items():
+            require_json(finished(plugin.call_operation(name, example)))
 
     def test_it_has_a_key_and_a_name(self, plugin: Plugin) -> None:
         """The key can be written in a workflow, and there is a name for people."""
@@ -93,10 +135,6 @@ class PluginContract:
         """Closing again does no harm."""
         finished(plugin.close())
         finished(plugin.close())
-
-    def require_json(self, value: Any) -> None:
-        """Fail unless *value* is a JSON value."""
-        json.dumps(value, allow_nan=False)
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -1,13 +1,4 @@
-"""
-The contract of a secrets backend, as tests that its author inherits.
-
-::
-
-    class TestVaultBackend(SecretsBackendContract):
-        @pytest.fixture
-        def backend(self, known_key, known_value):
-            return VaultBackend(FakeVault({known_key: known_value}))
-"""
+"""The contract of a secrets backend, as tests that its author inherits."""
 
 from __future__ import annotations
 
@@ -16,6 +7,7 @@ import logging
 import pickle
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import pytest
 
@@ -23,6 +15,17 @@ from automate_kernel.errors import SecretNotFoundError
 from automate_kernel.secrets import SecretResolver, SecretsBackend
 
 __all__ = ["SecretsBackendContract"]
+
+_ODD_PATHS = ["../known", "/etc/passwd", "known/../known", "%2e%2e", "."]
+_ODD_TEXTS = ["a" * 500, "ключ", "a b", "a\nb"]
+
+
+class _Secret(NamedTuple):
+    """A secret that the backend has, and a key that it doesn't have."""
+
+    key: str
+    value: str
+    missing_key: str
 
 
 class SecretsBackendContract:
@@ -48,144 +51,109 @@ class SecretsBackendContract:
         """Make a backend with `known_value` under `known_key`, and without `missing_key`."""
         raise NotImplementedError("give the contract a `backend` fixture")
 
+    @pytest.fixture
+    def its(self, known_key: str, known_value: str, missing_key: str) -> _Secret:
+        """Return the three of them, as the tests take them."""
+        return _Secret(known_key, known_value, missing_key)
+
     def test_is_a_secrets_backend(self, backend: SecretsBackend) -> None:
         """The registry recognizes it by its class."""
         assert isinstance(backend, SecretsBackend)
 
-    def test_known_key_gives_its_value(
-        self, backend: SecretsBackend, known_key: str, known_value: str
-    ) -> None:
+    def test_known_key_gives_its_value(self, backend: SecretsBackend, its: _Secret) -> None:
         """The value comes back exactly as stored, as text."""
-        value = backend.get_secret(known_key)
+        value = backend.get_secret(its.key)
         assert type(value) is str
-        assert value == known_value
+        assert value == its.value
 
-    def test_reading_again_gives_the_same(
-        self, backend: SecretsBackend, known_key: str, known_value: str
-    ) -> None:
+    def test_reading_again_gives_the_same(self, backend: SecretsBackend, its: _Secret) -> None:
         """A look-up uses nothing up."""
-        assert [backend.get_secret(known_key) for _ in range(3)] == [known_value] * 3
+        assert [backend.get_secret(its.key) for _ in range(3)] == [its.value] * 3
 
-    def test_missing_key_raises_not_found_and_names_the_key(
-        self, backend: SecretsBackend, missing_key: str
-    ) -> None:
+    def test_missing_key_is_named(self, backend: SecretsBackend, its: _Secret) -> None:
         """Neither None nor empty text: only the error lets the next backend be asked."""
         with pytest.raises(SecretNotFoundError) as caught:
-            backend.get_secret(missing_key)
-        assert caught.value.key == missing_key
-        assert missing_key in str(caught.value)
+            backend.get_secret(its.missing_key)
+        assert caught.value.key == its.missing_key
+        assert its.missing_key in str(caught.value)
 
-    @pytest.mark.parametrize(
-        "key",
-        [
-            "../known",
-            "/etc/passwd",
-            "known/../known",
-            "a" * 500,
-            "ключ",
-            "a b",
-            "a\nb",
-            "%2e%2e",
-            ".",
-        ],
-    )
+    @pytest.mark.parametrize("key", _ODD_PATHS + _ODD_TEXTS)
     def test_odd_key_is_not_found(self, backend: SecretsBackend, key: str) -> None:
         """A key from a workflow can't reach around the backend's own place."""
         with pytest.raises(SecretNotFoundError):
             backend.get_secret(key)
 
-    def test_missing_key_does_not_show_other_values(
-        self, backend: SecretsBackend, known_key: str, known_value: str, missing_key: str
-    ) -> None:
+    def test_missing_key_shows_no_value(self, backend: SecretsBackend, its: _Secret) -> None:
         """The error's text and traceback hold no secret that was read before."""
-        backend.get_secret(known_key)
+        backend.get_secret(its.key)
         with pytest.raises(SecretNotFoundError) as caught:
-            backend.get_secret(missing_key)
+            backend.get_secret(its.missing_key)
         shown = "".join(traceback.format_exception(caught.type, caught.value, caught.tb))
-        assert known_value not in shown
+        assert its.value not in shown
 
-    def test_value_is_not_in_repr_or_str(
-        self, backend: SecretsBackend, known_key: str, known_value: str
-    ) -> None:
+    def test_value_is_not_in_repr_or_str(self, backend: SecretsBackend, its: _Secret) -> None:
         """A backend can be logged, before and after a look-up."""
-        before = f"{backend!r} {backend}"
-        backend.get_secret(known_key)
-        after = f"{backend!r} {backend}"
-        assert known_value not in before + after
+        for _ in range(2):
+            assert its.value not in f"{backend!r} {backend}"
+            backend.get_secret(its.key)
 
     def test_value_is_not_logged(
-        self,
-        backend: SecretsBackend,
-        known_key: str,
-        known_value: str,
-        caplog: pytest.LogCaptureFixture,
+        self, backend: SecretsBackend, its: _Secret, caplog: pytest.LogCaptureFixture
     ) -> None:
         """A look-up writes no value to the log, at any level."""
         with caplog.at_level(logging.DEBUG):
-            backend.get_secret(known_key)
-        assert known_value not in caplog.text
+            backend.get_secret(its.key)
+        assert its.value not in caplog.text
 
     def test_value_is_not_printed(
-        self,
-        backend: SecretsBackend,
-        known_key: str,
-        known_value: str,
-        capfd: pytest.CaptureFixture[str],
+        self, backend: SecretsBackend, its: _Secret, capfd: pytest.CaptureFixture[str]
     ) -> None:
         """A look-up writes no value to the terminal."""
-        backend.get_secret(known_key)
+        backend.get_secret(its.key)
         out, err = capfd.readouterr()
-        assert known_value not in out + err
+        assert its.value not in out + err
 
-    def test_concurrent_reads(
-        self, backend: SecretsBackend, known_key: str, known_value: str, missing_key: str
-    ) -> None:
+    def test_concurrent_reads(self, backend: SecretsBackend, its: _Secret) -> None:
         """Threads that read at once all get the right answer."""
 
         def read(number: int) -> str:
             if number % 4:
-                return backend.get_secret(known_key)
+                return backend.get_secret(its.key)
             with pytest.raises(SecretNotFoundError):
-                backend.get_secret(missing_key)
-            return known_value
+                backend.get_secret(its.missing_key)
+            return its.value
 
         with ThreadPoolExecutor(8) as pool:
-            assert set(pool.map(read, range(64))) == {known_value}
+            assert set(pool.map(read, range(64))) == {its.value}
 
-    def test_async_read_equals_sync_read(
-        self, backend: SecretsBackend, known_key: str, known_value: str, missing_key: str
-    ) -> None:
+    def test_async_read_equals_sync_read(self, backend: SecretsBackend, its: _Secret) -> None:
         """`aget_secret` gives the same value, and the same error."""
 
         async def read() -> list[str]:
             with pytest.raises(SecretNotFoundError):
-                await backend.aget_secret(missing_key)
-            return list(await asyncio.gather(*(backend.aget_secret(known_key) for _ in range(8))))
+                await backend.aget_secret(its.missing_key)
+            return list(await asyncio.gather(*(backend.aget_secret(its.key) for _ in range(8))))
 
-        assert asyncio.run(read()) == [known_value] * 8
+        assert asyncio.run(read()) == [its.value] * 8
 
-    def test_async_read_in_a_second_loop(
-        self, backend: SecretsBackend, known_key: str, known_value: str
-    ) -> None:
+    def test_async_read_in_a_second_loop(self, backend: SecretsBackend, its: _Secret) -> None:
         """Nothing is tied to the event loop of the first look-up."""
         for _ in range(2):
-            assert asyncio.run(backend.aget_secret(known_key)) == known_value
+            assert asyncio.run(backend.aget_secret(its.key)) == its.value
 
-    def test_error_survives_pickling(self, backend: SecretsBackend, missing_key: str) -> None:
+    def test_error_survives_pickling(self, backend: SecretsBackend, its: _Secret) -> None:
         """The error can cross to another process, with its key."""
         with pytest.raises(SecretNotFoundError) as caught:
-            backend.get_secret(missing_key)
-        assert pickle.loads(pickle.dumps(caught.value)).key == missing_key  # noqa: S301
+            backend.get_secret(its.missing_key)
+        assert pickle.loads(pickle.dumps(caught.value)).key == its.missing_key  # noqa: S301
 
-    def test_works_behind_the_resolver(
-        self, backend: SecretsBackend, known_key: str, known_value: str, missing_key: str
-    ) -> None:
+    def test_works_behind_the_resolver(self, backend: SecretsBackend, its: _Secret) -> None:
         """The kernel's resolver gets the value, redacts it, and reports a missing key."""
         resolver = SecretResolver(backend)
-        assert resolver.get(known_key) == known_value
-        assert known_value not in resolver.redactor.redact(f"it is {known_value}")
+        assert resolver.get(its.key) == its.value
+        assert its.value not in resolver.redactor.redact(f"it is {its.value}")
         with pytest.raises(SecretNotFoundError):
-            resolver.get(missing_key)
+            resolver.get(its.missing_key)
 
     def test_close_can_be_called_twice(self, backend: SecretsBackend) -> None:
         """Closing is safe at any time."""

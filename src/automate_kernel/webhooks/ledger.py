@@ -88,21 +88,18 @@ class ReplayLedger:
                 f"deliveries can't be forgotten after {older_than_seconds:g} s",
                 hint="a signature may still be valid then; keep them for an hour at least",
             )
-        total = 0
-        while removed := self._forget_batch(older_than_seconds):
-            total += removed
-        return total
-
-    def _forget_batch(self, older_than_seconds: float) -> int:
-        # A transaction for each batch: none holds many locks, or holds them for long.
         old = [Where("received_at", "lt", Now(-older_than_seconds))]
-        with self._storage.begin() as rows:
-            found = rows.select(
-                DELIVERY, old, order_by=["received_at"], limit=_BATCH, columns=["id"]
-            )
-            if not found:
-                return 0
-            return rows.delete(DELIVERY, [Where("id", "in", [row["id"] for row in found])])
+        total = 0
+        while True:
+            # A transaction for each batch: none holds many locks, or holds them for long.
+            with self._storage.begin() as rows:
+                found = rows.select(
+                    DELIVERY, old, order_by=["received_at"], limit=_BATCH, columns=["id"]
+                )
+                if not found:
+                    return total
+                ids = [row["id"] for row in found]
+                total += rows.delete(DELIVERY, [Where("id", "in", ids)])
 
 
 def _key(connector: str, trigger: str, delivery_id: str, tenant_id: str | None) -> str:

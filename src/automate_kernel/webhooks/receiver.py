@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from automate_kernel.errors import AutomateError, SecretUnavailableError, WebhookRejectedError
@@ -11,7 +12,6 @@ from automate_kernel.operations.invoker import Invoker
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import NewItem
 from automate_kernel.outbox.store import OutboxStore
-from automate_kernel.secrets import Redactor
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import log_error
 from automate_kernel.storage.rows import Storage
@@ -21,6 +21,7 @@ from automate_kernel.webhooks.request import Ignored, delivery_id_of
 logger: logging.Logger = get_logger(__name__)
 
 
+@dataclass(slots=True)
 class WebhookReceiver:
     """
     Verifies webhooks with the connectors of *operations*, and accepts each delivery once.
@@ -28,20 +29,11 @@ class WebhookReceiver:
     *new_item* makes the outbox item of an event, from its name, its payload and options.
     """
 
-    def __init__(
-        self,
-        storage: Storage,
-        outbox: OutboxStore,
-        operations: Invoker,
-        redactor: Redactor,
-        new_item: Callable[..., NewItem],
-    ) -> None:
-        self._storage = storage
-        self._outbox = outbox
-        self._operations = operations
-        self._redactor = redactor
-        self._new_item = new_item
-        self.ledger: ReplayLedger = ReplayLedger(storage)
+    storage: Storage
+    ledger: ReplayLedger
+    outbox: OutboxStore
+    operations: Invoker
+    new_item: Callable[..., NewItem]
 
     def receive(
         self,
@@ -61,11 +53,12 @@ class WebhookReceiver:
         payload, delivery_id = self._read(connector, spec, headers, raw_body)
         if isinstance(payload, Ignored):
             # Its texts are the connector's, which knows secrets, and they are logged and answered.
-            reason = self._redactor.redact(payload.reason)
-            ignored = Ignored(reason, self._redactor.redact_value(payload.answer))
+            redactor = self.operations.redactor
+            reason = redactor.redact(payload.reason)
+            ignored = Ignored(reason, redactor.redact_value(payload.answer))
             logger.info("webhook %s.%s starts nothing: %s", connector_key, trigger, reason)
             return WebhookReceipt(accepted=True, ignored=ignored)
-        item = self._new_item(
+        item = self.new_item(
             spec.event_name or f"{connector_key}.{trigger}",
             payload,
             type="webhook",
@@ -75,12 +68,12 @@ class WebhookReceiver:
             id=new_id(),
         )
         delivery = (connector_key, trigger, delivery_id or "")
-        with self._storage.begin(transaction) as rows:
+        with self.storage.begin(transaction) as rows:
             # In one transaction: a delivery that is remembered is also enqueued.
             if delivery_id is None or self.ledger.remember(
                 rows, *delivery, item.id, tenant_id=tenant_id
             ):
-                self._outbox.enqueue_many([item], transaction=rows.native)
+                self.outbox.enqueue_many([item], transaction=rows.native)
                 return WebhookReceipt(accepted=True, item_id=item.id)
             first = self.ledger.item_of(rows, *delivery, tenant_id=tenant_id)
         logger.info("webhook %s.%s came again", connector_key, trigger)
@@ -88,7 +81,7 @@ class WebhookReceiver:
 
     def _connector_for(self, connector_key: str, trigger: str) -> tuple[Any, Any]:
         try:
-            connector = self._operations.instance("connector", connector_key)
+            connector = self.operations.instance("connector", connector_key)
             return connector, connector.find_trigger(trigger)
         except SecretUnavailableError:
             raise  # not the sender's fault: it should come again
@@ -108,14 +101,11 @@ class WebhookReceiver:
                 return payload, None
             return payload, delivery_id_of(connector, spec, headers, raw_body)
         except Exception as error:
+            clean = self.operations.clean_error(error, f"webhook {trigger!r}")
+            if not isinstance(error, AutomateError):
+                log_error(
+                    logger, logging.ERROR, "webhook %s.%s can't be read: %s",
+                    connector.key, trigger, clean.message, trace=clean.trace,
+                )  # fmt: skip
             # None: the connector's error may quote its secret, and this one is shown and logged.
-            raise self._unreadable(error, connector.key, trigger) from None
-
-    def _unreadable(self, error: Exception, connector_key: str, trigger: str) -> AutomateError:
-        clean = self._operations.clean_error(error, f"webhook {trigger!r}")
-        if not isinstance(error, AutomateError):
-            log_error(
-                logger, logging.ERROR, "webhook %s.%s can't be read: %s",
-                connector_key, trigger, clean.message, trace=clean.trace,
-            )  # fmt: skip
-        return clean
+            raise clean from None

@@ -78,6 +78,7 @@ def _text(value: Any) -> str:
 
 MOST_DIGITS = 4_300
 """The most digits of an integer: as many as Python itself reads by default."""
+_TOO_DEEP = f"it is nested deeper than {MAX_DEPTH} levels"
 
 
 class BodyError(ValueError):
@@ -93,21 +94,20 @@ def parse_json(body: bytes) -> Any:
     """
     try:
         text = body.decode("utf-8")
-    except UnicodeDecodeError:
-        raise BodyError("it is not UTF-8") from None
-    try:
         value = read_json(text, parse_int=_integer)
     except BodyError:
         raise
+    except UnicodeDecodeError:
+        raise BodyError("it is not UTF-8") from None
     except json.JSONDecodeError:
         raise BodyError("it is not JSON") from None
     except ValueError as error:  # of NaN, Infinity and -Infinity
         raise BodyError(f"it is not JSON: {error}") from None
     except RecursionError:
-        raise _too_deep() from None
+        raise BodyError(_TOO_DEEP) from None
     # Counting is cheap, and spares nearly every body the look at all of it.
     if text.count("[") + text.count("{") > MAX_DEPTH and not is_plain(value, most=len(text)):
-        raise _too_deep()
+        raise BodyError(_TOO_DEEP)
     return value
 
 
@@ -116,10 +116,6 @@ def _integer(text: str) -> int:
     if len(text) > MOST_DIGITS:
         raise BodyError(f"it has a number of more than {MOST_DIGITS:,} digits")
     return int(text)
-
-
-def _too_deep() -> BodyError:
-    return BodyError(f"it is nested deeper than {MAX_DEPTH} levels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +133,8 @@ class Ignored:
 
 
 logger: logging.Logger = get_logger(__name__)
+# The request or an outage causes these, not a bug in the connector.
+_NOT_BUGS = (ErrorCodes.INVALID_ARGUMENT, ErrorCodes.UNAVAILABLE)
 
 
 def delivery_id_of(connector: Any, spec: Any, headers: Any, raw_body: bytes) -> str | None:
@@ -152,7 +150,8 @@ def delivery_id_of(connector: Any, spec: Any, headers: Any, raw_body: bytes) -> 
     try:
         found = _text_of(connector.delivery_id(spec.name, headers, raw_body))
     except Exception as error:
-        if not callable(of_scheme) or _is_about_request(error):
+        theirs = isinstance(error, AutomateError) and error.code in _NOT_BUGS
+        if theirs or not callable(of_scheme):
             raise
         found = None
         logger.error(
@@ -187,9 +186,3 @@ def _text_of(found: Any) -> str | None:
             retryable=False,
         )
     return found
-
-
-def _is_about_request(error: Exception) -> bool:
-    """Return True if the request or an outage caused *error*, not a bug in the connector."""
-    theirs = (ErrorCodes.INVALID_ARGUMENT, ErrorCodes.UNAVAILABLE)
-    return isinstance(error, AutomateError) and error.code in theirs

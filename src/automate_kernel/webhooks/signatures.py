@@ -10,13 +10,12 @@ import re
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from automate_kernel.errors import ConfigError, SecretError, SecretNotFoundError
-from automate_kernel.operations.context import SecretReader
-from automate_kernel.secrets.handles import SecretRef, check_key
+from automate_kernel.secrets.handles import SecretReader, SecretRef, check_key
 from automate_kernel.webhooks.request import (
     BodyError,
     HeadersLike,
@@ -33,14 +32,12 @@ _MAX_HEADER_LENGTH = 4096
 _TIMESTAMP = re.compile(r"[1-9][0-9]{0,14}")
 _REFERENCE = re.compile(r"\$secret:(?:\{([^{}]+)\}|([^{}]+))")
 
-Message = tuple[bytes, ...]
-
 
 @dataclass(frozen=True, slots=True)
 class SignedRequest:
     """A request's claim: the bytes that were signed, the signatures, and the signed time."""
 
-    message: Message
+    message: bytes
     signatures: tuple[str, ...]
     timestamp: int | None = None
 
@@ -53,6 +50,8 @@ class SignatureScheme(ABC):
     *secret* names the secret, or several while it is rotated: each is tried, and no request is
     lost. A signed time may be *tolerance_seconds* off, either way.
     """
+
+    _takes_several = True
 
     secret: SecretNames
     tolerance_seconds: float = field(default=300.0, kw_only=True)
@@ -84,7 +83,8 @@ class SignatureScheme(ABC):
         signed = self._read(WebhookHeaders(headers), _as_bytes(raw_body))
         if signed is None or not 0 < len(signed.signatures) <= MAX_SIGNATURES:
             return False
-        return self._is_recent(signed, now) and self._is_proved(signed, secrets)
+        off = 0 if signed.timestamp is None else abs(now() - signed.timestamp)
+        return off <= self.tolerance_seconds and self._is_proved(signed, secrets)
 
     def sign(
         self,
@@ -101,7 +101,7 @@ class SignatureScheme(ABC):
         """
         if not secrets:
             raise TypeError("sign() needs the value of a secret")
-        if len(secrets) > 1 and not self._takes_several():
+        if len(secrets) > 1 and not self._takes_several:
             raise TypeError(f"{type(self).__name__} has room for one signature only")
         keys = [self._key("to sign with", secret) for secret in secrets]
         return self._write(_as_bytes(raw_body), keys, message_id, int(now()))
@@ -125,7 +125,7 @@ class SignatureScheme(ABC):
             return own
         if not hashed:
             return None
-        return f"signed:{hashlib.sha256(b''.join(signed.message)).hexdigest()}"
+        return f"signed:{hashlib.sha256(signed.message).hexdigest()}"
 
     def event_name(self, headers: HeadersLike, raw_body: bytes) -> str | None:
         """Return the service's name of the event in a verified request, or None."""
@@ -154,11 +154,8 @@ class SignatureScheme(ABC):
         """Return the headers of a request that is signed with each of *keys*."""
 
     @abstractmethod
-    def _signature(self, key: bytes, message: Message) -> str:
+    def _signature(self, key: bytes, message: bytes) -> str:
         """Return the one right signature, as it stands in the header."""
-
-    def _takes_several(self) -> bool:
-        return False
 
     def _key(self, name: str, secret: str) -> bytes:
         """Return the key's bytes from the text of the secret called *name*."""
@@ -166,9 +163,6 @@ class SignatureScheme(ABC):
             # Anyone can sign with an empty key.
             raise SecretError(f"the secret {name!r} is empty", hint="nothing is verified with it")
         return secret.encode("utf-8", "surrogatepass")
-
-    def _is_recent(self, signed: SignedRequest, now: Callable[[], float]) -> bool:
-        return signed.timestamp is None or abs(now() - signed.timestamp) <= self.tolerance_seconds
 
     def _is_proved(self, signed: SignedRequest, secrets: SecretReader) -> bool:
         proved = False
@@ -183,24 +177,11 @@ class SignatureScheme(ABC):
             for given in signed.signatures:
                 # Bytes, as compare_digest refuses text that is not ASCII. No early exit.
                 proved |= hmac.compare_digest(expected, given.encode("utf-8", "replace"))
-        if not proved:
-            self._complain(problems)
-        return proved
-
-    def _complain(self, problems: Sequence[SecretError]) -> None:
-        # While a secret is rotated, one of them may well be gone already.
-        all_failed = len(problems) == len(self.keys)
-        for problem in problems:
-            if all_failed or not isinstance(problem, SecretNotFoundError):
+        for problem in () if proved else problems:
+            # While a secret is rotated, one of them may well be gone already.
+            if len(problems) == len(self.keys) or not isinstance(problem, SecretNotFoundError):
                 raise problem
-
-
-def digest(key: bytes, message: Iterable[bytes], algorithm: str = "sha256") -> bytes:
-    """Return the HMAC of the concatenated *message*."""
-    mac = hmac.new(key, digestmod=algorithm)
-    for part in message:
-        mac.update(part)
-    return mac.digest()
+        return proved
 
 
 def parse_timestamp(text: str | None) -> int | None:
@@ -275,6 +256,8 @@ class HmacSignature(SignatureScheme):
     the same bytes count as one.
     """
 
+    _takes_several = False
+
     header: str = field(kw_only=True)
     algorithm: Literal["sha256", "sha512", "sha384", "sha1"] = field(default="sha256", kw_only=True)
     encoding: Literal["hex", "base64"] = field(default="hex", kw_only=True)
@@ -326,13 +309,13 @@ class HmacSignature(SignatureScheme):
             headers[self.timestamp_header] = str(timestamp)
         return headers
 
-    def _message(self, body: bytes, timestamp: int | None) -> Message:
+    def _message(self, body: bytes, timestamp: int | None) -> bytes:
         before, _, after = self.signed.partition("{body}")
-        parts = [part.replace("{timestamp}", str(timestamp)) for part in (before, after)]
-        return parts[0].encode(), body, parts[1].encode()
+        parts = [part.replace("{timestamp}", str(timestamp)).encode() for part in (before, after)]
+        return body.join(parts)
 
-    def _signature(self, key: bytes, message: Message) -> str:
-        mac = digest(key, message, self.algorithm)
+    def _signature(self, key: bytes, message: bytes) -> str:
+        mac = hmac.digest(key, message, self.algorithm)
         return mac.hex() if self.encoding == "hex" else base64.b64encode(mac).decode()
 
 
@@ -405,9 +388,8 @@ class StripeSignature(SignatureScheme):
         return read_field(body, "id")
 
     def _read(self, headers: WebhookHeaders, body: bytes) -> SignedRequest | None:
-        pairs = [
-            part.partition("=") for part in (read_header(headers, self.header) or "").split(",")
-        ]
+        value = read_header(headers, self.header) or ""
+        pairs = [part.partition("=") for part in value.split(",")]
         times = [value for name, _, value in pairs if name == "t"]
         timestamp = parse_timestamp(times[0]) if len(times) == 1 else None
         if timestamp is None:
@@ -423,14 +405,11 @@ class StripeSignature(SignatureScheme):
         signatures = [f"v1={self._signature(key, message)}" for key in keys]
         return {self.header: ",".join([f"t={timestamp}", *signatures])}
 
-    def _message(self, body: bytes, timestamp: int) -> Message:
-        return f"{timestamp}.".encode(), body
+    def _message(self, body: bytes, timestamp: int) -> bytes:
+        return f"{timestamp}.".encode() + body
 
-    def _signature(self, key: bytes, message: Message) -> str:
-        return digest(key, message).hex()
-
-    def _takes_several(self) -> bool:
-        return True
+    def _signature(self, key: bytes, message: bytes) -> str:
+        return hmac.digest(key, message, "sha256").hex()
 
 
 @dataclass(frozen=True, slots=True)
@@ -473,19 +452,18 @@ class StandardWebhooksSignature(SignatureScheme):
         if not _MESSAGE_ID.fullmatch(message_id):
             raise ValueError("a message id has 1 to 256 visible ASCII characters, and no dot")
         message = self._message(message_id, timestamp, body)
+        signatures = [f"v1,{self._signature(key, message)}" for key in keys]
         return {
             f"{self.prefix}-id": message_id,
             f"{self.prefix}-timestamp": str(timestamp),
-            f"{self.prefix}-signature": " ".join(
-                f"v1,{self._signature(key, message)}" for key in keys
-            ),
+            f"{self.prefix}-signature": " ".join(signatures),
         }
 
-    def _message(self, message_id: str, timestamp: int, body: bytes) -> Message:
-        return f"{message_id}.{timestamp}.".encode(), body
+    def _message(self, message_id: str, timestamp: int, body: bytes) -> bytes:
+        return f"{message_id}.{timestamp}.".encode() + body
 
-    def _signature(self, key: bytes, message: Message) -> str:
-        return base64.b64encode(digest(key, message)).decode()
+    def _signature(self, key: bytes, message: bytes) -> str:
+        return base64.b64encode(hmac.digest(key, message, "sha256")).decode()
 
     def _key(self, name: str, secret: str) -> bytes:
         encoded = secret.removeprefix("whsec_")
@@ -499,6 +477,3 @@ class StandardWebhooksSignature(SignatureScheme):
                 hint="it is base64, usually after 'whsec_'",
             )
         return key
-
-    def _takes_several(self) -> bool:
-        return True

@@ -1,6 +1,4 @@
-"""
-The workflows of a kernel: those that were added, and those of a source that changes while it runs.
-"""
+"""The workflows of a kernel: those added, and those of a source that changes while it runs."""
 
 from __future__ import annotations
 
@@ -30,19 +28,13 @@ from automate_kernel.workflows.definition.triggers import require_cron
 from automate_kernel.workflows.engine.program import BuildContext, WorkflowProgram
 from automate_kernel.workflows.execution import Event
 
-__all__ = [
-    "EVERYBODY",
-    "Catalogue",
-    "Entry",
-    "Everybody",
-    "SuppliedWorkflow",
-    "WorkflowSource",
-]
+__all__ = ["EVERYBODY", "Catalogue", "Entry", "Everybody", "SuppliedWorkflow", "WorkflowSource"]
 
 logger: logging.Logger = get_logger(__name__)
 
 # So many compiled definitions are kept, the last used ones.
 _KEPT = 500
+_CHECK_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,48 +108,17 @@ class _SourceState:
     entries: dict[tuple[str | None, str], Entry] = field(default_factory=dict)
     problems: dict[tuple[str | None, str], AutomateError] = field(default_factory=dict)
 
-    @classmethod
-    def read(
-        cls,
-        source: WorkflowSource,
-        compile: Callable[[Workflow], WorkflowProgram],
-        taken: Callable[[str], bool],
-    ) -> _SourceState:
-        """
-        Read *source*; one bad definition holds up no other.
 
-        *compile* makes a workflow ready, and *taken* returns True for the names of the host's own
-        workflows. These come first, so a supplied workflow of that name is a problem.
-        """
-        state = cls(source.stamp())  # before the rest: later changes are seen next time
-        loaded = list(source.load())
-        common = {one.name for one in loaded if one.tenant_id is None}
-        for one in loaded:
-            key = (one.tenant_id, one.name)
-            if taken(one.name) or (one.tenant_id is not None and one.name in common):
-                state.problems[key] = WorkflowError(
-                    f"another workflow is called {one.name!r}", hint="rename one of them"
-                )
-                continue
-            try:
-                workflow = Workflow.from_dict({**one.definition, "name": one.name})
-            except ValidationError as error:
-                state.problems[key] = _unreadable(one.name, error)
-                continue
-            try:
-                program: WorkflowProgram | AutomateError = compile(workflow)
-            except AutomateError as error:
-                state.problems[key] = program = error
-            state.entries[key] = Entry(workflow, program, one.tenant_id, supplied=True)
-        return state
-
-
-def _unreadable(name: str, error: ValidationError) -> WorkflowError:
-    # Saved by a version with other fields: this version refuses to save such a definition.
-    return WorkflowError(
-        f"workflow {name!r} can't be read: {error.error_count()} fields are not as they must be",
-        hint="open it, mend what is marked, and save it",
-    )
+def _definition_of(supplied: SuppliedWorkflow) -> Workflow:
+    try:
+        return Workflow.from_dict({**supplied.definition, "name": supplied.name})
+    except ValidationError as error:
+        # Saved by a version with other fields: this version refuses to save such a definition.
+        wrong = f"{error.error_count()} fields are not as they must be"
+        raise WorkflowError(
+            f"workflow {supplied.name!r} can't be read: {wrong}",
+            hint="open it, mend what is marked, and save it",
+        ) from None
 
 
 class Everybody(Enum):
@@ -174,8 +135,8 @@ class Catalogue:
     """
     Workflows by name, and compiled definitions for executions that began with another version.
 
-    *stored* reads such a definition. *source* is asked at most every *check_seconds* whether its
-    workflows have changed. A workflow of one tenant is found with that tenant's id alone.
+    *stored* reads such a definition. *source* is asked at most once a second whether its workflows
+    have changed. A workflow of one tenant is found with that tenant's id alone.
     """
 
     def __init__(
@@ -184,8 +145,6 @@ class Catalogue:
         context: BuildContext,
         stored: Callable[[str], Workflow],
         source: WorkflowSource | None = None,
-        *,
-        check_seconds: float = 1.0,
     ) -> None:
         self._templates = templates
         self._context = context
@@ -194,14 +153,13 @@ class Catalogue:
         self._programs: OrderedDict[str, WorkflowProgram] = OrderedDict()
         self._lock = threading.Lock()
         self._source = source
-        self._check_seconds = check_seconds
         self._supplied = _SourceState()
         self._is_read = False
         self._check_at = 0.0
         self._checking = threading.Lock()
 
     def __iter__(self) -> Iterator[Workflow]:
-        return iter([entry.workflow for entry in self.entries(tenant_id=None)])
+        return (entry.workflow for entry in self.entries(tenant_id=None))
 
     def __len__(self) -> int:
         return len(self.entries(tenant_id=None))
@@ -210,7 +168,7 @@ class Catalogue:
         return isinstance(name, str) and self._find(name, None) is not None
 
     def __getitem__(self, name: str) -> Workflow:
-        """Return everybody's workflow called *name*; raises ``NOT_FOUND``."""
+        """Return everybody's workflow called *name*, as `get` does."""
         return self.get(name)
 
     def get(self, name: str, tenant_id: str | None = None) -> Workflow:
@@ -238,8 +196,7 @@ class Catalogue:
         None as the tenant means those that belong to no tenant.
         """
         supplied = self._fresh().entries.values()
-        own = [Entry(one.workflow, one) for one in list(self._current.values())]
-        found = [*own, *supplied]
+        found = [*(Entry(one.workflow, one) for one in list(self._current.values())), *supplied]
         if isinstance(tenant_id, Everybody):
             return found
         return [entry for entry in found if entry.visible_to(tenant_id)]
@@ -285,43 +242,45 @@ class Catalogue:
     def _ask(self, source: WorkflowSource) -> None:
         started = time.monotonic()
         if not self._is_read or source.stamp() != self._supplied.stamp:
-            state = _SourceState.read(source, self._compiled, self._current.__contains__)
+            state = self._read_source(source)
             for key, error in state.problems.items():
                 if str(self._supplied.problems.get(key)) != str(error):
                     logger.error("workflow %r can't run: %s", key[1], error)
             self._supplied, self._is_read = state, True
-        self._check_at = started + self._check_seconds
+        self._check_at = started + _CHECK_SECONDS
+
+    def _read_source(self, source: WorkflowSource) -> _SourceState:
+        """Read *source*: one bad definition holds up no other, and names of our own come first."""
+        state = _SourceState(source.stamp())  # before the rest: later changes are seen next time
+        loaded = list(source.load())
+        common = {one.name for one in loaded if one.tenant_id is None}
+        for one in loaded:
+            key, workflow = (one.tenant_id, one.name), None
+            try:
+                if one.name in self._current or (one.tenant_id is not None and one.name in common):
+                    message = f"another workflow is called {one.name!r}"
+                    raise WorkflowError(message, hint="rename one of them")
+                workflow = _definition_of(one)
+                program: WorkflowProgram | AutomateError = self._compiled(workflow)
+            except AutomateError as error:
+                state.problems[key] = program = error
+            if workflow is not None:
+                state.entries[key] = Entry(workflow, program, one.tenant_id, supplied=True)
+        return state
 
     def _compiled(self, workflow: Workflow) -> WorkflowProgram:
         """Return the compiled form of *workflow*, made once."""
-        digest = workflow.hash()
-        with self._lock:
-            found = self._programs.get(digest)
-        if found is None:
-            _require_schedule(workflow)
-            found = WorkflowProgram(workflow, self._templates, self._context)
-            self._keep(digest, found)
-        return found
-
-    def _keep(self, definition_id: str, program: WorkflowProgram) -> None:
-        with self._lock:
-            self._programs[definition_id] = program
-            while len(self._programs) > _KEPT:
-                self._programs.popitem(last=False)
+        return self._kept(workflow.hash(), lambda _: _schedulable(workflow))
 
     def add(self, workflow: Workflow | Mapping[str, Any] | str | Path) -> list[Workflow]:
         """Add a workflow, a definition, or those of a file or folder; return them."""
-        added = list(self._read(workflow))
-        for one in added:
-            _require_schedule(one)
+        added = [_schedulable(one) for one in self._read(workflow)]
         programs = [WorkflowProgram(one, self._templates, self._context) for one in added]
-        for program in programs:
-            name = program.workflow.name
-            known = self._current.get(name)
-            if known is not None and known.workflow.hash() != program.workflow.hash():
-                raise WorkflowError(
-                    f"there are two workflows called {name!r}", hint="rename one of them"
-                )
+        for one in added:
+            known = self._current.get(one.name)
+            if known is not None and known.workflow.hash() != one.hash():
+                message = f"there are two workflows called {one.name!r}"
+                raise WorkflowError(message, hint="rename one of them")
         with self._lock:
             for program in programs:
                 self._current[program.workflow.name] = program
@@ -353,23 +312,30 @@ class Catalogue:
 
     def program(self, definition_id: str) -> WorkflowProgram:
         """Return the compiled workflow of a stored definition."""
+        return self._kept(definition_id, self._stored)
+
+    def _kept(self, definition_id: str, read: Callable[[str], Workflow]) -> WorkflowProgram:
         with self._lock:
             found = self._programs.get(definition_id)
             if found is not None:
                 self._programs.move_to_end(definition_id)
                 return found
-        program = WorkflowProgram(self._stored(definition_id), self._templates, self._context)
-        self._keep(definition_id, program)
+        program = WorkflowProgram(read(definition_id), self._templates, self._context)
+        with self._lock:
+            self._programs[definition_id] = program
+            while len(self._programs) > _KEPT:
+                self._programs.popitem(last=False)
         return program
 
 
-def _require_schedule(workflow: Workflow) -> None:
+def _schedulable(workflow: Workflow) -> Workflow:
+    """Return *workflow*, if its cron lines can be read."""
     # Here and not in the definition: an execution goes on where cron lines can't be read, but a
     # workflow that would never fire is refused.
     if any(getattr(trigger, "cron", None) for trigger in workflow.triggers):
         try:
             require_cron()
         except ConfigError as error:
-            raise WorkflowError(
-                f"workflow {workflow.name!r}: {error.message}", hint=error.hint
-            ) from None
+            message = f"workflow {workflow.name!r}: {error.message}"
+            raise WorkflowError(message, hint=error.hint) from None
+    return workflow

@@ -47,13 +47,8 @@ def event_item(
     """
     check_event_name(name)
     check_event_source(source)
-    body = {
-        "name": name,
-        "type": type,
-        "source": source,
-        "payload": payload,
-        "occurred_at": _now(),
-    }
+    body = {"name": name, "type": type, "source": source, "payload": payload}
+    body["occurred_at"] = _now()
     if event_headers:
         body["headers"] = dict(event_headers)
     return _NewEvent(EVENT, body, headers=headers or {}, **options)

@@ -47,7 +47,17 @@ def check_event_source(source: Any) -> None:
         check_text(source, "the event's source", column="kind")
 
 
-class ExecutionStatus(str, Enum):
+class _Status(str, Enum):
+    # The same text on every Python: 3.10's str() of a str-enum member has the class in front.
+    __str__ = str.__str__
+
+    @property
+    def finished(self) -> bool:
+        """Return True if the status is final."""
+        return self not in ("PENDING", "RUNNING", "RETRY")
+
+
+class ExecutionStatus(_Status):
     """The status of an execution."""
 
     PENDING = "PENDING"
@@ -56,16 +66,8 @@ class ExecutionStatus(str, Enum):
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
 
-    # The same text on every Python: 3.10's str() of a str-enum member has the class in front.
-    __str__ = str.__str__
 
-    @property
-    def finished(self) -> bool:
-        """Return True if the status is final."""
-        return self not in (ExecutionStatus.PENDING, ExecutionStatus.RUNNING)
-
-
-class StepStatus(str, Enum):
+class StepStatus(_Status):
     """The status of one step of an execution."""
 
     PENDING = "PENDING"
@@ -75,13 +77,6 @@ class StepStatus(str, Enum):
     FAILED = "FAILED"
     SKIPPED = "SKIPPED"
     CANCELLED = "CANCELLED"
-
-    __str__ = str.__str__
-
-    @property
-    def finished(self) -> bool:
-        """Return True if the status is final."""
-        return self not in (StepStatus.PENDING, StepStatus.RUNNING, StepStatus.RETRY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,9 +117,10 @@ class Event:
         missing = [name for name in ("id", "name") if not isinstance(data.get(name), str)]
         if missing:
             raise PayloadError(f"not an event: {' and '.join(missing)} must be text")
-        if data.get("type", "event") not in get_args(EventType):
+        types = get_args(EventType)
+        if data.get("type", "event") not in types:
             raise PayloadError(
-                "not an event: its type is unknown", hint=f"one of {', '.join(get_args(EventType))}"
+                "not an event: its type is unknown", hint=f"one of {', '.join(types)}"
             )
         if not isinstance(data.get("headers", {}), Mapping):
             raise PayloadError("not an event: its headers must be an object")
@@ -234,14 +230,11 @@ class Execution:
 
     def step(self, step_id: str, position: int = -1) -> StepRun | None:
         """Return the run of one step, or None if it has not begun."""
-        for run in self.steps:
-            if run.step_id == step_id and run.position == position:
-                return run
-        return None
+        return next((run for run in self.steps if run.key == (step_id, position)), None)
 
     def runs_of(self, step_id: str) -> list[StepRun]:
         """Return all runs of one step by position; a step with ``for_each`` has many."""
-        runs = [run for run in self.steps if run.step_id == step_id]
+        runs = (run for run in self.steps if run.step_id == step_id)
         return sorted(runs, key=lambda run: run.position)
 
     @classmethod

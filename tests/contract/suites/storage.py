@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from automate_kernel.errors import StorageError
-from automate_kernel.storage import Now, Plus, Portion, Row, Rows, Storage, Where, sql
+from automate_kernel.storage import Now, Plus, Portion, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import DELIVERY, LANE, PAUSE, STEP
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.testing.values import KEPT, same
@@ -212,7 +212,9 @@ class StorageContract:
         """A worker whose clock is wrong writes and compares the right times."""
         if not self.supports_server_clock:
             pytest.skip("the database has no clock")
-        monkeypatch.setattr(sql, "utc_now", lambda: T0 - timedelta(days=36_500))
+        monkeypatch.setattr(
+            "automate_kernel.storage.rows.utc_now", lambda: T0 - timedelta(days=36_500)
+        )
         with storage.begin() as rows:
             rows.insert(STEP, [step(1, started_at=Now(5))])
             (row,) = rows.select(STEP, [Where("started_at", "gt", Now(-60))])

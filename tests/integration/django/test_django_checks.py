@@ -43,7 +43,7 @@ def test_a_right_project_has_nothing_to_hear(sqlite: str) -> None:
         ({"AUTOMATE_PROVIDERS": "shop.x"}, "automate.E002", "write ['shop.x']"),
         ({"AUTOMATE_CONFIG": []}, "automate.E002", "must be a dictionary"),
         ({"AUTOMATE_PROVIDERS": ["shop.nothing.X"]}, "automate.E003", "No module named"),
-        ({"AUTOMATE_CONNECTORS": ["shop.automation.X"]}, "automate.E003", "has no attribute"),
+        ({"AUTOMATE_CONNECTORS": ["shop.automation.X"]}, "automate.E003", "has no 'X'"),
         ({"AUTOMATE_SECRETS": [{"BACKEND": "shop.Vault"}]}, "automate.E003", "shop.Vault"),
         ({"AUTOMATE_OUTBOX": {"STORE": "skiplocked"}}, "automate.E004", "'optimistic'"),
         ({"AUTOMATE_WORKFLOWS": ["no/such.yaml"]}, "automate.E005", "there is no file"),

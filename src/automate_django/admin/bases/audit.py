@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+from django.contrib import messages
 from django.contrib.admin.utils import NestedObjects, flatten_fieldsets
 from django.core.exceptions import FieldDoesNotExist
 from django.db import router, transaction
@@ -85,6 +87,11 @@ class Audited(AdminRoot):
         """Save one entry in the open transaction; see `audit_entry`."""
         self.audit_write([self.audit_entry(request, action, obj, **values)])
 
+    def tell_count(self, request: HttpRequest, text: str, count: int) -> None:
+        """Say to the user in *text* how many rows an action has changed."""
+        level = messages.SUCCESS if count else messages.WARNING
+        self.message_user(request, text % count, level)
+
     def atomic(self) -> Any:
         """Return a transaction on the database that the model is written to."""
         return transaction.atomic(using=router.db_for_write(self.model))
@@ -93,20 +100,14 @@ class Audited(AdminRoot):
 class Audit(Audited):
     """Writes an entry for what is added, changed and deleted by forms, inlines and lists."""
 
-    # -- saving --------------------------------------------------------------------------------
-
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Save *obj*, and record the changes."""
         with self.atomic():
             before = row_values(obj) if change else {}
             super().save_model(request, obj, form, change)
-            self._remember(request, obj, before, change)
-
-    def _remember(self, request: HttpRequest, obj: Any, before: Any, change: bool) -> None:
-        changes = self.audit_changes(type(obj), before, row_values(obj))
-        if changes or not change:
-            action = "update" if change else "create"
-            self.audit(request, action, obj, changes=changes)
+            changes = self.audit_changes(type(obj), before, row_values(obj))
+            if changes or not change:
+                self.audit(request, "update" if change else "create", obj, changes=changes)
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         """Save the many-to-many fields and inlines, and record the changes."""
@@ -114,30 +115,26 @@ class Audit(Audited):
             before = _many_to_many(form)
             super().save_related(request, form, formsets, change)
             after = _many_to_many(form)
-            changes = {
-                name: self._pair(form, name, before[name], after[name])
-                for name in before
-                if before[name] != after[name] and self._is_audited(name)
-            }
+            only, changes = self.audit_fields, dict[str, list[Any]]()
+            for name in before:
+                audited = name not in self.audit_exclude and (only is None or name in only)
+                if audited and before[name] != after[name]:
+                    field = form.instance._meta.get_field(name)
+                    secret = is_secret(field, self.not_secret_fields)
+                    changes[name] = [HIDDEN] * 2 if secret else [before[name], after[name]]
             if changes:
                 self.audit(request, "update", form.instance, changes=changes)
-
-    def _pair(self, form: Any, name: str, old: Any, new: Any) -> list[Any]:
-        field = form.instance._meta.get_field(name)
-        return [HIDDEN, HIDDEN] if is_secret(field, self.not_secret_fields) else [old, new]
-
-    def _is_audited(self, name: str) -> bool:
-        only = self.audit_fields
-        return name not in self.audit_exclude and (only is None or name in only)
 
     def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
         """Save the rows of an inline, and record the changes."""
         with self.atomic():
             rows = [each.instance for each in formset.initial_forms if each.has_changed()]
             before = {each.pk: row_values(each) for each in rows if each.pk is not None}
-            gone = self._deletions(request, formset)
+            forms = getattr(formset, "deleted_forms", ())
+            gone = [each.instance for each in forms if each.instance.pk is not None]
+            deleted = list(self._deleted(request, gone))
             super().save_formset(request, form, formset, change)
-            self.audit_write([*gone, *self._inline_entries(request, formset, before)])
+            self.audit_write([*deleted, *self._inline_entries(request, formset, before)])
 
     def _inline_entries(
         self, request: HttpRequest, formset: Any, before: dict[Any, Any]
@@ -150,44 +147,33 @@ class Audit(Audited):
             if changes:
                 yield self.audit_entry(request, "update", obj, changes=changes)
 
-    def _deletions(self, request: HttpRequest, formset: Any) -> list[Any]:
-        rows = [each.instance for each in getattr(formset, "deleted_forms", ())]
-        return list(self._deleted(request, [row for row in rows if row.pk is not None]))
-
-    # -- deleting ------------------------------------------------------------------------------
-
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
         """Delete *obj*, and record it and the rows that go along."""
-        if self.soft_deletes:
+        with self._recorded(request, lambda: [obj]):
             super().delete_model(request, obj)
-            return
-        with self.atomic():
-            entries = list(self._deleted(request, [obj]))
-            super().delete_model(request, obj)
-            self.audit_write(entries)
 
     def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
         """Delete the rows of *queryset*, and record them and the rows that go along."""
-        if self.soft_deletes:
+        with self._recorded(request, lambda: list(queryset)):
             super().delete_queryset(request, queryset)
-            return
+
+    @contextmanager
+    def _recorded(self, request: HttpRequest, objs: Callable[[], list[Any]]) -> Iterator[None]:
         with self.atomic():
-            entries = list(self._deleted(request, list(queryset)))
-            super().delete_queryset(request, queryset)
+            entries = [] if self.soft_deletes else list(self._deleted(request, objs()))
+            yield
             self.audit_write(entries)
 
     def _deleted(self, request: HttpRequest, objs: list[Any]) -> Iterator[Any]:
         """Return the entries for *objs*, and for what the database takes along."""
-        if not self.audit_log_changes:
-            return
-        if not objs:
+        if not self.audit_log_changes or not objs:
             return
         model = type(objs[0])
         before = values_by_key(model._base_manager.filter(pk__in=[obj.pk for obj in objs]))
         for obj in objs:
             changes = self.audit_changes(model, before.get(obj.pk, {}), {})
             yield self.audit_entry(request, "delete", obj, changes=changes)
-        collector = NestedObjects(using=router.db_for_write(type(objs[0])))
+        collector = NestedObjects(using=router.db_for_write(model))
         collector.collect(objs)
         own = {(type(obj), obj.pk) for obj in objs}
         along: Mapping[Any, Any] = collector.model_objs
@@ -202,13 +188,9 @@ def _many_to_many(form: Any) -> dict[str, list[Any]]:
     obj = form.instance
     if obj.pk is None:
         return {}
-    names = {field.name for field in obj._meta.many_to_many} & set(form.fields)
-    return {
-        name: sorted(
-            (json_of(pk) for pk in getattr(obj, name).values_list("pk", flat=True)), key=str
-        )
-        for name in sorted(names)
-    }
+    names = sorted({field.name for field in obj._meta.many_to_many} & set(form.fields))
+    keys = {name: getattr(obj, name).values_list("pk", flat=True) for name in names}
+    return {name: sorted(map(json_of, found), key=str) for name, found in keys.items()}
 
 
 class AuditTrail(Audit):
@@ -237,31 +219,27 @@ class AuditTrail(Audit):
             ]
             names = []
         if "audit_trail" not in names:
-            fieldsets.append(
-                (_("Audit trail"), {"fields": ["audit_trail"], "classes": ["collapse"]})
-            )
+            own: Any = {"fields": ["audit_trail"], "classes": ["collapse"]}
+            fieldsets.append((_("Audit trail"), own))
         return fieldsets
 
     def audit_trail(self, obj: Any) -> str:
         """Return the latest entries about *obj*: time, user and names of fields, without values."""
+        from automate_django.models import AuditEntry
+
+        rows = AuditEntry.objects.filter(model=obj._meta.label_lower, object_id=str(obj.pk))
         lines = (
-            (f"{each.created_at:%Y-%m-%d %H:%M}", each.actor or "-", each.action, _fields(each))
-            for each in self._recent(obj)
+            (
+                f"{each.created_at:%Y-%m-%d %H:%M}",
+                each.actor or "-",
+                each.action,
+                ", ".join(each.changes),
+            )
+            for each in rows.order_by("-id")[:_RECENT]
         )
         return format_html_join("", "<div>{} {} {} {}</div>", lines) or "-"
 
     audit_trail.short_description = _("audit trail")  # type: ignore[attr-defined]
-
-    def _recent(self, obj: Any) -> Iterable[Any]:
-        from automate_django.models import AuditEntry
-
-        rows = AuditEntry.objects.filter(model=obj._meta.label_lower, object_id=str(obj.pk))
-        found: Iterable[Any] = rows.order_by("-id")[:_RECENT]
-        return found
-
-
-def _fields(entry: Any) -> str:
-    return ", ".join(entry.changes)
 
 
 class AuditMixin(Audit):

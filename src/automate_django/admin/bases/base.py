@@ -3,36 +3,45 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from inspect import signature
 from typing import Any
 
+from django.contrib import admin
 from django.contrib.admin.options import IS_POPUP_VAR
 from django.contrib.admin.utils import flatten_fieldsets, quote
 from django.core.exceptions import FieldDoesNotExist
 from django.db import models
 from django.db.models.constants import LOOKUP_SEP
 from django.http import HttpRequest
-from django.urls import NoReverseMatch, reverse
+from django.urls import NoReverseMatch
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.text import Truncator
 
 from automate_django.admin.guard import GuardedAdmin
 from automate_django.secrecy import is_secret
-from automate_django.uniqueness import checked_form
+from automate_django.uniqueness import CheckedForm, mixed_into
+
+# What may stand in an SVG attribute: a name, or a hexadecimal colour.
+_COLOUR = re.compile(r"#[0-9a-fA-F]{3,8}|[a-zA-Z]{3,30}")
+# Django 4.2 asks `lookup_allowed` without saying for which request.
+_listing: ContextVar[HttpRequest | None] = ContextVar("automate_listing", default=None)
+
+
+def chunks(values: Sequence[Any], size: int = 500) -> Iterator[Sequence[Any]]:
+    """Return *values* in parts that fit into one statement of any database."""
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
 
 
 def auto_now_values(model: Any) -> dict[str, Any]:
     """Return the values of *model*'s ``auto_now`` fields, which a bulk update leaves alone."""
-    return {
-        each.name: timezone.now()
-        if isinstance(each, models.DateTimeField)
-        else timezone.localdate()
-        for each in model._meta.concrete_fields
-        if getattr(each, "auto_now", False) and not isinstance(each, models.TimeField)
-    }
+    its = [each for each in model._meta.concrete_fields if getattr(each, "auto_now", False)]
+    times = {each.name: timezone.now() for each in its if isinstance(each, models.DateTimeField)}
+    dates = {each.name: timezone.localdate() for each in its if isinstance(each, models.DateField)}
+    return {**dates, **times}
 
 
 class AdminRoot(GuardedAdmin):
@@ -45,8 +54,6 @@ class AdminRoot(GuardedAdmin):
     """
 
     not_secret_fields: Sequence[str] = ()
-
-    # -- lists ---------------------------------------------------------------------------------
 
     def get_list_display(self, request: HttpRequest) -> list[Any]:
         """Return a new list, so that ``["mine"] + super().get_list_display(request)`` works."""
@@ -64,17 +71,13 @@ class AdminRoot(GuardedAdmin):
         """Return a new list."""
         return list(super().get_readonly_fields(request, obj))
 
-    # -- forms ---------------------------------------------------------------------------------
-
     def get_form(self, request: Any, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         """Return Django's form, which also checks constraints that have a condition."""
-        return checked_form(super().get_form(request, obj, change=change, **kwargs))
+        return mixed_into(super().get_form(request, obj, change=change, **kwargs), CheckedForm)
 
     def get_changelist_form(self, request: Any, **kwargs: Any) -> Any:
         """Return the form of ``list_editable``, with the same checks."""
-        return checked_form(super().get_changelist_form(request, **kwargs))
-
-    # -- permissions ---------------------------------------------------------------------------
+        return mixed_into(super().get_changelist_form(request, **kwargs), CheckedForm)
 
     def permits(self, request: HttpRequest, name: str, obj: Any = None) -> bool:
         """Return True if the user holds the permission *name*: to view, add, change or delete."""
@@ -128,8 +131,6 @@ class AdminRoot(GuardedAdmin):
         permission = f"{self.opts.app_label}.{name}_{self.opts.model_name}"
         return not self._declares(name) or bool(user.has_perm(permission))
 
-    # -- actions -------------------------------------------------------------------------------
-
     def offered_actions(self, request: HttpRequest) -> list[str]:
         """Return the names of the methods that are actions, beside those in ``actions``."""
         return []
@@ -152,14 +153,6 @@ class AdminRoot(GuardedAdmin):
         return actions
 
 
-# What may stand in an SVG attribute: a name, or a hexadecimal colour.
-_COLOUR = re.compile(r"#[0-9a-fA-F]{3,8}|[a-zA-Z]{3,30}")
-
-
-# Django 4.2 asks `lookup_allowed` without saying for which request.
-_listing: ContextVar[HttpRequest | None] = ContextVar("automate_listing", default=None)
-
-
 class AdminBasics(AdminRoot):
     """Timestamps, small things for columns, and which fields a URL may ask about."""
 
@@ -171,8 +164,6 @@ class AdminBasics(AdminRoot):
     show_timestamps = True
     timestamp_readonly = True
     timestamp_fields: Sequence[str] = ("created_at", "updated_at")
-
-    # -- timestamps ----------------------------------------------------------------------------
 
     def _timestamps(self) -> list[str]:
         names = {field.name for field in self.opts.get_fields()}
@@ -197,16 +188,14 @@ class AdminBasics(AdminRoot):
             ]
         return readonly
 
-    # -- columns -------------------------------------------------------------------------------
-
     def link_to_object(self, obj: Any, label: Any = None) -> str:
         """Return a link to *obj*'s page in this admin, or only *label* where it has none."""
         if obj is None:
             return str(self.get_empty_value_display())
         text = str(obj) if label is None else label
-        name = f"admin:{obj._meta.app_label}_{obj._meta.model_name}_change"
+        name = f"{obj._meta.app_label}_{obj._meta.model_name}_change"
         try:
-            url = reverse(name, args=(quote(obj.pk),), current_app=self.admin_site.name)
+            url = self.own_url(name, quote(obj.pk))
         except NoReverseMatch:
             return format_html("{}", text)
         return format_html('<a href="{}">{}</a>', url, text)
@@ -269,15 +258,12 @@ class AdminBasics(AdminRoot):
 
     def _is_related_lookup(self, lookup: str) -> bool:
         """Return True if a foreign key's ``limit_choices_to`` has *lookup*, as a pop-up needs."""
-        limits = (
-            limit() if callable(limit) else limit for limit in self.model._meta.related_fkey_lookups
-        )
+        given = self.model._meta.related_fkey_lookups
+        limits = (limit() if callable(limit) else limit for limit in given)
         return any(lookup in limit for limit in limits if isinstance(limit, Mapping))
 
     def _shown_fields(self, request: HttpRequest | None) -> set[str]:
-        """
-        Return the names of the model's fields that are seen in the list, its filters or the form.
-        """
+        """Return the names of the fields that are seen in the list, its filters or the form."""
         if request is None:
             listed = [*self.list_display, *self.list_filter]
             fieldsets: Any = self.fieldsets or [(None, {"fields": self.fields or ()})]
@@ -307,3 +293,26 @@ class BaseModelAdmin(AdminBasics):
     fields for the model's ``timestamp_fields``), ``timestamp_readonly``. For columns:
     `link_to_object`, `colored_status`, `truncated_field`.
     """
+
+
+class InlineBaseAdmin(admin.TabularInline):  # type: ignore[type-arg]
+    """
+    A table of rows inside another row's page.
+
+    ``extra`` is 0, ``max_num`` 10, ``show_change_link`` and ``can_delete`` True. Inside a
+    `TenantScopedAdmin` it shows and takes the tenant's rows only, as any inline does there.
+    """
+
+    extra = 0
+    max_num = 10
+    show_change_link = True
+    can_delete = True
+
+
+class StackedInlineBaseAdmin(admin.StackedInline):  # type: ignore[type-arg]
+    """`InlineBaseAdmin`, with a form below each other for each row."""
+
+    extra = 0
+    max_num = 10
+    show_change_link = True
+    can_delete = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django import forms
@@ -16,11 +16,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from automate_django.admin.bases.audit import Audited
-from automate_django.admin.bases.base import auto_now_values
+from automate_django.admin.bases.base import auto_now_values, chunks
 from automate_django.audit_trail import values_by_key
 
 _FLAGS = ("is_active", "is_enabled", "enabled", "active")
-_BATCH = 500
 
 
 class BulkActions(Audited):
@@ -28,8 +27,6 @@ class BulkActions(Audited):
 
     bulk_update_fields: Sequence[str] = ("status",)
     bulk_enable_field: str | None = None
-
-    # -- what is offered -----------------------------------------------------------------------
 
     def _bulk_field(self, name: str) -> Any:
         try:
@@ -56,8 +53,6 @@ class BulkActions(Audited):
         if self._updatable(request):
             offered += ["bulk_update_status"]
         return offered
-
-    # -- actions -------------------------------------------------------------------------------
 
     @admin.action(
         permissions=["change"], description=gettext_lazy("Enable selected %(verbose_name_plural)s")
@@ -107,22 +102,18 @@ class BulkActions(Audited):
         return type("BulkUpdateForm", (forms.Form,), fields)(data, prefix="bulk")
 
     def _bulk_ask(self, request: HttpRequest, queryset: Any, form: Any) -> TemplateResponse:
-        context = {
-            **self.admin_site.each_context(request),
-            "title": _("Update %(name)s") % {"name": self.opts.verbose_name_plural},
-            "opts": self.opts,
-            "form": form,
-            "media": self.media + form.media,
-            "count": queryset.count(),
-            "action": request.POST.get("action", "bulk_update_status"),
-            "select_across": request.POST.get("select_across", "0"),
-            "selected": request.POST.getlist(helpers.ACTION_CHECKBOX_NAME),
-            "action_checkbox_name": helpers.ACTION_CHECKBOX_NAME,
-        }
-        request.current_app = self.admin_site.name
-        return TemplateResponse(request, "admin/automate_django/bases/bulk_update.html", context)
-
-    # -- doing it ------------------------------------------------------------------------------
+        return self.own_page(
+            request,
+            "bases/bulk_update.html",
+            _("Update %(name)s") % {"name": self.opts.verbose_name_plural},
+            form=form,
+            media=self.media + form.media,
+            count=queryset.count(),
+            action=request.POST.get("action", "bulk_update_status"),
+            select_across=request.POST.get("select_across", "0"),
+            selected=request.POST.getlist(helpers.ACTION_CHECKBOX_NAME),
+            action_checkbox_name=helpers.ACTION_CHECKBOX_NAME,
+        )
 
     def bulk_update(
         self, request: HttpRequest, queryset: Any, values: Mapping[str, Any]
@@ -137,16 +128,19 @@ class BulkActions(Audited):
             raise PermissionDenied
         refused = changed = 0
         with self.atomic():
-            for part in _batches(queryset):
-                allowed = [row for row in part if self._may_bulk_set(request, row, values)]
+            # The keys are read first: an update may move rows out of the queryset.
+            for keys in chunks(list(queryset.values_list("pk", flat=True))):
+                part = list(queryset.filter(pk__in=keys))
+                allowed = [
+                    row
+                    for row in part
+                    if self.has_change_permission(request, row)
+                    and values.keys().isdisjoint(self.get_readonly_fields(request, row))
+                ]
                 refused += len(part) - len(allowed)
                 changed += self._bulk_set(request, allowed, values)
         self._bulk_report(request, changed, refused)
         return changed, refused
-
-    def _may_bulk_set(self, request: HttpRequest, obj: Any, values: Mapping[str, Any]) -> bool:
-        readonly = self.get_readonly_fields(request, obj)
-        return self.has_change_permission(request, obj) and not set(readonly) & set(values)
 
     def _bulk_set(self, request: HttpRequest, rows: list[Any], values: Mapping[str, Any]) -> int:
         keys = [row.pk for row in rows]
@@ -155,29 +149,18 @@ class BulkActions(Audited):
         stamps = auto_now_values(self.model)
         found.update(**values, **stamps)
         after = values_by_key(found)
-        differing = [
-            row
-            for row in rows
-            if any(before[row.pk][name] != after[row.pk][name] for name in values)
-        ]
-        self.audit_write(
-            self.audit_entry(
-                request,
-                "bulk_update",
-                row,
-                changes=self.audit_changes(
-                    self.model,
-                    {**before[row.pk], **dict.fromkeys(stamps)},
-                    {**after[row.pk], **dict.fromkeys(stamps)},
-                ),
-            )
-            for row in differing
-        )
-        return len(differing)
+        entries = []
+        for row in rows:
+            # The timestamps differ always.
+            old, new = ({**each[row.pk], **dict.fromkeys(stamps)} for each in (before, after))
+            if any(old[name] != new[name] for name in values):
+                changes = self.audit_changes(self.model, old, new)
+                entries.append(self.audit_entry(request, "bulk_update", row, changes=changes))
+        self.audit_write(entries)
+        return len(entries)
 
     def _bulk_report(self, request: HttpRequest, changed: int, refused: int) -> None:
-        text = ngettext("%d row changed.", "%d rows changed.", changed) % changed
-        self.message_user(request, text, messages.SUCCESS if changed else messages.WARNING)
+        self.tell_count(request, ngettext("%d row changed.", "%d rows changed.", changed), changed)
         if refused:
             text = ngettext(
                 "%d row was left as it is: you may not change that in it.",
@@ -185,15 +168,6 @@ class BulkActions(Audited):
                 refused,
             )
             self.message_user(request, text % refused, messages.WARNING)
-
-
-def _batches(queryset: Any) -> Iterator[list[Any]]:
-    """
-    Return the rows of *queryset*, whose keys are read first: an update may move rows out of it.
-    """
-    keys = list(queryset.values_list("pk", flat=True))
-    for start in range(0, len(keys), _BATCH):
-        yield list(queryset.filter(pk__in=keys[start : start + _BATCH]))
 
 
 class BulkActionsMixin(BulkActions):

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
+from itertools import chain, islice
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -22,7 +23,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy
 
 from automate_django.admin.bases.audit import Audited
-from automate_django.secrecy import fields_along, is_secret
+from automate_django.secrecy import fields_along, leads_to_secret
 from automate_kernel.secrets.masking import hide_named
 
 CONTENT_TYPES = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
@@ -32,6 +33,7 @@ CONTENT_TYPES = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
 _RUNS = re.compile(r"'*[\s\u00a0\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]|'*[\t\r\n]")
 _ESCAPED = re.compile(r"'+[\s\u00a0\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]|'+[\t\r\n]")
 _LINES_PER_CHUNK = 200
+_CHUNK = 2000
 
 
 class _Echo:
@@ -44,25 +46,23 @@ class _Echo:
 def csv_lines(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[bytes]:
     """Return the parts of a CSV file, with the mark that makes Excel read it as UTF-8."""
     writer = csv.writer(_Echo())
-    parts = ["\ufeff", writer.writerow(names)]
-    for row in rows:
-        parts.append(writer.writerow([_cell(value) for value in row]))
-        if len(parts) >= _LINES_PER_CHUNK:
-            yield "".join(parts).encode("utf-8", "replace")
-            parts.clear()
-    yield "".join(parts).encode("utf-8", "replace")
+    cells = (writer.writerow([_cell(value) for value in row]) for row in rows)
+    yield from _chunked(chain(["\ufeff", writer.writerow(names)], cells))
+
+
+def _chunked(lines: Iterator[str]) -> Iterator[bytes]:
+    while part := "".join(islice(lines, _LINES_PER_CHUNK)):
+        yield part.encode("utf-8", "replace")
 
 
 def _cell(value: Any) -> Any:
-    if value is None or value == "":
-        return ""
     if isinstance(value, (int, float, Decimal)):
         return value  # -5 is a number and no formula
     if isinstance(value, (dt.date, dt.time)):
         return value.isoformat()
-    text = (
-        json.dumps(value, cls=DjangoJSONEncoder) if isinstance(value, (dict, list)) else str(value)
-    )
+    if isinstance(value, (dict, list)):
+        value = json.dumps(value, cls=DjangoJSONEncoder)
+    text = "" if value is None else str(value)
     return f"'{text}" if _RUNS.match(text) else text
 
 
@@ -74,14 +74,9 @@ def unescaped(text: str) -> str:
 def json_lines(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[bytes]:
     """Return the parts of a JSON file: a list with an object per row."""
     encode = DjangoJSONEncoder(ensure_ascii=True).encode
-    parts, separator = ["[\n"], ""
-    for row in rows:
-        parts.append(separator + encode(dict(zip(names, map(_value, row), strict=True))))
-        separator = ",\n"
-        if len(parts) >= _LINES_PER_CHUNK:
-            yield "".join(parts).encode()
-            parts.clear()
-    yield ("".join(parts) + "\n]\n").encode()
+    objects = (encode(dict(zip(names, map(_value, row), strict=True))) for row in rows)
+    lines = (f",\n{each}" if i else each for i, each in enumerate(objects))
+    yield from _chunked(chain(["[\n"], lines, ["\n]\n"]))
 
 
 def _value(value: Any) -> Any:
@@ -94,7 +89,6 @@ def _value(value: Any) -> Any:
     return str(value)
 
 
-_CHUNK = 2000
 _WRITERS: dict[str, Callable[..., Iterator[bytes]]] = {"csv": csv_lines, "json": json_lines}
 
 
@@ -104,8 +98,6 @@ class Export(Audited):
     export_formats: Sequence[str] = ("csv", "json")
     export_fields: Sequence[str] | None = None
     export_exclude: Sequence[str] = ()
-
-    # -- who, and what -------------------------------------------------------------------------
 
     def has_export_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """
@@ -126,17 +118,16 @@ class Export(Audited):
         names = self.export_fields
         if names is None:
             names = [field.name for field in self.opts.concrete_fields if field.name not in hidden]
-        return [name for name in names if name not in self.export_exclude and not self._leaks(name)]
-
-    def _leaks(self, name: str) -> bool:
-        fields = fields_along(self.model, name)
-        return any(is_secret(field, self.not_secret_fields) for field in fields)
+        return [
+            name
+            for name in names
+            if name not in self.export_exclude
+            and not leads_to_secret(self.model, name, self.not_secret_fields)
+        ]
 
     def _is_column(self, name: str) -> bool:
         """Return True if *name* leads to a field, and not to a method or property."""
         return len(fields_along(self.model, name)) == len(name.split(LOOKUP_SEP))
-
-    # -- actions -------------------------------------------------------------------------------
 
     def offered_actions(self, request: HttpRequest) -> list[str]:
         """Return an action for each of ``export_formats``."""
@@ -180,9 +171,7 @@ class Export(Audited):
     def export_rows(
         self, request: HttpRequest, queryset: Any, names: Sequence[str]
     ) -> Iterator[Sequence[Any]]:
-        """
-        Return the values of each row, read from the database in chunks as the client takes them.
-        """
+        """Return the values of each row, read in chunks as the client takes them."""
         if all(map(self._is_column, names)):
             rows = queryset.values_list(*names).iterator(chunk_size=_CHUNK)
         else:

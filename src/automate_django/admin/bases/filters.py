@@ -43,15 +43,12 @@ class Filters(AdminRoot):
                 return None
             return (field.name, RelatedOnlyFieldListFilter)
         listed = self.auto_filters is not True
-        return field.name if listed or field.choices or _is_flag(field) else None
+        flag = isinstance(field, models.BooleanField)
+        return field.name if listed or field.choices or flag else None
 
 
 def _wanted(field: Any, setting: bool | Sequence[str]) -> bool:
     return setting if isinstance(setting, bool) else field.name in setting
-
-
-def _is_flag(field: Any) -> bool:
-    return isinstance(field, models.BooleanField)
 
 
 class FilterMixin(Filters):

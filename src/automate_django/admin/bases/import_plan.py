@@ -7,17 +7,16 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.core.exceptions import ValidationError
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db import DatabaseError, connections, models, router, transaction
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
 
-from automate_django.admin.bases.base import auto_now_values
+from automate_django.admin.bases.base import auto_now_values, chunks
 from automate_django.admin.bases.import_source import (
     ImportColumn,
     ImportFile,
     ImportFileError,
-    chunks,
     column_of,
     converted,
     key_text,
@@ -27,6 +26,8 @@ from automate_django.audit_trail import Changes
 from automate_django.uniqueness import constraints_of
 
 Clash = tuple[int, list[str], str]
+_SEVERAL = object()
+_BATCH = 500
 
 
 def clashes(model: Any, rows: Sequence[tuple[int, Any]]) -> Iterator[Clash]:
@@ -35,14 +36,10 @@ def clashes(model: Any, rows: Sequence[tuple[int, Any]]) -> Iterator[Clash]:
 
     Constraints with a condition or an expression are left to the database.
     """
-    for names in _unique_sets(model):
+    every = {each.name for each in model._meta.concrete_fields}
+    found = (each for _model, each in constraints_of(model, every) if each.condition is None)
+    for names in dict.fromkeys(tuple(each.fields) for each in found if each.fields):
         yield from _clashes(model, rows, names)
-
-
-def _unique_sets(model: Any) -> list[tuple[str, ...]]:
-    names = {each.name for each in model._meta.concrete_fields}
-    found = (each for _model, each in constraints_of(model, names) if each.condition is None)
-    return list(dict.fromkeys(tuple(each.fields) for each in found if each.fields))
 
 
 def _clashes(
@@ -79,9 +76,6 @@ def _taken(model: Any, attnames: list[str], keys: list[tuple[Any, ...]]) -> dict
         for pk, *key in rows.values_list("pk", *attnames):
             found[tuple(key)] = pk
     return found
-
-
-_SEVERAL = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,24 +122,13 @@ class ImportPlan:
         return [row for row in self.rows if not row.adds]
 
 
-def make_plan(
-    admin: Any, request: HttpRequest, source: ImportFile, *, lock: bool = False
-) -> ImportPlan:
+class ImportPlanner:
     """
-    Plan the import of *source* by *admin*, as far as the user of *request* may do it.
+    Plans the import of *source* by *admin*, as far as the user of *request* may do it.
 
     With *lock* nobody else changes the rows until the open transaction ends.
     """
-    return _Planner(admin, request, source, lock=lock).plan()
 
-
-def _locked(rows: Any) -> Any:
-    features = connections[rows.db].features
-    # Rows that are joined need no lock, and PostgreSQL locks no outer join.
-    return rows.select_for_update(of=("self",) if features.has_select_for_update_of else ())
-
-
-class _Planner:
     def __init__(
         self, admin: Any, request: HttpRequest, source: ImportFile, *, lock: bool = False
     ) -> None:
@@ -161,27 +144,33 @@ class _Planner:
         self.may_add = admin.has_add_permission(request)
 
     def plan(self) -> ImportPlan:
+        """Return the plan, with all problems."""
         for line, text in self.source.problems:
             self._problem(line, "", text)
-        cells = [(line, self._converted(line, row)) for line, row in self.source.rows]
+        cells = [
+            (line, values)
+            for line, row in self.source.rows
+            if (values := self._converted(line, row)) is not None
+        ]
         self._resolve(cells)
         existing = self._existing(cells)
         seen: dict[tuple[str, ...], int] = {}
         for line, values in cells:
             key = self._key_of(values)
+            found = existing.get(key)
             if key is not None and seen.setdefault(key, line) != line:
                 text = _("the same row as in line %d") % seen[key]
                 self._problem(line, self.source.columns[0], text)
-                continue
-            self._row(line, values, key, existing)
+            elif objection := self._objection(key, found):
+                self._problem(line, *objection)
+            else:
+                self._fill(line, values, found)
         self._unique()
         self.result.problems.sort(key=lambda each: each.line)
         return self.result
 
     def _problem(self, line: int, column: str, text: Any) -> None:
         self.result.problems.append(RowProblem(line, column, str(text)))
-
-    # -- columns -------------------------------------------------------------------------------
 
     def _key(self) -> list[str]:
         """Return the columns that identify a row: the primary key, or ``import_key``."""
@@ -190,7 +179,7 @@ class _Planner:
         return found[:1] or list(self.admin.get_import_key(self.request))
 
     @property
-    def by_pk(self) -> bool:
+    def _by_pk(self) -> bool:
         return self.key in ([self.model._meta.pk.name], ["pk"])
 
     def _columns(self) -> Iterator[ImportColumn]:
@@ -208,72 +197,57 @@ class _Planner:
             text = _("There is no field: %(unknown)s. Columns may be: %(known)s.")
             known = ", ".join([self.model._meta.pk.name, *sorted(allowed)])
             raise ImportFileError(text % {"unknown": ", ".join(unknown), "known": known})
-        missing = [] if self.by_pk else [k for k in self.key if k not in self.source.columns]
+        missing = [] if self._by_pk else [k for k in self.key if k not in self.source.columns]
         if missing:
             raise ImportFileError(_("The key's column is missing: %s") % ", ".join(missing))
         if ignored:
             note = _("These columns are not imported: %s")
             self.result.notes.append(note % ", ".join(ignored))
 
-    # -- values --------------------------------------------------------------------------------
-
     def _converted(self, line: int, row: dict[str, Any]) -> dict[str, Any] | None:
-        values: dict[str, Any] | None = {}
-        for column in self.columns:
-            if column.name not in row:
-                continue
+        """Return the values of *row* by column; None if one of them is none."""
+        values: dict[str, Any] = {}
+        given = [column for column in self.columns if column.name in row]
+        for column in given:
             try:
-                value = converted(column, row[column.name])
-            except (
-                ValidationError,
-                ValueError,
-                TypeError,
-                OverflowError,
-                ArithmeticError,
-            ) as error:
+                values[column.name] = converted(column, row[column.name])
+            except (ValidationError, ValueError, TypeError, ArithmeticError) as error:
                 self._problem(line, column.name, _text(error))
-                values = None
-            else:
-                if values is not None:
-                    values[column.name] = value
-        return values
+        return values if len(values) == len(given) else None
 
-    def _resolve(self, cells: list[tuple[int, dict[str, Any] | None]]) -> None:
+    def _resolve(self, cells: list[tuple[int, dict[str, Any]]]) -> None:
         for column in self.columns:
             if column.by is None:
                 continue
             rows = self.admin.get_field_queryset(None, column.field, self.request)
             if rows is None:
-                rows = self.admin.own_rows(
-                    self.request, column.field.related_model._default_manager.all()
-                )
+                every = column.field.related_model._default_manager.all()
+                rows = self.admin.own_rows(self.request, every)
             rows = rows.complex_filter(column.field.get_limit_choices_to())
-            wanted = (values.get(column.name) for _line, values in cells if values)
+            wanted = (values.get(column.name) for _line, values in cells)
             self.targets[column.name] = resolve(column, rows.order_by(), wanted)
 
-    # -- which row -------------------------------------------------------------------------------
-
-    def _key_of(self, values: dict[str, Any] | None) -> tuple[str, ...] | None:
-        if values is None or not self.key or not all(name in values for name in self.key):
+    def _key_of(self, values: dict[str, Any]) -> tuple[str, ...] | None:
+        if not self.key or not all(name in values for name in self.key):
             return None
         key = tuple(key_text(self._key_value(name, values)) for name in self.key)
         return key if any(key) else None
 
     def _key_value(self, name: str, values: dict[str, Any]) -> Any:
-        if name in self.targets:
-            return self.targets[name].get(key_text(values[name]), values[name])
-        return values[name]
+        return self.targets.get(name, {}).get(key_text(values[name]), values[name])
 
-    def _existing(self, cells: list[tuple[int, dict[str, Any] | None]]) -> dict[Any, Any]:
+    def _existing(self, cells: list[tuple[int, dict[str, Any]]]) -> dict[Any, Any]:
         """Return the rows that are meant and that the user sees, by key."""
         if not self.key:
             return {}
         columns = [column_of(self.model, name) for name in self.key]
         attnames = [column.field.attname for column in columns if column is not None]
-        wanted = {self._key_value(self.key[0], v) for _l, v in cells if v and self._key_of(v)}
+        wanted = {self._key_value(self.key[0], v) for _line, v in cells if self._key_of(v)}
         rows = self.admin.get_import_queryset(self.request).order_by().defer(None)
         if self.lock:
-            rows = _locked(rows)
+            # Rows that are joined need no lock, and PostgreSQL locks no outer join.
+            of_self = connections[rows.db].features.has_select_for_update_of
+            rows = rows.select_for_update(of=("self",) if of_self else ())
         found: dict[Any, Any] = {}
         for part in chunks(sorted(wanted, key=str)):
             for obj in rows.filter(**{f"{attnames[0]}__in": part}):
@@ -281,30 +255,18 @@ class _Planner:
                 found[key] = _SEVERAL if key in found else obj
         return found
 
-    def _row(
-        self,
-        line: int,
-        values: dict[str, Any] | None,
-        key: tuple[str, ...] | None,
-        existing: dict[Any, Any],
-    ) -> None:
-        if values is None:
-            return
-        found = existing.get(key) if key is not None else None
-        if found is None and key is not None and self.by_pk:
+    def _objection(self, key: tuple[str, ...] | None, found: Any) -> tuple[str, str] | None:
+        """Return the column and the reason against changing *found*, or adding it if it is None."""
+        if found is None and key is not None and self._by_pk:
             # The same words for a row of another tenant and one that never was.
-            self._problem(line, self.key[0], _("there is no such row"))
-            return
+            return self.key[0], _("there is no such row")
         if found is _SEVERAL:
-            self._problem(line, ", ".join(self.key), _("several rows have this key"))
-            return
+            return ", ".join(self.key), _("several rows have this key")
         if found is None and not self.may_add:
-            self._problem(line, "", _("you may not add rows"))
-            return
+            return "", _("you may not add rows")
         if found is not None and not self.admin.has_change_permission(self.request, found):
-            self._problem(line, "", _("you may not change this row"))
-            return
-        self._fill(line, values, found)
+            return "", _("you may not change this row")
+        return None
 
     def _fill(self, line: int, values: dict[str, Any], found: Any) -> None:
         obj = copy(found) if found is not None else self.model()
@@ -325,23 +287,18 @@ class _Planner:
             self.result.rows.append(RowPlan(line, obj, before, after))
 
     def _set(self, line: int, obj: Any, column: ImportColumn, value: Any) -> None:
-        field = column.field
-        if value in (None, "") and obj._state.adding and field.has_default() and not field.blank:
-            return
-        if column.by is not None and value not in (None, ""):
-            found = self.targets[column.name].get(key_text(value))
-            if found is None:
-                self._problem(line, column.name, _("there is no such row to choose"))
-                return
-            setattr(obj, field.attname, found)
+        field, empty = column.field, value in (None, "")
+        if empty and obj._state.adding and field.has_default() and not field.blank:
             return
         try:
             if column.by is None:
                 value = field.clean(value, obj)
-            elif not field.null or not field.blank:
+            elif empty and not (field.null and field.blank):
                 raise ValidationError(field.error_messages["blank"])
             else:
-                value = None
+                value = None if empty else self.targets[column.name].get(key_text(value))
+                if value is None and not empty:
+                    raise ValidationError(_("there is no such row to choose"))
         except ValidationError as error:
             self._problem(line, column.name, _text(error))
         else:
@@ -364,8 +321,10 @@ class _Planner:
             if self.calls_clean:
                 obj.clean()
         except ValidationError as error:
-            for name, texts in _by_field(error):
-                self._problem(line, name, " ".join(texts))
+            by_field: dict[str, Any] = error.update_error_dict({})
+            for name, errors in by_field.items():
+                column = "" if name == NON_FIELD_ERRORS else name
+                self._problem(line, column, _text(ValidationError(errors)))
             return False
         return True
 
@@ -375,8 +334,6 @@ class _Planner:
         for name in refused:
             self._problem(line, name, _("this is read-only in this row"))
         return not refused
-
-    # -- among themselves ------------------------------------------------------------------------
 
     def _unique(self) -> None:
         lines = [(row.line, row.obj) for row in self.result.rows]
@@ -397,17 +354,6 @@ def _text(error: Exception) -> str:
     return _("This is no value for this column.")
 
 
-def _by_field(error: ValidationError) -> Iterator[tuple[str, Sequence[str]]]:
-    if hasattr(error, "error_dict"):
-        for name, texts in error.message_dict.items():
-            yield "" if name == "__all__" else name, texts
-    else:
-        yield "", error.messages
-
-
-_BATCH = 500
-
-
 def apply(admin: Any, request: HttpRequest, plan: ImportPlan, details: dict[str, Any]) -> None:
     """Save the rows of *plan* and the trail's entries; needs an open transaction."""
     _save(admin, plan.rows)
@@ -415,9 +361,7 @@ def apply(admin: Any, request: HttpRequest, plan: ImportPlan, details: dict[str,
 
 
 def rehearse(admin: Any, plan: ImportPlan) -> None:
-    """
-    Save the rows of *plan*, take that back, and add the database's objections to its problems.
-    """
+    """Save the rows of *plan*, take that back, and add what the database objects to."""
     refused = list(_refused(admin, plan.rows))
     plan.problems += refused
     lines = {problem.line for problem in refused}
@@ -429,15 +373,15 @@ def _refused(admin: Any, rows: Sequence[RowPlan]) -> Iterator[RowProblem]:
     error = _tried(admin, rows)
     if error is None:
         return
+    # The kind of the error only: its text quotes values of other rows.
+    reason = type(error).__name__
     if len(rows) == 1:
-        yield RowProblem(rows[0].line, "", _("the database refuses this row: %s") % _reason(error))
+        yield RowProblem(rows[0].line, "", _("the database refuses this row: %s") % reason)
         return
     middle = len(rows) // 2
     found = [*_refused(admin, rows[:middle]), *_refused(admin, rows[middle:])]
-    if not found:
-        # Each half is fine by itself: they clash with each other.
-        found = [RowProblem(rows[-1].line, "", _("the rows clash: %s") % _reason(error))]
-    yield from found
+    # If each half is fine by itself, they clash with each other.
+    yield from found or [RowProblem(rows[-1].line, "", _("the rows clash: %s") % reason)]
 
 
 def _tried(admin: Any, rows: Sequence[RowPlan]) -> DatabaseError | None:
@@ -457,11 +401,6 @@ def _tried(admin: Any, rows: Sequence[RowPlan]) -> DatabaseError | None:
     return None
 
 
-def _reason(error: DatabaseError) -> str:
-    """Return the kind of *error* only: its text quotes values of other rows."""
-    return type(error).__name__
-
-
 def _save(admin: Any, rows: Sequence[RowPlan]) -> None:
     model: Any = admin.model
     if admin.import_via_save or model._meta.parents:
@@ -474,16 +413,12 @@ def _save(admin: Any, rows: Sequence[RowPlan]) -> None:
     names = {name for row in changed for name in row.after if row.before[name] != row.after[name]}
     if not names:
         return
-    names |= _touch(model, [row.obj for row in changed])
-    _update(model, [row.obj for row in changed], sorted(names))
-
-
-def _update(model: Any, objs: list[Any], names: list[str]) -> None:
-    """Write the fields *names* of *objs*, which exist."""
-    manager = model._base_manager
+    objs, stamps = [row.obj for row in changed], auto_now_values(model)
+    for obj in objs:
+        vars(obj).update(stamps)
     if not connections[router.db_for_write(model)].features.supports_update_conflicts_with_target:
         # There "on conflict" would mean any unique key, so another row might be written.
-        manager.bulk_update(objs, names, batch_size=_BATCH)
+        manager.bulk_update(objs, sorted(names | stamps.keys()), batch_size=_BATCH)
         return
     # Four times as fast. None of them is added by that: the rows were read in this transaction.
     manager.bulk_create(
@@ -491,26 +426,14 @@ def _update(model: Any, objs: list[Any], names: list[str]) -> None:
         batch_size=_BATCH,
         update_conflicts=True,
         unique_fields=[model._meta.pk.attname],
-        update_fields=names,
+        update_fields=sorted(names | stamps.keys()),
     )
-
-
-def _touch(model: Any, objs: list[Any]) -> set[str]:
-    """Set the ``auto_now`` fields of *objs*; return their names."""
-    values = auto_now_values(model)
-    for name, value in values.items():
-        for obj in objs:
-            setattr(obj, name, value)
-    return set(values)
 
 
 def _entries(
     admin: Any, request: HttpRequest, plan: ImportPlan, details: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    counts = {
-        "created": sum(row.adds for row in plan.rows),
-        "updated": sum(not row.adds for row in plan.rows),
-    }
+    counts = {"created": len(plan.created), "updated": len(plan.updated)}
     yield admin.audit_entry(request, "import", details={**details, **counts})
     for row in plan.rows:
         action = "create" if row.adds else "update"

@@ -7,7 +7,8 @@ import csv
 import datetime as dt
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +17,10 @@ from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from automate_django.admin.bases.base import chunks
 from automate_django.admin.bases.export import unescaped
 from automate_django.secrecy import is_secret
+from automate_kernel.storage.values import read_json
 
 _DELIMITERS = ",;\t|"
 _MARKS = (
@@ -27,6 +30,9 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_TRUE = {"true", "t", "yes", "y", "1", "on"}
+_FALSE = {"false", "f", "no", "n", "0", "off"}
+_LARGEST = 2**63 - 1
 
 
 class ImportFileError(Exception):
@@ -53,9 +59,10 @@ def read(content: bytes, format: str, *, max_rows: int, known: Sequence[str] = (
     text = _decoded(content, notes)
     if "\0" in text:
         raise ImportFileError(_("The file has NUL characters in it; it is no text file."))
-    reader = {"csv": _read_csv, "json": _read_json}[format]
-    source = reader(text, max_rows, known)
-    source.notes = [*notes, *source.notes]
+    source = _read_csv(text, max_rows, known) if format == "csv" else _read_json(text)
+    if len(source.rows) + len(source.problems) > max_rows:
+        raise ImportFileError(_("The file has more than %d rows. Split it.") % max_rows)
+    source.notes = notes
     return source
 
 
@@ -65,17 +72,11 @@ def _decoded(content: bytes, notes: list[str]) -> str:
         return content.decode(encoding)
     except UnicodeDecodeError:
         if encoding != "utf-8":
-            raise ImportFileError(
-                _("The file's encoding is broken: it is not %s.") % encoding
-            ) from None
-    notes.append(
-        _("The file is not UTF-8. It was read as Windows-1252: check letters with accents.")
-    )
+            text = _("The file's encoding is broken: it is not %s.") % encoding
+            raise ImportFileError(text) from None
+    note = _("The file is not UTF-8. It was read as Windows-1252: check letters with accents.")
+    notes.append(note)
     return content.decode("cp1252", "replace")
-
-
-def _too_many(max_rows: int) -> ImportFileError:
-    return ImportFileError(_("The file has more than %d rows. Split it.") % max_rows)
 
 
 def _read_csv(text: str, max_rows: int, known: Sequence[str]) -> ImportFile:
@@ -84,15 +85,12 @@ def _read_csv(text: str, max_rows: int, known: Sequence[str]) -> ImportFile:
     try:
         return _rows_of(lines, max_rows)
     except csv.Error as error:
-        raise ImportFileError(
-            _("Line %(line)d: %(error)s") % {"line": lines.line_num, "error": error}
-        ) from None
+        about = {"line": lines.line_num, "error": error}
+        raise ImportFileError(_("Line %(line)d: %(error)s") % about) from None
 
 
 def _delimiter(text: str, known: Sequence[str]) -> str:
-    """
-    Return the character that splits the first line into the most known names, else the most parts.
-    """
+    """Return the delimiter with the most *known* names in the first line, else the most cells."""
     first = text.partition("\n")[0]
     names = set(known)
 
@@ -109,16 +107,15 @@ def _rows_of(lines: Any, max_rows: int) -> ImportFile:
         raise ImportFileError(_("The first line has to name the columns."))
     twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice:
-        raise ImportFileError(
-            _("The first line names a column twice: %s") % (", ".join(twice) or "-")
-        )
+        names = ", ".join(twice) or "-"
+        raise ImportFileError(_("The first line names a column twice: %s") % names)
     source = ImportFile(columns, [])
     for cells in lines:
         if not any(cell.strip() for cell in cells):
             continue
         line = lines.line_num
-        if len(source.rows) + len(source.problems) >= max_rows:
-            raise _too_many(max_rows)
+        if len(source.rows) + len(source.problems) > max_rows:
+            break  # the rest need not be read
         if len(cells) != len(columns):
             text = _("%(found)d cells, and %(wanted)d columns")
             problem = text % {"found": len(cells), "wanted": len(columns)}
@@ -129,40 +126,23 @@ def _rows_of(lines: Any, max_rows: int) -> ImportFile:
     return source
 
 
-def _read_json(text: str, max_rows: int, known: Sequence[str]) -> ImportFile:
+def _read_json(text: str) -> ImportFile:
     try:
-        found = json.loads(text, parse_constant=_refuse)
+        found = read_json(text)
     except RecursionError:
         raise ImportFileError(_("The file is nested too deeply.")) from None
     except ValueError as error:
         raise ImportFileError(_("The file is no JSON: %s") % error) from None
     if not isinstance(found, list):
         raise ImportFileError(_("The file has to be a list of objects."))
-    if len(found) > max_rows:
-        raise _too_many(max_rows)
     source = ImportFile([], [])
     for number, row in enumerate(found, start=1):
         if isinstance(row, dict):
             source.rows.append((number, row))
         else:
             source.problems.append((number, _("this is no object")))
-    source.columns = list(dict.fromkeys(_names(source)))
+    source.columns = list(dict.fromkeys(name for _number, row in source.rows for name in row))
     return source
-
-
-def _names(source: ImportFile) -> Iterator[str]:
-    for _number, row in source.rows:
-        yield from row
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
-
-
-_TRUE = {"true", "t", "yes", "y", "1", "on"}
-_FALSE = {"false", "f", "no", "n", "0", "off"}
-_BATCH = 500
-_LARGEST = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,14 +159,11 @@ def column_of(model: Any, name: str) -> ImportColumn | None:
     first, __, further = name.partition("__")
     try:
         field = model._meta.pk if first == "pk" else model._meta.get_field(first)
-    except FieldDoesNotExist:
-        return None
-    if not field.concrete or field.many_to_many:
-        return None
-    if not field.remote_field:
-        return ImportColumn(name, field) if not further else None
-    try:
-        by = field.target_field if not further else field.related_model._meta.get_field(further)
+        if not field.concrete or field.many_to_many:
+            return None
+        if not field.remote_field:
+            return ImportColumn(name, field) if not further else None
+        by = field.related_model._meta.get_field(further) if further else field.target_field
     except FieldDoesNotExist:
         return None
     # Not by a secret: "there is such a row" would give it away.
@@ -237,18 +214,14 @@ def _is_verbatim(field: Any, raw: str) -> bool:
 
 def _flag(raw: Any) -> bool:
     text = str(raw).lower()
-    if text in _TRUE:
-        return True
-    if text in _FALSE:
-        return False
-    raise ValidationError(_("This is neither yes nor no."))
+    if text not in _TRUE | _FALSE:
+        raise ValidationError(_("This is neither yes nor no."))
+    return text in _TRUE
 
 
 def _json(raw: Any) -> Any:
-    if not isinstance(raw, str):
-        return raw
     try:
-        return json.loads(raw)
+        return json.loads(raw) if isinstance(raw, str) else raw
     except (ValueError, RecursionError):
         raise ValidationError(_("This is no JSON.")) from None
 
@@ -264,18 +237,10 @@ def resolve(
     """Return the target key of each of *values*, among *rows*, which the user may choose from."""
     target = column.field.target_field.attname
     wanted = sorted({value for value in values if value not in (None, "")}, key=str)
-    found: dict[str, Any] = {}
-    several = set()
+    found = defaultdict[str, set[Any]](set)
     for part in chunks(wanted):
         matching = rows.filter(**{f"{column.by.attname}__in": part})
         for by, key in matching.values_list(column.by.attname, target):
-            if found.setdefault(key_text(by), key) != key:
-                several.add(key_text(by))
+            found[key_text(by)].add(key)
     # What names several rows names none of them.
-    return {by: key for by, key in found.items() if by not in several}
-
-
-def chunks(values: Sequence[Any], size: int = _BATCH) -> Iterator[Sequence[Any]]:
-    """Return *values* in parts that fit into one statement of any database."""
-    for start in range(0, len(values), size):
-        yield values[start : start + size]
+    return {by: keys.pop() for by, keys in found.items() if len(keys) == 1}

@@ -6,7 +6,6 @@ import hashlib
 import zlib
 from collections.abc import Collection, Sequence
 from datetime import timedelta
-from functools import update_wrapper
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +15,6 @@ from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import path, reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST
@@ -24,7 +22,13 @@ from django.views.decorators.http import require_http_methods, require_POST
 from automate_django.admin.bases.audit import Audited
 from automate_django.admin.bases.base import AdminBasics
 from automate_django.admin.bases.export import Export
-from automate_django.admin.bases.import_plan import ImportPlan, RowPlan, apply, make_plan, rehearse
+from automate_django.admin.bases.import_plan import (
+    ImportPlan,
+    ImportPlanner,
+    RowPlan,
+    apply,
+    rehearse,
+)
 from automate_django.admin.bases.import_source import ImportFileError, read
 from automate_django.audit_trail import changes_between
 
@@ -45,8 +49,6 @@ class Import(Audited):
     import_via_save = False
 
     change_list_template = "admin/automate_django/bases/change_list.html"
-
-    # -- who, and what -------------------------------------------------------------------------
 
     def has_import_permission(self, request: HttpRequest) -> bool:
         """
@@ -80,8 +82,6 @@ class Import(Audited):
         """Return the columns that identify a row where the file has no primary key."""
         return self.import_key
 
-    # -- pages ---------------------------------------------------------------------------------
-
     def _page_name(self, page: str) -> str:
         return f"{self.opts.app_label}_{self.opts.model_name}_{page}"
 
@@ -89,23 +89,14 @@ class Import(Audited):
         """Return the two pages, before Django's own."""
         upload = require_http_methods(["GET", "HEAD", "POST"])(self.import_view)
         confirm = require_POST(self.import_confirm_view)
-        pages = [
-            path("import/", self._wrapped(upload), name=self._page_name("import")),
-            path(
-                "import/<uuid:staged_id>/",
-                self._wrapped(confirm),
-                name=self._page_name("import_do"),
-            ),
+        return [
+            self.own_path("import/", upload, self._page_name("import")),
+            self.own_path("import/<uuid:staged_id>/", confirm, self._page_name("import_do")),
+            *super().get_urls(),
         ]
-        return [*pages, *super().get_urls()]
-
-    def _wrapped(self, view: Any) -> Any:
-        return update_wrapper(self.admin_site.admin_view(view), view)
 
     def _page_url(self, page: str, *arguments: Any) -> str:
-        return reverse(
-            f"admin:{self._page_name(page)}", args=arguments, current_app=self.admin_site.name
-        )
+        return self.own_url(self._page_name(page), *arguments)
 
     def changelist_view(self, request: Any, extra_context: Any = None) -> Any:
         """Show Django's list, with a link to the import."""
@@ -118,7 +109,8 @@ class Import(Audited):
         """Take a file and show its effects, without saving anything."""
         if not self.has_import_permission(request):
             raise PermissionDenied
-        form = self._import_form(request)
+        uploads = (request.POST, request.FILES) if request.method == "POST" else ()
+        form = ImportForm(*uploads, admin=self)
         if request.method != "POST" or not form.is_valid():
             return self._import_page(request, form=form)
         upload, ending = form.cleaned_data["file"], form.cleaned_data["format"]
@@ -131,7 +123,7 @@ class Import(Audited):
         if plan.problems or not plan.rows:
             return self._import_page(request, form=form, plan=plan)
         staged = self._stage(request, content, ending, upload.name)
-        return self._import_page(request, plan=plan, staged=staged, filename=upload.name)
+        return self._import_page(request, plan=plan, staged=staged)
 
     def import_confirm_view(self, request: HttpRequest, staged_id: UUID) -> HttpResponseBase:
         """Import the file that was previewed, from the place where it was kept."""
@@ -162,9 +154,7 @@ class Import(Audited):
                     return back
         if plan.problems:
             # Something changed since the preview.
-            return self._import_page(
-                request, form=self._import_form(request, bound=False), plan=plan
-            )
+            return self._import_page(request, form=ImportForm(admin=self), plan=plan)
         text = _(
             "Imported. Rows added: %(created)d, changed: %(updated)d, as before: %(unchanged)d."
         )
@@ -172,19 +162,12 @@ class Import(Audited):
         self.message_user(request, text % {**counts, "unchanged": plan.unchanged}, messages.SUCCESS)
         return back
 
-    # -- steps ---------------------------------------------------------------------------------
-
-    def _import_form(self, request: HttpRequest, *, bound: bool = True) -> Any:
-        if bound and request.method == "POST":
-            return ImportForm(request.POST, request.FILES, admin=self)
-        return ImportForm(admin=self)
-
     def _import_plan(
         self, request: HttpRequest, content: bytes, format: str, *, lock: bool = False
     ) -> ImportPlan:
         known = [self.opts.pk.name, *self.get_import_fields(request)]
         source = read(content, format, max_rows=self.import_max_rows, known=known)
-        plan = make_plan(self, request, source, lock=lock)
+        plan = ImportPlanner(self, request, source, lock=lock).plan()
         if not plan.problems and not lock:
             rehearse(self, plan)
         return plan
@@ -217,8 +200,6 @@ class Import(Audited):
         # Two clicks on the button import once: the second one waits here, and finds nothing.
         return rows.select_for_update().filter(pk=staged_id).first()
 
-    # -- showing -------------------------------------------------------------------------------
-
     def _import_page(
         self,
         request: HttpRequest,
@@ -226,28 +207,25 @@ class Import(Audited):
         form: Any = None,
         plan: ImportPlan | None = None,
         staged: Any = None,
-        filename: str = "",
     ) -> TemplateResponse:
-        problems = plan.problems if plan else []
+        problems, rows = (plan.problems, plan.rows) if plan else ([], [])
         names = self.get_import_fields(request)
-        context = {
-            **self.admin_site.each_context(request),
-            "title": _("Import %(name)s") % {"name": self.opts.verbose_name_plural},
-            "opts": self.opts,
-            "form": form,
-            "media": self.media,
-            "plan": plan,
-            "problems": problems[:_SHOWN_PROBLEMS],
-            "more_problems": max(0, len(problems) - _SHOWN_PROBLEMS),
-            "rows": [self._shown(row, names) for row in plan.rows[:_SHOWN]] if plan else [],
-            "more_rows": max(0, len(plan.rows) - _SHOWN) if plan else 0,
-            "filename": filename,
-            "columns": [self.opts.pk.name, *names],
-            "confirm_url": self._page_url("import_do", staged.pk) if staged else "",
-            "changelist_url": self._page_url("changelist"),
-        }
-        request.current_app = self.admin_site.name
-        return TemplateResponse(request, "admin/automate_django/bases/import.html", context)
+        return self.own_page(
+            request,
+            "bases/import.html",
+            _("Import %(name)s") % {"name": self.opts.verbose_name_plural},
+            form=form,
+            media=self.media,
+            plan=plan,
+            problems=problems[:_SHOWN_PROBLEMS],
+            more_problems=max(0, len(problems) - _SHOWN_PROBLEMS),
+            rows=[self._shown(row, names) for row in rows[:_SHOWN]],
+            more_rows=max(0, len(rows) - _SHOWN),
+            filename=staged.filename if staged else "",
+            columns=[self.opts.pk.name, *names],
+            confirm_url=self._page_url("import_do", staged.pk) if staged else "",
+            changelist_url=self._page_url("changelist"),
+        )
 
     def _shown(self, row: RowPlan, names: Collection[str]) -> dict[str, Any]:
         """Return *row* as the preview shows it: only fields that the user may set."""

@@ -23,20 +23,10 @@ class _PermittedFormSet:
         admin, request, row = self.permitted_by, self.permitted_for, form.instance
         if row.pk is None:
             return
-        if admin.has_change_permission(request, row):
-            refused = set(admin.get_readonly_fields(request, row))
-        else:
-            refused = set(admin.list_editable)
-        for name in refused & set(admin.list_editable):
+        may = admin.has_change_permission(request, row)
+        refused = set(admin.get_readonly_fields(request, row)) if may else admin.list_editable
+        for name in set(admin.list_editable).intersection(refused):
             form.fields.pop(name, None)
-
-
-def permitted_formset(formset: Any, admin: Any, request: HttpRequest) -> Any:
-    """
-    Return the formset class *formset* of a list, for what *request*'s user may change of each row.
-    """
-    names = {"permitted_by": admin, "permitted_for": request}
-    return type(formset.__name__, (_PermittedFormSet, formset), names)
 
 
 class Editable(AdminRoot):
@@ -44,7 +34,9 @@ class Editable(AdminRoot):
 
     def get_changelist_formset(self, request: HttpRequest, **kwargs: Any) -> Any:
         """Return Django's formset without the fields that are read-only in a row."""
-        return permitted_formset(super().get_changelist_formset(request, **kwargs), self, request)
+        formset: Any = super().get_changelist_formset(request, **kwargs)
+        names = {"permitted_by": self, "permitted_for": request}
+        return type(formset.__name__, (_PermittedFormSet, formset), names)
 
 
 class ObjectPermissions(Editable):
@@ -58,12 +50,12 @@ class ObjectPermissions(Editable):
 
     def _holds(self, request: HttpRequest, name: str, obj: Any) -> bool:
         user: Any = request.user
-        permission = self._permission(name)
-        if user.is_active and user.is_superuser:
-            return True
         if obj is None:
-            return self._holds_for_all(request, name) or self._may_hold_for_some(request)
-        if user.has_perm(permission, obj):
+            # Which rows they are, if only some, says another backend than Django's own.
+            others = any(not isinstance(each, ModelBackend) for each in get_backends())
+            some = user.is_active and user.is_staff and others
+            return some or self._holds_for_all(request, name)
+        if _is_superuser(user) or user.has_perm(self._permission(name), obj):
             return True
         return not self.object_permission_required and self._holds_for_all(request, name)
 
@@ -74,28 +66,16 @@ class ObjectPermissions(Editable):
         Only Django's own backend is asked: others answer "yes" without an object where they mean
         "it depends".
         """
+        own = (each for each in get_backends() if isinstance(each, ModelBackend))
         user: Any = request.user
         permission = self._permission(name)
-        if user.is_active and user.is_superuser:
-            return True
         try:
-            return any(
-                backend.has_perm(user, permission)
-                for backend in get_backends()
-                if isinstance(backend, ModelBackend)
-            )
+            return _is_superuser(user) or any(each.has_perm(user, permission) for each in own)
         except PermissionDenied:
             return False
 
-    def _may_hold_for_some(self, request: HttpRequest) -> bool:
-        user: Any = request.user
-        others = any(not isinstance(each, ModelBackend) for each in get_backends())
-        return user.is_active and user.is_staff and others
-
     def permits(self, request: HttpRequest, name: str, obj: Any = None) -> bool:
-        """
-        Return True if *obj* may be viewed, changed or deleted; without *obj*, if any row may be.
-        """
+        """Return True if *obj* may be viewed, changed or deleted; without it, if any row may."""
         if name == "add":
             return self._holds_for_all(request, name)
         if name == "view" and self._holds(request, "change", obj):
@@ -105,12 +85,10 @@ class ObjectPermissions(Editable):
     def get_queryset(self, request: HttpRequest) -> Any:
         """Return the rows that the user may see. The list of a user who sees none is empty."""
         queryset = super().get_queryset(request)
-        required = self.object_permission_required
-        user: Any = request.user
-        if user.is_active and user.is_superuser:
+        if _is_superuser(request.user):
             return queryset
         everything = any(self._holds_for_all(request, name) for name in ("view", "change"))
-        if everything and not required:
+        if everything and not self.object_permission_required:
             return queryset
         return self.get_permitted_queryset(request, queryset)
 
@@ -130,6 +108,10 @@ class ObjectPermissions(Editable):
             rows = queryset.order_by("pk")[: self.object_permission_limit]
             held[key] = [row.pk for row in rows if self.permits(request, "view", row)]
         return queryset.filter(pk__in=held[key])
+
+
+def _is_superuser(user: Any) -> bool:
+    return bool(user.is_active and user.is_superuser)
 
 
 class PermissionMixin(ObjectPermissions):

@@ -46,17 +46,13 @@ class Scope:
         return self.path(model) is not None or _is_user(model)
 
     def filter(self, queryset: Any, path: str | None = None) -> Any:
-        """
-        Return *queryset* without the rows of other tenants; unchanged if its rows are nobody's.
-        """
+        """Return *queryset* without other tenants' rows; unchanged if its rows are nobody's."""
         if self.everything:
             return queryset
         path = path or self.path(queryset.model)
         if path is None:
-            if _is_user(queryset.model):
-                # Who works for whom is not known, and names of others must not show.
-                return queryset.filter(pk=self.user_id)
-            return queryset
+            # Who works for whom is not known, and names of others must not show.
+            return queryset.filter(pk=self.user_id) if _is_user(queryset.model) else queryset
         if self.nothing:
             return queryset.none()
         return queryset.filter(**{path: tenant_key(self.tenant)})
@@ -102,9 +98,7 @@ def _in_memory(obj: Any, relations: list[str]) -> bool:
 
 
 def _same(found: Any, one: Any, other: Any) -> bool:
-    """
-    Return True if two keys for the field *found* are one: a UUID may be written in several ways.
-    """
+    """Return True if two keys for the field *found* are one: a UUID is written in several ways."""
     target = found.target_field if found.remote_field else found
     try:
         return bool(one is not None and target.to_python(one) == target.to_python(other))
@@ -140,10 +134,8 @@ def path_to_tenant(model: Any, name: str, tenant_model: Any) -> str | None:
     if direct is not None or _is_user(model):
         return direct
     for each in model._meta.concrete_fields:
-        target = each.remote_field.model if each.remote_field else None
-        if target is None or each.null or _is_user(target):
-            continue
-        further = _direct(target, name, tenant_model)
+        target = each.remote_field.model if each.remote_field and not each.null else None
+        further = _direct(target, name, tenant_model) if target and not _is_user(target) else None
         if further is not None:
             return f"{each.name}{LOOKUP_SEP}{further}"
     return None
@@ -153,10 +145,9 @@ def _direct(model: Any, name: str, tenant_model: Any) -> str | None:
     found = field_named(model, name)
     if found is not None:
         return str(found.name)
-    for each in model._meta.concrete_fields:
-        if tenant_model is not None and each.remote_field and each.related_model is tenant_model:
-            return str(each.name)
-    return None
+    related = (each for each in model._meta.concrete_fields if each.remote_field)
+    to_tenant = (str(each.name) for each in related if each.related_model is tenant_model)
+    return next(to_tenant, None) if tenant_model is not None else None
 
 
 def _is_user(model: Any) -> bool:

@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from django.utils.text import smart_split, unescape_string_literal
 
 from automate_django.admin.bases.base import AdminRoot
-from automate_django.secrecy import fields_along, is_secret
+from automate_django.secrecy import leads_to_secret
 
 
 class Search(AdminRoot):
@@ -24,9 +24,7 @@ class Search(AdminRoot):
         return {
             name: f"{name}__{lookup}"
             for name, lookup in self.advanced_search_fields.items()
-            if not any(
-                is_secret(field, self.not_secret_fields) for field in fields_along(self.model, name)
-            )
+            if not leads_to_secret(self.model, name, self.not_secret_fields)
         }
 
     def get_search_fields(self, request: HttpRequest) -> list[str]:
@@ -45,10 +43,13 @@ class Search(AdminRoot):
             if not colon or name not in lookups:
                 words.append(word)
                 continue
-            queryset = _filtered(queryset, lookups[name], _unquoted(wanted))
+            found = _filtered(queryset, lookups[name], wanted)
+            queryset = queryset.none() if found is None else found
             repeats |= lookup_spawns_duplicates(self.opts, lookups[name])
         unfit = {
-            each for each in lookups.values() if not all(_fits(queryset, each, w) for w in words)
+            each
+            for each in lookups.values()
+            if any(_filtered(queryset, each, word) is None for word in words)
         }
         # Words that a number or a date can't be are looked for in the other fields.
         request.__dict__["_automate_unfit_lookups"] = unfit
@@ -56,25 +57,13 @@ class Search(AdminRoot):
         return found, repeats or also
 
 
-def _filtered(queryset: Any, lookup: str, value: str) -> Any:
+def _filtered(queryset: Any, lookup: str, word: str) -> Any:
+    """Return the rows with *word*; None if the field of *lookup* can't be asked for it."""
+    quoted = len(word) > 1 and word[0] in "\"'" and word[0] == word[-1]
     try:
-        return queryset.filter(**{lookup: value})
+        return queryset.filter(**{lookup: unescape_string_literal(word) if quoted else word})
     except (ValueError, ValidationError):
-        return queryset.none()
-
-
-def _fits(queryset: Any, lookup: str, word: str) -> bool:
-    """Return True if the field of *lookup* can be asked for *word*; the database isn't."""
-    try:
-        queryset.filter(**{lookup: _unquoted(word)})
-    except (ValueError, ValidationError):
-        return False
-    return True
-
-
-def _unquoted(text: str) -> str:
-    quoted = len(text) > 1 and text[0] in "\"'" and text[0] == text[-1]
-    return unescape_string_literal(text) if quoted else text
+        return None
 
 
 class SearchMixin(Search):

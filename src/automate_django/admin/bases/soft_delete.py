@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -22,6 +23,9 @@ from django.utils.translation import gettext_lazy, ngettext
 from automate_django.admin.bases.audit import Audited
 from automate_django.admin.bases.base import AdminBasics
 from automate_django.audit_trail import row_values
+
+PARAMETER = "deleted"
+_FIELDS = ("is_deleted", "deleted", "deleted_at")
 
 
 def soft_delete_checks(admin: Any) -> Iterator[CheckMessage]:
@@ -77,9 +81,6 @@ def _unique(admin: Any) -> Iterator[CheckMessage]:
         )
 
 
-PARAMETER = "deleted"
-
-
 class DeletedFilter(admin.SimpleListFilter):
     """Hide, show or list alone what was deleted."""
 
@@ -96,8 +97,7 @@ class DeletedFilter(admin.SimpleListFilter):
 
     def value(self) -> str:
         """Return the chosen value, or the default."""
-        default = "all" if self.admin.show_deleted_by_default else "no"
-        return str(super().value() or default)
+        return str(super().value() or self.admin.deleted_by_default)
 
     def __init__(self, request: Any, params: Any, model: Any, model_admin: Any) -> None:
         self.admin = model_admin
@@ -108,9 +108,6 @@ class DeletedFilter(admin.SimpleListFilter):
         return queryset.filter(self.admin.deleted_q()) if self.value() == "only" else queryset
 
 
-_FIELDS = ("is_deleted", "deleted", "deleted_at")
-
-
 class SoftDelete(Audited):
     """Marks rows instead of deleting them, hides them, and restores them."""
 
@@ -119,8 +116,6 @@ class SoftDelete(Audited):
     soft_delete_cascade: Sequence[str] = ()
     show_deleted_toggle = True
     show_deleted_by_default = False
-
-    # -- which rows ------------------------------------------------------------------------------
 
     def deleted_fields(self, model: Any = None) -> list[Any]:
         """Return the fields that say that a row is deleted: a flag, a time, or both."""
@@ -154,9 +149,13 @@ class SoftDelete(Audited):
     def _shows_deleted(self, request: HttpRequest) -> bool:
         if self in request.__dict__.get("_automate_with_deleted", ()):
             return True
-        default = "all" if self.show_deleted_by_default else "no"
         asked = request.GET.get(PARAMETER) if self.show_deleted_toggle else None
-        return (asked or default) in ("all", "only")
+        return (asked or self.deleted_by_default) in ("all", "only")
+
+    @property
+    def deleted_by_default(self) -> str:
+        """The choice of the filter where nobody has chosen."""
+        return "all" if self.show_deleted_by_default else "no"
 
     @contextmanager
     def with_deleted(self, request: HttpRequest) -> Iterator[None]:
@@ -184,22 +183,20 @@ class SoftDelete(Audited):
         name = self.deleted_fields()[0].name
         return [*display, name] if self._shows_deleted(request) and name not in display else display
 
-    def _declared(self, obj: Any = None) -> set[Any]:
-        return set(flatten_fieldsets(self.fieldsets or [(None, {"fields": self.fields or ()})]))
+    def _marks(self, *, declared: bool) -> list[str]:
+        """Return the names of the marks that the project shows in its form, or of the others."""
+        fieldsets: Any = self.fieldsets or [(None, {"fields": self.fields or ()})]
+        shown = flatten_fieldsets(fieldsets)
+        return [each.name for each in self.deleted_fields() if (each.name in shown) is declared]
 
     def get_exclude(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return the excluded fields: a row is deleted by deleting it, not in a form."""
-        excluded, declared = super().get_exclude(request, obj), self._declared()
-        marks = [each.name for each in self.deleted_fields() if each.name not in declared]
-        return [*(excluded or ()), *marks]
+        return [*(super().get_exclude(request, obj) or ()), *self._marks(declared=False)]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         """Return the read-only fields, and the marks where the host shows them."""
-        readonly, declared = super().get_readonly_fields(request, obj), self._declared()
-        marks = [each.name for each in self.deleted_fields() if each.name in declared]
-        return [*readonly, *(name for name in marks if name not in readonly)]
-
-    # -- permissions ---------------------------------------------------------------------------
+        readonly = super().get_readonly_fields(request, obj)
+        return list(dict.fromkeys([*readonly, *self._marks(declared=True)]))
 
     def allows(self, request: HttpRequest, name: str, obj: Any = None) -> bool:
         """Return False for changing a deleted row, which can only be looked at."""
@@ -221,8 +218,6 @@ class SoftDelete(Audited):
         permission = f"{self.opts.app_label}.hard_delete_{self.opts.model_name}"
         return self.permits(request, "delete", obj) and bool(user.has_perm(permission))
 
-    # -- deleting ------------------------------------------------------------------------------
-
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
         """Mark *obj* as deleted."""
         self._mark(request, [obj])
@@ -235,7 +230,7 @@ class SoftDelete(Audited):
         now, entries = timezone.now(), list[Any]()
         with self.atomic():
             for obj in objs:
-                rows = (obj, *list(self._children(request, obj)))
+                rows = (obj, *self._children(request, obj))
                 entries += [self._mark_row(request, "soft_delete", row, now) for row in rows]
             self.audit_write(entries)
 
@@ -250,9 +245,7 @@ class SoftDelete(Audited):
         return self.audit_entry(request, action, obj, changes=changes)
 
     def cascade_relations(self) -> dict[str, Any]:
-        """
-        Return the relations that ``soft_delete_cascade`` may name, by the names of their accessors.
-        """
+        """Return the relations that ``soft_delete_cascade`` may name, by their accessors."""
         return {str(each.get_accessor_name()): each for each in self.opts.related_objects}
 
     def _children(self, request: HttpRequest, obj: Any, went_at: Any = None) -> Iterator[Any]:
@@ -276,28 +269,15 @@ class SoftDelete(Audited):
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         """Return the rows that will be marked: *objs* and those of ``soft_delete_cascade``."""
-        refused = (
-            set()
-            if all(self.has_delete_permission(request, obj) for obj in objs)
-            else {str(self.opts.verbose_name)}
-        )
+        may = all(self.has_delete_permission(request, obj) for obj in objs)
         listed: list[Any] = []
-        counts = {self.opts.verbose_name_plural: len(objs)}
+        counts = Counter({self.opts.verbose_name_plural: len(objs)})
         for obj in objs:
-            listed.append(self.link_to(obj))
             children = list(self._children(request, obj))
-            if children:
-                listed.append([self.link_to(child) for child in children])
-            for child in children:
-                plural = child._meta.verbose_name_plural
-                counts[plural] = counts.get(plural, 0) + 1
-        return listed, counts, refused, []
-
-    def link_to(self, obj: Any) -> str:
-        """Return the name of *obj* on the page that asks for confirmation."""
-        return f"{obj._meta.verbose_name}: {obj}"
-
-    # -- actions -------------------------------------------------------------------------------
+            along = [f"{child._meta.verbose_name}: {child}" for child in children]
+            listed += [f"{obj._meta.verbose_name}: {obj}", *([along] if along else [])]
+            counts.update(child._meta.verbose_name_plural for child in children)
+        return listed, counts, set() if may else {str(self.opts.verbose_name)}, []
 
     def offered_actions(self, request: HttpRequest) -> list[str]:
         """Return restoring and deleting for good, where deleted rows are in the list."""
@@ -319,13 +299,11 @@ class SoftDelete(Audited):
             try:
                 with self.atomic():
                     self._restore(request, obj)
+                restored += 1
             except IntegrityError:
                 refused.append(str(obj))
-                continue
-            restored += 1
-        self._tell_count(
-            request, ngettext("%d row restored.", "%d rows restored.", restored), restored
-        )
+        text = ngettext("%d row restored.", "%d rows restored.", restored)
+        self.tell_count(request, text, restored)
         if refused:
             text = _("Not restored, because another row has the same unique value: %s")
             self.message_user(request, text % ", ".join(refused[:20]), messages.ERROR)
@@ -334,9 +312,8 @@ class SoftDelete(Audited):
         stamp = self._stamp(type(obj))
         at = getattr(obj, stamp.attname) if stamp else None
         children = list(self._children(request, obj, went_at=at)) if at else []
-        self.audit_write(
-            [self._mark_row(request, "restore", each, None) for each in (obj, *children)]
-        )
+        rows = (obj, *children)
+        self.audit_write([self._mark_row(request, "restore", each, None) for each in rows])
 
     @admin.action(
         permissions=["hard_delete"],
@@ -356,7 +333,7 @@ class SoftDelete(Audited):
                 self.audit(request, "delete", obj)
                 models.Model.delete(obj)
                 deleted += 1
-        self._tell_count(request, ngettext("%d row deleted.", "%d rows deleted.", deleted), deleted)
+        self.tell_count(request, ngettext("%d row deleted.", "%d rows deleted.", deleted), deleted)
 
     def _gone_with(self, request: HttpRequest, obj: Any) -> str:
         """Return the reason why *obj* can't be deleted for good; empty text if it can be."""
@@ -369,10 +346,6 @@ class SoftDelete(Audited):
         names = ", ".join(sorted(map(str, refused)))
         text = _("%(row)s stays, because of what would go along with it: %(names)s")
         return text % {"row": obj, "names": names} if refused else ""
-
-    def _tell_count(self, request: HttpRequest, text: str, count: int) -> None:
-        level = messages.SUCCESS if count else messages.WARNING
-        self.message_user(request, text % count, level)
 
     def check(self, **kwargs: Any) -> list[CheckMessage]:
         """Return Django's checks, and those of marking rows as deleted."""

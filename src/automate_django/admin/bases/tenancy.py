@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import Any
 
 from django.contrib import admin
-from django.contrib.admin.filters import (
-    AllValuesFieldListFilter,
-    FieldListFilter,
-    RelatedFieldListFilter,
-)
+from django.contrib.admin import filters
 from django.contrib.admin.options import BaseModelAdmin as DjangoBaseModelAdmin
 from django.contrib.admin.options import InlineModelAdmin
 from django.contrib.admin.utils import (
@@ -38,12 +35,12 @@ from django.utils.translation import gettext as _
 
 from automate_django import conf
 from automate_django.admin.bases.audit import Audited
-from automate_django.admin.bases.base import AdminBasics
+from automate_django.admin.bases.base import AdminBasics, chunks
 from automate_django.admin.bases.permissions import Editable
 from automate_django.admin.bases.scope import Scope, field_named
 from automate_django.admin.bases.view_on_site import guard
 from automate_django.tenants import attribute_of, tenant_for_request, tenant_key
-from automate_django.uniqueness import CheckedForm
+from automate_django.uniqueness import CheckedForm, mixed_into
 
 
 def narrow(field: Any, scope: Scope) -> None:
@@ -52,12 +49,12 @@ def narrow(field: Any, scope: Scope) -> None:
     if queryset is None or scope.everything:
         return
     field.queryset = scope.filter(queryset)
-    widget = field.widget
-    if isinstance(widget, ForeignKeyRawIdWidget) and not isinstance(widget, ManyToManyRawIdWidget):
+    widget = getattr(field.widget, "widget", field.widget)  # what Django's "add another" wraps
+    by_id = isinstance(widget, ForeignKeyRawIdWidget)
+    if by_id and not isinstance(widget, ManyToManyRawIdWidget):
         # Django writes the name of the row with that id beside the box, whosever row it is.
-        if not isinstance(widget, _ScopedLabel):
-            widget.__class__ = _with_scoped_label(type(widget))
-        field.widget.scope = scope
+        widget.__class__ = mixed_into(widget.__class__, _ScopedLabel)
+        widget.scope = scope
 
 
 class _ScopedLabel(ForeignKeyRawIdWidget):
@@ -73,11 +70,6 @@ class _ScopedLabel(ForeignKeyRawIdWidget):
         except (ValueError, ValidationError):
             return "", ""
         return super().label_and_url_for_value(value) if seen else ("", "")
-
-
-@lru_cache(maxsize=64)
-def _with_scoped_label(cls: Any) -> Any:
-    return type(cls.__name__, (_ScopedLabel, cls), {})
 
 
 class _ScopedForm(CheckedForm):
@@ -111,9 +103,7 @@ class _ScopedForm(CheckedForm):
 
 
 def scoped_form(form: Any, scope: Scope, tenant_path: str | None) -> Any:
-    """
-    Return the form class *form* for what *scope* covers; *tenant_path* leads from its model there.
-    """
+    """Return the form class *form* for what *scope* covers, by *tenant_path* from its model."""
     names = {"scope": scope, "tenant_path": tenant_path}
     return type(form.__name__, (_ScopedForm, form), names)
 
@@ -146,17 +136,7 @@ def scoped_formset(formset: Any, scope: Scope, tenant_path: str | None) -> Any:
     return type(formset.__name__, (_ScopedFormSet, formset), {"form": form})
 
 
-if TYPE_CHECKING:
-    from django.db.models import Model
-
-    Fields = DjangoBaseModelAdmin[Model]
-    Inline = InlineModelAdmin[Model, Model]
-else:
-    Fields = DjangoBaseModelAdmin
-    Inline = InlineModelAdmin
-
-
-class ScopedFields(Fields):
+class ScopedFields(DjangoBaseModelAdmin):  # type: ignore[type-arg]
     """The fields of a form, of an admin or an inline: choices narrowed, the tenant left out."""
 
     def scope(self, request: HttpRequest) -> Scope:
@@ -175,15 +155,9 @@ class ScopedFields(Fields):
         found = field_named(self.opts.model, path)
         return None if found is None or found.primary_key else found.name
 
-    def formfield_for_foreignkey(self, db_field: Any, request: Any, **kwargs: Any) -> Any:
+    def formfield_for_dbfield(self, db_field: Any, request: Any, **kwargs: Any) -> Any:
         """Return the field, with the choices that *request* may see."""
-        field = super().formfield_for_foreignkey(db_field, request, **kwargs)
-        narrow(field, self.scope(request))
-        return field
-
-    def formfield_for_manytomany(self, db_field: Any, request: Any, **kwargs: Any) -> Any:
-        """Return the field, with the choices that *request* may see."""
-        field = super().formfield_for_manytomany(db_field, request, **kwargs)
+        field = super().formfield_for_dbfield(db_field, request, **kwargs)
         narrow(field, self.scope(request))
         return field
 
@@ -195,16 +169,12 @@ class ScopedFields(Fields):
         return self.scope(request).filter(rows.all())
 
     def get_exclude(self, request: Any, obj: Any = None) -> Any:
-        """
-        Return the excluded fields, the tenant's among them: nobody moves a row to another tenant.
-        """
+        """Return the excluded fields, and the tenant's: nobody moves a row to another tenant."""
         hidden, excluded = self._hidden_tenant(request), super().get_exclude(request, obj)
         return excluded if hidden is None else [*(excluded or ()), hidden]
 
     def get_readonly_fields(self, request: Any, obj: Any = None) -> Any:
-        """
-        Return the read-only fields. A project that shows the tenant's field shows it read-only.
-        """
+        """Return the read-only fields, and the tenant's, which a project may show."""
         hidden, readonly = self._hidden_tenant(request), super().get_readonly_fields(request, obj)
         return [*readonly] if hidden is None or hidden in readonly else [*readonly, hidden]
 
@@ -224,7 +194,7 @@ def _without(fields: Iterable[Any], name: str) -> list[Any]:
     return [row for row in rows if row not in (name, [])]
 
 
-class ScopedInline(ScopedFields, Inline):
+class ScopedInline(ScopedFields, InlineModelAdmin):  # type: ignore[type-arg]
     """The class that is mixed into the inlines of a tenant-scoped admin."""
 
     tenant_admin: Any = None
@@ -241,14 +211,11 @@ class ScopedInline(ScopedFields, Inline):
     def get_formset(self, request: Any, obj: Any = None, **kwargs: Any) -> Any:
         """Return a formset that takes ids of the tenant's rows only."""
         formset = super().get_formset(request, obj, **kwargs)
-        scope = self.scope(request)
-        return scoped_formset(formset, scope, self.tenant_path(request))
+        return scoped_formset(formset, self.scope(request), self.tenant_path(request))
 
 
 def scoped_filter(item: Any, admin: Any) -> Any:
-    """
-    Return the entry *item* of a ``list_filter`` as one that reads its choices from *admin*'s rows.
-    """
+    """Return *item* of a ``list_filter`` as one that reads its choices from *admin*'s rows."""
     path, given = item if isinstance(item, (list, tuple)) else (item, None)
     if not isinstance(path, str):
         return item  # a filter class, which says itself what it offers
@@ -256,27 +223,13 @@ def scoped_filter(item: Any, admin: Any) -> Any:
         field = get_fields_from_path(admin.model, path)[-1]
     except (FieldDoesNotExist, NotRelationField):
         return item
-    cls: Any = given or _default_class(field)
+    known: Any = filters.FieldListFilter._field_list_filters  # type: ignore[attr-defined]
+    cls: Any = given or next((cls for test, cls in known if test(field)), None)
     if not isinstance(cls, type):
         return item
-    scoped = _scoped_class(cls)
-    return item if scoped is None else (path, _with(scoped, cls))
-
-
-def _scoped_class(cls: Any) -> Any:
-    if issubclass(cls, RelatedFieldListFilter):
-        return _ScopedRelated
-    return _ScopedValues if issubclass(cls, AllValuesFieldListFilter) else None
-
-
-def _default_class(field: Any) -> Any:
-    known: Any = FieldListFilter._field_list_filters  # type: ignore[attr-defined]
-    return next((cls for test, cls in known if test(field)), None)
-
-
-@lru_cache(maxsize=128)
-def _with(scoped: Any, cls: Any) -> Any:
-    return type(cls.__name__, (scoped, cls), {})
+    part: Any = _ScopedRelated if issubclass(cls, filters.RelatedFieldListFilter) else None
+    part = _ScopedValues if issubclass(cls, filters.AllValuesFieldListFilter) else part
+    return item if part is None else (path, mixed_into(cls, part))
 
 
 class _ScopedRelated:
@@ -291,9 +244,8 @@ class _ScopedRelated:
         own = model_admin.scope(request).filter(related._default_manager.all())
         own = own.order_by().filter(pk__in=used).values_list("pk", flat=True)
         ordering = self.field_admin_ordering(field, request, model_admin)  # type: ignore[attr-defined]
-        return field.get_choices(
-            include_blank=False, ordering=ordering, limit_choices_to={"pk__in": own}
-        )
+        limit = {"pk__in": own}
+        return field.get_choices(include_blank=False, ordering=ordering, limit_choices_to=limit)
 
 
 class _ScopedValues:
@@ -303,11 +255,9 @@ class _ScopedValues:
         self, field: Any, request: Any, params: Any, model: Any, model_admin: Any, field_path: str
     ) -> None:
         super().__init__(field, request, params, model, model_admin, field_path)  # type: ignore[call-arg]
-        rows = model_admin.get_queryset(request)
+        rows = model_admin.get_queryset(request).order_by(field_path)
         # Django's own choices are not read yet: a queryset is lazy.
-        self.lookup_choices = (
-            rows.order_by(field_path).values_list(field_path, flat=True).distinct()
-        )
+        self.lookup_choices = rows.values_list(field_path, flat=True).distinct()
 
 
 class TenantScope(ScopedFields, Audited):
@@ -323,8 +273,6 @@ class TenantScope(ScopedFields, Audited):
         self._inlines: dict[Any, Any] = {}
         guard(admin_site)
 
-    # -- whose -----------------------------------------------------------------------------------
-
     def get_tenant_for_request(self, request: HttpRequest) -> Any:
         """
         Return the tenant, or its key, whose rows *request* may see; None for none at all.
@@ -337,25 +285,21 @@ class TenantScope(ScopedFields, Audited):
         """Return the scope of *request*; superusers see all if ``superusers_see_all`` is on."""
         held: dict[Any, Scope] = request.__dict__.setdefault("_automate_scopes", {})
         if self not in held:
-            held[self] = self._scope(request)
+            user: Any = request.user
+            everything = self.superusers_see_all and user.is_active and user.is_superuser
+            tenant = None if everything else tenant_key(self.get_tenant_for_request(request))
+            held[self] = self._scope(tenant=tenant, everything=everything, user_id=user.pk)
         return held[self]
 
-    def _scope(self, request: HttpRequest) -> Scope:
-        user: Any = request.user
-        everything = self.superusers_see_all and user.is_active and user.is_superuser
+    def _scope(self, **of_request: Any) -> Scope:
+        """Return a scope with the paths from models to the tenant that the project names."""
+        paths = {**conf.options("AUTOMATE_ADMIN").get("TENANT_PATHS", {}), **self.tenant_paths}
         return Scope(
             name=attribute_of(self.tenant_field),
-            tenant=None if everything else tenant_key(self.get_tenant_for_request(request)),
-            everything=everything,
-            user_id=user.pk,
             tenant_model=self._tenant_model(),
-            paths=self._paths(),
+            paths={label.lower(): path for label, path in paths.items()},
+            **of_request,
         )
-
-    def _paths(self) -> dict[str, str]:
-        """Return the paths from models to the tenant that the project names."""
-        paths = {**conf.options("AUTOMATE_ADMIN").get("TENANT_PATHS", {}), **self.tenant_paths}
-        return {label.lower(): path for label, path in paths.items()}
 
     def _tenant_model(self) -> Any:
         """Return the model of tenants, if rows point to one."""
@@ -389,12 +333,8 @@ class TenantScope(ScopedFields, Audited):
             return getattr(obj, found.attname)
         return self.scope(request).tenant or super().get_audit_tenant(request, obj)
 
-    # -- reading -------------------------------------------------------------------------------
-
     def get_queryset(self, request: HttpRequest) -> Any:
-        """
-        Return the tenant's rows: for the list, its actions, single pages, autocomplete, exports.
-        """
+        """Return the tenant's rows: for lists, actions, single pages, autocomplete, exports."""
         return self.scope(request).filter(super().get_queryset(request), self.tenant_field)
 
     def get_list_display(self, request: HttpRequest) -> list[Any]:
@@ -406,9 +346,8 @@ class TenantScope(ScopedFields, Audited):
         return display
 
     def _tenant_column(self) -> str:
-        found = (
-            None if LOOKUP_SEP in self.tenant_field else field_named(self.model, self.tenant_field)
-        )
+        direct = LOOKUP_SEP not in self.tenant_field
+        found = field_named(self.model, self.tenant_field) if direct else None
         return "tenant_of_row" if found is None else found.name
 
     @admin.display(description="tenant")
@@ -421,12 +360,10 @@ class TenantScope(ScopedFields, Audited):
 
     def get_list_filter(self, request: HttpRequest) -> list[Any]:
         """Return the filters, whose choices come from the tenant's rows."""
-        filters = super().get_list_filter(request)
+        found = super().get_list_filter(request)
         if self.scope(request).everything:
-            return filters
-        return [scoped_filter(item, self) for item in filters]
-
-    # -- permissions ---------------------------------------------------------------------------
+            return found
+        return [scoped_filter(item, self) for item in found]
 
     def allows(self, request: HttpRequest, name: str, obj: Any = None) -> bool:
         """Return False for rows of other tenants, and for adding rows without a tenant."""
@@ -435,8 +372,6 @@ class TenantScope(ScopedFields, Audited):
         if name == "add":
             return not self.scope(request).nothing
         return obj is None or self.scope(request).owns(obj, self.tenant_field)
-
-    # -- writing -------------------------------------------------------------------------------
 
     def get_form(self, request: Any, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         """Return the form, narrowed also where the host's own form class declares its fields."""
@@ -498,8 +433,6 @@ class TenantScope(ScopedFields, Audited):
         parent = getattr(obj, first, None)
         return parent is not None and self.scope(request).owns(parent, rest)
 
-    # -- deleting ------------------------------------------------------------------------------
-
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         """
         Return what goes along with *objs*. With others' rows among it nothing may be deleted.
@@ -525,14 +458,10 @@ class TenantScope(ScopedFields, Audited):
         scope, objs = self.scope(request), list(objs)
         collector = NestedObjects(using=router.db_for_write(self.model))
         collector.collect(objs)
-        found: dict[Any, set[Any]] = {}
-        for model, instances in collector.model_objs.items():
-            found.setdefault(model, set()).update(each.pk for each in instances)
-        for each in collector.protected:
-            found.setdefault(type(each), set()).add(each.pk)
-        return any(not _covers(scope, model, keys, self) for model, keys in found.items())
-
-    # -- checks --------------------------------------------------------------------------------
+        found = defaultdict[Any, set[Any]](set)
+        for each in (*chain.from_iterable(collector.model_objs.values()), *collector.protected):
+            found[type(each)].add(each.pk)
+        return not all(_covers(scope, model, keys, self) for model, keys in found.items())
 
     def check(self, **kwargs: Any) -> list[CheckMessage]:
         """Return Django's checks, and an error if ``tenant_field`` leads nowhere."""
@@ -543,21 +472,15 @@ class TenantScope(ScopedFields, Audited):
             leads = whole or isinstance(way[-1], JSONField)
         except FieldDoesNotExist:
             leads = False
-        if not leads:
-            name = self.model.__name__
-            message = f"{name} has no field of the tenant_field {self.tenant_field!r}."
-            hint = "Set tenant_field to the field, or to a lookup like 'project__tenant_id'."
-            found.append(CheckError(message, hint=hint, obj=type(self), id="automate.E101"))
-            return found
-        return [*found, *self._check_autocompletes()]
+        if leads:
+            return [*found, *self._check_autocompletes()]
+        message = f"{self.model.__name__} has no field of the tenant_field {self.tenant_field!r}."
+        hint = "Set tenant_field to the field, or to a lookup like 'project__tenant_id'."
+        return [*found, CheckError(message, hint=hint, obj=type(self), id="automate.E101")]
 
     def _check_autocompletes(self) -> Iterator[CheckMessage]:
         """Warn of each autocomplete that asks an admin which shows all tenants' rows."""
-        scope = Scope(
-            name=attribute_of(self.tenant_field),
-            tenant_model=self._tenant_model(),
-            paths=self._paths(),
-        )
+        scope = self._scope()
         for holder in (self, *(each(self.model, self.admin_site) for each in self.inlines)):
             for name in holder.autocomplete_fields:
                 target = holder.model._meta.get_field(name).related_model
@@ -577,10 +500,9 @@ class TenantScope(ScopedFields, Audited):
 def _covers(scope: Scope, model: Any, keys: set[Any], admin: TenantScope) -> bool:
     """Return True if all rows *keys* of *model* are the tenant's."""
     path = admin.tenant_field if model is admin.model else None
-    wanted, batch = list(keys), 500
     return all(
         scope.filter(model._base_manager.filter(pk__in=part), path).count() == len(part)
-        for part in (wanted[start : start + batch] for start in range(0, len(wanted), batch))
+        for part in chunks(list(keys))
     )
 
 

@@ -59,12 +59,9 @@ def _may_see(site: Any, request: HttpRequest, content_type_id: str, object_id: s
 
 def _admins_of(site: Any, model: Any) -> Iterator[Any]:
     """Return the admin class of *model*, and where it has none, the inlines that show it."""
-    own = site._registry.get(model)
-    if own is not None:
-        yield own
+    if model in site._registry:
+        yield site._registry[model]
         return
     for admin in site._registry.values():
-        scoped = getattr(admin, "scoped_inlines", list)
-        yield from (
-            inline(admin.model, site) for inline in scoped(admin.inlines) if inline.model is model
-        )
+        inlines = getattr(admin, "scoped_inlines", list)(admin.inlines)
+        yield from (each(admin.model, site) for each in inlines if each.model is model)

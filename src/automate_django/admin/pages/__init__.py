@@ -23,25 +23,19 @@ __all__ = ["register"]
 
 def register(site: AdminSite) -> None:
     """Put the operator pages on *site*; a model that is registered there already stays as it is."""
+    from automate_django import models
     from automate_django.admin.pages.audit import AuditEntryAdmin
     from automate_django.admin.pages.executions import WorkflowExecutionAdmin
     from automate_django.admin.pages.outbox import OutboxItemAdmin
     from automate_django.admin.pages.tokens import ApiTokenAdmin
     from automate_django.admin.pages.workflows import WorkflowDocumentAdmin
-    from automate_django.models import (
-        ApiToken,
-        AuditEntry,
-        OutboxItem,
-        WorkflowDocument,
-        WorkflowExecution,
-    )
 
     for model, page in (
-        (OutboxItem, OutboxItemAdmin),
-        (WorkflowExecution, WorkflowExecutionAdmin),
-        (WorkflowDocument, WorkflowDocumentAdmin),
-        (ApiToken, ApiTokenAdmin),
-        (AuditEntry, AuditEntryAdmin),
+        (models.OutboxItem, OutboxItemAdmin),
+        (models.WorkflowExecution, WorkflowExecutionAdmin),
+        (models.WorkflowDocument, WorkflowDocumentAdmin),
+        (models.ApiToken, ApiTokenAdmin),
+        (models.AuditEntry, AuditEntryAdmin),
     ):
         if not site.is_registered(model):
             site.register(model, page)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
@@ -58,16 +59,28 @@ class Reach:
 
 def reach_of(request: HttpRequest) -> Reach:
     """Return the rows that the user of *request* may see in tables with a ``tenant_id``."""
-    user: Any = request.user
-    if user.has_perm(OPERATE):
+    if operates(request):
         return Reach(everyone=True)
     tenant = tenant_key(tenant_for_request(request))
     return Reach(tenant=None if tenant is None else str(tenant))
 
 
+def uuid_of(text: str | None) -> UUID | None:
+    """Return the id that *text* of a request is; None if it is none."""
+    try:
+        return UUID((text or "").strip())
+    except ValueError:
+        return None
+
+
+def operates(request: HttpRequest) -> bool:
+    """Return True if the user may do what concerns all tenants."""
+    return bool(request.user.has_perm(OPERATE))
+
+
 def require_operator(request: HttpRequest) -> None:
     """Raise `PermissionDenied` unless the user may do what concerns all tenants."""
-    if not request.user.has_perm(OPERATE):
+    if not operates(request):
         raise PermissionDenied
 
 

@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy as _
 
 from automate_django.admin.bases.export import Export
 from automate_django.admin.bases.tenancy import TenantScopedAdmin
+from automate_django.admin.pages.access import operates
 from automate_django.admin.pages.base import TabbedAdmin
 from automate_django.models import (
     ApiToken,
@@ -25,7 +26,6 @@ from automate_django.models import (
     WorkflowExecution,
     WorkflowVersion,
 )
-from automate_django.tenants import OPERATE
 
 _AUTOMATION = [
     model._meta.label_lower
@@ -145,9 +145,8 @@ class AuditEntryAdmin(TabbedAdmin, Export, TenantScopedAdmin):
 
     def _all_tenants(self, request: HttpRequest) -> Any:
         """Return the entries of no tenant of the user's that it may see all the same."""
-        user: Any = request.user
-        seen = Q(actor_id=str(user.pk), tenant_id=None)
-        if user.has_perm(OPERATE):
+        seen = Q(actor_id=str(request.user.pk), tenant_id=None)
+        if operates(request):
             seen |= Q(model__in=_AUTOMATION)
         return self.model._default_manager.filter(seen)
 

@@ -2,89 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import update_wrapper
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
 
-from django.contrib.admin import AdminSite
-from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponseBase
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.http import Http404, HttpRequest, HttpResponseBase
 from django.template.response import TemplateResponse
-from django.urls import NoReverseMatch, URLPattern, path, reverse
+from django.urls import NoReverseMatch, URLPattern
 from django.views.decorators.http import require_POST, require_safe
 
 from automate_django.admin.guard import GuardedAdmin
+from automate_django.admin.pages.access import reach_of
 from automate_django.tenants import OPERATE
 
-
-def _looking(model: str) -> tuple[str, ...]:
-    """Return the permissions of which one opens a model's pages, as in Django's own."""
-    return (f"automate_django.view_{model}", f"automate_django.change_{model}")
-
-
-# What a page is called in `current`, its label, its URL's name, and permissions of which one is
-# enough.
-_PAGES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
-    ("dashboard", "Dashboard", "automate_dashboard", (OPERATE,)),
-    ("outbox", "Outbox", "automate_django_outboxitem_changelist", _looking("outboxitem")),
-    ("kinds", "Kinds", "automate_kinds", (OPERATE,)),
-    ("workers", "Workers", "automate_workers", (OPERATE,)),
-    (
-        "executions",
-        "Executions",
-        "automate_django_workflowexecution_changelist",
-        _looking("workflowexecution"),
-    ),
-    ("workflows", "Workflows", "automate_workflows", _looking("workflowdocument")),
-    ("plugins", "Plugins", "automate_plugins", (OPERATE,)),
-    ("tokens", "API tokens", "automate_django_apitoken_changelist", _looking("apitoken")),
-    ("audit", "Audit", "automate_django_auditentry_changelist", _looking("auditentry")),
+# What a page is called in `current` and its label; and the model whose list it is, and whose
+# permissions it takes. Pages without a model are for operators.
+_PAGES: tuple[tuple[str, str, str], ...] = (
+    ("dashboard", "Dashboard", ""),
+    ("outbox", "Outbox", "outboxitem"),
+    ("kinds", "Kinds", ""),
+    ("workers", "Workers", ""),
+    ("executions", "Executions", "workflowexecution"),
+    ("workflows", "Workflows", "workflowdocument"),
+    ("plugins", "Plugins", ""),
+    ("tokens", "API tokens", "apitoken"),
+    ("audit", "Audit", "auditentry"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Tab:
-    """One tab: where it leads, and whether it is the page that is shown."""
-
-    label: str
-    url: str
-    current: bool
-
-
-def page_url(site: AdminSite, name: str, *args: object) -> str:
-    """Return the URL of a page of *site* by its name; raises `NoReverseMatch`."""
-    return reverse(f"admin:{name}", args=args, current_app=site.name)
-
-
-def tabs(request: HttpRequest, site: AdminSite, current: str = "") -> list[Tab]:
-    """Return the pages of *site* that the user may see, in order."""
-    return list(_tabs(request, site, current))
-
-
-def _tabs(request: HttpRequest, site: AdminSite, current: str) -> Iterator[Tab]:
-    user: Any = request.user
-    for name, label, url_name, permissions in _PAGES:
-        if not any(map(user.has_perm, permissions)):
-            continue
-        try:
-            url = page_url(site, url_name)
-        except NoReverseMatch:
-            continue  # not registered on this site
-        yield Tab(label, url, name == current)
-
-
-def home_url(request: HttpRequest, site: AdminSite) -> str:
-    """
-    Return the address of "Automation" in the breadcrumbs: the first page that the user may see.
-    """
-    return next((tab.url for tab in _tabs(request, site, "")), "")
-
-
 FRAGMENT_HEADER = "X-Automate-Fragment"
 """Tells the polling script that an answer is a part of a page; ``stop`` ends the polling."""
-
 View = Callable[..., HttpResponseBase]
+
+
+class Link(NamedTuple):
+    """A tab, or another link: where it leads, and whether it is the page that is shown."""
+
+    label: str
+    url: str = ""
+    current: bool = False
 
 
 class TabbedAdmin(GuardedAdmin):
@@ -97,21 +52,30 @@ class TabbedAdmin(GuardedAdmin):
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
         """Show Django's own list, below the tabs."""
-        return super().changelist_view(request, self._with_tabs(request, extra_context))
+        context = {"tabs": self.tabs(request, self.current), **(extra_context or {})}
+        return super().changelist_view(request, context)
 
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: Any = None,
-    ) -> Any:
+    def render_change_form(self, request: Any, context: Any, *args: Any, **kwargs: Any) -> Any:
         """Show Django's own form, below the tabs."""
-        context = self._with_tabs(request, extra_context)
-        return super().changeform_view(request, object_id, form_url, context)
+        context = {"tabs": self.tabs(request, self.current), **context}
+        return super().render_change_form(request, context, *args, **kwargs)
 
-    def _with_tabs(self, request: HttpRequest, extra: Any) -> dict[str, Any]:
-        return {"tabs": tabs(request, self.admin_site, self.current), **(extra or {})}
+    def tabs(self, request: HttpRequest, current: str) -> list[Link]:
+        """Return the pages of this site that the user may see, in order."""
+        user: Any = request.user
+        found = []
+        for name, label, model in _PAGES:
+            looking = [f"automate_django.{may}_{model}" for may in ("view", "change")]
+            if not any(map(user.has_perm, looking if model else [OPERATE])):
+                continue
+            page = f"automate_django_{model}_changelist" if model else f"automate_{name}"
+            try:
+                found.append(Link(label, self.url(page), name == current))
+            except NoReverseMatch:
+                continue  # not registered on this site
+        return found
+
+    url = GuardedAdmin.own_url
 
 
 class PageAdmin(TabbedAdmin):
@@ -132,12 +96,30 @@ class PageAdmin(TabbedAdmin):
         """Return False: nobody deletes rows by hand."""
         return False
 
+    def get_queryset(self, request: HttpRequest) -> Any:
+        """Return the rows that the user may see; Django's own history page asks for them here."""
+        return reach_of(request).rows(self.model)
+
+    def find(self, request: HttpRequest, pk: Any) -> Any:
+        """Return the row *pk*; raises ``Http404`` if there is none, or it is another's."""
+        self.require_view(request)
+        try:
+            found = self.get_queryset(request).filter(pk=pk).first()
+        except (TypeError, ValueError, ValidationError):
+            found = None
+        if found is None:
+            raise Http404(f"There is no such {self.opts.verbose_name}, or it is not yours.")
+        return found
+
     def require_view(self, request: HttpRequest) -> None:
         """Raise `PermissionDenied` unless the user may look at the pages."""
         if not self.has_view_permission(request):
             raise PermissionDenied
 
-    # -- answering -----------------------------------------------------------------------------
+    def require_change(self, request: HttpRequest, obj: Any = None) -> None:
+        """Raise `PermissionDenied` unless the user may change *obj*, or anything."""
+        if not self.has_change_permission(request, obj):
+            raise PermissionDenied
 
     def page(
         self,
@@ -148,44 +130,28 @@ class PageAdmin(TabbedAdmin):
         current: str = "",
         **context: Any,
     ) -> TemplateResponse:
-        """Return a page made of ``templates/admin/automate_django/TEMPLATE``."""
-        request.current_app = self.admin_site.name
-        shared = {
-            **self.admin_site.each_context(request),
-            "title": title,
-            "opts": self.opts,
-            "tabs": tabs(request, self.admin_site, current or self.current),
-            "automate_home": home_url(request, self.admin_site),
-        }
-        return TemplateResponse(request, f"admin/automate_django/{template}", {**shared, **context})
+        """Return a page below the tabs; *current* is the one that it belongs to."""
+        tabs = self.tabs(request, current or self.current)
+        # "Automation" in the breadcrumbs leads to the first page that the user may see.
+        home = tabs[0].url if tabs else ""
+        return self.own_page(request, template, title, tabs=tabs, automate_home=home, **context)
 
     def fragment(
         self, request: HttpRequest, template: str, *, stop: bool = False, **context: Any
     ) -> TemplateResponse:
         """Return a part of a page for the polling script, which *stop* ends."""
         request.current_app = self.admin_site.name
+        template = f"admin/automate_django/{template}"
         headers = {FRAGMENT_HEADER: "stop" if stop else "more"}
-        return TemplateResponse(
-            request, f"admin/automate_django/{template}", context, headers=headers
-        )
-
-    # -- addresses -----------------------------------------------------------------------------
-
-    def url(self, name: str, *args: object) -> str:
-        """Return the URL of a page of this site by its name, without ``admin:``."""
-        return page_url(self.admin_site, name, *args)
+        return TemplateResponse(request, template, context, headers=headers)
 
     def get(self, route: str, view: View, name: str) -> URLPattern:
         """Return the address of a page that is only read. Its view checks permissions itself."""
-        return self._route(route, require_safe(view), name)
+        return self.own_path(route, require_safe(view), name)
 
     def post(self, route: str, view: View, name: str) -> URLPattern:
         """Return an address that takes POST alone, with Django's CSRF check."""
-        return self._route(route, require_POST(view), name)
-
-    def _route(self, route: str, view: View, name: str) -> URLPattern:
-        wrapped = self.admin_site.admin_view(view)
-        return path(route, update_wrapper(wrapped, view), name=name)
+        return self.own_path(route, require_POST(view), name)
 
     def get_urls(self) -> list[Any]:
         """Return the pages of `pages`, before Django's own."""
@@ -208,12 +174,7 @@ class PageSection:
     def __init__(self, owner: PageAdmin) -> None:
         self.owner = owner
         self.url = owner.url
-
-    def page(
-        self, request: HttpRequest, template: str, title: str, **context: Any
-    ) -> TemplateResponse:
-        """Return a page; see `PageAdmin.page`."""
-        return self.owner.page(request, template, title, current=self.current, **context)
+        self.page = partial(owner.page, current=self.current)
 
     def urls(self) -> Sequence[URLPattern]:
         """Return the addresses, made with `PageAdmin.get` and `PageAdmin.post`."""

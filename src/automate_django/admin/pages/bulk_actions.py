@@ -4,38 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 from uuid import UUID
 
 from django.contrib import messages
 from django.core import signing
 from django.core.exceptions import PermissionDenied
-from django.http import (
-    Http404,
-    HttpRequest,
-    HttpResponse,
-    HttpResponseBadRequest,
-    HttpResponseRedirect,
-)
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern
 
-from automate_django.admin.pages.access import Reach, reach_of, record
+from automate_django import bulk_actions
+from automate_django.admin.pages.access import Reach, reach_of, record, uuid_of
 from automate_django.admin.pages.base import PageSection
 from automate_django.admin.pages.display import shown_text
-from automate_django.admin.pages.item_filter import ItemQuery
-from automate_django.bulk_actions import (
-    BULK_ACTIONS,
-    CHANGE,
-    BulkActionKind,
-    BulkProgress,
-    BulkRequest,
-    carry_on,
-    find_progress,
-    hand_over,
-    has_worker,
-    run_on_items,
-    stop,
-)
+from automate_django.admin.pages.list_query import ItemQuery
+from automate_django.bulk_actions import BULK_ACTIONS, BulkActionKind, BulkProgress, BulkRequest
 from automate_django.kernel import get_kernel
 from automate_django.models import OutboxItem
 from automate_django.outbox_counts import forget_counts
@@ -58,12 +41,7 @@ RATES: list[tuple[int, str]] = [
 
 def allowed_actions(request: HttpRequest, names: Iterable[str]) -> list[BulkActionKind]:
     """Return those of the bulk actions *names* that the user may do."""
-    return [BULK_ACTIONS[name] for name in names if _may(request, BULK_ACTIONS[name])]
-
-
-def _may(request: HttpRequest, kind: BulkActionKind) -> bool:
-    user: Any = request.user
-    return user.has_perm(CHANGE) and (not kind.permission or user.has_perm(kind.permission))
+    return [kind for kind in map(BULK_ACTIONS.__getitem__, names) if kind.allowed(request.user)]
 
 
 class BulkActionPages(PageSection):
@@ -100,8 +78,8 @@ class BulkActionPages(PageSection):
         """Take a bulk action."""
         kind = BULK_ACTIONS.get(request.POST.get("order", ""))
         if kind is None:
-            return HttpResponseBadRequest("There is no such action.")
-        if not _may(request, kind):
+            return HttpResponse("There is no such action.", status=400)
+        if not kind.allowed(request.user):
             raise PermissionDenied
         reach = reach_of(request)
         query = ItemQuery.read(request.POST, reach)
@@ -114,10 +92,8 @@ class BulkActionPages(PageSection):
     def _some(
         self, request: HttpRequest, kind: BulkActionKind, query: ItemQuery, reach: Reach
     ) -> HttpResponse:
-        asked = list(_ids(request.POST.getlist("id")))[:_MOST_IDS]
-        found = (
-            reach.rows(OutboxItem).filter(pk__in=asked).only("id", "kind", "status", "tenant_id")
-        )
+        asked = reach.rows(OutboxItem).filter(pk__in=_ids(request)[:_MOST_IDS])
+        found = asked.only("id", "kind", "status", "tenant_id")
         rows = sorted(found, key=lambda row: str(row.pk))
         back = self._back(request, query)
         if not rows:
@@ -129,12 +105,11 @@ class BulkActionPages(PageSection):
         ids = [str(row.pk) for row in rows]
         try:
             delay = number_in(request, "delay")
-            done = run_on_items(get_kernel().outbox, kind.name, ids, delay=delay)
+            done = bulk_actions.run_on_items(get_kernel().outbox, kind.name, ids, delay=delay)
+            record(request, kind.name, rows, done=done, of=len(ids))
+            self._report(request, kind, done, len(ids))
         except AutomateError as error:
             messages.error(request, f"{error.message}.")
-            return HttpResponseRedirect(back)
-        record(request, kind.name, rows, done=done, of=len(ids))
-        self._report(request, kind, done, len(ids))
         return HttpResponseRedirect(back)
 
     # -- for all that a filter finds -----------------------------------------------------------
@@ -143,7 +118,7 @@ class BulkActionPages(PageSection):
         self, request: HttpRequest, kind: BulkActionKind, query: ItemQuery, reach: Reach
     ) -> HttpResponse:
         if kind.name not in query.list.actions or not query.list.indexed:
-            return HttpResponseBadRequest("This can't be done with all of these items.")
+            return HttpResponse("This can't be done with all of these items.", status=400)
         outbox, matching = get_kernel().outbox, query.matching(reach)
         total = outbox.count(**matching)
         if not total:
@@ -152,17 +127,12 @@ class BulkActionPages(PageSection):
         if request.POST.get("sure") != "yes":
             return self._confirm(request, kind, query, total, all_of_them=True)
         delay, per_second = number_in(request, "delay"), number_in(request, "per_second")
-        record(
-            request, kind.name, about=f"begun: {total:,} {query.words}",
-            filter=query.fields, per_second=per_second, delay=delay,
-        )  # fmt: skip
-        action = BulkAction(
-            kind.command,
-            matching,
-            delay=delay,
-            per_second=per_second if kind.command == "requeue" and per_second else None,
-        )
-        user = str(cast("Any", request.user).pk)
+        about = f"begun: {total:,} {query.words}"
+        pace: dict[str, Any] = {"per_second": per_second, "delay": delay}
+        record(request, kind.name, about=about, filter=query.fields, **pace)
+        paced = per_second if kind.command == "requeue" and per_second else None
+        action = BulkAction(kind.command, matching, delay=delay, per_second=paced)
+        user = str(request.user.pk)
         asked = BulkRequest(kind.name, user, reach.tenant, query.words, query.fields, total, action)
         return self._go_on(request, asked)
 
@@ -171,10 +141,10 @@ class BulkActionPages(PageSection):
         try:
             asked = _read(request.POST.get("progress", ""), request.user)
         except ValueError as error:
-            return HttpResponseBadRequest(str(error))
+            return HttpResponse(str(error), status=400)
         reach = reach_of(request)
         own = asked.tenant == reach.tenant and not reach.nothing
-        if not own or not _may(request, BULK_ACTIONS[asked.kind]):
+        if not own or not BULK_ACTIONS[asked.kind].allowed(request.user):
             raise PermissionDenied
         return self._go_on(request, asked)
 
@@ -182,7 +152,7 @@ class BulkActionPages(PageSection):
         outbox, kind = get_kernel().outbox, BULK_ACTIONS[asked.kind]
         back = self._list_url(ItemQuery.read(asked.fields, reach_of(request)))
         try:
-            asked = carry_on(outbox, asked)
+            asked = bulk_actions.carry_on(outbox, asked)
         except AutomateError as error:
             messages.error(request, f"Stopped after {asked.action.done:,} items: {error.message}.")
             return HttpResponseRedirect(back)
@@ -190,11 +160,10 @@ class BulkActionPages(PageSection):
             record(request, kind.name, about=f"ended: {asked.label}", filter=asked.fields)
             self._report(request, kind, asked.action.done, asked.action.seen)
             return HttpResponseRedirect(back)
-        if has_worker(outbox):
+        if bulk_actions.has_worker(outbox):
             # It goes on without the browser.
-            return HttpResponseRedirect(
-                self.url("automate_bulk_action_progress", hand_over(outbox, asked))
-            )
+            request_id = bulk_actions.hand_over(outbox, asked)
+            return HttpResponseRedirect(self.url("automate_bulk_action_progress", request_id))
         return self.page(
             request,
             "bulk_action_by_page.html",
@@ -226,14 +195,13 @@ class BulkActionPages(PageSection):
     def now_view(self, request: HttpRequest, request_id: UUID) -> HttpResponse:
         """Return the same alone, for the script that keeps it up to date."""
         found = self._find(request, request_id)
-        return self.owner.fragment(
-            request, "_bulk_action.html", stop=found.over, **self._progress(found)
-        )
+        context = self._progress(found)
+        return self.owner.fragment(request, "_bulk_action.html", stop=found.over, **context)
 
     def stop_view(self, request: HttpRequest, request_id: UUID) -> HttpResponse:
         """Stop a bulk action."""
         asked = self._find(request, request_id).request
-        if stop(get_kernel().outbox, request_id):
+        if bulk_actions.stop(get_kernel().outbox, request_id):
             record(request, asked.kind, about=f"stopped: {asked.total:,} items")
             messages.success(request, "It is stopped. What is done stays done.")
         else:
@@ -242,12 +210,13 @@ class BulkActionPages(PageSection):
 
     def _find(self, request: HttpRequest, request_id: UUID) -> BulkProgress:
         """Find a bulk action, if it is the user's own, or the user sees everything."""
-        found, reach = find_progress(get_kernel().outbox, request_id), reach_of(request)
-        own = found is not None and found.request.user == str(cast("Any", request.user).pk)
+        found = bulk_actions.find_progress(get_kernel().outbox, request_id)
+        reach, user = reach_of(request), request.user
+        own = found is not None and found.request.user == str(user.pk)
         if found is None or not (own or reach.everyone) or reach.nothing:
             raise Http404("There is no such action, or it is not yours.")
         of_all = found.request.tenant is None
-        if not _may(request, BULK_ACTIONS[found.request.kind]) or of_all > reach.everyone:
+        if not BULK_ACTIONS[found.request.kind].allowed(user) or of_all > reach.everyone:
             raise PermissionDenied
         return found
 
@@ -293,7 +262,7 @@ class BulkActionPages(PageSection):
         (messages.success if done else messages.warning)(request, text)
 
     def _back(self, request: HttpRequest, query: ItemQuery) -> str:
-        ids = list(_ids(request.POST.getlist("id")))
+        ids = _ids(request)
         if request.POST.get("from") == "item" and ids and request.POST.get("order") != "discard":
             return self.url("automate_django_outboxitem_change", ids[0])
         return self._list_url(query)
@@ -302,12 +271,8 @@ class BulkActionPages(PageSection):
         return f"{self.url('automate_django_outboxitem_changelist')}?{query.query}"
 
 
-def _ids(given: Iterable[str]) -> Iterable[UUID]:
-    for text in given:
-        try:
-            yield UUID(text)
-        except ValueError:
-            continue
+def _ids(request: HttpRequest) -> list[UUID]:
+    return [found for text in request.POST.getlist("id") if (found := uuid_of(text))]
 
 
 def number_in(request: HttpRequest, name: str) -> float:

@@ -9,7 +9,7 @@ description and in a table below it, for who can't see it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from django.utils.html import format_html, format_html_join
@@ -65,14 +65,9 @@ def compact(value: float) -> str:
 
 
 def _short(value: float) -> str:
-    text = (
-        f"{value:.0f}"
-        if abs(value) >= 100
-        else f"{value:.1f}"
-        if abs(value) >= 10
-        else f"{value:.2f}"
-    )
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    """Return three digits of *value*, two of them behind the point at the most."""
+    digits = 2 - (abs(value) >= 10) - (abs(value) >= 100)
+    return f"{round(value, digits):g}"
 
 
 def nice_maximum(values: Sequence[float]) -> float:
@@ -105,15 +100,12 @@ def bars(
                 one.tone, _at(i * width + gap / 2), _at(base), _at(width - gap), _at(height),
             )  # fmt: skip
 
-    drawn = [
-        format_html(
-            "<g><title>{}</title>{}</g>",
-            _said(labels[i], series, i, write),
-            format_html_join("", "{}", ((rect,) for rect in column(i))),
-        )
-        for i in range(len(labels))
+    groups = (
+        (_said(label, series, i, write), _joined(column(i)))
+        for i, label in enumerate(labels)
         if totals[i] > 0
-    ]
+    )
+    drawn = format_html_join("", "<g><title>{}</title>{}</g>", groups)
     return _chart(title, labels, series, top, drawn, write)
 
 
@@ -132,23 +124,18 @@ def lines(
         ]
         if path := _path(points):
             drawn.append(format_html('<path class="line" data-tone="{}" d="{}"/>', one.tone, path))
+    # Invisible columns, which show their figures under the pointer.
+    hit = '<rect class="hit" x="{}" y="0" width="{}" height="{}"><title>{}</title></rect>'
     drawn += [
-        _hit(i * step, step, _said(labels[i], series, i, write))
-        for i in range(len(labels))
+        format_html(hit, _at(i * step), _at(step), _at(HEIGHT), _said(label, series, i, write))
+        for i, label in enumerate(labels)
         if any(_clean(one.values[i]) is not None for one in series)
     ]
-    return _chart(title, labels, series, top, drawn, write)
+    return _chart(title, labels, series, top, _joined(drawn), write)
 
 
-def _hit(x: float, width: float, said: str) -> SafeString:
-    """Draw an invisible column that shows its figures under the pointer."""
-    return format_html(
-        '<rect class="hit" x="{}" y="0" width="{}" height="{}"><title>{}</title></rect>',
-        _at(x),
-        _at(width),
-        _at(HEIGHT),
-        said,
-    )
+def _joined(parts: Iterable[SafeString]) -> SafeString:
+    return format_html_join("", "{}", ((part,) for part in parts))
 
 
 def _clean(value: float | None) -> float | None:
@@ -189,43 +176,31 @@ def _chart(
     labels: Sequence[str],
     series: Sequence[Series],
     top: float,
-    drawn: Sequence[SafeString],
+    drawn: SafeString,
     write: Write,
 ) -> Chart:
+    def cell(value: float | None) -> str:
+        known = _clean(value)
+        return NOTHING if known is None else write(known)
+
     rows = [
-        (label, [_cell(one.values[i], write) for one in series])
+        (label, [cell(one.values[i]) for one in series])
         for i, label in enumerate(labels)
         if any(_clean(one.values[i]) for one in series)
     ]
     description = _description(labels, series, write)
-    grid = format_html_join(
-        "",
-        '<line class="{}" x1="0" x2="{}" y1="{}" y2="{}"/>',
-        (
-            ("axis" if i == 2 else "grid", _at(WIDTH), _at(HEIGHT * i / 2), _at(HEIGHT * i / 2))
-            for i in range(3)
-        ),
-    )
+    heights = (("grid", 0.0), ("grid", HEIGHT / 2), ("axis", HEIGHT))
+    line = '<line class="{}" x1="0" x2="{}" y1="{}" y2="{}"/>'
+    grid = [format_html(line, kind, _at(WIDTH), _at(y), _at(y)) for kind, y in heights]
     svg = format_html(
         '<svg class="automate-chart" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img"'
         ' aria-label="{}"><desc>{}</desc>{}{}</svg>',
-        _at(WIDTH), _at(HEIGHT), title, description, grid,
-        format_html_join("", "{}", ((each,) for each in drawn)),
+        _at(WIDTH), _at(HEIGHT), title, description, _joined(grid), drawn,
     )  # fmt: skip
     y_labels = [write(top), write(top / 2), write(0)]
-    return Chart(title, description, svg, tuple(series), y_labels, _x_labels(labels), rows)
-
-
-def _cell(value: float | None, write: Write) -> str:
-    known = _clean(value)
-    return NOTHING if known is None else write(known)
-
-
-def _x_labels(labels: Sequence[str]) -> list[str]:
-    if len(labels) <= _X_LABELS:
-        return list(labels)
-    last = len(labels) - 1
-    return [labels[round(last * i / (_X_LABELS - 1))] for i in range(_X_LABELS)]
+    last, steps = len(labels) - 1, min(len(labels), _X_LABELS) - 1
+    x_labels = [labels[round(last * i / max(1, steps))] for i in range(steps + 1)]
+    return Chart(title, description, svg, tuple(series), y_labels, x_labels, rows)
 
 
 def _description(labels: Sequence[str], series: Sequence[Series], write: Write) -> str:

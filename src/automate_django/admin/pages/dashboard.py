@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from hashlib import sha256
 from typing import Any
 
 from django.core.cache import cache
@@ -19,9 +18,10 @@ from automate_django.admin.pages.base import PageSection
 from automate_django.admin.pages.charts import Chart, Series, bars, lines
 from automate_django.kernel import get_kernel
 from automate_django.models import OutboxActivity
-from automate_django.outbox_counts import read_counts
+from automate_django.outbox_counts import cache_key, read_counts
 from automate_django.templatetags.automate_pages import duration
 from automate_kernel.outbox import Activity, ItemStatus
+from automate_kernel.outbox.statistics import total_by_kind
 from automate_kernel.workflows.engine.statistics import ExecutionCounts
 
 # Workers write down what they did within seconds. What is older than this is complete.
@@ -31,6 +31,7 @@ RECENT_SECONDS = 60 * (_RECENT_MINUTES + 1)
 """The period that `recent` needs."""
 CHEAP_ROWS = 5_000
 """The number of activity rows that are read at each request: it takes 200 ms."""
+_KEPT_SECONDS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +63,13 @@ def history(span: TimeSpan, moment: datetime, *, now: bool = True) -> list[Activ
     Steps that are over are read once and kept in the cache. Without *now*, None if they were not
     read yet and there are so many rows that it would take long.
     """
-    outbox, where = get_kernel().outbox, get_kernel().storage.describe()
-    key = f"automate-pages-activity-{span.name}-{sha256(where.encode()).hexdigest()[:32]}"
+    outbox, key = get_kernel().outbox, cache_key(get_kernel().storage, f"activity-{span.name}")
     begin = _floor(moment - timedelta(seconds=span.seconds), span.step)
     kept: tuple[datetime, list[Activity]] | None = cache.get(key)
-    if kept is None and not now and _is_long(begin):
-        return None
+    if kept is None and not now:
+        stored = OutboxActivity.objects.using(database()).filter(at__gte=begin)
+        if stored[: CHEAP_ROWS + 1].count() > CHEAP_ROWS:
+            return None
     since, known = kept or (begin, [])
     since = max(since, begin)
     # A minute more, because it has grown later meanwhile.
@@ -78,11 +80,6 @@ def history(span: TimeSpan, moment: datetime, *, now: bool = True) -> list[Activ
     over = [one for one in rows if one.at < complete]
     cache.set(key, (complete, over), span.seconds)
     return rows
-
-
-def _is_long(begin: datetime) -> bool:
-    rows = OutboxActivity.objects.using(database()).filter(at__gte=begin)
-    return bool(rows[: CHEAP_ROWS + 1].count() > CHEAP_ROWS)
 
 
 def _merged(activity: Iterable[Activity], step: int) -> list[Activity]:
@@ -99,13 +96,12 @@ def spread(
     activity: Iterable[Activity], span: TimeSpan, now: datetime
 ) -> list[tuple[datetime, Activity | None]]:
     """Return the beginning of each step of *span* up to *now*, and the activity in it."""
-    step = timedelta(seconds=span.step)
-    last = _floor(now, span.step)
-    starts = [last - step * i for i in range(span.seconds // span.step - 1, -1, -1)]
     found: dict[datetime, Activity] = {}
     for one in activity:
         at = _floor(one.at, span.step)
         found[at] = found[at] + one if at in found else one
+    last, step = _floor(now, span.step), timedelta(seconds=span.step)
+    starts = (last - step * i for i in reversed(range(span.seconds // span.step)))
     return [(start, found.get(start)) for start in starts]
 
 
@@ -125,64 +121,46 @@ def charts(spread_out: Sequence[tuple[datetime, Activity | None]], span: TimeSpa
     def timed(name: str, share: float) -> list[float | None]:
         return [None if one is None else getattr(one, f"{name}_percentile")(share) for one in done]
 
-    return [
-        bars(
-            f"Attempts per {span.each}",
-            labels,
-            [
-                Series("completed", counted("completed"), "ok"),
-                Series("to be retried", counted("retried"), "warn"),
-                Series("failed", counted("failed"), "bad"),
-            ],
-        ),
-        lines(
-            "Failing attempts",
-            labels,
-            [
-                Series(
-                    "retried or failed", [_share(one, "retried", "failed") for one in done], "warn"
-                ),
-                Series("failed for good", [_share(one, "failed") for one in done], "bad"),
-            ],
-            write=_percent,
-        ),
-        lines(
-            "Run time",
-            labels,
-            [Series("p95", timed("run", 0.95), "warn"), Series("p50", timed("run", 0.5), "run")],
-            write=duration,
-        ),
-        lines(
-            "Wait from due to begun",
-            labels,
-            [Series("p95", timed("wait", 0.95), "warn"), Series("p50", timed("wait", 0.5), "run")],
-            write=duration,
-        ),
+    def shared(*names: str) -> list[float | None]:
+        return [
+            100.0 * sum(getattr(one, name) for name in names) / one.total
+            if one is not None and one.total
+            else None
+            for one in done
+        ]
+
+    attempts = [
+        Series("completed", counted("completed"), "ok"),
+        Series("to be retried", counted("retried"), "warn"),
+        Series("failed", counted("failed"), "bad"),
     ]
-
-
-def _share(one: Activity | None, *names: str) -> float | None:
-    if one is None or not one.total:
-        return None
-    return float(100.0 * sum(getattr(one, name) for name in names) / one.total)
+    failing = [
+        Series("retried or failed", shared("retried", "failed"), "warn"),
+        Series("failed for good", shared("failed"), "bad"),
+    ]
+    run, wait = (
+        [Series("p95", timed(name, 0.95), "warn"), Series("p50", timed(name, 0.5), "run")]
+        for name in ("run", "wait")
+    )
+    return [
+        bars(f"Attempts per {span.each}", labels, attempts),
+        lines("Failing attempts", labels, failing, write=_percent),
+        lines("Run time", labels, run, write=duration),
+        lines("Wait from due to begun", labels, wait, write=duration),
+    ]
 
 
 def _percent(value: float) -> str:
     return f"{value:.3g}%"
 
 
-def recent(
-    activity: Iterable[Activity], now: datetime, *, minutes: int = _RECENT_MINUTES
-) -> tuple[float, float | None]:
-    """Return attempts per minute, and the share of failing ones, over the last *minutes*."""
+def recent(activity: Iterable[Activity], now: datetime) -> tuple[float, float | None]:
+    """Return attempts per minute, and the share of failing ones, over the last five minutes."""
     end = _floor(now, 60)
-    rows = [one for one in activity if end - timedelta(minutes=minutes) <= one.at < end]
+    rows = [one for one in activity if end - timedelta(minutes=_RECENT_MINUTES) <= one.at < end]
     total = sum(one.total for one in rows)
     failing = sum(one.retried + one.failed for one in rows)
-    return total / minutes, (failing / total if total else None)
-
-
-_KEPT_SECONDS = 4
+    return total / _RECENT_MINUTES, (failing / total if total else None)
 
 
 class DashboardPages(PageSection):
@@ -214,9 +192,8 @@ class DashboardPages(PageSection):
     def figures_view(self, request: HttpRequest) -> TemplateResponse:
         """Return the figures and charts alone, for the script that keeps them up to date."""
         require_operator(request)
-        return self.owner.fragment(
-            request, "_dashboard.html", **self._figures(_span(request), now=True)
-        )
+        figures = self._figures(_span(request), now=True)
+        return self.owner.fragment(request, "_dashboard.html", **figures)
 
     def _figures(self, span: TimeSpan, *, now: bool) -> dict[str, Any]:
         outbox = get_kernel().outbox
@@ -252,11 +229,8 @@ def _by_workflow() -> list[dict[str, Any]]:
 
     That is some thousand rows at most; they are read every few seconds, however many look.
     """
-    from automate_kernel.outbox.statistics import total_by_kind
-
     kernel = get_kernel()
-    where = sha256(kernel.storage.describe().encode()).hexdigest()[:32]
-    key = f"automate-pages-workflows-{where}"
+    key = cache_key(kernel.storage, "workflows")
     found: list[ExecutionCounts] | None = cache.get(key)
     if found is None:
         found = list(total_by_kind(kernel.executions.activity(seconds=3600)).values())
@@ -278,8 +252,6 @@ def _span(request: HttpRequest) -> TimeSpan:
 
 
 def _by_kind(activity: list[Activity]) -> list[dict[str, Any]]:
-    from automate_kernel.outbox.statistics import total_by_kind
-
     rows = [
         {
             "total": one,

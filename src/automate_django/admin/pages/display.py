@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from automate_django.kernel import get_kernel
@@ -52,31 +51,18 @@ def _cut(text: str, most: int) -> Shown:
     return Shown(text[:most], len(text), len(text) > most)
 
 
-@dataclass(frozen=True, slots=True)
-class ShownAttempt:
-    """A failed attempt, without secrets and of a length to be shown."""
-
-    attempt: int
-    step: str
-    code: str
-    group: str
-    error: Shown
-    trace: Shown | None
-    failed_at: datetime | None
-
-
-def shown_attempts(attempts: Iterable[FailedAttempt]) -> list[ShownAttempt]:
-    """Return *attempts* as a page shows them, the latest first."""
+def shown_attempts(attempts: Iterable[FailedAttempt]) -> list[dict[str, Any]]:
+    """Return failed *attempts* as a page shows them, the latest first: short, without secrets."""
     found = [
-        ShownAttempt(
-            each.attempt,
-            f"{each.step_id}[{each.position}]" if each.position >= 0 else each.step_id or "",
-            each.error_code,
-            shown_text(each.error_group).text,
-            shown_text(each.error),
-            shown_text(each.trace, 10_000) if each.trace else None,
-            each.failed_at,
-        )
+        {
+            "attempt": each.attempt,
+            "step": f"{each.step_id}[{each.position}]" if each.position >= 0 else each.step_id,
+            "code": each.error_code,
+            "group": shown_text(each.error_group),
+            "error": shown_text(each.error),
+            "trace": shown_text(each.trace, 10_000),
+            "failed_at": each.failed_at,
+        }
         for each in attempts
     ]
     return found[::-1]

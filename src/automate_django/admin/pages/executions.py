@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import asdict
 from typing import Any
-from urllib.parse import urlencode
 from uuid import UUID
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.urls import URLPattern
-from django.utils import timezone
 from django.utils.http import parse_etags, quote_etag
 
-from automate_django.admin.pages.access import Reach, reach_of, record
-from automate_django.admin.pages.base import PageAdmin
+from automate_django.admin.pages.access import Reach, reach_of, record, uuid_of
+from automate_django.admin.pages.base import Link, PageAdmin
 from automate_django.admin.pages.bulk_actions import RATES, number_in
-from automate_django.admin.pages.display import (
-    shown_attempts,
-    shown_json,
-    shown_labels,
-    shown_text,
-)
-from automate_django.admin.pages.step_tracks import SCALE, StepTrack, draw, latest_statuses
+from automate_django.admin.pages.display import shown_attempts, shown_json, shown_labels, shown_text
+from automate_django.admin.pages.list_query import ExecutionQuery
+from automate_django.admin.pages.step_tracks import SCALE, StepTrack, TimelineDrawing
 from automate_django.kernel import get_kernel
 from automate_django.models import OutboxItem, WorkflowExecution, WorkflowStep, WorkflowVersion
 from automate_kernel.errors import AutomateError, TemplateError
@@ -38,6 +30,17 @@ from automate_kernel.workflows.engine.program import step_input
 from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 
 _LATELY = 1000
+
+_Done = tuple[bool, str, object]
+"""The outcome of an action: True if it changed anything, words for the user, what to show."""
+_CHANGE = "automate_django_workflowexecution_change"
+_LIST = "automate_django_workflowexecution_changelist"
+PATIENCE = 1.5
+"""The number of seconds that a page looks on while it has found nothing."""
+MOST_RESUMED = 500
+"""The number of executions that one request resumes."""
+# How many of an execution's failed attempts its page shows; a step's page shows all of its own.
+_MOST_ATTEMPTS = 20
 
 
 def pinned(execution: WorkflowExecution) -> Workflow | None:
@@ -71,33 +74,16 @@ def reconstructed_input(
         return None, kernel.redactor.redact(str(error))
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """The origin of a definition, in words, and the page that shows it."""
-
-    text: str
-    url: str = ""
-
-
-def origin_of(request: HttpRequest, pages: PageAdmin, execution: WorkflowExecution) -> Origin:
-    """Return the version of the workflow that *execution* began with."""
-    alias = execution._state.db
-    version = (
-        WorkflowVersion.objects.using(alias)
-        .filter(
-            digest=execution.definition_id,
-            document__name=execution.workflow,
-        )
-        .select_related("document")
-        .order_by("-number")
-        .first()
-    )
-    short = execution.definition_id[:12]
+def origin_of(request: HttpRequest, pages: PageAdmin, execution: WorkflowExecution) -> Link:
+    """Return the version of the workflow that *execution* began with, and its page."""
+    versions = WorkflowVersion.objects.using(execution._state.db).select_related("document")
+    its = versions.filter(digest=execution.definition_id, document__name=execution.workflow)
+    version, short = its.order_by("-number").first(), execution.definition_id[:12]
     if version is None or version.document.tenant_id not in (None, execution.tenant_id):
-        return Origin(f"definition {short}")
+        return Link(f"definition {short}")
     may = request.user.has_perm("automate_django.view_workflowdocument")
     url = pages.url("automate_workflow_version", version.document_id, version.number)
-    return Origin(f"version {version.number} ({short})", url if may else "")
+    return Link(f"version {version.number} ({short})", url if may else "")
 
 
 def workflow_names(reach: Reach) -> list[str]:
@@ -114,125 +100,6 @@ def workflow_names(reach: Reach) -> list[str]:
     with kernel.storage.begin(atomic=False) as rows:
         found = rows.distinct(EXECUTION, "workflow")
     return sorted({entry.workflow.name for entry in kernel.workflows.entries()} | set(found))
-
-
-_TIMES = {
-    "": ("any time", timedelta()),
-    "1h": ("the last hour", timedelta(hours=1)),
-    "24h": ("the last 24 hours", timedelta(hours=24)),
-    "7d": ("the last 7 days", timedelta(days=7)),
-    "30d": ("the last 30 days", timedelta(days=30)),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class ExecutionQuery:
-    """The executions that a user asks for; empty text is no condition."""
-
-    status: str = ""
-    workflow: str = ""
-    since: str = ""
-    tenant: str = ""
-    group: str = ""
-    label: str = ""
-
-    @classmethod
-    def read(cls, data: Mapping[str, Any], reach: Reach) -> ExecutionQuery:
-        """Read the parameters of a request; an unknown value counts as left out."""
-
-        def text(name: str) -> str:
-            # No text in a database holds a NUL, and PostgreSQL raises for one.
-            return str(data.get(name) or "").replace("\x00", "").strip()[:200]
-
-        known = {status.value for status in ExecutionStatus}
-        return cls(
-            text("status") if text("status") in known else "",
-            text("workflow"),
-            text("since") if text("since") in _TIMES else "",
-            text("tenant") if reach.everyone else "",
-            text("group"),
-            text("label"),
-        )
-
-    def matching(self, reach: Reach) -> dict[str, Any]:
-        """Return the kernel's filter for these executions, as far as *reach* covers them."""
-        given = {
-            "status": self.status,
-            "workflow": self.workflow,
-            "error_group": self.group,
-            "label": self.label,
-            "tenant_id": self.tenant if reach.everyone else reach.tenant,
-        }
-        found: dict[str, Any] = {name: text for name, text in given.items() if text}
-        if self.since:
-            found["created_after"] = timezone.now() - _TIMES[self.since][1]
-        return found
-
-    @property
-    def fields(self) -> dict[str, str]:
-        """The fields of an address that asks for the same."""
-        given = {
-            "status": self.status,
-            "workflow": self.workflow,
-            "since": self.since,
-            "tenant": self.tenant,
-            "group": self.group,
-            "label": self.label,
-        }
-        return {name: text for name, text in given.items() if text}
-
-    @property
-    def query(self) -> str:
-        """`fields`, as the query of an address."""
-        return urlencode(self.fields)
-
-    @property
-    def resumable(self) -> bool:
-        """True if the executions can be resumed together."""
-        return self.status == ExecutionStatus.FAILED.value and not self.label
-
-    @property
-    def words(self) -> str:
-        """The executions in words: ``failed executions of order-notify``."""
-        said = f"{self.status.lower()} executions".lstrip()
-        if self.workflow:
-            said += f" of {self.workflow}"
-        if self.group:
-            said += f" with {self.group}"
-        if self.tenant:
-            said += f" of tenant {self.tenant}"
-        return f"{said} that began in {_TIMES[self.since][0]}" if self.since else said
-
-    def tabs(self) -> list[dict[str, Any]]:
-        """Return the statuses to choose from, with what else is asked for kept."""
-        kept = {name: text for name, text in self.fields.items() if name != "status"}
-        order = ["", "FAILED", "RUNNING", "PENDING", "COMPLETED", "CANCELLED"]
-        return [
-            {
-                "label": status.capitalize() or "All",
-                "url": f"?{urlencode({**kept, **({'status': status} if status else {})})}",
-                "current": status == self.status,
-            }
-            for status in order
-        ]
-
-    def times(self) -> list[tuple[str, str, bool]]:
-        """Return the spans of time to choose from: value, label, whether it is chosen."""
-        return [(name, label, name == self.since) for name, (label, _) in _TIMES.items()]
-
-
-_CHANGE = "automate_django_workflowexecution_change"
-_LIST = "automate_django_workflowexecution_changelist"
-PATIENCE = 1.5
-"""The number of seconds that a page looks on while it has found nothing."""
-MOST_RESUMED = 500
-"""The number of executions that one request resumes."""
-# How many of an execution's failed attempts its page shows; a step's page shows all of its own.
-_MOST_ATTEMPTS = 20
-_BLANK = StepTrack(
-    key="", step_id="", position=-1, label="", action="", status="", tone="", attempts="",
-    took="", after="", note="", url="",
-)  # fmt: skip
 
 
 class WorkflowExecutionAdmin(PageAdmin):
@@ -256,26 +123,11 @@ class WorkflowExecutionAdmin(PageAdmin):
             self.get(f"{step}<int:position>/", self.step_view, "automate_execution_element"),
         ]
 
-    def get_queryset(self, request: HttpRequest) -> Any:
-        """Return the executions that the user may see."""
-        return reach_of(request).rows(WorkflowExecution)
-
-    def _find(self, request: HttpRequest, execution_id: UUID | None) -> WorkflowExecution:
-        self.require_view(request)
-        found: WorkflowExecution | None = None
-        if execution_id is not None:
-            found = self.get_queryset(request).filter(pk=execution_id).first()
-        if found is None:
-            raise Http404("There is no such execution, or it is not yours.")
-        return found
-
-    # -- the list ------------------------------------------------------------------------------
-
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
         """Show a page of executions, the newest first."""
         self.require_view(request)
         reach = reach_of(request)
-        if (execution_id := _uuid(request.GET.get("id", ""))) is not None:
+        if (execution_id := uuid_of(request.GET.get("id"))) is not None:
             return HttpResponseRedirect(self.url(_CHANGE, execution_id))
         query = ExecutionQuery.read(request.GET, reach)
         return self.page(
@@ -299,19 +151,15 @@ class WorkflowExecutionAdmin(PageAdmin):
         if reach.nothing:
             return ExecutionPage()
         try:
-            return get_kernel().executions.page(
-                **query.matching(reach), after=request.GET.get("after", ""), seconds=PATIENCE
-            )
+            asked = {**query.matching(reach), "after": request.GET.get("after", "")}
+            return get_kernel().executions.page(**asked, seconds=PATIENCE)
         except AutomateError as error:
             raise Http404(error.message) from None
-
-    # -- many of them --------------------------------------------------------------------------
 
     def resume_view(self, request: HttpRequest) -> HttpResponse:
         """Resume the failed executions that a filter finds, after a confirmation."""
         self.require_view(request)
-        if not self.has_change_permission(request):
-            raise PermissionDenied
+        self.require_change(request)
         reach = reach_of(request)
         query = ExecutionQuery.read(request.POST, reach)
         if not query.resumable or reach.nothing:
@@ -340,9 +188,8 @@ class WorkflowExecutionAdmin(PageAdmin):
         return HttpResponseRedirect(back)
 
     def _confirm(self, request: HttpRequest, query: ExecutionQuery, back: str) -> HttpResponse:
-        found = get_kernel().executions.page(
-            **query.matching(reach_of(request)), limit=MOST_RESUMED, seconds=PATIENCE
-        )
+        matching = query.matching(reach_of(request))
+        found = get_kernel().executions.page(**matching, limit=MOST_RESUMED, seconds=PATIENCE)
         if not found.executions and not found.after:
             messages.warning(request, f"There are no {query.words} any more.")
             return HttpResponseRedirect(back)
@@ -356,49 +203,41 @@ class WorkflowExecutionAdmin(PageAdmin):
             rates=RATES,
             resume_url=self.url("automate_executions_resume"),
             back=back,
-            crumbs=[{"label": "Executions", "url": self.url(_LIST)}],
+            crumbs=[self._crumb],
         )
 
-    # -- one execution -------------------------------------------------------------------------
-
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: Any = None,
-    ) -> Any:
+    def changeform_view(self, request: Any, object_id: Any = None, *_: Any, **__: Any) -> Any:
         """Show an execution: its steps in time, its event and its output."""
         if request.method != "GET":
             raise PermissionDenied
-        execution = self._find(request, _uuid(object_id or ""))
+        execution = self.find(request, object_id)
         workflow = pinned(execution)
-        timeline = draw(execution, workflow, self._step_url)
-        finished = ExecutionStatus(execution.status).finished
+        timeline = TimelineDrawing(execution, workflow, self._step_url).timeline()
+        attempts = get_kernel().executions.failed_attempts(str(execution.pk))
         return self.page(
             request,
             "execution.html",
-            f"{execution.workflow} {str(execution.pk)[:8]}",
+            _name(execution),
             execution=execution,
-            finished=finished,
+            finished=ExecutionStatus(execution.status).finished,
             timeline=timeline,
             scale=SCALE,
-            blank=_BLANK,
-            graph=to_svg(workflow, latest_statuses(timeline.tracks), styled=False)
-            if workflow is not None
-            else "",
+            blank=StepTrack(key="", step_id=""),
+            graph=workflow and to_svg(workflow, timeline.statuses, styled=False),
             event=shown_json(execution.event.get("payload")),
-            output=shown_json(execution.output) if execution.output is not None else "",
+            output=_output(execution),
             error=shown_text(execution.error),
-            attempts=shown_attempts(
-                get_kernel().executions.failed_attempts(str(execution.pk))[-_MOST_ATTEMPTS:]
-            ),
+            attempts=shown_attempts(attempts[-_MOST_ATTEMPTS:]),
             labels=shown_labels(execution.event.get("labels")),
             origin=origin_of(request, self, execution),
             item_url=self._item_url(request, execution),
             may_change=self.has_change_permission(request, execution),
-            crumbs=[{"label": "Executions", "url": self.url(_LIST)}],
+            crumbs=[self._crumb],
         )
+
+    @property
+    def _crumb(self) -> Link:
+        return Link("Executions", self.url(_LIST))
 
     def _step_url(self, execution: WorkflowExecution, step_id: str, position: int) -> str:
         if position < 0:
@@ -406,9 +245,7 @@ class WorkflowExecutionAdmin(PageAdmin):
         return self.url("automate_execution_element", execution.pk, step_id, position)
 
     def _item_url(self, request: HttpRequest, execution: WorkflowExecution) -> str:
-        """
-        Return the execution's wake-up in the outbox, if it is still there and the user may see it.
-        """
+        """Return the execution's item in the outbox, if it is there and the user may see it."""
         items = OutboxItem.objects.using(execution._state.db).filter(pk=execution.item_id)
         may = request.user.has_perm("automate_django.view_outboxitem")
         if not may or not items.exists():
@@ -417,48 +254,43 @@ class WorkflowExecutionAdmin(PageAdmin):
 
     def progress_view(self, request: HttpRequest, execution_id: UUID) -> HttpResponse:
         """Return the timeline as JSON, for the script that keeps the page up to date."""
-        execution = self._find(request, execution_id)
+        execution = self.find(request, execution_id)
         about = f"{execution.status} {execution.updated_at.isoformat()} {execution.item_id}"
         etag = quote_etag(hashlib.sha256(about.encode()).hexdigest()[:32])
         headers = {"ETag": etag, "Cache-Control": "private, no-store"}
         if etag in parse_etags(request.headers.get("If-None-Match", "")):
             return HttpResponse(status=304, headers=headers)
-        timeline = draw(execution, pinned(execution), self._step_url)
-        finished = ExecutionStatus(execution.status).finished
-        shown = shown_json(execution.output).text if execution.output is not None else ""
-        return JsonResponse(
-            {
-                "status": execution.status,
-                "finished": finished,
-                "took": timeline.took,
-                "error": shown_text(execution.error).text,
-                "output": shown,
-                "tracks": [track.data() for track in timeline.tracks],
-            },
-            headers=headers,
-        )
-
-    # -- one step ------------------------------------------------------------------------------
+        timeline = TimelineDrawing(execution, pinned(execution), self._step_url).timeline()
+        progress = {
+            "status": execution.status,
+            "finished": ExecutionStatus(execution.status).finished,
+            "took": timeline.took,
+            "error": shown_text(execution.error).text,
+            "output": str(_output(execution)),
+            "tracks": [asdict(track) for track in timeline.tracks],
+        }
+        return JsonResponse(progress, headers=headers)
 
     def step_view(
         self, request: HttpRequest, execution_id: UUID, step_id: str, position: int = -1
     ) -> HttpResponse:
         """Show a step, or an element of its list: input, output and errors."""
-        execution = self._find(request, execution_id)
-        steps = WorkflowStep.objects.using(execution._state.db)
-        run = steps.filter(execution=execution, step_id=step_id, position=position).first()
+        execution = self.find(request, execution_id)
+        runs = WorkflowStep.objects.using(execution._state.db).filter(execution=execution)
+        run = runs.filter(step_id=step_id, position=position).first()
         workflow = pinned(execution)
         if run is None:
             raise Http404("This step has not begun.")
         given, problem = reconstructed_input(execution, step_id, position)
-        followers = step_id in {step.id for step in workflow.steps} if workflow else False
+        steps = {step.id: step for step in workflow.steps} if workflow else {}
+        recovery = {step.id: step for step in workflow.on_failure} if workflow else {}
         return self.page(
             request,
             "step.html",
             f"{step_id}[{position}]" if position >= 0 else step_id,
             execution=execution,
             run=run,
-            step=workflow.step(step_id) if workflow and _knows(workflow, step_id) else None,
+            step={**steps, **recovery}.get(step_id),
             given=shown_json(given) if problem is None else "",
             given_problem=problem,
             output=shown_json(run.output) if run.status == StepStatus.COMPLETED.value else "",
@@ -470,27 +302,18 @@ class WorkflowExecutionAdmin(PageAdmin):
                 if (each.step_id, each.position) == (step_id, position)
             ),
             may_resume=(
-                followers
+                step_id in steps
                 and ExecutionStatus(execution.status).finished
                 and self.has_change_permission(request, execution)
             ),
             action_url=self.url("automate_execution_action", execution.pk),
-            crumbs=[
-                {"label": "Executions", "url": self.url(_LIST)},
-                {
-                    "label": f"{execution.workflow} {str(execution.pk)[:8]}",
-                    "url": self.url(_CHANGE, execution.pk),
-                },
-            ],
+            crumbs=[self._crumb, Link(_name(execution), self.url(_CHANGE, execution.pk))],
         )
-
-    # -- one at a time -------------------------------------------------------------------------
 
     def action_view(self, request: HttpRequest, execution_id: UUID) -> HttpResponse:
         """Resume, cancel or repeat an execution."""
-        execution = self._find(request, execution_id)
-        if not self.has_change_permission(request, execution):
-            raise PermissionDenied
+        execution = self.find(request, execution_id)
+        self.require_change(request, execution)
         known = {"resume": self._resume, "cancel": self._cancel, "again": self._again}
         action = known.get(request.POST.get("order", ""))
         if action is None:
@@ -505,9 +328,7 @@ class WorkflowExecutionAdmin(PageAdmin):
         (messages.success if done else messages.warning)(request, text)
         return HttpResponseRedirect(self.url(_CHANGE, target))
 
-    def _resume(
-        self, request: HttpRequest, execution: WorkflowExecution
-    ) -> tuple[bool, str, object]:
+    def _resume(self, request: HttpRequest, execution: WorkflowExecution) -> _Done:
         step_id = request.POST.get("step") or None
         done = get_kernel().executions.resume(str(execution.pk), step_id=step_id)
         if not done:
@@ -516,29 +337,22 @@ class WorkflowExecutionAdmin(PageAdmin):
         where = f"step {step_id}" if step_id else "where it failed"
         return done, f"It goes on from {where}.", execution.pk
 
-    def _cancel(
-        self, request: HttpRequest, execution: WorkflowExecution
-    ) -> tuple[bool, str, object]:
+    def _cancel(self, request: HttpRequest, execution: WorkflowExecution) -> _Done:
         done = get_kernel().executions.cancel(str(execution.pk))
         if not done:
             return done, "It had ended already.", execution.pk
         record(request, "cancel", [execution])
         return done, "It is cancelled. A step that runs is not interrupted.", execution.pk
 
-    def _again(
-        self, request: HttpRequest, execution: WorkflowExecution
-    ) -> tuple[bool, str, object]:
+    def _again(self, request: HttpRequest, execution: WorkflowExecution) -> _Done:
         begun = get_kernel().start_again(str(execution.pk))
         record(request, "start again", [execution], begun=begun)
         return True, "This is another execution, for the same event.", begun
 
 
-def _uuid(text: str) -> UUID | None:
-    try:
-        return UUID(text.strip())
-    except ValueError:
-        return None
+def _name(execution: WorkflowExecution) -> str:
+    return f"{execution.workflow} {str(execution.pk)[:8]}"
 
 
-def _knows(workflow: Any, step_id: str) -> bool:
-    return any(step.id == step_id for step in (*workflow.steps, *workflow.on_failure))
+def _output(execution: WorkflowExecution) -> Any:
+    return shown_json(execution.output) if execution.output is not None else ""

@@ -66,18 +66,15 @@ class KindPages(PageSection):
         require_operator(request)
         kind = request.POST.get("kind", "").replace("\x00", "").strip()
         what = request.POST.get("what", "")
-        if not kind or len(kind) > 200:
-            messages.error(request, "Say which kind is meant.")
-            return HttpResponseRedirect(self.url("automate_kinds"))
         try:
-            said = self._steer(request, what, kind)
-        except ValueError:
+            if not kind or len(kind) > 200:
+                raise _unfit("Say which kind is meant")
+            messages.success(request, self._steer(request, what, kind))
+            forget_counts()
+        except LookupError:
             return HttpResponseBadRequest("There is no such action.")
         except AutomateError as error:
             messages.error(request, f"{error.message}.")
-            return HttpResponseRedirect(self.url("automate_kinds"))
-        forget_counts()
-        messages.success(request, said)
         return HttpResponseRedirect(self.url("automate_kinds"))
 
     def _steer(self, request: HttpRequest, what: str, kind: str) -> str:
@@ -101,7 +98,7 @@ class KindPages(PageSection):
                 outbox.unlimit(kind)
                 record(request, "unlimit", about=kind)
                 return f"Removed the limit of {kind}."
-        raise ValueError(what)
+        raise LookupError(what)
 
 
 def _of(counted: dict[str, int]) -> dict[str, int]:
@@ -119,21 +116,17 @@ def _seen() -> set[str]:
 
 
 def _limit(request: HttpRequest) -> dict[str, Any]:
-    concurrency, rate = _whole(request, "concurrency"), _whole(request, "rate")
+    names = ("concurrency", "rate", "per_seconds")
+    concurrency, rate, per_seconds = (request.POST.get(name, "").strip() for name in names)
     try:
-        per_seconds = float(request.POST.get("per_seconds") or 1)
+        return {
+            "concurrency": int(concurrency) if concurrency else None,
+            "rate": int(rate) if rate else None,
+            "per_seconds": float(per_seconds or 1),
+        }
     except ValueError:
-        raise _no_number() from None
-    return {"concurrency": concurrency, "rate": rate, "per_seconds": per_seconds}
+        raise _unfit("a limit is a number") from None
 
 
-def _whole(request: HttpRequest, name: str) -> int | None:
-    text = request.POST.get(name, "").strip()
-    try:
-        return int(text) if text else None
-    except ValueError:
-        raise _no_number() from None
-
-
-def _no_number() -> AutomateError:
-    return AutomateError(ErrorCodes.INVALID_ARGUMENT, "a limit is a number")
+def _unfit(text: str) -> AutomateError:
+    return AutomateError(ErrorCodes.INVALID_ARGUMENT, text)

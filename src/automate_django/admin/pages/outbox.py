@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
-from uuid import UUID
 
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponseRedirect
@@ -15,13 +13,13 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern
 from django.utils import timezone
 
-from automate_django.admin.pages.access import reach_of
-from automate_django.admin.pages.base import PageAdmin
+from automate_django.admin.pages.access import reach_of, uuid_of
+from automate_django.admin.pages.base import Link, PageAdmin
 from automate_django.admin.pages.bulk_actions import BulkActionPages, allowed_actions
 from automate_django.admin.pages.dashboard import DashboardPages
 from automate_django.admin.pages.display import shown_attempts, shown_json, shown_labels, shown_text
-from automate_django.admin.pages.item_filter import LISTS, ItemQuery
 from automate_django.admin.pages.kinds import KindPages
+from automate_django.admin.pages.list_query import LISTS, NO_CODE, ItemQuery
 from automate_django.admin.pages.plugins import PluginPages
 from automate_django.admin.pages.workers import WorkerPages
 from automate_django.kernel import get_kernel
@@ -33,9 +31,14 @@ from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.labels import HEADER as LABELS
 from automate_kernel.storage.paging import LOOK
 
+LOOK_FOR_TENANT = 100_000
+"""The number of items that a page of a tenant's looks through at a time."""
+PATIENCE = 1.5
+"""The number of seconds that a page looks on while it has found nothing."""
+NOTHING = Counts({}, None, [], timezone.now(), 0.0)
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+
+class Moment(NamedTuple):
     """Something that happened, or will, and its tone."""
 
     at: datetime | None
@@ -44,12 +47,8 @@ class Moment:
     note: str = ""
 
 
-def timeline(item: OutboxItem, attempts: Sequence[FailedAttempt] = ()) -> list[Moment]:
+def timeline(item: OutboxItem, attempts: Sequence[FailedAttempt]) -> Iterator[Moment]:
     """Return the moments of *item*; *attempts* are those that failed, as far as they are kept."""
-    return list(_moments(item, attempts))
-
-
-def _moments(item: OutboxItem, attempts: Sequence[FailedAttempt]) -> Iterator[Moment]:
     attempt = f"attempt {item.attempt_count} of {item.max_attempts}"
     yield Moment(item.created_at, "Accepted", note=_options(item))
     # The last one that failed follows below, with the item's state.
@@ -60,7 +59,7 @@ def _moments(item: OutboxItem, attempts: Sequence[FailedAttempt]) -> Iterator[Mo
     if earlier > 0:
         yield Moment(None, f"{earlier} earlier attempt{'' if earlier == 1 else 's'}", "warn")
     failed = f"{attempt[0].upper()}{attempt[1:]} failed"
-    code = item.last_error_code or ""
+    code, ended = item.last_error_code or "", item.completed_at or item.updated_at
     match item.status:
         case "RUNNING":
             asked = " (asked to stop)" if item.waiting_for == "cancel" else ""
@@ -75,13 +74,11 @@ def _moments(item: OutboxItem, attempts: Sequence[FailedAttempt]) -> Iterator[Mo
             yield Moment(item.updated_at, failed, "warn", code)
             yield Moment(item.next_attempt_at, "Next attempt", note=_held(item))
         case "FAILED":
-            yield Moment(
-                item.completed_at or item.updated_at, f"Given up at {attempt}", "bad", code
-            )
+            yield Moment(ended, f"Given up at {attempt}", "bad", code)
         case "COMPLETED":
             yield Moment(item.completed_at, f"Completed at {attempt}", "ok")
         case "CANCELLED":
-            yield Moment(item.completed_at or item.updated_at, "Cancelled")
+            yield Moment(ended, "Cancelled")
         case _:
             if item.attempt_count:
                 yield Moment(item.updated_at, "Handed back by a worker", "warn", code)
@@ -106,13 +103,6 @@ def _options(item: OutboxItem) -> str:
     return ", ".join(given)
 
 
-LOOK_FOR_TENANT = 100_000
-"""The number of items that a page of a tenant's looks through at a time."""
-PATIENCE = 1.5
-"""The number of seconds that a page looks on while it has found nothing."""
-NOTHING = Counts({}, None, [], timezone.now(), 0.0)
-
-
 class OutboxItemAdmin(PageAdmin):
     """The outbox, and the pages about what works on it."""
 
@@ -126,18 +116,12 @@ class OutboxItemAdmin(PageAdmin):
             *(url for part in parts for url in part(self).urls()),
         ]
 
-    def get_queryset(self, request: HttpRequest) -> Any:
-        """Return the items that the user may see; Django's own history page asks for them here."""
-        return reach_of(request).rows(OutboxItem)
-
-    # -- the list ------------------------------------------------------------------------------
-
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
         """Show a page of a list of the outbox."""
         self.require_view(request)
         reach = reach_of(request)
         query = ItemQuery.read(request.GET, reach)
-        if (item_id := _item_id(request.GET.get("id", ""))) is not None:
+        if (item_id := uuid_of(request.GET.get("id"))) is not None:
             return HttpResponseRedirect(self.url("automate_django_outboxitem_change", item_id))
         try:
             found = get_kernel().outbox.page(
@@ -156,24 +140,16 @@ class OutboxItemAdmin(PageAdmin):
             "Outbox",
             query=query,
             found=found,
-            lists=self._lists(query),
+            lists=[
+                Link(one.label, query.url(slice=one.name), one is query.list)
+                for one in LISTS.values()
+            ],
             actions=allowed_actions(request, query.list.actions),
             reach=reach,
-            next_url=f"?{urlencode({**query.fields, 'after': found.after})}",
+            next_url=query.url(after=found.after),
             first_page="after" not in request.GET,
             **self._figures(request, now=request.GET.get("count") == "now"),
         )
-
-    def _lists(self, query: ItemQuery) -> list[dict[str, Any]]:
-        kept = {name: text for name, text in query.fields.items() if name != "slice"}
-        return [
-            {
-                "list": one,
-                "current": one.name == query.list.name,
-                "url": f"?{urlencode({'slice': one.name, **kept})}",
-            }
-            for one in LISTS.values()
-        ]
 
     def figures_view(self, request: HttpRequest) -> TemplateResponse:
         """Return the counts alone, for the script that keeps them up to date."""
@@ -201,23 +177,11 @@ class OutboxItemAdmin(PageAdmin):
             "kinds": [] if found is None else list(found.by_kind),
         }
 
-    # -- one item ------------------------------------------------------------------------------
-
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: Any = None,
-    ) -> Any:
+    def changeform_view(self, request: Any, object_id: Any = None, *_: Any, **__: Any) -> Any:
         """Show an item: its values, its timeline and its actions."""
-        self.require_view(request)
         if request.method != "GET" or object_id is None:
             raise PermissionDenied
-        item_id = _item_id(object_id)
-        item = item_id and reach_of(request).rows(OutboxItem).filter(pk=item_id).first()
-        if not item:
-            raise Http404("There is no such item, or it is not yours.")
+        item = self.find(request, object_id)
         attempts = get_kernel().outbox.failed_attempts(str(item.pk))
         return self.page(
             request,
@@ -227,34 +191,28 @@ class OutboxItemAdmin(PageAdmin):
             error=shown_text(item.last_error),
             payload=shown_json(item.payload),
             headers=shown_json(item.headers) if item.headers else "",
-            timeline=timeline(item, attempts),
+            timeline=list(timeline(item, attempts)),
             attempts=shown_attempts(attempts),
             labels=shown_labels(item.headers.get(LABELS)),
             actions=allowed_actions(request, _possible(item)),
             execution_url=self._execution_url(request, item),
-            crumbs=[{"label": "Outbox", "url": self.url("automate_django_outboxitem_changelist")}],
+            crumbs=[Link("Outbox", self.url("automate_django_outboxitem_changelist"))],
             delays=BulkActionPages.DELAYS,
         )
 
     def _execution_url(self, request: HttpRequest, item: OutboxItem) -> str:
         found = item.payload.get("execution_id") if isinstance(item.payload, dict) else None
-        execution_id, user = _item_id(str(found or "")), cast("Any", request.user)
-        if execution_id is None or not user.has_perm("automate_django.view_workflowexecution"):
+        execution_id = uuid_of(str(found or ""))
+        may = request.user.has_perm("automate_django.view_workflowexecution")
+        if execution_id is None or not may:
             return ""
         return self.url("automate_django_workflowexecution_change", execution_id)
 
 
 def _fields_of(group: ErrorGroup) -> dict[str, str]:
     """Return the fields of an address that lists the items of *group*."""
-    fields = {"slice": "failed", "kind": group.kind, "code": group.error_code or "-"}
-    return {**fields, **({"group": group.group} if group.group else {})}
-
-
-def _item_id(text: str) -> UUID | None:
-    try:
-        return UUID(text.strip())
-    except ValueError:
-        return None
+    code = group.error_code or NO_CODE
+    return ItemQuery(kind=group.kind, code=code, group=group.group or "").fields
 
 
 def _possible(item: OutboxItem) -> tuple[str, ...]:

@@ -16,8 +16,6 @@ from automate_django.admin.pages.display import shown_text
 from automate_django.kernel import get_kernel
 from automate_kernel.plugins.records import PluginRecord, PluginState
 
-_FINE = (PluginState.LOADED, PluginState.DISCOVERED)
-
 
 class PluginPages(PageSection):
     """Every plugin that is known. Only looking imports none; to load all of them is a button."""
@@ -50,7 +48,7 @@ class PluginPages(PageSection):
         self, request: HttpRequest, records: Iterable[PluginRecord], *, loaded: bool = False
     ) -> TemplateResponse:
         listed = sorted(records, key=lambda one: (one.kind, one.key, one.replaced_by or ""))
-        wrong = [one for one in listed if one.state not in _FINE]
+        fine = (PluginState.LOADED, PluginState.DISCOVERED, PluginState.DISABLED)
         return self.page(
             request,
             "plugins.html",
@@ -59,7 +57,7 @@ class PluginPages(PageSection):
                 (kind.replace("_", " "), [_told(one) for one in of])
                 for kind, of in groupby(listed, key=lambda one: one.kind)
             ],
-            broken=[_told(one) for one in wrong if one.state is not PluginState.DISABLED],
+            broken=[_told(one) for one in listed if one.state not in fine],
             total=len(listed),
             loaded=loaded,
             load_url=self.url("automate_plugins_load"),
@@ -70,6 +68,6 @@ class PluginPages(PageSection):
 def _told(record: PluginRecord) -> dict[str, Any]:
     return {
         "record": record,
-        "error": shown_text(record.error, 600) if record.error else "",
-        "traceback": shown_text(record.traceback, 8000) if record.traceback else "",
+        "error": shown_text(record.error, 600),
+        "traceback": shown_text(record.traceback, 8000),
     }

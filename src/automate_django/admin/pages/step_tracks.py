@@ -7,18 +7,18 @@ that stand above each other in time are steps that ran beside each other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Count, Max, Min, Q
+from django.db.models import Count, Min, Q
 from django.utils import timezone
 
 from automate_django.admin.pages.display import shown_text
 from automate_django.models import WorkflowExecution, WorkflowStep
 from automate_django.templatetags.automate_pages import duration, tone
-from automate_kernel.workflows.definition.model import Step, Workflow
+from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.execution import ExecutionStatus, StepStatus
 
 SCALE = 1000
@@ -38,35 +38,24 @@ _WITHOUT_OUTPUT = (
 
 @dataclass(frozen=True, slots=True)
 class StepTrack:
-    """
-    One line of the timeline. *key* names it, *x* and *width* are its bar (none if it has no width).
-    """
+    """A line of the timeline: *key* names it, *x* and *width* are its bar (none without width)."""
 
     key: str
     step_id: str
-    position: int
-    label: str
-    action: str
-    status: str
-    tone: str
-    attempts: str
-    took: str
-    after: str
-    note: str
-    url: str
+    position: int = -1
+    label: str = ""
+    action: str = ""
+    status: str = ""
+    tone: str = ""
+    attempts: str = ""
+    took: str = ""
+    after: str = ""
+    note: str = ""
+    url: str = ""
     x: int = 0
     width: int = 0
     depth: int = 0
     recovery: bool = False
-
-    def data(self) -> dict[str, Any]:
-        """Return it as data for the polling script."""
-        return asdict(self)
-
-    @property
-    def begun(self) -> bool:
-        """True if there is anything to look at."""
-        return self.status != "WAITING"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +64,13 @@ class Timeline:
 
     tracks: list[StepTrack]
     took: str
-    seconds: float
+
+    @property
+    def statuses(self) -> dict[str, str]:
+        """The status of each step that has begun, as the picture of the graph wants it."""
+        known = {status.value for status in StepStatus}
+        its = (one for one in self.tracks if one.position < 0)
+        return {one.step_id: one.status for one in its if one.status in known}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,31 +79,19 @@ class _Summary:
 
     statuses: Mapping[str, int]
     begun: datetime | None
-    ended: datetime | None
 
     @property
     def total(self) -> int:
         return sum(self.statuses.values())
 
-    @property
-    def live(self) -> bool:
-        return any(self.statuses.get(status) for status in _LIVE)
 
-
-def draw(
-    execution: WorkflowExecution,
-    workflow: Workflow | None,
-    url: Callable[[WorkflowExecution, str, int], str],
-) -> Timeline:
+class TimelineDrawing:
     """
-    Return the timeline of *execution*, whose definition is *workflow* (None: it can't be read).
+    Draws the timeline of *execution*, whose definition is *workflow* (None: it can't be read).
 
     *url* gives the page of a step. Costs a few queries, however many elements a step has.
     """
-    return _Drawing(execution, workflow, url).timeline()
 
-
-class _Drawing:
     def __init__(
         self,
         execution: WorkflowExecution,
@@ -127,23 +110,21 @@ class _Drawing:
         self._open = not finished
 
     def timeline(self) -> Timeline:
+        """Return the tracks, in the order of the definition."""
         summaries = self._summaries()
         runs = {row.step_id: row for row in self._rows.filter(position=-1).only(*_WITHOUT_OUTPUT)}
         tracks: list[StepTrack] = []
-        known = set()
-        groups: list[tuple[bool, Sequence[Step]]] = []
-        if self._workflow is not None:
-            groups = [(False, self._workflow.steps), (True, self._workflow.on_failure)]
-        for recovery, steps in groups:
-            for step in steps:
-                known.add(step.id)
-                summary = summaries.get(step.id)
-                if summary is None and (recovery or not self._open):
-                    continue  # it did not come to that
-                tracks += self._of_step(step, runs.get(step.id), summary, recovery=recovery)
-        for step_id in summaries.keys() - known:
-            tracks += self._of_step(None, runs.get(step_id), summaries[step_id], name=step_id)
-        return Timeline(tracks, duration(self._seconds), self._seconds)
+        steps = self._workflow.steps if self._workflow else ()
+        recovery = self._workflow.on_failure if self._workflow else ()
+        for i, step in enumerate((*steps, *recovery)):
+            summary, recovers = summaries.pop(step.id, None), i >= len(steps)
+            if summary is None and (recovers or not self._open):
+                continue  # it did not come to that
+            about = {"step_id": step.id, "action": step.action, "recovery": recovers}
+            tracks += self._of_step(step.name or step.id, about, runs.get(step.id), summary)
+        for step_id, summary in summaries.items():
+            tracks += self._of_step(step_id, {"step_id": step_id}, runs.get(step_id), summary)
+        return Timeline(tracks, duration(self._seconds))
 
     def _summaries(self) -> dict[str, _Summary]:
         found: dict[str, list[dict[str, Any]]] = {}
@@ -152,59 +133,42 @@ class _Drawing:
             # The line of the whole for_each is one more, at -1; it counts if it stands alone.
             elements=Count("id", filter=Q(position__gte=0)),
             begun=Min("started_at"),
-            ended=Max("completed_at"),
         ):
             found.setdefault(row["step_id"], []).append(row)
         return {
             step_id: _Summary(
                 {row["status"]: row["elements"] for row in rows if row["elements"]},
                 min((row["begun"] for row in rows if row["begun"]), default=None),
-                max((row["ended"] for row in rows if row["ended"]), default=None),
             )
             for step_id, rows in found.items()
         }
 
     def _of_step(
         self,
-        step: Step | None,
+        label: str,
+        about: dict[str, Any],
         run: WorkflowStep | None,
         summary: _Summary | None,
-        *,
-        recovery: bool = False,
-        name: str = "",
     ) -> Iterator[StepTrack]:
-        step_id = step.id if step is not None else name
-        about: dict[str, Any] = {
-            "step_id": step_id,
-            "action": step.action if step is not None else "",
-            "recovery": recovery,
-        }
-        label = (step.name if step is not None else None) or step_id
         if summary is not None and summary.total:
             yield self._whole(label, about, run, summary)
             yield from self._elements(about, summary)
         elif run is not None:
             yield self._single(label, about, run)
         else:
-            yield StepTrack(
-                key=step_id, position=-1, label=label, status="WAITING", tone="", attempts="",
-                took="", after="", note="", url="", **about,
-            )  # fmt: skip
+            yield StepTrack(key=about["step_id"], label=label, status="WAITING", **about)
 
     def _whole(
         self, label: str, about: dict[str, Any], run: WorkflowStep | None, summary: _Summary
     ) -> StepTrack:
         """Return the track of a step with ``for_each``, from its first element to its last."""
-        done, total = summary.statuses.get("COMPLETED", 0), summary.total
-        status = run.status if run is not None else "RUNNING"
-        ended = run.completed_at if run is not None else None
-        note = f"{done:,} of {total:,} begun elements done"
+        done, alone = summary.statuses.get("COMPLETED", 0), run is None
+        status, ended = ("RUNNING", None) if run is None else (run.status, run.completed_at)
+        note = f"{done:,} of {summary.total:,} begun elements done"
         if failed := summary.statuses.get("FAILED", 0):
             note += f", {failed:,} failed"
-        return self._track(
-            label, about, -1, status, summary.begun, ended or None, note=note,
-            live=run is None, linked=run is not None,
-        )  # fmt: skip
+        about = {**about, "label": label, "note": note}
+        return self._track(about, status, summary.begun, ended, live=alone, linked=not alone)
 
     def _elements(self, about: dict[str, Any], summary: _Summary) -> Iterator[StepTrack]:
         """Give the elements of a ``for_each`` that matter most: failed ones, then running ones."""
@@ -217,11 +181,8 @@ class _Drawing:
         for row in rows:
             yield self._single(f"[{row.position}]", about, row, depth=1)
         if summary.total > len(rows):
-            yield StepTrack(
-                key=f"{about['step_id']}…", position=-1, label="…", status="", tone="",
-                attempts="", took="", after="", url="", depth=1,
-                note=f"and {summary.total - len(rows):,} more", **about,
-            )  # fmt: skip
+            note = f"and {summary.total - len(rows):,} more"
+            yield StepTrack(key=f"{about['step_id']}…", label="…", depth=1, note=note, **about)
 
     def _single(
         self, label: str, about: dict[str, Any], run: WorkflowStep, *, depth: int = 0
@@ -232,61 +193,38 @@ class _Drawing:
         if run.status == "RETRY" and run.next_attempt_at is not None:
             wait = (run.next_attempt_at - timezone.now()).total_seconds()
             note = f"next attempt in {duration(max(0.0, wait))}; {note}"
-        return self._track(
-            label, about, run.position, run.status, run.started_at, run.completed_at, note=note,
-            attempts=str(run.attempts) if run.attempts else "", live=run.status in _LIVE,
-            depth=depth,
-        )  # fmt: skip
+        about = {**about, "label": label, "note": note, "depth": depth, "position": run.position}
+        about["attempts"] = str(run.attempts or "")
+        live = run.status in _LIVE
+        return self._track(about, run.status, run.started_at, run.completed_at, live=live)
 
     def _track(
         self,
-        label: str,
         about: dict[str, Any],
-        position: int,
         status: str,
         begun: datetime | None,
         ended: datetime | None,
         *,
         live: bool,
-        note: str = "",
-        attempts: str = "",
-        depth: int = 0,
         linked: bool = True,
     ) -> StepTrack:
+        step_id, position = about["step_id"], about.get("position", -1)
+        key = step_id if position < 0 else f"{step_id}[{position}]"
+        url = self._url(self._execution, step_id, position) if linked else ""
+        track = StepTrack(key=key, status=status, tone=tone(status), url=url, **about)
+        if begun is None:
+            return track
+        first = (begun - self._start).total_seconds()
+        track = replace(track, after=f"began after {duration(max(0.0, first))}")
         until = ended or (self._end if live else None)
-        x, width = self._bar(begun, until)
-        took = (until - begun).total_seconds() if begun and until else None
-        step_id = about["step_id"]
-        return StepTrack(
-            key=step_id if position < 0 else f"{step_id}[{position}]",
-            position=position,
-            label=label,
-            status=status,
-            tone=tone(status),
-            attempts=attempts,
-            took=duration(max(0.0, took)) if took is not None else "",
-            after=f"began after {duration(max(0.0, (begun - self._start).total_seconds()))}"
-            if begun
-            else "",
-            note=note,
-            url=self._url(self._execution, step_id, position) if linked else "",
-            x=x,
-            width=width,
-            depth=depth,
-            **about,
-        )
+        if until is None:
+            return track
+        took = duration(max(0.0, (until - begun).total_seconds()))
+        x, width = self._bar(first, (until - self._start).total_seconds())
+        return replace(track, took=took, x=x, width=width)
 
-    def _bar(self, begun: datetime | None, until: datetime | None) -> tuple[int, int]:
-        if begun is None or until is None:
-            return 0, 0
+    def _bar(self, first: float, last: float) -> tuple[int, int]:
+        """Return where a step's bar begins, and its width, which is never nothing."""
         whole = max(self._seconds, 1e-6)
-        first = (begun - self._start).total_seconds() / whole * SCALE
-        last = (until - self._start).total_seconds() / whole * SCALE
-        x = round(min(max(first, 0), SCALE - _THINNEST))
-        return x, max(_THINNEST, round(min(last, SCALE)) - x)
-
-
-def latest_statuses(tracks: Iterable[StepTrack]) -> dict[str, str]:
-    """Return the status of each step that has begun, as the picture of the graph wants it."""
-    known = {status.value for status in StepStatus}
-    return {one.step_id: one.status for one in tracks if one.position < 0 and one.status in known}
+        x = round(min(max(first / whole * SCALE, 0), SCALE - _THINNEST))
+        return x, max(_THINNEST, round(min(last / whole * SCALE, SCALE)) - x)

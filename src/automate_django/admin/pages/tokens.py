@@ -9,13 +9,11 @@ from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.template.response import TemplateResponse
 
-from automate_django.admin.pages.access import reach_of
+from automate_django.admin.pages.access import operates, reach_of
 from automate_django.admin.pages.base import PageAdmin
 from automate_django.models import ApiToken
 from automate_django.models.api import SCOPES
-from automate_django.tenants import OPERATE
 
 _TEXT = "_automate_token_text"
 
@@ -68,10 +66,10 @@ class ApiTokenAdmin(PageAdmin):
         """Return True if the user holds Django's permission."""
         return bool(request.user.has_perm("automate_django.add_apitoken"))
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[ApiToken]:
+    def get_queryset(self, request: HttpRequest) -> Any:
         """Return all tokens for an operator; else those of the user."""
-        found: QuerySet[ApiToken] = super().get_queryset(request)
-        return found if _operates(request) else found.filter(user_id=str(request.user.pk))
+        found = ApiToken.objects.all()
+        return found if operates(request) else found.filter(user_id=str(request.user.pk))
 
     def lookup_allowed(self, lookup: str, value: Any, request: Any = None) -> bool:
         """Refuse filters by what is hidden: ``?digest__startswith=`` would find it bit by bit."""
@@ -86,16 +84,14 @@ class ApiTokenAdmin(PageAdmin):
                 "revoked_at",
             )  # fmt: skip
         fields = ["name", "scopes", "more_scopes", "expires_at"]
-        if _operates(request):
+        if operates(request):
             fields += ["tenant_id", "all_tenants"]
         if _is_superuser(request):
             fields.append("user_id")
         return fields
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        """
-        Return all fields of a token that was given out: it stays as it is, until it is revoked.
-        """
+        """Return all fields of a token that was given out: it stays so until it is revoked."""
         return self.get_fields(request, obj) if obj is not None else ()
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
@@ -103,7 +99,7 @@ class ApiTokenAdmin(PageAdmin):
         if change:
             return
         obj.scopes = form.cleaned_data["scopes"]
-        if not _operates(request):
+        if not operates(request):
             reach = reach_of(request)
             obj.tenant_id, obj.all_tenants = reach.tenant, False
             obj.user_id = str(request.user.pk)
@@ -114,9 +110,8 @@ class ApiTokenAdmin(PageAdmin):
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: Any = None) -> Any:
         """Show the token on a page that nobody keeps. A message would be stored."""
-        page: TemplateResponse = self.page(
-            request, "token_created.html", "The token", token=obj, text=getattr(request, _TEXT)
-        )
+        context = {"token": obj, "text": getattr(request, _TEXT)}
+        page = self.page(request, "token_created.html", "The token", **context)
         page["Cache-Control"] = "no-store"
         return page
 
@@ -145,10 +140,6 @@ class ApiTokenAdmin(PageAdmin):
         for token in ended:
             self.log_change(request, token, "Revoked.")
         self.message_user(request, f"{len(ended)} tokens were revoked.", messages.SUCCESS)
-
-
-def _operates(request: HttpRequest) -> bool:
-    return bool(request.user.has_perm(OPERATE))
 
 
 def _is_superuser(request: HttpRequest) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 from django.http import HttpRequest
@@ -50,21 +51,16 @@ class WorkerPages(PageSection):
         outbox = get_kernel().outbox
         now, workers = outbox.now(), outbox.workers()
         running = outbox.running(limit=MOST_RUNNING)
-        by_owner: dict[str, list[dict[str, Any]]] = {}
+        by_owner = defaultdict[str, list[dict[str, Any]]](list)
         for item in running:
-            by_owner.setdefault(item.lease_owner or "", []).append(_running(item, now))
-        known = {worker.id for worker in workers}
+            by_owner[item.lease_owner or ""].append(_running(item, now))
         return {
             "workers": [
-                {
-                    "worker": worker,
-                    "state": _state(worker),
-                    "running": by_owner.get(worker.id, []),
-                }
-                for worker in sorted(workers, key=lambda one: (one.lost, one.host, one.pid))
+                {"worker": one, "state": _state(one), "running": by_owner.pop(one.id, [])}
+                for one in sorted(workers, key=lambda one: (one.lost, one.host, one.pid))
             ],
             # A worker of an older version, or one that ended without handing its leases back.
-            "strays": [(owner, of) for owner, of in by_owner.items() if owner not in known],
+            "strays": list(by_owner.items()),
             "cut": len(running) == MOST_RUNNING,
             "most": MOST_RUNNING,
             "can_cancel": bool(allowed_actions(request, ["cancel"])),

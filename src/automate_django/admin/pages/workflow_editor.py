@@ -14,12 +14,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from automate_django import definitions
 from automate_django.admin.pages.access import reach_of, record
 from automate_django.admin.pages.base import PageAdmin
-from automate_django.admin.pages.workflow_list import (
-    TextProblem,
-    clean,
-    current_workflow,
-    explained,
-)
+from automate_django.admin.pages.workflow_list import clean, crumbs_to, current_workflow, explained
 from automate_django.definitions import FORMATS
 from automate_django.kernel import get_kernel
 from automate_django.models import WorkflowDocument, WorkflowVersion
@@ -106,10 +101,10 @@ def new_doubts(
     current = current_workflow(document) if document is not None and document.enabled else None
     known = definitions.advice(current, kernel) if current is not None else []
     doubts = [each for each in definitions.advice(workflow, kernel) if each not in known]
-    return [] if request.POST.get("agreed") == digest_of(doubts) else doubts
+    return [] if request.POST.get("agreed") == digest(doubts) else doubts
 
 
-def digest_of(doubts: Sequence[str]) -> str:
+def digest(doubts: Sequence[str]) -> str:
     """Return a digest of *doubts* for a form: who agrees to them agrees to no others."""
     return hashlib.sha256("\n".join(doubts).encode()).hexdigest()[:32]
 
@@ -133,9 +128,12 @@ class WorkflowEditor:
         if not form.is_valid():
             return self._page(form)
         try:
+            data = form.cleaned_data
+            workflow = definitions.checked(data["source"], data["format"], get_kernel())
             if "check" in self._request.POST:
-                return self._checked(form)
-            if doubts := self._doubts(form):
+                advice = definitions.advice(workflow, get_kernel())
+                return self._page(form, checked=workflow, advice=advice)
+            if doubts := new_doubts(self._request, workflow, self._document):
                 return self._page(form, doubts=doubts)
             with get_kernel().storage.begin():
                 return self._saved(form)
@@ -143,7 +141,7 @@ class WorkflowEditor:
             problems = explained(definitions.diagnostics(error), form.cleaned_data["source"])
             for problem in problems:
                 form.add_error("source", problem.text)
-            return self._page(form, problems)
+            return self._page(form, problems=problems)
         except AutomateError as error:
             form.add_error(None, f"{clean(str(error))}.")
             return self._page(form)
@@ -154,24 +152,8 @@ class WorkflowEditor:
             return {"source": STARTER, "format": "yaml"}
         versions = WorkflowVersion.objects.using(document._state.db)
         version = versions.get(document=document, number=document.version)
-        return {
-            "source": clean(version.source),
-            "format": version.format,
-            "based_on": version.number,
-        }
-
-    def _checked(self, form: DocumentForm) -> HttpResponse:
-        data = form.cleaned_data
-        workflow = definitions.checked(data["source"], data["format"], get_kernel())
-        return self._page(
-            form, workflow=workflow, advice=definitions.advice(workflow, get_kernel())
-        )
-
-    def _doubts(self, form: DocumentForm) -> list[str]:
-        """Return new advice against the text; none if the user has read and agreed to it."""
-        data = form.cleaned_data
-        workflow = definitions.checked(data["source"], data["format"], get_kernel())
-        return new_doubts(self._request, workflow, self._document)
+        source = clean(version.source)
+        return {"source": source, "format": version.format, "based_on": version.number}
 
     def _saved(self, form: DocumentForm) -> HttpResponse:
         data = form.cleaned_data
@@ -193,42 +175,34 @@ class WorkflowEditor:
                 messages.warning(self._request, "Nothing was changed.")
             else:
                 record(self._request, "change", [document], version=version.number)
-                messages.success(
-                    self._request,
-                    f"Version {version.number} is saved. New executions run it; those that run "
-                    "keep theirs.",
-                )
+                text = f"Version {version.number} is saved."
+                text += " New executions run it; those that run keep theirs."
+                messages.success(self._request, text)
         return HttpResponseRedirect(self._pages.url("automate_workflow", document.pk))
 
     def _page(
         self,
         form: DocumentForm,
-        problems: list[TextProblem] | None = None,
         *,
-        workflow: Workflow | None = None,
-        advice: list[str] | None = None,
-        doubts: list[str] | None = None,
+        checked: Workflow | None = None,
+        doubts: Sequence[str] = (),
+        **context: Any,
     ) -> HttpResponse:
         document, pages = self._document, self._pages
-        crumbs = [{"label": "Workflows", "url": pages.url("automate_workflows")}]
-        if document is not None:
-            crumbs.append(
-                {"label": document.name, "url": pages.url("automate_workflow", document.pk)}
-            )
+        crumbs = crumbs_to(pages, document)
         return pages.page(
             self._request,
             "edit.html",
             "New workflow" if document is None else f"Edit {document.name}",
             form=form,
-            problems=problems or [],
             document=document,
             choose_tenant=document is None and self._reach.everyone,
             reach=self._reach,
-            checked=workflow,
-            advice=advice or [],
-            doubts=doubts or [],
-            agreed=digest_of(doubts) if doubts else "",
-            graph=to_svg(workflow, styled=False) if workflow else "",
-            back=crumbs[-1]["url"],
+            checked=checked,
+            doubts=doubts,
+            agreed=digest(doubts) if doubts else "",
+            graph=to_svg(checked, styled=False) if checked else "",
+            back=crumbs[-1].url,
             crumbs=crumbs,
+            **context,
         )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import unified_diff
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db.models import F
 from django.utils.html import format_html
@@ -14,6 +14,7 @@ from django.utils.safestring import SafeString
 from pydantic import ValidationError
 
 from automate_django.admin.pages.access import Reach, database
+from automate_django.admin.pages.base import Link, PageAdmin
 from automate_django.definitions import Diagnostic
 from automate_django.kernel import get_kernel
 from automate_django.models import WorkflowDocument, WorkflowExecution, WorkflowVersion
@@ -23,6 +24,7 @@ from automate_kernel.workflows.execution import ExecutionStatus
 
 _LAST = 100
 """The number of last executions of which the share of failures is shown."""
+_MOST_LINES = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,7 @@ class RecentRuns:
         """The share as a bar; it says nothing that `share` doesn't."""
         if not self.ended:
             return ""
-        bad = round(self.failed / self.ended * 100)
-        bad = max(bad, 4) if self.failed else 0
+        bad = max(round(self.failed / self.ended * 100), 4) if self.failed else 0
         return format_html(
             '<svg class="automate-share" viewBox="0 0 100 6" preserveAspectRatio="none" '
             'aria-hidden="true" focusable="false"><rect class="all" width="{}" height="6"/>'
@@ -79,29 +80,36 @@ class ListedWorkflow:
     @property
     def triggers(self) -> list[str]:
         """The triggers of the workflow, in words."""
-        return (
-            [] if self.workflow is None else [describe_trigger(t) for t in self.workflow.triggers]
-        )
+        triggers = () if self.workflow is None else self.workflow.triggers
+        return [describe_trigger(each) for each in triggers]
 
 
 def listed(reach: Reach, search: str = "") -> list[ListedWorkflow]:
     """Return the workflows that *reach* covers, by name: a tenant sees its own, an operator all."""
-    kernel = get_kernel()
-    rows = [
-        ListedWorkflow(document.name, document)
-        for document in reach.rows(WorkflowDocument).filter(name__icontains=search)
-    ]
+    documents = reach.rows(WorkflowDocument).filter(name__icontains=search)
+    problems = get_kernel().workflows.problems()
+    rows = [of_document(document, problems) for document in documents]
     if reach.everyone:
         rows += [
             ListedWorkflow(workflow.name, workflow=workflow)
-            for workflow in kernel.workflows.added()
+            for workflow in get_kernel().workflows.added()
             if search.lower() in workflow.name.lower()
         ]
-    problems = kernel.workflows.problems()
-    for row in rows:
-        error = problems.get((row.tenant_id, row.name)) if row.document else None
-        row.problem = kernel.redactor.redact(str(error)) if error else ""
     return sorted(rows, key=lambda row: (row.name, row.tenant_id or ""))
+
+
+def of_document(document: WorkflowDocument, problems: Mapping[Any, Any]) -> ListedWorkflow:
+    """Return the line of *document*, with its problem; what it says is not read yet."""
+    problem = problems.get((document.tenant_id, document.name))
+    return ListedWorkflow(document.name, document, problem=clean(str(problem or "")))
+
+
+def crumbs_to(pages: PageAdmin, document: WorkflowDocument | None) -> list[Link]:
+    """Return the way to the pages of *document*; of a new workflow if that is None."""
+    crumbs = [Link("Workflows", pages.url("automate_workflows"))]
+    if document is not None:
+        crumbs.append(Link(document.name, pages.url("automate_workflow", document.pk)))
+    return crumbs
 
 
 def fill(rows: Sequence[ListedWorkflow], reach: Reach) -> None:
@@ -141,19 +149,14 @@ def runs_of(reach: Reach, name: str, tenant_id: str | None, *, shown: int = 10) 
     return RecentRuns(last[:shown], ended.total(), ended[ExecutionStatus.FAILED.value])
 
 
-_MOST_LINES = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class ChangedLine:
+class ChangedLine(NamedTuple):
     """A line of a comparison: *sign* is ``+``, ``-``, a space, or ``@`` between two stretches."""
 
     sign: str
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class TextProblem:
+class TextProblem(NamedTuple):
     """A problem of a workflow's text, and the line that is meant."""
 
     text: str
@@ -169,11 +172,10 @@ def clean(text: str) -> str:
 def differences(before: str, after: str) -> list[ChangedLine]:
     """Return the lines that changed from *before* to *after*, with three lines around."""
     lines = unified_diff(clean(before).splitlines(), clean(after).splitlines(), lineterm="", n=3)
-    found = []
-    for line in list(lines)[2:_MOST_LINES]:
-        sign = line[:1] or " "
-        found.append(ChangedLine(sign, line if sign == "@" else line[1:]))
-    return found
+    return [
+        ChangedLine(line[:1] or " ", line if line.startswith("@") else line[1:])
+        for line in list(lines)[2:_MOST_LINES]
+    ]
 
 
 def explained(problems: Iterable[Diagnostic], source: str) -> list[TextProblem]:

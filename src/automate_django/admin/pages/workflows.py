@@ -18,19 +18,16 @@ from automate_django import definitions
 from automate_django.admin.pages.access import Reach, reach_of, record
 from automate_django.admin.pages.base import PageAdmin
 from automate_django.admin.pages.display import shown_text
-from automate_django.admin.pages.workflow_editor import (
-    RunForm,
-    WorkflowEditor,
-    digest_of,
-    new_doubts,
-)
+from automate_django.admin.pages.workflow_editor import RunForm, WorkflowEditor, digest, new_doubts
 from automate_django.admin.pages.workflow_list import (
     ListedWorkflow,
     clean,
+    crumbs_to,
     current_workflow,
     differences,
     fill,
     listed,
+    of_document,
     runs_of,
 )
 from automate_django.kernel import get_kernel
@@ -73,25 +70,6 @@ class WorkflowDocumentAdmin(PageAdmin):
             self.post(f"{version}restore/", self.restore_view, "automate_workflow_restore"),
         ]
 
-    def get_queryset(self, request: HttpRequest) -> Any:
-        """Return the workflows of the database that the user may see."""
-        return reach_of(request).rows(WorkflowDocument)
-
-    def find(self, request: HttpRequest, pk: Any) -> WorkflowDocument:
-        """
-        Return the workflow with this key; raises ``Http404`` if there is none, or it is another's.
-        """
-        self.require_view(request)
-        try:
-            found: WorkflowDocument | None = self.get_queryset(request).filter(pk=pk).first()
-        except (TypeError, ValueError):
-            found = None
-        if found is None:
-            raise Http404("There is no such workflow, or it is not yours.")
-        return found
-
-    # -- looking -------------------------------------------------------------------------------
-
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
         """Show all workflows by name, with the outcomes of their last executions."""
         self.require_view(request)
@@ -121,8 +99,7 @@ class WorkflowDocumentAdmin(PageAdmin):
 
     def file_view(self, request: HttpRequest, name: str) -> HttpResponse:
         """Show a workflow of a file, which can't be changed here."""
-        row = self._of_file(request, name)
-        return self._show(request, row, run_url=self.url("automate_workflow_run_file", name))
+        return self._show(request, self._of_file(request, name))
 
     def _of_file(self, request: HttpRequest, name: str) -> ListedWorkflow:
         self.require_view(request)
@@ -135,14 +112,13 @@ class WorkflowDocumentAdmin(PageAdmin):
     def document_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         """Show a workflow of the database, with its versions."""
         document = self.find(request, pk)
-        row = ListedWorkflow(document.name, document, current_workflow(document))
-        problem = get_kernel().workflows.problems().get((document.tenant_id, document.name))
-        row.problem = clean(str(problem)) if problem and document.enabled else ""
+        row = of_document(document, get_kernel().workflows.problems())
+        row.workflow = current_workflow(document)
+        row.problem = row.problem if document.enabled else ""
         versions = WorkflowVersion.objects.using(document._state.db).filter(document=document)
         return self._show(
             request,
             row,
-            run_url=self.url("automate_workflow_run", pk) if document.enabled else "",
             versions=versions.defer("source", "definition").order_by("-number")[:_VERSIONS_SHOWN],
             latest=versions.defer("definition").get(number=document.version),
             may_change=self.has_change_permission(request, document),
@@ -152,8 +128,6 @@ class WorkflowDocumentAdmin(PageAdmin):
         self,
         request: HttpRequest,
         row: ListedWorkflow,
-        *,
-        run_url: str,
         run_form: RunForm | None = None,
         **context: Any,
     ) -> HttpResponse:
@@ -173,13 +147,16 @@ class WorkflowDocumentAdmin(PageAdmin):
             source=shown_text(source),
             runs=runs_of(reach, row.name, row.tenant_id),
             reach=reach,
-            run_url=run_url if self._may_run(request, row) and workflow else "",
+            run_url=self._run_url(row) if self._may_run(request, row) and workflow else "",
             run_form=run_form or RunForm(),
-            crumbs=[{"label": "Workflows", "url": self.url(_LIST)}],
+            crumbs=crumbs_to(self, None),
             **context,
         )
 
-    # -- starting ------------------------------------------------------------------------------
+    def _run_url(self, row: ListedWorkflow) -> str:
+        if row.document is None:
+            return self.url("automate_workflow_run_file", row.name)
+        return self.url("automate_workflow_run", row.document.pk) if row.document.enabled else ""
 
     def _may_run(self, request: HttpRequest, row: ListedWorkflow) -> bool:
         may: bool = request.user.has_perm(_RUN)
@@ -187,22 +164,20 @@ class WorkflowDocumentAdmin(PageAdmin):
 
     def run_file_view(self, request: HttpRequest, name: str) -> HttpResponse:
         """Start a workflow of a file."""
-        return self._run(
-            request, self._of_file(request, name), self.url("automate_workflow_run_file", name)
-        )
+        return self._run(request, self._of_file(request, name))
 
     def run_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         """Start a workflow of the database."""
         document = self.find(request, pk)
         row = ListedWorkflow(document.name, document, current_workflow(document))
-        return self._run(request, row, self.url("automate_workflow_run", pk))
+        return self._run(request, row)
 
-    def _run(self, request: HttpRequest, row: ListedWorkflow, run_url: str) -> HttpResponse:
+    def _run(self, request: HttpRequest, row: ListedWorkflow) -> HttpResponse:
         if not self._may_run(request, row):
             raise PermissionDenied
         form = RunForm(request.POST)
         if not form.is_valid():
-            return self._show(request, row, run_url=run_url, run_form=form)
+            return self._show(request, row, form)
         tenant_id = self._tenant_of_run(reach_of(request), row, form)
         try:
             # What is done and that it is written down are one transaction, here and below.
@@ -217,31 +192,17 @@ class WorkflowDocumentAdmin(PageAdmin):
         return HttpResponseRedirect(self.url("automate_django_workflowexecution_change", begun))
 
     def _tenant_of_run(self, reach: Reach, row: ListedWorkflow, form: RunForm) -> str | None:
-        """
-        Return the tenant of a new execution: the workflow's, else the one that an operator chose.
-        """
-        if row.tenant_id is not None or not reach.everyone:
-            return row.tenant_id if row.tenant_id is not None else reach.tenant
-        return form.cleaned_data["tenant_id"] or None
-
-    # -- changing ------------------------------------------------------------------------------
+        """Return the workflow's own tenant, else the user's, or the one that an operator chose."""
+        chosen: str | None = form.cleaned_data["tenant_id"] or None
+        if row.tenant_id is not None:
+            return row.tenant_id
+        return chosen if reach.everyone else reach.tenant
 
     @method_decorator(csrf_protect)
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: Any = None,
-    ) -> Any:
+    def changeform_view(self, request: Any, object_id: Any = None, *_: Any, **__: Any) -> Any:
         """Show the editor, for a new workflow or for an existing one."""
-        document = None if object_id is None else self.find(request, object_id)
-        allowed = (
-            self.has_add_permission(request)
-            if document is None
-            else self.has_change_permission(request, document)
-        )
-        if not allowed:
+        document = None if object_id is None else self._changeable(request, object_id)
+        if document is None and not self.has_add_permission(request):
             raise PermissionDenied
         return WorkflowEditor(self, request, document).answer()
 
@@ -258,10 +219,9 @@ class WorkflowDocumentAdmin(PageAdmin):
             messages.success(request, f"It is {what}. What runs goes on.")
         return HttpResponseRedirect(self.url("automate_workflow", pk))
 
-    def _changeable(self, request: HttpRequest, pk: int) -> WorkflowDocument:
-        document = self.find(request, pk)
-        if not self.has_change_permission(request, document):
-            raise PermissionDenied
+    def _changeable(self, request: HttpRequest, pk: Any) -> WorkflowDocument:
+        document: WorkflowDocument = self.find(request, pk)
+        self.require_change(request, document)
         return document
 
     def version_view(
@@ -286,14 +246,11 @@ class WorkflowDocumentAdmin(PageAdmin):
             changed=differences(before.source, version.source) if before else [],
             since=differences(version.source, current.source) if version != current else [],
             doubts=doubts,
-            agreed=digest_of(doubts) if doubts else "",
+            agreed=digest(doubts) if doubts else "",
             is_current=version == current,
             may_restore=version != current and self.has_change_permission(request, document),
             restore_url=self.url("automate_workflow_restore", pk, number),
-            crumbs=[
-                {"label": "Workflows", "url": self.url(_LIST)},
-                {"label": document.name, "url": self.url("automate_workflow", pk)},
-            ],
+            crumbs=crumbs_to(self, document),
         )
 
     def restore_view(self, request: HttpRequest, pk: int, number: int) -> HttpResponse:
@@ -304,24 +261,18 @@ class WorkflowDocumentAdmin(PageAdmin):
             return self.version_view(request, pk, number, doubts)
         try:
             with get_kernel().storage.begin():
-                version = self._restored(request, document, number)
+                author = request.user.get_username()
+                about = {"author": author, "comment": f"Back to version {number}"}
+                version = definitions.restore(document, number, **about)
+                if version is not None:
+                    made = version.number
+                    record(request, "restore", [document], version=made, restored=number)
         except AutomateError as error:
             messages.error(request, f"It stays as it is: {clean(str(error))}.")
             return HttpResponseRedirect(self.url("automate_workflow_version", pk, number))
         if version is None:
             messages.warning(request, f"It says what version {number} said already.")
         else:
-            messages.success(
-                request, f"Version {version.number} says what version {number} said, and counts."
-            )
+            text = f"Version {version.number} says what version {number} said, and counts."
+            messages.success(request, text)
         return HttpResponseRedirect(self.url("automate_workflow", pk))
-
-    def _restored(
-        self, request: HttpRequest, document: WorkflowDocument, number: int
-    ) -> WorkflowVersion | None:
-        author = request.user.get_username()
-        comment = f"Back to version {number}"
-        version = definitions.restore(document, number, author=author, comment=comment)
-        if version is not None:
-            record(request, "restore", [document], version=version.number, restored=number)
-        return version

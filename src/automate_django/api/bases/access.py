@@ -87,11 +87,7 @@ class Configurable(MixinOrderGuard):
     settings_name = _SETTING
 
     def get_setting(self, key: str, default: Any = None) -> Any:
-        """
-        Return the value of *key* in the dictionary setting that *settings_name* names.
-
-        Without a value: *default*, or our own default for a key of ``AUTOMATE_API``.
-        """
+        """Return *key* of the setting *settings_name*, or *default*, or our own default."""
         return conf.option(self.settings_name, key, default)
 
 

@@ -11,6 +11,7 @@ from django.utils.cache import patch_vary_headers
 
 from automate_django.api.bases.access import Configured, MixinOrderGuard
 
+_PREFLIGHT = {"HTTP_ORIGIN", "HTTP_ACCESS_CONTROL_REQUEST_METHOD"}
 _ASKED = ("Origin", "Access-Control-Request-Method", "Access-Control-Request-Headers")
 
 
@@ -27,13 +28,12 @@ class Cors(MixinOrderGuard):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if vars(cls).get("cors_allow_credentials") or "cors_allowed_origins" in vars(cls):
-            refuse_any_with_credentials(
-                cls.cors_allowed_origins, cls.cors_allow_credentials, cls.__name__
-            )
+            origins, credentials = cls.cors_allowed_origins, cls.cors_allow_credentials
+            refuse_any_with_credentials(origins, credentials, cls.__name__)
 
     def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         """Answer a preflight before authentication, and add the headers to every other answer."""
-        if _is_preflight(request):
+        if request.method == "OPTIONS" and request.META.keys() >= _PREFLIGHT:
             response: Any = HttpResponse(status=204)
             self._allow(request, response)
             if response.has_header("Access-Control-Allow-Origin"):
@@ -89,11 +89,3 @@ def refuse_any_with_credentials(origins: Iterable[str], credentials: Any, where:
             f"{where}: any origin ('*') with credentials would let every site act as its visitor;"
             " list the origins"
         )
-
-
-def _is_preflight(request: Any) -> bool:
-    return (
-        request.method == "OPTIONS"
-        and "HTTP_ORIGIN" in request.META
-        and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in request.META
-    )

@@ -118,11 +118,7 @@ def _response(response: Any) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class IdempotentRequest:
-    """
-    One request with a key: *owner* is its client's digest, *fingerprint* its own.
-
-    `answer` gives the answer to its first sending, or that of *carry_out*.
-    """
+    """One request with a key: *owner* is its client's digest, *fingerprint* its own."""
 
     owner: str
     key: str
@@ -196,11 +192,8 @@ class IdempotentRequest:
 
     def _replayed(self, record: IdempotencyRecord) -> Response:
         if record.fingerprint != self.fingerprint:
-            raise Problem(
-                422,
-                "This Idempotency-Key came before, with another request. Use a new key.",
-                code="IDEMPOTENCY_KEY_REUSED",
-            )
+            text = "This Idempotency-Key came before, with another request. Use a new key."
+            raise Problem(422, text, code="IDEMPOTENCY_KEY_REUSED")
         if record.lock is not None:
             raise _in_progress()
         headers = {**record.headers, "Idempotency-Replayed": "true"}
@@ -220,12 +213,8 @@ def _soon() -> Any:
 
 
 def _in_progress() -> Problem:
-    return Problem(
-        409,
-        "A request with this Idempotency-Key is being answered.",
-        code="IDEMPOTENCY_KEY_IN_USE",
-        headers={"Retry-After": "1"},
-    )
+    text = "A request with this Idempotency-Key is being answered."
+    return Problem(409, text, code="IDEMPOTENCY_KEY_IN_USE", headers={"Retry-After": "1"})
 
 
 def _sweep(using: str) -> None:

@@ -107,11 +107,7 @@ class StorePagination(CursorPagination):
 
 
 class OffsetPagination(pagination.LimitOffsetPagination):
-    """
-    Pages by ``limit`` and ``offset``, for lists with page numbers.
-
-    An offset over 10,000 is an unknown page: the database would read and drop as many rows.
-    """
+    """Pages by ``limit`` and ``offset``; an offset over 10,000 is an unknown page."""
 
     def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
         """Return the parameters, with their bounds."""

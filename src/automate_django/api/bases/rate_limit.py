@@ -79,11 +79,7 @@ class RateLimit(MixinOrderGuard):
         return self._address_key(request)
 
     def check_rate_limit(self, key: str) -> bool:
-        """
-        Count one request of *key*; return True if it is within the limit.
-
-        While the cache fails, ``rate_limit_fail_open`` is returned.
-        """
+        """Count one request of *key*; return True within the limit, or if the cache may fail."""
         limit = self.rate_limit_per_minute
         self.rate_limit = count_request(
             self.rate_limit_key_prefix,

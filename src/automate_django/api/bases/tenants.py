@@ -141,8 +141,7 @@ class Tenants(MixinOrderGuard):
 
     def _stamp(self, serializer: Any) -> _Stamp:
         """Return the mark that *serializer* writes into the rows that it saves."""
-        meta = getattr(getattr(serializer, "child", serializer), "Meta", None)
-        model = getattr(meta, "model", None) or self.get_queryset().model
+        model = _model_of(serializer) or self.get_queryset().model
         tenant, (first, _, rest) = self.get_tenant_id(), self.tenant_field.partition("__")
         try:
             field = _field(model, first)
@@ -268,7 +267,7 @@ def _bind(serializer: Any, stamp: _Stamp, limit: Callable[[str, Any], Any]) -> N
     another value. *limit* takes a related field's name and its queryset, and returns the rows that
     may be named.
     """
-    child = getattr(serializer, "child", serializer)
+    child = _row_of(serializer)
     inside = list(_serializers(child))
     for each in inside:
         for field in each.fields.values():
@@ -288,7 +287,7 @@ def _bind(serializer: Any, stamp: _Stamp, limit: Callable[[str, Any], Any]) -> N
 def _describe(serializer: Any, path: str) -> None:
     """Mark in *serializer*, for a schema, the fields that `_bind` would make read-only."""
     names = frozenset({path, path.removesuffix("_id"), f"{path}_id"})
-    for each in _serializers(getattr(serializer, "child", serializer)):
+    for each in _serializers(_row_of(serializer)):
         for field in _own_fields(each, _Stamp(None, names)).values():
             field.read_only, field.required = True, False
 
@@ -299,7 +298,7 @@ def _serializers(serializer: Any) -> Iterator[Any]:
         return
     yield serializer
     for field in serializer.fields.values():
-        inner = getattr(field, "child", field)
+        inner = _row_of(field)
         if isinstance(inner, serializers.BaseSerializer):
             yield from _serializers(inner)
 
@@ -363,8 +362,9 @@ def _stamp_at_save(serializer: Any, stamp: _Stamp) -> None:
                 for name in stamp.names:
                     row.pop(name, None)
             values[stamp.attribute] = stamp.tenant
+        model = _model_of(serializer)
         # All or nothing: what the database refuses of the last of many leaves none of them.
-        with transaction.atomic(using=_database_of(serializer)):
+        with transaction.atomic(using=model and router.db_for_write(model)):
             return save(**values)
 
     serializer.save = save_for_tenant
@@ -377,11 +377,14 @@ def _check_through(serializer: Any, rows: list[Any], name: str, values: Mapping[
             raise serializers.ValidationError({name: [_NEEDED]})
 
 
-def _database_of(serializer: Any) -> str | None:
-    """Return the alias of the database that *serializer* writes to, if it is known."""
-    meta = getattr(getattr(serializer, "child", serializer), "Meta", None)
-    model = getattr(meta, "model", None)
-    return None if model is None else router.db_for_write(model)
+def _model_of(serializer: Any) -> Any:
+    """Return the model of *serializer*, or of the one in it; None without one."""
+    return getattr(getattr(_row_of(serializer), "Meta", None), "model", None)
+
+
+def _row_of(serializer: Any) -> Any:
+    """Return the serializer of one row: *serializer* itself, or that of a list."""
+    return getattr(serializer, "child", serializer)
 
 
 # -- uniqueness --------------------------------------------------------------------------------
@@ -395,31 +398,25 @@ def _check_unique(serializer: Any, attribute: str, tenant: Any) -> None:
     tenant never is. *attribute* of the row holds the tenant. Rows of a list are checked against
     each other too. REST framework's own checks come first, so that no error is reported twice.
     """
-    child = getattr(serializer, "child", serializer)
-    model = getattr(getattr(child, "Meta", None), "model", None)
+    child, model = _row_of(serializer), _model_of(serializer)
     if model is None:
         return
     check = _UniqueCheck(child, model, model._meta.get_field(attribute), tenant)
-    if not check.constraints:
-        return
-    validate = child.validate
+    if check.constraints:
+        _validate_further(child, check.row)
+        if child is not serializer:
+            _validate_further(serializer, check.among_themselves)
 
-    def validate_row(values: Any) -> Any:
+
+def _validate_further(serializer: Any, check: Callable[[Any], None]) -> None:
+    validate = serializer.validate
+
+    def validate_further(values: Any) -> Any:
         valid = validate(values)
-        check.row(valid)
+        check(valid)
         return valid
 
-    child.validate = validate_row
-    if child is serializer:
-        return
-    validate_list = serializer.validate
-
-    def validate_rows(values: Any) -> Any:
-        valid = validate_list(values)
-        check.among_themselves()
-        return valid
-
-    serializer.validate = validate_rows
+    serializer.validate = validate_further
 
 
 @dataclass
@@ -450,7 +447,7 @@ class _UniqueCheck:
                 raise serializers.ValidationError(self._error(constraint))
         self.rows.append(obj)
 
-    def among_themselves(self) -> None:
+    def among_themselves(self, values: Any) -> None:
         """Refuse the rows that repeat the values of a row before them."""
         found: list[dict[str, Any]] = [{} for _ in self.rows]
         for _model, constraint in self.constraints:
@@ -469,16 +466,11 @@ class _UniqueCheck:
         fields.update({each.attname: each for each in fields.values()})
         for name, value in values.items():
             found = fields.get(name)
-            if found is None:
-                continue
-            if (
-                found.is_relation
-                and name == found.name
-                and not isinstance(value, (Model, type(None)))
-            ):
-                continue  # a row that is made with this one
-            setattr(obj, name, value)
-            yield found.name
+            row = isinstance(value, (Model, type(None)))
+            # Else it is unknown, or a row that is made with this one.
+            if found and (row or not found.is_relation or name != found.name):
+                setattr(obj, name, value)
+                yield found.name
         setattr(obj, self.owner.attname, self.tenant)
 
     def _due(self, given: set[str], *, adding: bool) -> Iterator[tuple[Any, UniqueConstraint]]:

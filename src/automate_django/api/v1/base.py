@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rest_framework import mixins
-from rest_framework.generics import GenericAPIView
 from rest_framework.views import APIView
-from rest_framework.viewsets import GenericViewSet
+from rest_framework.viewsets import GenericViewSet, ModelViewSet, ReadOnlyModelViewSet
 
 from automate_django.api.bases.access import (
     Configurable,
@@ -38,12 +36,6 @@ __all__ = [
     "TenantFilterMixin",
 ]
 
-if TYPE_CHECKING:
-    _GenericAPIView = GenericAPIView[Any]
-    _GenericViewSet = GenericViewSet[Any]
-else:
-    _GenericAPIView, _GenericViewSet = GenericAPIView, GenericViewSet
-
 
 class _Base(Cors, RateLimit, Idempotency, Tenants, Pagination, Configurable, Defaults):
     # CORS outermost, so that the answers of all others are marked; the limit before the tenant.
@@ -59,20 +51,13 @@ class BaseAPIView(_Base, APIView):
     """
 
 
-class BaseViewSet(_Base, _GenericViewSet):
+class BaseViewSet(_Base, GenericViewSet[Any]):
     """A view set whose actions are its own: ``list``, ``create``, ``destroy`` or ``@action``."""
 
 
-class BaseModelViewSet(
-    mixins.CreateModelMixin,
-    mixins.RetrieveModelMixin,
-    mixins.UpdateModelMixin,
-    mixins.DestroyModelMixin,
-    mixins.ListModelMixin,
-    BaseViewSet,
-):
+class BaseModelViewSet(BaseViewSet, ModelViewSet[Any]):
     """A view set of a model: list, retrieve, create, update, destroy."""
 
 
-class BaseReadOnlyViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, BaseViewSet):
+class BaseReadOnlyViewSet(BaseViewSet, ReadOnlyModelViewSet[Any]):
     """A view set of a model, to list and retrieve."""

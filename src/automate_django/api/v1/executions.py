@@ -10,27 +10,10 @@ from rest_framework.response import Response
 
 from automate_django.api.bases.pagination import StorePagination
 from automate_django.api.schema import described
-from automate_django.api.v1.resource import (
-    Resource,
-    attempt_data,
-    group_data,
-    require,
-    shown,
-    uuid_of,
-)
-from automate_django.api.v1.serializers import (
-    AcceptedSerializer,
-    ChangedSerializer,
-    ErrorGroupSerializer,
-    ExecutionBulkSerializer,
-    ExecutionDetailSerializer,
-    ExecutionErrorQuerySerializer,
-    ExecutionQuerySerializer,
-    ExecutionSerializer,
-    ResumeSerializer,
-)
+from automate_django.api.v1 import serializers
+from automate_django.api.v1.resource import Resource, require, uuid_of
 from automate_django.models import WorkflowExecution
-from automate_kernel.workflows.execution import Execution, StepRun
+from automate_kernel.workflows.execution import Execution
 
 _READS = ("list", "errors", "retrieve")
 _COMMANDS = ("cancel", "resume", "bulk", "retry")
@@ -49,36 +32,49 @@ class ExecutionViewSet(Resource):
         **dict.fromkeys(_COMMANDS, "change_workflowexecution"),
         "retry": "add_workflowexecution",
     }
-    serializer_class = ExecutionSerializer
+    serializer_class = serializers.ExecutionSerializer
     lookup_url_kwarg = "execution_id"
     pagination_class = StorePagination
     # For schemas and permissions: the store reads the rows.
     queryset = WorkflowExecution._default_manager.none()
 
-    @described(parameters=[ExecutionQuerySerializer])
+    @described(parameters=[serializers.ExecutionQuerySerializer])
     def list(self, request: Any) -> Response:
         """List executions."""
-        given = self.query(ExecutionQuerySerializer)
+        given = self.query(serializers.ExecutionQuerySerializer)
         found = self.page(self.kernel.executions.page, events=True, **given).executions
-        executions = ExecutionSerializer([_brief(each) for each in found], many=True)
-        return self.get_paginated_response(executions.data)
+        return self.get_paginated_response(serializers.ExecutionSerializer(found, many=True).data)
 
     @described(
-        parameters=[ExecutionErrorQuerySerializer], responses=ErrorGroupSerializer(many=True)
+        parameters=[serializers.ExecutionErrorQuerySerializer],
+        responses=serializers.ErrorGroupSerializer(many=True),
     )
     @action(detail=False, pagination_class=None)
     def errors(self, request: Any) -> Response:
         """Group the failed ones by workflow and by where their error came from, largest first."""
-        given = self.query(ExecutionErrorQuerySerializer)
-        return Response(group_data(self.kernel.executions.error_groups(**given)))
+        given = self.query(serializers.ExecutionErrorQuerySerializer)
+        groups = self.kernel.executions.error_groups(**given)
+        return Response(serializers.ErrorGroupSerializer(groups, many=True).data)
 
-    @described(responses=ExecutionDetailSerializer)
+    @described(responses=serializers.ExecutionDetailSerializer)
     def retrieve(self, request: Any, execution_id: str) -> Response:
         """Read one execution with its event, output and steps, in which secrets are hidden."""
-        execution = self._execution(execution_id)
-        return Response(ExecutionDetailSerializer(self._whole(execution)).data)
+        execution, store = self._execution(execution_id), self.kernel.executions
+        definition = store.definition(execution.definition_id).to_dict()
+        steps = {
+            step["id"]: step
+            for step in (*definition.get("steps", ()), *definition.get("on_failure", ()))
+        }
+        runs = []
+        for run in execution.steps:
+            step = steps.get(run.step_id, {})
+            action, given = step.get("action"), step.get("input", {})
+            runs.append(serializers.Whole(run, action=action, input=given))
+        attempts = store.failed_attempts(execution.id)
+        whole = serializers.Whole(execution, steps=runs, failed_attempts=attempts)
+        return Response(serializers.ExecutionDetailSerializer(whole).data)
 
-    @described(request=None, responses=ExecutionSerializer)
+    @described(request=None, responses=serializers.ExecutionSerializer)
     @action(detail=True, methods=["post"])
     def cancel(self, request: Any, execution_id: str) -> Response:
         """End an execution that has not ended. What runs is asked to stop."""
@@ -86,20 +82,20 @@ class ExecutionViewSet(Resource):
         require(self.kernel.executions.cancel(execution.id), "It has ended already.")
         return self._brief(execution_id)
 
-    @described(request=ResumeSerializer, responses=ExecutionSerializer)
+    @described(request=serializers.ResumeSerializer, responses=serializers.ExecutionSerializer)
     @action(detail=True, methods=["post"])
     def resume(self, request: Any, execution_id: str) -> Response:
         """Go on with a failed execution where it failed, or from a step with any that has ended."""
-        execution, step = self._execution(execution_id), self.read(ResumeSerializer)
+        execution, step = self._execution(execution_id), self.read(serializers.ResumeSerializer)
         resumed = self.kernel.executions.resume(execution.id, step_id=step.get("step"))
         require(resumed, "It has not failed." if "step" not in step else "It has not ended.")
         return self._brief(execution_id)
 
-    @described(request=ExecutionBulkSerializer, responses=ChangedSerializer)
+    @described(request=serializers.ExecutionBulkSerializer, responses=serializers.ChangedSerializer)
     @action(detail=False, methods=["post"])
     def bulk(self, request: Any) -> Response:
         """Resume the failed executions with these ids, or all that match a filter."""
-        given, store = self.read(ExecutionBulkSerializer), self.kernel.executions
+        given, store = self.read(serializers.ExecutionBulkSerializer), self.kernel.executions
         given.pop("action")
         tenant = self.tenant_for(given.pop("tenant_id", None))
         if (ids := given.pop("ids", None)) is not None:
@@ -109,9 +105,9 @@ class ExecutionViewSet(Resource):
             # A request must end before its client gives up; the client can ask again.
             given.setdefault("limit", _MOST_AT_ONCE)
             changed = store.resume_matching(tenant_id=tenant, **given)
-        return Response(ChangedSerializer({"changed": changed}).data)
+        return Response(serializers.ChangedSerializer({"changed": changed}).data)
 
-    @described(request=None, responses={202: AcceptedSerializer})
+    @described(request=None, responses={202: serializers.AcceptedSerializer})
     @action(detail=True, methods=["post"])
     def retry(self, request: Any, execution_id: str) -> Response:
         """Begin another execution for the same event, with the workflow as it is now."""
@@ -123,51 +119,4 @@ class ExecutionViewSet(Resource):
         return self.visible(self.kernel.executions.get(uuid_of(execution_id)))
 
     def _brief(self, execution_id: str) -> Response:
-        return Response(ExecutionSerializer(_brief(self._execution(execution_id))).data)
-
-    def _whole(self, execution: Execution) -> dict[str, Any]:
-        store = self.kernel.executions
-        definition = store.definition(execution.definition_id).to_dict()
-        steps = {
-            step["id"]: step
-            for step in (*definition.get("steps", ()), *definition.get("on_failure", ()))
-        }
-        return {
-            **_brief(execution),
-            "payload": shown(execution.event.payload),
-            "output": shown(execution.output),
-            "definition_id": execution.definition_id,
-            "item_id": execution.item_id,
-            "failed_attempts": [attempt_data(each) for each in store.failed_attempts(execution.id)],
-            "steps": [_run(run, steps.get(run.step_id, {})) for run in execution.steps],
-        }
-
-
-def _brief(execution: Execution) -> dict[str, Any]:
-    fields = (
-        "id", "workflow", "tenant_id", "error_code", "error_group", "created_at", "updated_at",
-        "completed_at",
-    )  # fmt: skip
-    return {
-        **{name: getattr(execution, name) for name in fields},
-        "status": execution.status.value,
-        "event": execution.event.name,
-        "error": shown(execution.error),
-        "labels": shown(execution.labels),
-    }
-
-
-def _run(run: StepRun, step: dict[str, Any]) -> dict[str, Any]:
-    fields = (
-        "id", "position", "attempts", "error_code", "error_group", "started_at",
-        "next_attempt_at", "completed_at",
-    )  # fmt: skip
-    return {
-        **{name: getattr(run, name) for name in fields},
-        "status": run.status.value,
-        "action": step.get("action"),
-        "input": shown(step.get("input", {})),
-        "output": shown(run.output),
-        "error": shown(run.error),
-        "trace": shown(run.trace),
-    }
+        return Response(serializers.ExecutionSerializer(self._execution(execution_id)).data)

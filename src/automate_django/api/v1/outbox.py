@@ -9,26 +9,8 @@ from rest_framework.response import Response
 
 from automate_django.api.bases.pagination import StorePagination
 from automate_django.api.schema import described
-from automate_django.api.v1.resource import (
-    Resource,
-    attempt_data,
-    group_data,
-    may,
-    require,
-    shown,
-    uuid_of,
-)
-from automate_django.api.v1.serializers import (
-    BulkSerializer,
-    ChangedSerializer,
-    ErrorGroupSerializer,
-    ErrorQuerySerializer,
-    ItemDetailSerializer,
-    ItemQuerySerializer,
-    ItemSerializer,
-    RescheduleSerializer,
-    StatsSerializer,
-)
+from automate_django.api.v1 import serializers
+from automate_django.api.v1.resource import Resource, may, require, uuid_of
 from automate_django.models import OutboxItem as Model
 from automate_django.outbox_counts import counts_of_tenant
 from automate_kernel.outbox import OutboxItem
@@ -50,70 +32,58 @@ class OutboxViewSet(Resource):
         **dict.fromkeys(_COMMANDS, "change_outboxitem"),
         "discard": "delete_outboxitem",
     }
-    serializer_class = ItemSerializer
+    serializer_class = serializers.ItemSerializer
     lookup_url_kwarg = "item_id"
     pagination_class = StorePagination
     # For schemas and permissions: the store reads the rows.
     queryset = Model._default_manager.none()
 
-    @described(parameters=[ItemQuerySerializer])
+    @described(parameters=[serializers.ItemQuerySerializer])
     def list(self, request: Any) -> Response:
         """List items, without what they carry."""
-        given = self.query(ItemQuerySerializer)
+        given = self.query(serializers.ItemQuerySerializer)
         found = self.page(self.kernel.outbox.page, payloads=False, **given).items
-        items = ItemSerializer([_brief(item) for item in found], many=True)
-        return self.get_paginated_response(items.data)
+        return self.get_paginated_response(serializers.ItemSerializer(found, many=True).data)
 
-    @described(parameters=[ErrorQuerySerializer], responses=ErrorGroupSerializer(many=True))
+    @described(
+        parameters=[serializers.ErrorQuerySerializer],
+        responses=serializers.ErrorGroupSerializer(many=True),
+    )
     @action(detail=False, pagination_class=None)
     def errors(self, request: Any) -> Response:
         """Group the failed items by kind and by where their error came from, largest first."""
-        given = self.query(ErrorQuerySerializer)
-        return Response(group_data(self.kernel.outbox.error_groups(**given)))
+        given = self.query(serializers.ErrorQuerySerializer)
+        groups = self.kernel.outbox.error_groups(**given)
+        return Response(serializers.ErrorGroupSerializer(groups, many=True).data)
 
-    @described(responses=ItemDetailSerializer)
+    @described(responses=serializers.ItemDetailSerializer)
     def retrieve(self, request: Any, item_id: str) -> Response:
         """Read one item with its payload, in which secrets are hidden."""
         item = self._item(item_id)
         attempts = self.kernel.outbox.failed_attempts(item.id)
-        whole = {
-            **_brief(item),
-            "payload": shown(item.payload),
-            "headers": shown(item.headers),
-            "labels": shown(item.labels),
-            "failed_attempts": [attempt_data(each) for each in attempts],
-        }
-        return Response(ItemDetailSerializer(whole).data)
+        whole = serializers.Whole(item, failed_attempts=attempts)
+        return Response(serializers.ItemDetailSerializer(whole).data)
 
-    @described(responses=StatsSerializer)
+    @described(responses=serializers.StatsSerializer)
     @action(detail=False, pagination_class=None)
     def stats(self, request: Any) -> Response:
         """Count items by kind and status, and say how late the oldest is that is due."""
         if self.principal.operator:
-            stats = self.kernel.outbox.stats()
-            counts, looked, paused = stats.counts, None, stats.paused
-            oldest = stats.oldest_due_seconds
+            found = serializers.Whole(self.kernel.outbox.stats(), counted_among=None)
         else:
             own = counts_of_tenant(self.kernel.storage, str(self.principal.tenant_id))
-            counts, looked, paused = own.by_kind, own.looked, ()
-            oldest = own.oldest_due_seconds
-        found = {
-            "counts": counts,
-            "counted_among": looked,
-            "oldest_due_seconds": oldest,
-            "paused": paused,
-        }
-        return Response(StatsSerializer(found).data)
+            found = serializers.Whole(own, counts=own.by_kind, counted_among=own.looked, paused=())
+        return Response(serializers.StatsSerializer(found).data)
 
     # -- operator commands ---------------------------------------------------------------------
 
-    @described(request=None, responses=ItemSerializer)
+    @described(request=None, responses=serializers.ItemSerializer)
     @action(detail=True, methods=["post"])
     def requeue(self, request: Any, item_id: str) -> Response:
         """Make a failed or cancelled item wait again, with all its attempts."""
         return self._change(item_id, "requeue", "It has neither failed nor been cancelled.")
 
-    @described(request=None, responses=ItemSerializer)
+    @described(request=None, responses=serializers.ItemSerializer)
     @action(detail=True, methods=["post"])
     def cancel(self, request: Any, item_id: str) -> Response:
         """Cancel an item that waits, or ask one that runs to stop."""
@@ -127,18 +97,18 @@ class OutboxViewSet(Resource):
         require(self.kernel.outbox.discard([item.id]), "It is not finished.")
         return Response(status=204)
 
-    @described(request=RescheduleSerializer, responses=ItemSerializer)
+    @described(request=serializers.RescheduleSerializer, responses=serializers.ItemSerializer)
     @action(detail=True, methods=["post"])
     def reschedule(self, request: Any, item_id: str) -> Response:
         """Change when an item that waits is due."""
-        when = self.read(RescheduleSerializer)
+        when = self.read(serializers.RescheduleSerializer)
         return self._change(item_id, "reschedule", "It does not wait.", **when)
 
-    @described(request=BulkSerializer, responses=ChangedSerializer)
+    @described(request=serializers.BulkSerializer, responses=serializers.ChangedSerializer)
     @action(detail=False, methods=["post"])
     def bulk(self, request: Any) -> Response:
         """Requeue, cancel or discard the items with these ids, or all that match a filter."""
-        given = self.read(BulkSerializer)
+        given = self.read(serializers.BulkSerializer)
         command, ids = given.pop("action"), given.pop("ids", None)
         if command == "discard" and not may(request, "delete_outboxitem"):
             self.permission_denied(request)
@@ -150,7 +120,7 @@ class OutboxViewSet(Resource):
             # A request must end before its client gives up; the client can ask again.
             given.setdefault("limit", _MOST_AT_ONCE)
             changed = getattr(store, f"{command}_matching")(tenant_id=tenant, **given)
-        return Response(ChangedSerializer({"changed": changed}).data)
+        return Response(serializers.ChangedSerializer({"changed": changed}).data)
 
     def _item(self, item_id: str) -> OutboxItem:
         return self.visible(self.kernel.outbox.get(uuid_of(item_id)))
@@ -158,18 +128,4 @@ class OutboxViewSet(Resource):
     def _change(self, item_id: str, command: str, refusal: str, **options: Any) -> Response:
         item = self._item(item_id)
         require(getattr(self.kernel.outbox, command)([item.id], **options), refusal)
-        return Response(ItemSerializer(_brief(self._item(item_id))).data)
-
-
-def _brief(item: OutboxItem) -> dict[str, Any]:
-    fields = (
-        "id", "kind", "priority", "attempt_count", "max_attempts", "next_attempt_at",
-        "lease_owner", "lease_expires_at", "tenant_id", "created_at", "updated_at", "completed_at",
-    )  # fmt: skip
-    return {
-        **{name: getattr(item, name) for name in fields},
-        "status": item.status.value,
-        "error_code": item.last_error_code,
-        "error_group": item.last_error_group,
-        "error": shown(item.last_error),
-    }
+        return Response(serializers.ItemSerializer(self._item(item_id)).data)

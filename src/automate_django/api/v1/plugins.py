@@ -8,9 +8,8 @@ from rest_framework.exceptions import PermissionDenied
 from rest_framework.response import Response
 
 from automate_django.api.schema import described
-from automate_django.api.v1.resource import Resource, shown
+from automate_django.api.v1.resource import Resource
 from automate_django.api.v1.serializers import PluginSerializer
-from automate_kernel.plugins.records import PluginRecord
 
 
 class PluginViewSet(Resource):
@@ -31,17 +30,4 @@ class PluginViewSet(Resource):
     def list(self, request: Any) -> Response:
         """List the plugins, the unusable ones too, with what to do about those."""
         records = self.kernel.plugins.records()
-        return Response(PluginSerializer([_shown(each) for each in records], many=True).data)
-
-
-def _shown(record: PluginRecord) -> dict[str, Any]:
-    return {
-        "kind": record.kind,
-        "key": record.key,
-        "source": record.source,
-        "version": record.version,
-        "state": record.state.value,
-        "usable": record.usable,
-        "error": shown(record.error),
-        "remedy": shown(record.remedy),
-    }
+        return Response(PluginSerializer(records, many=True).data)

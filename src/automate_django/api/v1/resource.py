@@ -1,8 +1,9 @@
-"""The base of the REST API's resources: permissions, tenants, pages and hidden secrets."""
+"""The base of the REST API's resources: permissions, tenants and pages."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -17,20 +18,11 @@ from automate_django.api.bases.access import BoundedJSONParser
 from automate_django.api.problems import ParameterError, Problem
 from automate_django.api.schema import ProblemSchema
 from automate_django.api.tokens import HasRequiredScopes
-from automate_django.api.v1.base import (
-    BaseViewSet,
-    CORSMixin,
-    IdempotencyMixin,
-    PaginationMixin,
-    RateLimitMixin,
-)
-from automate_django.api.v1.serializers import ErrorGroupSerializer
+from automate_django.api.v1.base import BaseViewSet
 from automate_django.kernel import get_kernel
 from automate_django.tenants import Principal, principal_of, token_of
 from automate_kernel.kernel import Kernel
 from automate_kernel.outbox import OutboxItem
-from automate_kernel.outbox.failed_attempts import ErrorGroup, FailedAttempt
-from automate_kernel.secrets.masking import hide_named
 from automate_kernel.workflows.execution import Execution
 
 Seen = TypeVar("Seen", OutboxItem, Execution)
@@ -38,11 +30,7 @@ _OF_PAGES = ("cursor", "page_size", "limit", "offset", "format")
 
 
 class HasModelPermission(BasePermission):
-    """
-    Requires the Django permission that the view's *model_permissions* name for the action.
-
-    A service's token has no permissions: its scopes alone decide.
-    """
+    """Requires a user's permission of *model_permissions*; a service's token has scopes alone."""
 
     def has_permission(self, request: Any, view: Any) -> bool:
         """Return True if the user has it."""
@@ -59,7 +47,7 @@ def may(request: Any, permission: str) -> bool:
     return bool(request.user.has_perm(f"automate_django.{permission}"))
 
 
-class Resource(CORSMixin, RateLimitMixin, PaginationMixin, IdempotencyMixin, BaseViewSet):
+class Resource(BaseViewSet):
     """
     A resource of the automation itself.
 
@@ -69,6 +57,8 @@ class Resource(CORSMixin, RateLimitMixin, PaginationMixin, IdempotencyMixin, Bas
 
     required_scopes: Mapping[str, str] = {}
     model_permissions: Mapping[str, str] = {}
+    idempotent = True
+    rate_limited = True
     rate_limit_key_prefix = "automate"
     rate_limit_default = 600
     renderer_classes = [JSONRenderer]  # noqa: RUF012  (as REST framework has it)
@@ -87,13 +77,10 @@ class Resource(CORSMixin, RateLimitMixin, PaginationMixin, IdempotencyMixin, Bas
         if self.principal.nobody:
             raise PermissionDenied("You belong to no tenant.")
 
-    @property
+    @cached_property
     def principal(self) -> Principal:
         """The author of the request."""
-        found: Principal | None = getattr(self, "_principal", None)
-        if found is None:
-            found = self._principal = principal_of(self.request)
-        return found
+        return principal_of(self.request)
 
     @property
     def kernel(self) -> Kernel:
@@ -115,11 +102,7 @@ class Resource(CORSMixin, RateLimitMixin, PaginationMixin, IdempotencyMixin, Bas
         return found
 
     def query(self, serializer: type[Any]) -> dict[str, Any]:
-        """
-        Return the valid parameters of the query, with the tenant whose rows may be seen.
-
-        The parameters of pages are left out. Raises `ParameterError`.
-        """
+        """Return the query's valid parameters, but pages', and the tenant; or `ParameterError`."""
         given = {k: v for k, v in self.request.query_params.items() if k not in _OF_PAGES}
         read = serializer(data=given)
         if not read.is_valid():
@@ -158,41 +141,6 @@ class Resource(CORSMixin, RateLimitMixin, PaginationMixin, IdempotencyMixin, Bas
         if given not in (None, self.principal.tenant_id):
             raise PermissionDenied("Only an operator can name a tenant.")
         return self.principal.tenant_id
-
-
-def shown(value: Any) -> Any:
-    """
-    Return a stored value as it may be shown.
-
-    The secrets that this process knows are hidden, and the values under names like ``password`` or
-    ``api_key``.
-    """
-    return hide_named(get_kernel().redactor.redact_value(value))
-
-
-def attempt_data(attempt: FailedAttempt) -> dict[str, Any]:
-    """Return a failed attempt as it may be shown."""
-    names = ("attempt", "error_code", "error_group", "failed_at", "position")
-    return {
-        **{name: getattr(attempt, name) for name in names},
-        "step": attempt.step_id,
-        "error": shown(attempt.error),
-        "trace": shown(attempt.trace),
-    }
-
-
-def group_data(groups: Iterable[ErrorGroup]) -> Any:
-    """Return groups of errors as they may be shown."""
-    names = ("kind", "error_code", "count", "latest_id", "latest_at")
-    shown_groups = [
-        {
-            **{name: getattr(group, name) for name in names},
-            "error_group": group.group,
-            "error": shown(group.error),
-        }
-        for group in groups
-    ]
-    return ErrorGroupSerializer(shown_groups, many=True).data
 
 
 def require(done: Any, refusal: str) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timezone
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 from rest_framework import serializers
 
+from automate_django.kernel import get_kernel
 from automate_kernel.errors import PayloadError
 from automate_kernel.outbox.item import (
     LENGTHS,
@@ -17,6 +19,7 @@ from automate_kernel.outbox.item import (
     ItemStatus,
     check_text,
 )
+from automate_kernel.secrets.masking import hide_named
 from automate_kernel.workflows.execution import (
     ExecutionStatus,
     check_event_name,
@@ -44,11 +47,8 @@ class Strict(serializers.Serializer[Any]):
         return super().to_internal_value(data)
 
 
-class Instant(serializers.DateTimeField):
-    """A time, shown in UTC whatever the project's own zone."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(default_timezone=timezone.utc, **options)
+Instant = partial(serializers.DateTimeField, default_timezone=timezone.utc)
+"""A time, shown in UTC whatever the project's own zone."""
 
 
 class Text(serializers.CharField):
@@ -63,10 +63,6 @@ class Word(serializers.CharField):
     name. `automate_django.api.schema` describes the words.
     """
 
-    default_error_messages = {  # noqa: RUF012
-        "unknown": "This is none of: {words}."
-    }
-
     def __init__(self, words: Sequence[str], **options: Any) -> None:
         self.words = words
         super().__init__(**options)
@@ -75,12 +71,9 @@ class Word(serializers.CharField):
         """Return the word."""
         value: str = super().to_internal_value(data)
         if value not in self.words:
-            self.fail("unknown", words=", ".join(self.words))
+            text = f"This is none of: {', '.join(self.words)}."
+            raise serializers.ValidationError(text, code="unknown")
         return value
-
-
-class PayloadField(serializers.JSONField):
-    """Any JSON; the kernel refuses what can't be stored."""
 
 
 # -- input -------------------------------------------------------------------------------------
@@ -103,10 +96,10 @@ class KernelText(Text):
         return value
 
 
-class _AcceptedInput(Strict):
-    """The fields of all that is accepted."""
+class StartSerializer(Strict):
+    """The start of an execution."""
 
-    payload = PayloadField(required=False, default=None, allow_null=True)
+    payload = serializers.JSONField(required=False, default=None, allow_null=True)
     tenant_id = KernelText(
         lambda value: check_text(value, "tenant_id"),
         required=False, max_length=LENGTHS["tenant_id"], help_text="For operators.",
@@ -118,11 +111,7 @@ class _AcceptedInput(Strict):
     )
 
 
-class StartSerializer(_AcceptedInput):
-    """The start of an execution."""
-
-
-class EventSerializer(_AcceptedInput):
+class EventSerializer(StartSerializer):
     """An event."""
 
     name = KernelText(check_event_name, max_length=LENGTHS["kind"])
@@ -193,11 +182,30 @@ class _TimeFilter(_TenantFilter):
     created_before = Instant(required=False)
 
 
-class _LabelFilter(Strict):
+class _ItemFilter(_TimeFilter):
+    status = Word(_ITEM_STATUSES, required=False)
+    kind = Text(required=False, max_length=200)
+    error_code = Text(required=False, max_length=64)
     error_group = Text(required=False, max_length=200, help_text="As errors/ names it.")
-    label: Any = Text(
-        required=False, max_length=300, help_text="`order=4711`, or `4711` under any name."
-    )
+
+
+def _label() -> Any:
+    return Text(required=False, max_length=300, help_text="`order=4711`, or `4711` under any name.")
+
+
+class ItemQuerySerializer(_ItemFilter):
+    """A filter of items."""
+
+    label = _label()
+
+
+class ExecutionQuerySerializer(_TimeFilter):
+    """A filter of executions."""
+
+    status = Word(_EXECUTION_STATUSES, required=False)
+    workflow = Text(required=False, max_length=200)
+    error_group = Text(required=False, max_length=200, help_text="As errors/ names it.")
+    label = _label()
 
 
 class _Bulk(Strict):
@@ -215,22 +223,10 @@ class _Bulk(Strict):
         return attrs
 
 
-class ItemQuerySerializer(_LabelFilter, _TimeFilter):
-    """A filter of items."""
-
-    status = Word(_ITEM_STATUSES, required=False)
-    kind = Text(required=False, max_length=200)
-    error_code = Text(required=False, max_length=64)
-
-
-class BulkSerializer(_Bulk, _TimeFilter):
+class BulkSerializer(_Bulk, _ItemFilter):
     """A command for several items: by ids, or by a filter."""
 
     action = Word(("requeue", "cancel", "discard"))
-    status = Word(_ITEM_STATUSES, required=False)
-    kind = Text(required=False, max_length=200)
-    error_code = Text(required=False, max_length=64)
-    error_group = Text(required=False, max_length=200, help_text="As errors/ names it.")
     limit = serializers.IntegerField(
         required=False, min_value=1, max_value=100_000, help_text="10,000 if a filter has none."
     )
@@ -255,13 +251,6 @@ class BulkSerializer(_Bulk, _TimeFilter):
         return attrs
 
 
-class ExecutionQuerySerializer(_LabelFilter, _TimeFilter):
-    """A filter of executions."""
-
-    status = Word(_EXECUTION_STATUSES, required=False)
-    workflow = Text(required=False, max_length=200)
-
-
 class ExecutionBulkSerializer(_Bulk, _TimeFilter):
     """A command for several failed executions: by ids, or by a filter."""
 
@@ -275,8 +264,7 @@ class ExecutionBulkSerializer(_Bulk, _TimeFilter):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Require either ids or a filter."""
-        super().validate(attrs)
-        if not attrs.keys() - {"action", "limit", "per_second"}:
+        if not super().validate(attrs).keys() - {"action", "limit", "per_second"}:
             raise serializers.ValidationError("Say which: ids, or a filter like status FAILED.")
         return attrs
 
@@ -284,16 +272,43 @@ class ExecutionBulkSerializer(_Bulk, _TimeFilter):
 # -- output ------------------------------------------------------------------------------------
 
 
-def _group() -> serializers.CharField:
-    return serializers.CharField(
-        allow_null=True, help_text="The error's type and place, the same for all of its kind."
-    )
+class Whole:
+    """A value of the kernel's, with more attributes for its serializer."""
+
+    def __init__(self, value: object, **more: Any) -> None:
+        self._value = value
+        vars(self).update(more)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._value, name)
 
 
-def _trace() -> serializers.CharField:
-    return serializers.CharField(
-        allow_null=True, help_text="Where it was raised: files, lines and their source, no values."
-    )
+class _Shown(serializers.Field[Any, Any, Any, Any]):
+    """A value without known secrets, and without those under names like ``password``."""
+
+    def to_representation(self, value: Any) -> Any:
+        return super().to_representation(hide_named(get_kernel().redactor.redact_value(value)))
+
+
+class ShownText(_Shown, serializers.CharField):
+    """Text without secrets."""
+
+
+class ShownJSON(_Shown, serializers.JSONField):
+    """JSON without secrets."""
+
+
+class ShownDict(_Shown, serializers.DictField):
+    """A JSON object without secrets."""
+
+
+_text = partial(serializers.CharField, allow_null=True)
+_group = partial(_text, help_text="The error's type and place, the same for all of its kind.")
+_trace = partial(
+    ShownText,
+    allow_null=True,
+    help_text="Where it was raised: files, lines and their source, no values.",
+)
 
 
 class AcceptedSerializer(serializers.Serializer[Any]):
@@ -311,28 +326,28 @@ class ChangedSerializer(serializers.Serializer[Any]):
 class WorkflowSerializer(serializers.Serializer[Any]):
     """A workflow."""
 
-    name = serializers.CharField()
-    title = serializers.CharField(allow_null=True)
-    description = serializers.CharField(allow_null=True)
-    tenant_id = serializers.CharField(allow_null=True)
-    problem = serializers.CharField(allow_null=True, help_text="Why it can't run.")
+    name = serializers.CharField(source="workflow.name")
+    title = _text(source="workflow.title")
+    description = _text(source="workflow.description")
+    tenant_id = _text()
+    problem = ShownText(source="error.message", allow_null=True, help_text="Why it can't run.")
 
 
 class WorkflowDetailSerializer(WorkflowSerializer):
     """A workflow with its definition."""
 
-    definition = serializers.DictField()
+    definition = ShownDict(source="workflow.to_dict")
 
 
 class FailedAttemptSerializer(serializers.Serializer[Any]):
     """One attempt that failed."""
 
     attempt = serializers.IntegerField(help_text="From 1; 0 is before the step's call.")
-    step = serializers.CharField(allow_null=True, help_text="Of an execution: its step.")
+    step = _text(source="step_id", help_text="Of an execution: its step.")
     position = serializers.IntegerField(help_text="Which element of for_each; else -1.")
     error_code = serializers.CharField()
     error_group = serializers.CharField()
-    error = serializers.CharField()
+    error = ShownText()
     trace = _trace()
     failed_at = Instant(allow_null=True)
 
@@ -341,12 +356,12 @@ class ErrorGroupSerializer(serializers.Serializer[Any]):
     """Failures that come from one place."""
 
     kind = serializers.CharField(help_text="The items' kind, or the workflow.")
-    error_group = serializers.CharField()
+    error_group = serializers.CharField(source="group")
     error_code = serializers.CharField()
     count = serializers.IntegerField()
     latest_id = serializers.CharField(help_text="The newest of them.")
     latest_at = Instant(allow_null=True)
-    error = serializers.CharField(help_text="Of the newest.")
+    error = ShownText(help_text="Of the newest.")
 
 
 class ExecutionSerializer(serializers.Serializer[Any]):
@@ -355,12 +370,12 @@ class ExecutionSerializer(serializers.Serializer[Any]):
     id = serializers.UUIDField()
     workflow = serializers.CharField()
     status = Word(_EXECUTION_STATUSES)
-    tenant_id = serializers.CharField(allow_null=True)
-    event = serializers.CharField(help_text="The event's name.")
-    labels: Any = serializers.DictField(child=serializers.CharField())
-    error_code = serializers.CharField(allow_null=True)
+    tenant_id = _text()
+    event = serializers.CharField(source="event.name", help_text="The event's name.")
+    labels: Any = ShownDict(child=serializers.CharField())
+    error_code = _text()
     error_group = _group()
-    error = serializers.CharField(allow_null=True)
+    error = ShownText(allow_null=True)
     created_at = Instant()
     updated_at = Instant()
     completed_at = Instant(allow_null=True)
@@ -371,14 +386,14 @@ class StepSerializer(serializers.Serializer[Any]):
 
     id = serializers.CharField()
     position = serializers.IntegerField(help_text="Which element of for_each; else -1.")
-    action = serializers.CharField(allow_null=True)
+    action = _text()
     status = serializers.CharField()
     attempts = serializers.IntegerField()
-    input = serializers.JSONField(help_text="As the workflow has it, with its templates.")
-    output = serializers.JSONField()
-    error_code = serializers.CharField(allow_null=True)
+    input = ShownJSON(help_text="As the workflow has it, with its templates.")
+    output = ShownJSON()
+    error_code = _text()
     error_group = _group()
-    error = serializers.CharField(allow_null=True)
+    error = ShownText(allow_null=True)
     trace = _trace()
     started_at = Instant(allow_null=True)
     next_attempt_at = Instant(allow_null=True)
@@ -388,8 +403,8 @@ class StepSerializer(serializers.Serializer[Any]):
 class ExecutionDetailSerializer(ExecutionSerializer):
     """An execution with its event, its output and its steps."""
 
-    payload = serializers.JSONField(help_text="The event's.")
-    output = serializers.JSONField()
+    payload = ShownJSON(source="event.payload", help_text="The event's.")
+    output = ShownJSON()
     definition_id = serializers.CharField()
     item_id = serializers.UUIDField()
     steps = StepSerializer(many=True)
@@ -406,12 +421,12 @@ class ItemSerializer(serializers.Serializer[Any]):
     attempt_count = serializers.IntegerField()
     max_attempts = serializers.IntegerField()
     next_attempt_at = Instant()
-    lease_owner = serializers.CharField(allow_null=True)
+    lease_owner = _text()
     lease_expires_at = Instant(allow_null=True)
-    tenant_id = serializers.CharField(allow_null=True)
-    error_code = serializers.CharField(allow_null=True)
-    error_group = _group()
-    error = serializers.CharField(allow_null=True)
+    tenant_id = _text()
+    error_code = _text(source="last_error_code")
+    error_group = _group(source="last_error_group")
+    error = ShownText(source="last_error", allow_null=True)
     created_at = Instant()
     updated_at = Instant()
     completed_at = Instant(allow_null=True)
@@ -420,9 +435,9 @@ class ItemSerializer(serializers.Serializer[Any]):
 class ItemDetailSerializer(ItemSerializer):
     """An outbox item with its payload, in which secrets are hidden."""
 
-    payload = serializers.JSONField()
-    headers = serializers.DictField()
-    labels: Any = serializers.DictField(child=serializers.CharField())
+    payload = ShownJSON()
+    headers = ShownDict()
+    labels: Any = ShownDict(child=serializers.CharField())
     failed_attempts = FailedAttemptSerializer(many=True)
 
 
@@ -448,8 +463,8 @@ class PluginSerializer(serializers.Serializer[Any]):
     kind = serializers.CharField()
     key = serializers.CharField()
     source = serializers.CharField()  # type: ignore[assignment]
-    version = serializers.CharField(allow_null=True)
-    state = serializers.CharField()
+    version = _text()
+    state = serializers.CharField(source="state.value")
     usable = serializers.BooleanField()
-    error = serializers.CharField(allow_null=True)
-    remedy = serializers.CharField(allow_null=True)
+    error = ShownText(allow_null=True)
+    remedy = ShownText(allow_null=True)

@@ -1,4 +1,4 @@
-"""``/workflows``: definitions, and their start."""
+"""``/workflows``: definitions, and their start; ``POST /events``, which workflows may start on."""
 
 from __future__ import annotations
 
@@ -7,33 +7,26 @@ from typing import Any
 from django.db import transaction
 from django.http import Http404
 from rest_framework.decorators import action
+from rest_framework.exceptions import PermissionDenied
 from rest_framework.response import Response
 
 from automate_django.api.schema import described
-from automate_django.api.v1.resource import Resource, shown
-from automate_django.api.v1.serializers import (
-    AcceptedSerializer,
-    StartSerializer,
-    WorkflowDetailSerializer,
-    WorkflowSerializer,
-)
+from automate_django.api.v1 import serializers
+from automate_django.api.v1.resource import Resource
 from automate_kernel.workflows.catalogue import EVERYBODY, Entry
+
+_READS = ("list", "retrieve")
 
 
 class WorkflowViewSet(Resource):
     """Workflows of files and of the database, by name; a tenant sees its own and everybody's."""
 
-    required_scopes = {  # noqa: RUF012
-        "list": "workflows:read",
-        "retrieve": "workflows:read",
-        "start": "workflows:start",
-    }
+    required_scopes = {**dict.fromkeys(_READS, "workflows:read"), "start": "workflows:start"}  # noqa: RUF012
     model_permissions = {  # noqa: RUF012
-        "list": "view_workflowdefinition",
-        "retrieve": "view_workflowdefinition",
+        **dict.fromkeys(_READS, "view_workflowdefinition"),
         "start": "add_workflowexecution",
     }
-    serializer_class = WorkflowSerializer
+    serializer_class = serializers.WorkflowSerializer
     lookup_field = "name"
     pagination_class = None
 
@@ -42,40 +35,48 @@ class WorkflowViewSet(Resource):
         seen = EVERYBODY if principal.operator else principal.tenant_id
         return self.kernel.workflows.entries(tenant_id=seen)
 
-    @described(responses=WorkflowSerializer(many=True))
+    @described(responses=serializers.WorkflowSerializer(many=True))
     def list(self, request: Any) -> Response:
         """List the workflows, by name."""
         entries = sorted(self._entries(), key=lambda entry: entry.workflow.name)
-        return Response(WorkflowSerializer([_brief(each) for each in entries], many=True).data)
+        return Response(serializers.WorkflowSerializer(entries, many=True).data)
 
-    @described(responses=WorkflowDetailSerializer)
+    @described(responses=serializers.WorkflowDetailSerializer)
     def retrieve(self, request: Any, name: str) -> Response:
         """Read one workflow, with its definition."""
         for entry in self._entries():
             if entry.workflow.name == name:
-                whole = {**_brief(entry), "definition": shown(entry.workflow.to_dict())}
-                return Response(WorkflowDetailSerializer(whole).data)
+                return Response(serializers.WorkflowDetailSerializer(entry).data)
         raise Http404
 
-    @described(request=StartSerializer, responses={202: AcceptedSerializer})
+    @described(request=serializers.StartSerializer, responses={202: serializers.AcceptedSerializer})
     @action(detail=True, methods=["post"])
     def start(self, request: Any, name: str) -> Response:
         """Begin an execution, whatever the workflow's triggers."""
-        given = self.read(StartSerializer)
+        given = self.read(serializers.StartSerializer)
         tenant = self.tenant_for(given.get("tenant_id"))
         with transaction.atomic(using=self.alias):
-            execution_id = self.kernel.start(
-                name, given["payload"], tenant_id=tenant, labels=given.get("labels")
-            )
-        return self.accepted(execution_id)
+            labels = given.get("labels")
+            started = self.kernel.start(name, given["payload"], tenant_id=tenant, labels=labels)
+        return self.accepted(started)
 
 
-def _brief(entry: Entry) -> dict[str, Any]:
-    workflow = entry.workflow
-    return {
-        "name": workflow.name,
-        "title": workflow.title,
-        "description": workflow.description,
-        "tenant_id": entry.tenant_id,
-        "problem": None if entry.error is None else shown(entry.error.message),
-    }
+class EventViewSet(Resource):
+    """Incoming events. An event exists once the answer is 202, and once for one Idempotency-Key."""
+
+    required_scopes = {"create": "events:write"}  # noqa: RUF012
+    model_permissions = {"create": "add_outboxitem"}  # noqa: RUF012
+    serializer_class = serializers.EventSerializer
+
+    @described(request=serializers.EventSerializer, responses={202: serializers.AcceptedSerializer})
+    def create(self, request: Any) -> Response:
+        """Accept an event."""
+        given = self.read(serializers.EventSerializer)
+        if "priority" in given and not self.principal.operator:
+            # The order among tenants is not for one of them to decide.
+            raise PermissionDenied("Only an operator can give a priority.")
+        given["tenant_id"] = self.tenant_for(given.pop("tenant_id", None))
+        name, payload = given.pop("name"), given.pop("payload")
+        with transaction.atomic(using=self.alias):
+            item_id = self.kernel.emit(name, payload, **given)
+        return Response({"id": item_id}, status=202)

@@ -16,11 +16,7 @@ from automate_django.management.base import command_errors
 
 
 class Command(BaseCommand):
-    """
-    Looks at the outbox and executions, and changes them.
-
-    Django's own options may stand anywhere; all others are those of ``automate``.
-    """
+    """Runs the commands of ``automate``; among its arguments Django's own may stand anywhere."""
 
     help = (
         "Look at the outbox and executions, and change them. The commands are those of automate; "

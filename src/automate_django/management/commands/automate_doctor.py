@@ -5,11 +5,10 @@ from __future__ import annotations
 import platform
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from django.core.checks import WARNING, CheckMessage, run_checks
+from django.core.checks import WARNING, run_checks
 from django.core.management.base import BaseCommand
 from django.db import DatabaseError, connections
 from django.db.migrations.executor import MigrationExecutor
@@ -18,17 +17,8 @@ from automate_django import conf
 from automate_django.kernel import get_kernel
 from automate_django.management.base import as_json, command_errors, duration
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.monitoring.diagnosis import (
-    Finding,
-    clock_finding,
-    findings_of,
-    plugin_findings,
-    schema_findings,
-    secret_findings,
-    secret_uses,
-    worker_findings,
-    workflow_findings,
-)
+from automate_kernel.monitoring import diagnosis
+from automate_kernel.monitoring.diagnosis import Finding
 
 _PACKAGES = ("automate-kernel", "Django", "djangorestframework", "django-tasks", "psycopg")
 
@@ -44,21 +34,13 @@ def _versions() -> list[Finding]:
 
 
 def _settings() -> list[Finding]:
-    found = [
-        Finding(
-            "settings",
-            "fail" if message.level > WARNING else "warn",
-            f"{message.msg} ({message.id})",
-            message.hint,
-        )
-        for message in run_checks()
-        if _is_ours(message)
-    ]
+    found = []
+    for message in run_checks():
+        if str(message.id).startswith("automate.") and message.level >= WARNING:
+            state: diagnosis.State = "fail" if message.level > WARNING else "warn"
+            text = f"{message.msg} ({message.id})"
+            found.append(Finding("settings", state, text, message.hint))
     return found or [Finding("settings", "ok", "no problem found")]
-
-
-def _is_ours(message: CheckMessage) -> bool:
-    return str(message.id).startswith("automate.") and message.level >= WARNING
 
 
 def _database() -> list[Finding]:
@@ -74,8 +56,8 @@ def _database() -> list[Finding]:
         remedy = f"run manage.py migrate automate_django --database {alias}"
         return [Finding("database", "fail", f"{place}: not applied: {', '.join(missing)}", remedy)]
     found = Finding("database", "ok", f"{place}: reachable, all migrations are applied")
-    wrong = [each for each in schema_findings(storage) if each.state != "ok"]
-    return [found, *wrong, clock_finding(storage)]
+    wrong = [each for each in diagnosis.schema_findings(storage) if each.state != "ok"]
+    return [found, *wrong, diagnosis.clock_finding(storage)]
 
 
 def _unapplied(alias: str) -> Iterator[str]:
@@ -85,38 +67,22 @@ def _unapplied(alias: str) -> Iterator[str]:
         yield f"{migration.app_label}.{migration.name}"
 
 
-def _plugins() -> list[Finding]:
-    return plugin_findings(get_kernel())
-
-
-def _workflows() -> list[Finding]:
-    return workflow_findings(get_kernel())
-
-
 def _secrets() -> list[Finding]:
     kernel = get_kernel()
-    return secret_findings(kernel, secret_uses(kernel, conf.options("AUTOMATE_CONFIG")))
+    return diagnosis.secret_findings(
+        kernel, diagnosis.secret_uses(kernel, conf.options("AUTOMATE_CONFIG"))
+    )
 
 
 def _workers(idle_seconds: float) -> list[Finding]:
     kernel = get_kernel()
-    return worker_findings(
+    return diagnosis.worker_findings(
         kernel.outbox,
         command="manage.py automate outbox",
         worker="manage.py automate_worker",
         kinds=kernel.kinds,
         idle_seconds=idle_seconds,
     )
-
-
-_CHECKS: tuple[tuple[str, Callable[[], list[Finding]]], ...] = (
-    ("versions", _versions),
-    ("settings", _settings),
-    ("database", _database),
-    ("plugins", _plugins),
-    ("workflows", _workflows),
-    ("secrets", _secrets),
-)
 
 
 class Command(BaseCommand):
@@ -132,22 +98,25 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add the options."""
-        parser.add_argument(
-            "--idle-after",
-            default="60s",
-            metavar="DURATION",
-            help="report work that is due for so long and that no worker works on "
-            "(default: %(default)s)",
-        )
+        idle = "report work that is due for so long and that no worker works on"
+        help_ = f"{idle} (default: %(default)s)"
+        parser.add_argument("--idle-after", default="60s", metavar="DURATION", help=help_)
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Make the checks, print the findings, and fail if one is a failure."""
         with command_errors():
             seconds = duration(options["idle_after"], "--idle-after")
-            workers: Callable[[], list[Finding]] = partial(_workers, seconds)
-            checks = [*_CHECKS, ("workers", workers)]
-            findings = findings_of(checks, debug=bool(options["traceback"]))
+            checks: dict[str, Callable[[], list[Finding]]] = {
+                "versions": _versions,
+                "settings": _settings,
+                "database": _database,
+                "plugins": lambda: diagnosis.plugin_findings(get_kernel()),
+                "workflows": lambda: diagnosis.workflow_findings(get_kernel()),
+                "secrets": _secrets,
+                "workers": lambda: _workers(seconds),
+            }
+            findings = diagnosis.findings_of(checks.items(), debug=bool(options["traceback"]))
             broken = sum(each.state == "fail" for each in findings)
             if options["json"]:
                 found = [each.to_json() for each in findings]
@@ -155,10 +124,8 @@ class Command(BaseCommand):
             else:
                 self._show(findings)
             if broken:
-                raise AutomateError(
-                    ErrorCodes.FAILED_PRECONDITION,
-                    f"{broken} of {len(findings)} findings are failures",
-                )
+                text = f"{broken} of {len(findings)} findings are failures"
+                raise AutomateError(ErrorCodes.FAILED_PRECONDITION, text)
 
     def _show(self, findings: list[Finding]) -> None:
         width = max(len(each.check) for each in findings)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from argparse import ArgumentParser
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from django.core.management.base import BaseCommand
 
 from automate_django.kernel import get_kernel
 from automate_django.management.base import as_json, command_errors, duration
 from automate_kernel.errors import ConfigError
+from automate_kernel.storage.values import read_json
 
 
 class Command(BaseCommand):
@@ -22,41 +22,23 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add the options of ``automate emit``."""
-        parser.add_argument("NAME", help="the event's name: order.created")
-        parser.add_argument(
-            "PAYLOAD", nargs="?", help="the payload as JSON; @FILE for a file with it, - for stdin"
-        )
-        parser.add_argument("--payload", metavar="JSON", help="the payload as JSON")
-        parser.add_argument("--file", help="a file with the payload as JSON; - for stdin")
-        parser.add_argument(
-            "--delay",
-            default="0",
-            metavar="DURATION",
-            help="the time before it counts: 90, 5m, 2h (default: %(default)s)",
-        )
-        parser.add_argument(
-            "--priority",
-            type=int,
-            default=0,
-            help="a point is worth an hour of waiting (default: %(default)s)",
-        )
-        parser.add_argument(
-            "--idempotency-key",
-            metavar="KEY",
-            help="a second event with the same key is the first one",
-        )
-        parser.add_argument("--tenant", help="the tenant that it belongs to")
-        parser.add_argument(
-            "--source", default="manage.py", help="the sender (default: %(default)s)"
-        )
-        parser.add_argument(
-            "--label",
-            action="append",
-            default=[],
-            metavar="NAME=VALUE",
-            help="a key to find it by; may be repeated",
-        )
-        parser.add_argument("--json", action="store_true", help="print JSON")
+        add = parser.add_argument
+        add("NAME", help="the event's name: order.created")
+        payload = "the payload as JSON"
+        add("PAYLOAD", nargs="?", help=f"{payload}; @FILE for a file with it, - for stdin")
+        add("--payload", metavar="JSON", help=payload)
+        add("--file", help="a file with the payload as JSON; - for stdin")
+        delay = "the time before it counts: 90, 5m, 2h (default: %(default)s)"
+        add("--delay", default="0", metavar="DURATION", help=delay)
+        priority = "a point is worth an hour of waiting (default: %(default)s)"
+        add("--priority", type=int, default=0, help=priority)
+        once = "a second event with the same key is the first one"
+        add("--idempotency-key", metavar="KEY", help=once)
+        add("--tenant", help="the tenant that it belongs to")
+        add("--source", default="manage.py", help="the sender (default: %(default)s)")
+        label = "a key to find it by; may be repeated"
+        add("--label", action="append", default=[], metavar="NAME=VALUE", help=label)
+        add("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Emit the event."""
@@ -106,10 +88,6 @@ def _read(source: str) -> str:
 
 def _loaded(text: str, place: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return read_json(text)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{place} is not JSON: {error}") from None
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")

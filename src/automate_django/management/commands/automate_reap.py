@@ -19,12 +19,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add the options."""
-        parser.add_argument(
-            "--stale-seconds",
-            type=float,
-            help="since the lease was last renewed; never less than the lease "
-            "(default: the lease's length)",
-        )
+        since = "since the lease was last renewed; never less than the lease"
+        help_ = f"{since} (default: the lease's length)"
+        parser.add_argument("--stale-seconds", type=float, help=help_)
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, stale_seconds: float | None, **options: Any) -> None:

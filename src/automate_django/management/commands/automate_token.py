@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -12,6 +11,7 @@ from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
+from automate_django.management.base import as_json
 from automate_django.models import ApiToken
 from automate_kernel.errors import AutomateError
 from automate_kernel.workflows.definition.duration import parse_duration
@@ -31,28 +31,19 @@ class Command(BaseCommand):
 
         create = command("create", "Make a token and print it, once.")
         create.add_argument("name", help="its purpose")
-        create.add_argument(
-            "--user", help="the user that it belongs to; without it, it is a service's"
-        )
+        user = "the user that it belongs to; without it, it is a service's"
+        create.add_argument("--user", help=user)
         whose = create.add_mutually_exclusive_group()
         whose.add_argument("--tenant", help="the tenant whose rows it can see")
-        whose.add_argument(
-            "--all-tenants", action="store_true", help="it can see the rows of all: an operator's"
-        )
-        create.add_argument(
-            "--scope",
-            action="append",
-            required=True,
-            metavar="SCOPE",
-            help="a permission: events:write, outbox:*, *; may be repeated",
-        )
+        operators = "it can see the rows of all: an operator's"
+        whose.add_argument("--all-tenants", action="store_true", help=operators)
+        scope = "a permission: events:write, outbox:*, *; may be repeated"
+        create.add_argument("--scope", action="append", required=True, metavar="SCOPE", help=scope)
         create.add_argument("--expires", metavar="TIME", help="the time until it expires: 90d, 12h")
         listing = command("list", "List tokens.")
         listing.add_argument("--json", action="store_true", help="print JSON")
-        revoke = command("revoke", "End tokens at once.")
-        revoke.add_argument(
-            "prefix", nargs="+", help="the prefix that list shows: atk_1a2b3c4d5e6f"
-        )
+        prefix = "the prefix that list shows: atk_1a2b3c4d5e6f"
+        command("revoke", "End tokens at once.").add_argument("prefix", nargs="+", help=prefix)
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run the chosen command."""
@@ -74,7 +65,7 @@ class Command(BaseCommand):
     def _list(self, **options: Any) -> None:
         tokens = list(map(_as_data, ApiToken.objects.order_by("pk")))
         if options["json"]:
-            self.stdout.write(json.dumps(tokens, indent=2))
+            self.stdout.write(as_json(tokens))
             return
         if not tokens:
             self.stdout.write("no tokens")

@@ -11,7 +11,6 @@ import threading
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import django
@@ -115,16 +114,13 @@ class Command(BaseCommand):
         self.stdout.write(f"{kernel.storage.describe()}; workflows: {shown}")
         self.stdout.flush()
         if options["reload"]:
-            with guarded_process():
-                _work_with_reloader(lambda: worker_of(get_kernel(), run))
+            _work_with_reloader(lambda: worker_of(get_kernel(), run))
         elif options["processes"] == 1:
             work(ports, **run)
         else:
             run["logs"] = _log_options(options)
-            with guarded_process():
-                failed = supervise_observed(
-                    kernel, options["processes"], work, run, ports, prepare=django.setup
-                )
+            number = options["processes"]
+            failed = supervise_observed(kernel, number, work, run, ports, prepare=django.setup)
             if failed:
                 raise CommandError(f"{failed} of the worker processes failed")
 
@@ -210,13 +206,9 @@ def _give_up_console(logger: logging.Logger) -> None:
 
 
 def _work_with_reloader(make: Callable[[], Worker]) -> None:
-    """
-    Run the worker that *make* makes under Django's reloader, until SIGTERM or Ctrl-C.
-
-    When code changes, running items are handed back, and the new code runs them.
-    """
+    """Run the worker of *make*; changed code hands running items back and runs anew."""
     if os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) == "true":
-        autoreload.run_with_reloader(lambda: _Reloaded(make()).run())
+        autoreload.run_with_reloader(lambda: _run_until_changed(make()))
     else:
         sys.exit(_watch_over())
 
@@ -239,26 +231,18 @@ def _watch_over() -> int:
             return 0 if stopped.is_set() else code
 
 
-class _Reloaded:
-    """The worker of one life of the code."""
+def _run_until_changed(worker: Worker) -> None:
+    """Let *worker* work until code changes or the process is stopped."""
+    ended = threading.Event()
 
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
-        self._ended = threading.Event()
+    def stop(*_: Any, **__: Any) -> None:
+        worker.stop(abandon=True)
+        ended.wait(_STOP_SECONDS)
 
-    def run(self) -> None:
-        """Work until code changes or the process is stopped."""
-        autoreload.file_changed.connect(self._changed, weak=False)
-        # Django's reloader ends the process from its main thread, with this one still at work.
-        atexit.register(self._stop)
-        try:
-            self._worker.run()
-        finally:
-            self._ended.set()
-
-    def _changed(self, sender: Any, file_path: Path, **_: Any) -> None:
-        self._stop()
-
-    def _stop(self) -> None:
-        self._worker.stop(abandon=True)
-        self._ended.wait(_STOP_SECONDS)
+    autoreload.file_changed.connect(stop, weak=False)
+    # Django's reloader ends the process from its main thread, with this one still at work.
+    atexit.register(stop)
+    try:
+        worker.run()
+    finally:
+        ended.set()

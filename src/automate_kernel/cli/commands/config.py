@@ -4,36 +4,28 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
-import typer
-
-from automate_kernel.cli.command import Context, DataCommand, examples
+from automate_kernel.cli.command import Commands, Context
+from automate_kernel.cli.database import hide_password
+from automate_kernel.cli.inputs import flag
+from automate_kernel.cli.output import attributes
+from automate_kernel.cli.settings import SETTINGS, Setting
 from automate_kernel.secrets.masking import masked_by_schema, reference_or_hidden
 
-if TYPE_CHECKING:
-    from automate_kernel.cli.settings import Setting
-
-app: typer.Typer = typer.Typer()
+app = Commands()
 
 # The options of our own backends, none of which is a secret.
 _BACKEND = {"properties": {name: {"type": "string"} for name in ("backend", "directory", "prefix")}}
 
 
-@app.command(
-    "config",
-    cls=DataCommand,
-    epilog=examples(
-        "automate config",
-        "automate config --json | jq .settings.database",
-        "automate config --show-values   # with passwords: mind who looks over your shoulder",
-    ),
+@app.called(
+    "automate config",
+    "automate config --json | jq .settings.database",
+    "automate config --show-values   # with passwords: mind who looks over your shoulder",
 )
 def config(
-    context: Context,
-    show_values: Annotated[
-        bool, typer.Option("--show-values", help="Show passwords and tokens too.")
-    ] = False,
+    context: Context, show_values: bool = flag("--show-values", "Show passwords and tokens too.")
 ) -> None:
     """
     Show every setting: its value, the source of the value, and the variable that sets it.
@@ -44,28 +36,19 @@ def config(
     """
     settings, out = context.session.settings, context.out
     schemas = {} if show_values else _schemas(context)
-    rows = [
-        (setting, each.value if show_values else shown(setting, each.value, schemas), each.source)
-        for setting, each in settings
-    ]
-    out.data(
-        {
-            "file": settings.file and str(settings.file),
-            "settings": {
-                setting.name: {
-                    "value": value,
-                    "source": source,
-                    "variable": setting.variable,
-                    "help": setting.help,
-                }
-                for setting, value, source in rows
-            },
+    rows = {
+        name: {
+            "value": each.value if show_values else shown(SETTINGS[name], each.value, schemas),
+            "source": each.source,
+            **attributes(SETTINGS[name], "variable", "help"),
         }
-    )
+        for name, each in settings.values.items()
+    }
+    out.data({"file": settings.file and str(settings.file), "settings": rows})
     out.line(f"file: {settings.file or 'none (automate.toml or pyproject.toml)'}\n")
     out.table(
         ("SETTING", "VALUE", "FROM", "VARIABLE"),
-        [(setting.name, value, source, setting.variable) for setting, value, source in rows],
+        [(name, row["value"], row["source"], row["variable"]) for name, row in rows.items()],
     )
     for name, near in settings.strays:
         out.note(f"{name} is set and read by nobody{f': do you mean {near}?' if near else ''}")
@@ -83,15 +66,13 @@ def shown(
     if value is None:
         return None
     if setting.name == "database":
-        from automate_kernel.cli.database import hide_password
-
         return hide_password(value)
     if setting.hidden:
         return reference_or_hidden(value)
     if setting.name == "config":
         known = schemas or {}
         return {
-            key: masked_by_schema(options, known.get(key), key if _plain(options) else "")
+            key: masked_by_schema(options, known.get(key), "" if isinstance(options, dict) else key)
             for key, options in value.items()
         }
     if setting.name == "secrets":
@@ -101,21 +82,15 @@ def shown(
     return value
 
 
-def _plain(options: Any) -> bool:
-    return not isinstance(options, dict)
-
-
 def _schemas(context: Context) -> dict[str, Mapping[str, Any]]:
     """Return the JSON Schemas of the configured plugins' configs, as far as they load."""
-    from automate_kernel.storage import MemoryStorage
-
     found: dict[str, Mapping[str, Any]] = {}
     configured = context.session.settings["config"]
     if not configured:
         return found
     # A plugin or app that is broken keeps nobody from looking; its options are hidden.
     with contextlib.suppress(Exception):
-        plugins = context.session.build(MemoryStorage()).plugins
+        plugins = context.session.in_memory().plugins
         for key in configured:
             for kind in ("connector", "provider"):
                 if key in plugins.keys(kind):

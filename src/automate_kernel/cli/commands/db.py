@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from automate_kernel.cli.command import Context, DataCommand, WorkFailedError, examples, group
+from automate_kernel.cli.command import Commands, Context, WorkFailedError
+from automate_kernel.cli.inputs import flag
+from automate_kernel.cli.output import attributes
 from automate_kernel.errors import AutomateError, ErrorCodes
 
-app: typer.Typer = group(
+app = Commands(
     "db", "Make the tables in the database, check them, and migrate them to this release."
 )
-hosted: typer.Typer = group("db", "Check the kernel's tables, and mend their indexes.")
+hosted = Commands("db", "Check the kernel's tables, and mend their indexes.")
 """The commands for tables that a host's own migrations make."""
 
-_Sql = Annotated[bool, typer.Option("--sql", help="Show the SQL and run nothing.")]
+_SQL = flag("--sql", "Show the SQL and run nothing.")
 
 
 def _storage(context: Context) -> Any:
@@ -29,15 +29,11 @@ def _storage(context: Context) -> Any:
     return storage
 
 
-@app.command(
-    "create",
-    cls=DataCommand,
-    epilog=examples(
-        "automate db create --database postgresql://user@host/name",
-        "automate db create --sql > tables.sql",
-    ),
+@app.called(
+    "automate db create --database postgresql://user@host/name",
+    "automate db create --sql > tables.sql",
 )
-def create(context: Context, sql: _Sql = False) -> None:
+def create(context: Context, sql: bool = _SQL) -> None:
     """
     Create the tables that are missing.
 
@@ -60,10 +56,8 @@ def create(context: Context, sql: _Sql = False) -> None:
         context.out.note(f"they are not those of this release: {left.remedy}")
 
 
-@hosted.command("check", cls=DataCommand, epilog=examples("automate db check"))
-@app.command(
-    "check", cls=DataCommand, epilog=examples("automate db check", "automate db check --json")
-)
+@hosted.called("automate db check")
+@app.called("automate db check", "automate db check --json")
 def check(context: Context) -> None:
     """
     Compare tables, columns and indexes with those of this release.
@@ -74,33 +68,24 @@ def check(context: Context) -> None:
     out.data(
         {
             "database": report.place,
-            "ok": report.ok,
-            "version": report.version,
+            **attributes(report, "ok", "version"),
             "expected_version": report.expected,
             "managed_by": report.manager,
             "differences": [
-                {
-                    "kind": each.kind, "table": each.table, "name": each.name,
-                    "text": each.text, "needed": each.needed,
-                }
+                attributes(each, "kind", "table", "name", "text", "needed")
                 for each in report.differences
             ],
             "remedy": None if report.ok else report.remedy,
         }
-    )  # fmt: skip
+    )
     out.line(f"{report.place}: {_version(report.version, report.manager)}")
-    if report.empty:
-        raise WorkFailedError(
-            ErrorCodes.FAILED_PRECONDITION, "it has none of the tables", hint=report.remedy
-        )
-    for each in report.differences:
-        out.line(("missing: " if each.needed else "slow: ") + each.text)
+    problem = "it has none of the tables"
+    if not report.empty:
+        problem = f"{len(report.differences)} differences from the tables of this release"
+        for each in report.differences:
+            out.line(("missing: " if each.needed else "slow: ") + each.text)
     if not report.ok:
-        raise WorkFailedError(
-            ErrorCodes.FAILED_PRECONDITION,
-            f"{len(report.differences)} differences from the tables of this release",
-            hint=report.remedy,
-        )
+        raise WorkFailedError(message=problem, hint=report.remedy)
     out.line("as they should be")
 
 
@@ -111,15 +96,11 @@ def _version(version: int | None, manager: str) -> str:
     return f"{text}; Alembic has been here" if manager == "alembic" else text
 
 
-@app.command(
-    "migrate", cls=DataCommand, epilog=examples("automate db migrate --sql", "automate db migrate")
-)
+@app.called("automate db migrate --sql", "automate db migrate")
 def migrate(
     context: Context,
-    sql: _Sql = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Migrate though Alembic manages the tables.")
-    ] = False,
+    sql: bool = _SQL,
+    force: bool = flag("--force", "Migrate though Alembic manages the tables."),
 ) -> None:
     """
     Bring the tables of an earlier release to this one's; rows stay.
@@ -132,10 +113,8 @@ def migrate(
     _migrate(context, sql=sql, options={"force": True} if force else {})
 
 
-@hosted.command(
-    "migrate", cls=DataCommand, epilog=examples("automate db migrate --sql", "automate db migrate")
-)
-def mend(context: Context, sql: _Sql = False) -> None:
+@hosted.called("automate db migrate --sql", "automate db migrate", name="migrate")
+def mend(context: Context, sql: bool = _SQL) -> None:
     """
     Make wrong indexes anew; rows stay.
 
@@ -155,7 +134,8 @@ def _migrate(context: Context, *, sql: bool, options: dict[str, Any]) -> None:
     after = storage.check_schema()
     out.data({"database": report.place, "statements": run, "version": after.version})
     for text in run:
-        out.line(f"{_first_line(text)} … done")
+        first = text.partition("\n")[0].removesuffix("(").rstrip()
+        out.line(f"{first} … done")
     out.line(f"{report.place}: " + ("migrated" if run else "there was nothing to do"))
 
 
@@ -165,7 +145,3 @@ def _show_sql(context: Context, place: str, statements: list[str]) -> None:
         context.out.line(f"{text};")
     if not statements:
         context.out.note(f"{place}: there is nothing to do")
-
-
-def _first_line(sql: str) -> str:
-    return sql.partition("\n")[0].removesuffix("(").rstrip()

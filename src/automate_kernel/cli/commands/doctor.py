@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache, partial
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-from automate_kernel.cli.command import Context, DataCommand, WorkFailedError, examples, group
-from automate_kernel.cli.inputs import duration
+from automate_kernel.cli.command import Commands, Context, WorkFailedError
+from automate_kernel.cli.inputs import duration, option
+from automate_kernel.cli.output import Columns, attributes, rows_of
 from automate_kernel.cli.version import version_line
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.errors import AutomateError
 from automate_kernel.monitoring.diagnosis import (
     Finding,
     clock_finding,
@@ -27,32 +29,23 @@ from automate_kernel.storage import MemoryStorage
 
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
-    from automate_kernel.secrets import SecretStatus
 
-app: typer.Typer = typer.Typer()
-secrets_app: typer.Typer = group(
-    "secrets", "Find out whether secrets can be read. Values are never shown."
-)
+app = Commands()
+secrets_app = Commands("secrets", "Find out whether secrets can be read. Values are never shown.")
 
 
-@app.command(
-    "doctor",
-    cls=DataCommand,
-    epilog=examples(
-        "automate doctor",
-        "automate doctor --json",
-        "automate doctor --idle-after 15m   # where a worker runs every ten minutes",
-    ),
+@app.called(
+    "automate doctor",
+    "automate doctor --json",
+    "automate doctor --idle-after 15m   # where a worker runs every ten minutes",
 )
 def doctor(
     context: Context,
-    idle_after: Annotated[
-        str,
-        typer.Option(
-            metavar="DURATION",
-            help="Report work that is due for so long and that no worker works on.",
-        ),
-    ] = "60s",
+    idle_after: str = option(
+        "60s",
+        "Report work that is due for so long and that no worker works on.",
+        metavar="DURATION",
+    ),
 ) -> None:
     """
     Check the database and its tables, plugins, secrets, workflows, workers and clocks.
@@ -60,28 +53,39 @@ def doctor(
     Each finding comes with its remedy. Exits with 1 if something is broken: work that is due and
     that nobody works on, for example.
     """
-    workers: Callable[[Context], list[Finding]] = partial(
-        _workers, idle_seconds=duration(idle_after, "--idle-after")
-    )
-    checks = [*_CHECKS, ("workers", workers)]
-    findings = findings_of(
-        ((name, partial(check, context)) for name, check in checks), debug=context.debug
-    )
+    checks = _checks(context, duration(idle_after, "--idle-after"))
+    findings = findings_of(checks, debug=context.debug)
     out, broken = context.out, sum(each.state == "fail" for each in findings)
     out.data({"ok": not broken, "findings": [each.to_json() for each in findings]})
-    out.table(
-        ("CHECK", "STATE", "FOUND"), [(each.check, each.state, each.text) for each in findings]
-    )
+    columns = {"CHECK": "check", "STATE": "state", "FOUND": "text"}
+    out.table(columns, rows_of(findings, columns))
     for each in findings:
         if each.remedy and each.state != "ok":
             out.line(f"{each.check}: {each.remedy}", "yellow")
     if broken:
-        text = f"{broken} of {len(findings)} findings are failures"
-        raise WorkFailedError(ErrorCodes.FAILED_PRECONDITION, text)
+        raise WorkFailedError(message=f"{broken} of {len(findings)} findings are failures")
 
 
-def _program(context: Context) -> list[Finding]:
-    return [Finding("program", "ok", version_line())]
+def _checks(
+    context: Context, idle_seconds: float
+) -> Iterator[tuple[str, Callable[[], list[Finding]]]]:
+    session = context.session
+    kernel = cache(partial(session.in_memory, workflows=False))
+    yield "program", lambda: [Finding("program", "ok", version_line())]
+    yield "settings", lambda: _settings(context)
+    yield "database", lambda: _database(context)
+    yield "plugins", lambda: plugin_findings(kernel())
+    yield "workflows", lambda: _workflows(session.workflow_paths(), kernel())
+    yield "secrets", lambda: secret_findings(kernel(), _uses(context, kernel()))
+    yield (
+        "workers",
+        lambda: worker_findings(
+            session.plain.outbox,
+            command=context.named("outbox"),
+            worker=context.named("worker"),
+            idle_seconds=idle_seconds,
+        ),
+    )
 
 
 def _settings(context: Context) -> list[Finding]:
@@ -99,23 +103,13 @@ def _database(context: Context) -> list[Finding]:
         remedy = "give the kernel a storage, or workers in other processes see nothing"
         return [Finding("database", "warn", "app keeps everything in memory", remedy)]
     found = schema_findings(storage)
-    if any(each.state == "fail" for each in found):
-        return found
-    return [*found, clock_finding(storage)]
+    failed = any(each.state == "fail" for each in found)
+    return found if failed else [*found, clock_finding(storage)]
 
 
-@cache
-def _kernel(context: Context) -> Kernel:
-    return context.session.build(MemoryStorage(), workflows=False)
-
-
-def _plugins(context: Context) -> list[Finding]:
-    return plugin_findings(_kernel(context))
-
-
-def _workflows(context: Context) -> list[Finding]:
-    kernel, found = _kernel(context), []
-    for path in context.session.workflow_paths():
+def _workflows(paths: list[Path], kernel: Kernel) -> list[Finding]:
+    found = []
+    for path in paths:
         try:
             kernel.add_workflow(path)
         except AutomateError as error:
@@ -127,36 +121,12 @@ def _workflows(context: Context) -> list[Finding]:
     return [*found, *(each for each in others if not found or each.state != "ok")]
 
 
-def _secrets(context: Context) -> list[Finding]:
-    kernel, settings = _kernel(context), context.session.settings
-    uses = secret_uses(kernel, settings["config"], settings["serve.events_token"])
-    return secret_findings(kernel, uses)
+def _uses(context: Context, kernel: Kernel) -> dict[str, list[str]]:
+    settings = context.session.settings
+    return secret_uses(kernel, settings["config"], settings["serve.events_token"])
 
 
-def _workers(context: Context, idle_seconds: float) -> list[Finding]:
-    return worker_findings(
-        context.session.plain.outbox,
-        command=context.named("outbox"),
-        worker=context.named("worker"),
-        idle_seconds=idle_seconds,
-    )
-
-
-_CHECKS: tuple[tuple[str, Callable[[Context], list[Finding]]], ...] = (
-    ("program", _program),
-    ("settings", _settings),
-    ("database", _database),
-    ("plugins", _plugins),
-    ("workflows", _workflows),
-    ("secrets", _secrets),
-)
-
-
-@secrets_app.command(
-    "check",
-    cls=DataCommand,
-    epilog=examples("automate secrets check", "automate secrets check --json"),
-)
+@secrets_app.called("automate secrets check", "automate secrets check --json")
 def check(context: Context) -> None:
     """
     Read each secret that workflows, plugins' config and webhooks name, and show which work.
@@ -164,40 +134,32 @@ def check(context: Context) -> None:
     Values are read and dropped, never shown. Exits with 1 if any can't be read. A value that is too
     short or common to be hidden well gets a warning.
     """
-    session, out = context.session, context.out
-    kernel = session.build(MemoryStorage())
-    settings = session.settings
-    uses = secret_uses(kernel, settings["config"], settings["serve.events_token"])
+    out, kernel = context.out, context.session.in_memory()
+    uses = _uses(context, kernel)
     report = kernel.secrets.check(uses)
     rows = [
         {
-            "key": status.key,
-            "ok": status.ok,
-            "backend": status.backend or None,
-            "problem": status.problem or None,
-            "warning": status.warning or None,
+            **attributes(status, "key", "ok"),
+            **{name: getattr(status, name) or None for name in ("backend", "problem", "warning")},
             "used_by": uses[status.key],
         }
         for status in report.statuses
     ]
     out.data({"ok": report.ok, "secrets": rows})
-    out.table(
-        ("KEY", "STATE", "BACKEND", "USED BY"),
-        [(s.key, _state(s), s.backend or None, "; ".join(uses[s.key])) for s in report.statuses],
-        empty="no workflow, config or webhook names a secret",
-    )
+    columns: Columns = {
+        "KEY": "key",
+        "STATE": lambda status: ("warn" if status.warning else "ok") if status.ok else "missing",
+        "BACKEND": lambda status: status.backend or None,
+        "USED BY": lambda status: "; ".join(uses[status.key]),
+    }
+    none = "no workflow, config or webhook names a secret"
+    out.table(columns, rows_of(report.statuses, columns), empty=none)
     for status in report.problems:
         out.line(f"{status.key}: {status.problem}", "red")
     for status in report.warnings:
         out.line(f"{status.key}: {status.warning}", "yellow")
     if not report.ok:
         raise typer.Exit(1)
-
-
-def _state(status: SecretStatus) -> str:
-    if not status.ok:
-        return "missing"
-    return "warn" if status.warning else "ok"
 
 
 app.add_typer(secrets_app)

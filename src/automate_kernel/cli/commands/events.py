@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime, timezone
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from automate_kernel import signals
-from automate_kernel.cli.command import Context, DataCommand, WorkFailedError, examples
-from automate_kernel.cli.inputs import duration, read_json
+from automate_kernel.cli import records
+from automate_kernel.cli.command import Commands, Context, WorkFailedError
+from automate_kernel.cli.inputs import argument, duration, flag, option, read_json
 from automate_kernel.cli.output import Output, as_json, seconds
+from automate_kernel.cli.records import step_name
+from automate_kernel.cli.session import require_shared
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.storage import MemoryStorage
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -24,47 +29,28 @@ if TYPE_CHECKING:
     from automate_kernel.workflows.definition.model import Workflow
     from automate_kernel.workflows.execution import Event, Execution, StepRun
 
-app: typer.Typer = typer.Typer()
+app = Commands()
 _LOOK_SECONDS = 0.2
-_Labels = Annotated[
-    list[str] | None,
-    typer.Option(help="A key to find it by; may be repeated.", metavar="NAME=VALUE"),
-]
+_LABELS = option(None, "A key to find it by; may be repeated.", metavar="NAME=VALUE")
 
 
-@app.command(
-    "run",
-    cls=DataCommand,
-    epilog=examples(
-        "automate run workflows/order-notify.yaml --event order.json",
-        "automate run order-notify --event order.json --store",
-        "echo '{\"total\": 120}' | automate run order-notify --event - --json",
-    ),
+@app.called(
+    "automate run workflows/order-notify.yaml --event order.json",
+    "automate run order-notify --event order.json --store",
+    "echo '{\"total\": 120}' | automate run order-notify --event - --json",
 )
 def run(
     context: Context,
-    workflow: Annotated[str, typer.Argument(help="A workflow's file, or its name.")],
-    event: Annotated[
-        str | None, typer.Option(metavar="FILE", help="The event's payload as JSON; - for stdin.")
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="The event's name; by default what the trigger waits for.")
-    ] = None,
-    header: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="A header of a webhook; may be repeated."),
-    ] = None,
-    store: Annotated[
-        bool,
-        typer.Option("--store", help="Keep it in the database, and run what else is due there."),
-    ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Run it even if the trigger's condition doesn't hold.")
-    ] = False,
-    timeout: Annotated[
-        float | None, typer.Option(help="Seconds after which to give up waiting.", min=0)
-    ] = None,
-    label: _Labels = None,
+    workflow: str = argument("A workflow's file, or its name."),
+    event: str | None = option(None, "The event's payload as JSON; - for stdin.", metavar="FILE"),
+    name: str | None = option(None, "The event's name; by default what the trigger waits for."),
+    header: list[str] | None = option(
+        None, "A header of a webhook; may be repeated.", metavar="NAME=VALUE"
+    ),
+    store: bool = flag("--store", "Keep it in the database, and run what else is due there."),
+    force: bool = flag("--force", "Run it even if the trigger's condition doesn't hold."),
+    timeout: float | None = option(None, "Seconds after which to give up waiting.", min=0),
+    label: list[str] | None = _LABELS,
 ) -> None:
     """
     Put one event through a workflow, and show its steps as they run.
@@ -74,11 +60,10 @@ def run(
     """
     payload = read_json(event) if event is not None else None
     kernel, found = _prepared(context, workflow, store=store)
-    wanted, labels = event_for(found, payload, name, _headers(header or [])), _labels(label or ())
+    wanted, labels = _event(found, payload, name, _headers(header or [])), _labels(label or ())
     if not force and not kernel.workflows.program(found.hash()).starts_on(wanted):
         raise WorkFailedError(
-            ErrorCodes.FAILED_PRECONDITION,
-            f"this event doesn't start {found.name!r}: no trigger's condition holds",
+            message=f"this event doesn't start {found.name!r}: no trigger's condition holds",
             hint="change the event, or add --force",
         )
     with Progress(kernel, context.out) as progress:
@@ -90,7 +75,6 @@ def run(
 
 
 def _headers(given: list[str]) -> dict[str, str]:
-    """Return the headers as an event has them."""
     found = {}
     for text in given:
         name, sign, value = text.partition("=")
@@ -101,11 +85,9 @@ def _headers(given: list[str]) -> dict[str, str]:
 
 
 def _prepared(context: Context, workflow: str, *, store: bool) -> tuple[Kernel, Workflow]:
-    from automate_kernel.storage import MemoryStorage
-
-    session = context.session
-    from_file = is_path(workflow)
-    kernel = session.build(None if store else MemoryStorage(), workflows=store or not from_file)
+    session, from_file = context.session, is_path(workflow)
+    build = session.build if store else session.in_memory
+    kernel = build(workflows=store or not from_file)
     if not store and not isinstance(kernel.storage, MemoryStorage):
         raise ConfigError(
             f"app is a kernel that keeps what it does in {kernel.storage.describe()}",
@@ -133,46 +115,41 @@ def find_workflow(kernel: Kernel, workflow: str) -> Workflow:
     return found[0]
 
 
-def event_for(
-    workflow: Workflow, payload: Any, name: str | None, headers: Mapping[str, str] | None = None
-) -> Event:
+def _event(workflow: Workflow, payload: Any, name: str | None, headers: dict[str, str]) -> Event:
     """Return an event with *payload* as the workflow's first trigger expects it."""
-    from automate_kernel.outbox.ids import new_id
     from automate_kernel.workflows.definition.triggers import EventTrigger, WebhookTrigger
-    from automate_kernel.workflows.execution import Event, EventType
+    from automate_kernel.workflows.events import manual_event
 
-    kind: EventType = "manual"
-    source, usual = "cli", workflow.name
-    for trigger in workflow.triggers:
-        if isinstance(trigger, EventTrigger):
-            kind, usual = "event", trigger.event
-        elif isinstance(trigger, WebhookTrigger):
-            kind, source = "webhook", trigger.connector
-            usual = f"{trigger.connector}.{trigger.trigger}"
-        else:
-            kind = trigger.type
-            if payload is None and kind == "schedule":
-                payload = getattr(trigger, "payload", None)
-        break
-    return Event(
-        id=new_id(),
-        name=name or usual,
-        payload=payload,
-        type=kind,
-        source=source,
-        occurred_at=datetime.now(timezone.utc).isoformat(),
-        headers=dict(headers or {}),
-    )
+    event = replace(manual_event(workflow.name, payload), source="cli", headers=headers)
+    trigger = next(iter(workflow.triggers), None)
+    if isinstance(trigger, EventTrigger):
+        event = replace(event, type="event", name=trigger.event)
+    elif isinstance(trigger, WebhookTrigger):
+        usual = f"{trigger.connector}.{trigger.trigger}"
+        event = replace(event, type="webhook", name=usual, source=trigger.connector)
+    elif trigger is not None:
+        if payload is None and trigger.type == "schedule":
+            payload = getattr(trigger, "payload", None)
+        event = replace(event, type=trigger.type, payload=payload)
+    return replace(event, name=name or event.name)
 
 
 def _executed(kernel: Kernel, progress: Progress, timeout: float | None) -> Execution:
     worker = kernel.worker(poll_seconds=_LOOK_SECONDS)
     thread = threading.Thread(target=worker.run, name="automate-worker", daemon=True)
     thread.start()
+    deadline = math.inf if timeout is None else time.monotonic() + timeout
     ended = False
     try:
-        execution = _awaited(kernel, progress, timeout)
-        ended = execution.status.finished
+        while True:
+            # Another worker may run it where it is stored, whose signals don't get here.
+            progress.ended.wait(_LOOK_SECONDS)
+            execution = kernel.executions.get(str(progress.execution_id))
+            if execution is None:
+                raise AutomateError(ErrorCodes.DATA_LOSS, f"{progress.execution_id} is gone")
+            ended = execution.status.finished
+            if ended or time.monotonic() >= deadline:
+                break
     finally:
         # The lease of an execution that goes on is handed back: another worker takes it on.
         worker.stop(abandon=not ended)
@@ -184,27 +161,11 @@ def _executed(kernel: Kernel, progress: Progress, timeout: float | None) -> Exec
     return execution
 
 
-def _awaited(kernel: Kernel, progress: Progress, timeout: float | None) -> Execution:
-    deadline = None if timeout is None else time.monotonic() + timeout
-    while True:
-        # Another worker may run it where it is stored, whose signals don't get here.
-        progress.ended.wait(_LOOK_SECONDS)
-        execution = kernel.executions.get(str(progress.execution_id))
-        if execution is None:
-            raise AutomateError(ErrorCodes.DATA_LOSS, f"{progress.execution_id} is gone")
-        over = deadline is not None and time.monotonic() >= deadline
-        if execution.status.finished or over:
-            return execution
-
-
 def _show(context: Context, execution: Execution) -> None:
-    from automate_kernel.cli.records import execution_data, show_steps
-
-    out = context.out
-    data = execution_data(execution)
+    out, data = context.out, records.execution_data(execution)
     out.data(data)
     out.line()
-    show_steps(out, execution.steps)
+    records.show_steps(out, execution.steps)
     took = seconds(execution.duration_seconds)
     style = "green" if execution.status.value == "COMPLETED" else "red"
     out.line(f"{execution.name} {execution.status.value} in {took}", style)
@@ -221,9 +182,9 @@ class Progress:
     `ended` is set when the execution ends. The signals come from the worker's threads.
     """
 
-    def __init__(self, kernel: Any, out: Output, execution_id: str | None = None) -> None:
+    def __init__(self, kernel: Any, out: Output) -> None:
         self.ended: threading.Event = threading.Event()
-        self.execution_id = execution_id
+        self.execution_id: str | None = None
         self._kernel, self._out = kernel, out
         self._begun: dict[tuple[str, int], float] = {}
         self._receivers = [
@@ -254,15 +215,15 @@ class Progress:
         self._begun.setdefault((step.step_id, step.position), time.monotonic())
         if step.attempts > 1:
             why = f" after {step.error_code}: {step.error}" if step.error else ""
-            self._out.line(f"↻ {_name(step)}  attempt {step.attempts}{why}", "yellow")
+            self._out.line(f"↻ {step_name(step)}  attempt {step.attempts}{why}", "yellow")
         else:
-            self._out.line(f"▶ {_name(step)}", "cyan")
+            self._out.line(f"▶ {step_name(step)}", "cyan")
 
     def _completed(self, step: StepRun, **more: Any) -> None:
-        self._out.line(f"✓ {_name(step)}  {self._took(step)}", "green")
+        self._out.line(f"✓ {step_name(step)}  {self._took(step)}", "green")
 
     def _failed(self, step: StepRun, error: Any, **more: Any) -> None:
-        self._out.line(f"✗ {_name(step)}  {self._took(step)}  {error.code}: {error}", "red")
+        self._out.line(f"✗ {step_name(step)}  {self._took(step)}  {error.code}: {error}", "red")
 
     def _over(self, **more: Any) -> None:
         self.ended.set()
@@ -272,48 +233,33 @@ class Progress:
         return seconds(time.monotonic() - begun) if begun is not None else ""
 
 
-def _name(step: StepRun) -> str:
-    return step.step_id if step.position < 0 else f"{step.step_id}[{step.position}]"
-
-
-@app.command(
-    "emit",
-    cls=DataCommand,
-    epilog=examples(
-        'automate emit order.created \'{"id": 7, "total": 120}\'',
-        "automate emit order.created @order.json --idempotency-key order-7 --label order=7",
-        "jq .order dump.json | automate emit order.created -",
-    ),
+@app.called(
+    'automate emit order.created \'{"id": 7, "total": 120}\'',
+    "automate emit order.created @order.json --idempotency-key order-7 --label order=7",
+    "jq .order dump.json | automate emit order.created -",
 )
 def emit(
     context: Context,
-    name: Annotated[str, typer.Argument(help="The event's name: order.created.")],
-    given: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[PAYLOAD]", help="The payload as JSON; @FILE for a file with it, - for stdin."
-        ),
-    ] = None,
-    payload: Annotated[str | None, typer.Option(help="The payload as JSON.")] = None,
-    file: Annotated[str | None, typer.Option(help="A file with it as JSON; - for stdin.")] = None,
-    delay: Annotated[
-        str, typer.Option(help="The time before it counts: 90, 5m, 2h.", metavar="DURATION")
-    ] = "0",
-    priority: Annotated[int, typer.Option(help="A point is worth an hour of waiting.")] = 0,
-    idempotency_key: Annotated[
-        str | None, typer.Option(help="A second event with the same key is the first one.")
-    ] = None,
-    tenant: Annotated[str | None, typer.Option(help="The tenant that it belongs to.")] = None,
-    source: Annotated[str | None, typer.Option(help="The sender of the event.")] = None,
-    label: _Labels = None,
+    name: str = argument("The event's name: order.created."),
+    given: str | None = argument(
+        "The payload as JSON; @FILE for a file with it, - for stdin.", None, metavar="[PAYLOAD]"
+    ),
+    payload: str | None = option(None, "The payload as JSON."),
+    file: str | None = option(None, "A file with it as JSON; - for stdin."),
+    delay: str = option("0", "The time before it counts: 90, 5m, 2h.", metavar="DURATION"),
+    priority: int = option(0, "A point is worth an hour of waiting."),
+    idempotency_key: str | None = option(
+        None, "A second event with the same key is the first one."
+    ),
+    tenant: str | None = option(None, "The tenant that it belongs to."),
+    source: str | None = option(None, "The sender of the event."),
+    label: list[str] | None = _LABELS,
 ) -> None:
     """
     Accept an event: workers start the workflows that wait for it.
 
     Prints the event's id.
     """
-    from automate_kernel.cli.session import require_shared
-
     content = _payload(given, payload, file)
     kernel = context.session.plain
     require_shared(kernel)

@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
-import typer
-
-from automate_kernel.cli.command import Context, DataCommand, WorkFailedError, examples, group
-from automate_kernel.cli.inputs import (
-    Label,
-    Limit,
-    Most,
-    NewerThan,
-    OlderThan,
-    Tenant,
-    Yes,
-    ages,
-    confirm,
-    duration,
-    one_of,
-)
-from automate_kernel.cli.output import as_json, counted, seconds, time_of
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.cli import inputs, records
+from automate_kernel.cli.command import Commands, Context, DataCommand, WorkFailedError
+from automate_kernel.cli.inputs import LABEL, LIMIT, TENANT, argument, duration, flag, option
+from automate_kernel.cli.output import as_json, counted, rows_of, seconds, time_of
+from automate_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
     from automate_kernel.workflows.execution import Execution
 
-app: typer.Typer = group("executions", "Look at executions of workflows, cancel and resume them.")
-find_app: typer.Typer = typer.Typer()
+app = Commands("executions", "Look at executions of workflows, cancel and resume them.")
+find_app = Commands()
 
-_Id = Annotated[str, typer.Argument(help="The execution's id.", metavar="ID")]
-_Ids = Annotated[list[str], typer.Argument(help="The executions' ids.", metavar="ID…")]
+_ID = argument("The execution's id.", metavar="ID")
+_IDS = argument("The executions' ids.", metavar="ID…")
+_WORKFLOW = option(None, "The workflow's name.")
 _STATS = (
     "WORKFLOW", "PENDING", "RUNNING", "FAILED", "COMPLETED", "LATELY FAILED", "CANCELLED",
     "STEPS DONE", "RETRIED", "STEPS FAILED", "P50", "P95", "STEP P95",
@@ -38,35 +27,25 @@ _STATS = (
 
 
 @app.command("list", cls=DataCommand, hidden=True)
-@app.command(
-    "ls",
-    cls=DataCommand,
-    epilog=examples(
-        "automate executions ls",
-        "automate executions ls --status FAILED --workflow order-notify",
-        "automate executions ls --label order=4711",
-        "automate executions ls --json | jq -r '.[].id'",
-    ),
+@app.called(
+    "automate executions ls",
+    "automate executions ls --status FAILED --workflow order-notify",
+    "automate executions ls --label order=4711",
+    "automate executions ls --json | jq -r '.[].id'",
 )
 def ls(
     context: Context,
-    status: Annotated[
-        str | None, typer.Option(help="PENDING, RUNNING, COMPLETED, FAILED or CANCELLED.")
-    ] = None,
-    workflow: Annotated[str | None, typer.Option(help="The workflow's name.")] = None,
-    tenant: Tenant = None,
-    error: Annotated[
-        str | None,
-        typer.Option("--error", help="Only with this group of error: KeyError in shop.charge."),
-    ] = None,
-    label: Label = None,
-    limit: Limit = 20,
+    status: str | None = option(None, "PENDING, RUNNING, COMPLETED, FAILED or CANCELLED."),
+    workflow: str | None = _WORKFLOW,
+    tenant: str | None = TENANT,
+    error: str | None = option(None, "Only with this group of error: KeyError in shop.charge."),
+    label: str | None = LABEL,
+    limit: int = LIMIT,
 ) -> None:
     """List executions, the newest first."""
-    from automate_kernel.cli.records import execution_data, show_executions
     from automate_kernel.workflows.execution import ExecutionStatus
 
-    wanted = one_of(status, ExecutionStatus, "--status")
+    wanted = inputs.one_of(status, ExecutionStatus, "--status")
     store = context.session.plain.executions
     given: dict[str, Any] = {"status": wanted, "workflow": workflow, "tenant_id": tenant}
     if label is None:
@@ -74,36 +53,23 @@ def ls(
     else:
         found = store.labelled(label, **given, limit=limit if error is None else 1000)
         found = [each for each in found if error in (None, each.error_group)][:limit]
-    context.out.data([execution_data(each) for each in found])
-    show_executions(context.out, found)
+    context.out.listing(found, records.EXECUTIONS, "no executions", records.execution_data)
 
 
-@app.command(
-    "show",
-    cls=DataCommand,
-    epilog=examples("automate executions show 0193f0c2-…", "automate executions show ID --json"),
-)
-def show(context: Context, execution_id: _Id) -> None:
+@app.called("automate executions show 0193f0c2-…", "automate executions show ID --json")
+def show(context: Context, execution_id: str = _ID) -> None:
     """
     Show an execution: its event, its steps, its picture, and where each attempt failed.
 
     A failed attempt is shown with the files and lines of its error, without values.
     """
-    from automate_kernel.cli.records import (
-        attempt_data,
-        execution_data,
-        labels_text,
-        show_attempts,
-        show_steps,
-        statuses_of,
-    )
     from automate_kernel.workflows.definition.graph import to_text
 
     out, kernel = context.out, context.session.plain
     execution = found_execution(context, execution_id)
     attempts = kernel.executions.failed_attempts(execution.id)
-    failed = [attempt_data(each) for each in attempts]
-    data = {**execution_data(execution), "failed_attempts": failed}
+    failed = [records.attempt_data(each) for each in attempts]
+    data = {**records.execution_data(execution), "failed_attempts": failed}
     out.data(data)
     if out.json:
         return
@@ -117,7 +83,7 @@ def show(context: Context, execution_id: _Id) -> None:
             ("took", seconds(execution.duration_seconds)),
             ("error", error),
             ("group", execution.error_group),
-            ("labels", labels_text(execution.labels)),
+            ("labels", records.labels_text(execution.labels)),
             ("event", f"{execution.event.name} ({execution.event.type}, {execution.event.id})"),
             ("payload", as_json(data["event"]["payload"])),
             ("output", None if execution.output is None else as_json(data["output"])),
@@ -125,64 +91,42 @@ def show(context: Context, execution_id: _Id) -> None:
     )
     out.line()
     definition = kernel.executions.definition(execution.definition_id)
-    out.line(to_text(definition, statuses_of(execution)))
-    show_steps(out, execution.steps)
-    show_attempts(out, attempts)
+    out.line(to_text(definition, records.statuses_of(execution)))
+    records.show_steps(out, execution.steps)
+    records.show_attempts(out, attempts)
 
 
-@app.command(
-    "errors",
-    cls=DataCommand,
-    epilog=examples(
-        "automate executions errors", "automate executions errors --workflow order-notify"
-    ),
-)
+@app.called("automate executions errors", "automate executions errors --workflow order-notify")
 def errors(
     context: Context,
-    workflow: Annotated[str | None, typer.Option(help="The workflow's name.")] = None,
-    tenant: Tenant = None,
-    limit: Limit = 20,
+    workflow: str | None = _WORKFLOW,
+    tenant: str | None = TENANT,
+    limit: int = LIMIT,
 ) -> None:
     """Group the failed executions by workflow and by where their error came from."""
-    from automate_kernel.cli.records import group_data, show_groups
-
     found = context.session.plain.executions.error_groups(
         workflow=workflow, tenant_id=tenant, limit=limit
     )
-    context.out.data([group_data(each) for each in found])
-    show_groups(context.out, found, "WORKFLOW")
+    records.list_groups(context.out, found, "WORKFLOW")
 
 
 def found_execution(context: Context, execution_id: str) -> Execution:
     """Return the execution with this id; raises ``NOT_FOUND``."""
-    from uuid import UUID
-
     try:
         found = context.session.plain.executions.get(str(UUID(execution_id)))
     except ValueError:
         found = None
     if found is None:
-        raise AutomateError(
-            ErrorCodes.NOT_FOUND,
-            f"there is no execution {execution_id!r}",
-            hint=f"{context.named('executions ls')} lists them",
-        )
+        raise context.missing(f"execution {execution_id!r}", "executions ls")
     return found
 
 
-@app.command(
-    "stats",
-    cls=DataCommand,
-    epilog=examples("automate executions stats", "automate executions stats --within 15m"),
-)
+@app.called("automate executions stats", "automate executions stats --within 15m")
 def stats(
     context: Context,
-    within: Annotated[
-        str,
-        typer.Option(
-            help="Count those that ended since then: 15m; a week at most.", metavar="DURATION"
-        ),
-    ] = "1h",
+    within: str = option(
+        "1h", "Count those that ended since then: 15m; a week at most.", metavar="DURATION"
+    ),
 ) -> None:
     """
     Count executions by workflow: running, waiting and FAILED ones, and those that ended lately.
@@ -215,8 +159,8 @@ def stats(
     context.out.table(_STATS, rows, empty="there are no executions")
 
 
-@app.command("cancel", cls=DataCommand, epilog=examples("automate executions cancel ID"))
-def cancel(context: Context, execution_ids: _Ids) -> None:
+@app.called("automate executions cancel ID")
+def cancel(context: Context, execution_ids: list[str] = _IDS) -> None:
     """
     End executions as CANCELLED.
 
@@ -225,33 +169,23 @@ def cancel(context: Context, execution_ids: _Ids) -> None:
     _each(context, execution_ids, "cancel", "cancelled")
 
 
-@app.command(
-    "resume",
-    cls=DataCommand,
-    epilog=examples(
-        "automate executions resume ID",
-        "automate executions resume --failed --workflow order-notify --newer-than 2h",
-        "automate executions resume --failed --error-code UNAVAILABLE --rate 5 --yes",
-    ),
+@app.called(
+    "automate executions resume ID",
+    "automate executions resume --failed --workflow order-notify --newer-than 2h",
+    "automate executions resume --failed --error-code UNAVAILABLE --rate 5 --yes",
 )
 def resume(
     context: Context,
-    execution_ids: Annotated[
-        list[str] | None, typer.Argument(help="The executions' ids.", metavar="[ID]…")
-    ] = None,
-    failed: Annotated[bool, typer.Option("--failed", help="All FAILED ones that match.")] = False,
-    workflow: Annotated[str | None, typer.Option(help="Only of this workflow.")] = None,
-    tenant: Tenant = None,
-    error_code: Annotated[
-        str | None, typer.Option("--error-code", help="Only those that failed with this error.")
-    ] = None,
-    older_than: OlderThan = None,
-    newer_than: NewerThan = None,
-    limit: Most = None,
-    rate: Annotated[
-        float | None, typer.Option(help="The number of them that go on in a second.", min=0.001)
-    ] = None,
-    yes: Yes = False,
+    execution_ids: list[str] | None = argument("The executions' ids.", None, metavar="[ID]…"),
+    failed: bool = flag("--failed", "All FAILED ones that match."),
+    workflow: str | None = option(None, "Only of this workflow."),
+    tenant: str | None = TENANT,
+    error_code: str | None = option(None, "Only those that failed with this error."),
+    older_than: str | None = inputs.OLDER_THAN,
+    newer_than: str | None = inputs.NEWER_THAN,
+    limit: int | None = inputs.MOST,
+    rate: float | None = option(None, "The number of them that go on in a second.", min=0.001),
+    yes: bool = inputs.YES,
 ) -> None:
     """
     Run failed executions again, from the steps that failed. A worker does it.
@@ -272,15 +206,12 @@ def resume(
         _each(context, execution_ids, "resume", "resumed")
         return
     kernel, out = context.session.plain, context.out
-    options |= ages(kernel.outbox.now(), older_than, newer_than)
-    confirm("Resume all failed executions that match?", yes=yes)
-    with out.working("resume: all that match") as shown:
-
-        def show(count: int) -> None:
-            if shown is not None:
-                shown.update(f"resume: {count} so far")
-
-        count = kernel.executions.resume_matching(status="FAILED", progress=show, **options)
+    options |= inputs.ages(kernel.outbox.now(), older_than, newer_than)
+    inputs.confirm("Resume all failed executions that match?", yes=yes)
+    with out.working("resume: all that match") as show:
+        count = kernel.executions.resume_matching(
+            status="FAILED", progress=lambda count: show(f"resume: {count} so far"), **options
+        )
     out.data({"resumed": count})
     out.line(f"{counted(count, 'execution')} resumed")
 
@@ -298,46 +229,34 @@ def _each(context: Context, execution_ids: list[str], what: str, done: str) -> N
     out.data({key: done if changed else "unchanged" for key, changed in results.items()})
     if not all(results.values()):
         only = "failed ones" if what == "resume" else "ones that have not ended"
-        raise WorkFailedError(
-            ErrorCodes.FAILED_PRECONDITION, f"not all were {done}", hint=f"only {only} can be"
-        )
+        raise WorkFailedError(message=f"not all were {done}", hint=f"only {only} can be")
 
 
-@find_app.command(
-    "find",
-    cls=DataCommand,
-    epilog=examples("automate find order=4711", "automate find 4711 --json"),
-)
+@find_app.called("automate find order=4711", "automate find 4711 --json")
 def find(
     context: Context,
-    label: Annotated[str, typer.Argument(help="A label: order=4711, or 4711 under any name.")],
-    tenant: Tenant = None,
-    limit: Annotated[
-        int, typer.Option("--limit", "-n", help="The number of each, at most.", min=1, max=1000)
-    ] = 20,
+    label: str = argument("A label: order=4711, or 4711 under any name."),
+    tenant: str | None = TENANT,
+    limit: int = option(20, "The number of each, at most.", "--limit", "-n", min=1, max=1000),
 ) -> None:
     """
     Find items and executions by a label, the newest first.
 
     Labels are given to an event, an item or an execution: the id of an order, say.
     """
-    from automate_kernel.cli.records import execution_data, item_data, show_executions, show_items
-
     out, kernel = context.out, context.session.plain
     executions = kernel.executions.labelled(label, tenant_id=tenant, limit=limit)
     items = kernel.outbox.labelled(label, tenant_id=tenant, limit=limit)
     out.data(
         {
-            "executions": [execution_data(each) for each in executions],
-            "items": [item_data(each) for each in items],
+            "executions": [records.execution_data(each) for each in executions],
+            "items": [records.item_data(each) for each in items],
         }
     )
-    if not executions and not items:
-        out.line(f"nothing has the label {label}")
-        return
     if executions:
-        show_executions(out, executions)
+        out.table(records.EXECUTIONS, rows_of(executions, records.EXECUTIONS))
     if executions and items:
         out.line()
-    if items:
-        show_items(out, items)
+    if items or not executions:
+        none = f"nothing has the label {label}"
+        out.table(records.ITEMS, rows_of(items, records.ITEMS), empty=none)

@@ -3,94 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from automate_kernel.cli.command import Context, DataCommand, WorkFailedError, examples, group
-from automate_kernel.cli.inputs import (
-    Label,
-    Limit,
-    Most,
-    NewerThan,
-    OlderThan,
-    Tenant,
-    Yes,
-    ages,
-    confirm,
-    duration,
-    one_of,
-)
-from automate_kernel.cli.output import as_json, boxed, counted, seconds
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
+from automate_kernel.cli import inputs, overview, records
+from automate_kernel.cli.command import Commands, Context, DataCommand, WorkFailedError
+from automate_kernel.cli.inputs import LABEL, LIMIT, TENANT, argument, duration, flag, option
+from automate_kernel.cli.output import Columns, as_json, attributes, boxed, counted, seconds
+from automate_kernel.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from automate_kernel.outbox import OutboxItem, OutboxStats, OutboxStore
+    from automate_kernel.outbox import OutboxItem, OutboxStats
 
-app: typer.Typer = group(
-    "outbox", "Look at the outbox, and steer it: requeue, cancel, limit, pause, clean."
-)
+app = Commands("outbox", "Look at the outbox, and steer it: requeue, cancel, limit, pause, clean.")
 
 _STATES = ("PENDING", "RETRY", "RUNNING", "COMPLETED", "FAILED", "CANCELLED")
-_EVERY_SECONDS = 2.0
 _HANDFUL = 10
 _WAKE_UP = "automate.advance"
-_CONDITIONS = ("tenant", "error_code", "error", "older_than", "newer_than")
+_CONDITIONS = ("tenant", "error_code", "error", "older_than", "newer_than", "limit")
 
-_Kind = Annotated[str | None, typer.Option(help="Only items of this kind.")]
-_Status = Annotated[
-    str | None, typer.Option(help="PENDING, RUNNING, RETRY, COMPLETED, FAILED or CANCELLED.")
-]
-_OneKind = Annotated[str, typer.Argument(help="The kind of item: mail.send.")]
-_Ids = Annotated[list[str] | None, typer.Argument(help="The items' ids.", metavar="[ID]…")]
-_All = Annotated[bool, typer.Option("--all", help="All items that the options match.")]
-_State = Annotated[str | None, typer.Option(help="Only items in this state.")]
-_Error = Annotated[str | None, typer.Option("--error-code", help="Only with this last error.")]
-_ErrorGroup = Annotated[
-    str | None,
-    typer.Option(
-        "--error", help="Only of this group, as outbox errors names it: KeyError in shop.charge."
-    ),
-]
-
+_KIND = option(None, "Only items of this kind.")
+_ONE_KIND = argument("The kind of item: mail.send.")
 
 # -- statistics -----------------------------------------------------------------------------------
 
 
-@app.command(
-    "stats",
-    cls=DataCommand,
-    epilog=examples(
-        "automate outbox stats",
-        "automate outbox stats --watch",
-        "automate outbox stats --watch 10 --json   # a document a line",
-    ),
+@app.called(
+    "automate outbox stats",
+    "automate outbox stats --watch",
+    "automate outbox stats --watch 10 --json   # a document a line",
 )
 def stats(
     context: Context,
-    watch: Annotated[bool, typer.Option("--watch", help="Look again and again.")] = False,
-    every: Annotated[
-        float | None,
-        typer.Argument(
-            metavar="[SECONDS]",
-            help="With --watch: seconds between two looks; 2 by default.",
-            min=0.1,
-        ),
-    ] = None,
+    watch: bool = flag("--watch", "Look again and again."),
+    every: float | None = argument(
+        "With --watch: seconds between two looks; 2 by default.", None, metavar="[SECONDS]", min=0.1
+    ),
 ) -> None:
     """Count the items of each kind by state, and show the delay of the oldest due one."""
     if every is not None and not watch:
         raise ConfigError("how often to look is for --watch", hint=f"add it: --watch {every:g}")
     look, out = context.session.plain.outbox.stats, context.out
     if watch:
-        from automate_kernel.cli.overview import Watch
-
-        Watch(out, look, _picture, _line, _data).run(every or _EVERY_SECONDS)
+        overview.Watch(out, look, _picture, _line, _data).run(every or 2.0)
         return
     found = look()
     out.data(_data(found))
@@ -99,23 +57,16 @@ def stats(
         out.line(text, style)
 
 
-@app.command("workers", cls=DataCommand, epilog=examples("automate outbox workers"))
+@app.called("automate outbox workers")
 def workers(context: Context) -> None:
     """List the workers that report to this database, with their processes and loads."""
-    from automate_kernel.cli.overview import show_workers, worker_data
-
     outbox = context.session.plain.outbox
-    found = outbox.workers()
-    context.out.data([worker_data(each) for each in found])
-    show_workers(context.out, found, outbox.now())
+    columns = overview.worker_columns(outbox.now())
+    context.out.listing(outbox.workers(), columns, overview.NO_WORKER, overview.worker_data)
 
 
 def _data(found: OutboxStats) -> dict[str, Any]:
-    return {
-        "counts": found.counts,
-        "oldest_due_seconds": found.oldest_due_seconds,
-        "paused": list(found.paused),
-    }
+    return attributes(found, "counts", "oldest_due_seconds", "paused")
 
 
 def _rows(found: OutboxStats) -> list[tuple[Any, ...]]:
@@ -151,226 +102,171 @@ def _picture(found: OutboxStats) -> RenderableType:
 
 
 @app.command("list", cls=DataCommand, hidden=True)
-@app.command(
-    "ls",
-    cls=DataCommand,
-    epilog=examples(
-        "automate outbox ls --status FAILED",
-        "automate outbox ls --kind automate.event --limit 100 --json",
-        "automate outbox ls --label order=4711",
-    ),
+@app.called(
+    "automate outbox ls --status FAILED",
+    "automate outbox ls --kind automate.event --limit 100 --json",
+    "automate outbox ls --label order=4711",
 )
 def ls(
     context: Context,
-    status: _Status = None,
-    kind: _Kind = None,
-    tenant: Tenant = None,
-    label: Label = None,
-    limit: Limit = 20,
+    status: str | None = option(None, "PENDING, RUNNING, RETRY, COMPLETED, FAILED or CANCELLED."),
+    kind: str | None = _KIND,
+    tenant: str | None = TENANT,
+    label: str | None = LABEL,
+    limit: int = LIMIT,
 ) -> None:
     """List items, the newest first."""
-    from automate_kernel.cli.records import item_data, show_items
-
     outbox = context.session.plain.outbox
     given: dict[str, Any] = {"status": _status(status), "kind": kind, "tenant_id": tenant}
     if label is None:
         found = outbox.find(**given, limit=limit)
     else:
         found = outbox.labelled(label, **given, limit=limit)
-    context.out.data([item_data(item) for item in found])
-    show_items(context.out, found)
+    context.out.listing(found, records.ITEMS, "no items", records.item_data)
 
 
 def _status(given: str | None) -> str | None:
     from automate_kernel.outbox.item import ItemStatus
 
-    return one_of(given, ItemStatus, "--status")
+    return inputs.one_of(given, ItemStatus, "--status")
 
 
-@app.command("show", cls=DataCommand, epilog=examples("automate outbox show 0193f0c2-…"))
-def show(
-    context: Context, item_id: Annotated[str, typer.Argument(help="The item's id.", metavar="ID")]
-) -> None:
+@app.called("automate outbox show 0193f0c2-…")
+def show(context: Context, item_id: str = argument("The item's id.", metavar="ID")) -> None:
     """
     Show an item with its payload, and the error of each attempt.
 
     A failed attempt is shown with the files and lines of its error, without values.
     """
-    from automate_kernel.cli.records import attempt_data, item_data, labels_text, show_attempts
-
     item = _found_item(context, item_id)
-    data = item_data(item, whole=True)
+    data = records.item_data(item, whole=True)
     attempts = context.session.plain.outbox.failed_attempts(item.id)
-    context.out.data({**data, "failed_attempts": [attempt_data(each) for each in attempts]})
-    data["payload"] = as_json(data["payload"])
-    data["headers"] = as_json(data["headers"]) if data["headers"] else None
-    data["labels"] = labels_text(data["labels"])
-    context.out.fields(data.items())
-    show_attempts(context.out, attempts)
+    failed = [records.attempt_data(each) for each in attempts]
+    context.out.data({**data, "failed_attempts": failed})
+    headers = as_json(data["headers"]) if data["headers"] else None
+    labels = records.labels_text(data["labels"])
+    shown = {**data, "payload": as_json(data["payload"]), "headers": headers, "labels": labels}
+    context.out.fields(shown.items())
+    records.show_attempts(context.out, attempts)
 
 
-@app.command(
-    "errors",
-    cls=DataCommand,
-    epilog=examples("automate outbox errors", "automate outbox errors --kind mail.send --json"),
-)
-def errors(context: Context, kind: _Kind = None, tenant: Tenant = None, limit: Limit = 20) -> None:
+@app.called("automate outbox errors", "automate outbox errors --kind mail.send --json")
+def errors(
+    context: Context, kind: str | None = _KIND, tenant: str | None = TENANT, limit: int = LIMIT
+) -> None:
     """
     Group the failed items by kind and by where their error came from.
 
     automate outbox requeue --failed --error GROUP requeues a group.
     """
-    from automate_kernel.cli.records import group_data, show_groups
-
     found = context.session.plain.outbox.error_groups(kind=kind, tenant_id=tenant, limit=limit)
-    context.out.data([group_data(each) for each in found])
-    show_groups(context.out, found, "KIND")
+    records.list_groups(context.out, found, "KIND")
 
 
 def _found_item(context: Context, item_id: str) -> OutboxItem:
-    """Return the item with this id; raises ``NOT_FOUND``."""
     item = context.session.plain.outbox.get(item_id)
     if item is None:
-        raise AutomateError(
-            ErrorCodes.NOT_FOUND,
-            f"there is no item {item_id!r}",
-            hint=f"{context.named('outbox ls')} lists them",
-        )
+        raise context.missing(f"item {item_id!r}", "outbox ls")
     return item
 
 
 # -- changes --------------------------------------------------------------------------------------
 
 
-@app.command("retry", cls=DataCommand, hidden=True)
-@app.command(
-    "requeue",
-    cls=DataCommand,
-    epilog=examples(
-        "automate outbox requeue 0193f0c2-… 0193f0c3-…",
-        "automate outbox requeue --failed --kind mail.send --rate 50",
-        'automate outbox requeue --failed --error "KeyError in shop.actions.charge"',
-        "automate outbox requeue --all --status CANCELLED --yes",
+def _choice(
+    item_ids: list[str] | None = argument("The items' ids.", None, metavar="[ID]…"),
+    every: bool = flag("--all", "All items that the options match."),
+    failed: bool = flag("--failed", "All items that FAILED."),
+    status: str | None = option(None, "Only items in this state."),
+    kind: str | None = _KIND,
+    tenant: str | None = TENANT,
+    error_code: str | None = option(None, "Only with this last error."),
+    error: str | None = option(
+        None, "Only of this group, as outbox errors names it: KeyError in shop.charge."
     ),
+    older_than: str | None = inputs.OLDER_THAN,
+    newer_than: str | None = inputs.NEWER_THAN,
+    limit: int | None = inputs.MOST,
+    rate: float | None = option(
+        None, "Number of items of a kind that become due in a second.", min=0.001
+    ),
+    yes: bool = inputs.YES,
+) -> None: ...
+
+
+class _RequeueCommand(DataCommand):
+    shared = staticmethod(_choice)
+
+
+class _ChangeCommand(_RequeueCommand):
+    without = ("failed", "rate")
+
+
+@app.command("retry", cls=_RequeueCommand, hidden=True)
+@app.called(
+    "automate outbox requeue 0193f0c2-… 0193f0c3-…",
+    "automate outbox requeue --failed --kind mail.send --rate 50",
+    'automate outbox requeue --failed --error "KeyError in shop.actions.charge"',
+    "automate outbox requeue --all --status CANCELLED --yes",
+    cls=_RequeueCommand,
 )
-def requeue(
-    context: Context,
-    item_ids: _Ids = None,
-    every: _All = False,
-    failed: Annotated[bool, typer.Option("--failed", help="All items that FAILED.")] = False,
-    status: _State = None,
-    kind: _Kind = None,
-    tenant: Tenant = None,
-    error_code: _Error = None,
-    error: _ErrorGroup = None,
-    older_than: OlderThan = None,
-    newer_than: NewerThan = None,
-    limit: Most = None,
-    rate: Annotated[
-        float | None,
-        typer.Option(help="Number of items of a kind that become due in a second.", min=0.001),
-    ] = None,
-    yes: Yes = False,
-) -> None:
+def requeue(context: Context) -> None:
     """
     Make failed or cancelled items wait again, with all their attempts.
 
     Without ids every FAILED one that the options match, or with --status CANCELLED those. An
     execution is resumed by automate executions resume instead.
     """
-    context.params["every"] = every or failed
-    chosen = _Chosen(context, "FAILED" if failed else status, ("FAILED",), "executions resume")
-    if chosen.status not in (None, "FAILED", "CANCELLED"):
-        raise ConfigError(f"items that are {chosen.status} can't be requeued")
-    if rate is not None and chosen.ids:
+    outbox, rate = context.session.plain.outbox, context.given["rate"]
+    change = _Change(
+        context, "requeue", "requeued", ("FAILED",), ("CANCELLED",), "executions resume"
+    )
+    if rate is not None and change.ids:
         raise ConfigError("--rate goes with --failed or --all")
-    outbox = context.session.plain.outbox
-    many = partial(outbox.requeue_matching, per_second=rate)
-    _change(chosen, outbox.requeue, many, ("Requeue", "requeued"), yes=yes)
+    change.run(outbox.requeue, partial(outbox.requeue_matching, per_second=rate))
 
 
-@app.command(
-    "cancel",
-    cls=DataCommand,
-    epilog=examples(
-        "automate outbox cancel 0193f0c2-…",
-        "automate outbox cancel --all --kind mail.send --yes",
-        "automate outbox cancel --all --status RUNNING --kind report",
-    ),
+@app.called(
+    "automate outbox cancel 0193f0c2-…",
+    "automate outbox cancel --all --kind mail.send --yes",
+    "automate outbox cancel --all --status RUNNING --kind report",
+    cls=_ChangeCommand,
 )
-def cancel(
-    context: Context,
-    item_ids: _Ids = None,
-    every: _All = False,
-    status: _State = None,
-    kind: _Kind = None,
-    tenant: Tenant = None,
-    error_code: _Error = None,
-    error: _ErrorGroup = None,
-    older_than: OlderThan = None,
-    newer_than: NewerThan = None,
-    limit: Most = None,
-    yes: Yes = False,
-) -> None:
+def cancel(context: Context) -> None:
     """
     Cancel waiting items, and ask running ones to stop.
 
     With --all, every PENDING and RETRY one, or with --status RUNNING the running ones. An execution
     is cancelled by automate executions cancel instead.
     """
-    chosen = _Chosen(context, status, ("PENDING", "RETRY"), "executions cancel")
-    if chosen.status not in (None, "PENDING", "RETRY", "RUNNING"):
-        raise ConfigError(f"items that are {chosen.status} can't be cancelled")
     outbox = context.session.plain.outbox
-    _change(chosen, outbox.cancel, outbox.cancel_matching, ("Cancel", "cancelled"), yes=yes)
+    change = _Change(
+        context, "cancel", "cancelled", ("PENDING", "RETRY"), ("RUNNING",), "executions cancel"
+    )
+    change.run(outbox.cancel, outbox.cancel_matching)
 
 
-@app.command(
-    "discard",
-    cls=DataCommand,
-    epilog=examples(
-        "automate outbox discard 0193f0c2-…",
-        "automate outbox discard --all --kind mail.send --older-than 7d --yes",
-    ),
+@app.called(
+    "automate outbox discard 0193f0c2-…",
+    "automate outbox discard --all --kind mail.send --older-than 7d --yes",
+    cls=_ChangeCommand,
 )
-def discard(
-    context: Context,
-    item_ids: _Ids = None,
-    every: _All = False,
-    status: _State = None,
-    kind: _Kind = None,
-    tenant: Tenant = None,
-    error_code: _Error = None,
-    error: _ErrorGroup = None,
-    older_than: OlderThan = None,
-    newer_than: NewerThan = None,
-    limit: Most = None,
-    yes: Yes = False,
-) -> None:
+def discard(context: Context) -> None:
     """
     Delete items that are finished.
 
     With --all, every FAILED and CANCELLED one, or with --status COMPLETED the completed ones.
     """
-    chosen = _Chosen(context, status, ("FAILED", "CANCELLED"), None)
-    if chosen.status not in (None, "COMPLETED", "FAILED", "CANCELLED"):
-        raise ConfigError(f"items that are {chosen.status} can't be discarded")
     outbox = context.session.plain.outbox
-    _change(chosen, outbox.discard, outbox.discard_matching, ("Discard", "discarded"), yes=yes)
+    change = _Change(context, "discard", "discarded", ("FAILED", "CANCELLED"), ("COMPLETED",))
+    change.run(outbox.discard, outbox.discard_matching)
 
 
-@app.command(
-    "reschedule",
-    cls=DataCommand,
-    epilog=examples("automate outbox reschedule 0193f0c2-… --delay 2h"),
-)
+@app.called("automate outbox reschedule 0193f0c2-… --delay 2h")
 def reschedule(
     context: Context,
-    item_ids: Annotated[list[str], typer.Argument(help="The items' ids.", metavar="ID…")],
-    delay: Annotated[
-        str,
-        typer.Option(help="The time until they are due: 2h; 0 is at once.", metavar="DURATION"),
-    ] = "0",
+    item_ids: list[str] = argument("The items' ids.", metavar="ID…"),
+    delay: str = option("0", "The time until they are due: 2h; 0 is at once.", metavar="DURATION"),
 ) -> None:
     """Change when items that wait are due."""
     outbox, seconds_ = context.session.plain.outbox, duration(delay, "--delay")
@@ -378,91 +274,88 @@ def reschedule(
     _report(context, outbox.reschedule(ids, delay=seconds_), "rescheduled", len(ids))
 
 
-class _Chosen:
+class _Change:
     """
-    The items that a command changes: those with the ids, or all that its options match.
+    A change of the items that `_choice` chooses: those with the ids, or all that match.
 
-    *usual* are the states without --status. *instead* is the command for items of executions.
+    *usual* are the states without --status, *also* the others that it may name. *instead* is the
+    command for items of executions. Raises `ConfigError` for options that don't go together.
     """
 
     def __init__(
-        self, context: Context, status: str | None, usual: Sequence[str], instead: str | None
+        self,
+        context: Context,
+        verb: str,
+        done: str,
+        usual: tuple[str, ...],
+        also: tuple[str, ...],
+        instead: str | None = None,
     ) -> None:
-        self.context, self.given = context, context.params
-        self.status, self.usual, self.instead = _status(status), usual, instead
-        self.outbox: OutboxStore = context.session.plain.outbox
-        item_ids: Sequence[str] = self.given["item_ids"] or ()
-        if bool(item_ids) == self.given["every"]:
+        given = self._given = context.given
+        self._context, self._verb, self._done, self._instead = context, verb, done, instead
+        self._outbox = context.session.plain.outbox
+        failed = bool(given.get("failed"))
+        self._status = _status("FAILED" if failed else given["status"])
+        self._states = (self._status,) if self._status else usual
+        item_ids: Sequence[str] = given["item_ids"] or ()
+        if bool(item_ids) == (given["every"] or failed):
             raise ConfigError(
                 "name the items, or say --all",
                 hint="--all takes every item that --kind, --status and the others match",
             )
         found = [_found_item(context, item_id) for item_id in item_ids]
-        kinds = {self.given["kind"], *(item.kind for item in found)}
-        if instead and _WAKE_UP in kinds:
+        if instead and _WAKE_UP in (given["kind"], *(item.kind for item in found)):
             raise ConfigError(
                 f"an item of kind {_WAKE_UP} belongs to an execution",
                 hint=f"use {context.named(instead)}",
             )
+        if self._status not in (None, *usual, *also):
+            raise ConfigError(f"items that are {self._status} can't be {done}")
         self.ids: list[str] = [item.id for item in found]
 
-    def kinds(self) -> list[str]:
-        """Return the kinds that are meant, without that of executions."""
-        if self.given["kind"]:
-            return [self.given["kind"]]
-        counts = self.outbox.stats().counts
-        return [kind for kind in counts if kind != _WAKE_UP or not self.instead]
+    def run(self, some: Callable[[Sequence[str]], int], many: Callable[..., int]) -> None:
+        """Change *some* items by their ids, or *many* of each kind by conditions, and report."""
+        ids, out, verb, number = self.ids, self._context.out, self._verb, self._number()
+        what = "all that match" if number is None else counted(number)
+        if number != 0 and (not ids or len(ids) > _HANDFUL):
+            inputs.confirm(f"{verb.capitalize()} {what}?", yes=self._given["yes"])
+        with out.working(f"{verb}: {what}") as show:
+            if ids:
+                changed = some(ids)
+            else:
+                changed = self._matching(many, lambda count: show(f"{verb}: {count} of {what}"))
+        _report(self._context, changed, self._done, len(ids) if ids else None)
 
-    def number(self) -> int | None:
-        """Return the number of items, or None where only a pass through all of them shows it."""
-        if self.ids:
-            return len(self.ids)
-        if any(self.given[name] for name in (*_CONDITIONS, "limit")):
-            return None
-        counts, kinds = self.outbox.stats().counts, set(self.kinds())
-        states = (self.status,) if self.status else self.usual
-        return sum(counts.get(kind, {}).get(state, 0) for kind in kinds for state in states)
-
-    def filter(self) -> dict[str, Any]:
-        """Return the conditions that all items have in common, beside the kind."""
-        given = self.given
-        return {
-            "status": self.status,
+    def _matching(self, many: Callable[..., int], show: Callable[[int], None]) -> int:
+        given, changed = self._given, 0
+        conditions = {
+            "status": self._status,
             "tenant_id": given["tenant"],
             "error_code": given["error_code"],
             "error_group": given["error"],
-            **ages(self.outbox.now(), given["older_than"], given["newer_than"]),
+            **inputs.ages(self._outbox.now(), given["older_than"], given["newer_than"]),
         }
+        for kind in self._kinds():
+            conditions["limit"] = None if given["limit"] is None else given["limit"] - changed
+            changed += many(
+                kind=kind, progress=lambda n, before=changed: show(before + n), **conditions
+            )
+        return changed
 
+    def _kinds(self) -> list[str]:
+        if self._given["kind"]:
+            return [self._given["kind"]]
+        counts = self._outbox.stats().counts
+        return [kind for kind in counts if kind != _WAKE_UP or not self._instead]
 
-def _change(
-    chosen: _Chosen,
-    some: Callable[[Sequence[str]], int],
-    many: Callable[..., int],
-    words: tuple[str, str],
-    *,
-    yes: bool,
-) -> None:
-    out, (verb, done), number = chosen.context.out, words, chosen.number()
-    what = "all that match" if number is None else counted(number)
-    if number != 0 and (not chosen.ids or len(chosen.ids) > _HANDFUL):
-        confirm(f"{verb} {what}?", yes=yes)
-    with out.working(f"{verb.lower()}: {what}") as shown:
-
-        def show(before: int, count: int) -> None:
-            if shown is not None:
-                shown.update(f"{verb.lower()}: {before + count} of {what}")
-
-        changed = some(chosen.ids) if chosen.ids else _matching(chosen, many, show)
-    _report(chosen.context, changed, done, len(chosen.ids) if chosen.ids else None)
-
-
-def _matching(chosen: _Chosen, many: Callable[..., int], show: Callable[[int, int], None]) -> int:
-    changed, wanted, most = 0, chosen.filter(), chosen.given["limit"]
-    for kind in chosen.kinds():
-        left = None if most is None else most - changed
-        changed += many(kind=kind, limit=left, progress=partial(show, changed), **wanted)
-    return changed
+    def _number(self) -> int | None:
+        """Return the number of items, or None where only a pass through all of them shows it."""
+        if self.ids:
+            return len(self.ids)
+        if any(self._given[name] for name in _CONDITIONS):
+            return None
+        counts, kinds = self._outbox.stats().counts, self._kinds()
+        return sum(counts.get(kind, {}).get(state, 0) for kind in kinds for state in self._states)
 
 
 def _report(context: Context, changed: int, done: str, named: int | None) -> None:
@@ -471,8 +364,7 @@ def _report(context: Context, changed: int, done: str, named: int | None) -> Non
     context.out.line(f"{counted(changed)} {done}")
     if unchanged:
         raise WorkFailedError(
-            ErrorCodes.FAILED_PRECONDITION,
-            f"{counted(unchanged)} could not be {done}",
+            message=f"{counted(unchanged)} could not be {done}",
             hint=f"they are in another state: {context.named('outbox show')} shows it",
         )
 
@@ -480,37 +372,25 @@ def _report(context: Context, changed: int, done: str, named: int | None) -> Non
 # -- limits and pauses ----------------------------------------------------------------------------
 
 
-@app.command(
-    "limit",
-    cls=DataCommand,
-    epilog=examples(
-        "automate outbox limit mail.send --concurrency 5",
-        "automate outbox limit crm.update --rate 100/1m --burst 10",
-    ),
+@app.called(
+    "automate outbox limit mail.send --concurrency 5",
+    "automate outbox limit crm.update --rate 100/1m --burst 10",
 )
 def limit(
     context: Context,
-    kind: _OneKind,
-    concurrency: Annotated[
-        int | None, typer.Option(help="The number of items that run at once.", min=1)
-    ] = None,
-    rate: Annotated[
-        str | None,
-        typer.Option(
-            help="The number of starts in a time: 100/1m; 5 is 5/1s.", metavar="N/DURATION"
-        ),
-    ] = None,
-    burst: Annotated[
-        int | None, typer.Option(help="The number of starts at once after a lull.", min=1)
-    ] = None,
+    kind: str = _ONE_KIND,
+    concurrency: int | None = option(None, "The number of items that run at once.", min=1),
+    rate: str | None = option(
+        None, "The number of starts in a time: 100/1m; 5 is 5/1s.", metavar="N/DURATION"
+    ),
+    burst: int | None = option(None, "The number of starts at once after a lull.", min=1),
 ) -> None:
     """Limit the items of a kind that run at once, and that start, over all workers."""
     if concurrency is None and rate is None:
         raise ConfigError("nothing is limited", hint="add --concurrency 5 or --rate 100/1m")
     number, per_seconds = _rate(rate)
-    options: dict[str, Any] = {
-        "concurrency": concurrency, "rate": number, "per_seconds": per_seconds, "burst": burst,
-    }  # fmt: skip
+    options: dict[str, Any] = {"concurrency": concurrency, "rate": number}
+    options |= {"per_seconds": per_seconds, "burst": burst}
     context.session.plain.outbox.limit(kind, **options)
     context.out.data({"kind": kind, **options})
     context.out.line(f"{kind} is limited; {context.named('outbox unlimit')} {kind} lifts it")
@@ -525,63 +405,48 @@ def _rate(text: str | None) -> tuple[int | None, float]:
     return int(number), duration(per or "1", "--rate")
 
 
-@app.command("unlimit", cls=DataCommand, epilog=examples("automate outbox unlimit mail.send"))
-def unlimit(context: Context, kind: _OneKind) -> None:
+@app.called("automate outbox unlimit mail.send")
+def unlimit(context: Context, kind: str = _ONE_KIND) -> None:
     """Lift the limit of a kind."""
     lifted = context.session.plain.outbox.unlimit(kind)
     context.out.data({"kind": kind, "lifted": lifted})
     context.out.line(f"{kind} {'is no longer' if lifted else 'was not'} limited")
 
 
-@app.command("limits", cls=DataCommand, epilog=examples("automate outbox limits"))
+@app.called("automate outbox limits")
 def limits(context: Context) -> None:
     """List the limits. An operator's limit wins over one that the code declares."""
     found = context.session.plain.outbox.limits()
-    context.out.data([asdict(each) for each in found])
-    context.out.table(
-        ("KIND", "AT ONCE", "RATE", "BURST", "SET BY"),
-        [
-            (
-                each.kind,
-                each.concurrency or "-",
-                f"{each.rate} in {each.per_seconds:g} s" if each.rate else "-",
-                each.burst or each.rate or "-",
-                "the code" if each.declared else "an operator",
-            )
-            for each in found
-        ],
-        empty="no kind is limited",
-    )
+    columns: Columns = {
+        "KIND": "kind",
+        "AT ONCE": lambda each: each.concurrency or "-",
+        "RATE": lambda each: f"{each.rate} in {each.per_seconds:g} s" if each.rate else "-",
+        "BURST": lambda each: each.burst or each.rate or "-",
+        "SET BY": lambda each: "the code" if each.declared else "an operator",
+    }
+    context.out.listing(found, columns, empty="no kind is limited")
 
 
-@app.command(
-    "purge", cls=DataCommand, epilog=examples("automate outbox purge --older-than 30d --yes")
-)
+@app.called("automate outbox purge --older-than 30d --yes")
 def purge(
     context: Context,
-    older_than: Annotated[
-        str, typer.Option(help="The time since they ended: 30d, 12h.", metavar="DURATION")
-    ],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    older_than: str = option(..., "The time since they ended: 30d, 12h.", metavar="DURATION"),
+    yes: bool = inputs.YES,
 ) -> None:
     """Delete items and executions that ended long ago, with everything that belongs to them."""
     age = duration(older_than, "--older-than")
-    confirm(f"Delete every item and execution that ended over {older_than} ago?", yes=yes)
+    inputs.confirm(f"Delete every item and execution that ended over {older_than} ago?", yes=yes)
     with context.out.working("deleting"):
         total = context.session.plain.purge(older_than_seconds=age)
     context.out.data({"purged": total})
     context.out.line(f"{counted(total, 'row')} deleted")
 
 
-@app.command(
-    "pause",
-    cls=DataCommand,
-    epilog=examples('automate outbox pause mail.send --reason "the mail server is down"'),
-)
+@app.called('automate outbox pause mail.send --reason "the mail server is down"')
 def pause(
     context: Context,
-    kind: _OneKind,
-    reason: Annotated[str, typer.Option(help="The reason, which is shown to others.")] = "",
+    kind: str = _ONE_KIND,
+    reason: str = option("", "The reason, which is shown to others."),
 ) -> None:
     """Stop all workers from claiming items of a kind, until resume."""
     context.session.plain.outbox.pause(kind, reason)
@@ -589,25 +454,20 @@ def pause(
     context.out.line(f"{kind} is paused; {context.named('outbox resume')} {kind} lets it go on")
 
 
-@app.command("resume", cls=DataCommand, epilog=examples("automate outbox resume mail.send"))
-def resume(context: Context, kind: _OneKind) -> None:
+@app.called("automate outbox resume mail.send")
+def resume(context: Context, kind: str = _ONE_KIND) -> None:
     """Let workers claim items of a kind again."""
     context.session.plain.outbox.resume(kind)
     context.out.data({"kind": kind, "paused": False})
     context.out.line(f"{kind} is no longer paused")
 
 
-@app.command(
-    "reap",
-    cls=DataCommand,
-    epilog=examples("automate outbox reap", "automate outbox reap --stale-seconds 600"),
-)
+@app.called("automate outbox reap", "automate outbox reap --stale-seconds 600")
 def reap(
     context: Context,
-    stale_seconds: Annotated[
-        float | None,
-        typer.Option(help="Seconds since the lease was renewed; never less than the lease.", min=0),
-    ] = None,
+    stale_seconds: float | None = option(
+        None, "Seconds since the lease was renewed; never less than the lease.", min=0
+    ),
 ) -> None:
     """Recover items whose worker died. Workers do it themselves, if any is running."""
     from automate_kernel.worker import OutboxReaper

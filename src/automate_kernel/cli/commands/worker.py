@@ -3,87 +3,60 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any, ClassVar
 
-import typer
-
-from automate_kernel.cli.command import Context, TextCommand, WorkFailedError, examples
+from automate_kernel.cli.command import Commands, Context, TextCommand, WorkFailedError, setting_of
+from automate_kernel.cli.inputs import flag, option
 from automate_kernel.cli.output import log_to_stderr
+from automate_kernel.cli.session import require_shared
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 
-if TYPE_CHECKING:
-    from automate_kernel.cli.serving import Receiver
-
-app: typer.Typer = typer.Typer()
-
-_BACKLOG = 2048
-
-_FLAGS = {
-    "slots": "worker.slots",
-    "grace_seconds": "worker.grace_seconds",
-    "lease_seconds": "worker.lease_seconds",
-    "kind": "worker.kinds",
-    "exclude_kind": "worker.exclude_kinds",
-    "health_port": "worker.health_port",
-    "metrics_port": "worker.metrics_port",
-    "probe_host": "worker.probe_host",
-    "log_format": "log_format",
-}
-"""The setting for which each option of both commands stands."""
-_REPEATED = ("kind", "exclude_kind")
-
-_Processes = Annotated[int | None, typer.Option(help="Worker processes.", min=0)]
-_Slots = Annotated[int | None, typer.Option(help="Calls at once in a process.", min=1)]
-_Grace = Annotated[
-    float | None, typer.Option(help="Seconds that a stop waits for running calls.", min=0)
-]
-_Lease = Annotated[
-    float | None,
-    typer.Option(help="Seconds after which another worker takes over from a dead one.", min=0.5),
-]
-_Kinds = Annotated[
-    list[str] | None,
-    typer.Option("--kind", metavar="KIND", help="Work on this kind only: mail.send, or mail.*."),
-]
-_ExcludeKinds = Annotated[
-    list[str] | None,
-    typer.Option("--exclude-kind", metavar="KIND", help="Leave this kind to other workers."),
-]
-_HealthPort = Annotated[
-    int | None, typer.Option(help="The port for /healthz and /readyz.", min=0, max=65535)
-]
-_MetricsPort = Annotated[int | None, typer.Option(help="The port for /metrics.", min=0, max=65535)]
-_ProbeHost = Annotated[str | None, typer.Option(help="The address of these ports: 127.0.0.1.")]
-_LogFormat = Annotated[str | None, typer.Option(help="text, or json: a document a line.")]
+app = Commands()
 
 
-@app.command(
-    "worker",
-    cls=TextCommand,
-    epilog=examples(
-        "automate worker",
-        "automate worker --processes 4 --slots 20",
-        "automate worker --kind 'mail.*' --kind sms.send",
-        "automate worker --until-idle   # in a cron job, or a test",
-        "automate worker --log-format json --health-port 8081 --metrics-port 9100",
+def _options(
+    host: str | None = option(None, "The address to listen on."),
+    port: int | None = option(None, "The port; 0 takes a free one.", max=65535),
+    processes: int | None = option(None, "Worker processes.", min=0),
+    slots: int | None = option(None, "Calls at once in a process.", min=1),
+    grace_seconds: float | None = option(
+        None, "Seconds that a stop waits for running calls.", min=0
     ),
+    lease_seconds: float | None = option(
+        None, "Seconds after which another worker takes over from a dead one.", min=0.5
+    ),
+    kinds: list[str] | None = option(
+        None, "Work on this kind only: mail.send, or mail.*.", "--kind", metavar="KIND"
+    ),
+    exclude_kinds: list[str] | None = option(
+        None, "Leave this kind to other workers.", "--exclude-kind", metavar="KIND"
+    ),
+    until_idle: bool = flag("--until-idle", "Run due items and what follows them; then stop."),
+    health_port: int | None = option(None, "The port for /healthz and /readyz.", min=0, max=65535),
+    metrics_port: int | None = option(None, "The port for /metrics.", min=0, max=65535),
+    probe_host: str | None = option(None, "The address of these ports: 127.0.0.1."),
+    log_format: str | None = option(None, "text, or json: a document a line."),
+) -> None: ...
+
+
+class _ServeCommand(TextCommand):
+    shared = staticmethod(_options)
+    without: ClassVar[tuple[str, ...]] = ("until_idle",)
+
+
+class _WorkerCommand(_ServeCommand):
+    without = ("host", "port")
+
+
+@app.called(
+    "automate worker",
+    "automate worker --processes 4 --slots 20",
+    "automate worker --kind 'mail.*' --kind sms.send",
+    "automate worker --until-idle   # in a cron job, or a test",
+    "automate worker --log-format json --health-port 8081 --metrics-port 9100",
+    cls=_WorkerCommand,
 )
-def worker(
-    context: Context,
-    processes: _Processes = None,
-    slots: _Slots = None,
-    grace_seconds: _Grace = None,
-    lease_seconds: _Lease = None,
-    kind: _Kinds = None,
-    exclude_kind: _ExcludeKinds = None,
-    until_idle: Annotated[
-        bool, typer.Option("--until-idle", help="Run due items and what follows them; then stop.")
-    ] = False,
-    health_port: _HealthPort = None,
-    metrics_port: _MetricsPort = None,
-    probe_host: _ProbeHost = None,
-    log_format: _LogFormat = None,
-) -> None:
+def worker(context: Context) -> None:
     """
     Run workflows and other outbox items until it is stopped.
 
@@ -94,11 +67,9 @@ def worker(
     The health port answers GET /healthz and /readyz for an orchestrator, the metrics port /metrics
     for Prometheus; both may be one port.
     """
-    _set_flags(context, processes="worker.processes")
-    settings = context.session.settings
+    _set_flags(context)
+    settings, until_idle = context.session.settings, context.given["until_idle"]
     number, level = settings["worker.processes"], _level(context)
-    if number < 1:
-        raise ConfigError("--processes must be at least 1")
     from automate_kernel.cli.worker_process import ports_of, work, work_here
     from automate_kernel.http.worker_ports import supervise_observed
     from automate_kernel.monitoring.process import guarded_process
@@ -120,33 +91,14 @@ def worker(
             _require_none(supervise_observed(kernel, number, work, options, ports_of(session)))
 
 
-@app.command(
-    "serve",
-    cls=TextCommand,
-    epilog=examples(
-        "automate serve",
-        "automate serve --host 0.0.0.0 --port 9000 --processes 2",
-        "automate serve --processes 0   # only receive; workers run elsewhere",
-        "AUTOMATE_SERVE_EVENTS_TOKEN=… automate serve",
-    ),
+@app.called(
+    "automate serve",
+    "automate serve --host 0.0.0.0 --port 9000 --processes 2",
+    "automate serve --processes 0   # only receive; workers run elsewhere",
+    "AUTOMATE_SERVE_EVENTS_TOKEN=… automate serve",
+    cls=_ServeCommand,
 )
-def serve(
-    context: Context,
-    host: Annotated[str | None, typer.Option(help="The address to listen on.")] = None,
-    port: Annotated[
-        int | None, typer.Option(help="The port; 0 takes a free one.", max=65535)
-    ] = None,
-    processes: _Processes = None,
-    slots: _Slots = None,
-    grace_seconds: _Grace = None,
-    lease_seconds: _Lease = None,
-    kind: _Kinds = None,
-    exclude_kind: _ExcludeKinds = None,
-    health_port: _HealthPort = None,
-    metrics_port: _MetricsPort = None,
-    probe_host: _ProbeHost = None,
-    log_format: _LogFormat = None,
-) -> None:
+def serve(context: Context) -> None:
     """
     Receive webhooks over HTTP, and run workers beside it.
 
@@ -158,16 +110,21 @@ def serve(
     The health port answers /healthz and /readyz too, for probes that don't reach the other port,
     and the metrics port /metrics.
     """
-    _set_flags(context, host="serve.host", port="serve.port", processes="serve.processes")
+    _set_flags(context)
     from automate_kernel.cli.worker_process import ports_of
     from automate_kernel.http.worker_ports import answering
     from automate_kernel.monitoring.process import guarded_process
     from automate_kernel.secrets import RedactingFilter
 
+    try:
+        from automate_kernel.cli.serving import Receiver
+    except ModuleNotFoundError as error:
+        problem, hint = f"{error.name} is not installed", "pip install automate-kernel[cli]"
+        raise AutomateError(ErrorCodes.FAILED_PRECONDITION, problem, hint=hint) from None
     kernel, settings, level = _ready_kernel(context), context.session.settings, _level(context)
     listening = _bind(settings["serve.host"], settings["serve.port"])
     log_to_stderr(level, [RedactingFilter(kernel.redactor)], format=settings["log_format"])
-    receiver = _receiver(context, level)
+    receiver = Receiver(context.session, level)
     _show_start(context, kernel)
     address, bound = listening.getsockname()[:2]
     shown = f"[{address}]" if ":" in address else address
@@ -177,35 +134,22 @@ def serve(
     _require_none(failed)
 
 
-def _receiver(context: Context, level: str) -> Receiver:
-    try:
-        from automate_kernel.cli.serving import Receiver
-    except ModuleNotFoundError as error:
-        raise AutomateError(
-            ErrorCodes.FAILED_PRECONDITION,
-            f"{error.name} is not installed",
-            hint="pip install automate-kernel[cli]",
-        ) from None
-    return Receiver(context.session, level)
-
-
-def _set_flags(context: Context, **more: str) -> None:
+def _set_flags(context: Context) -> None:
     """Let options win over the settings, here and in the worker processes."""
-    for name, setting in {**_FLAGS, **more}.items():
-        value = context.params[name]
-        if value not in (None, (), []):
-            context.session.set_flag(setting, list(value) if name in _REPEATED else value)
+    for name, value in context.given.items():
+        setting = setting_of(context.info_name, name)
+        if setting is not None and value not in (None, (), []):
+            given = list(value) if setting.kind == "list" else value
+            context.session.set_flag(setting.name, given)
 
 
 def _kinds(context: Context) -> dict[str, Any]:
-    section = context.session.settings.section("worker")
-    return {name: section[name] for name in ("kinds", "exclude_kinds")}
+    settings = context.session.settings
+    return {name: settings[f"worker.{name}"] for name in ("kinds", "exclude_kinds")}
 
 
 def _ready_kernel(context: Context) -> Any:
     """Return the kernel, once workers can share its tables and know these kinds."""
-    from automate_kernel.cli.session import require_shared
-
     kernel = context.session.kernel
     require_shared(kernel)
     check = getattr(kernel.storage, "check_schema", None)
@@ -238,11 +182,10 @@ def _bind(host: str, port: int) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
         # From here on a client that connects waits rather than being refused.
-        listening.listen(_BACKLOG)
+        listening.listen(2048)
     except OSError as error:
         raise ConfigError(
             f"can't listen on {host}:{port}: {error.strerror or error}",
             hint="choose another --port, or 0 for a free one",
         ) from None
-    listening.set_inheritable(False)
     return listening

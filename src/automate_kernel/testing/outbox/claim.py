@@ -8,15 +8,13 @@ from typing import Any
 
 import pytest
 
-from automate_kernel.outbox import ItemStatus, NewItem, OutboxItem, OutboxStore, Outcome
+from automate_kernel.outbox import ItemStatus, NewItem, OutboxItem, OutboxStore
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.testing.outbox.hooks import StoreHooks
 
 
 class ClaimContract(StoreHooks):
     """Tests of which items are due, and in which order they are claimed."""
-
-    # How items are claimed.
 
     def test_claim_leases_the_item(self, store: OutboxStore, clock: FakeClock) -> None:
         """A claimed item runs, has spent an attempt, and is its worker's until the lease ends."""
@@ -32,8 +30,7 @@ class ClaimContract(StoreHooks):
 
     def test_claimed_item_is_not_claimed_again(self, store: OutboxStore) -> None:
         """No other worker gets a claimed item."""
-        store.enqueue("k")
-        self.claim_one(store, "worker-1")
+        self.claimed(store, "worker-1")
         assert store.claim_batch("worker-2") == []
         assert store.claim_batch("worker-1") == []
 
@@ -68,20 +65,12 @@ class ClaimContract(StoreHooks):
         low, middle, high = (store.enqueue("k", priority=priority) for priority in (-1, 0, 5))
         assert self.claim_ids(store) == [high, middle, low]
 
-    def test_delay(self, store: OutboxStore, clock: FakeClock) -> None:
+    def test_delay(self, store: OutboxStore, time: FakeClock) -> None:
         """A delayed item is claimed once it is due, and not before."""
-        self.need("clock")
-        seconds, delta = (
-            store.enqueue("k", delay=60),
-            store.enqueue("k", delay=timedelta(minutes=2)),
-        )
-        assert self.claim_ids(store) == []
-        clock.advance(59.5)
-        assert self.claim_ids(store) == []
-        clock.advance(0.5)
-        assert self.claim_ids(store) == [seconds]
-        clock.advance(60)
-        assert self.claim_ids(store) == [delta]
+        seconds, delta = (store.enqueue("k", delay=late) for late in (60, timedelta(minutes=2)))
+        for wait, due in ((0, []), (59.5, []), (0.5, [seconds]), (60, [delta])):
+            time.advance(wait)
+            assert self.claim_ids(store) == due
 
     def test_far_future_is_not_due(self, store: OutboxStore) -> None:
         """An item that is not due is not claimed, whatever its priority."""
@@ -90,28 +79,25 @@ class ClaimContract(StoreHooks):
         assert self.claim_ids(store) == [now]
         assert self.claim_ids(store) == []
 
-    def test_run_at(self, store: OutboxStore, clock: FakeClock) -> None:
+    def test_run_at(self, store: OutboxStore, time: FakeClock) -> None:
         """An item may name the instant from which on it is due, in the past too."""
-        self.need("clock")
-        later = store.enqueue("k", run_at=clock() + timedelta(hours=1))
-        past = store.enqueue("k", run_at=clock() - timedelta(hours=1))
+        later = store.enqueue("k", run_at=time() + timedelta(hours=1))
+        past = store.enqueue("k", run_at=time() - timedelta(hours=1))
         assert self.claim_ids(store) == [past]
-        clock.advance(3600)
+        time.advance(3600)
         assert self.claim_ids(store) == [later]
 
-    def test_due_time_before_id(self, store: OutboxStore, clock: FakeClock) -> None:
+    def test_due_time_before_id(self, store: OutboxStore, time: FakeClock) -> None:
         """Of two items the one that was due first goes first, though it was enqueued later."""
-        self.need("clock")
-        late = store.enqueue("k", delay=20)
-        early = store.enqueue("k", delay=10)
-        clock.advance(30)
+        late, early = (store.enqueue("k", delay=delay) for delay in (20, 10))
+        time.advance(30)
         assert self.claim_ids(store) == [early, late]
 
-    def test_old_item_is_not_starved(self, store: OutboxStore, clock: FakeClock) -> None:
+    def test_old_item_is_not_starved(self, store: OutboxStore, time: FakeClock) -> None:
         """An item that waited long goes before a new one of higher priority."""
-        self.need("clock", "ageing")
+        self.need("ageing")
         old = store.enqueue("k", priority=0)
-        clock.advance(7 * 86_400)
+        time.advance(7 * 86_400)
         new = store.enqueue("k", priority=1)
         assert self.claim_ids(store) == [old, new]
 
@@ -126,11 +112,14 @@ class ClaimContract(StoreHooks):
             store.mark_retry(item.id, "worker", 0)
         assert len(tokens) == 3
 
-    # How items with an ordering key take turns.
+
+class OrderingContract(StoreHooks):
+    """Tests of how items with an ordering key take turns."""
+
+    _needs = ("ordering_keys",)
 
     def in_line(self, store: OutboxStore, count: int = 3) -> list[str]:
         """Enqueue items of one key."""
-        self.need("ordering_keys")
         return store.enqueue_many(NewItem("k", ordering_key="key") for _ in range(count))
 
     def test_one_at_a_time(self, store: OutboxStore) -> None:
@@ -154,7 +143,6 @@ class ClaimContract(StoreHooks):
 
     def test_keys_and_plain_items_do_not_wait_for_each_other(self, store: OutboxStore) -> None:
         """One item per key runs at once, and those without a key as they come."""
-        self.need("ordering_keys")
         keys = ["a", "a", None, "b", "a", None, "b"]
         ids = store.enqueue_many(NewItem("k", ordering_key=key) for key in keys)
         assert self.claim_ids(store) == [ids[0], ids[2], ids[3], ids[5]]
@@ -165,26 +153,16 @@ class ClaimContract(StoreHooks):
         plain = store.enqueue("k")
         assert self.claim_ids(store, limit=3) == [ids[0], plain]
 
-    def test_a_late_outcome_beside_the_right_one(
-        self, store: OutboxStore, clock: FakeClock
-    ) -> None:
+    def test_a_late_outcome_beside_the_right_one(self, store: OutboxStore, time: FakeClock) -> None:
         """
         Of two outcomes at once, the lost claim's changes nothing; the other lets the next run.
 
         A worker that was cut off for long may lose an item, get it again, and then report both.
         """
-        self.need("clock")
         first, second = self.in_line(store, 2)
-        late = self.claim_one(store)
-        clock.advance(store.lease_seconds + 1)
-        store.reap()
-        clock.advance(3600)
-        right = self.claim_one(store)
-        assert late.id == right.id == first
-        outcomes = [Outcome(first, token=item.lease_token) for item in (late, right)]
-        assert store.acknowledge("worker", outcomes) == {first}
-        assert self.see(store, first).status is ItemStatus.COMPLETED
-        assert self.claim_ids(store) == [second]
+        assert store.acknowledge("worker", self.late_and_right(store, time)) == {first}
+        self.take_turns(store, second)
+        assert self.statuses(store, [first, second]) == ["COMPLETED"] * 2
 
     def test_waiting_spends_no_attempt(self, store: OutboxStore) -> None:
         """An item that had to wait its turn starts with its first attempt."""
@@ -197,81 +175,60 @@ class ClaimContract(StoreHooks):
 
     def test_priority_does_not_jump_the_line(self, store: OutboxStore) -> None:
         """Within a key the order of enqueueing counts alone."""
-        self.need("ordering_keys")
         first = store.enqueue("k", ordering_key="key", priority=0)
         second = store.enqueue("k", ordering_key="key", priority=9)
-        assert self.claim_ids(store) == [first]
-        store.mark_success(first, "worker")
-        assert self.claim_ids(store) == [second]
+        self.take_turns(store, first, second)
 
-    def test_retry_keeps_its_place(self, store: OutboxStore, clock: FakeClock) -> None:
+    def test_retry_keeps_its_place(self, store: OutboxStore, time: FakeClock) -> None:
         """The others wait until the first one's retry is over."""
-        self.need("clock")
         first, second, _ = self.in_line(store)
         self.claim_one(store)
         store.mark_retry(first, "worker", 60)
         assert self.claim_ids(store) == []
-        clock.advance(60)
-        assert self.claim_ids(store) == [first]
-        store.mark_success(first, "worker")
-        assert self.claim_ids(store) == [second]
+        time.advance(60)
+        self.take_turns(store, first, second)
 
-    def test_delayed_item_keeps_its_place(self, store: OutboxStore, clock: FakeClock) -> None:
+    def test_delayed_item_keeps_its_place(self, store: OutboxStore, time: FakeClock) -> None:
         """An item that is not due yet is not overtaken by later ones of its key."""
-        self.need("ordering_keys", "clock")
         first = store.enqueue("k", ordering_key="key", delay=60)
         second = store.enqueue("k", ordering_key="key")
         assert self.claim_ids(store) == []
-        clock.advance(60)
-        assert self.claim_ids(store) == [first]
-        store.mark_success(first, "worker")
-        assert self.claim_ids(store) == [second]
+        time.advance(60)
+        self.take_turns(store, first, second)
 
-    def test_release_and_snooze_keep_the_place(self, store: OutboxStore, clock: FakeClock) -> None:
+    def test_release_and_snooze_keep_the_place(self, store: OutboxStore, time: FakeClock) -> None:
         """An item that is handed back is the first again."""
-        self.need("clock")
         first, second, _ = self.in_line(store)
         self.claim_one(store)
         store.release([first], "worker")
         assert self.claim_ids(store) == [first]
         store.snooze(first, "worker", 60)
         assert self.claim_ids(store) == []
-        clock.advance(60)
-        assert self.claim_ids(store) == [first]
-        store.mark_success(first, "worker")
-        assert self.claim_ids(store) == [second]
+        time.advance(60)
+        self.take_turns(store, first, second)
 
     def test_failure_lets_the_next_go(self, store: OutboxStore) -> None:
         """An item that is given up blocks nobody."""
         first, second, third = self.in_line(store)
         self.claim_one(store)
         store.mark_failed(first, "worker")
-        assert self.claim_ids(store) == [second]
-        store.mark_success(second, "worker")
-        assert self.claim_ids(store) == [third]
+        self.take_turns(store, second, third)
 
     def test_cancelling_the_first_lets_the_next_go(self, store: OutboxStore) -> None:
         """A cancelled item blocks nobody, whether it is the first in line or amid it."""
         first, second, third, fourth = self.in_line(store, 4)
-        assert self.claim_ids(store) == [first]
-        assert self.claim_ids(store) == []
+        assert self.claim_all(store) == [first]
         store.mark_retry(first, "worker", 3600)
         assert store.cancel([first, third]) == 2
-        assert self.claim_ids(store) == [second]
-        store.mark_success(second, "worker")
-        assert self.claim_ids(store) == [fourth]
+        self.take_turns(store, second, fourth)
 
-    def test_dead_worker_frees_the_key(self, store: OutboxStore, clock: FakeClock) -> None:
+    def test_dead_worker_frees_the_key(self, store: OutboxStore, time: FakeClock) -> None:
         """After a crash the same item is tried again first; once it has failed, the next one."""
-        self.need("ordering_keys", "clock")
         first = store.enqueue("k", ordering_key="key", max_attempts=2)
         second = store.enqueue("k", ordering_key="key")
-        assert self.claim_ids(store) == [first]
-        assert self.claim_ids(store) == []
-        self.expire(store, clock)
-        assert self.claim_ids(store) == [first]
-        self.expire(store, clock)
-        assert self.claim_ids(store) == [second]
+        for item_id in (first, first, second):
+            assert self.claim_all(store) == [item_id]
+            self.expire(store, time)
 
     def test_requeued_item_waits_for_the_running_one(self, store: OutboxStore) -> None:
         """An item that comes back to a busy key runs next, not beside."""
@@ -282,13 +239,10 @@ class ClaimContract(StoreHooks):
         assert store.requeue([first]) == 1
         assert self.claim_ids(store) == []
         store.mark_success(second, "worker")
-        assert self.claim_ids(store) == [first]
-        store.mark_success(first, "worker")
-        assert self.claim_ids(store) == [third]
+        self.take_turns(store, first, third)
 
     def test_group_acknowledgement_frees_all_keys(self, store: OutboxStore) -> None:
         """Finishing items of several keys in one group lets the next of each go."""
-        self.need("ordering_keys")
         keys = ["a", "b", "c"] * 2
         ids = store.enqueue_many(NewItem("k", ordering_key=key) for key in keys)
         assert self.claim_ids(store) == ids[:3]
@@ -297,25 +251,24 @@ class ClaimContract(StoreHooks):
             store.mark_success(item_id, "worker")
         assert sorted(self.claim_ids(store)) == sorted([ids[0], ids[4], ids[5]])
 
-    def test_an_item_cancelled_while_it_ran_leaves_its_key(
-        self, store: OutboxStore, clock: FakeClock
-    ) -> None:
+    def test_cancelled_while_it_ran(self, store: OutboxStore, time: FakeClock) -> None:
         """If its worker dies before it could stop, recovery cancels it, and the next one runs."""
-        self.need("clock", "control")
+        self.need("control")
         first, second, _ = self.in_line(store)
-        assert self.claim_ids(store) == [first]
-        assert self.claim_ids(store) == []
+        assert self.claim_all(store) == [first]
         store.cancel([first])
-        clock.advance(store.lease_seconds + 1)
-        store.reap()
-        assert self.see(store, first).status is ItemStatus.CANCELLED
+        self.lapse(store, time)
+        assert self.statuses(store, [first]) == ["CANCELLED"]
         assert self.claim_ids(store) == [second]
 
-    # Shares of kinds and tenants in what is claimed.
+
+class SharingContract(StoreHooks):
+    """Tests of the shares of kinds and tenants in what is claimed."""
+
+    _needs = ("sharing",)
 
     def flood(self, store: OutboxStore, count: int, **options: Any) -> None:
         """Enqueue a backlog before everything else."""
-        self.need("sharing")
         store.enqueue_many(NewItem("flood", n, **options) for n in range(count))
 
     def kinds(self, items: list[OutboxItem]) -> Counter[str]:
@@ -370,9 +323,8 @@ class ClaimContract(StoreHooks):
         """With hundreds of tenants each gets its turn, and nothing is claimed twice."""
         self.flood(store, 150, tenant_id="t000")
         store.enqueue_many(NewItem("flood", tenant_id=f"t{number:03}") for number in range(1, 150))
-        claimed: list[OutboxItem] = []
-        while batch := store.claim_batch("worker", 25):
-            claimed += batch
+        claimed = [item for _ in range(12) for item in store.claim_batch("worker", 25)]
+        assert store.claim_batch("worker") == []
         assert len({item.id for item in claimed}) == len(claimed) == 299
         # Each of the others was among the first six or seven claims, and not behind the flood.
         assert len({item.tenant_id for item in claimed[:225]}) == 150

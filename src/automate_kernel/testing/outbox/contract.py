@@ -1,22 +1,33 @@
-"""All groups of the contract in one class."""
+"""All parts of the contract in one class."""
 
 from __future__ import annotations
 
-from automate_kernel.testing.outbox.claim import ClaimContract
+from automate_kernel.testing.outbox.claim import ClaimContract, OrderingContract, SharingContract
 from automate_kernel.testing.outbox.enqueue import EnqueueContract
 from automate_kernel.testing.outbox.lease import LeaseContract
-from automate_kernel.testing.outbox.limits import LimitsContract
-from automate_kernel.testing.outbox.operators import OperatorContract
-from automate_kernel.testing.outbox.reports import ReportsContract
+from automate_kernel.testing.outbox.limits import ConcurrencyKeyContract, LimitsContract
+from automate_kernel.testing.outbox.operators import (
+    ControlContract,
+    OperatorContract,
+    RetentionContract,
+)
+from automate_kernel.testing.outbox.reports import FailuresContract, LabelsContract, ReportsContract
 
 
 class OutboxStoreContract(
     EnqueueContract,
     ClaimContract,
+    OrderingContract,
+    SharingContract,
     LeaseContract,
     LimitsContract,
+    ConcurrencyKeyContract,
     OperatorContract,
+    ControlContract,
+    RetentionContract,
     ReportsContract,
+    FailuresContract,
+    LabelsContract,
 ):
     """
     Tests of what every `OutboxStore` must do.

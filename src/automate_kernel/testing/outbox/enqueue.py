@@ -11,17 +11,12 @@ import pytest
 from automate_kernel.errors import PayloadError
 from automate_kernel.outbox import ItemStatus, NewItem, OutboxStore
 from automate_kernel.testing.outbox.hooks import StoreHooks
-from automate_kernel.testing.values import KEPT, REFUSED, each_value, is_json, same
+from automate_kernel.testing.values import KEPT, REFUSED, each_value, is_json, nested, same
 
+_PLAIN: list[Any] = [None, True, 0, -0.125, "", {}, []]
 PAYLOADS: dict[str, Any] = {
-    "null": None,
-    "true": True,
-    "zero": 0,
+    **{repr(value): value for value in _PLAIN},
     "big integer": 2**70,
-    "negative fraction": -0.125,
-    "empty text": "",
-    "empty object": {},
-    "empty list": [],
     "unicode": "žluťoučký 🐎 \u202e \u0001",
     "markup": "%s ? $1 :name {0} \"quoted\" 'quoted' \\ \n\t",
     "an escaped NUL": "\\u0000",
@@ -31,23 +26,9 @@ PAYLOADS: dict[str, Any] = {
     **KEPT,
 }
 
-
-def _circular() -> Any:
-    value: list[Any] = []
-    value.append(value)
-    return value
-
-
-def _deep(levels: int) -> Any:
-    value: list[Any] = []
-    for _ in range(levels):
-        value = [value]
-    return value
-
-
+_CIRCULAR: list[Any] = []
+_CIRCULAR.append(_CIRCULAR)
 UNSTORABLE: dict[str, Any] = {
-    "NaN": {"total": float("nan")},
-    "infinity": [float("-inf")],
     "NUL": "a\x00b",
     "NUL in a key": {"a\x00": 1},
     "NUL after a backslash": "\\\x00",
@@ -55,62 +36,37 @@ UNSTORABLE: dict[str, Any] = {
     "lone surrogate in a key": {"\udc00": 1},
     "over-long": "x" * 1_100_000,
     "over-long once encoded": "\u20ac" * 400_000,
-    "circular": _circular(),
-    "too deep to write": _deep(100_000),
-    "too deep to read": _deep(900),
-    "a set": {1, 2},
-    "bytes": b"bytes",
+    "circular": _CIRCULAR,
+    "too deep to write": nested(100_000),
+    "too deep to read": nested(900),
     "an object": {"when": object()},
     "a date": [datetime(2026, 1, 1, tzinfo=timezone.utc)],
     **REFUSED,
 }
 
-BAD_OPTIONS: dict[str, dict[str, Any]] = {
-    "no kind": {"kind": ""},
-    "a blank kind": {"kind": " "},
-    "a kind that is no text": {"kind": 1},
-    "spaces around the kind": {"kind": "mail "},
-    "an empty idempotency key": {"idempotency_key": ""},
-    "a blank idempotency key": {"idempotency_key": " \t"},
-    "spaces around the idempotency key": {"idempotency_key": "key "},
-    "an idempotency key that is no text": {"idempotency_key": 7},
-    "an empty ordering key": {"ordering_key": ""},
-    "a blank concurrency key": {"concurrency_key": " ", "concurrency_limit": 1},
-    "an empty tenant": {"tenant_id": ""},
-    "an idempotency key too long beside the tenant": {
-        "idempotency_key": "k" * 250,
-        "tenant_id": "tenant",
-    },
-    "keys of headers that are no text": {"headers": {1: "a"}},
-    "headers that are no mapping": {"headers": ["a"]},
-    "a negative delay": {"delay": -1},
-    "a delay that is no number": {"delay": "5"},
-    "a priority that is no number": {"priority": "1"},
-    "a priority that is true": {"priority": True},
-    "attempts that are no number": {"max_attempts": 1.5},
-    "long kind": {"kind": "k" * 201},
-    "NUL in the kind": {"kind": "a\x00"},
-    "long idempotency key": {"idempotency_key": "k" * 256},
-    "surrogate in the idempotency key": {"idempotency_key": "\ud800"},
-    "long ordering key": {"ordering_key": "k" * 201},
-    "NUL in the tenant": {"tenant_id": "\x00"},
-    "headers that are no JSON": {"headers": {"trace": b"00"}},
-    "no time zone": {"run_at": datetime(2026, 1, 1)},  # noqa: DTZ001 - the very thing
-    "the end of time": {"run_at": datetime.max.replace(tzinfo=timezone.utc), "priority": -9},
-    "the beginning of time": {"run_at": datetime.min.replace(tzinfo=timezone.utc), "priority": 9},
-    "delay NaN": {"delay": float("nan")},
-    "endless delay": {"delay": float("inf")},
-    "delay of ages": {"delay": 1e15},
-    "huge priority": {"priority": 1_000_000},
-    "no attempts": {"max_attempts": 0},
-    "too many attempts": {"max_attempts": 2**31},
+# What each option can't be, alone and beside others.
+_NO_OPTION: dict[str, list[Any]] = {
+    "kind": ["", " ", 1, "mail ", "k" * 201, "a\x00"],
+    "idempotency_key": ["", " \t", "key ", 7, "k" * 256, "\ud800"],
+    "ordering_key": ["", "k" * 201],
+    "tenant_id": ["", "\x00"],
+    "headers": [{1: "a"}, ["a"], {"trace": b"00"}],
+    "delay": [-1, "5", float("nan"), float("inf"), 1e15],
+    "priority": ["1", True, 1_000_000],
+    "max_attempts": [1.5, 0, 2**31],
+    "run_at": [datetime(2026, 1, 1)],  # noqa: DTZ001 - the very thing
 }
+BAD_OPTIONS: list[dict[str, Any]] = [
+    *({name: value} for name, values in _NO_OPTION.items() for value in values),
+    {"concurrency_key": " ", "concurrency_limit": 1},
+    {"idempotency_key": "k" * 250, "tenant_id": "too long beside the tenant"},
+    {"run_at": datetime.max.replace(tzinfo=timezone.utc), "priority": -9},
+    {"run_at": datetime.min.replace(tzinfo=timezone.utc), "priority": 9},
+]
 
 
 class EnqueueContract(StoreHooks):
     """Tests of how items are enqueued, and of what is refused."""
-
-    # How items enter.
 
     def test_new_item_is_kept_as_given(self, store: OutboxStore) -> None:
         """All options come back, and the item waits with no attempt spent."""
@@ -170,9 +126,8 @@ class EnqueueContract(StoreHooks):
         """The ids of many items are in the order of the items."""
         ids = store.enqueue_many(NewItem("k", number) for number in range(250))
         assert len(set(ids)) == 250
-        assert [self.see(store, item_id).payload for item_id in ids[::50]] == list(
-            range(0, 250, 50)
-        )
+        found = [self.see(store, item_id).payload for item_id in ids[::50]]
+        assert found == [0, 50, 100, 150, 200]
 
     def test_none_is_no_error(self, store: OutboxStore) -> None:
         """Enqueueing nothing does nothing."""
@@ -187,10 +142,8 @@ class EnqueueContract(StoreHooks):
 
     def test_rollback_leaves_no_item(self, store: OutboxStore) -> None:
         """An item of a transaction that rolls back never existed."""
-        self.need("transactions")
-        with pytest.raises(ZeroDivisionError), self.transaction(store) as transaction:
+        with self.rolled_back(store) as transaction:
             item_id = store.enqueue("k", 1, transaction=transaction, idempotency_key="key")
-            raise ZeroDivisionError
         assert store.get(item_id) is None
         assert store.claim_batch("worker") == []
         assert store.enqueue("k", 2, idempotency_key="key") != item_id
@@ -246,8 +199,6 @@ class EnqueueContract(StoreHooks):
         first, again = asyncio.run(enqueue())
         assert (first, self.see(store, first).payload) == (again, 1)
 
-    # What is refused at the door.
-
     @pytest.mark.parametrize("name", UNSTORABLE)
     def test_unstorable_payload_is_refused(self, store: OutboxStore, name: str) -> None:
         """An unstorable payload raises `PayloadError`, whose text doesn't repeat it."""
@@ -267,10 +218,10 @@ class EnqueueContract(StoreHooks):
             after = store.enqueue("k", "after", transaction=transaction)
         assert {item.id for item in store.find()} == {before, after}
 
-    @pytest.mark.parametrize("name", BAD_OPTIONS)
-    def test_bad_option_is_refused(self, store: OutboxStore, name: str) -> None:
+    @pytest.mark.parametrize("bad", BAD_OPTIONS, ids=lambda bad: ascii(bad)[1:40])
+    def test_bad_option_is_refused(self, store: OutboxStore, bad: dict[str, Any]) -> None:
         """An option that can't be stored raises `PayloadError`; the transaction goes on."""
-        options = {"kind": "k", **BAD_OPTIONS[name]}
+        options = {"kind": "k", **bad}
         with pytest.raises(PayloadError):
             store.enqueue(**options)
         if self.supports_transactions:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, ClassVar
 
 import pytest
 
-from automate_kernel.outbox import ItemStatus, OutboxItem, OutboxStore
+from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError
+from automate_kernel.outbox import OutboxItem, OutboxStore, Outcome, ReapResult
 from automate_kernel.testing.clock import FakeClock
 
 # Longer than any backoff that a store may give to an item whose worker died.
 LONG_SECONDS = 86_400.0
+UNKNOWN_ID = "01890000-0000-7000-8000-000000000000"
 
 
 class StoreHooks:
@@ -44,10 +46,25 @@ class StoreHooks:
     supports_ageing = True
     """True if an old item goes before a new one of higher priority in the end."""
 
+    _needs: ClassVar[tuple[str, ...]] = ()
+    """The features that all tests of a part of the contract need, for it alone."""
+
+    @pytest.fixture(autouse=True)
+    def _skip_what_is_not_supported(self, request: pytest.FixtureRequest) -> None:
+        for part in type(self).__mro__:
+            if request.function.__name__ in vars(part):
+                self.need(*vars(part).get("_needs", ()))
+
     @pytest.fixture
     def clock(self) -> FakeClock:
         """Make the clock of the store."""
         return FakeClock()
+
+    @pytest.fixture
+    def time(self, clock: FakeClock) -> FakeClock:
+        """Return the clock to a test that moves it, which is skipped unless the store reads it."""
+        self.need("clock")
+        return clock
 
     @pytest.fixture
     def store(self, clock: FakeClock) -> OutboxStore:
@@ -70,6 +87,14 @@ class StoreHooks:
         """Begin an application's transaction, which rolls back if the block raises."""
         return store.transaction()
 
+    @contextmanager
+    def rolled_back(self, store: OutboxStore) -> Iterator[Any]:
+        """Begin an application's transaction that fails at its end."""
+        self.need("transactions")
+        with pytest.raises(ZeroDivisionError), self.transaction(store) as transaction:
+            yield transaction
+            raise ZeroDivisionError
+
     # -- shared by the groups ----------------------------------------------------------------
 
     def need(self, *features: str) -> None:
@@ -78,22 +103,63 @@ class StoreHooks:
             if not getattr(self, f"supports_{feature}"):
                 pytest.skip(f"{type(self).__name__} doesn't support {feature}")
 
+    def claimed(self, store: OutboxStore, worker_id: str = "worker", **options: Any) -> OutboxItem:
+        """Enqueue an item, and claim it as the one that is due."""
+        store.enqueue("k", **options)
+        return self.claim_one(store, worker_id)
+
     def claim_one(self, store: OutboxStore, worker_id: str = "worker") -> OutboxItem:
         """Claim the one item that is due."""
         (item,) = store.claim_batch(worker_id)
         return item
 
-    def claim_ids(
-        self, store: OutboxStore, worker_id: str = "worker", limit: int = 10
-    ) -> list[str]:
+    def claim_ids(self, store: OutboxStore, worker: str = "worker", limit: int = 10) -> list[str]:
         """Claim items and return their ids, in order."""
-        return [item.id for item in store.claim_batch(worker_id, limit)]
+        return [item.id for item in store.claim_batch(worker, limit)]
 
-    def expire(self, store: OutboxStore, clock: FakeClock) -> None:
+    def claim_all(self, store: OutboxStore, worker_id: str = "worker") -> list[str]:
+        """Claim until there is nothing left to claim, and return the ids, in order."""
+        ids: list[str] = []
+        while claimed := self.claim_ids(store, worker_id):
+            ids += claimed
+        return ids
+
+    def take_turns(self, store: OutboxStore, *item_ids: str) -> None:
+        """Claim and finish the items, each of which is the only one that is due in its turn."""
+        for item_id in item_ids:
+            assert self.claim_all(store) == [item_id]
+            store.mark_success(item_id, "worker")
+
+    def lapse(self, store: OutboxStore, time: FakeClock) -> ReapResult:
+        """End all leases, and recover their items."""
+        time.advance(store.lease_seconds + 1)
+        return store.reap()
+
+    def expire(self, store: OutboxStore, time: FakeClock) -> None:
         """End all leases, recover their items and let them become due."""
-        clock.advance(store.lease_seconds + 1)
-        store.reap()
-        clock.advance(LONG_SECONDS)
+        self.lapse(store, time)
+        time.advance(LONG_SECONDS)
+
+    def late_and_right(self, store: OutboxStore, time: FakeClock) -> list[Outcome]:
+        """Claim an item, lose it and get it again; return the outcomes of both claims."""
+        late = self.claim_one(store)
+        self.expire(store, time)
+        return self.successes([late, self.claim_one(store)])
+
+    def successes(self, claimed: Iterable[OutboxItem]) -> list[Outcome]:
+        """Return the outcomes by which the *claimed* items are finished."""
+        return [Outcome(item.id, token=item.lease_token) for item in claimed]
+
+    def invalid(self, call: Callable[..., object], *arguments: Any, **options: Any) -> None:
+        """Require that the *call* is refused for its arguments."""
+        with pytest.raises(AutomateError) as caught:
+            call(*arguments, **options)
+        assert caught.value.code == ErrorCodes.INVALID_ARGUMENT
+
+    def loses(self, call: Callable[..., object], *arguments: Any, **options: Any) -> None:
+        """Require that the *call* is refused, since the worker has not got the item."""
+        with pytest.raises(LeaseLostError):
+            call(*arguments, **options)
 
     def see(self, store: OutboxStore, item_id: str) -> OutboxItem:
         """Return the item with this id, which must exist."""
@@ -101,6 +167,6 @@ class StoreHooks:
         assert item is not None
         return item
 
-    def statuses(self, store: OutboxStore, item_ids: Sequence[str]) -> list[ItemStatus]:
+    def statuses(self, store: OutboxStore, item_ids: Iterable[str]) -> list[str]:
         """Return the states of these items."""
-        return [self.see(store, item_id).status for item_id in item_ids]
+        return [str(self.see(store, item_id).status) for item_id in item_ids]

@@ -41,14 +41,16 @@ class Document:
 
     def line(self, path: FieldPath) -> int | None:
         """Return the line of the value at *path*, or of the value around it."""
-        for length in range(len(path), -1, -1):
-            if path[:length] in self.lines:
-                return self.lines[path[:length]]
-        return None
+        around = (path[:length] for length in range(len(path), -1, -1))
+        return next((self.lines[place] for place in around if place in self.lines), None)
 
 
 def _failed(message: str, hint: str | None = None, line: int | None = None) -> Document:
     return Document(problems=[DefinitionProblem((), message, hint, line)])
+
+
+def _number(digits: str) -> int | float:
+    return int(digits) if len(digits) < 400 else float(digits)
 
 
 def _too_large(text: str) -> Document | None:
@@ -114,7 +116,7 @@ def read_yaml(text: str) -> list[Document]:
     try:
         loader = loader_class(text)
         while loader.check_node():
-            documents.append(_NodeReader().read_document(loader.get_node()))
+            documents.append(_NodeReader(loader.get_node()).document)
     except RecursionError:
         documents.append(_failed("is nested too deeply", "flatten it"))
     except _TooManyValuesError:
@@ -155,17 +157,15 @@ class _TooManyValuesError(Exception):
 class _NodeReader:
     """A reader of one document's nodes as plain values, with their lines."""
 
-    def __init__(self) -> None:
+    def __init__(self, root: Any) -> None:
         self.document = Document()
         self._open: set[int] = set()
         self._count = 0
+        self.document.value = self._read(root, (), root)
 
-    def read_document(self, node: Any) -> Document:
-        self.document.lines[()] = node.start_mark.line + 1
-        self.document.value = self._read(node, ())
-        return self.document
-
-    def _read(self, node: Any, path: FieldPath) -> Any:
+    def _read(self, node: Any, path: FieldPath, shown: Any) -> Any:
+        """Return the value of *node* at *path*, whose line is that of the node *shown*."""
+        self.document.lines[path] = shown.start_mark.line + 1
         self._count += 1
         if self._count > _MOST_VALUES:
             raise _TooManyValuesError
@@ -186,12 +186,7 @@ class _NodeReader:
 
     def _list(self, node: Any, path: FieldPath) -> list[Any]:
         self._check_tag(node, path, "seq")
-        values = []
-        for index, item in enumerate(node.value):
-            place = (*path, index)
-            self.document.lines[place] = item.start_mark.line + 1
-            values.append(self._read(item, place))
-        return values
+        return [self._read(item, (*path, index), item) for index, item in enumerate(node.value)]
 
     def _mapping(self, node: Any, path: FieldPath) -> Any:
         self._check_tag(node, path, "map")
@@ -213,8 +208,7 @@ class _NodeReader:
                 hint = f"it is on line {first} already: keep one of them"
                 self._add(place, "is given twice", hint, key_node)
                 continue
-            self.document.lines[place] = key_node.start_mark.line + 1
-            values[key] = self._read(value_node, place)
+            values[key] = self._read(value_node, place, key_node)
         return values
 
     def _check_tag(self, node: Any, path: FieldPath, *expected: str) -> None:
@@ -229,8 +223,8 @@ class _NodeReader:
             return None
         if node.tag == _TAG + "bool" and _BOOL.fullmatch(text):
             return text.lower() == "true"
-        if node.tag == _TAG + "int" and _INT.fullmatch(text) and len(text) < 400:
-            return int(text)
+        if node.tag == _TAG + "int" and _INT.fullmatch(text):
+            return _number(text)
         if node.tag in (_TAG + "float", _TAG + "int") and _FLOAT.fullmatch(text):
             return float(text)
         return text
@@ -247,9 +241,11 @@ def read_json(text: str) -> Document:
     if too_large:
         return too_large
     try:
-        value = json.loads(text, parse_int=_json_int)
+        value = json.loads(text, parse_int=_number)
     except json.JSONDecodeError as error:
-        hint = "JSON has no comma after the last item" if _after_comma(text, error.pos) else None
+        before, after = text[: error.pos].rstrip(), text[error.pos :]
+        comma = before.endswith(",") or after.startswith(",")
+        hint = "JSON has no comma after the last item" if comma else None
         return _failed(f"is not JSON: {error.msg}", hint, error.lineno)
     except RecursionError:
         return _failed("is nested too deeply", "flatten it")
@@ -263,41 +259,27 @@ def read_json(text: str) -> Document:
     return document
 
 
-def _json_int(text: str) -> int | float:
-    return int(text) if len(text) < 400 else float(text)
-
-
-def _after_comma(text: str, position: int) -> bool:
-    return text[:position].rstrip().endswith(",") or text[position : position + 1] == ","
-
-
 def _json_places(text: str) -> Iterator[tuple[FieldPath, int, bool]]:
     """Yield path and line of each value of a JSON text, and True if its key came before."""
-    stack: list[str | int] = []  # the path of the value that comes next
+    stack: list[str | int] = []  # the path of the value that comes next; -1 is a key to come
     seen: list[set[str]] = []  # the keys of each object that is open; an array has an empty set
-    line, position, key_next = 1, 0, False
+    line, position = 1, 0
     yield (), text[: len(text) - len(text.lstrip())].count("\n") + 1, False
     for match in _TOKEN.finditer(text):
         line += text.count("\n", position, match.start())
         position, mark = match.start(), match.group()
-        if mark in "{[":
-            if stack and isinstance(stack[-1], int):
-                yield tuple(stack), line, False
-            stack.append("" if mark == "{" else 0)
-            seen.append(set())
-            key_next = mark == "{"
-        elif mark in "}]":
+        if mark in "}]":
             stack.pop()
             seen.pop()
-            key_next = False
         elif mark == ",":
-            if isinstance(stack[-1], int):
-                stack[-1] += 1
-            key_next = isinstance(stack[-1], str)
-        elif key_next:
+            stack[-1] = stack[-1] + 1 if isinstance(stack[-1], int) else -1
+        elif stack and stack[-1] == -1:
             stack[-1] = key = json.loads(mark)
             yield tuple(stack), line, key in seen[-1]
             seen[-1].add(key)
-            key_next = False
-        elif mark != ":" and stack and isinstance(stack[-1], int):
-            yield tuple(stack), line, False
+        elif mark != ":":
+            if stack and isinstance(stack[-1], int):
+                yield tuple(stack), line, False
+            if mark in "{[":
+                stack.append(-1 if mark == "{" else 0)
+                seen.append(set())

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from automate_kernel.workflows.definition.structure import kind_of
+
 __all__ = ["Duration", "format_duration", "parse_duration"]
 
 # Milliseconds per unit, the largest first: a duration is written in this order.
@@ -19,6 +21,7 @@ _UNITS = {"w": 604_800_000, "d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1
 _TEXT = re.compile(
     "".join(rf"(?:(?P<{unit}>[0-9]+(?:\.[0-9]+)?){unit})?" for unit in _UNITS), re.ASCII
 )
+_SCHEMA = "".join(rf"([0-9]+(\.[0-9]+)?{unit})?" for unit in _UNITS)
 _LONGEST = 3660 * _UNITS["d"]
 _HAIR = Decimal("0.001")
 _REMEDY = "write it like 250ms, 30s, 5m, 1h30m or 1d, or as a number of seconds"
@@ -45,7 +48,7 @@ def parse_duration(value: str | float) -> float:
     written out and read back exactly. Raises ValueError with the remedy in its text.
     """
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        problem = f"a duration is text or a number, not {_kind(value)}: {_REMEDY}"
+        problem = f"a duration is text or a number, not {kind_of(value)}: {_REMEDY}"
         raise ValueError(problem)  # noqa: TRY004 - one kind of error for all problems
     milliseconds = _from_text(value) if isinstance(value, str) else _from_number(value)
     if milliseconds != milliseconds.to_integral_value():
@@ -100,11 +103,6 @@ def format_duration(seconds: float) -> str:
     return text or "0s"
 
 
-def _kind(value: object) -> str:
-    names = {bool: "true or false", type(None): "nothing", list: "a list", dict: "a mapping"}
-    return names.get(type(value), type(value).__name__)
-
-
 def _validate(value: Any) -> float:
     try:
         return parse_duration(value)
@@ -119,12 +117,7 @@ Duration = Annotated[
     WithJsonSchema(
         {
             "anyOf": [
-                {
-                    "type": "string",
-                    "pattern": "^(?=.)"
-                    + "".join(rf"([0-9]+(\.[0-9]+)?{unit})?" for unit in _UNITS)
-                    + "$",
-                },
+                {"type": "string", "pattern": f"^(?=.){_SCHEMA}$"},
                 {"type": "number", "minimum": 0},
             ],
             "examples": ["250ms", "30s", "5m", "1h30m", 30],

@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 from automate_kernel.errors import ErrorCodes
 from automate_kernel.storage.values import UnstorableError, plain_json
 from automate_kernel.workflows.definition.duration import Duration, format_duration
+from automate_kernel.workflows.definition.structure import FieldPath
 
 # Less than a value may be stored with, since the definition's own levels come in addition.
 _DEEPEST = 50
@@ -30,12 +31,15 @@ class DefinitionModel(BaseModel):
 
     # Errors don't show the input: a definition may hold what should have been a secret.
     model_config: ClassVar[ConfigDict] = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        populate_by_name=True,
-        hide_input_in_errors=True,
+        frozen=True, extra="forbid", strict=True, populate_by_name=True, hide_input_in_errors=True
     )
+
+
+def refused(
+    kind: str, message: str, hint: str | None, **context: FieldPath | None
+) -> PydanticCustomError:
+    """Return the error for a value that a field refuses, with a *hint* for the author."""
+    return PydanticCustomError(kind, "{problem}", {"problem": message, "hint": hint, **context})
 
 
 Identifier = Annotated[
@@ -44,8 +48,7 @@ Identifier = Annotated[
 """A step's id."""
 
 OperationName = Annotated[
-    str,
-    Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_-]*(\.[a-zA-Z_][a-zA-Z0-9_-]*)*$", max_length=200),
+    str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_-]*(\.[a-zA-Z_][a-zA-Z0-9_-]*)*$", max_length=200)
 ]
 """The action that a step calls: ``connector.action``, or an action of the host."""
 
@@ -54,40 +57,28 @@ def _check_json(value: Any) -> Any:
     try:
         # Lists and mappings of our own: the author may change theirs later.
         return plain_json(value, _DEEPEST)
-    except UnstorableError as error:
-        found = error.problem
-        raise PydanticCustomError(
-            "json", "it {message}", {"message": found.message, "hint": found.hint, "at": found.path}
-        ) from None
+    except UnstorableError as found:
+        raise refused("json", f"it {found.message}", found.hint, at=found.path) from None
 
 
 def _check_input(value: Any) -> Any:
     if isinstance(value, Mapping) or (isinstance(value, str) and "{{" in value):
         return value
-    raise PydanticCustomError(
-        "step_input",
-        "the input must be a mapping of the action's fields",
-        {"hint": 'or one template that gives a mapping: "{{ event.payload }}"'},
-    )
+    hint = 'or one template that gives a mapping: "{{ event.payload }}"'
+    raise refused("step_input", "the input must be a mapping of the action's fields", hint)
 
 
 def _check_condition(value: Any) -> Any:
     if isinstance(value, bool) or (isinstance(value, str) and value.strip()):
         return value
-    raise PydanticCustomError(
-        "condition",
-        "a condition is a template, true or false",
-        {"hint": 'for example "{{ event.payload.total > 100 }}"'},
-    )
+    hint = 'for example "{{ event.payload.total > 100 }}"'
+    raise refused("condition", "a condition is a template, true or false", hint)
 
 
 def _check_text(value: str) -> str:
     if value != value.strip() or not value.isprintable():
-        raise PydanticCustomError(
-            "text",
-            "it has spaces around it, or characters that can't be printed",
-            {"hint": "take them out"},
-        )
+        message = "it has spaces around it, or characters that can't be printed"
+        raise refused("text", message, "take them out")
     return value
 
 
@@ -108,9 +99,7 @@ StepInput = Annotated[
 Condition = Annotated[
     bool | str,
     BeforeValidator(_check_condition),
-    WithJsonSchema(
-        {"anyOf": [{"type": "boolean"}, {"type": "string", "minLength": 1}]},
-    ),
+    WithJsonSchema({"anyOf": [{"type": "boolean"}, {"type": "string", "minLength": 1}]}),
 ]
 """A template whose value decides, or true or false."""
 
@@ -141,15 +130,9 @@ class RetryPolicy(DefinitionModel):
     @model_validator(mode="after")
     def _delay_fits(self) -> RetryPolicy:
         if self.delay > self.max_delay:
-            raise PydanticCustomError(
-                "retry",
-                "delay ({delay}) is longer than max_delay ({max_delay})",
-                {
-                    "delay": format_duration(self.delay),
-                    "max_delay": format_duration(self.max_delay),
-                    "hint": f"set max_delay: {format_duration(self.delay)}, or more",
-                },
-            )
+            delay, most = format_duration(self.delay), format_duration(self.max_delay)
+            message = f"delay ({delay}) is longer than max_delay ({most})"
+            raise refused("retry", message, f"set max_delay: {delay}, or more")
         return self
 
     def delay_for(self, attempt: int, *, random: Callable[[], float] = _random.random) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from operator import attrgetter
 from xml.sax.saxutils import escape
 
 from automate_kernel.workflows.definition.duration import format_duration
@@ -51,18 +51,13 @@ def describe_trigger(trigger: Trigger) -> str:
     return "manual"
 
 
-class _StepList(NamedTuple):
-    """The steps of a workflow, or those under on_failure, with the needs of each."""
-
-    title: str
-    steps: Sequence[Step]
-    needs: dict[str, tuple[str, ...]]
-
-
-def _step_lists(workflow: Workflow) -> Iterator[_StepList]:
+def _step_lists(
+    workflow: Workflow,
+) -> Iterator[tuple[str, Sequence[Step], dict[str, tuple[str, ...]]]]:
+    """Yield a title, the steps below it, and the needs of each."""
     for title, steps in (("", workflow.steps), ("on failure", workflow.on_failure)):
         if steps:
-            yield _StepList(title, steps, {step.id: workflow.needs_of(step.id) for step in steps})
+            yield title, steps, {step.id: workflow.needs_of(step.id) for step in steps}
 
 
 def _started_by(workflow: Workflow) -> str:
@@ -89,6 +84,10 @@ def _short(text: str, length: int = 36) -> str:
 
 def _with_icon(text: str, status: StepStatus | None) -> str:
     return text if status is None else f"{_ICONS[status]} {text}"
+
+
+def _label(name: str, step: Step, status: StepStatus | None) -> list[str]:
+    return [_with_icon(name, status), _short(step.action), " · ".join(_traits(step))]
 
 
 def _depths(needs: Mapping[str, Sequence[str]]) -> dict[str, int]:
@@ -138,41 +137,28 @@ def to_mermaid(workflow: Workflow, statuses: Statuses | None = None) -> str:
     """Write a Mermaid flowchart, which GitHub and many wikis show as a picture."""
     states = _checked(statuses)
     # Ids of our own: a step may be called "end", which Mermaid doesn't survive.
-    names = {
-        step.id: f"s{number}" for number, step in enumerate([*workflow.steps, *workflow.on_failure])
-    }
+    names = {step.id: f"s{n}" for n, step in enumerate((*workflow.steps, *workflow.on_failure))}
     lines = ["flowchart TD", f"  start([{_quoted(_started_by(workflow))}])"]
-    lines += _mermaid_steps(workflow, workflow.steps, names, states, "  ")
-    lines += [f"  start --> {names[s.id]}" for s in workflow.steps if not workflow.needs_of(s.id)]
-    if workflow.on_failure:
-        lines.append('  subgraph recovery["on failure"]')
-        lines += _mermaid_steps(workflow, workflow.on_failure, names, states, "    ")
-        lines.append("  end")
+    for title, steps, needs in _step_lists(workflow):
+        indent = "    " if title else "  "
+        lines += [f'  subgraph recovery["{title}"]'] if title else []
+        lines += [indent + names[s.id] + _mermaid_box(s, states.get(s.id)) for s in steps]
+        arrows = [(need, step_id) for step_id, own in needs.items() for need in own]
+        lines += [f"{indent}{names[need]} --> {names[step_id]}" for need, step_id in arrows]
+        if title:
+            lines.append("  end")
+        else:
+            lines += [f"  start --> {names[step_id]}" for step_id, own in needs.items() if not own]
     used = [status for status in _CLASSES if status in states.values()]
     lines += [f"  classDef {status.value.lower()} {_CLASSES[status]}" for status in used]
     return "\n".join(lines) + "\n"
 
 
-def _mermaid_steps(
-    workflow: Workflow,
-    steps: Sequence[Step],
-    names: Mapping[str, str],
-    states: Mapping[str, StepStatus],
-    indent: str,
-) -> list[str]:
-    lines = []
-    for step in steps:
-        opening, closing = ("[[", "]]") if step.for_each is not None else ("[", "]")
-        status = states.get(step.id)
-        label = [_with_icon(_short(step.id), status), _short(step.action)]
-        if traits := _traits(step):
-            label.append(" · ".join(traits))
-        text = _quoted("\n".join(label))
-        styled = f":::{status.value.lower()}" if status in _CLASSES and status else ""
-        lines.append(f"{indent}{names[step.id]}{opening}{text}{closing}{styled}")
-    for step in steps:
-        lines += [f"{indent}{names[n]} --> {names[step.id]}" for n in workflow.needs_of(step.id)]
-    return lines
+def _mermaid_box(step: Step, status: StepStatus | None) -> str:
+    opening, closing = ("[[", "]]") if step.for_each is not None else ("[", "]")
+    text = _quoted("\n".join(filter(None, _label(_short(step.id), step, status))))
+    styled = f":::{status.value.lower()}" if status in _CLASSES and status else ""
+    return f"{opening}{text}{closing}{styled}"
 
 
 def _quoted(text: str) -> str:
@@ -226,12 +212,12 @@ def to_svg(workflow: Workflow, statuses: Statuses | None = None, *, styled: bool
         if heading:
             body.append(_text(_MARGIN, top, heading, "soft"))
             top += 18
-        labels = {step.id: _svg_label(step, states) for step in steps}
+        labels = {s.id: _label(_short(s.name or s.id, 32), s, states.get(s.id)) for s in steps}
         widths = {key: max(120.0, _PER_LETTER * max(map(len, labels[key])) + 28) for key in labels}
-        layout = lay_out(needs, widths, gap=_GAP, thin=8)
-        body.append(_group(layout, labels, states, top))
-        widest = max(widest, layout.width)
-        top += len(layout.layers) * (_BOX + _BETWEEN) - _BETWEEN + _MARGIN
+        layers, width = lay_out(needs, widths, gap=_GAP, thin=8)
+        body.append(_group(layers, labels, states, top))
+        widest = max(widest, width)
+        top += len(layers) * (_BOX + _BETWEEN) - _BETWEEN + _MARGIN
     longest = max(_PER_LETTER * 1.3 * len(title), _PER_LETTER * len(subtitle))
     width, height = max(widest, longest) + 2 * _MARGIN, top
     # An id of its own keeps the style of one picture from another on the same page.
@@ -256,11 +242,6 @@ def to_svg(workflow: Workflow, statuses: Statuses | None = None, *, styled: bool
     )
 
 
-def _svg_label(step: Step, states: Mapping[str, StepStatus]) -> list[str]:
-    name = _with_icon(_short(step.name or step.id, 32), states.get(step.id))
-    return [name, _short(step.action), " · ".join(_traits(step))]
-
-
 def _description(workflow: Workflow, states: Mapping[str, StepStatus]) -> str:
     """Write the whole graph in words."""
     sentences = [f"Starts on: {_started_by(workflow)}."]
@@ -274,13 +255,13 @@ def _description(workflow: Workflow, states: Mapping[str, StepStatus]) -> str:
 
 
 def _group(
-    layout: Layout,
+    layers: Sequence[Sequence[Spot]],
     labels: Mapping[str, Sequence[str]],
     states: Mapping[str, StepStatus],
     top: float,
 ) -> str:
     edges, boxes = [], []
-    for depth, layer in enumerate(layout.layers):
+    for depth, layer in enumerate(layers):
         y = top + depth * (_BOX + _BETWEEN)
         for spot in layer:
             edges += [_edge(spot, each, y) for each in spot.below]
@@ -344,36 +325,24 @@ class Spot:
     above: list[Spot] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """The layers from top to bottom, each from left to right, and the width of them all."""
-
-    layers: list[list[Spot]]
-    width: float
-
-
 def lay_out(
     needs: Mapping[str, Sequence[str]], widths: Mapping[str, float], *, gap: float, thin: float
-) -> Layout:
+) -> tuple[list[list[Spot]], float]:
     """
     Give every step of an acyclic graph a spot, in layers, each step below all that it needs.
 
+    Returns the layers from top to bottom, each from left to right, and the width of them all.
     *gap* is left between neighbours, and *thin* is the width of a line that passes through.
     """
     layers = _layers(needs, widths, thin)
-    for _ in range(_SWEEPS):
-        for layer in layers[1:]:
-            _sort_by(layer, [spot.above for spot in layer])
-        for layer in reversed(layers[:-1]):
-            _sort_by(layer, [spot.below for spot in layer])
-    for layer in layers:
-        _place(layer, [_middle(spot.above) for spot in layer], gap)
-    for _ in range(_SWEEPS):
-        for layer in reversed(layers[:-1]):
-            _place(layer, [_middle(spot.below) for spot in layer], gap)
-        for layer in layers[1:]:
-            _place(layer, [_middle(spot.above) for spot in layer], gap)
-    return Layout(layers, _shift_to_zero(layers))
+    above, below = attrgetter("above"), attrgetter("below")
+    down = [(layer, above) for layer in layers[1:]]
+    up = [(layer, below) for layer in reversed(layers[:-1])]
+    for layer, near in (down + up) * _SWEEPS:
+        _sort(layer, [_middle(near(spot)) for spot in layer])
+    for layer, near in [(layer, above) for layer in layers] + (up + down) * _SWEEPS:
+        _place(layer, [_middle(near(spot)) for spot in layer], gap)
+    return layers, _shift_to_zero(layers)
 
 
 def _layers(
@@ -403,19 +372,17 @@ def _join(upper: Spot, lower: Spot) -> None:
     lower.above.append(upper)
 
 
-def _sort_by(layer: list[Spot], neighbours: Sequence[list[Spot]]) -> None:
-    """Reorder *layer* by the middle of each spot's neighbours, if it has any."""
-    keys = {
-        id(spot): sum(each.x for each in near) / len(near) if near else spot.x
-        for spot, near in zip(layer, neighbours, strict=True)
-    }
-    layer.sort(key=lambda spot: keys[id(spot)])
-    for position, spot in enumerate(layer):
-        spot.x = float(position)
-
-
 def _middle(spots: Sequence[Spot]) -> float | None:
     return sum(spot.x for spot in spots) / len(spots) if spots else None
+
+
+def _sort(layer: list[Spot], wanted: Sequence[float | None]) -> None:
+    """Reorder *layer* by where each spot is wanted; None leaves it where it is."""
+    for spot, want in zip(layer, wanted, strict=True):
+        spot.x = spot.x if want is None else want
+    layer.sort(key=attrgetter("x"))
+    for position, spot in enumerate(layer):
+        spot.x = float(position)
 
 
 def _place(layer: list[Spot], wanted: Sequence[float | None], gap: float) -> None:

@@ -94,11 +94,7 @@ def load_workflows(source: str | Path, *, check: Check | None = None) -> list[Wo
 
 
 def loads(
-    text: str,
-    format: Format = "yaml",
-    *,
-    source: str = "<string>",
-    check: Check | None = None,
+    text: str, format: Format = "yaml", *, source: str = "<string>", check: Check | None = None
 ) -> Workflow:
     """Read the one workflow in a YAML or JSON text; errors name it *source*."""
     return _one(_build(_read(text, format), source, check), source)
@@ -185,7 +181,7 @@ def _build(documents: list[Document], source: str, check: Check | None) -> list[
         problems = list(document.problems)
         if document.value is not None or not problems:
             workflow, more = _validate(document.value, check)
-            problems += _without_echoes(problems, more)
+            problems += _elsewhere(problems, more)
             if workflow is not None:
                 workflows.append(workflow)
         located += locate(problems, document, source)
@@ -194,12 +190,12 @@ def _build(documents: list[Document], source: str, check: Check | None) -> list[
     return workflows
 
 
-def _without_echoes(
+def _elsewhere(
     first: list[DefinitionProblem], more: list[DefinitionProblem]
-) -> Iterator[DefinitionProblem]:
-    """Yield *more*, without those at a place where the text has a problem already."""
+) -> list[DefinitionProblem]:
+    """Return *more*, without those at a place that has a problem already."""
     places = {problem.path for problem in first}
-    return (problem for problem in more if problem.path not in places)
+    return [problem for problem in more if problem.path not in places]
 
 
 def _validate(value: Any, check: Check | None) -> tuple[Workflow | None, list[DefinitionProblem]]:
@@ -211,13 +207,10 @@ def _validate(value: Any, check: Check | None) -> tuple[Workflow | None, list[De
     except ValidationError as error:
         problems = problems_of(error, value)
         # pydantic looks at the steps together only once each of them is right.
-        places = {problem.path for problem in problems}
         raw = step_problems(_raw_steps(value, "steps"), _raw_steps(value, "on_failure"))
-        return None, problems + [each for each in raw if each.path not in places]
-    problems = reference_problems(workflow)
-    if check is not None:
-        problems += _checked(workflow, check)
-    return workflow, problems
+        return None, problems + _elsewhere(problems, raw)
+    refused = _refused_texts(workflow, check) if check is not None else ()
+    return workflow, [*reference_problems(workflow), *refused]
 
 
 def _raw_steps(value: Mapping[str, Any], group: str) -> list[StepNeeds]:
@@ -232,22 +225,15 @@ def _raw_steps(value: Mapping[str, Any], group: str) -> list[StepNeeds]:
     return found
 
 
-def _checked(workflow: Workflow, check: Check) -> Iterator[DefinitionProblem]:
+def _refused_texts(workflow: Workflow, check: Check) -> Iterator[DefinitionProblem]:
     definition = workflow.to_dict()
     for path, text in template_texts(workflow):
         shown = show_path(path, definition)
-        error = _refusal(check, text, shown)
-        if error is not None:
+        try:
+            check(text, shown)
+        except AutomateError as error:
             # The problem names the place, and the line beside it.
             yield DefinitionProblem(path, error.message.removeprefix(f"{shown}: "), error.hint)
-
-
-def _refusal(check: Check, text: str, field: str) -> AutomateError | None:
-    try:
-        check(text, field)
-    except AutomateError as error:
-        return error
-    return None
 
 
 def _workflows_in(path: Path) -> list[Workflow]:
@@ -287,30 +273,25 @@ def _execute(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except ValidationError as error:
-        raise _named(error, path) from None
+        problems = problems_of(error, {})
+        found = [(f"{error.title}({show_path(p.path)})", p.message, p.hint) for p in problems]
+        raise _broken_file(path, _line(error, path), *found) from None
     except SyntaxError as error:
-        raise _broken_file(path, error.lineno, f"is not Python: {error.msg}") from None
+        problem = ("", f"is not Python: {error.msg}", None)
+        raise _broken_file(path, error.lineno, problem) from None
     except (Exception, SystemExit) as error:
         message = f"{type(error).__name__} while the file was executed"
-        raise _broken_file(path, _line(error, path), message, str(error) or None) from error
+        raise _broken_file(path, _line(error, path), ("", message, str(error) or None)) from error
     finally:
         sys.modules.pop(name, None)
     return module
 
 
 def _broken_file(
-    path: Path, line: int | None, message: str, hint: str | None = None
+    path: Path, line: int | None, *problems: tuple[str, str, str | None]
 ) -> WorkflowError:
-    return invalid([LocatedProblem(str(path), line, "", message, hint)], str(path))
-
-
-def _named(error: ValidationError, path: Path) -> WorkflowError:
-    line = _line(error, path)
-    problems = [
-        LocatedProblem(str(path), line, f"{error.title}({show_path(p.path)})", p.message, p.hint)
-        for p in problems_of(error, {})
-    ]
-    return invalid(problems, str(path))
+    """Return the error with *problems*: of each the field, the message and the hint."""
+    return invalid([LocatedProblem(str(path), line, *each) for each in problems], str(path))
 
 
 def _line(error: BaseException, path: Path) -> int | None:

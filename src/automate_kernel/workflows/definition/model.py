@@ -27,7 +27,7 @@ import hashlib
 import inspect
 import json
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -41,7 +41,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import InitErrorDetails
 
 from automate_kernel.errors import WorkflowError, did_you_mean
 from automate_kernel.workflows.definition.duration import Duration
@@ -54,16 +54,14 @@ from automate_kernel.workflows.definition.fields import (
     PlainText,
     RetryPolicy,
     StepInput,
+    refused,
 )
 from automate_kernel.workflows.definition.structure import (
     effective_needs,
     step_problems,
     topological_order,
 )
-from automate_kernel.workflows.definition.triggers import (
-    Trigger,
-    trigger_types,
-)
+from automate_kernel.workflows.definition.triggers import TRIGGERS, Trigger
 from automate_kernel.workflows.execution import Event
 
 
@@ -102,17 +100,12 @@ class Step(DefinitionModel):
     @model_validator(mode="after")
     def _for_each_fits(self) -> Step:
         if self.for_each is None and "concurrency" in self.model_fields_set:
-            raise PydanticCustomError(
-                "step",
-                "concurrency means nothing without for_each",
-                {"hint": "add for_each, or take concurrency out"},
-            )
-        if not (self.for_each is None or isinstance(self.for_each, list) or _templated(self)):
-            raise PydanticCustomError(
-                "step",
-                "for_each is neither a list nor a template that gives one",
-                {"hint": 'for example for_each: "{{ event.payload.lines }}"'},
-            )
+            message = "concurrency means nothing without for_each"
+            raise refused("step", message, "add for_each, or take concurrency out")
+        templated = isinstance(self.for_each, str) and "{{" in self.for_each
+        if not (self.for_each is None or isinstance(self.for_each, list) or templated):
+            message = "for_each is neither a list nor a template that gives one"
+            raise refused("step", message, 'for example for_each: "{{ event.payload.lines }}"')
         return self
 
     @property
@@ -121,20 +114,13 @@ class Step(DefinitionModel):
         return self.needs is not None and self.if_ is None
 
 
-def _templated(step: Step) -> bool:
-    return isinstance(step.for_each, str) and "{{" in step.for_each
-
-
 if TYPE_CHECKING:
     _Triggers = Trigger | Sequence[Trigger]
 else:
     # To a type checker one trigger will do. Validation always sees a list, because a union would
     # report its errors once per branch.
     _Triggers = Annotated[
-        Sequence[Trigger],
-        BeforeValidator(_listed),
-        Field(min_length=1),
-        AfterValidator(tuple),
+        Sequence[Trigger], BeforeValidator(_listed), Field(min_length=1), AfterValidator(tuple)
     ]
 
 
@@ -163,30 +149,23 @@ class Workflow(DefinitionModel):
 
     @model_validator(mode="after")
     def _steps_fit(self) -> Workflow:
-        problems = step_problems(
-            [(("steps", n), step.id, step.needs) for n, step in enumerate(self.steps)],
-            [(("on_failure", n), step.id, step.needs) for n, step in enumerate(self.on_failure)],
+        steps, recovery = (
+            [((name, n), step.id, step.needs) for n, step in enumerate(getattr(self, name))]
+            for name in ("steps", "on_failure")
         )
-        if problems:
-            raise ValidationError.from_exception_data(
-                type(self).__name__,
-                [
-                    InitErrorDetails(
-                        type=PydanticCustomError(
-                            "steps",
-                            "{problem}",
-                            {"problem": each.message, "hint": each.hint, "see": each.see},
-                        ),
-                        loc=each.path,
-                        input=None,
-                    )
-                    for each in problems
-                ],
-                hide_input=True,
+        errors = [
+            InitErrorDetails(
+                type=refused("steps", each.message, each.hint, see=each.see),
+                loc=each.path,
+                input=None,
             )
+            for each in step_problems(steps, recovery)
+        ]
+        if errors:
+            title = type(self).__name__
+            raise ValidationError.from_exception_data(title, errors, hide_input=True)
         self._by_id.update({step.id: step for step in (*self.steps, *self.on_failure)})
-        for group in (self.steps, self.on_failure):
-            self._needs.update(effective_needs([(step.id, step.needs) for step in group]))
+        self._needs.update(effective_needs(steps) | effective_needs(recovery))
         return self
 
     @property
@@ -204,14 +183,14 @@ class Workflow(DefinitionModel):
 
     def step(self, step_id: str) -> Step:
         """Return the step called *step_id*, also under on_failure; raises `WorkflowError`."""
-        try:
-            return self._by_id[step_id]
-        except KeyError:
-            raise WorkflowError(
-                f"workflow {self.name!r} has no step {step_id!r}",
-                hint=did_you_mean(step_id, self._by_id)
-                or f"it has {', '.join(map(repr, self._by_id))}",
-            ) from None
+        found = self._by_id.get(step_id)
+        if found is None:
+            raise self._no_step(f"no step {step_id!r}", step_id, self._by_id)
+        return found
+
+    def _no_step(self, missing: str, step_id: str, known: Iterable[str]) -> WorkflowError:
+        hint = did_you_mean(step_id, known) or f"it has {', '.join(map(repr, known))}"
+        return WorkflowError(f"workflow {self.name!r} has {missing}", hint=hint)
 
     def needs_of(self, step_id: str) -> tuple[str, ...]:
         """Return the ids that the step waits for; that of the step before if it names no needs."""
@@ -231,17 +210,14 @@ class Workflow(DefinitionModel):
 
         Raises `WorkflowError` for an unknown step, or a step under on_failure.
         """
-        if step_id not in {step.id for step in self.steps}:
-            known = [step.id for step in self.steps]
-            raise WorkflowError(
-                f"workflow {self.name!r} has no step {step_id!r} to go on from",
-                hint=did_you_mean(step_id, known) or f"it has {', '.join(map(repr, known))}",
-            )
+        order = self.order()
+        if step_id not in order:
+            raise self._no_step(f"no step {step_id!r} to go on from", step_id, self.graph())
         found = {step_id}
-        for each in self.order():
+        for each in order:
             if found.intersection(self._needs[each]):
                 found.add(each)
-        return tuple(each for each in self.order() if each in found)
+        return tuple(each for each in order if each in found)
 
     def recovery_order(self) -> tuple[str, ...]:
         """Return the ids of the steps under on_failure, in the order of `order`."""
@@ -281,14 +257,14 @@ def workflow_json_schema() -> dict[str, Any]:
     """
     schema = Workflow.model_json_schema(by_alias=True)
     definitions = schema["$defs"]
-    models: list[type[BaseModel]] = [Workflow, Step, RetryPolicy, *trigger_types().values()]
+    models: list[type[BaseModel]] = [Workflow, Step, RetryPolicy, *TRIGGERS.values()]
     for model in models:
         own = schema if model is Workflow else definitions[model.__name__]
         for name, text in _field_docs(model).items():
             field = model.model_fields.get(name)
             if field is not None:
                 own["properties"][field.validation_alias or name]["description"] = text
-    for name, trigger in trigger_types().items():
+    for name, trigger in TRIGGERS.items():
         own = definitions[trigger.__name__]
         # In Python the class is the type; in a definition only this field is.
         own["required"] = ["type", *own.get("required", ())]
@@ -314,10 +290,8 @@ def _field_docs(model: type[BaseModel]) -> dict[str, str]:
             tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
         except OSError:  # no source is installed
             continue
-        body = getattr(tree.body[0], "body", [])
-        for statement, following in pairwise(body):
-            name = getattr(getattr(statement, "target", None), "id", None)
-            text = getattr(getattr(following, "value", None), "value", None)
-            if isinstance(following, ast.Expr) and isinstance(text, str) and name:
-                docs[name] = inspect.cleandoc(text).replace("``", "`")
+        for pair in pairwise(getattr(tree.body[0], "body", [])):
+            match pair:
+                case ast.AnnAssign(ast.Name(name)), ast.Expr(ast.Constant(str(text))):
+                    docs[name] = inspect.cleandoc(text).replace("``", "`")
     return docs

@@ -8,8 +8,8 @@ except for the short words that have to be among a few.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import reduce
 from operator import getitem
 from typing import Any
@@ -24,8 +24,9 @@ from automate_kernel.workflows.definition.structure import (
     DefinitionProblem,
     FieldPath,
     ancestors,
+    kind_of,
 )
-from automate_kernel.workflows.definition.triggers import trigger_types
+from automate_kernel.workflows.definition.triggers import TRIGGERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,32 +66,22 @@ def invalid(located: Sequence[LocatedProblem], what: str) -> WorkflowError:
     """Return the error with all *located* problems; its details hold them for programs."""
     number = "1 problem" if len(located) == 1 else f"{len(located)} problems"
     lines = [f"{what} is not valid: {number}", *(f"  {each}" for each in located)]
-    details = [
-        {"source": f.source, "line": f.line, "field": f.field, "message": f.message, "hint": f.hint}
-        for f in located
-    ]
-    return WorkflowError("\n".join(lines), details={"problems": details})
+    return WorkflowError("\n".join(lines), details={"problems": [asdict(f) for f in located]})
 
 
 def show_path(path: FieldPath, value: Any = None) -> str:
     """Write *path* for people; steps of the definition *value* are called by their ids."""
     text = ""
     for part in path:
-        if isinstance(value, (list, tuple)) and isinstance(part, int) and part < len(value):
-            value = value[part]
-        else:
-            value = value.get(part) if isinstance(value, Mapping) else None
+        value = _at(value, (part,))
+        step_id = _at(value, ("id",)) if text in ("steps", "on_failure") else None
         if isinstance(part, str):
             text += f".{part}" if text else part
-        elif text in ("steps", "on_failure") and _has_id(value):
-            text += f".{value['id']}"
+        elif isinstance(step_id, str) and step_id:
+            text += f".{step_id}"
         else:
             text += f"[{part}]"
     return text
-
-
-def _has_id(value: Any) -> bool:
-    return isinstance(value, Mapping) and isinstance(value.get("id"), str) and value["id"] != ""
 
 
 # Errors of pydantic -------------------------------------------------------------------------------
@@ -158,52 +149,27 @@ def _model_at(path: FieldPath, definition: Any) -> type[BaseModel] | None:
         return Step
     if path[0] == "trigger":
         trigger = _at(definition, path)
-        return (
-            trigger_types().get(str(trigger.get("type"))) if isinstance(trigger, Mapping) else None
-        )
+        return TRIGGERS.get(str(trigger.get("type"))) if isinstance(trigger, Mapping) else None
     return None
 
 
-def _fields(model: type[BaseModel]) -> list[str]:
-    return [str(f.validation_alias or name) for name, f in model.model_fields.items()]
-
-
-# The names of our fields in other tools.
+# Our fields, each with its names in other tools.
 _ELSEWHERE = {
-    "uses": "action",
-    "run": "action",
-    "call": "action",
-    "task": "action",
-    "with": "input",
-    "inputs": "input",
-    "args": "input",
-    "arguments": "input",
-    "params": "input",
-    "parameters": "input",
-    "depends_on": "needs",
-    "dependencies": "needs",
-    "after": "needs",
-    "when": "if",
-    "condition": "if",
-    "on": "trigger",
-    "triggers": "trigger",
-    "jobs": "steps",
-    "tasks": "steps",
-    "retries": "retry",
-    "loop": "for_each",
-    "foreach": "for_each",
-    "with_items": "for_each",
-    "max_attempts": "attempts",
-    "max_retries": "attempts",
-    "interval": "every",
-    "schedule": "cron",
-    "tz": "timezone",
-    "outputs": "output",
-    "on_error": "on_failure",
-    "finally": "on_failure",
-    "if_": "if",
-    "max_parallel": "concurrency",
-    "parallel": "concurrency",
+    "action": "uses run call task",
+    "input": "with inputs args arguments params parameters",
+    "needs": "depends_on dependencies after",
+    "if": "when condition if_",
+    "trigger": "on triggers",
+    "steps": "jobs tasks",
+    "retry": "retries",
+    "for_each": "loop foreach with_items",
+    "attempts": "max_attempts max_retries",
+    "every": "interval",
+    "cron": "schedule",
+    "timezone": "tz",
+    "output": "outputs",
+    "on_failure": "on_error finally",
+    "concurrency": "max_parallel parallel",
 }
 
 
@@ -211,8 +177,9 @@ def _unknown_field(case: _Case) -> _Words:
     model = _model_at(case.path[:-1], case.definition)
     if model is None:
         return "is not a field here", "take it out"
-    known, key = _fields(model), str(case.path[-1])
-    meant = _ELSEWHERE.get(key)
+    known = [str(f.validation_alias or name) for name, f in model.model_fields.items()]
+    key = str(case.path[-1])
+    meant = next((ours for ours, names in _ELSEWHERE.items() if key in names.split()), None)
     hint = f"here it is called {meant!r}" if meant in known else did_you_mean(key, known)
     return "there is no such field", hint or f"the fields are {', '.join(known)}"
 
@@ -240,7 +207,7 @@ def _choice(case: _Case) -> _Words:
 
 
 def _trigger_type(case: _Case) -> _Words:
-    types = list(trigger_types())
+    types = list(TRIGGERS)
     tag = case.context.get("tag")
     if tag is None:
         keys = case.value if isinstance(case.value, Mapping) else {}
@@ -277,10 +244,6 @@ def _empty(case: _Case) -> _Words:
     return "must not be empty", remedy
 
 
-def _long(case: _Case) -> _Words:
-    return f"must not be longer than {case.context['max_length']} characters", None
-
-
 _WORDING: dict[str, Callable[[_Case], _Words]] = {
     "extra_forbidden": _unknown_field,
     "missing": _missing,
@@ -294,17 +257,12 @@ _WORDING: dict[str, Callable[[_Case], _Words]] = {
     "less_than_equal": _bound("at most", "le"),
     "string_too_short": _empty,
     "too_short": _empty,
-    "string_too_long": _long,
+    "string_too_long": lambda case: (
+        f"must not be longer than {case.context['max_length']} characters",
+        None,
+    ),
 }
 
-_KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
-    (bool, "true or false"),
-    (int, "a number"),
-    (float, "a number"),
-    (str, "text"),
-    (Mapping, "a mapping"),
-    ((list, tuple), "a list"),
-)
 _WANTED = {
     "int_type": "a whole number",
     "float_type": "a number",
@@ -318,25 +276,20 @@ _WANTED = {
 
 def _wrong_type(path: FieldPath, kind: str, value: Any) -> _Words:
     wanted = _WANTED.get(kind, "a list")
-    got = next((name for types, name in _KINDS if isinstance(value, types)), "nothing")
-    hint = None
-    if path[-1:] == ("retry",):
-        hint = "for example retry: {attempts: 5}"
-    elif path[-1:] in (("steps",), ("on_failure",)):
-        hint = "write each step as '- id: …'"
-    elif path[:1] in (("steps",), ("on_failure",)) and len(path) == 2:
-        hint = "a step has an id and an action"
-    elif path[:1] == ("trigger",) and (len(path) == 1 or wanted == "a mapping"):
-        hint = f"for example {_EXAMPLES['trigger']}"
-    elif wanted == "a list":
-        hint = "put it in brackets: [a, b]"
-    elif wanted == "text" and got == "a number":
-        hint = "put it in quotes"
-    elif got == "text":
-        hint = "take its quotes away, or write one"
-    elif got == "nothing":
-        hint = "give it a value, or take it out"
-    return f"must be {wanted}, not {got}", hint
+    got = kind_of(value)
+    first, last, lists = path[:1], path[-1:], (("steps",), ("on_failure",))
+    a_trigger = first == ("trigger",) and (len(path) == 1 or wanted == "a mapping")
+    hints = (
+        (last == ("retry",), "for example retry: {attempts: 5}"),
+        (last in lists, "write each step as '- id: …'"),
+        (first in lists and len(path) == 2, "a step has an id and an action"),
+        (a_trigger, f"for example {_EXAMPLES['trigger']}"),
+        (wanted == "a list", "put it in brackets: [a, b]"),
+        (wanted == "text" and got == "a number", "put it in quotes"),
+        (got == "text", "take its quotes away, or write one"),
+        (got == "nothing", "give it a value, or take it out"),
+    )
+    return f"must be {wanted}, not {got}", next((hint for fits, hint in hints if fits), None)
 
 
 # Names in templates ------------------------------------------------------------------------------
@@ -362,29 +315,22 @@ def template_texts(workflow: Workflow) -> Iterator[tuple[FieldPath, str]]:
         yield from _texts_of(trigger.if_, (*place, "if"))
     for group in ("steps", "on_failure"):
         for index, step in enumerate(getattr(workflow, group)):
-            for name, value in _templates_of(step):
-                yield from _texts_of(value, (group, index, name))
+            texts = {"if": step.if_, "for_each": step.for_each, "input": step.input}
+            yield from _texts_of(texts, (group, index))
     yield from _texts_of(workflow.output, ("output",))
-
-
-def _templates_of(step: Step) -> tuple[tuple[str, Any], ...]:
-    return ("if", step.if_), ("for_each", step.for_each), ("input", step.input)
 
 
 def reference_problems(workflow: Workflow) -> list[DefinitionProblem]:
     """Find the names in templates of *workflow* that they can't see there."""
-    visible = _VisibleSteps(workflow)
-    problems: list[DefinitionProblem] = []
-    for path, text in template_texts(workflow):
-        for step_id in _steps_named(text, bare=path[-1] == "if"):
-            problem = visible.step_problem(path, step_id)
-            if problem:
-                problems.append(problem)
-        problems += visible.name_problems(path, text)
-    return problems
+    visible = _Visible(workflow)
+    return [
+        DefinitionProblem(path, message, hint)
+        for path, text in template_texts(workflow)
+        for message, hint in visible.problems(path, text)
+    ]
 
 
-class _VisibleSteps:
+class _Visible:
     """The steps and names that each place of a workflow can see."""
 
     def __init__(self, workflow: Workflow) -> None:
@@ -393,54 +339,41 @@ class _VisibleSteps:
         self._all = [*self._main, *(step.id for step in workflow.on_failure)]
         self._before = ancestors({step_id: workflow.needs_of(step_id) for step_id in self._all})
 
-    def step_problem(self, path: FieldPath, step_id: str) -> DefinitionProblem | None:
+    def problems(self, path: FieldPath, text: str) -> Iterator[_Words]:
+        """Find the names in *text* that can't be seen at *path*."""
+        group = self._groups.get(str(path[0]))
+        step = group[int(path[1])] if group else None
+        ids, names = _names_in(text, bare=path[-1] == "if")
+        for step_id in ids:
+            problem = self._step_problem(path, step, step_id)
+            if problem:
+                yield problem
+        if "error" in names and path[0] != "on_failure":
+            yield "'error' is known under on_failure only", "use steps.<id>.error"
+        if step is None or step.for_each is None or path[2] != "input":
+            for name in sorted(names & {"item", "index"}):
+                message = f"{name!r} is known in the input of a step with for_each only"
+                yield message, "add for_each to the step, or use another name"
+
+    def _step_problem(self, path: FieldPath, own: Step | None, step_id: str) -> _Words | None:
+        """Return the problem of naming *step_id* at *path*, in the step *own*."""
         if path[0] == "trigger":
-            return DefinitionProblem(
-                path,
-                "a trigger's condition can't see steps",
-                "move it into the 'if' of the first step",
-            )
+            hint = "move it into the 'if' of the first step"
+            return "a trigger's condition can't see steps", hint
         if step_id not in self._all:
             hint = did_you_mean(step_id, self._all) or f"there is {', '.join(map(repr, self._all))}"
-            message = f"names the step {step_id!r}, which does not exist"
-            return DefinitionProblem(path, message, hint)
-        if step_id in self._visible(path):
+            return f"names the step {step_id!r}, which does not exist", hint
+        before = frozenset() if own is None else self._before[own.id]
+        if step_id in before or (path[0] in ("on_failure", "output") and step_id in self._main):
             return None
-        own = self._step(path)
         if own is not None and own.id == step_id:
-            message = "a step can't see its own output"
-            return DefinitionProblem(path, message, "name an earlier step")
+            return "a step can't see its own output", "name an earlier step"
         hint = f"add {step_id!r} to needs"
         if path[0] != "on_failure" and step_id not in self._main:
             hint = "steps under on_failure run only after these"
         elif own is not None and own.id in self._before[step_id]:
             hint = f"{step_id!r} waits for this step: change their order"
-        message = f"names the step {step_id!r}, which may not have finished"
-        return DefinitionProblem(path, message, hint)
-
-    def _visible(self, path: FieldPath) -> Collection[str]:
-        own = self._step(path)
-        if own is None:
-            return self._main
-        before = self._before[own.id]
-        return before | set(self._main) if path[0] == "on_failure" else before
-
-    def _step(self, path: FieldPath) -> Step | None:
-        group = self._groups.get(str(path[0]))
-        return group[int(path[1])] if group else None
-
-    def name_problems(self, path: FieldPath, text: str) -> Iterator[DefinitionProblem]:
-        step = self._step(path)
-        names = _free_names(text, bare=path[-1] == "if")
-        if "error" in names and path[0] != "on_failure":
-            message = "'error' is known under on_failure only"
-            yield DefinitionProblem(path, message, "use steps.<id>.error")
-        looped = step is not None and step.for_each is not None and path[2] == "input"
-        for name in sorted(names & {"item", "index"}):
-            if not looped:
-                message = f"{name!r} is known in the input of a step with for_each only"
-                hint = "add for_each to the step, or use another name"
-                yield DefinitionProblem(path, message, hint)
+        return f"names the step {step_id!r}, which may not have finished", hint
 
 
 def _parse(text: str, *, bare: bool) -> Any:
@@ -453,40 +386,26 @@ def _parse(text: str, *, bare: bool) -> Any:
 
     try:
         return jinja2.Environment().parse(text)  # noqa: S701 - parsed, never rendered
-    except jinja2.TemplateError:
+    except (jinja2.TemplateError, RecursionError):
         return None  # the engine's check reports it
-    except RecursionError:
-        return None
 
 
-def _steps_named(text: str, *, bare: bool) -> list[str]:
-    """Return the ids in ``steps.ID`` and ``steps['ID']``, each once."""
-    tree = _parse(text, bare=bare) if "steps" in text else None
+def _names_in(text: str, *, bare: bool) -> tuple[list[str], set[str]]:
+    """Return the ids in ``steps.ID`` and ``steps['ID']``, each once, and all names from outside."""
+    known = any(name in text for name in ("steps", "item", "index", "error"))
+    tree = _parse(text, bare=bare) if known else None
     if tree is None:
-        return []
+        return [], set()
     from jinja2 import nodes
 
     ids: dict[str, None] = {}
     for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
-        if not (isinstance(node.node, nodes.Name) and node.node.name == "steps"):
-            continue
-        if isinstance(node, nodes.Getattr):
-            ids[node.attr] = None
-        elif isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str):
-            ids[node.arg.value] = None
-    return list(ids)
-
-
-def _free_names(text: str, *, bare: bool) -> set[str]:
-    """Return the names that a template takes from outside."""
-    if not any(name in text for name in ("item", "index", "error")):
-        return set()
-    tree = _parse(text, bare=bare)
-    if tree is None:
-        return set()
-    from jinja2 import nodes
-
+        match node:
+            case nodes.Getattr(node=nodes.Name(name="steps"), attr=step_id):
+                ids[step_id] = None
+            case nodes.Getitem(node=nodes.Name(name="steps"), arg=nodes.Const(value=str(step_id))):
+                ids[step_id] = None
     # jinja2.meta would compile the template, and so refuse filters that only the host knows.
     uses = list(tree.find_all(nodes.Name))
     assigned = {node.name for node in uses if node.ctx != "load"}
-    return {node.name for node in uses} - assigned
+    return list(ids), {node.name for node in uses} - assigned

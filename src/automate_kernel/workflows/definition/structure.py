@@ -7,8 +7,11 @@ It works on ids and needs alone, so that it can judge a definition whose other f
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 
 from automate_kernel.errors import did_you_mean
 
@@ -19,6 +22,21 @@ Needs = Mapping[str, Sequence[str]]
 
 StepNeeds = tuple[FieldPath, str, Sequence[str] | None]
 """A step's path, its id and its own needs (None if it names none)."""
+
+
+_KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
+    (bool, "true or false"),
+    ((int, float), "a number"),
+    (str, "text"),
+    (Mapping, "a mapping"),
+    ((list, tuple), "a list"),
+    (type(None), "nothing"),
+)
+
+
+def kind_of(value: object) -> str:
+    """Return the kind of a definition's value, in words for its author."""
+    return next((name for types, name in _KINDS if isinstance(value, types)), type(value).__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +55,11 @@ class DefinitionProblem:
     see: FieldPath | None = None
 
 
-def effective_needs(
-    steps: Sequence[tuple[str, Sequence[str] | None]],
-) -> dict[str, tuple[str, ...]]:
+def effective_needs(steps: Sequence[StepNeeds]) -> dict[str, tuple[str, ...]]:
     """Return the ids that each step waits for: its own needs, or the step before it."""
     before: tuple[str, ...] = ()
     needs: dict[str, tuple[str, ...]] = {}
-    for step_id, own in steps:
+    for _, step_id, own in steps:
         needs[step_id] = before if own is None else tuple(dict.fromkeys(own))
         before = (step_id,)
     return needs
@@ -56,28 +72,23 @@ def topological_order(needs: Needs) -> tuple[str, ...]:
     Steps of a cycle, and those behind a cycle, are left out: `find_cycle` names it.
     """
     place = {step_id: position for position, step_id in enumerate(needs)}
-    waiting = {step_id: len(set(own)) for step_id, own in needs.items()}
-    followers: dict[str, list[str]] = {step_id: [] for step_id in needs}
-    for step_id, own in needs.items():
-        for need in set(own):
-            followers[need].append(step_id)
-    ready = [place[step_id] for step_id, count in waiting.items() if not count]
-    ids = list(needs)
+    sorter = TopologicalSorter(needs)
+    with suppress(CycleError):
+        sorter.prepare()  # it goes on as far as a cycle lets it
     order: list[str] = []
+    ready = [(place[step_id], step_id) for step_id in sorter.get_ready()]
+    heapq.heapify(ready)
     while ready:
-        step_id = ids[heapq.heappop(ready)]
+        _, step_id = heapq.heappop(ready)
         order.append(step_id)
-        for follower in followers[step_id]:
-            waiting[follower] -= 1
-            if not waiting[follower]:
-                heapq.heappush(ready, place[follower])
+        sorter.done(step_id)
+        for follower in sorter.get_ready():
+            heapq.heappush(ready, (place[follower], follower))
     return tuple(order)
 
 
 def find_cycle(needs: Needs) -> tuple[str, ...]:
-    """
-    Return a shortest cycle's ids, each needing the next and the last the first, or nothing.
-    """
+    """Return a shortest cycle's ids, each needing the next and the last the first, or nothing."""
     placed = set(topological_order(needs))
     left = {step_id: [n for n in own if n not in placed] for step_id, own in needs.items()}
     cycles = (_cycle_through(start, left) for start in needs if start not in placed)
@@ -86,25 +97,19 @@ def find_cycle(needs: Needs) -> tuple[str, ...]:
 
 def _cycle_through(start: str, needs: Needs) -> tuple[str, ...]:
     came_from: dict[str, str] = {}
-    level = [start]
-    while level:
-        following: list[str] = []
-        for step_id in level:
-            for need in needs[step_id]:
-                if need == start:
-                    return _walk_back(step_id, start, came_from)
-                if need not in came_from:
-                    came_from[need] = step_id
-                    following.append(need)
-        level = following
+    waiting = deque([start])
+    while waiting:
+        step_id = waiting.popleft()
+        for need in needs[step_id]:
+            if need == start:
+                cycle = [step_id]
+                while cycle[-1] != start:
+                    cycle.append(came_from[cycle[-1]])
+                return tuple(reversed(cycle))
+            if need not in came_from:
+                came_from[need] = step_id
+                waiting.append(need)
     return ()
-
-
-def _walk_back(last: str, start: str, came_from: Mapping[str, str]) -> tuple[str, ...]:
-    cycle = [last]
-    while cycle[-1] != start:
-        cycle.append(came_from[cycle[-1]])
-    return tuple(reversed(cycle))
 
 
 def ancestors(needs: Needs) -> dict[str, frozenset[str]]:
@@ -119,20 +124,15 @@ def step_problems(
     steps: Sequence[StepNeeds], recovery: Sequence[StepNeeds] = ()
 ) -> list[DefinitionProblem]:
     """Find the problems in the ids and needs of *steps*, and of *recovery* under on_failure."""
-    problems = _repeated([*steps, *recovery])
-    for group, others in ((steps, recovery), (recovery, steps)):
-        problems += _wrong_needs(group, {step_id for _, step_id, _ in others})
-    return problems
-
-
-def _repeated(steps: Iterable[StepNeeds]) -> list[DefinitionProblem]:
     first: dict[str, FieldPath] = {}
     problems = []
-    for path, step_id, _ in steps:
+    for path, step_id, _ in (*steps, *recovery):
         if step_id in first:
             message, hint = f"another step is called {step_id!r}", "give each an id of its own"
             problems.append(DefinitionProblem((*path, "id"), message, hint, see=first[step_id]))
         first.setdefault(step_id, path)
+    for group, others in ((steps, recovery), (recovery, steps)):
+        problems += _wrong_needs(group, {step_id for _, step_id, _ in others})
     return problems
 
 
@@ -159,7 +159,7 @@ def _wrong_needs(group: Sequence[StepNeeds], others: set[str]) -> list[Definitio
 
 
 def _cycle_problem(group: Sequence[StepNeeds]) -> list[DefinitionProblem]:
-    needs = effective_needs([(step_id, own) for _, step_id, own in group])
+    needs = effective_needs(group)
     cycle = find_cycle(needs)
     if not cycle:
         return []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -15,7 +15,6 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from automate_kernel.errors import ConfigError, did_you_mean
 from automate_kernel.workflows.definition.duration import Duration
@@ -24,18 +23,25 @@ from automate_kernel.workflows.definition.fields import (
     DefinitionModel,
     JsonTree,
     PlainText,
+    refused,
 )
 from automate_kernel.workflows.execution import Event
 
 
 class _Trigger(DefinitionModel):
+    if TYPE_CHECKING:
+        type: str
     if_: Condition | None = Field(default=None, validation_alias="if", serialization_alias="if")
     """The condition on the event; without it any event starts the workflow."""
 
     @model_serializer(mode="wrap")
     def _with_type(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # `exclude_defaults` would leave out the type, which distinguishes triggers.
-        return {"type": getattr(self, "type"), **handler(self)}  # noqa: B009
+        return {"type": self.type, **handler(self)}
+
+    def matches(self, event: Event, workflow: str) -> bool:
+        """Return True if *event* is one for the workflow *workflow*; `if_` is not decided."""
+        return event.type == self.type and event.name == workflow
 
 
 class EventTrigger(_Trigger):
@@ -77,10 +83,6 @@ class ManualTrigger(_Trigger):
 
     type: Literal["manual"] = "manual"
 
-    def matches(self, event: Event, workflow: str) -> bool:
-        """Return True if *event* asks for the workflow *workflow*; `if_` is not decided."""
-        return event.type == "manual" and event.name == workflow
-
 
 def _check_timezone(name: str) -> str:
     from zoneinfo import ZoneInfo, available_timezones
@@ -88,12 +90,9 @@ def _check_timezone(name: str) -> str:
     try:
         ZoneInfo(name)
     except Exception:  # what it raises depends on the name, the system and the Python version
-        hint = (
-            did_you_mean(name, available_timezones()) or "use a name like 'UTC' or 'Europe/Berlin'"
-        )
-        raise PydanticCustomError(
-            "timezone", "there is no time zone {name}", {"name": repr(name), "hint": hint}
-        ) from None
+        near = did_you_mean(name, available_timezones())
+        hint = near or "use a name like 'UTC' or 'Europe/Berlin'"
+        raise refused("timezone", f"there is no time zone {name!r}", hint) from None
     return name
 
 
@@ -150,8 +149,7 @@ def require_cron() -> None:
 def _check_cron(text: str) -> str:
     problem = cron_problem(text)
     if problem:
-        message, hint = problem
-        raise PydanticCustomError("cron", "{problem}", {"problem": message, "hint": hint})
+        raise refused("cron", *problem)
     return " ".join(text.split())
 
 
@@ -179,22 +177,11 @@ class ScheduleTrigger(_Trigger):
     def _one_clock(self) -> ScheduleTrigger:
         if (self.cron is None) == (self.every is None):
             what = "both cron and every are given" if self.cron else "it has no cron and no every"
-            raise PydanticCustomError(
-                "schedule",
-                "{what}",
-                {"what": what, "hint": "give one of them: cron: '0 9 * * *', or every: 5m"},
-            )
+            raise refused("schedule", what, "give one of them: cron: '0 9 * * *', or every: 5m")
         if self.every is not None and self.timezone != "UTC":
-            raise PydanticCustomError(
-                "schedule",
-                "timezone means nothing beside every",
-                {"hint": "take timezone out, or use cron"},
-            )
+            message = "timezone means nothing beside every"
+            raise refused("schedule", message, "take timezone out, or use cron")
         return self
-
-    def matches(self, event: Event, workflow: str) -> bool:
-        """Return True if *event* is a fire of the workflow *workflow*; `if_` is not decided."""
-        return event.type == "schedule" and event.name == workflow
 
 
 Trigger = Annotated[
@@ -202,11 +189,10 @@ Trigger = Annotated[
 ]
 
 
-def trigger_types() -> dict[str, type[BaseModel]]:
-    """Return the trigger classes by their types in a definition."""
-    return {
-        "event": EventTrigger,
-        "webhook": WebhookTrigger,
-        "manual": ManualTrigger,
-        "schedule": ScheduleTrigger,
-    }
+TRIGGERS: dict[str, type[BaseModel]] = {
+    "event": EventTrigger,
+    "webhook": WebhookTrigger,
+    "manual": ManualTrigger,
+    "schedule": ScheduleTrigger,
+}
+"""The trigger classes by their types in a definition."""

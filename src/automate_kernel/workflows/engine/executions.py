@@ -32,7 +32,6 @@ from automate_kernel.outbox.failed_attempts import (
     FailedAttempt,
     error_groups,
     failed_attempts,
-    forget_attempts,
     keep_attempts,
     new_attempt,
 )
@@ -41,16 +40,16 @@ from automate_kernel.outbox.item import bounded_seconds, redacted_json
 from automate_kernel.outbox.labels import (
     MOST_LABELLED,
     add_labels,
-    forget_labels,
     label_rows,
     labelled_ids,
 )
+from automate_kernel.outbox.retention import forget
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import MAX_GROUP
-from automate_kernel.storage.checkpoint import save_progress
+from automate_kernel.storage.checkpoint import Checkpoint, save_checkpoints, save_progress
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.paging import LOOK
-from automate_kernel.storage.rows import Checkpoint, Now, Row, Rows, Storage, Where
+from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
 from automate_kernel.storage.tables import DEFINITION, EXECUTION, EXECUTION_ACTIVITY, OUTBOX, STEP
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, Redaction, encode_json, storable
 from automate_kernel.workflows.definition.model import Workflow
@@ -318,14 +317,8 @@ def _stored_error(execution: Execution) -> tuple[str | None, str | None, str | N
 
 def _attempts(save: Save) -> list[Row]:
     """Return the rows of attempts that have failed since the last checkpoint."""
-    return [
-        new_attempt(
-            save.execution.id, save.item.lease_token or "", attempt=each.attempt,
-            code=each.error_code, group=each.error_group, error=each.error, trace=each.trace,
-            step_id=each.step_id, position=each.position,
-        )
-        for each in save.turn.failures
-    ]  # fmt: skip
+    claim = save.item.lease_token or ""
+    return [new_attempt(save.execution.id, claim, each) for each in save.turn.failures]
 
 
 def _is_saved(rows: Rows, save: Save) -> bool:
@@ -512,7 +505,7 @@ class ExecutionStore:
         self, rows: Rows, group: Sequence[Save], checkpoints: Sequence[Checkpoint]
     ) -> set[str]:
         if self._shares_tables:
-            return rows.checkpoint(checkpoints, self.outbox.lease_seconds)
+            return save_checkpoints(rows, checkpoints, self.outbox.lease_seconds)
         held = []
         for save, one in zip(group, checkpoints, strict=True):
             item, owner = save.item, save.item.lease_owner or ""
@@ -860,8 +853,7 @@ class ExecutionStore:
             )  # fmt: skip
             ids = sorted(row["id"] for row in found)
             rows.delete(STEP, [Where("execution_id", "in", ids)])
-            forget_attempts(rows, ids)
-            forget_labels(rows, ids)
+            forget(rows, ids)
             return rows.delete(EXECUTION, [Where("id", "in", ids)])
 
 

@@ -5,11 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from automate_kernel.outbox.ids import new_id
-from automate_kernel.outbox.statistics import Minutes, MinuteTable, Times, added, percentile
+from automate_kernel.outbox.statistics import (
+    MinuteRow,
+    Minutes,
+    MinuteTable,
+    MinuteTotal,
+    Times,
+    percentile,
+)
 from automate_kernel.storage.rows import Now, Rows
 from automate_kernel.storage.tables import EXECUTION_ACTIVITY
 from automate_kernel.workflows.engine.advance import Turn
@@ -44,7 +50,7 @@ class ExecutionStats:
 
 
 @dataclass(frozen=True, slots=True)
-class ExecutionCounts:
+class ExecutionCounts(MinuteTotal):
     """
     The activity of one *workflow* in the minute that begins *at*.
 
@@ -55,10 +61,7 @@ class ExecutionCounts:
     retries. The buckets are histograms of both: see `automate_kernel.outbox.percentile`.
     """
 
-    at: datetime
-    workflow: str
     started: int = 0
-    completed: int = 0
     failed: int = 0
     cancelled: int = 0
     run_seconds: float = 0.0
@@ -70,19 +73,14 @@ class ExecutionCounts:
     step_buckets: Mapping[int, int] = field(default_factory=dict)
 
     @property
-    def kind(self) -> str:
-        """The workflow's name, under which it is counted."""
-        return self.workflow
+    def workflow(self) -> str:
+        """The workflow's name."""
+        return self.kind
 
     @property
     def ended(self) -> int:
         """The number of executions that ended, in any status."""
         return self.completed + self.failed + self.cancelled
-
-    @property
-    def empty(self) -> bool:
-        """Return True if nothing was counted."""
-        return not (any(getattr(self, name) for name in _COUNTED) or self.run_buckets)
 
     def run_percentile(self, share: float) -> float | None:
         """Return the seconds within which a *share* of the executions ended; None if none did."""
@@ -92,33 +90,11 @@ class ExecutionCounts:
         """Return the seconds within which a *share* of the steps ended; None if none did."""
         return percentile(self.step_buckets, share)
 
-    def __add__(self, other: ExecutionCounts) -> ExecutionCounts:
-        """Return the sum of both, with the later of their minutes."""
-        return self._with(other, 1)
-
-    def __sub__(self, other: ExecutionCounts) -> ExecutionCounts:
-        """Return the difference from *other*, an earlier reading of the same."""
-        return self._with(other, -1)
-
-    def _with(self, other: ExecutionCounts, sign: int) -> ExecutionCounts:
-        names = (*_COUNTED, "run_seconds", "step_seconds")
-        numbers = {name: getattr(self, name) + sign * getattr(other, name) for name in names}
-        return ExecutionCounts(
-            max(self.at, other.at),
-            self.workflow,
-            **numbers,
-            run_buckets=added(self.run_buckets, other.run_buckets, sign),
-            step_buckets=added(self.step_buckets, other.step_buckets, sign),
-        )
-
 
 @dataclass(slots=True)
-class _MinuteCounts:
-    """The counts of one process for one workflow and minute; *id* is that of their row."""
+class _MinuteCounts(MinuteRow):
+    """The counts of one process for one workflow and minute."""
 
-    workflow: str
-    at: datetime | None = None
-    id: str = field(default_factory=new_id)
     started: int = 0
     completed: int = 0
     failed: int = 0
@@ -128,13 +104,6 @@ class _MinuteCounts:
     steps_failed: int = 0
     run: Times = field(default_factory=Times)
     step: Times = field(default_factory=Times)
-
-    def merge(self, other: _MinuteCounts) -> None:
-        """Add what *other* counted."""
-        for name in _COUNTED:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.run.merge(other.run)
-        self.step.merge(other.step)
 
 
 class ExecutionActivity(Minutes[_MinuteCounts]):
@@ -206,11 +175,4 @@ def note_end(rows: Rows, execution: Execution) -> None:
 
 def read_activity(rows: Rows, seconds: float) -> list[ExecutionCounts]:
     """Sum up the last *seconds* of all processes, by minute and workflow."""
-    return [
-        ExecutionCounts(
-            at, workflow, **counts,
-            run_seconds=times["run"].seconds, run_buckets=times["run"].buckets,
-            step_seconds=times["step"].seconds, step_buckets=times["step"].buckets,
-        )
-        for at, workflow, counts, times in _TABLE.read(rows, seconds)
-    ]  # fmt: skip
+    return _TABLE.read(rows, seconds, ExecutionCounts)

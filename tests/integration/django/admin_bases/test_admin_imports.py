@@ -266,7 +266,7 @@ def test_relations_are_not_found_by_secrets_or_by_names_of_several(world: World)
 
 def test_rows_reached_by_another_row_are_imported_for_the_tenant(world: World) -> None:
     from automate_django.admin import ImportExportBaseAdmin
-    from automate_django.admin.bases.import_plan import make_plan
+    from automate_django.admin.bases.import_plan import ImportPlanner
     from backoffice.admin import TaskAdmin, site
     from backoffice.models import Task
     from django.test import RequestFactory
@@ -285,7 +285,7 @@ def test_rows_reached_by_another_row_are_imported_for_the_tenant(world: World) -
     made = Importing(Task, site)
     source = read(content.encode(), "csv", max_rows=10)
     with CaptureQueriesContext(connections[TestedDatabase.alias]) as queries:
-        plan = make_plan(made, request, source)
+        plan = ImportPlanner(made, request, source).plan()
     assert [row.line for row in plan.rows] == [2, 3]
     assert sorted(problem.line for problem in plan.problems) == [4, 5, 6, 7]
     assert len(queries) < 12
@@ -323,7 +323,7 @@ def test_read_only_of_a_single_row_counts(world: World) -> None:
     """As in the specification's sample: a locked row's fields are read-only."""
     from backoffice.admin import ProjectAdmin, site
     from automate_django.admin import ImportExportBaseAdmin
-    from automate_django.admin.bases.import_plan import make_plan
+    from automate_django.admin.bases.import_plan import ImportPlanner
     from django.test import RequestFactory
 
     class Importing(ImportExportBaseAdmin, ProjectAdmin):
@@ -336,7 +336,7 @@ def test_read_only_of_a_single_row_counts(world: World) -> None:
     for column, count in (("status", 1), ("name", 0)):
         value = "closed" if column == "status" else "x"
         content = f"id,{column}\n{world.ours.project.pk},{value}\n".encode()
-        plan = make_plan(made, request, read(content, "csv", max_rows=10))
+        plan = ImportPlanner(made, request, read(content, "csv", max_rows=10)).plan()
         assert len(plan.problems) == count
 
 

@@ -354,6 +354,27 @@ def test_raw_ids_of_many_rows_are_the_tenants(world: World) -> None:
     assert "labels" in posted.errors and "their" not in posted.as_p()
 
 
+def test_a_raw_id_box_of_the_projects_own_does_not_name_anothers_row(world: World) -> None:
+    """Django wraps a widget that `raw_id_fields` doesn't name in its "add another"."""
+    from backoffice.admin import Scoped, site
+    from django.contrib.admin.widgets import ForeignKeyRawIdWidget
+    from django.test import RequestFactory
+
+    class Own(Scoped):
+        raw_id_fields = ()
+        fields = ["name", "parent"]
+
+        def formfield_for_foreignkey(self, db_field, request, **kwargs):
+            widget = ForeignKeyRawIdWidget(db_field.remote_field, site)
+            return super().formfield_for_foreignkey(db_field, request, widget=widget, **kwargs)
+
+    request = RequestFactory().get("/")
+    request.user = world.user("change_project", tenant=world.ours.tenant)
+    form = Own(Project, site).get_form(request)
+    shown = form(initial={"parent": world.theirs.project.pk}).as_p()
+    assert str(world.theirs.project.pk) in shown and not names_of_others(shown)
+
+
 def test_keys_written_in_other_ways_are_the_same_tenant(world: World) -> None:
     """A UUID with or without dashes, a number as text: the list and the page agree."""
     from automate_django.admin.bases.scope import Scope

@@ -204,8 +204,7 @@ def test_a_list_counts_nothing_and_reads_along_an_index(
 
     statements = [one["sql"] for one in captured if re.search(r"automate_outbox\b", one["sql"])]
     assert "are being counted" in html
-    # Due items are read kind by kind, and the kinds before them.
-    assert len(statements) <= (6 if name == "due" else 5)
+    assert len(statements) <= 5
     for statement in statements:
         assert "COUNT(" not in statement.upper()
         assert "OFFSET" not in statement.upper() or "LIMIT 1 OFFSET" in statement
