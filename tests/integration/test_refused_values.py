@@ -66,7 +66,7 @@ def test_a_step_whose_output_is_refused_is_not_called_again(
         act("tell"),
         on_failure=[act("undo")],
     )
-    trigger(sqlite_engine, "step", "output")
+    trigger(sqlite_engine, "step", "output", "INSERT")
     execution = kernel.run("w")
     assert calls == ["charge", "undo"]
     assert execution.status is ExecutionStatus.FAILED
@@ -84,7 +84,7 @@ def test_a_step_that_may_fail_lets_the_others_go_on(
 ) -> None:
     """A refused output is a failure like any other: of the step alone, if it may fail."""
     calls = define(kernel, act("charge", "refused", on_failure="continue"), act("tell"))
-    trigger(sqlite_engine, "step", "output")
+    trigger(sqlite_engine, "step", "output", "INSERT")
     execution = kernel.run("w")
     assert calls == ["charge", "tell"]
     assert execution.status is ExecutionStatus.COMPLETED
@@ -102,7 +102,7 @@ def test_one_refused_element_fails_its_step(kernel: Kernel, sqlite_engine: sa.En
             "input": {"word": "{{ item }}"},
         },
     )
-    trigger(sqlite_engine, "step", "output")
+    trigger(sqlite_engine, "step", "output", "INSERT")
     execution = kernel.run("w")
     assert execution.status is ExecutionStatus.FAILED
     assert calls.count("charge") <= 3

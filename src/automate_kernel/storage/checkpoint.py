@@ -155,7 +155,6 @@ def _save_steps(rows: Rows, steps: Sequence[Row]) -> None:
             Where("step_id", "eq", row["step_id"]),
             Where("position", "eq", row["position"]),
             Where("status", "in", _UNFINISHED),
-            Where("id", "ne", row["id"]),
         ]
         changes = {name: value for name, value in row.items() if name not in _KEPT}
         rows.update(STEP, where, changes)

@@ -138,7 +138,12 @@ class ExecutionStoreContract:
         if execution is None:
             execution = self.see(store, item.payload["execution_id"])
         turn.failures = [run.failed_attempt() for run in turn.saves if run.error_code is not None]
-        begun = {run.key: (new_id(), 0.0) for run in turn.saves}
+        # A run has the id of its row from when it begins, and another one in another claim.
+        known = self.__dict__.setdefault("row_ids", {})
+        begun = {
+            run.key: (known.setdefault((item.lease_token, *run.key), new_id()), 0.0)
+            for run in turn.saves
+        }
         stored = execution.status is not ExecutionStatus.PENDING
         return bool(store.checkpoint([Save(item, execution, turn, begun, stored)]))
 
