@@ -51,7 +51,7 @@ class Pool(Protocol):
 @dataclass(frozen=True, slots=True)
 class PoolSetup:
     """
-    What a worker gives to a pool that a handler brings along.
+    The means of a worker for a pool that a handler brings along.
 
     *slots* are its threads. *run* calls the handler of a task. *hold* takes tasks that the pool has
     claimed itself, *done_all* the tasks that have ended. *failed* gives the outcome of a task that

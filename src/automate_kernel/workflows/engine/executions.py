@@ -189,7 +189,7 @@ def _wake_up(
 @dataclass(slots=True)
 class Save:
     """
-    What an execution has come to since its last checkpoint, in a turn of `advance`.
+    The progress of an execution since its last checkpoint: a turn of `advance`.
 
     *begun* has, of the runs that began here, the id of their row and the seconds since then.
     *stored* is False for the first checkpoint of an execution.
