@@ -91,7 +91,10 @@ def test_counters_count_from_the_first_page_on(kernel: Kernel) -> None:
     found = samples(exporter.render())
     assert found['automate_outbox_completed_total{kind="k"}'] == 3
     assert found['automate_outbox_failed_total{kind="k"}'] == 1
-    assert samples(exporter.render()) == found
+    again = samples(exporter.render())
+    assert {name: again[name] for name in found if "_items" not in name} == {
+        name: value for name, value in found.items() if "_items" not in name
+    }
 
 
 def test_histograms_are_cumulative(kernel: Kernel) -> None:
