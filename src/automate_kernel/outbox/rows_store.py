@@ -53,7 +53,7 @@ from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.outbox.worker_reports import Activity, ActivityRow, WorkerInfo
 from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.rows import Now, Plus, Row, Rows, Storage, Wakeup, Where
-from automate_kernel.storage.tables import OUTBOX, PAUSE, WORKER
+from automate_kernel.storage.tables import LABEL, OUTBOX, PAUSE, WORKER
 from automate_kernel.storage.values import Redaction, storable
 
 if TYPE_CHECKING:
@@ -194,39 +194,32 @@ class RowsOutboxStore(OutboxStore):
         )
 
     def insert_claimed(
-        self, rows: Rows, items: Sequence[NewItem], worker_id: str
+        self,
+        rows: Rows,
+        items: Sequence[NewItem],
+        worker_id: str,
+        *,
+        beside: Sequence[tuple[str, Sequence[Row]]] = (),
     ) -> list[OutboxItem]:
         """
         Accept new items without keys that *worker_id* has claimed from the start.
 
-        Nobody else gets them, unless their lease ends. There are none back where their kinds are
-        paused or limited: enqueue them then.
+        Nobody else gets them, unless their lease ends. New rows of other tables go in with them,
+        *beside*. There are no items back, and nothing is written, where their kinds are paused or
+        limited: enqueue them then.
         """
-        if {item.kind for item in items} & self._paused_kinds(rows) or self._limits.limited(
-            rows, sorted({item.kind for item in items})
-        ):
+        kinds = sorted({item.kind for item in items})
+        if self._paused_kinds(rows).intersection(kinds) or self._limits.limited(rows, kinds):
             return []
         new, _, labels = _new_rows(self.announced(items), self.redact)
-        token, now = new_id(), rows.now()
-        claim = claim_changes(worker_id, token, self.lease_seconds)
-        claimed = [{**row, **claim, "attempt_count": 1} for row in new]
-        rows.insert(OUTBOX, claimed, fresh=True)
-        add_labels(rows, labels)
-        times = {
-            "next_attempt_at": now, "sort_at": now, "created_at": now, "updated_at": now,
-            "lease_expires_at": now + timedelta(seconds=self.lease_seconds), "completed_at": None,
-        }  # fmt: skip
-        plain = dict.fromkeys(("last_error_code", "last_error"))
-        found = [
-            OutboxItem.from_row({
-                **plain, **row, **times,
-                "payload": json.loads(row["payload"]), "headers": json.loads(row["headers"]),
-            })
-            for row in claimed
-        ]  # fmt: skip
+        token = new_id()
+        claim = {**claim_changes(worker_id, token, self.lease_seconds), "attempt_count": 1}
+        claimed = [{**row, **claim} for row in new]
+        now = rows.insert_together([*beside, (OUTBOX, claimed), (LABEL, labels)])
         for row in claimed:
             self._leases[row["id"]] = _Lease.of({**_NO_KEYS, **row}, worker_id, token)
-        return found
+        lease = timedelta(seconds=self.lease_seconds)
+        return [_inserted_item(row, now, now + lease) for row in claimed]
 
     # -- claiming ----------------------------------------------------------------------------
 
@@ -843,6 +836,14 @@ def _holders(rows: Rows, keys: list[str], *, lock: bool = False) -> dict[str, st
     where = [Where("idempotency_key", "in", keys)]
     found = rows.select(OUTBOX, where, lock=lock, columns=("id", "idempotency_key"))
     return {row["idempotency_key"]: row["id"] for row in found}
+
+
+def _inserted_item(row: Row, now: datetime, until: datetime) -> OutboxItem:
+    """Return the item of a row that was inserted *now* and is leased *until* then."""
+    times = dict.fromkeys(("next_attempt_at", "sort_at", "created_at", "updated_at"), now)
+    nothing = dict.fromkeys(("last_error_code", "last_error", "completed_at"))
+    content = {name: json.loads(row[name]) for name in ("payload", "headers")}
+    return OutboxItem.from_row({**nothing, **row, **times, **content, "lease_expires_at": until})
 
 
 def _put_back(rows: Rows, taken: list[Row], waiting_for: str) -> None:

@@ -445,6 +445,33 @@ class Rows:
         halves = (rows[:middle], rows[middle:])
         return sum(self._insert(table, half, notify, fresh) for half in halves)
 
+    def insert_together(self, given: Sequence[tuple[str, NewRows]]) -> datetime:
+        """
+        Add rows to several tables, skipping each whose key exists; return the database's time.
+
+        It is one statement on PostgreSQL, which needs no transaction around it.
+        """
+        given = [(table, rows) for table, rows in given if rows]
+        if not (self.dialect.arrays and self.asks_server):
+            for table, rows in given:
+                self.insert(table, rows)
+            return self.now()
+        statement = self._statement()
+        parts = [
+            f"added_{number} AS ({self._insert_text(statement, TABLES[table], rows)})"
+            for number, (table, rows) in enumerate(given)
+        ]
+        sql = f"WITH {', '.join(parts)} SELECT {self.dialect.now}"
+        return decode_time(self.run(sql, statement.parameters, fetch=True)[0][0])
+
+    def _insert_text(self, statement: _Statement, table: Table, rows: NewRows) -> str:
+        names, columns = list(rows[0]), _columns(table, tuple(rows[0]))
+        source = _insert_source(statement, columns, rows, arrays=self.dialect.arrays)
+        return (
+            f"INSERT INTO {statement.name(table.name)} ({statement.names(names)}) {source}"
+            f"{self.dialect.conflict}"
+        )
+
     def _copy(self, table: Table, rows: NewRows, notify: str) -> int | None:
         columns, statement = _columns(table, tuple(rows[0])), self._statement()
         names = statement.names(list(rows[0]))

@@ -50,7 +50,14 @@ from automate_kernel.storage.checkpoint import Checkpoint, save_checkpoints, sav
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
-from automate_kernel.storage.tables import DEFINITION, EXECUTION, EXECUTION_ACTIVITY, OUTBOX, STEP
+from automate_kernel.storage.tables import (
+    DEFINITION,
+    EXECUTION,
+    EXECUTION_ACTIVITY,
+    LABEL,
+    OUTBOX,
+    STEP,
+)
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, Redaction, encode_json, storable
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.advance import Turn
@@ -407,6 +414,27 @@ class ExecutionStore:
             for item, one in zip(claimed, new, strict=bool(claimed))
         ]
 
+    def start_new(
+        self, workflow: Workflow, event: Event, worker_id: str
+    ) -> tuple[str, OutboxItem | None, Loaded | None]:
+        """
+        Begin an execution for an event that nobody knows yet, driven by *worker_id*.
+
+        Returns its id; and its item and itself, unless the item must be claimed like any other.
+        """
+        new = _new_execution(workflow, event, 0, self.outbox.redact)
+        labels = label_rows(new.id, "execution", event.labels, event.tenant_id)
+        beside = [(DEFINITION, [_definition(workflow)]), (EXECUTION, [new.row]), (LABEL, labels)]
+        # One statement, where the database has one for all of it.
+        with self.storage.begin(atomic=not self.storage.supports_skip_locked) as rows:
+            items: list[OutboxItem] = []
+            if isinstance(self.outbox, RowsOutboxStore):
+                items = self.outbox.insert_claimed(rows, [new.item], worker_id, beside=beside)
+        for item in items:
+            return new.id, item, Loaded(new.as_stored(item.created_at), {}, item.created_at)
+        with self.storage.begin() as rows:
+            return self.start(rows, workflow, event), None, None
+
     def _insert(self, rows: Rows, given: Sequence[_NewExecution]) -> Sequence[_NewExecution]:
         """Insert executions with their definitions; return those that were not there."""
         definitions = {one.workflow.hash(): one.workflow for one in given}
@@ -561,8 +589,11 @@ class ExecutionStore:
 
     def get(self, execution_id: str) -> Execution | None:
         """Return the execution with this id and its steps, or None."""
-        loaded = self.load(execution_id)
-        return loaded.execution if loaded else None
+        with self.storage.begin(atomic=False) as rows:
+            found = rows.select(EXECUTION, [Where("id", "eq", execution_id)])
+            if not found:
+                return None
+            return Execution.from_row(found[0], _runs(rows, [execution_id]).get(execution_id, ()))
 
     def page(
         self,

@@ -24,7 +24,7 @@ from automate_kernel.worker.periodic import try_for
 from automate_kernel.workflows.catalogue import Entry
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
-from automate_kernel.workflows.engine.executions import ExecutionStore, Loaded, execution_id_of
+from automate_kernel.workflows.engine.executions import ExecutionStore, Loaded
 from automate_kernel.workflows.engine.flow import Flow, needs_saving
 from automate_kernel.workflows.engine.program import WorkflowProgram
 from automate_kernel.workflows.engine.statistics import ExecutionActivity
@@ -181,12 +181,10 @@ class Runner:
 
         There is no item if it was there already, or has to wait to be claimed.
         """
-        with self.store.storage.begin() as rows:
-            begun = self.store.start_claimed(rows, [(workflow, event, 0)], owner)
-        for item, loaded in begun:
+        execution_id, item, loaded = self.store.start_new(workflow, event, owner)
+        if item is not None and loaded is not None:
             self._begun[item.id] = loaded
-            return loaded.execution.id, item
-        return execution_id_of(workflow, event), None
+        return execution_id, item
 
     def handle_advance(self, item: OutboxItem) -> OutcomeRecorded | None:
         """Bring an execution as far as it goes now, in this thread."""
