@@ -667,7 +667,8 @@ class Kernel:
         """Start *workflow*, run until it has ended, and return the execution."""
         event = manual_event(workflow, payload)
         definition = self.workflows.get(workflow)
-        execution_id, item = self._runner.begin_execution(definition, event, default_worker_id())
+        owner = default_worker_id()
+        execution_id, item, begun = self._runner.begin_execution(definition, event, owner)
         if item is not None:
             (handler,) = self._around_items([self._handlers[ADVANCE]])
             stats = run_claimed(
@@ -678,6 +679,8 @@ class Kernel:
                 self._failures.send()
             if time.monotonic() - self._reported_at > _REPORT_SECONDS:
                 self._report_executions()
+        if begun is not None and begun.status.finished:
+            return begun
         execution = self.executions.get(execution_id)
         if execution is not None and not execution.status.finished:
             self.run_until_idle(patience=patience)

@@ -69,10 +69,12 @@ def save_checkpoints(rows: Rows, group: Sequence[Checkpoint], lease_seconds: flo
         return set()
     if not rows.dialect.arrays:
         return checkpoint_in_steps(rows, group, lease_seconds)
-    parameters = checkpoint_parameters(group, lease_seconds)
+    single = len(group) == 1 and len(group[0].steps) == 1
+    parameters = checkpoint_parameters(group, lease_seconds, single=single)
     if not rows.asks_server:
         parameters.insert(0, rows.now())
-    return {row[0] for row in rows.query(_checkpoint_sql(rows.asks_server), parameters)}
+    sql = _checkpoint_sql(asks_server=rows.asks_server, single=single)
+    return {row[0] for row in rows.query(sql, parameters)}
 
 
 def checkpoint_in_steps(rows: Rows, group: Sequence[Checkpoint], lease_seconds: float) -> set[str]:
@@ -176,27 +178,33 @@ _GIVEN_COLUMNS = {
 }  # fmt: skip
 
 
-def _unnested(columns: Mapping[str, str]) -> str:
-    """Return a query of rows that are sent as an array of text for each column."""
-    selected = ", ".join(
-        f"clock.now + {name}::double precision * interval '1 second' AS {name}"
-        if type_ == "time"
-        else f"{name}::{type_} AS {name}"
-        for name, type_ in columns.items()
-    )
+def _sent_rows(columns: Mapping[str, str], *, single: bool) -> str:
+    """Return a query of rows that are sent as an array of text for each column, or of one row."""
+    cells = []
+    for name, type_ in columns.items():
+        value = "{}" if single else name
+        if type_ == "time":
+            cells.append(f"clock.now + {value}::double precision * interval '1 second' AS {name}")
+        else:
+            cells.append(f"{value}::{type_} AS {name}")
+    query = f"SELECT {', '.join(cells)} FROM clock"
+    if single:
+        return query
     # By way of text: asyncpg sends nothing but a list for an array.
     arrays = ", ".join("{}::text::text[]" for _ in columns)
-    return f"SELECT {selected} FROM clock, unnest({arrays}) AS sent({', '.join(columns)})"
+    return f"{query}, unnest({arrays}) AS sent({', '.join(columns)})"
 
 
-@lru_cache(2)
-def _checkpoint_sql(asks_server: bool) -> str:
+@lru_cache(4)
+def _checkpoint_sql(*, asks_server: bool, single: bool) -> str:
     """
     Return the statement for PostgreSQL, whose parameters are `checkpoint_parameters`.
 
-    The clock is the server's, or the first parameter. The items are locked first: whoever takes one
-    over waits, and then finds its lease renewed. What a cancellation does to an execution meanwhile
-    is seen once more when its row is written.
+    The clock is the server's, or the first parameter. *single* is for one execution with one step:
+    where nobody else waits, arrays cost more than all the rest.
+
+    The items are locked first: whoever takes one over waits, and then finds its lease renewed. What
+    a cancellation does to an execution meanwhile is seen once more when its row is written.
     """
     now = DIALECTS["postgresql"].now if asks_server else "{}::timestamptz"
     live, unfinished = (", ".join(f"'{word}'" for word in words) for words in (LIVE, _UNFINISHED))
@@ -204,8 +212,8 @@ def _checkpoint_sql(asks_server: bool) -> str:
     names = ", ".join(_STEP_COLUMNS)
     text = f"""
         WITH clock AS MATERIALIZED (SELECT {now} AS now),
-        given AS MATERIALIZED ({_unnested(_GIVEN_COLUMNS)}),
-        steps AS MATERIALIZED ({_unnested(_STEP_COLUMNS)}),
+        given AS MATERIALIZED ({_sent_rows(_GIVEN_COLUMNS, single=single)}),
+        steps AS MATERIALIZED ({_sent_rows(_STEP_COLUMNS, single=single)}),
         held AS (
             UPDATE {OUTBOX} AS item SET
                 lease_expires_at = CASE WHEN given.ends THEN NULL
@@ -245,11 +253,16 @@ def _checkpoint_sql(asks_server: bool) -> str:
     return " ".join(text.split())
 
 
-def checkpoint_parameters(group: Sequence[Checkpoint], lease_seconds: float) -> list[Any]:
+def checkpoint_parameters(
+    group: Sequence[Checkpoint], lease_seconds: float, *, single: bool
+) -> list[Any]:
     """Return the parameters of the statement in their order."""
     # Sorted, so that two groups lock their rows in the same order.
     group = sorted(group, key=lambda one: one.item_id)
     steps = [row for one in group for row in one.steps]
+    if single:
+        given: list[Any] = [getattr(group[0], name) for name in _GIVEN_COLUMNS]
+        return [*given, *(_sent(steps[0][name]) for name in _STEP_COLUMNS), lease_seconds]
     return [
         *(array_text([getattr(one, name) for one in group]) for name in _GIVEN_COLUMNS),
         *(array_text([_sent(row[name]) for row in steps]) for name in _STEP_COLUMNS),

@@ -175,16 +175,18 @@ class Runner:
 
     def begin_execution(
         self, workflow: Workflow, event: Event, owner: str
-    ) -> tuple[str, OutboxItem | None]:
+    ) -> tuple[str, OutboxItem | None, Execution | None]:
         """
         Begin an execution, claimed by *owner*; return its id, and the item for `handle_advance`.
 
-        There is no item if it was there already, or has to wait to be claimed.
+        With the item comes the execution, as that will leave it. There are none if the execution
+        has to wait to be claimed.
         """
         execution_id, item, loaded = self.store.start_new(workflow, event, owner)
-        if item is not None and loaded is not None:
-            self._begun[item.id] = loaded
-        return execution_id, item
+        if item is None or loaded is None:
+            return execution_id, None, None
+        self._begun[item.id] = loaded
+        return execution_id, item, loaded.execution
 
     def handle_advance(self, item: OutboxItem) -> OutcomeRecorded | None:
         """Bring an execution as far as it goes now, in this thread."""
