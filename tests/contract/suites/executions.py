@@ -451,6 +451,20 @@ class ExecutionStoreContract:
         assert execution.status is ExecutionStatus.CANCELLED
         assert execution.steps[0].status is StepStatus.CANCELLED
 
+    def test_another_tenants_is_not_there(self, store: ExecutionStore, workflow: Workflow) -> None:
+        """Who asks for a tenant can't see, end or resume what is another's."""
+        execution_id = self.begin(store, workflow, tenant_id="t1")
+        assert store.get(execution_id, tenant_id="t2") is None
+        assert not store.cancel(execution_id, tenant_id="t2")
+        self.end(store, self.claim(store), ExecutionStatus.FAILED)
+        assert not store.resume(execution_id, tenant_id="t2")
+        assert self.see(store, execution_id).status is ExecutionStatus.FAILED
+        assert store.resume(execution_id, tenant_id="t1")
+        assert store.cancel(execution_id, tenant_id="t1")
+        found = store.get(execution_id, tenant_id="t1")
+        assert found is not None
+        assert found.status is ExecutionStatus.CANCELLED
+
     def test_what_is_not_there(self, store: ExecutionStore) -> None:
         """An unknown id is nothing, and can't be steered."""
         assert store.load(UNKNOWN_ID) is None
