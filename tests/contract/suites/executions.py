@@ -486,6 +486,18 @@ class ExecutionStoreContract:
         assert (execution.status, execution.error_code) == (ExecutionStatus.FAILED, "LEASE_EXPIRED")
         assert "given up after" in (execution.error or "")
 
+    def test_progress_forgets_the_crashes(
+        self, store: ExecutionStore, workflow: Workflow, clock: FakeClock
+    ) -> None:
+        """An execution that comes a step further each time is not given up, however many die."""
+        execution_id = self.begin(store, workflow)
+        item = self.claim(store)
+        for position in range(item.max_attempts + 5):
+            self.save(store, item, [self.run(execution_id, "count", position=position)])
+            item = self.lose(store, clock)
+            assert item.attempt_count == 2
+        assert self.end(store, item, ExecutionStatus.COMPLETED)
+
     def test_given_up_by_its_worker(self, store: ExecutionStore, workflow: Workflow) -> None:
         """A wake-up that fails for good fails its execution, or neither if it is rolled back."""
         execution_id = self.begin(store, workflow)
