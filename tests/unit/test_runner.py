@@ -6,12 +6,14 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
-from automate_kernel import signals
+from automate_kernel import hookimpl, signals
 from automate_kernel.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.kernel import Kernel
+from automate_kernel.operations.context import handled_item
 from automate_kernel.outbox import ItemStatus, RowsOutboxStore
 from automate_kernel.worker.handler import stoppable_by
 from automate_kernel.storage import MemoryStorage
@@ -492,6 +494,44 @@ def test_an_async_step_that_is_cancelled_before_it_begins(kernel: Kernel) -> Non
     joined(thread)
     assert calls == ["busy"]
     assert see(kernel, execution_id).status is ExecutionStatus.CANCELLED
+
+
+@pytest.mark.parametrize("kind", ["plain", "async"])
+def test_steps_have_the_context_of_their_execution(kernel: Kernel, kind: str) -> None:
+    """What a hook around the execution has set, a step sees: in a ``def`` and an ``async def``."""
+    driven: ContextVar[str] = ContextVar("driven", default="")
+    done = Gate()
+
+    class Around:
+        @hookimpl
+        @contextmanager
+        def automate_executing(self, execution: Execution) -> Iterator[None]:
+            token = driven.set(execution.id)
+            yield
+            driven.reset(token)
+
+    kernel.register(Around(), "hook", key="around")
+
+    @kernel.action("do.plain")
+    def plain() -> list[Any]:
+        return [driven.get(), handled_item.get() is not None]
+
+    @kernel.action("do.async")
+    async def awaited() -> list[Any]:
+        return plain()
+
+    define(kernel, step("a", action=f"do.{kind}"), output="{{ steps.a.output }}")
+
+    def note(sender: Any, **_: Any) -> None:
+        done.set()
+
+    with signals.workflow_completed.connected_to(note, sender=kernel):
+        execution_id = kernel.start("w")
+        worker, thread = start_worker(kernel)
+        done.pass_()
+        worker.stop()
+        joined(thread)
+    assert see(kernel, execution_id).output == [execution_id, True]
 
 
 # -- a database that fails ---------------------------------------------------------------------------

@@ -349,7 +349,9 @@ class Engine:
             else:
                 self._steps.put(driven, call)
         if loop:
-            self._portal.call_soon(self._begin_async, driven, loop)
+            # The loop's tasks have the context in which they are handed over.
+            hand_over = flow.context.copy().run
+            hand_over(self._portal.call_soon, self._begin_async, driven, loop)
         for number, call in enumerate(quick):
             if not self._call_in_place(driven, call):
                 for left in quick[number + 1 :]:
