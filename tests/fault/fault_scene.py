@@ -39,12 +39,19 @@ _NOTE = (
     "INSERT INTO history (item, before, after, token, attempts, attempts_before) VALUES"
     " (OLD.id, OLD.status, NEW.status, NEW.lease_token, NEW.attempt_count, OLD.attempt_count);"
 )
+# An item may be claimed by whoever inserts it.
+_NOTE_CLAIMED = (
+    "INSERT INTO history (item, after, token, attempts, attempts_before) VALUES"
+    " (NEW.id, NEW.status, NEW.lease_token, NEW.attempt_count, 0);"
+)
 _NOTE_STEP = "INSERT INTO saved_again VALUES (OLD.id);"
 _TRIGGERS = {
     "sqlite": [
         f"CREATE TRIGGER keep_history AFTER UPDATE OF status, lease_token ON {OUTBOX}"
         " WHEN OLD.status <> NEW.status OR OLD.lease_token IS NOT NEW.lease_token"
         f" BEGIN {_NOTE} END",
+        f"CREATE TRIGGER keep_claimed AFTER INSERT ON {OUTBOX}"
+        f" WHEN NEW.status = 'RUNNING' BEGIN {_NOTE_CLAIMED} END",
         f"CREATE TRIGGER keep_steps AFTER UPDATE ON {STEP}"
         f" WHEN OLD.status = 'COMPLETED' BEGIN {_NOTE_STEP} END",
     ],
@@ -54,6 +61,10 @@ _TRIGGERS = {
         f"CREATE OR REPLACE TRIGGER keep_history AFTER UPDATE ON {OUTBOX} FOR EACH ROW WHEN"
         " (OLD.status <> NEW.status OR OLD.lease_token IS DISTINCT FROM NEW.lease_token)"
         " EXECUTE FUNCTION keep_history()",
+        "CREATE OR REPLACE FUNCTION keep_claimed() RETURNS trigger LANGUAGE plpgsql AS"
+        f" $$ BEGIN {_NOTE_CLAIMED} RETURN NULL; END $$",
+        f"CREATE OR REPLACE TRIGGER keep_claimed AFTER INSERT ON {OUTBOX} FOR EACH ROW WHEN"
+        " (NEW.status = 'RUNNING') EXECUTE FUNCTION keep_claimed()",
         "CREATE OR REPLACE FUNCTION keep_steps() RETURNS trigger LANGUAGE plpgsql AS"
         f" $$ BEGIN {_NOTE_STEP} RETURN NULL; END $$",
         f"CREATE OR REPLACE TRIGGER keep_steps AFTER UPDATE ON {STEP} FOR EACH ROW WHEN"
@@ -169,8 +180,8 @@ class Scene(Invariants):
         run("CREATE TABLE effects (item VARCHAR(40), token VARCHAR(40))")
         run("CREATE TABLE orders (id INTEGER PRIMARY KEY)")
         if not self.postgresql:
-            run("DROP TRIGGER IF EXISTS keep_history")
-            run("DROP TRIGGER IF EXISTS keep_steps")
+            for name in ("keep_history", "keep_claimed", "keep_steps"):
+                run(f"DROP TRIGGER IF EXISTS {name}")
         for statement in _TRIGGERS[self.engine.dialect.name]:
             run(statement)
 

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import faulthandler
 import gc
+import itertools
 import json
 import os
 import random
@@ -21,6 +22,7 @@ import tempfile
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -28,8 +30,10 @@ from typing import Any, NoReturn
 
 import sqlalchemy as sa
 from automate_kernel.kernel import Kernel
+from automate_kernel.workflows.engine.executions import ExecutionStore, Save
 from automate_sqlalchemy import metadata
 from fault_kernel import Ledger, open_kernel
+from fault_orders import add_orders
 from fault_scripts import SCRIPTS
 
 _NETWORK, _NAMES = 0x40000000, 0x04000000
@@ -52,6 +56,10 @@ class Order:
     arguments: list[Any] = field(default_factory=list)
     die_at: int = 0
     """The moment, counted from 1, at which it kills itself; see `count_moments`."""
+    die_before_checkpoint: int = 0
+    """The checkpoint of executions, counted from 1, that it doesn't live to save."""
+    die_after_checkpoint: int = 0
+    """The checkpoint, counted from 1, whose success it doesn't live to hear of."""
     clock_seconds: float = 0.0
     """By how much its clock is wrong."""
     machine: str = ""
@@ -84,6 +92,22 @@ def count_moments(engine: sa.Engine, die_at: int) -> list[int]:
 
     engine.dialect.do_commit = committing  # type: ignore[method-assign]
     return count
+
+
+def die_around_checkpoint(store: ExecutionStore, before: int, after: int) -> None:
+    """Kill this process right before checkpoint number *before*, or right after *after*."""
+    count, save = itertools.count(1), store.checkpoint
+
+    def checkpoint(group: Sequence[Save]) -> set[str]:
+        number = next(count)
+        if number == before:
+            os.kill(os.getpid(), signal.SIGKILL)
+        held = save(group)
+        if number == after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return held
+
+    store.checkpoint = checkpoint  # type: ignore[method-assign]
 
 
 def shift_clock(seconds: float) -> None:
@@ -128,7 +152,11 @@ def run(order: Order) -> None:
         shift_clock(order.clock_seconds)
     ledger = Ledger(order.ledger)
     kernel = open_kernel(order.url, ledger, order.lease_seconds, order.most_seconds)
+    add_orders(kernel, order.url, ledger, order.most_seconds)
     moments = count_moments(kernel.storage.engine, order.die_at)
+    die_around_checkpoint(
+        kernel.executions, order.die_before_checkpoint, order.die_after_checkpoint
+    )
     if order.script:
         SCRIPTS[order.script].act(kernel, ledger, *order.arguments)
         print(moments[0], flush=True)
@@ -169,6 +197,7 @@ def warm_up() -> None:
         url = f"sqlite:///{folder}/warm"
         kernel = open_kernel(url, Ledger(f"{folder}/ledger"), 60.0, 0.0)
         metadata.create_all(kernel.storage.engine)
+        add_orders(kernel, url, Ledger(f"{folder}/ledger"), 0.0)
         kernel.run("crash", {"n": 1})
         kernel.worker().stop()
         kernel.close()

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
-from automate_kernel import signals
+from automate_kernel import hookimpl, signals
 from automate_kernel.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.kernel import Kernel
+from automate_kernel.operations.context import handled_item
 from automate_kernel.outbox import ItemStatus, RowsOutboxStore
 from automate_kernel.worker.handler import stoppable_by
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.values import encode_json
 from automate_kernel.testing.clock import FakeClock
+from automate_kernel.workflows.engine.engine import Engine
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
 
 PATIENCE = 20.0
@@ -66,6 +69,15 @@ def storage(clock: FakeClock) -> Failing:
 def kernel(storage: Failing) -> Iterator[Kernel]:
     with Kernel(storage, discover=False, secrets={}, lease_seconds=LEASE) as kernel:
         yield kernel
+
+
+def until(condition: Callable[[], Any]) -> None:
+    tick = threading.Event()
+    for _ in range(int(PATIENCE * 100)):
+        if condition():
+            return
+        tick.wait(0.01)
+    raise AssertionError("it did not happen")
 
 
 def define(kernel: Kernel, *steps: dict[str, Any], **options: Any) -> None:
@@ -408,6 +420,120 @@ def test_a_step_that_exits_fails_in_the_end(kernel: Kernel, clock: FakeClock, st
     assert kernel.invoke("do.it") == "fine"
 
 
+@pytest.mark.parametrize("why", ["lost", "cancelled", "stop"])
+def test_calls_that_wait_for_a_thread_don_t_begin(kernel: Kernel, why: str) -> None:
+    """Who may begin nothing more doesn't make the calls either that no thread was free for."""
+    begun, go = Gate(), Gate()
+    calls: list[int] = []
+
+    @kernel.action("do.it")
+    def do(n: int) -> int:
+        calls.append(n)
+        begun.set()
+        go.pass_()
+        return n
+
+    elements = list(range(20))
+    define(kernel, step("a", for_each=elements, concurrency=20, input={"n": "{{ item }}"}))
+    execution_id = kernel.start("w")
+    worker, thread = start_worker(kernel, slots=1)
+    begun.pass_()
+    (task,) = worker._in_flight.tasks.values()
+    if why == "stop":
+        worker.stop()
+    elif why == "lost":
+        task.lost = True
+        task.stop()
+    else:
+        assert kernel.executions.cancel(execution_id)
+        until(lambda: task.asked)
+    go.set()
+    until(lambda: not worker.in_flight)
+    assert calls == [0]
+    worker.stop()
+    joined(thread)
+    assert calls == [0]
+    if why == "stop":
+        item = wake_item(kernel, execution_id)
+        assert (item.status, item.attempt_count) == (ItemStatus.PENDING, 0)
+        kernel.run_until_idle()
+        assert sorted(calls) == elements
+        execution = see(kernel, execution_id)
+        assert execution.status is ExecutionStatus.COMPLETED
+        assert {run.attempts for run in execution.steps if run.position >= 0} == {1}
+
+
+def test_an_async_step_that_is_cancelled_before_it_begins(kernel: Kernel) -> None:
+    """Its execution is let go of, though the event loop was busy when both were asked for."""
+    begun, go, handed_over = Gate(), Gate(), Gate()
+    calls: list[str] = []
+
+    def note(sender: Any, **_: Any) -> None:
+        handed_over.set()
+
+    @kernel.action("do.it")
+    async def do(name: str) -> None:
+        calls.append(name)
+        if name == "busy":
+            begun.set()
+            go.pass_()
+
+    define(kernel, step("a", input={"name": "{{ event.payload.name }}"}))
+    worker, thread = start_worker(kernel)
+    kernel.start("w", {"name": "busy"})
+    begun.pass_()
+    with signals.step_started.connected_to(note, sender=kernel):
+        execution_id = kernel.start("w", {"name": "late"})
+        handed_over.pass_()
+    assert kernel.executions.cancel(execution_id)
+    item_id = see(kernel, execution_id).item_id or ""
+    until(lambda: worker._in_flight.tasks[item_id].asked)
+    go.set()
+    until(lambda: not worker.in_flight)
+    worker.stop()
+    joined(thread)
+    assert calls == ["busy"]
+    assert see(kernel, execution_id).status is ExecutionStatus.CANCELLED
+
+
+@pytest.mark.parametrize("kind", ["plain", "async"])
+def test_steps_have_the_context_of_their_execution(kernel: Kernel, kind: str) -> None:
+    """What a hook around the execution has set, a step sees: in a ``def`` and an ``async def``."""
+    driven: ContextVar[str] = ContextVar("driven", default="")
+    done = Gate()
+
+    class Around:
+        @hookimpl
+        @contextmanager
+        def automate_executing(self, execution: Execution) -> Iterator[None]:
+            token = driven.set(execution.id)
+            yield
+            driven.reset(token)
+
+    kernel.register(Around(), "hook", key="around")
+
+    @kernel.action("do.plain")
+    def plain() -> list[Any]:
+        return [driven.get(), handled_item.get() is not None]
+
+    @kernel.action("do.async")
+    async def awaited() -> list[Any]:
+        return plain()
+
+    define(kernel, step("a", action=f"do.{kind}"), output="{{ steps.a.output }}")
+
+    def note(sender: Any, **_: Any) -> None:
+        done.set()
+
+    with signals.workflow_completed.connected_to(note, sender=kernel):
+        execution_id = kernel.start("w")
+        worker, thread = start_worker(kernel)
+        done.pass_()
+        worker.stop()
+        joined(thread)
+    assert see(kernel, execution_id).output == [execution_id, True]
+
+
 # -- a database that fails ---------------------------------------------------------------------------
 
 
@@ -480,6 +606,42 @@ def test_a_database_that_is_down_at_the_wrong_moments(
             storage.begin = begin  # type: ignore[method-assign]
             assert see(kernel, execution_id).status is ExecutionStatus.COMPLETED, moment
             assert set(calls) == set("abc")
+
+
+def test_who_can_t_save_begins_nothing_more(storage: Failing) -> None:
+    """A worker that gives up saving gives the execution back, and not its waiting calls to threads."""
+    begun, go = Gate(), Gate()
+    calls: list[int] = []
+
+    with Kernel(storage, discover=False, secrets={}, lease_seconds=0.4) as kernel:
+
+        @kernel.action("do.it")
+        def do(n: int) -> int:
+            calls.append(n)
+            if len(calls) == 1:
+                storage.failures = 10**9
+            elif len(calls) == 2:
+                begun.set()
+                go.pass_()
+            return n
+
+        elements = list(range(5))
+        define(kernel, step("a", for_each=elements, concurrency=5, input={"n": "{{ item }}"}))
+        kernel.start("w")
+        worker, thread = start_worker(kernel, slots=1)
+        begun.pass_()
+        (task,) = worker._in_flight.tasks.values()
+        until(lambda: task.ended)
+        storage.failures = 0
+        until(lambda: not worker.in_flight)
+        (engine,) = (pool for pool in worker._pools if isinstance(pool, Engine))
+        go.set()
+        until(lambda: not engine._steps._busy)
+        worker.stop()
+        joined(thread)
+        (execution,) = kernel.executions.find()
+        assert calls == [0, 1]
+        assert wake_item(kernel, execution.id).status is ItemStatus.RETRY
 
 
 def test_many_executions_share_the_worker(kernel: Kernel) -> None:

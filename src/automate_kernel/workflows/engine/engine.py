@@ -66,7 +66,7 @@ class Driven:
         """True once nothing more of it is to begin: it is another worker's, or was ended."""
         self.result: Result = None
         self.turns: int = 0
-        self.calls: dict[int, asyncio.Task[None]] = {}
+        self.calls: dict[int, asyncio.Task[CallOutcome]] = {}
         """Its calls on the event loop, by their identities."""
 
     @property
@@ -293,6 +293,8 @@ class Engine:
     def _fail(self, driven: Driven, error: BaseException) -> None:
         """Give an execution up whose turn raised: a defect, not a step's failure."""
         logger.error("execution %s: %s", driven.flow.execution.id, error, exc_info=error)
+        driven.given_up = True
+        self._portal.call_soon(self._cancel_calls, driven)
         self._leave(driven, self._setup.failed(driven.task, error))
 
     # -- timers ------------------------------------------------------------------------------
@@ -347,7 +349,9 @@ class Engine:
             else:
                 self._steps.put(driven, call)
         if loop:
-            self._portal.call_soon(self._begin_async, driven, loop)
+            # The loop's tasks have the context in which they are handed over.
+            hand_over = flow.context.copy().run
+            hand_over(self._portal.call_soon, self._begin_async, driven, loop)
         for number, call in enumerate(quick):
             if not self._call_in_place(driven, call):
                 for left in quick[number + 1 :]:
@@ -381,7 +385,10 @@ class Engine:
         return True
 
     def _perform(self, driven: Driven, call: StepCall) -> None:
-        """Make a call on a step's thread."""
+        """Make a call on a step's thread, unless nothing may begin any more."""
+        if self._bars(driven):
+            self._ready.put((driven, [CallOutcome(call, made=False)]))
+            return
         began = time.monotonic()
         self._young.append((began + _SEEN_SECONDS, driven, call))
         outcome = driven.flow.context.copy().run(self._runner.perform, driven.flow, call)
@@ -396,21 +403,30 @@ class Engine:
         else:
             self._means[name] = mean + (took - mean) * (0.5 if took < mean else 0.02)
 
+    def _bars(self, driven: Driven) -> bool:
+        """Return True if calls that wait for a thread are not to begin: it stays so."""
+        return driven.over or self._setup.stopping()
+
     def _begin_async(self, driven: Driven, calls: Sequence[StepCall]) -> None:
+        if self._bars(driven):
+            self._ready.put((driven, [CallOutcome(call, made=False) for call in calls]))
+            return
         for call in calls:
-            work = self._aperform(driven, call)
+            work = self._runner.aperform(driven.flow, call)
             running = asyncio.get_running_loop().create_task(work)
             driven.calls[id(call)] = running
+            # Not in the coroutine: a task that is cancelled at once never enters it.
+            running.add_done_callback(partial(self._end_async, driven, call))
 
-    async def _aperform(self, driven: Driven, call: StepCall) -> None:
-        try:
-            outcome = await self._runner.aperform(driven.flow, call)
-        except asyncio.CancelledError:
-            outcome = CallOutcome(
-                call, error=AutomateError(ErrorCodes.CANCELLED, "the call was cancelled")
-            )
-        finally:
-            driven.calls.pop(id(call), None)
+    def _end_async(
+        self, driven: Driven, call: StepCall, running: asyncio.Task[CallOutcome]
+    ) -> None:
+        driven.calls.pop(id(call), None)
+        if running.cancelled():
+            error = AutomateError(ErrorCodes.CANCELLED, "the call was cancelled")
+            outcome = CallOutcome(call, error=error)
+        else:
+            outcome = running.result()
         self._ready.put((driven, [outcome]))
 
     # -- overruns ----------------------------------------------------------------------------

@@ -70,9 +70,16 @@ class Flow:
         return not self._stored
 
     def next_turn(self, outcomes: Sequence[CallOutcome] = ()) -> Turn:
-        """Take *outcomes* in, and return what follows from them."""
+        """
+        Take *outcomes* in, and return what follows from them.
+
+        After a call that was not made, the turn has to `pause`.
+        """
         for outcome in outcomes:
             self.running.pop(outcome.call.run.key, None)
+            if not outcome.made:
+                _take_back(outcome.call)
+        outcomes = [outcome for outcome in outcomes if outcome.made]
         now = time.monotonic()
         elapsed, self._since = now - self._since, now
         if self.begins:
@@ -90,8 +97,7 @@ class Flow:
     def pause(self, turn: Turn) -> None:
         """Take the calls out of *turn*; with none in flight, the execution waits for a worker."""
         for call in turn.calls:
-            call.run.attempts -= 1
-            call.run.status = StepStatus.PENDING
+            _take_back(call)
         paused = bool(turn.calls)
         turn.calls = []
         if (paused or not turn.last) and not self.running:
@@ -140,6 +146,12 @@ class Flow:
         self.execution.status = turn.end or ExecutionStatus.RUNNING
         if turn.end is not None:
             self.execution.completed_at, self.execution.output = moment, turn.output
+
+
+def _take_back(call: StepCall) -> None:
+    """Let the run of a call that is not made wait as before."""
+    call.run.attempts -= 1
+    call.run.status = StepStatus.PENDING
 
 
 def needs_saving(turn: Turn) -> bool:

@@ -1,0 +1,230 @@
+"""Workers are killed, and their database is restarted, while they drive executions."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import fault_orders
+import pytest
+import sqlalchemy as sa
+from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP
+from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
+from fault_scene import Scene, until
+from fault_scripts import pass_leases
+from fault_server import Server
+
+SEED = 20261125
+WORKERS = 4
+# Executions that are under way at once. The fewer, the further each comes before a kill.
+UNDER_WAY = 60
+# A step for each action but the refund, the elements, and the step around these.
+STEPS = 8 + fault_orders.ELEMENTS
+
+
+@dataclass(frozen=True)
+class Faults:
+    """How much goes wrong, and in how many executions."""
+
+    executions: int
+    kills: int
+    restarts: int
+    sessions: int
+
+    def in_order(self, choose: random.Random) -> list[tuple[float, str]]:
+        """When each happens, as a part of all the work."""
+        names = ["kill"] * self.kills + ["session"] * self.sessions
+        names += [["fast", "immediate", "kill the server"][n % 3] for n in range(self.restarts)]
+        return sorted((choose.uniform(0.01, 0.95), name) for name in names)
+
+
+class Orders:
+    """Events that are emitted bit by bit, and how far the executions are that they started."""
+
+    def __init__(self, scene: Scene, count: int) -> None:
+        self.scene, self._count = scene, count
+        self.events: list[str] = []
+
+    def place(self, most: int) -> None:
+        """Emit more, until *most* are under way."""
+        while len(self.events) < min(self._count, self._ended() + most):
+            n = len(self.events)
+            self.events.append(
+                self.scene.kernel.emit(fault_orders.EVENT, {"n": n}, idempotency_key=f"order-{n}")
+            )
+
+    def _ended(self) -> int:
+        return self.scene.rows(
+            f"SELECT count(*) AS n FROM {EXECUTION} WHERE completed_at IS NOT NULL"
+        )[0].n
+
+    def done(self) -> float:
+        """The part of all steps that has been saved; places orders by the way."""
+        self.place(UNDER_WAY)
+        saved = self.scene.rows(f"SELECT count(*) AS n FROM {STEP} WHERE completed_at IS NOT NULL")
+        return saved[0].n / (self._count * STEPS)
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        pytest.param(Faults(60, 20, 2, 10), id="few"),
+        pytest.param(Faults(300, 160, 5, 60), id="many", marks=pytest.mark.long),
+    ],
+)
+def test_workers_that_die_over_executions(
+    server: Server, open_scene_at: Callable[..., Scene], faults: Faults
+) -> None:
+    """
+    Each event has its one execution, and each execution ends as it would have without the faults.
+
+    No step is called again after its outcome was saved, and nothing stays leased.
+    """
+    scene, choose = open_scene_at(server.url(), lease_seconds=3.0), random.Random(SEED)
+    fault_orders.Notes(scene.url).create()
+    orders = Orders(scene, faults.executions)
+    url = sa.make_url(scene.url).update_query_dict({"application_name": "worker"})
+    worker = {"url": url.render_as_string(False), "slots": 16, "most_seconds": 0.04}
+    for _ in range(WORKERS):
+        scene.start(**worker)
+    under_work = Counter[str]()
+    for place, fault in faults.in_order(choose):
+        until(lambda place=place: orders.done() >= place)
+        under_work[fault] += scene.unfinished() > 0
+        if fault == "kill":
+            scene.kill(choose.choice(scene.processes))
+            scene.start(**worker)
+        elif fault == "session":
+            under_work["ended"] += end_a_session(scene)
+        else:
+            server.restart(fault.split()[0])
+            scene.engine.dispose()
+    last_fault_at = time.monotonic()
+    orders.place(faults.executions)
+    scene.drain()
+    assert time.monotonic() - last_fault_at < 60
+    assert all(process.alive for process in scene.processes)
+    told = scene.stop_all()
+
+    assert under_work["kill"] == faults.kills, "the work was done too soon: the test shows little"
+    assert under_work["ended"] > faults.sessions * 0.8, "hardly any session was there to be ended"
+    assert all(one["failed"] == 0 for one in told)
+    scene.check(orders.events)
+    check_executions(scene, orders.events)
+    check_calls(scene)
+
+
+def end_a_session(scene: Scene) -> int:
+    """End one session of a worker, whatever it is doing."""
+    return scene.rows(
+        "SELECT count(pg_terminate_backend(pid)) AS n FROM (SELECT pid FROM pg_stat_activity"
+        " WHERE application_name = 'worker' ORDER BY random() LIMIT 1) AS one"
+    )[0].n
+
+
+def check_executions(scene: Scene, events: list[str]) -> None:
+    """Each event has one execution, which ended as it should."""
+    found = scene.kernel.executions.find(limit=len(events) * 2)
+    by_event = {execution.event.id: execution for execution in found}
+    assert len(found) == len(by_event) == len(events)
+    assert set(by_event) == set(events)
+    for n, event_id in enumerate(events):
+        check_execution(by_event[event_id], n)
+
+
+def check_execution(execution: Execution, n: int) -> None:
+    assert execution.event.payload == {"n": n}
+    assert execution.name == ("awaited-orders" if n % 2 else "orders")
+    ended = {run.key: run.status for run in execution.steps}
+    assert len(ended) == len(execution.steps)
+    expected = {("each", position): "COMPLETED" for position in range(fault_orders.ELEMENTS)}
+    expected |= {(step, -1): "COMPLETED" for step in ("take", "left", "right", "each", "flaky")}
+    expected["gift", -1] = "FAILED" if n % 3 == 0 else "COMPLETED"
+    if fault_orders.succeeds(n):
+        assert execution.status is ExecutionStatus.COMPLETED, execution.error
+        assert execution.output == fault_orders.output_of(n)
+        expected |= {("pay", -1): "COMPLETED", ("ship", -1): "COMPLETED"}
+    else:
+        assert execution.status is ExecutionStatus.FAILED
+        assert execution.error_code == "FAILED_PRECONDITION"
+        assert execution.error == "step 'pay' failed: no money"
+        expected |= {("pay", -1): "FAILED", ("refund", -1): "COMPLETED"}
+    assert ended == expected
+    for run in execution.steps:
+        if run.status is StepStatus.COMPLETED:
+            assert run.output == output_of_step(run.step_id, run.position, n)
+
+
+def output_of_step(step_id: str, position: int, n: int) -> Any:
+    if step_id == "each":
+        return position if position >= 0 else None
+    return n + {"left": 1, "right": 2, "ship": 3}.get(step_id, 0)
+
+
+def check_calls(scene: Scene) -> None:
+    """Every step was called, and none after its outcome was saved."""
+    same = "calls.execution = step.execution_id::text AND calls.step = step.step_id"
+    same += " AND calls.position = step.position"
+    late = scene.rows(
+        f"SELECT calls.*, step.completed_at, step.attempts FROM calls JOIN {STEP} AS step ON {same}"
+        " WHERE called_at > step.completed_at"
+    )
+    assert late == []
+    uncalled = scene.rows(
+        f"SELECT step.* FROM {STEP} AS step WHERE NOT (step_id = 'each' AND position = -1)"
+        f" AND NOT EXISTS (SELECT FROM calls WHERE {same})"
+    )
+    assert uncalled == []
+    unknown = scene.rows(
+        f"SELECT calls.* FROM calls WHERE NOT EXISTS (SELECT FROM {STEP} AS step WHERE {same})"
+    )
+    assert unknown == []
+    again = "SELECT step FROM calls WHERE step <> 'flaky' GROUP BY execution, step, position"
+    assert scene.rows(f"{again} HAVING count(*) > 1"), "no kill hit a step: it shows nothing"
+    assert scene.rows(f"SELECT * FROM {STEP} WHERE completed_at IS NULL") == []
+    assert scene.rows(f"SELECT * FROM {OUTBOX} WHERE lease_expires_at IS NOT NULL") == []
+
+
+def test_a_death_around_each_checkpoint(open_scene: Callable[..., Scene]) -> None:
+    """
+    Right before a checkpoint a death costs one more call of the step whose outcome it had.
+
+    Right after it the death costs nothing. No other step is called twice.
+    """
+    # Long, so that no execution is taken over before all have died.
+    scene = open_scene(600.0)
+    checkpoints = range(1, fault_orders.LONG + 1)
+    deaths = [(side, n) for side in ("before", "after") for n in checkpoints]
+    died: dict[str, tuple[str, int]] = {}
+    for side, n in deaths:
+        died[scene.kernel.emit("long.asked", {"n": n})] = side, n
+        process = scene.start(**{f"die_{side}_checkpoint": n})
+        assert process.ended() == -signal.SIGKILL, process.complained()
+        scene.processes.remove(process)
+    began = Counter(words[0] for words in scene.words("long"))
+    assert sorted(began.values()) == sorted(n for _, n in deaths)
+
+    pass_leases(scene.kernel)
+    scene.outbox.reap()
+    scene.start()
+    scene.drain()
+    [told] = scene.stop_all()
+    assert told["failed"] == 0
+    scene.check(died)
+    calls = Counter((execution, step) for execution, step, _ in scene.words("long"))
+    for execution in scene.kernel.executions.find(limit=100):
+        side, n = died.pop(execution.event.id)
+        assert execution.status is ExecutionStatus.COMPLETED, execution.error
+        assert execution.output == fault_orders.LONG
+        assert {run.status for run in execution.steps} == {StepStatus.COMPLETED}
+        expected = Counter({f"step-{each}": 1 for each in checkpoints})
+        if side == "before":
+            expected[f"step-{n}"] += 1
+        made = {step: count for (of, step), count in calls.items() if of == execution.id}
+        assert made == expected, f"killed {side} checkpoint {n}"
+    assert died == {}
