@@ -173,12 +173,17 @@ class StepCall:
 
 @dataclass(frozen=True, slots=True)
 class CallOutcome:
-    """The outcome of a call: an output and its JSON, or an error whose text is redacted."""
+    """
+    The outcome of a call: an output and its JSON, or an error whose text is redacted.
+
+    With *begun* False the call was not made.
+    """
 
     call: StepCall
     output: Any = None
     error: AutomateError | None = None
     encoded: JsonText | None = None
+    begun: bool = True
 
 
 @dataclass(slots=True)

@@ -72,12 +72,14 @@ class Flow:
         """Take *outcomes* in, and return what follows from them."""
         for outcome in outcomes:
             self.running.pop(outcome.call.run.key, None)
+            if not outcome.begun:
+                _take_back(outcome.call)
         now = time.monotonic()
         elapsed, self._since = now - self._since, now
         if self.begins:
             self.begins = False
             return next(self._flow)
-        return self._flow.send((outcomes, elapsed))
+        return self._flow.send(([one for one in outcomes if one.begun], elapsed))
 
     def begin(self, call: StepCall) -> None:
         """Note that *call* is made now."""
@@ -86,11 +88,16 @@ class Flow:
         self._begun[run.key] = new_id(), now
         run.started_at = run.started_at or self._moment(now)
 
+    def started(self, call: StepCall) -> None:
+        """Note that *call*, which had to wait for a thread, is made only now."""
+        known = self._begun.get(call.run.key)
+        if known is not None:
+            self._begun[call.run.key] = known[0], time.monotonic()
+
     def pause(self, turn: Turn) -> None:
         """Take the calls out of *turn*; with none in flight, the execution waits for a worker."""
         for call in turn.calls:
-            call.run.attempts -= 1
-            call.run.status = StepStatus.PENDING
+            _take_back(call)
         paused = bool(turn.calls)
         turn.calls = []
         if (paused or not turn.last) and not self.running:
@@ -139,6 +146,12 @@ class Flow:
         self.execution.status = turn.end or ExecutionStatus.RUNNING
         if turn.end is not None:
             self.execution.completed_at, self.execution.output = moment, turn.output
+
+
+def _take_back(call: StepCall) -> None:
+    """Let *call* be one that nobody has made."""
+    call.run.attempts -= 1
+    call.run.status = StepStatus.PENDING
 
 
 def needs_saving(turn: Turn) -> bool:

@@ -1,0 +1,184 @@
+"""The engine of a worker: nothing it holds stays for ever, and each execution is on its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from automate_kernel import Kernel
+from automate_kernel.operations.context import current_item
+from automate_kernel.outbox import ItemStatus, OutboxItem
+from automate_kernel.worker.handler import cancelling
+from automate_kernel.worker.worker import Worker
+from automate_kernel.workflows.execution import Execution, ExecutionStatus
+
+PATIENCE = 20.0
+
+
+@pytest.fixture
+def kernel() -> Kernel:
+    return Kernel(discover=False, secrets={})
+
+
+def add(kernel: Kernel, name: str, *steps: dict[str, Any], **more: Any) -> None:
+    more.setdefault("trigger", {"type": "manual"})
+    kernel.add_workflow({"name": name, "steps": list(steps), **more})
+
+
+@contextlib.contextmanager
+def working(kernel: Kernel, **options: Any) -> Iterator[Worker]:
+    """Have a worker run while the block does."""
+    worker = kernel.worker(poll_seconds=0.02, grace_seconds=5.0, **options)
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        thread.join(PATIENCE)
+        assert not thread.is_alive(), "the worker did not stop"
+
+
+def until(condition: Callable[[], Any], seconds: float = PATIENCE) -> None:
+    """Look again and again, for as long as a test may take."""
+    tick, looked = threading.Event(), 0
+    while not condition():
+        looked += 1
+        assert looked < seconds * 100, "it did not happen"
+        tick.wait(0.01)
+
+
+def execution(kernel: Kernel, execution_id: str) -> Execution:
+    found = kernel.executions.get(execution_id)
+    assert found is not None
+    return found
+
+
+def is_over(kernel: Kernel, execution_id: str) -> bool:
+    return execution(kernel, execution_id).status.finished
+
+
+def item_status(kernel: Kernel, item_id: str) -> ItemStatus:
+    found = kernel.outbox.get(item_id)
+    assert found is not None
+    return found.status
+
+
+# -- context ---------------------------------------------------------------------------------------
+
+
+def test_async_steps_see_the_item_that_is_handled(kernel: Kernel) -> None:
+    """An async step has the context variables of its execution, as a plain one has."""
+    seen: list[OutboxItem | None] = []
+
+    @kernel.action
+    async def look() -> None:
+        seen.append(current_item())
+
+    add(kernel, "looking", {"id": "a", "action": "look"})
+    with working(kernel):
+        one = kernel.start("looking")
+        until(lambda: is_over(kernel, one))
+    assert [item and item.id for item in seen] == [execution(kernel, one).item_id]
+
+
+# -- calls that end in an unusual way --------------------------------------------------------------
+
+
+def test_a_call_that_is_cancelled_before_it_began_ends(kernel: Kernel) -> None:
+    """A busy loop begins a call and cancels it in one go: the execution ends all the same."""
+    held, begun = threading.Event(), threading.Event()
+
+    @kernel.action
+    async def later() -> None:
+        await asyncio.sleep(3600)
+
+    @kernel.action
+    def before() -> None:
+        begun.set()
+
+    add(kernel, "late", {"id": "a", "action": "before"}, {"id": "b", "action": "later"})
+    kernel.operations.portal.call_soon(held.wait, PATIENCE)
+    with working(kernel) as worker:
+        one = kernel.start("late")
+        assert begun.wait(PATIENCE)
+        until(lambda: len(execution(kernel, one).steps) == 1)
+        threading.Event().wait(0.3)
+        kernel.executions.cancel(one)
+        until(lambda: all(task.asked for task in worker._in_flight.tasks.values()))
+        held.set()
+        until(lambda: worker.in_flight == 0)
+    assert execution(kernel, one).status is ExecutionStatus.CANCELLED
+
+
+def test_a_keyboard_interrupt_in_a_step_ends_the_step(kernel: Kernel) -> None:
+    """Ctrl-C is meant for the main thread; raised elsewhere it is an error like any other."""
+
+    @kernel.action
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    add(kernel, "rude", {"id": "a", "action": "interrupt"})
+    with working(kernel):
+        one = kernel.start("rude")
+        until(lambda: is_over(kernel, one), 5)
+    assert execution(kernel, one).status is ExecutionStatus.FAILED
+
+
+# -- items that can't be handled -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("payload", [{}, {"execution_id": 5}, {"execution_id": "no"}, []])
+def test_a_bad_wake_up_holds_up_no_other(kernel: Kernel, payload: Any) -> None:
+    """An item that names no execution fails alone."""
+
+    @kernel.action
+    def work() -> None:
+        pass
+
+    add(kernel, "fine", {"id": "a", "action": "work"})
+    one = kernel.start("fine")
+    bad = kernel.outbox.enqueue("automate.advance", payload, max_attempts=1)
+    two = kernel.start("fine")
+    with working(kernel) as worker:
+        until(lambda: is_over(kernel, one) and is_over(kernel, two), 5)
+        until(lambda: worker.in_flight == 0, 5)
+    assert item_status(kernel, bad) in (ItemStatus.FAILED, ItemStatus.COMPLETED)
+    assert execution(kernel, one).status is ExecutionStatus.COMPLETED
+
+
+def test_a_bad_event_holds_up_no_other(kernel: Kernel) -> None:
+    """An event item that can't be read fails alone."""
+
+    @kernel.action
+    def work() -> None:
+        pass
+
+    add(kernel, "fine", {"id": "a", "action": "work"}, trigger={"type": "event", "event": "order"})
+    bad = kernel.outbox.enqueue("automate.event", {"type": 5}, max_attempts=1)
+    kernel.emit("order", {})
+    with working(kernel) as worker:
+        until(lambda: worker.in_flight == 0 and kernel.executions.find(status="COMPLETED"), 5)
+        until(lambda: item_status(kernel, bad) is ItemStatus.FAILED, 5)
+
+
+def test_a_worker_of_events_alone_leaves_executions_to_others(kernel: Kernel) -> None:
+    """What a worker is not to work on it doesn't take for itself either."""
+    made: list[str] = []
+
+    @kernel.action
+    def work() -> None:
+        made.append("work")
+
+    add(kernel, "fine", {"id": "a", "action": "work"}, trigger={"type": "event", "event": "order"})
+    item_id = kernel.emit("order", {})
+    with working(kernel, kinds=["automate.event"]):
+        until(lambda: item_status(kernel, item_id) is ItemStatus.COMPLETED, 5)
+        threading.Event().wait(0.1)
+    assert not made
+    kernel.run_until_idle()
+    assert made == ["work"]
