@@ -182,3 +182,111 @@ def test_a_worker_of_events_alone_leaves_executions_to_others(kernel: Kernel) ->
     assert not made
     kernel.run_until_idle()
     assert made == ["work"]
+
+
+# -- steps that wait for a thread ------------------------------------------------------------------
+
+
+def two_on_one_thread(kernel: Kernel) -> tuple[list[str], threading.Event, threading.Event]:
+    """Define a workflow of two steps, of which the second waits for the thread of the first."""
+    made: list[str] = []
+    begun, go = threading.Event(), threading.Event()
+
+    @kernel.action
+    def work(name: str) -> None:
+        made.append(name)
+        begun.set()
+        assert go.wait(PATIENCE)
+
+    steps = [{"id": n, "action": "work", "input": {"name": n}, "needs": []} for n in "ab"]
+    add(kernel, "two", *steps)
+    return made, begun, go
+
+
+def test_a_step_that_waits_for_a_thread_is_not_begun_once_cancelled(kernel: Kernel) -> None:
+    """Nothing more begins of an execution that is cancelled."""
+    made, begun, go = two_on_one_thread(kernel)
+    with working(kernel, slots=1) as worker:
+        one = kernel.start("two")
+        assert begun.wait(PATIENCE)
+        kernel.executions.cancel(one)
+        until(lambda: all(task.asked for task in worker._in_flight.tasks.values()))
+        go.set()
+        until(lambda: worker.in_flight == 0)
+    assert made == ["a"]
+    assert execution(kernel, one).status is ExecutionStatus.CANCELLED
+
+
+def test_a_step_that_waits_for_a_thread_is_given_back_at_a_stop(kernel: Kernel) -> None:
+    """A worker that stops makes the calls that run, and leaves the others to the next one."""
+    made, begun, go = two_on_one_thread(kernel)
+    with working(kernel, slots=1) as worker:
+        one = kernel.start("two")
+        assert begun.wait(PATIENCE)
+        worker.stop()
+        go.set()
+    assert made == ["a"]
+    item = kernel.outbox.get(execution(kernel, one).item_id or "")
+    assert item is not None and item.status is ItemStatus.PENDING
+    kernel.run_until_idle()
+    assert made == ["a", "b"]
+    assert [run.attempts for run in execution(kernel, one).steps] == [1, 1]
+    assert execution(kernel, one).status is ExecutionStatus.COMPLETED
+
+
+# -- timers ----------------------------------------------------------------------------------------
+
+
+def test_a_retry_that_is_due_while_its_execution_is_saved_is_made(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long step is saved just as another one's retry becomes due: the retry doesn't wait."""
+    tries: list[int] = []
+    saving, go = threading.Event(), threading.Event()
+    checkpoint = kernel.executions.checkpoint
+
+    def slow(group: Any) -> set[str]:
+        if any(str(run.status) == "RUNNING" for save in group for run in save.turn.saves):
+            saving.set()
+            threading.Event().wait(1.0)
+        return checkpoint(group)
+
+    @kernel.action
+    def flaky() -> None:
+        tries.append(1)
+        if len(tries) < 2:
+            raise ConnectionError
+
+    @kernel.action
+    def long() -> None:
+        assert go.wait(PATIENCE)
+
+    monkeypatch.setattr(kernel.executions, "checkpoint", slow)
+    add(
+        kernel, "w", {"id": "a", "action": "flaky", "needs": [], "retry": {"delay": 0.5}},
+        {"id": "b", "action": "long", "needs": []},
+    )  # fmt: skip
+    with working(kernel):
+        one = kernel.start("w")
+        assert saving.wait(PATIENCE)
+        until(lambda: len(tries) == 2, 5)
+        go.set()
+        until(lambda: is_over(kernel, one))
+
+
+# -- statistics ------------------------------------------------------------------------------------
+
+
+def test_the_events_of_a_group_are_timed(kernel: Kernel) -> None:
+    """How long events wait is counted, however they are begun."""
+
+    @kernel.action
+    def work() -> None:
+        pass
+
+    add(kernel, "fine", {"id": "a", "action": "work"}, trigger={"type": "event", "event": "order"})
+    item_id = kernel.emit("order", {})
+    with working(kernel):
+        until(lambda: item_status(kernel, item_id) is ItemStatus.COMPLETED)
+    (events,) = (each for each in kernel.outbox.activity() if each.kind == "automate.event")
+    assert sum(events.wait_buckets.values()) == 1
