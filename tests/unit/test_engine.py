@@ -263,7 +263,7 @@ def test_a_retry_that_is_due_while_its_execution_is_saved_is_made(
 
     monkeypatch.setattr(kernel.executions, "checkpoint", slow)
     add(
-        kernel, "w", {"id": "a", "action": "flaky", "needs": [], "retry": {"delay": 0.5}},
+        kernel, "w", {"id": "a", "action": "flaky", "needs": [], "retry": {"delay": 0.5, "jitter": False}},
         {"id": "b", "action": "long", "needs": []},
     )  # fmt: skip
     with working(kernel):
