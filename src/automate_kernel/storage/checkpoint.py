@@ -72,7 +72,9 @@ def save_checkpoints(rows: Rows, group: Sequence[Checkpoint], lease_seconds: flo
     parameters = checkpoint_parameters(group, lease_seconds)
     if not rows.asks_server:
         parameters.insert(0, rows.now())
-    return {row[0] for row in rows.query(_checkpoint_sql(rows.asks_server), parameters)}
+    # A step that has ended may be written whatever happens meanwhile, one that goes on may not.
+    locked = any(row["status"] in _UNFINISHED for one in group for row in one.steps)
+    return {row[0] for row in rows.query(_checkpoint_sql(rows.asks_server, locked), parameters)}
 
 
 def checkpoint_in_steps(rows: Rows, group: Sequence[Checkpoint], lease_seconds: float) -> set[str]:
@@ -189,19 +191,27 @@ def _unnested(columns: Mapping[str, str]) -> str:
     return f"SELECT {selected} FROM clock, unnest({arrays}) AS sent({', '.join(columns)})"
 
 
-@lru_cache(2)
-def _checkpoint_sql(asks_server: bool) -> str:
+@lru_cache(4)
+def _checkpoint_sql(asks_server: bool, locked: bool) -> str:
     """
     Return the statement for PostgreSQL, whose parameters are `checkpoint_parameters`.
 
     The clock is the server's, or the first parameter. The items are locked first: whoever takes one
     over waits, and then finds its lease renewed. What a cancellation does to an execution meanwhile
-    is seen once more when its row is written.
+    is seen once more when its row is written; and before anything is written if the executions are
+    *locked*: who cancels one then waits, and ends the steps that are written here.
     """
     now = DIALECTS["postgresql"].now if asks_server else "{}::timestamptz"
     live, unfinished = (", ".join(f"'{word}'" for word in words) for words in (LIVE, _UNFINISHED))
     changed = ", ".join(f"{name} = excluded.{name}" for name in _STEP_COLUMNS if name not in _KEPT)
     names = ", ".join(_STEP_COLUMNS)
+    lock = f"""AS MATERIALIZED (
+            SELECT held.id, held.execution_id
+            FROM held JOIN {EXECUTION} AS driven ON driven.id = held.execution_id
+            WHERE driven.item_id = held.id AND driven.status IN ({live})
+            FOR NO KEY UPDATE OF driven
+        )"""
+    live_items = lock if locked else "AS (SELECT id, execution_id FROM held)"
     return f"""
         WITH clock AS MATERIALIZED (SELECT {now} AS now),
         given AS MATERIALIZED ({_unnested(_GIVEN_COLUMNS)}),
@@ -221,10 +231,11 @@ def _checkpoint_sql(asks_server: bool) -> str:
                 AND driven.item_id = given.item_id AND driven.status IN ({live})
             RETURNING item.id, given.execution_id
         ),
+        live {live_items},
         saved AS (
             INSERT INTO {STEP} ({names})
             SELECT {", ".join(f"steps.{name}" for name in _STEP_COLUMNS)}
-            FROM steps JOIN held USING (execution_id)
+            FROM steps JOIN live USING (execution_id)
             ON CONFLICT (execution_id, step_id, position) DO UPDATE SET {changed}
             WHERE {STEP}.status IN ({unfinished})
         ),
@@ -235,11 +246,11 @@ def _checkpoint_sql(asks_server: bool) -> str:
                 output = CASE WHEN given.status IN ({live}) THEN driven.output
                     ELSE given.output END,
                 completed_at = CASE WHEN given.status IN ({live}) THEN NULL ELSE clock.now END
-            FROM given JOIN held ON held.id = given.item_id, clock
+            FROM given JOIN live ON live.id = given.item_id, clock
             WHERE driven.id = given.execution_id AND given.status IS NOT NULL
-                AND driven.status IN ({live})
+                AND driven.item_id = given.item_id AND driven.status IN ({live})
         )
-        SELECT id::text FROM held
+        SELECT id::text FROM live
     """
 
 
