@@ -32,7 +32,8 @@ def add(kernel: Kernel, name: str, *steps: dict[str, Any], **more: Any) -> None:
 @contextlib.contextmanager
 def working(kernel: Kernel, **options: Any) -> Iterator[Worker]:
     """Have a worker run while the block does."""
-    worker = kernel.worker(poll_seconds=0.02, grace_seconds=5.0, **options)
+    options.setdefault("poll_seconds", 0.02)
+    worker = kernel.worker(grace_seconds=5.0, **options)
     thread = threading.Thread(target=worker.run, daemon=True)
     thread.start()
     try:
@@ -290,3 +291,46 @@ def test_the_events_of_a_group_are_timed(kernel: Kernel) -> None:
         until(lambda: item_status(kernel, item_id) is ItemStatus.COMPLETED)
     (events,) = (each for each in kernel.outbox.activity() if each.kind == "automate.event")
     assert sum(events.wait_buckets.values()) == 1
+
+
+# -- room ------------------------------------------------------------------------------------------
+
+
+def test_no_more_is_claimed_than_threads_will_soon_begin(kernel: Kernel) -> None:
+    """Executions that would wait for a thread are left to workers that have one."""
+    begun, go = threading.Event(), threading.Event()
+
+    @kernel.action
+    def work() -> None:
+        begun.set()
+        assert go.wait(PATIENCE)
+
+    add(kernel, "slow", {"id": "a", "action": "work"})
+    started = [kernel.start("slow") for _ in range(50)]
+    with working(kernel, slots=2) as worker:
+        assert begun.wait(PATIENCE)
+        threading.Event().wait(0.3)
+        assert worker.in_flight <= 4
+        go.set()
+        until(lambda: all(is_over(kernel, one) for one in started))
+
+
+def test_a_thread_that_is_free_again_is_noticed_at_once(kernel: Kernel) -> None:
+    """A step's end makes room, though its execution goes on without a thread."""
+    made: list[int] = []
+
+    @kernel.action
+    def work() -> None:
+        threading.Event().wait(0.3)
+        made.append(1)
+
+    @kernel.action
+    async def wait() -> None:
+        await asyncio.sleep(3600)
+
+    add(kernel, "w", {"id": "a", "action": "work"}, {"id": "b", "action": "wait"})
+    started = [kernel.start("w") for _ in range(5)]
+    with working(kernel, slots=1, poll_seconds=60.0):
+        until(lambda: len(made) == 5, 5)
+        for one in started:
+            kernel.executions.cancel(one)

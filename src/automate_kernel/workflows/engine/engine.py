@@ -43,6 +43,9 @@ logger: logging.Logger = get_logger(__name__)
 # Executions in flight. A third of them must be free before more are claimed.
 _MOST = 400
 _GROUP = 200
+# No more is claimed than threads are likely to begin within this time: another worker may be free,
+# and who dies over one execution takes an attempt from all that it holds.
+_AHEAD_SECONDS = 0.25
 # A call that takes less is made where the turn is taken: handing it to a thread costs as much.
 _QUICK_SECONDS = 0.0001
 # A call in place that takes longer keeps its thread, and another one takes the turns on.
@@ -105,12 +108,16 @@ class Engine:
         self._lock = threading.Lock()
         self._ready: SimpleQueue[_Entry | None] = SimpleQueue()
         self._dirty: SimpleQueue[Driven | None] = SimpleQueue()
-        self._steps = _StepThreads(setup.slots, self._perform)
+        self._steps = _StepThreads(setup.slots, self._perform, self._on_thread_free)
         self._timers: list[tuple[float, int, Driven]] = []
         self._timer_count = 0
         # Calls in the order in which they began, until they are old enough to be seen.
         self._young: deque[tuple[float, Driven, StepCall]] = deque()
         self._means: dict[str, float] = {}
+        # For how long a call holds a thread, on average.
+        self._mean_seconds = 1.0
+        # True if there was no room the last time.
+        self._full = False
         self._async: dict[str, bool] = {}
         # The thread that takes the turns, by its number; and since when it has been in a call.
         self._turner = 0
@@ -121,9 +128,13 @@ class Engine:
     # -- as a pool ---------------------------------------------------------------------------
 
     def free(self) -> int:
-        """Return the room for executions; none while less than a third is free."""
-        free = _MOST - self._held
-        return free if free * 3 >= _MOST else 0
+        """Return the room: what threads will soon begin, and none while a third is not free."""
+        free, slots = _MOST - self._held, self._setup.slots
+        soon = slots + int(min(_MOST, slots * _AHEAD_SECONDS / self._mean_seconds))
+        soon -= self._steps.busy + self._ready.qsize()
+        room = max(0, min(free, soon)) if free * 3 >= _MOST else 0
+        self._full = room < 1
+        return room
 
     def start(self, tasks: Sequence[Task]) -> None:
         """Begin what events ask for, load executions, and let them have their first turn."""
@@ -155,6 +166,8 @@ class Engine:
         else:
             for task in tasks:
                 task.started_at = began
+            if not begun:
+                self._note_seconds(0.0, len(tasks))
         now = time.monotonic()
         opened = [(Task(item, now), flow) for item, flow in begun]
         with self._lock:
@@ -375,6 +388,7 @@ class Engine:
             else:
                 self._steps.put(driven, call)
         if loop:
+            self._note_seconds(0.0, len(loop))
             self._portal.call_soon(self._begin_async, driven, loop)
         for number, call in enumerate(quick):
             if not self._call_in_place(driven, call):
@@ -421,6 +435,7 @@ class Engine:
         self._ready.put((driven, [outcome]))
 
     def _note(self, name: str, took: float) -> None:
+        self._note_seconds(took)
         # Down fast and up slowly: what others did meanwhile makes a quick call look slow.
         mean = self._means.get(name, took)
         if took > _OVERRUN_SECONDS:
@@ -428,11 +443,20 @@ class Engine:
         else:
             self._means[name] = mean + (took - mean) * (0.5 if took < mean else 0.02)
 
+    def _on_thread_free(self) -> None:
+        if self._full:
+            self._full = False
+            self._setup.room()
+
     def _outcome(self, driven: Driven, call: StepCall) -> CallOutcome:
         try:
             return driven.flow.context.copy().run(self._runner.perform, driven.flow, call)
         except BaseException as error:  # a KeyboardInterrupt too: it is none here
             return _broken(call, error)
+
+    def _note_seconds(self, took: float, calls: int = 1) -> None:
+        mean = took + (self._mean_seconds - took) * 0.95**calls
+        self._mean_seconds = max(mean, 1e-6)
 
     def _begin_async(self, driven: Driven, calls: Sequence[StepCall]) -> None:
         create_task = asyncio.get_running_loop().create_task
@@ -553,18 +577,21 @@ class _ReplacedError(Exception):
 class _StepThreads:
     """Threads for plain steps, started as they are needed."""
 
-    def __init__(self, most: int, perform: Callable[[Driven, StepCall], None]) -> None:
-        self._most, self._perform = most, perform
+    def __init__(
+        self, most: int, perform: Callable[[Driven, StepCall], None], room: Callable[[], None]
+    ) -> None:
+        self._most, self._perform, self._room = most, perform, room
         self._queue: SimpleQueue[tuple[Driven, StepCall] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._busy = 0
+        self.busy: int = 0
+        """The calls that run, and those that wait for a thread."""
         self._lock = threading.Lock()
 
     def put(self, driven: Driven, call: StepCall) -> None:
         """Make *call* on the next free thread."""
         with self._lock:
-            self._busy += 1
-            missing = len(self._threads) < min(self._most, self._busy)
+            self.busy += 1
+            missing = len(self._threads) < min(self._most, self.busy)
         self._queue.put((driven, call))
         if missing:
             name = f"automate-step-{len(self._threads)}"
@@ -576,7 +603,8 @@ class _StepThreads:
         while (entry := self._queue.get()) is not None:
             self._perform(*entry)
             with self._lock:
-                self._busy -= 1
+                self.busy -= 1
+            self._room()
 
     def stop(self) -> None:
         """End the threads once they are through with what they run."""
