@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from automate_kernel import Kernel
+from automate_kernel.errors import StorageError
 from automate_kernel.operations.context import current_item
 from automate_kernel.outbox import ItemStatus, OutboxItem
 from automate_kernel.worker.handler import cancelling
@@ -334,3 +335,65 @@ def test_a_thread_that_is_free_again_is_noticed_at_once(kernel: Kernel) -> None:
         until(lambda: len(made) == 5, 5)
         for one in started:
             kernel.executions.cancel(one)
+
+
+# -- a database whose reply is lost ----------------------------------------------------------------
+
+
+def lose_a_reply(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the transaction that begins executions fail once, after it has committed."""
+    begin, start_claimed = kernel.storage.begin, kernel.executions.start_claimed
+    started: list[bool] = []
+
+    def start(*arguments: Any) -> Any:
+        found = start_claimed(*arguments)
+        started.append(True)
+        return found
+
+    @contextlib.contextmanager
+    def losing(transaction: Any = None, *, atomic: bool = True) -> Iterator[Any]:
+        with begin(transaction, atomic=atomic) as rows:
+            yield rows
+        if started == [True] and transaction is None:
+            started.append(False)
+            raise StorageError("the reply was lost", retryable=True)
+
+    monkeypatch.setattr(kernel.executions, "start_claimed", start)
+    monkeypatch.setattr(kernel.storage, "begin", losing)
+
+
+def test_executions_that_began_although_the_reply_was_lost_go_on(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They don't wait for the end of a lease that nobody knows of."""
+    made: list[int] = []
+
+    @kernel.action
+    def work() -> None:
+        made.append(1)
+
+    add(kernel, "fine", {"id": "a", "action": "work"}, trigger={"type": "event", "event": "order"})
+    lose_a_reply(kernel, monkeypatch)
+    item_id = kernel.emit("order", {})
+    with working(kernel):
+        until(lambda: kernel.executions.find(status="COMPLETED"), 5)
+        until(lambda: item_status(kernel, item_id) is ItemStatus.COMPLETED, 5)
+    assert made == [1]
+
+
+def test_an_execution_that_run_could_not_wait_for_is_free(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker drives what `Kernel.run` began before it failed."""
+    made: list[int] = []
+
+    @kernel.action
+    def work() -> None:
+        made.append(1)
+
+    add(kernel, "fine", {"id": "a", "action": "work"})
+    lose_a_reply(kernel, monkeypatch)
+    with pytest.raises(StorageError):
+        kernel.run("fine")
+    kernel.run_until_idle()
+    assert made == [1]

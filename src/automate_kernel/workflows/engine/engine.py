@@ -129,12 +129,14 @@ class Engine:
 
     def free(self) -> int:
         """Return the room: what threads will soon begin, and none while a third is not free."""
-        free, slots = _MOST - self._held, self._setup.slots
-        soon = slots + int(min(_MOST, slots * _AHEAD_SECONDS / self._mean_seconds))
-        soon -= self._steps.busy + self._ready.qsize()
-        room = max(0, min(free, soon)) if free * 3 >= _MOST else 0
+        room = self._room()
         self._full = room < 1
         return room
+
+    def _room(self) -> int:
+        free, slots = _MOST - self._held, self._setup.slots
+        soon = slots + int(min(_MOST, slots * _AHEAD_SECONDS / self._mean_seconds))
+        return max(0, min(free, soon - self._steps.busy)) if free * 3 >= _MOST else 0
 
     def start(self, tasks: Sequence[Task]) -> None:
         """Begin what events ask for, load executions, and let them have their first turn."""
@@ -444,7 +446,7 @@ class Engine:
             self._means[name] = mean + (took - mean) * (0.5 if took < mean else 0.02)
 
     def _on_thread_free(self) -> None:
-        if self._full:
+        if self._full and self._room() > 0:
             self._full = False
             self._setup.room()
 

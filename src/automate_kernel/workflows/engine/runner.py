@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -118,13 +118,32 @@ class Runner:
             for item, (event, workflows, _) in zip(items, asked, strict=True)
             for workflow in workflows
         ]
-        owner = items[0].lease_owner or ""
-        with self.store.storage.begin() as rows:
-            begun = self.store.start_claimed(rows, starts, owner) if starts else []
-            self._finish_events(rows, owner, [outcome for _, _, outcome in asked])
+        outcomes = [outcome for _, _, outcome in asked]
+        begun = self._begin(starts, items[0].lease_owner or "", outcomes)
         for event, _, _ in asked:
             signals.emit(signals.event_received, self._sender, event=event)
         return [(item, self._flow(item, loaded)) for item, loaded in begun]
+
+    def _begin(
+        self,
+        starts: Sequence[tuple[Workflow, Event, int]],
+        owner: str,
+        outcomes: Sequence[Outcome] = (),
+    ) -> list[tuple[OutboxItem, Loaded]]:
+        """Begin executions, claimed by *owner*, and finish the events that ask for them."""
+        begun: list[tuple[OutboxItem, Loaded]] = []
+        try:
+            with self.store.storage.begin() as rows:
+                begun = self.store.start_claimed(rows, starts, owner) if starts else []
+                self._finish_events(rows, owner, outcomes)
+        except BaseException:
+            # Perhaps only the reply was lost. Nobody would drive them until their leases end.
+            ids = [item.id for item, _ in begun]
+            with suppress(AutomateError):
+                self.store.outbox.release(ids, owner)
+            self.store.outbox.forget(ids)
+            raise
+        return begun
 
     def _asked_for(self, item: OutboxItem) -> tuple[Event, list[Workflow], Outcome]:
         """Return an item's event, the workflows that it starts, and the item's outcome."""
@@ -181,9 +200,7 @@ class Runner:
 
         There is no item if it was there already, or has to wait to be claimed.
         """
-        with self.store.storage.begin() as rows:
-            begun = self.store.start_claimed(rows, [(workflow, event, 0)], owner)
-        for item, loaded in begun:
+        for item, loaded in self._begin([(workflow, event, 0)], owner):
             self._begun[item.id] = loaded
             return loaded.execution.id, item
         return execution_id_of(workflow, event), None
