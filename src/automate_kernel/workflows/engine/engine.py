@@ -108,7 +108,7 @@ class Engine:
         self._lock = threading.Lock()
         self._ready: SimpleQueue[_Entry | None] = SimpleQueue()
         self._dirty: SimpleQueue[Driven | None] = SimpleQueue()
-        self._steps = _StepThreads(setup.slots, self._perform, self._on_thread_free)
+        self._steps = _StepThreads(setup.slots, self._perform, self._offer_room)
         self._timers: list[tuple[float, int, Driven]] = []
         self._timer_count = 0
         # Calls in the order in which they began, until they are old enough to be seen.
@@ -136,7 +136,15 @@ class Engine:
     def _room(self) -> int:
         free, slots = _MOST - self._held, self._setup.slots
         soon = slots + int(min(_MOST, slots * _AHEAD_SECONDS / self._mean_seconds))
-        return max(0, min(free, soon - self._steps.busy)) if free * 3 >= _MOST else 0
+        # What has not had its turn may need a thread too.
+        soon -= self._steps.busy + self._ready.qsize()
+        return max(0, min(free, soon)) if free * 3 >= _MOST else 0
+
+    def _offer_room(self) -> None:
+        """Have more claimed, if there was no room and is some now."""
+        if self._full and self._room() > 0:
+            self._full = False
+            self._setup.room()
 
     def start(self, tasks: Sequence[Task]) -> None:
         """Begin what events ask for, load executions, and let them have their first turn."""
@@ -287,6 +295,7 @@ class Engine:
                 return
             except Exception as error:
                 self._fail(driven, error)
+            self._offer_room()
 
     def _go_on_saved(self, driven: Driven) -> None:
         turn, driven.saving = driven.saving, None
@@ -444,11 +453,6 @@ class Engine:
             self._means[name] = max(mean, took)
         else:
             self._means[name] = mean + (took - mean) * (0.5 if took < mean else 0.02)
-
-    def _on_thread_free(self) -> None:
-        if self._full and self._room() > 0:
-            self._full = False
-            self._setup.room()
 
     def _outcome(self, driven: Driven, call: StepCall) -> CallOutcome:
         try:
