@@ -397,3 +397,36 @@ def test_an_execution_that_run_could_not_wait_for_is_free(
         kernel.run("fine")
     kernel.run_until_idle()
     assert made == [1]
+
+
+def test_the_async_calls_of_an_execution_that_is_given_back_are_cancelled(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has it next makes them again, and they must not run twice at once."""
+    cancelled = threading.Event()
+
+    @kernel.action
+    def work() -> None:
+        pass
+
+    @kernel.action
+    async def wait() -> None:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    def defect(group: Any) -> set[str]:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(kernel.executions, "checkpoint", defect)
+    steps = [{"id": name, "action": name, "needs": []} for name in ("wait", "work")]
+    add(kernel, "w", *steps)
+    one = kernel.start("w")
+    with working(kernel) as worker:
+        assert cancelled.wait(5)
+        until(lambda: worker.in_flight == 0, 5)
+    item = kernel.outbox.get(execution(kernel, one).item_id or "")
+    assert item is not None
+    assert item.status is ItemStatus.RETRY

@@ -337,6 +337,8 @@ class Engine:
     def _fail(self, driven: Driven, error: BaseException) -> None:
         """Give an execution up whose turn raised: a defect, not a step's failure."""
         logger.error("execution %s: %s", driven.flow.execution.id, error, exc_info=error)
+        driven.given_up = True
+        self._portal.call_soon(self._cancel_calls, driven)
         self._leave(driven, self._setup.failed(driven.task, error))
 
     # -- timers ------------------------------------------------------------------------------
