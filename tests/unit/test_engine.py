@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from automate_kernel import Kernel
-from automate_kernel.errors import StorageError
+from automate_kernel.errors import ErrorCodes, StorageError
 from automate_kernel.operations.context import current_item
 from automate_kernel.outbox import ItemStatus, OutboxItem
 from automate_kernel.worker.handler import cancelling
@@ -430,3 +430,36 @@ def test_the_async_calls_of_an_execution_that_is_given_back_are_cancelled(
     item = kernel.outbox.get(execution(kernel, one).item_id or "")
     assert item is not None
     assert item.status is ItemStatus.RETRY
+
+
+@pytest.mark.parametrize("inline", [False, True])
+def test_what_the_database_refuses_altogether_fails_alone(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, inline: bool
+) -> None:
+    """An error that can't be stored either fails its execution, after a few tries and no more."""
+    checkpoint, refusals = kernel.executions.checkpoint, 0
+
+    def refuse(group: Any) -> set[str]:
+        nonlocal refusals
+        if any("odd" in (run.error or "") for save in group for run in save.turn.saves):
+            refusals += 1
+            raise StorageError("refused", code=ErrorCodes.INVALID_ARGUMENT)
+        return checkpoint(group)
+
+    @kernel.action
+    def work(n: int) -> None:
+        if n == 5:
+            raise ValueError("odd")
+
+    monkeypatch.setattr(kernel.executions, "checkpoint", refuse)
+    step = {"id": "a", "action": "work", "input": {"n": "{{ event.payload.n }}"}}
+    add(kernel, "w", {**step, "retry": {"attempts": 1}})
+    started = [kernel.start("w", {"n": n}) for n in range(10)]
+    if inline:
+        kernel.run_until_idle()
+    else:
+        with working(kernel):
+            until(lambda: all(is_over(kernel, one) for one in started), 5)
+    failed = [execution(kernel, one).status is ExecutionStatus.FAILED for one in started]
+    assert failed == [n == 5 for n in range(10)]
+    assert refusals <= 10

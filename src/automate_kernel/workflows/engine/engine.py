@@ -255,6 +255,11 @@ class Engine:
 
         return cancel
 
+    def _give_up(self, driven: Driven) -> None:
+        """Let nothing more of *driven* begin, and cancel what runs where that can be done."""
+        driven.given_up = True
+        self._portal.call_soon(self._cancel_calls, driven)
+
     def _cancel_calls(self, driven: Driven) -> None:
         for running in list(driven.calls.values()):
             running.cancel()
@@ -337,8 +342,7 @@ class Engine:
     def _fail(self, driven: Driven, error: BaseException) -> None:
         """Give an execution up whose turn raised: a defect, not a step's failure."""
         logger.error("execution %s: %s", driven.flow.execution.id, error, exc_info=error)
-        driven.given_up = True
-        self._portal.call_soon(self._cancel_calls, driven)
+        self._give_up(driven)
         self._leave(driven, self._setup.failed(driven.task, error))
 
     # -- timers ------------------------------------------------------------------------------
@@ -541,7 +545,11 @@ class Engine:
             task, turn = driven.task, saved.get(driven.task.item.id)
             if turn is None:
                 self._let_go(driven)
+            elif isinstance(turn, AutomateError):
+                self._fail(driven, turn)
             elif turn.last:
+                if driven.flow.running:  # a value was refused: others make these calls again
+                    self._give_up(driven)
                 driven.flow.leave()
                 ended.append((task, OutcomeRecorded()))
             else:
@@ -562,8 +570,7 @@ class Engine:
         except Exception as error:
             logger.warning("execution %s: %s", driven.flow.execution.id, error)
             task.lost = True
-        driven.given_up = True
-        self._portal.call_soon(self._cancel_calls, driven)
+        self._give_up(driven)
         self._ready.put((driven, None))
 
 

@@ -227,11 +227,13 @@ class Runner:
                 if should_stop():
                     flow.pause(turn)
                 if needs_saving(turn):
-                    saved = self.save([(flow, turn)], until=should_stop)
-                    if flow.item.id not in saved:
+                    saved = self.save([(flow, turn)], until=should_stop).get(flow.item.id)
+                    if saved is None:
                         self.let_go(flow)
                         return None
-                    turn = saved[flow.item.id]
+                    if isinstance(saved, AutomateError):
+                        raise saved
+                    turn = saved
                     if turn.last:
                         return OutcomeRecorded()
                 turn = self.turn(flow, self._make(flow, turn, in_flight))
@@ -300,13 +302,19 @@ class Runner:
     # -- checkpoints -------------------------------------------------------------------------
 
     def save(
-        self, group: Sequence[tuple[Flow, Turn]], *, until: Callable[[], bool]
-    ) -> dict[str, Turn]:
+        self,
+        group: Sequence[tuple[Flow, Turn]],
+        *,
+        until: Callable[[], bool],
+        refused: bool = False,
+    ) -> dict[str, Turn | AutomateError]:
         """
         Write the turns of a group, and return by item what the database has accepted of each.
 
         What is missing is held by another worker by now, or was ended. It tries for half a lease,
-        as long as *until* returns False: were an outcome lost, its call would be made again.
+        as long as *until* returns False: were an outcome lost, its call would be made again. An
+        error stands for a turn of which the database accepts nothing. With *refused* the turns are
+        the rest of what it has refused.
         """
         patience = self.store.outbox.lease_seconds / 2
         checkpoint = self.store.checkpoint
@@ -316,10 +324,12 @@ class Runner:
                 "saving executions", until=until,
             )  # fmt: skip
         except (AutomateError, StorageError) as error:
-            if error.code is not ErrorCodes.INVALID_ARGUMENT:
+            if error.code is not ErrorCodes.INVALID_ARGUMENT or refused:
                 raise
             return self._save_refused(group, error, until)
-        saved = {flow.item.id: turn for flow, turn in group if flow.item.id in held}
+        saved: dict[str, Turn | AutomateError] = {
+            flow.item.id: turn for flow, turn in group if flow.item.id in held
+        }
         for flow, turn in group:
             if flow.item.id in held:
                 self._report(flow, turn, began=flow.saved(turn))
@@ -327,7 +337,7 @@ class Runner:
 
     def _save_refused(
         self, group: Sequence[tuple[Flow, Turn]], error: AutomateError, until: Callable[[], bool]
-    ) -> dict[str, Turn]:
+    ) -> dict[str, Turn | AutomateError]:
         """Save a group of which the database refuses a value: by halves, to find whose it is."""
         if len(group) > 1:
             middle = len(group) // 2
@@ -336,7 +346,12 @@ class Runner:
                 **self.save(group[middle:], until=until),
             }
         ((flow, turn),) = group
-        return self.save([(flow, _refused(flow, turn, error))], until=until)
+        try:
+            return self.save([(flow, _refused(flow, turn, error))], until=until, refused=True)
+        except AutomateError as again:
+            if again.code is not ErrorCodes.INVALID_ARGUMENT:
+                raise
+            return {flow.item.id: again}
 
     def executor(self) -> ThreadPoolExecutor:
         """Return the threads for parallel steps, made at the first need."""
