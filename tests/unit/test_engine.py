@@ -463,3 +463,36 @@ def test_what_the_database_refuses_altogether_fails_alone(
     failed = [execution(kernel, one).status is ExecutionStatus.FAILED for one in started]
     assert failed == [n == 5 for n in range(10)]
     assert refusals <= 10
+
+
+# -- overruns --------------------------------------------------------------------------------------
+
+
+def test_the_engine_goes_on_if_no_thread_can_be_started(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call in place that takes long keeps its thread, which then takes the turns on."""
+    start, refused = threading.Thread.start, threading.Event()
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "automate-engine" and called:
+            refused.set()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    called: list[int] = []
+
+    @kernel.action
+    def work(n: int) -> None:
+        called.append(n)
+        if n == 19:
+            refused.wait(5)
+
+    monkeypatch.setattr("automate_kernel.workflows.engine.engine._QUICK_SECONDS", 1.0)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    steps = [{"id": f"s{n}", "action": "work", "input": {"n": n}} for n in range(21)]
+    add(kernel, "w", *steps)
+    with working(kernel):
+        one = kernel.start("w")
+        until(lambda: is_over(kernel, one), 10)
+    assert refused.is_set()

@@ -509,12 +509,19 @@ class Engine:
             if since is None or time.monotonic() - since < _OVERRUN_SECONDS:
                 continue
             with self._lock:
-                if self._calling_since != since:
-                    continue
-                self._calling_since = None
-                self._turner += 1
-                number = self._turner
-            self._start_thread("engine", partial(self._serve_turns, number))
+                if self._calling_since == since:
+                    self._replace()
+
+    def _replace(self) -> None:
+        self._turner += 1
+        try:
+            self._start_thread("engine", partial(self._serve_turns, self._turner))
+        except RuntimeError as error:
+            # The machine has no more threads: the one that is in the call goes on after it.
+            self._turner -= 1
+            logger.warning("no thread takes the turns on: %s", error)
+        else:
+            self._calling_since = None
 
     # -- checkpoints -------------------------------------------------------------------------
 
@@ -611,8 +618,8 @@ class _StepThreads:
         if missing:
             name = f"automate-step-{len(self._threads)}"
             thread = threading.Thread(target=self._serve, name=name, daemon=True)
-            self._threads.append(thread)
             thread.start()
+            self._threads.append(thread)
 
     def _serve(self) -> None:
         while (entry := self._queue.get()) is not None:
