@@ -403,14 +403,15 @@ def test_the_async_calls_of_an_execution_that_is_given_back_are_cancelled(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever has it next makes them again, and they must not run twice at once."""
-    cancelled = threading.Event()
+    begun, cancelled = threading.Event(), threading.Event()
 
     @kernel.action
     def work() -> None:
-        pass
+        assert begun.wait(PATIENCE)
 
     @kernel.action
     async def wait() -> None:
+        begun.set()
         try:
             await asyncio.sleep(3600)
         except asyncio.CancelledError:
