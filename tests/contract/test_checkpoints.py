@@ -11,6 +11,7 @@ from automate_kernel.outbox import RowsOutboxStore
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.storage.checkpoint import (
     Checkpoint,
+    Saved,
     checkpoint_in_steps,
     save_checkpoints,
 )
@@ -33,7 +34,7 @@ WORKFLOW = Workflow.from_dict(
     }
 )
 LEASE = 30.0
-Way = Callable[[Rows, Sequence[Checkpoint], float], set[str]]
+Way = Callable[[Rows, Sequence[Checkpoint], float], Saved]
 
 
 class Case(NamedTuple):
@@ -112,7 +113,7 @@ class Scene:
     def save(self, way: Way) -> list[Any]:
         """Save the group, and return what is in the tables then."""
         with self.store.storage.begin() as rows:
-            held = way(rows, self.group, LEASE)
+            held = way(rows, self.group, LEASE).items
         return [self._found(one, held) for one in self.group]
 
     def _found(self, one: Checkpoint, held: set[str]) -> Any:

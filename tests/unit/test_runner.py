@@ -636,7 +636,7 @@ def test_who_can_t_save_begins_nothing_more(storage: Failing) -> None:
         until(lambda: not worker.in_flight)
         (engine,) = (pool for pool in worker._pools if isinstance(pool, Engine))
         go.set()
-        until(lambda: not engine._steps._busy)
+        until(lambda: not engine._steps.busy)
         worker.stop()
         joined(thread)
         (execution,) = kernel.executions.find()

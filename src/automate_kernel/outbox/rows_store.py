@@ -215,9 +215,10 @@ class RowsOutboxStore(OutboxStore):
         token = new_id()
         claim = {**claim_changes(worker_id, token, self.lease_seconds), "attempt_count": 1}
         claimed = [{**row, **claim} for row in new]
-        now = rows.insert_together([*beside, (OUTBOX, claimed), (LABEL, labels)])
+        # Before they are there: if the reply is lost, they can be released all the same.
         for row in claimed:
             self._leases[row["id"]] = _Lease.of({**_NO_KEYS, **row}, worker_id, token)
+        now = rows.insert_together([*beside, (OUTBOX, claimed), (LABEL, labels)])
         lease = timedelta(seconds=self.lease_seconds)
         return [_inserted_item(row, now, now + lease) for row in claimed]
 

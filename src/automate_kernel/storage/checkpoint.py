@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from automate_kernel.storage.codec import array_text
+from automate_kernel.storage.codec import array_text, decode_time
 from automate_kernel.storage.dialects import DIALECTS
 from automate_kernel.storage.rows import Now, Row, Rows, Where
 from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP
@@ -57,32 +58,42 @@ class Checkpoint:
     ends: bool = False
 
 
-def save_checkpoints(rows: Rows, group: Sequence[Checkpoint], lease_seconds: float) -> set[str]:
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """The items whose checkpoints were saved, and the time of it by the database's clock."""
+
+    items: set[str]
+    at: datetime
+
+
+def save_checkpoints(rows: Rows, group: Sequence[Checkpoint], lease_seconds: float) -> Saved:
     """
-    Save the progress of executions; return the items whose claims held.
+    Save the progress of executions; return the items whose claims held, and the time.
 
     Of an item that is claimed with another token, or whose execution has ended, nothing is written.
     The others' leases are renewed for *lease_seconds*. It is one statement on PostgreSQL; elsewhere
     the transaction of *rows* must be atomic.
     """
-    if not group:
-        return set()
     if not rows.dialect.arrays:
         return checkpoint_in_steps(rows, group, lease_seconds)
     single = len(group) == 1 and len(group[0].steps) == 1
     parameters = checkpoint_parameters(group, lease_seconds, single=single)
     if not rows.asks_server:
         parameters.insert(0, rows.now())
-    sql = _checkpoint_sql(asks_server=rows.asks_server, single=single)
-    return {row[0] for row in rows.query(sql, parameters)}
+    # A step that has ended may be written whatever happens meanwhile, one that goes on may not.
+    locked = any(row["status"] in _UNFINISHED for one in group for row in one.steps)
+    sql = _checkpoint_sql(asks_server=rows.asks_server, single=single, locked=locked)
+    found = rows.query(sql, parameters)
+    return Saved({row[0] for row in found}, decode_time(found[0][1]) if found else rows.now())
 
 
-def checkpoint_in_steps(rows: Rows, group: Sequence[Checkpoint], lease_seconds: float) -> set[str]:
+def checkpoint_in_steps(rows: Rows, group: Sequence[Checkpoint], lease_seconds: float) -> Saved:
     """
     Do `save_checkpoints` with several statements, in the transaction of *rows*.
 
     For databases without data-modifying ``WITH``.
     """
+    now = rows.now()
     held = _renew(rows, group, lease_seconds)
     live = save_progress(rows, [one for one in group if one.item_id in held])
     saved = [one for one in group if one.item_id in live]
@@ -90,7 +101,7 @@ def checkpoint_in_steps(rows: Rows, group: Sequence[Checkpoint], lease_seconds: 
     rows.update(OUTBOX, [Where("id", "in", progressed)], {"attempt_count": 1})
     ended = sorted(one.item_id for one in saved if one.ends)
     rows.update(OUTBOX, [Where("id", "in", ended)], _ITEM_ENDS)
-    return live
+    return Saved(live, now)
 
 
 def save_progress(rows: Rows, group: Sequence[Checkpoint]) -> set[str]:
@@ -195,8 +206,8 @@ def _sent_rows(columns: Mapping[str, str], *, single: bool) -> str:
     return f"{query}, unnest({arrays}) AS sent({', '.join(columns)})"
 
 
-@lru_cache(4)
-def _checkpoint_sql(*, asks_server: bool, single: bool) -> str:
+@lru_cache(8)
+def _checkpoint_sql(*, asks_server: bool, single: bool, locked: bool) -> str:
     """
     Return the statement for PostgreSQL, whose parameters are `checkpoint_parameters`.
 
@@ -204,12 +215,21 @@ def _checkpoint_sql(*, asks_server: bool, single: bool) -> str:
     where nobody else waits, arrays cost more than all the rest.
 
     The items are locked first: whoever takes one over waits, and then finds its lease renewed. What
-    a cancellation does to an execution meanwhile is seen once more when its row is written.
+    a cancellation does to an execution meanwhile is seen once more when its row is written; and
+    before anything is written if the executions are *locked*: who cancels one then waits, and ends
+    the steps that are written here.
     """
     now = DIALECTS["postgresql"].now if asks_server else "{}::timestamptz"
     live, unfinished = (", ".join(f"'{word}'" for word in words) for words in (LIVE, _UNFINISHED))
     changed = ", ".join(f"{name} = excluded.{name}" for name in _STEP_COLUMNS if name not in _KEPT)
     names = ", ".join(_STEP_COLUMNS)
+    lock = f"""AS MATERIALIZED (
+            SELECT held.id, held.execution_id
+            FROM held JOIN {EXECUTION} AS driven ON driven.id = held.execution_id
+            WHERE driven.item_id = held.id AND driven.status IN ({live})
+            FOR NO KEY UPDATE OF driven
+        )"""
+    live_items = lock if locked else "AS (SELECT id, execution_id FROM held)"
     text = f"""
         WITH clock AS MATERIALIZED (SELECT {now} AS now),
         given AS MATERIALIZED ({_sent_rows(_GIVEN_COLUMNS, single=single)}),
@@ -229,10 +249,11 @@ def _checkpoint_sql(*, asks_server: bool, single: bool) -> str:
                 AND driven.item_id = given.item_id AND driven.status IN ({live})
             RETURNING item.id, given.execution_id
         ),
+        live {live_items},
         saved AS (
             INSERT INTO {STEP} ({names})
             SELECT {", ".join(f"steps.{name}" for name in _STEP_COLUMNS)}
-            FROM steps JOIN held USING (execution_id)
+            FROM steps JOIN live USING (execution_id)
             ON CONFLICT (execution_id, step_id, position) DO UPDATE SET {changed}
             WHERE {STEP}.status IN ({unfinished})
         ),
@@ -243,11 +264,11 @@ def _checkpoint_sql(*, asks_server: bool, single: bool) -> str:
                 output = CASE WHEN given.status IN ({live}) THEN driven.output
                     ELSE given.output END,
                 completed_at = CASE WHEN given.status IN ({live}) THEN NULL ELSE clock.now END
-            FROM given JOIN held ON held.id = given.item_id, clock
+            FROM given JOIN live ON live.id = given.item_id, clock
             WHERE driven.id = given.execution_id AND given.status IS NOT NULL
-                AND driven.status IN ({live})
+                AND driven.item_id = given.item_id AND driven.status IN ({live})
         )
-        SELECT id::text FROM held
+        SELECT live.id::text, clock.now FROM live, clock
     """
     # Drivers keep what they know of a statement for short ones only.
     return " ".join(text.split())

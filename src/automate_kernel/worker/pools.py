@@ -55,7 +55,8 @@ class PoolSetup:
 
     *slots* are its threads. *run* calls the handler of a task. *hold* takes tasks that the pool has
     claimed itself, *done_all* the tasks that have ended. *failed* gives the outcome of a task that
-    ended with an error, and *stopping* is True once nothing new may begin.
+    ended with an error, *stopping* is True once nothing new may begin, and *room* says that
+    there is room again.
     """
 
     worker_id: str
@@ -66,6 +67,7 @@ class PoolSetup:
     done_all: Callable[[list[Ended]], None]
     failed: Callable[[Task, BaseException], Result]
     stopping: Callable[[], bool]
+    room: Callable[[], None]
 
 
 class InlinePool:

@@ -316,6 +316,7 @@ class Worker:
                 done_all=self._done_all,
                 failed=self._failed,
                 stopping=self._stopping.is_set,
+                room=self._on_freed,
             ),
         )
         self._claimer = Claimer(

@@ -239,14 +239,22 @@ class Execution:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any], steps: Iterable[StepRun] = ()) -> Execution:
-        """Read the execution that a row of `automate_kernel.storage.tables.EXECUTION` holds."""
-        return cls(
+        """
+        Read the execution that a row of `automate_kernel.storage.tables.EXECUTION` holds.
+
+        The row is written when the status changes; with its *steps* it is as new as the newest.
+        """
+        found = cls(
             name=row["workflow"],
             event=Event.from_json(row["event"]),
             status=ExecutionStatus(row["status"]),
             steps=list(steps),
             **{name: row[name] for name in _SAME},
         )
+        ends = [run.completed_at for run in found.steps if run.completed_at is not None]
+        if found.updated_at is not None:
+            found.updated_at = max([found.updated_at, *ends])
+        return found
 
 
 # The fields that are columns as they are.

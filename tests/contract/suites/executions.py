@@ -145,7 +145,7 @@ class ExecutionStoreContract:
             for run in turn.saves
         }
         stored = execution.status is not ExecutionStatus.PENDING
-        return bool(store.checkpoint([Save(item, execution, turn, begun, stored)]))
+        return bool(store.checkpoint([Save(item, execution, turn, begun, stored)]).items)
 
     def save(
         self,

@@ -176,14 +176,14 @@ class CallOutcome:
     """
     The outcome of a call: an output and its JSON, or an error whose text is redacted.
 
-    One that was not *made* has neither. It is no outcome for `advance`.
+    With *begun* False the call was not made.
     """
 
     call: StepCall
     output: Any = None
     error: AutomateError | None = None
     encoded: JsonText | None = None
-    made: bool = True
+    begun: bool = True
 
 
 @dataclass(slots=True)

@@ -20,12 +20,12 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from functools import partial
 from queue import Empty, SimpleQueue
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.operations.context import handled_item
 from automate_kernel.operations.portal import Portal
 from automate_kernel.outbox.item import OutboxItem, Outcome, OutcomeRecorded, Result
@@ -34,6 +34,7 @@ from automate_kernel.worker.handler import Handler, stoppable_by
 from automate_kernel.worker.in_flight import Ended, Task
 from automate_kernel.worker.pools import PoolSetup
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
+from automate_kernel.workflows.engine.executions import ADVANCE
 from automate_kernel.workflows.engine.flow import Flow, needs_saving
 from automate_kernel.workflows.engine.runner import EVENT, Runner
 
@@ -42,6 +43,9 @@ logger: logging.Logger = get_logger(__name__)
 # Executions in flight. A third of them must be free before more are claimed.
 _MOST = 400
 _GROUP = 200
+# No more is claimed than threads are likely to begin within this time: another worker may be free,
+# and who dies over one execution takes an attempt from all that it holds.
+_AHEAD_SECONDS = 0.25
 # A call that takes less is made where the turn is taken: handing it to a thread costs as much.
 _QUICK_SECONDS = 0.0001
 # A call in place that takes longer keeps its thread, and another one takes the turns on.
@@ -49,12 +53,16 @@ _OVERRUN_SECONDS = 0.02
 _UNKNOWN_SECONDS = 1.0
 # A call that takes longer has a row while it runs, so that people see it.
 _SEEN_SECONDS = 0.1
+# A timer that rings so much later than another is the same.
+_SAME_SECONDS = 0.001
 
 
 class Driven:
     """An execution in the engine: its task, its flow, and what waits for its next turn."""
 
-    __slots__ = ("arrived", "calls", "flow", "given_up", "result", "saving", "task", "turns")
+    __slots__ = (
+        "arrived", "calls", "due", "flow", "given_up", "result", "saving", "task", "woken",
+    )  # fmt: skip
 
     def __init__(self, task: Task, flow: Flow) -> None:
         self.task: Task = task
@@ -65,7 +73,10 @@ class Driven:
         self.given_up: bool = False
         """True once nothing more of it is to begin: it is another worker's, or was ended."""
         self.result: Result = None
-        self.turns: int = 0
+        self.due: float | None = None
+        """The time of its timer, if it has one."""
+        self.woken: bool = False
+        """True if it was to have a turn while it was being saved."""
         self.calls: dict[int, asyncio.Task[CallOutcome]] = {}
         """Its calls on the event loop, by their identities."""
 
@@ -97,25 +108,43 @@ class Engine:
         self._lock = threading.Lock()
         self._ready: SimpleQueue[_Entry | None] = SimpleQueue()
         self._dirty: SimpleQueue[Driven | None] = SimpleQueue()
-        self._steps = _StepThreads(setup.slots, self._perform)
-        self._timers: list[tuple[float, int, Driven, int]] = []
+        self._steps = _StepThreads(setup.slots, self._perform, self._offer_room)
+        self._timers: list[tuple[float, int, Driven]] = []
         self._timer_count = 0
         # Calls in the order in which they began, until they are old enough to be seen.
         self._young: deque[tuple[float, Driven, StepCall]] = deque()
         self._means: dict[str, float] = {}
+        # For how long a call holds a thread, on average.
+        self._mean_seconds = 1.0
+        # True if there was no room the last time.
+        self._full = False
         self._async: dict[str, bool] = {}
         # The thread that takes the turns, by its number; and since when it has been in a call.
         self._turner = 0
         self._calling_since: float | None = None
-        self._threads: list[threading.Thread] = []
+        self._started = False
         self._stopped = threading.Event()
 
     # -- as a pool ---------------------------------------------------------------------------
 
     def free(self) -> int:
-        """Return the room for executions; none while less than a third is free."""
-        free = _MOST - self._held
-        return free if free * 3 >= _MOST else 0
+        """Return the room: what threads will soon begin, and none while a third is not free."""
+        room = self._room()
+        self._full = room < 1
+        return room
+
+    def _room(self) -> int:
+        free, slots = _MOST - self._held, self._setup.slots
+        soon = slots + int(min(_MOST, slots * _AHEAD_SECONDS / self._mean_seconds))
+        # What has not had its turn may need a thread too.
+        soon -= self._steps.busy + self._ready.qsize()
+        return max(0, min(free, soon)) if free * 3 >= _MOST else 0
+
+    def _offer_room(self) -> None:
+        """Have more claimed, if there was no room and is some now."""
+        if self._full and self._room() > 0:
+            self._full = False
+            self._setup.room()
 
     def start(self, tasks: Sequence[Task]) -> None:
         """Begin what events ask for, load executions, and let them have their first turn."""
@@ -123,7 +152,8 @@ class Engine:
             return
         with self._lock:
             self._held += len(tasks)
-        if not self._threads:
+        if not self._started:
+            self._started = True
             self._start_threads()
         events = [task for task in tasks if task.item.kind == EVENT]
         if events:
@@ -135,13 +165,19 @@ class Engine:
     def _begin_events(self, tasks: Sequence[Task]) -> None:
         begun: list[tuple[OutboxItem, Flow | AutomateError]] = []
         results: list[Result] = [OutcomeRecorded()] * len(tasks)
+        began = time.monotonic()
         try:
-            if self._handlers[EVENT].around is not None:
+            if self._handlers[EVENT].around is not None or ADVANCE not in self._handlers:
                 raise _OneByOneError
             begun = self._runner.begin_events([task.item for task in tasks])
-        except (AutomateError, _OneByOneError):
+        except Exception:
             # One of them can't be begun, and must not hold up the others.
             results = [self._setup.run(task) for task in tasks]
+        else:
+            for task in tasks:
+                task.started_at = began
+            if not begun:
+                self._note_seconds(0.0, len(tasks))
         now = time.monotonic()
         opened = [(Task(item, now), flow) for item, flow in begun]
         with self._lock:
@@ -159,11 +195,7 @@ class Engine:
             lease = timedelta(seconds=self._setup.lease_seconds)
             passed = timedelta(seconds=time.monotonic() - tasks[0].claimed_at)
             now = first.lease_expires_at - lease + passed
-        opened: Mapping[str, Flow | AutomateError]
-        try:
-            opened = self._runner.open([task.item for task in tasks], now)
-        except AutomateError as error:
-            opened = {task.item.id: error for task in tasks}
+        opened = self._opened([task.item for task in tasks], now)
         for task in tasks:
             flow = opened.get(task.item.id)
             if flow is None:
@@ -171,8 +203,20 @@ class Engine:
             else:
                 self._admit(task, flow)
 
-    def _admit(self, task: Task, flow: Flow | AutomateError) -> None:
-        if isinstance(flow, AutomateError):
+    def _opened(
+        self, items: Sequence[OutboxItem], now: datetime | None
+    ) -> dict[str, Flow | Exception]:
+        try:
+            return dict(self._runner.open(items, now))
+        except Exception as error:
+            refused = getattr(error, "code", None) is ErrorCodes.INVALID_ARGUMENT
+            if len(items) == 1 or (isinstance(error, StorageError) and not refused):
+                return {item.id: error for item in items}
+        # One of them can't be read, and must not hold up the others.
+        return {key: flow for item in items for key, flow in self._opened([item], now).items()}
+
+    def _admit(self, task: Task, flow: Flow | Exception) -> None:
+        if isinstance(flow, Exception):
             self._end([(task, self._setup.failed(task, flow))])
             return
         task.started_at = time.monotonic()
@@ -202,9 +246,7 @@ class Engine:
         self._start_thread("engine", partial(self._serve_turns, 0))
 
     def _start_thread(self, name: str, target: Callable[[], None]) -> None:
-        thread = threading.Thread(target=target, name=f"automate-{name}", daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        threading.Thread(target=target, name=f"automate-{name}", daemon=True).start()
 
     def _canceller(self, driven: Driven) -> Callable[[], None]:
         def cancel() -> None:
@@ -212,6 +254,11 @@ class Engine:
             self._ready.put((driven, ()))
 
         return cancel
+
+    def _give_up(self, driven: Driven) -> None:
+        """Let nothing more of *driven* begin, and cancel what runs where that can be done."""
+        driven.given_up = True
+        self._portal.call_soon(self._cancel_calls, driven)
 
     def _cancel_calls(self, driven: Driven) -> None:
         for running in list(driven.calls.values()):
@@ -247,10 +294,13 @@ class Engine:
                     driven.arrived += outcomes
                     if driven.saving is None:
                         self._go_on(driven)
+                    else:
+                        driven.woken = True
             except _ReplacedError:
                 return
             except Exception as error:
                 self._fail(driven, error)
+            self._offer_room()
 
     def _go_on_saved(self, driven: Driven) -> None:
         turn, driven.saving = driven.saving, None
@@ -258,21 +308,20 @@ class Engine:
             self._go_on(driven)
             return
         self._call(driven, turn)
-        if driven.arrived:
+        if driven.arrived or driven.woken:
             self._go_on(driven)
 
     def _go_on(self, driven: Driven) -> None:
         """Take turns until something is to be saved or waited for."""
         flow = driven.flow
         while True:
-            outcomes, driven.arrived = driven.arrived, []
+            outcomes, driven.arrived, driven.woken = driven.arrived, [], False
             if driven.over:
                 for outcome in outcomes:
                     flow.running.pop(outcome.call.run.key, None)
                 if not flow.running:
                     self._leave(driven, None if driven.task.asked else driven.result)
                 return
-            driven.turns += 1
             turn = flow.context.copy().run(self._runner.turn, flow, outcomes)
             if self._setup.stopping():
                 flow.pause(turn)
@@ -293,8 +342,7 @@ class Engine:
     def _fail(self, driven: Driven, error: BaseException) -> None:
         """Give an execution up whose turn raised: a defect, not a step's failure."""
         logger.error("execution %s: %s", driven.flow.execution.id, error, exc_info=error)
-        driven.given_up = True
-        self._portal.call_soon(self._cancel_calls, driven)
+        self._give_up(driven)
         self._leave(driven, self._setup.failed(driven.task, error))
 
     # -- timers ------------------------------------------------------------------------------
@@ -312,9 +360,19 @@ class Engine:
             if driven.flow.running.get(call.run.key) is call and not driven.task.ended:
                 self._show(driven, call)
         while self._timers and self._timers[0][0] <= time.monotonic():
-            _, _, driven, turns = heapq.heappop(self._timers)
-            if driven.turns == turns and driven.saving is None and not driven.task.ended:
+            due, _, driven = heapq.heappop(self._timers)
+            if driven.due == due and not driven.task.ended:
+                driven.due = None
                 self._ready.put((driven, ()))
+
+    def _set_timer(self, driven: Driven, seconds: float) -> None:
+        """Let *driven* have a turn after so many *seconds*, unless one is due before."""
+        due = time.monotonic() + seconds
+        if driven.due is not None and driven.due < due + _SAME_SECONDS:
+            return
+        driven.due = due
+        self._timer_count += 1
+        heapq.heappush(self._timers, (due, self._timer_count, driven))
 
     def _show(self, driven: Driven, call: StepCall) -> None:
         """Save that a call runs; later, if its execution is being saved."""
@@ -330,9 +388,7 @@ class Engine:
         """Make the calls of a turn; outcomes of those in place have arrived after it."""
         flow = driven.flow
         if turn.next_retry is not None:
-            self._timer_count += 1
-            due = time.monotonic() + turn.next_retry
-            heapq.heappush(self._timers, (due, self._timer_count, driven, driven.turns))
+            self._set_timer(driven, turn.next_retry)
         if not turn.calls:
             return
         quick: list[StepCall] = []
@@ -349,9 +405,8 @@ class Engine:
             else:
                 self._steps.put(driven, call)
         if loop:
-            # The loop's tasks have the context in which they are handed over.
-            hand_over = flow.context.copy().run
-            hand_over(self._portal.call_soon, self._begin_async, driven, loop)
+            self._note_seconds(0.0, len(loop))
+            self._portal.call_soon(self._begin_async, driven, loop)
         for number, call in enumerate(quick):
             if not self._call_in_place(driven, call):
                 for left in quick[number + 1 :]:
@@ -371,7 +426,7 @@ class Engine:
         """Make a quick call; return False if another thread has taken the turns on meanwhile."""
         number = self._turner
         self._calling_since = began = time.monotonic()
-        outcome = driven.flow.context.copy().run(self._runner.perform, driven.flow, call)
+        outcome = self._outcome(driven, call)
         took = time.monotonic() - began
         with self._lock:
             replaced = self._turner != number
@@ -385,17 +440,19 @@ class Engine:
         return True
 
     def _perform(self, driven: Driven, call: StepCall) -> None:
-        """Make a call on a step's thread, unless nothing may begin any more."""
-        if self._bars(driven):
-            self._ready.put((driven, [CallOutcome(call, made=False)]))
+        """Make a call on a step's thread, unless it must not begin any more."""
+        if driven.over or self._setup.stopping():
+            self._ready.put((driven, [CallOutcome(call, begun=False)]))
             return
         began = time.monotonic()
+        driven.flow.started(call)
         self._young.append((began + _SEEN_SECONDS, driven, call))
-        outcome = driven.flow.context.copy().run(self._runner.perform, driven.flow, call)
+        outcome = self._outcome(driven, call)
         self._note(call.step.action, time.monotonic() - began)
         self._ready.put((driven, [outcome]))
 
     def _note(self, name: str, took: float) -> None:
+        self._note_seconds(took)
         # Down fast and up slowly: what others did meanwhile makes a quick call look slow.
         mean = self._means.get(name, took)
         if took > _OVERRUN_SECONDS:
@@ -403,20 +460,34 @@ class Engine:
         else:
             self._means[name] = mean + (took - mean) * (0.5 if took < mean else 0.02)
 
-    def _bars(self, driven: Driven) -> bool:
-        """Return True if calls that wait for a thread are not to begin: it stays so."""
-        return driven.over or self._setup.stopping()
+    def _outcome(self, driven: Driven, call: StepCall) -> CallOutcome:
+        try:
+            return driven.flow.context.copy().run(self._runner.perform, driven.flow, call)
+        except BaseException as error:  # a KeyboardInterrupt too: it is none here
+            return _broken(call, error)
+
+    def _note_seconds(self, took: float, calls: int = 1) -> None:
+        mean = took + (self._mean_seconds - took) * 0.95**calls
+        self._mean_seconds = max(mean, 1e-6)
 
     def _begin_async(self, driven: Driven, calls: Sequence[StepCall]) -> None:
-        if self._bars(driven):
-            self._ready.put((driven, [CallOutcome(call, made=False) for call in calls]))
-            return
+        create_task = asyncio.get_running_loop().create_task
         for call in calls:
-            work = self._runner.aperform(driven.flow, call)
-            running = asyncio.get_running_loop().create_task(work)
+            # In a copy of the context: a task copies the one that it is made in.
+            running = driven.flow.context.copy().run(create_task, self._aperform(driven, call))
             driven.calls[id(call)] = running
-            # Not in the coroutine: a task that is cancelled at once never enters it.
+            # Of a task that is cancelled before it begins nothing else is called.
             running.add_done_callback(partial(self._end_async, driven, call))
+        if driven.over:
+            self._cancel_calls(driven)  # who cancelled may have been here before
+
+    async def _aperform(self, driven: Driven, call: StepCall) -> CallOutcome:
+        try:
+            return await self._runner.aperform(driven.flow, call)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # it would end the loop, and all that runs there
+            return _broken(call, error)
 
     def _end_async(
         self, driven: Driven, call: StepCall, running: asyncio.Task[CallOutcome]
@@ -438,12 +509,19 @@ class Engine:
             if since is None or time.monotonic() - since < _OVERRUN_SECONDS:
                 continue
             with self._lock:
-                if self._calling_since != since:
-                    continue
-                self._calling_since = None
-                self._turner += 1
-                number = self._turner
-            self._start_thread("engine", partial(self._serve_turns, number))
+                if self._calling_since == since:
+                    self._replace()
+
+    def _replace(self) -> None:
+        self._turner += 1
+        try:
+            self._start_thread("engine", partial(self._serve_turns, self._turner))
+        except RuntimeError as error:
+            # The machine has no more threads: the one that is in the call goes on after it.
+            self._turner -= 1
+            logger.warning("no thread takes the turns on: %s", error)
+        else:
+            self._calling_since = None
 
     # -- checkpoints -------------------------------------------------------------------------
 
@@ -474,7 +552,11 @@ class Engine:
             task, turn = driven.task, saved.get(driven.task.item.id)
             if turn is None:
                 self._let_go(driven)
+            elif isinstance(turn, AutomateError):
+                self._fail(driven, turn)
             elif turn.last:
+                if driven.flow.running:  # a value was refused: others make these calls again
+                    self._give_up(driven)
                 driven.flow.leave()
                 ended.append((task, OutcomeRecorded()))
             else:
@@ -492,16 +574,22 @@ class Engine:
                 driven.result = Outcome(task.item.id, token=task.item.lease_token)
             else:
                 task.lost = True
-        except AutomateError as error:
+        except Exception as error:
             logger.warning("execution %s: %s", driven.flow.execution.id, error)
             task.lost = True
-        driven.given_up = True
-        self._portal.call_soon(self._cancel_calls, driven)
+        self._give_up(driven)
         self._ready.put((driven, None))
 
 
+def _broken(call: StepCall, error: BaseException) -> CallOutcome:
+    """Return the outcome of a call that raised what no call may raise."""
+    text = f"step {call.step.id!r} raised {type(error).__name__}"
+    logger.error("%s", text, exc_info=error)
+    return CallOutcome(call, error=AutomateError(ErrorCodes.INTERNAL, text))
+
+
 class _OneByOneError(Exception):
-    """Something is to be called around each event."""
+    """Events are to be handled one by one, as if there were no groups."""
 
 
 class _ReplacedError(Exception):
@@ -511,30 +599,34 @@ class _ReplacedError(Exception):
 class _StepThreads:
     """Threads for plain steps, started as they are needed."""
 
-    def __init__(self, most: int, perform: Callable[[Driven, StepCall], None]) -> None:
-        self._most, self._perform = most, perform
+    def __init__(
+        self, most: int, perform: Callable[[Driven, StepCall], None], room: Callable[[], None]
+    ) -> None:
+        self._most, self._perform, self._room = most, perform, room
         self._queue: SimpleQueue[tuple[Driven, StepCall] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._busy = 0
+        self.busy: int = 0
+        """The calls that run, and those that wait for a thread."""
         self._lock = threading.Lock()
 
     def put(self, driven: Driven, call: StepCall) -> None:
         """Make *call* on the next free thread."""
         with self._lock:
-            self._busy += 1
-            missing = len(self._threads) < min(self._most, self._busy)
+            self.busy += 1
+            missing = len(self._threads) < min(self._most, self.busy)
         self._queue.put((driven, call))
         if missing:
             name = f"automate-step-{len(self._threads)}"
             thread = threading.Thread(target=self._serve, name=name, daemon=True)
-            self._threads.append(thread)
             thread.start()
+            self._threads.append(thread)
 
     def _serve(self) -> None:
         while (entry := self._queue.get()) is not None:
             self._perform(*entry)
             with self._lock:
-                self._busy -= 1
+                self.busy -= 1
+            self._room()
 
     def stop(self) -> None:
         """End the threads once they are through with what they run."""

@@ -12,7 +12,7 @@ import json
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -46,7 +46,12 @@ from automate_kernel.outbox.labels import (
 from automate_kernel.outbox.retention import forget
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import MAX_GROUP
-from automate_kernel.storage.checkpoint import Checkpoint, save_checkpoints, save_progress
+from automate_kernel.storage.checkpoint import (
+    Checkpoint,
+    Saved,
+    save_checkpoints,
+    save_progress,
+)
 from automate_kernel.storage.codec import JsonText
 from automate_kernel.storage.paging import LOOK
 from automate_kernel.storage.rows import Now, Row, Rows, Storage, Where
@@ -425,15 +430,31 @@ class ExecutionStore:
         new = _new_execution(workflow, event, 0, self.outbox.redact)
         labels = label_rows(new.id, "execution", event.labels, event.tenant_id)
         beside = [(DEFINITION, [_definition(workflow)]), (EXECUTION, [new.row]), (LABEL, labels)]
+        items: list[OutboxItem] = []
         # One statement, where the database has one for all of it.
-        with self.storage.begin(atomic=not self.storage.supports_skip_locked) as rows:
-            items: list[OutboxItem] = []
+        atomic = not self.storage.supports_skip_locked
+        with (
+            self.freed_if_lost([new.item.id], worker_id),
+            self.storage.begin(atomic=atomic) as rows,
+        ):
             if isinstance(self.outbox, RowsOutboxStore):
                 items = self.outbox.insert_claimed(rows, [new.item], worker_id, beside=beside)
         for item in items:
             return new.id, item, Loaded(new.as_stored(item.created_at), {}, item.created_at)
         with self.storage.begin() as rows:
             return self.start(rows, workflow, event), None, None
+
+    @contextmanager
+    def freed_if_lost(self, item_ids: Sequence[str], worker_id: str) -> Iterator[None]:
+        """Release items that are claimed in the block if it fails: the reply alone may be lost."""
+        try:
+            yield
+        except BaseException:
+            # Nobody would drive their executions until the leases end.
+            with suppress(AutomateError):
+                self.outbox.release(item_ids, worker_id)
+            self.outbox.forget(item_ids)
+            raise
 
     def _insert(self, rows: Rows, given: Sequence[_NewExecution]) -> Sequence[_NewExecution]:
         """Insert executions with their definitions; return those that were not there."""
@@ -493,9 +514,11 @@ class ExecutionStore:
         with self.storage.begin(atomic=False) as rows:
             return _stored_workflow(rows, definition_id)
 
-    def checkpoint(self, group: Sequence[Save]) -> set[str]:
+    def checkpoint(self, group: Sequence[Save]) -> Saved:
         """
-        Save what executions have come to, all in one transaction; return the items that were held.
+        Save what executions have come to, all in one transaction.
+
+        Returns the items that were held, and the time by the database's clock.
 
         Of an execution that has ended meanwhile, or whose item is another's by now, nothing is
         saved. The leases of those that go on are renewed.
@@ -510,7 +533,8 @@ class ExecutionStore:
         plain = self._shares_tables and not failures and not outcomes
         atomic = not plain or not self.storage.supports_skip_locked
         with self.storage.begin(atomic=atomic) as rows:
-            held = self._save(rows, group, checkpoints)
+            saved = self._save(rows, group, checkpoints)
+            held = saved.items
             for save in outcomes:
                 if save.item.id in held:
                     self._finish(rows, save)
@@ -522,16 +546,14 @@ class ExecutionStore:
                 held |= {
                     one.item.id for one in group if one.item.id not in held if _is_saved(rows, one)
                 }
-        return held
+        return replace(saved, items=held)
 
     @property
     def _shares_tables(self) -> bool:
         """True if the items are in the tables that the executions are in."""
         return isinstance(self.outbox, RowsOutboxStore)
 
-    def _save(
-        self, rows: Rows, group: Sequence[Save], checkpoints: Sequence[Checkpoint]
-    ) -> set[str]:
+    def _save(self, rows: Rows, group: Sequence[Save], checkpoints: Sequence[Checkpoint]) -> Saved:
         if self._shares_tables:
             return save_checkpoints(rows, checkpoints, self.outbox.lease_seconds)
         held = []
@@ -540,7 +562,7 @@ class ExecutionStore:
             with suppress(LeaseLostError):
                 self.outbox.renew(item.id, owner, token=item.lease_token, transaction=rows.native)
                 held.append(one)
-        return save_progress(rows, held)
+        return Saved(save_progress(rows, held), rows.now())
 
     def _checkpoint(self, save: Save) -> Checkpoint:
         item, turn, execution = save.item, save.turn, save.execution

@@ -38,6 +38,9 @@ class Flow:
         self._around = ExitStack()
         self._loaded_at, self._started = loaded.now, time.monotonic()
         self._begun: dict[StepKey, tuple[str, float]] = {}
+        self._sent: dict[StepKey, tuple[str, float]] = {}
+        # Runs that have a row already keep their time.
+        self._dated = {run.key for run in loaded.execution.steps}
         self._stored = loaded.execution.status is not ExecutionStatus.PENDING
         self._ends_at: float | None = None
         left = None
@@ -70,22 +73,17 @@ class Flow:
         return not self._stored
 
     def next_turn(self, outcomes: Sequence[CallOutcome] = ()) -> Turn:
-        """
-        Take *outcomes* in, and return what follows from them.
-
-        After a call that was not made, the turn has to `pause`.
-        """
+        """Take *outcomes* in, and return what follows from them."""
         for outcome in outcomes:
             self.running.pop(outcome.call.run.key, None)
-            if not outcome.made:
+            if not outcome.begun:
                 _take_back(outcome.call)
-        outcomes = [outcome for outcome in outcomes if outcome.made]
         now = time.monotonic()
         elapsed, self._since = now - self._since, now
         if self.begins:
             self.begins = False
             return next(self._flow)
-        return self._flow.send((outcomes, elapsed))
+        return self._flow.send(([one for one in outcomes if one.begun], elapsed))
 
     def begin(self, call: StepCall) -> None:
         """Note that *call* is made now."""
@@ -93,6 +91,12 @@ class Flow:
         self.running[run.key] = call
         self._begun[run.key] = new_id(), now
         run.started_at = run.started_at or self._moment(now)
+
+    def started(self, call: StepCall) -> None:
+        """Note that *call*, which had to wait for a thread, is made only now."""
+        known = self._begun.get(call.run.key)
+        if known is not None:
+            self._begun[call.run.key] = known[0], time.monotonic()
 
     def pause(self, turn: Turn) -> None:
         """Take the calls out of *turn*; with none in flight, the execution waits for a worker."""
@@ -125,31 +129,29 @@ class Flow:
             for run in turn.saves
             if (known := self._begun.get(run.key)) is not None
         }
+        self._sent = begun
         return Save(self.item, self.execution, turn, begun, self._stored)
 
-    def saved(self, turn: Turn) -> bool:
-        """Note that *turn* is saved, and date it; return True if it is the execution's first."""
+    def saved(self, turn: Turn, at: datetime) -> bool:
+        """Note that *turn* was saved *at* that time; return True if it is the first to be."""
         first, self._stored = not self._stored, True
-        self._date(turn)
         for run in turn.saves:
+            known = self._sent.get(run.key)
+            if known is not None and run.key not in self._dated:
+                self._dated.add(run.key)
+                run.started_at = at - timedelta(seconds=known[1])
             if run.status.finished:
+                run.completed_at = at
                 self._begun.pop(run.key, None)
-        return first
-
-    def _date(self, turn: Turn) -> None:
-        """Date what was saved for receivers of signals."""
-        moment = self._moment(time.monotonic())
-        for run in turn.saves:
-            if run.status.finished:
-                run.completed_at = moment
-        self.execution.updated_at = moment
+        self.execution.updated_at = at
         self.execution.status = turn.end or ExecutionStatus.RUNNING
         if turn.end is not None:
-            self.execution.completed_at, self.execution.output = moment, turn.output
+            self.execution.completed_at, self.execution.output = at, turn.output
+        return first
 
 
 def _take_back(call: StepCall) -> None:
-    """Let the run of a call that is not made wait as before."""
+    """Let *call* be one that nobody has made."""
     call.run.attempts -= 1
     call.run.status = StepStatus.PENDING
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from automate_kernel.errors import ErrorCodes
 from automate_kernel.outbox import ItemStatus, OutboxItem
+from automate_kernel.outbox.queries import item_ids_of
 from automate_kernel.storage.rows import Rows, Where
 from automate_kernel.storage.tables import EXECUTION
 from automate_kernel.workflows.engine.executions import ADVANCE, end_from_outside, reopen
@@ -59,5 +60,7 @@ def _driven_by(rows: Rows, item: OutboxItem) -> Iterator[Execution]:
 
 
 def _of(item: OutboxItem) -> list[Where]:
+    payload = item.payload if isinstance(item.payload, dict) else {}
+    ids = item_ids_of([payload.get("execution_id", "")])  # none, of an item that we did not make
     # Of this item alone: the execution may have been resumed with another.
-    return [Where("id", "eq", item.payload["execution_id"]), Where("item_id", "eq", item.id)]
+    return [Where("id", "in", ids), Where("item_id", "eq", item.id)]

@@ -118,13 +118,25 @@ class Runner:
             for item, (event, workflows, _) in zip(items, asked, strict=True)
             for workflow in workflows
         ]
-        owner = items[0].lease_owner or ""
-        with self.store.storage.begin() as rows:
-            begun = self.store.start_claimed(rows, starts, owner) if starts else []
-            self._finish_events(rows, owner, [outcome for _, _, outcome in asked])
+        outcomes = [outcome for _, _, outcome in asked]
+        begun = self._begin(starts, items[0].lease_owner or "", outcomes)
         for event, _, _ in asked:
             signals.emit(signals.event_received, self._sender, event=event)
         return [(item, self._flow(item, loaded)) for item, loaded in begun]
+
+    def _begin(
+        self,
+        starts: Sequence[tuple[Workflow, Event, int]],
+        owner: str,
+        outcomes: Sequence[Outcome] = (),
+    ) -> list[tuple[OutboxItem, Loaded]]:
+        """Begin executions, claimed by *owner*, and finish the events that ask for them."""
+        ids: list[str] = []
+        with self.store.freed_if_lost(ids, owner), self.store.storage.begin() as rows:
+            begun = self.store.start_claimed(rows, starts, owner) if starts else []
+            ids += [item.id for item, _ in begun]
+            self._finish_events(rows, owner, outcomes)
+        return begun
 
     def _asked_for(self, item: OutboxItem) -> tuple[Event, list[Workflow], Outcome]:
         """Return an item's event, the workflows that it starts, and the item's outcome."""
@@ -210,11 +222,13 @@ class Runner:
                 if should_stop():
                     flow.pause(turn)
                 if needs_saving(turn):
-                    saved = self.save([(flow, turn)], until=should_stop)
-                    if flow.item.id not in saved:
+                    saved = self.save([(flow, turn)], until=should_stop).get(flow.item.id)
+                    if saved is None:
                         self.let_go(flow)
                         return None
-                    turn = saved[flow.item.id]
+                    if isinstance(saved, AutomateError):
+                        raise saved
+                    turn = saved
                     if turn.last:
                         return OutcomeRecorded()
                 turn = self.turn(flow, self._make(flow, turn, in_flight))
@@ -283,34 +297,42 @@ class Runner:
     # -- checkpoints -------------------------------------------------------------------------
 
     def save(
-        self, group: Sequence[tuple[Flow, Turn]], *, until: Callable[[], bool]
-    ) -> dict[str, Turn]:
+        self,
+        group: Sequence[tuple[Flow, Turn]],
+        *,
+        until: Callable[[], bool],
+        refused: bool = False,
+    ) -> dict[str, Turn | AutomateError]:
         """
         Write the turns of a group, and return by item what the database has accepted of each.
 
         What is missing is held by another worker by now, or was ended. It tries for half a lease,
-        as long as *until* returns False: were an outcome lost, its call would be made again.
+        as long as *until* returns False: were an outcome lost, its call would be made again. An
+        error stands for a turn of which the database accepts nothing. With *refused* the turns are
+        the rest of what it has refused.
         """
         patience = self.store.outbox.lease_seconds / 2
         checkpoint = self.store.checkpoint
         try:
-            held = try_for(
+            written = try_for(
                 patience, lambda: checkpoint([flow.save_of(turn) for flow, turn in group]),
                 "saving executions", until=until,
             )  # fmt: skip
         except (AutomateError, StorageError) as error:
-            if error.code is not ErrorCodes.INVALID_ARGUMENT:
+            if error.code is not ErrorCodes.INVALID_ARGUMENT or refused:
                 raise
             return self._save_refused(group, error, until)
-        saved = {flow.item.id: turn for flow, turn in group if flow.item.id in held}
+        saved: dict[str, Turn | AutomateError] = {
+            flow.item.id: turn for flow, turn in group if flow.item.id in written.items
+        }
         for flow, turn in group:
-            if flow.item.id in held:
-                self._report(flow, turn, began=flow.saved(turn))
+            if flow.item.id in saved:
+                self._report(flow, turn, began=flow.saved(turn, written.at))
         return saved
 
     def _save_refused(
         self, group: Sequence[tuple[Flow, Turn]], error: AutomateError, until: Callable[[], bool]
-    ) -> dict[str, Turn]:
+    ) -> dict[str, Turn | AutomateError]:
         """Save a group of which the database refuses a value: by halves, to find whose it is."""
         if len(group) > 1:
             middle = len(group) // 2
@@ -319,7 +341,12 @@ class Runner:
                 **self.save(group[middle:], until=until),
             }
         ((flow, turn),) = group
-        return self.save([(flow, _refused(flow, turn, error))], until=until)
+        try:
+            return self.save([(flow, _refused(flow, turn, error))], until=until, refused=True)
+        except AutomateError as again:
+            if again.code is not ErrorCodes.INVALID_ARGUMENT:
+                raise
+            return {flow.item.id: again}
 
     def executor(self) -> ThreadPoolExecutor:
         """Return the threads for parallel steps, made at the first need."""

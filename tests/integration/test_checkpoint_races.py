@@ -1,0 +1,73 @@
+"""A checkpoint and a cancellation at once: neither leaves what the other could not know."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import sqlalchemy as sa
+from automate_kernel.outbox import RowsOutboxStore
+from automate_kernel.outbox.item import OutboxItem
+from automate_kernel.storage.rows import Where
+from automate_kernel.storage.tables import OUTBOX
+from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.engine.advance import Turn
+from automate_kernel.workflows.engine.executions import ExecutionStore, Save, end_from_outside
+from automate_kernel.workflows.execution import (
+    Event,
+    Execution,
+    ExecutionStatus,
+    StepRun,
+    StepStatus,
+)
+from automate_sqlalchemy import SqlAlchemyStorage
+
+WORKFLOW = {"name": "w", "trigger": {"type": "manual"}, "steps": [{"id": "a", "action": "do.it"}]}
+
+
+@pytest.fixture(params=["postgresql_engine", "mariadb_engine"])
+def store(request: pytest.FixtureRequest) -> ExecutionStore:
+    """Executions in a database that locks rows."""
+    engine: sa.Engine = request.getfixturevalue(request.param)
+    storage = SqlAlchemyStorage(engine)
+    return ExecutionStore(storage, RowsOutboxStore(storage, lease_seconds=30.0))
+
+
+@pytest.fixture
+def begun(store: ExecutionStore) -> tuple[OutboxItem, Execution]:
+    """An execution that runs, and its claimed item."""
+    event = Event.from_json({"id": "01900000-0000-7000-8000-000000000001", "name": "e"})
+    with store.storage.begin() as rows:
+        ((item, loaded),) = store.start_claimed(
+            rows, [(Workflow.from_dict(WORKFLOW), event, 0)], "worker"
+        )
+    return item, loaded.execution
+
+
+@pytest.mark.parametrize("status", [StepStatus.RUNNING, StepStatus.RETRY])
+def test_a_step_of_an_execution_that_is_cancelled_meanwhile_does_not_run(
+    store: ExecutionStore, begun: tuple[OutboxItem, Execution], status: StepStatus
+) -> None:
+    """A checkpoint that began before a cancellation leaves no step as if it ran on."""
+    item, execution = begun
+    run = StepRun(execution_id=execution.id, step_id="a", status=status, attempts=1)
+    turn = Turn(saves=[run], delays={run.key: 5.0} if status is StepStatus.RETRY else {})
+    held: list[set[str]] = []
+
+    def save() -> None:
+        held.append(store.checkpoint([Save(item, execution, turn, {}, True)]).items)
+
+    saving = threading.Thread(target=save)
+    with store.storage.begin() as rows:
+        rows.select(OUTBOX, [Where("id", "eq", item.id)], lock=True)
+        saving.start()
+        saving.join(0.5)
+        assert saving.is_alive()
+        with store.storage.begin() as others:
+            assert end_from_outside(others, execution, ExecutionStatus.CANCELLED)
+    saving.join(20.0)
+    assert held == [set()]
+    found = store.get(execution.id)
+    assert found is not None
+    assert found.status is ExecutionStatus.CANCELLED
+    assert not found.steps

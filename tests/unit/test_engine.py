@@ -1,0 +1,500 @@
+"""The engine of a worker: nothing it holds stays for ever, and each execution is on its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from automate_kernel import Kernel
+from automate_kernel.errors import ErrorCodes, StorageError
+from automate_kernel.operations.context import current_item
+from automate_kernel.outbox import ItemStatus, OutboxItem
+from automate_kernel.worker.handler import cancelling
+from automate_kernel.worker.worker import Worker
+from automate_kernel.workflows.execution import Execution, ExecutionStatus
+
+PATIENCE = 20.0
+
+
+@pytest.fixture
+def kernel() -> Kernel:
+    return Kernel(discover=False, secrets={})
+
+
+def add(kernel: Kernel, name: str, *steps: dict[str, Any], **more: Any) -> None:
+    more.setdefault("trigger", {"type": "manual"})
+    kernel.add_workflow({"name": name, "steps": list(steps), **more})
+
+
+@contextlib.contextmanager
+def working(kernel: Kernel, **options: Any) -> Iterator[Worker]:
+    """Have a worker run while the block does."""
+    options.setdefault("poll_seconds", 0.02)
+    worker = kernel.worker(grace_seconds=5.0, **options)
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        thread.join(PATIENCE)
+        assert not thread.is_alive(), "the worker did not stop"
+
+
+def until(condition: Callable[[], Any], seconds: float = PATIENCE) -> None:
+    """Look again and again, for as long as a test may take."""
+    tick, looked = threading.Event(), 0
+    while not condition():
+        looked += 1
+        assert looked < seconds * 100, "it did not happen"
+        tick.wait(0.01)
+
+
+def execution(kernel: Kernel, execution_id: str) -> Execution:
+    found = kernel.executions.get(execution_id)
+    assert found is not None
+    return found
+
+
+def is_over(kernel: Kernel, execution_id: str) -> bool:
+    return execution(kernel, execution_id).status.finished
+
+
+def item_status(kernel: Kernel, item_id: str) -> ItemStatus:
+    found = kernel.outbox.get(item_id)
+    assert found is not None
+    return found.status
+
+
+# -- context ---------------------------------------------------------------------------------------
+
+
+def test_async_steps_see_the_item_that_is_handled(kernel: Kernel) -> None:
+    """An async step has the context variables of its execution, as a plain one has."""
+    seen: list[OutboxItem | None] = []
+
+    @kernel.action
+    async def look() -> None:
+        seen.append(current_item())
+
+    add(kernel, "looking", {"id": "a", "action": "look"})
+    with working(kernel):
+        one = kernel.start("looking")
+        until(lambda: is_over(kernel, one))
+    assert [item and item.id for item in seen] == [execution(kernel, one).item_id]
+
+
+# -- calls that end in an unusual way --------------------------------------------------------------
+
+
+def test_a_call_that_is_cancelled_before_it_began_ends(kernel: Kernel) -> None:
+    """A busy loop begins a call and cancels it in one go: the execution ends all the same."""
+    held, begun = threading.Event(), threading.Event()
+
+    @kernel.action
+    async def later() -> None:
+        await asyncio.sleep(3600)
+
+    @kernel.action
+    def before() -> None:
+        begun.set()
+
+    add(kernel, "late", {"id": "a", "action": "before"}, {"id": "b", "action": "later"})
+    kernel.operations.portal.call_soon(held.wait, PATIENCE)
+    with working(kernel) as worker:
+        one = kernel.start("late")
+        assert begun.wait(PATIENCE)
+        until(lambda: len(execution(kernel, one).steps) == 1)
+        threading.Event().wait(0.3)
+        kernel.executions.cancel(one)
+        until(lambda: all(task.asked for task in worker._in_flight.tasks.values()))
+        held.set()
+        until(lambda: worker.in_flight == 0)
+    assert execution(kernel, one).status is ExecutionStatus.CANCELLED
+
+
+def test_a_keyboard_interrupt_in_a_step_ends_the_step(kernel: Kernel) -> None:
+    """Ctrl-C is meant for the main thread; raised elsewhere it is an error like any other."""
+
+    @kernel.action
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    add(kernel, "rude", {"id": "a", "action": "interrupt"})
+    with working(kernel):
+        one = kernel.start("rude")
+        until(lambda: is_over(kernel, one), 5)
+    assert execution(kernel, one).status is ExecutionStatus.FAILED
+
+
+# -- items that can't be handled -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("payload", [{}, {"execution_id": 5}, {"execution_id": "no"}, []])
+def test_a_bad_wake_up_holds_up_no_other(kernel: Kernel, payload: Any) -> None:
+    """An item that names no execution fails alone."""
+
+    @kernel.action
+    def work() -> None:
+        pass
+
+    add(kernel, "fine", {"id": "a", "action": "work"})
+    one = kernel.start("fine")
+    bad = kernel.outbox.enqueue("automate.advance", payload, max_attempts=1)
+    two = kernel.start("fine")
+    with working(kernel) as worker:
+        until(lambda: is_over(kernel, one) and is_over(kernel, two), 5)
+        until(lambda: worker.in_flight == 0, 5)
+    assert item_status(kernel, bad) in (ItemStatus.FAILED, ItemStatus.COMPLETED)
+    assert execution(kernel, one).status is ExecutionStatus.COMPLETED
+
+
+def test_a_bad_event_holds_up_no_other(kernel: Kernel) -> None:
+    """An event item that can't be read fails alone."""
+
+    @kernel.action
+    def work() -> None:
+        pass
+
+    add(kernel, "fine", {"id": "a", "action": "work"}, trigger={"type": "event", "event": "order"})
+    bad = kernel.outbox.enqueue("automate.event", {"type": 5}, max_attempts=1)
+    kernel.emit("order", {})
+    with working(kernel) as worker:
+        until(lambda: worker.in_flight == 0 and kernel.executions.find(status="COMPLETED"), 5)
+        until(lambda: item_status(kernel, bad) is ItemStatus.FAILED, 5)
+
+
+def test_a_worker_of_events_alone_leaves_executions_to_others(kernel: Kernel) -> None:
+    """What a worker is not to work on it doesn't take for itself either."""
+    made: list[str] = []
+
+    @kernel.action
+    def work() -> None:
+        made.append("work")
+
+    add(kernel, "fine", {"id": "a", "action": "work"}, trigger={"type": "event", "event": "order"})
+    item_id = kernel.emit("order", {})
+    with working(kernel, kinds=["automate.event"]):
+        until(lambda: item_status(kernel, item_id) is ItemStatus.COMPLETED, 5)
+        threading.Event().wait(0.1)
+    assert not made
+    kernel.run_until_idle()
+    assert made == ["work"]
+
+
+# -- steps that wait for a thread ------------------------------------------------------------------
+
+
+def two_on_one_thread(kernel: Kernel) -> tuple[list[str], threading.Event, threading.Event]:
+    """Define a workflow of two steps, of which the second waits for the thread of the first."""
+    made: list[str] = []
+    begun, go = threading.Event(), threading.Event()
+
+    @kernel.action
+    def work(name: str) -> None:
+        made.append(name)
+        begun.set()
+        assert go.wait(PATIENCE)
+
+    steps = [{"id": n, "action": "work", "input": {"name": n}, "needs": []} for n in "ab"]
+    add(kernel, "two", *steps)
+    return made, begun, go
+
+
+def test_a_step_that_waits_for_a_thread_is_not_begun_once_cancelled(kernel: Kernel) -> None:
+    """Nothing more begins of an execution that is cancelled."""
+    made, begun, go = two_on_one_thread(kernel)
+    with working(kernel, slots=1) as worker:
+        one = kernel.start("two")
+        assert begun.wait(PATIENCE)
+        kernel.executions.cancel(one)
+        until(lambda: all(task.asked for task in worker._in_flight.tasks.values()))
+        go.set()
+        until(lambda: worker.in_flight == 0)
+    assert made == ["a"]
+    assert execution(kernel, one).status is ExecutionStatus.CANCELLED
+
+
+def test_a_step_that_waits_for_a_thread_is_given_back_at_a_stop(kernel: Kernel) -> None:
+    """A worker that stops makes the calls that run, and leaves the others to the next one."""
+    made, begun, go = two_on_one_thread(kernel)
+    with working(kernel, slots=1) as worker:
+        one = kernel.start("two")
+        assert begun.wait(PATIENCE)
+        worker.stop()
+        go.set()
+    assert made == ["a"]
+    item = kernel.outbox.get(execution(kernel, one).item_id or "")
+    assert item is not None and item.status is ItemStatus.PENDING
+    kernel.run_until_idle()
+    assert made == ["a", "b"]
+    assert [run.attempts for run in execution(kernel, one).steps] == [1, 1]
+    assert execution(kernel, one).status is ExecutionStatus.COMPLETED
+
+
+# -- timers ----------------------------------------------------------------------------------------
+
+
+def test_a_retry_that_is_due_while_its_execution_is_saved_is_made(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long step is saved just as another one's retry becomes due: the retry doesn't wait."""
+    tries: list[int] = []
+    saving, go = threading.Event(), threading.Event()
+    checkpoint = kernel.executions.checkpoint
+
+    def slow(group: Any) -> set[str]:
+        if any(str(run.status) == "RUNNING" for save in group for run in save.turn.saves):
+            saving.set()
+            threading.Event().wait(1.0)
+        return checkpoint(group)
+
+    @kernel.action
+    def flaky() -> None:
+        tries.append(1)
+        if len(tries) < 2:
+            raise ConnectionError
+
+    @kernel.action
+    def long() -> None:
+        assert go.wait(PATIENCE)
+
+    monkeypatch.setattr(kernel.executions, "checkpoint", slow)
+    add(
+        kernel, "w", {"id": "a", "action": "flaky", "needs": [], "retry": {"delay": 0.5, "jitter": False}},
+        {"id": "b", "action": "long", "needs": []},
+    )  # fmt: skip
+    with working(kernel):
+        one = kernel.start("w")
+        assert saving.wait(PATIENCE)
+        until(lambda: len(tries) == 2, 5)
+        go.set()
+        until(lambda: is_over(kernel, one))
+
+
+# -- statistics ------------------------------------------------------------------------------------
+
+
+def test_the_events_of_a_group_are_timed(kernel: Kernel) -> None:
+    """How long events wait is counted, however they are begun."""
+
+    @kernel.action
+    def work() -> None:
+        pass
+
+    add(kernel, "fine", {"id": "a", "action": "work"}, trigger={"type": "event", "event": "order"})
+    item_id = kernel.emit("order", {})
+    with working(kernel):
+        until(lambda: item_status(kernel, item_id) is ItemStatus.COMPLETED)
+    (events,) = (each for each in kernel.outbox.activity() if each.kind == "automate.event")
+    assert sum(events.wait_buckets.values()) == 1
+
+
+# -- room ------------------------------------------------------------------------------------------
+
+
+def test_no_more_is_claimed_than_threads_will_soon_begin(kernel: Kernel) -> None:
+    """Executions that would wait for a thread are left to workers that have one."""
+    begun, go = threading.Event(), threading.Event()
+
+    @kernel.action
+    def work() -> None:
+        begun.set()
+        assert go.wait(PATIENCE)
+
+    add(kernel, "slow", {"id": "a", "action": "work"})
+    started = [kernel.start("slow") for _ in range(50)]
+    with working(kernel, slots=2) as worker:
+        assert begun.wait(PATIENCE)
+        threading.Event().wait(0.3)
+        assert worker.in_flight <= 4
+        go.set()
+        until(lambda: all(is_over(kernel, one) for one in started))
+
+
+def test_a_thread_that_is_free_again_is_noticed_at_once(kernel: Kernel) -> None:
+    """A step's end makes room, though its execution goes on without a thread."""
+    made: list[int] = []
+
+    @kernel.action
+    def work() -> None:
+        threading.Event().wait(0.3)
+        made.append(1)
+
+    @kernel.action
+    async def wait() -> None:
+        await asyncio.sleep(3600)
+
+    add(kernel, "w", {"id": "a", "action": "work"}, {"id": "b", "action": "wait"})
+    started = [kernel.start("w") for _ in range(5)]
+    with working(kernel, slots=1, poll_seconds=60.0):
+        until(lambda: len(made) == 5, 5)
+        for one in started:
+            kernel.executions.cancel(one)
+
+
+# -- a database whose reply is lost ----------------------------------------------------------------
+
+
+def lose_a_reply(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the transaction that begins executions fail once, after it has committed."""
+    outbox: Any = kernel.outbox
+    begin, insert_claimed = kernel.storage.begin, outbox.insert_claimed
+    started: list[bool] = []
+
+    def insert(*arguments: Any, **options: Any) -> Any:
+        found = insert_claimed(*arguments, **options)
+        started.append(True)
+        return found
+
+    @contextlib.contextmanager
+    def losing(transaction: Any = None, *, atomic: bool = True) -> Iterator[Any]:
+        with begin(transaction, atomic=atomic) as rows:
+            yield rows
+        if started == [True] and transaction is None:
+            started.append(False)
+            raise StorageError("the reply was lost", retryable=True)
+
+    monkeypatch.setattr(outbox, "insert_claimed", insert)
+    monkeypatch.setattr(kernel.storage, "begin", losing)
+
+
+def test_executions_that_began_although_the_reply_was_lost_go_on(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They don't wait for the end of a lease that nobody knows of."""
+    made: list[int] = []
+
+    @kernel.action
+    def work() -> None:
+        made.append(1)
+
+    add(kernel, "fine", {"id": "a", "action": "work"}, trigger={"type": "event", "event": "order"})
+    lose_a_reply(kernel, monkeypatch)
+    item_id = kernel.emit("order", {})
+    with working(kernel):
+        until(lambda: kernel.executions.find(status="COMPLETED"), 5)
+        until(lambda: item_status(kernel, item_id) is ItemStatus.COMPLETED, 5)
+    assert made == [1]
+
+
+def test_an_execution_that_run_could_not_wait_for_is_free(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker drives what `Kernel.run` began before it failed."""
+    made: list[int] = []
+
+    @kernel.action
+    def work() -> None:
+        made.append(1)
+
+    add(kernel, "fine", {"id": "a", "action": "work"})
+    lose_a_reply(kernel, monkeypatch)
+    with pytest.raises(StorageError):
+        kernel.run("fine")
+    kernel.run_until_idle()
+    assert made == [1]
+
+
+def test_the_async_calls_of_an_execution_that_is_given_back_are_cancelled(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has it next makes them again, and they must not run twice at once."""
+    begun, cancelled = threading.Event(), threading.Event()
+
+    @kernel.action
+    def work() -> None:
+        assert begun.wait(PATIENCE)
+
+    @kernel.action
+    async def wait() -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    def defect(group: Any) -> set[str]:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(kernel.executions, "checkpoint", defect)
+    steps = [{"id": name, "action": name, "needs": []} for name in ("wait", "work")]
+    add(kernel, "w", *steps)
+    one = kernel.start("w")
+    with working(kernel) as worker:
+        assert cancelled.wait(5)
+        until(lambda: worker.in_flight == 0, 5)
+    item = kernel.outbox.get(execution(kernel, one).item_id or "")
+    assert item is not None
+    assert item.status is ItemStatus.RETRY
+
+
+@pytest.mark.parametrize("inline", [False, True])
+def test_what_the_database_refuses_altogether_fails_alone(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, inline: bool
+) -> None:
+    """An error that can't be stored either fails its execution, after a few tries and no more."""
+    checkpoint, refusals = kernel.executions.checkpoint, 0
+
+    def refuse(group: Any) -> set[str]:
+        nonlocal refusals
+        if any("odd" in (run.error or "") for save in group for run in save.turn.saves):
+            refusals += 1
+            raise StorageError("refused", code=ErrorCodes.INVALID_ARGUMENT)
+        return checkpoint(group)
+
+    @kernel.action
+    def work(n: int) -> None:
+        if n == 5:
+            raise ValueError("odd")
+
+    monkeypatch.setattr(kernel.executions, "checkpoint", refuse)
+    step = {"id": "a", "action": "work", "input": {"n": "{{ event.payload.n }}"}}
+    add(kernel, "w", {**step, "retry": {"attempts": 1}})
+    started = [kernel.start("w", {"n": n}) for n in range(10)]
+    if inline:
+        kernel.run_until_idle()
+    else:
+        with working(kernel):
+            until(lambda: all(is_over(kernel, one) for one in started), 5)
+    failed = [execution(kernel, one).status is ExecutionStatus.FAILED for one in started]
+    assert failed == [n == 5 for n in range(10)]
+    assert refusals <= 10
+
+
+# -- overruns --------------------------------------------------------------------------------------
+
+
+def test_the_engine_goes_on_if_no_thread_can_be_started(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call in place that takes long keeps its thread, which then takes the turns on."""
+    start, refused = threading.Thread.start, threading.Event()
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "automate-engine" and called:
+            refused.set()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    called: list[int] = []
+
+    @kernel.action
+    def work(n: int) -> None:
+        called.append(n)
+        if n == 19:
+            refused.wait(5)
+
+    monkeypatch.setattr("automate_kernel.workflows.engine.engine._QUICK_SECONDS", 1.0)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    steps = [{"id": f"s{n}", "action": "work", "input": {"n": n}} for n in range(21)]
+    add(kernel, "w", *steps)
+    with working(kernel):
+        one = kernel.start("w")
+        until(lambda: is_over(kernel, one), 10)
+    assert refused.is_set()
