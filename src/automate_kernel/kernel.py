@@ -400,8 +400,10 @@ class Kernel:
 
         The execution sees *event*; by default a manual event with *payload*. With a *tenant_id*
         the workflow may be one of the tenant's own, and the event is the tenant's: another
-        tenant's event raises ``INVALID_ARGUMENT``. Raises `PayloadError` for values that can't be
-        stored. Queries find the execution by *labels* (``{"order": 4711}``) and those of the event.
+        tenant's event raises ``INVALID_ARGUMENT``. A manual event that the ``if`` of the workflow's
+        manual trigger refuses raises ``FAILED_PRECONDITION``. Raises `PayloadError` for values that
+        can't be stored. Queries find the execution by *labels* (``{"order": 4711}``) and those of
+        the event.
         """
         if tenant_id is not None:
             check_text(tenant_id, "tenant_id")
@@ -416,6 +418,7 @@ class Kernel:
             own = self.redactor.redact_value(checked_labels(labels))
             event = replace(event, labels={**event.labels, **own})
         definition = self.workflows.get(workflow, event.tenant_id)
+        self._check_manual(definition, event)
         with self.storage.begin(transaction) as rows:
             return self.executions.start(rows, definition, event)
 
@@ -451,7 +454,26 @@ class Kernel:
         self, rows: Rows, workflow: Workflow, tenant_id: str | None, trigger: Any, moment: datetime
     ) -> None:
         event = scheduled_event(workflow, tenant_id, trigger.payload, moment)
-        self.executions.start(rows, workflow, event)
+        try:
+            wanted = self.workflows.pulls(workflow, trigger, event)
+        except AutomateError as error:
+            # It has fired: another look at it would end the same, and hold up other schedules.
+            logger.error("the if of the schedule of workflow %r: %s", workflow.name, error)
+            return
+        if wanted:
+            self.executions.start(rows, workflow, event)
+
+    def _check_manual(self, workflow: Workflow, event: Event) -> None:
+        """Raise ``FAILED_PRECONDITION`` if no manual trigger lets *event* start its workflow."""
+        triggers = [each for each in workflow.triggers if each.matches(event, workflow.name)]
+        if event.type != "manual" or not triggers:
+            return
+        if not any(self.workflows.pulls(workflow, trigger, event) for trigger in triggers):
+            raise AutomateError(
+                ErrorCodes.FAILED_PRECONDITION,
+                f"workflow {workflow.name!r} can't be started with this payload: the if of its"
+                " manual trigger is false",
+            )
 
     # -- registration --------------------------------------------------------------------------
 
@@ -667,6 +689,7 @@ class Kernel:
         """Start *workflow*, run until it has ended, and return the execution."""
         event = manual_event(workflow, payload)
         definition = self.workflows.get(workflow)
+        self._check_manual(definition, event)
         owner = default_worker_id()
         execution_id, item, begun = self._runner.begin_execution(definition, event, owner)
         if item is not None:

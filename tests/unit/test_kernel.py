@@ -36,6 +36,7 @@ from automate_kernel.workflows.engine.runner import EVENT
 from automate_sqlalchemy import SqlAlchemyStorage
 from sqlalchemy.orm import Session
 
+EVENT_ID = "01890000-0000-7000-8000-00000000000e"
 ORDER = {
     "name": "order-notify",
     "trigger": {"type": "event", "event": "order.created", "if": "{{ event.payload.total > 100 }}"},
@@ -771,3 +772,23 @@ def test_a_misspelt_option_names_the_kernel(method):
     kernel = Kernel(discover=False, secrets={})
     with pytest.raises(TypeError, match=rf"^Kernel\.{method}\(\) got an unexpected keyword"):
         getattr(kernel, method)(tenant="a")
+
+
+def test_the_if_of_a_manual_trigger() -> None:
+    """It refuses a start by name, and not the start for an event of another type."""
+    with Kernel(discover=False, secrets={}) as kernel:
+        kernel.action("do.it")(lambda: 7)
+        kernel.add_workflow(
+            {
+                "name": "w",
+                "trigger": {"type": "manual", "if": "{{ event.payload.n > 1 }}"},
+                "steps": [{"id": "a", "action": "do.it"}],
+            }
+        )
+        assert kernel.run("w", {"n": 2}).status is ExecutionStatus.COMPLETED
+        for begin in (kernel.run, kernel.start):
+            with pytest.raises(AutomateError, match="the if of its manual trigger") as caught:
+                begin("w", {"n": 1})
+            assert caught.value.code is ErrorCodes.FAILED_PRECONDITION
+        assert kernel.start("w", event=Event(id=EVENT_ID, name="order.created"))
+        assert len(kernel.executions.find()) == 2

@@ -143,3 +143,26 @@ def test_a_kernel_without_schedules_asks_nothing() -> None:
     kernel.storage = None  # type: ignore[assignment]
     kernel._ticker._storage = None  # type: ignore[assignment]
     assert kernel._ticker.tick() == 0
+
+
+def test_a_schedules_if_decides(open_kernel: Open, clock: FakeClock) -> None:
+    """A tick whose condition is false starts nothing, and the schedule goes on."""
+    kernel = open_kernel(**{"every": "10m", "if": "{{ event.occurred_at[14:16] != '10' }}"})
+    kernel._ticker.tick()
+    for _ in range(3):
+        clock.advance(600)
+        kernel._ticker.tick()
+    assert [moment[14:16] for moment in fired(kernel)] == ["20", "30"]
+
+
+def test_a_schedules_broken_if_holds_up_nothing(
+    open_kernel: Open, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged, the tick is left out, and the next one is made."""
+    kernel = open_kernel(**{"every": "10m", "if": "{{ event.payload.missing.more }}"})
+    kernel._ticker.tick()
+    clock.advance(600)
+    assert kernel._ticker.tick() == 1
+    assert kernel._ticker.tick() == 0
+    assert fired(kernel) == []
+    assert "the if of the schedule of workflow 'w'" in caplog.text

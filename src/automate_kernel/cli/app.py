@@ -20,12 +20,12 @@ from automate_kernel.cli.commands import (
 from automate_kernel.cli.inputs import option
 from automate_kernel.cli.version import version_line
 
-app = Commands(
+app: Commands = Commands(
     "automate",
     epilog="Begin with [bold]automate demo[/bold]. Each command has examples in its --help.\n\n"
     "Exit codes: 0 done, 1 the work failed, 2 wrong usage or configuration.",
 )
-hosted = Commands(
+hosted: Commands = Commands(
     help="Look at the outbox and executions of this application, and change them.",
     add_completion=False,
 )

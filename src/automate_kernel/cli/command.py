@@ -71,7 +71,7 @@ class TextCommand(TyperCommand):
     subclass may add the parameters of the function *shared*, but for those named in *without*.
     """
 
-    context_class = Context
+    context_class: type[Context] = Context
     common: ClassVar[tuple[str, ...]] = ("config", "database", "debug")
     shared: ClassVar[Callable[..., None] | None] = None
     without: ClassVar[tuple[str, ...]] = ()
@@ -80,16 +80,16 @@ class TextCommand(TyperCommand):
         super().__init__(name, **options)
         # Each paragraph in a line: it is wrapped for the terminal's width.
         paragraphs = (" ".join(each.split()) for each in (self.help or "").split("\n\n"))
-        self.help = "\n\n".join(paragraphs).replace("[", "\\[")
+        self.help: str | None = "\n\n".join(paragraphs).replace("[", "\\[")
         shared = _parameters(self.shared) if self.shared is not None else []
         shared = [each for each in shared if each.name not in self.without]
         self._shared_names = [each.name for each in shared]
-        self.params += shared
+        self.params.extend(shared)
         for each in self.params:
             setting = setting_of(name, each.name) if each.param_type_name == "option" else None
             if setting is not None and each.default is None and setting.default not in (None, []):
                 each.show_default = str(setting.default)  # type: ignore[attr-defined]
-        self.params += [each for each in _parameters(_common) if each.name in self.common]
+        self.params.extend(each for each in _parameters(_common) if each.name in self.common)
 
     def invoke(self, ctx: Any) -> Any:
         """Open a session, call the function, and report its errors."""
@@ -119,7 +119,7 @@ class TextCommand(TyperCommand):
 class DataCommand(TextCommand):
     """A command that has ``--json`` too."""
 
-    common = (*TextCommand.common, "json")
+    common: ClassVar[tuple[str, ...]] = (*TextCommand.common, "json")
 
 
 def _common(

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
     from automate_kernel.workflows.execution import Execution, StepRun
 
-app = Commands()
+app: Commands = Commands()
 T = TypeVar("T")
 _DEADLINE = 300.0
 """The longest wait: a busy machine needs minutes for what takes a second elsewhere."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from automate_kernel.monitoring.overview import KindOverview, Overview, WorkflowOverview
     from automate_kernel.outbox import WorkerInfo
 
-app = Commands()
+app: Commands = Commands()
 T = TypeVar("T")
 
 

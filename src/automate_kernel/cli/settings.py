@@ -114,7 +114,7 @@ _ALL = (
     Setting("log_level", "text", "info", "The least level that is logged.", words=_LEVELS),
     Setting("log_format", "text", "text", _FORMAT, words=("text", "json")),
 )
-meant = partial(nearest, cutoff=0.7)
+meant: partial[str | None] = partial(nearest, cutoff=0.7)
 SETTINGS: dict[str, Setting] = {setting.name: setting for setting in _ALL}
 
 

@@ -46,7 +46,7 @@ class HttpError(Exception):
 
     def __init__(self, status: int, text: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(text)
-        self.answer = HttpAnswer(status, {"error": text}, headers or {})
+        self.answer: HttpAnswer = HttpAnswer(status, {"error": text}, headers or {})
 
 
 def health_answer(word: str, problems: Sequence[str]) -> HttpAnswer:

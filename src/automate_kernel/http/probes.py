@@ -87,9 +87,11 @@ class ProbeServer(socketserver.ThreadingMixIn, http.server.HTTPServer):
     def __init__(
         self, pages: Mapping[str, HttpPage], page_thread: PageThread, host: str, port: int
     ) -> None:
-        self.pages, self.page_thread = pages, page_thread
+        self.pages: Mapping[str, HttpPage] = pages
+        self.page_thread: PageThread = page_thread
         try:
-            self.address_family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            self.address_family: int = found[0][0]
             super().__init__((host, port), _ProbeHandler)
         except OSError as error:
             raise ConfigError(
@@ -118,7 +120,8 @@ class ProbeServer(socketserver.ThreadingMixIn, http.server.HTTPServer):
         """Bind the port."""
         # Not HTTPServer's own, which asks a name server who we are.
         socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+        self.server_name: str = str(self.server_address[0])
+        self.server_port: int = self.server_address[1]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log that a client is gone."""

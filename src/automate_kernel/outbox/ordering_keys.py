@@ -14,6 +14,7 @@ of those that wait may go, of each kind one, since nobody may work on a kind.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from automate_kernel.outbox.concurrency_keys import delete_abandoned, is_free
 from automate_kernel.storage.rows import Row, Rows, Where
@@ -23,7 +24,7 @@ from automate_kernel.storage.tables import LANE, OUTBOX
 def enter(rows: Rows, claimed: Sequence[Row], token: str) -> set[str]:
     """Take the keys of *claimed* rows; returns the ids that must wait for theirs."""
     first: dict[str, Row] = {}
-    for row in sorted(claimed, key=lambda row: str(row["id"])):
+    for row in sorted(claimed, key=_place):
         first.setdefault(row["ordering_key"], row)
     # In the order of their keys, so that two workers never wait for each other in a circle.
     wanted = [
@@ -37,19 +38,24 @@ def enter(rows: Rows, claimed: Sequence[Row], token: str) -> set[str]:
     ]
     entered = {lane["ordering_key"]: lane["item_id"] for lane in rows.select(LANE, mine)}
     # Only now: whoever left a key a moment ago may have put its item back to wait, before ours.
-    late = {key for key, item_id in entered.items() if _overtaken(rows, key, item_id)}
+    late = {key for key in entered if _overtaken(rows, key, first[key])}
     if late:
         rows.delete(LANE, [Where("ordering_key", "in", sorted(late)), *mine])
     return {row["id"] for row in claimed} - {i for key, i in entered.items() if key not in late}
 
 
-def _overtaken(rows: Rows, key: str, item_id: str) -> bool:
-    """Return True if an item with a smaller id waits; it is woken, being next in line."""
+def _place(row: Row) -> tuple[datetime, str]:
+    """Return an item's place in the line: by the database's clock, and not that of its id."""
+    return row["created_at"], row["id"]
+
+
+def _overtaken(rows: Rows, key: str, row: Row) -> bool:
+    """Return True if an earlier item waits; it is woken, being next in line."""
     head = _head(rows, key)
-    if head is None or head > item_id:
+    if head is None or _place(head) > _place(row):
         return False
     # Two workers that each claimed the head of the other's key would wait in a circle.
-    _wake_if_free(rows, head)
+    _wake_if_free(rows, head["id"])
     return True
 
 
@@ -59,10 +65,11 @@ def _wake_if_free(rows: Rows, item_id: str) -> None:
         rows.update(OUTBOX, [Where("id", "eq", item_id)], {"waiting_for": "worker"})
 
 
-def _head(rows: Rows, key: str) -> str | None:
+def _head(rows: Rows, key: str) -> Row | None:
     where = [Where("ordering_key", "eq", key), Where("waiting_for", "ne", None)]
-    found = rows.select(OUTBOX, where, order_by=("id",), limit=1, columns=("id",))
-    return found[0]["id"] if found else None
+    order = ("created_at", "id")
+    found = rows.select(OUTBOX, where, order_by=order, limit=1, columns=order)
+    return found[0] if found else None
 
 
 def leave(rows: Rows, finished: Iterable[tuple[str, str]]) -> None:
@@ -81,7 +88,7 @@ def wake(rows: Rows, key: str) -> None:
     if head is not None:
         # "worker" too, although that changes nothing: it may be on its way to "key" in another
         # transaction, and matching it makes this one wait for the outcome.
-        where = [Where("id", "eq", head), Where("waiting_for", "in", ["key", "worker"])]
+        where = [Where("id", "eq", head["id"]), Where("waiting_for", "in", ["key", "worker"])]
         rows.update(OUTBOX, where, {"waiting_for": "worker"})
 
 
@@ -97,4 +104,4 @@ def mend(rows: Rows) -> None:
         head = None if key in busy else _head(rows, key)
         # Without waiting: a worker that froze in a transaction must not stop all recovery.
         if head is not None:
-            _wake_if_free(rows, head)
+            _wake_if_free(rows, head["id"])

@@ -41,10 +41,11 @@ class _Opaque:
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("a reference to a secret can't be serialised: store its key")
 
-    def __setattr__(self, name: str, *value: object) -> NoReturn:
+    def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"{type(self).__name__} can't be changed")
 
-    __delattr__ = __setattr__
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} can't be changed")
 
 
 class SecretRef(_Opaque):

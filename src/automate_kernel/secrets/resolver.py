@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from automate_kernel.secrets.masking import strength_of, weakness_of
 from automate_kernel.secrets.redaction import Redactor
 from automate_kernel.secrets.tracebacks import mark
 
-logger = get_logger(__name__)
+logger: logging.Logger = get_logger(__name__)
 
 _MAX_LENGTH = 65_536
 

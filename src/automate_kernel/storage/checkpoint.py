@@ -86,7 +86,7 @@ def checkpoint_in_steps(rows: Rows, group: Sequence[Checkpoint], lease_seconds: 
     held = _renew(rows, group, lease_seconds)
     live = save_progress(rows, [one for one in group if one.item_id in held])
     saved = [one for one in group if one.item_id in live]
-    progressed = sorted(one.item_id for one in saved if one.progress and not one.ends)
+    progressed = sorted(one.item_id for one in saved if one.progress)
     rows.update(OUTBOX, [Where("id", "in", progressed)], {"attempt_count": 1})
     ended = sorted(one.item_id for one in saved if one.ends)
     rows.update(OUTBOX, [Where("id", "in", ended)], _ITEM_ENDS)

@@ -163,7 +163,12 @@ _ALL = (
         ),
         _index("automate_outbox_later", "next_attempt_at", waiting_for="time"),
         _index("automate_outbox_lease", "lease_expires_at", lease_expires_at=None),
-        _index("automate_outbox_ordering", "ordering_key id", ordering_key=None, waiting_for=None),
+        _index(
+            "automate_outbox_line",
+            "ordering_key created_at id",
+            ordering_key=None,
+            waiting_for=None,
+        ),
         _index("automate_outbox_idempotency", "idempotency_key", idempotency_key=None, unique=True),
         # Finished rows stand in no index but the key: keeping them costs nothing. The failed ones,
         # which people look for, are few.

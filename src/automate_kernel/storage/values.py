@@ -64,7 +64,9 @@ class UnstorableError(Exception):
     """A part of a value can't be stored: the place, the reason and the remedy."""
 
     def __init__(self, path: tuple[str | int, ...], message: str, hint: str) -> None:
-        self.path, self.message, self.hint = path, message, hint
+        self.path: tuple[str | int, ...] = path
+        self.message: str = message
+        self.hint: str = hint
         super().__init__(message)
 
     def about(self, name: str, inside: int = 0) -> PayloadError:

@@ -24,7 +24,7 @@ from automate_kernel.errors import (
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.templates import TemplateEngine
 from automate_kernel.workflows.definition.model import Workflow
-from automate_kernel.workflows.definition.triggers import require_cron
+from automate_kernel.workflows.definition.triggers import Trigger, require_cron
 from automate_kernel.workflows.engine.program import BuildContext, WorkflowProgram
 from automate_kernel.workflows.execution import Event
 
@@ -304,6 +304,10 @@ class Catalogue:
             self._templates.condition(text, field)
         else:
             self._templates.compile(text, field)
+
+    def pulls(self, workflow: Workflow, trigger: Trigger, event: Event) -> bool:
+        """Return True if the ``if`` of a trigger of *workflow* lets *event* start it."""
+        return self._compiled(workflow).pulls(trigger, event)
 
     def listening(self, event: Event) -> list[Entry]:
         """List the current workflows that *event* starts if their condition holds."""

@@ -451,6 +451,20 @@ class ExecutionStoreContract:
         assert execution.status is ExecutionStatus.CANCELLED
         assert execution.steps[0].status is StepStatus.CANCELLED
 
+    def test_another_tenants_is_not_there(self, store: ExecutionStore, workflow: Workflow) -> None:
+        """Who asks for a tenant can't see, end or resume what is another's."""
+        execution_id = self.begin(store, workflow, tenant_id="t1")
+        assert store.get(execution_id, tenant_id="t2") is None
+        assert not store.cancel(execution_id, tenant_id="t2")
+        self.end(store, self.claim(store), ExecutionStatus.FAILED)
+        assert not store.resume(execution_id, tenant_id="t2")
+        assert self.see(store, execution_id).status is ExecutionStatus.FAILED
+        assert store.resume(execution_id, tenant_id="t1")
+        assert store.cancel(execution_id, tenant_id="t1")
+        found = store.get(execution_id, tenant_id="t1")
+        assert found is not None
+        assert found.status is ExecutionStatus.CANCELLED
+
     def test_what_is_not_there(self, store: ExecutionStore) -> None:
         """An unknown id is nothing, and can't be steered."""
         assert store.load(UNKNOWN_ID) is None
@@ -471,6 +485,18 @@ class ExecutionStoreContract:
         execution = self.see(store, execution_id)
         assert (execution.status, execution.error_code) == (ExecutionStatus.FAILED, "LEASE_EXPIRED")
         assert "given up after" in (execution.error or "")
+
+    def test_progress_forgets_the_crashes(
+        self, store: ExecutionStore, workflow: Workflow, clock: FakeClock
+    ) -> None:
+        """An execution that comes a step further each time is not given up, however many die."""
+        execution_id = self.begin(store, workflow)
+        item = self.claim(store)
+        for position in range(item.max_attempts + 5):
+            self.save(store, item, [self.run(execution_id, "count", position=position)])
+            item = self.lose(store, clock)
+            assert item.attempt_count == 2
+        assert self.end(store, item, ExecutionStatus.COMPLETED)
 
     def test_given_up_by_its_worker(self, store: ExecutionStore, workflow: Workflow) -> None:
         """A wake-up that fails for good fails its execution, or neither if it is rolled back."""

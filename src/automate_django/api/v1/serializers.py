@@ -283,7 +283,7 @@ class Whole:
         return getattr(self._value, name)
 
 
-class _Shown(serializers.Field[Any, Any, Any, Any]):
+class _Shown(serializers.Field):  # type: ignore[type-arg]
     """A value without known secrets, and without those under names like ``password``."""
 
     def to_representation(self, value: Any) -> Any:

@@ -13,7 +13,7 @@ from automate_kernel.cli.output import attributes
 from automate_kernel.cli.settings import SETTINGS, Setting
 from automate_kernel.secrets.masking import masked_by_schema, reference_or_hidden
 
-app = Commands()
+app: Commands = Commands()
 
 # The options of our own backends, none of which is a secret.
 _BACKEND = {"properties": {name: {"type": "string"} for name in ("backend", "directory", "prefix")}}

@@ -9,10 +9,10 @@ from automate_kernel.cli.inputs import flag
 from automate_kernel.cli.output import attributes
 from automate_kernel.errors import AutomateError, ErrorCodes
 
-app = Commands(
+app: Commands = Commands(
     "db", "Make the tables in the database, check them, and migrate them to this release."
 )
-hosted = Commands("db", "Check the kernel's tables, and mend their indexes.")
+hosted: Commands = Commands("db", "Check the kernel's tables, and mend their indexes.")
 """The commands for tables that a host's own migrations make."""
 
 _SQL = flag("--sql", "Show the SQL and run nothing.")

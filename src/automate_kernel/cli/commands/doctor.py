@@ -30,8 +30,10 @@ from automate_kernel.storage import MemoryStorage
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
 
-app = Commands()
-secrets_app = Commands("secrets", "Find out whether secrets can be read. Values are never shown.")
+app: Commands = Commands()
+secrets_app: Commands = Commands(
+    "secrets", "Find out whether secrets can be read. Values are never shown."
+)
 
 
 @app.called(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from automate_kernel.workflows.definition.model import Workflow
     from automate_kernel.workflows.execution import Event, Execution, StepRun
 
-app = Commands()
+app: Commands = Commands()
 _LOOK_SECONDS = 0.2
 _LABELS = option(None, "A key to find it by; may be repeated.", metavar="NAME=VALUE")
 

@@ -14,8 +14,8 @@ from automate_kernel.errors import ConfigError
 if TYPE_CHECKING:
     from automate_kernel.workflows.execution import Execution
 
-app = Commands("executions", "Look at executions of workflows, cancel and resume them.")
-find_app = Commands()
+app: Commands = Commands("executions", "Look at executions of workflows, cancel and resume them.")
+find_app: Commands = Commands()
 
 _ID = argument("The execution's id.", metavar="ID")
 _IDS = argument("The executions' ids.", metavar="ID…")

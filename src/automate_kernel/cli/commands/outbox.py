@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     from automate_kernel.outbox import OutboxItem, OutboxStats
 
-app = Commands("outbox", "Look at the outbox, and steer it: requeue, cancel, limit, pause, clean.")
+app: Commands = Commands(
+    "outbox", "Look at the outbox, and steer it: requeue, cancel, limit, pause, clean."
+)
 
 _STATES = ("PENDING", "RETRY", "RUNNING", "COMPLETED", "FAILED", "CANCELLED")
 _HANDFUL = 10

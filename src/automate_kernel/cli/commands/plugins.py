@@ -16,7 +16,7 @@ from automate_kernel.operations.schemas import json_schema_of
 from automate_kernel.plugins import PluginRecord
 from automate_kernel.plugins.discovery import misspelt
 
-app = Commands("plugins", "Look at connectors, providers and other plugins.")
+app: Commands = Commands("plugins", "Look at connectors, providers and other plugins.")
 
 
 @app.called("automate plugins ls", "automate plugins ls --load   # import all, to see")

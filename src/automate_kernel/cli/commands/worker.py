@@ -11,7 +11,7 @@ from automate_kernel.cli.output import log_to_stderr
 from automate_kernel.cli.session import require_shared
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes
 
-app = Commands()
+app: Commands = Commands()
 
 
 def _options(

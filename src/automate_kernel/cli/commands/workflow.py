@@ -19,7 +19,7 @@ from automate_kernel.errors import AutomateError, ConfigError
 if TYPE_CHECKING:
     from automate_kernel.kernel import Kernel
 
-app = Commands("workflow", "Check and show workflows.")
+app: Commands = Commands("workflow", "Check and show workflows.")
 
 
 @app.called(

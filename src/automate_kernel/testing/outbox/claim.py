@@ -132,6 +132,16 @@ class OrderingContract(StoreHooks):
             store.mark_success(item_id, worker)
         assert self.claim_ids(store) == []
 
+    def test_the_order_is_the_databases(self, store: OutboxStore, time: FakeClock) -> None:
+        """Clocks of the processes that enqueue, from which ids are made, decide nothing."""
+        ids = [f"01890000-0000-7000-8000-00000000000{digit}" for digit in "951"]
+        for item_id in ids:
+            store.enqueue_many([NewItem("k", ordering_key="key", id=item_id)])
+            time.advance(1)
+        for item_id in ids:
+            assert self.claim_ids(store) == [item_id]
+            store.mark_success(item_id, "worker")
+
     def test_two_stores_take_turns(self, store: OutboxStore) -> None:
         """Workers of two processes share the line."""
         stores = [store, self.another(store)]

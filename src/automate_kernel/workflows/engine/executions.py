@@ -587,10 +587,14 @@ class ExecutionStore:
 
     # -- finding -----------------------------------------------------------------------------
 
-    def get(self, execution_id: str) -> Execution | None:
-        """Return the execution with this id and its steps, or None."""
+    def get(self, execution_id: str, *, tenant_id: str | None = None) -> Execution | None:
+        """
+        Return the execution with this id and its steps, or None.
+
+        With *tenant_id* another tenant's is not there.
+        """
         with self.storage.begin(atomic=False) as rows:
-            found = rows.select(EXECUTION, [Where("id", "eq", execution_id)])
+            found = rows.select(EXECUTION, _equal(id=execution_id, tenant_id=tenant_id))
             if not found:
                 return None
             return Execution.from_row(found[0], _runs(rows, [execution_id]).get(execution_id, ()))
@@ -720,15 +724,16 @@ class ExecutionStore:
 
     # -- operator commands -------------------------------------------------------------------
 
-    def cancel(self, execution_id: str) -> bool:
+    def cancel(self, execution_id: str, *, tenant_id: str | None = None) -> bool:
         """
         End an execution as CANCELLED; return False if it had ended.
 
-        A step that runs is not interrupted, but nothing follows it: the worker that has the
-        execution is asked to stop.
+        The worker that has it is asked to stop: an ``async def`` step is cancelled, a ``def`` step
+        ends as it will, and nothing follows. With *tenant_id* another tenant's is not there.
         """
         with self.storage.begin() as rows:
-            found = rows.select(EXECUTION, [Where("id", "eq", execution_id)], lock=True)
+            its = _equal(id=execution_id, tenant_id=tenant_id)
+            found = rows.select(EXECUTION, its, lock=True)
             if not found:
                 return False
             execution = Execution.from_row(found[0])
@@ -737,16 +742,18 @@ class ExecutionStore:
             self.outbox.cancel([found[0]["item_id"]])
         return cancelled
 
-    def resume(self, execution_id: str, *, step_id: str | None = None) -> bool:
+    def resume(
+        self, execution_id: str, *, step_id: str | None = None, tenant_id: str | None = None
+    ) -> bool:
         """
         Run a failed execution again from the steps that failed; return False if it had not failed.
 
         With *step_id* it may be any execution that has ended, whatever its end. That step and all
         that follow from it run again, though they had completed. Raises `WorkflowError` if there
-        is no such step.
+        is no such step. With *tenant_id* another tenant's is not there.
         """
         with self.storage.begin() as rows:
-            return self._resume(rows, execution_id, step_id)
+            return self._resume(rows, execution_id, step_id, tenant_id=tenant_id)
 
     def resume_matching(
         self,
@@ -839,8 +846,9 @@ class ExecutionStore:
         execution_id: str,
         step_id: str | None,
         run_at: datetime | None = None,
+        tenant_id: str | None = None,
     ) -> bool:
-        found = rows.select(EXECUTION, [Where("id", "eq", execution_id)])
+        found = rows.select(EXECUTION, _equal(id=execution_id, tenant_id=tenant_id))
         if not found:
             return False
         ended = [status for status in ExecutionStatus if status.finished]

@@ -11,6 +11,7 @@ from typing import Any
 
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import OutboxItem
+from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn, advance
 from automate_kernel.workflows.engine.executions import Loaded, Save
 from automate_kernel.workflows.engine.program import WorkflowProgram
@@ -28,7 +29,7 @@ class Flow:
     def __init__(self, item: OutboxItem, loaded: Loaded, program: WorkflowProgram) -> None:
         self.item: OutboxItem = item
         self.execution: Execution = loaded.execution
-        self.workflow = program.workflow
+        self.workflow: Workflow = program.workflow
         self._recovery = program.recovery
         self.running: dict[StepKey, StepCall] = {}
         """The calls in flight."""

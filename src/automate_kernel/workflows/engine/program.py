@@ -9,6 +9,7 @@ from automate_kernel.errors import AutomateError, ErrorCodes, TemplateError, typ
 from automate_kernel.secrets.handles import masked
 from automate_kernel.templates import Condition, Template, TemplateContext, TemplateEngine
 from automate_kernel.workflows.definition.model import Step, Workflow
+from automate_kernel.workflows.definition.triggers import Trigger
 from automate_kernel.workflows.execution import Event, Execution, StepKey, StepRun, StepStatus
 
 BuildContext = Callable[..., TemplateContext]
@@ -65,12 +66,14 @@ class WorkflowProgram:
 
     def starts_on(self, event: Event) -> bool:
         """Return True if *event* pulls a trigger of this workflow whose condition holds."""
-        matching = self.workflow.triggers_for(event)
-        context = self._context(event.to_json(), {}, {}, {})
-        for trigger, condition in zip(self.workflow.triggers, self._triggers, strict=True):
-            if trigger in matching and (condition is None or condition.test(context)):
-                return True
-        return False
+        return any(self.pulls(trigger, event) for trigger in self.workflow.triggers_for(event))
+
+    def pulls(self, trigger: Trigger, event: Event) -> bool:
+        """Return True if the condition of *trigger*, which *event* matches, holds."""
+        for known, condition in zip(self.workflow.triggers, self._triggers, strict=True):
+            if known == trigger and condition is not None:
+                return condition.test(self._context(event.to_json(), {}, {}, {}))
+        return True
 
     def view(self, execution: Execution, runs: Mapping[StepKey, StepRun]) -> TemplateView:
         """Return *execution* as the templates of this workflow see it; *runs* are its steps."""
