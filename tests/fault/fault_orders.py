@@ -47,8 +47,7 @@ class Notes:
             connection.exec_driver_sql("DROP TABLE IF EXISTS calls")
             connection.exec_driver_sql(_CALLS)
 
-    def write(self, call: Call, position: int) -> None:
-        began = time.monotonic()
+    def write(self, call: Call, position: int, began: float) -> None:
         values = {
             "execution": call.execution_id, "step": call.step_id, "position": position,
             "attempt": call.attempt, "process": os.getpid(),
@@ -143,10 +142,11 @@ def add_orders(kernel: Kernel, url: str, ledger: Ledger, most_seconds: float) ->
         _add_shop(kernel, Notes(url), most_seconds)
 
 
-def _called() -> tuple[Call, int]:
-    call = current_call()
+def _called() -> tuple[Call, int, float]:
+    """Return the call that is being made, the step's position, and the time."""
+    began, call = time.monotonic(), current_call()
     assert call is not None
-    return call, int((call.idempotency_key or "").rpartition(":")[2])
+    return call, int((call.idempotency_key or "").rpartition(":")[2]), began
 
 
 def _flaky(call: Call, value: int) -> None:
@@ -168,16 +168,16 @@ def _add_shop(kernel: Kernel, notes: Notes, most_seconds: float) -> None:
     def add(suffix: str, act: Any) -> None:
         @kernel.action(f"shop.plain{suffix}")
         def plain(value: int) -> int:
-            call, position = _called()
-            notes.write(call, position)
+            call, position, began = _called()
+            notes.write(call, position, began)
             time.sleep(random.random() * most_seconds)
             act(call, value)
             return value
 
         @kernel.action(f"shop.awaited{suffix}")
         async def awaited(value: int) -> int:
-            call, position = _called()
-            await asyncio.to_thread(notes.write, call, position)
+            call, position, began = _called()
+            await asyncio.to_thread(notes.write, call, position, began)
             await asyncio.sleep(random.random() * most_seconds)
             act(call, value)
             return value
@@ -190,7 +190,7 @@ def _add_shop(kernel: Kernel, notes: Notes, most_seconds: float) -> None:
 
 def _add_long_steps(kernel: Kernel, ledger: Ledger) -> None:
     def note() -> None:
-        call, _ = _called()
+        call, _, _ = _called()
         ledger.write("long", call.execution_id, call.step_id, call.attempt)
 
     @kernel.action("long.plain")

@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 from automate_kernel.storage.tables import EXECUTION, OUTBOX, STEP
 from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepStatus
-from fault_scene import Scene, until
+from fault_scene import Process, Scene, until
 from fault_scripts import pass_leases
 from fault_server import Server
 
@@ -23,6 +23,8 @@ SEED = 20261125
 WORKERS = 4
 # Executions that are under way at once. The fewer, the further each comes before a kill.
 UNDER_WAY = 60
+# So much of the work may be done before its faults are.
+AHEAD = 30
 # A step for each action but the refund, the elements, and the step around these.
 STEPS = 8 + fault_orders.ELEMENTS
 
@@ -35,12 +37,39 @@ class Faults:
     kills: int
     restarts: int
     sessions: int
+    freezes: int
 
     def in_order(self, choose: random.Random) -> list[tuple[float, str]]:
         """When each happens, as a part of all the work."""
-        names = ["kill"] * self.kills + ["session"] * self.sessions
+        names = ["kill"] * self.kills + ["session"] * self.sessions + ["freeze"] * self.freezes
         names += [["fast", "immediate", "kill the server"][n % 3] for n in range(self.restarts)]
         return sorted((choose.uniform(0.01, 0.95), name) for name in names)
+
+
+class Frozen:
+    """Workers that are stopped for longer than their leases last, and don't know it."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene, self._until = scene, dict[Process, float]()
+        self.pids: set[int] = set()
+        """All that were frozen."""
+
+    def awake(self) -> list[Process]:
+        """The others."""
+        return [each for each in self._scene.processes if each not in self._until]
+
+    def add(self, process: Process) -> None:
+        process.send(signal.SIGSTOP)
+        self.pids.add(process.pid)
+        self._until[process] = time.monotonic() + self._scene.lease_seconds * 1.5
+
+    def thaw(self) -> bool:
+        """Let those go on whose time has come; return True if none is left."""
+        for process, until_ in list(self._until.items()):
+            if until_ <= time.monotonic():
+                process.send(signal.SIGCONT)
+                del self._until[process]
+        return not self._until
 
 
 class Orders:
@@ -50,31 +79,29 @@ class Orders:
         self.scene, self._count = scene, count
         self.events: list[str] = []
 
-    def place(self, most: int) -> None:
-        """Emit more, until *most* are under way."""
-        while len(self.events) < min(self._count, self._ended() + most):
-            n = len(self.events)
+    def reach(self, place: float) -> bool:
+        """Return True if *place*, a part of all the work, is reached; emit what that needs."""
+        self.emit(min(self._count_of(EXECUTION) + UNDER_WAY, int(place * self._count) + AHEAD))
+        saved = self._count_of(STEP)
+        return saved >= place * self._count * STEPS
+
+    def emit(self, most: int) -> None:
+        """Emit until there are *most*, or all."""
+        for n in range(len(self.events), min(self._count, most)):
             self.events.append(
                 self.scene.kernel.emit(fault_orders.EVENT, {"n": n}, idempotency_key=f"order-{n}")
             )
 
-    def _ended(self) -> int:
-        return self.scene.rows(
-            f"SELECT count(*) AS n FROM {EXECUTION} WHERE completed_at IS NOT NULL"
-        )[0].n
-
-    def done(self) -> float:
-        """The part of all steps that has been saved; places orders by the way."""
-        self.place(UNDER_WAY)
-        saved = self.scene.rows(f"SELECT count(*) AS n FROM {STEP} WHERE completed_at IS NOT NULL")
-        return saved[0].n / (self._count * STEPS)
+    def _count_of(self, table: str) -> int:
+        sql = f"SELECT count(*) AS n FROM {table} WHERE completed_at IS NOT NULL"
+        return self.scene.rows(sql)[0].n
 
 
 @pytest.mark.parametrize(
     "faults",
     [
-        pytest.param(Faults(60, 20, 2, 10), id="few"),
-        pytest.param(Faults(300, 160, 5, 60), id="many", marks=pytest.mark.long),
+        pytest.param(Faults(60, 20, 2, 10, 3), id="few"),
+        pytest.param(Faults(300, 160, 5, 60, 15), id="many", marks=pytest.mark.long),
     ],
 )
 def test_workers_that_die_over_executions(
@@ -92,31 +119,38 @@ def test_workers_that_die_over_executions(
     worker = {"url": url.render_as_string(False), "slots": 16, "most_seconds": 0.04}
     for _ in range(WORKERS):
         scene.start(**worker)
-    under_work = Counter[str]()
+    under_work, frozen = Counter[str](), Frozen(scene)
     for place, fault in faults.in_order(choose):
-        until(lambda place=place: orders.done() >= place)
+        until(lambda place=place: (frozen.thaw(), orders.reach(place))[1])
+        process = frozen.awake()[0] if fault == "freeze" else choose.choice(frozen.awake())
         under_work[fault] += scene.unfinished() > 0
         if fault == "kill":
-            scene.kill(choose.choice(scene.processes))
+            scene.kill(process)
             scene.start(**worker)
         elif fault == "session":
             under_work["ended"] += end_a_session(scene)
+        elif fault == "freeze":
+            frozen.add(process)
+            scene.start(**worker)
         else:
             server.restart(fault.split()[0])
             scene.engine.dispose()
+    until(frozen.thaw)
     last_fault_at = time.monotonic()
-    orders.place(faults.executions)
+    orders.emit(faults.executions)
     scene.drain()
     assert time.monotonic() - last_fault_at < 60
     assert all(process.alive for process in scene.processes)
     told = scene.stop_all()
 
-    assert under_work["kill"] == faults.kills, "the work was done too soon: the test shows little"
+    assert under_work["kill"] > faults.kills * 0.9, (
+        "the work was done too soon: the test shows little"
+    )
     assert under_work["ended"] > faults.sessions * 0.8, "hardly any session was there to be ended"
     assert all(one["failed"] == 0 for one in told)
     scene.check(orders.events)
     check_executions(scene, orders.events)
-    check_calls(scene)
+    check_calls(scene, frozen.pids)
 
 
 def end_a_session(scene: Scene) -> int:
@@ -166,15 +200,21 @@ def output_of_step(step_id: str, position: int, n: int) -> Any:
     return n + {"left": 1, "right": 2, "ship": 3}.get(step_id, 0)
 
 
-def check_calls(scene: Scene) -> None:
-    """Every step was called, and none after its outcome was saved."""
+def check_calls(scene: Scene, frozen: set[int]) -> None:
+    """
+    Every step was called, and none after its outcome was saved.
+
+    But a process that was frozen on its way from the last look at its lease into an action can't
+    know that all has been done meanwhile.
+    """
     same = "calls.execution = step.execution_id::text AND calls.step = step.step_id"
     same += " AND calls.position = step.position"
     late = scene.rows(
         f"SELECT calls.*, step.completed_at, step.attempts FROM calls JOIN {STEP} AS step ON {same}"
         " WHERE called_at > step.completed_at"
     )
-    assert late == []
+    assert [call for call in late if call.process not in frozen] == []
+    assert len(late) <= 10 * len(frozen)
     uncalled = scene.rows(
         f"SELECT step.* FROM {STEP} AS step WHERE NOT (step_id = 'each' AND position = -1)"
         f" AND NOT EXISTS (SELECT FROM calls WHERE {same})"

@@ -174,7 +174,7 @@ def test_an_item_that_has_not_begun_never_does(store: RowsOutboxStore) -> None:
     worker = Worker(store, [Handler("k", handle)], slots=10, poll_seconds=0.05)
     with working(worker):
         until(lambda: len(calls) == 10 and worker.in_flight > 10)
-        ahead = sorted(set(worker._in_flight.ids()) - set(calls))
+        ahead = sorted(set(worker._in_flight.held()) - set(calls))
         assert store.cancel(ahead) == len(ahead)
         until(lambda: heard(worker) == len(ahead))
         go.set()

@@ -15,6 +15,9 @@ from automate_kernel.errors import AutomateError, ErrorCodes, StorageError
 from automate_kernel.kernel import Kernel
 from automate_kernel.operations.context import handled_item
 from automate_kernel.outbox import ItemStatus, RowsOutboxStore
+from automate_kernel.outbox.ids import new_id
+from automate_kernel.storage.rows import Where
+from automate_kernel.storage.tables import OUTBOX
 from automate_kernel.worker.handler import stoppable_by
 from automate_kernel.storage import MemoryStorage
 from automate_kernel.storage.values import encode_json
@@ -461,6 +464,39 @@ def test_calls_that_wait_for_a_thread_don_t_begin(kernel: Kernel, why: str) -> N
         execution = see(kernel, execution_id)
         assert execution.status is ExecutionStatus.COMPLETED
         assert {run.attempts for run in execution.steps if run.position >= 0} == {1}
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_lease_that_ran_out_unnoticed(storage: Failing, taken: bool) -> None:
+    """Who was frozen for longer than its lease looks at it before the next call begins."""
+    begun, go = Gate(), Gate()
+    calls: list[int] = []
+    with Kernel(storage, discover=False, secrets={}, lease_seconds=LEASE) as kernel:
+
+        @kernel.action("do.it")
+        def do(n: int) -> int:
+            calls.append(n)
+            begun.set()
+            go.pass_()
+            return n
+
+        define(kernel, step("a", for_each=[0, 1, 2], concurrency=3, input={"n": "{{ item }}"}))
+        execution_id = kernel.start("w")
+        worker, thread = start_worker(kernel, slots=1, heartbeat_seconds=3600)
+        begun.pass_()
+        (task,) = worker._in_flight.tasks.values()
+        if taken:
+            its = [Where("id", "eq", task.item.id)]
+            with storage.begin() as rows:
+                rows.update(OUTBOX, its, {"lease_token": new_id(), "lease_owner": "another"})
+        task.leased_at -= LEASE + 1
+        go.set()
+        until(lambda: not worker.in_flight)
+        worker.stop()
+        joined(thread)
+        assert calls == ([0] if taken else [0, 1, 2])
+        assert task.lost is taken
+        assert see(kernel, execution_id).status.finished is not taken
 
 
 def test_an_async_step_that_is_cancelled_before_it_begins(kernel: Kernel) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping
 from functools import partial
 
 from automate_kernel.outbox.store import OutboxStore
 from automate_kernel.secrets.logs import get_logger
-from automate_kernel.worker.in_flight import InFlight
+from automate_kernel.worker.in_flight import InFlight, Task
 from automate_kernel.worker.liveness import Liveness
 from automate_kernel.worker.periodic import PeriodicTask, keep_trying
 
@@ -41,21 +42,26 @@ class Heartbeat:
 
     def beat(self) -> None:
         """Renew the leases of what is held now. It tries until the worker has finished."""
-        held = self._in_flight.ids()
+        held = self._in_flight.held()
         if held:
             extend = partial(self._extend, held)
             for item_id in keep_trying(extend, self._finished, "renewing") or ():
-                self._lose(item_id)
+                self._lose(held[item_id])
 
-    def _extend(self, held: Sequence[str]) -> set[str]:
+    def _extend(self, held: Mapping[str, Task]) -> set[str]:
         self._liveness.move("heartbeat")
-        return self._store.extend(held, self._worker_id)
+        now = time.monotonic()
+        lost = self._store.extend(list(held), self._worker_id)
+        for item_id, task in held.items():
+            if item_id not in lost:
+                task.leased_at = now
+        return lost
 
-    def _lose(self, item_id: str) -> None:
-        task = self._in_flight.tasks.get(item_id)
-        # One that has ended may have finished its item between the two looks at it.
-        if task is not None and not task.lost and not task.ended:
-            logger.warning("lease of item %s lost while it ran", item_id)
+    def _lose(self, task: Task) -> None:
+        # Not the task of a later claim. And one that has ended may have finished its item between
+        # the two looks at it.
+        if self._in_flight.tasks.get(task.item.id) is task and not task.lost and not task.ended:
+            logger.warning("lease of item %s lost while it ran", task.item.id)
             task.lost = True
             task.stop()
 

@@ -12,11 +12,16 @@ from automate_kernel.outbox.item import OutboxItem, Result
 class Task:
     """An item that this worker holds: waiting for a slot, or running."""
 
-    __slots__ = ("asked", "cancel", "claimed_at", "ended", "ended_at", "item", "lost", "started_at")
+    __slots__ = (
+        "asked", "cancel", "claimed_at", "ended", "ended_at", "item", "leased_at", "lost",
+        "started_at",
+    )  # fmt: skip
 
     def __init__(self, item: OutboxItem, claimed_at: float = 0.0) -> None:
         self.item: OutboxItem = item
         self.claimed_at: float = claimed_at
+        self.leased_at: float = claimed_at
+        """The time of the last renewal of its lease, or of its claim."""
         self.started_at: float | None = None
         self.ended_at: float | None = None
         self.lost: bool = False
@@ -60,10 +65,10 @@ class InFlight:
                 if tasks.get(task.item.id) is task:
                     del tasks[task.item.id]
 
-    def ids(self) -> list[str]:
-        """Return the items' ids."""
+    def held(self) -> dict[str, Task]:
+        """Return the tasks that are held now."""
         with self._lock:
-            return list(self.tasks)
+            return dict(self.tasks)
 
     def unfinished(self) -> dict[str, Task]:
         """Return the tasks whose handler has not ended."""

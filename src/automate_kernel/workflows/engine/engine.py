@@ -304,7 +304,7 @@ class Engine:
 
     def _go_on_saved(self, driven: Driven) -> None:
         turn, driven.saving = driven.saving, None
-        if turn is None or driven.over:
+        if turn is None or self._is_over(driven):
             self._go_on(driven)
             return
         self._call(driven, turn)
@@ -316,7 +316,7 @@ class Engine:
         flow = driven.flow
         while True:
             outcomes, driven.arrived, driven.woken = driven.arrived, [], False
-            if driven.over:
+            if self._is_over(driven):
                 for outcome in outcomes:
                     flow.running.pop(outcome.call.run.key, None)
                 if not flow.running:
@@ -332,6 +332,24 @@ class Engine:
             self._call(driven, turn)
             if not driven.arrived:
                 return
+
+    def _is_over(self, driven: Driven) -> bool:
+        """Return True if nothing more of *driven* may begin; renew a lease that ran out."""
+        task, now = driven.task, time.monotonic()
+        if driven.over or now - task.leased_at < self._setup.lease_seconds:
+            return driven.over
+        # This process was frozen, say, or its database was away: no heartbeat has renewed it.
+        try:
+            held = self._runner.store.holds(task.item)
+        except AutomateError as error:
+            logger.warning("execution %s: %s", driven.flow.execution.id, error)
+            held = False
+        if held:
+            task.leased_at = now
+        else:
+            task.lost = True
+            task.stop()
+        return driven.over
 
     def _leave(self, driven: Driven, result: Result) -> None:
         if driven.task.ended:
@@ -441,7 +459,7 @@ class Engine:
 
     def _perform(self, driven: Driven, call: StepCall) -> None:
         """Make a call on a step's thread, unless it must not begin any more."""
-        if driven.over or self._setup.stopping():
+        if self._is_over(driven) or self._setup.stopping():
             self._ready.put((driven, [CallOutcome(call, begun=False)]))
             return
         began = time.monotonic()
@@ -541,6 +559,7 @@ class Engine:
 
     def _commit(self, group: Sequence[Driven]) -> None:
         pairs = [(driven.flow, driven.saving) for driven in group if driven.saving is not None]
+        now = time.monotonic()
         try:
             saved = self._runner.save(pairs, until=self._stopped.is_set)
         except Exception as error:
@@ -561,6 +580,7 @@ class Engine:
                 ended.append((task, OutcomeRecorded()))
             else:
                 driven.saving = turn
+                task.leased_at = max(task.leased_at, now)
                 self._ready.put((driven, None))
         if ended:
             self._end(ended)
