@@ -295,6 +295,7 @@ def test_a_workflow_that_takes_too_long(kernel: Kernel) -> None:
     execution = kernel.run("w")
     go.set()
     assert (execution.status, execution.error_code) == (ExecutionStatus.FAILED, "DEADLINE_EXCEEDED")
+    assert "the workflow took longer than its timeout of 50ms" in (execution.error or "")
     assert undone == ["DEADLINE_EXCEEDED"]
 
 

@@ -22,6 +22,7 @@ from automate_kernel.storage.values import encode_json
 from automate_kernel.worker.handler import should_stop
 from automate_kernel.worker.periodic import try_for
 from automate_kernel.workflows.catalogue import Entry
+from automate_kernel.workflows.definition.duration import format_duration
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.executions import ExecutionStore, Loaded
@@ -281,7 +282,7 @@ class Runner:
             )
             return _outcome(call, output)
         except AutomateError as error:
-            return CallOutcome(call, error=error)
+            return CallOutcome(call, error=_timed_out(flow, call, timeout, error))
 
     async def aperform(self, flow: Flow, call: StepCall) -> CallOutcome:
         """Make one call of an ``async def``, as `perform` does."""
@@ -292,7 +293,7 @@ class Runner:
             )
             return _outcome(call, output)
         except AutomateError as error:
-            return CallOutcome(call, error=error)
+            return CallOutcome(call, error=_timed_out(flow, call, timeout, error))
 
     # -- checkpoints -------------------------------------------------------------------------
 
@@ -395,6 +396,16 @@ def _about(execution: Execution, call: StepCall) -> Call:
         # Of the step, not the attempt: a service that saw the first must know the second.
         f"{execution.id}:{run.step_id}:{run.position}",
     )
+
+
+def _timed_out(
+    flow: Flow, call: StepCall, timeout: float | None, error: AutomateError
+) -> AutomateError:
+    """Return *error*, or, if the workflow's own time is over, one that says so."""
+    if error.code is not ErrorCodes.DEADLINE_EXCEEDED or timeout in (None, call.step.timeout):
+        return error
+    limit = format_duration(flow.workflow.timeout or 0.0)
+    return AutomateError(error.code, f"the workflow took longer than its timeout of {limit}")
 
 
 def _outcome(call: StepCall, output: Any) -> CallOutcome:
