@@ -13,6 +13,7 @@ from automate_kernel import Kernel
 from automate_kernel.errors import ErrorCodes, StorageError
 from automate_kernel.operations.context import current_item
 from automate_kernel.outbox import ItemStatus, OutboxItem
+from automate_kernel.plugins import hookimpl
 from automate_kernel.worker.handler import cancelling
 from automate_kernel.worker.worker import Worker
 from automate_kernel.workflows.execution import Execution, ExecutionStatus
@@ -498,3 +499,35 @@ def test_the_engine_goes_on_if_no_thread_can_be_started(
         one = kernel.start("w")
         until(lambda: is_over(kernel, one), 10)
     assert refused.is_set()
+
+
+def test_what_is_entered_around_an_execution_is_left_when_it_is_handed_back(
+    kernel: Kernel,
+) -> None:
+    """A worker that gives up what runs closes the spans and contexts around it."""
+    begun, go = threading.Event(), threading.Event()
+    around: list[str] = []
+
+    class Hooks:
+        @hookimpl
+        @contextlib.contextmanager
+        def automate_executing(self, execution: Execution) -> Iterator[None]:
+            around.append("entered")
+            yield
+            around.append("left")
+
+    @kernel.action
+    def work() -> None:
+        begun.set()
+        assert go.wait(PATIENCE)
+
+    kernel.register(Hooks(), "hook", key="around")
+    add(kernel, "long", {"id": "a", "action": "work"})
+    with working(kernel) as worker:
+        one = kernel.start("long")
+        assert begun.wait(PATIENCE)
+        worker.stop(abandon=True)
+        until(lambda: "left" in around)
+        go.set()
+    assert around == ["entered", "left"]
+    assert not is_over(kernel, one)

@@ -105,6 +105,7 @@ class Engine:
         self._handlers = {handler.kind: handler for handler in handlers}
         self._runner, self._portal, self._setup = runner, portal, setup
         self._held = 0
+        self._driven: set[Driven] = set()
         self._lock = threading.Lock()
         self._ready: SimpleQueue[_Entry | None] = SimpleQueue()
         self._dirty: SimpleQueue[Driven | None] = SimpleQueue()
@@ -228,11 +229,15 @@ class Engine:
         flow.enter(self._runner.around(flow.execution))
         driven = Driven(task, flow)
         task.cancel = self._canceller(driven)
+        self._driven.add(driven)
         self._ready.put((driven, ()))
 
     def stop(self) -> None:
         """End the threads; what is still held is released by the worker."""
         self._stopped.set()
+        for driven in list(self._driven):
+            self._give_up(driven)
+            self._forget(driven)
         self._ready.put(None)
         self._dirty.put(None)
         self._steps.stop()
@@ -263,6 +268,14 @@ class Engine:
     def _cancel_calls(self, driven: Driven) -> None:
         for running in list(driven.calls.values()):
             running.cancel()
+
+    def _forget(self, driven: Driven) -> None:
+        """Hold *driven* no longer, and leave what was entered around it."""
+        try:
+            self._driven.remove(driven)
+        except KeyError:
+            return  # another thread was first
+        driven.flow.leave()
 
     def _end(self, ended: list[Ended]) -> None:
         with self._lock:
@@ -354,7 +367,7 @@ class Engine:
     def _leave(self, driven: Driven, result: Result) -> None:
         if driven.task.ended:
             return
-        driven.flow.leave()
+        self._forget(driven)
         self._end([(driven.task, result)])
 
     def _fail(self, driven: Driven, error: BaseException) -> None:
@@ -576,7 +589,7 @@ class Engine:
             elif turn.last:
                 if driven.flow.running:  # a value was refused: others make these calls again
                     self._give_up(driven)
-                driven.flow.leave()
+                self._forget(driven)
                 ended.append((task, OutcomeRecorded()))
             else:
                 driven.saving = turn
