@@ -26,7 +26,7 @@ except ModuleNotFoundError:
 ROOT = Path(__file__).parents[2]
 ROOTS = [ROOT / "src", *sorted(ROOT.glob("plugins/*/src"))]
 
-LONGEST_FUNCTION, AIM = 67, 50
+LONGEST_FUNCTION, AIM = 60, 50
 """Lines of a function: as many as it may have, and as it should."""
 
 MOST_ANCESTORS = 3

@@ -206,68 +206,75 @@ def _sent_rows(columns: Mapping[str, str], *, single: bool) -> str:
     return f"{query}, unnest({arrays}) AS sent({', '.join(columns)})"
 
 
+def _words(words: Sequence[str]) -> str:
+    return ", ".join(f"'{word}'" for word in words)
+
+
+# The items that are still held, with their leases renewed, or ended. They are locked first: whoever
+# takes one over waits, and then finds it so.
+_HELD = f"""
+    UPDATE {OUTBOX} AS item SET
+        lease_expires_at = CASE WHEN given.ends THEN NULL
+            ELSE clock.now + {{}} * interval '1 second' END,
+        attempt_count = CASE WHEN given.progress THEN 1 ELSE item.attempt_count END,
+        status = CASE WHEN given.ends THEN 'COMPLETED' ELSE item.status END,
+        waiting_for = CASE WHEN given.ends THEN NULL ELSE item.waiting_for END,
+        completed_at = CASE WHEN given.ends THEN clock.now ELSE item.completed_at END,
+        updated_at = CASE WHEN given.ends THEN clock.now ELSE item.updated_at END
+    FROM given, clock, {EXECUTION} AS driven
+    WHERE item.id = given.item_id AND item.lease_token = given.token
+        AND item.status = 'RUNNING' AND driven.id = given.execution_id
+        AND driven.item_id = given.item_id AND driven.status IN ({_words(LIVE)})
+    RETURNING item.id, given.execution_id
+"""
+# Those whose executions have not ended meanwhile. Locked: who cancels one waits, and then ends the
+# steps that are written here.
+_LOCKED = f"""
+    SELECT held.id, held.execution_id
+    FROM held JOIN {EXECUTION} AS driven ON driven.id = held.execution_id
+    WHERE driven.item_id = held.id AND driven.status IN ({_words(LIVE)})
+    FOR NO KEY UPDATE OF driven
+"""
+_SAVED = f"""
+    INSERT INTO {STEP} ({", ".join(_STEP_COLUMNS)})
+    SELECT {", ".join(f"steps.{name}" for name in _STEP_COLUMNS)}
+    FROM steps JOIN live USING (execution_id)
+    ON CONFLICT (execution_id, step_id, position) DO UPDATE SET
+        {", ".join(f"{name} = excluded.{name}" for name in _STEP_COLUMNS if name not in _KEPT)}
+    WHERE {STEP}.status IN ({_words(_UNFINISHED)})
+"""
+# What a cancellation does to an execution meanwhile is seen once more here.
+_CHANGED = f"""
+    UPDATE {EXECUTION} AS driven SET
+        status = given.status, error_code = given.error_code, error = given.error,
+        error_group = given.error_group, updated_at = clock.now,
+        output = CASE WHEN given.status IN ({_words(LIVE)}) THEN driven.output
+            ELSE given.output END,
+        completed_at = CASE WHEN given.status IN ({_words(LIVE)}) THEN NULL ELSE clock.now END
+    FROM given JOIN live ON live.id = given.item_id, clock
+    WHERE driven.id = given.execution_id AND given.status IS NOT NULL
+        AND driven.item_id = given.item_id AND driven.status IN ({_words(LIVE)})
+"""
+
+
 @lru_cache(8)
 def _checkpoint_sql(*, asks_server: bool, single: bool, locked: bool) -> str:
     """
     Return the statement for PostgreSQL, whose parameters are `checkpoint_parameters`.
 
     The clock is the server's, or the first parameter. *single* is for one execution with one step:
-    where nobody else waits, arrays cost more than all the rest.
-
-    The items are locked first: whoever takes one over waits, and then finds its lease renewed. What
-    a cancellation does to an execution meanwhile is seen once more when its row is written; and
-    before anything is written if the executions are *locked*: who cancels one then waits, and ends
-    the steps that are written here.
+    where nobody else waits, arrays cost more than all the rest. With *locked* the executions are
+    locked before anything of them is written.
     """
     now = DIALECTS["postgresql"].now if asks_server else "{}::timestamptz"
-    live, unfinished = (", ".join(f"'{word}'" for word in words) for words in (LIVE, _UNFINISHED))
-    changed = ", ".join(f"{name} = excluded.{name}" for name in _STEP_COLUMNS if name not in _KEPT)
-    names = ", ".join(_STEP_COLUMNS)
-    lock = f"""AS MATERIALIZED (
-            SELECT held.id, held.execution_id
-            FROM held JOIN {EXECUTION} AS driven ON driven.id = held.execution_id
-            WHERE driven.item_id = held.id AND driven.status IN ({live})
-            FOR NO KEY UPDATE OF driven
-        )"""
-    live_items = lock if locked else "AS (SELECT id, execution_id FROM held)"
     text = f"""
         WITH clock AS MATERIALIZED (SELECT {now} AS now),
         given AS MATERIALIZED ({_sent_rows(_GIVEN_COLUMNS, single=single)}),
         steps AS MATERIALIZED ({_sent_rows(_STEP_COLUMNS, single=single)}),
-        held AS (
-            UPDATE {OUTBOX} AS item SET
-                lease_expires_at = CASE WHEN given.ends THEN NULL
-                    ELSE clock.now + {{}} * interval '1 second' END,
-                attempt_count = CASE WHEN given.progress THEN 1 ELSE item.attempt_count END,
-                status = CASE WHEN given.ends THEN 'COMPLETED' ELSE item.status END,
-                waiting_for = CASE WHEN given.ends THEN NULL ELSE item.waiting_for END,
-                completed_at = CASE WHEN given.ends THEN clock.now ELSE item.completed_at END,
-                updated_at = CASE WHEN given.ends THEN clock.now ELSE item.updated_at END
-            FROM given, clock, {EXECUTION} AS driven
-            WHERE item.id = given.item_id AND item.lease_token = given.token
-                AND item.status = 'RUNNING' AND driven.id = given.execution_id
-                AND driven.item_id = given.item_id AND driven.status IN ({live})
-            RETURNING item.id, given.execution_id
-        ),
-        live {live_items},
-        saved AS (
-            INSERT INTO {STEP} ({names})
-            SELECT {", ".join(f"steps.{name}" for name in _STEP_COLUMNS)}
-            FROM steps JOIN live USING (execution_id)
-            ON CONFLICT (execution_id, step_id, position) DO UPDATE SET {changed}
-            WHERE {STEP}.status IN ({unfinished})
-        ),
-        changed AS (
-            UPDATE {EXECUTION} AS driven SET
-                status = given.status, error_code = given.error_code, error = given.error,
-                error_group = given.error_group, updated_at = clock.now,
-                output = CASE WHEN given.status IN ({live}) THEN driven.output
-                    ELSE given.output END,
-                completed_at = CASE WHEN given.status IN ({live}) THEN NULL ELSE clock.now END
-            FROM given JOIN live ON live.id = given.item_id, clock
-            WHERE driven.id = given.execution_id AND given.status IS NOT NULL
-                AND driven.item_id = given.item_id AND driven.status IN ({live})
-        )
+        held AS ({_HELD}),
+        live AS {f"MATERIALIZED ({_LOCKED})" if locked else "(SELECT id, execution_id FROM held)"},
+        saved AS ({_SAVED}),
+        changed AS ({_CHANGED})
         SELECT live.id::text, clock.now FROM live, clock
     """
     # Drivers keep what they know of a statement for short ones only.
