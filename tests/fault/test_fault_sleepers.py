@@ -62,7 +62,7 @@ def test_a_worker_that_wakes_after_its_lease(
     assert (item.status, item.lease_owner) == (ItemStatus.RUNNING, name)
     if kind == "execution":
         assert scene.words("saved") == []
-        assert [run.output for run in kernel.executions.get(execution_id).steps] == [None]
+        assert {run.output for run in kernel.executions.get(execution_id).steps} <= {None}
     assert scene.rows("SELECT * FROM effects") == []
     rescuer.mark_success(item_id, name)
     assert outbox.get(item_id).status is ItemStatus.COMPLETED

@@ -255,8 +255,11 @@ class WorkflowExecutionAdmin(PageAdmin):
     def progress_view(self, request: HttpRequest, execution_id: UUID) -> HttpResponse:
         """Return the timeline as JSON, for the script that keeps the page up to date."""
         execution = self.find(request, execution_id)
-        about = f"{execution.status} {execution.updated_at.isoformat()} {execution.item_id}"
-        etag = quote_etag(hashlib.sha256(about.encode()).hexdigest()[:32])
+        # Each checkpoint renews the lease of its item; of the execution's row it changes nothing.
+        item = OutboxItem.objects.using(execution._state.db).filter(pk=execution.item_id)
+        leased = item.values_list("lease_expires_at", flat=True).first()
+        about = (execution.status, execution.updated_at.isoformat(), execution.item_id, leased)
+        etag = quote_etag(hashlib.sha256(repr(about).encode()).hexdigest()[:32])
         headers = {"ETag": etag, "Cache-Control": "private, no-store"}
         if etag in parse_etags(request.headers.get("If-None-Match", "")):
             return HttpResponse(status=304, headers=headers)

@@ -38,9 +38,6 @@ class Flow:
         self._around = ExitStack()
         self._loaded_at, self._started = loaded.now, time.monotonic()
         self._begun: dict[StepKey, tuple[str, float]] = {}
-        self._sent: dict[StepKey, tuple[str, float]] = {}
-        # Runs that have a row already keep their time.
-        self._dated = {run.key for run in loaded.execution.steps}
         self._stored = loaded.execution.status is not ExecutionStatus.PENDING
         self._ends_at: float | None = None
         left = None
@@ -129,19 +126,16 @@ class Flow:
             for run in turn.saves
             if (known := self._begun.get(run.key)) is not None
         }
-        self._sent = begun
         return Save(self.item, self.execution, turn, begun, self._stored)
 
     def saved(self, turn: Turn, at: datetime) -> bool:
         """Note that *turn* was saved *at* that time; return True if it is the first to be."""
         first, self._stored = not self._stored, True
+        self._loaded_at, self._started = at, time.monotonic()
         for run in turn.saves:
-            known = self._sent.get(run.key)
-            if known is not None and run.key not in self._dated:
-                self._dated.add(run.key)
-                run.started_at = at - timedelta(seconds=known[1])
             if run.status.finished:
-                run.completed_at = at
+                # When it began was a guess.
+                run.completed_at = max(at, run.started_at or at)
                 self._begun.pop(run.key, None)
         self.execution.updated_at = at
         self.execution.status = turn.end or ExecutionStatus.RUNNING

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
@@ -38,6 +39,8 @@ EVENT = "automate.event"
 
 # Threads for the parallel steps of executions that run without a worker.
 _PARALLEL = 64
+# A call that takes longer has a row while it runs.
+_SEEN_SECONDS = 0.1
 
 
 class Calls(Protocol):
@@ -82,6 +85,8 @@ class Runner:
         self.around = around
         self._executor: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
+        # The last duration of each action that was called here.
+        self._seconds: dict[str, float] = {}
         # Executions that `begin` has begun, until they are driven: they need not be read.
         self._begun: dict[str, Loaded] = {}
         self.activity: ExecutionActivity = ExecutionActivity()
@@ -223,19 +228,32 @@ class Runner:
                 if should_stop():
                     flow.pause(turn)
                 if needs_saving(turn):
-                    saved = self.save([(flow, turn)], until=should_stop).get(flow.item.id)
-                    if saved is None:
-                        self.let_go(flow)
-                        return None
-                    if isinstance(saved, AutomateError):
-                        raise saved
+                    saved = self._saved(flow, turn)
+                    if saved is None or saved.last:
+                        return OutcomeRecorded() if saved else None
                     turn = saved
-                    if turn.last:
-                        return OutcomeRecorded()
+                for call in turn.calls:
+                    self.begin(flow, call)
+                slow = [call.run for call in turn.calls if self._may_last(call)]
+                if slow and self._saved(flow, Turn(saves=slow)) is None:
+                    return None
                 turn = self.turn(flow, self._make(flow, turn, in_flight))
         finally:
             for future in in_flight:
                 future.cancel()  # the next holder of the execution makes those that have not begun
+
+    def _saved(self, flow: Flow, turn: Turn) -> Turn | None:
+        """Save one turn; return what was accepted, or None if the execution has been ended."""
+        saved = self.save([(flow, turn)], until=should_stop).get(flow.item.id)
+        if isinstance(saved, AutomateError):
+            raise saved
+        if saved is None:
+            self.let_go(flow)
+        return saved
+
+    def _may_last(self, call: StepCall) -> bool:
+        """Return True if *call* may take so long that people look for it: it has a row before."""
+        return self._seconds.get(call.step.action, 1.0) > _SEEN_SECONDS
 
     def turn(self, flow: Flow, outcomes: Sequence[CallOutcome] = ()) -> Turn:
         """Take *outcomes* in, and return what follows; a new execution sends its signal."""
@@ -252,8 +270,6 @@ class Runner:
         self, flow: Flow, turn: Turn, in_flight: set[Future[CallOutcome]]
     ) -> Sequence[CallOutcome]:
         """Make the turn's calls; return the outcomes so far: some, unless a retry is due."""
-        for call in turn.calls:
-            self.begin(flow, call)
         if len(turn.calls) == 1 and not in_flight and turn.next_retry is None:
             return [self.perform(flow, turn.calls[0])]
         submit = self.executor().submit
@@ -276,13 +292,14 @@ class Runner:
     def perform(self, flow: Flow, call: StepCall) -> CallOutcome:
         """Make one call; an error is part of the outcome."""
         about, timeout = _about(flow.execution, call), flow.timeout_of(call)
+        name, began = call.step.action, time.monotonic()
         try:
-            output = self.operations.invoke(
-                call.step.action, call.input, call=about, timeout=timeout
-            )
+            output = self.operations.invoke(name, call.input, call=about, timeout=timeout)
             return _outcome(call, output)
         except AutomateError as error:
             return CallOutcome(call, error=_timed_out(flow, call, timeout, error))
+        finally:
+            self._seconds[name] = time.monotonic() - began
 
     async def aperform(self, flow: Flow, call: StepCall) -> CallOutcome:
         """Make one call of an ``async def``, as `perform` does."""
