@@ -51,13 +51,13 @@ class BaseAPIView(_Base, APIView):
     """
 
 
-class BaseViewSet(_Base, GenericViewSet[Any]):
+class BaseViewSet(_Base, GenericViewSet):  # type: ignore[type-arg]
     """A view set whose actions are its own: ``list``, ``create``, ``destroy`` or ``@action``."""
 
 
-class BaseModelViewSet(BaseViewSet, ModelViewSet[Any]):
+class BaseModelViewSet(BaseViewSet, ModelViewSet):  # type: ignore[type-arg]
     """A view set of a model: list, retrieve, create, update, destroy."""
 
 
-class BaseReadOnlyViewSet(BaseViewSet, ReadOnlyModelViewSet[Any]):
+class BaseReadOnlyViewSet(BaseViewSet, ReadOnlyModelViewSet):  # type: ignore[type-arg]
     """A view set of a model, to list and retrieve."""
