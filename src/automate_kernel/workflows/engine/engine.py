@@ -41,7 +41,7 @@ from automate_kernel.workflows.engine.runner import EVENT, Runner
 logger: logging.Logger = get_logger(__name__)
 
 # Executions in flight. A third of them must be free before more are claimed.
-_MOST = 400
+_MOST = 500
 _GROUP = 200
 # No more is claimed than threads are likely to begin within this time: another worker may be free,
 # and who dies over one execution takes an attempt from all that it holds.
