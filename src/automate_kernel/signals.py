@@ -14,8 +14,8 @@ A receiver gets the kernel as *sender* and keyword arguments:
 `step_failed`             ``execution``, ``step``, ``error``
 ========================  ==========================================================
 
-``error`` is an `AutomateError` whose text has been redacted. The two ``…_started`` are sent when the
-work begins, before anything of it is saved.
+``error`` is an `AutomateError` whose text has been redacted. The two ``…_started`` are sent when
+the work begins, before anything of it is saved.
 
 Receivers are called where a worker saves its executions: a slow one holds all of them up. Hand long
 work on, as an item of the outbox for example.
