@@ -65,6 +65,10 @@ def _of_tenants(rows: Rows, kinds: Sequence[str]) -> list[Group]:
     return groups
 
 
+# So many groups that had nothing in a claim keep their turn.
+_REMEMBERED = 1000
+
+
 class FairShare:
     """
     Shares claims among groups, and remembers which of them are backlogged: had more than they got.
@@ -78,7 +82,8 @@ class FairShare:
         self._known: dict[tuple[str, ...] | None, tuple[float, list[Group]]] = {}
         self._backlogged: set[Group] = set()
         self._tenants = False
-        self._turn = 0
+        # The groups in the order of their turns; some may be gone by the next claim.
+        self._turns: list[Group] = []
 
     def take(
         self,
@@ -109,9 +114,12 @@ class FairShare:
     def _take(
         self, rows: Rows, groups: list[Group], limit: int, claim: dict[str, Any]
     ) -> list[Row]:
-        self._turn += 1
-        turn = self._turn % max(1, len(groups))
+        present = set(groups)
+        # By its name and not by its number, which changes when others are gone.
+        first = next((group for group in self._turns if group in present), None)
+        turn = groups.index(first) if first is not None else 0
         groups = [*groups[turn:], *groups[:turn]]
+        served = 1
         taken: list[Row] = []
         for start in range(0, len(groups), _MOST_AT_ONCE):
             some = groups[start : start + _MOST_AT_ONCE]
@@ -129,8 +137,11 @@ class FairShare:
                 # Who had its fill leaves what it did not use to the others.
                 some = [group for group in some if group in self._backlogged]
             if len(taken) >= limit:
-                self._turn += start
+                served += start
                 break
+        # Those of other kinds keep their order: each of a worker's pools claims its own kinds.
+        others = [group for group in self._turns if group not in present]
+        self._turns = [*groups[served:], *groups[:served], *others[:_REMEMBERED]]
         # One group's are in order already.
         return taken if len(groups) == 1 else sorted(taken, key=itemgetter("sort_at", "id"))
 
