@@ -117,7 +117,7 @@ class FairShare:
         present = set(groups)
         # By its name and not by its number, which changes when others are gone.
         first = next((group for group in self._turns if group in present), None)
-        turn = groups.index(first) if first is not None else 0
+        turn = groups.index(first) if first is not None else 1 % max(1, len(groups))
         groups = [*groups[turn:], *groups[:turn]]
         served = 1
         taken: list[Row] = []
