@@ -686,7 +686,12 @@ class Kernel:
             logger.warning("what was done could not be counted: %s", error)
 
     def run(self, workflow: str, payload: Any = None, *, patience: float = 3600.0) -> Execution:
-        """Start *workflow*, run until it has ended, and return the execution."""
+        """
+        Start *workflow*, run until it has ended, and return the execution.
+
+        Other items that are due are left alone, unless it has to wait: for a retry, or because its
+        kind is paused or limited. Then they run too, as in `run_until_idle` with *patience*.
+        """
         event = manual_event(workflow, payload)
         definition = self.workflows.get(workflow)
         self._check_manual(definition, event)

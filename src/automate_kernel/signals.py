@@ -1,7 +1,8 @@
 """
 The seven signals, and the function that sends them.
 
-They are blinker signals, sent by the worker after the change that they announce is committed.
+They are blinker signals, sent by the worker: the two ``…_started`` when the work begins, the others
+after the change that they announce is committed.
 A receiver gets the kernel as *sender* and keyword arguments:
 
 ========================  ==========================================================
@@ -14,8 +15,7 @@ A receiver gets the kernel as *sender* and keyword arguments:
 `step_failed`             ``execution``, ``step``, ``error``
 ========================  ==========================================================
 
-``error`` is an `AutomateError` whose text has been redacted. The two ``…_started`` are sent when
-the work begins, before anything of it is saved.
+``error`` is an `AutomateError` whose text has been redacted.
 
 Receivers are called where a worker saves its executions: a slow one holds all of them up. Hand long
 work on, as an item of the outbox for example.

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from automate_kernel.outbox import RowsOutboxStore
+from automate_kernel.outbox import ItemStatus, RowsOutboxStore
 from automate_kernel.outbox.ids import new_id
+from automate_kernel.outbox.item import end_changes
+from automate_kernel.storage import checkpoint
 from automate_kernel.storage.checkpoint import (
     Checkpoint,
     Saved,
@@ -146,6 +148,11 @@ def test_one_statement_leaves_what_several_leave(
     found = [Scene(store, cases).save(way) for way in (save_checkpoints, checkpoint_in_steps)]
     for case, one, other in zip(cases, *found, strict=True):
         assert one == other, case
+
+
+def test_an_item_ends_as_the_outbox_ends_it() -> None:
+    """Storage, which is below the outbox, writes the same columns."""
+    assert checkpoint._ITEM_ENDS == end_changes(ItemStatus.COMPLETED)
 
 
 def test_a_group_is_not_held_up_by_one_that_is_lost(postgresql_engine: sa.Engine) -> None:

@@ -36,8 +36,7 @@ from automate_kernel.templates.members import LOOP_METHODS, Method, member
 from automate_kernel.templates.members import BINARY
 from automate_kernel.templates.sandbox import GLOBALS
 
-# A quarter of a second where the prices were set, with room for a machine that is slower.
-CALL_SECONDS = 0.4
+CALL_SECONDS = 0.25
 """What one call may take at most: a heartbeat's pause, on a machine that does other things too."""
 
 engine = TemplateEngine(FilterRegistry())

@@ -30,6 +30,7 @@ from automate_kernel.templates.syntax import COUNTED
 from automate_kernel.templates.values import stripped, text_of, unfit
 
 _LARGE = 1000
+_TEXT_OF_A_STEP = 1000
 _MAX_PARTS = 32
 # Errors in these packages' filters come from their arguments: nobody can mend the code.
 _GIVEN = frozenset({"automate_kernel", "jinja2", "markupsafe", "builtins"})
@@ -233,7 +234,14 @@ def _key(context: RenderContext, attribute: Any, case_sensitive: bool) -> Callab
 
 
 def _keys(context: RenderContext, items: Iterable[Any], getter: Callable[[Any], Any]) -> list[Any]:
-    return [getter(item) for item in CountedItems(items, context.budget)]
+    keys = []
+    for item in CountedItems(items, context.budget):
+        key = getter(item)
+        if isinstance(key, str):
+            # Made of a long text, perhaps by folding its case, it takes as long as many short ones.
+            context.budget.spend(len(key) // _TEXT_OF_A_STEP)
+        keys.append(key)
+    return keys
 
 
 def _sum(context: RenderContext, items: Any, attribute: Any = None, start: Any = 0) -> Any:

@@ -36,7 +36,12 @@ from automate_kernel.worker.pools import PoolSetup
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.executions import ADVANCE
 from automate_kernel.workflows.engine.flow import Flow, needs_saving
-from automate_kernel.workflows.engine.runner import EVENT, Runner
+from automate_kernel.workflows.engine.runner import (
+    EVENT,
+    OVERRUN_SECONDS,
+    SEEN_SECONDS,
+    Runner,
+)
 
 logger: logging.Logger = get_logger(__name__)
 
@@ -48,11 +53,6 @@ _GROUP = 200
 _AHEAD_SECONDS = 0.25
 # A call that takes less is made where the turn is taken: handing it to a thread costs as much.
 _QUICK_SECONDS = 0.0001
-# A call in place that takes longer keeps its thread, and another one takes the turns on.
-_OVERRUN_SECONDS = 0.02
-_UNKNOWN_SECONDS = 1.0
-# A call that takes longer has a row while it runs, so that people see it.
-_SEEN_SECONDS = 0.1
 # A timer that rings so much later than another is the same.
 _SAME_SECONDS = 0.001
 
@@ -114,7 +114,6 @@ class Engine:
         self._timer_count = 0
         # Calls in the order in which they began, until they are old enough to be seen.
         self._young: deque[tuple[float, Driven, StepCall]] = deque()
-        self._means: dict[str, float] = {}
         # For how long a call holds a thread, on average.
         self._mean_seconds = 1.0
         # True if there was no room the last time.
@@ -352,17 +351,21 @@ class Engine:
         if driven.over or now - task.leased_at < self._setup.lease_seconds:
             return driven.over
         # This process was frozen, say, or its database was away: no heartbeat has renewed it.
-        try:
-            held = self._runner.store.holds(task.item)
-        except AutomateError as error:
-            logger.warning("execution %s: %s", driven.flow.execution.id, error)
-            held = False
-        if held:
+        if self._holds(driven):
             task.leased_at = now
         else:
-            task.lost = True
             task.stop()
         return driven.over
+
+    def _holds(self, driven: Driven) -> bool:
+        """Renew the lease of *driven*; without the certainty that it is ours, it is lost."""
+        try:
+            if self._runner.store.holds(driven.task.item):
+                return True
+        except Exception as error:
+            logger.warning("execution %s: %s", driven.flow.execution.id, error)
+        driven.task.lost = True
+        return False
 
     def _leave(self, driven: Driven, result: Result) -> None:
         if driven.task.ended:
@@ -382,8 +385,8 @@ class Engine:
         if not self._held:
             return None
         # While anything is held, what has begun on other threads is looked at in time.
-        left = self._timers[0][0] - time.monotonic() if self._timers else _SEEN_SECONDS
-        return max(0.0, min(left, _SEEN_SECONDS))
+        left = self._timers[0][0] - time.monotonic() if self._timers else SEEN_SECONDS
+        return max(0.0, min(left, SEEN_SECONDS))
 
     def _ring_timers(self) -> None:
         while self._young and self._young[0][0] <= time.monotonic():
@@ -411,7 +414,7 @@ class Engine:
             driven.saving = Turn(saves=[call.run])
             self._dirty.put(driven)
         else:
-            self._young.append((time.monotonic() + _SEEN_SECONDS, driven, call))
+            self._young.append((time.monotonic() + SEEN_SECONDS, driven, call))
 
     # -- calls -------------------------------------------------------------------------------
 
@@ -431,7 +434,7 @@ class Engine:
                 quick.append(call)
                 continue
             if self._is_async(name):
-                self._young.append((time.monotonic() + _SEEN_SECONDS, driven, call))
+                self._young.append((time.monotonic() + SEEN_SECONDS, driven, call))
                 loop.append(call)
             else:
                 self._steps.put(driven, call)
@@ -451,7 +454,7 @@ class Engine:
         return known
 
     def _is_quick(self, name: str) -> bool:
-        return self._means.get(name, _UNKNOWN_SECONDS) < _QUICK_SECONDS
+        return self._runner.mean_seconds(name) < _QUICK_SECONDS
 
     def _call_in_place(self, driven: Driven, call: StepCall) -> bool:
         """Make a quick call; return False if another thread has taken the turns on meanwhile."""
@@ -463,7 +466,7 @@ class Engine:
             replaced = self._turner != number
             if not replaced:
                 self._calling_since = None
-        self._note(call.step.action, took)
+        self._note_seconds(took)
         if replaced:
             self._ready.put((driven, [outcome]))
             return False
@@ -477,19 +480,10 @@ class Engine:
             return
         began = time.monotonic()
         driven.flow.started(call)
-        self._young.append((began + _SEEN_SECONDS, driven, call))
+        self._young.append((began + SEEN_SECONDS, driven, call))
         outcome = self._outcome(driven, call)
-        self._note(call.step.action, time.monotonic() - began)
+        self._note_seconds(time.monotonic() - began)
         self._ready.put((driven, [outcome]))
-
-    def _note(self, name: str, took: float) -> None:
-        self._note_seconds(took)
-        # Down fast and up slowly: what others did meanwhile makes a quick call look slow.
-        mean = self._means.get(name, took)
-        if took > _OVERRUN_SECONDS:
-            self._means[name] = max(mean, took)
-        else:
-            self._means[name] = mean + (took - mean) * (0.5 if took < mean else 0.02)
 
     def _outcome(self, driven: Driven, call: StepCall) -> CallOutcome:
         try:
@@ -535,9 +529,9 @@ class Engine:
 
     def _watch(self) -> None:
         """Let another thread take the turns on while a call in place takes too long."""
-        while not self._stopped.wait(_OVERRUN_SECONDS):
+        while not self._stopped.wait(OVERRUN_SECONDS):
             since = self._calling_since
-            if since is None or time.monotonic() - since < _OVERRUN_SECONDS:
+            if since is None or time.monotonic() - since < OVERRUN_SECONDS:
                 continue
             with self._lock:
                 if self._calling_since == since:
@@ -600,16 +594,10 @@ class Engine:
 
     def _let_go(self, driven: Driven) -> None:
         """Begin nothing more of an execution that could not be saved."""
-        task = driven.task
-        try:
-            if self._runner.store.holds(task.item):
-                # The execution was ended from outside, and the item has nothing to drive.
-                driven.result = Outcome(task.item.id, token=task.item.lease_token)
-            else:
-                task.lost = True
-        except Exception as error:
-            logger.warning("execution %s: %s", driven.flow.execution.id, error)
-            task.lost = True
+        item = driven.task.item
+        if self._holds(driven):
+            # The execution was ended from outside, and the item has nothing to drive.
+            driven.result = Outcome(item.id, token=item.lease_token)
         self._give_up(driven)
         self._ready.put((driven, None))
 

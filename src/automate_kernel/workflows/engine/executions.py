@@ -98,7 +98,6 @@ __all__ = [
     "Save",
     "change_status",
     "end_from_outside",
-    "execution_id_of",
     "reopen",
 ]
 
@@ -149,15 +148,11 @@ class _NewExecution:
         return Execution.from_row({**nothing, **self.row, "event": event, **times})
 
 
-def execution_id_of(workflow: Workflow, event: Event) -> str:
-    """Return the id of the one execution of *workflow* for *event*."""
-    return str(uuid.uuid5(_NAMESPACE, f"{event.id}\n{workflow.name}"))
-
-
 def _new_execution(
     workflow: Workflow, event: Event, priority: int, redact: Redaction | None
 ) -> _NewExecution:
-    execution_id = execution_id_of(workflow, event)
+    # It follows from both: the same event starts the same workflow once.
+    execution_id = str(uuid.uuid5(_NAMESPACE, f"{event.id}\n{workflow.name}"))
     item = _wake_up(execution_id, new_id(), event.tenant_id, priority)
     row = {
         "id": execution_id,

@@ -39,8 +39,13 @@ EVENT = "automate.event"
 
 # Threads for the parallel steps of executions that run without a worker.
 _PARALLEL = 64
-# A call that takes longer has a row while it runs.
-_SEEN_SECONDS = 0.1
+SEEN_SECONDS = 0.1
+"""A call that takes longer has a row while it runs, so that people see it."""
+
+OVERRUN_SECONDS = 0.02
+"""A quick call that takes longer is none."""
+
+_UNKNOWN_SECONDS = 1.0
 
 
 class Calls(Protocol):
@@ -85,9 +90,8 @@ class Runner:
         self.around = around
         self._executor: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
-        # The last duration of each action that was called here.
-        self._seconds: dict[str, float] = {}
-        # Executions that `begin` has begun, until they are driven: they need not be read.
+        self._means: dict[str, float] = {}
+        # Executions that `begin_execution` has begun, until they are driven: they need not be read.
         self._begun: dict[str, Loaded] = {}
         self.activity: ExecutionActivity = ExecutionActivity()
         """The counts of this process, until a worker writes them down."""
@@ -124,25 +128,14 @@ class Runner:
             for item, (event, workflows, _) in zip(items, asked, strict=True)
             for workflow in workflows
         ]
-        outcomes = [outcome for _, _, outcome in asked]
-        begun = self._begin(starts, items[0].lease_owner or "", outcomes)
-        for event, _, _ in asked:
-            signals.emit(signals.event_received, self._sender, event=event)
-        return [(item, self._flow(item, loaded)) for item, loaded in begun]
-
-    def _begin(
-        self,
-        starts: Sequence[tuple[Workflow, Event, int]],
-        owner: str,
-        outcomes: Sequence[Outcome] = (),
-    ) -> list[tuple[OutboxItem, Loaded]]:
-        """Begin executions, claimed by *owner*, and finish the events that ask for them."""
-        ids: list[str] = []
+        ids, owner = list[str](), items[0].lease_owner or ""
         with self.store.freed_if_lost(ids, owner), self.store.storage.begin() as rows:
             begun = self.store.start_claimed(rows, starts, owner) if starts else []
             ids += [item.id for item, _ in begun]
-            self._finish_events(rows, owner, outcomes)
-        return begun
+            self._finish_events(rows, owner, [outcome for _, _, outcome in asked])
+        for event, _, _ in asked:
+            signals.emit(signals.event_received, self._sender, event=event)
+        return [(item, self._flow(item, loaded)) for item, loaded in begun]
 
     def _asked_for(self, item: OutboxItem) -> tuple[Event, list[Workflow], Outcome]:
         """Return an item's event, the workflows that it starts, and the item's outcome."""
@@ -234,7 +227,10 @@ class Runner:
                     turn = saved
                 for call in turn.calls:
                     self.begin(flow, call)
-                slow = [call.run for call in turn.calls if self._may_last(call)]
+                slow = [
+                    call.run for call in turn.calls
+                    if self.mean_seconds(call.step.action) > SEEN_SECONDS
+                ]  # fmt: skip
                 if slow and self._saved(flow, Turn(saves=slow)) is None:
                     return None
                 turn = self.turn(flow, self._make(flow, turn, in_flight))
@@ -250,10 +246,6 @@ class Runner:
         if saved is None:
             self.let_go(flow)
         return saved
-
-    def _may_last(self, call: StepCall) -> bool:
-        """Return True if *call* may take so long that people look for it: it has a row before."""
-        return self._seconds.get(call.step.action, 1.0) > _SEEN_SECONDS
 
     def turn(self, flow: Flow, outcomes: Sequence[CallOutcome] = ()) -> Turn:
         """Take *outcomes* in, and return what follows; a new execution sends its signal."""
@@ -299,7 +291,19 @@ class Runner:
         except AutomateError as error:
             return CallOutcome(call, error=_timed_out(flow, call, timeout, error))
         finally:
-            self._seconds[name] = time.monotonic() - began
+            self._note(name, time.monotonic() - began)
+
+    def mean_seconds(self, action: str) -> float:
+        """Return how long calls of a plain *action* take here; a second if that is unknown."""
+        return self._means.get(action, _UNKNOWN_SECONDS)
+
+    def _note(self, action: str, took: float) -> None:
+        # Down fast and up slowly: what others did meanwhile makes a quick call look slow.
+        mean = self._means.get(action, took)
+        if took > OVERRUN_SECONDS:
+            self._means[action] = max(mean, took)
+        else:
+            self._means[action] = mean + (took - mean) * (0.5 if took < mean else 0.02)
 
     async def aperform(self, flow: Flow, call: StepCall) -> CallOutcome:
         """Make one call of an ``async def``, as `perform` does."""
