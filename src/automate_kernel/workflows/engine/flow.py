@@ -36,7 +36,8 @@ class Flow:
         self.context: Context = copy_context()
         """The context variables of its steps: what hooks around it have set."""
         self._around = ExitStack()
-        self._loaded_at, self._started = loaded.now, time.monotonic()
+        # The last time of the database that is known, and when it was learnt.
+        self._known_at, self._learnt = loaded.now, time.monotonic()
         self._begun: dict[StepKey, tuple[str, float]] = {}
         self._stored = loaded.execution.status is not ExecutionStatus.PENDING
         self._ends_at: float | None = None
@@ -45,12 +46,12 @@ class Flow:
             # Since its wake-up was enqueued: an execution that is resumed has all its time again.
             age = (loaded.now - item.created_at).total_seconds()
             left = program.workflow.timeout - age
-            self._ends_at = self._started + left
+            self._ends_at = self._learnt + left
         crashes = max(0, item.attempt_count - 1)
         self._flow = advance(
             program, loaded.execution, waits=loaded.waits, left=left, crashes=crashes
         )
-        self._since = self._started
+        self._since = self._learnt
         self.begins: bool = True
         """True until the first turn is taken."""
 
@@ -114,7 +115,7 @@ class Flow:
 
     def _moment(self, now: float) -> datetime:
         """Return about the time of the database, without asking it."""
-        return self._loaded_at + timedelta(seconds=now - self._started)
+        return self._known_at + timedelta(seconds=now - self._learnt)
 
     # -- checkpoints -------------------------------------------------------------------------
 
@@ -131,7 +132,7 @@ class Flow:
     def saved(self, turn: Turn, at: datetime) -> bool:
         """Note that *turn* was saved *at* that time; return True if it is the first to be."""
         first, self._stored = not self._stored, True
-        self._loaded_at, self._started = at, time.monotonic()
+        self._known_at, self._learnt = at, time.monotonic()
         for run in turn.saves:
             if run.status.finished:
                 # When it began was a guess.
