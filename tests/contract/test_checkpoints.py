@@ -75,7 +75,7 @@ def step_row(execution_id: str, step_id: str, status: str, note: str) -> dict[st
         "error_code": "INTERNAL" if failed else None, "error": 'a "b" \\ c' if failed else None,
         "trace": None, "error_group": "g" if failed else None, "started_at": Now(-1.5),
         "next_attempt_at": Now(60) if status == "RETRY" else None,
-        "completed_at": Now() if ended else None,
+        "completed_at": Now() if ended else None, "place": None, "output_ref": None,
     }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from automate_django.models.api import ApiToken, IdempotencyRecord
 from automate_django.models.audit import AuditEntry, StagedImport
 from automate_django.models.definitions import WorkflowDocument, WorkflowStamp, WorkflowVersion
 from automate_django.models.tables import (
+    AwaitedEvent,
     OutboxActivity,
     OutboxFailure,
     OutboxItem,
@@ -17,16 +18,20 @@ from automate_django.models.tables import (
     UniqueIfSet,
     WebhookDelivery,
     WorkflowActivity,
+    WorkflowDebounce,
     WorkflowDefinition,
     WorkflowExecution,
     WorkflowSchedule,
+    WorkflowSignal,
     WorkflowStep,
+    WorkflowWait,
 )
 from automate_django.models.tasks import TaskResult
 
 __all__ = [
     "ApiToken",
     "AuditEntry",
+    "AwaitedEvent",
     "IdempotencyRecord",
     "OutboxActivity",
     "OutboxFailure",
@@ -43,11 +48,14 @@ __all__ = [
     "UniqueIfSet",
     "WebhookDelivery",
     "WorkflowActivity",
+    "WorkflowDebounce",
     "WorkflowDefinition",
     "WorkflowDocument",
     "WorkflowExecution",
     "WorkflowSchedule",
+    "WorkflowSignal",
     "WorkflowStamp",
     "WorkflowStep",
     "WorkflowVersion",
+    "WorkflowWait",
 ]

@@ -299,6 +299,9 @@ class WorkflowExecution(_KernelTable):
     updated_at = models.DateTimeField()
     completed_at = models.DateTimeField(null=True)
     error_group = models.CharField(max_length=200, null=True)
+    parent_id = models.UUIDField(null=True)
+    concurrency_key = models.CharField(max_length=255, null=True)
+    output_ref = models.TextField(null=True)
 
     Meta = _meta(tables.EXECUTION)
 
@@ -323,6 +326,9 @@ class WorkflowStep(_KernelTable):
     next_attempt_at = models.DateTimeField(null=True)
     completed_at = models.DateTimeField(null=True)
     error_group = models.CharField(max_length=200, null=True)
+    place = models.CharField(max_length=200, null=True)
+    progress = models.JSONField(null=True)
+    output_ref = models.TextField(null=True)
 
     Meta = _meta(tables.STEP)
 
@@ -335,6 +341,8 @@ class WorkflowSchedule(_KernelTable):
 
     id = models.CharField(max_length=255, primary_key=True)
     last_fired_at = models.DateTimeField()
+    paused_at = models.DateTimeField(null=True)
+    execution_id = models.UUIDField(null=True)
 
     Meta = _meta(tables.SCHEDULE)
 
@@ -360,3 +368,58 @@ class WorkflowActivity(_KernelTable):
 
     def __str__(self) -> str:
         return f"{self.workflow} {self.at:%Y-%m-%d %H:%M}"
+
+
+class WorkflowWait(_KernelTable):
+    """A step that waits for an event, an approval or another workflow."""
+
+    id = models.UUIDField(primary_key=True)
+    key = models.CharField(max_length=64)
+    about = models.CharField(max_length=16)
+    execution = models.ForeignKey(WorkflowExecution, related_name="waits", **_LOOSE)
+    step_id = models.CharField(max_length=200)
+    position = models.IntegerField()
+    tenant_id = models.CharField(max_length=200, null=True)
+    details = models.JSONField(null=True)
+    created_at = models.DateTimeField()
+    expires_at = models.DateTimeField(null=True)
+
+    Meta = _meta(tables.WAIT)
+
+    def __str__(self) -> str:
+        return f"{self.about} {self.step_id}"
+
+
+class WorkflowSignal(_KernelTable):
+    """A signal that has come, for steps that wait for it."""
+
+    id = models.UUIDField(primary_key=True)
+    key = models.CharField(max_length=64)
+    event = models.JSONField()
+    received_at = models.DateTimeField()
+
+    Meta = _meta(tables.SIGNAL)
+
+
+class AwaitedEvent(_KernelTable):
+    """An event that some workflow waits for."""
+
+    id = models.CharField(max_length=64, primary_key=True)
+    name = models.CharField(max_length=200)
+    field = models.CharField(max_length=200)
+    created_at = models.DateTimeField()
+
+    Meta = _meta(tables.AWAITED)
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.field}".rstrip()
+
+
+class WorkflowDebounce(_KernelTable):
+    """The execution of a debounced workflow that waits for the last event of its key."""
+
+    id = models.CharField(max_length=64, primary_key=True)
+    execution_id = models.UUIDField()
+    created_at = models.DateTimeField()
+
+    Meta = _meta(tables.DEBOUNCE)

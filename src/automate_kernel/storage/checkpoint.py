@@ -180,7 +180,7 @@ _STEP_COLUMNS = {
     "id": "uuid", "execution_id": "uuid", "step_id": "text", "position": "integer",
     "status": "text", "attempts": "integer", "output": "jsonb", "error_code": "text",
     "error": "text", "trace": "text", "error_group": "text", "started_at": "time",
-    "next_attempt_at": "time", "completed_at": "time",
+    "next_attempt_at": "time", "completed_at": "time", "place": "text", "output_ref": "text",
 }  # fmt: skip
 _GIVEN_COLUMNS = {
     "item_id": "uuid", "token": "uuid", "execution_id": "uuid", "status": "text",

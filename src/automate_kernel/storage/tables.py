@@ -89,6 +89,10 @@ ACTIVITY = "automate_activity"
 FAILURE = "automate_failure"
 LABEL = "automate_label"
 EXECUTION_ACTIVITY = "automate_execution_activity"
+WAIT = "automate_wait"
+SIGNAL = "automate_signal"
+AWAITED = "automate_awaited"
+DEBOUNCE = "automate_debounce"
 SCHEMA = "automate_schema"
 
 VERSION = 2
@@ -242,10 +246,18 @@ _ALL = (
         *_columns("time", "created_at updated_at"),
         Column("completed_at", "time", null=True),
         Column("error_group", "text", _GROUP, null=True),
+        # The execution whose step waits for this one.
+        Column("parent_id", "id", null=True),
+        # Workflow and key of those of which only so many may go on at once.
+        Column("concurrency_key", "text", _LONG_KEY, null=True),
+        # Where the host's store has an output that is too large for the column.
+        Column("output_ref", "longtext", null=True),
         _index("automate_execution_recent", "created_at"),
         _index("automate_execution_workflow", "workflow created_at"),
         _index("automate_execution_status", "status created_at"),
         _index("automate_execution_tenant", "tenant_id created_at", tenant_id=None),
+        _index("automate_execution_parent", "parent_id created_at", parent_id=None),
+        _index("automate_execution_key", "concurrency_key created_at", concurrency_key=None),
     ),
     _table(
         STEP,
@@ -262,6 +274,11 @@ _ALL = (
         Column("trace", "longtext", null=True),
         *_columns("time", "started_at next_attempt_at completed_at", null=True),
         Column("error_group", "text", _GROUP, null=True),
+        # The line of code that asked for it, of a workflow that is code.
+        Column("place", "text", _NAME, null=True),
+        # What the call reports of itself while it runs.
+        Column("progress", "json", null=True),
+        Column("output_ref", "longtext", null=True),
         _index("automate_step_once", "execution_id step_id position", unique=True),
     ),
     _table(
@@ -280,6 +297,9 @@ _ALL = (
         # The workflow's name and which of its triggers it is.
         Column("id", "text", _LONG_KEY),
         Column("last_fired_at", "time"),
+        Column("paused_at", "time", null=True),
+        # The execution that it started last.
+        Column("execution_id", "id", null=True),
     ),
     _table(
         WORKER,
@@ -348,6 +368,52 @@ _ALL = (
         *_columns("int", "steps_completed steps_retried steps_failed"),
         Column("step_times", "json"),
         _index("automate_execution_activity_at", "at"),
+    ),
+    _table(
+        WAIT,
+        # One step that waits for a signal; the row goes when the step ends.
+        Column("id", "id"),
+        # SHA-256 over what is waited for, as of the signals that answer it.
+        Column("key", "text", _KEY),
+        # "event", "approval" or "workflow".
+        Column("about", "text", 16),
+        Column("execution_id", "id"),
+        Column("step_id", "text", _NAME),
+        Column("position", "int"),
+        Column("tenant_id", "text", _NAME, null=True),
+        Column("details", "json", null=True),
+        Column("created_at", "time"),
+        Column("expires_at", "time", null=True),
+        _index("automate_wait_once", "execution_id step_id position", unique=True),
+        _index("automate_wait_key", "key"),
+        _index("automate_wait_about", "about created_at"),
+    ),
+    _table(
+        SIGNAL,
+        # A signal that has come, for steps that wait for it and for those that soon will.
+        Column("id", "id"),
+        Column("key", "text", _KEY),
+        Column("event", "json"),
+        Column("received_at", "time"),
+        _index("automate_signal_key", "key received_at"),
+        _index("automate_signal_received", "received_at"),
+    ),
+    _table(
+        AWAITED,
+        # The events that some workflow waits for, and the field that each is told by: only these
+        # are kept as signals.
+        Column("id", "text", _KEY),
+        Column("name", "text", _NAME),
+        Column("field", "text", _NAME),
+        Column("created_at", "time"),
+        _index("automate_awaited_name", "name"),
+    ),
+    _table(
+        DEBOUNCE,
+        # SHA-256 over workflow, tenant and key; and the execution that waits for the last event.
+        Column("id", "text", _KEY),
+        Column("execution_id", "id"),
+        Column("created_at", "time"),
     ),
     _table(
         SCHEMA,

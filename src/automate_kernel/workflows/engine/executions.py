@@ -310,6 +310,8 @@ def _step_row(save: Save, run: StepRun) -> Row:
         "started_at": None if since is None else Now(-since),
         "next_attempt_at": Now(bounded_seconds(delay)) if delay is not None else None,
         "completed_at": Now() if run.status.finished else None,
+        "place": None,
+        "output_ref": None,
     }
 
 
