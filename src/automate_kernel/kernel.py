@@ -29,8 +29,10 @@ from automate_kernel.secrets import (
     SecretResolver,
     SecretsBackend,
 )
+from automate_kernel.secrets.handles import reveal
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.redaction import EnteringRedaction
+from automate_kernel.secrets.signing import Signer
 from automate_kernel.storage import MemoryStorage, Rows, Storage
 from automate_kernel.storage.migration import require_schema
 from automate_kernel.templates import (
@@ -50,6 +52,7 @@ from automate_kernel.worker.inline import run_claimed, run_inline
 from automate_kernel.worker.periodic import PeriodicTask
 from automate_kernel.worker.statistics import ActivityLog
 from automate_kernel.worker.worker import Worker, default_worker_id
+from automate_kernel.workflows.approvals import Approvals
 from automate_kernel.workflows.catalogue import Catalogue, WorkflowSource
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.engine import Engine
@@ -89,6 +92,8 @@ class Kernel:
     backends, or a mapping for tests; by default the environment variables ``AUTOMATE_SECRET_…``.
     *workflows* are objects, files or folders; *workflow_source* supplies workflows that change
     while the kernel runs. *env_allow* names the environment variables that templates may read.
+    *signing_keys* sign the links of approvals, each a text or ``$secret:KEY``: the first signs, all
+    verify. *public_url* is where those links lead to.
 
     A plugin is imported at its first use, and a broken one is logged and left out. With *strict*
     all are imported at once, and the first that is broken, incompatible or contested raises
@@ -116,6 +121,8 @@ class Kernel:
         lease_seconds: float = 300.0,
         retention_seconds: float | None = None,
         failed_retention_seconds: float | None = None,
+        signing_keys: Iterable[str] = (),
+        public_url: str | None = None,
     ) -> None:
         self.storage: Storage = _storage_for(storage, outbox)
         """The place of all data."""
@@ -148,6 +155,9 @@ class Kernel:
         """The actions and capabilities by name."""
         self.executions: ExecutionStore = ExecutionStore(self.storage, self.outbox)
         """Runs of workflows: get, find, cancel, resume."""
+        signer = Signer(signing_keys, "automate.approval", self._revealed)
+        self.approvals: Approvals = Approvals(self.storage, self.outbox, signer, public_url)
+        """The steps that wait for a person: find, approve, reject, make a link."""
         self.workflows: Catalogue = Catalogue(
             self.templates, self._context, self.executions.definition, workflow_source
         )
@@ -234,6 +244,13 @@ class Kernel:
                 f"the {kind.replace('_', ' ')} {name} {trouble}",
                 hint="pass an instance instead of its key or path",
             ) from error
+
+    def _revealed(self, texts: Sequence[str]) -> list[str]:
+        """Return *texts*, each with its secret if it is a reference to one."""
+        found: list[str] = reveal(self._render_config(list(texts)), self.secrets)
+        for each in found:
+            self.redactor.add(each)
+        return found
 
     def _render_config(self, config: Any) -> Any:
         return self.templates.compile(config, "config").render(TemplateContext(env=self.env))
