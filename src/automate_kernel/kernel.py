@@ -60,6 +60,7 @@ from automate_kernel.workflows.engine.children import CANCEL
 from automate_kernel.workflows.engine.engine import Engine
 from automate_kernel.workflows.engine.executions import ADVANCE, ExecutionStore
 from automate_kernel.workflows.engine.listener import ExecutionListener
+from automate_kernel.workflows.engine.questions import NOTICE
 from automate_kernel.workflows.engine.runner import EVENT, Runner
 from automate_kernel.workflows.engine.schedule import Scheduled, Ticker
 from automate_kernel.workflows.engine.waits import SIGNAL, signal_item, signal_key
@@ -70,6 +71,7 @@ from automate_kernel.workflows.execution import (
     ExecutionStatus,
     check_event_name,
 )
+from automate_kernel.workflows.notices import ApprovalNotices
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -186,6 +188,9 @@ class Kernel:
             find_child=self._find_child,
             sender=self,
         )
+        notices = ApprovalNotices(
+            self.executions, self.approvals, self.operations, self.workflows.program
+        )
         self._ticker = Ticker(self.storage, self._scheduled, self._fire)
         self._webhooks = WebhookReceiver(
             self.storage, ReplayLedger(self.storage), self.outbox, self.operations, event_item
@@ -196,6 +201,7 @@ class Kernel:
         engine = partial(Engine, self._runner, self.operations.portal)
         self._handlers.add(Handler(EVENT, self._runner.handle_event, pool=engine))
         self._handlers.add(Handler(ADVANCE, self._runner.handle_advance, pool=engine))
+        self._handlers.add(Handler(NOTICE, notices.handle))
         self._handlers.add(Handler(SIGNAL, self._runner.handle_signal, pool=engine))
         self._handlers.add(Handler(CANCEL, self._runner.handle_cancel, pool=engine))
         outbox = self.outbox

@@ -24,7 +24,7 @@ def ask(
     wait = {
         "id": new_id(), "key": approval_key(execution_id, "ok", -1), "about": "approval",
         "execution_id": execution_id, "step_id": "ok", "position": -1, "tenant_id": tenant,
-        "details": {"title": "Pay it back?", **details}, "created_at": Now(),
+        "details": {"title": "Pay it back?", "asked": new_id(), **details}, "created_at": Now(),
         "expires_at": None if seconds is None else Now(seconds),
     }  # fmt: skip
     with kernel.storage.begin() as rows:

@@ -25,6 +25,7 @@ from automate_kernel.secrets.signing import Signer
 from automate_kernel.storage.paging import IndexRange, read_page
 from automate_kernel.storage.rows import Row, Rows, Storage, Where
 from automate_kernel.storage.tables import EXECUTION, STEP, WAIT
+from automate_kernel.storage.values import encode_json
 from automate_kernel.workflows.definition.approval import FormField, form_json_schema, read_form
 from automate_kernel.workflows.engine.waits import signal_item
 from automate_kernel.workflows.execution import Event
@@ -37,6 +38,7 @@ Decision = Literal["approve", "reject"]
 
 ROLE = "role:"
 MOST_COMMENT = 5_000
+_MOST_DECISION = 400_000  # bytes of JSON
 # A link to an approval without a timeout is good for so long.
 _LINK_SECONDS = 30 * 86_400.0
 # So many waits are looked through for one page.
@@ -70,14 +72,11 @@ class PendingApproval:
     tenant_id: str | None
     created_at: datetime
     expires_at: datetime | None
+    asked: str
+    """The id of this asking: a step that is run again asks anew."""
     key: str = field(repr=False)
     decided_by: str | None = None
     """Who has decided, until a worker takes the decision up."""
-
-    @property
-    def asked(self) -> str:
-        """Tells this asking from an earlier one: a step that is run again asks anew."""
-        return f"{self.id}:{self.created_at.isoformat()}"
 
     def may_decide(self, by: str, roles: Collection[str] = ()) -> bool:
         """Return True if the person *by*, who has these *roles*, may decide."""
@@ -283,6 +282,8 @@ class Approvals:
             "at": now.isoformat(),
             "timed_out": False,
         }
+        # Bounded, since it is kept beside the question and becomes the step's output.
+        encode_json(decision, "decision", _MOST_DECISION)
         if self.outbox.redact is not None:
             decision = redacted_json(decision, "decision", self.outbox.redact)
         mine = [Where("id", "eq", waiting.id)]
@@ -490,6 +491,7 @@ def _approval(row: Row, workflow: str) -> PendingApproval:
         created_at=row["created_at"],
         expires_at=row["expires_at"],
         key=row["key"],
+        asked=str(details.get("asked", "")),
         decided_by=None if decision is None else str(decision["by"]),
     )
 

@@ -41,6 +41,7 @@ MOST_FIELDS = 50
 MOST_PEOPLE = 100
 MOST_TITLE = 500
 MOST_DESCRIPTION = 5_000
+_MOST_FORM = 200_000  # bytes of its definition
 # What a JSON reader of any language keeps as it is.
 _WHOLE = 2**53
 _ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -101,13 +102,14 @@ def _check_people(value: Any) -> Any:
     if isinstance(value, str) and "{{" in value:
         return value
     people = [value] if isinstance(value, str) else value
-    if isinstance(people, (list, tuple)) and all(_is_person(each) for each in people):
+    if isinstance(people, (list, tuple)) and all(is_person(each) for each in people):
         return tuple(people)
     hint = 'for example by: [ann, "role:managers"], or one template that gives a list'
     raise refused("approval", "by must name people, and roles as role:NAME", hint)
 
 
-def _is_person(value: Any) -> bool:
+def is_person(value: object) -> bool:
+    """Return True if *value* can be an entry of an approval's ``by``."""
     return isinstance(value, str) and bool(value) and value == value.strip() and len(value) <= 200
 
 
@@ -160,6 +162,8 @@ class Approval(DefinitionModel):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise refused("form", f"two fields are called {twice!r}", "rename one of them")
+        if len(self.model_dump_json(include={"form"})) > _MOST_FORM:
+            raise refused("form", "the form is too large", "ask for less, or shorten the choices")
         if self.timeout is None and "on_timeout" in self.model_fields_set:
             raise refused("approval", "on_timeout means nothing without timeout", "add a timeout")
         return self
