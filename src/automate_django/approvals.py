@@ -25,8 +25,6 @@ from django.views.decorators.csrf import csrf_exempt
 from automate_django.kernel import get_kernel
 from automate_kernel.http.approvals import LinkPage, decide, page_headers, show
 
-__all__ = ["ApprovalView", "urlpatterns"]
-
 
 # In a transaction of its own: what fails is rolled back, and answered.
 @method_decorator([csrf_exempt, transaction.non_atomic_requests], name="dispatch")

@@ -97,7 +97,7 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Who decides: a user's name, and the names of the groups as *roles*."""
+    """A user's name, and the names of the groups as *roles*."""
 
     name: str
     roles: tuple[str, ...] = ()

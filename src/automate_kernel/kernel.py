@@ -154,19 +154,11 @@ class Kernel:
             outbox, lease_seconds, retention_seconds, failed_retention_seconds
         )
         """The items that wait, run and are done: enqueue, find, pause, limit, cancel, requeue."""
-        self.operations: Invoker = Invoker(
-            {"connector": self.plugins.connectors, "provider": self.plugins.providers},
-            self.plugins.hooks,
-            self.secrets,
-            config or {},
-            settings or {},
-            self._render_config,
-        )
+        self.operations: Invoker = self._made_operations(config or {}, settings or {})
         """The actions and capabilities by name."""
         self.executions: ExecutionStore = ExecutionStore(self.storage, self.outbox)
         """Runs of workflows: get, find, cancel, resume."""
-        signer = Signer(signing_keys, "automate.approval", self._revealed)
-        self.approvals: Approvals = Approvals(self.storage, self.outbox, signer, public_url)
+        self.approvals: Approvals = self._made_approvals(signing_keys, public_url)
         """The steps that wait for a person: find, approve, reject, make a link."""
         self.workflows: Catalogue = Catalogue(
             self.templates, self._context, self.executions.definition, workflow_source
@@ -261,6 +253,22 @@ class Kernel:
                 f"the {kind.replace('_', ' ')} {name} {trouble}",
                 hint="pass an instance instead of its key or path",
             ) from error
+
+    def _made_operations(
+        self, config: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]
+    ) -> Invoker:
+        return Invoker(
+            {"connector": self.plugins.connectors, "provider": self.plugins.providers},
+            self.plugins.hooks,
+            self.secrets,
+            config,
+            settings,
+            self._render_config,
+        )
+
+    def _made_approvals(self, signing_keys: Iterable[str], public_url: str | None) -> Approvals:
+        signer = Signer(signing_keys, "automate.approval", self._revealed)
+        return Approvals(self.storage, self.outbox, signer, public_url)
 
     def _revealed(self, texts: Sequence[str]) -> list[str]:
         """Return *texts*, each with its secret if it is a reference to one."""

@@ -69,7 +69,7 @@ class ShownField:
 
 @dataclass(frozen=True, slots=True)
 class LinkPage:
-    """What a page says: the question with its form, or that it is answered, or that it is gone."""
+    """The page of a link: the question with its form, or that it is answered, or gone."""
 
     link: ApprovalLink | None = None
     fields: Sequence[ShownField] = ()
@@ -95,15 +95,15 @@ class LinkPage:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a browser has sent: the decision (None without a button), and what goes with it."""
+class SentAnswer:
+    """The form that a browser has sent: the decision, None without a button, and the rest."""
 
     approved: bool | None
     comment: str
     form: Mapping[str, str]
 
     @classmethod
-    def read(cls, sent: Sequence[tuple[str, str]]) -> Answer:
+    def read(cls, sent: Sequence[tuple[str, str]]) -> SentAnswer:
         """Read the fields of a form."""
         # Of a box and the hidden field before it the last one counts.
         given = dict(sent)
@@ -130,7 +130,7 @@ def show(approvals: Approvals, token: str) -> LinkPage:
 
 def decide(approvals: Approvals, token: str, sent: Sequence[tuple[str, str]]) -> LinkPage:
     """Take what a browser has *sent* as the decision, and return the page that says so."""
-    answer = Answer.read(sent)
+    answer = SentAnswer.read(sent)
     try:
         link = approvals.by_token(token)
         if answer.approved is None:
@@ -157,7 +157,7 @@ def problems_in(error: AutomateError) -> tuple[str, Mapping[str, str]]:
 
 def asking(
     link: ApprovalLink,
-    answer: Answer | None = None,
+    answer: SentAnswer | None = None,
     problem: str | None = None,
     problems: Mapping[str, str] | None = None,
 ) -> LinkPage:
@@ -168,7 +168,7 @@ def asking(
 
 def shown_fields(
     form: Sequence[FormField],
-    answer: Answer | None = None,
+    answer: SentAnswer | None = None,
     problems: Mapping[str, str] | None = None,
 ) -> list[ShownField]:
     """Return the fields of *form* with what was filled in, or with their defaults."""
@@ -343,7 +343,7 @@ def as_html(page: LinkPage) -> HttpAnswer:
 
 
 def answer_show(approvals: Approvals, token: str) -> HttpAnswer:
-    """Answer ``GET``."""
+    """SentAnswer ``GET``."""
     try:
         return as_html(show(approvals, token))
     except Exception as error:
@@ -353,7 +353,7 @@ def answer_show(approvals: Approvals, token: str) -> HttpAnswer:
 def answer_decision(
     approvals: Approvals, token: str, headers: HeadersLike, body: bytes
 ) -> HttpAnswer:
-    """Answer ``POST``."""
+    """SentAnswer ``POST``."""
     try:
         return as_html(decide(approvals, token, sent_form(headers, body)))
     except Exception as error:

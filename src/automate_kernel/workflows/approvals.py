@@ -76,7 +76,7 @@ class PendingApproval:
     """The id of this asking: a step that is run again asks anew."""
     key: str = field(repr=False)
     decided_by: str | None = None
-    """Who has decided, until a worker takes the decision up."""
+    """The person who has decided, until a worker takes the decision up."""
 
     def may_decide(self, by: str, roles: Collection[str] = ()) -> bool:
         """Return True if the person *by*, who has these *roles*, may decide."""
@@ -105,7 +105,7 @@ class ApprovalPage:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalLink:
-    """What a signed link is good for: an open approval, for *by*, and perhaps one *decision*."""
+    """The power of a signed link: over an open approval, for *by*, perhaps to one *decision*."""
 
     approval: PendingApproval
     by: str

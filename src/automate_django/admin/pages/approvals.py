@@ -17,7 +17,7 @@ from automate_django.kernel import get_kernel
 from automate_django.models import WorkflowExecution, WorkflowWait
 from automate_django.tenants import person_of
 from automate_kernel.errors import AutomateError, ErrorCodes
-from automate_kernel.http.approvals import Answer, problems_in, shown_fields
+from automate_kernel.http.approvals import SentAnswer, problems_in, shown_fields
 from automate_kernel.workflows.approvals import MOST_COMMENT, ApprovalPage, PendingApproval
 
 _LIST = "automate_django_workflowwait_changelist"
@@ -88,7 +88,7 @@ class WorkflowWaitAdmin(PageAdmin):
         self.require_change(request, row)
         waiting, person = self._waiting(row), person_of(request)
         sent = [(name, str(values[-1])) for name, values in request.POST.lists() if values]
-        answer = Answer.read(sent)
+        answer = SentAnswer.read(sent)
         if answer.approved is None:
             return self._form(request, row, waiting, answer, "Choose to approve or to reject.")
         done = "approve" if answer.approved else "reject"
@@ -123,7 +123,7 @@ class WorkflowWaitAdmin(PageAdmin):
         request: HttpRequest,
         row: WorkflowWait,
         waiting: PendingApproval,
-        answer: Answer | None = None,
+        answer: SentAnswer | None = None,
         problem: str | None = None,
         problems: Any = None,
     ) -> HttpResponse:

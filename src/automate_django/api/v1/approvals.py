@@ -44,7 +44,7 @@ class ApprovalViewSet(Resource):
 
     @property
     def person(self) -> Person:
-        """Who asks."""
+        """The user or the service that asks."""
         return person_of(self.request)
 
     @described(parameters=[serializers.ApprovalQuerySerializer])

@@ -134,7 +134,7 @@ class Approval(DefinitionModel):
     title: Annotated[str, Field(min_length=1, max_length=MOST_TITLE)]
     """The question in one line; a template."""
     description: Annotated[str, Field(max_length=MOST_DESCRIPTION)] | None = None
-    """What people need to know to decide; a template."""
+    """The facts that people need to decide; a template."""
     by: Annotated[
         Any,
         BeforeValidator(_check_people),
@@ -142,17 +142,17 @@ class Approval(DefinitionModel):
         WithJsonSchema({"anyOf": [{"type": "array", "items": {"type": "string"}},
                                   {"type": "string"}]}),
     ] = ()  # fmt: skip
-    """Who may decide: people, and roles as ``role:NAME``; or a template that gives such a list.
-    Without it anybody may whom the host lets in."""
+    """Those who may decide: people, and roles as ``role:NAME``; or a template that gives such a
+    list. Without it anybody may whom the host lets in."""
     form: Annotated[Sequence[FormField], Field(max_length=MOST_FIELDS), AfterValidator(tuple)] = ()
     """The fields that come with an approval."""
     timeout: Annotated[Duration, Field(gt=0)] | None = None
     """Seconds until it is too late to decide; None waits for ever."""
     on_timeout: Literal["fail", "continue", "approve", "reject"] = "fail"
-    """What follows then: the step fails, or completes with ``approved: false`` and
+    """The end of the step then: it fails, or completes with ``approved: false`` and
     ``timed_out: true``, or it counts as an approval or a rejection."""
     on_reject: Literal["fail", "continue"] = "fail"
-    """What a rejection means: the step fails, or it completes with ``approved: false``."""
+    """The meaning of a rejection: the step fails, or it completes with ``approved: false``."""
     notify: Notice | None = None
     """The call that tells people. It is made once for each entry of `by`, or once without any."""
 

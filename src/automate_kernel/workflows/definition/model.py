@@ -94,7 +94,7 @@ class Step(DefinitionModel):
     wait_for: WaitFor | None = None
     """An event or a signal to wait for; it is the step's output."""
     approval: Approval | None = None
-    """What a person is asked; the decision is the step's output."""
+    """A question to people; the decision is the step's output."""
     workflow: PlainText | None = None
     """The name of a workflow to start, with `input` as the payload of its event."""
     wait: bool = True

@@ -99,7 +99,7 @@ class Wait:
     seconds: float | None = None
     awaited: tuple[str, str] | None = None
     items: Sequence[NewItem] = ()
-    """What is enqueued as it begins, each with an id of its own."""
+    """The items that are enqueued as it begins, each with an id of its own."""
 
 
 @dataclass(slots=True)
