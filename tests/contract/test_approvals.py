@@ -467,6 +467,21 @@ def test_a_notice_that_comes_late_tells_nobody(local: World) -> None:
     assert local.kernel.outbox.find(kind=NOTICE, status=ItemStatus.FAILED) == []
 
 
+def test_a_worker_without_the_action_leaves_the_notice_to_others(local: World) -> None:
+    """While old and new ones run side by side, or one is for other work."""
+    local.ask(notify={"action": "newer.mail", "input": {"to": "x"}})
+    local.later(3600)
+    (item,) = local.kernel.outbox.find(kind=NOTICE)
+    assert (item.status, item.attempt_count) == (ItemStatus.PENDING, 0)
+
+    @local.kernel.action("newer.mail")
+    def mail(to: str) -> None:
+        local.mails.append({"to": to})
+
+    local.later(60)
+    assert local.mails == [{"to": "x"}]
+
+
 def test_a_notice_without_links_needs_no_key(local: World) -> None:
     """A link that can't be made is a failed item that says what is missing."""
     local.kernel.approvals.public_url = None

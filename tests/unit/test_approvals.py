@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,7 +17,13 @@ from approvals_asked import ask
 from hypothesis import strategies as st
 
 from automate_kernel import Kernel
-from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, PayloadError
+from automate_kernel.errors import (
+    AutomateError,
+    ConfigError,
+    ErrorCodes,
+    PayloadError,
+    WorkflowError,
+)
 from automate_kernel.http.app import webhook_app
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.secrets.signing import Signer
@@ -25,6 +32,8 @@ from automate_kernel.storage.rows import Where
 from automate_kernel.storage.tables import WAIT
 from automate_kernel.testing.clock import FakeClock
 from automate_kernel.workflows.definition.approval import Approval, FormField, read_form
+from automate_kernel.workflows.definition.loader import loads
+from automate_kernel.workflows.definition.model import workflow_json_schema
 
 KEY, OTHER_KEY = "first-key-of-thirty-two-characters", "other-key-of-thirty-two-characters"
 URL = "https://shop.example/automate"
@@ -522,6 +531,60 @@ def test_a_definition_that_can_t_be_meant_is_refused(changed: dict[str, Any], pr
     """With words for its author."""
     with pytest.raises(ValueError, match=re.escape(problem)):
         Approval.model_validate({"title": "Pay?", **changed})
+
+
+def test_mistakes_in_a_file_have_their_lines_and_remedies() -> None:
+    """In the approval, in a field of its form, and in its templates."""
+    text = """
+        name: w
+        trigger: {type: manual}
+        steps:
+          - id: ok
+            timeout: 3h
+            approval: {title: "?"}
+          - id: no
+            approval:
+              title: "{{ steps.gone.output }}"
+              approvers: [ann]
+              form:
+                - {name: size, kind: text}
+              notify: {action: mail.send, input: {to: "{{ steps.no.output }}"}, when: now}
+          - id: both
+            action: x.y
+            approval: {title: "?"}
+        """
+    with pytest.raises(WorkflowError) as caught:
+        loads(textwrap.dedent(text), "yaml", source="w")
+    assert [line.strip() for line in caught.value.message.splitlines()[1:]] == [
+        "w:5: steps.ok: timeout means nothing with approval (write timeout inside approval)",
+        "w:11: steps.no.approval.approvers: there is no such field (here it is called 'by')",
+        "w:13: steps.no.approval.form[0].kind: there is no such field (the fields are name, type,"
+        " label, help, required, default, choices, max_length, minimum, maximum)",
+        "w:14: steps.no.approval.notify.when: there is no such field (the fields are action, input)",
+        "w:15: steps.both: a step does one thing, not action and approval (make a step of each)",
+    ]
+    fine = text.replace("timeout: 3h", "name: Ask").replace("approvers", "by")
+    fine = fine.replace("kind: text", "type: text").replace(", when: now", "")
+    fine = fine.replace("action: x.y", "name: Both")
+    with pytest.raises(WorkflowError) as caught:
+        loads(textwrap.dedent(fine), "yaml", source="w")
+    assert [line.strip() for line in caught.value.message.splitlines()[1:]] == [
+        "w:10: steps.no.approval.title: names the step 'gone', which does not exist (there is"
+        " 'ok', 'no', 'both')",
+        "w:14: steps.no.approval.notify.input.to: a step can't see its own output (name an"
+        " earlier step)",
+    ]
+
+
+def test_the_schema_of_definitions_has_approvals() -> None:
+    """For editors and for other languages."""
+    schema = workflow_json_schema()
+    approval = schema["$defs"]["Approval"]
+    assert approval["required"] == ["title"]
+    assert all("description" in each for each in approval["properties"].values())
+    assert all(
+        "description" in each for each in schema["$defs"]["FormField"]["properties"].values()
+    )
 
 
 def test_a_definition_comes_back_equal_from_its_json() -> None:

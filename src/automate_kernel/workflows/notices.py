@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable
 from typing import Any
@@ -11,11 +12,15 @@ from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.operations.context import Call
 from automate_kernel.operations.invoker import Invoker
 from automate_kernel.outbox import OutboxItem
+from automate_kernel.secrets.logs import get_logger
 from automate_kernel.secrets.tracebacks import group_of
+from automate_kernel.worker.handler import Snooze
 from automate_kernel.workflows.approvals import Approvals, Decision, PendingApproval
 from automate_kernel.workflows.definition.approval import Notice
 from automate_kernel.workflows.engine.executions import ExecutionStore
 from automate_kernel.workflows.engine.program import WorkflowProgram
+
+logger: logging.Logger = get_logger(__name__)
 
 _LINKS: dict[str, Decision | None] = {
     "link": None, "approve_link": "approve", "reject_link": "reject",
@@ -23,6 +28,7 @@ _LINKS: dict[str, Decision | None] = {
 _READS_LINK = re.compile(r"""\bapproval\s*(\.\s*|\[\s*\\?["'])(approve_|reject_)?link""")
 # Nobody waits for it, but it must not keep its thread for ever.
 _SECONDS = 60.0
+_ELSEWHERE_SECONDS = 30.0
 _WITHOUT_TO = "link"  # who decides by it, where the approval names nobody
 
 
@@ -44,22 +50,24 @@ class ApprovalNotices:
         self._executions, self._approvals = executions, approvals
         self._operations, self._programs = operations, programs
 
-    def handle(self, item: OutboxItem) -> None:
+    def handle(self, item: OutboxItem) -> Snooze | None:
         """Make the call, unless the approval is decided, gone or asked anew."""
         given = item.payload
         place = (given["execution_id"], given["step_id"], given["position"])
         waiting = self._approvals.get(*place)
         if waiting is None or waiting.decided_by is not None or waiting.asked != given["asked"]:
-            return
+            return None
         loaded = self._executions.load(waiting.execution_id)
         if loaded is None:
-            return
+            return None
         execution = loaded.execution
         program = self._programs(execution.definition_id)
         step = program.workflow.step(waiting.step_id)
         notice = step.approval.notify if step.approval is not None else None
         if notice is None:
-            return
+            return None
+        if not self._knows(notice.action):
+            return Snooze(_ELSEWHERE_SECONDS)
         view = program.view(execution, {run.key: run for run in execution.steps})
         extra: dict[str, Any] = {"approval": self._about(waiting, notice, given["to"])}
         if waiting.position >= 0:
@@ -69,6 +77,18 @@ class ApprovalNotices:
             notice.action, execution.tenant_id, execution.id, step.id, item.attempt_count, item.id
         )
         self._call(notice, program.notice(step, view, extra), call, extra["approval"])
+        return None
+
+    def _knows(self, action: str) -> bool:
+        """Return True if this process has the action; a newer worker, or an older one, may."""
+        try:
+            self._operations.spec(action)
+        except AutomateError as error:
+            if error.code is not ErrorCodes.NOT_FOUND:
+                raise
+            logger.warning("the notice of an approval waits for another worker: %s", error)
+            return False
+        return True
 
     def _about(self, waiting: PendingApproval, notice: Notice, to: str | None) -> dict[str, Any]:
         """Return what templates see as ``approval``."""
@@ -87,13 +107,6 @@ class ApprovalNotices:
         return about
 
     def _call(self, notice: Notice, given: Any, call: Call, about: dict[str, Any]) -> None:
-        try:
-            self._operations.spec(notice.action)
-        except AutomateError as error:
-            if error.code is not ErrorCodes.NOT_FOUND:
-                raise
-            # A worker that is newer, or older, may know it.
-            raise AutomateError(ErrorCodes.UNAVAILABLE, error.message, hint=error.hint) from None
         try:
             self._operations.invoke(notice.action, given, call=call, timeout=_SECONDS)
         except AutomateError as error:

@@ -179,6 +179,9 @@ _ELSEWHERE = {
     "output": "outputs",
     "on_failure": "on_error finally",
     "concurrency": "max_parallel parallel",
+    "by": "approvers reviewers assignees users",
+    "title": "question message prompt",
+    "choices": "options enum",
 }
 
 

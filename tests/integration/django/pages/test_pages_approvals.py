@@ -131,3 +131,55 @@ def test_what_waits_for_an_event_is_no_approval(kernel: Any, root: Any) -> None:
     WorkflowWait.objects.filter(execution_id=asked).update(about="event")
     assert "An event" not in root.get(f"{BASE}?for=all").text
     assert root.get(f"{BASE}{wait_of(asked).pk}/change/").status_code == 404
+
+
+def test_a_workflow_asks_and_goes_on(kernel: Any, member: Callable[..., Any]) -> None:
+    """From the event to the decision on the page; the execution's own pages show it."""
+    told: list[dict[str, Any]] = []
+
+    @kernel.action("tell.person")
+    def tell(to: str, link: str) -> None:
+        told.append({"to": to, "link": link})
+
+    kernel.approvals.public_url = "https://shop.example/api/automate"
+    kernel.add_workflow(
+        {
+            "name": "refund",
+            "trigger": {"type": "event", "event": "refund.asked"},
+            "steps": [
+                {
+                    "id": "ok",
+                    "approval": {
+                        "title": "Refund {{ event.payload.order }}?",
+                        "by": ["role:managers"],
+                        "form": FORM,
+                        "notify": {
+                            "action": "tell.person",
+                            "input": {"to": "{{ approval.to }}", "link": "{{ approval.link }}"},
+                        },
+                    },
+                }
+            ],
+            "output": "{{ steps.ok.output.form }}",
+        }
+    )
+    kernel.emit("refund.asked", {"order": 12})
+    kernel.run_until_idle()
+    (execution,) = kernel.executions.find(workflow="refund")
+    client = member(*MAY, "view_workflowexecution", group="managers")
+    page = f"/admin/automate_django/workflowexecution/{execution.id}/"
+    for path in (f"{page}change/", f"{page}steps/ok/", f"{page}progress/"):
+        assert "WAITING" in client.get(path).text
+    assert "Refund 12?" in client.get(BASE).text
+    (mail,) = told
+    assert mail["to"] == "role:managers"
+    path = mail["link"].removeprefix("https://shop.example")
+    assert "Refund 12?" in client.get(path).text
+    decide = f"{BASE}{wait_of(execution.id).pk}/decide/"
+    client.post(decide, {"decision": "approve", "form.amount": "7"})
+    assert client.get(path).status_code == 410
+    kernel.run_until_idle()
+    assert kernel.executions.get(execution.id).output == {"amount": 7}
+    shown = client.get(f"{page}steps/ok/").text
+    assert client.user.get_username() in shown
+    assert "approval" in shown
