@@ -265,9 +265,7 @@ def drive(world: World, choose: random.Random) -> None:
 
 @settings(max_examples=300)
 @given(random_workflows(), st.integers(0, 2**32))
-def test_any_workflow_that_waits_ends_and_keeps_the_rules(
-    definition: Workflow, seed: int
-) -> None:
+def test_any_workflow_that_waits_ends_and_keeps_the_rules(definition: Workflow, seed: int) -> None:
     """
     Whatever comes when, and wherever workers die, it ends, and no wait is left.
 
