@@ -167,6 +167,17 @@ class Approvals(RuleBasedStateMachine):
             known.waits, known.asked_at = True, self.now
         self.run()
 
+    @precondition(lambda self: any(each.open(self.now) for each in self.model.values()))
+    @rule(number=st.integers(0, 9))
+    def ask_again(self, number: int) -> None:
+        """Reject one and resume it: what random steps rarely come to."""
+        askable = [key for key, each in self.model.items() if each.open(self.now)]
+        place = list(self.model).index(askable[number % len(askable)])
+        self.make_link(place)
+        self.decide(place, approved=False, by="ann")
+        self.run()
+        self.resume(place)
+
     @invariant()
     def shows_what_is_open(self) -> None:
         if not hasattr(self, "kernel"):
