@@ -452,7 +452,6 @@ class ControlContract(StoreHooks):
         self, store: OutboxStore
     ) -> None:
         """Put back together with others, it is CANCELLED alone."""
-        self.need("commands")
         ids = store.enqueue_many(NewItem("k") for _ in range(3))
         store.claim_batch("worker")
         assert store.cancel([ids[1]]) == 1
