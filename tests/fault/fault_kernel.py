@@ -73,6 +73,22 @@ WAITING = {
     "output": "{{ steps.sub.output }}",
 }
 
+ASKING = {
+    "name": "asking",
+    "trigger": {"type": "manual"},
+    "steps": [
+        {
+            "id": "ok",
+            "approval": {
+                "title": "Go on?",
+                "notify": {"action": "work.tell", "input": {"title": "{{ approval.title }}"}},
+            },
+        },
+        {"id": "last", "action": "work.do", "input": {"value": "{{ event.payload.n }}"}},
+    ],
+    "output": "{{ steps.ok.output.by }}",
+}
+
 
 class Ledger:
     """Lines that are there once `write` has returned, in the order in which they were written."""
@@ -139,6 +155,7 @@ def open_kernel(
     kernel = Kernel(storage, outbox=outbox, discover=False, secrets={})
     kernel.add_workflow(WORKFLOW)
     kernel.add_workflow(WAITING)
+    kernel.add_workflow(ASKING)
     _add_steps(kernel, ledger, most_seconds)
     _add_handlers(kernel, ledger, most_seconds)
     return kernel
@@ -160,6 +177,12 @@ def _add_steps(kernel: Kernel, ledger: Ledger, most_seconds: float) -> None:
             ledger.write("again", key)
         _take_time(ledger, most_seconds)
         return value * 10
+
+    @kernel.action("work.tell")
+    def tell(title: str) -> None:
+        call = current_call()
+        assert call is not None
+        ledger.write("told", call.execution_id)
 
     def note(sender: Any, execution: Any, step: Any) -> None:
         ledger.write("saved", f"{execution.id}:{step.step_id}:{step.position}")
