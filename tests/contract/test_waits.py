@@ -526,7 +526,7 @@ def test_a_worker_that_dies_loses_nothing(
     assert len(paying.called) == 1
 
 
-@pytest.mark.parametrize("moment", ["_wake_executions", "wake"])
+@pytest.mark.parametrize("moment", ["_waiting_for", "_wake_all"])
 def test_who_wakes_may_die_too(paying: World, moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its item comes again, and the signal is kept once."""
     kernel = paying.kernel

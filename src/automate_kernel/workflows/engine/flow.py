@@ -127,7 +127,7 @@ class Flow:
             self._begun[run.key] = new_id(), now
             run.started_at = run.started_at or self._moment(now)
             if wait.key is not None:
-                self.waiting[run.key] = OpenWait(wait.key, wait.about, wait.details)
+                self.waiting[run.key] = OpenWait(wait.key, wait.about, wait.details, saved=False)
 
     def begin(self, call: StepCall) -> None:
         """Note that *call* is made now."""
@@ -185,6 +185,9 @@ class Flow:
                 # When it began was a guess.
                 run.completed_at = max(at, run.started_at or at)
                 self._begun.pop(run.key, None)
+        for wait in turn.waits:
+            if (one := self.waiting.get(wait.run.key)) is not None:
+                one.saved = True
         self.execution.updated_at = at
         self.execution.status = turn.end or ExecutionStatus.RUNNING
         if turn.end is not None:

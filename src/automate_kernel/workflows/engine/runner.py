@@ -196,7 +196,13 @@ class Runner:
 
     def arrived(self, flows: Sequence[Flow]) -> dict[str, dict[StepKey, Arrived]]:
         """Return what has come for executions in flight that wait beside it, by their ids."""
-        waiting = {flow.execution.id: (flow.execution, dict(flow.waiting)) for flow in flows}
+        waiting = {
+            flow.execution.id: (
+                flow.execution,
+                {key: one for key, one in list(flow.waiting.items()) if one.saved},
+            )
+            for flow in flows
+        }
         with self.store.storage.begin(atomic=False) as rows:
             return self.store.signals.arrived(rows, waiting)
 

@@ -33,6 +33,9 @@ from automate_kernel.workflows.engine.waits import (
 )
 from automate_kernel.workflows.execution import Event, Execution, StepRun
 
+# It stands in the wait's row, for people.
+_MOST_MATCH_BYTES = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -130,6 +133,7 @@ class WaitingSteps:
         self, step: Step, waited: WaitFor, run: StepRun, extra: Mapping[str, Any]
     ) -> Begun:
         match = masked(self._program.match(step, self._view, extra))
+        encode_json(match, f"steps.{step.id}.wait_for.match", _MOST_MATCH_BYTES)
         if waited.signal is not None:
             key = signal_key(self._execution.id, waited.signal)
             details = {"signal": waited.signal, "match": match}
