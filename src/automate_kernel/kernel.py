@@ -620,7 +620,10 @@ class Kernel:
         kept, failed = self._kept(retention_seconds, failed_retention_seconds)
         if (kept, failed) != (None, None):
             sweep = partial(self.sweep, retention_seconds=kept, failed_retention_seconds=failed)
+            unused = partial(self._purge_definitions, kept, failed)
             periodic_tasks.append(PeriodicTask("purge", 60.0, sweep))
+            # To know that a definition is unused costs a walk along its workflow's executions.
+            periodic_tasks.append(PeriodicTask("definitions", 3600.0, unused))
         options.setdefault("describe", self.redactor.redact_exception)
         options.setdefault("redact", self.redactor.redact)
         options.setdefault("also_report", partial(self.executions.report, self._runner.activity))
@@ -758,6 +761,21 @@ class Kernel:
             self._webhooks.ledger.forget(max(kept, _REMEMBERED_SECONDS))
         return swept
 
+    def purge_definitions(self, *, older_than_seconds: float, limit: int = 100) -> int:
+        """
+        Delete stored definitions that no execution is pinned to; returns how many.
+
+        Those of the workflows of this kernel stay, and those that were stored since then.
+        """
+        current = {entry.workflow.hash() for entry in self.workflows.entries()}
+        return self.executions.purge_definitions(
+            older_than_seconds=older_than_seconds, keep=current, limit=limit
+        )
+
+    def _purge_definitions(self, kept: float | None, failed: float | None) -> None:
+        age = max(each for each in (kept, failed) if each is not None)
+        self.purge_definitions(older_than_seconds=age)
+
     def _kept(
         self, seconds: float | None, failed_seconds: float | None
     ) -> tuple[float | None, float | None]:
@@ -775,7 +793,9 @@ class Kernel:
         remembered for 30 days at least, because services send them again.
         """
         age, total = older_than_seconds, 0
-        for purge in (self.outbox.purge, self.executions.purge, *self.purges):
+        for purge in (
+            self.outbox.purge, self.executions.purge, self.purge_definitions, *self.purges
+        ):  # fmt: skip
             while purged := purge(older_than_seconds=age, limit=batch):
                 total += purged
         self._webhooks.ledger.forget(max(age, _REMEMBERED_SECONDS))

@@ -290,10 +290,15 @@ class Catalogue:
         return added
 
     def _read(self, workflow: Workflow | Mapping[str, Any] | str | Path) -> Iterable[Workflow]:
-        if isinstance(workflow, Workflow):
-            return [workflow]
-        from automate_kernel.workflows.definition.loader import load_workflow, load_workflows
+        from automate_kernel.workflows.definition.loader import (
+            check_workflow,
+            load_workflow,
+            load_workflows,
+        )
 
+        if isinstance(workflow, Workflow):
+            check_workflow(workflow)
+            return [workflow]
         if isinstance(workflow, Mapping):
             return [load_workflow(workflow, check=self.check)]
         return load_workflows(workflow, check=self.check)

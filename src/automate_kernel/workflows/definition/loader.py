@@ -100,6 +100,14 @@ def loads(
     return _one(_build(_read(text, format), source, check), source)
 
 
+def check_workflow(workflow: Workflow) -> None:
+    """Raise `WorkflowError` if templates of a *workflow* that is Python read what they can't."""
+    problems = reference_problems(workflow)
+    if problems:
+        source = f"workflow {workflow.name!r}"
+        raise invalid(locate(problems, Document(workflow.to_dict()), source), source)
+
+
 def dumps(workflow: Workflow, format: Format = "yaml") -> str:
     """Write *workflow* as text that `loads` reads back, equal and with the same hash."""
     if format == "json":

@@ -11,7 +11,7 @@ import itertools
 import json
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -66,6 +66,7 @@ from automate_kernel.storage.tables import (
 from automate_kernel.storage.values import MAX_PAYLOAD_BYTES, Redaction, encode_json, storable
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.advance import Turn
+from automate_kernel.workflows.engine.definitions import purge_definitions
 from automate_kernel.workflows.engine.execution_pages import (
     ExecutionFilter,
     ExecutionPage,
@@ -896,6 +897,19 @@ class ExecutionStore:
             if purged < limit:
                 purged += self._purge(str(status), older_than_seconds, limit - purged)
         return purged
+
+    def purge_definitions(
+        self, *, older_than_seconds: float, keep: Collection[str] = (), limit: int = 100
+    ) -> int:
+        """
+        Delete up to *limit* definitions that no execution is pinned to; return their number.
+
+        Only those that were stored that long ago. *keep* are the hashes of definitions that stay.
+        A definition with which an execution begins at that moment stays too.
+        """
+        return purge_definitions(
+            self.storage, older_than_seconds=older_than_seconds, keep=keep, limit=limit
+        )
 
     def _purge(self, status: str, age: float, limit: int) -> int:
         over = [
