@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from automate_kernel.errors import AutomateError, ConfigError, ErrorCodes, StorageError, type_name
 from automate_kernel.operations.context import Call
 from automate_kernel.operations.invoker import Invoker
+from automate_kernel.operations.replacement import Replacement
 from automate_kernel.operations.schemas import json_schema_of
 from automate_kernel.operations.spec import OperationSpec, decorating, operation_from_function
 from automate_kernel.outbox import Backoff, Limit, NewItem, OutboxItem, OutboxStore, RowsOutboxStore
@@ -299,6 +300,18 @@ class Kernel:
     def operation(self, name: str) -> OperationSpec:
         """Return the spec of the action or capability *name*; raises ``NOT_FOUND``."""
         return self.operations.spec(name)
+
+    def replace(self, operation: str, fake: Any = None) -> Replacement:
+        """
+        Call *fake* in the place of an action or capability: for tests.
+
+        It ends with `Replacement.undo`, or with the ``with`` block that it is used in. *fake* is a
+        function (``def``, ``async def``) that takes the action's fields, or some of them, by their
+        names, or all in one parameter of another name; a value; an exception to raise; or a list of
+        these, one for each call. The input is still checked, and `Replacement.calls` has the inputs. Raises ``NOT_FOUND`` if there is no
+        such operation.
+        """
+        return self.operations.replace(operation, fake)
 
     def connector(self, key: str) -> Any:
         """Return the connector *key*, configured."""

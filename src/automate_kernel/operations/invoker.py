@@ -18,6 +18,7 @@ from automate_kernel.operations.context import Call, calling
 from automate_kernel.operations.error_mapping import is_bug, normalize
 from automate_kernel.operations.plugin import Plugin, complete_config, construct
 from automate_kernel.operations.portal import Portal, contained
+from automate_kernel.operations.replacement import Replacement, Replacements
 from automate_kernel.operations.spec import OperationSpec
 from automate_kernel.secrets import Redactor, SecretResolver
 from automate_kernel.secrets.logs import get_logger
@@ -59,6 +60,7 @@ class Invoker:
     settings: Mapping[str, Any]
     compile_config: Callable[[Any], Any]
     portal: Portal = field(default_factory=Portal, init=False)
+    replacements: Replacements = field(default_factory=Replacements, init=False)
     _functions: dict[str, OperationSpec] = field(default_factory=dict, init=False)
     _instances: dict[tuple[str, str], Plugin] = field(default_factory=dict, init=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False)
@@ -117,8 +119,15 @@ class Invoker:
         kind, owner, operation = self._located(name)
         return self.sources[kind].get(owner).find_operation(operation)
 
+    def replace(self, name: str, fake: Any) -> Replacement:
+        """Call *fake* in the place of an operation; raises ``NOT_FOUND`` if there is none."""
+        return self.replacements.add(name, self.spec(name), fake)
+
     def is_async(self, name: str) -> bool:
         """Return True if the operation *name* is an ``async def``; False if that can't be known."""
+        replacement = self.replacements.find(name)
+        if replacement is not None:
+            return replacement.asynchronous
         try:
             return self.spec(name).asynchronous
         except AutomateError:
@@ -180,9 +189,17 @@ class Invoker:
             return output
 
     def _invoke(self, name: str, data: Any, timeout: float | None) -> Any:
-        work = functools.partial(self._perform, self._work(name), data)
+        replacement = self.replacements.find(name)
+        if replacement is None:
+            work = functools.partial(self._perform, self._work(name), data)
+        else:
+            work = functools.partial(replacement.perform, self._shown(data))
         result = work() if timeout is None else _within(work, timeout)
         return self.portal.run(result, timeout) if inspect.isawaitable(result) else result
+
+    def _shown(self, data: Any) -> Any:
+        """Return *data* without secrets, for a replacement that needs none."""
+        return self.redactor.redact_value(masked(data), cut=False)
 
     def _perform(self, work: Work, data: Any) -> Any:
         with self.secrets.session():
@@ -211,10 +228,17 @@ class Invoker:
         return output
 
     async def _ainvoke(self, name: str, data: Any, call: Call) -> Any:
-        # On a thread: it may import a plugin, and read the secrets of its config.
-        perform = await asyncio.to_thread(self._work, name)
+        replacement = self.replacements.find(name)
+        if replacement is None:
+            # On a thread: it may import a plugin, and read the secrets of its config.
+            perform = await asyncio.to_thread(self._work, name)
+        else:
+            perform = replacement.perform
         with calling(call):
-            revealed = await areveal(data, self.secrets)
+            if replacement is None:
+                revealed = await areveal(data, self.secrets)
+            else:
+                revealed = self._shown(data)
             if self.is_async(name):
                 result = perform(revealed)
             else:

@@ -1,7 +1,8 @@
-"""``automate workflow``: check and show definitions."""
+"""``automate workflow``: check, test and show definitions."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,14 +13,15 @@ from automate_kernel.cli.command import Commands, Context, TextCommand
 from automate_kernel.cli.commands.events import find_workflow, is_path
 from automate_kernel.cli.commands.executions import found_execution
 from automate_kernel.cli.inputs import argument, flag, option
-from automate_kernel.cli.output import Columns, as_json
+from automate_kernel.cli.output import Columns, as_json, seconds
 from automate_kernel.cli.records import statuses_of
 from automate_kernel.errors import AutomateError, ConfigError
 
 if TYPE_CHECKING:
+    from automate_kernel.cli.session import Session
     from automate_kernel.kernel import Kernel
 
-app: Commands = Commands("workflow", "Check and show workflows.")
+app: Commands = Commands("workflow", "Check, test and show workflows.")
 
 
 @app.called(
@@ -72,6 +74,66 @@ def _results(kernel: Kernel, path: Path, *, syntax: bool) -> list[dict[str, Any]
         }
         for each in found
     ]
+
+
+@app.called(
+    "automate workflow test",
+    "automate workflow test workflows/order.test.yaml",
+    'automate workflow test workflows/ --only "a large order"',
+)
+def test(
+    context: Context,
+    paths: list[str] | None = argument(
+        "Files with cases, and folders; by default those of the workflows.", None
+    ),
+    only: str | None = option(None, "Only the cases with this in their name.", metavar="TEXT"),
+) -> None:
+    """
+    Run the tests of workflows: the cases in files like order.test.yaml.
+
+    No action is called but those that a file names as real, and nothing is stored. Time that a
+    workflow waits is skipped. Exits with 1 if a case fails.
+    """
+    from automate_kernel.workflow_tests import find_case_files, load_case_file
+
+    session, out = context.session, context.out
+    files = find_case_files([Path(path) for path in paths or ()] or session.workflow_paths())
+    loaded = [load_case_file(path) for path in files]
+    data, failed, number = [], 0, 0
+    for cases in loaded:
+        out.line(str(cases.path))
+        for index, case in enumerate(cases.cases):
+            if only is not None and only not in case.name:
+                continue
+            result = cases.run_case(index, _without_storage(session))
+            data.append({"file": str(cases.path), **asdict(result), "passed": result.passed})
+            number, failed = number + 1, failed + (not result.passed)
+            mark, style = ("✓", "green") if result.passed else ("✗", "red")
+            out.line(f"  {mark} {result.name}  {seconds(result.seconds)}", style)
+            for problem in result.problems:
+                out.line(f"      {problem}")
+    if not number:
+        raise ConfigError(
+            "there are no tests to run",
+            hint="name a file with cases, for example workflows/order.test.yaml",
+        )
+    out.data({"ok": not failed, "cases": data})
+    out.line(f"{number - failed} passed, {failed} failed" if failed else f"{number} passed")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _without_storage(session: Session) -> Kernel:
+    """Return a new kernel that keeps nothing; raises `ConfigError` where the app's own does."""
+    from automate_kernel.storage import MemoryStorage
+
+    kernel = session.in_memory()
+    if not isinstance(kernel.storage, MemoryStorage):
+        raise ConfigError(
+            f"app is a kernel that keeps what it does in {kernel.storage.describe()}",
+            hint="let app be a function that is called with the kernel",
+        )
+    return kernel
 
 
 @app.called(
