@@ -53,12 +53,18 @@ from automate_kernel.worker.statistics import ActivityLog
 from automate_kernel.worker.worker import Worker, default_worker_id
 from automate_kernel.workflows.catalogue import Catalogue, WorkflowSource
 from automate_kernel.workflows.definition.model import Workflow
+from automate_kernel.workflows.engine.dry_run import DryRun, dry_run
 from automate_kernel.workflows.engine.engine import Engine
 from automate_kernel.workflows.engine.executions import ADVANCE, ExecutionStore
 from automate_kernel.workflows.engine.listener import ExecutionListener
 from automate_kernel.workflows.engine.runner import EVENT, Runner
 from automate_kernel.workflows.engine.schedule import Scheduled, Ticker
-from automate_kernel.workflows.events import event_item, manual_event, scheduled_event
+from automate_kernel.workflows.events import (
+    event_item,
+    manual_event,
+    scheduled_event,
+    triggering_event,
+)
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus
 
 if TYPE_CHECKING:
@@ -306,10 +312,10 @@ class Kernel:
         Call *fake* in the place of an action or capability: for tests.
 
         It ends with `Replacement.undo`, or with the ``with`` block that it is used in. *fake* is a
-        function (``def``, ``async def``) that takes the action's fields, or some of them, by their
-        names, or all in one parameter of another name; a value; an exception to raise; or a list of
-        these, one for each call. The input is still checked, and `Replacement.calls` has the inputs. Raises ``NOT_FOUND`` if there is no
-        such operation.
+        value; a function (``def``, ``async def``) of the action's fields, or of some of them, or of
+        all in one parameter of another name; an exception to raise; or a list of these, one for
+        each call. The input is still checked, and `Replacement.calls` has the inputs. Raises
+        ``NOT_FOUND`` if there is no such operation.
         """
         return self.operations.replace(operation, fake)
 
@@ -434,6 +440,30 @@ class Kernel:
         self._check_manual(definition, event)
         with self.storage.begin(transaction) as rows:
             return self.executions.start(rows, definition, event)
+
+    def dry_run(
+        self,
+        workflow: str,
+        payload: Any = None,
+        *,
+        outputs: Mapping[str, Any] | None = None,
+        event: Event | None = None,
+        tenant_id: str | None = None,
+    ) -> DryRun:
+        """
+        Render every call that *workflow* would make, and make none; nothing is written.
+
+        It is for *event*; by default for one with *payload*, as its first trigger expects it.
+        *outputs* are those of steps, by their ids. Without them an example is made up where the
+        action has an output schema, and what depends on others is marked. Secrets stand as
+        ``[secret KEY]``.
+        """
+        found = self.workflows.get(workflow, tenant_id)
+        event = event or replace(triggering_event(found, payload), tenant_id=tenant_id)
+        return dry_run(
+            found, event, outputs=outputs or {}, templates=self.templates, context=self._context,
+            spec=self.operations.spec, redact=partial(self.redactor.redact_value, cut=False),
+        )  # fmt: skip
 
     def labelled(
         self, label: str, *, tenant_id: str | None = None, limit: int = 50

@@ -94,9 +94,7 @@ class WorkflowCase(pytest.Item):
         if problems:
             raise CaseFailedError("\n".join(problems))
 
-    def repr_failure(
-        self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None
-    ) -> Any:
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Show what is otherwise, and no traceback of ours."""
         if isinstance(excinfo.value, (CaseFailedError, AutomateError)):
             place = self._cases.path

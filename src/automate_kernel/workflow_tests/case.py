@@ -191,9 +191,7 @@ def _told(name: str, given: Any) -> str:
     return f"{name} {shown(given)}"
 
 
-def _in_order(
-    expected: Sequence[Mapping[str, Any]], made: Sequence[ReplacedCall]
-) -> Iterator[str]:
+def _in_order(expected: Sequence[Mapping[str, Any]], made: Sequence[ReplacedCall]) -> Iterator[str]:
     for index in range(max(len(expected), len(made))):
         place = f"calls[{index}]"
         if index >= len(made):

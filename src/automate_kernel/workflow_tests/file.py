@@ -47,6 +47,8 @@ __all__ = ["CaseFile", "find_case_files", "is_case_file", "load_case_file"]
 
 _SUFFIXES = (".test.yaml", ".test.yml", ".test.json")
 _WORKFLOW_SUFFIXES = (".yaml", ".yml", ".json", ".py")
+
+
 class _Content(DefinitionModel):
     workflow: PlainText | None = None
     real: Literal[True] | Sequence[OperationName] = ()

@@ -83,9 +83,7 @@ def purge_definitions(
     return purged
 
 
-def _candidates(
-    storage: Storage, age: float, keep: Collection[str], limit: int
-) -> Sequence[Row]:
+def _candidates(storage: Storage, age: float, keep: Collection[str], limit: int) -> Sequence[Row]:
     """Return definitions that no execution was pinned to a moment ago."""
     with storage.begin(atomic=False) as rows:
         old = rows.select(
@@ -106,9 +104,7 @@ def _is_used(rows: Rows, row: Row, seconds: float | None = None) -> bool:
         where.append(Where("created_at", "ge", Now(-seconds)))
     where.append(Where("definition_id", "eq", row["id"]))
     # The oldest are looked at first: those of an old definition stand there.
-    return bool(
-        rows.select(EXECUTION, where, order_by=("created_at",), limit=1, columns=("id",))
-    )
+    return bool(rows.select(EXECUTION, where, order_by=("created_at",), limit=1, columns=("id",)))
 
 
 def _purge(storage: Storage, row: Row) -> bool:

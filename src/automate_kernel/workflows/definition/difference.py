@@ -1,0 +1,150 @@
+"""The differences between two definitions of a workflow, by step and field."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from automate_kernel.workflows.definition.graph import describe_trigger
+from automate_kernel.workflows.definition.model import Step, Workflow
+
+__all__ = ["Change", "differences_between"]
+
+_LONGEST = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """
+    One difference: its place (``steps.notify.input.text``), and the values before and after.
+
+    *kind* is ``added``, ``removed``, ``changed`` or ``moved``.
+    """
+
+    kind: str
+    place: str
+    before: Any = None
+    after: Any = None
+
+    def __str__(self) -> str:
+        if self.kind == "added":
+            return f"+ {self.place}: {_shown(self.after)}"
+        if self.kind == "removed":
+            return f"- {self.place}: {_shown(self.before)}"
+        if self.kind == "moved":
+            return f"~ {self.place}: {self.after}"
+        return f"~ {self.place}: {_shown(self.before)} → {_shown(self.after)}"
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = text.replace("\n", "⏎")
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def differences_between(before: Workflow, after: Workflow) -> list[Change]:
+    """
+    Return the differences between two definitions, in the order of a definition's fields.
+
+    Steps are compared by their ids, wherever they stand, and by the steps that they wait for: a
+    step without ``needs`` has another one when a step is put before it.
+    """
+    old, new = before.to_dict(), after.to_dict()
+    changes = [
+        change
+        for name in ("name", "title", "description", "version", "timeout", "env", "output")
+        for change in _changes(name, old.get(name), new.get(name))
+    ]
+    changes += _trigger_changes(before, after, old["trigger"], new["trigger"])
+    for group in ("steps", "on_failure"):
+        changes += _step_changes(group, before, after, old.get(group, ()), new.get(group, ()))
+    return changes
+
+
+def _changes(place: str, old: Any, new: Any) -> Iterator[Change]:
+    if old == new and isinstance(old, bool) == isinstance(new, bool):
+        return
+    if old is None:
+        yield Change("added", place, after=new)
+    elif new is None:
+        yield Change("removed", place, before=old)
+    elif isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in dict.fromkeys([*old, *new]):
+            yield from _changes(f"{place}.{key}", old.get(key), new.get(key))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for index, (one, other) in enumerate(zip(old, new, strict=True)):
+            yield from _changes(f"{place}[{index}]", one, other)
+    else:
+        yield Change("changed", place, old, new)
+
+
+def _trigger_changes(before: Workflow, after: Workflow, old: Any, new: Any) -> Iterator[Change]:
+    if len(before.triggers) == len(after.triggers) == 1:
+        if old["type"] == new["type"]:
+            yield from _changes("trigger", old, new)
+        else:
+            yield Change("changed", "trigger", *map(_told, (before, after)))
+        return
+    olds = [json.dumps(one, sort_keys=True) for one in (old if isinstance(old, list) else [old])]
+    news = [json.dumps(one, sort_keys=True) for one in (new if isinstance(new, list) else [new])]
+    for text, trigger in zip(olds, before.triggers, strict=True):
+        if text not in news:
+            yield Change("removed", "trigger", before=describe_trigger(trigger))
+    for text, trigger in zip(news, after.triggers, strict=True):
+        if text not in olds:
+            yield Change("added", "trigger", after=describe_trigger(trigger))
+
+
+def _told(workflow: Workflow) -> str:
+    return ", ".join(map(describe_trigger, workflow.triggers))
+
+
+def _step_changes(
+    group: str,
+    before: Workflow,
+    after: Workflow,
+    old: Sequence[Mapping[str, Any]],
+    new: Sequence[Mapping[str, Any]],
+) -> Iterator[Change]:
+    olds, news = ({step["id"]: dict(step) for step in steps} for steps in (old, new))
+    for step_id, step in olds.items():
+        if step_id not in news:
+            yield Change("removed", f"{group}.{step_id}", before=_gist(before.step(step_id)))
+    for step_id, step in news.items():
+        place = f"{group}.{step_id}"
+        if step_id not in olds:
+            yield Change("added", place, after=_gist(after.step(step_id)))
+            continue
+        own = olds[step_id]
+        spoken = own.pop("needs", None), step.pop("needs", None)
+        yield from _changes(place, own, step)
+        yield from _needs_changes(place, step_id, before, after, spoken)
+    yield from _moved(group, list(olds), list(news))
+
+
+def _needs_changes(
+    place: str, step_id: str, before: Workflow, after: Workflow, spoken: tuple[Any, Any]
+) -> Iterator[Change]:
+    old, new = sorted(before.needs_of(step_id)), sorted(after.needs_of(step_id))
+    if old != new:
+        yield Change("changed", f"{place}.needs", old, new)
+    elif (spoken[0] is None) != (spoken[1] is None) and old:
+        # It waits for the same steps; but who names them is skipped with them.
+        words = "the step before", "named"
+        shown = words if spoken[0] is None else words[::-1]
+        yield Change("changed", f"{place}.needs", *(f"{old} ({each})" for each in shown))
+
+
+def _moved(group: str, old: list[str], new: list[str]) -> Iterator[Change]:
+    """Yield a change if the steps that both have stand in another order."""
+    kept, now = [each for each in old if each in new], [each for each in new if each in old]
+    if kept != now:
+        order = " ".join(now)
+        yield Change("moved", group, " ".join(kept), f"the order is now {order}")
+
+
+def _gist(step: Step) -> dict[str, Any]:
+    data = step.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return {key: value for key, value in data.items() if key != "id"}
