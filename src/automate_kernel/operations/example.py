@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-__all__ = ["example_of"]
 
 _DEEPEST = 8
 _FORMATS = {

@@ -15,7 +15,7 @@ from automate_kernel.operations.context import Call, current_call
 from automate_kernel.operations.schemas import is_model
 from automate_kernel.operations.spec import OperationSpec
 
-__all__ = ["ReplacedCall", "Replacement", "Replacements"]
+__all__ = ["ReplacedCall", "Replacement"]
 
 _numbers = itertools.count(1)
 

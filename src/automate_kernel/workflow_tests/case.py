@@ -1,4 +1,4 @@
-"""One case of a test of a workflow: what happens, what actions answer, what is expected."""
+"""One case of a test of a workflow: its event, the answers of actions, the expectations."""
 
 from __future__ import annotations
 
@@ -32,8 +32,6 @@ from automate_kernel.workflows.execution import (
     ExecutionStatus,
     StepStatus,
 )
-
-__all__ = ["Answer", "Case", "CaseResult", "Emitted", "Expected", "GivenEvent", "Then"]
 
 
 def _listed(value: Any) -> Any:
@@ -106,7 +104,7 @@ class Then(DefinitionModel):
 
 
 class Expected(DefinitionModel):
-    """What is expected of the execution. What is left out is not compared."""
+    """The expectations of a case. Fields that are left out are not compared."""
 
     starts: bool = True
     """False: no trigger's ``if`` holds for the event."""
@@ -140,6 +138,24 @@ class Expected(DefinitionModel):
 
     def problems(self, execution: Execution, calls: Sequence[ReplacedCall]) -> Iterator[str]:
         """Yield a line for each thing that is otherwise."""
+        yield from self._end_problems(execution)
+        if self.calls is not None:
+            yield from _in_order(self.calls, calls)
+        if self.calls_in_any_order is not None:
+            yield from _in_any_order(self.calls_in_any_order, calls)
+        if "output" in self.model_fields_set:
+            yield from differences(self.output, execution.output, "output")
+        for step_id, expected in self.outputs.items():
+            yield from _output_of(execution, step_id, expected)
+        yield from _statuses(execution, StepStatus.SKIPPED, self.skipped)
+        yield from _statuses(execution, StepStatus.FAILED, self.failed)
+        for step_id, number in self.attempts.items():
+            run = execution.step(step_id)
+            made = run.attempts if run is not None else 0
+            if made != number:
+                yield f"attempts.{step_id}: expected {number}, got {made}"
+
+    def _end_problems(self, execution: Execution) -> Iterator[str]:
         ends = self.status
         if ends is None and self.error is None and self.error_code is None:
             ends = ExecutionStatus.COMPLETED
@@ -150,25 +166,14 @@ class Expected(DefinitionModel):
             yield f"error: expected {self.error!r} in it, got {execution.error!r}"
         if self.error_code not in (None, execution.error_code):
             yield f"error_code: expected {self.error_code}, got {execution.error_code}"
-        if self.calls is not None:
-            yield from _in_order(self.calls, calls)
-        if self.calls_in_any_order is not None:
-            yield from _in_any_order(self.calls_in_any_order, calls)
-        if "output" in self.model_fields_set:
-            yield from differences(self.output, execution.output, "output")
-        for step_id, expected in self.outputs.items():
-            yield from _output_of(execution, step_id, expected)
-        for wanted, ids in ((StepStatus.SKIPPED, self.skipped), (StepStatus.FAILED, self.failed)):
-            for step_id in ids:
-                run = execution.step(step_id)
-                if run is None or run.status is not wanted:
-                    status = run.status if run is not None else "nothing of it"
-                    yield f"{wanted.lower()}: expected step {step_id!r} {wanted}, got {status}"
-        for step_id, number in self.attempts.items():
-            run = execution.step(step_id)
-            made = run.attempts if run is not None else 0
-            if made != number:
-                yield f"attempts.{step_id}: expected {number}, got {made}"
+
+
+def _statuses(execution: Execution, wanted: StepStatus, ids: Sequence[str]) -> Iterator[str]:
+    for step_id in ids:
+        run = execution.step(step_id)
+        if run is None or run.status is not wanted:
+            got = run.status if run is not None else "nothing of it"
+            yield f"{wanted.lower()}: expected step {step_id!r} {wanted}, got {got}"
 
 
 def _output_of(execution: Execution, step_id: str, expected: Any) -> Iterator[str]:
@@ -243,7 +248,7 @@ class Case(DefinitionModel):
     replace: Replace = Field(default_factory=dict)
     """Answers for this case, before those of the whole file."""
     then: Sequence[Then] = ()
-    """What happens while it runs. At the end all time is skipped that it waits."""
+    """Events and times while it runs. At the end all time is skipped that it waits."""
     expect: Expected = Expected()
 
     @model_validator(mode="after")

@@ -43,7 +43,6 @@ from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.definition.problems import LocatedProblem, invalid, locate
 from automate_kernel.workflows.definition.structure import DefinitionProblem, FieldPath
 
-__all__ = ["CaseFile", "find_case_files", "is_case_file", "load_case_file"]
 
 _SUFFIXES = (".test.yaml", ".test.yml", ".test.json")
 _WORKFLOW_SUFFIXES = (".yaml", ".yml", ".json", ".py")

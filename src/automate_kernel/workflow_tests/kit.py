@@ -1,4 +1,4 @@
-"""The kit for tests of workflows: it runs them in this thread, and skips the time that they wait."""
+"""The kit for tests of workflows: it runs them in this thread, and skips the time they wait."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def _step_changes(
     new: Sequence[Mapping[str, Any]],
 ) -> Iterator[Change]:
     olds, news = ({step["id"]: dict(step) for step in steps} for steps in (old, new))
-    for step_id, step in olds.items():
+    for step_id in olds:
         if step_id not in news:
             yield Change("removed", f"{group}.{step_id}", before=_gist(before.step(step_id)))
     for step_id, step in news.items():

@@ -73,7 +73,8 @@ def load_workflows(source: str | Path, *, check: Check | None = None) -> list[Wo
     Read all workflows in a file or directly in a folder, in the order of the files' names.
 
     A YAML file may hold many, with ``---`` between them. In a folder, files whose names begin
-    with ``_`` or ``.`` are left out, and tests of workflows (``orders.test.yaml``). Raises one `WorkflowError` for the problems of all files.
+    with ``_`` or ``.`` are left out, and tests of workflows (``orders.test.yaml``). Raises one
+    `WorkflowError` for the problems of all files.
     """
     path = _existing(source)
     if not path.is_dir():

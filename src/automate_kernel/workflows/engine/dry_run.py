@@ -31,7 +31,7 @@ from automate_kernel.workflows.execution import (
     StepStatus,
 )
 
-__all__ = ["DryCall", "DryOutcome", "DryOutput", "DryRun", "DryStep", "dry_run"]
+__all__ = ["DryCall", "DryOutcome", "DryOutput", "DryRun", "DryStep"]
 
 _NO_ID = "00000000-0000-4000-8000-000000000000"
 # Elements of a for_each that are shown.
@@ -39,7 +39,7 @@ MOST_CALLS = 20
 
 
 class DryOutcome(str, Enum):
-    """What would become of a step."""
+    """The fate of a step."""
 
     CALLED = "called"
     SKIPPED = "skipped"
@@ -117,7 +117,7 @@ class DryRun:
 
     @property
     def problems(self) -> list[str]:
-        """What would fail, a line for each."""
+        """A line for each step that would fail, and for the workflow's own templates."""
         steps = (*self.steps, *self.recovery)
         found = [f"{step.id}: {step.problem}" for step in steps if step.problem]
         return [*found, *([self.problem] if self.problem else [])]
