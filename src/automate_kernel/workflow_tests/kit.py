@@ -13,8 +13,6 @@ from automate_kernel.operations.replacement import ReplacedCall, Replacement
 from automate_kernel.workflows.definition.duration import format_duration, parse_duration
 from automate_kernel.workflows.execution import Event, Execution
 
-__all__ = ["MovableClock", "WorkflowTest"]
-
 # A year and some: what waits for longer waits for something else than time.
 _LONGEST_SECONDS = 400 * 86_400.0
 _MOST_SKIPS = 10_000
