@@ -188,4 +188,6 @@ def _problem(error: Any) -> DefinitionProblem:
         return DefinitionProblem(path, "there is no such field", hint)
     if error["type"] == "missing":
         return DefinitionProblem(path, "is missing", "add it")
+    if error["type"] == "too_short":
+        return DefinitionProblem(path, "must not be empty", "fill it in")
     return DefinitionProblem((*path, *context.get("at", ())), error["msg"], context.get("hint"))
