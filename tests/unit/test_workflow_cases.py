@@ -198,9 +198,7 @@ def test_an_event_that_starts_nothing_is_told(folder: Path) -> None:
         "starts: no trigger's condition holds for the event 'order.created'"
     ]
     case = "- {name: a, payload: {total: 200, lines: []}, expect: {starts: false}}"
-    assert problems(folder, case) == [
-        "starts: the event starts it, though it is not expected to"
-    ]
+    assert problems(folder, case) == ["starts: the event starts it, though it is not expected to"]
 
 
 def test_answers_that_are_used_up(folder: Path) -> None:

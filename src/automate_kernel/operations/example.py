@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-
 _DEEPEST = 8
 _FORMATS = {
     "date": "2026-01-01",

@@ -24,7 +24,6 @@ from automate_kernel.plugins.targets import load_target
 from automate_kernel.workflow_tests import CaseFile, load_case_file
 from automate_kernel.workflow_tests.file import is_case_file
 
-
 _OPTION = "automate_kernel"
 
 

@@ -43,7 +43,6 @@ from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.definition.problems import LocatedProblem, invalid, locate
 from automate_kernel.workflows.definition.structure import DefinitionProblem, FieldPath
 
-
 _SUFFIXES = (".test.yaml", ".test.yml", ".test.json")
 _WORKFLOW_SUFFIXES = (".yaml", ".yml", ".json", ".py")
 

@@ -13,6 +13,7 @@ from automate_kernel.workflows.definition.model import Step, Workflow
 __all__ = ["Change", "differences_between"]
 
 _LONGEST = 100
+_ABSENT = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def differences_between(before: Workflow, after: Workflow) -> list[Change]:
     changes = [
         change
         for name in ("name", "title", "description", "version", "timeout", "env", "output")
-        for change in _changes(name, old.get(name), new.get(name))
+        for change in _changes(name, old.get(name, _ABSENT), new.get(name, _ABSENT))
     ]
     changes += _trigger_changes(before, after, old["trigger"], new["trigger"])
     for group in ("steps", "on_failure"):
@@ -64,19 +65,18 @@ def differences_between(before: Workflow, after: Workflow) -> list[Change]:
 
 
 def _changes(place: str, old: Any, new: Any) -> Iterator[Change]:
-    if old == new and isinstance(old, bool) == isinstance(new, bool):
-        return
-    if old is None:
-        yield Change("added", place, after=new)
-    elif new is None:
+    if old is _ABSENT:
+        if new is not _ABSENT:
+            yield Change("added", place, after=new)
+    elif new is _ABSENT:
         yield Change("removed", place, before=old)
     elif isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in dict.fromkeys([*old, *new]):
-            yield from _changes(f"{place}.{key}", old.get(key), new.get(key))
+            yield from _changes(f"{place}.{key}", old.get(key, _ABSENT), new.get(key, _ABSENT))
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for index, (one, other) in enumerate(zip(old, new, strict=True)):
             yield from _changes(f"{place}[{index}]", one, other)
-    else:
+    elif json.dumps(old) != json.dumps(new):  # in Python 1, 1.0 and True are the same
         yield Change("changed", place, old, new)
 
 
@@ -108,14 +108,15 @@ def _step_changes(
     old: Sequence[Mapping[str, Any]],
     new: Sequence[Mapping[str, Any]],
 ) -> Iterator[Change]:
-    olds, news = ({step["id"]: dict(step) for step in steps} for steps in (old, new))
+    olds = {step["id"]: _spoken_out(before, step) for step in old}
+    news = {step["id"]: _spoken_out(after, step) for step in new}
     for step_id in olds:
         if step_id not in news:
-            yield Change("removed", f"{group}.{step_id}", before=_gist(before.step(step_id)))
+            yield Change("removed", f"{group}.{step_id}", before=_gist(before, step_id))
     for step_id, step in news.items():
         place = f"{group}.{step_id}"
         if step_id not in olds:
-            yield Change("added", place, after=_gist(after.step(step_id)))
+            yield Change("added", place, after=_gist(after, step_id))
             continue
         own = olds[step_id]
         spoken = own.pop("needs", None), step.pop("needs", None)
@@ -145,6 +146,15 @@ def _moved(group: str, old: list[str], new: list[str]) -> Iterator[Change]:
         yield Change("moved", group, " ".join(kept), f"the order is now {order}")
 
 
-def _gist(step: Step) -> dict[str, Any]:
+def _spoken_out(workflow: Workflow, step: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a step's fields; a retry says its attempts, even if they are the usual number."""
+    if "retry" not in step:
+        return dict(step)
+    attempts = workflow.step(step["id"]).retry.attempts
+    return {**step, "retry": {"attempts": attempts, **step["retry"]}}
+
+
+def _gist(workflow: Workflow, step_id: str) -> dict[str, Any]:
+    step: Step = workflow.step(step_id)
     data = step.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    return {key: value for key, value in data.items() if key != "id"}
+    return {key: value for key, value in _spoken_out(workflow, data).items() if key != "id"}
