@@ -82,7 +82,7 @@ def test_unknown_names_in_a_triggers_if() -> None:
         ("{{ one.output }}", "templates know no 'one' (write steps.one.output)"),
         (
             "{% if xyzzy %}{% endif %}",
-            f"templates know no 'xyzzy' (the names are {', '.join(NAMES)})",
+            "templates know no 'xyzzy' (the names are event, execution, steps, secrets, env)",
         ),
         ("{{ [1] | map('upper', evnt) }}", "templates know no 'evnt' (did you mean 'event'?)"),
     ],

@@ -71,6 +71,22 @@ def test_it_puts_back_what_it_replaced() -> None:
         kernel.invoke("chat.say", {"text": "a"})
 
 
+def test_only_what_is_allowed_is_called() -> None:
+    """Everything else fails, without a call and without another attempt."""
+    kernel = make()
+    with WorkflowTest(kernel) as test:
+        test.allow_only()
+        execution = test.run("patient", {"amount": 7})
+        assert "doesn't replace 'bank.charge'" in str(execution.error)
+        run = execution.step("call")
+        assert run is not None
+        assert run.attempts == 1
+        with pytest.raises(AutomateError, match="did you mean 'chat.say'"):
+            test.allow_only("chat.sya")
+    with pytest.raises(AutomateError, match="called for real"):
+        kernel.invoke("chat.say", {"text": "a"})
+
+
 def test_time_passes_piece_by_piece() -> None:
     """What is due within it happens, and nothing after it."""
     with WorkflowTest(make()) as test:

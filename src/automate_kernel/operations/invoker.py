@@ -189,7 +189,7 @@ class Invoker:
             return output
 
     def _invoke(self, name: str, data: Any, timeout: float | None) -> Any:
-        replacement = self.replacements.find(name)
+        replacement = self.replacements.called(name)
         if replacement is None:
             work = functools.partial(self._perform, self._work(name), data)
         else:
@@ -228,7 +228,7 @@ class Invoker:
         return output
 
     async def _ainvoke(self, name: str, data: Any, call: Call) -> Any:
-        replacement = self.replacements.find(name)
+        replacement = self.replacements.called(name)
         if replacement is None:
             # On a thread: it may import a plugin, and read the secrets of its config.
             perform = await asyncio.to_thread(self._work, name)

@@ -144,9 +144,11 @@ def _fields_of(value: Any) -> dict[str, Any]:
 
 
 class Replacements:
-    """The operations that are replaced now, by their names."""
+    """The operations that are replaced now, by their names, and those that may be called."""
 
     def __init__(self) -> None:
+        self.real: frozenset[str] | None = None
+        """The operations that may be called though they aren't replaced; None: all."""
         self._by_name: dict[str, list[Replacement]] = {}
         self._lock = threading.Lock()
 
@@ -171,3 +173,15 @@ class Replacements:
         """Return the replacement of *name* that was made last, or None."""
         found = self._by_name.get(name)
         return found[-1] if found else None
+
+    def called(self, name: str) -> Replacement | None:
+        """Return the same for a call; raises ``FAILED_PRECONDITION`` if it may not be made."""
+        found = self.find(name)
+        if found is None and self.real is not None and name not in self.real:
+            raise AutomateError(
+                ErrorCodes.FAILED_PRECONDITION,
+                f"the test doesn't replace {name!r}, and so it isn't called",
+                hint="add it to replace, or to real",
+                retryable=False,
+            )
+        return found

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from automate_kernel.errors import AutomateError, ErrorCodes
 from automate_kernel.kernel import Kernel
 from automate_kernel.operations.replacement import ReplacedCall
-from automate_kernel.workflow_tests.kit import WorkflowTest, refuse_calls
+from automate_kernel.workflow_tests.kit import WorkflowTest
 from automate_kernel.workflow_tests.matching import differences, matches, shown, unmatched
 from automate_kernel.workflows.definition.duration import Duration
 from automate_kernel.workflows.definition.fields import (
@@ -348,7 +348,7 @@ def _problems(
     for name, given in answers.items():
         test.replace(name, Fake(name, given))
     if real is not True:
-        refuse_calls(test, real)
+        test.allow_only(*real)
     execution = test.start(workflow.name, event=event)
     for each in case.then:
         if each.after is not None:

@@ -68,7 +68,8 @@ class WorkflowTest:
         self.close()
 
     def close(self) -> None:
-        """Put back what was replaced."""
+        """Put back what was replaced, and allow all calls again."""
+        self.kernel.operations.replacements.real = None
         while self._replacements:
             self._replacements.pop().undo()
 
@@ -79,6 +80,12 @@ class WorkflowTest:
         replacement = self.kernel.replace(operation, fake)
         self._replacements.append(replacement)
         return replacement
+
+    def allow_only(self, *operations: str) -> None:
+        """Let every call fail, until `close`, but for these *operations* and those replaced."""
+        for name in operations:
+            self.kernel.operation(name)
+        self.kernel.operations.replacements.real = frozenset(operations)
 
     @property
     def calls(self) -> list[ReplacedCall]:
@@ -166,19 +173,3 @@ class WorkflowTest:
             f"it still goes on after {_MOST_SKIPS} waits, with {format_duration(seconds)} left",
             hint="a workflow that never ends is tested with pass_time",
         )
-
-
-def refuse_calls(test: WorkflowTest, real: frozenset[str]) -> None:
-    """Let every action that no test has replaced fail, but for those that are *real*."""
-    for entry in test.kernel.workflows.entries():
-        for step in (*entry.workflow.steps, *entry.workflow.on_failure):
-            name = step.action
-            if name in real or test.kernel.operations.replacements.find(name):
-                continue
-            refusal = AutomateError(
-                ErrorCodes.FAILED_PRECONDITION,
-                f"the test doesn't replace {name!r}, and so it isn't called",
-                hint="add it to replace, or to real",
-                retryable=False,
-            )
-            test.replace(name, refusal)

@@ -35,7 +35,14 @@ class Place:
     @property
     def for_one_element(self) -> bool:
         """True in what is rendered for each element of a ``for_each``."""
-        return self.step is not None and self.step.for_each is not None and self.path[2] == "input"
+        if self.step is None or self.step.for_each is None:
+            return False
+        return self.path[2] not in ("if", "for_each")
+
+    @property
+    def cleans_up(self) -> bool:
+        """True in a step that runs when the workflow has failed."""
+        return self.group not in ("steps", "trigger", "output")
 
 
 def _everywhere(place: Place) -> bool:
@@ -77,8 +84,8 @@ NAMES: dict[str, TemplateName] = {
     "env": TemplateName(),
     "error": TemplateName(
         frozenset({"code", "message"}),
-        lambda place: place.group == "on_failure",
-        ("'error' is known under on_failure only", "use steps.<id>.error"),
+        lambda place: place.cleans_up,
+        ("'error' is known where a workflow cleans up only", "use steps.<id>.error"),
     ),
     "item": _of_element("item"),
     "index": _of_element("index"),
@@ -212,7 +219,7 @@ def name_problems(read: NamesRead, place: Place, steps: Iterable[str]) -> Iterat
         known = NAMES.get(name)
         if known is None:
             if read.expects(name):
-                yield _unknown(name, steps)
+                yield _unknown(name, place, steps)
         elif not known.known(place):
             yield known.elsewhere
     for path in read.paths:
@@ -232,10 +239,11 @@ def _field(path: tuple[str, ...]) -> tuple[tuple[str, ...], str, frozenset[str] 
     return path[:1], path[1], known.fields
 
 
-def _unknown(name: str, steps: list[str]) -> _Words:
+def _unknown(name: str, place: Place, steps: list[str]) -> _Words:
     message = f"templates know no {name!r}"
     if name in (NAMES["event"].fields or ()):
         return message, f"write event.{name}"
     if name in steps:
         return message, f"write steps.{name}.output"
-    return message, did_you_mean(name, NAMES) or f"the names are {', '.join(NAMES)}"
+    known = [each for each, one in NAMES.items() if one.known(place)]
+    return message, did_you_mean(name, known) or f"the names are {', '.join(known)}"

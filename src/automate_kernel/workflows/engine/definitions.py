@@ -92,19 +92,28 @@ def _candidates(storage: Storage, age: float, keep: Collection[str], limit: int)
         )  # fmt: skip
         found: list[Row] = []
         for row in old:
-            if len(found) < limit and row["id"] not in keep and not _is_used(rows, row):
+            if len(found) == limit:
+                break
+            its = Where("workflow", "eq", row["name"])
+            if row["id"] not in keep and not _is_used(rows, row, its):
                 found.append(row)
     return found
 
 
-def _is_used(rows: Rows, row: Row, seconds: float | None = None) -> bool:
-    """Return True if an execution, begun in the last *seconds*, is pinned to the definition."""
-    where = [Where("workflow", "eq", row["name"])]
-    if seconds is not None:
-        where.append(Where("created_at", "ge", Now(-seconds)))
-    where.append(Where("definition_id", "eq", row["id"]))
+def _is_used(rows: Rows, row: Row, *among: Where) -> bool:
+    """Return True if an execution, one *among* these, is pinned to the definition."""
+    where = [*among, Where("definition_id", "eq", row["id"])]
     # The oldest are looked at first: those of an old definition stand there.
     return bool(rows.select(EXECUTION, where, order_by=("created_at",), limit=1, columns=("id",)))
+
+
+def _is_used_by_now(rows: Rows, row: Row) -> bool:
+    """Return True if an execution is pinned to the definition that was not a moment ago."""
+    its = Where("workflow", "eq", row["name"])
+    if _is_used(rows, row, its, Where("created_at", "ge", Now(-_LONGEST_TRANSACTION))):
+        return True
+    # An older one, which goes on with it.
+    return _is_used(rows, row, Where("status", "in", _LIVE))
 
 
 def _purge(storage: Storage, row: Row) -> bool:
@@ -115,6 +124,6 @@ def _purge(storage: Storage, row: Row) -> bool:
         # and those that come later wait, and find that the definition is gone.
         rows.keep_writers_out(DEFINITION)
         held = rows.select(DEFINITION, mine, lock=True, skip_locked=True, columns=("id",))
-        if not held or _is_used(rows, row, _LONGEST_TRANSACTION):
+        if not held or _is_used_by_now(rows, row):
             return False
         return bool(rows.delete(DEFINITION, mine))
