@@ -832,6 +832,8 @@ class Kernel:
         """
         Delete items and executions that finished that long ago; returns how many there were.
 
+        Definitions of workflows that no execution is pinned to any more go with them.
+
         A transaction deletes *batch* rows, so that nothing waits for it. Webhook deliveries are
         remembered for 30 days at least, because services send them again.
         """

@@ -6,13 +6,17 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from automate_kernel import Connector, Kernel, action
 from automate_kernel.errors import AutomateError, WorkflowError
+from automate_kernel.operations.context import Call
 from automate_kernel.operations.example import example_of
 from automate_kernel.storage.tables import TABLES
 from automate_kernel.workflows.engine.dry_run import DryOutcome, DryOutput
+from automate_kernel.workflows.engine.program import step_input
 from automate_kernel.workflows.events import triggering_event
 
 
@@ -270,3 +274,64 @@ def test_examples_fit_their_schema() -> None:
     assert example_of({}, "x") == "[x]"
     assert example_of({"type": "null"}, "x") is None
     assert example_of({"const": 3}, "x") == 3
+
+
+IDS = ("a", "b", "c", "d")
+TEXTS = ("{{ event.payload.n }}", "{{ event.payload.n + 1 }} in all", "plain")
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A workflow whose steps read earlier ones, and an output for each of its steps."""
+    steps, outputs = [], {}
+    for place, step_id in enumerate(IDS[: draw(st.integers(1, 4))]):
+        before = IDS[:place]
+        step: dict[str, Any] = {"id": step_id, "action": "echo", "needs": list(before)}
+        readable = [*TEXTS, *(f"{{{{ steps.{one}.output or 'none' }}}}" for one in before)]
+        step["input"] = {"text": draw(st.sampled_from(readable))}
+        conditions = ["true", "event.payload.n > 2", *(f"steps.{one}.output" for one in before)]
+        conditions += [f"steps.{one}.status == 'SKIPPED'" for one in before]
+        if draw(st.booleans()):
+            step["if"] = draw(st.sampled_from(conditions))
+        if draw(st.booleans()):
+            count = draw(st.integers(0, 3))
+            step["for_each"] = draw(st.sampled_from([[7] * count, "{{ event.payload.list }}"]))
+            step["input"]["item"] = "{{ item }} at {{ index }}"
+        steps.append(step)
+        value = draw(st.sampled_from([0, 1, "x", None]))
+        outputs[step_id] = value
+    return {"name": "w", "trigger": {"type": "manual"}, "steps": steps}, outputs
+
+
+@given(cases(), st.integers(0, 4))
+def test_a_dry_run_shows_what_a_run_calls(case: tuple[Any, Any], number: int) -> None:
+    """With the outputs of all steps: the same calls with the same inputs, and the same steps."""
+    definition, outputs = case
+    payload = {"n": number, "list": list(range(number))}
+    kernel = Kernel(discover=False)
+
+    @kernel.action("echo")
+    def echo(text: Any, call: Call, item: Any = None) -> Any:
+        return outputs[str(call.step_id)]
+
+    kernel.add_workflow(definition)
+    execution = kernel.run("w", payload)
+    assert execution.status == "COMPLETED", execution.error
+    ran: dict[str, list[Any]] = {step["id"]: [] for step in definition["steps"]}
+    given_outputs: dict[str, Any] = {}
+    for step in definition["steps"]:
+        runs = [run for run in execution.runs_of(step["id"]) if run.position >= 0]
+        given_outputs[step["id"]] = outputs[step["id"]] if "for_each" not in step else [
+            outputs[step["id"]] for _ in runs
+        ]  # fmt: skip
+        positions = [run.position for run in runs] if "for_each" in step else [-1]
+        whole = execution.step(step["id"])
+        assert whole is not None
+        if whole.status == "SKIPPED":
+            continue
+        program = kernel.workflows.program(execution.definition_id)
+        for position in positions:
+            ran[step["id"]].append(step_input(program, execution, step["id"], position))
+    dry = kernel.dry_run("w", payload, outputs=given_outputs)
+    assert {step.id: [call.input for call in step.calls] for step in dry.steps} == ran
+    assert dry.problems == []

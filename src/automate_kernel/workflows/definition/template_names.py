@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from automate_kernel.errors import did_you_mean
 from automate_kernel.workflows.definition.structure import FieldPath
@@ -133,6 +133,7 @@ class NamesRead:
         return not any(path[: len(asked)] == asked for asked in self.asked)
 
 
+@lru_cache(maxsize=256)
 def names_read(text: str, *, bare: bool = False) -> NamesRead:
     """
     Return the names that a template reads; *bare* text is an expression without braces.
@@ -144,18 +145,27 @@ def names_read(text: str, *, bare: bool = False) -> NamesRead:
         return NamesRead()
     from jinja2 import nodes
 
-    # Names are taken as assigned wherever they are: better to miss a mistake than to see one in a
-    # template that is right.
-    assigned = {node.name for node in tree.find_all(nodes.Name) if node.ctx != "load"}
-    assigned |= {node.name for node in tree.find_all(nodes.Macro)} | _OWN
-    found = (path for path in _paths(tree) if path[0] not in assigned)
-    asked = {_path(node.node) for node in tree.find_all(nodes.Test) if node.name in _ASKS}
-    asked |= {
-        _path(node.node)
-        for node in tree.find_all(nodes.Filter)
-        if node.name in _DEFAULTS and node.node is not None
-    }
-    return NamesRead(tuple(dict.fromkeys(found)), frozenset(path for path in asked if path))
+    # Not jinja2.meta, which would compile the template, and so refuse filters that only the host
+    # knows. Names are taken as assigned wherever they are: better to miss a mistake than to see one
+    # in a template that is right.
+    paths: dict[tuple[str, ...], None] = {}
+    assigned, asked = set(_OWN), set[tuple[str, ...]]()
+    left: list[nodes.Node] = [tree]
+    while left:
+        node = left.pop()
+        path = _path(node)
+        if path:
+            paths[path] = None
+            continue
+        if isinstance(node, (nodes.Name, nodes.Macro)):
+            assigned.add(node.name)
+        elif (isinstance(node, nodes.Test) and node.name in _ASKS) or (
+            isinstance(node, nodes.Filter) and node.name in _DEFAULTS
+        ):
+            asked.add(_path(node.node))
+        left += reversed([*node.iter_child_nodes()])
+    found = (path for path in paths if path[0] not in assigned)
+    return NamesRead(tuple(found), frozenset(path for path in asked if path))
 
 
 @lru_cache(maxsize=1)
@@ -178,38 +188,23 @@ def _parse(text: str, *, bare: bool) -> nodes.Template | None:
         return None  # the engine's check reports it
 
 
-def _paths(node: nodes.Node) -> Iterator[tuple[str, ...]]:
-    """Yield the path of each name that is read, as long as its fields are literal."""
-    from jinja2 import nodes
-
-    path = _path(node)
-    if path:
-        yield path
-        return
-    # jinja2.meta would compile the template, and so refuse filters that only the host knows.
-    if isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const):
-        yield from _paths(node.node)
-        return
-    for child in node.iter_child_nodes():
-        yield from _paths(child)
-
-
-def _path(node: Any) -> tuple[str, ...]:
+def _path(node: nodes.Node | None) -> tuple[str, ...]:
     """Return the path of a name or of a literal field of one; empty for anything else."""
     from jinja2 import nodes
 
     taken: list[str] = []
     while True:
-        match node:
-            case nodes.Name(name=name, ctx="load"):
-                return (name, *reversed(taken))
-            case nodes.Getattr(node=inner, attr=attribute):
-                taken.append(attribute)
-            case nodes.Getitem(node=inner, arg=nodes.Const(value=str(key))):
-                taken.append(key)
-            case _:
+        if isinstance(node, nodes.Name):
+            return (node.name, *reversed(taken)) if node.ctx == "load" else ()
+        if isinstance(node, nodes.Getattr):
+            taken.append(node.attr)
+        elif isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const):
+            if not isinstance(node.arg.value, str):
                 return ()
-        node = inner
+            taken.append(node.arg.value)
+        else:
+            return ()
+        node = node.node
 
 
 def name_problems(read: NamesRead, place: Place, steps: Iterable[str]) -> Iterator[_Words]:
