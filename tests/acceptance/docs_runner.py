@@ -200,7 +200,7 @@ class Page:
         from automate_kernel.workflows.definition.document import read_yaml
 
         if "cases" in block.words:
-            from automate_kernel.workflow_tests import load_case_file
+            from automate_kernel.workflow_tests.file import load_case_file
 
             load_case_file(Path(str(block.file)))
         elif "steps" in block.words:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from automate_kernel import Kernel
 from automate_kernel.errors import WorkflowError
-from automate_kernel.workflow_tests import CaseResult, find_case_files, load_case_file
+from automate_kernel.workflow_tests.case import CaseResult
+from automate_kernel.workflow_tests.file import find_case_files, load_case_file
 from automate_kernel.workflow_tests.matching import differences, matches, unmatched
 from automate_kernel.workflows import load_workflows
 

@@ -21,8 +21,7 @@ import pytest
 from automate_kernel.errors import AutomateError, ConfigError, type_name
 from automate_kernel.kernel import Kernel
 from automate_kernel.plugins.targets import load_target
-from automate_kernel.workflow_tests import CaseFile, load_case_file
-from automate_kernel.workflow_tests.file import is_case_file
+from automate_kernel.workflow_tests.file import CaseFile, is_case_file, load_case_file
 
 _OPTION = "automate_kernel"
 
