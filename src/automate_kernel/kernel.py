@@ -307,9 +307,11 @@ class Kernel:
         """Return the spec of the action or capability *name*; raises ``NOT_FOUND``."""
         return self.operations.spec(name)
 
-    def replace(self, operation: str, fake: Any = None) -> Replacement:
+    def replace(self, operation: str | Callable[..., Any], fake: Any = None) -> Replacement:
         """
         Call *fake* in the place of an action or capability: for tests.
+
+        *operation* is its name, or the function that an action was made of.
 
         It ends with `Replacement.undo`, or with the ``with`` block that it is used in. *fake* is a
         value; a function (``def``, ``async def``) of the action's fields, or of some of them, or of

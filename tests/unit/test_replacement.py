@@ -152,6 +152,20 @@ def test_unknown_names_are_refused_with_a_remedy(kernel: Kernel) -> None:
         kernel.replace("orders.sav")
 
 
+def test_a_function_stands_for_its_action() -> None:
+    """Where the test imports the function, it needs no name."""
+    kernel = Kernel(discover=False)
+
+    @kernel.action("long.name")
+    def double(n: int) -> int:
+        return 2 * n
+
+    with kernel.replace(double, 7):
+        assert kernel.invoke("long.name", {"n": 1}) == 7
+    with pytest.raises(AutomateError, match=r"no action was made of test_a_function"):
+        kernel.replace(test_a_function_stands_for_its_action)
+
+
 def test_secrets_are_neither_needed_nor_noted(kernel: Kernel) -> None:
     """A missing secret fails no test; one that is there is seen by nobody."""
     with kernel.replace("slack.post", lambda text: {"text": text}) as slack:

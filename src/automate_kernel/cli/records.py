@@ -163,7 +163,12 @@ def statuses_of(execution: Execution) -> Mapping[str, str]:
     return found
 
 
-_DRY = {"called": ("▶", "cyan"), "skipped": ("»", "dim"), "unclear": ("?", "yellow")}
+_DRY = {
+    "called": ("▶", "cyan"),
+    "waits": ("…", "cyan"),
+    "skipped": ("»", "dim"),
+    "unclear": ("?", "yellow"),
+}
 _FAILS = ("✗", "red")
 
 
@@ -189,7 +194,10 @@ def _show_dry_step(out: Output, step: DryStep) -> None:
     about = f" (if {step.condition})" if step.condition is not None else ""
     depends = f"; depends on {', '.join(step.depends_on)}" if step.depends_on else ""
     many = f", {step.elements} elements" if step.elements is not None else ""
-    out.line(f"{mark} {step.id}  {step.action}: {step.outcome}{about}{many}{depends}", style)
+    called = f"  {step.action}" if step.action else ""
+    out.line(f"{mark} {step.id}{called}: {step.outcome}{about}{many}{depends}", style)
+    if step.waits_for is not None:
+        out.line(f"    {_json(step.waits_for)}")
     for call in step.calls:
         place = f"[{call.position}] " if call.position >= 0 else ""
         out.line(f"    {place}{_json(call.input)}")

@@ -119,9 +119,21 @@ class Invoker:
         kind, owner, operation = self._located(name)
         return self.sources[kind].get(owner).find_operation(operation)
 
-    def replace(self, name: str, fake: Any) -> Replacement:
-        """Call *fake* in the place of an operation; raises ``NOT_FOUND`` if there is none."""
-        return self.replacements.add(name, self.spec(name), fake)
+    def replace(self, operation: str | Callable[..., Any], fake: Any) -> Replacement:
+        """
+        Call *fake* in the place of an operation: by its name, or the function that it was made of.
+
+        Raises ``NOT_FOUND`` if there is none.
+        """
+        if isinstance(operation, str):
+            return self.replacements.add(operation, self.spec(operation), fake)
+        for spec in self._functions.values():
+            if spec.binding is not None and spec.binding.function == operation:
+                return self.replacements.add(spec.name, spec, fake)
+        name = getattr(operation, "__name__", repr(operation))
+        raise AutomateError(
+            ErrorCodes.NOT_FOUND, f"no action was made of {name}()", hint="give the action's name"
+        )
 
     def is_async(self, name: str) -> bool:
         """Return True if the operation *name* is an ``async def``; False if that can't be known."""

@@ -169,13 +169,15 @@ class Replacements:
             self._by_name[name] = [*self._by_name.get(name, ()), replacement]
         return replacement
 
-    def find(self, name: str) -> Replacement | None:
-        """Return the replacement of *name* that was made last, or None."""
+    def find(self, operation: str | OperationSpec) -> Replacement | None:
+        """Return the replacement of *operation* that was made last, or None."""
+        name = operation if isinstance(operation, str) else operation.name
         found = self._by_name.get(name)
         return found[-1] if found else None
 
-    def called(self, name: str) -> Replacement | None:
+    def called(self, operation: str | OperationSpec) -> Replacement | None:
         """Return the same for a call; raises ``FAILED_PRECONDITION`` if it may not be made."""
+        name = operation if isinstance(operation, str) else operation.name
         found = self.find(name)
         if found is None and self.real is not None and name not in self.real:
             raise AutomateError(

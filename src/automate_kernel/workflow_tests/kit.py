@@ -75,7 +75,7 @@ class WorkflowTest:
 
     # -- actions -----------------------------------------------------------------------------
 
-    def replace(self, operation: str, fake: Any = None) -> Replacement:
+    def replace(self, operation: str | Callable[..., Any], fake: Any = None) -> Replacement:
         """Call *fake* in the place of an action until `close`; see `Kernel.replace`."""
         replacement = self.kernel.replace(operation, fake)
         self._replacements.append(replacement)

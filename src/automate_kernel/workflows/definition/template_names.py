@@ -33,16 +33,25 @@ class Place:
         return str(self.path[0])
 
     @property
+    def field(self) -> str:
+        """The field of the step around it, or ""."""
+        return str(self.path[2]) if self.step is not None else ""
+
+    @property
     def for_one_element(self) -> bool:
         """True in what is rendered for each element of a ``for_each``."""
         if self.step is None or self.step.for_each is None:
             return False
-        return self.path[2] not in ("if", "for_each")
+        return self.field not in ("if", "for_each")
 
     @property
     def cleans_up(self) -> bool:
-        """True in a step that runs when the workflow has failed."""
-        return self.group not in ("steps", "trigger", "output")
+        """True in what runs when the workflow has failed, or undoes a step."""
+        return self.group in _CLEANING or self.field == "compensate"
+
+
+# The lists of steps that run when a workflow has failed or ended.
+_CLEANING = ("on_failure", "on_cancel", "finally")
 
 
 def _everywhere(place: Place) -> bool:
@@ -73,11 +82,17 @@ def _of_element(name: str) -> TemplateName:
     return TemplateName(known=_for_one_element, elsewhere=(message, remedy))
 
 
+def _known(name: str, where: str, known: Callable[[Place], bool], remedy: str) -> TemplateName:
+    return TemplateName(known=known, elsewhere=(f"{name!r} is known {where} only", remedy))
+
+
 STEP_FIELDS = frozenset({"output", "status", "error"})
 """The fields of ``steps.<id>``."""
 
+_EVENT = frozenset(each.name for each in fields(Event))
+
 NAMES: dict[str, TemplateName] = {
-    "event": TemplateName(frozenset(each.name for each in fields(Event))),
+    "event": TemplateName(_EVENT),
     "execution": TemplateName(frozenset({"id", "name", "tenant_id", "created_at"})),
     "steps": TemplateName(),
     "secrets": TemplateName(),
@@ -89,6 +104,23 @@ NAMES: dict[str, TemplateName] = {
     ),
     "item": _of_element("item"),
     "index": _of_element("index"),
+    "signal": TemplateName(
+        _EVENT,
+        lambda place: place.field == "wait_for" and place.path[-1] == "if",
+        ("'signal' is known in the if of wait_for only", "use steps.<id>.output"),
+    ),
+    "approval": _known(
+        "approval",
+        "in an approval's notify",
+        lambda place: place.field == "approval" and "notify" in place.path,
+        "use steps.<id>.output",
+    ),
+    "output": _known(
+        "output",
+        "under compensate",
+        lambda place: place.field == "compensate",
+        "use steps.<id>.output",
+    ),
 }
 """All names that templates know."""
 
@@ -218,18 +250,20 @@ def name_problems(read: NamesRead, place: Place, steps: Iterable[str]) -> Iterat
         elif not known.known(place):
             yield known.elsewhere
     for path in read.paths:
-        owner, name, has = _field(path)
+        owner, name, has = _field(path, place)
         if has is not None and name not in has | _METHODS and read.expects(*owner, name):
             hint = did_you_mean(name, sorted(has)) or f"it has {', '.join(sorted(has))}"
             yield f"{'.'.join(owner)} has no {name!r}", hint
 
 
-def _field(path: tuple[str, ...]) -> tuple[tuple[str, ...], str, frozenset[str] | None]:
+def _field(
+    path: tuple[str, ...], place: Place
+) -> tuple[tuple[str, ...], str, frozenset[str] | None]:
     """Return the owner of the field that *path* reads, its name, and the owner's known fields."""
     if path[0] == "steps":
         return (path[:2], path[2], STEP_FIELDS) if len(path) > 2 else (path, "", None)
     known = NAMES.get(path[0])
-    if known is None or known.fields is None or len(path) == 1:
+    if known is None or known.fields is None or not known.known(place) or len(path) == 1:
         return path, "", None
     return path[:1], path[1], known.fields
 

@@ -36,12 +36,16 @@ __all__ = ["DryCall", "DryOutcome", "DryOutput", "DryRun", "DryStep"]
 _NO_ID = "00000000-0000-4000-8000-000000000000"
 # Elements of a for_each that are shown.
 MOST_CALLS = 20
+# The fields of a step that calls no action.
+_WAITED = ("sleep", "wait_for", "approval", "workflow", "input")
 
 
 class DryOutcome(str, Enum):
     """The fate of a step."""
 
     CALLED = "called"
+    WAITS = "waits"
+    """It calls nothing: it waits for a time, an event, a person or another workflow."""
     SKIPPED = "skipped"
     UNCLEAR = "unclear"
     """Its condition, or that of a step it needs, depends on outputs that are not known."""
@@ -79,13 +83,14 @@ class DryStep:
 
     *depends_on* are the outputs (``steps.a.output``) that its condition, list or input reads and
     that are not known, or made up. *elements* is the number of its ``for_each``, of which *calls*
-    has the first ones.
+    has the first ones. A step without an *action* waits for what *waits_for* says.
     """
 
     id: str
-    action: str
+    action: str | None
     outcome: DryOutcome = DryOutcome.CALLED
     condition: str | bool | None = None
+    waits_for: Any = None
     calls: list[DryCall] = field(default_factory=list)
     elements: int | None = None
     depends_on: list[str] = field(default_factory=list)
@@ -235,6 +240,9 @@ class _Walk:
         return not self._program.condition(step, self._view)
 
     def _call(self, step: Step, dry: DryStep) -> None:
+        if not step.action:
+            self._wait(step, dry)
+            return
         path = f"steps.{step.id}.input"
         if step.for_each is None:
             dry.calls = [DryCall(self._input(step, dry, path, {}))]
@@ -248,6 +256,18 @@ class _Walk:
         for position, item in enumerate(known[:MOST_CALLS]):
             names = {"item": item, "index": position}
             dry.calls.append(DryCall(self._input(step, dry, path, names), position))
+
+    def _wait(self, step: Step, dry: DryStep) -> None:
+        if dry.outcome is DryOutcome.CALLED:
+            dry.outcome = DryOutcome.WAITS
+        fields = step.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        found = {name: _without_conditions(fields[name]) for name in _WAITED if name in fields}
+        guessed: list[str] = []
+        # Of the elements of a list the first one stands for all.
+        names = {"item": "[item]", "index": 0} if step.for_each is not None else None
+        path = f"steps.{step.id}"
+        dry.waits_for = self.rendered(found, path, guessed, names, element=names is None)
+        dry.depend(guessed)
 
     def _elements(self, step: Step, dry: DryStep) -> list[Any] | None:
         """Return the elements of a step's list; None if it depends on unknown outputs."""
@@ -267,7 +287,7 @@ class _Walk:
         value = self.rendered(step.input, path, guessed, names, element=element)
         guessed += self._made_up(step.input)
         dry.depend(guessed)
-        if not guessed and element:
+        if not guessed and element and step.action:
             self._spec(step.action).validate(value)
         return value
 
@@ -358,7 +378,7 @@ class _Walk:
 
     def _example(self, step: Step, dry: DryStep) -> tuple[DryOutput, Any]:
         try:
-            schema = self._spec(step.action).output_json_schema()
+            schema = self._spec(step.action).output_json_schema() if step.action else None
         except AutomateError as error:
             schema, dry.problem, dry.outcome = None, dry.problem or str(error), DryOutcome.FAILS
         if schema is None:
@@ -378,6 +398,13 @@ class _Walk:
                 execution_id=_NO_ID, step_id=step.id, position=position, status=status, output=value
             )
             self._runs[run.key] = run
+
+
+def _without_conditions(tree: Any) -> Any:
+    """Return what a step waits for without what is decided only when it comes."""
+    if isinstance(tree, Mapping):
+        return {name: value for name, value in tree.items() if name not in ("if", "notify")}
+    return tree
 
 
 def _texts(tree: Any) -> list[str]:
