@@ -53,6 +53,8 @@ def test_fields_of_the_workflow_and_of_steps() -> None:
     ]
     assert told(steps=step(1, input={"a": None})) == ['+ steps.two.input: {"a": null}']
     assert told(on_failure=[]) == ['- on_failure.undo: {"action": "x.u"}']
+    assert told(output=[]) == ["+ output: []"]
+    assert told(output=[{"id": 1}], env=["A"]) == ['+ output: [{"id": 1}]', '+ env: ["A"]']
     assert told() == []
 
 

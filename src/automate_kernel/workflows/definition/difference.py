@@ -53,15 +53,20 @@ def differences_between(before: Workflow, after: Workflow) -> list[Change]:
     step without ``needs`` has another one when a step is put before it.
     """
     old, new = before.to_dict(), after.to_dict()
-    changes = [
-        change
-        for name in ("name", "title", "description", "version", "timeout", "env", "output")
-        for change in _changes(name, old.get(name, _ABSENT), new.get(name, _ABSENT))
-    ]
-    changes += _trigger_changes(before, after, old["trigger"], new["trigger"])
-    for group in ("steps", "on_failure"):
-        changes += _step_changes(group, before, after, old.get(group, ()), new.get(group, ()))
+    changes: list[Change] = []
+    for name in dict.fromkeys([*old, *new]):
+        if name == "trigger":
+            changes += _trigger_changes(before, after, old[name], new[name])
+        elif name != "output" and _holds_steps(old.get(name) or new.get(name)):
+            changes += _step_changes(name, before, after, old.get(name, ()), new.get(name, ()))
+        else:
+            changes += _changes(name, old.get(name, _ABSENT), new.get(name, _ABSENT))
     return changes
+
+
+def _holds_steps(value: Any) -> bool:
+    first = value[0] if isinstance(value, list) and value else None
+    return isinstance(first, Mapping) and "id" in first
 
 
 def _changes(place: str, old: Any, new: Any) -> Iterator[Change]:
