@@ -474,6 +474,10 @@ def test_workflows_are_tested_with_their_cases(project) -> None:
     assert not (project.folder / "tries").exists()
     assert not (project.folder / "automate.sqlite3").exists()
     assert project.data("workflow", "ls")[0]["name"] == "order-notify"
+    # A copy elsewhere is tested by itself, though a workflow of its name is configured.
+    (project.folder / "order.yaml").write_text(WORKFLOW.replace("EUR", "USD"))
+    (project.folder / "order.test.yaml").write_text(CASES.replace("EUR", "USD"))
+    assert project.data("workflow", "test", "order.test.yaml", "--only", "adds")["ok"] is True
     (project.folder / "wrong.test.yaml").write_text("cass: []")
     assert "wrong.test.yaml:1: cass" in project.run("workflow", "test", ".", code=2).stderr
 

@@ -23,6 +23,7 @@ from automate_kernel.secrets.redaction import redact_shown
 if TYPE_CHECKING:
     from automate_kernel.cli.session import Session
     from automate_kernel.kernel import Kernel
+    from automate_kernel.workflow_tests.file import CaseFile
     from automate_kernel.workflows.definition.model import Workflow
 
 app: Commands = Commands("workflow", "Check, test and show workflows.")
@@ -110,7 +111,7 @@ def run_cases(
         for index, case in enumerate(cases.cases):
             if only is not None and only not in case.name:
                 continue
-            result = cases.run_case(index, _without_storage(session))
+            result = cases.run_case(index, _kernel_for(session, cases))
             data.append({"file": str(cases.path), **asdict(result), "passed": result.passed})
             number, failed = number + 1, failed + (not result.passed)
             mark, style = ("✓", "green") if result.passed else ("✗", "red")
@@ -128,17 +129,26 @@ def run_cases(
         raise typer.Exit(1)
 
 
-def _without_storage(session: Session) -> Kernel:
+def _kernel_for(session: Session, cases: CaseFile) -> Kernel:
     """Return a new kernel that keeps nothing; raises `ConfigError` where the app's own does."""
     from automate_kernel.storage import MemoryStorage
 
-    kernel = session.in_memory()
+    kernel = session.in_memory(workflows=_among_configured(session, cases.workflow))
     if not isinstance(kernel.storage, MemoryStorage):
         raise ConfigError(
             f"app is a kernel that keeps what it does in {kernel.storage.describe()}",
             hint="let app be a function that is called with the kernel",
         )
     return kernel
+
+
+def _among_configured(session: Session, workflow: Path | str) -> bool:
+    """Return True for a workflow by name, or in a configured file: others may be needed with it."""
+    if isinstance(workflow, str):
+        return True
+    file = workflow.resolve()
+    configured = [path.resolve() for path in session.workflow_paths()]
+    return any(path in (file, *file.parents) for path in configured)
 
 
 @app.called(
