@@ -21,7 +21,7 @@ def test_a_crowd_that_fails_at_once(open_scene: Callable[..., Scene], full: bool
     All that failed can be put back with one call, and then each is done once.
     """
     scene = open_scene(30.0)
-    count = 10_000 if full else 1_000
+    count = 10_000 if full else 3_000
     broken = scene.ledger.switch("broken")
     broken.touch()
     crowd = scene.outbox.enqueue_many(NewItem("flaky", max_attempts=2) for _ in range(count))
@@ -54,7 +54,7 @@ def test_a_backlog_starves_nobody(open_scene: Callable[..., Scene], full: bool) 
     What has waited for long goes before what is new and more urgent.
     """
     scene = open_scene(30.0)
-    count = 20_000 if full else 2_000
+    count = 20_000 if full else 5_000
     now = datetime.now(timezone.utc)
     nothing: dict[str, Any] = {"seconds": 0}
     backlog = scene.outbox.enqueue_many(NewItem("job", nothing, priority=1) for _ in range(count))
