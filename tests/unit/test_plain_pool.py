@@ -363,15 +363,15 @@ def test_the_first_claims_of_a_quick_kind_are_small(
 ) -> None:
     """A flood that proves quick first is not claimed ahead of a kind that proves quick next."""
     claims: list[int] = []
-    claim_batch = store.claim_batch
+    claim_ahead = store.claim_ahead
 
     def noted(*arguments: Any, **options: Any) -> list[OutboxItem]:
-        items = claim_batch(*arguments, **options)
+        items = claim_ahead(*arguments, **options)
         if len(items) > 10:
             claims.append(len(items))
         return items
 
-    monkeypatch.setattr(store, "claim_batch", noted)
+    monkeypatch.setattr(store, "claim_ahead", noted)
     flood = Noting("flood")
     ids = store.enqueue_many(flood.new(2000))
     run = Running(store, flood.handler, slots=2)

@@ -239,7 +239,7 @@ def test_a_full_pool_is_not_kept_waiting_by_an_idle_one(store: RowsOutboxStore) 
 def test_a_busy_pools_claims_find_work_for_an_idle_one(store: RowsOutboxStore) -> None:
     """Nothing is asked a second time for the others, and what is new there waits for one batch."""
     claims: list[list[str]] = []
-    claim = store.claim_batch
+    claim = store.claim_ahead
     seen: list[str] = []
 
     def noted(worker_id: str, limit: int = 10, **options: Any) -> list[OutboxItem]:
@@ -247,7 +247,7 @@ def test_a_busy_pools_claims_find_work_for_an_idle_one(store: RowsOutboxStore) -
         claims.append([one.kind for one in items])
         return items
 
-    store.claim_batch = noted  # type: ignore[method-assign]
+    store.claim_ahead = noted  # type: ignore[method-assign]
     started = Gate()
 
     def quick(one: OutboxItem) -> None:
@@ -458,7 +458,7 @@ def test_ctrl_c_is_not_the_items_failure(store: RowsOutboxStore) -> None:
         begun.set()
         go.pass_()
 
-    claim = store.claim_batch
+    claim = store.claim_ahead
 
     def interrupted(*args: Any, **options: Any) -> list[OutboxItem]:
         if store.get(item_id).attempt_count:
@@ -466,7 +466,7 @@ def test_ctrl_c_is_not_the_items_failure(store: RowsOutboxStore) -> None:
             raise KeyboardInterrupt
         return claim(*args, **options)
 
-    store.claim_batch = interrupted  # type: ignore[method-assign]
+    store.claim_ahead = interrupted  # type: ignore[method-assign]
     item_id = store.enqueue("k")
     worker = Worker(store, [Handler("k", handle)], poll_seconds=0.01)
     with pytest.raises(KeyboardInterrupt):

@@ -172,6 +172,8 @@ class OutboxItem:
         """Return the item of a row of the outbox table."""
         item = cls(**row)
         item.status = ItemStatus(item.status)
+        if item.lease_owner is not None:
+            item.lease_owner = item.lease_owner.removesuffix(AHEAD)
         return item._unscoped()
 
     @classmethod
@@ -389,6 +391,31 @@ class Outcome:
     token: str | None = None
     group: str | None = None
     trace: str | None = None
+
+
+EXPIRED = "LEASE_EXPIRED"
+"""The error code of an item whose worker died, or lost it."""
+
+AHEAD = " +"
+"""What follows the owner's name on an item that was claimed ahead, until `OutboxStore.begin`."""
+
+_OWNER_LENGTH = 200
+
+
+def owner_ahead(worker_id: str) -> str:
+    """Return the owner of what *worker_id* claims ahead; of too long a name the name itself."""
+    owner = worker_id + AHEAD
+    return owner if len(owner) <= _OWNER_LENGTH else worker_id
+
+
+def begins_noted(attempt_count: int, max_attempts: int, last_error_code: str | None) -> bool:
+    """
+    Return True if it is written down when this attempt of an item that was claimed ahead begins.
+
+    That is so for a last attempt, and for one after the death of a worker.
+    """
+    died = attempt_count > 1 and last_error_code == EXPIRED
+    return died or attempt_count >= max_attempts
 
 
 # -- what each arrow of the picture writes --------------------------------------------------------

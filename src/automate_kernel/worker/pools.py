@@ -44,6 +44,9 @@ class PoolSetup:
     has ended, *done_all* several, and *hand_back* those that never begin. *failed* gives the
     outcome of a task that ended with an error, and *stopping* is True once nothing new may begin.
 
+    *begins* is called with a task before anything of its item runs other than by *run* or *call*;
+    False means that it must not begin. *progressed* is called with one that has saved something.
+
     *room* is called when there may be room again, *look_again* when the pool's kinds have changed.
     *relieve* lets another thread claim, since the one that did is in a handler.
     """
@@ -60,6 +63,8 @@ class PoolSetup:
     failed: Callable[[Task, BaseException], Result]
     stopping: Callable[[], bool]
     room: Callable[[], None]
+    begins: Callable[[Task], bool]
+    progressed: Callable[[Task], None]
     look_again: Callable[[], None]
     relieve: Callable[[], None]
 

@@ -39,6 +39,7 @@ from automate_kernel.worker.plain_pool import PlainPool
 from automate_kernel.worker.pools import LoopPool, Pool, PoolSetup
 from automate_kernel.worker.reporter import Reporter
 from automate_kernel.worker.statistics import ActivityLog
+from automate_kernel.worker.suspects import Suspects, begin_is_noted
 
 __all__ = [
     "Claimer",
@@ -69,11 +70,14 @@ class Claimer:
         pools: Sequence[Pool],
         in_flight: InFlight,
         *,
+        suspects: Suspects,
+        wait: Callable[[Sequence[Task]], None],
         batch: int,
         stopping: threading.Event,
     ) -> None:
         self._store, self._worker_id = store, worker_id
-        self._pools, self._in_flight = pools, in_flight
+        self._pools, self._in_flight, self._suspects = pools, in_flight, suspects
+        self._wait = wait
         self._batch, self._stopping = batch, stopping
         self._resting: set[Pool] = set()
         self.full: bool = False
@@ -121,7 +125,7 @@ class Claimer:
             return 0
         pools = list(kinds)
         wanted = [kind for its in kinds.values() for kind in its]
-        items = self._store.claim_batch(self._worker_id, limit, kinds=wanted)
+        items = self._store.claim_ahead(self._worker_id, limit, kinds=wanted)
         self.keyed = self.keyed or any(item.ordering_key or item.concurrency_key for item in items)
         now = time.monotonic()
         surplus: list[str] = []
@@ -136,10 +140,14 @@ class Claimer:
                 self._resting.discard(pool)
             else:
                 self._resting.add(pool)
+        waiting: list[Task] = []
         for _, tasks in started:
             self._in_flight.add(tasks)
+            waiting += self._suspects.admit(tasks)
+        if waiting:
+            self._wait(waiting)
         for pool, tasks in started:
-            pool.start(tasks)
+            pool.start([one for one in tasks if one not in waiting] if waiting else tasks)
         if surplus:
             hand_back = partial(self._store.release, surplus, self._worker_id)
             keep_trying(hand_back, self._stopping, "handing back")
@@ -239,12 +247,14 @@ class Worker:
         self._kept_back = False
         self._wakeup: Wakeup | None = None
         self._pools: list[Pool] = []
+        self._suspects = Suspects()
         self._failure: BaseException | None = None
         self._acknowledger = Acknowledger(
             self.store,
             self.worker_id,
             self._in_flight,
             self.activity,
+            suspects=self._suspects,
             liveness=self.liveness,
             abandoning=self._abandoning,
             freed=self._on_freed,
@@ -320,6 +330,8 @@ class Worker:
             self.worker_id,
             self._pools,
             self._in_flight,
+            suspects=self._suspects,
+            wait=self._let_wait,
             batch=self.batch,
             stopping=self._stopping,
         )
@@ -358,6 +370,8 @@ class Worker:
             failed=self._failed,
             stopping=self._stopping.is_set,
             room=self._on_freed,
+            begins=self._note_begin,
+            progressed=self._suspects.cleared,
             look_again=self._wake,
             relieve=self._start_fetcher,
         )
@@ -480,14 +494,29 @@ class Worker:
 
     # -- running -------------------------------------------------------------------------------
 
+    def _note_begin(self, task: Task) -> bool:
+        """Write down that *task* begins, if its item needs that; False if its lease is lost."""
+        item = task.item
+        # Asked of every item, and nearly all have their first attempt of several.
+        if task.begun or (item.attempt_count < 2 <= item.max_attempts) or not begin_is_noted(item):
+            return True
+        begin = partial(self.store.begin, [task.item.id], self.worker_id)
+        lost = keep_trying(begin, self._stopping, "beginning")
+        if lost:
+            task.lost = True
+        task.begun = lost is not None and not lost
+        return task.begun
+
     def _begin(self, task: Task) -> Handler | None:
-        if self._stopping.is_set() or task.asked:
+        if self._stopping.is_set() or task.asked or not self._note_begin(task):
             return None
         task.started_at = time.monotonic()
         return self._by_kind[task.item.kind]
 
-    def _unbegun(self, task: Task) -> Outcome:
+    def _unbegun(self, task: Task) -> Outcome | None:
         """Return the outcome that gives an item back: another worker can have it at once."""
+        if task.lost:
+            return None
         return Outcome(task.item.id, ItemStatus.PENDING, None, token=task.item.lease_token)
 
     def _execute(self, task: Task) -> Result:
@@ -501,7 +530,9 @@ class Worker:
         return self._runner.run(handler, task.item)
 
     async def _aexecute(self, task: Task) -> Result:
-        handler = self._begin(task)
+        if begin_is_noted(task.item):
+            await asyncio.to_thread(self._note_begin, task)
+        handler = None if task.lost else self._begin(task)
         if handler is None:
             return self._unbegun(task)
         try:
@@ -525,6 +556,9 @@ class Worker:
 
     def _hand_back(self, tasks: Sequence[Task]) -> None:
         self._acknowledger.put([(one, None if one.lost else self._unbegun(one)) for one in tasks])
+
+    def _let_wait(self, tasks: Sequence[Task]) -> None:
+        self._acknowledger.put(self._suspects.wait(tasks))
 
     def _failed(self, task: Task, error: BaseException) -> Result:
         return self._runner.failed(self._by_kind[task.item.kind], task.item, error)
