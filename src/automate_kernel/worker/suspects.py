@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from automate_kernel.outbox.item import EXPIRED, ItemStatus, OutboxItem, Outcome, begins_noted
 from automate_kernel.worker.in_flight import Ended, Task
 
-# A suspect whose last attempt it is has survived at least two deaths. With fewer attempts two deaths
-# are what its author allows, and a power cut must not make many items go one after another.
+# One that is alone has seen at least two deaths. With fewer attempts two deaths are what its author
+# allows, and a power cut must not make many items go one after another.
 _LAST_ATTEMPT_LEAST = 3
-# Those that wait for their place come back one by one, about so far apart, and none later than that.
+# Those that wait for their place come back one by one, about so far apart and not much later.
 _WAIT_SECONDS, _LONGEST_WAIT = 0.05, 10.0
 
 
@@ -66,7 +66,7 @@ class Suspects:
         # Ever longer while one takes long.
         held_seconds = time.monotonic() - since if since else 0.0
         about = min(_LONGEST_WAIT, max(_WAIT_SECONDS * len(tasks), held_seconds))
-        return [(task, _later(task, about * 2 * random.random())) for task in tasks]  # noqa: S311
+        return [(task, _later(task, about * 2 * random.random())) for task in tasks]
 
     def cleared(self, task: Task) -> None:
         """Hold *task* no longer: it has come further than the worker that died."""
