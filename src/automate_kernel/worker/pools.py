@@ -47,6 +47,7 @@ class PoolSetup:
     *begins* is called with a task before anything of its item runs other than by *run* or *call*;
     False means that it must not begin. *progressed* is called with one that has saved something.
 
+    *patience* is for how long a pool that is stopped may wait for what it has begun.
     *room* is called when there may be room again, *look_again* when the pool's kinds have changed.
     *relieve* lets another thread claim, since the one that did is in a handler.
     """
@@ -65,6 +66,7 @@ class PoolSetup:
     room: Callable[[], None]
     begins: Callable[[Task], bool]
     progressed: Callable[[Task], None]
+    patience: Callable[[], float]
     look_again: Callable[[], None]
     relieve: Callable[[], None]
 

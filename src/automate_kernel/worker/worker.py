@@ -248,6 +248,7 @@ class Worker:
         self._wakeup: Wakeup | None = None
         self._pools: list[Pool] = []
         self._suspects = Suspects()
+        self._patience = self.grace_seconds
         self._failure: BaseException | None = None
         self._acknowledger = Acknowledger(
             self.store,
@@ -372,6 +373,7 @@ class Worker:
             room=self._on_freed,
             begins=self._note_begin,
             progressed=self._suspects.cleared,
+            patience=lambda: self._patience,
             look_again=self._wake,
             relieve=self._start_fetcher,
         )
@@ -410,6 +412,8 @@ class Worker:
             wakeup.wake()
 
     def _close(self, threads: list[threading.Thread]) -> None:
+        if self._abandoning.is_set():
+            self._patience = 0.0
         # What could not be recorded by now is tried once more, and then left to the reaper.
         self._abandoning.set()
         for pool in self._pools:

@@ -35,6 +35,7 @@ from automate_kernel.worker.in_flight import Ended, Task
 from automate_kernel.worker.pools import PoolSetup
 from automate_kernel.worker.suspects import begin_is_noted
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
+from automate_kernel.workflows.engine.announcer import Announcer
 from automate_kernel.workflows.engine.executions import ADVANCE
 from automate_kernel.workflows.engine.flow import Flow, needs_saving
 from automate_kernel.workflows.engine.runner import (
@@ -111,6 +112,7 @@ class Engine:
         self._ready: SimpleQueue[_Entry | None] = SimpleQueue()
         self._dirty: SimpleQueue[Driven | None] = SimpleQueue()
         self._steps = _StepThreads(setup.slots, self._perform, self._offer_room)
+        self._announcer = Announcer()
         self._timers: list[tuple[float, int, Driven]] = []
         self._timer_count = 0
         # Calls in the order in which they began, until they are old enough to be seen.
@@ -174,7 +176,7 @@ class Engine:
         try:
             if self._handlers[EVENT].around is not None or ADVANCE not in self._handlers:
                 raise _OneByOneError
-            begun = self._runner.begin_events([task.item for task in tasks])
+            begun = self._runner.begin_events([task.item for task in tasks], self._announcer.send)
         except Exception:
             # One of them can't be begun, and must not hold up the others.
             results = [self._setup.run(task) for task in tasks]
@@ -231,6 +233,7 @@ class Engine:
         if handler is not None and handler.around is not None:
             flow.enter(handler.around(task.item))
         flow.enter(self._runner.around(flow.execution))
+        flow.announcer = self._announcer
         driven = Driven(task, flow)
         task.cancel = self._canceller(driven)
         self._driven.add(driven)
@@ -245,6 +248,7 @@ class Engine:
         self._ready.put(None)
         self._dirty.put(None)
         self._steps.stop()
+        self._announcer.stop(self._setup.patience())
 
     def _start_threads(self) -> None:
         for name, target in (
