@@ -215,6 +215,7 @@ class Runner:
 
     def _drive(self, flow: Flow) -> OutcomeRecorded | None:
         in_flight: set[Future[CallOutcome]] = set()
+        leased_at, lease_seconds = time.monotonic(), self.store.outbox.lease_seconds
         turn = self.turn(flow)
         try:
             while True:
@@ -224,7 +225,11 @@ class Runner:
                     saved = self._saved(flow, turn)
                     if saved is None or saved.last:
                         return OutcomeRecorded() if saved else None
-                    turn = saved
+                    turn, leased_at = saved, time.monotonic()
+                elif turn.calls and time.monotonic() - leased_at >= lease_seconds:
+                    # A call or a retry's delay took longer than the lease, which nobody renews.
+                    self.let_go(flow)
+                    leased_at = time.monotonic()
                 for call in turn.calls:
                     self.begin(flow, call)
                 slow = [
