@@ -173,7 +173,7 @@ class OutboxItem:
         item = cls(**row)
         item.status = ItemStatus(item.status)
         if item.lease_owner is not None:
-            item.lease_owner = item.lease_owner.removesuffix(AHEAD)
+            item.lease_owner = item.lease_owner.removesuffix(BEGUN)
         return item._unscoped()
 
     @classmethod
@@ -396,16 +396,27 @@ class Outcome:
 EXPIRED = "LEASE_EXPIRED"
 """The error code of an item whose worker died, or lost it."""
 
-AHEAD = " +"
-"""What follows the owner's name on an item that was claimed ahead, until `OutboxStore.begin`."""
+BEGUN = " +"
+"""What follows the name of the owner of an item for which `OutboxStore.begin` was called."""
 
 _OWNER_LENGTH = 200
+# The place of a UUID's version. That of the token says how an item was claimed.
+_VERSION, _CLAIMED_AHEAD = 14, "8"
 
 
-def owner_ahead(worker_id: str) -> str:
-    """Return the owner of what *worker_id* claims ahead; of too long a name the name itself."""
-    owner = worker_id + AHEAD
-    return owner if len(owner) <= _OWNER_LENGTH else worker_id
+def ahead_token(token: str) -> str:
+    """Return *token* as that of a claim that takes more than is begun at once."""
+    return token[:_VERSION] + _CLAIMED_AHEAD + token[_VERSION + 1 :]
+
+
+def claimed_ahead(token: str) -> bool:
+    """Return True if *token* is that of such a claim."""
+    return token[_VERSION : _VERSION + 1] == _CLAIMED_AHEAD
+
+
+def owner_begun(worker_id: str) -> str:
+    """Return the owner that is written on an item of *worker_id* for which `begin` is called."""
+    return worker_id[: _OWNER_LENGTH - len(BEGUN)] + BEGUN
 
 
 def begins_noted(attempt_count: int, max_attempts: int, last_error_code: str | None) -> bool:

@@ -24,7 +24,7 @@ from automate_kernel.outbox.failed_attempts import ErrorGroup, FailedAttempt
 from automate_kernel.outbox.fair_share import FairShare
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import (
-    AHEAD,
+    BEGUN,
     EXPIRED,
     FINISHED,
     FREE,
@@ -34,12 +34,14 @@ from automate_kernel.outbox.item import (
     OutboxItem,
     Outcome,
     ReapResult,
+    ahead_token,
     begins_noted,
     check_text,
     claim_changes,
+    claimed_ahead,
     end_changes,
     error_changes,
-    owner_ahead,
+    owner_begun,
     waiting_changes,
 )
 from automate_kernel.outbox.labels import HEADER, add_labels, checked_labels, label_rows
@@ -231,24 +233,23 @@ class RowsOutboxStore(OutboxStore):
         self, worker_id: str, limit: int = 10, *, kinds: Sequence[str] | None = None
     ) -> list[OutboxItem]:
         """Lease due items to *worker_id*; see `OutboxStore.claim_batch`."""
-        return self._claim(worker_id, worker_id, limit, kinds)
+        return self._claim(worker_id, new_id(), limit, kinds)
 
     def claim_ahead(
         self, worker_id: str, limit: int = 10, *, kinds: Sequence[str] | None = None
     ) -> list[OutboxItem]:
         """Lease due items that need not begin at once; see `OutboxStore.claim_ahead`."""
-        return self._claim(worker_id, owner_ahead(worker_id), limit, kinds)
+        return self._claim(worker_id, ahead_token(new_id()), limit, kinds)
 
     def _claim(
-        self, worker_id: str, owner: str, limit: int, kinds: Sequence[str] | None
+        self, worker_id: str, token: str, limit: int, kinds: Sequence[str] | None
     ) -> list[OutboxItem]:
         if limit < 1:
             return []
-        token = new_id()
         claim = {
             "columns": _CLAIMED,
             "skip_locked": self.skip_locked,
-            "changes": claim_changes(owner, token, self.lease_seconds),
+            "changes": claim_changes(worker_id, token, self.lease_seconds),
         }
         of_kinds = None if kinds is None else tuple(kinds)
         full, full_at = self._next_full_claim.get(of_kinds, (True, 0.0))
@@ -372,7 +373,7 @@ class RowsOutboxStore(OutboxStore):
 
     def begin(self, item_ids: Sequence[str], worker_id: str) -> set[str]:
         """Note that items begin; see `OutboxStore.begin`."""
-        return self._renewed(item_ids, worker_id, {"lease_owner": worker_id})
+        return self._renewed(item_ids, worker_id, {"lease_owner": owner_begun(worker_id)})
 
     def extend(self, item_ids: Sequence[str], worker_id: str) -> set[str]:
         """Renew leases; see `OutboxStore.extend`."""
@@ -971,8 +972,10 @@ def _attempt(lease: _Lease, outcome: Outcome, code: str) -> Row:
 
 def _never_began(row: Row) -> bool:
     """Return True if an item was claimed ahead, and its worker would have said that it begins."""
-    return (row["lease_owner"] or "").endswith(AHEAD) and begins_noted(
-        row["attempt_count"], row["max_attempts"], row["last_error_code"]
+    return (
+        claimed_ahead(row["lease_token"] or "")
+        and not (row["lease_owner"] or "").endswith(BEGUN)
+        and begins_noted(row["attempt_count"], row["max_attempts"], row["last_error_code"])
     )
 
 
@@ -982,7 +985,7 @@ def _waiting_status(row: Row) -> ItemStatus:
 
 
 def _lost_text(row: Row) -> str:
-    owner = (row["lease_owner"] or "").removesuffix(AHEAD)
+    owner = (row["lease_owner"] or "").removesuffix(BEGUN)
     return f"worker {owner} did not finish in time, or died"
 
 
