@@ -575,7 +575,6 @@ class Kernel:
         kind: str,
         *,
         transactional: bool = False,
-        inline: bool = False,
         backoff: Backoff | None = None,
         concurrency: int | None = None,
         rate: int | None = None,
@@ -600,9 +599,7 @@ class Kernel:
         limit = Limit(kind, concurrency, rate, per_seconds, burst) if limited else None
 
         def decorate(function: F) -> F:
-            self._handlers.add(
-                Handler(kind, function, transactional, inline, backoff or Backoff(), limit)
-            )
+            self._handlers.add(Handler(kind, function, transactional, backoff or Backoff(), limit))
             return function
 
         return decorate

@@ -172,6 +172,8 @@ class OutboxItem:
         """Return the item of a row of the outbox table."""
         item = cls(**row)
         item.status = ItemStatus(item.status)
+        if item.lease_owner is not None:
+            item.lease_owner = item.lease_owner.removesuffix(BEGUN)
         return item._unscoped()
 
     @classmethod
@@ -389,6 +391,42 @@ class Outcome:
     token: str | None = None
     group: str | None = None
     trace: str | None = None
+
+
+EXPIRED = "LEASE_EXPIRED"
+"""The error code of an item whose worker died, or lost it."""
+
+BEGUN = " +"
+"""What follows the name of the owner of an item for which `OutboxStore.begin` was called."""
+
+_OWNER_LENGTH = 200
+# The place of a UUID's version. That of the token says how an item was claimed.
+_VERSION, _CLAIMED_AHEAD = 14, "8"
+
+
+def ahead_token(token: str) -> str:
+    """Return *token* as that of a claim that takes more than is begun at once."""
+    return token[:_VERSION] + _CLAIMED_AHEAD + token[_VERSION + 1 :]
+
+
+def claimed_ahead(token: str) -> bool:
+    """Return True if *token* is that of such a claim."""
+    return token[_VERSION : _VERSION + 1] == _CLAIMED_AHEAD
+
+
+def owner_begun(worker_id: str) -> str:
+    """Return the owner that is written on an item of *worker_id* for which `begin` is called."""
+    return worker_id[: _OWNER_LENGTH - len(BEGUN)] + BEGUN
+
+
+def begins_noted(attempt_count: int, max_attempts: int, last_error_code: str | None) -> bool:
+    """
+    Return True if it is written down when this attempt of an item that was claimed ahead begins.
+
+    That is so for a last attempt, and for one after the death of a worker.
+    """
+    died = attempt_count > 1 and last_error_code == EXPIRED
+    return died or attempt_count >= max_attempts
 
 
 # -- what each arrow of the picture writes --------------------------------------------------------

@@ -552,8 +552,12 @@ class ExecutionStore:
         return isinstance(self.outbox, RowsOutboxStore)
 
     def _save(self, rows: Rows, group: Sequence[Save], checkpoints: Sequence[Checkpoint]) -> Saved:
-        if self._shares_tables:
-            return save_checkpoints(rows, checkpoints, self.outbox.lease_seconds)
+        if isinstance(self.outbox, RowsOutboxStore):
+            saved = save_checkpoints(rows, checkpoints, self.outbox.lease_seconds)
+            for save, one in zip(group, checkpoints, strict=True):
+                if one.progress and one.item_id in saved.items:
+                    self.outbox.progressed(save.item)
+            return saved
         held = []
         for save, one in zip(group, checkpoints, strict=True):
             item, owner = save.item, save.item.lease_owner or ""

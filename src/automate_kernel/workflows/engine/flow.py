@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from contextvars import Context, copy_context
 from datetime import datetime, timedelta
 from typing import Any
 
+from blinker import NamedSignal
+
+from automate_kernel import signals
 from automate_kernel.outbox.ids import new_id
 from automate_kernel.outbox.item import OutboxItem
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn, advance
+from automate_kernel.workflows.engine.announcer import Announcer, Snapshots
 from automate_kernel.workflows.engine.executions import Loaded, Save
 from automate_kernel.workflows.engine.program import WorkflowProgram
-from automate_kernel.workflows.execution import Execution, ExecutionStatus, StepKey, StepStatus
+from automate_kernel.workflows.execution import (
+    Execution,
+    ExecutionStatus,
+    StepKey,
+    StepRun,
+    StepStatus,
+)
 
 
 class Flow:
@@ -52,6 +62,9 @@ class Flow:
             program, loaded.execution, waits=loaded.waits, left=left, crashes=crashes
         )
         self._since = self._learnt
+        self.announcer: Announcer | None = None
+        """The announcer that sends its signals; without one they are sent where they arise."""
+        self._snapshots: Snapshots | None = None
         self.begins: bool = True
         """True until the first turn is taken."""
 
@@ -62,6 +75,25 @@ class Flow:
     def leave(self) -> None:
         """Leave what was entered."""
         self.context.run(self._around.close)
+
+    # -- signals -----------------------------------------------------------------------------
+
+    def send(
+        self, signal: NamedSignal, sender: Any, run: StepRun | None = None, **arguments: Any
+    ) -> None:
+        """Send a signal of this execution, or of its step *run*."""
+        if not signals.is_heard(signal, sender):
+            return
+        send: Callable[..., Any] = signals.emit
+        execution = self.execution
+        if self.announcer is not None:
+            send = self.announcer.send
+            if self._snapshots is None:
+                self._snapshots = Snapshots(execution)
+            execution = self._snapshots.take(run)
+            run = run and self._snapshots.step(run.key)
+        about = arguments if run is None else {"step": run, **arguments}
+        send(signal, sender, execution=execution, **about)
 
     # -- turns -------------------------------------------------------------------------------
 

@@ -114,13 +114,13 @@ class Runner:
         return OutcomeRecorded()
 
     def begin_events(
-        self, items: Sequence[OutboxItem]
+        self, items: Sequence[OutboxItem], send: Callable[..., Any] = signals.emit
     ) -> list[tuple[OutboxItem, Flow | AutomateError]]:
         """
         Begin what several events start, in one transaction, already claimed by their worker.
 
-        Returns the executions with their items. Raises what `handle_event` does: then nothing has
-        begun.
+        Returns the executions with their items. *send* sends the signals. Raises what
+        `handle_event` does: then nothing has begun.
         """
         asked = [self._asked_for(item) for item in items]
         starts = [
@@ -134,7 +134,7 @@ class Runner:
             ids += [item.id for item, _ in begun]
             self._finish_events(rows, owner, [outcome for _, _, outcome in asked])
         for event, _, _ in asked:
-            signals.emit(signals.event_received, self._sender, event=event)
+            send(signals.event_received, self._sender, event=event)
         return [(item, self._flow(item, loaded)) for item, loaded in begun]
 
     def _asked_for(self, item: OutboxItem) -> tuple[Event, list[Workflow], Outcome]:
@@ -215,6 +215,7 @@ class Runner:
 
     def _drive(self, flow: Flow) -> OutcomeRecorded | None:
         in_flight: set[Future[CallOutcome]] = set()
+        leased_at, lease_seconds = time.monotonic(), self.store.outbox.lease_seconds
         turn = self.turn(flow)
         try:
             while True:
@@ -224,7 +225,11 @@ class Runner:
                     saved = self._saved(flow, turn)
                     if saved is None or saved.last:
                         return OutcomeRecorded() if saved else None
-                    turn = saved
+                    turn, leased_at = saved, time.monotonic()
+                elif turn.calls and time.monotonic() - leased_at >= lease_seconds:
+                    # A call or a retry's delay took longer than the lease, which nobody renews.
+                    self.let_go(flow)
+                    leased_at = time.monotonic()
                 for call in turn.calls:
                     self.begin(flow, call)
                 slow = [
@@ -250,7 +255,7 @@ class Runner:
     def turn(self, flow: Flow, outcomes: Sequence[CallOutcome] = ()) -> Turn:
         """Take *outcomes* in, and return what follows; a new execution sends its signal."""
         if flow.begins and flow.fresh:
-            signals.emit(signals.workflow_started, self._sender, execution=flow.execution)
+            flow.send(signals.workflow_started, self._sender)
         return flow.next_turn(outcomes)
 
     def let_go(self, flow: Flow) -> None:
@@ -279,7 +284,7 @@ class Runner:
     def begin(self, flow: Flow, call: StepCall) -> None:
         """Note that *call* is made now, and send its signal."""
         flow.begin(call)
-        signals.emit(signals.step_started, self._sender, execution=flow.execution, step=call.run)
+        flow.send(signals.step_started, self._sender, call.run)
 
     def perform(self, flow: Flow, call: StepCall) -> CallOutcome:
         """Make one call; an error is part of the outcome."""
@@ -388,21 +393,21 @@ class Runner:
         """Count a turn that has been saved, and send its signals."""
         execution = flow.execution
         self.activity.add(execution, turn, began=began)
-        send, sender = signals.emit, self._sender
+        send, sender = flow.send, self._sender
         for run in turn.saves:
             if run.status is StepStatus.COMPLETED:
-                send(signals.step_completed, sender, execution=execution, step=run)
+                send(signals.step_completed, sender, run)
             elif run.status is StepStatus.FAILED:
                 error = _error(run.error_code, run.error, run.error_group, run.trace)
-                send(signals.step_failed, sender, execution=execution, step=run, error=error)
+                send(signals.step_failed, sender, run, error=error)
         if turn.end is ExecutionStatus.COMPLETED:
-            send(signals.workflow_completed, sender, execution=execution)
+            send(signals.workflow_completed, sender)
         elif turn.end is ExecutionStatus.FAILED:
-            self.send_failed(execution)
+            send(signals.workflow_failed, sender, error=_error_of(execution))
 
     def send_failed(self, execution: Execution) -> None:
         """Send `workflow_failed`."""
-        error = _error(execution.error_code, execution.error, execution.error_group)
+        error = _error_of(execution)
         signals.emit(signals.workflow_failed, self._sender, execution=execution, error=error)
 
 
@@ -473,6 +478,10 @@ def _undecided(item: OutboxItem, workflow: str, error: AutomateError) -> Outcome
         item.id, ItemStatus.FAILED, 0.0, str(error.code), text, item.lease_token,
         group_of(error), error.trace,
     )  # fmt: skip
+
+
+def _error_of(execution: Execution) -> AutomateError:
+    return _error(execution.error_code, execution.error, execution.error_group)
 
 
 def _error(
