@@ -690,13 +690,28 @@ class Kernel:
         Start *workflow*, run until it has ended, and return the execution.
 
         Other items that are due are left alone, unless it has to wait: for a retry, or because its
-        kind is paused or limited. Then they run too, as in `run_until_idle` with *patience*.
+        kind is paused or limited. Then they run too, as in `run_until_idle` with *patience*. It is
+        not handed on to others: a step whose action isn't known here fails.
         """
         event = manual_event(workflow, payload)
         definition = self.workflows.get(workflow)
         self._check_manual(definition, event)
         owner = default_worker_id()
         execution_id, item, begun = self._runner.begin_execution(definition, event, owner)
+        self._runner.only_here.add(execution_id)
+        try:
+            return self._run_here(execution_id, item, begun, patience)
+        finally:
+            self._runner.only_here.discard(execution_id)
+
+    def _run_here(
+        self,
+        execution_id: str,
+        item: OutboxItem | None,
+        begun: Execution | None,
+        patience: float,
+    ) -> Execution:
+        """Run an execution until it has ended, and what else is due if it has to wait."""
         if item is not None:
             (handler,) = self._around_items([self._handlers[ADVANCE]])
             stats = run_claimed(

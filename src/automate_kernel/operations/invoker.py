@@ -13,7 +13,14 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from automate_kernel.errors import AutomateError, ErrorCodes, did_you_mean, nearest
+from automate_kernel.errors import (
+    AutomateError,
+    ErrorCodes,
+    PluginError,
+    UnknownHereError,
+    did_you_mean,
+    nearest,
+)
 from automate_kernel.operations.context import Call, calling
 from automate_kernel.operations.error_mapping import is_bug, normalize
 from automate_kernel.operations.plugin import Plugin, complete_config, construct
@@ -116,6 +123,18 @@ class Invoker:
             return found
         kind, owner, operation = self._located(name)
         return self.sources[kind].get(owner).find_operation(operation)
+
+    def absence(self, name: str) -> UnknownHereError | None:
+        """Return the reason why this process has no operation *name*, or None if it has."""
+        try:
+            self.spec(name)
+        except PluginError as error:
+            text, reason = f"can't use the action {name!r}: {error}", "UNUSABLE_PLUGIN"
+        except AutomateError as error:
+            text, reason = f"doesn't know the action {name!r}: {error}", "UNKNOWN_ACTION"
+        else:
+            return None
+        return UnknownHereError(self.redactor.redact(text), reason=reason)
 
     def is_async(self, name: str) -> bool:
         """Return True if the operation *name* is an ``async def``; False if that can't be known."""

@@ -452,7 +452,7 @@ class RowsOutboxStore(OutboxStore):
                 done.append((outcome.item_id, lease.token))
             elif not self._record_one(rows, lease, self._redacted(outcome)):
                 lost.add((outcome.item_id, lease.token))
-            elif outcome.error_code is not None:
+            elif outcome.error_code is not None and outcome.status is not ItemStatus.PENDING:
                 attempts.append(_attempt(lease, outcome, outcome.error_code))
             if lease.keyed:
                 keyed.append((outcome.item_id, lease))

@@ -15,7 +15,7 @@ from heapq import heapify, heappop, heappush
 from operator import itemgetter
 from typing import Any
 
-from automate_kernel.errors import AutomateError, ErrorCodes
+from automate_kernel.errors import AutomateError, ErrorCodes, UnknownHereError
 from automate_kernel.outbox.failed_attempts import FailedAttempt
 from automate_kernel.outbox.item import bounded_seconds
 from automate_kernel.secrets.tracebacks import group_of
@@ -208,6 +208,8 @@ class Turn:
     output: Any = None
     failed: AutomateError | None = None
     failures: list[FailedAttempt] = field(default_factory=list)
+    lack: UnknownHereError | None = None
+    """The reason why another worker has to go on, if the execution waits for one."""
 
     @property
     def last(self) -> bool:

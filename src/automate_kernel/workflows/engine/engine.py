@@ -25,7 +25,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from queue import Empty, SimpleQueue
 
-from automate_kernel.errors import AutomateError, ErrorCodes, StorageError
+from automate_kernel.errors import AutomateError, ErrorCodes, StorageError, UnknownHereError
 from automate_kernel.operations.context import handled_item
 from automate_kernel.operations.portal import Portal
 from automate_kernel.outbox.item import OutboxItem, Outcome, OutcomeRecorded, Result
@@ -216,6 +216,9 @@ class Engine:
         return {key: flow for item in items for key, flow in self._opened([item], now).items()}
 
     def _admit(self, task: Task, flow: Flow | Exception) -> None:
+        if isinstance(flow, UnknownHereError):
+            self._end([(task, self._handed_on(task, flow))])
+            return
         if isinstance(flow, Exception):
             self._end([(task, self._setup.failed(task, flow))])
             return
@@ -230,6 +233,12 @@ class Engine:
         task.cancel = self._canceller(driven)
         self._driven.add(driven)
         self._ready.put((driven, ()))
+
+    def _handed_on(self, task: Task, lack: UnknownHereError) -> Result:
+        try:
+            return self._runner.hand_on(task.item, lack)
+        except Exception as error:
+            return self._setup.failed(task, error)
 
     def stop(self) -> None:
         """End the threads; what is still held is released by the worker."""
@@ -581,8 +590,6 @@ class Engine:
             elif isinstance(turn, AutomateError):
                 self._fail(driven, turn)
             elif turn.last:
-                if driven.flow.running:  # a value was refused: others make these calls again
-                    self._give_up(driven)
                 self._forget(driven)
                 ended.append((task, OutcomeRecorded()))
             else:

@@ -12,7 +12,14 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from automate_kernel import signals
-from automate_kernel.errors import AutomateError, ErrorCodes, LeaseLostError, StorageError
+from automate_kernel.errors import (
+    AutomateError,
+    ErrorCodes,
+    LeaseLostError,
+    StorageError,
+    TemplateError,
+    UnknownHereError,
+)
 from automate_kernel.operations.context import Call
 from automate_kernel.outbox import ItemStatus, OutboxItem, Outcome
 from automate_kernel.outbox.item import OutcomeRecorded
@@ -62,6 +69,9 @@ class Calls(Protocol):
     def is_async(self, name: str) -> bool:
         """Return True if *name* is an ``async def``."""
 
+    def absence(self, name: str) -> UnknownHereError | None:
+        """Return the reason why *name* can't be called here, or None if it can."""
+
 
 class Runner:
     """
@@ -93,6 +103,9 @@ class Runner:
         self._means: dict[str, float] = {}
         # Executions that `begin_execution` has begun, until they are driven: they need not be read.
         self._begun: dict[str, Loaded] = {}
+        self._known: set[str] = set()
+        self.only_here: set[str] = set()
+        """The executions whose caller waits for them here: they fail where others are handed on."""
         self.activity: ExecutionActivity = ExecutionActivity()
         """The counts of this process, until a worker writes them down."""
 
@@ -180,6 +193,10 @@ class Runner:
     def _flow(self, item: OutboxItem, loaded: Loaded) -> Flow | AutomateError:
         try:
             program = self._programs(loaded.execution.definition_id)
+        except TemplateError as error:
+            # With a filter, say, that this version doesn't have: it was checked where it began.
+            text = f"can't read the definition of workflow {loaded.execution.name!r}: {error}"
+            return UnknownHereError(text, reason="UNREADABLE_DEFINITION")
         except AutomateError as error:
             return error
         return Flow(item, loaded, program)
@@ -205,6 +222,8 @@ class Runner:
         flow = self._flow(item, begun) if begun else self.open([item]).get(item.id)
         if flow is None:
             return None
+        if isinstance(flow, UnknownHereError):
+            return self.hand_on(item, flow)
         if isinstance(flow, AutomateError):
             raise flow
         flow.enter(self.around(flow.execution))
@@ -248,10 +267,34 @@ class Runner:
         return saved
 
     def turn(self, flow: Flow, outcomes: Sequence[CallOutcome] = ()) -> Turn:
-        """Take *outcomes* in, and return what follows; a new execution sends its signal."""
+        """
+        Take *outcomes* in, and return what follows; a new execution sends its signal.
+
+        If that is a call of an action that isn't known here, the execution is handed on.
+        """
         if flow.begins and flow.fresh:
             signals.emit(signals.workflow_started, self._sender, execution=flow.execution)
-        return flow.next_turn(outcomes)
+        turn = flow.next_turn(outcomes)
+        for call in turn.calls:
+            lack = self._lacks(call.step.action)
+            if lack is not None and flow.execution.id not in self.only_here:
+                logger.warning("execution %s is handed on: it %s", flow.execution.id, lack)
+                flow.hand_on(lack, turn)
+                break
+        return turn
+
+    def _lacks(self, action: str) -> UnknownHereError | None:
+        if action in self._known:
+            return None
+        lack = self.operations.absence(action)
+        if lack is None:
+            self._known.add(action)
+        return lack
+
+    def hand_on(self, item: OutboxItem, lack: UnknownHereError) -> OutcomeRecorded:
+        """Let another worker have an execution that can't even be opened here."""
+        logger.warning("item %s is handed on: this worker %s", item.id, lack)
+        return OutcomeRecorded(self.store.hand_on(item, lack))
 
     def let_go(self, flow: Flow) -> None:
         """Raise `LeaseLostError` if the item is another's; else the execution has been ended."""
@@ -359,8 +402,8 @@ class Runner:
         if len(group) > 1:
             middle = len(group) // 2
             return {
-                **self.save(group[:middle], until=until),
-                **self.save(group[middle:], until=until),
+                **self._save_half(group[:middle], until),
+                **self._save_half(group[middle:], until),
             }
         ((flow, turn),) = group
         try:
@@ -369,6 +412,15 @@ class Runner:
             if again.code is not ErrorCodes.INVALID_ARGUMENT:
                 raise
             return {flow.item.id: again}
+
+    def _save_half(
+        self, half: Sequence[tuple[Flow, Turn]], until: Callable[[], bool]
+    ) -> dict[str, Turn | AutomateError]:
+        """Save a half of a group; a database that fails now must not undo the other half."""
+        try:
+            return self.save(half, until=until)
+        except AutomateError as error:
+            return {flow.item.id: error for flow, _ in half}
 
     def executor(self) -> ThreadPoolExecutor:
         """Return the threads for parallel steps, made at the first need."""
@@ -438,11 +490,13 @@ def _refused(flow: Flow, turn: Turn, error: AutomateError) -> Turn:
     """
     Return the rest of a turn that the database refuses: the steps with outputs have failed.
 
-    It is the last turn of this wake-up. The next one goes on from the state that is written
-    here, and calls no step again whose output can't be kept.
+    Nothing more begins in this wake-up, and it ends once what is in flight has ended. The next one
+    goes on from the state that is written here, and calls no step again whose output can't be kept.
     """
     code, text = str(error.code), f"its output can't be stored: {error}"
-    left = Turn(delays=turn.delays, wait=0.0, failed=turn.failed)
+    flow.leaving = True
+    flow.pause(turn)
+    left = Turn(delays=turn.delays, wait=None if flow.running else 0.0, failed=turn.failed)
     failing = {step.id for step in flow.workflow.steps if step.on_failure == "fail"}
     blamed = None
     for run in turn.saves:
