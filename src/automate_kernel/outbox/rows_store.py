@@ -200,16 +200,20 @@ class RowsOutboxStore(OutboxStore):
         worker_id: str,
         *,
         beside: Sequence[tuple[str, Sequence[Row]]] = (),
+        in_line: bool = False,
     ) -> list[OutboxItem]:
         """
         Accept new items without keys that *worker_id* has claimed from the start.
 
         Nobody else gets them, unless their lease ends. New rows of other tables go in with them,
         *beside*. There are no items back, and nothing is written, where their kinds are paused or
-        limited: enqueue them then.
+        limited, or with *in_line* where other tenants' wait: enqueue them then.
         """
         kinds = sorted({item.kind for item in items})
         if self._paused_kinds(rows).intersection(kinds) or self._limits.limited(rows, kinds):
+            return []
+        groups = {(item.kind, item.tenant_id) for item in items}
+        if in_line and self._share.is_due_to_others(groups):
             return []
         new, _, labels = _new_rows(self.announced(items), self.redact)
         token = new_id()

@@ -35,7 +35,7 @@ from automate_kernel.worker.in_flight import Ended, Task
 from automate_kernel.worker.pools import PoolSetup
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.executions import ADVANCE
-from automate_kernel.workflows.engine.flow import Flow, needs_saving
+from automate_kernel.workflows.engine.flow import MOST_TEXT, Flow, first_outcomes, needs_saving
 from automate_kernel.workflows.engine.runner import (
     EVENT,
     OVERRUN_SECONDS,
@@ -336,7 +336,8 @@ class Engine:
         """Take turns until something is to be saved or waited for."""
         flow = driven.flow
         while True:
-            outcomes, driven.arrived, driven.woken = driven.arrived, [], False
+            outcomes = first_outcomes(driven.arrived)
+            driven.arrived, driven.woken = driven.arrived[len(outcomes) :], False
             if self._is_over(driven):
                 for outcome in outcomes:
                     flow.running.pop(outcome.call.run.key, None)
@@ -561,14 +562,15 @@ class Engine:
 
     def _serve_commits(self) -> None:
         while (driven := self._dirty.get()) is not None:
-            group = [driven]
+            group, size = [driven], _size(driven)
             try:
-                while len(group) < _GROUP:
+                while len(group) < _GROUP and size < MOST_TEXT:
                     more = self._dirty.get_nowait()
                     if more is None:
                         self._commit(group)
                         return
                     group.append(more)
+                    size += _size(more)
             except Empty:
                 pass
             self._commit(group)
@@ -607,6 +609,10 @@ class Engine:
             driven.result = Outcome(item.id, token=item.lease_token)
         self._give_up(driven)
         self._ready.put((driven, None))
+
+
+def _size(driven: Driven) -> int:
+    return driven.saving.size if driven.saving is not None else 0
 
 
 def _broken(call: StepCall, error: BaseException) -> CallOutcome:

@@ -422,7 +422,8 @@ class ExecutionStore:
         items = [one.item for one in new]
         claimed: list[OutboxItem] = []
         if new and isinstance(self.outbox, RowsOutboxStore):
-            claimed = self.outbox.insert_claimed(rows, items, worker_id)
+            # Not past those of other tenants: they would take more than their fair share.
+            claimed = self.outbox.insert_claimed(rows, items, worker_id, in_line=True)
         if new and not claimed:
             self.outbox.enqueue_many(items, transaction=rows.native)
         return [

@@ -169,6 +169,20 @@ def _take_back(call: StepCall) -> None:
     call.run.status = StepStatus.PENDING
 
 
+MOST_TEXT = 8_000_000
+"""So many characters of outputs are saved at once, about."""
+
+
+def first_outcomes(outcomes: Sequence[CallOutcome]) -> Sequence[CallOutcome]:
+    """Return the first of *outcomes*, as many as can be saved at once; at least one."""
+    size = 0
+    for number, outcome in enumerate(outcomes):
+        size += len(outcome.encoded or "")
+        if size > MOST_TEXT and number:
+            return outcomes[:number]
+    return outcomes
+
+
 def needs_saving(turn: Turn) -> bool:
     """Return True if *turn* has anything for the database."""
     return bool(turn.saves or turn.failed is not None or turn.last)

@@ -34,7 +34,7 @@ from automate_kernel.workflows.definition.duration import format_duration
 from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.advance import CallOutcome, StepCall, Turn
 from automate_kernel.workflows.engine.executions import ExecutionStore, Loaded
-from automate_kernel.workflows.engine.flow import Flow, needs_saving
+from automate_kernel.workflows.engine.flow import Flow, first_outcomes, needs_saving
 from automate_kernel.workflows.engine.program import WorkflowProgram
 from automate_kernel.workflows.engine.statistics import ExecutionActivity
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepStatus
@@ -313,9 +313,11 @@ class Runner:
             submit(flow.context.copy().run, self.perform, flow, call)
             for call in turn.calls
         }
-        done, left = wait(in_flight, turn.next_retry, FIRST_COMPLETED)
-        in_flight.intersection_update(left)
-        return [future.result() for future in done]
+        done, _ = wait(in_flight, turn.next_retry, FIRST_COMPLETED)
+        ended = [(future, future.result()) for future in done]
+        outcomes = first_outcomes([outcome for _, outcome in ended])
+        in_flight.difference_update(future for future, _ in ended[: len(outcomes)])
+        return outcomes
 
     # -- calls -------------------------------------------------------------------------------
 
