@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -273,10 +274,15 @@ class Kernel:
         """
         Call an action or capability now and return its output.
 
-        Text in *input* may be ``$secret:KEY``; the output is redacted. Raises `AutomateError`.
+        Text in *input* may be ``$secret:KEY``; the output is redacted. Raises `AutomateError`. A
+        transactional one has a transaction of its own, and no *timeout*.
         """
         call = _call(operation, tenant_id, idempotency_key)
-        return self.operations.invoke(operation, self._input(input), call=call, timeout=timeout)
+        if not self.operations.is_transactional(operation):
+            return self.operations.invoke(operation, self._input(input), call=call, timeout=timeout)
+        with self.storage.begin() as rows:
+            call = replace(call, transaction=rows.native)
+            return self.operations.invoke(operation, self._input(input), call=call)
 
     async def ainvoke(
         self,
@@ -288,6 +294,10 @@ class Kernel:
         idempotency_key: str | None = None,
     ) -> Any:
         """`invoke` for asynchronous code."""
+        if self.operations.is_transactional(operation):
+            return await asyncio.to_thread(
+                self.invoke, operation, input, tenant_id=tenant_id, idempotency_key=idempotency_key
+            )
         call = _call(operation, tenant_id, idempotency_key)
         return await self.operations.ainvoke(
             operation, self._input(input), call=call, timeout=timeout

@@ -21,7 +21,7 @@ from automate_kernel.errors import (
     did_you_mean,
     nearest,
 )
-from automate_kernel.operations.context import Call, calling
+from automate_kernel.operations.context import Call, calling, current_call
 from automate_kernel.operations.error_mapping import is_bug, normalize
 from automate_kernel.operations.plugin import Plugin, complete_config, construct
 from automate_kernel.operations.portal import Portal, contained
@@ -143,6 +143,13 @@ class Invoker:
         except AutomateError:
             return False
 
+    def is_transactional(self, name: str) -> bool:
+        """Return True if the operation *name* writes in the host's transaction."""
+        try:
+            return self.spec(name).transactional
+        except AutomateError:
+            return False
+
     def _work(self, name: str) -> Work:
         """Return the function that performs an operation on revealed input."""
         spec = self._functions.get(name)
@@ -201,6 +208,14 @@ class Invoker:
     def _invoke(self, name: str, data: Any, timeout: float | None) -> Any:
         work = functools.partial(self._perform, self._work(name), data)
         result = work() if timeout is None else _within(work, timeout)
+        if inspect.isawaitable(result) and _is_in_transaction():
+            if inspect.iscoroutine(result):
+                result.close()
+            raise AutomateError(
+                ErrorCodes.FAILED_PRECONDITION,
+                f"the action {name!r} is asynchronous, and can't be transactional",
+                hint="perform it with a plain function: its transaction is that of its thread",
+            )
         return self.portal.run(result, timeout) if inspect.isawaitable(result) else result
 
     def _perform(self, work: Work, data: Any) -> Any:
@@ -281,6 +296,11 @@ class Invoker:
             except Exception:
                 logger.exception("closing %r failed", instance)
         self.portal.close()
+
+
+def _is_in_transaction() -> bool:
+    call = current_call()
+    return call is not None and call.transaction is not None
 
 
 def _call_function(spec: OperationSpec, data: Any) -> Any:

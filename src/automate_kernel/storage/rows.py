@@ -686,7 +686,7 @@ def _only(table: str, names: tuple[str, ...]) -> tuple[Column, ...]:
 
 
 def _parts(table: Table, rows: NewRows, most: int) -> Iterator[NewRows]:
-    """Yield *rows* in parts of *most* rows at most, and of so much text that one statement bears."""
+    """Yield *rows* in parts of *most* rows, or fewer if they are large: one statement each."""
     if len(rows) == 1:
         yield rows
         return

@@ -25,7 +25,13 @@ from datetime import datetime, timedelta
 from functools import partial
 from queue import Empty, SimpleQueue
 
-from automate_kernel.errors import AutomateError, ErrorCodes, StorageError, UnknownHereError
+from automate_kernel.errors import (
+    AutomateError,
+    ErrorCodes,
+    LeaseLostError,
+    StorageError,
+    UnknownHereError,
+)
 from automate_kernel.operations.context import handled_item
 from automate_kernel.operations.portal import Portal
 from automate_kernel.outbox.item import OutboxItem, Outcome, OutcomeRecorded, Result
@@ -498,6 +504,9 @@ class Engine:
     def _outcome(self, driven: Driven, call: StepCall) -> CallOutcome:
         try:
             return driven.flow.context.copy().run(self._runner.perform, driven.flow, call)
+        except LeaseLostError:
+            self._drop(driven)
+            return CallOutcome(call, begun=False)
         except BaseException as error:  # a KeyboardInterrupt too: it is none here
             return _broken(call, error)
 
@@ -603,12 +612,15 @@ class Engine:
 
     def _let_go(self, driven: Driven) -> None:
         """Begin nothing more of an execution that could not be saved."""
+        self._drop(driven)
+        self._ready.put((driven, None))
+
+    def _drop(self, driven: Driven) -> None:
         item = driven.task.item
         if self._holds(driven):
             # The execution was ended from outside, and the item has nothing to drive.
             driven.result = Outcome(item.id, token=item.lease_token)
         self._give_up(driven)
-        self._ready.put((driven, None))
 
 
 def _size(driven: Driven) -> int:

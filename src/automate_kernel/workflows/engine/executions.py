@@ -12,7 +12,7 @@ import json
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -526,9 +526,9 @@ class ExecutionStore:
         with self.storage.begin(atomic=False) as rows:
             return _stored_workflow(rows, definition_id)
 
-    def checkpoint(self, group: Sequence[Save]) -> Saved:
+    def checkpoint(self, group: Sequence[Save], *, within: Rows | None = None) -> Saved:
         """
-        Save what executions have come to, all in one transaction.
+        Save what executions have come to, in one transaction: that of *within*, if given.
 
         Returns the items that were held, and the time by the database's clock.
 
@@ -544,7 +544,9 @@ class ExecutionStore:
         ]  # fmt: skip
         plain = self._shares_tables and not failures and not outcomes
         atomic = not plain or not self.storage.supports_skip_locked
-        with self.storage.begin(atomic=atomic) as rows:
+        opened: AbstractContextManager[Rows]
+        opened = self.storage.begin(atomic=atomic) if within is None else nullcontext(within)
+        with opened as rows:
             saved = self._save(rows, group, checkpoints)
             held = saved.items
             for save in outcomes:

@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any, Protocol
 
 from automate_kernel import signals
@@ -37,6 +39,7 @@ from automate_kernel.workflows.engine.executions import ExecutionStore, Loaded
 from automate_kernel.workflows.engine.flow import Flow, first_outcomes, needs_saving
 from automate_kernel.workflows.engine.program import WorkflowProgram
 from automate_kernel.workflows.engine.statistics import ExecutionActivity
+from automate_kernel.workflows.engine.transactional import TransactionalCall
 from automate_kernel.workflows.execution import Event, Execution, ExecutionStatus, StepStatus
 
 logger: logging.Logger = get_logger(__name__)
@@ -68,6 +71,9 @@ class Calls(Protocol):
 
     def is_async(self, name: str) -> bool:
         """Return True if *name* is an ``async def``."""
+
+    def is_transactional(self, name: str) -> bool:
+        """Return True if *name* writes in the host's transaction."""
 
     def absence(self, name: str) -> UnknownHereError | None:
         """Return the reason why *name* can't be called here, or None if it can."""
@@ -103,7 +109,8 @@ class Runner:
         self._means: dict[str, float] = {}
         # Executions that `begin_execution` has begun, until they are driven: they need not be read.
         self._begun: dict[str, Loaded] = {}
-        self._known: set[str] = set()
+        # The actions that are known to be there, and if they are transactional.
+        self._known: dict[str, bool] = {}
         self.only_here: set[str] = set()
         """The executions whose caller waits for them here: they fail where others are handed on."""
         self.activity: ExecutionActivity = ExecutionActivity()
@@ -253,6 +260,9 @@ class Runner:
                 if slow and self._saved(flow, Turn(saves=slow)) is None:
                     return None
                 turn = self.turn(flow, self._make(flow, turn, in_flight))
+        except LeaseLostError:
+            self.let_go(flow)
+            return None
         finally:
             for future in in_flight:
                 future.cancel()  # the next holder of the execution makes those that have not begun
@@ -288,7 +298,7 @@ class Runner:
             return None
         lack = self.operations.absence(action)
         if lack is None:
-            self._known.add(action)
+            self._known[action] = self.operations.is_transactional(action)
         return lack
 
     def hand_on(self, item: OutboxItem, lack: UnknownHereError) -> OutcomeRecorded:
@@ -327,7 +337,15 @@ class Runner:
         signals.emit(signals.step_started, self._sender, execution=flow.execution, step=call.run)
 
     def perform(self, flow: Flow, call: StepCall) -> CallOutcome:
-        """Make one call; an error is part of the outcome."""
+        """
+        Make one call; an error is part of the outcome.
+
+        A transactional step is saved as well. Raises `LeaseLostError` if that can't be.
+        """
+        if self._known.get(call.step.action):
+            return TransactionalCall(
+                self.store, flow, call, partial(self._write, flow, call)
+            ).perform()
         about, timeout = _about(flow.execution, call), flow.timeout_of(call)
         name, began = call.step.action, time.monotonic()
         try:
@@ -337,6 +355,18 @@ class Runner:
             return CallOutcome(call, error=_timed_out(flow, call, timeout, error))
         finally:
             self._note(name, time.monotonic() - began)
+
+    def _write(self, flow: Flow, call: StepCall, transaction: Any) -> CallOutcome:
+        """Make one call in *transaction*; raises the error of a call that fails."""
+        about = replace(_about(flow.execution, call), transaction=transaction)
+        timeout, began = flow.timeout_of(call), time.monotonic()
+        output = self.operations.invoke(call.step.action, call.input, call=about)
+        # Nobody else may use its transaction, so it can't be left behind while it runs.
+        if timeout is not None and time.monotonic() - began > timeout:
+            text = f"it took longer than {timeout:g} seconds"
+            late = AutomateError(ErrorCodes.DEADLINE_EXCEEDED, text)
+            raise _timed_out(flow, call, timeout, late)
+        return _outcome(call, output)
 
     def mean_seconds(self, action: str) -> float:
         """Return how long calls of a plain *action* take here; a second if that is unknown."""
