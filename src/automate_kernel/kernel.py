@@ -56,6 +56,7 @@ from automate_kernel.workflows.definition.model import Workflow
 from automate_kernel.workflows.engine.engine import Engine
 from automate_kernel.workflows.engine.executions import ADVANCE, ExecutionStore
 from automate_kernel.workflows.engine.listener import ExecutionListener
+from automate_kernel.workflows.engine.precedence import Precedence
 from automate_kernel.workflows.engine.runner import EVENT, Runner
 from automate_kernel.workflows.engine.schedule import Scheduled, Ticker
 from automate_kernel.workflows.events import event_item, manual_event, scheduled_event
@@ -93,8 +94,11 @@ class Kernel:
 
     A plugin is imported at its first use, and a broken one is logged and left out. With *strict*
     all are imported at once, and the first that is broken, incompatible or contested raises
-    `PluginError`. *lease_seconds*, *retention_seconds* and *failed_retention_seconds* are for an
-    outbox that the kernel makes; see `RowsOutboxStore`. Raises `ConfigError` for wrong arguments.
+    `PluginError`. *version* is that of the host's own code (``"2026.11.2"``): while workers with
+    different workflows run side by side, those of the latest version decide what events start;
+    without versions those that were started last. *lease_seconds*, *retention_seconds* and
+    *failed_retention_seconds* are for an outbox that the kernel makes; see `RowsOutboxStore`.
+    Raises `ConfigError` for wrong arguments.
     """
 
     def __init__(
@@ -117,7 +121,10 @@ class Kernel:
         lease_seconds: float = 300.0,
         retention_seconds: float | None = None,
         failed_retention_seconds: float | None = None,
+        version: str | None = None,
     ) -> None:
+        self.version: str | None = None if version is None else _version(version)
+        """The version of the host's own code."""
         self.storage: Storage = _storage_for(storage, outbox)
         """The place of all data."""
         self.plugins: Plugins = Plugins(discover, strict, disabled, winners, settings=listed)
@@ -160,6 +167,8 @@ class Kernel:
 
     def _wire(self) -> None:
         """Connect the parts, before plugins and workflows come in."""
+        precedence = Precedence(self.outbox.workers, self.workflows.marks, self.version)
+        self._precedence = precedence
         self._runner = Runner(
             self.executions,
             operations=self.operations,
@@ -167,6 +176,7 @@ class Kernel:
             programs=self.workflows.program,
             listening=self.workflows.listening,
             sender=self,
+            leaves_events=lambda: precedence.leaves_events,
         )
         self._ticker = Ticker(self.storage, self._scheduled, self._fire)
         self._webhooks = WebhookReceiver(
@@ -634,10 +644,20 @@ class Kernel:
         options.setdefault("describe", self.redactor.redact_exception)
         options.setdefault("redact", self.redactor.redact)
         options.setdefault("also_report", partial(self.executions.report, self._runner.activity))
-        options.setdefault("preflight", partial(require_schema, self.storage))
-        periodic_tasks += options.pop("periodic_tasks", ())
         handlers = self._chosen(kinds, exclude_kinds)
+        options.setdefault("version", self.version)
+        options.setdefault("workflows", self.workflows.marks)
+        look = self._precedence.look
+        if any(handler.kind == EVENT for handler in handlers):
+            periodic_tasks.append(PeriodicTask("precedence", 1.0, look))
+        options.setdefault("preflight", self._preflight)
+        periodic_tasks += options.pop("periodic_tasks", ())
         return Worker(self.outbox, handlers, periodic_tasks=periodic_tasks, **options)
+
+    def _preflight(self) -> None:
+        require_schema(self.storage)
+        # Before its first claim, which may be of events.
+        self._precedence.look()
 
     def _chosen(self, kinds: Iterable[str], exclude_kinds: Iterable[str]) -> list[Handler]:
         # A process without workflows leaves events to the others: it would finish them, and start
@@ -827,6 +847,14 @@ def _storage_for(storage: Storage | None, outbox: OutboxStore | str | None) -> S
             hint="pass the outbox alone, or Kernel(outbox.storage, outbox=outbox)",
         )
     return storage or theirs or MemoryStorage()
+
+
+def _version(version: str) -> str:
+    if not isinstance(version, str) or not 0 < len(version) <= 200 or not version.isprintable():
+        raise ConfigError(
+            f"a version can't be {str(version)[:40]!r}", hint='give text: version="2026.11.2"'
+        )
+    return version
 
 
 def _call(operation: str, tenant_id: str | None, idempotency_key: str | None) -> Call:

@@ -36,7 +36,9 @@ Done = Callable[[Task, Result], None]
 class Pool(Protocol):
     """A place to run handlers of some kinds."""
 
-    kinds: Sequence[str]
+    @property
+    def kinds(self) -> Sequence[str]:
+        """The kinds that it takes now."""
 
     def free(self) -> int:
         """Return the number of items that it can still take."""

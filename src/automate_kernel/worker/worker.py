@@ -105,14 +105,16 @@ class Claimer:
         """Claim *limit* for the first of *pools*, and of it for the others what they have."""
         if self._stopping.is_set():
             return 0
-        kinds = [kind for pool in pools for kind in pool.kinds]
-        items = self._store.claim_batch(self._worker_id, limit, kinds=kinds)
+        # Once: a pool may leave a kind to others from one moment to the next.
+        kinds_of = {pool: list(pool.kinds) for pool in pools}
+        kinds = [kind for its_kinds in kinds_of.values() for kind in its_kinds]
+        items = self._store.claim_batch(self._worker_id, limit, kinds=kinds) if kinds else []
         self.keyed = self.keyed or any(item.ordering_key or item.concurrency_key for item in items)
         now = time.monotonic()
         surplus: list[str] = []
         started: list[tuple[Pool, list[Task]]] = []
         for pool in pools:
-            its = items if len(pools) == 1 else [one for one in items if one.kind in pool.kinds]
+            its = items if len(pools) == 1 else [one for one in items if one.kind in kinds_of[pool]]
             # A pool that had nothing for a while may be short of room for what comes all at once.
             fitting = len(its) if pool is pools[0] else max(0, pool.free())
             surplus += [item.id for item in its[fitting:]]
@@ -195,7 +197,7 @@ class Worker:
     *describe* turns an error into the text that is stored and logged. *redact* takes secrets out
     of its traceback. Every *report_seconds* the worker writes its state and its `activity` to the
     store, and calls *also_report* with its id. An error of *preflight* ends `run` before anything
-    begins.
+    begins. *version* and what *workflows* gives are part of its report.
     """
 
     store: OutboxStore
@@ -214,6 +216,8 @@ class Worker:
     redact: Callable[[str], str] = str
     preflight: Callable[[], object] | None = None
     also_report: Callable[[str], object] | None = None
+    version: str | None = None
+    workflows: Callable[[], Sequence[str]] = tuple
 
     def __post_init__(self) -> None:
         self.liveness: Liveness = Liveness()
@@ -266,6 +270,8 @@ class Worker:
             slots=self.slots * threads + self.async_slots * asynchronous + inline,
             in_flight=self.in_flight,
             stopping=self.liveness.stopping,
+            version=self.version,
+            workflows=tuple(self.workflows()),
         )
 
     # -- life ----------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ from automate_kernel.errors import (
 )
 from automate_kernel.operations.context import handled_item
 from automate_kernel.operations.portal import Portal
-from automate_kernel.outbox.item import OutboxItem, Outcome, OutcomeRecorded, Result
+from automate_kernel.outbox.item import ItemStatus, OutboxItem, Outcome, OutcomeRecorded, Result
 from automate_kernel.secrets.logs import get_logger
 from automate_kernel.worker.handler import Handler, stoppable_by
 from automate_kernel.worker.in_flight import Ended, Task
@@ -107,7 +107,7 @@ class Engine:
     def __init__(
         self, runner: Runner, portal: Portal, handlers: Sequence[Handler], setup: PoolSetup
     ) -> None:
-        self.kinds: Sequence[str] = [handler.kind for handler in handlers]
+        self._kinds = [handler.kind for handler in handlers]
         self._handlers = {handler.kind: handler for handler in handlers}
         self._runner, self._portal, self._setup = runner, portal, setup
         self._held = 0
@@ -132,6 +132,13 @@ class Engine:
         self._stopped = threading.Event()
 
     # -- as a pool ---------------------------------------------------------------------------
+
+    @property
+    def kinds(self) -> Sequence[str]:
+        """The kinds that it takes now: no events while those are left to other workers."""
+        if not self._runner.leaves_events():
+            return self._kinds
+        return [kind for kind in self._kinds if kind != EVENT]
 
     def free(self) -> int:
         """Return the room: what threads will soon begin, and none while a third is not free."""
@@ -169,6 +176,13 @@ class Engine:
             self._open(executions)
 
     def _begin_events(self, tasks: Sequence[Task]) -> None:
+        if self._runner.leaves_events():
+            # Claimed a moment before that was known.
+            back = ItemStatus.PENDING
+            self._end(
+                [(t, Outcome(t.item.id, back, None, token=t.item.lease_token)) for t in tasks]
+            )
+            return
         begun: list[tuple[OutboxItem, Flow | AutomateError]] = []
         results: list[Result] = [OutcomeRecorded()] * len(tasks)
         began = time.monotonic()

@@ -86,6 +86,7 @@ class Runner:
     *operations* make the calls. *programs* finds the compiled workflow of a definition's id,
     *listening* those that an event starts if their condition holds. *sender* is the sender of the
     signals. The context manager that *around* returns is entered while an execution is driven.
+    While *leaves_events* returns True, a worker leaves events to the others.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Runner:
         listening: Callable[[Event], Iterable[Entry]],
         sender: Any = None,
         around: Callable[[Execution], AbstractContextManager[Any]] = nullcontext,
+        leaves_events: Callable[[], bool] = bool,
     ) -> None:
         self.store = store
         self.operations = operations
@@ -104,6 +106,7 @@ class Runner:
         self._listening = listening
         self._sender = sender
         self.around = around
+        self.leaves_events = leaves_events
         self._executor: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
         self._means: dict[str, float] = {}
