@@ -123,7 +123,7 @@ class Kernel:
         failed_retention_seconds: float | None = None,
         version: str | None = None,
     ) -> None:
-        self.version: str | None = None if version is None else _version(version)
+        self.version: str | None = version if version is None else _version(version)
         """The version of the host's own code."""
         self.storage: Storage = _storage_for(storage, outbox)
         """The place of all data."""
@@ -145,14 +145,7 @@ class Kernel:
             outbox, lease_seconds, retention_seconds, failed_retention_seconds
         )
         """The items that wait, run and are done: enqueue, find, pause, limit, cancel, requeue."""
-        self.operations: Invoker = Invoker(
-            {"connector": self.plugins.connectors, "provider": self.plugins.providers},
-            self.plugins.hooks,
-            self.secrets,
-            config or {},
-            settings or {},
-            self._render_config,
-        )
+        self.operations: Invoker = self._invoker(config or {}, settings or {})
         """The actions and capabilities by name."""
         self.executions: ExecutionStore = ExecutionStore(self.storage, self.outbox)
         """Runs of workflows: get, find, cancel, resume."""
@@ -218,6 +211,13 @@ class Kernel:
             return [MemorySecretsBackend(secrets)]
         given = [secrets] if isinstance(secrets, (str, SecretsBackend)) else list(secrets)
         return [self._made("secrets_backend", each, "needs arguments") for each in given]
+
+    def _invoker(
+        self, config: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]
+    ) -> Invoker:
+        sources = {"connector": self.plugins.connectors, "provider": self.plugins.providers}
+        hooks, render = self.plugins.hooks, self._render_config
+        return Invoker(sources, hooks, self.secrets, config, settings, render)
 
     def _store(
         self, given: OutboxStore | str | None, lease: float, *kept: float | None

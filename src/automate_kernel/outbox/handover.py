@@ -17,6 +17,9 @@ from typing import Any
 NOTE = "automate.handover"
 """The header with the note."""
 
+CODES = ("UNKNOWN_ACTION", "UNUSABLE_PLUGIN", "UNREADABLE_DEFINITION")
+"""The codes of errors for which items are handed on."""
+
 LONGEST_SECONDS = 300.0
 """The longest wait, on average, of an item that is handed on."""
 

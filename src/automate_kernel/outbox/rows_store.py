@@ -616,6 +616,10 @@ class RowsOutboxStore(OutboxStore):
         """Return items under lease; see `OutboxStore.running`."""
         return self._read(queries.running_items, limit)
 
+    def handed_on(self, *, limit: int = 50, tenant_id: str | None = None) -> list[OutboxItem]:
+        """Return items that wait for another worker; see `OutboxStore.handed_on`."""
+        return self._read(queries.handed_on_items, limit, tenant_id)
+
     def failed_attempts(self, item_id: str) -> list[FailedAttempt]:
         """Return the errors of an item's attempts; see `OutboxStore.failed_attempts`."""
         known = queries.item_ids_of([item_id])
