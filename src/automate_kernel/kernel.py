@@ -215,6 +215,7 @@ class Kernel:
     def _invoker(
         self, config: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]
     ) -> Invoker:
+        sources: dict[str, Any]
         sources = {"connector": self.plugins.connectors, "provider": self.plugins.providers}
         hooks, render = self.plugins.hooks, self._render_config
         return Invoker(sources, hooks, self.secrets, config, settings, render)

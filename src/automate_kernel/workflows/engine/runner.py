@@ -291,7 +291,7 @@ class Runner:
         for call in turn.calls:
             lack = self._lacks(call.step.action)
             if lack is not None and flow.execution.id not in self.only_here:
-                logger.warning("execution %s is handed on: it %s", flow.execution.id, lack)
+                logger.warning("execution %s is handed on: this worker %s", flow.execution.id, lack)
                 flow.hand_on(lack, turn)
                 break
         return turn
