@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -729,9 +729,19 @@ class Kernel:
         self._check_manual(definition, event)
         owner = default_worker_id()
         execution_id, item, begun = self._runner.begin_execution(definition, event, owner)
+        with self.executing_here(execution_id):
+            return self._run_here(execution_id, item, begun, patience)
+
+    @contextmanager
+    def executing_here(self, execution_id: str) -> Iterator[None]:
+        """
+        Let an execution fail here where it would be handed on, while the block runs.
+
+        It is for a caller that waits for its end, and wants the reason: as `run` does.
+        """
         self._runner.only_here.add(execution_id)
         try:
-            return self._run_here(execution_id, item, begun, patience)
+            yield
         finally:
             self._runner.only_here.discard(execution_id)
 
